@@ -1,0 +1,54 @@
+"""What every dialect is: a pure codec in both directions, and a judge of first bytes."""
+
+from enum import Enum
+from typing import Protocol, TypeVar
+
+from chatprotocol.events import Event
+from chatprotocol.requests import Request
+
+Decoded_co = TypeVar("Decoded_co", covariant=True)
+
+
+class Sniff(Enum):
+    """What the first bytes of a connection say about one dialect."""
+
+    YES = "yes"
+    NO = "no"
+    MORE = "more bytes are needed"
+
+
+class Decoder(Protocol[Decoded_co]):
+    """One direction of one connection: bytes in, requests or events out."""
+
+    def feed(self, data: bytes) -> list[Decoded_co]:
+        """Everything that is complete after this piece, in order."""
+
+    def end(self) -> list[Decoded_co]:
+        """The peer sends no more: what is to be said of the bytes left over."""
+
+
+class Dialect(Protocol):
+    """One wire. A dialect holds no state of its own: a connection's state is in its decoder."""
+
+    @property
+    def name(self) -> str:
+        """As the settings and the metrics spell it."""
+
+    @property
+    def opening(self) -> str:
+        """How a connection in this dialect begins, for the text that turns strangers away."""
+
+    def sniff(self, first: bytes) -> Sniff:
+        """Is a connection that begins with ``first`` (at least one byte) in this dialect?"""
+
+    def request_decoder(self) -> Decoder[Request]:
+        """For the server's side of a new connection. It never raises: see Unreadable."""
+
+    def encode(self, event: Event) -> bytes:
+        """The bytes of an event, the same for every connection."""
+
+    def event_decoder(self) -> Decoder[Event]:
+        """For the client's side of a new connection. It raises ProtocolError."""
+
+    def encode_request(self, request: Request) -> bytes:
+        """The bytes of a request. Unreadable is no request that a client could make: TypeError."""

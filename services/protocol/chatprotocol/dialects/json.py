@@ -1,0 +1,434 @@
+"""The dialect json: one JSON object after another, each on its own line. Its wire: docs/wire/json.md."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from chatprotocol import events, requests
+from chatprotocol.dialects.base import Sniff
+from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.framing import LineBuffer, ObjectScanner, nesting, split_objects
+from chatprotocol.limits import (
+    HISTORY_DEFAULT_MESSAGES,
+    HISTORY_MAX_MESSAGES,
+    ID_MAX,
+    LINE_MAX_BYTES,
+    NESTING_MAX_LEVELS,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatprotocol.events import Event, Message
+    from chatprotocol.requests import Request
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# A client may read events from any server that speaks json, so its lines have room for the longest history.
+_EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
+
+_Id = Annotated[int, Meta(ge=0, le=ID_MAX)]
+_Limit = Annotated[int, Meta(ge=1, le=HISTORY_MAX_MESSAGES)]
+
+# --- what a client sends: one type for each command, with its members as the wire spells them ---
+
+
+class _Login(Struct, tag_field="command", tag="login", omit_defaults=True):
+    username: str
+    password: str | None = None
+    since: _Id | None = None
+
+    def request(self) -> Request:
+        return requests.Login(self.username, self.password, self.since)
+
+
+class _Password(Struct, tag_field="command", tag="password"):
+    password: str
+
+    def request(self) -> Request:
+        return requests.Password(self.password)
+
+
+class _Pm(Struct, tag_field="command", tag="PM", omit_defaults=True, gc=False):
+    message: str
+    nonce: str | None = None
+
+    def request(self) -> Request:
+        return requests.Say(self.message, self.nonce)
+
+
+class _Dm(Struct, tag_field="command", tag="DM", omit_defaults=True, gc=False):
+    to: str
+    message: str
+    nonce: str | None = None
+
+    def request(self) -> Request:
+        return requests.Whisper(self.to, self.message, self.nonce)
+
+
+class _Users(Struct, tag_field="command", tag="users"):
+    def request(self) -> Request:
+        return requests.AskUsers()
+
+
+class _Ch(Struct, tag_field="command", tag="CH", omit_defaults=True):
+    limit: _Limit = HISTORY_DEFAULT_MESSAGES
+    before: _Id | None = None
+
+    def request(self) -> Request:
+        return requests.AskHistory(self.limit, self.before)
+
+
+class _Ping(Struct, tag_field="command", tag="ping"):
+    def request(self) -> Request:
+        return requests.Ping()
+
+
+class _Ex(Struct, tag_field="command", tag="EX"):
+    def request(self) -> Request:
+        return requests.Leave()
+
+
+_Command = _Login | _Password | _Pm | _Dm | _Users | _Ch | _Ping | _Ex
+
+
+_COMMANDS: Final = msgspec.json.Decoder(_Command)
+# Commands in any case, and the synonyms that are accepted, to the spelling of the types above.
+_SPELLINGS: Final = {
+    "LOGIN": "login",
+    "PASSWORD": "password",
+    "PM": "PM",
+    "DM": "DM",
+    "USERS": "users",
+    "WHO": "users",
+    "CH": "CH",
+    "PING": "ping",
+    "EX": "EX",
+    "EXIT": "EX",
+}
+
+
+class RequestDecoder:
+    """The server's side of a json connection. Each line fails or succeeds for itself, and none raises."""
+
+    def __init__(self) -> None:
+        self._buffer = LineBuffer(LINE_MAX_BYTES)
+        self._scanner = ObjectScanner()
+
+    def feed(self, data: bytes) -> list[Request]:
+        """Requests of all lines that are whole now, and of whole objects that came without a line end."""
+        block, overflowed = self._buffer.feed(data)
+        found = self._read_block(block) if block else []
+        if overflowed:
+            found.append(_too_long())
+        if block or overflowed:
+            self._scanner = ObjectScanner()
+        if self._buffer.tail:
+            found += self._read_tail()
+        return found
+
+    def end(self) -> list[Request]:
+        """What is left when the peer sends no more is half an object."""
+        left_over = self._buffer.tail.strip()
+        if not left_over:
+            return []
+        reason = f"The connection ended inside an object; {len(left_over)} bytes were dropped."
+        return [_unreadable(ErrorCode.BAD_JSON, reason)]
+
+    def _read_tail(self) -> list[Request]:
+        """Take the objects that are whole already: simple clients send no line end."""
+        found: list[Request] = []
+        while (end := self._scanner.scan(self._buffer.tail)) >= 0:
+            found += _read_line(self._buffer.take_tail(end))
+            self._scanner = ObjectScanner()
+        return found
+
+    def _read_block(self, block: bytes) -> list[Request]:
+        """All lines in one call of the parser where all are good, one by one where one is not."""
+        if len(block) <= LINE_MAX_BYTES and _is_shallow(block):
+            try:
+                return [command.request() for command in _COMMANDS.decode_lines(block)]
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # read again line by line, so that the good ones count and each bad one is told what is wrong
+        return [request for line in block.split(b"\n") for request in _read_line(line)]
+
+
+def _is_shallow(block: bytes) -> bool:
+    """Surely no line of the block is nested deeper than the limit; false says only that it must be measured."""
+    inner_objects = block.count(b"{") - block.count(b"\n{")
+    return inner_objects + block.count(b"[") <= NESTING_MAX_LEVELS
+
+
+def _read_line(line: bytes) -> list[Request]:
+    if len(line) > LINE_MAX_BYTES:
+        return [_too_long()]
+    return [_read_object(text) for text in split_objects(line)]
+
+
+def _read_object(text: bytes) -> Request:
+    if nesting(text) > NESTING_MAX_LEVELS:
+        return _unreadable(ErrorCode.BAD_JSON, f"The object is nested more than {NESTING_MAX_LEVELS} levels deep.")
+    try:
+        members = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _unreadable(ErrorCode.BAD_JSON, f"Not JSON in UTF-8: {error}.")
+    if not isinstance(members, dict):
+        return _unreadable(ErrorCode.BAD_JSON, 'Not a JSON object; send {"command": ...} on one line.')
+    given = members.get("nonce")
+    nonce = given if isinstance(given, str) else None
+    command = members.get("command")
+    if not isinstance(command, str):
+        return _unreadable(ErrorCode.BAD_REQUEST, 'The object has no member "command" that is a string.', nonce)
+    spelling = _SPELLINGS.get(command.upper())
+    if spelling is None:
+        known = ", ".join(sorted(set(_SPELLINGS.values())))
+        return _unreadable(
+            ErrorCode.UNKNOWN_COMMAND, f"There is no command {command[:32]!r}; there are {known}.", nonce
+        )
+    members["command"] = spelling
+    if "to" not in members and "recipient" in members:
+        members["to"] = members["recipient"]
+    try:
+        return msgspec.convert(members, _Command).request()
+    except msgspec.ValidationError as error:
+        return _unreadable(ErrorCode.BAD_REQUEST, f"{spelling} can't be used as it is: {error}.", nonce)
+
+
+def _unreadable(code: ErrorCode, reason: str, nonce: str | None = None) -> requests.Unreadable:
+    return requests.Unreadable(code, reason, nonce)
+
+
+def _too_long() -> requests.Unreadable:
+    return _unreadable(ErrorCode.TOO_LONG, f"A line has {LINE_MAX_BYTES:,} bytes at most; this one was dropped.")
+
+
+# --- what a server sends ---
+
+
+class _Prompt(Struct, tag_field="type", tag="prompt", kw_only=True):
+    field: str = "password"
+    account: events.AccountKind
+
+    def event(self) -> Event:
+        return events.PasswordPrompt(self.account)
+
+
+class _Welcome(Struct, tag_field="type", tag="login", kw_only=True):
+    status: str = "ok"
+    account: events.AccountKind
+    username: str
+    users: tuple[str, ...]
+    last_id: int
+
+    def event(self) -> Event:
+        return events.Welcome(self.account, self.username, self.users, self.last_id)
+
+
+class _Broadcast(Struct, tag_field="type", tag="broadcast", gc=False):
+    id: int
+    time: str
+    sender: str = field(name="from")
+    message: str
+
+    def event(self) -> Message:
+        return events.PublicMessage(self.id, _from_iso(self.time), self.sender, self.message)
+
+
+class _Direct(Struct, tag_field="type", tag="direct", gc=False):
+    id: int
+    time: str
+    sender: str = field(name="from")
+    to: str
+    message: str
+
+    def event(self) -> Message:
+        return events.DirectMessage(self.id, _from_iso(self.time), self.sender, self.to, self.message)
+
+
+class _UserList(Struct, tag_field="type", tag="users"):
+    users: tuple[str, ...] | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    def event(self) -> Event:
+        users = self.users if isinstance(self.users, tuple) else None
+        count = self.count if isinstance(self.count, int) else len(users or ())
+        return events.Users(count, users, self.joined, self.left)
+
+
+class _Sent(Struct, tag_field="type", tag="sent", omit_defaults=True, gc=False):
+    id: int
+    status: events.SentStatus
+    nonce: str | None = None
+
+    def event(self) -> Event:
+        return events.Sent(self.id, self.status, self.nonce)
+
+
+class _History(Struct, tag_field="type", tag="history"):
+    messages: list[_Broadcast | _Direct]
+
+    def event(self) -> Event:
+        return events.History(tuple(message.event() for message in self.messages))
+
+
+class _Error(Struct, tag_field="type", tag="error", omit_defaults=True):
+    code: str
+    message: str
+    nonce: str | None = None
+
+    def event(self) -> Event:
+        known = self.code in ErrorCode.__members__.values()
+        code = ErrorCode(self.code) if known else ErrorCode.INTERNAL
+        return events.Refused(code, self.message, self.nonce)
+
+
+class _Pong(Struct, tag_field="type", tag="pong"):
+    def event(self) -> Event:
+        return events.Pong()
+
+
+class _Bye(Struct, tag_field="type", tag="bye"):
+    reason: str
+
+    def event(self) -> Event:
+        return events.Bye(self.reason)
+
+
+_Reply = _Prompt | _Welcome | _Broadcast | _Direct | _UserList | _Sent | _History | _Error | _Pong | _Bye
+
+
+class EventDecoder:
+    """The client's side of a json connection. Objects of a type that it does not know are passed over."""
+
+    def __init__(self) -> None:
+        self._buffer = LineBuffer(_EVENT_LINE_MAX_BYTES)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events of all lines that are whole now; ProtocolError where one is no object of ours."""
+        block, overflowed = self._buffer.feed(data)
+        if overflowed:
+            raise ProtocolError(f"The server sent a line of more than {_EVENT_LINE_MAX_BYTES:,} bytes.")
+        found = (_read_event(line) for line in block.split(b"\n") if line.strip())
+        return [event for event in found if event is not None]
+
+    def end(self) -> list[Event]:
+        """Half an object is as good as none: whoever cares for it resumes from the last whole one."""
+        return []
+
+
+class _Kind(Struct):
+    type: str
+
+
+_REPLIES: Final = msgspec.json.Decoder(_Reply)
+_KIND: Final = msgspec.json.Decoder(_Kind)
+_REPLY_TYPES: Final = frozenset(
+    ("prompt", "login", "broadcast", "direct", "users", "sent", "history", "error", "pong", "bye")
+)
+
+
+def _read_event(line: bytes) -> Event | None:
+    if nesting(line) > NESTING_MAX_LEVELS:
+        raise ProtocolError("The server sent an object that is nested too deep.")
+    try:
+        if _KIND.decode(line).type not in _REPLY_TYPES:
+            return None
+        return _REPLIES.decode(line).event()
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ProtocolError(f"The server sent something that is no answer of the dialect json: {error}.") from error
+
+
+@lru_cache(maxsize=1024)  # a batch of messages has one time, and history is read again and again
+def _to_iso(time_ms: int) -> str:
+    moment = _EPOCH + timedelta(milliseconds=time_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+
+
+def _from_iso(text: str) -> int:
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _broadcast(event: events.PublicMessage) -> _Broadcast:
+    return _Broadcast(event.id, _to_iso(event.time_ms), event.sender, event.text)
+
+
+def _direct(event: events.DirectMessage) -> _Direct:
+    return _Direct(event.id, _to_iso(event.time_ms), event.sender, event.recipient, event.text)
+
+
+def _message(event: Message) -> _Broadcast | _Direct:
+    return _broadcast(event) if isinstance(event, events.PublicMessage) else _direct(event)
+
+
+def _user_list(event: events.Users) -> _UserList:
+    if event.users is None:
+        return _UserList(count=event.count, joined=event.joined, left=event.left)
+    return _UserList(users=event.users, joined=event.joined, left=event.left)
+
+
+# How each event looks on the wire.
+_REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
+    events.PasswordPrompt: lambda event: _Prompt(account=event.account),
+    events.Welcome: lambda event: _Welcome(
+        account=event.account, username=event.username, users=event.users, last_id=event.last_id
+    ),
+    events.PublicMessage: _broadcast,
+    events.DirectMessage: _direct,
+    events.Users: _user_list,
+    events.Sent: lambda event: _Sent(event.id, event.status, event.nonce),
+    events.History: lambda event: _History([_message(message) for message in event.messages]),
+    events.Refused: lambda event: _Error(event.code, event.reason, event.nonce),
+    events.Pong: lambda _: _Pong(),
+    events.Bye: lambda event: _Bye(event.reason),
+}
+
+# How each request looks on the wire.
+_COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
+    requests.Login: lambda request: _Login(request.username, request.password, request.since),
+    requests.Password: lambda request: _Password(request.password),
+    requests.Say: lambda request: _Pm(request.text, request.nonce),
+    requests.Whisper: lambda request: _Dm(request.to, request.text, request.nonce),
+    requests.AskUsers: lambda _: _Users(),
+    requests.AskHistory: lambda request: _Ch(request.limit, request.before),
+    requests.Ping: lambda _: _Ping(),
+    requests.Leave: lambda _: _Ex(),
+}
+
+
+class Json:
+    """JSON objects, one a line."""
+
+    name = "json"
+    opening = '{"command":"login","username":"alice"}'
+
+    def sniff(self, first: bytes) -> Sniff:
+        """An object opens with a brace."""
+        return Sniff.YES if first.startswith(b"{") else Sniff.NO
+
+    def request_decoder(self) -> RequestDecoder:
+        """For the server's side of a new connection."""
+        return RequestDecoder()
+
+    def encode(self, event: Event) -> bytes:
+        """One line."""
+        return _ENCODE(_REPLY_OF[type(event)](event)) + b"\n"
+
+    def event_decoder(self) -> EventDecoder:
+        """For the client's side of a new connection."""
+        return EventDecoder()
+
+    def encode_request(self, request: Request) -> bytes:
+        """One line."""
+        command = _COMMAND_OF.get(type(request))
+        if command is None:
+            raise TypeError(f"No client can send {request!r}.")
+        return _ENCODE(command(request)) + b"\n"
+
+
+_ENCODE: Final = msgspec.json.Encoder().encode

@@ -1,0 +1,114 @@
+"""What a server can say. The server encodes these in each connection's dialect, the client decodes them."""
+
+from enum import StrEnum
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from chatprotocol.errors import ErrorCode
+
+
+class AccountKind(StrEnum):
+    """Whether a name was registered by this login or before it."""
+
+    NEW = "new"
+    EXISTING = "existing"
+
+
+class SentStatus(StrEnum):
+    """``stored`` says that the recipient is not online, and gets the message at the next login."""
+
+    SENT = "sent"
+    STORED = "stored"
+
+
+class PasswordPrompt(Struct, frozen=True, gc=False):
+    """The server asks for the password of the account that the login named."""
+
+    account: AccountKind
+
+
+class Welcome(Struct, frozen=True):
+    """Logged in. ``username`` is spelled as it was registered; ``last_id`` is the room's newest message (0: none)."""
+
+    account: AccountKind
+    username: str
+    users: tuple[str, ...]
+    last_id: int
+
+
+class PublicMessage(Struct, frozen=True, gc=False):
+    """A message to everybody. ``time_ms`` is milliseconds since 1970-01-01 UTC."""
+
+    id: int
+    time_ms: int
+    sender: str
+    text: str
+
+
+class DirectMessage(Struct, frozen=True, gc=False):
+    """A message to one user."""
+
+    id: int
+    time_ms: int
+    sender: str
+    recipient: str
+    text: str
+
+
+Message: TypeAlias = PublicMessage | DirectMessage
+
+
+class Users(Struct, frozen=True):
+    """Who is online, and who came and went since the last update. In a large room ``users`` is None in updates."""
+
+    count: int
+    users: tuple[str, ...] | None
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """The confirmation: the message has its id and is on the disk."""
+
+    id: int
+    status: SentStatus
+    nonce: str | None = None
+
+
+class History(Struct, frozen=True):
+    """The answer to AskHistory, oldest first."""
+
+    messages: tuple[Message, ...]
+
+
+class Refused(Struct, frozen=True, gc=False):
+    """A request was refused."""
+
+    code: ErrorCode
+    reason: str
+    nonce: str | None = None
+
+
+class Pong(Struct, frozen=True, gc=False):
+    """Alive."""
+
+
+class Bye(Struct, frozen=True, gc=False):
+    """The server is about to close the connection."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    PasswordPrompt
+    | Welcome
+    | PublicMessage
+    | DirectMessage
+    | Users
+    | Sent
+    | History
+    | Refused
+    | Pong
+    | Bye
+)

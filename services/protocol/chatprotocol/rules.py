@@ -1,0 +1,60 @@
+"""What a name, a password, a message and a nonce must look like. Each check raises Refusal, with what to do."""
+
+import re
+
+from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.limits import (
+    BODY_MAX_BYTES,
+    NONCE_MAX_BYTES,
+    PASSWORD_MAX_BYTES,
+    USERNAME_MAX_BYTES,
+)
+
+_USERNAME = re.compile(r"[A-Za-z0-9]{1,%d}" % USERNAME_MAX_BYTES)
+# Letters take at most four bytes in UTF-8: what is no longer than a quarter of a limit need not be counted.
+_UTF8_MAX_BYTES = 4
+
+RESERVED_NAMES = frozenset({"all", "server"})
+
+
+def name_key(username: str) -> str:
+    """The form in which names are compared: without regard to case."""
+    return username.lower()
+
+
+def check_username(username: str) -> None:
+    """1 to 32 ASCII letters and digits, and not reserved."""
+    if not _USERNAME.fullmatch(username):
+        raise Refusal(
+            ErrorCode.BAD_USERNAME, f"A username is 1 to {USERNAME_MAX_BYTES} letters and digits (A-Z, a-z, 0-9)."
+        )
+    if name_key(username) in RESERVED_NAMES:
+        raise Refusal(ErrorCode.BAD_USERNAME, f"The name {username} is reserved; choose another one.")
+
+
+def check_password(password: str) -> None:
+    """Anything but nothing, up to the limit."""
+    if not password:
+        raise Refusal(ErrorCode.BAD_REQUEST, "The password is empty; send at least one character.")
+    _check_bytes("A password", password, PASSWORD_MAX_BYTES)
+
+
+def check_text(text: str) -> None:
+    """A message is not empty, not white space alone, and within the limit."""
+    if not text or text.isspace():
+        raise Refusal(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
+    _check_bytes("A message", text, BODY_MAX_BYTES)
+
+
+def check_nonce(nonce: str | None) -> None:
+    """Short enough to be stored with its message; an empty one can't tell two messages apart."""
+    if nonce is None:
+        return
+    if not nonce:
+        raise Refusal(ErrorCode.BAD_REQUEST, "The nonce is empty; leave it out, or send a new one for each message.")
+    _check_bytes("A nonce", nonce, NONCE_MAX_BYTES)
+
+
+def _check_bytes(what: str, value: str, limit_bytes: int) -> None:
+    if len(value) * _UTF8_MAX_BYTES > limit_bytes and len(value.encode()) > limit_bytes:
+        raise Refusal(ErrorCode.TOO_LONG, f"{what} has {limit_bytes:,} bytes at most in UTF-8; nothing was done.")

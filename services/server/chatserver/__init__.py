@@ -1,0 +1,3 @@
+"""The chat room server: many clients, many dialects, one room."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,47 @@
+"""The command ``chatserver``: settings, signals, exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from dotenv import dotenv_values
+
+from chatserver.app import Server
+from chatserver.config import ConfigError, load_config
+from chatserver.log import configure_log
+from chatserver.store.database import StoreError
+
+EXIT_OK = 0
+EXIT_CRASHED = 1
+EXIT_USAGE = 2
+
+
+def main() -> int:
+    """Run the server until SIGTERM or SIGINT. Returns 0, 1 when a thread died, 2 when it could not begin."""
+    try:
+        config = load_config(sys.argv[1:], {**dotenv_values(".env"), **os.environ})
+        configure_log(config.log_level, config.log_format)
+        server = Server(config)
+    except (ConfigError, StoreError) as error:
+        return _complain(str(error))
+    except OSError as error:
+        return _complain(f"Can't listen on {config.host} port {config.port}: {error.strerror or error}.")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.ask_to_stop())
+    server.start()
+    server.wait()
+    # A second signal does not wait for the end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    return EXIT_OK if server.stop() else EXIT_CRASHED
+
+
+def _complain(problem: str) -> int:
+    print(f"chatserver: {problem}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

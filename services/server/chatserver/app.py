@@ -1,0 +1,134 @@
+"""Builds the house: the only file that joins its rooms, starts its threads, and ends them in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatprotocol.dialects import DIALECTS, by_name
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import Refused
+from chatserver.room.feed import Feed
+from chatserver.room.journal import SqliteJournal
+from chatserver.room.presence import Presence
+from chatserver.session.attempts import FailedLogins
+from chatserver.session.context import Context
+from chatserver.session.passwords import HashCost, Passwords
+from chatserver.session.session import Session
+from chatserver.store.accounts import Accounts
+from chatserver.store.database import Database
+from chatserver.store.messages import Messages
+from chatserver.transport.connection import House
+from chatserver.transport.courier import Courier
+from chatserver.transport.listener import Listener
+from chatserver.transport.stream import Stream
+
+if TYPE_CHECKING:
+    from chatserver.config import Config
+
+_log = structlog.get_logger()
+
+# A reader's frames of Python are on the heap; what is left for the stack is C: parsing, SQLite, hashing. Ten thousand
+# stacks of the usual 8 MiB would be 80 GiB of addresses, and huge pages would make some of that memory.
+_STACK_BYTES = 256 * 1024
+# A thread that computes lets another one go on after this long. The usual 5 ms is how long a message would wait.
+_SWITCH_SECONDS = 0.001
+# The promise is 8 s from the signal to the exit; what the slowest receivers do not take in this time they get later.
+_PARTING_SECONDS = 3.0
+# A stream remembers more than the slowest receiver may be behind, so that the limit is what disconnects it.
+_KEPT_MARGIN_BYTES = 4 * 1024 * 1024
+
+
+class Server:
+    """The whole server. Building it opens the database and binds the port: raises StoreError, OSError."""
+
+    def __init__(self, config: Config) -> None:
+        self._ended = threading.Event()
+        self._crashed = False
+        self._database = Database(config.data)
+        try:
+            self._build(config)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _build(self, config: Config) -> None:
+        messages = Messages(self._database)
+        last_id = messages.last_id()
+        kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
+        streams = {dialect.name: Stream(dialect.encode, kept_bytes) for dialect in DIALECTS}
+        self._courier = Courier(list(streams.values()), config.lag_max_bytes, self._crash)
+        feed = Feed(list(streams.values()), last_id, self._courier.ring)
+        self._journal = SqliteJournal(self._database, feed, last_id, _now_ms, self._crash)
+        self._presence = Presence(feed.announce, config.users_seconds, self._crash)
+        self._passwords = Passwords(HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism))
+        context = Context(
+            accounts=Accounts(self._database),
+            messages=messages,
+            journal=self._journal,
+            feed=feed,
+            presence=self._presence,
+            passwords=self._passwords,
+            failed_logins=FailedLogins(time.monotonic),
+            registration_open=config.registration == "open",
+            login_seconds=config.login_seconds,
+        )
+        house = House(
+            dialects=DIALECTS,
+            streams=streams,
+            courier=self._courier,
+            login_seconds=config.login_seconds,
+            open_session=lambda outbox, label, address: Session(context, outbox, label, address),
+        )
+        full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
+        self._listener = Listener(
+            config.host, config.port, house, by_name("json").encode(full), config.max_connections, self._crash
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._listener.port
+
+    def start(self) -> None:
+        """Start every thread, the one that lets clients in last."""
+        threading.stack_size(_STACK_BYTES)
+        self._courier.start()
+        self._journal.start()
+        self._presence.start()
+        self._listener.start()
+        _log.info(f"Waiting for connection on port {self.port}...")
+
+    def wait(self) -> None:
+        """Until somebody asks for the end, or a thread dies."""
+        self._ended.wait()
+
+    def ask_to_stop(self) -> None:
+        """Let :meth:`wait` return. From a signal handler too."""
+        self._ended.set()
+
+    def stop(self) -> bool:
+        """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
+        self._passwords.close()
+        connections = self._listener.stop()
+        self._journal.stop()
+        self._presence.stop()
+        for connection in connections:
+            connection.part()
+        self._courier.stop(_PARTING_SECONDS)
+        self._database.close()
+        _log.info("Stopped", connections=len(connections))
+        return not self._crashed
+
+    def _crash(self, thread: str) -> None:
+        """A thread that the server can't do without has died: end, so that whoever runs it starts it anew."""
+        _log.error("Shutting down because a thread died", thread=thread)
+        self._crashed = True
+        self._ended.set()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,127 @@
+"""The settings: flags win over the environment, the environment over .env, that over the default."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from chatserver import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_DAY_SECONDS = 86_400
+
+
+class ConfigError(Exception):
+    """A setting can't be used. The text is one line that names it."""
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+            raise ValueError(f"a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _DAY_SECONDS:
+        raise ValueError(f"a number of seconds, more than 0 and at most {_DAY_SECONDS}")
+    return seconds
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(" or ".join(words))
+        return text.lower()
+
+    return parse
+
+
+def _setting(default: Any, flags: str, parse: Callable[[str], Any], text: str) -> Any:
+    return field(default=default, metadata={"flags": flags.split(), "parse": parse, "text": text})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of the server. The variable of ``name`` is ``CHAT_NAME``."""
+
+    host: str = _setting("0.0.0.0", "--host", str, "address to listen on; :: takes IPv6 and IPv4")  # noqa: S104
+    port: int = _setting(9999, "-p --port", _integer(0, 65_535), "port to listen on; 0 takes a free one")
+    data: Path = _setting(Path("chat-data"), "--data", Path, "folder of the database; made if it is not there")
+    registration: str = _setting("open", "--registration", _choice("open", "closed"), "may new names register")
+    max_connections: int = _setting(10_000, "--max-connections", _integer(1, 10**6), "connections at once")
+    login_seconds: float = _setting(60.0, "--login-seconds", _seconds, "time from connecting to being logged in")
+    users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "time between updates of who is online")
+    lag_max_bytes: int = _setting(
+        8 * 1024 * 1024, "--lag-max-bytes", _integer(65_536, 2**31), "who reads slower than this is disconnected"
+    )
+    hash_time_cost: int = _setting(2, "--hash-time-cost", _integer(1, 100), "argon2id: passes over the memory")
+    hash_memory_kib: int = _setting(19_456, "--hash-memory-kib", _integer(8, 2**22), "argon2id: memory of a hash")
+    hash_parallelism: int = _setting(1, "--hash-parallelism", _integer(1, 64), "argon2id: lanes")
+    log_level: str = _setting(
+        "info", "--log-level", _choice("debug", "info", "warning", "error"), "the least that is logged"
+    )
+    log_format: str = _setting("text", "--log-format", _choice("text", "json"), "lines for people or programs")
+
+
+def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
+    """Put the sources together; ``environment`` has those of .env already. Raises ConfigError.
+
+    Prints and exits by itself for --help and --version.
+    """
+    flags = vars(_parser().parse_args(arguments))
+    port = flags.pop("PORT")
+    if port is not None and flags["port"] is not None:
+        raise ConfigError(f"The port is given twice, as {port} and as {flags['port']}; give it once.")
+    flags["port"] = port or flags["port"]
+    values = {}
+    for setting in fields(Config):
+        variable = f"CHAT_{setting.name.upper()}"
+        for source, text in ((setting.metadata["flags"][-1], flags[setting.name]), (variable, environment.get(variable))):
+            if text:
+                values[setting.name] = _parse(source, text, setting.metadata["parse"])
+                break
+    return Config(**values)
+
+
+def _parse(source: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{source} is {text!r}; it must be {error}.") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="chatserver",
+        allow_abbrev=False,
+        description="A chat room: many clients, one room, accounts and history on the disk.",
+        epilog="Each setting has a variable too: --max-connections is CHAT_MAX_CONNECTIONS. Flags win over variables, "
+        "variables over the file .env.",
+    )
+    parser.add_argument("--version", action="version", version=f"chatserver {__version__}")
+    parser.add_argument("PORT", nargs="?", help="the same as --port")
+    for setting in fields(Config):
+        default = setting.default
+        parser.add_argument(
+            *setting.metadata["flags"],
+            dest=setting.name,
+            metavar=setting.name.upper(),
+            help=f"{setting.metadata['text']} ({default})",
+        )
+    return parser

@@ -1,0 +1,48 @@
+"""The log: one line for each thing that happened, for people or for programs. Never passwords, never messages."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.types import EventDict, WrappedLogger
+
+
+def configure_log(level: str, log_format: str) -> None:
+    """Send the log to standard output, from this level on. Called once, at the start."""
+    render: list[Any]
+    if log_format == "json":
+        render = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        render = [structlog.processors.format_exc_info, _as_text]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            *render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _as_text(_: WrappedLogger, __: str, event: EventDict) -> str:
+    """``[INFO] What happened. key=value ... time=...``; a traceback follows on lines of its own."""
+    level = event.pop("level").upper()
+    text = event.pop("event")
+    traceback = event.pop("exception", None)
+    time = event.pop("time")
+    details = "".join(f" {key}={_quoted(value)}" for key, value in event.items() if value is not None)
+    line = f"[{level}] {text}{details} time={time}"
+    return f"{line}\n{traceback}" if traceback else line
+
+
+def _quoted(value: object) -> str:
+    """One word as it is, anything else in quotes with what is not printable escaped."""
+    text = str(value)
+    return text if text.isprintable() and text and " " not in text else repr(text)

@@ -1,0 +1,150 @@
+"""The feed: what was committed goes to everybody, encoded once for each dialect in use."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, SentStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from chatprotocol.events import Users
+    from chatserver.room.post import Post
+    from chatserver.room.seat import Seat, Stream
+
+
+class Joined(NamedTuple):
+    """Where a seat's time in the room begins."""
+
+    # The seat hears what comes after this message.
+    last_id: int
+    # The newest direct message that another seat of the account was given since the server started; 0 for none.
+    delivered_id: int
+
+
+class Feed:
+    """Everybody who is in the room, and the streams that they follow.
+
+    ``wake`` is called after something was published: it tells the courier.
+    """
+
+    def __init__(self, streams: Sequence[Stream], last_id: int, wake: Callable[[], None]) -> None:
+        self._streams = streams
+        self._wake = wake
+        # Guards everything below, and the order in which streams and outboxes are written.
+        self._lock = threading.Lock()
+        self._last_id = last_id
+        self._seats: dict[int, list[Seat]] = {}
+        # By account: the newest direct message that was put into one of its outboxes since the server started.
+        self._delivered: dict[int, int] = {}
+        # The accounts of which the disk does not know that yet.
+        self._unsaved: set[int] = set()
+
+    def join(self, seat: Seat) -> Joined:
+        """Take a seat, whose outbox is held from now on: put what it missed, and release it."""
+        with self._lock:
+            self._seats.setdefault(seat.account_id, []).append(seat)
+            seat.outbox.follow()
+            return Joined(self._last_id, self._delivered.get(seat.account_id, 0))
+
+    def leave(self, seat: Seat) -> None:
+        """Give the seat up: nothing that is published later is for it."""
+        with self._lock:
+            seats = self._seats[seat.account_id]
+            seats.remove(seat)
+            if not seats:
+                del self._seats[seat.account_id]
+            seat.outbox.unfollow()
+
+    def publish(self, posts: Iterable[Post]) -> None:
+        """Deliver and confirm what was committed, in this order. For the journal thread."""
+        for stream in self._streams:
+            stream.wait_for_courier()
+        with self._lock:
+            streams = [stream for stream in self._streams if stream.followed]
+            for post in posts:
+                if post.repeated:
+                    self._confirm(post, SentStatus.SENT)
+                elif post.recipient is None:
+                    self._publish_public(post, streams)
+                else:
+                    self._publish_direct(post)
+                self._last_id = max(self._last_id, post.id)
+            for stream in streams:
+                stream.show()
+        self._wake()
+
+    def refuse(self, posts: Iterable[Post], refusal: Refused) -> None:
+        """Tell the senders that nothing was stored. For the journal thread."""
+        with self._lock:
+            for post in posts:
+                outbox = post.seat.outbox
+                answer = Refused(refusal.code, refusal.reason, post.nonce)
+                outbox.splice(outbox.stream.tail, outbox.stream.tail, [answer])
+        self._wake()
+
+    def announce(self, update: Users, version: int) -> None:
+        """Tell everybody who is in, except those whose login said as much. For the presence thread."""
+        with self._lock:
+            spans = {id(stream): stream.append(update) for stream in self._streams if stream.followed}
+            for seats in self._seats.values():
+                for seat in seats:
+                    if seat.presence_version >= version:
+                        seat.outbox.splice(*spans[id(seat.outbox.stream)], [])
+            for stream in self._streams:
+                stream.show()
+        self._wake()
+
+    def note_delivered(self, account_id: int, message_id: int) -> None:
+        """Direct messages up to this one were put into an outbox of the account."""
+        with self._lock:
+            self._note_delivered(account_id, message_id)
+
+    def unsaved_deliveries(self) -> dict[int, int]:
+        """What the disk does not know yet of deliveries, by account. For the journal thread."""
+        with self._lock:
+            return {account_id: self._delivered[account_id] for account_id in self._unsaved}
+
+    def saved_deliveries(self, saved: dict[int, int]) -> None:
+        """These are on the disk now. For the journal thread."""
+        with self._lock:
+            self._unsaved -= {account_id for account_id, upto in saved.items() if self._delivered[account_id] == upto}
+
+    def _publish_public(self, post: Post, streams: Sequence[Stream]) -> None:
+        """The lock is held."""
+        event = PublicMessage(post.id, post.time_ms, post.seat.name, post.text)
+        own = post.seat.outbox.stream
+        start = end = own.tail
+        for stream in streams:
+            span = stream.append(event)
+            if stream is own:
+                start, end = span
+        post.seat.outbox.splice(start, end, [Sent(post.id, SentStatus.SENT, post.nonce)])
+
+    def _publish_direct(self, post: Post) -> None:
+        """The lock is held."""
+        recipient = post.recipient
+        assert recipient is not None
+        event = DirectMessage(post.id, post.time_ms, post.seat.name, recipient.name, post.text)
+        seats = self._seats.get(recipient.id, [])
+        if seats:
+            self._note_delivered(recipient.id, post.id)
+        # The sender's other connections see it as well, as their history does.
+        others = self._seats.get(post.seat.account_id, []) if recipient.id != post.seat.account_id else []
+        for seat in [*seats, *(seat for seat in others if seat is not post.seat)]:
+            tail = seat.outbox.stream.tail
+            seat.outbox.splice(tail, tail, [event])
+        self._confirm(post, SentStatus.SENT if seats else SentStatus.STORED)
+
+    def _confirm(self, post: Post, status: SentStatus) -> None:
+        """The lock is held."""
+        outbox = post.seat.outbox
+        outbox.splice(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, post.nonce)])
+
+    def _note_delivered(self, account_id: int, message_id: int) -> None:
+        """The lock is held."""
+        if message_id > self._delivered.get(account_id, 0):
+            self._delivered[account_id] = message_id
+            self._unsaved.add(account_id)

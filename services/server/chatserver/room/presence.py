@@ -1,0 +1,121 @@
+"""Presence: who is online, and telling everybody when that changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from chatprotocol.events import Users
+from chatprotocol.limits import USERS_LISTED_MAX
+from chatserver.threads import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatserver.room.seat import Seat
+
+# Changes that come closer together than this are told together.
+COALESCE_SECONDS = 0.1
+
+
+class Presence:
+    """A user is present from the first login to the last leave.
+
+    ``announce`` is the feed's. Every change raises the version by one; an update carries the version up to which it
+    tells, and is not for those whose login showed that version already.
+    """
+
+    def __init__(
+        self,
+        announce: Callable[[Users, int], None],
+        repeat_seconds: float,
+        on_crash: Callable[[str], None],
+    ) -> None:
+        self._announce = announce
+        self._repeat_seconds = repeat_seconds
+        self._worker = Worker("presence", self._run, on_crash)
+        # Guards everything below; notified when somebody came or went, and at the end.
+        self._changed = threading.Condition()
+        self._seats_of: Counter[str] = Counter()
+        self._joined: set[str] = set()
+        self._left: set[str] = set()
+        self._version = 0
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start to announce."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Announce nothing more, and wait for the thread's end."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._worker.join()
+
+    def enter(self, seat: Seat) -> tuple[str, ...]:
+        """A seat was taken; returns everybody who is online now."""
+        with self._changed:
+            self._seats_of[seat.name] += 1
+            if self._seats_of[seat.name] == 1:
+                self._note_change(seat.name, came=True)
+            seat.presence_version = self._version
+            return self._names()
+
+    def leave(self, seat: Seat) -> None:
+        """A seat was given up."""
+        with self._changed:
+            self._seats_of[seat.name] -= 1
+            if self._seats_of[seat.name] == 0:
+                del self._seats_of[seat.name]
+                self._note_change(seat.name, came=False)
+
+    def names(self) -> tuple[str, ...]:
+        """Everybody who is online, in the order in which they came."""
+        with self._changed:
+            return self._names()
+
+    def _names(self) -> tuple[str, ...]:
+        """The lock is held."""
+        return tuple(self._seats_of)
+
+    def _note_change(self, name: str, *, came: bool) -> None:
+        """Who comes and goes between two updates is not worth a word. The lock is held."""
+        here, undone = (self._joined, self._left) if came else (self._left, self._joined)
+        if name in undone:
+            undone.discard(name)
+        else:
+            here.add(name)
+        self._version += 1
+        self._changed.notify()
+
+    def _run(self) -> None:
+        repeat_at = time.monotonic() + self._repeat_seconds
+        while True:
+            with self._changed:
+                news = self._changed.wait_for(self._has_news, timeout=max(0.0, repeat_at - time.monotonic()))
+                if self._stopping:
+                    return
+                update = self._take_update()
+                # A repetition is for everybody, whatever their login showed.
+                version = self._version if news else self._version + 1
+            if not news:
+                repeat_at += self._repeat_seconds
+            self._announce(update, version)
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, timeout=COALESCE_SECONDS)
+
+    def _has_news(self) -> bool:
+        """The lock is held."""
+        return bool(self._stopping or self._joined or self._left)
+
+    def _take_update(self) -> Users:
+        """The lock is held."""
+        count = len(self._seats_of)
+        users = self._names() if count <= USERS_LISTED_MAX else None
+        update = Users(count, users, tuple(sorted(self._joined)), tuple(sorted(self._left)))
+        self._joined.clear()
+        self._left.clear()
+        return update

@@ -1,0 +1,72 @@
+"""A seat: one logged-in connection's place in the room, and what the room asks of the streams it writes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chatprotocol.events import Event
+
+
+class Stream(Protocol):
+    """One dialect's append-only stream of what everybody hears. Only the feed writes to it."""
+
+    @property
+    def followed(self) -> bool:
+        """Is anybody listening in this dialect?"""
+
+    def append(self, event: Event) -> tuple[int, int]:
+        """Encode an event behind the others, unseen until :meth:`show`; where it begins and ends."""
+
+    @property
+    def tail(self) -> int:
+        """Where the next event will begin."""
+
+    def show(self) -> None:
+        """Let everything that was appended be seen."""
+
+    def wait_for_courier(self) -> None:
+        """Wait while the courier has more than its share still to offer: writers may not run away from it."""
+
+
+class Outbox(Protocol):
+    """What one connection is still to be sent."""
+
+    @property
+    def stream(self) -> Stream:
+        """The stream of its dialect."""
+
+    def follow(self) -> None:
+        """Listen from here on; what is shown is kept back until :meth:`release`."""
+
+    def release(self) -> None:
+        """Go on to the stream: what it missed was put."""
+
+    def unfollow(self) -> None:
+        """Listen to nothing after what is shown now."""
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Say this to the one connection, as soon as may be. For its own reader thread."""
+
+    def wait_for_room(self) -> None:
+        """Wait while the peer leaves too many answers unread. For its own reader thread."""
+
+    def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
+        """In the place of the stream's bytes from start to end, say these events. For the feed."""
+
+
+class Seat:
+    """One logged-in connection. A user may have several."""
+
+    __slots__ = ("account_id", "has_posted", "name", "outbox", "presence_version")
+
+    def __init__(self, account_id: int, name: str, outbox: Outbox) -> None:
+        self.account_id = account_id
+        self.name = name
+        self.outbox = outbox
+        # Which presence the login's list of users showed: see Presence.
+        self.presence_version = 0
+        # Has it posted since its posts were last known to be settled? Its reader thread's own.
+        self.has_posted = False

@@ -1,0 +1,31 @@
+"""What every session works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chatserver.room.feed import Feed
+    from chatserver.room.journal import Journal
+    from chatserver.room.presence import Presence
+    from chatserver.session.attempts import FailedLogins
+    from chatserver.session.passwords import Passwords
+    from chatserver.store.accounts import Accounts
+    from chatserver.store.messages import Messages
+
+
+@dataclass(frozen=True)
+class Context:
+    """The room, and what is known of accounts. One for the whole server."""
+
+    accounts: Accounts
+    messages: Messages
+    journal: Journal
+    feed: Feed
+    presence: Presence
+    passwords: Passwords
+    failed_logins: FailedLogins
+    # May a name that is not known be registered?
+    registration_open: bool
+    login_seconds: float

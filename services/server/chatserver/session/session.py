@@ -1,0 +1,185 @@
+"""The session: what one connection may ask, depending on what it did before."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from chatprotocol import requests
+from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.events import Bye, PasswordPrompt, Pong, Refused
+from chatserver.room.journal import JournalClosedError
+from chatserver.session import commands
+from chatserver.session.entrance import account_kind, come_in, go_out, identify
+from chatserver.session.passwords import PasswordsClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatprotocol.requests import Request
+    from chatserver.room.seat import Outbox, Seat
+    from chatserver.session.context import Context
+
+_log = structlog.get_logger()
+
+# Wrong passwords on one connection; then it is closed.
+LOGIN_ATTEMPTS_MAX = 3
+# Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
+_REFUSALS_LOGGED_MAX = 100
+
+
+class State(Enum):
+    """Where a connection stands."""
+
+    OUTSIDE = "has not said who it is"
+    ASKED = "was asked for the password"
+    INSIDE = "is logged in"
+    GONE = "has said goodbye"
+
+
+class Session:
+    """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
+
+    def __init__(self, context: Context, outbox: Outbox, label: str, address: str) -> None:
+        self._context = context
+        self._outbox = outbox
+        self._address = address
+        self._log = _log.bind(connection=label)
+        self._state = State.OUTSIDE
+        self._login: requests.Login | None = None
+        self._wrong_passwords = 0
+        self._refusals = 0
+        self._seat: Seat | None = None
+
+    @property
+    def is_logged_in(self) -> bool:
+        """From then on the connection may be silent for as long as it likes."""
+        return self._state is State.INSIDE
+
+    def handle(self, request: Request) -> bool:
+        """Answer one request; false when that was the last one."""
+        try:
+            move = _MOVES[self._state].get(type(request))
+            if move is None:
+                raise _out_of_place(self._state, request)
+            self._state = move(self, request)
+        except Refusal as refusal:
+            self._refuse(refusal, getattr(request, "nonce", None))
+        except (JournalClosedError, PasswordsClosedError):
+            shutting_down = Refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")
+            self._refuse(shutting_down, getattr(request, "nonce", None))
+        return self._state is not State.GONE
+
+    def time_out(self) -> None:
+        """The time to log in has passed."""
+        limit = f"{self._context.login_seconds:g} s"
+        self._refuse(Refusal(ErrorCode.NOT_LOGGED_IN, f"Nobody logged in within {limit} of connecting."), None)
+        self._outbox.put([Bye("not logged in")])
+
+    def end(self) -> None:
+        """The peer sends no more: what it posted is settled, and its seat is free."""
+        if self._seat is None:
+            return
+        try:
+            commands.settle(self._context, self._seat)
+        except JournalClosedError:
+            pass  # whatever was posted has been settled by the journal's end
+        finally:
+            go_out(self._context, self._seat)
+            self._log.info(f"{self._seat.name} left")
+            self._seat = None
+
+    def say_bye(self) -> None:
+        """The server shuts down. The reader thread has ended."""
+        self._outbox.put([Bye("the server is shutting down")])
+
+    # --- moves: each answers, and says where the connection stands afterwards ---
+
+    def _log_in(self, request: requests.Login) -> State:
+        self._login = request
+        if request.password is None:
+            self._outbox.put([PasswordPrompt(account_kind(self._context, request.username))])
+            return State.ASKED
+        return self._enter(request, request.password)
+
+    def _take_password(self, request: requests.Password) -> State:
+        assert self._login is not None
+        return self._enter(self._login, request.password)
+
+    def _enter(self, login: requests.Login, password: str) -> State:
+        try:
+            account, kind = identify(self._context, login.username, password, self._address)
+        except Refusal as refusal:
+            if refusal.code is ErrorCode.WRONG_PASSWORD:
+                return self._note_wrong_password(refusal)
+            raise
+        self._seat = come_in(self._context, self._outbox, account, kind, login.since)
+        self._log.info(f"{account.name} logged in", account=kind.value)
+        return State.INSIDE
+
+    def _note_wrong_password(self, refusal: Refusal) -> State:
+        self._wrong_passwords += 1
+        if self._wrong_passwords < LOGIN_ATTEMPTS_MAX:
+            raise refusal
+        reason = f"{refusal.reason} That was try {LOGIN_ATTEMPTS_MAX}; the connection is closed."
+        self._refuse(Refusal(ErrorCode.TOO_MANY_ATTEMPTS, reason), None)
+        self._outbox.put([Bye("too many wrong passwords")])
+        return State.GONE
+
+    def _obey(self, request: Request) -> State:
+        """A command of somebody who is logged in."""
+        assert self._seat is not None
+        commands.COMMANDS[type(request)](self._context, self._seat, request)
+        return State.INSIDE
+
+    def _answer_ping(self, _: requests.Ping) -> State:
+        self._outbox.put([Pong()])
+        return self._state
+
+    def _leave(self, _: requests.Leave) -> State:
+        if self._seat is not None:
+            commands.settle(self._context, self._seat)
+        self._outbox.put([Bye("you left")])
+        return State.GONE
+
+    def _answer_unreadable(self, request: requests.Unreadable) -> State:
+        self._refuse(Refusal(request.code, request.reason), request.nonce)
+        if not request.closes:
+            return self._state
+        self._outbox.put([Bye("the connection can't be read any further")])
+        return State.GONE
+
+    def _refuse(self, refusal: Refusal, nonce: str | None) -> None:
+        self._refusals += 1
+        if self._refusals <= _REFUSALS_LOGGED_MAX:
+            user = self._seat.name if self._seat else None
+            self._log.warning("Refused", user=user, code=refusal.code.value, reason=refusal.reason)
+        if self._refusals == _REFUSALS_LOGGED_MAX:
+            self._log.warning("Further refusals of this connection are not logged")
+        self._outbox.put([Refused(refusal.code, refusal.reason, nonce)])
+
+
+def _out_of_place(state: State, request: Request) -> Refusal:
+    """Why a request can't be granted in this state."""
+    if isinstance(request, requests.Password):
+        return Refusal(ErrorCode.BAD_REQUEST, "No password was asked for; send a login with a username first.")
+    if state is State.INSIDE:
+        return Refusal(ErrorCode.BAD_REQUEST, "You are logged in already; open another connection for another user.")
+    return Refusal(ErrorCode.NOT_LOGGED_IN, "You are not logged in; send a login first.")
+
+
+_ANYWHERE: Final[dict[type, Callable[[Session, Any], State]]] = {
+    requests.Ping: Session._answer_ping,
+    requests.Leave: Session._leave,
+    requests.Unreadable: Session._answer_unreadable,
+}
+
+# What may be asked in each state, and what is done then. Whatever is not here is out of place.
+_MOVES: Final[dict[State, dict[type, Callable[[Session, Any], State]]]] = {
+    State.OUTSIDE: {requests.Login: Session._log_in, **_ANYWHERE},
+    State.ASKED: {requests.Login: Session._log_in, requests.Password: Session._take_password, **_ANYWHERE},
+    State.INSIDE: {**dict.fromkeys(commands.COMMANDS, Session._obey), **_ANYWHERE},
+    State.GONE: {},
+}

@@ -1,0 +1,1 @@
+"""Accounts and messages on the disk. All SQL lives here."""

@@ -1,0 +1,61 @@
+"""Accounts: who may come in as whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from chatprotocol.rules import name_key
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from chatserver.store.database import Database
+
+
+class Account(Struct, frozen=True, gc=False):
+    """A registered user. ``name`` is spelled as it was registered."""
+
+    id: int
+    name: str
+    password_hash: str
+    delivered_id: int
+
+
+class Accounts:
+    """Reads accounts, for any thread. Writing is the journal's: see the functions below."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, username: str) -> Account | None:
+        """The account of that name, in whatever case it is written."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT id, name, password_hash, delivered_id FROM account WHERE name_key = ?", (name_key(username),)
+            ).fetchone()
+        return Account(*row) if row else None
+
+
+def insert_account(connection: sqlite3.Connection, name: str, password_hash: str, now_ms: int) -> Account | None:
+    """Register a name, or None when it is taken."""
+    row = connection.execute(
+        "INSERT INTO account (name, name_key, password_hash, created_ms) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (name_key) DO NOTHING RETURNING id",
+        (name, name_key(name), password_hash, now_ms),
+    ).fetchone()
+    return Account(row[0], name, password_hash, 0) if row else None
+
+
+def update_password_hash(connection: sqlite3.Connection, account_id: int, password_hash: str) -> None:
+    """Replace the hash, after the password was right and the parameters had changed."""
+    connection.execute("UPDATE account SET password_hash = ? WHERE id = ?", (password_hash, account_id))
+
+
+def update_delivered(connection: sqlite3.Connection, delivered: Iterable[tuple[int, int]]) -> None:
+    """Remember the newest direct message that each account got: pairs of account id and message id."""
+    connection.executemany(
+        "UPDATE account SET delivered_id = max(delivered_id, ?2) WHERE id = ?1", list(delivered)
+    )

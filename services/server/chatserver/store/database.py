@@ -1,0 +1,159 @@
+"""The database file: opening it, its schema, the one connection that writes and the few that read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import sqlite3
+from contextlib import closing, contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DATABASE_FILE = "chat.db"
+LOCK_FILE = "chat.lock"
+
+# Readers wait for each other here, not for the writer: in WAL mode neither waits for the other.
+_READERS = 4
+# Reading every page takes about a second for each gigabyte; a server must start at once.
+_CHECK_MAX_BYTES = 64 * 1024 * 1024
+
+
+class StoreError(Exception):
+    """The data folder or the database can't be used. The text is one line for the person who runs the server."""
+
+
+class Database:
+    """``chat.db`` in a data folder, which this process has to itself.
+
+    One connection writes, for the journal thread alone. The others read, for any thread, one at a time each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open it, make it if there is none, bring its schema up to date. Raises StoreError."""
+        self.path = folder / DATABASE_FILE
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_file = _lock(folder)
+            try:
+                self._writer = self._open()
+            except BaseException:
+                self._lock_file.close()
+                raise
+        except OSError as error:
+            raise StoreError(f"The data folder {folder} can't be written: {error.strerror or error}.") from error
+        except sqlite3.Error as error:
+            raise StoreError(f"The database {self.path} can't be used: {error}. Nothing was changed.") from error
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        for _ in range(_READERS):
+            self._readers.put(_connect(self.path))
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path.exists():
+            _check(self.path)
+        # The files hold passwords' hashes and direct messages: nobody else's business.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        writer = _connect(self.path)
+        try:
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute("PRAGMA synchronous = FULL")
+            _migrate(writer, self.path)
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything written inside reaches the disk together, or not at all. For the journal thread."""
+        writer = self._writer
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield writer
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees what is committed. For any thread; keep it no longer than a query takes."""
+        reader = self._readers.get()
+        try:
+            yield reader
+        finally:
+            self._readers.put(reader)
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and let the folder go. Nothing may be reading or writing any more."""
+        for _ in range(_READERS):
+            self._readers.get().close()
+        self._writer.close()
+        self._lock_file.close()
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Two servers on one database would give out the same ids."""
+    lock_file = (folder / LOCK_FILE).open("a")
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock_file.close()
+        raise StoreError(
+            f"Another server uses the data folder {folder}; stop it first, or name another folder."
+        ) from error
+    return lock_file
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Transactions are begun and ended by hand; the threads that share a connection take turns.
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _check(path: Path) -> None:
+    """Refuse a damaged file before anything is written to it."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if path.stat().st_size > _CHECK_MAX_BYTES:
+            return
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise StoreError(
+                f"The database {path} is damaged ({' '.join(verdict.split())}). Nothing was changed; "
+                "put a backup in its place, or start with another data folder."
+            )
+
+
+def _migrate(writer: sqlite3.Connection, path: Path) -> None:
+    """Apply the numbered schema files that the database has not seen, in one transaction, after a copy was made."""
+    (version,) = writer.execute("PRAGMA user_version").fetchone()
+    steps = _schema_files()
+    newest = max(steps)
+    if version > newest:
+        raise StoreError(
+            f"The database {path} was written by a newer server (schema {version}; this one knows {newest}). "
+            "Nothing was changed."
+        )
+    if version == newest:
+        return
+    if version > 0:
+        with closing(sqlite3.connect(path.with_name(f"{path.name}.before-{newest:04d}"))) as copy:
+            writer.backup(copy)
+    pending = "\n".join(steps[number] for number in range(version + 1, newest + 1))
+    try:
+        writer.executescript(f"BEGIN IMMEDIATE;\n{pending}\nPRAGMA user_version = {newest};\nCOMMIT;")
+    except sqlite3.Error:
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+        raise
+
+
+def _schema_files() -> dict[int, str]:
+    """The SQL of each schema step by its number: 0001_what_it_does.sql is step 1."""
+    folder = resources.files("chatserver.store") / "schema"
+    return {int(entry.name[:4]): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".sql")}

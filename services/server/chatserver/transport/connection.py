@@ -1,0 +1,228 @@
+"""A connection: one accepted socket, the thread that reads it, and the outbox through which the courier answers."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from chatprotocol.dialects import Sniff, sniff
+from chatserver.transport.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from chatprotocol.dialects import Decoder, Dialect
+    from chatprotocol.requests import Request
+    from chatserver.transport.courier import Courier
+    from chatserver.transport.stream import Stream
+
+_log = structlog.get_logger()
+
+# A quiet connection waits with a small buffer; one that fills it gets a large one for its next read.
+_READ_BYTES = 4 * 1024
+_READ_MAX_BYTES = 64 * 1024
+# After our last byte a peer gets this long to close its side.
+_PARTING_SECONDS = 2.0
+
+
+class Session(Protocol):
+    """Who decides what is answered. One for each connection, called by its reader thread alone."""
+
+    @property
+    def is_logged_in(self) -> bool:
+        """From then on the connection may be silent for as long as it likes."""
+
+    def handle(self, request: Request) -> bool:
+        """Answer one request; false when that was the last one.
+
+        It may wait: for the disk, for a hash, for its peer to read.
+        """
+
+    def time_out(self) -> None:
+        """The time to log in has passed."""
+
+    def end(self) -> None:
+        """The peer sends no more."""
+
+    def say_bye(self) -> None:
+        """The server shuts down; the reader thread has ended."""
+
+
+@dataclass(frozen=True)
+class House:
+    """What a connection needs of the server around it."""
+
+    # What is spoken here, in sniffing order, and the stream of each by its name.
+    dialects: tuple[Dialect, ...]
+    streams: Mapping[str, Stream]
+    courier: Courier
+    # The time from connecting to being logged in.
+    login_seconds: float
+    # Makes the session of a connection whose dialect is known, from its outbox, its label and its peer's address.
+    open_session: Callable[[Outbox, str, str], Session]
+
+
+class Connection:
+    """Reads one socket in a thread of its own. Once it has an outbox, writing and closing are the courier's."""
+
+    def __init__(
+        self, sock: socket.socket, address: str, number: int, house: House, on_end: Callable[[Connection], None]
+    ) -> None:
+        self.label = f"{number}@{address}"
+        self._sock = sock
+        self._address = address
+        self._house = house
+        self._on_end = on_end
+        self._login_by = time.monotonic() + house.login_seconds
+        self._read_bytes = _READ_BYTES
+        self._outbox: Outbox | None = None
+        self._session: Session | None = None
+        self._stopping = False
+        self._left_open = False
+        self._thread = threading.Thread(target=self._run, name=f"reader {self.label}")
+
+    def start(self) -> None:
+        """Start to read. RuntimeError: the system has no thread to give."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the reader thread's end."""
+        self._thread.join()
+
+    def stop_reading(self) -> None:
+        """The server shuts down: let the reader thread end, and keep the connection for a last word."""
+        self._stopping = True
+        if self._outbox is not None:
+            self._outbox.stop_waiting()
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def part(self) -> None:
+        """Say goodbye, where the reader thread has ended because of :meth:`stop_reading`."""
+        if self._left_open:
+            if self._session is not None:
+                self._session.say_bye()
+            self._close()
+
+    def _run(self) -> None:
+        try:
+            self._converse()
+        except Exception:
+            _log.exception("A connection's reader failed; the connection is closed", connection=self.label)
+        self._left_open = self._stopping
+        if not self._left_open:
+            self._close()
+        self._on_end(self)
+
+    def _close(self) -> None:
+        """For good, after what is due was sent."""
+        if self._outbox is None:
+            self._sock.close()
+        else:
+            self._outbox.finish()
+            self._house.courier.retire(self._outbox)
+
+    def _converse(self) -> None:
+        """From the first byte to the last."""
+        dialect, first = self._sniff()
+        if dialect is None:
+            return
+        self._outbox = Outbox(self._sock, self._house.streams[dialect.name], self.label, self._house.courier.wake)
+        self._house.courier.adopt()
+        self._session = self._house.open_session(self._outbox, self.label, self._address)
+        try:
+            self._read_requests(dialect.request_decoder(), self._outbox, self._session, first)
+        finally:
+            if not self._stopping:
+                self._session.end()
+
+    def _read_requests(self, decoder: Decoder[Request], outbox: Outbox, session: Session, data: bytes | None) -> None:
+        """Until the peer ends, or the session does."""
+        while data:
+            for request in decoder.feed(data):
+                if self._stopping:
+                    return
+                if not session.handle(request):
+                    self._await_peer(outbox)
+                    return
+            if self._stopping:
+                return
+            outbox.wait_for_room()
+            data = self._read(unlimited=session.is_logged_in)
+        if data is None:
+            session.time_out()
+            self._await_peer(outbox)
+        elif not self._stopping:
+            for request in decoder.end():
+                session.handle(request)
+
+    def _sniff(self) -> tuple[Dialect | None, bytes]:
+        """Read until the first bytes say which dialect this is; they are its first input."""
+        first = b""
+        while data := self._read(unlimited=False):
+            first += data
+            found = sniff(first, self._house.dialects)
+            if found is Sniff.NO:
+                self._turn_away(f"There is no dialect whose connections begin with {first[:16]!r}.")
+                return None, b""
+            if not isinstance(found, Sniff):
+                return found, first
+        if data is None:
+            self._turn_away(f"Nothing was said for {self._house.login_seconds:g} s.")
+        return None, b""
+
+    def _read(self, *, unlimited: bool) -> bytes | None:
+        """The next bytes; nothing at the end, None when the time to log in has passed."""
+        if not unlimited or self._login_by:
+            self._limit_reading(0.0 if unlimited else self._login_by - time.monotonic())
+        if unlimited:
+            self._login_by = 0.0
+        try:
+            data = self._sock.recv(self._read_bytes)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        self._read_bytes = _READ_MAX_BYTES if len(data) == self._read_bytes else _READ_BYTES
+        return data
+
+    def _limit_reading(self, seconds: float) -> None:
+        """Let reads that take longer fail; 0 lets them take for ever.
+
+        The kernel's own limit needs no second system call for each read, as Python's time-outs do.
+        """
+        whole, fraction = divmod(max(0.0, seconds), 1.0)
+        timeval = struct.pack("@ll", int(whole), int(fraction * 1_000_000))
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+
+    def _turn_away(self, reason: str) -> None:
+        """One line of text for a peer whose dialect is not known."""
+        openings = ", or ".join(f"{dialect.opening} ({dialect.name})" for dialect in self._house.dialects)
+        _log.warning("Turned away", connection=self.label, reason=reason)
+        with suppress(OSError):
+            line = f"This is a chat room server. {reason} Begin with {openings}.\n"
+            self._sock.send(line.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            self._sock.shutdown(socket.SHUT_WR)
+        self._drain()
+
+    def _await_peer(self, outbox: Outbox) -> None:
+        """We said our last word; wait for the peer to have read it."""
+        outbox.finish()
+        self._drain()
+
+    def _drain(self) -> None:
+        """Read and forget until the peer closes: closing over unread bytes would destroy what it has not read."""
+        deadline = time.monotonic() + _PARTING_SECONDS
+        with suppress(OSError):
+            while (patience := deadline - time.monotonic()) > 0:
+                self._limit_reading(patience)
+                if not self._sock.recv(_READ_BYTES):
+                    return

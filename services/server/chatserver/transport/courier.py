@@ -1,0 +1,206 @@
+"""The courier: the one thread that writes to all sockets, and waits for none of them."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatserver.threads import Worker
+from chatserver.transport.outbox import SEND_MAX_BYTES, SEND_MAX_PIECES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatserver.transport.outbox import Outbox
+    from chatserver.transport.stream import Stream
+
+_log = structlog.get_logger()
+
+# A peer that does not take the last of its bytes gets this long, once its reader has ended.
+LINGER_SECONDS = 5.0
+# How often the retired are looked at while there are any.
+_TICK_SECONDS = 0.5
+
+
+class Courier:
+    """Sends each outbox what it is due, round after round.
+
+    While it goes round, the streams grow: under load a round takes longer, and each send of it carries more. It alone
+    closes the sockets, so that a descriptor is never used by one thread and closed by another.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        lag_max_bytes: int,
+        on_crash: Callable[[str], None],
+        on_closed: Callable[[Outbox], None] = lambda _: None,
+    ) -> None:
+        self._streams = streams
+        self._lag_max_bytes = lag_max_bytes
+        self._on_closed = on_closed
+        self._worker = Worker("courier", self._run, on_crash)
+        self._selector = selectors.DefaultSelector()
+        self._doorbell, self._bell_rope = socket.socketpair()
+        self._doorbell.setblocking(False)
+        self._bell_rope.setblocking(False)
+        self._selector.register(self._doorbell, selectors.EVENT_READ)
+        # Those whose readers have ended, with the time at which patience does. The courier thread's own.
+        self._retired: dict[Outbox, float] = {}
+        # Guards everything below.
+        self._lock = threading.Lock()
+        self._dirty: set[Outbox] = set()
+        self._retiring: list[Outbox] = []
+        self._open = 0
+        self._rung = False
+        self._stop_at: float | None = None
+
+    def start(self) -> None:
+        """Start to send."""
+        self._worker.start()
+
+    def stop(self, patience_seconds: float) -> None:
+        """Send what is due to those that are finished and retired, close every socket, end."""
+        with self._lock:
+            self._stop_at = time.monotonic() + patience_seconds
+        self.ring()
+        self._worker.join()
+        self._selector.close()
+        self._doorbell.close()
+        self._bell_rope.close()
+
+    def adopt(self) -> None:
+        """A socket was accepted, whose outbox will be retired some day."""
+        with self._lock:
+            self._open += 1
+
+    def wake(self, outbox: Outbox) -> None:
+        """There is something to send to one connection. For any thread."""
+        with self._lock:
+            self._dirty.add(outbox)
+        self.ring()
+
+    def retire(self, outbox: Outbox) -> None:
+        """Its reader has ended: close its socket once what is due was sent, or patience has ended."""
+        with self._lock:
+            self._retiring.append(outbox)
+        self.ring()
+
+    def ring(self) -> None:
+        """There is something to do. For any thread, under any lock: it never waits."""
+        if self._rung:
+            return
+        self._rung = True
+        with suppress(BlockingIOError):  # a bell that can't be rung any louder is heard
+            self._bell_rope.send(b"\0")
+
+    def _run(self) -> None:
+        while True:
+            self._wait()
+            self._go_round()
+            self._close_retired()
+            with self._lock:
+                if self._stop_at is not None and (not self._open or time.monotonic() > self._stop_at + _TICK_SECONDS):
+                    return
+
+    def _wait(self) -> None:
+        """Until somebody rings, or a full socket takes bytes again."""
+        with self._lock:
+            busy = bool(self._dirty)
+        patience = _TICK_SECONDS if self._retired or self._stop_at is not None else None
+        for key, _ in self._selector.select(0 if busy else patience):
+            if key.fileobj is self._doorbell:
+                self._doorbell.recv(64)
+                self._rung = False
+            else:
+                self._selector.unregister(key.fileobj)
+                key.data.blocked = False
+                with self._lock:
+                    self._dirty.add(key.data)
+
+    def _go_round(self) -> None:
+        with self._lock:
+            targets, self._dirty = self._dirty, set()
+        ends = [(stream, end) for stream in self._streams if (end := stream.unoffered()) is not None]
+        for stream, _ in ends:
+            targets.update(stream.followers())
+        for outbox in targets:
+            self._visit(outbox)
+        for stream, end in ends:
+            stream.offered(end)
+
+    def _visit(self, outbox: Outbox) -> None:
+        """One send at most: who is due more than that is visited again when the others were."""
+        if outbox.broken:
+            return
+        if outbox.lag_bytes() > self._lag_max_bytes:
+            self._give_up_lagging(outbox)
+            return
+        if outbox.blocked:
+            return
+        try:
+            pieces = outbox.due()
+        except LookupError:
+            self._give_up_lagging(outbox)
+            return
+        if pieces:
+            self._send(outbox, pieces)
+        elif outbox.is_drained() and not outbox.shut:
+            outbox.shut = True
+            with suppress(OSError):
+                outbox.sock.shutdown(socket.SHUT_WR)
+
+    def _send(self, outbox: Outbox, pieces: list[bytes | memoryview]) -> None:
+        try:
+            sent_bytes = outbox.sock.sendmsg(pieces, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent_bytes = 0
+        except OSError:
+            self._give_up(outbox)
+            return
+        outbox.account(sent_bytes)
+        if sent_bytes < sum(map(len, pieces)):
+            outbox.blocked = True
+            self._selector.register(outbox.sock, selectors.EVENT_WRITE, outbox)
+        elif outbox.finishing or sent_bytes >= SEND_MAX_BYTES or len(pieces) >= SEND_MAX_PIECES:
+            with self._lock:
+                self._dirty.add(outbox)
+
+    def _give_up_lagging(self, outbox: Outbox) -> None:
+        _log.warning(
+            "Disconnected: it reads too slowly", connection=outbox.label, limit_bytes=self._lag_max_bytes
+        )
+        self._give_up(outbox)
+
+    def _give_up(self, outbox: Outbox) -> None:
+        """Send nothing more, and let the reader see the end."""
+        outbox.broken = True
+        outbox.finish()
+        with suppress(OSError):
+            outbox.sock.shutdown(socket.SHUT_RDWR)
+
+    def _close_retired(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            retiring, self._retiring = self._retiring, []
+            give_up_at = self._stop_at
+        self._retired.update((outbox, now + LINGER_SECONDS) for outbox in retiring)
+        for outbox, patience_ends in list(self._retired.items()):
+            if outbox.broken or outbox.shut or now >= min(patience_ends, give_up_at or patience_ends):
+                self._close(outbox)
+
+    def _close(self, outbox: Outbox) -> None:
+        del self._retired[outbox]
+        if outbox.blocked:
+            self._selector.unregister(outbox.sock)
+        outbox.broken = True
+        outbox.sock.close()
+        with self._lock:
+            self._open -= 1
+        self._on_closed(outbox)

@@ -1,0 +1,168 @@
+"""The listener: accepts connections, keeps their number within the limit, and joins their threads."""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatserver.threads import Worker
+from chatserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatserver.transport.connection import House
+
+_log = structlog.get_logger()
+
+_BACKLOG = 4_096
+# How long accepting rests when the system has no descriptors or memory for one more connection.
+_REST_SECONDS = 0.2
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# A peer that has gone without a word is noticed within KEEPIDLE + KEEPCNT * KEEPINTVL = 2 minutes.
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+
+
+class Listener:
+    """Owns the listening socket and all connections."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        house: House,
+        full_line: bytes,
+        max_connections: int,
+        on_crash: Callable[[str], None],
+    ) -> None:
+        """Bind at once. Raises OSError. ``full_line`` is what the connection over the limit is told."""
+        self._house = house
+        self._full_line = full_line
+        self._max_connections = max_connections
+        self._worker = Worker("listener", self._run, on_crash)
+        self._socket = _bind(host, port)
+        self._stop_here, self._stop_there = socket.socketpair()
+        self._accepted = 0
+        self._full = False
+        # Guards the two below.
+        self._lock = threading.Lock()
+        self._connections: set[Connection] = set()
+        self._ended: list[Connection] = []
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Start to accept."""
+        self._worker.start()
+
+    def stop(self) -> list[Connection]:
+        """Accept no more, read no more; returns the connections that were left open."""
+        self._stop_there.send(b"\0")
+        self._worker.join()
+        self._socket.close()
+        self._stop_here.close()
+        self._stop_there.close()
+        with self._lock:
+            left = list(self._connections)
+        for connection in left:
+            connection.stop_reading()
+        for connection in left:
+            connection.join()
+        self._join_ended()
+        return left
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self._stop_here, selectors.EVENT_READ)
+            while True:
+                ready = [key.fileobj for key, _ in selector.select()]
+                if self._stop_here in ready:
+                    return
+                if not self._accept_all():
+                    selector.unregister(self._socket)
+                    selector.select(_REST_SECONDS)
+                    selector.register(self._socket, selectors.EVENT_READ)
+
+    def _accept_all(self) -> bool:
+        """Everybody who waits at the door; false when the system can take no more for now."""
+        while True:
+            try:
+                sock, peer = self._socket.accept()
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    _log.error("No connection can be accepted for now", error=error.strerror)
+                    return False
+                continue  # the peer has gone before it was accepted
+            self._join_ended()
+            self._welcome(sock, str(peer[0]))
+
+    def _welcome(self, sock: socket.socket, address: str) -> None:
+        self._accepted += 1
+        connection = Connection(sock, address, self._accepted, self._house, self._note_end)
+        with self._lock:
+            is_full = len(self._connections) >= self._max_connections
+            if not is_full:
+                self._connections.add(connection)
+        if is_full:
+            self._refuse(sock, f"the limit of {self._max_connections} connections is reached")
+            return
+        self._full = False
+        try:
+            _prepare(sock)
+            connection.start()
+        except (OSError, RuntimeError) as error:
+            with self._lock:
+                self._connections.discard(connection)
+            self._refuse(sock, str(error))
+
+    def _refuse(self, sock: socket.socket, why: str) -> None:
+        """Tell one that can't come in. Only the first of a row is logged: there may be thousands."""
+        if not self._full:
+            self._full = True
+            _log.warning("Refusing connections", reason=why)
+        with suppress(OSError):
+            sock.send(self._full_line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            sock.shutdown(socket.SHUT_WR)
+        sock.close()
+
+    def _note_end(self, connection: Connection) -> None:
+        """A reader thread is about to end. Called by that thread."""
+        with self._lock:
+            self._connections.discard(connection)
+            self._ended.append(connection)
+
+    def _join_ended(self) -> None:
+        with self._lock:
+            ended, self._ended = self._ended, []
+        for connection in ended:
+            connection.join()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server(
+        (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=family == socket.AF_INET6
+    )
+    listening.setblocking(False)
+    return listening
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(True)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

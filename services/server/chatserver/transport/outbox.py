@@ -1,0 +1,240 @@
+"""An outbox: what one connection is still to be sent, as a cursor into its dialect's stream and edits to it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from chatprotocol.events import Event
+    from chatserver.transport.stream import Stream
+
+    Piece = bytes | memoryview
+
+# One send takes no more pieces and no more of the stream than this, so that no connection holds the courier for long,
+# and a slow one does not make the stream join megabytes for each piece that it accepts.
+SEND_MAX_PIECES = 128
+SEND_MAX_BYTES = 256 * 1024
+# A client that leaves more than this unread is not read any further.
+UNREAD_MAX_BYTES = 64 * 1024
+
+
+class _Edit(NamedTuple):
+    """When the cursor comes to ``at``: send ``data``, then go on at ``resume``."""
+
+    at: int
+    resume: int
+    data: Piece
+    is_reply: bool
+
+
+class Outbox:
+    """What is due: first ``replies``; then, once released, the stream from the cursor on, with the edits to it.
+
+    The courier alone calls :meth:`due` and :meth:`account`, and writes to the socket in between, under no lock.
+    ``wake`` tells the courier that there is something to send.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_drained",
+        "_edits",
+        "_end",
+        "_finishing",
+        "_held",
+        "_lock",
+        "_patient",
+        "_replies",
+        "_replies_bytes",
+        "_told_bytes",
+        "_wake",
+        "blocked",
+        "broken",
+        "label",
+        "shut",
+        "sock",
+        "stream",
+    )
+
+    def __init__(self, sock: socket.socket, stream: Stream, label: str, wake: Callable[[Outbox], None]) -> None:
+        self.sock = sock
+        self.stream = stream
+        self.label = label
+        self._wake = wake
+        # The courier's own: the socket is full for now; our side was shut after the last byte; nothing can be sent.
+        self.blocked = False
+        self.shut = False
+        self.broken = False
+        # Guards everything below.
+        self._lock = threading.Lock()
+        self._drained: threading.Condition | None = None
+        self._replies: deque[Piece] = deque()
+        self._replies_bytes = 0
+        self._edits: deque[_Edit] = deque()
+        self._told_bytes = 0
+        self._held = True
+        self._cursor = 0
+        self._end: int | None = 0
+        self._finishing = False
+        self._patient = True
+
+    # --- for the connection's reader thread ---
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Say this to the one connection: at once while it is held, else behind what was shown."""
+        data = b"".join(map(self.stream.encode, events))
+        with self._lock:
+            if self._held:
+                self._replies.append(data)
+                self._replies_bytes += len(data)
+            else:
+                here = self._limit()
+                self._edits.append(_Edit(here, here, data, is_reply=True))
+                self._replies_bytes += len(data)
+        self._wake(self)
+
+    def release(self) -> None:
+        """Go on to the stream: what it missed was put."""
+        with self._lock:
+            self._held = False
+        self._wake(self)
+
+    def finish(self) -> None:
+        """Nothing more will be put. What is due is sent, then our side of the connection is shut."""
+        with self._lock:
+            self._held = False
+            self._finishing = True
+        self.stop_waiting()
+        self._wake(self)
+
+    def wait_for_room(self) -> None:
+        """Wait while the peer leaves too many answers unread."""
+        if self._unread_bytes() <= UNREAD_MAX_BYTES:
+            return
+        with self._lock:
+            if self._drained is None:
+                self._drained = threading.Condition(self._lock)
+            self._drained.wait_for(lambda: not self._patient or self._unread_bytes() <= UNREAD_MAX_BYTES)
+
+    def stop_waiting(self) -> None:
+        """Wait for room no more. For any thread."""
+        with self._lock:
+            self._patient = False
+            if self._drained is not None:
+                self._drained.notify_all()
+
+    # --- for the feed, under its lock ---
+
+    def follow(self) -> None:
+        """Listen from here on; what is shown is kept back until :meth:`release`."""
+        with self._lock:
+            self._held = True
+            self._cursor = self.stream.add_follower(self)
+            self._end = None
+
+    def unfollow(self) -> None:
+        """Listen to nothing after what is shown now."""
+        end = self.stream.remove_follower(self)
+        with self._lock:
+            self._end = end
+
+    def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
+        """In the place of the stream's bytes from start to end, say these events."""
+        data = b"".join(map(self.stream.encode, events))
+        with self._lock:
+            if self._end is None:
+                self._edits.append(_Edit(start, end, data, is_reply=False))
+                self._told_bytes += len(data)
+        if start == end:
+            self._wake(self)
+
+    # --- for the courier ---
+
+    def due(self) -> list[Piece]:
+        """What to send next, in pieces; empty when nothing is due. LookupError: the stream has forgotten it."""
+        with self._lock:
+            pieces = list(islice(self._replies, SEND_MAX_PIECES))
+            if self._held:
+                return pieces
+            self._pass_skips()
+            cursor, limit = self._cursor, self._limit()
+            for edit in self._edits:
+                if len(pieces) >= SEND_MAX_PIECES:
+                    return pieces
+                stop = min(edit.at, limit, cursor + SEND_MAX_BYTES)
+                if cursor < stop:
+                    pieces.append(self.stream.slice(cursor, stop))
+                if stop < edit.at:
+                    return pieces
+                if edit.data:
+                    pieces.append(edit.data)
+                cursor = max(cursor, edit.resume)
+            if cursor < limit:
+                pieces.append(self.stream.slice(cursor, min(limit, cursor + SEND_MAX_BYTES)))
+            return pieces
+
+    @property
+    def finishing(self) -> bool:
+        """Nothing more will be put."""
+        return self._finishing
+
+    def account(self, sent_bytes: int) -> None:
+        """So much of what was due has been sent."""
+        with self._lock:
+            while self._replies and sent_bytes:
+                reply = self._replies.popleft()
+                self._replies_bytes -= min(sent_bytes, len(reply))
+                if sent_bytes < len(reply):
+                    self._replies.appendleft(reply[sent_bytes:])
+                sent_bytes -= min(sent_bytes, len(reply))
+            while sent_bytes:
+                sent_bytes -= self._advance(sent_bytes)
+            self._pass_skips()
+            if self._drained is not None and self._unread_bytes() <= UNREAD_MAX_BYTES:
+                self._drained.notify_all()
+
+    def is_drained(self) -> bool:
+        """Nothing is due, and nothing more will be."""
+        with self._lock:
+            self._pass_skips()
+            return self._finishing and not self._replies and not self._edits and self._cursor >= self._limit()
+
+    def lag_bytes(self) -> int:
+        """How far the connection is behind with what everybody hears and what others told it."""
+        return max(0, self._limit() - self._cursor) + self._told_bytes
+
+    def _advance(self, most_bytes: int) -> int:
+        """Move on by one edit, or to the next one, by no more than so many bytes; returns by how many. Locked."""
+        edit = self._edits[0] if self._edits else None
+        if edit is None or self._cursor < edit.at:
+            step = most_bytes if edit is None else min(most_bytes, edit.at - self._cursor)
+            self._cursor += step
+            return step
+        self._edits.popleft()
+        step = min(most_bytes, len(edit.data))
+        if edit.is_reply:
+            self._replies_bytes -= step
+        else:
+            self._told_bytes -= step
+        if step < len(edit.data):
+            self._edits.appendleft(edit._replace(data=edit.data[step:]))
+        else:
+            self._cursor = max(self._cursor, edit.resume)
+        return step
+
+    def _pass_skips(self) -> None:
+        """Go past what is only to be left out. Locked."""
+        while self._edits and self._edits[0].at <= self._cursor and not self._edits[0].data:
+            self._cursor = max(self._cursor, self._edits.popleft().resume)
+
+    def _limit(self) -> int:
+        """Where what is due ends. Locked, but for one that only looks."""
+        return self.stream.end if self._end is None else self._end
+
+    def _unread_bytes(self) -> int:
+        return self._replies_bytes + self._told_bytes
