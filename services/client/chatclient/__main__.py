@@ -1,0 +1,46 @@
+"""The command ``chatclient``: settings, signals, exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from dotenv import dotenv_values
+
+from chatclient.app import App
+from chatclient.config import ConfigError, load_config, read_text
+from chatclient.exits import Exit
+from chatclient.script import ScriptError, parse_script
+
+
+def main() -> int:
+    """Run the client to its end; returns one of the exit codes."""
+    try:
+        config = load_config(sys.argv[1:], {**dotenv_values(".env"), **os.environ})
+        script = parse_script(read_text(config.script, "script")) if config.script else None
+    except ConfigError as error:
+        return _complain(str(error))
+    except ScriptError as error:
+        return _complain(f"The script can't be played; {error}.")
+    # SIGTERM is as polite as Ctrl-C: as process 1 of a container it would do nothing otherwise.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What others write can hold any letter, the terminal may know few.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return App(config, script).run()
+    except BrokenPipeError:
+        # Nobody reads what we print, as with | head. Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.LOST
+    except KeyboardInterrupt:
+        return Exit.OK
+
+
+def _complain(problem: str) -> int:
+    print(f"chatclient: {problem}", file=sys.stderr)
+    return Exit.USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The settings: flags win over the environment, the environment over .env, that over the default."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from chatclient import __version__
+from chatclient.typed import OPS
+from chatprotocol.dialects import DIALECTS
+from chatprotocol.errors import Refusal
+from chatprotocol.rules import check_username
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_PORT_MAX = 65_535
+
+
+class ConfigError(Exception):
+    """A setting can't be used. The text is one line that names it."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of the client."""
+
+    server: str
+    port: int
+    user: str
+    password: str | None
+    dialect: str
+    ops: str
+    script: Path | None
+    retry_seconds: float
+
+
+def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
+    """Put the sources together; ``environment`` has those of .env already. Raises ConfigError.
+
+    Prints and exits by itself for --help and --version.
+    """
+    flags = _parser().parse_args(arguments)
+    server, port, user = _positionals(flags.WORD)
+    password_file = flags.password_file or environment.get("CHAT_PASSWORD_FILE")
+    password = read_text(password_file, "password").rstrip("\r\n") if password_file else environment.get("CHAT_PASSWORD")
+    user = flags.username or user or environment.get("CHAT_USER")
+    if not user:
+        raise ConfigError("Who are you? Give a username: chatclient HOST PORT USERNAME, or set CHAT_USER.")
+    try:
+        check_username(user)
+    except Refusal as refusal:
+        raise ConfigError(f"{user!r} can't be a username. {refusal.reason}") from refusal
+    return Config(
+        server=flags.hostname or server or environment.get("CHAT_SERVER") or "localhost",
+        port=_port(flags.port or port or environment.get("CHAT_PORT") or "9999"),
+        user=user,
+        password=password or None,
+        dialect=_choice("dialect", flags.dialect or environment.get("CHAT_DIALECT"), [each.name for each in DIALECTS]),
+        ops=_choice("ops", flags.ops or environment.get("CHAT_OPS"), list(OPS)),
+        script=Path(flags.script) if flags.script else None,
+        retry_seconds=_seconds(flags.retry_seconds or environment.get("CHAT_RETRY_SECONDS") or "60"),
+    )
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """A file of settings; ConfigError when it can't be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"The {what} file {path} can't be read: {reason}.") from error
+
+
+def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | None]:
+    """HOST PORT USERNAME, HOST PORT, or USERNAME alone."""
+    match words:
+        case []:
+            return None, None, None
+        case [user]:
+            return None, None, user
+        case [host, port]:
+            return host, port, None
+        case [host, port, user]:
+            return host, port, user
+        case _:
+            raise ConfigError(f"{len(words)} words are too many; give HOST PORT USERNAME, or USERNAME alone.")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _PORT_MAX):
+        raise ConfigError(f"The port is {text!r}; it must be a whole number from 1 to {_PORT_MAX}.")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return max(0.0, float(text))
+    except ValueError as error:
+        raise ConfigError(f"--retry-seconds is {text!r}; it must be a number of seconds.") from error
+
+
+def _choice(what: str, text: str | None, words: Sequence[str]) -> str:
+    if not text:
+        return words[0]
+    if text not in words:
+        raise ConfigError(f"--{what} is {text!r}; it must be one of {', '.join(words)}.")
+    return text
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="chatclient",
+        usage="chatclient [HOST PORT] USERNAME [flags]",
+        allow_abbrev=False,
+        description="Enter a chat room. Lines of standard input are operations: PM, DM, CH, EX, /help.",
+        epilog="Exit codes: 0 after EX or at the end of the input, 1 when the server can't be reached or the connection "
+        "is lost for good, 2 for bad usage, 3 when the login is refused, 4 when a script waited in vain.",
+    )
+    parser.add_argument("--version", action="version", version=f"chatclient {__version__}")
+    parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST PORT, or USERNAME alone")
+    parser.add_argument("-hn", "--hostname", metavar="HOST", help="the server, or CHAT_SERVER (localhost)")
+    parser.add_argument("-p", "--port", metavar="PORT", help="its port, or CHAT_PORT (9999)")
+    parser.add_argument("-u", "--username", metavar="NAME", help="who you are, or CHAT_USER")
+    parser.add_argument(
+        "--password-file", metavar="FILE", help="your password, or CHAT_PASSWORD_FILE, or CHAT_PASSWORD; else it is asked for"
+    )
+    parser.add_argument("--dialect", metavar="NAME", help="the wire, or CHAT_DIALECT (json)")
+    parser.add_argument("--ops", metavar="WORDS", help="pm-dm, or bm-pm for BM and PM, or CHAT_OPS (pm-dm)")
+    parser.add_argument("--script", metavar="FILE", help="play this file instead of standard input")
+    parser.add_argument(
+        "--retry-seconds", metavar="N", help="how long to try again after a lost connection, or CHAT_RETRY_SECONDS (60)"
+    )
+    return parser

@@ -1,0 +1,59 @@
+"""What the client knows: who it is, what it has seen, and what it has sent and not seen confirmed. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, Welcome
+from chatprotocol.requests import Login
+
+if TYPE_CHECKING:
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Say, Whisper
+
+
+class Standing(Enum):
+    """Where the client stands with the server."""
+
+    AWAY = "not connected"
+    KNOCKING = "has sent its login"
+    ASKED = "is asked for a password"
+    IN = "is logged in"
+
+
+class Model:
+    """Everything that must survive a lost connection."""
+
+    def __init__(self, username: str, password: str | None) -> None:
+        self.username = username
+        self.password = password
+        self.standing = Standing.AWAY
+        self.has_been_in = False
+        # The newest message that was seen, own ones included: where to go on after a reconnect.
+        self.last_seen_id: int | None = None
+        # What was sent and is neither confirmed nor refused, by nonce, in the order in which it was typed.
+        self.unconfirmed: dict[str, Say | Whisper] = {}
+
+    def login(self) -> Login:
+        """The login to send on a new connection."""
+        return Login(self.username, self.password, self.last_seen_id)
+
+    def apply(self, event: Event) -> None:
+        """Learn from what the server said."""
+        match event:
+            case Welcome():
+                self.username = event.username
+                self.standing = Standing.IN
+                if self.last_seen_id is None:
+                    self.last_seen_id = event.last_id
+            case PublicMessage() | DirectMessage():
+                self._see(event.id)
+            case Sent():
+                self._see(event.id)
+                self.unconfirmed.pop(event.nonce or "", None)
+            case Refused():
+                self.unconfirmed.pop(event.nonce or "", None)
+
+    def _see(self, message_id: int) -> None:
+        self.last_seen_id = max(message_id, self.last_seen_id or 0)

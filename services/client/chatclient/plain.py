@@ -1,0 +1,95 @@
+"""The plain face: lines in, lines out, for pipes, scripts and simple terminals."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import select
+import sys
+import termios
+import threading
+from typing import TYPE_CHECKING, Any
+
+from chatclient.script import Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_READ_BYTES = 64 * 1024
+# Typed lines that may wait for the reactor before the input is read no further.
+_LINES_AHEAD = 64
+
+
+class PlainFace:
+    """Prints each line as it comes, and reads typed lines as long as somebody uses them.
+
+    The reactor thread shows; the main thread reads.
+    """
+
+    def __init__(self) -> None:
+        self.transcript = Transcript()
+        self._room = threading.Semaphore(_LINES_AHEAD)
+        self._stop_read, self._stop_write = os.pipe()
+        self._ended = False
+        self._terminal: list[Any] | None = None
+
+    def show(self, lines: Iterable[str]) -> None:
+        """Print lines, at once. Raises BrokenPipeError when nobody reads them."""
+        shown = list(lines)
+        sys.stdout.write("".join(f"{line}\n" for line in shown))
+        sys.stdout.flush()
+        self.transcript.add(shown)
+
+    def ask_password(self) -> None:
+        """The next line is a password: a terminal does not echo it."""
+        if sys.stdin.isatty() and self._terminal is None:
+            self._terminal = termios.tcgetattr(sys.stdin)
+            silent = termios.tcgetattr(sys.stdin)
+            silent[3] = silent[3] & ~termios.ECHO | termios.ECHONL
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
+
+    def took_line(self) -> None:
+        """A typed line was used."""
+        self._room.release()
+        self._restore_terminal()
+
+    def wait_for_room(self) -> bool:
+        """Wait until the reactor has room for a line; false when it uses none any more."""
+        self._room.acquire()
+        return not self._ended
+
+    def typed_lines(self) -> Iterator[str]:
+        """The lines of standard input, until it ends or :meth:`end` is called."""
+        standard_input = sys.stdin.fileno()
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        rest = ""
+        while not self._ended:
+            ready, _, _ = select.select([standard_input, self._stop_read], [], [])
+            if self._stop_read in ready:
+                return
+            data = os.read(standard_input, _READ_BYTES)
+            *lines, rest = (rest + decoder.decode(data)).split("\n")
+            for line in lines:
+                yield line.removesuffix("\r")
+            if not data:
+                break
+        if rest:
+            yield rest
+
+    def end(self) -> None:
+        """Let the reading thread go on: nobody uses lines any more. For any thread, several times."""
+        self._ended = True
+        self._room.release()
+        os.write(self._stop_write, b"\0")
+        self.transcript.end()
+
+    def close(self) -> None:
+        """Leave the terminal as it was found. After both threads have ended."""
+        self._restore_terminal()
+        os.close(self._stop_read)
+        os.close(self._stop_write)
+
+    def _restore_terminal(self) -> None:
+        if self._terminal is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
+            self._terminal = None

@@ -1,0 +1,126 @@
+"""Scripts: a file of typed lines, in which a line can also wait for a text to be shown, or pause.
+
+    # a comment                     not typed
+    PM hello everybody              typed, as at the prompt
+    %wait hello alice               go on when a line with this text has been shown, within 10 s
+    %wait 30 hello alice            the same, within 30 s
+    %pause 0.5                      go on half a second later
+
+A wait looks at the lines that were shown after the one that ended the wait before it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+DEFAULT_WAIT_SECONDS = 10.0
+
+
+class ScriptError(Exception):
+    """A script can't be read, or waited in vain. The text is one line that names the line of the script."""
+
+
+class Type(NamedTuple):
+    """Type a line."""
+
+    text: str
+
+
+class Wait(NamedTuple):
+    """Wait until a text is shown."""
+
+    line_number: int
+    text: str
+    seconds: float
+
+
+class Pause(NamedTuple):
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+Action = Type | Wait | Pause
+
+
+def parse_script(text: str) -> list[Action]:
+    """The actions of a script; ScriptError for a line that means nothing."""
+    numbered = enumerate(text.splitlines(), 1)
+    return [_parse_line(number, line) for number, line in numbered if line.strip() and not line.startswith("#")]
+
+
+def _parse_line(number: int, line: str) -> Action:
+    if not line.startswith("%"):
+        return Type(line)
+    word, _, rest = line[1:].strip().partition(" ")
+    first, _, others = rest.strip().partition(" ")
+    if word == "pause" and (seconds := _seconds(first)) is not None and not others:
+        return Pause(seconds)
+    if word == "wait" and rest.strip():
+        seconds = _seconds(first)
+        if seconds is None or not others.strip():
+            return Wait(number, rest.strip(), DEFAULT_WAIT_SECONDS)
+        return Wait(number, others.strip(), seconds)
+    raise ScriptError(f"line {number}: {line!r} is neither %wait [SECONDS] TEXT nor %pause SECONDS")
+
+
+def _seconds(word: str) -> float | None:
+    return float(word) if word.replace(".", "", 1).isdecimal() and word.isascii() else None
+
+
+class Transcript:
+    """The lines that were shown and not been waited for yet. Written by one thread, waited on by another."""
+
+    def __init__(self) -> None:
+        # Guards the lines; notified when there are more, and at the end.
+        self._changed = threading.Condition()
+        self._lines: list[str] = []
+        self._ended = False
+
+    def add(self, lines: Iterable[str]) -> None:
+        """Lines were shown."""
+        with self._changed:
+            self._lines += lines
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Nothing more will be shown: nobody need wait."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def wait_for(self, text: str, seconds: float) -> bool:
+        """Was a line with the text shown, or is it within so many seconds? Lines up to it are used up."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: self._take(text) or self._ended, seconds)) and not self._ended
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless it ends before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, seconds)
+
+    def _take(self, text: str) -> bool:
+        """The lock is held."""
+        for index, line in enumerate(self._lines):
+            if text in line:
+                del self._lines[: index + 1]
+                return True
+        return False
+
+
+def play(script: Iterable[Action], transcript: Transcript, type_line: Callable[[str], bool]) -> None:
+    """Play to the end, or until ``type_line`` says that nobody listens any more. Raises ScriptError for a vain wait."""
+    for action in script:
+        match action:
+            case Type(text):
+                if not type_line(text):
+                    return
+            case Pause(seconds):
+                transcript.pause(seconds)
+            case Wait(line_number, text, seconds):
+                if not transcript.wait_for(text, seconds):
+                    raise ScriptError(f"line {line_number}: waited {seconds:g} s in vain for {text!r}")

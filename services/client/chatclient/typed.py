@@ -1,0 +1,127 @@
+"""What was typed: lines to operations, in one line or step by step. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Whisper
+
+
+class Words(NamedTuple):
+    """The operations as one tradition spells them."""
+
+    public: str
+    direct: str
+    history: str = "CH"
+    leave: str = "EX"
+
+
+# The two traditions, by the setting that names them.
+OPS = {"pm-dm": Words("PM", "DM"), "bm-pm": Words("BM", "PM")}
+
+
+class Step(Enum):
+    """What the next typed line is, in the middle of a dialogue."""
+
+    OPERATION = "operation"
+    PUBLIC_TEXT = "message"
+    RECIPIENT = "recipient"
+    DIRECT_TEXT = "message to one user"
+
+
+class Typed(NamedTuple):
+    """What follows from a typed line: at most one request, question, or complaint; or help."""
+
+    request: Request | None = None
+    question: str | None = None
+    complaint: str | None = None
+    wants_help: bool = False
+
+
+class Dialogue:
+    """Where a person stands between two lines. Feed it lines; it remembers the step."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self.step = Step.OPERATION
+        self._recipient = ""
+
+    def feed(self, line: str) -> Typed:
+        """Take one line, without its end."""
+        step, self.step = self.step, Step.OPERATION
+        if step is Step.OPERATION:
+            return self._operation(line.strip())
+        if not line.strip():
+            return Typed(complaint="Nothing was typed; the operation is cancelled.")
+        if step is Step.PUBLIC_TEXT:
+            return Typed(Say(line))
+        if step is Step.RECIPIENT:
+            self._recipient = line.strip().removeprefix("@")
+            self.step = Step.DIRECT_TEXT
+            return Typed(question=f"message for {self._recipient}")
+        return Typed(Whisper(self._recipient, line))
+
+    def help(self) -> list[str]:
+        """One line for each operation."""
+        words = self._words
+        return [
+            f"{words.public} [MESSAGE]        a public message, to everybody (also: @ALL MESSAGE)",
+            f"{words.direct} [USER MESSAGE]   a direct message, to one user (also: @USER MESSAGE)",
+            f"{words.history} [NUMBER]         the last messages that you may see",
+            f"{words.leave}                  leave (also: /quit)",
+            "/users              who is online",
+            "/help               this list",
+        ]
+
+    def _operation(self, line: str) -> Typed:
+        word, _, rest = line.partition(" ")
+        rest = rest.strip()
+        words = self._words
+        if not word:
+            return Typed()
+        if word.startswith("@"):
+            return self._addressed(word[1:], rest)
+        operation = word.upper()
+        if operation == words.public:
+            return self._public(rest)
+        if operation == words.direct:
+            return self._direct(rest)
+        if operation == words.history:
+            return self._history(rest)
+        if operation in (words.leave, "/QUIT"):
+            return Typed(Leave())
+        if operation == "/USERS":
+            return Typed(AskUsers())
+        if operation == "/HELP":
+            return Typed(wants_help=True)
+        return Typed(
+            complaint=f"{word} is no operation, so nothing was sent. There are {words.public} (to everybody), "
+            f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."
+        )
+
+    def _public(self, text: str) -> Typed:
+        if text:
+            return Typed(Say(text))
+        self.step = Step.PUBLIC_TEXT
+        return Typed(question="message for everybody")
+
+    def _direct(self, rest: str) -> Typed:
+        if not rest:
+            self.step = Step.RECIPIENT
+            return Typed(AskUsers(), question="recipient")
+        recipient, _, text = rest.partition(" ")
+        return self._addressed(recipient.removeprefix("@"), text.strip())
+
+    def _addressed(self, recipient: str, text: str) -> Typed:
+        if not recipient or not text:
+            return Typed(complaint=f"A direct message needs a user and a text: {self._words.direct} bob hello")
+        return Typed(Say(text) if recipient.upper() == "ALL" else Whisper(recipient, text))
+
+    def _history(self, rest: str) -> Typed:
+        if not rest:
+            return Typed(AskHistory(HISTORY_DEFAULT_MESSAGES))
+        if rest.isascii() and rest.isdecimal() and 1 <= int(rest) <= HISTORY_MAX_MESSAGES:
+            return Typed(AskHistory(int(rest)))
+        return Typed(complaint=f"{self._words.history} takes a number from 1 to {HISTORY_MAX_MESSAGES}.")

@@ -1,0 +1,74 @@
+"""What is shown: each thing that happens as one line of text, ``[kind ...] text``. Pure. Its form: the client's README."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from chatprotocol import events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from chatprotocol.events import Event, Message
+
+# Format characters that text needs and that do nothing to a terminal: joiners of Persian, Hindi and emoji.
+_HARMLESS_FORMATS = frozenset("\u200c\u200d")
+
+
+def harmless(text: str) -> str:
+    """The text with everything that could move a cursor, reorder or hide other text written out as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in text)
+
+
+def _is_harmless(letter: str) -> bool:
+    return letter.isprintable() or letter in _HARMLESS_FORMATS or unicodedata.category(letter) == "Zs"
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+def event_lines(event: Event) -> list[str]:
+    """The lines that show an event; those of its text are harmless."""
+    match event:
+        case events.PublicMessage() | events.DirectMessage():
+            return [message_line(event)]
+        case events.Welcome():
+            return [f"[welcome {event.account}] {harmless(event.username)}; online: {_names(event.users)}"]
+        case events.Users():
+            return _arrivals(event) or [f"[users {event.count}] {_names(event.users or ())}".rstrip()]
+        case events.Sent(status=events.SentStatus.STORED):
+            return [f"[stored #{event.id}] not online; it is delivered at the next login"]
+        case events.Sent():
+            return [f"[sent #{event.id}]"]
+        case events.History():
+            lines = [f"[history {len(event.messages)}]"]
+            return lines + [message_line(message, "history") for message in event.messages]
+        case events.Refused():
+            return [f"[error {event.code}] {harmless(event.reason)}"]
+        case events.Bye():
+            return [f"[bye] {harmless(event.reason)}"]
+        case _:
+            return []
+
+
+def message_line(message: Message, kind: str | None = None) -> str:
+    """``[public #18 2026-01-31T12:00:00Z] bob: hello``; a direct one says to whom."""
+    time = datetime.fromtimestamp(message.time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    sender, text = harmless(message.sender), harmless(message.text)
+    if isinstance(message, events.DirectMessage):
+        return f"[{kind or 'direct'} #{message.id} {time}] {sender} -> {harmless(message.recipient)}: {text}"
+    return f"[{kind or 'public'} #{message.id} {time}] {sender}: {text}"
+
+
+def _arrivals(event: events.Users) -> list[str]:
+    joined = [f"[joined] {harmless(name)}" for name in event.joined]
+    return joined + [f"[left] {harmless(name)}" for name in event.left]
+
+
+def _names(names: Iterable[str]) -> str:
+    return " ".join(sorted(map(harmless, names), key=str.lower))
