@@ -44,8 +44,9 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     """
     flags = _parser().parse_args(arguments)
     server, port, user = _positionals(flags.WORD)
-    password_file = flags.password_file or environment.get("CHAT_PASSWORD_FILE")
-    password = read_text(password_file, "password").rstrip("\r\n") if password_file else environment.get("CHAT_PASSWORD")
+    password = environment.get("CHAT_PASSWORD")
+    if password_file := flags.password_file or environment.get("CHAT_PASSWORD_FILE"):
+        password = read_text(password_file, "password").rstrip("\r\n")
     user = flags.username or user or environment.get("CHAT_USER")
     if not user:
         raise ConfigError("Who are you? Give a username: chatclient HOST PORT USERNAME, or set CHAT_USER.")
@@ -121,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         usage="chatclient [HOST PORT] USERNAME [flags]",
         allow_abbrev=False,
         description="Enter a chat room. Lines of standard input are operations: PM, DM, CH, EX, /help.",
-        epilog="Exit codes: 0 after EX or at the end of the input, 1 when the server can't be reached or the connection "
-        "is lost for good, 2 for bad usage, 3 when the login is refused, 4 when a script waited in vain.",
+        epilog="Exit codes: 0 after EX or at the end of the input, 1 when the server can't be reached or the "
+        "connection is lost for good, 2 for bad usage, 3 when the login is refused, 4 when a script waited in vain.",
     )
     parser.add_argument("--version", action="version", version=f"chatclient {__version__}")
     parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST PORT, or USERNAME alone")
@@ -130,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-p", "--port", metavar="PORT", help="its port, or CHAT_PORT (9999)")
     parser.add_argument("-u", "--username", metavar="NAME", help="who you are, or CHAT_USER")
     parser.add_argument(
-        "--password-file", metavar="FILE", help="your password, or CHAT_PASSWORD_FILE, or CHAT_PASSWORD; else it is asked for"
+        "--password-file",
+        metavar="FILE",
+        help="your password, or CHAT_PASSWORD_FILE, or CHAT_PASSWORD; else it is asked for",
     )
     parser.add_argument("--dialect", metavar="NAME", help="the wire, or CHAT_DIALECT (json)")
     parser.add_argument("--ops", metavar="WORDS", help="pm-dm, or bm-pm for BM and PM, or CHAT_OPS (pm-dm)")

@@ -148,6 +148,8 @@ class Reactor:
                 self._on_bye(event)
             case Users(joined=(), left=()):
                 self._on_user_list(event)
+            case Users():
+                self._on_arrivals(event)
             case _:
                 self._face.show(event_lines(event))
 
@@ -185,6 +187,12 @@ class Reactor:
             self._awaits_users = False
             self._face.show(event_lines(event))
             self._ask(self._question)
+
+    def _on_arrivals(self, event: Users) -> None:
+        """Its own arrival is no news to a client."""
+        joined = tuple(name for name in event.joined if name != self._model.username)
+        if joined or event.left:
+            self._face.show(event_lines(Users(event.count, event.users, joined, event.left)))
 
     def _on_bye(self, event: Bye) -> None:
         """The server answered our goodbye, and everything before it."""

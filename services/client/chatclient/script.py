@@ -6,18 +6,22 @@
     %wait 30 hello alice            the same, within 30 s
     %pause 0.5                      go on half a second later
 
-A wait looks at the lines that were shown after the one that ended the wait before it.
+A wait looks at every line that was shown and has not ended another wait: what came early is not missed, and what is
+waited for may come in any order.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DEFAULT_WAIT_SECONDS = 10.0
+# A wait looks back no further than this: a client may run for months.
+_REMEMBERED_LINES = 10_000
 
 
 class ScriptError(Exception):
@@ -73,12 +77,12 @@ def _seconds(word: str) -> float | None:
 
 
 class Transcript:
-    """The lines that were shown and not been waited for yet. Written by one thread, waited on by another."""
+    """The lines that were shown and have not ended a wait yet. Written by one thread, waited on by another."""
 
     def __init__(self) -> None:
         # Guards the lines; notified when there are more, and at the end.
         self._changed = threading.Condition()
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self._ended = False
 
     def add(self, lines: Iterable[str]) -> None:
@@ -94,7 +98,7 @@ class Transcript:
             self._changed.notify_all()
 
     def wait_for(self, text: str, seconds: float) -> bool:
-        """Was a line with the text shown, or is it within so many seconds? Lines up to it are used up."""
+        """Was a line with the text shown, or is it within so many seconds? That line is used up."""
         with self._changed:
             return bool(self._changed.wait_for(lambda: self._take(text) or self._ended, seconds)) and not self._ended
 
@@ -107,7 +111,7 @@ class Transcript:
         """The lock is held."""
         for index, line in enumerate(self._lines):
             if text in line:
-                del self._lines[: index + 1]
+                del self._lines[index]
                 return True
         return False
 

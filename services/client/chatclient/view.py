@@ -1,4 +1,4 @@
-"""What is shown: each thing that happens as one line of text, ``[kind ...] text``. Pure. Its form: the client's README."""
+"""What is shown: each thing that happens as one line, ``[kind ...] text``. Pure. Its form: the client's README."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What can be wrong with a request, each with its code.
 
-    Refusal          the peer asked for something that it may not have: one request fails, the connection goes on
-    ProtocolError    the peer is a server whose bytes make no sense: the client gives the connection up
+Refusal          the peer asked for something that it may not have: one request fails, the connection goes on
+ProtocolError    the peer is a server whose bytes make no sense: the client gives the connection up
 """
 
 from enum import StrEnum

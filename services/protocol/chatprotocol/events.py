@@ -101,14 +101,5 @@ class Bye(Struct, frozen=True, gc=False):
 
 
 Event: TypeAlias = (
-    PasswordPrompt
-    | Welcome
-    | PublicMessage
-    | DirectMessage
-    | Users
-    | Sent
-    | History
-    | Refused
-    | Pong
-    | Bye
+    PasswordPrompt | Welcome | PublicMessage | DirectMessage | Users | Sent | History | Refused | Pong | Bye
 )

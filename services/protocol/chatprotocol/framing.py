@@ -100,7 +100,7 @@ class ObjectScanner:
 
 def split_objects(line: bytes) -> list[bytes]:
     """The JSON objects that stand one behind the other in a line; a rest that does not end is the last one."""
-    objects = []
+    objects: list[bytes] = []
     while line := line.strip():
         end = ObjectScanner().scan(line)
         if end < 0:

@@ -71,6 +71,4 @@ class Unreadable(Struct, frozen=True, gc=False):
     closes: bool = False
 
 
-Request: TypeAlias = (
-    Login | Password | Say | Whisper | AskUsers | AskHistory | Ping | Leave | Unreadable
-)
+Request: TypeAlias = Login | Password | Say | Whisper | AskUsers | AskHistory | Ping | Leave | Unreadable

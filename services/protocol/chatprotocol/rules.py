@@ -10,7 +10,7 @@ from chatprotocol.limits import (
     USERNAME_MAX_BYTES,
 )
 
-_USERNAME = re.compile(r"[A-Za-z0-9]{1,%d}" % USERNAME_MAX_BYTES)
+_USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
 # Letters take at most four bytes in UTF-8: what is no longer than a quarter of a limit need not be counted.
 _UTF8_MAX_BYTES = 4
 

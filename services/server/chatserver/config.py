@@ -55,7 +55,7 @@ def _setting(default: Any, flags: str, parse: Callable[[str], Any], text: str) -
 class Config:
     """Every setting of the server. The variable of ``name`` is ``CHAT_NAME``."""
 
-    host: str = _setting("0.0.0.0", "--host", str, "address to listen on; :: takes IPv6 and IPv4")  # noqa: S104
+    host: str = _setting("0.0.0.0", "--host", str, "address to listen on; :: takes IPv6 and IPv4")
     port: int = _setting(9999, "-p --port", _integer(0, 65_535), "port to listen on; 0 takes a free one")
     data: Path = _setting(Path("chat-data"), "--data", Path, "folder of the database; made if it is not there")
     registration: str = _setting("open", "--registration", _choice("open", "closed"), "may new names register")
@@ -86,11 +86,11 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     flags["port"] = port or flags["port"]
     values = {}
     for setting in fields(Config):
-        variable = f"CHAT_{setting.name.upper()}"
-        for source, text in ((setting.metadata["flags"][-1], flags[setting.name]), (variable, environment.get(variable))):
-            if text:
-                values[setting.name] = _parse(source, text, setting.metadata["parse"])
-                break
+        flag, variable = setting.metadata["flags"][-1], f"CHAT_{setting.name.upper()}"
+        given = ((flag, flags[setting.name]), (variable, environment.get(variable)))
+        source, text = next(((source, text) for source, text in given if text), ("", None))
+        if text is not None:
+            values[setting.name] = _parse(source, text, setting.metadata["parse"])
     return Config(**values)
 
 

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 from chatprotocol.events import Event
 from chatprotocol.requests import Request
 
-Decoded_co = TypeVar("Decoded_co", covariant=True)
+Decoded = TypeVar("Decoded")
 
 
 class Sniff(Enum):
@@ -17,13 +17,13 @@ class Sniff(Enum):
     MORE = "more bytes are needed"
 
 
-class Decoder(Protocol[Decoded_co]):
+class Decoder(Protocol[Decoded]):
     """One direction of one connection: bytes in, requests or events out."""
 
-    def feed(self, data: bytes) -> list[Decoded_co]:
+    def feed(self, data: bytes) -> list[Decoded]:
         """Everything that is complete after this piece, in order."""
 
-    def end(self) -> list[Decoded_co]:
+    def end(self) -> list[Decoded]:
         """The peer sends no more: what is to be said of the bytes left over."""
 
 

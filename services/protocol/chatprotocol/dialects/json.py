@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -96,7 +96,7 @@ class _Ex(Struct, tag_field="command", tag="EX"):
 _Command = _Login | _Password | _Pm | _Dm | _Users | _Ch | _Ping | _Ex
 
 
-_COMMANDS: Final = msgspec.json.Decoder(_Command)
+_COMMANDS: Final[msgspec.json.Decoder[_Command]] = msgspec.json.Decoder(_Command)
 # Commands in any case, and the synonyms that are accepted, to the spelling of the types above.
 _SPELLINGS: Final = {
     "LOGIN": "login",
@@ -170,7 +170,7 @@ def _read_line(line: bytes) -> list[Request]:
 
 
 def _read_object(text: bytes) -> Request:
-    if nesting(text) > NESTING_MAX_LEVELS:
+    if not _is_shallow(text) and nesting(text) > NESTING_MAX_LEVELS:
         return _unreadable(ErrorCode.BAD_JSON, f"The object is nested more than {NESTING_MAX_LEVELS} levels deep.")
     try:
         members = msgspec.json.decode(text)
@@ -193,9 +193,10 @@ def _read_object(text: bytes) -> Request:
     if "to" not in members and "recipient" in members:
         members["to"] = members["recipient"]
     try:
-        return msgspec.convert(members, _Command).request()
+        command_object: _Command = msgspec.convert(members, _Command)
     except msgspec.ValidationError as error:
         return _unreadable(ErrorCode.BAD_REQUEST, f"{spelling} can't be used as it is: {error}.", nonce)
+    return command_object.request()
 
 
 def _unreadable(code: ErrorCode, reason: str, nonce: str | None = None) -> requests.Unreadable:
@@ -326,15 +327,13 @@ class _Kind(Struct):
     type: str
 
 
-_REPLIES: Final = msgspec.json.Decoder(_Reply)
+_REPLIES: Final[msgspec.json.Decoder[_Reply]] = msgspec.json.Decoder(_Reply)
 _KIND: Final = msgspec.json.Decoder(_Kind)
-_REPLY_TYPES: Final = frozenset(
-    ("prompt", "login", "broadcast", "direct", "users", "sent", "history", "error", "pong", "bye")
-)
+_REPLY_TYPES: Final = frozenset(reply.__struct_config__.tag for reply in get_args(_Reply))
 
 
 def _read_event(line: bytes) -> Event | None:
-    if nesting(line) > NESTING_MAX_LEVELS:
+    if not _is_shallow(line) and nesting(line) > NESTING_MAX_LEVELS:
         raise ProtocolError("The server sent an object that is nested too deep.")
     try:
         if _KIND.decode(line).type not in _REPLY_TYPES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
     from chatserver.room.seat import Outbox, Seat
     from chatserver.session.context import Context
+
+    _Moves = dict[type, Callable[[Any, Any], "State"]]
 
 _log = structlog.get_logger()
 
@@ -61,7 +63,7 @@ class Session:
     def handle(self, request: Request) -> bool:
         """Answer one request; false when that was the last one."""
         try:
-            move = _MOVES[self._state].get(type(request))
+            move = self._MOVES[self._state].get(type(request))
             if move is None:
                 raise _out_of_place(self._state, request)
             self._state = move(self, request)
@@ -151,6 +153,20 @@ class Session:
         self._outbox.put([Bye("the connection can't be read any further")])
         return State.GONE
 
+    _ANYWHERE: ClassVar[_Moves] = {
+        requests.Ping: _answer_ping,
+        requests.Leave: _leave,
+        requests.Unreadable: _answer_unreadable,
+    }
+
+    # What may be asked in each state, and what is done then. Whatever is not here is out of place.
+    _MOVES: ClassVar[dict[State, _Moves]] = {
+        State.OUTSIDE: {requests.Login: _log_in, **_ANYWHERE},
+        State.ASKED: {requests.Login: _log_in, requests.Password: _take_password, **_ANYWHERE},
+        State.INSIDE: {**dict.fromkeys(commands.COMMANDS, _obey), **_ANYWHERE},
+        State.GONE: {},
+    }
+
     def _refuse(self, refusal: Refusal, nonce: str | None) -> None:
         self._refusals += 1
         if self._refusals <= _REFUSALS_LOGGED_MAX:
@@ -168,18 +184,3 @@ def _out_of_place(state: State, request: Request) -> Refusal:
     if state is State.INSIDE:
         return Refusal(ErrorCode.BAD_REQUEST, "You are logged in already; open another connection for another user.")
     return Refusal(ErrorCode.NOT_LOGGED_IN, "You are not logged in; send a login first.")
-
-
-_ANYWHERE: Final[dict[type, Callable[[Session, Any], State]]] = {
-    requests.Ping: Session._answer_ping,
-    requests.Leave: Session._leave,
-    requests.Unreadable: Session._answer_unreadable,
-}
-
-# What may be asked in each state, and what is done then. Whatever is not here is out of place.
-_MOVES: Final[dict[State, dict[type, Callable[[Session, Any], State]]]] = {
-    State.OUTSIDE: {requests.Login: Session._log_in, **_ANYWHERE},
-    State.ASKED: {requests.Login: Session._log_in, requests.Password: Session._take_password, **_ANYWHERE},
-    State.INSIDE: {**dict.fromkeys(commands.COMMANDS, Session._obey), **_ANYWHERE},
-    State.GONE: {},
-}

@@ -56,6 +56,4 @@ def update_password_hash(connection: sqlite3.Connection, account_id: int, passwo
 
 def update_delivered(connection: sqlite3.Connection, delivered: Iterable[tuple[int, int]]) -> None:
     """Remember the newest direct message that each account got: pairs of account id and message id."""
-    connection.executemany(
-        "UPDATE account SET delivered_id = max(delivered_id, ?2) WHERE id = ?1", list(delivered)
-    )
+    connection.executemany("UPDATE account SET delivered_id = max(delivered_id, ?2) WHERE id = ?1", list(delivered))

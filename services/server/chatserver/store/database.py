@@ -8,11 +8,11 @@ import queue
 import sqlite3
 from contextlib import closing, contextmanager
 from importlib import resources
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 DATABASE_FILE = "chat.db"
 LOCK_FILE = "chat.lock"

@@ -173,9 +173,7 @@ class Courier:
                 self._dirty.add(outbox)
 
     def _give_up_lagging(self, outbox: Outbox) -> None:
-        _log.warning(
-            "Disconnected: it reads too slowly", connection=outbox.label, limit_bytes=self._lag_max_bytes
-        )
+        _log.warning("Disconnected: it reads too slowly", connection=outbox.label, limit_bytes=self._lag_max_bytes)
         self._give_up(outbox)
 
     def _give_up(self, outbox: Outbox) -> None:

@@ -1,0 +1,66 @@
+# The commands of this project; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# auto: containers where a Docker engine answers. docker: containers are required. process: no containers.
+STACK ?= auto
+PACKAGES := services/protocol services/server services/client
+SOURCES := services tests ops bench
+
+export DOCKER_BUILDKIT := 1
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: $(VENV)/.installed ## Show a conversation: a server and three scripted clients
+	@$(BIN)/python ops/demo.py --stack $(STACK)
+
+.PHONY: test
+test: $(VENV)/.installed ## Run all tests; STACK=docker insists on containers, STACK=process leaves them out
+	@CHAT_TEST_STACK=$(STACK) $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.installed ## Check style, types and the direction of imports
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/.installed ## Rewrite the code in the project's format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+.PHONY: engine
+engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, a base image
+	@ops/engine.sh up
+
+.PHONY: pin
+pin: $(VENV)/.installed ## Pin the newest versions of everything, with hashes
+	@$(BIN)/pip install --quiet uv
+	@for file in requirements-dev requirements-build services/server/requirements services/client/requirements; do \
+	  echo "Pinning $$file.txt"; \
+	  $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
+	    --no-annotate --no-emit-index-url --no-emit-find-links --output-file "$$file.txt" "$$file.in"; \
+	done
+
+.PHONY: clean
+clean: ## Remove the virtual environment and all caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find services tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf services/*/*.egg-info services/*/build
+
+# The environment is made again when a pinned version or a package's metadata has changed.
+$(VENV)/.installed: requirements-dev.txt $(PACKAGES:=/pyproject.toml)
+	@echo "Preparing $(VENV) (once; about half a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix --editable ,$(PACKAGES))
+	@touch $@
