@@ -22,7 +22,7 @@ def main() -> int:
     """Run the server until SIGTERM or SIGINT. Returns 0, 1 when a thread died, 2 when it could not begin."""
     try:
         config = load_config(sys.argv[1:], {**dotenv_values(".env"), **os.environ})
-        configure_log(config.log_level, config.log_format)
+        configure_log(config.log_level, config.log_format, sys.stdout)
         server = Server(config)
     except (ConfigError, StoreError) as error:
         return _complain(str(error))

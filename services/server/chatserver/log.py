@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -13,8 +12,8 @@ if TYPE_CHECKING:
     from structlog.types import EventDict, WrappedLogger
 
 
-def configure_log(level: str, log_format: str) -> None:
-    """Send the log to standard output, from this level on. Called once, at the start."""
+def configure_log(level: str, log_format: str, file: TextIO) -> None:
+    """Send the log to the file, from this level on. Called once, at the start."""
     render: list[Any]
     if log_format == "json":
         render = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
@@ -27,8 +26,8 @@ def configure_log(level: str, log_format: str) -> None:
             *render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unbreakable(sys.stdout))),
-        cache_logger_on_first_use=True,
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unbreakable(file))),
+        cache_logger_on_first_use=False,
     )
 
 

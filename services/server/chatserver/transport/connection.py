@@ -84,6 +84,7 @@ class Connection:
         self._read_bytes = _READ_BYTES
         self._outbox: Outbox | None = None
         self._session: Session | None = None
+        self._is_limited = False
         self._stopping = False
         self._left_open = False
         self._thread = threading.Thread(target=self._run, name=f"reader {self.label}")
@@ -137,31 +138,33 @@ class Connection:
         self._outbox = Outbox(self._sock, self._house.streams[dialect.name], self.label, self._house.courier.wake)
         self._house.courier.adopt()
         self._session = self._house.open_session(self._outbox, self.label, self._address)
+        peer_ended = False
         try:
-            self._read_requests(dialect.request_decoder(), self._outbox, self._session, first)
+            peer_ended = self._read_requests(dialect.request_decoder(), self._outbox, self._session, first)
         finally:
             if not self._stopping:
                 self._session.end()
+                self._outbox.finish()
+        if not (peer_ended or self._stopping):
+            self._drain()
 
-    def _read_requests(self, decoder: Decoder[Request], outbox: Outbox, session: Session, data: bytes | None) -> None:
-        """Until the peer ends, or the session does."""
+    def _read_requests(self, decoder: Decoder[Request], outbox: Outbox, session: Session, data: bytes | None) -> bool:
+        """Until the peer ends, or the session does; returns whether it was the peer."""
         while data:
             for request in decoder.feed(data):
-                if self._stopping:
-                    return
-                if not session.handle(request):
-                    self._await_peer(outbox)
-                    return
+                if self._stopping or not session.handle(request):
+                    return False
             if self._stopping:
-                return
+                return False
             outbox.wait_for_room()
             data = self._read(unlimited=session.is_logged_in)
         if data is None:
             session.time_out()
-            self._await_peer(outbox)
-        elif not self._stopping:
+            return False
+        if not self._stopping:
             for request in decoder.end():
                 session.handle(request)
+        return True
 
     def _sniff(self) -> tuple[Dialect | None, bytes]:
         """Read until the first bytes say which dialect this is; they are its first input."""
@@ -180,10 +183,10 @@ class Connection:
 
     def _read(self, *, unlimited: bool) -> bytes | None:
         """The next bytes; nothing at the end, None when the time to log in has passed."""
-        if not unlimited or self._login_by:
-            self._limit_reading(0.0 if unlimited else self._login_by - time.monotonic())
-        if unlimited:
-            self._login_by = 0.0
+        if not unlimited:
+            self._limit_reading(self._login_by - time.monotonic())
+        elif self._is_limited:
+            self._limit_reading(None)
         try:
             data = self._sock.recv(self._read_bytes)
         except BlockingIOError:
@@ -193,13 +196,15 @@ class Connection:
         self._read_bytes = _READ_MAX_BYTES if len(data) == self._read_bytes else _READ_BYTES
         return data
 
-    def _limit_reading(self, seconds: float) -> None:
-        """Let reads that take longer fail; 0 lets them take for ever.
+    def _limit_reading(self, seconds: float | None) -> None:
+        """Let reads that take longer fail; None lets them take for ever.
 
-        The kernel's own limit needs no second system call for each read, as Python's time-outs do.
+        The kernel's own limit needs no second system call for each read, as Python's time-outs do. It takes 0 for ever,
+        so the shortest time is a little more.
         """
-        whole, fraction = divmod(max(0.0, seconds), 1.0)
-        timeval = struct.pack("@ll", int(whole), int(fraction * 1_000_000))
+        self._is_limited = seconds is not None
+        microseconds = 0 if seconds is None else max(1_000, int(seconds * 1_000_000))
+        timeval = struct.pack("@ll", *divmod(microseconds, 1_000_000))
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
@@ -211,11 +216,6 @@ class Connection:
             line = f"This is a chat room server. {reason} Begin with {openings}.\n"
             self._sock.send(line.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             self._sock.shutdown(socket.SHUT_WR)
-        self._drain()
-
-    def _await_peer(self, outbox: Outbox) -> None:
-        """We said our last word; wait for the peer to have read it."""
-        outbox.finish()
         self._drain()
 
     def _drain(self) -> None:

@@ -1,0 +1,52 @@
+"""Fixtures: a real server in this process, on a free port, with a data folder of its own."""
+
+from __future__ import annotations
+
+import io
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from integration.room import Room
+
+from chatserver.config import Config
+from chatserver.log import configure_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(host="127.0.0.1", port=0, data=tmp_path / "data", hash_time_cost=1, hash_memory_kib=8)
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    """The server's log."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]:
+    """Opens rooms with settings of their own, and closes them; no thread may be left."""
+    configure_log("info", "text", log)
+    before = set(threading.enumerate())
+    with ExitStack() as rooms:
+
+        def open_room(**settings: Any) -> Room:
+            room = Room(replace(config, **settings))
+            rooms.callback(room.close)
+            return room
+
+        yield open_room
+    print(log.getvalue())  # shown when the test fails
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture
+def room(open_room: Callable[..., Room]) -> Room:
+    return open_room()

@@ -1,0 +1,102 @@
+"""Limits: what one peer may cost, and that the others don't pay for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable
+
+    from integration.room import Peer, Room
+
+
+def test_the_connection_over_the_limit_is_told_so_and_closed(open_room: Callable[..., Room]) -> None:
+    room = open_room(max_connections=2)
+    alice, bob = room.enter("alice"), room.enter("bob")
+    extra = room.peer()
+    assert json.loads(extra.line())["code"] == "server_full"
+    assert extra.is_closed()
+    alice.next("users")
+    bob.ask(command="EX")
+    bob.is_closed()
+    bob.close()
+    while alice.next("users")["left"] != ["bob"]:
+        pass
+    assert room.enter("carol"), "there is room again"
+
+
+def test_who_stops_reading_is_disconnected_at_the_limit_and_nobody_waits(
+    open_room: Callable[..., Room], log: io.StringIO
+) -> None:
+    """Nobody waits for the slow: at its limit it is disconnected, and it can resume without loss."""
+    room = open_room(lag_max_bytes=256 * 1024)
+    alice, bob = room.enter("alice"), room.enter("bob")
+    sleeper = room.enter("sleeper")
+    count = 0
+    text = "x" * 8_000
+    left = False
+    while not left:
+        count += 1
+        alice.ask(command="PM", message=f"{count} {text}")
+        while (answer := bob.next("broadcast", "users"))["type"] == "users":
+            left = left or "sleeper" in answer["left"]
+        assert answer["id"] == count
+        assert count < 5_000, "it was never disconnected"
+    while alice.next("sent")["id"] < count:
+        pass
+    assert "Disconnected: it reads too slowly" in log.getvalue()
+    seen = [json.loads(line)["id"] for line in whole_lines(sleeper) if b'"broadcast"' in line]
+    assert seen == list(range(1, len(seen) + 1))
+    back = room.peer()
+    back.login("sleeper", since=seen[-1] if seen else 0)
+    assert [back.next("broadcast")["id"] for _ in range(count - len(seen))] == list(range(len(seen) + 1, count + 1))
+
+
+def whole_lines(peer: Peer) -> list[bytes]:
+    """What is left to be read, but for a line that was cut."""
+    data = b""
+    try:
+        while piece := peer.socket.recv(65_536):
+            data += piece
+    except ConnectionResetError:
+        pass
+    return data.split(b"\n")[:-1]
+
+
+def test_who_never_reads_the_answers_is_read_no_further(room: Room) -> None:
+    """Back-pressure: memory stays bounded by what one connection may leave unread."""
+    greedy = room.enter("greedy")
+    greedy.socket.settimeout(0.5)
+    request = b'{"command":"users"}\n' * 1_000
+    with pytest.raises(TimeoutError):
+        greedy.socket.sendall(request * 10_000)
+    assert room.enter("alice").say("nobody else waits")["id"] == 1
+
+
+def test_many_senders_at_full_speed_lose_nothing(room: Room) -> None:
+    """Back-pressure: who sends faster than the disk accepts is read more slowly."""
+    senders = [room.enter(f"sender{number}") for number in range(4)]
+    listener = room.enter("listener")
+    each = 3_000
+
+    def flood(peer: Peer) -> None:
+        peer.send(b'{"command":"PM","message":"x"}\n' * each)
+
+    threads = [threading.Thread(target=flood, args=(peer,)) for peer in senders]
+    drains = [threading.Thread(target=drain, args=(peer, each)) for peer in senders]
+    for thread in threads + drains:
+        thread.start()
+    ids: list[Any] = [listener.next("broadcast")["id"] for _ in range(each * len(senders))]
+    for thread in threads + drains:
+        thread.join()
+    assert ids == list(range(1, each * len(senders) + 1))
+
+
+def drain(peer: Peer, confirmations: int) -> None:
+    for _ in range(confirmations):
+        peer.next("sent")

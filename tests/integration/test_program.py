@@ -1,0 +1,245 @@
+"""The program ``chatserver``: how it starts, how it refuses to, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from integration.room import Peer, deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+CHEAP = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
+    return {**inherited, **CHEAP, "PYTHONUNBUFFERED": "1"}
+
+
+@contextmanager
+def running(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The program on a free port, and that port."""
+    command = [sys.executable, "-m", "chatserver", "0", "--host", "127.0.0.1", "--data", str(folder / "data")]
+    with subprocess.Popen(
+        [*command, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            ready = re.match(r"\[INFO\] Waiting for connection on port (\d+)\.\.\.", line)
+            assert ready, line + process.stdout.read()
+            yield process, int(ready[1])
+        finally:
+            process.kill()
+
+
+def refused(folder: Path, environment: dict[str, str], *arguments: str) -> str:
+    """Run the program where it can't start; the one line that it prints."""
+    process = subprocess.run(
+        [sys.executable, "-m", "chatserver", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert process.returncode == 2, process.stdout + process.stderr
+    assert process.stdout == ""
+    assert process.stderr.count("\n") == 1, process.stderr
+    assert process.stderr.startswith("chatserver: ")
+    return process.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0_and_every_client_is_told(
+    tmp_path: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
+    with running(tmp_path, environment) as (server, port):
+        peers = [Peer(port) for _ in range(3)]
+        for index, peer in enumerate(peers[:2]):
+            peer.login(f"user{index}")
+        peers[2].ask(command="ping")
+        with deadline(2.0, "the shutdown"):
+            server.send_signal(number)
+            for peer in peers:
+                assert peer.next("bye")["reason"] == "the server is shutting down"
+                assert peer.is_closed()
+                peer.close()
+            assert server.wait() == 0
+
+
+def test_what_was_accepted_before_the_signal_is_stored_delivered_and_confirmed(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    with running(tmp_path, environment) as (server, port):
+        alice, bob = Peer(port), Peer(port)
+        alice.login("alice")
+        bob.login("bob")
+        alice.send(b'{"command":"PM","message":"x"}\n' * 2_000)
+        first = alice.next("sent")["id"]
+        server.send_signal(signal.SIGTERM)
+        confirmed, seen = [first], []
+        while (answer := alice.next("sent", "bye", "error"))["type"] != "bye":
+            confirmed += [answer["id"]] if answer["type"] == "sent" else []
+        while (answer := bob.next("broadcast", "bye"))["type"] != "bye":
+            seen.append(answer["id"])
+        for peer in (alice, bob):
+            peer.close()
+        assert server.wait() == 0
+    with sqlite3.connect(tmp_path / "data" / "chat.db") as database:
+        stored = [row[0] for row in database.execute("SELECT id FROM public_message ORDER BY id")]
+    database.close()
+    assert confirmed == seen == stored
+
+
+def test_a_client_that_does_not_read_cannot_hold_up_the_end(tmp_path: Path, environment: dict[str, str]) -> None:
+    with running(tmp_path, environment) as (server, port):
+        deaf, alice = Peer(port), Peer(port)
+        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        deaf.login("deaf")
+        alice.login("alice")
+        for _ in range(800):
+            alice.say("x" * 8_000)
+        with deadline(8.0, "the shutdown"):
+            server.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
+        for peer in (deaf, alice):
+            peer.close()
+
+
+def test_logins_that_wait_for_a_hash_do_not_hold_up_the_end(tmp_path: Path, environment: dict[str, str]) -> None:
+    with running(tmp_path, environment, "--hash-time-cost", "8", "--hash-memory-kib", "65536") as (server, port):
+        peers = [Peer(port) for _ in range(40)]
+        for index, peer in enumerate(peers):
+            peer.ask(command="login", username=f"user{index}", password="x")
+        peers[0].next("login", "error")
+        with deadline(8.0, "the shutdown"):
+            server.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
+        for peer in peers:
+            peer.close()
+
+
+def test_it_listens_on_the_port_of_each_source_flags_first(tmp_path: Path, environment: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        (tmp_path / ".env").write_text(f"CHAT_PORT={port}\n")
+        assert f"port {port}" in refused(tmp_path, environment, "--host", "127.0.0.1")
+        (tmp_path / ".env").write_text("CHAT_PORT=nonsense\n")
+        assert f"port {port}" in refused(tmp_path, environment | {"CHAT_PORT": port}, "--host", "127.0.0.1")
+        for flags in ([port], ["-p", port], ["--port", port]):
+            assert f"port {port}" in refused(tmp_path, environment | {"CHAT_PORT": "0"}, "--host", "127.0.0.1", *flags)
+
+
+BAD_ARGUMENTS: dict[str, tuple[list[str], str]] = {
+    "a port that is no number": (["ninety"], "'ninety'"),
+    "a port over the last one": (["-p", "65536"], "65535"),
+    "two ports": (["1", "-p", "2"], "given twice"),
+    "an unknown flag": (["--verbose"], "--verbose"),
+    "a word too many": (["1", "2"], "2"),
+    "a number out of range": (["--max-connections", "0"], "--max-connections"),
+    "a time that is none": (["--login-seconds", "nan"], "--login-seconds"),
+    "an unknown choice": (["--registration", "maybe"], "open or closed"),
+    "an address that is not ours": (["0", "--host", "192.0.2.1"], "192.0.2.1"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "named"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS)
+def test_a_bad_argument_is_one_line_that_names_it(
+    tmp_path: Path, environment: dict[str, str], arguments: list[str], named: str
+) -> None:
+    assert named in refused(tmp_path, environment, *arguments)
+
+
+def test_a_bad_variable_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
+    assert "CHAT_LOG_LEVEL" in refused(tmp_path, environment | {"CHAT_LOG_LEVEL": "loud"})
+
+
+def damage_header(database: Path) -> None:
+    database.write_bytes(b"this is no database" * 500)
+
+
+def damage_page(database: Path) -> None:
+    data = bytearray(database.read_bytes())
+    data[4_096 + 100 : 3 * 4_096] = b"\xaa" * (2 * 4_096 - 100)
+    database.write_bytes(data)
+
+
+def cut_off(database: Path) -> None:
+    data = database.read_bytes()
+    database.write_bytes(data[: len(data) // 2])
+
+
+def write_by_a_newer_server(database: Path) -> None:
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_page, cut_off, write_by_a_newer_server])
+def test_a_damaged_database_is_refused_and_not_touched(
+    tmp_path: Path, environment: dict[str, str], damage: Callable[[Path], None]
+) -> None:
+    with running(tmp_path, environment) as (server, port):
+        alice = Peer(port)
+        alice.login("alice")
+        for _ in range(50):
+            alice.say("x" * 1_000)
+        alice.close()
+        server.terminate()
+        server.wait()
+    database = tmp_path / "data" / "chat.db"
+    damage(database)
+    before = database.read_bytes()
+    assert str(database) in refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"))
+    assert database.read_bytes() == before
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert "file" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "file" / "data"))
+    assert "file" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "file"))
+
+
+def test_two_servers_cannot_share_a_data_folder(tmp_path: Path, environment: dict[str, str]) -> None:
+    with running(tmp_path, environment):
+        assert "Another server uses" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"))
+
+
+def test_the_health_check_answers_and_leaves_no_line_in_the_log(tmp_path: Path, environment: dict[str, str]) -> None:
+    with running(tmp_path, environment) as (server, port):
+        check = [sys.executable, "-m", "chatserver.health"]
+        subprocess.run(check, env=environment | {"CHAT_PORT": str(port)}, check=True)
+        server.terminate()
+        assert server.stdout is not None
+        log = server.stdout.read()
+        assert [line for line in log.splitlines() if not line.startswith("[INFO] Stopped")] == []
+    assert (
+        subprocess.run(check, env=environment | {"CHAT_PORT": str(port)}, check=False, capture_output=True).returncode
+        == 1
+    )
+
+
+def test_a_log_that_nobody_reads_any_more_hurts_nobody(tmp_path: Path, environment: dict[str, str]) -> None:
+    with running(tmp_path, environment) as (server, port):
+        assert server.stdout is not None
+        server.stdout.close()
+        alice = Peer(port)
+        alice.login("alice")
+        assert alice.say("hello")["id"] == 1
+        alice.close()
+        server.terminate()
+        assert server.wait() == 0
