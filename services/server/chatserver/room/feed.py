@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, SentStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from chatprotocol.events import Users
     from chatserver.room.post import Post
     from chatserver.room.seat import Seat, Stream
+
+
+# What is shown at once. A batch that waited for a slow disk may hold megabytes, and no receiver may fall behind by more
+# than its limit for no fault of its own.
+_PORTION_CHARACTERS = 64 * 1024
 
 
 class Joined(NamedTuple):
@@ -60,21 +65,12 @@ class Feed:
 
     def publish(self, posts: Iterable[Post]) -> None:
         """Deliver and confirm what was committed, in this order. For the journal thread."""
-        for stream in self._streams:
-            stream.wait_for_courier()
-        with self._lock:
-            streams = [stream for stream in self._streams if stream.followed]
-            for post in posts:
-                if post.repeated:
-                    self._confirm(post, SentStatus.SENT)
-                elif post.recipient is None:
-                    self._publish_public(post, streams)
-                else:
-                    self._publish_direct(post)
-                self._last_id = max(self._last_id, post.id)
-            for stream in streams:
-                stream.show()
-        self._wake()
+        for portion in _portions(posts):
+            for stream in self._streams:
+                stream.wait_for_courier()
+            with self._lock:
+                self._publish_portion(portion)
+            self._wake()
 
     def refuse(self, posts: Iterable[Post], refusal: Refused) -> None:
         """Tell the senders that nothing was stored. For the journal thread."""
@@ -112,6 +108,20 @@ class Feed:
         with self._lock:
             self._unsaved -= {account_id for account_id, upto in saved.items() if self._delivered[account_id] == upto}
 
+    def _publish_portion(self, posts: Sequence[Post]) -> None:
+        """The lock is held."""
+        streams = [stream for stream in self._streams if stream.followed]
+        for post in posts:
+            if post.repeated:
+                self._confirm(post, SentStatus.SENT)
+            elif post.recipient is None:
+                self._publish_public(post, streams)
+            else:
+                self._publish_direct(post)
+            self._last_id = max(self._last_id, post.id)
+        for stream in streams:
+            stream.show()
+
     def _publish_public(self, post: Post, streams: Sequence[Stream]) -> None:
         """The lock is held."""
         event = PublicMessage(post.id, post.time_ms, post.seat.name, post.text)
@@ -148,3 +158,17 @@ class Feed:
         if message_id > self._delivered.get(account_id, 0):
             self._delivered[account_id] = message_id
             self._unsaved.add(account_id)
+
+
+def _portions(posts: Iterable[Post]) -> Iterator[list[Post]]:
+    """The posts in their order, in pieces that may be shown at once."""
+    portion: list[Post] = []
+    characters = 0
+    for post in posts:
+        portion.append(post)
+        characters += len(post.text)
+        if characters >= _PORTION_CHARACTERS:
+            yield portion
+            portion, characters = [], 0
+    if portion:
+        yield portion

@@ -101,6 +101,13 @@ class Courier:
             self._bell_rope.send(b"\0")
 
     def _run(self) -> None:
+        try:
+            self._deliver()
+        finally:
+            for stream in self._streams:
+                stream.abandon()
+
+    def _deliver(self) -> None:
         while True:
             self._wait()
             self._go_round()

@@ -36,6 +36,7 @@ class Stream:
         self._chunks: list[bytes] = []
         self._end = 0
         self._offered = 0
+        self._abandoned = False
         self._joined = (0, 0, b"")
         self._followers: set[Outbox] = set()
 
@@ -77,7 +78,13 @@ class Stream:
     def wait_for_courier(self) -> None:
         """Wait while the courier has more than its share still to offer: writers may not run away from it."""
         with self._offering:
-            self._offering.wait_for(lambda: self._end - self._offered <= AHEAD_MAX_BYTES)
+            self._offering.wait_for(lambda: self._abandoned or self._end - self._offered <= AHEAD_MAX_BYTES)
+
+    def abandon(self) -> None:
+        """The courier has ended: let nobody wait for it."""
+        with self._offering:
+            self._abandoned = True
+            self._offering.notify_all()
 
     def unoffered(self) -> int | None:
         """The end, if there is something that the courier has not offered to the followers yet. For the courier."""
