@@ -33,6 +33,11 @@ class PlainFace:
         self._ended = False
         self._terminal: list[Any] | None = None
 
+    @property
+    def is_person(self) -> bool:
+        """Is it somebody who may want a hint?"""
+        return sys.stdin.isatty() and sys.stdout.isatty()
+
     def show(self, lines: Iterable[str]) -> None:
         """Print lines, at once. Raises BrokenPipeError when nobody reads them."""
         shown = list(lines)

@@ -55,6 +55,10 @@ Input = Line | EndOfInput | Event | Up | Down | Lost
 class Face(Protocol):
     """Where the person or the program is."""
 
+    @property
+    def is_person(self) -> bool:
+        """Is it somebody who may want a hint?"""
+
     def show(self, lines: Iterable[str]) -> None:
         """Show lines of text."""
 
@@ -165,6 +169,8 @@ class Reactor:
         else:
             model.has_been_in = True
             self._face.show(event_lines(event))
+            if self._face.is_person:
+                self._face.show([f"[help] {self._dialogue.hint()}"])
         for request in model.unconfirmed.values():
             self._send(request)
         if self._is_leaving:

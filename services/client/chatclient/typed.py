@@ -63,6 +63,11 @@ class Dialogue:
             return Typed(question=f"message for {self._recipient}")
         return Typed(Whisper(self._recipient, line))
 
+    def hint(self) -> str:
+        """What somebody needs who comes in for the first time."""
+        words = self._words
+        return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help tells more."
+
     def help(self) -> list[str]:
         """One line for each operation."""
         words = self._words
