@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -91,7 +92,7 @@ def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | No
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _PORT_MAX):
+    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) <= _PORT_MAX):
         raise ConfigError(f"The port is {text!r}; it must be a whole number from 1 to {_PORT_MAX}.")
     return int(text)
 

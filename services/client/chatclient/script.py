@@ -53,7 +53,7 @@ Action = Type | Wait | Pause
 
 def parse_script(text: str) -> list[Action]:
     """The actions of a script; ScriptError for a line that means nothing."""
-    numbered = enumerate(text.splitlines(), 1)
+    numbered = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
     return [_parse_line(number, line) for number, line in numbered if line.strip() and not line.startswith("#")]
 
 
@@ -100,12 +100,17 @@ class Transcript:
     def wait_for(self, text: str, seconds: float) -> bool:
         """Was a line with the text shown, or is it within so many seconds? That line is used up."""
         with self._changed:
-            return bool(self._changed.wait_for(lambda: self._take(text) or self._ended, seconds)) and not self._ended
+            self._changed.wait_for(lambda: self._ended or self._has(text), seconds)
+            return self._take(text)
 
     def pause(self, seconds: float) -> None:
         """Wait, unless it ends before."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended, seconds)
+
+    def _has(self, text: str) -> bool:
+        """The lock is held."""
+        return any(text in line for line in self._lines)
 
     def _take(self, text: str) -> bool:
         """The lock is held."""

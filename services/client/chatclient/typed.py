@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import NamedTuple
 
@@ -58,10 +59,8 @@ class Dialogue:
         if step is Step.PUBLIC_TEXT:
             return Typed(Say(line))
         if step is Step.RECIPIENT:
-            self._recipient = line.strip().removeprefix("@")
-            self.step = Step.DIRECT_TEXT
-            return Typed(question=f"message for {self._recipient}")
-        return Typed(Whisper(self._recipient, line))
+            return self._take_recipient(line.strip().removeprefix("@"))
+        return self._addressed(self._recipient, line)
 
     def hint(self) -> str:
         """What somebody needs who comes in for the first time."""
@@ -106,6 +105,13 @@ class Dialogue:
             f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."
         )
 
+    def _take_recipient(self, recipient: str) -> Typed:
+        if not recipient:
+            return Typed(complaint="A name is missing; the operation is cancelled.")
+        self._recipient = recipient
+        self.step = Step.DIRECT_TEXT
+        return Typed(question=f"message for {recipient}")
+
     def _public(self, text: str) -> Typed:
         if text:
             return Typed(Say(text))
@@ -127,6 +133,6 @@ class Dialogue:
     def _history(self, rest: str) -> Typed:
         if not rest:
             return Typed(AskHistory(HISTORY_DEFAULT_MESSAGES))
-        if rest.isascii() and rest.isdecimal() and 1 <= int(rest) <= HISTORY_MAX_MESSAGES:
+        if re.fullmatch("[0-9]{1,9}", rest) and 1 <= int(rest) <= HISTORY_MAX_MESSAGES:
             return Typed(AskHistory(int(rest)))
         return Typed(complaint=f"{self._words.history} takes a number from 1 to {HISTORY_MAX_MESSAGES}.")

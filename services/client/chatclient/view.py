@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from chatprotocol import events
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, Message
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Format characters that text needs and that do nothing to a terminal: joiners of Persian, Hindi and emoji.
 _HARMLESS_FORMATS = frozenset("\u200c\u200d")
 
@@ -58,11 +59,19 @@ def event_lines(event: Event) -> list[str]:
 
 def message_line(message: Message, kind: str | None = None) -> str:
     """``[public #18 2026-01-31T12:00:00Z] bob: hello``; a direct one says to whom."""
-    time = datetime.fromtimestamp(message.time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time = _time(message.time_ms)
     sender, text = harmless(message.sender), harmless(message.text)
     if isinstance(message, events.DirectMessage):
         return f"[{kind or 'direct'} #{message.id} {time}] {sender} -> {harmless(message.recipient)}: {text}"
     return f"[{kind or 'public'} #{message.id} {time}] {sender}: {text}"
+
+
+def _time(time_ms: int) -> str:
+    """To the second; a time that no calendar has is shown as the number that the server sent."""
+    try:
+        return f"{_EPOCH + timedelta(seconds=time_ms // 1000):%Y-%m-%dT%H:%M:%SZ}"
+    except OverflowError:
+        return f"{time_ms}ms"
 
 
 def _arrivals(event: events.Users) -> list[str]:

@@ -1,23 +1,16 @@
 """Bytes to frames: by line, and by JSON object inside a line."""
 
 import re
-from typing import NamedTuple
 
 _STRUCTURE = re.compile(rb'["{}\[\]]')
+_OBJECT_START = re.compile(rb"[ \t\r\n]*\{")
 _STRING_BODY = re.compile(rb'(?:[^"\\]|\\.)*', re.DOTALL)
 
 
-class Lines(NamedTuple):
-    """What a piece of a stream completed: the bytes up to and with its last line end."""
-
-    block: bytes
-    overflowed: bool
-
-
 class LineBuffer:
-    """Collects a byte stream into whole lines, and never holds more than ``limit_bytes``.
+    """Collects a byte stream into whole lines. Between two pieces it holds no more than ``limit_bytes``.
 
-    A line over the limit is given up: ``overflowed`` is said once, and the rest of that line is skipped.
+    After each piece, call :meth:`drop_overflow`: of a line over the limit the rest is skipped.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -30,13 +23,8 @@ class LineBuffer:
         """What has come of a line that is not ended yet."""
         return self._tail
 
-    def take_tail(self, size_bytes: int) -> bytes:
-        """Hand out the beginning of the unended line, as if it had ended there."""
-        taken, self._tail = self._tail[:size_bytes], self._tail[size_bytes:]
-        return taken
-
-    def feed(self, data: bytes) -> Lines:
-        """Add a piece; all lines that are complete now come back as one block."""
+    def feed(self, data: bytes) -> bytes:
+        """Add a piece; all lines that are whole now come back as one block."""
         if self._skipping:
             _, newline, data = data.partition(b"\n")
             self._skipping = not newline
@@ -44,11 +32,19 @@ class LineBuffer:
             data = self._tail + data
         cut = data.rfind(b"\n") + 1
         block, self._tail = (data, b"") if cut == len(data) else (data[:cut], data[cut:])
+        return block
+
+    def drop(self, size_bytes: int) -> None:
+        """The beginning of the tail was used."""
+        self._tail = self._tail[size_bytes:]
+
+    def drop_overflow(self) -> bool:
+        """Was the tail over the limit? Then it is given up, and so is what is still to come of its line."""
         if len(self._tail) <= self._limit_bytes:
-            return Lines(block, overflowed=False)
+            return False
         self._tail = b""
         self._skipping = True
-        return Lines(block, overflowed=True)
+        return True
 
 
 class ObjectScanner:
@@ -61,14 +57,22 @@ class ObjectScanner:
     def __init__(self) -> None:
         self.depth = 0
         self.deepest = 0
+        # Relative to where the object starts.
+        self._scanned = 0
         self._position = 0
         self._in_string = False
 
-    def scan(self, text: bytes) -> int:
-        """The offset just behind the first object of ``text``, or -1 while it has not ended.
+    def scan(self, text: bytes, start: int = 0) -> int:
+        """The offset just behind the object that begins at ``start``, or -1 while it has not ended.
 
-        While the answer is -1, the next call must be given the same text with more behind it.
+        While the answer is -1, the next call must be given the object with more behind it.
         """
+        self._position = start + self._scanned
+        end = self._walk(text)
+        self._scanned = self._position - start
+        return end
+
+    def _walk(self, text: bytes) -> int:
         while self._position < len(text):
             if self._in_string:
                 self._position = _STRING_BODY.match(text, self._position).end()  # type: ignore[union-attr]
@@ -98,16 +102,20 @@ class ObjectScanner:
         return token in b"}]" and self.depth <= 0
 
 
+def is_object(text: bytes, start: int = 0) -> bool:
+    """Does the text, from ``start`` on, begin like an object?"""
+    return _OBJECT_START.match(text, start) is not None
+
+
 def split_objects(line: bytes) -> list[bytes]:
-    """The JSON objects that stand one behind the other in a line; a rest that does not end is the last one."""
+    """The JSON objects that stand one behind the other in a line; a rest that is none, or does not end, is the last."""
     objects: list[bytes] = []
-    while line := line.strip():
-        end = ObjectScanner().scan(line)
-        if end < 0:
-            return [*objects, line]
-        objects.append(line[:end])
-        line = line[end:]
-    return objects
+    start = 0
+    while is_object(line, start) and (end := ObjectScanner().scan(line, start)) >= 0:
+        objects.append(line[start:end].strip())
+        start = end
+    rest = line[start:].strip()
+    return [*objects, rest] if rest else objects
 
 
 def nesting(text: bytes) -> int:

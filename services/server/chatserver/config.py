@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _DAY_SECONDS = 86_400
+# RFC 9106, section 3.1: a hash takes at least 8 KiB of memory for each lane.
+_LANE_KIB = 8
 
 
 class ConfigError(Exception):
@@ -21,7 +24,7 @@ class ConfigError(Exception):
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        if not (re.fullmatch("[0-9]{1,12}", text) and least <= int(text) <= most):
             raise ValueError(f"a whole number from {least} to {most}")
         return int(text)
 
@@ -91,7 +94,13 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         source, text = next(((source, text) for source, text in given if text), ("", None))
         if text is not None:
             values[setting.name] = _parse(source, text, setting.metadata["parse"])
-    return Config(**values)
+    config = Config(**values)
+    if config.hash_memory_kib < _LANE_KIB * config.hash_parallelism:
+        raise ConfigError(
+            f"--hash-memory-kib is {config.hash_memory_kib}; for {config.hash_parallelism} lanes (--hash-parallelism) "
+            f"argon2 needs {_LANE_KIB * config.hash_parallelism} at least."
+        )
+    return config
 
 
 def _parse(source: str, text: str, parse: Callable[[str], Any]) -> Any:

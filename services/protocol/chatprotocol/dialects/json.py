@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from chatprotocol import events, requests
 from chatprotocol.dialects.base import Sniff
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.framing import LineBuffer, ObjectScanner, nesting, split_objects
+from chatprotocol.framing import LineBuffer, ObjectScanner, is_object, nesting, split_objects
 from chatprotocol.limits import (
     HISTORY_DEFAULT_MESSAGES,
     HISTORY_MAX_MESSAGES,
@@ -121,14 +121,16 @@ class RequestDecoder:
 
     def feed(self, data: bytes) -> list[Request]:
         """Requests of all lines that are whole now, and of whole objects that came without a line end."""
-        block, overflowed = self._buffer.feed(data)
-        found = self._read_block(block) if block else []
-        if overflowed:
-            found.append(_too_long())
-        if block or overflowed:
+        block = self._buffer.feed(data)
+        found: list[Request] = []
+        if block:
+            found = self._read_block(block)
             self._scanner = ObjectScanner()
         if self._buffer.tail:
             found += self._read_tail()
+        if self._buffer.drop_overflow():
+            found.append(_too_long())
+            self._scanner = ObjectScanner()
         return found
 
     def end(self) -> list[Request]:
@@ -142,15 +144,21 @@ class RequestDecoder:
     def _read_tail(self) -> list[Request]:
         """Take the objects that are whole already: simple clients send no line end."""
         found: list[Request] = []
-        while (end := self._scanner.scan(self._buffer.tail)) >= 0:
-            found += _read_line(self._buffer.take_tail(end))
+        tail = self._buffer.tail
+        taken = 0
+        while is_object(tail, taken) and (end := self._scanner.scan(tail, taken)) >= 0:
+            found.append(_read_object(tail[taken:end]))
             self._scanner = ObjectScanner()
+            taken = end
+        self._buffer.drop(taken)
         return found
 
     def _read_block(self, block: bytes) -> list[Request]:
         """All lines in one call of the parser where all are good, one by one where one is not."""
         if len(block) <= LINE_MAX_BYTES and _is_shallow(block):
             try:
+                if not block.isascii():
+                    block.decode()  # the parser passes over what it is not asked for, be it UTF-8 or not
                 return [command.request() for command in _COMMANDS.decode_lines(block)]
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 pass  # read again line by line, so that the good ones count and each bad one is told what is wrong
@@ -160,16 +168,16 @@ class RequestDecoder:
 def _is_shallow(block: bytes) -> bool:
     """Surely no line of the block is nested deeper than the limit; false says only that it must be measured."""
     inner_objects = block.count(b"{") - block.count(b"\n{")
-    return inner_objects + block.count(b"[") <= NESTING_MAX_LEVELS
+    return inner_objects + block.count(b"[") < NESTING_MAX_LEVELS
 
 
 def _read_line(line: bytes) -> list[Request]:
-    if len(line) > LINE_MAX_BYTES:
-        return [_too_long()]
     return [_read_object(text) for text in split_objects(line)]
 
 
 def _read_object(text: bytes) -> Request:
+    if len(text) > LINE_MAX_BYTES:
+        return _too_long()
     if not _is_shallow(text) and nesting(text) > NESTING_MAX_LEVELS:
         return _unreadable(ErrorCode.BAD_JSON, f"The object is nested more than {NESTING_MAX_LEVELS} levels deep.")
     try:
@@ -312,8 +320,8 @@ class EventDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Events of all lines that are whole now; ProtocolError where one is no object of ours."""
-        block, overflowed = self._buffer.feed(data)
-        if overflowed:
+        block = self._buffer.feed(data)
+        if self._buffer.drop_overflow():
             raise ProtocolError(f"The server sent a line of more than {_EVENT_LINE_MAX_BYTES:,} bytes.")
         found = (_read_event(line) for line in block.split(b"\n") if line.strip())
         return [event for event in found if event is not None]
@@ -350,7 +358,10 @@ def _to_iso(time_ms: int) -> str:
 
 
 def _from_iso(text: str) -> int:
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _broadcast(event: events.PublicMessage) -> _Broadcast:

@@ -82,12 +82,10 @@ class Presence:
         return tuple(self._seats_of)
 
     def _note_change(self, name: str, *, came: bool) -> None:
-        """Who comes and goes between two updates is not worth a word. The lock is held."""
-        here, undone = (self._joined, self._left) if came else (self._left, self._joined)
-        if name in undone:
-            undone.discard(name)
-        else:
-            here.add(name)
+        """An update tells of each user what it did last, for somebody may have seen what was before. Locked."""
+        now, before = (self._joined, self._left) if came else (self._left, self._joined)
+        before.discard(name)
+        now.add(name)
         self._version += 1
         self._changed.notify()
 

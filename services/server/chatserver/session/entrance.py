@@ -64,12 +64,16 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     seat = Seat(account.id, account.name, outbox)
     joined = context.feed.join(seat)
     users = context.presence.enter(seat)
-    outbox.put([Welcome(kind, account.name, users, joined.last_id)])
-    if since is not None:
-        _send_pages(outbox, context.messages.missed, account.id, since, joined.last_id)
-    elif kind is AccountKind.EXISTING:
-        delivered_id = max(account.delivered_id, joined.delivered_id)
-        _send_pages(outbox, context.messages.waiting, account.id, delivered_id, joined.last_id)
+    try:
+        outbox.put([Welcome(kind, account.name, users, joined.last_id)])
+        if since is not None:
+            _send_pages(outbox, context.messages.missed, account.id, since, joined.last_id)
+        elif kind is AccountKind.EXISTING:
+            delivered_id = max(account.delivered_id, joined.delivered_id)
+            _send_pages(outbox, context.messages.waiting, account.id, delivered_id, joined.last_id)
+    except BaseException:
+        go_out(context, seat)
+        raise
     context.feed.note_delivered(account.id, joined.last_id)
     outbox.release()
     return seat

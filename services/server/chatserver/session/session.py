@@ -100,9 +100,9 @@ class Session:
     # --- moves: each answers, and says where the connection stands afterwards ---
 
     def _log_in(self, request: requests.Login) -> State:
-        self._login = request
         if request.password is None:
             self._outbox.put([PasswordPrompt(account_kind(self._context, request.username))])
+            self._login = request
             return State.ASKED
         return self._enter(request, request.password)
 

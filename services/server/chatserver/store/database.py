@@ -21,6 +21,8 @@ LOCK_FILE = "chat.lock"
 _READERS = 4
 # Reading every page takes about a second for each gigabyte; a server must start at once.
 _CHECK_MAX_BYTES = 64 * 1024 * 1024
+# How every SQLite database begins (its file format, section 1.3).
+_MAGIC = b"SQLite format 3\0"
 
 
 class StoreError(Exception):
@@ -45,7 +47,8 @@ class Database:
                 self._lock_file.close()
                 raise
         except OSError as error:
-            raise StoreError(f"The data folder {folder} can't be written: {error.strerror or error}.") from error
+            where = error.filename or folder
+            raise StoreError(f"The data folder {folder} can't be used: {error.strerror or error} ({where}).") from error
         except sqlite3.Error as error:
             raise StoreError(f"The database {self.path} can't be used: {error}. Nothing was changed.") from error
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
@@ -55,8 +58,7 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self.path.exists():
             _check(self.path)
-        # The files hold passwords' hashes and direct messages: nobody else's business.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _touch_private(self.path)
         writer = _connect(self.path)
         try:
             writer.execute("PRAGMA journal_mode = WAL")
@@ -97,6 +99,11 @@ class Database:
         self._lock_file.close()
 
 
+def _touch_private(path: Path) -> None:
+    """The files hold passwords' hashes and direct messages: nobody else's business."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def _lock(folder: Path) -> IO[str]:
     """Two servers on one database would give out the same ids."""
     lock_file = (folder / LOCK_FILE).open("a")
@@ -117,16 +124,25 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _check(path: Path) -> None:
     """Refuse a damaged file before anything is written to it."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+    with path.open("rb") as file:
+        # SQLite takes a file that is shorter than its header for an empty database, and would write over it.
+        if file.read(len(_MAGIC)) not in (b"", _MAGIC):
+            raise _damaged(path, "it does not begin as one")
+    # A connection that may write would fold the log of a killed server into the file when it closes.
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if path.stat().st_size > _CHECK_MAX_BYTES:
             return
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise StoreError(
-                f"The database {path} is damaged ({' '.join(verdict.split())}). Nothing was changed; "
-                "put a backup in its place, or start with another data folder."
-            )
+            raise _damaged(path, verdict)
+
+
+def _damaged(path: Path, how: str) -> StoreError:
+    return StoreError(
+        f"The database {path} is damaged ({' '.join(how.split())}). Nothing was changed; put a backup in its place, "
+        "or start with another data folder."
+    )
 
 
 def _migrate(writer: sqlite3.Connection, path: Path) -> None:
@@ -142,7 +158,9 @@ def _migrate(writer: sqlite3.Connection, path: Path) -> None:
     if version == newest:
         return
     if version > 0:
-        with closing(sqlite3.connect(path.with_name(f"{path.name}.before-{newest:04d}"))) as copy:
+        copy_path = path.with_name(f"{path.name}.before-{newest:04d}")
+        _touch_private(copy_path)
+        with closing(sqlite3.connect(copy_path)) as copy:
             writer.backup(copy)
     pending = "\n".join(steps[number] for number in range(version + 1, newest + 1))
     try:

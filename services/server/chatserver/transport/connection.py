@@ -152,11 +152,9 @@ class Connection:
         """Until the peer ends, or the session does; returns whether it was the peer."""
         while data:
             for request in decoder.feed(data):
+                outbox.wait_for_room()
                 if self._stopping or not session.handle(request):
                     return False
-            if self._stopping:
-                return False
-            outbox.wait_for_room()
             data = self._read(unlimited=session.is_logged_in)
         if data is None:
             session.time_out()

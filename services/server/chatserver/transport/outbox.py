@@ -86,9 +86,14 @@ class Outbox:
     # --- for the connection's reader thread ---
 
     def put(self, events: Sequence[Event]) -> None:
-        """Say this to the one connection: at once while it is held, else behind what was shown."""
+        """Say this to the one connection: at once while it is held, else behind what was shown.
+
+        After the end it is forgotten: nobody would read it.
+        """
         data = b"".join(map(self.stream.encode, events))
         with self._lock:
+            if not data or self._finishing:
+                return
             if self._held:
                 self._replies.append(data)
                 self._replies_bytes += len(data)
@@ -159,7 +164,7 @@ class Outbox:
         """What to send next, in pieces; empty when nothing is due. LookupError: the stream has forgotten it."""
         with self._lock:
             pieces = list(islice(self._replies, SEND_MAX_PIECES))
-            if self._held:
+            if self._held or len(self._replies) > len(pieces):
                 return pieces
             self._pass_skips()
             cursor, limit = self._cursor, self._limit()
