@@ -10,7 +10,7 @@ from chatclient.connection import Connection
 from chatclient.exits import Exit
 from chatclient.model import Model
 from chatclient.plain import PlainFace
-from chatclient.reactor import EndOfInput, Input, Line, Reactor
+from chatclient.reactor import EndOfInput, Input, Interrupt, Line, Reactor
 from chatclient.script import ScriptError, play
 from chatclient.typed import OPS
 from chatprotocol.dialects import by_name
@@ -48,7 +48,7 @@ class App:
             self._face.show([f"[error script] {error}"])
             script_failed = True
         except KeyboardInterrupt:
-            pass  # the polite way out is the same as at the end of the input
+            self._inputs.put(Interrupt())
         finally:
             self._inputs.put(EndOfInput())
             self._join()

@@ -49,7 +49,11 @@ class EndOfInput(NamedTuple):
     """Nothing more will be typed."""
 
 
-Input = Line | EndOfInput | Event | Up | Down | Lost
+class Interrupt(NamedTuple):
+    """The person, or whoever runs the client, wants it to end now."""
+
+
+Input = Line | EndOfInput | Interrupt | Event | Up | Down | Lost
 
 
 class Face(Protocol):
@@ -93,12 +97,16 @@ class Reactor:
         match given:
             case Line() | EndOfInput():
                 self._lines.append(given)
+            case Interrupt():
+                self._on_interrupt()
             case Up() | Down() | Lost():
                 self._on_signal(given)
             case _:
                 self._on_event(given)
         while self._lines and self.exit is None and self._is_ready():
             self._on_line(self._lines.popleft())
+        if self._model.standing is Standing.AWAY and self._only_wants_to_leave():
+            self.exit = Exit.OK
 
     def _is_ready(self) -> bool:
         """Can a typed line be used now?"""
@@ -108,6 +116,20 @@ class Reactor:
         if standing is not Standing.IN or self._awaits_users or self._is_leaving:
             return False
         return len(self._model.unconfirmed) < _UNCONFIRMED_MAX
+
+    def _only_wants_to_leave(self) -> bool:
+        """Is there nothing to come back to the server for?"""
+        if not self._model.has_been_in or self._model.unconfirmed or not self._lines:
+            return False
+        first = self._lines[0]
+        return isinstance(first, EndOfInput) or self._dialogue.is_leave(first.text)
+
+    def _on_interrupt(self) -> None:
+        """Say goodbye where somebody hears it; otherwise end at once."""
+        if self._model.standing is Standing.IN:
+            self._leave()
+            return
+        self._end_with_unconfirmed()
 
     # --- the connection ---
 
@@ -203,6 +225,9 @@ class Reactor:
     def _on_bye(self, event: Bye) -> None:
         """The server answered our goodbye, and everything before it."""
         self._face.show(event_lines(event))
+        self._end_with_unconfirmed()
+
+    def _end_with_unconfirmed(self) -> None:
         unconfirmed = len(self._model.unconfirmed)
         if unconfirmed:
             self._face.show([f"[error lost] {unconfirmed} messages were not confirmed"])

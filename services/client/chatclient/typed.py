@@ -62,6 +62,10 @@ class Dialogue:
             return self._take_recipient(line.strip().removeprefix("@"))
         return self._addressed(self._recipient, line)
 
+    def is_leave(self, line: str) -> bool:
+        """Would this line, now, be the wish to leave?"""
+        return self.step is Step.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
+
     def hint(self) -> str:
         """What somebody needs who comes in for the first time."""
         words = self._words
