@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
 
 CONNECT_SECONDS = 10.0
+# A try that comes while the server's machine or container is just going may get no answer at all.
+_CONNECT_AGAIN_SECONDS = 2.0
 # Pauses between two tries to connect again: doubled each time, up to the longest, with a random part so that the
 # clients of a server that was restarted do not come all at once.
 _FIRST_PAUSE_SECONDS = 0.1
@@ -93,7 +95,7 @@ class Connection:
 
     def _run(self) -> None:
         try:
-            reason = self._connect()
+            reason = self._connect(CONNECT_SECONDS)
             while not reason:
                 reason = self._collect()
                 if self._closing.is_set():
@@ -105,11 +107,11 @@ class Connection:
             self._report(Lost(f"the collector failed: {error!r}"))
             raise
 
-    def _connect(self) -> str:
+    def _connect(self, seconds: float) -> str:
         """Connect once; returns why it failed, or nothing."""
         host, port = self._address
         try:
-            connected = socket.create_connection(self._address, CONNECT_SECONDS)
+            connected = socket.create_connection(self._address, seconds)
         except OSError as error:
             return f"can't reach {host}:{port}: {error.strerror or error}"
         connected.settimeout(None)
@@ -129,7 +131,7 @@ class Connection:
         while True:
             if self._closing.wait(pause_seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - not a secret
                 return "closed"
-            reason = self._connect()
+            reason = self._connect(_CONNECT_AGAIN_SECONDS)
             if not reason or time.monotonic() >= give_up_at:
                 return reason
             pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)

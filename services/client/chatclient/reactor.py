@@ -129,7 +129,8 @@ class Reactor:
         if self._model.standing is Standing.IN:
             self._leave()
             return
-        self._end_with_unconfirmed()
+        waiting = (line for line in self._lines if isinstance(line, Line))
+        self._end_without_answer(sum(not self._dialogue.is_leave(line.text) for line in waiting))
 
     # --- the connection ---
 
@@ -225,12 +226,13 @@ class Reactor:
     def _on_bye(self, event: Bye) -> None:
         """The server answered our goodbye, and everything before it."""
         self._face.show(event_lines(event))
-        self._end_with_unconfirmed()
+        self._end_without_answer()
 
-    def _end_with_unconfirmed(self) -> None:
-        unconfirmed = len(self._model.unconfirmed)
+    def _end_without_answer(self, unsent: int = 0) -> None:
+        """End, and say what may be lost: what was typed and not sent, or sent and not confirmed."""
+        unconfirmed = unsent + len(self._model.unconfirmed)
         if unconfirmed:
-            self._face.show([f"[error lost] {unconfirmed} messages were not confirmed"])
+            self._face.show([f"[error lost] {unconfirmed} typed lines were not confirmed"])
         self.exit = Exit.LOST if unconfirmed else Exit.OK
 
     # --- what was typed ---

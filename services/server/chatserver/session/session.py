@@ -14,6 +14,7 @@ from chatserver.room.journal import JournalClosedError
 from chatserver.session import commands
 from chatserver.session.entrance import account_kind, come_in, go_out, identify
 from chatserver.session.passwords import PasswordsClosedError
+from chatserver.store.database import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,10 @@ class Session:
         except (JournalClosedError, PasswordsClosedError):
             shutting_down = Refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")
             self._refuse(shutting_down, getattr(request, "nonce", None))
+        except StoreError as error:
+            self._log.error("The disk can't be read", error=str(error))
+            unread = Refusal(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
+            self._refuse(unread, getattr(request, "nonce", None))
         return self._state is not State.GONE
 
     def time_out(self) -> None:
@@ -117,7 +122,13 @@ class Session:
             if refusal.code is ErrorCode.WRONG_PASSWORD:
                 return self._note_wrong_password(refusal)
             raise
-        self._seat = come_in(self._context, self._outbox, account, kind, login.since)
+        try:
+            self._seat = come_in(self._context, self._outbox, account, kind, login.since)
+        except StoreError as error:
+            # Welcomed already, and without all that was missed: to come again is the only way to get the rest.
+            self._log.error("What a user missed can't be read", error=str(error))
+            self._outbox.put([Bye("the server can't read its disk")])
+            return State.GONE
         self._log.info(f"{account.name} logged in", account=kind.value)
         return State.INSIDE
 

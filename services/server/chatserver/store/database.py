@@ -84,10 +84,15 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees what is committed. For any thread; keep it no longer than a query takes."""
+        """A connection that sees what is committed. For any thread; keep it no longer than a query takes.
+
+        Raises StoreError when the disk can't be read.
+        """
         reader = self._readers.get()
         try:
             yield reader
+        except sqlite3.Error as error:
+            raise StoreError(f"The database {self.path} can't be read: {error}.") from error
         finally:
             self._readers.put(reader)
 
