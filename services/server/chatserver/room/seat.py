@@ -50,8 +50,8 @@ class Outbox(Protocol):
     def put(self, events: Sequence[Event]) -> None:
         """Say this to the one connection, as soon as may be. For its own reader thread."""
 
-    def wait_for_room(self) -> None:
-        """Wait while the peer leaves too many answers unread. For its own reader thread."""
+    def wait_for_room(self) -> bool:
+        """Wait while the peer leaves too many answers unread; false when the connection ends. For its reader thread."""
 
     def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
         """In the place of the stream's bytes from start to end, say these events. For the feed."""

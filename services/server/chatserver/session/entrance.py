@@ -67,14 +67,16 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     try:
         outbox.put([Welcome(kind, account.name, users, joined.last_id)])
         if since is not None:
-            _send_pages(outbox, context.messages.missed, account.id, since, joined.last_id)
+            sent_id = _send_pages(outbox, context.messages.missed, account.id, since, joined.last_id)
         elif kind is AccountKind.EXISTING:
             delivered_id = max(account.delivered_id, joined.delivered_id)
-            _send_pages(outbox, context.messages.waiting, account.id, delivered_id, joined.last_id)
+            sent_id = _send_pages(outbox, context.messages.waiting, account.id, delivered_id, joined.last_id)
+        else:
+            sent_id = joined.last_id
     except BaseException:
         go_out(context, seat)
         raise
-    context.feed.note_delivered(account.id, joined.last_id)
+    context.feed.note_delivered(account.id, sent_id)
     outbox.release()
     return seat
 
@@ -85,11 +87,13 @@ def go_out(context: Context, seat: Seat) -> None:
     context.presence.leave(seat)
 
 
-def _send_pages(outbox: Outbox, query: Query, account_id: int, after_id: int, upto_id: int) -> None:
-    """Put what the query finds, a page at a time, no faster than the peer reads."""
-    while page := query(account_id, after_id, upto_id, _PAGE_MESSAGES):
+def _send_pages(outbox: Outbox, query: Query, account_id: int, after_id: int, upto_id: int) -> int:
+    """Put what the query finds, a page at a time, no faster than the peer reads; returns up to where all was put."""
+    while True:
+        page = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
         outbox.put(page)
         if len(page) < _PAGE_MESSAGES:
-            return
+            return upto_id
         after_id = page[-1].id
-        outbox.wait_for_room()
+        if not outbox.wait_for_room():
+            return after_id

@@ -117,14 +117,15 @@ class Outbox:
         self.stop_waiting()
         self._wake(self)
 
-    def wait_for_room(self) -> None:
-        """Wait while the peer leaves too many answers unread."""
+    def wait_for_room(self) -> bool:
+        """Wait while the peer leaves too many answers unread; false when the connection ends."""
         if self._unread_bytes() <= UNREAD_MAX_BYTES:
-            return
+            return self._patient
         with self._lock:
             if self._drained is None:
                 self._drained = threading.Condition(self._lock)
             self._drained.wait_for(lambda: not self._patient or self._unread_bytes() <= UNREAD_MAX_BYTES)
+            return self._patient
 
     def stop_waiting(self) -> None:
         """Wait for room no more. For any thread."""

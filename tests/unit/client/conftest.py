@@ -1,0 +1,29 @@
+"""What the client's tests share."""
+
+import itertools
+
+import pytest
+
+from chatclient import reactor
+
+from .dialogue import Dialogue
+
+
+@pytest.fixture(autouse=True)
+def _countable_nonces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nonces of messages are n1, n2, n3..."""
+    numbers = itertools.count(1)
+    monkeypatch.setattr(reactor.secrets, "token_hex", lambda _: f"n{next(numbers)}")
+
+
+@pytest.fixture
+def talk() -> Dialogue:
+    """A client that knows its password and has done nothing yet."""
+    return Dialogue()
+
+
+@pytest.fixture
+def inside(talk: Dialogue) -> Dialogue:
+    """A client that is logged in."""
+    talk.come_in()
+    return talk

@@ -1,0 +1,90 @@
+"""Tests of the reactor as dialogues: what is given to it, and what it shows and sends because of that, in order.
+
+    talk = Dialogue()
+    talk.give(Up(), sends(Login("alice")))
+    talk.type("PM hello", sends(Say("hello", "n1")))
+    talk.give(Sent(1, SentStatus.SENT, "n1"), "[sent #1]")
+
+A step that has another outcome fails with the dialogue so far, and the difference.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from chatclient.connection import Up
+from chatclient.exits import Exit
+from chatclient.model import Model
+from chatclient.reactor import EndOfInput, Input, Line, Reactor
+from chatclient.typed import OPS
+from chatprotocol.events import AccountKind, Welcome
+from chatprotocol.requests import Login, Request
+
+# The face was told not to echo the next line.
+HIDES = "(hides what is typed)"
+ALICE = "[welcome existing] alice; online: alice"
+
+
+def sends(request: Request) -> str:
+    """How a request that is sent looks in a dialogue."""
+    return f"-> {request!r}"
+
+
+class Dialogue:
+    """A reactor between a fake face and a fake server."""
+
+    is_person = False
+
+    def __init__(self, username: str = "alice", password: str | None = "secret", ops: str = "pm-dm") -> None:
+        self.model = Model(username, password)
+        self.reactor = Reactor(self.model, OPS[ops], self, lambda request: self._new.append(sends(request)))
+        self.lines_used = 0
+        self._story: list[str] = []
+        self._new: list[str] = []
+
+    # --- the face ---
+
+    def show(self, lines: Iterable[str]) -> None:
+        self._new += lines
+
+    def ask_password(self) -> None:
+        self._new.append(HIDES)
+
+    def took_line(self) -> None:
+        self.lines_used += 1
+
+    # --- the test ---
+
+    @property
+    def exit(self) -> Exit | None:
+        return self.reactor.exit
+
+    def give(self, given: Input, *outcome: str) -> None:
+        """Something arrives; exactly these lines are shown and requests sent."""
+        self._step(repr(given), given, outcome)
+
+    def type(self, line: str, *outcome: str) -> None:
+        """Somebody types a line."""
+        self._step(f"types {line!r}", Line(line), outcome)
+
+    def end_input(self, *outcome: str) -> None:
+        """Nothing more will be typed."""
+        self._step("the input ends", EndOfInput(), outcome)
+
+    def come_in(self) -> None:
+        """Connect and log in."""
+        login = Login(self.model.username, self.model.password)
+        self.give(Up(), sends(login))
+        name = self.model.username
+        self.give(Welcome(AccountKind.EXISTING, name, (name,), 10), f"[welcome existing] {name}; online: {name}")
+
+    def _step(self, what: str, given: Input, outcome: tuple[str, ...]) -> None:
+        self._new = []
+        assert self.exit is None, self._tell(f"It has ended already; then: {what}")
+        self.reactor.react(given)
+        if self._new != list(outcome):
+            difference = "\n".join(difflib.ndiff(outcome, self._new))
+            raise AssertionError(self._tell(f"{what}\n(- expected, + happened)\n{difference or '(nothing)'}"))
+        self._story += [what, *(f"    {line}" for line in self._new)]
+
+    def _tell(self, end: str) -> str:
+        return "\n".join(["the dialogue so far:", *self._story, "and then:", end])

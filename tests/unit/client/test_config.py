@@ -1,0 +1,157 @@
+"""The client's settings: where each comes from, and one line for each that can't be used."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatclient.config import Config, ConfigError, load_config
+
+# A flag, a variable, the setting that both are, and two values.
+SETTINGS: list[tuple[str, str, str, str, str]] = [
+    ("--hostname", "CHAT_SERVER", "server", "one.example", "two.example"),
+    ("-hn", "CHAT_SERVER", "server", "one.example", "two.example"),
+    ("--port", "CHAT_PORT", "port", "1111", "2222"),
+    ("-p", "CHAT_PORT", "port", "1111", "2222"),
+    ("--username", "CHAT_USER", "user", "bob", "carol"),
+    ("-u", "CHAT_USER", "user", "bob", "carol"),
+    ("--dialect", "CHAT_DIALECT", "dialect", "json", "json"),
+    ("--ops", "CHAT_OPS", "ops", "bm-pm", "pm-dm"),
+    ("--retry-seconds", "CHAT_RETRY_SECONDS", "retry_seconds", "5", "7"),
+]
+
+
+def load(*arguments: str, env: Mapping[str, str | None] | None = None) -> Config:
+    return load_config(arguments, {"CHAT_USER": "alice", **(env or {})})
+
+
+def test_a_username_is_all_that_must_be_given() -> None:
+    assert load_config(["alice"], {}) == Config(
+        server="localhost",
+        port=9999,
+        user="alice",
+        password=None,
+        dialect="json",
+        ops="pm-dm",
+        script=None,
+        retry_seconds=60.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ("localhost", 9999, "alice")),
+        (["bob"], ("localhost", 9999, "bob")),
+        (["chat.example", "1234"], ("chat.example", 1234, "alice")),
+        (["chat.example", "1234", "bob"], ("chat.example", 1234, "bob")),
+    ],
+)
+def test_words_are_host_port_and_username_or_the_username_alone(
+    words: list[str], expected: tuple[str, int, str]
+) -> None:
+    config = load(*words)
+
+    assert (config.server, config.port, config.user) == expected
+
+
+def text_of(config: Config, setting: str) -> str:
+    value: Any = getattr(config, setting)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize(("flag", "variable", "setting", "one", "two"), SETTINGS)
+def test_a_flag_wins_over_the_environment(flag: str, variable: str, setting: str, one: str, two: str) -> None:
+    assert text_of(load(flag, one, env={variable: two}), setting) == one
+
+
+@pytest.mark.parametrize(("flag", "variable", "setting", "one", "two"), SETTINGS)
+def test_the_environment_wins_over_the_default(flag: str, variable: str, setting: str, one: str, two: str) -> None:
+    del flag, one
+    assert text_of(load(env={variable: two}), setting) == two
+
+
+@pytest.mark.parametrize("variable", sorted({row[1] for row in SETTINGS} - {"CHAT_USER"}))
+@pytest.mark.parametrize("nothing", ["", None])
+def test_an_empty_variable_is_as_good_as_none(variable: str, nothing: str | None) -> None:
+    assert load(env={variable: nothing}) == load()
+
+
+def test_flags_win_over_words() -> None:
+    config = load("-hn", "flag.example", "-p", "1", "-u", "flag", "word.example", "2", "word")
+
+    assert (config.server, config.port, config.user) == ("flag.example", 1, "flag")
+
+
+def test_the_password_comes_from_a_file_before_the_environment(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("from the flag\n")
+    two.write_bytes(b"from the variable\r\n")
+    env = {"CHAT_PASSWORD": "from the environment", "CHAT_PASSWORD_FILE": str(two)}
+
+    assert load(env={"CHAT_PASSWORD": " secret "}).password == " secret "
+    assert load(env=env).password == "from the variable"
+    assert load("--password-file", str(one), env=env).password == "from the flag"
+
+
+def test_no_flag_takes_a_password_where_everybody_could_read_it() -> None:
+    with pytest.raises(ConfigError):
+        load("--password", "secret")
+
+
+def test_an_empty_password_is_asked_for() -> None:
+    assert load(env={"CHAT_PASSWORD": ""}).password is None
+
+
+def test_a_script_is_named_by_a_flag() -> None:
+    assert load("--script", "a/b.chat").script == Path("a/b.chat")
+
+
+USAGE_ERRORS: list[tuple[list[str], dict[str, str], str]] = [
+    ([], {"CHAT_USER": ""}, "Who are you?"),
+    (["a", "1", "b", "c"], {}, "4 words are too many"),
+    (["-u", "not a name"], {}, "'not a name' can't be a username. A username is 1 to 32"),
+    (["-u", "a\nb"], {}, r"'a\nb' can't be a username."),
+    ([], {"CHAT_USER": "ALL"}, "The name ALL is reserved"),
+    (["-p", "x"], {}, "The port is 'x'; it must be a whole number from 1 to 65535."),
+    (["-p", "0"], {}, "The port is '0'"),
+    (["-p", "65536"], {}, "The port is '65536'"),
+    (["-p", "-1"], {}, "The port is '-1'"),
+    (["-p", "\u0661"], {}, "The port is"),
+    (["-p", "9" * 5000], {}, "The port is '999"),
+    (["host", "port"], {}, "The port is 'port'"),
+    ([], {"CHAT_PORT": "x"}, "The port is 'x'"),
+    (["--retry-seconds", "x"], {}, "--retry-seconds is 'x'; it must be a number of seconds."),
+    (["--dialect", "morse"], {}, "--dialect is 'morse'; it must be one of json"),
+    ([], {"CHAT_OPS": "x-y"}, "--ops is 'x-y'; it must be one of pm-dm, bm-pm."),
+    (["--unknown"], {}, "nrecognized arguments: --unknown; see chatclient --help."),
+    (["--host", "x"], {}, "nrecognized arguments"),
+    (["--port"], {}, "expected one argument; see chatclient --help."),
+    (["--password-file", "/nowhere/at all"], {}, "The password file /nowhere/at all can't be read: No such file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "env", "text"), USAGE_ERRORS)
+def test_what_cannot_be_used_is_one_line_that_names_it(arguments: list[str], env: dict[str, str], text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(*arguments, env=env)
+
+    assert text in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_password_file_that_is_no_text_is_one_line_too(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ConfigError, match="it is not UTF-8"):
+        load("--password-file", str(tmp_path / "secret"))
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_are_printed_and_end_well(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        load(flag)
+
+    assert end.value.code == 0
+    assert "chatclient" in capsys.readouterr().out

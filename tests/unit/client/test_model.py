@@ -1,0 +1,92 @@
+"""What the client knows, and keeps over a lost connection."""
+
+import pytest
+
+from chatclient.model import Model, Standing
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    DirectMessage,
+    Event,
+    History,
+    Pong,
+    PublicMessage,
+    Refused,
+    Sent,
+    SentStatus,
+    Users,
+    Welcome,
+)
+from chatprotocol.requests import Login, Say
+
+WELCOME = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model("alice", "secret")
+
+
+def after(model: Model, *events: Event) -> Model:
+    for event in events:
+        model.apply(event)
+    return model
+
+
+def test_the_first_login_names_nothing_that_was_seen(model: Model) -> None:
+    assert model.login() == Login("alice", "secret", None)
+
+
+def test_a_welcome_tells_how_the_name_is_spelled_and_what_the_newest_message_is(model: Model) -> None:
+    after(model, WELCOME)
+
+    assert model.standing is Standing.IN
+    assert model.login() == Login("Alice", "secret", 10)
+
+
+@pytest.mark.parametrize(
+    ("event", "last_seen_id"),
+    [
+        (PublicMessage(11, 0, "bob", "x"), 11),
+        (DirectMessage(11, 0, "bob", "Alice", "x"), 11),
+        (Sent(11, SentStatus.SENT), 11),
+        (Sent(11, SentStatus.STORED, "n1"), 11),
+        (DirectMessage(3, 0, "bob", "Alice", "while you were away"), 10),
+        (Sent(3, SentStatus.SENT, "sent twice"), 10),
+        (History((PublicMessage(99, 0, "bob", "x"),)), 10),
+        (Users(1, ("Alice",)), 10),
+        (Refused(ErrorCode.TOO_LONG, "x"), 10),
+        (Pong(), 10),
+        (Bye("x"), 10),
+    ],
+)
+def test_the_newest_message_that_was_seen_is_where_to_go_on(model: Model, event: Event, last_seen_id: int) -> None:
+    """Promise: once. A client that reconnects names the last id that it saw."""
+    assert after(model, WELCOME, event).login().since == last_seen_id
+
+
+def test_a_second_welcome_does_not_skip_what_is_missed_before_it_has_come(model: Model) -> None:
+    """Promise: once. The connection may be lost again before what was missed has arrived."""
+    after(model, WELCOME, Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 50))
+
+    assert model.login().since == 10
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Sent(11, SentStatus.SENT, "n1"), Sent(11, SentStatus.STORED, "n1"), Refused(ErrorCode.TOO_LONG, "x", "n1")],
+)
+def test_what_is_confirmed_or_refused_is_not_sent_again(model: Model, event: Event) -> None:
+    model.unconfirmed = {"n1": Say("one", "n1"), "n2": Say("two", "n2")}
+
+    assert after(model, event).unconfirmed == {"n2": Say("two", "n2")}
+
+
+@pytest.mark.parametrize(
+    "event", [Sent(11, SentStatus.SENT), Sent(11, SentStatus.SENT, "other"), Refused(ErrorCode.TOO_LONG, "x")]
+)
+def test_an_answer_to_something_else_confirms_nothing(model: Model, event: Event) -> None:
+    model.unconfirmed = {"n1": Say("one", "n1")}
+
+    assert after(model, event).unconfirmed == {"n1": Say("one", "n1")}

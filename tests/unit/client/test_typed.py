@@ -1,0 +1,168 @@
+"""What was typed: operations in one line and step by step, in both traditions."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatclient.typed import OPS, Dialogue, Step, Typed
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Whisper
+
+NEEDS = "A direct message needs a user and a text: "
+
+
+def feed(*lines: str, ops: str = "pm-dm") -> Typed:
+    """What follows from the last of these lines."""
+    dialogue = Dialogue(OPS[ops])
+    return [dialogue.feed(line) for line in lines][-1]
+
+
+@pytest.mark.parametrize("ops", OPS)
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        ("@bob hello bob", Whisper("bob", "hello bob")),
+        ("@Bob  two  blanks ", Whisper("Bob", "two  blanks")),
+        ("@ALL hello", Say("hello")),
+        ("@all hello", Say("hello")),
+        ("@All hello", Say("hello")),
+        ("@ALLY hello", Whisper("ALLY", "hello")),
+        ("CH", AskHistory(50)),
+        ("ch", AskHistory(50)),
+        ("CH 1", AskHistory(1)),
+        ("Ch  500 ", AskHistory(500)),
+        ("CH 007", AskHistory(7)),
+        ("EX", Leave()),
+        ("ex", Leave()),
+        (" Ex ", Leave()),
+        ("EX now", Leave()),
+        ("/quit", Leave()),
+        ("/QUIT", Leave()),
+        ("/users", AskUsers()),
+        ("/Users", AskUsers()),
+    ],
+)
+def test_these_mean_the_same_in_both_traditions(ops: str, line: str, request_: Request) -> None:
+    assert feed(line, ops=ops) == Typed(request_)
+
+
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        ("PM hello everyone", Say("hello everyone")),
+        ("pm hello", Say("hello")),
+        ("Pm   hello ", Say("hello")),
+        ("PM @bob hello", Say("@bob hello")),
+        ("PM PM", Say("PM")),
+        ("DM bob hello bob", Whisper("bob", "hello bob")),
+        ("dm @bob hello", Whisper("bob", "hello")),
+        ("DM ALL hello", Say("hello")),
+        ("DM @all hello", Say("hello")),
+    ],
+)
+def test_pm_is_public_and_dm_is_direct_by_default(line: str, request_: Request) -> None:
+    assert feed(line) == Typed(request_)
+
+
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        ("BM hello everyone", Say("hello everyone")),
+        ("bm hello", Say("hello")),
+        ("PM bob hello bob", Whisper("bob", "hello bob")),
+        ("pm @bob hello", Whisper("bob", "hello")),
+        ("PM ALL hello", Say("hello")),
+    ],
+)
+def test_bm_broadcasts_and_pm_is_private_in_the_other_tradition(line: str, request_: Request) -> None:
+    assert feed(line, ops="bm-pm") == Typed(request_)
+
+
+@pytest.mark.parametrize(("ops", "word"), [("pm-dm", "PM"), ("bm-pm", "BM")])
+def test_a_public_message_step_by_step(ops: str, word: str) -> None:
+    dialogue = Dialogue(OPS[ops])
+
+    assert dialogue.feed(word) == Typed(question="message for everybody")
+    assert dialogue.step is Step.PUBLIC_TEXT
+    assert dialogue.feed("DM bob is text now") == Typed(Say("DM bob is text now"))
+    assert dialogue.step is Step.OPERATION
+
+
+@pytest.mark.parametrize(("ops", "word"), [("pm-dm", "dm"), ("bm-pm", "pm")])
+def test_a_direct_message_step_by_step_shows_who_is_online_first(ops: str, word: str) -> None:
+    dialogue = Dialogue(OPS[ops])
+
+    assert dialogue.feed(word) == Typed(AskUsers(), question="recipient")
+    assert dialogue.feed(" @bob ") == Typed(question="message for bob")
+    assert dialogue.feed("  hello bob ") == Typed(Whisper("bob", "  hello bob "))
+    assert dialogue.step is Step.OPERATION
+
+
+@pytest.mark.parametrize("name", ["ALL", "all", "@All"])
+def test_a_message_to_all_step_by_step_is_as_public_as_in_one_line(name: str) -> None:
+    assert feed("DM", name, "hello") == Typed(Say("hello"))
+
+
+@pytest.mark.parametrize("steps", [["PM"], ["DM"], ["DM", "bob"]])
+@pytest.mark.parametrize("nothing", ["", "   ", "\t"])
+def test_an_empty_line_cancels_and_the_next_line_is_an_operation_again(steps: list[str], nothing: str) -> None:
+    assert feed(*steps, nothing) == Typed(complaint="Nothing was typed; the operation is cancelled.")
+    assert feed(*steps, nothing, "EX") == Typed(Leave())
+
+
+def test_a_recipient_without_a_name_is_asked_for_in_vain() -> None:
+    typed = feed("DM", "@")
+
+    assert typed.complaint
+    assert typed.question is None
+
+
+@pytest.mark.parametrize("line", ["", " ", "\t"])
+def test_an_empty_line_at_the_prompt_is_nothing(line: str) -> None:
+    assert feed(line) == Typed()
+
+
+@pytest.mark.parametrize(
+    "line", ["hello everybody", "PMhello", "/unknown", "P M hello", "BM hello", "%wait x", "\u0130"]
+)
+def test_a_line_that_is_no_operation_is_not_sent_and_says_which_there_are(line: str) -> None:
+    typed = feed(line)
+
+    assert typed.request is None
+    assert typed.complaint is not None
+    assert typed.complaint.startswith(f"{line.split(maxsplit=1)[0]} is no operation, so nothing was sent.")
+    assert all(word in typed.complaint for word in ("PM", "DM", "CH", "EX", "/help"))
+
+
+def test_a_complaint_names_the_words_of_the_tradition_that_is_in_use() -> None:
+    complaint = feed("DM bob hello", ops="bm-pm").complaint
+
+    assert complaint is not None
+    assert "BM (to everybody), PM (to one user)" in complaint
+
+
+@pytest.mark.parametrize("line", ["@bob", "@", "@ hello", "DM bob", "DM @", "DM bob  ", "@bob  "])
+def test_a_direct_message_needs_a_user_and_a_text(line: str) -> None:
+    assert feed(line) == Typed(complaint=NEEDS + "DM bob hello")
+    assert feed(line.replace("DM", "PM"), ops="bm-pm") == Typed(complaint=NEEDS + "PM bob hello")
+
+
+@pytest.mark.parametrize("number", ["0", "501", "-1", "1.5", "x", "5 6", "\u0665", "9" * 30, "9" * 5_000])
+def test_history_takes_a_number_within_the_limit(number: str) -> None:
+    assert feed(f"CH {number}") == Typed(complaint="CH takes a number from 1 to 500.")
+
+
+@pytest.mark.parametrize("ops", OPS)
+def test_help_has_a_line_for_each_operation(ops: str) -> None:
+    assert feed("/help", ops=ops) == Typed(wants_help=True)
+    words = [line.split()[0] for line in Dialogue(OPS[ops]).help()]
+    assert words == [*OPS[ops], "/users", "/help"]
+
+
+@given(
+    lines=st.lists(st.one_of(st.text(max_size=30), st.sampled_from(["PM", "DM", "CH", "@bob", "DM bob"])), max_size=6)
+)
+def test_no_line_breaks_the_dialogue(lines: list[str]) -> None:
+    dialogue = Dialogue(OPS["pm-dm"])
+    for line in lines:
+        typed = dialogue.feed(line)
+        assert sum(map(bool, (typed.complaint, typed.wants_help, typed.request or typed.question))) <= 1

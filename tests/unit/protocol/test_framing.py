@@ -1,0 +1,192 @@
+"""Bytes to lines and objects."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatprotocol.framing import LineBuffer, ObjectScanner, is_object, nesting, split_objects
+
+LIMIT = 20
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+json_objects = st.dictionaries(st.text(max_size=6), json_values, max_size=4).map(
+    lambda value: json.dumps(value).encode()
+)
+
+
+def cut(stream: bytes, cuts: set[int]) -> list[bytes]:
+    edges = [0, *sorted(min(at, len(stream)) for at in cuts), len(stream)]
+    return [stream[start:end] for start, end in itertools.pairwise(edges)]
+
+
+def lines_of(parts: list[bytes]) -> tuple[bytes, int, bytes]:
+    """Everything that a line buffer makes of the parts: all blocks, how often it overflowed, and the tail."""
+    buffer = LineBuffer(LIMIT)
+    blocks = b""
+    overflows = 0
+    for part in parts:
+        blocks += buffer.feed(part)
+        overflows += buffer.drop_overflow()
+    return blocks, overflows, buffer.tail
+
+
+# --- LineBuffer ---
+
+
+@pytest.mark.parametrize(
+    ("parts", "block", "overflows", "tail"),
+    [
+        ([b"one\n"], b"one\n", 0, b""),
+        ([b"one\ntwo\nth"], b"one\ntwo\n", 0, b"th"),
+        ([b"o", b"n", b"e", b"\n"], b"one\n", 0, b""),
+        ([b"\n\n"], b"\n\n", 0, b""),
+        ([b"", b"one", b""], b"", 0, b"one"),
+        ([b"x" * LIMIT], b"", 0, b"x" * LIMIT),
+        ([b"x" * LIMIT, b"\n"], b"x" * LIMIT + b"\n", 0, b""),
+        ([b"x" * LIMIT, b"x"], b"", 1, b""),
+        ([b"x" * LIMIT, b"x", b"more", b"and more"], b"", 1, b""),
+        ([b"x" * LIMIT, b"x", b"rest\nnext\n"], b"next\n", 1, b""),
+        ([b"x" * LIMIT, b"x", b"rest\n" + b"y" * LIMIT, b"y"], b"", 2, b""),
+        ([b"one\n" + b"x" * (LIMIT + 1)], b"one\n", 1, b""),
+    ],
+)
+def test_a_line_buffer_gives_whole_lines_and_gives_up_long_ones(
+    parts: list[bytes], block: bytes, overflows: int, tail: bytes
+) -> None:
+    assert lines_of(parts) == (block, overflows, tail)
+
+
+def test_the_beginning_of_a_tail_can_be_used_before_its_line_has_ended() -> None:
+    buffer = LineBuffer(LIMIT)
+    buffer.feed(b"{}{")
+
+    buffer.drop(2)
+    assert buffer.tail == b"{"
+    assert buffer.feed(b"}\n") == b"{}\n"
+
+
+def test_a_long_tail_of_which_enough_was_used_is_not_over_the_limit() -> None:
+    buffer = LineBuffer(LIMIT)
+    buffer.feed(b"{}" * LIMIT)
+    buffer.drop(2 * LIMIT - 2)
+
+    assert not buffer.drop_overflow()
+    assert buffer.tail == b"{}"
+
+
+@given(
+    lines=st.lists(st.binary(max_size=LIMIT).map(lambda line: line.replace(b"\n", b"")), max_size=8),
+    cuts=st.sets(st.integers(0, 160)),
+)
+def test_lines_within_the_limit_come_out_whole_wherever_they_are_cut(lines: list[bytes], cuts: set[int]) -> None:
+    stream = b"".join(line + b"\n" for line in lines)
+
+    assert lines_of(cut(stream, cuts)) == (stream, 0, b"")
+
+
+@given(parts=st.lists(st.text("ab\n", max_size=60).map(str.encode), max_size=12))
+def test_a_line_buffer_never_holds_more_than_its_limit(parts: list[bytes]) -> None:
+    buffer = LineBuffer(LIMIT)
+    for part in parts:
+        buffer.feed(part)
+        buffer.drop_overflow()
+        assert len(buffer.tail) <= LIMIT
+
+
+# --- ObjectScanner, split_objects, nesting ---
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        (b"{}", 2),
+        (b"{}{}", 2),
+        (b' {"a":1} rest', 8),
+        (b'{"a":{"b":[1,{}]}}{', 18),
+        (b'{"a":"}"}', 9),
+        (b'{"a":"\\"}"}', 11),
+        (b'{"a":"\\\\"}x', 10),
+        (b'{"a":"\\', -1),
+        (b'{"a":"', -1),
+        (b"{", -1),
+        (b"", -1),
+        (b"word", -1),
+        (b"[1,[2]]", 7),
+        (b"}", 1),
+        (b"{[}", -1),
+    ],
+)
+def test_a_scanner_finds_the_end_of_the_first_object(text: bytes, end: int) -> None:
+    assert ObjectScanner().scan(text) == end
+
+
+@given(first=json_objects, rest=st.binary(max_size=20), cuts=st.sets(st.integers(0, 200)))
+def test_a_scanner_that_sees_an_object_grow_finds_the_same_end(first: bytes, rest: bytes, cuts: set[int]) -> None:
+    text = first + rest
+    scanner = ObjectScanner()
+    for size in [*sorted(at for at in cuts if at < len(first)), len(text)]:
+        end = scanner.scan(text[:size])
+
+    assert end == len(first)
+
+
+def test_a_scanner_finds_an_object_that_begins_later_in_the_text() -> None:
+    scanner = ObjectScanner()
+    assert scanner.scan(b'xx{"a":', 2) == -1
+    assert scanner.scan(b'xx{"a":1}{', 2) == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "answer"),
+    [
+        (b"{", 0, True),
+        (b" \t\r\n{", 0, True),
+        (b"}{", 0, False),
+        (b"}{", 1, True),
+        (b"", 0, False),
+        (b"[{}]", 0, False),
+    ],
+)
+def test_an_object_begins_with_a_brace_behind_white_space(text: bytes, start: int, answer: bool) -> None:
+    assert is_object(text, start) is answer
+
+
+@given(
+    objects=st.lists(json_objects, max_size=6),
+    gaps=st.lists(st.sampled_from([b"", b" ", b"\t", b"\r"]), min_size=7, max_size=7),
+)
+def test_objects_in_one_line_are_told_apart(objects: list[bytes], gaps: list[bytes]) -> None:
+    line = b"".join(gap + each for gap, each in zip(gaps, objects, strict=False))
+
+    assert split_objects(line) == objects
+
+
+@pytest.mark.parametrize(
+    ("line", "objects"),
+    [
+        (b"", []),
+        (b"  \r", []),
+        (b"{}{", [b"{}", b"{"]),
+        (b"word", [b"word"]),
+        (b'{} "x', [b"{}", b'"x']),
+        (b"{}}}}", [b"{}", b"}}}"]),
+        (b"[] {}", [b"[] {}"]),
+    ],
+)
+def test_a_rest_that_does_not_end_is_the_last_object(line: bytes, objects: list[bytes]) -> None:
+    assert split_objects(line) == objects
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [(b"1", 0), (b"{}", 1), (b'{"a":[{}]}', 3), (b'{"a":"[[[["}', 1), (b"[" * 10_000, 10_000), (b"[]" * 9, 1)],
+)
+def test_nesting_is_measured_without_recursion(text: bytes, levels: int) -> None:
+    assert nesting(text) == levels

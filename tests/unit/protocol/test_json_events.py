@@ -1,0 +1,178 @@
+"""The dialect json, what a server says: events and the literal bytes that they are."""
+
+import pytest
+
+from chatprotocol.dialects.json import Json
+from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    DirectMessage,
+    Event,
+    History,
+    PasswordPrompt,
+    Pong,
+    PublicMessage,
+    Refused,
+    Sent,
+    SentStatus,
+    Users,
+    Welcome,
+)
+
+NOON_MS = 1_769_860_800_123
+HELLO = PublicMessage(18, NOON_MS, "bob", "hello")
+PSST = DirectMessage(19, NOON_MS, "bob", "alice", "psst")
+HELLO_JSON = b'{"type":"broadcast","id":18,"time":"2026-01-31T12:00:00.123Z","from":"bob","message":"hello"}'
+PSST_JSON = b'{"type":"direct","id":19,"time":"2026-01-31T12:00:00.123Z","from":"bob","to":"alice","message":"psst"}'
+
+ODD_LETTERS = (
+    b'{"type":"broadcast","id":1,"time":"1970-01-01T00:00:00.000Z","from":"bob","message":'
+    b'"a\\"b\\\\c\\n\\u0000\\u001b\x7f\xe2\x82\xac\xf0\x9f\x98\x80"}'
+)
+
+# Each row is one line of the wire: written exactly so, and read back.
+LINES: list[tuple[Event, bytes]] = [
+    (PasswordPrompt(AccountKind.NEW), b'{"type":"prompt","field":"password","account":"new"}'),
+    (PasswordPrompt(AccountKind.EXISTING), b'{"type":"prompt","field":"password","account":"existing"}'),
+    (
+        Welcome(AccountKind.NEW, "alice", ("alice", "bob"), 17),
+        b'{"type":"login","status":"ok","account":"new","username":"alice","users":["alice","bob"],"last_id":17}',
+    ),
+    (
+        Welcome(AccountKind.EXISTING, "alice", ("alice",), 0),
+        b'{"type":"login","status":"ok","account":"existing","username":"alice","users":["alice"],"last_id":0}',
+    ),
+    (HELLO, HELLO_JSON),
+    (PSST, PSST_JSON),
+    (
+        PublicMessage(1, 0, "bob", 'a"b\\c\n\0\x1b\x7f\u20ac\U0001f600'),
+        ODD_LETTERS,
+    ),
+    (
+        PublicMessage(2, 951_782_400_999, "bob", "leap"),
+        b'{"type":"broadcast","id":2,"time":"2000-02-29T00:00:00.999Z","from":"bob","message":"leap"}',
+    ),
+    (Users(2, ("alice", "bob"), ("bob",), ()), b'{"type":"users","users":["alice","bob"],"joined":["bob"],"left":[]}'),
+    (Users(1, ("alice",), (), ("bob",)), b'{"type":"users","users":["alice"],"joined":[],"left":["bob"]}'),
+    (Users(0, ()), b'{"type":"users","users":[],"joined":[],"left":[]}'),
+    (Users(501, None, ("bob",), ("eve",)), b'{"type":"users","count":501,"joined":["bob"],"left":["eve"]}'),
+    (Sent(18, SentStatus.SENT), b'{"type":"sent","id":18,"status":"sent"}'),
+    (Sent(18, SentStatus.STORED), b'{"type":"sent","id":18,"status":"stored"}'),
+    (Sent(18, SentStatus.SENT, "7f"), b'{"type":"sent","id":18,"status":"sent","nonce":"7f"}'),
+    (History(()), b'{"type":"history","messages":[]}'),
+    (History((HELLO, PSST)), b'{"type":"history","messages":[' + HELLO_JSON + b"," + PSST_JSON + b"]}"),
+    (
+        Refused(ErrorCode.UNKNOWN_USER, "There is no bob."),
+        b'{"type":"error","code":"unknown_user","message":"There is no bob."}',
+    ),
+    (
+        Refused(ErrorCode.TOO_LONG, "Too long.", "7f"),
+        b'{"type":"error","code":"too_long","message":"Too long.","nonce":"7f"}',
+    ),
+    (Pong(), b'{"type":"pong"}'),
+    (Bye("you left"), b'{"type":"bye","reason":"you left"}'),
+]
+
+CODES = [
+    "bad_json",
+    "bad_request",
+    "unknown_command",
+    "not_logged_in",
+    "bad_username",
+    "wrong_password",
+    "too_many_attempts",
+    "unknown_user",
+    "empty_message",
+    "too_long",
+    "rate_limited",
+    "server_full",
+    "shutting_down",
+    "internal",
+]
+
+
+@pytest.mark.parametrize(("event", "line"), LINES)
+def test_an_event_is_written_as_its_line(event: Event, line: bytes) -> None:
+    assert Json().encode(event) == line + b"\n"
+
+
+@pytest.mark.parametrize(("event", "line"), LINES)
+def test_a_line_is_read_as_its_event(event: Event, line: bytes) -> None:
+    assert Json().event_decoder().feed(line + b"\n") == [event]
+
+
+@pytest.mark.parametrize("event", [row[0] for row in LINES], ids=repr)
+def test_whatever_is_said_is_one_line(event: Event) -> None:
+    assert Json().encode(event).count(b"\n") == 1
+
+
+def test_the_codes_of_errors_are_those_that_are_documented() -> None:
+    assert list(ErrorCode) == CODES
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        (b'{"type":"pong","later":"more"}', Pong()),
+        (b'{"later":{},"type":"bye","reason":"x"}', Bye("x")),
+        (b'{"type":"error","code":"teapot","message":"x"}', Refused(ErrorCode.INTERNAL, "x")),
+        (b'{"type":"users","users":["alice"]}', Users(1, ("alice",))),
+        (
+            b'{"type":"broadcast","id":1,"time":"2026-01-31T13:00:00.123+01:00","from":"bob","message":"x"}',
+            PublicMessage(1, NOON_MS, "bob", "x"),
+        ),
+    ],
+)
+def test_a_server_of_tomorrow_is_understood(line: bytes, event: Event) -> None:
+    assert Json().event_decoder().feed(line + b"\r\n") == [event]
+
+
+def test_events_of_unknown_types_are_passed_over() -> None:
+    stream = b'{"type":"weather","wind":5}\n\n{"type":"pong"}\n{"type":"Pong"}\n'
+
+    assert Json().event_decoder().feed(stream) == [Pong()]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"HTTP/1.1 400 Bad Request",
+        b"[]",
+        b"17",
+        b"{}",
+        b'{"type":17}',
+        b'{"type":"pong"',
+        b'{"type":"bye"}',
+        b'{"type":"sent","id":"18","status":"sent"}',
+        b'{"type":"sent","id":18,"status":"lost"}',
+        b'{"type":"bye","reason":"\xff"}',
+        b'{"type":"pong","x":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b'{"type":"broadcast","id":1,"time":"noon","from":"bob","message":"x"}',
+        b'{"type":"broadcast","id":1,"time":"2026-13-31T12:00:00.123Z","from":"bob","message":"x"}',
+        b'{"type":"broadcast","id":1,"time":"2026-01-31T12:00:00.123","from":"bob","message":"x"}',
+        b'{"type":"history","messages":[{"type":"pong"}]}',
+    ],
+    ids=lambda line: repr(line[:60]),
+)
+def test_a_server_that_makes_no_sense_is_a_protocol_error_of_one_line(line: bytes) -> None:
+    with pytest.raises(ProtocolError) as error:
+        Json().event_decoder().feed(line + b"\n")
+    assert "\n" not in str(error.value)
+
+
+def test_the_longest_history_that_a_server_may_send_is_read() -> None:
+    history = History((PublicMessage(1, NOON_MS, "b" * 32, "\0" * 8192),) * 500)
+    line = Json().encode(history)
+    decoder = Json().event_decoder()
+
+    assert len(line) > 20_000_000
+    assert decoder.feed(line[:-1]) == []
+    assert decoder.feed(b"\n") == [history]
+
+
+def test_half_an_event_is_as_good_as_none() -> None:
+    decoder = Json().event_decoder()
+    decoder.feed(b'{"type":"po')
+
+    assert decoder.end() == []

@@ -1,0 +1,181 @@
+"""A house for a session: a real feed and presence, and fakes of everything that has a disk or costs time."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import Event, Message, Refused
+from chatprotocol.rules import name_key
+from chatserver.room.feed import Feed
+from chatserver.room.journal import JournalClosedError
+from chatserver.room.post import Post
+from chatserver.room.presence import Presence
+from chatserver.session.attempts import FailedLogins
+from chatserver.session.context import Context
+from chatserver.session.passwords import PasswordsClosedError
+from chatserver.session.session import Session
+from chatserver.store.accounts import Account
+
+from .rooms import FakeOutbox, FakeStream
+
+
+class FakeAccounts:
+    """Accounts in a dict; a password's hash is the password backwards."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, Account] = {}
+
+    def find(self, username: str) -> Account | None:
+        return self.by_key.get(name_key(username))
+
+    def add(self, name: str, password_hash: str, delivered_id: int = 0) -> Account | None:
+        if name_key(name) in self.by_key:
+            return None
+        account = Account(len(self.by_key) + 1, name, password_hash, delivered_id)
+        self.by_key[name_key(name)] = account
+        return account
+
+
+class FakeMessages:
+    """Answers with what the test has put there, and notes what was asked."""
+
+    def __init__(self) -> None:
+        self.stored: tuple[Message, ...] = ()
+        self.asked: list[tuple[Any, ...]] = []
+
+    def history(self, *asked: int) -> tuple[Message, ...]:
+        self.asked.append(("history", *asked))
+        return self.stored
+
+    def missed(self, *asked: int) -> tuple[Message, ...]:
+        return self._page("missed", *asked)
+
+    def waiting(self, *asked: int) -> tuple[Message, ...]:
+        return self._page("waiting", *asked)
+
+    def _page(self, what: str, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
+        self.asked.append((what, reader_id, after_id, upto_id, limit))
+        return tuple(message for message in self.stored if after_id < message.id <= upto_id)[:limit]
+
+
+class FakeJournal:
+    """Publishes at once what it is given."""
+
+    def __init__(self, accounts: FakeAccounts, feed: Feed) -> None:
+        self._accounts = accounts
+        self._feed = feed
+        self._ids = count(11)
+        self.posts: list[Post] = []
+        self.settled = 0
+        self.changed_hashes: list[tuple[int, str]] = []
+        self.fault: Exception | None = None
+        self.somebody_is_faster = False
+
+    def _check(self) -> None:
+        if self.fault:
+            raise self.fault
+
+    def post(self, post: Post) -> None:
+        self._check()
+        post.id = next(self._ids)
+        self.posts.append(post)
+        self._feed.publish([post])
+
+    def settle(self) -> None:
+        self._check()
+        self.settled += 1
+
+    def enrol(self, name: str, password_hash: str) -> Account | None:
+        self._check()
+        if self.somebody_is_faster:
+            self._accounts.add(name.upper(), "rehto")
+        return self._accounts.add(name, password_hash)
+
+    def change_password_hash(self, account_id: int, password_hash: str) -> None:
+        self.changed_hashes.append((account_id, password_hash))
+
+
+class FakePasswords:
+    """A hash is the password backwards; it is outdated when it begins with an exclamation mark."""
+
+    def __init__(self) -> None:
+        self.checked: list[tuple[str | None, str]] = []
+        self.is_closed = False
+
+    def hash(self, password: str) -> str:
+        if self.is_closed:
+            raise PasswordsClosedError
+        return password[::-1]
+
+    def matches(self, password_hash: str | None, password: str) -> bool:
+        if self.is_closed:
+            raise PasswordsClosedError
+        self.checked.append((password_hash, password))
+        return password_hash is not None and password_hash.strip("!") == password[::-1]
+
+    def is_outdated(self, password_hash: str) -> bool:
+        return password_hash.startswith("!")
+
+
+class House:
+    """Everything that a session works with."""
+
+    def __init__(self, *, registration_open: bool = True) -> None:
+        self.stream = FakeStream()
+        self.accounts = FakeAccounts()
+        self.messages = FakeMessages()
+        self.feed = Feed([self.stream], 10, lambda: None)
+        self.journal = FakeJournal(self.accounts, self.feed)
+        self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
+        self.passwords = FakePasswords()
+        self.now = 0.0
+        parts: dict[str, Any] = {
+            "accounts": self.accounts,
+            "messages": self.messages,
+            "journal": self.journal,
+            "feed": self.feed,
+            "presence": self.presence,
+            "passwords": self.passwords,
+            "failed_logins": FailedLogins(lambda: self.now),
+        }
+        self.context = Context(**parts, registration_open=registration_open, login_seconds=60.0)
+
+    def shut_down(self) -> None:
+        self.journal.fault = JournalClosedError()
+
+    def visitor(self, address: str = "10.0.0.1") -> "Visitor":
+        return Visitor(self.context, self.stream, address)
+
+
+class Visitor:
+    """One connection: asks its session, and looks at what comes back."""
+
+    def __init__(self, context: Context, stream: FakeStream, address: str) -> None:
+        self.outbox = FakeOutbox(stream)
+        self.session = Session(context, self.outbox, f"1@{address}", address)
+        self._seen = 0
+
+    def ask(self, request: Any) -> list[Event]:
+        """What the session puts into the outbox as the answer."""
+        self.session.handle(request)
+        return self.news()
+
+    def news(self) -> list[Event]:
+        new = self.outbox.replies[self._seen :]
+        self._seen = len(self.outbox.replies)
+        return new
+
+    def heard(self) -> list[Event]:
+        return self.outbox.heard()
+
+
+def codes(events: list[Event]) -> list[ErrorCode | type]:
+    """The codes of refusals, the types of everything else."""
+    return [event.code if isinstance(event, Refused) else type(event) for event in events]
+
+
+def secrets_in(log: list[Any], *secrets: str) -> Iterator[str]:
+    """Which of these texts the log gives away."""
+    text = str(log)
+    return (secret for secret in secrets if secret in text)

@@ -1,0 +1,172 @@
+"""What stands in for the rooms around the one that a test looks at, and short ways to fill a database."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from chatprotocol.events import Event, Refused
+from chatserver.room.post import Post
+from chatserver.room.seat import Seat
+from chatserver.store.accounts import Account, insert_account
+from chatserver.store.database import Database
+
+# A test that waits this long has found that somebody waits for ever.
+DEADLINE_SECONDS = 20.0
+
+
+class FakeStream:
+    """One dialect's stream, as a list of events; an event is one byte long."""
+
+    def __init__(self, name: str = "json") -> None:
+        self.name = name
+        self.events: list[Event] = []
+        self.shown = 0
+        self.outboxes: list[FakeOutbox] = []
+        self.waits = 0
+
+    @property
+    def followed(self) -> bool:
+        return bool(self.outboxes)
+
+    @property
+    def tail(self) -> int:
+        return len(self.events)
+
+    def append(self, event: Event) -> tuple[int, int]:
+        self.events.append(event)
+        return len(self.events) - 1, len(self.events)
+
+    def show(self) -> None:
+        self.shown = len(self.events)
+
+    def wait_for_courier(self) -> None:
+        self.waits += 1
+
+
+class FakeOutbox:
+    """What one connection hears, in order: :meth:`heard`."""
+
+    def __init__(self, stream: FakeStream) -> None:
+        self.stream = stream
+        self.held = False
+        self.replies: list[Event] = []
+        self._from: int | None = None
+        self._upto: int | None = None
+        self._splices: list[tuple[int, int, Sequence[Event]]] = []
+
+    def follow(self) -> None:
+        self.held = True
+        self.stream.outboxes.append(self)
+        self._from, self._upto = self.stream.shown, None
+
+    def unfollow(self) -> None:
+        self.stream.outboxes.remove(self)
+        self._upto = self.stream.shown
+
+    def release(self) -> None:
+        self.held = False
+
+    def put(self, events: Sequence[Event]) -> None:
+        self.replies += events
+
+    def wait_for_room(self) -> bool:
+        return True
+
+    def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
+        if self._upto is None:
+            self._splices.append((start, end, events))
+
+    def heard(self) -> list[Event]:
+        """What the stream and its edits came to; the replies are apart."""
+        if self._from is None:
+            return []
+        heard: list[Event] = []
+        cursor = self._from
+        for start, end, events in self._splices:
+            heard += self.stream.events[cursor:start]
+            heard += events
+            cursor = max(cursor, end)
+        return heard + self.stream.events[cursor : self.stream.shown if self._upto is None else self._upto]
+
+
+@dataclass
+class FakeFeed:
+    """Notes what the journal publishes and refuses; ``when_published`` looks at the moment itself."""
+
+    when_published: Callable[[list[Post]], None] = lambda _: None
+    batches: list[list[Post]] = field(default_factory=list)
+    refused: list[tuple[Post, Refused]] = field(default_factory=list)
+    unsaved: dict[int, int] = field(default_factory=dict)
+
+    def publish(self, posts: Sequence[Post]) -> None:
+        self.when_published(list(posts))
+        self.batches.append(list(posts))
+
+    def refuse(self, posts: Sequence[Post], refusal: Refused) -> None:
+        self.refused += [(post, refusal) for post in posts]
+
+    def unsaved_deliveries(self) -> dict[int, int]:
+        return dict(self.unsaved)
+
+    def saved_deliveries(self, saved: dict[int, int]) -> None:
+        self.unsaved = {key: value for key, value in self.unsaved.items() if saved.get(key) != value}
+
+    @property
+    def published(self) -> list[Post]:
+        return [post for batch in self.batches for post in batch]
+
+
+class Gate:
+    """Where a thread is stopped until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self._opened = threading.Event()
+
+    def pass_through(self) -> None:
+        """The thread comes here."""
+        self._reached.set()
+        assert self._opened.wait(DEADLINE_SECONDS)
+
+    def await_thread(self) -> None:
+        """The test waits until it has."""
+        assert self._reached.wait(DEADLINE_SECONDS)
+
+    def open(self) -> None:
+        """Let it, and everybody after it, go on."""
+        self._opened.set()
+
+
+def in_background(work: Callable[[], object]) -> threading.Thread:
+    """Start a thread that does not keep the tests from ending."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0)  # lets the other threads run
+
+
+def must_end(thread: threading.Thread) -> None:
+    """Nobody waits for ever."""
+    thread.join(DEADLINE_SECONDS)
+    assert not thread.is_alive(), "the thread still waits"
+
+
+def register(database: Database, name: str) -> Account:
+    """A new account, without its password."""
+    with database.transaction() as connection:
+        account = insert_account(connection, name, f"hash of {name}", 0)
+    assert account is not None
+    return account
+
+
+def seat_of(account: Account, stream: FakeStream | None = None) -> Seat:
+    """A seat with a fake outbox."""
+    return Seat(account.id, account.name, FakeOutbox(stream or FakeStream()))

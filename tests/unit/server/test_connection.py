@@ -1,0 +1,306 @@
+"""A connection's reader thread, over a socket pair: sniffing, time limits, back-pressure, the end."""
+
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from structlog.testing import capture_logs
+
+from chatprotocol.dialects import DIALECTS
+from chatprotocol.events import Bye, Pong
+from chatprotocol.requests import Leave, Ping, Request, Unreadable
+from chatserver.transport import connection as connection_module
+from chatserver.transport.connection import Connection, House
+from chatserver.transport.courier import Courier
+from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
+from chatserver.transport.stream import Stream
+
+from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
+
+PING = b'{"command":"ping"}\n'
+PONG = b'{"type":"pong"}\n'
+BYE = b'{"type":"bye","reason":"x"}\n'
+
+
+@dataclass
+class FakeSession:
+    """Answers each request with a pong, and Leave with a goodbye."""
+
+    outbox: Outbox
+    is_logged_in: bool = False
+    handled: list[Request] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    answer: Callable[["FakeSession"], None] = lambda self: self.outbox.put([Pong()])
+
+    def handle(self, request: Request) -> bool:
+        self.handled.append(request)
+        if isinstance(request, Leave):
+            self.outbox.put([Bye("x")])
+            return False
+        self.answer(self)
+        return True
+
+    def time_out(self) -> None:
+        self.calls.append("time_out")
+        self.outbox.put([Bye("x")])
+
+    def end(self) -> None:
+        self.calls.append("end")
+
+    def say_bye(self) -> None:
+        self.calls.append("say_bye")
+        self.outbox.put([Bye("x")])
+
+
+class Wire:
+    """One connection with a real courier and a fake session."""
+
+    def __init__(self, login_seconds: float = 1_000.0) -> None:
+        dialect = DIALECTS[0]
+        stream = Stream(dialect.encode, 1_000_000)
+        self.courier = Courier([stream], 1_000_000, lambda _: None)
+        house = House(DIALECTS, {dialect.name: stream}, self.courier, login_seconds, self._open_session)
+        self._courier_works = False
+        ours, self.peer = socket.socketpair()
+        self.peer.settimeout(DEADLINE_SECONDS)
+        self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self.connection = Connection(ours, "test", 1, house, self.ended.put)
+        self.session: FakeSession | None = None
+        self.answer: Callable[[FakeSession], None] = lambda session: session.outbox.put([Pong()])
+
+    def _open_session(self, outbox: Outbox, _: str, __: str) -> FakeSession:
+        self.session = FakeSession(outbox, answer=self.answer)
+        return self.session
+
+    def start(self) -> None:
+        self.start_courier()
+        self.connection.start()
+
+    def start_courier(self) -> None:
+        self._courier_works = True
+        self.courier.start()
+
+    def reader_waits(self) -> bool:
+        """Does the reader thread wait for its peer to read?"""
+        drained = self.session.outbox._drained if self.session else None
+        return drained is not None and bool(drained._waiters)  # type: ignore[attr-defined]
+
+    def read(self, size_bytes: int) -> bytes:
+        data = b""
+        while len(data) < size_bytes and (part := self.peer.recv(size_bytes - len(data))):
+            data += part
+        return data
+
+    def read_all(self) -> bytes:
+        data = b""
+        while part := self.peer.recv(1_000_000):
+            data += part
+        return data
+
+    def await_end(self) -> None:
+        self.ended.get(timeout=DEADLINE_SECONDS)
+
+    def close(self) -> None:
+        self.peer.close()
+        self.connection.stop_reading()
+        self.connection.join()
+        self.connection.part()
+        if not self._courier_works:
+            self.start_courier()
+        self.courier.stop(0)
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+def test_requests_are_handled_in_order_and_answered(wire: Wire) -> None:
+    wire.start()
+    wire.peer.sendall(PING * 3 + b'{"command":"EX"}\n')
+
+    assert wire.read_all() == PONG * 3 + BYE
+    wire.peer.close()
+    wire.await_end()
+    assert wire.session is not None
+    assert wire.session.handled == [Ping(), Ping(), Ping(), Leave()]
+    assert wire.session.calls == ["end"]
+
+
+def test_after_the_last_request_nothing_more_is_handled(wire: Wire) -> None:
+    wire.start()
+    wire.peer.sendall(b'{"command":"EX"}\n' + PING)
+
+    assert wire.read_all() == BYE
+
+
+def test_of_a_line_that_has_no_end_the_session_is_told(wire: Wire) -> None:
+    wire.start()
+    wire.peer.sendall(PING + b'{"command":')
+    wire.peer.shutdown(socket.SHUT_WR)
+
+    assert wire.read_all() == PONG * 2
+    wire.await_end()
+    assert wire.session is not None
+    assert isinstance(wire.session.handled[-1], Unreadable)
+    assert wire.session.calls == ["end"]
+
+
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J"])
+def test_a_stranger_gets_one_line_that_says_how_to_begin(wire: Wire, first: bytes) -> None:
+    with capture_logs() as log:
+        wire.start()
+        wire.peer.sendall(first)
+        line = wire.read_all()
+        wire.peer.close()
+        wire.await_end()
+
+    assert line.startswith(b"This is a chat room server. ")
+    assert line.count(b"\n") == 1
+    assert b'Begin with {"command":"login","username":"alice"} (json)' in line
+    assert line.removesuffix(b"\n").decode().isprintable()
+    assert [entry["event"] for entry in log] == ["Turned away"]
+    assert wire.session is None
+
+
+def test_a_peer_that_says_nothing_and_closes_is_forgotten(wire: Wire) -> None:
+    wire.start()
+    wire.peer.close()
+    wire.await_end()
+
+    assert wire.session is None
+
+
+def test_a_session_that_fails_closes_its_own_connection_only(wire: Wire) -> None:
+    def fail(_: FakeSession) -> None:
+        raise ZeroDivisionError
+
+    wire.answer = fail
+    with capture_logs() as log:
+        wire.start()
+        wire.peer.sendall(PING)
+        assert wire.read_all() == b""
+        wire.await_end()
+
+    assert [entry["log_level"] for entry in log] == ["error"]
+    assert wire.session is not None
+    assert wire.session.calls == ["end"]
+
+
+# --- the time to log in ---
+
+
+def test_a_peer_that_says_nothing_in_its_time_is_turned_away() -> None:
+    wire = Wire(login_seconds=0.001)
+    with capture_logs():
+        wire.start()
+        assert b"Nothing was said for 0.001 s." in wire.read_all()
+    wire.close()
+
+
+def test_a_peer_that_does_not_log_in_in_its_time_is_timed_out() -> None:
+    wire = Wire(login_seconds=0.2)
+    wire.start()
+    wire.peer.sendall(PING)
+
+    assert wire.read_all() == PONG + BYE
+    assert wire.session is not None
+    assert wire.session.calls[:1] == ["time_out"]
+    wire.close()
+
+
+def test_a_peer_whose_time_passes_while_it_is_answered_is_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No read without a limit: a time of 0 means for ever to the kernel."""
+    wire = Wire(login_seconds=1_000.0)
+    clock = connection_module.time.monotonic
+
+    def answer_slowly(session: FakeSession) -> None:
+        monkeypatch.setattr(connection_module.time, "monotonic", lambda: clock() + 2_000.0)
+        session.outbox.put([Pong()])
+
+    wire.answer = answer_slowly
+    wire.start()
+    wire.peer.sendall(PING)
+    assert wire.read(len(PONG)) == PONG
+    wire.peer.settimeout(2.0)
+    try:
+        last = wire.read_all()
+    except TimeoutError:
+        last = b"(it still waits)"
+    wire.close()
+
+    assert last == BYE
+
+
+def test_a_peer_that_has_logged_in_may_be_silent() -> None:
+    wire = Wire(login_seconds=0.2)
+
+    def log_in(session: FakeSession) -> None:
+        session.is_logged_in = True
+        session.outbox.put([Pong()])
+
+    wire.answer = log_in
+    wire.start()
+    wire.peer.sendall(PING)
+    wire.read(len(PONG))
+    wire.peer.settimeout(0.4)
+    with pytest.raises(TimeoutError):
+        wire.peer.recv(1)
+    wire.close()
+
+
+# --- back-pressure ---
+
+
+def test_a_peer_that_does_not_read_its_answers_is_not_answered_further(wire: Wire) -> None:
+    """Promise: back-pressure. However many requests come in one read, memory stays bounded."""
+    unread: list[int] = []
+
+    def answer(session: FakeSession) -> None:
+        unread.append(session.outbox._unread_bytes())
+        session.outbox.put([Bye("x" * 100_000)])
+
+    wire.answer = answer
+    wire.peer.sendall(PING * 100)
+    wire.connection.start()  # the courier rests, as it does when a socket is full
+    eventually(lambda: len(unread) == 100 or wire.reader_waits())
+
+    assert max(unread) <= UNREAD_MAX_BYTES
+
+
+# --- the end ---
+
+
+def test_a_server_that_shuts_down_reads_nothing_more_and_says_goodbye(wire: Wire) -> None:
+    """Promise: shutdown. Each client is told."""
+    wire.start()
+    wire.peer.sendall(PING)
+    wire.read(len(PONG))
+    wire.connection.stop_reading()
+    must_end(in_background(wire.connection.join))
+    wire.connection.part()
+
+    assert wire.read_all() == BYE
+    assert wire.session is not None
+    assert wire.session.calls == ["say_bye"]
+
+
+def test_a_reader_that_waits_for_its_peer_is_let_go_when_the_server_shuts_down(wire: Wire) -> None:
+    """Promise: shutdown. Every thread is joined."""
+    wire.answer = lambda session: session.outbox.put([Bye("x" * (UNREAD_MAX_BYTES + 1))])
+    wire.connection.start()
+    wire.peer.sendall(PING)
+    eventually(lambda: wire.session is not None and wire.session.handled)
+    wire.connection.stop_reading()
+    must_end(in_background(wire.connection.join))
+
+
+def test_a_readers_thread_has_a_name(wire: Wire) -> None:
+    wire.start()
+
+    assert "reader 1@test" in {thread.name for thread in threading.enumerate()}

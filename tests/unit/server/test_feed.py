@@ -1,0 +1,337 @@
+"""The feed: what each connection hears of what was committed, in which order."""
+
+import itertools
+
+import pytest
+
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused, Sent, SentStatus, Users
+from chatserver.room.feed import Feed, Joined
+from chatserver.room.post import Post
+from chatserver.room.seat import Seat
+from chatserver.store.accounts import Account
+
+from .rooms import FakeOutbox, FakeStream
+
+ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
+
+
+class Room:
+    """A feed over fake streams, and the posts that are published to it."""
+
+    def __init__(self, *streams: FakeStream) -> None:
+        self.streams = streams or (FakeStream(),)
+        self.wakes = 0
+        self.feed = Feed(self.streams, 10, self._wake)
+        self._ids = itertools.count(11)
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def join(self, account: Account, stream: FakeStream | None = None) -> Seat:
+        seat = Seat(account.id, account.name, FakeOutbox(stream or self.streams[0]))
+        self.feed.join(seat)
+        return seat
+
+    def post(self, seat: Seat, text: str, nonce: str | None = None, to: Account | None = None) -> Post:
+        post = Post(seat, text, nonce, to)
+        post.id = next(self._ids)
+        return post
+
+    def say(self, seat: Seat, text: str, nonce: str | None = None, to: Account | None = None) -> None:
+        self.feed.publish([self.post(seat, text, nonce, to)])
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def heard(seat: Seat) -> list[Event]:
+    assert isinstance(seat.outbox, FakeOutbox)
+    return seat.outbox.heard()
+
+
+def test_everybody_hears_a_public_message_and_the_sender_its_confirmation(room: Room) -> None:
+    alice, bob, carol = map(room.join, (ALICE, BOB, CAROL))
+    room.say(alice, "hello", "n1")
+
+    assert heard(bob) == heard(carol) == [PublicMessage(11, 0, "alice", "hello")]
+    assert heard(alice) == [Sent(11, SentStatus.SENT, "n1")]
+
+
+def test_a_message_is_encoded_once_however_many_hear_it(room: Room) -> None:
+    seats = [room.join(Account(number, f"user{number}", "", 0)) for number in range(50)]
+    room.say(seats[0], "hello")
+
+    assert room.streams[0].events == [PublicMessage(11, 0, "user0", "hello")]
+
+
+def test_everybody_hears_the_messages_of_a_batch_in_the_order_of_their_ids(room: Room) -> None:
+    """Promise: one order."""
+    alice, bob, carol = map(room.join, (ALICE, BOB, CAROL))
+    batch = [
+        room.post(alice, "one"),
+        room.post(bob, "two", to=CAROL),
+        room.post(alice, "three", to=BOB),
+        room.post(carol, "four"),
+    ]
+    room.feed.publish(batch)
+
+    for seat in (alice, bob, carol):
+        ids = [event.id for event in heard(seat)]  # type: ignore[union-attr]
+        assert ids == sorted(ids)
+    assert heard(carol) == [
+        PublicMessage(11, 0, "alice", "one"),
+        DirectMessage(12, 0, "bob", "carol", "two"),
+        Sent(14, SentStatus.SENT),
+    ]
+
+
+def test_nothing_of_a_batch_is_shown_before_its_edits_are_in_place(room: Room) -> None:
+    """Otherwise the courier could send a sender its own message."""
+    alice = room.join(ALICE)
+    stream = room.streams[0]
+    shown: list[int] = []
+    splice = FakeOutbox.splice
+
+    def watched(outbox: FakeOutbox, start: int, end: int, events: list[Event]) -> None:
+        shown.append(stream.shown)
+        splice(outbox, start, end, events)
+
+    alice.outbox.splice = watched.__get__(alice.outbox)  # type: ignore[method-assign]
+    room.feed.publish([room.post(alice, "one"), room.post(alice, "two")])
+
+    assert shown == [0, 0]
+    assert stream.shown == 2
+
+
+def test_the_courier_is_woken_once_a_batch(room: Room) -> None:
+    alice = room.join(ALICE)
+    room.feed.publish([room.post(alice, "one"), room.post(alice, "two")])
+
+    assert room.wakes == 1
+
+
+def test_a_batch_waits_for_the_courier_before_it_takes_the_lock(room: Room) -> None:
+    """Promise: back-pressure. Memory stays bounded when the courier has much to do."""
+    alice = room.join(ALICE)
+    room.say(alice, "one")
+
+    assert room.streams[0].waits == 1
+
+
+def test_a_large_batch_is_shown_in_portions_that_wait_for_the_courier_each(room: Room) -> None:
+    """Promise: nobody waits for the slow, and nobody is called slow for what came all at once."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.feed.publish([room.post(alice, "x" * 8192) for _ in range(100)])
+
+    assert room.streams[0].waits >= 10
+    assert [event.id for event in heard(bob)] == list(range(11, 111))  # type: ignore[union-attr]
+    assert len(heard(alice)) == 100
+
+
+def test_whoever_joins_between_two_portions_hears_the_rest(room: Room) -> None:
+    """Promise: once. Where the login says that the room stands, there the stream goes on."""
+    alice = room.join(ALICE)
+    stream = room.streams[0]
+    joined: list[tuple[Seat, Joined]] = []
+
+    def join_then(count: int) -> None:
+        if count == 2:
+            seat = Seat(BOB.id, BOB.name, FakeOutbox(stream))
+            joined.append((seat, room.feed.join(seat)))
+
+    waits = itertools.count(1)
+    stream.wait_for_courier = lambda: join_then(next(waits))  # type: ignore[method-assign]
+    room.feed.publish([room.post(alice, "x" * 8192) for _ in range(20)])
+
+    ((bob, where),) = joined
+    assert 11 <= where.last_id < 30
+    assert [event.id for event in heard(bob)] == list(range(where.last_id + 1, 31))  # type: ignore[union-attr]
+
+
+def test_a_direct_message_is_heard_by_both_and_nobody_else(room: Room) -> None:
+    alice, bob, carol = map(room.join, (ALICE, BOB, CAROL))
+    room.say(alice, "psst", "n1", BOB)
+
+    assert heard(bob) == [DirectMessage(11, 0, "alice", "bob", "psst")]
+    assert heard(alice) == [Sent(11, SentStatus.SENT, "n1")]
+    assert heard(carol) == []
+    assert room.streams[0].events == []
+
+
+def test_a_direct_message_is_heard_on_all_connections_of_both(room: Room) -> None:
+    alice, other_alice, bob, other_bob = (room.join(account) for account in (ALICE, ALICE, BOB, BOB))
+    room.say(alice, "psst", "n1", BOB)
+
+    message = DirectMessage(11, 0, "alice", "bob", "psst")
+    assert heard(bob) == heard(other_bob) == heard(other_alice) == [message]
+    assert heard(alice) == [Sent(11, SentStatus.SENT, "n1")]
+
+
+def test_a_public_message_is_heard_on_the_senders_other_connections(room: Room) -> None:
+    alice, other = room.join(ALICE), room.join(ALICE)
+    room.say(alice, "hello")
+
+    assert heard(other) == [PublicMessage(11, 0, "alice", "hello")]
+
+
+def test_a_note_to_oneself_is_heard_once_on_each_connection(room: Room) -> None:
+    alice, other = room.join(ALICE), room.join(ALICE)
+    room.say(alice, "remember", "n1", ALICE)
+
+    message = DirectMessage(11, 0, "alice", "alice", "remember")
+    assert heard(other) == [message]
+    assert heard(alice) == [message, Sent(11, SentStatus.SENT, "n1")]
+
+
+def test_a_direct_message_to_somebody_who_is_away_is_called_stored(room: Room) -> None:
+    alice = room.join(ALICE)
+    room.say(alice, "psst", "n1", BOB)
+
+    assert heard(alice) == [Sent(11, SentStatus.STORED, "n1")]
+
+
+def test_a_message_that_was_sent_before_is_confirmed_and_not_heard_again(room: Room) -> None:
+    """Promise: once."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    for to in (None, BOB):
+        post = room.post(alice, "hello", "n1", to)
+        post.id, post.repeated = 5, True
+        room.feed.publish([post])
+
+    assert heard(bob) == []
+    assert heard(alice) == [Sent(5, SentStatus.SENT, "n1")] * 2
+
+
+def test_a_refusal_is_heard_by_its_sender_with_the_nonce(room: Room) -> None:
+    alice, bob = room.join(ALICE), room.join(BOB)
+    posts = [room.post(alice, "one", "n1"), room.post(bob, "two")]
+    room.feed.refuse(posts, Refused(ErrorCode.INTERNAL, "Disk."))
+
+    assert heard(alice) == [Refused(ErrorCode.INTERNAL, "Disk.", "n1")]
+    assert heard(bob) == [Refused(ErrorCode.INTERNAL, "Disk.")]
+    assert room.wakes == 1
+
+
+def test_each_dialect_in_use_has_a_stream_and_the_others_cost_nothing() -> None:
+    json, frames, unused = FakeStream("json"), FakeStream("frames"), FakeStream("unused")
+    room = Room(json, frames, unused)
+    alice, bob, carol = room.join(ALICE, json), room.join(BOB, frames), room.join(CAROL, frames)
+    room.say(alice, "one")
+    room.say(bob, "two")
+
+    assert heard(alice) == [Sent(11, SentStatus.SENT), PublicMessage(12, 0, "bob", "two")]
+    assert heard(bob) == [PublicMessage(11, 0, "alice", "one"), Sent(12, SentStatus.SENT)]
+    assert heard(carol) == [PublicMessage(11, 0, "alice", "one"), PublicMessage(12, 0, "bob", "two")]
+    assert unused.events == []
+
+
+# --- joining and leaving ---
+
+
+def test_whoever_joins_hears_what_comes_after_the_last_message(room: Room) -> None:
+    """Promise: once. What came before is the history's, nothing is in both and nothing in neither."""
+    alice = room.join(ALICE)
+    room.say(alice, "before")
+    bob = Seat(BOB.id, BOB.name, FakeOutbox(room.streams[0]))
+    joined = room.feed.join(bob)
+    room.say(alice, "after")
+
+    assert joined == Joined(11, 0)
+    assert heard(bob) == [PublicMessage(12, 0, "alice", "after")]
+
+
+def test_a_repeated_message_does_not_turn_the_last_id_back(room: Room) -> None:
+    alice = room.join(ALICE)
+    room.say(alice, "hello")
+    post = room.post(alice, "again", "n1")
+    post.id, post.repeated = 3, True
+    room.feed.publish([post])
+
+    assert room.feed.join(Seat(BOB.id, BOB.name, FakeOutbox(room.streams[0]))).last_id == 11
+
+
+def test_whoever_left_hears_nothing_more(room: Room) -> None:
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.say(alice, "one")
+    room.feed.leave(bob)
+    room.say(alice, "two")
+    room.say(alice, "psst", to=BOB)
+
+    assert heard(bob) == [PublicMessage(11, 0, "alice", "one")]
+    assert heard(alice)[-1] == Sent(13, SentStatus.STORED)
+
+
+def test_a_message_of_somebody_who_has_left_is_still_heard(room: Room) -> None:
+    alice, bob = room.join(ALICE), room.join(BOB)
+    post = room.post(alice, "last words")
+    room.feed.leave(alice)
+    room.feed.publish([post])
+
+    assert heard(bob) == [PublicMessage(11, 0, "alice", "last words")]
+    assert heard(alice) == []
+
+
+# --- what was delivered ---
+
+
+def test_a_direct_message_that_was_heard_is_noted_as_delivered(room: Room) -> None:
+    """Promise: once. The next login is not given it again."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.say(alice, "psst", to=BOB)
+    room.say(alice, "to nobody here", to=CAROL)
+
+    assert room.feed.unsaved_deliveries() == {BOB.id: 11}
+    room.feed.leave(bob)
+    assert room.feed.join(bob) == Joined(12, 11)
+
+
+def test_deliveries_are_unsaved_until_the_disk_knows_them(room: Room) -> None:
+    room.feed.note_delivered(BOB.id, 5)
+    taken = room.feed.unsaved_deliveries()
+    room.feed.note_delivered(BOB.id, 6)
+    room.feed.saved_deliveries(taken)
+
+    assert room.feed.unsaved_deliveries() == {BOB.id: 6}
+    room.feed.saved_deliveries({BOB.id: 6})
+    assert room.feed.unsaved_deliveries() == {}
+
+
+def test_deliveries_never_go_back(room: Room) -> None:
+    room.feed.note_delivered(BOB.id, 6)
+    room.feed.note_delivered(BOB.id, 5)
+
+    assert room.feed.unsaved_deliveries() == {BOB.id: 6}
+
+
+# --- announcements ---
+
+UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
+
+
+def test_an_update_is_heard_by_everybody_whose_login_did_not_show_it(room: Room) -> None:
+    alice, bob = room.join(ALICE), room.join(BOB)
+    alice.presence_version, bob.presence_version = 1, 2
+    room.feed.announce(UPDATE, 2)
+
+    assert heard(alice) == [UPDATE]
+    assert heard(bob) == []
+    assert room.wakes == 1
+
+
+def test_an_update_is_heard_in_every_dialect() -> None:
+    json, frames = FakeStream("json"), FakeStream("frames")
+    room = Room(json, frames)
+    alice, bob, carol = room.join(ALICE, json), room.join(BOB, frames), room.join(CAROL, frames)
+    bob.presence_version = 2
+    room.feed.announce(UPDATE, 2)
+
+    assert (heard(alice), heard(bob), heard(carol)) == ([UPDATE], [], [UPDATE])
+
+
+def test_an_update_to_an_empty_room_is_encoded_for_nobody(room: Room) -> None:
+    room.feed.announce(UPDATE, 2)
+
+    assert room.streams[0].events == []

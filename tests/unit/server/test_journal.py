@@ -1,0 +1,543 @@
+"""The journal: one order, one commit for all that waits, and nothing seen before it is stored."""
+
+import itertools
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from chatprotocol.errors import ErrorCode
+from chatprotocol.limits import ID_MAX
+from chatserver.room import journal as journal_module
+from chatserver.room.journal import JournalClosedError, SqliteJournal
+from chatserver.room.post import Post
+from chatserver.room.seat import Seat
+from chatserver.store.accounts import Accounts
+from chatserver.store.database import Database
+from chatserver.store.messages import Messages
+
+from .rooms import FakeFeed, Gate, eventually, in_background, must_end, register, seat_of
+
+
+class Disk:
+    """A database whose transactions can be watched, stopped and made to fail."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.transactions = 0
+        self.before_commit: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._database.transaction() as connection:
+            yield connection
+            self.transactions += 1
+            self.before_commit()
+
+
+def refuse_to_write() -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+class House:
+    """A journal over a real database, with a fake feed; closed at the end of its test."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.disk = Disk(database)
+        self.feed = FakeFeed()
+        self.crashes: list[str] = []
+        self.clock = itertools.count(1_000)
+        self.messages = Messages(database)
+        self.journal = SqliteJournal(
+            self.disk,  # type: ignore[arg-type]
+            self.feed,  # type: ignore[arg-type]
+            self.messages.last_id(),
+            lambda: next(self.clock),
+            self.crashes.append,
+        )
+
+    def seat(self, name: str) -> Seat:
+        account = Accounts(self.database).find(name) or register(self.database, name)
+        return seat_of(account)
+
+    def stored(self, reader: Seat) -> list[tuple[int, str]]:
+        """What the history holds, as ids and texts."""
+        return [(message.id, message.text) for message in self.messages.history(reader.account_id, ID_MAX, 500)]
+
+    def hold_first_commit(self) -> Gate:
+        """Stop the journal thread in its first transaction: meanwhile its inbox fills."""
+        gate = Gate()
+        self.disk.before_commit = gate.pass_through
+        return gate
+
+
+@pytest.fixture
+def house(database: Database) -> Iterator[House]:
+    house = House(database)
+    yield house
+    with suppress(JournalClosedError):
+        house.journal.stop()
+
+
+# --- order and storing ---
+
+
+def test_ids_and_times_grow_in_the_order_of_posting(house: House) -> None:
+    """Promise: one order."""
+    alice, bob = house.seat("alice"), house.seat("bob")
+    house.journal.start()
+    posts = [Post(seat, f"text {number}", None) for number, seat in enumerate([alice, bob, bob, alice, bob])]
+    for post in posts:
+        house.journal.post(post)
+    house.journal.stop()
+
+    assert house.feed.published == posts
+    assert [post.id for post in posts] == [1, 2, 3, 4, 5]
+    assert sorted(post.time_ms for post in posts) == [post.time_ms for post in posts]
+    assert house.stored(alice) == [(post.id, post.text) for post in posts]
+
+
+def test_times_never_go_back_when_the_clock_does(house: House) -> None:
+    """Promise: one order."""
+    house.clock = iter([5_000, 3_000, 6_000])  # type: ignore[assignment]
+    alice = house.seat("alice")
+    house.journal.start()
+    posts = [Post(alice, "x", None) for _ in range(3)]
+    for post in posts:
+        house.journal.post(post)
+        house.journal.settle()
+
+    assert posts[0].time_ms == 5_000
+    assert [post.time_ms for post in posts] == sorted(post.time_ms for post in posts)
+
+
+def test_ids_go_on_after_a_restart(house: House) -> None:
+    alice, bob = house.seat("alice"), register(house.database, "bob")
+    house.journal.start()
+    house.journal.post(Post(alice, "one", None))
+    house.journal.post(Post(alice, "psst", None, bob))
+    house.journal.stop()
+    again = House(house.database)
+    again.journal.start()
+    again.journal.post(Post(alice, "three", None))
+    again.journal.stop()
+
+    assert again.stored(alice) == [(1, "one"), (2, "psst"), (3, "three")]
+
+
+def test_nothing_is_published_before_its_commit(house: House) -> None:
+    """Promises: seen means stored, and confirmed means stored."""
+    alice = house.seat("alice")
+    missing: list[str] = []
+
+    def look(posts: list[Post]) -> None:
+        stored = house.stored(alice)
+        missing.extend(post.text for post in posts if (post.id, post.text) not in stored)
+
+    house.feed.when_published = look
+    house.journal.start()
+    for number in range(50):
+        house.journal.post(Post(alice, f"text {number}", None))
+    house.journal.stop()
+
+    assert len(house.feed.published) == 50
+    assert missing == []
+
+
+def test_what_is_still_in_its_transaction_is_not_published(house: House) -> None:
+    """Promise: seen means stored."""
+    alice = house.seat("alice")
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post(Post(alice, "one", None))
+    gate.await_thread()
+
+    assert house.feed.published == []
+    assert house.stored(alice) == []
+    gate.open()
+
+
+def test_all_that_waits_is_one_transaction(house: House) -> None:
+    """Group commit."""
+    alice = house.seat("alice")
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post(Post(alice, "first", None))
+    gate.await_thread()
+    for number in range(100):
+        house.journal.post(Post(alice, f"text {number}", None))
+    before = house.disk.transactions
+    gate.open()
+    house.journal.settle()
+
+    # One for the hundred, and one for the fence if it came too late for that.
+    assert house.disk.transactions - before <= 2
+    assert [len(batch) for batch in house.feed.batches] == [1, 100]
+
+
+def test_direct_messages_are_stored_for_both(house: House) -> None:
+    alice = house.seat("alice")
+    bob, eve = house.seat("bob"), house.seat("eve")
+    account = Accounts(house.database).find("bob")
+    house.journal.start()
+    house.journal.post(Post(alice, "psst", "n1", account))
+    house.journal.stop()
+
+    assert house.stored(alice) == house.stored(bob) == [(1, "psst")]
+    assert house.stored(eve) == []
+
+
+# --- once ---
+
+
+def repeated(posts: list[Post]) -> list[tuple[int, bool]]:
+    return [(post.id, post.repeated) for post in posts]
+
+
+def test_a_nonce_repeated_in_the_same_batch_makes_one_message(house: House) -> None:
+    """Promise: once."""
+    alice = house.seat("alice")
+    posts = [Post(alice, "hello", nonce) for nonce in ("n1", "n1", "n2", "n1")]
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post(Post(alice, "first", None))
+    gate.await_thread()
+    for post in posts:
+        house.journal.post(post)
+    gate.open()
+    house.journal.stop()
+
+    assert len(house.feed.batches) == 2
+    assert repeated(posts) == [(2, False), (2, True), (3, False), (2, True)]
+    assert house.stored(alice) == [(1, "first"), (2, "hello"), (3, "hello")]
+
+
+def test_a_nonce_repeated_in_a_later_batch_makes_one_message(house: House) -> None:
+    """Promise: once."""
+    alice = house.seat("alice")
+    house.journal.start()
+    posts = [Post(alice, "hello", "n1") for _ in range(3)]
+    for post in posts:
+        house.journal.post(post)
+        house.journal.settle()
+
+    assert repeated(posts) == [(1, False), (1, True), (1, True)]
+    assert house.stored(alice) == [(1, "hello")]
+
+
+@pytest.mark.parametrize("is_direct", [False, True])
+def test_a_nonce_repeated_after_a_restart_makes_one_message(house: House, is_direct: bool) -> None:
+    """Promise: once. The sender may not have heard the confirmation before the server was killed."""
+    alice = house.seat("alice")
+    recipient = register(house.database, "bob") if is_direct else None
+    house.journal.start()
+    house.journal.post(Post(alice, "hello", "n1", recipient))
+    house.journal.stop()
+    again = House(house.database)
+    again.journal.start()
+    post = Post(alice, "hello", "n1", recipient)
+    again.journal.post(post)
+    again.journal.stop()
+
+    assert repeated([post]) == [(1, True)]
+    assert again.stored(alice) == [(1, "hello")]
+
+
+def test_two_senders_may_have_the_same_nonce(house: House) -> None:
+    posts = [Post(house.seat(name), "hello", "n1") for name in ("alice", "bob")]
+    house.journal.start()
+    for post in posts:
+        house.journal.post(post)
+    house.journal.stop()
+
+    assert repeated(posts) == [(1, False), (2, False)]
+
+
+# --- accounts ---
+
+
+def test_an_account_is_on_the_disk_when_it_is_given_out(house: House) -> None:
+    house.journal.start()
+    account = house.journal.enrol("Alice", "hash")
+
+    assert account is not None
+    assert Accounts(house.database).find("alice") == account
+
+
+def test_of_many_who_register_one_name_at_once_one_wins(house: House) -> None:
+    first = Post(house.seat("x"), "first", None)
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post(first)
+    gate.await_thread()
+    won: list[object] = []
+    racers = [
+        in_background(lambda name=name: won.append(house.journal.enrol(name, f"hash of {name}")))  # type: ignore[misc]
+        for name in ("alice", "ALICE", "Alice", "aLICE", "alicE")
+    ]
+    gate.open()
+    for racer in racers:
+        must_end(racer)
+
+    winners = [account for account in won if account is not None]
+    assert len(won) == 5
+    assert winners == [Accounts(house.database).find("alice")]
+
+
+def test_a_name_that_is_taken_is_not_given_out_again(house: House) -> None:
+    house.seat("alice")
+    house.journal.start()
+
+    assert house.journal.enrol("ALICE", "another hash") is None
+
+
+def test_a_changed_hash_is_written(house: House) -> None:
+    alice = house.seat("alice")
+    house.journal.start()
+    house.journal.change_password_hash(alice.account_id, "new hash")
+    house.journal.stop()
+
+    found = Accounts(house.database).find("alice")
+    assert found is not None
+    assert found.password_hash == "new hash"
+
+
+def test_deliveries_are_written_with_the_next_commit(house: House) -> None:
+    alice = house.seat("alice")
+    house.feed.unsaved = {alice.account_id: 7}
+    house.journal.start()
+    house.journal.settle()
+
+    found = Accounts(house.database).find("alice")
+    assert found is not None
+    assert found.delivered_id == 7
+    assert house.feed.unsaved == {}
+
+
+def test_deliveries_that_nothing_followed_are_written_at_the_end(house: House) -> None:
+    alice = house.seat("alice")
+    house.journal.start()
+    house.journal.settle()
+    house.feed.unsaved = {alice.account_id: 7}
+    house.journal.stop()
+
+    found = Accounts(house.database).find("alice")
+    assert found is not None
+    assert found.delivered_id == 7
+
+
+# --- a disk that fails ---
+
+
+def test_while_the_disk_refuses_writes_senders_are_told_and_nothing_is_confirmed(house: House) -> None:
+    """Promise: confirmed means stored."""
+    alice = house.seat("alice")
+    house.disk.before_commit = refuse_to_write
+    house.journal.start()
+    post = Post(alice, "hello", "n1")
+    with capture_logs() as log:
+        house.journal.post(post)
+        house.journal.settle()
+        house.journal.post(post)
+        house.journal.settle()
+
+    assert house.feed.published == []
+    assert [(refused, refusal.code) for refused, refusal in house.feed.refused] == [(post, ErrorCode.INTERNAL)] * 2
+    assert house.stored(alice) == []
+    assert [entry["log_level"] for entry in log] == ["error"]
+    assert "hello" not in str(log)
+
+
+def test_when_the_disk_accepts_writes_again_everything_goes_on_without_a_gap(house: House) -> None:
+    alice = house.seat("alice")
+    house.journal.start()
+    house.disk.before_commit = refuse_to_write
+    house.journal.post(Post(alice, "lost", "n1"))
+    house.journal.settle()
+    house.disk.before_commit = lambda: None
+    with capture_logs() as log:
+        house.journal.post(Post(alice, "hello", "n1"))
+        house.journal.settle()
+
+    assert house.stored(alice) == [(1, "hello")]
+    assert [post.id for post in house.feed.published] == [1]
+    assert [entry["log_level"] for entry in log] == ["info"]
+    assert house.crashes == []
+
+
+def test_a_registration_that_the_disk_refuses_is_an_error_of_the_disk(house: House) -> None:
+    house.disk.before_commit = refuse_to_write
+    house.journal.start()
+
+    with pytest.raises(OSError, match="full"):
+        house.journal.enrol("alice", "hash")
+    assert Accounts(house.database).find("alice") is None
+
+
+def test_deliveries_that_the_disk_refused_are_kept_for_later(house: House) -> None:
+    alice = house.seat("alice")
+    house.feed.unsaved = {alice.account_id: 7}
+    house.disk.before_commit = refuse_to_write
+    house.journal.start()
+    house.journal.settle()
+
+    assert house.feed.unsaved == {alice.account_id: 7}
+
+
+# --- the end ---
+
+
+def test_what_was_accepted_before_the_end_is_written_and_published(house: House) -> None:
+    alice = house.seat("alice")
+    gate = house.hold_first_commit()
+    house.journal.start()
+    for number in range(10):
+        house.journal.post(Post(alice, f"text {number}", None))
+    gate.await_thread()
+    stopper = in_background(house.journal.stop)
+    gate.open()
+    must_end(stopper)
+
+    assert len(house.stored(alice)) == len(house.feed.published) == 10
+
+
+def test_after_the_end_nothing_is_accepted(house: House) -> None:
+    alice = house.seat("alice")
+    house.journal.start()
+    house.journal.stop()
+
+    for ask in (
+        lambda: house.journal.post(Post(alice, "x", None)),
+        house.journal.settle,
+        lambda: house.journal.enrol("bob", "hash"),
+        lambda: house.journal.change_password_hash(1, "hash"),
+    ):
+        with pytest.raises(JournalClosedError):
+            ask()
+
+
+def test_whoever_posts_faster_than_the_disk_accepts_waits(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: back-pressure. The inbox is bounded."""
+    monkeypatch.setattr(journal_module, "INBOX_MAX_POSTS", 5)
+    alice = house.seat("alice")
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post(Post(alice, "first", None))
+    gate.await_thread()
+    for _ in range(5):
+        house.journal.post(Post(alice, "x", None))
+    sixth = in_background(lambda: house.journal.post(Post(alice, "sixth", None)))
+    eventually(lambda: house.journal._emptied._waiters)  # type: ignore[attr-defined]
+    assert len(house.journal._inbox) == 5
+    gate.open()
+    must_end(sixth)
+    house.journal.stop()
+
+    assert len(house.stored(alice)) == 7
+
+
+def test_whoever_waits_for_room_is_let_go_at_the_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "INBOX_MAX_POSTS", 1)
+    alice = house.seat("alice")
+    outcomes: list[str] = []
+
+    def post() -> None:
+        try:
+            house.journal.post(Post(alice, "x", None))
+            outcomes.append("accepted")
+        except JournalClosedError:
+            outcomes.append("closed")
+
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post(Post(alice, "first", None))
+    gate.await_thread()
+    posters = [in_background(post) for _ in range(5)]
+    stopper = in_background(house.journal.stop)
+    gate.open()
+    for thread in (*posters, stopper):
+        must_end(thread)
+
+    assert len(outcomes) == 5
+    assert len(house.stored(alice)) == 1 + outcomes.count("accepted")
+
+
+def fail_badly(_: list[Post]) -> None:
+    raise ZeroDivisionError
+
+
+def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
+    alice = house.seat("alice")
+    house.feed.when_published = fail_badly
+    gate = house.hold_first_commit()
+    house.journal.start()
+    outcomes: list[str] = []
+
+    def wait(ask: Callable[[], object]) -> None:
+        try:
+            ask()
+            outcomes.append("let go")
+        except JournalClosedError:
+            outcomes.append("closed")
+
+    house.journal.post(Post(alice, "x", None))
+    gate.await_thread()
+    waiters = [
+        in_background(lambda: wait(house.journal.settle)),
+        in_background(lambda: wait(lambda: house.journal.enrol("bob", "hash"))),
+    ]
+    with capture_logs():
+        gate.open()
+        for waiter in waiters:
+            must_end(waiter)
+        must_end(in_background(house.journal.stop))
+
+    assert len(outcomes) == 2
+    assert house.crashes == ["journal"]
+    with pytest.raises(JournalClosedError):
+        house.journal.post(Post(alice, "y", None))
+
+
+def test_a_fence_in_the_batch_that_kills_the_journal_is_passed(house: House) -> None:
+    alice = house.seat("alice")
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post(Post(alice, "first", None))
+    gate.await_thread()
+    house.feed.when_published = fail_badly
+    house.journal.post(Post(alice, "second", None))
+    settler = in_background(house.journal.settle)
+    eventually(lambda: len(house.journal._inbox) == 2)
+    with capture_logs():
+        gate.open()
+        must_end(settler)
+        house.journal.stop()
+
+
+def test_a_restart_finds_what_was_confirmed(folder: Path) -> None:
+    """Promise: confirmed means stored."""
+    database = Database(folder)
+    house = House(database)
+    alice = house.seat("alice")
+    house.journal.start()
+    for number in range(20):
+        house.journal.post(Post(alice, f"text {number}", f"n{number}"))
+    house.journal.stop()
+    confirmed = [(post.id, post.text) for post in house.feed.published]
+    database.close()
+    reopened = Database(folder)
+
+    assert House(reopened).stored(alice) == confirmed
+    reopened.close()
+
+
+def test_the_journals_thread_has_a_name_and_ends(house: House) -> None:
+    house.journal.start()
+    assert "journal" in {thread.name for thread in threading.enumerate()}
+    house.journal.stop()
+    assert "journal" not in {thread.name for thread in threading.enumerate()}

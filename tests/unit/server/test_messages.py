@@ -1,0 +1,223 @@
+"""Accounts and messages in the database: what is found, by whom, and in which order."""
+
+import pytest
+
+from chatprotocol.events import DirectMessage, Message, PublicMessage
+from chatprotocol.limits import ID_MAX
+from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered, update_password_hash
+from chatserver.store.database import Database
+from chatserver.store.messages import Messages, find_nonce, insert_direct, insert_public
+
+from .rooms import register
+
+TIME_MS = 1_769_860_800_123
+
+
+class Room:
+    """A database with three users, and a row of messages among them.
+
+    1 alice to all, 2 bob to all, 3 alice to bob, 4 bob to alice, 5 carol to all, 6 carol to carol, 7 bob to carol.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.messages = Messages(database)
+        self.alice, self.bob, self.carol = (register(database, name) for name in ("alice", "bob", "carol"))
+        with database.transaction() as connection:
+            insert_public(
+                connection,
+                [
+                    (number, TIME_MS, who.id, f"text {number}", nonce)
+                    for number, who, nonce in ((1, self.alice, "n1"), (2, self.bob, None), (5, self.carol, None))
+                ],
+            )
+            insert_direct(
+                connection,
+                [
+                    (number, TIME_MS, who.id, whom.id, f"text {number}", nonce)
+                    for number, who, whom, nonce in (
+                        (3, self.alice, self.bob, "n3"),
+                        (4, self.bob, self.alice, None),
+                        (6, self.carol, self.carol, None),
+                        (7, self.bob, self.carol, None),
+                    )
+                ],
+            )
+
+
+@pytest.fixture
+def room(database: Database) -> Room:
+    return Room(database)
+
+
+def ids(messages: tuple[Message, ...]) -> list[int]:
+    return [message.id for message in messages]
+
+
+def account_of(room: Room, name: str) -> Account:
+    found: Account = getattr(room, name)
+    return found
+
+
+# --- accounts ---
+
+
+@pytest.mark.parametrize("spelling", ["Alice", "alice", "ALICE", "aLiCe"])
+def test_an_account_is_found_in_any_case_and_shown_as_registered(database: Database, spelling: str) -> None:
+    registered = register(database, "Alice")
+
+    assert Accounts(database).find(spelling) == registered
+    assert registered.name == "Alice"
+
+
+@pytest.mark.parametrize("name", ["", "alic", "alice2", "a'; DROP TABLE account; --", "%", "\0", "\U0001f600"])
+def test_a_name_that_nobody_registered_is_not_found(database: Database, name: str) -> None:
+    register(database, "alice")
+
+    assert Accounts(database).find(name) is None
+
+
+def test_a_name_is_registered_once_in_whatever_case(database: Database) -> None:
+    register(database, "Alice")
+    with database.transaction() as connection:
+        assert insert_account(connection, "aLICE", "another hash", 0) is None
+
+    found = Accounts(database).find("alice")
+    assert found is not None
+    assert found.password_hash == "hash of Alice"
+
+
+def test_a_password_hash_is_replaced(database: Database) -> None:
+    alice, bob = register(database, "alice"), register(database, "bob")
+    with database.transaction() as connection:
+        update_password_hash(connection, alice.id, "new")
+
+    assert Accounts(database).find("alice") == Account(alice.id, "alice", "new", 0)
+    assert Accounts(database).find("bob") == bob
+
+
+def test_what_was_delivered_never_goes_back(database: Database) -> None:
+    alice = register(database, "alice")
+    with database.transaction() as connection:
+        update_delivered(connection, {alice.id: 7, 999: 5}.items())
+        update_delivered(connection, {alice.id: 3}.items())
+
+    found = Accounts(database).find("alice")
+    assert found is not None
+    assert found.delivered_id == 7
+
+
+# --- history ---
+
+
+@pytest.mark.parametrize(
+    ("reader", "seen"), [("alice", [1, 2, 3, 4, 5]), ("bob", [1, 2, 3, 4, 5, 7]), ("carol", [1, 2, 5, 6, 7])]
+)
+def test_history_holds_public_messages_and_those_from_and_to_the_reader(
+    room: Room, reader: str, seen: list[int]
+) -> None:
+    assert ids(room.messages.history(account_of(room, reader).id, ID_MAX, 500)) == seen
+
+
+def test_history_has_names_times_and_texts(room: Room) -> None:
+    assert room.messages.history(room.alice.id, ID_MAX, 3) == (
+        DirectMessage(3, TIME_MS, "alice", "bob", "text 3"),
+        DirectMessage(4, TIME_MS, "bob", "alice", "text 4"),
+        PublicMessage(5, TIME_MS, "carol", "text 5"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "limit", "seen"),
+    [
+        (ID_MAX, 2, [5, 7]),
+        (5, 2, [3, 4]),
+        (3, 2, [1, 2]),
+        (2, 5, [1]),
+        (1, 5, []),
+        (0, 5, []),
+        (8, 1, [7]),
+        (7, 1, [5]),
+    ],
+)
+def test_history_is_the_newest_below_an_id_oldest_first(room: Room, before: int, limit: int, seen: list[int]) -> None:
+    assert ids(room.messages.history(room.bob.id, before, limit)) == seen
+
+
+def test_pages_of_history_hold_everything_once(room: Room) -> None:
+    pages: list[list[int]] = []
+    before = ID_MAX
+    while page := ids(room.messages.history(room.bob.id, before, 2)):
+        pages.insert(0, page)
+        before = page[0]
+
+    assert pages == [[1, 2], [3, 4], [5, 7]]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\U0001f600", "x" * 8192, "'; --", "\x1b[2J", " "])
+def test_a_text_comes_back_as_it_was_stored(room: Room, text: str) -> None:
+    with room.database.transaction() as connection:
+        insert_public(connection, [(8, TIME_MS, room.bob.id, text, None)])
+
+    assert room.messages.history(room.alice.id, ID_MAX, 1) == (PublicMessage(8, TIME_MS, "bob", text),)
+
+
+# --- what somebody missed ---
+
+
+@pytest.mark.parametrize(
+    ("reader", "after", "upto", "limit", "seen"),
+    [
+        ("alice", 0, 7, 500, [2, 4, 5]),
+        ("bob", 0, 7, 500, [1, 3, 5]),
+        ("carol", 0, 7, 500, [1, 2, 6, 7]),
+        ("carol", 2, 6, 500, [6]),
+        ("carol", 0, 7, 2, [1, 2]),
+        ("carol", 2, 7, 1, [6]),
+        ("carol", 7, 7, 500, []),
+        ("carol", ID_MAX, 7, 500, []),
+    ],
+)
+def test_missed_is_what_others_said_to_everybody_or_to_the_reader(
+    room: Room, reader: str, after: int, upto: int, limit: int, seen: list[int]
+) -> None:
+    """Promise: once. A client that reconnects gets what it missed."""
+    assert ids(room.messages.missed(account_of(room, reader).id, after, upto, limit)) == seen
+
+
+@pytest.mark.parametrize(
+    ("reader", "after", "upto", "limit", "seen"),
+    [
+        ("alice", 0, 7, 500, [4]),
+        ("bob", 0, 7, 500, [3]),
+        ("carol", 0, 7, 500, [6, 7]),
+        ("carol", 6, 7, 500, [7]),
+        ("carol", 0, 6, 500, [6]),
+        ("carol", 0, 7, 1, [6]),
+    ],
+)
+def test_waiting_are_the_direct_messages_to_the_reader(
+    room: Room, reader: str, after: int, upto: int, limit: int, seen: list[int]
+) -> None:
+    assert ids(room.messages.waiting(account_of(room, reader).id, after, upto, limit)) == seen
+
+
+# --- ids and nonces ---
+
+
+def test_the_last_id_is_that_of_either_kind_of_message(database: Database) -> None:
+    assert Messages(database).last_id() == 0
+    room = Room(database)
+    assert room.messages.last_id() == 7
+    with database.transaction() as connection:
+        insert_public(connection, [(8, TIME_MS, room.bob.id, "x", None)])
+    assert room.messages.last_id() == 8
+
+
+def test_a_nonce_is_found_for_its_own_sender_only(room: Room) -> None:
+    """Promise: once. The same nonce of the same sender is the same message."""
+    with room.database.transaction() as connection:
+        assert find_nonce(connection, room.alice.id, "n1") == 1
+        assert find_nonce(connection, room.alice.id, "n3") == 3
+        assert find_nonce(connection, room.alice.id, "n2") is None
+        assert find_nonce(connection, room.bob.id, "n1") is None

@@ -1,0 +1,186 @@
+"""Presence: who is online, and what is told of it when."""
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from chatprotocol.events import Users
+from chatprotocol.limits import USERS_LISTED_MAX
+from chatserver.room import presence as presence_module
+from chatserver.room.presence import Presence
+from chatserver.room.seat import Seat
+
+from .rooms import DEADLINE_SECONDS, FakeOutbox, FakeStream
+
+NEVER_SECONDS = 1_000_000.0
+
+
+class Watched:
+    """A presence whose announcements can be waited for."""
+
+    def __init__(self, repeat_seconds: float = NEVER_SECONDS) -> None:
+        self._said: queue.SimpleQueue[tuple[Users, int]] = queue.SimpleQueue()
+        self.crashes: list[str] = []
+        self.presence = Presence(lambda *said: self._said.put(said), repeat_seconds, self.crashes.append)
+
+    def next(self) -> tuple[Users, int]:
+        return self._said.get(timeout=DEADLINE_SECONDS)
+
+    def is_silent(self) -> bool:
+        return self._said.empty()
+
+    def enter(self, name: str) -> Seat:
+        seat = Seat(1, name, FakeOutbox(FakeStream()))
+        self.presence.enter(seat)
+        return seat
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    watched = Watched()
+    yield watched
+    watched.presence.stop()
+
+
+@pytest.fixture
+def _no_coalescing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence_module, "COALESCE_SECONDS", 0.0)
+
+
+def test_a_user_is_present_from_the_first_login_to_the_last_leave(watched: Watched) -> None:
+    first, second = watched.enter("alice"), watched.enter("alice")
+    assert watched.presence.names() == ("alice",)
+    watched.presence.leave(first)
+    assert watched.presence.names() == ("alice",)
+    watched.presence.leave(second)
+    assert watched.presence.names() == ()
+
+
+def test_users_are_named_in_the_order_in_which_they_came(watched: Watched) -> None:
+    for name in ("carol", "alice", "bob"):
+        watched.enter(name)
+
+    assert watched.presence.names() == ("carol", "alice", "bob")
+
+
+def test_whoever_comes_is_told_who_is_there_with_the_own_name(watched: Watched) -> None:
+    watched.enter("alice")
+
+    assert watched.presence.enter(Seat(2, "bob", FakeOutbox(FakeStream()))) == ("alice", "bob")
+
+
+def test_all_changes_since_the_last_update_are_told_together(watched: Watched) -> None:
+    """Coalescing: a hundred logins at once are one update, not a hundred."""
+    for name in ("bob", "alice", "carol"):
+        watched.enter(name)
+    watched.presence.start()
+
+    update, _ = watched.next()
+    assert update == Users(3, ("bob", "alice", "carol"), ("alice", "bob", "carol"), ())
+
+
+@pytest.mark.usefixtures("_no_coalescing")
+def test_updates_tell_who_came_and_who_left_since_the_one_before(watched: Watched) -> None:
+    watched.presence.start()
+    bob = watched.enter("bob")
+    assert watched.next()[0] == Users(1, ("bob",), ("bob",), ())
+    watched.enter("alice")
+    assert watched.next()[0] == Users(2, ("bob", "alice"), ("alice",), ())
+    watched.presence.leave(bob)
+    assert watched.next()[0] == Users(1, ("alice",), (), ("bob",))
+
+
+def test_of_who_comes_and_goes_between_two_updates_the_last_is_told(watched: Watched) -> None:
+    """Somebody who logged in meanwhile may have seen the name in the list."""
+    watched.presence.leave(watched.enter("bob"))
+    watched.enter("alice")
+    watched.presence.start()
+
+    assert watched.next()[0] == Users(1, ("alice",), ("alice",), ("bob",))
+
+
+@pytest.mark.usefixtures("_no_coalescing")
+def test_of_who_goes_and_comes_back_between_two_updates_the_last_is_told(watched: Watched) -> None:
+    bob = watched.enter("bob")
+    watched.presence.leave(bob)
+    watched.enter("bob")
+    watched.presence.start()
+
+    assert watched.next()[0] == Users(1, ("bob",), ("bob",), ())
+
+
+def test_an_update_after_ones_own_login_is_not_for_oneself(watched: Watched) -> None:
+    first = watched.enter("alice")
+    last = watched.enter("bob")
+    watched.presence.start()
+
+    _, version = watched.next()
+    assert first.presence_version < version
+    assert last.presence_version >= version
+
+
+@pytest.mark.usefixtures("_no_coalescing")
+def test_the_next_update_is_for_those_whose_login_showed_the_last_one(watched: Watched) -> None:
+    watched.presence.start()
+    alice = watched.enter("alice")
+    watched.next()
+    watched.enter("bob")
+
+    assert alice.presence_version < watched.next()[1]
+
+
+@pytest.mark.usefixtures("_no_coalescing")
+def test_a_repetition_is_for_everybody_and_names_nobody_who_came_or_went() -> None:
+    watched = Watched(repeat_seconds=0.0)
+    alice = watched.enter("alice")
+    watched.presence.start()
+    watched.next()
+    update, version = watched.next()
+    watched.presence.stop()
+
+    assert update == Users(1, ("alice",), (), ())
+    assert version > alice.presence_version
+
+
+@pytest.mark.parametrize(("count", "is_listed"), [(USERS_LISTED_MAX, True), (USERS_LISTED_MAX + 1, False)])
+def test_above_500_users_an_update_counts_them(watched: Watched, count: int, is_listed: bool) -> None:
+    for number in range(count):
+        watched.enter(f"user{number}")
+    watched.presence.start()
+    update, _ = watched.next()
+
+    assert update.count == count
+    assert (update.users is not None) is is_listed
+    assert len(update.joined) == count
+    assert len(watched.presence.names()) == count
+
+
+def test_after_the_end_nothing_is_told(watched: Watched) -> None:
+    watched.presence.start()
+    watched.presence.stop()
+    watched.enter("alice")
+
+    assert watched.is_silent()
+    assert watched.crashes == []
+
+
+def test_a_presence_that_dies_is_reported() -> None:
+    crashes: list[str] = []
+    reported = threading.Event()
+
+    def announce(_: Users, __: int) -> None:
+        raise ZeroDivisionError
+
+    def on_crash(thread: str) -> None:
+        crashes.append(thread)
+        reported.set()
+
+    presence = Presence(announce, NEVER_SECONDS, on_crash)
+    presence.start()
+    presence.enter(Seat(1, "alice", FakeOutbox(FakeStream())))
+
+    assert reported.wait(DEADLINE_SECONDS)
+    presence.stop()
+    assert crashes == ["presence"]

@@ -1,0 +1,144 @@
+"""The server's settings: where each comes from, and one line for each that can't be used."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from chatserver.config import Config, ConfigError, load_config
+
+# Each setting with a value that is not its default, as text and as what it becomes.
+VALUES: dict[str, tuple[str, object]] = {
+    "host": ("127.0.0.1", "127.0.0.1"),
+    "port": ("1234", 1234),
+    "data": ("/srv/chat", Path("/srv/chat")),
+    "registration": ("Closed", "closed"),
+    "max_connections": ("5", 5),
+    "login_seconds": ("0.5", 0.5),
+    "users_seconds": ("7", 7.0),
+    "lag_max_bytes": ("65536", 65_536),
+    "hash_time_cost": ("1", 1),
+    "hash_memory_kib": ("8", 8),
+    "hash_parallelism": ("2", 2),
+    "log_level": ("DEBUG", "debug"),
+    "log_format": ("json", "json"),
+}
+
+
+def flag_of(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
+
+
+def variable_of(setting: str) -> str:
+    return f"CHAT_{setting.upper()}"
+
+
+def test_nothing_must_be_set() -> None:
+    config = load_config([], {})
+
+    assert config == Config()
+    assert (config.host, config.port, config.lag_max_bytes) == ("0.0.0.0", 9999, 8 * 1024 * 1024)
+    assert (config.max_connections, config.login_seconds, config.users_seconds) == (10_000, 60.0, 30.0)
+    assert (config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism) == (2, 19_456, 1)
+
+
+def test_this_table_has_every_setting() -> None:
+    assert set(VALUES) >= {setting.name for setting in fields(Config)}
+
+
+@pytest.mark.parametrize("setting", VALUES)
+def test_each_setting_has_a_flag(setting: str) -> None:
+    text, value = VALUES[setting]
+
+    assert getattr(load_config([flag_of(setting), text], {}), setting) == value
+
+
+@pytest.mark.parametrize("setting", VALUES)
+def test_each_setting_has_a_variable(setting: str) -> None:
+    text, value = VALUES[setting]
+
+    assert getattr(load_config([], {variable_of(setting): text}), setting) == value
+
+
+@pytest.mark.parametrize("setting", VALUES)
+def test_a_flag_wins_over_the_variable_even_if_that_is_rubbish(setting: str) -> None:
+    text, value = VALUES[setting]
+
+    assert getattr(load_config([flag_of(setting), text], {variable_of(setting): "-"}), setting) == value
+
+
+@pytest.mark.parametrize("setting", VALUES)
+@pytest.mark.parametrize("nothing", ["", None])
+def test_an_empty_variable_is_as_good_as_none(setting: str, nothing: str | None) -> None:
+    assert load_config([], {variable_of(setting): nothing}) == Config()
+
+
+@pytest.mark.parametrize("arguments", [["1234"], ["-p", "1234"], ["--port", "1234"]])
+def test_the_port_can_be_given_in_three_ways(arguments: list[str]) -> None:
+    assert load_config(arguments, {"CHAT_PORT": "5"}).port == 1234
+
+
+def test_port_0_takes_a_free_one() -> None:
+    assert load_config(["0"], {"CHAT_PORT": "5"}).port == 0
+
+
+USAGE_ERRORS: list[tuple[list[str], dict[str, str | None], str]] = [
+    (["x"], {}, "--port is 'x'; it must be a whole number from 0 to 65535."),
+    (["65536"], {}, "--port is '65536'"),
+    (["--port", "-1"], {}, "--port"),
+    (["1", "-p", "2"], {}, "The port is given twice, as 1 and as 2; give it once."),
+    (["1", "2"], {}, "nrecognized arguments: 2; see chatserver --help."),
+    ([], {"CHAT_PORT": "x"}, "CHAT_PORT is 'x'; it must be a whole number from 0 to 65535."),
+    ([], {"CHAT_PORT": "\u0661"}, "CHAT_PORT is"),
+    ([], {"CHAT_PORT": "9" * 5000}, "it must be a whole number from 0 to 65535."),
+    (["--max-connections", "0"], {}, "--max-connections is '0'; it must be a whole number from 1 to"),
+    (["--login-seconds", "0"], {}, "--login-seconds is '0'; it must be a number of seconds, more than 0"),
+    (["--login-seconds", "nan"], {}, "--login-seconds is 'nan'"),
+    (["--login-seconds", "inf"], {}, "--login-seconds is 'inf'"),
+    (["--users-seconds", "soon"], {}, "--users-seconds is 'soon'"),
+    (["--lag-max-bytes", "1"], {}, "--lag-max-bytes is '1'; it must be a whole number from 65536"),
+    (["--registration", "half"], {}, "--registration is 'half'; it must be open or closed."),
+    (["--hash-memory-kib", "7"], {}, "--hash-memory-kib is '7'"),
+    ([], {"CHAT_LOG_LEVEL": "loud"}, "CHAT_LOG_LEVEL is 'loud'; it must be debug or info or warning or error."),
+    (["--unknown"], {}, "nrecognized arguments: --unknown"),
+    (["--dat", "x"], {}, "nrecognized arguments"),
+    (["--data"], {}, "expected one argument; see chatserver --help."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "environment", "text"), USAGE_ERRORS)
+def test_what_cannot_be_used_is_one_line_that_names_it(
+    arguments: list[str], environment: dict[str, str | None], text: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(arguments, environment)
+
+    assert text in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--hash-memory-kib", "8", "--hash-parallelism", "2"], ["--hash-memory-kib", "500", "--hash-parallelism", "64"]],
+)
+def test_lanes_that_their_memory_does_not_suffice_for_are_refused(arguments: list[str]) -> None:
+    """argon2 needs 8 KiB a lane, and would raise in the middle of the start."""
+    with pytest.raises(ConfigError):
+        load_config(arguments, {})
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_are_printed_and_end_well(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        load_config([flag], {})
+
+    assert end.value.code == 0
+    assert "chatserver" in capsys.readouterr().out
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load_config(["--help"], {})
+    shown = capsys.readouterr().out
+
+    assert all(flag_of(setting) in shown for setting in VALUES)

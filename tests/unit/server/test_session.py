@@ -1,0 +1,597 @@
+"""The session: what may be asked in which state, and what is answered."""
+
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from chatprotocol.dialects.json import Json
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    DirectMessage,
+    History,
+    PasswordPrompt,
+    Pong,
+    PublicMessage,
+    Refused,
+    Sent,
+    SentStatus,
+    Users,
+    Welcome,
+)
+from chatprotocol.limits import ID_MAX
+from chatprotocol.requests import (
+    AskHistory,
+    AskUsers,
+    Leave,
+    Login,
+    Password,
+    Ping,
+    Request,
+    Say,
+    Unreadable,
+    Whisper,
+)
+from chatserver.room.journal import JournalClosedError
+from chatserver.room.post import Post
+from chatserver.session.session import Session
+from chatserver.transport.outbox import Outbox
+from chatserver.transport.stream import Stream
+
+from .house import FakePasswords, House, Visitor, codes, secrets_in
+
+LOGIN = Login("alice", "secret")
+BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
+
+
+@pytest.fixture
+def house() -> House:
+    house = House()
+    house.accounts.add("Alice", "terces")
+    house.accounts.add("bob", "terces")
+    return house
+
+
+@pytest.fixture
+def visitor(house: House) -> Visitor:
+    return house.visitor()
+
+
+@pytest.fixture
+def alice(visitor: Visitor) -> Visitor:
+    visitor.ask(LOGIN)
+    return visitor
+
+
+# --- which request is answered in which state ---
+
+
+def outside(_: Visitor) -> None:
+    pass
+
+
+def asked(visitor: Visitor) -> None:
+    visitor.ask(Login("alice"))
+
+
+def inside(visitor: Visitor) -> None:
+    visitor.ask(LOGIN)
+
+
+NOT_IN, BAD = ErrorCode.NOT_LOGGED_IN, ErrorCode.BAD_REQUEST
+
+TABLE: list[tuple[Request, list[object], list[object], list[object]]] = [
+    # request, answer outside, answer when a password was asked for, answer inside
+    (Login("alice"), [PasswordPrompt], [PasswordPrompt], [BAD]),
+    (Login("carol"), [PasswordPrompt], [PasswordPrompt], [BAD]),
+    (LOGIN, [Welcome], [Welcome], [BAD]),
+    (Login("bob", "secret"), [Welcome], [Welcome], [BAD]),
+    (Password("secret"), [BAD], [Welcome], [BAD]),
+    (Password("wrong"), [BAD], [ErrorCode.WRONG_PASSWORD], [BAD]),
+    (Password(""), [BAD], [BAD], [BAD]),
+    (Say("hello"), [NOT_IN], [NOT_IN], []),
+    (Say(""), [NOT_IN], [NOT_IN], [ErrorCode.EMPTY_MESSAGE]),
+    (Whisper("bob", "psst"), [NOT_IN], [NOT_IN], []),
+    (Whisper("eve", "psst"), [NOT_IN], [NOT_IN], [ErrorCode.UNKNOWN_USER]),
+    (AskUsers(), [NOT_IN], [NOT_IN], [Users]),
+    (AskHistory(), [NOT_IN], [NOT_IN], [History]),
+    (Ping(), [Pong], [Pong], [Pong]),
+    (BAD_JSON, [ErrorCode.BAD_JSON], [ErrorCode.BAD_JSON], [ErrorCode.BAD_JSON]),
+    (Leave(), [Bye], [Bye], [Bye]),
+]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: repr(row[0]))
+@pytest.mark.parametrize("state", [outside, asked, inside])
+def test_each_request_has_its_answer_in_each_state(
+    visitor: Visitor, state: Callable[[Visitor], None], row: tuple[Request, list[object], list[object], list[object]]
+) -> None:
+    state(visitor)
+    answers = dict(zip((outside, asked, inside), row[1:], strict=True))
+
+    assert codes(visitor.ask(row[0])) == answers[state]
+
+
+@pytest.mark.parametrize("state", [outside, asked, inside])
+def test_whatever_was_refused_the_connection_stays_in_its_state(
+    visitor: Visitor, state: Callable[[Visitor], None]
+) -> None:
+    state(visitor)
+    for request in (BAD_JSON, Password(""), Say(""), AskHistory() if state is not inside else LOGIN):
+        assert visitor.session.handle(request)
+    visitor.news()
+
+    expected: dict[object, list[object]] = {outside: [Welcome], asked: [Welcome], inside: [Users]}
+    assert codes(visitor.ask(AskUsers() if state is inside else LOGIN)) == expected[state]
+
+
+@pytest.mark.parametrize("state", [outside, asked, inside])
+def test_after_the_goodbye_the_session_is_over(visitor: Visitor, state: Callable[[Visitor], None]) -> None:
+    state(visitor)
+
+    assert not visitor.session.handle(Leave())
+    assert not visitor.session.handle(LOGIN)
+
+
+def test_what_can_never_be_read_again_ends_the_session(alice: Visitor) -> None:
+    assert not alice.session.handle(Unreadable(ErrorCode.TOO_LONG, "Too long.", closes=True))
+    assert codes(alice.news()) == [ErrorCode.TOO_LONG, Bye]
+
+
+# --- coming in ---
+
+
+def test_a_new_name_is_registered_and_welcomed(house: House, visitor: Visitor) -> None:
+    assert visitor.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10)]
+    found = house.accounts.find("carol")
+    assert found is not None
+    assert found.password_hash == "terces"
+    assert visitor.session.is_logged_in
+
+
+def test_a_known_name_is_welcomed_as_it_was_registered(visitor: Visitor) -> None:
+    assert visitor.ask(Login("aLICE", "secret")) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ALICE", AccountKind.EXISTING), ("carol", AccountKind.NEW)])
+def test_a_prompt_says_whether_the_name_is_new(visitor: Visitor, name: str, kind: AccountKind) -> None:
+    assert visitor.ask(Login(name)) == [PasswordPrompt(kind)]
+    assert not visitor.session.is_logged_in
+
+
+def test_a_login_by_prompt_keeps_its_since(house: House, visitor: Visitor) -> None:
+    visitor.ask(Login("alice", None, 5))
+    visitor.ask(Password("secret"))
+
+    assert house.messages.asked == [("missed", 1, 5, 10, 500)]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 33, "ALL", "server", "\u00e4"])
+@pytest.mark.parametrize("password", [None, "secret"])
+def test_a_malformed_or_reserved_name_is_refused(visitor: Visitor, name: str, password: str | None) -> None:
+    assert codes(visitor.ask(Login(name, password))) == [ErrorCode.BAD_USERNAME]
+
+
+def test_a_refused_name_does_not_take_the_place_of_the_one_that_was_asked_about(visitor: Visitor) -> None:
+    visitor.ask(Login("alice"))
+    visitor.ask(Login("not a name"))
+
+    assert codes(visitor.ask(Password("secret"))) == [Welcome]
+
+
+def test_of_two_who_register_one_name_the_slower_needs_the_fasters_password(house: House, visitor: Visitor) -> None:
+    house.journal.somebody_is_faster = True
+
+    assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
+    assert visitor.ask(Login("carol", "other")) == [Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10)]
+
+
+def test_a_registration_that_the_disk_refuses_is_told(house: House, visitor: Visitor) -> None:
+    house.journal.fault = OSError("disk full")
+
+    assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
+    house.journal.fault = None
+    assert codes(visitor.ask(Login("carol", "secret"))) == [Welcome]
+
+
+def test_a_second_connection_of_a_user_is_welcome(house: House, alice: Visitor) -> None:
+    other = house.visitor()
+
+    assert other.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)]
+    alice.session.end()
+    assert house.presence.names() == ("Alice",)
+    other.session.end()
+    assert house.presence.names() == ()
+
+
+def test_an_outdated_hash_is_replaced_after_a_right_password(house: House, visitor: Visitor) -> None:
+    house.accounts.add("old", "!terces")
+    visitor.ask(Login("old", "wrong"))
+    assert house.journal.changed_hashes == []
+    visitor.ask(Login("old", "secret"))
+
+    assert house.journal.changed_hashes == [(3, "terces")]
+
+
+def message(number: int) -> PublicMessage:
+    return PublicMessage(number, 0, "bob", f"text {number}")
+
+
+def test_since_sends_what_was_missed_behind_the_welcome(house: House, visitor: Visitor) -> None:
+    """Promise: once."""
+    house.messages.stored = (message(4), message(5), message(10))
+
+    assert visitor.ask(Login("alice", "secret", 4)) == [
+        Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10),
+        message(5),
+        message(10),
+    ]
+    assert not visitor.outbox.held
+
+
+def test_what_is_said_while_missed_messages_are_read_comes_behind_them(house: House, visitor: Visitor) -> None:
+    """Promise: once. From the join on, everything is kept back, so that nothing falls between the two."""
+    page = house.messages.missed
+
+    def missed(*asked: int) -> object:
+        assert visitor.outbox.held
+        house.journal.post(post_of(house, "in between"))
+        return page(*asked)
+
+    house.messages.missed = missed  # type: ignore[method-assign, assignment]
+    house.messages.stored = (message(5),)
+
+    assert visitor.ask(Login("alice", "secret", 4))[1:] == [message(5)]
+    assert visitor.heard() == [PublicMessage(11, 0, "bob", "in between")]
+
+
+def post_of(house: House, text: str) -> Post:
+    bob = house.visitor()
+    bob.ask(Login("bob", "secret"))
+    assert bob.session._seat is not None
+    return Post(bob.session._seat, text, None)
+
+
+def test_much_that_was_missed_comes_in_pages_and_once(house: House, visitor: Visitor) -> None:
+    house.feed.publish([])
+    house.messages.stored = tuple(message(number) for number in range(1, 1_201))
+    house.feed._last_id = 1_200
+
+    answer = visitor.ask(Login("alice", "secret", 0))
+
+    assert answer[1:] == list(house.messages.stored)
+    assert [asked[2:] for asked in house.messages.asked] == [(0, 1200, 500), (500, 1200, 500), (1000, 1200, 500)]
+
+
+def test_without_since_the_direct_messages_that_wait_are_sent(house: House, visitor: Visitor) -> None:
+    house.accounts.add("dave", "terces", delivered_id=3)
+    note = DirectMessage(4, 0, "bob", "dave", "while you were away")
+    house.messages.stored = (note,)
+
+    assert visitor.ask(Login("dave", "secret"))[1:] == [note]
+    assert house.messages.asked == [("waiting", 3, 3, 10, 500)]
+
+
+@pytest.mark.usefixtures("alice")
+def test_what_another_connection_was_given_does_not_wait_any_more(house: House) -> None:
+    """Promise: once. The disk may not know of it yet."""
+    house.messages.asked.clear()
+    house.visitor().ask(LOGIN)
+
+    assert house.messages.asked == [("waiting", 1, 10, 10, 500)]
+
+
+def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(house: House) -> None:
+    """They wait for the next login; and nobody's history is read to the end for a peer that has gone."""
+    stream = Stream(Json().encode, 1_000_000)
+    outbox = Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+    house.messages.stored = tuple(DirectMessage(number, 0, "bob", "Alice", "") for number in range(1, 5_001))
+    house.feed._last_id = 5_000
+    page = house.messages.waiting
+
+    def hang_up_after_the_first_page(*asked: int) -> object:
+        if house.messages.asked:
+            outbox.finish()
+        return page(*asked)
+
+    house.messages.waiting = hang_up_after_the_first_page  # type: ignore[method-assign, assignment]
+    Session(house.context, outbox, "1@test", "here").handle(LOGIN)
+
+    assert house.feed.unsaved_deliveries().get(1, 0) <= 1_000
+    assert len(house.messages.asked) <= 3
+
+
+def test_a_new_account_missed_nothing(house: House, visitor: Visitor) -> None:
+    visitor.ask(Login("carol", "secret"))
+
+    assert house.messages.asked == []
+
+
+def test_a_login_that_fails_halfway_leaves_nobody_behind(house: House, visitor: Visitor) -> None:
+    """A disk that fails while what was missed is read must not leave a ghost in the room."""
+
+    def fail(*_: int) -> object:
+        raise OSError("disk")
+
+    house.messages.missed = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(OSError, match="disk"):
+        visitor.ask(Login("alice", "secret", 4))
+    visitor.session.end()
+
+    assert house.presence.names() == ()
+    assert not house.stream.followed
+
+
+# --- wrong passwords ---
+
+
+@pytest.mark.parametrize(
+    "tries",
+    [
+        [Login("alice", "a"), Login("alice", "b"), Login("alice", "c")],
+        [Login("alice"), Password("a"), Password("b"), Password("c")],
+        [Login("alice", "a"), Login("bob"), Password("b"), Login("alice", "c")],
+    ],
+)
+def test_three_wrong_passwords_close_the_connection(visitor: Visitor, tries: list[Request]) -> None:
+    *first, last = tries
+    for request in first:
+        assert visitor.session.handle(request)
+    assert codes(visitor.news()).count(ErrorCode.WRONG_PASSWORD) == 2
+
+    assert not visitor.session.handle(last)
+    assert codes(visitor.news()) == [ErrorCode.TOO_MANY_ATTEMPTS, Bye]
+
+
+def test_refusals_of_another_kind_are_no_wrong_passwords(visitor: Visitor) -> None:
+    for _ in range(5):
+        assert visitor.session.handle(Login("alice", ""))
+        assert visitor.session.handle(Login("a b", "secret"))
+    assert visitor.session.handle(Login("alice", "wrong"))
+    assert codes(visitor.ask(LOGIN))[-1] is Welcome
+
+
+def test_ten_wrong_passwords_from_one_address_close_the_door_for_that_name(house: House) -> None:
+    for _ in range(10):
+        house.visitor().ask(Login("alice", "wrong"))
+    checked = len(house.passwords.checked)
+
+    assert codes(house.visitor().ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
+    assert codes(house.visitor().ask(Login("ALICE", "secret"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
+    assert len(house.passwords.checked) == checked, "a refused try costs no hash"
+    assert codes(house.visitor().ask(Login("bob", "secret"))) == [Welcome]
+    assert codes(house.visitor("10.0.0.2").ask(LOGIN)) == [Welcome]
+    house.now += 61
+    assert codes(house.visitor().ask(LOGIN)) == [Welcome]
+
+
+# --- closed registration ---
+
+
+def test_where_registration_is_closed_nobody_learns_which_names_exist() -> None:
+    house = House(registration_open=False)
+    house.accounts.add("alice", "terces")
+
+    def answers(name: str) -> list[str]:
+        asked = (Login(name), Login(name, "wrong"))
+        return [repr(house.visitor().ask(each)).replace(name, "NAME") for each in asked]
+
+    assert answers("alice") == answers("nobody")
+    assert house.accounts.find("nobody") is None
+    assert codes(house.visitor().ask(Login("alice", "secret"))) == [Welcome]
+
+
+def test_an_unknown_users_password_is_checked_all_the_same() -> None:
+    """A wrong password and an unknown user cost the same time."""
+    house = House(registration_open=False)
+    house.visitor().ask(Login("nobody", "secret"))
+
+    assert house.passwords.checked == [(None, "secret")]
+
+
+# --- in the room ---
+
+
+def test_a_public_message_goes_to_the_journal_as_it_is(house: House, alice: Visitor) -> None:
+    assert alice.ask(Say("  hello\n", "n1")) == []
+    (post,) = house.journal.posts
+
+    assert (post.text, post.nonce, post.recipient, post.seat.name) == ("  hello\n", "n1", None, "Alice")
+    assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
+
+
+def test_a_direct_message_finds_its_recipient_in_any_case(house: House, alice: Visitor) -> None:
+    bob = house.visitor()
+    bob.ask(Login("bob", "secret"))
+    alice.ask(Whisper("BOB", "psst", "n1"))
+
+    assert bob.heard() == [DirectMessage(11, 0, "Alice", "bob", "psst")]
+    assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
+
+
+def test_a_direct_message_to_somebody_who_is_away_is_stored(alice: Visitor) -> None:
+    alice.ask(Whisper("bob", "psst"))
+
+    assert alice.heard() == [Sent(11, SentStatus.STORED)]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (Say("", "n1"), ErrorCode.EMPTY_MESSAGE),
+        (Say(" \n", "n1"), ErrorCode.EMPTY_MESSAGE),
+        (Say("x" * 8193, "n1"), ErrorCode.TOO_LONG),
+        (Say("\u20ac" * 2731, "n1"), ErrorCode.TOO_LONG),
+        (Whisper("bob", "", "n1"), ErrorCode.EMPTY_MESSAGE),
+        (Whisper("bob", "x" * 8193, "n1"), ErrorCode.TOO_LONG),
+        (Whisper("eve", "psst", "n1"), ErrorCode.UNKNOWN_USER),
+        (Whisper("", "psst", "n1"), ErrorCode.UNKNOWN_USER),
+        (Whisper("ALL", "psst", "n1"), ErrorCode.UNKNOWN_USER),
+        (Unreadable(ErrorCode.BAD_REQUEST, "x", "n1"), ErrorCode.BAD_REQUEST),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_with_its_nonce_and_reaches_nobody(
+    house: House, alice: Visitor, request_: Request, code: ErrorCode
+) -> None:
+    (refused,) = alice.ask(request_)
+
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.nonce) == (code, "n1")
+    assert len(refused.reason) < 200
+    assert house.journal.posts == []
+
+
+@pytest.mark.parametrize("nonce", ["", "x" * 65])
+def test_a_nonce_that_cannot_be_stored_is_refused(house: House, alice: Visitor, nonce: str) -> None:
+    assert codes(alice.ask(Say("hello", nonce)))[0] in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LONG)
+    assert house.journal.posts == []
+
+
+def test_who_is_online_is_answered_in_full(house: House, alice: Visitor) -> None:
+    for number in range(600):
+        house.visitor().ask(Login(f"user{number}", "secret"))
+    (users,) = alice.ask(AskUsers())
+
+    assert isinstance(users, Users)
+    assert users.users is not None
+    assert users.count == len(users.users) == 601
+
+
+def test_history_is_asked_for_with_its_limits(house: House, alice: Visitor) -> None:
+    house.messages.asked.clear()
+    house.messages.stored = (message(5),)
+
+    assert alice.ask(AskHistory(7, 9)) == [History((message(5),))]
+    alice.ask(AskHistory())
+    assert house.messages.asked == [("history", 1, 9, 7), ("history", 1, ID_MAX, 50)]
+
+
+def test_history_and_goodbye_wait_for_what_was_posted_before(house: House, alice: Visitor) -> None:
+    alice.ask(AskHistory())
+    assert house.journal.settled == 0
+    alice.ask(Say("hello"))
+    alice.ask(AskHistory())
+    assert house.journal.settled == 1
+    alice.ask(Say("bye"))
+    alice.ask(Leave())
+    assert house.journal.settled == 2
+
+
+# --- the end ---
+
+
+def test_who_goes_leaves_the_room(house: House, alice: Visitor) -> None:
+    bob = house.visitor()
+    bob.ask(Login("bob", "secret"))
+    alice.ask(Leave())
+    alice.session.end()
+    bob.ask(Say("hello"))
+
+    assert house.presence.names() == ("bob",)
+    assert alice.heard() == []
+
+
+def test_a_stranger_who_goes_has_nothing_to_leave(house: House, visitor: Visitor) -> None:
+    visitor.session.end()
+
+    assert house.presence.names() == ()
+
+
+def test_an_end_settles_what_was_posted_before_the_seat_is_free(house: House, alice: Visitor) -> None:
+    """Promise: confirmed means stored. What a client posted and hung up on is stored and confirmed all the same."""
+    alice.ask(Say("last words"))
+    alice.session.end()
+
+    assert house.journal.settled == 1
+
+
+@pytest.mark.parametrize("request_", [Say("hello", "n1"), Whisper("bob", "psst", "n1")])
+def test_while_the_server_shuts_down_nothing_is_accepted(house: House, alice: Visitor, request_: Request) -> None:
+    """Promise: shutdown."""
+    house.shut_down()
+
+    (refused,) = alice.ask(request_)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.nonce) == (ErrorCode.SHUTTING_DOWN, "n1")
+
+
+def test_an_end_while_the_server_shuts_down_frees_the_seat(house: House, alice: Visitor) -> None:
+    alice.ask(Say("hello"))
+    house.shut_down()
+    assert isinstance(house.journal.fault, JournalClosedError)
+    alice.session.end()
+
+    assert house.presence.names() == ()
+
+
+def test_a_login_while_the_server_shuts_down_is_told_so(house: House, visitor: Visitor) -> None:
+    assert isinstance(house.passwords, FakePasswords)
+    house.passwords.is_closed = True
+
+    assert codes(visitor.ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
+
+
+def test_a_server_that_shuts_down_says_goodbye(alice: Visitor) -> None:
+    alice.session.say_bye()
+
+    assert alice.news() == [Bye("the server is shutting down")]
+
+
+def test_who_does_not_log_in_in_time_is_told_the_limit(visitor: Visitor) -> None:
+    visitor.session.time_out()
+
+    refused, bye = visitor.news()
+    assert codes([refused, bye]) == [ErrorCode.NOT_LOGGED_IN, Bye]
+    assert "60 s" in str(refused)
+
+
+# --- the log ---
+
+
+def test_neither_passwords_nor_messages_are_ever_logged(house: House, visitor: Visitor) -> None:
+    secrets = ("hunter2", "wr0ng", "pr1vate", "publ1c", "2retnuh")
+    with capture_logs() as log:
+        visitor.ask(Login("carol"))
+        visitor.ask(Password("hunter2"))
+        visitor.ask(Say("publ1c", "n1"))
+        visitor.ask(Say("publ1c" * 2000))
+        visitor.ask(Whisper("bob", "pr1vate"))
+        visitor.ask(Whisper("eve", "pr1vate"))
+        visitor.ask(Login("carol", "hunter2"))
+        visitor.ask(Password("hunter2"))
+        visitor.session.end()
+        stranger = house.visitor()
+        stranger.ask(Say("publ1c"))
+        for _ in range(3):
+            stranger.ask(Login("carol", "wr0ng"))
+
+    assert len(log) >= 8
+    assert list(secrets_in(log, *secrets)) == []
+
+
+def test_logging_in_leaving_and_each_refusal_are_one_line_each(house: House) -> None:
+    with capture_logs() as log:
+        visitor = house.visitor()
+        visitor.ask(Say("too early"))
+        visitor.ask(LOGIN)
+        visitor.ask(BAD_JSON)
+        visitor.session.end()
+
+    assert [(entry["event"], entry.get("code"), entry.get("user")) for entry in log] == [
+        ("Refused", "not_logged_in", None),
+        ("Alice logged in", None, None),
+        ("Refused", "bad_json", "Alice"),
+        ("Alice left", None, None),
+    ]
+    assert {entry["connection"] for entry in log} == {"1@10.0.0.1"}
+
+
+def test_one_connection_cannot_fill_the_disk_with_the_log(alice: Visitor) -> None:
+    with capture_logs() as log:
+        for _ in range(1_000):
+            alice.ask(BAD_JSON)
+
+    assert len(log) == 101
+    assert log[-1]["event"] == "Further refusals of this connection are not logged"
