@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # auto: containers where a Docker engine answers. docker: containers are required. process: no containers.
 STACK ?= auto
 PACKAGES := services/protocol services/server services/client
-SOURCES := services tests ops bench
+SOURCES := services tests ops
 
 export DOCKER_BUILDKIT := 1
 

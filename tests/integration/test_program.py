@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -243,3 +244,28 @@ def test_a_log_that_nobody_reads_any_more_hurts_nobody(tmp_path: Path, environme
         alice.close()
         server.terminate()
         assert server.wait() == 0
+
+
+def test_it_runs_with_its_output_closed(tmp_path: Path, environment: dict[str, str]) -> None:
+    """As under ``chatserver >&-``: there is nobody to tell, and a room all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = f'exec "{sys.executable}" -m chatserver {port} --host 127.0.0.1 --data "{tmp_path / "data"}" >&-'
+    with subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment) as server:
+        try:
+            alice = connect_when_it_listens(port)
+            assert alice.login("alice")["status"] == "ok"
+            alice.close()
+            server.terminate()
+            assert server.wait(10) == 0
+        finally:
+            server.kill()
+
+
+def connect_when_it_listens(port: int) -> Peer:
+    give_up_at = time.monotonic() + 20
+    while True:
+        try:
+            return Peer(port)
+        except ConnectionRefusedError:
+            assert time.monotonic() < give_up_at, "it never listened"

@@ -25,6 +25,8 @@ def main() -> int:
         return _complain(f"The script can't be played; {error}.")
     # SIGTERM is as polite as Ctrl-C: as process 1 of a container it would do nothing otherwise.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if sys.stdout is None:  # the program was started with its output closed
+        return Exit.LOST
     # What others write can hold any letter, the terminal may know few.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:

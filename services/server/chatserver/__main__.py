@@ -30,12 +30,15 @@ def main() -> int:
         return _complain(f"Can't listen on {config.host} port {config.port}: {error.strerror or error}.")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.ask_to_stop())
-    server.start()
-    server.wait()
-    # A second signal does not wait for the end.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    return EXIT_OK if server.stop() else EXIT_CRASHED
+    try:
+        server.start()
+        server.wait()
+    finally:
+        # A second signal does not wait for the end.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        all_well = server.stop()
+    return EXIT_OK if all_well else EXIT_CRASHED
 
 
 def _complain(problem: str) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from structlog.types import EventDict, WrappedLogger
 
 
-def configure_log(level: str, log_format: str, file: TextIO) -> None:
+def configure_log(level: str, log_format: str, file: TextIO | None) -> None:
     """Send the log to the file, from this level on. Called once, at the start."""
     render: list[Any]
     if log_format == "json":
@@ -34,16 +34,18 @@ def configure_log(level: str, log_format: str, file: TextIO) -> None:
 class _Unbreakable:
     """A text file whose reader may go away and whose disk may fill up: the room matters more than its log."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO | None) -> None:
         self._file = file
 
     def write(self, text: str) -> None:
-        with suppress(OSError):
-            self._file.write(text)
+        if self._file is not None:  # it is None where the program was started with its output closed
+            with suppress(OSError):
+                self._file.write(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
-            self._file.flush()
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.flush()
 
 
 def _as_text(_: WrappedLogger, __: str, event: EventDict) -> str:
