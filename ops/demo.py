@@ -46,7 +46,10 @@ def main() -> int:
             failed = _run_containers()
             follow_up = "docker compose up, and in another terminal: docker compose run --rm client dave"
         else:
-            _say("The demo runs as plain processes" + (", for no Docker engine answers." if stack == "auto" else "."))
+            _say(
+                "The demo runs as plain processes"
+                + (", for no Docker engine with Compose answers." if stack == "auto" else ".")
+            )
             failed = _run_processes()
             follow_up = f"{_shown(BIN)}/chatserver, and in another terminal: {_shown(BIN)}/chatclient dave"
     except DemoError as error:

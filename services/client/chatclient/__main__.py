@@ -17,7 +17,7 @@ from chatclient.script import ScriptError, parse_script
 def main() -> int:
     """Run the client to its end; returns one of the exit codes."""
     try:
-        config = load_config(sys.argv[1:], {**dotenv_values(".env"), **os.environ})
+        config = load_config(sys.argv[1:], {**_read_dotenv(), **os.environ})
         script = parse_script(read_text(config.script, "script")) if config.script else None
     except ConfigError as error:
         return _complain(str(error))
@@ -37,6 +37,13 @@ def main() -> int:
         return Exit.LOST
     except KeyboardInterrupt:
         return Exit.OK
+
+
+def _read_dotenv() -> dict[str, str | None]:
+    try:
+        return dotenv_values(".env")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The file .env can't be read: {error}.") from error
 
 
 def _complain(problem: str) -> int:

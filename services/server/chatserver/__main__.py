@@ -21,10 +21,13 @@ EXIT_USAGE = 2
 def main() -> int:
     """Run the server until SIGTERM or SIGINT. Returns 0, 1 when a thread died, 2 when it could not begin."""
     try:
-        config = load_config(sys.argv[1:], {**dotenv_values(".env"), **os.environ})
-        configure_log(config.log_level, config.log_format, sys.stdout)
+        config = load_config(sys.argv[1:], {**_read_dotenv(), **os.environ})
+    except ConfigError as error:
+        return _complain(str(error))
+    configure_log(config.log_level, config.log_format, sys.stdout)
+    try:
         server = Server(config)
-    except (ConfigError, StoreError) as error:
+    except StoreError as error:
         return _complain(str(error))
     except OSError as error:
         return _complain(f"Can't listen on {config.host} port {config.port}: {error.strerror or error}.")
@@ -39,6 +42,13 @@ def main() -> int:
             signal.signal(number, signal.SIG_DFL)
         all_well = server.stop()
     return EXIT_OK if all_well else EXIT_CRASHED
+
+
+def _read_dotenv() -> dict[str, str | None]:
+    try:
+        return dotenv_values(".env")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The file .env can't be read: {error}.") from error
 
 
 def _complain(problem: str) -> int:
