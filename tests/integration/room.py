@@ -86,10 +86,14 @@ class Room:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.has_crashed = False
         self._peers = ExitStack()
-        self.server = Server(config)
+        self.server = Server(config, self._note_crash)
         self.server.start()
         self.is_stopped = False
+
+    def _note_crash(self) -> None:
+        self.has_crashed = True
 
     def peer(self) -> Peer:
         peer = Peer(self.server.port)

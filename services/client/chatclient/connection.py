@@ -112,8 +112,8 @@ class Connection:
         host, port = self._address
         try:
             connected = socket.create_connection(self._address, seconds)
-        except OSError as error:
-            return f"can't reach {host}:{port}: {error.strerror or error}"
+        except (OSError, UnicodeError) as error:  # UnicodeError: the name can't be one of the domain name system
+            return f"can't reach {host}:{port}: {getattr(error, 'strerror', None) or error}"
         connected.settimeout(None)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

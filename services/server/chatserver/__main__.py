@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 
 from dotenv import dotenv_values
 
@@ -25,17 +26,20 @@ def main() -> int:
     except ConfigError as error:
         return _complain(str(error))
     configure_log(config.log_level, config.log_format, sys.stdout)
+    ended = threading.Event()
+    # Before anything is opened: as process 1 of a container it would not hear a signal otherwise.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
     try:
-        server = Server(config)
+        server = Server(config, ended.set)
     except StoreError as error:
         return _complain(str(error))
-    except OSError as error:
-        return _complain(f"Can't listen on {config.host} port {config.port}: {error.strerror or error}.")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: server.ask_to_stop())
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return _complain(f"Can't listen on {config.host} port {config.port}: {reason}.")
     try:
         server.start()
-        server.wait()
+        ended.wait()
     finally:
         # A second signal does not wait for the end.
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -27,6 +27,8 @@ from chatserver.transport.listener import Listener
 from chatserver.transport.stream import Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatserver.config import Config
 
 _log = structlog.get_logger()
@@ -43,10 +45,13 @@ _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 
 
 class Server:
-    """The whole server. Building it opens the database and binds the port: raises StoreError, OSError."""
+    """The whole server. Building it opens the database and binds the port: raises StoreError, OSError, UnicodeError.
 
-    def __init__(self, config: Config) -> None:
-        self._ended = threading.Event()
+    ``on_crash`` is called when a thread has died that it can't do without.
+    """
+
+    def __init__(self, config: Config, on_crash: Callable[[], None]) -> None:
+        self._on_crash = on_crash
         self._crashed = False
         self._database = Database(config.data)
         try:
@@ -102,14 +107,6 @@ class Server:
         self._listener.start()
         _log.info(f"Waiting for connection on port {self.port}...")
 
-    def wait(self) -> None:
-        """Until somebody asks for the end, or a thread dies."""
-        self._ended.wait()
-
-    def ask_to_stop(self) -> None:
-        """Let :meth:`wait` return. From a signal handler too."""
-        self._ended.set()
-
     def stop(self) -> bool:
         """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
         self._passwords.close()
@@ -127,7 +124,7 @@ class Server:
         """A thread that the server can't do without has died: end, so that whoever runs it starts it anew."""
         _log.error("Shutting down because a thread died", thread=thread)
         self._crashed = True
-        self._ended.set()
+        self._on_crash()
 
 
 def _now_ms() -> int:
