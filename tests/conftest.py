@@ -40,7 +40,7 @@ def _count_stories(terminalreporter: pytest.TerminalReporter) -> dict[str, Count
     counts: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "error", "skipped", "xfailed", "xpassed"):
         for report in terminalreporter.getreports(outcome):
-            stack = dict(report.user_properties).get("stack")
+            stack = dict(getattr(report, "user_properties", ())).get("stack")
             if stack is not None:
                 counts.setdefault(stack, Counter())[outcome] += 1
     return counts

@@ -31,9 +31,11 @@ def main() -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         return App(config, script).run()
-    except BrokenPipeError:
-        # Nobody reads what we print, as with | head. Python would complain once more at its end.
+    except OSError as error:
+        # Nobody reads it, as with | head, or it can't be written. Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"chatclient: can't write the output: {error.strerror or error}", file=sys.stderr)
         return Exit.LOST
     except KeyboardInterrupt:
         return Exit.OK

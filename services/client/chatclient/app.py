@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from chatclient.script import Action
 
 
+# How long a client that must end waits for the server's goodbye.
+_GOODBYE_SECONDS = 5.0
+
+
 class App:
     """One run of the client. The main thread feeds it with typed lines; the reactor uses them."""
 
@@ -33,7 +37,7 @@ class App:
             (config.server, config.port), by_name(config.dialect), config.retry_seconds, self._inputs.put
         )
         model = Model(config.user, config.password)
-        self._reactor = Reactor(model, OPS[config.ops], self._face, self._connection.send)
+        self._reactor = Reactor(model, OPS[config.ops], self._face)
         self._thread = threading.Thread(target=self._react, name="reactor")
         self._crash: BaseException | None = None
 
@@ -44,44 +48,39 @@ class App:
         script_failed = False
         try:
             self._feed()
+            self._inputs.put(EndOfInput())
+            self._thread.join()
         except ScriptError as error:
             self._face.show([f"[error script] {error}"])
             script_failed = True
+            self._leave_now()
         except KeyboardInterrupt:
-            self._inputs.put(Interrupt())
-        finally:
-            self._inputs.put(EndOfInput())
-            self._join()
-        if self._crash is not None:
-            raise self._crash
-        return Exit.SCRIPT if script_failed else self._reactor.exit or Exit.OK
-
-    def _join(self) -> None:
-        """A second Ctrl-C does not wait for the server's goodbye."""
-        try:
-            self._thread.join()
+            self._leave_now()
         finally:
             self._connection.close()
             self._thread.join()
             self._face.close()
+        if self._crash is not None:
+            raise self._crash
+        return self._reactor.exit or (Exit.SCRIPT if script_failed else Exit.OK)
+
+    def _leave_now(self) -> None:
+        """Say goodbye, and wait for the answer only a little: the server may have stopped to listen."""
+        self._inputs.put(Interrupt())
+        self._thread.join(_GOODBYE_SECONDS)
 
     def _feed(self) -> None:
         if self._script is not None:
-            play(self._script, self._face.transcript, self._play_line)
+            play(self._script, self._face.transcript, self._type)
             return
         for line in self._face.typed_lines():
             if not self._type(line):
                 return
 
-    def _play_line(self, line: str) -> bool:
-        """A line of a script is shown as well: nobody sees it being typed."""
-        self._face.show([f"> {line}"])
-        return self._type(line)
-
     def _type(self, line: str) -> bool:
         if not self._face.wait_for_room():
             return False
-        self._inputs.put(Line(line))
+        self._inputs.put(Line(line, is_played=self._script is not None))
         return True
 
     def _react(self) -> None:

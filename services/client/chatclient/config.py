@@ -48,6 +48,8 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     password = environment.get("CHAT_PASSWORD")
     if password_file := flags.password_file or environment.get("CHAT_PASSWORD_FILE"):
         password = read_text(password_file, "password").rstrip("\r\n")
+    if password and not _is_text(password):
+        raise ConfigError("The password is not text in UTF-8.")
     user = flags.username or user or environment.get("CHAT_USER")
     if not user:
         raise ConfigError("Who are you? Give a username: chatclient HOST PORT USERNAME, or set CHAT_USER.")
@@ -89,6 +91,15 @@ def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | No
             return host, port, user
         case _:
             raise ConfigError(f"{len(words)} words are too many; give HOST PORT USERNAME, or USERNAME alone.")
+
+
+def _is_text(value: str) -> bool:
+    """Bytes of a variable that are not UTF-8 are in it as half surrogates, which can't be sent."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _port(text: str) -> int:

@@ -28,8 +28,32 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _READ_BYTES = 256 * 1024
 
 
+class Link:
+    """One connection that stands. Whoever has it may send on it; what is sent after its end is lost."""
+
+    def __init__(self, connected: socket.socket, dialect: Dialect) -> None:
+        self.socket = connected
+        # Has the server let us in? Then the next loss is a new one, with all its patience.
+        self.has_served = False
+        self._dialect = dialect
+
+    def send(self, request: Request) -> None:
+        """Send a request; where that fails, the connection is lost, and the collector says so."""
+        try:
+            self.socket.sendall(self._dialect.encode_request(request))
+        except OSError:
+            self.shut()
+
+    def shut(self) -> None:
+        """Let the collector's read end; it closes the socket."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
 class Up(NamedTuple):
-    """The connection stands; nothing was said yet."""
+    """A connection stands; nothing was said yet."""
+
+    link: Link
 
 
 class Down(NamedTuple):
@@ -65,32 +89,24 @@ class Connection:
         self._retry_seconds = retry_seconds
         self._report = report
         self._closing = threading.Event()
-        # Guards the socket: the collector replaces it, others send on it or shut it.
+        # Guards the link: the collector replaces it, others shut it.
         self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
+        self._link: Link | None = None
+        # The collector's own: when it gives up, and how long its next pause is.
+        self._give_up_at = 0.0
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._collector = threading.Thread(target=self._run, name="collector")
 
     def start(self) -> None:
         """Start to connect and to collect."""
         self._collector.start()
 
-    def send(self, request: Request) -> None:
-        """Send a request; where that fails, the connection is lost, and the collector says so."""
-        with self._lock:
-            connected = self._socket
-        if connected is None:
-            return
-        try:
-            connected.sendall(self._dialect.encode_request(request))
-        except OSError:
-            _shut(connected)
-
     def close(self) -> None:
-        """End the connection and the collector."""
+        """End the connection; the collector reports it lost, and ends."""
         self._closing.set()
         with self._lock:
-            if self._socket is not None:
-                _shut(self._socket)
+            if self._link is not None:
+                self._link.shut()
         self._collector.join()
 
     def _run(self) -> None:
@@ -98,10 +114,9 @@ class Connection:
             reason = self._connect(CONNECT_SECONDS)
             while not reason:
                 reason = self._collect()
-                if self._closing.is_set():
-                    return
-                self._report(Down(reason))
-                reason = self._connect_again()
+                if not self._closing.is_set():
+                    self._report(Down(reason))
+                    reason = self._connect_again(reason)
             self._report(Lost(reason))
         except Exception as error:  # a fault of this program; without the report nobody would notice
             self._report(Lost(f"the collector failed: {error!r}"))
@@ -117,29 +132,36 @@ class Connection:
         connected.settimeout(None)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        link = Link(connected, self._dialect)
         with self._lock:
-            self._socket = connected
+            self._link = link
         if self._closing.is_set():
-            _shut(connected)
-        self._report(Up())
+            link.shut()
+        self._report(Up(link))
         return ""
 
-    def _connect_again(self) -> str:
-        """Connect, with growing pauses; returns why it failed for good, or nothing."""
-        give_up_at = time.monotonic() + self._retry_seconds
-        pause_seconds = _FIRST_PAUSE_SECONDS
-        while True:
-            if self._closing.wait(pause_seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - not a secret
-                return "closed"
-            reason = self._connect(_CONNECT_AGAIN_SECONDS)
-            if not reason or time.monotonic() >= give_up_at:
+    def _connect_again(self, reason: str) -> str:
+        """Connect, with growing pauses; returns why it failed for good, or nothing.
+
+        A server that takes connections and serves nobody (it is full, or it is a proxy without one) is as good as none:
+        patience does not begin anew.
+        """
+        if self._link is not None and self._link.has_served:
+            self._give_up_at = time.monotonic() + self._retry_seconds
+            self._pause_seconds = _FIRST_PAUSE_SECONDS
+        while reason:
+            if time.monotonic() >= self._give_up_at:
                 return reason
-            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+            if self._closing.wait(self._pause_seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - not a secret
+                return reason
+            self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+            reason = self._connect(_CONNECT_AGAIN_SECONDS)
+        return ""
 
     def _collect(self) -> str:
         """Report everything that comes until the connection ends; returns why it did."""
-        connected = self._socket
-        assert connected is not None
+        assert self._link is not None
+        connected = self._link.socket
         decoder = self._dialect.event_decoder()
         try:
             while data := connected.recv(_READ_BYTES):
@@ -151,12 +173,5 @@ class Connection:
         except ProtocolError as error:
             reason = str(error)
         with self._lock:
-            self._socket = None
-        connected.close()
+            connected.close()
         return reason
-
-
-def _shut(connected: socket.socket) -> None:
-    """Let the collector's read end; it closes the socket."""
-    with suppress(OSError):
-        connected.shutdown(socket.SHUT_RDWR)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, Welcome
 from chatprotocol.requests import Login
 
 if TYPE_CHECKING:
     from chatprotocol.events import Event
     from chatprotocol.requests import Say, Whisper
+
+
+# Refusals of a moment, after which the same message may be sent again.
+_LATER = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
 
 
 class Standing(Enum):
@@ -45,14 +50,15 @@ class Model:
             case Welcome():
                 self.username = event.username
                 self.standing = Standing.IN
-                if self.last_seen_id is None:
+                # A smaller one says that the server began anew, with none of what was seen.
+                if self.last_seen_id is None or event.last_id < self.last_seen_id:
                     self.last_seen_id = event.last_id
             case PublicMessage() | DirectMessage():
                 self._see(event.id)
             case Sent():
                 self._see(event.id)
                 self.unconfirmed.pop(event.nonce or "", None)
-            case Refused():
+            case Refused() if event.code not in _LATER:
                 self.unconfirmed.pop(event.nonce or "", None)
 
     def _see(self, message_id: int) -> None:

@@ -8,7 +8,7 @@ import select
 import sys
 import termios
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from chatclient.script import Transcript
 
@@ -36,7 +36,7 @@ class PlainFace:
     @property
     def is_person(self) -> bool:
         """Is it somebody who may want a hint?"""
-        return sys.stdin.isatty() and sys.stdout.isatty()
+        return _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
 
     def show(self, lines: Iterable[str]) -> None:
         """Print lines, at once. Raises BrokenPipeError when nobody reads them."""
@@ -47,7 +47,7 @@ class PlainFace:
 
     def ask_password(self) -> None:
         """The next line is a password: a terminal does not echo it."""
-        if sys.stdin.isatty() and self._terminal is None:
+        if _is_terminal(sys.stdin) and self._terminal is None:
             self._terminal = termios.tcgetattr(sys.stdin)
             silent = termios.tcgetattr(sys.stdin)
             silent[3] = silent[3] & ~termios.ECHO | termios.ECHONL
@@ -65,6 +65,8 @@ class PlainFace:
 
     def typed_lines(self) -> Iterator[str]:
         """The lines of standard input, until it ends or :meth:`end` is called."""
+        if sys.stdin is None:
+            return
         standard_input = sys.stdin.fileno()
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         rest = ""
@@ -98,3 +100,8 @@ class PlainFace:
         if self._terminal is not None:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
             self._terminal = None
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """A standard stream is None where the program was started with it closed."""
+    return stream is not None and stream.isatty()

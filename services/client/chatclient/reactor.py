@@ -6,7 +6,7 @@ import secrets
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from chatclient.connection import Down, Lost, Up
+from chatclient.connection import Down, Link, Lost, Up
 from chatclient.exits import Exit
 from chatclient.model import Model, Standing
 from chatclient.typed import Dialogue, Step
@@ -17,7 +17,7 @@ from chatprotocol.requests import AskUsers, Leave, Password, Request, Say, Whisp
 from chatprotocol.rules import check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from chatclient.connection import Signal
     from chatclient.typed import Typed, Words
@@ -40,9 +40,10 @@ _LOGIN_REFUSALS = frozenset(
 
 
 class Line(NamedTuple):
-    """A line was typed, or played from a script."""
+    """A line was typed; or played from a script, and is shown then, for nobody saw it being typed."""
 
     text: str
+    is_played: bool = False
 
 
 class EndOfInput(NamedTuple):
@@ -79,11 +80,11 @@ class Reactor:
     Lines that are typed too early (before the login, in the middle of an answer) wait in it.
     """
 
-    def __init__(self, model: Model, words: Words, face: Face, send: Callable[[Request], None]) -> None:
+    def __init__(self, model: Model, words: Words, face: Face) -> None:
         self._model = model
         self._dialogue = Dialogue(words)
         self._face = face
-        self._send = send
+        self._link: Link | None = None
         self._lines: deque[Line | EndOfInput] = deque()
         self._awaits_users = False
         self._is_leaving = False
@@ -137,7 +138,8 @@ class Reactor:
     def _on_signal(self, signal: Signal) -> None:
         model = self._model
         match signal:
-            case Up():
+            case Up(link):
+                self._link = link
                 model.standing = Standing.KNOCKING
                 self._was_asked = False
                 self._send(model.login())
@@ -187,6 +189,8 @@ class Reactor:
 
     def _on_welcome(self, event: Welcome) -> None:
         model = self._model
+        if self._link is not None:
+            self._link.has_served = True
         if model.has_been_in:
             self._face.show([f"[back] {harmless(event.username)}"])
         else:
@@ -242,7 +246,10 @@ class Reactor:
             self._leave()
             return
         self._face.took_line()
-        if self._model.standing is Standing.ASKED:
+        is_password = self._model.standing is Standing.ASKED
+        if line.is_played:
+            self._face.show([f"> {'***' if is_password else harmless(line.text)}"])
+        if is_password:
             self._model.password = line.text
             self._model.standing = Standing.KNOCKING
             self._send(Password(line.text))
@@ -279,6 +286,10 @@ class Reactor:
             return
         self._model.unconfirmed[request.nonce] = request
         self._send(request)
+
+    def _send(self, request: Request) -> None:
+        if self._link is not None:
+            self._link.send(request)
 
     def _ask_password(self) -> None:
         self._model.standing = Standing.ASKED

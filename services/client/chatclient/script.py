@@ -85,6 +85,11 @@ class Transcript:
         self._lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self._ended = False
 
+    @property
+    def has_ended(self) -> bool:
+        """Is nothing more to come?"""
+        return self._ended
+
     def add(self, lines: Iterable[str]) -> None:
         """Lines were shown."""
         with self._changed:
@@ -132,4 +137,9 @@ def play(script: Iterable[Action], transcript: Transcript, type_line: Callable[[
                 transcript.pause(seconds)
             case Wait(line_number, text, seconds):
                 if not transcript.wait_for(text, seconds):
-                    raise ScriptError(f"line {line_number}: waited {seconds:g} s in vain for {text!r}")
+                    how = (
+                        "the client ended before it saw"
+                        if transcript.has_ended
+                        else f"waited {seconds:g} s in vain for"
+                    )
+                    raise ScriptError(f"line {line_number}: {how} {text!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -101,6 +102,7 @@ class Server:
     def start(self) -> None:
         """Start every thread, the one that lets clients in last."""
         threading.stack_size(_STACK_BYTES)
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._courier.start()
         self._journal.start()
         self._presence.start()

@@ -68,6 +68,7 @@ class Config:
     lag_max_bytes: int = _setting(
         8 * 1024 * 1024, "--lag-max-bytes", _integer(65_536, 2**31), "who reads slower than this is disconnected"
     )
+    # What OWASP's Password Storage Cheat Sheet recommends for argon2id.
     hash_time_cost: int = _setting(2, "--hash-time-cost", _integer(1, 100), "argon2id: passes over the memory")
     hash_memory_kib: int = _setting(19_456, "--hash-memory-kib", _integer(8, 2**22), "argon2id: memory of a hash")
     hash_parallelism: int = _setting(1, "--hash-parallelism", _integer(1, 64), "argon2id: lanes")

@@ -1,7 +1,7 @@
 """Tests of the reactor as dialogues: what is given to it, and what it shows and sends because of that, in order.
 
     talk = Dialogue()
-    talk.give(Up(), sends(Login("alice")))
+    talk.connect(sends(Login("alice")))
     talk.type("PM hello", sends(Say("hello", "n1")))
     talk.give(Sent(1, SentStatus.SENT, "n1"), "[sent #1]")
 
@@ -9,7 +9,7 @@ A step that has another outcome fails with the dialogue so far, and the differen
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from chatclient.connection import Up
 from chatclient.exits import Exit
@@ -29,6 +29,17 @@ def sends(request: Request) -> str:
     return f"-> {request!r}"
 
 
+class FakeLink:
+    """A connection that stands: what is sent on it is part of the dialogue."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.has_served = False
+        self._note = note
+
+    def send(self, request: Request) -> None:
+        self._note(sends(request))
+
+
 class Dialogue:
     """A reactor between a fake face and a fake server."""
 
@@ -36,7 +47,8 @@ class Dialogue:
 
     def __init__(self, username: str = "alice", password: str | None = "secret", ops: str = "pm-dm") -> None:
         self.model = Model(username, password)
-        self.reactor = Reactor(self.model, OPS[ops], self, lambda request: self._new.append(sends(request)))
+        self.reactor = Reactor(self.model, OPS[ops], self)
+        self.link: FakeLink | None = None
         self.lines_used = 0
         self._story: list[str] = []
         self._new: list[str] = []
@@ -62,6 +74,11 @@ class Dialogue:
         """Something arrives; exactly these lines are shown and requests sent."""
         self._step(repr(given), given, outcome)
 
+    def connect(self, *outcome: str) -> None:
+        """A connection stands."""
+        self.link = FakeLink(lambda line: self._new.append(line))  # noqa: PLW0108 - each step has a new list
+        self._step("a connection stands", Up(self.link), outcome)  # type: ignore[arg-type]
+
     def type(self, line: str, *outcome: str) -> None:
         """Somebody types a line."""
         self._step(f"types {line!r}", Line(line), outcome)
@@ -73,7 +90,7 @@ class Dialogue:
     def come_in(self) -> None:
         """Connect and log in."""
         login = Login(self.model.username, self.model.password)
-        self.give(Up(), sends(login))
+        self.connect(sends(login))
         name = self.model.username
         self.give(Welcome(AccountKind.EXISTING, name, (name,), 10), f"[welcome existing] {name}; online: {name}")
 

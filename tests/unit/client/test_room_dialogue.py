@@ -2,7 +2,7 @@
 
 import pytest
 
-from chatclient.connection import Down, Lost, Up
+from chatclient.connection import Down, Lost
 from chatclient.exits import Exit
 from chatclient.typed import OPS
 from chatclient.typed import Dialogue as Typing
@@ -177,7 +177,7 @@ def test_a_lost_connection_is_taken_up_where_it_ended(inside: Dialogue) -> None:
     inside.give(Sent(12, SentStatus.SENT, "n2"), "[sent #12]")
     inside.give(Down("reset"), "[lost] reset; connecting again")
     inside.type("PM four")
-    inside.give(Up(), sends(Login("alice", "secret", 12)))
+    inside.connect(sends(Login("alice", "secret", 12)))
     inside.give(BACK, "[back] alice", sends(Say("one", "n1")), sends(Say("three", "n3")), sends(Say("four", "n4")))
     inside.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
     inside.give(Sent(21, SentStatus.SENT, "n3"), "[sent #21]")
@@ -189,7 +189,7 @@ def test_the_question_is_asked_again_after_a_lost_connection(inside: Dialogue) -
     inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
     inside.type("bob", "[ask] message for bob")
     inside.give(Down("reset"), "[lost] reset; connecting again")
-    inside.give(Up(), sends(Login("alice", "secret", 10)))
+    inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(BACK, "[back] alice", "[ask] message for bob")
     inside.type("hello", sends(Whisper("bob", "hello", "n1")))
 
@@ -197,7 +197,7 @@ def test_the_question_is_asked_again_after_a_lost_connection(inside: Dialogue) -
 def test_a_connection_that_is_lost_before_the_users_came_asks_for_the_recipient(inside: Dialogue) -> None:
     inside.type("DM", sends(AskUsers()))
     inside.give(Down("reset"), "[lost] reset; connecting again")
-    inside.give(Up(), sends(Login("alice", "secret", 10)))
+    inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(BACK, "[back] alice", "[ask] recipient")
     inside.type("bob", "[ask] message for bob")
 
@@ -210,7 +210,7 @@ def test_a_server_that_says_goodbye_by_itself_is_connected_to_again(inside: Dial
 
 def test_a_full_server_after_a_lost_connection_is_tried_again(inside: Dialogue) -> None:
     inside.give(Down("reset"), "[lost] reset; connecting again")
-    inside.give(Up(), sends(Login("alice", "secret", 10)))
+    inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.")
     inside.give(Down("closed"), "[lost] closed; connecting again")
     assert inside.exit is None
@@ -263,7 +263,7 @@ def test_leaving_goes_on_after_a_connection_that_was_lost_with_unconfirmed_messa
     inside.type("PM hello", sends(Say("hello", "n1")))
     inside.end_input(sends(Leave()))
     inside.give(Down("reset"), "[lost] reset; connecting again")
-    inside.give(Up(), sends(Login("alice", "secret", 10)))
+    inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(BACK, "[back] alice", sends(Say("hello", "n1")), sends(Leave()))
     inside.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
     inside.give(Bye("you left"), "[bye] you left")

@@ -1,6 +1,5 @@
 """The courier: writes to all sockets, waits for none. The sockets are pairs inside this process."""
 
-import queue
 import socket
 from collections.abc import Iterator
 
@@ -23,8 +22,7 @@ class Post:
     def __init__(self) -> None:
         self.stream = Stream(lambda event: event, 4 * LAG_MAX_BYTES)  # type: ignore[arg-type, return-value]
         self.crashes: list[str] = []
-        self.closed: queue.SimpleQueue[Outbox] = queue.SimpleQueue()
-        self.courier = Courier([self.stream], LAG_MAX_BYTES, self.crashes.append, self.closed.put)
+        self.courier = Courier([self.stream], LAG_MAX_BYTES, self.crashes.append)
         self._peers: list[socket.socket] = []
 
     def peer(self, *, follows: bool = True) -> tuple[socket.socket, Outbox]:
@@ -149,7 +147,7 @@ def test_what_is_due_is_sent_before_our_side_is_shut(post: Post) -> None:
     post.courier.retire(outbox)
 
     assert read_all(peer) == b"x" * 600_000 + b"bye"
-    assert post.closed.get(timeout=DEADLINE_SECONDS) is outbox
+    eventually(lambda: outbox.sock.fileno() == -1)
     assert outbox.sock.fileno() == -1
 
 
@@ -161,7 +159,7 @@ def test_a_socket_stays_open_until_its_reader_has_ended(post: Post) -> None:
 
     assert outbox.sock.fileno() != -1
     post.courier.retire(outbox)
-    assert post.closed.get(timeout=DEADLINE_SECONDS) is outbox
+    eventually(lambda: outbox.sock.fileno() == -1)
 
 
 def test_one_whose_peer_has_gone_is_given_up_and_the_others_go_on(post: Post) -> None:
@@ -173,7 +171,7 @@ def test_one_whose_peer_has_gone_is_given_up_and_the_others_go_on(post: Post) ->
     eventually(lambda: outbox.broken)
     outbox.unfollow()
     post.courier.retire(outbox)
-    assert post.closed.get(timeout=DEADLINE_SECONDS) is outbox
+    eventually(lambda: outbox.sock.fileno() == -1)
 
 
 def test_one_who_takes_nothing_is_closed_when_patience_ends(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +181,7 @@ def test_one_who_takes_nothing_is_closed_when_patience_ends(post: Post, monkeypa
     outbox.finish()
     post.courier.retire(outbox)
 
-    assert post.closed.get(timeout=DEADLINE_SECONDS) is outbox
+    eventually(lambda: outbox.sock.fileno() == -1)
 
 
 def test_the_end_sends_what_is_due_closes_every_socket_and_ends_the_thread() -> None:

@@ -280,6 +280,7 @@ def test_a_message_of_somebody_who_has_left_is_still_heard(room: Room) -> None:
 def test_a_direct_message_that_was_heard_is_noted_as_delivered(room: Room) -> None:
     """Promise: once. The next login is not given it again."""
     alice, bob = room.join(ALICE), room.join(BOB)
+    room.feed.catch_up(bob, 0)
     room.say(alice, "psst", to=BOB)
     room.say(alice, "to nobody here", to=CAROL)
 
@@ -289,9 +290,10 @@ def test_a_direct_message_that_was_heard_is_noted_as_delivered(room: Room) -> No
 
 
 def test_deliveries_are_unsaved_until_the_disk_knows_them(room: Room) -> None:
-    room.feed.note_delivered(BOB.id, 5)
+    bob = room.join(BOB)
+    room.feed.catch_up(bob, 5)
     taken = room.feed.unsaved_deliveries()
-    room.feed.note_delivered(BOB.id, 6)
+    room.feed.catch_up(bob, 6)
     room.feed.saved_deliveries(taken)
 
     assert room.feed.unsaved_deliveries() == {BOB.id: 6}
@@ -300,10 +302,21 @@ def test_deliveries_are_unsaved_until_the_disk_knows_them(room: Room) -> None:
 
 
 def test_deliveries_never_go_back(room: Room) -> None:
-    room.feed.note_delivered(BOB.id, 6)
-    room.feed.note_delivered(BOB.id, 5)
+    bob = room.join(BOB)
+    room.feed.catch_up(bob, 6)
+    room.feed.catch_up(bob, 5)
 
     assert room.feed.unsaved_deliveries() == {BOB.id: 6}
+
+
+def test_nothing_is_noted_while_older_messages_are_still_on_their_way(room: Room) -> None:
+    """A mark is for all that is older: were it set now, what waits would be lost with this connection."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.say(alice, "psst", to=BOB)
+    assert room.feed.unsaved_deliveries() == {}
+    room.feed.catch_up(bob, 10)
+
+    assert room.feed.unsaved_deliveries() == {BOB.id: 11}
 
 
 # --- announcements ---
@@ -321,11 +334,19 @@ def test_an_update_is_heard_by_everybody_whose_login_did_not_show_it(room: Room)
     assert room.wakes == 1
 
 
+def test_an_update_is_not_for_one_whose_login_is_not_answered_yet(room: Room) -> None:
+    """Its list of users will show as much, and more; the older one would follow it."""
+    alice = room.join(ALICE)
+    room.feed.announce(UPDATE, 2)
+
+    assert heard(alice) == []
+
+
 def test_an_update_is_heard_in_every_dialect() -> None:
     json, frames = FakeStream("json"), FakeStream("frames")
     room = Room(json, frames)
     alice, bob, carol = room.join(ALICE, json), room.join(BOB, frames), room.join(CAROL, frames)
-    bob.presence_version = 2
+    alice.presence_version, bob.presence_version, carol.presence_version = 1, 2, 1
     room.feed.announce(UPDATE, 2)
 
     assert (heard(alice), heard(bob), heard(carol)) == ([UPDATE], [], [UPDATE])

@@ -31,6 +31,9 @@ class Disk:
         self.transactions = 0
         self.before_commit: Callable[[], None] = lambda: None
 
+    def trim_log(self) -> None:
+        self._database.trim_log()
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         with self._database.transaction() as connection:

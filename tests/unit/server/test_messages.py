@@ -6,7 +6,7 @@ from chatprotocol.events import DirectMessage, Message, PublicMessage
 from chatprotocol.limits import ID_MAX
 from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered, update_password_hash
 from chatserver.store.database import Database
-from chatserver.store.messages import Messages, find_nonce, insert_direct, insert_public
+from chatserver.store.messages import Messages, find_direct_nonce, find_public_nonce, insert_direct, insert_public
 
 from .rooms import register
 
@@ -217,7 +217,8 @@ def test_the_last_id_is_that_of_either_kind_of_message(database: Database) -> No
 def test_a_nonce_is_found_for_its_own_sender_only(room: Room) -> None:
     """Promise: once. The same nonce of the same sender is the same message."""
     with room.database.transaction() as connection:
-        assert find_nonce(connection, room.alice.id, "n1") == 1
-        assert find_nonce(connection, room.alice.id, "n3") == 3
-        assert find_nonce(connection, room.alice.id, "n2") is None
-        assert find_nonce(connection, room.bob.id, "n1") is None
+        assert find_public_nonce(connection, room.alice.id, "n1") == 1
+        assert find_direct_nonce(connection, room.alice.id, "n3") == 3
+        assert find_public_nonce(connection, room.alice.id, "n3") is None
+        assert find_public_nonce(connection, room.alice.id, "n2") is None
+        assert find_public_nonce(connection, room.bob.id, "n1") is None

@@ -284,13 +284,19 @@ def test_what_a_dialect_has_no_bytes_for_is_not_waited_for(stream: Stream, is_re
     assert outbox.is_drained()
 
 
-def test_finishing_releases_what_was_held(stream: Stream) -> None:
+def test_what_is_new_does_not_follow_a_gap(stream: Stream) -> None:
+    """One that ends before it was given all that it missed is sent its last answers, and nothing live."""
     outbox = new_outbox(stream)
     outbox.follow()
     publish(stream, b"one")
+    outbox.splice(3, 3, [b"told"])  # type: ignore[list-item]
+    put(outbox, b"bye")
     outbox.finish()
 
-    assert drain(outbox) == b"one"
+    assert drain(outbox) == b"bye"
+    outbox.unfollow()
+    assert drain(outbox) == b""
+    assert outbox.is_drained()
 
 
 def test_one_send_takes_no_more_of_the_stream_than_its_share(stream: Stream) -> None:

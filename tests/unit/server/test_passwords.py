@@ -77,10 +77,6 @@ def test_a_hash_is_outdated_when_the_cost_has_changed(passwords: Passwords, othe
     assert not passwords.is_outdated(passwords.hash("secret"))
 
 
-def test_the_default_cost_is_what_owasp_recommends() -> None:
-    assert HashCost() == HashCost(time_cost=2, memory_kib=19 * 1024, parallelism=1)
-
-
 def test_no_more_hash_at_once_than_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     passwords = Passwords(CHEAP)

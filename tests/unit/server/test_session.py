@@ -303,10 +303,11 @@ def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(house: 
     assert len(house.messages.asked) <= 3
 
 
-def test_a_new_account_missed_nothing(house: House, visitor: Visitor) -> None:
+def test_a_new_account_gets_what_was_whispered_to_it_before_it_came_in(house: House, visitor: Visitor) -> None:
+    """Between the registration and the seat there is a moment in which the name exists and nobody is there."""
     visitor.ask(Login("carol", "secret"))
 
-    assert house.messages.asked == []
+    assert house.messages.asked == [("waiting", 3, 0, 10, 500)]
 
 
 def test_a_login_that_fails_halfway_leaves_nobody_behind(house: House, visitor: Visitor) -> None:

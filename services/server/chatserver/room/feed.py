@@ -93,10 +93,11 @@ class Feed:
                 stream.show()
         self._wake()
 
-    def note_delivered(self, account_id: int, message_id: int) -> None:
-        """Direct messages up to this one were put into an outbox of the account."""
+    def catch_up(self, seat: Seat, upto_id: int) -> None:
+        """The seat was given all that it missed, up to this message: its direct messages count as delivered."""
         with self._lock:
-            self._note_delivered(account_id, message_id)
+            seat.has_caught_up = True
+            self._note_delivered(seat.account_id, max(upto_id, seat.newest_direct_id))
 
     def unsaved_deliveries(self) -> dict[int, int]:
         """What the disk does not know yet of deliveries, by account. For the journal thread."""
@@ -139,7 +140,9 @@ class Feed:
         assert recipient is not None
         event = DirectMessage(post.id, post.time_ms, post.seat.name, recipient.name, post.text)
         seats = self._seats.get(recipient.id, [])
-        if seats:
+        for seat in seats:
+            seat.newest_direct_id = post.id
+        if any(seat.has_caught_up for seat in seats):
             self._note_delivered(recipient.id, post.id)
         # The sender's other connections see it as well, as their history does.
         others = self._seats.get(post.seat.account_id, []) if recipient.id != post.seat.account_id else []

@@ -13,7 +13,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.room.post import Post
 from chatserver.store.accounts import insert_account, update_delivered, update_password_hash
-from chatserver.store.messages import find_nonce, insert_direct, insert_public
+from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -188,22 +188,31 @@ class SqliteJournal:
             self._feed.publish(posts)
         for entry, outcome in zip(rest, outcomes, strict=True):
             self._answer(entry, outcome)
+        self._trim_log()
+
+    def _trim_log(self) -> None:
+        try:
+            self._database.trim_log()
+        except (sqlite3.Error, OSError) as error:
+            _log.error("The write-ahead log can't be folded into the database", error=str(error))
 
     def _store_posts(self, connection: sqlite3.Connection, posts: Sequence[Post]) -> int:
         """Give each post its id and time and insert it; returns the last id that is used."""
         self._last_time_ms = time_ms = max(self._now_ms(), self._last_time_ms)
         last_id = self._last_id
-        known: dict[tuple[int, str], int] = {}
+        known: dict[tuple[bool, int, str], int] = {}
         public = []
         direct = []
         for post in posts:
             sender_id = post.seat.account_id
             if post.nonce is not None:
-                earlier = known.get((sender_id, post.nonce)) or find_nonce(connection, sender_id, post.nonce)
+                find = find_public_nonce if post.recipient is None else find_direct_nonce
+                mark = (post.recipient is None, sender_id, post.nonce)
+                earlier = known.get(mark) or find(connection, sender_id, post.nonce)
                 if earlier is not None:
                     post.id, post.repeated = earlier, True
                     continue
-                known[sender_id, post.nonce] = last_id + 1
+                known[mark] = last_id + 1
             last_id += 1
             post.id, post.time_ms = last_id, time_ms
             if post.recipient is None:

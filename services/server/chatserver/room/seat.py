@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -60,13 +61,16 @@ class Outbox(Protocol):
 class Seat:
     """One logged-in connection. A user may have several."""
 
-    __slots__ = ("account_id", "has_posted", "name", "outbox", "presence_version")
+    __slots__ = ("account_id", "has_caught_up", "has_posted", "name", "newest_direct_id", "outbox", "presence_version")
 
     def __init__(self, account_id: int, name: str, outbox: Outbox) -> None:
         self.account_id = account_id
         self.name = name
         self.outbox = outbox
-        # Which presence the login's list of users showed: see Presence.
-        self.presence_version = 0
+        # Which presence the login's list of users showed; until there is one, no update is for it. See Presence.
+        self.presence_version = sys.maxsize
+        # Was it given what it missed? Until then what is put in line may never be sent. Under the feed's lock.
+        self.has_caught_up = False
+        self.newest_direct_id = 0
         # Has it posted since its posts were last known to be settled? Its reader thread's own.
         self.has_posted = False

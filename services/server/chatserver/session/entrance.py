@@ -34,21 +34,26 @@ def identify(context: Context, username: str, password: str, address: str) -> tu
     """The account that the password opens, registered now if the name is new. Raises Refusal."""
     check_username(username)
     check_password(password)
-    key = name_key(username)
-    if context.failed_logins.are_too_many(address, key):
-        raise Refusal(ErrorCode.TOO_MANY_ATTEMPTS, f"Too many wrong passwords for {username}; wait a minute.")
+    _check_attempts(context, address, username)
     account = context.accounts.find(username)
     if account is None and context.registration_open:
         registered = _register(context, username, password)
         if registered is not None:
             return registered, AccountKind.NEW
         account = context.accounts.find(username)  # somebody else was faster by a moment
-    if not context.passwords.matches(account.password_hash if account else None, password) or account is None:
-        context.failed_logins.note(address, key)
+    matches = context.passwords.matches(account.password_hash if account else None, password)
+    _check_attempts(context, address, username)  # others may have failed while this one waited for its turn
+    if not matches or account is None:
+        context.failed_logins.note(address, name_key(username))
         raise Refusal(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
     if context.passwords.is_outdated(account.password_hash):
         context.journal.change_password_hash(account.id, context.passwords.hash(password))
     return account, AccountKind.EXISTING
+
+
+def _check_attempts(context: Context, address: str, username: str) -> None:
+    if context.failed_logins.are_too_many(address, name_key(username)):
+        raise Refusal(ErrorCode.TOO_MANY_ATTEMPTS, f"Too many wrong passwords for {username}; wait a minute.")
 
 
 def _register(context: Context, username: str, password: str) -> Account | None:
@@ -66,18 +71,15 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     users = context.presence.enter(seat)
     try:
         outbox.put([Welcome(kind, account.name, users, joined.last_id)])
-        if since is not None:
-            sent_id = _send_pages(outbox, context.messages.missed, account.id, since, joined.last_id)
-        elif kind is AccountKind.EXISTING:
-            delivered_id = max(account.delivered_id, joined.delivered_id)
-            sent_id = _send_pages(outbox, context.messages.waiting, account.id, delivered_id, joined.last_id)
-        else:
-            sent_id = joined.last_id
+        query = context.messages.waiting if since is None else context.messages.missed
+        after_id = max(account.delivered_id, joined.delivered_id) if since is None else since
+        if _send_pages(outbox, query, account.id, after_id, joined.last_id):
+            context.feed.catch_up(seat, joined.last_id)
+            outbox.release()
+        # Otherwise the connection ends, and nothing that is new may follow the gap.
     except BaseException:
         go_out(context, seat)
         raise
-    context.feed.note_delivered(account.id, sent_id)
-    outbox.release()
     return seat
 
 
@@ -87,13 +89,13 @@ def go_out(context: Context, seat: Seat) -> None:
     context.presence.leave(seat)
 
 
-def _send_pages(outbox: Outbox, query: Query, account_id: int, after_id: int, upto_id: int) -> int:
-    """Put what the query finds, a page at a time, no faster than the peer reads; returns up to where all was put."""
+def _send_pages(outbox: Outbox, query: Query, account_id: int, after_id: int, upto_id: int) -> bool:
+    """Put what the query finds, a page at a time, no faster than the peer reads; false when the connection ends."""
     while True:
         page = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
         outbox.put(page)
         if len(page) < _PAGE_MESSAGES:
-            return upto_id
+            return True
         after_id = page[-1].id
         if not outbox.wait_for_room():
-            return after_id
+            return False

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class HashCost(Struct, frozen=True):
-    """What one argon2id hash costs. The defaults are those that OWASP recommends (Password Storage Cheat Sheet)."""
+    """What one argon2id hash costs."""
 
-    time_cost: int = 2
-    memory_kib: int = 19_456
-    parallelism: int = 1
+    time_cost: int
+    memory_kib: int
+    parallelism: int
 
 
 class PasswordsClosedError(Exception):

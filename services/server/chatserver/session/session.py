@@ -152,8 +152,7 @@ class Session:
         return self._state
 
     def _leave(self, _: requests.Leave) -> State:
-        if self._seat is not None:
-            commands.settle(self._context, self._seat)
+        self.end()
         self._outbox.put([Bye("you left")])
         return State.GONE
 

@@ -21,6 +21,8 @@ LOCK_FILE = "chat.lock"
 _READERS = 4
 # Reading every page takes about a second for each gigabyte; a server must start at once.
 _CHECK_MAX_BYTES = 64 * 1024 * 1024
+# A larger write-ahead log makes reading slower; at this size it is folded into the file.
+_LOG_MAX_BYTES = 16 * 1024 * 1024
 # How every SQLite database begins (its file format, section 1.3).
 _MAGIC = b"SQLite format 3\0"
 
@@ -38,6 +40,7 @@ class Database:
     def __init__(self, folder: Path) -> None:
         """Open it, make it if there is none, bring its schema up to date. Raises StoreError."""
         self.path = folder / DATABASE_FILE
+        self._log_path = folder / f"{DATABASE_FILE}-wal"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_file = _lock(folder)
@@ -61,7 +64,7 @@ class Database:
         _touch_private(self.path)
         writer = _connect(self.path)
         try:
-            writer.execute("PRAGMA journal_mode = WAL")
+            _use_log(writer, self.path)
             writer.execute("PRAGMA synchronous = FULL")
             _migrate(writer, self.path)
         except BaseException:
@@ -96,6 +99,21 @@ class Database:
         finally:
             self._readers.put(reader)
 
+    def trim_log(self) -> None:
+        """Fold a write-ahead log that has grown large into the file. For the journal thread, between transactions.
+
+        SQLite does so by itself only when no reader is in the way, and in a busy room there always is one. So they have
+        to pause here for a moment.
+        """
+        if self._log_path.stat().st_size <= _LOG_MAX_BYTES:
+            return
+        readers = [self._readers.get() for _ in range(_READERS)]
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            for reader in readers:
+                self._readers.put(reader)
+
     def close(self) -> None:
         """Fold the write-ahead log into the file and let the folder go. Nothing may be reading or writing any more."""
         for _ in range(_READERS):
@@ -125,6 +143,12 @@ def _lock(folder: Path) -> IO[str]:
 def _connect(path: Path) -> sqlite3.Connection:
     # Transactions are begun and ended by hand; the threads that share a connection take turns.
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _use_log(writer: sqlite3.Connection, path: Path) -> None:
+    (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreError(f"The data folder {path.parent} can't hold a write-ahead log; is it a network disk?")
 
 
 def _check(path: Path) -> None:

@@ -99,13 +99,17 @@ def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, 
     return DirectMessage(message_id, time_ms, sender, recipient, text)
 
 
-def find_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int | None:
-    """The id of the message that this sender sent with this nonce before."""
-    row = connection.execute(
-        "SELECT id FROM public_message WHERE sender_id = ?1 AND nonce = ?2"
-        " UNION ALL SELECT id FROM direct_message WHERE sender_id = ?1 AND nonce = ?2",
-        (sender_id, nonce),
-    ).fetchone()
+def find_public_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int | None:
+    """The id of the public message that this sender sent with this nonce before."""
+    query = "SELECT id FROM public_message WHERE sender_id = ? AND nonce = ?"
+    row = connection.execute(query, (sender_id, nonce)).fetchone()
+    return row[0] if row else None
+
+
+def find_direct_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int | None:
+    """The same for direct messages."""
+    query = "SELECT id FROM direct_message WHERE sender_id = ? AND nonce = ?"
+    row = connection.execute(query, (sender_id, nonce)).fetchone()
     return row[0] if row else None
 
 

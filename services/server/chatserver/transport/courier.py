@@ -40,11 +40,9 @@ class Courier:
         streams: Sequence[Stream],
         lag_max_bytes: int,
         on_crash: Callable[[str], None],
-        on_closed: Callable[[Outbox], None] = lambda _: None,
     ) -> None:
         self._streams = streams
         self._lag_max_bytes = lag_max_bytes
-        self._on_closed = on_closed
         self._worker = Worker("courier", self._run, on_crash)
         self._selector = selectors.DefaultSelector()
         self._doorbell, self._bell_rope = socket.socketpair()
@@ -208,4 +206,3 @@ class Courier:
         outbox.sock.close()
         with self._lock:
             self._open -= 1
-        self._on_closed(outbox)

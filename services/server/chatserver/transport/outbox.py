@@ -112,6 +112,11 @@ class Outbox:
     def finish(self) -> None:
         """Nothing more will be put. What is due is sent, then our side of the connection is shut."""
         with self._lock:
+            if self._held and self._end is None:
+                # It was not given all that it missed: what is new would hide the gap.
+                self._end = self._cursor
+                self._edits.clear()
+                self._told_bytes = 0
             self._held = False
             self._finishing = True
         self.stop_waiting()
@@ -147,7 +152,8 @@ class Outbox:
         """Listen to nothing after what is shown now."""
         end = self.stream.remove_follower(self)
         with self._lock:
-            self._end = end
+            if self._end is None:
+                self._end = end
 
     def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
         """In the place of the stream's bytes from start to end, say these events."""
@@ -243,4 +249,5 @@ class Outbox:
         return self.stream.end if self._end is None else self._end
 
     def _unread_bytes(self) -> int:
-        return self._replies_bytes + self._told_bytes
+        """While it is held, what it is told can't be read yet."""
+        return self._replies_bytes + (0 if self._held else self._told_bytes)
