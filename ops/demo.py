@@ -40,6 +40,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", choices=["auto", "docker", "process"], default="auto")
     stack = parser.parse_args().stack
+    # So that what was started is ended, whoever ends the demo.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if stack == "docker" or (stack == "auto" and _engine_answers()):
             _say("A Docker engine answers: the demo runs in containers (compose.yaml, as project chatroom-demo).")
@@ -54,6 +56,9 @@ def main() -> int:
             follow_up = f"{_shown(BIN)}/chatserver, and in another terminal: {_shown(BIN)}/chatclient dave"
     except DemoError as error:
         _say(f"The demo failed: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _say("Interrupted; everything was taken down")
         return 1
     if failed:
         _say(f"The demo failed: {', '.join(failed)}")
@@ -148,14 +153,14 @@ def _run_processes() -> list[str]:
     """Returns what failed, as text."""
     with tempfile.TemporaryDirectory(prefix="chatroom-demo-") as data:
         _say("Starting the server on a free port, with a data folder of its own")
-        server = _start("chatserver", "0", "--host", "127.0.0.1", "--data", data)
+        server = _start(data, "chatserver", "0", "--host", "127.0.0.1", "--data", data)
         try:
             server_log: list[str] = []
             port = _await_port(server, server_log)
             collector = threading.Thread(target=lambda: server_log.extend(_lines(server)), name="server log")
             collector.start()
             _say("The conversation; > marks what a client types")
-            failed = _converse(port)
+            failed = _converse(data, port)
         finally:
             _end(server)
         collector.join()
@@ -164,10 +169,12 @@ def _run_processes() -> list[str]:
         return failed + ([f"the server ended with {server.returncode}"] if server.returncode else [])
 
 
-def _start(program: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+def _start(folder: str, program: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """Start a program in a folder where no .env of the user's is found."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
     return subprocess.Popen(
         [BIN / program, *arguments],
+        cwd=folder,
         env={**inherited, **settings, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -197,12 +204,15 @@ def _await_port(server: subprocess.Popen[str], server_log: list[str]) -> str:
     raise DemoError("the server did not start\n" + "".join(server_log))
 
 
-def _converse(port: str) -> list[str]:
+def _converse(folder: str, port: str) -> list[str]:
     """Run the three clients to their ends, and print their lines in the order in which they come."""
     scripts = TOP / "services" / "client" / "scripts"
     clients = {
         name: _start(
-            "chatclient", "127.0.0.1", port, name, "--script", str(scripts / f"{name}.chat"), CHAT_PASSWORD=password
+            folder,
+            "chatclient",
+            *("127.0.0.1", port, name, "--script", str(scripts / f"{name}.chat")),
+            CHAT_PASSWORD=password,
         )
         for name, password in CLIENTS.items()
     }

@@ -20,7 +20,8 @@ LINE_MAX_BYTES = 65_536
 # 10,000 levels, which overruns such a stack and kills the whole process. No object of ours is nested deeper than 3.
 NESTING_MAX_LEVELS = 64
 
-# What CH shows when it is not told how much, and the most it shows: one answer stays below 4 MiB.
+# What CH shows when it is not told how much, and the most it shows: one answer stays below
+# 25 MiB, were every character of it written as an escape.
 HISTORY_DEFAULT_MESSAGES = 50
 HISTORY_MAX_MESSAGES = 500
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import threading
 import time
@@ -41,6 +42,8 @@ _STACK_BYTES = 256 * 1024
 _SWITCH_SECONDS = 0.001
 # The promise is 8 s from the signal to the exit; what the slowest receivers do not take in this time they get later.
 _PARTING_SECONDS = 3.0
+# The database, its readers, the listener, the doorbell, the log.
+_OTHER_DESCRIPTORS = 128
 # A stream remembers more than the slowest receiver may be behind, so that the limit is what disconnects it.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 
@@ -62,6 +65,7 @@ class Server:
             raise
 
     def _build(self, config: Config) -> None:
+        _allow_descriptors(config.max_connections + _OTHER_DESCRIPTORS)
         messages = Messages(self._database)
         last_id = messages.last_id()
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
@@ -127,6 +131,16 @@ class Server:
         _log.error("Shutting down because a thread died", thread=thread)
         self._crashed = True
         self._on_crash()
+
+
+def _allow_descriptors(needed: int) -> None:
+    """Raise the process's limit of open files as far as it may go: the usual 1,024 would be reached first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard) or soft >= needed:
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
+    if hard < needed:
+        _log.warning("The system's limit of open files allows fewer connections than configured", open_files=hard)
 
 
 def _now_ms() -> int:

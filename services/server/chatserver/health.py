@@ -19,7 +19,8 @@ def main() -> int:
     except OSError as error:
         print(f"No answer on port {port}: {error}", file=sys.stderr)
         return 1
-    return 0 if b'"pong"' in answer else 1
+    # A server that is full is well.
+    return 0 if b'"pong"' in answer or b'"server_full"' in answer else 1
 
 
 if __name__ == "__main__":

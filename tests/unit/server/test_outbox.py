@@ -235,7 +235,7 @@ def test_what_was_appended_and_not_shown_is_not_due(stream: Stream) -> None:
     stream.append(b"hidden")  # type: ignore[arg-type]
 
     assert due(outbox) == b""
-    assert stream.unoffered() is None
+    assert not stream.has_news(stream.end)
     stream.show()
     assert due(outbox) == b"hidden"
 
@@ -461,20 +461,37 @@ def test_a_writer_waits_while_the_courier_has_more_than_its_share_to_offer(strea
 
 def test_what_was_offered_is_not_offered_again(stream: Stream) -> None:
     publish(stream, b"one")
-    end = stream.unoffered()
-    assert end == 3
+    assert stream.has_news(stream.end)
     publish(stream, b"two")
-    stream.offered(end)
+    stream.offered(3)
 
-    assert stream.unoffered() == 6
+    assert stream.has_news(stream.end)
     stream.offered(6)
-    assert stream.unoffered() is None
+    assert not stream.has_news(stream.end)
+
+
+def test_what_is_told_beside_the_stream_holds_the_writer_up_too(stream: Stream) -> None:
+    """Promise: nobody is called slow because the server is."""
+    following(stream).splice(0, 0, [b"x" * (AHEAD_MAX_BYTES + 1)])  # type: ignore[list-item]
+    writer = in_background(stream.wait_for_courier)
+    eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
+    stream.offered(0)
+    must_end(writer)
+
+
+def test_a_held_outbox_does_not_wait_for_what_it_is_told(stream: Stream) -> None:
+    """It can't be sent before the release, which comes after the wait: a login would wait for itself."""
+    outbox = new_outbox(stream)
+    outbox.follow()
+    outbox.splice(0, 0, [b"x" * (UNREAD_MAX_BYTES + 1)])  # type: ignore[list-item]
+
+    assert outbox.wait_for_room()
 
 
 def test_showing_nothing_shows_nothing(stream: Stream) -> None:
     stream.show()
 
-    assert (stream.tail, stream.end, stream.unoffered()) == (0, 0, None)
+    assert (stream.tail, stream.end, stream.has_news(stream.end)) == (0, 0, False)
 
 
 @given(chunks=st.lists(st.binary(min_size=1, max_size=6), min_size=1, max_size=8), data=st.data())

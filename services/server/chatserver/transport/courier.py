@@ -130,11 +130,13 @@ class Courier:
                     self._dirty.add(key.data)
 
     def _go_round(self) -> None:
+        # First what the streams hold, then who has something else: what comes in between is for the next round.
+        ends = [(stream, stream.end) for stream in self._streams]
         with self._lock:
             targets, self._dirty = self._dirty, set()
-        ends = [(stream, end) for stream in self._streams if (end := stream.unoffered()) is not None]
-        for stream, _ in ends:
-            targets.update(stream.followers())
+        for stream, end in ends:
+            if stream.has_news(end):
+                targets.update(stream.followers())
         for outbox in targets:
             self._visit(outbox)
         for stream, end in ends:

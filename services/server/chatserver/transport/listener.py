@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import math
 import selectors
 import socket
 import threading
+import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,9 @@ _BACKLOG = 4_096
 # How long accepting rests when the system has no descriptors or memory for one more connection.
 _REST_SECONDS = 0.2
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# How long one who was refused has to read why, and how many of them have it.
+_REFUSED_SECONDS = 1.0
+_REFUSED_MAX = 64
 # A peer that has gone without a word is noticed within KEEPIDLE + KEEPCNT * KEEPINTVL = 2 minutes.
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
@@ -49,7 +55,11 @@ class Listener:
         self._socket = _bind(host, port)
         self._stop_here, self._stop_there = socket.socketpair()
         self._accepted = 0
+        # Said once in a row each: there may be thousands.
         self._full = False
+        self._exhausted = False
+        # Those who were refused, and when their sockets are closed: at once would destroy what they have not read.
+        self._refused: deque[tuple[float, socket.socket]] = deque()
         # Guards the two below.
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
@@ -85,8 +95,10 @@ class Listener:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._stop_here, selectors.EVENT_READ)
             while True:
-                ready = [key.fileobj for key, _ in selector.select()]
+                ready = [key.fileobj for key, _ in selector.select(_REFUSED_SECONDS if self._refused else None)]
+                self._close_refused(time.monotonic())
                 if self._stop_here in ready:
+                    self._close_refused(math.inf)
                     return
                 if not self._accept_all():
                     selector.unregister(self._socket)
@@ -102,9 +114,12 @@ class Listener:
                 return True
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
-                    _log.error("No connection can be accepted for now", error=error.strerror)
+                    if not self._exhausted:
+                        self._exhausted = True
+                        _log.error("No connection can be accepted for now", error=error.strerror)
                     return False
                 continue  # the peer has gone before it was accepted
+            self._exhausted = False
             self._join_ended()
             self._welcome(sock, str(peer[0]))
 
@@ -128,14 +143,20 @@ class Listener:
             self._refuse(sock, str(error))
 
     def _refuse(self, sock: socket.socket, why: str) -> None:
-        """Tell one that can't come in. Only the first of a row is logged: there may be thousands."""
+        """Tell one that can't come in."""
         if not self._full:
             self._full = True
             _log.warning("Refusing connections", reason=why)
         with suppress(OSError):
             sock.send(self._full_line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
-        sock.close()
+        self._refused.append((time.monotonic() + _REFUSED_SECONDS, sock))
+        if len(self._refused) > _REFUSED_MAX:
+            self._refused.popleft()[1].close()
+
+    def _close_refused(self, now: float) -> None:
+        while self._refused and self._refused[0][0] <= now:
+            self._refused.popleft()[1].close()
 
     def _note_end(self, connection: Connection) -> None:
         """A reader thread is about to end. Called by that thread."""

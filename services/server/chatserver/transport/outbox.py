@@ -163,6 +163,7 @@ class Outbox:
                 self._edits.append(_Edit(start, end, data, is_reply=False))
                 self._told_bytes += len(data)
         if start == end:
+            self.stream.note_beside(len(data))
             self._wake(self)
 
     # --- for the courier ---

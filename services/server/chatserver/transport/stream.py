@@ -36,6 +36,7 @@ class Stream:
         self._chunks: list[bytes] = []
         self._end = 0
         self._offered = 0
+        self._beside = 0
         self._abandoned = False
         self._joined = (0, 0, b"")
         self._followers: set[Outbox] = set()
@@ -78,7 +79,14 @@ class Stream:
     def wait_for_courier(self) -> None:
         """Wait while the courier has more than its share still to offer: writers may not run away from it."""
         with self._offering:
-            self._offering.wait_for(lambda: self._abandoned or self._end - self._offered <= AHEAD_MAX_BYTES)
+            self._offering.wait_for(
+                lambda: self._abandoned or self._end - self._offered + self._beside <= AHEAD_MAX_BYTES
+            )
+
+    def note_beside(self, size_bytes: int) -> None:
+        """So much was put into outboxes beside the stream: the courier has that to offer, too."""
+        with self._offering:
+            self._beside += size_bytes
 
     def abandon(self) -> None:
         """The courier has ended: let nobody wait for it."""
@@ -86,14 +94,15 @@ class Stream:
             self._abandoned = True
             self._offering.notify_all()
 
-    def unoffered(self) -> int | None:
-        """The end, if there is something that the courier has not offered to the followers yet. For the courier."""
-        return self._end if self._end > self._offered else None
+    def has_news(self, end: int) -> bool:
+        """Is there something up to here that was not offered to the followers yet? For the courier."""
+        return end > self._offered
 
     def offered(self, end: int) -> None:
-        """Everything up to here was offered to every follower. For the courier."""
+        """Everything up to here was offered to every follower, and what was beside it. For the courier."""
         with self._offering:
             self._offered = end
+            self._beside = 0
             self._offering.notify_all()
 
     def add_follower(self, outbox: Outbox) -> int:
