@@ -22,7 +22,8 @@ TOP = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 # The scripted clients of compose.yaml, with the passwords that stand there.
 CLIENTS = {"alice": "wonderland", "bob": "builder", "carol": "christmas"}
-PROJECT = "chatroom-demo"
+# A project of its own, so that neither a room that runs here already nor another demo is touched.
+PROJECT = f"chatroom-demo-{os.getpid()}"
 ENGINE_ANSWERS_SECONDS = 10
 READY_SECONDS = 15
 CONVERSATION_SECONDS = 120
@@ -44,7 +45,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if stack == "docker" or (stack == "auto" and _engine_answers()):
-            _say("A Docker engine answers: the demo runs in containers (compose.yaml, as project chatroom-demo).")
+            found = "A Docker engine answers: the" if stack == "auto" else "The"
+            _say(f"{found} demo runs in containers (compose.yaml, as project {PROJECT}).")
             failed = _run_containers()
             follow_up = "docker compose up, and in another terminal: docker compose run --rm client dave"
         else:
@@ -94,8 +96,6 @@ def _engine_answers() -> bool:
 def _run_containers() -> list[str]:
     """Returns what failed, as text."""
     try:
-        # Whatever a demo that was interrupted has left.
-        _compose("down", "--volumes", "--remove-orphans")
         _say("Building the images (a minute the first time)")
         _compose("build", "--quiet")
         _say("Starting the server, and waiting until it is healthy")
@@ -113,10 +113,11 @@ def _run_containers() -> list[str]:
 
 def _compose(*arguments: str, shown: str | None = None) -> None:
     """Run docker compose on the demo's own project, and print those of its lines that have the text ``shown``."""
-    # Any free port of this machine: a room that runs here already may have the usual one.
-    environment = {**os.environ, "CHAT_PORT": "0"}
+    # The user's settings are not for the demo. Any free port: a room that runs here already may have the usual one.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
+    environment = {**inherited, "CHAT_PORT": "0"}
     with subprocess.Popen(
-        ["docker", "compose", "--project-name", PROJECT, *arguments],
+        ["docker", "compose", "--project-name", PROJECT, "--env-file", os.devnull, *arguments],
         cwd=TOP,
         env=environment,
         stdout=subprocess.PIPE,

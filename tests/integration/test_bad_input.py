@@ -196,3 +196,25 @@ def test_refusals_of_one_connection_do_not_fill_the_log(room: Room, log: io.Stri
     assert len([answer for answer in answers if answer["type"] == "error"]) == 1_000
     lines = log.getvalue().splitlines()
     assert len([line for line in lines if line.startswith("[WARNING]")]) == 101
+
+
+def test_talking_without_pause_does_not_stretch_the_time_to_log_in(open_room: Callable[..., Room]) -> None:
+    talker = open_room(login_seconds=0.3).peer()
+    code = ""
+    while code != "not_logged_in":
+        talker.ask(command="ping")
+        code = talker.next("pong", "error").get("code", "")
+    assert talker.next("bye")
+
+
+def test_what_is_typed_in_the_wrong_place_is_not_logged(room: Room, log: io.StringIO) -> None:
+    alice = room.enter("alice")
+    alice.ask(command="DM", to="my password is hunter2", message="x")
+    alice.next("error")
+    alice.ask(command="hunter2")
+    alice.next("error")
+    room.peer().send(b"hunter2\n")
+    stranger = room.peer()
+    stranger.send(b"hunter2\n")
+    assert stranger.is_closed()
+    assert "hunter2" not in log.getvalue()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from integration.room import deadline
 
 if TYPE_CHECKING:
     import io
@@ -100,3 +102,25 @@ def test_many_senders_at_full_speed_lose_nothing(room: Room) -> None:
 def drain(peer: Peer, confirmations: int) -> None:
     for _ in range(confirmations):
         peer.next("sent")
+
+
+def test_a_flood_of_connections_does_not_hold_up_the_end(room: Room) -> None:
+    ended = threading.Event()
+
+    def flood() -> None:
+        while not ended.is_set():
+            try:
+                socket.create_connection(("127.0.0.1", room.server.port), 5).close()
+            except OSError:
+                continue
+
+    threads = [threading.Thread(target=flood) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        with deadline(8.0, "the shutdown"):
+            assert room.stop()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()

@@ -82,6 +82,14 @@ def test_a_signal_ends_it_with_0_and_every_client_is_told(
             assert server.wait() == 0
 
 
+def test_two_signals_at_once_end_it_as_one_does(tmp_path: Path, environment: dict[str, str]) -> None:
+    for _ in range(5):
+        with running(tmp_path, environment) as (server, _):
+            server.send_signal(signal.SIGINT)
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(5) in (0, -signal.SIGTERM, -signal.SIGINT)
+
+
 def test_what_was_accepted_before_the_signal_is_stored_delivered_and_confirmed(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

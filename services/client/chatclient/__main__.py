@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from chatclient.app import App
 from chatclient.config import ConfigError, load_config, read_text
@@ -16,6 +19,8 @@ from chatclient.script import ScriptError, parse_script
 
 def main() -> int:
     """Run the client to its end; returns one of the exit codes."""
+    # SIGTERM is as polite as Ctrl-C: as process 1 of a container it would do nothing otherwise.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         config = load_config(sys.argv[1:], {**_read_dotenv(), **os.environ})
         script = parse_script(read_text(config.script, "script")) if config.script else None
@@ -23,8 +28,6 @@ def main() -> int:
         return _complain(str(error))
     except ScriptError as error:
         return _complain(f"The script can't be played; {error}.")
-    # SIGTERM is as polite as Ctrl-C: as process 1 of a container it would do nothing otherwise.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if sys.stdout is None:  # the program was started with its output closed
         return Exit.LOST
     # What others write can hold any letter, the terminal may know few.
@@ -42,10 +45,17 @@ def main() -> int:
 
 
 def _read_dotenv() -> dict[str, str | None]:
+    """The variables of the file .env in the current folder, if there is one."""
     try:
-        return dotenv_values(".env")
+        text = Path(".env").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The file .env can't be read: {error}.") from error
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            raise ConfigError(f"Line {binding.original.line} of the file .env is not NAME=VALUE.")
+    return dotenv_values(stream=io.StringIO(text))
 
 
 def _complain(problem: str) -> int:

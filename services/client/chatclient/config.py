@@ -48,6 +48,8 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     password = environment.get("CHAT_PASSWORD")
     if password_file := flags.password_file or environment.get("CHAT_PASSWORD_FILE"):
         password = read_text(password_file, "password").rstrip("\r\n")
+        if not password:
+            raise ConfigError(f"The password file {password_file} is empty.")
     if password and not _is_text(password):
         raise ConfigError("The password is not text in UTF-8.")
     user = flags.username or user or environment.get("CHAT_USER")

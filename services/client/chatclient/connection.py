@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol.errors import ProtocolError
+from chatprotocol.events import Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +34,6 @@ class Link:
 
     def __init__(self, connected: socket.socket, dialect: Dialect) -> None:
         self.socket = connected
-        # Has the server let us in? Then the next loss is a new one, with all its patience.
-        self.has_served = False
         self._dialect = dialect
 
     def send(self, request: Request) -> None:
@@ -92,7 +91,8 @@ class Connection:
         # Guards the link: the collector replaces it, others shut it.
         self._lock = threading.Lock()
         self._link: Link | None = None
-        # The collector's own: when it gives up, and how long its next pause is.
+        # The collector's own: did the server let us in, when to give up, and how long the next pause is.
+        self._was_welcome = False
         self._give_up_at = 0.0
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._collector = threading.Thread(target=self._run, name="collector")
@@ -146,7 +146,8 @@ class Connection:
         A server that takes connections and serves nobody (it is full, or it is a proxy without one) is as good as none:
         patience does not begin anew.
         """
-        if self._link is not None and self._link.has_served:
+        if self._was_welcome:
+            self._was_welcome = False
             self._give_up_at = time.monotonic() + self._retry_seconds
             self._pause_seconds = _FIRST_PAUSE_SECONDS
         while reason:
@@ -166,6 +167,7 @@ class Connection:
         try:
             while data := connected.recv(_READ_BYTES):
                 for event in decoder.feed(data):
+                    self._was_welcome |= isinstance(event, Welcome)
                     self._report(event)
             reason = "the server closed the connection"
         except OSError as error:

@@ -130,8 +130,8 @@ class Reactor:
         if self._model.standing is Standing.IN:
             self._leave()
             return
-        waiting = (line for line in self._lines if isinstance(line, Line))
-        self._end_without_answer(sum(not self._dialogue.is_leave(line.text) for line in waiting))
+        nothing_lost = not self._say_what_is_lost()
+        self.exit = Exit.OK if nothing_lost and self._model.has_been_in else Exit.LOST
 
     # --- the connection ---
 
@@ -147,6 +147,7 @@ class Reactor:
                 self._on_down(reason)
             case Lost(reason):
                 self._face.show([f"[error lost] {harmless(reason)}"])
+                self._say_what_is_lost()
                 self.exit = Exit.LOST
 
     def _on_down(self, reason: str) -> None:
@@ -189,8 +190,6 @@ class Reactor:
 
     def _on_welcome(self, event: Welcome) -> None:
         model = self._model
-        if self._link is not None:
-            self._link.has_served = True
         if model.has_been_in:
             self._face.show([f"[back] {harmless(event.username)}"])
         else:
@@ -230,14 +229,17 @@ class Reactor:
     def _on_bye(self, event: Bye) -> None:
         """The server answered our goodbye, and everything before it."""
         self._face.show(event_lines(event))
-        self._end_without_answer()
+        self._lines.clear()  # typed after the goodbye
+        self.exit = Exit.LOST if self._say_what_is_lost() else Exit.OK
 
-    def _end_without_answer(self, unsent: int = 0) -> None:
-        """End, and say what may be lost: what was typed and not sent, or sent and not confirmed."""
+    def _say_what_is_lost(self) -> int:
+        """How much was typed and not sent, or sent and not confirmed."""
+        waiting = (line for line in self._lines if isinstance(line, Line))
+        unsent = sum(not self._dialogue.is_leave(line.text) for line in waiting)
         unconfirmed = unsent + len(self._model.unconfirmed)
         if unconfirmed:
             self._face.show([f"[error lost] {unconfirmed} typed lines were not confirmed"])
-        self.exit = Exit.LOST if unconfirmed else Exit.OK
+        return unconfirmed
 
     # --- what was typed ---
 

@@ -12,6 +12,7 @@ waited for may come in any order.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,7 +74,7 @@ def _parse_line(number: int, line: str) -> Action:
 
 
 def _seconds(word: str) -> float | None:
-    return float(word) if word.replace(".", "", 1).isdecimal() and word.isascii() else None
+    return float(word) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?|\.[0-9]{1,6}", word) else None
 
 
 class Transcript:

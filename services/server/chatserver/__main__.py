@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import queue
 import signal
 import sys
-import threading
+from contextlib import suppress
+from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from chatserver.app import Server
 from chatserver.config import ConfigError, load_config
@@ -18,6 +22,8 @@ EXIT_OK = 0
 EXIT_CRASHED = 1
 EXIT_USAGE = 2
 
+_LOOK_UP_SECONDS = 0.5
+
 
 def main() -> int:
     """Run the server until SIGTERM or SIGINT. Returns 0, 1 when a thread died, 2 when it could not begin."""
@@ -26,33 +32,60 @@ def main() -> int:
     except ConfigError as error:
         return _complain(str(error))
     configure_log(config.log_level, config.log_format, sys.stdout)
-    ended = threading.Event()
+    # A queue's put may interrupt its get, in the same thread; the methods of locks and events may not.
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
     # Before anything is opened: as process 1 of a container it would not hear a signal otherwise.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: ended.put(None))
     try:
-        server = Server(config, ended.set)
+        server = Server(config, lambda: ended.put(None))
     except StoreError as error:
         return _complain(str(error))
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        code = getattr(error, "errno", None)
+        reason = os.strerror(code) if code and code > 0 else error
         return _complain(f"Can't listen on {config.host} port {config.port}: {reason}.")
     try:
         server.start()
-        ended.wait()
+        _wait(ended)
     finally:
         # A second signal does not wait for the end.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         all_well = server.stop()
+    _forget_output()
     return EXIT_OK if all_well else EXIT_CRASHED
 
 
-def _read_dotenv() -> dict[str, str | None]:
+def _wait(ended: queue.SimpleQueue[None]) -> None:
+    """A signal that comes just before the main thread begins to wait is handled only when it stops waiting."""
+    while True:
+        with suppress(queue.Empty):
+            ended.get(timeout=_LOOK_UP_SECONDS)
+            return
+
+
+def _forget_output() -> None:
+    """Nobody may read the log any more. Python would find that out at its end, and exit with 120."""
     try:
-        return dotenv_values(".env")
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _read_dotenv() -> dict[str, str | None]:
+    """The variables of the file .env in the current folder, if there is one."""
+    try:
+        text = Path(".env").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The file .env can't be read: {error}.") from error
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            raise ConfigError(f"Line {binding.original.line} of the file .env is not NAME=VALUE.")
+    return dotenv_values(stream=io.StringIO(text))
 
 
 def _complain(problem: str) -> int:

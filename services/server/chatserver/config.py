@@ -61,7 +61,7 @@ class Config:
     host: str = _setting("0.0.0.0", "--host", str, "address to listen on; :: takes IPv6 and IPv4")
     port: int = _setting(9999, "-p --port", _integer(0, 65_535), "port to listen on; 0 takes a free one")
     data: Path = _setting(Path("chat-data"), "--data", Path, "folder of the database; made if it is not there")
-    registration: str = _setting("open", "--registration", _choice("open", "closed"), "may new names register")
+    registration: str = _setting("open", "--registration", _choice("open", "closed"), "new names: open or closed")
     max_connections: int = _setting(10_000, "--max-connections", _integer(1, 10**6), "connections at once")
     login_seconds: float = _setting(60.0, "--login-seconds", _seconds, "time from connecting to being logged in")
     users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "time between updates of who is online")
@@ -73,9 +73,12 @@ class Config:
     hash_memory_kib: int = _setting(19_456, "--hash-memory-kib", _integer(8, 2**22), "argon2id: memory of a hash")
     hash_parallelism: int = _setting(1, "--hash-parallelism", _integer(1, 64), "argon2id: lanes")
     log_level: str = _setting(
-        "info", "--log-level", _choice("debug", "info", "warning", "error"), "the least that is logged"
+        "info",
+        "--log-level",
+        _choice("debug", "info", "warning", "error"),
+        "debug, info, warning or error",
     )
-    log_format: str = _setting("text", "--log-format", _choice("text", "json"), "lines for people or programs")
+    log_format: str = _setting("text", "--log-format", _choice("text", "json"), "lines of text or json")
 
 
 def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
@@ -127,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"chatserver {__version__}")
     parser.add_argument("PORT", nargs="?", help="the same as --port")
     for setting in fields(Config):
-        default = setting.default
+        default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
         parser.add_argument(
             *setting.metadata["flags"],
             dest=setting.name,

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
+import structlog.tracebacks
 
 if TYPE_CHECKING:
     from structlog.types import EventDict, WrappedLogger
@@ -16,7 +17,9 @@ def configure_log(level: str, log_format: str, file: TextIO | None) -> None:
     """Send the log to the file, from this level on. Called once, at the start."""
     render: list[Any]
     if log_format == "json":
-        render = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Local variables hold passwords and messages.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        render = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
         render = [structlog.processors.format_exc_info, _as_text]
     structlog.configure(

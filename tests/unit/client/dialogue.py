@@ -33,7 +33,6 @@ class FakeLink:
     """A connection that stands: what is sent on it is part of the dialogue."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
-        self.has_served = False
         self._note = note
 
     def send(self, request: Request) -> None:

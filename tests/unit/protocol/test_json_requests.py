@@ -315,6 +315,16 @@ def test_64_levels_are_the_limit_wherever_the_line_stands(levels: int, is_read: 
     assert isinstance(request, Ping) is is_read
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"), [(b'{"":\n', b"}\n"), (b'{"":\n', b"}"), (b'\n{"":', b"\n}"), (b"[\n", b"]\n")]
+)
+def test_an_object_cannot_go_on_in_the_next_line(opening: bytes, closing: bytes) -> None:
+    """A parser that passes over line ends would carry the depth of one line into the next."""
+    data = b'{"command":"ping","x":\n' + nested(500, opening, closing) + b"}\n"
+
+    assert {type(request) for request in Json().request_decoder().feed(data)} == {Unreadable}
+
+
 def test_brackets_in_a_text_are_not_depth() -> None:
     assert read(b'{"command":"PM","message":"' + b"[{" * 2000 + b'"}\n') == [Say("[{" * 2000)]
 

@@ -114,7 +114,7 @@ def test_one_who_reads_late_gets_everything_in_order(post: Post) -> None:
         sent += chunk
         post.publish(chunk)
     assert len(sent) < LAG_MAX_BYTES
-    eventually(lambda: outbox.blocked)
+    eventually(lambda: outbox in post.courier._full)
 
     assert read(late, len(sent)) == sent
 
@@ -230,3 +230,18 @@ def test_no_writer_waits_for_ever_for_a_courier_that_died() -> None:
     post.courier.stop(0)
 
     assert has_ended
+
+
+def test_one_who_takes_no_answers_is_disconnected_in_the_end(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may be megabytes: who asks and never reads would hold them for ever."""
+    monkeypatch.setattr(courier_module, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(courier_module, "_TICK_SECONDS", 0.01)
+    _, greedy = post.peer(follows=False)
+    _, listener = post.peer()
+    post.publish(b"x" * (LAG_MAX_BYTES - 1))
+    greedy.put([b"x" * 4_000_000])  # type: ignore[list-item]
+    eventually(lambda: greedy.broken)
+
+    assert not listener.broken, "what everybody hears has a limit of its own"
+    greedy.finish()
+    post.courier.retire(greedy)

@@ -325,3 +325,10 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(folder: Path) -> None
     folder.mkdir(mode=0o500)
 
     assert "can't be used: Permission denied" in refused(folder)
+
+
+def test_large_answers_are_sorted_in_memory(database: Database) -> None:
+    """A container has no folder for temporary files, and elsewhere others could read them."""
+    with database.transaction() as writer, database.reading() as reader:
+        for connection in (writer, reader):
+            assert connection.execute("PRAGMA temp_store").fetchone() == (2,)

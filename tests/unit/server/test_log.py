@@ -1,10 +1,13 @@
-"""The log's lines, as people read them. (Configuring it is left to the whole server: it can be done once only.)"""
+"""The log's lines, as people and programs read them."""
 
+import io
+import json
 from typing import Any
 
 import pytest
+import structlog
 
-from chatserver.log import _as_text, _quoted, _Unbreakable
+from chatserver.log import _as_text, _quoted, _Unbreakable, configure_log
 
 
 class BrokenPipe:
@@ -51,3 +54,21 @@ def test_the_room_goes_on_when_nobody_reads_its_log() -> None:
     log = _Unbreakable(BrokenPipe())  # type: ignore[arg-type]
     log.write("hello")
     log.flush()
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_traceback_does_not_tell_what_the_variables_held(log_format: str) -> None:
+    """Passwords and messages are in them."""
+    file = io.StringIO()
+    configure_log("info", log_format, file)
+    password = "verysecret"
+    try:
+        int(password and "no number")
+    except ValueError:
+        structlog.get_logger().exception("Something failed")
+    structlog.reset_defaults()
+
+    assert "no number" in file.getvalue()
+    assert password not in file.getvalue()
+    if log_format == "json":
+        assert json.loads(file.getvalue())["event"] == "Something failed"

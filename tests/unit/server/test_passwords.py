@@ -2,12 +2,14 @@
 
 import os
 import threading
+from contextlib import suppress
 
 import pytest
+from argon2.exceptions import VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatserver.session.passwords import HashCost, Passwords, PasswordsClosedError
+from chatserver.session.passwords import HashCost, Passwords, PasswordsClosedError, PasswordsFailedError
 
 from .rooms import Gate, eventually, in_background, must_end
 
@@ -63,7 +65,19 @@ def test_nobodys_password_is_checked_and_never_right(passwords: Passwords, monke
 
 @pytest.mark.parametrize("damaged", ["", "x", "$argon2id$", "$2b$12$abc", "\0"])
 def test_a_damaged_hash_matches_nothing(passwords: Passwords, damaged: str) -> None:
-    assert not passwords.matches(damaged or "broken", "secret")
+    with suppress(PasswordsFailedError):  # as good: nobody comes in
+        assert not passwords.matches(damaged or "broken", "secret")
+
+
+def test_a_hash_that_fails_for_want_of_memory_is_no_wrong_password(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise VerificationError("Memory allocation error")
+
+    monkeypatch.setattr(type(passwords._hasher), "verify", fail)
+    with pytest.raises(PasswordsFailedError):
+        passwords.matches(None, "secret")
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ class RequestDecoder:
 
     def _read_block(self, block: bytes) -> list[Request]:
         """All lines in one call of the parser where all are good, one by one where one is not."""
-        if len(block) <= LINE_MAX_BYTES and _is_shallow(block):
+        if len(block) <= LINE_MAX_BYTES and _is_simple(block):
             try:
                 if not block.isascii():
                     block.decode()  # the parser passes over what it is not asked for, be it UTF-8 or not
@@ -165,10 +165,20 @@ class RequestDecoder:
         return [request for line in block.split(b"\n") for request in _read_line(line)]
 
 
-def _is_shallow(block: bytes) -> bool:
-    """Surely no line of the block is nested deeper than the limit; false says only that it must be measured."""
-    inner_objects = block.count(b"{") - block.count(b"\n{")
-    return inner_objects + block.count(b"[") < NESTING_MAX_LEVELS
+def _is_simple(block: bytes) -> bool:
+    """Surely the block is one object a line, and no line is nested deeper than the limit; else it must be measured.
+
+    Each line end but the last stands between a closing and an opening brace, where an object can only end and the next
+    begin: the parser, which passes over line ends, can't carry one line's depth into the next.
+    """
+    lines = block.count(b"\n")
+    inner = block.count(b"{") - lines + block.count(b"[")
+    return inner < NESTING_MAX_LEVELS and block.count(b"}\n{") == lines - 1
+
+
+def _is_shallow(line: bytes) -> bool:
+    """Surely the line is not nested deeper than the limit; else it must be measured."""
+    return line.count(b"{") + line.count(b"[") <= NESTING_MAX_LEVELS
 
 
 def _read_line(line: bytes) -> list[Request]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import argon2
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
 from msgspec import Struct
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ class HashCost(Struct, frozen=True):
 
 class PasswordsClosedError(Exception):
     """The server is shutting down; no more passwords are checked."""
+
+
+class PasswordsFailedError(Exception):
+    """A password could not be hashed or checked: there is not enough memory."""
 
 
 class Passwords:
@@ -50,15 +54,20 @@ class Passwords:
     def hash(self, password: str) -> str:
         """A hash with its own salt and parameters. May wait for its turn; raises PasswordsClosedError."""
         with self._processor():
-            return self._hasher.hash(password)
+            try:
+                return self._hasher.hash(password)
+            except HashingError as error:
+                raise PasswordsFailedError(str(error)) from error
 
     def matches(self, password_hash: str | None, password: str) -> bool:
         """Is it the password? None, for a user that is not known, takes the same time and is False."""
         with self._processor():
             try:
                 self._hasher.verify(password_hash or self._nobody, password)
-            except (VerificationError, InvalidHashError):
+            except (VerifyMismatchError, InvalidHashError):
                 return False
+            except VerificationError as error:
+                raise PasswordsFailedError(str(error)) from error
         return password_hash is not None
 
     def is_outdated(self, password_hash: str) -> bool:

@@ -13,7 +13,7 @@ from chatprotocol.events import Bye, PasswordPrompt, Pong, Refused
 from chatserver.room.journal import JournalClosedError
 from chatserver.session import commands
 from chatserver.session.entrance import account_kind, come_in, go_out, identify
-from chatserver.session.passwords import PasswordsClosedError
+from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedError
 from chatserver.store.database import StoreError
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ _log = structlog.get_logger()
 LOGIN_ATTEMPTS_MAX = 3
 # Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
 _REFUSALS_LOGGED_MAX = 100
+
+
+# Their reasons repeat what the peer sent.
+_ECHOING = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
 
 
 class State(Enum):
@@ -77,6 +81,9 @@ class Session:
             self._log.error("The disk can't be read", error=str(error))
             unread = Refusal(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
             self._refuse(unread, getattr(request, "nonce", None))
+        except PasswordsFailedError as error:
+            self._log.error("A password can't be checked", error=str(error))
+            self._refuse(Refusal(ErrorCode.INTERNAL, "The server can't check passwords now."), None)
         return self._state is not State.GONE
 
     def time_out(self) -> None:
@@ -181,7 +188,9 @@ class Session:
         self._refusals += 1
         if self._refusals <= _REFUSALS_LOGGED_MAX:
             user = self._seat.name if self._seat else None
-            self._log.warning("Refused", user=user, code=refusal.code.value, reason=refusal.reason)
+            # What a peer typed in the wrong place may be a message or a password.
+            reason = None if refusal.code in _ECHOING else refusal.reason
+            self._log.warning("Refused", user=user, code=refusal.code.value, reason=reason)
         if self._refusals == _REFUSALS_LOGGED_MAX:
             self._log.warning("Further refusals of this connection are not logged")
         self._outbox.put([Refused(refusal.code, refusal.reason, nonce)])

@@ -142,7 +142,10 @@ def _lock(folder: Path) -> IO[str]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     # Transactions are begun and ended by hand; the threads that share a connection take turns.
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # A large answer is sorted in memory: elsewhere there may be no room (a read-only container), or other eyes.
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
 
 
 def _use_log(writer: sqlite3.Connection, path: Path) -> None:

@@ -117,10 +117,11 @@ class Connection:
             self._converse()
         except Exception:
             _log.exception("A connection's reader failed; the connection is closed", connection=self.label)
-        self._left_open = self._stopping
-        if not self._left_open:
-            self._close()
-        self._on_end(self)
+        finally:
+            self._left_open = self._stopping
+            if not self._left_open:
+                self._close()
+            self._on_end(self)
 
     def _close(self) -> None:
         """For good, after what is due was sent."""
@@ -171,7 +172,7 @@ class Connection:
             first += data
             found = sniff(first, self._house.dialects)
             if found is Sniff.NO:
-                self._turn_away(f"There is no dialect whose connections begin with {first[:16]!r}.")
+                self._turn_away(f"There is no dialect whose connections begin with the byte 0x{first[0]:02x}.")
                 return None, b""
             if not isinstance(found, Sniff):
                 return found, first
@@ -182,7 +183,10 @@ class Connection:
     def _read(self, *, unlimited: bool) -> bytes | None:
         """The next bytes; nothing at the end, None when the time to log in has passed."""
         if not unlimited:
-            self._limit_reading(self._login_by - time.monotonic())
+            patience = self._login_by - time.monotonic()
+            if patience <= 0:
+                return None
+            self._limit_reading(patience)
         elif self._is_limited:
             self._limit_reading(None)
         try:

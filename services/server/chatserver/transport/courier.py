@@ -24,7 +24,10 @@ _log = structlog.get_logger()
 
 # A peer that does not take the last of its bytes gets this long, once its reader has ended.
 LINGER_SECONDS = 5.0
-# How often the retired are looked at while there are any.
+# A peer that is due an answer and takes not a byte for so long is not there any more, or means harm: an answer may be
+# megabytes. (What everybody hears is limited by how far it is behind.)
+STALL_SECONDS = 60.0
+# How often the retired and the full are looked at while there are any.
 _TICK_SECONDS = 0.5
 
 
@@ -51,6 +54,9 @@ class Courier:
         self._selector.register(self._doorbell, selectors.EVENT_READ)
         # Those whose readers have ended, with the time at which patience does. The courier thread's own.
         self._retired: dict[Outbox, float] = {}
+        # Those whose sockets are full, and since when. The courier thread's own.
+        self._full: dict[Outbox, float] = {}
+        self._look_at = 0.0
         # Guards everything below.
         self._lock = threading.Lock()
         self._dirty: set[Outbox] = set()
@@ -109,6 +115,7 @@ class Courier:
         while True:
             self._wait()
             self._go_round()
+            self._give_up_stalled(time.monotonic())
             self._close_retired()
             with self._lock:
                 if self._stop_at is not None and (not self._open or time.monotonic() > self._stop_at + _TICK_SECONDS):
@@ -118,14 +125,14 @@ class Courier:
         """Until somebody rings, or a full socket takes bytes again."""
         with self._lock:
             busy = bool(self._dirty)
-        patience = _TICK_SECONDS if self._retired or self._stop_at is not None else None
+        patience = _TICK_SECONDS if self._retired or self._full or self._stop_at is not None else None
         for key, _ in self._selector.select(0 if busy else patience):
             if key.fileobj is self._doorbell:
                 self._doorbell.recv(64)
                 self._rung = False
             else:
                 self._selector.unregister(key.fileobj)
-                key.data.blocked = False
+                del self._full[key.data]
                 with self._lock:
                     self._dirty.add(key.data)
 
@@ -149,7 +156,7 @@ class Courier:
         if outbox.lag_bytes() > self._lag_max_bytes:
             self._give_up_lagging(outbox)
             return
-        if outbox.blocked:
+        if outbox in self._full:
             return
         try:
             pieces = outbox.due()
@@ -173,11 +180,23 @@ class Courier:
             return
         outbox.account(sent_bytes)
         if sent_bytes < sum(map(len, pieces)):
-            outbox.blocked = True
+            self._full[outbox] = time.monotonic()
             self._selector.register(outbox.sock, selectors.EVENT_WRITE, outbox)
         elif outbox.finishing or sent_bytes >= SEND_MAX_BYTES or len(pieces) >= SEND_MAX_PIECES:
             with self._lock:
                 self._dirty.add(outbox)
+
+    def _give_up_stalled(self, now: float) -> None:
+        """Who is full is in the order of since when."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _TICK_SECONDS
+        for outbox, since in list(self._full.items()):
+            if now - since < STALL_SECONDS:
+                return
+            if outbox.owes_answers and not outbox.broken:
+                _log.warning("Disconnected: it does not read its answers", connection=outbox.label)
+                self._give_up(outbox)
 
     def _give_up_lagging(self, outbox: Outbox) -> None:
         _log.warning("Disconnected: it reads too slowly", connection=outbox.label, limit_bytes=self._lag_max_bytes)
@@ -202,7 +221,7 @@ class Courier:
 
     def _close(self, outbox: Outbox) -> None:
         del self._retired[outbox]
-        if outbox.blocked:
+        if self._full.pop(outbox, None) is not None:
             self._selector.unregister(outbox.sock)
         outbox.broken = True
         outbox.sock.close()

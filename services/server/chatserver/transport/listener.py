@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _BACKLOG = 4_096
+# Accepted in a row, before it is looked whether to stop: under a flood of connections there is always one more.
+_ACCEPT_MAX = 64
 # How long accepting rests when the system has no descriptors or memory for one more connection.
 _REST_SECONDS = 0.2
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -106,8 +108,8 @@ class Listener:
                     selector.register(self._socket, selectors.EVENT_READ)
 
     def _accept_all(self) -> bool:
-        """Everybody who waits at the door; false when the system can take no more for now."""
-        while True:
+        """Those who wait at the door, if not too many; false when the system can take no more for now."""
+        for _ in range(_ACCEPT_MAX):
             try:
                 sock, peer = self._socket.accept()
             except BlockingIOError:
@@ -122,6 +124,7 @@ class Listener:
             self._exhausted = False
             self._join_ended()
             self._welcome(sock, str(peer[0]))
+        return True
 
     def _welcome(self, sock: socket.socket, address: str) -> None:
         self._accepted += 1

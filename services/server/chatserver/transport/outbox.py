@@ -53,7 +53,6 @@ class Outbox:
         "_replies_bytes",
         "_told_bytes",
         "_wake",
-        "blocked",
         "broken",
         "label",
         "shut",
@@ -66,8 +65,7 @@ class Outbox:
         self.stream = stream
         self.label = label
         self._wake = wake
-        # The courier's own: the socket is full for now; our side was shut after the last byte; nothing can be sent.
-        self.blocked = False
+        # The courier's own: our side was shut after the last byte; nothing can be sent any more.
         self.shut = False
         self.broken = False
         # Guards everything below.
@@ -195,6 +193,11 @@ class Outbox:
     def finishing(self) -> bool:
         """Nothing more will be put."""
         return self._finishing
+
+    @property
+    def owes_answers(self) -> bool:
+        """Is something due that the peer asked for?"""
+        return self._replies_bytes > 0
 
     def account(self, sent_bytes: int) -> None:
         """So much of what was due has been sent."""
