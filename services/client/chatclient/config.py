@@ -52,6 +52,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
             raise ConfigError(f"The password file {password_file} is empty.")
     if password and not _is_text(password):
         raise ConfigError("The password is not text in UTF-8.")
+    script = flags.script or environment.get("CHAT_SCRIPT")
     user = flags.username or user or environment.get("CHAT_USER")
     if not user:
         raise ConfigError("Who are you? Give a username: chatclient HOST PORT USERNAME, or set CHAT_USER.")
@@ -66,7 +67,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         password=password or None,
         dialect=_choice("dialect", flags.dialect or environment.get("CHAT_DIALECT"), [each.name for each in DIALECTS]),
         ops=_choice("ops", flags.ops or environment.get("CHAT_OPS"), list(OPS)),
-        script=Path(flags.script) if flags.script else None,
+        script=Path(script) if script else None,
         retry_seconds=_seconds(flags.retry_seconds or environment.get("CHAT_RETRY_SECONDS") or "60"),
     )
 
@@ -151,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dialect", metavar="NAME", help="the wire, or CHAT_DIALECT (json)")
     parser.add_argument("--ops", metavar="WORDS", help="pm-dm, or bm-pm for BM and PM, or CHAT_OPS (pm-dm)")
-    parser.add_argument("--script", metavar="FILE", help="play this file instead of standard input")
+    parser.add_argument("--script", metavar="FILE", help="play this file instead of standard input, or CHAT_SCRIPT")
     parser.add_argument(
         "--retry-seconds", metavar="N", help="how long to try again after a lost connection, or CHAT_RETRY_SECONDS (60)"
     )
