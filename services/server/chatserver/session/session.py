@@ -37,6 +37,10 @@ _REFUSALS_LOGGED_MAX = 100
 _ECHOING = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
 
 
+# What ends a request, and not its connection.
+_REFUSED_WITH = (Refusal, StoreError, PasswordsFailedError, JournalClosedError, PasswordsClosedError)
+
+
 class State(Enum):
     """Where a connection stands."""
 
@@ -72,19 +76,23 @@ class Session:
             if move is None:
                 raise _out_of_place(self._state, request)
             self._state = move(self, request)
-        except Refusal as refusal:
-            self._refuse(refusal, getattr(request, "nonce", None))
-        except (JournalClosedError, PasswordsClosedError):
-            shutting_down = Refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")
-            self._refuse(shutting_down, getattr(request, "nonce", None))
-        except StoreError as error:
-            self._log.error("The disk can't be read", error=str(error))
-            unread = Refusal(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
-            self._refuse(unread, getattr(request, "nonce", None))
-        except PasswordsFailedError as error:
-            self._log.error("A password can't be checked", error=str(error))
-            self._refuse(Refusal(ErrorCode.INTERNAL, "The server can't check passwords now."), None)
+        except _REFUSED_WITH as error:
+            self._refuse(self._as_refusal(error), getattr(request, "nonce", None))
         return self._state is not State.GONE
+
+    def _as_refusal(self, error: Exception) -> Refusal:
+        """What the peer is told of what kept its request from being granted; a fault of ours is logged as well."""
+        match error:
+            case Refusal():
+                return error
+            case StoreError():
+                self._log.error("The disk can't be read", error=str(error))
+                return Refusal(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
+            case PasswordsFailedError():
+                self._log.error("A password can't be checked", error=str(error))
+                return Refusal(ErrorCode.INTERNAL, "The server can't check passwords now.")
+            case _:
+                return Refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")
 
     def time_out(self) -> None:
         """The time to log in has passed."""
