@@ -46,10 +46,8 @@ def check_text(text: str) -> None:
     _check_bytes("A message", text, BODY_MAX_BYTES)
 
 
-def check_nonce(nonce: str | None) -> None:
+def check_nonce(nonce: str) -> None:
     """Short enough to be stored with its message; an empty one can't tell two messages apart."""
-    if nonce is None:
-        return
     if not nonce:
         raise Refusal(ErrorCode.BAD_REQUEST, "The nonce is empty; leave it out, or send a new one for each message.")
     _check_bytes("A nonce", nonce, NONCE_MAX_BYTES)

@@ -22,7 +22,7 @@ from chatprotocol.limits import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, Message
     from chatprotocol.requests import Request
@@ -437,7 +437,11 @@ class Json:
 
     def encode(self, event: Event) -> bytes:
         """One line."""
-        return _ENCODE(_REPLY_OF[type(event)](event)) + b"\n"
+        return self.encode_all((event,))
+
+    def encode_all(self, said: Sequence[Event]) -> bytes:
+        """A line each."""
+        return _ENCODER.encode_lines([_REPLY_OF[type(event)](event) for event in said])
 
     def event_decoder(self) -> EventDecoder:
         """For the client's side of a new connection."""
@@ -448,7 +452,7 @@ class Json:
         command = _COMMAND_OF.get(type(request))
         if command is None:
             raise TypeError(f"No client can send {request!r}.")
-        return _ENCODE(command(request)) + b"\n"
+        return _ENCODER.encode_lines((command(request),))
 
 
-_ENCODE: Final = msgspec.json.Encoder().encode
+_ENCODER: Final = msgspec.json.Encoder()

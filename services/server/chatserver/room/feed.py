@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from chatserver.room.post import Post
     from chatserver.room.seat import Seat, Stream
 
+    _Run = list[Post]
+
 
 # What is shown at once. A batch that waited for a slow disk may hold megabytes, and no receiver may fall behind by more
 # than its limit for no fault of its own.
@@ -84,7 +86,7 @@ class Feed:
     def announce(self, update: Users, version: int) -> None:
         """Tell everybody who is in, except those whose login said as much. For the presence thread."""
         with self._lock:
-            spans = {id(stream): stream.append(update) for stream in self._streams if stream.followed}
+            spans = {id(stream): stream.append([update]) for stream in self._streams if stream.followed}
             for seats in self._seats.values():
                 for seat in seats:
                     if seat.presence_version >= version:
@@ -109,30 +111,33 @@ class Feed:
         with self._lock:
             self._unsaved -= {account_id for account_id, upto in saved.items() if self._delivered[account_id] == upto}
 
-    def _publish_portion(self, posts: Sequence[Post]) -> None:
+    def _publish_portion(self, portion: Sequence[_Run]) -> None:
         """The lock is held."""
         streams = [stream for stream in self._streams if stream.followed]
-        for post in posts:
+        for run in portion:
+            post = run[-1]
             if post.repeated:
                 self._confirm(post, SentStatus.SENT)
             elif post.recipient is None:
-                self._publish_public(post, streams)
+                self._publish_public(run, streams)
             else:
                 self._publish_direct(post)
             self._last_id = max(self._last_id, post.id)
         for stream in streams:
             stream.show()
 
-    def _publish_public(self, post: Post, streams: Sequence[Stream]) -> None:
-        """The lock is held."""
-        event = PublicMessage(post.id, post.time_ms, post.seat.name, post.text)
-        own = post.seat.outbox.stream
+    def _publish_public(self, run: _Run, streams: Sequence[Stream]) -> None:
+        """Neither encoding nor the edit to the sender's stream is paid for each message. The lock is held."""
+        seat = run[0].seat
+        events = [PublicMessage(post.id, post.time_ms, seat.name, post.text) for post in run]
+        own = seat.outbox.stream
         start = end = own.tail
         for stream in streams:
-            span = stream.append(event)
+            span = stream.append(events)
             if stream is own:
                 start, end = span
-        post.seat.outbox.splice(start, end, [Sent(post.id, SentStatus.SENT, post.nonce)])
+        status = SentStatus.SENT
+        seat.outbox.splice(start, end, [Sent(post.id, status, post.nonce) for post in run])
 
     def _publish_direct(self, post: Post) -> None:
         """The lock is held."""
@@ -163,15 +168,24 @@ class Feed:
             self._unsaved.add(account_id)
 
 
-def _portions(posts: Iterable[Post]) -> Iterator[list[Post]]:
-    """The posts in their order, in pieces that may be shown at once."""
-    portion: list[Post] = []
+def _portions(posts: Iterable[Post]) -> Iterator[list[_Run]]:
+    """The posts in their order, in pieces that may be shown at once, each of them in runs.
+
+    Neighbours that one sender said to everybody are a run; every other post is one for itself.
+    """
+    portion: list[_Run] = []
     characters = 0
+    speaker: Seat | None = None
     for post in posts:
-        portion.append(post)
+        is_public = post.recipient is None and not post.repeated
+        if is_public and post.seat is speaker:
+            portion[-1].append(post)
+        else:
+            portion.append([post])
+            speaker = post.seat if is_public else None
         characters += len(post.text)
         if characters >= _PORTION_CHARACTERS:
             yield portion
-            portion, characters = [], 0
+            portion, characters, speaker = [], 0, None
     if portion:
         yield portion

@@ -11,21 +11,21 @@ import structlog
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
-from chatserver.room.post import Post
 from chatserver.store.accounts import insert_account, update_delivered, update_password_hash
 from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from chatserver.room.feed import Feed
+    from chatserver.room.post import Post
     from chatserver.store.accounts import Account
     from chatserver.store.database import Database
 
 _log = structlog.get_logger()
 
-# Posts that may wait for the disk before their senders do: at 8 KiB each, 32 MiB of text at most.
+# Posts that may wait for the disk before their senders do: at 8 KiB each, 32 MiB of text, and what one read brings.
 INBOX_MAX_POSTS = 4_096
 
 
@@ -36,8 +36,8 @@ class JournalClosedError(Exception):
 class Journal(Protocol):
     """Where messages and accounts are made to last. One implementation writes SQLite; others may follow."""
 
-    def post(self, post: Post) -> None:
-        """Take a message. Waits while too many do; raises JournalClosedError."""
+    def post(self, posts: Sequence[Post]) -> None:
+        """Take messages. Waits while too many do; raises JournalClosedError when it takes no more."""
 
     def settle(self) -> None:
         """Wait until everything that was posted before has been published or refused."""
@@ -64,7 +64,22 @@ class _Fence(NamedTuple):
     passed: threading.Event
 
 
-_Entry = Post | _Enrolment | _HashChange | _Fence
+_Errand = _Enrolment | _HashChange | _Fence
+
+
+class _Inbox(NamedTuple):
+    """What waits to be written. Both lists are in the order in which things came; errands are answered after posts."""
+
+    posts: list[Post]
+    errands: list[_Errand]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.posts and not self.errands
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.posts) + len(self.errands) >= INBOX_MAX_POSTS
 
 
 class SqliteJournal:
@@ -93,7 +108,7 @@ class SqliteJournal:
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
-        self._inbox: list[_Entry] = []
+        self._inbox = _Inbox([], [])
         self._closed = False
 
     def start(self) -> None:
@@ -108,76 +123,76 @@ class SqliteJournal:
             self._emptied.notify_all()
         self._worker.join()
 
-    def post(self, post: Post) -> None:
-        """Take a message. Waits while too many do; raises JournalClosedError."""
-        self._put(post)
+    def post(self, posts: Sequence[Post]) -> None:
+        """Take messages. Waits while too many do; raises JournalClosedError when it takes no more."""
+        self._put(posts, ())
 
     def settle(self) -> None:
         """Wait until everything that was posted before has been published or refused."""
         passed = threading.Event()
-        self._put(_Fence(passed))
+        self._put((), [_Fence(passed)])
         passed.wait()
 
     def enrol(self, name: str, password_hash: str) -> Account | None:
         """Register an account, or None when the name is taken. On return it is on the disk; raises OSError."""
         outcome: Future[Account | None] = Future()
-        self._put(_Enrolment(name, password_hash, outcome))
+        self._put((), [_Enrolment(name, password_hash, outcome)])
         return outcome.result()
 
     def change_password_hash(self, account_id: int, password_hash: str) -> None:
         """Replace a hash, some time soon."""
-        self._put(_HashChange(account_id, password_hash))
+        self._put((), [_HashChange(account_id, password_hash)])
 
-    def _put(self, entry: _Entry) -> None:
+    def _put(self, posts: Sequence[Post], errands: Sequence[_Errand]) -> None:
         with self._lock:
-            while len(self._inbox) >= INBOX_MAX_POSTS and not self._closed:
+            while self._inbox.is_full and not self._closed:
                 self._emptied.wait()
             if self._closed:
                 raise JournalClosedError
-            self._inbox.append(entry)
-            if len(self._inbox) == 1:
+            if self._inbox.is_empty:
                 self._filled.notify()
+            self._inbox.posts.extend(posts)
+            self._inbox.errands.extend(errands)
 
-    def _take(self) -> list[_Entry]:
+    def _take(self) -> _Inbox:
         """All that waits; nothing at the end."""
         with self._lock:
-            while not self._inbox and not self._closed:
+            while self._inbox.is_empty and not self._closed:
                 self._filled.wait()
-            taken, self._inbox = self._inbox, []
-            if len(taken) >= INBOX_MAX_POSTS:
+            if self._inbox.is_full:
                 self._emptied.notify_all()
+            taken, self._inbox = self._inbox, _Inbox([], [])
             return taken
 
     def _run(self) -> None:
-        entries: Sequence[_Entry] = ()
+        taken = _Inbox([], [])
         try:
-            while entries := self._take():
-                self._write(entries)
-            self._write([])
+            while not (taken := self._take()).is_empty:
+                self._write(taken)
+            self._write(taken)
         finally:
-            self._abandon(entries)
+            self._abandon(taken)
 
-    def _abandon(self, entries: Sequence[_Entry]) -> None:
+    def _abandon(self, taken: _Inbox) -> None:
         """Let nobody wait for a thread that has ended, were it by a fault in the middle of its work."""
         with self._lock:
             self._closed = True
-            left, self._inbox = self._inbox, []
+            left, self._inbox = self._inbox, _Inbox([], [])
             self._emptied.notify_all()
-        for entry in [*entries, *left]:
-            self._answer(entry, JournalClosedError())
+        for errand in [*taken.errands, *left.errands]:
+            self._answer(errand, JournalClosedError())
 
-    def _write(self, entries: Sequence[_Entry]) -> None:
+    def _write(self, taken: _Inbox) -> None:
         """One group commit; then, and only then, what it held is published."""
-        posts = [entry for entry in entries if isinstance(entry, Post)]
-        rest = [entry for entry in entries if not isinstance(entry, Post)]
+        posts, errands = taken
         deliveries = self._feed.unsaved_deliveries()
         try:
             with self._database.transaction() as connection:
                 last_id = self._store_posts(connection, posts)
-                outcomes = [self._store_other(connection, entry) for entry in rest]
+                outcomes = [self._do(connection, errand) for errand in errands]
                 update_delivered(connection, deliveries.items())
         except (sqlite3.Error, OSError) as error:
-            self._fail(posts, rest, error)
+            self._fail(taken, error)
             return
         if self._failing:
             self._failing = False
@@ -186,8 +201,8 @@ class SqliteJournal:
         self._feed.saved_deliveries(deliveries)
         if posts:
             self._feed.publish(posts)
-        for entry, outcome in zip(rest, outcomes, strict=True):
-            self._answer(entry, outcome)
+        for errand, outcome in zip(errands, outcomes, strict=True):
+            self._answer(errand, outcome)
         self._trim_log()
 
     def _trim_log(self) -> None:
@@ -204,50 +219,55 @@ class SqliteJournal:
         public = []
         direct = []
         for post in posts:
-            sender_id = post.seat.account_id
-            if post.nonce is not None:
-                find = find_public_nonce if post.recipient is None else find_direct_nonce
-                mark = (post.recipient is None, sender_id, post.nonce)
-                earlier = known.get(mark) or find(connection, sender_id, post.nonce)
-                if earlier is not None:
-                    post.id, post.repeated = earlier, True
-                    continue
-                known[mark] = last_id + 1
+            nonce = post.nonce
+            if nonce is not None and (earlier := _find_earlier(connection, post, known)) is not None:
+                post.id, post.repeated = earlier, True
+                continue
             last_id += 1
             post.id, post.time_ms = last_id, time_ms
-            if post.recipient is None:
-                public.append((last_id, time_ms, sender_id, post.text, post.nonce))
+            sender_id, recipient = post.seat.account_id, post.recipient
+            if nonce is not None:
+                known[recipient is None, sender_id, nonce] = last_id
+            if recipient is None:
+                public.append((last_id, time_ms, sender_id, post.text, nonce))
             else:
-                direct.append((last_id, time_ms, sender_id, post.recipient.id, post.text, post.nonce))
+                direct.append((last_id, time_ms, sender_id, recipient.id, post.text, nonce))
         insert_public(connection, public)
         insert_direct(connection, direct)
         return last_id
 
-    def _store_other(self, connection: sqlite3.Connection, entry: _Enrolment | _HashChange | _Fence) -> Account | None:
-        if isinstance(entry, _Enrolment):
-            return insert_account(connection, entry.name, entry.password_hash, self._now_ms())
-        if isinstance(entry, _HashChange):
-            update_password_hash(connection, entry.account_id, entry.password_hash)
+    def _do(self, connection: sqlite3.Connection, errand: _Errand) -> Account | None:
+        if isinstance(errand, _Enrolment):
+            return insert_account(connection, errand.name, errand.password_hash, self._now_ms())
+        if isinstance(errand, _HashChange):
+            update_password_hash(connection, errand.account_id, errand.password_hash)
         return None
 
-    def _answer(self, entry: _Entry, outcome: Account | Exception | None) -> None:
-        """Let the thread that waits for the entry go on."""
-        if isinstance(entry, _Fence):
-            entry.passed.set()
-        elif isinstance(entry, _Enrolment) and not entry.outcome.done():
+    def _answer(self, errand: _Errand, outcome: Account | Exception | None) -> None:
+        """Let the thread that waits for the errand go on."""
+        if isinstance(errand, _Fence):
+            errand.passed.set()
+        elif isinstance(errand, _Enrolment) and not errand.outcome.done():
             if isinstance(outcome, Exception):
-                entry.outcome.set_exception(outcome)
+                errand.outcome.set_exception(outcome)
             else:
-                entry.outcome.set_result(outcome)
+                errand.outcome.set_result(outcome)
 
-    def _fail(self, posts: Sequence[Post], rest: Sequence[_Entry], error: Exception) -> None:
+    def _fail(self, taken: _Inbox, error: Exception) -> None:
         """Nothing was stored: say so to everybody who waits, and go on; there may be room again soon."""
         if not self._failing:
             self._failing = True
             _log.error("The disk refuses writes; senders are told so, and nothing is confirmed", error=str(error))
-        if posts:
-            self._feed.refuse(
-                posts, Refused(ErrorCode.INTERNAL, "The server can't write to its disk; the message was not stored.")
-            )
-        for entry in rest:
-            self._answer(entry, OSError(str(error)))
+        if taken.posts:
+            reason = "The server can't write to its disk; the message was not stored."
+            self._feed.refuse(taken.posts, Refused(ErrorCode.INTERNAL, reason))
+        for errand in taken.errands:
+            self._answer(errand, OSError(str(error)))
+
+
+def _find_earlier(connection: sqlite3.Connection, post: Post, known: Mapping[tuple[bool, int, str], int]) -> int | None:
+    """The id of the message that the sender sent with the same nonce before; ``known`` are those of this batch."""
+    assert post.nonce is not None
+    is_public, sender_id = post.recipient is None, post.seat.account_id
+    find = find_public_nonce if is_public else find_direct_nonce
+    return known.get((is_public, sender_id, post.nonce)) or find(connection, sender_id, post.nonce)

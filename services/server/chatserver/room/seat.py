@@ -18,8 +18,8 @@ class Stream(Protocol):
     def followed(self) -> bool:
         """Is anybody listening in this dialect?"""
 
-    def append(self, event: Event) -> tuple[int, int]:
-        """Encode an event behind the others, unseen until :meth:`show`; where it begins and ends."""
+    def append(self, events: Sequence[Event]) -> tuple[int, int]:
+        """Encode events behind the others, unseen until :meth:`show`; where they begin and end."""
 
     @property
     def tail(self) -> int:

@@ -12,27 +12,35 @@ from chatprotocol.rules import check_nonce, check_text
 from chatserver.room.post import Post
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from chatserver.room.seat import Seat
     from chatserver.session.context import Context
 
 
-def say(context: Context, seat: Seat, request: requests.Say) -> None:
+def say(_: Context, seat: Seat, request: requests.Say) -> Post:
     """PM: the confirmation comes when it is stored."""
     check_text(request.text)
-    check_nonce(request.nonce)
-    _post(context, Post(seat, request.text, request.nonce))
+    if request.nonce is not None:
+        check_nonce(request.nonce)
+    return Post(seat, request.text, request.nonce)
 
 
-def whisper(context: Context, seat: Seat, request: requests.Whisper) -> None:
+def whisper(context: Context, seat: Seat, request: requests.Whisper) -> Post:
     """DM: the same, to a user who exists."""
     check_text(request.text)
-    check_nonce(request.nonce)
+    if request.nonce is not None:
+        check_nonce(request.nonce)
     recipient = context.accounts.find(request.to)
     if recipient is None:
         raise Refusal(ErrorCode.UNKNOWN_USER, f"There is no user {request.to[:64]!r}; nothing was sent.")
-    _post(context, Post(seat, request.text, request.nonce, recipient))
+    return Post(seat, request.text, request.nonce, recipient)
+
+
+def post(context: Context, posts: Sequence[Post]) -> None:
+    """Hand over what one seat has to say, all of one read together. Raises JournalClosedError."""
+    posts[0].seat.has_posted = True
+    context.journal.post(posts)
 
 
 def list_users(context: Context, seat: Seat, _: requests.AskUsers) -> None:
@@ -55,14 +63,12 @@ def settle(context: Context, seat: Seat) -> None:
         context.journal.settle()
 
 
-def _post(context: Context, post: Post) -> None:
-    post.seat.has_posted = True
-    context.journal.post(post)
-
-
-COMMANDS: Final[dict[type, Callable[[Context, Seat, Any], None]]] = {
+# What makes a message, and what is answered at once.
+POSTS: Final[dict[type, Callable[[Context, Seat, Any], Post]]] = {
     requests.Say: say,
     requests.Whisper: whisper,
+}
+COMMANDS: Final[dict[type, Callable[[Context, Seat, Any], None]]] = {
     requests.AskUsers: list_users,
     requests.AskHistory: show_history,
 }

@@ -17,9 +17,10 @@ from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedEr
 from chatserver.store.database import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from chatprotocol.requests import Request
+    from chatserver.room.post import Post
     from chatserver.room.seat import Outbox, Seat
     from chatserver.session.context import Context
 
@@ -69,15 +70,46 @@ class Session:
         """From then on the connection may be silent for as long as it likes."""
         return self._state is State.INSIDE
 
-    def handle(self, request: Request) -> bool:
-        """Answer one request; false when that was the last one."""
+    def handle(self, asked: Sequence[Request]) -> bool:
+        """Answer what was asked, in order; false when the connection has come to its end.
+
+        Messages that stand together are posted together. Before it answers anything else it waits for the peer to have
+        read enough of the answers before.
+        """
+        posts: list[Post] = []
+        for request in asked:
+            seat = self._seat
+            compose = commands.POSTS.get(type(request))
+            if compose is not None and seat is not None:
+                try:
+                    posts.append(compose(self._context, seat, request))
+                except _REFUSED_WITH as error:
+                    self._refuse_request(request, error)
+            else:
+                self._post(posts)
+                posts = []
+                if not self._outbox.wait_for_room() or not self._answer(request):
+                    return False
+        self._post(posts)
+        return True
+
+    def _post(self, posts: Sequence[Post]) -> None:
+        if posts:
+            try:
+                commands.post(self._context, posts)
+            except JournalClosedError as error:
+                for post in posts:
+                    self._refuse(self._as_refusal(error), post.nonce)
+
+    def _answer(self, request: Request) -> bool:
+        """Answer one request that is no message; false when that was the last one."""
         try:
             move = self._MOVES[self._state].get(type(request))
             if move is None:
                 raise _out_of_place(self._state, request)
             self._state = move(self, request)
         except _REFUSED_WITH as error:
-            self._refuse(self._as_refusal(error), getattr(request, "nonce", None))
+            self._refuse_request(request, error)
         return self._state is not State.GONE
 
     def _as_refusal(self, error: Exception) -> Refusal:
@@ -191,6 +223,9 @@ class Session:
         State.INSIDE: {**dict.fromkeys(commands.COMMANDS, _obey), **_ANYWHERE},
         State.GONE: {},
     }
+
+    def _refuse_request(self, request: Request, error: Exception) -> None:
+        self._refuse(self._as_refusal(error), getattr(request, "nonce", None))
 
     def _refuse(self, refusal: Refusal, nonce: str | None) -> None:
         self._refusals += 1

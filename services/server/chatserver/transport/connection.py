@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 import time
 from contextlib import suppress
@@ -16,7 +15,7 @@ from chatprotocol.dialects import Sniff, sniff
 from chatserver.transport.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from chatprotocol.dialects import Decoder, Dialect
     from chatprotocol.requests import Request
@@ -25,9 +24,13 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# A quiet connection waits with a small buffer; one that fills it gets a large one for its next read.
-_READ_BYTES = 4 * 1024
+# A quiet connection waits with a small buffer, for there may be ten thousand of them. One that sends more than that at
+# once gets a large one until it is quiet again.
+_READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
+# How long a read may take once there is no limit. The courier must never wait for a socket, so all are in non-blocking
+# mode, as Python's are while they have some time-out.
+_FOREVER_SECONDS = 86_400.0
 # After our last byte a peer gets this long to close its side.
 _PARTING_SECONDS = 2.0
 
@@ -39,8 +42,8 @@ class Session(Protocol):
     def is_logged_in(self) -> bool:
         """From then on the connection may be silent for as long as it likes."""
 
-    def handle(self, request: Request) -> bool:
-        """Answer one request; false when that was the last one.
+    def handle(self, asked: Sequence[Request]) -> bool:
+        """Answer what was asked, in order; false when the connection has come to its end.
 
         It may wait: for the disk, for a hash, for its peer to read.
         """
@@ -84,7 +87,7 @@ class Connection:
         self._read_bytes = _READ_BYTES
         self._outbox: Outbox | None = None
         self._session: Session | None = None
-        self._is_limited = False
+        self._is_limited = True
         self._stopping = False
         self._left_open = False
         self._thread = threading.Thread(target=self._run, name=f"reader {self.label}")
@@ -152,17 +155,14 @@ class Connection:
     def _read_requests(self, decoder: Decoder[Request], outbox: Outbox, session: Session, data: bytes | None) -> bool:
         """Until the peer ends, or the session does; returns whether it was the peer."""
         while data:
-            for request in decoder.feed(data):
-                outbox.wait_for_room()
-                if self._stopping or not session.handle(request):
-                    return False
+            if not outbox.wait_for_room() or not session.handle(decoder.feed(data)):
+                return False
             data = self._read(unlimited=session.is_logged_in)
         if data is None:
             session.time_out()
             return False
         if not self._stopping:
-            for request in decoder.end():
-                session.handle(request)
+            session.handle(decoder.end())
         return True
 
     def _sniff(self) -> tuple[Dialect | None, bytes]:
@@ -182,33 +182,23 @@ class Connection:
 
     def _read(self, *, unlimited: bool) -> bytes | None:
         """The next bytes; nothing at the end, None when the time to log in has passed."""
-        if not unlimited:
-            patience = self._login_by - time.monotonic()
+        if self._is_limited:
+            patience = _FOREVER_SECONDS if unlimited else self._login_by - time.monotonic()
             if patience <= 0:
                 return None
-            self._limit_reading(patience)
-        elif self._is_limited:
-            self._limit_reading(None)
-        try:
-            data = self._sock.recv(self._read_bytes)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-        self._read_bytes = _READ_MAX_BYTES if len(data) == self._read_bytes else _READ_BYTES
-        return data
-
-    def _limit_reading(self, seconds: float | None) -> None:
-        """Let reads that take longer fail; None lets them take for ever.
-
-        The kernel's own limit needs no second system call for each read, as Python's time-outs do. It takes 0 for ever,
-        so the shortest time is a little more.
-        """
-        self._is_limited = seconds is not None
-        microseconds = 0 if seconds is None else max(1_000, int(seconds * 1_000_000))
-        timeval = struct.pack("@ll", *divmod(microseconds, 1_000_000))
-        with suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            self._sock.settimeout(patience)
+            self._is_limited = not unlimited
+        while True:
+            try:
+                data = self._sock.recv(self._read_bytes)
+            except TimeoutError:
+                if unlimited:
+                    continue
+                return None
+            except OSError:
+                return b""
+            self._read_bytes = _READ_MAX_BYTES if len(data) >= _READ_BYTES else _READ_BYTES
+            return data
 
     def _turn_away(self, reason: str) -> None:
         """One line of text for a peer whose dialect is not known."""
@@ -225,6 +215,6 @@ class Connection:
         deadline = time.monotonic() + _PARTING_SECONDS
         with suppress(OSError):
             while (patience := deadline - time.monotonic()) > 0:
-                self._limit_reading(patience)
-                if not self._sock.recv(_READ_BYTES):
+                self._sock.settimeout(patience)
+                if not self._sock.recv(_READ_MAX_BYTES):
                     return

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from chatserver.threads import Worker
-from chatserver.transport.outbox import SEND_MAX_BYTES, SEND_MAX_PIECES
+from chatserver.transport.outbox import SEND_MAX_PIECES
+from chatserver.transport.stream import SPAN_MIN_BYTES, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +33,45 @@ STALL_SECONDS = 60.0
 _TICK_SECONDS = 0.5
 
 
+class _Followers:
+    """The followers of one stream, as the courier sees them. Its own."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        # What lies before this position was offered to everybody.
+        self.offered = 0
+        # Those who were sent all of that and are due nothing else, with their sockets' descriptors.
+        self.in_step: dict[Outbox, int] = {}
+        # All others: they are logging in, are behind, or are due something of their own.
+        self.astray: set[Outbox] = set()
+
+    @property
+    def have_news(self) -> bool:
+        """Is there something that was not offered yet?"""
+        return self.stream.end > self.offered
+
+    def next_span(self) -> Span:
+        """What is offered next."""
+        return self.stream.span(self.offered, self.stream.end)
+
+    def take_in(self, outbox: Outbox) -> None:
+        """It is in step now."""
+        self.astray.discard(outbox)
+        self.in_step[outbox] = outbox.sock.fileno()
+
+    def let_out(self, outbox: Outbox, cursor: int) -> None:
+        """It is in step no more; this is how far it has come."""
+        del self.in_step[outbox]
+        outbox.fall_out(cursor)
+        if outbox.follows:
+            self.astray.add(outbox)
+
+    def forget(self, outbox: Outbox) -> None:
+        """Nothing more is sent to it."""
+        self.in_step.pop(outbox, None)
+        self.astray.discard(outbox)
+
+
 class Courier:
     """Sends each outbox what it is due, round after round.
 
@@ -44,7 +85,7 @@ class Courier:
         lag_max_bytes: int,
         on_crash: Callable[[str], None],
     ) -> None:
-        self._streams = streams
+        self._followers = {stream: _Followers(stream) for stream in streams}
         self._lag_max_bytes = lag_max_bytes
         self._worker = Worker("courier", self._run, on_crash)
         self._selector = selectors.DefaultSelector()
@@ -108,7 +149,7 @@ class Courier:
         try:
             self._deliver()
         finally:
-            for stream in self._streams:
+            for stream in self._followers:
                 stream.abandon()
 
     def _deliver(self) -> None:
@@ -123,8 +164,7 @@ class Courier:
 
     def _wait(self) -> None:
         """Until somebody rings, or a full socket takes bytes again."""
-        with self._lock:
-            busy = bool(self._dirty)
+        busy = bool(self._dirty) or any(followers.have_news for followers in self._followers.values())
         patience = _TICK_SECONDS if self._retired or self._full or self._stop_at is not None else None
         for key, _ in self._selector.select(0 if busy else patience):
             if key.fileobj is self._doorbell:
@@ -138,53 +178,101 @@ class Courier:
 
     def _go_round(self) -> None:
         # First what the streams hold, then who has something else: what comes in between is for the next round.
-        ends = [(stream, stream.end) for stream in self._streams]
+        news = [followers for followers in self._followers.values() if followers.have_news]
         with self._lock:
             targets, self._dirty = self._dirty, set()
-        for stream, end in ends:
-            if stream.has_news(end):
-                targets.update(stream.followers())
+        for followers in news:
+            self._advance(followers)
+            targets |= followers.astray
         for outbox in targets:
             self._visit(outbox)
-        for stream, end in ends:
-            stream.offered(end)
+        for followers in self._followers.values():
+            followers.stream.offered(followers.offered)
+
+    def _advance(self, followers: _Followers) -> None:
+        """Send the next of the stream to all who are in step: one system call each, and nothing else."""
+        span = followers.next_span()
+        followers.offered = span.end
+        if not followers.in_step:
+            return
+        size = span.end - span.start
+        send: Callable[[int, Any], int] = followers.stream.send if size >= SPAN_MIN_BYTES else os.write
+        what = span if size >= SPAN_MIN_BYTES else followers.stream.slice(*span)
+        out: list[tuple[Outbox, int]] = []
+        gone: list[Outbox] = []
+        for outbox, descriptor in followers.in_step.items():
+            sent_bytes = 0
+            if outbox.in_step:
+                try:
+                    sent_bytes = send(descriptor, what)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    gone.append(outbox)
+                    continue
+                if sent_bytes == size:
+                    continue
+                self._note_full(outbox)
+            out.append((outbox, sent_bytes))
+        for outbox, sent_bytes in out:
+            followers.let_out(outbox, span.start + sent_bytes)
+        for outbox in gone:
+            self._give_up(outbox)
 
     def _visit(self, outbox: Outbox) -> None:
         """One send at most: who is due more than that is visited again when the others were."""
         if outbox.broken:
             return
+        followers = self._followers[outbox.stream]
+        if outbox in followers.in_step:
+            followers.let_out(outbox, followers.offered)
+        elif outbox.follows:
+            followers.astray.add(outbox)
         if outbox.lag_bytes() > self._lag_max_bytes:
             self._give_up_lagging(outbox)
             return
         if outbox in self._full:
             return
         try:
-            pieces = outbox.due()
+            due = outbox.due(followers.offered)
+            if due:
+                self._send(outbox, due)
         except LookupError:
             self._give_up_lagging(outbox)
             return
-        if pieces:
-            self._send(outbox, pieces)
-        elif outbox.is_drained() and not outbox.shut:
+        if outbox.fall_in(followers.offered):
+            followers.take_in(outbox)
+        elif not due and outbox.is_drained() and not outbox.shut:
             outbox.shut = True
             with suppress(OSError):
                 outbox.sock.shutdown(socket.SHUT_WR)
 
-    def _send(self, outbox: Outbox, pieces: list[bytes | memoryview]) -> None:
+    def _send(self, outbox: Outbox, due: list[bytes] | Span) -> None:
+        """LookupError: the stream has forgotten what is due."""
+        descriptor = outbox.sock.fileno()
         try:
-            sent_bytes = outbox.sock.sendmsg(pieces, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            if isinstance(due, Span):
+                size = due.end - due.start
+                sent_bytes = outbox.stream.send(descriptor, due)
+            else:
+                size = sum(map(len, due))
+                sent_bytes = os.writev(descriptor, due)
         except BlockingIOError:
             sent_bytes = 0
         except OSError:
             self._give_up(outbox)
             return
         outbox.account(sent_bytes)
-        if sent_bytes < sum(map(len, pieces)):
-            self._full[outbox] = time.monotonic()
-            self._selector.register(outbox.sock, selectors.EVENT_WRITE, outbox)
-        elif outbox.finishing or sent_bytes >= SEND_MAX_BYTES or len(pieces) >= SEND_MAX_PIECES:
+        if sent_bytes < size:
+            self._note_full(outbox)
+        elif outbox.finishing or size >= SPAN_MIN_BYTES or len(due) >= SEND_MAX_PIECES:
             with self._lock:
                 self._dirty.add(outbox)
+
+    def _note_full(self, outbox: Outbox) -> None:
+        """Its socket takes no more for now."""
+        self._full[outbox] = time.monotonic()
+        self._selector.register(outbox.sock, selectors.EVENT_WRITE, outbox)
 
     def _give_up_stalled(self, now: float) -> None:
         """Who is full is in the order of since when."""
@@ -206,6 +294,7 @@ class Courier:
         """Send nothing more, and let the reader see the end."""
         outbox.broken = True
         outbox.finish()
+        self._followers[outbox.stream].forget(outbox)
         with suppress(OSError):
             outbox.sock.shutdown(socket.SHUT_RDWR)
 
@@ -224,6 +313,7 @@ class Courier:
         if self._full.pop(outbox, None) is not None:
             self._selector.unregister(outbox.sock)
         outbox.broken = True
+        self._followers[outbox.stream].forget(outbox)
         outbox.sock.close()
         with self._lock:
             self._open -= 1

@@ -184,7 +184,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _prepare(sock: socket.socket) -> None:
-    sock.setblocking(True)
+    sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:

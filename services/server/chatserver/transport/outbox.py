@@ -7,19 +7,17 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from chatserver.transport.stream import SEND_MAX_BYTES, SPAN_MIN_BYTES
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event
-    from chatserver.transport.stream import Stream
+    from chatserver.transport.stream import Span, Stream
 
-    Piece = bytes | memoryview
-
-# One send takes no more pieces and no more of the stream than this, so that no connection holds the courier for long,
-# and a slow one does not make the stream join megabytes for each piece that it accepts.
+# One send takes no more pieces than this, so that no connection holds the courier for long.
 SEND_MAX_PIECES = 128
-SEND_MAX_BYTES = 256 * 1024
 # A client that leaves more than this unread is not read any further.
 UNREAD_MAX_BYTES = 64 * 1024
 
@@ -29,7 +27,7 @@ class _Edit(NamedTuple):
 
     at: int
     resume: int
-    data: Piece
+    data: bytes
     is_reply: bool
 
 
@@ -38,6 +36,9 @@ class Outbox:
 
     The courier alone calls :meth:`due` and :meth:`account`, and writes to the socket in between, under no lock.
     ``wake`` tells the courier that there is something to send.
+
+    While it is *in step* it is due just what all followers of the stream are offered, and the courier keeps one cursor
+    for all who are. Whoever gives it something of its own ends that.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Outbox:
         "_told_bytes",
         "_wake",
         "broken",
+        "in_step",
         "label",
         "shut",
         "sock",
@@ -68,10 +70,12 @@ class Outbox:
         # The courier's own: our side was shut after the last byte; nothing can be sent any more.
         self.shut = False
         self.broken = False
+        # Set by the courier, under the lock; it looks without.
+        self.in_step = False
         # Guards everything below.
         self._lock = threading.Lock()
         self._drained: threading.Condition | None = None
-        self._replies: deque[Piece] = deque()
+        self._replies: deque[bytes] = deque()
         self._replies_bytes = 0
         self._edits: deque[_Edit] = deque()
         self._told_bytes = 0
@@ -88,15 +92,16 @@ class Outbox:
 
         After the end it is forgotten: nobody would read it.
         """
-        data = b"".join(map(self.stream.encode, events))
+        data = self.stream.encode(events)
         with self._lock:
             if not data or self._finishing:
                 return
+            self.in_step = False
             if self._held:
                 self._replies.append(data)
                 self._replies_bytes += len(data)
             else:
-                here = self._limit()
+                here = self._limit(self.stream.end)
                 self._edits.append(_Edit(here, here, data, is_reply=True))
                 self._replies_bytes += len(data)
         self._wake(self)
@@ -117,6 +122,7 @@ class Outbox:
                 self._told_bytes = 0
             self._held = False
             self._finishing = True
+            self.in_step = False
         self.stop_waiting()
         self._wake(self)
 
@@ -143,20 +149,22 @@ class Outbox:
         """Listen from here on; what is shown is kept back until :meth:`release`."""
         with self._lock:
             self._held = True
-            self._cursor = self.stream.add_follower(self)
+            self._cursor = self.stream.add_follower()
             self._end = None
 
     def unfollow(self) -> None:
         """Listen to nothing after what is shown now."""
-        end = self.stream.remove_follower(self)
+        end = self.stream.remove_follower()
         with self._lock:
+            self.in_step = False
             if self._end is None:
                 self._end = end
 
     def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
         """In the place of the stream's bytes from start to end, say these events."""
-        data = b"".join(map(self.stream.encode, events))
+        data = self.stream.encode(events)
         with self._lock:
+            self.in_step = False
             if self._end is None:
                 self._edits.append(_Edit(start, end, data, is_reply=False))
                 self._told_bytes += len(data)
@@ -166,14 +174,22 @@ class Outbox:
 
     # --- for the courier ---
 
-    def due(self) -> list[Piece]:
-        """What to send next, in pieces; empty when nothing is due. LookupError: the stream has forgotten it."""
+    def due(self, offered: int) -> list[bytes] | Span:
+        """What to send next, in pieces or as a long stretch of the stream; nothing when nothing is due.
+
+        A follower gets no further than to what is ``offered``, where the others are. LookupError: the stream has
+        forgotten what is due.
+        """
         with self._lock:
             pieces = list(islice(self._replies, SEND_MAX_PIECES))
             if self._held or len(self._replies) > len(pieces):
                 return pieces
             self._pass_skips()
-            cursor, limit = self._cursor, self._limit()
+            cursor, limit = self._cursor, self._limit(offered)
+            if not pieces:
+                stop = min(self._edits[0].at, limit) if self._edits else limit
+                if stop - cursor >= SPAN_MIN_BYTES:
+                    return self.stream.span(cursor, stop)
             for edit in self._edits:
                 if len(pieces) >= SEND_MAX_PIECES:
                     return pieces
@@ -188,6 +204,25 @@ class Outbox:
             if cursor < limit:
                 pieces.append(self.stream.slice(cursor, min(limit, cursor + SEND_MAX_BYTES)))
             return pieces
+
+    def fall_out(self, cursor: int) -> None:
+        """It is not in step any more; this is how far it has come."""
+        with self._lock:
+            self.in_step = False
+            self._cursor = cursor
+
+    def fall_in(self, offered: int) -> bool:
+        """Is it where the others are, and due nothing of its own? Then it is in step from now on."""
+        with self._lock:
+            self._pass_skips()
+            own = self._held or self._replies or self._edits or self._finishing or self._end is not None
+            self.in_step = not own and self._cursor == offered
+            return self.in_step
+
+    @property
+    def follows(self) -> bool:
+        """Is it due what everybody hears?"""
+        return self._end is None
 
     @property
     def finishing(self) -> bool:
@@ -218,11 +253,12 @@ class Outbox:
         """Nothing is due, and nothing more will be."""
         with self._lock:
             self._pass_skips()
-            return self._finishing and not self._replies and not self._edits and self._cursor >= self._limit()
+            own = self._replies or self._edits
+            return self._finishing and not own and self._cursor >= self._limit(self.stream.end)
 
     def lag_bytes(self) -> int:
         """How far the connection is behind with what everybody hears and what others told it."""
-        return max(0, self._limit() - self._cursor) + self._told_bytes
+        return max(0, self._limit(self.stream.end) - self._cursor) + self._told_bytes
 
     def _advance(self, most_bytes: int) -> int:
         """Move on by one edit, or to the next one, by no more than so many bytes; returns by how many. Locked."""
@@ -248,9 +284,9 @@ class Outbox:
         while self._edits and self._edits[0].at <= self._cursor and not self._edits[0].data:
             self._cursor = max(self._cursor, self._edits.popleft().resume)
 
-    def _limit(self) -> int:
+    def _limit(self, offered: int) -> int:
         """Where what is due ends. Locked, but for one that only looks."""
-        return self.stream.end if self._end is None else self._end
+        return offered if self._end is None else self._end
 
     def _unread_bytes(self) -> int:
         """While it is held, what it is told can't be read yet."""

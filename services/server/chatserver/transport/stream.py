@@ -3,48 +3,57 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from chatserver.transport.memory_file import SEGMENT_BYTES, MemoryFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event
-    from chatserver.transport.outbox import Outbox
 
 # The journal may be this far ahead of what the courier has offered to every socket. More would only make slices that
 # fall out of the processor's cache; less would make it wait for nothing.
 AHEAD_MAX_BYTES = 256 * 1024
+# One send takes no more of the stream than this, so that no connection holds the courier for long.
+SEND_MAX_BYTES = 256 * 1024
+# From this size on, letting the kernel send from memory that all sockets share costs less than copying for each.
+SPAN_MIN_BYTES = 32 * 1024
+
+
+class Span(NamedTuple):
+    """The stream's bytes from ``start`` to ``end``."""
+
+    start: int
+    end: int
 
 
 class Stream:
     """Bytes with positions that only grow. What is older than ``kept_bytes`` is forgotten.
 
-    The feed appends, and shows what it appended once the edits to it are in place. Outboxes read up to :attr:`end`.
-    Chunks are never changed, so reading needs no copy and no lock but the one around the list of them.
+    The feed appends, and shows what it appended once the edits to it are in place. The courier reads up to :attr:`end`.
     """
 
-    def __init__(self, encode: Callable[[Event], bytes], kept_bytes: int) -> None:
+    def __init__(self, encode: Callable[[Sequence[Event]], bytes], kept_bytes: int) -> None:
         self.encode = encode
         self._kept_bytes = kept_bytes
         # The feed's own, under its lock: appended and not shown yet.
         self._hidden: list[bytes] = []
         self._tail = 0
+        # What was shown: the feed writes it, the courier reads and forgets it.
+        self._file = MemoryFile()
         # Guards everything below; notified when the courier has gone round.
         self._offering = threading.Condition()
-        self._starts: list[int] = []
-        self._chunks: list[bytes] = []
         self._end = 0
         self._offered = 0
         self._beside = 0
         self._abandoned = False
-        self._joined = (0, 0, b"")
-        self._followers: set[Outbox] = set()
+        self._followers = 0
 
     @property
     def followed(self) -> bool:
         """Is anybody listening in this dialect?"""
-        return bool(self._followers)
+        return self._followers > 0
 
     @property
     def tail(self) -> int:
@@ -56,9 +65,9 @@ class Stream:
         """What lies before this position may be sent."""
         return self._end
 
-    def append(self, event: Event) -> tuple[int, int]:
-        """Encode an event behind the others, unseen until :meth:`show`; where it begins and ends."""
-        data = self.encode(event)
+    def append(self, events: Sequence[Event]) -> tuple[int, int]:
+        """Encode events behind the others, unseen until :meth:`show`; where they begin and end."""
+        data = self.encode(events)
         start = self._tail
         self._hidden.append(data)
         self._tail = start + len(data)
@@ -66,22 +75,18 @@ class Stream:
 
     def show(self) -> None:
         """Let everything that was appended be seen."""
-        if not self._hidden:
-            return
-        chunk = b"".join(self._hidden)
-        self._hidden.clear()
-        with self._offering:
-            self._starts.append(self._end)
-            self._chunks.append(chunk)
-            self._end = self._tail
-            self._forget()
+        if self._hidden:
+            self._file.append(b"".join(self._hidden))
+            self._hidden.clear()
+            with self._offering:
+                self._end = self._tail
 
     def wait_for_courier(self) -> None:
         """Wait while the courier has more than its share still to offer: writers may not run away from it."""
+        if self._has_room():
+            return
         with self._offering:
-            self._offering.wait_for(
-                lambda: self._abandoned or self._end - self._offered + self._beside <= AHEAD_MAX_BYTES
-            )
+            self._offering.wait_for(self._has_room)
 
     def note_beside(self, size_bytes: int) -> None:
         """So much was put into outboxes beside the stream: the courier has that to offer, too."""
@@ -94,53 +99,43 @@ class Stream:
             self._abandoned = True
             self._offering.notify_all()
 
-    def has_news(self, end: int) -> bool:
-        """Is there something up to here that was not offered to the followers yet? For the courier."""
-        return end > self._offered
+    def close(self) -> None:
+        """Nobody writes or reads any more."""
+        self._file.close()
+
+    def add_follower(self) -> int:
+        """From now on somebody is due what is shown; returns the position where that begins."""
+        with self._offering:
+            self._followers += 1
+            return self._end
+
+    def remove_follower(self) -> int:
+        """Somebody is due nothing from the returned position on."""
+        with self._offering:
+            self._followers -= 1
+            return self._end
+
+    # --- for the courier ---
 
     def offered(self, end: int) -> None:
-        """Everything up to here was offered to every follower, and what was beside it. For the courier."""
+        """Everything up to here was offered to every follower, and what was beside it."""
         with self._offering:
             self._offered = end
             self._beside = 0
             self._offering.notify_all()
+        self._file.forget(end - self._kept_bytes)
 
-    def add_follower(self, outbox: Outbox) -> int:
-        """From now on the outbox is due what is shown; returns the position where that begins."""
-        with self._offering:
-            self._followers.add(outbox)
-            return self._end
+    def slice(self, start: int, end: int) -> bytes:
+        """The bytes from start to end. LookupError: they were forgotten."""
+        return self._file.read(start, end)
 
-    def remove_follower(self, outbox: Outbox) -> int:
-        """The outbox is due nothing from the returned position on."""
-        with self._offering:
-            self._followers.discard(outbox)
-            return self._end
+    def span(self, start: int, end: int) -> Span:
+        """What one send may take of the bytes from start to end: it ends with its segment at the latest."""
+        return Span(start, min(end, start + SEND_MAX_BYTES, (start // SEGMENT_BYTES + 1) * SEGMENT_BYTES))
 
-    def followers(self) -> list[Outbox]:
-        """Everybody who listens now."""
-        with self._offering:
-            return list(self._followers)
+    def send(self, descriptor: int, span: Span) -> int:
+        """Send what a socket takes of these bytes; returns how many. LookupError: they were forgotten."""
+        return self._file.send(descriptor, *span)
 
-    def slice(self, start: int, end: int) -> bytes | memoryview:
-        """The bytes from start to end. Neighbours ask for the same: the last answer is kept."""
-        with self._offering:
-            if self._joined[:2] == (start, end):
-                return self._joined[2]
-            first = bisect_right(self._starts, start) - 1
-            if first < 0:
-                raise LookupError(f"The stream has forgotten position {start}.")
-            skipped = start - self._starts[first]
-            chunks = self._chunks[first : bisect_right(self._starts, end - 1)]
-        if len(chunks) == 1:
-            return memoryview(chunks[0])[skipped : skipped + end - start]
-        joined = b"".join(chunks)[skipped : skipped + end - start]
-        self._joined = (start, end, joined)
-        return joined
-
-    def _forget(self) -> None:
-        """Drop the chunks that nobody can ask for: who is so far behind is disconnected. The lock is held."""
-        keep_from = bisect_right(self._starts, self._end - self._kept_bytes) - 1
-        if keep_from > 0:
-            del self._starts[:keep_from]
-            del self._chunks[:keep_from]
+    def _has_room(self) -> bool:
+        return self._abandoned or self._end - self._offered + self._beside <= AHEAD_MAX_BYTES
