@@ -13,6 +13,8 @@ class LineBuffer:
     After each piece, call :meth:`drop_overflow`: of a line over the limit the rest is skipped.
     """
 
+    __slots__ = ("_limit_bytes", "_skipping", "_tail")
+
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._tail = b""
@@ -53,6 +55,8 @@ class ObjectScanner:
     It knows strings and brackets only; whether the object is good JSON is for a parser to say. What it is for: peers
     that end objects with nothing at all, and measuring depth before a recursive parser is let in.
     """
+
+    __slots__ = ("_in_string", "_position", "_scanned", "deepest", "depth")
 
     def __init__(self) -> None:
         self.depth = 0

@@ -74,11 +74,13 @@ class Server:
         last_id = messages.last_id()
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         streams = {dialect.name: Stream(dialect.encode_all, kept_bytes) for dialect in DIALECTS}
-        self._courier = Courier(list(streams.values()), config.lag_max_bytes, self._crash)
-        feed = Feed(list(streams.values()), last_id, self._courier.ring)
+        self._streams = list(streams.values())
+        self._courier = Courier(self._streams, config.lag_max_bytes, self._crash)
+        feed = Feed(self._streams, last_id, self._courier.ring)
         self._journal = SqliteJournal(self._database, feed, last_id, _now_ms, self._crash)
         self._presence = Presence(feed.announce, config.users_seconds, self._crash)
-        self._passwords = Passwords(HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism))
+        cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
+        self._passwords = Passwords(cost, self._crash)
         context = Context(
             accounts=Accounts(self._database),
             messages=messages,
@@ -115,18 +117,21 @@ class Server:
         self._courier.start()
         self._journal.start()
         self._presence.start()
+        self._passwords.start()
         self._listener.start()
         _log.info(f"Waiting for connection on port {self.port}...")
 
     def stop(self) -> bool:
         """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
-        self._passwords.close()
+        self._passwords.stop()
         connections = self._listener.stop()
         self._journal.stop()
         self._presence.stop()
         for connection in connections:
             connection.part()
         self._courier.stop(_PARTING_SECONDS)
+        for stream in self._streams:
+            stream.close()
         self._database.close()
         _log.info("Stopped", connections=len(connections))
         return not self._crashed

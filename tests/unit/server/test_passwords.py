@@ -1,8 +1,10 @@
 """Passwords, at a cost that a test can pay."""
 
 import os
+import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from argon2.exceptions import VerificationError
@@ -16,9 +18,20 @@ from .rooms import Gate, eventually, in_background, must_end
 CHEAP = HashCost(time_cost=1, memory_kib=8, parallelism=1)
 
 
+@contextmanager
+def working(cost: HashCost = CHEAP) -> Iterator[Passwords]:
+    crashes: list[str] = []
+    passwords = Passwords(cost, crashes.append)
+    passwords.start()
+    yield passwords
+    passwords.stop()
+    assert crashes == []
+
+
 @pytest.fixture
-def passwords() -> Passwords:
-    return Passwords(CHEAP)
+def passwords() -> Iterator[Passwords]:
+    with working() as passwords:
+        yield passwords
 
 
 def test_the_right_password_matches_and_another_does_not(passwords: Passwords) -> None:
@@ -32,9 +45,8 @@ def test_the_right_password_matches_and_another_does_not(passwords: Passwords) -
 @settings(max_examples=20)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40))
 def test_any_text_is_a_password(password: str) -> None:
-    passwords = Passwords(CHEAP)
-
-    assert passwords.matches(passwords.hash(password), password)
+    with working() as passwords:
+        assert passwords.matches(passwords.hash(password), password)
 
 
 def test_a_hash_is_argon2id_with_a_salt_of_its_own_and_does_not_hold_the_password(passwords: Passwords) -> None:
@@ -84,7 +96,8 @@ def test_a_hash_that_fails_for_want_of_memory_is_no_wrong_password(
     "other", [HashCost(2, 8, 1), HashCost(1, 16, 1), HashCost(1, 16, 2)], ids=["time", "memory", "lanes"]
 )
 def test_a_hash_is_outdated_when_the_cost_has_changed(passwords: Passwords, other: HashCost) -> None:
-    old = Passwords(other).hash("secret")
+    with working(other) as others:
+        old = others.hash("secret")
 
     assert passwords.is_outdated(old)
     assert passwords.matches(old, "secret")
@@ -92,8 +105,7 @@ def test_a_hash_is_outdated_when_the_cost_has_changed(passwords: Passwords, othe
 
 
 def test_no_more_hash_at_once_than_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    passwords = Passwords(CHEAP)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3})
     gate = Gate()
     running: list[int] = []
     most: list[int] = []
@@ -108,12 +120,13 @@ def test_no_more_hash_at_once_than_there_are_processors(monkeypatch: pytest.Monk
             running.pop()
         return "hash"
 
-    monkeypatch.setattr(passwords, "_hasher", type("Hasher", (), {"hash": staticmethod(slow_hash)}))
-    threads = [in_background(lambda: passwords.hash("secret")) for _ in range(6)]
-    eventually(lambda: len(passwords._turn._waiters) == 4)  # type: ignore[attr-defined]
-    gate.open()
-    for thread in threads:
-        must_end(thread)
+    with working() as passwords:
+        monkeypatch.setattr(passwords, "_hasher", type("Hasher", (), {"hash": staticmethod(slow_hash)}))
+        threads = [in_background(lambda: passwords.hash("secret")) for _ in range(6)]
+        eventually(lambda: passwords._tasks.qsize() == 4)
+        gate.open()
+        for thread in threads:
+            must_end(thread)
 
     assert len(most) == 6
     assert max(most) == 2
@@ -129,23 +142,40 @@ def test_a_hash_that_fails_gives_its_turn_back(passwords: Passwords) -> None:
 
 def test_closing_frees_whoever_waits_and_lets_nobody_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: shutdown. Every thread is joined."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    passwords = Passwords(CHEAP)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    passwords = Passwords(CHEAP, lambda _: None)
     outcomes: list[str] = []
+    gate = Gate()
 
     def check() -> None:
         try:
             passwords.matches(None, "secret")
+            outcomes.append("checked")
         except PasswordsClosedError:
             outcomes.append("closed")
 
-    with passwords._processor():
-        waiters = [in_background(check) for _ in range(3)]
-        eventually(lambda: len(passwords._turn._waiters) == 3)  # type: ignore[attr-defined]
-        passwords.close()
-        for waiter in waiters:
-            must_end(waiter)
+    monkeypatch.setattr(passwords, "_hasher", type("Hasher", (), {"verify": lambda *_: gate.pass_through()}))
+    passwords.start()
+    one = in_background(check)
+    gate.await_thread()
+    others = [in_background(check) for _ in range(3)]
+    eventually(lambda: passwords._tasks.qsize() == 3)
+    end = in_background(passwords.stop)
+    eventually(lambda: passwords._closed)
+    gate.open()
+    for thread in (one, *others, end):
+        must_end(thread)
 
+    assert outcomes.count("checked") == 1
+    outcomes.remove("checked")
     assert outcomes == ["closed"] * 3
     with pytest.raises(PasswordsClosedError):
         passwords.hash("secret")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux only")
+def test_hashing_gives_way_to_everything_else(passwords: Passwords) -> None:
+    """Those who are in do not feel that others come in."""
+    niceness = passwords._do(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    assert niceness >= os.getpriority(os.PRIO_PROCESS, 0) + 10 or niceness == 19

@@ -9,7 +9,7 @@ import pytest
 from chatprotocol.events import Users
 from chatprotocol.limits import USERS_LISTED_MAX
 from chatserver.room import presence as presence_module
-from chatserver.room.presence import Presence
+from chatserver.room.presence import UPDATE_MAX_NAMES, Presence
 from chatserver.room.seat import Seat
 
 from .rooms import DEADLINE_SECONDS, FakeOutbox, FakeStream
@@ -25,8 +25,8 @@ class Watched:
         self.crashes: list[str] = []
         self.presence = Presence(lambda *said: self._said.put(said), repeat_seconds, self.crashes.append)
 
-    def next(self) -> tuple[Users, int]:
-        return self._said.get(timeout=DEADLINE_SECONDS)
+    def next(self, within_seconds: float = DEADLINE_SECONDS) -> tuple[Users, int]:
+        return self._said.get(timeout=within_seconds)
 
     def is_silent(self) -> bool:
         return self._said.empty()
@@ -153,8 +153,44 @@ def test_above_500_users_an_update_counts_them(watched: Watched, count: int, is_
 
     assert update.count == count
     assert (update.users is not None) is is_listed
-    assert len(update.joined) == count
     assert len(watched.presence.names()) == count
+
+
+@pytest.mark.usefixtures("_no_coalescing")
+def test_many_changes_are_told_in_their_order_a_few_at_a_time(watched: Watched) -> None:
+    """An update stays so short that a simple client reads it at once; each is for those to whom any of it is news."""
+    names = [f"user{number}" for number in range(2 * UPDATE_MAX_NAMES + 1)]
+    seats = [watched.enter(name) for name in names]
+    watched.presence.leave(seats[0])
+    watched.presence.start()
+    told = [watched.next() for _ in range(3)]
+
+    assert [len(update.joined) + len(update.left) for update, _ in told] == [UPDATE_MAX_NAMES, UPDATE_MAX_NAMES, 1]
+    assert [set(update.joined) for update, _ in told] == [
+        set(names[1 : 1 + UPDATE_MAX_NAMES]),
+        set(names[1 + UPDATE_MAX_NAMES :]),
+        set(),
+    ]
+    assert told[2][0].left == ("user0",)
+    # Who came last in an update knows all of it from the login; who came just before does not.
+    for (_, version), last in zip(told, [UPDATE_MAX_NAMES, 2 * UPDATE_MAX_NAMES], strict=False):
+        assert seats[last].presence_version >= version > seats[last - 1].presence_version
+    assert all(seat.presence_version < told[2][1] for seat in seats)
+
+
+def test_a_large_room_is_told_less_often(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update is a system call for each who is in: telling each of each would leave time for nothing else."""
+    monkeypatch.setattr(presence_module, "COALESCE_SECONDS_PER_USER", DEADLINE_SECONDS)
+    watched.presence.start()
+    watched.enter("alice")
+    watched.next()
+    for number in range(UPDATE_MAX_NAMES - 1):
+        watched.enter(f"user{number}")
+    with pytest.raises(queue.Empty):
+        watched.next(within_seconds=0.3)
+    watched.enter("the last one that fits")
+
+    assert len(watched.next()[0].joined) == UPDATE_MAX_NAMES
 
 
 def test_after_the_end_nothing_is_told(watched: Watched) -> None:

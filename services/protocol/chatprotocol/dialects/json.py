@@ -115,6 +115,8 @@ _SPELLINGS: Final = {
 class RequestDecoder:
     """The server's side of a json connection. Each line fails or succeeds for itself, and none raises."""
 
+    __slots__ = ("_buffer", "_scanner")
+
     def __init__(self) -> None:
         self._buffer = LineBuffer(LINE_MAX_BYTES)
         self._scanner = ObjectScanner()

@@ -104,6 +104,7 @@ class SqliteJournal:
         self._last_id = last_id
         self._last_time_ms = 0
         self._failing = False
+        self._overgrown = False
         # Guards the inbox and what is said of it below.
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
@@ -208,8 +209,11 @@ class SqliteJournal:
     def _trim_log(self) -> None:
         try:
             self._database.trim_log()
+            self._overgrown = False
         except (sqlite3.Error, OSError) as error:
-            _log.error("The write-ahead log can't be folded into the database", error=str(error))
+            if not self._overgrown:  # it is tried again after each commit
+                _log.error("The write-ahead log can't be folded into the database", error=str(error))
+            self._overgrown = True
 
     def _store_posts(self, connection: sqlite3.Connection, posts: Sequence[Post]) -> int:
         """Give each post its id and time and insert it; returns the last id that is used."""

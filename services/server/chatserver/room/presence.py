@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from chatprotocol.events import Users
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 # Changes that come closer together than this are told together.
 COALESCE_SECONDS = 0.1
+# An update is a system call for everybody who is in. Where thousands come together, telling each of each would leave
+# time for nothing else: so changes are collected for longer, but for no more names than simple clients read at once.
+COALESCE_SECONDS_PER_USER = 0.0002
+UPDATE_MAX_NAMES = 256
 
 
 class Presence:
@@ -39,8 +44,8 @@ class Presence:
         # Guards everything below; notified when somebody came or went, and at the end.
         self._changed = threading.Condition()
         self._seats_of: Counter[str] = Counter()
-        self._joined: set[str] = set()
-        self._left: set[str] = set()
+        # Who came (true) or went and was not told of yet, with the version of that; the oldest first.
+        self._changes: dict[str, tuple[int, bool]] = {}
         self._version = 0
         self._stopping = False
 
@@ -83,11 +88,11 @@ class Presence:
 
     def _note_change(self, name: str, *, came: bool) -> None:
         """An update tells of each user what it did last, for somebody may have seen what was before. Locked."""
-        now, before = (self._joined, self._left) if came else (self._left, self._joined)
-        before.discard(name)
-        now.add(name)
         self._version += 1
-        self._changed.notify()
+        self._changes.pop(name, None)
+        self._changes[name] = (self._version, came)
+        if len(self._changes) in (1, UPDATE_MAX_NAMES):
+            self._changed.notify()
 
     def _run(self) -> None:
         repeat_at = time.monotonic() + self._repeat_seconds
@@ -96,24 +101,33 @@ class Presence:
                 news = self._changed.wait_for(self._has_news, timeout=max(0.0, repeat_at - time.monotonic()))
                 if self._stopping:
                     return
-                update = self._take_update()
-                # A repetition is for everybody, whatever their login showed.
-                version = self._version if news else self._version + 1
+                update, version = self._take_update()
+                pause_seconds = COALESCE_SECONDS_PER_USER * len(self._seats_of) - COALESCE_SECONDS
             if not news:
                 repeat_at += self._repeat_seconds
             self._announce(update, version)
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, timeout=COALESCE_SECONDS)
+                self._changed.wait_for(self._has_much_news, timeout=max(0.0, pause_seconds))
 
     def _has_news(self) -> bool:
         """The lock is held."""
-        return bool(self._stopping or self._joined or self._left)
+        return self._stopping or bool(self._changes)
 
-    def _take_update(self) -> Users:
+    def _has_much_news(self) -> bool:
         """The lock is held."""
+        return self._stopping or len(self._changes) >= UPDATE_MAX_NAMES
+
+    def _take_update(self) -> tuple[Users, int]:
+        """The oldest changes, as many as one update tells, and the version up to which that is. The lock is held.
+
+        With no changes it is a repetition, which is for everybody, whatever their login showed.
+        """
+        version = self._version + 1
+        told: dict[bool, list[str]] = {True: [], False: []}
+        for name in list(islice(self._changes, UPDATE_MAX_NAMES)):
+            version, came = self._changes.pop(name)
+            told[came].append(name)
         count = len(self._seats_of)
         users = self._names() if count <= USERS_LISTED_MAX else None
-        update = Users(count, users, tuple(sorted(self._joined)), tuple(sorted(self._left)))
-        self._joined.clear()
-        self._left.clear()
-        return update
+        return Users(count, users, tuple(sorted(told[True])), tuple(sorted(told[False]))), version

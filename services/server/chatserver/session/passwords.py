@@ -1,18 +1,29 @@
-"""Passwords: hashed and checked outside every lock, by no more threads at once than there are processors."""
+"""Passwords: hashed and checked outside every lock, by as many threads as there are processors."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
 
 import argon2
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
 from msgspec import Struct
 
+from chatserver.threads import Worker
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+
+    _Result = TypeVar("_Result")
+
+# A hash is meant to cost much, and whoever is in the room must not feel that others come in: the threads that hash give
+# way to the server's others (the higher, the more so, up to 19).
+_NICENESS = 10
 
 
 class HashCost(Struct, frozen=True):
@@ -32,58 +43,88 @@ class PasswordsFailedError(Exception):
 
 
 class Passwords:
-    """Hashes new passwords and checks given ones. For any thread."""
+    """Hashes new passwords and checks given ones. For any thread; the work is done by threads of its own.
 
-    def __init__(self, cost: HashCost) -> None:
+    So no more is hashed at once than there are processors, at a low priority, and the thousands of readers' stacks stay
+    small, for hashing needs more of a stack than all else that they do.
+    """
+
+    def __init__(self, cost: HashCost, on_crash: Callable[[str], None]) -> None:
         self._hasher = argon2.PasswordHasher(
             time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism
         )
         # What an unknown user's password is checked against, so that it takes as long as a known one's.
         self._nobody = self._hasher.hash("nobody")
-        # Guards the two below; notified when a processor is free, and at the end.
-        self._turn = threading.Condition()
-        self._free = os.cpu_count() or 1
+        # What is to be done, in order; None ends a worker.
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._workers = [
+            Worker(f"hasher {number}", self._run, on_crash) for number in range(1, _count_processors() + 1)
+        ]
+        # Guards what is said of the end.
+        self._lock = threading.Lock()
         self._closed = False
 
-    def close(self) -> None:
-        """Let nobody begin any more."""
-        with self._turn:
+    def start(self) -> None:
+        """Start to work."""
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self) -> None:
+        """Let nobody begin any more, refuse those who wait for their turn, and wait for the threads' end."""
+        with self._lock:
             self._closed = True
-            self._turn.notify_all()
+            for _ in self._workers:
+                self._tasks.put(None)
+        for worker in self._workers:
+            worker.join()
 
     def hash(self, password: str) -> str:
-        """A hash with its own salt and parameters. May wait for its turn; raises PasswordsClosedError."""
-        with self._processor():
-            try:
-                return self._hasher.hash(password)
-            except HashingError as error:
-                raise PasswordsFailedError(str(error)) from error
+        """A hash with its own salt and parameters. Waits for its turn; raises PasswordsClosedError."""
+        try:
+            return self._do(lambda: self._hasher.hash(password))
+        except HashingError as error:
+            raise PasswordsFailedError(str(error)) from error
 
     def matches(self, password_hash: str | None, password: str) -> bool:
         """Is it the password? None, for a user that is not known, takes the same time and is False."""
-        with self._processor():
-            try:
-                self._hasher.verify(password_hash or self._nobody, password)
-            except (VerifyMismatchError, InvalidHashError):
-                return False
-            except VerificationError as error:
-                raise PasswordsFailedError(str(error)) from error
+        try:
+            self._do(lambda: self._hasher.verify(password_hash or self._nobody, password))
+        except (VerifyMismatchError, InvalidHashError):
+            return False
+        except VerificationError as error:
+            raise PasswordsFailedError(str(error)) from error
         return password_hash is not None
 
     def is_outdated(self, password_hash: str) -> bool:
         """Was it made with other parameters than today's?"""
         return self._hasher.check_needs_rehash(password_hash)
 
-    @contextmanager
-    def _processor(self) -> Iterator[None]:
-        with self._turn:
-            self._turn.wait_for(lambda: self._free or self._closed)
+    def _do(self, work: Callable[[], _Result]) -> _Result:
+        outcome: Future[_Result] = Future()
+
+        def task() -> None:
+            if self._closed:
+                outcome.set_exception(PasswordsClosedError())
+                return
+            try:
+                outcome.set_result(work())
+            except Exception as error:
+                outcome.set_exception(error)
+
+        with self._lock:
             if self._closed:
                 raise PasswordsClosedError
-            self._free -= 1
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._free += 1
-                self._turn.notify()
+            self._tasks.put(task)
+        return outcome.result()
+
+    def _run(self) -> None:
+        if sys.platform == "linux":  # elsewhere a priority is a whole process's
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        while task := self._tasks.get():
+            task()
+
+
+def _count_processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

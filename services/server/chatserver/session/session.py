@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import structlog
 
@@ -54,16 +54,33 @@ class State(Enum):
 class Session:
     """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
 
+    __slots__ = (
+        "_address",
+        "_context",
+        "_label",
+        "_login",
+        "_outbox",
+        "_refusals",
+        "_seat",
+        "_state",
+        "_wrong_passwords",
+    )
+
     def __init__(self, context: Context, outbox: Outbox, label: str, address: str) -> None:
         self._context = context
         self._outbox = outbox
         self._address = address
-        self._log = _log.bind(connection=label)
+        self._label = label
         self._state = State.OUTSIDE
         self._login: requests.Login | None = None
         self._wrong_passwords = 0
         self._refusals = 0
         self._seat: Seat | None = None
+
+    @property
+    def _log(self) -> structlog.typing.FilteringBoundLogger:
+        """Made when there is something to log: most connections say nothing for hours, and there are thousands."""
+        return cast("structlog.typing.FilteringBoundLogger", _log.bind(connection=self._label))
 
     @property
     def is_logged_in(self) -> bool:

@@ -75,6 +75,22 @@ class House:
 class Connection:
     """Reads one socket in a thread of its own. Once it has an outbox, writing and closing are the courier's."""
 
+    __slots__ = (
+        "_address",
+        "_house",
+        "_is_limited",
+        "_left_open",
+        "_login_by",
+        "_on_end",
+        "_outbox",
+        "_read_bytes",
+        "_session",
+        "_sock",
+        "_stopping",
+        "_thread",
+        "label",
+    )
+
     def __init__(
         self, sock: socket.socket, address: str, number: int, house: House, on_end: Callable[[Connection], None]
     ) -> None:
@@ -90,7 +106,9 @@ class Connection:
         self._is_limited = True
         self._stopping = False
         self._left_open = False
-        self._thread = threading.Thread(target=self._run, name=f"reader {self.label}")
+        # It is joined by the listener. As a daemon it is not joined by the interpreter as well, which looks through all
+        # threads that there are whenever one is started.
+        self._thread = threading.Thread(target=self._run, name=f"reader {self.label}", daemon=True)
 
     def start(self) -> None:
         """Start to read. RuntimeError: the system has no thread to give."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chatserver.transport.stream import SEND_MAX_BYTES, SPAN_MIN_BYTES
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 SEND_MAX_PIECES = 128
 # A client that leaves more than this unread is not read any further.
 UNREAD_MAX_BYTES = 64 * 1024
+
+
+# Stands for a queue that was not needed yet: it can hold nothing.
+_NONE: Final[deque[Any]] = deque(maxlen=0)
 
 
 class _Edit(NamedTuple):
@@ -75,9 +79,11 @@ class Outbox:
         # Guards everything below.
         self._lock = threading.Lock()
         self._drained: threading.Condition | None = None
-        self._replies: deque[bytes] = deque()
+        # A queue is made when there is something to put into it, and given up when the outbox falls in step: most are
+        # empty most of the time, and there are thousands.
+        self._replies: deque[bytes] = _NONE
         self._replies_bytes = 0
-        self._edits: deque[_Edit] = deque()
+        self._edits: deque[_Edit] = _NONE
         self._told_bytes = 0
         self._held = True
         self._cursor = 0
@@ -98,11 +104,13 @@ class Outbox:
                 return
             self.in_step = False
             if self._held:
+                if self._replies is _NONE:
+                    self._replies = deque()
                 self._replies.append(data)
                 self._replies_bytes += len(data)
             else:
                 here = self._limit(self.stream.end)
-                self._edits.append(_Edit(here, here, data, is_reply=True))
+                self._add(_Edit(here, here, data, is_reply=True))
                 self._replies_bytes += len(data)
         self._wake(self)
 
@@ -166,7 +174,7 @@ class Outbox:
         with self._lock:
             self.in_step = False
             if self._end is None:
-                self._edits.append(_Edit(start, end, data, is_reply=False))
+                self._add(_Edit(start, end, data, is_reply=False))
                 self._told_bytes += len(data)
         if start == end:
             self.stream.note_beside(len(data))
@@ -217,6 +225,8 @@ class Outbox:
             self._pass_skips()
             own = self._held or self._replies or self._edits or self._finishing or self._end is not None
             self.in_step = not own and self._cursor == offered
+            if self.in_step:
+                self._replies = self._edits = _NONE
             return self.in_step
 
     @property
@@ -259,6 +269,12 @@ class Outbox:
     def lag_bytes(self) -> int:
         """How far the connection is behind with what everybody hears and what others told it."""
         return max(0, self._limit(self.stream.end) - self._cursor) + self._told_bytes
+
+    def _add(self, edit: _Edit) -> None:
+        """Locked."""
+        if self._edits is _NONE:
+            self._edits = deque()
+        self._edits.append(edit)
 
     def _advance(self, most_bytes: int) -> int:
         """Move on by one edit, or to the next one, by no more than so many bytes; returns by how many. Locked."""
