@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # auto: containers where a Docker engine answers. docker: containers are required. process: no containers.
 STACK ?= auto
+# How long a soak lasts.
+MINUTES ?= 30
 PACKAGES := services/protocol services/server services/client
 SOURCES := services tests ops
 
@@ -24,6 +26,10 @@ demo: $(VENV)/.installed ## Show a conversation: a server and three scripted cli
 .PHONY: test
 test: $(VENV)/.installed ## Run all tests; STACK=docker insists on containers, STACK=process leaves them out
 	@CHAT_TEST_STACK=$(STACK) $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.installed ## Let visitors of all manners come and go for MINUTES=30; the server must stay as it was
+	@PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(MINUTES)
 
 .PHONY: check
 check: $(VENV)/.installed ## Check style, types and the direction of imports

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -108,24 +107,3 @@ def test_a_peer_that_shuts_its_side_at_once_still_gets_its_answers(room: Room) -
     peer.socket.shutdown(1)
     assert peer.next("login")
     assert peer.next("sent")["id"] == 1
-
-
-def test_everybody_sees_all_messages_in_the_order_of_the_history(room: Room) -> None:
-    """One order: every connection sees messages in the order of their ids, and so does the history."""
-    peers = [room.enter(f"user{number}") for number in range(8)]
-    views: list[list[int]] = [[] for _ in peers]
-
-    def talk(number: int) -> None:
-        for turn in range(25):
-            peers[number].ask(command="PM", message=f"{number}.{turn}")
-        while len(views[number]) < 8 * 25:
-            views[number].append(peers[number].next("broadcast", "sent")["id"])
-
-    threads = [threading.Thread(target=talk, args=(number,)) for number in range(len(peers))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert views == [list(range(1, 201))] * len(peers)
-    peers[0].ask(command="CH", limit=500)
-    assert [message["id"] for message in peers[0].next("history")["messages"]] == views[0]

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from integration.room import Peer, deadline
+from reliability.program import Program, own_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-CHEAP = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
-    return {**inherited, **CHEAP, "PYTHONUNBUFFERED": "1"}
-
-
-@contextmanager
-def running(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The program on a free port, and that port."""
-    command = [sys.executable, "-m", "chatserver", "0", "--host", "127.0.0.1", "--data", str(folder / "data")]
-    with subprocess.Popen(
-        [*command, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            ready = re.match(r"\[INFO\] Waiting for connection on port (\d+)\.\.\.", line)
-            assert ready, line + process.stdout.read()
-            yield process, int(ready[1])
-        finally:
-            process.kill()
+    return own_environment()
 
 
 def refused(folder: Path, environment: dict[str, str], *arguments: str) -> str:
@@ -65,79 +43,51 @@ def refused(folder: Path, environment: dict[str, str], *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0_and_every_client_is_told(
-    tmp_path: Path, environment: dict[str, str], number: signal.Signals
-) -> None:
-    with running(tmp_path, environment) as (server, port):
-        peers = [Peer(port) for _ in range(3)]
+def test_a_signal_ends_it_with_0_and_every_client_is_told(tmp_path: Path, number: signal.Signals) -> None:
+    with Program(tmp_path) as server:
+        peers = [Peer(server.port) for _ in range(3)]
         for index, peer in enumerate(peers[:2]):
             peer.login(f"user{index}")
         peers[2].ask(command="ping")
         with deadline(2.0, "the shutdown"):
-            server.send_signal(number)
+            server.process.send_signal(number)
             for peer in peers:
                 assert peer.next("bye")["reason"] == "the server is shutting down"
                 assert peer.is_closed()
                 peer.close()
-            assert server.wait() == 0
+            assert server.process.wait() == 0
 
 
-def test_two_signals_at_once_end_it_as_one_does(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_two_signals_at_once_end_it_as_one_does(tmp_path: Path) -> None:
     for _ in range(5):
-        with running(tmp_path, environment) as (server, _):
-            server.send_signal(signal.SIGINT)
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(5) in (0, -signal.SIGTERM, -signal.SIGINT)
+        with Program(tmp_path) as server:
+            server.process.send_signal(signal.SIGINT)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(5) in (0, -signal.SIGTERM, -signal.SIGINT)
 
 
-def test_what_was_accepted_before_the_signal_is_stored_delivered_and_confirmed(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
-    with running(tmp_path, environment) as (server, port):
-        alice, bob = Peer(port), Peer(port)
-        alice.login("alice")
-        bob.login("bob")
-        alice.send(b'{"command":"PM","message":"x"}\n' * 2_000)
-        first = alice.next("sent")["id"]
-        server.send_signal(signal.SIGTERM)
-        confirmed, seen = [first], []
-        while (answer := alice.next("sent", "bye", "error"))["type"] != "bye":
-            confirmed += [answer["id"]] if answer["type"] == "sent" else []
-        while (answer := bob.next("broadcast", "bye"))["type"] != "bye":
-            seen.append(answer["id"])
-        for peer in (alice, bob):
-            peer.close()
-        assert server.wait() == 0
-    with sqlite3.connect(tmp_path / "data" / "chat.db") as database:
-        stored = [row[0] for row in database.execute("SELECT id FROM public_message ORDER BY id")]
-    database.close()
-    assert confirmed == seen == stored
-
-
-def test_a_client_that_does_not_read_cannot_hold_up_the_end(tmp_path: Path, environment: dict[str, str]) -> None:
-    with running(tmp_path, environment) as (server, port):
-        deaf, alice = Peer(port), Peer(port)
+def test_a_client_that_does_not_read_cannot_hold_up_the_end(tmp_path: Path) -> None:
+    with Program(tmp_path) as server:
+        deaf, alice = Peer(server.port), Peer(server.port)
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         deaf.login("deaf")
         alice.login("alice")
         for _ in range(800):
             alice.say("x" * 8_000)
         with deadline(8.0, "the shutdown"):
-            server.send_signal(signal.SIGTERM)
-            assert server.wait() == 0
+            assert server.stop() == 0
         for peer in (deaf, alice):
             peer.close()
 
 
-def test_logins_that_wait_for_a_hash_do_not_hold_up_the_end(tmp_path: Path, environment: dict[str, str]) -> None:
-    with running(tmp_path, environment, "--hash-time-cost", "8", "--hash-memory-kib", "65536") as (server, port):
-        peers = [Peer(port) for _ in range(40)]
+def test_logins_that_wait_for_a_hash_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    with Program(tmp_path, "--hash-time-cost", "8", "--hash-memory-kib", "65536") as server:
+        peers = [Peer(server.port) for _ in range(40)]
         for index, peer in enumerate(peers):
             peer.ask(command="login", username=f"user{index}", password="x")
         peers[0].next("login", "error")
         with deadline(8.0, "the shutdown"):
-            server.send_signal(signal.SIGTERM)
-            assert server.wait() == 0
+            assert server.stop() == 0
         for peer in peers:
             peer.close()
 
@@ -202,14 +152,13 @@ def write_by_a_newer_server(database: Path) -> None:
 def test_a_damaged_database_is_refused_and_not_touched(
     tmp_path: Path, environment: dict[str, str], damage: Callable[[Path], None]
 ) -> None:
-    with running(tmp_path, environment) as (server, port):
-        alice = Peer(port)
+    with Program(tmp_path) as server:
+        alice = Peer(server.port)
         alice.login("alice")
         for _ in range(50):
             alice.say("x" * 1_000)
         alice.close()
-        server.terminate()
-        server.wait()
+        server.stop()
     database = tmp_path / "data" / "chat.db"
     damage(database)
     before = database.read_bytes()
@@ -224,45 +173,36 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path, environment:
 
 
 def test_two_servers_cannot_share_a_data_folder(tmp_path: Path, environment: dict[str, str]) -> None:
-    with running(tmp_path, environment):
+    with Program(tmp_path):
         assert "Another server uses" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"))
 
 
 def test_the_health_check_answers_and_leaves_no_line_in_the_log(tmp_path: Path, environment: dict[str, str]) -> None:
-    with running(tmp_path, environment) as (server, port):
+    with Program(tmp_path) as server:
         check = [sys.executable, "-m", "chatserver.health"]
-        subprocess.run(check, env=environment | {"CHAT_PORT": str(port)}, check=True)
-        server.terminate()
-        assert server.stdout is not None
-        log = server.stdout.read()
-        assert [line for line in log.splitlines() if not line.startswith("[INFO] Stopped")] == []
-    assert (
-        subprocess.run(check, env=environment | {"CHAT_PORT": str(port)}, check=False, capture_output=True).returncode
-        == 1
-    )
+        environment["CHAT_PORT"] = str(server.port)
+        subprocess.run(check, env=environment, check=True)
+        server.stop()
+        assert [line.split()[1] for line in server.log().splitlines()] == ["Waiting", "Stopped"]
+    assert subprocess.run(check, env=environment, check=False, capture_output=True).returncode == 1
 
 
-def test_a_log_that_nobody_reads_any_more_hurts_nobody(tmp_path: Path, environment: dict[str, str]) -> None:
-    with running(tmp_path, environment) as (server, port):
-        assert server.stdout is not None
-        server.stdout.close()
-        alice = Peer(port)
-        alice.login("alice")
-        assert alice.say("hello")["id"] == 1
-        alice.close()
-        server.terminate()
-        assert server.wait() == 0
-
-
-def test_it_runs_with_its_output_closed(tmp_path: Path, environment: dict[str, str]) -> None:
-    """As under ``chatserver >&-``: there is nobody to tell, and a room all the same."""
+@pytest.mark.parametrize("redirection", ["", ">&-"])
+def test_it_runs_with_an_output_that_nobody_reads(
+    tmp_path: Path, environment: dict[str, str], redirection: str
+) -> None:
+    """A pipe whose reader has gone away, or no output at all: there is nobody to tell, and a room all the same."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = f'exec "{sys.executable}" -m chatserver {port} --host 127.0.0.1 --data "{tmp_path / "data"}" >&-'
-    with subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment) as server:
+    data = tmp_path / "data"
+    command = f'exec "{sys.executable}" -m chatserver {port} --host 127.0.0.1 --data "{data}" {redirection}'
+    with subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as server:
         try:
+            assert server.stdout is not None
+            server.stdout.close()
             alice = connect_when_it_listens(port)
-            assert alice.login("alice")["status"] == "ok"
+            alice.login("alice")
+            assert alice.say("hello")["id"] == 1
             alice.close()
             server.terminate()
             assert server.wait(10) == 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -44,6 +46,8 @@ _SWITCH_SECONDS = 0.001
 # What is made for a message is freed as soon as nobody refers to it. The collector is for objects that refer to each
 # other, which come with errors only; it walks through all that is alive while nothing else runs, so it comes seldom.
 _GARBAGE_OBJECTS = 100_000
+# mallopt(3): the parameter's number.
+_M_ARENA_MAX = -8
 # The promise is 8 s from the signal to the exit; what the slowest receivers do not take in this time they get later.
 _PARTING_SECONDS = 3.0
 # The database, its readers, the listener, the doorbell, the log.
@@ -111,6 +115,7 @@ class Server:
 
     def start(self) -> None:
         """Start every thread, the one that lets clients in last."""
+        _share_heap()
         threading.stack_size(_STACK_BYTES)
         sys.setswitchinterval(_SWITCH_SECONDS)
         gc.set_threshold(_GARBAGE_OBJECTS)
@@ -151,6 +156,16 @@ def _allow_descriptors(needed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
     if hard < needed:
         _log.warning("The system's limit of open files allows fewer connections than configured", open_files=hard)
+
+
+def _share_heap() -> None:
+    """Give all threads one heap.
+
+    Of its own accord glibc makes up to eight for each processor, and keeps what each needed at its peak. Visitors come
+    and go in new threads, and the memory of a small room grew to three times as much.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _now_ms() -> int:

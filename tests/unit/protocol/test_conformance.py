@@ -1,7 +1,5 @@
 """What every dialect keeps to, whatever its bytes look like. A new dialect is tested by being in DIALECTS."""
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,17 +60,6 @@ def test_a_long_request_byte_by_byte_is_the_same_request(dialect: Dialect) -> No
     longest = max(REQUESTS, key=lambda request: len(dialect.encode_request(request)))
 
     assert decode(dialect.request_decoder(), pieces(dialect.encode_request(longest), 1)) == [longest]
-
-
-@every_dialect
-@given(data=st.data())
-def test_requests_cut_anywhere_are_the_same_requests(dialect: Dialect, data: st.DataObject) -> None:
-    sent = data.draw(st.lists(st.sampled_from(REQUESTS), max_size=8))
-    stream = b"".join(map(dialect.encode_request, sent))
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)))))
-    parts = [stream[start:end] for start, end in itertools.pairwise([0, *cuts, len(stream)])]
-
-    assert decode(dialect.request_decoder(), parts) == sent
 
 
 @every_dialect

@@ -1,6 +1,6 @@
 """A house for a session: a real feed and presence, and fakes of everything that has a disk or costs time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -66,7 +66,7 @@ class FakeJournal:
         self._accounts = accounts
         self._feed = feed
         self._ids = count(11)
-        self.posts: list[Post] = []
+        self.batches: list[list[Post]] = []
         self.settled = 0
         self.changed_hashes: list[tuple[int, str]] = []
         self.fault: Exception | None = None
@@ -76,11 +76,16 @@ class FakeJournal:
         if self.fault:
             raise self.fault
 
-    def post(self, post: Post) -> None:
+    @property
+    def posts(self) -> list[Post]:
+        return [post for batch in self.batches for post in batch]
+
+    def post(self, posts: Sequence[Post]) -> None:
         self._check()
-        post.id = next(self._ids)
-        self.posts.append(post)
-        self._feed.publish([post])
+        for post in posts:
+            post.id = next(self._ids)
+        self.batches.append(list(posts))
+        self._feed.publish(posts)
 
     def settle(self) -> None:
         self._check()
@@ -156,9 +161,9 @@ class Visitor:
         self.session = Session(context, self.outbox, f"1@{address}", address)
         self._seen = 0
 
-    def ask(self, request: Any) -> list[Event]:
-        """What the session puts into the outbox as the answer."""
-        self.session.handle(request)
+    def ask(self, *requests: Any) -> list[Event]:
+        """What the session puts into the outbox as the answer to what came in one read."""
+        self.session.handle(requests)
         return self.news()
 
     def news(self) -> list[Event]:

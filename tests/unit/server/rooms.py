@@ -10,6 +10,8 @@ from chatserver.room.post import Post
 from chatserver.room.seat import Seat
 from chatserver.store.accounts import Account, insert_account
 from chatserver.store.database import Database
+from chatserver.transport.outbox import Outbox
+from chatserver.transport.stream import Stream
 
 # A test that waits this long has found that somebody waits for ever.
 DEADLINE_SECONDS = 20.0
@@ -21,6 +23,8 @@ class FakeStream:
     def __init__(self, name: str = "json") -> None:
         self.name = name
         self.events: list[Event] = []
+        # How many events were encoded at a time.
+        self.appended: list[int] = []
         self.shown = 0
         self.outboxes: list[FakeOutbox] = []
         self.waits = 0
@@ -33,9 +37,11 @@ class FakeStream:
     def tail(self) -> int:
         return len(self.events)
 
-    def append(self, event: Event) -> tuple[int, int]:
-        self.events.append(event)
-        return len(self.events) - 1, len(self.events)
+    def append(self, events: Sequence[Event]) -> tuple[int, int]:
+        start = len(self.events)
+        self.events += events
+        self.appended.append(len(events))
+        return start, len(self.events)
 
     def show(self) -> None:
         self.shown = len(self.events)
@@ -51,9 +57,12 @@ class FakeOutbox:
         self.stream = stream
         self.held = False
         self.replies: list[Event] = []
+        self.splices: list[tuple[int, int, Sequence[Event]]] = []
+        # How many replies there were whenever somebody waited for the peer to read; and has it?
+        self.waits: list[int] = []
+        self.has_room = True
         self._from: int | None = None
         self._upto: int | None = None
-        self._splices: list[tuple[int, int, Sequence[Event]]] = []
 
     def follow(self) -> None:
         self.held = True
@@ -71,11 +80,12 @@ class FakeOutbox:
         self.replies += events
 
     def wait_for_room(self) -> bool:
-        return True
+        self.waits.append(len(self.replies))
+        return self.has_room
 
     def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
         if self._upto is None:
-            self._splices.append((start, end, events))
+            self.splices.append((start, end, events))
 
     def heard(self) -> list[Event]:
         """What the stream and its edits came to; the replies are apart."""
@@ -83,7 +93,7 @@ class FakeOutbox:
             return []
         heard: list[Event] = []
         cursor = self._from
-        for start, end, events in self._splices:
+        for start, end, events in self.splices:
             heard += self.stream.events[cursor:start]
             heard += events
             cursor = max(cursor, end)
@@ -157,6 +167,27 @@ def must_end(thread: threading.Thread) -> None:
     """Nobody waits for ever."""
     thread.join(DEADLINE_SECONDS)
     assert not thread.is_alive(), "the thread still waits"
+
+
+def bytes_stream(kept_bytes: int = 1_000_000) -> Stream:
+    """A stream whose events are bytes already. Close it."""
+    return Stream(b"".join, kept_bytes)  # type: ignore[arg-type]
+
+
+def publish(stream: Stream, *events: bytes) -> None:
+    """Append and show."""
+    stream.append(events)  # type: ignore[arg-type]
+    stream.show()
+
+
+def put(outbox: Outbox, *events: bytes) -> None:
+    """Answer one connection."""
+    outbox.put(events)  # type: ignore[arg-type]
+
+
+def splice(outbox: Outbox, start: int, end: int, *events: bytes) -> None:
+    """Tell one connection something in the place of a part of the stream."""
+    outbox.splice(start, end, events)  # type: ignore[arg-type]
 
 
 def register(database: Database, name: str) -> Account:

@@ -1,9 +1,10 @@
 """A connection's reader thread, over a socket pair: sniffing, time limits, back-pressure, the end."""
 
+import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -31,16 +32,22 @@ class FakeSession:
 
     outbox: Outbox
     is_logged_in: bool = False
-    handled: list[Request] = field(default_factory=list)
+    # What came in each read.
+    reads: list[Sequence[Request]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     answer: Callable[["FakeSession"], None] = lambda self: self.outbox.put([Pong()])
 
-    def handle(self, request: Request) -> bool:
-        self.handled.append(request)
-        if isinstance(request, Leave):
-            self.outbox.put([Bye("x")])
-            return False
-        self.answer(self)
+    @property
+    def handled(self) -> list[Request]:
+        return [request for asked in self.reads for request in asked]
+
+    def handle(self, asked: Sequence[Request]) -> bool:
+        self.reads.append(asked)
+        for request in asked:
+            if isinstance(request, Leave):
+                self.outbox.put([Bye("x")])
+                return False
+            self.answer(self)
         return True
 
     def time_out(self) -> None:
@@ -60,11 +67,12 @@ class Wire:
 
     def __init__(self, login_seconds: float = 1_000.0) -> None:
         dialect = DIALECTS[0]
-        stream = Stream(dialect.encode, 1_000_000)
-        self.courier = Courier([stream], 1_000_000, lambda _: None)
-        house = House(DIALECTS, {dialect.name: stream}, self.courier, login_seconds, self._open_session)
+        self._stream = Stream(dialect.encode_all, 1_000_000)
+        self.courier = Courier([self._stream], 1_000_000, lambda _: None)
+        house = House(DIALECTS, {dialect.name: self._stream}, self.courier, login_seconds, self._open_session)
         self._courier_works = False
         ours, self.peer = socket.socketpair()
+        ours.setblocking(False)
         self.peer.settimeout(DEADLINE_SECONDS)
         self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self.connection = Connection(ours, "test", 1, house, self.ended.put)
@@ -105,12 +113,15 @@ class Wire:
 
     def close(self) -> None:
         self.peer.close()
+        if self.session is not None:
+            self.session.outbox.stop_waiting()  # lets the reader go in any case
         self.connection.stop_reading()
         self.connection.join()
         self.connection.part()
         if not self._courier_works:
             self.start_courier()
         self.courier.stop(0)
+        self._stream.close()
 
 
 @pytest.fixture
@@ -132,11 +143,42 @@ def test_requests_are_handled_in_order_and_answered(wire: Wire) -> None:
     assert wire.session.calls == ["end"]
 
 
+def test_what_came_in_one_read_is_handed_over_together(wire: Wire) -> None:
+    """So that messages that stand together can be posted together."""
+    wire.start()
+    wire.peer.sendall(PING * 3)
+    assert wire.read(3 * len(PONG)) == PONG * 3
+    wire.peer.sendall(PING * 2)
+    assert wire.read(2 * len(PONG)) == PONG * 2
+
+    assert wire.session is not None
+    assert wire.session.reads == [[Ping()] * 3, [Ping()] * 2]
+
+
+def test_a_peer_that_sends_much_is_read_in_large_pieces_until_it_is_quiet(wire: Wire) -> None:
+    """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
+    count = 30_000 // len(PING)
+    wire.peer.sendall(PING * count)
+    wire.start()
+    assert wire.read(count * len(PONG)) == PONG * count
+    wire.peer.sendall(PING)
+    assert wire.read(len(PONG)) == PONG
+
+    assert wire.session is not None
+    assert len(wire.session.reads) == 3
+    eventually(lambda: wire.connection._read_bytes < 512)
+
+
 def test_after_the_last_request_nothing_more_is_handled(wire: Wire) -> None:
     wire.start()
-    wire.peer.sendall(b'{"command":"EX"}\n' + PING)
-
+    wire.peer.sendall(b'{"command":"EX"}\n')
     assert wire.read_all() == BYE
+    wire.peer.sendall(PING)
+    wire.peer.close()
+    wire.await_end()
+
+    assert wire.session is not None
+    assert wire.session.handled == [Leave()]
 
 
 def test_of_a_line_that_has_no_end_the_session_is_told(wire: Wire) -> None:
@@ -254,23 +296,86 @@ def test_a_peer_that_has_logged_in_may_be_silent() -> None:
     wire.close()
 
 
+def test_a_peer_whose_time_passes_while_it_logs_in_is_not_timed_out(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have to wait long for its password to be checked."""
+    clock = connection_module.time.monotonic
+
+    def log_in_slowly(session: FakeSession) -> None:
+        monkeypatch.setattr(connection_module.time, "monotonic", lambda: clock() + 2_000.0)
+        session.is_logged_in = True
+        session.outbox.put([Pong()])
+
+    wire.answer = log_in_slowly
+    wire.start()
+    for _ in range(2):
+        wire.peer.sendall(PING)
+        assert wire.read(len(PONG)) == PONG
+
+
+def test_a_peer_that_was_silent_for_longer_than_a_read_may_take_is_answered_all_the_same(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "_FOREVER_SECONDS", 0.02)
+
+    def log_in(session: FakeSession) -> None:
+        session.is_logged_in = True
+        session.outbox.put([Pong()])
+
+    wire.answer = log_in
+    wire.start()
+    wire.peer.sendall(PING)
+    assert wire.read(len(PONG)) == PONG
+    wire.peer.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        wire.peer.recv(1)
+    wire.peer.settimeout(DEADLINE_SECONDS)
+    wire.peer.sendall(PING)
+
+    assert wire.read(len(PONG)) == PONG
+
+
+def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire) -> None:
+    """Promise: nobody waits for the slow. The courier writes without asking whether a socket would block."""
+    blocking: list[bool] = []
+
+    def note(session: FakeSession) -> None:
+        blocking.append(os.get_blocking(session.outbox.sock.fileno()))
+        session.is_logged_in = len(blocking) > 1
+        session.outbox.put([Pong()])
+
+    wire.answer = note
+    wire.start()
+    for _ in range(5):
+        wire.peer.sendall(PING)
+        assert wire.read(len(PONG)) == PONG
+    wire.peer.sendall(b'{"command":"EX"}\n')
+    assert wire.read_all() == BYE
+    assert wire.session is not None
+    blocking.append(os.get_blocking(wire.session.outbox.sock.fileno()))  # while it waits for the peer to close
+
+    assert blocking == [False] * 6
+
+
 # --- back-pressure ---
 
 
-def test_a_peer_that_does_not_read_its_answers_is_not_answered_further(wire: Wire) -> None:
-    """Promise: back-pressure. However many requests come in one read, memory stays bounded."""
-    unread: list[int] = []
-
-    def answer(session: FakeSession) -> None:
-        unread.append(session.outbox._unread_bytes())
-        session.outbox.put([Bye("x" * 100_000)])
-
-    wire.answer = answer
-    wire.peer.sendall(PING * 100)
+def test_a_peer_that_does_not_read_its_answers_is_not_read_further(wire: Wire) -> None:
+    """Promise: back-pressure. However much a peer sends, memory stays bounded."""
+    wire.answer = lambda session: session.outbox.put([Bye("x" * UNREAD_MAX_BYTES)])
     wire.connection.start()  # the courier rests, as it does when a socket is full
-    eventually(lambda: len(unread) == 100 or wire.reader_waits())
+    wire.peer.sendall(PING)
+    eventually(lambda: wire.session is not None and wire.session.handled)
+    wire.peer.sendall(PING)
+    session = wire.session
+    assert session is not None
+    eventually(lambda: wire.reader_waits() or len(session.handled) == 2)
+    assert session.handled == [Ping()]
 
-    assert max(unread) <= UNREAD_MAX_BYTES
+    wire.start_courier()
+    answer = BYE.replace(b"x", b"x" * UNREAD_MAX_BYTES)
+    assert wire.read(2 * len(answer)) == answer * 2
 
 
 # --- the end ---
@@ -296,8 +401,13 @@ def test_a_reader_that_waits_for_its_peer_is_let_go_when_the_server_shuts_down(w
     wire.connection.start()
     wire.peer.sendall(PING)
     eventually(lambda: wire.session is not None and wire.session.handled)
+    wire.peer.sendall(PING)
+    eventually(wire.reader_waits)
     wire.connection.stop_reading()
     must_end(in_background(wire.connection.join))
+
+    assert wire.session is not None
+    assert wire.session.handled == [Ping()]
 
 
 def test_a_readers_thread_has_a_name(wire: Wire) -> None:

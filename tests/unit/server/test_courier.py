@@ -1,63 +1,102 @@
 """The courier: writes to all sockets, waits for none. The sockets are pairs inside this process."""
 
+import os
 import socket
 from collections.abc import Iterator
+from contextlib import closing
+from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from chatserver.transport import courier as courier_module
+from chatserver.transport import memory_file
+from chatserver.transport import stream as stream_module
 from chatserver.transport.courier import Courier
 from chatserver.transport.outbox import Outbox
-from chatserver.transport.stream import Stream
+from chatserver.transport.stream import SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
 
-from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
+from .rooms import DEADLINE_SECONDS, bytes_stream, eventually, in_background, must_end, publish, put, splice
+from .scene import LISTENERS, Scene, Step, room_step, scripts, small, someone, take
 
 LAG_MAX_BYTES = 1_000_000
 
 
 class Post:
-    """A courier, one stream, and peers at the other ends of socket pairs."""
+    """A courier, one stream or several, and peers at the other ends of socket pairs."""
 
-    def __init__(self) -> None:
-        self.stream = Stream(lambda event: event, 4 * LAG_MAX_BYTES)  # type: ignore[arg-type, return-value]
+    def __init__(self, *streams: Stream) -> None:
+        self.streams = streams or (bytes_stream(4 * LAG_MAX_BYTES),)
+        self.stream = self.streams[0]
         self.crashes: list[str] = []
-        self.courier = Courier([self.stream], LAG_MAX_BYTES, self.crashes.append)
-        self._peers: list[socket.socket] = []
+        self.courier = Courier(self.streams, LAG_MAX_BYTES, self.crashes.append)
+        self._sockets: list[socket.socket] = []
+        # Whose readers have not ended.
+        self._read: list[Outbox] = []
+        self._is_stopped = False
 
-    def peer(self, *, follows: bool = True) -> tuple[socket.socket, Outbox]:
+    def peer(self, *, follows: bool = True, stream: Stream | None = None) -> tuple[socket.socket, Outbox]:
         """A new connection; its peer's end, and its outbox."""
         ours, theirs = socket.socketpair()
+        ours.setblocking(False)
         theirs.settimeout(DEADLINE_SECONDS)
-        outbox = Outbox(ours, self.stream, f"{len(self._peers) + 1}@test", self.courier.wake)
+        outbox = Outbox(ours, stream or self.stream, f"{len(self._sockets) + 1}@test", self.courier.wake)
         self.courier.adopt()
-        self._peers.append(theirs)
+        self._sockets += (ours, theirs)
+        self._read.append(outbox)
         if follows:
             outbox.follow()
             outbox.release()
         return theirs, outbox
 
-    def publish(self, event: bytes) -> None:
-        self.stream.append(event)  # type: ignore[arg-type]
-        self.stream.show()
+    def peers_in_step(self, count: int) -> list[tuple[socket.socket, Outbox]]:
+        """New connections that have nothing of their own to wait for."""
+        peers = [self.peer() for _ in range(count)]
+        eventually(lambda: all(outbox.in_step for _, outbox in peers))
+        return peers
+
+    def publish(self, *events: bytes) -> None:
+        publish(self.stream, *events)
         self.courier.ring()
 
+    def retire(self, outbox: Outbox) -> None:
+        """Its reader has ended, and it has left."""
+        self._read.remove(outbox)
+        if outbox.follows:
+            outbox.unfollow()
+        outbox.finish()
+        self.courier.retire(outbox)
+
+    def stop(self, patience_seconds: float = 0) -> None:
+        self._is_stopped = True
+        self.courier.stop(patience_seconds)
+
     def close(self) -> None:
-        for peer in self._peers:
-            peer.close()
+        if not self._is_stopped:
+            for outbox in list(self._read):
+                self.retire(outbox)
+            self.stop()
+        for sock in self._sockets:
+            sock.close()
+        for stream in self.streams:
+            stream.close()
 
 
 @pytest.fixture
-def post() -> Iterator[Post]:
-    post = Post()
-    post.courier.start()
-    yield post
-    for outbox in post.stream.followers():
-        outbox.unfollow()
-        outbox.finish()
-        post.courier.retire(outbox)
-    post.courier.stop(0)
-    post.close()
+def resting_post() -> Iterator[Post]:
+    """One whose courier was not started yet."""
+    with closing(Post()) as post:
+        yield post
+
+
+@pytest.fixture
+def post(resting_post: Post) -> Post:
+    resting_post.courier.start()
+    return resting_post
 
 
 def read(peer: socket.socket, size_bytes: int) -> bytes:
@@ -73,10 +112,6 @@ def read_all(peer: socket.socket) -> bytes:
     while part := peer.recv(1_000_000):
         data += part
     return data
-
-
-def put(outbox: Outbox, event: bytes) -> None:
-    outbox.put([event])  # type: ignore[list-item]
 
 
 def test_everybody_is_sent_what_is_published(post: Post) -> None:
@@ -142,9 +177,7 @@ def test_what_is_due_is_sent_before_our_side_is_shut(post: Post) -> None:
     peer, outbox = post.peer()
     post.publish(b"x" * 600_000)
     put(outbox, b"bye")
-    outbox.unfollow()
-    outbox.finish()
-    post.courier.retire(outbox)
+    post.retire(outbox)
 
     assert read_all(peer) == b"x" * 600_000 + b"bye"
     eventually(lambda: outbox.sock.fileno() == -1)
@@ -158,7 +191,7 @@ def test_a_socket_stays_open_until_its_reader_has_ended(post: Post) -> None:
     assert read_all(peer) == b""
 
     assert outbox.sock.fileno() != -1
-    post.courier.retire(outbox)
+    post.retire(outbox)
     eventually(lambda: outbox.sock.fileno() == -1)
 
 
@@ -169,8 +202,7 @@ def test_one_whose_peer_has_gone_is_given_up_and_the_others_go_on(post: Post) ->
     post.publish(b"hello")
     assert read(stays, 5) == b"hello"
     eventually(lambda: outbox.broken)
-    outbox.unfollow()
-    post.courier.retire(outbox)
+    post.retire(outbox)
     eventually(lambda: outbox.sock.fileno() == -1)
 
 
@@ -178,47 +210,37 @@ def test_one_who_takes_nothing_is_closed_when_patience_ends(post: Post, monkeypa
     monkeypatch.setattr(courier_module, "LINGER_SECONDS", 0.0)
     _, outbox = post.peer(follows=False)
     put(outbox, b"x" * LAG_MAX_BYTES)
-    outbox.finish()
-    post.courier.retire(outbox)
+    post.retire(outbox)
 
     eventually(lambda: outbox.sock.fileno() == -1)
 
 
-def test_the_end_sends_what_is_due_closes_every_socket_and_ends_the_thread() -> None:
+def test_the_end_sends_what_is_due_closes_every_socket_and_ends_the_thread(post: Post) -> None:
     """Promise: shutdown."""
-    post = Post()
-    post.courier.start()
     peers = [post.peer() for _ in range(10)]
     for _, outbox in peers:
         put(outbox, b"bye")
-        outbox.unfollow()
-        outbox.finish()
-        post.courier.retire(outbox)
-    must_end(in_background(lambda: post.courier.stop(DEADLINE_SECONDS)))
+        post.retire(outbox)
+    must_end(in_background(lambda: post.stop(DEADLINE_SECONDS)))
 
     assert [read_all(peer) for peer, _ in peers] == [b"bye"] * 10
     assert {outbox.sock.fileno() for _, outbox in peers} == {-1}
-    post.close()
 
 
-def test_the_end_does_not_wait_for_one_who_takes_nothing() -> None:
+def test_the_end_does_not_wait_for_one_who_takes_nothing(post: Post) -> None:
     """Promise: shutdown."""
-    post = Post()
-    post.courier.start()
     _, outbox = post.peer(follows=False)
     put(outbox, b"x" * LAG_MAX_BYTES)
-    outbox.finish()
-    post.courier.retire(outbox)
-    must_end(in_background(lambda: post.courier.stop(0)))
+    post.retire(outbox)
+    must_end(in_background(post.stop))
 
     assert outbox.sock.fileno() == -1
-    post.close()
 
 
-def test_no_writer_waits_for_ever_for_a_courier_that_died() -> None:
+def test_no_writer_waits_for_ever_for_a_courier_that_died(resting_post: Post) -> None:
     """The journal waits for the courier; were it to wait for a dead one, the server could not even end."""
-    post = Post()
-    post.stream.followers = None  # type: ignore[method-assign, assignment]
+    post = resting_post
+    post.stream.span = None  # type: ignore[method-assign, assignment]
     with capture_logs():
         post.courier.start()
         post.publish(b"x" * LAG_MAX_BYTES)
@@ -227,7 +249,7 @@ def test_no_writer_waits_for_ever_for_a_courier_that_died() -> None:
     must_end_here.join(1.0)
     has_ended = not must_end_here.is_alive()
     post.stream.offered(post.stream.end)  # lets it go in any case
-    post.courier.stop(0)
+    post.stop()
 
     assert has_ended
 
@@ -239,9 +261,360 @@ def test_one_who_takes_no_answers_is_disconnected_in_the_end(post: Post, monkeyp
     _, greedy = post.peer(follows=False)
     _, listener = post.peer()
     post.publish(b"x" * (LAG_MAX_BYTES - 1))
-    greedy.put([b"x" * 4_000_000])  # type: ignore[list-item]
+    put(greedy, b"x" * 4_000_000)
     eventually(lambda: greedy.broken)
 
     assert not listener.broken, "what everybody hears has a limit of its own"
-    greedy.finish()
-    post.courier.retire(greedy)
+
+
+# --- in step: all who are due the same are sent the same ---
+
+
+def test_those_in_step_share_one_reading_of_the_memory(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, a round costs each of them a system call and nothing else."""
+    peers = post.peers_in_step(20)
+    read_spans: list[tuple[int, int]] = []
+    slice_ = post.stream.slice
+    monkeypatch.setattr(post.stream, "slice", lambda *span: read_spans.append(span) or slice_(*span))  # type: ignore[func-returns-value]
+    post.publish(b"one ", b"two")
+
+    assert [read(peer, 7) for peer, _ in peers] == [b"one two"] * 20
+    assert read_spans == [(0, 7)]
+
+
+def test_one_who_takes_only_a_part_falls_out_and_comes_back_in_step_with_nothing_lost_or_doubled(post: Post) -> None:
+    """Promises: one order, and nobody waits for the slow."""
+    (slow, outbox), (quick, other) = post.peers_in_step(2)
+    sent = b""
+    while outbox.in_step:
+        chunk = b"%d " % len(sent) * 1000
+        sent += chunk
+        post.publish(chunk)
+        assert read(quick, len(chunk)) == chunk
+    post.publish(b"(while it is behind)")
+    assert read(quick, 20) == b"(while it is behind)"
+    assert other.in_step
+
+    assert read(slow, len(sent) + 20) == sent + b"(while it is behind)"
+    eventually(lambda: outbox.in_step)
+    post.publish(b"hello")
+    assert read(slow, 5) == read(quick, 5) == b"hello"
+
+
+def test_one_who_is_told_something_in_a_round_gets_it_at_its_place(post: Post) -> None:
+    """Promise: one order."""
+    (told, told_outbox), (sender, sender_outbox), (skipped, skipped_outbox), (other, _) = post.peers_in_step(4)
+    stream = post.stream
+    stream.append([b"one "])  # type: ignore[list-item]
+    splice(told_outbox, stream.tail, stream.tail, b"direct ")
+    splice(sender_outbox, *stream.append([b"two "]), b"sent ")  # type: ignore[list-item]
+    splice(skipped_outbox, *stream.append([b"three "]))  # type: ignore[list-item]
+    post.publish(b"four")
+
+    assert read(told, 25) == b"one direct two three four"
+    assert read(sender, 19) == b"one sent three four"
+    assert read(skipped, 12) == b"one two four"
+    assert read(other, 18) == b"one two three four"
+    eventually(lambda: all(outbox.in_step for outbox in (told_outbox, sender_outbox, skipped_outbox)))
+
+
+def test_one_who_leaves_is_sent_nothing_that_comes_after(post: Post) -> None:
+    (leaves, outbox), (stays, _) = post.peers_in_step(2)
+    post.publish(b"one ")
+    outbox.unfollow()
+    post.publish(b"two")
+    put(outbox, b"bye")
+    post.retire(outbox)
+
+    assert read_all(leaves) == b"one bye"
+    assert read(stays, 7) == b"one two"
+
+
+def test_one_who_leaves_is_sent_what_was_shown_before_though_it_was_not_offered_yet(resting_post: Post) -> None:
+    post = resting_post
+    peer, outbox = post.peer()
+    post.publish(b"x" * (SEND_MAX_BYTES + 1))
+    post.retire(outbox)
+    post.publish(b"(after it has left)")
+    post.courier.start()
+
+    assert read_all(peer) == b"x" * (SEND_MAX_BYTES + 1)
+
+
+@pytest.mark.parametrize("size_bytes", [5, SPAN_MIN_BYTES])
+def test_peers_that_vanish_do_not_disturb_the_others_in_step(post: Post, size_bytes: int) -> None:
+    """Promise: nobody waits for another. A connection that was reset is one that can't be written to, and no more."""
+    peers = post.peers_in_step(30)
+    post.publish(b"unread")  # closing over unread bytes resets the connection
+    for peer, _ in peers[::3]:
+        peer.close()
+    with capture_logs() as log:
+        post.publish(b"x" * size_bytes)
+        post.publish(b"hello")
+
+        for number, (peer, _) in enumerate(peers):
+            assert number % 3 == 0 or read(peer, size_bytes + 11) == b"unread" + b"x" * size_bytes + b"hello"
+    eventually(lambda: all(outbox.broken for _, outbox in peers[::3]))
+    assert not any(outbox.broken for number, (_, outbox) in enumerate(peers) if number % 3)
+    assert log == []
+
+
+def test_one_who_is_held_is_sent_no_more_than_its_answers(post: Post) -> None:
+    """Promise: once. What it missed comes before anything new."""
+    newcomer, outbox = post.peer(follows=False)
+    outbox.follow()
+    put(outbox, b"welcome ")
+    other, _ = post.peer()
+    post.publish(b"new")
+    assert read(other, 3) == b"new"
+    put(outbox, b"missed ")
+    assert read(newcomer, 15) == b"welcome missed "
+    outbox.release()
+
+    assert read(newcomer, 3) == b"new"
+
+
+def test_each_dialect_has_its_own_place_in_its_own_stream() -> None:
+    json, frames = bytes_stream(), bytes_stream()
+    with closing(Post(json, frames)) as post:
+        post.courier.start()
+        (one, _), (other, _) = post.peer(stream=json), post.peer(stream=frames)
+        for text, longer_text in ((b"a", b"<a>"), (b"b", b"<b>")):
+            publish(frames, longer_text)
+            post.publish(text)
+            assert (read(one, 1), read(other, 3)) == (text, longer_text)
+
+
+def test_what_nobody_is_left_to_hear_holds_no_writer_up(post: Post) -> None:
+    _, outbox = post.peer()
+    outbox.unfollow()
+    post.publish(b"x" * LAG_MAX_BYTES)
+
+    must_end(in_background(post.stream.wait_for_courier))
+
+
+# --- long stretches: the kernel sends from memory that all share ---
+
+
+@pytest.fixture
+def spans(post: Post, monkeypatch: pytest.MonkeyPatch) -> list[Span]:
+    """What was sent from the shared memory."""
+    spans: list[Span] = []
+    send = post.stream.send
+    monkeypatch.setattr(post.stream, "send", lambda number, span: spans.append(span) or send(number, span))  # type: ignore[func-returns-value]
+    return spans
+
+
+def test_what_is_long_is_sent_from_shared_memory_to_those_in_step(post: Post, spans: list[Span]) -> None:
+    peers = post.peers_in_step(3)
+    for size in (SPAN_MIN_BYTES - 1, SPAN_MIN_BYTES):
+        post.publish(b"x" * size)
+        assert [read(peer, size) for peer, _ in peers] == [b"x" * size] * 3
+
+    assert spans == [Span(SPAN_MIN_BYTES - 1, 2 * SPAN_MIN_BYTES - 1)] * 3
+
+
+def test_what_is_long_is_sent_from_shared_memory_to_one_who_comes_behind(post: Post, spans: list[Span]) -> None:
+    late, outbox = post.peer(follows=False)
+    outbox.follow()
+    post.publish(b"x" * SPAN_MIN_BYTES)
+    put(outbox, b"missed")
+    assert read(late, 6) == b"missed"
+    outbox.release()
+
+    assert read(late, SPAN_MIN_BYTES) == b"x" * SPAN_MIN_BYTES
+    assert spans == [Span(0, SPAN_MIN_BYTES)]
+
+
+def test_what_reaches_over_the_border_of_two_segments_is_sent_whole(post: Post) -> None:
+    peers = post.peers_in_step(3)
+    size = memory_file.SEGMENT_BYTES - 10
+    text = bytes(range(256)) * (size // 256 + 1)
+    for start in range(0, size, 100_000):
+        post.publish(text[start : min(start + 100_000, size)])
+        for peer, _ in peers:
+            read(peer, min(100_000, size - start))
+    post.publish(text[: 2 * SPAN_MIN_BYTES])
+
+    assert [read(peer, 2 * SPAN_MIN_BYTES) for peer, _ in peers] == [text[: 2 * SPAN_MIN_BYTES]] * 3
+
+
+def test_one_who_is_behind_the_border_of_two_segments_is_sent_what_lies_beyond(post: Post) -> None:
+    """The end of a conversation does not wait for somebody to begin the next."""
+    post.publish(b"x" * (memory_file.SEGMENT_BYTES - 10))
+    peer, outbox = post.peer(follows=False)
+    outbox.follow()
+    post.publish(b"y" * (SPAN_MIN_BYTES + 10))
+    eventually(lambda: post.stream._offered == post.stream.end)
+    outbox.release()
+
+    assert read(peer, SPAN_MIN_BYTES + 10) == b"y" * (SPAN_MIN_BYTES + 10)
+
+
+def test_one_who_is_behind_what_is_remembered_is_disconnected_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: memory stays bounded."""
+    for module in (memory_file, stream_module):
+        monkeypatch.setattr(module, "SEGMENT_BYTES", 1_000)
+    with closing(Post(bytes_stream(kept_bytes=10_000))) as post, capture_logs() as log:
+        post.courier.start()
+        _, outbox = post.peer(follows=False)
+        outbox.follow()
+        for _ in range(3):
+            post.publish(b"x" * 10_000)
+        eventually(lambda: post.stream._offered == 30_000)
+        outbox.release()
+        eventually(lambda: outbox.broken)
+
+    assert [entry["event"] for entry in log] == ["Disconnected: it reads too slowly"]
+
+
+# --- against a simple model, under hypothesis ---
+
+
+class Valve:
+    """Stands before what sends: lets so much of it through as a test says, while other threads go on."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.reset: set[int] = set()
+        # How much of a send is taken, and what somebody else does meanwhile; by the descriptor.
+        self.openings: dict[int, int] = {}
+        self.meanwhile: dict[int, Step] = {}
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        self._scene.play(self.meanwhile.pop(descriptor, ()))
+        if descriptor in self.reset:
+            raise ConnectionResetError
+        opening = self.openings.get(descriptor, len(data))
+        if not opening:
+            raise BlockingIOError
+        return os.write(descriptor, data[:opening])
+
+    def writev(self, descriptor: int, pieces: list[bytes]) -> int:
+        return self.write(descriptor, b"".join(pieces))
+
+    def sendfile(self, target: int, source: int, offset: int, size: int) -> int:
+        return self.write(target, os.pread(source, size, offset))
+
+
+class Idle(Exception):  # noqa: N818
+    """The courier would wait."""
+
+
+class Rounds:
+    """The courier without its thread, so that a test says what happens when."""
+
+    def __init__(self, courier: Courier, valve: Valve, scene: Scene) -> None:
+        self._courier = courier
+        self._valve = valve
+        self._scene = scene
+        self._descriptors = [listener.outbox.sock.fileno() for listener in scene.listeners]
+        self._select = courier._selector.select
+        courier._selector.select = self._look  # type: ignore[method-assign]
+
+    def _look(self, timeout: float | None = None) -> Any:
+        found = self._select(0)
+        if not found and timeout != 0:
+            raise Idle
+        return found
+
+    def play(self, step: Step) -> None:
+        match step:
+            case ("round", tuple(taken), (int(who), tuple(meanwhile))):
+                self._valve.openings = dict(zip(self._descriptors, taken, strict=True))
+                self._valve.meanwhile = {self._descriptors[who]: meanwhile}
+                self.go_round()
+            case ("reset", int(who)):
+                self._valve.reset.add(self._descriptors[who])
+            case _:
+                self._scene.play(step)
+
+    def go_round(self) -> bool:
+        """Go round as the courier does when it has something to do."""
+        try:
+            self._courier._wait()
+        except Idle:
+            return False
+        self._courier._go_round()
+        self._courier._close_retired()
+        return True
+
+    def finish(self) -> None:
+        """The sockets take everything, and nothing comes any more."""
+        self._valve.openings, self._valve.meanwhile = {}, {}
+        assert any(not self.go_round() for _ in range(1_000)), "it goes round for ever"
+
+
+def unread(peer: socket.socket) -> bytes:
+    peer.setblocking(False)
+    data = b""
+    while True:
+        try:
+            part = peer.recv(100_000)
+        except BlockingIOError:
+            return data
+        if not part:
+            return data + b"(end)"
+        data += part
+
+
+def step(dice: Random) -> Step:
+    """Rounds stand behind most of what happens: being in step is the rule, not the exception."""
+    (what,) = dice.choices(["round", "room", "reset"], [50, 50, 1])
+    match what:
+        case "round":
+            return what, tuple(take(dice) for _ in range(LISTENERS)), (someone(dice), room_step(dice))
+        case "reset":
+            return what, someone(dice)
+        case _:
+            return room_step(dice)
+
+
+@settings(max_examples=200)
+@given(
+    script=scripts(step),
+    held=st.tuples(*[st.booleans()] * LISTENERS),
+    pieces=st.integers(1, 5),
+    span_bytes=st.integers(1, 20),
+    share_bytes=st.integers(0, 20),
+    segment_bytes=st.integers(5, 64),
+)
+def test_everybody_is_sent_everything_whatever_the_sockets_take_and_whoever_vanishes(
+    script: list[Step],
+    held: tuple[bool, ...],
+    pieces: int,
+    span_bytes: int,
+    share_bytes: int,
+    segment_bytes: int,
+) -> None:
+    """Promise: one order. When the courier has nothing to do, nobody is due anything, and all are in step."""
+    with (
+        small(
+            segment_bytes=segment_bytes, span_bytes=span_bytes, send_bytes=span_bytes + share_bytes, pieces=pieces
+        ) as stream,
+        closing(Post(stream)) as post,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        peers = [post.peer(follows=False) for _ in held]
+        scene = Scene(stream, [outbox for _, outbox in peers], held, post.courier.ring)
+        valve = Valve(scene)
+        patch.setattr(courier_module, "os", SimpleNamespace(write=valve.write, writev=valve.writev))
+        patch.setattr(memory_file.os, "sendfile", valve.sendfile)
+        rounds = Rounds(post.courier, valve, scene)
+        for each in script:
+            rounds.play(each)
+        for listener in scene.listeners:
+            listener.release()
+        rounds.finish()
+
+        for (peer, outbox), listener in zip(peers, scene.listeners, strict=True):
+            if outbox.sock.fileno() in valve.reset:
+                assert listener.rest().startswith(unread(peer).removesuffix(b"(end)"))
+            else:
+                assert unread(peer) == listener.rest()
+                assert outbox.in_step == listener.follows
+            post.retire(outbox)
+        rounds.finish()
+        for peer, outbox in peers:
+            assert unread(peer) == b"(end)"
+            assert outbox.sock.fileno() == -1

@@ -3,6 +3,8 @@
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused, Sent, SentStatus, Users
@@ -13,6 +15,7 @@ from chatserver.store.accounts import Account
 
 from .rooms import FakeOutbox, FakeStream
 
+UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
 ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
 
 
@@ -47,9 +50,13 @@ def room() -> Room:
     return Room()
 
 
-def heard(seat: Seat) -> list[Event]:
+def outbox(seat: Seat) -> FakeOutbox:
     assert isinstance(seat.outbox, FakeOutbox)
-    return seat.outbox.heard()
+    return seat.outbox
+
+
+def heard(seat: Seat) -> list[Event]:
+    return outbox(seat).heard()
 
 
 def test_everybody_hears_a_public_message_and_the_sender_its_confirmation(room: Room) -> None:
@@ -90,7 +97,7 @@ def test_everybody_hears_the_messages_of_a_batch_in_the_order_of_their_ids(room:
 
 def test_nothing_of_a_batch_is_shown_before_its_edits_are_in_place(room: Room) -> None:
     """Otherwise the courier could send a sender its own message."""
-    alice = room.join(ALICE)
+    alice, bob = room.join(ALICE), room.join(BOB)
     stream = room.streams[0]
     shown: list[int] = []
     splice = FakeOutbox.splice
@@ -100,10 +107,10 @@ def test_nothing_of_a_batch_is_shown_before_its_edits_are_in_place(room: Room) -
         splice(outbox, start, end, events)
 
     alice.outbox.splice = watched.__get__(alice.outbox)  # type: ignore[method-assign]
-    room.feed.publish([room.post(alice, "one"), room.post(alice, "two")])
+    room.feed.publish([room.post(alice, "one"), room.post(bob, "two"), room.post(alice, "three")])
 
     assert shown == [0, 0]
-    assert stream.shown == 2
+    assert stream.shown == 3
 
 
 def test_the_courier_is_woken_once_a_batch(room: Room) -> None:
@@ -217,6 +224,8 @@ def test_a_refusal_is_heard_by_its_sender_with_the_nonce(room: Room) -> None:
 
 def test_each_dialect_in_use_has_a_stream_and_the_others_cost_nothing() -> None:
     json, frames, unused = FakeStream("json"), FakeStream("frames"), FakeStream("unused")
+    frames.append([UPDATE])  # a position in one stream is none in the other
+    frames.show()
     room = Room(json, frames, unused)
     alice, bob, carol = room.join(ALICE, json), room.join(BOB, frames), room.join(CAROL, frames)
     room.say(alice, "one")
@@ -226,6 +235,80 @@ def test_each_dialect_in_use_has_a_stream_and_the_others_cost_nothing() -> None:
     assert heard(bob) == [PublicMessage(11, 0, "alice", "one"), Sent(12, SentStatus.SENT)]
     assert heard(carol) == [PublicMessage(11, 0, "alice", "one"), PublicMessage(12, 0, "bob", "two")]
     assert unused.events == []
+
+
+# --- runs: neighbours that one sender said to everybody ---
+
+
+def test_what_one_sender_says_in_a_row_is_encoded_together_and_confirmed_in_one_edit(room: Room) -> None:
+    """Neither is paid for each message."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.feed.publish([room.post(alice, text, f"n{number}") for number, text in enumerate(("one", "two", "three"))])
+
+    assert room.streams[0].appended == [3]
+    assert outbox(alice).splices == [(0, 3, [Sent(11 + number, SentStatus.SENT, f"n{number}") for number in range(3)])]
+    assert heard(bob) == [
+        PublicMessage(11 + number, 0, "alice", text) for number, text in enumerate(("one", "two", "three"))
+    ]
+
+
+@pytest.mark.parametrize("between", ["of another sender", "of another connection", "direct", "repeated"])
+def test_whatever_else_stands_between_two_messages_of_a_sender_keeps_its_place(room: Room, between: str) -> None:
+    """Promise: one order."""
+    alice, other_alice, bob = room.join(ALICE), room.join(ALICE), room.join(BOB)
+    first = room.post(alice, "first", "n1")
+    second = {
+        "of another sender": lambda: room.post(bob, "second", "n2"),
+        "of another connection": lambda: room.post(other_alice, "second", "n2"),
+        "direct": lambda: room.post(alice, "second", "n2", BOB),
+        "repeated": lambda: room.post(alice, "second", "n2"),
+    }[between]()
+    second.repeated = between == "repeated"
+    room.feed.publish([first, second, room.post(alice, "third", "n3")])
+
+    assert room.streams[0].appended == ([1, 1, 1] if "another" in between else [1, 1])
+    ids = [[event.id for event in heard(seat)] for seat in (alice, other_alice, bob)]  # type: ignore[union-attr]
+    of_others = [11, 13] if between == "repeated" else [11, 12, 13]
+    assert ids == [[11, 12, 13], of_others, of_others]
+
+
+def test_a_run_that_is_too_long_to_be_shown_at_once_is_confirmed_in_pieces(room: Room) -> None:
+    """Promise: nobody waits for the slow. A long run does not make a portion longer."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.feed.publish([room.post(alice, "x" * 8192) for _ in range(20)])
+
+    assert room.streams[0].appended == [8, 8, 4]
+    assert [len(events) for _, _, events in outbox(alice).splices] == [8, 8, 4]
+    assert [event.id for event in heard(alice)] == [event.id for event in heard(bob)] == list(range(11, 31))  # type: ignore[union-attr]
+
+
+SEATS = 4  # two of alice, one of bob, one of carol, who listens in another dialect
+said = st.tuples(st.integers(0, SEATS - 1), st.sampled_from(["public", "public", "direct", "repeated"]))
+
+
+@given(batches=st.lists(st.lists(st.tuples(said, st.integers(0, 2)), max_size=8), max_size=4))
+def test_a_batch_is_heard_as_if_each_message_had_come_alone(
+    batches: list[list[tuple[tuple[int, str], int]]],
+) -> None:
+    """Promises: one order, and once. Whatever is encoded together, nobody hears the difference."""
+    together, alone = (Room(FakeStream("json"), FakeStream("frames")) for _ in range(2))
+    accounts = (ALICE, ALICE, BOB, CAROL)
+    seats = {
+        room: [room.join(account, room.streams[account is CAROL]) for account in accounts] for room in (together, alone)
+    }
+    for batch in batches:
+        for room in (together, alone):
+            posts = []
+            for (who, kind), whom in batch:
+                post = room.post(
+                    seats[room][who], "text", None, (ALICE, BOB, CAROL)[whom] if kind == "direct" else None
+                )
+                post.repeated = kind == "repeated"
+                posts.append(post)
+            for part in [posts] if room is together else [[post] for post in posts]:
+                room.feed.publish(part)
+
+    assert [heard(seat) for seat in seats[together]] == [heard(seat) for seat in seats[alone]]
 
 
 # --- joining and leaving ---
@@ -320,8 +403,6 @@ def test_nothing_is_noted_while_older_messages_are_still_on_their_way(room: Room
 
 
 # --- announcements ---
-
-UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
 
 
 def test_an_update_is_heard_by_everybody_whose_login_did_not_show_it(room: Room) -> None:

@@ -1,5 +1,7 @@
 """Accounts and messages in the database: what is found, by whom, and in which order."""
 
+import sqlite3
+
 import pytest
 
 from chatprotocol.events import DirectMessage, Message, PublicMessage
@@ -162,6 +164,20 @@ def test_a_text_comes_back_as_it_was_stored(room: Room, text: str) -> None:
     assert room.messages.history(room.alice.id, ID_MAX, 1) == (PublicMessage(8, TIME_MS, "bob", text),)
 
 
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 200])
+def test_however_many_are_appended_at_once_all_come_back_in_order(database: Database, count: int) -> None:
+    """Promise: confirmed means stored. Rows are written in blocks; none is lost at a block's end."""
+    users = [register(database, name) for name in ("alice", "bob")]
+    rows = [(7 + number, TIME_MS + number, users[number % 2].id, f"text {number}", None) for number in range(count)]
+    with database.transaction() as connection:
+        insert_public(connection, rows)
+
+    assert Messages(database).history(users[0].id, ID_MAX, 500) == tuple(
+        PublicMessage(message_id, time_ms, users[number % 2].name, text)
+        for number, (message_id, time_ms, _, text, _) in enumerate(rows)
+    )
+
+
 # --- what somebody missed ---
 
 
@@ -222,3 +238,31 @@ def test_a_nonce_is_found_for_its_own_sender_only(room: Room) -> None:
         assert find_public_nonce(connection, room.alice.id, "n3") is None
         assert find_public_nonce(connection, room.alice.id, "n2") is None
         assert find_public_nonce(connection, room.bob.id, "n1") is None
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 200])
+def test_each_of_many_that_are_appended_at_once_has_its_own_nonce(database: Database, count: int) -> None:
+    """Promise: once."""
+    alice, bob = register(database, "alice"), register(database, "bob")
+    nonces = [f"n{number}" if number % 3 else None for number in range(count)]
+    with database.transaction() as connection:
+        insert_public(connection, [(number, 0, bob.id, "x", nonce) for number, nonce in enumerate(nonces, 1)])
+
+        for number, nonce in enumerate(nonces, 1):
+            if nonce is not None:
+                assert find_public_nonce(connection, bob.id, nonce) == number
+                assert find_public_nonce(connection, alice.id, nonce) is None
+
+
+@pytest.mark.parametrize("second", [1, 63, 64, 199])
+@pytest.mark.parametrize("what", ["id", "nonce"])
+def test_one_row_that_is_there_already_keeps_all_of_them_out(database: Database, what: str, second: int) -> None:
+    """Promise: confirmed means stored. A batch is on the disk as a whole, or not at all."""
+    alice = register(database, "alice")
+    rows = [(number, 0, alice.id, "x", f"n{number}") for number in range(200)]
+    rows[second] = (0, 0, alice.id, "x", "another") if what == "id" else (1_000, 0, alice.id, "x", "n0")
+
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"), database.transaction() as connection:
+        insert_public(connection, rows)
+    assert Messages(database).last_id() == 0
+    assert Messages(database).history(alice.id, ID_MAX, 500) == ()

@@ -37,10 +37,11 @@ from chatprotocol.requests import (
 from chatserver.room.journal import JournalClosedError
 from chatserver.room.post import Post
 from chatserver.session.session import Session
-from chatserver.transport.outbox import Outbox
+from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import Stream
 
 from .house import FakePasswords, House, Visitor, codes, secrets_in
+from .rooms import eventually, in_background, must_end
 
 LOGIN = Login("alice", "secret")
 BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
@@ -120,7 +121,7 @@ def test_whatever_was_refused_the_connection_stays_in_its_state(
 ) -> None:
     state(visitor)
     for request in (BAD_JSON, Password(""), Say(""), AskHistory() if state is not inside else LOGIN):
-        assert visitor.session.handle(request)
+        assert visitor.session.handle([request])
     visitor.news()
 
     expected: dict[object, list[object]] = {outside: [Welcome], asked: [Welcome], inside: [Users]}
@@ -131,12 +132,12 @@ def test_whatever_was_refused_the_connection_stays_in_its_state(
 def test_after_the_goodbye_the_session_is_over(visitor: Visitor, state: Callable[[Visitor], None]) -> None:
     state(visitor)
 
-    assert not visitor.session.handle(Leave())
-    assert not visitor.session.handle(LOGIN)
+    assert not visitor.session.handle([Leave()])
+    assert not visitor.session.handle([LOGIN])
 
 
 def test_what_can_never_be_read_again_ends_the_session(alice: Visitor) -> None:
-    assert not alice.session.handle(Unreadable(ErrorCode.TOO_LONG, "Too long.", closes=True))
+    assert not alice.session.handle([Unreadable(ErrorCode.TOO_LONG, "Too long.", closes=True)])
     assert codes(alice.news()) == [ErrorCode.TOO_LONG, Bye]
 
 
@@ -237,7 +238,7 @@ def test_what_is_said_while_missed_messages_are_read_comes_behind_them(house: Ho
 
     def missed(*asked: int) -> object:
         assert visitor.outbox.held
-        house.journal.post(post_of(house, "in between"))
+        house.journal.post([post_of(house, "in between")])
         return page(*asked)
 
     house.messages.missed = missed  # type: ignore[method-assign, assignment]
@@ -285,7 +286,7 @@ def test_what_another_connection_was_given_does_not_wait_any_more(house: House) 
 
 def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(house: House) -> None:
     """They wait for the next login; and nobody's history is read to the end for a peer that has gone."""
-    stream = Stream(Json().encode, 1_000_000)
+    stream = Stream(Json().encode_all, 1_000_000)
     outbox = Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
     house.messages.stored = tuple(DirectMessage(number, 0, "bob", "Alice", "") for number in range(1, 5_001))
     house.feed._last_id = 5_000
@@ -297,7 +298,7 @@ def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(house: 
         return page(*asked)
 
     house.messages.waiting = hang_up_after_the_first_page  # type: ignore[method-assign, assignment]
-    Session(house.context, outbox, "1@test", "here").handle(LOGIN)
+    Session(house.context, outbox, "1@test", "here").handle([LOGIN])
 
     assert house.feed.unsaved_deliveries().get(1, 0) <= 1_000
     assert len(house.messages.asked) <= 3
@@ -339,18 +340,18 @@ def test_a_login_that_fails_halfway_leaves_nobody_behind(house: House, visitor: 
 def test_three_wrong_passwords_close_the_connection(visitor: Visitor, tries: list[Request]) -> None:
     *first, last = tries
     for request in first:
-        assert visitor.session.handle(request)
+        assert visitor.session.handle([request])
     assert codes(visitor.news()).count(ErrorCode.WRONG_PASSWORD) == 2
 
-    assert not visitor.session.handle(last)
+    assert not visitor.session.handle([last])
     assert codes(visitor.news()) == [ErrorCode.TOO_MANY_ATTEMPTS, Bye]
 
 
 def test_refusals_of_another_kind_are_no_wrong_passwords(visitor: Visitor) -> None:
     for _ in range(5):
-        assert visitor.session.handle(Login("alice", ""))
-        assert visitor.session.handle(Login("a b", "secret"))
-    assert visitor.session.handle(Login("alice", "wrong"))
+        assert visitor.session.handle([Login("alice", "")])
+        assert visitor.session.handle([Login("a b", "secret")])
+    assert visitor.session.handle([Login("alice", "wrong")])
     assert codes(visitor.ask(LOGIN))[-1] is Welcome
 
 
@@ -478,6 +479,104 @@ def test_history_and_goodbye_wait_for_what_was_posted_before(house: House, alice
     alice.ask(Say("bye"))
     alice.ask(Leave())
     assert house.journal.settled == 2
+
+
+# --- what comes in one read ---
+
+
+def texts(house: House) -> list[list[str]]:
+    """What the journal was given, and what of it together."""
+    return [[post.text for post in batch] for batch in house.journal.batches]
+
+
+def test_messages_that_stand_together_are_posted_together(house: House, alice: Visitor) -> None:
+    assert alice.ask(Say("one", "n1"), Whisper("bob", "two", "n2"), Say("three")) == []
+    (batch,) = house.journal.batches
+
+    assert [(post.text, post.nonce) for post in batch] == [("one", "n1"), ("two", "n2"), ("three", None)]
+    assert [post.recipient for post in batch] == [None, house.accounts.find("bob"), None]
+
+
+def test_what_stands_behind_messages_is_answered_when_they_are_posted(house: House, alice: Visitor) -> None:
+    posted: list[list[list[str]]] = []
+    house.messages.history = lambda *_: posted.append(texts(house)) or ()  # type: ignore[method-assign, func-returns-value]
+    alice.ask(Say("one"), Say("two"), AskHistory(), Say("three"))
+
+    assert posted == [[["one", "two"]]]
+    assert house.journal.settled == 1
+    assert texts(house) == [["one", "two"], ["three"]]
+
+
+def test_behind_a_goodbye_nothing_is_answered_or_posted(house: House, alice: Visitor) -> None:
+    assert not alice.session.handle([Say("one"), Leave(), Say("two"), Ping()])
+
+    assert alice.news() == [Bye("you left")]
+    assert texts(house) == [["one"]]
+
+
+def test_a_message_that_is_refused_does_not_keep_its_neighbours_from_being_posted(house: House, alice: Visitor) -> None:
+    refused = alice.ask(Say("one"), Say("", "n2"), Whisper("eve", "psst", "n3"), Say("four"))
+
+    assert codes(refused) == [ErrorCode.EMPTY_MESSAGE, ErrorCode.UNKNOWN_USER]
+    assert [event.nonce for event in refused if isinstance(event, Refused)] == ["n2", "n3"]
+    assert texts(house) == [["one", "four"]]
+
+
+def test_who_logs_in_and_speaks_in_one_read_is_heard_from_the_login_on(house: House, visitor: Visitor) -> None:
+    assert codes(visitor.ask(Say("too early"), LOGIN, Say("hello"))) == [ErrorCode.NOT_LOGGED_IN, Welcome]
+    assert texts(house) == [["hello"]]
+
+
+def test_each_message_of_a_read_is_refused_with_its_own_nonce_while_the_server_shuts_down(
+    house: House, alice: Visitor
+) -> None:
+    """Promise: shutdown."""
+    house.shut_down()
+    *refused, last = alice.ask(Say("one", "n1"), Say("two", "n2"), Ping())
+
+    assert codes(refused) == [ErrorCode.SHUTTING_DOWN] * 2
+    assert [event.nonce for event in refused if isinstance(event, Refused)] == ["n1", "n2"]
+    assert last == Pong()
+
+
+def test_before_each_answer_the_peer_has_to_have_read_enough_of_those_before(alice: Visitor) -> None:
+    alice.outbox.waits.clear()
+    before = len(alice.outbox.replies)
+    alice.ask(Ping(), Say("hello"), AskUsers())
+
+    assert alice.outbox.waits == [before, before + 1]
+
+
+def test_a_connection_that_ends_while_its_peer_is_waited_for_is_answered_nothing_more(
+    house: House, alice: Visitor
+) -> None:
+    """What was said before that is posted all the same."""
+    alice.outbox.has_room = False
+
+    assert not alice.session.handle([Say("one"), Ping(), Say("two")])
+    assert alice.news() == []
+    assert texts(house) == [["one"]]
+
+
+def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(house: House) -> None:
+    """Promise: back-pressure. However many requests come in one read, memory stays bounded."""
+    pong = Json().encode(Pong())
+    stream = Stream(Json().encode_all, 1_000_000)
+    outbox = Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+    session = Session(house.context, outbox, "1@test", "here")
+    count = 2 * UNREAD_MAX_BYTES // len(pong)
+    reader = in_background(lambda: session.handle([Ping()] * count))
+    eventually(lambda: not reader.is_alive() or (outbox._drained is not None and outbox._drained._waiters))  # type: ignore[attr-defined]
+    unread = outbox._unread_bytes()
+    sent = 0
+    while reader.is_alive() or outbox.owes_answers:
+        answers = sum(map(len, outbox.due(0)))
+        outbox.account(answers)
+        sent += answers
+    must_end(reader)
+
+    assert UNREAD_MAX_BYTES < unread <= UNREAD_MAX_BYTES + len(pong)
+    assert sent == count * len(pong)
 
 
 # --- the end ---

@@ -56,7 +56,7 @@ class Database:
             raise StoreError(f"The database {self.path} can't be used: {error}. Nothing was changed.") from error
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         for _ in range(_READERS):
-            self._readers.put(_connect(self.path))
+            self._readers.put(_connect_reader(self.path))
 
     def _open(self) -> sqlite3.Connection:
         if self.path.exists():
@@ -146,6 +146,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     # A large answer is sorted in memory: elsewhere there may be no room (a read-only container), or other eyes.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
+
+
+def _connect_reader(path: Path) -> sqlite3.Connection:
+    reader = _connect(path)
+    # The log is opened by the first query. Later there may be no descriptor left for it.
+    reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return reader
 
 
 def _use_log(writer: sqlite3.Connection, path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from chatserver.threads import Worker
-from chatserver.transport.outbox import SEND_MAX_PIECES
 from chatserver.transport.stream import SPAN_MIN_BYTES, Span
 
 if TYPE_CHECKING:
@@ -235,20 +234,23 @@ class Courier:
             return
         try:
             due = outbox.due(followers.offered)
-            if due:
-                self._send(outbox, due)
+            if due and not self._send(outbox, due):
+                return
         except LookupError:
             self._give_up_lagging(outbox)
             return
         if outbox.fall_in(followers.offered):
             followers.take_in(outbox)
-        elif not due and outbox.is_drained() and not outbox.shut:
+        elif due:  # perhaps there is more
+            with self._lock:
+                self._dirty.add(outbox)
+        elif outbox.is_drained() and not outbox.shut:
             outbox.shut = True
             with suppress(OSError):
                 outbox.sock.shutdown(socket.SHUT_WR)
 
-    def _send(self, outbox: Outbox, due: list[bytes] | Span) -> None:
-        """LookupError: the stream has forgotten what is due."""
+    def _send(self, outbox: Outbox, due: list[bytes] | Span) -> bool:
+        """Did the socket take all of it? LookupError: the stream has forgotten what is due."""
         descriptor = outbox.sock.fileno()
         try:
             if isinstance(due, Span):
@@ -261,13 +263,11 @@ class Courier:
             sent_bytes = 0
         except OSError:
             self._give_up(outbox)
-            return
+            return False
         outbox.account(sent_bytes)
         if sent_bytes < size:
             self._note_full(outbox)
-        elif outbox.finishing or size >= SPAN_MIN_BYTES or len(due) >= SEND_MAX_PIECES:
-            with self._lock:
-                self._dirty.add(outbox)
+        return sent_bytes == size
 
     def _note_full(self, outbox: Outbox) -> None:
         """Its socket takes no more for now."""

@@ -113,6 +113,7 @@ class Listener:
             try:
                 sock, peer = self._socket.accept()
             except BlockingIOError:
+                self._exhausted = False
                 return True
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
@@ -121,7 +122,6 @@ class Listener:
                         _log.error("No connection can be accepted for now", error=error.strerror)
                     return False
                 continue  # the peer has gone before it was accepted
-            self._exhausted = False
             self._join_ended()
             self._welcome(sock, str(peer[0]))
         return True
@@ -136,7 +136,6 @@ class Listener:
         if is_full:
             self._refuse(sock, f"the limit of {self._max_connections} connections is reached")
             return
-        self._full = False
         try:
             _prepare(sock)
             connection.start()
@@ -144,6 +143,8 @@ class Listener:
             with self._lock:
                 self._connections.discard(connection)
             self._refuse(sock, str(error))
+            return
+        self._full = False
 
     def _refuse(self, sock: socket.socket, why: str) -> None:
         """Tell one that can't come in."""

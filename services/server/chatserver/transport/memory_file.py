@@ -7,6 +7,8 @@ import tempfile
 
 # A piece of it never reaches over the end of a segment, and is forgotten no sooner than its whole segment.
 SEGMENT_BYTES = 2 * 1024 * 1024
+# Later there may be no descriptor left, and everybody who is in needs these. More than that are opened when needed.
+_SPARE_MAX = 16
 
 
 class MemoryFile:
@@ -16,9 +18,11 @@ class MemoryFile:
     forgets; the caller sees to it that what is read was written before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept_bytes: int = 0) -> None:
+        """``kept_bytes`` is about how much there will be at once: the descriptors for that are taken at the start."""
         # The descriptor of each segment by its number: positions from number * SEGMENT_BYTES on.
         self._segments: dict[int, int] = {}
+        self._spare = [_open_in_memory() for _ in range(min(kept_bytes // SEGMENT_BYTES + 2, _SPARE_MAX))]
         self._oldest = 0
         self._end = 0
 
@@ -28,7 +32,7 @@ class MemoryFile:
         while view:
             number, offset = divmod(self._end, SEGMENT_BYTES)
             if number not in self._segments:
-                self._segments[number] = _open_in_memory()
+                self._segments[number] = self._spare.pop() if self._spare else _open_in_memory()
             written = os.pwrite(self._segments[number], view[: SEGMENT_BYTES - offset], offset)
             self._end += written
             view = view[written:]
@@ -53,13 +57,18 @@ class MemoryFile:
     def forget(self, before: int) -> None:
         """Give back the segments that lie wholly before this position. For the one thread that reads."""
         while (self._oldest + 1) * SEGMENT_BYTES <= before:
-            os.close(self._segments.pop(self._oldest))
+            descriptor = self._segments.pop(self._oldest)
+            # Pages that the kernel is still sending from live on without the file.
+            os.ftruncate(descriptor, 0)
+            self._spare.append(descriptor)
             self._oldest += 1
 
     def close(self) -> None:
         """Give back everything. Nobody may use it any more."""
-        while self._segments:
-            os.close(self._segments.popitem()[1])
+        for descriptor in [*self._segments.values(), *self._spare]:
+            os.close(descriptor)
+        self._segments.clear()
+        self._spare.clear()
 
     def _locate(self, start: int, end: int) -> tuple[int, int, int]:
         """Where the first of these bytes are: descriptor, offset in it, and how many are there."""

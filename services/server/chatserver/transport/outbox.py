@@ -22,6 +22,8 @@ SEND_MAX_PIECES = 128
 UNREAD_MAX_BYTES = 64 * 1024
 
 
+# Insertions at one place become one up to this size: an edit is 200 bytes of Python, a direct message may be less.
+_JOIN_MAX_BYTES = 4 * 1024
 # Stands for a queue that was not needed yet: it can hold nothing.
 _NONE: Final[deque[Any]] = deque(maxlen=0)
 
@@ -123,11 +125,8 @@ class Outbox:
     def finish(self) -> None:
         """Nothing more will be put. What is due is sent, then our side of the connection is shut."""
         with self._lock:
-            if self._held and self._end is None:
-                # It was not given all that it missed: what is new would hide the gap.
-                self._end = self._cursor
-                self._edits.clear()
-                self._told_bytes = 0
+            if self._end is None:
+                self._stop_listening(self.stream.end)
             self._held = False
             self._finishing = True
             self.in_step = False
@@ -166,7 +165,7 @@ class Outbox:
         with self._lock:
             self.in_step = False
             if self._end is None:
-                self._end = end
+                self._stop_listening(end)
 
     def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
         """In the place of the stream's bytes from start to end, say these events."""
@@ -270,11 +269,29 @@ class Outbox:
         """How far the connection is behind with what everybody hears and what others told it."""
         return max(0, self._limit(self.stream.end) - self._cursor) + self._told_bytes
 
+    def _stop_listening(self, end: int) -> None:
+        """Be due nothing of the stream from here on. Locked."""
+        self._end = end
+        if self._held:
+            # It was not given all that it missed: what is new would hide the gap.
+            self._end = self._cursor
+            self._edits.clear()
+            self._told_bytes = 0
+
     def _add(self, edit: _Edit) -> None:
-        """Locked."""
+        """Put it behind the others, or to the last one where nothing lies between. Locked."""
         if self._edits is _NONE:
             self._edits = deque()
-        self._edits.append(edit)
+        last = self._edits[-1] if self._edits else None
+        if (
+            last is not None
+            and last.at == last.resume == edit.at == edit.resume
+            and last.is_reply == edit.is_reply
+            and len(last.data) < _JOIN_MAX_BYTES
+        ):
+            self._edits[-1] = last._replace(data=last.data + edit.data)
+        else:
+            self._edits.append(edit)
 
     def _advance(self, most_bytes: int) -> int:
         """Move on by one edit, or to the next one, by no more than so many bytes; returns by how many. Locked."""

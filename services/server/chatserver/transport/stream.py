@@ -41,7 +41,7 @@ class Stream:
         self._hidden: list[bytes] = []
         self._tail = 0
         # What was shown: the feed writes it, the courier reads and forgets it.
-        self._file = MemoryFile()
+        self._file = MemoryFile(kept_bytes)
         # Guards everything below; notified when the courier has gone round.
         self._offering = threading.Condition()
         self._end = 0

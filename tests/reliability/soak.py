@@ -1,0 +1,236 @@
+"""The soak: visitors of all manners for as long as you like, and whether the server is the same afterwards.
+
+    python -m reliability.soak --minutes 30
+
+It goes in rounds, of a minute each where there is time. At the end of a round all have left but one who only listens,
+and the server comes to rest: it must have as many threads and descriptors as before the first visitor came. In the end
+its memory is compared with what it was after the first rounds, and what was confirmed and heard with what is stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sqlite3
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from integration.room import Peer
+from reliability.history import Content
+from reliability.program import DEADLINE_SECONDS, Program
+from reliability.visitors import LOCKED, NAMES, PASSWORD, Ledger, Visitor
+
+MEBIBYTE = 1024 * 1024
+VISITORS = 8
+LAG_MAX_BYTES = 512 * 1024
+SETTINGS = {"CHAT_LAG_MAX_BYTES": str(LAG_MAX_BYTES), "CHAT_LOGIN_SECONDS": "5", "CHAT_USERS_SECONDS": "1"}
+# A stream keeps its limit and 4 MiB more. If it were not filled at first, its filling up would look like a leak.
+FILLING_BYTES = LAG_MAX_BYTES + 5 * MEBIBYTE
+MEMORY_GROWTH_MAX_BYTES = 8 * MEBIBYTE
+_ROUND_SECONDS = 60.0
+# For the first and the last fifth.
+_ROUNDS_MIN = 5
+_SAMPLE_SECONDS = 2.0
+
+
+class Sample(NamedTuple):
+    """What the server holds."""
+
+    memory_bytes: int
+    threads: int
+    descriptors: int
+
+    @classmethod
+    def take(cls, server: Program) -> Sample:
+        return cls(server.memory_bytes(), server.threads(), server.descriptors())
+
+
+class Witness:
+    """It stays from the first to the last, hears everything, and says nothing."""
+
+    def __init__(self, port: int) -> None:
+        self.heard = array("Q")
+        self.failure = ""
+        self._peer = Peer(port)
+        self._peer.login("witness", PASSWORD)
+        self._thread = threading.Thread(target=self._run, name="witness")
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the server has closed."""
+        self._thread.join()
+        self._peer.close()
+
+    def _run(self) -> None:
+        try:
+            while line := self._peer.line():
+                answer = msgspec.json.decode(line)
+                if answer["type"] == "broadcast":
+                    self.heard.append(answer["id"])
+        except Exception as error:
+            self.failure = f"the witness: {error!r}"
+
+
+class Soak:
+    """A soak of one server. ``seconds`` are those of all rounds together."""
+
+    def __init__(self, server: Program, seconds: float, seed: str) -> None:
+        self._server = server
+        self._seed = seed
+        self._rounds = max(_ROUNDS_MIN, round(seconds / _ROUND_SECONDS))
+        self._round_seconds = seconds / self._rounds
+        self._ledger = Ledger()
+        # At the end of each round.
+        self._rests: list[Sample] = []
+
+    def run(self) -> list[str]:
+        """All of it, to the end of the server; prints a line for each round. Returns what is wrong."""
+        print(f"CHAT_TEST_SEED={self._seed}: {self._rounds} rounds of {self._round_seconds:g} s, {VISITORS} at a time")
+        witness = Witness(self._server.port)
+        before = Sample.take(self._server)
+        self._furnish()
+        print(f"before: {_describe(self._rest(before))}")
+        while len(self._rests) < self._rounds and not self._ledger.failures:
+            busy = self._play_round()
+            self._rests.append(self._rest(before))
+            self._tell(busy)
+        code = self._server.stop()
+        witness.join()
+        problems = [*self._ledger.failures, witness.failure, f"it ended with {code}" if code else ""]
+        problems += [self._judge_memory(), self._judge_log(), *self._judge_messages(witness)]
+        return [problem for problem in problems if problem]
+
+    def _furnish(self) -> None:
+        """Let the server have from the first all that it keeps for good."""
+        for name in (LOCKED, *NAMES):
+            with closing(Peer(self._server.port)) as peer:
+                peer.login(name, PASSWORD)
+        text = "x" * 8_000
+        with closing(Peer(self._server.port)) as peer:
+            peer.login(NAMES[0], PASSWORD)
+            for _ in range(FILLING_BYTES // len(text)):
+                peer.say(text)
+
+    def _rest(self, before: Sample) -> Sample:
+        """All have left: wait until there is nothing of them."""
+        self._server.wait_until(
+            lambda: Sample.take(self._server)[1:] == before[1:],
+            f"{before.threads} threads and {before.descriptors} descriptors, as before",
+        )
+        return Sample.take(self._server)
+
+    def _play_round(self) -> list[Sample]:
+        """Let visitors come and go; returns what was seen of the server meanwhile."""
+        ends_at = time.monotonic() + self._round_seconds
+        visitors = [self._invite(place, ends_at) for place in range(VISITORS)]
+        samples = []
+        for visitor in visitors:
+            visitor.thread.start()
+        for visitor in visitors:
+            while visitor.thread.is_alive():
+                visitor.thread.join(_SAMPLE_SECONDS)
+                samples.append(Sample.take(self._server))
+                if time.monotonic() > ends_at + DEADLINE_SECONDS:
+                    self._server.kill()  # lets all of them go on
+                    raise AssertionError(f"{visitor.thread.name} waits for ever; it wanted to {visitor.role}")
+        return samples
+
+    def _invite(self, place: int, ends_at: float) -> Visitor:
+        number = f"{len(self._rests) + 1}.{place}"
+        return Visitor(number, self._server.port, self._ledger, random.Random(f"{self._seed} {number}"), ends_at)
+
+    def _tell(self, busy: list[Sample]) -> None:
+        most = Sample(*map(max, zip(*busy, strict=True)))
+        print(
+            f"round {len(self._rests)}: {self._ledger.visits.total()} visits, {len(self._ledger.confirmed)} confirmed; "
+            f"at rest {_describe(self._rests[-1])}; at most {_describe(most)}",
+            flush=True,
+        )
+
+    def _judge_memory(self) -> str:
+        """The median of the last fifth of the rests against that of the second one."""
+        fifth = len(self._rests) // 5
+        if not fifth:
+            return ""
+        memory = [rest.memory_bytes for rest in self._rests]
+        growth = statistics.median(memory[-fifth:]) - statistics.median(memory[fifth : 2 * fifth])
+        print(f"memory: {growth / MEBIBYTE:+.2f} MiB from the second fifth to the last")
+        return "its memory has grown" if growth > MEMORY_GROWTH_MAX_BYTES else ""
+
+    def _judge_log(self) -> str:
+        log = self._server.log()
+        laggards = log.count("Disconnected: it reads too slowly")
+        print(f"{laggards} were disconnected for reading too slowly; visits: {dict(self._ledger.visits)}")
+        if "[ERROR]" in log or "Traceback" in log:
+            return "there are errors in its log"
+        return "" if laggards else "nobody was disconnected for reading too slowly"
+
+    def _judge_messages(self, witness: Witness) -> list[str]:
+        """What was confirmed is stored once, and everybody heard what is stored."""
+        stored = _read_messages(self._server.data / "chat.db")
+        times = Counter(content.text for content in stored.values())
+        problems = [
+            f"message {message_id} was confirmed, and is not stored once as it was said"
+            for message_id, content in self._ledger.confirmed.items()
+            if stored.get(message_id) != content or times[content.text] != 1
+        ]
+        public = [message_id for message_id, content in stored.items() if content.recipient is None]
+        if list(witness.heard) != public:
+            problems.append("the witness did not hear what is stored")
+        problems += [
+            f"a laggard did not hear what is stored between {view.after_id} and {view.upto_id}"
+            for view in self._ledger.views
+            if list(view.ids) != public[bisect_right(public, view.after_id) : bisect_right(public, view.upto_id)]
+        ]
+        return problems
+
+
+def _describe(sample: Sample) -> str:
+    return f"{sample.memory_bytes / MEBIBYTE:.1f} MiB, {sample.threads} threads, {sample.descriptors} descriptors"
+
+
+def _read_messages(database: Path) -> dict[int, Content]:
+    """Everything that is stored, by id, in the order of the ids."""
+    query = """
+    SELECT message.id, sender.name, recipient.name, text FROM (
+        SELECT id, sender_id, NULL AS recipient_id, text FROM public_message
+        UNION ALL SELECT id, sender_id, recipient_id, text FROM direct_message
+    ) AS message
+    JOIN account AS sender ON sender.id = sender_id
+    LEFT JOIN account AS recipient ON recipient.id = recipient_id
+    ORDER BY message.id
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        return {message_id: Content(*content) for message_id, *content in connection.execute(query)}
+
+
+def main() -> int:
+    """Soak a server of its own; 1 when something is wrong."""
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", default=os.environ.get("CHAT_TEST_SEED", "0"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        server = Program(Path(folder), **SETTINGS)
+        try:
+            server.start()
+            problems = Soak(server, 60 * arguments.minutes, arguments.seed).run()
+        finally:
+            server.kill()
+    print("\n".join(problems) or "all is well")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

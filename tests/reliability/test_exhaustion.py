@@ -1,0 +1,122 @@
+"""The system gives no more descriptors, or no more threads: the log says so once, those inside go on, others wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
+
+import pytest
+from integration.room import Peer
+from reliability.program import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# So many come where there is room for so many.
+COMING = 20
+ROOM = 8
+# Each of those inside asks for so much at once, so that some of them read the disk at the same time.
+QUESTIONS = 200
+COMPLAINT = "[ERROR] No connection can be accepted for now error='Too many open files'"
+
+
+@pytest.fixture
+def peers() -> Iterator[ExitStack]:
+    """Closes every peer that is entered here."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def come(peers: ExitStack, server: Program, count: int) -> list[Peer]:
+    """Connect so many, who wait to be let in."""
+    return [peers.enter_context(closing(Peer(server.port))) for _ in range(count)]
+
+
+def talk(alice: Peer, bob: Peer) -> None:
+    """Those inside notice nothing."""
+    said = alice.say("are you there?")["id"]
+    assert bob.next("broadcast")["id"] == said
+    bob.ask(command="CH", limit=1)
+    assert bob.next("history")["messages"][0]["id"] == said
+
+
+def set_limit(server: Program, limit: int, soft: int) -> None:
+    _, hard = resource.prlimit(server.process.pid, limit)
+    resource.prlimit(server.process.pid, limit, (hard if soft == resource.RLIM_INFINITY else soft, hard))
+
+
+def ask_much(inside: list[Peer]) -> None:
+    """Whatever those inside ask is answered."""
+    for peer in inside:
+        peer.send(b'{"command":"CH","limit":1}\n' * QUESTIONS)
+    for peer in inside:
+        for _ in range(QUESTIONS):
+            peer.next("history")
+
+
+def test_without_descriptors_those_at_the_door_wait_until_somebody_leaves(tmp_path: Path, peers: ExitStack) -> None:
+    with Program(tmp_path) as server:
+        alice, bob = come(peers, server, 2)
+        alice.login("alice")
+        bob.login("bob")
+        before = server.descriptors("socket:")
+        set_limit(server, resource.RLIMIT_NOFILE, server.descriptors() + ROOM)
+        coming = come(peers, server, COMING)
+        server.wait_until(lambda: COMPLAINT in server.log(), "the server's complaint")
+        # They are let in in the order in which they came.
+        count = server.descriptors("socket:") - before
+        inside, waiting = coming[:count], coming[count:]
+        assert inside
+        assert waiting
+        for number, peer in enumerate(inside):
+            peer.login(f"early{number}")
+        talk(alice, bob)
+        ask_much([alice, bob, *inside])
+        for number, peer in enumerate(waiting):
+            inside.pop(0).close()
+            peer.login(f"late{number}")
+            inside.append(peer)
+            talk(alice, bob)
+        log = server.log()
+        assert server.stop() == 0
+    assert log.count(COMPLAINT) == 1
+    assert "Traceback" not in log
+
+
+_soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+USUAL_THREADS = "unlimited" if _soft == resource.RLIM_INFINITY else str(_soft)
+
+
+def as_ordinary_user() -> list[str]:
+    """What runs a command as a user whose threads can be limited: root's can't be. All files are open to it, too."""
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", "--reuid=61234", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or shutil.which("prlimit") is None, reason="needs util-linux")
+def test_without_threads_those_who_come_are_told_that_it_is_full(tmp_path: Path, peers: ExitStack) -> None:
+    with Program(tmp_path, under=as_ordinary_user()) as server:
+        limit_threads = [*as_ordinary_user(), "prlimit", f"--pid={server.process.pid}"]
+        alice, bob = come(peers, server, 2)
+        alice.login("alice")
+        bob.login("bob")
+        subprocess.run([*limit_threads, "--nproc=1:"], check=True)
+        for peer in come(peers, server, COMING):
+            assert json.loads(peer.line())["code"] == "server_full"
+            assert peer.is_closed()
+            talk(alice, bob)
+        subprocess.run([*limit_threads, f"--nproc={USUAL_THREADS}:"], check=True)
+        for number, peer in enumerate(come(peers, server, COMING)):
+            peer.login(f"guest{number}")
+        talk(alice, bob)
+        log = server.log()
+        assert server.stop() == 0
+    assert log.count('[WARNING] Refusing connections reason="can\'t start new thread"') == 1
+    assert "Traceback" not in log

@@ -1,0 +1,237 @@
+"""The running server under random and damaged input on many connections, while two users go on talking."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from integration.room import Peer, deadline
+from reliability.program import Program
+
+from chatprotocol.dialects.json import Json
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+    from pathlib import Path
+
+STRANGERS = 50
+# What the good ones say at a turn, and what strangers do between two turns: a slow machine does not get more to do than
+# it can.
+MESSAGES_A_TURN = 3
+STEPS_A_TURN = 50
+# So many strangers never listen: the server has to keep for them what the system does not.
+DEAF_PART = 0.2
+TURNS = 120
+# A turn of the good ones may take so long, on a machine that is busy with something else as well.
+TURN_MAX_SECONDS = 10.0
+_READ_BYTES = 64 * 1024
+
+LOGINS = [b'{"command":"login","username":"fuzz%d","password":"secret"}\n' % number for number in range(20)]
+LINES = [
+    *LOGINS[:5],
+    b'{"command":"login","username":"fuzz1","password":"secret","since":17}\n',
+    b'{"command":"login","username":"fuzz2"}\n',
+    b'{"command":"password","password":"secret"}\n',
+    b'{"command":"PM","message":"hello"}\n',
+    b'{"command":"PM","message":"\xe2\x82\xac \\u20ac \\"","nonce":"n1"}\n',
+    b'{"command":"PM","message":"' + b"x" * 8_192 + b'"}\n',
+    b'{"command":"DM","to":"alice","message":"psst"}\n',
+    b'{"command":"DM","to":"fuzz3","message":"psst","nonce":"n2"}\n',
+    b'{"command":"CH","limit":500,"before":17}\n',
+    b'{"command":"CH","limit":500}\n',
+    b'{"command":"users"}\n',
+    b'{"command":"ping"}\n',
+    b'{"command":"EX"}\n',
+    # Good JSON, and no command of ours.
+    b'[{"command":"ping"}]\n',
+    b'"ping"\n',
+    b"17\n",
+    b'{"command":["ping"]}\n',
+    b'{"command":"PM","message":{"message":"hello"},"nonce":17}\n',
+    b'{"command":"CH","limit":1e400,"before":-1.5}\n',
+    b'{"command":"CH","limit":true,"before":18446744073709551616}\n',
+]
+
+
+# --- damage: each takes a line and gives another one ---
+
+
+def flip(line: bytes, chance: random.Random) -> bytes:
+    damaged = bytearray(line)
+    for _ in range(chance.randint(1, 4)):
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+    return bytes(damaged)
+
+
+def truncate(line: bytes, chance: random.Random) -> bytes:
+    return line[: chance.randrange(len(line))]
+
+
+def repeat(line: bytes, chance: random.Random) -> bytes:
+    start, end = sorted(chance.choices(range(len(line) + 1), k=2))
+    return line[:end] + line[start:end] * chance.choice((1, 2, 100)) + line[end:]
+
+
+def splice(line: bytes, chance: random.Random) -> bytes:
+    other = chance.choice(LINES)
+    return line[: chance.randrange(len(line))] + other[chance.randrange(len(other)) :]
+
+
+def insert(line: bytes, chance: random.Random) -> bytes:
+    what = chance.choice(
+        (b"\0", b"\xff", b"\xed\xa0\x80", b"\n", b"\r", b'"', b"\\", b"{", b"}", b"1" * 400, b"-1e999")
+    )
+    where = chance.randrange(len(line))
+    return line[:where] + what * chance.choice((1, 1, 3)) + line[where:]
+
+
+def nest(line: bytes, chance: random.Random) -> bytes:
+    levels = chance.choice((10, 64, 70, 1_000, 9_000))
+    opening, closing = chance.choice(((b"[", b"]"), (b'{"a":', b"}"), (b'{"command":', b"}")))
+    deep = opening * levels + line.strip() + closing * chance.choice((0, levels))
+    return (
+        chance.choice((deep, b'{"command":"PM","message":' + deep + b"}", b'{"command":"ping","x":' + deep + b"}"))
+        + b"\n"
+    )
+
+
+def enlarge(line: bytes, chance: random.Random) -> bytes:
+    return line[:-1] + chance.choice((b"x", b" ", b"{", b'"', b"\xff")) * chance.choice((1_000, 65_536, 70_000)) + b"\n"
+
+
+def flood(line: bytes, chance: random.Random) -> bytes:
+    return line * chance.choice((2, 30))
+
+
+def keep(line: bytes, _: random.Random) -> bytes:
+    return line
+
+
+def forget(_: bytes, chance: random.Random) -> bytes:
+    return chance.randbytes(chance.choice((1, 20, 2_000)))
+
+
+DAMAGE: dict[Callable[[bytes, random.Random], bytes], int] = {
+    keep: 30,
+    flip: 20,
+    truncate: 10,
+    repeat: 10,
+    splice: 10,
+    insert: 10,
+    flood: 5,
+    forget: 5,
+    nest: 3,
+    enlarge: 2,
+}
+
+
+class Stranger:
+    """One connection that is up to no good. It waits for nothing."""
+
+    def __init__(self, port: int, chance: random.Random) -> None:
+        self._chance = chance
+        self._socket = socket.create_connection(("127.0.0.1", port), TURN_MAX_SECONDS)
+        self._socket.setblocking(False)
+        self._is_deaf = chance.random() < DEAF_PART
+        self._begins_with = b""
+        self._decoder = Json().event_decoder()
+
+    def step(self) -> bool:
+        """Do something; false when that was the last thing."""
+        actions = {self._say: 80, self._listen: 15, self._end_half: 2, self._reset: 2, self._leave: 1}
+        (action,) = self._chance.choices(list(actions), list(actions.values()))
+        try:
+            return action()
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _say(self) -> bool:
+        line = self._chance.choice(LINES if self._begins_with else LOGINS)
+        (damage,) = self._chance.choices(list(DAMAGE), list(DAMAGE.values()))
+        data = damage(line, self._chance)
+        self._socket.send(data)
+        self._begins_with = self._begins_with or data[:1]
+        return True
+
+    def _listen(self) -> bool:
+        """What the server says is always well-formed."""
+        if self._is_deaf:
+            return True
+        data = self._socket.recv(_READ_BYTES)
+        if self._begins_with == b"{":
+            self._decoder.feed(data)
+        return bool(data)
+
+    def _end_half(self) -> bool:
+        self._socket.shutdown(socket.SHUT_WR)
+        return True
+
+    def _reset(self) -> bool:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
+
+    def _leave(self) -> bool:
+        return False
+
+
+def talk(one: Peer, other: Peer, turn: int) -> None:
+    """Both say something; both hear all that the other one says, in order, and are confirmed, before the deadline."""
+    texts = [f"turn {turn}, message {number}" for number in range(MESSAGES_A_TURN)]
+    with deadline(TURN_MAX_SECONDS, f"turn {turn}"):
+        for peer in (one, other):
+            for text in texts:
+                peer.ask(command="PM", message=text)
+        for peer, name in ((one, "bob"), (other, "alice")):
+            heard, confirmed = [], []
+            while len(heard) < len(texts) or len(confirmed) < len(texts):
+                answer = peer.next("broadcast", "sent")
+                if answer["type"] == "sent":
+                    confirmed.append(answer["id"])
+                elif answer["from"] == name:
+                    heard.append(answer["message"])
+            assert heard == texts
+            assert confirmed == sorted(set(confirmed))
+
+
+class Mob:
+    """Many strangers; each step is that of any of them, and one who has gone is replaced."""
+
+    def __init__(self, port: int, chance: random.Random) -> None:
+        self._port = port
+        self._chance = chance
+        self._strangers = [Stranger(port, chance) for _ in range(STRANGERS)]
+
+    def step(self) -> None:
+        place = self._chance.randrange(STRANGERS)
+        if not self._strangers[place].step():
+            self._strangers[place].close()
+            self._strangers[place] = Stranger(self._port, self._chance)
+
+    def close(self) -> None:
+        for stranger in self._strangers:
+            stranger.close()
+
+
+def test_nobody_else_notices_strangers_who_send_anything(tmp_path: Path, chance: random.Random) -> None:
+    with Program(tmp_path) as program, closing(Peer(program.port)) as alice, closing(Peer(program.port)) as bob:
+        alice.login("alice")
+        bob.login("bob")
+        threads, sockets = program.threads(), program.descriptors("socket:")
+        with closing(Mob(program.port, chance)) as mob:
+            for turn in range(TURNS):
+                for _ in range(STEPS_A_TURN):
+                    mob.step()
+                talk(alice, bob, turn)
+        program.wait_until(lambda: program.threads() == threads, "the end of all other threads")
+        program.wait_until(lambda: program.descriptors("socket:") == sockets, "the end of all other connections")
+        assert program.stop() == 0
+    assert "Traceback" not in program.log()
+    assert "reader failed" not in program.log()

@@ -1,0 +1,150 @@
+"""SIGTERM in the middle of a conversation: whatever was accepted is stored, delivered and confirmed."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from integration.room import deadline
+from reliability.crowd import Crowd
+from reliability.history import Content, content_of
+from reliability.program import Program
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+    from reliability.crowd import Answer, Member
+
+# The promise, from the signal to the exit.
+SHUTDOWN_SECONDS = 8.0
+SENDERS = 20
+RECEIVERS = 50
+# Messages that a sender leaves unanswered before it waits: at the signal several hundred are under way.
+WINDOW = 20
+# The signal comes so long after one of the confirmations at most.
+LATER_MAX_SECONDS = 0.005
+DATABASE = "chat.db"
+
+
+class Sender:
+    """Talks as fast as it is answered, to all and now and then to one.
+
+    Each message has a nonce, and a ping behind it: a pong says that the message before it was accepted.
+    """
+
+    def __init__(self, member: Member, others: list[str], chance: random.Random) -> None:
+        self.member = member
+        self.said: dict[str, Content] = {}
+        self.confirmed: dict[int, Content] = {}
+        self.refused: set[str] = set()
+        self.pongs = 0
+        self._others = others
+        self._chance = chance
+        member.react = self._react
+        for _ in range(WINDOW):
+            self._talk()
+
+    def _react(self, _: Member, answer: Answer) -> None:
+        if answer["type"] == "sent":
+            self.confirmed[answer["id"]] = self.said[answer["nonce"]]
+            self._talk()
+        elif answer["type"] == "pong":
+            self.pongs += 1
+        elif answer["type"] == "error":
+            assert answer["code"] == "shutting_down", answer
+            self.refused.add(answer["nonce"])
+
+    def _talk(self) -> None:
+        nonce = f"n{len(self.said)}"
+        recipient = self._chance.choice(self._others) if self._chance.random() < 0.1 else None
+        content = Content(self.member.name, recipient, f"{self.member.name} says {len(self.said)}")
+        self.said[nonce] = content
+        if recipient is None:
+            self.member.ask(command="PM", message=content.text, nonce=nonce)
+        else:
+            self.member.ask(command="DM", to=recipient, message=content.text, nonce=nonce)
+        self.member.ask(command="ping")
+
+
+def read_database(path: Path) -> dict[int, Content]:
+    """Every message that is stored, in the order of the ids."""
+    query = """
+        SELECT message.id, sender.name, recipient.name, text
+        FROM (SELECT id, sender_id, NULL AS recipient_id, text FROM public_message
+              UNION ALL SELECT id, sender_id, recipient_id, text FROM direct_message) AS message
+        JOIN account AS sender ON sender.id = sender_id LEFT JOIN account AS recipient ON recipient.id = recipient_id
+        ORDER BY message.id
+    """
+    with closing(sqlite3.connect(path)) as database:
+        return {message_id: Content(*content) for message_id, *content in database.execute(query)}
+
+
+def seen_by(member: Member) -> dict[int, Content]:
+    return {answer["id"]: content_of(answer) for answer in member.of("broadcast", "direct")}
+
+
+def due_to(member: Member, stored: dict[int, Content]) -> dict[int, Content]:
+    """What others said, to everybody or to this member."""
+    return {
+        message_id: content
+        for message_id, content in stored.items()
+        if content.sender != member.name and content.recipient in (None, member.name)
+    }
+
+
+def begin_to_talk(crowd: Crowd, port: int, chance: random.Random) -> list[Sender]:
+    """Everybody comes in, and the first of them talk."""
+    members = crowd.enter(port, [f"user{number}" for number in range(SENDERS + RECEIVERS)])
+    names = [member.name for member in members]
+    return [Sender(member, [name for name in names if name != member.name], chance) for member in members[:SENDERS]]
+
+
+def check_all_is_told(members: list[Member], senders: list[Sender], database: Path) -> None:
+    stored = read_database(database)
+    for member in members:
+        assert member.seen[-1] == {"type": "bye", "reason": "the server is shutting down"}, member.name
+        assert seen_by(member) == due_to(member, stored), member.name
+        ids = [answer["id"] for answer in member.of("broadcast", "direct", "sent")]
+        assert ids == sorted(set(ids)), f"{member.name} saw a message twice, or too early"
+    for sender in senders:
+        own = {key: content for key, content in stored.items() if content.sender == sender.member.name}
+        assert sender.confirmed == own
+        refused = {sender.said[nonce] for nonce in sender.refused}
+        assert not refused & set(own.values())
+        accepted = set(list(sender.said.values())[: sender.pongs])
+        assert accepted - refused - set(own.values()) == set(), "accepted, and lost"
+    assert sum(len(sender.said) for sender in senders) > len(stored), "the signal came while much was under way"
+
+
+@pytest.mark.parametrize("least", [1, 300, 1_500])
+def test_what_was_accepted_before_the_signal_is_stored_delivered_and_confirmed(
+    tmp_path: Path, chance: random.Random, least: int
+) -> None:
+    with Program(tmp_path) as program, Crowd() as crowd:
+        senders = begin_to_talk(crowd, program.port, chance)
+        crowd.wait_until(lambda: sum(len(sender.confirmed) for sender in senders) >= least, f"{least} confirmations")
+        threading.Event().wait(chance.uniform(0, LATER_MAX_SECONDS))
+        with deadline(SHUTDOWN_SECONDS, "the shutdown"):
+            assert program.stop() == 0
+        crowd.wait_until(lambda: all(member.is_over for member in crowd.members), "the end of all connections")
+    check_all_is_told(crowd.members, senders, program.data / DATABASE)
+
+
+def test_what_waits_for_the_disk_at_the_signal_is_stored_delivered_and_confirmed(
+    tmp_path: Path, chance: random.Random
+) -> None:
+    with Program(tmp_path) as program, Crowd() as crowd:
+        senders = begin_to_talk(crowd, program.port, chance)
+        with closing(sqlite3.connect(program.data / DATABASE)) as disk:
+            disk.execute("BEGIN IMMEDIATE")  # nobody else can write now
+            crowd.wait_until(lambda: all(sender.pongs == len(sender.said) for sender in senders), "accepting all")
+            program.process.terminate()
+            program.wait_until(lambda: program.threads() < SENDERS, "the readers' end")
+            disk.rollback()
+        assert program.process.wait(SHUTDOWN_SECONDS) == 0
+        crowd.wait_until(lambda: all(member.is_over for member in crowd.members), "the end of all connections")
+    check_all_is_told(crowd.members, senders, program.data / DATABASE)

@@ -1,0 +1,248 @@
+"""Visitors: clients that come, do something, not always politely, and go; again and again, as chance has it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from array import array
+from collections import Counter
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from integration.room import Peer
+from reliability.history import Content
+from reliability.peers import NarrowPeer, reset
+
+if TYPE_CHECKING:
+    import random
+
+PASSWORD = "secret"
+NAMES = [f"user{number}" for number in range(60)]
+# Whose password is guessed: for a minute nobody comes in by this name.
+LOCKED = "locked"
+
+# As much as one asks for who doesn't say how much: at 8 KB a message, 1.5 MB while it is encoded.
+_HISTORY_MAX_MESSAGES = 50
+_THINKS_MAX_SECONDS = 0.1
+_LAGS_MAX_SECONDS = 2.5
+_TURNS_MAX = 20
+# More than the limit of who lags and what the kernel holds for it.
+_SHOUTS = 80
+_SHOUT_BYTES = 8_000
+_DEAF_SENDS_MAX_BYTES = 100_000
+
+RUBBISH = (
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET / HTTP/1.1\r\nHost: chat\r\n\r\n",
+    b"{" * 5_000 + b"\n",
+    b'{"command":"login","username":"\xff\xfe","password":"x"}\n',
+    b'{"command":"PM","message":"' + b"x" * 70_000 + b'"}\n',
+    b'{"command":"login","username":"no name","password":"x"}\n{"command":"password","password":"x"}\n',
+    b'{"command":"PM","message":"nobody is logged in"}\n{"command":"CH","limit":0}\n{"command":"fly"}\n{}\n',
+    b'{"command":"login","username":"user1"}',
+    b'{"command":"logi',
+)
+
+
+class View(NamedTuple):
+    """What a laggard saw of the room: the public messages behind ``after_id``, up to and with ``upto_id``."""
+
+    after_id: int
+    upto_id: int
+    ids: array[int]
+
+
+class Ledger:
+    """What the visitors know at the end. For any thread."""
+
+    def __init__(self) -> None:
+        # Guards what is below.
+        self._lock = threading.Lock()
+        self.confirmed: dict[int, Content] = {}
+        self.views: list[View] = []
+        self.visits: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+    def note_confirmed(self, message_id: int, content: Content) -> None:
+        with self._lock:
+            self.confirmed[message_id] = content
+
+    def note_view(self, view: View) -> None:
+        with self._lock:
+            self.views.append(view)
+
+    def note_visit(self, role: str) -> None:
+        with self._lock:
+            self.visits[role] += 1
+
+    def note_failure(self, failure: str) -> None:
+        with self._lock:
+            self.failures.append(failure)
+
+
+class Visitor:
+    """One visitor at a time, in a thread of its own, until ``ends_at`` on the monotonic clock."""
+
+    def __init__(self, number: str, port: int, ledger: Ledger, chance: random.Random, ends_at: float) -> None:
+        self._number = number
+        self._port = port
+        self._ledger = ledger
+        self._chance = chance
+        self._ends_at = ends_at
+        self._said = 0
+        self.role = ""
+        self._clock = threading.Event()  # is never set
+        self.thread = threading.Thread(target=self._run, name=f"visitor {number}")
+
+    def _run(self) -> None:
+        roles = {
+            self._talk: 50,
+            self._talk_rubbish: 20,
+            self._lag: 10,
+            self._shout: 5,
+            self._guess: 5,
+            self._send_and_never_read: 3,
+            self._wait_silently: 1,
+        }
+        while time.monotonic() < self._ends_at:
+            (play,) = self._chance.choices(list(roles), list(roles.values()))
+            self.role = play.__name__.strip("_").replace("_", " ")
+            try:
+                play()
+            except Exception as error:
+                self._ledger.note_failure(f"{self.thread.name} wanted to {self.role}: {error!r}")
+                return
+            self._ledger.note_visit(self.role)
+
+    # --- roles ---
+
+    def _talk(self) -> None:
+        """Say and ask something now and then, and be answered."""
+        name = self._chance.choice(NAMES)
+        with closing(Peer(self._port)) as peer:
+            peer.login(name, PASSWORD)
+            for _ in range(self._chance.randint(1, _TURNS_MAX)):
+                self._wait(self._chance.uniform(0, _THINKS_MAX_SECONDS))
+                self._take_turn(peer, name)
+            self._leave(peer)
+
+    def _shout(self) -> None:
+        """Say so much at once that a laggard can't follow."""
+        name = self._chance.choice(NAMES)
+        with closing(Peer(self._port)) as peer:
+            peer.login(name, PASSWORD)
+            for _ in range(_SHOUTS):
+                self._say(peer, name, None, _SHOUT_BYTES)
+            self._leave(peer)
+
+    def _lag(self) -> None:
+        """Read nothing for a while; then give up, or read on, or come back for what was missed."""
+        name = f"laggard{self._number.replace('.', 'x')}"
+        with closing(NarrowPeer(self._port)) as peer:
+            after_id = peer.login(name, PASSWORD)["last_id"]
+            self._wait(self._chance.uniform(0, _LAGS_MAX_SECONDS))
+            if self._happens(0.3):
+                reset(peer)
+                return
+            with suppress(ConnectionError):  # it was disconnected
+                peer.ask(command="ping")
+            seen = array("Q", public_ids(peer.rest(until=b'{"type":"pong"}')))
+        with closing(Peer(self._port)) as peer:
+            upto_id = peer.login(name, PASSWORD, since=seen[-1] if seen else after_id)["last_id"]
+            seen.extend(message_id for message_id in public_ids(peer.until_fence()) if message_id <= upto_id)
+        self._ledger.note_view(View(after_id, upto_id, seen))
+
+    def _send_and_never_read(self) -> None:
+        """Send a lot, read nothing, vanish."""
+        name = self._chance.choice(NAMES)
+        with closing(NarrowPeer(self._port)) as peer:
+            peer.login(name, PASSWORD)
+            peer.socket.settimeout(self._chance.uniform(0.01, 0.5))
+            line = self._chance.choice(
+                [b'{"command":"users"}\n', b'{"command":"CH"}\n', b'{"command":"PM","message":"x"}\n']
+            )
+            with suppress(OSError):
+                peer.send(line * (self._chance.randint(1, _DEAF_SENDS_MAX_BYTES) // len(line)))
+            self._vanish(peer)
+
+    def _talk_rubbish(self) -> None:
+        """Send what is no request, or makes no sense."""
+        with closing(Peer(self._port)) as peer:
+            if self._happens(0.5):
+                peer.login(self._chance.choice(NAMES), PASSWORD)
+            with suppress(ConnectionError):  # it had enough
+                for _ in range(self._chance.randint(1, 3)):
+                    peer.send(self._chance.choice((*RUBBISH, self._chance.randbytes(200))))
+            self._chance.choice([self._vanish, self._end_politely])(peer)
+
+    def _guess(self) -> None:
+        """Try passwords until there are no tries left."""
+        with closing(Peer(self._port)) as peer:
+            for attempt in range(3):
+                peer.ask(command="login", username=LOCKED, password=f"guess{attempt}")
+                assert peer.next("error")["code"] in ("wrong_password", "too_many_attempts")
+            self._vanish(peer)
+
+    def _wait_silently(self) -> None:
+        """Say nothing until the server loses its patience, or it is time to go."""
+        with closing(Peer(self._port)) as peer, suppress(TimeoutError):
+            peer.socket.settimeout(max(0.1, self._ends_at - time.monotonic()))
+            peer.is_closed()
+
+    # --- what they do ---
+
+    def _take_turn(self, peer: Peer, name: str) -> None:
+        (turn,) = self._chance.choices(["PM", "DM", "CH", "users", "ping"], [60, 15, 10, 5, 10])
+        if turn in ("PM", "DM"):
+            length = self._chance.choice((1, 100, 100, 300, 300, 8_000))
+            self._say(peer, name, self._chance.choice(NAMES) if turn == "DM" else None, length)
+        elif turn == "CH":
+            peer.ask(command="CH", limit=self._chance.randint(1, _HISTORY_MAX_MESSAGES))
+            peer.next("history")
+        elif turn == "users":
+            peer.ask(command="users")
+            peer.next("users")
+        else:
+            peer.until_fence()
+
+    def _say(self, peer: Peer, name: str, recipient: str | None, length: int) -> None:
+        self._said += 1
+        text = f"{self._number} {self._said} ".ljust(length, "x")
+        members: dict[str, Any] = {"command": "PM"} if recipient is None else {"command": "DM", "to": recipient}
+        if self._happens(0.5):
+            members["nonce"] = self._chance.randbytes(8).hex()
+        peer.ask(message=text, **members)
+        self._ledger.note_confirmed(peer.next("sent")["id"], Content(name, recipient, text))
+
+    def _leave(self, peer: Peer) -> None:
+        self._chance.choice([self._end_politely, self._say_goodbye, self._vanish])(peer)
+
+    def _say_goodbye(self, peer: Peer) -> None:
+        peer.ask(command="EX")
+        peer.next("bye")
+        peer.is_closed()
+
+    def _end_politely(self, peer: Peer) -> None:
+        """Say no more, and hear the server out."""
+        with suppress(OSError):  # the server was faster
+            peer.socket.shutdown(socket.SHUT_WR)
+        peer.is_closed()
+
+    def _vanish(self, peer: Peer) -> None:
+        """As a program that is killed, or a machine that loses its power, in the middle of a word or not."""
+        if self._happens(0.5):
+            with suppress(OSError):
+                peer.send(b'{"command":"PM","mess')
+        self._chance.choice([Peer.close, reset])(peer)
+
+    def _happens(self, share: float) -> bool:
+        """In so many cases of one."""
+        return self._chance.random() < share
+
+    def _wait(self, seconds: float) -> None:
+        self._clock.wait(min(seconds, max(0.0, self._ends_at - time.monotonic())))
+
+
+def public_ids(answers: list[dict[str, Any]]) -> list[int]:
+    return [answer["id"] for answer in answers if answer["type"] == "broadcast"]
