@@ -11,7 +11,7 @@ STACK ?= auto
 # How long a soak lasts.
 MINUTES ?= 30
 PACKAGES := services/protocol services/server services/client
-SOURCES := services tests ops
+SOURCES := services tests ops bench
 
 export DOCKER_BUILDKIT := 1
 
@@ -43,6 +43,14 @@ format: $(VENV)/.installed ## Rewrite the code in the project's format
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+.PHONY: bench
+bench: $(VENV)/.installed-bench ## Measure speed, beside the peers that are installed; ARGS=--quick only tries it
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: ## Install peers to measure beside, on a Debian machine, as root
+	@bench/peers.sh
+
 .PHONY: engine
 engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, a base image
 	@ops/engine.sh up
@@ -50,7 +58,7 @@ engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, 
 .PHONY: pin
 pin: $(VENV)/.installed ## Pin the newest versions of everything, with hashes
 	@$(BIN)/pip install --quiet uv
-	@for file in requirements-dev requirements-build services/server/requirements services/client/requirements; do \
+	@for file in requirements-dev requirements-build requirements-bench services/server/requirements services/client/requirements; do \
 	  echo "Pinning $$file.txt"; \
 	  $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 	    --no-annotate --no-emit-index-url --no-emit-find-links --output-file "$$file.txt" "$$file.in"; \
@@ -59,7 +67,7 @@ pin: $(VENV)/.installed ## Pin the newest versions of everything, with hashes
 .PHONY: clean
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find services tests -name __pycache__ -prune -exec rm -rf {} +
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf services/*/*.egg-info services/*/build
 
 # The environment is made again when a pinned version or a package's metadata has changed.
@@ -69,4 +77,9 @@ $(VENV)/.installed: requirements-dev.txt $(PACKAGES:=/pyproject.toml)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix --editable ,$(PACKAGES))
+	@touch $@
+
+$(VENV)/.installed-bench: requirements-bench.txt $(VENV)/.installed
+	@echo "Installing what the benchmark needs (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@

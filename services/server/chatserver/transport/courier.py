@@ -219,7 +219,7 @@ class Courier:
             self._give_up(outbox)
 
     def _visit(self, outbox: Outbox) -> None:
-        """One send at most: who is due more than that is visited again when the others were."""
+        """Look after one that is due something of its own."""
         if outbox.broken:
             return
         followers = self._followers[outbox.stream]
@@ -229,9 +229,11 @@ class Courier:
             followers.astray.add(outbox)
         if outbox.lag_bytes() > self._lag_max_bytes:
             self._give_up_lagging(outbox)
-            return
-        if outbox in self._full:
-            return
+        elif outbox not in self._full:
+            self._serve(outbox, followers)
+
+    def _serve(self, outbox: Outbox, followers: _Followers) -> None:
+        """One send at most: who is due more than that is visited again when the others were."""
         try:
             due = outbox.due(followers.offered)
             if due and not self._send(outbox, due):

@@ -1,0 +1,1 @@
+"""The benchmark: a load, the servers that bear it, and what is made of the figures."""

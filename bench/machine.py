@@ -1,0 +1,106 @@
+"""The machine: what it is, and which of its processors the servers and the load get."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from bench.results import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SYNCS: Final = 50
+_PAGE: Final = b"\0" * 4096
+
+
+def processors() -> tuple[int, int] | None:
+    """One for the servers and one for the load; nothing where there is only one, or no way to choose."""
+    if sys.platform != "linux":
+        return None
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[1]) if len(usable) > 1 else None
+
+
+@contextmanager
+def on_processor(number: int | None) -> Iterator[None]:
+    """Let the process, and those that it starts meanwhile, run there alone; None lets all be as it is."""
+    if number is None or sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {number})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def describe(folder: Path) -> Machine:
+    """Say what this is, and on what disk ``folder`` is."""
+    pair = processors()
+    return Machine(
+        processor=_processor(),
+        processors=os.cpu_count() or 1,
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        kernel=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        sqlite=sqlite3.sqlite_version,
+        file_system=_file_system(folder),
+        sync_ms=round(_sync_seconds(folder) * 1_000, 3),
+        pinning=f"servers on processor {pair[0]}, the load on processor {pair[1]}" if pair else "not pinned",
+    )
+
+
+def commit() -> str:
+    """Of the repository, with a plus when something was changed since; empty where there is none."""
+    top = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=top, capture_output=True, check=True)
+        changes = subprocess.run(["git", "status", "--porcelain"], cwd=top, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.decode().strip() + ("+" if changes.stdout else "")
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"model name\s*: (.*)", text)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _file_system(folder: Path) -> str:
+    """The kind of the mount with the longest path that leads to the folder."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return sys.platform
+    kinds = {mount: kind for _, mount, kind, *_ in (line.split() for line in mounts.splitlines())}
+    holders = [mount for mount in kinds if folder.resolve().is_relative_to(mount)]
+    return kinds[max(holders, key=len)] if holders else "unknown"
+
+
+def _sync_seconds(folder: Path) -> float:
+    """The median of writing a page and waiting until it is on the disk."""
+    took = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(_SYNCS):
+            begin = perf_counter()
+            file.write(_PAGE)
+            file.flush()
+            os.fsync(file.fileno())
+            took.append(perf_counter() - begin)
+    return median(took)

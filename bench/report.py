@@ -1,0 +1,190 @@
+"""The figures as tables for people, in Markdown. Pure."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from bench.results import medians
+from bench.servers import OURS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bench.results import Crowd, History, Latency, Logins, Percentiles, Results, Stopped, Storm, Throughput
+
+FAILS: Final = "fails"
+_PERCENTILES: Final = ["p50", "p90", "p99", "p99.9", "max"]
+
+
+def render(results: Results) -> str:
+    """All tables of a run, and what it was run on."""
+    return "\n".join(line for part in _parts(results) for line in (*part, "")).rstrip() + "\n"
+
+
+def _parts(results: Results) -> Iterator[list[str]]:
+    yield _about(results)
+    if results.throughput:
+        yield _throughput(results.throughput)
+    if results.latency:
+        yield _latency(results.latency)
+    if results.crowds:
+        yield _crowds(results.crowds)
+    if results.logins:
+        yield _logins(results.logins)
+    if results.storm:
+        yield _storm(results.storm)
+    if results.stopped:
+        yield _stopped(results.stopped)
+    if results.history:
+        yield _history(results.history)
+    if failures := _failures(results):
+        yield ["## What failed, and how", "", *failures]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of Markdown that can be read as it is: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    return [line(header), line(rule), *map(line, rows)]
+
+
+def _about(results: Results) -> list[str]:
+    machine = results.machine
+    servers = ", ".join(f"{name} ({version})" for name, version in results.servers.items())
+    lines = [
+        f"{results.date}, commit {results.commit or 'unknown'}, {results.seconds:.0f} s, rounds: {results.rounds}.",
+        f"{machine.processor}, {machine.processors} processors ({machine.pinning}), {machine.memory_gib:g} GiB.",
+        f"{machine.kernel}, Python {machine.python}, SQLite {machine.sqlite}.",
+        f"Data on {machine.file_system}, where a sync takes {machine.sync_ms:g} ms.",
+        f"Servers: {servers}.",
+    ]
+    if results.left_out:
+        lines.append(f"Left out: {', '.join(f'{name} ({why})' for name, why in results.left_out.items())}.")
+    return lines
+
+
+def _throughput(rows: Sequence[Throughput]) -> list[str]:
+    servers = list(dict.fromkeys(row.server for row in rows))
+    loads: dict[tuple[int, int], dict[str, float | None]] = {}
+    for row in rows:
+        loads.setdefault((row.receivers, row.senders), {})[row.server] = row.median
+    lines = [
+        [_load(*load), *(_millions(values.get(server), values.get(OURS), server) for server in servers)]
+        for load, values in loads.items()
+    ]
+    return [
+        "## Deliveries a second, in millions",
+        "",
+        *table(["receivers", *servers], lines),
+        "",
+        f"In parentheses: how many times as many {OURS} delivers.",
+    ]
+
+
+def _load(receivers: int, senders: int) -> str:
+    return f"{receivers:,}" if senders == 1 else f"{receivers:,}, from {senders} senders"
+
+
+def _millions(value: float | None, ours: float | None, server: str) -> str:
+    if value is None:
+        return FAILS
+    ratio = "" if ours is None or server == OURS else f" ({_rounded(ours / value)})"
+    return f"{_rounded(value / 1e6)}{ratio}"
+
+
+def _rounded(value: float) -> str:
+    """With three digits that count."""
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004 - where the third digit changes places
+
+
+def _percentiles(value: Percentiles | None) -> list[str]:
+    if value is None:
+        return [FAILS] * len(_PERCENTILES)
+    return [_rounded(one) for one in (value.p50, value.p90, value.p99, value.p99_9, value.max)]
+
+
+def _latency(rows: Sequence[Latency]) -> list[str]:
+    title = f"## Latency in ms: {rows[0].messages_per_second} messages/s to {rows[0].receivers} receivers"
+    return [title, "", *table(["server", *_PERCENTILES], [[row.server, *_percentiles(row.median)] for row in rows])]
+
+
+def _crowds(rows: Sequence[Crowd]) -> list[str]:
+    header = ["server", "connections", "KiB each", "after the load", "logins/s", "million deliveries/s"]
+    return ["## Many connections", "", *table(header, [_crowd(row) for row in rows])]
+
+
+def _crowd(row: Crowd) -> list[str]:
+    reached = f"{row.memory[-1].connections:,}" if row.memory else "0"
+    if row.failure:
+        return [row.server, reached, FAILS, "", "", ""]
+    each = row.bytes_per_connection(row.memory[-1].resident_bytes)
+    after = row.bytes_per_connection(row.after_load_bytes)
+    return [
+        row.server,
+        reached,
+        f"{each / 1024:.1f}",
+        f"{after / 1024:.1f}",
+        f"{row.logins_per_second:,.0f}",
+        _rounded(row.deliveries_per_second / 1e6),
+    ]
+
+
+def _logins(logins: Logins) -> list[str]:
+    rows = [
+        ["new names", f"{median(logins.new_per_second):,.0f}"],
+        ["existing names", f"{median(logins.existing_per_second):,.0f}"],
+    ]
+    title = f"## Logins a second: {logins.count:,}, {logins.at_once} at once, with the cheapest hash"
+    return [title, "", *table(["", "logins/s"], rows)]
+
+
+def _storm(storm: Storm) -> list[str]:
+    title = f"## Latency in ms of {storm.receivers} receivers in a storm of {storm.logins} logins"
+    rows = [["without", *_percentiles(storm.without)], [f"for {storm.seconds:.1f} s", *_percentiles(storm.during)]]
+    return [title, "", *table(["storm", *_PERCENTILES], rows)]
+
+
+def _stopped(stopped: Stopped) -> list[str]:
+    rows = [["none", *_percentiles(medians(stopped.none))], ["one", *_percentiles(medians(stopped.one))]]
+    title = f"## Latency in ms where one of {stopped.receivers} receivers does not read"
+    return [title, "", *table(["stopped", *_PERCENTILES], rows)]
+
+
+def _history(history: History) -> list[str]:
+    title = f"## With {history.messages:,} stored messages ({history.database_bytes / 2**20:,.0f} MiB)"
+    columns: dict[str, list[str]] = {}
+    header = [""]
+    for flow in history.throughput:
+        columns.setdefault(flow.server, []).append(_millions(flow.median, None, flow.server))
+    for pace in history.latency:
+        p50, _, p99, *_ = _percentiles(pace.median)
+        columns.setdefault(pace.server, []).extend((p50, p99))
+    loads = dict.fromkeys((row.receivers, row.senders) for row in history.throughput)
+    header += [f"million deliveries/s to {_load(*load)}" for load in loads]
+    header += ["latency p50, ms", "p99, ms"]
+    rows = [[server, *values] for server, values in columns.items()]
+    ask = history.ask
+    return [
+        title,
+        "",
+        *table(header, rows),
+        "",
+        f"The last 50 messages (CH), asked for {ask.count} times: p50 {ask.p50:.2f} ms, p99 {ask.p99:.2f} ms.",
+    ]
+
+
+def _failures(results: Results) -> list[str]:
+    lines = [
+        f"- {row.server}, {row.receivers:,} receivers, {row.senders} senders: {row.failure}"
+        for row in results.throughput
+        if row.failure
+    ]
+    lines += [f"- {row.server}, latency: {row.failure}" for row in results.latency if row.failure]
+    lines += [f"- {row.server}, many connections: {row.failure}" for row in results.crowds if row.failure]
+    return lines + [f"- {part}: {why}" for part, why in results.failures.items()]
