@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatserver.transport import memory_file
+from chatserver.transport import outbox as outbox_module
 from chatserver.transport import stream as stream_module
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
@@ -44,6 +45,11 @@ def due(outbox: Outbox, offered: int | None = None) -> bytes:
     return outbox.stream.slice(*what) if isinstance(what, Span) else b"".join(what)
 
 
+def splice_at_tail(outbox: Outbox, *events: bytes) -> None:
+    """Tell one connection something between what was said and what will be."""
+    splice(outbox, outbox.stream.tail, outbox.stream.tail, *events)
+
+
 def drain(outbox: Outbox) -> bytes:
     """Take everything that is due, as a socket does that is never full."""
     taken = b""
@@ -63,21 +69,23 @@ class Rounds:
         self._scene = scene
         self._in_step: list[Listener] = []
         self._offered = 0
+        self._meanwhile: dict[int, Step] = {}
 
     def play(self, step: Step) -> None:
         match step:
             case ("round", int(most_bytes), tuple(taken), (int(who), tuple(meanwhile))):
-                self._advance(most_bytes, taken, who, meanwhile)
-                for listener, bytes_taken in zip(self._scene.listeners, taken, strict=True):
-                    if not listener.outbox.in_step:
-                        self.visit(listener, bytes_taken)
+                self._meanwhile = {who: meanwhile}
+                self._advance(most_bytes, taken)
+                for number, bytes_taken in enumerate(taken):
+                    if not self._scene.listeners[number].outbox.in_step:
+                        self._visit(number, bytes_taken)
             case ("visit", int(who), int(most_bytes)):
-                self.visit(self._scene.listeners[who], most_bytes)
+                self._visit(who, most_bytes)
             case _:
                 self._scene.play(step)
 
-    def _advance(self, most_bytes: int, taken: Sequence[int], who: int, meanwhile: Step) -> None:
-        """Offer more of the stream. Those in step are sent it at once; other threads don't wait for that."""
+    def _advance(self, most_bytes: int, taken: Sequence[int]) -> None:
+        """Offer more of the stream. Those in step are sent it at once."""
         start, end = self._offered, min(self._scene.stream.end, self._offered + most_bytes)
         self._offered = end
         if start == end:
@@ -86,32 +94,38 @@ class Rounds:
             if listener not in self._in_step:
                 continue
             is_in_step = listener.outbox.in_step
-            if number == who:
-                self._scene.play(meanwhile)
+            self._let_others_go_on(number)
             sent_bytes = min(taken[number], end - start) if is_in_step else 0
             listener.hear(self._scene.stream.slice(start, start + sent_bytes), end)
             if start + sent_bytes < end:
                 self._let_out(listener, start + sent_bytes)
 
-    def visit(self, listener: Listener, most_bytes: int) -> None:
+    def _visit(self, number: int, most_bytes: int) -> None:
         """Send what one of them is due, as much of it as its socket takes."""
+        listener = self._scene.listeners[number]
         if listener in self._in_step:
             self._let_out(listener, self._offered)
         data = due(listener.outbox, self._offered)
         assert bool(data) == bool(listener.sendable(self._offered))
+        self._let_others_go_on(number)
         listener.hear(data[:most_bytes], self._offered)
         listener.outbox.account(len(data[:most_bytes]))
         if listener.outbox.fall_in(self._offered):
             self._in_step.append(listener)
 
+    def _let_others_go_on(self, number: int) -> None:
+        """While this one is sent something, other threads don't wait for that."""
+        self._scene.play(self._meanwhile.pop(number, ()))
+
     def finish(self) -> None:
         """Everything is offered, and the sockets take it all."""
-        self.play(("round", MUCH, (MUCH,) * LISTENERS, (-1, ())))
-        for listener in self._scene.listeners:
+        self._meanwhile = {}
+        self._advance(MUCH, [MUCH] * LISTENERS)
+        for number, listener in enumerate(self._scene.listeners):
             listener.release()
             while listener.sendable(self._offered):
-                self.visit(listener, MUCH)
-            self.visit(listener, MUCH)
+                self._visit(number, MUCH)
+            self._visit(number, MUCH)
             assert listener.rest() == b""
             assert listener.outbox.lag_bytes() == listener.outbox._unread_bytes() == 0
             assert listener.outbox.in_step == listener.follows
@@ -230,7 +244,7 @@ def test_after_leaving_what_was_shown_is_still_due_and_nothing_else(stream: Stre
     publish(stream, b"one ")
     outbox.unfollow()
     publish(stream, b"two")
-    splice(outbox, stream.tail, stream.tail, b"told")
+    splice_at_tail(outbox, b"told")
     put(outbox, b"bye")
 
     assert not outbox.is_drained()
@@ -298,6 +312,41 @@ def test_with_no_edits_what_is_due_is_one_piece_however_many_messages_it_is(stre
         publish(stream, b"<%d>" % number)
 
     assert outbox.due(stream.end) == [b"".join(b"<%d>" % number for number in range(100))]
+
+
+def test_many_small_insertions_at_one_place_are_one(stream: Stream) -> None:
+    """Promise: memory stays bounded. What is kept beside each costs more than a short message itself."""
+    outbox = following(stream)
+    for tell in (splice_at_tail, put):
+        for number in range(1_000):
+            tell(outbox, b"%d " % (number % 10))
+
+    assert outbox.due(stream.end) == [b"".join(b"%d " % (number % 10) for number in range(1_000))] * 2
+
+
+def test_an_insertion_does_not_grow_for_ever(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time it grows it is copied."""
+    monkeypatch.setattr(outbox_module, "_JOIN_MAX_BYTES", 10)
+    outbox = following(stream)
+    for number in range(7):
+        splice_at_tail(outbox, b"1234%d" % number)
+
+    assert outbox.due(stream.end) == [b"1234012341", b"1234212343", b"1234412345", b"12346"]
+
+
+def test_what_an_answer_and_what_others_say_at_one_place_are_counted_apart(stream: Stream) -> None:
+    """Who is disconnected for being slow is so for what others say; who is read no further, for all of it."""
+    outbox = following(stream)
+    for tell, data in ((put, b"12"), (splice_at_tail, b"345"), (put, b"6789"), (splice_at_tail, b"0")):
+        tell(outbox, data)
+
+    assert due(outbox) == b"1234567890"
+    counted = []
+    while outbox._unread_bytes():
+        counted.append((outbox.lag_bytes(), outbox.owes_answers))
+        outbox.account(1)
+    assert [lag for lag, _ in counted] == [4, 4, 4, 3, 2, 1, 1, 1, 1, 1]
+    assert [owes for _, owes in counted] == [True] * 9 + [False]
 
 
 def test_an_outbox_wakes_the_courier_for_what_only_it_is_due(stream: Stream) -> None:
@@ -369,7 +418,7 @@ def test_who_was_sent_all_and_is_due_nothing_of_its_own_is_in_step(stream: Strea
 
 ends_of_being_in_step: dict[str, Callable[[Outbox], None]] = {
     "it is answered": lambda outbox: put(outbox, b"x"),
-    "it is told something": lambda outbox: splice(outbox, outbox.stream.tail, outbox.stream.tail, b"x"),
+    "it is told something": lambda outbox: splice_at_tail(outbox, b"x"),
     "something is not for it": lambda outbox: splice(outbox, outbox.stream.tail, outbox.stream.tail + 9),
     "it leaves": Outbox.unfollow,
     "it is finished": Outbox.finish,
@@ -457,7 +506,7 @@ def test_a_lag_is_what_was_shown_and_told_and_not_sent(stream: Stream) -> None:
     put(outbox, b"an answer is the peer's own doing")
     drain(outbox)
     publish(stream, b"12345")
-    splice(outbox, stream.tail, stream.tail, b"123")
+    splice_at_tail(outbox, b"123")
     assert outbox.lag_bytes() == 8
     outbox.account(2)
     assert outbox.lag_bytes() == 6
@@ -547,7 +596,7 @@ def test_a_reader_waits_until_its_peer_has_read(full: Outbox) -> None:
 
 def test_a_reader_waits_for_what_others_told_its_peer_too(stream: Stream) -> None:
     outbox = following(stream)
-    splice(outbox, stream.tail, stream.tail, b"x" * (UNREAD_MAX_BYTES + 1))
+    splice_at_tail(outbox, b"x" * (UNREAD_MAX_BYTES + 1))
     waiter = in_background(outbox.wait_for_room)
     eventually(lambda: outbox._drained is not None and outbox._drained._waiters)  # type: ignore[attr-defined]
     outbox.account(1)
