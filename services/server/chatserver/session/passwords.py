@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     _Result = TypeVar("_Result")
 
 # A hash is meant to cost much, and whoever is in the room must not feel that others come in: the threads that hash give
-# way to the server's others (the higher, the more so, up to 19). With 10, half of 500 who came at once to a busy server on
-# one processor were not let in within a minute.
+# way to the server's others (the higher, the more so, up to 19). With 10, half of 500 who came at once to a busy server
+# on one processor were not let in within a minute.
 _NICENESS = 5
 
 
