@@ -133,7 +133,8 @@ def _plan(options: argparse.Namespace, descriptors: int) -> Plan:
     plan = QUICK if options.quick else Plan()
     if options.stored is not None:
         plan = replace(plan, stored_messages=options.stored)
-    steps = tuple(step for step in plan.crowd_steps if step < descriptors - OTHER_DESCRIPTORS)
+    most = descriptors - OTHER_DESCRIPTORS
+    steps = tuple(step for step in plan.crowd_steps if step <= most) or (most,)
     if steps != plan.crowd_steps:
         _say(f"The system allows {descriptors} open files: a crowd is at most {steps[-1]} connections")
     return replace(plan, crowd_steps=steps)

@@ -24,6 +24,8 @@ LIMIT_SECONDS: Final = 60.0
 # A server that says nothing for so long has told what it had to tell of comings and goings.
 QUIET_SECONDS: Final = 0.2
 SETTLE_MAX_SECONDS: Final = 5.0
+# More than any load needs.
+DESCRIPTORS_MAX: Final = 65_536
 # Half of a processor's second cache, so that what was received is still there when it is counted.
 RECEIVE_BYTES: Final = 512 * 1024
 # Taken from the poller at once; then it is the senders' turn again.
@@ -209,7 +211,9 @@ class Crowd:
 
 
 def allow_descriptors() -> int:
-    """As many open files as the system permits, for this process and those that it starts. Returns how many."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    """Raise the limit of open files, for this process and those that it starts; returns what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit

@@ -99,7 +99,7 @@ def _throughput(rows: Sequence[Throughput]) -> Figure:
     for server in dict.fromkeys(row.server for row in rows):
         points = [(row.receivers, row.median / 1e6) for row in rows if row.server == server and row.median]
         if points:
-            axes.plot(*zip(*points, strict=True), label=server, **_LOOKS[server])
+            axes.plot(*zip(*points, strict=True), label=server, **_LOOKS.get(server, {}))
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_numbers(axes.xaxis, sorted({row.receivers for row in rows}))
@@ -115,7 +115,9 @@ def _latency(rows: Sequence[Latency]) -> Figure:
     for row in rows:
         value = row.median
         if value is not None:
-            axes.plot(names, [value.p50, value.p90, value.p99, value.p99_9], label=row.server, **_LOOKS[row.server])
+            axes.plot(
+                names, [value.p50, value.p90, value.p99, value.p99_9], label=row.server, **_LOOKS.get(row.server, {})
+            )
     axes.set_yscale("log")
     _plain_numbers(axes.yaxis)
     _legend(axes)
@@ -127,7 +129,7 @@ def _memory(rows: Sequence[Crowd]) -> Figure:
     for row in rows:
         if row.memory:
             points = [(value.connections, value.resident_bytes / _MEBIBYTE) for value in row.memory]
-            axes.plot(*zip(*points, strict=True), label=row.server, **_LOOKS[row.server])
+            axes.plot(*zip(*points, strict=True), label=row.server, **_LOOKS.get(row.server, {}))
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     _plain_numbers(axes.xaxis)

@@ -93,7 +93,9 @@ class _Window:
     def open(self, delivered: int) -> None:
         """Let more be said, for so much has come."""
         passed = delivered // self._receivers
-        share = (min(self._messages, FIRST_WINDOW_MESSAGES + passed) + passed - self._said) // len(self._taps)
+        # Each sender says at least one.
+        width = max(len(self._taps), min(self._messages, FIRST_WINDOW_MESSAGES + passed))
+        share = (width + passed - self._said) // len(self._taps)
         if share > 0:
             self._said += share * len(self._taps)
             for tap in self._taps:

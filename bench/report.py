@@ -180,11 +180,15 @@ def _history(history: History) -> list[str]:
 
 
 def _failures(results: Results) -> list[str]:
+    flows, paces = [*results.throughput], [*results.latency]
+    if results.history:
+        flows += results.history.throughput
+        paces += results.history.latency
     lines = [
         f"- {row.server}, {row.receivers:,} receivers, {row.senders} senders: {row.failure}"
-        for row in results.throughput
+        for row in flows
         if row.failure
     ]
-    lines += [f"- {row.server}, latency: {row.failure}" for row in results.latency if row.failure]
+    lines += [f"- {row.server}, latency: {row.failure}" for row in paces if row.failure]
     lines += [f"- {row.server}, many connections: {row.failure}" for row in results.crowds if row.failure]
     return lines + [f"- {part}: {why}" for part, why in results.failures.items()]

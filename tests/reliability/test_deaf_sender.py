@@ -67,10 +67,12 @@ class DeafSender:
         rest.start()
         answers = []
         unconfirmed = self.requests
-        while unconfirmed:
-            answers.append(self._peer.next("sent", "broadcast", "direct"))
-            unconfirmed -= answers[-1]["type"] == "sent"
-        rest.join()
+        try:
+            while unconfirmed:
+                answers.append(self._peer.next("sent", "broadcast", "direct"))
+                unconfirmed -= answers[-1]["type"] == "sent"
+        finally:
+            rest.join()
         return answers
 
 

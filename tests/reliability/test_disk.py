@@ -114,8 +114,7 @@ def test_when_the_disk_is_full_senders_are_told_and_nobody_is_disconnected(tmp_p
         newcomer.ask(command="login", username="newcomer", password="secret")
         crowd.wait_until(lambda: bool(newcomer.seen), "an answer to the newcomer")
         assert newcomer.seen[0]["code"] == "internal", "nobody is registered"
-        again = Peer(server.port)
-        with closing(again):
+        with closing(Peer(server.port)) as again:
             assert again.login("listener")["account"] == "existing", "who has an account comes in"
 
         disk.free(server)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from reliability.crowd import Answer, Member
 
 MEBIBYTE = 1024 * 1024
-# As small as it may be while those who do read are never so far behind: see the decision about the courier.
+# Little, but more than those who do read are ever behind: the journal may be 256 KiB ahead of the courier, and shows
+# 64 Ki characters at once.
 LAG_MAX_BYTES = 512 * 1024
 
 # After about 25 messages the sleeper's socket is full, after about 280 it is at its limit; the rest is said to those
@@ -32,6 +33,11 @@ TEXT = "x" * 2_000
 ROUNDS = 4
 # The promise. It is far above what one message costs, and far below what waiting for somebody does.
 GROWTH_MAX_SECONDS = 0.010
+
+SAID_BYTES = 60 * MEBIBYTE
+BURST_MESSAGES = 200
+# Beside what a stream keeps (its limit and 4 MiB more): what one batch holds on its way, and what the allocator keeps.
+MEMORY_MAX_BYTES = 24 * MEBIBYTE
 
 
 class Audience:
@@ -113,12 +119,6 @@ def test_one_of_a_hundred_stops_reading_and_the_others_do_not_wait_for_it(tmp_pa
 
 def in_ms(seconds: list[float]) -> str:
     return ", ".join(f"{1_000 * one:.1f}" for one in seconds) + " ms"
-
-
-SAID_BYTES = 60 * MEBIBYTE
-BURST_MESSAGES = 200
-# Beside what a stream keeps (its limit and 4 MiB more): what one batch holds on its way, and what the allocator keeps.
-MEMORY_MAX_BYTES = 24 * MEBIBYTE
 
 
 @pytest.mark.parametrize("to", ["everybody", "each sleeper"])

@@ -11,7 +11,7 @@ from reliability.soak import SETTINGS, Soak
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECONDS = 15.0
+SECONDS = 12.0
 
 
 def test_after_visitors_of_all_manners_the_server_is_as_it_was(tmp_path: Path) -> None:

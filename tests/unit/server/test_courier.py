@@ -18,7 +18,7 @@ from chatserver.transport import memory_file
 from chatserver.transport import stream as stream_module
 from chatserver.transport.courier import Courier
 from chatserver.transport.outbox import Outbox
-from chatserver.transport.stream import SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
+from chatserver.transport.stream import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
 
 from .rooms import DEADLINE_SECONDS, bytes_stream, eventually, in_background, must_end, publish, put, splice
 from .scene import LISTENERS, Scene, Step, room_step, scripts, small, someone, take
@@ -391,6 +391,40 @@ def test_what_nobody_is_left_to_hear_holds_no_writer_up(post: Post) -> None:
     post.publish(b"x" * LAG_MAX_BYTES)
 
     must_end(in_background(post.stream.wait_for_courier))
+
+
+def test_a_writer_waits_for_what_was_not_offered_though_the_courier_goes_round(resting_post: Post) -> None:
+    """Promise: back-pressure."""
+    post = resting_post
+    post.publish(b"x" * (AHEAD_MAX_BYTES + 2 * SEND_MAX_BYTES))
+    post.courier._go_round()
+    writer = in_background(post.stream.wait_for_courier)
+    eventually(lambda: not writer.is_alive() or post.stream._offering._waiters)  # type: ignore[attr-defined]
+    assert writer.is_alive()
+    post.courier._go_round()
+
+    must_end(writer)
+
+
+def test_one_who_has_gone_is_forgotten(post: Post) -> None:
+    """Promise: memory stays bounded."""
+    in_step, behind = post.peers_in_step(2)
+    held = post.peer(follows=False)
+    held[1].follow()
+    put(held[1], b"welcome")
+    assert read(held[0], 7) == b"welcome"
+    while behind[1].in_step:
+        post.publish(b"x" * 10_000)
+        read(in_step[0], 10_000)
+    for peer, outbox in (in_step, behind, held):
+        peer.close()
+        post.retire(outbox)
+    eventually(lambda: {outbox.sock.fileno() for _, outbox in (in_step, behind, held)} == {-1})
+
+    followers = post.courier._followers[post.stream]
+    assert not followers.in_step
+    assert not followers.astray
+    assert not post.courier._full
 
 
 # --- long stretches: the kernel sends from memory that all share ---
