@@ -416,6 +416,19 @@ def test_who_was_sent_all_and_is_due_nothing_of_its_own_is_in_step(stream: Strea
     assert outbox.in_step
 
 
+def test_who_is_in_step_keeps_no_queues(stream: Stream) -> None:
+    """Promise: memory stays bounded. Empty ones of ten thousand connections are 15 MiB."""
+    outbox = new_outbox(stream)
+    put(outbox, b"answer")
+    outbox.follow()
+    outbox.release()
+    put(outbox, b"another")
+    drain(outbox)
+
+    assert outbox.fall_in(0)
+    assert (outbox._replies.maxlen, outbox._edits.maxlen) == (0, 0)
+
+
 ends_of_being_in_step: dict[str, Callable[[Outbox], None]] = {
     "it is answered": lambda outbox: put(outbox, b"x"),
     "it is told something": lambda outbox: splice_at_tail(outbox, b"x"),
