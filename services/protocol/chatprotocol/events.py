@@ -1,5 +1,6 @@
 """What a server can say. The server encodes these in each connection's dialect, the client decodes them."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -59,6 +60,22 @@ class DirectMessage(Struct, frozen=True, gc=False):
 Message: TypeAlias = PublicMessage | DirectMessage
 
 
+class PublicRun(Struct, frozen=True, gc=False):
+    """Public messages that one user said in a row: ``id`` is of the first, the others have those that follow.
+
+    For the server: on the wire there are single messages.
+    """
+
+    id: int
+    time_ms: int
+    sender: str
+    texts: Sequence[str]
+
+    def __iter__(self) -> Iterator[PublicMessage]:
+        for message_id, text in enumerate(self.texts, self.id):
+            yield PublicMessage(message_id, self.time_ms, self.sender, text)
+
+
 class Users(Struct, frozen=True):
     """Who is online, and who came and went since the last update. In a large room ``users`` is None in updates."""
 
@@ -74,6 +91,17 @@ class Sent(Struct, frozen=True, gc=False):
     id: int
     status: SentStatus
     nonce: str | None = None
+
+
+class SentRun(Struct, frozen=True, gc=False):
+    """The confirmations of so many messages with the ids from ``id`` on. For the server, too."""
+
+    id: int
+    count: int
+
+    def __iter__(self) -> Iterator[Sent]:
+        for message_id in range(self.id, self.id + self.count):
+            yield Sent(message_id, SentStatus.SENT)
 
 
 class History(Struct, frozen=True):
@@ -103,3 +131,14 @@ class Bye(Struct, frozen=True, gc=False):
 Event: TypeAlias = (
     PasswordPrompt | Welcome | PublicMessage | DirectMessage | Users | Sent | History | Refused | Pong | Bye
 )
+# What stands for several events.
+Run: TypeAlias = PublicRun | SentRun
+
+
+def one_by_one(said: Iterable[Event | Run]) -> Iterator[Event]:
+    """The same events, each message of a run by itself."""
+    for event in said:
+        if isinstance(event, PublicRun | SentRun):
+            yield from event
+        else:
+            yield event

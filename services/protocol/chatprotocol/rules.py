@@ -11,8 +11,8 @@ from chatprotocol.limits import (
 )
 
 _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
-# Letters take at most four bytes in UTF-8: what is no longer than a quarter of a limit need not be counted.
-_UTF8_MAX_BYTES = 4
+# Letters take at most four bytes in UTF-8: a message that is no longer than a quarter of the limit need not be counted.
+_BODY_SURE_CHARACTERS = BODY_MAX_BYTES // 4
 
 RESERVED_NAMES = frozenset({"all", "server"})
 
@@ -43,7 +43,8 @@ def check_text(text: str) -> None:
     """A message is not empty, not white space alone, and within the limit."""
     if not text or text.isspace():
         raise Refusal(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
-    _check_bytes("A message", text, BODY_MAX_BYTES)
+    if len(text) > _BODY_SURE_CHARACTERS:
+        _check_bytes("A message", text, BODY_MAX_BYTES)
 
 
 def check_nonce(nonce: str) -> None:
@@ -54,5 +55,5 @@ def check_nonce(nonce: str) -> None:
 
 
 def _check_bytes(what: str, value: str, limit_bytes: int) -> None:
-    if len(value) * _UTF8_MAX_BYTES > limit_bytes and len(value.encode()) > limit_bytes:
+    if len(value.encode()) > limit_bytes:
         raise Refusal(ErrorCode.TOO_LONG, f"{what} has {limit_bytes:,} bytes at most in UTF-8; nothing was done.")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from chatprotocol.events import Event, Refused
+from chatprotocol.events import Event, Refused, Run, one_by_one
 from chatserver.room.post import Post
 from chatserver.room.seat import Seat
 from chatserver.store.accounts import Account, insert_account
@@ -37,10 +37,10 @@ class FakeStream:
     def tail(self) -> int:
         return len(self.events)
 
-    def append(self, events: Sequence[Event]) -> tuple[int, int]:
+    def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
         start = len(self.events)
-        self.events += events
-        self.appended.append(len(events))
+        self.events += one_by_one(events)
+        self.appended.append(len(self.events) - start)
         return start, len(self.events)
 
     def show(self) -> None:
@@ -57,7 +57,7 @@ class FakeOutbox:
         self.stream = stream
         self.held = False
         self.replies: list[Event] = []
-        self.splices: list[tuple[int, int, Sequence[Event]]] = []
+        self.splices: list[tuple[int, int, list[Event]]] = []
         # How many replies there were whenever somebody waited for the peer to read; and has it?
         self.waits: list[int] = []
         self.has_room = True
@@ -73,7 +73,8 @@ class FakeOutbox:
         self.stream.outboxes.remove(self)
         self._upto = self.stream.shown
 
-    def release(self) -> None:
+    def release(self, events: Sequence[Event]) -> None:
+        self.put(events)
         self.held = False
 
     def put(self, events: Sequence[Event]) -> None:
@@ -83,9 +84,9 @@ class FakeOutbox:
         self.waits.append(len(self.replies))
         return self.has_room
 
-    def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
+    def splice(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
         if self._upto is None:
-            self.splices.append((start, end, events))
+            self.splices.append((start, end, list(one_by_one(events))))
 
     def heard(self) -> list[Event]:
         """What the stream and its edits came to; the replies are apart."""
@@ -178,6 +179,11 @@ def publish(stream: Stream, *events: bytes) -> None:
     """Append and show."""
     stream.append(events)  # type: ignore[arg-type]
     stream.show()
+
+
+def release(outbox: Outbox, *events: bytes) -> None:
+    """Tell one connection the last of what it missed."""
+    outbox.release(events)  # type: ignore[arg-type]
 
 
 def put(outbox: Outbox, *events: bytes) -> None:

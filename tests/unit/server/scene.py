@@ -17,9 +17,11 @@ from chatserver.transport import stream as stream_module
 from chatserver.transport.outbox import Outbox
 from chatserver.transport.stream import Stream
 
-from .rooms import bytes_stream, publish, put, splice
+from .rooms import bytes_stream, publish, put, release, splice
 
 LISTENERS = 2
+# What each is told along with the release.
+LAST_WORD = b"last"
 # More than any stream of the model holds.
 MUCH = 100_000
 
@@ -91,7 +93,8 @@ class Listener:
         put(self.outbox, data)
 
     def release(self) -> None:
-        self.outbox.release()
+        self._due.append((0 if self._is_held else self.outbox.stream.end, LAST_WORD))
+        release(self.outbox, LAST_WORD)
         self._is_held = False
         self._due += self._kept_back
         self._kept_back.clear()

@@ -37,9 +37,12 @@ class Room:
         return seat
 
     def post(self, seat: Seat, text: str, nonce: str | None = None, to: Account | None = None) -> Post:
-        post = Post(seat, text, nonce, to)
-        post.id = next(self._ids)
-        return post
+        return Post(seat, [text], nonce, to, id=next(self._ids))
+
+    def run(self, seat: Seat, *texts: str) -> Post:
+        """What one seat said in a row."""
+        first_id, *_ = (next(self._ids) for _ in texts)
+        return Post(seat, list(texts), None, id=first_id)
 
     def say(self, seat: Seat, text: str, nonce: str | None = None, to: Account | None = None) -> None:
         self.feed.publish([self.post(seat, text, nonce, to)])
@@ -243,10 +246,10 @@ def test_each_dialect_in_use_has_a_stream_and_the_others_cost_nothing() -> None:
 def test_what_one_sender_says_in_a_row_is_encoded_together_and_confirmed_in_one_edit(room: Room) -> None:
     """Neither is paid for each message."""
     alice, bob = room.join(ALICE), room.join(BOB)
-    room.feed.publish([room.post(alice, text, f"n{number}") for number, text in enumerate(("one", "two", "three"))])
+    room.feed.publish([room.run(alice, "one", "two", "three")])
 
     assert room.streams[0].appended == [3]
-    assert outbox(alice).splices == [(0, 3, [Sent(11 + number, SentStatus.SENT, f"n{number}") for number in range(3)])]
+    assert outbox(alice).splices == [(0, 3, [Sent(11 + number, SentStatus.SENT) for number in range(3)])]
     assert heard(bob) == [
         PublicMessage(11 + number, 0, "alice", text) for number, text in enumerate(("one", "two", "three"))
     ]
@@ -272,18 +275,34 @@ def test_whatever_else_stands_between_two_messages_of_a_sender_keeps_its_place(r
     assert ids == [[11, 12, 13], of_others, of_others]
 
 
-def test_a_run_that_is_too_long_to_be_shown_at_once_is_confirmed_in_pieces(room: Room) -> None:
-    """Promise: nobody waits for the slow. A long run does not make a portion longer."""
+def test_what_is_shown_at_once_is_counted_in_all_texts_of_a_run(room: Room) -> None:
+    """Promise: nobody waits for the slow, and nobody is called slow for what came all at once."""
     alice, bob = room.join(ALICE), room.join(BOB)
-    room.feed.publish([room.post(alice, "x" * 8192) for _ in range(20)])
+    room.feed.publish([room.run(alice, *["x" * 8192] * 4) for _ in range(5)])
 
-    assert room.streams[0].appended == [8, 8, 4]
-    assert [len(events) for _, _, events in outbox(alice).splices] == [8, 8, 4]
+    assert room.streams[0].waits == 3
     assert [event.id for event in heard(alice)] == [event.id for event in heard(bob)] == list(range(11, 31))  # type: ignore[union-attr]
 
 
+def test_who_joins_after_a_run_hears_what_comes_after_its_last_message(room: Room) -> None:
+    """Promise: once."""
+    alice = room.join(ALICE)
+    room.feed.publish([room.run(alice, "one", "two", "three")])
+
+    assert room.feed.join(Seat(BOB.id, BOB.name, FakeOutbox(room.streams[0]))).last_id == 13
+
+
+def test_each_message_of_a_run_is_refused(room: Room) -> None:
+    """A sender counts its answers."""
+    alice = room.join(ALICE)
+    refusal = Refused(ErrorCode.INTERNAL, "no room")
+    room.feed.refuse([room.run(alice, "one", "two"), room.post(alice, "three", "n3")], refusal)
+
+    assert heard(alice) == [refusal, refusal, Refused(ErrorCode.INTERNAL, "no room", "n3")]
+
+
 SEATS = 4  # two of alice, one of bob, one of carol, who listens in another dialect
-said = st.tuples(st.integers(0, SEATS - 1), st.sampled_from(["public", "public", "direct", "repeated"]))
+said = st.tuples(st.integers(0, SEATS - 1), st.sampled_from(["public", "run", "direct", "repeated"]))
 
 
 @given(batches=st.lists(st.lists(st.tuples(said, st.integers(0, 2)), max_size=8), max_size=4))
@@ -300,11 +319,13 @@ def test_a_batch_is_heard_as_if_each_message_had_come_alone(
         for room in (together, alone):
             posts = []
             for (who, kind), whom in batch:
-                post = room.post(
-                    seats[room][who], "text", None, (ALICE, BOB, CAROL)[whom] if kind == "direct" else None
-                )
-                post.repeated = kind == "repeated"
-                posts.append(post)
+                seat = seats[room][who]
+                if kind == "run":
+                    texts = ["one", "two"]
+                    posts += [room.run(seat, *texts)] if room is together else [room.post(seat, text) for text in texts]
+                    continue
+                posts.append(room.post(seat, "text", None, (ALICE, BOB, CAROL)[whom] if kind == "direct" else None))
+                posts[-1].repeated = kind == "repeated"
             for part in [posts] if room is together else [[post] for post in posts]:
                 room.feed.publish(part)
 

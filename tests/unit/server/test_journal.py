@@ -94,7 +94,7 @@ def test_ids_and_times_grow_in_the_order_of_posting(house: House) -> None:
     """Promise: one order."""
     alice, bob = house.seat("alice"), house.seat("bob")
     house.journal.start()
-    posts = [Post(seat, f"text {number}", None) for number, seat in enumerate([alice, bob, bob, alice, bob])]
+    posts = [Post(seat, [f"text {number}"], None) for number, seat in enumerate([alice, bob, bob, alice, bob])]
     for post in posts:
         house.journal.post([post])
     house.journal.stop()
@@ -102,7 +102,7 @@ def test_ids_and_times_grow_in_the_order_of_posting(house: House) -> None:
     assert house.feed.published == posts
     assert [post.id for post in posts] == [1, 2, 3, 4, 5]
     assert sorted(post.time_ms for post in posts) == [post.time_ms for post in posts]
-    assert house.stored(alice) == [(post.id, post.text) for post in posts]
+    assert house.stored(alice) == [(post.id, *post.texts) for post in posts]
 
 
 def test_times_never_go_back_when_the_clock_does(house: House) -> None:
@@ -110,7 +110,7 @@ def test_times_never_go_back_when_the_clock_does(house: House) -> None:
     house.clock = iter([5_000, 3_000, 6_000])  # type: ignore[assignment]
     alice = house.seat("alice")
     house.journal.start()
-    posts = [Post(alice, "x", None) for _ in range(3)]
+    posts = [Post(alice, ["x"], None) for _ in range(3)]
     for post in posts:
         house.journal.post([post])
         house.journal.settle()
@@ -122,12 +122,12 @@ def test_times_never_go_back_when_the_clock_does(house: House) -> None:
 def test_ids_go_on_after_a_restart(house: House) -> None:
     alice, bob = house.seat("alice"), register(house.database, "bob")
     house.journal.start()
-    house.journal.post([Post(alice, "one", None)])
-    house.journal.post([Post(alice, "psst", None, bob)])
+    house.journal.post([Post(alice, ["one"], None)])
+    house.journal.post([Post(alice, ["psst"], None, bob)])
     house.journal.stop()
     again = House(house.database)
     again.journal.start()
-    again.journal.post([Post(alice, "three", None)])
+    again.journal.post([Post(alice, ["three"], None)])
     again.journal.stop()
 
     assert again.stored(alice) == [(1, "one"), (2, "psst"), (3, "three")]
@@ -140,12 +140,12 @@ def test_nothing_is_published_before_its_commit(house: House) -> None:
 
     def look(posts: list[Post]) -> None:
         stored = house.stored(alice)
-        missing.extend(post.text for post in posts if (post.id, post.text) not in stored)
+        missing.extend(post.texts[0] for post in posts if (post.id, post.texts[0]) not in stored)
 
     house.feed.when_published = look
     house.journal.start()
     for number in range(50):
-        house.journal.post([Post(alice, f"text {number}", None)])
+        house.journal.post([Post(alice, [f"text {number}"], None)])
     house.journal.stop()
 
     assert len(house.feed.published) == 50
@@ -157,7 +157,7 @@ def test_what_is_still_in_its_transaction_is_not_published(house: House) -> None
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, "one", None)])
+    house.journal.post([Post(alice, ["one"], None)])
     gate.await_thread()
 
     assert house.feed.published == []
@@ -170,10 +170,10 @@ def test_all_that_waits_is_one_transaction(house: House) -> None:
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, "first", None)])
+    house.journal.post([Post(alice, ["first"], None)])
     gate.await_thread()
     for number in range(100):
-        house.journal.post([Post(alice, f"text {number}", None)])
+        house.journal.post([Post(alice, [f"text {number}"], None)])
     before = house.disk.transactions
     gate.open()
     house.journal.settle()
@@ -186,10 +186,10 @@ def test_all_that_waits_is_one_transaction(house: House) -> None:
 def test_what_is_posted_together_stays_together_whoever_posts_at_the_same_time(house: House) -> None:
     """Promise: one order. What one client sent in a row is committed in a row."""
     seats = [house.seat(name) for name in ("alice", "bob", "carol")]
-    reads = [[Post(seat, f"{seat.name} {number}", f"n{number}") for number in range(50)] for seat in seats]
+    reads = [[Post(seat, [f"{seat.name} {number}"], f"n{number}") for number in range(50)] for seat in seats]
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(seats[0], "first", None)])
+    house.journal.post([Post(seats[0], ["first"], None)])
     gate.await_thread()
     posters = [in_background(lambda read=read: house.journal.post(read)) for read in reads]  # type: ignore[misc]
     for poster in posters:
@@ -198,9 +198,9 @@ def test_what_is_posted_together_stays_together_whoever_posts_at_the_same_time(h
     house.journal.stop()
 
     _, batch = house.feed.batches
-    assert sorted([batch[:50], batch[50:100], batch[100:]], key=lambda read: read[0].text) == reads
+    assert sorted([batch[:50], batch[50:100], batch[100:]], key=lambda read: read[0].texts) == reads
     assert [post.id for post in batch] == list(range(2, 152))
-    assert house.stored(seats[0])[1:] == [(post.id, post.text) for post in batch]
+    assert house.stored(seats[0])[1:] == [(post.id, *post.texts) for post in batch]
 
 
 def test_whoever_settles_is_let_go_when_what_it_posted_before_was_published(house: House) -> None:
@@ -210,7 +210,7 @@ def test_whoever_settles_is_let_go_when_what_it_posted_before_was_published(hous
     commit, publication = house.hold_first_commit(), Gate()
 
     def publish(posts: list[Post]) -> None:
-        if posts[-1].text == "second":
+        if posts[-1].texts == ["second"]:
             publication.pass_through()
             order.append("published")
 
@@ -220,9 +220,9 @@ def test_whoever_settles_is_let_go_when_what_it_posted_before_was_published(hous
 
     house.feed.when_published = publish
     house.journal.start()
-    house.journal.post([Post(alice, "first", None)])
+    house.journal.post([Post(alice, ["first"], None)])
     commit.await_thread()
-    house.journal.post([Post(alice, "second", None)])
+    house.journal.post([Post(alice, ["second"], None)])
     settler = in_background(settle)
     eventually(lambda: house.journal._inbox.errands)
     commit.open()
@@ -239,7 +239,7 @@ def test_direct_messages_are_stored_for_both(house: House) -> None:
     bob, eve = house.seat("bob"), house.seat("eve")
     account = Accounts(house.database).find("bob")
     house.journal.start()
-    house.journal.post([Post(alice, "psst", "n1", account)])
+    house.journal.post([Post(alice, ["psst"], "n1", account)])
     house.journal.stop()
 
     assert house.stored(alice) == house.stored(bob) == [(1, "psst")]
@@ -256,10 +256,10 @@ def repeated(posts: list[Post]) -> list[tuple[int, bool]]:
 def test_a_nonce_repeated_in_the_same_batch_makes_one_message(house: House) -> None:
     """Promise: once."""
     alice = house.seat("alice")
-    posts = [Post(alice, "hello", nonce) for nonce in ("n1", "n1", "n2", "n1")]
+    posts = [Post(alice, ["hello"], nonce) for nonce in ("n1", "n1", "n2", "n1")]
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, "first", None)])
+    house.journal.post([Post(alice, ["first"], None)])
     gate.await_thread()
     for post in posts:
         house.journal.post([post])
@@ -275,7 +275,7 @@ def test_a_nonce_repeated_in_a_later_batch_makes_one_message(house: House) -> No
     """Promise: once."""
     alice = house.seat("alice")
     house.journal.start()
-    posts = [Post(alice, "hello", "n1") for _ in range(3)]
+    posts = [Post(alice, ["hello"], "n1") for _ in range(3)]
     for post in posts:
         house.journal.post([post])
         house.journal.settle()
@@ -290,11 +290,11 @@ def test_a_nonce_repeated_after_a_restart_makes_one_message(house: House, is_dir
     alice = house.seat("alice")
     recipient = register(house.database, "bob") if is_direct else None
     house.journal.start()
-    house.journal.post([Post(alice, "hello", "n1", recipient)])
+    house.journal.post([Post(alice, ["hello"], "n1", recipient)])
     house.journal.stop()
     again = House(house.database)
     again.journal.start()
-    post = Post(alice, "hello", "n1", recipient)
+    post = Post(alice, ["hello"], "n1", recipient)
     again.journal.post([post])
     again.journal.stop()
 
@@ -303,7 +303,7 @@ def test_a_nonce_repeated_after_a_restart_makes_one_message(house: House, is_dir
 
 
 def test_two_senders_may_have_the_same_nonce(house: House) -> None:
-    posts = [Post(house.seat(name), "hello", "n1") for name in ("alice", "bob")]
+    posts = [Post(house.seat(name), ["hello"], "n1") for name in ("alice", "bob")]
     house.journal.start()
     for post in posts:
         house.journal.post([post])
@@ -324,7 +324,7 @@ def test_an_account_is_on_the_disk_when_it_is_given_out(house: House) -> None:
 
 
 def test_of_many_who_register_one_name_at_once_one_wins(house: House) -> None:
-    first = Post(house.seat("x"), "first", None)
+    first = Post(house.seat("x"), ["first"], None)
     gate = house.hold_first_commit()
     house.journal.start()
     house.journal.post([first])
@@ -393,7 +393,7 @@ def test_while_the_disk_refuses_writes_senders_are_told_and_nothing_is_confirmed
     alice = house.seat("alice")
     house.disk.before_commit = refuse_to_write
     house.journal.start()
-    post = Post(alice, "hello", "n1")
+    post = Post(alice, ["hello"], "n1")
     with capture_logs() as log:
         house.journal.post([post])
         house.journal.settle()
@@ -412,7 +412,7 @@ def test_each_message_of_a_read_that_the_disk_refuses_is_refused(house: House) -
     alice = house.seat("alice")
     house.disk.before_commit = refuse_to_write
     house.journal.start()
-    posts = [Post(alice, "hello", f"n{number}") for number in range(100)]
+    posts = [Post(alice, ["hello"], f"n{number}") for number in range(100)]
     with capture_logs():
         house.journal.post(posts)
         house.journal.settle()
@@ -425,11 +425,11 @@ def test_when_the_disk_accepts_writes_again_everything_goes_on_without_a_gap(hou
     alice = house.seat("alice")
     house.journal.start()
     house.disk.before_commit = refuse_to_write
-    house.journal.post([Post(alice, "lost", "n1")])
+    house.journal.post([Post(alice, ["lost"], "n1")])
     house.journal.settle()
     house.disk.before_commit = lambda: None
     with capture_logs() as log:
-        house.journal.post([Post(alice, "hello", "n1")])
+        house.journal.post([Post(alice, ["hello"], "n1")])
         house.journal.settle()
 
     assert house.stored(alice) == [(1, "hello")]
@@ -465,7 +465,7 @@ def test_what_was_accepted_before_the_end_is_written_and_published(house: House)
     gate = house.hold_first_commit()
     house.journal.start()
     for number in range(10):
-        house.journal.post([Post(alice, f"text {number}", None)])
+        house.journal.post([Post(alice, [f"text {number}"], None)])
     gate.await_thread()
     stopper = in_background(house.journal.stop)
     gate.open()
@@ -480,7 +480,7 @@ def test_after_the_end_nothing_is_accepted(house: House) -> None:
     house.journal.stop()
 
     for ask in (
-        lambda: house.journal.post([Post(alice, "x", None)]),
+        lambda: house.journal.post([Post(alice, ["x"], None)]),
         house.journal.settle,
         lambda: house.journal.enrol("bob", "hash"),
         lambda: house.journal.change_password_hash(1, "hash"),
@@ -491,15 +491,15 @@ def test_after_the_end_nothing_is_accepted(house: House) -> None:
 
 def test_whoever_posts_faster_than_the_disk_accepts_waits(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: back-pressure. The inbox is bounded."""
-    monkeypatch.setattr(journal_module, "INBOX_MAX_POSTS", 5)
+    monkeypatch.setattr(journal_module, "INBOX_MAX_MESSAGES", 5)
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, "first", None)])
+    house.journal.post([Post(alice, ["first"], None)])
     gate.await_thread()
     for _ in range(5):
-        house.journal.post([Post(alice, "x", None)])
-    sixth = in_background(lambda: house.journal.post([Post(alice, "sixth", None)]))
+        house.journal.post([Post(alice, ["x"], None)])
+    sixth = in_background(lambda: house.journal.post([Post(alice, ["sixth"], None)]))
     eventually(lambda: house.journal._emptied._waiters)  # type: ignore[attr-defined]
     assert len(house.journal._inbox.posts) == 5
     gate.open()
@@ -513,14 +513,14 @@ def test_what_one_read_brings_is_accepted_whole_where_there_is_any_room(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is in memory already; to take it in pieces would let others come in between."""
-    monkeypatch.setattr(journal_module, "INBOX_MAX_POSTS", 5)
+    monkeypatch.setattr(journal_module, "INBOX_MAX_MESSAGES", 5)
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, "first", None)])
+    house.journal.post([Post(alice, ["first"], None)])
     gate.await_thread()
-    must_end(in_background(lambda: house.journal.post([Post(alice, f"text {number}", None) for number in range(12)])))
-    late = in_background(lambda: house.journal.post([Post(alice, "late", None)]))
+    must_end(in_background(lambda: house.journal.post([Post(alice, [f"text {number}"], None) for number in range(12)])))
+    late = in_background(lambda: house.journal.post([Post(alice, ["late"], None)]))
     eventually(lambda: house.journal._emptied._waiters)  # type: ignore[attr-defined]
     gate.open()
     must_end(late)
@@ -531,17 +531,17 @@ def test_what_one_read_brings_is_accepted_whole_where_there_is_any_room(
 
 def test_errands_wait_for_room_and_take_it_as_messages_do(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: back-pressure. The inbox is bounded, whatever is put into it."""
-    monkeypatch.setattr(journal_module, "INBOX_MAX_POSTS", 3)
+    monkeypatch.setattr(journal_module, "INBOX_MAX_MESSAGES", 3)
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, "first", None)])
+    house.journal.post([Post(alice, ["first"], None)])
     gate.await_thread()
-    house.journal.post([Post(alice, "x", None)])
+    house.journal.post([Post(alice, ["x"], None)])
     for number in range(2):
         house.journal.change_password_hash(alice.account_id, f"hash {number}")
     waiters = [
-        in_background(lambda: house.journal.post([Post(alice, "y", None)])),
+        in_background(lambda: house.journal.post([Post(alice, ["y"], None)])),
         in_background(lambda: house.journal.change_password_hash(alice.account_id, "last hash")),
     ]
     eventually(lambda: len(house.journal._emptied._waiters) == 2)  # type: ignore[attr-defined]
@@ -557,20 +557,20 @@ def test_errands_wait_for_room_and_take_it_as_messages_do(house: House, monkeypa
 
 
 def test_whoever_waits_for_room_is_let_go_at_the_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "INBOX_MAX_POSTS", 1)
+    monkeypatch.setattr(journal_module, "INBOX_MAX_MESSAGES", 1)
     alice = house.seat("alice")
     outcomes: list[str] = []
 
     def post() -> None:
         try:
-            house.journal.post([Post(alice, "x", None), Post(alice, "y", None)])
+            house.journal.post([Post(alice, ["x"], None), Post(alice, ["y"], None)])
             outcomes.append("accepted")
         except JournalClosedError:
             outcomes.append("closed")
 
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, "first", None)])
+    house.journal.post([Post(alice, ["first"], None)])
     gate.await_thread()
     posters = [in_background(post) for _ in range(5)]
     stopper = in_background(house.journal.stop)
@@ -600,7 +600,7 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
         except JournalClosedError:
             outcomes.append("closed")
 
-    house.journal.post([Post(alice, "x", None)])
+    house.journal.post([Post(alice, ["x"], None)])
     gate.await_thread()
     waiters = [
         in_background(lambda: wait(house.journal.settle)),
@@ -615,17 +615,17 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
     assert len(outcomes) == 2
     assert house.crashes == ["journal"]
     with pytest.raises(JournalClosedError):
-        house.journal.post([Post(alice, "y", None)])
+        house.journal.post([Post(alice, ["y"], None)])
 
 
 def test_a_fence_in_the_batch_that_kills_the_journal_is_passed(house: House) -> None:
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, "first", None)])
+    house.journal.post([Post(alice, ["first"], None)])
     gate.await_thread()
-    house.feed.when_published = lambda posts: fail_badly(posts) if posts[0].text == "second" else None
-    house.journal.post([Post(alice, "second", None)])
+    house.feed.when_published = lambda posts: fail_badly(posts) if posts[0].texts == ["second"] else None
+    house.journal.post([Post(alice, ["second"], None)])
     settler = in_background(house.journal.settle)
     eventually(lambda: house.journal._inbox.posts and house.journal._inbox.errands)
     with capture_logs():
@@ -641,9 +641,9 @@ def test_a_restart_finds_what_was_confirmed(folder: Path) -> None:
     alice = house.seat("alice")
     house.journal.start()
     for number in range(20):
-        house.journal.post([Post(alice, f"text {number}", f"n{number}")])
+        house.journal.post([Post(alice, [f"text {number}"], f"n{number}")])
     house.journal.stop()
-    confirmed = [(post.id, post.text) for post in house.feed.published]
+    confirmed = [(post.id, *post.texts) for post in house.feed.published]
     database.close()
     reopened = Database(folder)
 

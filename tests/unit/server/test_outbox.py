@@ -28,7 +28,7 @@ def following(stream: Stream) -> Outbox:
     """An outbox that follows and was released."""
     outbox = new_outbox(stream)
     outbox.follow()
-    outbox.release()
+    outbox.release([])
     return outbox
 
 
@@ -181,7 +181,7 @@ def test_many_answers_before_the_release_all_come_before_the_stream(before: int,
         for number in range(before):
             put(outbox, b"<%d>" % number)
         publish(stream, b"(stream)")
-        outbox.release()
+        outbox.release([])
         for number in range(after):
             put(outbox, b"[%d]" % number)
 
@@ -214,7 +214,7 @@ def test_what_is_shown_is_kept_back_until_the_release(stream: Stream) -> None:
     put(outbox, b"missed ")
     assert drain(outbox) == b"missed "
     put(outbox, b"more ")
-    outbox.release()
+    outbox.release([])
 
     assert drain(outbox) == b"more new"
 
@@ -354,7 +354,7 @@ def test_an_outbox_wakes_the_courier_for_what_only_it_is_due(stream: Stream) -> 
     outbox = Outbox(None, stream, "1@test", woken.append)  # type: ignore[arg-type]
     for act in (
         lambda: put(outbox, b"x"),
-        outbox.release,
+        lambda: outbox.release([]),
         outbox.finish,
     ):
         act()
@@ -421,7 +421,7 @@ def test_who_is_in_step_keeps_no_queues(stream: Stream) -> None:
     outbox = new_outbox(stream)
     put(outbox, b"answer")
     outbox.follow()
-    outbox.release()
+    outbox.release([])
     put(outbox, b"another")
     drain(outbox)
 
@@ -456,7 +456,7 @@ def test_who_is_held_or_a_stranger_is_not_in_step(stream: Stream) -> None:
     outbox.follow()
     put(outbox, b"what it missed")
     assert not outbox.fall_in(0)
-    outbox.release()
+    outbox.release([])
     assert not outbox.fall_in(0)
     drain(outbox)
     assert outbox.fall_in(0)

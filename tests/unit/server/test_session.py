@@ -252,7 +252,7 @@ def post_of(house: House, text: str) -> Post:
     bob = house.visitor()
     bob.ask(Login("bob", "secret"))
     assert bob.session._seat is not None
-    return Post(bob.session._seat, text, None)
+    return Post(bob.session._seat, [text], None)
 
 
 def test_much_that_was_missed_comes_in_pages_and_once(house: House, visitor: Visitor) -> None:
@@ -400,7 +400,7 @@ def test_a_public_message_goes_to_the_journal_as_it_is(house: House, alice: Visi
     assert alice.ask(Say("  hello\n", "n1")) == []
     (post,) = house.journal.posts
 
-    assert (post.text, post.nonce, post.recipient, post.seat.name) == ("  hello\n", "n1", None, "Alice")
+    assert (post.texts, post.nonce, post.recipient, post.seat.name) == (["  hello\n"], "n1", None, "Alice")
     assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
 
 
@@ -486,14 +486,14 @@ def test_history_and_goodbye_wait_for_what_was_posted_before(house: House, alice
 
 def texts(house: House) -> list[list[str]]:
     """What the journal was given, and what of it together."""
-    return [[post.text for post in batch] for batch in house.journal.batches]
+    return [[text for post in batch for text in post.texts] for batch in house.journal.batches]
 
 
 def test_messages_that_stand_together_are_posted_together(house: House, alice: Visitor) -> None:
     assert alice.ask(Say("one", "n1"), Whisper("bob", "two", "n2"), Say("three")) == []
     (batch,) = house.journal.batches
 
-    assert [(post.text, post.nonce) for post in batch] == [("one", "n1"), ("two", "n2"), ("three", None)]
+    assert [(post.texts, post.nonce) for post in batch] == [(["one"], "n1"), (["two"], "n2"), (["three"], None)]
     assert [post.recipient for post in batch] == [None, house.accounts.find("bob"), None]
 
 

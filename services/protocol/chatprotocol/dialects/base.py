@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol, TypeVar
 
-from chatprotocol.events import Event
+from chatprotocol.events import Event, Run
 from chatprotocol.requests import Request
 
 Decoded = TypeVar("Decoded")
@@ -48,7 +48,7 @@ class Dialect(Protocol):
     def encode(self, event: Event) -> bytes:
         """The bytes of an event, the same for every connection."""
 
-    def encode_all(self, said: Sequence[Event]) -> bytes:
+    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
         """The bytes of several events, one behind the other: faster than one by one."""
 
     def event_decoder(self) -> Decoder[Event]:

@@ -24,7 +24,7 @@ from chatprotocol.limits import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.events import Event, Message
+    from chatprotocol.events import Event, Message, Run
     from chatprotocol.requests import Request
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -174,7 +174,8 @@ def _is_simple(block: bytes) -> bool:
     begin: the parser, which passes over line ends, can't carry one line's depth into the next.
     """
     lines = block.count(b"\n")
-    inner = block.count(b"{") - lines + block.count(b"[")
+    brackets = block.count(b"[") if b"[" in block else 0  # to look is quicker than to count
+    inner = block.count(b"{") - lines + brackets
     return inner < NESTING_MAX_LEVELS and block.count(b"}\n{") == lines - 1
 
 
@@ -388,6 +389,16 @@ def _message(event: Message) -> _Broadcast | _Direct:
     return _broadcast(event) if isinstance(event, events.PublicMessage) else _direct(event)
 
 
+def _broadcasts(run: events.PublicRun) -> list[Struct]:
+    time, sender = _to_iso(run.time_ms), run.sender
+    return [_Broadcast(message_id, time, sender, text) for message_id, text in enumerate(run.texts, run.id)]
+
+
+def _confirmations(run: events.SentRun) -> list[Struct]:
+    status = events.SentStatus.SENT
+    return [_Sent(message_id, status) for message_id in range(run.id, run.id + run.count)]
+
+
 def _user_list(event: events.Users) -> _UserList:
     if event.users is None:
         return _UserList(count=event.count, joined=event.joined, left=event.left)
@@ -408,6 +419,12 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.Refused: lambda event: _Error(event.code, event.reason, event.nonce),
     events.Pong: lambda _: _Pong(),
     events.Bye: lambda event: _Bye(event.reason),
+}
+
+# How a run looks on the wire.
+_REPLIES_OF: Final[dict[type, Callable[[Any], list[Struct]]]] = {
+    events.PublicRun: _broadcasts,
+    events.SentRun: _confirmations,
 }
 
 # How each request looks on the wire.
@@ -441,9 +458,15 @@ class Json:
         """One line."""
         return self.encode_all((event,))
 
-    def encode_all(self, said: Sequence[Event]) -> bytes:
-        """A line each."""
-        return _ENCODER.encode_lines([_REPLY_OF[type(event)](event) for event in said])
+    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+        """A line each, and one for each message of a run."""
+        replies: list[Struct] = []
+        for event in said:
+            if (replies_of := _REPLIES_OF.get(type(event))) is not None:
+                replies += replies_of(event)
+            else:
+                replies.append(_REPLY_OF[type(event)](event))
+        return _ENCODER.encode_lines(replies)
 
     def event_decoder(self) -> EventDecoder:
         """For the client's side of a new connection."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, SentStatus
+from chatprotocol.events import DirectMessage, PublicRun, Refused, Sent, SentRun, SentStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from chatprotocol.events import Users
     from chatserver.room.post import Post
     from chatserver.room.seat import Seat, Stream
-
-    _Run = list[Post]
-
+    from chatserver.store.accounts import Account
 
 # What is shown at once. A batch that waited for a slow disk may hold megabytes, and no receiver may fall behind by more
 # than its limit for no fault of its own.
@@ -80,7 +78,7 @@ class Feed:
             for post in posts:
                 outbox = post.seat.outbox
                 answer = Refused(refusal.code, refusal.reason, post.nonce)
-                outbox.splice(outbox.stream.tail, outbox.stream.tail, [answer])
+                outbox.splice(outbox.stream.tail, outbox.stream.tail, [answer] * len(post.texts))
         self._wake()
 
     def announce(self, update: Users, version: int) -> None:
@@ -111,39 +109,37 @@ class Feed:
         with self._lock:
             self._unsaved -= {account_id for account_id, upto in saved.items() if self._delivered[account_id] == upto}
 
-    def _publish_portion(self, portion: Sequence[_Run]) -> None:
+    def _publish_portion(self, portion: Sequence[Post]) -> None:
         """The lock is held."""
         streams = [stream for stream in self._streams if stream.followed]
-        for run in portion:
-            post = run[-1]
+        for post in portion:
             if post.repeated:
                 self._confirm(post, SentStatus.SENT)
-            elif post.recipient is None:
-                self._publish_public(run, streams)
+                continue
+            if post.recipient is None:
+                self._publish_public(post, streams)
             else:
-                self._publish_direct(post)
-            self._last_id = max(self._last_id, post.id)
+                self._publish_direct(post, post.recipient)
+            self._last_id = post.last_id
         for stream in streams:
             stream.show()
 
-    def _publish_public(self, run: _Run, streams: Sequence[Stream]) -> None:
+    def _publish_public(self, post: Post, streams: Sequence[Stream]) -> None:
         """Neither encoding nor the edit to the sender's stream is paid for each message. The lock is held."""
-        seat = run[0].seat
-        events = [PublicMessage(post.id, post.time_ms, seat.name, post.text) for post in run]
+        seat = post.seat
+        run = PublicRun(post.id, post.time_ms, seat.name, post.texts)
         own = seat.outbox.stream
         start = end = own.tail
         for stream in streams:
-            span = stream.append(events)
+            span = stream.append([run])
             if stream is own:
                 start, end = span
-        status = SentStatus.SENT
-        seat.outbox.splice(start, end, [Sent(post.id, status, post.nonce) for post in run])
+        seat.outbox.splice(start, end, [_confirmation(post, SentStatus.SENT)])
 
-    def _publish_direct(self, post: Post) -> None:
+    def _publish_direct(self, post: Post, recipient: Account) -> None:
         """The lock is held."""
-        recipient = post.recipient
-        assert recipient is not None
-        event = DirectMessage(post.id, post.time_ms, post.seat.name, recipient.name, post.text)
+        (text,) = post.texts
+        event = DirectMessage(post.id, post.time_ms, post.seat.name, recipient.name, text)
         seats = self._seats.get(recipient.id, [])
         for seat in seats:
             seat.newest_direct_id = post.id
@@ -159,7 +155,7 @@ class Feed:
     def _confirm(self, post: Post, status: SentStatus) -> None:
         """The lock is held."""
         outbox = post.seat.outbox
-        outbox.splice(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, post.nonce)])
+        outbox.splice(outbox.stream.tail, outbox.stream.tail, [_confirmation(post, status)])
 
     def _note_delivered(self, account_id: int, message_id: int) -> None:
         """The lock is held."""
@@ -168,24 +164,21 @@ class Feed:
             self._unsaved.add(account_id)
 
 
-def _portions(posts: Iterable[Post]) -> Iterator[list[_Run]]:
-    """The posts in their order, in pieces that may be shown at once, each of them in runs.
+def _confirmation(post: Post, status: SentStatus) -> Sent | SentRun:
+    """What its sender is told."""
+    count = len(post.texts)
+    return Sent(post.id, status, post.nonce) if count == 1 else SentRun(post.id, count)
 
-    Neighbours that one sender said to everybody are a run; every other post is one for itself.
-    """
-    portion: list[_Run] = []
+
+def _portions(posts: Iterable[Post]) -> Iterator[list[Post]]:
+    """The posts in their order, in pieces that may be shown at once."""
+    portion: list[Post] = []
     characters = 0
-    speaker: Seat | None = None
     for post in posts:
-        is_public = post.recipient is None and not post.repeated
-        if is_public and post.seat is speaker:
-            portion[-1].append(post)
-        else:
-            portion.append([post])
-            speaker = post.seat if is_public else None
-        characters += len(post.text)
+        portion.append(post)
+        characters += sum(map(len, post.texts))
         if characters >= _PORTION_CHARACTERS:
             yield portion
-            portion, characters, speaker = [], 0, None
+            portion, characters = [], 0
     if portion:
         yield portion

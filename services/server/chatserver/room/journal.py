@@ -16,7 +16,7 @@ from chatserver.store.messages import find_direct_nonce, find_public_nonce, inse
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from chatserver.room.feed import Feed
     from chatserver.room.post import Post
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Posts that may wait for the disk before their senders do: at 8 KiB each, 32 MiB of text, and what one read brings.
-INBOX_MAX_POSTS = 4_096
+# Messages that may wait for the disk before their senders do: at 8 KiB each, 32 MiB of text, and what one read brings.
+INBOX_MAX_MESSAGES = 4_096
 
 
 class JournalClosedError(Exception):
@@ -67,19 +67,20 @@ class _Fence(NamedTuple):
 _Errand = _Enrolment | _HashChange | _Fence
 
 
-class _Inbox(NamedTuple):
+class _Inbox:
     """What waits to be written. Both lists are in the order in which things came; errands are answered after posts."""
 
-    posts: list[Post]
-    errands: list[_Errand]
+    __slots__ = ("errands", "posts", "size")
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.posts and not self.errands
+    def __init__(self) -> None:
+        self.posts: list[Post] = []
+        self.errands: list[_Errand] = []
+        self.size = 0
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.posts) + len(self.errands) >= INBOX_MAX_POSTS
+    def add(self, posts: Sequence[Post], errands: Sequence[_Errand]) -> None:
+        self.posts.extend(posts)
+        self.errands.extend(errands)
+        self.size += sum(len(post.texts) for post in posts) + len(errands)
 
 
 class SqliteJournal:
@@ -109,7 +110,7 @@ class SqliteJournal:
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
-        self._inbox = _Inbox([], [])
+        self._inbox = _Inbox()
         self._closed = False
 
     def start(self) -> None:
@@ -146,29 +147,28 @@ class SqliteJournal:
 
     def _put(self, posts: Sequence[Post], errands: Sequence[_Errand]) -> None:
         with self._lock:
-            while self._inbox.is_full and not self._closed:
+            while self._inbox.size >= INBOX_MAX_MESSAGES and not self._closed:
                 self._emptied.wait()
             if self._closed:
                 raise JournalClosedError
-            if self._inbox.is_empty:
+            if not self._inbox.size:
                 self._filled.notify()
-            self._inbox.posts.extend(posts)
-            self._inbox.errands.extend(errands)
+            self._inbox.add(posts, errands)
 
     def _take(self) -> _Inbox:
         """All that waits; nothing at the end."""
         with self._lock:
-            while self._inbox.is_empty and not self._closed:
+            while not self._inbox.size and not self._closed:
                 self._filled.wait()
-            if self._inbox.is_full:
+            if self._inbox.size >= INBOX_MAX_MESSAGES:
                 self._emptied.notify_all()
-            taken, self._inbox = self._inbox, _Inbox([], [])
+            taken, self._inbox = self._inbox, _Inbox()
             return taken
 
     def _run(self) -> None:
-        taken = _Inbox([], [])
+        taken = _Inbox()
         try:
-            while not (taken := self._take()).is_empty:
+            while (taken := self._take()).size:
                 self._write(taken)
             self._write(taken)
         finally:
@@ -178,14 +178,14 @@ class SqliteJournal:
         """Let nobody wait for a thread that has ended, were it by a fault in the middle of its work."""
         with self._lock:
             self._closed = True
-            left, self._inbox = self._inbox, _Inbox([], [])
+            left, self._inbox = self._inbox, _Inbox()
             self._emptied.notify_all()
         for errand in [*taken.errands, *left.errands]:
             self._answer(errand, JournalClosedError())
 
     def _write(self, taken: _Inbox) -> None:
         """One group commit; then, and only then, what it held is published."""
-        posts, errands = taken
+        posts, errands = taken.posts, taken.errands
         deliveries = self._feed.unsaved_deliveries()
         try:
             with self._database.transaction() as connection:
@@ -219,25 +219,18 @@ class SqliteJournal:
         """Give each post its id and time and insert it; returns the last id that is used."""
         self._last_time_ms = time_ms = max(self._now_ms(), self._last_time_ms)
         last_id = self._last_id
-        known: dict[tuple[bool, int, str], int] = {}
-        public = []
-        direct = []
         for post in posts:
-            nonce = post.nonce
-            if nonce is not None and (earlier := _find_earlier(connection, post, known)) is not None:
+            if post.nonce is not None and (earlier := _find_earlier(connection, post)) is not None:
                 post.id, post.repeated = earlier, True
                 continue
-            last_id += 1
-            post.id, post.time_ms = last_id, time_ms
+            post.id, post.time_ms = last_id + 1, time_ms
+            last_id = post.last_id
             sender_id, recipient = post.seat.account_id, post.recipient
-            if nonce is not None:
-                known[recipient is None, sender_id, nonce] = last_id
             if recipient is None:
-                public.append((last_id, time_ms, sender_id, post.text, nonce))
+                insert_public(connection, post.id, time_ms, sender_id, post.texts, post.nonce)
             else:
-                direct.append((last_id, time_ms, sender_id, recipient.id, post.text, nonce))
-        insert_public(connection, public)
-        insert_direct(connection, direct)
+                (text,) = post.texts
+                insert_direct(connection, post.id, time_ms, sender_id, recipient.id, text, post.nonce)
         return last_id
 
     def _do(self, connection: sqlite3.Connection, errand: _Errand) -> Account | None:
@@ -269,9 +262,8 @@ class SqliteJournal:
             self._answer(errand, OSError(str(error)))
 
 
-def _find_earlier(connection: sqlite3.Connection, post: Post, known: Mapping[tuple[bool, int, str], int]) -> int | None:
-    """The id of the message that the sender sent with the same nonce before; ``known`` are those of this batch."""
+def _find_earlier(connection: sqlite3.Connection, post: Post) -> int | None:
+    """The id of the message that the sender sent with the same nonce before."""
     assert post.nonce is not None
-    is_public, sender_id = post.recipient is None, post.seat.account_id
-    find = find_public_nonce if is_public else find_direct_nonce
-    return known.get((is_public, sender_id, post.nonce)) or find(connection, sender_id, post.nonce)
+    find = find_public_nonce if post.recipient is None else find_direct_nonce
+    return find(connection, post.seat.account_id, post.nonce)

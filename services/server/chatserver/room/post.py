@@ -1,4 +1,4 @@
-"""A post: a message on its way from the session that accepted it to the disk and to everybody."""
+"""A post: messages on their way from the session that accepted them to the disk and to everybody."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ if TYPE_CHECKING:
 
 
 class Post(Struct, gc=False, eq=False):
-    """A message that was accepted. The journal gives it its id and time; then it is stored, and never changes."""
+    """What one seat said in a row to everybody, or one message with a nonce or a recipient; it was accepted.
+
+    The journal gives it its id and time; then it is stored, and never changes.
+    """
 
     seat: Seat
-    text: str
+    texts: list[str]
     nonce: str | None
     # None: it is for everybody.
     recipient: Account | None = None
+    # Of the first message; the others have those that follow.
     id: int = 0
     time_ms: int = 0
     # The sender sent it before, with this nonce: it has that message's id, and is not delivered again.
     repeated: bool = False
+
+    @property
+    def last_id(self) -> int:
+        """Of the last message."""
+        return self.id + len(self.texts) - 1

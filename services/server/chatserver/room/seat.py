@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatprotocol.events import Event
+    from chatprotocol.events import Event, Run
 
 
 class Stream(Protocol):
@@ -18,7 +18,7 @@ class Stream(Protocol):
     def followed(self) -> bool:
         """Is anybody listening in this dialect?"""
 
-    def append(self, events: Sequence[Event]) -> tuple[int, int]:
+    def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
         """Encode events behind the others, unseen until :meth:`show`; where they begin and end."""
 
     @property
@@ -42,8 +42,8 @@ class Outbox(Protocol):
     def follow(self) -> None:
         """Listen from here on; what is shown is kept back until :meth:`release`."""
 
-    def release(self) -> None:
-        """Go on to the stream: what it missed was put."""
+    def release(self, events: Sequence[Event]) -> None:
+        """Say this, which is the last of what it missed, and go on to the stream."""
 
     def unfollow(self) -> None:
         """Listen to nothing after what is shown now."""
@@ -54,7 +54,7 @@ class Outbox(Protocol):
     def wait_for_room(self) -> bool:
         """Wait while the peer leaves too many answers unread; false when the connection ends. For its reader thread."""
 
-    def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
+    def splice(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
         """In the place of the stream's bytes from start to end, say these events. For the feed."""
 
 

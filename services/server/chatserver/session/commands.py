@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from chatserver.session.context import Context
 
 
-def say(_: Context, seat: Seat, request: requests.Say) -> Post:
+def say(_: Context, seat: Seat, request: requests.Say, posts: list[Post]) -> None:
     """PM: the confirmation comes when it is stored."""
-    check_text(request.text)
-    if request.nonce is not None:
-        check_nonce(request.nonce)
-    return Post(seat, request.text, request.nonce)
+    text, nonce = request.text, request.nonce
+    check_text(text)
+    if nonce is not None:
+        check_nonce(nonce)
+    elif posts and (last := posts[-1]).nonce is None and last.recipient is None:
+        last.texts.append(text)
+        return
+    posts.append(Post(seat, [text], nonce))
 
 
-def whisper(context: Context, seat: Seat, request: requests.Whisper) -> Post:
+def whisper(context: Context, seat: Seat, request: requests.Whisper, posts: list[Post]) -> None:
     """DM: the same, to a user who exists."""
     check_text(request.text)
     if request.nonce is not None:
@@ -34,7 +38,7 @@ def whisper(context: Context, seat: Seat, request: requests.Whisper) -> Post:
     recipient = context.accounts.find(request.to)
     if recipient is None:
         raise Refusal(ErrorCode.UNKNOWN_USER, f"There is no user {request.to[:64]!r}; nothing was sent.")
-    return Post(seat, request.text, request.nonce, recipient)
+    posts.append(Post(seat, [request.text], request.nonce, recipient))
 
 
 def post(context: Context, posts: Sequence[Post]) -> None:
@@ -63,8 +67,8 @@ def settle(context: Context, seat: Seat) -> None:
         context.journal.settle()
 
 
-# What makes a message, and what is answered at once.
-POSTS: Final[dict[type, Callable[[Context, Seat, Any], Post]]] = {
+# What makes a message, which is put to the others, and what is answered at once.
+POSTS: Final[dict[type, Callable[[Context, Seat, Any, list[Post]], None]]] = {
     requests.Say: say,
     requests.Whisper: whisper,
 }

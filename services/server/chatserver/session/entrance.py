@@ -12,7 +12,7 @@ from chatserver.room.seat import Seat
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chatprotocol.events import Message
+    from chatprotocol.events import Event, Message
     from chatserver.room.seat import Outbox
     from chatserver.session.context import Context
     from chatserver.store.accounts import Account
@@ -69,13 +69,14 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     seat = Seat(account.id, account.name, outbox)
     joined = context.feed.join(seat)
     users = context.presence.enter(seat)
+    welcome = Welcome(kind, account.name, users, joined.last_id)
+    query = context.messages.waiting if since is None else context.messages.missed
+    after_id = max(account.delivered_id, joined.delivered_id) if since is None else since
     try:
-        outbox.put([Welcome(kind, account.name, users, joined.last_id)])
-        query = context.messages.waiting if since is None else context.messages.missed
-        after_id = max(account.delivered_id, joined.delivered_id) if since is None else since
-        if _send_pages(outbox, query, account.id, after_id, joined.last_id):
+        last_page = _send_pages(outbox, welcome, query, account.id, after_id, joined.last_id)
+        if last_page is not None:
             context.feed.catch_up(seat, joined.last_id)
-            outbox.release()
+            outbox.release(last_page)
         # Otherwise the connection ends, and nothing that is new may follow the gap.
     except BaseException:
         go_out(context, seat)
@@ -89,13 +90,21 @@ def go_out(context: Context, seat: Seat) -> None:
     context.presence.leave(seat)
 
 
-def _send_pages(outbox: Outbox, query: Query, account_id: int, after_id: int, upto_id: int) -> bool:
-    """Put what the query finds, a page at a time, no faster than the peer reads; false when the connection ends."""
+def _send_pages(
+    outbox: Outbox, welcome: Welcome, query: Query, account_id: int, after_id: int, upto_id: int
+) -> list[Event] | None:
+    """Put the welcome and what the query finds, a page at a time, no faster than the peer reads.
+
+    Returns the last page, which was not put yet; None when the connection ends.
+    """
+    page: list[Event] = [welcome]
     while True:
-        page = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
+        found = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
+        page.extend(found)
+        if len(found) < _PAGE_MESSAGES:
+            return page
         outbox.put(page)
-        if len(page) < _PAGE_MESSAGES:
-            return True
-        after_id = page[-1].id
+        page = []
+        after_id = found[-1].id
         if not outbox.wait_for_room():
-            return False
+            return None

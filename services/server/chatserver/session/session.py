@@ -99,7 +99,7 @@ class Session:
             compose = commands.POSTS.get(type(request))
             if compose is not None and seat is not None:
                 try:
-                    posts.append(compose(self._context, seat, request))
+                    compose(self._context, seat, request, posts)
                 except _REFUSED_WITH as error:
                     self._refuse_request(request, error)
             else:
@@ -116,7 +116,8 @@ class Session:
                 commands.post(self._context, posts)
             except JournalClosedError as error:
                 for post in posts:
-                    self._refuse(self._as_refusal(error), post.nonce)
+                    for _ in post.texts:
+                        self._refuse(self._as_refusal(error), post.nonce)
 
     def _answer(self, request: Request) -> bool:
         """Answer one request that is no message; false when that was the last one."""

@@ -40,7 +40,7 @@ class Database:
     def __init__(self, folder: Path) -> None:
         """Open it, make it if there is none, bring its schema up to date. Raises StoreError."""
         self.path = folder / DATABASE_FILE
-        self._log_path = folder / f"{DATABASE_FILE}-wal"
+        self._log_path = str(folder / f"{DATABASE_FILE}-wal")
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_file = _lock(folder)
@@ -105,7 +105,7 @@ class Database:
         SQLite does so by itself only when no reader is in the way, and in a busy room there always is one. So they have
         to pause here for a moment.
         """
-        if self._log_path.stat().st_size <= _LOG_MAX_BYTES:
+        if os.stat(self._log_path).st_size <= _LOG_MAX_BYTES:  # noqa: PTH116 -- after every commit, so cheaply
             return
         readers = [self._readers.get() for _ in range(_READERS)]
         try:

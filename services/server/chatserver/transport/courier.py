@@ -88,9 +88,9 @@ class Courier:
         self._lag_max_bytes = lag_max_bytes
         self._worker = Worker("courier", self._run, on_crash)
         self._selector = selectors.DefaultSelector()
-        self._doorbell, self._bell_rope = socket.socketpair()
-        self._doorbell.setblocking(False)
-        self._bell_rope.setblocking(False)
+        self._doorbell, self._bell_rope = os.pipe()
+        os.set_blocking(self._doorbell, False)
+        os.set_blocking(self._bell_rope, False)
         self._selector.register(self._doorbell, selectors.EVENT_READ)
         # Those whose readers have ended, with the time at which patience does. The courier thread's own.
         self._retired: dict[Outbox, float] = {}
@@ -116,8 +116,8 @@ class Courier:
         self.ring()
         self._worker.join()
         self._selector.close()
-        self._doorbell.close()
-        self._bell_rope.close()
+        os.close(self._doorbell)
+        os.close(self._bell_rope)
 
     def adopt(self) -> None:
         """A socket was accepted, whose outbox will be retired some day."""
@@ -142,7 +142,7 @@ class Courier:
             return
         self._rung = True
         with suppress(BlockingIOError):  # a bell that can't be rung any louder is heard
-            self._bell_rope.send(b"\0")
+            os.write(self._bell_rope, b"\0")
 
     def _run(self) -> None:
         try:
@@ -166,8 +166,8 @@ class Courier:
         busy = bool(self._dirty) or any(followers.have_news for followers in self._followers.values())
         patience = _TICK_SECONDS if self._retired or self._full or self._stop_at is not None else None
         for key, _ in self._selector.select(0 if busy else patience):
-            if key.fileobj is self._doorbell:
-                self._doorbell.recv(64)
+            if key.fd == self._doorbell:
+                os.read(self._doorbell, 64)
                 self._rung = False
             else:
                 self._selector.unregister(key.fileobj)

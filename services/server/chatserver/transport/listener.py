@@ -137,9 +137,8 @@ class Listener:
             self._refuse(sock, f"the limit of {self._max_connections} connections is reached")
             return
         try:
-            _prepare(sock)
             connection.start()
-        except (OSError, RuntimeError) as error:
+        except RuntimeError as error:
             with self._lock:
                 self._connections.discard(connection)
             self._refuse(sock, str(error))
@@ -181,13 +180,10 @@ def _bind(host: str, port: int) -> socket.socket:
         (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=family == socket.AF_INET6
     )
     listening.setblocking(False)
-    return listening
-
-
-def _prepare(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Each connection has these from the socket that accepts it: to set them anew would be five system calls a login.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return listening

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.events import Event
+    from chatprotocol.events import Event, Run
     from chatserver.transport.stream import Span, Stream
 
 # One send takes no more pieces than this, so that no connection holds the courier for long.
@@ -102,23 +102,14 @@ class Outbox:
         """
         data = self.stream.encode(events)
         with self._lock:
-            if not data or self._finishing:
-                return
-            self.in_step = False
-            if self._held:
-                if self._replies is _NONE:
-                    self._replies = deque()
-                self._replies.append(data)
-                self._replies_bytes += len(data)
-            else:
-                here = self._limit(self.stream.end)
-                self._add(_Edit(here, here, data, is_reply=True))
-                self._replies_bytes += len(data)
+            self._put(data)
         self._wake(self)
 
-    def release(self) -> None:
-        """Go on to the stream: what it missed was put."""
+    def release(self, events: Sequence[Event]) -> None:
+        """Say this, which is the last of what it missed, and go on to the stream."""
+        data = self.stream.encode(events)
         with self._lock:
+            self._put(data)
             self._held = False
         self._wake(self)
 
@@ -167,7 +158,7 @@ class Outbox:
             if self._end is None:
                 self._stop_listening(end)
 
-    def splice(self, start: int, end: int, events: Sequence[Event]) -> None:
+    def splice(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
         """In the place of the stream's bytes from start to end, say these events."""
         data = self.stream.encode(events)
         with self._lock:
@@ -188,15 +179,15 @@ class Outbox:
         forgotten what is due.
         """
         with self._lock:
-            pieces = list(islice(self._replies, SEND_MAX_PIECES))
-            if self._held or len(self._replies) > len(pieces):
-                return pieces
+            if self._held or self._replies:
+                # By themselves: simple clients take what one read returns for one answer.
+                return list(islice(self._replies, SEND_MAX_PIECES))
             self._pass_skips()
             cursor, limit = self._cursor, self._limit(offered)
-            if not pieces:
-                stop = min(self._edits[0].at, limit) if self._edits else limit
-                if stop - cursor >= SPAN_MIN_BYTES:
-                    return self.stream.span(cursor, stop)
+            stop = min(self._edits[0].at, limit) if self._edits else limit
+            if stop - cursor >= SPAN_MIN_BYTES:
+                return self.stream.span(cursor, stop)
+            pieces: list[bytes] = []
             for edit in self._edits:
                 if len(pieces) >= SEND_MAX_PIECES:
                     return pieces
@@ -268,6 +259,20 @@ class Outbox:
     def lag_bytes(self) -> int:
         """How far the connection is behind with what everybody hears and what others told it."""
         return max(0, self._limit(self.stream.end) - self._cursor) + self._told_bytes
+
+    def _put(self, data: bytes) -> None:
+        """Locked."""
+        if not data or self._finishing:
+            return
+        self.in_step = False
+        self._replies_bytes += len(data)
+        if not self._held:
+            here = self._limit(self.stream.end)
+            self._add(_Edit(here, here, data, is_reply=True))
+            return
+        if self._replies is _NONE:
+            self._replies = deque()
+        self._replies.append(data)
 
     def _stop_listening(self, end: int) -> None:
         """Be due nothing of the stream from here on. Locked."""

@@ -10,7 +10,7 @@ from chatserver.transport.memory_file import SEGMENT_BYTES, MemoryFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.events import Event
+    from chatprotocol.events import Event, Run
 
 # The journal may be this far ahead of what the courier has offered to every socket. More would only make slices that
 # fall out of the processor's cache; less would make it wait for nothing.
@@ -34,7 +34,7 @@ class Stream:
     The feed appends, and shows what it appended once the edits to it are in place. The courier reads up to :attr:`end`.
     """
 
-    def __init__(self, encode: Callable[[Sequence[Event]], bytes], kept_bytes: int) -> None:
+    def __init__(self, encode: Callable[[Sequence[Event | Run]], bytes], kept_bytes: int) -> None:
         self.encode = encode
         self._kept_bytes = kept_bytes
         # The feed's own, under its lock: appended and not shown yet.
@@ -65,7 +65,7 @@ class Stream:
         """What lies before this position may be sent."""
         return self._end
 
-    def append(self, events: Sequence[Event]) -> tuple[int, int]:
+    def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
         """Encode events behind the others, unseen until :meth:`show`; where they begin and end."""
         data = self.encode(events)
         start = self._tail
