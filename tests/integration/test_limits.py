@@ -32,6 +32,16 @@ def test_the_connection_over_the_limit_is_told_so_and_closed(open_room: Callable
     assert room.enter("carol"), "there is room again"
 
 
+def test_a_connection_sends_at_once_and_notices_a_peer_that_is_gone(open_room: Callable[..., Room]) -> None:
+    room = open_room()
+    room.enter("alice")
+    (connection,) = room.server._listener._connections
+
+    assert connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert connection._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
 def test_who_stops_reading_is_disconnected_at_the_limit_and_nobody_waits(
     open_room: Callable[..., Room], log: io.StringIO
 ) -> None:

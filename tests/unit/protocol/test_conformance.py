@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from chatprotocol.dialects import DIALECTS, SNIFF_MAX_BYTES, Dialect, Sniff, by_name, sniff
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import Event
+from chatprotocol.events import Event, PublicMessage, PublicRun, Run, Sent, SentRun, SentStatus, one_by_one
 from chatprotocol.limits import LINE_MAX_BYTES
 from chatprotocol.requests import Request, Unreadable
 
@@ -16,6 +16,12 @@ every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect:
 # Bytes that mean something to one dialect or another come up often.
 rubbish = st.lists(
     st.one_of(st.binary(max_size=200), st.text('{}[]":,\\\r\n CD\0', max_size=40).map(str.encode)), max_size=20
+)
+
+texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=5)
+runs = st.one_of(
+    st.builds(PublicRun, st.integers(1, 10**6), st.integers(0, 10**12), st.just("alice"), texts),
+    st.builds(SentRun, st.integers(1, 10**6), st.integers(0, 5)),
 )
 
 
@@ -29,6 +35,23 @@ def test_a_request_arrives_as_it_was_sent(dialect: Dialect, request_: Request) -
 @pytest.mark.parametrize("event", EVENTS, ids=repr)
 def test_an_event_arrives_as_it_was_said(dialect: Dialect, event: Event) -> None:
     assert dialect.event_decoder().feed(dialect.encode(event)) == [event]
+
+
+@every_dialect
+@given(said=st.lists(st.one_of(st.sampled_from(EVENTS), runs), max_size=5))
+def test_what_is_encoded_together_is_what_would_be_one_by_one(dialect: Dialect, said: list[Event | Run]) -> None:
+    assert dialect.encode_all(said) == b"".join(map(dialect.encode, one_by_one(said)))
+
+
+def test_a_run_counts_its_ids_on() -> None:
+    events = list(one_by_one([PublicRun(7, 5, "alice", ["one", "two"]), SentRun(8, 2)]))
+
+    assert events == [
+        PublicMessage(7, 5, "alice", "one"),
+        PublicMessage(8, 5, "alice", "two"),
+        Sent(8, SentStatus.SENT),
+        Sent(9, SentStatus.SENT),
+    ]
 
 
 @every_dialect

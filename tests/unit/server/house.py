@@ -83,7 +83,7 @@ class FakeJournal:
     def post(self, posts: Sequence[Post]) -> None:
         self._check()
         for post in posts:
-            post.id = next(self._ids)
+            post.id, *_ = (next(self._ids) for _ in post.texts)
         self.batches.append(list(posts))
         self._feed.publish(posts)
 

@@ -105,6 +105,18 @@ def test_ids_and_times_grow_in_the_order_of_posting(house: House) -> None:
     assert house.stored(alice) == [(post.id, *post.texts) for post in posts]
 
 
+def test_each_message_of_a_run_has_an_id_and_is_stored(house: House) -> None:
+    """Promises: confirmed means stored, and one order."""
+    alice, bob = house.seat("alice"), house.seat("bob")
+    house.journal.start()
+    runs = [Post(alice, ["one", "two", "three"], None), Post(bob, ["four"], None), Post(alice, ["five", "six"], None)]
+    house.journal.post(runs)
+    house.journal.stop()
+
+    assert [(post.id, post.last_id) for post in runs] == [(1, 3), (4, 4), (5, 6)]
+    assert house.stored(alice) == list(enumerate(["one", "two", "three", "four", "five", "six"], 1))
+
+
 def test_times_never_go_back_when_the_clock_does(house: House) -> None:
     """Promise: one order."""
     house.clock = iter([5_000, 3_000, 6_000])  # type: ignore[assignment]
@@ -497,11 +509,11 @@ def test_whoever_posts_faster_than_the_disk_accepts_waits(house: House, monkeypa
     house.journal.start()
     house.journal.post([Post(alice, ["first"], None)])
     gate.await_thread()
-    for _ in range(5):
-        house.journal.post([Post(alice, ["x"], None)])
+    house.journal.post([Post(alice, ["x"] * 4, None)])
+    house.journal.post([Post(alice, ["x"], None)])
     sixth = in_background(lambda: house.journal.post([Post(alice, ["sixth"], None)]))
     eventually(lambda: house.journal._emptied._waiters)  # type: ignore[attr-defined]
-    assert len(house.journal._inbox.posts) == 5
+    assert house.journal._inbox.size == 5
     gate.open()
     must_end(sixth)
     house.journal.stop()

@@ -14,7 +14,7 @@ from chatserver.transport import stream as stream_module
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
 
-from .rooms import bytes_stream, eventually, in_background, must_end, publish, put, splice
+from .rooms import bytes_stream, eventually, in_background, must_end, publish, put, release, splice
 from .scene import LISTENERS, MUCH, Listener, Scene, Step, room_step, scripts, small, someone, take
 
 KEPT_BYTES = 1_000_000
@@ -170,6 +170,18 @@ def test_what_is_sent_is_the_stream_with_its_skips_and_insertions(
         for each in script:
             rounds.play(each)
         rounds.finish()
+
+
+def test_the_answer_to_a_login_is_sent_by_itself(stream: Stream) -> None:
+    """Simple clients take what one read returns for one answer; what others do meanwhile comes behind it."""
+    outbox = new_outbox(stream)
+    outbox.follow()
+    publish(stream, b"update")
+    release(outbox, b"welcome")
+
+    assert outbox.due(stream.end) == [b"welcome"]
+    outbox.account(len(b"welcome"))
+    assert outbox.due(stream.end) == [b"update"]
 
 
 @given(before=st.integers(1, 400), after=st.integers(0, 5))

@@ -497,6 +497,38 @@ def test_messages_that_stand_together_are_posted_together(house: House, alice: V
     assert [post.recipient for post in batch] == [None, house.accounts.find("bob"), None]
 
 
+def test_what_is_said_in_a_row_is_one_post(house: House, alice: Visitor) -> None:
+    """A nonce, a recipient and another read begin a new one; what is refused is left out."""
+    answers = alice.ask(
+        *(Say("one"), Say("two"), Say(" "), Say("three"), Say("four", "n4"), Say("five"), Whisper("bob", "six")),
+        *(Say("seven"), Whisper("nobody", "x"), Say("eight")),
+    )
+    alice.ask(Say("nine"))
+
+    assert [[(post.texts, post.nonce) for post in batch] for batch in house.journal.batches] == [
+        [
+            (["one", "two", "three"], None),
+            (["four"], "n4"),
+            (["five"], None),
+            (["six"], None),
+            (["seven", "eight"], None),
+        ],
+        [(["nine"], None)],
+    ]
+    assert [answer.code for answer in answers if isinstance(answer, Refused)] == [
+        ErrorCode.EMPTY_MESSAGE,
+        ErrorCode.UNKNOWN_USER,
+    ]
+
+
+def test_when_the_journal_is_closed_each_message_is_refused(house: House, alice: Visitor) -> None:
+    house.shut_down()
+
+    assert [
+        answer.code for answer in alice.ask(Say("one"), Say("two"), Say("three", "n3")) if isinstance(answer, Refused)
+    ] == [ErrorCode.SHUTTING_DOWN] * 3
+
+
 def test_what_stands_behind_messages_is_answered_when_they_are_posted(house: House, alice: Visitor) -> None:
     posted: list[list[list[str]]] = []
     house.messages.history = lambda *_: posted.append(texts(house)) or ()  # type: ignore[method-assign, func-returns-value]
