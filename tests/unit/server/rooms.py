@@ -28,6 +28,7 @@ class FakeStream:
         self.shown = 0
         self.outboxes: list[FakeOutbox] = []
         self.waits = 0
+        self.patience: list[float] = []
 
     @property
     def followed(self) -> bool:
@@ -48,6 +49,9 @@ class FakeStream:
 
     def wait_for_courier(self) -> None:
         self.waits += 1
+
+    def wait_for_round(self, limit_seconds: float) -> None:
+        self.patience.append(limit_seconds)
 
 
 class FakeOutbox:
@@ -106,6 +110,8 @@ class FakeFeed:
     """Notes what the journal publishes and refuses; ``when_published`` looks at the moment itself."""
 
     when_published: Callable[[list[Post]], None] = lambda _: None
+    # The courier's round: whoever waits for it is in here.
+    go_round: Callable[[float], None] = lambda _: None
     batches: list[list[Post]] = field(default_factory=list)
     refused: list[tuple[Post, Refused]] = field(default_factory=list)
     unsaved: dict[int, int] = field(default_factory=dict)
@@ -113,6 +119,9 @@ class FakeFeed:
     def publish(self, posts: Sequence[Post]) -> None:
         self.when_published(list(posts))
         self.batches.append(list(posts))
+
+    def wait_for_round(self, limit_seconds: float) -> None:
+        self.go_round(limit_seconds)
 
     def refuse(self, posts: Sequence[Post], refusal: Refused) -> None:
         self.refused += [(post, refusal) for post in posts]

@@ -1,6 +1,7 @@
 """The feed: what each connection hears of what was committed, in which order."""
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from chatserver.room.post import Post
 from chatserver.room.seat import Seat
 from chatserver.store.accounts import Account
 
-from .rooms import FakeOutbox, FakeStream
+from .rooms import FakeOutbox, FakeStream, eventually
 
 UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
 ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
@@ -159,6 +160,17 @@ def test_whoever_joins_between_two_portions_hears_the_rest(room: Room) -> None:
     ((bob, where),) = joined
     assert 11 <= where.last_id < 30
     assert [event.id for event in heard(bob)] == list(range(where.last_id + 1, 31))  # type: ignore[union-attr]
+
+
+def test_the_wait_for_a_round_is_one_for_all_streams() -> None:
+    """Promise: nobody waits for the slow. Another dialect in use makes the wait no longer."""
+    slow, other = FakeStream("slow"), FakeStream("other")
+    began = time.monotonic()
+    slow.wait_for_round = lambda limit: eventually(lambda: time.monotonic() > began + limit)  # type: ignore[method-assign]
+    Room(slow, other).feed.wait_for_round(0.01)
+
+    (patience,) = other.patience
+    assert patience <= 0
 
 
 def test_a_direct_message_is_heard_by_both_and_nobody_else(room: Room) -> None:

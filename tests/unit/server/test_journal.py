@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import ID_MAX
 from chatserver.room import journal as journal_module
-from chatserver.room.journal import JournalClosedError, SqliteJournal
+from chatserver.room.journal import COLLECT_MESSAGES, COLLECT_SECONDS, JournalClosedError, SqliteJournal
 from chatserver.room.post import Post
 from chatserver.room.seat import Seat
 from chatserver.store.accounts import Accounts
@@ -175,6 +175,35 @@ def test_what_is_still_in_its_transaction_is_not_published(house: House) -> None
     assert house.feed.published == []
     assert house.stored(alice) == []
     gate.open()
+
+
+def test_what_comes_while_the_courier_goes_round_is_one_transaction(house: House) -> None:
+    """A sync for each message would cost much, and nobody would be shown it any sooner."""
+    alice = house.seat("alice")
+    courier = Gate()
+    house.feed.go_round = lambda _: courier.pass_through()
+    house.journal.start()
+    house.journal.post([Post(alice, ["first"], None)])
+    courier.await_thread()
+    for number in range(10):
+        house.journal.post([Post(alice, [f"text {number}"], None)])
+    assert house.disk.transactions == 0
+    courier.open()
+    house.journal.stop()
+
+    assert [len(batch) for batch in house.feed.batches] == [11]
+
+
+def test_a_batch_of_some_size_does_not_wait_for_the_courier(house: House) -> None:
+    waits: list[float] = []
+    house.feed.go_round = waits.append
+    house.journal.post([Post(house.seat("alice"), ["x"] * COLLECT_MESSAGES, None)])
+    house.journal.start()
+    eventually(lambda: house.feed.published)
+
+    assert waits == []
+    house.journal.settle()
+    assert waits == [COLLECT_SECONDS]
 
 
 def test_all_that_waits_is_one_transaction(house: House) -> None:

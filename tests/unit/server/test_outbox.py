@@ -14,7 +14,7 @@ from chatserver.transport import stream as stream_module
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
 
-from .rooms import bytes_stream, eventually, in_background, must_end, publish, put, release, splice
+from .rooms import DEADLINE_SECONDS, bytes_stream, eventually, in_background, must_end, publish, put, release, splice
 from .scene import LISTENERS, MUCH, Listener, Scene, Step, room_step, scripts, small, someone, take
 
 KEPT_BYTES = 1_000_000
@@ -668,6 +668,30 @@ def test_what_is_told_beside_the_stream_holds_the_writer_up_too(stream: Stream) 
     eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
     stream.offered(0)
     must_end(writer)
+
+
+def test_a_wait_for_the_round_ends_with_the_round(stream: Stream) -> None:
+    stream.wait_for_round(DEADLINE_SECONDS)
+    publish(stream, b"ab")
+    writer = in_background(lambda: stream.wait_for_round(2 * DEADLINE_SECONDS))
+    eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
+    stream.offered(1)
+    eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
+    assert writer.is_alive()
+    stream.offered(2)
+    must_end(writer)
+
+
+def test_a_wait_for_the_round_has_an_end(stream: Stream) -> None:
+    """Promise: the slow make nobody wait. A courier that has much to do does not keep messages from the disk."""
+    publish(stream, b"ab")
+    must_end(in_background(lambda: stream.wait_for_round(0.001)))
+
+
+def test_nobody_waits_for_the_round_of_a_courier_that_has_ended(stream: Stream) -> None:
+    publish(stream, b"ab")
+    stream.abandon()
+    must_end(in_background(lambda: stream.wait_for_round(2 * DEADLINE_SECONDS)))
 
 
 def test_a_held_outbox_does_not_wait_for_what_it_is_told(stream: Stream) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol.events import DirectMessage, PublicRun, Refused, Sent, SentRun, SentStatus
@@ -71,6 +72,12 @@ class Feed:
             with self._lock:
                 self._publish_portion(portion)
             self._wake()
+
+    def wait_for_round(self, limit_seconds: float) -> None:
+        """Wait until what was published has been offered to everybody, but no longer than this."""
+        patience_ends = time.monotonic() + limit_seconds
+        for stream in self._streams:
+            stream.wait_for_round(patience_ends - time.monotonic())
 
     def refuse(self, posts: Iterable[Post], refusal: Refused) -> None:
         """Tell the senders that nothing was stored. For the journal thread."""

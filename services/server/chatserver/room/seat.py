@@ -31,6 +31,9 @@ class Stream(Protocol):
     def wait_for_courier(self) -> None:
         """Wait while the courier has more than its share still to offer: writers may not run away from it."""
 
+    def wait_for_round(self, limit_seconds: float) -> None:
+        """Wait until the courier has offered everything that is shown, but no longer than this."""
+
 
 class Outbox(Protocol):
     """What one connection is still to be sent."""

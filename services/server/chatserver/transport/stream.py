@@ -88,6 +88,13 @@ class Stream:
         with self._offering:
             self._offering.wait_for(self._has_room)
 
+    def wait_for_round(self, limit_seconds: float) -> None:
+        """Wait until the courier has offered everything that is shown, but no longer than this."""
+        if self._is_offered():
+            return
+        with self._offering:
+            self._offering.wait_for(self._is_offered, limit_seconds)
+
     def note_beside(self, size_bytes: int) -> None:
         """So much was put into outboxes beside the stream: the courier has that to offer, too."""
         with self._offering:
@@ -136,6 +143,9 @@ class Stream:
     def send(self, descriptor: int, span: Span) -> int:
         """Send what a socket takes of these bytes; returns how many. LookupError: they were forgotten."""
         return self._file.send(descriptor, *span)
+
+    def _is_offered(self) -> bool:
+        return self._abandoned or self._offered >= self._end
 
     def _has_room(self) -> bool:
         return self._abandoned or self._end - self._offered + self._beside <= AHEAD_MAX_BYTES
