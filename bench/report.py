@@ -61,7 +61,7 @@ def _about(results: Results) -> list[str]:
         f"{results.date}, commit {results.commit or 'unknown'}, {results.seconds:.0f} s, rounds: {results.rounds}.",
         f"{machine.processor}, {machine.processors} processors ({machine.pinning}), {machine.memory_gib:g} GiB.",
         f"{machine.kernel}, Python {machine.python}, SQLite {machine.sqlite}.",
-        f"Data on {machine.file_system}, where a sync takes {machine.sync_ms:g} ms.",
+        f"Data on {machine.file_system}: a sync takes {machine.sync_ms:g} ms, after a rest {machine.rested_sync_ms:g}.",
         f"Servers: {servers}.",
     ]
     if results.left_out:

@@ -145,9 +145,10 @@ class Machine(Struct):
     kernel: str
     python: str
     sqlite: str
-    # Of the folder in which the servers keep their data.
+    # Of the folder in which the servers keep their data. A sync takes longer when the disk had 2 ms of rest.
     file_system: str
     sync_ms: float
+    rested_sync_ms: float
     # How the processors are shared out.
     pinning: str
 

@@ -35,7 +35,7 @@ def results() -> Results:
     return Results(
         date="2026-01-31 12:00 UTC",
         commit="abc1234",
-        machine=Machine("A processor", 2, 8.0, "Linux 6", "3.11.7", "3.40.1", "ext4", 0.5, "not pinned"),
+        machine=Machine("A processor", 2, 8.0, "Linux 6", "3.11.7", "3.40.1", "ext4", 0.5, 0.75, "not pinned"),
         servers={"chatserver": "this commit", "nats-server": "2.9.10"},
         left_out={"ngircd": "not installed"},
         rounds=3,
@@ -113,6 +113,7 @@ LINES = {
     "why a load failed": "- nats-server, 100 receivers, 10 senders: a receiver was lost: closed by the server",
     "why a part failed": "- storm: the server does not read",
     "the machine": "A processor, 2 processors (not pinned), 8 GiB.",
+    "the disk": "Data on ext4: a sync takes 0.5 ms, after a rest 0.75.",
 }
 
 

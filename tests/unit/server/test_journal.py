@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import ID_MAX
 from chatserver.room import journal as journal_module
-from chatserver.room.journal import COLLECT_MESSAGES, COLLECT_SECONDS, JournalClosedError, SqliteJournal
+from chatserver.room.journal import GATHER_MESSAGES, GATHER_SECONDS, JournalClosedError, SqliteJournal
 from chatserver.room.post import Post
 from chatserver.room.seat import Seat
 from chatserver.store.accounts import Accounts
@@ -197,13 +197,13 @@ def test_what_comes_while_the_courier_goes_round_is_one_transaction(house: House
 def test_a_batch_of_some_size_does_not_wait_for_the_courier(house: House) -> None:
     waits: list[float] = []
     house.feed.go_round = waits.append
-    house.journal.post([Post(house.seat("alice"), ["x"] * COLLECT_MESSAGES, None)])
+    house.journal.post([Post(house.seat("alice"), ["x"] * GATHER_MESSAGES, None)])
     house.journal.start()
     eventually(lambda: house.feed.published)
 
     assert waits == []
     house.journal.settle()
-    assert waits == [COLLECT_SECONDS]
+    assert waits == [GATHER_SECONDS]
 
 
 def test_all_that_waits_is_one_transaction(house: House) -> None:

@@ -29,9 +29,9 @@ _log = structlog.get_logger()
 INBOX_MAX_MESSAGES = 4_096
 
 # While the courier goes round, nobody is sent anything newer: to commit a few messages at a time meanwhile costs a sync
-# each and gains nothing. So a small batch collects more until the courier is back, but for no longer than this.
-COLLECT_SECONDS = 0.005
-COLLECT_MESSAGES = 256
+# each and gains nothing. So a small batch gathers more until the courier is back, but for no longer than this.
+GATHER_SECONDS = 0.005
+GATHER_MESSAGES = 256
 
 
 class JournalClosedError(Exception):
@@ -165,9 +165,9 @@ class SqliteJournal:
         with self._lock:
             while not self._inbox.size and not self._closed:
                 self._filled.wait()
-            is_small = self._inbox.size < COLLECT_MESSAGES
+            is_small = self._inbox.size < GATHER_MESSAGES
         if is_small:
-            self._feed.wait_for_round(COLLECT_SECONDS)
+            self._feed.wait_for_round(GATHER_SECONDS)
         with self._lock:
             if self._inbox.size >= INBOX_MAX_MESSAGES:
                 self._emptied.notify_all()
