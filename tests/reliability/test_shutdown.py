@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import deadline
+from integration.room import Peer, deadline
 from reliability.crowd import Crowd
 from reliability.history import Content, content_of
 from reliability.program import Program
@@ -25,6 +27,8 @@ SENDERS = 20
 RECEIVERS = 50
 # Messages that a sender leaves unanswered before it waits: at the signal several hundred are under way.
 WINDOW = 20
+# Messages that somebody sends at once: the server can't have read them all at the signal.
+BURST = 30_000
 # The signal comes so long after one of the confirmations at most.
 LATER_MAX_SECONDS = 0.005
 DATABASE = "chat.db"
@@ -120,6 +124,44 @@ def check_all_is_told(members: list[Member], senders: list[Sender], database: Pa
     assert sum(len(sender.said) for sender in senders) > len(stored), "the signal came while much was under way"
 
 
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), SHUTDOWN_SECONDS).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+class Burst:
+    """Somebody who says much at once, and reads what comes until the server closes."""
+
+    def __init__(self, port: int, name: str) -> None:
+        self.name = name
+        self._peer = Peer(port)
+        self._peer.login(name)
+        self._heard = bytearray()
+        self._threads = [threading.Thread(target=target) for target in (self._talk, self._listen)]
+        for thread in self._threads:
+            thread.start()
+
+    def _talk(self) -> None:
+        with suppress(ConnectionError):
+            self._peer.send(b"".join(b'{"command":"PM","message":"%d"}\n' % number for number in range(BURST)))
+
+    def _listen(self) -> None:
+        while data := self._peer.socket.recv(65_536):
+            self._heard += data
+
+    def is_confirmed(self) -> bool:
+        return b'"sent"' in self._heard
+
+    def all_heard(self) -> list[Answer]:
+        for thread in self._threads:
+            thread.join()
+        self._peer.close()
+        return [json.loads(line) for line in self._heard.splitlines()]
+
+
 @pytest.mark.parametrize("least", [1, 300, 1_500])
 def test_what_was_accepted_before_the_signal_is_stored_delivered_and_confirmed(
     tmp_path: Path, chance: random.Random, least: int
@@ -143,8 +185,27 @@ def test_what_waits_for_the_disk_at_the_signal_is_stored_delivered_and_confirmed
             disk.execute("BEGIN IMMEDIATE")  # nobody else can write now
             crowd.wait_until(lambda: all(sender.pongs == len(sender.said) for sender in senders), "accepting all")
             program.process.terminate()
-            program.wait_until(lambda: program.threads() < SENDERS, "the readers' end")
+            program.wait_until(lambda: not is_open(program.port), "letting nobody in any more")
             disk.rollback()
         assert program.process.wait(SHUTDOWN_SECONDS) == 0
         crowd.wait_until(lambda: all(member.is_over for member in crowd.members), "the end of all connections")
     check_all_is_told(crowd.members, senders, program.data / DATABASE)
+
+
+def test_who_says_more_than_is_read_hears_all_the_same_what_is_due(tmp_path: Path) -> None:
+    """To close over what was not read, or over what still comes, would destroy what is on its way to the sender."""
+    with Program(tmp_path) as program:
+        bursts = [Burst(program.port, f"user{number}") for number in range(3)]
+        program.wait_until(lambda: all(burst.is_confirmed() for burst in bursts), "a confirmation for each")
+        with deadline(SHUTDOWN_SECONDS, "the shutdown"):
+            assert program.stop() == 0
+        heard = [burst.all_heard() for burst in bursts]
+    stored = read_database(program.data / DATABASE)
+    assert len(stored) < len(bursts) * BURST, "the signal came while much was under way"
+    for burst, answers in zip(bursts, heard, strict=True):
+        assert answers[-1] == {"type": "bye", "reason": "the server is shutting down"}, burst.name
+        confirmed = [answer["id"] for answer in answers if answer["type"] == "sent"]
+        assert confirmed == [key for key, content in stored.items() if content.sender == burst.name]
+        seen = [answer["id"] for answer in answers if answer["type"] == "broadcast"]
+        told = sorted(seen + confirmed)
+        assert told == list(stored)[-len(told) :], "what others said since the login"

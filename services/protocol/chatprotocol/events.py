@@ -94,14 +94,14 @@ class Sent(Struct, frozen=True, gc=False):
 
 
 class SentRun(Struct, frozen=True, gc=False):
-    """The confirmations of so many messages with the ids from ``id`` on. For the server, too."""
+    """The confirmations of a run: of a message for each nonce (or None), with the ids from ``id`` on."""
 
     id: int
-    count: int
+    nonces: Sequence[str | None]
 
     def __iter__(self) -> Iterator[Sent]:
-        for message_id in range(self.id, self.id + self.count):
-            yield Sent(message_id, SentStatus.SENT)
+        for message_id, nonce in enumerate(self.nonces, self.id):
+            yield Sent(message_id, SentStatus.SENT, nonce)
 
 
 class History(Struct, frozen=True):

@@ -50,6 +50,7 @@ _GARBAGE_OBJECTS = 100_000
 _M_ARENA_MAX = -8
 # The promise is 8 s from the signal to the exit; what the slowest receivers do not take in this time they get later.
 _PARTING_SECONDS = 3.0
+_CLOSING_SECONDS = 1.0
 # The database, its readers, the listener, the doorbell, the log.
 _OTHER_DESCRIPTORS = 128
 # A stream remembers more than the slowest receiver may be behind, so that the limit is what disconnects it.
@@ -128,17 +129,16 @@ class Server:
 
     def stop(self) -> bool:
         """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
+        self._listener.close()
         self._passwords.stop()
-        connections = self._listener.stop()
-        self._journal.stop()
+        self._journal.stop()  # what comes now is refused
         self._presence.stop()
-        for connection in connections:
-            connection.part()
-        self._courier.stop(_PARTING_SECONDS)
+        connections = self._listener.part(_PARTING_SECONDS)
+        self._courier.stop(_CLOSING_SECONDS)
         for stream in self._streams:
             stream.close()
         self._database.close()
-        _log.info("Stopped", connections=len(connections))
+        _log.info("Stopped", connections=connections)
         return not self._crashed
 
     def _crash(self, thread: str) -> None:

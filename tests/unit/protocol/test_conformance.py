@@ -21,7 +21,7 @@ rubbish = st.lists(
 texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=5)
 runs = st.one_of(
     st.builds(PublicRun, st.integers(1, 10**6), st.integers(0, 10**12), st.just("alice"), texts),
-    st.builds(SentRun, st.integers(1, 10**6), st.integers(0, 5)),
+    st.builds(SentRun, st.integers(1, 10**6), st.lists(st.one_of(st.none(), st.text(min_size=1)), max_size=5)),
 )
 
 
@@ -44,13 +44,13 @@ def test_what_is_encoded_together_is_what_would_be_one_by_one(dialect: Dialect, 
 
 
 def test_a_run_counts_its_ids_on() -> None:
-    events = list(one_by_one([PublicRun(7, 5, "alice", ["one", "two"]), SentRun(8, 2)]))
+    events = list(one_by_one([PublicRun(7, 5, "alice", ["one", "two"]), SentRun(8, (None, "n1"))]))
 
     assert events == [
         PublicMessage(7, 5, "alice", "one"),
         PublicMessage(8, 5, "alice", "two"),
         Sent(8, SentStatus.SENT),
-        Sent(9, SentStatus.SENT),
+        Sent(9, SentStatus.SENT, "n1"),
     ]
 
 

@@ -28,7 +28,7 @@ class FakeStream:
         self.shown = 0
         self.outboxes: list[FakeOutbox] = []
         self.waits = 0
-        self.patience: list[float] = []
+        self.last_wait: tuple[int | None, float | None] = (None, None)
 
     @property
     def followed(self) -> bool:
@@ -47,11 +47,9 @@ class FakeStream:
     def show(self) -> None:
         self.shown = len(self.events)
 
-    def wait_for_courier(self) -> None:
+    def wait_for_courier(self, ahead_max_bytes: int | None = None, limit_seconds: float | None = None) -> None:
         self.waits += 1
-
-    def wait_for_round(self, limit_seconds: float) -> None:
-        self.patience.append(limit_seconds)
+        self.last_wait = (ahead_max_bytes, limit_seconds)
 
 
 class FakeOutbox:
@@ -65,6 +63,7 @@ class FakeOutbox:
         # How many replies there were whenever somebody waited for the peer to read; and has it?
         self.waits: list[int] = []
         self.has_room = True
+        self.is_finished = False
         self._from: int | None = None
         self._upto: int | None = None
 
@@ -82,7 +81,12 @@ class FakeOutbox:
         self.held = False
 
     def put(self, events: Sequence[Event]) -> None:
-        self.replies += events
+        if not self.is_finished:
+            self.replies += events
+
+    def finish(self, last: Sequence[Event] = ()) -> None:
+        self.put(last)
+        self.is_finished = True
 
     def wait_for_room(self) -> bool:
         self.waits.append(len(self.replies))
@@ -211,6 +215,11 @@ def register(database: Database, name: str) -> Account:
         account = insert_account(connection, name, f"hash of {name}", 0)
     assert account is not None
     return account
+
+
+def post_of(seat: Seat, texts: list[str], nonce: str | None = None, recipient: Account | None = None) -> Post:
+    """A post; the nonce is of its first message."""
+    return Post(seat, texts, [nonce, *[None] * (len(texts) - 1)], recipient)
 
 
 def seat_of(account: Account, stream: FakeStream | None = None) -> Seat:

@@ -59,7 +59,7 @@ class FakeSession:
 
     def say_bye(self) -> None:
         self.calls.append("say_bye")
-        self.outbox.put([Bye("x")])
+        self.outbox.finish([Bye("x")])
 
 
 class Wire:
@@ -115,7 +115,8 @@ class Wire:
         self.peer.close()
         if self.session is not None:
             self.session.outbox.stop_waiting()  # lets the reader go in any case
-        self.connection.stop_reading()
+        self.connection.part()
+        self.connection.cut_off()
         self.connection.join()
         self.connection.part()
         if not self._courier_works:
@@ -381,18 +382,66 @@ def test_a_peer_that_does_not_read_its_answers_is_not_read_further(wire: Wire) -
 # --- the end ---
 
 
-def test_a_server_that_shuts_down_reads_nothing_more_and_says_goodbye(wire: Wire) -> None:
+def test_when_the_server_shuts_down_the_peer_is_told_and_may_close_first(wire: Wire) -> None:
     """Promise: shutdown. Each client is told."""
     wire.start()
     wire.peer.sendall(PING)
     wire.read(len(PONG))
-    wire.connection.stop_reading()
-    must_end(in_background(wire.connection.join))
     wire.connection.part()
 
     assert wire.read_all() == BYE
+    wire.peer.close()
+    must_end(in_background(wire.connection.join))
     assert wire.session is not None
     assert wire.session.calls == ["say_bye"]
+
+
+def test_while_the_server_shuts_down_what_comes_is_read_and_forgotten(wire: Wire) -> None:
+    """Promise: shutdown. To close over unread bytes would destroy what the peer has not read."""
+    wire.start()
+    wire.peer.sendall(PING)
+    wire.read(len(PONG))
+    wire.connection.part()
+    much = in_background(lambda: wire.peer.sendall(PING * 100_000))
+
+    must_end(much)
+    assert wire.session is not None
+    assert wire.session.handled == [Ping()]
+    assert wire.read_all() == BYE
+
+
+def test_a_peer_that_has_not_read_its_answers_has_not_been_told(wire: Wire) -> None:
+    """Promise: shutdown. Until then its connection is not closed."""
+    wire.start()
+    wire.peer.sendall(PING)
+    wire.read(len(PONG))
+    assert not wire.connection.has_been_told()
+    wire.connection.part()
+    eventually(lambda: wire.session is not None and wire.session.outbox.shut)
+    assert not wire.connection.has_been_told()
+    wire.read_all()
+
+    eventually(wire.connection.has_been_told)
+
+
+def test_a_peer_that_does_not_close_is_cut_off(wire: Wire) -> None:
+    """Promise: shutdown within 8 s."""
+    wire.start()
+    wire.peer.sendall(PING)
+    wire.read(len(PONG))
+    wire.connection.part()
+    wire.connection.cut_off()
+
+    must_end(in_background(wire.connection.join))
+
+
+def test_a_peer_that_has_said_nothing_is_cut_off_at_once(wire: Wire) -> None:
+    """Promise: shutdown. Nothing is due to it, in no dialect."""
+    wire.start()
+    wire.connection.part()
+
+    must_end(in_background(wire.connection.join))
+    assert wire.read_all() == b""
 
 
 def test_a_reader_that_waits_for_its_peer_is_let_go_when_the_server_shuts_down(wire: Wire) -> None:
@@ -403,7 +452,8 @@ def test_a_reader_that_waits_for_its_peer_is_let_go_when_the_server_shuts_down(w
     eventually(lambda: wire.session is not None and wire.session.handled)
     wire.peer.sendall(PING)
     eventually(wire.reader_waits)
-    wire.connection.stop_reading()
+    wire.connection.part()
+    wire.connection.cut_off()
     must_end(in_background(wire.connection.join))
 
     assert wire.session is not None

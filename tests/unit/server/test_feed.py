@@ -38,12 +38,12 @@ class Room:
         return seat
 
     def post(self, seat: Seat, text: str, nonce: str | None = None, to: Account | None = None) -> Post:
-        return Post(seat, [text], nonce, to, id=next(self._ids))
+        return Post(seat, [text], [nonce], to, id=next(self._ids))
 
     def run(self, seat: Seat, *texts: str) -> Post:
         """What one seat said in a row."""
         first_id, *_ = (next(self._ids) for _ in texts)
-        return Post(seat, list(texts), None, id=first_id)
+        return Post(seat, list(texts), [None] * len(texts), id=first_id)
 
     def say(self, seat: Seat, text: str, nonce: str | None = None, to: Account | None = None) -> None:
         self.feed.publish([self.post(seat, text, nonce, to)])
@@ -166,11 +166,13 @@ def test_the_wait_for_a_round_is_one_for_all_streams() -> None:
     """Promise: nobody waits for the slow. Another dialect in use makes the wait no longer."""
     slow, other = FakeStream("slow"), FakeStream("other")
     began = time.monotonic()
-    slow.wait_for_round = lambda limit: eventually(lambda: time.monotonic() > began + limit)  # type: ignore[method-assign]
+    slow.wait_for_courier = lambda _, limit: eventually(lambda: time.monotonic() > began + limit)  # type: ignore[method-assign, assignment, misc]
     Room(slow, other).feed.wait_for_round(0.01)
 
-    (patience,) = other.patience
-    assert patience <= 0
+    ahead_max_bytes, patience_seconds = other.last_wait
+    assert ahead_max_bytes == 0
+    assert patience_seconds is not None
+    assert patience_seconds <= 0
 
 
 def test_a_direct_message_is_heard_by_both_and_nobody_else(room: Room) -> None:

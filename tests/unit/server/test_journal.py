@@ -20,7 +20,7 @@ from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages
 
-from .rooms import FakeFeed, Gate, eventually, in_background, must_end, register, seat_of
+from .rooms import FakeFeed, Gate, eventually, in_background, must_end, post_of, register, seat_of
 
 
 class Disk:
@@ -94,7 +94,7 @@ def test_ids_and_times_grow_in_the_order_of_posting(house: House) -> None:
     """Promise: one order."""
     alice, bob = house.seat("alice"), house.seat("bob")
     house.journal.start()
-    posts = [Post(seat, [f"text {number}"], None) for number, seat in enumerate([alice, bob, bob, alice, bob])]
+    posts = [post_of(seat, [f"text {number}"]) for number, seat in enumerate([alice, bob, bob, alice, bob])]
     for post in posts:
         house.journal.post([post])
     house.journal.stop()
@@ -109,7 +109,7 @@ def test_each_message_of_a_run_has_an_id_and_is_stored(house: House) -> None:
     """Promises: confirmed means stored, and one order."""
     alice, bob = house.seat("alice"), house.seat("bob")
     house.journal.start()
-    runs = [Post(alice, ["one", "two", "three"], None), Post(bob, ["four"], None), Post(alice, ["five", "six"], None)]
+    runs = [post_of(alice, ["one", "two", "three"]), post_of(bob, ["four"]), post_of(alice, ["five", "six"])]
     house.journal.post(runs)
     house.journal.stop()
 
@@ -122,7 +122,7 @@ def test_times_never_go_back_when_the_clock_does(house: House) -> None:
     house.clock = iter([5_000, 3_000, 6_000])  # type: ignore[assignment]
     alice = house.seat("alice")
     house.journal.start()
-    posts = [Post(alice, ["x"], None) for _ in range(3)]
+    posts = [post_of(alice, ["x"]) for _ in range(3)]
     for post in posts:
         house.journal.post([post])
         house.journal.settle()
@@ -134,12 +134,12 @@ def test_times_never_go_back_when_the_clock_does(house: House) -> None:
 def test_ids_go_on_after_a_restart(house: House) -> None:
     alice, bob = house.seat("alice"), register(house.database, "bob")
     house.journal.start()
-    house.journal.post([Post(alice, ["one"], None)])
-    house.journal.post([Post(alice, ["psst"], None, bob)])
+    house.journal.post([post_of(alice, ["one"])])
+    house.journal.post([post_of(alice, ["psst"], None, bob)])
     house.journal.stop()
     again = House(house.database)
     again.journal.start()
-    again.journal.post([Post(alice, ["three"], None)])
+    again.journal.post([post_of(alice, ["three"])])
     again.journal.stop()
 
     assert again.stored(alice) == [(1, "one"), (2, "psst"), (3, "three")]
@@ -157,7 +157,7 @@ def test_nothing_is_published_before_its_commit(house: House) -> None:
     house.feed.when_published = look
     house.journal.start()
     for number in range(50):
-        house.journal.post([Post(alice, [f"text {number}"], None)])
+        house.journal.post([post_of(alice, [f"text {number}"])])
     house.journal.stop()
 
     assert len(house.feed.published) == 50
@@ -169,7 +169,7 @@ def test_what_is_still_in_its_transaction_is_not_published(house: House) -> None
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, ["one"], None)])
+    house.journal.post([post_of(alice, ["one"])])
     gate.await_thread()
 
     assert house.feed.published == []
@@ -183,10 +183,10 @@ def test_what_comes_while_the_courier_goes_round_is_one_transaction(house: House
     courier = Gate()
     house.feed.go_round = lambda _: courier.pass_through()
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     courier.await_thread()
     for number in range(10):
-        house.journal.post([Post(alice, [f"text {number}"], None)])
+        house.journal.post([post_of(alice, [f"text {number}"])])
     assert house.disk.transactions == 0
     courier.open()
     house.journal.stop()
@@ -197,13 +197,32 @@ def test_what_comes_while_the_courier_goes_round_is_one_transaction(house: House
 def test_a_batch_of_some_size_does_not_wait_for_the_courier(house: House) -> None:
     waits: list[float] = []
     house.feed.go_round = waits.append
-    house.journal.post([Post(house.seat("alice"), ["x"] * GATHER_MESSAGES, None)])
+    house.journal.post([post_of(house.seat("alice"), ["x"] * GATHER_MESSAGES, None)])
     house.journal.start()
     eventually(lambda: house.feed.published)
 
     assert waits == []
-    house.journal.settle()
+
+
+def test_a_small_batch_waits_for_no_longer_than_it_may(house: House) -> None:
+    waits: list[float] = []
+    house.feed.go_round = waits.append
+    house.journal.start()
+    house.journal.post([post_of(house.seat("alice"), ["x"])])
+    house.journal.stop()
+
     assert waits == [GATHER_SECONDS]
+
+
+def test_who_registers_or_settles_does_not_wait_for_the_courier(house: House) -> None:
+    """It has nothing to do with them."""
+    waits: list[float] = []
+    house.feed.go_round = waits.append
+    house.journal.start()
+    house.journal.enrol("alice", "hash")
+    house.journal.settle()
+
+    assert waits == []
 
 
 def test_all_that_waits_is_one_transaction(house: House) -> None:
@@ -211,10 +230,10 @@ def test_all_that_waits_is_one_transaction(house: House) -> None:
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     gate.await_thread()
     for number in range(100):
-        house.journal.post([Post(alice, [f"text {number}"], None)])
+        house.journal.post([post_of(alice, [f"text {number}"])])
     before = house.disk.transactions
     gate.open()
     house.journal.settle()
@@ -227,10 +246,10 @@ def test_all_that_waits_is_one_transaction(house: House) -> None:
 def test_what_is_posted_together_stays_together_whoever_posts_at_the_same_time(house: House) -> None:
     """Promise: one order. What one client sent in a row is committed in a row."""
     seats = [house.seat(name) for name in ("alice", "bob", "carol")]
-    reads = [[Post(seat, [f"{seat.name} {number}"], f"n{number}") for number in range(50)] for seat in seats]
+    reads = [[post_of(seat, [f"{seat.name} {number}"], f"n{number}") for number in range(50)] for seat in seats]
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(seats[0], ["first"], None)])
+    house.journal.post([post_of(seats[0], ["first"])])
     gate.await_thread()
     posters = [in_background(lambda read=read: house.journal.post(read)) for read in reads]  # type: ignore[misc]
     for poster in posters:
@@ -261,9 +280,9 @@ def test_whoever_settles_is_let_go_when_what_it_posted_before_was_published(hous
 
     house.feed.when_published = publish
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     commit.await_thread()
-    house.journal.post([Post(alice, ["second"], None)])
+    house.journal.post([post_of(alice, ["second"])])
     settler = in_background(settle)
     eventually(lambda: house.journal._inbox.errands)
     commit.open()
@@ -280,7 +299,7 @@ def test_direct_messages_are_stored_for_both(house: House) -> None:
     bob, eve = house.seat("bob"), house.seat("eve")
     account = Accounts(house.database).find("bob")
     house.journal.start()
-    house.journal.post([Post(alice, ["psst"], "n1", account)])
+    house.journal.post([post_of(alice, ["psst"], "n1", account)])
     house.journal.stop()
 
     assert house.stored(alice) == house.stored(bob) == [(1, "psst")]
@@ -297,10 +316,10 @@ def repeated(posts: list[Post]) -> list[tuple[int, bool]]:
 def test_a_nonce_repeated_in_the_same_batch_makes_one_message(house: House) -> None:
     """Promise: once."""
     alice = house.seat("alice")
-    posts = [Post(alice, ["hello"], nonce) for nonce in ("n1", "n1", "n2", "n1")]
+    posts = [post_of(alice, ["hello"], nonce) for nonce in ("n1", "n1", "n2", "n1")]
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     gate.await_thread()
     for post in posts:
         house.journal.post([post])
@@ -316,7 +335,7 @@ def test_a_nonce_repeated_in_a_later_batch_makes_one_message(house: House) -> No
     """Promise: once."""
     alice = house.seat("alice")
     house.journal.start()
-    posts = [Post(alice, ["hello"], "n1") for _ in range(3)]
+    posts = [post_of(alice, ["hello"], "n1") for _ in range(3)]
     for post in posts:
         house.journal.post([post])
         house.journal.settle()
@@ -331,11 +350,11 @@ def test_a_nonce_repeated_after_a_restart_makes_one_message(house: House, is_dir
     alice = house.seat("alice")
     recipient = register(house.database, "bob") if is_direct else None
     house.journal.start()
-    house.journal.post([Post(alice, ["hello"], "n1", recipient)])
+    house.journal.post([post_of(alice, ["hello"], "n1", recipient)])
     house.journal.stop()
     again = House(house.database)
     again.journal.start()
-    post = Post(alice, ["hello"], "n1", recipient)
+    post = post_of(alice, ["hello"], "n1", recipient)
     again.journal.post([post])
     again.journal.stop()
 
@@ -344,7 +363,7 @@ def test_a_nonce_repeated_after_a_restart_makes_one_message(house: House, is_dir
 
 
 def test_two_senders_may_have_the_same_nonce(house: House) -> None:
-    posts = [Post(house.seat(name), ["hello"], "n1") for name in ("alice", "bob")]
+    posts = [post_of(house.seat(name), ["hello"], "n1") for name in ("alice", "bob")]
     house.journal.start()
     for post in posts:
         house.journal.post([post])
@@ -365,7 +384,7 @@ def test_an_account_is_on_the_disk_when_it_is_given_out(house: House) -> None:
 
 
 def test_of_many_who_register_one_name_at_once_one_wins(house: House) -> None:
-    first = Post(house.seat("x"), ["first"], None)
+    first = post_of(house.seat("x"), ["first"])
     gate = house.hold_first_commit()
     house.journal.start()
     house.journal.post([first])
@@ -434,7 +453,7 @@ def test_while_the_disk_refuses_writes_senders_are_told_and_nothing_is_confirmed
     alice = house.seat("alice")
     house.disk.before_commit = refuse_to_write
     house.journal.start()
-    post = Post(alice, ["hello"], "n1")
+    post = post_of(alice, ["hello"], "n1")
     with capture_logs() as log:
         house.journal.post([post])
         house.journal.settle()
@@ -453,7 +472,7 @@ def test_each_message_of_a_read_that_the_disk_refuses_is_refused(house: House) -
     alice = house.seat("alice")
     house.disk.before_commit = refuse_to_write
     house.journal.start()
-    posts = [Post(alice, ["hello"], f"n{number}") for number in range(100)]
+    posts = [post_of(alice, ["hello"], f"n{number}") for number in range(100)]
     with capture_logs():
         house.journal.post(posts)
         house.journal.settle()
@@ -466,11 +485,11 @@ def test_when_the_disk_accepts_writes_again_everything_goes_on_without_a_gap(hou
     alice = house.seat("alice")
     house.journal.start()
     house.disk.before_commit = refuse_to_write
-    house.journal.post([Post(alice, ["lost"], "n1")])
+    house.journal.post([post_of(alice, ["lost"], "n1")])
     house.journal.settle()
     house.disk.before_commit = lambda: None
     with capture_logs() as log:
-        house.journal.post([Post(alice, ["hello"], "n1")])
+        house.journal.post([post_of(alice, ["hello"], "n1")])
         house.journal.settle()
 
     assert house.stored(alice) == [(1, "hello")]
@@ -506,7 +525,7 @@ def test_what_was_accepted_before_the_end_is_written_and_published(house: House)
     gate = house.hold_first_commit()
     house.journal.start()
     for number in range(10):
-        house.journal.post([Post(alice, [f"text {number}"], None)])
+        house.journal.post([post_of(alice, [f"text {number}"])])
     gate.await_thread()
     stopper = in_background(house.journal.stop)
     gate.open()
@@ -521,7 +540,7 @@ def test_after_the_end_nothing_is_accepted(house: House) -> None:
     house.journal.stop()
 
     for ask in (
-        lambda: house.journal.post([Post(alice, ["x"], None)]),
+        lambda: house.journal.post([post_of(alice, ["x"])]),
         house.journal.settle,
         lambda: house.journal.enrol("bob", "hash"),
         lambda: house.journal.change_password_hash(1, "hash"),
@@ -536,11 +555,11 @@ def test_whoever_posts_faster_than_the_disk_accepts_waits(house: House, monkeypa
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     gate.await_thread()
-    house.journal.post([Post(alice, ["x"] * 4, None)])
-    house.journal.post([Post(alice, ["x"], None)])
-    sixth = in_background(lambda: house.journal.post([Post(alice, ["sixth"], None)]))
+    house.journal.post([post_of(alice, ["x"] * 4, None)])
+    house.journal.post([post_of(alice, ["x"])])
+    sixth = in_background(lambda: house.journal.post([post_of(alice, ["sixth"])]))
     eventually(lambda: house.journal._emptied._waiters)  # type: ignore[attr-defined]
     assert house.journal._inbox.size == 5
     gate.open()
@@ -558,10 +577,10 @@ def test_what_one_read_brings_is_accepted_whole_where_there_is_any_room(
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     gate.await_thread()
-    must_end(in_background(lambda: house.journal.post([Post(alice, [f"text {number}"], None) for number in range(12)])))
-    late = in_background(lambda: house.journal.post([Post(alice, ["late"], None)]))
+    must_end(in_background(lambda: house.journal.post([post_of(alice, [f"text {number}"]) for number in range(12)])))
+    late = in_background(lambda: house.journal.post([post_of(alice, ["late"])]))
     eventually(lambda: house.journal._emptied._waiters)  # type: ignore[attr-defined]
     gate.open()
     must_end(late)
@@ -576,13 +595,13 @@ def test_errands_wait_for_room_and_take_it_as_messages_do(house: House, monkeypa
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     gate.await_thread()
-    house.journal.post([Post(alice, ["x"], None)])
+    house.journal.post([post_of(alice, ["x"])])
     for number in range(2):
         house.journal.change_password_hash(alice.account_id, f"hash {number}")
     waiters = [
-        in_background(lambda: house.journal.post([Post(alice, ["y"], None)])),
+        in_background(lambda: house.journal.post([post_of(alice, ["y"])])),
         in_background(lambda: house.journal.change_password_hash(alice.account_id, "last hash")),
     ]
     eventually(lambda: len(house.journal._emptied._waiters) == 2)  # type: ignore[attr-defined]
@@ -604,14 +623,14 @@ def test_whoever_waits_for_room_is_let_go_at_the_end(house: House, monkeypatch: 
 
     def post() -> None:
         try:
-            house.journal.post([Post(alice, ["x"], None), Post(alice, ["y"], None)])
+            house.journal.post([post_of(alice, ["x"]), post_of(alice, ["y"])])
             outcomes.append("accepted")
         except JournalClosedError:
             outcomes.append("closed")
 
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     gate.await_thread()
     posters = [in_background(post) for _ in range(5)]
     stopper = in_background(house.journal.stop)
@@ -641,7 +660,7 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
         except JournalClosedError:
             outcomes.append("closed")
 
-    house.journal.post([Post(alice, ["x"], None)])
+    house.journal.post([post_of(alice, ["x"])])
     gate.await_thread()
     waiters = [
         in_background(lambda: wait(house.journal.settle)),
@@ -656,17 +675,17 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
     assert len(outcomes) == 2
     assert house.crashes == ["journal"]
     with pytest.raises(JournalClosedError):
-        house.journal.post([Post(alice, ["y"], None)])
+        house.journal.post([post_of(alice, ["y"])])
 
 
 def test_a_fence_in_the_batch_that_kills_the_journal_is_passed(house: House) -> None:
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([Post(alice, ["first"], None)])
+    house.journal.post([post_of(alice, ["first"])])
     gate.await_thread()
     house.feed.when_published = lambda posts: fail_badly(posts) if posts[0].texts == ["second"] else None
-    house.journal.post([Post(alice, ["second"], None)])
+    house.journal.post([post_of(alice, ["second"])])
     settler = in_background(house.journal.settle)
     eventually(lambda: house.journal._inbox.posts and house.journal._inbox.errands)
     with capture_logs():
@@ -682,7 +701,7 @@ def test_a_restart_finds_what_was_confirmed(folder: Path) -> None:
     alice = house.seat("alice")
     house.journal.start()
     for number in range(20):
-        house.journal.post([Post(alice, [f"text {number}"], f"n{number}")])
+        house.journal.post([post_of(alice, [f"text {number}"], f"n{number}")])
     house.journal.stop()
     confirmed = [(post.id, *post.texts) for post in house.feed.published]
     database.close()

@@ -29,7 +29,7 @@ class Room:
         self.alice, self.bob, self.carol = (register(database, name) for name in ("alice", "bob", "carol"))
         with database.transaction() as connection:
             for number, who, nonce in ((1, self.alice, "n1"), (2, self.bob, None), (5, self.carol, None)):
-                insert_public(connection, number, TIME_MS, who.id, [f"text {number}"], nonce)
+                insert_public(connection, number, TIME_MS, who.id, [f"text {number}"], [nonce])
             for number, who, whom, nonce in (
                 (3, self.alice, self.bob, "n3"),
                 (4, self.bob, self.alice, None),
@@ -158,18 +158,24 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_comes_back_as_it_was_stored(room: Room, text: str) -> None:
     with room.database.transaction() as connection:
-        insert_public(connection, 8, TIME_MS, room.bob.id, [text], None)
+        insert_public(connection, 8, TIME_MS, room.bob.id, [text], [None])
 
     assert room.messages.history(room.alice.id, ID_MAX, 1) == (PublicMessage(8, TIME_MS, "bob", text),)
 
 
-@given(texts=st.lists(st.one_of(st.sampled_from(TEXTS), st.text(st.characters(codec="utf-8"))), min_size=1))
+@given(
+    texts=st.lists(st.one_of(st.sampled_from(TEXTS), st.text(st.characters(codec="utf-8"))), min_size=1),
+    has_nonces=st.booleans(),
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_all_texts_of_a_run_come_back_in_order_whatever_is_in_them(room: Room, texts: list[str]) -> None:
+def test_all_texts_of_a_run_come_back_in_order_whatever_is_in_them(
+    room: Room, texts: list[str], has_nonces: bool
+) -> None:
     """Promise: confirmed means stored."""
     first_id = room.messages.last_id() + 1
     with room.database.transaction() as connection:
-        insert_public(connection, first_id, TIME_MS, room.bob.id, texts, None)
+        nonces = [f"n{first_id}-{number}" if has_nonces else None for number in range(len(texts))]
+        assert insert_public(connection, first_id, TIME_MS, room.bob.id, texts, nonces)
 
     assert room.messages.history(room.alice.id, ID_MAX, len(texts)) == tuple(
         PublicMessage(message_id, TIME_MS, "bob", text) for message_id, text in enumerate(texts, first_id)
@@ -224,7 +230,7 @@ def test_the_last_id_is_that_of_either_kind_of_message(database: Database) -> No
     room = Room(database)
     assert room.messages.last_id() == 7
     with database.transaction() as connection:
-        insert_public(connection, 8, TIME_MS, room.bob.id, ["x"], None)
+        insert_public(connection, 8, TIME_MS, room.bob.id, ["x"], [None])
     assert room.messages.last_id() == 8
 
 
@@ -233,21 +239,39 @@ def test_a_nonce_is_found_for_its_own_sender_only(room: Room) -> None:
     with room.database.transaction() as connection:
         assert find_public_nonce(connection, room.alice.id, "n1") == 1
         assert find_direct_nonce(connection, room.alice.id, "n3") == 3
-        assert find_public_nonce(connection, room.alice.id, "n3") is None
-        assert find_public_nonce(connection, room.alice.id, "n2") is None
-        assert find_public_nonce(connection, room.bob.id, "n1") is None
+        for sender, nonce in ((room.alice, "n3"), (room.alice, "n2"), (room.bob, "n1")):
+            with pytest.raises(LookupError):
+                find_public_nonce(connection, sender.id, nonce)
 
 
-@pytest.mark.parametrize(("first_id", "nonce"), [(9, None), (6, None), (10, "n1")])
-def test_one_row_that_is_there_already_keeps_all_of_them_out(room: Room, first_id: int, nonce: str | None) -> None:
+@pytest.mark.parametrize(("first_id", "texts"), [(9, ["w"]), (9, ["v", "w"] * 2), (6, ["v", "w"] * 2)])
+def test_an_id_that_is_there_already_keeps_all_of_them_out(room: Room, first_id: int, texts: list[str]) -> None:
     """Promise: confirmed means stored. A batch is on the disk as a whole, or not at all."""
     before = room.messages.history(room.alice.id, ID_MAX, 500)
 
     def append() -> None:
         with room.database.transaction() as connection:
-            insert_public(connection, 8, TIME_MS, room.alice.id, ["x", "y"], None)
-            insert_public(connection, first_id, TIME_MS, room.alice.id, ["z"] if nonce else ["v", "w"] * 2, nonce)
+            insert_public(connection, 8, TIME_MS, room.alice.id, ["x", "y"], [None] * 2)
+            insert_public(connection, first_id, TIME_MS, room.alice.id, texts, [None] * len(texts))
 
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         append()
     assert room.messages.history(room.alice.id, ID_MAX, 500) == before
+
+
+@pytest.mark.parametrize("nonces", [["n1"], ["n8", "n9", "n1", "n10"], ["n8", None, "n8"]])
+def test_of_a_run_with_a_nonce_that_was_used_before_nothing_is_appended(room: Room, nonces: list[str | None]) -> None:
+    """Promise: once. What the same transaction has written before stays."""
+    with room.database.transaction() as connection:
+        assert insert_public(connection, 8, TIME_MS, room.alice.id, ["x", "y"], [None, None])
+        assert not insert_public(connection, 10, TIME_MS, room.alice.id, ["z"] * len(nonces), nonces)
+
+    assert room.messages.last_id() == 9
+
+
+def test_a_direct_message_with_a_nonce_that_was_used_before_is_not_appended(room: Room) -> None:
+    """Promise: once."""
+    with room.database.transaction() as connection:
+        assert not insert_direct(connection, 8, TIME_MS, room.alice.id, room.carol.id, "x", "n3")
+
+    assert room.messages.last_id() == 7

@@ -276,6 +276,18 @@ def test_an_outbox_is_drained_when_it_is_finished_and_everything_was_sent(stream
 
 
 @pytest.mark.parametrize("is_released", [False, True])
+def test_behind_the_last_word_nothing_is_said(stream: Stream, is_released: bool) -> None:
+    """Promise: shutdown. The reader may be about to answer when the goodbye is said."""
+    outbox = following(stream) if is_released else new_outbox(stream)
+    outbox.finish([b"bye"])  # type: ignore[list-item]
+    put(outbox, b"answer")
+    publish(stream, b"one")
+
+    assert drain(outbox) == b"bye"
+    assert outbox.is_drained()
+
+
+@pytest.mark.parametrize("is_released", [False, True])
 def test_what_a_dialect_has_no_bytes_for_is_not_waited_for(stream: Stream, is_released: bool) -> None:
     outbox = following(stream) if is_released else new_outbox(stream)
     put(outbox, b"")
@@ -671,9 +683,9 @@ def test_what_is_told_beside_the_stream_holds_the_writer_up_too(stream: Stream) 
 
 
 def test_a_wait_for_the_round_ends_with_the_round(stream: Stream) -> None:
-    stream.wait_for_round(DEADLINE_SECONDS)
+    stream.wait_for_courier(0, DEADLINE_SECONDS)
     publish(stream, b"ab")
-    writer = in_background(lambda: stream.wait_for_round(2 * DEADLINE_SECONDS))
+    writer = in_background(lambda: stream.wait_for_courier(0, 2 * DEADLINE_SECONDS))
     eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
     stream.offered(1)
     eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
@@ -685,13 +697,13 @@ def test_a_wait_for_the_round_ends_with_the_round(stream: Stream) -> None:
 def test_a_wait_for_the_round_has_an_end(stream: Stream) -> None:
     """Promise: the slow make nobody wait. A courier that has much to do does not keep messages from the disk."""
     publish(stream, b"ab")
-    must_end(in_background(lambda: stream.wait_for_round(0.001)))
+    must_end(in_background(lambda: stream.wait_for_courier(0, 0.001)))
 
 
 def test_nobody_waits_for_the_round_of_a_courier_that_has_ended(stream: Stream) -> None:
     publish(stream, b"ab")
     stream.abandon()
-    must_end(in_background(lambda: stream.wait_for_round(2 * DEADLINE_SECONDS)))
+    must_end(in_background(lambda: stream.wait_for_courier(0, 2 * DEADLINE_SECONDS)))
 
 
 def test_a_held_outbox_does_not_wait_for_what_it_is_told(stream: Stream) -> None:

@@ -41,7 +41,7 @@ from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import Stream
 
 from .house import FakePasswords, House, Visitor, codes, secrets_in
-from .rooms import eventually, in_background, must_end
+from .rooms import eventually, in_background, must_end, post_of
 
 LOGIN = Login("alice", "secret")
 BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
@@ -238,7 +238,7 @@ def test_what_is_said_while_missed_messages_are_read_comes_behind_them(house: Ho
 
     def missed(*asked: int) -> object:
         assert visitor.outbox.held
-        house.journal.post([post_of(house, "in between")])
+        house.journal.post([post_of_bob(house, "in between")])
         return page(*asked)
 
     house.messages.missed = missed  # type: ignore[method-assign, assignment]
@@ -248,11 +248,11 @@ def test_what_is_said_while_missed_messages_are_read_comes_behind_them(house: Ho
     assert visitor.heard() == [PublicMessage(11, 0, "bob", "in between")]
 
 
-def post_of(house: House, text: str) -> Post:
+def post_of_bob(house: House, text: str) -> Post:
     bob = house.visitor()
     bob.ask(Login("bob", "secret"))
     assert bob.session._seat is not None
-    return Post(bob.session._seat, [text], None)
+    return post_of(bob.session._seat, [text])
 
 
 def test_much_that_was_missed_comes_in_pages_and_once(house: House, visitor: Visitor) -> None:
@@ -400,7 +400,7 @@ def test_a_public_message_goes_to_the_journal_as_it_is(house: House, alice: Visi
     assert alice.ask(Say("  hello\n", "n1")) == []
     (post,) = house.journal.posts
 
-    assert (post.texts, post.nonce, post.recipient, post.seat.name) == (["  hello\n"], "n1", None, "Alice")
+    assert (post.texts, post.nonces, post.recipient, post.seat.name) == (["  hello\n"], ["n1"], None, "Alice")
     assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
 
 
@@ -493,32 +493,34 @@ def test_messages_that_stand_together_are_posted_together(house: House, alice: V
     assert alice.ask(Say("one", "n1"), Whisper("bob", "two", "n2"), Say("three")) == []
     (batch,) = house.journal.batches
 
-    assert [(post.texts, post.nonce) for post in batch] == [(["one"], "n1"), (["two"], "n2"), (["three"], None)]
+    assert [(post.texts, post.nonces) for post in batch] == [(["one"], ["n1"]), (["two"], ["n2"]), (["three"], [None])]
     assert [post.recipient for post in batch] == [None, house.accounts.find("bob"), None]
 
 
 def test_what_is_said_in_a_row_is_one_post(house: House, alice: Visitor) -> None:
-    """A nonce, a recipient and another read begin a new one; what is refused is left out."""
-    answers = alice.ask(
-        *(Say("one"), Say("two"), Say(" "), Say("three"), Say("four", "n4"), Say("five"), Whisper("bob", "six")),
-        *(Say("seven"), Whisper("nobody", "x"), Say("eight")),
-    )
-    alice.ask(Say("nine"))
+    """With nonces or without. A recipient and another read begin a new one."""
+    alice.ask(Say("one"), Say("two", "n2"), Say("three"), Whisper("bob", "four"), Say("five"), Say("six"))
+    alice.ask(Say("seven"))
 
-    assert [[(post.texts, post.nonce) for post in batch] for batch in house.journal.batches] == [
-        [
-            (["one", "two", "three"], None),
-            (["four"], "n4"),
-            (["five"], None),
-            (["six"], None),
-            (["seven", "eight"], None),
-        ],
-        [(["nine"], None)],
+    assert [[(post.texts, post.nonces) for post in batch] for batch in house.journal.batches] == [
+        [(["one", "two", "three"], [None, "n2", None]), (["four"], [None]), (["five", "six"], [None, None])],
+        [(["seven"], [None])],
     ]
-    assert [answer.code for answer in answers if isinstance(answer, Refused)] == [
-        ErrorCode.EMPTY_MESSAGE,
-        ErrorCode.UNKNOWN_USER,
-    ]
+
+
+@pytest.mark.parametrize("refused", [Say(" "), Whisper("nobody", "x"), Unreadable(ErrorCode.BAD_JSON, "x"), LOGIN])
+def test_a_refusal_comes_behind_the_confirmations_of_what_was_asked_before(
+    house: House, alice: Visitor, refused: Request
+) -> None:
+    """Whoever gives no nonces tells the answers apart by their order."""
+    told: list[int] = []
+    house.journal.settle = lambda: told.append(len(alice.outbox.replies))  # type: ignore[method-assign]
+    before = len(alice.outbox.replies)
+    alice.ask(Say("one"), Say("two"), refused, Say("three"))
+
+    assert texts(house) == [["one", "two"], ["three"]]
+    assert told == [before]
+    assert len(alice.outbox.replies) == before + 1
 
 
 def test_when_the_journal_is_closed_each_message_is_refused(house: House, alice: Visitor) -> None:
@@ -551,7 +553,7 @@ def test_a_message_that_is_refused_does_not_keep_its_neighbours_from_being_poste
 
     assert codes(refused) == [ErrorCode.EMPTY_MESSAGE, ErrorCode.UNKNOWN_USER]
     assert [event.nonce for event in refused if isinstance(event, Refused)] == ["n2", "n3"]
-    assert texts(house) == [["one", "four"]]
+    assert texts(house) == [["one"], ["four"]]
 
 
 def test_who_logs_in_and_speaks_in_one_read_is_heard_from_the_login_on(house: House, visitor: Visitor) -> None:

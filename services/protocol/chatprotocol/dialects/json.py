@@ -396,7 +396,7 @@ def _broadcasts(run: events.PublicRun) -> list[Struct]:
 
 def _confirmations(run: events.SentRun) -> list[Struct]:
     status = events.SentStatus.SENT
-    return [_Sent(message_id, status) for message_id in range(run.id, run.id + run.count)]
+    return [_Sent(message_id, status, nonce) for message_id, nonce in enumerate(run.nonces, run.id)]
 
 
 def _user_list(event: events.Users) -> _UserList:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # What is shown at once. A batch that waited for a slow disk may hold megabytes, and no receiver may fall behind by more
 # than its limit for no fault of its own.
 _PORTION_CHARACTERS = 64 * 1024
+# Of a message beside its text: what a dialect puts around it.
+_MESSAGE_CHARACTERS = 100
 
 
 class Joined(NamedTuple):
@@ -77,15 +79,15 @@ class Feed:
         """Wait until what was published has been offered to everybody, but no longer than this."""
         patience_ends = time.monotonic() + limit_seconds
         for stream in self._streams:
-            stream.wait_for_round(patience_ends - time.monotonic())
+            stream.wait_for_courier(0, patience_ends - time.monotonic())
 
     def refuse(self, posts: Iterable[Post], refusal: Refused) -> None:
         """Tell the senders that nothing was stored. For the journal thread."""
         with self._lock:
             for post in posts:
                 outbox = post.seat.outbox
-                answer = Refused(refusal.code, refusal.reason, post.nonce)
-                outbox.splice(outbox.stream.tail, outbox.stream.tail, [answer] * len(post.texts))
+                answers = [Refused(refusal.code, refusal.reason, nonce) for nonce in post.nonces]
+                outbox.splice(outbox.stream.tail, outbox.stream.tail, answers)
         self._wake()
 
     def announce(self, update: Users, version: int) -> None:
@@ -132,7 +134,7 @@ class Feed:
             stream.show()
 
     def _publish_public(self, post: Post, streams: Sequence[Stream]) -> None:
-        """Neither encoding nor the edit to the sender's stream is paid for each message. The lock is held."""
+        """One call of each encoder and one edit to the sender's stream, however many they are. The lock is held."""
         seat = post.seat
         run = PublicRun(post.id, post.time_ms, seat.name, post.texts)
         own = seat.outbox.stream
@@ -141,7 +143,7 @@ class Feed:
             span = stream.append([run])
             if stream is own:
                 start, end = span
-        seat.outbox.splice(start, end, [_confirmation(post, SentStatus.SENT)])
+        seat.outbox.splice(start, end, [SentRun(post.id, post.nonces)])
 
     def _publish_direct(self, post: Post, recipient: Account) -> None:
         """The lock is held."""
@@ -160,9 +162,10 @@ class Feed:
         self._confirm(post, SentStatus.SENT if seats else SentStatus.STORED)
 
     def _confirm(self, post: Post, status: SentStatus) -> None:
-        """The lock is held."""
+        """Of a single message. The lock is held."""
+        (nonce,) = post.nonces
         outbox = post.seat.outbox
-        outbox.splice(outbox.stream.tail, outbox.stream.tail, [_confirmation(post, status)])
+        outbox.splice(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, nonce)])
 
     def _note_delivered(self, account_id: int, message_id: int) -> None:
         """The lock is held."""
@@ -171,19 +174,13 @@ class Feed:
             self._unsaved.add(account_id)
 
 
-def _confirmation(post: Post, status: SentStatus) -> Sent | SentRun:
-    """What its sender is told."""
-    count = len(post.texts)
-    return Sent(post.id, status, post.nonce) if count == 1 else SentRun(post.id, count)
-
-
 def _portions(posts: Iterable[Post]) -> Iterator[list[Post]]:
     """The posts in their order, in pieces that may be shown at once."""
     portion: list[Post] = []
     characters = 0
     for post in posts:
         portion.append(post)
-        characters += sum(map(len, post.texts))
+        characters += sum(map(len, post.texts)) + _MESSAGE_CHARACTERS * len(post.texts)
         if characters >= _PORTION_CHARACTERS:
             yield portion
             portion, characters = [], 0

@@ -11,6 +11,7 @@ import structlog
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
+from chatserver.room.post import Post
 from chatserver.store.accounts import insert_account, update_delivered, update_password_hash
 from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
 from chatserver.threads import Worker
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatserver.room.feed import Feed
-    from chatserver.room.post import Post
     from chatserver.store.accounts import Account
     from chatserver.store.database import Database
 
@@ -29,7 +29,7 @@ _log = structlog.get_logger()
 INBOX_MAX_MESSAGES = 4_096
 
 # While the courier goes round, nobody is sent anything newer: to commit a few messages at a time meanwhile costs a sync
-# each and gains nothing. So a small batch gathers more until the courier is back, but for no longer than this.
+# each and gains little. So a small batch gathers more until the courier is back, but for no longer than this.
 GATHER_SECONDS = 0.005
 GATHER_MESSAGES = 256
 
@@ -165,8 +165,8 @@ class SqliteJournal:
         with self._lock:
             while not self._inbox.size and not self._closed:
                 self._filled.wait()
-            is_small = self._inbox.size < GATHER_MESSAGES
-        if is_small:
+            gathers = self._inbox.posts and self._inbox.size < GATHER_MESSAGES
+        if gathers:
             self._feed.wait_for_round(GATHER_SECONDS)
         with self._lock:
             if self._inbox.size >= INBOX_MAX_MESSAGES:
@@ -198,7 +198,7 @@ class SqliteJournal:
         deliveries = self._feed.unsaved_deliveries()
         try:
             with self._database.transaction() as connection:
-                last_id = self._store_posts(connection, posts)
+                stored, last_id = self._store_posts(connection, posts)
                 outcomes = [self._do(connection, errand) for errand in errands]
                 update_delivered(connection, deliveries.items())
         except (sqlite3.Error, OSError) as error:
@@ -209,8 +209,8 @@ class SqliteJournal:
             _log.info("The disk accepts writes again")
         self._last_id = last_id
         self._feed.saved_deliveries(deliveries)
-        if posts:
-            self._feed.publish(posts)
+        if stored:
+            self._feed.publish(stored)
         for errand, outcome in zip(errands, outcomes, strict=True):
             self._answer(errand, outcome)
         self._trim_log()
@@ -224,23 +224,15 @@ class SqliteJournal:
                 _log.error("The write-ahead log can't be folded into the database", error=str(error))
             self._overgrown = True
 
-    def _store_posts(self, connection: sqlite3.Connection, posts: Sequence[Post]) -> int:
-        """Give each post its id and time and insert it; returns the last id that is used."""
+    def _store_posts(self, connection: sqlite3.Connection, posts: Sequence[Post]) -> tuple[list[Post], int]:
+        """Give each post its id and time and insert it; returns what is to be published, and the last id."""
         self._last_time_ms = time_ms = max(self._now_ms(), self._last_time_ms)
         last_id = self._last_id
+        stored: list[Post] = []
         for post in posts:
-            if post.nonce is not None and (earlier := _find_earlier(connection, post)) is not None:
-                post.id, post.repeated = earlier, True
-                continue
-            post.id, post.time_ms = last_id + 1, time_ms
-            last_id = post.last_id
-            sender_id, recipient = post.seat.account_id, post.recipient
-            if recipient is None:
-                insert_public(connection, post.id, time_ms, sender_id, post.texts, post.nonce)
-            else:
-                (text,) = post.texts
-                insert_direct(connection, post.id, time_ms, sender_id, recipient.id, text, post.nonce)
-        return last_id
+            stored += _store(connection, post, last_id + 1, time_ms)
+            last_id = max(last_id, stored[-1].last_id)
+        return stored, last_id
 
     def _do(self, connection: sqlite3.Connection, errand: _Errand) -> Account | None:
         if isinstance(errand, _Enrolment):
@@ -271,8 +263,34 @@ class SqliteJournal:
             self._answer(errand, OSError(str(error)))
 
 
-def _find_earlier(connection: sqlite3.Connection, post: Post) -> int | None:
+def _store(connection: sqlite3.Connection, post: Post, first_id: int, time_ms: int) -> list[Post]:
+    """Insert a post, as a whole where none of its messages was sent before, else one by one."""
+    post.id, post.time_ms = first_id, time_ms
+    if _insert(connection, post):
+        return [post]
+    if len(post.texts) == 1:
+        post.id, post.repeated = _find_earlier(connection, post), True
+        return [post]
+    stored: list[Post] = []
+    for text, nonce in zip(post.texts, post.nonces, strict=True):
+        single = Post(post.seat, [text], [nonce])
+        stored += _store(connection, single, first_id, time_ms)
+        first_id += not single.repeated
+    return stored
+
+
+def _insert(connection: sqlite3.Connection, post: Post) -> bool:
+    """False, and nothing was inserted: a nonce was used before."""
+    sender_id = post.seat.account_id
+    if post.recipient is None:
+        return insert_public(connection, post.id, post.time_ms, sender_id, post.texts, post.nonces)
+    (text,), (nonce,) = post.texts, post.nonces
+    return insert_direct(connection, post.id, post.time_ms, sender_id, post.recipient.id, text, nonce)
+
+
+def _find_earlier(connection: sqlite3.Connection, post: Post) -> int:
     """The id of the message that the sender sent with the same nonce before."""
-    assert post.nonce is not None
+    (nonce,) = post.nonces
+    assert nonce is not None
     find = find_public_nonce if post.recipient is None else find_direct_nonce
-    return find(connection, post.seat.account_id, post.nonce)
+    return find(connection, post.seat.account_id, nonce)

@@ -12,20 +12,21 @@ if TYPE_CHECKING:
 
 
 class Post(Struct, gc=False, eq=False):
-    """What one seat said in a row to everybody, or one message with a nonce or a recipient; it was accepted.
+    """What one seat said in a row to everybody, or to one other: that is a single message. It was accepted.
 
     The journal gives it its id and time; then it is stored, and never changes.
     """
 
     seat: Seat
     texts: list[str]
-    nonce: str | None
+    # One for each text, or None where the client gave none.
+    nonces: list[str | None]
     # None: it is for everybody.
     recipient: Account | None = None
     # Of the first message; the others have those that follow.
     id: int = 0
     time_ms: int = 0
-    # The sender sent it before, with this nonce: it has that message's id, and is not delivered again.
+    # The sender sent it before, with its nonce: it has that message's id, and is not delivered again. A single message.
     repeated: bool = False
 
     @property

@@ -28,11 +28,11 @@ class Stream(Protocol):
     def show(self) -> None:
         """Let everything that was appended be seen."""
 
-    def wait_for_courier(self) -> None:
-        """Wait while the courier has more than its share still to offer: writers may not run away from it."""
+    def wait_for_courier(self, ahead_max_bytes: int = ..., limit_seconds: float | None = None) -> None:
+        """Wait while the courier has more than this still to offer, but for no longer than the limit.
 
-    def wait_for_round(self, limit_seconds: float) -> None:
-        """Wait until the courier has offered everything that is shown, but no longer than this."""
+        Without a size it is what writers may be ahead of the courier: they may not run away from it.
+        """
 
 
 class Outbox(Protocol):
@@ -53,6 +53,9 @@ class Outbox(Protocol):
 
     def put(self, events: Sequence[Event]) -> None:
         """Say this to the one connection, as soon as may be. For its own reader thread."""
+
+    def finish(self, last: Sequence[Event] = ()) -> None:
+        """Say this, and nothing more. For any thread."""
 
     def wait_for_room(self) -> bool:
         """Wait while the peer leaves too many answers unread; false when the connection ends. For its reader thread."""

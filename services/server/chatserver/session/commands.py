@@ -24,10 +24,11 @@ def say(_: Context, seat: Seat, request: requests.Say, posts: list[Post]) -> Non
     check_text(text)
     if nonce is not None:
         check_nonce(nonce)
-    elif posts and (last := posts[-1]).nonce is None and last.recipient is None:
+    if posts and (last := posts[-1]).recipient is None:
         last.texts.append(text)
-        return
-    posts.append(Post(seat, [text], nonce))
+        last.nonces.append(nonce)
+    else:
+        posts.append(Post(seat, [text], [nonce]))
 
 
 def whisper(context: Context, seat: Seat, request: requests.Whisper, posts: list[Post]) -> None:
@@ -38,7 +39,7 @@ def whisper(context: Context, seat: Seat, request: requests.Whisper, posts: list
     recipient = context.accounts.find(request.to)
     if recipient is None:
         raise Refusal(ErrorCode.UNKNOWN_USER, f"There is no user {request.to[:64]!r}; nothing was sent.")
-    posts.append(Post(seat, [request.text], request.nonce, recipient))
+    posts.append(Post(seat, [request.text], [request.nonce], recipient))
 
 
 def post(context: Context, posts: Sequence[Post]) -> None:

@@ -8,9 +8,10 @@ from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.rules import check_password, check_username, name_key
 from chatserver.room.seat import Seat
+from chatserver.store.database import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, Message
     from chatserver.room.seat import Outbox
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 # What was missed goes out in pages of this many messages, so that no login holds all of it in memory.
 _PAGE_MESSAGES = 500
+
+
+class CutShortError(Exception):
+    """Somebody was welcomed, and can't be told all that was missed. The cause is the StoreError."""
 
 
 def account_kind(context: Context, username: str) -> AccountKind:
@@ -65,7 +70,10 @@ def _register(context: Context, username: str, password: str) -> Account | None:
 
 
 def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKind, since: int | None) -> Seat:
-    """Take a seat, be welcomed, and get what was missed before anything new."""
+    """Take a seat, be welcomed, and get what was missed before anything new.
+
+    StoreError: the disk can't be read, and nothing was said. CutShortError: it can't be read any further.
+    """
     seat = Seat(account.id, account.name, outbox)
     joined = context.feed.join(seat)
     users = context.presence.enter(seat)
@@ -92,19 +100,21 @@ def go_out(context: Context, seat: Seat) -> None:
 
 def _send_pages(
     outbox: Outbox, welcome: Welcome, query: Query, account_id: int, after_id: int, upto_id: int
-) -> list[Event] | None:
+) -> Sequence[Event] | None:
     """Put the welcome and what the query finds, a page at a time, no faster than the peer reads.
 
-    Returns the last page, which was not put yet; None when the connection ends.
+    Returns what comes last, which was not put yet; None when the connection ends.
     """
-    page: list[Event] = [welcome]
-    while True:
-        found = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
-        page.extend(found)
-        if len(found) < _PAGE_MESSAGES:
-            return page
+    page = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
+    if not page:
+        return (welcome,)
+    outbox.put((welcome,))
+    while len(page) == _PAGE_MESSAGES:
         outbox.put(page)
-        page = []
-        after_id = found[-1].id
         if not outbox.wait_for_room():
             return None
+        try:
+            page = query(account_id, page[-1].id, upto_id, _PAGE_MESSAGES)
+        except StoreError as error:
+            raise CutShortError from error
+    return page

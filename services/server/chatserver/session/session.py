@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -12,7 +13,7 @@ from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import Bye, PasswordPrompt, Pong, Refused
 from chatserver.room.journal import JournalClosedError
 from chatserver.session import commands
-from chatserver.session.entrance import account_kind, come_in, go_out, identify
+from chatserver.session.entrance import CutShortError, account_kind, come_in, go_out, identify
 from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedError
 from chatserver.store.database import StoreError
 
@@ -91,7 +92,7 @@ class Session:
         """Answer what was asked, in order; false when the connection has come to its end.
 
         Messages that stand together are posted together. Before it answers anything else it waits for the peer to have
-        read enough of the answers before.
+        read enough of the answers before. A refusal comes behind the confirmations of what was asked before.
         """
         posts: list[Post] = []
         for request in asked:
@@ -101,6 +102,8 @@ class Session:
                 try:
                     compose(self._context, seat, request, posts)
                 except _REFUSED_WITH as error:
+                    self._post(posts)
+                    posts = []
                     self._refuse_request(request, error)
             else:
                 self._post(posts)
@@ -116,8 +119,8 @@ class Session:
                 commands.post(self._context, posts)
             except JournalClosedError as error:
                 for post in posts:
-                    for _ in post.texts:
-                        self._refuse(self._as_refusal(error), post.nonce)
+                    for nonce in post.nonces:
+                        self._refuse(self._as_refusal(error), nonce)
 
     def _answer(self, request: Request) -> bool:
         """Answer one request that is no message; false when that was the last one."""
@@ -155,17 +158,15 @@ class Session:
         if self._seat is None:
             return
         try:
-            commands.settle(self._context, self._seat)
-        except JournalClosedError:
-            pass  # whatever was posted has been settled by the journal's end
+            self._settle()
         finally:
             go_out(self._context, self._seat)
             self._log.info(f"{self._seat.name} left")
             self._seat = None
 
     def say_bye(self) -> None:
-        """The server shuts down. The reader thread has ended."""
-        self._outbox.put([Bye("the server is shutting down")])
+        """The server shuts down: this is the last that is said. For any thread."""
+        self._outbox.finish([Bye("the server is shutting down")])
 
     # --- moves: each answers, and says where the connection stands afterwards ---
 
@@ -189,9 +190,9 @@ class Session:
             raise
         try:
             self._seat = come_in(self._context, self._outbox, account, kind, login.since)
-        except StoreError as error:
-            # Welcomed already, and without all that was missed: to come again is the only way to get the rest.
-            self._log.error("What a user missed can't be read", error=str(error))
+        except CutShortError as error:
+            # To come again is the only way to get the rest.
+            self._log.error("What a user missed can't be read", error=str(error.__cause__))
             self._outbox.put([Bye("the server can't read its disk")])
             return State.GONE
         self._log.info(f"{account.name} logged in", account=kind.value)
@@ -245,7 +246,14 @@ class Session:
     def _refuse_request(self, request: Request, error: Exception) -> None:
         self._refuse(self._as_refusal(error), getattr(request, "nonce", None))
 
+    def _settle(self) -> None:
+        """Wait until everything that was posted is confirmed or refused."""
+        with suppress(JournalClosedError):  # all was, by the journal's end
+            if self._seat is not None:
+                commands.settle(self._context, self._seat)
+
     def _refuse(self, refusal: Refusal, nonce: str | None) -> None:
+        self._settle()
         self._refusals += 1
         if self._refusals <= _REFUSALS_LOGGED_MAX:
             user = self._seat.name if self._seat else None

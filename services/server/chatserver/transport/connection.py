@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+import termios
 import threading
 import time
 from contextlib import suppress
@@ -55,7 +58,7 @@ class Session(Protocol):
         """The peer sends no more."""
 
     def say_bye(self) -> None:
-        """The server shuts down; the reader thread has ended."""
+        """The server shuts down: say so, and nothing more. For any thread."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,6 @@ class Connection:
         "_address",
         "_house",
         "_is_limited",
-        "_left_open",
         "_login_by",
         "_on_end",
         "_outbox",
@@ -100,12 +102,12 @@ class Connection:
         self._house = house
         self._on_end = on_end
         self._login_by = time.monotonic() + house.login_seconds
+        sock.settimeout(house.login_seconds)
         self._read_bytes = _READ_BYTES
         self._outbox: Outbox | None = None
         self._session: Session | None = None
         self._is_limited = True
         self._stopping = False
-        self._left_open = False
         # It is joined by the listener. As a daemon it is not joined by the interpreter as well, which looks through all
         # threads that there are whenever one is started.
         self._thread = threading.Thread(target=self._run, name=f"reader {self.label}", daemon=True)
@@ -118,20 +120,26 @@ class Connection:
         """Wait for the reader thread's end."""
         self._thread.join()
 
-    def stop_reading(self) -> None:
-        """The server shuts down: let the reader thread end, and keep the connection for a last word."""
-        self._stopping = True
-        if self._outbox is not None:
-            self._outbox.stop_waiting()
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RD)
-
     def part(self) -> None:
-        """Say goodbye, where the reader thread has ended because of :meth:`stop_reading`."""
-        if self._left_open:
-            if self._session is not None:
-                self._session.say_bye()
-            self._close()
+        """The server shuts down: say goodbye. The reader thread ends when the peer has closed its side, or is cut off.
+
+        Until then it reads, and forgets what it reads. To close over unread bytes, or to shut the side that reads,
+        would destroy what is on its way to the peer.
+        """
+        self._stopping = True
+        if self._session is None:  # nothing is due to it, and in no dialect
+            self.cut_off()
+        else:
+            self._session.say_bye()
+
+    def has_been_told(self) -> bool:
+        """Has the peer's system got everything that there was to say to it?"""
+        return self._outbox is None or self._outbox.broken or (self._outbox.shut and _unacknowledged(self._sock) == 0)
+
+    def cut_off(self) -> None:
+        """The peer has had its time: let the reader thread end."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _run(self) -> None:
         try:
@@ -139,9 +147,7 @@ class Connection:
         except Exception:
             _log.exception("A connection's reader failed; the connection is closed", connection=self.label)
         finally:
-            self._left_open = self._stopping
-            if not self._left_open:
-                self._close()
+            self._close()
             self._on_end(self)
 
     def _close(self) -> None:
@@ -166,8 +172,8 @@ class Connection:
         finally:
             if not self._stopping:
                 self._session.end()
-                self._outbox.finish()
-        if not (peer_ended or self._stopping):
+            self._outbox.finish()
+        if not peer_ended:
             self._drain()
 
     def _read_requests(self, decoder: Decoder[Request], outbox: Outbox, session: Session, data: bytes | None) -> bool:
@@ -179,8 +185,7 @@ class Connection:
         if data is None:
             session.time_out()
             return False
-        if not self._stopping:
-            session.handle(decoder.end())
+        session.handle(decoder.end())
         return True
 
     def _sniff(self) -> tuple[Dialect | None, bytes]:
@@ -230,9 +235,18 @@ class Connection:
 
     def _drain(self) -> None:
         """Read and forget until the peer closes: closing over unread bytes would destroy what it has not read."""
-        deadline = time.monotonic() + _PARTING_SECONDS
+        deadline = time.monotonic() + (_FOREVER_SECONDS if self._stopping else _PARTING_SECONDS)
         with suppress(OSError):
             while (patience := deadline - time.monotonic()) > 0:
                 self._sock.settimeout(patience)
                 if not self._sock.recv(_READ_MAX_BYTES):
                     return
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """Bytes on their way to the peer, the end counts as one; 0 where the system can't tell, or the socket is closed."""
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        return 0
+    return int(count)

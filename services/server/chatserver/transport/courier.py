@@ -116,6 +116,7 @@ class Courier:
         self.ring()
         self._worker.join()
         self._selector.close()
+        self._rung = True  # nobody rings what is closed
         os.close(self._doorbell)
         os.close(self._bell_rope)
 

@@ -33,6 +33,9 @@ _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 # How long one who was refused has to read why, and how many of them have it.
 _REFUSED_SECONDS = 1.0
 _REFUSED_MAX = 64
+# At the end peers that have got everything have this long to close their side first.
+_SEEING_OUT_SECONDS = 0.2
+_LOOK_SECONDS = 0.02
 # A peer that has gone without a word is noticed within KEEPIDLE + KEEPCNT * KEEPINTVL = 2 minutes.
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
@@ -62,8 +65,9 @@ class Listener:
         self._exhausted = False
         # Those who were refused, and when their sockets are closed: at once would destroy what they have not read.
         self._refused: deque[tuple[float, socket.socket]] = deque()
-        # Guards the two below.
+        # Guards what is below. Somebody waits for those who leave only while the server shuts down.
         self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
         self._connections: set[Connection] = set()
         self._ended: list[Connection] = []
 
@@ -76,21 +80,31 @@ class Listener:
         """Start to accept."""
         self._worker.start()
 
-    def stop(self) -> list[Connection]:
-        """Accept no more, read no more; returns the connections that were left open."""
+    def close(self) -> None:
+        """Let nobody in any more."""
         self._stop_there.send(b"\0")
         self._worker.join()
         self._socket.close()
         self._stop_here.close()
         self._stop_there.close()
+
+    def part(self, patience_seconds: float) -> int:
+        """Say goodbye to everybody who is left, and see them out; returns how many they were.
+
+        Whoever has not got all that is due to it when patience ends is cut off.
+        """
         with self._lock:
             left = list(self._connections)
         for connection in left:
-            connection.stop_reading()
+            connection.part()
+        self._wait_until(lambda: all(connection.has_been_told() for connection in self._connections), patience_seconds)
+        self._wait_until(lambda: not self._connections, _SEEING_OUT_SECONDS)
+        for connection in left:
+            connection.cut_off()
         for connection in left:
             connection.join()
         self._join_ended()
-        return left
+        return len(left)
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -166,6 +180,14 @@ class Listener:
         with self._lock:
             self._connections.discard(connection)
             self._ended.append(connection)
+            self._left.notify()
+
+    def _wait_until(self, condition: Callable[[], bool], patience_seconds: float) -> None:
+        """Look whenever somebody has left, and now and then: what a peer's system has got, nobody tells."""
+        patience_ends = time.monotonic() + patience_seconds
+        with self._lock:
+            while not condition() and time.monotonic() < patience_ends:
+                self._left.wait(_LOOK_SECONDS)
 
     def _join_ended(self) -> None:
         with self._lock:

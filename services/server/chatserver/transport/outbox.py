@@ -113,11 +113,13 @@ class Outbox:
             self._held = False
         self._wake(self)
 
-    def finish(self) -> None:
-        """Nothing more will be put. What is due is sent, then our side of the connection is shut."""
+    def finish(self, last: Sequence[Event] = ()) -> None:
+        """Say this, and nothing more. What is due is sent, then our side of the connection is shut. For any thread."""
+        data = self.stream.encode(last)
         with self._lock:
             if self._end is None:
                 self._stop_listening(self.stream.end)
+            self._put(data)
             self._held = False
             self._finishing = True
             self.in_step = False
@@ -180,8 +182,8 @@ class Outbox:
         """
         with self._lock:
             if self._held or self._replies:
-                # By themselves: simple clients take what one read returns for one answer.
-                return list(islice(self._replies, SEND_MAX_PIECES))
+                # One at a time: simple clients take what one read returns for one answer.
+                return list(islice(self._replies, 1))
             self._pass_skips()
             cursor, limit = self._cursor, self._limit(offered)
             stop = min(self._edits[0].at, limit) if self._edits else limit

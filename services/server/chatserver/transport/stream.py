@@ -81,19 +81,18 @@ class Stream:
             with self._offering:
                 self._end = self._tail
 
-    def wait_for_courier(self) -> None:
-        """Wait while the courier has more than its share still to offer: writers may not run away from it."""
-        if self._has_room():
-            return
-        with self._offering:
-            self._offering.wait_for(self._has_room)
+    def wait_for_courier(self, ahead_max_bytes: int = AHEAD_MAX_BYTES, limit_seconds: float | None = None) -> None:
+        """Wait while the courier has more than this still to offer, but for no longer than the limit.
 
-    def wait_for_round(self, limit_seconds: float) -> None:
-        """Wait until the courier has offered everything that is shown, but no longer than this."""
-        if self._is_offered():
-            return
-        with self._offering:
-            self._offering.wait_for(self._is_offered, limit_seconds)
+        Without a size it is what writers may be ahead of the courier: they may not run away from it.
+        """
+
+        def is_near() -> bool:
+            return self._abandoned or self._end - self._offered + self._beside <= ahead_max_bytes
+
+        if not is_near():
+            with self._offering:
+                self._offering.wait_for(is_near, limit_seconds)
 
     def note_beside(self, size_bytes: int) -> None:
         """So much was put into outboxes beside the stream: the courier has that to offer, too."""
@@ -143,9 +142,3 @@ class Stream:
     def send(self, descriptor: int, span: Span) -> int:
         """Send what a socket takes of these bytes; returns how many. LookupError: they were forgotten."""
         return self._file.send(descriptor, *span)
-
-    def _is_offered(self) -> bool:
-        return self._abandoned or self._offered >= self._end
-
-    def _has_room(self) -> bool:
-        return self._abandoned or self._end - self._offered + self._beside <= AHEAD_MAX_BYTES
