@@ -32,7 +32,7 @@ class Program:
     """A server on a free port of 127.0.0.1, with its data and its log in ``folder``. Leaving the context kills it.
 
     ``under`` is a command that runs another one, such as ``("prlimit", "--nofile=100")``; ``settings`` are variables of
-    its environment, such as ``CHAT_LAG_MAX_BYTES="65536"``.
+    its environment, such as ``CHAT_LAG_MAX_BYTES="1048576"``.
     """
 
     def __init__(self, folder: Path, *arguments: str, under: Sequence[str] = (), **settings: str) -> None:

@@ -34,7 +34,7 @@ from reliability.visitors import LOCKED, NAMES, PASSWORD, TEXT_MAX_BYTES, Ledger
 
 MEBIBYTE = 1024 * 1024
 VISITORS = 8
-LAG_MAX_BYTES = 512 * 1024
+LAG_MAX_BYTES = MEBIBYTE
 SETTINGS = {"CHAT_LAG_MAX_BYTES": str(LAG_MAX_BYTES), "CHAT_LOGIN_SECONDS": "5", "CHAT_USERS_SECONDS": "1"}
 # A stream keeps its limit and 4 MiB more. If it were not filled at first, its filling up would look like a leak.
 FILLING_BYTES = LAG_MAX_BYTES + 5 * MEBIBYTE

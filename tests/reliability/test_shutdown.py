@@ -132,24 +132,24 @@ def is_open(port: int) -> bool:
     return True
 
 
-class Burst:
+class Burst(Peer):
     """Somebody who says much at once, and reads what comes until the server closes."""
 
     def __init__(self, port: int, name: str) -> None:
+        super().__init__(port)
         self.name = name
-        self._peer = Peer(port)
-        self._peer.login(name)
-        self._heard = bytearray()
+        self.login(name)
+        self._heard = bytearray(self._buffer)
         self._threads = [threading.Thread(target=target) for target in (self._talk, self._listen)]
         for thread in self._threads:
             thread.start()
 
     def _talk(self) -> None:
         with suppress(ConnectionError):
-            self._peer.send(b"".join(b'{"command":"PM","message":"%d"}\n' % number for number in range(BURST)))
+            self.send(b"".join(b'{"command":"PM","message":"%d"}\n' % number for number in range(BURST)))
 
     def _listen(self) -> None:
-        while data := self._peer.socket.recv(65_536):
+        while data := self.socket.recv(65_536):
             self._heard += data
 
     def is_confirmed(self) -> bool:
@@ -158,7 +158,7 @@ class Burst:
     def all_heard(self) -> list[Answer]:
         for thread in self._threads:
             thread.join()
-        self._peer.close()
+        self.close()
         return [json.loads(line) for line in self._heard.splitlines()]
 
 

@@ -21,15 +21,14 @@ if TYPE_CHECKING:
     from reliability.crowd import Answer, Member
 
 MEBIBYTE = 1024 * 1024
-# Little, but more than those who do read are ever behind: the journal may be 256 KiB ahead of the courier, and shows
-# 64 Ki characters at once.
-LAG_MAX_BYTES = 512 * 1024
+# The least that may be set.
+LAG_MAX_BYTES = MEBIBYTE
 
-# After about 25 messages the sleeper's socket is full, after about 280 it is at its limit; the rest is said to those
+# After about 12 messages the sleeper's socket is full, after about 270 it is at its limit; the rest is said to those
 # who are left.
 MESSAGES_A_SECOND = 250
 MESSAGES = 320
-TEXT = "x" * 2_000
+TEXT = "x" * 4_000
 ROUNDS = 4
 # The promise. It is far above what one message costs, and far below what waiting for somebody does.
 GROWTH_MAX_SECONDS = 0.010

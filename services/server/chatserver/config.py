@@ -65,8 +65,9 @@ class Config:
     max_connections: int = _setting(10_000, "--max-connections", _integer(1, 10**6), "connections at once")
     login_seconds: float = _setting(60.0, "--login-seconds", _seconds, "time from connecting to being logged in")
     users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "time between updates of who is online")
+    # With less than a mebibyte they would be disconnected who have only not been sent yet what is published at once.
     lag_max_bytes: int = _setting(
-        8 * 1024 * 1024, "--lag-max-bytes", _integer(65_536, 2**31), "who reads slower than this is disconnected"
+        8 * 1024 * 1024, "--lag-max-bytes", _integer(2**20, 2**31), "who reads slower than this is disconnected"
     )
     # What OWASP's Password Storage Cheat Sheet recommends for argon2id.
     hash_time_cost: int = _setting(2, "--hash-time-cost", _integer(1, 100), "argon2id: passes over the memory")

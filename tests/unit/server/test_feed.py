@@ -20,6 +20,9 @@ UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
 ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
 
 
+NONCES = {1: "n2"}
+
+
 class Room:
     """A feed over fake streams, and the posts that are published to it."""
 
@@ -41,9 +44,9 @@ class Room:
         return Post(seat, [text], [nonce], to, id=next(self._ids))
 
     def run(self, seat: Seat, *texts: str) -> Post:
-        """What one seat said in a row."""
+        """What one seat said in a row; the second message has a nonce."""
         first_id, *_ = (next(self._ids) for _ in texts)
-        return Post(seat, list(texts), [None] * len(texts), id=first_id)
+        return Post(seat, list(texts), [NONCES.get(number) for number in range(len(texts))], id=first_id)
 
     def say(self, seat: Seat, text: str, nonce: str | None = None, to: Account | None = None) -> None:
         self.feed.publish([self.post(seat, text, nonce, to)])
@@ -263,7 +266,7 @@ def test_what_one_sender_says_in_a_row_is_encoded_together_and_confirmed_in_one_
     room.feed.publish([room.run(alice, "one", "two", "three")])
 
     assert room.streams[0].appended == [3]
-    assert outbox(alice).splices == [(0, 3, [Sent(11 + number, SentStatus.SENT) for number in range(3)])]
+    assert outbox(alice).splices == [(0, 3, [Sent(11 + nr, SentStatus.SENT, NONCES.get(nr)) for nr in range(3)])]
     assert heard(bob) == [
         PublicMessage(11 + number, 0, "alice", text) for number, text in enumerate(("one", "two", "three"))
     ]
@@ -289,6 +292,14 @@ def test_whatever_else_stands_between_two_messages_of_a_sender_keeps_its_place(r
     assert ids == [[11, 12, 13], of_others, of_others]
 
 
+def test_what_is_shown_at_once_is_counted_with_what_is_around_the_texts(room: Room) -> None:
+    """Promise: nobody is called slow for what came all at once. A letter is a hundred bytes on its way."""
+    alice = room.join(ALICE)
+    room.feed.publish([room.run(alice, *["x"] * 400) for _ in range(4)])
+
+    assert room.streams[0].waits == 2
+
+
 def test_what_is_shown_at_once_is_counted_in_all_texts_of_a_run(room: Room) -> None:
     """Promise: nobody waits for the slow, and nobody is called slow for what came all at once."""
     alice, bob = room.join(ALICE), room.join(BOB)
@@ -312,7 +323,7 @@ def test_each_message_of_a_run_is_refused(room: Room) -> None:
     refusal = Refused(ErrorCode.INTERNAL, "no room")
     room.feed.refuse([room.run(alice, "one", "two"), room.post(alice, "three", "n3")], refusal)
 
-    assert heard(alice) == [refusal, refusal, Refused(ErrorCode.INTERNAL, "no room", "n3")]
+    assert heard(alice) == [refusal, *(Refused(ErrorCode.INTERNAL, "no room", nonce) for nonce in ("n2", "n3"))]
 
 
 SEATS = 4  # two of alice, one of bob, one of carol, who listens in another dialect
@@ -336,7 +347,8 @@ def test_a_batch_is_heard_as_if_each_message_had_come_alone(
                 seat = seats[room][who]
                 if kind == "run":
                     texts = ["one", "two"]
-                    posts += [room.run(seat, *texts)] if room is together else [room.post(seat, text) for text in texts]
+                    alone_posts = (room.post(seat, text, NONCES.get(number)) for number, text in enumerate(texts))
+                    posts += [room.run(seat, *texts)] if room is together else alone_posts
                     continue
                 posts.append(room.post(seat, "text", None, (ALICE, BOB, CAROL)[whom] if kind == "direct" else None))
                 posts[-1].repeated = kind == "repeated"

@@ -362,6 +362,48 @@ def test_a_nonce_repeated_after_a_restart_makes_one_message(house: House, is_dir
     assert again.stored(alice) == [(1, "hello")]
 
 
+def run_of(seat: Seat, *messages: str) -> Post:
+    """The texts are their own nonces, but for those that begin with a dash."""
+    return Post(seat, [*messages], [None if message.startswith("-") else message for message in messages])
+
+
+def test_a_run_of_new_nonces_is_one_post(house: House) -> None:
+    alice = house.seat("alice")
+    run = run_of(alice, "a", "-", "b")
+    house.journal.start()
+    house.journal.post([run])
+    house.journal.stop()
+
+    assert house.feed.published == [run]
+    assert (run.id, run.last_id) == (1, 3)
+    assert house.stored(alice) == [(1, "a"), (2, "-"), (3, "b")]
+
+
+@pytest.mark.parametrize("settles", [False, True])
+def test_of_a_run_with_nonces_that_were_used_before_only_the_rest_is_stored(house: House, settles: bool) -> None:
+    """Promises: once, and one order. Be it in the same batch or an earlier one, or in the run itself."""
+    alice = house.seat("alice")
+    house.journal.start()
+    gate = house.hold_first_commit()
+    house.journal.post([post_of(alice, ["first"])])
+    gate.await_thread()
+    house.journal.post([run_of(alice, "a", "b")])
+    if settles:
+        gate.open()
+        house.journal.settle()
+    house.journal.post([run_of(alice, "c", "a", "-d", "e", "e", "b", "f"), run_of(alice, "-g", "-h")])
+    gate.open()
+    house.journal.stop()
+
+    assert house.stored(alice) == list(enumerate(["first", "a", "b", "c", "-d", "e", "f", "-g", "-h"], 1))
+    told = [(post.id, post.texts, post.repeated) for post in house.feed.published[2:]]
+    assert told == [
+        *((4, ["c"], False), (2, ["a"], True), (5, ["-d"], False), (6, ["e"], False), (6, ["e"], True)),
+        *((3, ["b"], True), (7, ["f"], False), (8, ["-g", "-h"], False)),
+    ]
+    assert [post.nonces for post in house.feed.published[2:4]] == [["c"], ["a"]]
+
+
 def test_two_senders_may_have_the_same_nonce(house: House) -> None:
     posts = [post_of(house.seat(name), ["hello"], "n1") for name in ("alice", "bob")]
     house.journal.start()
