@@ -13,6 +13,7 @@ import pytest
 from integration.room import Peer, deadline
 from reliability.crowd import Crowd
 from reliability.history import Content, content_of
+from reliability.peers import NarrowPeer
 from reliability.program import Program
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ RECEIVERS = 50
 WINDOW = 20
 # Messages that somebody sends at once: the server can't have read them all at the signal.
 BURST = 30_000
+# A reader that does not read for so long is not called gone.
+LATE_SECONDS = 1.0
 # The signal comes so long after one of the confirmations at most.
 LATER_MAX_SECONDS = 0.005
 DATABASE = "chat.db"
@@ -209,3 +212,17 @@ def test_who_says_more_than_is_read_hears_all_the_same_what_is_due(tmp_path: Pat
         seen = [answer["id"] for answer in answers if answer["type"] == "broadcast"]
         told = sorted(seen + confirmed)
         assert told == list(stored)[-len(told) :], "what others said since the login"
+
+
+def test_who_reads_late_hears_what_is_due(tmp_path: Path) -> None:
+    """What the peer's system has not taken yet is waited for, and the peer has a moment to take it."""
+    with Program(tmp_path) as program, closing(NarrowPeer(program.port)) as late, closing(Peer(program.port)) as other:
+        late.login("late")
+        other.login("other")
+        for _ in range(100):
+            other.say("x" * 4_000)
+        program.process.terminate()
+        program.wait_until(lambda: not is_open(program.port), "letting nobody in any more")
+        threading.Event().wait(LATE_SECONDS)
+        assert late.rest()[-1] == {"type": "bye", "reason": "the server is shutting down"}
+        assert program.process.wait(SHUTDOWN_SECONDS) == 0

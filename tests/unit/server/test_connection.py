@@ -72,7 +72,6 @@ class Wire:
         house = House(DIALECTS, {dialect.name: self._stream}, self.courier, login_seconds, self._open_session)
         self._courier_works = False
         ours, self.peer = socket.socketpair()
-        ours.setblocking(False)
         self.peer.settimeout(DEADLINE_SECONDS)
         self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self.connection = Connection(ours, "test", 1, house, self.ended.put)
@@ -347,6 +346,7 @@ def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire
         session.outbox.put([Pong()])
 
     wire.answer = note
+    assert not os.get_blocking(wire.connection._sock.fileno())
     wire.start()
     for _ in range(5):
         wire.peer.sendall(PING)

@@ -184,6 +184,17 @@ def test_the_answer_to_a_login_is_sent_by_itself(stream: Stream) -> None:
     assert outbox.due(stream.end) == [b"update"]
 
 
+def test_what_was_missed_does_not_come_in_one_piece_with_the_answer_to_a_login(stream: Stream) -> None:
+    outbox = new_outbox(stream)
+    outbox.follow()
+    put(outbox, b"welcome")
+    release(outbox, b"missed")
+
+    assert outbox.due(stream.end) == [b"welcome"]
+    outbox.account(len(b"welcome"))
+    assert outbox.due(stream.end) == [b"missed"]
+
+
 @given(before=st.integers(1, 400), after=st.integers(0, 5))
 def test_many_answers_before_the_release_all_come_before_the_stream(before: int, after: int) -> None:
     """Promise: one order. Somebody may ask much before logging in."""

@@ -1,5 +1,6 @@
 """The session: what may be asked in which state, and what is answered."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -37,6 +38,7 @@ from chatprotocol.requests import (
 from chatserver.room.journal import JournalClosedError
 from chatserver.room.post import Post
 from chatserver.session.session import Session
+from chatserver.store.database import StoreError
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import Stream
 
@@ -322,6 +324,47 @@ def test_a_login_that_fails_halfway_leaves_nobody_behind(house: House, visitor: 
         visitor.ask(Login("alice", "secret", 4))
     visitor.session.end()
 
+    assert house.presence.names() == ()
+    assert not house.stream.followed
+
+
+def fail_to_read(*_: int) -> tuple[()]:
+    raise StoreError("disk I/O error")
+
+
+def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again(house: House) -> None:
+    """Nothing was said yet: the login has one answer."""
+    stream = Stream(Json().encode_all, 1_000_000)
+    outbox = Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+    session = Session(house.context, outbox, "1@test", "here")
+    waiting, house.messages.waiting = house.messages.waiting, fail_to_read  # type: ignore[method-assign]
+    assert session.handle([LOGIN])
+    assert house.presence.names() == ()
+    house.messages.waiting = waiting  # type: ignore[method-assign]
+    assert session.handle([LOGIN])
+
+    refused, welcome = (json.loads(answer) for answer in outbox._replies)
+    assert (refused["type"], refused["code"]) == ("error", "internal")
+    assert welcome["type"] == "login"
+    assert house.presence.names() == ("Alice",)
+
+
+def test_who_was_welcomed_and_cannot_be_told_the_rest_has_to_come_again(house: House, visitor: Visitor) -> None:
+    """Promise: once. What is new would hide the gap."""
+    house.messages.stored = tuple(message(number) for number in range(1, 1_201))
+    house.feed._last_id = 1_200
+    page = house.messages.missed
+
+    def fail_later(*asked: int) -> object:
+        return fail_to_read() if house.messages.asked else page(*asked)
+
+    house.messages.missed = fail_later  # type: ignore[method-assign, assignment]
+    assert not visitor.session.handle([Login("alice", "secret", 0)])
+
+    welcome, *told, bye = visitor.news()
+    assert codes([welcome]) == [Welcome]
+    assert tuple(told) == house.messages.stored[:500]
+    assert bye == Bye("the server can't read its disk")
     assert house.presence.names() == ()
     assert not house.stream.followed
 
