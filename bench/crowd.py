@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Logins under way at the same time, where nothing else is said.
 LOGINS_AT_ONCE: Final = 32
 # Nothing takes longer than this, however slow the server is.
-LIMIT_SECONDS: Final = 60.0
+LIMIT_SECONDS: Final = 120.0
 # A server that says nothing for so long has told what it had to tell of comings and goings.
 QUIET_SECONDS: Final = 0.2
 SETTLE_MAX_SECONDS: Final = 5.0
