@@ -30,6 +30,8 @@ RECEIVERS = 50
 WINDOW = 20
 # Messages that somebody sends at once: the server can't have read them all at the signal.
 BURST = 30_000
+# From the door to the journal, where nothing more is accepted.
+CLOSING_SECONDS = 0.2
 # A reader that does not read for so long is not called gone.
 LATE_SECONDS = 1.0
 # The signal comes so long after one of the confirmations at most.
@@ -212,6 +214,28 @@ def test_who_says_more_than_is_read_hears_all_the_same_what_is_due(tmp_path: Pat
         seen = [answer["id"] for answer in answers if answer["type"] == "broadcast"]
         told = sorted(seen + confirmed)
         assert told == list(stored)[-len(told) :], "what others said since the login"
+
+
+def test_who_hangs_up_while_the_last_messages_are_written_is_confirmed_all_the_same(tmp_path: Path) -> None:
+    """The seat is given up when they are on the disk, not before; and what is refused is refused behind them."""
+    with Program(tmp_path) as program, closing(Peer(program.port)) as peer:
+        peer.login("alice")
+        with closing(sqlite3.connect(program.data / DATABASE)) as disk:
+            disk.execute("BEGIN IMMEDIATE")  # nobody else can write now
+            for number in range(10):
+                peer.ask(command="PM", message="hello", nonce=f"n{number}")
+            assert peer.until_fence() == []
+            program.process.terminate()
+            program.wait_until(lambda: not is_open(program.port), "letting nobody in any more")
+            threading.Event().wait(CLOSING_SECONDS)
+            peer.ask(command="PM", message="too late", nonce="late")
+            peer.socket.shutdown(socket.SHUT_WR)
+            disk.rollback()
+        answers = [json.loads(line) for line in iter(peer.line, b"")]
+        assert program.process.wait(SHUTDOWN_SECONDS) == 0
+    nonces = [answer["nonce"] for answer in answers if answer["type"] in ("sent", "error")]
+    assert nonces == [*(f"n{number}" for number in range(10)), "late"]
+    assert len(read_database(program.data / DATABASE)) == 10
 
 
 def test_who_reads_late_hears_what_is_due(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode
@@ -404,6 +406,68 @@ def test_of_a_run_with_nonces_that_were_used_before_only_the_rest_is_stored(hous
     assert [post.nonces for post in house.feed.published[2:4]] == [["c"], ["a"]]
 
 
+@pytest.mark.parametrize("nonces", [["n1", "n2", "n1"], ["n1", "n1"], ["n3", "n1", "n2", "n3", "n1"]])
+@pytest.mark.parametrize("follower", ["public", "run", "direct"])
+def test_what_follows_a_run_that_ends_with_a_repetition_has_an_id_of_its_own(
+    house: House, nonces: list[str], follower: str
+) -> None:
+    """Promises: one order, and confirmed means stored."""
+    alice, bob = house.seat("alice"), house.seat("bob")
+    next_post = {
+        "public": post_of(bob, ["hello"]),
+        "run": run_of(bob, "x", "y"),
+        "direct": post_of(bob, ["psst"], "n1", register(house.database, "carol")),
+    }[follower]
+    house.journal.start()
+    house.journal.post([run_of(alice, *nonces), next_post])
+    house.journal.stop()
+
+    new = list(dict.fromkeys(nonces))
+    assert next_post.id == len(new) + 1
+    assert house.stored(bob) == list(enumerate([*new, *next_post.texts], 1))
+
+
+SENDERS = ("alice", "bob")
+messages = st.tuples(
+    st.sampled_from(SENDERS), st.lists(st.sampled_from(["-a", "-b", "n1", "n2", "n3", "n4"]), min_size=1)
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(batches=st.lists(st.lists(messages, min_size=1, max_size=5), min_size=1, max_size=4))
+def test_whatever_is_sent_again_is_stored_once_and_confirmed_with_its_first_id(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, list[str]]]]
+) -> None:
+    """Promises: once, one order, and confirmed means stored."""
+    with closing(Database(tmp_path_factory.mktemp("data"))) as database:
+        house = House(database)
+        seats = {name: house.seat(name) for name in SENDERS}
+        house.journal.start()
+        stored: list[tuple[int, str]] = []
+        first_ids: dict[tuple[str, str], int] = {}
+        expected: list[tuple[str, str, int, bool]] = []
+        for batch in batches:
+            for name, texts in batch:
+                for text in texts:
+                    message_id = first_ids.get((name, text), len(stored) + 1)
+                    is_new = message_id > len(stored)
+                    expected.append((name, text, message_id, not is_new))
+                    if is_new:
+                        stored.append((message_id, text))
+                        if not text.startswith("-"):
+                            first_ids[name, text] = message_id
+            house.journal.post([run_of(seats[name], *texts) for name, texts in batch])
+            house.journal.settle()
+        house.journal.stop()
+
+        assert house.stored(seats["alice"]) == stored
+        assert [
+            (post.seat.name, text, message_id, post.repeated)
+            for post in house.feed.published
+            for message_id, text in enumerate(post.texts, post.id)
+        ] == expected
+
+
 def test_two_senders_may_have_the_same_nonce(house: House) -> None:
     posts = [post_of(house.seat(name), ["hello"], "n1") for name in ("alice", "bob")]
     house.journal.start()
@@ -576,6 +640,31 @@ def test_what_was_accepted_before_the_end_is_written_and_published(house: House)
     assert len(house.stored(alice)) == len(house.feed.published) == 10
 
 
+def test_who_settles_while_the_last_batch_is_written_waits_for_it(house: House) -> None:
+    """Promise: shutdown. Who hangs up meanwhile would give up the seat to which the confirmations go."""
+    alice = house.seat("alice")
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post([post_of(alice, ["hello"])])
+    gate.await_thread()
+    stopper = in_background(house.journal.stop)
+    eventually(lambda: house.journal._closed)
+    published: list[int] = []
+
+    def settle() -> None:
+        house.journal.settle()
+        published.append(len(house.feed.published))
+
+    settler = in_background(settle)
+    settler.join(0.05)  # one that was let go too early has the time to say so
+    gate.open()
+    must_end(settler)
+    must_end(stopper)
+
+    assert published == [1]
+    must_end(in_background(house.journal.settle))
+
+
 def test_after_the_end_nothing_is_accepted(house: House) -> None:
     alice = house.seat("alice")
     house.journal.start()
@@ -583,7 +672,6 @@ def test_after_the_end_nothing_is_accepted(house: House) -> None:
 
     for ask in (
         lambda: house.journal.post([post_of(alice, ["x"])]),
-        house.journal.settle,
         lambda: house.journal.enrol("bob", "hash"),
         lambda: house.journal.change_password_hash(1, "hash"),
     ):

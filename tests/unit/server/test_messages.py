@@ -245,14 +245,18 @@ def test_a_nonce_is_found_for_its_own_sender_only(room: Room) -> None:
 
 
 @pytest.mark.parametrize(("first_id", "texts"), [(9, ["w"]), (9, ["v", "w"] * 2), (6, ["v", "w"] * 2)])
-def test_an_id_that_is_there_already_keeps_all_of_them_out(room: Room, first_id: int, texts: list[str]) -> None:
+@pytest.mark.parametrize("has_nonces", [False, True])
+def test_an_id_that_is_there_already_keeps_all_of_them_out(
+    room: Room, first_id: int, texts: list[str], has_nonces: bool
+) -> None:
     """Promise: confirmed means stored. A batch is on the disk as a whole, or not at all."""
     before = room.messages.history(room.alice.id, ID_MAX, 500)
 
     def append() -> None:
         with room.database.transaction() as connection:
             insert_public(connection, 8, TIME_MS, room.alice.id, ["x", "y"], [None] * 2)
-            insert_public(connection, first_id, TIME_MS, room.alice.id, texts, [None] * len(texts))
+            nonces = [f"m{number}" if has_nonces else None for number in range(len(texts))]
+            insert_public(connection, first_id, TIME_MS, room.alice.id, texts, nonces)
 
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         append()

@@ -117,6 +117,7 @@ class SqliteJournal:
         self._emptied = threading.Condition(self._lock)
         self._inbox = _Inbox()
         self._closed = False
+        self._ended = threading.Event()
 
     def start(self) -> None:
         """Start to write."""
@@ -137,7 +138,10 @@ class SqliteJournal:
     def settle(self) -> None:
         """Wait until everything that was posted before has been published or refused."""
         passed = threading.Event()
-        self._put((), [_Fence(passed)])
+        try:
+            self._put((), [_Fence(passed)])
+        except JournalClosedError:
+            passed = self._ended  # the last batches may be on their way to the disk
         passed.wait()
 
     def enrol(self, name: str, password_hash: str) -> Account | None:
@@ -191,6 +195,7 @@ class SqliteJournal:
             self._emptied.notify_all()
         for errand in [*taken.errands, *left.errands]:
             self._answer(errand, JournalClosedError())
+        self._ended.set()
 
     def _write(self, taken: _Inbox) -> None:
         """One group commit; then, and only then, what it held is published."""
@@ -230,8 +235,9 @@ class SqliteJournal:
         last_id = self._last_id
         stored: list[Post] = []
         for post in posts:
-            stored += _store(connection, post, last_id + 1, time_ms)
-            last_id = max(last_id, stored[-1].last_id)
+            parts = _store(connection, post, last_id + 1, time_ms)
+            last_id = max(last_id, *(part.last_id for part in parts))  # what is repeated has an id from before
+            stored += parts
         return stored, last_id
 
     def _do(self, connection: sqlite3.Connection, errand: _Errand) -> Account | None:

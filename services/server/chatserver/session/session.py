@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -158,7 +157,7 @@ class Session:
         if self._seat is None:
             return
         try:
-            self._settle()
+            commands.settle(self._context, self._seat)
         finally:
             go_out(self._context, self._seat)
             self._log.info(f"{self._seat.name} left")
@@ -246,14 +245,9 @@ class Session:
     def _refuse_request(self, request: Request, error: Exception) -> None:
         self._refuse(self._as_refusal(error), getattr(request, "nonce", None))
 
-    def _settle(self) -> None:
-        """Wait until everything that was posted is confirmed or refused."""
-        with suppress(JournalClosedError):  # all was, by the journal's end
-            if self._seat is not None:
-                commands.settle(self._context, self._seat)
-
     def _refuse(self, refusal: Refusal, nonce: str | None) -> None:
-        self._settle()
+        if self._seat is not None:
+            commands.settle(self._context, self._seat)
         self._refusals += 1
         if self._refusals <= _REFUSALS_LOGGED_MAX:
             user = self._seat.name if self._seat else None

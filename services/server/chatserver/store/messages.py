@@ -140,8 +140,8 @@ def insert_public(
     rows = ((message_id, time_ms, sender_id, text, nonce) for message_id, (text, nonce) in pairs)
     try:
         connection.executemany(_INSERT_PUBLIC, rows)
-    except sqlite3.IntegrityError:
-        if not any(nonces):
+    except sqlite3.IntegrityError as error:
+        if not _is_nonce_conflict(error):
             raise
         connection.execute("DELETE FROM public_message WHERE id >= ?", (first_id,))
         return False
@@ -161,8 +161,13 @@ def insert_direct(
     row = (message_id, time_ms, sender_id, recipient_id, text, nonce)
     try:
         connection.execute("INSERT INTO direct_message VALUES (?, ?, ?, ?, ?, ?)", row)
-    except sqlite3.IntegrityError:
-        if nonce is None:
+    except sqlite3.IntegrityError as error:
+        if not _is_nonce_conflict(error):
             raise
         return False
     return True
+
+
+def _is_nonce_conflict(error: sqlite3.IntegrityError) -> bool:
+    """And not that of an id, which would be a fault of ours."""
+    return error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE
