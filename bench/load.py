@@ -208,9 +208,13 @@ def _undisturbed() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """One load, against a server that runs already."""
-    parser = argparse.ArgumentParser(prog="python -m bench.load", description="Put a load on a server that runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.load",
+        description="Put a load on a server that runs. What it says and the names that it takes stay there for good: "
+        "give the server a data folder of its own.",
+    )
     parser.add_argument("--wire", choices=sorted(WIRES), default="json", help="what it speaks (json)")
-    parser.add_argument("--port", type=int, default=9999, help="where it listens, on 127.0.0.1 (9999)")
+    parser.add_argument("--port", type=int, required=True, help="where it listens, on 127.0.0.1")
     parser.add_argument("--receivers", type=int, default=100, help="(100)")
     parser.add_argument("--senders", type=int, default=1, help="(1)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long messages are sent (3)")
@@ -225,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{len(names)} came in within {seconds:.3f} s: {len(names) / seconds:,.0f}/s")
             crowd.settle()
             if options.rate:
-                print(percentiles(pace(crowd, options.rate, options.seconds)))
+                found = percentiles(pace(crowd, options.rate, options.seconds))
+                print(f"{found.count:,} deliveries took, in ms: p50 {found.p50:.2f}, p90 {found.p90:.2f}", end="")
+                print(f", p99 {found.p99:.2f}, p99.9 {found.p99_9:.2f}, at most {found.max:.2f}")
             else:
                 result = flow(crowd, options.seconds, options.window)
                 print(f"{result}: {result.deliveries_per_second:,.0f} deliveries/s")
