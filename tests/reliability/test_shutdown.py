@@ -234,7 +234,8 @@ def test_who_hangs_up_while_the_last_messages_are_written_is_confirmed_all_the_s
         answers = [json.loads(line) for line in iter(peer.line, b"")]
         assert program.process.wait(SHUTDOWN_SECONDS) == 0
     nonces = [answer["nonce"] for answer in answers if answer["type"] in ("sent", "error")]
-    assert nonces == [*(f"n{number}" for number in range(10)), "late"]
+    assert nonces[:10] == [f"n{number}" for number in range(10)]
+    assert nonces[10:] in (["late"], []), "where the goodbye comes first there is no refusal"
     assert len(read_database(program.data / DATABASE)) == 10
 
 
