@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from bench.arrivals import Delays, MarkerCount
 from bench.crowd import LIMIT_SECONDS, Crowd, LoadError, allow_descriptors
 from bench.protocols import WIRES, text
+from bench.report import PERCENTILES, percentile_cells, table
 from bench.results import percentiles
 
 if TYPE_CHECKING:
@@ -230,8 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             crowd.settle()
             if options.rate:
                 found = percentiles(pace(crowd, options.rate, options.seconds))
-                print(f"{found.count:,} deliveries took, in ms: p50 {found.p50:.2f}, p90 {found.p90:.2f}", end="")
-                print(f", p99 {found.p99:.2f}, p99.9 {found.p99_9:.2f}, at most {found.max:.2f}")
+                rows = [[f"{found.count:,}", *percentile_cells(found)]]
+                print(*table(["deliveries, in ms", *PERCENTILES], rows), sep="\n")
             else:
                 result = flow(crowd, options.seconds, options.window)
                 print(f"{result}: {result.deliveries_per_second:,.0f} deliveries/s")

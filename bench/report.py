@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.results import Crowd, History, Latency, Logins, Percentiles, Results, Stopped, Storm, Throughput
 
 FAILS: Final = "fails"
-_PERCENTILES: Final = ["p50", "p90", "p99", "p99.9", "max"]
+PERCENTILES: Final = ["p50", "p90", "p99", "p99.9", "max"]
 
 
 def render(results: Results) -> str:
@@ -103,15 +103,16 @@ def _rounded(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004 - where the third digit changes places
 
 
-def _percentiles(value: Percentiles | None) -> list[str]:
+def percentile_cells(value: Percentiles | None) -> list[str]:
+    """One for each of PERCENTILES, in milliseconds."""
     if value is None:
-        return [FAILS] * len(_PERCENTILES)
+        return [FAILS] * len(PERCENTILES)
     return [_rounded(one) for one in (value.p50, value.p90, value.p99, value.p99_9, value.max)]
 
 
 def _latency(rows: Sequence[Latency]) -> list[str]:
     title = f"## Latency in ms: {rows[0].messages_per_second} messages/s to {rows[0].receivers} receivers"
-    return [title, "", *table(["server", *_PERCENTILES], [[row.server, *_percentiles(row.median)] for row in rows])]
+    return [title, "", *table(["server", *PERCENTILES], [[row.server, *percentile_cells(row.median)] for row in rows])]
 
 
 def _crowds(rows: Sequence[Crowd]) -> list[str]:
@@ -146,14 +147,17 @@ def _logins(logins: Logins) -> list[str]:
 
 def _storm(storm: Storm) -> list[str]:
     title = f"## Latency in ms of {storm.receivers} receivers in a storm of {storm.logins} logins"
-    rows = [["without", *_percentiles(storm.without)], [f"for {storm.seconds:.1f} s", *_percentiles(storm.during)]]
-    return [title, "", *table(["storm", *_PERCENTILES], rows)]
+    rows = [
+        ["without", *percentile_cells(storm.without)],
+        [f"for {storm.seconds:.1f} s", *percentile_cells(storm.during)],
+    ]
+    return [title, "", *table(["storm", *PERCENTILES], rows)]
 
 
 def _stopped(stopped: Stopped) -> list[str]:
-    rows = [["none", *_percentiles(medians(stopped.none))], ["one", *_percentiles(medians(stopped.one))]]
+    rows = [["none", *percentile_cells(medians(stopped.none))], ["one", *percentile_cells(medians(stopped.one))]]
     title = f"## Latency in ms where one of {stopped.receivers} receivers does not read"
-    return [title, "", *table(["stopped", *_PERCENTILES], rows)]
+    return [title, "", *table(["stopped", *PERCENTILES], rows)]
 
 
 def _history(history: History) -> list[str]:
@@ -163,7 +167,7 @@ def _history(history: History) -> list[str]:
     for flow in history.throughput:
         columns.setdefault(flow.server, []).append(_millions(flow.median, None, flow.server))
     for pace in history.latency:
-        p50, _, p99, *_ = _percentiles(pace.median)
+        p50, _, p99, *_ = percentile_cells(pace.median)
         columns.setdefault(pace.server, []).extend((p50, p99))
     loads = dict.fromkeys((row.receivers, row.senders) for row in history.throughput)
     header += [f"million deliveries/s to {_load(*load)}" for load in loads]

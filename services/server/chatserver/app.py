@@ -50,6 +50,7 @@ _GARBAGE_OBJECTS = 100_000
 _M_ARENA_MAX = -8
 # The promise is 8 s from the signal to the exit; what the slowest receivers do not take in this time they get later.
 _PARTING_SECONDS = 3.0
+# Who was cut off then is only to be closed.
 _CLOSING_SECONDS = 1.0
 # The database, its readers, the listener, the doorbell, the log.
 _OTHER_DESCRIPTORS = 128

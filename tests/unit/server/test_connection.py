@@ -113,7 +113,7 @@ class Wire:
     def close(self) -> None:
         self.peer.close()
         if self.session is not None:
-            self.session.outbox.stop_waiting()  # lets the reader go in any case
+            self.session.outbox.finish()  # lets the reader go in any case
         self.connection.part()
         self.connection.cut_off()
         self.connection.join()

@@ -172,27 +172,18 @@ def test_what_is_sent_is_the_stream_with_its_skips_and_insertions(
         rounds.finish()
 
 
-def test_the_answer_to_a_login_is_sent_by_itself(stream: Stream) -> None:
+@pytest.mark.parametrize("answers", [[b"welcome"], [b"welcome", b"missed"]])
+def test_each_answer_to_a_login_is_sent_by_itself(stream: Stream, answers: list[bytes]) -> None:
     """Simple clients take what one read returns for one answer; what others do meanwhile comes behind it."""
     outbox = new_outbox(stream)
     outbox.follow()
     publish(stream, b"update")
-    release(outbox, b"welcome")
+    put(outbox, *answers[:-1])
+    release(outbox, answers[-1])
 
-    assert outbox.due(stream.end) == [b"welcome"]
-    outbox.account(len(b"welcome"))
-    assert outbox.due(stream.end) == [b"update"]
-
-
-def test_what_was_missed_does_not_come_in_one_piece_with_the_answer_to_a_login(stream: Stream) -> None:
-    outbox = new_outbox(stream)
-    outbox.follow()
-    put(outbox, b"welcome")
-    release(outbox, b"missed")
-
-    assert outbox.due(stream.end) == [b"welcome"]
-    outbox.account(len(b"welcome"))
-    assert outbox.due(stream.end) == [b"missed"]
+    for answer in [*answers, b"update"]:
+        assert outbox.due(stream.end) == [answer]
+        outbox.account(len(answer))
 
 
 @given(before=st.integers(1, 400), after=st.integers(0, 5))
@@ -621,7 +612,7 @@ def full(stream: Stream) -> Iterator[Outbox]:
     outbox = following(stream)
     put(outbox, b"x" * (UNREAD_MAX_BYTES + 10))
     yield outbox
-    outbox.stop_waiting()
+    outbox.finish()
 
 
 def test_there_is_room_while_little_is_unread(stream: Stream) -> None:
@@ -651,11 +642,10 @@ def test_a_reader_waits_for_what_others_told_its_peer_too(stream: Stream) -> Non
     must_end(waiter)
 
 
-@pytest.mark.parametrize("end", ["finish", "stop_waiting"])
-def test_a_reader_is_let_go_at_the_end(full: Outbox, end: str) -> None:
+def test_a_reader_is_let_go_at_the_end(full: Outbox) -> None:
     waiter = in_background(full.wait_for_room)
     eventually(lambda: full._drained is not None)
-    getattr(full, end)()
+    full.finish()
     must_end(waiter)
     full.wait_for_room()
 

@@ -185,7 +185,8 @@ class Connection:
         if data is None:
             session.time_out()
             return False
-        session.handle(decoder.end())
+        if not self._stopping:  # who was cut off has not ended inside an object
+            session.handle(decoder.end())
         return True
 
     def _sniff(self) -> tuple[Dialect | None, bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chatserver.transport.stream import SEND_MAX_BYTES, SPAN_MIN_BYTES
@@ -55,7 +54,6 @@ class Outbox:
         "_finishing",
         "_held",
         "_lock",
-        "_patient",
         "_replies",
         "_replies_bytes",
         "_told_bytes",
@@ -91,7 +89,6 @@ class Outbox:
         self._cursor = 0
         self._end: int | None = 0
         self._finishing = False
-        self._patient = True
 
     # --- for the connection's reader thread ---
 
@@ -123,25 +120,19 @@ class Outbox:
             self._held = False
             self._finishing = True
             self.in_step = False
-        self.stop_waiting()
+            if self._drained is not None:
+                self._drained.notify_all()
         self._wake(self)
 
     def wait_for_room(self) -> bool:
         """Wait while the peer leaves too many answers unread; false when the connection ends."""
         if self._unread_bytes() <= UNREAD_MAX_BYTES:
-            return self._patient
+            return not self._finishing
         with self._lock:
             if self._drained is None:
                 self._drained = threading.Condition(self._lock)
-            self._drained.wait_for(lambda: not self._patient or self._unread_bytes() <= UNREAD_MAX_BYTES)
-            return self._patient
-
-    def stop_waiting(self) -> None:
-        """Wait for room no more. For any thread."""
-        with self._lock:
-            self._patient = False
-            if self._drained is not None:
-                self._drained.notify_all()
+            self._drained.wait_for(lambda: self._finishing or self._unread_bytes() <= UNREAD_MAX_BYTES)
+            return not self._finishing
 
     # --- for the feed, under its lock ---
 
@@ -181,9 +172,10 @@ class Outbox:
         forgotten what is due.
         """
         with self._lock:
-            if self._held or self._replies:
-                # One at a time: simple clients take what one read returns for one answer.
-                return list(islice(self._replies, 1))
+            if self._replies:  # one at a time: simple clients take what one read returns for one answer
+                return [self._replies[0]]
+            if self._held:
+                return []
             self._pass_skips()
             cursor, limit = self._cursor, self._limit(offered)
             stop = min(self._edits[0].at, limit) if self._edits else limit
