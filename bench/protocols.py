@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
@@ -123,6 +124,56 @@ def _frame_json(message: bytes) -> bytes:
     return b'{"command":"PM","message":"' + message + b'"}\n'
 
 
+# --- frames: docs/wire/frames.md ---
+
+_HEADER: Final = struct.Struct(">cI")
+
+
+class TypedFrames:
+    """Puts what arrives together to frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads that are whole now."""
+        self._rest += data
+        found = []
+        while len(self._rest) >= _HEADER.size:
+            _, size = _HEADER.unpack_from(self._rest)
+            end = _HEADER.size + size
+            if len(self._rest) < end:
+                break
+            found.append(self._rest[_HEADER.size : end])
+            self._rest = self._rest[end:]
+        return found
+
+
+def _typed(kind: bytes, payload: bytes) -> bytes:
+    return _HEADER.pack(kind, len(payload)) + payload
+
+
+def _enter_frames(name: str, _part: Part) -> Entrance:
+    frames = TypedFrames()
+    data = yield _typed(b"C", name.encode())
+    while True:
+        answer = b""
+        for payload in frames.feed(data):
+            word = payload.split(b" ")[0]
+            if word == b"PASSWORD":
+                answer = _typed(b"C", f"secret of {name}".encode())
+            elif word == b"WELCOME":
+                return
+            elif word in (b"DENIED", b"ERROR", b"BYE"):
+                raise RefusedError(payload.decode(errors="replace"))
+        data = yield answer
+
+
+def _frame_frames(message: bytes) -> bytes:
+    """Both steps at once: whoever pours does not wait for READY."""
+    return _typed(b"C", b"PM") + _typed(b"D", message)
+
+
 # --- raw: floor.c ---
 
 
@@ -221,6 +272,7 @@ WIRES: Final = {
     wire.name: wire
     for wire in (
         Wire("json", _enter_json, _frame_json),
+        Wire("frames", _enter_frames, _frame_frames),
         Wire("raw", _enter_raw, _frame_raw),
         Wire("nats", _enter_nats, _frame_nats),
         Wire("irc", _enter_irc, _frame_irc),

@@ -29,10 +29,12 @@ class ErrorCode(StrEnum):
 class Refusal(Exception):  # noqa: N818 - a refusal is the room's answer, not a fault of the program
     """A request can't be granted. ``reason`` is one sentence for a person: what was wrong and what to do."""
 
-    def __init__(self, code: ErrorCode, reason: str) -> None:
+    def __init__(self, code: ErrorCode, reason: str, about: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        # The name that was refused, where it was one.
+        self.about = about
 
 
 class ProtocolError(Exception):

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 from chatprotocol.errors import ErrorCode
+
+# The reason of the goodbye to somebody who said goodbye.
+YOU_LEFT: Final = "you left"
 
 
 class AccountKind(StrEnum):
@@ -30,7 +33,10 @@ class PasswordPrompt(Struct, frozen=True, gc=False):
 
 
 class Welcome(Struct, frozen=True):
-    """Logged in. ``username`` is spelled as it was registered; ``last_id`` is the room's newest message (0: none)."""
+    """Logged in. ``username`` is spelled as it was registered; ``last_id`` is the room's newest message (0: none).
+
+    A dialect that does not tell these three leaves them empty.
+    """
 
     account: AccountKind
     username: str
@@ -48,7 +54,7 @@ class PublicMessage(Struct, frozen=True, gc=False):
 
 
 class DirectMessage(Struct, frozen=True, gc=False):
-    """A message to one user."""
+    """A message to one user. A dialect that does not tell the recipient leaves it empty."""
 
     id: int
     time_ms: int
@@ -85,6 +91,16 @@ class Users(Struct, frozen=True):
     left: tuple[str, ...] = ()
 
 
+class Online(Struct, frozen=True):
+    """The answer to AskUsers: who is online."""
+
+    users: tuple[str, ...]
+
+
+class Ready(Struct, frozen=True, gc=False):
+    """The answer to AskReady: go on with the text."""
+
+
 class Sent(Struct, frozen=True, gc=False):
     """The confirmation: the message has its id and is on the disk."""
 
@@ -111,11 +127,12 @@ class History(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True, gc=False):
-    """A request was refused."""
+    """A request was refused. ``about`` is the name that it was refused for, where it was one."""
 
     code: ErrorCode
     reason: str
     nonce: str | None = None
+    about: str | None = None
 
 
 class Pong(Struct, frozen=True, gc=False):
@@ -129,7 +146,18 @@ class Bye(Struct, frozen=True, gc=False):
 
 
 Event: TypeAlias = (
-    PasswordPrompt | Welcome | PublicMessage | DirectMessage | Users | Sent | History | Refused | Pong | Bye
+    PasswordPrompt
+    | Welcome
+    | PublicMessage
+    | DirectMessage
+    | Users
+    | Online
+    | Ready
+    | Sent
+    | History
+    | Refused
+    | Pong
+    | Bye
 )
 # What stands for several events.
 Run: TypeAlias = PublicRun | SentRun

@@ -1,6 +1,10 @@
 """Bytes to frames: by line, and by JSON object inside a line."""
 
 import re
+import struct
+from typing import Final
+
+from chatprotocol.errors import ErrorCode, Refusal
 
 _STRUCTURE = re.compile(rb'["{}\[\]]')
 _OBJECT_START = re.compile(rb"[ \t\r\n]*\{")
@@ -127,3 +131,68 @@ def nesting(text: bytes) -> int:
     scanner = ObjectScanner()
     scanner.scan(text)
     return scanner.deepest
+
+
+# A frame's kind, and the length of its payload in bytes, in network byte order.
+_HEADER: Final = struct.Struct(">BI")
+_HEADER_BYTES: Final = _HEADER.size
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    """The frame of a payload. ``kind`` is the value of its first byte."""
+    return _HEADER.pack(kind, len(payload)) + payload
+
+
+class FrameBuffer:
+    """Cuts a byte stream into frames. Between two pieces it holds less than ``limit_bytes``, which count the header.
+
+    After each piece, look at :attr:`problem`: where a header can't be one, the rest of the stream is lost.
+    """
+
+    __slots__ = ("_kinds", "_payload_max_bytes", "problem", "rest")
+
+    def __init__(self, kinds: bytes, limit_bytes: int) -> None:
+        self._kinds = kinds
+        self._payload_max_bytes = limit_bytes - _HEADER_BYTES
+        # What has come of a frame that is not whole yet.
+        self.rest = b""
+        self.problem: Refusal | None = None
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Add a piece; returns kind and payload of each frame that is whole now."""
+        if self.problem is not None:
+            return []
+        if self.rest:
+            data = self.rest + data
+        found = []
+        read_header, kinds, size_max_bytes = _HEADER.unpack_from, self._kinds, self._payload_max_bytes
+        start, payload = 0, _HEADER_BYTES
+        while payload <= len(data):
+            kind, size_bytes = read_header(data, start)
+            stop = payload + size_bytes
+            if stop > len(data) or size_bytes > size_max_bytes or kind not in kinds:
+                break
+            found.append((kind, data[payload:stop]))
+            start, payload = stop, stop + _HEADER_BYTES
+        self.rest = data[start:]
+        if self.rest:
+            self._check_header()
+        return found
+
+    def _check_header(self) -> None:
+        """Can the rest be the beginning of a frame?"""
+        kind = self.rest[0]
+        if kind not in self._kinds:
+            kinds = " or ".join(chr(each) for each in self._kinds)
+            self.problem = Refusal(
+                ErrorCode.BAD_REQUEST, f"A frame begins with {kinds}, not with the byte 0x{kind:02x}."
+            )
+        elif len(self.rest) >= _HEADER_BYTES:
+            _, size_bytes = _HEADER.unpack_from(self.rest)
+            if size_bytes > self._payload_max_bytes:
+                limit, size = (each + _HEADER_BYTES for each in (self._payload_max_bytes, size_bytes))
+                self.problem = Refusal(
+                    ErrorCode.TOO_LONG, f"A frame has {limit:,} bytes at most, with its header; this one has {size:,}."
+                )
+        if self.problem is not None:
+            self.rest = b""

@@ -16,6 +16,9 @@ NONCE_MAX_BYTES = 64
 # members of its object it stays below this. One connection can therefore hold no more than this in its buffer.
 LINE_MAX_BYTES = 65_536
 
+# The same for a frame with its header. What says that it is longer is likelier to be no frame at all.
+FRAME_MAX_BYTES = 65_536
+
 # JSON parsers recurse in C. The readers' stacks are small (see chatserver.app), and CPython 3.12 and later allow
 # 10,000 levels, which overruns such a stack and kills the whole process. No object of ours is nested deeper than 3.
 NESTING_MAX_LEVELS = 64

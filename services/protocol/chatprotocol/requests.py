@@ -59,8 +59,27 @@ class Leave(Struct, frozen=True, gc=False):
     """Say goodbye and close."""
 
 
+# --- where a request is made step by step ---
+
+
+class AskReady(Struct, frozen=True, gc=False):
+    """May I say something to everybody? The answer is :class:`~chatprotocol.events.Ready`."""
+
+
+class Command(Struct, frozen=True, gc=False):
+    """One step of a dialogue: a name, a password, an operation or a recipient, depending on what went before."""
+
+    text: str
+
+
+class Data(Struct, frozen=True, gc=False):
+    """One step of a dialogue: the text of a message."""
+
+    text: str
+
+
 class Unreadable(Struct, frozen=True, gc=False):
-    """Bytes that were no request. The dialect says what was wrong; the session answers, and logs it.
+    """What was no request, or not in its place: the session answers what was wrong, and logs it.
 
     ``closes`` is true where the dialect can't tell any more where the next request begins.
     """
@@ -71,4 +90,6 @@ class Unreadable(Struct, frozen=True, gc=False):
     closes: bool = False
 
 
-Request: TypeAlias = Login | Password | Say | Whisper | AskUsers | AskHistory | Ping | Leave | Unreadable
+Request: TypeAlias = (
+    Login | Password | Say | Whisper | AskUsers | AskHistory | Ping | Leave | AskReady | Command | Data | Unreadable
+)

@@ -54,6 +54,12 @@ def check_nonce(nonce: str) -> None:
     _check_bytes("A nonce", nonce, NONCE_MAX_BYTES)
 
 
+def unknown_user(name: str) -> Refusal:
+    """There is nobody of this name. What a peer sent as a name may be long: it is told the beginning of it."""
+    about = name[:64]
+    return Refusal(ErrorCode.UNKNOWN_USER, f"There is no user {about!r}; nothing was sent.", about)
+
+
 def _check_bytes(what: str, value: str, limit_bytes: int) -> None:
     if len(value.encode()) > limit_bytes:
         raise Refusal(ErrorCode.TOO_LONG, f"{what} has {limit_bytes:,} bytes at most in UTF-8; nothing was done.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from chatprotocol.dialects import DIALECTS, by_name
+from chatprotocol.dialects import DIALECTS
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.room.feed import Feed
@@ -67,6 +67,7 @@ class Server:
     def __init__(self, config: Config, on_crash: Callable[[], None]) -> None:
         self._on_crash = on_crash
         self._crashed = False
+        self._stopping = False
         self._database = Database(config.data)
         try:
             self._build(config)
@@ -97,6 +98,7 @@ class Server:
             failed_logins=FailedLogins(time.monotonic),
             registration_open=config.registration == "open",
             login_seconds=config.login_seconds,
+            on_empty=self._say_waiting,
         )
         house = House(
             dialects=DIALECTS,
@@ -106,14 +108,9 @@ class Server:
             open_session=lambda outbox, label, address: Session(context, outbox, label, address),
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
-        self._listener = Listener(
-            config.host, config.port, house, by_name("json").encode(full), config.max_connections, self._crash
-        )
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return self._listener.port
+        self._listener = Listener(config.host, config.port, house, full, config.max_connections, self._crash)
+        # The port that it listens on.
+        self.port = self._listener.port
 
     def start(self) -> None:
         """Start every thread, the one that lets clients in last."""
@@ -126,10 +123,11 @@ class Server:
         self._presence.start()
         self._passwords.start()
         self._listener.start()
-        _log.info(f"Waiting for connection on port {self.port}...")
+        self._say_waiting()
 
     def stop(self) -> bool:
         """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
+        self._stopping = True
         self._listener.close()
         self._passwords.stop()
         self._journal.stop()  # what comes now is refused
@@ -141,6 +139,11 @@ class Server:
         self._database.close()
         _log.info("Stopped", connections=connections)
         return not self._crashed
+
+    def _say_waiting(self) -> None:
+        """Nobody is in the room. For any thread."""
+        if not self._stopping:
+            _log.info(f"Waiting for connection on port {self.port}...")
 
     def _crash(self, thread: str) -> None:
         """A thread that the server can't do without has died: end, so that whoever runs it starts it anew."""

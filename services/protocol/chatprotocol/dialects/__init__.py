@@ -1,9 +1,10 @@
 """The dialects: one file each, tried in this order on the first bytes of a connection."""
 
 from chatprotocol.dialects.base import Decoder, Dialect, Sniff
+from chatprotocol.dialects.frames import Frames
 from chatprotocol.dialects.json import Json
 
-DIALECTS: tuple[Dialect, ...] = (Json(),)
+DIALECTS: tuple[Dialect, ...] = (Json(), Frames())
 
 # Enough of a connection's beginning for every dialect to say yes or no.
 SNIFF_MAX_BYTES = 16

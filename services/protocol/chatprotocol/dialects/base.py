@@ -27,6 +27,10 @@ class Decoder(Protocol[Decoded]):
     def end(self) -> list[Decoded]:
         """The peer sends no more: what is to be said of the bytes left over."""
 
+    @property
+    def is_inside(self) -> bool:
+        """Has something begun that is not complete yet?"""
+
 
 class Dialect(Protocol):
     """One wire. A dialect holds no state of its own: a connection's state is in its decoder."""
@@ -34,6 +38,10 @@ class Dialect(Protocol):
     @property
     def name(self) -> str:
         """As the settings and the metrics spell it."""
+
+    @property
+    def is_stepwise(self) -> bool:
+        """Are operations dialogues, step by step, rather than requests that stand for themselves?"""
 
     @property
     def opening(self) -> str:
@@ -49,10 +57,13 @@ class Dialect(Protocol):
         """The bytes of an event, the same for every connection."""
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
-        """The bytes of several events, one behind the other: faster than one by one."""
+        """The bytes of several events, one behind the other: faster than one by one.
+
+        Of what the dialect has no word for, nothing.
+        """
 
     def event_decoder(self) -> Decoder[Event]:
         """For the client's side of a new connection. It raises ProtocolError."""
 
     def encode_request(self, request: Request) -> bytes:
-        """The bytes of a request. Unreadable is no request that a client could make: TypeError."""
+        """The bytes of a request. TypeError: the dialect's clients don't make it."""

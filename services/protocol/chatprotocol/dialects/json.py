@@ -143,6 +143,11 @@ class RequestDecoder:
         reason = f"The connection ended inside an object; {len(left_over)} bytes were dropped."
         return [_unreadable(ErrorCode.BAD_JSON, reason)]
 
+    @property
+    def is_inside(self) -> bool:
+        """White space between two objects is nothing that has begun."""
+        return bool(self._buffer.tail) and not self._buffer.tail.isspace()
+
     def _read_tail(self) -> list[Request]:
         """Take the objects that are whole already: simple clients send no line end."""
         found: list[Request] = []
@@ -343,6 +348,11 @@ class EventDecoder:
         """Half an object is as good as none: whoever cares for it resumes from the last whole one."""
         return []
 
+    @property
+    def is_inside(self) -> bool:
+        """Is there half a line?"""
+        return bool(self._buffer.tail)
+
 
 class _Kind(Struct):
     type: str
@@ -414,6 +424,7 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.PublicMessage: _broadcast,
     events.DirectMessage: _direct,
     events.Users: _user_list,
+    events.Online: lambda event: _UserList(users=event.users),
     events.Sent: lambda event: _Sent(event.id, event.status, event.nonce),
     events.History: lambda event: _History([_message(message) for message in event.messages]),
     events.Refused: lambda event: _Error(event.code, event.reason, event.nonce),
@@ -444,6 +455,7 @@ class Json:
     """JSON objects, one a line."""
 
     name = "json"
+    is_stepwise = False
     opening = '{"command":"login","username":"alice"}'
 
     def sniff(self, first: bytes) -> Sniff:
@@ -476,7 +488,7 @@ class Json:
         """One line."""
         command = _COMMAND_OF.get(type(request))
         if command is None:
-            raise TypeError(f"No client can send {request!r}.")
+            raise TypeError(f"No client of the dialect json sends {request!r}.")
         return _ENCODER.encode_lines((command(request),))
 
 

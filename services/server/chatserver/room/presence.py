@@ -69,13 +69,14 @@ class Presence:
             seat.presence_version = self._version
             return self._names()
 
-    def leave(self, seat: Seat) -> None:
-        """A seat was given up."""
+    def leave(self, seat: Seat) -> bool:
+        """A seat was given up. Was it the last one?"""
         with self._changed:
             self._seats_of[seat.name] -= 1
             if self._seats_of[seat.name] == 0:
                 del self._seats_of[seat.name]
                 self._note_change(seat.name, came=False)
+            return not self._seats_of
 
     def names(self) -> tuple[str, ...]:
         """Everybody who is online, in the order in which they came."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct, field
+
 from chatprotocol import requests
-from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import History, Users
+from chatprotocol.events import History, Online
 from chatprotocol.limits import ID_MAX
-from chatprotocol.rules import check_nonce, check_text
+from chatprotocol.rules import check_nonce, check_text, unknown_user
 from chatserver.room.post import Post
 
 if TYPE_CHECKING:
@@ -18,12 +19,26 @@ if TYPE_CHECKING:
     from chatserver.session.context import Context
 
 
-def say(_: Context, seat: Seat, request: requests.Say, posts: list[Post]) -> None:
+class Batch(Struct, gc=False):
+    """What stands together in one read, and is answered and posted together."""
+
+    # How often the peer may be told to go on.
+    readies: int = 0
+    posts: list[Post] = field(default_factory=list)
+
+
+def ask_ready(_: Context, __: Seat, ___: requests.AskReady, batch: Batch) -> None:
+    """PM where it is the first of two steps: whoever is logged in may speak."""
+    batch.readies += 1
+
+
+def say(_: Context, seat: Seat, request: requests.Say, batch: Batch) -> None:
     """PM: the confirmation comes when it is stored."""
     text, nonce = request.text, request.nonce
     check_text(text)
     if nonce is not None:
         check_nonce(nonce)
+    posts = batch.posts
     if posts and (last := posts[-1]).recipient is None:
         last.texts.append(text)
         last.nonces.append(nonce)
@@ -31,15 +46,15 @@ def say(_: Context, seat: Seat, request: requests.Say, posts: list[Post]) -> Non
         posts.append(Post(seat, [text], [nonce]))
 
 
-def whisper(context: Context, seat: Seat, request: requests.Whisper, posts: list[Post]) -> None:
+def whisper(context: Context, seat: Seat, request: requests.Whisper, batch: Batch) -> None:
     """DM: the same, to a user who exists."""
     check_text(request.text)
     if request.nonce is not None:
         check_nonce(request.nonce)
     recipient = context.accounts.find(request.to)
     if recipient is None:
-        raise Refusal(ErrorCode.UNKNOWN_USER, f"There is no user {request.to[:64]!r}; nothing was sent.")
-    posts.append(Post(seat, [request.text], [request.nonce], recipient))
+        raise unknown_user(request.to)
+    batch.posts.append(Post(seat, [request.text], [request.nonce], recipient))
 
 
 def post(context: Context, posts: Sequence[Post]) -> None:
@@ -50,8 +65,7 @@ def post(context: Context, posts: Sequence[Post]) -> None:
 
 def list_users(context: Context, seat: Seat, _: requests.AskUsers) -> None:
     """Everybody who is online, however many."""
-    names = context.presence.names()
-    seat.outbox.put([Users(len(names), names)])
+    seat.outbox.put([Online(context.presence.names())])
 
 
 def show_history(context: Context, seat: Seat, request: requests.AskHistory) -> None:
@@ -68,8 +82,9 @@ def settle(context: Context, seat: Seat) -> None:
         context.journal.settle()
 
 
-# What makes a message, which is put to the others, and what is answered at once.
-POSTS: Final[dict[type, Callable[[Context, Seat, Any, list[Post]], None]]] = {
+# What makes a message, which is put to the others; and what is answered at once.
+POSTS: Final[dict[type, Callable[[Context, Seat, Any, Batch], None]]] = {
+    requests.AskReady: ask_ready,
     requests.Say: say,
     requests.Whisper: whisper,
 }

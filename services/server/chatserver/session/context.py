@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatserver.room.feed import Feed
     from chatserver.room.journal import Journal
     from chatserver.room.presence import Presence
@@ -29,3 +31,5 @@ class Context:
     # May a name that is not known be registered?
     registration_open: bool
     login_seconds: float
+    # The last user has left.
+    on_empty: Callable[[], None]

@@ -92,10 +92,10 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     return seat
 
 
-def go_out(context: Context, seat: Seat) -> None:
-    """Give the seat up."""
+def go_out(context: Context, seat: Seat) -> bool:
+    """Give the seat up. Was it the last one?"""
     context.feed.leave(seat)
-    context.presence.leave(seat)
+    return context.presence.leave(seat)
 
 
 def _send_pages(

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import structlog
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import Bye, PasswordPrompt, Pong, Refused
+from chatprotocol.events import YOU_LEFT, Bye, PasswordPrompt, Pong, Ready, Refused
 from chatserver.room.journal import JournalClosedError
 from chatserver.session import commands
+from chatserver.session.dialogue import Dialogue
 from chatserver.session.entrance import CutShortError, account_kind, come_in, go_out, identify
 from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedError
+from chatserver.session.states import State
 from chatserver.store.database import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.requests import Request
-    from chatserver.room.post import Post
     from chatserver.room.seat import Outbox, Seat
     from chatserver.session.context import Context
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+# What is only a step of a request.
+_STEPS = frozenset({requests.Command, requests.Data})
 # Wrong passwords on one connection; then it is closed.
 LOGIN_ATTEMPTS_MAX = 3
 # Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
@@ -42,21 +44,13 @@ _ECHOING = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
 _REFUSED_WITH = (Refusal, StoreError, PasswordsFailedError, JournalClosedError, PasswordsClosedError)
 
 
-class State(Enum):
-    """Where a connection stands."""
-
-    OUTSIDE = "has not said who it is"
-    ASKED = "was asked for the password"
-    INSIDE = "is logged in"
-    GONE = "has said goodbye"
-
-
 class Session:
     """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
 
     __slots__ = (
         "_address",
         "_context",
+        "_dialogue",
         "_label",
         "_login",
         "_outbox",
@@ -72,6 +66,8 @@ class Session:
         self._address = address
         self._label = label
         self._state = State.OUTSIDE
+        # Made when it is needed: most peers ask in one piece.
+        self._dialogue: Dialogue | None = None
         self._login: requests.Login | None = None
         self._wrong_passwords = 0
         self._refusals = 0
@@ -93,26 +89,38 @@ class Session:
         Messages that stand together are posted together. Before it answers anything else it waits for the peer to have
         read enough of the answers before. A refusal comes behind the confirmations of what was asked before.
         """
-        posts: list[Post] = []
-        for request in asked:
+        batch = commands.Batch()
+        for given in asked:
+            request = self._take_step(given) if type(given) in _STEPS else given
+            if request is None:
+                continue
             seat = self._seat
             compose = commands.POSTS.get(type(request))
             if compose is not None and seat is not None:
                 try:
-                    compose(self._context, seat, request, posts)
+                    compose(self._context, seat, request, batch)
                 except _REFUSED_WITH as error:
-                    self._post(posts)
-                    posts = []
+                    self._hand_over(batch)
                     self._refuse_request(request, error)
             else:
-                self._post(posts)
-                posts = []
+                self._hand_over(batch)
                 if not self._outbox.wait_for_room() or not self._answer(request):
                     return False
-        self._post(posts)
+        self._hand_over(batch)
         return True
 
-    def _post(self, posts: Sequence[Post]) -> None:
+    def _take_step(self, step: Any) -> Request | None:
+        """The request that is complete with it, if one is."""
+        if self._dialogue is None:
+            self._dialogue = Dialogue()
+        return self._dialogue.take(step, self._state)
+
+    def _hand_over(self, batch: commands.Batch) -> None:
+        """Answer and post what was collected; it is empty afterwards."""
+        if batch.readies:
+            self._outbox.put([Ready()] * batch.readies)
+            batch.readies = 0
+        posts, batch.posts = batch.posts, []
         if posts:
             try:
                 commands.post(self._context, posts)
@@ -147,10 +155,16 @@ class Session:
                 return Refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")
 
     def time_out(self) -> None:
-        """The time to log in has passed."""
+        """The time to log in has passed, or the one to complete what was begun."""
         limit = f"{self._context.login_seconds:g} s"
-        self._refuse(Refusal(ErrorCode.NOT_LOGGED_IN, f"Nobody logged in within {limit} of connecting."), None)
-        self._outbox.put([Bye("not logged in")])
+        if self._state is State.INSIDE:
+            self._refuse(
+                Refusal(ErrorCode.BAD_REQUEST, f"The rest of what you began did not come within {limit}."), None
+            )
+            self._outbox.put([Bye("the connection can't be read any further")])
+        else:
+            self._refuse(Refusal(ErrorCode.NOT_LOGGED_IN, f"Nobody logged in within {limit} of connecting."), None)
+            self._outbox.put([Bye("not logged in")])
 
     def end(self) -> None:
         """The peer sends no more: what it posted is settled, and its seat is free."""
@@ -159,8 +173,10 @@ class Session:
         try:
             commands.settle(self._context, self._seat)
         finally:
-            go_out(self._context, self._seat)
+            is_last = go_out(self._context, self._seat)
             self._log.info(f"{self._seat.name} left")
+            if is_last:
+                self._context.on_empty()
             self._seat = None
 
     def say_bye(self) -> None:
@@ -218,10 +234,12 @@ class Session:
 
     def _leave(self, _: requests.Leave) -> State:
         self.end()
-        self._outbox.put([Bye("you left")])
+        self._outbox.put([Bye(YOU_LEFT)])
         return State.GONE
 
     def _answer_unreadable(self, request: requests.Unreadable) -> State:
+        if self._dialogue is not None:
+            self._dialogue.abandon()
         self._refuse(Refusal(request.code, request.reason), request.nonce)
         if not request.closes:
             return self._state
@@ -256,7 +274,7 @@ class Session:
             self._log.warning("Refused", user=user, code=refusal.code.value, reason=reason)
         if self._refusals == _REFUSALS_LOGGED_MAX:
             self._log.warning("Further refusals of this connection are not logged")
-        self._outbox.put([Refused(refusal.code, refusal.reason, nonce)])
+        self._outbox.put([Refused(refusal.code, refusal.reason, nonce, refusal.about)])
 
 
 def _out_of_place(state: State, request: Request) -> Refusal:

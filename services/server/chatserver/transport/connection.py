@@ -52,7 +52,7 @@ class Session(Protocol):
         """
 
     def time_out(self) -> None:
-        """The time to log in has passed."""
+        """The time to log in has passed, or the one to complete what was begun."""
 
     def end(self) -> None:
         """The peer sends no more."""
@@ -69,7 +69,7 @@ class House:
     dialects: tuple[Dialect, ...]
     streams: Mapping[str, Stream]
     courier: Courier
-    # The time from connecting to being logged in.
+    # The time from connecting to being logged in; after that, how long the rest of what was begun may fail to come.
     login_seconds: float
     # Makes the session of a connection whose dialect is known, from its outbox, its label and its peer's address.
     open_session: Callable[[Outbox, str, str], Session]
@@ -81,10 +81,10 @@ class Connection:
     __slots__ = (
         "_address",
         "_house",
-        "_is_limited",
         "_login_by",
         "_on_end",
         "_outbox",
+        "_patience_seconds",
         "_read_bytes",
         "_session",
         "_sock",
@@ -102,11 +102,11 @@ class Connection:
         self._house = house
         self._on_end = on_end
         self._login_by = time.monotonic() + house.login_seconds
-        sock.settimeout(house.login_seconds)
+        self._patience_seconds = house.login_seconds
+        sock.settimeout(self._patience_seconds)
         self._read_bytes = _READ_BYTES
         self._outbox: Outbox | None = None
         self._session: Session | None = None
-        self._is_limited = True
         self._stopping = False
         # It is joined by the listener. As a daemon it is not joined by the interpreter as well, which looks through all
         # threads that there are whenever one is started.
@@ -181,7 +181,7 @@ class Connection:
         while data:
             if not outbox.wait_for_room() or not session.handle(decoder.feed(data)):
                 return False
-            data = self._read(unlimited=session.is_logged_in)
+            data = self._read(is_known=session.is_logged_in, is_inside=decoder.is_inside)
         if data is None:
             session.time_out()
             return False
@@ -192,7 +192,7 @@ class Connection:
     def _sniff(self) -> tuple[Dialect | None, bytes]:
         """Read until the first bytes say which dialect this is; they are its first input."""
         first = b""
-        while data := self._read(unlimited=False):
+        while data := self._read(is_known=False, is_inside=True):
             first += data
             found = sniff(first, self._house.dialects)
             if found is Sniff.NO:
@@ -204,25 +204,36 @@ class Connection:
             self._turn_away(f"Nothing was said for {self._house.login_seconds:g} s.")
         return None, b""
 
-    def _read(self, *, unlimited: bool) -> bytes | None:
-        """The next bytes; nothing at the end, None when the time to log in has passed."""
-        if self._is_limited:
-            patience = _FOREVER_SECONDS if unlimited else self._login_by - time.monotonic()
-            if patience <= 0:
-                return None
-            self._sock.settimeout(patience)
-            self._is_limited = not unlimited
-        while True:
+    def _read(self, *, is_known: bool, is_inside: bool) -> bytes | None:
+        """The next bytes; nothing at the end, None when they did not come in time.
+
+        Whoever is known may be silent for as long as it likes, but not inside of something that has begun.
+        """
+        if not is_known:
+            self._wait_no_longer_than(self._login_by - time.monotonic())
+        elif is_inside:
+            self._wait_no_longer_than(self._house.login_seconds)
+        elif self._patience_seconds < self._house.login_seconds:
+            self._wait_no_longer_than(_FOREVER_SECONDS)
+        while self._patience_seconds > 0:
             try:
                 data = self._sock.recv(self._read_bytes)
             except TimeoutError:
-                if unlimited:
-                    continue
-                return None
+                if is_inside or not is_known:
+                    return None
+                self._wait_no_longer_than(_FOREVER_SECONDS)
+                continue
             except OSError:
                 return b""
             self._read_bytes = _READ_MAX_BYTES if len(data) >= _READ_BYTES else _READ_BYTES
             return data
+        return None
+
+    def _wait_no_longer_than(self, seconds: float) -> None:
+        """Of the next reads each may take so long. To say it is a system call."""
+        if seconds != self._patience_seconds:
+            self._patience_seconds = seconds
+            self._sock.settimeout(max(0.0, seconds))
 
     def _turn_away(self, reason: str) -> None:
         """One line of text for a peer whose dialect is not known."""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import errno
-import math
 import selectors
 import socket
 import threading
 import time
-from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
 from chatserver.threads import Worker
 from chatserver.transport.connection import Connection
+from chatserver.transport.doorstep import Doorstep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from chatprotocol.events import Refused
     from chatserver.transport.connection import House
 
 _log = structlog.get_logger()
@@ -30,9 +29,8 @@ _ACCEPT_MAX = 64
 # How long accepting rests when the system has no descriptors or memory for one more connection.
 _REST_SECONDS = 0.2
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# How long one who was refused has to read why, and how many of them have it.
-_REFUSED_SECONDS = 1.0
-_REFUSED_MAX = 64
+# How often it is looked after those who were refused, while there are any.
+_DOORSTEP_SECONDS = 0.25
 # At the end peers that have got everything have this long to close their side first.
 _SEEING_OUT_SECONDS = 0.2
 _LOOK_SECONDS = 0.02
@@ -48,13 +46,12 @@ class Listener:
         host: str,
         port: int,
         house: House,
-        full_line: bytes,
+        full: Refused,
         max_connections: int,
         on_crash: Callable[[str], None],
     ) -> None:
-        """Bind at once. Raises OSError. ``full_line`` is what the connection over the limit is told."""
+        """Bind at once. Raises OSError. ``full`` is what the connection over the limit is told."""
         self._house = house
-        self._full_line = full_line
         self._max_connections = max_connections
         self._worker = Worker("listener", self._run, on_crash)
         self._socket = _bind(host, port)
@@ -63,8 +60,7 @@ class Listener:
         # Said once in a row each: there may be thousands.
         self._full = False
         self._exhausted = False
-        # Those who were refused, and when their sockets are closed: at once would destroy what they have not read.
-        self._refused: deque[tuple[float, socket.socket]] = deque()
+        self._doorstep = Doorstep(house.dialects, full)
         # Guards what is below. Somebody waits for those who leave only while the server shuts down.
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
@@ -110,11 +106,13 @@ class Listener:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._stop_here, selectors.EVENT_READ)
+            selector.register(self._doorstep, selectors.EVENT_READ)
             while True:
-                ready = [key.fileobj for key, _ in selector.select(_REFUSED_SECONDS if self._refused else None)]
-                self._close_refused(time.monotonic())
+                patience = None if self._doorstep.is_empty else _DOORSTEP_SECONDS
+                ready = [key.fileobj for key, _ in selector.select(patience)]
+                self._doorstep.look(time.monotonic())
                 if self._stop_here in ready:
-                    self._close_refused(math.inf)
+                    self._doorstep.clear()
                     return
                 if not self._accept_all():
                     selector.unregister(self._socket)
@@ -164,16 +162,7 @@ class Listener:
         if not self._full:
             self._full = True
             _log.warning("Refusing connections", reason=why)
-        with suppress(OSError):
-            sock.send(self._full_line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            sock.shutdown(socket.SHUT_WR)
-        self._refused.append((time.monotonic() + _REFUSED_SECONDS, sock))
-        if len(self._refused) > _REFUSED_MAX:
-            self._refused.popleft()[1].close()
-
-    def _close_refused(self, now: float) -> None:
-        while self._refused and self._refused[0][0] <= now:
-            self._refused.popleft()[1].close()
+        self._doorstep.put(sock, time.monotonic())
 
     def _note_end(self, connection: Connection) -> None:
         """A reader thread is about to end. Called by that thread."""

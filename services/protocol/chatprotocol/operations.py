@@ -1,0 +1,16 @@
+"""The operations as people and the stepwise dialects spell them: there are two traditions of words."""
+
+from typing import Final, NamedTuple
+
+
+class Words(NamedTuple):
+    """The operations of one tradition."""
+
+    public: str
+    direct: str
+    history: str = "CH"
+    leave: str = "EX"
+
+
+# By the setting that names them, the default first.
+OPS: Final = {"pm-dm": Words("PM", "DM"), "bm-pm": Words("BM", "PM")}

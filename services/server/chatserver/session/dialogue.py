@@ -1,0 +1,144 @@
+"""The dialogue of peers that go one step at a time: commands and data become the requests that they mean together."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from chatprotocol import requests
+from chatprotocol.errors import ErrorCode
+from chatprotocol.limits import HISTORY_MAX_MESSAGES
+from chatprotocol.operations import OPS, Words
+from chatprotocol.requests import Command, Data, Unreadable
+from chatserver.session.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatprotocol.requests import Request
+
+_DEFAULT_OPS: Final = next(iter(OPS))
+# What is spelled like this is meant as an operation, also where a name is due.
+_OPERATIONS: Final = frozenset(word for words in OPS.values() for word in words)
+_KIND: Final[dict[type, str]] = {Command: "C", Data: "D"}
+_ASK_READY: Final = requests.AskReady()
+
+
+class Place(NamedTuple):
+    """Where a dialogue stands: what is due there, and the move that it means. The rest is out of place."""
+
+    due: type
+    what: str
+    move: Callable[[Dialogue, str], Request | None]
+
+
+class Dialogue:
+    """What one peer has said of an operation so far. After a step that is out of place an operation is due again."""
+
+    __slots__ = ("_operations", "_place", "_recipient", "_words")
+
+    def __init__(self) -> None:
+        self._words = OPS[_DEFAULT_OPS]
+        self._operations = _OPERATIONS_OF[self._words]
+        self._place = _OPERATION
+        self._recipient = ""
+
+    def take(self, given: Command | Data, state: State) -> Request | None:
+        """The request that is complete with this step, if one is. ``state`` is where the connection stands."""
+        due, what, move = self._place if state is State.INSIDE else _LOGIN[state]
+        self._place = _OPERATION
+        if type(given) is due:
+            return move(self, given.text)
+        reason = f"A {_KIND[due]} frame was due, with {what}; this is a {_KIND[type(given)]} frame."
+        return Unreadable(ErrorCode.NOT_LOGGED_IN if state is State.OUTSIDE else ErrorCode.BAD_REQUEST, reason)
+
+    def abandon(self) -> None:
+        """What came in the place of a step could not be read: an operation is due."""
+        self._place = _OPERATION
+
+    # --- moves: what a step of the kind that is due means. Then an operation is due, if the move says nothing else ---
+
+    def come_in(self, text: str) -> Request:
+        """A username; behind it may stand the tradition of the operations."""
+        if text == self._words.leave:
+            return requests.Leave()
+        if text in _OPERATIONS:
+            return Unreadable(ErrorCode.NOT_LOGGED_IN, "You are not logged in; send your username in a C frame first.")
+        name, _, ops = text.strip().partition(" ")
+        words = OPS.get(ops or _DEFAULT_OPS)
+        if words is None:
+            return Unreadable(ErrorCode.BAD_REQUEST, f"Behind the username may stand {' or '.join(OPS)}, nothing else.")
+        self._words, self._operations = words, _OPERATIONS_OF[words]
+        return requests.Login(name)
+
+    def give_password(self, text: str) -> Request:
+        """Taken as it is."""
+        return requests.Password(text)
+
+    def begin(self, text: str) -> Request:
+        """An operation, in any case; behind the one for the history may stand a number."""
+        begin = self._operations.get(text) or self._operations.get(text.strip().upper())
+        if begin is not None:
+            return begin(self)
+        operation, _, limit = text.strip().upper().partition(" ")
+        if operation == self._words.history:
+            return _ask_history(limit)
+        known = ", ".join([*self._words, *_CONVENIENCES])
+        reason = f"There is no operation {text[:32]!r}; there are {known}, each alone in its frame."
+        return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
+
+    def begin_public(self) -> Request:
+        """A public message: its text is next."""
+        self._place = _PUBLIC_TEXT
+        return _ASK_READY
+
+    def begin_direct(self) -> Request:
+        """A direct message: its recipient is next, and then its text."""
+        self._place = _RECIPIENT
+        return requests.AskUsers()
+
+    def say(self, text: str) -> Request:
+        """A public message."""
+        return requests.Say(text)
+
+    def name_recipient(self, text: str) -> None:
+        """Whether there is such a user is looked at when the message has come."""
+        self._recipient = text.strip()
+        self._place = _DIRECT_TEXT
+
+    def whisper(self, text: str) -> Request:
+        """A direct message."""
+        return requests.Whisper(self._recipient, text)
+
+
+_OPERATION: Final = Place(Command, "an operation", Dialogue.begin)
+_PUBLIC_TEXT: Final = Place(Data, "the message", Dialogue.say)
+_RECIPIENT: Final = Place(Command, "the recipient", Dialogue.name_recipient)
+_DIRECT_TEXT: Final = Place(Data, "the message", Dialogue.whisper)
+# Until a peer is logged in, where it stands is for the session to say.
+_LOGIN: Final = {
+    State.OUTSIDE: Place(Command, "your username", Dialogue.come_in),
+    State.ASKED: Place(Command, "your password", Dialogue.give_password),
+}
+# Beyond the four of the traditions.
+_CONVENIENCES: Final[dict[str, Callable[[Dialogue], Request]]] = {
+    "USERS": lambda _: requests.AskUsers(),
+    "PING": lambda _: requests.Ping(),
+}
+_OPERATIONS_OF: Final[dict[Words, dict[str, Callable[[Dialogue], Request]]]] = {
+    words: {
+        words.public: Dialogue.begin_public,
+        words.direct: Dialogue.begin_direct,
+        words.leave: lambda _: requests.Leave(),
+        **_CONVENIENCES,
+    }
+    for words in OPS.values()
+}
+
+
+def _ask_history(limit: str) -> Request:
+    if not limit:
+        return requests.AskHistory()
+    if re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= HISTORY_MAX_MESSAGES:
+        return requests.AskHistory(int(limit))
+    return Unreadable(ErrorCode.BAD_REQUEST, f"CH takes a number from 1 to {HISTORY_MAX_MESSAGES}, or none.")
