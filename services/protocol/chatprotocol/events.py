@@ -98,7 +98,7 @@ class Online(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True, gc=False):
-    """The answer to AskReady: go on with the text."""
+    """Where a public message takes two steps: go on with its text."""
 
 
 class Sent(Struct, frozen=True, gc=False):

@@ -135,12 +135,16 @@ def nesting(text: bytes) -> int:
 
 # A frame's kind, and the length of its payload in bytes, in network byte order.
 _HEADER: Final = struct.Struct(">BI")
-_HEADER_BYTES: Final = _HEADER.size
+HEADER_BYTES: Final = _HEADER.size
+
+
+# The header of a frame, from its kind, which is the value of a byte, and the length of its payload in bytes.
+frame_header: Final = _HEADER.pack
 
 
 def frame(kind: int, payload: bytes) -> bytes:
-    """The frame of a payload. ``kind`` is the value of its first byte."""
-    return _HEADER.pack(kind, len(payload)) + payload
+    """The frame of a payload."""
+    return frame_header(kind, len(payload)) + payload
 
 
 class FrameBuffer:
@@ -153,7 +157,7 @@ class FrameBuffer:
 
     def __init__(self, kinds: bytes, limit_bytes: int) -> None:
         self._kinds = kinds
-        self._payload_max_bytes = limit_bytes - _HEADER_BYTES
+        self._payload_max_bytes = limit_bytes - HEADER_BYTES
         # What has come of a frame that is not whole yet.
         self.rest = b""
         self.problem: Refusal | None = None
@@ -164,16 +168,21 @@ class FrameBuffer:
             return []
         if self.rest:
             data = self.rest + data
-        found = []
-        read_header, kinds, size_max_bytes = _HEADER.unpack_from, self._kinds, self._payload_max_bytes
-        start, payload = 0, _HEADER_BYTES
+        found: list[tuple[int, bytes]] = []
+        add, read_header, kinds, size_max_bytes = (
+            found.append,
+            _HEADER.unpack_from,
+            self._kinds,
+            self._payload_max_bytes,
+        )
+        start, payload = 0, HEADER_BYTES
         while payload <= len(data):
             kind, size_bytes = read_header(data, start)
             stop = payload + size_bytes
             if stop > len(data) or size_bytes > size_max_bytes or kind not in kinds:
                 break
-            found.append((kind, data[payload:stop]))
-            start, payload = stop, stop + _HEADER_BYTES
+            add((kind, data[payload:stop]))
+            start, payload = stop, stop + HEADER_BYTES
         self.rest = data[start:]
         if self.rest:
             self._check_header()
@@ -187,10 +196,10 @@ class FrameBuffer:
             self.problem = Refusal(
                 ErrorCode.BAD_REQUEST, f"A frame begins with {kinds}, not with the byte 0x{kind:02x}."
             )
-        elif len(self.rest) >= _HEADER_BYTES:
+        elif len(self.rest) >= HEADER_BYTES:
             _, size_bytes = _HEADER.unpack_from(self.rest)
             if size_bytes > self._payload_max_bytes:
-                limit, size = (each + _HEADER_BYTES for each in (self._payload_max_bytes, size_bytes))
+                limit, size = (each + HEADER_BYTES for each in (self._payload_max_bytes, size_bytes))
                 self.problem = Refusal(
                     ErrorCode.TOO_LONG, f"A frame has {limit:,} bytes at most, with its header; this one has {size:,}."
                 )

@@ -1,5 +1,6 @@
 """What a client can ask. A dialect turns bytes into these, the session answers them."""
 
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -62,10 +63,6 @@ class Leave(Struct, frozen=True, gc=False):
 # --- where a request is made step by step ---
 
 
-class AskReady(Struct, frozen=True, gc=False):
-    """May I say something to everybody? The answer is :class:`~chatprotocol.events.Ready`."""
-
-
 class Command(Struct, frozen=True, gc=False):
     """One step of a dialogue: a name, a password, an operation or a recipient, depending on what went before."""
 
@@ -76,6 +73,22 @@ class Data(Struct, frozen=True, gc=False):
     """One step of a dialogue: the text of a message."""
 
     text: str
+
+
+class CommandRun(Struct, frozen=True, gc=False):
+    """The same command several times, each time with data right behind it.
+
+    For the server: on the wire they are single steps.
+    """
+
+    text: str
+    data: Sequence[str]
+
+    def __iter__(self) -> Iterator[Command | Data]:
+        command = Command(self.text)
+        for text in self.data:
+            yield command
+            yield Data(text)
 
 
 class Unreadable(Struct, frozen=True, gc=False):
@@ -91,5 +104,5 @@ class Unreadable(Struct, frozen=True, gc=False):
 
 
 Request: TypeAlias = (
-    Login | Password | Say | Whisper | AskUsers | AskHistory | Ping | Leave | AskReady | Command | Data | Unreadable
+    Login | Password | Say | Whisper | AskUsers | AskHistory | Ping | Leave | Command | Data | CommandRun | Unreadable
 )

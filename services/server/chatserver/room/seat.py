@@ -51,8 +51,11 @@ class Outbox(Protocol):
     def unfollow(self) -> None:
         """Listen to nothing after what is shown now."""
 
-    def put(self, events: Sequence[Event]) -> None:
-        """Say this to the one connection, as soon as may be. For its own reader thread."""
+    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
+        """Say this to the one connection, as soon as may be. For its own reader thread.
+
+        What is not alone goes out with what is spliced in next.
+        """
 
     def finish(self, last: Sequence[Event] = ()) -> None:
         """Say this, and nothing more. For any thread."""

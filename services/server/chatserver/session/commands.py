@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Struct, field
-
 from chatprotocol import requests
 from chatprotocol.events import History, Online
 from chatprotocol.limits import ID_MAX
@@ -19,34 +17,34 @@ if TYPE_CHECKING:
     from chatserver.session.context import Context
 
 
-class Batch(Struct, gc=False):
-    """What stands together in one read, and is answered and posted together."""
-
-    # How often the peer may be told to go on.
-    readies: int = 0
-    posts: list[Post] = field(default_factory=list)
-
-
-def ask_ready(_: Context, __: Seat, ___: requests.AskReady, batch: Batch) -> None:
-    """PM where it is the first of two steps: whoever is logged in may speak."""
-    batch.readies += 1
-
-
-def say(_: Context, seat: Seat, request: requests.Say, batch: Batch) -> None:
+def say(_: Context, seat: Seat, request: requests.Say, posts: list[Post]) -> None:
     """PM: the confirmation comes when it is stored."""
     text, nonce = request.text, request.nonce
     check_text(text)
     if nonce is not None:
         check_nonce(nonce)
-    posts = batch.posts
-    if posts and (last := posts[-1]).recipient is None:
-        last.texts.append(text)
-        last.nonces.append(nonce)
-    else:
-        posts.append(Post(seat, [text], [nonce]))
+    post = _public_post(seat, posts)
+    post.texts.append(text)
+    post.nonces.append(nonce)
 
 
-def whisper(context: Context, seat: Seat, request: requests.Whisper, batch: Batch) -> None:
+def say_all(seat: Seat, texts: Sequence[str], posts: list[Post]) -> None:
+    """PM, many in a row. Raises Refusal where one can't be taken, and then takes none."""
+    for text in texts:
+        check_text(text)
+    post = _public_post(seat, posts)
+    post.texts += texts
+    post.nonces += [None] * len(texts)
+
+
+def _public_post(seat: Seat, posts: list[Post]) -> Post:
+    """Where the next public message belongs: to the others before it, if there is no direct one between."""
+    if not posts or posts[-1].recipient is not None:
+        posts.append(Post(seat, [], []))
+    return posts[-1]
+
+
+def whisper(context: Context, seat: Seat, request: requests.Whisper, posts: list[Post]) -> None:
     """DM: the same, to a user who exists."""
     check_text(request.text)
     if request.nonce is not None:
@@ -54,11 +52,11 @@ def whisper(context: Context, seat: Seat, request: requests.Whisper, batch: Batc
     recipient = context.accounts.find(request.to)
     if recipient is None:
         raise unknown_user(request.to)
-    batch.posts.append(Post(seat, [request.text], [request.nonce], recipient))
+    posts.append(Post(seat, [request.text], [request.nonce], recipient))
 
 
-def post(context: Context, posts: Sequence[Post]) -> None:
-    """Hand over what one seat has to say, all of one read together. Raises JournalClosedError."""
+def hand_over(context: Context, posts: Sequence[Post]) -> None:
+    """Give the journal what one seat has to say, all of one read together. Raises JournalClosedError."""
     posts[0].seat.has_posted = True
     context.journal.post(posts)
 
@@ -82,9 +80,8 @@ def settle(context: Context, seat: Seat) -> None:
         context.journal.settle()
 
 
-# What makes a message, which is put to the others; and what is answered at once.
-POSTS: Final[dict[type, Callable[[Context, Seat, Any, Batch], None]]] = {
-    requests.AskReady: ask_ready,
+# What makes a message, which is put to the others, and what is answered at once.
+POSTS: Final[dict[type, Callable[[Context, Seat, Any, list[Post]], None]]] = {
     requests.Say: say,
     requests.Whisper: whisper,
 }

@@ -9,7 +9,7 @@ from chatprotocol import requests
 from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.operations import OPS, Words
-from chatprotocol.requests import Command, Data, Unreadable
+from chatprotocol.requests import Command, CommandRun, Data, Unreadable
 from chatserver.session.states import State
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ _DEFAULT_OPS: Final = next(iter(OPS))
 # What is spelled like this is meant as an operation, also where a name is due.
 _OPERATIONS: Final = frozenset(word for words in OPS.values() for word in words)
 _KIND: Final[dict[type, str]] = {Command: "C", Data: "D"}
-_ASK_READY: Final = requests.AskReady()
+
+
+_INSIDE = State.INSIDE
 
 
 class Place(NamedTuple):
@@ -35,9 +37,11 @@ class Place(NamedTuple):
 class Dialogue:
     """What one peer has said of an operation so far. After a step that is out of place an operation is due again."""
 
-    __slots__ = ("_operations", "_place", "_recipient", "_words")
+    __slots__ = ("_operations", "_place", "_recipient", "_words", "readies")
 
     def __init__(self) -> None:
+        # How often the peer is still to be told to go on.
+        self.readies = 0
         self._words = OPS[_DEFAULT_OPS]
         self._operations = _OPERATIONS_OF[self._words]
         self._place = _OPERATION
@@ -45,12 +49,16 @@ class Dialogue:
 
     def take(self, given: Command | Data, state: State) -> Request | None:
         """The request that is complete with this step, if one is. ``state`` is where the connection stands."""
-        due, what, move = self._place if state is State.INSIDE else _LOGIN[state]
+        due, what, move = self._place if state is _INSIDE else _LOGIN[state]
         self._place = _OPERATION
         if type(given) is due:
             return move(self, given.text)
         reason = f"A {_KIND[due]} frame was due, with {what}; this is a {_KIND[type(given)]} frame."
         return Unreadable(ErrorCode.NOT_LOGGED_IN if state is State.OUTSIDE else ErrorCode.BAD_REQUEST, reason)
+
+    def is_public(self, run: CommandRun, state: State) -> bool:
+        """Are these public messages, of which all steps are in their place?"""
+        return self._place is _OPERATION and state is _INSIDE and run.text == self._words.public
 
     def abandon(self) -> None:
         """What came in the place of a step could not be read: an operation is due."""
@@ -75,7 +83,7 @@ class Dialogue:
         """Taken as it is."""
         return requests.Password(text)
 
-    def begin(self, text: str) -> Request:
+    def begin(self, text: str) -> Request | None:
         """An operation, in any case; behind the one for the history may stand a number."""
         begin = self._operations.get(text) or self._operations.get(text.strip().upper())
         if begin is not None:
@@ -87,10 +95,10 @@ class Dialogue:
         reason = f"There is no operation {text[:32]!r}; there are {known}, each alone in its frame."
         return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
 
-    def begin_public(self) -> Request:
+    def begin_public(self) -> None:
         """A public message: its text is next."""
+        self.readies += 1
         self._place = _PUBLIC_TEXT
-        return _ASK_READY
 
     def begin_direct(self) -> Request:
         """A direct message: its recipient is next, and then its text."""
@@ -121,11 +129,11 @@ _LOGIN: Final = {
     State.ASKED: Place(Command, "your password", Dialogue.give_password),
 }
 # Beyond the four of the traditions.
-_CONVENIENCES: Final[dict[str, Callable[[Dialogue], Request]]] = {
+_CONVENIENCES: Final[dict[str, Callable[[Dialogue], Request | None]]] = {
     "USERS": lambda _: requests.AskUsers(),
     "PING": lambda _: requests.Ping(),
 }
-_OPERATIONS_OF: Final[dict[Words, dict[str, Callable[[Dialogue], Request]]]] = {
+_OPERATIONS_OF: Final[dict[Words, dict[str, Callable[[Dialogue], Request | None]]]] = {
     words: {
         words.public: Dialogue.begin_public,
         words.direct: Dialogue.begin_direct,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.requests import Request
+    from chatserver.room.post import Post
     from chatserver.room.seat import Outbox, Seat
     from chatserver.session.context import Context
 
@@ -66,8 +67,7 @@ class Session:
         self._address = address
         self._label = label
         self._state = State.OUTSIDE
-        # Made when it is needed: most peers ask in one piece.
-        self._dialogue: Dialogue | None = None
+        self._dialogue = Dialogue()
         self._login: requests.Login | None = None
         self._wrong_passwords = 0
         self._refusals = 0
@@ -89,45 +89,56 @@ class Session:
         Messages that stand together are posted together. Before it answers anything else it waits for the peer to have
         read enough of the answers before. A refusal comes behind the confirmations of what was asked before.
         """
-        batch = commands.Batch()
+        posts: list[Post] = []
         for given in asked:
-            request = self._take_step(given) if type(given) in _STEPS else given
+            if type(given) is requests.CommandRun:
+                if not self._take_run(given, posts):
+                    return False
+                continue
+            request = self._dialogue.take(given, self._state) if type(given) in _STEPS else given  # type: ignore[arg-type]
             if request is None:
                 continue
             seat = self._seat
             compose = commands.POSTS.get(type(request))
             if compose is not None and seat is not None:
                 try:
-                    compose(self._context, seat, request, batch)
+                    compose(self._context, seat, request, posts)
                 except _REFUSED_WITH as error:
-                    self._hand_over(batch)
+                    self._post(posts)
                     self._refuse_request(request, error)
             else:
-                self._hand_over(batch)
+                self._post(posts)
                 if not self._outbox.wait_for_room() or not self._answer(request):
                     return False
-        self._hand_over(batch)
+        self._post(posts)
         return True
 
-    def _take_step(self, step: Any) -> Request | None:
-        """The request that is complete with it, if one is."""
-        if self._dialogue is None:
-            self._dialogue = Dialogue()
-        return self._dialogue.take(step, self._state)
+    def _take_run(self, run: requests.CommandRun, posts: list[Post]) -> bool:
+        """Take it as a whole, if it is all public messages and none is to be refused, or else step by step."""
+        if self._seat is not None and self._dialogue.is_public(run, self._state):
+            try:
+                commands.say_all(self._seat, run.data, posts)
+            except Refusal:
+                pass  # the good ones count, and each bad one is told what is wrong
+            else:
+                self._dialogue.readies += len(run.data)
+                return True
+        self._post(posts)
+        return self.handle(list(run))
 
-    def _hand_over(self, batch: commands.Batch) -> None:
-        """Answer and post what was collected; it is empty afterwards."""
-        if batch.readies:
-            self._outbox.put([Ready()] * batch.readies)
-            batch.readies = 0
-        posts, batch.posts = batch.posts, []
+    def _post(self, posts: list[Post]) -> None:
+        """Say that the texts may come, and hand over those that have; there are none left afterwards."""
+        if self._dialogue.readies:
+            self._outbox.put([Ready()] * self._dialogue.readies, alone=not posts)
+            self._dialogue.readies = 0
         if posts:
             try:
-                commands.post(self._context, posts)
+                commands.hand_over(self._context, posts)
             except JournalClosedError as error:
                 for post in posts:
                     for nonce in post.nonces:
                         self._refuse(self._as_refusal(error), nonce)
+            posts.clear()
 
     def _answer(self, request: Request) -> bool:
         """Answer one request that is no message; false when that was the last one."""
@@ -238,8 +249,7 @@ class Session:
         return State.GONE
 
     def _answer_unreadable(self, request: requests.Unreadable) -> State:
-        if self._dialogue is not None:
-            self._dialogue.abandon()
+        self._dialogue.abandon()
         self._refuse(Refusal(request.code, request.reason), request.nonce)
         if not request.closes:
             return self._state

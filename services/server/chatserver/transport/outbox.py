@@ -92,15 +92,16 @@ class Outbox:
 
     # --- for the connection's reader thread ---
 
-    def put(self, events: Sequence[Event]) -> None:
+    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
         """Say this to the one connection: at once while it is held, else behind what was shown.
 
-        After the end it is forgotten: nobody would read it.
+        After the end it is forgotten: nobody would read it. What is not alone goes with what is spliced in next.
         """
         data = self.stream.encode(events)
         with self._lock:
             self._put(data)
-        self._wake(self)
+        if alone:
+            self._wake(self)
 
     def release(self, events: Sequence[Event]) -> None:
         """Say this, which is the last of what it missed, and go on to the stream."""
