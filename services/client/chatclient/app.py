@@ -7,13 +7,15 @@ import threading
 from typing import TYPE_CHECKING
 
 from chatclient.connection import Connection
+from chatclient.exchange import AtOnce
 from chatclient.exits import Exit
 from chatclient.model import Model
 from chatclient.plain import PlainFace
 from chatclient.reactor import EndOfInput, Input, Interrupt, Line, Reactor
 from chatclient.script import ScriptError, play
-from chatclient.typed import OPS
+from chatclient.steps import StepByStep
 from chatprotocol.dialects import by_name
+from chatprotocol.operations import OPS
 
 if TYPE_CHECKING:
     from chatclient.config import Config
@@ -33,18 +35,21 @@ class App:
         # whoever stops reading may keep the server from reading.
         self._inputs: queue.SimpleQueue[Input] = queue.SimpleQueue()
         self._face = PlainFace()
-        self._connection = Connection(
-            (config.server, config.port), by_name(config.dialect), config.retry_seconds, self._inputs.put
+        dialect = by_name(config.dialect)
+        self._connection = Connection((config.server, config.port), dialect, config.retry_seconds, self._inputs.put)
+        self._reactor = Reactor(
+            Model(config.user, config.password),
+            OPS[config.ops],
+            StepByStep(config.ops) if dialect.is_stepwise else AtOnce(),
+            self._face,
+            self._connection.start,
         )
-        model = Model(config.user, config.password)
-        self._reactor = Reactor(model, OPS[config.ops], self._face)
         self._thread = threading.Thread(target=self._react, name="reactor")
         self._crash: BaseException | None = None
 
     def run(self) -> Exit:
         """Until the server or the input ends; all threads have ended then, too."""
         self._thread.start()
-        self._connection.start()
         script_failed = False
         try:
             self._feed()
@@ -85,6 +90,7 @@ class App:
 
     def _react(self) -> None:
         try:
+            self._reactor.begin()
             while self._reactor.exit is None:
                 self._reactor.react(self._inputs.get())
         except BaseException as error:  # given to the main thread, which ends the program with it

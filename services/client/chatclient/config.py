@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from chatclient import __version__
-from chatclient.typed import OPS
 from chatprotocol.dialects import DIALECTS
 from chatprotocol.errors import Refusal
+from chatprotocol.operations import OPS
 from chatprotocol.rules import check_username
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class Config:
 
     server: str
     port: int
-    user: str
+    # None: it is asked for.
+    user: str | None
     password: str | None
     dialect: str
     ops: str
@@ -54,16 +55,15 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         raise ConfigError("The password is not text in UTF-8.")
     script = flags.script or environment.get("CHAT_SCRIPT")
     user = flags.username or user or environment.get("CHAT_USER")
-    if not user:
-        raise ConfigError("Who are you? Give a username: chatclient HOST PORT USERNAME, or set CHAT_USER.")
     try:
-        check_username(user)
+        if user:
+            check_username(user)
     except Refusal as refusal:
         raise ConfigError(f"{user!r} can't be a username. {refusal.reason}") from refusal
     return Config(
         server=flags.hostname or server or environment.get("CHAT_SERVER") or "localhost",
         port=_port(flags.port or port or environment.get("CHAT_PORT") or "9999"),
-        user=user,
+        user=user or None,
         password=password or None,
         dialect=_choice("dialect", flags.dialect or environment.get("CHAT_DIALECT"), [each.name for each in DIALECTS]),
         ops=_choice("ops", flags.ops or environment.get("CHAT_OPS"), list(OPS)),
@@ -134,7 +134,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="chatclient",
-        usage="chatclient [HOST PORT] USERNAME [flags]",
+        usage="chatclient [HOST PORT] [USERNAME] [flags]",
         allow_abbrev=False,
         description="Enter a chat room. Lines of standard input are operations: PM, DM, CH, EX, /help.",
         epilog="Exit codes: 0 after EX or at the end of the input, 1 when the server can't be reached or the "
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST PORT, or USERNAME alone")
     parser.add_argument("-hn", "--hostname", metavar="HOST", help="the server, or CHAT_SERVER (localhost)")
     parser.add_argument("-p", "--port", metavar="PORT", help="its port, or CHAT_PORT (9999)")
-    parser.add_argument("-u", "--username", metavar="NAME", help="who you are, or CHAT_USER")
+    parser.add_argument("-u", "--username", metavar="NAME", help="who you are, or CHAT_USER; else it is asked for")
     parser.add_argument(
         "--password-file",
         metavar="FILE",

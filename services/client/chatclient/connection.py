@@ -102,12 +102,13 @@ class Connection:
         self._collector.start()
 
     def close(self) -> None:
-        """End the connection; the collector reports it lost, and ends."""
+        """End the connection; the collector, if it was started, reports it lost, and ends."""
         self._closing.set()
         with self._lock:
             if self._link is not None:
                 self._link.shut()
-        self._collector.join()
+        if self._collector.ident is not None:
+            self._collector.join()
 
     def _run(self) -> None:
         try:

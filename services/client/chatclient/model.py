@@ -21,6 +21,7 @@ _LATER = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
 class Standing(Enum):
     """Where the client stands with the server."""
 
+    UNNAMED = "is asked who it is"
     AWAY = "not connected"
     KNOCKING = "has sent its login"
     ASKED = "is asked for a password"
@@ -30,10 +31,10 @@ class Standing(Enum):
 class Model:
     """Everything that must survive a lost connection."""
 
-    def __init__(self, username: str, password: str | None) -> None:
-        self.username = username
+    def __init__(self, username: str | None, password: str | None) -> None:
+        self.username = username or ""
         self.password = password
-        self.standing = Standing.AWAY
+        self.standing = Standing.AWAY if username else Standing.UNNAMED
         self.has_been_in = False
         # The newest message that was seen, own ones included: where to go on after a reconnect.
         self.last_seen_id: int | None = None

@@ -7,20 +7,23 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatclient.connection import Down, Link, Lost, Up
+from chatclient.exchange import OpenDirect, OpenPublic
 from chatclient.exits import Exit
 from chatclient.model import Model, Standing
 from chatclient.typed import Dialogue, Step
 from chatclient.view import event_lines, harmless
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import Bye, Event, PasswordPrompt, Refused, Users, Welcome
-from chatprotocol.requests import AskUsers, Leave, Password, Request, Say, Whisper
-from chatprotocol.rules import check_text
+from chatprotocol.events import Bye, Event, Online, PasswordPrompt, Ready, Refused, Users, Welcome
+from chatprotocol.requests import Leave, Password, Say, Whisper
+from chatprotocol.rules import check_text, check_username
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from chatclient.connection import Signal
-    from chatclient.typed import Typed, Words
+    from chatclient.exchange import Exchange, Turn, Wish
+    from chatclient.typed import Typed
+    from chatprotocol.operations import Words
 
 # Lines that may be sent and not confirmed before the next one has to wait.
 _UNCONFIRMED_MAX = 64
@@ -75,23 +78,36 @@ class Face(Protocol):
 
 
 class Reactor:
-    """Decides what is sent and shown. One thread calls :meth:`react`, with one input after the other.
+    """Decides what is sent and shown. One thread calls :meth:`begin`, then :meth:`react` with one input after another.
 
-    Lines that are typed too early (before the login, in the middle of an answer) wait in it.
+    Lines that are typed too early (before the login, in the middle of an answer) wait in it. ``connect`` is called when
+    it is known who wants to come in.
     """
 
-    def __init__(self, model: Model, words: Words, face: Face) -> None:
+    def __init__(self, model: Model, words: Words, exchange: Exchange, face: Face, connect: Callable[[], None]) -> None:
         self._model = model
         self._dialogue = Dialogue(words)
+        self._exchange = exchange
         self._face = face
+        self._connect = connect
         self._link: Link | None = None
         self._lines: deque[Line | EndOfInput] = deque()
-        self._awaits_users = False
         self._is_leaving = False
         self._was_asked = False
+        self._was_denied = False
+        # Is the person waiting for the server's leave to go on, and was the person asked for the next operation?
+        self._is_opening = False
+        self._was_prompted = False
         # What to ask again after an answer or a lost connection: the next line is the answer to it.
         self._question = ""
         self.exit: Exit | None = None
+
+    def begin(self) -> None:
+        """Connect, or ask first who it is."""
+        if self._model.standing is Standing.UNNAMED:
+            self._ask("username")
+        else:
+            self._connect()
 
     def react(self, given: Input) -> None:
         """Take one input. Afterwards :attr:`exit` is set if that was the last one."""
@@ -103,20 +119,29 @@ class Reactor:
             case Up() | Down() | Lost():
                 self._on_signal(given)
             case _:
-                self._on_event(given)
+                self._follow(self._exchange.take(given))
+        self._prompt()
         while self._lines and self.exit is None and self._is_ready():
             self._on_line(self._lines.popleft())
+            self._prompt()
         if self._model.standing is Standing.AWAY and self._only_wants_to_leave():
             self.exit = Exit.OK
 
     def _is_ready(self) -> bool:
         """Can a typed line be used now?"""
         standing = self._model.standing
-        if standing is Standing.ASKED:
+        if standing in (Standing.ASKED, Standing.UNNAMED):
             return True
-        if standing is not Standing.IN or self._awaits_users or self._is_leaving:
+        if standing is not Standing.IN or self._exchange.is_busy or self._is_leaving:
             return False
         return len(self._model.unconfirmed) < _UNCONFIRMED_MAX
+
+    def _prompt(self) -> None:
+        """Where one operation is done before the next one, ask for the next."""
+        is_due = self._exchange.is_stepwise and self._dialogue.step is Step.OPERATION
+        if is_due and not self._was_prompted and self._model.standing is Standing.IN and self._is_ready():
+            self._was_prompted = True
+            self._ask(self._dialogue.prompt())
 
     def _only_wants_to_leave(self) -> bool:
         """Is there nothing to come back to the server for?"""
@@ -141,8 +166,8 @@ class Reactor:
             case Up(link):
                 self._link = link
                 model.standing = Standing.KNOCKING
-                self._was_asked = False
-                self._send(model.login())
+                self._was_asked = self._was_denied = False
+                self._follow(self._exchange.connect(model.login()))
             case Down(reason):
                 self._on_down(reason)
             case Lost(reason):
@@ -157,13 +182,21 @@ class Reactor:
             return
         if not model.has_been_in:
             self._face.show([f"[error lost] {harmless(reason)}"])
-            self.exit = Exit.LOST
+            self.exit = Exit.REFUSED if self._was_denied else Exit.LOST
             return
         model.standing = Standing.AWAY
-        self._awaits_users = False
+        self._is_opening = False
         self._face.show([f"[lost] {harmless(reason)}; connecting again"])
 
     # --- what arrived ---
+
+    def _follow(self, turn: Turn) -> None:
+        """Send and tell what follows."""
+        if self._link is not None:
+            for request in turn.send:
+                self._link.send(request)
+        for event in turn.news:
+            self._on_event(event)
 
     def _on_event(self, event: Event) -> None:
         self._model.apply(event)
@@ -176,10 +209,14 @@ class Reactor:
                 self._on_login_refused(event)
             case Bye() if self._is_leaving:
                 self._on_bye(event)
-            case Users(joined=(), left=()):
-                self._on_user_list(event)
             case Users():
                 self._on_arrivals(event)
+            case Ready() | Online():
+                self._on_go_on(event)
+            case Refused() if self._is_opening:
+                self._is_opening = False
+                self._dialogue.cancel()
+                self._face.show(event_lines(event))
             case _:
                 self._face.show(event_lines(event))
 
@@ -198,14 +235,15 @@ class Reactor:
             if self._face.is_person:
                 self._face.show([f"[help] {self._dialogue.hint()}"])
         for request in model.unconfirmed.values():
-            self._send(request)
+            self._wish(request)
         if self._is_leaving:
-            self._send(Leave())
+            self._wish(Leave())
         elif self._dialogue.step is not Step.OPERATION:
             self._ask(self._question)
 
     def _on_login_refused(self, event: Refused) -> None:
         self._face.show(event_lines(event))
+        self._was_denied |= event.code is ErrorCode.WRONG_PASSWORD
         if event.code in _CORRECTABLE and self._was_asked:
             self._ask_password()
         elif event.code in _LOGIN_REFUSALS:
@@ -213,12 +251,11 @@ class Reactor:
         elif not self._model.has_been_in:
             self.exit = Exit.LOST
 
-    def _on_user_list(self, event: Users) -> None:
-        """The answer to a question of ours, or the server's repetition of what is known."""
-        if self._awaits_users and event.users is not None:
-            self._awaits_users = False
-            self._face.show(event_lines(event))
-            self._ask(self._question)
+    def _on_go_on(self, event: Ready | Online) -> None:
+        """The answer to what was asked; the person can go on."""
+        self._is_opening = False
+        self._face.show(event_lines(event))
+        self._ask(self._question)
 
     def _on_arrivals(self, event: Users) -> None:
         """Its own arrival is no news to a client."""
@@ -248,15 +285,29 @@ class Reactor:
             self._leave()
             return
         self._face.took_line()
-        is_password = self._model.standing is Standing.ASKED
+        standing = self._model.standing
         if line.is_played:
-            self._face.show([f"> {'***' if is_password else harmless(line.text)}"])
-        if is_password:
+            self._face.show([f"> {'***' if standing is Standing.ASKED else harmless(line.text)}"])
+        if standing is Standing.UNNAMED:
+            self._take_username(line.text.strip())
+        elif standing is Standing.ASKED:
             self._model.password = line.text
             self._model.standing = Standing.KNOCKING
-            self._send(Password(line.text))
+            self._wish(Password(line.text))
+        else:
+            self._was_prompted = False
+            self._do(self._dialogue.feed(line.text))
+
+    def _take_username(self, username: str) -> None:
+        try:
+            check_username(username)
+        except Refusal as refusal:
+            self._face.show([f"[error {refusal.code}] {refusal.reason}"])
+            self._ask("username")
             return
-        self._do(self._dialogue.feed(line.text))
+        self._model.username = username
+        self._model.standing = Standing.AWAY
+        self._connect()
 
     def _do(self, typed: Typed) -> None:
         if typed.complaint:
@@ -264,7 +315,7 @@ class Reactor:
         if typed.wants_help:
             self._face.show(f"[help] {line}" for line in self._dialogue.help())
         self._question = typed.question or ""
-        match typed.request:
+        match typed.wish:
             case None:
                 self._ask(self._question)
             case Leave():
@@ -273,10 +324,9 @@ class Reactor:
                 self._post(Say(text, secrets.token_hex(8)))
             case Whisper(to=to, text=text):
                 self._post(Whisper(to, text, secrets.token_hex(8)))
-            case request:
-                # In a dialogue, who is online is shown before the question is asked.
-                self._awaits_users = isinstance(request, AskUsers)
-                self._send(request)
+            case wish:
+                self._is_opening = isinstance(wish, OpenPublic | OpenDirect)
+                self._wish(wish)
 
     def _post(self, request: Say | Whisper) -> None:
         """Send a message, and again after a lost connection, until it is confirmed."""
@@ -287,11 +337,10 @@ class Reactor:
             self._face.show([f"[error {refusal.code}] {refusal.reason}"])
             return
         self._model.unconfirmed[request.nonce] = request
-        self._send(request)
+        self._wish(request)
 
-    def _send(self, request: Request) -> None:
-        if self._link is not None:
-            self._link.send(request)
+    def _wish(self, wish: Wish) -> None:
+        self._follow(self._exchange.ask(wish))
 
     def _ask_password(self) -> None:
         self._model.standing = Standing.ASKED
@@ -304,8 +353,12 @@ class Reactor:
 
     def _leave(self) -> None:
         self._is_leaving = True
-        if self._model.standing is Standing.ASKED:
-            self._face.show(["[error refused] the input ended before the password was given"])
-            self.exit = Exit.REFUSED
-        else:
-            self._send(Leave())
+        match self._model.standing:
+            case Standing.ASKED:
+                self._face.show(["[error refused] the input ended before the password was given"])
+                self.exit = Exit.REFUSED
+            case Standing.UNNAMED:
+                self._face.show(["[error usage] the input ended before the username was given"])
+                self.exit = Exit.USAGE
+            case _:
+                self._wish(Leave())

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from chatclient.exchange import OpenDirect, OpenPublic
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Whisper
 
-
-class Words(NamedTuple):
-    """The operations as one tradition spells them."""
-
-    public: str
-    direct: str
-    history: str = "CH"
-    leave: str = "EX"
-
-
-# The two traditions, by the setting that names them.
-OPS = {"pm-dm": Words("PM", "DM"), "bm-pm": Words("BM", "PM")}
+if TYPE_CHECKING:
+    from chatclient.exchange import Wish
+    from chatprotocol.operations import Words
 
 
 class Step(Enum):
@@ -33,9 +25,12 @@ class Step(Enum):
 
 
 class Typed(NamedTuple):
-    """What follows from a typed line: at most one request, question, or complaint; or help."""
+    """What follows from a typed line: a wish, a complaint, or help; and the question that is asked next.
 
-    request: Request | None = None
+    With a wish that opens something, the question is for when its answer has come.
+    """
+
+    wish: Wish | None = None
     question: str | None = None
     complaint: str | None = None
     wants_help: bool = False
@@ -62,6 +57,10 @@ class Dialogue:
             return self._take_recipient(line.strip().removeprefix("@"))
         return self._addressed(self._recipient, line)
 
+    def cancel(self) -> None:
+        """The server did not want it: the next line is an operation."""
+        self.step = Step.OPERATION
+
     def is_leave(self, line: str) -> bool:
         """Would this line, now, be the wish to leave?"""
         return self.step is Step.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
@@ -70,6 +69,10 @@ class Dialogue:
         """What somebody needs who comes in for the first time."""
         words = self._words
         return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help tells more."
+
+    def prompt(self) -> str:
+        """What is asked between two operations."""
+        return f"operation ({', '.join(self._words)})"
 
     def help(self) -> list[str]:
         """One line for each operation."""
@@ -120,12 +123,12 @@ class Dialogue:
         if text:
             return Typed(Say(text))
         self.step = Step.PUBLIC_TEXT
-        return Typed(question="message for everybody")
+        return Typed(OpenPublic(), question="message for everybody")
 
     def _direct(self, rest: str) -> Typed:
         if not rest:
             self.step = Step.RECIPIENT
-            return Typed(AskUsers(), question="recipient")
+            return Typed(OpenDirect(), question="recipient")
         recipient, _, text = rest.partition(" ")
         return self._addressed(recipient.removeprefix("@"), text.strip())
 

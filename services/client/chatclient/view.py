@@ -39,9 +39,12 @@ def event_lines(event: Event) -> list[str]:
         case events.PublicMessage() | events.DirectMessage():
             return [message_line(event)]
         case events.Welcome():
-            return [f"[welcome {event.account}] {harmless(event.username)}; online: {_names(event.users)}"]
+            online = f"; online: {_names(event.users)}" if event.users else ""
+            return [f"[welcome {event.account}] {harmless(event.username)}{online}"]
+        case events.Online():
+            return [f"[users {len(event.users)}] {_names(event.users)}".rstrip()]
         case events.Users():
-            return _arrivals(event) or [f"[users {event.count}] {_names(event.users or ())}".rstrip()]
+            return _arrivals(event)
         case events.Sent(status=events.SentStatus.STORED):
             return [f"[stored #{event.id}] not online; it is delivered at the next login"]
         case events.Sent():
@@ -62,7 +65,8 @@ def message_line(message: Message, kind: str | None = None) -> str:
     time = _time(message.time_ms)
     sender, text = harmless(message.sender), harmless(message.text)
     if isinstance(message, events.DirectMessage):
-        return f"[{kind or 'direct'} #{message.id} {time}] {sender} -> {harmless(message.recipient)}: {text}"
+        # Some dialects don't tell the recipient of one's own messages.
+        return f"[{kind or 'direct'} #{message.id} {time}] {sender} -> {harmless(message.recipient) or '?'}: {text}"
     return f"[{kind or 'public'} #{message.id} {time}] {sender}: {text}"
 
 

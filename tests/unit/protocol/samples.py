@@ -1,52 +1,164 @@
-"""One request and one event of each kind and shape, and ways to cut their bytes."""
+"""What each dialect can carry, one of each kind and shape, and ways to cut its bytes."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from chatprotocol import events, requests
 from chatprotocol.dialects import Decoder
 from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import BODY_MAX_BYTES
+from chatprotocol.rules import unknown_user
 
 T = TypeVar("T")
 
-REQUESTS: tuple[requests.Request, ...] = (
-    requests.Login("alice"),
-    requests.Login("alice", "secret"),
-    requests.Login("alice", "secret", 17),
-    requests.Password('with "quotes" and \\'),
-    requests.Say("hello"),
-    requests.Say("line\nfeed, {brace} and \u20ac", "n-1"),
-    requests.Say("x" * BODY_MAX_BYTES),
-    requests.Whisper("bob", "psst"),
-    requests.Whisper("bob", "psst", "n-2"),
-    requests.AskUsers(),
-    requests.AskHistory(),
-    requests.AskHistory(500, 17),
-    requests.Ping(),
-    requests.Leave(),
-)
-
 PUBLIC = events.PublicMessage(18, 1_769_860_800_123, "bob", "hello")
 DIRECT = events.DirectMessage(19, 1_769_860_800_999, "bob", "alice", 'with "quotes"\n\u20ac\U0001f600')
+DIRECT_TO_NOBODY = events.DirectMessage(19, 1_769_860_800_999, "bob", "", 'with "quotes"\n\u20ac\U0001f600')
 
-EVENTS: tuple[events.Event, ...] = (
-    events.PasswordPrompt(events.AccountKind.NEW),
-    events.PasswordPrompt(events.AccountKind.EXISTING),
-    events.Welcome(events.AccountKind.NEW, "alice", ("alice", "bob"), 17),
-    PUBLIC,
-    DIRECT,
-    events.Users(2, ("alice", "bob"), ("bob",), ()),
-    events.Users(501, None, (), ("bob",)),
-    events.Sent(18, events.SentStatus.SENT),
-    events.Sent(18, events.SentStatus.STORED, "n-1"),
-    events.History(()),
-    events.History((PUBLIC, DIRECT)),
-    events.Refused(ErrorCode.TOO_LONG, "Too long."),
-    events.Refused(ErrorCode.EMPTY_MESSAGE, "Empty.", "n-1"),
-    events.Pong(),
-    events.Bye("you left"),
+
+class Samples(NamedTuple):
+    """What one dialect can carry."""
+
+    # How its connections begin.
+    login: requests.Request
+    # The steps of one short public message.
+    message: tuple[requests.Request, ...]
+    # A request that is a little longer than the longest that is read.
+    too_long: requests.Request
+    requests: tuple[requests.Request, ...]
+    # What arrives as it was said.
+    events: tuple[events.Event, ...]
+    # What doesn't, each with what arrives of it.
+    changed: tuple[tuple[events.Event, tuple[events.Event, ...]], ...]
+
+    @property
+    def said(self) -> tuple[events.Event, ...]:
+        """All events that the dialect has a way to say."""
+        return (*self.events, *(event for event, _ in self.changed))
+
+    @property
+    def arrivals(self) -> tuple[tuple[events.Event, tuple[events.Event, ...]], ...]:
+        """All events, each with what arrives of it."""
+        return (*((event, (event,)) for event in self.events), *self.changed)
+
+
+JSON = Samples(
+    login=requests.Login("alice", "secret"),
+    message=(requests.Say("hello"),),
+    too_long=requests.Say("h" * 65_536),
+    requests=(
+        requests.Login("alice"),
+        requests.Login("alice", "secret"),
+        requests.Login("alice", "secret", 17),
+        requests.Password('with "quotes" and \\'),
+        requests.Say("hello"),
+        requests.Say("line\nfeed, {brace} and \u20ac", "n-1"),
+        requests.Say("x" * BODY_MAX_BYTES),
+        requests.Whisper("bob", "psst"),
+        requests.Whisper("bob", "psst", "n-2"),
+        requests.AskUsers(),
+        requests.AskHistory(),
+        requests.AskHistory(500, 17),
+        requests.Ping(),
+        requests.Leave(),
+    ),
+    events=(
+        events.PasswordPrompt(events.AccountKind.NEW),
+        events.PasswordPrompt(events.AccountKind.EXISTING),
+        events.Welcome(events.AccountKind.NEW, "alice", ("alice", "bob"), 17),
+        PUBLIC,
+        DIRECT,
+        events.Users(2, ("alice", "bob"), ("bob",), ()),
+        events.Users(501, None, (), ("bob",)),
+        events.Sent(18, events.SentStatus.SENT),
+        events.Sent(18, events.SentStatus.STORED, "n-1"),
+        events.History(()),
+        events.History((PUBLIC, DIRECT)),
+        events.Refused(ErrorCode.TOO_LONG, "Too long."),
+        events.Refused(ErrorCode.EMPTY_MESSAGE, "Empty.", "n-1"),
+        events.Pong(),
+        events.Bye("you left"),
+    ),
+    changed=(
+        (events.Online(("alice", "bob")), (events.Users(2, ("alice", "bob")),)),
+        (
+            events.Refused(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1", "bob"),
+            (events.Refused(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1"),),
+        ),
+    ),
 )
+
+FRAMES = Samples(
+    login=requests.Command("alice"),
+    message=(requests.Command("PM"), requests.Data("hello")),
+    too_long=requests.Data("h" * 65_532),
+    requests=(
+        requests.Command("alice bm-pm"),
+        requests.Command('with "quotes" and \\'),
+        requests.Command("PM"),
+        requests.Data("hello"),
+        requests.Command("DM"),
+        requests.Command("bob"),
+        requests.Data("line\nfeed, {brace} and \u20ac"),
+        requests.Data("the first step of a message is C\0\0\0\2PM"),
+        requests.Data("x" * BODY_MAX_BYTES),
+        requests.Data("x" * 65_531),
+        requests.Data(""),
+        requests.Command(""),
+        requests.Command("CH 500"),
+        requests.Command("EX"),
+    ),
+    events=(
+        events.PasswordPrompt(events.AccountKind.NEW),
+        events.PasswordPrompt(events.AccountKind.EXISTING),
+        events.Welcome(events.AccountKind.NEW, "", (), 0),
+        PUBLIC,
+        DIRECT_TO_NOBODY,
+        events.Online(("alice", "bob")),
+        events.Online(()),
+        events.Ready(),
+        events.Sent(18, events.SentStatus.SENT),
+        events.Sent(18, events.SentStatus.STORED),
+        events.History(()),
+        events.History((PUBLIC, DIRECT_TO_NOBODY)),
+        events.Refused(ErrorCode.TOO_LONG, "Too long."),
+        events.Refused(ErrorCode.WRONG_PASSWORD, "Try again."),
+        events.Refused(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),
+        events.Pong(),
+        events.Bye("you left"),
+        events.Bye("The server is shutting down."),
+    ),
+    changed=(
+        (
+            events.Welcome(events.AccountKind.EXISTING, "alice", ("alice", "bob"), 17),
+            (events.Welcome(events.AccountKind.EXISTING, "", (), 0),),
+        ),
+        (DIRECT, (DIRECT_TO_NOBODY,)),
+        (events.History((DIRECT, PUBLIC)), (events.History((DIRECT_TO_NOBODY, PUBLIC)),)),
+        (events.Users(2, ("alice", "bob"), ("bob",), ()), ()),
+        (events.Users(501, None, (), ("bob",)), ()),
+        (events.Sent(18, events.SentStatus.STORED, "n-1"), (events.Sent(18, events.SentStatus.STORED),)),
+        (
+            events.Refused(ErrorCode.EMPTY_MESSAGE, "Empty.", "n-1"),
+            (events.Refused(ErrorCode.EMPTY_MESSAGE, "Empty."),),
+        ),
+        (
+            events.Refused(ErrorCode.TOO_MANY_ATTEMPTS, "Wait."),
+            (events.Refused(ErrorCode.WRONG_PASSWORD, "Wait."),),
+        ),
+        (
+            events.Refused(ErrorCode.UNKNOWN_USER, "Nobody is called so.", about="bob"),
+            (events.Refused(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),),
+        ),
+        (
+            events.Refused(ErrorCode.BAD_USERNAME, "The name ALL is reserved.", about="ALL"),
+            (events.Refused(ErrorCode.BAD_USERNAME, "The name ALL is reserved."),),
+        ),
+    ),
+)
+
+# By the dialect's name. A dialect without samples fails all of its tests.
+SAMPLES = {"json": JSON, "frames": FRAMES}
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -59,10 +171,23 @@ def decode(decoder: Decoder[T], parts: Iterable[bytes]) -> list[T]:
     return [found for part in parts for found in decoder.feed(part)]
 
 
+def unfold(found: Iterable[requests.Request]) -> list[requests.Request]:
+    """The same requests, each step of a run by itself: where a run begins and ends depends on the pieces."""
+    steps: list[requests.Request] = []
+    for request in found:
+        if isinstance(request, requests.CommandRun):
+            steps += request
+        else:
+            steps.append(request)
+    return steps
+
+
 def held_bytes(thing: object) -> int:
-    """How many bytes of what was fed a decoder keeps, in itself and in whatever it is made of."""
+    """How many bytes a decoder keeps, in itself and in whatever it is made of."""
     if isinstance(thing, (bytes, bytearray, str)):
         return len(thing)
     if isinstance(thing, (list, tuple)):
         return sum(map(held_bytes, thing))
-    return sum(map(held_bytes, vars(thing).values())) if hasattr(thing, "__dict__") else 0
+    slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    members = [*getattr(thing, "__dict__", {}).values(), *(getattr(thing, name, None) for name in slots)]
+    return sum(map(held_bytes, members))

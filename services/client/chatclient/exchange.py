@@ -1,0 +1,89 @@
+"""The exchange: how wishes become requests, and what the server says becomes news. Pure.
+
+In most dialects each request stands for itself; where they are dialogues, see steps.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from chatprotocol.events import Online, Ready, Refused, Users
+from chatprotocol.requests import AskUsers
+
+if TYPE_CHECKING:
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Login, Request
+
+
+class OpenPublic(NamedTuple):
+    """Somebody is about to say something to everybody. The answer is Ready."""
+
+
+class OpenDirect(NamedTuple):
+    """Somebody is about to write to one user. The answer is Online: who is there to be written to."""
+
+
+Wish: TypeAlias = "Request | OpenPublic | OpenDirect"
+
+
+class Turn(NamedTuple):
+    """What follows from a wish or from what the server said: what to send, and what there is to be known."""
+
+    send: tuple[Request, ...] = ()
+    news: tuple[Event, ...] = ()
+
+
+class Exchange(Protocol):
+    """Serves one client on one connection after the other."""
+
+    @property
+    def is_stepwise(self) -> bool:
+        """Is one operation done before the next one begins?"""
+
+    @property
+    def is_busy(self) -> bool:
+        """Is there an answer that the next wish has to wait for?"""
+
+    def connect(self, login: Login) -> Turn:
+        """A connection stands: come in. What was under way on the last one is forgotten."""
+
+    def ask(self, wish: Wish) -> Turn:
+        """Somebody wants something."""
+
+    def take(self, event: Event) -> Turn:
+        """The server said something."""
+
+
+class AtOnce:
+    """Every request stands for itself, and many may be under way."""
+
+    is_stepwise = False
+
+    def __init__(self) -> None:
+        self.is_busy = False
+
+    def connect(self, login: Login) -> Turn:
+        """A login says it all."""
+        self.is_busy = False
+        return Turn((login,))
+
+    def ask(self, wish: Wish) -> Turn:
+        """Who is about to speak needs no permission; who is about to write to one user is shown who is there."""
+        match wish:
+            case OpenPublic():
+                return Turn(news=(Ready(),))
+            case OpenDirect() | AskUsers():
+                self.is_busy = True
+                return Turn((AskUsers(),))
+            case _:
+                return Turn((wish,))
+
+    def take(self, event: Event) -> Turn:
+        """Who is online is said from time to time; where it was asked for, it is the answer."""
+        match event:
+            case Users(users=tuple(users), joined=(), left=()) if self.is_busy:
+                self.is_busy = False
+                return Turn(news=(Online(users),))
+            case Refused(nonce=None):
+                self.is_busy = False
+        return Turn(news=(event,))
