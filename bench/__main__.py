@@ -19,7 +19,17 @@ from bench.machine import commit, describe, on_processor, processors
 from bench.measure import QUICK, Ground, Plan
 from bench.report import render
 from bench.results import Results, write
-from bench.servers import CHEAPEST_HASH, FLOOR, OURS, PEERS, ServerError, build_floor, chatserver, find_peer
+from bench.servers import (
+    CHEAPEST_HASH,
+    FLOOR,
+    OURS,
+    OURS_IN_FRAMES,
+    PEERS,
+    ServerError,
+    build_floor,
+    chatserver,
+    find_peer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +58,7 @@ PARTS: Final[dict[str, tuple[Callable[[Ground], Any], str]]] = {
 OTHER_DESCRIPTORS: Final = 200
 # How long the load sleeps when there is nothing to do, where it has no processor of its own.
 SHARED_SLEEP_SECONDS: Final = 0.001
-ALL_SERVERS: Final = (OURS, FLOOR, *PEERS)
+ALL_SERVERS: Final = (OURS, OURS_IN_FRAMES, FLOOR, *PEERS)
 
 
 def main() -> int:
@@ -146,6 +156,8 @@ def _find_servers(names: Sequence[str], folder: Path) -> tuple[list[Server], dic
     for name in names:
         if name == OURS:
             servers.append(chatserver(*CHEAPEST_HASH))
+        elif name == OURS_IN_FRAMES:
+            servers.append(chatserver(*CHEAPEST_HASH, name=name, wire="frames"))
         elif found := build_floor(folder) if name == FLOOR else find_peer(name):
             servers.append(found)
         else:

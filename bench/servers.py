@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 OURS: Final = "chatserver"
+# The same, with clients that speak another dialect.
+OURS_IN_FRAMES: Final = "chatserver-frames"
 FLOOR: Final = "floor"
 CHEAPEST_HASH: Final = ("--hash-time-cost", "1", "--hash-memory-kib", "8")
 # More than any load has; the usual limit is for people.
@@ -72,7 +74,7 @@ class Running:
 # --- ours ---
 
 
-def chatserver(*flags: str, data: Path | None = None, name: str = OURS) -> Server:
+def chatserver(*flags: str, data: Path | None = None, name: str = OURS, wire: str = "json") -> Server:
     """Our own, with further flags; on a data folder that is there already, or on an empty one."""
 
     def command(port: int, folder: Path) -> list[str]:
@@ -80,7 +82,7 @@ def chatserver(*flags: str, data: Path | None = None, name: str = OURS) -> Serve
         place = str(data or folder / "data")
         return [sys.executable, "-m", "chatserver", str(port), "--data", place, *settings, *flags]
 
-    return Server(name, "json", "this commit", command)
+    return Server(name, wire, "this commit", command)
 
 
 # --- the floor ---

@@ -68,7 +68,25 @@ static void show(const char *format, ...) {
     end(LOST, "can't write the output", strerror(errno));
 }
 
-/* --- frames --- */
+/* --- the connection --- */
+
+static int connect_to(const char *host, const char *port) {
+  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found;
+  int problem = getaddrinfo(host, port, &hints, &found);
+  if (problem)
+    end(LOST, "can't find the server", gai_strerror(problem));
+  for (struct addrinfo *each = found; each; each = each->ai_next) {
+    int fd = socket(each->ai_family, each->ai_socktype, each->ai_protocol);
+    if (fd >= 0 && connect(fd, each->ai_addr, each->ai_addrlen) == 0) {
+      freeaddrinfo(found);
+      return fd;
+    }
+    problem = errno;
+    if (fd >= 0)
+      close(fd);
+  }
+  end(LOST, "can't reach the server", strerror(problem));
+}
 
 /* One read may bring less than a frame. Nothing is read of the next one, so that poll() can tell of it. */
 static void read_all(char *bytes, size_t size) {
@@ -83,6 +101,8 @@ static void read_all(char *bytes, size_t size) {
   }
 }
 
+/* --- frames --- */
+
 /* What others say must not move the cursor, or worse. C2 80 to C2 9F are control characters, too, written in UTF-8. */
 static void make_harmless(char *text, size_t size) {
   for (size_t i = 0; i < size; i++) {
@@ -96,6 +116,7 @@ static void make_harmless(char *text, size_t size) {
   }
 }
 
+/* The next frame is now in `frame`. */
 static void receive(void) {
   char header[HEADER_BYTES];
   read_all(header, sizeof header);
@@ -231,17 +252,14 @@ static void log_in(const char *username) {
     const char *password = ask(what);
     if (input.is_over)
       exit(LEFT); /* EX would be taken for a password */
-    send_frame('C', password);
-    wait_for_answer();
+    step('C', password);
   }
   is_inside = true;
   outcome = LOST;
 }
 
 /* The last step of a message. If the input is over, the empty text is a way out of the dialogue. */
-static void say(void) {
-  step('D', ask("message"));
-}
+static void say(void) { step('D', ask("message")); }
 
 static void say_to_all(void) {
   step('C', "PM");
@@ -281,26 +299,6 @@ static void obey(const char *operation) {
     leave();
   else
     show("PM (to all), DM (to one), CH (history) or EX (leave)?");
-}
-
-static int connect_to(const char *host, const char *port) {
-  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found;
-  int fd = -1, problem = getaddrinfo(host, port, &hints, &found);
-  if (problem)
-    end(LOST, "can't find the server", gai_strerror(problem));
-  for (struct addrinfo *each = found; each; each = each->ai_next) {
-    fd = socket(each->ai_family, each->ai_socktype, each->ai_protocol);
-    if (fd >= 0 && connect(fd, each->ai_addr, each->ai_addrlen) == 0)
-      break;
-    problem = errno;
-    if (fd >= 0)
-      close(fd);
-    fd = -1;
-  }
-  freeaddrinfo(found);
-  if (fd < 0)
-    end(LOST, "can't reach the server", strerror(problem));
-  return fd;
 }
 
 int main(int count, char **arguments) {

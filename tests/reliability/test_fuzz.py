@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from integration.room import Peer, deadline
 from reliability.program import Program
 
-from chatprotocol.dialects.json import Json
+from chatprotocol.dialects import SNIFF_MAX_BYTES, Sniff, sniff
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
     from pathlib import Path
+
+    from chatprotocol.dialects import Decoder
+    from chatprotocol.events import Event
 
 STRANGERS = 50
 # What the good ones say at a turn, and what strangers do between two turns: a slow machine does not get more to do than
@@ -29,9 +32,14 @@ TURNS = 120
 TURN_MAX_SECONDS = 10.0
 _READ_BYTES = 64 * 1024
 
-LOGINS = [b'{"command":"login","username":"fuzz%d","password":"secret"}\n' % number for number in range(20)]
-LINES = [
-    *LOGINS[:5],
+
+def frame(kind: bytes, payload: bytes) -> bytes:
+    return kind + len(payload).to_bytes(4, "big") + payload
+
+
+JSON_LOGINS = [b'{"command":"login","username":"fuzz%d","password":"secret"}\n' % number for number in range(20)]
+JSON_LINES = [
+    *JSON_LOGINS[:5],
     b'{"command":"login","username":"fuzz1","password":"secret","since":17}\n',
     b'{"command":"login","username":"fuzz2"}\n',
     b'{"command":"password","password":"secret"}\n',
@@ -54,6 +62,31 @@ LINES = [
     b'{"command":"CH","limit":1e400,"before":-1.5}\n',
     b'{"command":"CH","limit":true,"before":18446744073709551616}\n',
 ]
+# Both steps at once: whoever is up to no good does not wait.
+FRAMES_LOGINS = [frame(b"C", b"fuzz%d" % number) + frame(b"C", b"secret") for number in range(20)]
+FRAMES_LINES = [
+    *FRAMES_LOGINS[:2],
+    frame(b"C", b"fuzz1 bm-pm"),
+    frame(b"C", b"secret"),
+    frame(b"C", b"PM") + frame(b"D", b"hello"),
+    (frame(b"C", b"PM") + frame(b"D", b"one of many")) * 20,
+    (frame(b"C", b"BM") + frame(b"D", b"")) * 20,
+    frame(b"C", b"PM") + frame(b"D", b"x" * 8_192),
+    frame(b"C", b"PM"),
+    frame(b"D", b"\xe2\x82\xac\n\xff"),
+    frame(b"D", frame(b"C", b"PM") * 4),
+    frame(b"C", b"DM") + frame(b"C", b"alice") + frame(b"D", b"psst"),
+    frame(b"C", b"DM") + frame(b"C", b"fuzz3"),
+    frame(b"C", b"CH"),
+    frame(b"C", b"CH 500"),
+    frame(b"C", b"USERS"),
+    frame(b"C", b"PING"),
+    frame(b"C", b"EX"),
+    frame(b"C", b""),
+]
+# What strangers begin with, and what they go on with.
+TONGUES = [(JSON_LOGINS, JSON_LINES), (FRAMES_LOGINS, FRAMES_LINES)]
+LINES = [*JSON_LINES, *FRAMES_LINES]
 
 
 # --- damage: each takes a line and gives another one ---
@@ -102,6 +135,12 @@ def enlarge(line: bytes, chance: random.Random) -> bytes:
     return line[:-1] + chance.choice((b"x", b" ", b"{", b'"', b"\xff")) * chance.choice((1_000, 65_536, 70_000)) + b"\n"
 
 
+def miscount(line: bytes, chance: random.Random) -> bytes:
+    """Another length than the one that is to come."""
+    size = chance.choice((0, 1, len(line), 65_531, 65_532, 2**24 - 1, 2**32 - 1))
+    return line[:1] + size.to_bytes(4, "big") + line[5:]
+
+
 def flood(line: bytes, chance: random.Random) -> bytes:
     return line * chance.choice((2, 30))
 
@@ -124,6 +163,7 @@ DAMAGE: dict[Callable[[bytes, random.Random], bytes], int] = {
     flood: 5,
     forget: 5,
     nest: 3,
+    miscount: 3,
     enlarge: 2,
 }
 
@@ -136,8 +176,10 @@ class Stranger:
         self._socket = socket.create_connection(("127.0.0.1", port), TURN_MAX_SECONDS)
         self._socket.setblocking(False)
         self._is_deaf = chance.random() < DEAF_PART
-        self._begins_with = b""
-        self._decoder = Json().event_decoder()
+        self._logins, self._lines = chance.choice(TONGUES)
+        # What was said first, until it is known in which dialect the server answers.
+        self._first = b""
+        self._decoder: Decoder[Event] | None = None
 
     def step(self) -> bool:
         """Do something; false when that was the last thing."""
@@ -154,11 +196,15 @@ class Stranger:
         self._socket.close()
 
     def _say(self) -> bool:
-        line = self._chance.choice(LINES if self._begins_with else LOGINS)
+        line = self._chance.choice(self._lines if self._first else self._logins)
         (damage,) = self._chance.choices(list(DAMAGE), list(DAMAGE.values()))
         data = damage(line, self._chance)
-        self._socket.send(data)
-        self._begins_with = self._begins_with or data[:1]
+        sent_bytes = self._socket.send(data)
+        if len(self._first) < SNIFF_MAX_BYTES:
+            self._first += data[:sent_bytes]
+            dialect = sniff(self._first) if self._first else Sniff.MORE
+            if self._decoder is None and not isinstance(dialect, Sniff):
+                self._decoder = dialect.event_decoder()
         return True
 
     def _listen(self) -> bool:
@@ -166,7 +212,7 @@ class Stranger:
         if self._is_deaf:
             return True
         data = self._socket.recv(_READ_BYTES)
-        if self._begins_with == b"{":
+        if self._decoder is not None:
             self._decoder.feed(data)
         return bool(data)
 

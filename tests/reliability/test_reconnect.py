@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from integration.room import Peer
@@ -43,14 +43,15 @@ _READ_BYTES = 64 * 1024
 class Talkers:
     """Those whom the wanderer hears. They are a few messages ahead of it, so that it misses some while it is away."""
 
-    def __init__(self, members: list[Member], chance: random.Random) -> None:
+    def __init__(self, members: list[Member], chance: random.Random, ahead_max: int) -> None:
         self._members = members
         self._chance = chance
+        self._ahead_max = ahead_max
         self._said = 0
 
     def go_on(self, heard: int) -> None:
         """The wanderer has heard so much."""
-        ahead = self._chance.choice((1, 5, 50))
+        ahead = self._chance.choice((1, 5, self._ahead_max))
         while self._said < min(HEARD, heard + ahead):
             self._said += 1
             line = say(f"message {self._said}", self._chance, [WANDERER])
@@ -62,6 +63,10 @@ class Wanderer:
 
     # The connection breaks when so many bytes have gone one way at most: after thirty messages or so.
     CARRIED_MAX_BYTES = 6_000
+    # So many messages are missed at most.
+    MISSED_MAX = 50
+    # Whom it writes to.
+    OTHERS = TALKERS
 
     def __init__(self, port: int, chance: random.Random) -> None:
         self.heard: list[tuple[int, Content]] = []
@@ -88,7 +93,7 @@ class Wanderer:
         """What it says now: something now and then, and the rest when there is nothing more to hear."""
         words = []
         while len(self.said) < SAID and (len(self.heard) == HEARD or self._chance.random() < SAID / HEARD):
-            words.append(say(f"word {len(self.said)}", self._chance, TALKERS))
+            words.append(say(f"word {len(self.said)}", self._chance, self.OTHERS))
             self.said.append(words[-1]["message"])
         return words
 
@@ -148,11 +153,12 @@ class ClientProgram(Wanderer):
 
     _MESSAGE = re.compile(r"\[(?:public|direct) #(\d+) \S+\] (\w+)(?: -> (\w+))?: (.*)")
     _CONFIRMED = re.compile(r"\[(?:sent|stored) #(\d+)\].*")
-    _OTHER = re.compile(r"\[(welcome new|back|lost|joined|left|bye)\] .*")
+    _OTHER = re.compile(r"\[(welcome new|back|lost|joined|left|bye|ask)\] .*")
+    FLAGS: tuple[str, ...] = ()
 
     def wander(self, talkers: Talkers) -> None:
         with subprocess.Popen(
-            [sys.executable, "-m", "chatclient", "127.0.0.1", str(self._port), WANDERER],
+            [sys.executable, "-m", "chatclient", "127.0.0.1", str(self._port), WANDERER, *self.FLAGS],
             env={**own_environment(), "CHAT_PASSWORD": "secret"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -187,9 +193,22 @@ class ClientProgram(Wanderer):
             assert self._OTHER.fullmatch(line), line
 
 
+class StepwiseProgram(ClientProgram):
+    """The same in a dialect without ``since`` and ``nonce``: it looks into the history, which shows 50 messages."""
+
+    FLAGS = ("--dialect", "frames")
+    MISSED_MAX = 30
+    # This dialect does not tell to whom one's own messages went.
+    OTHERS: ClassVar[list[str]] = []
+
+    def _next_words(self) -> list[Line]:
+        """Who has seen nothing yet can't tell an own message in the history from an older one."""
+        return super()._next_words() if self.heard else []
+
+
 def say(text: str, chance: random.Random, others: list[str]) -> Line:
     """A command that says it to everybody, or to one of the others."""
-    if chance.random() < DIRECT_PART:
+    if others and chance.random() < DIRECT_PART:
         return {"command": "DM", "to": chance.choice(others), "message": text}
     return {"command": "PM", "message": text}
 
@@ -229,13 +248,13 @@ def news_for(name: str, port: int, since: int) -> list[dict[str, Any]]:
         return [answer for answer in peer.until_fence() if answer["type"] != "users"]
 
 
-@pytest.mark.parametrize("kind", [RawClient, ClientProgram])
+@pytest.mark.parametrize("kind", [RawClient, ClientProgram, StepwiseProgram])
 def test_a_client_whose_connection_breaks_again_and_again_misses_nothing_and_says_nothing_twice(
     tmp_path: Path, chance: random.Random, kind: type[Wanderer]
 ) -> None:
-    """``since`` and ``nonce``: every message of others once and in order, every message of one's own once."""
+    """Every message of others once and in order, every message of one's own once."""
     with Program(tmp_path) as program, Crowd() as crowd, Proxy(program.port, chance, kind.CARRIED_MAX_BYTES) as proxy:
-        talkers = Talkers(crowd.enter(program.port, TALKERS), chance)
+        talkers = Talkers(crowd.enter(program.port, TALKERS), chance, kind.MISSED_MAX)
         wanderer = kind(proxy.port, chance)
         wanderer.wander(talkers)
         history = read_history(program.port, WANDERER)

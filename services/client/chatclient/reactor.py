@@ -166,7 +166,7 @@ class Reactor:
             case Up(link):
                 self._link = link
                 model.standing = Standing.KNOCKING
-                self._was_asked = self._was_denied = False
+                self._was_asked = self._was_denied = self._was_prompted = False
                 self._follow(self._exchange.connect(model.login()))
             case Down(reason):
                 self._on_down(reason)
@@ -191,12 +191,12 @@ class Reactor:
     # --- what arrived ---
 
     def _follow(self, turn: Turn) -> None:
-        """Send and tell what follows."""
+        """Tell and send what follows."""
+        for event in turn.news:
+            self._on_event(event)
         if self._link is not None:
             for request in turn.send:
                 self._link.send(request)
-        for event in turn.news:
-            self._on_event(event)
 
     def _on_event(self, event: Event) -> None:
         self._model.apply(event)

@@ -63,7 +63,9 @@ class Config:
     data: Path = _setting(Path("chat-data"), "--data", Path, "folder of the database; made if it is not there")
     registration: str = _setting("open", "--registration", _choice("open", "closed"), "new names: open or closed")
     max_connections: int = _setting(10_000, "--max-connections", _integer(1, 10**6), "connections at once")
-    login_seconds: float = _setting(60.0, "--login-seconds", _seconds, "time from connecting to being logged in")
+    login_seconds: float = _setting(
+        60.0, "--login-seconds", _seconds, "time from connecting to being logged in, and to end what was begun"
+    )
     users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "time between updates of who is online")
     # With less than a mebibyte they would be disconnected who have only not been sent yet what is published at once.
     lag_max_bytes: int = _setting(

@@ -136,9 +136,8 @@ class Client(Actor):
         __tracebackhide__ = True
         self.asked(f"password {account or ''}")
         self.type(password)
-        return self.expect(
-            re.compile(rf"^\[welcome {account or '(new|existing)'}\] {self.name}; online: (?P<online>.*)")
-        )
+        who = rf"^\[welcome {account or '(new|existing)'}\] {self.name}"
+        return self.expect(re.compile(rf"{who}(; online: (?P<online>.*))?$"))
 
     def knows(self, name: str) -> None:
         """Wait until the client has been told that somebody is online, were it a while ago."""

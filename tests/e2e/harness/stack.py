@@ -68,7 +68,14 @@ class Stack(ABC):
     def start_client(self, name: str, *arguments: str, password: str | None = None) -> Client:
         """Start a client that is not logged in yet; with a password, it is not asked for one."""
         environment = {} if password is None else {"CHAT_PASSWORD": password}
-        client = Client(name, self._client_program([name, *arguments], environment), self.clock)
+        return self._launch(name, [name, *arguments], environment)
+
+    def start_nameless_client(self, *arguments: str) -> Client:
+        """Start a client that has to ask for the username."""
+        return self._launch("nameless", arguments, {})
+
+    def _launch(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Client:
+        client = Client(name, self._client_program(arguments, environment), self.clock)
         self.actors.append(client)
         client.launch()
         return client

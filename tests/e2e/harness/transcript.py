@@ -63,9 +63,10 @@ class Transcript:
             self._changed.notify_all()
 
     def begin(self) -> None:
-        """The program was started, or started again."""
+        """The program was started, or started again: what it showed before is used up."""
         with self._changed:
             self._ended = False
+            self._used = len(self._lines)
 
     def end(self) -> None:
         """Nothing more will be shown."""

@@ -24,6 +24,11 @@ DIALOGUES = {
         (b'{"command": "login", "username": "anna", "password": "secret of anna"}\n',),
         (b'{"type":"users","users":["bob"],"joined":["bob"],"left":[]}\n{"type":"login","users":["bob","anna"]}\n',),
     ),
+    "frames": Dialogue(
+        "frames",
+        (b"C\0\0\0\4anna", b"C\0\0\0\x0esecret of anna"),
+        (b"C\0\0\0\x0cPASSWORD new", b"C\0\0\0\x0bWELCOME newD\0\0\0\x10PUBLIC bob 1 2\nx"),
+    ),
     "raw": Dialogue("raw", (b"R",), (b".",)),
     "nats": Dialogue(
         "nats",
@@ -53,6 +58,8 @@ DIALOGUES = {
 REFUSALS = {
     "a wrong password": ("json", b'{"type":"error","code":"wrong_password","message":"x"}\n', "wrong_password"),
     "a goodbye": ("json", b'{"type":"bye","reason":"not logged in"}\n', "not logged in"),
+    "a denial": ("frames", b"C\0\0\0\x0aDENIED No.", "DENIED No."),
+    "an error": ("frames", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
     "too many connections": ("nats", b"-ERR 'maximum connections exceeded'\r\n", "maximum connections"),
     "a ban": ("irc", b"ERROR :Closing link\r\n", "Closing link"),
     "a bad client": ("mqtt", b"\x20\3\0\x87\0", "87"),
@@ -96,6 +103,7 @@ def test_who_is_not_let_in_says_why(wire: str, theirs: bytes, named: str) -> Non
 TEXT = b"|0000000000000042" + b"x" * 47
 FRAMES = {
     "json": b'{"command":"PM","message":"' + TEXT + b'"}\n',
+    "frames": b"C\0\0\0\2PMD\0\0\0\x40" + TEXT,
     "raw": TEXT + b"\n",
     "nats": b"PUB c 64\r\n" + TEXT + b"\r\n",
     "irc": b"PRIVMSG #c :" + TEXT + b"\r\n",

@@ -12,15 +12,18 @@ import difflib
 from collections.abc import Callable, Iterable
 
 from chatclient.connection import Up
+from chatclient.exchange import AtOnce, Exchange
 from chatclient.exits import Exit
 from chatclient.model import Model
 from chatclient.reactor import EndOfInput, Input, Line, Reactor
-from chatclient.typed import OPS
 from chatprotocol.events import AccountKind, Welcome
+from chatprotocol.operations import OPS
 from chatprotocol.requests import Login, Request
 
 # The face was told not to echo the next line.
 HIDES = "(hides what is typed)"
+# A connection is wanted.
+CONNECTS = "(connects)"
 ALICE = "[welcome existing] alice; online: alice"
 
 
@@ -44,9 +47,15 @@ class Dialogue:
 
     is_person = False
 
-    def __init__(self, username: str = "alice", password: str | None = "secret", ops: str = "pm-dm") -> None:
+    def __init__(
+        self,
+        username: str | None = "alice",
+        password: str | None = "secret",
+        ops: str = "pm-dm",
+        exchange: Exchange | None = None,
+    ) -> None:
         self.model = Model(username, password)
-        self.reactor = Reactor(self.model, OPS[ops], self)
+        self.reactor = Reactor(self.model, OPS[ops], exchange or AtOnce(), self, lambda: self._new.append(CONNECTS))
         self.link: FakeLink | None = None
         self.lines_used = 0
         self._story: list[str] = []
@@ -68,6 +77,12 @@ class Dialogue:
     @property
     def exit(self) -> Exit | None:
         return self.reactor.exit
+
+    def begin(self, *outcome: str) -> None:
+        """The program starts."""
+        self._new = []
+        self.reactor.begin()
+        assert self._new == list(outcome)
 
     def give(self, given: Input, *outcome: str) -> None:
         """Something arrives; exactly these lines are shown and requests sent."""

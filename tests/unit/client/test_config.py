@@ -16,7 +16,7 @@ SETTINGS: list[tuple[str, str, str, str, str]] = [
     ("-p", "CHAT_PORT", "port", "1111", "2222"),
     ("--username", "CHAT_USER", "user", "bob", "carol"),
     ("-u", "CHAT_USER", "user", "bob", "carol"),
-    ("--dialect", "CHAT_DIALECT", "dialect", "json", "json"),
+    ("--dialect", "CHAT_DIALECT", "dialect", "json", "frames"),
     ("--ops", "CHAT_OPS", "ops", "bm-pm", "pm-dm"),
     ("--retry-seconds", "CHAT_RETRY_SECONDS", "retry_seconds", "5", "7"),
 ]
@@ -108,8 +108,12 @@ def test_a_script_is_named_by_a_flag() -> None:
     assert load("--script", "a/b.chat").script == Path("a/b.chat")
 
 
+def test_a_username_that_is_not_given_is_asked_for_later() -> None:
+    assert load(env={"CHAT_USER": ""}).user is None
+    assert load_config(["-hn", "chat.example", "-p", "1234"], {}).user is None
+
+
 USAGE_ERRORS: list[tuple[list[str], dict[str, str], str]] = [
-    ([], {"CHAT_USER": ""}, "Who are you?"),
     (["a", "1", "b", "c"], {}, "4 words are too many"),
     (["-u", "not a name"], {}, "'not a name' can't be a username. A username is 1 to 32"),
     (["-u", "a\nb"], {}, r"'a\nb' can't be a username."),

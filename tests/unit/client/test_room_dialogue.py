@@ -4,7 +4,6 @@ import pytest
 
 from chatclient.connection import Down, Lost
 from chatclient.exits import Exit
-from chatclient.typed import OPS
 from chatclient.typed import Dialogue as Typing
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
@@ -20,6 +19,7 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
+from chatprotocol.operations import OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Say, Whisper
 
 from .dialogue import Dialogue, sends

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatclient.typed import OPS, Dialogue, Step, Typed
+from chatclient.exchange import OpenDirect, OpenPublic
+from chatclient.typed import Dialogue, Step, Typed
+from chatprotocol.operations import OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Whisper
 
 NEEDS = "A direct message needs a user and a text: "
@@ -81,7 +83,7 @@ def test_bm_broadcasts_and_pm_is_private_in_the_other_tradition(line: str, reque
 def test_a_public_message_step_by_step(ops: str, word: str) -> None:
     dialogue = Dialogue(OPS[ops])
 
-    assert dialogue.feed(word) == Typed(question="message for everybody")
+    assert dialogue.feed(word) == Typed(OpenPublic(), question="message for everybody")
     assert dialogue.step is Step.PUBLIC_TEXT
     assert dialogue.feed("DM bob is text now") == Typed(Say("DM bob is text now"))
     assert dialogue.step is Step.OPERATION
@@ -91,7 +93,7 @@ def test_a_public_message_step_by_step(ops: str, word: str) -> None:
 def test_a_direct_message_step_by_step_shows_who_is_online_first(ops: str, word: str) -> None:
     dialogue = Dialogue(OPS[ops])
 
-    assert dialogue.feed(word) == Typed(AskUsers(), question="recipient")
+    assert dialogue.feed(word) == Typed(OpenDirect(), question="recipient")
     assert dialogue.feed(" @bob ") == Typed(question="message for bob")
     assert dialogue.feed("  hello bob ") == Typed(Whisper("bob", "  hello bob "))
     assert dialogue.step is Step.OPERATION
@@ -127,7 +129,7 @@ def test_an_empty_line_at_the_prompt_is_nothing(line: str) -> None:
 def test_a_line_that_is_no_operation_is_not_sent_and_says_which_there_are(line: str) -> None:
     typed = feed(line)
 
-    assert typed.request is None
+    assert typed.wish is None
     assert typed.complaint is not None
     assert typed.complaint.startswith(f"{line.split(maxsplit=1)[0]} is no operation, so nothing was sent.")
     assert all(word in typed.complaint for word in ("PM", "DM", "CH", "EX", "/help"))
@@ -165,4 +167,4 @@ def test_no_line_breaks_the_dialogue(lines: list[str]) -> None:
     dialogue = Dialogue(OPS["pm-dm"])
     for line in lines:
         typed = dialogue.feed(line)
-        assert sum(map(bool, (typed.complaint, typed.wants_help, typed.request or typed.question))) <= 1
+        assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish or typed.question))) <= 1

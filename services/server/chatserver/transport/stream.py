@@ -69,8 +69,9 @@ class Stream:
         """Encode events behind the others, unseen until :meth:`show`; where they begin and end."""
         data = self.encode(events)
         start = self._tail
-        self._hidden.append(data)
-        self._tail = start + len(data)
+        if data:  # the dialect may have no word for it
+            self._hidden.append(data)
+            self._tail = start + len(data)
         return start, self._tail
 
     def show(self) -> None:

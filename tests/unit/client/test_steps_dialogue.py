@@ -1,0 +1,355 @@
+"""Dialogues with the reactor in a dialect that goes one step at a time: what is asked, sent and shown, in order."""
+
+import pytest
+
+from chatclient.connection import Down
+from chatclient.exits import Exit
+from chatclient.reactor import Interrupt
+from chatclient.steps import StepByStep
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    YOU_LEFT,
+    AccountKind,
+    Bye,
+    DirectMessage,
+    History,
+    Online,
+    PasswordPrompt,
+    PublicMessage,
+    Ready,
+    Refused,
+    Sent,
+    SentStatus,
+    Welcome,
+)
+from chatprotocol.requests import Command, Data
+
+from .dialogue import CONNECTS, HIDES, Dialogue, sends
+
+NOON_MS = 1_769_860_800_123
+HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
+SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
+# As the decoder of frames gives it: the wire has no more.
+WELCOME = Welcome(AccountKind.EXISTING, "", (), 0)
+WELCOMES = "[welcome existing] alice"
+PROMPT = "[ask] operation (PM, DM, CH, EX)"
+WRONG = Refused(ErrorCode.WRONG_PASSWORD, "That is not the password of alice.")
+WRONGS = "[error wrong_password] That is not the password of alice."
+EMPTY = Refused(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
+ONLINE = Online(("bob", "alice"))
+SHOWS_ONLINE = "[users 2] alice bob"
+
+
+def talk_in_steps(username: str | None = "alice", password: str | None = "secret", ops: str = "pm-dm") -> Dialogue:
+    return Dialogue(username, password, ops, StepByStep(ops))
+
+
+@pytest.fixture
+def inside() -> Dialogue:
+    """A client that is logged in and was asked for an operation."""
+    talk = talk_in_steps()
+    talk.connect(sends(Command("alice")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(WELCOME, WELCOMES, PROMPT)
+    return talk
+
+
+# --- coming in ---
+
+
+def test_a_client_without_a_password_is_asked_for_it() -> None:
+    talk = talk_in_steps(password=None)
+    talk.connect(sends(Command("alice")))
+    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
+    talk.type("  my secret ", sends(Command("  my secret ")))
+    talk.give(Welcome(AccountKind.NEW, "", (), 0), "[welcome new] alice", PROMPT)
+
+
+def test_the_other_tradition_is_named_behind_the_username() -> None:
+    talk = talk_in_steps(ops="bm-pm")
+    talk.connect(sends(Command("alice bm-pm")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(WELCOME, WELCOMES, "[ask] operation (BM, PM, CH, EX)")
+    talk.type("BM", sends(Command("BM")))
+    talk.give(Ready(), "[ask] message for everybody")
+    talk.type("hello", sends(Data("hello")))
+    talk.give(Sent(11, SentStatus.SENT), "[sent #11]", "[ask] operation (BM, PM, CH, EX)")
+    talk.type("PM", sends(Command("PM")))
+    talk.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    talk.type("bob", "[ask] message for bob")
+    talk.type("psst", sends(Command("bob")), sends(Data("psst")))
+
+
+def test_a_wrong_password_is_asked_for_again_until_the_server_closes() -> None:
+    talk = talk_in_steps(password=None)
+    talk.connect(sends(Command("alice")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
+    for word in ("one", "two", "three"):
+        talk.type(word, sends(Command(word)))
+        talk.give(WRONG, WRONGS, HIDES, "[ask] password existing")
+    talk.give(Bye("too many wrong passwords"), "[bye] too many wrong passwords")
+    talk.give(Down("the server closed the connection"), "[error lost] the server closed the connection")
+    assert talk.exit is Exit.REFUSED
+
+
+def test_a_password_that_was_set_and_is_wrong_is_not_asked_for() -> None:
+    talk = talk_in_steps()
+    talk.connect(sends(Command("alice")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(WRONG, WRONGS)
+    assert talk.exit is Exit.REFUSED
+
+
+def test_who_it_is_is_asked_for_before_a_connection_is_made() -> None:
+    talk = talk_in_steps(username=None)
+    talk.begin("[ask] username")
+    refusal = "[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
+    talk.type("not a name", refusal, "[ask] username")
+    talk.type("", refusal, "[ask] username")
+    talk.type(" alice ", CONNECTS)
+    talk.connect(sends(Command("alice")))
+
+
+def test_who_it_is_is_not_asked_where_it_is_known() -> None:
+    talk_in_steps().begin(CONNECTS)
+
+
+def test_an_input_that_ends_before_the_username_is_bad_usage() -> None:
+    talk = talk_in_steps(username=None)
+    talk.begin("[ask] username")
+    talk.end_input("[error usage] the input ended before the username was given")
+    assert talk.exit is Exit.USAGE
+
+
+# --- operations, step by step and in one line ---
+
+
+def test_a_public_message_is_asked_for_when_the_server_is_ready(inside: Dialogue) -> None:
+    inside.type("PM", sends(Command("PM")))
+    inside.give(Ready(), "[ask] message for everybody")
+    inside.type("hello everyone", sends(Data("hello everyone")))
+    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT)
+
+
+def test_a_public_message_in_one_line_takes_the_same_steps(inside: Dialogue) -> None:
+    inside.type("PM hello everyone", sends(Command("PM")))
+    inside.give(Ready(), sends(Data("hello everyone")))
+    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT)
+
+
+def test_a_direct_message_step_by_step_goes_on_when_messages_arrive_in_the_middle(inside: Dialogue) -> None:
+    inside.type("DM", sends(Command("DM")))
+    inside.give(HELLO, SHOWS_HELLO)
+    inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    inside.give(DirectMessage(12, NOON_MS, "bob", "", "psst"), "[direct #12 2026-01-31T12:00:00Z] bob -> alice: psst")
+    inside.type("bob", "[ask] message for bob")
+    inside.give(PublicMessage(13, NOON_MS, "bob", "more"), "[public #13 2026-01-31T12:00:00Z] bob: more")
+    inside.type("hello bob", sends(Command("bob")), sends(Data("hello bob")))
+    inside.give(PublicMessage(14, NOON_MS, "bob", "most"), "[public #14 2026-01-31T12:00:00Z] bob: most")
+    inside.give(Sent(15, SentStatus.STORED), "[stored #15] not online; it is delivered at the next login", PROMPT)
+
+
+def test_a_direct_message_in_one_line_takes_the_same_steps_and_shows_no_list(inside: Dialogue) -> None:
+    inside.type("DM bob hello", sends(Command("DM")))
+    inside.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
+    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT)
+
+
+def test_an_unknown_user_is_told_and_the_next_operation_asked_for(inside: Dialogue) -> None:
+    inside.type("DM zoe hello", sends(Command("DM")))
+    inside.give(ONLINE, sends(Command("zoe")), sends(Data("hello")))
+    refusal = Refused(ErrorCode.UNKNOWN_USER, "There is no user 'zoe'; nothing was sent.", about="zoe")
+    inside.give(refusal, "[error unknown_user] There is no user 'zoe'; nothing was sent.", PROMPT)
+    assert not inside.model.unconfirmed
+
+
+@pytest.mark.parametrize(("line", "command"), [("CH", "CH"), ("ch 50", "CH"), ("CH 100", "CH 100")])
+def test_the_history_is_asked_for_in_one_step(inside: Dialogue, line: str, command: str) -> None:
+    direct = DirectMessage(10, NOON_MS, "alice", "", "psst")
+    inside.type(line, sends(Command(command)))
+    inside.give(
+        History((direct, HELLO)),
+        "[history 2]",
+        "[history #10 2026-01-31T12:00:00Z] alice -> ?: psst",
+        "[history #11 2026-01-31T12:00:00Z] bob: hello",
+        PROMPT,
+    )
+
+
+def test_who_is_online_is_asked_for_in_one_step(inside: Dialogue) -> None:
+    inside.type("/users", sends(Command("USERS")))
+    inside.give(ONLINE, SHOWS_ONLINE, PROMPT)
+
+
+def test_lines_wait_for_the_end_of_the_operation_before_them(inside: Dialogue) -> None:
+    inside.type("PM one", sends(Command("PM")))
+    inside.type("PM")
+    inside.type("two")
+    inside.type("EX")
+    inside.give(Ready(), sends(Data("one")))
+    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT, sends(Command("PM")))
+    inside.give(Ready(), "[ask] message for everybody", sends(Data("two")))
+    inside.give(Sent(12, SentStatus.SENT), "[sent #12]", PROMPT, sends(Command("EX")))
+    inside.give(Bye(YOU_LEFT), "[bye] you left")
+    assert inside.exit is Exit.OK
+
+
+def test_after_a_slip_of_typing_the_operation_is_asked_for_again(inside: Dialogue) -> None:
+    usage = "There are PM (to everybody), DM (to one user), CH (history), EX (leave) and /help."
+    inside.type("hello", f"[error usage] hello is no operation, so nothing was sent. {usage}", PROMPT)
+    inside.type("", PROMPT)
+
+
+# --- out of a dialogue, and refusals in the middle ---
+
+CANCELLED = "[error usage] Nothing was typed; the operation is cancelled."
+
+
+def test_a_dialogue_that_was_given_up_is_left_before_the_next_operation(inside: Dialogue) -> None:
+    inside.type("PM", sends(Command("PM")))
+    inside.give(Ready(), "[ask] message for everybody")
+    inside.type("", CANCELLED, PROMPT)
+    inside.type("DM", sends(Data("")), sends(Command("DM")))
+    inside.give(EMPTY)
+    inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    inside.type("", CANCELLED, PROMPT)
+    inside.type("CH", sends(Command("")), sends(Data("")), sends(Command("CH")))
+    inside.give(EMPTY)
+    inside.give(History(()), "[history 0]", PROMPT)
+
+
+def test_a_message_to_all_in_a_direct_dialogue_is_public(inside: Dialogue) -> None:
+    inside.type("DM", sends(Command("DM")))
+    inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    inside.type("ALL", "[ask] message for ALL")
+    inside.type("hello", sends(Command("")), sends(Data("")), sends(Command("PM")))
+    inside.give(EMPTY)
+    inside.give(Ready(), sends(Data("hello")))
+    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT)
+
+
+def test_the_input_ends_in_the_middle_of_a_dialogue(inside: Dialogue) -> None:
+    inside.type("PM", sends(Command("PM")))
+    inside.give(Ready(), "[ask] message for everybody")
+    inside.end_input(sends(Data("")), sends(Command("EX")))
+    inside.give(EMPTY)
+    inside.give(Bye(YOU_LEFT), "[bye] you left")
+    assert inside.exit is Exit.OK
+
+
+def test_an_interrupt_in_the_middle_of_an_operation_leaves_after_it(inside: Dialogue) -> None:
+    inside.type("PM hello", sends(Command("PM")))
+    inside.give(Interrupt())
+    inside.give(Ready(), sends(Data("hello")))
+    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", sends(Command("EX")))
+    inside.give(Bye(YOU_LEFT), "[bye] you left")
+    assert inside.exit is Exit.OK
+
+
+def test_a_first_step_that_is_refused_asks_for_nothing(inside: Dialogue) -> None:
+    inside.type("PM", sends(Command("PM")))
+    inside.give(Refused(ErrorCode.SHUTTING_DOWN, "Ending."), "[error shutting_down] Ending.", PROMPT)
+    inside.type("PM hello", sends(Command("PM")))
+
+
+def test_a_message_that_is_refused_is_not_sent_again(inside: Dialogue) -> None:
+    inside.type("PM hello", sends(Command("PM")))
+    inside.give(Ready(), sends(Data("hello")))
+    inside.give(Refused(ErrorCode.TOO_LONG, "Too long."), "[error too_long] Too long.", PROMPT)
+    assert not inside.model.unconfirmed
+
+
+# --- coming back ---
+
+
+def come_back(talk: Dialogue, *outcome: str) -> None:
+    talk.give(Down("reset"), "[lost] reset; connecting again")
+    talk.connect(sends(Command("alice")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(WELCOME, "[back] alice", *outcome, sends(Command("CH")))
+
+
+def public(message_id: int, text: str, sender: str = "bob") -> PublicMessage:
+    return PublicMessage(message_id, NOON_MS, sender, text)
+
+
+def shows(*messages: PublicMessage) -> list[str]:
+    return [f"[public #{each.id} 2026-01-31T12:00:00Z] {each.sender}: {each.text}" for each in messages]
+
+
+def test_what_was_missed_is_shown_once_and_in_order(inside: Dialogue) -> None:
+    inside.give(HELLO, SHOWS_HELLO)
+    come_back(inside)
+    # What waited for alice comes behind the welcome, and what is new may come before the history.
+    waited = DirectMessage(13, NOON_MS, "bob", "", "psst")
+    inside.give(waited)
+    inside.give(public(15, "new"))
+    inside.give(
+        History((public(9, "old"), HELLO, public(12, "missed"), waited, public(14, "own", "alice"))),
+        *shows(public(12, "missed")),
+        "[direct #13 2026-01-31T12:00:00Z] bob -> alice: psst",
+        *shows(public(15, "new")),
+        PROMPT,
+    )
+
+
+def test_a_message_that_was_stored_before_the_connection_was_lost_is_confirmed(inside: Dialogue) -> None:
+    inside.give(HELLO, SHOWS_HELLO)
+    inside.type("PM hello", sends(Command("PM")))
+    inside.give(Ready(), sends(Data("hello")))
+    come_back(inside)
+    inside.give(History((public(9, "hello", "alice"), public(12, "hello", "alice"))), "[sent #12]", PROMPT)
+
+
+@pytest.mark.parametrize("line", ["PM hello", "DM bob hello"])
+def test_a_message_that_was_not_stored_is_sent_again(inside: Dialogue, line: str) -> None:
+    inside.give(HELLO, SHOWS_HELLO)
+    word = line.split(maxsplit=1)[0]
+    inside.type(line, sends(Command(word)))
+    come_back(inside)
+    older_and_others = (public(9, "hello", "alice"), public(12, "hello"), public(13, "Hello", "alice"))
+    inside.give(History(older_and_others), *shows(public(12, "hello")), sends(Command(word)))
+
+
+def test_a_message_of_which_nobody_can_tell_is_not_sent_again(inside: Dialogue) -> None:
+    """Nothing was seen before it, so an equal one in the history may be an older one."""
+    inside.type("PM hello", sends(Command("PM")))
+    inside.give(Ready(), sends(Data("hello")))
+    come_back(inside)
+    inside.give(
+        History((public(9, "hello", "alice"),)),
+        "[error internal] The connection was lost before it was confirmed; look at the history whether it was stored.",
+        PROMPT,
+    )
+    assert not inside.model.unconfirmed
+
+
+def test_where_more_was_missed_than_the_history_shows_nothing_is_sent_again(inside: Dialogue) -> None:
+    inside.give(HELLO, SHOWS_HELLO)
+    inside.type("PM hello", sends(Command("PM")))
+    come_back(inside)
+    missed = tuple(public(number, f"missed {number}") for number in range(100, 150))
+    inside.give(
+        History(missed),
+        *shows(*missed),
+        "[error internal] The connection was lost before it was confirmed; look at the history whether it was stored.",
+        PROMPT,
+    )
+
+
+def test_a_server_without_a_history_is_no_obstacle(inside: Dialogue) -> None:
+    inside.give(HELLO, SHOWS_HELLO)
+    come_back(inside)
+    inside.give(public(15, "new"))
+    inside.give(Refused(ErrorCode.UNKNOWN_COMMAND, "No."), *shows(public(15, "new")), PROMPT)
+
+
+def test_a_dialogue_that_stood_at_a_prompt_goes_on_after_coming_back(inside: Dialogue) -> None:
+    inside.give(HELLO, SHOWS_HELLO)
+    inside.type("PM", sends(Command("PM")))
+    inside.give(Ready(), "[ask] message for everybody")
+    come_back(inside, "[ask] message for everybody")
+    inside.give(History((HELLO,)))
+    inside.type("hello", sends(Command("PM")))
+    inside.give(Ready(), sends(Data("hello")))
+    inside.give(Sent(12, SentStatus.SENT), "[sent #12]", PROMPT)
