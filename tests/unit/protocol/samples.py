@@ -6,7 +6,9 @@ from typing import NamedTuple, TypeVar
 from chatprotocol import events, requests
 from chatprotocol.dialects import Decoder
 from chatprotocol.errors import ErrorCode
+from chatprotocol.events import Event
 from chatprotocol.limits import BODY_MAX_BYTES
+from chatprotocol.requests import Request
 from chatprotocol.rules import unknown_user
 
 T = TypeVar("T")
@@ -20,24 +22,24 @@ class Samples(NamedTuple):
     """What one dialect can carry."""
 
     # How its connections begin.
-    login: requests.Request
+    login: Request
     # The steps of one short public message.
-    message: tuple[requests.Request, ...]
+    message: tuple[Request, ...]
     # A request that is a little longer than the longest that is read.
-    too_long: requests.Request
-    requests: tuple[requests.Request, ...]
+    too_long: Request
+    requests: tuple[Request, ...]
     # What arrives as it was said.
-    events: tuple[events.Event, ...]
+    events: tuple[Event, ...]
     # What doesn't, each with what arrives of it.
-    changed: tuple[tuple[events.Event, tuple[events.Event, ...]], ...]
+    changed: tuple[tuple[Event, tuple[Event, ...]], ...]
 
     @property
-    def said(self) -> tuple[events.Event, ...]:
+    def said(self) -> tuple[Event, ...]:
         """All events that the dialect has a way to say."""
         return (*self.events, *(event for event, _ in self.changed))
 
     @property
-    def arrivals(self) -> tuple[tuple[events.Event, tuple[events.Event, ...]], ...]:
+    def arrivals(self) -> tuple[tuple[Event, tuple[Event, ...]], ...]:
         """All events, each with what arrives of it."""
         return (*((event, (event,)) for event in self.events), *self.changed)
 
@@ -171,9 +173,9 @@ def decode(decoder: Decoder[T], parts: Iterable[bytes]) -> list[T]:
     return [found for part in parts for found in decoder.feed(part)]
 
 
-def unfold(found: Iterable[requests.Request]) -> list[requests.Request]:
+def unfold(found: Iterable[Request]) -> list[Request]:
     """The same requests, each step of a run by itself: where a run begins and ends depends on the pieces."""
-    steps: list[requests.Request] = []
+    steps: list[Request] = []
     for request in found:
         if isinstance(request, requests.CommandRun):
             steps += request

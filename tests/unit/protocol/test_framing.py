@@ -1,4 +1,4 @@
-"""Bytes to lines and objects."""
+"""Bytes to lines, objects and frames."""
 
 import itertools
 import json
@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.framing import LineBuffer, ObjectScanner, is_object, nesting, split_objects
+from chatprotocol.errors import ErrorCode
+from chatprotocol.framing import (
+    HEADER_BYTES,
+    FrameBuffer,
+    LineBuffer,
+    ObjectScanner,
+    frame,
+    frame_header,
+    is_object,
+    nesting,
+    split_objects,
+)
 
 LIMIT = 20
 
@@ -190,3 +201,123 @@ def test_a_rest_that_does_not_end_is_the_last_object(line: bytes, objects: list[
 )
 def test_nesting_is_measured_without_recursion(text: bytes, levels: int) -> None:
     assert nesting(text) == levels
+
+
+# --- FrameBuffer ---
+
+A, B = ord("A"), ord("B")
+# As long as a frame may be: with its header it has LIMIT bytes.
+LONGEST = b"x" * 15
+
+
+def frames_of(parts: list[bytes]) -> tuple[list[tuple[int, bytes]], bytes, ErrorCode | None]:
+    """Everything that a frame buffer makes of the parts: all frames, the rest, and what was wrong."""
+    buffer = FrameBuffer(b"AB", LIMIT)
+    frames = [found for part in parts for found in buffer.feed(part)]
+    return frames, buffer.rest, buffer.problem.code if buffer.problem is not None else None
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "data"),
+    [
+        (A, b"", b"A\0\0\0\0"),
+        (B, b"x", b"B\0\0\0\x01x"),
+        (A, b"x" * 258, b"A\0\0\x01\x02" + b"x" * 258),
+        (B, b"x" * 65_536, b"B\0\x01\0\0" + b"x" * 65_536),
+        (0, b"\0", b"\0\0\0\0\x01\0"),
+        (255, b"\xff", b"\xff\0\0\0\x01\xff"),
+    ],
+    ids=lambda value: f"{value!r:.40}",
+)
+def test_a_frame_is_its_kind_the_length_of_its_payload_and_the_payload(kind: int, payload: bytes, data: bytes) -> None:
+    assert frame(kind, payload) == data
+    assert frame_header(kind, len(payload)) == data[:HEADER_BYTES] == data[:5]
+
+
+@pytest.mark.parametrize(
+    ("parts", "frames", "rest", "problem"),
+    [
+        ([b""], [], b"", None),
+        ([b"A\0\0\0\x03one"], [(A, b"one")], b"", None),
+        ([b"A\0\0\0\x03oneB\0\0\0\x03twoA\0"], [(A, b"one"), (B, b"two")], b"A\0", None),
+        ([b"A", b"\0\0", b"\0\x03", b"on", b"e"], [(A, b"one")], b"", None),
+        ([b"A\0\0\0\x03on", b"", b"eB"], [(A, b"one")], b"B", None),
+        ([b"A\0\0\0\0B\0\0\0\0"], [(A, b""), (B, b"")], b"", None),
+        ([b"A\0\0\0\0", b"A\0\0\0"], [(A, b"")], b"A\0\0\0", None),
+        ([b"A\0\0\0\x03on"], [], b"A\0\0\0\x03on", None),
+        # a payload may hold what looks like a frame, or like nothing
+        ([b"A\0\0\0\x05B\0\0\0\0"], [(A, b"B\0\0\0\0")], b"", None),
+        ([b"A\0\0\0\x01C"], [(A, b"C")], b"", None),
+        # at the limit
+        ([b"A\0\0\0\x0f" + LONGEST], [(A, LONGEST)], b"", None),
+        ([b"A\0\0\0\x0f" + LONGEST[1:], b"x"], [(A, LONGEST)], b"", None),
+        ([b"A\0\0\0\x0f" + LONGEST[1:]], [], b"A\0\0\0\x0f" + LONGEST[1:], None),
+        ([b"A\0\0\0\x0f" + LONGEST + b"B\0\0\0\x0f" + LONGEST], [(A, LONGEST), (B, LONGEST)], b"", None),
+        # over it, as soon as it is known, and though all of it may have come
+        ([b"A\0\0\0"], [], b"A\0\0\0", None),
+        ([b"A\0\0\0", b"\x10"], [], b"", ErrorCode.TOO_LONG),
+        ([b"A\0\0\0\x10" + LONGEST], [], b"", ErrorCode.TOO_LONG),
+        ([b"A\0\0\0\x10" + LONGEST + b"x"], [], b"", ErrorCode.TOO_LONG),
+        ([b"A\0\0\0\x10" + LONGEST + b"xB\0\0\0\0"], [], b"", ErrorCode.TOO_LONG),
+        ([b"A\xff\xff\xff\xff"], [], b"", ErrorCode.TOO_LONG),
+        ([b"A\0\0\0\x03oneB\x80\0\0\0"], [(A, b"one")], b"", ErrorCode.TOO_LONG),
+        # of no kind, from the first byte on
+        ([b"C"], [], b"", ErrorCode.BAD_REQUEST),
+        ([b"\0"], [], b"", ErrorCode.BAD_REQUEST),
+        ([b"a\0\0\0\0"], [], b"", ErrorCode.BAD_REQUEST),
+        ([b"A\0\0\0\x03oneC"], [(A, b"one")], b"", ErrorCode.BAD_REQUEST),
+        ([b"A\0\0\0\x03on", b"eC"], [(A, b"one")], b"", ErrorCode.BAD_REQUEST),
+        ([b"C\xff\xff\xff\xff"], [], b"", ErrorCode.BAD_REQUEST),
+        # nothing more comes behind it
+        ([b"C", b"A\0\0\0\0"], [], b"", ErrorCode.BAD_REQUEST),
+        ([b"A\xff\xff\xff\xff", b"C", b"A\0\0\0\0"], [], b"", ErrorCode.TOO_LONG),
+        ([b"CA\0\0\0\0", b"A\0\0\0\0"], [], b"", ErrorCode.BAD_REQUEST),
+    ],
+)
+def test_a_frame_buffer_gives_whole_frames_up_to_what_is_none(
+    parts: list[bytes], frames: list[tuple[int, bytes]], rest: bytes, problem: ErrorCode | None
+) -> None:
+    assert frames_of(parts) == (frames, rest, problem)
+
+
+def test_what_is_wrong_with_a_frame_is_said_with_what_would_be_right() -> None:
+    buffer = FrameBuffer(b"AB", LIMIT)
+    buffer.feed(b"x")
+    assert buffer.problem is not None
+    assert "A or B" in buffer.problem.reason
+    assert "0x78" in buffer.problem.reason
+
+    buffer = FrameBuffer(b"AB", LIMIT)
+    buffer.feed(b"A\0\0\x10\0")
+    assert buffer.problem is not None
+    assert "20 bytes" in buffer.problem.reason
+    assert "4,101" in buffer.problem.reason
+
+
+@given(
+    frames=st.lists(st.tuples(st.sampled_from([A, B]), st.binary(max_size=len(LONGEST))), max_size=8),
+    cuts=st.sets(st.integers(0, 160)),
+)
+def test_frames_within_the_limit_come_out_whole_wherever_they_are_cut(
+    frames: list[tuple[int, bytes]], cuts: set[int]
+) -> None:
+    stream = b"".join(bytes([kind]) + len(payload).to_bytes(4, "big") + payload for kind, payload in frames)
+
+    assert frames_of(cut(stream, cuts)) == (frames, b"", None)
+
+
+@given(parts=st.lists(st.binary(max_size=60) | st.text("AB\0\x03\x0f\x10", max_size=60).map(str.encode), max_size=12))
+def test_a_frame_buffer_holds_less_than_its_limit_whatever_it_is_fed(parts: list[bytes]) -> None:
+    buffer = FrameBuffer(b"AB", LIMIT)
+    for part in parts:
+        buffer.feed(part)
+        assert len(buffer.rest) < LIMIT
+
+
+@given(
+    stream=st.lists(st.binary(max_size=8) | st.text("AB\0\x03\x0f\x10").map(str.encode)).map(b"".join), data=st.data()
+)
+def test_a_frame_buffer_makes_the_same_of_any_bytes_wherever_they_are_cut(stream: bytes, data: st.DataObject) -> None:
+    cuts = data.draw(st.sets(st.integers(0, len(stream)), max_size=8))
+
+    assert frames_of(cut(stream, cuts)) == frames_of([stream])

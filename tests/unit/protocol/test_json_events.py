@@ -10,6 +10,7 @@ from chatprotocol.events import (
     DirectMessage,
     Event,
     History,
+    Online,
     PasswordPrompt,
     Pong,
     PublicMessage,
@@ -74,6 +75,17 @@ LINES: list[tuple[Event, bytes]] = [
     (Bye("you left"), b'{"type":"bye","reason":"you left"}'),
 ]
 
+# What is written of the answer to AskUsers is a list of users as in an update, in which nobody came and nobody went.
+ONLINE: list[tuple[Online, bytes, Users]] = [
+    (
+        Online(("alice", "bob")),
+        b'{"type":"users","users":["alice","bob"],"joined":[],"left":[]}',
+        Users(2, ("alice", "bob")),
+    ),
+    (Online(("alice",)), b'{"type":"users","users":["alice"],"joined":[],"left":[]}', Users(1, ("alice",))),
+    (Online(()), b'{"type":"users","users":[],"joined":[],"left":[]}', Users(0, ())),
+]
+
 CODES = [
     "bad_json",
     "bad_request",
@@ -102,7 +114,19 @@ def test_a_line_is_read_as_its_event(event: Event, line: bytes) -> None:
     assert Json().event_decoder().feed(line + b"\n") == [event]
 
 
-@pytest.mark.parametrize("event", [row[0] for row in LINES], ids=repr)
+@pytest.mark.parametrize(("online", "line", "users"), ONLINE)
+def test_who_is_online_is_written_and_read_as_a_list_of_users(online: Online, line: bytes, users: Users) -> None:
+    assert Json().encode(online) == line + b"\n"
+    assert Json().event_decoder().feed(line + b"\n") == [users]
+
+
+def test_all_of_a_large_room_are_online_though_an_update_would_not_list_them() -> None:
+    names = tuple(f"user{number}" for number in range(2_000))
+
+    assert Json().event_decoder().feed(Json().encode(Online(names))) == [Users(2_000, names)]
+
+
+@pytest.mark.parametrize("event", [row[0] for row in (*LINES, *ONLINE)], ids=repr)
 def test_whatever_is_said_is_one_line(event: Event) -> None:
     assert Json().encode(event).count(b"\n") == 1
 

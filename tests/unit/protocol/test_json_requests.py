@@ -386,6 +386,31 @@ def test_white_space_at_the_end_is_no_error(data: bytes) -> None:
     assert not any(isinstance(request, Unreadable) for request in read(data))
 
 
+@pytest.mark.parametrize("data", [b"", b"\n", b" ", b"\t", b"\r\n", b" \r\n \n\t "])
+@pytest.mark.parametrize("before", [b"", PING, PING + b"\n", b"rubbish\n"])
+def test_white_space_between_two_objects_is_nothing_that_has_begun(before: bytes, data: bytes) -> None:
+    decoder = Json().request_decoder()
+
+    decoder.feed(before + data)
+    assert not decoder.is_inside
+
+    decoder.feed(PING[:-1])
+    assert decoder.is_inside
+    decoder.feed(PING[-1:] + data)
+    assert not decoder.is_inside
+
+
+@pytest.mark.parametrize("data", [b"{", b" {", PING + b"{", PING + b" {", PING + b"\n{", b"hello", b"}", b"{}x"])
+def test_what_has_begun_and_not_ended_is_something_that_a_decoder_is_inside_of(data: bytes) -> None:
+    decoder = Json().request_decoder()
+
+    decoder.feed(data)
+    assert decoder.is_inside
+
+    decoder.feed(b"\n")
+    assert not decoder.is_inside
+
+
 def test_what_ended_too_long_leaves_nothing_more_to_say_at_the_end() -> None:
     decoder = Json().request_decoder()
 

@@ -31,7 +31,7 @@ class Count:
 def parser(monkeypatch: pytest.MonkeyPatch) -> Count:
     """Counts what the parser of single objects is given."""
     count = Count(msgspec.json.decode)
-    monkeypatch.setattr(dialect.msgspec.json, "decode", count)
+    monkeypatch.setattr(msgspec.json, "decode", count)
     return count
 
 

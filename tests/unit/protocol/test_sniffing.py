@@ -27,6 +27,33 @@ def test_a_brace_opens_json(first: bytes) -> None:
     assert sniff(first) is by_name("json")
 
 
+@pytest.mark.parametrize("first", [b"C\0", b"C\0\0\0\5alice", b"C\0\0\0\0", b"C\0{", b"C\0\xff\xff\xff", b"C\0" * 32])
+def test_a_command_whose_length_begins_with_a_zero_opens_frames(first: bytes) -> None:
+    assert sniff(first) is by_name("frames")
+
+
+def test_a_c_alone_is_not_decided_yet() -> None:
+    assert sniff(b"C") is Sniff.MORE
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"CX",
+        b"CONNECT / HTTP/1.1\r\n",
+        b"C\x01\0\0\0",
+        b"C\xff",
+        b"CC\0",
+        b"D",
+        b"D\0",
+        b"D\0\0\0\5hello",
+        b"c\0",
+    ],
+)
+def test_what_is_near_to_a_first_command_is_nobodys(first: bytes) -> None:
+    assert sniff(first) is Sniff.NO
+
+
 @pytest.mark.parametrize("first", [b"x", b"\0", b"\n{", b" {", b"[", b'"', b"\xef\xbb\xbf{", b"GET / HTTP/1.1\r\n"])
 def test_a_first_byte_that_fits_nothing_is_nobodys(first: bytes) -> None:
     assert sniff(first) is Sniff.NO

@@ -62,7 +62,8 @@ class RequestDecoder:
         """
         first, *between, last = data.split(public)
         found = self._read(first)
-        if not self.is_inside and (texts := _read_texts(between)) is not None:
+        is_between_frames = not self.is_inside and self._frames.problem is None
+        if is_between_frames and (texts := _read_texts(between)) is not None:
             found.append(CommandRun(_PUBLIC_FRAMES[public], texts))
             return found + self._read(public + last)
         return found + self._read(data[len(first) :])
@@ -189,6 +190,12 @@ def _encode(event: Event | Run) -> bytes:
 # --- what a server sends, as a client reads it ---
 
 
+# Other servers may show more of it than ours; no client can show as much as this.
+_HISTORY_MAX_MESSAGES: Final = 100_000
+# What an error repeats of what a server sent.
+_REASON_MAX_CHARACTERS: Final = 128
+
+
 class EventDecoder:
     """The client's side of a connection. Commands that it does not know are passed over."""
 
@@ -233,6 +240,8 @@ class EventDecoder:
     def _read_command(self, text: str) -> Iterable[Event]:
         word, _, rest = text.partition(" ")
         if word == "HISTORY":
+            if self._history_due or _number(rest) > _HISTORY_MAX_MESSAGES:
+                raise ValueError(f"a history of {rest} messages, with {self._history_due} of another one to come")
             self._history_due = _number(rest)
             return self._finish_history() if not self._history_due else ()
         read = _READ.get(word)

@@ -432,8 +432,9 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.Bye: lambda event: _Bye(event.reason),
 }
 
-# How a run looks on the wire.
+# How a run looks on the wire, and what there is no word for.
 _REPLIES_OF: Final[dict[type, Callable[[Any], list[Struct]]]] = {
+    events.Ready: lambda _: [],
     events.PublicRun: _broadcasts,
     events.SentRun: _confirmations,
 }
@@ -471,7 +472,7 @@ class Json:
         return self.encode_all((event,))
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
-        """A line each, and one for each message of a run."""
+        """A line each, one for each message of a run, and none for what only dialogues need."""
         replies: list[Struct] = []
         for event in said:
             if (replies_of := _REPLIES_OF.get(type(event))) is not None:

@@ -237,7 +237,7 @@ class Connection:
 
     def _turn_away(self, reason: str) -> None:
         """One line of text for a peer whose dialect is not known."""
-        openings = ", or ".join(f"{dialect.opening} ({dialect.name})" for dialect in self._house.dialects)
+        openings = ", or ".join(f"{_printable(dialect.opening)} ({dialect.name})" for dialect in self._house.dialects)
         _log.warning("Turned away", connection=self.label, reason=reason)
         with suppress(OSError):
             line = f"This is a chat room server. {reason} Begin with {openings}.\n"
@@ -253,6 +253,10 @@ class Connection:
                 self._sock.settimeout(patience)
                 if not self._sock.recv(_READ_MAX_BYTES):
                     return
+
+
+def _printable(text: str) -> str:
+    return text.encode("unicode_escape").decode()
 
 
 def _unacknowledged(sock: socket.socket) -> int:
