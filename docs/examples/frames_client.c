@@ -4,7 +4,7 @@
    ./frames_client HOST PORT USERNAME
 
    It asks for one line at a time: the password (it can be seen), operations (PM, DM, CH, EX), what they need.
-   Exit codes: 0 you left (EX, or the input ended); 1 connection lost, or none; 2 wrong usage; 3 not let in. */
+   Exit codes: 0 you left (EX, or end of input); 1 connection lost, or none; 2 wrong usage; 3 not let in. */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -171,7 +171,7 @@ static void operate(const char *operation) {
 
 int main(int count, char **arguments) {
   if (count != 4)
-    end(USAGE, "usage: frames_client HOST PORT USERNAME");
+    end(USAGE, "three arguments are due: HOST PORT USERNAME");
   setvbuf(stdout, NULL, _IOLBF, 0); /* so that lines are seen at once, in a pipe, too */
   connect_to(arguments[1], arguments[2]);
   log_in(arguments[3]);
