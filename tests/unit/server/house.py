@@ -60,7 +60,7 @@ class FakeMessages:
 
 
 class FakeJournal:
-    """Publishes at once what it is given."""
+    """Publishes at once what it is given; one that holds back, when somebody waits for it."""
 
     def __init__(self, accounts: FakeAccounts, feed: Feed) -> None:
         self._accounts = accounts
@@ -70,6 +70,10 @@ class FakeJournal:
         self.settled = 0
         self.changed_hashes: list[tuple[int, str]] = []
         self.fault: Exception | None = None
+        # What the senders are told while the disk takes nothing.
+        self.disk_refuses: Refused | None = None
+        self.holds_back = False
+        self._held: list[Post] = []
         self.somebody_is_faster = False
 
     def _check(self) -> None:
@@ -85,10 +89,20 @@ class FakeJournal:
         for post in posts:
             post.id, *_ = (next(self._ids) for _ in post.texts)
         self.batches.append(list(posts))
-        self._feed.publish(posts)
+        self._held += posts
+        if not self.holds_back:
+            self._commit()
 
     def settle(self) -> None:
         self.settled += 1
+        self._commit()
+
+    def _commit(self) -> None:
+        posts, self._held = self._held, []
+        if self.disk_refuses is not None:
+            self._feed.refuse(posts, self.disk_refuses)
+        else:
+            self._feed.publish(posts)
 
     def enrol(self, name: str, password_hash: str) -> Account | None:
         self._check()
@@ -143,7 +157,14 @@ class House:
             "passwords": self.passwords,
             "failed_logins": FailedLogins(lambda: self.now),
         }
-        self.context = Context(**parts, registration_open=registration_open, login_seconds=60.0)
+        # How often the last one has left.
+        self.times_empty = 0
+        self.context = Context(
+            **parts, registration_open=registration_open, login_seconds=60.0, on_empty=self._note_empty
+        )
+
+    def _note_empty(self) -> None:
+        self.times_empty += 1
 
     def shut_down(self) -> None:
         self.journal.fault = JournalClosedError()

@@ -60,6 +60,10 @@ class FakeOutbox:
         self.held = False
         self.replies: list[Event] = []
         self.splices: list[tuple[int, int, list[Event]]] = []
+        # All that was said to this connection and not to everybody, in order.
+        self.told: list[Event] = []
+        # What of it still waits for something to go out with.
+        self.waiting: list[Event] = []
         # How many replies there were whenever somebody waited for the peer to read; and has it?
         self.waits: list[int] = []
         self.has_room = True
@@ -80,9 +84,11 @@ class FakeOutbox:
         self.put(events)
         self.held = False
 
-    def put(self, events: Sequence[Event]) -> None:
+    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
         if not self.is_finished:
             self.replies += events
+            self.told += events
+            self.waiting = [] if alone else [*self.waiting, *events]
 
     def finish(self, last: Sequence[Event] = ()) -> None:
         self.put(last)
@@ -94,7 +100,10 @@ class FakeOutbox:
 
     def splice(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
         if self._upto is None:
-            self.splices.append((start, end, list(one_by_one(events))))
+            said = list(one_by_one(events))
+            self.splices.append((start, end, said))
+            self.told += said
+            self.waiting.clear()
 
     def heard(self) -> list[Event]:
         """What the stream and its edits came to; the replies are apart."""
@@ -199,9 +208,9 @@ def release(outbox: Outbox, *events: bytes) -> None:
     outbox.release(events)  # type: ignore[arg-type]
 
 
-def put(outbox: Outbox, *events: bytes) -> None:
+def put(outbox: Outbox, *events: bytes, alone: bool = True) -> None:
     """Answer one connection."""
-    outbox.put(events)  # type: ignore[arg-type]
+    outbox.put(events, alone=alone)  # type: ignore[arg-type]
 
 
 def splice(outbox: Outbox, start: int, end: int, *events: bytes) -> None:

@@ -5,14 +5,15 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import pytest
 from structlog.testing import capture_logs
 
-from chatprotocol.dialects import DIALECTS
+from chatprotocol.dialects import DIALECTS, by_name
 from chatprotocol.events import Bye, Pong
-from chatprotocol.requests import Leave, Ping, Request, Unreadable
+from chatprotocol.requests import Command, Leave, Ping, Request, Unreadable
 from chatserver.transport import connection as connection_module
 from chatserver.transport.connection import Connection, House
 from chatserver.transport.courier import Courier
@@ -24,6 +25,9 @@ from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
 PING = b'{"command":"ping"}\n'
 PONG = b'{"type":"pong"}\n'
 BYE = b'{"type":"bye","reason":"x"}\n'
+FRAME = b"C\0\0\0\4PING"
+# Of each dialect something whole, and something that has begun.
+BEGUN = {"json": (PING, b'{"command":'), "frames": (FRAME, b"D\0\0\0\5hel"), "frames, a header": (FRAME, b"C\0")}
 
 
 @dataclass
@@ -66,10 +70,9 @@ class Wire:
     """One connection with a real courier and a fake session."""
 
     def __init__(self, login_seconds: float = 1_000.0) -> None:
-        dialect = DIALECTS[0]
-        self._stream = Stream(dialect.encode_all, 1_000_000)
-        self.courier = Courier([self._stream], 1_000_000, lambda _: None)
-        house = House(DIALECTS, {dialect.name: self._stream}, self.courier, login_seconds, self._open_session)
+        self._streams = {dialect.name: Stream(dialect.encode_all, 1_000_000) for dialect in DIALECTS}
+        self.courier = Courier(list(self._streams.values()), 1_000_000, lambda _: None)
+        house = House(DIALECTS, self._streams, self.courier, login_seconds, self._open_session)
         self._courier_works = False
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(DEADLINE_SECONDS)
@@ -121,7 +124,8 @@ class Wire:
         if not self._courier_works:
             self.start_courier()
         self.courier.stop(0)
-        self._stream.close()
+        for stream in self._streams.values():
+            stream.close()
 
 
 @pytest.fixture
@@ -129,6 +133,13 @@ def wire() -> Iterator[Wire]:
     wire = Wire()
     yield wire
     wire.close()
+
+
+@pytest.fixture
+def open_wire() -> Iterator[Callable[[float], Wire]]:
+    """Opens wires with a time to log in of their own, and closes them."""
+    with ExitStack() as wires:
+        yield lambda login_seconds: wires.enter_context(closing(Wire(login_seconds)))
 
 
 def test_requests_are_handled_in_order_and_answered(wire: Wire) -> None:
@@ -193,7 +204,19 @@ def test_of_a_line_that_has_no_end_the_session_is_told(wire: Wire) -> None:
     assert wire.session.calls == ["end"]
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J"])
+def test_a_connection_is_answered_in_the_dialect_that_it_begins_with(wire: Wire) -> None:
+    """Though its first bytes come one by one."""
+    wire.start()
+    for byte in FRAME:
+        wire.peer.sendall(bytes([byte]))
+    pong = by_name("frames").encode(Pong())
+
+    assert wire.read(len(pong)) == pong
+    assert wire.session is not None
+    assert wire.session.handled == [Command("PING")]
+
+
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J", b"Chello", b"D\0\0\0\1x"])
 def test_a_stranger_gets_one_line_that_says_how_to_begin(wire: Wire, first: bytes) -> None:
     with capture_logs() as log:
         wire.start()
@@ -204,7 +227,7 @@ def test_a_stranger_gets_one_line_that_says_how_to_begin(wire: Wire, first: byte
 
     assert line.startswith(b"This is a chat room server. ")
     assert line.count(b"\n") == 1
-    assert b'Begin with {"command":"login","username":"alice"} (json)' in line
+    assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames).' in line
     assert line.removesuffix(b"\n").decode().isprintable()
     assert [entry["event"] for entry in log] == ["Turned away"]
     assert wire.session is None
@@ -334,6 +357,110 @@ def test_a_peer_that_was_silent_for_longer_than_a_read_may_take_is_answered_all_
     wire.peer.sendall(PING)
 
     assert wire.read(len(PONG)) == PONG
+
+
+# --- the time to complete what was begun ---
+
+
+def log_in(session: FakeSession) -> None:
+    session.is_logged_in = True
+    session.outbox.put([Pong()])
+
+
+def stays_silent(wire: Wire, seconds: float) -> bool:
+    """Is the peer told nothing for so long?"""
+    wire.peer.settimeout(seconds)
+    try:
+        wire.peer.recv(1)
+    except TimeoutError:
+        return True
+    finally:
+        wire.peer.settimeout(DEADLINE_SECONDS)
+    return False
+
+
+@pytest.mark.parametrize(("whole", "begun"), BEGUN.values(), ids=BEGUN)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_who_leaves_something_unfinished_is_timed_out(
+    open_wire: Callable[[float], Wire], whole: bytes, begun: bytes, at_once: bool
+) -> None:
+    wire = open_wire(0.2)
+    wire.answer = log_in
+    wire.start()
+    if at_once:
+        wire.peer.sendall(whole + begun)
+    else:
+        wire.peer.sendall(whole)
+        assert wire.peer.recv(100)
+        wire.peer.sendall(begun)
+    wire.peer.settimeout(2.0)
+    try:
+        told = wire.read_all()
+    except TimeoutError:
+        told = b"(it still waits)"
+    wire.peer.close()
+    wire.await_end()
+
+    dialect = by_name("json" if whole == PING else "frames")
+    assert told.removeprefix(dialect.encode(Pong())) == dialect.encode(Bye("x"))
+    assert wire.session is not None
+    assert wire.session.calls[:2] == ["time_out", "end"]
+
+
+@pytest.mark.parametrize(("whole", "begun"), BEGUN.values(), ids=BEGUN)
+def test_who_leaves_something_unfinished_before_the_login_is_timed_out(
+    open_wire: Callable[[float], Wire], whole: bytes, begun: bytes
+) -> None:
+    wire = open_wire(0.2)
+    wire.start()
+    wire.peer.sendall(whole + begun)
+    told = wire.read_all()
+
+    dialect = by_name("json" if whole == PING else "frames")
+    assert told == dialect.encode_all([Pong(), Bye("x")])
+
+
+def test_who_completes_what_was_begun_may_be_silent_again(open_wire: Callable[[float], Wire]) -> None:
+    """Whole and unfinished by turns: the limit is on while something is unfinished, and off again."""
+    wire = open_wire(0.2)
+    wire.answer = log_in
+    wire.start()
+    for _ in range(2):
+        wire.peer.sendall(PING + PING[:5])
+        assert wire.read(len(PONG)) == PONG, "it waits for the rest now"
+        wire.peer.sendall(PING[5:])
+        assert wire.read(len(PONG)) == PONG
+        assert stays_silent(wire, 0.5)
+    wire.peer.sendall(PING + b'{"command":')
+    told = wire.read(len(PONG + BYE))
+
+    assert told == PONG + BYE
+
+
+def test_each_byte_of_something_unfinished_may_take_its_time(open_wire: Callable[[float], Wire]) -> None:
+    wire = open_wire(0.4)
+    wire.answer = log_in
+    wire.start()
+    wire.peer.sendall(PING)
+    assert wire.read(len(PONG)) == PONG
+    for byte in PING[:6]:
+        wire.peer.sendall(bytes([byte]))
+        assert stays_silent(wire, 0.1)
+    wire.peer.sendall(PING[6:])
+    told = wire.read(len(PONG))
+
+    assert told == PONG
+
+
+def test_white_space_is_nothing_that_has_begun(open_wire: Callable[[float], Wire]) -> None:
+    wire = open_wire(0.1)
+    wire.answer = log_in
+    wire.start()
+    wire.peer.sendall(PING + b" ")
+    assert wire.read(len(PONG)) == PONG
+    is_left_alone = stays_silent(wire, 0.3)
+
+    assert is_left_alone
 
 
 def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire) -> None:

@@ -206,6 +206,70 @@ def test_many_answers_before_the_release_all_come_before_the_stream(before: int,
 # --- one thing at a time ---
 
 
+def new_watched_outbox(stream: Stream) -> tuple[Outbox, list[Outbox]]:
+    """An outbox in step, and what it wakes the courier for from then on."""
+    woken: list[Outbox] = []
+    outbox = Outbox(None, stream, "1@test", woken.append)  # type: ignore[arg-type]
+    outbox.follow()
+    outbox.release([])
+    assert outbox.fall_in(stream.end)
+    woken.clear()
+    return outbox, woken
+
+
+def test_an_answer_by_itself_wakes_the_courier(stream: Stream) -> None:
+    outbox, woken = new_watched_outbox(stream)
+    put(outbox, b"ready")
+
+    assert woken == [outbox]
+    assert drain(outbox) == b"ready"
+
+
+def test_an_answer_that_is_not_alone_goes_out_with_what_is_spliced_in_next(stream: Stream) -> None:
+    """It is due at once, and comes before the other; one system call is enough for both."""
+    outbox, woken = new_watched_outbox(stream)
+    put(outbox, b"ready ", alone=False)
+    assert woken == []
+    assert not outbox.in_step, "what everybody hears must not overtake it"
+    start, end = stream.append([b"what it said"])  # type: ignore[list-item]
+    splice(outbox, start, end, b"sent")
+    stream.show()
+
+    assert due(outbox) == b"ready sent"
+    drain(outbox)
+    put(outbox, b"ready ", alone=False)
+    assert woken == []
+    splice_at_tail(outbox, b"stored")
+    assert woken == [outbox]
+    assert drain(outbox) == b"ready stored"
+
+
+def test_what_a_dialect_has_no_word_for_leaves_an_outbox_in_step(stream: Stream) -> None:
+    """An update of who is online is for nobody there: thousands are not to fall out of step for it."""
+    outbox, woken = new_watched_outbox(stream)
+    publish(stream, b"one")
+    outbox.fall_out(0)
+    drain(outbox)
+    assert outbox.fall_in(stream.end)
+    splice_at_tail(outbox, b"")
+    splice_at_tail(outbox)
+
+    assert outbox.in_step
+    assert woken == []
+    assert outbox.lag_bytes() == 0
+
+
+def test_what_is_left_out_of_the_stream_is_left_out_though_nothing_comes_in_its_place(stream: Stream) -> None:
+    outbox, _ = new_watched_outbox(stream)
+    start, end = stream.append([b"not for you"])  # type: ignore[list-item]
+    splice(outbox, start, end)
+    stream.show()
+    publish(stream, b"for all")
+
+    assert not outbox.in_step
+    assert drain(outbox) == b"for all"
+
+
 @pytest.fixture
 def stream() -> Iterator[Stream]:
     with closing(bytes_stream(KEPT_BYTES)) as stream:

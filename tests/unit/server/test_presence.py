@@ -58,6 +58,13 @@ def test_a_user_is_present_from_the_first_login_to_the_last_leave(watched: Watch
     assert watched.presence.names() == ()
 
 
+def test_it_is_told_when_the_last_seat_was_given_up(watched: Watched) -> None:
+    alice, again, bob = watched.enter("alice"), watched.enter("alice"), watched.enter("bob")
+
+    assert [watched.presence.leave(seat) for seat in (alice, bob, again)] == [False, False, True]
+    assert watched.presence.leave(watched.enter("alice"))
+
+
 def test_users_are_named_in_the_order_in_which_they_came(watched: Watched) -> None:
     for name in ("carol", "alice", "bob"):
         watched.enter(name)

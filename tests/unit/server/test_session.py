@@ -13,13 +13,13 @@ from chatprotocol.events import (
     Bye,
     DirectMessage,
     History,
+    Online,
     PasswordPrompt,
     Pong,
     PublicMessage,
     Refused,
     Sent,
     SentStatus,
-    Users,
     Welcome,
 )
 from chatprotocol.limits import ID_MAX
@@ -98,7 +98,7 @@ TABLE: list[tuple[Request, list[object], list[object], list[object]]] = [
     (Say(""), [NOT_IN], [NOT_IN], [ErrorCode.EMPTY_MESSAGE]),
     (Whisper("bob", "psst"), [NOT_IN], [NOT_IN], []),
     (Whisper("eve", "psst"), [NOT_IN], [NOT_IN], [ErrorCode.UNKNOWN_USER]),
-    (AskUsers(), [NOT_IN], [NOT_IN], [Users]),
+    (AskUsers(), [NOT_IN], [NOT_IN], [Online]),
     (AskHistory(), [NOT_IN], [NOT_IN], [History]),
     (Ping(), [Pong], [Pong], [Pong]),
     (BAD_JSON, [ErrorCode.BAD_JSON], [ErrorCode.BAD_JSON], [ErrorCode.BAD_JSON]),
@@ -126,7 +126,7 @@ def test_whatever_was_refused_the_connection_stays_in_its_state(
         assert visitor.session.handle([request])
     visitor.news()
 
-    expected: dict[object, list[object]] = {outside: [Welcome], asked: [Welcome], inside: [Users]}
+    expected: dict[object, list[object]] = {outside: [Welcome], asked: [Welcome], inside: [Online]}
     assert codes(visitor.ask(AskUsers() if state is inside else LOGIN)) == expected[state]
 
 
@@ -484,8 +484,17 @@ def test_what_cannot_be_sent_is_refused_with_its_nonce_and_reaches_nobody(
 
     assert isinstance(refused, Refused)
     assert (refused.code, refused.nonce) == (code, "n1")
+    assert refused.about == (request_.to if isinstance(request_, Whisper) and code is ErrorCode.UNKNOWN_USER else None)
     assert len(refused.reason) < 200
     assert house.journal.posts == []
+
+
+def test_of_a_long_name_that_nobody_has_the_beginning_is_told(alice: Visitor) -> None:
+    (refused,) = alice.ask(Whisper("x" * 60_000, "psst"))
+
+    assert isinstance(refused, Refused)
+    assert refused.about == "x" * 64
+    assert len(refused.reason) < 200
 
 
 @pytest.mark.parametrize("nonce", ["", "x" * 65])
@@ -497,11 +506,8 @@ def test_a_nonce_that_cannot_be_stored_is_refused(house: House, alice: Visitor, 
 def test_who_is_online_is_answered_in_full(house: House, alice: Visitor) -> None:
     for number in range(600):
         house.visitor().ask(Login(f"user{number}", "secret"))
-    (users,) = alice.ask(AskUsers())
 
-    assert isinstance(users, Users)
-    assert users.users is not None
-    assert users.count == len(users.users) == 601
+    assert alice.ask(AskUsers()) == [Online(("Alice", *(f"user{number}" for number in range(600))))]
 
 
 def test_history_is_asked_for_with_its_limits(house: House, alice: Visitor) -> None:
@@ -714,6 +720,49 @@ def test_a_server_that_shuts_down_says_goodbye(alice: Visitor) -> None:
     alice.session.say_bye()
 
     assert alice.news() == [Bye("the server is shutting down")]
+
+
+def test_the_house_is_told_when_the_last_one_has_left(house: House, alice: Visitor) -> None:
+    """Once, however often the connection ends; the second connection of a user is one who is left."""
+    others = [house.visitor(), house.visitor()]
+    others[0].ask(Login("bob", "secret"))
+    others[1].ask(LOGIN)
+    alice.ask(Leave())
+    others[0].session.end()
+    assert house.times_empty == 0
+    for _ in range(2):
+        others[1].session.end()
+
+    assert house.times_empty == 1
+
+
+def test_strangers_leave_no_empty_room_behind(house: House, alice: Visitor) -> None:
+    for request in (Ping(), Login("bob"), Login("bob", "wrong"), Leave()):
+        stranger = house.visitor()
+        stranger.ask(request)
+        stranger.session.end()
+    assert house.times_empty == 0
+    alice.session.end()
+    stranger = house.visitor()
+    stranger.ask(Login("bob"))
+    stranger.session.end()
+
+    assert house.times_empty == 1
+
+
+@pytest.mark.parametrize("has_posted", [False, True])
+def test_who_leaves_something_unfinished_is_told_the_limit(house: House, alice: Visitor, has_posted: bool) -> None:
+    """Behind the confirmations of what was said before."""
+    house.journal.holds_back = True
+    if has_posted:
+        alice.ask(Say("hello"))
+    before = len(alice.outbox.told)
+    alice.session.time_out()
+
+    *sent, refused, bye = alice.outbox.told[before:]
+    assert sent == ([Sent(11, SentStatus.SENT)] if has_posted else [])
+    assert codes([refused, bye]) == [ErrorCode.BAD_REQUEST, Bye]
+    assert "60 s" in str(refused)
 
 
 def test_who_does_not_log_in_in_time_is_told_the_limit(visitor: Visitor) -> None:

@@ -56,9 +56,9 @@ class Dialogue:
         reason = f"A {_KIND[due]} frame was due, with {what}; this is a {_KIND[type(given)]} frame."
         return Unreadable(ErrorCode.NOT_LOGGED_IN if state is State.OUTSIDE else ErrorCode.BAD_REQUEST, reason)
 
-    def is_public(self, run: CommandRun, state: State) -> bool:
-        """Are these public messages, of which all steps are in their place?"""
-        return self._place is _OPERATION and state is _INSIDE and run.text == self._words.public
+    def is_public(self, run: CommandRun) -> bool:
+        """Of somebody who is logged in: are these public messages, of which all steps are in their place?"""
+        return self._place is _OPERATION and run.text == self._words.public
 
     def abandon(self) -> None:
         """What came in the place of a step could not be read: an operation is due."""

@@ -92,10 +92,11 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     return seat
 
 
-def go_out(context: Context, seat: Seat) -> bool:
-    """Give the seat up. Was it the last one?"""
+def go_out(context: Context, seat: Seat) -> None:
+    """Give the seat up."""
     context.feed.leave(seat)
-    return context.presence.leave(seat)
+    if context.presence.leave(seat):
+        context.on_empty()
 
 
 def _send_pages(

@@ -115,7 +115,7 @@ class Session:
 
     def _take_run(self, run: requests.CommandRun, posts: list[Post]) -> bool:
         """Take it as a whole, if it is all public messages and none is to be refused, or else step by step."""
-        if self._seat is not None and self._dialogue.is_public(run, self._state):
+        if self._seat is not None and self._dialogue.is_public(run):
             try:
                 commands.say_all(self._seat, run.data, posts)
             except Refusal:
@@ -184,10 +184,8 @@ class Session:
         try:
             commands.settle(self._context, self._seat)
         finally:
-            is_last = go_out(self._context, self._seat)
             self._log.info(f"{self._seat.name} left")
-            if is_last:
-                self._context.on_empty()
+            go_out(self._context, self._seat)
             self._seat = None
 
     def say_bye(self) -> None:
