@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -186,3 +187,44 @@ def test_a_million_bytes_of_input_are_all_said_in_order(room: Room) -> None:
     late = room.peer()
     late.login("bob", since=0)
     assert [late.next("broadcast")["message"].split()[0] for _ in range(5_000)] == [str(n) for n in range(5_000)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM] * 2, ids=lambda number: number.name)
+def test_a_signal_while_a_confirmation_is_waited_for_leaves_and_says_what_is_lost(number: signal.Signals) -> None:
+    """The input has ended: nobody types, and the program would have ended by itself."""
+    has_said = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(WELCOME)
+        said = b""
+        while b'"EX"' not in said:
+            said += connection.recv(4096)
+            if b'"PM"' in said:
+                has_said.set()
+        # The first one is that of the end of the input.
+        while said.count(b'"EX"') < 2:
+            said += connection.recv(4096)
+        connection.sendall(b'{"type":"bye","reason":"you left"}\n')
+
+    with (
+        serving(answer) as (port, _),
+        subprocess.Popen(
+            [sys.executable, "-m", "chatclient", "127.0.0.1", str(port), "alice"],
+            env={**os.environ, "CHAT_PASSWORD": "secret"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as client,
+    ):
+        assert client.stdin is not None
+        client.stdin.write("PM hello\n")
+        client.stdin.close()
+        assert has_said.wait(10)
+        client.send_signal(number)
+        assert client.wait(10) == 1
+        assert client.stdout is not None
+        shown = client.stdout.read()
+    assert "[error lost] 1 typed lines were not confirmed" in shown
+    assert "Traceback" not in shown

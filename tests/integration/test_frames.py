@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -629,3 +630,27 @@ def test_what_is_typed_in_the_wrong_place_is_not_logged(room: Room, log: io.Stri
     assert guesser.rest()[-1] == "C BYE too many wrong passwords"
     assert log.getvalue().count("Refused") >= 10
     assert "hunter2" not in log.getvalue()
+
+
+def test_a_history_in_the_middle_of_a_pour_is_whole_and_nothing_of_it_comes_again(room: Room) -> None:
+    """It follows its number without a gap, and shows just what was told before it: a client can go on from there."""
+    alice, bob = room.enter_frames("alice"), room.enter("bob")
+    messages, histories, newest = 4_000, 0, 0
+    block = b"".join(b'{"command":"PM","message":"%d"}\n' % number for number in range(1, messages + 1))
+    pouring = threading.Thread(target=bob.send, args=(block,), name="bob pours")
+    pouring.start()
+    try:
+        alice.command("CH 20")
+        while newest < messages:
+            frame = alice.frame()
+            if frame.startswith("C HISTORY "):
+                histories += 1
+                shown = [int(alice.next_message()[2]) for _ in range(int(frame.removeprefix("C HISTORY ")))]
+                assert shown == list(range(max(1, newest - 19), newest + 1))
+                alice.command("CH 20")
+            else:
+                newest += 1
+                assert frame.split()[3] == str(newest)
+    finally:
+        pouring.join()
+    assert histories > 1

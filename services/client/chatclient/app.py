@@ -45,6 +45,9 @@ class App:
             self._connection.start,
         )
         self._thread = threading.Thread(target=self._react, name="reactor")
+        # The reactor has ended. To be waited for where a signal may come: a join that is interrupted may leave CPython
+        # in the belief that the thread has ended.
+        self._ended = threading.Event()
         self._crash: BaseException | None = None
 
     def run(self) -> Exit:
@@ -54,7 +57,7 @@ class App:
         try:
             self._feed()
             self._inputs.put(EndOfInput())
-            self._thread.join()
+            self._ended.wait()
         except ScriptError as error:
             self._face.show([f"[error script] {error}"])
             script_failed = True
@@ -63,16 +66,18 @@ class App:
             self._leave_now()
         finally:
             self._connection.close()
+            self._ended.wait()
             self._thread.join()
             self._face.close()
         if self._crash is not None:
             raise self._crash
+        assert self._reactor.exit is not None
         return self._reactor.exit or (Exit.SCRIPT if script_failed else Exit.OK)
 
     def _leave_now(self) -> None:
         """Say goodbye, and wait for the answer only a little: the server may have stopped to listen."""
         self._inputs.put(Interrupt())
-        self._thread.join(_GOODBYE_SECONDS)
+        self._ended.wait(_GOODBYE_SECONDS)
 
     def _feed(self) -> None:
         if self._script is not None:
@@ -97,3 +102,4 @@ class App:
             self._crash = error
         finally:
             self._face.end()
+            self._ended.set()

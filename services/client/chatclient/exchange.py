@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from chatprotocol.events import Online, Ready, Refused, Users
+from chatprotocol.events import Online, Ready, Refused, Users, Welcome
 from chatprotocol.requests import AskUsers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chatprotocol.events import Event
-    from chatprotocol.requests import Login, Request
+    from chatprotocol.requests import Login, Request, Say, Whisper
 
 
 class OpenPublic(NamedTuple):
@@ -23,14 +25,25 @@ class OpenDirect(NamedTuple):
     """Somebody is about to write to one user. The answer is Online: who is there to be written to."""
 
 
+class Gap(NamedTuple):
+    """There may be more that was missed than can be told."""
+
+
+class Unsettled(NamedTuple):
+    """Nobody can tell whether this message, which was sent and not confirmed, was stored. It is not sent again."""
+
+    said: Say | Whisper
+
+
 Wish: TypeAlias = "Request | OpenPublic | OpenDirect"
+News: TypeAlias = "Event | Gap | Unsettled"
 
 
 class Turn(NamedTuple):
     """What follows from a wish or from what the server said: what to send, and what there is to be known."""
 
     send: tuple[Request, ...] = ()
-    news: tuple[Event, ...] = ()
+    news: tuple[News, ...] = ()
 
 
 class Exchange(Protocol):
@@ -44,8 +57,8 @@ class Exchange(Protocol):
     def is_busy(self) -> bool:
         """Is there an answer that the next wish has to wait for?"""
 
-    def connect(self, login: Login) -> Turn:
-        """A connection stands: come in. What was under way on the last one is forgotten."""
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
+        """A connection stands: come in, and then send what was not confirmed on the one before, each once."""
 
     def ask(self, wish: Wish) -> Turn:
         """Somebody wants something."""
@@ -61,10 +74,12 @@ class AtOnce:
 
     def __init__(self) -> None:
         self.is_busy = False
+        self._unconfirmed: tuple[Say | Whisper, ...] = ()
 
-    def connect(self, login: Login) -> Turn:
-        """A login says it all."""
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
+        """A login says it all: the server sends what was missed. Nonces keep it from storing anything twice."""
         self.is_busy = False
+        self._unconfirmed = (*unconfirmed,)
         return Turn((login,))
 
     def ask(self, wish: Wish) -> Turn:
@@ -84,6 +99,8 @@ class AtOnce:
             case Users(users=tuple(users), joined=(), left=()) if self.is_busy:
                 self.is_busy = False
                 return Turn(news=(Online(users),))
+            case Welcome():
+                return Turn(self._unconfirmed, (event,))
             case Refused(nonce=None):
                 self.is_busy = False
         return Turn(news=(event,))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from chatclient.exchange import Unsettled
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, Welcome
+from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import Login
 
 if TYPE_CHECKING:
-    from chatprotocol.events import Event
+    from chatclient.exchange import News
     from chatprotocol.requests import Say, Whisper
 
 
@@ -45,14 +47,16 @@ class Model:
         """The login to send on a new connection."""
         return Login(self.username, self.password, self.last_seen_id)
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: News) -> None:
         """Learn from what the server said."""
         match event:
+            case Unsettled(said):
+                self.unconfirmed.pop(said.nonce or "", None)
             case Welcome():
                 self.username = event.username
                 self.standing = Standing.IN
                 # A smaller one says that the server began anew, with none of what was seen.
-                if self.last_seen_id is None or event.last_id < self.last_seen_id:
+                if event.last_id is not None and event.last_id < (self.last_seen_id or ID_MAX):
                     self.last_seen_id = event.last_id
             case PublicMessage() | DirectMessage():
                 self._see(event.id)

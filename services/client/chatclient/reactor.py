@@ -7,13 +7,14 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatclient.connection import Down, Link, Lost, Up
-from chatclient.exchange import OpenDirect, OpenPublic
+from chatclient.exchange import Gap, OpenDirect, OpenPublic, Unsettled
 from chatclient.exits import Exit
 from chatclient.model import Model, Standing
-from chatclient.typed import Dialogue, Step
-from chatclient.view import event_lines, harmless
+from chatclient.typed import Due, Typing
+from chatclient.view import doubt_line, event_lines, harmless
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import Bye, Event, Online, PasswordPrompt, Ready, Refused, Users, Welcome
+from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.requests import Leave, Password, Say, Whisper
 from chatprotocol.rules import check_text, check_username
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from chatclient.connection import Signal
-    from chatclient.exchange import Exchange, Turn, Wish
+    from chatclient.exchange import Exchange, News, Turn, Wish
     from chatclient.typed import Typed
     from chatprotocol.operations import Words
 
@@ -86,15 +87,16 @@ class Reactor:
 
     def __init__(self, model: Model, words: Words, exchange: Exchange, face: Face, connect: Callable[[], None]) -> None:
         self._model = model
-        self._dialogue = Dialogue(words)
+        self._typing = Typing(words)
         self._exchange = exchange
         self._face = face
         self._connect = connect
         self._link: Link | None = None
         self._lines: deque[Line | EndOfInput] = deque()
         self._is_leaving = False
+        self._was_interrupted = False
         self._was_asked = False
-        self._was_denied = False
+        self._denials = 0
         # Is the person waiting for the server's leave to go on, and was the person asked for the next operation?
         self._is_opening = False
         self._was_prompted = False
@@ -138,21 +140,22 @@ class Reactor:
 
     def _prompt(self) -> None:
         """Where one operation is done before the next one, ask for the next."""
-        is_due = self._exchange.is_stepwise and self._dialogue.step is Step.OPERATION
+        is_due = self._exchange.is_stepwise and self._typing.due is Due.OPERATION
         if is_due and not self._was_prompted and self._model.standing is Standing.IN and self._is_ready():
             self._was_prompted = True
-            self._ask(self._dialogue.prompt())
+            self._ask(self._typing.prompt())
 
     def _only_wants_to_leave(self) -> bool:
         """Is there nothing to come back to the server for?"""
         if not self._model.has_been_in or self._model.unconfirmed or not self._lines:
             return False
         first = self._lines[0]
-        return isinstance(first, EndOfInput) or self._dialogue.is_leave(first.text)
+        return isinstance(first, EndOfInput) or self._typing.is_leave(first.text)
 
     def _on_interrupt(self) -> None:
         """Say goodbye where somebody hears it; otherwise end at once."""
         if self._model.standing is Standing.IN:
+            self._was_interrupted = True
             self._leave()
             return
         nothing_lost = not self._say_what_is_lost()
@@ -166,8 +169,9 @@ class Reactor:
             case Up(link):
                 self._link = link
                 model.standing = Standing.KNOCKING
-                self._was_asked = self._was_denied = self._was_prompted = False
-                self._follow(self._exchange.connect(model.login()))
+                self._was_asked = self._was_prompted = False
+                self._denials = 0
+                self._follow(self._exchange.connect(model.login(), [*model.unconfirmed.values()]))
             case Down(reason):
                 self._on_down(reason)
             case Lost(reason):
@@ -182,7 +186,7 @@ class Reactor:
             return
         if not model.has_been_in:
             self._face.show([f"[error lost] {harmless(reason)}"])
-            self.exit = Exit.REFUSED if self._was_denied else Exit.LOST
+            self.exit = Exit.REFUSED if self._denials else Exit.LOST
             return
         model.standing = Standing.AWAY
         self._is_opening = False
@@ -191,17 +195,18 @@ class Reactor:
     # --- what arrived ---
 
     def _follow(self, turn: Turn) -> None:
-        """Tell and send what follows."""
-        for event in turn.news:
-            self._on_event(event)
+        """Send and tell what follows. What somebody wishes because of the news goes out behind."""
         if self._link is not None:
             for request in turn.send:
                 self._link.send(request)
+        for event in turn.news:
+            self._on_news(event)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_news(self, event: News) -> None:
+        was_in = self._model.standing is Standing.IN
         self._model.apply(event)
         match event:
-            case PasswordPrompt():
+            case PasswordPrompt() if not was_in:  # else what is typed next is a message
                 self._on_prompt(event)
             case Welcome():
                 self._on_welcome(event)
@@ -209,13 +214,15 @@ class Reactor:
                 self._on_login_refused(event)
             case Bye() if self._is_leaving:
                 self._on_bye(event)
+            case Gap() | Unsettled():
+                self._face.show([doubt_line(event)])
             case Users():
                 self._on_arrivals(event)
             case Ready() | Online():
                 self._on_go_on(event)
-            case Refused() if self._is_opening:
+            case Refused(nonce=None) if self._is_opening:
                 self._is_opening = False
-                self._dialogue.cancel()
+                self._typing.cancel()
                 self._face.show(event_lines(event))
             case _:
                 self._face.show(event_lines(event))
@@ -233,18 +240,16 @@ class Reactor:
             model.has_been_in = True
             self._face.show(event_lines(event))
             if self._face.is_person:
-                self._face.show([f"[help] {self._dialogue.hint()}"])
-        for request in model.unconfirmed.values():
-            self._wish(request)
+                self._face.show([f"[help] {self._typing.hint()}"])
         if self._is_leaving:
             self._wish(Leave())
-        elif self._dialogue.step is not Step.OPERATION:
+        elif self._typing.due is not Due.OPERATION:
             self._ask(self._question)
 
     def _on_login_refused(self, event: Refused) -> None:
         self._face.show(event_lines(event))
-        self._was_denied |= event.code is ErrorCode.WRONG_PASSWORD
-        if event.code in _CORRECTABLE and self._was_asked:
+        self._denials += event.code is ErrorCode.WRONG_PASSWORD
+        if event.code in _CORRECTABLE and self._was_asked and self._denials < LOGIN_ATTEMPTS_MAX:
             self._ask_password()
         elif event.code in _LOGIN_REFUSALS:
             self.exit = Exit.REFUSED
@@ -266,13 +271,14 @@ class Reactor:
     def _on_bye(self, event: Bye) -> None:
         """The server answered our goodbye, and everything before it."""
         self._face.show(event_lines(event))
-        self._lines.clear()  # typed after the goodbye
+        if not self._was_interrupted:
+            self._lines.clear()  # typed after the goodbye
         self.exit = Exit.LOST if self._say_what_is_lost() else Exit.OK
 
     def _say_what_is_lost(self) -> int:
         """How much was typed and not sent, or sent and not confirmed."""
         waiting = (line for line in self._lines if isinstance(line, Line))
-        unsent = sum(not self._dialogue.is_leave(line.text) for line in waiting)
+        unsent = sum(not self._typing.is_leave(line.text) for line in waiting)
         unconfirmed = unsent + len(self._model.unconfirmed)
         if unconfirmed:
             self._face.show([f"[error lost] {unconfirmed} typed lines were not confirmed"])
@@ -296,7 +302,7 @@ class Reactor:
             self._wish(Password(line.text))
         else:
             self._was_prompted = False
-            self._do(self._dialogue.feed(line.text))
+            self._do(self._typing.feed(line.text))
 
     def _take_username(self, username: str) -> None:
         try:
@@ -313,7 +319,7 @@ class Reactor:
         if typed.complaint:
             self._face.show([f"[error usage] {harmless(typed.complaint)}"])
         if typed.wants_help:
-            self._face.show(f"[help] {line}" for line in self._dialogue.help())
+            self._face.show(f"[help] {line}" for line in self._typing.help())
         self._question = typed.question or ""
         match typed.wish:
             case None:

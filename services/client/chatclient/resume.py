@@ -4,57 +4,71 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, SentStatus
-from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
+from msgspec.structs import replace
+
+from chatclient.exchange import Gap, Unsettled
+from chatprotocol.events import DirectMessage, History, PublicMessage, Sent, SentStatus
 from chatprotocol.requests import Say
+from chatprotocol.rules import name_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatprotocol.events import Event, Message
+    from chatclient.exchange import News
+    from chatprotocol.events import Message, Welcome
     from chatprotocol.requests import Whisper
 
 
 class Resume:
-    """Between coming back and having read the history.
+    """Between coming back and having read the history. The :attr:`welcome` is no news before that.
 
-    ``newest_id`` is the newest message that was seen before; None, and nothing can be told to be new.
+    ``known_id`` is the newest message that was known before; None, and nothing can be told to be new.
     """
 
-    def __init__(self, username: str, newest_id: int | None) -> None:
-        self._username = username
-        self._newest_id = newest_id
-        # What arrived meanwhile: what was missed comes before it.
-        self._held: list[Message] = []
-        # Own messages that the history has and that were not known to be stored.
-        self._own: list[Message] = []
-        # May there be more that was missed than the history showed?
-        self._has_gap = False
+    def __init__(self, welcome: Welcome, known_id: int | None) -> None:
+        self.welcome = welcome
+        self._known_id = known_id
+        self._history: tuple[Message, ...] = ()
+        # What is new to this client, by id. Before the history was read: what has arrived meanwhile.
+        self._missed: dict[int, Message] = {}
+        # Does the history not reach back to what was known?
+        self._has_gap = True
 
     def hold(self, message: Message) -> None:
-        """Keep it until the history was read."""
-        self._held.append(message)
+        """Something new, which comes behind what was missed."""
+        self._missed[message.id] = message
 
-    def read(self, history: Sequence[Message]) -> list[Message]:
-        """All that was missed and what was held, each message once, in order. Nothing where the history was refused."""
-        newest_id = self._newest_id
-        if newest_id is None:
-            self._has_gap = True
-            return self._held
-        self._has_gap = len(history) >= HISTORY_DEFAULT_MESSAGES and history[0].id > newest_id
-        found = {message.id: message for message in (*history, *self._held) if message.id > newest_id}
-        self._own = [message for message in found.values() if message.sender == self._username]
-        return [found[message_id] for message_id in sorted(found) if found[message_id] not in self._own]
+    def read(self, history: Sequence[Message]) -> None:
+        """The history, the oldest message first; nothing where it was refused."""
+        if not history:
+            return
+        self._history = (*history,)
+        self.welcome = replace(self.welcome, last_id=history[-1].id)
+        if self._known_id is None:
+            return
+        self._has_gap = history[0].id > self._known_id
+        began_anew = history[-1].id < self._known_id
+        for message in history:
+            if began_anew or message.id > self._known_id:
+                self._missed[message.id] = message
 
-    def answer(self, said: Say | Whisper) -> Event | None:
-        """What became of a message that was sent and not confirmed; None: it was not stored, and can be sent again."""
+    def settle(self, said: Say | Whisper) -> Sent | Unsettled | None:
+        """What became of a message that was not confirmed; None: it was not stored, and can be sent again."""
+        if self._known_id is None:
+            return Unsettled(said)
         kind = PublicMessage if isinstance(said, Say) else DirectMessage
-        for message in self._own:
-            if isinstance(message, kind) and message.text == said.text:
-                self._own.remove(message)
+        for message in self._missed.values():
+            is_own = name_key(message.sender) == name_key(self.welcome.username)
+            if is_own and isinstance(message, kind) and message.text == said.text:
+                del self._missed[message.id]
                 return Sent(message.id, SentStatus.SENT, said.nonce)
-        if not self._has_gap:
-            return None
-        reason = "The connection was lost before it was confirmed; look at the history whether it was stored."
-        return Refused(ErrorCode.INTERNAL, reason, said.nonce)
+        return Unsettled(said) if self._has_gap else None
+
+    def missed(self) -> list[News]:
+        """What was missed, and did not settle anything: each message once and in order."""
+        new: list[News] = [self._missed[message_id] for message_id in sorted(self._missed)]
+        if self._known_id is not None:
+            return [Gap(), *new] if self._has_gap else new
+        # Nothing is known to be new: so it is shown as what it is.
+        shown = {message.id for message in self._history}
+        return [History(self._history), *(self._missed[number] for number in sorted(self._missed.keys() - shown))]

@@ -8,13 +8,14 @@ The wire of that is docs/wire/frames.md.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
 from chatclient.exchange import OpenDirect, OpenPublic, Turn
 from chatclient.resume import Resume
 from chatprotocol.events import (
+    YOU_LEFT,
     Bye,
     DirectMessage,
     History,
@@ -27,13 +28,21 @@ from chatprotocol.events import (
     Welcome,
 )
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.operations import OPS
-from chatprotocol.requests import AskHistory, AskUsers, Command, Data, Leave, Password, Say, Whisper
+from chatprotocol.operations import DEFAULT_OPS, OPS, WORDS
+from chatprotocol.requests import AskHistory, AskUsers, Command, Data, Leave, Login, Password, Say, Whisper
+from chatprotocol.rules import name_key
 
 if TYPE_CHECKING:
-    from chatclient.exchange import Wish
+    from collections.abc import Sequence
+
+    from chatclient.exchange import News, Wish
     from chatprotocol.events import Event, Message
-    from chatprotocol.requests import Login, Request
+    from chatprotocol.requests import Request
+
+
+class GiveUp(NamedTuple):
+    """Out of a dialogue that somebody has opened and left: an empty message, which is refused."""
+
 
 # What each wish is answered with in the end, if it is not refused.
 _ANSWER: Final[dict[type, type]] = {
@@ -45,8 +54,8 @@ _ANSWER: Final[dict[type, type]] = {
     AskHistory: History,
     Resume: History,
     Leave: Bye,
+    GiveUp: Sent,
 }
-_DEFAULT_OPS: Final = next(iter(OPS))
 
 
 class StepByStep:
@@ -58,31 +67,32 @@ class StepByStep:
         """``ops`` names the tradition of words."""
         self._ops = ops
         self._words = OPS[ops]
-        self._username = ""
+        self._login = Login("")
+        # For the first time that it is asked for.
         self._password: str | None = None
         self._has_been_in = False
-        # The newest message that was seen, own ones included.
-        self._newest_id: int | None = None
+        # The last message of which the text was sent: if it is not confirmed, it may be stored or not.
+        self._on_its_way: Say | Whisper | None = None
         # What is not answered yet, and what is wished after it.
-        self._asked: Wish | Resume | None = None
+        self._asked: Wish | Resume | GiveUp | None = None
         self._waiting: deque[Wish] = deque()
         # What the server was told that somebody is about to do, while it waits for the rest.
         self._opened: OpenPublic | OpenDirect | None = None
-        # So many refusals are the way out of dialogues that were given up.
-        self._given_up = 0
 
     @property
     def is_busy(self) -> bool:
         """Until an operation has been answered."""
         return self._asked is not None
 
-    def connect(self, login: Login) -> Turn:
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
         """The name comes first, and behind it the tradition where it is not the default one."""
-        self._username, self._password = login.username, login.password
+        self._login = login
+        self._password = login.password
+        self._waiting = deque(unconfirmed)
         self._asked = self._opened = None
-        self._waiting.clear()
-        self._given_up = 0
-        return Turn((Command(login.username if self._ops == _DEFAULT_OPS else f"{login.username} {self._ops}"),))
+        # Names are compared without regard to case, and an operation in capitals would be no name.
+        name = login.username.lower() if login.username in WORDS else login.username
+        return Turn((Command(name if self._ops == DEFAULT_OPS else f"{name} {self._ops}"),))
 
     def ask(self, wish: Wish) -> Turn:
         """Take the first step, once there is nothing before it."""
@@ -93,47 +103,40 @@ class StepByStep:
 
     def take(self, event: Event) -> Turn:
         """Take the next step, or be done."""
-        match event:
-            case PasswordPrompt() if self._password is not None:
-                return Turn((Command(self._password),))
-            case Welcome():
-                return self._come_in(event)
-            case PublicMessage() | DirectMessage():
-                return Turn(news=self._hear(event))
-            case Refused() if self._given_up:
-                self._given_up -= 1
-                return Turn()
         match self._asked, event:
-            case Say(text=text), Ready():
-                return Turn((Data(text),))
-            case Whisper(to=to, text=text), Online():
-                return Turn((Command(to), Data(text)))
-            case None, _:
-                return Turn(news=(event,))
-            case asked, _ if isinstance(event, (Refused, _ANSWER[type(asked)])):
+            case _, PasswordPrompt() if self._password is not None:
+                password, self._password = self._password, None
+                return Turn((Command(password),))
+            case _, Welcome():
+                return self._come_in(event)
+            case Resume(), (PublicMessage() | DirectMessage()):
+                self._asked.hold(self._complete(event))
+                return Turn()
+            case _, (PublicMessage() | DirectMessage()):
+                return Turn(news=(self._complete(event),))
+            case (Say() as said, Ready()) | (Whisper() as said, Online()):
+                return Turn(self._last_steps(said))
+            case asked, _ if asked is not None and isinstance(event, (Refused, _ANSWER[type(asked)])):
                 return self._finish(asked, event)
-            case _:
-                return Turn(news=(event,))
+            case None, Refused():
+                self._opened = None  # whatever it is for, the server waits for an operation now
+        return Turn(news=(event,))
 
     def _begin_next(self) -> tuple[Request, ...]:
         """The first steps of what comes next."""
         if not self._waiting:
             return ()
         opened, self._opened = self._opened, None
-        self._asked = wish = self._waiting.popleft()
-        match opened, wish:
-            case OpenPublic(), Say(text=text):
-                return (Data(text),)
-            case OpenDirect(), Whisper(to=to, text=text):
-                return (Command(to), Data(text))
-        return (*self._give_up(opened), Command(self._first_step(wish)))
-
-    def _give_up(self, opened: OpenPublic | OpenDirect | None) -> tuple[Request, ...]:
-        """The way out of a dialogue: an empty message, which is refused."""
-        if opened is None:
-            return ()
-        self._given_up += 1
-        return (Data(""),) if isinstance(opened, OpenPublic) else (Command(""), Data(""))
+        match opened, self._waiting[0]:
+            case (OpenPublic(), Say() as said) | (OpenDirect(), Whisper() as said):
+                steps = self._last_steps(said)
+            case None, wish:
+                steps = (Command(self._first_step(wish)),)
+            case _:
+                self._asked = GiveUp()
+                return (Data(""),) if isinstance(opened, OpenPublic) else (Command(""), Data(""))
+        self._asked = self._waiting.popleft()
+        return steps
 
     def _first_step(self, wish: Wish) -> str:
         match wish:
@@ -151,58 +154,56 @@ class StepByStep:
             case _:
                 raise TypeError(f"{wish!r} is nothing that can be wished step by step.")
 
+    def _last_steps(self, said: Say | Whisper) -> tuple[Request, ...]:
+        """From now on it may be stored."""
+        self._on_its_way = said
+        return (Data(said.text),) if isinstance(said, Say) else (Command(said.to), Data(said.text))
+
     def _come_in(self, event: Welcome) -> Turn:
         """Whoever comes back looks for what was missed before anything else."""
-        welcome = replace(event, username=event.username or self._username)
+        welcome = replace(event, username=event.username or self._login.username)
         if not self._has_been_in:
             self._has_been_in = True
             return Turn(news=(welcome,))
-        self._asked = Resume(self._username, self._newest_id)
-        return Turn((Command(self._words.history),), (welcome,))
+        self._asked = Resume(welcome, self._login.since)
+        return Turn((Command(self._words.history),))
 
-    def _hear(self, message: Message) -> tuple[Event, ...]:
-        message = self._complete(message)
-        if isinstance(self._asked, Resume):
-            self._asked.hold(message)
-            return ()
-        self._see(message)
-        return (message,)
-
-    def _finish(self, asked: Wish | Resume, event: Event) -> Turn:
+    def _finish(self, asked: Wish | Resume | GiveUp, event: Event) -> Turn:
         """It has its answer."""
         self._asked = None
-        news: tuple[Event, ...] = (event,)
+        news: tuple[News, ...] = (event,)
         match asked, event:
+            case GiveUp(), _:
+                news = ()
             case Resume(), _:
                 news = self._resume(asked, event)
             case ((OpenPublic() | OpenDirect()), (Ready() | Online())):
                 self._opened = asked
             case ((Say(nonce=nonce) | Whisper(nonce=nonce)), (Sent() | Refused())):
                 news = (replace(event, nonce=nonce),)
-                if isinstance(event, Sent):
-                    self._see(event)
             case _, History(messages):
                 news = (History(tuple(map(self._complete, messages))),)
+            case _, Bye(""):
+                news = (Bye(YOU_LEFT),)
         return Turn(self._begin_next(), news)
 
-    def _resume(self, resume: Resume, event: Event) -> tuple[Event, ...]:
+    def _resume(self, resume: Resume, event: Event) -> tuple[News, ...]:
         """What was missed; and what became of the messages that wait to be sent again."""
         history = [self._complete(message) for message in event.messages] if isinstance(event, History) else []
-        news: list[Event] = []
-        for message in resume.read(history):
-            self._see(message)
-            news.append(message)
-        for wish in [*self._waiting]:
-            if isinstance(wish, Say | Whisper) and (answer := resume.answer(wish)) is not None:
-                self._waiting.remove(wish)
-                news.append(answer)
-        return tuple(news)
+        resume.read(history)
+        said = self._on_its_way
+        if said is None or said not in self._waiting or (outcome := resume.settle(said)) is None:
+            return (resume.welcome, *resume.missed())
+        self._waiting.remove(said)
+        return (resume.welcome, *resume.missed(), outcome)
 
     def _complete(self, message: Message) -> Message:
         """Whom a direct message is for is not told: it is we, unless it is from us."""
-        if isinstance(message, DirectMessage) and not message.recipient and message.sender != self._username:
-            return replace(message, recipient=self._username)
+        username = self._login.username
+        if (
+            isinstance(message, DirectMessage)
+            and not message.recipient
+            and name_key(message.sender) != name_key(username)
+        ):
+            return replace(message, recipient=username)
         return message
-
-    def _see(self, seen: Message | Sent) -> None:
-        self._newest_id = max(seen.id, self._newest_id or 0)

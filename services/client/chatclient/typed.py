@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatclient.exchange import OpenDirect, OpenPublic
-from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES
+from chatprotocol.errors import Refusal
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Whisper
+from chatprotocol.rules import check_username, history_limit
 
 if TYPE_CHECKING:
     from chatclient.exchange import Wish
     from chatprotocol.operations import Words
 
 
-class Step(Enum):
+class Due(Enum):
     """What the next typed line is, in the middle of a dialogue."""
 
     OPERATION = "operation"
@@ -36,34 +36,34 @@ class Typed(NamedTuple):
     wants_help: bool = False
 
 
-class Dialogue:
-    """Where a person stands between two lines. Feed it lines; it remembers the step."""
+class Typing:
+    """Where a person stands between two lines. Feed it lines; it remembers what is due."""
 
     def __init__(self, words: Words) -> None:
         self._words = words
-        self.step = Step.OPERATION
+        self.due = Due.OPERATION
         self._recipient = ""
 
     def feed(self, line: str) -> Typed:
         """Take one line, without its end."""
-        step, self.step = self.step, Step.OPERATION
-        if step is Step.OPERATION:
+        due, self.due = self.due, Due.OPERATION
+        if due is Due.OPERATION:
             return self._operation(line.strip())
         if not line.strip():
             return Typed(complaint="Nothing was typed; the operation is cancelled.")
-        if step is Step.PUBLIC_TEXT:
+        if due is Due.PUBLIC_TEXT:
             return Typed(Say(line))
-        if step is Step.RECIPIENT:
-            return self._take_recipient(line.strip().removeprefix("@"))
+        if due is Due.RECIPIENT:
+            return self._take_recipient(line.strip().removeprefix("@").rstrip())
         return self._addressed(self._recipient, line)
 
     def cancel(self) -> None:
         """The server did not want it: the next line is an operation."""
-        self.step = Step.OPERATION
+        self.due = Due.OPERATION
 
     def is_leave(self, line: str) -> bool:
         """Would this line, now, be the wish to leave?"""
-        return self.step is Step.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
+        return self.due is Due.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
 
     def hint(self) -> str:
         """What somebody needs who comes in for the first time."""
@@ -84,6 +84,7 @@ class Dialogue:
             f"{words.leave}                  leave (also: /quit)",
             "/users              who is online",
             "/help               this list",
+            "                    an empty line leads out of an operation that asks for something",
         ]
 
     def _operation(self, line: str) -> Typed:
@@ -113,21 +114,21 @@ class Dialogue:
         )
 
     def _take_recipient(self, recipient: str) -> Typed:
-        if not recipient:
-            return Typed(complaint="A name is missing; the operation is cancelled.")
+        if complaint := _complaint_about(recipient):
+            return Typed(complaint=complaint)
         self._recipient = recipient
-        self.step = Step.DIRECT_TEXT
+        self.due = Due.DIRECT_TEXT
         return Typed(question=f"message for {recipient}")
 
     def _public(self, text: str) -> Typed:
         if text:
             return Typed(Say(text))
-        self.step = Step.PUBLIC_TEXT
+        self.due = Due.PUBLIC_TEXT
         return Typed(OpenPublic(), question="message for everybody")
 
     def _direct(self, rest: str) -> Typed:
         if not rest:
-            self.step = Step.RECIPIENT
+            self.due = Due.RECIPIENT
             return Typed(OpenDirect(), question="recipient")
         recipient, _, text = rest.partition(" ")
         return self._addressed(recipient.removeprefix("@"), text.strip())
@@ -135,11 +136,22 @@ class Dialogue:
     def _addressed(self, recipient: str, text: str) -> Typed:
         if not recipient or not text:
             return Typed(complaint=f"A direct message needs a user and a text: {self._words.direct} bob hello")
+        if complaint := _complaint_about(recipient):
+            return Typed(complaint=complaint)
         return Typed(Say(text) if recipient.upper() == "ALL" else Whisper(recipient, text))
 
     def _history(self, rest: str) -> Typed:
-        if not rest:
-            return Typed(AskHistory(HISTORY_DEFAULT_MESSAGES))
-        if re.fullmatch("[0-9]{1,9}", rest) and 1 <= int(rest) <= HISTORY_MAX_MESSAGES:
-            return Typed(AskHistory(int(rest)))
-        return Typed(complaint=f"{self._words.history} takes a number from 1 to {HISTORY_MAX_MESSAGES}.")
+        try:
+            return Typed(AskHistory(history_limit(rest)))
+        except Refusal as refusal:
+            return Typed(complaint=refusal.reason)
+
+
+def _complaint_about(recipient: str) -> str:
+    """Why nobody can have this name, if so. ALL stands for everybody."""
+    try:
+        if recipient.upper() != "ALL":
+            check_username(recipient)
+    except Refusal as refusal:
+        return f"{refusal.reason} Nothing was sent."
+    return ""

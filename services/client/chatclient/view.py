@@ -6,11 +6,14 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from chatclient.exchange import Gap
 from chatprotocol import events
+from chatprotocol.limits import HISTORY_MAX_MESSAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from chatclient.exchange import Unsettled
     from chatprotocol.events import Event, Message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,6 +34,13 @@ def _is_harmless(letter: str) -> bool:
 
 def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
+
+
+def doubt_line(doubt: Gap | Unsettled) -> str:
+    """The line that says what is not known after a lost connection."""
+    if isinstance(doubt, Gap):
+        return f"[error lost] more may have been missed than this; CH {HISTORY_MAX_MESSAGES} shows more"
+    return f"[error lost] it is not known whether this was stored, look at CH: {harmless(doubt.said.text)}"
 
 
 def event_lines(event: Event) -> list[str]:
@@ -55,7 +65,7 @@ def event_lines(event: Event) -> list[str]:
         case events.Refused():
             return [f"[error {event.code}] {harmless(event.reason)}"]
         case events.Bye():
-            return [f"[bye] {harmless(event.reason)}"]
+            return [f"[bye] {harmless(event.reason)}".rstrip()]
         case _:
             return []
 

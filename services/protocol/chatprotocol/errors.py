@@ -26,6 +26,11 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
+def code_of(word: str) -> ErrorCode:
+    """The code that a server said; one that is not known stands for a fault of the server."""
+    return ErrorCode(word) if word in ErrorCode.__members__.values() else ErrorCode.INTERNAL
+
+
 class Refusal(Exception):  # noqa: N818 - a refusal is the room's answer, not a fault of the program
     """A request can't be granted. ``reason`` is one sentence for a person: what was wrong and what to do."""
 

@@ -35,13 +35,13 @@ class PasswordPrompt(Struct, frozen=True, gc=False):
 class Welcome(Struct, frozen=True):
     """Logged in. ``username`` is spelled as it was registered; ``last_id`` is the room's newest message (0: none).
 
-    A dialect that does not tell these three leaves them empty.
+    A dialect that does not tell these leaves the first two empty, and the last one None.
     """
 
     account: AccountKind
     username: str
     users: tuple[str, ...]
-    last_id: int
+    last_id: int | None
 
 
 class PublicMessage(Struct, frozen=True, gc=False):

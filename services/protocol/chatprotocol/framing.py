@@ -1,4 +1,4 @@
-"""Bytes to frames: by line, and by JSON object inside a line."""
+"""Bytes to frames: by line, by JSON object inside a line, and by length."""
 
 import re
 import struct
@@ -199,9 +199,8 @@ class FrameBuffer:
         elif len(self.rest) >= HEADER_BYTES:
             _, size_bytes = _HEADER.unpack_from(self.rest)
             if size_bytes > self._payload_max_bytes:
-                limit, size = (each + HEADER_BYTES for each in (self._payload_max_bytes, size_bytes))
-                self.problem = Refusal(
-                    ErrorCode.TOO_LONG, f"A frame has {limit:,} bytes at most, with its header; this one has {size:,}."
-                )
+                limit_bytes = self._payload_max_bytes + HEADER_BYTES
+                reason = f"A frame has {limit_bytes:,} bytes at most; this one has {size_bytes + HEADER_BYTES:,}."
+                self.problem = Refusal(ErrorCode.TOO_LONG, reason)
         if self.problem is not None:
             self.rest = b""

@@ -9,6 +9,9 @@ BODY_MAX_BYTES = 8_192
 # argon2 hashes any length; the limit only keeps a login from costing more than it must.
 PASSWORD_MAX_BYTES = 1_024
 
+# Wrong passwords on one connection; then it is closed.
+LOGIN_ATTEMPTS_MAX = 3
+
 # A nonce is a random token such as a UUID (36 bytes); it is stored with the message for ever.
 NONCE_MAX_BYTES = 64
 

@@ -12,5 +12,8 @@ class Words(NamedTuple):
     leave: str = "EX"
 
 
-# By the setting that names them, the default first.
+# By the setting that names them.
 OPS: Final = {"pm-dm": Words("PM", "DM"), "bm-pm": Words("BM", "PM")}
+DEFAULT_OPS: Final = "pm-dm"
+# The words of all traditions.
+WORDS: Final = frozenset(word for words in OPS.values() for word in words)

@@ -5,12 +5,15 @@ import re
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.limits import (
     BODY_MAX_BYTES,
+    HISTORY_DEFAULT_MESSAGES,
+    HISTORY_MAX_MESSAGES,
     NONCE_MAX_BYTES,
     PASSWORD_MAX_BYTES,
     USERNAME_MAX_BYTES,
 )
 
 _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
+_NUMBER = re.compile("[0-9]{1,9}")
 # Letters take at most four bytes in UTF-8: a message that is no longer than a quarter of the limit need not be counted.
 _BODY_SURE_CHARACTERS = BODY_MAX_BYTES // 4
 
@@ -52,6 +55,15 @@ def check_nonce(nonce: str) -> None:
     if not nonce:
         raise Refusal(ErrorCode.BAD_REQUEST, "The nonce is empty; leave it out, or send a new one for each message.")
     _check_bytes("A nonce", nonce, NONCE_MAX_BYTES)
+
+
+def history_limit(text: str) -> int:
+    """How many messages CH asks for, from what stands behind it; nothing is the default. Raises Refusal."""
+    if not text:
+        return HISTORY_DEFAULT_MESSAGES
+    if _NUMBER.fullmatch(text) and 1 <= int(text) <= HISTORY_MAX_MESSAGES:
+        return int(text)
+    raise Refusal(ErrorCode.BAD_REQUEST, f"CH takes a number from 1 to {HISTORY_MAX_MESSAGES}.")
 
 
 def unknown_user(name: str) -> Refusal:

@@ -4,7 +4,7 @@ import pytest
 
 from chatclient.connection import Down, Lost
 from chatclient.exits import Exit
-from chatclient.typed import Dialogue as Typing
+from chatclient.typed import Typing
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -178,7 +178,7 @@ def test_a_lost_connection_is_taken_up_where_it_ended(inside: Dialogue) -> None:
     inside.give(Down("reset"), "[lost] reset; connecting again")
     inside.type("PM four")
     inside.connect(sends(Login("alice", "secret", 12)))
-    inside.give(BACK, "[back] alice", sends(Say("one", "n1")), sends(Say("three", "n3")), sends(Say("four", "n4")))
+    inside.give(BACK, sends(Say("one", "n1")), sends(Say("three", "n3")), "[back] alice", sends(Say("four", "n4")))
     inside.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
     inside.give(Sent(21, SentStatus.SENT, "n3"), "[sent #21]")
     assert list(inside.model.unconfirmed) == ["n4"]
@@ -264,7 +264,7 @@ def test_leaving_goes_on_after_a_connection_that_was_lost_with_unconfirmed_messa
     inside.end_input(sends(Leave()))
     inside.give(Down("reset"), "[lost] reset; connecting again")
     inside.connect(sends(Login("alice", "secret", 10)))
-    inside.give(BACK, "[back] alice", sends(Say("hello", "n1")), sends(Leave()))
+    inside.give(BACK, sends(Say("hello", "n1")), "[back] alice", sends(Leave()))
     inside.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
     inside.give(Bye("you left"), "[bye] you left")
     assert inside.exit is Exit.OK
@@ -274,3 +274,18 @@ def test_the_end_of_the_input_in_the_middle_of_a_dialogue_leaves(inside: Dialogu
     inside.type("DM", sends(AskUsers()))
     inside.end_input()
     inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient", sends(Leave()))
+
+
+def test_a_refusal_of_an_earlier_message_does_not_end_a_dialogue_that_was_opened_after_it(inside: Dialogue) -> None:
+    inside.type("DM nobody hi", sends(Whisper("nobody", "hi", "n1")))
+    inside.type("DM", sends(AskUsers()))
+    inside.give(Refused(ErrorCode.UNKNOWN_USER, "There is none.", "n1"), "[error unknown_user] There is none.")
+    inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    inside.type("bob", "[ask] message for bob")
+    inside.type("EX", sends(Whisper("bob", "EX", "n2")))
+
+
+def test_an_answer_that_is_refused_is_not_waited_for(inside: Dialogue) -> None:
+    inside.type("/users", sends(AskUsers()))
+    inside.give(Refused(ErrorCode.SHUTTING_DOWN, "Ending."), "[error shutting_down] Ending.")
+    inside.type("PM hello", sends(Say("hello", "n1")))

@@ -30,7 +30,7 @@ NOON_MS = 1_769_860_800_123
 HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
 SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
 # As the decoder of frames gives it: the wire has no more.
-WELCOME = Welcome(AccountKind.EXISTING, "", (), 0)
+WELCOME = Welcome(AccountKind.EXISTING, "", (), None)
 WELCOMES = "[welcome existing] alice"
 PROMPT = "[ask] operation (PM, DM, CH, EX)"
 WRONG = Refused(ErrorCode.WRONG_PASSWORD, "That is not the password of alice.")
@@ -62,7 +62,7 @@ def test_a_client_without_a_password_is_asked_for_it() -> None:
     talk.connect(sends(Command("alice")))
     talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
     talk.type("  my secret ", sends(Command("  my secret ")))
-    talk.give(Welcome(AccountKind.NEW, "", (), 0), "[welcome new] alice", PROMPT)
+    talk.give(Welcome(AccountKind.NEW, "", (), None), "[welcome new] alice", PROMPT)
 
 
 def test_the_other_tradition_is_named_behind_the_username() -> None:
@@ -80,16 +80,39 @@ def test_the_other_tradition_is_named_behind_the_username() -> None:
     talk.type("psst", sends(Command("bob")), sends(Data("psst")))
 
 
-def test_a_wrong_password_is_asked_for_again_until_the_server_closes() -> None:
+def test_a_wrong_password_is_asked_for_again_twice() -> None:
     talk = talk_in_steps(password=None)
     talk.connect(sends(Command("alice")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
-    for word in ("one", "two", "three"):
+    for word in ("one", "two"):
         talk.type(word, sends(Command(word)))
         talk.give(WRONG, WRONGS, HIDES, "[ask] password existing")
+    talk.type("three", sends(Command("three")))
+    talk.give(WRONG, WRONGS)
+    assert talk.exit is Exit.REFUSED
+
+
+def test_a_server_that_closes_after_fewer_wrong_passwords_has_refused_the_login() -> None:
+    talk = talk_in_steps(password=None)
+    talk.connect(sends(Command("alice")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
+    talk.type("one", sends(Command("one")))
+    talk.give(WRONG, WRONGS, HIDES, "[ask] password existing")
     talk.give(Bye("too many wrong passwords"), "[bye] too many wrong passwords")
     talk.give(Down("the server closed the connection"), "[error lost] the server closed the connection")
     assert talk.exit is Exit.REFUSED
+
+
+def test_a_password_that_is_asked_for_out_of_place_gets_no_typed_line(inside: Dialogue) -> None:
+    """And no password a second time."""
+    inside.give(PasswordPrompt(AccountKind.EXISTING))
+    inside.type("PM hello", sends(Command("PM")))
+
+
+@pytest.mark.parametrize("name", ["EX", "PM", "BM"])
+def test_a_name_that_is_an_operation_is_sent_so_that_it_is_none(name: str) -> None:
+    talk = talk_in_steps(username=name)
+    talk.connect(sends(Command(name.lower())))
 
 
 def test_a_password_that_was_set_and_is_wrong_is_not_asked_for() -> None:
@@ -209,21 +232,43 @@ def test_a_dialogue_that_was_given_up_is_left_before_the_next_operation(inside: 
     inside.type("PM", sends(Command("PM")))
     inside.give(Ready(), "[ask] message for everybody")
     inside.type("", CANCELLED, PROMPT)
-    inside.type("DM", sends(Data("")), sends(Command("DM")))
-    inside.give(EMPTY)
+    inside.type("DM", sends(Data("")))
+    inside.give(EMPTY, sends(Command("DM")))
     inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
     inside.type("", CANCELLED, PROMPT)
-    inside.type("CH", sends(Command("")), sends(Data("")), sends(Command("CH")))
-    inside.give(EMPTY)
+    inside.type("CH", sends(Command("")), sends(Data("")))
+    inside.give(EMPTY, sends(Command("CH")))
     inside.give(History(()), "[history 0]", PROMPT)
+
+
+def test_a_server_that_takes_an_empty_message_is_no_obstacle(inside: Dialogue) -> None:
+    inside.type("PM", sends(Command("PM")))
+    inside.give(Ready(), "[ask] message for everybody")
+    inside.type("", CANCELLED, PROMPT)
+    inside.type("CH", sends(Data("")))
+    inside.give(Sent(11, SentStatus.SENT), sends(Command("CH")))
+    inside.give(Refused(ErrorCode.INTERNAL, "No."), "[error internal] No.", PROMPT)
+    # One who goes on with the same operation need not leave it.
+    inside.type("PM", sends(Command("PM")))
+    inside.give(Ready(), "[ask] message for everybody")
+    inside.type("", CANCELLED, PROMPT)
+    inside.type("PM hello", sends(Data("hello")))
+
+
+def test_after_an_error_out_of_place_the_server_waits_for_an_operation(inside: Dialogue) -> None:
+    inside.type("PM", sends(Command("PM")))
+    inside.give(Ready(), "[ask] message for everybody")
+    inside.give(Refused(ErrorCode.INTERNAL, "Something."), "[error internal] Something.")
+    inside.type("hello", sends(Command("PM")))
+    inside.give(Ready(), sends(Data("hello")))
 
 
 def test_a_message_to_all_in_a_direct_dialogue_is_public(inside: Dialogue) -> None:
     inside.type("DM", sends(Command("DM")))
     inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
     inside.type("ALL", "[ask] message for ALL")
-    inside.type("hello", sends(Command("")), sends(Data("")), sends(Command("PM")))
-    inside.give(EMPTY)
+    inside.type("hello", sends(Command("")), sends(Data("")))
+    inside.give(EMPTY, sends(Command("PM")))
     inside.give(Ready(), sends(Data("hello")))
     inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT)
 
@@ -231,9 +276,9 @@ def test_a_message_to_all_in_a_direct_dialogue_is_public(inside: Dialogue) -> No
 def test_the_input_ends_in_the_middle_of_a_dialogue(inside: Dialogue) -> None:
     inside.type("PM", sends(Command("PM")))
     inside.give(Ready(), "[ask] message for everybody")
-    inside.end_input(sends(Data("")), sends(Command("EX")))
-    inside.give(EMPTY)
-    inside.give(Bye(YOU_LEFT), "[bye] you left")
+    inside.end_input(sends(Data("")))
+    inside.give(EMPTY, sends(Command("EX")))
+    inside.give(Bye(""), "[bye] you left")
     assert inside.exit is Exit.OK
 
 
@@ -241,7 +286,7 @@ def test_an_interrupt_in_the_middle_of_an_operation_leaves_after_it(inside: Dial
     inside.type("PM hello", sends(Command("PM")))
     inside.give(Interrupt())
     inside.give(Ready(), sends(Data("hello")))
-    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", sends(Command("EX")))
+    inside.give(Sent(11, SentStatus.SENT), sends(Command("EX")), "[sent #11]")
     inside.give(Bye(YOU_LEFT), "[bye] you left")
     assert inside.exit is Exit.OK
 
@@ -261,95 +306,176 @@ def test_a_message_that_is_refused_is_not_sent_again(inside: Dialogue) -> None:
 
 # --- coming back ---
 
+BACK = "[back] alice"
+GAP = "[error lost] more may have been missed than this; CH 500 shows more"
 
-def come_back(talk: Dialogue, *outcome: str) -> None:
+
+def lose_connection(talk: Dialogue, name: str = "alice") -> None:
+    """The connection is lost, and there again, and the history is asked for."""
     talk.give(Down("reset"), "[lost] reset; connecting again")
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command(name)))
     talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(WELCOME, "[back] alice", *outcome, sends(Command("CH")))
+    talk.give(WELCOME, sends(Command("CH")))
 
 
 def public(message_id: int, text: str, sender: str = "bob") -> PublicMessage:
     return PublicMessage(message_id, NOON_MS, sender, text)
 
 
-def shows(*messages: PublicMessage) -> list[str]:
-    return [f"[public #{each.id} 2026-01-31T12:00:00Z] {each.sender}: {each.text}" for each in messages]
+def shows(*messages: PublicMessage, kind: str = "public") -> list[str]:
+    return [f"[{kind} #{each.id} 2026-01-31T12:00:00Z] {each.sender}: {each.text}" for each in messages]
 
 
-def test_what_was_missed_is_shown_once_and_in_order(inside: Dialogue) -> None:
+@pytest.fixture
+def informed(inside: Dialogue) -> Dialogue:
+    """A client that has seen a message."""
     inside.give(HELLO, SHOWS_HELLO)
-    come_back(inside)
+    return inside
+
+
+def test_what_was_missed_is_shown_once_and_in_order(informed: Dialogue) -> None:
+    """Also what another device of the same user said."""
+    lose_connection(informed)
     # What waited for alice comes behind the welcome, and what is new may come before the history.
     waited = DirectMessage(13, NOON_MS, "bob", "", "psst")
-    inside.give(waited)
-    inside.give(public(15, "new"))
-    inside.give(
-        History((public(9, "old"), HELLO, public(12, "missed"), waited, public(14, "own", "alice"))),
+    informed.give(waited)
+    informed.give(public(15, "new"))
+    informed.give(
+        History((public(9, "old"), HELLO, public(12, "missed"), waited, public(14, "from my phone", "alice"))),
+        BACK,
         *shows(public(12, "missed")),
         "[direct #13 2026-01-31T12:00:00Z] bob -> alice: psst",
-        *shows(public(15, "new")),
+        *shows(public(14, "from my phone", "alice"), public(15, "new")),
         PROMPT,
+    )
+    lose_connection(informed)
+    informed.give(
+        History((public(14, "x"), public(15, "new"), public(16, "newer"))), BACK, *shows(public(16, "newer")), PROMPT
     )
 
 
-def test_a_message_that_was_stored_before_the_connection_was_lost_is_confirmed(inside: Dialogue) -> None:
-    inside.give(HELLO, SHOWS_HELLO)
-    inside.type("PM hello", sends(Command("PM")))
-    inside.give(Ready(), sends(Data("hello")))
-    come_back(inside)
-    inside.give(History((public(9, "hello", "alice"), public(12, "hello", "alice"))), "[sent #12]", PROMPT)
+def test_where_nothing_was_seen_before_the_history_is_shown_as_what_it_is(inside: Dialogue) -> None:
+    lose_connection(inside)
+    inside.give(public(12, "new"))
+    inside.give(public(13, "newer"))
+    history = (public(9, "old or missed"), public(12, "new"))
+    lines = shows(*history, kind="history")
+    inside.give(History(history), BACK, "[history 2]", *lines, *shows(public(13, "newer")), PROMPT)
+    # From here on it is known what is new.
+    lose_connection(inside)
+    inside.give(History((public(13, "newer"), public(14, "newest"))), BACK, *shows(public(14, "newest")), PROMPT)
+
+
+def test_a_message_that_was_stored_before_the_connection_was_lost_is_confirmed(informed: Dialogue) -> None:
+    informed.type("PM hello", sends(Command("PM")))
+    informed.give(Ready(), sends(Data("hello")))
+    lose_connection(informed)
+    history = (public(9, "hello", "alice"), HELLO, public(12, "hello", "alice"))
+    informed.give(History(history), BACK, "[sent #12]", PROMPT)
+    assert not informed.model.unconfirmed
+
+
+def test_names_are_compared_without_regard_to_case() -> None:
+    """The dialect does not tell how the name was registered."""
+    talk = talk_in_steps(username="Alice")
+    talk.connect(sends(Command("Alice")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(WELCOME, "[welcome existing] Alice", PROMPT)
+    talk.give(DirectMessage(11, NOON_MS, "alice", "", "x"), "[direct #11 2026-01-31T12:00:00Z] alice -> ?: x")
+    talk.type("PM hello", sends(Command("PM")))
+    talk.give(Ready(), sends(Data("hello")))
+    lose_connection(talk, "Alice")
+    history = (DirectMessage(11, NOON_MS, "alice", "", "x"), public(12, "hello", "alice"))
+    talk.give(History(history), "[back] Alice", "[sent #12]", PROMPT)
 
 
 @pytest.mark.parametrize("line", ["PM hello", "DM bob hello"])
-def test_a_message_that_was_not_stored_is_sent_again(inside: Dialogue, line: str) -> None:
-    inside.give(HELLO, SHOWS_HELLO)
+def test_a_message_that_was_not_stored_is_sent_again(informed: Dialogue, line: str) -> None:
     word = line.split(maxsplit=1)[0]
-    inside.type(line, sends(Command(word)))
-    come_back(inside)
-    older_and_others = (public(9, "hello", "alice"), public(12, "hello"), public(13, "Hello", "alice"))
-    inside.give(History(older_and_others), *shows(public(12, "hello")), sends(Command(word)))
+    informed.type(line, sends(Command(word)))
+    if word == "PM":
+        informed.give(Ready(), sends(Data("hello")))
+    else:
+        informed.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
+    lose_connection(informed)
+    history = (public(9, "hello", "alice"), HELLO, public(12, "hello"), public(13, "Hello", "alice"))
+    informed.give(
+        History(history), sends(Command(word)), BACK, *shows(public(12, "hello"), public(13, "Hello", "alice"))
+    )
+
+
+def test_a_message_of_which_the_text_was_not_sent_is_sent_whatever_the_history_says(inside: Dialogue) -> None:
+    inside.type("PM hello", sends(Command("PM")))
+    lose_connection(inside)
+    own = public(9, "hello", "alice")
+    inside.give(History((own,)), sends(Command("PM")), BACK, "[history 1]", *shows(own, kind="history"))
+
+
+def unsettled(text: str) -> str:
+    return f"[error lost] it is not known whether this was stored, look at CH: {text}"
 
 
 def test_a_message_of_which_nobody_can_tell_is_not_sent_again(inside: Dialogue) -> None:
     """Nothing was seen before it, so an equal one in the history may be an older one."""
     inside.type("PM hello", sends(Command("PM")))
     inside.give(Ready(), sends(Data("hello")))
-    come_back(inside)
-    inside.give(
-        History((public(9, "hello", "alice"),)),
-        "[error internal] The connection was lost before it was confirmed; look at the history whether it was stored.",
-        PROMPT,
-    )
+    lose_connection(inside)
+    own = public(9, "hello", "alice")
+    inside.give(History((own,)), BACK, "[history 1]", *shows(own, kind="history"), unsettled("hello"), PROMPT)
     assert not inside.model.unconfirmed
 
 
-def test_where_more_was_missed_than_the_history_shows_nothing_is_sent_again(inside: Dialogue) -> None:
-    inside.give(HELLO, SHOWS_HELLO)
-    inside.type("PM hello", sends(Command("PM")))
-    come_back(inside)
-    missed = tuple(public(number, f"missed {number}") for number in range(100, 150))
-    inside.give(
-        History(missed),
-        *shows(*missed),
-        "[error internal] The connection was lost before it was confirmed; look at the history whether it was stored.",
-        PROMPT,
-    )
+@pytest.mark.parametrize("size", [1, 10, 50])
+def test_where_the_history_does_not_reach_back_that_is_told_and_nothing_is_sent_again(
+    informed: Dialogue, size: int
+) -> None:
+    informed.type("PM hello", sends(Command("PM")))
+    informed.give(Ready(), sends(Data("hello")))
+    lose_connection(informed)
+    missed = tuple(public(number, f"missed {number}") for number in range(100, 100 + size))
+    informed.give(History(missed), BACK, GAP, *shows(*missed), unsettled("hello"), PROMPT)
 
 
-def test_a_server_without_a_history_is_no_obstacle(inside: Dialogue) -> None:
-    inside.give(HELLO, SHOWS_HELLO)
-    come_back(inside)
-    inside.give(public(15, "new"))
-    inside.give(Refused(ErrorCode.UNKNOWN_COMMAND, "No."), *shows(public(15, "new")), PROMPT)
+def test_a_server_that_refuses_the_history_is_no_obstacle(informed: Dialogue) -> None:
+    informed.type("PM hello", sends(Command("PM")))
+    informed.give(Ready(), sends(Data("hello")))
+    lose_connection(informed)
+    informed.give(public(15, "new"))
+    refusal = Refused(ErrorCode.UNKNOWN_COMMAND, "No.")
+    informed.give(refusal, BACK, GAP, *shows(public(15, "new")), unsettled("hello"), PROMPT)
 
 
-def test_a_dialogue_that_stood_at_a_prompt_goes_on_after_coming_back(inside: Dialogue) -> None:
-    inside.give(HELLO, SHOWS_HELLO)
-    inside.type("PM", sends(Command("PM")))
-    inside.give(Ready(), "[ask] message for everybody")
-    come_back(inside, "[ask] message for everybody")
-    inside.give(History((HELLO,)))
-    inside.type("hello", sends(Command("PM")))
-    inside.give(Ready(), sends(Data("hello")))
-    inside.give(Sent(12, SentStatus.SENT), "[sent #12]", PROMPT)
+def test_a_server_that_began_anew_has_only_what_is_new(informed: Dialogue) -> None:
+    one, two, three = public(1, "one"), public(2, "two"), public(3, "three")
+    lose_connection(informed)
+    informed.give(History((one, two)), BACK, *shows(one, two), PROMPT)
+    lose_connection(informed)
+    informed.give(History((two, three)), BACK, *shows(three), PROMPT)
+
+
+def test_a_dialogue_that_stood_at_a_prompt_goes_on_after_coming_back(informed: Dialogue) -> None:
+    informed.type("PM", sends(Command("PM")))
+    informed.give(Ready(), "[ask] message for everybody")
+    lose_connection(informed)
+    informed.give(History((HELLO,)), BACK, "[ask] message for everybody")
+    informed.type("hello", sends(Command("PM")))
+    informed.give(Ready(), sends(Data("hello")))
+    informed.give(Sent(12, SentStatus.SENT), "[sent #12]", PROMPT)
+
+
+def test_lines_that_were_typed_before_an_interrupt_are_told_to_be_lost(inside: Dialogue) -> None:
+    inside.type("PM one", sends(Command("PM")))
+    inside.type("PM two")
+    inside.give(Interrupt())
+    inside.give(Ready(), sends(Data("one")))
+    inside.give(Sent(11, SentStatus.SENT), sends(Command("EX")), "[sent #11]")
+    inside.give(Bye(""), "[bye] you left", "[error lost] 1 typed lines were not confirmed")
+    assert inside.exit is Exit.LOST
+
+
+def test_an_interrupt_before_the_history_has_come_leaves_after_it(informed: Dialogue) -> None:
+    lose_connection(informed)
+    informed.end_input()
+    informed.give(History((HELLO,)), BACK, PROMPT, sends(Command("EX")))
+    informed.give(Bye(""), "[bye] you left")
+    assert informed.exit is Exit.OK

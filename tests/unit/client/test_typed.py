@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient.exchange import OpenDirect, OpenPublic
-from chatclient.typed import Dialogue, Step, Typed
+from chatclient.typed import Due, Typed, Typing
 from chatprotocol.operations import OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Whisper
 
@@ -14,7 +14,7 @@ NEEDS = "A direct message needs a user and a text: "
 
 def feed(*lines: str, ops: str = "pm-dm") -> Typed:
     """What follows from the last of these lines."""
-    dialogue = Dialogue(OPS[ops])
+    dialogue = Typing(OPS[ops])
     return [dialogue.feed(line) for line in lines][-1]
 
 
@@ -81,22 +81,31 @@ def test_bm_broadcasts_and_pm_is_private_in_the_other_tradition(line: str, reque
 
 @pytest.mark.parametrize(("ops", "word"), [("pm-dm", "PM"), ("bm-pm", "BM")])
 def test_a_public_message_step_by_step(ops: str, word: str) -> None:
-    dialogue = Dialogue(OPS[ops])
+    dialogue = Typing(OPS[ops])
 
     assert dialogue.feed(word) == Typed(OpenPublic(), question="message for everybody")
-    assert dialogue.step is Step.PUBLIC_TEXT
+    assert dialogue.due is Due.PUBLIC_TEXT
     assert dialogue.feed("DM bob is text now") == Typed(Say("DM bob is text now"))
-    assert dialogue.step is Step.OPERATION
+    assert dialogue.due is Due.OPERATION
 
 
 @pytest.mark.parametrize(("ops", "word"), [("pm-dm", "dm"), ("bm-pm", "pm")])
 def test_a_direct_message_step_by_step_shows_who_is_online_first(ops: str, word: str) -> None:
-    dialogue = Dialogue(OPS[ops])
+    dialogue = Typing(OPS[ops])
 
     assert dialogue.feed(word) == Typed(OpenDirect(), question="recipient")
     assert dialogue.feed(" @bob ") == Typed(question="message for bob")
     assert dialogue.feed("  hello bob ") == Typed(Whisper("bob", "  hello bob "))
-    assert dialogue.step is Step.OPERATION
+    assert dialogue.due is Due.OPERATION
+
+
+@pytest.mark.parametrize(
+    "lines", [["DM", "two names"], ["DM", "@"], ["DM b\u00f6b hello"], ["@" + "x" * 33 + " hello"]]
+)
+def test_what_cannot_be_a_name_is_told_at_once_and_sends_nothing(lines: list[str]) -> None:
+    complaint = feed(*lines).complaint
+    assert complaint is not None
+    assert complaint.startswith("A username is 1 to 32 letters and digits")
 
 
 @pytest.mark.parametrize("name", ["ALL", "all", "@All"])
@@ -156,15 +165,16 @@ def test_history_takes_a_number_within_the_limit(number: str) -> None:
 @pytest.mark.parametrize("ops", OPS)
 def test_help_has_a_line_for_each_operation(ops: str) -> None:
     assert feed("/help", ops=ops) == Typed(wants_help=True)
-    words = [line.split()[0] for line in Dialogue(OPS[ops]).help()]
-    assert words == [*OPS[ops], "/users", "/help"]
+    *lines, way_out = Typing(OPS[ops]).help()
+    assert [line.split()[0] for line in lines] == [*OPS[ops], "/users", "/help"]
+    assert "an empty line" in way_out
 
 
 @given(
     lines=st.lists(st.one_of(st.text(max_size=30), st.sampled_from(["PM", "DM", "CH", "@bob", "DM bob"])), max_size=6)
 )
 def test_no_line_breaks_the_dialogue(lines: list[str]) -> None:
-    dialogue = Dialogue(OPS["pm-dm"])
+    dialogue = Typing(OPS["pm-dm"])
     for line in lines:
         typed = dialogue.feed(line)
         assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish or typed.question))) <= 1

@@ -113,7 +113,7 @@ FRAMES = Samples(
     events=(
         events.PasswordPrompt(events.AccountKind.NEW),
         events.PasswordPrompt(events.AccountKind.EXISTING),
-        events.Welcome(events.AccountKind.NEW, "", (), 0),
+        events.Welcome(events.AccountKind.NEW, "", (), None),
         PUBLIC,
         DIRECT_TO_NOBODY,
         events.Online(("alice", "bob")),
@@ -127,13 +127,13 @@ FRAMES = Samples(
         events.Refused(ErrorCode.WRONG_PASSWORD, "Try again."),
         events.Refused(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),
         events.Pong(),
-        events.Bye("you left"),
         events.Bye("The server is shutting down."),
     ),
     changed=(
+        (events.Bye("you left"), (events.Bye(""),)),
         (
             events.Welcome(events.AccountKind.EXISTING, "alice", ("alice", "bob"), 17),
-            (events.Welcome(events.AccountKind.EXISTING, "", (), 0),),
+            (events.Welcome(events.AccountKind.EXISTING, "", (), None),),
         ),
         (DIRECT, (DIRECT_TO_NOBODY,)),
         (events.History((DIRECT, PUBLIC)), (events.History((DIRECT_TO_NOBODY, PUBLIC)),)),

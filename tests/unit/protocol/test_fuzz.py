@@ -80,7 +80,7 @@ def frames_sayings() -> Sayings:
     codes = st.sampled_from([code for code in ErrorCode if code is not ErrorCode.TOO_MANY_ATTEMPTS])
     events_ = st.one_of(
         st.builds(events.PasswordPrompt, accounts),
-        st.builds(events.Welcome, accounts, st.just(""), st.just(()), st.just(0)),
+        st.builds(events.Welcome, accounts, st.just(""), st.just(()), st.none()),
         messages,
         st.builds(events.Online, st.lists(name, max_size=4).map(tuple)),
         st.just(events.Ready()),

@@ -131,28 +131,32 @@ def test_an_answer_is_sent_to_the_one_who_asked(post: Post) -> None:
     assert read(other, 5) == b"hello"
 
 
-def test_an_answer_that_is_not_alone_arrives_with_the_confirmation_behind_it(post: Post) -> None:
-    """In one send, whether it was in step before or not."""
+def test_an_answer_that_is_not_alone_wakes_nobody_and_arrives_with_the_confirmation_behind_it(post: Post) -> None:
     (one, outbox), (other, other_outbox) = post.peers_in_step(2)
-    for number in range(3):
-        put(outbox, b"ready ", alone=False)
-        for _ in range(2):  # rounds for somebody else are none for this one
-            put(other_outbox, b"fence")
-            assert read(other, 5) == b"fence"
-        one.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            one.recv(1)
-        one.settimeout(DEADLINE_SECONDS)
-        if number == 1:
-            splice(outbox, post.stream.tail, post.stream.tail, b"sent")
-        else:
-            start, end = post.stream.append([b"what it says"])  # type: ignore[list-item]
-            splice(outbox, start, end, b"sent")
-            post.stream.show()
-            post.courier.ring()
-            assert read(other, 12) == b"what it says"
+    put(outbox, b"ready ", alone=False)
+    for _ in range(2):  # rounds for somebody else are none for this one
+        put(other_outbox, b"fence")
+        assert read(other, 5) == b"fence"
+    one.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        one.recv(1)
+    one.settimeout(DEADLINE_SECONDS)
+    start, end = post.stream.append([b"what it says"])  # type: ignore[list-item]
+    splice(outbox, start, end, b"sent")
+    post.stream.show()
+    post.courier.ring()
 
-        assert one.recv(100) == b"ready sent"
+    assert one.recv(100) == b"ready sent"
+
+
+def test_an_answer_that_is_not_alone_comes_before_what_is_spliced_in_next(post: Post) -> None:
+    """Of one that is not in step, perhaps in a send of its own."""
+    ((one, outbox),) = post.peers_in_step(1)
+    for _ in range(3):
+        put(outbox, b"ready ", alone=False)
+        splice(outbox, post.stream.tail, post.stream.tail, b"sent")
+
+        assert read(one, 10) == b"ready sent"
 
 
 def test_an_answer_by_itself_arrives_by_itself(post: Post) -> None:

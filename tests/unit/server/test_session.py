@@ -516,7 +516,9 @@ def test_history_is_asked_for_with_its_limits(house: House, alice: Visitor) -> N
 
     assert alice.ask(AskHistory(7, 9)) == [History((message(5),))]
     alice.ask(AskHistory())
-    assert house.messages.asked == [("history", 1, 9, 7), ("history", 1, ID_MAX, 50)]
+    alice.ask(AskHistory(7, ID_MAX))
+    # 10 is the newest message that was published.
+    assert house.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
 
 
 def test_history_and_goodbye_wait_for_what_was_posted_before(house: House, alice: Visitor) -> None:

@@ -1,6 +1,6 @@
 """The dialects: one file each, tried in this order on the first bytes of a connection."""
 
-from chatprotocol.dialects.base import Decoder, Dialect, Sniff
+from chatprotocol.dialects.base import Decoder, Dialect, RequestDecoder, Sniff
 from chatprotocol.dialects.frames import Frames
 from chatprotocol.dialects.json import Json
 
@@ -25,4 +25,4 @@ def by_name(name: str) -> Dialect:
     return {dialect.name: dialect for dialect in DIALECTS}[name]
 
 
-__all__ = ["DIALECTS", "Decoder", "Dialect", "Sniff", "by_name", "sniff"]
+__all__ = ["DIALECTS", "Decoder", "Dialect", "RequestDecoder", "Sniff", "by_name", "sniff"]

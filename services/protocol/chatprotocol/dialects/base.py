@@ -24,7 +24,11 @@ class Decoder(Protocol[Decoded]):
     def feed(self, data: bytes) -> list[Decoded]:
         """Everything that is complete after this piece, in order."""
 
-    def end(self) -> list[Decoded]:
+
+class RequestDecoder(Decoder[Request], Protocol):
+    """What the server needs beside that. It never raises: see Unreadable."""
+
+    def end(self) -> list[Request]:
         """The peer sends no more: what is to be said of the bytes left over."""
 
     @property
@@ -50,8 +54,8 @@ class Dialect(Protocol):
     def sniff(self, first: bytes) -> Sniff:
         """Is a connection that begins with ``first`` (at least one byte) in this dialect?"""
 
-    def request_decoder(self) -> Decoder[Request]:
-        """For the server's side of a new connection. It never raises: see Unreadable."""
+    def request_decoder(self) -> RequestDecoder:
+        """For the server's side of a new connection."""
 
     def encode(self, event: Event) -> bytes:
         """The bytes of an event, the same for every connection."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chatprotocol import events
 from chatprotocol.dialects.base import Sniff
-from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.errors import ErrorCode, ProtocolError, code_of
 from chatprotocol.events import YOU_LEFT, AccountKind, SentStatus
 from chatprotocol.framing import HEADER_BYTES, FrameBuffer, frame, frame_header
 from chatprotocol.limits import FRAME_MAX_BYTES
@@ -104,7 +104,7 @@ def _read_requests(frames: Sequence[tuple[int, bytes]]) -> list[Request]:
         return [(Data if kind == _DATA else Command)(payload.decode()) for kind, payload in frames]
     except UnicodeDecodeError as error:
         if len(frames) == 1:
-            return [Unreadable(ErrorCode.BAD_REQUEST, f"The payload is not UTF-8: {error}.")]
+            return [Unreadable(ErrorCode.BAD_REQUEST, f"The payload is not UTF-8, from byte {error.start} on.")]
     # Read again one by one, so that the good ones count and each bad one is told what is wrong.
     return [request for each in frames for request in _read_requests([each])]
 
@@ -190,8 +190,8 @@ def _encode(event: Event | Run) -> bytes:
 # --- what a server sends, as a client reads it ---
 
 
-# Other servers may show more of it than ours; no client can show as much as this.
-_HISTORY_MAX_MESSAGES: Final = 100_000
+# Other servers may show more of it than ours; no client holds more than this.
+_HISTORY_MAX_BYTES: Final = 64 * 1024 * 1024
 # What an error repeats of what a server sent.
 _REASON_MAX_CHARACTERS: Final = 128
 
@@ -204,6 +204,7 @@ class EventDecoder:
         # Of a history that has begun: its messages so far, and how many are still to come.
         self._history: list[Message] = []
         self._history_due = 0
+        self._history_bytes = 0
 
     def feed(self, data: bytes) -> list[Event]:
         """Events of all frames that are whole now; ProtocolError where one is none of ours."""
@@ -213,21 +214,13 @@ class EventDecoder:
                 text = payload.decode()
                 found += self._read_data(text) if kind == _DATA else self._read_command(text)
         except ValueError as error:  # UnicodeDecodeError is one, too
+            reason = str(error)[:_REASON_MAX_CHARACTERS]
             raise ProtocolError(
-                f"The server sent something that is no answer of the dialect frames: {error}."
+                f"The server sent something that is no answer of the dialect frames: {reason}."
             ) from error
         if self._frames.problem is not None:
             raise ProtocolError(f"The server sent something that is no frame. {self._frames.problem.reason}")
         return found
-
-    def end(self) -> list[Event]:
-        """Half a frame is as good as none."""
-        return []
-
-    @property
-    def is_inside(self) -> bool:
-        """Has a frame begun that is not whole yet, or a history?"""
-        return bool(self._frames.rest) or self._history_due > 0
 
     def _read_data(self, text: str) -> Iterable[Event]:
         message = _read_message(text)
@@ -235,20 +228,23 @@ class EventDecoder:
             return (message,)
         self._history.append(message)
         self._history_due -= 1
+        self._history_bytes += len(text)
+        if self._history_bytes > _HISTORY_MAX_BYTES:
+            raise ValueError(f"a history of more than {_HISTORY_MAX_BYTES:,} bytes")
         return self._finish_history() if not self._history_due else ()
 
     def _read_command(self, text: str) -> Iterable[Event]:
         word, _, rest = text.partition(" ")
         if word == "HISTORY":
-            if self._history_due or _number(rest) > _HISTORY_MAX_MESSAGES:
-                raise ValueError(f"a history of {rest} messages, with {self._history_due} of another one to come")
+            if self._history_due:
+                raise ValueError("a history inside another one")
             self._history_due = _number(rest)
             return self._finish_history() if not self._history_due else ()
         read = _READ.get(word)
         return (read(rest),) if read is not None else ()
 
     def _finish_history(self) -> Iterable[Event]:
-        messages, self._history = tuple(self._history), []
+        messages, self._history, self._history_bytes = tuple(self._history), [], 0
         return (events.History(messages),)
 
 
@@ -273,8 +269,7 @@ def _number(word: str) -> int:
 
 def _read_error(rest: str) -> Event:
     code, _, reason = rest.partition(" ")
-    known = code in ErrorCode.__members__.values()
-    return events.Refused(ErrorCode(code) if known else ErrorCode.INTERNAL, reason)
+    return events.Refused(code_of(code), reason)
 
 
 def _read_no_user(name: str) -> Event:
@@ -284,7 +279,7 @@ def _read_no_user(name: str) -> Event:
 
 _READ: Final[dict[str, Callable[[str], Event]]] = {
     "PASSWORD": lambda rest: events.PasswordPrompt(AccountKind(rest)),
-    "WELCOME": lambda rest: events.Welcome(AccountKind(rest), "", (), 0),
+    "WELCOME": lambda rest: events.Welcome(AccountKind(rest), "", (), None),
     "DENIED": lambda rest: events.Refused(ErrorCode.WRONG_PASSWORD, rest),
     "READY": lambda _: events.Ready(),
     "ONLINE": lambda rest: events.Online(tuple(rest.split())),
@@ -293,7 +288,7 @@ _READ: Final[dict[str, Callable[[str], Event]]] = {
     "NOUSER": _read_no_user,
     "ERROR": _read_error,
     "PONG": lambda _: events.Pong(),
-    "BYE": lambda rest: events.Bye(rest or YOU_LEFT),
+    "BYE": events.Bye,
 }
 
 

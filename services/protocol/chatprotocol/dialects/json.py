@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from chatprotocol import events, requests
 from chatprotocol.dialects.base import Sniff
-from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.errors import ErrorCode, ProtocolError, code_of
 from chatprotocol.framing import LineBuffer, ObjectScanner, is_object, nesting, split_objects
 from chatprotocol.limits import (
     HISTORY_DEFAULT_MESSAGES,
@@ -249,7 +249,7 @@ class _Welcome(Struct, tag_field="type", tag="login", kw_only=True):
     account: events.AccountKind
     username: str
     users: tuple[str, ...]
-    last_id: int
+    last_id: int | None
 
     def event(self) -> Event:
         return events.Welcome(self.account, self.username, self.users, self.last_id)
@@ -310,9 +310,7 @@ class _Error(Struct, tag_field="type", tag="error", omit_defaults=True):
     nonce: str | None = None
 
     def event(self) -> Event:
-        known = self.code in ErrorCode.__members__.values()
-        code = ErrorCode(self.code) if known else ErrorCode.INTERNAL
-        return events.Refused(code, self.message, self.nonce)
+        return events.Refused(code_of(self.code), self.message, self.nonce)
 
 
 class _Pong(Struct, tag_field="type", tag="pong"):
@@ -343,15 +341,6 @@ class EventDecoder:
             raise ProtocolError(f"The server sent a line of more than {_EVENT_LINE_MAX_BYTES:,} bytes.")
         found = (_read_event(line) for line in block.split(b"\n") if line.strip())
         return [event for event in found if event is not None]
-
-    def end(self) -> list[Event]:
-        """Half an object is as good as none: whoever cares for it resumes from the last whole one."""
-        return []
-
-    @property
-    def is_inside(self) -> bool:
-        """Is there half a line?"""
-        return bool(self._buffer.tail)
 
 
 class _Kind(Struct):

@@ -66,6 +66,11 @@ class Feed:
                 del self._seats[seat.account_id]
             seat.outbox.unfollow()
 
+    def last_id(self) -> int:
+        """The newest message that was published: what is put into an outbox now comes behind it."""
+        with self._lock:
+            return self._last_id
+
     def publish(self, posts: Iterable[Post]) -> None:
         """Deliver and confirm what was committed, in this order. For the journal thread."""
         for portion in _portions(posts):

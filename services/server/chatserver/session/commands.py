@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chatprotocol import requests
 from chatprotocol.events import History, Online
-from chatprotocol.limits import ID_MAX
 from chatprotocol.rules import check_nonce, check_text, unknown_user
 from chatserver.room.post import Post
 
@@ -67,9 +66,11 @@ def list_users(context: Context, seat: Seat, _: requests.AskUsers) -> None:
 
 
 def show_history(context: Context, seat: Seat, request: requests.AskHistory) -> None:
-    """CH: what the user has posted before is in it."""
+    """CH: what the user has posted before is in it, and nothing that is still to be delivered: that comes behind it."""
     settle(context, seat)
-    before_id = ID_MAX if request.before is None else request.before
+    before_id = context.feed.last_id() + 1
+    if request.before is not None:
+        before_id = min(before_id, request.before)
     seat.outbox.put([History(context.messages.history(seat.account_id, before_id, request.limit))])
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatprotocol import requests
-from chatprotocol.errors import ErrorCode
-from chatprotocol.limits import HISTORY_MAX_MESSAGES
-from chatprotocol.operations import OPS, Words
+from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.operations import DEFAULT_OPS, OPS, WORDS, Words
 from chatprotocol.requests import Command, CommandRun, Data, Unreadable
+from chatprotocol.rules import history_limit
 from chatserver.session.states import State
 
 if TYPE_CHECKING:
@@ -17,13 +16,11 @@ if TYPE_CHECKING:
 
     from chatprotocol.requests import Request
 
-_DEFAULT_OPS: Final = next(iter(OPS))
-# What is spelled like this is meant as an operation, also where a name is due.
-_OPERATIONS: Final = frozenset(word for words in OPS.values() for word in words)
 _KIND: Final[dict[type, str]] = {Command: "C", Data: "D"}
 
 
-_INSIDE = State.INSIDE
+# To look a member of an enumeration up takes longer than all else that is done for most steps.
+_INSIDE: Final = State.INSIDE
 
 
 class Place(NamedTuple):
@@ -42,7 +39,7 @@ class Dialogue:
     def __init__(self) -> None:
         # How often the peer is still to be told to go on.
         self.readies = 0
-        self._words = OPS[_DEFAULT_OPS]
+        self._words = OPS[DEFAULT_OPS]
         self._operations = _OPERATIONS_OF[self._words]
         self._place = _OPERATION
         self._recipient = ""
@@ -70,10 +67,10 @@ class Dialogue:
         """A username; behind it may stand the tradition of the operations."""
         if text == self._words.leave:
             return requests.Leave()
-        if text in _OPERATIONS:
+        if text in WORDS:  # meant as an operation
             return Unreadable(ErrorCode.NOT_LOGGED_IN, "You are not logged in; send your username in a C frame first.")
         name, _, ops = text.strip().partition(" ")
-        words = OPS.get(ops or _DEFAULT_OPS)
+        words = OPS.get(ops or DEFAULT_OPS)
         if words is None:
             return Unreadable(ErrorCode.BAD_REQUEST, f"Behind the username may stand {' or '.join(OPS)}, nothing else.")
         self._words, self._operations = words, _OPERATIONS_OF[words]
@@ -145,8 +142,7 @@ _OPERATIONS_OF: Final[dict[Words, dict[str, Callable[[Dialogue], Request | None]
 
 
 def _ask_history(limit: str) -> Request:
-    if not limit:
-        return requests.AskHistory()
-    if re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= HISTORY_MAX_MESSAGES:
-        return requests.AskHistory(int(limit))
-    return Unreadable(ErrorCode.BAD_REQUEST, f"CH takes a number from 1 to {HISTORY_MAX_MESSAGES}, or none.")
+    try:
+        return requests.AskHistory(history_limit(limit))
+    except Refusal as refusal:
+        return Unreadable(refusal.code, refusal.reason)

@@ -9,6 +9,7 @@ import structlog
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import YOU_LEFT, Bye, PasswordPrompt, Pong, Ready, Refused
+from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatserver.room.journal import JournalClosedError
 from chatserver.session import commands
 from chatserver.session.dialogue import Dialogue
@@ -31,8 +32,6 @@ _log = structlog.get_logger()
 
 # What is only a step of a request.
 _STEPS = frozenset({requests.Command, requests.Data})
-# Wrong passwords on one connection; then it is closed.
-LOGIN_ATTEMPTS_MAX = 3
 # Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
 _REFUSALS_LOGGED_MAX = 100
 
@@ -105,6 +104,8 @@ class Session:
                     compose(self._context, seat, request, posts)
                 except _REFUSED_WITH as error:
                     self._post(posts)
+                    if not self._outbox.wait_for_room():
+                        return False
                     self._refuse_request(request, error)
             else:
                 self._post(posts)

@@ -20,7 +20,7 @@ from chatserver.transport.outbox import Outbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from chatprotocol.dialects import Decoder, Dialect
+    from chatprotocol.dialects import Dialect, RequestDecoder
     from chatprotocol.requests import Request
     from chatserver.transport.courier import Courier
     from chatserver.transport.stream import Stream
@@ -176,7 +176,7 @@ class Connection:
         if not peer_ended:
             self._drain()
 
-    def _read_requests(self, decoder: Decoder[Request], outbox: Outbox, session: Session, data: bytes | None) -> bool:
+    def _read_requests(self, decoder: RequestDecoder, outbox: Outbox, session: Session, data: bytes | None) -> bool:
         """Until the peer ends, or the session does; returns whether it was the peer."""
         while data:
             if not outbox.wait_for_room() or not session.handle(decoder.feed(data)):
@@ -196,7 +196,8 @@ class Connection:
             first += data
             found = sniff(first, self._house.dialects)
             if found is Sniff.NO:
-                self._turn_away(f"There is no dialect whose connections begin with the byte 0x{first[0]:02x}.")
+                # No more of it: it may be a password.
+                self._turn_away(f"There is no dialect whose connections begin with the bytes {first[:2].hex(' ')}.")
                 return None, b""
             if not isinstance(found, Sniff):
                 return found, first

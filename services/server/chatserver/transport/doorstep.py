@@ -50,8 +50,11 @@ class Doorstep:
         sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ)
         self._silent[sock] = now + _SPEAK_SECONDS
-        while len(self._silent) + len(self._told) > _STANDING_MAX:
-            self._close(next(iter(self._told or self._silent)))
+        if len(self._silent) + len(self._told) > _STANDING_MAX:
+            oldest = next(iter(self._told or self._silent))
+            if oldest in self._silent:
+                self._hear(oldest, now)
+            self._close(oldest)
 
     def look(self, now: float) -> None:
         """Tell those who have spoken and those who did not, and close those who had the time to read it."""
@@ -64,9 +67,7 @@ class Doorstep:
 
     def clear(self) -> None:
         """The server ends."""
-        self.look(math.inf)
-        for sock in list(self._told):
-            self._close(sock)
+        self.look(math.inf)  # when everybody's time is over
         self._selector.close()
 
     def _hear(self, sock: socket.socket, now: float) -> None:
