@@ -226,5 +226,5 @@ def test_a_signal_while_a_confirmation_is_waited_for_leaves_and_says_what_is_los
         assert client.wait(10) == 1
         assert client.stdout is not None
         shown = client.stdout.read()
-    assert "[error lost] 1 typed lines were not confirmed" in shown
+    assert "[error lost] 1 typed line was not confirmed" in shown
     assert "Traceback" not in shown

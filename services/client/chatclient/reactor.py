@@ -182,7 +182,7 @@ class Reactor:
     def _on_down(self, reason: str) -> None:
         model = self._model
         if self._is_leaving and not model.unconfirmed:
-            self.exit = Exit.OK
+            self.exit = Exit.LOST if self._was_interrupted and self._say_what_is_lost() else Exit.OK
             return
         if not model.has_been_in:
             self._face.show([f"[error lost] {harmless(reason)}"])
@@ -281,7 +281,8 @@ class Reactor:
         unsent = sum(not self._typing.is_leave(line.text) for line in waiting)
         unconfirmed = unsent + len(self._model.unconfirmed)
         if unconfirmed:
-            self._face.show([f"[error lost] {unconfirmed} typed lines were not confirmed"])
+            what = "1 typed line was" if unconfirmed == 1 else f"{unconfirmed} typed lines were"
+            self._face.show([f"[error lost] {what} not confirmed"])
         return unconfirmed
 
     # --- what was typed ---

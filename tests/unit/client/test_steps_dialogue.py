@@ -469,7 +469,17 @@ def test_lines_that_were_typed_before_an_interrupt_are_told_to_be_lost(inside: D
     inside.give(Interrupt())
     inside.give(Ready(), sends(Data("one")))
     inside.give(Sent(11, SentStatus.SENT), sends(Command("EX")), "[sent #11]")
-    inside.give(Bye(""), "[bye] you left", "[error lost] 1 typed lines were not confirmed")
+    inside.give(Bye(""), "[bye] you left", "[error lost] 1 typed line was not confirmed")
+    assert inside.exit is Exit.LOST
+
+
+def test_they_are_told_as_well_where_the_connection_ends_before_the_goodbye(inside: Dialogue) -> None:
+    inside.type("PM one", sends(Command("PM")))
+    inside.type("PM two")
+    inside.give(Interrupt())
+    inside.give(Ready(), sends(Data("one")))
+    inside.give(Sent(11, SentStatus.SENT), sends(Command("EX")), "[sent #11]")
+    inside.give(Down("reset"), "[error lost] 1 typed line was not confirmed")
     assert inside.exit is Exit.LOST
 
 
