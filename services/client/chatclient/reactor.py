@@ -95,6 +95,8 @@ class Reactor:
         self._lines: deque[Line | EndOfInput] = deque()
         self._is_leaving = False
         self._was_interrupted = False
+        # Is there a message of which nobody knows whether it was stored?
+        self._has_doubts = False
         self._was_asked = False
         self._denials = 0
         # Is the person waiting for the server's leave to go on, and was the person asked for the next operation?
@@ -215,6 +217,7 @@ class Reactor:
             case Bye() if self._is_leaving:
                 self._on_bye(event)
             case Gap() | Unsettled():
+                self._has_doubts |= isinstance(event, Unsettled)
                 self._face.show([doubt_line(event)])
             case Users():
                 self._on_arrivals(event)
@@ -273,7 +276,7 @@ class Reactor:
         self._face.show(event_lines(event))
         if not self._was_interrupted:
             self._lines.clear()  # typed after the goodbye
-        self.exit = Exit.LOST if self._say_what_is_lost() else Exit.OK
+        self.exit = Exit.LOST if self._say_what_is_lost() or self._has_doubts else Exit.OK
 
     def _say_what_is_lost(self) -> int:
         """How much was typed and not sent, or sent and not confirmed."""

@@ -423,6 +423,9 @@ def test_a_message_of_which_nobody_can_tell_is_not_sent_again(inside: Dialogue) 
     own = public(9, "hello", "alice")
     inside.give(History((own,)), BACK, "[history 1]", *shows(own, kind="history"), unsettled("hello"), PROMPT)
     assert not inside.model.unconfirmed
+    inside.type("EX", sends(Command("EX")))
+    inside.give(Bye(""), "[bye] you left")
+    assert inside.exit is Exit.LOST
 
 
 @pytest.mark.parametrize("size", [1, 10, 50])
