@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _KIND: Final[dict[type, str]] = {Command: "C", Data: "D"}
 
-
 # To look a member of an enumeration up takes longer than all else that is done for most steps.
 _INSIDE: Final = State.INSIDE
 
@@ -70,7 +69,7 @@ class Dialogue:
         if text in WORDS:  # meant as an operation
             return Unreadable(ErrorCode.NOT_LOGGED_IN, "You are not logged in; send your username in a C frame first.")
         name, _, ops = text.strip().partition(" ")
-        words = OPS.get(ops or DEFAULT_OPS)
+        words = OPS.get(ops.strip() or DEFAULT_OPS)
         if words is None:
             return Unreadable(ErrorCode.BAD_REQUEST, f"Behind the username may stand {' or '.join(OPS)}, nothing else.")
         self._words, self._operations = words, _OPERATIONS_OF[words]
@@ -87,7 +86,7 @@ class Dialogue:
             return begin(self)
         operation, _, limit = text.strip().upper().partition(" ")
         if operation == self._words.history:
-            return _ask_history(limit)
+            return _ask_history(limit.strip())
         known = ", ".join([*self._words, *_CONVENIENCES])
         reason = f"There is no operation {text[:32]!r}; there are {known}, each alone in its frame."
         return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
