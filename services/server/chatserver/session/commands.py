@@ -22,25 +22,18 @@ def say(_: Context, seat: Seat, request: requests.Say, posts: list[Post]) -> Non
     check_text(text)
     if nonce is not None:
         check_nonce(nonce)
-    post = _public_post(seat, posts)
-    post.texts.append(text)
-    post.nonces.append(nonce)
+    if posts and (last := posts[-1]).recipient is None:
+        last.texts.append(text)
+        last.nonces.append(nonce)
+    else:
+        posts.append(Post(seat, [text], [nonce]))
 
 
 def say_all(seat: Seat, texts: Sequence[str], posts: list[Post]) -> None:
     """PM, many in a row. Raises Refusal where one can't be taken, and then takes none."""
     for text in texts:
         check_text(text)
-    post = _public_post(seat, posts)
-    post.texts += texts
-    post.nonces += [None] * len(texts)
-
-
-def _public_post(seat: Seat, posts: list[Post]) -> Post:
-    """Where the next public message belongs: to the others before it, if there is no direct one between."""
-    if not posts or posts[-1].recipient is not None:
-        posts.append(Post(seat, [], []))
-    return posts[-1]
+    posts.append(Post(seat, [*texts], [None] * len(texts)))
 
 
 def whisper(context: Context, seat: Seat, request: requests.Whisper, posts: list[Post]) -> None:

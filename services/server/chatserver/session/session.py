@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# What is only a step of a request.
-_STEPS = frozenset({requests.Command, requests.Data})
+# What is only a step of a request, or several of them.
+_STEPS = frozenset({requests.Command, requests.Data, requests.CommandRun})
 # Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
 _REFUSALS_LOGGED_MAX = 100
 
@@ -90,13 +90,16 @@ class Session:
         """
         posts: list[Post] = []
         for given in asked:
-            if type(given) is requests.CommandRun:
-                if not self._take_run(given, posts):
-                    return False
-                continue
-            request = self._dialogue.take(given, self._state) if type(given) in _STEPS else given  # type: ignore[arg-type]
-            if request is None:
-                continue
+            request = given
+            if type(given) in _STEPS:
+                if isinstance(given, requests.CommandRun):
+                    if not self._take_run(given, posts):
+                        return False
+                    continue
+                meant = self._dialogue.take(given, self._state)  # type: ignore[arg-type]
+                if meant is None:
+                    continue
+                request = meant
             seat = self._seat
             compose = commands.POSTS.get(type(request))
             if compose is not None and seat is not None:
