@@ -33,7 +33,10 @@ def say_all(seat: Seat, texts: Sequence[str], posts: list[Post]) -> None:
     """PM, many in a row. Raises Refusal where one can't be taken, and then takes none."""
     for text in texts:
         check_text(text)
-    posts.append(Post(seat, [*texts], [None] * len(texts)))
+    if not posts or posts[-1].recipient is not None:
+        posts.append(Post(seat, [], []))
+    posts[-1].texts += texts
+    posts[-1].nonces += [None] * len(texts)
 
 
 def whisper(context: Context, seat: Seat, request: requests.Whisper, posts: list[Post]) -> None:
