@@ -79,7 +79,7 @@ class Typing:
         words = self._words
         return [
             f"{words.public} [MESSAGE]        a public message, to everybody (also: @ALL MESSAGE)",
-            f"{words.direct} [USER MESSAGE]   a direct message, to one user (also: @USER MESSAGE)",
+            f"{words.direct} [USER [MESSAGE]] a direct message, to one user (also: @USER MESSAGE)",
             f"{words.history} [NUMBER]         the last messages that you may see",
             f"{words.leave}                  leave (also: /quit)",
             "/users              who is online",
@@ -134,8 +134,8 @@ class Typing:
         return self._addressed(recipient.removeprefix("@"), text.strip())
 
     def _addressed(self, recipient: str, text: str) -> Typed:
-        if not recipient or not text:
-            return Typed(complaint=f"A direct message needs a user and a text: {self._words.direct} bob hello")
+        if not text:
+            return self._take_recipient(recipient)
         if complaint := _complaint_about(recipient):
             return Typed(complaint=complaint)
         return Typed(Say(text) if recipient.upper() == "ALL" else Whisper(recipient, text))

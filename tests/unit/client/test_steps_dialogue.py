@@ -178,6 +178,13 @@ def test_a_direct_message_in_one_line_takes_the_same_steps_and_shows_no_list(ins
     inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT)
 
 
+def test_a_direct_message_that_lacks_its_text_only_takes_the_same_steps(inside: Dialogue) -> None:
+    inside.type("DM bob", "[ask] message for bob")
+    inside.type("hello", sends(Command("DM")))
+    inside.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
+    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT)
+
+
 def test_an_unknown_user_is_told_and_the_next_operation_asked_for(inside: Dialogue) -> None:
     inside.type("DM zoe hello", sends(Command("DM")))
     inside.give(ONLINE, sends(Command("zoe")), sends(Data("hello")))

@@ -9,8 +9,6 @@ from chatclient.typed import Due, Typed, Typing
 from chatprotocol.operations import OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Whisper
 
-NEEDS = "A direct message needs a user and a text: "
-
 
 def feed(*lines: str, ops: str = "pm-dm") -> Typed:
     """What follows from the last of these lines."""
@@ -151,10 +149,18 @@ def test_a_complaint_names_the_words_of_the_tradition_that_is_in_use() -> None:
     assert "BM (to everybody), PM (to one user)" in complaint
 
 
-@pytest.mark.parametrize("line", ["@bob", "@", "@ hello", "DM bob", "DM @", "DM bob  ", "@bob  "])
-def test_a_direct_message_needs_a_user_and_a_text(line: str) -> None:
-    assert feed(line) == Typed(complaint=NEEDS + "DM bob hello")
-    assert feed(line.replace("DM", "PM"), ops="bm-pm") == Typed(complaint=NEEDS + "PM bob hello")
+@pytest.mark.parametrize("line", ["@bob", "DM bob", "DM bob  ", "@bob  ", "DM @bob"])
+def test_a_direct_message_without_its_text_asks_for_it(line: str) -> None:
+    for lines, ops in (((line,), "pm-dm"), ((line.replace("DM", "PM"),), "bm-pm")):
+        assert feed(*lines, ops=ops) == Typed(question="message for bob")
+        assert feed(*lines, " hello ", ops=ops) == Typed(Whisper("bob", " hello "))
+
+
+@pytest.mark.parametrize("line", ["@", "@ hello", "DM @", "DM @ hello"])
+def test_a_direct_message_needs_a_user(line: str) -> None:
+    complaint = feed(line).complaint
+    assert complaint is not None
+    assert complaint.startswith("A username is 1 to 32 letters")
 
 
 @pytest.mark.parametrize("number", ["0", "501", "-1", "1.5", "x", "5 6", "\u0665", "9" * 30, "9" * 5_000])
