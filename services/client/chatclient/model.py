@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from chatclient.exchange import Unsettled
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, Welcome
-from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import Login
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Model:
                 self.username = event.username
                 self.standing = Standing.IN
                 # A smaller one says that the server began anew, with none of what was seen.
-                if event.last_id is not None and event.last_id < (self.last_seen_id or ID_MAX):
+                if event.last_id is not None and (self.last_seen_id is None or event.last_id < self.last_seen_id):
                     self.last_seen_id = event.last_id
             case PublicMessage() | DirectMessage():
                 self._see(event.id)

@@ -45,6 +45,15 @@ def test_a_welcome_tells_how_the_name_is_spelled_and_what_the_newest_message_is(
     assert model.login() == Login("Alice", "secret", 10)
 
 
+def test_who_came_into_an_empty_room_goes_on_from_its_beginning(model: Model) -> None:
+    """A welcome after a lost connection is not what was missed: that is still to come, and may be lost once more."""
+    after(
+        model, Welcome(AccountKind.NEW, "alice", ("alice",), 0), Welcome(AccountKind.EXISTING, "alice", ("alice",), 5)
+    )
+
+    assert model.login().since == 0
+
+
 @pytest.mark.parametrize(
     ("event", "last_seen_id"),
     [
