@@ -169,19 +169,13 @@ class FrameBuffer:
         if self.rest:
             data = self.rest + data
         found: list[tuple[int, bytes]] = []
-        add, read_header, kinds, size_max_bytes = (
-            found.append,
-            _HEADER.unpack_from,
-            self._kinds,
-            self._payload_max_bytes,
-        )
         start, payload = 0, HEADER_BYTES
         while payload <= len(data):
-            kind, size_bytes = read_header(data, start)
+            kind, size_bytes = _HEADER.unpack_from(data, start)
             stop = payload + size_bytes
-            if stop > len(data) or size_bytes > size_max_bytes or kind not in kinds:
+            if stop > len(data) or size_bytes > self._payload_max_bytes or kind not in self._kinds:
                 break
-            add((kind, data[payload:stop]))
+            found.append((kind, data[payload:stop]))
             start, payload = stop, stop + HEADER_BYTES
         self.rest = data[start:]
         if self.rest:

@@ -116,12 +116,9 @@ def _command(*words: object) -> bytes:
     return frame(_COMMAND, " ".join(map(str, words)).encode())
 
 
-def _public(event: events.PublicMessage) -> bytes:
-    return frame(_DATA, f"PUBLIC {event.sender} {event.id} {event.time_ms}\n{event.text}".encode())
-
-
-def _direct(event: events.DirectMessage) -> bytes:
-    return frame(_DATA, f"DIRECT {event.sender} {event.id} {event.time_ms}\n{event.text}".encode())
+def _message(event: Message) -> bytes:
+    word = "PUBLIC" if isinstance(event, events.PublicMessage) else "DIRECT"
+    return frame(_DATA, f"{word} {event.sender} {event.id} {event.time_ms}\n{event.text}".encode())
 
 
 def _online(event: events.Online) -> bytes:
@@ -166,9 +163,9 @@ _READY: Final = _command("READY")
 _FRAMES_OF: Final[dict[type, Callable[[Any], bytes]]] = {
     events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
     events.Welcome: lambda event: _command("WELCOME", event.account),
-    events.PublicMessage: _public,
+    events.PublicMessage: _message,
     events.PublicRun: _public_run,
-    events.DirectMessage: _direct,
+    events.DirectMessage: _message,
     # Peers expect no command that they did not ask for; who is online is told when they ask.
     events.Users: lambda _: b"",
     events.Online: _online,

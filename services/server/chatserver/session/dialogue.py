@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 _KIND: Final[dict[type, str]] = {Command: "C", Data: "D"}
 
-# To look a member of an enumeration up takes longer than all else that is done for most steps.
-_INSIDE: Final = State.INSIDE
-
 
 class Place(NamedTuple):
     """Where a dialogue stands: what is due there, and the move that it means. The rest is out of place."""
@@ -33,19 +30,18 @@ class Place(NamedTuple):
 class Dialogue:
     """What one peer has said of an operation so far. After a step that is out of place an operation is due again."""
 
-    __slots__ = ("_operations", "_place", "_recipient", "_words", "readies")
+    __slots__ = ("_place", "_recipient", "_words", "readies")
 
     def __init__(self) -> None:
         # How often the peer is still to be told to go on.
         self.readies = 0
         self._words = OPS[DEFAULT_OPS]
-        self._operations = _OPERATIONS_OF[self._words]
         self._place = _OPERATION
         self._recipient = ""
 
     def take(self, given: Command | Data, state: State) -> Request | None:
         """The request that is complete with this step, if one is. ``state`` is where the connection stands."""
-        due, what, move = self._place if state is _INSIDE else _LOGIN[state]
+        due, what, move = self._place if state is State.INSIDE else _LOGIN[state]
         self._place = _OPERATION
         if type(given) is due:
             return move(self, given.text)
@@ -72,7 +68,7 @@ class Dialogue:
         words = OPS.get(ops.strip() or DEFAULT_OPS)
         if words is None:
             return Unreadable(ErrorCode.BAD_REQUEST, f"Behind the username may stand {' or '.join(OPS)}, nothing else.")
-        self._words, self._operations = words, _OPERATIONS_OF[words]
+        self._words = words
         return requests.Login(name)
 
     def give_password(self, text: str) -> Request:
@@ -81,12 +77,12 @@ class Dialogue:
 
     def begin(self, text: str) -> Request | None:
         """An operation, in any case; behind the one for the history may stand a number."""
-        begin = self._operations.get(text) or self._operations.get(text.strip().upper())
-        if begin is not None:
-            return begin(self)
         operation, _, limit = text.strip().upper().partition(" ")
         if operation == self._words.history:
             return _ask_history(limit.strip())
+        begin = None if limit else _OPERATIONS_OF[self._words].get(operation)
+        if begin is not None:
+            return begin(self)
         known = ", ".join([*self._words, *_CONVENIENCES])
         reason = f"There is no operation {text[:32]!r}; there are {known}, each alone in its frame."
         return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)

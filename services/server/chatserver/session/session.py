@@ -173,10 +173,8 @@ class Session:
         """The time to log in has passed, or the one to complete what was begun."""
         limit = f"{self._context.login_seconds:g} s"
         if self._state is State.INSIDE:
-            self._refuse(
-                Refusal(ErrorCode.BAD_REQUEST, f"The rest of what you began did not come within {limit}."), None
-            )
-            self._outbox.put([Bye("the connection can't be read any further")])
+            reason = f"The rest of what you began did not come within {limit}."
+            self._answer_unreadable(requests.Unreadable(ErrorCode.BAD_REQUEST, reason, closes=True))
         else:
             self._refuse(Refusal(ErrorCode.NOT_LOGGED_IN, f"Nobody logged in within {limit} of connecting."), None)
             self._outbox.put([Bye("not logged in")])
