@@ -87,9 +87,7 @@ class Doorstep:
             sock.shutdown(socket.SHUT_WR)
 
     def _close(self, sock: socket.socket) -> None:
-        if self._silent.pop(sock, None) is not None:
-            self._selector.unregister(sock)
-        self._told.pop(sock, None)
+        del self._told[sock]
         sock.close()
 
 
