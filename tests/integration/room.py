@@ -14,7 +14,7 @@ import pytest
 from chatserver.app import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from chatserver.config import Config
 
@@ -221,6 +221,10 @@ class Room:
         peer.login(name, password)
         return peer
 
+    def wait_for_connections(self, count: int) -> None:
+        """Until so many count: one that has ended does for a moment longer than its user is seen."""
+        wait_for(lambda: len(self.server._listener._connections) == count, f"there are {count} connections")
+
     def stop(self) -> bool:
         self.is_stopped = True
         return self.server.stop()
@@ -229,6 +233,14 @@ class Room:
         self._peers.close()
         if not self.is_stopped:
             assert self.stop(), "a thread of the server died"
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Look until it holds."""
+    patience_ends = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < patience_ends, f"it never came to that: {what}"
+        time.sleep(0.01)
 
 
 @contextmanager

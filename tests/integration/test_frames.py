@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.room import DEADLINE_SECONDS, FramesPeer, Peer, typed_frame
+from integration.room import DEADLINE_SECONDS, FramesPeer, Peer, typed_frame, wait_for
 from reliability.program import Program
 
 if TYPE_CHECKING:
@@ -45,13 +45,6 @@ def leave(peer: FramesPeer) -> None:
     """Once the goodbye has come, the seat is free."""
     peer.command("EX")
     assert peer.rest() == ["C BYE"]
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"it never came to that: {what}"
-        time.sleep(0.01)
 
 
 # --- one room with json ---
@@ -500,7 +493,7 @@ def test_over_the_limit_of_connections_it_is_told_in_its_dialect(open_room: Call
     assert alice.until_fence() == []
     leave(alice)
     alice.close()
-    wait_for(lambda: not room.server._listener._connections, "the connection's reader ends")
+    room.wait_for_connections(0)
     assert room.enter_frames("carol"), "there is room again"
 
 

@@ -25,10 +25,11 @@ def test_the_connection_over_the_limit_is_told_so_and_closed(open_room: Callable
     assert extra.is_closed()
     alice.next("users")
     bob.ask(command="EX")
-    bob.is_closed()
+    assert bob.is_closed()
     bob.close()
     while alice.next("users")["left"] != ["bob"]:
         pass
+    room.wait_for_connections(1)
     assert room.enter("carol"), "there is room again"
 
 
