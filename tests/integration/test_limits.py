@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.room import deadline
+from integration.room import deadline, wait_for
 
 if TYPE_CHECKING:
     import io
@@ -135,3 +135,30 @@ def test_a_flood_of_connections_does_not_hold_up_the_end(room: Room) -> None:
         ended.set()
         for thread in threads:
             thread.join()
+
+
+def test_who_ends_while_the_server_does_is_not_cut_off_from_what_is_due(room: Room) -> None:
+    """Its reader has ended, and is no connection any more; but the courier has not come to it yet."""
+    alice = room.enter("alice")
+    server, goes_round = room.server, threading.Event()
+    go_round, wait_until = server._courier._go_round, server._listener._wait_until
+
+    def held_go_round() -> None:
+        assert goes_round.wait(5)
+        go_round()
+
+    def wait_until_it_has_ended(condition: Callable[[], bool], patience_seconds: float) -> None:
+        if not goes_round.is_set():
+            alice.socket.shutdown(socket.SHUT_WR)
+            room.wait_for_connections(0)
+            assert not condition(), "it has got nothing yet"
+            goes_round.set()
+        wait_until(condition, patience_seconds)
+
+    alice.until_fence()
+    server._courier._go_round = held_go_round  # type: ignore[method-assign]
+    server._listener._wait_until = wait_until_it_has_ended  # type: ignore[method-assign]
+    alice.ask(command="PM", message="hello")
+    wait_for(lambda: server._journal._last_id == 1, "it is stored")
+    assert room.stop()
+    assert [alice.next("sent")["id"], alice.next("bye")["type"]] == [1, "bye"]

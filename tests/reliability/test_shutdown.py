@@ -109,7 +109,8 @@ def begin_to_talk(crowd: Crowd, port: int, chance: random.Random) -> list[Sender
     """Everybody comes in, and the first of them talk."""
     members = crowd.enter(port, [f"user{number}" for number in range(SENDERS + RECEIVERS)])
     names = [member.name for member in members]
-    return [Sender(member, [name for name in names if name != member.name], chance) for member in members[:SENDERS]]
+    with crowd.changed:  # the first answers may come before the last have begun
+        return [Sender(member, [name for name in names if name != member.name], chance) for member in members[:SENDERS]]
 
 
 def check_all_is_told(members: list[Member], senders: list[Sender], database: Path) -> None:

@@ -93,7 +93,7 @@ class Listener:
             left = list(self._connections)
         for connection in left:
             connection.part()
-        self._wait_until(lambda: all(connection.has_been_told() for connection in self._connections), patience_seconds)
+        self._wait_until(lambda: all(connection.has_been_told() for connection in left), patience_seconds)
         self._wait_until(lambda: not self._connections, _SEEING_OUT_SECONDS)
         for connection in left:
             connection.cut_off()
