@@ -7,6 +7,8 @@ import pytest
 
 from chatserver.store.database import Database
 
+from .house import House
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -20,3 +22,12 @@ def database(folder: Path) -> Iterator[Database]:
     opened = Database(folder)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def house() -> House:
+    """What sessions work with, and two who are registered."""
+    house = House()
+    house.accounts.add("Alice", "terces")
+    house.accounts.add("bob", "terces")
+    return house

@@ -36,14 +36,6 @@ AN_OPERATION_IS_DUE = """
 
 
 @pytest.fixture
-def house() -> House:
-    house = House()
-    house.accounts.add("Alice", "terces")
-    house.accounts.add("bob", "terces")
-    return house
-
-
-@pytest.fixture
 def stranger(house: House) -> Visitor:
     return house.visitor()
 

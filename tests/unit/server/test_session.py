@@ -50,14 +50,6 @@ BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
 
 
 @pytest.fixture
-def house() -> House:
-    house = House()
-    house.accounts.add("Alice", "terces")
-    house.accounts.add("bob", "terces")
-    return house
-
-
-@pytest.fixture
 def visitor(house: House) -> Visitor:
     return house.visitor()
 
