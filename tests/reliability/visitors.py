@@ -133,8 +133,9 @@ class Visitor:
         name = self._chance.choice(NAMES)
         with closing(Peer(self._port)) as peer:
             peer.login(name, PASSWORD)
-            for _ in range(_SHOUTS):
-                self._say(peer, name, None, TEXT_MAX_BYTES)
+            shouted = [self._ask(peer, name, None, TEXT_MAX_BYTES) for _ in range(_SHOUTS)]
+            for content in shouted:
+                self._note_confirmed(peer, content)
             self._leave(peer)
 
     def _lag(self) -> None:
@@ -208,13 +209,19 @@ class Visitor:
             peer.until_fence()
 
     def _say(self, peer: Peer, name: str, recipient: str | None, length: int) -> None:
+        self._note_confirmed(peer, self._ask(peer, name, recipient, length))
+
+    def _ask(self, peer: Peer, name: str, recipient: str | None, length: int) -> Content:
         self._said += 1
         text = f"{self._number} {self._said} ".ljust(length, "x")
         members: dict[str, Any] = {"command": "PM"} if recipient is None else {"command": "DM", "to": recipient}
         if self._happens(0.5):
             members["nonce"] = self._chance.randbytes(8).hex()
         peer.ask(message=text, **members)
-        self._ledger.note_confirmed(peer.next("sent")["id"], Content(name, recipient, text))
+        return Content(name, recipient, text)
+
+    def _note_confirmed(self, peer: Peer, content: Content) -> None:
+        self._ledger.note_confirmed(peer.next("sent")["id"], content)
 
     def _leave(self, peer: Peer) -> None:
         self._chance.choice([self._end_politely, self._say_goodbye, self._vanish])(peer)
