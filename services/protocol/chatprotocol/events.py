@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from chatprotocol.errors import ErrorCode
+from chatprotocol.requests import Side
 
 # The reason of the goodbye to somebody who said goodbye.
 YOU_LEFT: Final = "you left"
@@ -126,6 +127,30 @@ class History(Struct, frozen=True):
     messages: tuple[Message, ...]
 
 
+class Registered(Struct, frozen=True, gc=False):
+    """The answer to Register: this connection is the user's."""
+
+    side: Side
+    username: str
+
+
+class Forwarded(Struct, frozen=True, gc=False):
+    """A message, in a dialect that tells no more of it than who wrote what. It is answered: see requests.Received."""
+
+    sender: str
+    text: str
+
+
+class Delivered(Struct, frozen=True, gc=False):
+    """The answer to Send: all that it was for have it. ``to`` is spelled as it was sent."""
+
+    to: str
+
+
+class NotDelivered(Struct, frozen=True, gc=False):
+    """The answer to Send: not all that it was for have it, or there is nobody of that name."""
+
+
 class Refused(Struct, frozen=True, gc=False):
     """A request was refused. ``about`` is the name that it was refused for, where it was one."""
 
@@ -155,6 +180,10 @@ Event: TypeAlias = (
     | Ready
     | Sent
     | History
+    | Registered
+    | Forwarded
+    | Delivered
+    | NotDelivered
     | Refused
     | Pong
     | Bye

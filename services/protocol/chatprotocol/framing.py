@@ -1,8 +1,9 @@
-"""Bytes to frames: by line, by JSON object inside a line, and by length."""
+"""Bytes to frames: by line, by JSON object inside a line, by length, and by header and body."""
 
+import codecs
 import re
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from chatprotocol.errors import ErrorCode, Refusal
 
@@ -198,3 +199,136 @@ class FrameBuffer:
                 self.problem = Refusal(ErrorCode.TOO_LONG, reason)
         if self.problem is not None:
             self.rest = b""
+
+
+class Section(NamedTuple):
+    """A header, and the body behind it if there is one.
+
+    ``word`` is the first of the header, in upper case; ``rest`` is what stands behind it in its line.
+    """
+
+    word: str
+    rest: str
+    # What is no UTF-8 stands in it as lone surrogates.
+    body: str | None
+
+
+class _Header(NamedTuple):
+    word: str
+    rest: str
+    # Of the body, or None where there is none.
+    length: int | None
+    # Some peers put a space before the length, and another one before the body, which does not count.
+    is_spaced: bool
+
+
+_HEADER_END = re.compile(rb"\n[ \t\r]*\n")
+_LENGTH = re.compile(r"^([ \t]*)content-length[ \t]*:[ \t]*(.*?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
+_WHITE = b" \t\r\n"
+
+
+class SectionBuffer:
+    """Cuts a byte stream into sections: a header, an empty line, and a body as long as the header says.
+
+    A forgiving reader: of empty lines and of white space around names there may be too much. After each piece, look at
+    :attr:`problem`: where a header can't be one, the rest of the stream is lost.
+    """
+
+    __slots__ = ("_bodied", "_counts_characters", "_header", "_header_max_bytes", "_limit_bytes", "_rest", "problem")
+
+    def __init__(
+        self, bodied: frozenset[str], header_max_bytes: int, body_max_bytes: int, *, counts_characters: bool
+    ) -> None:
+        """``bodied`` are the words behind which there must be a body; lengths count bytes, or characters."""
+        self._bodied = bodied
+        self._header_max_bytes = header_max_bytes
+        self._limit_bytes = body_max_bytes
+        self._counts_characters = counts_characters
+        # What has come of a header that has not ended; or behind one that has, what has come of its body.
+        self._rest = bytearray()
+        self._header: _Header | None = None
+        self.problem: Refusal | None = None
+
+    @property
+    def is_inside(self) -> bool:
+        """Has a section begun that is not whole yet?"""
+        return self._header is not None or bool(self._rest)
+
+    def feed(self, data: bytes) -> list[Section]:
+        """Add a piece; returns each section that is whole now."""
+        found: list[Section] = []
+        if self.problem is not None:
+            return found
+        self._rest += data
+        try:
+            while (section := self._next()) is not None:
+                found.append(section)
+        except Refusal as problem:
+            self.problem = problem
+            self._header = None
+            self._rest.clear()
+        return found
+
+    def _next(self) -> Section | None:
+        header = self._header or self._take_header()
+        if header is None:
+            return None
+        self._header = header
+        body = None
+        if header.length is not None:
+            start = int(header.is_spaced and header.length > 0 and self._rest.startswith(b" "))
+            end = self._end_of_body(start, header.length)
+            if end < 0:
+                return None
+            body = self._rest[start:end].decode(errors="surrogateescape")
+            del self._rest[:end]
+        self._header = None
+        return Section(header.word, header.rest, body)
+
+    def _take_header(self) -> _Header | None:
+        """Read what stands before the first empty line, if that has come. Raises Refusal."""
+        if self._rest[:1] in _WHITE:  # a newline behind a body, that was not counted
+            del self._rest[: len(self._rest) - len(self._rest.lstrip(_WHITE))]
+        end = _HEADER_END.search(self._rest)
+        if (end.end() if end else len(self._rest)) > self._header_max_bytes:
+            reason = f"A header has {self._header_max_bytes:,} bytes at most, and ends with an empty line."
+            raise Refusal(ErrorCode.BAD_REQUEST, reason)
+        if end is None:
+            return None
+        text = self._rest[: end.start()].decode(errors="replace")
+        del self._rest[: end.end()]
+        return self._read_header(text)
+
+    def _read_header(self, text: str) -> _Header:
+        first, _, others = text.partition("\n")
+        word, _, rest = first.strip().partition(" ")
+        word = word.upper()
+        lengths = {value: space for space, value in _LENGTH.findall(others)}
+        if not lengths and word not in self._bodied:
+            return _Header(word, rest.strip(), None, is_spaced=False)
+        if len(lengths) != 1:
+            reason = f"{len(lengths)} different ones" if lengths else "none"
+            raise Refusal(ErrorCode.BAD_REQUEST, f"One Content-length must be in this header; there are {reason}.")
+        ((value, space),) = lengths.items()
+        return _Header(word, rest.strip(), self._check_length(value), is_spaced=bool(space))
+
+    def _check_length(self, value: str) -> int:
+        if not re.fullmatch("[0-9]+", value):
+            reason = f"A Content-length is a number, 0 or more; this one is {value[:32]!r}."
+            raise Refusal(ErrorCode.BAD_REQUEST, reason)
+        length = int(value)
+        # A character takes four bytes at most.
+        if length * (4 if self._counts_characters else 1) > self._limit_bytes:
+            reason = f"A body has {self._limit_bytes:,} bytes at most; the Content-length is {length:,}."
+            raise Refusal(ErrorCode.TOO_LONG, reason)
+        return length
+
+    def _end_of_body(self, start: int, length: int) -> int:
+        """Where the body that begins at ``start`` ends, or -1 while it has not come."""
+        if len(self._rest) - start < length:  # a character is a byte at least
+            return -1
+        if not self._counts_characters:
+            return start + length
+        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        body = decoder.decode(self._rest[start : start + 4 * length])
+        return -1 if len(body) < length else start + len(body[:length].encode(errors="surrogateescape"))

@@ -22,6 +22,11 @@ LINE_MAX_BYTES = 65_536
 # The same for a frame with its header. What says that it is longer is likelier to be no frame at all.
 FRAME_MAX_BYTES = 65_536
 
+# A header is a word, a name and a length; what is longer is none. Behind it may stand a body: what is a little too long
+# for a message is refused, with all that is much longer the connection ends.
+HEADER_SECTION_MAX_BYTES = 1_024
+SECTION_BODY_MAX_BYTES = 65_536
+
 # JSON parsers recurse in C. The readers' stacks are small (see chatserver.app), and CPython 3.12 and later allow
 # 10,000 levels, which overruns such a stack and kills the whole process. No object of ours is nested deeper than 3.
 NESTING_MAX_LEVELS = 64

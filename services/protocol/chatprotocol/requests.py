@@ -1,6 +1,7 @@
 """What a client can ask. A dialect turns bytes into these, the session answers them."""
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -91,6 +92,40 @@ class CommandRun(Struct, frozen=True, gc=False):
             yield Data(text)
 
 
+# --- where a user has two connections ---
+
+
+class Side(StrEnum):
+    """Which of its two connections it is, seen from the user."""
+
+    SENDING = "TOSEND"
+    RECEIVING = "TORECV"
+
+
+class Register(Struct, frozen=True, gc=False):
+    """Come in as the guest ``username`` with this connection; once both are there, the user is."""
+
+    side: Side
+    username: str
+
+
+class Send(Struct, frozen=True, gc=False):
+    """A message to the user ``to``, or to everybody."""
+
+    to: str
+    text: str
+
+
+class Received(Struct, frozen=True, gc=False):
+    """The message that ``sender`` wrote has come. Some don't say whose it was."""
+
+    sender: str
+
+
+class NotReceived(Struct, frozen=True, gc=False):
+    """The message that was given to this user could not be read."""
+
+
 class Unreadable(Struct, frozen=True, gc=False):
     """What was no request, or not in its place: the session answers what was wrong, and logs it.
 
@@ -104,5 +139,20 @@ class Unreadable(Struct, frozen=True, gc=False):
 
 
 Request: TypeAlias = (
-    Login | Password | Say | Whisper | AskUsers | AskHistory | Ping | Leave | Command | Data | CommandRun | Unreadable
+    Login
+    | Password
+    | Say
+    | Whisper
+    | AskUsers
+    | AskHistory
+    | Ping
+    | Leave
+    | Command
+    | Data
+    | CommandRun
+    | Register
+    | Send
+    | Received
+    | NotReceived
+    | Unreadable
 )

@@ -17,12 +17,18 @@ _NUMBER = re.compile("[0-9]{1,9}")
 # Letters take at most four bytes in UTF-8: a message that is no longer than a quarter of the limit need not be counted.
 _BODY_SURE_CHARACTERS = BODY_MAX_BYTES // 4
 
+EVERYBODY = "ALL"
 RESERVED_NAMES = frozenset({"all", "server"})
 
 
 def name_key(username: str) -> str:
     """The form in which names are compared: without regard to case."""
     return username.lower()
+
+
+def is_everybody(recipient: str) -> bool:
+    """Does this name stand for all users?"""
+    return recipient.upper() == EVERYBODY
 
 
 def check_username(username: str) -> None:

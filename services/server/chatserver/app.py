@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from chatprotocol.dialects import DIALECTS
+from chatprotocol.dialects import Register, dialects_with
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.room.feed import Feed
 from chatserver.room.journal import SqliteJournal
+from chatserver.room.mailroom import Mailroom
 from chatserver.room.presence import Presence
 from chatserver.session.attempts import FailedLogins
 from chatserver.session.context import Context
+from chatserver.session.guest_session import GuestSession
+from chatserver.session.guests import Guests
 from chatserver.session.passwords import HashCost, Passwords
 from chatserver.session.session import Session
 from chatserver.store.accounts import Accounts
@@ -50,6 +53,8 @@ _GARBAGE_OBJECTS = 100_000
 _M_ARENA_MAX = -8
 # The promise is 8 s from the signal to the exit; what the slowest receivers do not take in this time they get later.
 _PARTING_SECONDS = 3.0
+# Of that time so much is for users to answer what they were given.
+_ANSWER_SECONDS = 2.0
 # Who was cut off then is only to be closed.
 _CLOSING_SECONDS = 1.0
 # The database, its readers, the listener, the doorbell, the log.
@@ -80,11 +85,14 @@ class Server:
         messages = Messages(self._database)
         last_id = messages.last_id()
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
-        streams = {dialect.name: Stream(dialect.encode_all, kept_bytes) for dialect in DIALECTS}
+        dialects = dialects_with(Register(config.register_delivered, config.register_length))
+        streams = {dialect.name: Stream(dialect.encode_all, kept_bytes) for dialect in dialects}
         self._streams = list(streams.values())
         self._courier = Courier(self._streams, config.lag_max_bytes, self._crash)
-        feed = Feed(self._streams, last_id, self._courier.ring)
-        self._journal = SqliteJournal(self._database, feed, last_id, _now_ms, self._crash)
+        self._mailroom = Mailroom(config.lag_max_bytes, self._crash)
+        feed = Feed([*self._streams, self._mailroom], last_id, self._courier.ring)
+        guests = Guests()
+        self._journal = SqliteJournal(self._database, feed, last_id, _now_ms, guests.is_claimed, self._crash)
         self._presence = Presence(feed.announce, config.users_seconds, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
@@ -96,16 +104,19 @@ class Server:
             presence=self._presence,
             passwords=self._passwords,
             failed_logins=FailedLogins(time.monotonic),
+            guests=guests,
+            mailroom=self._mailroom,
             registration_open=config.registration == "open",
+            guests_allowed=config.guests_allowed,
             login_seconds=config.login_seconds,
             on_empty=self._say_waiting,
         )
         house = House(
-            dialects=DIALECTS,
+            dialects=dialects,
             streams=streams,
             courier=self._courier,
             login_seconds=config.login_seconds,
-            open_session=lambda outbox, label, address: Session(context, outbox, label, address),
+            open_session=lambda dialect, *its: (GuestSession if dialect == Register.name else Session)(context, *its),
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._listener = Listener(config.host, config.port, house, full, config.max_connections, self._crash)
@@ -121,6 +132,7 @@ class Server:
         self._courier.start()
         self._journal.start()
         self._presence.start()
+        self._mailroom.start()
         self._passwords.start()
         self._listener.start()
         self._say_waiting()
@@ -132,7 +144,9 @@ class Server:
         self._passwords.stop()
         self._journal.stop()  # what comes now is refused
         self._presence.stop()
+        self._mailroom.hurry(_ANSWER_SECONDS)
         connections = self._listener.part(_PARTING_SECONDS)
+        self._mailroom.stop()
         self._courier.stop(_CLOSING_SECONDS)
         for stream in self._streams:
             stream.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from chatprotocol.dialects.register import DELIVERED_WORDS, LENGTH_UNITS
 from chatserver import __version__
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def _seconds(text: str) -> float:
 
 def _choice(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        if text.lower() not in words:
+        found = [word for word in words if word.lower() == text.lower()]
+        if not found:
             raise ValueError(" or ".join(words))
-        return text.lower()
+        return found[0]
 
     return parse
 
@@ -62,6 +64,9 @@ class Config:
     port: int = _setting(9999, "-p --port", _integer(0, 65_535), "port to listen on; 0 takes a free one")
     data: Path = _setting(Path("chat-data"), "--data", Path, "folder of the database; made if it is not there")
     registration: str = _setting("open", "--registration", _choice("open", "closed"), "new names: open or closed")
+    guests: str = _setting(
+        "auto", "--guests", _choice("auto", "on", "off"), "users without a password: on, off, or as registration: auto"
+    )
     max_connections: int = _setting(10_000, "--max-connections", _integer(1, 10**6), "connections at once")
     login_seconds: float = _setting(
         60.0, "--login-seconds", _seconds, "time from connecting to being logged in, and to end what was begun"
@@ -75,6 +80,18 @@ class Config:
     hash_time_cost: int = _setting(2, "--hash-time-cost", _integer(1, 100), "argon2id: passes over the memory")
     hash_memory_kib: int = _setting(19_456, "--hash-memory-kib", _integer(8, 2**22), "argon2id: memory of a hash")
     hash_parallelism: int = _setting(1, "--hash-parallelism", _integer(1, 64), "argon2id: lanes")
+    register_delivered: str = _setting(
+        DELIVERED_WORDS[0],
+        "--register-delivered",
+        _choice(*DELIVERED_WORDS),
+        "dialect register: the word that says that a message was delivered, SEND or SENT",
+    )
+    register_length: str = _setting(
+        LENGTH_UNITS[0],
+        "--register-length",
+        _choice(*LENGTH_UNITS),
+        "dialect register: what a Content-length counts, bytes or characters",
+    )
     log_level: str = _setting(
         "info",
         "--log-level",
@@ -82,6 +99,11 @@ class Config:
         "debug, info, warning or error",
     )
     log_format: str = _setting("text", "--log-format", _choice("text", "json"), "lines of text or json")
+
+    @property
+    def guests_allowed(self) -> bool:
+        """May anybody come in who has no account? Where nobody new may register, only if that is said."""
+        return self.guests == "on" or (self.guests == "auto" and self.registration == "open")
 
 
 def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:

@@ -8,7 +8,7 @@ from chatprotocol.dialects import Decoder
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event
 from chatprotocol.limits import BODY_MAX_BYTES
-from chatprotocol.requests import Request
+from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
 
 T = TypeVar("T")
@@ -159,8 +159,53 @@ FRAMES = Samples(
     ),
 )
 
+REGISTER = Samples(
+    login=requests.Register(Side.SENDING, "alice"),
+    message=(requests.Send("ALL", "hello"),),
+    too_long=requests.Send("bob", "h" * 65_537),
+    requests=(
+        requests.Register(Side.RECEIVING, "alice"),
+        requests.Register(Side.SENDING, "no name at all"),
+        requests.Send("bob", "hello"),
+        requests.Send("bob", "line\nfeed, {brace} and \u20ac"),
+        requests.Send("bob", "what looks like a header:\n\nSEND bob\nContent-length: 1\n\n"),
+        requests.Send("ALL", " white space around \n"),
+        requests.Send("bob", ""),
+        requests.Send("bob", "x" * BODY_MAX_BYTES),
+        requests.Send("bob", "x" * 65_536),
+        requests.Received("bob"),
+        requests.Received(""),
+        requests.NotReceived(),
+    ),
+    events=(
+        events.Registered(Side.SENDING, "alice"),
+        events.Registered(Side.RECEIVING, "alice"),
+        events.Forwarded("bob", "line\nfeed, {brace} and \u20ac"),
+        events.Forwarded("bob", "\n\nFORWARD alice\nContent-length: 1\n\n"),
+        events.Forwarded("bob", ""),
+        events.Delivered("bob"),
+        events.Delivered("ALL"),
+        events.NotDelivered(),
+        events.Refused(ErrorCode.BAD_USERNAME, "Malformed username"),
+        events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),
+        events.Refused(ErrorCode.BAD_REQUEST, "Header incomplete"),
+    ),
+    changed=(
+        (PUBLIC, (events.Forwarded("bob", "hello"),)),
+        (DIRECT, (events.Forwarded("bob", DIRECT.text),)),
+        (events.Refused(ErrorCode.TOO_LONG, "Too long."), (events.NotDelivered(),)),
+        (
+            events.Refused(ErrorCode.SERVER_FULL, "Full."),
+            (events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),),
+        ),
+        (events.Users(2, ("alice", "bob"), ("bob",), ()), ()),
+        (events.Sent(18, events.SentStatus.SENT), ()),
+        (events.Bye("The server is shutting down."), ()),
+    ),
+)
+
 # By the dialect's name. A dialect without samples fails all of its tests.
-SAMPLES = {"json": JSON, "frames": FRAMES}
+SAMPLES = {"json": JSON, "frames": FRAMES, "register": REGISTER}
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:

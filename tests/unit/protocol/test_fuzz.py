@@ -14,7 +14,7 @@ from chatprotocol.dialects import DIALECTS, Dialect
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import Event
 from chatprotocol.limits import HISTORY_MAX_MESSAGES, ID_MAX, USERNAME_MAX_BYTES
-from chatprotocol.requests import Request
+from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
 
 from .samples import SAMPLES, decode, unfold
@@ -96,7 +96,30 @@ def frames_sayings() -> Sayings:
     return Sayings(several.map(lambda some: [step for each in some for step in each]), st.lists(events_, max_size=6))
 
 
-SAYINGS = {"json": json_sayings(), "frames": frames_sayings()}
+def register_sayings() -> Sayings:
+    name = st.text(string.ascii_letters + string.digits, min_size=1, max_size=USERNAME_MAX_BYTES)
+    sides = st.sampled_from(Side)
+    requests_ = st.one_of(
+        st.builds(requests.Register, sides, name),
+        st.builds(requests.Send, name, texts),
+        st.builds(requests.Received, name),
+        st.just(requests.NotReceived()),
+    )
+    refusals = [
+        events.Refused(ErrorCode.BAD_USERNAME, "Malformed username"),
+        events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),
+        events.Refused(ErrorCode.BAD_REQUEST, "Header incomplete"),
+    ]
+    events_ = st.one_of(
+        st.builds(events.Registered, sides, name),
+        st.builds(events.Forwarded, name, texts),
+        st.builds(events.Delivered, name),
+        st.sampled_from([events.NotDelivered(), *refusals]),
+    )
+    return Sayings(st.lists(requests_, max_size=6), st.lists(events_, max_size=6))
+
+
+SAYINGS = {"json": json_sayings(), "frames": frames_sayings(), "register": register_sayings()}
 
 
 def cut(stream: bytes, data: st.DataObject) -> list[bytes]:
@@ -141,6 +164,7 @@ fragments = st.one_of(
     json_values,
     st.binary(max_size=8),
     st.text('{}[]":,\\\r\n CD\0', max_size=8).map(str.encode),
+    st.sampled_from([b"\n\n", b"\n \n", b"SEND bob\n", b" Content-length: 3\n\n", b"Content-length: -1\n", b"ERROR "]),
     st.builds(lambda kind, size: kind + size.to_bytes(4), st.sampled_from([b"C", b"D"]), st.integers(0, 2**32 - 1)),
     st.builds(
         lambda letter, times: letter * times,

@@ -9,10 +9,12 @@ from chatprotocol.events import Event, Message, Refused
 from chatprotocol.rules import name_key
 from chatserver.room.feed import Feed
 from chatserver.room.journal import JournalClosedError
+from chatserver.room.mailroom import Mailroom
 from chatserver.room.post import Post
 from chatserver.room.presence import Presence
 from chatserver.session.attempts import FailedLogins
 from chatserver.session.context import Context
+from chatserver.session.guests import Guests
 from chatserver.session.passwords import PasswordsClosedError
 from chatserver.session.session import Session
 from chatserver.store.accounts import Account
@@ -20,11 +22,15 @@ from chatserver.store.accounts import Account
 from .rooms import FakeOutbox, FakeStream
 
 
+LAG_MAX_BYTES = 10_000
+
+
 class FakeAccounts:
     """Accounts in a dict; a password's hash is the password backwards."""
 
     def __init__(self) -> None:
         self.by_key: dict[str, Account] = {}
+        self.guests: dict[str, Account] = {}
 
     def find(self, username: str) -> Account | None:
         return self.by_key.get(name_key(username))
@@ -35,6 +41,12 @@ class FakeAccounts:
         account = Account(len(self.by_key) + 1, name, password_hash, delivered_id)
         self.by_key[name_key(name)] = account
         return account
+
+    def admit(self, name: str) -> Account | None:
+        """What stands for a guest is found by nobody."""
+        if name_key(name) in self.by_key:
+            return None
+        return self.guests.setdefault(name, Account(1_000 + len(self.guests), name, "", 0))
 
 
 class FakeMessages:
@@ -110,6 +122,10 @@ class FakeJournal:
             self._accounts.add(name.upper(), "rehto")
         return self._accounts.add(name, password_hash)
 
+    def admit_guest(self, name: str) -> Account | None:
+        self._check()
+        return self._accounts.admit(name)
+
     def change_password_hash(self, account_id: int, password_hash: str) -> None:
         self.changed_hashes.append((account_id, password_hash))
 
@@ -139,11 +155,12 @@ class FakePasswords:
 class House:
     """Everything that a session works with."""
 
-    def __init__(self, *, registration_open: bool = True) -> None:
+    def __init__(self, *, registration_open: bool = True, guests_allowed: bool = True) -> None:
         self.stream = FakeStream()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
-        self.feed = Feed([self.stream], 10, lambda: None)
+        self.mailroom = Mailroom(LAG_MAX_BYTES, lambda _: None)
+        self.feed = Feed([self.stream, self.mailroom], 10, lambda: None)
         self.journal = FakeJournal(self.accounts, self.feed)
         self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
         self.passwords = FakePasswords()
@@ -156,11 +173,17 @@ class House:
             "presence": self.presence,
             "passwords": self.passwords,
             "failed_logins": FailedLogins(lambda: self.now),
+            "guests": Guests(),
+            "mailroom": self.mailroom,
         }
         # How often the last one has left.
         self.times_empty = 0
         self.context = Context(
-            **parts, registration_open=registration_open, login_seconds=60.0, on_empty=self._note_empty
+            **parts,
+            registration_open=registration_open,
+            guests_allowed=guests_allowed,
+            login_seconds=60.0,
+            on_empty=self._note_empty,
         )
 
     def _note_empty(self) -> None:

@@ -81,7 +81,7 @@ class Wire:
         self.session: FakeSession | None = None
         self.answer: Callable[[FakeSession], None] = lambda session: session.outbox.put([Pong()])
 
-    def _open_session(self, outbox: Outbox, _: str, __: str) -> FakeSession:
+    def _open_session(self, _: str, outbox: Outbox, __: str, ___: str) -> FakeSession:
         self.session = FakeSession(outbox, answer=self.answer)
         return self.session
 
@@ -227,7 +227,8 @@ def test_a_stranger_gets_one_line_that_says_how_to_begin(wire: Wire, first: byte
 
     assert line.startswith(b"This is a chat room server. ")
     assert line.count(b"\n") == 1
-    assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames).' in line
+    assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames), or ' in line
+    assert rb"or REGISTER TOSEND alice\n\n (register)." in line
     assert line.removesuffix(b"\n").decode().isprintable()
     assert [entry["event"] for entry in log] == ["Turned away"]
     assert wire.session is None

@@ -56,6 +56,8 @@ class House:
         self.disk = Disk(database)
         self.feed = FakeFeed()
         self.crashes: list[str] = []
+        # The names that guests have.
+        self.claimed: set[str] = set()
         self.clock = itertools.count(1_000)
         self.messages = Messages(database)
         self.journal = SqliteJournal(
@@ -63,6 +65,7 @@ class House:
             self.feed,  # type: ignore[arg-type]
             self.messages.last_id(),
             lambda: next(self.clock),
+            lambda name: name in self.claimed,
             self.crashes.append,
         )
 

@@ -13,6 +13,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "port": ("1234", 1234),
     "data": ("/srv/chat", Path("/srv/chat")),
     "registration": ("Closed", "closed"),
+    "guests": ("OFF", "off"),
     "max_connections": ("5", 5),
     "login_seconds": ("0.5", 0.5),
     "users_seconds": ("7", 7.0),
@@ -20,6 +21,8 @@ VALUES: dict[str, tuple[str, object]] = {
     "hash_time_cost": ("1", 1),
     "hash_memory_kib": ("8", 8),
     "hash_parallelism": ("2", 2),
+    "register_delivered": ("sent", "SENT"),
+    "register_length": ("Characters", "characters"),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
 }
@@ -71,6 +74,23 @@ def test_a_flag_wins_over_the_variable_even_if_that_is_rubbish(setting: str) -> 
 @pytest.mark.parametrize("nothing", ["", None])
 def test_an_empty_variable_is_as_good_as_none(setting: str, nothing: str | None) -> None:
     assert load_config([], {variable_of(setting): nothing}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("guests", "registration", "allowed"),
+    [
+        ("auto", "open", True),
+        ("auto", "closed", False),
+        ("on", "closed", True),
+        ("off", "open", False),
+    ],
+)
+def test_where_nobody_new_may_register_guests_come_in_only_if_that_is_said(
+    guests: str, registration: str, *, allowed: bool
+) -> None:
+    config = load_config([], {"CHAT_GUESTS": guests, "CHAT_REGISTRATION": registration})
+
+    assert config.guests_allowed is allowed
 
 
 @pytest.mark.parametrize("arguments", [["1234"], ["-p", "1234"], ["--port", "1234"]])

@@ -3,8 +3,16 @@
 from chatprotocol.dialects.base import Decoder, Dialect, RequestDecoder, Sniff
 from chatprotocol.dialects.frames import Frames
 from chatprotocol.dialects.json import Json
+from chatprotocol.dialects.register import Register
 
-DIALECTS: tuple[Dialect, ...] = (Json(), Frames())
+
+def dialects_with(register: Register) -> tuple[Dialect, ...]:
+    """All of them, with the one that can be set."""
+    return (Json(), Frames(), register)
+
+
+# As they are where nothing was set.
+DIALECTS: tuple[Dialect, ...] = dialects_with(Register())
 
 # Enough of a connection's beginning for every dialect to say yes or no.
 SNIFF_MAX_BYTES = 16
@@ -20,9 +28,19 @@ def sniff(first: bytes, dialects: tuple[Dialect, ...] = DIALECTS) -> Dialect | S
     return Sniff.MORE if undecided else Sniff.NO
 
 
-def by_name(name: str) -> Dialect:
+def by_name(name: str, dialects: tuple[Dialect, ...] = DIALECTS) -> Dialect:
     """The dialect that a setting names; KeyError when there is none."""
-    return {dialect.name: dialect for dialect in DIALECTS}[name]
+    return {dialect.name: dialect for dialect in dialects}[name]
 
 
-__all__ = ["DIALECTS", "Decoder", "Dialect", "RequestDecoder", "Sniff", "by_name", "sniff"]
+__all__ = [
+    "DIALECTS",
+    "Decoder",
+    "Dialect",
+    "Register",
+    "RequestDecoder",
+    "Sniff",
+    "by_name",
+    "dialects_with",
+    "sniff",
+]

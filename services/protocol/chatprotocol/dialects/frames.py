@@ -160,14 +160,13 @@ def _refused(event: events.Refused) -> bytes:
 
 _READY: Final = _command("READY")
 
+# Peers expect no command that they did not ask for, so there is none for Users; who is online is told when they ask.
 _FRAMES_OF: Final[dict[type, Callable[[Any], bytes]]] = {
     events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
     events.Welcome: lambda event: _command("WELCOME", event.account),
     events.PublicMessage: _message,
     events.PublicRun: _public_run,
     events.DirectMessage: _message,
-    # Peers expect no command that they did not ask for; who is online is told when they ask.
-    events.Users: lambda _: b"",
     events.Online: _online,
     events.Ready: lambda _: _READY,
     events.Sent: _sent,
@@ -181,7 +180,8 @@ _FRAMES_OF: Final[dict[type, Callable[[Any], bytes]]] = {
 
 
 def _encode(event: Event | Run) -> bytes:
-    return _FRAMES_OF[type(event)](event)
+    frames_of = _FRAMES_OF.get(type(event))
+    return frames_of(event) if frames_of is not None else b""
 
 
 # --- what a server sends, as a client reads it ---

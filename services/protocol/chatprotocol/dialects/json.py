@@ -423,7 +423,6 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
 
 # How a run looks on the wire, and what there is no word for.
 _REPLIES_OF: Final[dict[type, Callable[[Any], list[Struct]]]] = {
-    events.Ready: lambda _: [],
     events.PublicRun: _broadcasts,
     events.SentRun: _confirmations,
 }
@@ -461,13 +460,13 @@ class Json:
         return self.encode_all((event,))
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
-        """A line each, one for each message of a run, and none for what only dialogues need."""
+        """A line each, one for each message of a run, and none for what only other dialects need."""
         replies: list[Struct] = []
         for event in said:
             if (replies_of := _REPLIES_OF.get(type(event))) is not None:
                 replies += replies_of(event)
-            else:
-                replies.append(_REPLY_OF[type(event)](event))
+            elif (reply_of := _REPLY_OF.get(type(event))) is not None:
+                replies.append(reply_of(event))
         return _ENCODER.encode_lines(replies)
 
     def event_decoder(self) -> EventDecoder:

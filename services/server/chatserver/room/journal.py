@@ -12,7 +12,7 @@ import structlog
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.room.post import Post
-from chatserver.store.accounts import insert_account, update_delivered, update_password_hash
+from chatserver.store.accounts import admit_guest, insert_account, update_delivered, update_password_hash
 from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
 from chatserver.threads import Worker
 
@@ -50,6 +50,12 @@ class Journal(Protocol):
     def enrol(self, name: str, password_hash: str) -> Account | None:
         """Register an account, or None when the name is taken. On return it is on the disk; raises OSError."""
 
+    def admit_guest(self, name: str) -> Account | None:
+        """What a guest posts as, or None when the name is an account's. From now on it is no account's; raises OSError.
+
+        The guest has claimed the name before: see ``is_claimed``.
+        """
+
     def change_password_hash(self, account_id: int, password_hash: str) -> None:
         """Replace a hash, some time soon."""
 
@@ -57,6 +63,11 @@ class Journal(Protocol):
 class _Enrolment(NamedTuple):
     name: str
     password_hash: str
+    outcome: Future[Account | None]
+
+
+class _Admission(NamedTuple):
+    name: str
     outcome: Future[Account | None]
 
 
@@ -69,7 +80,7 @@ class _Fence(NamedTuple):
     passed: threading.Event
 
 
-_Errand = _Enrolment | _HashChange | _Fence
+_Errand = _Enrolment | _Admission | _HashChange | _Fence
 
 
 class _Inbox:
@@ -91,7 +102,8 @@ class _Inbox:
 class SqliteJournal:
     """One thread takes all that waits in the inbox and commits it in one transaction: group commit.
 
-    ``now_ms`` is the clock: milliseconds since 1970 UTC.
+    ``now_ms`` is the clock: milliseconds since 1970 UTC. ``is_claimed`` says whether a guest uses a name: what comes
+    first, the account or the guest, has it, and that is decided in this thread.
     """
 
     def __init__(
@@ -100,11 +112,13 @@ class SqliteJournal:
         feed: Feed,
         last_id: int,
         now_ms: Callable[[], int],
+        is_claimed: Callable[[str], bool],
         on_crash: Callable[[str], None],
     ) -> None:
         self._database = database
         self._feed = feed
         self._now_ms = now_ms
+        self._is_claimed = is_claimed
         self._worker = Worker("journal", self._run, on_crash)
         # The journal thread's own: the last id that was committed, and the time it had.
         self._last_id = last_id
@@ -148,6 +162,12 @@ class SqliteJournal:
         """Register an account, or None when the name is taken. On return it is on the disk; raises OSError."""
         outcome: Future[Account | None] = Future()
         self._put((), [_Enrolment(name, password_hash, outcome)])
+        return outcome.result()
+
+    def admit_guest(self, name: str) -> Account | None:
+        """What a guest posts as, or None when the name is an account's; raises OSError."""
+        outcome: Future[Account | None] = Future()
+        self._put((), [_Admission(name, outcome)])
         return outcome.result()
 
     def change_password_hash(self, account_id: int, password_hash: str) -> None:
@@ -241,17 +261,20 @@ class SqliteJournal:
         return stored, last_id
 
     def _do(self, connection: sqlite3.Connection, errand: _Errand) -> Account | None:
-        if isinstance(errand, _Enrolment):
-            return insert_account(connection, errand.name, errand.password_hash, self._now_ms())
-        if isinstance(errand, _HashChange):
-            update_password_hash(connection, errand.account_id, errand.password_hash)
+        match errand:
+            case _Enrolment(name, password_hash) if not self._is_claimed(name):
+                return insert_account(connection, name, password_hash, self._now_ms())
+            case _Admission(name):
+                return admit_guest(connection, name, self._now_ms())
+            case _HashChange(account_id, password_hash):
+                update_password_hash(connection, account_id, password_hash)
         return None
 
     def _answer(self, errand: _Errand, outcome: Account | Exception | None) -> None:
         """Let the thread that waits for the errand go on."""
         if isinstance(errand, _Fence):
             errand.passed.set()
-        elif isinstance(errand, _Enrolment) and not errand.outcome.done():
+        elif isinstance(errand, _Enrolment | _Admission) and not errand.outcome.done():
             if isinstance(outcome, Exception):
                 errand.outcome.set_exception(outcome)
             else:

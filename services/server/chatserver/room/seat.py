@@ -35,21 +35,28 @@ class Stream(Protocol):
         """
 
 
-class Outbox(Protocol):
-    """What one connection is still to be sent."""
+class Follower(Protocol):
+    """One who hears what everybody hears, and what is for it alone. What the feed asks of it."""
 
     @property
     def stream(self) -> Stream:
         """The stream of its dialect."""
 
     def follow(self) -> None:
-        """Listen from here on; what is shown is kept back until :meth:`release`."""
-
-    def release(self, events: Sequence[Event]) -> None:
-        """Say this, which is the last of what it missed, and go on to the stream."""
+        """Listen from here on; what is shown is kept back until it is released."""
 
     def unfollow(self) -> None:
         """Listen to nothing after what is shown now."""
+
+    def splice(self, start: int, end: int, events: Sequence[Event | Run], /) -> None:
+        """In the place of the stream's bytes from start to end, say these events."""
+
+
+class Outbox(Follower, Protocol):
+    """What one connection is still to be sent."""
+
+    def release(self, events: Sequence[Event]) -> None:
+        """Say this, which is the last of what it missed, and go on to the stream."""
 
     def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
         """Say this to the one connection, as soon as may be. For its own reader thread.
@@ -57,22 +64,19 @@ class Outbox(Protocol):
         What is not alone goes out with what is spliced in next.
         """
 
-    def finish(self, last: Sequence[Event] = ()) -> None:
-        """Say this, and nothing more. For any thread."""
+    def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
+        """Say this, and nothing more; where it hangs up, listen to nothing more either. For any thread."""
 
     def wait_for_room(self) -> bool:
         """Wait while the peer leaves too many answers unread; false when the connection ends. For its reader thread."""
 
-    def splice(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
-        """In the place of the stream's bytes from start to end, say these events. For the feed."""
-
 
 class Seat:
-    """One logged-in connection. A user may have several."""
+    """One logged-in connection, or a guest's pair of them. A user may have several."""
 
     __slots__ = ("account_id", "has_caught_up", "has_posted", "name", "newest_direct_id", "outbox", "presence_version")
 
-    def __init__(self, account_id: int, name: str, outbox: Outbox) -> None:
+    def __init__(self, account_id: int, name: str, outbox: Follower) -> None:
         self.account_id = account_id
         self.name = name
         self.outbox = outbox

@@ -12,8 +12,9 @@ from chatserver.room.post import Post
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatserver.room.seat import Seat
+    from chatserver.room.seat import Outbox, Seat
     from chatserver.session.context import Context
+    from chatserver.store.accounts import Account
 
 
 def say(_: Context, seat: Seat, request: requests.Say, posts: list[Post]) -> None:
@@ -44,10 +45,15 @@ def whisper(context: Context, seat: Seat, request: requests.Whisper, posts: list
     check_text(request.text)
     if request.nonce is not None:
         check_nonce(request.nonce)
-    recipient = context.accounts.find(request.to)
+    posts.append(Post(seat, [request.text], [request.nonce], find_recipient(context, request.to)))
+
+
+def find_recipient(context: Context, name: str) -> Account:
+    """A user who has an account, or a guest who is here. Raises Refusal."""
+    recipient = context.accounts.find(name) or context.guests.find(name)
     if recipient is None:
-        raise unknown_user(request.to)
-    posts.append(Post(seat, [request.text], [request.nonce], recipient))
+        raise unknown_user(name)
+    return recipient
 
 
 def hand_over(context: Context, posts: Sequence[Post]) -> None:
@@ -56,18 +62,18 @@ def hand_over(context: Context, posts: Sequence[Post]) -> None:
     context.journal.post(posts)
 
 
-def list_users(context: Context, seat: Seat, _: requests.AskUsers) -> None:
+def list_users(context: Context, _: Seat, outbox: Outbox, __: requests.AskUsers) -> None:
     """Everybody who is online, however many."""
-    seat.outbox.put([Online(context.presence.names())])
+    outbox.put([Online(context.presence.names())])
 
 
-def show_history(context: Context, seat: Seat, request: requests.AskHistory) -> None:
+def show_history(context: Context, seat: Seat, outbox: Outbox, request: requests.AskHistory) -> None:
     """CH: what the user has posted before is in it, and nothing that is still to be delivered: that comes behind it."""
     settle(context, seat)
     before_id = context.feed.last_id() + 1
     if request.before is not None:
         before_id = min(before_id, request.before)
-    seat.outbox.put([History(context.messages.history(seat.account_id, before_id, request.limit))])
+    outbox.put([History(context.messages.history(seat.account_id, before_id, request.limit))])
 
 
 def settle(context: Context, seat: Seat) -> None:
@@ -82,7 +88,7 @@ POSTS: Final[dict[type, Callable[[Context, Seat, Any, list[Post]], None]]] = {
     requests.Say: say,
     requests.Whisper: whisper,
 }
-COMMANDS: Final[dict[type, Callable[[Context, Seat, Any], None]]] = {
+COMMANDS: Final[dict[type, Callable[[Context, Seat, Outbox, Any], None]]] = {
     requests.AskUsers: list_users,
     requests.AskHistory: show_history,
 }

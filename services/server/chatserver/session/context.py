@@ -10,8 +10,10 @@ if TYPE_CHECKING:
 
     from chatserver.room.feed import Feed
     from chatserver.room.journal import Journal
+    from chatserver.room.mailroom import Mailroom
     from chatserver.room.presence import Presence
     from chatserver.session.attempts import FailedLogins
+    from chatserver.session.guests import Guests
     from chatserver.session.passwords import Passwords
     from chatserver.store.accounts import Accounts
     from chatserver.store.messages import Messages
@@ -28,8 +30,12 @@ class Context:
     presence: Presence
     passwords: Passwords
     failed_logins: FailedLogins
+    guests: Guests
+    mailroom: Mailroom
     # May a name that is not known be registered?
     registration_open: bool
+    # May anybody come in who has no account?
+    guests_allowed: bool
     login_seconds: float
     # The last user has left.
     on_empty: Callable[[], None]

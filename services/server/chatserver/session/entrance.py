@@ -32,6 +32,8 @@ def account_kind(context: Context, username: str) -> AccountKind:
     """Would this name be registered, or is it? Raises Refusal for one that can't be."""
     check_username(username)
     is_new = context.registration_open and context.accounts.find(username) is None
+    if is_new and context.guests.is_claimed(username):
+        raise _in_use(username)
     return AccountKind.NEW if is_new else AccountKind.EXISTING
 
 
@@ -46,6 +48,8 @@ def identify(context: Context, username: str, password: str, address: str) -> tu
         if registered is not None:
             return registered, AccountKind.NEW
         account = context.accounts.find(username)  # somebody else was faster by a moment
+        if account is None:
+            raise _in_use(username)
     matches = context.passwords.matches(account.password_hash if account else None, password)
     _check_attempts(context, address, username)  # others may have failed while this one waited for its turn
     if not matches or account is None:
@@ -61,7 +65,14 @@ def _check_attempts(context: Context, address: str, username: str) -> None:
         raise Refusal(ErrorCode.TOO_MANY_ATTEMPTS, f"Too many wrong passwords for {username}; wait a minute.")
 
 
+def _in_use(username: str) -> Refusal:
+    return Refusal(ErrorCode.BAD_USERNAME, f"A guest uses the name {username} now; choose another one, or wait.")
+
+
 def _register(context: Context, username: str, password: str) -> Account | None:
+    """The new account, or None where the name is somebody else's."""
+    if context.guests.is_claimed(username):  # before a hash is computed for nothing
+        return None
     password_hash = context.passwords.hash(password)
     try:
         return context.journal.enrol(username, password_hash)

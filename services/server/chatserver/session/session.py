@@ -14,9 +14,8 @@ from chatserver.room.journal import JournalClosedError
 from chatserver.session import commands
 from chatserver.session.dialogue import Dialogue
 from chatserver.session.entrance import CutShortError, account_kind, come_in, go_out, identify
-from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedError
+from chatserver.session.refusals import REFUSED_WITH, RefusalLog, as_refusal
 from chatserver.session.states import State
-from chatserver.store.database import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,16 +31,6 @@ _log = structlog.get_logger()
 
 # What is only a step of a request, or several of them.
 _STEPS = frozenset({requests.Command, requests.Data, requests.CommandRun})
-# Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
-_REFUSALS_LOGGED_MAX = 100
-
-
-# Their reasons repeat what the peer sent.
-_ECHOING = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
-
-
-# What ends a request, and not its connection.
-_REFUSED_WITH = (Refusal, StoreError, PasswordsFailedError, JournalClosedError, PasswordsClosedError)
 
 
 class Session:
@@ -69,7 +58,7 @@ class Session:
         self._dialogue = Dialogue()
         self._login: requests.Login | None = None
         self._wrong_passwords = 0
-        self._refusals = 0
+        self._refusals = RefusalLog(label)
         self._seat: Seat | None = None
 
     @property
@@ -105,7 +94,7 @@ class Session:
             if compose is not None and seat is not None:
                 try:
                     compose(self._context, seat, request, posts)
-                except _REFUSED_WITH as error:
+                except REFUSED_WITH as error:
                     self._post(posts)
                     if not self._outbox.wait_for_room():
                         return False
@@ -141,7 +130,7 @@ class Session:
             except JournalClosedError as error:
                 for post in posts:
                     for nonce in post.nonces:
-                        self._refuse(self._as_refusal(error), nonce)
+                        self._refuse(as_refusal(error, self._log), nonce)
             posts.clear()
 
     def _answer(self, request: Request) -> bool:
@@ -151,23 +140,9 @@ class Session:
             if move is None:
                 raise _out_of_place(self._state, request)
             self._state = move(self, request)
-        except _REFUSED_WITH as error:
+        except REFUSED_WITH as error:
             self._refuse_request(request, error)
         return self._state is not State.GONE
-
-    def _as_refusal(self, error: Exception) -> Refusal:
-        """What the peer is told of what kept its request from being granted; a fault of ours is logged as well."""
-        match error:
-            case Refusal():
-                return error
-            case StoreError():
-                self._log.error("The disk can't be read", error=str(error))
-                return Refusal(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
-            case PasswordsFailedError():
-                self._log.error("A password can't be checked", error=str(error))
-                return Refusal(ErrorCode.INTERNAL, "The server can't check passwords now.")
-            case _:
-                return Refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")
 
     def time_out(self) -> None:
         """The time to log in has passed, or the one to complete what was begun."""
@@ -236,7 +211,7 @@ class Session:
     def _obey(self, request: Request) -> State:
         """A command of somebody who is logged in."""
         assert self._seat is not None
-        commands.COMMANDS[type(request)](self._context, self._seat, request)
+        commands.COMMANDS[type(request)](self._context, self._seat, self._outbox, request)
         return State.INSIDE
 
     def _answer_ping(self, _: requests.Ping) -> State:
@@ -271,19 +246,12 @@ class Session:
     }
 
     def _refuse_request(self, request: Request, error: Exception) -> None:
-        self._refuse(self._as_refusal(error), getattr(request, "nonce", None))
+        self._refuse(as_refusal(error, self._log), getattr(request, "nonce", None))
 
     def _refuse(self, refusal: Refusal, nonce: str | None) -> None:
         if self._seat is not None:
             commands.settle(self._context, self._seat)
-        self._refusals += 1
-        if self._refusals <= _REFUSALS_LOGGED_MAX:
-            user = self._seat.name if self._seat else None
-            # What a peer typed in the wrong place may be a message or a password.
-            reason = None if refusal.code in _ECHOING else refusal.reason
-            self._log.warning("Refused", user=user, code=refusal.code.value, reason=reason)
-        if self._refusals == _REFUSALS_LOGGED_MAX:
-            self._log.warning("Further refusals of this connection are not logged")
+        self._refusals.note(refusal, self._seat.name if self._seat else None)
         self._outbox.put([Refused(refusal.code, refusal.reason, nonce, refusal.about)])
 
 

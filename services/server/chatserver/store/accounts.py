@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
 
 class Account(Struct, frozen=True, gc=False):
-    """A registered user. ``name`` is spelled as it was registered."""
+    """A registered user, or a guest. ``name`` is spelled as it was given first."""
 
     id: int
     name: str
+    # A guest has none.
     password_hash: str
     delivered_id: int
+
+    @property
+    def is_guest(self) -> bool:
+        """Is it known by nothing but its name, and only as long as it is here?"""
+        return not self.password_hash
 
 
 class Accounts:
@@ -47,6 +53,23 @@ def insert_account(connection: sqlite3.Connection, name: str, password_hash: str
         (name, name_key(name), password_hash, now_ms),
     ).fetchone()
     return Account(row[0], name, password_hash, 0) if row else None
+
+
+# What a guest says has a sender, as all messages have: a row for each spelling of a name. Names are compared in lower
+# case, so this key is none that anybody finds, or logs in with.
+_GUEST_KEY = "GUEST:"
+
+
+def admit_guest(connection: sqlite3.Connection, name: str, now_ms: int) -> Account | None:
+    """What stands for a guest of this name, or None when there is an account of that name."""
+    if connection.execute("SELECT 1 FROM account WHERE name_key = ?", (name_key(name),)).fetchone():
+        return None
+    (account_id,) = connection.execute(
+        "INSERT INTO account (name, name_key, password_hash, created_ms) VALUES (?, ?, '', ?)"
+        " ON CONFLICT (name_key) DO UPDATE SET name = excluded.name RETURNING id",
+        (name, _GUEST_KEY + name, now_ms),
+    ).fetchone()
+    return Account(account_id, name, "", 0)
 
 
 def update_password_hash(connection: sqlite3.Connection, account_id: int, password_hash: str) -> None:

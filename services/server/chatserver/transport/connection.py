@@ -71,8 +71,8 @@ class House:
     courier: Courier
     # The time from connecting to being logged in; after that, how long the rest of what was begun may fail to come.
     login_seconds: float
-    # Makes the session of a connection whose dialect is known, from its outbox, its label and its peer's address.
-    open_session: Callable[[Outbox, str, str], Session]
+    # Makes the session of a connection, from its dialect's name, its outbox, its label and its peer's address.
+    open_session: Callable[[str, Outbox, str, str], Session]
 
 
 class Connection:
@@ -165,7 +165,7 @@ class Connection:
             return
         self._outbox = Outbox(self._sock, self._house.streams[dialect.name], self.label, self._house.courier.wake)
         self._house.courier.adopt()
-        self._session = self._house.open_session(self._outbox, self.label, self._address)
+        self._session = self._house.open_session(dialect.name, self._outbox, self.label, self._address)
         peer_ended = False
         try:
             peer_ended = self._read_requests(dialect.request_decoder(), self._outbox, self._session, first)
@@ -181,7 +181,10 @@ class Connection:
         while data:
             if not outbox.wait_for_room() or not session.handle(decoder.feed(data)):
                 return False
-            data = self._read(is_known=session.is_logged_in, is_inside=decoder.is_inside)
+            is_known = session.is_logged_in
+            data = self._read(is_known=is_known, is_inside=decoder.is_inside)
+            if data is None and not is_known and session.is_logged_in:  # meanwhile, by what another connection said
+                data = self._read(is_known=True, is_inside=decoder.is_inside)
         if data is None:
             session.time_out()
             return False

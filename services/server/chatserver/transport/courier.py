@@ -250,7 +250,7 @@ class Courier:
         elif outbox.is_drained() and not outbox.shut:
             outbox.shut = True
             with suppress(OSError):
-                outbox.sock.shutdown(socket.SHUT_WR)
+                outbox.sock.shutdown(socket.SHUT_RDWR if outbox.hangs_up else socket.SHUT_WR)
 
     def _send(self, outbox: Outbox, due: list[bytes] | Span) -> bool:
         """Did the socket take all of it? LookupError: the stream has forgotten what is due."""

@@ -59,6 +59,7 @@ class Outbox:
         "_told_bytes",
         "_wake",
         "broken",
+        "hangs_up",
         "in_step",
         "label",
         "shut",
@@ -74,6 +75,8 @@ class Outbox:
         # The courier's own: our side was shut after the last byte; nothing can be sent any more.
         self.shut = False
         self.broken = False
+        # After the last byte, is the side that reads shut as well?
+        self.hangs_up = False
         # Set by the courier, under the lock; it looks without.
         self.in_step = False
         # Guards everything below.
@@ -111,8 +114,11 @@ class Outbox:
             self._held = False
         self._wake(self)
 
-    def finish(self, last: Sequence[Event] = ()) -> None:
-        """Say this, and nothing more. What is due is sent, then our side of the connection is shut. For any thread."""
+    def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
+        """Say this, and nothing more. What is due is sent, then our side of the connection is shut. For any thread.
+
+        Where it hangs up, so is the other side, and the reader sees the end.
+        """
         data = self.stream.encode(last)
         with self._lock:
             if self._end is None:
@@ -120,6 +126,7 @@ class Outbox:
             self._put(data)
             self._held = False
             self._finishing = True
+            self.hangs_up |= hang_up
             self.in_step = False
             if self._drained is not None:
                 self._drained.notify_all()

@@ -1,0 +1,231 @@
+"""The dialect register: REGISTER, SEND, FORWARD, over two connections for a user. Its wire: docs/wire/register.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from chatprotocol import events, requests
+from chatprotocol.dialects.base import Sniff
+from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.framing import SectionBuffer
+from chatprotocol.limits import HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES
+from chatprotocol.requests import Side, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatprotocol.events import Event, Run
+    from chatprotocol.framing import Section
+    from chatprotocol.requests import Request
+
+# Which word confirms that a message was delivered: the protocol's text has one in its table, the other in its prose.
+DELIVERED_WORDS: Final = ("SEND", "SENT")
+# What a Content-length counts: bytes is right, but many programs count the characters of their strings.
+LENGTH_UNITS: Final = ("bytes", "characters")
+
+# What a client may begin a connection with. All but the first is out of place then, and answered so.
+_WORDS: Final = ("REGISTER", "SEND", "RECEIVED", "ERROR")
+
+
+# --- what a client sends ---
+
+
+class RequestDecoder:
+    """The server's side of a connection."""
+
+    __slots__ = ("_sections",)
+
+    def __init__(self, *, counts_characters: bool) -> None:
+        self._sections = _buffer("SEND", counts_characters=counts_characters)
+
+    def feed(self, data: bytes) -> list[Request]:
+        """What all sections say that are whole now. Behind a header that can't be read there is nothing."""
+        was_broken = self._sections.problem is not None
+        found = [_read_request(section) for section in self._sections.feed(data)]
+        problem = self._sections.problem
+        if problem is not None and not was_broken:
+            found.append(Unreadable(problem.code, problem.reason, closes=True))
+        return found
+
+    def end(self) -> list[Request]:
+        """What is left when the peer sends no more is a header or a body that was cut short."""
+        if not self.is_inside:
+            return []
+        return [Unreadable(ErrorCode.BAD_REQUEST, "The connection ended inside a header or a body.", closes=True)]
+
+    @property
+    def is_inside(self) -> bool:
+        """Has something begun that is not whole yet?"""
+        return self._sections.is_inside
+
+
+def _buffer(bodied: str, *, counts_characters: bool) -> SectionBuffer:
+    return SectionBuffer(
+        frozenset({bodied}), HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES, counts_characters=counts_characters
+    )
+
+
+def _read_request(section: Section) -> Request:
+    match section:
+        case ("REGISTER", rest, _):
+            return _read_register(rest)
+        case ("SEND", to, str(text)):
+            if not _is_text(text):
+                return Unreadable(ErrorCode.BAD_REQUEST, "The body is not UTF-8; nothing was sent.")
+            return requests.Send(to, text)
+        case ("RECEIVED", sender, _):
+            return requests.Received(sender)
+        case ("ERROR", _, _):
+            return requests.NotReceived()
+        case (word, _, _):
+            known = ", ".join(_WORDS)
+            return Unreadable(ErrorCode.UNKNOWN_COMMAND, f"A header begins with {known}, not with {word[:32]!r}.")
+
+
+def _read_register(rest: str) -> Request:
+    side, _, username = rest.partition(" ")
+    if side.upper() not in Side.__members__.values():
+        reason = f"Behind REGISTER stands {' or '.join(Side)}, and then a username."
+        return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
+    return requests.Register(Side(side.upper()), username.strip())
+
+
+def _is_text(body: str) -> bool:
+    """Bytes that are not UTF-8 are in it as lone surrogates."""
+    try:
+        body.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# --- what a server sends ---
+
+_ERRORS: Final = {
+    ErrorCode.BAD_USERNAME: (100, "Malformed username"),
+    ErrorCode.NOT_LOGGED_IN: (101, "No user registered"),
+    ErrorCode.SERVER_FULL: (101, "No user registered"),
+    ErrorCode.BAD_REQUEST: (103, "Header incomplete"),
+}
+_NOT_DELIVERED: Final = (102, "Unable to send")
+
+
+def _error(number: int, text: str) -> bytes:
+    return f"ERROR {number} {text}\n\n".encode()
+
+
+# --- what a server sends, as a client reads it ---
+
+# Of a refusal, what it stands for.
+_CODES: Final = {
+    "100": ErrorCode.BAD_USERNAME,
+    "101": ErrorCode.NOT_LOGGED_IN,
+    "103": ErrorCode.BAD_REQUEST,
+}
+
+
+class EventDecoder:
+    """The client's side of a connection. Words that it does not know are passed over."""
+
+    def __init__(self, *, counts_characters: bool) -> None:
+        self._sections = _buffer("FORWARD", counts_characters=counts_characters)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events of all sections that are whole now; ProtocolError where one can't be."""
+        found = [event for section in self._sections.feed(data) if (event := _read_event(section)) is not None]
+        if self._sections.problem is not None:
+            raise ProtocolError(f"The server sent what can't be read. {self._sections.problem.reason}")
+        return found
+
+
+def _read_event(section: Section) -> Event | None:
+    match section:
+        case ("REGISTERED", rest, _):
+            side, _, username = rest.partition(" ")
+            if side.upper() not in Side.__members__.values():
+                raise ProtocolError(f"The server registered {side[:32]!r}, which is neither {' nor '.join(Side)}.")
+            return events.Registered(Side(side.upper()), username.strip())
+        case ("FORWARD", sender, str(text)):
+            # What is no UTF-8 is shown as what nobody can read.
+            return events.Forwarded(sender, text.encode(errors="surrogateescape").decode(errors="replace"))
+        case ("SEND" | "SENT", to, _):
+            return events.Delivered(to)
+        case ("ERROR", rest, _):
+            # Their texts are spelled in more than one way; the number decides.
+            number, _, text = rest.partition(" ")
+            code = _CODES.get(number)
+            return events.Refused(code, text.strip()) if code is not None else events.NotDelivered()
+        case _:
+            return None
+
+
+class Register:
+    """REGISTER, SEND, FORWARD.
+
+    ``delivered`` is the word that confirms, one of DELIVERED_WORDS; ``length`` what a Content-length counts, one of
+    LENGTH_UNITS.
+    """
+
+    name = "register"
+    is_stepwise = True
+    opening = "REGISTER TOSEND alice\n\n"
+
+    def __init__(self, delivered: str = DELIVERED_WORDS[0], length: str = LENGTH_UNITS[0]) -> None:
+        self._delivered = delivered
+        self._counts_characters = length == "characters"
+        self._sections_of: dict[type, Callable[[Any], bytes]] = {
+            events.Registered: lambda event: f"REGISTERED {event.side} {event.username}\n\n".encode(),
+            events.PublicMessage: self._forward,
+            events.DirectMessage: self._forward,
+            events.Forwarded: self._forward,
+            events.PublicRun: lambda run: b"".join(map(self._forward, run)),
+            events.Delivered: lambda event: f"{self._delivered} {event.to}\n\n".encode(),
+            events.NotDelivered: lambda _: _error(*_NOT_DELIVERED),
+            events.Refused: lambda event: _error(*_ERRORS.get(event.code, _NOT_DELIVERED)),
+        }
+
+    def sniff(self, first: bytes) -> Sniff:
+        """One of the words that a client says, and a space."""
+        openings = [f"{word} ".encode() for word in _WORDS]
+        if any(first.startswith(opening) for opening in openings):
+            return Sniff.YES
+        return Sniff.MORE if any(opening.startswith(first) for opening in openings) else Sniff.NO
+
+    def request_decoder(self) -> RequestDecoder:
+        """For the server's side of a new connection."""
+        return RequestDecoder(counts_characters=self._counts_characters)
+
+    def encode(self, event: Event | Run) -> bytes:
+        """A header, and a body where it is a message. There is no word for most of what others are told."""
+        encode = self._sections_of.get(type(event))
+        return encode(event) if encode is not None else b""
+
+    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+        """The sections of each."""
+        return b"".join(map(self.encode, said))
+
+    def event_decoder(self) -> EventDecoder:
+        """For the client's side of a new connection."""
+        return EventDecoder(counts_characters=self._counts_characters)
+
+    def encode_request(self, request: Request) -> bytes:
+        """A header, and a body where it is a message."""
+        match request:
+            case requests.Register(side, username):
+                return f"REGISTER {side} {username}\n\n".encode()
+            case requests.Send(to, text):
+                return self._section(f"SEND {to}", text)
+            case requests.Received(sender):
+                return f"RECEIVED {sender}\n\n".encode()
+            case requests.NotReceived():
+                return _error(103, "Header Incomplete")
+            case _:
+                raise TypeError(f"No client of the dialect register sends {request!r}.")
+
+    def _forward(self, event: events.Message | events.Forwarded) -> bytes:
+        return self._section(f"FORWARD {event.sender}", event.text)
+
+    def _section(self, first: str, text: str) -> bytes:
+        body = text.encode()
+        length = len(text) if self._counts_characters else len(body)
+        return b"%b\nContent-length: %d\n\n%b" % (first.encode(), length, body)

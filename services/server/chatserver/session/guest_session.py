@@ -1,0 +1,185 @@
+"""The session of one of a guest's two connections: what it may ask, depending on which of the two it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import structlog
+
+from chatprotocol import requests
+from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.events import Delivered, NotDelivered, Refused
+from chatprotocol.requests import Side
+from chatprotocol.rules import check_text, check_username, is_everybody
+from chatserver.room.mailroom import ANSWER_SECONDS
+from chatserver.room.post import Post
+from chatserver.session.commands import find_recipient
+from chatserver.session.refusals import REFUSED_WITH, RefusalLog, as_refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatprotocol.requests import Request
+    from chatserver.room.seat import Outbox
+    from chatserver.session.context import Context
+    from chatserver.session.guests import Guest
+
+    _Moves = dict[type, Callable[[Any, Any], None]]
+
+_log = structlog.get_logger()
+
+# These are told as they are; what else goes wrong depends on where it does.
+_TOLD = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
+
+
+class GuestSession:
+    """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
+
+    __slots__ = ("_address", "_context", "_guest", "_label", "_outbox", "_refusals", "_side")
+
+    def __init__(self, context: Context, outbox: Outbox, label: str, address: str) -> None:
+        self._context = context
+        self._outbox = outbox
+        self._address = address
+        self._label = label
+        self._refusals = RefusalLog(label)
+        # Which of the guest's connections this is, once it is one.
+        self._side: Side | None = None
+        self._guest: Guest | None = None
+
+    @property
+    def is_logged_in(self) -> bool:
+        """Are both of the guest's connections there? From then on each may be silent for as long as it likes."""
+        return self._guest is not None and self._guest.is_here
+
+    def handle(self, asked: Sequence[Request]) -> bool:
+        """Answer what was asked, in order; false when the connection has come to its end."""
+        for request in asked:
+            if not self._outbox.wait_for_room():
+                return False
+            if isinstance(request, requests.Unreadable):
+                self._refuse(Refusal(request.code, request.reason), closes=request.closes)
+                if request.closes:
+                    return False
+                continue
+            try:
+                self._obey(request)
+            except REFUSED_WITH as error:
+                self._refuse(as_refusal(error, _log.bind(connection=self._label)))
+            if isinstance(request, requests.Send):
+                self._forget_receipt()
+        return True
+
+    def time_out(self) -> None:
+        """The time to register both connections has passed, or the one to complete what was begun."""
+        limit = f"{self._context.login_seconds:g} s"
+        if self.is_logged_in:
+            self._refuse(Refusal(ErrorCode.BAD_REQUEST, f"The rest did not come within {limit}."), closes=True)
+        else:
+            reason = f"No user has registered both connections within {limit} of connecting."
+            self._refuse(Refusal(ErrorCode.NOT_LOGGED_IN, reason))
+
+    def end(self) -> None:
+        """The peer sends no more: the guest has gone, with both connections."""
+        if self._guest is not None:
+            self._context.guests.leave(self._context, self._guest)
+
+    def say_bye(self) -> None:
+        """The server shuts down: there is no word for it. What is under way is brought to its end. For any thread."""
+        guest = self._guest
+        if guest is not None and guest.mailbox is not None:
+            self._context.mailroom.part(guest.mailbox)
+            return
+        if guest is not None:
+            guest.arrived.set()
+        self._outbox.finish()
+
+    def _obey(self, request: Request) -> None:
+        move = self._MOVES[self._side].get(type(request))
+        if move is None:
+            raise Refusal(ErrorCode.NOT_LOGGED_IN, "This connection is not registered; send REGISTER first.")
+        move(self, request)
+
+    # --- moves ---
+
+    def _register(self, request: requests.Register) -> None:
+        context, side = self._context, request.side
+        check_username(request.username)
+        if not context.guests_allowed:
+            raise Refusal(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
+        guest = context.guests.claim(context, request.username, side, self._address, self._outbox)
+        self._guest, self._side = guest, side
+        context.guests.welcome(context, guest, side, request.username)
+
+    def _refuse_second_name(self, _: requests.Register) -> None:
+        raise Refusal(ErrorCode.BAD_USERNAME, "This connection is registered already.")
+
+    def _send(self, request: requests.Send) -> None:
+        """SEND: the answer is given when everybody has the message, and the next request is looked at after that."""
+        context, guest = self._context, self._guest
+        assert guest is not None
+        guest.arrived.wait(ANSWER_SECONDS)
+        if not guest.is_here:
+            raise Refusal(ErrorCode.NOT_LOGGED_IN, "The other connection is not registered; send REGISTER TORECV.")
+        assert guest.mailbox is not None
+        assert guest.seat is not None
+        check_text(request.text)
+        recipient = None if is_everybody(request.to) else find_recipient(context, request.to)
+        receipt = context.mailroom.expect(guest.mailbox)
+        context.journal.post([Post(guest.seat, [request.text], [None], recipient)])
+        has_come = receipt.wait()
+        if recipient is not None and recipient.is_guest and receipt.is_stored_only:
+            has_come = False  # a guest who has gone does not come back for it
+        self._outbox.put([Delivered(request.to) if has_come else NotDelivered()])
+
+    def _forget_receipt(self) -> None:
+        """What was sent has its answer."""
+        if self._guest is not None and self._guest.mailbox is not None:
+            self._context.mailroom.forget_receipt(self._guest.mailbox)
+
+    def _refuse_to_send(self, _: requests.Send) -> None:
+        raise Refusal(ErrorCode.BAD_REQUEST, "This connection is for receiving; send on the other one.")
+
+    def _take_answer(self, request: requests.Received | requests.NotReceived) -> None:
+        guest = self._guest
+        assert guest is not None
+        sender = request.sender if isinstance(request, requests.Received) else None
+        if guest.mailbox is None or not self._context.mailroom.take_answer(guest.mailbox, sender):
+            self._pass_over(request)
+
+    def _pass_over(self, _: Request) -> None:
+        """An answer that nobody waits for. To answer it would make two peers answer each other for ever."""
+        refusal = Refusal(ErrorCode.BAD_REQUEST, "Nobody waits for this answer.")
+        self._refusals.note(refusal, self._name, what="Passed over")
+
+    # What each connection may ask. Nothing else is granted to one that is not registered.
+    _MOVES: ClassVar[dict[Side | None, _Moves]] = {
+        None: {requests.Register: _register},
+        Side.SENDING: {
+            requests.Register: _refuse_second_name,
+            requests.Send: _send,
+            requests.Received: _pass_over,
+            requests.NotReceived: _pass_over,
+        },
+        Side.RECEIVING: {
+            requests.Register: _refuse_second_name,
+            requests.Send: _refuse_to_send,
+            requests.Received: _take_answer,
+            requests.NotReceived: _take_answer,
+        },
+    }
+
+    @property
+    def _name(self) -> str | None:
+        return self._guest.name if self._guest is not None else None
+
+    def _refuse(self, refusal: Refusal, *, closes: bool = False) -> None:
+        self._refusals.note(refusal, self._name)
+        if refusal.code in _TOLD:
+            self._outbox.put([Refused(refusal.code, refusal.reason)])
+        elif self._side is None:
+            self._outbox.put([Refused(ErrorCode.NOT_LOGGED_IN, refusal.reason)])
+        elif closes:
+            self._outbox.put([Refused(ErrorCode.BAD_REQUEST, refusal.reason)])
+        else:
+            self._outbox.put([NotDelivered()])

@@ -1,0 +1,58 @@
+"""Refusals: what a peer is told of what went wrong, and what the log is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatprotocol.errors import ErrorCode, Refusal
+from chatserver.room.journal import JournalClosedError
+from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedError
+from chatserver.store.database import StoreError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+_log = structlog.get_logger()
+
+# What ends a request, and not its connection.
+REFUSED_WITH = (Refusal, StoreError, PasswordsFailedError, JournalClosedError, PasswordsClosedError)
+# Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
+_LOGGED_MAX = 100
+# Their reasons repeat what the peer sent: typed in the wrong place it may be a message or a password.
+_ECHOING = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
+
+
+class RefusalLog:
+    """The log of what was refused to one connection."""
+
+    __slots__ = ("_count", "_label")
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._count = 0
+
+    def note(self, refusal: Refusal, user: str | None, *, what: str = "Refused") -> None:
+        """One more. ``user`` is who it was, where that is known."""
+        self._count += 1
+        if self._count <= _LOGGED_MAX:
+            reason = None if refusal.code in _ECHOING else refusal.reason
+            _log.warning(what, connection=self._label, user=user, code=refusal.code.value, reason=reason)
+        if self._count == _LOGGED_MAX:
+            _log.warning("Further refusals of this connection are not logged", connection=self._label)
+
+
+def as_refusal(error: Exception, log: FilteringBoundLogger) -> Refusal:
+    """What the peer is told of what kept its request from being granted; a fault of ours is logged as well."""
+    match error:
+        case Refusal():
+            return error
+        case StoreError():
+            log.error("The disk can't be read", error=str(error))
+            return Refusal(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
+        case PasswordsFailedError():
+            log.error("A password can't be checked", error=str(error))
+            return Refusal(ErrorCode.INTERNAL, "The server can't check passwords now.")
+        case _:
+            return Refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")
