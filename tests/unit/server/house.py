@@ -21,7 +21,6 @@ from chatserver.store.accounts import Account
 
 from .rooms import FakeOutbox, FakeStream
 
-
 LAG_MAX_BYTES = 10_000
 
 
