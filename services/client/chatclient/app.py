@@ -6,19 +6,23 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
+from chatclient.config import DEFAULT_SERVER
 from chatclient.connection import Connection
 from chatclient.exchange import AtOnce
 from chatclient.exits import Exit
+from chatclient.guest import AsGuest
 from chatclient.model import Model
 from chatclient.plain import PlainFace
 from chatclient.reactor import EndOfInput, Input, Interrupt, Line, Reactor
 from chatclient.script import ScriptError, play
 from chatclient.steps import StepByStep
-from chatprotocol.dialects import by_name
+from chatclient.typed import Addressing, Typing
+from chatprotocol.dialects import Frames, Register, by_name, dialects_with
 from chatprotocol.operations import OPS
 
 if TYPE_CHECKING:
     from chatclient.config import Config
+    from chatclient.exchange import Exchange
     from chatclient.script import Action
 
 
@@ -35,13 +39,16 @@ class App:
         # whoever stops reading may keep the server from reading.
         self._inputs: queue.SimpleQueue[Input] = queue.SimpleQueue()
         self._face = PlainFace()
-        dialect = by_name(config.dialect)
-        self._connection = Connection((config.server, config.port), dialect, config.retry_seconds, self._inputs.put)
+        dialect = by_name(config.dialect, dialects_with(Register(length=config.register_length)))
+        self._connection = Connection(dialect, config.retry_seconds, self._inputs.put)
+        exchange = _exchange(config)
+        words = OPS[config.ops]
         self._reactor = Reactor(
-            Model(config.user, config.password),
-            OPS[config.ops],
-            StepByStep(config.ops) if dialect.is_stepwise else AtOnce(),
+            Model((config.server, config.port) if config.server else None, config.user, config.password),
+            Addressing(words) if exchange.is_guest else Typing(words),
+            exchange,
             self._face,
+            (DEFAULT_SERVER, config.port),
             self._connection.start,
         )
         self._thread = threading.Thread(target=self._react, name="reactor")
@@ -103,3 +110,14 @@ class App:
         finally:
             self._face.end()
             self._ended.set()
+
+
+def _exchange(config: Config) -> Exchange:
+    """The one that goes with the dialect."""
+    match config.dialect:
+        case Frames.name:
+            return StepByStep(config.ops)
+        case Register.name:
+            return AsGuest()
+        case _:
+            return AtOnce()

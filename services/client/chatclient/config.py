@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from chatclient import __version__
-from chatprotocol.dialects import DIALECTS
+from chatprotocol.dialects import DIALECTS, Register
+from chatprotocol.dialects.register import LENGTH_UNITS
 from chatprotocol.errors import Refusal
 from chatprotocol.operations import OPS
-from chatprotocol.rules import check_username
+from chatprotocol.rules import check_port, check_username
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_PORT_MAX = 65_535
+# Whoever speaks it is asked for the server, too, and again for a name that can't be one.
+_ASKING_DIALECT = Register.name
+
+
+DEFAULT_SERVER = "localhost"
 
 
 class ConfigError(Exception):
@@ -28,12 +32,14 @@ class ConfigError(Exception):
 class Config:
     """Every setting of the client."""
 
-    server: str
+    # None: it is asked for.
+    server: str | None
     port: int
     # None: it is asked for.
     user: str | None
     password: str | None
     dialect: str
+    register_length: str
     ops: str
     script: Path | None
     retry_seconds: float
@@ -55,17 +61,22 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         raise ConfigError("The password is not text in UTF-8.")
     script = flags.script or environment.get("CHAT_SCRIPT")
     user = flags.username or user or environment.get("CHAT_USER")
+    dialect = _choice("dialect", flags.dialect or environment.get("CHAT_DIALECT"), [each.name for each in DIALECTS])
     try:
-        if user:
+        if user and dialect != _ASKING_DIALECT:
             check_username(user)
     except Refusal as refusal:
         raise ConfigError(f"{user!r} can't be a username. {refusal.reason}") from refusal
+    server = flags.hostname or server or environment.get("CHAT_SERVER")
     return Config(
-        server=flags.hostname or server or environment.get("CHAT_SERVER") or "localhost",
+        server=server or (None if dialect == _ASKING_DIALECT else DEFAULT_SERVER),
         port=_port(flags.port or port or environment.get("CHAT_PORT") or "9999"),
         user=user or None,
         password=password or None,
-        dialect=_choice("dialect", flags.dialect or environment.get("CHAT_DIALECT"), [each.name for each in DIALECTS]),
+        dialect=dialect,
+        register_length=_choice(
+            "register-length", flags.register_length or environment.get("CHAT_REGISTER_LENGTH"), LENGTH_UNITS
+        ),
         ops=_choice("ops", flags.ops or environment.get("CHAT_OPS"), list(OPS)),
         script=Path(script) if script else None,
         retry_seconds=_seconds(flags.retry_seconds or environment.get("CHAT_RETRY_SECONDS") or "60"),
@@ -106,9 +117,10 @@ def _is_text(value: str) -> bool:
 
 
 def _port(text: str) -> int:
-    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) <= _PORT_MAX):
-        raise ConfigError(f"The port is {text!r}; it must be a whole number from 1 to {_PORT_MAX}.")
-    return int(text)
+    try:
+        return check_port(text)
+    except Refusal as refusal:
+        raise ConfigError(refusal.reason) from refusal
 
 
 def _seconds(text: str) -> float:
@@ -151,6 +163,11 @@ def _parser() -> argparse.ArgumentParser:
         help="your password, or CHAT_PASSWORD_FILE, or CHAT_PASSWORD; else it is asked for",
     )
     parser.add_argument("--dialect", metavar="NAME", help="the wire, or CHAT_DIALECT (json)")
+    parser.add_argument(
+        "--register-length",
+        metavar="UNIT",
+        help="dialect register: a Content-length counts bytes or characters, or CHAT_REGISTER_LENGTH (bytes)",
+    )
     parser.add_argument("--ops", metavar="WORDS", help="pm-dm, or bm-pm for BM and PM, or CHAT_OPS (pm-dm)")
     parser.add_argument("--script", metavar="FILE", help="play this file instead of standard input, or CHAT_SCRIPT")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import selectors
 import socket
 import threading
 import time
@@ -10,11 +11,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol.errors import ProtocolError
-from chatprotocol.events import Welcome
+from chatprotocol.events import Registered, Welcome
+from chatprotocol.requests import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from chatclient.address import Address
     from chatprotocol.dialects import Dialect
     from chatprotocol.events import Event
     from chatprotocol.requests import Request
@@ -30,23 +33,32 @@ _READ_BYTES = 256 * 1024
 
 
 class Link:
-    """One connection that stands. Whoever has it may send on it; what is sent after its end is lost."""
+    """A connection that stands, or as many as the dialect has. Whoever has it may send on it.
 
-    def __init__(self, connected: socket.socket, dialect: Dialect) -> None:
-        self.socket = connected
+    What is sent after its end is lost.
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket], dialect: Dialect) -> None:
+        self.sockets = sockets
         self._dialect = dialect
 
     def send(self, request: Request) -> None:
         """Send a request; where that fails, the connection is lost, and the collector says so."""
         try:
-            self.socket.sendall(self._dialect.encode_request(request))
+            self.sockets[self._dialect.connection_for(request)].sendall(self._dialect.encode_request(request))
         except OSError:
             self.shut()
 
     def shut(self) -> None:
-        """Let the collector's read end; it closes the socket."""
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
+        """Let the collector's read end; it closes the sockets."""
+        for each in self.sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """For the collector, when nobody uses it any more."""
+        for each in self.sockets:
+            each.close()
 
 
 class Up(NamedTuple):
@@ -78,12 +90,10 @@ class Connection:
 
     def __init__(
         self,
-        address: tuple[str, int],
         dialect: Dialect,
         retry_seconds: float,
         report: Callable[[Event | Signal], None],
     ) -> None:
-        self._address = address
         self._dialect = dialect
         self._retry_seconds = retry_seconds
         self._report = report
@@ -91,14 +101,19 @@ class Connection:
         # Guards the link: the collector replaces it, others shut it.
         self._lock = threading.Lock()
         self._link: Link | None = None
-        # The collector's own: did the server let us in, when to give up, and how long the next pause is.
+        # The collector's own: where the server is, did it let us in, when to give up, and how long the next pause is.
+        self._address: Address = ("", 0)
         self._was_welcome = False
         self._give_up_at = 0.0
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._collector = threading.Thread(target=self._run, name="collector")
 
-    def start(self) -> None:
-        """Start to connect and to collect."""
+    def start(self, address: Address) -> None:
+        """Start to connect and to collect; once more after it was lost for good, if that was wanted."""
+        if self._collector.ident is not None:
+            self._collector.join()
+            self._collector = threading.Thread(target=self._run, name="collector")
+        self._address = address
         self._collector.start()
 
     def close(self) -> None:
@@ -126,14 +141,15 @@ class Connection:
     def _connect(self, seconds: float) -> str:
         """Connect once; returns why it failed, or nothing."""
         host, port = self._address
+        sockets: list[socket.socket] = []
         try:
-            connected = socket.create_connection(self._address, seconds)
+            while len(sockets) < self._dialect.connections:
+                sockets.append(_connect(self._address, seconds))
         except (OSError, UnicodeError) as error:  # UnicodeError: the name can't be one of the domain name system
+            for each in sockets:
+                each.close()
             return f"can't reach {host}:{port}: {getattr(error, 'strerror', None) or error}"
-        connected.settimeout(None)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        link = Link(connected, self._dialect)
+        link = Link(sockets, self._dialect)
         with self._lock:
             self._link = link
         if self._closing.is_set():
@@ -163,18 +179,41 @@ class Connection:
     def _collect(self) -> str:
         """Report everything that comes until the connection ends; returns why it did."""
         assert self._link is not None
-        connected = self._link.socket
-        decoder = self._dialect.event_decoder()
-        try:
-            while data := connected.recv(_READ_BYTES):
-                for event in decoder.feed(data):
-                    self._was_welcome |= isinstance(event, Welcome)
-                    self._report(event)
-            reason = "the server closed the connection"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        except ProtocolError as error:
-            reason = str(error)
+        with selectors.DefaultSelector() as selector:
+            for each in self._link.sockets:
+                selector.register(each, selectors.EVENT_READ, self._dialect.event_decoder())
+            try:
+                while self._read_ready(selector):
+                    pass
+                reason = "the server closed the connection"
+            except OSError as error:
+                reason = error.strerror or str(error)
+            except ProtocolError as error:
+                reason = str(error)
         with self._lock:
-            connected.close()
+            self._link.close()
         return reason
+
+    def _read_ready(self, selector: selectors.BaseSelector) -> bool:
+        """Wait for something, and report what it says; false when a socket has come to its end."""
+        ended = False
+        for key, _ in selector.select():
+            data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
+            ended |= not data
+            for event in key.data.feed(data):
+                self._was_welcome |= _is_welcome(event)
+                self._report(event)
+        return not ended
+
+
+def _connect(address: Address, seconds: float) -> socket.socket:
+    connected = socket.create_connection(address, seconds)
+    connected.settimeout(None)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return connected
+
+
+def _is_welcome(event: Event) -> bool:
+    """Has the server let us in? A guest with the second of its connections."""
+    return isinstance(event, Welcome) or (isinstance(event, Registered) and event.side is Side.RECEIVING)

@@ -1,6 +1,6 @@
 """The exchange: how wishes become requests, and what the server says becomes news. Pure.
 
-In most dialects each request stands for itself; where they are dialogues, see steps.py.
+In most dialects each request stands for itself; where they are dialogues, see steps.py, and for guests guest.py.
 """
 
 from __future__ import annotations
@@ -28,15 +28,26 @@ class OpenDirect(NamedTuple):
 class Gap(NamedTuple):
     """There may be more that was missed than can be told."""
 
+    # Does the dialect let us look at the history?
+    has_history: bool = True
+
 
 class Unsettled(NamedTuple):
     """Nobody can tell whether this message, which was sent and not confirmed, was stored. It is not sent again."""
 
     said: Say | Whisper
+    has_history: bool = True
+
+
+class Outcome(NamedTuple):
+    """Whether everybody for whom this message was has taken it, where a dialect tells that."""
+
+    said: Say | Whisper
+    has_come: bool
 
 
 Wish: TypeAlias = "Request | OpenPublic | OpenDirect"
-News: TypeAlias = "Event | Gap | Unsettled"
+News: TypeAlias = "Event | Gap | Unsettled | Outcome"
 
 
 class Turn(NamedTuple):
@@ -52,6 +63,10 @@ class Exchange(Protocol):
     @property
     def is_stepwise(self) -> bool:
         """Is one operation done before the next one begins?"""
+
+    @property
+    def is_guest(self) -> bool:
+        """Is it enough to have a name? Then another one is asked for where one is refused."""
 
     @property
     def is_busy(self) -> bool:
@@ -71,6 +86,7 @@ class AtOnce:
     """Every request stands for itself, and many may be under way."""
 
     is_stepwise = False
+    is_guest = False
 
     def __init__(self) -> None:
         self.is_busy = False

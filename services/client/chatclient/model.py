@@ -5,12 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from chatclient.exchange import Unsettled
+from chatclient.exchange import Outcome, Unsettled
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, Welcome
 from chatprotocol.requests import Login
 
 if TYPE_CHECKING:
+    from chatclient.address import Address
     from chatclient.exchange import News
     from chatprotocol.requests import Say, Whisper
 
@@ -22,6 +23,7 @@ _LATER = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
 class Standing(Enum):
     """Where the client stands with the server."""
 
+    UNPLACED = "is asked where the server is"
     UNNAMED = "is asked who it is"
     AWAY = "not connected"
     KNOCKING = "has sent its login"
@@ -32,10 +34,12 @@ class Standing(Enum):
 class Model:
     """Everything that must survive a lost connection."""
 
-    def __init__(self, username: str | None, password: str | None) -> None:
+    def __init__(self, server: Address | None, username: str | None, password: str | None) -> None:
+        """What is None is asked for."""
+        self.server = server
         self.username = username or ""
         self.password = password
-        self.standing = Standing.AWAY if username else Standing.UNNAMED
+        self.standing = Standing.AWAY
         self.has_been_in = False
         # The newest message that was seen, own ones included: where to go on after a reconnect.
         self.last_seen_id: int | None = None
@@ -49,7 +53,7 @@ class Model:
     def apply(self, event: News) -> None:
         """Learn from what the server said."""
         match event:
-            case Unsettled(said):
+            case Unsettled(said) | Outcome(said):
                 self.unconfirmed.pop(said.nonce or "", None)
             case Welcome():
                 self.username = event.username

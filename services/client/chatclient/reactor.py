@@ -6,12 +6,13 @@ import secrets
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from chatclient.address import read_address
 from chatclient.connection import Down, Link, Lost, Up
-from chatclient.exchange import Gap, OpenDirect, OpenPublic, Unsettled
+from chatclient.exchange import Gap, OpenDirect, OpenPublic, Outcome, Unsettled
 from chatclient.exits import Exit
 from chatclient.model import Model, Standing
-from chatclient.typed import Due, Typing
-from chatclient.view import doubt_line, event_lines, harmless
+from chatclient.typed import Due
+from chatclient.view import doubt_line, event_lines, harmless, outcome_line
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import Bye, Event, Online, PasswordPrompt, Ready, Refused, Users, Welcome
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
@@ -21,10 +22,10 @@ from chatprotocol.rules import check_text, check_username
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from chatclient.address import Address
     from chatclient.connection import Signal
     from chatclient.exchange import Exchange, News, Turn, Wish
-    from chatclient.typed import Typed
-    from chatprotocol.operations import Words
+    from chatclient.typed import Typed, Typing
 
 # Lines that may be sent and not confirmed before the next one has to wait.
 _UNCONFIRMED_MAX = 64
@@ -82,14 +83,23 @@ class Reactor:
     """Decides what is sent and shown. One thread calls :meth:`begin`, then :meth:`react` with one input after another.
 
     Lines that are typed too early (before the login, in the middle of an answer) wait in it. ``connect`` is called when
-    it is known who wants to come in.
+    it is known where the server is and who wants to come in. Where no server is named, ``default`` is it.
     """
 
-    def __init__(self, model: Model, words: Words, exchange: Exchange, face: Face, connect: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        typing: Typing,
+        exchange: Exchange,
+        face: Face,
+        default: Address,
+        connect: Callable[[Address], None],
+    ) -> None:
         self._model = model
-        self._typing = Typing(words)
+        self._typing = typing
         self._exchange = exchange
         self._face = face
+        self._default = default
         self._connect = connect
         self._link: Link | None = None
         self._lines: deque[Line | EndOfInput] = deque()
@@ -99,6 +109,8 @@ class Reactor:
         self._has_doubts = False
         self._was_asked = False
         self._denials = 0
+        # Was the name refused? Another one is asked for when the connection has ended.
+        self._is_renaming = False
         # Is the person waiting for the server's leave to go on, and was the person asked for the next operation?
         self._is_opening = False
         self._was_prompted = False
@@ -107,11 +119,15 @@ class Reactor:
         self.exit: Exit | None = None
 
     def begin(self) -> None:
-        """Connect, or ask first who it is."""
-        if self._model.standing is Standing.UNNAMED:
-            self._ask("username")
+        """Connect, or ask first where the server is and who it is."""
+        model = self._model
+        if model.server is None:
+            model.standing = Standing.UNPLACED
+            self._ask(f"server, HOST or HOST PORT ({self._default[0]} {self._default[1]})")
+        elif model.username:
+            self._take_username(model.username)
         else:
-            self._connect()
+            self._ask_username()
 
     def react(self, given: Input) -> None:
         """Take one input. Afterwards :attr:`exit` is set if that was the last one."""
@@ -134,7 +150,7 @@ class Reactor:
     def _is_ready(self) -> bool:
         """Can a typed line be used now?"""
         standing = self._model.standing
-        if standing in (Standing.ASKED, Standing.UNNAMED):
+        if standing in (Standing.ASKED, Standing.UNPLACED, Standing.UNNAMED):
             return True
         if standing is not Standing.IN or self._exchange.is_busy or self._is_leaving:
             return False
@@ -176,6 +192,9 @@ class Reactor:
                 self._follow(self._exchange.connect(model.login(), [*model.unconfirmed.values()]))
             case Down(reason):
                 self._on_down(reason)
+            case Lost() if self._is_renaming:
+                self._is_renaming = False
+                self._ask_username()
             case Lost(reason):
                 self._face.show([f"[error lost] {harmless(reason)}"])
                 self._say_what_is_lost()
@@ -183,6 +202,8 @@ class Reactor:
 
     def _on_down(self, reason: str) -> None:
         model = self._model
+        if self._is_renaming:
+            return
         if self._is_leaving and not model.unconfirmed:
             self.exit = Exit.LOST if self._was_interrupted and self._say_what_is_lost() else Exit.OK
             return
@@ -193,6 +214,10 @@ class Reactor:
         model.standing = Standing.AWAY
         self._is_opening = False
         self._face.show([f"[lost] {harmless(reason)}; connecting again"])
+
+    def _shut(self) -> None:
+        if self._link is not None:
+            self._link.shut()
 
     # --- what arrived ---
 
@@ -216,6 +241,8 @@ class Reactor:
                 self._on_login_refused(event)
             case Bye() if self._is_leaving:
                 self._on_bye(event)
+            case Outcome():
+                self._face.show([outcome_line(event)])
             case Gap() | Unsettled():
                 self._has_doubts |= isinstance(event, Unsettled)
                 self._face.show([doubt_line(event)])
@@ -250,11 +277,19 @@ class Reactor:
             self._ask(self._question)
 
     def _on_login_refused(self, event: Refused) -> None:
+        if self._exchange.is_guest and self._model.has_been_in:
+            # Perhaps the server does not know yet that the connection before was lost: try again.
+            self._shut()
+            return
         self._face.show(event_lines(event))
         self._denials += event.code is ErrorCode.WRONG_PASSWORD
         if event.code in _CORRECTABLE and self._was_asked and self._denials < LOGIN_ATTEMPTS_MAX:
             self._ask_password()
-        elif event.code in _LOGIN_REFUSALS:
+        elif self._exchange.is_guest and event.code is ErrorCode.BAD_USERNAME:
+            self._denials += 1
+            self._is_renaming = True
+            self._shut()
+        elif event.code in _LOGIN_REFUSALS or self._exchange.is_guest:
             self.exit = Exit.REFUSED
         elif not self._model.has_been_in:
             self.exit = Exit.LOST
@@ -298,7 +333,9 @@ class Reactor:
         standing = self._model.standing
         if line.is_played:
             self._face.show([f"> {'***' if standing is Standing.ASKED else harmless(line.text)}"])
-        if standing is Standing.UNNAMED:
+        if standing is Standing.UNPLACED:
+            self._take_server(line.text)
+        elif standing is Standing.UNNAMED:
             self._take_username(line.text.strip())
         elif standing is Standing.ASKED:
             self._model.password = line.text
@@ -308,16 +345,28 @@ class Reactor:
             self._was_prompted = False
             self._do(self._typing.feed(line.text))
 
+    def _take_server(self, line: str) -> None:
+        try:
+            self._model.server = read_address(line, self._default)
+        except Refusal as refusal:
+            self._face.show([f"[error usage] {harmless(refusal.reason)}"])
+        self.begin()
+
     def _take_username(self, username: str) -> None:
         try:
             check_username(username)
         except Refusal as refusal:
             self._face.show([f"[error {refusal.code}] {refusal.reason}"])
-            self._ask("username")
+            self._ask_username()
             return
+        assert self._model.server is not None
         self._model.username = username
         self._model.standing = Standing.AWAY
-        self._connect()
+        self._connect(self._model.server)
+
+    def _ask_username(self) -> None:
+        self._model.standing = Standing.UNNAMED
+        self._ask("username")
 
     def _do(self, typed: Typed) -> None:
         if typed.complaint:
@@ -367,8 +416,9 @@ class Reactor:
             case Standing.ASKED:
                 self._face.show(["[error refused] the input ended before the password was given"])
                 self.exit = Exit.REFUSED
-            case Standing.UNNAMED:
-                self._face.show(["[error usage] the input ended before the username was given"])
-                self.exit = Exit.USAGE
+            case Standing.UNPLACED | Standing.UNNAMED:
+                what = "server" if self._model.server is None else "username"
+                self._face.show([f"[error usage] the input ended before the {what} was given"])
+                self.exit = Exit.REFUSED if self._denials else Exit.USAGE
             case _:
                 self._wish(Leave())

@@ -62,6 +62,7 @@ class StepByStep:
     """One operation after the other."""
 
     is_stepwise = True
+    is_guest = False
 
     def __init__(self, ops: str) -> None:
         """``ops`` names the tradition of words."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chatclient.exchange import OpenDirect, OpenPublic
 from chatprotocol.errors import Refusal
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Whisper
-from chatprotocol.rules import check_username, history_limit
+from chatprotocol.rules import EVERYBODY, check_username, history_limit, is_everybody
 
 if TYPE_CHECKING:
     from chatclient.exchange import Wish
@@ -138,7 +138,7 @@ class Typing:
             return self._take_recipient(recipient)
         if complaint := _complaint_about(recipient):
             return Typed(complaint=complaint)
-        return Typed(Say(text) if recipient.upper() == "ALL" else Whisper(recipient, text))
+        return Typed(Say(text) if is_everybody(recipient) else Whisper(recipient, text))
 
     def _history(self, rest: str) -> Typed:
         try:
@@ -147,10 +147,43 @@ class Typing:
             return Typed(complaint=refusal.reason)
 
 
+class Addressing(Typing):
+    """Of a guest: every line says whom it is for, and there is nothing else to be asked."""
+
+    def hint(self) -> str:
+        """What somebody needs who comes in for the first time."""
+        return f"Type @USER MESSAGE, @{EVERYBODY} MESSAGE or {self._words.leave}."
+
+    def prompt(self) -> str:
+        """What is asked between two messages."""
+        return f"@USER MESSAGE or @{EVERYBODY} MESSAGE"
+
+    def help(self) -> list[str]:
+        """One line for each form of a line."""
+        return [
+            "@USER MESSAGE      a message to one user",
+            f"@{EVERYBODY} MESSAGE       a message to everybody",
+            f"{self._words.leave}                 leave (also: /quit)",
+            "/help              this list",
+        ]
+
+    def _operation(self, line: str) -> Typed:
+        recipient, _, text = line.partition(" ")
+        if not line:
+            return Typed()
+        if line.startswith("@") and text.strip():
+            return self._addressed(recipient[1:], text.strip())
+        if self.is_leave(line):
+            return Typed(Leave())
+        if line.upper() == "/HELP":
+            return Typed(wants_help=True)
+        return Typed(complaint=f"Type {self.prompt()}; nothing was sent. {self._words.leave} leaves.")
+
+
 def _complaint_about(recipient: str) -> str:
     """Why nobody can have this name, if so. ALL stands for everybody."""
     try:
-        if recipient.upper() != "ALL":
+        if not is_everybody(recipient):
             check_username(recipient)
     except Refusal as refusal:
         return f"{refusal.reason} Nothing was sent."

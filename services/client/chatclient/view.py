@@ -6,14 +6,15 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from chatclient.exchange import Gap
+from chatclient.exchange import Gap, Outcome, Unsettled
 from chatprotocol import events
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
+from chatprotocol.requests import Whisper
+from chatprotocol.rules import EVERYBODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chatclient.exchange import Unsettled
     from chatprotocol.events import Event, Message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,9 +39,25 @@ def _escape(letter: str) -> str:
 
 def doubt_line(doubt: Gap | Unsettled) -> str:
     """The line that says what is not known after a lost connection."""
-    if isinstance(doubt, Gap):
-        return f"[error lost] more may have been missed than this; CH {HISTORY_MAX_MESSAGES} shows more"
-    return f"[error lost] it is not known whether this was stored, look at CH: {harmless(doubt.said.text)}"
+    match doubt:
+        case Gap(has_history=True):
+            return f"[error lost] more may have been missed than this; CH {HISTORY_MAX_MESSAGES} shows more"
+        case Gap():
+            return "[error lost] messages may have been missed"
+        case Unsettled(said, has_history=True):
+            return f"[error lost] it is not known whether this was stored, look at CH: {harmless(said.text)}"
+        case Unsettled(said):
+            return f"[error lost] it is not known whether this was delivered: {harmless(said.text)}"
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """Whether a message was delivered; ``@ALL`` stands for everybody."""
+    said = outcome.said
+    to = f"@{harmless(said.to)}" if isinstance(said, Whisper) else f"@{EVERYBODY}"
+    if outcome.has_come:
+        return f"[delivered] {to}"
+    why = "there is no such user, or it did" if isinstance(said, Whisper) else "somebody did"
+    return f"[error not_delivered] {to}: {why} not take the message in time"
 
 
 def event_lines(event: Event) -> list[str]:
@@ -48,6 +65,8 @@ def event_lines(event: Event) -> list[str]:
     match event:
         case events.PublicMessage() | events.DirectMessage():
             return [message_line(event)]
+        case events.Forwarded():
+            return [f"[message] {harmless(event.sender)}: {harmless(event.text)}"]
         case events.Welcome():
             online = f"; online: {_names(event.users)}" if event.users else ""
             return [f"[welcome {event.account}] {harmless(event.username)}{online}"]
@@ -55,10 +74,8 @@ def event_lines(event: Event) -> list[str]:
             return [f"[users {len(event.users)}] {_names(event.users)}".rstrip()]
         case events.Users():
             return _arrivals(event)
-        case events.Sent(status=events.SentStatus.STORED):
-            return [f"[stored #{event.id}] not online; it is delivered at the next login"]
         case events.Sent():
-            return [f"[sent #{event.id}]"]
+            return [_sent_line(event)]
         case events.History():
             lines = [f"[history {len(event.messages)}]"]
             return lines + [message_line(message, "history") for message in event.messages]
@@ -68,6 +85,12 @@ def event_lines(event: Event) -> list[str]:
             return [f"[bye] {harmless(event.reason)}".rstrip()]
         case _:
             return []
+
+
+def _sent_line(event: events.Sent) -> str:
+    if event.status is events.SentStatus.STORED:
+        return f"[stored #{event.id}] not online; it is delivered at the next login"
+    return f"[sent #{event.id}]"
 
 
 def message_line(message: Message, kind: str | None = None) -> str:

@@ -14,10 +14,11 @@ YOU_LEFT: Final = "you left"
 
 
 class AccountKind(StrEnum):
-    """Whether a name was registered by this login or before it."""
+    """Whether a name was registered by this login, or before it, or not at all."""
 
     NEW = "new"
     EXISTING = "existing"
+    GUEST = "guest"
 
 
 class SentStatus(StrEnum):

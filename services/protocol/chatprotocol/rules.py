@@ -13,6 +13,7 @@ from chatprotocol.limits import (
 )
 
 _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
+_PORT_MAX = 65_535
 _NUMBER = re.compile("[0-9]{1,9}")
 # Letters take at most four bytes in UTF-8: a message that is no longer than a quarter of the limit need not be counted.
 _BODY_SURE_CHARACTERS = BODY_MAX_BYTES // 4
@@ -39,6 +40,13 @@ def check_username(username: str) -> None:
         )
     if name_key(username) in RESERVED_NAMES:
         raise Refusal(ErrorCode.BAD_USERNAME, f"The name {username} is reserved; choose another one.")
+
+
+def check_port(text: str) -> int:
+    """The number of a port that one can connect to."""
+    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) <= _PORT_MAX):
+        raise Refusal(ErrorCode.BAD_REQUEST, f"The port is {text!r}; it must be a whole number from 1 to {_PORT_MAX}.")
+    return int(text)
 
 
 def check_password(password: str) -> None:

@@ -11,11 +11,13 @@ A step that has another outcome fails with the dialogue so far, and the differen
 import difflib
 from collections.abc import Callable, Iterable
 
+from chatclient.address import Address
 from chatclient.connection import Up
 from chatclient.exchange import AtOnce, Exchange
 from chatclient.exits import Exit
 from chatclient.model import Model
 from chatclient.reactor import EndOfInput, Input, Line, Reactor
+from chatclient.typed import Typing
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.operations import OPS
 from chatprotocol.requests import Login, Request
@@ -53,13 +55,28 @@ class Dialogue:
         password: str | None = "secret",
         ops: str = "pm-dm",
         exchange: Exchange | None = None,
+        typing: Typing | None = None,
+        server: Address | None = ("localhost", 9999),
     ) -> None:
-        self.model = Model(username, password)
-        self.reactor = Reactor(self.model, OPS[ops], exchange or AtOnce(), self, lambda: self._new.append(CONNECTS))
+        self.model = Model(server, username, password)
+        self.reactor = Reactor(
+            self.model,
+            typing or Typing(OPS[ops]),
+            exchange or AtOnce(),
+            self,
+            ("localhost", 9999),
+            self._connect,
+        )
+        # Where a connection was wanted to, the last one at the end.
+        self.addresses: list[Address] = []
         self.link: FakeLink | None = None
         self.lines_used = 0
         self._story: list[str] = []
         self._new: list[str] = []
+
+    def _connect(self, address: Address) -> None:
+        self.addresses.append(address)
+        self._new.append(CONNECTS)
 
     # --- the face ---
 

@@ -25,7 +25,7 @@ WELCOME = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)
 
 @pytest.fixture
 def model() -> Model:
-    return Model("alice", "secret")
+    return Model(("localhost", 9999), "alice", "secret")
 
 
 def after(model: Model, *events: Event) -> Model:

@@ -37,6 +37,7 @@ __all__ = [
     "DIALECTS",
     "Decoder",
     "Dialect",
+    "Frames",
     "Register",
     "RequestDecoder",
     "Sniff",

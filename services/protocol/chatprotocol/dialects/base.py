@@ -44,8 +44,8 @@ class Dialect(Protocol):
         """As the settings and the metrics spell it."""
 
     @property
-    def is_stepwise(self) -> bool:
-        """Are operations dialogues, step by step, rather than requests that stand for themselves?"""
+    def connections(self) -> int:
+        """How many a user has to the server."""
 
     @property
     def opening(self) -> str:
@@ -71,3 +71,6 @@ class Dialect(Protocol):
 
     def encode_request(self, request: Request) -> bytes:
         """The bytes of a request. TypeError: the dialect's clients don't make it."""
+
+    def connection_for(self, request: Request) -> int:
+        """On which of the user's connections it goes, counted from 0."""

@@ -293,7 +293,7 @@ class Frames:
     """Typed frames. A client's requests are commands and data only: what they mean is for a dialogue to say."""
 
     name = "frames"
-    is_stepwise = True
+    connections = 1
     opening = "C\0\0\0\5alice"
 
     def sniff(self, first: bytes) -> Sniff:
@@ -317,6 +317,10 @@ class Frames:
     def event_decoder(self) -> EventDecoder:
         """For the client's side of a new connection."""
         return EventDecoder()
+
+    def connection_for(self, _: Request) -> int:
+        """There is only one."""
+        return 0
 
     def encode_request(self, request: Request) -> bytes:
         """One frame."""

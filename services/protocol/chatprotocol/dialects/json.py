@@ -444,7 +444,7 @@ class Json:
     """JSON objects, one a line."""
 
     name = "json"
-    is_stepwise = False
+    connections = 1
     opening = '{"command":"login","username":"alice"}'
 
     def sniff(self, first: bytes) -> Sniff:
@@ -472,6 +472,10 @@ class Json:
     def event_decoder(self) -> EventDecoder:
         """For the client's side of a new connection."""
         return EventDecoder()
+
+    def connection_for(self, _: Request) -> int:
+        """There is only one."""
+        return 0
 
     def encode_request(self, request: Request) -> bytes:
         """One line."""

@@ -167,7 +167,7 @@ class Register:
     """
 
     name = "register"
-    is_stepwise = True
+    connections = len(Side)
     opening = "REGISTER TOSEND alice\n\n"
 
     def __init__(self, delivered: str = DELIVERED_WORDS[0], length: str = LENGTH_UNITS[0]) -> None:
@@ -221,6 +221,14 @@ class Register:
                 return _error(103, "Header Incomplete")
             case _:
                 raise TypeError(f"No client of the dialect register sends {request!r}.")
+
+    def connection_for(self, request: Request) -> int:
+        """On the one for receiving goes what registers it, and what answers messages."""
+        match request:
+            case requests.Register(Side.RECEIVING) | requests.Received() | requests.NotReceived():
+                return 1
+            case _:
+                return 0
 
     def _forward(self, event: events.Message | events.Forwarded) -> bytes:
         return self._section(f"FORWARD {event.sender}", event.text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import Registered
+from chatprotocol.events import AccountKind, Registered
 from chatprotocol.requests import Side
 from chatprotocol.rules import name_key
 from chatserver.room.mailroom import Mailbox
@@ -142,7 +142,7 @@ class Guests:
         context.presence.enter(seat)
         guest.mailbox, guest.seat = mailbox, seat
         guest.arrived.set()
-        _log.info(f"{guest.name} came in", account="guest")
+        _log.info(f"{guest.name} came in", account=AccountKind.GUEST.value, address=guest.address)
 
 
 def _as_refusal(error: Exception) -> Exception:

@@ -1,0 +1,123 @@
+"""As a guest: the exchange of the dialect in which a user has a name, two connections, and no password. Pure.
+
+    REGISTER TOSEND ->   <- REGISTERED   REGISTER TORECV ->   <- REGISTERED      SEND bob ->   <- SEND bob
+
+The wire of that is docs/wire/register.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chatclient.exchange import Gap, Outcome, Turn, Unsettled
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    YOU_LEFT,
+    AccountKind,
+    Bye,
+    Delivered,
+    Forwarded,
+    NotDelivered,
+    Refused,
+    Registered,
+    Welcome,
+)
+from chatprotocol.requests import Leave, Login, Received, Register, Say, Send, Side, Whisper
+from chatprotocol.rules import EVERYBODY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chatclient.exchange import News, Wish
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Request
+
+
+class AsGuest:
+    """One message after the other; each that arrives is answered."""
+
+    is_stepwise = True
+    is_guest = True
+
+    def __init__(self) -> None:
+        self._login = Login("")
+        self._has_been_in = False
+        self._is_in = False
+        # What was sent and not answered on the connections before these.
+        self._unsettled: tuple[Say | Whisper, ...] = ()
+        # What was sent and is not answered yet; somebody wants to leave behind that.
+        self._asked: Say | Whisper | None = None
+        self._is_leaving = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Until a message has its answer."""
+        return self._asked is not None
+
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
+        """Register one connection, and with its answer the other one: some servers want them in that order."""
+        self._login = login
+        self._unsettled = tuple(unconfirmed)
+        self._is_in = self._is_leaving = False
+        self._asked = None
+        return Turn((Register(Side.SENDING, login.username),))
+
+    def ask(self, wish: Wish) -> Turn:
+        """There is no word for anything but messages; who leaves closes the connections."""
+        match wish:
+            case Say(text):
+                return self._send(wish, Send(EVERYBODY, text))
+            case Whisper(to, text):
+                return self._send(wish, Send(to, text))
+            case Leave() if self.is_busy:
+                self._is_leaving = True
+                return Turn()
+            case Leave():
+                return Turn(news=(Bye(YOU_LEFT),))
+            case _:
+                raise TypeError(f"{wish!r} is nothing that a guest can wish.")
+
+    def take(self, event: Event) -> Turn:
+        """Go on registering, answer a message, or be done with one's own."""
+        match event:
+            case Registered(Side.SENDING):
+                return Turn((Register(Side.RECEIVING, self._login.username),))
+            case Registered():
+                return Turn(news=self._come_in())
+            case Forwarded(sender):
+                return Turn((Received(sender),), (event,))
+            case Refused(code) if not self._is_in:
+                return Turn(news=(Refused(code, self._why_not_in(code)),))
+            case Delivered() | NotDelivered() | Refused() if self._asked is not None:
+                return Turn(news=self._finish(self._asked, event))
+            case _:
+                return Turn(news=(event,))
+
+    def _send(self, said: Say | Whisper, request: Request) -> Turn:
+        self._asked = said
+        return Turn((request,))
+
+    def _come_in(self) -> tuple[News, ...]:
+        self._is_in = True
+        welcome = Welcome(AccountKind.GUEST, self._login.username, (), None)
+        if not self._has_been_in:
+            self._has_been_in = True
+            return (welcome,)
+        doubts = (Unsettled(said, has_history=False) for said in self._unsettled)
+        return (welcome, Gap(has_history=False), *doubts)
+
+    def _why_not_in(self, code: ErrorCode) -> str:
+        name = self._login.username
+        if code is ErrorCode.BAD_USERNAME:
+            return f"The name {name} is taken, or none that this server allows; choose another one."
+        return f"The server does not let {name} in: it is full, or takes no guests."
+
+    def _finish(self, said: Say | Whisper, event: Delivered | NotDelivered | Refused) -> tuple[News, ...]:
+        """It has its answer."""
+        self._asked = None
+        news: News
+        if isinstance(event, Refused):
+            news = Refused(event.code, event.reason, said.nonce)
+        else:
+            news = Outcome(said, isinstance(event, Delivered))
+        return (news, Bye(YOU_LEFT)) if self._is_leaving else (news,)
