@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SERVER_IMAGE = "chatroom-server"
 CLIENT_IMAGE = "chatroom-client"
+_PORT = 9999
 # What was printed comes in frames: a byte for the stream, three of nothing, four for the length.
 _FRAME_HEADER_BYTES = 8
 
@@ -83,6 +84,10 @@ class ContainerProgram:
             with suppress(NotFound):
                 self._api.remove_container(self._id, force=True, v=True)
 
+    def published(self, port: int) -> int:
+        """The port of this machine that leads to a port of the container."""
+        return int(self._api.port(self._id, port)[0]["HostPort"])
+
     def release(self) -> None:
         """Close the connection to it."""
         if self._socket is not None:
@@ -116,6 +121,7 @@ class DockerStack(Stack):
         self._network = ""
         self._volume = ""
         self._client_binds: list[str] = []
+        self._server: ContainerProgram | None = None
 
     @property
     def network(self) -> str:
@@ -123,6 +129,17 @@ class DockerStack(Stack):
         if not self._network:
             self._network = self._engine.client.api.create_network(self._name, labels=self._engine.labels)["Id"]
         return self._network
+
+    @property
+    def server_address(self) -> tuple[str, int]:
+        """Where a client finds the server."""
+        return "server", _PORT
+
+    @property
+    def door(self) -> tuple[str, int]:
+        """Where this process finds the server."""
+        assert self._server is not None
+        return "127.0.0.1", self._server.published(_PORT)
 
     def start_server(self) -> Server:
         """Start the server with the story's data, and wait until it takes connections."""
@@ -132,7 +149,9 @@ class DockerStack(Stack):
         settings = self._container(SERVER_IMAGE, CHEAP_HASHES, aliases=["server"], binds=[f"{self._volume}:/data"])
         # Clients wait for the line that the server prints; the probes would only cost time.
         settings["healthcheck"] = {"test": ["NONE"]}
-        server = Server("server", ContainerProgram(self._engine, settings), self.clock)
+        settings["ports"] = [_PORT]
+        self._server = ContainerProgram(self._engine, settings)
+        server = Server("server", self._server, self.clock)
         self.actors.append(server)
         server.start()
         return server
@@ -177,6 +196,7 @@ class DockerStack(Stack):
             "host_config": api.create_host_config(
                 network_mode=self.network,
                 binds=list(binds),
+                port_bindings={_PORT: ("127.0.0.1", None)} if image == SERVER_IMAGE else {},
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges:true"],

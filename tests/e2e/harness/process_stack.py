@@ -98,6 +98,16 @@ class ProcessStack(Stack):
         self._data = folder / "data"
         self._port = ""
 
+    @property
+    def server_address(self) -> tuple[str, int]:
+        """Where a client finds the server."""
+        return "127.0.0.1", int(self._port)
+
+    @property
+    def door(self) -> tuple[str, int]:
+        """Where this process finds the server."""
+        return self.server_address
+
     def start_server(self) -> Server:
         """Start the server with the story's data, and wait until it takes connections."""
         return self.start_server_with(CHEAP_HASHES)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from .actors import Client, Server
+from .stranger import Stranger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ class Stack(ABC):
 
     def __init__(self) -> None:
         self.actors: list[Actor] = []
+        self._strangers: list[Stranger] = []
         self._began = time.monotonic()
         self._fences = itertools.count(1)
 
@@ -50,6 +52,16 @@ class Stack(ABC):
     @abstractmethod
     def start_server(self) -> Server:
         """Start the server with the story's data, and wait until it takes connections."""
+
+    @property
+    @abstractmethod
+    def server_address(self) -> tuple[str, int]:
+        """Where a client finds the server."""
+
+    @property
+    @abstractmethod
+    def door(self) -> tuple[str, int]:
+        """Where this process finds the server."""
 
     @abstractmethod
     def deployment(self) -> Deployment:
@@ -73,6 +85,16 @@ class Stack(ABC):
     def start_nameless_client(self, *arguments: str) -> Client:
         """Start a client that has to ask for the username."""
         return self._launch("nameless", arguments, {})
+
+    def start_lost_client(self, *arguments: str) -> Client:
+        """Start a client that has to ask for the server and the username."""
+        return self._launch("lost", arguments, {"CHAT_SERVER": ""})
+
+    def stranger(self, name: str) -> Stranger:
+        """Somebody else's client of the dialect register, who is in the room."""
+        stranger = Stranger(name, self.door)
+        self._strangers.append(stranger)
+        return stranger
 
     def _launch(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Client:
         client = Client(name, self._client_program(arguments, environment), self.clock)
@@ -115,6 +137,8 @@ class Stack(ABC):
 
     def close(self) -> None:
         """End everything that was started."""
+        for stranger in self._strangers:
+            stranger.close()
         together(lambda actor: actor.close(), self.actors)
 
 
