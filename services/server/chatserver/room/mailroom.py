@@ -277,9 +277,11 @@ class Mailroom:
 
     def _part_if_idle(self, mailbox: Mailbox) -> None:
         """Let a user go who is to go, once nothing is under way to it or from it."""
+        if not mailbox.is_parting:
+            return
         with self._lock:
             is_idle = not mailbox.awaited and not mailbox.letters and mailbox.receipt is None
-        if mailbox.is_parting and is_idle:
+        if is_idle:
             mailbox.on_part()
 
     # --- the lock is held ---

@@ -81,8 +81,8 @@ class GuestSession:
 
     def end(self) -> None:
         """The peer sends no more: the guest has gone, with both connections."""
-        if self._guest is not None:
-            self._context.guests.leave(self._context, self._guest)
+        if self._guest is not None and self._side is not None:
+            self._context.guests.leave(self._context, self._guest, self._side)
 
     def say_bye(self) -> None:
         """The server shuts down: there is no word for it. What is under way is brought to its end. For any thread."""

@@ -48,10 +48,10 @@ class Guest:
         """Are both of its connections registered, and does neither have ended?"""
         return self.seat is not None and not self.has_gone
 
-    def finish(self, *, hang_up: bool) -> None:
+    def finish(self) -> None:
         """Say nothing more on either connection. For any thread."""
-        for outbox in [*self.outboxes.values()]:
-            outbox.finish(hang_up=hang_up)
+        for outbox in self.outboxes.values():
+            outbox.finish()
 
 
 class Guests:
@@ -99,7 +99,7 @@ class Guests:
             if guest.mailbox is not None:  # nothing may come before that
                 context.mailroom.release(guest.mailbox)
 
-    def leave(self, context: Context, guest: Guest) -> None:
+    def leave(self, context: Context, guest: Guest, side: Side) -> None:
         """One of its connections has ended: so does the other, and the name is free."""
         with self._lock:
             if guest.has_gone:
@@ -109,7 +109,9 @@ class Guests:
         if guest.seat is not None:
             _log.info(f"{guest.name} left")
             go_out(context, guest.seat)
-        guest.finish(hang_up=True)
+        for other, outbox in [*guest.outboxes.items()]:
+            if other is not side:
+                outbox.finish(hang_up=True)
         self._forget(guest)
 
     def _admit(self, context: Context, guest: Guest) -> None:
@@ -134,9 +136,7 @@ class Guests:
         """Both connections are there. Locked."""
         account = guest.account.result()
         assert account is not None
-        mailbox = Mailbox(
-            context.mailroom, guest.outboxes[Side.RECEIVING], guest.name, lambda: guest.finish(hang_up=False)
-        )
+        mailbox = Mailbox(context.mailroom, guest.outboxes[Side.RECEIVING], guest.name, guest.finish)
         seat = Seat(account.id, guest.name, mailbox)
         context.feed.join(seat)
         context.presence.enter(seat)
