@@ -154,7 +154,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"chatclient {__version__}")
     parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST PORT, or USERNAME alone")
-    parser.add_argument("-hn", "--hostname", metavar="HOST", help="the server, or CHAT_SERVER (localhost)")
+    parser.add_argument(
+        "-hn",
+        "--hostname",
+        metavar="HOST",
+        help="the server, or CHAT_SERVER (localhost; in the dialect register it is asked for)",
+    )
     parser.add_argument("-p", "--port", metavar="PORT", help="its port, or CHAT_PORT (9999)")
     parser.add_argument("-u", "--username", metavar="NAME", help="who you are, or CHAT_USER; else it is asked for")
     parser.add_argument(
@@ -162,7 +167,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="your password, or CHAT_PASSWORD_FILE, or CHAT_PASSWORD; else it is asked for",
     )
-    parser.add_argument("--dialect", metavar="NAME", help="the wire, or CHAT_DIALECT (json)")
+    parser.add_argument(
+        "--dialect",
+        metavar="NAME",
+        help=f"the wire: {', '.join(each.name for each in DIALECTS)}; or CHAT_DIALECT (json)",
+    )
     parser.add_argument(
         "--register-length",
         metavar="UNIT",
