@@ -223,7 +223,7 @@ class _Header(NamedTuple):
 
 
 _HEADER_END = re.compile(rb"\n[ \t\r]*\n")
-_LENGTH = re.compile(r"^([ \t]*)content-length[ \t]*:[ \t]*(.*?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
+_LENGTH = re.compile(r"^([ \t]*)content-length[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
 _WHITE = b" \t\r\n"
 
 
@@ -234,7 +234,16 @@ class SectionBuffer:
     :attr:`problem`: where a header can't be one, the rest of the stream is lost.
     """
 
-    __slots__ = ("_bodied", "_counts_characters", "_header", "_header_max_bytes", "_limit_bytes", "_rest", "problem")
+    __slots__ = (
+        "_bodied",
+        "_counts_characters",
+        "_header",
+        "_header_max_bytes",
+        "_limit_bytes",
+        "_rest",
+        "_wanted_bytes",
+        "problem",
+    )
 
     def __init__(
         self, bodied: frozenset[str], header_max_bytes: int, body_max_bytes: int, *, counts_characters: bool
@@ -247,6 +256,8 @@ class SectionBuffer:
         # What has come of a header that has not ended; or behind one that has, what has come of its body.
         self._rest = bytearray()
         self._header: _Header | None = None
+        # A body of characters is not whole before so many bytes of it have come, and not looked at sooner.
+        self._wanted_bytes = 0
         self.problem: Refusal | None = None
 
     @property
@@ -265,7 +276,6 @@ class SectionBuffer:
                 found.append(section)
         except Refusal as problem:
             self.problem = problem
-            self._header = None
             self._rest.clear()
         return found
 
@@ -276,7 +286,7 @@ class SectionBuffer:
         self._header = header
         body = None
         if header.length is not None:
-            start = int(header.is_spaced and header.length > 0 and self._rest.startswith(b" "))
+            start = int(header.is_spaced and self._rest.startswith(b" "))
             end = self._end_of_body(start, header.length)
             if end < 0:
                 return None
@@ -303,7 +313,7 @@ class SectionBuffer:
         first, _, others = text.partition("\n")
         word, _, rest = first.strip().partition(" ")
         word = word.upper()
-        lengths = {value: space for space, value in _LENGTH.findall(others)}
+        lengths = {value.strip(): space for space, value in _LENGTH.findall(others)}
         if not lengths and word not in self._bodied:
             return _Header(word, rest.strip(), None, is_spaced=False)
         if len(lengths) != 1:
@@ -317,9 +327,10 @@ class SectionBuffer:
             reason = f"A Content-length is a number, 0 or more; this one is {value[:32]!r}."
             raise Refusal(ErrorCode.BAD_REQUEST, reason)
         length = int(value)
-        # A character takes four bytes at most.
-        if length * (4 if self._counts_characters else 1) > self._limit_bytes:
-            reason = f"A body has {self._limit_bytes:,} bytes at most; the Content-length is {length:,}."
+        letter_bytes = 4 if self._counts_characters else 1
+        if length * letter_bytes > self._limit_bytes:
+            limit = f"{self._limit_bytes:,} bytes at most" + (", 4 for a character" if letter_bytes > 1 else "")
+            reason = f"A body has {limit}; the Content-length is {f'{length:,}'[:32]}."
             raise Refusal(ErrorCode.TOO_LONG, reason)
         return length
 
@@ -329,6 +340,15 @@ class SectionBuffer:
             return -1
         if not self._counts_characters:
             return start + length
+        has_come = len(self._rest) - start
+        if has_come < self._wanted_bytes:
+            return -1
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         body = decoder.decode(self._rest[start : start + 4 * length])
-        return -1 if len(body) < length else start + len(body[:length].encode(errors="surrogateescape"))
+        missing = length - len(body)
+        if missing > 0:
+            # Each takes a byte at least. Up to three may be here: of one that has begun, and may turn out to be none.
+            self._wanted_bytes = has_come + max(1, missing - 3)
+            return -1
+        self._wanted_bytes = 0
+        return start + len(body[:length].encode(errors="surrogateescape"))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from chatprotocol import events, requests
-from chatprotocol.dialects import Decoder
+from chatprotocol.dialects import DIALECTS, Decoder, Dialect, Register
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event
 from chatprotocol.limits import BODY_MAX_BYTES
@@ -167,12 +167,13 @@ REGISTER = Samples(
         requests.Register(Side.RECEIVING, "alice"),
         requests.Register(Side.SENDING, "no name at all"),
         requests.Send("bob", "hello"),
-        requests.Send("bob", "line\nfeed, {brace} and \u20ac"),
+        requests.Send("bob", "line\nfeed, {brace} and \u20ac \U0001f600"),
+        requests.Send("bob", "\u0645\u0631\u062d\u0628\u0627"),
         requests.Send("bob", "what looks like a header:\n\nSEND bob\nContent-length: 1\n\n"),
         requests.Send("ALL", " white space around \n"),
         requests.Send("bob", ""),
         requests.Send("bob", "x" * BODY_MAX_BYTES),
-        requests.Send("bob", "x" * 65_536),
+        requests.Send("bob", "x" * 16_384),
         requests.Received("bob"),
         requests.Received(""),
         requests.NotReceived(),
@@ -180,7 +181,8 @@ REGISTER = Samples(
     events=(
         events.Registered(Side.SENDING, "alice"),
         events.Registered(Side.RECEIVING, "alice"),
-        events.Forwarded("bob", "line\nfeed, {brace} and \u20ac"),
+        events.Forwarded("bob", "line\nfeed, {brace} and \u20ac \U0001f600"),
+        events.Forwarded("bob", "\u0645\u0631\u062d\u0628\u0627"),
         events.Forwarded("bob", "\n\nFORWARD alice\nContent-length: 1\n\n"),
         events.Forwarded("bob", ""),
         events.Delivered("bob"),
@@ -206,6 +208,12 @@ REGISTER = Samples(
 
 # By the dialect's name. A dialect without samples fails all of its tests.
 SAMPLES = {"json": JSON, "frames": FRAMES, "register": REGISTER}
+
+# Each dialect, and the one that can be set once more, set otherwise.
+SETTINGS: dict[str, Dialect] = {
+    **{dialect.name: dialect for dialect in DIALECTS},
+    "register, SENT and characters": Register("SENT", "characters"),
+}
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:

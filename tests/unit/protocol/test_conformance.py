@@ -14,7 +14,7 @@ from chatprotocol.events import Event, PublicMessage, PublicRun, Run, Sent, Sent
 from chatprotocol.limits import FRAME_MAX_BYTES, LINE_MAX_BYTES
 from chatprotocol.requests import CommandRun, Request, Unreadable
 
-from .samples import SAMPLES, Samples, decode, held_bytes, pieces, unfold
+from .samples import SAMPLES, SETTINGS, Samples, decode, held_bytes, pieces, unfold
 
 T = TypeVar("T")
 
@@ -24,14 +24,15 @@ EVERY_EVENT = tuple(event for samples in SAMPLES.values() for event in samples.s
 # What a decoder of any dialect may hold of what it was fed.
 HELD_MAX_BYTES = max(LINE_MAX_BYTES, FRAME_MAX_BYTES)
 
-every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+every_dialect = pytest.mark.parametrize("dialect", SETTINGS.values(), ids=SETTINGS)
+every_default = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 
 
 def with_each(argument: str, of: Callable[[Samples], Iterable[object]]) -> pytest.MarkDecorator:
     """The test is run for every dialect, with each of these samples of it."""
     cases = [
-        pytest.param(dialect, sample, id=f"{dialect.name}-{sample!r:.100}")
-        for dialect in DIALECTS
+        pytest.param(dialect, sample, id=f"{name}-{sample!r:.100}")
+        for name, dialect in SETTINGS.items()
         for sample in of(SAMPLES[dialect.name])
     ]
     return pytest.mark.parametrize(("dialect", argument), cases)
@@ -169,8 +170,8 @@ def test_the_half_request_behind_a_whole_one_is_one_that_a_decoder_is_inside_of(
 @pytest.mark.parametrize(
     ("dialect", "request_"),
     [
-        pytest.param(dialect, request, id=f"{dialect.name}-{request!r:.100}")
-        for dialect in DIALECTS
+        pytest.param(dialect, request, id=f"{name}-{request!r:.100}")
+        for name, dialect in SETTINGS.items()
         for request in (*EVERY_REQUEST, CommandRun("PM", ("hello",)), Unreadable(ErrorCode.BAD_JSON, "not JSON"))
         if type(request) not in set(map(type, SAMPLES[dialect.name].requests))
     ],
@@ -237,8 +238,8 @@ def test_a_run_counts_its_ids_on() -> None:
 @pytest.mark.parametrize(
     ("dialect", "event"),
     [
-        pytest.param(dialect, event, id=f"{dialect.name}-{event!r:.100}")
-        for dialect in DIALECTS
+        pytest.param(dialect, event, id=f"{name}-{event!r:.100}")
+        for name, dialect in SETTINGS.items()
         for event in EVERY_EVENT
         if type(event) not in set(map(type, SAMPLES[dialect.name].said))
     ],
@@ -287,8 +288,10 @@ def test_rubbish_from_a_server_is_a_protocol_error_and_nothing_else(dialect: Dia
 
 
 @every_dialect
-@pytest.mark.parametrize("letter", [b"x", b"{", b"[", b'"', b"\\", b"\0", b" ", b"\xff", b"C", b"D\0\0\0\2PM"])
-@pytest.mark.parametrize("begun", [0, 1, 5, 30])
+@pytest.mark.parametrize(
+    "letter", [b"x", b"{", b"[", b'"', b"\\", b"\0", b" ", b"\n", b"\xff", b"\xf0\x9f\x98\x80", b"C", b"D\0\0\0\2PM"]
+)
+@pytest.mark.parametrize("begun", [0, 1, 5, 30, 40])
 def test_a_flood_without_an_end_is_never_held_beyond_the_limit(dialect: Dialect, letter: bytes, begun: int) -> None:
     """Memory stays bounded (DESIGN.md, Back-pressure)."""
     decoder = dialect.request_decoder()
@@ -302,7 +305,7 @@ def test_a_flood_without_an_end_is_never_held_beyond_the_limit(dialect: Dialect,
 # --- whose is a connection? ---
 
 
-@every_dialect
+@every_default
 def test_a_login_is_sniffed_as_its_dialect(dialect: Dialect) -> None:
     login = dialect.encode_request(SAMPLES[dialect.name].login)
 
@@ -312,12 +315,12 @@ def test_a_login_is_sniffed_as_its_dialect(dialect: Dialect) -> None:
     assert sniff(login[:SNIFF_MAX_BYTES]) is dialect
 
 
-@every_dialect
+@every_default
 def test_the_opening_that_strangers_are_told_of_is_sniffed_as_its_dialect(dialect: Dialect) -> None:
     assert sniff(dialect.opening.encode()) is dialect
 
 
-@every_dialect
+@every_default
 def test_the_opening_that_strangers_are_told_of_is_a_request(dialect: Dialect) -> None:
     decoder = dialect.request_decoder()
 
@@ -325,6 +328,6 @@ def test_the_opening_that_strangers_are_told_of_is_a_request(dialect: Dialect) -
     assert not decoder.is_inside
 
 
-@every_dialect
+@every_default
 def test_a_dialect_is_found_by_its_name_alone(dialect: Dialect) -> None:
     assert by_name(dialect.name) is dialect

@@ -1,10 +1,10 @@
-"""Bytes to lines, objects and frames."""
+"""Bytes to lines, objects, frames and sections."""
 
 import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
@@ -13,12 +13,16 @@ from chatprotocol.framing import (
     FrameBuffer,
     LineBuffer,
     ObjectScanner,
+    Section,
+    SectionBuffer,
     frame,
     frame_header,
     is_object,
     nesting,
     split_objects,
 )
+
+from .samples import held_bytes
 
 LIMIT = 20
 
@@ -321,3 +325,261 @@ def test_a_frame_buffer_makes_the_same_of_any_bytes_wherever_they_are_cut(stream
     cuts = data.draw(st.sets(st.integers(0, len(stream)), max_size=8))
 
     assert frames_of(cut(stream, cuts)) == frames_of([stream])
+
+
+# --- SectionBuffer ---
+
+# A header as long as it may be has this many bytes, with its empty line; a body that long may follow.
+HEADER_LIMIT = 28
+BODY_LIMIT = 8
+# The same limit where characters are counted, of which each may take four bytes.
+BODY_LIMIT_CHARACTERS = 2
+
+GRIN = "\U0001f600"
+GRIN_BYTES = b"\xf0\x9f\x98\x80"
+
+either_count = pytest.mark.parametrize("characters", [False, True], ids=["bytes", "characters"])
+
+
+def section_buffer(*, characters: bool) -> SectionBuffer:
+    return SectionBuffer(frozenset({"PUT"}), HEADER_LIMIT, BODY_LIMIT, counts_characters=characters)
+
+
+def sections_of(parts: list[bytes], *, characters: bool = False) -> tuple[list[Section], bool, ErrorCode | None]:
+    """Everything that a section buffer makes of the parts: all sections, is one begun, and what was wrong."""
+    buffer = section_buffer(characters=characters)
+    sections = [found for part in parts for found in buffer.feed(part)]
+    return sections, buffer.is_inside, buffer.problem.code if buffer.problem is not None else None
+
+
+@either_count
+@pytest.mark.parametrize(
+    ("parts", "sections", "inside", "problem"),
+    [
+        ([b""], [], False, None),
+        ([b"GET a\n\n"], [("GET", "a", None)], False, None),
+        ([b"get A b\n\n"], [("GET", "A b", None)], False, None),
+        ([b"GET\n\n"], [("GET", "", None)], False, None),
+        ([b"GET a\n", b"\n"], [("GET", "a", None)], False, None),
+        ([b"GET a\n"], [], True, None),
+        ([b"G"], [], True, None),
+        ([b"GET a\n\nGET b\n\nGET"], [("GET", "a", None), ("GET", "b", None)], True, None),
+        ([b"GET a\nmore\n\n"], [("GET", "a", None)], False, None),
+        # empty lines that are not empty, and too many of them
+        ([b"GET a\n \n"], [("GET", "a", None)], False, None),
+        ([b"GET a\r\n\r\n"], [("GET", "a", None)], False, None),
+        ([b"GET a \n\t\r \n"], [("GET", "a", None)], False, None),
+        ([b"GET a\n\0\n"], [], True, None),
+        ([b"\n", b"\r\n \t\n"], [], False, None),
+        ([b"\n\nGET a\n\n\n\n"], [("GET", "a", None)], False, None),
+        (
+            [b"\n" * 1_000 + b"GET a\n\n", b"\n" * 1_000, b"GET b\n\n"],
+            [("GET", "a", None), ("GET", "b", None)],
+            False,
+            None,
+        ),
+        # bodies
+        ([b"PUT a\nContent-length: 2\n\nhi"], [("PUT", "a", "hi")], False, None),
+        ([b"PUT a\nContent-length: 2\n\n", b"h", b"i"], [("PUT", "a", "hi")], False, None),
+        ([b"PUT a\nContent-length: 2\n\nh"], [], True, None),
+        ([b"PUT a\nContent-length: 2\n\n"], [], True, None),
+        ([b"PUT a\nContent-length: 0\n\n"], [("PUT", "a", "")], False, None),
+        ([b"PUT a\nContent-length: 2\n\n\n\n"], [("PUT", "a", "\n\n")], False, None),
+        ([b"PUT a\nContent-length: 2\n\nhi\n"], [("PUT", "a", "hi")], False, None),
+        ([b"PUT a\nContent-length: 2\n\nhiGET b\n\n"], [("PUT", "a", "hi"), ("GET", "b", None)], False, None),
+        ([b"GET a\nContent-length: 2\n\nhi"], [("GET", "a", "hi")], False, None),
+        ([b"GET a\nContent-length: 0\n\n"], [("GET", "a", "")], False, None),
+        # one space before the length, and one before the body
+        ([b"PUT a\n Content-length: 2\n\n hi"], [("PUT", "a", "hi")], False, None),
+        ([b"PUT a\n Content-length: 2\n\n", b" ", b"h", b"i"], [("PUT", "a", "hi")], False, None),
+        ([b"PUT a\n Content-length: 2\n\nhi"], [("PUT", "a", "hi")], False, None),
+        ([b"PUT a\n Content-length: 2\n\n  h"], [("PUT", "a", " h")], False, None),
+        ([b"PUT a\n Content-length: 2\n\n  "], [], True, None),
+        ([b"PUT a\n Content-length: 0\n\n GET b\n\n"], [("PUT", "a", ""), ("GET", "b", None)], False, None),
+        ([b"PUT a\nContent-length: 2\n\n hi\n\n"], [("PUT", "a", " h"), ("I", "", None)], False, None),
+        # what is no UTF-8: in a header nobody can read it, in a body it can be told
+        ([b"G\xffT \xff\n\n"], [("G\ufffdT", "\ufffd", None)], False, None),
+        ([b"PUT a\nContent-length: 2\n\n\xff\x80"], [("PUT", "a", "\udcff\udc80")], False, None),
+        ([b"PUT a\nContent-length: 2\n\n\xf0x"], [("PUT", "a", "\udcf0x")], False, None),
+        # at the limit
+        ([b"GET " + b"a" * 22 + b"\n\n"], [("GET", "a" * 22, None)], False, None),
+        ([b"GET " + b"a" * 22, b"\n", b"\n"], [("GET", "a" * 22, None)], False, None),
+        ([b"GET " + b"a" * 24], [], True, None),
+        # over it, as soon as it is known, and though all of it may have come
+        ([b"GET " + b"a" * 25], [], False, ErrorCode.BAD_REQUEST),
+        ([b"GET " + b"a" * 24, b"\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"GET " + b"a" * 23 + b"\n\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"GET a\n" + b" " * 30 + b"\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"GET b\n\nGET " + b"a" * 25], [("GET", "b", None)], False, ErrorCode.BAD_REQUEST),
+        ([b"PUT a\nContent-length: 9\n\n"], [], False, ErrorCode.TOO_LONG),
+        ([b"PUT a\nContent-length: 9\n\n123456789"], [], False, ErrorCode.TOO_LONG),
+        ([b"GET a\nContent-length: 9\n\n"], [], False, ErrorCode.TOO_LONG),
+        ([b"GET b\n\nPUT\nContent-length:999999\n\n"], [("GET", "b", None)], False, ErrorCode.TOO_LONG),
+        # no length where there must be one, or none that is one
+        ([b"PUT a\n\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"put a\n\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"PUT a\nContent-length: -1\n\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"PUT a\nContent-length: x\n\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"GET a\nContent-length:\n\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"GET b\n\nPUT a\n\n"], [("GET", "b", None)], False, ErrorCode.BAD_REQUEST),
+        # nothing more comes behind it
+        ([b"PUT a\n\n", b"GET b\n\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"PUT a\n\nGET b\n\n", b"GET c\n\n"], [], False, ErrorCode.BAD_REQUEST),
+        ([b"PUT a\nContent-length: 9\n\n", b"x" * 30, b"PUT a\n\n"], [], False, ErrorCode.TOO_LONG),
+    ],
+)
+def test_a_section_buffer_gives_whole_sections_up_to_what_is_none(
+    parts: list[bytes],
+    sections: list[tuple[str, str, str | None]],
+    inside: bool,
+    problem: ErrorCode | None,
+    characters: bool,
+) -> None:
+    assert sections_of(parts, characters=characters) == (sections, inside, problem)
+
+
+@pytest.mark.parametrize(
+    ("body", "in_bytes", "in_characters"),
+    [
+        (b"12345678", "12345678", None),
+        (GRIN_BYTES * 2, GRIN * 2, None),
+        (GRIN_BYTES, GRIN, None),
+        (b"", "", ""),
+        (b"ab", "ab", "ab"),
+    ],
+)
+def test_a_body_may_be_as_long_as_the_limit_in_the_longest_letters(
+    body: bytes, in_bytes: str, in_characters: str | None
+) -> None:
+    stream = b"PUT a\nContent-length: %d\n\n" % len(body) + body
+
+    assert sections_of([stream]) == ([("PUT", "a", in_bytes)], False, None)
+    expected = ([("PUT", "a", in_characters)], False, None)
+    refused: tuple[list[Section], bool, ErrorCode] = ([], False, ErrorCode.TOO_LONG)
+    assert sections_of([stream], characters=True) == (refused if in_characters is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("parts", "bodies", "inside"),
+    [
+        ([GRIN_BYTES * 2], [GRIN * 2], False),
+        ([b"a" + GRIN_BYTES], ["a" + GRIN], False),
+        ([b"\xc3\xa4\xe2\x82\xac"], ["\u00e4\u20ac"], False),
+        ([bytes([each]) for each in GRIN_BYTES * 2], [GRIN * 2], False),
+        ([GRIN_BYTES, GRIN_BYTES[:3]], [], True),
+        ([GRIN_BYTES[:3], GRIN_BYTES[3:] + b"a"], [GRIN + "a"], False),
+        # a byte that is no character counts as one, once it is known that it is none
+        ([b"\xff\xff"], ["\udcff\udcff"], False),
+        ([b"a\xe2"], [], True),
+        ([b"a\xe2\x82"], [], True),
+        ([b"a\xe2\x82\xac"], ["a\u20ac"], False),
+        ([b"a\xe2", b"\nGET b\n\n"], ["a\udce2", None], False),
+        ([b"\xe2\x82", b"GET b\n\n"], ["\udce2\udc82", None], False),
+        ([b"\xf0\x9f\x98", b"\nGET b\n\n"], ["\udcf0\udc9f", None], False),
+        ([b"\xed\xa0\x80"], ["\udced\udca0"], True),
+    ],
+)
+def test_characters_are_counted_when_they_are_whole(parts: list[bytes], bodies: list[str | None], inside: bool) -> None:
+    sections, is_inside, problem = sections_of([b"PUT a\nContent-length: 2\n\n", *parts], characters=True)
+
+    assert [section.body for section in sections] == bodies
+    assert (is_inside, problem) == (inside, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (b"PUT a\n\n", "none"),
+        (b"PUT a\nContent-length: 1\nContent-length: 2\n\n", "2 different"),
+        (b"PUT a\nContent-length: -12\n\n", "'-12'"),
+        (b"PUT a\nContent-length: 1234\n\n", "8 bytes at most"),
+        (b"PUT a\nContent-length: 1234\n\n", "1,234"),
+        (b"PUT" * 40, "99 bytes at most"),
+    ],
+)
+def test_what_is_wrong_with_a_section_is_said_with_what_would_be_right(header: bytes, said: str) -> None:
+    buffer = SectionBuffer(frozenset({"PUT"}), 99, BODY_LIMIT, counts_characters=False)
+    buffer.feed(header)
+
+    assert buffer.problem is not None
+    assert said in buffer.problem.reason
+
+
+# --- sections, under hypothesis ---
+
+names = st.text("abc\u00e4", max_size=2).map(lambda name: f"x{name}")
+bodies = st.none() | st.text(st.sampled_from("ab \n\r\t\u00e4\u20ac\U0001f600"), max_size=BODY_LIMIT_CHARACTERS)
+
+
+def section(name: str, body: str | None, *, characters: bool) -> bytes:
+    if body is None:
+        return b"GET " + name.encode() + b"\n\n"
+    size = len(body) if characters else len(body.encode())
+    return b"PUT " + name.encode() + b"\nContent-length:%d\n\n" % size + body.encode()
+
+
+@either_count
+@given(said=st.lists(st.tuples(names, bodies), max_size=8), cuts=st.sets(st.integers(0, 250)))
+def test_sections_within_the_limit_come_out_whole_wherever_they_are_cut(
+    said: list[tuple[str, str | None]], cuts: set[int], characters: bool
+) -> None:
+    stream = b"".join(section(name, body, characters=characters) for name, body in said)
+    sections = [("GET" if body is None else "PUT", name, body) for name, body in said]
+
+    assert sections_of(cut(stream, cuts), characters=characters) == (sections, False, None)
+
+
+# What means something to a section buffer, or is a part of what does.
+section_bits = (
+    st.text("\n\r\t \0:-2x", max_size=3).map(str.encode),
+    st.sampled_from([b"\xff", b"\xc3", b"\xa4", GRIN_BYTES, GRIN_BYTES[:2], GRIN_BYTES[2:]]),
+    st.sampled_from([b"GET a", b"PUT a", b"\n\n", b"\n \n", b"\nContent-length: 2\n\n", b"\n content-Length:1\n\n"]),
+    st.sampled_from([b"PUT\nContent-length: 2\n\n", b"PUT\n Content-length: 2\n\n", b"PUT\n Content-length: 1 \n \n "]),
+    st.binary(max_size=8),
+)
+section_streams = st.lists(st.one_of(section_bits), max_size=16).map(b"".join)
+
+
+@either_count
+@settings(max_examples=400)
+@given(stream=section_streams, data=st.data())
+def test_a_section_buffer_makes_the_same_of_any_bytes_wherever_they_are_cut(
+    stream: bytes, data: st.DataObject, characters: bool
+) -> None:
+    cuts = data.draw(st.sets(st.integers(0, len(stream)), max_size=8))
+    whole = sections_of([stream], characters=characters)
+
+    assert sections_of(cut(stream, cuts), characters=characters) == whole
+    assert sections_of(cut(stream, set(range(len(stream)))), characters=characters) == whole
+
+
+@either_count
+@given(
+    parts=st.lists(
+        section_streams | st.builds(bytes.__mul__, st.sampled_from([b"x", b"\n", b"\xf0"]), st.integers(1, 60)),
+        max_size=12,
+    )
+)
+def test_a_section_buffer_holds_no_more_than_its_limits_whatever_it_is_fed(
+    parts: list[bytes], characters: bool
+) -> None:
+    buffer = section_buffer(characters=characters)
+    empty_bytes = held_bytes(buffer)
+    for part in parts:
+        buffer.feed(part)
+        if buffer.problem is not None:
+            break
+        assert held_bytes(buffer) - empty_bytes <= HEADER_LIMIT + BODY_LIMIT
+
+
+@either_count
+@pytest.mark.parametrize("broken", [b"PUT a\n\n", b"x" * 99, b"PUT\nContent-length: 9\n\n"])
+def test_a_section_buffer_keeps_nothing_of_what_is_no_section(broken: bytes, characters: bool) -> None:
+    buffer = section_buffer(characters=characters)
+    buffer.feed(broken + b"and so on" * 1_000)
+    held = held_bytes(buffer)
+    for _ in range(100):
+        buffer.feed(b"more of it" * 100)
+
+    assert held_bytes(buffer) == held
+    assert not buffer.is_inside

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatprotocol import events, requests
-from chatprotocol.dialects import DIALECTS, Dialect
+from chatprotocol.dialects import Dialect
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import Event
 from chatprotocol.limits import HISTORY_MAX_MESSAGES, ID_MAX, USERNAME_MAX_BYTES
 from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
 
-from .samples import SAMPLES, decode, unfold
+from .samples import SAMPLES, SETTINGS, decode, unfold
 
-every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+every_dialect = pytest.mark.parametrize("dialect", SETTINGS.values(), ids=SETTINGS)
 
 texts = st.text(max_size=40)
 nonces = st.none() | texts
@@ -165,6 +165,9 @@ fragments = st.one_of(
     st.binary(max_size=8),
     st.text('{}[]":,\\\r\n CD\0', max_size=8).map(str.encode),
     st.sampled_from([b"\n\n", b"\n \n", b"SEND bob\n", b" Content-length: 3\n\n", b"Content-length: -1\n", b"ERROR "]),
+    st.sampled_from(
+        [b"\r\n\r\n", b"Content-length: 2\n\n\xf0\x9f\x98", b"FORWARD bob\n", b"\n\n ", b"REGISTER TOSEND "]
+    ),
     st.builds(lambda kind, size: kind + size.to_bytes(4), st.sampled_from([b"C", b"D"]), st.integers(0, 2**32 - 1)),
     st.builds(
         lambda letter, times: letter * times,

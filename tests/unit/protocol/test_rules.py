@@ -3,7 +3,16 @@
 import pytest
 
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.rules import check_nonce, check_password, check_text, check_username, name_key
+from chatprotocol.rules import (
+    check_nonce,
+    check_password,
+    check_text,
+    check_username,
+    history_limit,
+    is_everybody,
+    name_key,
+    unknown_user,
+)
 
 EURO = "\u20ac"  # 3 bytes
 GRIN = "\U0001f600"  # 4 bytes
@@ -34,6 +43,40 @@ def test_reserved_names_are_reserved_in_any_case(name: str) -> None:
 
 def test_names_are_compared_without_regard_to_case() -> None:
     assert name_key("Alice") == name_key("aLICE") != name_key("alicf")
+
+
+@pytest.mark.parametrize("name", ["ALL", "all", "All", "aLl"])
+def test_all_in_any_case_is_everybody_and_nobodys_name(name: str) -> None:
+    assert is_everybody(name)
+    with pytest.raises(Refusal, match="reserved"):
+        check_username(name)
+
+
+@pytest.mark.parametrize("name", ["", "al", "alle", "ALL ", " ALL", "A LL", "everybody", "*", "server", "\uff21LL"])
+def test_nothing_else_is_everybody(name: str) -> None:
+    assert not is_everybody(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "about"), [("bob", "bob"), ("", ""), ("x" * 64, "x" * 64), ("x" * 65, "x" * 64), (GRIN * 99, GRIN * 64)]
+)
+def test_a_name_that_nobody_has_is_said_again_but_not_at_any_length(name: str, about: str) -> None:
+    refusal = unknown_user(name)
+
+    assert (refusal.code, refusal.about) == (ErrorCode.UNKNOWN_USER, about)
+    assert refusal.reason == f"There is no user {about!r}; nothing was sent."
+
+
+@pytest.mark.parametrize(("text", "messages"), [("", 50), ("1", 1), ("007", 7), ("500", 500)])
+def test_a_history_is_as_long_as_was_asked_for(text: str, messages: int) -> None:
+    assert history_limit(text) == messages
+
+
+@pytest.mark.parametrize("text", ["0", "501", "-1", "+1", "x", " ", "5 ", "1.0", "\u0661", "9" * 5_000])
+def test_a_length_of_a_history_that_is_none_is_a_bad_request(text: str) -> None:
+    with pytest.raises(Refusal, match="from 1 to 500") as refusal:
+        history_limit(text)
+    assert refusal.value.code is ErrorCode.BAD_REQUEST
 
 
 @pytest.mark.parametrize("password", ["x", " ", "\0", GRIN, "x" * 1024, EURO * 341, GRIN * 256])

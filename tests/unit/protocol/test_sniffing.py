@@ -1,8 +1,19 @@
 """The first bytes of a connection: whose are they?"""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from chatprotocol.dialects import DIALECTS, SNIFF_MAX_BYTES, Dialect, Sniff, by_name, sniff
+from chatprotocol.dialects import (
+    DIALECTS,
+    SNIFF_MAX_BYTES,
+    Dialect,
+    Register,
+    Sniff,
+    by_name,
+    dialects_with,
+    sniff,
+)
 from chatprotocol.dialects.json import Json
 
 
@@ -54,7 +65,92 @@ def test_what_is_near_to_a_first_command_is_nobodys(first: bytes) -> None:
     assert sniff(first) is Sniff.NO
 
 
-@pytest.mark.parametrize("first", [b"x", b"\0", b"\n{", b" {", b"[", b'"', b"\xef\xbb\xbf{", b"GET / HTTP/1.1\r\n"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"REGISTER TOSEND alice\n\n",
+        b"REGISTER TORECV alice\n\n",
+        b"REGISTER ",
+        b"REGISTER {",
+        b"REGISTER \n\n",
+        # out of place, and answered so
+        b"SEND bob\nContent-length: 5\n\nhello",
+        b"SEND ",
+        b"RECEIVED bob\n\n",
+        b"RECEIVED ",
+        b"ERROR 103 Header incomplete\n\n",
+        b"ERROR ",
+    ],
+)
+def test_a_word_of_register_and_a_space_opens_register(first: bytes) -> None:
+    assert sniff(first) is by_name("register")
+    assert sniff(first[:SNIFF_MAX_BYTES]) is by_name("register")
+
+
+@pytest.mark.parametrize("word", [b"REGISTER", b"SEND", b"RECEIVED", b"ERROR"])
+def test_a_word_of_register_is_not_decided_before_the_space_behind_it(word: bytes) -> None:
+    for size in range(1, len(word) + 1):
+        assert sniff(word[:size]) is Sniff.MORE, f"after {size} bytes"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"register TOSEND alice\n\n",
+        b"Register ",
+        b"send bob\n",
+        b"r",
+        b"s",
+        b"e",
+        b"REGISTERED ",
+        b"REGISTER\n\n",
+        b"REGISTER\t",
+        b"REGISTER\0",
+        b"REGISTERTOSEND",
+        b"RECEIVE ",
+        b"RECEIVED\n\n",
+        b"REC ",
+        b"RES",
+        b"REX",
+        b"RF",
+        b"R ",
+        b"SENT bob\n\n",
+        b"SENDER ",
+        b"SEND\n",
+        b"S\0",
+        b"ERRORS ",
+        b"ERROR\n",
+        b"EX",
+        b"FORWARD alice\n",
+        b"TOSEND alice\n\n",
+        b"\nREGISTER TOSEND alice\n\n",
+        b" REGISTER TOSEND alice\n\n",
+        b"\xef\xbb\xbfREGISTER TOSEND alice\n\n",
+        b'"REGISTER ',
+    ],
+)
+def test_what_is_near_to_a_word_of_register_is_nobodys(first: bytes) -> None:
+    assert sniff(first) is Sniff.NO
+
+
+@pytest.mark.parametrize("word", ["SEND", "SENT"])
+@pytest.mark.parametrize("length", ["bytes", "characters"])
+def test_a_dialect_that_was_set_is_the_one_that_is_found(word: str, length: str) -> None:
+    ours = Register(word, length)
+    dialects = dialects_with(ours)
+
+    assert sniff(b"REGISTER ", dialects) is ours
+    assert by_name("register", dialects) is ours
+    assert sniff(b"REGIST", dialects) is Sniff.MORE
+    assert sniff(b"{", dialects) is by_name("json", dialects)
+    assert sniff(b"C\0", dialects) is by_name("frames", dialects)
+    assert [dialect.name for dialect in dialects] == [dialect.name for dialect in DIALECTS]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"x", b"\0", b"\n{", b" {", b"[", b'"', b"\xef\xbb\xbf{", b"GET / HTTP/1.1\r\n", b"SSH-2.0-x\r\n", b"EHLO x"],
+)
 def test_a_first_byte_that_fits_nothing_is_nobodys(first: bytes) -> None:
     assert sniff(first) is Sniff.NO
 
@@ -79,6 +175,20 @@ def test_the_first_dialect_that_says_yes_wins() -> None:
     first, second = Greeting(b"HE"), Greeting(b"HEL")
 
     assert sniff(b"HELLO", (first, second)) is first
+
+
+@given(
+    word=st.sampled_from([b"{", b"C\0", b"REGISTER ", b"SEND ", b"RECEIVED ", b"ERROR ", b""]),
+    size=st.integers(0, SNIFF_MAX_BYTES),
+    rest=st.binary(min_size=1, max_size=SNIFF_MAX_BYTES),
+)
+def test_what_is_decided_stays_so_with_more_bytes(word: bytes, size: int, rest: bytes) -> None:
+    first = (word[:size] + rest)[:SNIFF_MAX_BYTES]
+    answers = [sniff(first[:size]) for size in range(1, len(first) + 1)]
+    decided = [answer for answer in answers if answer is not Sniff.MORE]
+
+    assert answers == [Sniff.MORE] * (len(answers) - len(decided)) + decided
+    assert all(answer is decided[0] for answer in decided)
 
 
 def test_nobody_is_asked_for_more_bytes_for_ever() -> None:
