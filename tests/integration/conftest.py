@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,10 +14,14 @@ from integration.room import Room
 
 from chatserver.config import Config
 from chatserver.log import configure_log
+from chatserver.room import mailroom
+from chatserver.session import guests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+HASTY_SECONDS = 1.0
 
 
 @pytest.fixture
@@ -45,6 +50,19 @@ def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]
         yield open_room
     print(log.getvalue())  # shown when the test fails
     assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rooms that are opened now wait a second for an answer, where they usually wait five."""
+    monkeypatch.setattr(mailroom, "ANSWER_SECONDS", HASTY_SECONDS)
+    monkeypatch.setattr(guests, "_SECOND_HALF_SECONDS", HASTY_SECONDS)
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Where chance decides. Each test has its own, and always the same."""
+    return random.Random(request.node.name)
 
 
 @pytest.fixture

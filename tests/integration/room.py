@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import time
@@ -24,8 +25,10 @@ DEADLINE_SECONDS = 20.0
 class _Peer:
     """One connection that speaks some dialect by hand. Every read has a deadline."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS)
+    def __init__(self, port: int, address: str | None = None) -> None:
+        """``address`` is its own, where it is not to be the usual one."""
+        source = None if address is None else (address, 0)
+        self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS, source)
         self._buffer = b""
 
     def send(self, data: bytes) -> None:
@@ -187,6 +190,121 @@ def typed_frame(kind: bytes, payload: bytes) -> bytes:
     return kind + struct.pack(">I", len(payload)) + payload
 
 
+class RegisterPeer(_Peer):
+    """One connection that speaks register."""
+
+    def register(self, side: str, name: str) -> bytes:
+        """Returns the answer."""
+        self.send(f"REGISTER {side} {name}\n\n".encode())
+        return self.section()
+
+    def section(self) -> bytes:
+        """The next header, with its body if it has one; nothing when the server has closed."""
+        if not self._reads_on_until(lambda: b"\n\n" in self._buffer):
+            return b""
+        size_bytes = self._buffer.index(b"\n\n") + 2
+        length = re.search(rb"\nContent-length: ([0-9]+)\n\n", self._buffer[:size_bytes])
+        if length is not None:
+            size_bytes += int(length[1])
+            assert self._reads_on_until(lambda: len(self._buffer) >= size_bytes)
+        section, self._buffer = self._buffer[:size_bytes], self._buffer[size_bytes:]
+        return section
+
+    def piece(self) -> bytes:
+        """What one read brings: simple clients take it for one answer."""
+        assert self._buffer == b""
+        return self.socket.recv(1_024)
+
+    def until_fence(self) -> bytes:
+        """Everything that comes before the answer to a second registration, which is always the same."""
+        self.send(b"REGISTER TOSEND fence\n\n")
+        before = b""
+        while (section := self.section()) != MALFORMED:
+            assert section, f"the server closed; before that came {before!r}"
+            before += section
+        return before
+
+    def rest(self) -> bytes:
+        """Everything until the server closes."""
+        sections = b""
+        while section := self.section():
+            sections += section
+        return sections
+
+    def _reads_on_until(self, has_come: Callable[[], bool]) -> bool:
+        while not has_come():
+            part = self.socket.recv(65_536)
+            if not part:
+                assert self._buffer == b"", f"the server closed inside a section: {self._buffer!r}"
+                return False
+            self._buffer += part
+        return True
+
+
+class Guest:
+    """A user of register, with both of its connections."""
+
+    def __init__(self, port: int, name: str, address: str | None = None) -> None:
+        self.name = name
+        self.sending, self.receiving = RegisterPeer(port, address), RegisterPeer(port, address)
+
+    def come_in(self) -> None:
+        for side, peer in (("TOSEND", self.sending), ("TORECV", self.receiving)):
+            answer = peer.register(side, self.name)
+            assert answer == f"REGISTERED {side} {self.name}\n\n".encode(), answer
+
+    def send(self, to: str, text: str) -> None:
+        """And wait for nothing."""
+        self.sending.send(message_to(to, text))
+
+    def say(self, to: str, text: str) -> bytes:
+        """Returns the answer."""
+        self.send(to, text)
+        return self.sending.section()
+
+    def forwarded(self) -> tuple[str, str]:
+        """The next message, which is not answered: its sender, and its text."""
+        section = self.receiving.section()
+        header, _, body = section.partition(b"\n\n")
+        found = re.fullmatch(rb"FORWARD (\w+)\nContent-length: [0-9]+", header)
+        assert found is not None, f"waiting for a message, got {section!r}"
+        return found[1].decode(), body.decode()
+
+    def confirm(self, sender: str) -> None:
+        self.receiving.send(f"RECEIVED {sender}\n\n".encode())
+
+    def take(self) -> tuple[str, str]:
+        """The next message, which is answered: its sender, and its text."""
+        sender, text = self.forwarded()
+        self.confirm(sender)
+        return sender, text
+
+    def is_over(self) -> bool:
+        """Wait for the server to close both; what comes before is passed over."""
+        return self.sending.is_closed() and self.receiving.is_closed()
+
+    def close(self) -> None:
+        self.sending.close()
+        self.receiving.close()
+
+
+# The answers of docs/wire/register.md.
+MALFORMED = b"ERROR 100 Malformed username\n\n"
+NOT_REGISTERED = b"ERROR 101 No user registered\n\n"
+NOT_SENT = b"ERROR 102 Unable to send\n\n"
+INCOMPLETE = b"ERROR 103 Header incomplete\n\n"
+
+
+def message_to(to: str, text: str) -> bytes:
+    """A message, as docs/wire/register.md has it."""
+    return b"SEND %b\nContent-length: %d\n\n%b" % (to.encode(), len(text.encode()), text.encode())
+
+
+def sent(to: str) -> bytes:
+    """The answer to a message that everybody got."""
+    return f"SEND {to}\n\n".encode()
+
+
 class Room:
     """A running server and its peers."""
 
@@ -210,6 +328,22 @@ class Room:
         peer = FramesPeer(self.server.port)
         self._peers.callback(peer.close)
         return peer
+
+    def register_peer(self, address: str | None = None) -> RegisterPeer:
+        peer = RegisterPeer(self.server.port, address)
+        self._peers.callback(peer.close)
+        return peer
+
+    def guest(self, name: str, address: str | None = None) -> Guest:
+        """Its connections are there; it is not registered."""
+        guest = Guest(self.server.port, name, address)
+        self._peers.callback(guest.close)
+        return guest
+
+    def enter_guest(self, name: str, address: str | None = None) -> Guest:
+        guest = self.guest(name, address)
+        guest.come_in()
+        return guest
 
     def enter(self, name: str, **members: Any) -> Peer:
         peer = self.peer()

@@ -118,14 +118,24 @@ def test_a_good_line_between_two_bad_ones_counts(room: Room) -> None:
 
 
 @pytest.mark.parametrize(
-    "first", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"\n", b"hello", b"\x00" * 70_000]
+    "first",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"\n",
+        b"hello",
+        b"\x00" * 70_000,
+        b"REGISTERED TOSEND alice\n\n",
+        b"FORWARD alice\nContent-length: 5\n\nhello",
+    ],
 )
 def test_an_unknown_first_byte_gets_one_line_of_text_and_the_end(room: Room, first: bytes) -> None:
     alice, stranger = room.enter("alice"), room.peer()
     stranger.send(first)
     line = stranger.line().decode()
     assert line.startswith("This is a chat room server.")
-    assert '{"command":"login"' in line
+    for opening in ('{"command":"login"', r"C\x00\x00\x00\x05alice", r"REGISTER TOSEND alice\n\n"):
+        assert opening in line
     assert stranger.is_closed()
     assert alice.until_fence() == []
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from integration.room import DEADLINE_SECONDS, MALFORMED, NOT_REGISTERED, NOT_SENT, message_to, sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,3 +231,607 @@ def test_a_signal_while_a_confirmation_is_waited_for_leaves_and_says_what_is_los
         shown = client.stdout.read()
     assert "[error lost] 1 typed line was not confirmed" in shown
     assert "Traceback" not in shown
+
+
+# --- as a guest ---
+
+
+class Half:
+    """One of a guest's two connections, on the side of a server that plays its part by hand."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(DEADLINE_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = connection
+
+    def hears(self, expected: bytes) -> None:
+        """These bytes and no others come next."""
+        heard = b""
+        while expected.startswith(heard) and heard != expected:
+            part = self.socket.recv(len(expected) - len(heard))
+            assert part, f"the client closed after {heard!r}; {expected!r} was expected"
+            heard += part
+        assert heard == expected
+
+    def says(self, data: bytes, *, bytewise: bool = False) -> None:
+        for piece in [data[index : index + 1] for index in range(len(data))] if bytewise else [data]:
+            self.socket.sendall(piece)
+
+    def is_over(self) -> bool:
+        """Wait for the client to close; nothing comes before that."""
+        return self.socket.recv(65_536) == b""
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Stage:
+    """Where a client meets a server that plays its part by hand."""
+
+    def __init__(self, listening: socket.socket, connections: ExitStack) -> None:
+        listening.settimeout(DEADLINE_SECONDS)
+        self._listening = listening
+        self._connections = connections
+        self.port: int = listening.getsockname()[1]
+
+    def halves(self) -> tuple[Half, Half]:
+        """The next two connections; nothing was said yet."""
+        sockets = [self._connections.enter_context(self._listening.accept()[0]) for _ in range(2)]
+        sending_half, receiving_half = map(Half, sockets)
+        return sending_half, receiving_half
+
+    def admit(self, name: str = "alice", *, bytewise: bool = False) -> tuple[Half, Half]:
+        """The next two connections, registered in the order in which the protocol's text has it."""
+        halves = self.halves()
+        for half, side in zip(halves, ("TOSEND", "TORECV"), strict=True):
+            half.hears(f"REGISTER {side} {name}\n\n".encode())
+            half.says(f"REGISTERED {side} {name}\n\n".encode(), bytewise=bytewise)
+        return halves
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with ExitStack() as connections:
+        yield Stage(connections.enter_context(socket.create_server(("127.0.0.1", 0))), connections)
+
+
+class GuestClient:
+    """The program as a guest, and somebody who types and reads: each line that it shows is one that was expected."""
+
+    def __init__(self, *arguments: str, **settings: str) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "chatclient", *arguments],
+            env={**inherited, "CHAT_DIALECT": "register", **settings},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._input, self._output = self.process.stdin, self.process.stdout
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._output, selectors.EVENT_READ)
+        self._shown = b""
+
+    def types(self, *lines: str) -> None:
+        """All at once."""
+        self._input.write("".join(f"{line}\n" for line in lines).encode())
+        self._input.flush()
+
+    def shows(self, *lines: str) -> None:
+        """These lines come next."""
+        for expected in lines:
+            assert self.line() == expected
+
+    def ends(self, exit_code: int, *lines: str) -> None:
+        """It shows these lines and ends by itself."""
+        self.shows(*lines)
+        assert self.line() == ""
+        assert self.process.wait(DEADLINE_SECONDS) == exit_code
+
+    def leaves(self, exit_code: int = 0) -> None:
+        self.types("EX")
+        self.ends(exit_code, "[bye] you left")
+
+    def gets(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def ends_input(self) -> None:
+        self._input.close()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._selector.close()
+        self._output.close()
+        self._input.close()
+
+    def line(self) -> str:
+        """The next line that it shows; nothing when it has ended."""
+        patience_ends = time.monotonic() + DEADLINE_SECONDS
+        while b"\n" not in self._shown:
+            waited_for = self._selector.select(patience_ends - time.monotonic())
+            assert waited_for, f"it shows nothing more than {self._shown!r}"
+            part = os.read(self._output.fileno(), 65_536)
+            if not part:
+                return self._shown.decode()
+            self._shown += part
+        line, _, self._shown = self._shown.partition(b"\n")
+        return line.decode()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., GuestClient]]:
+    """Starts the program as a guest."""
+    with ExitStack() as clients:
+
+        def start(*arguments: str, **settings: str) -> GuestClient:
+            client = GuestClient(*arguments, **settings)
+            clients.callback(client.close)
+            return client
+
+        yield start
+
+
+@pytest.fixture
+def enter(stage: Stage, start: Callable[..., GuestClient]) -> Callable[..., tuple[GuestClient, Half, Half]]:
+    """Starts the program as alice, and lets it in: the program and its two connections."""
+
+    def enter(*arguments: str, bytewise: bool = False, **settings: str) -> tuple[GuestClient, Half, Half]:
+        client = start("127.0.0.1", str(stage.port), "alice", *arguments, **settings)
+        halves = stage.admit(bytewise=bytewise)
+        client.shows(*WELCOMES_ALICE)
+        return client, *halves
+
+    return enter
+
+
+PROMPT = "[ask] @USER MESSAGE or @ALL MESSAGE"
+WELCOMES_ALICE = ("[welcome guest] alice", PROMPT)
+ASKS_NAME = "[ask] username"
+BAD_NAME = "[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
+TAKEN = "[error bad_username] The name {} is taken, or none that this server allows; choose another one."
+NOT_LET_IN = "The server does not let alice in ({}); it may be full, or take no guests."
+NOT_DELIVERED = "[error not_delivered] @bob: there is no such user, or it did not take the message in time"
+LOST = "[lost] the server closed the connection; connecting again"
+BACK = ("[back] alice", "[error lost] messages may have been missed")
+DOUBT = "[error lost] it is not known whether this was delivered: hello"
+INPUT_ENDED = "[error usage] the input ended before the {} was given"
+
+
+def asks_server(port: int) -> str:
+    return f"[ask] server, HOST or HOST PORT (localhost {port})"
+
+
+def forward(sender: str, text: str) -> bytes:
+    return message_to(sender, text).replace(b"SEND", b"FORWARD", 1)
+
+
+@pytest.mark.parametrize("line", ["127.0.0.1 {}", "127.0.0.1:{}", " localhost  {} "])
+def test_a_guest_is_asked_for_the_server_and_the_name(room: Room, start: Callable[..., GuestClient], line: str) -> None:
+    client = start()
+    client.shows(asks_server(9999))
+    client.types(line.format(room.server.port))
+    client.shows(ASKS_NAME)
+    client.types("alice")
+    client.shows(*WELCOMES_ALICE)
+    client.leaves()
+
+
+@pytest.mark.parametrize("line", ["", "127.0.0.1", "localhost"])
+def test_a_port_that_was_set_is_the_one_that_is_offered(
+    room: Room, start: Callable[..., GuestClient], line: str
+) -> None:
+    client = start("-p", str(room.server.port), "-u", "alice")
+    client.shows(asks_server(room.server.port))
+    client.types(line)
+    client.shows(*WELCOMES_ALICE)
+    client.leaves()
+
+
+def test_a_server_or_a_name_that_cannot_be_one_is_asked_for_again(
+    room: Room, start: Callable[..., GuestClient]
+) -> None:
+    client = start()
+    client.shows(asks_server(9999))
+    client.types("localhost 65536")
+    client.shows("[error usage] The port is '65536'; it must be a whole number from 1 to 65535.", asks_server(9999))
+    client.types("localhost:port")
+    client.shows("[error usage] The port is 'port'; it must be a whole number from 1 to 65535.", asks_server(9999))
+    client.types(f"localhost {room.server.port}")
+    client.shows(ASKS_NAME)
+    client.types("not a name")
+    client.shows(BAD_NAME, ASKS_NAME)
+    client.types("server")
+    client.shows("[error bad_username] The name server is reserved; choose another one.", ASKS_NAME)
+    client.types("alice")
+    client.shows(*WELCOMES_ALICE)
+    client.leaves()
+
+
+def test_a_server_that_is_not_there_ends_a_guest_with_1(start: Callable[..., GuestClient]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start("127.0.0.1", str(port), "alice").ends(1, f"[error lost] can't reach 127.0.0.1:{port}: Connection refused")
+
+
+def test_a_name_that_somebody_has_is_told_and_another_one_asked_for(
+    room: Room, start: Callable[..., GuestClient]
+) -> None:
+    room.enter("alice")
+    room.enter_guest("bob")
+    client = start("127.0.0.1", str(room.server.port), "alice")
+    client.shows(TAKEN.format("alice"), ASKS_NAME)
+    client.types("BOB")
+    client.shows(TAKEN.format("BOB"), ASKS_NAME)
+    client.types("carol")
+    client.shows("[welcome guest] carol", PROMPT)
+    client.leaves()
+
+
+@pytest.mark.parametrize("refused_side", ["TOSEND", "TORECV"])
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_refused_name_is_asked_for_again_whoever_ends_the_connection(
+    stage: Stage, start: Callable[..., GuestClient], refused_side: str, closes: bool
+) -> None:
+    client = start("127.0.0.1", str(stage.port), "alice")
+    first, second = halves = stage.halves()
+    first.hears(b"REGISTER TOSEND alice\n\n")
+    if refused_side == "TORECV":
+        first.says(b"REGISTERED TOSEND alice\n\n")
+        second.hears(b"REGISTER TORECV alice\n\n")
+    (first if refused_side == "TOSEND" else second).says(MALFORMED)
+    for half in halves:
+        if closes:
+            half.close()
+        else:
+            assert half.is_over()
+    client.shows(TAKEN.format("alice"), ASKS_NAME)
+    client.types("alice2")
+    stage.admit("alice2")
+    client.shows("[welcome guest] alice2", PROMPT)
+    client.leaves()
+
+
+def test_names_are_refused_for_as_long_as_somebody_tries(stage: Stage, start: Callable[..., GuestClient]) -> None:
+    """And each try has connections of its own."""
+    names = [f"name{number}" for number in range(20)]
+    client = start("127.0.0.1", str(stage.port), "first")
+    client.types(*names)
+    for name in ["first", *names]:
+        one, other = stage.halves()
+        one.hears(f"REGISTER TOSEND {name}\n\n".encode())
+        one.says(MALFORMED)
+        assert one.is_over()
+        assert other.is_over()
+        client.shows(TAKEN.format(name), ASKS_NAME)
+    client.types("last")
+    stage.admit("last")
+    client.shows("[welcome guest] last", PROMPT)
+    client.leaves()
+
+
+def test_the_connection_for_receiving_says_nothing_before_the_other_one_has_its_answer(
+    stage: Stage, start: Callable[..., GuestClient]
+) -> None:
+    """Some servers want them in that order."""
+    start("127.0.0.1", str(stage.port), "alice")
+    first, second = stage.halves()
+    first.hears(b"REGISTER TOSEND alice\n\n")
+    first.says(NOT_REGISTERED)
+    assert second.is_over()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "reason"),
+    [
+        (b"ERROR 101 No user registered\n\n", "not_logged_in", "No user registered"),
+        (b"ERROR 103 Header Incomplete\n\n", "bad_request", "Header Incomplete"),
+        (b"ERROR 102 Unable to send\n\n", "internal", "unable to send"),
+    ],
+)
+def test_a_server_that_lets_a_guest_not_in_ends_it_with_3(
+    stage: Stage, start: Callable[..., GuestClient], answer: bytes, code: str, reason: str
+) -> None:
+    client = start("127.0.0.1", str(stage.port), "alice")
+    first, _ = stage.halves()
+    first.hears(b"REGISTER TOSEND alice\n\n")
+    first.says(answer)
+    client.ends(3, f"[error {code}] {NOT_LET_IN.format(reason)}")
+
+
+def test_a_server_without_guests_ends_a_guest_with_3(
+    open_room: Callable[..., Room], start: Callable[..., GuestClient]
+) -> None:
+    room = open_room(guests="off")
+    start("127.0.0.1", str(room.server.port), "alice").ends(
+        3, f"[error not_logged_in] {NOT_LET_IN.format('No user registered')}"
+    )
+
+
+def test_an_input_that_ends_too_early_is_bad_usage_before_a_name_was_refused(
+    room: Room, start: Callable[..., GuestClient]
+) -> None:
+    room.enter_guest("alice")
+    host = ("127.0.0.1", str(room.server.port))
+    cases: list[tuple[tuple[str, ...], int, list[str]]] = [
+        ((), 2, [asks_server(9999), INPUT_ENDED.format("server")]),
+        (host, 2, [ASKS_NAME, INPUT_ENDED.format("username")]),
+        ((*host, "no name"), 2, [BAD_NAME, ASKS_NAME, INPUT_ENDED.format("username")]),
+        ((*host, "alice"), 3, [TAKEN.format("alice"), ASKS_NAME, INPUT_ENDED.format("username")]),
+    ]
+    for arguments, exit_code, lines in cases:
+        client = start(*arguments)
+        client.ends_input()
+        client.ends(exit_code, *lines)
+
+
+def test_two_guests_talk_with_each_other(room: Room, start: Callable[..., GuestClient]) -> None:
+    alice, bob = (start("127.0.0.1", str(room.server.port), name) for name in ("alice", "bob"))
+    alice.shows(*WELCOMES_ALICE)
+    bob.shows("[welcome guest] bob", PROMPT)
+    carol = room.enter_guest("carol")
+    alice.types("@Bob hello bob")
+    bob.shows("[message] alice: hello bob")
+    alice.shows("[delivered] @Bob", PROMPT)
+    bob.types("@ALL Gr\u00fc\u00dfe an alle")
+    alice.shows("[message] bob: Gr\u00fc\u00dfe an alle")
+    assert carol.take() == ("bob", "Gr\u00fc\u00dfe an alle")
+    bob.shows("[delivered] @ALL", PROMPT)
+    alice.types("@nobody hello")
+    alice.shows("[error not_delivered] @nobody: there is no such user, or it did not take the message in time", PROMPT)
+    alice.leaves()
+    bob.leaves()
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (b"SEND bob\n\n", "[delivered] @bob"),
+        (b"SENT bob\n\n", "[delivered] @bob"),
+        (b"SENT bob \r\n \n", "[delivered] @bob"),
+        (NOT_SENT, NOT_DELIVERED),
+        (b"ERROR 103 Header Incomplete\n\n", "[error bad_request] Header Incomplete"),
+        (b"ERROR 103 Header incomplete\n\n", "[error bad_request] Header incomplete"),
+    ],
+)
+def test_the_answers_of_every_server_are_read(
+    enter: Callable[..., tuple[GuestClient, Half, Half]], answer: bytes, line: str, bytewise: bool
+) -> None:
+    client, to_send, _ = enter(bytewise=bytewise)
+    for _ in range(2):
+        client.types("@bob hello")
+        to_send.hears(message_to("bob", "hello"))
+        to_send.says(answer, bytewise=bytewise)
+        client.shows(line, *([NOT_DELIVERED] if b"103" in answer else []), PROMPT)
+    client.leaves()
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"FORWARD bob\nContent-length: 6\n\nGr\xc3\xbc\xc3\x9f",
+        b"FORWARD bob \nContent-Length: 6\n \nGr\xc3\xbc\xc3\x9f",
+        b"FORWARD bob\r\ncontent-length:6\r\n\r\nGr\xc3\xbc\xc3\x9f\n",
+        b"FORWARD bob\n Content-length: 6\n\n Gr\xc3\xbc\xc3\x9f",
+    ],
+)
+def test_a_message_is_answered_on_the_connection_for_receiving(
+    enter: Callable[..., tuple[GuestClient, Half, Half]], message: bytes, bytewise: bool
+) -> None:
+    client, to_send, to_receive = enter(bytewise=bytewise)
+    for _ in range(2):
+        to_receive.says(message, bytewise=bytewise)
+        to_receive.hears(b"RECEIVED bob\n\n")
+        client.shows("[message] bob: Gr\u00fc\u00df")
+    client.leaves()
+    assert to_send.is_over()
+    assert to_receive.is_over()
+
+
+def test_messages_that_come_while_an_answer_is_due_are_answered_at_once(
+    enter: Callable[..., tuple[GuestClient, Half, Half]],
+) -> None:
+    """Two guests who write to each other at the same time must not wait for each other."""
+    client, to_send, to_receive = enter()
+    client.types("@bob hello", "@carol hello")
+    to_send.hears(message_to("bob", "hello"))
+    for sender in ("bob", "carol", "alice"):
+        to_receive.says(forward(sender, "hello alice"))
+        to_receive.hears(f"RECEIVED {sender}\n\n".encode())
+        client.shows(f"[message] {sender}: hello alice")
+    to_send.says(sent("bob"))
+    to_send.hears(message_to("carol", "hello"))
+    client.shows("[delivered] @bob", PROMPT)
+    to_send.says(sent("carol"))
+    client.shows("[delivered] @carol", PROMPT)
+    client.leaves()
+
+
+def test_an_answer_may_come_in_the_middle_of_a_message(
+    enter: Callable[..., tuple[GuestClient, Half, Half]],
+) -> None:
+    """Each connection is read for itself."""
+    client, to_send, to_receive = enter()
+    message = forward("bob", "hello alice")
+    for cut in (3, len(message) - 5):
+        to_receive.says(message[:cut])
+        client.types("@bob hello")
+        to_send.hears(message_to("bob", "hello"))
+        to_send.says(sent("bob"))
+        client.shows("[delivered] @bob", PROMPT)
+        to_receive.says(message[cut:])
+        to_receive.hears(b"RECEIVED bob\n\n")
+        client.shows("[message] bob: hello alice")
+    client.leaves()
+
+
+def test_answers_to_nothing_are_passed_over(enter: Callable[..., tuple[GuestClient, Half, Half]]) -> None:
+    client, to_send, to_receive = enter()
+    for half in (to_send, to_receive):
+        half.says(NOT_SENT + sent("bob") + b"HELLO\n\n" + forward("bob", "fence"))
+        to_receive.hears(b"RECEIVED bob\n\n")
+        client.shows("[message] bob: fence")
+    client.types("@bob hello")
+    to_send.hears(message_to("bob", "hello"))
+    to_send.says(sent("bob"))
+    client.shows("[delivered] @bob", PROMPT)
+    client.leaves()
+
+
+def test_any_other_line_is_rejected_and_asked_for_again(
+    enter: Callable[..., tuple[GuestClient, Half, Half]],
+) -> None:
+    client, to_send, _ = enter()
+    for line in ("hello", "@bob", "PM hello", "DM bob hello", "CH", "/users"):
+        client.types(line)
+        client.shows("[error usage] Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves.", PROMPT)
+    client.types("")
+    client.shows(PROMPT)
+    client.types("@two,names hello")
+    client.shows(f"{BAD_NAME.replace('bad_username', 'usage')} Nothing was sent.", PROMPT)
+    client.types("@bob " + "\u20ac" * 2_731)
+    client.shows("[error too_long] A message has 8,192 bytes at most in UTF-8; nothing was done.", PROMPT)
+    client.types("/help")
+    for word in ("@USER", "@ALL", "EX", "/help"):
+        assert client.line().startswith(f"[help] {word} ")
+    client.shows(PROMPT)
+    client.types("/quit")
+    client.ends(0, "[bye] you left")
+    assert to_send.is_over()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "length"),
+    [
+        ((), {}, 7),
+        (("--register-length", "bytes"), {"CHAT_REGISTER_LENGTH": "characters"}, 7),
+        (("--register-length", "characters"), {}, 5),
+        ((), {"CHAT_REGISTER_LENGTH": "characters"}, 5),
+    ],
+)
+def test_a_length_counts_bytes_or_characters(
+    enter: Callable[..., tuple[GuestClient, Half, Half]],
+    arguments: tuple[str, ...],
+    settings: dict[str, str],
+    length: int,
+) -> None:
+    client, to_send, to_receive = enter(*arguments, **settings)
+    text = "Gr\u00fc\u00dfe"
+    client.types(f"@bob {text}")
+    to_send.hears(f"SEND bob\nContent-length: {length}\n\n{text}".encode())
+    to_send.says(sent("bob"))
+    client.shows("[delivered] @bob", PROMPT)
+    for _ in range(2):
+        to_receive.says(f"FORWARD bob\nContent-length: {length}\n\n{text}".encode())
+        to_receive.hears(b"RECEIVED bob\n\n")
+        client.shows(f"[message] bob: {text}")
+    client.leaves()
+
+
+@pytest.mark.parametrize("ended", [0, 1], ids=["TOSEND", "TORECV"])
+def test_a_server_that_ends_one_connection_has_ended_both(
+    stage: Stage, enter: Callable[..., tuple[GuestClient, Half, Half]], ended: int
+) -> None:
+    client, *halves = enter()
+    halves[ended].close()
+    assert halves[1 - ended].is_over()
+    client.shows(LOST)
+    client.types("@bob typed meanwhile")
+    to_send, _ = stage.admit()
+    client.shows(*BACK, PROMPT)
+    to_send.hears(message_to("bob", "typed meanwhile"))
+    to_send.says(sent("bob"))
+    client.shows("[delivered] @bob", PROMPT)
+    client.leaves()
+
+
+def test_who_comes_back_waits_for_the_name_to_be_free_and_tells_what_is_not_known(
+    stage: Stage, enter: Callable[..., tuple[GuestClient, Half, Half]]
+) -> None:
+    client, *halves = enter()
+    client.types("@bob hello", "@bob typed behind it")
+    halves[0].hears(message_to("bob", "hello"))
+    for half in halves:
+        half.close()
+    client.shows(LOST)
+    for _ in range(2):
+        first, second = stage.halves()
+        first.hears(b"REGISTER TOSEND alice\n\n")
+        first.says(MALFORMED)
+        assert first.is_over()
+        assert second.is_over()
+    client.shows("[error bad_username] The name alice is taken now; trying again.")
+    to_send, _ = stage.admit()
+    client.shows(*BACK, DOUBT, PROMPT)
+    to_send.hears(message_to("bob", "typed behind it"))
+    to_send.says(sent("bob"))
+    client.shows("[delivered] @bob", PROMPT)
+    client.leaves(1)
+
+
+def test_who_finds_no_way_back_says_what_is_lost_and_ends_with_1(
+    enter: Callable[..., tuple[GuestClient, Half, Half]],
+) -> None:
+    client, *halves = enter("--retry-seconds", "0")
+    client.types("@bob hello", "@bob never sent")
+    halves[0].hears(message_to("bob", "hello"))
+    for half in halves:
+        half.close()
+    why = "the server closed the connection"
+    client.ends(1, LOST, f"[error lost] {why}", "[error lost] 2 typed lines were not confirmed")
+
+
+def test_leaving_waits_for_the_answer_that_is_due(enter: Callable[..., tuple[GuestClient, Half, Half]]) -> None:
+    for types_ex in (True, False):
+        client, to_send, to_receive = enter()
+        client.types("@bob hello", *(["EX"] if types_ex else []))
+        if not types_ex:
+            client.ends_input()
+        to_send.hears(message_to("bob", "hello"))
+        to_receive.says(forward("bob", "wait"))
+        to_receive.hears(b"RECEIVED bob\n\n")
+        to_send.says(sent("bob"))
+        client.ends(0, "[message] bob: wait", "[delivered] @bob", PROMPT, "[bye] you left")
+        assert to_send.is_over()
+        assert to_receive.is_over()
+
+
+INTERRUPTS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+
+
+@INTERRUPTS
+def test_an_interrupt_leaves(enter: Callable[..., tuple[GuestClient, Half, Half]], number: signal.Signals) -> None:
+    client, to_send, to_receive = enter()
+    to_receive.says(forward("bob", "hello"))
+    to_receive.hears(b"RECEIVED bob\n\n")
+    client.shows("[message] bob: hello")
+    client.gets(number)
+    client.ends(0, "[bye] you left")
+    assert to_send.is_over()
+    assert to_receive.is_over()
+
+
+def test_an_interrupt_waits_only_a_little_for_an_answer_that_never_comes(
+    enter: Callable[..., tuple[GuestClient, Half, Half]],
+) -> None:
+    client, to_send, to_receive = enter()
+    client.types("@bob hello")
+    to_send.hears(message_to("bob", "hello"))
+    to_receive.says(forward("bob", "wait"))
+    client.shows("[message] bob: wait")
+    client.gets(signal.SIGINT)
+    why = "[error lost] the server closed the connection"
+    client.ends(1, why, "[error lost] 1 typed line was not confirmed")
+
+
+def test_a_script_plays_a_guest(room: Room, tmp_path: Path, start: Callable[..., GuestClient]) -> None:
+    bob = room.enter_guest("bob")
+    script = tmp_path / "script"
+    script.write_text("@bob hello\n%wait delivered\nEX\n")
+    client = start("127.0.0.1", str(room.server.port), "alice", "--script", str(script))
+    assert bob.take() == ("alice", "hello")
+    client.ends(0, *WELCOMES_ALICE, "> @bob hello", "[delivered] @bob", PROMPT, "> EX", "[bye] you left")

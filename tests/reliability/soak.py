@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -30,7 +30,7 @@ import msgspec
 from integration.room import Peer
 from reliability.history import Content
 from reliability.program import DEADLINE_SECONDS, Program
-from reliability.visitors import LOCKED, NAMES, PASSWORD, TEXT_MAX_BYTES, Ledger, Visitor
+from reliability.visitors import LOCKED, NAMES, PASSWORD, TEXT_MAX_BYTES, Ledger, Visitor, key
 
 MEBIBYTE = 1024 * 1024
 VISITORS = 8
@@ -213,7 +213,38 @@ class Soak:
             for view in self._ledger.views
             if list(view.ids) != public[bisect_right(public, view.after_id) : bisect_right(public, view.upto_id)]
         ]
+        return [*problems, *self._judge_guests(stored)]
+
+    def _judge_guests(self, stored: dict[int, Content]) -> list[str]:
+        """What guests were told has come is stored once, and they heard what is stored while they were here."""
+        times = Counter(stored.values())
+        problems = [
+            f"{content.sender} was told that {key(content.text)} has come, and it is not stored once"
+            for content in self._ledger.delivered
+            if times[content] != 1
+        ]
+        # Some say the same again and again: there nobody can tell which of it was heard.
+        keys = Counter(key(content.text) for content in stored.values())
+        told_apart = {
+            key(content.text): message_id for message_id, content in stored.items() if keys[key(content.text)] == 1
+        }
+        in_order = list(told_apart.values())
+        for overheard in self._ledger.overheard:
+            ids = [told_apart.get(each, 0) for each in overheard.keys if keys[each] < 2]
+            if ids != _due_to(overheard.name, ids, in_order, stored):
+                problems.append(f"{overheard.name} did not hear what is stored, in its order")
         return problems
+
+
+def _due_to(name: str, heard: list[int], ids: list[int], stored: dict[int, Content]) -> list[int]:
+    """All of these that others said to this guest, between the first and the last that it heard."""
+    if not heard:
+        return []
+    return [
+        message_id
+        for message_id in ids[bisect_left(ids, heard[0]) : bisect_right(ids, heard[-1])]
+        if stored[message_id].sender != name and stored[message_id].recipient in (None, name)
+    ]
 
 
 def _describe(sample: Sample) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from contextlib import closing
@@ -84,9 +85,31 @@ FRAMES_LINES = [
     frame(b"C", b"EX"),
     frame(b"C", b""),
 ]
+# One connection or both, of a few names: most are taken, by others or by the same.
+REGISTER_LOGINS = [
+    b"REGISTER %b fuzzguest%d\n\n" % (side, number) for number in range(10) for side in (b"TOSEND", b"TORECV")
+]
+REGISTER_LINES = [
+    *REGISTER_LOGINS[:4],
+    b"SEND ALL\nContent-length: 5\n\nhello",
+    b"SEND alice\nContent-length: 4\n\npsst",
+    b"SEND fuzzguest3\nContent-length: 4\n\npsst",
+    b"SEND fuzzguest3 \r\n Content-Length: 4\r\n \r\n \xf0\x9f\x98\x80\n",
+    b"SEND fuzzguest4\nContent-length: 11\n\none of many" * 20,
+    b"SEND ALL\nContent-length: 8192\n\n" + b"x" * 8_192,
+    b"SEND ALL\nContent-length: 65536\n\n" + b"x" * 65_536,
+    b"SEND ALL\nContent-length: -1\n\n",
+    b"SEND ALL\n\n",
+    b"RECEIVED alice\n\n",
+    b"RECEIVED bob\n\n" * 50,
+    b"RECEIVED\n\n",
+    b"ERROR 103 Header Incomplete\n\n",
+    b"FORWARD alice\nContent-length: 5\n\nhello",
+    b"\n\n",
+]
 # What strangers begin with, and what they go on with.
-TONGUES = [(JSON_LOGINS, JSON_LINES), (FRAMES_LOGINS, FRAMES_LINES)]
-LINES = [*JSON_LINES, *FRAMES_LINES]
+TONGUES = [(JSON_LOGINS, JSON_LINES), (FRAMES_LOGINS, FRAMES_LINES), (REGISTER_LOGINS, REGISTER_LINES)]
+LINES = [*JSON_LINES, *FRAMES_LINES, *REGISTER_LINES]
 
 
 # --- damage: each takes a line and gives another one ---
@@ -141,6 +164,12 @@ def miscount(line: bytes, chance: random.Random) -> bytes:
     return line[:1] + size.to_bytes(4, "big") + line[5:]
 
 
+def recount(line: bytes, chance: random.Random) -> bytes:
+    """The same where numbers are written as text."""
+    size = chance.choice((b"0", b"1", b"-1", b"65536", b"65537", b"9" * 30, b"", b"x"))
+    return re.sub(rb"[0-9]+", size, line, count=1)
+
+
 def flood(line: bytes, chance: random.Random) -> bytes:
     return line * chance.choice((2, 30))
 
@@ -164,6 +193,7 @@ DAMAGE: dict[Callable[[bytes, random.Random], bytes], int] = {
     forget: 5,
     nest: 3,
     miscount: 3,
+    recount: 3,
     enlarge: 2,
 }
 

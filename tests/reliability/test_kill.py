@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from integration.room import Peer
 from reliability.crowd import Crowd
+from reliability.guests import TalkingGuest
 from reliability.history import Content, content_of, read_history
 from reliability.program import Program
 
@@ -24,6 +27,10 @@ WINDOW = 4
 # A life of the server ends somewhere between the first login and this many answers, at most so much later.
 ANSWERS_MAX = 8_000
 LATER_MAX_SECONDS = 0.01
+GUESTS = 6
+GUEST_ANSWERS_MAX = 400
+# Until so many answers have come, on a machine that is busy with something else.
+ANSWER_SECONDS = 30.0
 
 
 @dataclass
@@ -169,3 +176,39 @@ def test_a_server_that_is_killed_at_any_moment_keeps_what_it_told(tmp_path: Path
         stored = check_history(program.port, books, 0)
     assert unconfirmed > KILLS, "the kills came while much was under way"
     print(f"{len(stored)} messages, {unconfirmed} of them under way when a kill came")
+
+
+def test_what_was_answered_or_forwarded_to_guests_is_there_after_a_kill(tmp_path: Path, chance: random.Random) -> None:
+    """They come again under the same names: nobody has them when the server begins."""
+    names = [f"guest{number}" for number in range(GUESTS)]
+    newest = 0
+    with Program(tmp_path) as program:
+        with closing(Peer(program.port)) as carol:
+            carol.login("carol")
+        for life in range(KILLS // 2):
+            answers = threading.Semaphore(0)
+            guests = [TalkingGuest(program.port, name, ["ALL", "carol", name], answers.release) for name in names]
+            for guest in guests:
+                guest.come_in()
+            for guest in guests:
+                guest.talk()
+            for _ in range(int(chance.random() ** 3 * GUEST_ANSWERS_MAX)):
+                assert answers.acquire(timeout=ANSWER_SECONDS), f"life {life}"
+            threading.Event().wait(chance.uniform(0, LATER_MAX_SECONDS))
+            program.kill()
+            for guest in guests:
+                guest.join()
+                guest.close()
+            program.start()
+            stored = Counter(read_history(program.port, "carol", newest).values())
+            told = [
+                Content(guest.name, None if to == "ALL" else to, text)
+                for guest in guests
+                for to, text in guest.confirmed
+                if to in ("ALL", "carol")
+            ]
+            assert [content for content in told if stored[content] != 1] == [], "confirmed, and not there once"
+            public = {(content.sender, content.text) for content in stored if content.recipient is None}
+            forwarded = {each for guest in guests for each in guest.heard if each[0] != guest.name}
+            assert forwarded <= public
+            newest = max(read_history(program.port, "carol"), default=0)

@@ -10,8 +10,9 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import Peer, deadline
+from integration.room import NOT_SENT, Guest, Peer, deadline
 from reliability.crowd import Crowd
+from reliability.guests import TalkingGuest
 from reliability.history import Content, content_of
 from reliability.peers import NarrowPeer
 from reliability.program import Program
@@ -30,6 +31,8 @@ RECEIVERS = 50
 WINDOW = 20
 # Messages that somebody sends at once: the server can't have read them all at the signal.
 BURST = 30_000
+# Each waits for an answer when the signal comes.
+GUESTS = 8
 # From the door to the journal, where nothing more is accepted.
 CLOSING_SECONDS = 0.2
 # A reader that does not read for so long is not called gone.
@@ -252,3 +255,57 @@ def test_who_reads_late_hears_what_is_due(tmp_path: Path) -> None:
         threading.Event().wait(LATE_SECONDS)
         assert late.rest()[-1] == {"type": "bye", "reason": "the server is shutting down"}
         assert program.process.wait(SHUTDOWN_SECONDS) == 0
+
+
+@pytest.mark.parametrize("least", [1, 200, 1_000])
+def test_what_guests_send_at_the_signal_is_stored_forwarded_and_answered(
+    tmp_path: Path, chance: random.Random, least: int
+) -> None:
+    """Of what is stored nothing is without its answer, and what was not stored has none that says so."""
+    answers = threading.Semaphore(0)
+    names = [f"guest{number}" for number in range(GUESTS)]
+    with Program(tmp_path) as program, closing(Peer(program.port)) as carol:
+        carol.login("carol")
+        guests = [
+            TalkingGuest(program.port, name, ["ALL", "carol", names[number - 1]], answers.release)
+            for number, name in enumerate(names)
+        ]
+        for guest in guests:
+            guest.come_in()
+        for guest in guests:
+            guest.talk()
+        for _ in range(least):
+            assert answers.acquire(timeout=SHUTDOWN_SECONDS)
+        threading.Event().wait(chance.uniform(0, LATER_MAX_SECONDS))
+        with deadline(SHUTDOWN_SECONDS, "the shutdown"):
+            assert program.stop() == 0
+        for guest in guests:
+            guest.join()
+            guest.close()
+        heard_by_carol = {content_of(answer) for answer in map(json.loads, iter(carol.line, b"")) if "id" in answer}
+    stored = list(read_database(program.data / DATABASE).values())
+    for guest in guests:
+        own = [(content.recipient or "ALL", content.text) for content in stored if content.sender == guest.name]
+        assert own == guest.said[: len(own)]
+        assert guest.confirmed == own, "everybody confirmed, so all that was stored is answered"
+        others = [each for each in stored if each.sender != guest.name and each.recipient in (None, guest.name)]
+        assert guest.heard == [(each.sender, each.text) for each in others]
+    assert heard_by_carol == {each for each in stored if each.recipient in (None, "carol")}
+    assert len(stored) < sum(len(guest.said) for guest in guests), "the signal came while something was under way"
+
+
+def test_who_confirms_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with Program(tmp_path) as program, closing(Guest(program.port, "alice")) as alice:
+        alice.come_in()
+        deaf = [Guest(program.port, f"deaf{number}") for number in range(GUESTS)]
+        for guest in deaf:
+            guest.come_in()
+        alice.send("ALL", "hello")
+        assert [guest.forwarded() for guest in deaf] == [("alice", "hello")] * GUESTS
+        with deadline(SHUTDOWN_SECONDS, "the shutdown"):
+            assert program.stop() == 0
+        assert alice.sending.rest() == NOT_SENT
+        for guest in deaf:
+            assert guest.is_over()
+            guest.close()
+    assert [content.text for content in read_database(program.data / DATABASE).values()] == ["hello"]

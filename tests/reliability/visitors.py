@@ -10,7 +10,8 @@ from collections import Counter
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from integration.room import Peer
+from integration.room import MALFORMED, NOT_REGISTERED, NOT_SENT, Guest, Peer, RegisterPeer, sent
+from reliability.guests import HearingGuest
 from reliability.history import Content
 from reliability.peers import NarrowPeer, reset
 
@@ -32,6 +33,10 @@ _TURNS_MAX = 20
 # More than the limit of who lags and what the kernel holds for it.
 _SHOUTS = 300
 _DEAF_SENDS_MAX_BYTES = 100_000
+# A guest who comes again soon may have to wait until it is noticed that it has left.
+_NAME_FREE_SECONDS = 20.0
+# More than the server has patience with a guest who answers nothing; all others who send to everybody wait as long.
+_DEAF_MAX_SECONDS = 7.5
 
 RUBBISH = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -43,6 +48,10 @@ RUBBISH = (
     b'{"command":"PM","message":"nobody is logged in"}\n{"command":"CH","limit":0}\n{"command":"fly"}\n{}\n',
     b'{"command":"login","username":"user1"}',
     b'{"command":"logi',
+    b"REGISTER TOSEND no name\n\nSEND ALL\nContent-length: 5\n\nhello",
+    b"REGISTER TOSEND rubbish\n\nSEND ALL\nContent-length: 70000\n\nhello",
+    b"REGISTER TORECV rubbish\n\nRECEIVED nobody\n\nERROR 103 Header Incomplete\n\n",
+    b"REGISTER TORECV rub",
 )
 
 
@@ -54,6 +63,13 @@ class View(NamedTuple):
     ids: array[int]
 
 
+class Overheard(NamedTuple):
+    """What a guest heard, in order, from its coming to its going: keys of texts, see ``key``."""
+
+    name: str
+    keys: list[str]
+
+
 class Ledger:
     """What the visitors know at the end. For any thread."""
 
@@ -62,6 +78,9 @@ class Ledger:
         self._lock = threading.Lock()
         self.confirmed: dict[int, Content] = {}
         self.views: list[View] = []
+        # What guests were told has come; they are told no ids.
+        self.delivered: list[Content] = []
+        self.overheard: list[Overheard] = []
         self.visits: Counter[str] = Counter()
         self.failures: list[str] = []
 
@@ -72,6 +91,14 @@ class Ledger:
     def note_view(self, view: View) -> None:
         with self._lock:
             self.views.append(view)
+
+    def note_delivered(self, content: Content) -> None:
+        with self._lock:
+            self.delivered.append(content)
+
+    def note_overheard(self, overheard: Overheard) -> None:
+        with self._lock:
+            self.overheard.append(overheard)
 
     def note_visit(self, role: str) -> None:
         with self._lock:
@@ -99,11 +126,14 @@ class Visitor:
     def _run(self) -> None:
         roles = {
             self._talk: 50,
+            self._talk_as_a_guest: 10,
             self._talk_rubbish: 20,
-            self._lag: 10,
-            self._shout: 5,
+            self._lag: 15,
+            self._shout: 12,
             self._guess: 5,
             self._send_and_never_read: 3,
+            self._hear_and_never_answer: 1,
+            self._stay_half: 1,
             self._wait_silently: 1,
         }
         while time.monotonic() < self._ends_at:
@@ -186,6 +216,41 @@ class Visitor:
                 assert peer.next("error")["code"] in ("wrong_password", "too_many_attempts")
             self._vanish(peer)
 
+    def _talk_as_a_guest(self) -> None:
+        """Say something now and then, confirm what comes, and be answered."""
+        guest = HearingGuest(self._port, self._guest_name())
+        with closing(guest):
+            self._register(guest)
+            guest.listen()
+            try:
+                for _ in range(self._chance.randint(1, _TURNS_MAX)):
+                    self._wait(self._chance.uniform(0, _THINKS_MAX_SECONDS))
+                    if not self._say_as_a_guest(guest):
+                        break
+            finally:
+                self._end_one(guest)
+                guest.join()
+        self._ledger.note_overheard(Overheard(guest.name, [key(text) for _, text in guest.heard]))
+
+    def _hear_and_never_answer(self) -> None:
+        """Register, read, and say nothing, until the server loses its patience or it is time to go."""
+        with closing(Guest(self._port, self._guest_name())) as guest:
+            self._register(guest)
+            longest = _DEAF_MAX_SECONDS if self._happens(0.2) else _LAGS_MAX_SECONDS
+            guest.receiving.socket.settimeout(self._chance.uniform(0.1, longest))
+            with suppress(TimeoutError):
+                guest.receiving.is_closed()
+            self._chance.choice([RegisterPeer.close, reset])(self._chance.choice([guest.sending, guest.receiving]))
+
+    def _stay_half(self) -> None:
+        """Register one connection, and wait until the server loses its patience, or it is time to go."""
+        with closing(RegisterPeer(self._port)) as peer:
+            side = self._chance.choice(("TOSEND", "TORECV"))
+            self._register_one(peer, side, self._guest_name())
+            peer.socket.settimeout(self._chance.uniform(0.1, max(0.2, self._ends_at - time.monotonic())))
+            with suppress(TimeoutError):
+                assert peer.rest() == NOT_REGISTERED
+
     def _wait_silently(self) -> None:
         """Say nothing until the server loses its patience, or it is time to go."""
         with closing(Peer(self._port)) as peer, suppress(TimeoutError):
@@ -223,6 +288,46 @@ class Visitor:
     def _note_confirmed(self, peer: Peer, content: Content) -> None:
         self._ledger.note_confirmed(peer.next("sent")["id"], content)
 
+    def _guest_name(self) -> str:
+        """A name for nobody else, that is used again and again."""
+        return f"guest{self._number.replace('.', 'x')}"
+
+    def _register(self, guest: Guest) -> None:
+        halves = [("TOSEND", guest.sending), ("TORECV", guest.receiving)]
+        for side, peer in halves if self._happens(0.5) else halves[::-1]:
+            self._register_one(peer, side, guest.name)
+
+    def _register_one(self, peer: RegisterPeer, side: str, name: str) -> None:
+        patience_ends = time.monotonic() + _NAME_FREE_SECONDS
+        while (answer := peer.register(side, name)) == MALFORMED:
+            assert time.monotonic() < patience_ends, f"the name {name} is not free"
+            self._clock.wait(_NAME_FREE_SECONDS / 1_000)
+        assert answer == f"REGISTERED {side} {name}\n\n".encode(), answer
+
+    def _say_as_a_guest(self, guest: Guest) -> bool:
+        """False: the server has closed."""
+        self._said += 1
+        length = self._chance.choice((1, 100, 300, TEXT_MAX_BYTES))
+        text = f"{self._number} {self._said} ".ljust(length, "x")
+        to = self._chance.choice(("ALL", *self._chance.choices(NAMES, k=3)))
+        answer = guest.say(to, text)
+        if answer == sent(to):
+            self._ledger.note_delivered(Content(guest.name, None if to == "ALL" else to, text))
+        assert answer in (sent(to), NOT_SENT, b""), answer
+        return bool(answer)
+
+    def _end_one(self, guest: HearingGuest) -> None:
+        """End one connection, in the middle of a word or not; the server ends the other one."""
+        if self._happens(0.3):
+            with suppress(OSError):
+                guest.sending.send(b"SEND ALL\nContent-length: 100\n\nhel")
+        if self._happens(0.5):
+            self._chance.choice([RegisterPeer.close, reset])(guest.sending)
+        else:
+            with suppress(OSError):  # the server was faster
+                guest.receiving.socket.shutdown(socket.SHUT_WR)
+            guest.sending.is_closed()
+
     def _leave(self, peer: Peer) -> None:
         self._chance.choice([self._end_politely, self._say_goodbye, self._vanish])(peer)
 
@@ -250,6 +355,11 @@ class Visitor:
 
     def _wait(self, seconds: float) -> None:
         self._clock.wait(min(seconds, max(0.0, self._ends_at - time.monotonic())))
+
+
+def key(text: str) -> str:
+    """The beginning of a text, which no other text has."""
+    return " ".join(text.split(" ", 2)[:2])
 
 
 def public_ids(answers: list[dict[str, Any]]) -> list[int]:

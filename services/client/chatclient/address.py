@@ -12,14 +12,15 @@ Address: TypeAlias = tuple[str, int]
 
 
 def read_address(line: str, default: Address) -> Address:
-    """HOST, HOST PORT or HOST:PORT; nothing is the default. Raises Refusal."""
+    """HOST, HOST PORT or HOST:PORT; what is missing is the default. Raises Refusal."""
     # An address of IPv6 has more colons than one.
-    match line.replace(":", " ").split() if line.count(":") == 1 else line.split():
+    words = line.split(":") if line.count(":") == 1 else line.split()
+    match [word.strip() for word in words]:
         case []:
             return default
         case [host]:
             return host, default[1]
-        case [host, port]:
-            return host, check_port(port)
+        case [host, port] if " " not in host + port:
+            return host or default[0], check_port(port) if port else default[1]
         case _:
             raise Refusal(ErrorCode.BAD_REQUEST, "A server is HOST, or HOST PORT.")

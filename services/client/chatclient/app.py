@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from chatclient.config import DEFAULT_SERVER
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from chatclient.script import Action
 
 
+# What ends a client politely.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How long a client that must end waits for the server's goodbye.
 _GOODBYE_SECONDS = 5.0
 
@@ -59,9 +63,12 @@ class App:
 
     def run(self) -> Exit:
         """Until the server or the input ends; all threads have ended then, too."""
+        # A signal that came between the thread's start and the block that ends it would leave it waiting for ever.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._thread.start()
         script_failed = False
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._feed()
             self._inputs.put(EndOfInput())
             self._ended.wait()
@@ -70,7 +77,8 @@ class App:
             script_failed = True
             self._leave_now()
         except KeyboardInterrupt:
-            self._leave_now()
+            with suppress(KeyboardInterrupt):  # who asks twice does not wait for the answer
+                self._leave_now()
         finally:
             self._connection.close()
             self._ended.wait()

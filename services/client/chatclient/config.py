@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # Whoever speaks it is asked for the server, too, and again for a name that can't be one.
 _ASKING_DIALECT = Register.name
-
-
 DEFAULT_SERVER = "localhost"
 
 
@@ -133,9 +131,9 @@ def _seconds(text: str) -> float:
 def _choice(what: str, text: str | None, words: Sequence[str]) -> str:
     if not text:
         return words[0]
-    if text not in words:
+    if text.lower() not in words:
         raise ConfigError(f"--{what} is {text!r}; it must be one of {', '.join(words)}.")
-    return text
+    return text.lower()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -30,6 +30,8 @@ _CONNECT_AGAIN_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _READ_BYTES = 256 * 1024
+# When one socket of several has come to its end, how long the others may be silent: they end at the same moment.
+_OTHERS_SECONDS = 0.2
 
 
 class Link:
@@ -183,27 +185,29 @@ class Connection:
             for each in self._link.sockets:
                 selector.register(each, selectors.EVENT_READ, self._dialect.event_decoder())
             try:
-                while self._read_ready(selector):
-                    pass
+                self._read_all(selector)
                 reason = "the server closed the connection"
             except OSError as error:
                 reason = error.strerror or str(error)
             except ProtocolError as error:
                 reason = str(error)
+        self._link.shut()  # whoever is sending must not wait for a socket that is closed
         with self._lock:
             self._link.close()
         return reason
 
-    def _read_ready(self, selector: selectors.BaseSelector) -> bool:
-        """Wait for something, and report what it says; false when a socket has come to its end."""
-        ended = False
-        for key, _ in selector.select():
-            data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
-            ended |= not data
-            for event in key.data.feed(data):
-                self._was_welcome |= _is_welcome(event)
-                self._report(event)
-        return not ended
+    def _read_all(self, selector: selectors.BaseSelector) -> None:
+        """Report what comes until one of the sockets has come to its end; and what the others still have to say."""
+        patience: float | None = None
+        while selector.get_map() and (ready := selector.select(patience)):
+            for key, _ in ready:
+                data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
+                if not data:
+                    selector.unregister(key.fileobj)
+                    patience = _OTHERS_SECONDS
+                for event in key.data.feed(data):
+                    self._was_welcome |= _is_welcome(event)
+                    self._report(event)
 
 
 def _connect(address: Address, seconds: float) -> socket.socket:

@@ -80,14 +80,19 @@ class AsGuest:
     def take(self, event: Event) -> Turn:
         """Go on registering, answer a message, or be done with one's own."""
         match event:
+            case Registered() if self._is_in:
+                return Turn()
             case Registered(Side.SENDING):
                 return Turn((Register(Side.RECEIVING, self._login.username),))
             case Registered():
                 return Turn(news=self._come_in())
             case Forwarded(sender):
                 return Turn((Received(sender),), (event,))
-            case Refused(code) if not self._is_in:
-                return Turn(news=(Refused(code, self._why_not_in(code)),))
+            case Refused(code, reason) if not self._is_in:
+                return Turn(news=(Refused(code, self._why_not_in(code, reason)),))
+            case NotDelivered() if not self._is_in:  # no answer to REGISTER, but some other servers give it
+                code = ErrorCode.INTERNAL
+                return Turn(news=(Refused(code, self._why_not_in(code, "unable to send")),))
             case Delivered() | NotDelivered() | Refused() if self._asked is not None:
                 return Turn(news=self._finish(self._asked, event))
             case _:
@@ -106,18 +111,18 @@ class AsGuest:
         doubts = (Unsettled(said, has_history=False) for said in self._unsettled)
         return (welcome, Gap(has_history=False), *doubts)
 
-    def _why_not_in(self, code: ErrorCode) -> str:
+    def _why_not_in(self, code: ErrorCode, reason: str) -> str:
         name = self._login.username
-        if code is ErrorCode.BAD_USERNAME:
-            return f"The name {name} is taken, or none that this server allows; choose another one."
-        return f"The server does not let {name} in: it is full, or takes no guests."
+        if code is not ErrorCode.BAD_USERNAME:
+            return f"The server does not let {name} in ({reason}); it may be full, or take no guests."
+        if self._has_been_in:
+            return f"The name {name} is taken now; trying again."
+        return f"The name {name} is taken, or none that this server allows; choose another one."
 
     def _finish(self, said: Say | Whisper, event: Delivered | NotDelivered | Refused) -> tuple[News, ...]:
         """It has its answer."""
         self._asked = None
-        news: News
-        if isinstance(event, Refused):
-            news = Refused(event.code, event.reason, said.nonce)
-        else:
-            news = Outcome(said, isinstance(event, Delivered))
-        return (news, Bye(YOU_LEFT)) if self._is_leaving else (news,)
+        outcome = Outcome(said, isinstance(event, Delivered))
+        why: tuple[News, ...] = (event,) if isinstance(event, Refused) else ()
+        goodbye: tuple[News, ...] = (Bye(YOU_LEFT),) if self._is_leaving else ()
+        return (*why, outcome, *goodbye)

@@ -111,6 +111,8 @@ class Reactor:
         self._denials = 0
         # Was the name refused? Another one is asked for when the connection has ended.
         self._is_renaming = False
+        # Was it told that the connection is lost, and that a guest can't come back? Once is enough.
+        self._has_told_loss = self._has_told_refusal = False
         # Is the person waiting for the server's leave to go on, and was the person asked for the next operation?
         self._is_opening = False
         self._was_prompted = False
@@ -213,7 +215,9 @@ class Reactor:
             return
         model.standing = Standing.AWAY
         self._is_opening = False
-        self._face.show([f"[lost] {harmless(reason)}; connecting again"])
+        if not self._has_told_loss:
+            self._has_told_loss = True
+            self._face.show([f"[lost] {harmless(reason)}; connecting again"])
 
     def _shut(self) -> None:
         if self._link is not None:
@@ -264,6 +268,7 @@ class Reactor:
 
     def _on_welcome(self, event: Welcome) -> None:
         model = self._model
+        self._has_told_loss = self._has_told_refusal = False
         if model.has_been_in:
             self._face.show([f"[back] {harmless(event.username)}"])
         else:
@@ -277,8 +282,13 @@ class Reactor:
             self._ask(self._question)
 
     def _on_login_refused(self, event: Refused) -> None:
+        if self._is_renaming:  # on a connection that is given up
+            return
         if self._exchange.is_guest and self._model.has_been_in:
             # Perhaps the server does not know yet that the connection before was lost: try again.
+            if not self._has_told_refusal:
+                self._has_told_refusal = True
+                self._face.show(event_lines(event))
             self._shut()
             return
         self._face.show(event_lines(event))
@@ -333,7 +343,9 @@ class Reactor:
         standing = self._model.standing
         if line.is_played:
             self._face.show([f"> {'***' if standing is Standing.ASKED else harmless(line.text)}"])
-        if standing is Standing.UNPLACED:
+        if standing in (Standing.UNPLACED, Standing.UNNAMED) and self._typing.is_farewell(line.text):
+            self._leave()
+        elif standing is Standing.UNPLACED:
             self._take_server(line.text)
         elif standing is Standing.UNNAMED:
             self._take_username(line.text.strip())

@@ -65,6 +65,10 @@ class Typing:
         """Would this line, now, be the wish to leave?"""
         return self.due is Due.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
 
+    def is_farewell(self, line: str) -> bool:
+        """Where a name is asked for: does somebody want to leave? In small letters it would be a name."""
+        return line.strip() in (self._words.leave, "/quit")
+
     def hint(self) -> str:
         """What somebody needs who comes in for the first time."""
         words = self._words
@@ -168,11 +172,11 @@ class Addressing(Typing):
         ]
 
     def _operation(self, line: str) -> Typed:
-        recipient, _, text = line.partition(" ")
         if not line:
             return Typed()
-        if line.startswith("@") and text.strip():
-            return self._addressed(recipient[1:], text.strip())
+        recipient, *text = line.split(maxsplit=1)
+        if recipient.startswith("@") and text:
+            return self._addressed(recipient[1:], text[0])
         if self.is_leave(line):
             return Typed(Leave())
         if line.upper() == "/HELP":

@@ -26,6 +26,8 @@ from chatprotocol.requests import Login, Request
 HIDES = "(hides what is typed)"
 # A connection is wanted.
 CONNECTS = "(connects)"
+# The connection is ended from here.
+HANGS_UP = "(hangs up)"
 ALICE = "[welcome existing] alice; online: alice"
 
 
@@ -42,6 +44,9 @@ class FakeLink:
 
     def send(self, request: Request) -> None:
         self._note(sends(request))
+
+    def shut(self) -> None:
+        self._note(HANGS_UP)
 
 
 class Dialogue:

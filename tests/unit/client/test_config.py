@@ -17,6 +17,8 @@ SETTINGS: list[tuple[str, str, str, str, str]] = [
     ("--username", "CHAT_USER", "user", "bob", "carol"),
     ("-u", "CHAT_USER", "user", "bob", "carol"),
     ("--dialect", "CHAT_DIALECT", "dialect", "json", "frames"),
+    ("--dialect", "CHAT_DIALECT", "dialect", "register", "json"),
+    ("--register-length", "CHAT_REGISTER_LENGTH", "register_length", "bytes", "characters"),
     ("--ops", "CHAT_OPS", "ops", "bm-pm", "pm-dm"),
     ("--retry-seconds", "CHAT_RETRY_SECONDS", "retry_seconds", "5", "7"),
 ]
@@ -33,6 +35,7 @@ def test_a_username_is_all_that_must_be_given() -> None:
         user="alice",
         password=None,
         dialect="json",
+        register_length="bytes",
         ops="pm-dm",
         script=None,
         retry_seconds=60.0,
@@ -113,6 +116,34 @@ def test_a_username_that_is_not_given_is_asked_for_later() -> None:
     assert load_config(["-hn", "chat.example", "-p", "1234"], {}).user is None
 
 
+def test_whoever_speaks_register_is_asked_for_the_server_where_none_is_named() -> None:
+    """There is a port all the same: the one that is offered."""
+    config = load_config(["--dialect", "register", "-p", "1234"], {})
+
+    assert (config.server, config.port, config.user) == (None, 1234, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "env"),
+    [
+        (["chat.example", "1234"], {}),
+        (["-hn", "chat.example", "-p", "1234"], {}),
+        ([], {"CHAT_SERVER": "chat.example", "CHAT_PORT": "1234"}),
+    ],
+)
+def test_a_server_that_is_named_is_not_asked_for(words: list[str], env: dict[str, str]) -> None:
+    config = load("--dialect", "register", *words, env=env)
+
+    assert (config.server, config.port, config.user) == ("chat.example", 1234, "alice")
+
+
+@pytest.mark.parametrize("name", ["not a name", "ALL", "server", "b\u00f6b", "x" * 33])
+def test_whoever_speaks_register_is_told_later_that_a_name_cannot_be_one(name: str) -> None:
+    """And is asked for another one then."""
+    assert load("--dialect", "register", "-u", name).user == name
+    assert load(env={"CHAT_USER": name, "CHAT_DIALECT": "register"}).user == name
+
+
 USAGE_ERRORS: list[tuple[list[str], dict[str, str], str]] = [
     (["a", "1", "b", "c"], {}, "4 words are too many"),
     (["-u", "not a name"], {}, "'not a name' can't be a username. A username is 1 to 32"),
@@ -128,6 +159,10 @@ USAGE_ERRORS: list[tuple[list[str], dict[str, str], str]] = [
     ([], {"CHAT_PORT": "x"}, "The port is 'x'"),
     (["--retry-seconds", "x"], {}, "--retry-seconds is 'x'; it must be a number of seconds."),
     (["--dialect", "morse"], {}, "--dialect is 'morse'; it must be one of json"),
+    (["--register-length", "words"], {}, "--register-length is 'words'; it must be one of bytes, characters."),
+    ([], {"CHAT_REGISTER_LENGTH": "x"}, "--register-length is 'x'; it must be one of bytes, characters."),
+    (["--dialect", "register", "-p", "x"], {}, "The port is 'x'"),
+    (["--dialect", "register", "host", "port"], {}, "The port is 'port'"),
     ([], {"CHAT_OPS": "x-y"}, "--ops is 'x-y'; it must be one of pm-dm, bm-pm."),
     (["--unknown"], {}, "nrecognized arguments: --unknown; see chatclient --help."),
     (["--host", "x"], {}, "nrecognized arguments"),

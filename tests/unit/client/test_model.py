@@ -2,14 +2,18 @@
 
 import pytest
 
+from chatclient.exchange import Gap, Outcome, Unsettled
 from chatclient.model import Model, Standing
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
     Bye,
+    Delivered,
     DirectMessage,
     Event,
+    Forwarded,
     History,
+    NotDelivered,
     Pong,
     PublicMessage,
     Refused,
@@ -18,7 +22,7 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
-from chatprotocol.requests import Login, Say
+from chatprotocol.requests import Login, Say, Whisper
 
 WELCOME = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)
 
@@ -99,3 +103,37 @@ def test_an_answer_to_something_else_confirms_nothing(model: Model, event: Event
     model.unconfirmed = {"n1": Say("one", "n1")}
 
     assert after(model, event).unconfirmed == {"n1": Say("one", "n1")}
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        Outcome(Say("one", "n1"), has_come=True),
+        Outcome(Say("one", "n1"), has_come=False),
+        Unsettled(Say("one", "n1"), has_history=False),
+    ],
+)
+def test_what_has_its_outcome_or_is_told_to_be_doubtful_is_settled(model: Model, news: Outcome | Unsettled) -> None:
+    model.unconfirmed = {"n1": Say("one", "n1"), "n2": Whisper("bob", "two", "n2")}
+    model.apply(news)
+
+    assert model.unconfirmed == {"n2": Whisper("bob", "two", "n2")}
+
+
+@pytest.mark.parametrize(
+    "news", [Forwarded("bob", "one"), Delivered("bob"), NotDelivered(), Gap(has_history=False), Outcome(Say("x"), True)]
+)
+def test_what_names_no_message_settles_none(model: Model, news: Event | Gap | Outcome) -> None:
+    model.unconfirmed = {"n1": Say("one", "n1")}
+    model.apply(news)
+
+    assert model.unconfirmed == {"n1": Say("one", "n1")}
+
+
+def test_a_guest_has_nothing_to_go_on_from(model: Model) -> None:
+    """What it was told has no number."""
+    model.apply(Welcome(AccountKind.GUEST, "alice", (), None))
+    model.apply(Forwarded("bob", "hello"))
+
+    assert model.standing is Standing.IN
+    assert model.login() == Login("alice", "secret", None)

@@ -212,7 +212,7 @@ def test_a_full_server_after_a_lost_connection_is_tried_again(inside: Dialogue) 
     inside.give(Down("reset"), "[lost] reset; connecting again")
     inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.")
-    inside.give(Down("closed"), "[lost] closed; connecting again")
+    inside.give(Down("closed"))
     assert inside.exit is None
     inside.give(Lost("can't reach it"), "[error lost] can't reach it")
     assert inside.exit is Exit.LOST

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient.exchange import OpenDirect, OpenPublic
-from chatclient.typed import Due, Typed, Typing
+from chatclient.typed import Addressing, Due, Typed, Typing
 from chatprotocol.operations import OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Whisper
 
@@ -184,3 +184,101 @@ def test_no_line_breaks_the_dialogue(lines: list[str]) -> None:
     for line in lines:
         typed = dialogue.feed(line)
         assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish or typed.question))) <= 1
+
+
+# --- of a guest: every line says whom it is for ---
+
+
+def feed_guest(*lines: str, ops: str = "pm-dm") -> Typed:
+    """What follows from the last of these lines."""
+    addressing = Addressing(OPS[ops])
+    return [addressing.feed(line) for line in lines][-1]
+
+
+@pytest.mark.parametrize("ops", OPS)
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        ("@bob hello bob", Whisper("bob", "hello bob")),
+        (" @Bob  two  blanks ", Whisper("Bob", "two  blanks")),
+        ("@bob\thello", Whisper("bob", "hello")),
+        ("@bob @carol hello", Whisper("bob", "@carol hello")),
+        ("@bob EX", Whisper("bob", "EX")),
+        ("@EX hello", Whisper("EX", "hello")),
+        ("@ALL hello", Say("hello")),
+        ("@all hello", Say("hello")),
+        ("@ALLY hello", Whisper("ALLY", "hello")),
+        ("EX", Leave()),
+        (" ex ", Leave()),
+        ("/quit", Leave()),
+        ("/QUIT", Leave()),
+    ],
+)
+def test_a_guest_writes_to_one_user_or_to_all_or_leaves(ops: str, line: str, request_: Request) -> None:
+    assert feed_guest(line, ops=ops) == Typed(request_)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hello",
+        "hello @bob",
+        "bob hello",
+        "PM hello",
+        "BM hello",
+        "DM bob hello",
+        "CH",
+        "CH 5",
+        "/users",
+        "EX now",
+        "/quit now",
+        "/help me",
+        "@",
+        "@bob",
+        "@ALL",
+        "@bob   ",
+        "\uff20bob hello",
+    ],
+)
+def test_any_other_line_of_a_guest_sends_nothing_and_says_what_can_be_typed(line: str) -> None:
+    assert feed_guest(line) == Typed(complaint="Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves.")
+    assert feed_guest(line, "@bob hello") == Typed(Whisper("bob", "hello"))
+
+
+@pytest.mark.parametrize(
+    "line", ["@ hello", "@b\u00f6b hello", "@server hello", "@two,names hello", f"@{'x' * 33} hello"]
+)
+def test_a_guest_is_told_at_once_what_cannot_be_a_name(line: str) -> None:
+    typed = feed_guest(line)
+
+    assert typed.wish is None
+    assert typed.complaint is not None
+    assert typed.complaint.endswith(" Nothing was sent.")
+
+
+@pytest.mark.parametrize("line", ["", " ", "\t"])
+def test_an_empty_line_of_a_guest_is_nothing(line: str) -> None:
+    assert feed_guest(line) == Typed()
+
+
+@pytest.mark.parametrize("line", ["/help", " /HELP "])
+def test_the_help_of_a_guest_has_a_line_for_each_form(line: str) -> None:
+    assert feed_guest(line) == Typed(wants_help=True)
+    assert [row.split()[0] for row in Addressing(OPS["bm-pm"]).help()] == ["@USER", "@ALL", "EX", "/help"]
+
+
+def test_what_a_guest_is_hinted_and_asked_names_every_form_of_a_line() -> None:
+    addressing = Addressing(OPS["pm-dm"])
+
+    assert addressing.hint() == "Type @USER MESSAGE, @ALL MESSAGE or EX."
+    assert addressing.prompt() == "@USER MESSAGE or @ALL MESSAGE"
+
+
+@given(lines=st.lists(st.one_of(st.text(max_size=30), st.from_regex("@[a-z ]*"), st.just("@ALL")), max_size=6))
+def test_no_line_of_a_guest_leads_into_a_dialogue(lines: list[str]) -> None:
+    addressing = Addressing(OPS["pm-dm"])
+    for line in lines:
+        typed = addressing.feed(line)
+        assert addressing.due is Due.OPERATION
+        assert typed.question is None
+        assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish))) <= 1

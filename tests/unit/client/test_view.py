@@ -6,25 +6,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatclient.view import event_lines, harmless, message_line
+from chatclient.exchange import Gap, Outcome, Unsettled
+from chatclient.view import doubt_line, event_lines, harmless, message_line, outcome_line
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
     Bye,
+    Delivered,
     DirectMessage,
     Event,
+    Forwarded,
     History,
+    NotDelivered,
     Online,
     PasswordPrompt,
     Pong,
     PublicMessage,
     Ready,
     Refused,
+    Registered,
     Sent,
     SentStatus,
     Users,
     Welcome,
 )
+from chatprotocol.requests import Say, Side, Whisper
 
 NOON_MS = 1_769_860_800_123
 HELLO = PublicMessage(18, NOON_MS, "bob", "hello everybody")
@@ -67,6 +73,14 @@ LINES: list[tuple[Event, list[str]]] = [
     (Bye("you left"), ["[bye] you left"]),
     (Pong(), []),
     (PasswordPrompt(AccountKind.NEW), []),
+    (Welcome(AccountKind.GUEST, "alice", (), None), ["[welcome guest] alice"]),
+    (Forwarded("bob", "hello alice"), ["[message] bob: hello alice"]),
+    (Forwarded("bob", "a: b"), ["[message] bob: a: b"]),
+    (Forwarded("", ""), ["[message] : "]),
+    (Forwarded("bob", "two\nlines"), [r"[message] bob: two\nlines"]),
+    (Registered(Side.SENDING, "alice"), []),
+    (Delivered("bob"), []),
+    (NotDelivered(), []),
 ]
 
 ESCAPE = "\x1b"
@@ -148,6 +162,7 @@ ATTACK = f"x{ESCAPE}[2J\r\n\u202e"
         History((PublicMessage(1, NOON_MS, ATTACK, ATTACK),)),
         Refused(ErrorCode.INTERNAL, ATTACK),
         Bye(ATTACK),
+        Forwarded(ATTACK, ATTACK),
     ],
     ids=lambda event: type(event).__name__,
 )
@@ -156,6 +171,42 @@ def test_every_text_of_every_event_is_made_harmless(event: Event) -> None:
 
     assert lines
     assert all(line.isprintable() for line in lines)
+
+
+OUTCOMES = [
+    (Outcome(Whisper("bob", "hello", "n1"), has_come=True), "[delivered] @bob"),
+    (Outcome(Say("hello", "n1"), has_come=True), "[delivered] @ALL"),
+    (
+        Outcome(Whisper("bob", "hello"), has_come=False),
+        "[error not_delivered] @bob: there is no such user, or it did not take the message in time",
+    ),
+    (
+        Outcome(Say("hello"), has_come=False),
+        "[error not_delivered] @ALL: somebody did not take the message in time",
+    ),
+    (Outcome(Whisper(f"{ESCAPE}[2J", "hello"), has_come=True), r"[delivered] @\x1b[2J"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "line"), OUTCOMES)
+def test_what_became_of_a_message_is_shown_in_its_documented_form(outcome: Outcome, line: str) -> None:
+    assert outcome_line(outcome) == line
+
+
+DOUBTS = [
+    (Gap(), "[error lost] more may have been missed than this; CH 500 shows more"),
+    (Gap(has_history=False), "[error lost] messages may have been missed"),
+    (Unsettled(Say("hello")), "[error lost] it is not known whether this was stored, look at CH: hello"),
+    (
+        Unsettled(Whisper("bob", f"hello{ESCAPE}"), has_history=False),
+        r"[error lost] it is not known whether this was delivered: hello\x1b",
+    ),
+]
+
+
+@pytest.mark.parametrize(("doubt", "line"), DOUBTS)
+def test_what_is_not_known_names_the_history_only_where_there_is_one(doubt: Gap | Unsettled, line: str) -> None:
+    assert doubt_line(doubt) == line
 
 
 @pytest.mark.parametrize("time_ms", [-62_135_596_800_000, 253_402_300_799_999, 253_402_343_999_000, 10**15, 10**18])

@@ -197,8 +197,6 @@ UNKNOWN = [
     b"SENTbob\n\n",
     b"ERRORS 100\n\n",
     b"BYE\nsee you\n\n",
-    b"\0\n\n",
-    b"\xff\n \n",
     b"\n\n \r\n",
 ]
 
@@ -219,6 +217,10 @@ NO_SECTIONS: list[tuple[bytes, str]] = [
     (b"REGISTERED TOBOTH alice\n\n", "'TOBOTH'"),
     (b"REGISTERED TOSENDalice\n\n", "'TOSENDalice'"),
     (b"REGISTERED " + b"x" * 900 + b"\n\n", "'" + "x" * 32 + "'"),
+    (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP/1.1"),
+    (b'{"type":"pong"}\n\n', "TYPE"),
+    (b"\0\n\n", "x00"),
+    (b"\xff\n \n", "\ufffd"),
     (b"{" * 1_025, "1,024 bytes"),
     (b"x" * 70_000, "1,024 bytes"),
     (b"SEND " + b"b" * 1_018 + b"\n\n", "1,024 bytes"),

@@ -1,11 +1,13 @@
 """A house for a session: a real feed and presence, and fakes of everything that has a disk or costs time."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event, Message, Refused
+from chatprotocol.requests import Register, Request, Side
 from chatprotocol.rules import name_key
 from chatserver.room.feed import Feed
 from chatserver.room.journal import JournalClosedError
@@ -14,6 +16,7 @@ from chatserver.room.post import Post
 from chatserver.room.presence import Presence
 from chatserver.session.attempts import FailedLogins
 from chatserver.session.context import Context
+from chatserver.session.guest_session import GuestSession
 from chatserver.session.guests import Guests
 from chatserver.session.passwords import PasswordsClosedError
 from chatserver.session.session import Session
@@ -22,6 +25,8 @@ from chatserver.store.accounts import Account
 from .rooms import FakeOutbox, FakeStream
 
 LAG_MAX_BYTES = 10_000
+
+AnySession = TypeVar("AnySession", Session, GuestSession)
 
 
 class FakeAccounts:
@@ -71,11 +76,15 @@ class FakeMessages:
 
 
 class FakeJournal:
-    """Publishes at once what it is given; one that holds back, when somebody waits for it."""
+    """Publishes at once what it is given; one that holds back, when somebody waits for it.
+
+    For any thread: what they ask for is done in one order, as in the journal's thread.
+    """
 
     def __init__(self, accounts: FakeAccounts, feed: Feed) -> None:
         self._accounts = accounts
         self._feed = feed
+        self._one_at_a_time = threading.Lock()
         self._ids = count(11)
         self.batches: list[list[Post]] = []
         self.settled = 0
@@ -97,16 +106,18 @@ class FakeJournal:
 
     def post(self, posts: Sequence[Post]) -> None:
         self._check()
-        for post in posts:
-            post.id, *_ = (next(self._ids) for _ in post.texts)
-        self.batches.append(list(posts))
-        self._held += posts
-        if not self.holds_back:
-            self._commit()
+        with self._one_at_a_time:
+            for post in posts:
+                post.id, *_ = (next(self._ids) for _ in post.texts)
+            self.batches.append(list(posts))
+            self._held += posts
+            if not self.holds_back:
+                self._commit()
 
     def settle(self) -> None:
-        self.settled += 1
-        self._commit()
+        with self._one_at_a_time:
+            self.settled += 1
+            self._commit()
 
     def _commit(self) -> None:
         posts, self._held = self._held, []
@@ -123,7 +134,8 @@ class FakeJournal:
 
     def admit_guest(self, name: str) -> Account | None:
         self._check()
-        return self._accounts.admit(name)
+        with self._one_at_a_time:
+            return self._accounts.admit(name)
 
     def change_password_hash(self, account_id: int, password_hash: str) -> None:
         self.changed_hashes.append((account_id, password_hash))
@@ -192,29 +204,63 @@ class House:
         self.journal.fault = JournalClosedError()
 
     def visitor(self, address: str = "10.0.0.1") -> "Visitor":
-        return Visitor(self.context, self.stream, address)
+        outbox = FakeOutbox(self.stream)
+        return Visitor(Session(self.context, outbox, f"1@{address}", address), outbox)
+
+    def half(self, address: str = "10.0.0.1") -> "Half":
+        """One of a guest's two connections, or what is to become one."""
+        outbox = FakeOutbox(FakeStream("register"))
+        return Half(GuestSession(self.context, outbox, f"1@{address}", address), outbox)
+
+    def guest(self, name: str, address: str = "10.0.0.1") -> "GuestVisitor":
+        """One who is here, with both connections."""
+        guest = GuestVisitor(self.half(address), self.half(address))
+        guest.sending.ask(Register(Side.SENDING, name))
+        guest.receiving.ask(Register(Side.RECEIVING, name))
+        return guest
 
 
-class Visitor:
+class Peer(Generic[AnySession]):
     """One connection: asks its session, and looks at what comes back."""
 
-    def __init__(self, context: Context, stream: FakeStream, address: str) -> None:
-        self.outbox = FakeOutbox(stream)
-        self.session = Session(context, self.outbox, f"1@{address}", address)
+    def __init__(self, session: AnySession, outbox: FakeOutbox) -> None:
+        self.session: AnySession = session
+        self.outbox = outbox
         self._seen = 0
 
-    def ask(self, *requests: Any) -> list[Event]:
+    def ask(self, *requests: Request) -> list[Event]:
         """What the session puts into the outbox as the answer to what came in one read."""
         self.session.handle(requests)
         return self.news()
 
     def news(self) -> list[Event]:
         new = self.outbox.replies[self._seen :]
-        self._seen = len(self.outbox.replies)
+        self._seen += len(new)
         return new
+
+    @property
+    def has_news(self) -> bool:
+        return len(self.outbox.replies) > self._seen
+
+    def next(self) -> Event:
+        """The first of the news."""
+        self._seen += 1
+        return self.outbox.replies[self._seen - 1]
 
     def heard(self) -> list[Event]:
         return self.outbox.heard()
+
+
+Visitor = Peer[Session]
+Half = Peer[GuestSession]
+
+
+class GuestVisitor:
+    """A guest, with its two connections."""
+
+    def __init__(self, sending: Half, receiving: Half) -> None:
+        self.sending = sending
+        self.receiving = receiving
 
 
 def codes(events: list[Event]) -> list[ErrorCode | type]:

@@ -68,6 +68,7 @@ class FakeOutbox:
         self.waits: list[int] = []
         self.has_room = True
         self.is_finished = False
+        self.hangs_up = False
         self._from: int | None = None
         self._upto: int | None = None
 
@@ -90,8 +91,9 @@ class FakeOutbox:
             self.told += events
             self.waiting = [] if alone else [*self.waiting, *events]
 
-    def finish(self, last: Sequence[Event] = ()) -> None:
+    def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         self.put(last)
+        self.hangs_up |= hang_up
         self.is_finished = True
 
     def wait_for_room(self) -> bool:

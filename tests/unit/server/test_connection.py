@@ -36,6 +36,7 @@ class FakeSession:
 
     outbox: Outbox
     is_logged_in: bool = False
+    dialect: str = ""
     # What came in each read.
     reads: list[Sequence[Request]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -70,9 +71,9 @@ class Wire:
     """One connection with a real courier and a fake session."""
 
     def __init__(self, login_seconds: float = 1_000.0) -> None:
-        self._streams = {dialect.name: Stream(dialect.encode_all, 1_000_000) for dialect in DIALECTS}
-        self.courier = Courier(list(self._streams.values()), 1_000_000, lambda _: None)
-        house = House(DIALECTS, self._streams, self.courier, login_seconds, self._open_session)
+        self.streams = {dialect.name: Stream(dialect.encode_all, 1_000_000) for dialect in DIALECTS}
+        self.courier = Courier(list(self.streams.values()), 1_000_000, lambda _: None)
+        house = House(DIALECTS, self.streams, self.courier, login_seconds, self._open_session)
         self._courier_works = False
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(DEADLINE_SECONDS)
@@ -81,8 +82,9 @@ class Wire:
         self.session: FakeSession | None = None
         self.answer: Callable[[FakeSession], None] = lambda session: session.outbox.put([Pong()])
 
-    def _open_session(self, _: str, outbox: Outbox, __: str, ___: str) -> FakeSession:
-        self.session = FakeSession(outbox, answer=self.answer)
+    def _open_session(self, dialect: str, outbox: Outbox, label: str, address: str) -> FakeSession:
+        self.session = FakeSession(outbox, answer=self.answer, dialect=dialect)
+        assert (label, address) == ("1@test", "test")
         return self.session
 
     def start(self) -> None:
@@ -124,7 +126,7 @@ class Wire:
         if not self._courier_works:
             self.start_courier()
         self.courier.stop(0)
-        for stream in self._streams.values():
+        for stream in self.streams.values():
             stream.close()
 
 
@@ -214,6 +216,21 @@ def test_a_connection_is_answered_in_the_dialect_that_it_begins_with(wire: Wire)
     assert wire.read(len(pong)) == pong
     assert wire.session is not None
     assert wire.session.handled == [Command("PING")]
+
+
+@pytest.mark.parametrize(
+    ("first", "dialect"), [(PING, "json"), (FRAME, "frames"), (b"REGISTER TOSEND carol\n\n", "register")]
+)
+def test_the_session_is_the_one_of_the_dialect_that_the_connection_begins_with(
+    wire: Wire, first: bytes, dialect: str
+) -> None:
+    wire.start()
+    wire.peer.sendall(first)
+    eventually(lambda: wire.session is not None and wire.session.handled)
+
+    assert wire.session is not None
+    assert wire.session.dialect == dialect
+    assert wire.session.outbox.stream is wire.streams[dialect]
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J", b"Chello", b"D\0\0\0\1x"])
@@ -358,6 +375,52 @@ def test_a_peer_that_was_silent_for_longer_than_a_read_may_take_is_answered_all_
     wire.peer.sendall(PING)
 
     assert wire.read(len(PONG)) == PONG
+
+
+def in_the_room_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose time to log in passes is logged in just then, by what another connection said."""
+    read = Connection._read
+
+    def read_and_log_in(connection: Connection, *, is_known: bool, is_inside: bool) -> bytes | None:
+        data = read(connection, is_known=is_known, is_inside=is_inside)
+        if data is None and not is_known:
+            session = connection._session
+            assert isinstance(session, FakeSession)
+            session.is_logged_in = True
+        return data
+
+    monkeypatch.setattr(Connection, "_read", read_and_log_in)
+
+
+def test_who_was_logged_in_meanwhile_by_another_connection_may_be_silent(
+    open_wire: Callable[[float], Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest has two. The one that was first may have waited for long."""
+    in_the_room_by_then(monkeypatch)
+    wire = open_wire(0.1)
+    wire.start()
+    wire.peer.sendall(PING)
+    assert wire.read(len(PONG)) == PONG
+    eventually(lambda: wire.session is not None and wire.session.is_logged_in)
+    assert stays_silent(wire, 0.3)
+    wire.peer.sendall(PING)
+
+    assert wire.read(len(PONG)) == PONG
+    assert wire.session is not None
+    assert wire.session.calls == []
+
+
+def test_who_was_logged_in_meanwhile_and_leaves_something_unfinished_is_timed_out(
+    open_wire: Callable[[float], Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_room_by_then(monkeypatch)
+    wire = open_wire(0.1)
+    wire.start()
+    wire.peer.sendall(PING + b'{"command":')
+
+    assert wire.read_all() == PONG + BYE
+    assert wire.session is not None
+    assert wire.session.is_logged_in
 
 
 # --- the time to complete what was begun ---

@@ -219,6 +219,28 @@ def test_what_is_due_is_sent_before_our_side_is_shut(post: Post) -> None:
     assert outbox.sock.fileno() == -1
 
 
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_who_is_hung_up_on_is_sent_what_is_due_and_then_its_reader_sees_the_end(post: Post, hangs_up: bool) -> None:
+    """Where nobody hangs up, the reader still hears what the peer says."""
+    peer, outbox = post.peer(follows=False)
+    for letter in (b"x", b"y"):  # each answer goes out by itself
+        put(outbox, letter * 300_000)
+    outbox.finish(hang_up=hangs_up)
+    eventually(lambda: outbox in post.courier._full)
+    assert not outbox.shut
+    with pytest.raises(BlockingIOError):
+        outbox.sock.recv(1)
+    assert read_all(peer) == b"x" * 300_000 + b"y" * 300_000
+
+    eventually(lambda: outbox.shut)
+    if hangs_up:
+        outbox.sock.settimeout(DEADLINE_SECONDS)
+        assert outbox.sock.recv(1) == b""
+    else:
+        peer.sendall(b"z")
+        assert outbox.sock.recv(1) == b"z"
+
+
 def test_a_socket_stays_open_until_its_reader_has_ended(post: Post) -> None:
     """A descriptor is never closed under a thread that reads it."""
     peer, outbox = post.peer(follows=False)

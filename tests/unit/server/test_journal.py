@@ -519,6 +519,89 @@ def test_a_name_that_is_taken_is_not_given_out_again(house: House) -> None:
     assert house.journal.enrol("ALICE", "another hash") is None
 
 
+def test_a_guest_posts_as_somebody_who_is_stored_and_whom_nobody_finds(house: House) -> None:
+    """Promise: history. What a guest says has its name there."""
+    alice = house.seat("alice")
+    house.journal.start()
+    carol = house.journal.admit_guest("Carol")
+    assert carol is not None
+    assert (carol.name, carol.is_guest) == ("Carol", True)
+    house.journal.post([post_of(seat_of(carol), ["hello"])])
+    house.journal.post([post_of(alice, ["psst"], None, carol)])
+    house.journal.stop()
+
+    assert [(message.sender, message.text) for message in house.messages.history(alice.account_id, ID_MAX, 500)] == [
+        ("Carol", "hello"),
+        ("alice", "psst"),
+    ]
+    assert Accounts(house.database).find("carol") is None
+
+
+def test_no_guest_is_admitted_with_an_accounts_name(house: House) -> None:
+    house.seat("alice")
+    house.journal.start()
+
+    assert [house.journal.admit_guest(name) for name in ("alice", "ALICE")] == [None, None]
+
+
+def test_an_account_cannot_have_a_name_that_a_guest_uses(house: House) -> None:
+    house.claimed.add("carol")
+    house.journal.start()
+    assert house.journal.admit_guest("carol") is not None
+    assert house.journal.enrol("carol", "hash") is None
+    assert Accounts(house.database).find("carol") is None
+    house.claimed.clear()
+    account = house.journal.enrol("carol", "hash")
+
+    assert account is not None
+    assert Accounts(house.database).find("carol") == account
+    assert house.journal.admit_guest("carol") is None
+
+
+@pytest.mark.parametrize("guest_is_first", [False, True])
+def test_of_a_guest_and_an_account_with_one_name_who_comes_first_has_it(house: House, guest_is_first: bool) -> None:
+    """Though both wait for the disk together. A guest has the name from when it claimed it: before it is admitted."""
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post([post_of(house.seat("alice"), ["first"])])
+    gate.await_thread()
+    outcomes: dict[str, object] = {}
+
+    def admit() -> None:
+        outcomes["guest"] = house.journal.admit_guest("carol")
+
+    def enrol() -> None:
+        outcomes["account"] = house.journal.enrol("carol", "hash")
+
+    waiters = []
+    if guest_is_first:
+        house.claimed.add("carol")
+    for number, work in enumerate((admit, enrol) if guest_is_first else (enrol, admit), 1):
+        waiters.append(in_background(work))
+        eventually(lambda number=number: len(house.journal._inbox.errands) == number)  # type: ignore[misc]
+    gate.open()
+    for waiter in waiters:
+        must_end(waiter)
+
+    assert house.disk.transactions == 2
+    assert (outcomes["guest"] is None, outcomes["account"] is None) == (not guest_is_first, guest_is_first)
+
+
+def test_a_name_that_is_claimed_while_its_account_waits_for_the_disk_is_the_guests(house: House) -> None:
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post([post_of(house.seat("alice"), ["first"])])
+    gate.await_thread()
+    outcomes: list[object] = []
+    waiter = in_background(lambda: outcomes.append(house.journal.enrol("carol", "hash")))
+    eventually(lambda: house.journal._inbox.errands)
+    house.claimed.add("carol")
+    gate.open()
+    must_end(waiter)
+
+    assert outcomes == [None]
+
+
 def test_a_changed_hash_is_written(house: House) -> None:
     alice = house.seat("alice")
     house.journal.start()
@@ -613,6 +696,8 @@ def test_a_registration_that_the_disk_refuses_is_an_error_of_the_disk(house: Hou
 
     with pytest.raises(OSError, match="full"):
         house.journal.enrol("alice", "hash")
+    with pytest.raises(OSError, match="full"):
+        house.journal.admit_guest("carol")
     assert Accounts(house.database).find("alice") is None
 
 
@@ -798,6 +883,7 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
     waiters = [
         in_background(lambda: wait(house.journal.settle)),
         in_background(lambda: wait(lambda: house.journal.enrol("bob", "hash"))),
+        in_background(lambda: wait(lambda: house.journal.admit_guest("carol"))),
     ]
     with capture_logs():
         gate.open()
@@ -805,7 +891,7 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
             must_end(waiter)
         must_end(in_background(house.journal.stop))
 
-    assert len(outcomes) == 2
+    assert len(outcomes) == 3
     assert house.crashes == ["journal"]
     with pytest.raises(JournalClosedError):
         house.journal.post([post_of(alice, ["y"])])

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from chatprotocol.events import DirectMessage, Message, PublicMessage
 from chatprotocol.limits import ID_MAX
-from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered, update_password_hash
+from chatserver.store.accounts import (
+    Account,
+    Accounts,
+    admit_guest,
+    insert_account,
+    update_delivered,
+    update_password_hash,
+)
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages, find_direct_nonce, find_public_nonce, insert_direct, insert_public
 
@@ -88,6 +95,52 @@ def test_a_password_hash_is_replaced(database: Database) -> None:
 
     assert Accounts(database).find("alice") == Account(alice.id, "alice", "new", 0)
     assert Accounts(database).find("bob") == bob
+
+
+def admit(database: Database, name: str) -> Account | None:
+    with database.transaction() as connection:
+        return admit_guest(connection, name, 0)
+
+
+def test_a_guest_has_a_row_for_each_spelling_of_its_name_whenever_it_comes(database: Database) -> None:
+    """What it said is shown under the name as it was spelled then."""
+    carol, shouted, again, dave = (admit(database, name) for name in ("Carol", "CAROL", "Carol", "dave"))
+
+    assert carol is not None
+    assert shouted is not None
+    assert dave is not None
+    assert (carol.name, shouted.name) == ("Carol", "CAROL")
+    assert carol == again
+    assert len({carol.id, shouted.id, dave.id}) == 3
+    assert carol.is_guest
+
+
+@pytest.mark.parametrize("name", ["carol", "Carol", "CAROL", "GUEST:carol", "guest:carol", "GUEST:Carol", "", "guest:"])
+def test_nobody_finds_a_guest_as_an_account(database: Database, name: str) -> None:
+    """Or logs in with the password that it has not."""
+    admit(database, "carol")
+    admit(database, "Carol")
+
+    assert Accounts(database).find(name) is None
+
+
+@pytest.mark.parametrize("name", ["Alice", "alice", "ALICE"])
+def test_an_accounts_name_in_whatever_case_is_no_guests(database: Database, name: str) -> None:
+    alice = register(database, "Alice")
+
+    assert admit(database, name) is None
+    assert not alice.is_guest
+    assert Accounts(database).find("alice") == alice
+
+
+def test_a_name_that_a_guest_had_can_be_registered(database: Database) -> None:
+    guest = admit(database, "carol")
+    account = register(database, "carol")
+
+    assert guest is not None
+    assert account.id != guest.id
+    assert Accounts(database).find("carol") == account
+    assert admit(database, "carol") is None
 
 
 def test_what_was_delivered_never_goes_back(database: Database) -> None:

@@ -353,6 +353,29 @@ def test_behind_the_last_word_nothing_is_said(stream: Stream, is_released: bool)
     assert outbox.is_drained()
 
 
+@pytest.mark.parametrize("then", [False, True])
+def test_who_was_to_be_hung_up_on_is_hung_up_on_however_it_is_finished_then(stream: Stream, then: bool) -> None:
+    """Its reader finishes it as well, when it sees the end."""
+    outbox = new_outbox(stream)
+    outbox.finish()
+    assert not outbox.hangs_up
+    outbox.finish(hang_up=True)
+    outbox.finish(hang_up=then)
+
+    assert outbox.hangs_up
+
+
+def test_who_is_hung_up_on_is_sent_what_is_due_before(stream: Stream) -> None:
+    outbox = new_outbox(stream)
+    put(outbox, b"one ")
+    outbox.finish([b"bye"], hang_up=True)  # type: ignore[list-item]
+    put(outbox, b"two")
+
+    assert not outbox.is_drained()
+    assert drain(outbox) == b"one bye"
+    assert outbox.is_drained()
+
+
 @pytest.mark.parametrize("is_released", [False, True])
 def test_what_a_dialect_has_no_bytes_for_is_not_waited_for(stream: Stream, is_released: bool) -> None:
     outbox = following(stream) if is_released else new_outbox(stream)

@@ -26,12 +26,17 @@ from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import (
     AskHistory,
     AskUsers,
+    Command,
+    Data,
     Leave,
     Login,
     Password,
     Ping,
+    Register,
     Request,
     Say,
+    Send,
+    Side,
     Unreadable,
     Whisper,
 )
@@ -522,6 +527,90 @@ def test_history_and_goodbye_wait_for_what_was_posted_before(house: House, alice
     alice.ask(Say("bye"))
     alice.ask(Leave())
     assert house.journal.settled == 2
+
+
+# --- guests ---
+
+
+@pytest.mark.parametrize(
+    "request_", [Login("CAROL"), Login("carol", "secret"), Command("carol"), Command("Carol bm-pm")]
+)
+@pytest.mark.parametrize("connections", [1, 2])
+def test_a_name_that_a_guest_uses_cannot_be_registered(house: House, request_: Request, connections: int) -> None:
+    """Nor one that a guest waits with for its second connection."""
+    halves = [house.half(), house.half()]
+    for half, side in list(zip(halves, Side, strict=True))[:connections]:
+        half.ask(Register(side, "Carol"))
+    visitor = house.visitor()
+
+    assert codes(visitor.ask(request_)) == [ErrorCode.BAD_USERNAME]
+    assert house.accounts.find("carol") is None
+    halves[0].session.end()
+    assert codes(visitor.ask(request_))[0] in (PasswordPrompt, Welcome)
+
+
+@pytest.mark.parametrize("asked", [Login("carol"), Command("carol")])
+def test_a_name_that_a_guest_takes_while_its_password_is_asked_for_cannot_be_registered(
+    house: House, visitor: Visitor, asked: Request
+) -> None:
+    assert visitor.ask(asked) == [PasswordPrompt(AccountKind.NEW)]
+    house.guest("carol")
+    password = Password("secret") if isinstance(asked, Login) else Command("secret")
+
+    assert codes(visitor.ask(password)) == [ErrorCode.BAD_USERNAME]
+    assert not visitor.session.is_logged_in
+    assert house.accounts.find("carol") is None
+
+
+def test_a_name_that_a_guest_takes_while_the_hash_is_computed_cannot_be_registered(
+    house: House, visitor: Visitor
+) -> None:
+    """The journal has the last word."""
+    house.journal.enrol = lambda *_: None  # type: ignore[method-assign]
+
+    assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.BAD_USERNAME]
+    assert house.passwords.checked == []
+
+
+def test_who_has_an_account_comes_in_whatever_guests_there_are(house: House, visitor: Visitor) -> None:
+    house.guest("carol")
+
+    assert visitor.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("carol", "Alice"), 10)]
+    assert visitor.ask(AskUsers()) == [Online(("carol", "Alice"))]
+
+
+@pytest.mark.parametrize("whisper", [[Whisper("CAROL", "psst")], [Command("DM"), Command("CAROL"), Data("psst")]])
+def test_a_direct_message_reaches_a_guest_who_is_here(house: House, whisper: list[Request]) -> None:
+    carol = house.guest("carol")
+    alice = house.visitor()
+    alice.ask(*([LOGIN] if len(whisper) == 1 else [Command("alice"), Command("secret")]))
+    alice.ask(*whisper)
+
+    assert carol.receiving.news()[-1] == DirectMessage(11, 0, "Alice", "carol", "psst")
+    assert alice.heard() == [Sent(11, SentStatus.SENT)]
+
+
+def test_a_direct_message_to_a_guest_who_is_not_here_is_refused(house: House, alice: Visitor) -> None:
+    """It would wait for nobody: not before the second connection, and not after the end of either."""
+    sending, receiving = house.half(), house.half()
+    sending.ask(Register(Side.SENDING, "carol"))
+    assert codes(alice.ask(Whisper("carol", "psst"))) == [ErrorCode.UNKNOWN_USER]
+    receiving.ask(Register(Side.RECEIVING, "carol"))
+    assert alice.ask(Whisper("carol", "psst")) == []
+    sending.session.end()
+    assert codes(alice.ask(Whisper("carol", "psst"))) == [ErrorCode.UNKNOWN_USER]
+
+    assert [post.texts for post in house.journal.posts] == [["psst"]]
+
+
+def test_what_guests_say_is_heard_and_where_they_come_and_go_is_seen(house: House, alice: Visitor) -> None:
+    carol = house.guest("carol")
+    assert house.presence.names() == ("Alice", "carol")
+    carol.sending.ask(Send("ALL", "hello"), Send("alice", "psst"))
+    carol.receiving.session.end()
+
+    assert house.presence.names() == ("Alice",)
+    assert alice.heard() == [PublicMessage(11, 0, "carol", "hello"), DirectMessage(12, 0, "carol", "Alice", "psst")]
 
 
 # --- what comes in one read ---

@@ -155,6 +155,8 @@ def _read_event(section: Section) -> Event | None:
             number, _, text = rest.partition(" ")
             code = _CODES.get(number)
             return events.Refused(code, text.strip()) if code is not None else events.NotDelivered()
+        case (word, _, _) if not word.isalpha():
+            raise ProtocolError(f"The server sent something that is no answer of the dialect register: {word[:64]!r}.")
         case _:
             return None
 

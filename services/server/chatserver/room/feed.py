@@ -154,13 +154,14 @@ class Feed:
         """The lock is held."""
         (text,) = post.texts
         event = DirectMessage(post.id, post.time_ms, post.seat.name, recipient.name, text)
-        seats = self._seats.get(recipient.id, [])
+        seats = [seat for seat in self._seats.get(recipient.id, []) if seat.guest is None or seat.guest is recipient]
         for seat in seats:
             seat.newest_direct_id = post.id
         if any(seat.has_caught_up for seat in seats):
             self._note_delivered(recipient.id, post.id)
-        # The sender's other connections see it as well, as their history does.
-        others = self._seats.get(post.seat.account_id, []) if recipient.id != post.seat.account_id else []
+        # The sender's other connections see it as well, as their history does. A guest has none.
+        is_alone = recipient.id == post.seat.account_id or post.seat.guest is not None
+        others = [] if is_alone else self._seats.get(post.seat.account_id, [])
         for seat in [*seats, *(seat for seat in others if seat is not post.seat)]:
             tail = seat.outbox.stream.tail
             seat.outbox.splice(tail, tail, [event])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 import structlog
@@ -60,51 +60,59 @@ class Receipt:
 
 
 class Letter(Struct, gc=False, eq=False):
-    """One message on its way to one user, or to all who are here but its sender."""
+    """One message on its way: to one user, or to all who are here but its sender."""
 
     message: Message
     size_bytes: int
-    # None: for everybody but ``sender``, which is None where that is none of ours.
+    # None: to everybody but ``sender``, which is None where that is none of ours.
     to: Mailbox | None = None
     sender: Mailbox | None = None
     receipt: Receipt | None = None
+    # Of one to everybody: the bytes of all that came before it. Of one to a user: which one of those it comes before.
+    offset_bytes: int = 0
+    position: int = 0
 
 
 class Mailbox:
-    """What one user is still to be given. Everything in it is the mailroom's, under its lock, but :attr:`stream`.
+    """What one user is still to be given: the public letters from a position on, and those to this user alone.
 
-    As a follower it is for the feed; what it is told of its own messages goes into a receipt.
+    Everything in it is the mailroom's, under its lock, but :attr:`stream`. As a follower it is for the feed; what it is
+    told of its own messages goes into a receipt.
     """
 
     __slots__ = (
-        "awaited",
+        "direct",
+        "direct_bytes",
+        "in_flight",
         "is_held",
         "is_open",
-        "is_parting",
-        "letters",
         "name",
         "on_part",
         "outbox",
+        "own_bytes",
+        "position",
         "receipt",
-        "size_bytes",
         "stream",
     )
 
-    def __init__(self, mailroom: Mailroom, outbox: Outbox, name: str, on_part: Callable[[], None]) -> None:
-        """``outbox`` is of the connection that messages go to. ``on_part``: the last was answered, the user can go."""
+    def __init__(self, mailroom: Mailroom, outbox: Outbox, name: str) -> None:
+        """``outbox`` is of the connection that messages go to."""
         self.stream = mailroom
         self.outbox = outbox
         self.name = name
-        self.on_part = on_part
-        self.letters: deque[Letter] = deque()
-        self.size_bytes = 0
+        self.position = 0
+        # Of the user's own letters behind that position, which it is not given.
+        self.own_bytes = 0
+        self.direct: deque[Letter] = deque()
+        self.direct_bytes = 0
         # The one that was given out, until it is answered.
-        self.awaited: Letter | None = None
+        self.in_flight: Letter | None = None
         # Of the message that the user has sent and that has no answer yet.
         self.receipt: Receipt | None = None
         self.is_open = False
         self.is_held = True
-        self.is_parting = False
+        # To be called once nothing is under way to the user or from it; None while it need not go.
+        self.on_part: Callable[[], None] | None = None
 
     # --- for the feed, under its lock ---
 
@@ -123,26 +131,36 @@ class Mailbox:
 
 
 class Mailroom:
-    """All mailboxes: to the feed a stream that they follow, whose positions count letters.
+    """All mailboxes. To the feed it is a stream that they follow, without positions: letters know whom they are for.
 
-    No thread waits here but a sender for its receipt. A watcher notices who does not answer.
+    No thread waits here but a sender for its receipt. A watcher notices who does not answer, and disconnects.
     """
+
+    # For the feed.
+    tail = 0
 
     def __init__(self, lag_max_bytes: int, on_crash: Callable[[str], None]) -> None:
         self._lag_max_bytes = lag_max_bytes
-        self._worker = Worker("mailroom", self._watch, on_crash)
+        self._worker = Worker("mailroom", self._run, on_crash)
         # Guards everything below, and what is in mailboxes, letters and receipts. Taken behind the feed's lock.
         self._lock = threading.Lock()
         self._mailboxes: set[Mailbox] = set()
         # Not shown yet.
         self._hidden: list[Letter] = []
-        self._tail = 0
+        # Those to everybody which somebody was not given yet, the first one's position, and the bytes of all ever.
+        self._letters: list[Letter] = []
+        self._first = 0
+        self._total_bytes = 0
         # Whose answer is due, and when: a user's, and all of them for a receipt. The first is due first.
         self._due: dict[Mailbox | Receipt, float] = {}
         self._answer_seconds = ANSWER_SECONDS
+        # Who is to be disconnected, and why.
+        self._unwanted: list[tuple[Mailbox, str]] = []
         self._changed = threading.Condition(self._lock)
         self._watcher_sleeps = False
         self._stopping = False
+        # The watcher has ended: nobody may wait for what it would notice.
+        self._abandoned = False
 
     def start(self) -> None:
         """Start to watch."""
@@ -174,34 +192,24 @@ class Mailroom:
         """Is anybody here?"""
         return bool(self._mailboxes)
 
-    @property
-    def tail(self) -> int:
-        """Where the next letter will be."""
-        return self._tail
-
     def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
         """A letter for each public message, unseen until :meth:`show`. Users here are told of nothing else."""
         runs = [event for event in events if isinstance(event, PublicRun)]
         letters = [Letter(message, _size_bytes(message.text)) for run in runs for message in run]
         with self._lock:
-            start = self._tail
             self._hidden += letters
-            self._tail += len(letters)
-        return start, start + len(letters)
+        return self.tail, self.tail
 
     def show(self) -> None:
         """Put every letter where it belongs, and give out what can be."""
         with self._lock:
             letters, self._hidden = self._hidden, []
-            targets = {mailbox for letter in letters for mailbox in self._put(letter)}
-            lagging = [mailbox for mailbox in targets if mailbox.size_bytes > self._lag_max_bytes]
-            for mailbox in lagging:
-                self._clear(mailbox)
-            given = [(mailbox, self._next(mailbox)) for mailbox in targets]
-        for mailbox in lagging:
-            self._disconnect(mailbox, "it reads too slowly", limit_bytes=self._lag_max_bytes)
-        for mailbox, letter in given:
-            _give_out(mailbox, letter)
+            for letter in letters:
+                self._put(letter)
+            given = [(mailbox, self._next(mailbox)) for mailbox in self._mailboxes if not self._is_lagging(mailbox)]
+            self._forget_letters()
+        for mailbox, due in given:
+            _give_out(mailbox, due)
 
     def wait_for_courier(self, ahead_max_bytes: int = 0, limit_seconds: float | None = None) -> None:
         """Nobody waits for those who are given one message at a time."""
@@ -212,6 +220,7 @@ class Mailroom:
         """One more is here."""
         with self._lock:
             mailbox.is_open = True
+            mailbox.position = self._end
             self._mailboxes.add(mailbox)
 
     def close(self, mailbox: Mailbox) -> None:
@@ -226,7 +235,6 @@ class Mailroom:
             match event:
                 case DirectMessage(text=text):
                     self._hidden.append(Letter(event, _size_bytes(text), to=mailbox))
-                    self._tail += 1
                 case SentRun() | Sent():
                     self._confirm(mailbox, event)
                 case Refused():
@@ -242,10 +250,13 @@ class Mailroom:
         _give_out(mailbox, letter)
 
     def expect(self, mailbox: Mailbox) -> Receipt:
-        """The user is about to post a message: its receipt. When it is answered, call :meth:`forget_receipt`."""
+        """The user is about to post a message: its receipt, failed already if the user is here no more.
+
+        When the sender has its answer, call :meth:`forget_receipt`.
+        """
         with self._lock:
             mailbox.receipt = Receipt()
-            if not mailbox.is_open:
+            if self._abandoned or not mailbox.is_open:
                 self._fail(mailbox.receipt)
             return mailbox.receipt
 
@@ -258,63 +269,127 @@ class Mailroom:
     def take_answer(self, mailbox: Mailbox, sender: str | None) -> bool:
         """The user has the message of this sender, or (None) could not read it. False: it was given no such message."""
         with self._lock:
-            letter = mailbox.awaited
-            if letter is None or (sender and name_key(sender) != name_key(letter.message.sender)):
+            answered = mailbox.in_flight
+            if answered is None or (sender and name_key(sender) != name_key(answered.message.sender)):
                 return False
-            mailbox.awaited = None
-            self._due.pop(mailbox, None)
-            self._note_answer(letter, has_come=sender is not None)
+            mailbox.in_flight = None
+            del self._due[mailbox]
+            self._note_answer(answered, has_come=sender is not None)
             letter = self._next(mailbox)
         _give_out(mailbox, letter)
         self._part_if_idle(mailbox)
         return True
 
-    def part(self, mailbox: Mailbox) -> None:
+    def part(self, mailbox: Mailbox, on_part: Callable[[], None]) -> None:
         """The server ends: call ``on_part`` when nothing is under way to or from this user. For any thread."""
         with self._lock:
-            mailbox.is_parting = True
+            mailbox.on_part = on_part
         self._part_if_idle(mailbox)
 
     def _part_if_idle(self, mailbox: Mailbox) -> None:
         """Let a user go who is to go, once nothing is under way to it or from it."""
-        if not mailbox.is_parting:
+        if mailbox.on_part is None:
             return
         with self._lock:
-            is_idle = not mailbox.awaited and not mailbox.letters and mailbox.receipt is None
+            is_idle = mailbox.in_flight is None and mailbox.receipt is None and not self._lag_bytes(mailbox)
         if is_idle:
             mailbox.on_part()
 
-    # --- the lock is held ---
+    # --- letters: the lock is held ---
 
-    def _put(self, letter: Letter) -> list[Mailbox]:
-        """Into the mailboxes that it is for; returns those. Locked."""
-        addressed = self._mailboxes if letter.to is None else {letter.to}
-        targets = [each for each in addressed if each.is_open and (letter.to or each is not letter.sender)]
-        for mailbox in targets:
-            mailbox.letters.append(letter)
-            mailbox.size_bytes += letter.size_bytes
+    @property
+    def _end(self) -> int:
+        """Where the next letter to everybody will be. Locked."""
+        return self._first + len(self._letters)
+
+    def _put(self, letter: Letter) -> None:
+        """Where it is for everybody, or where it is for one. Locked."""
+        if letter.to is None:
+            letter.offset_bytes = self._total_bytes
+            self._total_bytes += letter.size_bytes
+            self._letters.append(letter)
+            if letter.sender is not None and letter.sender.is_open:
+                letter.sender.own_bytes += letter.size_bytes
+        elif letter.to.is_open:
+            letter.position = self._end
+            letter.to.direct.append(letter)
+            letter.to.direct_bytes += letter.size_bytes
         receipt = letter.receipt
         if receipt is not None:
-            receipt.answers_due = len(targets)
-            if letter.to is not None and not targets:
-                self._fail(receipt)
-            elif not targets:
-                self._settle(receipt)
-        return targets
+            addressed = self._mailboxes - {letter.sender} if letter.to is None else {letter.to}
+            receipt.answers_due = sum(mailbox.is_open for mailbox in addressed)
+            if not receipt.answers_due:
+                self._settle(receipt, has_failed=letter.to is not None)
 
     def _next(self, mailbox: Mailbox) -> Letter | None:
         """The letter that can be given out now, if there is one. Locked."""
-        if mailbox.is_held or mailbox.awaited is not None or not mailbox.letters:
+        if mailbox.is_held or mailbox.in_flight is not None or not mailbox.is_open:
             return None
-        mailbox.awaited = letter = mailbox.letters.popleft()
-        mailbox.size_bytes -= letter.size_bytes
-        self._note_due(mailbox)
+        mailbox.in_flight = letter = self._take(mailbox)
+        if letter is not None:
+            self._note_due(mailbox)
         return letter
+
+    def _take(self, mailbox: Mailbox) -> Letter | None:
+        """The first letter that the user was not given; its own are passed over. Locked."""
+        while True:
+            if mailbox.direct and mailbox.direct[0].position <= mailbox.position:
+                letter = mailbox.direct.popleft()
+                mailbox.direct_bytes -= letter.size_bytes
+                return letter
+            if mailbox.position == self._end:
+                return None
+            letter = self._letters[mailbox.position - self._first]
+            mailbox.position += 1
+            if letter.sender is not mailbox:
+                return letter
+            mailbox.own_bytes -= letter.size_bytes
+
+    def _lag_bytes(self, mailbox: Mailbox) -> int:
+        """How far the user is behind. Locked."""
+        if not mailbox.is_open:
+            return 0
+        if mailbox.position == self._end:
+            return mailbox.direct_bytes
+        first = self._letters[mailbox.position - self._first]
+        return self._total_bytes - first.offset_bytes - mailbox.own_bytes + mailbox.direct_bytes
+
+    def _is_lagging(self, mailbox: Mailbox) -> bool:
+        """Is the user too far behind? Then it is to be disconnected. Locked."""
+        if self._lag_bytes(mailbox) <= self._lag_max_bytes:
+            return False
+        self._give_up(mailbox, "it reads too slowly")
+        return True
+
+    def _forget_letters(self) -> None:
+        """Those that everybody was given; not before that is half of all, so that it costs little. Locked."""
+        needed = min((mailbox.position for mailbox in self._mailboxes if mailbox.is_open), default=self._end)
+        if 2 * (needed - self._first) >= len(self._letters):
+            del self._letters[: needed - self._first]
+            self._first = needed
+
+    def _clear(self, mailbox: Mailbox) -> None:
+        """It takes no more letters; those that it has do not come, nor any answer to its own. Locked."""
+        if not mailbox.is_open:
+            return
+        mailbox.is_open = False
+        self._due.pop(mailbox, None)
+        left = [letter for letter in (mailbox.in_flight, *mailbox.direct) if letter is not None]
+        for letter in (*left, *islice(self._letters, mailbox.position - self._first, None)):
+            if letter.to is not None or letter.sender is not mailbox:
+                self._note_answer(letter, has_come=False)
+        mailbox.in_flight = None
+        mailbox.direct.clear()
+        mailbox.direct_bytes = mailbox.own_bytes = 0
+        mailbox.position = self._end
+        self._fail(mailbox.receipt)
+
+    # --- receipts: the lock is held ---
 
     def _confirm(self, sender: Mailbox, confirmed: Sent | SentRun) -> None:
         """The sender's message is on the disk, and among what is hidden if it is for somebody here. Locked."""
         receipt = sender.receipt
-        if receipt is None:
+        if receipt is None or receipt.is_settled:
             return
         letters = list(takewhile(lambda letter: letter.message.id >= confirmed.id, reversed(self._hidden)))
         for letter in letters:
@@ -330,33 +405,20 @@ class Mailroom:
         if receipt is None:
             return
         receipt.answers_due -= 1
-        if not has_come:
-            self._fail(receipt)
-        elif receipt.answers_due == 0:
-            self._settle(receipt)
+        if not has_come or receipt.answers_due == 0:
+            self._settle(receipt, has_failed=not has_come)
 
     def _fail(self, receipt: Receipt | None) -> None:
         """Locked."""
         if receipt is not None:
-            receipt.has_failed = True
-            self._settle(receipt)
+            self._settle(receipt, has_failed=True)
 
-    def _settle(self, receipt: Receipt) -> None:
-        """Locked."""
+    def _settle(self, receipt: Receipt, *, has_failed: bool = False) -> None:
+        """The first outcome counts. Locked."""
         self._due.pop(receipt, None)
-        receipt.settle()
-
-    def _clear(self, mailbox: Mailbox) -> None:
-        """It takes no more letters; those that it has do not come, nor any answer to its own. Locked."""
-        mailbox.is_open = False
-        self._due.pop(mailbox, None)
-        left = [mailbox.awaited] if mailbox.awaited is not None else []
-        for letter in [*left, *mailbox.letters]:
-            self._note_answer(letter, has_come=False)
-        mailbox.awaited = None
-        mailbox.letters.clear()
-        mailbox.size_bytes = 0
-        self._fail(mailbox.receipt)
+        if not receipt.is_settled:
+            receipt.has_failed = has_failed
+            receipt.settle()
 
     def _note_due(self, whose: Mailbox | Receipt) -> None:
         """Its answer is due, later than all the others. Locked."""
@@ -364,45 +426,55 @@ class Mailroom:
         if self._watcher_sleeps:
             self._changed.notify()
 
+    def _give_up(self, mailbox: Mailbox, reason: str) -> None:
+        """Give it nothing more, and let the watcher disconnect it. Locked."""
+        self._clear(mailbox)
+        self._unwanted.append((mailbox, reason))
+        self._changed.notify()
+
     # --- the watcher ---
 
-    def _watch(self) -> None:
-        while True:
+    def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
             with self._lock:
-                self._sleep()
-                if self._stopping:
-                    return
-                late = self._take_late(time.monotonic())
-            for mailbox in late:
-                self._disconnect(mailbox, f"it did not answer a message within {self._answer_seconds:g} s")
+                self._abandoned = True
+                for mailbox in self._mailboxes:
+                    self._fail(mailbox.receipt)
+
+    def _watch(self) -> None:
+        while not self._stopping:
+            with self._lock:
+                self._give_up_late(time.monotonic())
+                unwanted, self._unwanted = self._unwanted, []
+                if not unwanted:
+                    self._sleep()
+            for mailbox, reason in unwanted:
+                # The reader of its connection sees the end, and closes the other one.
+                _log.warning(f"Disconnected: {reason}", user=mailbox.name)
+                mailbox.outbox.finish(hang_up=True)
+                self._part_if_idle(mailbox)
 
     def _sleep(self) -> None:
         """Until somebody's answer is due, or somebody wakes it. Locked.
 
         Without anybody whose answer is due it sleeps until there is one; whoever comes behind the first is due later.
         """
+        if self._stopping:
+            return
         first = next(iter(self._due.values()), None)
         self._watcher_sleeps = first is None
-        if not self._stopping:
-            self._changed.wait(None if first is None else first - time.monotonic())
+        self._changed.wait(None if first is None else first - time.monotonic())
         self._watcher_sleeps = False
 
-    def _take_late(self, now: float) -> list[Mailbox]:
-        """Who should have answered by now. For receipts that is the end, too. Locked."""
-        late = list(takewhile(lambda whose: self._due[whose] <= now, self._due))
-        for whose in late:
-            self._due.pop(whose, None)  # those who are late may have been the last that a receipt waits for
+    def _give_up_late(self, now: float) -> None:
+        """Those who should have answered by now. A receipt fails then, too. Locked."""
+        for whose in list(takewhile(lambda each: self._due[each] <= now, self._due)):
             if isinstance(whose, Receipt):
                 self._fail(whose)
-            else:
-                self._clear(whose)
-        return [whose for whose in late if isinstance(whose, Mailbox)]
-
-    def _disconnect(self, mailbox: Mailbox, reason: str, **more: object) -> None:
-        """The reader of its connection sees the end, and closes the other one."""
-        _log.warning(f"Disconnected: {reason}", user=mailbox.name, **more)
-        mailbox.outbox.finish(hang_up=True)
-        self._part_if_idle(mailbox)
+            elif whose.is_open:
+                self._give_up(whose, f"it did not answer a message within {self._answer_seconds:g} s")
 
 
 def _give_out(mailbox: Mailbox, letter: Letter | None) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chatprotocol.events import Event, Run
+    from chatserver.store.accounts import Account
 
 
 class Stream(Protocol):
@@ -59,7 +60,7 @@ class Outbox(Follower, Protocol):
         """Say this, which is the last of what it missed, and go on to the stream."""
 
     def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
-        """Say this to the one connection, as soon as may be. For its own reader thread.
+        """Say this to the one connection, as soon as may be.
 
         What is not alone goes out with what is spliced in next.
         """
@@ -74,10 +75,21 @@ class Outbox(Follower, Protocol):
 class Seat:
     """One logged-in connection, or a guest's pair of them. A user may have several."""
 
-    __slots__ = ("account_id", "has_caught_up", "has_posted", "name", "newest_direct_id", "outbox", "presence_version")
+    __slots__ = (
+        "account_id",
+        "guest",
+        "has_caught_up",
+        "has_posted",
+        "name",
+        "newest_direct_id",
+        "outbox",
+        "presence_version",
+    )
 
-    def __init__(self, account_id: int, name: str, outbox: Follower) -> None:
+    def __init__(self, account_id: int, name: str, outbox: Follower, guest: Account | None = None) -> None:
         self.account_id = account_id
+        # Of a guest, what stands for it as long as it is here: the next one of that name is somebody else.
+        self.guest = guest
         self.name = name
         self.outbox = outbox
         # Which presence the login's list of users showed; until there is one, no update is for it. See Presence.

@@ -11,7 +11,7 @@ from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import Delivered, NotDelivered, Refused
 from chatprotocol.requests import Side
 from chatprotocol.rules import check_text, check_username, is_everybody
-from chatserver.room.mailroom import ANSWER_SECONDS
+from chatserver.room.journal import JournalClosedError
 from chatserver.room.post import Post
 from chatserver.session.commands import find_recipient
 from chatserver.session.refusals import REFUSED_WITH, RefusalLog, as_refusal
@@ -66,8 +66,6 @@ class GuestSession:
                 self._obey(request)
             except REFUSED_WITH as error:
                 self._refuse(as_refusal(error, _log.bind(connection=self._label)))
-            if isinstance(request, requests.Send):
-                self._forget_receipt()
         return True
 
     def time_out(self) -> None:
@@ -87,12 +85,13 @@ class GuestSession:
     def say_bye(self) -> None:
         """The server shuts down: there is no word for it. What is under way is brought to its end. For any thread."""
         guest = self._guest
-        if guest is not None and guest.mailbox is not None:
-            self._context.mailroom.part(guest.mailbox)
-            return
-        if guest is not None:
-            guest.arrived.set()
-        self._outbox.finish()
+        if guest is None:
+            self._outbox.finish()
+        elif guest.mailbox is None:
+            guest.end_waiting()
+            self._outbox.finish()
+        else:
+            self._context.mailroom.part(guest.mailbox, guest.finish)
 
     def _obey(self, request: Request) -> None:
         move = self._MOVES[self._side].get(type(request))
@@ -118,24 +117,23 @@ class GuestSession:
         """SEND: the answer is given when everybody has the message, and the next request is looked at after that."""
         context, guest = self._context, self._guest
         assert guest is not None
-        guest.arrived.wait(ANSWER_SECONDS)
-        if not guest.is_here:
+        guest.wait_for_arrival()
+        if guest.mailbox is None or guest.seat is None:
             raise Refusal(ErrorCode.NOT_LOGGED_IN, "The other connection is not registered; send REGISTER TORECV.")
-        assert guest.mailbox is not None
-        assert guest.seat is not None
         check_text(request.text)
         recipient = None if is_everybody(request.to) else find_recipient(context, request.to)
         receipt = context.mailroom.expect(guest.mailbox)
-        context.journal.post([Post(guest.seat, [request.text], [None], recipient)])
-        has_come = receipt.wait()
-        if recipient is not None and recipient.is_guest and receipt.is_stored_only:
-            has_come = False  # a guest who has gone does not come back for it
-        self._outbox.put([Delivered(request.to) if has_come else NotDelivered()])
-
-    def _forget_receipt(self) -> None:
-        """What was sent has its answer."""
-        if self._guest is not None and self._guest.mailbox is not None:
-            self._context.mailroom.forget_receipt(self._guest.mailbox)
+        try:
+            if not receipt.is_settled:  # else the guest has just gone
+                context.journal.post([Post(guest.seat, [request.text], [None], recipient)])
+            has_come = receipt.wait()
+            if recipient is not None and recipient.is_guest and receipt.is_stored_only:
+                has_come = False  # a guest who has gone does not come back for it
+            self._outbox.put([Delivered(request.to) if has_come else NotDelivered()])
+        except JournalClosedError as error:
+            self._refuse(as_refusal(error, _log))
+        finally:
+            context.mailroom.forget_receipt(guest.mailbox)
 
     def _refuse_to_send(self, _: requests.Send) -> None:
         raise Refusal(ErrorCode.BAD_REQUEST, "This connection is for receiving; send on the other one.")

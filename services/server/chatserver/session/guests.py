@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,30 +23,53 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+# Some clients send before their other connection is registered. So long after the first one that is waited for.
+_SECOND_HALF_SECONDS = 5.0
+
 
 class Guest:
     """One user, from its first connection to the end of either. What changes in it is under the lock of the guests."""
 
-    __slots__ = ("account", "address", "arrived", "has_gone", "mailbox", "name", "outboxes", "registered", "seat")
+    __slots__ = (
+        "_arrived",
+        "_wait_until",
+        "account",
+        "address",
+        "has_gone",
+        "mailbox",
+        "name",
+        "outboxes",
+        "registered",
+        "seat",
+    )
 
     def __init__(self, name: str, address: str) -> None:
         self.name = name
         self.address = address
-        # Settled by the session that came first: None, and the name is an account's.
-        self.account: Future[Account | None] = Future()
         self.outboxes: dict[Side, Outbox] = {}
+        # What it posts as: there is one when both connections are there.
+        self.account: Account | None = None
         # Those of its connections that were told so.
         self.registered: set[Side] = set()
         self.seat: Seat | None = None
         self.mailbox: Mailbox | None = None
-        # Set when it is here, and when it never will be.
-        self.arrived = threading.Event()
         self.has_gone = False
+        # Set when it is here, and when it never will be.
+        self._arrived = threading.Event()
+        self._wait_until = time.monotonic() + _SECOND_HALF_SECONDS
 
     @property
     def is_here(self) -> bool:
-        """Are both of its connections registered, and does neither have ended?"""
+        """Are both of its connections registered, and has neither ended?"""
         return self.seat is not None and not self.has_gone
+
+    def wait_for_arrival(self) -> None:
+        """Give its other connection a moment to be registered."""
+        self._arrived.wait(max(0.0, self._wait_until - time.monotonic()))
+
+    def end_waiting(self) -> None:
+        """It is here, or never will be. For any thread."""
+        self._arrived.set()
 
     def finish(self) -> None:
         """Say nothing more on either connection. For any thread."""
@@ -69,22 +92,24 @@ class Guests:
     def find(self, name: str) -> Account | None:
         """What stands for the guest of this name, if it is here."""
         guest = self._by_key.get(name_key(name))
-        return guest.account.result() if guest is not None and guest.is_here else None
+        return guest.account if guest is not None and guest.is_here else None
 
     def claim(self, context: Context, name: str, side: Side, address: str, outbox: Outbox) -> Guest:
-        """Let one connection of a guest in; :meth:`welcome` is next. Raises Refusal, JournalClosedError."""
+        """Let one connection of a guest in; :meth:`welcome` is next. Raises Refusal, StoreError, JournalClosedError."""
+        if context.accounts.find(name) is not None:
+            raise _taken(name)
         with self._lock:
-            guest = self._by_key.get(name_key(name))
-            is_first = guest is None
-            if guest is None:
-                guest = self._by_key[name_key(name)] = Guest(name, address)
-            elif guest.address != address or side in guest.outboxes or guest.has_gone:
-                raise Refusal(ErrorCode.BAD_USERNAME, f"The name {name} is in use.")
+            guest = self._by_key.setdefault(name_key(name), Guest(name, address))
+            if guest.address != address or side in guest.outboxes or guest.has_gone:
+                raise _taken(name)
             guest.outboxes[side] = outbox
-        if is_first:
-            self._admit(context, guest)
-        if guest.account.result() is None:
-            raise Refusal(ErrorCode.BAD_USERNAME, f"The name {name} belongs to an account.")
+            is_complete = len(guest.outboxes) == len(Side)
+        if is_complete:
+            try:
+                guest.account = _admit(context, guest.name)
+            except BaseException:
+                self.leave(context, guest, side)
+                raise
         return guest
 
     def welcome(self, context: Context, guest: Guest, side: Side, name: str) -> None:
@@ -94,10 +119,13 @@ class Guests:
                 return
             guest.registered.add(side)
             if len(guest.registered) == len(Side):
-                self._enter(context, guest)
+                _enter(context, guest)
             guest.outboxes[side].put([Registered(side, name)])
             if guest.mailbox is not None:  # nothing may come before that
                 context.mailroom.release(guest.mailbox)
+        if guest.mailbox is not None:
+            guest.end_waiting()
+            _log.info(f"{guest.name} came in", account=AccountKind.GUEST.value, address=guest.address)
 
     def leave(self, context: Context, guest: Guest, side: Side) -> None:
         """One of its connections has ended: so does the other, and the name is free."""
@@ -105,49 +133,39 @@ class Guests:
             if guest.has_gone:
                 return
             guest.has_gone = True
-        guest.arrived.set()
+        guest.end_waiting()
         if guest.seat is not None:
             _log.info(f"{guest.name} left")
             go_out(context, guest.seat)
-        for other, outbox in [*guest.outboxes.items()]:
+        with self._lock:
+            del self._by_key[name_key(guest.name)]
+        for other, outbox in guest.outboxes.items():  # whoever sees the end may come again at once
             if other is not side:
                 outbox.finish(hang_up=True)
-        self._forget(guest)
-
-    def _admit(self, context: Context, guest: Guest) -> None:
-        """The name is claimed: is it an account's? For the session that came first; the other one waits."""
-        try:
-            account = context.journal.admit_guest(guest.name)
-        except Exception as error:
-            self._forget(guest)
-            guest.account.set_exception(_as_refusal(error))
-            return
-        if account is None:
-            self._forget(guest)
-        guest.account.set_result(account)
-
-    def _forget(self, guest: Guest) -> None:
-        """The name is free."""
-        with self._lock:
-            guest.has_gone = True
-            del self._by_key[name_key(guest.name)]
-
-    def _enter(self, context: Context, guest: Guest) -> None:
-        """Both connections are there. Locked."""
-        account = guest.account.result()
-        assert account is not None
-        mailbox = Mailbox(context.mailroom, guest.outboxes[Side.RECEIVING], guest.name, guest.finish)
-        seat = Seat(account.id, guest.name, mailbox)
-        context.feed.join(seat)
-        context.presence.enter(seat)
-        guest.mailbox, guest.seat = mailbox, seat
-        guest.arrived.set()
-        _log.info(f"{guest.name} came in", account=AccountKind.GUEST.value, address=guest.address)
 
 
-def _as_refusal(error: Exception) -> Exception:
-    """What both connections of a guest are told who can't be let in."""
-    if not isinstance(error, OSError):
-        return error
-    _log.error("The disk refuses writes; a guest is not let in", error=str(error))
-    return Refusal(ErrorCode.NOT_LOGGED_IN, "The server can't write to its disk; nobody was registered.")
+def _admit(context: Context, name: str) -> Account:
+    """What stands for the guest, whose name is claimed. Raises Refusal."""
+    try:
+        account = context.journal.admit_guest(name)
+    except OSError as error:
+        _log.error("The disk refuses writes; a guest is not let in", error=str(error))
+        reason = "The server can't write to its disk; nobody was registered."
+        raise Refusal(ErrorCode.NOT_LOGGED_IN, reason) from error
+    if account is None:  # registered in the same moment
+        raise _taken(name)
+    return account
+
+
+def _taken(name: str) -> Refusal:
+    return Refusal(ErrorCode.BAD_USERNAME, f"The name {name} is in use, or belongs to an account.")
+
+
+def _enter(context: Context, guest: Guest) -> None:
+    """Both connections are there. The guests are locked."""
+    assert guest.account is not None
+    mailbox = Mailbox(context.mailroom, guest.outboxes[Side.RECEIVING], guest.name)
+    seat = Seat(guest.account.id, guest.name, mailbox, guest.account)
+    context.feed.join(seat)
+    guest.mailbox, guest.seat = mailbox, seat
+    context.presence.enter(seat)  # whoever is told of the guest can find it

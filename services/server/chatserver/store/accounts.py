@@ -64,12 +64,14 @@ def admit_guest(connection: sqlite3.Connection, name: str, now_ms: int) -> Accou
     """What stands for a guest of this name, or None when there is an account of that name."""
     if connection.execute("SELECT 1 FROM account WHERE name_key = ?", (name_key(name),)).fetchone():
         return None
-    (account_id,) = connection.execute(
-        "INSERT INTO account (name, name_key, password_hash, created_ms) VALUES (?, ?, '', ?)"
-        " ON CONFLICT (name_key) DO UPDATE SET name = excluded.name RETURNING id",
-        (name, _GUEST_KEY + name, now_ms),
-    ).fetchone()
-    return Account(account_id, name, "", 0)
+    key = _GUEST_KEY + name
+    row = connection.execute("SELECT id FROM account WHERE name_key = ?", (key,)).fetchone()
+    if row is None:
+        row = connection.execute(
+            "INSERT INTO account (name, name_key, password_hash, created_ms) VALUES (?, ?, '', ?) RETURNING id",
+            (name, key, now_ms),
+        ).fetchone()
+    return Account(row[0], name, "", 0)
 
 
 def update_password_hash(connection: sqlite3.Connection, account_id: int, password_hash: str) -> None:

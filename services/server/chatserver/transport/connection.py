@@ -39,7 +39,7 @@ _PARTING_SECONDS = 2.0
 
 
 class Session(Protocol):
-    """Who decides what is answered. One for each connection, called by its reader thread alone."""
+    """Who decides what is answered. One for each connection, called by its reader thread, but for say_bye."""
 
     @property
     def is_logged_in(self) -> bool:
@@ -58,7 +58,7 @@ class Session(Protocol):
         """The peer sends no more."""
 
     def say_bye(self) -> None:
-        """The server shuts down: say so, and nothing more. For any thread."""
+        """The server shuts down: say so where there is a word for it, and soon nothing more. For any thread."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Connection:
     def part(self) -> None:
         """The server shuts down: say goodbye. The reader thread ends when the peer has closed its side, or is cut off.
 
-        Until then it reads, and forgets what it reads. To close over unread bytes, or to shut the side that reads,
-        would destroy what is on its way to the peer.
+        Until then it reads, and once everything was said forgets what it reads. To close over unread bytes, or to shut
+        the side that reads, would destroy what is on its way to the peer.
         """
         self._stopping = True
         if self._session is None:  # nothing is due to it, and in no dialect

@@ -232,6 +232,8 @@ class Courier:
             self._give_up_lagging(outbox)
         elif outbox not in self._full:
             self._serve(outbox, followers)
+        if outbox.hangs_up and outbox in self._full:  # it does not read, and is not waited for
+            self._give_up(outbox)
 
     def _serve(self, outbox: Outbox, followers: _Followers) -> None:
         """One send at most: who is due more than that is visited again when the others were."""

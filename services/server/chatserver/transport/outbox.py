@@ -93,7 +93,7 @@ class Outbox:
         self._end: int | None = 0
         self._finishing = False
 
-    # --- for the connection's reader thread ---
+    # --- for the session: its reader thread, and for guests those of others ---
 
     def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
         """Say this to the one connection: at once while it is held, else behind what was shown.

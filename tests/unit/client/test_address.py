@@ -1,0 +1,57 @@
+"""Where a server is, as somebody types it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatclient.address import Address, read_address
+from chatprotocol.errors import ErrorCode, Refusal
+
+DEFAULT = ("default.example", 4242)
+
+
+@pytest.mark.parametrize(
+    ("line", "address"),
+    [
+        ("", DEFAULT),
+        ("  \t", DEFAULT),
+        ("chat.example", ("chat.example", 4242)),
+        (" chat.example ", ("chat.example", 4242)),
+        ("127.0.0.1", ("127.0.0.1", 4242)),
+        ("chat.example 1234", ("chat.example", 1234)),
+        ("chat.example\t 1234 ", ("chat.example", 1234)),
+        ("chat.example:1234", ("chat.example", 1234)),
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("chat.example:", ("chat.example", 4242)),
+        ("chat.example: 65535", ("chat.example", 65_535)),
+        ("::1", ("::1", 4242)),
+        ("::1 1234", ("::1", 1234)),
+        ("2001:db8::5", ("2001:db8::5", 4242)),
+    ],
+)
+def test_a_server_is_a_host_and_a_port_or_the_one_that_is_offered(line: str, address: Address) -> None:
+    assert read_address(line, DEFAULT) == address
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "x", "1.5", "\u0661", "9" * 5_000])
+@pytest.mark.parametrize("between", [" ", ":"])
+def test_a_port_that_cannot_be_one_is_told(port: str, between: str) -> None:
+    with pytest.raises(Refusal, match="it must be a whole number from 1 to 65535") as refusal:
+        read_address(f"localhost{between}{port}", DEFAULT)
+    assert refusal.value.code is ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize("line", ["localhost 9999 alice", "localhost:9999 alice", "not a host"])
+def test_more_words_are_too_many(line: str) -> None:
+    with pytest.raises(Refusal, match="A server is HOST, or HOST PORT"):
+        read_address(line, DEFAULT)
+
+
+@given(st.text(alphabet="ab1:. \t", max_size=20))
+def test_every_line_is_a_server_or_refused(line: str) -> None:
+    try:
+        host, port = read_address(line, DEFAULT)
+    except Refusal:
+        return
+    assert host.strip() == host != ""
+    assert 1 <= port <= 65_535

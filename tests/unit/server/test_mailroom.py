@@ -1,0 +1,1070 @@
+"""The mailroom: one message at a time for each user, who answers for it, and what its sender is told of that."""
+
+import itertools
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused, Users
+from chatserver.room import mailroom as mailroom_module
+from chatserver.room.feed import Feed
+from chatserver.room.mailroom import ANSWER_SECONDS, Mailbox, Mailroom, Receipt
+from chatserver.room.post import Post
+from chatserver.room.seat import Seat
+from chatserver.store.accounts import Account
+
+from .rooms import FakeOutbox, FakeStream, eventually, in_background, must_end
+
+LAG_MAX_BYTES = 1_000
+# Of a message without text: see the mailroom.
+LETTER_BYTES = 100
+UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
+
+
+class Postbox(FakeOutbox):
+    """One whose messages can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeStream("register"))
+        self.came: queue.SimpleQueue[PublicMessage | DirectMessage | None] = queue.SimpleQueue()
+
+    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
+        super().put(events, alone=alone)
+        for event in events:
+            assert isinstance(event, PublicMessage | DirectMessage)
+            self.came.put(event)
+
+
+class User:
+    """One user who is given one message at a time, over a fake outbox."""
+
+    def __init__(self, office: "Office", number: int, name: str) -> None:
+        self._office = office
+        self.account = Account(number, name, "", 0)
+        self.outbox = Postbox()
+        self.times_parted = 0
+        self.mailbox = Mailbox(office.mailroom, self.outbox, name)
+        self.seat = Seat(number, name, self.mailbox)
+        self._seen = 0
+        office.feed.join(self.seat)
+
+    def part(self) -> None:
+        self.times_parted += 1
+
+    def release(self) -> None:
+        self._office.mailroom.release(self.mailbox)
+
+    def given(self) -> list[str]:
+        """The texts of what it was given since this was asked before."""
+        new = self.outbox.replies[self._seen :]
+        self._seen += len(new)
+        return [event.text for event in new if isinstance(event, PublicMessage | DirectMessage)]
+
+    def answer(self, sender: str | None) -> bool:
+        """It has the message of that sender; None: it could not read it."""
+        return self._office.mailroom.take_answer(self.mailbox, sender)
+
+    def takes(self, sender: str, text: str) -> None:
+        """It was given this message and no other since, and says that it got it."""
+        assert self.given() == [text]
+        assert self.answer(sender)
+
+    def leave(self) -> None:
+        self._office.feed.leave(self.seat)
+
+
+class Office:
+    """A mailroom behind a real feed, with a stream of another dialect beside it. Its watcher rests at first."""
+
+    def __init__(self, lag_max_bytes: int = LAG_MAX_BYTES) -> None:
+        self.crashes: list[str] = []
+        self.stream = FakeStream()
+        self.mailroom = Mailroom(lag_max_bytes, self.crashes.append)
+        self.feed = Feed([self.stream, self.mailroom], 10, lambda: None)
+        self._ids = itertools.count(11)
+        self._numbers = itertools.count(1)
+
+    def user(self, name: str, *, is_held: bool = False) -> User:
+        """One more who is here."""
+        user = User(self, next(self._numbers), name)
+        if not is_held:
+            user.release()
+        return user
+
+    def users(self, *names: str) -> list[User]:
+        return [self.user(name) for name in names]
+
+    def listener(self, name: str) -> Seat:
+        """Somebody with an account, who is told everything at once."""
+        seat = Seat(next(self._numbers), name, FakeOutbox(self.stream))
+        self.feed.join(seat)
+        return seat
+
+    def post(self, seat: Seat, text: str, to: Account | None = None) -> Post:
+        return Post(seat, [text], [None], to, id=next(self._ids))
+
+    def send(self, user: User, text: str, to: Account | None = None) -> Receipt:
+        """What a user sends is on the disk; what it waits for."""
+        receipt = self.mailroom.expect(user.mailbox)
+        self.feed.publish([self.post(user.seat, text, to)])
+        return receipt
+
+    def close(self) -> None:
+        self.mailroom.stop()
+
+    @property
+    def is_idle(self) -> bool:
+        """Is nobody's answer due?"""
+        return not self.mailroom._due
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    with closing(Office()) as office:
+        yield office
+
+
+def outcome(receipt: Receipt) -> bool | None:
+    """Has everybody got it? None: that is not known yet."""
+    return receipt.wait() if receipt.is_settled else None
+
+
+def hurry(office: Office) -> None:
+    """From now on nobody's answer is waited for."""
+    office.mailroom.hurry(0.0)
+
+
+# --- who is given what ---
+
+
+def test_a_public_message_is_given_to_everybody_but_its_sender(office: Office) -> None:
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    dave = office.listener("dave")
+    office.send(alice, "hello")
+
+    assert [user.given() for user in (alice, bob, carol)] == [[], ["hello"], ["hello"]]
+    assert isinstance(dave.outbox, FakeOutbox)
+    assert dave.outbox.heard() == [PublicMessage(11, 0, "alice", "hello")]
+
+
+def test_what_is_given_is_the_message_itself(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    office.send(alice, "hello")
+    bob.answer("alice")
+    office.send(alice, "psst", bob.account)
+
+    assert bob.outbox.replies == [
+        PublicMessage(11, 0, "alice", "hello"),
+        DirectMessage(12, 0, "alice", "bob", "psst"),
+    ]
+
+
+def test_a_direct_message_is_given_to_its_recipient_and_nobody_else(office: Office) -> None:
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    receipt = office.send(alice, "psst", bob.account)
+
+    assert [user.given() for user in (alice, bob, carol)] == [[], ["psst"], []]
+    assert outcome(receipt) is None
+    bob.answer("alice")
+    assert outcome(receipt) is True
+
+
+def test_a_message_to_oneself_comes(office: Office) -> None:
+    (alice,) = office.users("alice")
+    receipt = office.send(alice, "note", alice.account)
+    alice.takes("alice", "note")
+
+    assert outcome(receipt) is True
+
+
+def test_the_next_message_is_given_when_the_one_before_was_answered(office: Office) -> None:
+    """Promise: one message at a time. Simple clients take what one read returns for one message."""
+    alice, bob = office.users("alice", "bob")
+    for text in ("one", "two", "three"):
+        office.send(alice, text)
+    for text in ("one", "two", "three"):
+        bob.takes("alice", text)
+
+    assert bob.given() == []
+    assert office.is_idle
+
+
+def test_messages_of_one_batch_are_given_one_at_a_time_too(office: Office) -> None:
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    office.feed.publish(
+        [
+            office.post(alice.seat, "one"),
+            office.post(bob.seat, "two", carol.account),
+            Post(alice.seat, ["three", "four"], [None, None], id=20),
+        ]
+    )
+    for user, expected in ((bob, ["one", "three", "four"]), (carol, ["one", "two", "three", "four"])):
+        for text in expected:
+            user.takes("bob" if text == "two" else "alice", text)
+        assert user.given() == []
+
+
+def test_ones_own_messages_are_left_out_wherever_they_stand(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    office.mailroom.expect(alice.mailbox)
+    office.mailroom.expect(bob.mailbox)
+    office.feed.publish([office.post(bob.seat, "b1"), office.post(alice.seat, "a1"), office.post(bob.seat, "b2")])
+
+    alice.takes("bob", "b1")
+    alice.takes("bob", "b2")
+    bob.takes("alice", "a1")
+    assert alice.given() == bob.given() == []
+
+
+def test_nobody_is_told_who_comes_and_goes(office: Office) -> None:
+    (alice,) = office.users("alice")
+    office.feed.announce(UPDATE, 10**9)
+
+    assert alice.outbox.replies == []
+
+
+def test_nothing_is_given_out_until_it_is_released(office: Office) -> None:
+    """Promise: nothing comes before REGISTERED."""
+    (alice,) = office.users("alice")
+    bob = office.user("bob", is_held=True)
+    receipts = [office.send(alice, "one"), office.send(alice, "two")]
+    assert bob.given() == []
+    assert not bob.answer("alice")
+    bob.release()
+
+    for text in ("one", "two"):
+        bob.takes("alice", text)
+    assert [outcome(receipt) for receipt in receipts] == [True, True]
+
+
+def test_who_comes_later_is_given_nothing_from_before(office: Office) -> None:
+    (alice,) = office.users("alice")
+    receipt = office.send(alice, "hello")
+    (bob,) = office.users("bob")
+
+    assert bob.given() == []
+    assert outcome(receipt) is True
+
+
+def test_who_has_left_is_given_nothing_more(office: Office) -> None:
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    for text in ("one", "two"):
+        office.send(alice, text)
+    bob.given()
+    bob.leave()
+    receipt = office.send(alice, "three")
+
+    assert not bob.answer("alice")
+    assert bob.given() == []
+    for text in ("one", "two", "three"):
+        carol.takes("alice", text)
+    assert outcome(receipt) is True
+
+
+def test_when_the_last_one_has_left_no_letters_are_written(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    dave = office.listener("dave")
+    assert office.mailroom.followed
+    for user in (alice, bob):
+        user.leave()
+    before = office.mailroom.tail
+    office.feed.publish([office.post(dave, "hello")])
+
+    assert not office.mailroom.followed
+    assert office.mailroom.tail == before
+
+
+# --- answers ---
+
+
+@pytest.mark.parametrize("name", ["alice", "Alice", "ALICE", ""])
+def test_an_answer_names_the_sender_in_any_case_or_nobody(office: Office, name: str) -> None:
+    alice, bob = office.users("alice", "bob")
+    receipt = office.send(alice, "hello")
+
+    assert bob.answer(name)
+    assert outcome(receipt) is True
+
+
+def test_an_answer_with_another_name_is_passed_over(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    receipt = office.send(alice, "one")
+    office.send(alice, "two")
+    bob.given()
+
+    assert not bob.answer("carol")
+    assert outcome(receipt) is None
+    assert bob.given() == []
+    assert bob.answer("alice")
+    assert bob.given() == ["two"]
+
+
+@pytest.mark.parametrize("sender", ["alice", "", None])
+def test_an_answer_that_nobody_waits_for_is_passed_over(office: Office, sender: str | None) -> None:
+    alice, bob = office.users("alice", "bob")
+    assert not bob.answer(sender)
+    receipt = office.send(alice, "hello")
+    assert bob.answer("alice")
+    assert not bob.answer(sender)
+
+    assert outcome(receipt) is True
+
+
+# --- receipts ---
+
+
+def test_a_receipt_is_settled_when_the_last_one_has_answered(office: Office) -> None:
+    alice, *others = office.users("alice", "bob", "carol", "dave")
+    receipt = office.send(alice, "hello")
+    for user in others:
+        assert outcome(receipt) is None
+        user.answer("alice")
+
+    assert outcome(receipt) is True
+    assert office.is_idle
+
+
+def test_a_receipt_fails_with_the_first_who_could_not_read_it_and_nothing_mends_it(office: Office) -> None:
+    alice, bob, carol, dave = office.users("alice", "bob", "carol", "dave")
+    receipt = office.send(alice, "hello")
+    bob.answer("alice")
+    assert outcome(receipt) is None
+    carol.answer(None)
+    assert outcome(receipt) is False
+    dave.answer("alice")
+
+    assert outcome(receipt) is False
+    assert office.is_idle
+
+
+def test_who_could_not_read_one_is_given_the_next(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    failed, receipt = office.send(alice, "one"), office.send(alice, "two")
+    bob.given()
+    bob.answer(None)
+    bob.takes("alice", "two")
+
+    assert (outcome(failed), outcome(receipt)) == (False, True)
+
+
+@pytest.mark.parametrize("was_given", [True, False])
+def test_a_receipt_fails_when_one_leaves_before_it_answered(office: Office, was_given: bool) -> None:
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    if not was_given:
+        office.send(carol, "one", bob.account)
+    receipt = office.send(alice, "two")
+    bob.leave()
+
+    assert outcome(receipt) is False
+    carol.takes("alice", "two")
+    assert outcome(receipt) is False
+
+
+def test_a_receipt_is_settled_at_once_where_nobody_here_has_to_answer(office: Office) -> None:
+    """Promise: users of other dialects count once it is stored."""
+    (alice,) = office.users("alice")
+    dave = office.listener("dave")
+    receipts = [
+        office.send(alice, "to all"),
+        office.send(alice, "to one who is here", Account(dave.account_id, "dave", "hash", 0)),
+    ]
+
+    assert [outcome(receipt) for receipt in receipts] == [True, True]
+    assert [receipt.is_stored_only for receipt in receipts] == [False, False]
+    assert office.is_idle
+
+
+def test_of_a_message_to_somebody_who_is_away_the_receipt_says_so(office: Office) -> None:
+    (alice,) = office.users("alice")
+    receipt = office.send(alice, "psst", Account(99, "eve", "hash", 0))
+
+    assert outcome(receipt) is True
+    assert receipt.is_stored_only
+
+
+def test_a_receipt_that_the_disk_refuses_fails(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    receipt = office.mailroom.expect(alice.mailbox)
+    office.feed.refuse([office.post(alice.seat, "hello")], Refused(ErrorCode.INTERNAL, "The disk is full."))
+
+    assert outcome(receipt) is False
+    assert bob.given() == []
+
+
+def test_of_a_sender_who_is_not_here_any_more_nothing_is_waited_for(office: Office) -> None:
+    """Promise: nobody waits for ever."""
+    alice, bob = office.users("alice", "bob")
+    pending = office.send(alice, "one")
+    alice.leave()
+    assert outcome(pending) is False
+    assert outcome(office.mailroom.expect(alice.mailbox)) is False
+    bob.takes("alice", "one")
+
+    assert bob.given() == []
+
+
+def test_what_a_sender_who_has_left_had_posted_comes_all_the_same(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    office.mailroom.expect(alice.mailbox)
+    post = office.post(alice.seat, "last words")
+    alice.leave()
+    office.feed.publish([post])
+
+    bob.takes("alice", "last words")
+
+
+def test_what_is_said_by_others_is_for_nobodys_receipt(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    dave = office.listener("dave")
+    receipt = office.mailroom.expect(alice.mailbox)
+    office.feed.publish([office.post(dave, "hello"), office.post(dave, "psst", alice.account)])
+    for text in ("hello", "psst"):
+        alice.takes("dave", text)
+    bob.takes("dave", "hello")
+
+    assert outcome(receipt) is None
+
+
+@pytest.mark.parametrize("is_one_batch", [False, True])
+def test_receipts_of_many_senders_to_one_receiver_do_not_mix(office: Office, is_one_batch: bool) -> None:
+    bob, *senders = office.users("bob", "u1", "u2", "u3", "u4")
+    recipient = bob.account
+    receipts = [office.mailroom.expect(sender.mailbox) for sender in senders]
+    posts = [office.post(sender.seat, f"text of {sender.account.name}", recipient) for sender in senders]
+    for batch in [posts] if is_one_batch else [[post] for post in posts]:
+        office.feed.publish(batch)
+    outcomes: list[bool | None] = [None] * 4
+    for number, sender in enumerate(senders):
+        assert bob.given() == [f"text of {sender.account.name}"]
+        assert [outcome(receipt) for receipt in receipts] == outcomes
+        assert not bob.answer("somebody else")
+        bob.answer(sender.account.name if number % 2 else None)
+        outcomes[number] = bool(number % 2)
+
+    assert [outcome(receipt) for receipt in receipts] == outcomes
+
+
+def test_receipts_of_public_and_direct_messages_of_one_batch_do_not_mix(office: Office) -> None:
+    alice, bob, carol, dave = office.users("alice", "bob", "carol", "dave")
+    to_all = office.mailroom.expect(alice.mailbox)
+    to_dave = office.mailroom.expect(bob.mailbox)
+    to_nobody = office.mailroom.expect(carol.mailbox)
+    office.feed.publish(
+        [
+            office.post(alice.seat, "one"),
+            office.post(bob.seat, "two", dave.account),
+            office.post(carol.seat, "three", Account(99, "eve", "hash", 0)),
+        ]
+    )
+    assert (outcome(to_all), outcome(to_dave), outcome(to_nobody)) == (None, None, True)
+    assert not to_all.is_stored_only
+    dave.takes("alice", "one")
+    dave.answer(None)
+    assert (outcome(to_all), outcome(to_dave)) == (None, False)
+    bob.answer("alice")
+    carol.answer("alice")
+
+    assert outcome(to_all) is True
+
+
+# --- who is too far behind ---
+
+
+def test_who_has_more_than_the_limit_before_it_is_disconnected_and_the_others_go_on(office: Office) -> None:
+    """Promise: nobody waits for the slow, and memory stays bounded. What it was given does not count."""
+    alice, slow, quick = office.users("alice", "slow", "quick")
+    office.mailroom.start()
+    text = "x" * (LAG_MAX_BYTES // 2 - LETTER_BYTES)
+    receipts = []
+    for _ in range(3):
+        receipts.append(office.send(alice, text))
+        quick.takes("alice", text)
+    assert not slow.outbox.is_finished
+    with capture_logs() as log:
+        receipts.append(office.send(alice, ""))
+        eventually(lambda: slow.outbox.is_finished)
+
+    assert slow.outbox.hangs_up
+    assert not quick.outbox.is_finished
+    assert [outcome(receipt) for receipt in receipts] == [False] * 4
+    (entry,) = log
+    assert entry["event"] == "Disconnected: it reads too slowly"
+    assert (entry["user"], entry["limit_bytes"]) == ("slow", LAG_MAX_BYTES)
+    quick.takes("alice", "")
+    last = office.send(alice, "to who is left")
+    quick.takes("alice", "to who is left")
+    assert outcome(last) is True
+    assert len(slow.given()) == 1
+
+
+def test_the_limit_counts_bytes(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    office.mailroom.start()
+    text = "\u20ac" * ((LAG_MAX_BYTES - LETTER_BYTES) // 3)
+    office.send(alice, "one")
+    office.send(alice, text)
+    assert not bob.outbox.is_finished
+    bob.answer("alice")
+    office.send(alice, text + "\u20ac")
+
+    eventually(lambda: bob.outbox.is_finished)
+
+
+def test_a_message_to_one_who_was_disconnected_and_has_not_left_yet_does_not_come(office: Office) -> None:
+    """To all it comes: it is not waited for."""
+    alice, bob = office.users("alice", "bob")
+    office.mailroom.start()
+    office.send(alice, "one")
+    office.send(alice, "x" * LAG_MAX_BYTES)
+    eventually(lambda: bob.outbox.is_finished)
+    direct, public = office.send(alice, "two", bob.account), office.send(alice, "three")
+
+    assert (outcome(direct), outcome(public)) == (False, True)
+    assert not direct.is_stored_only
+    assert bob.given() == ["one"]
+
+
+def test_who_was_disconnected_leaves_as_others_do(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    office.mailroom.start()
+    office.send(alice, "one")
+    office.send(alice, "x" * LAG_MAX_BYTES)
+    eventually(lambda: bob.outbox.is_finished)
+    assert outcome(office.mailroom.expect(bob.mailbox)) is False
+    bob.leave()
+    alice.leave()
+
+    assert not office.mailroom.followed
+    assert office.is_idle
+
+
+# --- who does not answer in time; the watcher's hours pass without anybody waiting ---
+
+
+class Hours:
+    """A clock for the mailroom that goes on when the watcher waits, and what happens in the meantime."""
+
+    def __init__(self, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self._mailroom = office.mailroom
+        self._plans: deque[tuple[float, Callable[[], object]]] = deque()
+        monkeypatch.setattr(mailroom_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(office.mailroom, "_changed", self)
+
+    def at(self, seconds: float, *what: Callable[[], object]) -> None:
+        """In the order of time."""
+        self._plans += ((seconds, each) for each in what)
+
+    def pass_by(self) -> None:
+        """Watch until nothing more will happen."""
+        self._mailroom._watch()
+        assert not self._plans
+
+    def notify(self) -> None:
+        """The watcher looks after each plan in any case."""
+
+    def wait(self, seconds: float | None) -> None:
+        """The watcher holds the lock when it calls this, as with a condition."""
+        if self._plans and (seconds is None or self._plans[0][0] <= self.now + seconds):
+            self.now, plan = self._plans.popleft()
+            self._mailroom._lock.release()
+            plan()
+            self._mailroom._lock.acquire()
+        elif seconds is None:
+            self._mailroom._stopping = True
+        else:
+            self.now += seconds
+
+
+@pytest.fixture
+def hours(office: Office, monkeypatch: pytest.MonkeyPatch) -> Hours:
+    return Hours(office, monkeypatch)
+
+
+def test_a_user_has_five_seconds_for_an_answer() -> None:
+    assert ANSWER_SECONDS == 5.0
+
+
+def test_who_does_not_answer_in_time_is_disconnected_and_its_senders_are_told(office: Office, hours: Hours) -> None:
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    receipts: list[Receipt] = []
+    hours.at(1.0, lambda: receipts.append(office.send(alice, "one")))
+    hours.at(1.5, lambda: carol.takes("alice", "one"))
+    hours.at(3.0, lambda: receipts.append(office.send(carol, "two", bob.account)))
+    hours.at(5.9, lambda: receipts.append(office.send(carol, "three", alice.account)))
+    ended: list[list[bool | None]] = []
+    hours.at(5.99, lambda: ended.append([outcome(receipt) for receipt in receipts] + [bob.outbox.is_finished]))
+    hours.at(6.01, lambda: ended.append([outcome(receipt) for receipt in receipts] + [bob.outbox.is_finished]))
+    hours.at(6.02, lambda: alice.takes("carol", "three"))
+    with capture_logs() as log:
+        hours.pass_by()
+
+    assert ended == [[None, None, None, False], [False, False, None, True]]
+    assert outcome(receipts[2]) is True
+    assert bob.outbox.hangs_up
+    assert not carol.outbox.is_finished
+    assert [(entry["event"], entry["user"]) for entry in log] == [
+        ("Disconnected: it did not answer a message within 5 s", "bob")
+    ]
+    assert office.is_idle
+
+
+def test_who_answers_in_time_is_not_disconnected(office: Office, hours: Hours) -> None:
+    alice, bob = office.users("alice", "bob")
+    receipts: list[Receipt] = []
+    for second in range(0, 50, 10):
+        hours.at(second, lambda: receipts.append(office.send(alice, "hello")))
+        hours.at(second + 4.99, lambda: bob.takes("alice", "hello"))
+    hours.pass_by()
+
+    assert [outcome(receipt) for receipt in receipts] == [True] * 5
+    assert not bob.outbox.is_finished
+
+
+def test_an_answer_with_another_name_gives_no_more_time(office: Office, hours: Hours) -> None:
+    alice, bob = office.users("alice", "bob")
+    hours.at(1.0, lambda: office.send(alice, "hello"))
+    hours.at(5.0, lambda: bob.answer("carol"))
+    hours.at(6.01, lambda: bob.outbox.is_finished or pytest.fail("it has more time"))
+    hours.pass_by()
+
+
+def test_the_time_for_an_answer_begins_when_the_message_is_given(office: Office, hours: Hours) -> None:
+    """Not when it was sent: the one before may have taken as long."""
+    alice, bob = office.users("alice", "bob")
+    hours.at(0.0, lambda: office.send(alice, "one"), lambda: office.send(alice, "two"))
+    hours.at(4.0, lambda: bob.takes("alice", "one"))
+    hours.at(8.9, lambda: bob.takes("alice", "two"))
+    hours.pass_by()
+
+    assert not bob.outbox.is_finished
+
+
+def test_a_sender_waits_no_longer_than_its_own_time_for_one_who_has_others_before_it(
+    office: Office, hours: Hours
+) -> None:
+    """Who takes its time is not late, and gets the message nevertheless."""
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    receipts: list[Receipt] = []
+    hours.at(0.0, lambda: office.send(alice, "one", bob.account))
+    hours.at(0.5, lambda: receipts.append(office.send(carol, "two", bob.account)))
+    hours.at(4.0, lambda: bob.takes("alice", "one"))
+    ended: list[bool | None] = []
+    for second in (5.49, 5.51):
+        hours.at(second, lambda: ended.append(outcome(receipts[0])))
+    hours.at(8.0, lambda: bob.takes("carol", "two"))
+    hours.pass_by()
+
+    assert ended == [None, False]
+    assert outcome(receipts[0]) is False
+    assert not bob.outbox.is_finished
+
+
+def test_who_is_disconnected_waits_for_no_answer_itself(office: Office, hours: Hours) -> None:
+    alice, bob = office.users("alice", "bob")
+    receipts: list[Receipt] = []
+    hours.at(0.0, lambda: office.send(alice, "hello"))
+    hours.at(4.0, lambda: receipts.append(office.send(bob, "hello")))
+    hours.at(5.01, lambda: receipts.append(office.mailroom.expect(bob.mailbox)))
+    hours.at(5.02, lambda: alice.takes("bob", "hello"))
+    hours.pass_by()
+
+    assert [outcome(receipt) for receipt in receipts] == [False, False]
+
+
+def test_all_who_are_late_are_disconnected_though_one_receipt_waits_for_them(office: Office, hours: Hours) -> None:
+    """Its receipt is settled by the first of them, and late in the same moment."""
+    alice, *others = office.users("alice", "bob", "carol", "dave")
+    receipts: list[Receipt] = []
+    hours.at(0.0, lambda: receipts.append(office.send(alice, "hello")))
+    hours.pass_by()
+
+    assert outcome(receipts[0]) is False
+    assert [user.outbox.is_finished for user in (alice, *others)] == [False, True, True, True]
+    assert office.is_idle
+
+
+def test_a_receipt_that_one_who_is_late_has_settled_already_is_passed_over(office: Office, hours: Hours) -> None:
+    """Bob and, in the same round behind him, the receipt of what he was sent meanwhile."""
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    receipts: list[Receipt] = []
+    hours.at(0.0, lambda: office.send(alice, "one", bob.account))
+    hours.at(0.0, lambda: receipts.append(office.send(carol, "two", bob.account)))
+    hours.at(0.0, lambda: receipts.append(office.send(bob, "three", carol.account)))
+    hours.at(0.0, lambda: carol.takes("bob", "three"))
+    hours.pass_by()
+
+    assert outcome(receipts[0]) is False
+    assert bob.outbox.is_finished
+    assert office.is_idle
+
+
+def test_at_the_end_nobody_is_waited_for_longer_than_the_hurry_allows(office: Office, hours: Hours) -> None:
+    """Promise: shutdown. For those who were given something, and for those who are given the next one."""
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    receipts: list[Receipt] = []
+    hours.at(10.0, lambda: receipts.append(office.send(alice, "one")))
+    hours.at(10.0, lambda: receipts.append(office.send(carol, "two", bob.account)))
+    hours.at(11.0, lambda: office.mailroom.hurry(2.0))
+    hours.at(12.0, lambda: bob.takes("alice", "one"))
+    states: list[list[bool]] = []
+    for second in (12.99, 13.01, 13.99, 14.01):
+        hours.at(second, lambda: states.append([user.outbox.is_finished for user in (bob, carol)]))
+    hours.pass_by()
+
+    assert states == [[False, False], [False, True], [False, True], [True, True]]
+    assert [outcome(receipt) for receipt in receipts] == [False, False]
+
+
+def test_the_hurry_gives_nobody_more_time(office: Office, hours: Hours) -> None:
+    alice, bob = office.users("alice", "bob")
+    hours.at(0.0, lambda: office.send(alice, "one"))
+    hours.at(4.0, lambda: office.mailroom.hurry(2.0))
+    hours.at(5.01, lambda: bob.outbox.is_finished or pytest.fail("it has more time"))
+    hours.pass_by()
+
+
+def test_at_the_end_a_journal_that_died_is_waited_for_no_longer_than_the_hurry_allows(
+    office: Office, hours: Hours
+) -> None:
+    """Promise: nobody waits for ever. What was posted, and is heard of no more, has not come."""
+    alice, bob = office.users("alice", "bob")
+    receipt = office.mailroom.expect(alice.mailbox)
+    ended: list[bool | None] = []
+    hours.at(100.0, lambda: ended.append(outcome(receipt)))
+    hours.at(100.0, lambda: office.mailroom.hurry(2.0))
+    for second in (101.99, 102.01):
+        hours.at(second, lambda: ended.append(outcome(receipt)))
+    hours.pass_by()
+
+    assert ended == [None, None, False]
+    assert not alice.outbox.is_finished
+    assert not bob.outbox.is_finished
+
+
+# --- the watcher's thread ---
+
+
+def watcher_sleeps(office: Office) -> Callable[[], bool]:
+    return lambda: office.mailroom._watcher_sleeps
+
+
+def test_a_watcher_with_nothing_to_watch_is_woken_by_the_first_who_has_to_answer(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    hurry(office)
+    office.mailroom.start()
+    for user, name in ((alice, "alice"), (bob, "bob")):
+        eventually(watcher_sleeps(office))
+        (other,) = office.users(f"{name}s friend")
+        receipt = office.send(user, "hello", other.account)
+        assert not receipt.wait()
+        eventually(lambda other=other: other.outbox.is_finished)  # type: ignore[misc]
+
+    assert office.crashes == []
+
+
+def test_a_watcher_that_waits_for_somebody_is_woken_by_the_hurry(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: shutdown within 8 s."""
+    monkeypatch.setattr(office.mailroom, "_answer_seconds", 1_000.0)
+    alice, bob = office.users("alice", "bob")
+    receipt = office.send(alice, "hello")
+    office.mailroom.start()
+    hurry(office)
+
+    assert not receipt.wait()
+    eventually(lambda: bob.outbox.is_finished)
+
+
+def test_a_watcher_with_nothing_to_watch_is_woken_by_the_hurry_for_a_journal_that_died(office: Office) -> None:
+    (alice,) = office.users("alice")
+    office.mailroom.start()
+    receipt = office.mailroom.expect(alice.mailbox)
+    eventually(watcher_sleeps(office))
+    hurry(office)
+
+    assert not receipt.wait()
+
+
+def test_a_sender_that_waits_is_let_go_by_the_last_answer(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    receipt = office.send(alice, "hello")
+    outcomes: list[bool] = []
+    sender = in_background(lambda: outcomes.append(receipt.wait()))
+    assert bob.answer("alice")
+    must_end(sender)
+
+    assert outcomes == [True]
+
+
+def test_the_watchers_thread_has_a_name_and_ends(office: Office) -> None:
+    office.mailroom.start()
+    assert "mailroom" in {thread.name for thread in threading.enumerate()}
+    office.mailroom.stop()
+
+    assert "mailroom" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_watcher_ends_though_somebody_has_not_answered(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(office.mailroom, "_answer_seconds", 1_000.0)
+    alice, _ = office.users("alice", "bob")
+    office.send(alice, "hello")
+    office.mailroom.start()
+
+    must_end(in_background(office.mailroom.stop))
+
+
+# --- parting ---
+
+
+def test_who_parts_with_nothing_under_way_may_go_at_once(office: Office) -> None:
+    """Promise: shutdown."""
+    alice, bob = office.users("alice", "bob")
+    office.mailroom.part(alice.mailbox, alice.part)
+
+    assert (alice.times_parted, bob.times_parted) == (1, 0)
+
+
+def test_who_parts_may_go_when_its_last_message_was_answered(office: Office) -> None:
+    """Promise: shutdown. What was stored is given out."""
+    alice, bob = office.users("alice", "bob")
+    for text in ("one", "two"):
+        office.send(alice, text)
+    office.mailroom.part(bob.mailbox, bob.part)
+    for text in ("one", "two"):
+        assert bob.times_parted == 0
+        bob.takes("alice", text)
+
+    assert bob.times_parted == 1
+
+
+def test_who_parts_before_it_was_released_may_go_when_its_messages_were_answered(office: Office) -> None:
+    (alice,) = office.users("alice")
+    bob = office.user("bob", is_held=True)
+    office.send(alice, "hello")
+    office.mailroom.part(bob.mailbox, bob.part)
+    assert bob.times_parted == 0
+    bob.release()
+    bob.takes("alice", "hello")
+
+    assert bob.times_parted == 1
+
+
+@pytest.mark.parametrize("answer", ["bob", None])
+def test_who_parts_may_go_when_its_own_message_has_its_answer(office: Office, answer: str | None) -> None:
+    """Promise: shutdown. The sender is told what became of it."""
+    alice, bob = office.users("alice", "bob")
+    receipt = office.send(bob, "hello")
+    office.mailroom.part(bob.mailbox, bob.part)
+    alice.answer(answer)
+    assert outcome(receipt) is (answer is not None)
+    assert bob.times_parted == 0, "it was not told yet"
+    office.mailroom.forget_receipt(bob.mailbox)
+
+    assert bob.times_parted == 1
+
+
+def test_who_parts_may_go_when_it_is_disconnected(office: Office, hours: Hours) -> None:
+    """Promise: shutdown within 8 s."""
+    alice, bob = office.users("alice", "bob")
+    hours.at(0.0, lambda: office.send(alice, "one"), lambda: office.send(alice, "two"))
+    hours.at(1.0, lambda: office.mailroom.part(bob.mailbox, bob.part))
+    hours.at(4.9, lambda: bob.times_parted == 0 or pytest.fail("it was let go too early"))
+    hours.pass_by()
+
+    assert bob.times_parted == 1
+
+
+def test_nobody_is_let_go_who_does_not_part(office: Office) -> None:
+    alice, bob = office.users("alice", "bob")
+    office.send(alice, "hello")
+    bob.answer("alice")
+    office.mailroom.forget_receipt(alice.mailbox)
+
+    assert alice.times_parted == bob.times_parted == 0
+
+
+# --- many at once ---
+
+
+def test_many_senders_at_once_get_an_answer_each() -> None:
+    """Promise: nobody waits for ever. Some answer, some can't read it, one leaves in the middle."""
+    for repetition in range(200):
+        with closing(Office(1_000_000)) as office:
+            crowd = Crowd(office, Random(repetition))
+            crowd.play()
+            crowd.check()
+
+
+class Crowd:
+    """Users who all send at once, each message when the one before has its answer, and answer what they are given."""
+
+    SENDERS, MESSAGES = 4, 3
+
+    def __init__(self, office: Office, dice: Random) -> None:
+        self._office = office
+        self._dice = dice
+        self._users = office.users(*(f"u{number}" for number in range(self.SENDERS)))
+        self._leaver = office.user("leaver")
+        # Whoever publishes is one thread.
+        self._journal = threading.Lock()
+        self._outcomes: list[bool] = []
+        self._bad = {dice.randrange(11, 11 + self.SENDERS * self.MESSAGES) for _ in range(dice.randrange(3))}
+
+    def play(self) -> None:
+        senders = [in_background(partial(self._send, user)) for user in self._users]
+        receivers = [in_background(partial(self._receive, user)) for user in self._users]
+        leaver = in_background(self._leave)
+        for thread in (*senders, leaver):
+            must_end(thread)
+        eventually(lambda: self._office.is_idle)
+        for user in self._users:
+            user.outbox.came.put(None)
+        for thread in receivers:
+            must_end(thread)
+
+    def check(self) -> None:
+        assert len(self._outcomes) == self.SENDERS * self.MESSAGES
+        assert self._outcomes.count(False) >= len(self._bad)
+        for user in self._users:
+            came = [event for event in user.outbox.replies if isinstance(event, PublicMessage)]
+            others = [other.account.name for other in self._users if other is not user]
+            assert sorted(event.text for event in came) == sorted(
+                f"{number} of {other}" for number in range(self.MESSAGES) for other in others
+            )
+            assert [event.id for event in came] == sorted(event.id for event in came)
+
+    def _send(self, user: User) -> None:
+        for number in range(self.MESSAGES):
+            receipt = self._office.mailroom.expect(user.mailbox)
+            with self._journal:
+                self._office.feed.publish([self._office.post(user.seat, f"{number} of {user.account.name}")])
+            self._outcomes.append(receipt.wait())
+            self._office.mailroom.forget_receipt(user.mailbox)
+
+    def _receive(self, user: User) -> None:
+        while (message := user.outbox.came.get()) is not None:
+            assert user.answer(None if message.id in self._bad else message.sender)
+
+    def _leave(self) -> None:
+        """Perhaps it answers, and perhaps it leaves with messages before it."""
+        message = self._leaver.outbox.came.get()
+        assert message is not None
+        if self._dice.random() < 0.5:
+            self._leaver.answer(message.sender)
+        self._leaver.leave()
+
+
+# --- against a simple model, under hypothesis ---
+
+
+class Model:
+    """What each user is to be given, and of each message who has still to answer it: plain lists."""
+
+    def __init__(self, count: int) -> None:
+        self.office = Office(1_000_000)
+        self.users = self.office.users(*(f"u{number}" for number in range(count)))
+        self.is_here = [True] * count
+        # Numbers of messages, the first of which it was given.
+        self.queues: list[list[int]] = [[] for _ in range(count)]
+        self.receipts: list[Receipt] = []
+        self.senders: list[int] = []
+        self.expected: list[bool | None] = []
+
+    def play(self, step: tuple[object, ...]) -> None:
+        match step:
+            case ("batch", list(batch)):
+                self._publish(batch)
+            case ("answer", int(who), bool(is_good)):
+                is_due = bool(self.queues[who])
+                name = f"U{self.senders[self.queues[who][0]]}" if is_due else "u0"
+                assert self.users[who].answer(name if is_good else None) == is_due
+                self._take(who, is_good=is_good)
+            case ("wrong", int(who)):
+                assert not self.users[who].answer("nobody")
+            case ("leave", int(who)) if self.is_here[who]:
+                self.users[who].leave()
+                self.is_here[who] = False
+                while self.queues[who]:
+                    self._take(who, is_good=False)
+                self._settle(who)
+
+    def _publish(self, batch: list[tuple[int, int | None]]) -> None:
+        posts = []
+        senders = [sender for sender, _ in batch]
+        for sender, to in ((s, t) for number, (s, t) in enumerate(batch) if s not in senders[:number]):
+            self.receipts.append(self.office.mailroom.expect(self.users[sender].mailbox))
+            recipient = None if to is None else self.users[to].account
+            number = len(self.senders)
+            posts.append(self.office.post(self.users[sender].seat, str(number), recipient))
+            self.senders.append(sender)
+            addressed = [who for who in range(len(self.users)) if who != sender] if to is None else [to]
+            targets = [who for who in addressed if self.is_here[who]]
+            for who in targets:
+                self.queues[who].append(number)
+            self.expected.append(None if targets else True)
+            if not self.is_here[sender]:
+                self.expected[number] = False
+        self.office.feed.publish(posts)
+
+    def _take(self, who: int, *, is_good: bool) -> None:
+        if not self.queues[who]:
+            return
+        number = self.queues[who].pop(0)
+        if self.expected[number] is None and not is_good:
+            self.expected[number] = False
+        if self.expected[number] is None and not any(number in queue for queue in self.queues):
+            self.expected[number] = True
+
+    def _settle(self, who: int) -> None:
+        """It waits for nothing more: of its last message it will not be told."""
+        mine = [number for number, sender in enumerate(self.senders) if sender == who]
+        if mine and self.expected[mine[-1]] is None:
+            self.expected[mine[-1]] = False
+
+    def check(self) -> None:
+        for who, user in enumerate(self.users):
+            expected = [str(number) for number in self.queues[who]]
+            given = user.mailbox.in_flight
+            assert (given.message.text if given else None) == (expected[0] if expected else None)
+            if given is not None:
+                assert user.outbox.replies[-1] == given.message
+        assert [outcome(receipt) for receipt in self.receipts] == self.expected
+
+
+def step(dice: Random) -> tuple[object, ...]:
+    who = dice.randrange(4)
+    (what,) = dice.choices(["batch", "answer", "error", "wrong", "leave"], [10, 14, 2, 2, 1])
+    match what:
+        case "batch":
+            return what, [(dice.randrange(4), dice.choice([None, None, 0, 1, 2, 3])) for _ in range(dice.randint(1, 3))]
+        case "answer" | "error":
+            return "answer", who, what == "answer"
+        case _:
+            return what, who
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.randoms(use_true_random=True), st.integers(1, 80))
+def test_whatever_is_sent_and_answered_each_is_given_its_own_in_order_and_each_sender_its_own_answer(
+    dice: Random, length: int
+) -> None:
+    model = Model(4)
+    script = [step(dice) for _ in range(length)]
+    note("\n".join(map(str, script)))
+    with closing(model.office), capture_logs():
+        for each in script:
+            model.play(each)
+            model.check()
