@@ -34,7 +34,7 @@ class FakeAccounts:
 
     def __init__(self) -> None:
         self.by_key: dict[str, Account] = {}
-        self.guests: dict[str, Account] = {}
+        self.guests: dict[str, int] = {}
 
     def find(self, username: str) -> Account | None:
         return self.by_key.get(name_key(username))
@@ -47,10 +47,11 @@ class FakeAccounts:
         return account
 
     def admit(self, name: str) -> Account | None:
-        """What stands for a guest is found by nobody."""
+        """What stands for a guest is found by nobody; it has one number for all of a name."""
         if name_key(name) in self.by_key:
             return None
-        return self.guests.setdefault(name, Account(1_000 + len(self.guests), name, "", 0))
+        number = self.guests.setdefault(name, 1_000 + len(self.guests))
+        return Account(number, name, "", 0)
 
 
 class FakeMessages:

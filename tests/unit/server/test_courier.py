@@ -220,17 +220,15 @@ def test_what_is_due_is_sent_before_our_side_is_shut(post: Post) -> None:
 
 
 @pytest.mark.parametrize("hangs_up", [False, True])
-def test_who_is_hung_up_on_is_sent_what_is_due_and_then_its_reader_sees_the_end(post: Post, hangs_up: bool) -> None:
+def test_after_the_last_byte_our_side_is_shut_and_where_it_hangs_up_the_other_one_too(
+    post: Post, *, hangs_up: bool
+) -> None:
     """Where nobody hangs up, the reader still hears what the peer says."""
     peer, outbox = post.peer(follows=False)
     for letter in (b"x", b"y"):  # each answer goes out by itself
-        put(outbox, letter * 300_000)
+        put(outbox, letter * 1_000)
     outbox.finish(hang_up=hangs_up)
-    eventually(lambda: outbox in post.courier._full)
-    assert not outbox.shut
-    with pytest.raises(BlockingIOError):
-        outbox.sock.recv(1)
-    assert read_all(peer) == b"x" * 300_000 + b"y" * 300_000
+    assert read_all(peer) == b"x" * 1_000 + b"y" * 1_000
 
     eventually(lambda: outbox.shut)
     if hangs_up:
@@ -239,6 +237,20 @@ def test_who_is_hung_up_on_is_sent_what_is_due_and_then_its_reader_sees_the_end(
     else:
         peer.sendall(b"z")
         assert outbox.sock.recv(1) == b"z"
+
+
+@pytest.mark.parametrize("is_full_before", [False, True])
+def test_who_is_hung_up_on_and_does_not_read_is_not_waited_for(post: Post, *, is_full_before: bool) -> None:
+    """Its reader sees the end at once."""
+    _, outbox = post.peer(follows=False)
+    put(outbox, b"x" * 3_000_000)
+    if is_full_before:
+        eventually(lambda: outbox in post.courier._full)
+    outbox.finish(hang_up=True)
+
+    outbox.sock.settimeout(DEADLINE_SECONDS)
+    assert outbox.sock.recv(1) == b""
+    assert outbox.broken
 
 
 def test_a_socket_stays_open_until_its_reader_has_ended(post: Post) -> None:

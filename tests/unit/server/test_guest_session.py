@@ -1,22 +1,22 @@
 """The session of a guest's connection: what may be asked on which of the two, and what is answered."""
 
 import queue
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from textwrap import dedent
-from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.dialects import Register as Dialect
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused, Sent, SentStatus
+from chatprotocol.events import DirectMessage, Event, NotDelivered, PublicMessage, Refused, Sent, SentStatus
 from chatprotocol.requests import Login, NotReceived, Received, Register, Request, Say, Send, Side, Unreadable, Whisper
-from chatserver.session import guest_session
+from chatserver.session import guests as guests_module
 from chatserver.store.database import StoreError
 
-from .house import Half, House, Visitor, secrets_in
+from .house import Half, House, Visitor, codes, secrets_in
 from .rooms import eventually, in_background, must_end
 
 # What the decoder says of what it can't read.
@@ -273,12 +273,15 @@ def test_a_disk_that_refuses_lets_nobody_in_and_the_connection_may_try_again(sta
     stage.house.journal.fault = OSError("disk full")
     stage.play("""
         x> REGISTER TOSEND carol
-        x< ERROR 101 No user registered
+        x< REGISTERED TOSEND carol
+        x.in> REGISTER TORECV carol
+        x.in< ERROR 101 No user registered
+        x< (the end)
         """)
     stage.house.journal.fault = None
     stage.play("""
-        x> REGISTER TOSEND carol
-        x< REGISTERED TOSEND carol
+        x.in> REGISTER TORECV carol
+        x.in< REGISTERED TORECV carol
         """)
 
 
@@ -568,7 +571,7 @@ def test_a_message_before_the_receiving_connection_is_there_waits_for_it(stage: 
 def test_a_message_waits_no_longer_than_it_may_for_the_receiving_connection(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest_session, "ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(guests_module, "_SECOND_HALF_SECONDS", 0.0)
     stage.play("""
         x> REGISTER TOSEND carol | SEND ALL: hello
         x< REGISTERED TOSEND carol
@@ -583,16 +586,17 @@ def test_a_message_waits_no_longer_than_it_may_for_the_receiving_connection(
         """)
 
 
-def test_a_message_that_waits_for_the_receiving_connection_waits_for_as_long_as_for_an_answer(house: House) -> None:
-    waits: list[float] = []
+def test_all_messages_together_wait_for_the_receiving_connection_no_longer_than_one(house: House) -> None:
+    """Else half a guest that sends and sends would stay for as long as it likes."""
     half = house.half()
     half.ask(Register(Side.SENDING, "carol"))
     guest = half.session._guest
     assert guest is not None
-    guest.arrived = SimpleNamespace(wait=waits.append)  # type: ignore[assignment]
-    half.ask(Send("ALL", "hello"))
+    assert 0 < guest._wait_until - time.monotonic() <= 5
+    guest._wait_until = time.monotonic()
 
-    assert waits == [5.0]
+    refused = half.ask(*[Send("ALL", "hello")] * 3)
+    assert codes(refused) == [ErrorCode.NOT_LOGGED_IN] * 3
 
 
 def test_a_receiving_connection_alone_is_given_nothing_and_its_answers_are_passed_over(stage: Stage) -> None:
@@ -876,7 +880,9 @@ def test_while_the_server_shuts_down_nothing_is_accepted(guests: Stage) -> None:
         carol> SEND ALL: hello
         carol< ERROR 102 Unable to send
         x> REGISTER TOSEND erin
-        x< ERROR 101 No user registered
+        x< REGISTERED TOSEND erin
+        x.in> REGISTER TORECV erin
+        x.in< ERROR 101 No user registered
         """)
 
 
@@ -889,6 +895,18 @@ def test_a_message_that_waits_for_the_receiving_connection_is_let_go_when_the_se
     stage.line("x").ask(read("SEND ALL: hello"))
     say_bye(stage)
     stage.play("x< (the end)")
+
+
+def test_who_was_given_up_sends_nothing_more(house: House) -> None:
+    """Its reader has not seen the end yet."""
+    carol = house.guest("carol")
+    guest = carol.sending.session._guest
+    assert guest is not None
+    assert guest.mailbox is not None
+    house.mailroom.close(guest.mailbox)
+
+    assert carol.sending.ask(Send("ALL", "hello")) == [NotDelivered()]
+    assert house.journal.posts == []
 
 
 # --- the log ---
@@ -930,7 +948,7 @@ def test_each_refusal_is_one_line_with_its_reason_and_user(stage: Stage) -> None
 
     assert [(entry["event"], entry["code"], entry["user"], entry["reason"]) for entry in log] == [
         ("Refused", "not_logged_in", None, "This connection is not registered; send REGISTER first."),
-        ("Refused", "bad_username", None, "The name alice belongs to an account."),
+        ("Refused", "bad_username", None, "The name alice is in use, or belongs to an account."),
         ("Refused", "bad_request", "carol", "This connection is for receiving; send on the other one."),
     ]
 

@@ -19,7 +19,7 @@ from chatserver.session.guests import Guest, Guests
 from chatserver.store.accounts import Account
 
 from .house import House
-from .rooms import FakeOutbox, FakeStream, Gate, eventually, in_background, must_end
+from .rooms import FakeOutbox, FakeStream, in_background, must_end
 
 SENDING, RECEIVING = Side.SENDING, Side.RECEIVING
 BOTH_ORDERS = [(SENDING, RECEIVING), (RECEIVING, SENDING)]
@@ -204,41 +204,32 @@ def test_a_guest_cannot_take_an_accounts_name(house: House, side: Side, name: st
 
 
 def test_both_connections_of_a_guest_are_told_that_the_name_is_an_accounts(house: House) -> None:
-    """The second one waits for what the first one finds out."""
-    assert [each.code for each in come_while_the_first_is_admitted(house, "alice")] == [ErrorCode.BAD_USERNAME] * 2
+    house.accounts.add("alice", "hash")
+    for side in Side:
+        assert Connection(house, side, "Alice").come().code is ErrorCode.BAD_USERNAME
     assert nobody_is_left(house, "alice")
 
 
-def come_while_the_first_is_admitted(house: House, name: str = "carol") -> list[Connection]:
-    """The second connection claims the name while the journal is asked about it for the first one."""
-    disk = Gate()
-    admit = house.journal.admit_guest
-    house.journal.admit_guest = lambda name: disk.pass_through() or admit(name)  # type: ignore[method-assign, func-returns-value]
-    first, second = Connection(house, SENDING, name), Connection(house, RECEIVING, name)
-    threads = [in_background(first.come)]
-    disk.await_thread()
-    threads.append(in_background(second.come))
-    eventually(lambda: len(guests_of(house)._by_key[name].outboxes) == 2)
-    assert first.told == second.told == []
-    disk.open()
-    for thread in threads:
-        must_end(thread)
-    return [first, second]
+def test_a_name_that_was_registered_in_the_same_moment_is_the_accounts(house: House) -> None:
+    """The journal's thread decides, when the second connection has come; the first one ends."""
+    first, second = Connection(house, SENDING).come(), Connection(house, RECEIVING)
+    house.accounts.add("carol", "hash")
+    second.come()
+
+    assert second.code is ErrorCode.BAD_USERNAME
+    assert not second.outbox.is_finished
+    assert first.outbox.hangs_up
+    assert nobody_is_left(house)
 
 
-def test_the_second_connection_waits_until_the_first_is_admitted(house: House) -> None:
-    first, second = come_while_the_first_is_admitted(house)
-
-    assert [*first.told, *second.told] == [Registered(SENDING, "carol"), Registered(RECEIVING, "carol")]
-    assert house.presence.names() == ("carol",)
-
-
-def test_a_disk_that_refuses_lets_neither_connection_in_and_the_name_is_free(house: House) -> None:
+def test_a_disk_that_refuses_lets_nobody_in_and_the_name_is_free(house: House) -> None:
+    first = Connection(house, SENDING).come()
     house.journal.admit_guest = _fail(OSError("disk full"))  # type: ignore[method-assign, assignment]
     with capture_logs() as log:
-        refused = come_while_the_first_is_admitted(house)
+        second = Connection(house, RECEIVING).come()
 
-    assert [each.code for each in refused] == [ErrorCode.NOT_LOGGED_IN] * 2
+    assert second.code is ErrorCode.NOT_LOGGED_IN
+    assert first.outbox.hangs_up
     assert [entry["log_level"] for entry in log] == ["error"]
     assert nobody_is_left(house)
     del house.journal.admit_guest
@@ -246,75 +237,13 @@ def test_a_disk_that_refuses_lets_neither_connection_in_and_the_name_is_free(hou
         assert Connection(house, side).come().refused is None
 
 
-def test_a_journal_that_ends_lets_neither_connection_in(house: House) -> None:
-    """Promise: shutdown. Nobody waits for ever."""
+def test_a_journal_that_ends_lets_nobody_in(house: House) -> None:
+    """Promise: shutdown."""
     house.journal.admit_guest = _fail(JournalClosedError())  # type: ignore[method-assign, assignment]
-    refused = come_while_the_first_is_admitted(house)
+    first, second = (Connection(house, side).come() for side in Side)
 
-    assert [type(each.refused) for each in refused] == [JournalClosedError] * 2
-    assert nobody_is_left(house)
-
-
-def _fail(error: Exception) -> Callable[[str], Account | None]:
-    def fail(_: str) -> Account | None:
-        raise error
-
-    return fail
-
-
-# --- the end ---
-
-
-@pytest.mark.parametrize("ends_first", Side)
-def test_with_the_end_of_either_connection_the_other_is_closed_and_the_name_is_free(
-    house: House, ends_first: Side
-) -> None:
-    """Who ends a connection gets what is due on it, and is not cut off there."""
-    carol = {side: Connection(house, side).come() for side in Side}
-    carol[ends_first].leave()
-
-    for side, each in carol.items():
-        assert each.outbox.is_finished == each.outbox.hangs_up == (side is not ends_first)
-    assert nobody_is_left(house)
-    for side in Side:
-        assert Connection(house, side, "Carol", ELSEWHERE).come().refused is None
-    for each in carol.values():
-        each.leave()  # is over already, and is not the new guest's end
-    assert house.presence.names() == ("Carol",)
-
-
-def test_when_a_guest_goes_who_has_one_connection_its_name_is_free(house: House) -> None:
-    connection = Connection(house, SENDING).come()
-    connection.leave()
-
-    assert nobody_is_left(house)
-    assert house.times_empty == 0, "it was never here"
-
-
-def test_the_house_is_told_when_the_last_guest_has_left(house: House) -> None:
-    house.guest("dave")
-    carol = [Connection(house, side).come() for side in Side]
-    for connection in carol:
-        connection.leave()
-    assert house.times_empty == 0
-    house.guest("eve").sending.session.end()
-    dave = guests_of(house)._by_key["dave"]
-    guests_of(house).leave(house.context, dave, SENDING)
-
-    assert house.times_empty == 1
-
-
-def test_who_is_welcomed_after_the_end_of_the_other_connection_is_not_let_in(house: House) -> None:
-    first, second = Connection(house, SENDING), Connection(house, RECEIVING)
-    for each in (first, second):
-        each.claim()
-    first.welcome()
-    first.leave()
-    second.welcome()
-
-    assert second.told == []
-    assert second.outbox.is_finished
-    assert second.outbox.hangs_up
+    assert first.refused is None
+    assert isinstance(second.refused, JournalClosedError)
     assert nobody_is_left(house)
 
 
@@ -323,7 +252,8 @@ def test_who_waits_for_the_other_connection_is_let_go_when_it_never_comes(house:
     first.come()
     guest = first.guest
     assert guest is not None
-    waiting = in_background(guest.arrived.wait)
+    guest._wait_until += 1_000
+    waiting = in_background(guest.wait_for_arrival)
     second.claim()
     second.leave()
 
@@ -353,11 +283,64 @@ def test_while_a_guest_leaves_nobody_joins_it(house: House) -> None:
 def test_nobody_joins_one_who_leaves_before_its_second_connection_has_come(house: House) -> None:
     first, second = Connection(house, SENDING).come(), Connection(house, RECEIVING)
     assert first.guest is not None
-    first.guest.arrived = SimpleNamespace(set=second.come)  # type: ignore[assignment]
+    first.guest._arrived = SimpleNamespace(set=second.come)  # type: ignore[assignment]
     first.leave()
 
     assert second.code is ErrorCode.BAD_USERNAME
     assert nobody_is_left(house)
+
+
+def _fail(error: Exception) -> Callable[[str], Account | None]:
+    def admit_guest(_: str) -> Account | None:
+        raise error
+
+    return admit_guest
+
+
+# --- the next one of that name ---
+
+
+def test_who_sees_the_end_may_come_again_at_once(house: House) -> None:
+    first, second = (Connection(house, side).come() for side in Side)
+    came: list[ErrorCode | None] = []
+
+    class Watched(FakeOutbox):
+        def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
+            super().finish(last, hang_up=hang_up)
+            came.append(Connection(house, SENDING).come().code)
+
+    second.outbox.__class__ = Watched
+    first.leave()
+
+    assert came == [None]
+
+
+def test_what_was_for_a_guest_who_has_gone_is_not_given_to_the_next_of_that_name(house: House) -> None:
+    """Its sender waited for room in the journal meanwhile. Promise: nobody sees what is for somebody else."""
+    alice = Seat(1, "alice", FakeOutbox(house.stream))
+    house.feed.join(alice)
+    old = house.guest("carol")
+    post = Post(alice, ["secret"], [None], guests_of(house).find("carol"))
+    old.sending.session.end()
+    new = house.guest("carol", "10.0.0.9")
+    house.journal.post([post])
+
+    assert new.receiving.news() == []
+
+
+def test_what_a_guest_wrote_who_has_gone_is_not_shown_to_the_next_of_that_name(house: House) -> None:
+    """Somebody's other connections are shown it; a guest has none."""
+    house.accounts.add("alice", "hash")
+    old = house.guest("carol")
+    guest = old.sending.session._guest
+    assert guest is not None
+    assert guest.seat is not None
+    post = Post(guest.seat, ["secret"], [None], house.accounts.find("alice"))
+    old.receiving.session.end()
+    new = house.guest("carol", "10.0.0.9")
+    house.journal.post([post])
+
+    assert new.receiving.news() == []
 
 
 # --- at once ---

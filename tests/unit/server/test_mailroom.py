@@ -500,12 +500,61 @@ def test_who_has_more_than_the_limit_before_it_is_disconnected_and_the_others_go
     assert [outcome(receipt) for receipt in receipts] == [False] * 4
     (entry,) = log
     assert entry["event"] == "Disconnected: it reads too slowly"
-    assert (entry["user"], entry["limit_bytes"]) == ("slow", LAG_MAX_BYTES)
+    assert entry["user"] == "slow"
     quick.takes("alice", "")
     last = office.send(alice, "to who is left")
     quick.takes("alice", "to who is left")
     assert outcome(last) is True
     assert len(slow.given()) == 1
+
+
+def test_ones_own_messages_do_not_count(office: Office) -> None:
+    """They are not given to their sender, who may have one in hand meanwhile."""
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    office.mailroom.start()
+    office.send(bob, "x")
+    assert alice.given() == ["x"]
+    for _ in range(3):
+        receipt = office.send(alice, "x" * LAG_MAX_BYTES)
+        for user in (bob, carol):
+            while user.given():
+                user.answer(None)
+        assert receipt.is_settled
+
+    office.send(bob, "y")
+    assert not alice.outbox.is_finished
+    alice.answer("bob")
+    alice.takes("bob", "y")
+
+
+def test_what_has_come_stays_come(office: Office) -> None:
+    """Though its sender is disconnected before it has looked."""
+    alice, bob = office.users("alice", "bob")
+    receipt = office.send(alice, "hello")
+    bob.takes("alice", "hello")
+    office.send(bob, "one")
+    office.send(bob, "x" * 2 * LAG_MAX_BYTES)
+
+    assert outcome(receipt) is True
+
+
+def test_when_the_watcher_dies_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    office = Office()
+    alice, bob, carol = office.users("alice", "bob", "carol")
+    receipt = office.send(alice, "hello", bob.account)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the log can't be written")
+
+    monkeypatch.setattr(bob.outbox, "finish", fail)
+    hurry(office)
+    office.mailroom.start()
+    eventually(lambda: office.crashes)
+
+    assert outcome(receipt) is False
+    eventually(lambda: office.mailroom._abandoned)
+    assert outcome(office.send(alice, "hello", carol.account)) is False
+    office.close()
 
 
 def test_the_limit_counts_bytes(office: Office) -> None:

@@ -96,7 +96,7 @@ class Guests:
 
     def claim(self, context: Context, name: str, side: Side, address: str, outbox: Outbox) -> Guest:
         """Let one connection of a guest in; :meth:`welcome` is next. Raises Refusal, StoreError, JournalClosedError."""
-        if context.accounts.find(name) is not None:
+        if not self.is_claimed(name) and context.accounts.find(name) is not None:
             raise _taken(name)
         with self._lock:
             guest = self._by_key.setdefault(name_key(name), Guest(name, address))

@@ -117,7 +117,7 @@ class Outbox:
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         """Say this, and nothing more. What is due is sent, then our side of the connection is shut. For any thread.
 
-        Where it hangs up, so is the other side, and the reader sees the end.
+        Where it hangs up, so is the other side, and the reader sees the end; what the socket does not take is given up.
         """
         data = self.stream.encode(last)
         with self._lock:
