@@ -835,3 +835,35 @@ def test_a_script_plays_a_guest(room: Room, tmp_path: Path, start: Callable[...,
     client = start("127.0.0.1", str(room.server.port), "alice", "--script", str(script))
     assert bob.take() == ("alice", "hello")
     client.ends(0, *WELCOMES_ALICE, "> @bob hello", "[delivered] @bob", PROMPT, "> EX", "[bye] you left")
+
+
+@INTERRUPTS
+@pytest.mark.parametrize("known", [0, 2], ids=["no server", "no name"])
+def test_an_interrupt_at_a_question_ends_with_1(
+    stage: Stage, start: Callable[..., GuestClient], number: signal.Signals, known: int
+) -> None:
+    client = start(*["127.0.0.1", str(stage.port)][:known])
+    question = ASKS_NAME if known else asks_server(9999)
+    client.shows(question)
+    client.types("no name, no server")
+    assert client.line().startswith("[error ")
+    client.shows(question)
+    client.gets(number)
+    client.ends(1)
+
+
+@INTERRUPTS
+def test_an_interrupt_waits_for_the_answer_that_is_due(
+    enter: Callable[..., tuple[GuestClient, Half, Half]], number: signal.Signals
+) -> None:
+    client, to_send, to_receive = enter()
+    client.types("@bob hello")
+    to_send.hears(message_to("bob", "hello"))
+    for interrupt in (False, True):
+        if interrupt:
+            client.gets(number)
+        to_receive.says(forward("bob", "wait"))
+        to_receive.hears(b"RECEIVED bob\n\n")
+        client.shows("[message] bob: wait")
+    to_send.says(sent("bob"))
+    client.ends(0, "[delivered] @bob", "[bye] you left")

@@ -66,6 +66,8 @@ class App:
         # A signal that came between the thread's start and the block that ends it would leave it waiting for ever.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._thread.start()
+        # Nor may one be missed that comes just before the wait for a line.
+        signal.set_wakeup_fd(self._face.wakeup, warn_on_full_buffer=False)
         script_failed = False
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -83,6 +85,7 @@ class App:
             self._connection.close()
             self._ended.wait()
             self._thread.join()
+            signal.set_wakeup_fd(-1)
             self._face.close()
         if self._crash is not None:
             raise self._crash

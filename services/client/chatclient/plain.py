@@ -8,6 +8,7 @@ import select
 import sys
 import termios
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from chatclient.script import Transcript
@@ -30,6 +31,7 @@ class PlainFace:
         self.transcript = Transcript()
         self._room = threading.Semaphore(_LINES_AHEAD)
         self._stop_read, self._stop_write = os.pipe()
+        os.set_blocking(self._stop_write, False)
         self._ended = False
         self._terminal: list[Any] | None = None
 
@@ -37,6 +39,11 @@ class PlainFace:
     def is_person(self) -> bool:
         """Is it somebody who may want a hint?"""
         return _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
+
+    @property
+    def wakeup(self) -> int:
+        """What a signal writes to, so that waiting for a line ends: see signal.set_wakeup_fd."""
+        return self._stop_write
 
     def show(self, lines: Iterable[str]) -> None:
         """Print lines, at once. Raises BrokenPipeError when nobody reads them."""
@@ -87,7 +94,8 @@ class PlainFace:
         """Let the reading thread go on: nobody uses lines any more. For any thread, several times."""
         self._ended = True
         self._room.release()
-        os.write(self._stop_write, b"\0")
+        with suppress(BlockingIOError):  # it is full of that
+            os.write(self._stop_write, b"\0")
         self.transcript.end()
 
     def close(self) -> None:

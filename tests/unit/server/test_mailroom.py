@@ -527,6 +527,22 @@ def test_ones_own_messages_do_not_count(office: Office) -> None:
     alice.takes("bob", "y")
 
 
+def test_what_everybody_was_given_is_forgotten(office: Office) -> None:
+    """Memory does not grow with what was said, but with how far the slowest is behind."""
+    alice, bob, slow = office.users("alice", "bob", "slow")
+    for number in range(100):
+        office.send(alice, f"{number}")
+        bob.takes("alice", f"{number}")
+        if number % 10:
+            slow.answer("alice")
+    assert len(office.mailroom._letters) <= 2 * 10
+    for _ in range(10):
+        slow.answer("alice")
+    office.send(alice, "the last one")
+
+    assert len(office.mailroom._letters) <= 1
+
+
 def test_what_has_come_stays_come(office: Office) -> None:
     """Though its sender is disconnected before it has looked."""
     alice, bob = office.users("alice", "bob")
@@ -548,11 +564,12 @@ def test_when_the_watcher_dies_nobody_waits_for_it(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(bob.outbox, "finish", fail)
     hurry(office)
+    waiting = office.mailroom.expect(carol.mailbox)
     office.mailroom.start()
     eventually(lambda: office.crashes)
 
     assert outcome(receipt) is False
-    eventually(lambda: office.mailroom._abandoned)
+    assert outcome(waiting) is False
     assert outcome(office.send(alice, "hello", carol.account)) is False
     office.close()
 
