@@ -170,16 +170,30 @@ def test_what_came_in_one_read_is_handed_over_together(wire: Wire) -> None:
 
 def test_a_peer_that_sends_much_is_read_in_large_pieces_until_it_is_quiet(wire: Wire) -> None:
     """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
+    wire.answer = lambda session: setattr(session, "is_logged_in", True) or session.outbox.put([Pong()])  # type: ignore[func-returns-value]
+    wire.start()
+    wire.peer.sendall(PING)
+    assert wire.read(len(PONG)) == PONG
     count = 30_000 // len(PING)
     wire.peer.sendall(PING * count)
-    wire.start()
     assert wire.read(count * len(PONG)) == PONG * count
     wire.peer.sendall(PING)
     assert wire.read(len(PONG)) == PONG
 
     assert wire.session is not None
-    assert len(wire.session.reads) == 3
+    assert len(wire.session.reads) == 4
     eventually(lambda: wire.connection._read_bytes < 512)
+
+
+def test_who_is_not_logged_in_is_read_in_small_pieces(wire: Wire) -> None:
+    """Promise: memory stays bounded. What is read at once is held until it is answered, and anybody may connect."""
+    count = 3_000 // len(PING)
+    wire.peer.sendall(PING * count)
+    wire.start()
+    assert wire.read(count * len(PONG)) == PONG * count
+
+    assert wire.session is not None
+    assert max(map(len, wire.session.reads)) <= 512 // len(PING) + 1
 
 
 def test_after_the_last_request_nothing_more_is_handled(wire: Wire) -> None:

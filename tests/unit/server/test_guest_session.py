@@ -897,6 +897,33 @@ def test_a_message_that_waits_for_the_receiving_connection_is_let_go_when_the_se
     stage.play("x< (the end)")
 
 
+@pytest.mark.parametrize("side", Side)
+def test_who_answers_and_answers_though_nobody_waits_is_disconnected(house: House, side: Side) -> None:
+    """Such answers cost their sender nothing, for nothing answers them."""
+    carol = house.guest("carol")
+    half = carol.sending if side is Side.SENDING else carol.receiving
+    assert half.ask(*[Received("bob")] * 999) == []
+    assert not half.outbox.is_finished
+    with capture_logs() as log:
+        half.ask(Received("bob"))
+
+    assert half.outbox.is_finished
+    assert any(entry["event"].startswith("Disconnected: it answers") for entry in log)
+
+
+def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(house: House) -> None:
+    """A simple client that answers twice is as good as any."""
+    carol, dave = house.guest("carol"), house.guest("dave")
+    for _ in range(4):
+        carol.receiving.ask(*[Received("dave")] * 300)
+        sent = in_background(lambda: dave.sending.ask(Send("carol", "hello")))
+        eventually(carol.receiving.news)
+        carol.receiving.ask(Received("dave"))
+        must_end(sent)
+
+    assert not carol.receiving.outbox.is_finished
+
+
 def test_who_was_given_up_sends_nothing_more(house: House) -> None:
     """Its reader has not seen the end yet."""
     carol = house.guest("carol")

@@ -125,8 +125,8 @@ class Office:
 
     @property
     def is_idle(self) -> bool:
-        """Is nobody's answer due?"""
-        return not self.mailroom._due
+        """Is nobody's answer due, and does nobody wait for one?"""
+        return not self.mailroom._due and not self.mailroom._unsettled
 
 
 @pytest.fixture
@@ -525,6 +525,26 @@ def test_ones_own_messages_do_not_count(office: Office) -> None:
     assert not alice.outbox.is_finished
     alice.answer("bob")
     alice.takes("bob", "y")
+
+
+def test_who_is_far_behind_is_given_up_without_going_through_all_of_that() -> None:
+    """Else many who are silent would hold everybody up, for it is done while nothing else can be."""
+    with closing(Office(lag_max_bytes=10**9)) as office:
+        talker = office.listener("talker")
+        silent = office.user("silent")
+
+        class Watched(list[object]):
+            looked_at = 0
+
+            def __iter__(self) -> Iterator[object]:
+                Watched.looked_at += len(self)
+                return super().__iter__()
+
+        for number in range(2_000):
+            office.feed.publish([office.post(talker, f"{number}")])
+        office.mailroom._letters = Watched(office.mailroom._letters)  # type: ignore[assignment]
+        silent.leave()
+        assert Watched.looked_at == 0
 
 
 def test_what_everybody_was_given_is_forgotten(office: Office) -> None:

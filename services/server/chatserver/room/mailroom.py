@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import structlog
@@ -68,9 +68,10 @@ class Letter(Struct, gc=False, eq=False):
     to: Mailbox | None = None
     sender: Mailbox | None = None
     receipt: Receipt | None = None
-    # Of one to everybody: the bytes of all that came before it. Of one to a user: which one of those it comes before.
+    # Of one to everybody, its position, once it has one, and the bytes of all before it. One to a user comes before the
+    # one to everybody at that position.
+    position: int = -1
     offset_bytes: int = 0
-    position: int = 0
 
 
 class Mailbox:
@@ -151,6 +152,8 @@ class Mailroom:
         self._letters: list[Letter] = []
         self._first = 0
         self._total_bytes = 0
+        # What senders wait for, each with its letter.
+        self._unsettled: dict[Receipt, Letter] = {}
         # Whose answer is due, and when: a user's, and all of them for a receipt. The first is due first.
         self._due: dict[Mailbox | Receipt, float] = {}
         self._answer_seconds = ANSWER_SECONDS
@@ -304,6 +307,7 @@ class Mailroom:
 
     def _put(self, letter: Letter) -> None:
         """Where it is for everybody, or where it is for one. Locked."""
+        letter.position = self._end
         if letter.to is None:
             letter.offset_bytes = self._total_bytes
             self._total_bytes += letter.size_bytes
@@ -311,7 +315,6 @@ class Mailroom:
             if letter.sender is not None and letter.sender.is_open:
                 letter.sender.own_bytes += letter.size_bytes
         elif letter.to.is_open:
-            letter.position = self._end
             letter.to.direct.append(letter)
             letter.to.direct_bytes += letter.size_bytes
         receipt = letter.receipt
@@ -374,10 +377,11 @@ class Mailroom:
             return
         mailbox.is_open = False
         self._due.pop(mailbox, None)
-        left = [letter for letter in (mailbox.in_flight, *mailbox.direct) if letter is not None]
-        for letter in (*left, *islice(self._letters, mailbox.position - self._first, None)):
-            if letter.to is not None or letter.sender is not mailbox:
-                self._note_answer(letter, has_come=False)
+        # It may be behind by many letters; few of them have a sender who waits.
+        for receipt, letter in [*self._unsettled.items()]:
+            is_to_come = letter.to is None and letter.position >= mailbox.position and letter.sender is not mailbox
+            if is_to_come or letter is mailbox.in_flight or letter.to is mailbox:
+                self._fail(receipt)
         mailbox.in_flight = None
         mailbox.direct.clear()
         mailbox.direct_bytes = mailbox.own_bytes = 0
@@ -391,13 +395,14 @@ class Mailroom:
         receipt = sender.receipt
         if receipt is None or receipt.is_settled:
             return
-        letters = list(takewhile(lambda letter: letter.message.id >= confirmed.id, reversed(self._hidden)))
-        for letter in letters:
-            letter.sender, letter.receipt = sender, receipt
         receipt.is_stored_only = isinstance(confirmed, Sent) and confirmed.status is SentStatus.STORED
-        self._note_due(receipt)
-        if not letters:
+        if not self._hidden or self._hidden[-1].message.id != confirmed.id:
             self._settle(receipt)
+            return
+        letter = self._hidden[-1]
+        letter.sender, letter.receipt = sender, receipt
+        self._unsettled[receipt] = letter
+        self._note_due(receipt)
 
     def _note_answer(self, letter: Letter, *, has_come: bool) -> None:
         """One of those who the letter is for has answered, or never will. Locked."""
@@ -416,6 +421,7 @@ class Mailroom:
     def _settle(self, receipt: Receipt, *, has_failed: bool = False) -> None:
         """The first outcome counts. Locked."""
         self._due.pop(receipt, None)
+        self._unsettled.pop(receipt, None)
         if not receipt.is_settled:
             receipt.has_failed = has_failed
             receipt.settle()

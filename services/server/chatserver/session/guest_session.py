@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+# So many answers in a row that nobody waits for are no mistake of a simple client. They cost it nothing, for nothing
+# answers them, and everybody else the time of the processor.
+_SURPLUS_ANSWERS_MAX = 1_000
 # These are told as they are; what else goes wrong depends on where it does.
 _TOLD = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
 
@@ -35,7 +38,7 @@ _TOLD = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
 class GuestSession:
     """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
 
-    __slots__ = ("_address", "_context", "_guest", "_label", "_outbox", "_refusals", "_side")
+    __slots__ = ("_address", "_context", "_guest", "_label", "_outbox", "_refusals", "_side", "_surplus")
 
     def __init__(self, context: Context, outbox: Outbox, label: str, address: str) -> None:
         self._context = context
@@ -46,6 +49,8 @@ class GuestSession:
         # Which of the guest's connections this is, once it is one.
         self._side: Side | None = None
         self._guest: Guest | None = None
+        # The answers that nobody waited for, since one that somebody did.
+        self._surplus = 0
 
     @property
     def is_logged_in(self) -> bool:
@@ -142,13 +147,19 @@ class GuestSession:
         guest = self._guest
         assert guest is not None
         sender = request.sender if isinstance(request, requests.Received) else None
-        if guest.mailbox is None or not self._context.mailroom.take_answer(guest.mailbox, sender):
+        if guest.mailbox is not None and self._context.mailroom.take_answer(guest.mailbox, sender):
+            self._surplus = 0
+        else:
             self._pass_over(request)
 
     def _pass_over(self, _: Request) -> None:
         """An answer that nobody waits for. To answer it would make two peers answer each other for ever."""
         refusal = Refusal(ErrorCode.BAD_REQUEST, "Nobody waits for this answer.")
         self._refusals.note(refusal, self._name, what="Passed over")
+        self._surplus += 1
+        if self._surplus == _SURPLUS_ANSWERS_MAX:
+            _log.warning("Disconnected: it answers and answers, and nobody has asked", connection=self._label)
+            self._outbox.finish([Refused(refusal.code, refusal.reason)])
 
     # What each connection may ask. Nothing else is granted to one that is not registered.
     _MOVES: ClassVar[dict[Side | None, _Moves]] = {

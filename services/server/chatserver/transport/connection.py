@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # A quiet connection waits with a small buffer, for there may be ten thousand of them. One that sends more than that at
-# once gets a large one until it is quiet again.
+# once gets a large one until it is quiet again. Who is not logged in does not: what is read at once is held until it is
+# answered, and may be thousands of requests.
 _READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
 # How long a read may take once there is no limit. The courier must never wait for a socket, so all are in non-blocking
@@ -229,7 +230,7 @@ class Connection:
                 continue
             except OSError:
                 return b""
-            self._read_bytes = _READ_MAX_BYTES if len(data) >= _READ_BYTES else _READ_BYTES
+            self._read_bytes = _READ_MAX_BYTES if is_known and len(data) >= _READ_BYTES else _READ_BYTES
             return data
         return None
 
