@@ -1210,8 +1210,18 @@ def test_what_is_typed_in_the_wrong_place_is_not_logged(room: Room, log: io.Stri
     assert "hunter2" not in log.getvalue()
 
 
+def test_who_answers_and_answers_though_nobody_waits_is_disconnected(room: Room) -> None:
+    """Nothing else would hold it back. Promise: bad input never hurts another user."""
+    alice, bob = room.enter_guest("alice"), room.enter_guest("bob")
+    alice.receiving.send(b"RECEIVED bob\n\n" * 1_000)
+    assert alice.receiving.rest() == b"ERROR 103 Header incomplete\n\n"
+    assert alice.sending.rest() == b""
+    bob.send("bob", "is anybody hurt?")
+    assert bob.forwarded() == ("bob", "is anybody hurt?")
+
+
 def test_refusals_of_one_connection_do_not_fill_the_log(room: Room, log: io.StringIO) -> None:
     alice = room.enter_guest("alice")
-    alice.receiving.send(b"RECEIVED bob\n\n" * 1_000)
+    alice.receiving.send(b"RECEIVED bob\n\n" * 900)
     assert alice.receiving.until_fence() == b""
     assert len([line for line in log.getvalue().splitlines() if line.startswith("[WARNING]")]) == 101
