@@ -902,13 +902,12 @@ def test_who_answers_and_answers_though_nobody_waits_is_disconnected(house: Hous
     """Such answers cost their sender nothing, for nothing answers them."""
     carol = house.guest("carol")
     half = carol.sending if side is Side.SENDING else carol.receiving
-    assert half.ask(*[Received("bob")] * 999) == []
-    assert not half.outbox.is_finished
+    assert half.session.handle([Received("bob")] * 999)
+    assert half.news() == []
     with capture_logs() as log:
-        half.ask(Received("bob"))
-
-    assert half.outbox.is_finished
-    assert any(entry["event"].startswith("Disconnected: it answers") for entry in log)
+        assert not half.session.handle([Received("bob")] * 2)
+    assert codes(half.news()) == [ErrorCode.BAD_REQUEST]
+    assert [entry["event"] for entry in log] == ["Disconnected: it answers what nobody asks"]
 
 
 def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(house: House) -> None:

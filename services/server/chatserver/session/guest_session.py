@@ -71,6 +71,11 @@ class GuestSession:
                 self._obey(request)
             except REFUSED_WITH as error:
                 self._refuse(as_refusal(error, _log.bind(connection=self._label)))
+            if self._surplus >= _SURPLUS_ANSWERS_MAX:
+                self._refuse(
+                    Refusal(ErrorCode.BAD_REQUEST, "It answers and answers, and nobody has asked."), closes=True
+                )
+                return False
         return True
 
     def time_out(self) -> None:
@@ -157,9 +162,6 @@ class GuestSession:
         refusal = Refusal(ErrorCode.BAD_REQUEST, "Nobody waits for this answer.")
         self._refusals.note(refusal, self._name, what="Passed over")
         self._surplus += 1
-        if self._surplus == _SURPLUS_ANSWERS_MAX:
-            _log.warning("Disconnected: it answers and answers, and nobody has asked", connection=self._label)
-            self._outbox.finish([Refused(refusal.code, refusal.reason)])
 
     # What each connection may ask. Nothing else is granted to one that is not registered.
     _MOVES: ClassVar[dict[Side | None, _Moves]] = {
