@@ -72,9 +72,8 @@ class GuestSession:
             except REFUSED_WITH as error:
                 self._refuse(as_refusal(error, _log.bind(connection=self._label)))
             if self._surplus >= _SURPLUS_ANSWERS_MAX:
-                self._refuse(
-                    Refusal(ErrorCode.BAD_REQUEST, "It answers and answers, and nobody has asked."), closes=True
-                )
+                _log.warning("Disconnected: it answers what nobody asks", connection=self._label, user=self._name)
+                self._outbox.put([Refused(ErrorCode.BAD_REQUEST, "Nobody waits for these answers.")])
                 return False
         return True
 
