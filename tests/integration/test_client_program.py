@@ -85,6 +85,14 @@ def test_a_script_whose_login_is_refused_ends_with_3(room: Room, script: Path) -
     assert ended.returncode == 3
 
 
+def test_a_script_that_waits_in_vain_before_the_login_ends_with_4_too(room: Room, tmp_path: Path) -> None:
+    """It waits for a line that the client does not say while it asks for the password."""
+    script = tmp_path / "script"
+    script.write_text("%wait 0.1 never said\n")
+    ended = run(room.server.port, "--script", str(script))
+    assert ended.returncode == 4, ended.stdout
+
+
 def test_a_script_that_waits_in_vain_says_where_and_ends_with_4(room: Room, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("# nothing\nPM hello\n%wait 0.1 never said\n")

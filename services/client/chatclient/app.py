@@ -76,7 +76,8 @@ class App:
             self._ended.wait()
         except ScriptError as error:
             self._face.show([f"[error script] {error}"])
-            script_failed = True
+            # Unless the client has ended before: then that is what the script waited in vain for.
+            script_failed = self._reactor.exit is None
             self._leave_now()
         except KeyboardInterrupt:
             with suppress(KeyboardInterrupt):  # who asks twice does not wait for the answer
@@ -90,7 +91,7 @@ class App:
         if self._crash is not None:
             raise self._crash
         assert self._reactor.exit is not None
-        return self._reactor.exit or (Exit.SCRIPT if script_failed else Exit.OK)
+        return Exit.SCRIPT if script_failed else self._reactor.exit
 
     def _leave_now(self) -> None:
         """Say goodbye, and wait for the answer only a little: the server may have stopped to listen."""
