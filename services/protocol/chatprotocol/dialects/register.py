@@ -25,6 +25,8 @@ LENGTH_UNITS: Final = ("bytes", "characters")
 
 # What a client may begin a connection with. All but the first is out of place then, and answered so.
 _WORDS: Final = ("REGISTER", "SEND", "RECEIVED", "ERROR")
+# As they are written, in any case.
+_SIDES: Final = {side.value: side for side in Side}
 
 
 # --- what a client sends ---
@@ -83,11 +85,12 @@ def _read_request(section: Section) -> Request:
 
 
 def _read_register(rest: str) -> Request:
-    side, _, username = rest.partition(" ")
-    if side.upper() not in Side.__members__.values():
+    word, _, username = rest.partition(" ")
+    side = _SIDES.get(word.upper())
+    if side is None:
         reason = f"Behind REGISTER stands {' or '.join(Side)}, and then a username."
         return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
-    return requests.Register(Side(side.upper()), username.strip())
+    return requests.Register(side, username.strip())
 
 
 def _is_text(body: str) -> bool:
@@ -141,10 +144,11 @@ class EventDecoder:
 def _read_event(section: Section) -> Event | None:
     match section:
         case ("REGISTERED", rest, _):
-            side, _, username = rest.partition(" ")
-            if side.upper() not in Side.__members__.values():
-                raise ProtocolError(f"The server registered {side[:32]!r}, which is neither {' nor '.join(Side)}.")
-            return events.Registered(Side(side.upper()), username.strip())
+            word, _, username = rest.partition(" ")
+            side = _SIDES.get(word.upper())
+            if side is None:
+                raise ProtocolError(f"The server registered {word[:32]!r}, which is neither {' nor '.join(Side)}.")
+            return events.Registered(side, username.strip())
         case ("FORWARD", sender, str(text)):
             # What is no UTF-8 is shown as what nobody can read.
             return events.Forwarded(sender, text.encode(errors="surrogateescape").decode(errors="replace"))
