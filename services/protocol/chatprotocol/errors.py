@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     TOO_LONG = "too_long"
     RATE_LIMITED = "rate_limited"
     SERVER_FULL = "server_full"
+    NO_SESSION = "no_session"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 

@@ -22,6 +22,10 @@ LINE_MAX_BYTES = 65_536
 # The same for a frame with its header. What says that it is longer is likelier to be no frame at all.
 FRAME_MAX_BYTES = 65_536
 
+# The payload of a datagram: with its header and those of IPv6 and UDP it stays below 1,280 bytes, which every network
+# of today carries in one piece (RFC 8200, section 5). A piece that was lost would lose all of them.
+DATAGRAM_PAYLOAD_MAX_BYTES = 1_200
+
 # A header is a word, a name and a length; what is longer is none. Behind it may stand a body: what is a little too long
 # for a message is refused, with all that is much longer the connection ends.
 HEADER_SECTION_MAX_BYTES = 1_024

@@ -43,7 +43,7 @@ def main() -> int:
         return _complain(str(error))
     except (OSError, UnicodeError) as error:
         code = getattr(error, "errno", None)
-        reason = os.strerror(code) if code and code > 0 else error
+        reason = " ".join([os.strerror(code) if code and code > 0 else str(error), *getattr(error, "__notes__", [])])
         return _complain(f"Can't listen on {config.host} port {config.port}: {reason}.")
     try:
         server.start()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from chatprotocol.dialects import Register, dialects_with
+from chatprotocol.dialects import Datagram, Register, by_name, dialects_with
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.room.feed import Feed
@@ -29,8 +29,11 @@ from chatserver.session.session import Session
 from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages
+from chatserver.transport.binding import bind
 from chatserver.transport.connection import House
+from chatserver.transport.connections import Connections
 from chatserver.transport.courier import Courier
+from chatserver.transport.datagram import DatagramDoor
 from chatserver.transport.listener import Listener
 from chatserver.transport.stream import Stream
 
@@ -119,9 +122,13 @@ class Server:
             open_session=lambda dialect, *its: (GuestSession if dialect == Register.name else Session)(context, *its),
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
-        self._listener = Listener(config.host, config.port, house, full, config.max_connections, self._crash)
+        self._connections = Connections(house, config.max_connections)
+        listening, bound = bind(config.host, config.port)
+        self._listener = Listener(listening, self._connections, dialects, full, self._crash)
+        datagram = by_name(Datagram.name, dialects)
+        self._datagram_door = DatagramDoor(bound, self._connections, datagram, self._crash)
         # The port that it listens on.
-        self.port = self._listener.port
+        self.port = int(listening.getsockname()[1])
 
     def start(self) -> None:
         """Start every thread, the one that lets clients in last."""
@@ -134,6 +141,7 @@ class Server:
         self._presence.start()
         self._mailroom.start()
         self._passwords.start()
+        self._datagram_door.start()
         self._listener.start()
         self._say_waiting()
 
@@ -141,13 +149,15 @@ class Server:
         """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
         self._stopping = True
         self._listener.close()
+        self._datagram_door.close()
         self._passwords.stop()
         self._journal.stop()  # what comes now is refused
         self._presence.stop()
         self._mailroom.hurry(_ANSWER_SECONDS)
-        connections = self._listener.part(_PARTING_SECONDS)
+        connections = self._connections.part(_PARTING_SECONDS)
         self._mailroom.stop()
         self._courier.stop(_CLOSING_SECONDS)
+        self._datagram_door.stop()
         for stream in self._streams:
             stream.close()
         self._database.close()

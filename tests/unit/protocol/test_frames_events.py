@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from chatprotocol.dialects import frames
+from chatprotocol.dialects import payloads
 from chatprotocol.dialects.frames import Frames
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
@@ -348,7 +348,7 @@ def test_a_history_inside_another_one_is_a_protocol_error() -> None:
 
 
 def test_a_history_that_no_client_can_hold_is_a_protocol_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "_HISTORY_MAX_BYTES", 1_000)
+    monkeypatch.setattr(payloads, "_HISTORY_MAX_BYTES", 1_000)
 
     with pytest.raises(ProtocolError, match="a history of more than 1,000 bytes"):
         Frames().event_decoder().feed(b"C\0\0\0\x1bHISTORY 9999999999999999999" + HELLO_FRAME * 30)

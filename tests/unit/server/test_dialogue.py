@@ -775,7 +775,7 @@ def test_a_history_that_cannot_be_read_is_refused_and_an_operation_is_due(house:
 def test_a_peer_that_does_not_read_is_answered_no_further(house: House, steps: list[str]) -> None:
     """Promise: back-pressure. However many steps come in one read, memory stays bounded."""
     stream = Stream(Frames().encode_all, 1_000_000)
-    outbox = Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+    outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
     session = Session(house.context, outbox, "1@test", "here")
     session.handle([Command("alice"), Command("secret")])
     outbox.account(outbox._unread_bytes())

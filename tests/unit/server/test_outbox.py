@@ -21,7 +21,7 @@ KEPT_BYTES = 1_000_000
 
 
 def new_outbox(stream: Stream) -> Outbox:
-    return Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+    return Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
 
 
 def following(stream: Stream) -> Outbox:
@@ -209,7 +209,7 @@ def test_many_answers_before_the_release_all_come_before_the_stream(before: int,
 def new_watched_outbox(stream: Stream) -> tuple[Outbox, list[Outbox]]:
     """An outbox in step, and what it wakes the courier for from then on."""
     woken: list[Outbox] = []
-    outbox = Outbox(None, stream, "1@test", woken.append)  # type: ignore[arg-type]
+    outbox = Outbox(TcpSocket(None), stream, "1@test", woken.append)  # type: ignore[arg-type]
     outbox.follow()
     outbox.release([])
     assert outbox.fall_in(stream.end)
@@ -464,7 +464,7 @@ def test_what_an_answer_and_what_others_say_at_one_place_are_counted_apart(strea
 
 def test_an_outbox_wakes_the_courier_for_what_only_it_is_due(stream: Stream) -> None:
     woken: list[Outbox] = []
-    outbox = Outbox(None, stream, "1@test", woken.append)  # type: ignore[arg-type]
+    outbox = Outbox(TcpSocket(None), stream, "1@test", woken.append)  # type: ignore[arg-type]
     for act in (
         lambda: put(outbox, b"x"),
         lambda: outbox.release([]),

@@ -286,7 +286,7 @@ def test_what_another_connection_was_given_does_not_wait_any_more(house: House) 
 def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(house: House) -> None:
     """They wait for the next login; and nobody's history is read to the end for a peer that has gone."""
     stream = Stream(Json().encode_all, 1_000_000)
-    outbox = Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+    outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
     house.messages.stored = tuple(DirectMessage(number, 0, "bob", "Alice", "") for number in range(1, 5_001))
     house.feed._last_id = 5_000
     page = house.messages.waiting
@@ -332,7 +332,7 @@ def fail_to_read(*_: int) -> tuple[()]:
 def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again(house: House) -> None:
     """Nothing was said yet: the login has one answer."""
     stream = Stream(Json().encode_all, 1_000_000)
-    outbox = Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+    outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
     session = Session(house.context, outbox, "1@test", "here")
     waiting, house.messages.waiting = house.messages.waiting, fail_to_read  # type: ignore[method-assign]
     assert session.handle([LOGIN])
@@ -728,7 +728,7 @@ def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(house
     """Promise: back-pressure. However many requests come in one read, memory stays bounded."""
     pong = Json().encode(Pong())
     stream = Stream(Json().encode_all, 1_000_000)
-    outbox = Outbox(None, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+    outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
     session = Session(house.context, outbox, "1@test", "here")
     count = 2 * UNREAD_MAX_BYTES // len(pong)
     reader = in_background(lambda: session.handle([Ping()] * count))

@@ -1,6 +1,7 @@
 """The dialects: one file each, tried in this order on the first bytes of a connection."""
 
 from chatprotocol.dialects.base import Decoder, Dialect, RequestDecoder, Sniff
+from chatprotocol.dialects.datagram import Datagram
 from chatprotocol.dialects.frames import Frames
 from chatprotocol.dialects.json import Json
 from chatprotocol.dialects.register import Register
@@ -8,7 +9,7 @@ from chatprotocol.dialects.register import Register
 
 def dialects_with(register: Register) -> tuple[Dialect, ...]:
     """All of them, with the one that can be set."""
-    return (Json(), Frames(), register)
+    return (Json(), Frames(), register, Datagram())
 
 
 # As they are where nothing was set.
@@ -35,6 +36,7 @@ def by_name(name: str, dialects: tuple[Dialect, ...] = DIALECTS) -> Dialect:
 
 __all__ = [
     "DIALECTS",
+    "Datagram",
     "Decoder",
     "Dialect",
     "Frames",

@@ -48,8 +48,8 @@ class Dialect(Protocol):
         """How many a user has to the server."""
 
     @property
-    def opening(self) -> str:
-        """How a connection in this dialect begins, for the text that turns strangers away."""
+    def opening(self) -> str | None:
+        """How a connection in this dialect begins, for the text that turns strangers away; None: not over TCP."""
 
     def sniff(self, first: bytes) -> Sniff:
         """Is a connection that begins with ``first`` (at least one byte) in this dialect?"""

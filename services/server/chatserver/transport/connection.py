@@ -1,15 +1,12 @@
-"""A connection: one accepted socket, the thread that reads it, and the outbox through which the courier answers."""
+"""A connection: one accepted peer, the thread that reads it, and the outbox through which the courier answers."""
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import struct
-import termios
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.dialects import Dialect, RequestDecoder
     from chatprotocol.requests import Request
+    from chatserver.transport.carrier import Carrier
     from chatserver.transport.courier import Courier
     from chatserver.transport.stream import Stream
 
@@ -32,8 +30,7 @@ _log = structlog.get_logger()
 # answered, and may be thousands of requests.
 _READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
-# How long a read may take once there is no limit. The courier must never wait for a socket, so all are in non-blocking
-# mode, as Python's are while they have some time-out.
+# How long a read may take once there is no limit.
 _FOREVER_SECONDS = 86_400.0
 # After our last byte a peer gets this long to close its side.
 _PARTING_SECONDS = 2.0
@@ -66,7 +63,7 @@ class Session(Protocol):
 class House:
     """What a connection needs of the server around it."""
 
-    # What is spoken here, in sniffing order, and the stream of each by its name.
+    # All that are spoken here, in sniffing order, and the stream of each by its name.
     dialects: tuple[Dialect, ...]
     streams: Mapping[str, Stream]
     courier: Courier
@@ -77,10 +74,12 @@ class House:
 
 
 class Connection:
-    """Reads one socket in a thread of its own. Once it has an outbox, writing and closing are the courier's."""
+    """Reads one carrier in a thread of its own. Once it has an outbox, writing and closing are the courier's."""
 
     __slots__ = (
         "_address",
+        "_carrier",
+        "_dialect",
         "_house",
         "_login_by",
         "_on_end",
@@ -88,23 +87,29 @@ class Connection:
         "_patience_seconds",
         "_read_bytes",
         "_session",
-        "_sock",
         "_stopping",
         "_thread",
         "label",
     )
 
     def __init__(
-        self, sock: socket.socket, address: str, number: int, house: House, on_end: Callable[[Connection], None]
+        self,
+        carrier: Carrier,
+        address: str,
+        number: int,
+        house: House,
+        on_end: Callable[[Connection], None],
+        dialect: Dialect | None = None,
     ) -> None:
+        """Without a dialect, it shows in what the peer says first."""
         self.label = f"{number}@{address}"
-        self._sock = sock
+        self._carrier = carrier
         self._address = address
+        self._dialect = dialect
         self._house = house
         self._on_end = on_end
         self._login_by = time.monotonic() + house.login_seconds
         self._patience_seconds = house.login_seconds
-        sock.settimeout(self._patience_seconds)
         self._read_bytes = _READ_BYTES
         self._outbox: Outbox | None = None
         self._session: Session | None = None
@@ -135,12 +140,12 @@ class Connection:
 
     def has_been_told(self) -> bool:
         """Has the peer's system got everything that there was to say to it?"""
-        return self._outbox is None or self._outbox.broken or (self._outbox.shut and _unacknowledged(self._sock) == 0)
+        outbox = self._outbox
+        return outbox is None or outbox.broken or (outbox.shut and not self._carrier.unacknowledged_bytes())
 
     def cut_off(self) -> None:
         """The peer has had its time: let the reader thread end."""
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+        self._carrier.hang_up()
 
     def _run(self) -> None:
         try:
@@ -154,17 +159,18 @@ class Connection:
     def _close(self) -> None:
         """For good, after what is due was sent."""
         if self._outbox is None:
-            self._sock.close()
+            self._carrier.close()
         else:
             self._outbox.finish()
             self._house.courier.retire(self._outbox)
 
     def _converse(self) -> None:
         """From the first byte to the last."""
-        dialect, first = self._sniff()
+        dialect, first = self._meet()
         if dialect is None:
             return
-        self._outbox = Outbox(self._sock, self._house.streams[dialect.name], self.label, self._house.courier.wake)
+        self._outbox = Outbox(self._carrier, self._house.streams[dialect.name], self.label, self._house.courier.wake)
+        self._carrier.call_when_due(partial(self._house.courier.wake, self._outbox))
         self._house.courier.adopt()
         self._session = self._house.open_session(dialect.name, self._outbox, self.label, self._address)
         peer_ended = False
@@ -193,6 +199,12 @@ class Connection:
             session.handle(decoder.end())
         return True
 
+    def _meet(self) -> tuple[Dialect | None, bytes | None]:
+        """The dialect, and the first bytes in it."""
+        if self._dialect is None:
+            return self._sniff()
+        return self._dialect, self._read(is_known=False, is_inside=True)
+
     def _sniff(self) -> tuple[Dialect | None, bytes]:
         """Read until the first bytes say which dialect this is; they are its first input."""
         first = b""
@@ -215,18 +227,19 @@ class Connection:
         Whoever is known may be silent for as long as it likes, but not inside of something that has begun.
         """
         if not is_known:
-            self._wait_no_longer_than(self._login_by - time.monotonic())
+            self._patience_seconds = self._login_by - time.monotonic()
         elif is_inside:
-            self._wait_no_longer_than(self._house.login_seconds)
+            self._patience_seconds = self._house.login_seconds
         elif self._patience_seconds < self._house.login_seconds:
-            self._wait_no_longer_than(_FOREVER_SECONDS)
+            self._patience_seconds = _FOREVER_SECONDS
+        # Otherwise it stays as it is: to change it is a system call.
         while self._patience_seconds > 0:
             try:
-                data = self._sock.recv(self._read_bytes)
+                data = self._carrier.read(self._read_bytes, self._patience_seconds)
             except TimeoutError:
                 if is_inside or not is_known:
                     return None
-                self._wait_no_longer_than(_FOREVER_SECONDS)
+                self._patience_seconds = _FOREVER_SECONDS
                 continue
             except OSError:
                 return b""
@@ -234,20 +247,16 @@ class Connection:
             return data
         return None
 
-    def _wait_no_longer_than(self, seconds: float) -> None:
-        """Of the next reads each may take so long. To say it is a system call."""
-        if seconds != self._patience_seconds:
-            self._patience_seconds = seconds
-            self._sock.settimeout(max(0.0, seconds))
-
     def _turn_away(self, reason: str) -> None:
         """One line of text for a peer whose dialect is not known."""
-        openings = ", or ".join(f"{_printable(dialect.opening)} ({dialect.name})" for dialect in self._house.dialects)
+        openings = ", or ".join(
+            f"{_printable(dialect.opening)} ({dialect.name})" for dialect in self._house.dialects if dialect.opening
+        )
         _log.warning("Turned away", connection=self.label, reason=reason)
         with suppress(OSError):
             line = f"This is a chat room server. {reason} Begin with {openings}.\n"
-            self._sock.send(line.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            self._sock.shutdown(socket.SHUT_WR)
+            self._carrier.write([line.encode()])
+        self._carrier.end()
         self._drain()
 
     def _drain(self) -> None:
@@ -255,19 +264,9 @@ class Connection:
         deadline = time.monotonic() + (_FOREVER_SECONDS if self._stopping else _PARTING_SECONDS)
         with suppress(OSError):
             while (patience := deadline - time.monotonic()) > 0:
-                self._sock.settimeout(patience)
-                if not self._sock.recv(_READ_MAX_BYTES):
+                if not self._carrier.read(_READ_MAX_BYTES, patience):
                     return
 
 
 def _printable(text: str) -> str:
     return text.encode("unicode_escape").decode()
-
-
-def _unacknowledged(sock: socket.socket) -> int:
-    """Bytes on their way to the peer, the end counts as one; 0 where the system can't tell, or the socket is closed."""
-    try:
-        (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
-    except (OSError, ValueError):
-        return 0
-    return int(count)

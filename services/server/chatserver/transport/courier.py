@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import socket
 import threading
 import time
 from contextlib import suppress
@@ -56,7 +55,7 @@ class _Followers:
     def take_in(self, outbox: Outbox) -> None:
         """It is in step now."""
         self.astray.discard(outbox)
-        self.in_step[outbox] = outbox.sock.fileno()
+        self.in_step[outbox] = outbox.carrier.descriptor
 
     def let_out(self, outbox: Outbox, cursor: int) -> None:
         """It is in step no more; this is how far it has come."""
@@ -121,7 +120,7 @@ class Courier:
         os.close(self._bell_rope)
 
     def adopt(self) -> None:
-        """A socket was accepted, whose outbox will be retired some day."""
+        """A peer was accepted, whose outbox will be retired some day."""
         with self._lock:
             self._open += 1
 
@@ -238,11 +237,15 @@ class Courier:
     def _serve(self, outbox: Outbox, followers: _Followers) -> None:
         """One send at most: who is due more than that is visited again when the others were."""
         try:
+            outbox.carrier.flush()
             due = outbox.due(followers.offered)
             if due and not self._send(outbox, due):
                 return
         except LookupError:
             self._give_up_lagging(outbox)
+            return
+        except OSError:
+            self._give_up(outbox)
             return
         if outbox.fall_in(followers.offered):
             followers.take_in(outbox)
@@ -251,33 +254,31 @@ class Courier:
                 self._dirty.add(outbox)
         elif outbox.is_drained() and not outbox.shut:
             outbox.shut = True
-            with suppress(OSError):
-                outbox.sock.shutdown(socket.SHUT_RDWR if outbox.hangs_up else socket.SHUT_WR)
+            outbox.carrier.end()
+            if outbox.hangs_up:
+                outbox.carrier.hang_up()
 
     def _send(self, outbox: Outbox, due: list[bytes] | Span) -> bool:
-        """Did the socket take all of it? LookupError: the stream has forgotten what is due."""
-        descriptor = outbox.sock.fileno()
+        """Did the carrier take all of it? OSError. LookupError: the stream has forgotten what is due."""
         try:
             if isinstance(due, Span):
                 size = due.end - due.start
-                sent_bytes = outbox.stream.send(descriptor, due)
+                sent_bytes = outbox.stream.send(outbox.carrier.descriptor, due)
             else:
                 size = sum(map(len, due))
-                sent_bytes = os.writev(descriptor, due)
+                sent_bytes = outbox.carrier.write(due)
         except BlockingIOError:
             sent_bytes = 0
-        except OSError:
-            self._give_up(outbox)
-            return False
         outbox.account(sent_bytes)
         if sent_bytes < size:
             self._note_full(outbox)
         return sent_bytes == size
 
     def _note_full(self, outbox: Outbox) -> None:
-        """Its socket takes no more for now."""
-        self._full[outbox] = time.monotonic()
-        self._selector.register(outbox.sock, selectors.EVENT_WRITE, outbox)
+        """It takes no more for now."""
+        if outbox.carrier.is_socket:
+            self._full[outbox] = time.monotonic()
+            self._selector.register(outbox.carrier.descriptor, selectors.EVENT_WRITE, outbox)
 
     def _give_up_stalled(self, now: float) -> None:
         """Who is full is in the order of since when."""
@@ -300,8 +301,7 @@ class Courier:
         outbox.broken = True
         outbox.finish()
         self._followers[outbox.stream].forget(outbox)
-        with suppress(OSError):
-            outbox.sock.shutdown(socket.SHUT_RDWR)
+        outbox.carrier.hang_up()
 
     def _close_retired(self) -> None:
         now = time.monotonic()
@@ -310,15 +310,16 @@ class Courier:
             give_up_at = self._stop_at
         self._retired.update((outbox, now + LINGER_SECONDS) for outbox in retiring)
         for outbox, patience_ends in list(self._retired.items()):
-            if outbox.broken or outbox.shut or now >= min(patience_ends, give_up_at or patience_ends):
+            is_done = outbox.broken or (outbox.shut and outbox.carrier.can_be_closed)
+            if is_done or now >= min(patience_ends, give_up_at or patience_ends):
                 self._close(outbox)
 
     def _close(self, outbox: Outbox) -> None:
         del self._retired[outbox]
         if self._full.pop(outbox, None) is not None:
-            self._selector.unregister(outbox.sock)
+            self._selector.unregister(outbox.carrier.descriptor)
         outbox.broken = True
         self._followers[outbox.stream].forget(outbox)
-        outbox.sock.close()
+        outbox.carrier.close()
         with self._lock:
             self._open -= 1

@@ -6,13 +6,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from chatserver.transport.stream import SEND_MAX_BYTES, SPAN_MIN_BYTES
+from chatserver.transport.stream import SPAN_MIN_BYTES
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, Run
+    from chatserver.transport.carrier import Carrier
     from chatserver.transport.stream import Span, Stream
 
 # One send takes no more pieces than this, so that no connection holds the courier for long.
@@ -39,7 +39,7 @@ class _Edit(NamedTuple):
 class Outbox:
     """What is due: first ``replies``; then, once released, the stream from the cursor on, with the edits to it.
 
-    The courier alone calls :meth:`due` and :meth:`account`, and writes to the socket in between, under no lock.
+    The courier alone calls :meth:`due` and :meth:`account`, and gives it to the carrier in between, under no lock.
     ``wake`` tells the courier that there is something to send.
 
     While it is *in step* it is due just what all followers of the stream are offered, and the courier keeps one cursor
@@ -59,23 +59,23 @@ class Outbox:
         "_told_bytes",
         "_wake",
         "broken",
+        "carrier",
         "hangs_up",
         "in_step",
         "label",
         "shut",
-        "sock",
         "stream",
     )
 
-    def __init__(self, sock: socket.socket, stream: Stream, label: str, wake: Callable[[Outbox], None]) -> None:
-        self.sock = sock
+    def __init__(self, carrier: Carrier, stream: Stream, label: str, wake: Callable[[Outbox], None]) -> None:
+        self.carrier = carrier
         self.stream = stream
         self.label = label
         self._wake = wake
         # The courier's own: our side was shut after the last byte; nothing can be sent any more.
         self.shut = False
         self.broken = False
-        # After the last byte, is the side that reads shut as well?
+        # After the last byte, does the reader see the end as well?
         self.hangs_up = False
         # Set by the courier, under the lock; it looks without.
         self.in_step = False
@@ -187,7 +187,8 @@ class Outbox:
             if self._held:
                 return []
             self._pass_skips()
-            cursor, limit = self._cursor, self._limit(offered)
+            cursor = self._cursor
+            limit = min(self._limit(offered), cursor + self.carrier.write_max_bytes)
             stop = min(self._edits[0].at, limit) if self._edits else limit
             if stop - cursor >= SPAN_MIN_BYTES:
                 return self.stream.span(cursor, stop)
@@ -195,7 +196,7 @@ class Outbox:
             for edit in self._edits:
                 if len(pieces) >= SEND_MAX_PIECES:
                     return pieces
-                stop = min(edit.at, limit, cursor + SEND_MAX_BYTES)
+                stop = min(edit.at, limit)
                 if cursor < stop:
                     pieces.append(self.stream.slice(cursor, stop))
                 if stop < edit.at:
@@ -204,7 +205,7 @@ class Outbox:
                     pieces.append(edit.data)
                 cursor = max(cursor, edit.resume)
             if cursor < limit:
-                pieces.append(self.stream.slice(cursor, min(limit, cursor + SEND_MAX_BYTES)))
+                pieces.append(self.stream.slice(cursor, limit))
             return pieces
 
     def fall_out(self, cursor: int) -> None:
@@ -218,7 +219,7 @@ class Outbox:
         with self._lock:
             self._pass_skips()
             own = self._held or self._replies or self._edits or self._finishing or self._end is not None
-            self.in_step = not own and self._cursor == offered
+            self.in_step = not own and self._cursor == offered and self.carrier.is_socket
             if self.in_step:
                 self._replies = self._edits = _NONE
             return self.in_step

@@ -1,0 +1,217 @@
+"""The dialect datagram: the dialogue of typed frames in packets of UDP. Its wire: docs/wire/datagram.md.
+
+Here a datagram is a frame of its kind and its payload, of which a header says the length. That each comes once and in
+order is for chatprotocol.arq to see to, before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from chatprotocol.datagrams import PIECE
+from chatprotocol.dialects.base import Sniff
+from chatprotocol.dialects.payloads import COMMAND, DATA, EventReader, event_steps, read_requests, request_step
+from chatprotocol.errors import ErrorCode, ProtocolError, Refusal
+from chatprotocol.framing import HEADER_BYTES, FrameBuffer, frame
+from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
+from chatprotocol.requests import Ping, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from chatprotocol.arq import Frame
+    from chatprotocol.dialects.payloads import Step
+    from chatprotocol.events import Event, Run
+    from chatprotocol.requests import Request
+
+_KINDS: Final = bytes((COMMAND, DATA, PIECE))
+_ANY_KIND: Final = bytes(range(256))
+# Of the pieces of one payload together.
+_WHOLE_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
+_PING: Final = b"PING"
+
+
+def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
+    """A datagram for each step, or where it is data several."""
+    for kind, payload in steps:
+        start = 0
+        while len(payload) - start > DATAGRAM_PAYLOAD_MAX_BYTES:
+            yield PIECE, payload[start : start + DATAGRAM_PAYLOAD_MAX_BYTES]
+            start += DATAGRAM_PAYLOAD_MAX_BYTES
+        yield kind, payload[start:] if start else payload
+
+
+class _Pieces:
+    """What has come of data in pieces that is not ended yet."""
+
+    __slots__ = ("_pieces", "_size_bytes", "problem")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size_bytes = 0
+        # What was wrong with one of them: then all are.
+        self.problem: Refusal | None = None
+
+    @property
+    def are_there(self) -> bool:
+        """Has data begun?"""
+        return bool(self._pieces) or self.problem is not None
+
+    def add(self, payload: bytes) -> None:
+        """One more, which is to be continued."""
+        self._size_bytes += len(payload)
+        if self._size_bytes > _WHOLE_MAX_BYTES:
+            reason = f"The pieces of a payload have {_WHOLE_MAX_BYTES:,} bytes at most together; nothing was done."
+            self.problem = Refusal(ErrorCode.TOO_LONG, reason)
+        if self.problem is None:
+            self._pieces.append(payload)
+        else:
+            self._pieces.clear()
+
+    def end(self, payload: bytes) -> bytes:
+        """The last one: all of them together. Raises Refusal."""
+        self.add(payload)
+        whole, problem = b"".join(self._pieces), self.problem
+        self.drop()
+        if problem is not None:
+            raise problem
+        return whole
+
+    def drop(self) -> None:
+        """Nothing will end them."""
+        self._pieces.clear()
+        self._size_bytes = 0
+        self.problem = None
+
+
+class RequestDecoder:
+    """The server's side of a session: commands and data. What they mean depends on what went before."""
+
+    __slots__ = ("_frames", "_pieces")
+
+    def __init__(self) -> None:
+        self._frames = FrameBuffer(_ANY_KIND, FRAME_MAX_BYTES)
+        self._pieces = _Pieces()
+
+    def feed(self, data: bytes) -> list[Request]:
+        """What is complete with these. A datagram that is none of ours is refused by itself."""
+        was_broken = self._frames.problem is not None
+        found = [request for each in self._frames.feed(data) for request in self._read(*each)]
+        problem = self._frames.problem
+        if problem is not None and not was_broken:
+            found.append(Unreadable(problem.code, problem.reason, closes=True))
+        return found
+
+    def _read(self, kind: int, payload: bytes) -> list[Request]:
+        if kind == COMMAND and payload.strip() == _PING:
+            return [Ping()]  # it may come in the middle of a dialogue, and leaves it as it is
+        found: list[Request] = []
+        if kind not in (DATA, PIECE) and self._pieces.are_there:
+            self._pieces.drop()
+            found.append(Unreadable(ErrorCode.BAD_REQUEST, "Pieces of data (d) were not ended by a datagram D."))
+        try:
+            _check(kind, payload)
+            if kind == PIECE:
+                self._pieces.add(payload)
+                return found
+            if self._pieces.are_there:
+                payload = self._pieces.end(payload)
+        except Refusal as refusal:
+            if kind == PIECE:
+                self._pieces.problem = refusal  # to be told once, when all have come
+                return found
+            self._pieces.drop()
+            return [*found, Unreadable(refusal.code, refusal.reason)]
+        return found + read_requests([(kind, payload)])
+
+    def end(self) -> list[Request]:
+        """What is left when the peer sends no more is data that was cut short."""
+        if not self.is_inside:
+            return []
+        return [Unreadable(ErrorCode.BAD_REQUEST, "The session ended in the middle of data.")]
+
+    @property
+    def is_inside(self) -> bool:
+        """Has something begun that is not complete yet?"""
+        return self._pieces.are_there or bool(self._frames.rest)
+
+
+def _check(kind: int, payload: bytes) -> None:
+    """Raises Refusal."""
+    if kind not in _KINDS:
+        raise Refusal(ErrorCode.BAD_REQUEST, f"A datagram begins with C, D, d or A, not with the byte 0x{kind:02x}.")
+    if len(payload) > DATAGRAM_PAYLOAD_MAX_BYTES:
+        limit = f"{DATAGRAM_PAYLOAD_MAX_BYTES:,} bytes at most"
+        raise Refusal(ErrorCode.TOO_LONG, f"The payload of a datagram has {limit}; send longer data in pieces (d).")
+
+
+class EventDecoder:
+    """The client's side of a session. Commands that it does not know are passed over."""
+
+    def __init__(self) -> None:
+        self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
+        self._pieces = _Pieces()
+        self._reader = EventReader(Datagram.name)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events that are complete with these; ProtocolError where one is none of ours."""
+        found: list[Event] = []
+        for kind, payload in self._frames.feed(data):
+            if kind == PIECE:
+                self._pieces.add(payload)
+            elif kind == DATA and self._pieces.are_there:
+                found += self._reader.read([(DATA, self._whole(payload))])
+            else:
+                found += self._reader.read([(kind, payload)])
+        if self._frames.problem is not None:
+            raise ProtocolError(f"The server sent something that is no datagram. {self._frames.problem.reason}")
+        return found
+
+    def _whole(self, payload: bytes) -> bytes:
+        try:
+            return self._pieces.end(payload)
+        except Refusal as refusal:
+            raise ProtocolError(f"The server sent too much. {refusal.reason}") from refusal
+
+
+class Datagram:
+    """Typed frames over UDP: like the dialect frames, but a payload is short, and what is longer goes in pieces."""
+
+    name = "datagram"
+    connections = 1
+    opening = None
+
+    def sniff(self, _: bytes) -> Sniff:
+        """It is not spoken over TCP."""
+        return Sniff.NO
+
+    def request_decoder(self) -> RequestDecoder:
+        """For the server's side of a new session."""
+        return RequestDecoder()
+
+    def encode(self, event: Event) -> bytes:
+        """A frame for each datagram."""
+        return self.encode_all((event,))
+
+    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+        """The frames of each."""
+        steps = (step for each in said for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
+        return b"".join([frame(*each) for each in _to_frames(steps)])
+
+    def event_decoder(self) -> EventDecoder:
+        """For the client's side of a new session."""
+        return EventDecoder()
+
+    def connection_for(self, _: Request) -> int:
+        """There is only one."""
+        return 0
+
+    def encode_request(self, request: Request) -> bytes:
+        """A frame for each datagram."""
+        if isinstance(request, Ping):
+            return frame(COMMAND, _PING)
+        kind, payload = request_step(request)
+        if kind == COMMAND and len(payload) > DATAGRAM_PAYLOAD_MAX_BYTES:
+            # No name, password or operation may be as long as that: what is left of it is refused all the same.
+            payload = payload[:DATAGRAM_PAYLOAD_MAX_BYTES].decode(errors="ignore").encode()
+        return b"".join([frame(*each) for each in _to_frames([(kind, payload)])])

@@ -1,0 +1,65 @@
+"""Binding: one port number, for TCP and for UDP."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+_BACKLOG: Final = 4_096
+# A peer that has gone without a word is noticed within KEEPIDLE + KEEPCNT * KEEPINTVL = 2 minutes.
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+# Of datagrams so much is kept while nobody has the time to read; less where the system's limit is lower.
+_KEPT_BYTES: Final = 4 * 1024 * 1024
+# Where any port will do: a number that is free for TCP may be taken for UDP.
+_TRIES: Final = 20
+
+
+def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A listening socket of TCP, and one of UDP with the same number; 0 takes a free one. OSError, UnicodeError."""
+    for _ in range(_TRIES):
+        listening = _bind_tcp(host, port)
+        try:
+            return listening, _bind_udp(host, listening.getsockname()[1])
+        except OSError as error:
+            listening.close()
+            error.add_note("(UDP)")
+            problem = error
+        if port or problem.errno != errno.EADDRINUSE:
+            break
+    raise problem
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _bind_tcp(host: str, port: int) -> socket.socket:
+    family = _family(host)
+    listening = socket.create_server(
+        (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=family == socket.AF_INET6
+    )
+    listening.setblocking(False)
+    # Each connection has these from the socket that accepts it: to set them anew would be five system calls a login.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return listening
+
+
+def _bind_udp(host: str, port: int) -> socket.socket:
+    family = _family(host)
+    bound = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            bound.setsockopt(socket.SOL_SOCKET, option, _KEPT_BYTES)
+        bound.setblocking(False)
+        bound.bind((host, port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound

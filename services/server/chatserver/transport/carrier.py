@@ -1,0 +1,126 @@
+"""Carriers: what brings a connection's bytes to its peer and back. One is a TCP socket; over UDP see channel.py."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import termios
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from chatserver.transport.stream import SEND_MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Carrier(Protocol):
+    """Bytes both ways. One thread reads, the courier does all the rest, but for :meth:`hang_up`."""
+
+    @property
+    def is_socket(self) -> bool:
+        """Is there a socket that the courier may write to by itself, and wait for where it is full?
+
+        Otherwise it wakes the courier when there is room again, or something to be sent once more.
+        """
+
+    @property
+    def descriptor(self) -> int:
+        """The socket's; -1 where there is none, or it is closed."""
+
+    @property
+    def write_max_bytes(self) -> int:
+        """There is no use in writing more at once."""
+
+    def read(self, size_bytes: int, patience_seconds: float) -> bytes:
+        """The next bytes, nothing at the end. TimeoutError: there were none for so long. OSError."""
+
+    def write(self, pieces: Sequence[bytes]) -> int:
+        """Take as many bytes as there is room for now, and say how many. BlockingIOError: for none. OSError."""
+
+    def flush(self) -> None:
+        """Send what was taken and waits for its time. OSError."""
+
+    def call_when_due(self, wake: Callable[[], None]) -> None:
+        """What wakes the courier, for a carrier that has to. It is called from any thread, under no lock."""
+
+    def end(self) -> None:
+        """Nothing more will be written."""
+
+    def hang_up(self) -> None:
+        """Let the reader see the end. For any thread."""
+
+    def close(self) -> None:
+        """The last thing that is done."""
+
+    def unacknowledged_bytes(self) -> int:
+        """On their way to the peer, the end counts as one. For any thread."""
+
+    @property
+    def can_be_closed(self) -> bool:
+        """Does what was taken come to the peer even if this is closed?"""
+
+
+class TcpSocket:
+    """The system does it all."""
+
+    __slots__ = ("_patience_seconds", "_sock")
+
+    is_socket = True
+    can_be_closed = True
+    # So that no connection holds the courier for long.
+    write_max_bytes = SEND_MAX_BYTES
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._patience_seconds: float | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """It is -1 once it is closed."""
+        return self._sock.fileno()
+
+    def read(self, size_bytes: int, patience_seconds: float) -> bytes:
+        """To say how long it may take is a system call, and seldom needed.
+
+        The courier must never wait for a socket, so all are in non-blocking mode, as Python's are while they have some
+        time-out.
+        """
+        if patience_seconds != self._patience_seconds:
+            self._sock.settimeout(patience_seconds)
+            self._patience_seconds = patience_seconds
+        return self._sock.recv(size_bytes)
+
+    def write(self, pieces: Sequence[bytes]) -> int:
+        """One system call."""
+        return os.writev(self._sock.fileno(), pieces)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def call_when_due(self, _: Callable[[], None]) -> None:
+        """The courier looks at the socket itself."""
+
+    def end(self) -> None:
+        """The peer sees the end."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def hang_up(self) -> None:
+        """So does the peer."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Of a socket that nobody reads any more."""
+        self._sock.close()
+
+    def unacknowledged_bytes(self) -> int:
+        """0 where the system can't tell, or the socket is closed."""
+        try:
+            (count,) = struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))
+        except (OSError, ValueError):
+            return 0
+        return int(count)

@@ -1,0 +1,108 @@
+"""All connections: keeps their number within the limit, sees them out, and joins their threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatprotocol.dialects import Dialect
+    from chatserver.transport.carrier import Carrier
+    from chatserver.transport.connection import House
+
+_log = structlog.get_logger()
+
+# At the end peers that have got everything have this long to close their side first.
+_SEEING_OUT_SECONDS = 0.2
+_LOOK_SECONDS = 0.02
+
+
+class FullError(Exception):
+    """One more can't come in: the limit is reached, or the system has no thread to give."""
+
+
+class Connections:
+    """Everybody who was let in, through whichever door."""
+
+    def __init__(self, house: House, max_connections: int) -> None:
+        self._house = house
+        self._max_connections = max_connections
+        # Guards what is below. Somebody waits for those who leave only while the server shuts down.
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
+        self._accepted = 0
+        # Was it said that nobody can come in? Once in a row: there may be thousands.
+        self._full = False
+        self._connections: set[Connection] = set()
+        self._ended: list[Connection] = []
+
+    def welcome(self, carrier: Carrier, address: str, dialect: Dialect | None = None) -> Connection:
+        """One more; without a dialect, it shows in what the peer says first. Raises FullError."""
+        self._join_ended()
+        with self._lock:
+            self._accepted += 1
+            connection = Connection(carrier, address, self._accepted, self._house, self._note_end, dialect)
+            is_full = len(self._connections) >= self._max_connections
+            if not is_full:
+                self._connections.add(connection)
+        if is_full:
+            raise self._refuse(f"the limit of {self._max_connections} connections is reached")
+        try:
+            connection.start()
+        except RuntimeError as error:
+            with self._lock:
+                self._connections.discard(connection)
+            raise self._refuse(str(error)) from error
+        self._full = False
+        return connection
+
+    def part(self, patience_seconds: float) -> int:
+        """Say goodbye to everybody who is left, and see them out; returns how many they were.
+
+        Whoever has not got all that is due to it when patience ends is cut off.
+        """
+        with self._lock:
+            left = list(self._connections)
+        for connection in left:
+            connection.part()
+        self._wait_until(lambda: all(connection.has_been_told() for connection in left), patience_seconds)
+        self._wait_until(lambda: not self._connections, _SEEING_OUT_SECONDS)
+        for connection in left:
+            connection.cut_off()
+        for connection in left:
+            connection.join()
+        self._join_ended()
+        return len(left)
+
+    def _refuse(self, why: str) -> FullError:
+        if not self._full:
+            self._full = True
+            _log.warning("Refusing connections", reason=why)
+        return FullError(why)
+
+    def _note_end(self, connection: Connection) -> None:
+        """A reader thread is about to end. Called by that thread."""
+        with self._lock:
+            self._connections.discard(connection)
+            self._ended.append(connection)
+            self._left.notify()
+
+    def _wait_until(self, condition: Callable[[], bool], patience_seconds: float) -> None:
+        """Look whenever somebody has left, and now and then: what a peer's system has got, nobody tells."""
+        patience_ends = time.monotonic() + patience_seconds
+        with self._lock:
+            while not condition() and time.monotonic() < patience_ends:
+                self._left.wait(_LOOK_SECONDS)
+
+    def _join_ended(self) -> None:
+        with self._lock:
+            ended, self._ended = self._ended, []
+        for connection in ended:
+            connection.join()

@@ -1,0 +1,179 @@
+"""The door for UDP: one socket, one thread that reads it, and a channel for each session."""
+
+from __future__ import annotations
+
+import secrets
+import selectors
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from chatprotocol.datagrams import (
+    ACK,
+    COOKIE_WORD,
+    HEADER_BYTES,
+    NO_SESSION,
+    READ_BYTES,
+    SESSION_MAX,
+    Datagram,
+    Opening,
+    cookie_payload,
+    pack,
+    read_opening,
+    unpack,
+)
+from chatprotocol.dialects.payloads import COMMAND
+from chatprotocol.errors import ErrorCode
+from chatserver.threads import Worker
+from chatserver.transport.channel import Channel
+from chatserver.transport.connections import FullError
+from chatserver.transport.cookies import Cookies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatprotocol.dialects import Dialect
+    from chatserver.transport.connections import Connections
+
+_log = structlog.get_logger()
+
+# While there are sessions, so often it is looked what is to be sent again, and who is lost.
+_TICK_SECONDS: Final = 0.05
+# Read in a row before that is looked at: under a flood there is always one more.
+_READ_MAX: Final = 256
+# That somebody is not answered is logged once in this time.
+_LOG_SECONDS: Final = 60.0
+
+
+class DatagramDoor:
+    """Owns the socket and the channels. A peer gets a session once it has sent its cookie back."""
+
+    def __init__(
+        self, bound: socket.socket, connections: Connections, dialect: Dialect, on_crash: Callable[[str], None]
+    ) -> None:
+        """``dialect`` is the one that is spoken here."""
+        self._socket = bound
+        self._connections = connections
+        self._dialect = dialect
+        self._worker = Worker("datagrams", self._run, on_crash)
+        self._stop_here, self._stop_there = socket.socketpair()
+        self._cookies = Cookies()
+        self._closing = False
+        # The thread's own: by the session, and those who asked for one, by what they said from where.
+        self._channels: dict[int, Channel] = {}
+        self._opened: dict[tuple[tuple[object, ...], bytes], Channel] = {}
+        self._look_at = 0.0
+        self._log_at = 0.0
+
+    def start(self) -> None:
+        """Start to read."""
+        self._worker.start()
+
+    def close(self) -> None:
+        """Let nobody in any more. Who is in stays."""
+        self._closing = True
+
+    def stop(self) -> None:
+        """Read no more, when everybody has gone."""
+        self._stop_there.send(b"\0")
+        self._worker.join()
+        self._socket.close()
+        self._stop_here.close()
+        self._stop_there.close()
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self._stop_here, selectors.EVENT_READ)
+            while True:
+                ready = [key.fileobj for key, _ in selector.select(_TICK_SECONDS if self._channels else None)]
+                if self._stop_here in ready:
+                    return
+                if self._socket in ready:
+                    self._read_all()
+                now = time.monotonic()
+                if now >= self._look_at:
+                    self._look_at = now + _TICK_SECONDS
+                    self._look(now)
+
+    def _read_all(self) -> None:
+        """What has come, if it is not too much."""
+        for _ in range(_READ_MAX):
+            try:
+                data, address = self._socket.recvfrom(READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:  # the system tells of some earlier answer that nobody took
+                continue
+            datagram = unpack(data)
+            if datagram is not None:
+                self._take(datagram, address, time.monotonic())
+
+    def _take(self, datagram: Datagram, address: tuple[object, ...], now: float) -> None:
+        channel = self._channels.get(datagram.session)
+        if channel is not None and channel.address == address and not channel.closed:
+            channel.take(datagram, now)
+        elif (datagram.kind, datagram.session, datagram.sequence) == (COMMAND, NO_SESSION, 0):
+            self._open(datagram, address, now)
+        elif datagram.kind != ACK and datagram.sequence:  # without one it is what a server answers: see below
+            self._refuse(datagram, address, ErrorCode.NO_SESSION, "There is no such session; open a new one.")
+
+    def _open(self, datagram: Datagram, address: tuple[object, ...], now: float) -> None:
+        opening = read_opening(datagram.payload)
+        if opening.cookie is None or not self._cookies.is_good(opening.cookie, address, opening.text, now):
+            self._answer_with_cookie(datagram, opening, address, now)
+            return
+        asked = self._opened.get((address, datagram.payload))
+        if asked is not None and not asked.closed:  # the answer to the one before was lost: it is being sent again
+            return
+        if self._closing:
+            self._refuse(datagram, address, ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
+            return
+        channel = Channel(self._socket, address, secrets.randbelow(SESSION_MAX) + 1, datagram.payload)
+        channel.deliver([(COMMAND, opening.text)])
+        try:
+            channel.label = self._connections.welcome(channel, str(address[0]), self._dialect).label
+        except FullError:
+            self._refuse(datagram, address, ErrorCode.SERVER_FULL, "The server is full; try again later.")
+            return
+        self._channels[channel.session] = channel
+        self._opened[address, channel.opening] = channel
+
+    def _answer_with_cookie(
+        self, datagram: Datagram, opening: Opening, address: tuple[object, ...], now: float
+    ) -> None:
+        payload = cookie_payload(self._cookies.make(address, opening.text, now))
+        if opening.text == COOKIE_WORD and opening.cookie is not None:
+            return  # somebody forged the address of another server, and this is its answer: they would go on for ever
+        if not self._answer(datagram, address, payload) and now >= self._log_at:
+            self._log_at = now + _LOG_SECONDS
+            least_bytes = HEADER_BYTES + len(payload)
+            _log.warning("An opening is shorter than its answer, and not answered", peer=address[0], least=least_bytes)
+
+    def _look(self, now: float) -> None:
+        """After all channels; and forget those that are closed."""
+        for channel in list(self._channels.values()):
+            if channel.closed:
+                del self._channels[channel.session]
+                if self._opened.get((channel.address, channel.opening)) is channel:
+                    del self._opened[channel.address, channel.opening]
+                continue
+            if lost := channel.look(now):
+                _log.info(f"Disconnected: {lost}", connection=channel.label)
+
+    def _refuse(self, datagram: Datagram, address: tuple[object, ...], code: ErrorCode, reason: str) -> None:
+        """In as many words as the peer's own leave room for."""
+        payload = f"ERROR {code} {reason}".encode()
+        room_bytes = len(datagram.payload)
+        self._answer(datagram, address, payload if len(payload) <= room_bytes else f"ERROR {code}".encode())
+
+    def _answer(self, datagram: Datagram, address: tuple[object, ...], payload: bytes) -> bool:
+        """Outside of a session. Nobody whose address may be forged is answered with more than was sent."""
+        if len(payload) > len(datagram.payload):
+            return False
+        with suppress(OSError):
+            self._socket.sendto(pack(Datagram(COMMAND, datagram.session, 0, payload)), address)
+        return True
