@@ -6,6 +6,7 @@ import queue
 import signal
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from chatclient.config import DEFAULT_SERVER
@@ -18,8 +19,10 @@ from chatclient.plain import PlainFace
 from chatclient.reactor import EndOfInput, Input, Interrupt, Line, Reactor
 from chatclient.script import ScriptError, play
 from chatclient.steps import StepByStep
+from chatclient.tcp import connect
 from chatclient.typed import Addressing, Typing
-from chatprotocol.dialects import Frames, Register, by_name, dialects_with
+from chatclient.udp import UdpLink
+from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
 from chatprotocol.operations import OPS
 
 if TYPE_CHECKING:
@@ -44,7 +47,8 @@ class App:
         self._inputs: queue.SimpleQueue[Input] = queue.SimpleQueue()
         self._face = PlainFace()
         dialect = by_name(config.dialect, dialects_with(Register(length=config.register_length)))
-        self._connection = Connection(dialect, config.retry_seconds, self._inputs.put)
+        open_link = UdpLink if config.dialect == Datagram.name else connect
+        self._connection = Connection(partial(open_link, dialect), config.retry_seconds, self._inputs.put)
         exchange = _exchange(config)
         words = OPS[config.ops]
         self._reactor = Reactor(
@@ -127,7 +131,7 @@ class App:
 def _exchange(config: Config) -> Exchange:
     """The one that goes with the dialect."""
     match config.dialect:
-        case Frames.name:
+        case Frames.name | Datagram.name:
             return StepByStep(config.ops)
         case Register.name:
             return AsGuest()

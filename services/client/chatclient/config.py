@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from chatclient import __version__
-from chatprotocol.dialects import DIALECTS, Register
+from chatprotocol.dialects import DIALECTS, Datagram, Register
 from chatprotocol.dialects.register import LENGTH_UNITS
 from chatprotocol.errors import Refusal
 from chatprotocol.operations import OPS
@@ -59,7 +59,10 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         raise ConfigError("The password is not text in UTF-8.")
     script = flags.script or environment.get("CHAT_SCRIPT")
     user = flags.username or user or environment.get("CHAT_USER")
-    dialect = _choice("dialect", flags.dialect or environment.get("CHAT_DIALECT"), [each.name for each in DIALECTS])
+    if flags.udp and flags.dialect and flags.dialect.lower() != Datagram.name:
+        raise ConfigError(f"--udp is the dialect {Datagram.name}, and --dialect is {flags.dialect}; give one of them.")
+    named = Datagram.name if flags.udp else flags.dialect or environment.get("CHAT_DIALECT")
+    dialect = _choice("dialect", named, [each.name for each in DIALECTS])
     try:
         if user and dialect != _ASKING_DIALECT:
             check_username(user)
@@ -170,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"the wire: {', '.join(each.name for each in DIALECTS)}; or CHAT_DIALECT (json)",
     )
+    parser.add_argument("--udp", action="store_true", help=f"the same as --dialect {Datagram.name}")
     parser.add_argument(
         "--register-length",
         metavar="UNIT",

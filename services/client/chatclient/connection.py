@@ -1,24 +1,20 @@
-"""The connection to the server: the socket, the thread that collects from it, and connecting again."""
+"""The connection to the server: the thread that collects from it, and connecting again."""
 
 from __future__ import annotations
 
 import random
-import selectors
-import socket
 import threading
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Registered, Welcome
 from chatprotocol.requests import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from chatclient.address import Address
-    from chatprotocol.dialects import Dialect
     from chatprotocol.events import Event
     from chatprotocol.requests import Request
 
@@ -29,38 +25,22 @@ _CONNECT_AGAIN_SECONDS = 2.0
 # clients of a server that was restarted do not come all at once.
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-_READ_BYTES = 256 * 1024
-# When one socket of several has come to its end, how long the others may be silent: they end at the same moment.
-_OTHERS_SECONDS = 0.2
 
 
-class Link:
-    """A connection that stands, or as many as the dialect has. Whoever has it may send on it.
-
-    What is sent after its end is lost.
-    """
-
-    def __init__(self, sockets: Sequence[socket.socket], dialect: Dialect) -> None:
-        self.sockets = sockets
-        self._dialect = dialect
+class Link(Protocol):
+    """A connection that stands. Whoever has it may send on it; what is sent after its end is lost."""
 
     def send(self, request: Request) -> None:
         """Send a request; where that fails, the connection is lost, and the collector says so."""
-        try:
-            self.sockets[self._dialect.connection_for(request)].sendall(self._dialect.encode_request(request))
-        except OSError:
-            self.shut()
 
     def shut(self) -> None:
-        """Let the collector's read end; it closes the sockets."""
-        for each in self.sockets:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        """Let the collecting end. For any thread."""
+
+    def collect(self, report: Callable[[Event], None]) -> str:
+        """Report all that comes until the connection ends; returns why it did. Raises OSError, ProtocolError."""
 
     def close(self) -> None:
         """For the collector, when nobody uses it any more."""
-        for each in self.sockets:
-            each.close()
 
 
 class Up(NamedTuple):
@@ -87,16 +67,17 @@ Signal = Up | Down | Lost
 class Connection:
     """Collects what the server says, in a thread of its own, and connects again when the connection is lost.
 
-    ``report`` is given every event and signal, in order, by the collector thread; it must not wait.
+    ``open_link`` reaches the server at an address, in so many seconds, or raises OSError or UnicodeError. ``report`` is
+    given every event and signal, in order, by the collector thread; it must not wait.
     """
 
     def __init__(
         self,
-        dialect: Dialect,
+        open_link: Callable[[Address, float], Link],
         retry_seconds: float,
         report: Callable[[Event | Signal], None],
     ) -> None:
-        self._dialect = dialect
+        self._open_link = open_link
         self._retry_seconds = retry_seconds
         self._report = report
         self._closing = threading.Event()
@@ -143,15 +124,10 @@ class Connection:
     def _connect(self, seconds: float) -> str:
         """Connect once; returns why it failed, or nothing."""
         host, port = self._address
-        sockets: list[socket.socket] = []
         try:
-            while len(sockets) < self._dialect.connections:
-                sockets.append(_connect(self._address, seconds))
+            link = self._open_link(self._address, seconds)
         except (OSError, UnicodeError) as error:  # UnicodeError: the name can't be one of the domain name system
-            for each in sockets:
-                each.close()
             return f"can't reach {host}:{port}: {getattr(error, 'strerror', None) or error}"
-        link = Link(sockets, self._dialect)
         with self._lock:
             self._link = link
         if self._closing.is_set():
@@ -181,41 +157,20 @@ class Connection:
     def _collect(self) -> str:
         """Report everything that comes until the connection ends; returns why it did."""
         assert self._link is not None
-        with selectors.DefaultSelector() as selector:
-            for each in self._link.sockets:
-                selector.register(each, selectors.EVENT_READ, self._dialect.event_decoder())
-            try:
-                self._read_all(selector)
-                reason = "the server closed the connection"
-            except OSError as error:
-                reason = error.strerror or str(error)
-            except ProtocolError as error:
-                reason = str(error)
+        try:
+            reason = self._link.collect(self._take)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except ProtocolError as error:
+            reason = str(error)
         self._link.shut()  # whoever is sending must not wait for a socket that is closed
         with self._lock:
             self._link.close()
         return reason
 
-    def _read_all(self, selector: selectors.BaseSelector) -> None:
-        """Report what comes until one of the sockets has come to its end; and what the others still have to say."""
-        patience: float | None = None
-        while selector.get_map() and (ready := selector.select(patience)):
-            for key, _ in ready:
-                data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
-                if not data:
-                    selector.unregister(key.fileobj)
-                    patience = _OTHERS_SECONDS
-                for event in key.data.feed(data):
-                    self._was_welcome |= _is_welcome(event)
-                    self._report(event)
-
-
-def _connect(address: Address, seconds: float) -> socket.socket:
-    connected = socket.create_connection(address, seconds)
-    connected.settimeout(None)
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return connected
+    def _take(self, event: Event) -> None:
+        self._was_welcome |= _is_welcome(event)
+        self._report(event)
 
 
 def _is_welcome(event: Event) -> bool:

@@ -28,7 +28,7 @@ from chatprotocol.events import (
     Welcome,
 )
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.operations import DEFAULT_OPS, OPS, WORDS
+from chatprotocol.operations import DEFAULT_OPS, OPS, PING, WORDS
 from chatprotocol.requests import AskHistory, AskUsers, Command, Data, Leave, Login, Password, Say, Whisper
 from chatprotocol.rules import name_key
 
@@ -91,8 +91,7 @@ class StepByStep:
         self._password = login.password
         self._waiting = deque(unconfirmed)
         self._asked = self._opened = None
-        # Names are compared without regard to case, and an operation in capitals would be no name.
-        name = login.username.lower() if login.username in WORDS else login.username
+        name = _as_name(login.username)
         return Turn((Command(name if self._ops == DEFAULT_OPS else f"{name} {self._ops}"),))
 
     def ask(self, wish: Wish) -> Turn:
@@ -158,7 +157,7 @@ class StepByStep:
     def _last_steps(self, said: Say | Whisper) -> tuple[Request, ...]:
         """From now on it may be stored."""
         self._on_its_way = said
-        return (Data(said.text),) if isinstance(said, Say) else (Command(said.to), Data(said.text))
+        return (Data(said.text),) if isinstance(said, Say) else (Command(_as_name(said.to)), Data(said.text))
 
     def _come_in(self, event: Welcome) -> Turn:
         """Whoever comes back looks for what was missed before anything else."""
@@ -208,3 +207,8 @@ class StepByStep:
         ):
             return replace(message, recipient=username)
         return message
+
+
+def _as_name(name: str) -> str:
+    """Names are compared without regard to case, and an operation in capitals might be taken for what it is."""
+    return name.lower() if name in WORDS or name == PING else name

@@ -15,5 +15,7 @@ class Words(NamedTuple):
 # By the setting that names them.
 OPS: Final = {"pm-dm": Words("PM", "DM"), "bm-pm": Words("BM", "PM")}
 DEFAULT_OPS: Final = "pm-dm"
+# Asks whether the other side is there.
+PING: Final = "PING"
 # The words of all traditions.
 WORDS: Final = frozenset(word for words in OPS.values() for word in words)

@@ -25,8 +25,9 @@ class Samples(NamedTuple):
     login: Request
     # The steps of one short public message.
     message: tuple[Request, ...]
-    # A request that is a little longer than the longest that is read.
+    # A request that is a little longer than the longest that is read, and the limit as its refusal names it.
     too_long: Request
+    limit: str
     requests: tuple[Request, ...]
     # What arrives as it was said.
     events: tuple[Event, ...]
@@ -48,6 +49,7 @@ JSON = Samples(
     login=requests.Login("alice", "secret"),
     message=(requests.Say("hello"),),
     too_long=requests.Say("h" * 65_536),
+    limit="65,536",
     requests=(
         requests.Login("alice"),
         requests.Login("alice", "secret"),
@@ -94,6 +96,7 @@ FRAMES = Samples(
     login=requests.Command("alice"),
     message=(requests.Command("PM"), requests.Data("hello")),
     too_long=requests.Data("h" * 65_532),
+    limit="65,536",
     requests=(
         requests.Command("alice bm-pm"),
         requests.Command('with "quotes" and \\'),
@@ -159,10 +162,28 @@ FRAMES = Samples(
     ),
 )
 
+# What is said in datagrams is what is said in frames; but not their limits, and a peer may ask whether the other lives.
+DATAGRAM = FRAMES._replace(
+    limit="65,531",
+    requests=(
+        requests.Ping(),
+        *FRAMES.requests,
+        requests.Command("x" * 1_200),
+        requests.Data("x" * 1_200),
+        requests.Data("x" * 1_201),
+        requests.Data("\u20ac" * 1_000),
+    ),
+    events=(
+        *FRAMES.events,
+        events.PublicMessage(18, 1_769_860_800_123, "bob", "\U0001f600" * (BODY_MAX_BYTES // 4)),
+    ),
+)
+
 REGISTER = Samples(
     login=requests.Register(Side.SENDING, "alice"),
     message=(requests.Send("ALL", "hello"),),
     too_long=requests.Send("bob", "h" * 65_537),
+    limit="65,536",
     requests=(
         requests.Register(Side.RECEIVING, "alice"),
         requests.Register(Side.SENDING, "no name at all"),
@@ -207,7 +228,7 @@ REGISTER = Samples(
 )
 
 # By the dialect's name. A dialect without samples fails all of its tests.
-SAMPLES = {"json": JSON, "frames": FRAMES, "register": REGISTER}
+SAMPLES = {"json": JSON, "frames": FRAMES, "register": REGISTER, "datagram": DATAGRAM}
 
 # Each dialect, and the one that can be set once more, set otherwise.
 SETTINGS: dict[str, Dialect] = {

@@ -14,6 +14,7 @@ from chatprotocol.dialects.payloads import COMMAND, DATA, EventReader, event_ste
 from chatprotocol.errors import ErrorCode, ProtocolError, Refusal
 from chatprotocol.framing import HEADER_BYTES, FrameBuffer, frame
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
+from chatprotocol.operations import PING
 from chatprotocol.requests import Ping, Unreadable
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _KINDS: Final = bytes((COMMAND, DATA, PIECE))
 _ANY_KIND: Final = bytes(range(256))
 # Of the pieces of one payload together.
 _WHOLE_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
-_PING: Final = b"PING"
+_PING: Final = PING.encode()
 
 
 def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.operations import DEFAULT_OPS, OPS, WORDS, Words
+from chatprotocol.operations import DEFAULT_OPS, OPS, PING, WORDS, Words
 from chatprotocol.requests import Command, CommandRun, Data, Unreadable
 from chatprotocol.rules import history_limit
 from chatserver.session.states import State
@@ -123,7 +123,7 @@ _LOGIN: Final = {
 # Beyond the four of the traditions.
 _CONVENIENCES: Final[dict[str, Callable[[Dialogue], Request | None]]] = {
     "USERS": lambda _: requests.AskUsers(),
-    "PING": lambda _: requests.Ping(),
+    PING: lambda _: requests.Ping(),
 }
 _OPERATIONS_OF: Final[dict[Words, dict[str, Callable[[Dialogue], Request | None]]]] = {
     words: {

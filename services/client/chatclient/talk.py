@@ -1,0 +1,90 @@
+"""A talk: one session over UDP as the client has it, from its first datagram to the server's goodbye. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from chatprotocol.dialects.payloads import COMMAND
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import Bye, Pong, Refused
+from chatprotocol.framing import FrameBuffer, frame
+from chatprotocol.limits import FRAME_MAX_BYTES
+from chatprotocol.operations import PING
+from chatprotocol.requests import Command, Ping
+
+if TYPE_CHECKING:
+    from chatprotocol.arq import Arq
+    from chatprotocol.datagrams import Datagram
+    from chatprotocol.dialects import Dialect
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Request
+
+# Who has nothing to say shows so often that it is there.
+_PING_SECONDS: Final = 15.0
+# Something is to be acknowledged, and nothing was heard for so long: is there still a session?
+_DOUBT_SECONDS: Final = 1.0
+_NO_SESSION: Final = f"ERROR {ErrorCode.NO_SESSION}".encode()
+# As long as the answer where there is none: a server answers nobody whom it does not know with more than was sent.
+_PROBE: Final = (COMMAND, PING.encode().ljust(len(_NO_SESSION)))
+# How often the goodbye is acknowledged: when it comes again, nobody is there any more to do it.
+_GOODBYE_ACKS: Final = 3
+
+
+class Heard(NamedTuple):
+    """What follows from a datagram: what to send at once, what the server said, and why the session is over, if so."""
+
+    acks: list[bytes]
+    events: list[Event]
+    end: str = ""
+
+
+class Talk:
+    """Times are seconds of one clock."""
+
+    def __init__(self, arq: Arq, dialect: Dialect, now: float) -> None:
+        self._arq = arq
+        self._dialect = dialect
+        self._decoder = dialect.event_decoder()
+        self._frames = FrameBuffer(bytes(range(256)), FRAME_MAX_BYTES)
+        self._ping_at = now + _PING_SECONDS
+        # Was it asked whether there is a session, since something was heard?
+        self._has_probed = False
+
+    @property
+    def look_at(self) -> float:
+        """Before this time there is nothing to be sent."""
+        return min(self._arq.look_at, self._ping_at)
+
+    def ask(self, request: Request, now: float) -> Refused | None:
+        """Say this to the server; or why that can't be said."""
+        if isinstance(request, Command) and request.text.strip() == PING:
+            reason = f"In the dialect {self._dialect.name} {PING} asks for a sign of life; it can't be a password."
+            return Refused(ErrorCode.BAD_REQUEST, reason)
+        self._arq.put(self._frames.feed(self._dialect.encode_request(request)))
+        self._ping_at = now + _PING_SECONDS
+        return None
+
+    def take(self, datagram: Datagram, now: float) -> Heard:
+        """The server has sent this. Raises ProtocolError."""
+        if datagram.session != self._arq.session:
+            return Heard([], [])
+        if datagram.sequence == 0 and datagram.payload.startswith(_NO_SESSION):
+            return Heard([], [], "the server does not know this session any more")
+        self._has_probed = False
+        arrival = self._arq.take(datagram, now)
+        events = [event for each in arrival.frames for event in self._decoder.feed(frame(*each))]
+        if any(isinstance(event, Bye) for event in events):
+            return Heard(arrival.acks * _GOODBYE_ACKS, events, "the server closed the session")
+        return Heard(arrival.acks, [event for event in events if not isinstance(event, Pong)])
+
+    def due(self, now: float) -> list[bytes]:
+        """What is to be sent now. Raises TimeoutError: the server is lost."""
+        if reason := self._arq.why_lost(now):
+            raise TimeoutError(reason)
+        if now >= self._ping_at:
+            self.ask(Ping(), now)
+        is_doubtful = self._arq.unacknowledged_bytes and self._arq.silent_seconds(now) >= _DOUBT_SECONDS
+        if is_doubtful and not self._has_probed:
+            self._has_probed = True
+            self._arq.put([_PROBE])
+        return self._arq.due(now)

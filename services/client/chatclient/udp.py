@@ -1,0 +1,194 @@
+"""The link over UDP: one session, in datagrams that may be lost, repeated and reordered on their way."""
+
+from __future__ import annotations
+
+import queue
+import selectors
+import socket
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from chatclient.talk import Talk
+from chatprotocol.arq import Arq
+from chatprotocol.datagrams import READ_BYTES, unpack
+from chatprotocol.dialects.payloads import COMMAND
+from chatprotocol.framing import frame
+from chatprotocol.opener import Opener
+from chatprotocol.requests import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from chatclient.address import Address
+    from chatprotocol.datagrams import Datagram
+    from chatprotocol.dialects import Dialect
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Request
+
+# Read in a row, before it is looked what else there is to be done.
+_READ_MAX: Final = 64
+
+
+class _Opened(NamedTuple):
+    """A session, which its first datagram has begun; or what the server said in its place."""
+
+    wire: _Wire
+    arq: Arq | None
+    first: Datagram
+
+
+class UdpLink:
+    """One session, which the first request opens. One thread collects, and sends what another one gives it."""
+
+    def __init__(self, dialect: Dialect, address: Address, seconds: float) -> None:
+        """The server has so long to answer. OSError, UnicodeError: there is none of this name."""
+        self._dialect = dialect
+        self._address = address
+        # The addresses of that name; one after the other is tried.
+        self._places = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)
+        self._patience_seconds = seconds / len(self._places)
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._ear, self._bell = socket.socketpair()
+        self._ear.setblocking(False)
+        self._is_shut = False
+
+    def send(self, request: Request) -> None:
+        """Give a request to the collector."""
+        self._requests.put(request)
+        self._ring()
+
+    def shut(self) -> None:
+        """Let the collecting end."""
+        self._is_shut = True
+        self._requests.put(None)  # the collector may wait for the first one
+        self._ring()
+
+    def close(self) -> None:
+        """For the collector, when nobody uses it any more."""
+        self._ear.close()
+        self._bell.close()
+
+    def collect(self, report: Callable[[Event], None]) -> str:
+        """Open a session, and report what comes until it ends; returns why. Raises OSError, ProtocolError."""
+        request = self._requests.get()
+        if not isinstance(request, Command):
+            return "it was given up"
+        opened = self._open(request.text.encode())
+        with closing(opened.wire) as wire:
+            if opened.arq is None:
+                for event in self._dialect.event_decoder().feed(frame(COMMAND, opened.first.payload)):
+                    report(event)
+                return "the server opened no session"
+            return self._converse(wire, opened.arq, opened.first, report)
+
+    def _open(self, text: bytes) -> _Opened:
+        """Ask for a session at each of the server's addresses, until one answers. Raises OSError."""
+        why = "no answer"
+        for family, _, _, _, place in self._places:
+            try:
+                opened = self._open_at(family, place, text)
+            except OSError as error:
+                why = error.strerror or str(error)
+                continue
+            if opened is not None:
+                return opened
+        host, port = self._address
+        raise OSError(f"can't reach {host}:{port} over UDP: {why}")
+
+    def _open_at(self, family: int, place: Any, text: bytes) -> _Opened | None:
+        """None: nobody answers."""
+        wire = _Wire(family, place, self._ear)
+        opened = None
+        try:
+            opener = Opener(text, time.monotonic())
+            patience_ends = time.monotonic() + self._patience_seconds
+            while opened is None and not self._is_shut and (now := time.monotonic()) < patience_ends:
+                wire.send(opener.due(now))
+                for datagram in wire.read(min(opener.look_at, patience_ends)):
+                    match opener.take(datagram, time.monotonic()):
+                        case None:
+                            continue
+                        case Arq() as arq:
+                            opened = _Opened(wire, arq, datagram)
+                        case _:
+                            opened = _Opened(wire, None, datagram)
+                    break
+        finally:
+            if opened is None:
+                wire.close()
+        return opened
+
+    def _converse(self, wire: _Wire, arq: Arq, first: Datagram, report: Callable[[Event], None]) -> str:
+        talk = Talk(arq, self._dialect, time.monotonic())
+        arrived = [first]
+        while not self._is_shut:
+            for datagram in arrived:
+                heard = talk.take(datagram, time.monotonic())
+                wire.send(heard.acks)
+                for event in heard.events:
+                    report(event)
+                if heard.end:
+                    return heard.end
+            while not self._requests.empty():
+                request = self._requests.get()
+                refused = talk.ask(request, time.monotonic()) if request is not None else None
+                if refused is not None:
+                    report(refused)
+            wire.send(talk.due(time.monotonic()))
+            arrived = wire.read(talk.look_at)
+        return "it was given up"
+
+    def _ring(self) -> None:
+        with suppress(OSError):  # a bell that was not heard yet need not be rung once more; or all is over
+            self._bell.send(b"\0", socket.MSG_DONTWAIT)
+
+
+class _Wire:
+    """A socket that hears one server only; and an ear, which lets the waiting end."""
+
+    def __init__(self, family: int, place: Any, ear: socket.socket) -> None:
+        """Raises OSError."""
+        self._ear = ear
+        self._sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            self._sock.setblocking(False)
+            self._sock.connect(place)
+            self._selector = selectors.DefaultSelector()
+        except OSError:
+            self._sock.close()
+            raise
+        self._selector.register(self._sock, selectors.EVENT_READ)
+        self._selector.register(ear, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        """The ear stays."""
+        self._selector.close()
+        self._sock.close()
+
+    def send(self, datagrams: Iterable[bytes]) -> None:
+        """ConnectionRefusedError: nobody is there. All else that may be wrong is as good as lost on the way."""
+        for datagram in datagrams:
+            try:
+                self._sock.send(datagram)
+            except ConnectionRefusedError:  # told of an earlier one
+                raise
+            except OSError:
+                return
+
+    def read(self, until: float) -> list[Datagram]:
+        """What has come, or comes until then; nothing when the ear hears something before. ConnectionRefusedError."""
+        ready = self._selector.select(max(0.0, until - time.monotonic()))
+        if any(key.fileobj is self._ear for key, _ in ready):
+            self._ear.recv(64)
+        found: list[Datagram] = []
+        try:
+            while len(found) < _READ_MAX:
+                datagram = unpack(self._sock.recv(READ_BYTES))
+                if datagram is not None:
+                    found.append(datagram)
+        except ConnectionRefusedError:
+            raise
+        except OSError:  # there is no more; or the way is broken, and may be mended
+            pass
+        return found
