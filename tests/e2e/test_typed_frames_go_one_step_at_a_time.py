@@ -1,4 +1,4 @@
-"""Story 12: clients of the dialect frames, in both traditions of words, beside others in one room."""
+"""Story 12: clients of the dialects frames and datagram, in both traditions of words, beside others in one room."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ class Tradition(NamedTuple):
 TRADITIONS = {
     "pm-dm": Tradition("PM", "DM", ("--dialect", "frames")),
     "bm-pm": Tradition("BM", "PM", ("--dialect", "frames", "--ops", "bm-pm")),
+    "pm-dm over UDP": Tradition("PM", "DM", ("--dialect", "datagram")),
+    "bm-pm over UDP": Tradition("BM", "PM", ("--udp", "--ops", "bm-pm")),
 }
 
 
 @pytest.fixture(params=TRADITIONS.values(), ids=TRADITIONS)
 def words(request: pytest.FixtureRequest) -> Tradition:
-    """Each story is told in both traditions."""
+    """Each story is told in both traditions, over TCP and over UDP."""
     tradition: Tradition = request.param
     return tradition
 
@@ -165,26 +167,29 @@ def test_both_traditions_and_other_dialects_sit_in_one_room(stack: Stack) -> Non
     json = stack.client("json")
     frames = come_in(stack, TRADITIONS["pm-dm"], "frames")
     classic = come_in(stack, TRADITIONS["bm-pm"], "classic")
-    json.expect("[joined] frames")
-    json.expect("[joined] classic")
+    datagram = come_in(stack, TRADITIONS["pm-dm over UDP"], "datagram")
+    everybody = (json, frames, classic, datagram)
+    for other in everybody[1:]:
+        json.expect(f"[joined] {other.name}")
 
-    everybody = (json, frames, classic)
-    for speaker, command in ((json, "PM"), (frames, "PM"), (classic, "BM")):
+    for speaker, command in ((json, "PM"), (frames, "PM"), (classic, "BM"), (datagram, "PM")):
         speaker.type(f"{command} hello from {speaker.name}")
         speaker.expect_sent()
         for listener in everybody:
             if listener is not speaker:
                 listener.expect(f"{speaker.name}: hello from {speaker.name}")
-    assert whisper(frames, TRADITIONS["pm-dm"], "json", "psst json") == "[users 3] classic frames json"
+    assert whisper(frames, TRADITIONS["pm-dm"], "json", "psst json") == "[users 4] classic datagram frames json"
     json.expect("frames -> json: psst json")
     whisper(classic, TRADITIONS["bm-pm"], "frames", "psst frames")
     frames.expect("classic -> frames: psst frames")
-    json.type("DM classic psst classic")
-    classic.expect("json -> classic: psst classic")
+    json.type("DM datagram psst datagram")
+    datagram.expect("json -> datagram: psst datagram")
+    whisper(datagram, TRADITIONS["pm-dm over UDP"], "classic", "psst classic")
+    classic.expect("datagram -> classic: psst classic")
 
     frames.leave()
     json.expect("[left] frames")
-    stack.fence(json, classic)
+    stack.fence(json, classic, datagram)
     for client in everybody:
         client.saw_once("psst")
 
