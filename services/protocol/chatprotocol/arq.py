@@ -33,6 +33,9 @@ _SEND_WINDOW_MIN: Final = 16
 # Of what comes too early so many datagrams are kept; what is further ahead is as good as lost.
 RECEIVE_WINDOW: Final = 128
 
+# When something comes that is there already, the next so many datagrams are acknowledged twice.
+_DOUBLED: Final = 32
+
 _SEQUENCES: Final = 2**32
 
 
@@ -61,6 +64,7 @@ class Arq:
     """One side of one session. Not to be used by several threads at once."""
 
     __slots__ = (
+        "_doubled",
         "_early",
         "_flying",
         "_heard_at",
@@ -82,6 +86,8 @@ class Arq:
         self._next_in = 1
         # What has come before its time, by its number.
         self._early: dict[int, Frame] = {}
+        # So many acknowledgements are still to be said twice.
+        self._doubled = 0
         self._heard_at = now
         # Nothing is to be sent again before this time.
         self._resend_at = math.inf
@@ -160,18 +166,20 @@ class Arq:
         number = self._whole(datagram.sequence, self._next_in)
         if not 0 < number < self._next_in + RECEIVE_WINDOW:
             return _NOTHING
-        ack = pack(Datagram(ACK, self.session, datagram.sequence))
-        if number < self._next_in or number in self._early:
-            # The answer to the one before was lost, perhaps; two are not lost so easily.
-            return Arrival([ack, ack], [])
-        if not has_room:
+        is_known = number < self._next_in or number in self._early
+        if not is_known and not has_room:
             return _NOTHING
+        # What comes again does so because its acknowledgement was lost, perhaps: two are not lost so easily.
+        self._doubled = _DOUBLED if is_known else max(0, self._doubled - 1)
+        acks = [pack(Datagram(ACK, self.session, datagram.sequence))] * (2 if self._doubled else 1)
+        if is_known:
+            return Arrival(acks, [])
         self._early[number] = (datagram.kind, datagram.payload)
         frames = []
         while (frame := self._early.pop(self._next_in, None)) is not None:
             frames.append(frame)
             self._next_in += 1
-        return Arrival([ack], frames)
+        return Arrival(acks, frames)
 
     def _settle(self, number: int) -> None:
         """The peer has this one."""
