@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from chatprotocol.arq import Arq
 from chatprotocol.framing import FrameBuffer, frame
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.arq import Frame
-    from chatprotocol.datagrams import Datagram
+    from chatprotocol.datagrams import Datagram, Opening
 
 # A peer that sends more than this before it is read is not acknowledged any further, so it sends it again later.
 _INBOX_MAX_BYTES = 64 * 1024
@@ -26,11 +26,15 @@ _OUTBOX_MAX_BYTES = 16 * 1024
 _ANY_KIND = bytes(range(256))
 
 
+# Of a peer, as the socket has it.
+Address: TypeAlias = "tuple[object, ...]"
+
+
 class Channel:
     """One session's frames both ways, each once and in order, over a socket that it shares with all others.
 
-    The door (see datagram.py) gives it what has come, a reader thread takes that, and the courier sends. ``address`` is
-    the peer's, as the socket has it; nobody else can speak in this session.
+    The door (see datagram.py) gives it what has come, a reader thread takes that, and the courier sends. Nobody who
+    sends from another address can speak in this session.
     """
 
     __slots__ = (
@@ -56,7 +60,7 @@ class Channel:
     descriptor = -1
     write_max_bytes = _OUTBOX_MAX_BYTES
 
-    def __init__(self, sock: socket.socket, address: tuple[object, ...], session: int, opening: bytes) -> None:
+    def __init__(self, sock: socket.socket, address: Address, session: int, opening: Opening) -> None:
         self.address = address
         # What the peer said to get the session. When that is repeated, it means this one.
         self.opening = opening
@@ -219,7 +223,7 @@ def _nobody() -> None:
     """There is no outbox yet."""
 
 
-def _send(sock: socket.socket, data: bytes, address: tuple[object, ...]) -> None:
+def _send(sock: socket.socket, data: bytes, address: Address) -> None:
     """What can't be sent now is as good as lost on the way: it is sent again."""
     with suppress(OSError):
         sock.sendto(data, address)

@@ -28,7 +28,7 @@ from chatprotocol.datagrams import (
 from chatprotocol.dialects.payloads import COMMAND
 from chatprotocol.errors import ErrorCode
 from chatserver.threads import Worker
-from chatserver.transport.channel import Channel
+from chatserver.transport.channel import Address, Channel
 from chatserver.transport.connections import FullError
 from chatserver.transport.cookies import Cookies
 
@@ -64,7 +64,7 @@ class DatagramDoor:
         self._closing = False
         # The thread's own: by the session, and those who asked for one, by what they said from where.
         self._channels: dict[int, Channel] = {}
-        self._opened: dict[tuple[tuple[object, ...], bytes], Channel] = {}
+        self._opened: dict[tuple[Address, Opening], Channel] = {}
         self._look_at = 0.0
         self._log_at = 0.0
 
@@ -112,46 +112,58 @@ class DatagramDoor:
             if datagram is not None:
                 self._take(datagram, address, time.monotonic())
 
-    def _take(self, datagram: Datagram, address: tuple[object, ...], now: float) -> None:
+    def _take(self, datagram: Datagram, address: Address, now: float) -> None:
         channel = self._channels.get(datagram.session)
         if channel is not None and channel.address == address and not channel.closed:
             channel.take(datagram, now)
         elif (datagram.kind, datagram.session, datagram.sequence) == (COMMAND, NO_SESSION, 0):
             self._open(datagram, address, now)
-        elif datagram.kind != ACK and datagram.sequence:  # without one it is what a server answers: see below
-            self._refuse(datagram, address, ErrorCode.NO_SESSION, "There is no such session; open a new one.")
+        elif datagram.kind != ACK and datagram.sequence:  # without one it may be the answer of another server
+            reason = _refusal(ErrorCode.NO_SESSION, "There is no such session; open a new one.")
+            self._answer(datagram, address, reason, _refusal(ErrorCode.NO_SESSION))
 
-    def _open(self, datagram: Datagram, address: tuple[object, ...], now: float) -> None:
+    def _open(self, datagram: Datagram, address: Address, now: float) -> None:
         opening = read_opening(datagram.payload)
         if opening.cookie is None or not self._cookies.is_good(opening.cookie, address, opening.text, now):
-            self._answer_with_cookie(datagram, opening, address, now)
+            self._give_cookie(datagram, opening, address, now)
             return
-        asked = self._opened.get((address, datagram.payload))
-        if asked is not None and not asked.closed:  # the answer to the one before was lost: it is being sent again
+        asked = self._opened.get((address, opening))
+        if asked is not None and not asked.closed:  # its first datagram was lost, and will be sent again
             return
         if self._closing:
-            self._refuse(datagram, address, ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
+            self._send(address, NO_SESSION, _refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
             return
-        channel = Channel(self._socket, address, secrets.randbelow(SESSION_MAX) + 1, datagram.payload)
+        channel = Channel(self._socket, address, secrets.randbelow(SESSION_MAX) + 1, opening)
         channel.deliver([(COMMAND, opening.text)])
         try:
             channel.label = self._connections.welcome(channel, str(address[0]), self._dialect).label
         except FullError:
-            self._refuse(datagram, address, ErrorCode.SERVER_FULL, "The server is full; try again later.")
+            self._send(address, NO_SESSION, _refusal(ErrorCode.SERVER_FULL, "The server is full; try again later."))
             return
         self._channels[channel.session] = channel
-        self._opened[address, channel.opening] = channel
+        self._opened[address, opening] = channel
 
-    def _answer_with_cookie(
-        self, datagram: Datagram, opening: Opening, address: tuple[object, ...], now: float
-    ) -> None:
-        payload = cookie_payload(self._cookies.make(address, opening.text, now))
+    def _give_cookie(self, datagram: Datagram, opening: Opening, address: Address, now: float) -> None:
         if opening.text == COOKIE_WORD and opening.cookie is not None:
-            return  # somebody forged the address of another server, and this is its answer: they would go on for ever
+            return  # another server's answer, whose address somebody has forged: the two would never end
+        payload = cookie_payload(self._cookies.make(address, opening.text, now))
         if not self._answer(datagram, address, payload) and now >= self._log_at:
             self._log_at = now + _LOG_SECONDS
             least_bytes = HEADER_BYTES + len(payload)
             _log.warning("An opening is shorter than its answer, and not answered", peer=address[0], least=least_bytes)
+
+    def _answer(self, datagram: Datagram, address: Address, *payloads: bytes) -> bool:
+        """Say the first of these that is no longer than what is answered, for the address may be forged."""
+        for payload in payloads:
+            if len(payload) <= len(datagram.payload):
+                self._send(address, datagram.session, payload)
+                return True
+        return False
+
+    def _send(self, address: Address, session: int, payload: bytes) -> None:
+        """Outside of a conversation: it is not numbered, and not sent again."""
+        with suppress(OSError):
+            self._socket.sendto(pack(Datagram(COMMAND, session, 0, payload)), address)
 
     def _look(self, now: float) -> None:
         """After all channels; and forget those that are closed."""
@@ -164,16 +176,6 @@ class DatagramDoor:
             if lost := channel.look(now):
                 _log.info(f"Disconnected: {lost}", connection=channel.label)
 
-    def _refuse(self, datagram: Datagram, address: tuple[object, ...], code: ErrorCode, reason: str) -> None:
-        """In as many words as the peer's own leave room for."""
-        payload = f"ERROR {code} {reason}".encode()
-        room_bytes = len(datagram.payload)
-        self._answer(datagram, address, payload if len(payload) <= room_bytes else f"ERROR {code}".encode())
 
-    def _answer(self, datagram: Datagram, address: tuple[object, ...], payload: bytes) -> bool:
-        """Outside of a session. Nobody whose address may be forged is answered with more than was sent."""
-        if len(payload) > len(datagram.payload):
-            return False
-        with suppress(OSError):
-            self._socket.sendto(pack(Datagram(COMMAND, datagram.session, 0, payload)), address)
-        return True
+def _refusal(code: ErrorCode, reason: str = "") -> bytes:
+    return f"ERROR {code} {reason}".rstrip().encode()
