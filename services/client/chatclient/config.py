@@ -48,7 +48,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
 
     Prints and exits by itself for --help and --version.
     """
-    flags = _parser().parse_args(arguments)
+    flags = _parser().parse_intermixed_args(arguments)
     server, port, user = _positionals(flags.WORD)
     password = environment.get("CHAT_PASSWORD")
     if password_file := flags.password_file or environment.get("CHAT_PASSWORD_FILE"):
