@@ -127,7 +127,8 @@ class Frames:
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
         """The frames of each."""
-        return b"".join([frame(*step) for each in said for step in event_steps(each, _PAYLOAD_MAX_BYTES)])
+        steps = [step for each in said for step in event_steps(each, _PAYLOAD_MAX_BYTES)]
+        return b"".join([frame_header(kind, len(payload)) + payload for kind, payload in steps])
 
     def event_decoder(self) -> EventDecoder:
         """For the client's side of a new connection."""

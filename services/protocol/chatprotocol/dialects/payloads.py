@@ -59,10 +59,10 @@ def event_steps(event: Event | Run, command_max_bytes: int) -> Iterable[Step]:
 
     Of who is online, as many as one command holds: the recipient of a direct message need not be among them.
     """
-    if isinstance(event, events.Online):
-        return (_online(event, command_max_bytes),)
     steps_of = _STEPS_OF.get(type(event))
-    return steps_of(event) if steps_of is not None else ()
+    if steps_of is not None:
+        return steps_of(event)
+    return (_online(event, command_max_bytes),) if isinstance(event, events.Online) else ()
 
 
 def _command(*words: object) -> tuple[Step]:
