@@ -23,6 +23,7 @@ from bench.servers import (
     CHEAPEST_HASH,
     FLOOR,
     OURS,
+    OURS_IN_DATAGRAMS,
     OURS_IN_FRAMES,
     PEERS,
     ServerError,
@@ -58,7 +59,9 @@ PARTS: Final[dict[str, tuple[Callable[[Ground], Any], str]]] = {
 OTHER_DESCRIPTORS: Final = 200
 # How long the load sleeps when there is nothing to do, where it has no processor of its own.
 SHARED_SLEEP_SECONDS: Final = 0.001
-ALL_SERVERS: Final = (OURS, OURS_IN_FRAMES, FLOOR, *PEERS)
+# Our own server, by the dialect that its clients speak.
+OURS_IN: Final = {OURS: "json", OURS_IN_FRAMES: "frames", OURS_IN_DATAGRAMS: "datagram"}
+ALL_SERVERS: Final = (*OURS_IN, FLOOR, *PEERS)
 
 
 def main() -> int:
@@ -154,10 +157,8 @@ def _find_servers(names: Sequence[str], folder: Path) -> tuple[list[Server], dic
     """Those that are there, and why the others are not."""
     servers, left_out = [], {}
     for name in names:
-        if name == OURS:
-            servers.append(chatserver(*CHEAPEST_HASH))
-        elif name == OURS_IN_FRAMES:
-            servers.append(chatserver(*CHEAPEST_HASH, name=name, wire="frames"))
+        if name in OURS_IN:
+            servers.append(chatserver(*CHEAPEST_HASH, name=name, wire=OURS_IN[name]))
         elif found := build_floor(folder) if name == FLOOR else find_peer(name):
             servers.append(found)
         else:

@@ -7,10 +7,12 @@ import select
 import socket
 import sys
 from collections import deque
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Self
 
-from bench.protocols import Part, RefusedError
+from bench.datagrams import STAY_SECONDS, TEND_SECONDS, Link
+from bench.protocols import Carrier, Part, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +34,10 @@ RECEIVE_BYTES: Final = 512 * 1024
 _EVENTS_MAX: Final = 512
 # How long it is waited for those who are entering, before it is looked at the clock again.
 _ENTERING_SECONDS: Final = 0.1
+# Over UDP the server is told that one leaves, by so many at the same time. A server that has said nothing for so long
+# does not listen any more.
+_LEAVING_AT_ONCE: Final = 256
+_LEAVING_SECONDS: Final = 1.0
 
 
 class LoadError(Exception):
@@ -76,7 +82,11 @@ class Crowd:
         self._logins_at_once = logins_at_once
         self._poll = _Poll()
         # All connections, by their descriptors.
-        self.sockets: dict[int, socket.socket] = {}
+        self.sockets: dict[int, socket.socket | Link] = {}
+        # Those of them that are carried by UDP: all, or none.
+        self._links: dict[int, Link] = {}
+        self._tend_at = 0.0
+        self._stay_at = perf_counter() + STAY_SECONDS
         # Those whose deliveries count, and those who speak. There may be others, who are only there.
         self.receivers: set[int] = set()
         self.senders: list[int] = []
@@ -86,6 +96,8 @@ class Crowd:
 
     def close(self) -> None:
         """Close all connections."""
+        if self._links:
+            self._leave()
         for sock in self.sockets.values():
             sock.close()
         self._poll.close()
@@ -112,7 +124,7 @@ class Crowd:
                     self.senders.append(fd)
                 else:
                     self.receivers.add(fd)
-            for fd, _ in self._poll.poll(_ENTERING_SECONDS, _EVENTS_MAX):
+            for fd, _ in self._come(_ENTERING_SECONDS):
                 self.hear(fd)
             if perf_counter() - begin > limit_seconds:
                 missing = len(waiting) + len(self._entering)
@@ -124,16 +136,10 @@ class Crowd:
 
         Whoever comes in this way is in the room, but neither a receiver nor a sender of ours.
         """
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            if receive_bytes:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-            sock.connect(("127.0.0.1", self._port))
+            sock = self._connect(receive_bytes)
         except OSError as error:
-            sock.close()
             raise LoadError(f"no connection for {name}: {error.strerror}") from error
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
         fd = sock.fileno()
         self.sockets[fd] = sock
         entrance = self.wire.enter(name, part)
@@ -141,6 +147,23 @@ class Crowd:
         self.say(fd, next(entrance))
         self._poll.register(fd, _READABLE)
         return fd
+
+    def _connect(self, receive_bytes: int) -> socket.socket | Link:
+        if self.wire.carrier is Carrier.UDP:
+            link = Link(self._port, receive_bytes)
+            self._links[link.fileno()] = link
+            return link
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            if receive_bytes:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            sock.connect(("127.0.0.1", self._port))
+        except OSError:
+            sock.close()
+            raise
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        return sock
 
     @property
     def entering(self) -> int:
@@ -154,7 +177,7 @@ class Crowd:
     def settle(self) -> None:
         """Wait until the server has nothing to tell any more."""
         deadline = perf_counter() + SETTLE_MAX_SECONDS
-        while events := self._poll.poll(QUIET_SECONDS, _EVENTS_MAX):
+        while events := self._come(QUIET_SECONDS):
             for fd, _ in events:
                 self.hear(fd)
             if perf_counter() > deadline:
@@ -164,12 +187,14 @@ class Crowd:
 
     def ready(self) -> list[tuple[int, int]]:
         """Connections for which something has come: descriptors, and what the poller says of them."""
-        return self._poll.poll(self._patience_seconds, _EVENTS_MAX)
+        return self._come(self._patience_seconds)
 
     def receive(self, fd: int) -> int:
         """Take what has come for one; returns how many bytes of the buffer it fills."""
         try:
             size = self.sockets[fd].recv_into(self.buffer)
+        except BlockingIOError:  # over UDP something may come that is nothing new
+            return 0
         except OSError as error:
             raise self._lost(fd, error.strerror) from error
         if not size:
@@ -204,6 +229,59 @@ class Crowd:
         """Say a few bytes, for which there is room unless the server reads nothing at all."""
         if data and self.send(fd, data) < len(data):
             raise LoadError("the server does not read")
+
+    # --- what the system does for TCP ---
+
+    def _come(self, seconds: float) -> list[tuple[int, int]]:
+        """Wait for something to come, and do what is due meanwhile."""
+        if self._links and (now := perf_counter()) >= self._tend_at:
+            self._tend(now)
+        return self._poll.poll(seconds, _EVENTS_MAX)
+
+    def _tend(self, now: float) -> None:
+        """Send again what may be lost, of those who say something; the others are there still."""
+        self._tend_at = now + TEND_SECONDS
+        for fd in (*self.senders, *self._entering):
+            self._tend_one(fd, now)
+        if now >= self._stay_at:
+            self._stay_at = now + STAY_SECONDS
+            for fd in self._links:
+                self._tend_one(fd, now, stays=True)
+
+    def _tend_one(self, fd: int, now: float, *, stays: bool = False) -> None:
+        try:
+            if stays:
+                self._links[fd].stay()
+            self._links[fd].tend(now)
+        except OSError as error:
+            raise self._lost(fd, error.strerror) from error
+
+    def _leave(self) -> None:
+        """Let the server know: it would else send what is said to nobody, again and again."""
+        waiting = deque(fd for fd, link in self._links.items() if link.is_open)
+        leaving: set[int] = set()
+        heard_at = perf_counter()
+        while (waiting or leaving) and (now := perf_counter()) < heard_at + _LEAVING_SECONDS:
+            while waiting and len(leaving) < _LEAVING_AT_ONCE:
+                fd = waiting.popleft()
+                leaving.add(fd)
+                with suppress(OSError):  # there is no server any more, which the poller will say, too
+                    self._links[fd].leave()
+            events = self._poll.poll(TEND_SECONDS, _EVENTS_MAX)
+            if events:
+                heard_at = now
+            leaving -= {fd for fd, _ in events if self._has_left(fd)}
+            for fd in leaving:
+                with suppress(LoadError):
+                    self._tend_one(fd, now)
+
+    def _has_left(self, fd: int) -> bool:
+        try:
+            return not self._links[fd].recv_into(self.buffer)
+        except BlockingIOError:
+            return False
+        except OSError:  # there is no server any more
+            return True
 
     def _lost(self, fd: int, why: str | None = "closed by the server") -> LoadError:
         who = "a receiver" if fd in self.receivers else "a sender" if fd in self.senders else "a connection"

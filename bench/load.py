@@ -7,7 +7,9 @@ at a steady rate, and for each delivery the time from before it was sent to afte
 
 To keep up with servers that are written in C it does little itself: a sender's messages are slices of one long block,
 which may end in the middle of a message; what arrives is received in large pieces into one buffer; and messages are
-counted without reading them (arrivals.py). By itself, against a server that runs: python -m bench.load --help
+counted without reading them (arrivals.py). Over UDP it has to look at each datagram (datagrams.py).
+
+By itself, against a server that runs: python -m bench.load --help
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ latency      500 messages a second to 100 receivers: for each delivery the time 
 crowd        Connections are made in steps up to 9,000, all of them logged in and receiving: the server's resident
              memory at each step, before any message was sent; then deliveries a second to all of them, and the
              memory after that. Not of the IRC servers: each tells all of each who comes, 40 million lines for 9,000.
+             Over UDP sessions count as connections.
 logins       Logins a second, 32 under way at once, with the cheapest hash parameters: first of new names, then of the
              same ones on new connections. All stay until the last one is in.
 storm        Latency, as above, without and with 500 logins of new names meanwhile, all begun at once, with the default

@@ -33,6 +33,14 @@ class RefusedError(Exception):
     """The server does not let a connection in. The text is what it said."""
 
 
+class Carrier(Enum):
+    """What carries the bytes."""
+
+    TCP = "tcp"
+    # Frames, each in a datagram of a session: datagrams.py.
+    UDP = "udp"
+
+
 @dataclass(frozen=True)
 class Wire:
     """One protocol. ``enter`` begins the entrance of a name; ``frame`` makes of a text the bytes that say it to all."""
@@ -40,6 +48,7 @@ class Wire:
     name: str
     enter: Callable[[str, Part], Entrance]
     frame: Callable[[bytes], bytes]
+    carrier: Carrier = Carrier.TCP
 
 
 def text(number: int) -> bytes:
@@ -124,7 +133,7 @@ def _frame_json(message: bytes) -> bytes:
     return b'{"command":"PM","message":"' + message + b'"}\n'
 
 
-# --- frames: docs/wire/frames.md ---
+# --- frames: docs/wire/frames.md; and what datagrams hold: docs/wire/datagram.md ---
 
 _HEADER: Final = struct.Struct(">cI")
 
@@ -273,6 +282,7 @@ WIRES: Final = {
     for wire in (
         Wire("json", _enter_json, _frame_json),
         Wire("frames", _enter_frames, _frame_frames),
+        Wire("datagram", _enter_frames, _frame_frames, Carrier.UDP),
         Wire("raw", _enter_raw, _frame_raw),
         Wire("nats", _enter_nats, _frame_nats),
         Wire("irc", _enter_irc, _frame_irc),

@@ -99,8 +99,9 @@ def _millions(value: float | None, ours: float | None, server: str) -> str:
 
 
 def _rounded(value: float) -> str:
-    """With three digits that count."""
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004 - where the third digit changes places
+    """With three digits that count, or two where it is small."""
+    digits = 1 if value >= 10 else 2 if value >= 0.1 else 3  # noqa: PLR2004 - where the third digit changes places
+    return f"{value:.{digits}f}"
 
 
 def percentile_cells(value: Percentiles | None) -> list[str]:

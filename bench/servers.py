@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 OURS: Final = "chatserver"
 # The same, with clients that speak another dialect.
 OURS_IN_FRAMES: Final = "chatserver-frames"
+OURS_IN_DATAGRAMS: Final = "chatserver-datagram"
 FLOOR: Final = "floor"
 CHEAPEST_HASH: Final = ("--hash-time-cost", "1", "--hash-memory-kib", "8")
 # More than any load has; the usual limit is for people.

@@ -11,10 +11,12 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from chatprotocol.datagrams import ACK, Datagram, pack
+from chatprotocol.datagrams import ACK, datagram_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from chatprotocol.datagrams import Datagram
 
 # The kind and the payload of one datagram.
 Frame = tuple[int, bytes]
@@ -102,20 +104,26 @@ class Arq:
     def due(self, now: float) -> list[bytes]:
         """The datagrams that are to be sent now: what is to be sent again, and what is new, as far as it may go out."""
         datagrams = self._take_overdue(now) if now >= self._resend_at else []
-        while self._waiting and self.may_send:
-            number = self._next_out
-            self._next_out = number + 1
+        room = min(self._room(), len(self._waiting))
+        if room > 0:
+            self._resend_at = min(self._resend_at, now + RESEND_SECONDS)
+        for number in range(self._next_out, self._next_out + room):
             kind, payload = self._waiting.popleft()
-            flight = _Flight(pack(Datagram(kind, self.session, number % _SEQUENCES, payload)), now)
+            flight = _Flight(datagram_header(kind, self.session, number % _SEQUENCES) + payload, now)
             self._flying[number] = flight
-            self._resend_at = min(self._resend_at, flight.resend_at)
             datagrams.append(flight.data)
+            self._next_out = number + 1
         return datagrams
 
     @property
     def may_send(self) -> bool:
         """Would something new go out at once?"""
-        return not self._flying or self._next_out - next(iter(self._flying)) < self._window
+        return self._room() > 0
+
+    def _room(self) -> int:
+        """How many new ones would go out."""
+        oldest = next(iter(self._flying), self._next_out)
+        return math.ceil(self._window) - (self._next_out - oldest)
 
     @property
     def is_waiting(self) -> bool:
@@ -171,7 +179,7 @@ class Arq:
             return _NOTHING
         # What comes again does so because its acknowledgement was lost, perhaps: two are not lost so easily.
         self._doubled = _DOUBLED if is_known else max(0, self._doubled - 1)
-        acks = [pack(Datagram(ACK, self.session, datagram.sequence))] * (2 if self._doubled else 1)
+        acks = [datagram_header(ACK, self.session, datagram.sequence)] * (2 if self._doubled else 1)
         if is_known:
             return Arrival(acks, [])
         self._early[number] = (datagram.kind, datagram.payload)

@@ -33,6 +33,10 @@ class Datagram(NamedTuple):
     payload: bytes = b""
 
 
+# The header of a datagram, from its kind, which is the value of a byte, its session and its sequence number.
+datagram_header: Final = _HEADER.pack
+
+
 def pack(datagram: Datagram) -> bytes:
     """The bytes of a datagram."""
     kind, session, sequence, payload = datagram

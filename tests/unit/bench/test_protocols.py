@@ -29,6 +29,11 @@ DIALOGUES = {
         (b"C\0\0\0\4anna", b"C\0\0\0\x0esecret of anna"),
         (b"C\0\0\0\x0cPASSWORD new", b"C\0\0\0\x0bWELCOME newD\0\0\0\x10PUBLIC bob 1 2\nx"),
     ),
+    "datagram, as its frames": Dialogue(
+        "datagram",
+        (b"C\0\0\0\4anna", b"C\0\0\0\x0esecret of anna"),
+        (b"C\0\0\0\x11PASSWORD existing", b"C\0\0\0\x10WELCOME existing"),
+    ),
     "raw": Dialogue("raw", (b"R",), (b".",)),
     "nats": Dialogue(
         "nats",
@@ -59,6 +64,7 @@ REFUSALS = {
     "a wrong password": ("json", b'{"type":"error","code":"wrong_password","message":"x"}\n', "wrong_password"),
     "a goodbye": ("json", b'{"type":"bye","reason":"not logged in"}\n', "not logged in"),
     "a denial": ("frames", b"C\0\0\0\x0aDENIED No.", "DENIED No."),
+    "an opening that is refused": ("datagram", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
     "an error": ("frames", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
     "too many connections": ("nats", b"-ERR 'maximum connections exceeded'\r\n", "maximum connections"),
     "a ban": ("irc", b"ERROR :Closing link\r\n", "Closing link"),
@@ -104,6 +110,7 @@ TEXT = b"|0000000000000042" + b"x" * 47
 FRAMES = {
     "json": b'{"command":"PM","message":"' + TEXT + b'"}\n',
     "frames": b"C\0\0\0\2PMD\0\0\0\x40" + TEXT,
+    "datagram": b"C\0\0\0\2PMD\0\0\0\x40" + TEXT,
     "raw": TEXT + b"\n",
     "nats": b"PUB c 64\r\n" + TEXT + b"\r\n",
     "irc": b"PRIVMSG #c :" + TEXT + b"\r\n",

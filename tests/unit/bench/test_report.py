@@ -42,6 +42,8 @@ def results() -> Results:
         throughput=[
             Throughput("chatserver", 1_000, 1, [1e6, 9e6, 6e6]),
             Throughput("nats-server", 1_000, 1, [3e6]),
+            Throughput("chatserver", 10, 1, [0.5e6]),
+            Throughput("nats-server", 10, 1, [0.04e6]),
             Throughput("chatserver", 100, 10, [2e6]),
             Throughput("nats-server", 100, 10, [1e6], "a receiver was lost: closed by the server"),
         ],
@@ -98,8 +100,9 @@ def test_a_table_is_as_wide_as_its_cells() -> None:
 
 
 LINES = {
-    "the median of three rounds, and the ratio": "| 1,000                |       6.00 | 3.00 (2.00) |",
-    "a load that failed": "| 100, from 10 senders |       2.00 |       fails |",
+    "the median of three rounds, and the ratio": "| 1,000                |       6.00 |  3.00 (2.00) |",
+    "a slow server": "| 10                   |       0.50 | 0.040 (12.5) |",
+    "a load that failed": "| 100, from 10 senders |       2.00 |        fails |",
     "a pace that failed": "| nats-server | fails | fails | fails | fails | fails |",
     "a crowd": "| chatserver  |       1,024 |     32.0 |           33.0 |    3,000 |                 5.00 |",
     "a crowd that failed": "| nats-server |           0 |    fails |",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from chatprotocol.arq import Arq
@@ -103,10 +102,11 @@ class Channel:
         with self._lock:
             has_room = self._inbox_bytes < _INBOX_MAX_BYTES
             arrival = self._arq.take(datagram, now, has_room=has_room)
-            self._deliver(arrival.frames)
+            if arrival.frames:
+                self._deliver(arrival.frames)
             can_go_on = (self._refused or self._arq.is_waiting) and self._arq.may_send
-            if self._ended:  # the reader, or whoever closes, may wait for the last one to be acknowledged
-                can_go_on = not self._arq.unacknowledged_bytes
+            if self._ended and not self._arq.unacknowledged_bytes:  # the reader, and who is to close it, wait for that
+                can_go_on = True
                 self._arrived.notify()
         for ack in arrival.acks:
             _send(self._sock, ack, self.address)
@@ -204,7 +204,7 @@ class Channel:
     # --- the lock is held ---
 
     def _deliver(self, frames: Sequence[Frame]) -> None:
-        if frames and not self._hung_up:
+        if not self._hung_up:
             data = b"".join([frame(*each) for each in frames])
             self._inbox.append(data)
             self._inbox_bytes += len(data)
@@ -225,5 +225,7 @@ def _nobody() -> None:
 
 def _send(sock: socket.socket, data: bytes, address: Address) -> None:
     """What can't be sent now is as good as lost on the way: it is sent again."""
-    with suppress(OSError):
+    try:
         sock.sendto(data, address)
+    except OSError:  # not with suppress(), which takes as long as all else here
+        return
