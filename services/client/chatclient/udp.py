@@ -31,11 +31,11 @@ _READ_MAX: Final = 64
 
 
 class _Opened(NamedTuple):
-    """A session, which its first datagram has begun; or what the server said in its place."""
+    """A session, and the datagrams of it that have come; or what the server said in its place."""
 
     wire: _Wire
     arq: Arq | None
-    first: Datagram
+    arrived: list[Datagram]
 
 
 class UdpLink:
@@ -77,10 +77,10 @@ class UdpLink:
         opened = self._open(request.text.encode())
         with closing(opened.wire) as wire:
             if opened.arq is None:
-                for event in self._dialect.event_decoder().feed(frame(COMMAND, opened.first.payload)):
+                for event in self._dialect.event_decoder().feed(frame(COMMAND, opened.arrived[0].payload)):
                     report(event)
                 return "the server opened no session"
-            return self._converse(wire, opened.arq, opened.first, report)
+            return self._converse(wire, opened.arq, opened.arrived, report)
 
     def _open(self, text: bytes) -> _Opened:
         """Ask for a session at each of the server's addresses, until one answers. Raises OSError."""
@@ -105,23 +105,18 @@ class UdpLink:
             patience_ends = time.monotonic() + self._patience_seconds
             while opened is None and not self._is_shut and (now := time.monotonic()) < patience_ends:
                 wire.send(opener.due(now))
-                for datagram in wire.read(min(opener.look_at, patience_ends)):
-                    match opener.take(datagram, time.monotonic()):
-                        case None:
-                            continue
-                        case Arq() as arq:
-                            opened = _Opened(wire, arq, datagram)
-                        case _:
-                            opened = _Opened(wire, None, datagram)
-                    break
+                arrived = wire.read(min(opener.look_at, patience_ends))
+                while arrived and (answer := opener.take(arrived[0], time.monotonic())) is None:
+                    del arrived[0]
+                if arrived:
+                    opened = _Opened(wire, answer if isinstance(answer, Arq) else None, arrived)
         finally:
             if opened is None:
                 wire.close()
         return opened
 
-    def _converse(self, wire: _Wire, arq: Arq, first: Datagram, report: Callable[[Event], None]) -> str:
+    def _converse(self, wire: _Wire, arq: Arq, arrived: list[Datagram], report: Callable[[Event], None]) -> str:
         talk = Talk(arq, self._dialect, time.monotonic())
-        arrived = [first]
         while not self._is_shut:
             for datagram in arrived:
                 heard = talk.take(datagram, time.monotonic())

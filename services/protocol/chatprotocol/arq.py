@@ -35,7 +35,7 @@ _SEND_WINDOW_MIN: Final = 16
 # Of what comes too early so many datagrams are kept; what is further ahead is as good as lost.
 RECEIVE_WINDOW: Final = 128
 
-# When something comes that is there already, the next so many datagrams are acknowledged twice.
+# So many datagrams are acknowledged twice, beginning with one that was there already.
 _DOUBLED: Final = 32
 
 _SEQUENCES: Final = 2**32

@@ -7,6 +7,7 @@ The server keeps nothing of a client that has not shown, with the cookie, that w
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from chatprotocol.arq import RESEND_SECONDS, RESENDS_MAX, Arq
@@ -35,9 +36,9 @@ class Opener:
 
     def due(self, now: float) -> list[bytes]:
         """What is to be sent now. After the last time nothing more is."""
-        if now < self._send_at or self._resends > RESENDS_MAX:
+        if now < self._send_at:
             return []
-        self._send_at = now + RESEND_SECONDS * 2**self._resends
+        self._send_at = now + RESEND_SECONDS * 2**self._resends if self._resends < RESENDS_MAX else math.inf
         self._resends += 1
         return [pack(Datagram(COMMAND, NO_SESSION, 0, self._payload))]
 
@@ -50,7 +51,7 @@ class Opener:
         cookie = read_cookie(datagram.payload)
         if cookie is None:
             return datagram.payload
-        payload = self._text + b" " + cookie
+        payload = (self._text + b" " + cookie).ljust(OPENING_BYTES)  # the answer may be another cookie
         if payload != self._payload and self._cookies < _COOKIES_MAX:
             self._cookies += 1
             self._payload = payload

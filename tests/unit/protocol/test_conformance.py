@@ -26,6 +26,11 @@ HELD_MAX_BYTES = max(LINE_MAX_BYTES, FRAME_MAX_BYTES)
 
 every_dialect = pytest.mark.parametrize("dialect", SETTINGS.values(), ids=SETTINGS)
 every_default = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+# A dialect that is not spoken over TCP has no opening, and is not sniffed.
+over_tcp = pytest.mark.parametrize(
+    ("dialect", "opening"),
+    [pytest.param(dialect, dialect.opening, id=dialect.name) for dialect in DIALECTS if dialect.opening is not None],
+)
 
 
 def with_each(argument: str, of: Callable[[Samples], Iterable[object]]) -> pytest.MarkDecorator:
@@ -289,7 +294,22 @@ def test_rubbish_from_a_server_is_a_protocol_error_and_nothing_else(dialect: Dia
 
 @every_dialect
 @pytest.mark.parametrize(
-    "letter", [b"x", b"{", b"[", b'"', b"\\", b"\0", b" ", b"\n", b"\xff", b"\xf0\x9f\x98\x80", b"C", b"D\0\0\0\2PM"]
+    "letter",
+    [
+        b"x",
+        b"{",
+        b"[",
+        b'"',
+        b"\\",
+        b"\0",
+        b" ",
+        b"\n",
+        b"\xff",
+        b"\xf0\x9f\x98\x80",
+        b"C",
+        b"D\0\0\0\2PM",
+        b"d\0\0\0\2PM",
+    ],
 )
 @pytest.mark.parametrize("begun", [0, 1, 5, 30, 40])
 def test_a_flood_without_an_end_is_never_held_beyond_the_limit(dialect: Dialect, letter: bytes, begun: int) -> None:
@@ -306,26 +326,33 @@ def test_a_flood_without_an_end_is_never_held_beyond_the_limit(dialect: Dialect,
 
 
 @every_default
-def test_a_login_is_sniffed_as_its_dialect(dialect: Dialect) -> None:
+def test_a_login_is_sniffed_as_its_dialect_where_that_is_spoken_over_tcp(dialect: Dialect) -> None:
     login = dialect.encode_request(SAMPLES[dialect.name].login)
 
-    assert sniff(login) is dialect
     for size in range(1, SNIFF_MAX_BYTES + 1):
-        assert sniff(login[:size]) in (dialect, Sniff.MORE)
-    assert sniff(login[:SNIFF_MAX_BYTES]) is dialect
+        if dialect.opening is None:
+            assert dialect.sniff(login[:size]) is Sniff.NO
+        else:
+            assert sniff(login[:size]) in (dialect, Sniff.MORE)
+    if dialect.opening is not None:
+        assert sniff(login) is sniff(login[:SNIFF_MAX_BYTES]) is dialect
 
 
-@every_default
-def test_the_opening_that_strangers_are_told_of_is_sniffed_as_its_dialect(dialect: Dialect) -> None:
-    assert sniff(dialect.opening.encode()) is dialect
+@over_tcp
+def test_the_opening_that_strangers_are_told_of_is_sniffed_as_its_dialect(dialect: Dialect, opening: str) -> None:
+    assert sniff(opening.encode()) is dialect
 
 
-@every_default
-def test_the_opening_that_strangers_are_told_of_is_a_request(dialect: Dialect) -> None:
+@over_tcp
+def test_the_opening_that_strangers_are_told_of_is_a_request(dialect: Dialect, opening: str) -> None:
     decoder = dialect.request_decoder()
 
-    assert [type(each) for each in decoder.feed(dialect.opening.encode())] == [type(SAMPLES[dialect.name].login)]
+    assert [type(each) for each in decoder.feed(opening.encode())] == [type(SAMPLES[dialect.name].login)]
     assert not decoder.is_inside
+
+
+def test_all_dialects_but_the_one_of_datagrams_are_spoken_over_tcp() -> None:
+    assert [dialect.name for dialect in DIALECTS if dialect.opening is None] == ["datagram"]
 
 
 @every_default

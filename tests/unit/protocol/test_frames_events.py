@@ -94,6 +94,7 @@ BOTH_WAYS: list[tuple[Event, bytes]] = [
     (Refused(ErrorCode.TOO_LONG, "No."), b"C\0\0\0\x12ERROR too_long No."),
     (Refused(ErrorCode.RATE_LIMITED, "No."), b"C\0\0\0\x16ERROR rate_limited No."),
     (Refused(ErrorCode.SERVER_FULL, "No."), b"C\0\0\0\x15ERROR server_full No."),
+    (Refused(ErrorCode.NO_SESSION, "No."), b"C\0\0\0\x14ERROR no_session No."),
     (Refused(ErrorCode.SHUTTING_DOWN, "No."), b"C\0\0\0\x17ERROR shutting_down No."),
     (Refused(ErrorCode.INTERNAL, "No."), b"C\0\0\0\x12ERROR internal No."),
     (Refused(ErrorCode.BAD_JSON, "No."), b"C\0\0\0\x12ERROR bad_json No."),

@@ -96,6 +96,31 @@ def frames_sayings() -> Sayings:
     return Sayings(several.map(lambda some: [step for each in some for step in each]), st.lists(events_, max_size=6))
 
 
+def datagram_sayings() -> Sayings:
+    """Those of frames, now and then so long that they go in pieces, and cut in the middle of a letter."""
+    sayings = frames_sayings()
+    long_texts = st.builds(
+        lambda before, letter, times: before + letter * (times // len(letter.encode())),
+        st.text(max_size=4),
+        st.sampled_from(["x", "\u00e4", "\u20ac", "\U0001f600"]),
+        st.sampled_from([1_150, 1_190, 1_200, 1_210, 2_400, 8_192, 65_000]),
+    )
+    long_message = st.builds(events.PublicMessage, ids, times_ms, st.just("bob"), long_texts)
+    # A command that asks whether the server lives is read as that, and not as a step.
+    steps = st.builds(requests.Command, texts.filter(lambda text: text.encode().strip() != b"PING"))
+    one = steps | st.builds(requests.Data, texts | long_texts) | st.just(requests.Ping())
+    long_history = st.lists(long_message, max_size=2).map(tuple).map(events.History)
+    others = st.lists(long_message | long_history, max_size=2)
+    return Sayings(
+        st.builds(list.__add__, sayings.requests.filter(_asks_nothing), st.lists(one, max_size=6)),
+        st.builds(list.__add__, sayings.events, others),
+    )
+
+
+def _asks_nothing(steps: list[Request]) -> bool:
+    return not any(isinstance(step, requests.Command) and step.text.encode().strip() == b"PING" for step in steps)
+
+
 def register_sayings() -> Sayings:
     name = st.text(string.ascii_letters + string.digits, min_size=1, max_size=USERNAME_MAX_BYTES)
     sides = st.sampled_from(Side)
@@ -119,7 +144,12 @@ def register_sayings() -> Sayings:
     return Sayings(st.lists(requests_, max_size=6), st.lists(events_, max_size=6))
 
 
-SAYINGS = {"json": json_sayings(), "frames": frames_sayings(), "register": register_sayings()}
+SAYINGS = {
+    "json": json_sayings(),
+    "frames": frames_sayings(),
+    "register": register_sayings(),
+    "datagram": datagram_sayings(),
+}
 
 
 def cut(stream: bytes, data: st.DataObject) -> list[bytes]:
@@ -168,7 +198,12 @@ fragments = st.one_of(
     st.sampled_from(
         [b"\r\n\r\n", b"Content-length: 2\n\n\xf0\x9f\x98", b"FORWARD bob\n", b"\n\n ", b"REGISTER TOSEND "]
     ),
-    st.builds(lambda kind, size: kind + size.to_bytes(4), st.sampled_from([b"C", b"D"]), st.integers(0, 2**32 - 1)),
+    st.builds(
+        lambda kind, size: kind + size.to_bytes(4), st.sampled_from([b"C", b"D", b"d"]), st.integers(0, 2**32 - 1)
+    ),
+    st.sampled_from(
+        [b"d\0\0\0\0", b"d\0\0\0\1x", b"d\0\0\0\1\xe2", b"D\0\0\0\2\x82\xac", b"C\0\0\0\4PING", b"X\0\0\0\0"]
+    ),
     st.builds(
         lambda letter, times: letter * times,
         st.sampled_from([b"[", b"]", b'{"":', b"{", b"}", b"\n", b" ", b'"', b"\\", b"\xff"]),

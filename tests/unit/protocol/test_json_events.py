@@ -99,6 +99,7 @@ CODES = [
     "too_long",
     "rate_limited",
     "server_full",
+    "no_session",
     "shutting_down",
     "internal",
 ]

@@ -156,6 +156,31 @@ def test_a_first_byte_that_fits_nothing_is_nobodys(first: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "first",
+    [
+        b"C",
+        b"C\0",
+        b"C\0\0\0\0\0\0\0\0\0\0\0\0alice",
+        b"C\0\0\0\5alice",
+        b"D",
+        b"d",
+        b"d\0\0\0\0",
+        b"A",
+        b"{",
+        b"REGISTER ",
+        b"x" * 64,
+    ],
+)
+def test_nothing_on_tcp_opens_datagram(first: bytes) -> None:
+    assert by_name("datagram").sniff(first) is Sniff.NO
+    assert sniff(first, (by_name("datagram"),)) is Sniff.NO
+
+
+def test_a_first_datagram_sent_over_tcp_is_taken_for_frames() -> None:
+    assert sniff(b"C\0\0\0\0\0\0\0\0\0\0\0\0alice") is by_name("frames")
+
+
+@pytest.mark.parametrize(
     ("first", "whose"),
     [
         (b"H", Sniff.MORE),

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from chatprotocol.events import Event, Refused, Run, one_by_one
+from chatprotocol.events import Bye, Event, Pong, Refused, Run, one_by_one
+from chatprotocol.requests import Command, Leave, Request
 from chatserver.room.post import Post
 from chatserver.room.seat import Seat
 from chatserver.store.accounts import Account, insert_account
@@ -150,6 +151,43 @@ class FakeFeed:
     @property
     def published(self) -> list[Post]:
         return [post for batch in self.batches for post in batch]
+
+
+@dataclass
+class FakeSession:
+    """A connection's: answers each request with a pong, and the last one with a goodbye."""
+
+    outbox: Outbox
+    is_logged_in: bool = False
+    dialect: str = ""
+    # What came in each read.
+    reads: list[Sequence[Request]] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    answer: Callable[["FakeSession"], None] = lambda self: self.outbox.put([Pong()])
+
+    @property
+    def handled(self) -> list[Request]:
+        return [request for asked in self.reads for request in asked]
+
+    def handle(self, asked: Sequence[Request]) -> bool:
+        self.reads.append(asked)
+        for request in asked:
+            if request in (Leave(), Command("EX")):
+                self.outbox.put([Bye("x")])
+                return False
+            self.answer(self)
+        return True
+
+    def time_out(self) -> None:
+        self.calls.append("time_out")
+        self.outbox.put([Bye("x")])
+
+    def end(self) -> None:
+        self.calls.append("end")
+
+    def say_bye(self) -> None:
+        self.calls.append("say_bye")
+        self.outbox.finish([Bye("x")])
 
 
 class Gate:

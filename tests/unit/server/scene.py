@@ -14,6 +14,7 @@ from chatserver.transport import courier as courier_module
 from chatserver.transport import memory_file
 from chatserver.transport import outbox as outbox_module
 from chatserver.transport import stream as stream_module
+from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.outbox import Outbox
 from chatserver.transport.stream import Stream
 
@@ -188,7 +189,7 @@ def small(*, segment_bytes: int, span_bytes: int, send_bytes: int, pieces: int) 
         patch.setattr(memory_file, "SEGMENT_BYTES", segment_bytes)
         patch.setattr(stream_module, "SEGMENT_BYTES", segment_bytes)
         patch.setattr(stream_module, "SEND_MAX_BYTES", send_bytes)
-        patch.setattr(outbox_module, "SEND_MAX_BYTES", send_bytes)
+        patch.setattr(TcpSocket, "write_max_bytes", send_bytes)
         for module in (outbox_module, courier_module):
             patch.setattr(module, "SPAN_MIN_BYTES", span_bytes)
         patch.setattr(outbox_module, "SEND_MAX_PIECES", pieces)

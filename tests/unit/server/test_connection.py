@@ -4,23 +4,23 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 
 import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.dialects import DIALECTS, by_name
 from chatprotocol.events import Bye, Pong
-from chatprotocol.requests import Command, Leave, Ping, Request, Unreadable
+from chatprotocol.requests import Command, Leave, Ping, Unreadable
 from chatserver.transport import connection as connection_module
+from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.connection import Connection, House
 from chatserver.transport.courier import Courier
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import Stream
 
-from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
+from .rooms import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
 
 PING = b'{"command":"ping"}\n'
 PONG = b'{"type":"pong"}\n'
@@ -28,43 +28,6 @@ BYE = b'{"type":"bye","reason":"x"}\n'
 FRAME = b"C\0\0\0\4PING"
 # Of each dialect something whole, and something that has begun.
 BEGUN = {"json": (PING, b'{"command":'), "frames": (FRAME, b"D\0\0\0\5hel"), "frames, a header": (FRAME, b"C\0")}
-
-
-@dataclass
-class FakeSession:
-    """Answers each request with a pong, and Leave with a goodbye."""
-
-    outbox: Outbox
-    is_logged_in: bool = False
-    dialect: str = ""
-    # What came in each read.
-    reads: list[Sequence[Request]] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    answer: Callable[["FakeSession"], None] = lambda self: self.outbox.put([Pong()])
-
-    @property
-    def handled(self) -> list[Request]:
-        return [request for asked in self.reads for request in asked]
-
-    def handle(self, asked: Sequence[Request]) -> bool:
-        self.reads.append(asked)
-        for request in asked:
-            if isinstance(request, Leave):
-                self.outbox.put([Bye("x")])
-                return False
-            self.answer(self)
-        return True
-
-    def time_out(self) -> None:
-        self.calls.append("time_out")
-        self.outbox.put([Bye("x")])
-
-    def end(self) -> None:
-        self.calls.append("end")
-
-    def say_bye(self) -> None:
-        self.calls.append("say_bye")
-        self.outbox.finish([Bye("x")])
 
 
 class Wire:
@@ -78,7 +41,7 @@ class Wire:
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(DEADLINE_SECONDS)
         self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        self.connection = Connection(ours, "test", 1, house, self.ended.put)
+        self.connection = Connection(TcpSocket(ours), "test", 1, house, self.ended.put)
         self.session: FakeSession | None = None
         self.answer: Callable[[FakeSession], None] = lambda session: session.outbox.put([Pong()])
 
@@ -546,12 +509,11 @@ def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire
     blocking: list[bool] = []
 
     def note(session: FakeSession) -> None:
-        blocking.append(os.get_blocking(session.outbox.sock.fileno()))
+        blocking.append(os.get_blocking(session.outbox.carrier.descriptor))
         session.is_logged_in = len(blocking) > 1
         session.outbox.put([Pong()])
 
     wire.answer = note
-    assert not os.get_blocking(wire.connection._sock.fileno())
     wire.start()
     for _ in range(5):
         wire.peer.sendall(PING)
@@ -559,7 +521,7 @@ def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire
     wire.peer.sendall(b'{"command":"EX"}\n')
     assert wire.read_all() == BYE
     assert wire.session is not None
-    blocking.append(os.get_blocking(wire.session.outbox.sock.fileno()))  # while it waits for the peer to close
+    blocking.append(os.get_blocking(wire.session.outbox.carrier.descriptor))  # while it waits for the peer to close
 
     assert blocking == [False] * 6
 

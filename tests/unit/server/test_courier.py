@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from chatprotocol.arq import RESEND_SECONDS, SEND_WINDOW
+from chatprotocol.framing import frame
+from chatserver.transport import carrier as carrier_module
 from chatserver.transport import courier as courier_module
 from chatserver.transport import memory_file
 from chatserver.transport import stream as stream_module
+from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.courier import Courier
 from chatserver.transport.outbox import Outbox
 from chatserver.transport.stream import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
 
+from .lines import Line
 from .rooms import DEADLINE_SECONDS, bytes_stream, eventually, in_background, must_end, publish, put, splice
 from .scene import LISTENERS, Scene, Step, room_step, scripts, small, someone, take
 
@@ -44,14 +50,18 @@ class Post:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.settimeout(DEADLINE_SECONDS)
-        outbox = Outbox(ours, stream or self.stream, f"{len(self._sockets) + 1}@test", self.courier.wake)
-        self.courier.adopt()
+        outbox = Outbox(TcpSocket(ours), stream or self.stream, f"{len(self._sockets) + 1}@test", self.courier.wake)
         self._sockets += (ours, theirs)
+        self.adopt(outbox, follows=follows)
+        return theirs, outbox
+
+    def adopt(self, outbox: Outbox, *, follows: bool) -> None:
+        """Its reader has not ended."""
+        self.courier.adopt()
         self._read.append(outbox)
         if follows:
             outbox.follow()
             outbox.release([])
-        return theirs, outbox
 
     def peers_in_step(self, count: int) -> list[tuple[socket.socket, Outbox]]:
         """New connections that have nothing of their own to wait for."""
@@ -215,8 +225,8 @@ def test_what_is_due_is_sent_before_our_side_is_shut(post: Post) -> None:
     post.retire(outbox)
 
     assert read_all(peer) == b"x" * 600_000 + b"bye"
-    eventually(lambda: outbox.sock.fileno() == -1)
-    assert outbox.sock.fileno() == -1
+    eventually(lambda: outbox.carrier.descriptor == -1)
+    assert outbox.carrier.descriptor == -1
 
 
 @pytest.mark.parametrize("hangs_up", [False, True])
@@ -232,11 +242,10 @@ def test_after_the_last_byte_our_side_is_shut_and_where_it_hangs_up_the_other_on
 
     eventually(lambda: outbox.shut)
     if hangs_up:
-        outbox.sock.settimeout(DEADLINE_SECONDS)
-        assert outbox.sock.recv(1) == b""
+        assert outbox.carrier.read(1, DEADLINE_SECONDS) == b""
     else:
         peer.sendall(b"z")
-        assert outbox.sock.recv(1) == b"z"
+        assert outbox.carrier.read(1, DEADLINE_SECONDS) == b"z"
 
 
 @pytest.mark.parametrize("is_full_before", [False, True])
@@ -248,8 +257,7 @@ def test_who_is_hung_up_on_and_does_not_read_is_not_waited_for(post: Post, *, is
         eventually(lambda: outbox in post.courier._full)
     outbox.finish(hang_up=True)
 
-    outbox.sock.settimeout(DEADLINE_SECONDS)
-    assert outbox.sock.recv(1) == b""
+    assert outbox.carrier.read(1, DEADLINE_SECONDS) == b""
     assert outbox.broken
 
 
@@ -259,9 +267,9 @@ def test_a_socket_stays_open_until_its_reader_has_ended(post: Post) -> None:
     outbox.finish()
     assert read_all(peer) == b""
 
-    assert outbox.sock.fileno() != -1
+    assert outbox.carrier.descriptor != -1
     post.retire(outbox)
-    eventually(lambda: outbox.sock.fileno() == -1)
+    eventually(lambda: outbox.carrier.descriptor == -1)
 
 
 def test_one_whose_peer_has_gone_is_given_up_and_the_others_go_on(post: Post) -> None:
@@ -272,7 +280,7 @@ def test_one_whose_peer_has_gone_is_given_up_and_the_others_go_on(post: Post) ->
     assert read(stays, 5) == b"hello"
     eventually(lambda: outbox.broken)
     post.retire(outbox)
-    eventually(lambda: outbox.sock.fileno() == -1)
+    eventually(lambda: outbox.carrier.descriptor == -1)
 
 
 def test_one_who_takes_nothing_is_closed_when_patience_ends(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +289,7 @@ def test_one_who_takes_nothing_is_closed_when_patience_ends(post: Post, monkeypa
     put(outbox, b"x" * LAG_MAX_BYTES)
     post.retire(outbox)
 
-    eventually(lambda: outbox.sock.fileno() == -1)
+    eventually(lambda: outbox.carrier.descriptor == -1)
 
 
 def test_the_end_sends_what_is_due_closes_every_socket_and_ends_the_thread(post: Post) -> None:
@@ -293,7 +301,7 @@ def test_the_end_sends_what_is_due_closes_every_socket_and_ends_the_thread(post:
     must_end(in_background(lambda: post.stop(DEADLINE_SECONDS)))
 
     assert [read_all(peer) for peer, _ in peers] == [b"bye"] * 10
-    assert {outbox.sock.fileno() for _, outbox in peers} == {-1}
+    assert {outbox.carrier.descriptor for _, outbox in peers} == {-1}
 
 
 def test_the_end_does_not_wait_for_one_who_takes_nothing(post: Post) -> None:
@@ -303,7 +311,7 @@ def test_the_end_does_not_wait_for_one_who_takes_nothing(post: Post) -> None:
     post.retire(outbox)
     must_end(in_background(post.stop))
 
-    assert outbox.sock.fileno() == -1
+    assert outbox.carrier.descriptor == -1
 
 
 def test_no_writer_waits_for_ever_for_a_courier_that_died(resting_post: Post) -> None:
@@ -488,7 +496,7 @@ def test_one_who_has_gone_is_forgotten(post: Post) -> None:
     for peer, outbox in (in_step, behind, held):
         peer.close()
         post.retire(outbox)
-    eventually(lambda: {outbox.sock.fileno() for _, outbox in (in_step, behind, held)} == {-1})
+    eventually(lambda: {outbox.carrier.descriptor for _, outbox in (in_step, behind, held)} == {-1})
 
     followers = post.courier._followers[post.stream]
     assert not followers.in_step
@@ -571,6 +579,244 @@ def test_one_who_is_behind_what_is_remembered_is_disconnected_too(monkeypatch: p
     assert [entry["event"] for entry in log] == ["Disconnected: it reads too slowly"]
 
 
+# --- sessions over UDP: the carrier is no socket, and not everything that was sent arrives ---
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    line = Line(monkeypatch)
+    line.is_alone = False
+    return line
+
+
+def connect(post: Post, line: Line, *, follows: bool = True) -> Outbox:
+    """The outbox of a session over UDP."""
+    outbox = Outbox(line.channel, post.stream, "udp@test", post.courier.wake)
+    line.channel.call_when_due(partial(post.courier.wake, outbox))
+    post.adopt(outbox, follows=follows)
+    return outbox
+
+
+def carry_until(line: Line, size: int) -> list[bytes]:
+    """The peer acknowledges whatever comes, until it has heard so many frames."""
+    eventually(lambda: line.carry() or len(line.heard) >= size)  # type: ignore[func-returns-value]
+    return [frame(*each) for each in line.heard]
+
+
+def frames(count: int, text: bytes = b"%d") -> list[bytes]:
+    """Numbered ones."""
+    return [frame(ord("D"), text % number) for number in range(count)]
+
+
+def a_round_passes(post: Post) -> None:
+    """What the courier had to do before this is done."""
+    peer, outbox = post.peer(follows=False)
+    put(outbox, b"fence")
+    assert read(peer, 5) == b"fence"
+
+
+def test_a_session_over_udp_is_sent_what_everybody_hears_and_what_it_is_answered(post: Post, line: Line) -> None:
+    """Promises: one room, one order."""
+    outbox = connect(post, line)
+    other, _ = post.peer()
+    first, answer, last = frames(3)
+    post.publish(first)
+    assert carry_until(line, 1) == [first]
+    put(outbox, answer)
+    post.publish(last)
+
+    assert carry_until(line, 3) == [first, answer, last]
+    assert read(other, 12) == first + last
+
+
+def test_a_session_over_udp_is_never_written_to_like_a_socket(post: Post, line: Line, spans: list[Span]) -> None:
+    """However much there is to be sent, and though it is due just what everybody is."""
+    outbox = connect(post, line)
+    ((other, _),) = post.peers_in_step(1)
+    said = frames(200, b"%0800d")
+    for at in range(0, 200, 50):  # 40,000 bytes at once
+        post.publish(*said[at : at + 50])
+        assert carry_until(line, at + 50) == said[: at + 50]
+        assert read(other, 50 * 805) == b"".join(said[at : at + 50])
+
+    a_round_passes(post)
+    assert not outbox.in_step
+    assert len(spans) == 4, "those of the other one"
+
+
+def test_a_session_whose_peer_acknowledges_nothing_holds_nobody_up(post: Post, line: Line) -> None:
+    """Promise: nobody waits for the slow."""
+    outbox = connect(post, line)
+    quick, _ = post.peer()
+    said = frames(150, b"%01000d")
+    for each in said:
+        post.publish(each)
+        assert read(quick, len(each)) == each
+    assert len(line.sock.sent) == SEND_WINDOW
+    assert outbox not in post.courier._full
+
+    assert carry_until(line, 150) == said
+
+
+def test_the_courier_rests_while_a_session_takes_nothing(
+    resting_post: Post, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes round for nobody before there is room, or it is time to send something again."""
+    post = resting_post
+    connect(post, line)
+    post.publish(*frames(4_000))
+    select = post.courier._selector.select
+
+    def look(timeout: float | None = None) -> Any:
+        found = select(0)
+        if not found and timeout != 0:
+            raise Idle
+        return found
+
+    def rounds() -> int:
+        for number in range(100):
+            try:
+                post.courier._wait()
+            except Idle:
+                return number
+            post.courier._go_round()
+        return 100
+
+    with monkeypatch.context() as patch:
+        patch.setattr(post.courier._selector, "select", look)
+        assert rounds() < 10
+        assert rounds() == 0
+        line.acknowledge(2)
+        assert rounds() == 0
+        line.acknowledge(1)
+        assert 0 < rounds() < 10
+        assert rounds() == 0
+    post.courier.start()
+
+
+def test_what_is_not_acknowledged_is_sent_again(post: Post, line: Line) -> None:
+    connect(post, line)
+    post.publish(*frames(3))
+    eventually(lambda: len(line.sock.sent) == 3)
+    sent = line.news()
+    line.acknowledge(2)
+    line.clock.now += RESEND_SECONDS
+    assert line.channel.look(line.clock.now) == ""
+    eventually(lambda: len(line.sock.sent) == 2)
+
+    assert line.news() == [sent[0], sent[2]]
+
+
+def test_a_session_whose_peer_is_lost_is_given_up_and_its_reader_sees_the_end(post: Post, line: Line) -> None:
+    outbox = connect(post, line)
+    stays, _ = post.peer()
+    line.clock.now += 60.0
+    assert line.channel.look(line.clock.now) == "nothing was heard for 60 s"
+    assert line.channel.read(1, DEADLINE_SECONDS) == b""
+    eventually(lambda: outbox.broken)
+    post.publish(b"hello")
+    assert read(stays, 5) == b"hello"
+    post.retire(outbox)
+
+    eventually(lambda: line.channel.closed)
+    assert outbox not in post.courier._followers[post.stream].astray
+    assert line.news() == []
+
+
+def test_a_session_that_is_too_far_behind_is_disconnected_with_a_reason_in_the_log(post: Post, line: Line) -> None:
+    """Promise: nobody waits for the slow."""
+    outbox = connect(post, line)
+    with capture_logs() as log:
+        for _ in range(20):
+            post.publish(*frames(100, b"%01000d"))
+            a_round_passes(post)
+        eventually(lambda: outbox.broken)
+
+    assert [(entry["event"], entry["connection"]) for entry in log] == [
+        ("Disconnected: it reads too slowly", "udp@test")
+    ]
+    assert line.channel.read(1, DEADLINE_SECONDS) == b""
+
+
+def test_a_session_is_closed_when_its_peer_has_got_the_last(post: Post, line: Line) -> None:
+    """Else what was lost on the way could not be sent again."""
+    outbox = connect(post, line)
+    first, bye = frames(2)
+    post.publish(first)
+    put(outbox, bye)
+    post.retire(outbox)
+    eventually(lambda: outbox.shut and len(line.sock.sent) == 2)
+    for each in (2, 1):
+        a_round_passes(post)
+        assert not line.channel.closed
+        line.acknowledge(each)
+
+    eventually(lambda: line.channel.closed)
+
+
+def test_what_is_lost_is_sent_again_until_the_session_is_closed(post: Post, line: Line) -> None:
+    outbox = connect(post, line, follows=False)
+    (bye,) = frames(1)
+    put(outbox, bye)
+    post.retire(outbox)
+    eventually(lambda: outbox.shut)
+    (sent,) = line.news()
+    line.clock.now += RESEND_SECONDS
+    line.channel.look(line.clock.now)
+
+    eventually(lambda: line.sock.sent)
+    assert carry_until(line, 1) == [bye]
+    assert (sent.sequence, sent.payload) == (1, b"0")
+    eventually(lambda: line.channel.closed)
+
+
+def test_a_session_whose_peer_does_not_acknowledge_the_last_is_closed_when_patience_ends(
+    post: Post, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier_module, "LINGER_SECONDS", 0.0)
+    outbox = connect(post, line, follows=False)
+    put(outbox, *frames(1))
+    post.retire(outbox)
+
+    eventually(lambda: line.channel.closed)
+    assert outbox.broken
+
+
+def test_the_end_waits_for_what_a_session_has_not_acknowledged(post: Post, line: Line) -> None:
+    """Promise: shutdown. But for no longer than it was told to."""
+    outbox = connect(post, line, follows=False)
+    put(outbox, *frames(1))
+    post.retire(outbox)
+    end = in_background(lambda: post.stop(DEADLINE_SECONDS))
+    eventually(lambda: outbox.shut)
+    assert end.is_alive()
+    assert not line.channel.closed
+    line.acknowledge(1)
+
+    must_end(end)
+    assert line.channel.closed
+
+
+def test_the_end_does_not_wait_for_ever_for_a_session(post: Post, line: Line) -> None:
+    """Promise: shutdown."""
+    outbox = connect(post, line, follows=False)
+    put(outbox, *frames(1_000))
+    post.retire(outbox)
+    must_end(in_background(post.stop))
+
+    assert line.channel.closed
+
+
+def test_a_session_that_is_hung_up_on_is_told_the_last_before_its_reader_sees_the_end(post: Post, line: Line) -> None:
+    outbox = connect(post, line, follows=False)
+    (bye,) = frames(1)
+    put(outbox, bye)
+    outbox.finish(hang_up=True)
+
+    assert line.channel.read(1, DEADLINE_SECONDS) == b""
+    assert carry_until(line, 1) == [bye]
+
+
 # --- against a simple model, under hypothesis ---
 
 
@@ -579,7 +825,7 @@ class Valve:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self.received: dict[int, bytes] = {listener.outbox.sock.fileno(): b"" for listener in scene.listeners}
+        self.received: dict[int, bytes] = {listener.outbox.carrier.descriptor: b"" for listener in scene.listeners}
         self.reset: set[int] = set()
         # How much of a send is taken, and what somebody else does meanwhile; by the descriptor.
         self.openings: dict[int, int] = {}
@@ -692,7 +938,8 @@ def test_everybody_is_sent_everything_whatever_the_sockets_take_and_whoever_vani
         peers = [post.peer(follows=False) for _ in held]
         scene = Scene(stream, [outbox for _, outbox in peers], held, post.courier.ring)
         valve = Valve(scene)
-        patch.setattr(courier_module, "os", SimpleNamespace(write=valve.write, writev=valve.writev, read=os.read))
+        patch.setattr(courier_module, "os", SimpleNamespace(write=valve.write, read=os.read))
+        patch.setattr(carrier_module, "os", SimpleNamespace(writev=valve.writev))
         patch.setattr(memory_file.os, "sendfile", valve.sendfile)
         rounds = Rounds(post.courier, valve, scene)
         for each in script:
@@ -711,4 +958,4 @@ def test_everybody_is_sent_everything_whatever_the_sockets_take_and_whoever_vani
         rounds.finish()
         for peer, outbox in peers:
             assert peer.recv(1) == b""
-            assert outbox.sock.fileno() == -1
+            assert outbox.carrier.descriptor == -1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chatserver.transport import memory_file
 from chatserver.transport import outbox as outbox_module
 from chatserver.transport import stream as stream_module
+from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
 

@@ -36,7 +36,7 @@ def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
     """A datagram for each step, or where it is data several."""
     for kind, payload in steps:
         start = 0
-        while len(payload) - start > DATAGRAM_PAYLOAD_MAX_BYTES:
+        while kind == DATA and len(payload) - start > DATAGRAM_PAYLOAD_MAX_BYTES:
             yield PIECE, payload[start : start + DATAGRAM_PAYLOAD_MAX_BYTES]
             start += DATAGRAM_PAYLOAD_MAX_BYTES
         yield kind, payload[start:] if start else payload
@@ -45,43 +45,44 @@ def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
 class _Pieces:
     """What has come of data in pieces that is not ended yet."""
 
-    __slots__ = ("_pieces", "_size_bytes", "problem")
+    __slots__ = ("_begun", "are_there", "problem")
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size_bytes = 0
+        self._begun = bytearray()
+        # Has data begun? A piece may be empty.
+        self.are_there = False
         # What was wrong with one of them: then all are.
         self.problem: Refusal | None = None
 
-    @property
-    def are_there(self) -> bool:
-        """Has data begun?"""
-        return bool(self._pieces) or self.problem is not None
-
     def add(self, payload: bytes) -> None:
         """One more, which is to be continued."""
-        self._size_bytes += len(payload)
-        if self._size_bytes > _WHOLE_MAX_BYTES:
+        self.are_there = True
+        if len(self._begun) + len(payload) > _WHOLE_MAX_BYTES:
             reason = f"The pieces of a payload have {_WHOLE_MAX_BYTES:,} bytes at most together; nothing was done."
             self.problem = Refusal(ErrorCode.TOO_LONG, reason)
         if self.problem is None:
-            self._pieces.append(payload)
+            self._begun += payload
         else:
-            self._pieces.clear()
+            self._begun.clear()
 
     def end(self, payload: bytes) -> bytes:
         """The last one: all of them together. Raises Refusal."""
         self.add(payload)
-        whole, problem = b"".join(self._pieces), self.problem
+        whole, problem = bytes(self._begun), self.problem
         self.drop()
         if problem is not None:
             raise problem
         return whole
 
+    def spoil(self, problem: Refusal) -> None:
+        """One can't be read. That is told once, when all have come."""
+        self.are_there = True
+        self.problem = problem
+
     def drop(self) -> None:
         """Nothing will end them."""
-        self._pieces.clear()
-        self._size_bytes = 0
+        self._begun.clear()
+        self.are_there = False
         self.problem = None
 
 
@@ -119,7 +120,7 @@ class RequestDecoder:
                 payload = self._pieces.end(payload)
         except Refusal as refusal:
             if kind == PIECE:
-                self._pieces.problem = refusal  # to be told once, when all have come
+                self._pieces.spoil(refusal)
                 return found
             self._pieces.drop()
             return [*found, Unreadable(refusal.code, refusal.reason)]

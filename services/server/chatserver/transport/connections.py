@@ -38,6 +38,7 @@ class Connections:
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
         self._accepted = 0
+        self._parting = False
         # Was it said that nobody can come in? Once in a row: there may be thousands.
         self._full = False
         self._connections: set[Connection] = set()
@@ -49,7 +50,7 @@ class Connections:
         with self._lock:
             self._accepted += 1
             connection = Connection(carrier, address, self._accepted, self._house, self._note_end, dialect)
-            is_full = len(self._connections) >= self._max_connections
+            is_full = self._parting or len(self._connections) >= self._max_connections
             if not is_full:
                 self._connections.add(connection)
         if is_full:
@@ -69,6 +70,7 @@ class Connections:
         Whoever has not got all that is due to it when patience ends is cut off.
         """
         with self._lock:
+            self._parting = True  # a door may just be letting somebody in
             left = list(self._connections)
         for connection in left:
             connection.part()
