@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import select
 import selectors
 import signal
 import socket
@@ -14,7 +16,18 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import DEADLINE_SECONDS, MALFORMED, NOT_REGISTERED, NOT_SENT, message_to, sent
+from integration.room import (
+    DEADLINE_SECONDS,
+    MALFORMED,
+    NOT_REGISTERED,
+    NOT_SENT,
+    Peer,
+    deadline,
+    message_to,
+    sent,
+    wait_for,
+)
+from reliability.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -303,14 +316,18 @@ def stage() -> Iterator[Stage]:
         yield Stage(connections.enter_context(socket.create_server(("127.0.0.1", 0))), connections)
 
 
-class GuestClient:
-    """The program as a guest, and somebody who types and reads: each line that it shows is one that was expected."""
+# When a message was stored.
+_TIME = re.compile(r" 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+class Client:
+    """The program, and somebody who types and reads: each line that it shows is one that was expected."""
 
     def __init__(self, *arguments: str, **settings: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "chatclient", *arguments],
-            env={**inherited, "CHAT_DIALECT": "register", **settings},
+            env={**inherited, **settings},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -331,6 +348,19 @@ class GuestClient:
         """These lines come next."""
         for expected in lines:
             assert self.line() == expected
+
+    def shows_undated(self, *lines: str) -> None:
+        """These lines come next, but for the times in them."""
+        for expected in lines:
+            assert _TIME.sub("", self.line()) == expected
+
+    def until(self, last: str) -> list[str]:
+        """All lines until this one, without the times in them."""
+        lines = [self.line()]
+        while lines[-1] != last:
+            assert lines[-1], f"it ended; before that it showed {lines}"
+            lines.append(self.line())
+        return [_TIME.sub("", each) for each in lines]
 
     def ends(self, exit_code: int, *lines: str) -> None:
         """It shows these lines and ends by itself."""
@@ -370,12 +400,12 @@ class GuestClient:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., GuestClient]]:
+def start() -> Iterator[Callable[..., Client]]:
     """Starts the program as a guest."""
     with ExitStack() as clients:
 
-        def start(*arguments: str, **settings: str) -> GuestClient:
-            client = GuestClient(*arguments, **settings)
+        def start(*arguments: str, **settings: str) -> Client:
+            client = Client(*arguments, CHAT_DIALECT="register", **settings)
             clients.callback(client.close)
             return client
 
@@ -383,10 +413,10 @@ def start() -> Iterator[Callable[..., GuestClient]]:
 
 
 @pytest.fixture
-def enter(stage: Stage, start: Callable[..., GuestClient]) -> Callable[..., tuple[GuestClient, Half, Half]]:
+def enter(stage: Stage, start: Callable[..., Client]) -> Callable[..., tuple[Client, Half, Half]]:
     """Starts the program as alice, and lets it in: the program and its two connections."""
 
-    def enter(*arguments: str, bytewise: bool = False, **settings: str) -> tuple[GuestClient, Half, Half]:
+    def enter(*arguments: str, bytewise: bool = False, **settings: str) -> tuple[Client, Half, Half]:
         client = start("127.0.0.1", str(stage.port), "alice", *arguments, **settings)
         halves = stage.admit(bytewise=bytewise)
         client.shows(*WELCOMES_ALICE)
@@ -417,7 +447,7 @@ def forward(sender: str, text: str) -> bytes:
 
 
 @pytest.mark.parametrize("line", ["127.0.0.1 {}", "127.0.0.1:{}", " localhost  {} "])
-def test_a_guest_is_asked_for_the_server_and_the_name(room: Room, start: Callable[..., GuestClient], line: str) -> None:
+def test_a_guest_is_asked_for_the_server_and_the_name(room: Room, start: Callable[..., Client], line: str) -> None:
     client = start()
     client.shows(asks_server(9999))
     client.types(line.format(room.server.port))
@@ -428,9 +458,7 @@ def test_a_guest_is_asked_for_the_server_and_the_name(room: Room, start: Callabl
 
 
 @pytest.mark.parametrize("line", ["", "127.0.0.1", "localhost"])
-def test_a_port_that_was_set_is_the_one_that_is_offered(
-    room: Room, start: Callable[..., GuestClient], line: str
-) -> None:
+def test_a_port_that_was_set_is_the_one_that_is_offered(room: Room, start: Callable[..., Client], line: str) -> None:
     client = start("-p", str(room.server.port), "-u", "alice")
     client.shows(asks_server(room.server.port))
     client.types(line)
@@ -438,9 +466,7 @@ def test_a_port_that_was_set_is_the_one_that_is_offered(
     client.leaves()
 
 
-def test_a_server_or_a_name_that_cannot_be_one_is_asked_for_again(
-    room: Room, start: Callable[..., GuestClient]
-) -> None:
+def test_a_server_or_a_name_that_cannot_be_one_is_asked_for_again(room: Room, start: Callable[..., Client]) -> None:
     client = start()
     client.shows(asks_server(9999))
     client.types("localhost 65536")
@@ -458,15 +484,13 @@ def test_a_server_or_a_name_that_cannot_be_one_is_asked_for_again(
     client.leaves()
 
 
-def test_a_server_that_is_not_there_ends_a_guest_with_1(start: Callable[..., GuestClient]) -> None:
+def test_a_server_that_is_not_there_ends_a_guest_with_1(start: Callable[..., Client]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     start("127.0.0.1", str(port), "alice").ends(1, f"[error lost] can't reach 127.0.0.1:{port}: Connection refused")
 
 
-def test_a_name_that_somebody_has_is_told_and_another_one_asked_for(
-    room: Room, start: Callable[..., GuestClient]
-) -> None:
+def test_a_name_that_somebody_has_is_told_and_another_one_asked_for(room: Room, start: Callable[..., Client]) -> None:
     room.enter("alice")
     room.enter_guest("bob")
     client = start("127.0.0.1", str(room.server.port), "alice")
@@ -481,7 +505,7 @@ def test_a_name_that_somebody_has_is_told_and_another_one_asked_for(
 @pytest.mark.parametrize("refused_side", ["TOSEND", "TORECV"])
 @pytest.mark.parametrize("closes", [True, False])
 def test_a_refused_name_is_asked_for_again_whoever_ends_the_connection(
-    stage: Stage, start: Callable[..., GuestClient], refused_side: str, closes: bool
+    stage: Stage, start: Callable[..., Client], refused_side: str, closes: bool
 ) -> None:
     client = start("127.0.0.1", str(stage.port), "alice")
     first, second = halves = stage.halves()
@@ -502,7 +526,7 @@ def test_a_refused_name_is_asked_for_again_whoever_ends_the_connection(
     client.leaves()
 
 
-def test_names_are_refused_for_as_long_as_somebody_tries(stage: Stage, start: Callable[..., GuestClient]) -> None:
+def test_names_are_refused_for_as_long_as_somebody_tries(stage: Stage, start: Callable[..., Client]) -> None:
     """And each try has connections of its own."""
     names = [f"name{number}" for number in range(20)]
     client = start("127.0.0.1", str(stage.port), "first")
@@ -521,7 +545,7 @@ def test_names_are_refused_for_as_long_as_somebody_tries(stage: Stage, start: Ca
 
 
 def test_the_connection_for_receiving_says_nothing_before_the_other_one_has_its_answer(
-    stage: Stage, start: Callable[..., GuestClient]
+    stage: Stage, start: Callable[..., Client]
 ) -> None:
     """Some servers want them in that order."""
     start("127.0.0.1", str(stage.port), "alice")
@@ -540,7 +564,7 @@ def test_the_connection_for_receiving_says_nothing_before_the_other_one_has_its_
     ],
 )
 def test_a_server_that_lets_a_guest_not_in_ends_it_with_3(
-    stage: Stage, start: Callable[..., GuestClient], answer: bytes, code: str, reason: str
+    stage: Stage, start: Callable[..., Client], answer: bytes, code: str, reason: str
 ) -> None:
     client = start("127.0.0.1", str(stage.port), "alice")
     first, _ = stage.halves()
@@ -550,7 +574,7 @@ def test_a_server_that_lets_a_guest_not_in_ends_it_with_3(
 
 
 def test_a_server_without_guests_ends_a_guest_with_3(
-    open_room: Callable[..., Room], start: Callable[..., GuestClient]
+    open_room: Callable[..., Room], start: Callable[..., Client]
 ) -> None:
     room = open_room(guests="off")
     start("127.0.0.1", str(room.server.port), "alice").ends(
@@ -559,7 +583,7 @@ def test_a_server_without_guests_ends_a_guest_with_3(
 
 
 def test_an_input_that_ends_too_early_is_bad_usage_before_a_name_was_refused(
-    room: Room, start: Callable[..., GuestClient]
+    room: Room, start: Callable[..., Client]
 ) -> None:
     room.enter_guest("alice")
     host = ("127.0.0.1", str(room.server.port))
@@ -575,7 +599,7 @@ def test_an_input_that_ends_too_early_is_bad_usage_before_a_name_was_refused(
         client.ends(exit_code, *lines)
 
 
-def test_two_guests_talk_with_each_other(room: Room, start: Callable[..., GuestClient]) -> None:
+def test_two_guests_talk_with_each_other(room: Room, start: Callable[..., Client]) -> None:
     alice, bob = (start("127.0.0.1", str(room.server.port), name) for name in ("alice", "bob"))
     alice.shows(*WELCOMES_ALICE)
     bob.shows("[welcome guest] bob", PROMPT)
@@ -606,7 +630,7 @@ def test_two_guests_talk_with_each_other(room: Room, start: Callable[..., GuestC
     ],
 )
 def test_the_answers_of_every_server_are_read(
-    enter: Callable[..., tuple[GuestClient, Half, Half]], answer: bytes, line: str, bytewise: bool
+    enter: Callable[..., tuple[Client, Half, Half]], answer: bytes, line: str, bytewise: bool
 ) -> None:
     client, to_send, _ = enter(bytewise=bytewise)
     for _ in range(2):
@@ -628,7 +652,7 @@ def test_the_answers_of_every_server_are_read(
     ],
 )
 def test_a_message_is_answered_on_the_connection_for_receiving(
-    enter: Callable[..., tuple[GuestClient, Half, Half]], message: bytes, bytewise: bool
+    enter: Callable[..., tuple[Client, Half, Half]], message: bytes, bytewise: bool
 ) -> None:
     client, to_send, to_receive = enter(bytewise=bytewise)
     for _ in range(2):
@@ -641,7 +665,7 @@ def test_a_message_is_answered_on_the_connection_for_receiving(
 
 
 def test_messages_that_come_while_an_answer_is_due_are_answered_at_once(
-    enter: Callable[..., tuple[GuestClient, Half, Half]],
+    enter: Callable[..., tuple[Client, Half, Half]],
 ) -> None:
     """Two guests who write to each other at the same time must not wait for each other."""
     client, to_send, to_receive = enter()
@@ -660,7 +684,7 @@ def test_messages_that_come_while_an_answer_is_due_are_answered_at_once(
 
 
 def test_an_answer_may_come_in_the_middle_of_a_message(
-    enter: Callable[..., tuple[GuestClient, Half, Half]],
+    enter: Callable[..., tuple[Client, Half, Half]],
 ) -> None:
     """Each connection is read for itself."""
     client, to_send, to_receive = enter()
@@ -677,7 +701,7 @@ def test_an_answer_may_come_in_the_middle_of_a_message(
     client.leaves()
 
 
-def test_answers_to_nothing_are_passed_over(enter: Callable[..., tuple[GuestClient, Half, Half]]) -> None:
+def test_answers_to_nothing_are_passed_over(enter: Callable[..., tuple[Client, Half, Half]]) -> None:
     client, to_send, to_receive = enter()
     for half in (to_send, to_receive):
         half.says(NOT_SENT + sent("bob") + b"HELLO\n\n" + forward("bob", "fence"))
@@ -691,7 +715,7 @@ def test_answers_to_nothing_are_passed_over(enter: Callable[..., tuple[GuestClie
 
 
 def test_any_other_line_is_rejected_and_asked_for_again(
-    enter: Callable[..., tuple[GuestClient, Half, Half]],
+    enter: Callable[..., tuple[Client, Half, Half]],
 ) -> None:
     client, to_send, _ = enter()
     for line in ("hello", "@bob", "PM hello", "DM bob hello", "CH", "/users"):
@@ -722,7 +746,7 @@ def test_any_other_line_is_rejected_and_asked_for_again(
     ],
 )
 def test_a_length_counts_bytes_or_characters(
-    enter: Callable[..., tuple[GuestClient, Half, Half]],
+    enter: Callable[..., tuple[Client, Half, Half]],
     arguments: tuple[str, ...],
     settings: dict[str, str],
     length: int,
@@ -742,7 +766,7 @@ def test_a_length_counts_bytes_or_characters(
 
 @pytest.mark.parametrize("ended", [0, 1], ids=["TOSEND", "TORECV"])
 def test_a_server_that_ends_one_connection_has_ended_both(
-    stage: Stage, enter: Callable[..., tuple[GuestClient, Half, Half]], ended: int
+    stage: Stage, enter: Callable[..., tuple[Client, Half, Half]], ended: int
 ) -> None:
     client, *halves = enter()
     halves[ended].close()
@@ -758,7 +782,7 @@ def test_a_server_that_ends_one_connection_has_ended_both(
 
 
 def test_who_comes_back_waits_for_the_name_to_be_free_and_tells_what_is_not_known(
-    stage: Stage, enter: Callable[..., tuple[GuestClient, Half, Half]]
+    stage: Stage, enter: Callable[..., tuple[Client, Half, Half]]
 ) -> None:
     client, *halves = enter()
     client.types("@bob hello", "@bob typed behind it")
@@ -782,7 +806,7 @@ def test_who_comes_back_waits_for_the_name_to_be_free_and_tells_what_is_not_know
 
 
 def test_who_finds_no_way_back_says_what_is_lost_and_ends_with_1(
-    enter: Callable[..., tuple[GuestClient, Half, Half]],
+    enter: Callable[..., tuple[Client, Half, Half]],
 ) -> None:
     client, *halves = enter("--retry-seconds", "0")
     client.types("@bob hello", "@bob never sent")
@@ -793,7 +817,7 @@ def test_who_finds_no_way_back_says_what_is_lost_and_ends_with_1(
     client.ends(1, LOST, f"[error lost] {why}", "[error lost] 2 typed lines were not confirmed")
 
 
-def test_leaving_waits_for_the_answer_that_is_due(enter: Callable[..., tuple[GuestClient, Half, Half]]) -> None:
+def test_leaving_waits_for_the_answer_that_is_due(enter: Callable[..., tuple[Client, Half, Half]]) -> None:
     for types_ex in (True, False):
         client, to_send, to_receive = enter()
         client.types("@bob hello", *(["EX"] if types_ex else []))
@@ -812,7 +836,7 @@ INTERRUPTS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], 
 
 
 @INTERRUPTS
-def test_an_interrupt_leaves(enter: Callable[..., tuple[GuestClient, Half, Half]], number: signal.Signals) -> None:
+def test_an_interrupt_leaves(enter: Callable[..., tuple[Client, Half, Half]], number: signal.Signals) -> None:
     client, to_send, to_receive = enter()
     to_receive.says(forward("bob", "hello"))
     to_receive.hears(b"RECEIVED bob\n\n")
@@ -824,7 +848,7 @@ def test_an_interrupt_leaves(enter: Callable[..., tuple[GuestClient, Half, Half]
 
 
 def test_an_interrupt_waits_only_a_little_for_an_answer_that_never_comes(
-    enter: Callable[..., tuple[GuestClient, Half, Half]],
+    enter: Callable[..., tuple[Client, Half, Half]],
 ) -> None:
     client, to_send, to_receive = enter()
     client.types("@bob hello")
@@ -836,7 +860,7 @@ def test_an_interrupt_waits_only_a_little_for_an_answer_that_never_comes(
     client.ends(1, why, "[error lost] 1 typed line was not confirmed")
 
 
-def test_a_script_plays_a_guest(room: Room, tmp_path: Path, start: Callable[..., GuestClient]) -> None:
+def test_a_script_plays_a_guest(room: Room, tmp_path: Path, start: Callable[..., Client]) -> None:
     bob = room.enter_guest("bob")
     script = tmp_path / "script"
     script.write_text("@bob hello\n%wait delivered\nEX\n")
@@ -848,7 +872,7 @@ def test_a_script_plays_a_guest(room: Room, tmp_path: Path, start: Callable[...,
 @INTERRUPTS
 @pytest.mark.parametrize("known", [0, 2], ids=["no server", "no name"])
 def test_an_interrupt_at_a_question_ends_with_1(
-    stage: Stage, start: Callable[..., GuestClient], number: signal.Signals, known: int
+    stage: Stage, start: Callable[..., Client], number: signal.Signals, known: int
 ) -> None:
     client = start(*["127.0.0.1", str(stage.port)][:known])
     question = ASKS_NAME if known else asks_server(9999)
@@ -862,7 +886,7 @@ def test_an_interrupt_at_a_question_ends_with_1(
 
 @INTERRUPTS
 def test_an_interrupt_waits_for_the_answer_that_is_due(
-    enter: Callable[..., tuple[GuestClient, Half, Half]], number: signal.Signals
+    enter: Callable[..., tuple[Client, Half, Half]], number: signal.Signals
 ) -> None:
     client, to_send, to_receive = enter()
     client.types("@bob hello")
@@ -875,3 +899,467 @@ def test_an_interrupt_waits_for_the_answer_that_is_due(
         client.shows("[message] bob: wait")
     to_send.says(sent("bob"))
     client.ends(0, "[delivered] @bob", "[bye] you left")
+
+
+# --- step by step, over TCP and over UDP ---
+
+WIRES = ("--dialect=frames", "--udp")
+STEP = "[ask] operation (PM, DM, CH, EX)"
+NEW = "[ask] password new"
+EXISTING = "[ask] password existing"
+WRONG = "[error wrong_password] That is not the password of alice."
+FOR_ALL = "[ask] message for everybody"
+NO_PING = "[error bad_request] In the dialect datagram PING asks for a sign of life; it can't be a password."
+FORGOTTEN = "[lost] the server does not know this session any more; connecting again"
+# Long before anybody runs out of patience with a server that is silent.
+SOON_SECONDS = 6.0
+
+
+@pytest.fixture(params=WIRES, ids=["frames", "datagram"])
+def wire(request: pytest.FixtureRequest) -> str:
+    """The flag for the dialect."""
+    flag: str = request.param
+    return flag
+
+
+@pytest.fixture
+def sit() -> Iterator[Callable[..., Client]]:
+    """Starts the program where somebody types."""
+    with ExitStack() as clients:
+
+        def sit(port: int, *arguments: str, name: str = "alice", **settings: str) -> Client:
+            client = Client("127.0.0.1", str(port), name, *arguments, **settings)
+            clients.callback(client.close)
+            return client
+
+        yield sit
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    """A server that can be killed."""
+    with Program(tmp_path) as server:
+        yield server
+
+
+def come_in(client: Client, kind: str = "new") -> None:
+    """With the password from the environment."""
+    client.shows(f"[welcome {kind}] alice", STEP)
+
+
+def freeze(program: Program) -> None:
+    """From now on the server says nothing; its sockets are there."""
+    program.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, program.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
+def restart_with(program: Program, *texts: str) -> None:
+    """The server is gone; while nobody else finds it, bob says this; then it is where it was."""
+    port = program.port
+    program.start()
+    bob = Peer(program.port)
+    bob.login("bob")
+    for text in texts:
+        bob.say(text)
+    bob.close()
+    program.kill()
+    program.start(port)
+
+
+def texts_of(port: int, sender: str) -> list[str]:
+    """What the room has of that user, oldest first."""
+    peer = Peer(port)
+    peer.login("historian")
+    peer.ask(command="CH", limit=500)
+    messages = peer.next("history")["messages"]
+    peer.close()
+    return [each["message"] for each in messages if each["from"] == sender]
+
+
+def test_a_conversation_goes_one_step_at_a_time(room: Room, sit: Callable[..., Client], wire: str) -> None:
+    client = sit(room.server.port, wire)
+    client.shows(NEW)
+    client.types("secret")
+    client.shows("[welcome new] alice", STEP)
+    bob = room.enter("bob")
+    client.types("PM")
+    client.shows(FOR_ALL)
+    client.types("Gr\u00fc\u00dfe an alle")
+    client.shows("[sent #1]", STEP)
+    assert bob.next("broadcast")["message"] == "Gr\u00fc\u00dfe an alle"
+    client.types("DM")
+    client.shows("[users 2] alice bob", "[ask] recipient")
+    client.types("bob")
+    client.shows("[ask] message for bob")
+    bob.say("in between")
+    client.shows_undated("[public #2] bob: in between")
+    client.types("psst")
+    client.shows("[sent #3]", STEP)
+    assert bob.next("direct")["message"] == "psst"
+    bob.ask(command="DM", to="alice", message="psst yourself")
+    client.shows_undated("[direct #4] bob -> alice: psst yourself")
+    client.types("CH")
+    client.shows_undated(
+        "[history 4]",
+        "[history #1] alice: Gr\u00fc\u00dfe an alle",
+        "[history #2] bob: in between",
+        "[history #3] alice -> ?: psst",
+        "[history #4] bob -> alice: psst yourself",
+        STEP,
+    )
+    client.types("DM nobody hello")
+    client.shows("[error unknown_user] There is no user 'nobody'; nothing was sent.", STEP)
+    client.types("/users")
+    client.shows("[users 2] alice bob", STEP)
+    client.leaves()
+    assert bob.next("users")["left"] == ["alice"]
+
+
+def test_the_longest_message_comes_and_goes_whole(room: Room, sit: Callable[..., Client], wire: str) -> None:
+    client = sit(room.server.port, wire, CHAT_PASSWORD="x")
+    come_in(client)
+    bob = room.enter("bob")
+    text = "\u20ac" * 2_730 + "xx"
+    client.types(f"PM {text}")
+    client.shows("[sent #1]", STEP)
+    assert bob.next("broadcast")["message"] == text
+    bob.say(text[::-1])
+    client.shows_undated(f"[public #2] bob: {text[::-1]}")
+    client.leaves()
+
+
+def test_lines_of_a_pipe_are_all_said_in_order(room: Room, wire: str) -> None:
+    """The end of the input is as good as EX."""
+    texts = [f"{number} {'x' * 200}" for number in range(300)]
+    ended = run(room.server.port, wire, typed="secret\n" + "".join(f"PM {text}\n" for text in texts))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == "[bye] you left"
+    assert ended.stdout.count("[sent #") == len(texts)
+    assert texts_of(room.server.port, "alice") == texts
+
+
+def test_an_end_of_the_input_in_the_middle_of_a_dialogue_leaves(
+    room: Room, sit: Callable[..., Client], wire: str
+) -> None:
+    client = sit(room.server.port, wire, CHAT_PASSWORD="x")
+    come_in(client)
+    client.types("PM")
+    client.shows(FOR_ALL)
+    client.ends_input()
+    client.ends(0, "[bye] you left")
+    assert texts_of(room.server.port, "alice") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_leaves(room: Room, sit: Callable[..., Client], wire: str, number: signal.Signals) -> None:
+    bob = room.enter("bob")
+    client = sit(room.server.port, wire, CHAT_PASSWORD="x")
+    come_in(client)
+    with deadline(SOON_SECONDS, "the end"):
+        client.gets(number)
+        client.ends(0, "[bye] you left")
+        while "alice" not in bob.next("users")["left"]:
+            pass
+
+
+def test_a_name_that_is_an_operation_can_come_in_and_be_written_to(
+    room: Room, sit: Callable[..., Client], wire: str
+) -> None:
+    """It is sent in lower case: so is it seen, if it was not there before."""
+    names = ("PING", "EX", "PM")
+    ping, ex, pm = clients = [sit(room.server.port, wire, name=name, CHAT_PASSWORD="x") for name in names]
+    for name, client in zip(names, clients, strict=True):
+        client.shows(f"[welcome new] {name}", STEP)
+    ex.types("DM PING hello")
+    ex.shows("[sent #1]", STEP)
+    ping.shows_undated("[direct #1] ex -> PING: hello")
+    pm.types("/users")
+    pm.shows("[users 3] ex ping pm", STEP)
+    for client in clients:
+        client.leaves()
+
+
+# --- who is not let in ---
+
+
+@pytest.fixture
+def known(program: Program) -> int:
+    """The port of a server that knows alice. It does not wait at the end for clients that have left it alone."""
+    peer = Peer(program.port)
+    peer.login("alice")
+    peer.close()
+    return program.port
+
+
+def test_three_wrong_passwords_end_it_with_3(known: int, sit: Callable[..., Client], wire: str) -> None:
+    client = sit(known, wire)
+    client.shows(EXISTING)
+    for number in range(2):
+        client.types(f"wrong {number}")
+        client.shows(WRONG, EXISTING)
+    client.types("wrong")
+    client.ends(3, f"{WRONG} That was try 3; the connection is closed.")
+
+
+def test_a_wrong_password_that_was_set_ends_it_with_3(known: int, sit: Callable[..., Client], wire: str) -> None:
+    sit(known, wire, CHAT_PASSWORD="wrong").ends(3, WRONG)
+
+
+def test_over_udp_a_sign_of_life_cannot_be_a_password(known: int, sit: Callable[..., Client]) -> None:
+    client = sit(known, "--udp")
+    client.shows(EXISTING)
+    client.types("PING")
+    client.shows(NO_PING, EXISTING)
+    client.types("secret")
+    come_in(client, "existing")
+    client.leaves()
+    sit(known, "--udp", CHAT_PASSWORD="PING").ends(3, NO_PING)
+
+
+def test_a_server_that_is_full_ends_it_with_1(
+    open_room: Callable[..., Room], sit: Callable[..., Client], wire: str
+) -> None:
+    room = open_room(max_connections=1)
+    room.enter("bob")
+    sit(room.server.port, wire).ends(1, "[error server_full] The server is full; try again later.")
+
+
+def test_over_udp_a_port_where_nobody_is_ends_it_with_1(sit: Callable[..., Client]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with deadline(SOON_SECONDS, "the end"):
+        sit(port, "--udp").ends(1, f"[error lost] can't reach 127.0.0.1:{port} over UDP: Connection refused")
+
+
+@pytest.mark.parametrize("flag", ["--udp", "--dialect=datagram"])
+def test_a_script_that_waits_in_vain_over_udp_ends_with_4(room: Room, tmp_path: Path, flag: str) -> None:
+    script = tmp_path / "script"
+    script.write_text("PM hello\n%wait 10 sent\n%wait 0.1 never said\n")
+    ended = run(room.server.port, flag, "--script", str(script), CHAT_PASSWORD="x")
+    assert ended.returncode == 4
+    assert "[error script] line 3: waited 0.1 s in vain for 'never said'" in ended.stdout
+
+
+def test_udp_and_another_dialect_are_bad_usage() -> None:
+    ended = run(9_999, "--udp", "--dialect", "json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "chatclient: --udp is the dialect datagram, and --dialect is json; give one of them.\n"
+
+
+def test_over_udp_an_interrupt_while_nobody_answers_ends_it_with_1(sit: Callable[..., Client]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(DEADLINE_SECONDS)
+        client = sit(silent.getsockname()[1], "--udp")
+        silent.recv(2_048)
+        with deadline(SOON_SECONDS, "the end"):
+            client.gets(signal.SIGINT)
+            client.ends(1)
+
+
+# --- a server that ends, is killed, or is started again ---
+
+
+class Relay:
+    """Between one client and a server over UDP. It can lose everything that goes one way."""
+
+    def __init__(self, server_port: int) -> None:
+        self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._front.bind(("127.0.0.1", 0))
+        self._back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._back.bind(("127.0.0.1", 0))
+        self.port: int = self._front.getsockname()[1]
+        self._server = ("127.0.0.1", server_port)
+        self._stop_here, self._stop_there = socket.socketpair()
+        self.loses_requests = self.loses_answers = False
+        # What was lost of the requests.
+        self.lost: list[bytes] = []
+        self._thread = threading.Thread(target=self._run, name="a relay")
+        self._thread.start()
+
+    def _run(self) -> None:
+        client = None
+        while True:
+            ready, _, _ = select.select([self._front, self._back, self._stop_here], [], [])
+            if self._stop_here in ready:
+                return
+            if self._front in ready:
+                datagram, client = self._front.recvfrom(2_048)
+                if self.loses_requests:
+                    self.lost.append(datagram)
+                else:
+                    self._back.sendto(datagram, self._server)
+            if self._back in ready:
+                datagram = self._back.recv(2_048)
+                if client is not None and not self.loses_answers:
+                    self._front.sendto(datagram, client)
+
+    def close(self) -> None:
+        self._stop_there.send(b"\0")
+        self._thread.join()
+        for each in (self._front, self._back, self._stop_here, self._stop_there):
+            each.close()
+
+
+@pytest.fixture
+def relay(program: Program) -> Iterator[Relay]:
+    relay = Relay(program.port)
+    yield relay
+    relay.close()
+
+
+def without_prompts(lines: list[str]) -> list[str]:
+    """Whether one is asked for the next operation depends on what was noticed first."""
+    return [line for line in lines if line != STEP]
+
+
+def test_what_was_missed_while_the_server_was_away_is_shown(
+    program: Program, sit: Callable[..., Client], wire: str
+) -> None:
+    """And what was typed meanwhile is said once."""
+    client = sit(program.port, wire, CHAT_PASSWORD="x")
+    come_in(client)
+    client.types("PM before")
+    client.shows("[sent #1]", STEP)
+    bob = Peer(program.port)
+    bob.login("bob")
+    bob.say("seen")
+    client.shows_undated("[public #2] bob: seen")
+    bob.close()
+    program.kill()
+    client.types("PM hello")  # over UDP it is noticed now
+    assert client.line().startswith("[lost] ")
+    restart_with(program, "missed", "missed too")
+    back = ["[back] alice", "[public #3] bob: missed", "[public #4] bob: missed too"]
+    assert without_prompts(client.until("[sent #5]")) == [*back, "[sent #5]"]
+    client.shows(STEP)
+    client.leaves()
+    assert texts_of(program.port, "alice") == ["before", "hello"]
+
+
+def test_over_udp_a_server_that_is_gone_is_noticed_with_the_next_operation(
+    program: Program, sit: Callable[..., Client]
+) -> None:
+    client = sit(program.port, "--udp", CHAT_PASSWORD="x")
+    come_in(client)
+    program.kill()
+    with deadline(SOON_SECONDS, "to notice it"):
+        client.types("PM hello")
+        client.shows("[lost] Connection refused; connecting again")
+
+
+def test_over_udp_a_server_that_was_started_again_meanwhile_is_noticed_with_the_next_operation(
+    program: Program, sit: Callable[..., Client]
+) -> None:
+    client = sit(program.port, "--udp", CHAT_PASSWORD="x")
+    come_in(client)
+    client.types("PM before")
+    client.shows("[sent #1]", STEP)
+    program.kill()
+    restart_with(program, "missed")
+    with deadline(SOON_SECONDS, "to come back"):
+        client.types("PM hello")
+        client.shows(FORGOTTEN)
+        client.shows_undated("[back] alice", "[public #2] bob: missed", "[sent #3]", STEP)
+    client.leaves()
+    assert texts_of(program.port, "alice") == ["before", "hello"]
+
+
+def come_in_and_begin(client: Client) -> None:
+    """The server waits for the text of a message, and all that was shown is confirmed."""
+    come_in(client)
+    client.types("PM before")
+    client.shows("[sent #1]", STEP)
+    client.types("PM")
+    client.shows(FOR_ALL)
+
+
+def test_over_udp_a_message_that_did_not_arrive_before_the_server_was_killed_is_said_once(
+    program: Program, relay: Relay, sit: Callable[..., Client]
+) -> None:
+    client = sit(relay.port, "--udp", CHAT_PASSWORD="x")
+    come_in_and_begin(client)
+    relay.loses_requests = True
+    client.types("hello")
+    wait_for(lambda: any(each.endswith(b"hello") for each in relay.lost), "the message is on its way")
+    program.kill()
+    restart_with(program, "missed")
+    relay.loses_requests = False
+    client.shows(FORGOTTEN)
+    client.shows_undated("[back] alice", "[public #2] bob: missed", "[sent #3]", STEP)
+    client.leaves()
+    assert texts_of(program.port, "alice") == ["before", "hello"]
+
+
+def test_over_udp_a_message_that_arrived_and_was_not_confirmed_before_the_server_was_killed_is_said_once(
+    program: Program, relay: Relay, sit: Callable[..., Client]
+) -> None:
+    client = sit(relay.port, "--udp", CHAT_PASSWORD="x")
+    come_in_and_begin(client)
+    bob = Peer(program.port)
+    bob.login("bob")
+    relay.loses_answers = True
+    client.types("hello")
+    assert bob.next("broadcast")["message"] == "hello"
+    bob.close()
+    program.kill()
+    restart_with(program, "missed")
+    relay.loses_answers = False
+    client.shows(FORGOTTEN)
+    client.shows_undated("[back] alice", "[public #3] bob: missed", "[sent #2]", STEP)
+    client.leaves()
+    assert texts_of(program.port, "alice") == ["before", "hello"]
+
+
+def test_a_client_that_finds_no_way_back_says_what_is_lost_and_ends_with_1(
+    program: Program, sit: Callable[..., Client], wire: str
+) -> None:
+    client = sit(program.port, wire, "--retry-seconds", "0", CHAT_PASSWORD="x")
+    come_in(client)
+    client.types("PM")
+    client.shows(FOR_ALL)
+    freeze(program)
+    client.types("hello", "PM never sent")
+    program.kill()
+    lost, why, unconfirmed = (client.line() for _ in range(3))
+    assert lost.startswith("[lost] ")
+    assert why.startswith("[error lost] ")
+    assert unconfirmed == "[error lost] 2 typed lines were not confirmed"
+    client.ends(1)
+
+
+def test_a_server_that_ends_politely_says_so(program: Program, sit: Callable[..., Client], wire: str) -> None:
+    client = sit(program.port, wire, "--retry-seconds", "0", CHAT_PASSWORD="x")
+    come_in(client)
+    with deadline(SOON_SECONDS, "the shutdown"):
+        assert program.stop() == 0
+    client.shows("[bye] the server is shutting down")
+    what = "session" if wire == "--udp" else "connection"
+    client.shows(f"[lost] the server closed the {what}; connecting again")
+    assert client.line().startswith("[error lost] ")
+    client.ends(1)
+
+
+def test_an_interrupt_waits_only_a_little_for_the_goodbye_of_a_server_that_says_nothing(
+    program: Program, sit: Callable[..., Client], wire: str
+) -> None:
+    client = sit(program.port, wire, CHAT_PASSWORD="x")
+    come_in(client)
+    freeze(program)
+    with deadline(DEADLINE_SECONDS / 2, "the end"):
+        client.gets(signal.SIGINT)
+        assert client.line().startswith("[error lost] ")
+        client.ends(1)
+
+
+def test_an_interrupt_after_the_server_is_gone_ends_it(program: Program, sit: Callable[..., Client], wire: str) -> None:
+    """Over UDP it was not noticed before."""
+    client = sit(program.port, wire, CHAT_PASSWORD="x")
+    come_in(client)
+    program.kill()
+    if wire != "--udp":
+        assert client.line().startswith("[lost] ")
+    with deadline(SOON_SECONDS, "the end"):
+        client.gets(signal.SIGINT)
+        client.ends(0)

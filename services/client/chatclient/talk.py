@@ -46,14 +46,15 @@ class Talk:
         self._dialect = dialect
         self._decoder = dialect.event_decoder()
         self._frames = FrameBuffer(bytes(range(256)), FRAME_MAX_BYTES)
-        self._ping_at = now + _PING_SECONDS
+        # When something was said last.
+        self._said_at = now
         # Was it asked whether there is a session, since something was heard?
         self._has_probed = False
 
     @property
     def look_at(self) -> float:
         """Before this time there is nothing to be sent."""
-        return min(self._arq.look_at, self._ping_at)
+        return min(self._arq.look_at, self._said_at + _PING_SECONDS)
 
     def ask(self, request: Request, now: float) -> Refused | None:
         """Say this to the server; or why that can't be said."""
@@ -61,7 +62,7 @@ class Talk:
             reason = f"In the dialect {self._dialect.name} {PING} asks for a sign of life; it can't be a password."
             return Refused(ErrorCode.BAD_REQUEST, reason)
         self._arq.put(self._frames.feed(self._dialect.encode_request(request)))
-        self._ping_at = now + _PING_SECONDS
+        self._said_at = now
         return None
 
     def take(self, datagram: Datagram, now: float) -> Heard:
@@ -81,10 +82,10 @@ class Talk:
         """What is to be sent now. Raises TimeoutError: the server is lost."""
         if reason := self._arq.why_lost(now):
             raise TimeoutError(reason)
-        if now >= self._ping_at:
+        if now >= self._said_at + _PING_SECONDS:
             self.ask(Ping(), now)
-        is_doubtful = self._arq.unacknowledged_bytes and self._arq.silent_seconds(now) >= _DOUBT_SECONDS
-        if is_doubtful and not self._has_probed:
+        waiting_seconds = min(self._arq.silent_seconds(now), now - self._said_at)
+        if self._arq.unacknowledged_bytes and waiting_seconds >= _DOUBT_SECONDS and not self._has_probed:
             self._has_probed = True
             self._arq.put([_PROBE])
         return self._arq.due(now)

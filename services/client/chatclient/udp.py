@@ -120,11 +120,13 @@ class UdpLink:
         while not self._is_shut:
             for datagram in arrived:
                 heard = talk.take(datagram, time.monotonic())
-                wire.send(heard.acks)
                 for event in heard.events:
                     report(event)
                 if heard.end:
+                    with suppress(ConnectionRefusedError):  # it has gone already
+                        wire.send(heard.acks)
                     return heard.end
+                wire.send(heard.acks)
             while not self._requests.empty():
                 request = self._requests.get()
                 refused = talk.ask(request, time.monotonic()) if request is not None else None

@@ -18,6 +18,8 @@ SETTINGS: list[tuple[str, str, str, str, str]] = [
     ("-u", "CHAT_USER", "user", "bob", "carol"),
     ("--dialect", "CHAT_DIALECT", "dialect", "json", "frames"),
     ("--dialect", "CHAT_DIALECT", "dialect", "register", "json"),
+    ("--dialect", "CHAT_DIALECT", "dialect", "datagram", "frames"),
+    ("--dialect", "CHAT_DIALECT", "dialect", "frames", "datagram"),
     ("--register-length", "CHAT_REGISTER_LENGTH", "register_length", "bytes", "characters"),
     ("--ops", "CHAT_OPS", "ops", "bm-pm", "pm-dm"),
     ("--retry-seconds", "CHAT_RETRY_SECONDS", "retry_seconds", "5", "7"),
@@ -57,6 +59,22 @@ def test_words_are_host_port_and_username_or_the_username_alone(
     config = load(*words)
 
     assert (config.server, config.port, config.user) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["chat.example", "1234", "bob", "--udp", "--ops", "bm-pm"],
+        ["chat.example", "--udp", "1234", "--ops", "bm-pm", "bob"],
+        ["--udp", "chat.example", "1234", "--ops", "bm-pm", "bob"],
+        ["--ops", "bm-pm", "--udp", "chat.example", "1234", "bob"],
+    ],
+)
+def test_flags_may_stand_among_the_words(arguments: list[str]) -> None:
+    config = load(*arguments)
+
+    found = (config.server, config.port, config.user, config.dialect, config.ops)
+    assert found == ("chat.example", 1234, "bob", "datagram", "bm-pm")
 
 
 def text_of(config: Config, setting: str) -> str:
@@ -144,6 +162,19 @@ def test_whoever_speaks_register_is_told_later_that_a_name_cannot_be_one(name: s
     assert load(env={"CHAT_USER": name, "CHAT_DIALECT": "register"}).user == name
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--udp"], ["--udp", "--dialect", "datagram"], ["--dialect", "DATAGRAM", "--udp"]]
+)
+@pytest.mark.parametrize("variable", ["", "json", "register", "datagram"])
+def test_udp_is_the_dialect_datagram_whatever_the_environment_says(arguments: list[str], variable: str) -> None:
+    assert load(*arguments, env={"CHAT_DIALECT": variable}) == load("--dialect", "datagram")
+
+
+def test_without_it_nobody_speaks_udp() -> None:
+    assert load().dialect == "json"
+    assert load("--dialect", "frames").dialect == "frames"
+
+
 USAGE_ERRORS: list[tuple[list[str], dict[str, str], str]] = [
     (["a", "1", "b", "c"], {}, "4 words are too many"),
     (["-u", "not a name"], {}, "'not a name' can't be a username. A username is 1 to 32"),
@@ -158,7 +189,13 @@ USAGE_ERRORS: list[tuple[list[str], dict[str, str], str]] = [
     (["host", "port"], {}, "The port is 'port'"),
     ([], {"CHAT_PORT": "x"}, "The port is 'x'"),
     (["--retry-seconds", "x"], {}, "--retry-seconds is 'x'; it must be a number of seconds."),
-    (["--dialect", "morse"], {}, "--dialect is 'morse'; it must be one of json"),
+    (["--dialect", "morse"], {}, "--dialect is 'morse'; it must be one of json, frames, register, datagram."),
+    (["--udp", "--dialect", "frames"], {}, "--udp is the dialect datagram, and --dialect is frames; give one of them."),
+    (["--dialect", "json", "--udp"], {}, "--udp is the dialect datagram, and --dialect is json; give one of them."),
+    (["--udp", "--dialect", "morse"], {}, "--udp is the dialect datagram, and --dialect is morse; give one of them."),
+    (["--udp", "-u", "not a name"], {}, "'not a name' can't be a username."),
+    (["--udp=yes"], {}, "ignored explicit argument 'yes'; see chatclient --help."),
+    ([], {"CHAT_DIALECT": "udp"}, "--dialect is 'udp'; it must be one of json, frames, register, datagram."),
     (["--register-length", "words"], {}, "--register-length is 'words'; it must be one of bytes, characters."),
     ([], {"CHAT_REGISTER_LENGTH": "x"}, "--register-length is 'x'; it must be one of bytes, characters."),
     (["--dialect", "register", "-p", "x"], {}, "The port is 'x'"),

@@ -109,10 +109,44 @@ def test_a_password_that_is_asked_for_out_of_place_gets_no_typed_line(inside: Di
     inside.type("PM hello", sends(Command("PM")))
 
 
-@pytest.mark.parametrize("name", ["EX", "PM", "BM"])
-def test_a_name_that_is_an_operation_is_sent_so_that_it_is_none(name: str) -> None:
-    talk = talk_in_steps(username=name)
-    talk.connect(sends(Command(name.lower())))
+@pytest.mark.parametrize("ops", ["pm-dm", "bm-pm"])
+@pytest.mark.parametrize("name", ["PM", "DM", "BM", "CH", "EX", "PING"])
+def test_a_name_that_is_an_operation_is_sent_so_that_it_is_none(name: str, ops: str) -> None:
+    """Whichever tradition it is of: names are the same for all."""
+    talk = talk_in_steps(username=name, ops=ops)
+    behind = "" if ops == "pm-dm" else " bm-pm"
+    talk.connect(sends(Command(name.lower() + behind)))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    prompt = PROMPT if ops == "pm-dm" else "[ask] operation (BM, PM, CH, EX)"
+    talk.give(WELCOME, f"[welcome existing] {name}", prompt)
+    # And so it is after a lost connection.
+    talk.give(Down("reset"), "[lost] reset; connecting again")
+    talk.connect(sends(Command(name.lower() + behind)))
+
+
+@pytest.mark.parametrize("name", ["Pm", "pING", "eX", "PMS", "ALICE"])
+def test_a_name_that_is_no_operation_is_sent_as_it_is(name: str) -> None:
+    talk_in_steps(username=name).connect(sends(Command(name)))
+
+
+@pytest.mark.parametrize("name", ["PM", "DM", "BM", "CH", "EX", "PING"])
+def test_a_recipient_who_is_called_like_an_operation_is_named_so_that_it_is_none(inside: Dialogue, name: str) -> None:
+    """In one line, and step by step."""
+    inside.type(f"DM {name} hello", sends(Command("DM")))
+    inside.give(ONLINE, sends(Command(name.lower())), sends(Data("hello")))
+    inside.give(Sent(11, SentStatus.SENT), "[sent #11]", PROMPT)
+    inside.type("DM", sends(Command("DM")))
+    inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    inside.type(name, f"[ask] message for {name}")
+    inside.type(name, sends(Command(name.lower())), sends(Data(name)))
+
+
+def test_a_password_is_sent_as_it_is_whatever_it_looks_like() -> None:
+    """Only the name of somebody is told by what it says."""
+    talk = talk_in_steps(password=None)
+    talk.connect(sends(Command("alice")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
+    talk.type("EX", sends(Command("EX")))
 
 
 def test_a_password_that_was_set_and_is_wrong_is_not_asked_for() -> None:
