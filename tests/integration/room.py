@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
 import struct
+import threading
 import time
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chatprotocol.arq import Arq
+from chatprotocol.datagrams import ACK, NO_SESSION, READ_BYTES, Datagram, pack, unpack
+from chatprotocol.opener import Opener
 from chatserver.app import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from chatprotocol.arq import Frame
     from chatserver.config import Config
 
 DEADLINE_SECONDS = 20.0
+_LOOK_SECONDS = 0.01
 
 
 class _Peer:
@@ -190,6 +198,227 @@ def typed_frame(kind: bytes, payload: bytes) -> bytes:
     return kind + struct.pack(">I", len(payload)) + payload
 
 
+PAYLOAD_MAX = 1_200
+# One that hears nothing for so long asks whether it still has a session.
+_PROBE_SECONDS = 1.0
+
+
+class DatagramPeer(FramesPeer):
+    """One that speaks datagram. The first command opens its session.
+
+    It has no thread: what there is to be sent, sent again or acknowledged is sent while it waits for something. So who
+    is not asked for anything is as silent as somebody who has vanished.
+    """
+
+    def __init__(self, port: int, address: str | None = None) -> None:
+        """``address`` is its own, where it is not to be the usual one."""
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.bind((address or "127.0.0.1", 0))
+        self.socket.connect(("127.0.0.1", port))
+        # The session, once it is open. It is over when the server has said so, or is not there any more.
+        self.arq: Arq | None = None
+        self.is_over = False
+        # The server knows it no more.
+        self.is_lost = False
+        self._opener: Opener | None = None
+        # What is said before there is a session; what has come of data in pieces; what has come and was not asked for.
+        self._ahead: list[Frame] = []
+        self._pieces = b""
+        self._arrived: deque[str] = deque()
+
+    # --- a session ---
+
+    @property
+    def session(self) -> int:
+        """Its number. It must be open."""
+        assert self.arq is not None, "it has no session"
+        return self.arq.session
+
+    def send(self, data: bytes) -> None:
+        """As the dialect frames has it; what is long goes in pieces."""
+        self.put(*(piece for step in split_frames(data) for piece in _in_pieces(*step)))
+
+    def put(self, *frames: Frame) -> None:
+        """These datagrams, just as they are."""
+        if self._opener is None:
+            (_, text), *rest = frames
+            self._opener = Opener(text, time.monotonic())
+            frames = tuple(rest)
+        if self.arq is None:
+            self._ahead += frames
+        else:
+            self.arq.put(frames)
+        self.turn()
+
+    def turn(self) -> None:
+        """Take what has come, and send what is due. It waits for nothing."""
+        for datagram in self.take_all():
+            self._take(datagram)
+        engine = self.arq or self._opener
+        if engine is not None and not self.is_over:
+            self._send_all(engine.due(time.monotonic()))
+
+    def look_at(self) -> float:
+        """When the next turn is due, if nothing comes before."""
+        engine = self.arq or self._opener
+        return time.monotonic() + DEADLINE_SECONDS if engine is None else engine.look_at
+
+    def arrived(self) -> list[str]:
+        """Every frame that has come and was not asked for yet."""
+        frames = list(self._arrived)
+        self._arrived.clear()
+        return frames
+
+    def frame(self) -> str:
+        """The next frame; nothing when the session is over."""
+        patience_ends = time.monotonic() + DEADLINE_SECONDS
+        probe_at = time.monotonic() + _PROBE_SECONDS
+        while True:
+            self.turn()
+            if self._arrived:
+                return self._arrived.popleft()
+            if self.is_over:
+                return ""
+            now = time.monotonic()
+            if now > patience_ends:
+                raise TimeoutError
+            if self.arq is not None and now > probe_at:
+                self._probe()
+                probe_at = now + _PROBE_SECONDS
+            self._wait(min(self.look_at(), probe_at, patience_ends))
+
+    def settle(self) -> None:
+        """Wait until all that was said is acknowledged, and take what comes meanwhile."""
+        patience_ends = time.monotonic() + DEADLINE_SECONDS
+        self.turn()
+        while not self.is_over and (self.arq is None or self.arq.unacknowledged_bytes):
+            assert time.monotonic() < patience_ends, "it was never acknowledged"
+            self._wait(min(self.look_at(), patience_ends))
+            self.turn()
+
+    def is_closed(self) -> bool:
+        """Wait for the session's end; what comes before is passed over."""
+        while self.frame():
+            pass
+        return True
+
+    # --- datagrams as they are, with nothing acknowledged or sent again ---
+
+    def throw(self, kind: bytes, session: int, sequence: int, payload: bytes = b"") -> None:
+        self.throw_bytes(pack(Datagram(kind[0], session, sequence, payload)))
+
+    def throw_bytes(self, data: bytes) -> None:
+        with suppress(ConnectionRefusedError):  # told of an earlier one
+            self.socket.send(data)
+
+    def catch(self) -> Datagram:
+        """The next datagram."""
+        patience_ends = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            for datagram in self.take_all(1):
+                return datagram
+            if time.monotonic() > patience_ends:
+                raise TimeoutError
+            self._wait(patience_ends)
+
+    def catch_until_fence(self) -> list[Datagram]:
+        """Everything that comes before the answer to a datagram of some other session that is sent now.
+
+        The server reads its socket in one thread, and this one sends its answers.
+        """
+        fence = (1 << 63) + time.monotonic_ns()
+        self.throw(b"C", fence, 1, b" " * len("ERROR no_session"))
+        caught = []
+        while (datagram := self.catch()).session != fence:
+            caught.append(datagram)
+        return caught
+
+    def cookie_for(self, text: bytes) -> bytes:
+        """What has to be sent behind it."""
+        self.throw(b"C", NO_SESSION, 0, text.ljust(len("COOKIE 0123456789abcdef")))
+        kind, session, sequence, payload = self.catch()
+        assert (kind, session, sequence, payload[:7]) == (ord("C"), NO_SESSION, 0, b"COOKIE ")
+        return payload[7:]
+
+    def take_all(self, most: int = 1_000) -> list[Datagram]:
+        """What has come by now, but no more than so many."""
+        found: list[Datagram] = []
+        with suppress(BlockingIOError):
+            while len(found) < most:
+                try:
+                    datagram = unpack(self.socket.recv(READ_BYTES))
+                except ConnectionRefusedError:  # nobody has this port any more
+                    self.is_over = True
+                    break
+                assert datagram is not None, "the server sent something that is no datagram"
+                found.append(datagram)
+        return found
+
+    def _take(self, datagram: Datagram) -> None:
+        now = time.monotonic()
+        if self.arq is None:
+            begun = None if self._opener is None else self._opener.take(datagram, now)
+            if isinstance(begun, bytes):
+                self._arrived.append(f"C {begun.decode()}")
+                self.is_over = True
+            if not isinstance(begun, Arq):
+                return
+            self.arq = begun
+            self.arq.put(self._ahead)
+        if datagram.session != self.arq.session:
+            return
+        if datagram.kind == ord("C") and datagram.sequence == 0:
+            self._arrived.append(f"C {datagram.payload.decode()}")
+            self.is_over = self.is_lost = True
+            return
+        arrival = self.arq.take(datagram, now)
+        self._send_all(arrival.acks)
+        for kind, payload in arrival.frames:
+            self._note(kind, payload)
+
+    def _note(self, kind: int, payload: bytes) -> None:
+        if kind == ord("d"):
+            self._pieces += payload
+            return
+        assert not self._pieces or kind == ord("D"), "pieces were not ended"
+        text, self._pieces = (self._pieces + payload).decode(), b""
+        self._arrived.append(f"{chr(kind)} {text}")
+        self.is_over |= kind == ord("C") and text.split(" ")[0] == "BYE"
+
+    def _send_all(self, datagrams: Iterable[bytes]) -> None:
+        for each in datagrams:
+            try:
+                self.socket.send(each)
+            except ConnectionRefusedError:  # an earlier one: nobody has this port any more
+                self.is_over = True
+            except OSError:  # as good as lost on the way
+                pass
+
+    def _probe(self) -> None:
+        """Is there still such a session? It is too far ahead of its time to be anything else."""
+        self.throw(b"C", self.session, 1 << 31, b"PING".ljust(len("ERROR no_session")))
+
+    def _wait(self, until: float) -> None:
+        select.select([self.socket], [], [], max(0.0, until - time.monotonic()))
+
+
+def split_frames(data: bytes) -> Iterator[Frame]:
+    """Typed frames, one by one."""
+    while data:
+        (size_bytes,) = struct.unpack(">I", data[1:5])
+        yield data[0], data[5 : 5 + size_bytes]
+        data = data[5 + size_bytes :]
+
+
+def _in_pieces(kind: int, payload: bytes) -> Iterator[Frame]:
+    """As docs/wire/datagram.md has it."""
+    while kind == ord("D") and len(payload) > PAYLOAD_MAX:
+        yield ord("d"), payload[:PAYLOAD_MAX]
+        payload = payload[PAYLOAD_MAX:]
+    yield kind, payload
+
+
 class RegisterPeer(_Peer):
     """One connection that speaks register."""
 
@@ -312,6 +541,7 @@ class Room:
         self.config = config
         self.has_crashed = False
         self._peers = ExitStack()
+        self._datagram_peers: list[DatagramPeer] = []
         self.server = Server(config, self._note_crash)
         self.server.start()
         self.is_stopped = False
@@ -327,6 +557,11 @@ class Room:
     def frames_peer(self) -> FramesPeer:
         peer = FramesPeer(self.server.port)
         self._peers.callback(peer.close)
+        return peer
+
+    def datagram_peer(self, address: str | None = None) -> DatagramPeer:
+        peer = DatagramPeer(self.server.port, address)
+        self._datagram_peers.append(peer)
         return peer
 
     def register_peer(self, address: str | None = None) -> RegisterPeer:
@@ -355,9 +590,14 @@ class Room:
         peer.login(name, password)
         return peer
 
+    def enter_datagram(self, name: str, password: str = "secret") -> DatagramPeer:
+        peer = self.datagram_peer()
+        peer.login(name, password)
+        return peer
+
     def wait_for_connections(self, count: int) -> None:
         """Until so many count: one that has ended does for a moment longer than its user is seen."""
-        wait_for(lambda: len(self.server._listener._connections) == count, f"there are {count} connections")
+        wait_for(lambda: len(self.server._connections._connections) == count, f"there are {count} connections")
 
     def stop(self) -> bool:
         self.is_stopped = True
@@ -366,7 +606,32 @@ class Room:
     def close(self) -> None:
         self._peers.close()
         if not self.is_stopped:
-            assert self.stop(), "a thread of the server died"
+            with _acknowledging(self._datagram_peers):
+                assert self.stop(), "a thread of the server died"
+        for peer in self._datagram_peers:
+            peer.close()
+
+
+@contextmanager
+def _acknowledging(peers: list[DatagramPeer]) -> Iterator[None]:
+    """Whatever the server says meanwhile has come, so that it need not wait for peers that do nothing of themselves."""
+    is_over = threading.Event()
+
+    def acknowledge() -> None:
+        places = {peer.socket: peer for peer in peers if peer.socket.fileno() >= 0}
+        while not is_over.is_set():
+            for ready in select.select(list(places), [], [], _LOOK_SECONDS)[0]:
+                for datagram in places[ready].take_all():
+                    if datagram.kind != ACK and datagram.sequence:
+                        places[ready].throw(b"A", datagram.session, datagram.sequence)
+
+    thread = threading.Thread(target=acknowledge, name="datagram peers")
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
@@ -374,7 +639,7 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
     patience_ends = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert time.monotonic() < patience_ends, f"it never came to that: {what}"
-        time.sleep(0.01)
+        time.sleep(_LOOK_SECONDS)
 
 
 @contextmanager

@@ -36,11 +36,12 @@ def test_the_connection_over_the_limit_is_told_so_and_closed(open_room: Callable
 def test_a_connection_sends_at_once_and_notices_a_peer_that_is_gone(open_room: Callable[..., Room]) -> None:
     room = open_room()
     room.enter("alice")
-    (connection,) = room.server._listener._connections
+    (connection,) = room.server._connections._connections
+    accepted = connection._carrier._sock  # type: ignore[attr-defined]
 
-    assert connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert connection._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
 
 
 def test_who_stops_reading_is_disconnected_at_the_limit_and_nobody_waits(
@@ -141,7 +142,7 @@ def test_who_ends_while_the_server_does_is_not_cut_off_from_what_is_due(room: Ro
     """Its reader has ended, and is no connection any more; but the courier has not come to it yet."""
     alice = room.enter("alice")
     server, goes_round = room.server, threading.Event()
-    go_round, wait_until = server._courier._go_round, server._listener._wait_until
+    go_round, wait_until = server._courier._go_round, server._connections._wait_until
 
     def held_go_round() -> None:
         assert goes_round.wait(5)
@@ -157,7 +158,7 @@ def test_who_ends_while_the_server_does_is_not_cut_off_from_what_is_due(room: Ro
 
     alice.until_fence()
     server._courier._go_round = held_go_round  # type: ignore[method-assign]
-    server._listener._wait_until = wait_until_it_has_ended  # type: ignore[method-assign]
+    server._connections._wait_until = wait_until_it_has_ended  # type: ignore[method-assign]
     alice.ask(command="PM", message="hello")
     wait_for(lambda: server._journal._last_id == 1, "it is stored")
     assert room.stop()

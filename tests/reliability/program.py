@@ -20,6 +20,11 @@ DEADLINE_SECONDS = 30.0
 # A test must not wait for the hash of each password.
 CHEAP_HASHES = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
 _LOOK_AGAIN_SECONDS = 0.005
+# The same program, but for what is said about it in docs/wire/datagram.md: nobody wants to wait a minute.
+_HASTY = (
+    "import sys; from chatprotocol import arq; arq.SILENCE_SECONDS = {!r}; "
+    "from chatserver.__main__ import main; sys.exit(main())"
+)
 
 
 def own_environment() -> dict[str, str]:
@@ -32,16 +37,24 @@ class Program:
     """A server on a free port of 127.0.0.1, with its data and its log in ``folder``. Leaving the context kills it.
 
     ``under`` is a command that runs another one, such as ``("prlimit", "--nofile=100")``; ``settings`` are variables of
-    its environment, such as ``CHAT_LAG_MAX_BYTES="1048576"``.
+    its environment, such as ``CHAT_LAG_MAX_BYTES="1048576"``. With ``silence_seconds`` it has less patience than usual
+    with sessions over UDP of which nothing is heard.
     """
 
-    def __init__(self, folder: Path, *arguments: str, under: Sequence[str] = (), **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        under: Sequence[str] = (),
+        silence_seconds: float | None = None,
+        **settings: str,
+    ) -> None:
         self.data = folder / "data"
         self.port = 0
         self._folder = folder
         self._log = folder / "chatserver.log"
-        self._command = [*under, sys.executable, "-m", "chatserver", "--host", "127.0.0.1", "--data", str(self.data)]
-        self._command += arguments
+        program = ["-m", "chatserver"] if silence_seconds is None else ["-c", _HASTY.format(silence_seconds)]
+        self._command = [*under, sys.executable, *program, "--host", "127.0.0.1", "--data", str(self.data), *arguments]
         self._environment = {**own_environment(), **settings}
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -36,6 +36,8 @@ MEBIBYTE = 1024 * 1024
 VISITORS = 8
 LAG_MAX_BYTES = MEBIBYTE
 SETTINGS = {"CHAT_LAG_MAX_BYTES": str(LAG_MAX_BYTES), "CHAT_LOGIN_SECONDS": "5", "CHAT_USERS_SECONDS": "1"}
+# Who vanishes over UDP is noticed by the silence; all have left when it is judged what is left of them.
+SILENCE_SECONDS = 3.0
 # A stream keeps its limit and 4 MiB more. If it were not filled at first, its filling up would look like a leak.
 FILLING_BYTES = LAG_MAX_BYTES + 5 * MEBIBYTE
 _FILLING_MESSAGES = 100
@@ -274,7 +276,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     print(f"The server's log and data are in {folder}", flush=True)
-    server = Program(folder, **SETTINGS)
+    server = Program(folder, silence_seconds=SILENCE_SECONDS, **SETTINGS)
     try:
         server.start()
         problems = Soak(server, 60 * arguments.minutes, arguments.seed).run()

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import Peer
+from integration.room import DatagramPeer, Peer
 from reliability.program import Program
 
 if TYPE_CHECKING:
@@ -111,9 +111,16 @@ def test_without_threads_those_who_come_are_told_that_it_is_full(
             assert json.loads(peer.line())["code"] == "server_full"
             assert peer.is_closed()
             talk(alice, bob)
+        with closing(DatagramPeer(server.port)) as extra:
+            extra.command("extra")
+            assert extra.rest() == ["C ERROR server_full The server is full; try again later."]
         subprocess.run([*limit_threads, f"--nproc={usual}:"], check=True)
         for number, peer in enumerate(come(peers, server, COMING)):
             peer.login(f"guest{number}")
+        with closing(DatagramPeer(server.port)) as extra:
+            extra.login("extra")
+            extra.command("EX")
+            assert extra.is_closed()
         talk(alice, bob)
         log = server.log()
         assert server.stop() == 0

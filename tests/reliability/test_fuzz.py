@@ -8,10 +8,11 @@ import struct
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from integration.room import Peer, deadline
+from integration.room import DatagramPeer, Peer, deadline, split_frames
 from reliability.program import Program
 
-from chatprotocol.dialects import SNIFF_MAX_BYTES, Sniff, sniff
+from chatprotocol.datagrams import Datagram, pack
+from chatprotocol.dialects import SNIFF_MAX_BYTES, Sniff, by_name, sniff
 
 if TYPE_CHECKING:
     import random
@@ -28,10 +29,15 @@ MESSAGES_A_TURN = 3
 STEPS_A_TURN = 50
 # So many strangers never listen: the server has to keep for them what the system does not.
 DEAF_PART = 0.2
+# So many come over UDP. They vanish without a word.
+DATAGRAM_PART = 0.3
+SILENCE_SECONDS = 2.0
 TURNS = 120
 # A turn of the good ones may take so long, on a machine that is busy with something else as well.
 TURN_MAX_SECONDS = 10.0
 _READ_BYTES = 64 * 1024
+# The longest that UDP carries.
+DATAGRAM_MAX_BYTES = 65_507
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:
@@ -258,6 +264,53 @@ class Stranger:
         return False
 
 
+class DatagramStranger:
+    """One over UDP. It may have a session; but what it sends there, or elsewhere, is not always what belongs there."""
+
+    def __init__(self, port: int, chance: random.Random) -> None:
+        self._chance = chance
+        self._peer = DatagramPeer(port)
+        self._is_deaf = chance.random() < DEAF_PART
+        self._decoder = by_name("datagram").event_decoder()
+
+    def step(self) -> bool:
+        """Do something; false when that was the last thing."""
+        if self._peer.arq is None and not self._chance.randrange(3):
+            self._peer.send(self._chance.choice(FRAMES_LOGINS))
+        actions = {self._converse: 40, self._throw: 40, self._listen: 19, self._leave: 1}
+        (action,) = self._chance.choices(list(actions), list(actions.values()))
+        return action()
+
+    def close(self) -> None:
+        self._peer.close()
+
+    def _converse(self) -> bool:
+        """As the protocol has it."""
+        if self._peer.arq is not None and not self._is_deaf:
+            self._peer.put(*split_frames(self._chance.choice(FRAMES_LINES)))
+        return not self._peer.is_over
+
+    def _throw(self) -> bool:
+        kind, payload = self._chance.choice(list(split_frames(self._chance.choice(FRAMES_LINES))))
+        session = 0 if self._peer.arq is None else self._peer.session
+        sequence = self._chance.choice((0, 1, 2, 3, 5, 20, 100, 1_000, 2**32 - 1))
+        data = pack(Datagram(self._chance.choice((kind, kind, *b"CDdAX")), session, sequence, payload))
+        (damage,) = self._chance.choices(list(DAMAGE), list(DAMAGE.values()))
+        self._peer.throw_bytes(damage(data, self._chance)[:DATAGRAM_MAX_BYTES])
+        return True
+
+    def _listen(self) -> bool:
+        """What the server says is always well-formed."""
+        if not self._is_deaf:
+            self._peer.turn()
+            for text in self._peer.arrived():
+                self._decoder.feed(frame(text[:1].encode(), text[2:].encode()))
+        return not self._peer.is_over
+
+    def _leave(self) -> bool:
+        return False
+
+
 def talk(one: Peer, other: Peer, turn: int) -> None:
     """Both say something; both hear all that the other one says, in order, and are confirmed, before the deadline."""
     texts = [f"turn {turn}, message {number}" for number in range(MESSAGES_A_TURN)]
@@ -283,13 +336,17 @@ class Mob:
     def __init__(self, port: int, chance: random.Random) -> None:
         self._port = port
         self._chance = chance
-        self._strangers = [Stranger(port, chance) for _ in range(STRANGERS)]
+        self._strangers = [self._invite() for _ in range(STRANGERS)]
 
     def step(self) -> None:
         place = self._chance.randrange(STRANGERS)
         if not self._strangers[place].step():
             self._strangers[place].close()
-            self._strangers[place] = Stranger(self._port, self._chance)
+            self._strangers[place] = self._invite()
+
+    def _invite(self) -> Stranger | DatagramStranger:
+        kind = DatagramStranger if self._chance.random() < DATAGRAM_PART else Stranger
+        return kind(self._port, self._chance)
 
     def close(self) -> None:
         for stranger in self._strangers:
@@ -297,7 +354,11 @@ class Mob:
 
 
 def test_nobody_else_notices_strangers_who_send_anything(tmp_path: Path, chance: random.Random) -> None:
-    with Program(tmp_path) as program, closing(Peer(program.port)) as alice, closing(Peer(program.port)) as bob:
+    with (
+        Program(tmp_path, silence_seconds=SILENCE_SECONDS) as program,
+        closing(Peer(program.port)) as alice,
+        closing(Peer(program.port)) as bob,
+    ):
         alice.login("alice")
         bob.login("bob")
         threads, sockets = program.threads(), program.descriptors("socket:")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from integration.room import Peer
+from reliability.callers import Callers, Talk
 from reliability.crowd import Crowd
 from reliability.guests import TalkingGuest
 from reliability.history import Content, content_of, read_history
@@ -29,6 +30,8 @@ ANSWERS_MAX = 8_000
 LATER_MAX_SECONDS = 0.01
 GUESTS = 6
 GUEST_ANSWERS_MAX = 400
+CALLERS = 6
+CONFIRMATIONS_MAX = 1_000
 # Until so many answers have come, on a machine that is busy with something else.
 ANSWER_SECONDS = 30.0
 
@@ -212,3 +215,31 @@ def test_what_was_answered_or_forwarded_to_guests_is_there_after_a_kill(tmp_path
             forwarded = {each for guest in guests for each in guest.heard if each[0] != guest.name}
             assert forwarded <= public
             newest = max(read_history(program.port, "carol"), default=0)
+
+
+def test_what_was_confirmed_or_delivered_over_udp_is_there_after_a_kill(tmp_path: Path, chance: random.Random) -> None:
+    """Others come in each life of the server, so that no text is said twice."""
+    newest = under_way = 0
+    with Program(tmp_path) as program:
+        with closing(Peer(program.port)) as carol:
+            carol.login("carol")
+        for life in range(KILLS // 2):
+            with Callers() as crowd:
+                callers = crowd.enter(program.port, [f"caller{life}x{number}" for number in range(CALLERS)])
+                talks = [Talk(caller, [None, "carol", caller.name]) for caller in callers]
+                least = int(chance.random() ** 3 * CONFIRMATIONS_MAX)
+                crowd.wait_until(lambda: sum(len(each.confirmed) for each in talks) >= least, f"life {life}")  # noqa: B023
+                crowd.go_on(chance.uniform(0, LATER_MAX_SECONDS))
+                program.kill()
+                for caller in callers:
+                    caller.command("PING")  # who is only waiting would not notice
+                crowd.wait_until(lambda: all(each.is_over for each in callers), "the end of all sessions")  # noqa: B023
+            program.start()
+            for talk in talks:
+                stored = read_history(program.port, talk.caller.name, newest)
+                assert max(Counter(stored.values()).values(), default=1) == 1, "something is there twice"
+                for told in (talk.confirmed, talk.heard):
+                    assert {message_id: stored.get(message_id) for message_id in told} == told
+                under_way += len(talk.said) - len(talk.confirmed)
+            newest = max(read_history(program.port, "carol"), default=0)
+    assert under_way > KILLS, "the kills came while much was under way"

@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import NOT_SENT, Guest, Peer, deadline
+from integration.room import NOT_SENT, DatagramPeer, Guest, Peer, deadline
+from reliability.callers import Callers, Talk
 from reliability.crowd import Crowd
 from reliability.guests import TalkingGuest
 from reliability.history import Content, content_of
@@ -33,6 +34,7 @@ WINDOW = 20
 BURST = 30_000
 # Each waits for an answer when the signal comes.
 GUESTS = 8
+CALLERS = 8
 # From the door to the journal, where nothing more is accepted.
 CLOSING_SECONDS = 0.2
 # A reader that does not read for so long is not called gone.
@@ -309,3 +311,52 @@ def test_who_confirms_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
             assert guest.is_over()
             guest.close()
     assert [content.text for content in read_database(program.data / DATABASE).values()] == ["hello"]
+
+
+@pytest.mark.parametrize("least", [1, 200, 1_000])
+def test_what_users_of_datagram_send_at_the_signal_is_stored_delivered_and_confirmed(
+    tmp_path: Path, chance: random.Random, least: int
+) -> None:
+    """Nothing is stored without its confirmation, and what was not stored has none."""
+    with Program(tmp_path) as program, Callers() as crowd, closing(Peer(program.port)) as carol:
+        carol.login("carol")
+        callers = crowd.enter(program.port, [f"caller{number}" for number in range(CALLERS)])
+        talks = [Talk(caller, [None, "carol", callers[number - 1].name]) for number, caller in enumerate(callers)]
+        crowd.wait_until(lambda: sum(len(talk.confirmed) for talk in talks) >= least, f"{least} confirmations")
+        crowd.go_on(chance.uniform(0, LATER_MAX_SECONDS))
+        with deadline(SHUTDOWN_SECONDS, "the shutdown"):
+            program.process.terminate()
+            crowd.wait_until(lambda: all(caller.is_over for caller in callers), "the goodbyes")
+            assert program.process.wait() == 0
+        heard_by_carol = {content_of(answer) for answer in map(json.loads, iter(carol.line, b"")) if "id" in answer}
+    stored = read_database(program.data / DATABASE)
+    for talk in talks:
+        assert talk.caller.seen[-1] == "C BYE the server is shutting down"
+        own = {message_id: content for message_id, content in stored.items() if content.sender == talk.caller.name}
+        assert list(own.values()) == talk.said[: len(own)]
+        assert talk.confirmed == own
+        others = {
+            message_id: content
+            for message_id, content in stored.items()
+            if content.sender != talk.caller.name and content.recipient in (None, talk.caller.name)
+        }
+        assert talk.heard == others
+    assert heard_by_carol == {each for each in stored.values() if each.recipient in (None, "carol")}
+    assert len(stored) < sum(len(talk.said) for talk in talks), "the signal came while something was under way"
+
+
+def test_who_acknowledges_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with Program(tmp_path) as program, closing(DatagramPeer(program.port)) as alice:
+        deaf = [DatagramPeer(program.port) for _ in range(CALLERS)]
+        for number, peer in enumerate(deaf):
+            peer.login(f"deaf{number}")
+        alice.login("alice")
+        for _ in range(10):
+            alice.say("x" * 8_000)
+        with deadline(SHUTDOWN_SECONDS, "the shutdown"):
+            program.process.terminate()
+            assert alice.rest() == ["C BYE the server is shutting down"]
+            assert program.process.wait() == 0
+        for peer in deaf:
+            peer.close()
+    assert len(read_database(program.data / DATABASE)) == 10

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.room import Peer
+from integration.room import DatagramPeer, Peer
 from reliability.crowd import Crowd
 from reliability.peers import NarrowPeer
 from reliability.program import Program
@@ -125,8 +125,34 @@ def in_ms(seconds: list[float]) -> str:
     return ", ".join(f"{1_000 * one:.1f}" for one in seconds) + " ms"
 
 
+def test_one_of_a_hundred_acknowledges_nothing_and_the_others_do_not_wait_for_it(tmp_path: Path) -> None:
+    """The same over UDP: what it was sent is sent again and again, and it is disconnected at its limit."""
+    rounds = 0
+    with Program(tmp_path, CHAT_LAG_MAX_BYTES=str(LAG_MAX_BYTES)) as server, Crowd() as crowd:
+        audience = Audience(crowd, server.port)
+        without: list[float] = []
+        beside: list[float] = []
+        while rounds < ROUNDS_MIN or (rounds < ROUNDS_MAX and min(beside) > min(without) + GROWTH_MAX_SECONDS):
+            rounds += 1
+            without.append(audience.listen_to_talk())
+            with closing(DatagramPeer(server.port)) as sleeper:
+                sleeper.login("sleeper")
+                beside.append(audience.listen_to_talk())
+                reasons = re.findall(r"^\[WARNING\] Disconnected: it reads too slowly .*$", server.log(), re.MULTILINE)
+                assert len(reasons) == rounds
+                assert f"limit_bytes={LAG_MAX_BYTES} " in reasons[-1]
+    report = f"p99 without it: {in_ms(without)}; beside it: {in_ms(beside)}"
+    print(report)
+    assert min(beside) <= min(without) + GROWTH_MAX_SECONDS, report
+    assert audience.confirmed == list(range(1, 2 * rounds * MESSAGES + 1))
+    assert all(heard == audience.confirmed for heard in audience.heard.values())
+
+
 @pytest.mark.parametrize("to", ["everybody", "each sleeper"])
-def test_what_is_kept_for_those_who_stopped_reading_is_bounded(tmp_path: Path, to: str) -> None:
+@pytest.mark.parametrize("kind", [NarrowPeer, DatagramPeer])
+def test_what_is_kept_for_those_who_stopped_reading_is_bounded(
+    tmp_path: Path, to: str, kind: type[NarrowPeer | DatagramPeer]
+) -> None:
     """Sixty mebibytes are said past ten who don't read; none of it is kept for longer than their limit."""
     text = "x" * 8_000
     names = [f"sleeper{number}" for number in range(10)]
@@ -135,7 +161,7 @@ def test_what_is_kept_for_those_who_stopped_reading_is_bounded(tmp_path: Path, t
         requests = [{"command": "DM", "to": name, "message": text} for name in names]
     with ExitStack() as stack:
         server = stack.enter_context(Program(tmp_path, CHAT_LAG_MAX_BYTES=str(LAG_MAX_BYTES)))
-        sleepers = [stack.enter_context(closing(NarrowPeer(server.port))) for _ in names]
+        sleepers = [stack.enter_context(closing(kind(server.port))) for _ in names]
         for name, sleeper in zip(names, sleepers, strict=True):
             sleeper.login(name)
         crowd = stack.enter_context(Crowd())
@@ -149,5 +175,4 @@ def test_what_is_kept_for_those_who_stopped_reading_is_bounded(tmp_path: Path, t
             most = max(most, server.memory_bytes())
         print(f"{(most - before) / MEBIBYTE:.1f} MiB more at most")
         assert most - before < MEMORY_MAX_BYTES
-        for sleeper in sleepers:
-            sleeper.rest()
+        assert server.log().count("Disconnected: it reads too slowly") == len(names)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from reliability.program import Program
-from reliability.soak import SETTINGS, Soak
+from reliability.soak import SETTINGS, SILENCE_SECONDS, Soak
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,5 +15,5 @@ SECONDS = 12.0
 
 
 def test_after_visitors_of_all_manners_the_server_is_as_it_was(tmp_path: Path) -> None:
-    with Program(tmp_path, **SETTINGS) as server:
+    with Program(tmp_path, silence_seconds=SILENCE_SECONDS, **SETTINGS) as server:
         assert Soak(server, SECONDS, seed=os.environ.get("CHAT_TEST_SEED", "0")).run() == []

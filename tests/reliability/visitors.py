@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from integration.room import MALFORMED, NOT_REGISTERED, NOT_SENT, Guest, Peer, RegisterPeer, sent
+from integration.room import MALFORMED, NOT_REGISTERED, NOT_SENT, DatagramPeer, Guest, Peer, RegisterPeer, sent
 from reliability.guests import HearingGuest
 from reliability.history import Content
 from reliability.peers import NarrowPeer, reset
@@ -33,6 +33,8 @@ _TURNS_MAX = 20
 # More than the limit of who lags and what the kernel holds for it.
 _SHOUTS = 300
 _DEAF_SENDS_MAX_BYTES = 100_000
+_DATAGRAMS_MAX = 200
+_DATAGRAM_BYTES = 1_400
 # A guest who comes again soon may have to wait until it is noticed that it has left.
 _NAME_FREE_SECONDS = 20.0
 # More than the server has patience with a guest who answers nothing; all others who send to everybody wait as long.
@@ -127,6 +129,9 @@ class Visitor:
         roles = {
             self._talk: 50,
             self._talk_as_a_guest: 10,
+            self._talk_over_udp: 15,
+            self._throw_datagrams: 5,
+            self._open_and_never_acknowledge: 2,
             self._talk_rubbish: 20,
             self._lag: 15,
             self._shout: 12,
@@ -232,6 +237,41 @@ class Visitor:
                 guest.join()
         self._ledger.note_overheard(Overheard(guest.name, [key(text) for _, text in guest.heard]))
 
+    def _talk_over_udp(self) -> None:
+        """Say and ask something now and then, and be answered; and vanish, perhaps."""
+        name = self._chance.choice(NAMES)
+        with closing(DatagramPeer(self._port)) as peer:
+            try:
+                peer.login(name + self._chance.choice(("", " pm-dm")), PASSWORD)
+                for _ in range(self._chance.randint(1, _TURNS_MAX)):
+                    self._wait(self._chance.uniform(0, _THINKS_MAX_SECONDS))
+                    self._take_turn_over_udp(peer, name)
+            except AssertionError:
+                if not peer.is_lost:  # beside one who shouts it may be too far behind
+                    raise
+            if self._happens(0.7):
+                peer.command("EX")
+                peer.is_closed()
+
+    def _throw_datagrams(self) -> None:
+        """Datagrams of no session, and openings of which nothing comes."""
+        with closing(DatagramPeer(self._port)) as peer:
+            for _ in range(self._chance.randint(1, _DATAGRAMS_MAX)):
+                opening = b"C" + bytes(12) + self._chance.choice(NAMES).encode().ljust(23)
+                peer.throw_bytes(
+                    self._chance.choice((*RUBBISH, opening, self._chance.randbytes(200)))[:_DATAGRAM_BYTES]
+                )
+            peer.take_all()
+
+    def _open_and_never_acknowledge(self) -> None:
+        """Log in, say something, and be as silent as somebody who has vanished, for a while or for ever."""
+        name = self._chance.choice(NAMES)
+        with closing(DatagramPeer(self._port)) as peer:
+            peer.login(name, PASSWORD)
+            self._wait(self._chance.uniform(0, _LAGS_MAX_SECONDS))
+            if self._happens(0.5):
+                peer.turn()
+
     def _hear_and_never_answer(self) -> None:
         """Register, read, and say nothing, until the server loses its patience or it is time to go."""
         with closing(Guest(self._port, self._guest_name())) as guest:
@@ -273,17 +313,46 @@ class Visitor:
         else:
             peer.until_fence()
 
+    def _take_turn_over_udp(self, peer: DatagramPeer, name: str) -> None:
+        (turn,) = self._chance.choices(["PM", "DM", "CH", "USERS", "PING"], [60, 15, 10, 5, 10])
+        if turn in ("PM", "DM"):
+            length = self._chance.choice((1, 100, 100, 300, 300, TEXT_MAX_BYTES))
+            self._say_over_udp(peer, name, self._chance.choice(NAMES) if turn == "DM" else None, length)
+        elif turn == "CH":
+            peer.command(f"CH {self._chance.randint(1, _HISTORY_MAX_MESSAGES)}")
+            assert peer.next_command().startswith("HISTORY ")
+            peer.until_fence()
+        elif turn == "USERS":
+            peer.command("USERS")
+            assert peer.next_command().startswith("ONLINE ")
+        else:
+            peer.until_fence()
+
+    def _say_over_udp(self, peer: DatagramPeer, name: str, recipient: str | None, length: int) -> None:
+        content = self._next_content(name, recipient, length)
+        peer.command("PM" if recipient is None else "DM")
+        assert peer.next_command().split(" ")[0] == ("READY" if recipient is None else "ONLINE")
+        if recipient is not None:
+            peer.command(recipient)
+        peer.data(content.text)
+        word, number = peer.next_command().split(" ")
+        assert word in ("SENT", "STORED"), word
+        self._ledger.note_confirmed(int(number), content)
+
     def _say(self, peer: Peer, name: str, recipient: str | None, length: int) -> None:
         self._note_confirmed(peer, self._ask(peer, name, recipient, length))
 
     def _ask(self, peer: Peer, name: str, recipient: str | None, length: int) -> Content:
-        self._said += 1
-        text = f"{self._number} {self._said} ".ljust(length, "x")
+        content = self._next_content(name, recipient, length)
         members: dict[str, Any] = {"command": "PM"} if recipient is None else {"command": "DM", "to": recipient}
         if self._happens(0.5):
             members["nonce"] = self._chance.randbytes(8).hex()
-        peer.ask(message=text, **members)
-        return Content(name, recipient, text)
+        peer.ask(message=content.text, **members)
+        return content
+
+    def _next_content(self, name: str, recipient: str | None, length: int) -> Content:
+        self._said += 1
+        return Content(name, recipient, f"{self._number} {self._said} ".ljust(length, "x"))
 
     def _note_confirmed(self, peer: Peer, content: Content) -> None:
         self._ledger.note_confirmed(peer.next("sent")["id"], content)

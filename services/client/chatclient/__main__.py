@@ -21,6 +21,9 @@ def main() -> int:
     """Run the client to its end; returns one of the exit codes."""
     # SIGTERM is as polite as Ctrl-C: as process 1 of a container it would do nothing otherwise.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # So is the end of a terminal, unless somebody wants to outlive it (nohup).
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         config = load_config(sys.argv[1:], {**_read_dotenv(), **os.environ})
         script = parse_script(read_text(config.script, "script")) if config.script else None

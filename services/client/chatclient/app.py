@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 # What ends a client politely.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # How long a client that must end waits for the server's goodbye.
 _GOODBYE_SECONDS = 5.0
 

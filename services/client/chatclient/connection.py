@@ -28,7 +28,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Link(Protocol):
-    """A connection that stands. Whoever has it may send on it; what is sent after its end is lost."""
+    """A connection that stands; over UDP its first request will open it. What is sent after its end is lost."""
 
     def send(self, request: Request) -> None:
         """Send a request; where that fails, the connection is lost, and the collector says so."""
@@ -44,7 +44,7 @@ class Link(Protocol):
 
 
 class Up(NamedTuple):
-    """A connection stands; nothing was said yet."""
+    """There is a link; nothing was said yet."""
 
     link: Link
 

@@ -211,6 +211,7 @@ class Reactor:
             return
         if not model.has_been_in:
             self._face.show([f"[error lost] {harmless(reason)}"])
+            self._say_what_is_lost()
             self.exit = Exit.REFUSED if self._denials else Exit.LOST
             return
         model.standing = Standing.AWAY

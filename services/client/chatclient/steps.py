@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from chatclient.exchange import OpenDirect, OpenPublic, Turn
 from chatclient.resume import Resume
+from chatprotocol.datagrams import COOKIE_WORD
 from chatprotocol.events import (
     YOU_LEFT,
     Bye,
@@ -44,6 +45,8 @@ class GiveUp(NamedTuple):
     """Out of a dialogue that somebody has opened and left: an empty message, which is refused."""
 
 
+# What a name in capitals might be taken for, in one of the dialects.
+_RESERVED: Final = WORDS | {PING, COOKIE_WORD.decode()}
 # What each wish is answered with in the end, if it is not refused.
 _ANSWER: Final[dict[type, type]] = {
     OpenPublic: Ready,
@@ -210,5 +213,5 @@ class StepByStep:
 
 
 def _as_name(name: str) -> str:
-    """Names are compared without regard to case, and an operation in capitals might be taken for what it is."""
-    return name.lower() if name in WORDS or name == PING else name
+    """Names are compared without regard to case."""
+    return name.lower() if name in _RESERVED else name

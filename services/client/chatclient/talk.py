@@ -13,6 +13,8 @@ from chatprotocol.operations import PING
 from chatprotocol.requests import Command, Ping
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chatprotocol.arq import Arq
     from chatprotocol.datagrams import Datagram
     from chatprotocol.dialects import Dialect
@@ -26,14 +28,14 @@ _DOUBT_SECONDS: Final = 1.0
 _NO_SESSION: Final = f"ERROR {ErrorCode.NO_SESSION}".encode()
 # As long as the answer where there is none: a server answers nobody whom it does not know with more than was sent.
 _PROBE: Final = (COMMAND, PING.encode().ljust(len(_NO_SESSION)))
-# How often the goodbye is acknowledged: when it comes again, nobody is there any more to do it.
+# How often that is acknowledged with which the goodbye came: when it comes again, nobody is there any more to do it.
 _GOODBYE_ACKS: Final = 3
 
 
 class Heard(NamedTuple):
     """What follows from a datagram: what to send at once, what the server said, and why the session is over, if so."""
 
-    acks: list[bytes]
+    acks: Sequence[bytes]
     events: list[Event]
     end: str = ""
 
@@ -69,13 +71,14 @@ class Talk:
         """The server has sent this. Raises ProtocolError."""
         if datagram.session != self._arq.session:
             return Heard([], [])
-        if datagram.sequence == 0 and datagram.payload.startswith(_NO_SESSION):
+        is_said_outside = datagram.sequence == 0 and datagram.kind == COMMAND
+        if is_said_outside and (datagram.payload + b" ").startswith(_NO_SESSION + b" "):
             return Heard([], [], "the server does not know this session any more")
         self._has_probed = False
         arrival = self._arq.take(datagram, now)
         events = [event for each in arrival.frames for event in self._decoder.feed(frame(*each))]
         if any(isinstance(event, Bye) for event in events):
-            return Heard(arrival.acks * _GOODBYE_ACKS, events, "the server closed the session")
+            return Heard([*arrival.acks] * _GOODBYE_ACKS, events, "the server closed the session")
         return Heard(arrival.acks, [event for event in events if not isinstance(event, Pong)])
 
     def due(self, now: float) -> list[bytes]:

@@ -79,7 +79,7 @@ class UdpLink:
             if opened.arq is None:
                 for event in self._dialect.event_decoder().feed(frame(COMMAND, opened.arrived[0].payload)):
                     report(event)
-                return "the server opened no session"
+                return "what answers there opened no session"
             return self._converse(wire, opened.arq, opened.arrived, report)
 
     def _open(self, text: bytes) -> _Opened:

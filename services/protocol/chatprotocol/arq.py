@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from chatprotocol.datagrams import ACK, datagram_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from chatprotocol.datagrams import Datagram
 
@@ -32,7 +32,8 @@ SILENCE_SECONDS: Final = 60.0
 SEND_WINDOW: Final = 64
 # What is lost may be lost because there was too much of it: then fewer are sent at a time (RFC 8085, section 3.1).
 _SEND_WINDOW_MIN: Final = 16
-# Of what comes too early so many datagrams are kept; what is further ahead is as good as lost.
+# A datagram is taken if it is the next one or one of so many together with that; what is further ahead is as good as
+# lost.
 RECEIVE_WINDOW: Final = 128
 
 # So many datagrams are acknowledged twice, beginning with one that was there already.
@@ -55,8 +56,8 @@ class _Flight:
 class Arrival(NamedTuple):
     """What follows from a datagram that has come: what to send at once, and the frames that are next in order."""
 
-    acks: list[bytes]
-    frames: list[Frame]
+    acks: Sequence[bytes]
+    frames: Sequence[Frame]
 
 
 _NOTHING: Final = Arrival([], [])

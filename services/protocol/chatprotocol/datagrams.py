@@ -62,7 +62,8 @@ _WITH_COOKIE: Final = re.compile(rb"(.*\S)\s+([0-9a-f]{%d})\s*" % (2 * COOKIE_BY
 
 
 def read_opening(payload: bytes) -> Opening:
-    """As the server reads it. A cookie is never the first word."""
+    """As the server reads it. A cookie is never the first word. Some fill up with zero bytes in the place of spaces."""
+    payload = payload.replace(b"\0", b" ")
     found = _WITH_COOKIE.fullmatch(payload)
     if found is None:
         return Opening(payload.strip(), None)

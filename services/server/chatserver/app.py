@@ -156,8 +156,8 @@ class Server:
         self._mailroom.hurry(_ANSWER_SECONDS)
         connections = self._connections.part(_PARTING_SECONDS)
         self._mailroom.stop()
+        self._datagram_door.stop()  # which rings the courier
         self._courier.stop(_CLOSING_SECONDS)
-        self._datagram_door.stop()
         for stream in self._streams:
             stream.close()
         self._database.close()

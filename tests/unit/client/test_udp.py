@@ -232,14 +232,14 @@ def test_an_error_in_place_of_a_session_is_reported(
         server.says("C", 0, 0, f"COOKIE {COOKIE}")
         server.hears("C", 0, 0, opening("alice", COOKIE))
     server.says("C", 0, 0, "ERROR server_full Full.")
-    caller.ends("the server opened no session", Refused(ErrorCode.SERVER_FULL, "Full."))
+    caller.ends("what answers there opened no session", Refused(ErrorCode.SERVER_FULL, "Full."))
 
 
 def test_an_error_without_words_is_one_too(server: UdpServer, call: Callable[..., Caller]) -> None:
     caller = call(server.port)
     server.hears("C", 0, 0, opening("alice"))
     server.says("C", 0, 0, "ERROR shutting_down")
-    caller.ends("the server opened no session", Refused(ErrorCode.SHUTTING_DOWN, ""))
+    caller.ends("what answers there opened no session", Refused(ErrorCode.SHUTTING_DOWN, ""))
 
 
 def test_a_session_that_nobody_asked_for_is_none(server: UdpServer, call: Callable[..., Caller]) -> None:

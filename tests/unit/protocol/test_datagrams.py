@@ -106,7 +106,7 @@ OPENINGS: list[tuple[bytes, Opening]] = [
     # whether it is a name is not looked at here
     (b"", Opening(b"", None)),
     (b" " * 1_200, Opening(b"", None)),
-    (b"\xff\0 0123456789abcdef", Opening(b"\xff\0", COOKIE)),
+    (b"\xff\0 0123456789abcdef\0\0", Opening(b"\xff", COOKIE)),
     (b"COOKIE 0123456789abcdef", Opening(b"COOKIE", COOKIE)),
     (b"x " * 600, Opening(b"x " * 599 + b"x", None)),
 ]

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from chatprotocol.arq import Arq, Frame
-from chatprotocol.datagrams import ACK, Datagram, Opening, unpack
+from chatprotocol.datagrams import ACK, Datagram, unpack
 from chatserver.transport import channel as channel_module
 from chatserver.transport.channel import Channel
 
 ADDRESS = ("10.0.0.1", 4_711)
 SESSION = 2**64 - 2
-OPENING = Opening(b"alice", b"8 bytes!")
+OPENING = b"alice"
 
 
 class Clock:
@@ -54,7 +54,7 @@ class Line:
         self.clock = Clock()
         self.clock.set_in(patch, channel_module)
         self.sock = NotingSocket(self._check_nothing_is_held)
-        self.channel = Channel(self.sock, ADDRESS, SESSION, OPENING)  # type: ignore[arg-type]
+        self.channel = Channel(self.sock, ADDRESS, SESSION, OPENING, self.clock.now)  # type: ignore[arg-type]
         self.peer = Arq(SESSION, self.clock.now)
         # What the peer was sent, in order; and how often the courier was called.
         self.heard: list[Frame] = []

@@ -391,7 +391,7 @@ def test_after_the_end_the_courier_is_called_for_what_had_to_wait_as_before(line
 
 def test_before_there_is_a_courier_nobody_is_called(line: Line) -> None:
     """What the peer said to get the session is read, and then there is one."""
-    channel = Channel(NotingSocket(), ADDRESS, SESSION, OPENING)  # type: ignore[arg-type]
+    channel = Channel(NotingSocket(), ADDRESS, SESSION, OPENING, 0.0)  # type: ignore[arg-type]
     channel.take(Datagram(D, SESSION, 1, b"x"), line.clock.now)
     line.clock.now += 60.0
 
@@ -443,7 +443,6 @@ def test_after_hanging_up_nothing_more_comes(line: Line) -> None:
 def test_what_is_not_acknowledged_is_sent_again_after_the_end(line: Line) -> None:
     line.channel.write([frame(C, b"BYE")])
     line.channel.end()
-    line.channel.hang_up()
     (bye,) = line.news()
     line.clock.now += RESEND_SECONDS
     line.channel.look(line.clock.now)
@@ -451,6 +450,17 @@ def test_what_is_not_acknowledged_is_sent_again_after_the_end(line: Line) -> Non
 
     assert line.calls == 1
     assert line.news() == [bye]
+
+
+def test_to_one_who_was_cut_off_nothing_can_be_written_and_the_courier_learns_of_it(line: Line) -> None:
+    line.channel.write([frame(C, b"BYE")])
+    line.channel.hang_up()
+
+    assert line.calls == 1
+    with pytest.raises(ConnectionAbortedError):
+        line.channel.flush()
+    with pytest.raises(ConnectionAbortedError):
+        line.channel.write([frame(C, b"more")])
 
 
 def test_a_channel_is_closed_for_the_door_and_for_the_reader(line: Line) -> None:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -659,6 +659,8 @@ def flood(hall: Hall, dice: Random, size: int) -> None:
         )
         hall.take(said, address, NOW + number / 1_000)
         hall.bound.sent.clear()
+        if number % 500 == 0:
+            hall.door._look(NOW + number / 1_000)
 
 
 def test_a_flood_of_openings_leaves_nothing_behind(still_hall: Hall) -> None:
@@ -685,6 +687,18 @@ def test_a_flood_of_openings_leaves_nothing_behind(still_hall: Hall) -> None:
     assert len(log) == 1
 
 
+def test_a_flood_of_strangers_is_not_answered_any_more_before_those_inside_were_looked_after(still_hall: Hall) -> None:
+    """Promise: strangers don't take all the time from those who have a session."""
+    hello, unknown = opening(b"alice".ljust(OPENING_BYTES)), Datagram(D, 77, 5, b" " * 60)
+    for each in [hello, unknown] * 2_000:
+        still_hall.take(each)
+    assert len(still_hall.bound.answers()) == 1_000
+
+    still_hall.door._look(NOW)
+    still_hall.take(hello)
+    assert len(still_hall.bound.answers()) == 1
+
+
 # --- two servers that take each other for clients ---
 
 
@@ -699,11 +713,26 @@ PAYLOADS = st.one_of(
 NUMBERS = st.sampled_from([0, 0, 1, 2**32 - 1])
 
 
-@given(
-    said=st.builds(
-        Datagram, st.sampled_from([C, D, PIECE, ACK, 0]), st.one_of(NUMBERS, st.just(2**64 - 1)), NUMBERS, PAYLOADS
-    )
+ANYTHING = st.builds(
+    Datagram, st.sampled_from([C, D, PIECE, ACK, 0]), st.one_of(NUMBERS, st.just(2**64 - 1)), NUMBERS, PAYLOADS
 )
+
+
+@given(said=ANYTHING)
+@example(said=opening(b"COOKIE".ljust(OPENING_BYTES)))
+def test_a_server_does_not_talk_for_ever_to_what_sends_everything_back(said: Datagram) -> None:
+    """As echo services do, or the server itself, where somebody forges its address."""
+    with closing(Hall(FakeBound())) as hall:
+        on_its_way = [said]
+        for _ in range(3):
+            for each in on_its_way:
+                hall.take(each)
+            on_its_way = [datagram for datagram, _ in hall.bound.answers()]
+        assert on_its_way == []
+        assert hall.sessions == []
+
+
+@given(said=ANYTHING)
 def test_two_servers_do_not_go_on_for_ever(said: Datagram) -> None:
     """Whatever somebody sends to one of them with the address of the other."""
     with closing(Hall(FakeBound())) as one, closing(Hall(FakeBound())) as other:

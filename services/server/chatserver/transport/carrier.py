@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Carrier(Protocol):
-    """Bytes both ways. One thread reads, the courier does all the rest, but for :meth:`hang_up`."""
+    """Bytes both ways. One thread reads; the rest is the courier's once there is an outbox, if nothing else is said."""
 
     @property
     def is_socket(self) -> bool:
@@ -50,13 +50,13 @@ class Carrier(Protocol):
         """Nothing more will be written."""
 
     def hang_up(self) -> None:
-        """Let the reader see the end. For any thread."""
+        """Let the reader see the end, and take nothing more. For any thread."""
 
     def close(self) -> None:
         """The last thing that is done."""
 
     def unacknowledged_bytes(self) -> int:
-        """On their way to the peer, the end counts as one. For any thread."""
+        """On their way to the peer; the end may count as one. For any thread."""
 
     @property
     def can_be_closed(self) -> bool:
@@ -104,12 +104,12 @@ class TcpSocket:
         """The courier looks at the socket itself."""
 
     def end(self) -> None:
-        """The peer sees the end."""
+        """Lets the peer see the end."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
     def hang_up(self) -> None:
-        """So does the peer."""
+        """Lets reader and peer see the end."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.arq import Frame
-    from chatprotocol.datagrams import Datagram, Opening
+    from chatprotocol.datagrams import Datagram
 
-# A peer that sends more than this before it is read is not acknowledged any further, so it sends it again later.
+# A peer that sends more than this before it is read is not acknowledged any further, so it sends it again later. (What
+# comes before its time is not counted: see chatprotocol.arq.RECEIVE_WINDOW.)
 _INBOX_MAX_BYTES = 64 * 1024
 # So much is taken from the courier before it is sent; the rest stays in the stream, which there is only once.
 _OUTBOX_MAX_BYTES = 16 * 1024
@@ -32,8 +33,8 @@ Address: TypeAlias = "tuple[object, ...]"
 class Channel:
     """One session's frames both ways, each once and in order, over a socket that it shares with all others.
 
-    The door (see datagram.py) gives it what has come, a reader thread takes that, and the courier sends. Nobody who
-    sends from another address can speak in this session.
+    The door (see datagram.py) gives it what has come from its address, a reader thread takes that, and the courier
+    sends.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Channel:
         "closed",
         "label",
         "lost",
+        "opened_at",
         "opening",
     )
 
@@ -59,10 +61,11 @@ class Channel:
     descriptor = -1
     write_max_bytes = _OUTBOX_MAX_BYTES
 
-    def __init__(self, sock: socket.socket, address: Address, session: int, opening: Opening) -> None:
+    def __init__(self, sock: socket.socket, address: Address, session: int, opening: bytes, now: float) -> None:
         self.address = address
-        # What the peer said to get the session. When that is repeated, it means this one.
+        # What the peer said to get the session, and when.
         self.opening = opening
+        self.opened_at = now
         # As the log names it.
         self.label = ""
         self._sock = sock
@@ -72,10 +75,10 @@ class Channel:
         self.closed = False
         # Why nothing can be said to the peer any more.
         self.lost = ""
-        # Guards everything below, and is notified when the reader has something to read.
+        # Guards everything below but for single values, and is notified when the reader has something to read.
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
-        self._arq = Arq(session, time.monotonic())
+        self._arq = Arq(session, now)
         # What the courier has given of a frame that is not whole yet.
         self._frames = FrameBuffer(_ANY_KIND, FRAME_MAX_BYTES)
         self._inbox: deque[bytes] = deque()
@@ -181,15 +184,17 @@ class Channel:
             self._arrived.notify()
 
     def hang_up(self) -> None:
-        """Let the reader see the end. For any thread."""
+        """Let the reader see the end, and the courier that nothing more can be sent. For any thread."""
         with self._lock:
             self._hung_up = True
             self._arrived.notify()
+        self._wake()
 
     def close(self) -> None:
         """The door forgets it."""
         self.hang_up()
         self.closed = True
+        self._wake = _nobody  # it refers to the outbox, which refers to this
 
     @property
     def can_be_closed(self) -> bool:
@@ -215,8 +220,8 @@ class Channel:
         return bool(self._inbox or self.lost or self._hung_up or is_told)
 
     def _check_peer(self) -> None:
-        if self.lost:
-            raise TimeoutError(self.lost)
+        if self.lost or self._hung_up:
+            raise ConnectionAbortedError(self.lost)
 
 
 def _nobody() -> None:

@@ -88,8 +88,8 @@ class Connection:
         "_read_bytes",
         "_session",
         "_stopping",
-        "_thread",
         "label",
+        "thread",
     )
 
     def __init__(
@@ -114,17 +114,17 @@ class Connection:
         self._outbox: Outbox | None = None
         self._session: Session | None = None
         self._stopping = False
-        # It is joined by the listener. As a daemon it is not joined by the interpreter as well, which looks through all
+        # It is joined by its owner. As a daemon it is not joined by the interpreter as well, which looks through all
         # threads that there are whenever one is started.
-        self._thread = threading.Thread(target=self._run, name=f"reader {self.label}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"reader {self.label}", daemon=True)
 
     def start(self) -> None:
         """Start to read. RuntimeError: the system has no thread to give."""
-        self._thread.start()
+        self.thread.start()
 
     def join(self) -> None:
         """Wait for the reader thread's end."""
-        self._thread.join()
+        self.thread.join()
 
     def part(self) -> None:
         """The server shuts down: say goodbye. The reader thread ends when the peer has closed its side, or is cut off.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ _LOOK_SECONDS = 0.02
 
 
 class FullError(Exception):
-    """One more can't come in: the limit is reached, or the system has no thread to give."""
+    """One more can't come in: the limit is reached, the system has no thread to give, or the server is about to end."""
 
 
 class Connections:
@@ -34,25 +35,26 @@ class Connections:
     def __init__(self, house: House, max_connections: int) -> None:
         self._house = house
         self._max_connections = max_connections
+        self._numbers = itertools.count(1)
+        # Was it said that nobody can come in? Once in a row, or nearly: there may be thousands.
+        self._full = False
         # Guards what is below. Somebody waits for those who leave only while the server shuts down.
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
-        self._accepted = 0
         self._parting = False
-        # Was it said that nobody can come in? Once in a row: there may be thousands.
-        self._full = False
         self._connections: set[Connection] = set()
-        self._ended: list[Connection] = []
+        self._ended: list[threading.Thread] = []
 
     def welcome(self, carrier: Carrier, address: str, dialect: Dialect | None = None) -> Connection:
         """One more; without a dialect, it shows in what the peer says first. Raises FullError."""
         self._join_ended()
+        connection = Connection(carrier, address, next(self._numbers), self._house, self._note_end, dialect)
         with self._lock:
-            self._accepted += 1
-            connection = Connection(carrier, address, self._accepted, self._house, self._note_end, dialect)
-            is_full = self._parting or len(self._connections) >= self._max_connections
-            if not is_full:
+            is_full = len(self._connections) >= self._max_connections
+            if not is_full and not self._parting:
                 self._connections.add(connection)
+        if self._parting:
+            raise FullError("the server is shutting down")
         if is_full:
             raise self._refuse(f"the limit of {self._max_connections} connections is reached")
         try:
@@ -93,18 +95,18 @@ class Connections:
         """A reader thread is about to end. Called by that thread."""
         with self._lock:
             self._connections.discard(connection)
-            self._ended.append(connection)
+            self._ended.append(connection.thread)  # and not all that it holds
             self._left.notify()
 
     def _wait_until(self, condition: Callable[[], bool], patience_seconds: float) -> None:
         """Look whenever somebody has left, and now and then: what a peer's system has got, nobody tells."""
         patience_ends = time.monotonic() + patience_seconds
-        with self._lock:
-            while not condition() and time.monotonic() < patience_ends:
+        while not condition() and time.monotonic() < patience_ends:
+            with self._lock:
                 self._left.wait(_LOOK_SECONDS)
 
     def _join_ended(self) -> None:
         with self._lock:
             ended, self._ended = self._ended, []
-        for connection in ended:
-            connection.join()
+        for thread in ended:
+            thread.join()

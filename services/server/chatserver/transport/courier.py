@@ -235,7 +235,7 @@ class Courier:
             self._give_up(outbox)
 
     def _serve(self, outbox: Outbox, followers: _Followers) -> None:
-        """One send at most: who is due more than that is visited again when the others were."""
+        """What one send takes, at most: who is due more than that is visited again when the others were."""
         try:
             outbox.carrier.flush()
             due = outbox.due(followers.offered)

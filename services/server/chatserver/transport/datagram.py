@@ -40,10 +40,17 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# While there are sessions, so often it is looked what is to be sent again, and who is lost.
+# While there are sessions, so often it is looked what is to be sent again, and who is lost: where there are more
+# than so many, less often, for to look at 1,000 takes half a millisecond.
 _TICK_SECONDS: Final = 0.05
+_TICK_CHANNELS: Final = 2_000
+# Of those without a session so many are answered between two such looks. All of that costs a quarter of a processor; a
+# flood of them would take the time to read from those who have one.
+_STRANGERS_MAX: Final = 1_000
 # Read in a row before that is looked at: under a flood there is always one more.
 _READ_MAX: Final = 256
+# An opening that comes again within this time was repeated on its way, or its answer was lost; later somebody means it.
+_REPEATED_SECONDS: Final = 10.0
 # That somebody is not answered is logged once in this time.
 _LOG_SECONDS: Final = 60.0
 
@@ -64,8 +71,9 @@ class DatagramDoor:
         self._closing = False
         # The thread's own: by the session, and those who asked for one, by what they said from where.
         self._channels: dict[int, Channel] = {}
-        self._opened: dict[tuple[Address, Opening], Channel] = {}
+        self._opened: dict[tuple[Address, bytes], Channel] = {}
         self._look_at = 0.0
+        self._strangers_left = _STRANGERS_MAX
         self._log_at = 0.0
 
     def start(self) -> None:
@@ -96,7 +104,7 @@ class DatagramDoor:
                     self._read_all()
                 now = time.monotonic()
                 if now >= self._look_at:
-                    self._look_at = now + _TICK_SECONDS
+                    self._look_at = now + _TICK_SECONDS * max(1.0, len(self._channels) / _TICK_CHANNELS)
                     self._look(now)
 
     def _read_all(self) -> None:
@@ -106,7 +114,7 @@ class DatagramDoor:
                 data, address = self._socket.recvfrom(READ_BYTES)
             except BlockingIOError:
                 return
-            except OSError:  # the system tells of some earlier answer that nobody took
+            except OSError:  # some systems tell here of an earlier answer that nobody took
                 continue
             datagram = unpack(data)
             if datagram is not None:
@@ -116,24 +124,30 @@ class DatagramDoor:
         channel = self._channels.get(datagram.session)
         if channel is not None and channel.address == address and not channel.closed:
             channel.take(datagram, now)
+        elif self._strangers_left <= 0:
+            return
         elif (datagram.kind, datagram.session, datagram.sequence) == (COMMAND, NO_SESSION, 0):
+            self._strangers_left -= 1
             self._open(datagram, address, now)
         elif datagram.kind != ACK and datagram.sequence:  # without one it may be the answer of another server
+            self._strangers_left -= 1
             reason = _refusal(ErrorCode.NO_SESSION, "There is no such session; open a new one.")
             self._answer(datagram, address, reason, _refusal(ErrorCode.NO_SESSION))
 
     def _open(self, datagram: Datagram, address: Address, now: float) -> None:
         opening = read_opening(datagram.payload)
+        if opening.text == COOKIE_WORD:
+            return  # an answer of this kind of server, which came back: the two would never end
         if opening.cookie is None or not self._cookies.is_good(opening.cookie, address, opening.text, now):
             self._give_cookie(datagram, opening, address, now)
             return
-        asked = self._opened.get((address, opening))
-        if asked is not None and not asked.closed:  # its first datagram was lost, and will be sent again
-            return
+        asked = self._opened.get((address, opening.text))
+        if asked is not None and not asked.closed and now < asked.opened_at + _REPEATED_SECONDS:
+            return  # once more the same: the session is on its way
         if self._closing:
             self._send(address, NO_SESSION, _refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
             return
-        channel = Channel(self._socket, address, secrets.randbelow(SESSION_MAX) + 1, opening)
+        channel = Channel(self._socket, address, secrets.randbelow(SESSION_MAX) + 1, opening.text, now)
         channel.deliver([(COMMAND, opening.text)])
         try:
             channel.label = self._connections.welcome(channel, str(address[0]), self._dialect).label
@@ -141,11 +155,9 @@ class DatagramDoor:
             self._send(address, NO_SESSION, _refusal(ErrorCode.SERVER_FULL, "The server is full; try again later."))
             return
         self._channels[channel.session] = channel
-        self._opened[address, opening] = channel
+        self._opened[address, opening.text] = channel
 
     def _give_cookie(self, datagram: Datagram, opening: Opening, address: Address, now: float) -> None:
-        if opening.text == COOKIE_WORD and opening.cookie is not None:
-            return  # another server's answer, whose address somebody has forged: the two would never end
         payload = cookie_payload(self._cookies.make(address, opening.text, now))
         if not self._answer(datagram, address, payload) and now >= self._log_at:
             self._log_at = now + _LOG_SECONDS
@@ -167,6 +179,7 @@ class DatagramDoor:
 
     def _look(self, now: float) -> None:
         """After all channels; and forget those that are closed."""
+        self._strangers_left = _STRANGERS_MAX
         for channel in list(self._channels.values()):
             if channel.closed:
                 del self._channels[channel.session]

@@ -1,0 +1,125 @@
+"""A relay that does to datagrams what bad networks do: it loses some, repeats some, and lets some overtake others."""
+
+from __future__ import annotations
+
+import heapq
+import selectors
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    import random
+
+_READ_BYTES = 65_536
+# What is overtaken comes so much later at most.
+_LATE_MAX_SECONDS = 0.02
+# As much as comes while nobody has the time to read, so that what is lost is lost by chance.
+_KEPT_BYTES = 4 * 1024 * 1024
+# Chance loses the same bytes nine times in a row, too, once in a hundred runs; then a session is over, as it should be.
+# So that the tests do not depend on it, nothing is lost more often than this in a row.
+_LOST_IN_A_ROW_MAX = 4
+
+
+class Faults(NamedTuple):
+    """Shares of one."""
+
+    lost: float
+    repeated: float
+    late: float
+
+
+class Relay:
+    """Carries datagrams to a port of this machine and back, each peer's through a socket of its own.
+
+    Leaving the context ends its thread.
+    """
+
+    def __init__(self, port: int, chance: random.Random, faults: Faults) -> None:
+        # What came, and what was done to it. Written by the relay's thread.
+        self.carried = self.lost = self.repeated = self.late = 0
+        self._target = ("127.0.0.1", port)
+        self._chance = chance
+        self._faults = faults
+        self._selector = selectors.DefaultSelector()
+        self._front = self._open(None)
+        self._front.bind(("127.0.0.1", 0))
+        self.port = int(self._front.getsockname()[1])
+        # To whom, and what: how often it was lost the last times.
+        self._times_lost: dict[tuple[tuple[str, int], bytes], int] = {}
+        # For each peer's address its own socket, and the other way round.
+        self._backs: dict[tuple[str, int], socket.socket] = {}
+        # What is late: when it is due, a number that keeps the order, from where to where, and what.
+        self._late: list[tuple[float, int, socket.socket, tuple[str, int], bytes]] = []
+        self._stop_here, self._stop_there = socket.socketpair()
+        self._selector.register(self._stop_here, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="relay")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_there.send(b"\0")
+        self._thread.join()
+        self._selector.close()
+        for each in (self._front, self._stop_here, self._stop_there, *self._backs.values()):
+            each.close()
+
+    def _open(self, peer: tuple[str, int] | None) -> socket.socket:
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KEPT_BYTES)
+        opened.setblocking(False)
+        self._selector.register(opened, selectors.EVENT_READ, peer)
+        return opened
+
+    def _run(self) -> None:
+        while True:
+            patience = max(0.0, self._late[0][0] - time.monotonic()) if self._late else None
+            for key, _ in self._selector.select(patience):
+                if key.fileobj is self._stop_here:
+                    return
+                self._read(key.fileobj, key.data)
+            while self._late and self._late[0][0] <= time.monotonic():
+                self._send(*heapq.heappop(self._late)[2:])
+
+    def _read(self, sock: object, peer: tuple[str, int] | None) -> None:
+        assert isinstance(sock, socket.socket)
+        with suppress(OSError):  # there is no more, or nobody took an earlier one
+            while True:
+                data, source = sock.recvfrom(_READ_BYTES)
+                if peer is None:
+                    if source not in self._backs:
+                        self._backs[source] = self._open(source)
+                    self._carry(self._backs[source], self._target, data)
+                else:
+                    self._carry(self._front, peer, data)
+
+    def _carry(self, sock: socket.socket, to: tuple[str, int], data: bytes) -> None:
+        self.carried += 1
+        times = self._times_lost.pop((to, data), 0)
+        if times < _LOST_IN_A_ROW_MAX and self._happens(self._faults.lost):
+            self._times_lost[to, data] = times + 1
+            self.lost += 1
+            return
+        copies = 1
+        if self._happens(self._faults.repeated):
+            self.repeated += 1
+            copies = 2
+        for _ in range(copies):
+            if self._happens(self._faults.late):
+                self.late += 1
+                due_at = time.monotonic() + self._chance.uniform(0, _LATE_MAX_SECONDS)
+                heapq.heappush(self._late, (due_at, self.carried, sock, to, data))
+            else:
+                self._send(sock, to, data)
+
+    def _happens(self, share: float) -> bool:
+        return self._chance.random() < share
+
+    @staticmethod
+    def _send(sock: socket.socket, to: tuple[str, int], data: bytes) -> None:
+        with suppress(OSError):  # as good as lost
+            sock.sendto(data, to)
