@@ -832,7 +832,11 @@ def test_leaving_waits_for_the_answer_that_is_due(enter: Callable[..., tuple[Cli
         assert to_receive.is_over()
 
 
-INTERRUPTS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+# Whoever runs the tests under nohup lets their programs ignore the end of the terminal, too.
+OF_A_TERMINAL = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+INTERRUPTS = pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, *OF_A_TERMINAL], ids=lambda number: number.name
+)
 
 
 @INTERRUPTS
