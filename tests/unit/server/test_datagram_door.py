@@ -24,6 +24,7 @@ from chatprotocol.datagrams import ACK, PIECE, Datagram, pack, unpack
 from chatprotocol.dialects import DIALECTS, by_name
 from chatprotocol.opener import Opener
 from chatprotocol.requests import Command, Data
+from chatserver.transport import datagram as datagram_module
 from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.connection import House
 from chatserver.transport.connections import Connections, FullError
@@ -193,7 +194,9 @@ def opened() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def hall(opened: ExitStack) -> Hall:
+def hall(opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Hall:
+    """However fast the machine is, these tests ask the door more than strangers may."""
+    monkeypatch.setattr(datagram_module, "_STRANGERS_MAX", 10**9)
     hall = opened.enter_context(closing(Hall()))
     hall.door.start()
     return hall
@@ -690,9 +693,9 @@ def test_a_flood_of_openings_leaves_nothing_behind(still_hall: Hall) -> None:
 def test_a_flood_of_strangers_is_not_answered_any_more_before_those_inside_were_looked_after(still_hall: Hall) -> None:
     """Promise: strangers don't take all the time from those who have a session."""
     hello, unknown = opening(b"alice".ljust(OPENING_BYTES)), Datagram(D, 77, 5, b" " * 60)
-    for each in [hello, unknown] * 2_000:
+    for each in [hello, unknown] * 3_000:
         still_hall.take(each)
-    assert len(still_hall.bound.answers()) == 1_000
+    assert len(still_hall.bound.answers()) == 2_000
 
     still_hall.door._look(NOW)
     still_hall.take(hello)

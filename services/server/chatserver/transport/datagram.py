@@ -44,9 +44,9 @@ _log = structlog.get_logger()
 # than so many, less often, for to look at 1,000 takes half a millisecond.
 _TICK_SECONDS: Final = 0.05
 _TICK_CHANNELS: Final = 2_000
-# Of those without a session so many are answered between two such looks. All of that costs a quarter of a processor; a
+# Of those without a session so many are answered between two such looks. All of that costs half a processor; a
 # flood of them would take the time to read from those who have one.
-_STRANGERS_MAX: Final = 1_000
+_STRANGERS_MAX: Final = 2_000
 # Read in a row before that is looked at: under a flood there is always one more.
 _READ_MAX: Final = 256
 # An opening that comes again within this time was repeated on its way, or its answer was lost; later somebody means it.
