@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from chatprotocol.dialects.payloads import COMMAND
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Bye, Pong, Refused
-from chatprotocol.framing import FrameBuffer, frame
+from chatprotocol.framing import ANY_KIND, FrameBuffer, frame
 from chatprotocol.limits import FRAME_MAX_BYTES
 from chatprotocol.operations import PING
 from chatprotocol.requests import Command, Ping
@@ -47,7 +47,7 @@ class Talk:
         self._arq = arq
         self._dialect = dialect
         self._decoder = dialect.event_decoder()
-        self._frames = FrameBuffer(bytes(range(256)), FRAME_MAX_BYTES)
+        self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         # When something was said last.
         self._said_at = now
         # Was it asked whether there is a session, since something was heard?

@@ -137,6 +137,8 @@ def nesting(text: bytes) -> int:
 # A frame's kind, and the length of its payload in bytes, in network byte order.
 _HEADER: Final = struct.Struct(">BI")
 HEADER_BYTES: Final = _HEADER.size
+# For a buffer to which every byte is a kind.
+ANY_KIND: Final = bytes(range(256))
 
 
 # The header of a frame, from its kind, which is the value of a byte, and the length of its payload in bytes.

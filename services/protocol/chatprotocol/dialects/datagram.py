@@ -12,7 +12,7 @@ from chatprotocol.datagrams import PIECE
 from chatprotocol.dialects.base import Sniff
 from chatprotocol.dialects.payloads import COMMAND, DATA, EventReader, event_steps, read_requests, request_step
 from chatprotocol.errors import ErrorCode, ProtocolError, Refusal
-from chatprotocol.framing import HEADER_BYTES, FrameBuffer, frame
+from chatprotocol.framing import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
 from chatprotocol.operations import PING
 from chatprotocol.requests import Ping, Unreadable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
 
 _KINDS: Final = bytes((COMMAND, DATA, PIECE))
-_ANY_KIND: Final = bytes(range(256))
 # Of the pieces of one payload together.
 _WHOLE_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
 _PING: Final = PING.encode()
@@ -92,7 +91,7 @@ class RequestDecoder:
     __slots__ = ("_frames", "_pieces")
 
     def __init__(self) -> None:
-        self._frames = FrameBuffer(_ANY_KIND, FRAME_MAX_BYTES)
+        self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         self._pieces = _Pieces()
 
     def feed(self, data: bytes) -> list[Request]:

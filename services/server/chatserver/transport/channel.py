@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from chatprotocol.arq import Arq
-from chatprotocol.framing import FrameBuffer, frame
+from chatprotocol.framing import ANY_KIND, FrameBuffer, frame
 from chatprotocol.limits import FRAME_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _INBOX_MAX_BYTES = 64 * 1024
 # So much is taken from the courier before it is sent; the rest stays in the stream, which there is only once.
 _OUTBOX_MAX_BYTES = 16 * 1024
-_ANY_KIND = bytes(range(256))
 
 
 # Of a peer, as the socket has it.
@@ -80,7 +79,7 @@ class Channel:
         self._arrived = threading.Condition(self._lock)
         self._arq = Arq(session, now)
         # What the courier has given of a frame that is not whole yet.
-        self._frames = FrameBuffer(_ANY_KIND, FRAME_MAX_BYTES)
+        self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         self._inbox: deque[bytes] = deque()
         self._inbox_bytes = 0
         # Was something given that there was no room for?
@@ -111,8 +110,7 @@ class Channel:
             if self._ended and not self._arq.unacknowledged_bytes:  # the reader, and who is to close it, wait for that
                 can_go_on = True
                 self._arrived.notify()
-        for ack in arrival.acks:
-            _send(self._sock, ack, self.address)
+        self._send(arrival.acks)
         if can_go_on:
             self._wake()
 
@@ -163,8 +161,7 @@ class Channel:
                     break
             self._refused = taken_bytes < sum(map(len, pieces))
             due = self._arq.due(time.monotonic())
-        for each in due:
-            _send(self._sock, each, self.address)
+        self._send(due)
         if not taken_bytes:
             raise BlockingIOError
         return taken_bytes
@@ -174,8 +171,7 @@ class Channel:
         with self._lock:
             self._check_peer()
             due = self._arq.due(time.monotonic())
-        for each in due:
-            _send(self._sock, each, self.address)
+        self._send(due)
 
     def end(self) -> None:
         """Nothing more will be written. Over UDP there is no word for it."""
@@ -206,6 +202,14 @@ class Channel:
         with self._lock:
             return self._arq.unacknowledged_bytes
 
+    def _send(self, datagrams: Sequence[bytes]) -> None:
+        """What can't be sent now is as good as lost on the way: it is sent again."""
+        for each in datagrams:
+            try:
+                self._sock.sendto(each, self.address)
+            except OSError:
+                continue
+
     # --- the lock is held ---
 
     def _deliver(self, frames: Sequence[Frame]) -> None:
@@ -226,11 +230,3 @@ class Channel:
 
 def _nobody() -> None:
     """There is no outbox yet."""
-
-
-def _send(sock: socket.socket, data: bytes, address: Address) -> None:
-    """What can't be sent now is as good as lost on the way: it is sent again."""
-    try:
-        sock.sendto(data, address)
-    except OSError:  # not with suppress(), which takes as long as all else here
-        return
