@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import queue
 import signal
 import threading
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
-from chatclient.config import DEFAULT_SERVER
-from chatclient.connection import Connection
-from chatclient.exchange import AtOnce
+from chatclient import objects, view
+from chatclient.client import ChatClient
+from chatclient.config import DEFAULT_SERVER, FaceKind
 from chatclient.exits import Exit
-from chatclient.guest import AsGuest
-from chatclient.model import Model
+from chatclient.notices import Complaint
 from chatclient.plain import PlainFace
-from chatclient.reactor import EndOfInput, Input, Interrupt, Line, Reactor
+from chatclient.reactor import EndOfInput, Interrupt, Reactor
 from chatclient.script import ScriptError, play
-from chatclient.steps import StepByStep
-from chatclient.tcp import connect
 from chatclient.typed import Addressing, Typing
-from chatclient.udp import UdpLink
-from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
+from chatprotocol.dialects.json import Json
 from chatprotocol.operations import OPS
 
 if TYPE_CHECKING:
     from chatclient.config import Config
     from chatclient.exchange import Exchange
     from chatclient.script import Action
+    from chatclient.terminal import TerminalFace
 
 
 # What ends a client politely.
@@ -42,23 +37,21 @@ class App:
 
     def __init__(self, config: Config, script: list[Action] | None) -> None:
         self._script = script
-        # Whoever types has no more than a few lines in it; what the server says is read without a limit, because
-        # whoever stops reading may keep the server from reading.
-        self._inputs: queue.SimpleQueue[Input] = queue.SimpleQueue()
-        self._face = PlainFace()
-        dialect = by_name(config.dialect, dialects_with(Register(length=config.register_length)))
-        open_link = UdpLink if config.dialect == Datagram.name else connect
-        self._connection = Connection(partial(open_link, dialect), config.retry_seconds, self._inputs.put)
-        exchange = _exchange(config)
-        words = OPS[config.ops]
-        self._reactor = Reactor(
-            Model((config.server, config.port) if config.server else None, config.user, config.password),
-            Addressing(words) if exchange.is_guest else Typing(words),
-            exchange,
-            self._face,
-            (DEFAULT_SERVER, config.port),
-            self._connection.start,
+        self._client = ChatClient(
+            config.server or DEFAULT_SERVER,
+            config.port,
+            dialect=config.dialect,
+            ops=config.ops,
+            register_length=config.register_length,
+            retry_seconds=config.retry_seconds,
         )
+        visit = self._client.visit
+        if not config.server:
+            visit.model.server = None
+        visit.model.username, visit.model.password = config.user or "", config.password
+        typing = _typing(config, visit.exchange)
+        self._face = _face(config, typing)
+        self._reactor = Reactor(visit, typing, self._face, (DEFAULT_SERVER, config.port), self._client.start)
         self._thread = threading.Thread(target=self._react, name="reactor")
         # The reactor has ended. To be waited for where a signal may come: a join that is interrupted may leave CPython
         # in the belief that the thread has ended.
@@ -76,10 +69,10 @@ class App:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._feed()
-            self._inputs.put(EndOfInput())
+            self._client.inject(EndOfInput())
             self._ended.wait()
         except ScriptError as error:
-            self._face.show([f"[error script] {error}"])
+            self._face.show([Complaint("script", str(error))])
             # Unless the client has ended before: then that is what the script waited in vain for.
             script_failed = self._reactor.exit is None
             self._leave_now()
@@ -87,7 +80,7 @@ class App:
             with suppress(KeyboardInterrupt):  # who asks twice does not wait for the answer
                 self._leave_now()
         finally:
-            self._connection.close()
+            self._client.hang_up()
             self._ended.wait()
             self._thread.join()
             signal.set_wakeup_fd(-1)
@@ -99,28 +92,25 @@ class App:
 
     def _leave_now(self) -> None:
         """Say goodbye, and wait for the answer only a little: the server may have stopped to listen."""
-        self._inputs.put(Interrupt())
+        self._client.inject(Interrupt())
         self._ended.wait(_GOODBYE_SECONDS)
 
     def _feed(self) -> None:
-        if self._script is not None:
-            play(self._script, self._face.transcript, self._type)
-            return
-        for line in self._face.typed_lines():
-            if not self._type(line):
-                return
+        """Whoever types has no more than a few lines under way.
 
-    def _type(self, line: str) -> bool:
-        if not self._face.wait_for_room():
-            return False
-        self._inputs.put(Line(line, is_played=self._script is not None))
-        return True
+        What the server says is read without a limit: whoever stops reading may keep the server from reading.
+        """
+        if self._script is None:
+            self._face.feed(self._client.inject)
+        else:
+            assert isinstance(self._face, PlainFace)
+            play(self._script, self._face.transcript, self._face.typist(self._client.inject, is_played=True))
 
     def _react(self) -> None:
         try:
             self._reactor.begin()
             while self._reactor.exit is None:
-                self._reactor.react(self._inputs.get())
+                self._reactor.react(self._client.receive())
         except BaseException as error:  # given to the main thread, which ends the program with it
             self._crash = error
         finally:
@@ -128,12 +118,21 @@ class App:
             self._ended.set()
 
 
-def _exchange(config: Config) -> Exchange:
-    """The one that goes with the dialect."""
-    match config.dialect:
-        case Frames.name | Datagram.name:
-            return StepByStep(config.ops)
-        case Register.name:
-            return AsGuest()
+def _typing(config: Config, exchange: Exchange) -> Typing:
+    talks = config.face is FaceKind.TERMINAL
+    if exchange.is_guest:
+        return Addressing(OPS[config.ops], talks=talks)
+    return Typing(OPS[config.ops], talks=talks, has_search=config.dialect == Json.name)
+
+
+def _face(config: Config, typing: Typing) -> PlainFace | TerminalFace:
+    match config.face:
+        case FaceKind.TERMINAL:
+            # What only people need takes time to load.
+            from chatclient.terminal import TerminalFace  # noqa: PLC0415
+
+            return TerminalFace(typing, config.dialect, is_quiet=config.is_quiet, shows_joins=config.shows_joins)
+        case FaceKind.JSON:
+            return PlainFace(objects.lines)
         case _:
-            return AtOnce()
+            return PlainFace(view.lines)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,6 +23,17 @@ if TYPE_CHECKING:
 # Whoever speaks it is asked for the server, too, and again for a name that can't be one.
 _ASKING_DIALECT = Register.name
 DEFAULT_SERVER = "localhost"
+# Programs give up some time; a person who wants to leave does.
+_RETRY_SECONDS = 60.0
+_YES_NO = ("no", "yes")
+
+
+class FaceKind(Enum):
+    """How the client looks."""
+
+    TERMINAL = "a prompt below what happens, for people"
+    PLAIN = "lines, for pipes, scripts and simple terminals"
+    JSON = "JSON objects, for programs"
 
 
 class ConfigError(Exception):
@@ -41,6 +55,9 @@ class Config:
     ops: str
     script: Path | None
     retry_seconds: float
+    face: FaceKind
+    is_quiet: bool
+    shows_joins: bool
 
 
 def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
@@ -68,6 +85,8 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
             check_username(user)
     except Refusal as refusal:
         raise ConfigError(f"{user!r} can't be a username. {refusal.reason}") from refusal
+    face = _face(is_json=flags.json, is_plain=flags.plain or bool(script), term=environment.get("TERM"))
+    default_seconds = str(math.inf if face is FaceKind.TERMINAL else _RETRY_SECONDS)
     server = flags.hostname or server or environment.get("CHAT_SERVER")
     return Config(
         server=server or (None if dialect == _ASKING_DIALECT else DEFAULT_SERVER),
@@ -80,8 +99,23 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         ),
         ops=_choice("ops", flags.ops or environment.get("CHAT_OPS"), list(OPS)),
         script=Path(script) if script else None,
-        retry_seconds=_seconds(flags.retry_seconds or environment.get("CHAT_RETRY_SECONDS") or "60"),
+        retry_seconds=_seconds(flags.retry_seconds or environment.get("CHAT_RETRY_SECONDS") or default_seconds),
+        face=face,
+        is_quiet=flags.quiet or _choice("quiet", environment.get("CHAT_QUIET"), _YES_NO) == "yes",
+        shows_joins=not (
+            flags.hide_joins or _choice("hide-joins", environment.get("CHAT_HIDE_JOINS"), _YES_NO) == "yes"
+        ),
     )
+
+
+def _face(*, is_json: bool, is_plain: bool, term: str | None) -> FaceKind:
+    """The one that was asked for; else the terminal's where somebody sits at one that can move its cursor."""
+    if is_json:
+        return FaceKind.JSON
+    is_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    if is_plain or not is_terminal or (term or "dumb") in ("dumb", "unknown"):
+        return FaceKind.PLAIN
+    return FaceKind.TERMINAL
 
 
 def read_text(path: str | Path, what: str) -> str:
@@ -94,12 +128,15 @@ def read_text(path: str | Path, what: str) -> str:
 
 
 def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-    """HOST PORT USERNAME, HOST PORT, or USERNAME alone."""
+    """HOST PORT USERNAME, HOST:PORT USERNAME, HOST PORT, or USERNAME alone."""
     match words:
         case []:
             return None, None, None
         case [user]:
             return None, None, user
+        case [address, user] if ":" in address:
+            host, _, port = address.rpartition(":")
+            return host, port, user
         case [host, port]:
             return host, port, None
         case [host, port, user]:
@@ -182,6 +219,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ops", metavar="WORDS", help="pm-dm, or bm-pm for BM and PM, or CHAT_OPS (pm-dm)")
     parser.add_argument("--script", metavar="FILE", help="play this file instead of standard input, or CHAT_SCRIPT")
     parser.add_argument(
-        "--retry-seconds", metavar="N", help="how long to try again after a lost connection, or CHAT_RETRY_SECONDS (60)"
+        "--retry-seconds",
+        metavar="N",
+        help="how long to try again after a lost connection, or CHAT_RETRY_SECONDS (60; at a terminal for ever)",
+    )
+    parser.add_argument("--json", action="store_true", help="print what happens as JSON objects, one a line")
+    parser.add_argument("--plain", action="store_true", help="print lines at a terminal, too, as in a pipe")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no bell and no highlight when you are meant, or CHAT_QUIET=yes"
+    )
+    parser.add_argument(
+        "--hide-joins", action="store_true", help="don't show who comes and goes, or CHAT_HIDE_JOINS=yes"
     )
     return parser

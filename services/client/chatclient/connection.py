@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from chatclient import visit
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Registered, Welcome
 from chatprotocol.requests import Side
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from chatclient.address import Address
     from chatprotocol.events import Event
-    from chatprotocol.requests import Request
 
 CONNECT_SECONDS = 10.0
 # A try that comes while the server's machine or container is just going may get no answer at all.
@@ -25,16 +25,12 @@ _CONNECT_AGAIN_SECONDS = 2.0
 # clients of a server that was restarted do not come all at once.
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+# A server that lets somebody in and falls over at once is treated as one that is not there yet.
+_STEADY_SECONDS = 5.0
 
 
-class Link(Protocol):
+class Link(visit.Link, Protocol):
     """A connection that stands; over UDP its first request will open it. What is sent after its end is lost."""
-
-    def send(self, request: Request) -> None:
-        """Send a request; where that fails, the connection is lost, and the collector says so."""
-
-    def shut(self) -> None:
-        """Let the collecting end. For any thread."""
 
     def collect(self, report: Callable[[Event], None]) -> str:
         """Report all that comes until the connection ends; returns why it did. Raises OSError, ProtocolError."""
@@ -84,10 +80,10 @@ class Connection:
         # Guards the link: the collector replaces it, others shut it.
         self._lock = threading.Lock()
         self._link: Link | None = None
-        # The collector's own: where the server is, did it let us in, when to give up, and how long the next pause is.
+        # The collector's own: where the server is, when it let us in, when to give up, and how long the next pause is.
         self._address: Address = ("", 0)
-        self._was_welcome = False
-        self._give_up_at = 0.0
+        self._welcome_at: float | None = None
+        self._give_up_at: float | None = None
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._collector = threading.Thread(target=self._run, name="collector")
 
@@ -138,15 +134,16 @@ class Connection:
     def _connect_again(self, reason: str) -> str:
         """Connect, with growing pauses; returns why it failed for good, or nothing.
 
-        A server that takes connections and serves nobody (it is full, or it is a proxy without one) is as good as none:
-        patience does not begin anew.
+        A server that takes connections and serves nobody (it is full, or it is a proxy without one, or it falls over
+        each time) is as good as none: patience does not begin anew.
         """
-        if self._was_welcome:
-            self._was_welcome = False
-            self._give_up_at = time.monotonic() + self._retry_seconds
+        now = time.monotonic()
+        if self._welcome_at is not None and (self._give_up_at is None or now >= self._welcome_at + _STEADY_SECONDS):
+            self._give_up_at = now + self._retry_seconds
             self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._welcome_at = None
         while reason:
-            if time.monotonic() >= self._give_up_at:
+            if self._give_up_at is None or time.monotonic() >= self._give_up_at:
                 return reason
             if self._closing.wait(self._pause_seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - not a secret
                 return reason
@@ -169,7 +166,8 @@ class Connection:
         return reason
 
     def _take(self, event: Event) -> None:
-        self._was_welcome |= _is_welcome(event)
+        if _is_welcome(event):
+            self._welcome_at = time.monotonic()
         self._report(event)
 
 

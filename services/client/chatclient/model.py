@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from chatclient.exchange import Outcome, Unsettled
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, PublicMessage, Refused, Sent, Welcome
+from chatprotocol.events import DirectMessage, Online, PublicMessage, Refused, Sent, Users, Welcome
 from chatprotocol.requests import Login
+from chatprotocol.rules import name_key
 
 if TYPE_CHECKING:
     from chatclient.address import Address
@@ -41,6 +42,11 @@ class Model:
         self.password = password
         self.standing = Standing.AWAY
         self.has_been_in = False
+        # Who is online as far as it is known, and how many; None where that was not said.
+        self.online: tuple[str, ...] = ()
+        self.online_count: int | None = None
+        # Who wrote to this user last.
+        self.correspondent = ""
         # The newest message that was seen, own ones included: where to go on after a reconnect.
         self.last_seen_id: int | None = None
         # What was sent and is neither confirmed nor refused, by nonce, in the order in which it was typed.
@@ -58,16 +64,32 @@ class Model:
             case Welcome():
                 self.username = event.username
                 self.standing = Standing.IN
+                if event.users:
+                    self._meet(event.users)
                 # A smaller one says that the server began anew, with none of what was seen.
                 if event.last_id is not None and (self.last_seen_id is None or event.last_id < self.last_seen_id):
                     self.last_seen_id = event.last_id
-            case PublicMessage() | DirectMessage():
+            case PublicMessage():
                 self._see(event.id)
+            case DirectMessage():
+                self._see(event.id)
+                if name_key(event.sender) != name_key(self.username):
+                    self.correspondent = event.sender
+            case Online(users):
+                self._meet(users)
+            case Users():
+                gone = {*event.left, *event.joined}
+                known = (*(name for name in self.online if name not in gone), *event.joined)
+                self._meet(known if event.users is None else event.users, event.count)
             case Sent():
                 self._see(event.id)
                 self.unconfirmed.pop(event.nonce or "", None)
             case Refused() if event.code not in _LATER:
                 self.unconfirmed.pop(event.nonce or "", None)
+
+    def _meet(self, users: tuple[str, ...], count: int | None = None) -> None:
+        self.online = users
+        self.online_count = len(users) if count is None else count
 
     def _see(self, message_id: int) -> None:
         self.last_seen_id = max(message_id, self.last_seen_id or 0)

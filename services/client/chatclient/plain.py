@@ -11,10 +11,15 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
+from chatclient.reactor import Line
 from chatclient.script import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from chatclient.exchange import News
+    from chatclient.notices import Notice
+    from chatclient.reactor import Input, Situation
 
 _READ_BYTES = 64 * 1024
 # Typed lines that may wait for the reactor before the input is read no further.
@@ -24,10 +29,14 @@ _LINES_AHEAD = 64
 class PlainFace:
     """Prints each line as it comes, and reads typed lines as long as somebody uses them.
 
-    The reactor thread shows; the main thread reads.
+    ``lines_of`` says what is printed of each thing that happens. The reactor thread shows; the main thread reads.
     """
 
-    def __init__(self) -> None:
+    # Whoever wants to see them asks.
+    recent_messages = 0
+
+    def __init__(self, lines_of: Callable[[News | Notice], list[str]]) -> None:
+        self._lines_of = lines_of
         self.transcript = Transcript()
         self._room = threading.Semaphore(_LINES_AHEAD)
         self._stop_read, self._stop_write = os.pipe()
@@ -45,12 +54,15 @@ class PlainFace:
         """What a signal writes to, so that waiting for a line ends: see signal.set_wakeup_fd."""
         return self._stop_write
 
-    def show(self, lines: Iterable[str]) -> None:
-        """Print lines, at once. Raises BrokenPipeError when nobody reads them."""
-        shown = list(lines)
-        sys.stdout.write("".join(f"{line}\n" for line in shown))
+    def show(self, shown: Sequence[News | Notice]) -> None:
+        """Print its lines, at once. Raises BrokenPipeError when nobody reads them."""
+        lines = [line for each in shown for line in self._lines_of(each)]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
-        self.transcript.add(shown)
+        self.transcript.add(lines)
+
+    def update(self, situation: Situation) -> None:
+        """Nothing of it is shown: lines are for what happens."""
 
     def ask_password(self) -> None:
         """The next line is a password: a terminal does not echo it."""
@@ -65,12 +77,25 @@ class PlainFace:
         self._room.release()
         self._restore_terminal()
 
-    def wait_for_room(self) -> bool:
-        """Wait until the reactor has room for a line; false when it uses none any more."""
-        self._room.acquire()
-        return not self._ended
+    def feed(self, give: Callable[[Input], None]) -> None:
+        """Give the lines of standard input, until it ends or nobody uses them any more."""
+        type_line = self.typist(give, is_played=False)
+        for line in self._typed_lines():
+            if not type_line(line):
+                return
 
-    def typed_lines(self) -> Iterator[str]:
+    def typist(self, give: Callable[[Input], None], *, is_played: bool) -> Callable[[str], bool]:
+        """What gives a line as soon as there is room for it; false when none is used any more."""
+
+        def type_line(line: str) -> bool:
+            self._room.acquire()
+            if not self._ended:
+                give(Line(line, is_played))
+            return not self._ended
+
+        return type_line
+
+    def _typed_lines(self) -> Iterator[str]:
         """The lines of standard input, until it ends or :meth:`end` is called."""
         if sys.stdin is None:
             return

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatclient.address import read_address
-from chatclient.connection import Down, Link, Lost, Up
-from chatclient.exchange import Gap, OpenDirect, OpenPublic, Outcome, Unsettled
+from chatclient.connection import Down, Lost, Up
+from chatclient.exchange import OpenDirect, OpenPublic, Unsettled
 from chatclient.exits import Exit
-from chatclient.model import Model, Standing
+from chatclient.model import Standing
+from chatclient.notices import Ask, Back, Complaint, Cut, Help, Played, Posted, Toggle
 from chatclient.typed import Due
-from chatclient.view import doubt_line, event_lines, harmless, outcome_line
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import Bye, Event, Online, PasswordPrompt, Ready, Refused, Users, Welcome
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatprotocol.requests import Leave, Password, Say, Whisper
-from chatprotocol.rules import check_text, check_username
+from chatprotocol.requests import AskHistory, Leave, Password, Say, Whisper
+from chatprotocol.rules import check_username
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from chatclient.address import Address
     from chatclient.connection import Signal
-    from chatclient.exchange import Exchange, News, Turn, Wish
+    from chatclient.exchange import News, Wish
+    from chatclient.notices import Notice
     from chatclient.typed import Typed, Typing
-
-# Lines that may be sent and not confirmed before the next one has to wait.
-_UNCONFIRMED_MAX = 64
+    from chatclient.visit import Visit
 
 # Refusals after which the person who was asked for the password is asked again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})
@@ -42,6 +40,8 @@ _LOGIN_REFUSALS = frozenset(
         ErrorCode.TOO_LONG,
     }
 )
+# What is asked outside of the room.
+_QUESTIONS = {Standing.UNPLACED: "server", Standing.UNNAMED: "username", Standing.ASKED: "password"}
 
 
 class Line(NamedTuple):
@@ -62,6 +62,21 @@ class Interrupt(NamedTuple):
 Input = Line | EndOfInput | Interrupt | Event | Up | Down | Lost
 
 
+class Situation(NamedTuple):
+    """What a person sees all the time: who and where they are, what is due, and what is on its way."""
+
+    standing: Standing
+    username: str = ""
+    server: Address | None = None
+    # How many are online, where the server says so by itself.
+    online_count: int | None = None
+    # What the next line is, where something was asked.
+    question: str = ""
+    # What was typed and waits, and what was sent and waits for its confirmation.
+    waiting: tuple[str, ...] = ()
+    unconfirmed: tuple[Say | Whisper, ...] = ()
+
+
 class Face(Protocol):
     """Where the person or the program is."""
 
@@ -69,8 +84,12 @@ class Face(Protocol):
     def is_person(self) -> bool:
         """Is it somebody who may want a hint?"""
 
-    def show(self, lines: Iterable[str]) -> None:
-        """Show lines of text."""
+    @property
+    def recent_messages(self) -> int:
+        """How many of the last messages are shown after the login."""
+
+    def show(self, shown: Sequence[News | Notice]) -> None:
+        """Show what happened."""
 
     def ask_password(self) -> None:
         """The next line is a password: don't echo it."""
@@ -78,9 +97,14 @@ class Face(Protocol):
     def took_line(self) -> None:
         """A typed line was used: there is room for one more."""
 
+    def update(self, situation: Situation) -> None:
+        """That is how it is now."""
+
 
 class Reactor:
-    """Decides what is sent and shown. One thread calls :meth:`begin`, then :meth:`react` with one input after another.
+    """Decides what is asked of the server and what is shown.
+
+    One thread calls :meth:`begin`, then :meth:`react` with one input after another.
 
     Lines that are typed too early (before the login, in the middle of an answer) wait in it. ``connect`` is called when
     it is known where the server is and who wants to come in. Where no server is named, ``default`` is it.
@@ -88,20 +112,19 @@ class Reactor:
 
     def __init__(
         self,
-        model: Model,
+        visit: Visit,
         typing: Typing,
-        exchange: Exchange,
         face: Face,
         default: Address,
         connect: Callable[[Address], None],
     ) -> None:
-        self._model = model
+        self._visit = visit
+        self._model = visit.model
+        self._exchange = visit.exchange
         self._typing = typing
-        self._exchange = exchange
         self._face = face
         self._default = default
         self._connect = connect
-        self._link: Link | None = None
         self._lines: deque[Line | EndOfInput] = deque()
         self._is_leaving = False
         self._was_interrupted = False
@@ -122,6 +145,10 @@ class Reactor:
 
     def begin(self) -> None:
         """Connect, or ask first where the server is and who it is."""
+        self._begin()
+        self._face.update(self._situation())
+
+    def _begin(self) -> None:
         model = self._model
         if model.server is None:
             model.standing = Standing.UNPLACED
@@ -135,28 +162,53 @@ class Reactor:
         """Take one input. Afterwards :attr:`exit` is set if that was the last one."""
         match given:
             case Line() | EndOfInput():
-                self._lines.append(given)
+                self._take_typed(given)
             case Interrupt():
                 self._on_interrupt()
             case Up() | Down() | Lost():
                 self._on_signal(given)
             case _:
-                self._follow(self._exchange.take(given))
+                self._tell(self._visit.hear(given))
+        self._typing.names = self._model.online
+        self._typing.correspondent = self._model.correspondent
         self._prompt()
         while self._lines and self.exit is None and self._is_ready():
             self._on_line(self._lines.popleft())
             self._prompt()
         if self._model.standing is Standing.AWAY and self._only_wants_to_leave():
             self.exit = Exit.OK
+        self._face.update(self._situation())
+
+    def _take_typed(self, given: Line | EndOfInput) -> None:
+        """A line waits for its turn. A person need not wait to leave, nor for what the server is not needed for."""
+        standing = self._model.standing
+        if self._face.is_person and standing in (Standing.AWAY, Standing.KNOCKING):
+            if isinstance(given, EndOfInput) or self._typing.is_leave(given.text):
+                self._on_interrupt()
+                return
+            if not self._lines and self._model.has_been_in and self._typing.is_local(given.text):
+                self._on_line(given)
+                return
+        self._lines.append(given)
 
     def _is_ready(self) -> bool:
         """Can a typed line be used now?"""
-        standing = self._model.standing
-        if standing in (Standing.ASKED, Standing.UNPLACED, Standing.UNNAMED):
+        if self._model.standing in _QUESTIONS:
             return True
-        if standing is not Standing.IN or self._exchange.is_busy or self._is_leaving:
-            return False
-        return len(self._model.unconfirmed) < _UNCONFIRMED_MAX
+        return self._visit.is_ready and not self._is_leaving
+
+    def _situation(self) -> Situation:
+        model = self._model
+        question = self._question if self._typing.due is not Due.OPERATION else ""
+        return Situation(
+            model.standing,
+            model.username,
+            model.server,
+            None if self._exchange.is_stepwise else model.online_count,
+            _QUESTIONS.get(model.standing, question),
+            tuple(line.text for line in self._lines if isinstance(line, Line)),
+            tuple(model.unconfirmed.values()),
+        )
 
     def _prompt(self) -> None:
         """Where one operation is done before the next one, ask for the next."""
@@ -184,21 +236,18 @@ class Reactor:
     # --- the connection ---
 
     def _on_signal(self, signal: Signal) -> None:
-        model = self._model
         match signal:
             case Up(link):
-                self._link = link
-                model.standing = Standing.KNOCKING
                 self._was_asked = self._was_prompted = False
                 self._denials = 0
-                self._follow(self._exchange.connect(model.login(), [*model.unconfirmed.values()]))
+                self._tell(self._visit.knock(link))
             case Down(reason):
                 self._on_down(reason)
             case Lost() if self._is_renaming:
                 self._is_renaming = False
                 self._ask_username()
             case Lost(reason):
-                self._face.show([f"[error lost] {harmless(reason)}"])
+                self._complain("lost", reason)
                 self._say_what_is_lost()
                 self.exit = Exit.LOST
 
@@ -210,47 +259,34 @@ class Reactor:
             self.exit = Exit.LOST if self._was_interrupted and self._say_what_is_lost() else Exit.OK
             return
         if not model.has_been_in:
-            self._face.show([f"[error lost] {harmless(reason)}"])
+            self._complain("lost", reason)
             self._say_what_is_lost()
             self.exit = Exit.REFUSED if self._denials else Exit.LOST
             return
-        model.standing = Standing.AWAY
+        self._visit.lose()
         self._is_opening = False
         if not self._has_told_loss:
             self._has_told_loss = True
-            self._face.show([f"[lost] {harmless(reason)}; connecting again"])
-
-    def _shut(self) -> None:
-        if self._link is not None:
-            self._link.shut()
+            self._face.show([Cut(reason)])
 
     # --- what arrived ---
 
-    def _follow(self, turn: Turn) -> None:
-        """Send and tell what follows. What somebody wishes because of the news goes out behind."""
-        if self._link is not None:
-            for request in turn.send:
-                self._link.send(request)
-        for event in turn.news:
+    def _tell(self, news: Iterable[News]) -> None:
+        """What somebody wishes because of the news goes out behind."""
+        for event in news:
             self._on_news(event)
 
     def _on_news(self, event: News) -> None:
-        was_in = self._model.standing is Standing.IN
-        self._model.apply(event)
+        is_in = self._model.standing is Standing.IN
         match event:
-            case PasswordPrompt() if not was_in:  # else what is typed next is a message
+            case PasswordPrompt() if not is_in:  # else what is typed next is a message
                 self._on_prompt(event)
             case Welcome():
                 self._on_welcome(event)
-            case Refused() if self._model.standing is not Standing.IN:
+            case Refused() if not is_in:
                 self._on_login_refused(event)
             case Bye() if self._is_leaving:
                 self._on_bye(event)
-            case Outcome():
-                self._face.show([outcome_line(event)])
-            case Gap() | Unsettled():
-                self._has_doubts |= isinstance(event, Unsettled)
-                self._face.show([doubt_line(event)])
             case Users():
                 self._on_arrivals(event)
             case Ready() | Online():
@@ -258,9 +294,10 @@ class Reactor:
             case Refused(nonce=None) if self._is_opening:
                 self._is_opening = False
                 self._typing.cancel()
-                self._face.show(event_lines(event))
+                self._face.show([event])
             case _:
-                self._face.show(event_lines(event))
+                self._has_doubts |= isinstance(event, Unsettled)
+                self._face.show([event])
 
     def _on_prompt(self, event: PasswordPrompt) -> None:
         self._was_asked = True
@@ -271,16 +308,22 @@ class Reactor:
         model = self._model
         self._has_told_loss = self._has_told_refusal = False
         if model.has_been_in:
-            self._face.show([f"[back] {harmless(event.username)}"])
+            self._face.show([Back(event.username, event.last_id)])
         else:
             model.has_been_in = True
-            self._face.show(event_lines(event))
-            if self._face.is_person:
-                self._face.show([f"[help] {self._typing.hint()}"])
+            self._welcome(event)
         if self._is_leaving:
             self._wish(Leave())
         elif self._typing.due is not Due.OPERATION:
             self._ask(self._question)
+
+    def _welcome(self, event: Welcome) -> None:
+        self._face.show([event])
+        if self._face.is_person:
+            self._face.show([Help((self._typing.hint(),))])
+        recent = self._face.recent_messages
+        if recent and not self._exchange.is_guest and not self._is_leaving:
+            self._wish(AskHistory(recent))
 
     def _on_login_refused(self, event: Refused) -> None:
         if self._is_renaming:  # on a connection that is given up
@@ -289,17 +332,17 @@ class Reactor:
             # Perhaps the server does not know yet that the connection before was lost: try again.
             if not self._has_told_refusal:
                 self._has_told_refusal = True
-                self._face.show(event_lines(event))
-            self._shut()
+                self._face.show([event])
+            self._visit.shut()
             return
-        self._face.show(event_lines(event))
+        self._face.show([event])
         self._denials += event.code is ErrorCode.WRONG_PASSWORD
         if event.code in _CORRECTABLE and self._was_asked and self._denials < LOGIN_ATTEMPTS_MAX:
             self._ask_password()
         elif self._exchange.is_guest and event.code is ErrorCode.BAD_USERNAME:
             self._denials += 1
             self._is_renaming = True
-            self._shut()
+            self._visit.shut()
         elif event.code in _LOGIN_REFUSALS or self._exchange.is_guest:
             self.exit = Exit.REFUSED
         elif not self._model.has_been_in:
@@ -308,18 +351,18 @@ class Reactor:
     def _on_go_on(self, event: Ready | Online) -> None:
         """The answer to what was asked; the person can go on."""
         self._is_opening = False
-        self._face.show(event_lines(event))
+        self._face.show([event])
         self._ask(self._question)
 
     def _on_arrivals(self, event: Users) -> None:
         """Its own arrival is no news to a client."""
         joined = tuple(name for name in event.joined if name != self._model.username)
         if joined or event.left:
-            self._face.show(event_lines(Users(event.count, event.users, joined, event.left)))
+            self._face.show([Users(event.count, event.users, joined, event.left)])
 
     def _on_bye(self, event: Bye) -> None:
         """The server answered our goodbye, and everything before it."""
-        self._face.show(event_lines(event))
+        self._face.show([event])
         if not self._was_interrupted:
             self._lines.clear()  # typed after the goodbye
         self.exit = Exit.LOST if self._say_what_is_lost() or self._has_doubts else Exit.OK
@@ -331,7 +374,7 @@ class Reactor:
         unconfirmed = unsent + len(self._model.unconfirmed)
         if unconfirmed:
             what = "1 typed line was" if unconfirmed == 1 else f"{unconfirmed} typed lines were"
-            self._face.show([f"[error lost] {what} not confirmed"])
+            self._complain("lost", f"{what} not confirmed")
         return unconfirmed
 
     # --- what was typed ---
@@ -343,7 +386,7 @@ class Reactor:
         self._face.took_line()
         standing = self._model.standing
         if line.is_played:
-            self._face.show([f"> {'***' if standing is Standing.ASKED else harmless(line.text)}"])
+            self._face.show([Played("***" if standing is Standing.ASKED else line.text)])
         if standing in (Standing.UNPLACED, Standing.UNNAMED) and self._typing.is_farewell(line.text):
             self._leave()
         elif standing is Standing.UNPLACED:
@@ -362,14 +405,14 @@ class Reactor:
         try:
             self._model.server = read_address(line, self._default)
         except Refusal as refusal:
-            self._face.show([f"[error usage] {harmless(refusal.reason)}"])
-        self.begin()
+            self._complain("usage", refusal.reason)
+        self._begin()
 
     def _take_username(self, username: str) -> None:
         try:
             check_username(username)
         except Refusal as refusal:
-            self._face.show([f"[error {refusal.code}] {refusal.reason}"])
+            self._complain(refusal.code, refusal.reason)
             self._ask_username()
             return
         assert self._model.server is not None
@@ -383,36 +426,35 @@ class Reactor:
 
     def _do(self, typed: Typed) -> None:
         if typed.complaint:
-            self._face.show([f"[error usage] {harmless(typed.complaint)}"])
+            self._complain("usage", typed.complaint)
         if typed.wants_help:
-            self._face.show(f"[help] {line}" for line in self._typing.help())
+            self._face.show([Help(tuple(self._typing.help()))])
+        if typed.toggle:
+            self._face.show([Toggle(typed.toggle)])
         self._question = typed.question or ""
         match typed.wish:
             case None:
                 self._ask(self._question)
             case Leave():
                 self._leave()
-            case Say(text=text):
-                self._post(Say(text, secrets.token_hex(8)))
-            case Whisper(to=to, text=text):
-                self._post(Whisper(to, text, secrets.token_hex(8)))
+            case Say() | Whisper() as said:
+                self._post(said)
             case wish:
                 self._is_opening = isinstance(wish, OpenPublic | OpenDirect)
                 self._wish(wish)
 
-    def _post(self, request: Say | Whisper) -> None:
+    def _post(self, said: Say | Whisper) -> None:
         """Send a message, and again after a lost connection, until it is confirmed."""
-        assert request.nonce is not None
         try:
-            check_text(request.text)
+            said = self._visit.prepare(said)
         except Refusal as refusal:
-            self._face.show([f"[error {refusal.code}] {refusal.reason}"])
+            self._complain(refusal.code, refusal.reason)
             return
-        self._model.unconfirmed[request.nonce] = request
-        self._wish(request)
+        self._face.show([Posted(said)])
+        self._wish(said)
 
     def _wish(self, wish: Wish) -> None:
-        self._follow(self._exchange.ask(wish))
+        self._tell(self._visit.ask(wish))
 
     def _ask_password(self) -> None:
         self._model.standing = Standing.ASKED
@@ -421,17 +463,20 @@ class Reactor:
 
     def _ask(self, question: str) -> None:
         if question:
-            self._face.show([f"[ask] {harmless(question)}"])
+            self._face.show([Ask(question)])
+
+    def _complain(self, code: str, text: str) -> None:
+        self._face.show([Complaint(code, text)])
 
     def _leave(self) -> None:
         self._is_leaving = True
         match self._model.standing:
             case Standing.ASKED:
-                self._face.show(["[error refused] the input ended before the password was given"])
+                self._complain("refused", "the input ended before the password was given")
                 self.exit = Exit.REFUSED
             case Standing.UNPLACED | Standing.UNNAMED:
                 what = "server" if self._model.server is None else "username"
-                self._face.show([f"[error usage] the input ended before the {what} was given"])
+                self._complain("usage", f"the input ended before the {what} was given")
                 self.exit = Exit.REFUSED if self._denials else Exit.USAGE
             case _:
                 self._wish(Leave())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatclient.exchange import OpenDirect, OpenPublic
 from chatprotocol.errors import Refusal
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Whisper
-from chatprotocol.rules import EVERYBODY, check_username, history_limit, is_everybody
+from chatprotocol.operations import WORDS
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
+from chatprotocol.rules import EVERYBODY, check_username, history_limit, is_everybody, name_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatclient.exchange import Wish
     from chatprotocol.operations import Words
 
@@ -25,7 +29,7 @@ class Due(Enum):
 
 
 class Typed(NamedTuple):
-    """What follows from a typed line: a wish, a complaint, or help; and the question that is asked next.
+    """What follows from a typed line: a wish, a complaint, help, or something to be switched; and what is asked next.
 
     With a wish that opens something, the question is for when its answer has come.
     """
@@ -34,15 +38,49 @@ class Typed(NamedTuple):
     question: str | None = None
     complaint: str | None = None
     wants_help: bool = False
+    toggle: str | None = None
+
+
+class Command(NamedTuple):
+    """One row of the table of what can be typed: how it looks, what it does, for the help, and for doing it."""
+
+    word: str
+    arguments: str
+    does: str
+    act: Callable[[str], Typed]
+    # Can it be done without the server?
+    is_local: bool = False
+
+
+# What other programs call what is called otherwise here; alone on a line it is hardly meant as a message.
+_ELSEWHERE: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
 
 
 class Typing:
-    """Where a person stands between two lines. Feed it lines; it remembers what is due."""
+    """Where a person stands between two lines. Feed it lines; it remembers what is due.
 
-    def __init__(self, words: Words) -> None:
+    Where somebody ``talks``, at a terminal, a line that is nothing else is a public message. ``has_search`` says
+    whether the dialect has a word for it.
+    """
+
+    # Are there operations that ask for something?
+    _asks = True
+
+    @property
+    def _ignores_rest(self) -> bool:
+        """Does what stands behind a word that takes nothing do no harm? What is said to people may begin like that."""
+        return not self.talks
+
+    def __init__(self, words: Words, *, talks: bool = False, has_search: bool = False) -> None:
         self._words = words
+        self.talks = talks
+        self._has_search = has_search
         self.due = Due.OPERATION
         self._recipient = ""
+        # Who is online, and who wrote to this user last; kept up to date from outside.
+        self.names: tuple[str, ...] = ()
+        self.correspondent = ""
+        self._commands = {command.word: command for command in self._table()}
 
     def feed(self, line: str) -> Typed:
         """Take one line, without its end."""
@@ -69,9 +107,19 @@ class Typing:
         """Where a name is asked for: does somebody want to leave? In small letters it would be a name."""
         return line.strip() in (self._words.leave, "/quit")
 
+    def is_local(self, line: str) -> bool:
+        """Can this line be answered now, without the server?"""
+        word = line.strip().partition(" ")[0]
+        if self.due is not Due.OPERATION:
+            return False
+        command = self._command(word)
+        return command.is_local if command else word.startswith("/")
+
     def hint(self) -> str:
         """What somebody needs who comes in for the first time."""
         words = self._words
+        if self.talks:
+            return f"What you type goes to everybody, {words.direct} USER MESSAGE to one; /help tells more."
         return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help tells more."
 
     def prompt(self) -> str:
@@ -79,41 +127,118 @@ class Typing:
         return f"operation ({', '.join(self._words)})"
 
     def help(self) -> list[str]:
-        """One line for each operation."""
+        """One line for each operation and command, made from the table."""
+        described = ((f"{each.word} {each.arguments}".rstrip(), each.does) for each in self._commands.values())
+        lines = [f"{what:<19} {does}" for what, does in described]
+        if self.talks:
+            lines.insert(0, f"{'MESSAGE':<19} what is nothing else is a public message")
+        way_out = f"{'':<19} an empty line leads out of an operation that asks for something"
+        return [*lines, way_out] if self._asks else lines
+
+    def expansion(self, line: str) -> str | None:
+        """What stands for this beginning of a line: who is written to is to be seen before it is sent."""
+        if line == "/reply" and self.due is Due.OPERATION and self.correspondent:
+            return f"{self._words.direct} {self.correspondent} "
+        return None
+
+    def completions(self, before: str) -> tuple[int, list[str]]:
+        """What the last word before the cursor may be meant to be, and how many letters of it are there."""
+        first, _, last = before.rpartition(" ")
+        if self.due in (Due.PUBLIC_TEXT, Due.DIRECT_TEXT):
+            found = self._names_like(last, "")
+        elif self.due is Due.RECIPIENT:
+            found = [] if first.strip() else self._names_like(last, "")
+        elif first.strip().upper() == self._words.direct:
+            found = self._names_like(last, " ")
+        elif first:
+            found = self._names_like(last, "")
+        elif last.startswith("@"):
+            found = [f"@{name}" for name in self._names_like(last[1:], " ")]
+        else:
+            words = [f"{word} " for word in self._commands if word.upper().startswith(last.upper())]
+            found = words + (self._names_like(last, ": ") if last and self.talks else [])
+        return len(last), found
+
+    def _names_like(self, beginning: str, end: str) -> list[str]:
+        key = name_key(beginning)
+        return [f"{name}{end}" for name in sorted(self.names, key=name_key) if name_key(name).startswith(key)]
+
+    def _table(self) -> list[Command]:
+        """Everything that can be typed, in the order in which the help tells it."""
         words = self._words
+        table = [
+            Command(words.public, "[MESSAGE]", f"a message to everybody (also: @{EVERYBODY} MESSAGE)", self._public),
+            Command(words.direct, "[USER [MESSAGE]]", "a message to one user (also: @USER MESSAGE)", self._direct),
+            Command(words.history, "[NUMBER]", "the last messages that you may see", self._history),
+            Command(words.leave, "", "leave", lambda _: Typed(Leave())),
+            Command("/users", "", "who is online", lambda _: Typed(AskUsers())),
+            Command("/history", "[NUMBER]", f"the same as {words.history}", self._history),
+        ]
+        if self._has_search:
+            table.append(Command("/search", "WORDS", "messages with all of them; word* is a beginning", self._search))
+        table.append(Command("/reply", "[MESSAGE]", "a message to who last wrote to you alone", self._reply))
+        if self.talks:
+            table += [self._switch("joins", "show or hide who comes and goes"), self._quiet()]
+        return [*table, *self._common()]
+
+    def _quiet(self) -> Command:
+        return self._switch("quiet", "no bell and no highlight, or both again")
+
+    def _switch(self, what: str, does: str) -> Command:
+        return Command(f"/{what}", "", does, lambda _: Typed(toggle=what), is_local=True)
+
+    def _common(self) -> list[Command]:
         return [
-            f"{words.public} [MESSAGE]        a public message, to everybody (also: @ALL MESSAGE)",
-            f"{words.direct} [USER [MESSAGE]] a direct message, to one user (also: @USER MESSAGE)",
-            f"{words.history} [NUMBER]         the last messages that you may see",
-            f"{words.leave}                  leave (also: /quit)",
-            "/users              who is online",
-            "/help               this list",
-            "                    an empty line leads out of an operation that asks for something",
+            Command("/help", "", "this list", lambda _: Typed(wants_help=True), is_local=True),
+            Command("/quit", "", f"the same as {self._words.leave}", lambda _: Typed(Leave())),
         ]
 
     def _operation(self, line: str) -> Typed:
-        word, _, rest = line.partition(" ")
-        rest = rest.strip()
-        words = self._words
+        word, rest = _first_word(line)
         if not word:
             return Typed()
         if word.startswith("@"):
             return self._addressed(word[1:], rest)
-        operation = word.upper()
-        if operation == words.public:
-            return self._public(rest)
-        if operation == words.direct:
-            return self._direct(rest)
-        if operation == words.history:
-            return self._history(rest)
-        if operation in (words.leave, "/QUIT"):
-            return Typed(Leave())
-        if operation == "/USERS":
-            return Typed(AskUsers())
-        if operation == "/HELP":
-            return Typed(wants_help=True)
-        return Typed(
-            complaint=f"{word} is no operation, so nothing was sent. There are {words.public} (to everybody), "
+        if (command := self._command(word)) is not None:
+            return command.act(rest) if command.arguments or not rest or self._ignores_rest else self._too_much(word)
+        if self.talks and (said := self._talk(line, word, rest)) is not None:
+            return said
+        return Typed(complaint=self._complaint(word))
+
+    def _command(self, word: str) -> Command | None:
+        """In any case."""
+        return self._commands.get(word.upper()) or self._commands.get(word.lower())
+
+    def _talk(self, line: str, word: str, rest: str) -> Typed | None:
+        """A line that is no operation: a public message, unless it looks like a slip."""
+        words = self._words
+        if word.startswith("/"):
+            return None
+        if meant := _ELSEWHERE.get(line.upper()):
+            return Typed(complaint=f"Nothing was sent. Type {meant}, or {words.public} {line} to say it to everybody.")
+        if word.upper() in WORDS:
+            return None
+        recipient, text = _first_word(rest)
+        is_known = name_key(recipient) in map(name_key, self.names)
+        is_swapped = word == words.direct[::-1]
+        if text and (is_swapped or (is_known and _is_slip(word.upper(), words.direct))):
+            return Typed(
+                complaint=f"Nothing was sent. {words.direct} {recipient} ... writes to {recipient}, "
+                f"{words.public} {word} {recipient} ... says it to everybody."
+            )
+        return Typed(Say(line))
+
+    def _too_much(self, word: str) -> Typed:
+        say = f"{self._words.public} {word} ..."
+        return Typed(complaint=f"{word} stands alone, so nothing was done; {say} says it to everybody.")
+
+    def _complaint(self, word: str) -> str:
+        words = self._words
+        like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1)
+        if word.startswith("/") and like:
+            return f"{word} is no operation, so nothing was sent. Do you mean {like[0]}? /help tells all."
+        return (
+            f"{word} is no operation, so nothing was sent. There are {words.public} (to everybody), "
             f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."
         )
 
@@ -134,8 +259,18 @@ class Typing:
         if not rest:
             self.due = Due.RECIPIENT
             return Typed(OpenDirect(), question="recipient")
-        recipient, _, text = rest.partition(" ")
-        return self._addressed(recipient.removeprefix("@"), text.strip())
+        recipient, text = _first_word(rest)
+        return self._addressed(recipient.removeprefix("@"), text)
+
+    def _reply(self, text: str) -> Typed:
+        if not self.correspondent:
+            return Typed(complaint="Nobody has written you a direct message yet; nothing was sent.")
+        return self._addressed(self.correspondent, text)
+
+    def _search(self, words: str) -> Typed:
+        if not words:
+            return Typed(complaint="Type the words behind it: /search WORDS.")
+        return Typed(Search(words))
 
     def _addressed(self, recipient: str, text: str) -> Typed:
         if not text:
@@ -154,6 +289,9 @@ class Typing:
 class Addressing(Typing):
     """Of a guest: every line says whom it is for, and there is nothing else to be asked."""
 
+    _asks = False
+    _ignores_rest = False
+
     def hint(self) -> str:
         """What somebody needs who comes in for the first time."""
         return f"Type @USER MESSAGE, @{EVERYBODY} MESSAGE or {self._words.leave}."
@@ -162,26 +300,36 @@ class Addressing(Typing):
         """What is asked between two messages."""
         return f"@USER MESSAGE or @{EVERYBODY} MESSAGE"
 
-    def help(self) -> list[str]:
-        """One line for each form of a line."""
-        return [
-            "@USER MESSAGE      a message to one user",
-            f"@{EVERYBODY} MESSAGE       a message to everybody",
-            f"{self._words.leave}                 leave (also: /quit)",
-            "/help              this list",
+    def _table(self) -> list[Command]:
+        table = [
+            Command("@USER", "MESSAGE", "a message to one user", self._take_recipient),
+            Command(f"@{EVERYBODY}", "MESSAGE", "a message to everybody", self._take_recipient),
+            Command(self._words.leave, "", "leave", lambda _: Typed(Leave())),
         ]
+        return [*table, *([self._quiet()] if self.talks else []), *self._common()]
 
-    def _operation(self, line: str) -> Typed:
-        if not line:
-            return Typed()
-        recipient, *text = line.split(maxsplit=1)
-        if recipient.startswith("@") and text:
-            return self._addressed(recipient[1:], text[0])
-        if self.is_leave(line):
-            return Typed(Leave())
-        if line.upper() == "/HELP":
-            return Typed(wants_help=True)
-        return Typed(complaint=f"Type {self.prompt()}; nothing was sent. {self._words.leave} leaves.")
+    def _too_much(self, word: str) -> Typed:
+        return Typed(complaint=self._complaint(word))
+
+    def _take_recipient(self, _: str) -> Typed:
+        return Typed(complaint=self._complaint(""))
+
+    def _complaint(self, _: str) -> str:
+        return f"Type {self.prompt()}; nothing was sent. {self._words.leave} leaves."
+
+
+def _first_word(line: str) -> tuple[str, str]:
+    """The first word, and what is behind it; a message may have several lines."""
+    word, *rest = line.split(maxsplit=1)[:2] or [""]
+    return word, rest[0] if rest else ""
+
+
+def _is_slip(word: str, meant: str) -> bool:
+    """Is it the word with one letter changed, left out or doubled, or with two in the wrong order?"""
+    if len(word) == len(meant):
+        return sorted(word) == sorted(meant) or sum(a != b for a, b in zip(word, meant, strict=True)) == 1
+    shorter, longer = sorted((word, meant), key=len)
+    return len(longer) == len(shorter) + 1 and any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
 
 
 def _complaint_about(recipient: str) -> str:

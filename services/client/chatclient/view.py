@@ -1,12 +1,13 @@
-"""What is shown: each thing that happens as one line, ``[kind ...] text``. Pure. Its form: the client's README."""
+"""What is shown as lines: each thing that happens as one, ``[kind ...] text``. Pure. Its form: the client's README."""
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from chatclient import notices
 from chatclient.exchange import Gap, Outcome, Unsettled
+from chatclient.text import harmless
 from chatprotocol import events
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import Whisper
@@ -15,26 +16,36 @@ from chatprotocol.rules import EVERYBODY
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chatprotocol.events import Event, Message
+    from chatclient.exchange import News
+    from chatclient.notices import Notice
+    from chatprotocol.events import Message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Format characters that text needs and that do nothing to a terminal: joiners of Persian, Hindi and emoji.
-_HARMLESS_FORMATS = frozenset("\u200c\u200d")
 
 
-def harmless(text: str) -> str:
-    """The text with everything that could move a cursor, reorder or hide other text written out as an escape."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in text)
-
-
-def _is_harmless(letter: str) -> bool:
-    return letter.isprintable() or letter in _HARMLESS_FORMATS or unicodedata.category(letter) == "Zs"
-
-
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode()
+def lines(shown: News | Notice) -> list[str]:
+    """The lines that show it; those of its text are harmless."""
+    match shown:
+        case Gap() | Unsettled():
+            return [doubt_line(shown)]
+        case Outcome():
+            return [outcome_line(shown)]
+        case notices.Ask(question):
+            return [f"[ask] {harmless(question)}"]
+        case notices.Complaint(code, text):
+            return [f"[error {code}] {harmless(text)}"]
+        case notices.Help():
+            return [f"[help] {line}" for line in shown.lines]
+        case notices.Cut(reason):
+            return [f"[lost] {harmless(reason)}; connecting again"]
+        case notices.Back():
+            return [f"[back] {harmless(shown.username)}"]
+        case notices.Played(text):
+            return [f"> {harmless(text)}"]
+        case notices.Posted() | notices.Toggle():
+            return []
+        case _:
+            return event_lines(shown)
 
 
 def doubt_line(doubt: Gap | Unsettled) -> str:
@@ -60,7 +71,7 @@ def outcome_line(outcome: Outcome) -> str:
     return f"[error not_delivered] {to}: {why} not take the message in time"
 
 
-def event_lines(event: Event) -> list[str]:
+def event_lines(event: News) -> list[str]:
     """The lines that show an event; those of its text are harmless."""
     match event:
         case events.PublicMessage() | events.DirectMessage():

@@ -128,6 +128,17 @@ class History(Struct, frozen=True):
     messages: tuple[Message, ...]
 
 
+class Found(Struct, frozen=True):
+    """The answer to Search, oldest first. ``words`` is as it was sent.
+
+    Messages up to the id ``upto`` were looked through.
+    """
+
+    words: str
+    messages: tuple[Message, ...]
+    upto: int
+
+
 class Registered(Struct, frozen=True, gc=False):
     """The answer to Register: this connection is the user's."""
 
@@ -181,6 +192,7 @@ Event: TypeAlias = (
     | Ready
     | Sent
     | History
+    | Found
     | Registered
     | Forwarded
     | Delivered

@@ -40,6 +40,11 @@ NESTING_MAX_LEVELS = 64
 HISTORY_DEFAULT_MESSAGES = 50
 HISTORY_MAX_MESSAGES = 500
 
+# What is looked for in messages. Each word is looked up by itself, so their number bounds what one search costs; more
+# words than these are a text, not a question.
+SEARCH_MAX_BYTES = 256
+SEARCH_MAX_WORDS = 16
+
 # Above this many users an update names who came and went only; the whole list at every login would grow with the
 # square of the number of users.
 USERS_LISTED_MAX = 500

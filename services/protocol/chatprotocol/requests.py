@@ -53,6 +53,17 @@ class AskHistory(Struct, frozen=True, gc=False):
     before: int | None = None
 
 
+class Search(Struct, frozen=True, gc=False):
+    """The last ``limit`` messages with all of these words that the client may see, below ``before``.
+
+    ``word*`` stands for all words that begin so.
+    """
+
+    words: str
+    limit: int = HISTORY_DEFAULT_MESSAGES
+    before: int | None = None
+
+
 class Ping(Struct, frozen=True, gc=False):
     """Is the server alive?"""
 
@@ -145,6 +156,7 @@ Request: TypeAlias = (
     | Whisper
     | AskUsers
     | AskHistory
+    | Search
     | Ping
     | Leave
     | Command

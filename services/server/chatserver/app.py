@@ -17,6 +17,7 @@ from chatprotocol.dialects import Datagram, Register, by_name, dialects_with
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.room.feed import Feed
+from chatserver.room.indexer import Indexer
 from chatserver.room.journal import SqliteJournal
 from chatserver.room.mailroom import Mailroom
 from chatserver.room.presence import Presence
@@ -96,12 +97,14 @@ class Server:
         feed = Feed([*self._streams, self._mailroom], last_id, self._courier.ring)
         guests = Guests()
         self._journal = SqliteJournal(self._database, feed, last_id, _now_ms, guests.is_claimed, self._crash)
+        self._indexer = Indexer(config.data, messages, self._crash)
         self._presence = Presence(feed.announce, config.users_seconds, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
         context = Context(
             accounts=Accounts(self._database),
             messages=messages,
+            indexer=self._indexer,
             journal=self._journal,
             feed=feed,
             presence=self._presence,
@@ -141,6 +144,7 @@ class Server:
         self._presence.start()
         self._mailroom.start()
         self._passwords.start()
+        self._indexer.start()
         self._datagram_door.start()
         self._listener.start()
         self._say_waiting()
@@ -151,6 +155,7 @@ class Server:
         self._listener.close()
         self._datagram_door.close()
         self._passwords.stop()
+        self._indexer.stop()
         self._journal.stop()  # what comes now is refused
         self._presence.stop()
         self._mailroom.hurry(_ANSWER_SECONDS)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from chatclient import reactor
+from chatclient import visit
 
 from .dialogue import Dialogue
 
@@ -13,7 +13,7 @@ from .dialogue import Dialogue
 def _countable_nonces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The nonces of messages are n1, n2, n3..."""
     numbers = itertools.count(1)
-    monkeypatch.setattr(reactor.secrets, "token_hex", lambda _: f"n{next(numbers)}")
+    monkeypatch.setattr(visit.secrets, "token_hex", lambda _: f"n{next(numbers)}")
 
 
 @pytest.fixture

@@ -8,16 +8,21 @@
 A step that has another outcome fails with the dialogue so far, and the difference.
 """
 
-import difflib
-from collections.abc import Callable, Iterable
+from __future__ import annotations
 
+import difflib
+from collections.abc import Callable, Sequence
+
+from chatclient import view
 from chatclient.address import Address
 from chatclient.connection import Up
-from chatclient.exchange import AtOnce, Exchange
+from chatclient.exchange import AtOnce, Exchange, News
 from chatclient.exits import Exit
 from chatclient.model import Model
-from chatclient.reactor import EndOfInput, Input, Line, Reactor
+from chatclient.notices import Notice
+from chatclient.reactor import EndOfInput, Input, Line, Reactor, Situation
 from chatclient.typed import Typing
+from chatclient.visit import Visit
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.operations import OPS
 from chatprotocol.requests import Login, Request
@@ -53,6 +58,7 @@ class Dialogue:
     """A reactor between a fake face and a fake server."""
 
     is_person = False
+    recent_messages = 0
 
     def __init__(
         self,
@@ -65,9 +71,8 @@ class Dialogue:
     ) -> None:
         self.model = Model(server, username, password)
         self.reactor = Reactor(
-            self.model,
+            Visit(self.model, exchange or AtOnce()),
             typing or Typing(OPS[ops]),
-            exchange or AtOnce(),
             self,
             ("localhost", 9999),
             self._connect,
@@ -85,8 +90,11 @@ class Dialogue:
 
     # --- the face ---
 
-    def show(self, lines: Iterable[str]) -> None:
-        self._new += lines
+    def show(self, shown: Sequence[News | Notice]) -> None:
+        self._new += [line for each in shown for line in view.lines(each)]
+
+    def update(self, situation: Situation) -> None:
+        self.situation = situation
 
     def ask_password(self) -> None:
         self._new.append(HIDES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chatclient.config import Config, ConfigError, load_config
+from chatclient.config import Config, ConfigError, FaceKind, load_config
 
 # A flag, a variable, the setting that both are, and two values.
 SETTINGS: list[tuple[str, str, str, str, str]] = [
@@ -41,6 +41,9 @@ def test_a_username_is_all_that_must_be_given() -> None:
         ops="pm-dm",
         script=None,
         retry_seconds=60.0,
+        face=FaceKind.PLAIN,
+        is_quiet=False,
+        shows_joins=True,
     )
 
 

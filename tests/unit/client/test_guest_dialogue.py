@@ -351,10 +351,11 @@ def test_a_message_that_is_too_long_is_not_sent(guest: Dialogue) -> None:
 def test_help_tells_what_can_be_typed(guest: Dialogue) -> None:
     guest.type(
         "/help",
-        "[help] @USER MESSAGE      a message to one user",
-        "[help] @ALL MESSAGE       a message to everybody",
-        "[help] EX                 leave (also: /quit)",
-        "[help] /help              this list",
+        "[help] @USER MESSAGE       a message to one user",
+        "[help] @ALL MESSAGE        a message to everybody",
+        "[help] EX                  leave",
+        "[help] /help               this list",
+        "[help] /quit               the same as EX",
         PROMPT,
     )
 

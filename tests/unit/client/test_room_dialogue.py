@@ -111,7 +111,7 @@ def test_an_empty_line_is_used_up_and_does_nothing(inside: Dialogue, line: str) 
 def test_a_text_over_the_limit_is_refused_before_it_is_sent(inside: Dialogue) -> None:
     reason = "A message has 8,192 bytes at most in UTF-8; nothing was done."
     inside.type("PM " + "\u20ac" * 2731, f"[error too_long] {reason}")
-    inside.type("PM " + "x" * 8192, sends(Say("x" * 8192, "n2")))
+    inside.type("PM " + "x" * 8192, sends(Say("x" * 8192, "n1")))
 
 
 def test_who_is_online_is_shown_when_it_was_asked_for(inside: Dialogue) -> None:

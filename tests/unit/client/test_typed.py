@@ -172,7 +172,7 @@ def test_history_takes_a_number_within_the_limit(number: str) -> None:
 def test_help_has_a_line_for_each_operation(ops: str) -> None:
     assert feed("/help", ops=ops) == Typed(wants_help=True)
     *lines, way_out = Typing(OPS[ops]).help()
-    assert [line.split()[0] for line in lines] == [*OPS[ops], "/users", "/help"]
+    assert [line.split()[0] for line in lines] == [*OPS[ops], "/users", "/history", "/reply", "/help", "/quit"]
     assert "an empty line" in way_out
 
 
@@ -264,7 +264,7 @@ def test_an_empty_line_of_a_guest_is_nothing(line: str) -> None:
 @pytest.mark.parametrize("line", ["/help", " /HELP "])
 def test_the_help_of_a_guest_has_a_line_for_each_form(line: str) -> None:
     assert feed_guest(line) == Typed(wants_help=True)
-    assert [row.split()[0] for row in Addressing(OPS["bm-pm"]).help()] == ["@USER", "@ALL", "EX", "/help"]
+    assert [row.split()[0] for row in Addressing(OPS["bm-pm"]).help()] == ["@USER", "@ALL", "EX", "/help", "/quit"]
 
 
 def test_what_a_guest_is_hinted_and_asked_names_every_form_of_a_line() -> None:

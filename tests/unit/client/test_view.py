@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient.exchange import Gap, Outcome, Unsettled
-from chatclient.view import doubt_line, event_lines, harmless, message_line, outcome_line
+from chatclient.text import harmless
+from chatclient.view import doubt_line, event_lines, message_line, outcome_line
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,

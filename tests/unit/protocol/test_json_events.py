@@ -9,6 +9,7 @@ from chatprotocol.events import (
     Bye,
     DirectMessage,
     Event,
+    Found,
     History,
     Online,
     PasswordPrompt,
@@ -63,6 +64,11 @@ LINES: list[tuple[Event, bytes]] = [
     (Sent(18, SentStatus.SENT, "7f"), b'{"type":"sent","id":18,"status":"sent","nonce":"7f"}'),
     (History(()), b'{"type":"history","messages":[]}'),
     (History((HELLO, PSST)), b'{"type":"history","messages":[' + HELLO_JSON + b"," + PSST_JSON + b"]}"),
+    (Found("", (), 0), b'{"type":"found","words":"","messages":[],"upto":0}'),
+    (
+        Found('a "b*"', (HELLO, PSST), 19),
+        b'{"type":"found","words":"a \\"b*\\"","messages":[' + HELLO_JSON + b"," + PSST_JSON + b'],"upto":19}',
+    ),
     (
         Refused(ErrorCode.UNKNOWN_USER, "There is no bob."),
         b'{"type":"error","code":"unknown_user","message":"There is no bob."}',

@@ -14,6 +14,7 @@ from chatprotocol.requests import (
     Ping,
     Request,
     Say,
+    Search,
     Unreadable,
     Whisper,
 )
@@ -64,6 +65,10 @@ BOTH_WAYS: list[tuple[bytes, Request]] = [
     (b'{"command":"CH","limit":1}\n', AskHistory(1)),
     (b'{"command":"CH","limit":500,"before":17}\n', AskHistory(500, 17)),
     (b'{"command":"CH","before":0}\n', AskHistory(50, 0)),
+    (b'{"command":"search","words":"hello"}\n', Search("hello", 50)),
+    (b'{"command":"search","words":"hel* \xe2\x82\xac","limit":1}\n', Search("hel* \u20ac", 1)),
+    (b'{"command":"search","words":"","limit":500,"before":17}\n', Search("", 500, 17)),
+    (b'{"command":"search","words":"hello","before":0}\n', Search("hello", 50, 0)),
     (b'{"command":"ping"}\n', Ping()),
     (b'{"command":"EX"}\n', Leave()),
 ]
@@ -85,6 +90,8 @@ READ_ONLY: list[tuple[bytes, list[Request]]] = [
     (b'{"command":"dM","to":"bob","message":"psst"}\n', [Whisper("bob", "psst")]),
     (b'{"command":"USERS"}\n', [AskUsers()]),
     (b'{"command":"ch"}\n', [AskHistory()]),
+    (b'{"command":"Search","words":"hello"}\n', [Search("hello")]),
+    (b'{"command":"SEARCH","words":"hello"}\n', [Search("hello")]),
     (b'{"command":"PING"}\n', [Ping()]),
     (b'{"command":"ex"}\n', [Leave()]),
     (b'{"\\u0063ommand":"\\u0070ing"}\n', [Ping()]),
@@ -104,8 +111,10 @@ READ_ONLY: list[tuple[bytes, list[Request]]] = [
     (b'{"command":"login","username":"alice","password":null,"since":null}\n', [Login("alice")]),
     (b'{"command":"PM","message":"hello","nonce":null}\n', [Say("hello")]),
     (b'{"command":"CH","before":null}\n', [AskHistory()]),
+    (b'{"command":"search","words":"hello","before":null}\n', [Search("hello")]),
     # numbers at the edge
     (b'{"command":"CH","before":9223372036854775807}\n', [AskHistory(50, ID_MAX)]),
+    (b'{"command":"search","words":"a","before":9223372036854775807}\n', [Search("a", 50, ID_MAX)]),
     (b'{"command":"login","username":"a","since":9223372036854775807}\n', [Login("a", None, ID_MAX)]),
     # letters
     (b'{"command":"PM","message":"a\\u0000b"}\n', [Say("a\0b")]),
@@ -192,6 +201,16 @@ BAD_REQUEST: list[bytes] = [
     b'{"command":"CH","before":-1}\n',
     b'{"command":"CH","before":9223372036854775808}\n',
     b'{"command":"CH","before":18446744073709551616}\n',
+    b'{"command":"search"}\n',
+    b'{"command":"search","words":null}\n',
+    b'{"command":"search","words":17}\n',
+    b'{"command":"search","words":["hello"]}\n',
+    b'{"command":"search","Words":"hello"}\n',
+    b'{"command":"search","words":"hello","limit":0}\n',
+    b'{"command":"search","words":"hello","limit":501}\n',
+    b'{"command":"search","words":"hello","limit":null}\n',
+    b'{"command":"search","words":"hello","before":-1}\n',
+    b'{"command":"search","words":"hello","before":9223372036854775808}\n',
 ]
 
 

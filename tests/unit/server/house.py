@@ -76,6 +76,21 @@ class FakeMessages:
         return tuple(message for message in self.stored if after_id < message.id <= upto_id)[:limit]
 
 
+class FakeIndexer:
+    """Answers with what the test has put there, and notes what was asked."""
+
+    def __init__(self) -> None:
+        self.found: tuple[tuple[Message, ...], int] = ((), 0)
+        self.asked: list[tuple[Any, ...]] = []
+        self.fault: Exception | None = None
+
+    def search(self, *asked: Any) -> tuple[tuple[Message, ...], int]:
+        if self.fault:
+            raise self.fault
+        self.asked.append(asked)
+        return self.found
+
+
 class FakeJournal:
     """Publishes at once what it is given; one that holds back, when somebody waits for it.
 
@@ -171,6 +186,7 @@ class House:
         self.stream = FakeStream()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
+        self.indexer = FakeIndexer()
         self.mailroom = Mailroom(LAG_MAX_BYTES, lambda _: None)
         self.feed = Feed([self.stream, self.mailroom], 10, lambda: None)
         self.journal = FakeJournal(self.accounts, self.feed)
@@ -180,6 +196,7 @@ class House:
         parts: dict[str, Any] = {
             "accounts": self.accounts,
             "messages": self.messages,
+            "indexer": self.indexer,
             "journal": self.journal,
             "feed": self.feed,
             "presence": self.presence,

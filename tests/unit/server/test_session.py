@@ -12,6 +12,7 @@ from chatprotocol.events import (
     AccountKind,
     Bye,
     DirectMessage,
+    Found,
     History,
     Online,
     PasswordPrompt,
@@ -35,15 +36,18 @@ from chatprotocol.requests import (
     Register,
     Request,
     Say,
+    Search,
     Send,
     Side,
     Unreadable,
     Whisper,
 )
+from chatserver.room.indexer import SearchClosedError, SearchFailedError
 from chatserver.room.journal import JournalClosedError
 from chatserver.room.post import Post
 from chatserver.session.session import Session
 from chatserver.store.database import StoreError
+from chatserver.store.words import Term
 from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import Stream
@@ -98,6 +102,9 @@ TABLE: list[tuple[Request, list[object], list[object], list[object]]] = [
     (Whisper("eve", "psst"), [NOT_IN], [NOT_IN], [ErrorCode.UNKNOWN_USER]),
     (AskUsers(), [NOT_IN], [NOT_IN], [Online]),
     (AskHistory(), [NOT_IN], [NOT_IN], [History]),
+    (Search("hello"), [NOT_IN], [NOT_IN], [Found]),
+    (Search("..."), [NOT_IN], [NOT_IN], [BAD]),
+    (Search("x" * 257), [NOT_IN], [NOT_IN], [ErrorCode.TOO_LONG]),
     (Ping(), [Pong], [Pong], [Pong]),
     (BAD_JSON, [ErrorCode.BAD_JSON], [ErrorCode.BAD_JSON], [ErrorCode.BAD_JSON]),
     (Leave(), [Bye], [Bye], [Bye]),
@@ -528,6 +535,44 @@ def test_history_and_goodbye_wait_for_what_was_posted_before(house: House, alice
     alice.ask(Say("bye"))
     alice.ask(Leave())
     assert house.journal.settled == 2
+
+
+def test_a_search_is_made_among_what_was_published_and_answered_with_its_own_words(
+    house: House, alice: Visitor
+) -> None:
+    house.indexer.found = ((message(5),), 8)
+
+    assert alice.ask(Search("Hello  w*", 7, 9)) == [Found("Hello  w*", (message(5),), 8)]
+    alice.ask(Search("hello"))
+    alice.ask(Search("hello", 7, ID_MAX))
+    hello, beginning = Term("hello", is_prefix=False), Term("w", is_prefix=True)
+    # 10 is the newest message that was published.
+    assert house.indexer.asked == [
+        ((hello, beginning), 1, 9, 7, 10),
+        ((hello,), 1, 11, 50, 10),
+        ((hello,), 1, 11, 7, 10),
+    ]
+
+
+def test_a_search_waits_for_what_was_posted_before_and_looks_through_it(house: House, alice: Visitor) -> None:
+    alice.ask(Say("hello"))
+    alice.ask(Search("hello"))
+
+    assert house.journal.settled == 1
+    assert house.indexer.asked[-1][-1] == 11
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(SearchFailedError(), ErrorCode.INTERNAL), (SearchClosedError(), ErrorCode.SHUTTING_DOWN)],
+)
+def test_a_search_that_can_not_be_made_is_refused_and_costs_nothing_else(
+    house: House, alice: Visitor, fault: Exception, code: ErrorCode
+) -> None:
+    house.indexer.fault = fault
+
+    assert codes(alice.ask(Search("hello"))) == [code]
+    assert codes(alice.ask(AskUsers())) == [Online]
 
 
 # --- guests ---

@@ -83,6 +83,15 @@ class _Ch(Struct, tag_field="command", tag="CH", omit_defaults=True):
         return requests.AskHistory(self.limit, self.before)
 
 
+class _Search(Struct, tag_field="command", tag="search", omit_defaults=True):
+    words: str
+    limit: _Limit = HISTORY_DEFAULT_MESSAGES
+    before: _Id | None = None
+
+    def request(self) -> Request:
+        return requests.Search(self.words, self.limit, self.before)
+
+
 class _Ping(Struct, tag_field="command", tag="ping"):
     def request(self) -> Request:
         return requests.Ping()
@@ -93,7 +102,7 @@ class _Ex(Struct, tag_field="command", tag="EX"):
         return requests.Leave()
 
 
-_Command = _Login | _Password | _Pm | _Dm | _Users | _Ch | _Ping | _Ex
+_Command = _Login | _Password | _Pm | _Dm | _Users | _Ch | _Search | _Ping | _Ex
 
 
 _COMMANDS: Final[msgspec.json.Decoder[_Command]] = msgspec.json.Decoder(_Command)
@@ -106,6 +115,7 @@ _SPELLINGS: Final = {
     "USERS": "users",
     "WHO": "users",
     "CH": "CH",
+    "SEARCH": "search",
     "PING": "ping",
     "EX": "EX",
     "EXIT": "EX",
@@ -304,6 +314,15 @@ class _History(Struct, tag_field="type", tag="history"):
         return events.History(tuple(message.event() for message in self.messages))
 
 
+class _Found(Struct, tag_field="type", tag="found"):
+    words: str
+    messages: list[_Broadcast | _Direct]
+    upto: int
+
+    def event(self) -> Event:
+        return events.Found(self.words, tuple(message.event() for message in self.messages), self.upto)
+
+
 class _Error(Struct, tag_field="type", tag="error", omit_defaults=True):
     code: str
     message: str
@@ -325,7 +344,7 @@ class _Bye(Struct, tag_field="type", tag="bye"):
         return events.Bye(self.reason)
 
 
-_Reply = _Prompt | _Welcome | _Broadcast | _Direct | _UserList | _Sent | _History | _Error | _Pong | _Bye
+_Reply = _Prompt | _Welcome | _Broadcast | _Direct | _UserList | _Sent | _History | _Found | _Error | _Pong | _Bye
 
 
 class EventDecoder:
@@ -416,6 +435,7 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.Online: lambda event: _UserList(users=event.users),
     events.Sent: lambda event: _Sent(event.id, event.status, event.nonce),
     events.History: lambda event: _History([_message(message) for message in event.messages]),
+    events.Found: lambda event: _Found(event.words, [_message(message) for message in event.messages], event.upto),
     events.Refused: lambda event: _Error(event.code, event.reason, event.nonce),
     events.Pong: lambda _: _Pong(),
     events.Bye: lambda event: _Bye(event.reason),
@@ -435,6 +455,7 @@ _COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     requests.Whisper: lambda request: _Dm(request.to, request.text, request.nonce),
     requests.AskUsers: lambda _: _Users(),
     requests.AskHistory: lambda request: _Ch(request.limit, request.before),
+    requests.Search: lambda request: _Search(request.words, request.limit, request.before),
     requests.Ping: lambda _: _Ping(),
     requests.Leave: lambda _: _Ex(),
 }

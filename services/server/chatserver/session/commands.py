@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from chatprotocol import requests
-from chatprotocol.events import History, Online
+from chatprotocol.events import Found, History, Online
 from chatprotocol.rules import check_nonce, check_text, unknown_user
 from chatserver.room.post import Post
+from chatserver.store.words import terms_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,6 +77,18 @@ def show_history(context: Context, seat: Seat, outbox: Outbox, request: requests
     outbox.put([History(context.messages.history(seat.account_id, before_id, request.limit))])
 
 
+def search(context: Context, seat: Seat, outbox: Outbox, request: requests.Search) -> None:
+    """What the user has posted before is looked through as well, and nothing that is still to be delivered: see CH."""
+    terms = terms_of(request.words)
+    settle(context, seat)
+    newest_id = context.feed.last_id()
+    before_id = newest_id + 1
+    if request.before is not None:
+        before_id = min(before_id, request.before)
+    messages, upto_id = context.indexer.search(terms, seat.account_id, before_id, request.limit, newest_id)
+    outbox.put([Found(request.words, messages, upto_id)])
+
+
 def settle(context: Context, seat: Seat) -> None:
     """Wait until everything that the seat posted is confirmed or refused."""
     if seat.has_posted:
@@ -91,4 +104,5 @@ POSTS: Final[dict[type, Callable[[Context, Seat, Any, list[Post]], None]]] = {
 COMMANDS: Final[dict[type, Callable[[Context, Seat, Outbox, Any], None]]] = {
     requests.AskUsers: list_users,
     requests.AskHistory: show_history,
+    requests.Search: search,
 }

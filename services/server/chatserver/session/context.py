@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chatserver.room.feed import Feed
+    from chatserver.room.indexer import Indexer
     from chatserver.room.journal import Journal
     from chatserver.room.mailroom import Mailroom
     from chatserver.room.presence import Presence
@@ -25,6 +26,7 @@ class Context:
 
     accounts: Accounts
     messages: Messages
+    indexer: Indexer
     journal: Journal
     feed: Feed
     presence: Presence

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chatprotocol.errors import ErrorCode, Refusal
+from chatserver.room.indexer import SearchClosedError, SearchFailedError
 from chatserver.room.journal import JournalClosedError
 from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedError
 from chatserver.store.database import StoreError
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # What ends a request, and not its connection.
-REFUSED_WITH = (Refusal, StoreError, PasswordsFailedError, JournalClosedError, PasswordsClosedError)
+REFUSED_WITH = (
+    Refusal,
+    StoreError,
+    PasswordsFailedError,
+    SearchFailedError,
+    JournalClosedError,
+    PasswordsClosedError,
+    SearchClosedError,
+)
 # Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
 _LOGGED_MAX = 100
 # Their reasons repeat what the peer sent: typed in the wrong place it may be a message or a password.
@@ -54,5 +63,7 @@ def as_refusal(error: Exception, log: FilteringBoundLogger) -> Refusal:
         case PasswordsFailedError():
             log.error("A password can't be checked", error=str(error))
             return Refusal(ErrorCode.INTERNAL, "The server can't check passwords now.")
+        case SearchFailedError():  # the indexer has logged why
+            return Refusal(ErrorCode.INTERNAL, "The server can't search now; try again a little later.")
         case _:
             return Refusal(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Final
+import zlib
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -56,6 +57,52 @@ ORDER BY direct_message.id LIMIT :limit
 """
 
 
+_AFTER = """
+SELECT * FROM (SELECT id, sender_id, NULL AS recipient_id, text FROM public_message
+               WHERE id > :after ORDER BY id LIMIT :limit)
+UNION ALL
+SELECT * FROM (SELECT id, sender_id, recipient_id, text FROM direct_message
+               WHERE id > :after ORDER BY id LIMIT :limit)
+ORDER BY id LIMIT :limit
+"""
+
+_MARK = """
+SELECT time_ms, sender_id, NULL, text FROM public_message WHERE id = :id
+UNION ALL
+SELECT time_ms, sender_id, recipient_id, text FROM direct_message WHERE id = :id
+"""
+
+# Who may see a message is decided here, whatever the index says.
+_SEEN = """
+SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
+    SELECT id, time_ms, sender_id, NULL AS recipient_id, text FROM public_message
+    WHERE id IN (SELECT value FROM json_each(:ids))
+    UNION ALL
+    SELECT id, time_ms, sender_id, recipient_id, text FROM direct_message
+    WHERE id IN (SELECT value FROM json_each(:ids)) AND :reader IN (sender_id, recipient_id)
+) AS message
+JOIN account AS sender ON sender.id = sender_id
+LEFT JOIN account AS recipient ON recipient.id = recipient_id
+ORDER BY message.id
+"""
+
+
+_TEXTS = """
+SELECT id, text FROM public_message WHERE id IN (SELECT value FROM json_each(:ids))
+UNION ALL
+SELECT id, text FROM direct_message WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+
+
+class Written(NamedTuple):
+    """A message as it is looked at for the index."""
+
+    id: int
+    sender_id: int
+    recipient_id: int | None
+    text: str
+
+
 class Messages:
     """Reads messages, for any thread. ``reader_id`` is the account that asks: it sees what it may see."""
 
@@ -84,7 +131,31 @@ class Messages:
         """Direct messages to this account, oldest first."""
         return self._query(_WAITING, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
 
-    def _query(self, sql: str, **values: int) -> tuple[Message, ...]:
+    def seen(self, reader_id: int, ids: Sequence[int]) -> tuple[Message, ...]:
+        """Those of these messages that the account may see, oldest first."""
+        return self._query(_SEEN, reader=reader_id, ids=str(list(ids)))
+
+    def after(self, after_id: int, limit: int) -> list[Written]:
+        """Everybody's messages, whoever may see them, oldest first: for the index alone."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_AFTER, {"after": after_id, "limit": limit}).fetchall()
+        return [Written(*row) for row in rows]
+
+    def texts(self, ids: Sequence[int]) -> list[tuple[int, str]]:
+        """What these messages say, with their ids, whoever may see them: for the index alone."""
+        with self._database.reading() as connection:
+            return connection.execute(_TEXTS, {"ids": str(list(ids))}).fetchall()
+
+    def mark(self, message_id: int) -> str | None:
+        """What tells this message from another one that has its id in another database; None when there is none."""
+        with self._database.reading() as connection:
+            row = connection.execute(_MARK, {"id": message_id}).fetchone()
+        if row is None:
+            return None
+        time_ms, sender_id, recipient_id, text = row
+        return f"{time_ms} {sender_id} {recipient_id or 0} {zlib.crc32(text.encode())}"
+
+    def _query(self, sql: str, **values: int | str) -> tuple[Message, ...]:
         with self._database.reading() as connection:
             rows = connection.execute(sql, values).fetchall()
         return tuple(_message(*row) for row in rows)

@@ -1,0 +1,345 @@
+"""The client for programs: come in, say something, ask for something, and read what happens.
+
+    with ChatClient("localhost", 9999) as client:
+        client.login("echo", "secret")
+        for event in client.events():
+            if isinstance(event, PublicMessage):
+                client.whisper(event.sender, event.text)
+
+ChatError
+    RefusedError   the server, or a rule, does not allow it; the client goes on
+    LostError      the server can't be reached, or the connection is lost for good
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
+
+from chatclient.connection import Connection, Down, Lost, Up
+from chatclient.exchange import AtOnce, Outcome, Unsettled
+from chatclient.guest import AsGuest
+from chatclient.model import Model, Standing
+from chatclient.notices import Back, Cut
+from chatclient.steps import StepByStep
+from chatclient.tcp import connect
+from chatclient.udp import UdpLink
+from chatclient.visit import Visit
+from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
+from chatprotocol.dialects.json import Json
+from chatprotocol.dialects.register import LENGTH_UNITS
+from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.events import Bye, Event, Found, History, Online, PasswordPrompt, Refused, Sent, Welcome
+from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
+from chatprotocol.operations import DEFAULT_OPS
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
+from chatprotocol.rules import check_username
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from chatclient.address import Address
+    from chatclient.connection import Signal
+    from chatclient.exchange import Exchange, News, Wish
+    from chatclient.visit import Link
+    from chatprotocol.events import Message
+
+Answer = TypeVar("Answer")
+Given = TypeVar("Given")
+Checked = TypeVar("Checked")
+# What a program reads: what the server says, and what becomes of the connection.
+Happening: TypeAlias = "News | Cut | Back"
+
+# How long the server's goodbye is waited for.
+_GOODBYE_SECONDS: Final = 5.0
+# What a server that goes away, or is full for a moment, says to somebody who comes back.
+_PASSING: Final = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.SERVER_FULL, ErrorCode.INTERNAL})
+# What a login is answered with, in the end.
+_LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused | Cut
+
+
+class ChatError(Exception):
+    """Something that was asked for did not happen."""
+
+
+class RefusedError(ChatError):
+    """It was refused: ``code`` is one of docs/wire/json.md (or ``not_delivered``), ``reason`` a sentence."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class LostError(ChatError):
+    """There is no connection, and none will be tried any more; or nobody knows whether a message was stored."""
+
+
+class ChatClient:
+    """One user's client of one server. Nothing happens before :meth:`connect`, or the ``with`` that calls it.
+
+    For one thread, but for :meth:`inject` and :meth:`receive`'s queue behind it. What arrives waits until that thread
+    asks for something or reads :meth:`events`. A lost connection is tried again for ``retry_seconds``; what was missed
+    comes behind :class:`Back`, each message once, and what was not confirmed is sent again, and stored once.
+
+    ``dialect`` is one of json, frames, register and datagram; the docs say what each of them can't tell. ``ops`` and
+    ``register_length`` are the settings ``--ops`` and ``--register-length``.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 9999,
+        *,
+        dialect: str = Json.name,
+        ops: str = DEFAULT_OPS,
+        register_length: str = LENGTH_UNITS[0],
+        retry_seconds: float = 60.0,
+    ) -> None:
+        spoken = by_name(dialect, dialects_with(Register(length=register_length)))
+        open_link = UdpLink if dialect == Datagram.name else connect
+        self.visit = Visit(Model((host, port), None, None), _exchange(dialect, ops))
+        self._has_search = dialect == Json.name
+        self._inputs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._connection = Connection(partial(open_link, spoken), retry_seconds, self._inputs.put)
+        self._link: Link | None = None
+        self._has_been_in = False
+        # What happened while something else was waited for.
+        self._happened: deque[Any] = deque()
+        self._end: ChatError | None = None
+        self._is_closed = False
+
+    # --- to come and go ---
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave and close."""
+        self.close()
+
+    def connect(self) -> None:
+        """Reach the server. Raises LostError where there is none."""
+        assert self.visit.model.server is not None
+        self.start(self.visit.model.server)
+        while self._link is None:
+            self._happened += self._receive()
+
+    def login(self, username: str, password: str = "") -> Welcome:
+        """Come in; a name that nobody has is registered. After RefusedError the client is of no more use: close it."""
+        assert self._link is not None, "connect first"
+        _refused_as_error(check_username, username)
+        self.visit.model.username = username
+        self.visit.model.password = password or None
+        match self._await(self.visit.knock(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
+            case Welcome() as welcome:
+                self._has_been_in = True
+                return welcome
+            case Refused(code, reason):
+                raise RefusedError(code, reason)
+            case Cut(reason):
+                raise LostError(reason)
+            case _:
+                raise RefusedError(ErrorCode.WRONG_PASSWORD, f"The name {username} needs a password.")
+
+    def close(self) -> None:
+        """Say goodbye, wait a little for the answer, and end the connection. Several times do no harm."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if self.visit.model.standing is Standing.IN and self._end is None:
+                self._part()
+        finally:
+            self._connection.close()
+
+    def _part(self) -> None:
+        give_up_at = time.monotonic() + _GOODBYE_SECONDS
+        said: Sequence[Any] = self.visit.ask(Leave())
+        while self._end is None and not any(isinstance(each, Bye | Cut) for each in said):
+            try:
+                said = self._take(self._inputs.get(timeout=max(0.0, give_up_at - time.monotonic())))
+            except queue.Empty:
+                return
+
+    # --- to say and to ask ---
+
+    def say(self, text: str) -> int | None:
+        """Say it to everybody: returns the message's id when it is on the server's disk.
+
+        None where the dialect tells no ids (register); there it has been delivered to all who are here.
+        """
+        return self._post(Say(text))
+
+    def whisper(self, to: str, text: str) -> int | None:
+        """Write to one user; the same. Who is not online gets it at the next login."""
+        return self._post(Whisper(to, text))
+
+    def users(self) -> tuple[str, ...]:
+        """Who is online."""
+        return self._ask(AskUsers(), Online).users
+
+    def history(self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None) -> tuple[Message, ...]:
+        """The last messages that this user may see, oldest first. ``before``, an id, only in the dialect json."""
+        return self._ask(AskHistory(limit, before), History).messages
+
+    def search(
+        self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None
+    ) -> tuple[Message, ...]:
+        """The newest messages with all these words that this user may see, oldest first. Only in the dialect json."""
+        if not self._has_search:
+            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "This dialect has no word for a search; json has.")
+        return self._ask(Search(words, limit, before), Found).messages
+
+    def events(self, timeout_seconds: float | None = None) -> Iterator[Any]:
+        """Everything that happens, in order: of :mod:`chatprotocol.events`, and :class:`Cut` and :class:`Back`.
+
+        Ends when nothing has happened for so long, or when the client was closed. Raises LostError when the connection
+        is lost for good, RefusedError when the server does not let the user in again.
+        """
+        while not self._is_closed:
+            while self._happened:
+                yield self._happened.popleft()
+            try:
+                self._happened += self._receive(timeout_seconds)
+            except queue.Empty:
+                return
+
+    def inject(self, given: object) -> None:
+        """Let :meth:`events` yield this in its turn. For any thread: a timer, or somebody who types."""
+        self._inputs.put(given)
+
+    # --- for programs that have a loop of their own: the faces ---
+
+    def start(self, address: Address) -> None:
+        """Begin to connect; once more after it was lost for good, if that was wanted."""
+        self._connection.start(address)
+
+    def receive(self) -> Event | Signal | Any:
+        """What comes next, as it is; to be given to the visit."""
+        return self._inputs.get()
+
+    def hang_up(self) -> None:
+        """End the connection without a word. For any thread but that of :meth:`receive`."""
+        self._connection.close()
+
+    # --- waiting for something ---
+
+    def _post(self, message: Say | Whisper) -> int | None:
+        self._wait_until_ready()
+        said = _refused_as_error(self.visit.prepare, message)
+        match self._await(self.visit.ask(said), lambda each: _nonce_of(each) == said.nonce):
+            case Sent(message_id):
+                return message_id
+            case Refused(code, reason):
+                raise RefusedError(code, reason)
+            case Outcome(has_come=True):
+                return None
+            case Outcome():
+                raise RefusedError("not_delivered", "There is nobody of that name, or not everybody took it in time.")
+            case _:
+                raise LostError("The connection was lost, and nobody knows whether the message was stored.")
+
+    def _ask(self, wish: Wish, kind: type[Answer]) -> Answer:
+        """Ask, and again on every new connection, until there is an answer."""
+        if self.visit.exchange.is_guest:
+            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
+        while True:
+            self._wait_until_ready()
+            answer = self._await(self.visit.ask(wish), lambda each: isinstance(each, kind | Cut) or _is_refusal(each))
+            match answer:
+                case Refused(code, reason):
+                    raise RefusedError(code, reason)
+                case Cut():
+                    self._happened.append(answer)
+                case _:
+                    return answer  # type: ignore[no-any-return]
+
+    def _wait_until_ready(self) -> None:
+        """Until something can be asked: while the connection is lost, until it stands again."""
+        while not self.visit.is_ready:
+            self._happened += self._receive()
+
+    def _await(self, fresh: Sequence[Any], is_it: Callable[[Any], bool]) -> Any:
+        """Of what happens from here on the first thing that is waited for; the others are for :meth:`events`."""
+        while True:
+            found = next(filter(is_it, fresh), None)
+            self._happened += (each for each in fresh if each is not found)
+            if found is not None:
+                return found
+            fresh = self._receive()
+
+    def _receive(self, timeout_seconds: float | None = None) -> Sequence[Any]:
+        """What follows from what comes next. Raises queue.Empty when nothing does, and the error that is the end."""
+        if self._end is not None:
+            raise self._end
+        return self._take(self._inputs.get(timeout=timeout_seconds))
+
+    def _take(self, given: Any) -> Sequence[Any]:
+        match given:
+            case Up(link):
+                self._link = link
+                return [*self.visit.knock(link)] if self._has_been_in else []
+            case Down(reason):
+                self.visit.lose()
+                return [Cut(reason)]
+            case Lost(reason):
+                self.visit.lose()
+                self._end = LostError(reason)
+                return []
+            case _ if isinstance(given, Event):
+                return [self._noted(each) for each in self.visit.hear(given)]
+            case _:
+                return [given]
+
+    def _noted(self, news: News) -> Happening:
+        """Coming back is another thing than coming in, and being refused then is the end."""
+        if not self._has_been_in:
+            return news
+        match news:
+            case Welcome(_, username, _, last_id):
+                return Back(username, last_id)
+            case Refused(code, reason) if self.visit.model.standing is not Standing.IN and code not in _PASSING:
+                self._end = RefusedError(code, reason)
+        return news
+
+
+def _exchange(dialect: str, ops: str) -> Exchange:
+    """The one that goes with the dialect."""
+    match dialect:
+        case Frames.name | Datagram.name:
+            return StepByStep(ops)
+        case Register.name:
+            return AsGuest()
+        case _:
+            return AtOnce()
+
+
+def _refused_as_error(check: Callable[[Given], Checked], given: Given) -> Checked:
+    try:
+        return check(given)
+    except Refusal as refusal:
+        raise RefusedError(refusal.code, refusal.reason) from None
+
+
+def _nonce_of(happening: Any) -> str | None:
+    match happening:
+        case Sent(nonce=nonce) | Refused(nonce=nonce):
+            return nonce
+        case Unsettled(said) | Outcome(said):
+            return said.nonce
+        case _:
+            return None
+
+
+def _is_refusal(happening: Any) -> bool:
+    """Of something that is no message?"""
+    return isinstance(happening, Refused) and happening.nonce is None

@@ -1,0 +1,61 @@
+"""Notices: what a client has to tell whoever is at it, beside what the server says. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from chatprotocol.requests import Say, Whisper
+
+
+class Ask(NamedTuple):
+    """What is typed next is this."""
+
+    question: str
+
+
+class Complaint(NamedTuple):
+    """Something was wrong; ``code`` is one of the protocol's, or ``usage``, ``lost``, ``script``, ``refused``."""
+
+    code: str
+    text: str
+
+
+class Help(NamedTuple):
+    """What can be typed."""
+
+    lines: tuple[str, ...]
+
+
+class Cut(NamedTuple):
+    """The connection is lost, and a new one is being tried."""
+
+    reason: str
+
+
+class Back(NamedTuple):
+    """The connection stands again. ``last_id`` is the room's newest message at that moment, where it is known."""
+
+    username: str
+    last_id: int | None
+
+
+class Posted(NamedTuple):
+    """A message was taken from the person; it is confirmed or refused later, by its nonce."""
+
+    said: Say | Whisper
+
+
+class Played(NamedTuple):
+    """A line that a script types."""
+
+    text: str
+
+
+class Toggle(NamedTuple):
+    """A person wants this switched: ``joins`` (who comes and goes) or ``quiet`` (no bell, no highlight)."""
+
+    what: str
+
+
+Notice = Ask | Complaint | Help | Cut | Back | Posted | Played | Toggle

@@ -1,0 +1,78 @@
+"""What is shown as JSON: each thing that happens as one object on a line, for programs. Pure.
+
+What the server says looks as it does in the dialect json (docs/wire/json.md); the client's README has the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from chatclient import notices
+from chatclient.exchange import Gap, Outcome, Unsettled
+from chatclient.text import harmless
+from chatprotocol import events
+from chatprotocol.dialects.json import Json
+from chatprotocol.requests import Whisper
+from chatprotocol.rules import EVERYBODY
+
+if TYPE_CHECKING:
+    from chatclient.exchange import News
+    from chatclient.notices import Notice
+    from chatprotocol.requests import Say
+
+_DIALECT: Final = Json()
+# Above this an escape takes two halves.
+_PLANE_MAX: Final = 0xFFFF
+
+
+def lines(shown: News | Notice) -> list[str]:
+    """The objects that show it. Where a terminal reads along, no letter of them does anything to it."""
+    if (members := _members(shown)) is not None:
+        text = msgspec.json.encode(members).decode()
+    else:
+        text = _DIALECT.encode(shown).decode().removesuffix("\n")  # type: ignore[arg-type]
+    return ["".join(map(_escaped, text)) if not text.isascii() or "\x7f" in text else text] if text else []
+
+
+def _members(shown: News | Notice) -> dict[str, Any] | None:
+    """What the dialect json has no word for, and a client has; None for what it has one for."""
+    match shown:
+        case notices.Ask(question):
+            return {"type": "ask", "question": question}
+        case notices.Complaint(code, text):
+            return {"type": "error", "code": code, "message": text}
+        case notices.Help():
+            return {"type": "help", "lines": shown.lines}
+        case notices.Cut(reason):
+            return {"type": "lost", "reason": reason}
+        case notices.Back(username):
+            return {"type": "back", "username": username}
+        case notices.Played(text):
+            return {"type": "typed", "line": text}
+        case Gap():
+            return {"type": "gap"}
+        case Unsettled(said):
+            return {"type": "unsettled", "to": _recipient(said), "message": said.text}
+        case Outcome(said, has_come):
+            return {"type": "outcome", "to": _recipient(said), "message": said.text, "delivered": has_come}
+        case events.Forwarded(sender, text):
+            return {"type": "message", "from": sender, "message": text}
+        case _:
+            return None
+
+
+def _recipient(said: Say | Whisper) -> str:
+    return said.to if isinstance(said, Whisper) else EVERYBODY
+
+
+def _escaped(letter: str) -> str:
+    """In JSON what is not ASCII stands in strings alone, and there an escape means the same."""
+    if letter != "\x7f" and harmless(letter) == letter:
+        return letter
+    code = ord(letter)
+    if code <= _PLANE_MAX:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - _PLANE_MAX - 1, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

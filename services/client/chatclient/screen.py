@@ -1,0 +1,461 @@
+"""The screen: what a person sees of what happens, as rows of styled text. Pure.
+
+    12:00              bob | hello everyone
+    12:01      bob » alice | psst
+    12:02                * | carol joined
+
+Each row is fitted to the width of the window. Whatever others wrote is made harmless here, once, on its way to a row.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from chatclient import notices
+from chatclient.exchange import Gap, Outcome, Unsettled
+from chatclient.model import Standing
+from chatclient.text import columns_of, harmless, without_heaps, wrap
+from chatprotocol import events
+from chatprotocol.requests import Whisper
+from chatprotocol.rules import name_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import tzinfo
+
+    from chatclient.exchange import News
+    from chatclient.notices import Notice
+    from chatclient.reactor import Situation
+    from chatprotocol.events import Message
+    from chatprotocol.requests import Say
+
+# Pieces of text, each with its style: the name of a class of STYLES, or a colour.
+Row: TypeAlias = "list[tuple[str, str]]"
+
+STYLES: Final = {
+    "time": "ansibrightblack",
+    "gutter": "ansibrightblack",
+    "notice": "ansibrightblack",
+    "rule": "ansibrightblack",
+    "error": "ansired",
+    "direct": "ansimagenta",
+    "alert": "bold",
+    "own": "bold",
+    "waits": "ansibrightblack italic",
+    "status": "ansibrightblack",
+    "status.up": "ansigreen",
+    "status.down": "ansired bold",
+    "bottom-toolbar": "noreverse",
+    "bottom-toolbar.text": "",
+}
+# Colours that can be read on black and on white. Which one a name has follows from the name alone, so it is the same in
+# every window of everybody.
+_COLOURS: Final = (
+    "#d75f5f", "#d7875f", "#af8700", "#5faf00", "#00af87", "#00afaf",
+    "#00afd7", "#5f87ff", "#875fff", "#d75fd7", "#ff5f87", "#87875f",
+)  # fmt: skip
+# Below the first width there are no columns; from the second one on names have room.
+_NARROW_COLUMNS: Final = 40
+_ROOMY_COLUMNS: Final = 60
+_RULE_COLUMNS: Final = 76
+_TAB_COLUMNS: Final = 4
+# A message of thousands of empty lines is within the limit of bytes.
+_MESSAGE_ROWS_MAX: Final = 60
+# Of what is on its way.
+_PENDING_ROWS_MAX: Final = 4
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS: Final = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_STANDINGS: Final = {
+    Standing.UNPLACED: "not connected",
+    Standing.UNNAMED: "not connected",
+    Standing.AWAY: "connecting",
+    Standing.KNOCKING: "logging in",
+    Standing.ASKED: "logging in",
+    Standing.IN: "connected",
+}
+
+
+class Glyphs(NamedTuple):
+    """The signs between what is written."""
+
+    gutter: str = "│"
+    to: str = "»"
+    rule: str = "─"
+    waits: str = "…"
+    dot: str = "·"
+
+
+# For terminals that know ASCII alone.
+ASCII_GLYPHS: Final = Glyphs("|", ">", "-", "...", "-")
+
+
+class Screen:
+    """Give it what happens, in order; it gives rows. ``now`` is the clock, ``zone`` where the person is."""
+
+    def __init__(
+        self,
+        now: Callable[[], datetime],
+        zone: tzinfo | None = None,
+        glyphs: Glyphs = Glyphs(),  # noqa: B008 - it can't be changed
+        *,
+        is_quiet: bool = False,
+        shows_joins: bool = True,
+    ) -> None:
+        self._now = now
+        self._zone = zone
+        self._glyphs = glyphs
+        self.is_quiet = is_quiet
+        self.shows_joins = shows_joins
+        # Is the person meant by something that was shown since this was last set to false?
+        self.rings = False
+        self._username = ""
+        self._mention = re.compile("(?!)")
+        self._width = _RULE_COLUMNS
+        self._day: tuple[int, int, int] | None = None
+        self._newest_id = 0
+        # What was sent and is not settled, by nonce.
+        self._posted: dict[str, Say | Whisper] = {}
+        # What came before the last messages were shown, which is how a login begins.
+        self._held: dict[int, Message] | None = None
+        # After coming back: the newest message that was missed at most, and whether one was.
+        self._missed_upto = 0
+        self._has_missed = False
+        self._cut_at: datetime | None = None
+
+    def take(self, shown: News | Notice, width: int) -> list[Row]:
+        """The rows that show it, in a window of that width."""
+        self._width = width
+        match shown:
+            case events.PublicMessage() | events.DirectMessage():
+                return self._arrived(shown)
+            case events.Forwarded(sender, text):
+                return self._message(
+                    self._now(), [(self._name_style(sender), sender)], text, self._is_mention(sender, text)
+                )
+            case events.Sent() | Outcome() | Unsettled() | events.Refused():
+                return self._settled(shown)
+            case events.History() | events.Found():
+                return self._block(shown)
+            case events.Welcome() | notices.Back() | notices.Cut() | events.Bye() | Gap():
+                return self._stay(shown)
+            case events.Online() | events.Users():
+                return self._people(shown)
+            case _:
+                return self._notice(shown)
+
+    # --- messages ---
+
+    def _arrived(self, message: Message) -> list[Row]:
+        if self._held is not None:
+            self._held[message.id] = message
+            return []
+        rows: list[Row] = []
+        if message.id <= self._missed_upto and not self._has_missed:
+            self._has_missed = True
+            rows.append(self._rule("what you missed"))
+        elif message.id > self._missed_upto and self._has_missed:
+            rows += self._end_of_missed()
+        return rows + self._dated(message, is_new=True)
+
+    def _end_of_missed(self) -> list[Row]:
+        self._missed_upto = 0
+        self._has_missed = False
+        return [self._rule("now")]
+
+    def _dated(self, message: Message, *, is_new: bool) -> list[Row]:
+        """A message with the day before it, where that is another one than of what is above."""
+        self._newest_id = max(self._newest_id, message.id)
+        moment = self._moment(message.time_ms)
+        who: Row = [(self._name_style(message.sender), message.sender)]
+        if isinstance(message, events.DirectMessage):
+            to = message.recipient or "?"
+            who += [("class:direct", f" {self._glyphs.to} "), (self._name_style(to), to)]
+            is_alert = name_key(message.sender) != name_key(self._username)
+            return self._message(moment, who, message.text, is_alert, "class:direct", is_new=is_new)
+        is_alert = self._is_mention(message.sender, message.text)
+        return self._message(moment, who, message.text, is_alert, is_new=is_new)
+
+    def _is_mention(self, sender: str, text: str) -> bool:
+        return name_key(sender) != name_key(self._username) and self._mention.search(text) is not None
+
+    def _message(
+        self,
+        moment: datetime,
+        who: Row,
+        text: str,
+        is_alert: bool,
+        style: str = "",
+        *,
+        is_new: bool = True,  # noqa: FBT001
+    ) -> list[Row]:
+        if is_alert and not self.is_quiet:
+            style = f"{style} class:alert"
+            self.rings |= is_new
+        return [*self._new_day(moment), *self._fit(f"{moment:%H:%M}", who, text, style)]
+
+    def _new_day(self, moment: datetime) -> list[Row]:
+        day = (moment.year, moment.month, moment.day)
+        if day == self._day:
+            return []
+        self._day = day
+        return [self._rule(f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment.year}")]
+
+    def _moment(self, time_ms: int) -> datetime:
+        """Where the person is; a time that no calendar has is now."""
+        try:
+            return (_EPOCH + timedelta(milliseconds=time_ms)).astimezone(self._zone)
+        except (OverflowError, ValueError, OSError):
+            return self._now()
+
+    def _settled(self, news: events.Sent | Outcome | Unsettled | events.Refused) -> list[Row]:
+        """What became of a message of one's own."""
+        match news:
+            case events.Sent(message_id, status, nonce):
+                self._newest_id = max(self._newest_id, message_id)
+                said = self._posted.pop(nonce or "", None)
+                later = "not online; it is delivered at the next login"
+                return self._own(said, later if status is events.SentStatus.STORED else "")
+            case Outcome(said, has_come):
+                self._posted.pop(said.nonce or "", None)
+                return self._own(
+                    said, "" if has_come else "not delivered: nobody has that name, or it was not taken in time"
+                )
+            case Unsettled(said):
+                self._posted.pop(said.nonce or "", None)
+                return self._own(said, "the connection was lost: it is not known whether this was sent")
+            case events.Refused(reason=reason, nonce=nonce):
+                said = self._posted.pop(nonce or "", None)
+                about = f" Not sent: {said.text}" if said else ""
+                return [*self._let_go(), *self._told("!", reason + about, "class:error")]
+
+    def _own(self, said: Say | Whisper | None, remark: str) -> list[Row]:
+        if said is None:
+            return []
+        who: Row = [("class:own", self._username)]
+        style = ""
+        if isinstance(said, Whisper):
+            who += [("class:direct", f" {self._glyphs.to} "), (self._name_style(said.to), said.to)]
+            style = "class:direct"
+        rows = self._message(self._now(), who, said.text, is_alert=False, style=style)
+        return rows + (self._told("*", remark) if remark else [])
+
+    # --- what comes as a whole ---
+
+    def _block(self, answer: events.History | events.Found) -> list[Row]:
+        """Messages of before, between two lines that say so."""
+        if isinstance(answer, events.Found):
+            return self._found(answer)
+        messages = {message.id: message for message in answer.messages}
+        held, self._held = self._held, None
+        what = f"the last {len(messages)} messages" if len(messages) != 1 else "the last message"
+        if held is None:
+            return (
+                self._framed(what, list(messages.values()))
+                if messages
+                else self._told("*", "There are no messages yet.")
+            )
+        everything = {**held, **messages}
+        rows = [self._rule(what)] if everything else []
+        for message_id in sorted(everything):
+            rows += self._dated(everything[message_id], is_new=message_id in held)
+        return [*rows, self._rule("now")] if everything else rows
+
+    def _found(self, answer: events.Found) -> list[Row]:
+        count = len(answer.messages)
+        words = self._clean(answer.words)
+        behind = (
+            self._told("*", "What came last is not searched yet; try again.") if answer.upto < self._newest_id else []
+        )
+        if not count:
+            return [*self._told("*", f"Nothing was found: {words}"), *behind]
+        what = f"{count} message{'s' if count > 1 else ''} found: {words}"
+        return [*self._framed(what, answer.messages), *behind]
+
+    def _framed(self, what: str, messages: Sequence[Message]) -> list[Row]:
+        self._day = None
+        rows = [self._rule(what)]
+        for message in messages:
+            rows += self._dated(message, is_new=False)
+        return [*rows, self._rule("now")]
+
+    def _let_go(self) -> list[Row]:
+        """What was held back for a history that does not come."""
+        held, self._held = self._held or {}, None
+        return [row for message_id in sorted(held) for row in self._dated(held[message_id], is_new=True)]
+
+    # --- coming, going, and the others ---
+
+    def _stay(self, news: events.Welcome | notices.Back | notices.Cut | events.Bye | Gap) -> list[Row]:
+        match news:
+            case events.Welcome(account, username, users):
+                self._be(username)
+                is_guest = account is events.AccountKind.GUEST
+                self._held = None if is_guest else {}
+                new = ", which is your name from now on" if account is events.AccountKind.NEW else ""
+                rows = self._told("*", f"You are {username}{new}{', a guest' if is_guest else ''}.")
+                return [*rows, *(self._online(users) if users else [])]
+            case notices.Back(username, last_id):
+                self._be(username)
+                self._missed_upto = last_id or 0
+                seconds = (self._now() - self._cut_at).total_seconds() if self._cut_at else 0
+                return self._told("*", f"Connected again, after {_duration(seconds)}.")
+            case notices.Cut(reason):
+                self._cut_at = self._now()
+                lost = f"The connection is lost ({reason}). It is tried again until you leave; what you type waits."
+                return [*self._let_go(), *self._told("!", lost, "class:error")]
+            case events.Bye(reason):
+                return self._told("*", f"The server says goodbye: {reason}." if reason else "The server says goodbye.")
+            case Gap(has_history):
+                more = "; CH 500 shows more" if has_history else ""
+                return self._told("!", f"More may have been missed than is shown{more}.", "class:error")
+
+    def _be(self, username: str) -> None:
+        self._username = username
+        self._mention = re.compile(rf"(?<![A-Za-z0-9]){re.escape(username)}(?![A-Za-z0-9])", re.IGNORECASE)
+
+    def _people(self, news: events.Online | events.Users) -> list[Row]:
+        if isinstance(news, events.Online):
+            return self._online(news.users)
+        if not self.shows_joins:
+            return []
+        comings = [(news.joined, "joined"), (news.left, "left")]
+        return [row for names, did in comings if names for row in self._list(names, f" {did}")]
+
+    def _online(self, users: Sequence[str]) -> list[Row]:
+        return self._list(users, "", f"{len(users)} online: ")
+
+    def _list(self, names: Iterable[str], end: str, start: str = "") -> list[Row]:
+        text = start + ", ".join(sorted(map(self._clean, names), key=str.lower)) + end
+        return self._told("*", text)
+
+    # --- the rest ---
+
+    def _notice(self, notice: News | Notice) -> list[Row]:
+        match notice:
+            case notices.Complaint(_, text):
+                return [*self._let_go(), *self._told("!", text, "class:error")]
+            case notices.Help():
+                return [row for line in notice.lines for row in self._told("*", line)]
+            case notices.Posted(said):
+                self._posted[said.nonce or ""] = said
+                return []
+            case notices.Toggle(what):
+                return self._switch(what)
+            case notices.Ask(question) if question.startswith("password"):
+                is_new = question.endswith("new")
+                return self._told(
+                    "*", "Nobody has this name yet: choose a password." if is_new else "This name has a password."
+                )
+            case _:
+                return []
+
+    def _switch(self, what: str) -> list[Row]:
+        if what == "quiet":
+            self.is_quiet = not self.is_quiet
+            return self._told(
+                "*", "No bell and no highlight from now on." if self.is_quiet else "Bell and highlight are on."
+            )
+        self.shows_joins = not self.shows_joins
+        return self._told("*", f"Who comes and goes is {'shown' if self.shows_joins else 'hidden'} from now on.")
+
+    # --- rows ---
+
+    def _told(self, mark: str, text: str, style: str = "class:notice") -> list[Row]:
+        moment = self._now()
+        return [*self._new_day(moment), *self._fit(f"{moment:%H:%M}", [(style, mark)], text, style)]
+
+    def _fit(self, time: str, who: Row, text: str, style: str) -> list[Row]:
+        """Time, who and text in columns; a name that is too long for its own has a row for itself."""
+        name = "".join(part for _, part in who)
+        if self._width < _NARROW_COLUMNS:
+            return self._fit_narrow(time, who, text, style)
+        column = 16 if self._width >= _ROOMY_COLUMNS else 10
+        gutter = f" {self._glyphs.gutter} "
+        indent = len(time) + 1 + column
+        lines = self._lines(text, self._width - indent - len(gutter) - 1)
+        head: Row = [("class:time", f"{time} "), ("", " " * (column - len(name))), *who, ("class:gutter", gutter)]
+        rows: list[Row] = [head] if len(name) > column else [[*head, (style, lines.pop(0))]]
+        return rows + [[("", " " * indent), ("class:gutter", gutter), (style, line)] for line in lines]
+
+    def _fit_narrow(self, time: str, who: Row, text: str, style: str) -> list[Row]:
+        head: Row = [("class:time", f"{time} "), *who]
+        return [head, *([("", "  "), (style, line)] for line in self._lines(text, max(8, self._width - 3)))]
+
+    def _lines(self, text: str, columns: int) -> list[str]:
+        parts = text.replace("\r\n", "\n").expandtabs(_TAB_COLUMNS).split("\n")
+        lines = [line for part in parts for line in wrap(self._clean(part), columns)]
+        if len(lines) > _MESSAGE_ROWS_MAX:
+            left_out = len(lines) - _MESSAGE_ROWS_MAX
+            return [*lines[:_MESSAGE_ROWS_MAX], f"({left_out} more lines are not shown)"]
+        return lines
+
+    def _clean(self, text: str) -> str:
+        return without_heaps(harmless(text))
+
+    def _rule(self, what: str) -> Row:
+        columns = min(self._width - 1, _RULE_COLUMNS)
+        line = f"{self._glyphs.rule * 3} {what} "
+        return [("class:rule", line + self._glyphs.rule * (columns - columns_of(line)))]
+
+    def _name_style(self, name: str) -> str:
+        if name_key(name) == name_key(self._username):
+            return "class:own"
+        return _COLOURS[zlib.crc32(name_key(name).encode()) % len(_COLOURS)]
+
+    # --- what stands still: what is on its way, and the status line ---
+
+    def pending(self, situation: Situation, width: int) -> list[Row]:
+        """What was typed and is not settled, in a row each; the newest that fit."""
+        waits = "waits" if situation.standing is Standing.IN else "waits for the connection"
+        texts = [(self._pending_text(said), "not confirmed yet") for said in situation.unconfirmed]
+        texts += [(line, waits) for line in situation.waiting]
+        hidden = len(texts) - _PENDING_ROWS_MAX
+        rows: list[Row] = [[("class:waits", f"{self._glyphs.waits} {hidden} more")]] if hidden > 0 else []
+        for text, how in texts[-_PENDING_ROWS_MAX:]:
+            mark, end = f"{self._glyphs.waits} ", f" ({how})"
+            first, *others = wrap(self._clean(text), max(8, width - len(mark) - len(end) - 1))
+            rows.append([("class:waits", mark + first + (self._glyphs.waits if others else "") + end)])
+        return rows
+
+    def _pending_text(self, said: Say | Whisper) -> str:
+        return f"@{said.to} {said.text}" if isinstance(said, Whisper) else said.text
+
+    def prompt(self, situation: Situation) -> str:
+        """What stands before what is typed."""
+        return f"{situation.question}: " if situation.question else f"{situation.username}> "
+
+    def status(self, situation: Situation, dialect: str, width: int) -> Row:
+        """User, server, dialect, how many are online, and whether the connection is up: what there is room for."""
+        standing = _STANDINGS[situation.standing]
+        is_up = situation.standing is Standing.IN
+        if situation.standing is Standing.AWAY and self._cut_at is not None:
+            standing = "connection lost, trying again"
+        server = ""
+        if situation.server is not None:
+            host, port = situation.server
+            server = self._clean(f"{host}:{port}")
+        count = situation.online_count
+        online = f"{count} online" if count is not None and is_up else ""
+        switched = "quiet" if self.is_quiet else ""
+        dot = f" {self._glyphs.dot} "
+        words = [(situation.username, 5), (server, 3), (dialect, 2), (online, 4), (switched, 1)]
+        for least in range(6):
+            left = dot.join(word for word, weight in words if word and weight >= least)
+            if len(left) + len(dot) + len(standing) < width:
+                break
+        left = left + dot if left else left
+        return [("class:status", left), ("class:status.up" if is_up else "class:status.down", standing)]
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 100:  # noqa: PLR2004 - then minutes say enough
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 100 else f"{hours} h"  # noqa: PLR2004 - the same

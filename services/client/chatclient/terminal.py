@@ -1,0 +1,397 @@
+"""The terminal face: a prompt that stays below what happens, for people. Built on prompt_toolkit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.clipboard import ClipboardData
+from prompt_toolkit.completion import Completer, Completion
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout.processors import ConditionalProcessor, Processor, Transformation
+from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.styles import Style
+
+from chatclient.model import Standing
+from chatclient.notices import Complaint, Help
+from chatclient.reactor import EndOfInput, Line, Situation
+from chatclient.screen import ASCII_GLYPHS, STYLES, Glyphs, Screen
+from chatprotocol.events import PublicMessage
+from chatprotocol.limits import BODY_MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from prompt_toolkit.buffer import Buffer
+    from prompt_toolkit.completion import CompleteEvent
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.key_binding import KeyPressEvent
+    from prompt_toolkit.layout.processors import TransformationInput
+
+    from chatclient.exchange import News
+    from chatclient.notices import Notice
+    from chatclient.reactor import Input
+    from chatclient.typed import Typing
+
+# What ends a client politely.
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What happens is drawn together, so often at most: nobody sees more, and drawing costs.
+_FRAME_SECONDS: Final = 0.03
+# Of more than the first number of public messages in one frame, the last ones are shown: nobody can read the others.
+_FLOOD_MESSAGES: Final = 500
+_FLOOD_SHOWN_MESSAGES: Final = 100
+# A message of more lines than that is sent when its writer has said so.
+_LINES_UNASKED_MAX: Final = 5
+# Who wants to leave waits so long for the server's goodbye.
+_GOODBYE_SECONDS: Final = 5.0
+_MENU_ROWS: Final = 6
+
+
+class TerminalFace:
+    """Shows what happens above the prompt, and gives what is typed.
+
+    The reactor thread shows and updates; the main thread feeds: it alone draws, and it alone reads the keys.
+    """
+
+    is_person = True
+    recent_messages = 20
+    # Signals are the event loop's business: see signal.set_wakeup_fd.
+    wakeup = -1
+
+    def __init__(self, typing: Typing, dialect: str, *, is_quiet: bool, shows_joins: bool) -> None:
+        self._typing = typing
+        self._dialect = dialect
+        is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+        self._screen = Screen(
+            lambda: datetime.now(UTC).astimezone(),
+            glyphs=Glyphs() if is_unicode else ASCII_GLYPHS,
+            is_quiet=is_quiet,
+            shows_joins=shows_joins,
+        )
+        self._output = _SteadyOutput()
+        # What is to be shown, and how it is now; written by the reactor.
+        self._shown: deque[News | Notice] = deque()
+        self._situation = Situation(Standing.AWAY)
+        # Is there a look at these to come?
+        self._is_due = threading.Event()
+        self._ended = False
+        # The main thread's own.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._give: Callable[[Input], None] = lambda _: None
+        self._drawn_at = 0.0
+        self._agreed_to = ""
+        self._is_leaving = False
+        self._fault: BaseException | None = None
+        self._session = self._build()
+
+    # --- for the reactor ---
+
+    def show(self, shown: Sequence[News | Notice]) -> None:
+        """Show it, a moment later, with what happens until then."""
+        self._shown.extend(shown)
+        self._wake()
+
+    def update(self, situation: Situation) -> None:
+        """That is how it is now."""
+        if situation != self._situation:
+            self._situation = situation
+            self._wake()
+
+    def ask_password(self) -> None:
+        """Who is asked is seen from the situation."""
+
+    def took_line(self) -> None:
+        """A person may type as much as the memory holds."""
+
+    def end(self) -> None:
+        """Nobody uses what is typed any more. For any thread, several times."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        loop = self._loop
+        if loop is not None and not self._is_due.is_set():
+            self._is_due.set()
+            with suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(self._look)
+
+    # --- for the main thread ---
+
+    def feed(self, give: Callable[[Input], None]) -> None:
+        """Give what is typed until nobody uses it any more. KeyboardInterrupt: leave now."""
+        self._give = give
+        try:
+            self._session.prompt(pre_run=self._begin, handle_sigint=False, set_exception_handler=False)
+        except EOFError:  # the terminal is gone
+            raise KeyboardInterrupt from None
+        finally:
+            self._loop = None
+        if self._fault is not None:
+            raise self._fault
+        if not self._ended:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Show what is left. After both threads have ended."""
+        self._print()
+        self._output.release()
+
+    def _begin(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._on_fault)
+        for each in _SIGNALS:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                self._loop.add_signal_handler(each, self._stop)
+        self._session.app.after_render += lambda _: self._output.release()
+        self._loop.call_soon(self._look)
+
+    def _on_fault(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of this program ends it."""
+        self._fault = context.get("exception") or RuntimeError(context["message"])
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._session.app.is_running and not self._session.app.is_done:
+            self._session.app.exit(result="")
+
+    def _look(self) -> None:
+        """Draw what has changed, and end when it is time to."""
+        assert self._loop is not None
+        wait_seconds = self._drawn_at + _FRAME_SECONDS - self._loop.time()
+        if wait_seconds > 0 and not self._ended:
+            self._loop.call_later(wait_seconds, self._look)
+            return
+        self._drawn_at = self._loop.time()
+        self._is_due.clear()
+        if self._shown:
+            # The prompt is taken away, put back below, and nobody sees it: all of it goes out in one write.
+            self._output.hold()
+            self._session.app.renderer.erase()
+            self._print()
+        self._session.app.invalidate()
+        if self._ended:
+            self._stop()
+
+    def _print(self) -> None:
+        waiting = [self._shown.popleft() for _ in range(len(self._shown))]
+        app = self._session.app
+        columns = self._output.get_size().columns
+        rows: list[tuple[str, str]] = []
+        for each in _without_flood(waiting):
+            for row in self._screen.take(each, columns):
+                rows += [*row, ("", "\n")]
+        print_formatted_text(self._output, FormattedText(rows), app.style or Style([]), color_depth=app.color_depth)
+        if self._screen.rings:
+            self._screen.rings = False
+            self._output.bell()
+            self._output.flush()
+
+    def _tell(self, *lines: str) -> None:
+        self.show([Help(lines)])
+
+    # --- the prompt ---
+
+    def _build(self) -> PromptSession[str]:
+        is_password = Condition(lambda: self._situation.standing is Standing.ASKED)
+        return PromptSession(
+            self._prompt,
+            bottom_toolbar=self._toolbar,
+            completer=_NameCompleter(self._typing, is_password),
+            complete_while_typing=False,
+            reserve_space_for_menu=_MENU_ROWS,
+            input_processors=[ConditionalProcessor(_Hidden(), is_password)],
+            key_bindings=self._keys(),
+            history=InMemoryHistory(),
+            enable_suspend=True,
+            erase_when_done=True,
+            prompt_continuation="  ",
+            style=Style.from_dict(STYLES),
+            output=self._output,
+        )
+
+    def _prompt(self) -> FormattedText:
+        rows = self._screen.pending(self._situation, self._output.get_size().columns)
+        pending = [piece for row in rows for piece in (*row, ("", "\n"))]
+        return FormattedText([*pending, ("class:prompt", self._screen.prompt(self._situation))])
+
+    def _toolbar(self) -> FormattedText:
+        return FormattedText(self._screen.status(self._situation, self._dialect, self._output.get_size().columns - 1))
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+        keys.add("enter")(self._on_enter)
+        keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
+        keys.add("c-c")(self._on_clear)
+        keys.add("c-d", filter=Condition(lambda: not self._session.default_buffer.text))(lambda _: self._leave())
+        keys.add(" ", filter=Condition(lambda: self._expansion() is not None))(self._on_expand)
+        keys.add(Keys.BracketedPaste)(self._on_paste)
+        return keys
+
+    def _on_enter(self, event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state is not None and buffer.complete_state.current_completion is not None:
+            buffer.complete_state = None  # it was chosen; what is sent is seen before
+        elif self._situation.standing is Standing.ASKED:
+            self._give(Line(buffer.text))
+            buffer.reset()
+            event.app.clipboard.set_data(ClipboardData())
+        elif self._may_be_sent(buffer):
+            text = buffer.text
+            if text.strip():
+                buffer.append_to_history()
+            buffer.reset()
+            self._give(Line(text))
+
+    def _may_be_sent(self, buffer: Buffer) -> bool:
+        """An empty line only leads out of a question; what is long is asked about; what is too long stays."""
+        text = buffer.text
+        if not text.strip():
+            return bool(self._situation.question)
+        size_bytes = len(text.encode(errors="replace"))
+        if size_bytes > BODY_MAX_BYTES:
+            self._complain_of_length(size_bytes)
+            return False
+        lines = text.count("\n") + 1
+        if lines > _LINES_UNASKED_MAX and text != self._agreed_to:
+            self._agreed_to = text
+            self._tell(f"Send these {lines} lines as one message? Enter sends it, Ctrl-C does not.")
+            return False
+        self._agreed_to = ""
+        return True
+
+    def _complain_of_length(self, size_bytes: int) -> None:
+        text = f"That is {size_bytes:,} bytes long; a message has {BODY_MAX_BYTES:,} at most. Nothing was sent."
+        self.show([Complaint("too_long", text)])
+
+    def _on_clear(self, event: KeyPressEvent) -> None:
+        """Ctrl-C clears the line. On an empty one it leads out of a question, and of a client that is not in yet."""
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+            self._agreed_to = ""
+        elif self._situation.question and self._situation.standing is Standing.IN:
+            self._give(Line(""))
+        elif self._situation.standing is Standing.IN:
+            self._tell("Ctrl-D or EX leaves.")
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Politely; who asks twice does not wait for the answer."""
+        if self._is_leaving:
+            self._stop()
+            return
+        self._is_leaving = True
+        self._give(EndOfInput())
+        assert self._loop is not None
+        self._loop.call_later(_GOODBYE_SECONDS, self._stop)
+
+    def _expansion(self) -> str | None:
+        return self._typing.expansion(self._session.default_buffer.text)
+
+    def _on_expand(self, event: KeyPressEvent) -> None:
+        text = self._expansion() or ""
+        event.current_buffer.reset()
+        event.current_buffer.insert_text(text)
+
+    def _on_paste(self, event: KeyPressEvent) -> None:
+        """Several lines stay together; Enter sends them."""
+        text = event.data.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").rstrip("\n")
+        if (size_bytes := len(text.encode(errors="replace"))) > BODY_MAX_BYTES:
+            self._complain_of_length(size_bytes)
+        else:
+            event.current_buffer.insert_text(text)
+
+
+def _without_flood(shown: list[News | Notice]) -> list[News | Notice]:
+    """Without the older ones of more public messages than anybody could read."""
+    count = sum(isinstance(each, PublicMessage) for each in shown)
+    if count <= _FLOOD_MESSAGES:
+        return shown
+    skip = count - _FLOOD_SHOWN_MESSAGES
+    kept: list[News | Notice] = [Help((f"{skip:,} messages came faster than they can be read; CH shows the last.",))]
+    for each in shown:
+        if isinstance(each, PublicMessage) and skip:
+            skip -= 1
+        else:
+            kept.append(each)
+    return kept
+
+
+class _SteadyOutput(Vt100_Output):
+    """Keeps what is written while it is held: then the terminal gets it at once, and nothing flickers.
+
+    It never asks the terminal where the cursor is: the answer would come in the middle of what is typed.
+    """
+
+    def __init__(self) -> None:
+        self._is_held = False
+        super().__init__(
+            sys.stdout,
+            _window_size,
+            term=os.environ.get("TERM"),
+            default_color_depth=ColorDepth.from_env(),  # NO_COLOR
+            enable_cpr=False,
+        )
+
+    def get_rows_below_cursor_position(self) -> int:
+        """As many as are needed: the terminal scrolls. Without an answer there would be no status line."""
+        return 1
+
+    def hold(self) -> None:
+        """Write nothing from now on."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Write all of it."""
+        self._is_held = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what there is, unless it is held."""
+        if not self._is_held:
+            super().flush()
+
+
+def _window_size() -> Size:
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:  # it is gone
+        columns, rows = 0, 0
+    return Size(rows or 24, columns or 80)
+
+
+class _Hidden(Processor):
+    """A password is not shown, nor how long it is."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:  # noqa: ARG002
+        """Nothing, in the place of the line."""
+        return Transformation([], source_to_display=lambda _: 0, display_to_source=lambda _: 0)
+
+
+class _NameCompleter(Completer):
+    """What may be meant: names of those online, operations, commands."""
+
+    def __init__(self, typing: Typing, is_password: Callable[[], bool]) -> None:
+        self._typing = typing
+        self._is_password = is_password
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
+        """For the word before the cursor."""
+        if not self._is_password():
+            length, found = self._typing.completions(document.text_before_cursor)
+            yield from (Completion(text, start_position=-length, display=text.strip()) for text in found)

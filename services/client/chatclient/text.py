@@ -1,0 +1,112 @@
+"""Text on a terminal: made harmless, measured, and wrapped. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+from typing import Final
+
+from wcwidth import wcwidth
+
+# Format characters that text needs and that do nothing to a terminal: joiners of Persian, Hindi and emoji.
+_HARMLESS_FORMATS: Final = frozenset("\u200c\u200d")
+# Letters that print as nothing at all, though they are letters: with them a text could look empty, or like another one.
+_BLANK_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0")
+# After a narrow character it asks for the wide picture.
+_PICTURE: Final = "\ufe0f"
+# No script has more marks than that on one letter; heaps of them climb over the lines above and below.
+_MARKS_MAX: Final = 4
+
+
+def harmless(text: str) -> str:
+    """The text with everything that could move a cursor, reorder or hide other text written out as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in text)
+
+
+def _is_harmless(letter: str) -> bool:
+    if letter in _BLANK_LETTERS:
+        return False
+    return letter.isprintable() or letter in _HARMLESS_FORMATS or unicodedata.category(letter) == "Zs"
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+def without_heaps(text: str) -> str:
+    """The text with no more than a few marks on each letter."""
+    if text.isascii():
+        return text
+    kept: list[str] = []
+    marks = 0
+    for letter in text:
+        marks = marks + 1 if unicodedata.category(letter) in ("Mn", "Me") else 0
+        if marks <= _MARKS_MAX:
+            kept.append(letter)
+    return "".join(kept)
+
+
+@lru_cache(maxsize=4096)
+def _columns_of(letter: str) -> int:
+    return max(0, wcwidth(letter))
+
+
+def columns_of(text: str) -> int:
+    """How many columns a harmless text takes at most: terminals differ in what they join to one picture."""
+    if text.isascii():
+        return len(text)
+    taken = 0
+    before = 0
+    for letter in text:
+        here = 1 if letter == _PICTURE and before == 1 else _columns_of(letter)
+        taken += here
+        before = here or before
+    return taken
+
+
+def wrap(text: str, columns: int) -> list[str]:
+    """The text in lines of so many columns at most: between words where there are any, else between characters.
+
+    At least one line. Spaces at a break are left out; those at the beginning stay.
+    """
+    lines: list[str] = []
+    line, taken = "", 0
+    for word in _words(text):
+        wide = columns_of(word)
+        if taken + columns_of(word.rstrip(" ")) > columns and line:
+            lines += [line.rstrip(" ")] if line.strip(" ") else []
+            line, taken = "", 0
+        while wide > columns:  # longer than a line
+            head = _fitting(word, columns)
+            lines.append(head)
+            word = word[len(head) :].lstrip(" ")  # noqa: PLW2901 - what is left of it
+            wide = columns_of(word)
+        line += word
+        taken += wide
+    return [*lines, line.rstrip(" ")] if line.rstrip(" ") or not lines else lines
+
+
+def _words(text: str) -> list[str]:
+    """Each word with the spaces behind it; spaces at the beginning are the first one."""
+    words: list[str] = []
+    start = 0
+    for index in range(1, len(text)):
+        if text[index] != " " and text[index - 1] == " ":
+            words.append(text[start:index])
+            start = index
+    return [*words, text[start:]] if text else []
+
+
+def _fitting(word: str, columns: int) -> str:
+    """As much of the word as fits, and at least one character with its marks."""
+    taken = 0
+    before = 0
+    for index, letter in enumerate(word):
+        here = 1 if letter == _PICTURE and before == 1 else _columns_of(letter)
+        if here and index and taken + here > columns:
+            return word[:index]
+        taken += here
+        before = here or before
+    return word

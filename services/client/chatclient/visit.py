@@ -1,0 +1,91 @@
+"""A visit: one user's stay in the room, over as many connections as it takes. Pure.
+
+It joins what the client knows (the model) to how the dialect is spoken (the exchange): what is wished goes out on the
+link that stands, and what the server says comes back as news.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final, Protocol
+
+from chatclient.model import Standing
+from chatprotocol.requests import Say, Whisper
+from chatprotocol.rules import check_text
+
+if TYPE_CHECKING:
+    from chatclient.exchange import Exchange, News, Turn, Wish
+    from chatclient.model import Model
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Request
+
+# Messages that may be sent and not confirmed before the next one has to wait.
+_UNCONFIRMED_MAX: Final = 64
+
+
+class Link(Protocol):
+    """A connection that stands; over UDP its first request will open it. What is sent after its end is lost."""
+
+    def send(self, request: Request) -> None:
+        """Send a request; where that fails, the connection is lost, and its collector says so."""
+
+    def shut(self) -> None:
+        """Let the connection end."""
+
+
+class Visit:
+    """For one thread. What it returns is to be told, in that order; the model knows it already."""
+
+    def __init__(self, model: Model, exchange: Exchange) -> None:
+        self.model = model
+        self.exchange = exchange
+        self._link: Link | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Is the user in, and can something be wished now?"""
+        if self.model.standing is not Standing.IN or self.exchange.is_busy:
+            return False
+        return len(self.model.unconfirmed) < _UNCONFIRMED_MAX
+
+    def knock(self, link: Link) -> tuple[News, ...]:
+        """A connection stands: come in, and send what was not confirmed on the one before."""
+        self._link = link
+        self.model.standing = Standing.KNOCKING
+        return self._follow(self.exchange.connect(self.model.login(), [*self.model.unconfirmed.values()]))
+
+    def lose(self) -> None:
+        """The connection is lost."""
+        self.model.standing = Standing.AWAY
+
+    def shut(self) -> None:
+        """Let the connection end; another one will be tried."""
+        if self._link is not None:
+            self._link.shut()
+
+    def hear(self, event: Event) -> tuple[News, ...]:
+        """The server said something."""
+        return self._follow(self.exchange.take(event))
+
+    def ask(self, wish: Wish) -> tuple[News, ...]:
+        """Somebody wants something."""
+        return self._follow(self.exchange.ask(wish))
+
+    def prepare(self, said: Say | Whisper) -> Say | Whisper:
+        """The message with a nonce. From now on it is the visit's: it is sent again until it is confirmed.
+
+        Raises Refusal for a text that can't be a message.
+        """
+        check_text(said.text)
+        nonce = secrets.token_hex(8)
+        said = Say(said.text, nonce) if isinstance(said, Say) else Whisper(said.to, said.text, nonce)
+        self.model.unconfirmed[nonce] = said
+        return said
+
+    def _follow(self, turn: Turn) -> tuple[News, ...]:
+        if self._link is not None:
+            for request in turn.send:
+                self._link.send(request)
+        for news in turn.news:
+            self.model.apply(news)
+        return turn.news
