@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from chatclient.exchange import Outcome, Unsettled
 from chatprotocol.errors import ErrorCode
@@ -30,6 +30,21 @@ class Standing(Enum):
     KNOCKING = "has sent its login"
     ASKED = "is asked for a password"
     IN = "is logged in"
+
+
+class Situation(NamedTuple):
+    """What a person sees all the time: who and where they are, what is due, and what is on its way."""
+
+    standing: Standing
+    username: str = ""
+    server: Address | None = None
+    # How many are online, where the server says so by itself.
+    online_count: int | None = None
+    # What the next line is, where something was asked.
+    question: str = ""
+    # What was typed and waits, and what was sent and waits for its confirmation.
+    waiting: tuple[str, ...] = ()
+    unconfirmed: tuple[Say | Whisper, ...] = ()
 
 
 class Model:
@@ -64,8 +79,7 @@ class Model:
             case Welcome():
                 self.username = event.username
                 self.standing = Standing.IN
-                if event.users:
-                    self._meet(event.users)
+                self._learn_who_is_online(Online(event.users))
                 # A smaller one says that the server began anew, with none of what was seen.
                 if event.last_id is not None and (self.last_seen_id is None or event.last_id < self.last_seen_id):
                     self.last_seen_id = event.last_id
@@ -75,21 +89,22 @@ class Model:
                 self._see(event.id)
                 if name_key(event.sender) != name_key(self.username):
                     self.correspondent = event.sender
-            case Online(users):
-                self._meet(users)
-            case Users():
-                gone = {*event.left, *event.joined}
-                known = (*(name for name in self.online if name not in gone), *event.joined)
-                self._meet(known if event.users is None else event.users, event.count)
+            case Online() | Users():
+                self._learn_who_is_online(event)
             case Sent():
                 self._see(event.id)
                 self.unconfirmed.pop(event.nonce or "", None)
             case Refused() if event.code not in _LATER:
                 self.unconfirmed.pop(event.nonce or "", None)
 
-    def _meet(self, users: tuple[str, ...], count: int | None = None) -> None:
-        self.online = users
-        self.online_count = len(users) if count is None else count
+    def _learn_who_is_online(self, event: Online | Users) -> None:
+        """From a list, or from who came and went. A dialect that does not tell it at the login tells nobody then."""
+        if event.users is not None:
+            self.online = event.users
+        else:
+            moved = {*event.joined, *event.left}
+            self.online = (*(name for name in self.online if name not in moved), *event.joined)
+        self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
     def _see(self, message_id: int) -> None:
         self.last_seen_id = max(message_id, self.last_seen_id or 0)

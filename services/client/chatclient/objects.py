@@ -39,6 +39,20 @@ def lines(shown: News | Notice) -> list[str]:
 def _members(shown: News | Notice) -> dict[str, Any] | None:
     """What the dialect json has no word for, and a client has; None for what it has one for."""
     match shown:
+        case Unsettled(said):
+            return {"type": "unsettled", "to": _recipient(said), "message": said.text}
+        case Outcome(said, has_come):
+            return {"type": "outcome", "to": _recipient(said), "message": said.text, "delivered": has_come}
+        case Gap():
+            return {"type": "gap"}
+        case events.Forwarded(sender, text):
+            return {"type": "message", "from": sender, "message": text}
+        case _:
+            return _notice_members(shown)
+
+
+def _notice_members(shown: News | Notice) -> dict[str, Any] | None:
+    match shown:
         case notices.Ask(question):
             return {"type": "ask", "question": question}
         case notices.Complaint(code, text):
@@ -51,14 +65,6 @@ def _members(shown: News | Notice) -> dict[str, Any] | None:
             return {"type": "back", "username": username}
         case notices.Played(text):
             return {"type": "typed", "line": text}
-        case Gap():
-            return {"type": "gap"}
-        case Unsettled(said):
-            return {"type": "unsettled", "to": _recipient(said), "message": said.text}
-        case Outcome(said, has_come):
-            return {"type": "outcome", "to": _recipient(said), "message": said.text, "delivered": has_come}
-        case events.Forwarded(sender, text):
-            return {"type": "message", "from": sender, "message": text}
         case _:
             return None
 

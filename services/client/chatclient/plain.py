@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from chatclient.exchange import News
+    from chatclient.model import Situation
     from chatclient.notices import Notice
-    from chatclient.reactor import Input, Situation
+    from chatclient.reactor import Input
 
 _READ_BYTES = 64 * 1024
 # Typed lines that may wait for the reactor before the input is read no further.

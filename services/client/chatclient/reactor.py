@@ -9,7 +9,7 @@ from chatclient.address import read_address
 from chatclient.connection import Down, Lost, Up
 from chatclient.exchange import OpenDirect, OpenPublic, Unsettled
 from chatclient.exits import Exit
-from chatclient.model import Standing
+from chatclient.model import Situation, Standing
 from chatclient.notices import Ask, Back, Complaint, Cut, Help, Played, Posted, Toggle
 from chatclient.typed import Due
 from chatprotocol.errors import ErrorCode, Refusal
@@ -60,21 +60,6 @@ class Interrupt(NamedTuple):
 
 
 Input = Line | EndOfInput | Interrupt | Event | Up | Down | Lost
-
-
-class Situation(NamedTuple):
-    """What a person sees all the time: who and where they are, what is due, and what is on its way."""
-
-    standing: Standing
-    username: str = ""
-    server: Address | None = None
-    # How many are online, where the server says so by itself.
-    online_count: int | None = None
-    # What the next line is, where something was asked.
-    question: str = ""
-    # What was typed and waits, and what was sent and waits for its confirmation.
-    waiting: tuple[str, ...] = ()
-    unconfirmed: tuple[Say | Whisper, ...] = ()
 
 
 class Face(Protocol):

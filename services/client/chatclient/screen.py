@@ -10,14 +10,14 @@ Each row is fitted to the width of the window. Whatever others wrote is made har
 from __future__ import annotations
 
 import re
-import zlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from chatclient import notices
 from chatclient.exchange import Gap, Outcome, Unsettled
 from chatclient.model import Standing
-from chatclient.text import columns_of, harmless, without_heaps, wrap
+from chatclient.rows import Columns, Glyphs, clean, colour_of
+from chatclient.text import wrap
 from chatprotocol import events
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import name_key
@@ -27,43 +27,12 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from chatclient.exchange import News
+    from chatclient.model import Situation
     from chatclient.notices import Notice
-    from chatclient.reactor import Situation
+    from chatclient.rows import Row
     from chatprotocol.events import Message
     from chatprotocol.requests import Say
 
-# Pieces of text, each with its style: the name of a class of STYLES, or a colour.
-Row: TypeAlias = "list[tuple[str, str]]"
-
-STYLES: Final = {
-    "time": "ansibrightblack",
-    "gutter": "ansibrightblack",
-    "notice": "ansibrightblack",
-    "rule": "ansibrightblack",
-    "error": "ansired",
-    "direct": "ansimagenta",
-    "alert": "bold",
-    "own": "bold",
-    "waits": "ansibrightblack italic",
-    "status": "ansibrightblack",
-    "status.up": "ansigreen",
-    "status.down": "ansired bold",
-    "bottom-toolbar": "noreverse",
-    "bottom-toolbar.text": "",
-}
-# Colours that can be read on black and on white. Which one a name has follows from the name alone, so it is the same in
-# every window of everybody.
-_COLOURS: Final = (
-    "#d75f5f", "#d7875f", "#af8700", "#5faf00", "#00af87", "#00afaf",
-    "#00afd7", "#5f87ff", "#875fff", "#d75fd7", "#ff5f87", "#87875f",
-)  # fmt: skip
-# Below the first width there are no columns; from the second one on names have room.
-_NARROW_COLUMNS: Final = 40
-_ROOMY_COLUMNS: Final = 60
-_RULE_COLUMNS: Final = 76
-_TAB_COLUMNS: Final = 4
-# A message of thousands of empty lines is within the limit of bytes.
-_MESSAGE_ROWS_MAX: Final = 60
 # Of what is on its way.
 _PENDING_ROWS_MAX: Final = 4
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -80,20 +49,6 @@ _STANDINGS: Final = {
     Standing.ASKED: "logging in",
     Standing.IN: "connected",
 }
-
-
-class Glyphs(NamedTuple):
-    """The signs between what is written."""
-
-    gutter: str = "│"
-    to: str = "»"
-    rule: str = "─"
-    waits: str = "…"
-    dot: str = "·"
-
-
-# For terminals that know ASCII alone.
-ASCII_GLYPHS: Final = Glyphs("|", ">", "-", "...", "-")
 
 
 class Screen:
@@ -117,7 +72,7 @@ class Screen:
         self.rings = False
         self._username = ""
         self._mention = re.compile("(?!)")
-        self._width = _RULE_COLUMNS
+        self._columns = Columns(80, glyphs)
         self._day: tuple[int, int, int] | None = None
         self._newest_id = 0
         # What was sent and is not settled, by nonce.
@@ -131,14 +86,13 @@ class Screen:
 
     def take(self, shown: News | Notice, width: int) -> list[Row]:
         """The rows that show it, in a window of that width."""
-        self._width = width
+        self._columns = Columns(width, self._glyphs)
         match shown:
             case events.PublicMessage() | events.DirectMessage():
                 return self._arrived(shown)
             case events.Forwarded(sender, text):
-                return self._message(
-                    self._now(), [(self._name_style(sender), sender)], text, self._is_mention(sender, text)
-                )
+                is_alert = self._is_mention(sender, text)
+                return self._message(self._now(), [self._named(sender)], text, is_alert=is_alert)
             case events.Sent() | Outcome() | Unsettled() | events.Refused():
                 return self._settled(shown)
             case events.History() | events.Found():
@@ -159,7 +113,7 @@ class Screen:
         rows: list[Row] = []
         if message.id <= self._missed_upto and not self._has_missed:
             self._has_missed = True
-            rows.append(self._rule("what you missed"))
+            rows.append(self._columns.rule("what you missed"))
         elif message.id > self._missed_upto and self._has_missed:
             rows += self._end_of_missed()
         return rows + self._dated(message, is_new=True)
@@ -167,45 +121,39 @@ class Screen:
     def _end_of_missed(self) -> list[Row]:
         self._missed_upto = 0
         self._has_missed = False
-        return [self._rule("now")]
+        return [self._columns.rule("now")]
 
     def _dated(self, message: Message, *, is_new: bool) -> list[Row]:
         """A message with the day before it, where that is another one than of what is above."""
         self._newest_id = max(self._newest_id, message.id)
         moment = self._moment(message.time_ms)
-        who: Row = [(self._name_style(message.sender), message.sender)]
+        who: Row = [self._named(message.sender)]
         if isinstance(message, events.DirectMessage):
-            to = message.recipient or "?"
-            who += [("class:direct", f" {self._glyphs.to} "), (self._name_style(to), to)]
+            who += [("class:direct", f" {self._glyphs.to} "), self._named(message.recipient or "?")]
             is_alert = name_key(message.sender) != name_key(self._username)
-            return self._message(moment, who, message.text, is_alert, "class:direct", is_new=is_new)
+            return self._message(moment, who, message.text, "class:direct", is_alert=is_alert, is_new=is_new)
         is_alert = self._is_mention(message.sender, message.text)
-        return self._message(moment, who, message.text, is_alert, is_new=is_new)
+        return self._message(moment, who, message.text, is_alert=is_alert, is_new=is_new)
 
     def _is_mention(self, sender: str, text: str) -> bool:
         return name_key(sender) != name_key(self._username) and self._mention.search(text) is not None
 
     def _message(
-        self,
-        moment: datetime,
-        who: Row,
-        text: str,
-        is_alert: bool,
-        style: str = "",
-        *,
-        is_new: bool = True,  # noqa: FBT001
+        self, moment: datetime, who: Row, text: str, style: str = "", *, is_alert: bool = False, is_new: bool = True
     ) -> list[Row]:
         if is_alert and not self.is_quiet:
             style = f"{style} class:alert"
             self.rings |= is_new
-        return [*self._new_day(moment), *self._fit(f"{moment:%H:%M}", who, text, style)]
+        return [*self._new_day(moment), *self._columns.fit(f"{moment:%H:%M}", who, text, style)]
 
     def _new_day(self, moment: datetime) -> list[Row]:
         day = (moment.year, moment.month, moment.day)
         if day == self._day:
             return []
         self._day = day
-        return [self._rule(f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment.year}")]
+        return [
+            self._columns.rule(f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment.year}")
+        ]
 
     def _moment(self, time_ms: int) -> datetime:
         """Where the person is; a time that no calendar has is now."""
@@ -238,12 +186,12 @@ class Screen:
     def _own(self, said: Say | Whisper | None, remark: str) -> list[Row]:
         if said is None:
             return []
-        who: Row = [("class:own", self._username)]
+        who: Row = [self._named(self._username)]
         style = ""
         if isinstance(said, Whisper):
-            who += [("class:direct", f" {self._glyphs.to} "), (self._name_style(said.to), said.to)]
+            who += [("class:direct", f" {self._glyphs.to} "), self._named(said.to)]
             style = "class:direct"
-        rows = self._message(self._now(), who, said.text, is_alert=False, style=style)
+        rows = self._message(self._now(), who, said.text, style)
         return rows + (self._told("*", remark) if remark else [])
 
     # --- what comes as a whole ---
@@ -262,14 +210,14 @@ class Screen:
                 else self._told("*", "There are no messages yet.")
             )
         everything = {**held, **messages}
-        rows = [self._rule(what)] if everything else []
+        rows = [self._columns.rule(what)] if everything else []
         for message_id in sorted(everything):
             rows += self._dated(everything[message_id], is_new=message_id in held)
-        return [*rows, self._rule("now")] if everything else rows
+        return [*rows, self._columns.rule("now")] if everything else rows
 
     def _found(self, answer: events.Found) -> list[Row]:
         count = len(answer.messages)
-        words = self._clean(answer.words)
+        words = clean(answer.words)
         behind = (
             self._told("*", "What came last is not searched yet; try again.") if answer.upto < self._newest_id else []
         )
@@ -280,10 +228,10 @@ class Screen:
 
     def _framed(self, what: str, messages: Sequence[Message]) -> list[Row]:
         self._day = None
-        rows = [self._rule(what)]
+        rows = [self._columns.rule(what)]
         for message in messages:
             rows += self._dated(message, is_new=False)
-        return [*rows, self._rule("now")]
+        return [*rows, self._columns.rule("now")]
 
     def _let_go(self) -> list[Row]:
         """What was held back for a history that does not come."""
@@ -332,7 +280,7 @@ class Screen:
         return self._list(users, "", f"{len(users)} online: ")
 
     def _list(self, names: Iterable[str], end: str, start: str = "") -> list[Row]:
-        text = start + ", ".join(sorted(map(self._clean, names), key=str.lower)) + end
+        text = start + ", ".join(sorted(map(clean, names), key=str.lower)) + end
         return self._told("*", text)
 
     # --- the rest ---
@@ -369,45 +317,12 @@ class Screen:
 
     def _told(self, mark: str, text: str, style: str = "class:notice") -> list[Row]:
         moment = self._now()
-        return [*self._new_day(moment), *self._fit(f"{moment:%H:%M}", [(style, mark)], text, style)]
+        return [*self._new_day(moment), *self._columns.fit(f"{moment:%H:%M}", [(style, mark)], text, style)]
 
-    def _fit(self, time: str, who: Row, text: str, style: str) -> list[Row]:
-        """Time, who and text in columns; a name that is too long for its own has a row for itself."""
-        name = "".join(part for _, part in who)
-        if self._width < _NARROW_COLUMNS:
-            return self._fit_narrow(time, who, text, style)
-        column = 16 if self._width >= _ROOMY_COLUMNS else 10
-        gutter = f" {self._glyphs.gutter} "
-        indent = len(time) + 1 + column
-        lines = self._lines(text, self._width - indent - len(gutter) - 1)
-        head: Row = [("class:time", f"{time} "), ("", " " * (column - len(name))), *who, ("class:gutter", gutter)]
-        rows: list[Row] = [head] if len(name) > column else [[*head, (style, lines.pop(0))]]
-        return rows + [[("", " " * indent), ("class:gutter", gutter), (style, line)] for line in lines]
-
-    def _fit_narrow(self, time: str, who: Row, text: str, style: str) -> list[Row]:
-        head: Row = [("class:time", f"{time} "), *who]
-        return [head, *([("", "  "), (style, line)] for line in self._lines(text, max(8, self._width - 3)))]
-
-    def _lines(self, text: str, columns: int) -> list[str]:
-        parts = text.replace("\r\n", "\n").expandtabs(_TAB_COLUMNS).split("\n")
-        lines = [line for part in parts for line in wrap(self._clean(part), columns)]
-        if len(lines) > _MESSAGE_ROWS_MAX:
-            left_out = len(lines) - _MESSAGE_ROWS_MAX
-            return [*lines[:_MESSAGE_ROWS_MAX], f"({left_out} more lines are not shown)"]
-        return lines
-
-    def _clean(self, text: str) -> str:
-        return without_heaps(harmless(text))
-
-    def _rule(self, what: str) -> Row:
-        columns = min(self._width - 1, _RULE_COLUMNS)
-        line = f"{self._glyphs.rule * 3} {what} "
-        return [("class:rule", line + self._glyphs.rule * (columns - columns_of(line)))]
-
-    def _name_style(self, name: str) -> str:
-        if name_key(name) == name_key(self._username):
-            return "class:own"
-        return _COLOURS[zlib.crc32(name_key(name).encode()) % len(_COLOURS)]
+    def _named(self, name: str) -> tuple[str, str]:
+        """A name in its colour; one's own stands out."""
+        is_own = name_key(name) == name_key(self._username)
+        return ("class:own" if is_own else colour_of(name)), clean(name)
 
     # --- what stands still: what is on its way, and the status line ---
 
@@ -420,7 +335,7 @@ class Screen:
         rows: list[Row] = [[("class:waits", f"{self._glyphs.waits} {hidden} more")]] if hidden > 0 else []
         for text, how in texts[-_PENDING_ROWS_MAX:]:
             mark, end = f"{self._glyphs.waits} ", f" ({how})"
-            first, *others = wrap(self._clean(text), max(8, width - len(mark) - len(end) - 1))
+            first, *others = wrap(clean(text), max(8, width - len(mark) - len(end) - 1))
             rows.append([("class:waits", mark + first + (self._glyphs.waits if others else "") + end)])
         return rows
 
@@ -429,7 +344,7 @@ class Screen:
 
     def prompt(self, situation: Situation) -> str:
         """What stands before what is typed."""
-        return f"{situation.question}: " if situation.question else f"{situation.username}> "
+        return f"{clean(situation.question)}: " if situation.question else f"{clean(situation.username)}> "
 
     def status(self, situation: Situation, dialect: str, width: int) -> Row:
         """User, server, dialect, how many are online, and whether the connection is up: what there is room for."""
@@ -440,12 +355,12 @@ class Screen:
         server = ""
         if situation.server is not None:
             host, port = situation.server
-            server = self._clean(f"{host}:{port}")
+            server = clean(f"{host}:{port}")
         count = situation.online_count
         online = f"{count} online" if count is not None and is_up else ""
         switched = "quiet" if self.is_quiet else ""
         dot = f" {self._glyphs.dot} "
-        words = [(situation.username, 5), (server, 3), (dialect, 2), (online, 4), (switched, 1)]
+        words = [(clean(situation.username), 5), (server, 3), (dialect, 2), (online, 4), (switched, 1)]
         for least in range(6):
             left = dot.join(word for word, weight in words if word and weight >= least)
             if len(left) + len(dot) + len(standing) < width:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _READ_BYTES = 256 * 1024
 # When one socket of several has come to its end, how long the others may be silent: they end at the same moment.
 _OTHERS_SECONDS = 0.2
+# Whoever answers nothing for so long is no chat server, or one that hangs.
+_FIRST_ANSWER_SECONDS = 30.0
 
 
 class TcpLink:
@@ -26,9 +30,12 @@ class TcpLink:
     def __init__(self, sockets: Sequence[socket.socket], dialect: Dialect) -> None:
         self._sockets = sockets
         self._dialect = dialect
+        # When something was asked for the first time; for the collector to look at.
+        self._asked_at = math.inf
 
     def send(self, request: Request) -> None:
         """Send a request; where that fails, the connection is lost, and the collector says so."""
+        self._asked_at = min(self._asked_at, time.monotonic())
         try:
             self._sockets[self._dialect.connection_for(request)].sendall(self._dialect.encode_request(request))
         except OSError:
@@ -48,8 +55,13 @@ class TcpLink:
         with selectors.DefaultSelector() as selector:
             for each in self._sockets:
                 selector.register(each, selectors.EVENT_READ, self._dialect.event_decoder())
-            patience: float | None = None
-            while selector.get_map() and (ready := selector.select(patience)):
+            patience: float | None = _FIRST_ANSWER_SECONDS
+            while selector.get_map():
+                ready = selector.select(patience)
+                if patience == _FIRST_ANSWER_SECONDS:
+                    patience = self._wait_for_first_answer(is_here=bool(ready))
+                elif not ready:
+                    break
                 for key, _ in ready:
                     data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
                     if not data:
@@ -58,6 +70,14 @@ class TcpLink:
                     for event in key.data.feed(data):
                         report(event)
         return "the server closed the connection"
+
+    def _wait_for_first_answer(self, *, is_here: bool) -> float | None:
+        """How long to wait from here on: for ever, once something was heard. Raises TimeoutError."""
+        if is_here:
+            return None
+        if time.monotonic() - self._asked_at >= _FIRST_ANSWER_SECONDS:
+            raise TimeoutError("the server accepts connections and answers nothing")
+        return _FIRST_ANSWER_SECONDS
 
     def close(self) -> None:
         """For the collector, when nobody uses it any more."""

@@ -27,10 +27,11 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import Style
 
-from chatclient.model import Standing
+from chatclient.model import Situation, Standing
 from chatclient.notices import Complaint, Help
-from chatclient.reactor import EndOfInput, Line, Situation
-from chatclient.screen import ASCII_GLYPHS, STYLES, Glyphs, Screen
+from chatclient.reactor import EndOfInput, Line
+from chatclient.rows import ASCII_GLYPHS, STYLES, Glyphs
+from chatclient.screen import Screen
 from chatprotocol.events import PublicMessage
 from chatprotocol.limits import BODY_MAX_BYTES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -178,7 +179,8 @@ class Indexer:
             self._reached_id = 0
             self._moved.notify_all()
         if index is not None:
-            index.close()
+            with suppress(*_FAULTS):
+                index.close()
 
     def _give_up(self, index: Index, error: sqlite3.Error) -> None:
         """A search can't read the file: the indexer is to look what is wrong with it."""

@@ -35,7 +35,7 @@ CREATE TABLE posting (
     first_id INTEGER NOT NULL,      -- the chunk
     kind     INTEGER NOT NULL,      -- see Kind
     word     TEXT    NOT NULL,
-    places   BLOB    NOT NULL,      -- see _Places
+    offsets   BLOB    NOT NULL,      -- see _Offsets
     PRIMARY KEY (first_id, kind, word)
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {_VERSION};
@@ -45,12 +45,12 @@ PRAGMA user_version = {_VERSION};
 # of a number of 4 KiB: two words are intersected in microseconds.
 CHUNK_IDS = 32_768
 _MAP_BYTES = CHUNK_IDS // 8
-# Up to so many places are written one by one; as a map they would take more room.
+# Up to so many offsets are written one by one; as a map they would take more room.
 _LISTED_MAX = 256
-# What waits to be written is in memory: about 250 bytes for each word, and 2 for each place of it. With texts that
+# What waits to be written is in memory: about 250 bytes for each word, and 2 for each offset of it. With texts that
 # people write a chunk stays far below; with texts of random letters it ends early.
 _WORDS_MAX = 200_000
-_PLACES_MAX = 4_000_000
+_OFFSETS_MAX = 4_000_000
 # Where so few messages are left, it is quicker to look what they say than to look up all words with a beginning: of a
 # letter or two there are thousands in a chunk.
 _FEW = 50
@@ -63,7 +63,7 @@ _READERS = 2
 
 # Where a word is, counted from the first message: a list in ascending order or, from some length on, a map with a bit
 # for each message.
-_Places: TypeAlias = "array[int] | bytearray"
+_Offsets: TypeAlias = "array[int] | bytearray"
 
 
 class Kind(IntEnum):
@@ -100,7 +100,7 @@ class _Part(Protocol):
     def first_id(self) -> int:
         """The oldest of them."""
 
-    def places(self, kind: Kind, word: str, *, is_prefix: bool = False) -> int:
+    def offsets(self, kind: Kind, word: str, *, is_prefix: bool = False) -> int:
         """Where a word is, or any that begins so: bit n stands for the message ``first_id`` + n."""
 
 
@@ -113,7 +113,7 @@ class _Tail:
         self.first_id = 0
         self.last_id = 0
         self._size = 0
-        self._words: tuple[dict[str, _Places], ...] = tuple({} for _ in Kind)
+        self._words: tuple[dict[str, _Offsets], ...] = tuple({} for _ in Kind)
 
     def takes(self, message_id: int) -> bool:
         """Is there room for this message?"""
@@ -121,7 +121,7 @@ class _Tail:
             return True
         return (
             message_id - self.first_id < CHUNK_IDS
-            and self._size < _PLACES_MAX
+            and self._size < _OFFSETS_MAX
             and sum(map(len, self._words)) < _WORDS_MAX
         )
 
@@ -131,16 +131,16 @@ class _Tail:
         parties = () if message.recipient_id is None else {str(message.sender_id), str(message.recipient_id)}
         with self._lock:
             self.first_id = self.first_id or message.id
-            place = message.id - self.first_id
+            offset = message.id - self.first_id
             of_kind = self._words[Kind.PUBLIC if message.recipient_id is None else Kind.DIRECT]
             for word in words:
-                _note(of_kind, word, place)
+                _note(of_kind, word, offset)
             for party in parties:
-                _note(self._words[Kind.PARTY], party, place)
+                _note(self._words[Kind.PARTY], party, offset)
             self._size += len(words)
             self.last_id = message.id
 
-    def places(self, kind: Kind, word: str, *, is_prefix: bool = False) -> int:
+    def offsets(self, kind: Kind, word: str, *, is_prefix: bool = False) -> int:
         of_kind = self._words[kind]
         with self._lock:
             words = [found for found in of_kind if found.startswith(word)] if is_prefix else [word]
@@ -160,13 +160,13 @@ class _Chunk(NamedTuple):
     reader: sqlite3.Connection
     first_id: int
 
-    def places(self, kind: Kind, word: str, *, is_prefix: bool = False) -> int:
-        sql = "SELECT places FROM posting WHERE first_id = ? AND kind = ? AND word = ?"
+    def offsets(self, kind: Kind, word: str, *, is_prefix: bool = False) -> int:
+        sql = "SELECT offsets FROM posting WHERE first_id = ? AND kind = ? AND word = ?"
         key: tuple[int | str, ...] = (self.first_id, int(kind), word)
         if is_prefix:
-            sql = "SELECT places FROM posting WHERE first_id = ? AND kind = ? AND word >= ? AND word < ?"
+            sql = "SELECT offsets FROM posting WHERE first_id = ? AND kind = ? AND word >= ? AND word < ?"
             key = (*key, word + "\U0010ffff")
-        return _unpack(places for (places,) in self.reader.execute(sql, key))
+        return _unpack(offsets for (offsets,) in self.reader.execute(sql, key))
 
 
 class _View(NamedTuple):
@@ -255,13 +255,13 @@ class Index:
         Raises sqlite3.Error, IndexClosedError.
         """
         found: list[int] = []
-        with self._reading() as reader:
+        with self._reading() as reader, _as_damage():
             chunks, tail = self._view
             parts: Iterator[_Part] = (_Chunk(reader, first_id) for first_id in reversed(chunks))
             for part in (tail, *parts):
                 if part.first_id < before_id:
                     hits = self._hits(part, terms, str(reader_id)) & _ones(before_id - part.first_id)
-                    found += (part.first_id + place for place in _newest(hits, limit - len(found)))
+                    found += (part.first_id + offset for offset in _newest(hits, limit - len(found)))
                 if len(found) == limit:
                     break
                 self._check_stopping()
@@ -270,22 +270,22 @@ class Index:
     def _hits(self, part: _Part, terms: Iterable[Term], party: str) -> int:
         """Where the party sees all of the words: in what was said to everybody, and in what it sent or got itself."""
         hits = self._intersect(part, Kind.PUBLIC, terms, -1)
-        own = part.places(Kind.PARTY, party)
+        own = part.offsets(Kind.PARTY, party)
         return hits | self._intersect(part, Kind.DIRECT, terms, own)
 
-    def _intersect(self, part: _Part, kind: Kind, terms: Iterable[Term], places: int) -> int:
+    def _intersect(self, part: _Part, kind: Kind, terms: Iterable[Term], offsets: int) -> int:
         for word, is_prefix in terms:
-            if not places:
+            if not offsets:
                 break
-            if is_prefix and places > 0 and places.bit_count() <= _FEW:
-                places = self._look(part, places, word)
+            if is_prefix and offsets > 0 and offsets.bit_count() <= _FEW:
+                offsets = self._look(part, offsets, word)
             else:
-                places &= part.places(kind, word, is_prefix=is_prefix)
-        return places
+                offsets &= part.offsets(kind, word, is_prefix=is_prefix)
+        return offsets
 
-    def _look(self, part: _Part, places: int, beginning: str) -> int:
+    def _look(self, part: _Part, offsets: int, beginning: str) -> int:
         """Which of these messages have a word that begins so."""
-        ids = [part.first_id + place for place in _newest(places, _FEW)]
+        ids = [part.first_id + offset for offset in _newest(offsets, _FEW)]
         texts = self._source.texts(ids)
         found = (number for number, text in texts if any(word.startswith(beginning) for word in words_of(text)))
         return sum(1 << number - part.first_id for number in found)
@@ -334,7 +334,7 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
             writer.executescript(f"BEGIN IMMEDIATE;\n{_SCHEMA}COMMIT;")
             version = _VERSION
         writer.execute("SELECT first_id, last_id, mark FROM chunk LIMIT 1").fetchone()
-        writer.execute("SELECT first_id, kind, word, places FROM posting LIMIT 1").fetchone()
+        writer.execute("SELECT first_id, kind, word, offsets FROM posting LIMIT 1").fetchone()
         if version != _VERSION:
             raise _VersionError(version)  # noqa: TRY301 -- as if the file could not be read
     except BaseException:
@@ -355,6 +355,15 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
+def _as_damage() -> Iterator[None]:
+    """Offsets of no message can't have been written by us."""
+    try:
+        yield
+    except (ValueError, IndexError) as error:
+        raise sqlite3.DatabaseError(f"offsets make no sense: {error}") from error
+
+
+@contextmanager
 def _transaction(writer: sqlite3.Connection) -> Iterator[None]:
     writer.execute("BEGIN IMMEDIATE")
     try:
@@ -366,34 +375,34 @@ def _transaction(writer: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _note(words: dict[str, _Places], word: str, place: int) -> None:
-    places = words.get(word)
-    if places is None:
-        words[word] = array("H", (place,))
-    elif isinstance(places, bytearray):
-        places[place >> 3] |= 1 << (place & 7)
+def _note(words: dict[str, _Offsets], word: str, offset: int) -> None:
+    offsets = words.get(word)
+    if offsets is None:
+        words[word] = array("H", (offset,))
+    elif isinstance(offsets, bytearray):
+        offsets[offset >> 3] |= 1 << (offset & 7)
     else:
-        places.append(place)
-        if len(places) > _LISTED_MAX:
-            words[word] = _map(places)
+        offsets.append(offset)
+        if len(offsets) > _LISTED_MAX:
+            words[word] = _map(offsets)
 
 
-def _map(places: Iterable[int]) -> bytearray:
+def _map(offsets: Iterable[int]) -> bytearray:
     bits = bytearray(_MAP_BYTES)
-    for place in places:
-        bits[place >> 3] |= 1 << (place & 7)
+    for offset in offsets:
+        bits[offset >> 3] |= 1 << (offset & 7)
     return bits
 
 
 def _unpack(packed: Iterable[bytes]) -> int:
-    """The places of several words together."""
+    """The offsets of several words together."""
     bits = 0
     listed = array("H")
-    for places in packed:
-        if len(places) == _MAP_BYTES:
-            bits |= int.from_bytes(places, "little")
+    for offsets in packed:
+        if len(offsets) == _MAP_BYTES:
+            bits |= int.from_bytes(offsets, "little")
         else:
-            listed.frombytes(places)
+            listed.frombytes(offsets)
     return bits | int.from_bytes(_map(listed), "little") if listed else bits
 
 
@@ -405,7 +414,7 @@ def _ones(count: int) -> int:
 def _newest(hits: int, limit: int) -> Iterator[int]:
     """The highest bits, the highest first."""
     while hits and limit:
-        place = hits.bit_length() - 1
-        yield place
-        hits ^= 1 << place
+        offset = hits.bit_length() - 1
+        yield offset
+        hits ^= 1 << offset
         limit -= 1
