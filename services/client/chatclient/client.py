@@ -27,7 +27,7 @@ from chatclient.notices import Back, Cut
 from chatclient.steps import StepByStep
 from chatclient.tcp import connect
 from chatclient.udp import UdpLink
-from chatclient.visit import Visit
+from chatclient.visit import Visit, check_unicode
 from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
 from chatprotocol.dialects.json import Json
 from chatprotocol.dialects.register import LENGTH_UNITS
@@ -103,7 +103,7 @@ class ChatClient:
         spoken = by_name(dialect, dialects_with(Register(length=register_length)))
         open_link = UdpLink if dialect == Datagram.name else connect
         self.visit = Visit(Model((host, port), None, None), _exchange(dialect, ops))
-        self._has_search = dialect == Json.name
+        self._is_json = dialect == Json.name
         self._inputs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._connection = Connection(partial(open_link, spoken), retry_seconds, self._inputs.put)
         self._link: Link | None = None
@@ -137,6 +137,7 @@ class ChatClient:
         """Come in; a name that nobody has is registered. After RefusedError the client is of no more use: close it."""
         assert self._link is not None, "connect first"
         _refused_as_error(check_username, username)
+        _refused_as_error(check_unicode, password)
         self.visit.model.username = username
         self.visit.model.password = password or None
         match self._await(self.visit.knock(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
@@ -189,14 +190,17 @@ class ChatClient:
 
     def history(self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None) -> tuple[Message, ...]:
         """The last messages that this user may see, oldest first. ``before``, an id, only in the dialect json."""
+        if before is not None and not self._is_json:
+            raise RefusedError(ErrorCode.BAD_REQUEST, "In this dialect nobody can ask for what was before a message.")
         return self._ask(AskHistory(limit, before), History).messages
 
     def search(
         self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None
     ) -> tuple[Message, ...]:
         """The newest messages with all these words that this user may see, oldest first. Only in the dialect json."""
-        if not self._has_search:
+        if not self._is_json:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "This dialect has no word for a search; json has.")
+        _refused_as_error(check_unicode, words)
         return self._ask(Search(words, limit, before), Found).messages
 
     def events(self, timeout_seconds: float | None = None) -> Iterator[Any]:

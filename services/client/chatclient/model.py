@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chatclient.exchange import Outcome, Unsettled
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Online, PublicMessage, Refused, Sent, Users, Welcome
+from chatprotocol.events import DirectMessage, History, Online, PublicMessage, Refused, Sent, Users, Welcome
 from chatprotocol.requests import Login
 from chatprotocol.rules import name_key
 
 if TYPE_CHECKING:
     from chatclient.address import Address
     from chatclient.exchange import News
+    from chatprotocol.events import Message
     from chatprotocol.requests import Say, Whisper
 
 
@@ -77,18 +78,12 @@ class Model:
             case Unsettled(said) | Outcome(said):
                 self.unconfirmed.pop(said.nonce or "", None)
             case Welcome():
-                self.username = event.username
-                self.standing = Standing.IN
-                self._learn_who_is_online(Online(event.users))
-                # A smaller one says that the server began anew, with none of what was seen.
-                if event.last_id is not None and (self.last_seen_id is None or event.last_id < self.last_seen_id):
-                    self.last_seen_id = event.last_id
-            case PublicMessage():
+                self._come_in(event)
+            case PublicMessage() | DirectMessage():
                 self._see(event.id)
-            case DirectMessage():
-                self._see(event.id)
-                if name_key(event.sender) != name_key(self.username):
-                    self.correspondent = event.sender
+                self._note_writer(event)
+            case History() if event.messages:
+                self._see(event.messages[-1].id)
             case Online() | Users():
                 self._learn_who_is_online(event)
             case Sent():
@@ -96,6 +91,18 @@ class Model:
                 self.unconfirmed.pop(event.nonce or "", None)
             case Refused() if event.code not in _LATER:
                 self.unconfirmed.pop(event.nonce or "", None)
+
+    def _come_in(self, event: Welcome) -> None:
+        self.username = event.username
+        self.standing = Standing.IN
+        self._learn_who_is_online(Online(event.users))
+        # A smaller one says that the server began anew, with none of what was seen.
+        if event.last_id is not None and (self.last_seen_id is None or event.last_id < self.last_seen_id):
+            self.last_seen_id = event.last_id
+
+    def _note_writer(self, message: Message) -> None:
+        if isinstance(message, DirectMessage) and name_key(message.sender) != name_key(self.username):
+            self.correspondent = message.sender
 
     def _learn_who_is_online(self, event: Online | Users) -> None:
         """From a list, or from who came and went. A dialect that does not tell it at the login tells nobody then."""

@@ -35,6 +35,7 @@ class PlainFace:
 
     # Whoever wants to see them asks.
     recent_messages = 0
+    tells_secrets = False
 
     def __init__(self, lines_of: Callable[[News | Notice], list[str]]) -> None:
         self._lines_of = lines_of

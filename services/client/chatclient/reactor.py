@@ -49,6 +49,8 @@ class Line(NamedTuple):
 
     text: str
     is_played: bool = False
+    # Was it typed where the password was asked for? Then it is used as nothing else.
+    is_secret: bool = False
 
 
 class EndOfInput(NamedTuple):
@@ -68,6 +70,10 @@ class Face(Protocol):
     @property
     def is_person(self) -> bool:
         """Is it somebody who may want a hint?"""
+
+    @property
+    def tells_secrets(self) -> bool:
+        """Does it say which line is a password? Else it is the next one, whatever was asked when it was typed."""
 
     @property
     def recent_messages(self) -> int:
@@ -167,6 +173,13 @@ class Reactor:
     def _take_typed(self, given: Line | EndOfInput) -> None:
         """A line waits for its turn. A person need not wait to leave, nor for what the server is not needed for."""
         standing = self._model.standing
+        if isinstance(given, Line) and given.is_secret:
+            if standing is Standing.ASKED:
+                self._on_line(given)
+            return
+        if isinstance(given, EndOfInput) and self._face.tells_secrets and standing is Standing.ASKED:
+            self._leave()
+            return
         if self._face.is_person and standing in (Standing.AWAY, Standing.KNOCKING):
             if isinstance(given, EndOfInput) or self._typing.is_leave(given.text):
                 self._on_interrupt()
@@ -178,7 +191,10 @@ class Reactor:
 
     def _is_ready(self) -> bool:
         """Can a typed line be used now?"""
-        if self._model.standing in _QUESTIONS:
+        standing = self._model.standing
+        if standing is Standing.ASKED and self._face.tells_secrets:
+            return isinstance(self._lines[0], EndOfInput)
+        if standing in _QUESTIONS:
             return True
         return self._visit.is_ready and not self._is_leaving
 

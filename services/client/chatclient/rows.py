@@ -79,17 +79,38 @@ class Columns:
         missing = column - sum(columns_of(part) for _, part in who)
         lines = _lines(text, self._width - indent - len(gutter) - 1)
         head: Row = [("class:time", f"{time} "), ("", " " * missing), *who, ("class:gutter", gutter)]
-        rows: list[Row] = [head] if missing < 0 else [[*head, (style, lines.pop(0))]]
+        rows = self._fold(head) if missing < 0 else [[*head, (style, lines.pop(0))]]
         return rows + [[("", " " * indent), ("class:gutter", gutter), (style, line)] for line in lines]
 
     def _fit_narrow(self, time: str, who: Row, text: str, style: str) -> list[Row]:
         head: Row = [("class:time", f"{time} "), *who]
-        return [head, *([("", "  "), (style, line)] for line in _lines(text, max(_LEAST_COLUMNS, self._width - 3)))]
+        return [
+            *self._fold(head),
+            *([("", "  "), (style, line)] for line in _lines(text, max(_LEAST_COLUMNS, self._width - 3))),
+        ]
+
+    def _fold(self, row: Row) -> list[Row]:
+        """The row, or as many as it takes: between its pieces, and inside of one that is longer than a row."""
+        rows: list[Row] = [[]]
+        left = self._width - 1
+        for style, piece in row:
+            lines = [piece] if columns_of(piece) <= left else wrap(piece.strip(), self._width - 1)
+            for line in lines:
+                if columns_of(line) > left:
+                    rows.append([])
+                    left = self._width - 1
+                rows[-1].append((style, line))
+                left -= columns_of(line)
+        return rows
+
+    def cut(self, text: str) -> str:
+        """As much of it as fits in a row."""
+        return wrap(text, self._width - 1)[0]
 
     def rule(self, what: str) -> Row:
         """A line across, with a word in it."""
         columns = min(self._width - 1, _RULE_COLUMNS)
-        line = f"{self._glyphs.rule * 3} {what} "
+        line = wrap(f"{self._glyphs.rule * 3} {what}", columns - 1)[0] + " "
         return [("class:rule", line + self._glyphs.rule * (columns - columns_of(line)))]
 
 

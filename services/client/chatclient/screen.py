@@ -10,6 +10,7 @@ Each row is fitted to the width of the window. Whatever others wrote is made har
 from __future__ import annotations
 
 import re
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from chatclient import notices
 from chatclient.exchange import Gap, Outcome, Unsettled
 from chatclient.model import Standing
 from chatclient.rows import Columns, Glyphs, clean, colour_of
-from chatclient.text import wrap
+from chatclient.text import columns_of, wrap
 from chatprotocol import events
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import name_key
@@ -79,10 +80,14 @@ class Screen:
         self._posted: dict[str, Say | Whisper] = {}
         # What came before the last messages were shown, which is how a login begins.
         self._held: dict[int, Message] | None = None
+        # Of one's own messages the newest that were shown: one may be confirmed, and come as a message, too.
+        self._own_ids: deque[int] = deque(maxlen=256)
         # After coming back: the newest message that was missed at most, and whether one was.
         self._missed_upto = 0
         self._has_missed = False
         self._cut_at: datetime | None = None
+        # Why the server is about to end the connection.
+        self._goodbye = ""
 
     def take(self, shown: News | Notice, width: int) -> list[Row]:
         """The rows that show it, in a window of that width."""
@@ -110,18 +115,28 @@ class Screen:
         if self._held is not None:
             self._held[message.id] = message
             return []
+        if not self._is_first(message.id, message.sender):
+            return []
         rows: list[Row] = []
         if message.id <= self._missed_upto and not self._has_missed:
             self._has_missed = True
             rows.append(self._columns.rule("what you missed"))
-        elif message.id > self._missed_upto and self._has_missed:
-            rows += self._end_of_missed()
-        return rows + self._dated(message, is_new=True)
+        return rows + self._end_of_missed(message.id) + self._dated(message, is_new=True)
 
-    def _end_of_missed(self) -> list[Row]:
-        self._missed_upto = 0
+    def _end_of_missed(self, message_id: int) -> list[Row]:
+        """The line below what was missed, before the first message that was not."""
+        if not self._has_missed or message_id <= self._missed_upto:
+            return []
         self._has_missed = False
         return [self._columns.rule("now")]
+
+    def _is_first(self, message_id: int, sender: str) -> bool:
+        """Was this message not shown yet? Only one's own may come twice."""
+        if name_key(sender) != name_key(self._username):
+            return True
+        is_first = message_id not in self._own_ids
+        self._own_ids.append(message_id)
+        return is_first
 
     def _dated(self, message: Message, *, is_new: bool) -> list[Row]:
         """A message with the day before it, where that is another one than of what is above."""
@@ -168,8 +183,11 @@ class Screen:
             case events.Sent(message_id, status, nonce):
                 self._newest_id = max(self._newest_id, message_id)
                 said = self._posted.pop(nonce or "", None)
+                if not self._is_first(message_id, self._username):
+                    return []
                 later = "not online; it is delivered at the next login"
-                return self._own(said, later if status is events.SentStatus.STORED else "")
+                remark = later if status is events.SentStatus.STORED else ""
+                return self._end_of_missed(message_id) + self._own(said, remark)
             case Outcome(said, has_come):
                 self._posted.pop(said.nonce or "", None)
                 return self._own(
@@ -181,7 +199,8 @@ class Screen:
             case events.Refused(reason=reason, nonce=nonce):
                 said = self._posted.pop(nonce or "", None)
                 about = f" Not sent: {said.text}" if said else ""
-                return [*self._let_go(), *self._told("!", reason + about, "class:error")]
+                # In the place of the history that was asked for, unless it is about a message.
+                return [*([] if nonce else self._let_go()), *self._told("!", reason + about, "class:error")]
 
     def _own(self, said: Say | Whisper | None, remark: str) -> list[Row]:
         if said is None:
@@ -252,14 +271,19 @@ class Screen:
             case notices.Back(username, last_id):
                 self._be(username)
                 self._missed_upto = last_id or 0
+                self._has_missed = False
                 seconds = (self._now() - self._cut_at).total_seconds() if self._cut_at else 0
                 return self._told("*", f"Connected again, after {_duration(seconds)}.")
             case notices.Cut(reason):
                 self._cut_at = self._now()
-                lost = f"The connection is lost ({reason}). It is tried again until you leave; what you type waits."
+                goodbye, self._goodbye = self._goodbye, ""
+                lost = f"The connection is lost ({goodbye or reason}). It is being tried again; what you type waits."
                 return [*self._let_go(), *self._told("!", lost, "class:error")]
+            case events.Bye(events.YOU_LEFT):
+                return self._told("*", "You left.")
             case events.Bye(reason):
-                return self._told("*", f"The server says goodbye: {reason}." if reason else "The server says goodbye.")
+                self._goodbye = reason  # what follows is the end of the connection, which is told once
+                return []
             case Gap(has_history):
                 more = "; CH 500 shows more" if has_history else ""
                 return self._told("!", f"More may have been missed than is shown{more}.", "class:error")
@@ -287,8 +311,8 @@ class Screen:
 
     def _notice(self, notice: News | Notice) -> list[Row]:
         match notice:
-            case notices.Complaint(_, text):
-                return [*self._let_go(), *self._told("!", text, "class:error")]
+            case notices.Complaint(code, text):
+                return [*(self._let_go() if code == "lost" else []), *self._told("!", text, "class:error")]
             case notices.Help():
                 return [row for line in notice.lines for row in self._told("*", line)]
             case notices.Posted(said):
@@ -333,10 +357,13 @@ class Screen:
         texts += [(line, waits) for line in situation.waiting]
         hidden = len(texts) - _PENDING_ROWS_MAX
         rows: list[Row] = [[("class:waits", f"{self._glyphs.waits} {hidden} more")]] if hidden > 0 else []
+        columns = Columns(width, self._glyphs)
         for text, how in texts[-_PENDING_ROWS_MAX:]:
             mark, end = f"{self._glyphs.waits} ", f" ({how})"
-            first, *others = wrap(clean(text), max(8, width - len(mark) - len(end) - 1))
-            rows.append([("class:waits", mark + first + (self._glyphs.waits if others else "") + end)])
+            room = width - columns_of(mark + end) - columns_of(self._glyphs.waits) - 1
+            first, *others = wrap(clean(text), max(room, 1))
+            row = mark + first + (self._glyphs.waits if others else "") + end
+            rows.append([("class:waits", row if room > 1 else columns.cut(mark + clean(text)))])
         return rows
 
     def _pending_text(self, said: Say | Whisper) -> str:
@@ -361,12 +388,15 @@ class Screen:
         switched = "quiet" if self.is_quiet else ""
         dot = f" {self._glyphs.dot} "
         words = [(clean(situation.username), 5), (server, 3), (dialect, 2), (online, 4), (switched, 1)]
-        for least in range(6):
+        for least in range(7):
             left = dot.join(word for word, weight in words if word and weight >= least)
-            if len(left) + len(dot) + len(standing) < width:
+            if columns_of(left + dot + standing) < width:
                 break
         left = left + dot if left else left
-        return [("class:status", left), ("class:status.up" if is_up else "class:status.down", standing)]
+        return [
+            ("class:status", left),
+            ("class:status.up" if is_up else "class:status.down", standing[: max(width - 1, 1)]),
+        ]
 
 
 def _duration(seconds: float) -> str:

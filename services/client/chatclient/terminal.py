@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import threading
@@ -61,6 +62,8 @@ _LINES_UNASKED_MAX: Final = 5
 # Who wants to leave waits so long for the server's goodbye.
 _GOODBYE_SECONDS: Final = 5.0
 _MENU_ROWS: Final = 6
+# Bytes that are not UTF-8 come as halves of characters.
+_HALVES: Final = re.compile("[\ud800-\udfff]")
 
 
 class TerminalFace:
@@ -70,6 +73,7 @@ class TerminalFace:
     """
 
     is_person = True
+    tells_secrets = True
     recent_messages = 20
     # Signals are the event loop's business: see signal.set_wakeup_fd.
     wakeup = -1
@@ -248,11 +252,11 @@ class TerminalFace:
         if buffer.complete_state is not None and buffer.complete_state.current_completion is not None:
             buffer.complete_state = None  # it was chosen; what is sent is seen before
         elif self._situation.standing is Standing.ASKED:
-            self._give(Line(buffer.text))
+            self._give(Line(_whole(buffer.text), is_secret=True))
             buffer.reset()
             event.app.clipboard.set_data(ClipboardData())
         elif self._may_be_sent(buffer):
-            text = buffer.text
+            text = _whole(buffer.text)
             if text.strip():
                 buffer.append_to_history()
             buffer.reset()
@@ -316,6 +320,11 @@ class TerminalFace:
             self._complain_of_length(size_bytes)
         else:
             event.current_buffer.insert_text(text)
+
+
+def _whole(text: str) -> str:
+    """What was typed, with a sign in the place of bytes that are no text."""
+    return _HALVES.sub("\ufffd", text)
 
 
 def _without_flood(shown: list[News | Notice]) -> list[News | Notice]:

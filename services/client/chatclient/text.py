@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from typing import Final
@@ -12,10 +13,12 @@ from wcwidth import wcwidth
 _HARMLESS_FORMATS: Final = frozenset("\u200c\u200d")
 # Letters that print as nothing at all, though they are letters: with them a text could look empty, or like another one.
 _BLANK_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0")
+# A word, and the spaces behind it; the first word may be none.
+_WORDS: Final = re.compile("([^ ]+|^)( *)")
 # After a narrow character it asks for the wide picture.
 _PICTURE: Final = "\ufe0f"
 # No script has more marks than that on one letter; heaps of them climb over the lines above and below.
-_MARKS_MAX: Final = 4
+_HEAP_MAX: Final = 4
 
 
 def harmless(text: str) -> str:
@@ -36,14 +39,14 @@ def _escape(letter: str) -> str:
 
 
 def without_heaps(text: str) -> str:
-    """The text with no more than a few marks on each letter."""
+    """The text with no more than a few letters in a row that take no column."""
     if text.isascii():
         return text
     kept: list[str] = []
-    marks = 0
+    heap = 0
     for letter in text:
-        marks = marks + 1 if unicodedata.category(letter) in ("Mn", "Me") else 0
-        if marks <= _MARKS_MAX:
+        heap = 0 if _columns_of(letter) else heap + 1
+        if heap <= _HEAP_MAX:
             kept.append(letter)
     return "".join(kept)
 
@@ -73,30 +76,20 @@ def wrap(text: str, columns: int) -> list[str]:
     """
     lines: list[str] = []
     line, taken = "", 0
-    for word in _words(text):
-        wide = columns_of(word)
-        if taken + columns_of(word.rstrip(" ")) > columns and line:
+    for word, gap in _WORDS.findall(text):
+        rest = word
+        if line and taken + columns_of(word) > columns:
             lines += [line.rstrip(" ")] if line.strip(" ") else []
             line, taken = "", 0
-        while wide > columns:  # longer than a line
-            head = _fitting(word, columns)
+        while columns_of(rest) > columns:
+            head = _fitting(rest, columns)
+            if head == rest:
+                break  # one character that is wider than the line
             lines.append(head)
-            word = word[len(head) :].lstrip(" ")  # noqa: PLW2901 - what is left of it
-            wide = columns_of(word)
-        line += word
-        taken += wide
+            rest = rest[len(head) :]
+        line += rest + gap
+        taken += columns_of(rest) + len(gap)
     return [*lines, line.rstrip(" ")] if line.rstrip(" ") or not lines else lines
-
-
-def _words(text: str) -> list[str]:
-    """Each word with the spaces behind it; spaces at the beginning are the first one."""
-    words: list[str] = []
-    start = 0
-    for index in range(1, len(text)):
-        if text[index] != " " and text[index - 1] == " ":
-            words.append(text[start:index])
-            start = index
-    return [*words, text[start:]] if text else []
 
 
 def _fitting(word: str, columns: int) -> str:

@@ -153,9 +153,10 @@ class Typing:
         elif first:
             found = self._names_like(last, "")
         elif last.startswith("@"):
-            found = [f"@{name}" for name in self._names_like(last[1:], " ")]
+            everybody = [f"@{EVERYBODY} "] if EVERYBODY.startswith(last[1:].upper()) else []
+            found = everybody + [f"@{name}" for name in self._names_like(last[1:], " ")]
         else:
-            words = [f"{word} " for word in self._commands if word.upper().startswith(last.upper())]
+            words = [f"{word} " for word in self._commands if word[0] != "@" and word.upper().startswith(last.upper())]
             found = words + (self._names_like(last, ": ") if last and self.talks else [])
         return len(last), found
 

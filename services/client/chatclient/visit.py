@@ -10,6 +10,7 @@ import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 
 from chatclient.model import Standing
+from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.rules import check_text
 
@@ -31,6 +32,14 @@ class Link(Protocol):
 
     def shut(self) -> None:
         """Let the connection end."""
+
+
+def check_unicode(text: str) -> None:
+    """Half characters are no text, and can't be sent. Raises Refusal."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Refusal(ErrorCode.BAD_REQUEST, "That is not text in Unicode; nothing was sent.") from error
 
 
 class Visit:
@@ -77,6 +86,7 @@ class Visit:
         Raises Refusal for a text that can't be a message.
         """
         check_text(said.text)
+        check_unicode(said.text)
         nonce = secrets.token_hex(8)
         said = Say(said.text, nonce) if isinstance(said, Say) else Whisper(said.to, said.text, nonce)
         self.model.unconfirmed[nonce] = said

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from chatprotocol.errors import ErrorCode, Refusal
 from chatserver.store.database import StoreError
-from chatserver.store.index import Index, IndexClosedError, remove_index
+from chatserver.store.index import Index, IndexClosedError, TooLongError, remove_index
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -91,14 +92,17 @@ class Indexer:
     ) -> tuple[tuple[Message, ...], int]:
         """The newest messages with these words that the account may see, oldest first; up to which id was looked.
 
-        Waits a little for the index to have ``newest_id``. Raises SearchFailedError, SearchClosedError, StoreError.
-        For any thread.
+        Waits a little for the index to have ``newest_id``. Raises SearchFailedError, SearchClosedError, StoreError,
+        Refusal. For any thread.
         """
         index, reached_id = self._wait_for(newest_id)
         try:
             ids = index.find(terms, reader_id, before_id, limit)
         except IndexClosedError as error:
             raise (SearchClosedError if self._closed else SearchFailedError) from error
+        except TooLongError as error:
+            reason = "That takes too long to find; send fewer words with a star, or more letters before it."
+            raise Refusal(ErrorCode.BAD_REQUEST, reason) from error
         except sqlite3.Error as error:
             self._give_up(index, error)
             raise SearchFailedError from error

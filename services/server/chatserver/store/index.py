@@ -7,6 +7,7 @@ import queue
 import sqlite3
 import sys
 import threading
+import time
 from array import array
 from contextlib import contextmanager, suppress
 from enum import IntEnum
@@ -59,6 +60,9 @@ _ROWS = 2_000
 # Searches at once. The others wait for their turn: a search is mostly Python, and a flood of them must not hold up
 # those who only talk.
 _READERS = 2
+# What takes longer is given up, for the others wait. Only beginnings that stand for thousands of words each, and are
+# hardly ever together, take more than a small part of it.
+FIND_SECONDS = 5.0
 
 
 # Where a word is, counted from the first message: a list in ascending order or, from some length on, a map with a bit
@@ -77,6 +81,10 @@ class Kind(IntEnum):
 
 class _VersionError(sqlite3.DatabaseError):
     """The file was written by another server."""
+
+
+class TooLongError(Exception):
+    """It would take too long to find this."""
 
 
 class IndexClosedError(Exception):
@@ -252,10 +260,11 @@ class Index:
     def find(self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int) -> list[int]:
         """The newest messages with all of these words that the account may see, newest first.
 
-        Raises sqlite3.Error, IndexClosedError.
+        Raises sqlite3.Error, IndexClosedError, TooLongError, and what the source raises.
         """
         found: list[int] = []
         with self._reading() as reader, _as_damage():
+            patience_ends = time.monotonic() + FIND_SECONDS
             chunks, tail = self._view
             parts: Iterator[_Part] = (_Chunk(reader, first_id) for first_id in reversed(chunks))
             for part in (tail, *parts):
@@ -265,6 +274,8 @@ class Index:
                 if len(found) == limit:
                     break
                 self._check_stopping()
+                if time.monotonic() > patience_ends:
+                    raise TooLongError
         return found
 
     def _hits(self, part: _Part, terms: Iterable[Term], party: str) -> int:
