@@ -34,6 +34,8 @@ class Shelf:
         folder.mkdir()
         self.messages: list[Written] = []
         self.is_stopping = False
+        # Called while a chunk is being written.
+        self.when_marked: Callable[[], object] = lambda: None
         self.opened = ExitStack()
 
     def open(self) -> Index:
@@ -45,6 +47,7 @@ class Shelf:
         self.messages += messages
 
     def mark(self, message_id: int) -> str | None:
+        self.when_marked()
         return dict(self.texts([message_id])).get(message_id)
 
     def texts(self, ids: Sequence[int]) -> list[tuple[int, str]]:
@@ -256,6 +259,7 @@ def test_a_file_that_is_no_index_is_made_anew(shelf: Shelf, harm: Callable[[Path
     stored(shelf)
     harm(shelf.path)
 
+    assert shelf.open().last_id == 0
     assert is_whole(shelf)
 
 
@@ -285,6 +289,18 @@ def test_an_index_that_is_ahead_of_the_messages_keeps_what_is_theirs(shelf: Shel
 
 
 @pytest.mark.usefixtures("small")
+def test_behind_a_message_that_is_another_one_nothing_is_kept(shelf: Shelf) -> None:
+    stored(shelf, 20)
+    _, last_id = shelf.chunks()[2]
+    shelf.messages[last_id - 1] = public(last_id, "word and other")
+    index = shelf.open()
+
+    assert index.last_id == shelf.chunks()[1][1] == last_id - 2
+    shelf.fill(index)
+    assert find(index, "word") == list(range(20, 0, -1))
+
+
+@pytest.mark.usefixtures("small")
 def test_a_disk_that_is_full_for_a_while_loses_nothing(shelf: Shelf) -> None:
     index = shelf.open()
     shelf.store(*(public(number, f"word {number}") for number in range(1, 4)))
@@ -310,6 +326,18 @@ def test_a_search_that_finds_the_file_damaged_says_so(shelf: Shelf) -> None:
         find(index, "nowhere")
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("offsets", [b"x", b"\xff\xff"])
+def test_offsets_that_make_no_sense_are_damage(shelf: Shelf, offsets: bytes) -> None:
+    stored(shelf)
+    with closing(sqlite3.connect(shelf.path)) as connection:
+        connection.execute("UPDATE posting SET offsets = ?", (offsets,))
+        connection.commit()
+
+    with pytest.raises(sqlite3.DatabaseError):
+        find(shelf.open(), "word")
+
+
 # --- the end ---
 
 
@@ -333,6 +361,17 @@ def test_who_searches_a_closed_index_is_told(shelf: Shelf) -> None:
 
     with pytest.raises(IndexClosedError):
         find(index, "word")
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_being_written_is_found(shelf: Shelf) -> None:
+    index = shelf.open()
+    found: list[list[int]] = []
+    shelf.when_marked = lambda: found.append(find(index, "word"))
+    shelf.store(*(public(number, f"word {number}") for number in range(1, 6)))
+    shelf.fill(index)
+
+    assert found == [[2, 1], [4, 3, 2, 1]]
 
 
 @pytest.mark.usefixtures("small")

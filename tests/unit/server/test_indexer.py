@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import DirectMessage, PublicMessage
 from chatserver.room import indexer as indexer_module
 from chatserver.room.indexer import Indexer, SearchClosedError, SearchFailedError
 from chatserver.store import index as index_module
 from chatserver.store.database import Database, StoreError
-from chatserver.store.index import SEARCH_FILE
+from chatserver.store.index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.messages import Messages, Written, insert_direct, insert_public
 from chatserver.store.words import terms_of
 
@@ -169,6 +170,18 @@ def test_more_than_one_slice_is_indexed(library: Library) -> None:
 # --- what goes wrong ---
 
 
+def test_what_takes_too_long_is_given_up_with_what_to_do(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: who searches for something absurd does not hold up others who search."""
+    library.start()
+    library.say("word")
+    library.search("word")
+    monkeypatch.setattr(index_module, "FIND_SECONDS", -1.0)
+
+    with pytest.raises(Refusal, match="too long to find") as refused:
+        library.search("w* o*")
+    assert refused.value.code is ErrorCode.BAD_REQUEST
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of a few words."""
@@ -288,6 +301,24 @@ def test_who_waits_for_the_index_when_the_server_stops_is_told(
     must_end(stopping)
     assert len(told) == 1
     with pytest.raises(SearchClosedError):
+        library.search("word")
+
+
+@pytest.mark.parametrize("is_stopping", [True, False])
+def test_a_search_whose_index_is_closed_is_told_whether_the_server_stops(
+    library: Library, monkeypatch: pytest.MonkeyPatch, is_stopping: bool
+) -> None:
+    """Or whether the index is about to be made again."""
+    library.start()
+    library.say("word")
+    library.search("word")
+
+    def find(*_: object) -> list[int]:
+        library.indexer._closed = is_stopping
+        raise IndexClosedError
+
+    monkeypatch.setattr(Index, "find", find)
+    with pytest.raises(SearchClosedError if is_stopping else SearchFailedError):
         library.search("word")
 
 
