@@ -136,7 +136,7 @@ def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | No
             return None, None, user
         case [address, user] if ":" in address:
             host, _, port = address.rpartition(":")
-            return host, port, user
+            return host.strip("[]"), port, user
         case [host, port]:
             return host, port, None
         case [host, port, user]:
@@ -163,7 +163,10 @@ def _port(text: str) -> int:
 
 def _seconds(text: str) -> float:
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
+        if math.isnan(seconds):
+            raise ValueError(text)  # noqa: TRY301 - as if it were none
+        return max(0.0, seconds)
     except ValueError as error:
         raise ConfigError(f"--retry-seconds is {text!r}; it must be a number of seconds.") from error
 

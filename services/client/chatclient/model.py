@@ -43,6 +43,8 @@ class Situation(NamedTuple):
     online_count: int | None = None
     # What the next line is, where something was asked.
     question: str = ""
+    # May it be a password, which nobody is to see?
+    is_secret: bool = False
     # What was typed and waits, and what was sent and waits for its confirmation.
     waiting: tuple[str, ...] = ()
     unconfirmed: tuple[Say | Whisper, ...] = ()

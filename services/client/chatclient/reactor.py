@@ -173,10 +173,6 @@ class Reactor:
     def _take_typed(self, given: Line | EndOfInput) -> None:
         """A line waits for its turn. A person need not wait to leave, nor for what the server is not needed for."""
         standing = self._model.standing
-        if isinstance(given, Line) and given.is_secret:
-            if standing is Standing.ASKED:
-                self._on_line(given)
-            return
         if isinstance(given, EndOfInput) and self._face.tells_secrets and standing is Standing.ASKED:
             self._leave()
             return
@@ -193,7 +189,7 @@ class Reactor:
         """Can a typed line be used now?"""
         standing = self._model.standing
         if standing is Standing.ASKED and self._face.tells_secrets:
-            return isinstance(self._lines[0], EndOfInput)
+            return isinstance(self._lines[0], EndOfInput) or self._lines[0].is_secret
         if standing in _QUESTIONS:
             return True
         return self._visit.is_ready and not self._is_leaving
@@ -207,9 +203,18 @@ class Reactor:
             model.server,
             None if self._exchange.is_stepwise else model.online_count,
             _QUESTIONS.get(model.standing, question),
-            tuple(line.text for line in self._lines if isinstance(line, Line)),
+            self._may_be_asked(),
+            tuple(line.text for line in self._lines if isinstance(line, Line) and not line.is_secret),
             tuple(model.unconfirmed.values()),
         )
+
+    def _may_be_asked(self) -> bool:
+        """Is a password what is typed now, or about to be asked for, so that somebody may type it already?"""
+        model = self._model
+        if model.has_been_in or self._exchange.is_guest:
+            return False
+        is_underway = model.standing in (Standing.AWAY, Standing.KNOCKING)
+        return model.standing is Standing.ASKED or (is_underway and (self._was_asked or model.password is None))
 
     def _prompt(self) -> None:
         """Where one operation is done before the next one, ask for the next."""
@@ -386,6 +391,8 @@ class Reactor:
             return
         self._face.took_line()
         standing = self._model.standing
+        if line.is_secret and standing is not Standing.ASKED:
+            return
         if line.is_played:
             self._face.show([Played("***" if standing is Standing.ASKED else line.text)])
         if standing in (Standing.UNPLACED, Standing.UNNAMED) and self._typing.is_farewell(line.text):

@@ -130,5 +130,5 @@ def _lines(text: str, columns: int) -> list[str]:
     lines = [line for part in parts for line in wrap(clean(part), columns)]
     if len(lines) > _MESSAGE_ROWS_MAX:
         left_out = len(lines) - _MESSAGE_ROWS_MAX
-        return [*lines[:_MESSAGE_ROWS_MAX], f"({left_out} more lines are not shown)"]
+        return lines[:_MESSAGE_ROWS_MAX] + wrap(f"({left_out} more lines are not shown)", columns)
     return lines

@@ -371,6 +371,8 @@ class Screen:
 
     def prompt(self, situation: Situation) -> str:
         """What stands before what is typed."""
+        if situation.is_secret and not situation.question:
+            return ""  # it is not asked yet
         return f"{clean(situation.question)}: " if situation.question else f"{clean(situation.username)}> "
 
     def status(self, situation: Situation, dialect: str, width: int) -> Row:

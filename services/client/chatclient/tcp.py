@@ -55,13 +55,9 @@ class TcpLink:
         with selectors.DefaultSelector() as selector:
             for each in self._sockets:
                 selector.register(each, selectors.EVENT_READ, self._dialect.event_decoder())
-            patience: float | None = _FIRST_ANSWER_SECONDS
-            while selector.get_map():
-                ready = selector.select(patience)
-                if patience == _FIRST_ANSWER_SECONDS:
-                    patience = self._wait_for_first_answer(is_here=bool(ready))
-                elif not ready:
-                    break
+            self._wait_for_first_answer(selector)
+            patience: float | None = None
+            while selector.get_map() and (ready := selector.select(patience)):
                 for key, _ in ready:
                     data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
                     if not data:
@@ -71,13 +67,11 @@ class TcpLink:
                         report(event)
         return "the server closed the connection"
 
-    def _wait_for_first_answer(self, *, is_here: bool) -> float | None:
-        """How long to wait from here on: for ever, once something was heard. Raises TimeoutError."""
-        if is_here:
-            return None
-        if time.monotonic() - self._asked_at >= _FIRST_ANSWER_SECONDS:
-            raise TimeoutError("the server accepts connections and answers nothing")
-        return _FIRST_ANSWER_SECONDS
+    def _wait_for_first_answer(self, selector: selectors.BaseSelector) -> None:
+        """Until there is one, or the end. Raises TimeoutError."""
+        while not selector.select(_FIRST_ANSWER_SECONDS):
+            if time.monotonic() >= self._asked_at + _FIRST_ANSWER_SECONDS:
+                raise TimeoutError("the server accepts connections and answers nothing")
 
     def close(self) -> None:
         """For the collector, when nobody uses it any more."""

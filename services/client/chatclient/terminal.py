@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.clipboard import ClipboardData
+from prompt_toolkit.clipboard import InMemoryClipboard
 from prompt_toolkit.completion import Completer, Completion
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.filters import Condition
@@ -101,6 +101,7 @@ class TerminalFace:
         self._drawn_at = 0.0
         self._agreed_to = ""
         self._is_leaving = False
+        self._signals: list[signal.Signals] = []
         self._fault: BaseException | None = None
         self._session = self._build()
 
@@ -146,6 +147,8 @@ class TerminalFace:
             raise KeyboardInterrupt from None
         finally:
             self._loop = None
+            for each in self._signals:  # as before; the loop forgets what was there
+                signal.signal(each, signal.default_int_handler)
         if self._fault is not None:
             raise self._fault
         if not self._ended:
@@ -159,9 +162,9 @@ class TerminalFace:
     def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._on_fault)
-        for each in _SIGNALS:
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                self._loop.add_signal_handler(each, self._stop)
+        self._signals = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        for each in self._signals:
+            self._loop.add_signal_handler(each, self._stop)
         self._session.app.after_render += lambda _: self._output.release()
         self._loop.call_soon(self._look)
 
@@ -212,7 +215,7 @@ class TerminalFace:
     # --- the prompt ---
 
     def _build(self) -> PromptSession[str]:
-        is_password = Condition(lambda: self._situation.standing is Standing.ASKED)
+        is_password = Condition(lambda: self._situation.is_secret)
         return PromptSession(
             self._prompt,
             bottom_toolbar=self._toolbar,
@@ -251,10 +254,9 @@ class TerminalFace:
         buffer = event.current_buffer
         if buffer.complete_state is not None and buffer.complete_state.current_completion is not None:
             buffer.complete_state = None  # it was chosen; what is sent is seen before
-        elif self._situation.standing is Standing.ASKED:
+        elif self._situation.is_secret:
             self._give(Line(_whole(buffer.text), is_secret=True))
-            buffer.reset()
-            event.app.clipboard.set_data(ClipboardData())
+            self._forget()
         elif self._may_be_sent(buffer):
             text = _whole(buffer.text)
             if text.strip():
@@ -286,7 +288,7 @@ class TerminalFace:
     def _on_clear(self, event: KeyPressEvent) -> None:
         """Ctrl-C clears the line. On an empty one it leads out of a question, and of a client that is not in yet."""
         if event.current_buffer.text:
-            event.current_buffer.reset()
+            self._forget()
             self._agreed_to = ""
         elif self._situation.question and self._situation.standing is Standing.IN:
             self._give(Line(""))
@@ -294,6 +296,12 @@ class TerminalFace:
             self._tell("Ctrl-D or EX leaves.")
         else:
             self._leave()
+
+    def _forget(self) -> None:
+        """Empty the line, and let nothing bring back what was in it: it may have been a password."""
+        self._session.default_buffer.reset()
+        if self._situation.is_secret:
+            self._session.app.clipboard = InMemoryClipboard()
 
     def _leave(self) -> None:
         """Politely; who asks twice does not wait for the answer."""

@@ -130,7 +130,7 @@ class Typing:
         """One line for each operation and command, made from the table."""
         described = ((f"{each.word} {each.arguments}".rstrip(), each.does) for each in self._commands.values())
         lines = [f"{what:<19} {does}" for what, does in described]
-        if self.talks:
+        if self.talks and self._asks:
             lines.insert(0, f"{'MESSAGE':<19} what is nothing else is a public message")
         way_out = f"{'':<19} an empty line leads out of an operation that asks for something"
         return [*lines, way_out] if self._asks else lines
@@ -237,7 +237,9 @@ class Typing:
         words = self._words
         like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1)
         if word.startswith("/") and like:
-            return f"{word} is no operation, so nothing was sent. Do you mean {like[0]}? /help tells all."
+            return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help tells what there is."
+        if word.startswith("/") and self.talks:
+            return f"There is no {word}, so nothing was sent; {words.public} {word} ... says it. /help tells what there is."
         return (
             f"{word} is no operation, so nothing was sent. There are {words.public} (to everybody), "
             f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."
@@ -311,6 +313,10 @@ class Addressing(Typing):
 
     def _too_much(self, word: str) -> Typed:
         return Typed(complaint=self._complaint(word))
+
+    def _talk(self, line: str, word: str, rest: str) -> Typed | None:  # noqa: ARG002
+        """Nothing goes to everybody that does not say so."""
+        return None
 
     def _take_recipient(self, _: str) -> Typed:
         return Typed(complaint=self._complaint(""))
