@@ -239,7 +239,8 @@ class Typing:
         if word.startswith("/") and like:
             return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help tells what there is."
         if word.startswith("/") and self.talks:
-            return f"There is no {word}, so nothing was sent; {words.public} {word} ... says it. /help tells what there is."
+            say = f"{words.public} {word} ... says it"
+            return f"There is no {word}, so nothing was sent; {say}. /help tells what there is."
         return (
             f"{word} is no operation, so nothing was sent. There are {words.public} (to everybody), "
             f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."

@@ -90,6 +90,9 @@ def event_lines(event: News) -> list[str]:
         case events.History():
             lines = [f"[history {len(event.messages)}]"]
             return lines + [message_line(message, "history") for message in event.messages]
+        case events.Found():
+            lines = [f"[found {len(event.messages)}] up to #{event.upto}: {harmless(event.words)}"]
+            return lines + [message_line(message, "history") for message in event.messages]
         case events.Refused():
             return [f"[error {event.code}] {harmless(event.reason)}"]
         case events.Bye():
