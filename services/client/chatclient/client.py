@@ -108,6 +108,8 @@ class ChatClient:
         self._connection = Connection(partial(open_link, spoken), retry_seconds, self._inputs.put)
         self._link: Link | None = None
         self._has_been_in = False
+        # Was it told that the connection is lost? Once is enough until it stands again.
+        self._is_cut = False
         # What happened while something else was waited for.
         self._happened: deque[Any] = deque()
         self._end: ChatError | None = None
@@ -294,7 +296,8 @@ class ChatClient:
                 return [*self.visit.knock(link)] if self._has_been_in else []
             case Down(reason):
                 self.visit.lose()
-                return [Cut(reason)]
+                was_cut, self._is_cut = self._is_cut, True
+                return [] if was_cut else [Cut(reason)]
             case Lost(reason):
                 self.visit.lose()
                 self._end = LostError(reason)
@@ -310,6 +313,7 @@ class ChatClient:
             return news
         match news:
             case Welcome(_, username, _, last_id):
+                self._is_cut = False
                 return Back(username, last_id)
             case Refused(code, reason) if self.visit.model.standing is not Standing.IN and code not in _PASSING:
                 self._end = RefusedError(code, reason)

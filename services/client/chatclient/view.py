@@ -87,18 +87,22 @@ def event_lines(event: News) -> list[str]:
             return _arrivals(event)
         case events.Sent():
             return [_sent_line(event)]
-        case events.History():
-            lines = [f"[history {len(event.messages)}]"]
-            return lines + [message_line(message, "history") for message in event.messages]
-        case events.Found():
-            lines = [f"[found {len(event.messages)}] up to #{event.upto}: {harmless(event.words)}"]
-            return lines + [message_line(message, "history") for message in event.messages]
+        case events.History() | events.Found():
+            return _block_lines(event)
         case events.Refused():
             return [f"[error {event.code}] {harmless(event.reason)}"]
         case events.Bye():
             return [f"[bye] {harmless(event.reason)}".rstrip()]
         case _:
             return []
+
+
+def _block_lines(answer: events.History | events.Found) -> list[str]:
+    """Messages of before, below a line that says what they are."""
+    head = f"[history {len(answer.messages)}]"
+    if isinstance(answer, events.Found):
+        head = f"[found {len(answer.messages)}] up to #{answer.upto}: {harmless(answer.words)}"
+    return [head, *(message_line(message, "history") for message in answer.messages)]
 
 
 def _sent_line(event: events.Sent) -> str:

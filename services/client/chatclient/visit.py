@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from chatclient.model import Standing
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.requests import Say, Whisper
-from chatprotocol.rules import check_text
+from chatprotocol.rules import check_text, check_username
 
 if TYPE_CHECKING:
     from chatclient.exchange import Exchange, News, Turn, Wish
@@ -83,8 +83,10 @@ class Visit:
     def prepare(self, said: Say | Whisper) -> Say | Whisper:
         """The message with a nonce. From now on it is the visit's: it is sent again until it is confirmed.
 
-        Raises Refusal for a text that can't be a message.
+        Raises Refusal for a text that can't be a message, and for a name that nobody can have.
         """
+        if isinstance(said, Whisper):
+            check_username(said.to)
         check_text(said.text)
         check_unicode(said.text)
         nonce = secrets.token_hex(8)
