@@ -1,20 +1,21 @@
-"""A bot that answers: in the room whoever calls it by its name, and in private whoever writes to it.
+"""A bot: in the room it answers whoever begins with its name, in private whoever writes to it.
 
-Start it with: CHAT_PASSWORD=secret python docs/examples/echo_bot.py HOST PORT NAME; Ctrl-C ends it.
+Start it with: CHAT_PASSWORD=secret python docs/examples/echo_bot.py HOST PORT NAME (Ctrl-C ends it)
 """
 
 import os
 import sys
+from contextlib import suppress
 
-from chatclient import ChatClient
+from chatclient import ChatClient, RefusedError
 from chatprotocol.events import DirectMessage, PublicMessage
 
 host, port, name = sys.argv[1:]
-with ChatClient(host, int(port)) as client:
+with suppress(KeyboardInterrupt), ChatClient(host, int(port)) as client:
     me = client.login(name, os.environ["CHAT_PASSWORD"]).username
     for event in client.events():
-        match event:
-            case PublicMessage(sender=sender, text=text) if sender != me and text.lower().startswith(f"{me.lower()}:"):
-                client.say(f"{sender}: {text[len(me) + 1 :].strip() or 'yes?'}")
-            case DirectMessage(sender=sender, text=text) if sender != me:
-                client.whisper(sender, text)
+        with suppress(RefusedError):  # an answer may be longer than a message can be
+            if isinstance(event, DirectMessage) and event.sender != me:
+                client.whisper(event.sender, f"You wrote: {event.text}")
+            elif isinstance(event, PublicMessage) and event.text.lower().startswith(f"{me.lower()}:"):
+                client.say(f"{event.sender}: {event.text[len(me) + 1 :].strip() or 'yes?'}")

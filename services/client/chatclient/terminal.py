@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -62,6 +64,8 @@ _LINES_UNASKED_MAX: Final = 5
 # Who wants to leave waits so long for the server's goodbye.
 _GOODBYE_SECONDS: Final = 5.0
 _MENU_ROWS: Final = 6
+# However often somebody is meant.
+_BELL_SECONDS: Final = 1.0
 # Bytes that are not UTF-8 come as halves of characters.
 _HALVES: Final = re.compile("[\ud800-\udfff]")
 
@@ -99,6 +103,7 @@ class TerminalFace:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._give: Callable[[Input], None] = lambda _: None
         self._drawn_at = 0.0
+        self._rang_at = -math.inf
         self._agreed_to = ""
         self._is_leaving = False
         self._signals: list[signal.Signals] = []
@@ -204,10 +209,11 @@ class TerminalFace:
             for row in self._screen.take(each, columns):
                 rows += [*row, ("", "\n")]
         print_formatted_text(self._output, FormattedText(rows), app.style or Style([]), color_depth=app.color_depth)
-        if self._screen.rings:
-            self._screen.rings = False
+        if self._screen.rings and time.monotonic() >= self._rang_at + _BELL_SECONDS:
+            self._rang_at = time.monotonic()
             self._output.bell()
             self._output.flush()
+        self._screen.rings = False
 
     def _tell(self, *lines: str) -> None:
         self.show([Help(lines)])
@@ -410,6 +416,6 @@ class _NameCompleter(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
         """For the word before the cursor."""
-        if not self._is_password():
+        if document.text and not self._is_password():
             length, found = self._typing.completions(document.text_before_cursor)
             yield from (Completion(text, start_position=-length, display=text.strip()) for text in found)

@@ -59,6 +59,7 @@ class Dialogue:
 
     is_person = False
     recent_messages = 0
+    tells_secrets = False
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """The client's settings: where each comes from, and one line for each that can't be used."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ def test_a_username_is_all_that_must_be_given() -> None:
         (["bob"], ("localhost", 9999, "bob")),
         (["chat.example", "1234"], ("chat.example", 1234, "alice")),
         (["chat.example", "1234", "bob"], ("chat.example", 1234, "bob")),
+        (["chat.example:1234", "bob"], ("chat.example", 1234, "bob")),
+        (["::1:1234", "bob"], ("::1", 1234, "bob")),
+        (["::1", "1234", "bob"], ("::1", 1234, "bob")),
     ],
 )
 def test_words_are_host_port_and_username_or_the_username_alone(
@@ -206,6 +210,9 @@ USAGE_ERRORS: list[tuple[list[str], dict[str, str], str]] = [
     ([], {"CHAT_OPS": "x-y"}, "--ops is 'x-y'; it must be one of pm-dm, bm-pm."),
     (["--unknown"], {}, "nrecognized arguments: --unknown; see chatclient --help."),
     (["--host", "x"], {}, "nrecognized arguments"),
+    ([], {"CHAT_QUIET": "maybe"}, "--quiet is 'maybe'; it must be one of no, yes."),
+    ([], {"CHAT_HIDE_JOINS": "1"}, "--hide-joins is '1'; it must be one of no, yes."),
+    (["chat.example:x", "bob"], {}, "The port is 'x'"),
     (["--port"], {}, "expected one argument; see chatclient --help."),
     (["--password-file", "/nowhere/at all"], {}, "The password file /nowhere/at all can't be read: No such file"),
 ]
@@ -234,3 +241,105 @@ def test_help_and_version_are_printed_and_end_well(flag: str, capsys: pytest.Cap
 
     assert end.value.code == 0
     assert "chatclient" in capsys.readouterr().out
+
+
+# --- the face ---
+
+
+class Stream:
+    """A standard stream that is a terminal, or is none."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+def sit(monkeypatch: pytest.MonkeyPatch, stdin: bool | None = True, stdout: bool | None = True) -> None:
+    """Somebody starts the program: at a terminal, or with a pipe, or (None) with it closed."""
+    for name, is_terminal in (("stdin", stdin), ("stdout", stdout)):
+        monkeypatch.setattr(f"sys.{name}", None if is_terminal is None else Stream(is_terminal))
+
+
+@pytest.mark.parametrize("term", ["xterm", "xterm-256color", "screen", "linux", "vt100"])
+def test_at_a_terminal_there_is_a_prompt(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    sit(monkeypatch)
+
+    assert load(env={"TERM": term}).face is FaceKind.TERMINAL
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown", "", None])
+def test_a_terminal_that_can_not_move_its_cursor_has_lines(monkeypatch: pytest.MonkeyPatch, term: str | None) -> None:
+    sit(monkeypatch)
+
+    assert load(env={"TERM": term}).face is FaceKind.PLAIN
+    assert load().face is FaceKind.PLAIN
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stdout"), [(True, False), (False, True), (False, False), (None, True), (True, None), (None, None)]
+)
+def test_pipes_and_closed_streams_have_lines(
+    monkeypatch: pytest.MonkeyPatch, stdin: bool | None, stdout: bool | None
+) -> None:
+    sit(monkeypatch, stdin, stdout)
+
+    assert load(env={"TERM": "xterm"}).face is FaceKind.PLAIN
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize(
+    ("arguments", "env", "face"),
+    [
+        (["--plain"], {}, FaceKind.PLAIN),
+        (["--json"], {}, FaceKind.JSON),
+        (["--json", "--plain"], {}, FaceKind.JSON),
+        (["--script", "file"], {}, FaceKind.PLAIN),
+        ([], {"CHAT_SCRIPT": "file"}, FaceKind.PLAIN),
+        (["--json", "--script", "file"], {}, FaceKind.JSON),
+    ],
+)
+def test_who_wants_lines_or_objects_gets_them_at_a_terminal_too(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], env: dict[str, str], face: FaceKind, is_terminal: bool
+) -> None:
+    sit(monkeypatch, is_terminal, is_terminal)
+
+    assert load(*arguments, env={"TERM": "xterm", **env}).face is face
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"), [([], math.inf), (["--retry-seconds", "5"], 5.0), (["--plain"], 60.0), (["--json"], 60.0)]
+)
+def test_a_person_is_connected_again_for_ever_and_a_program_for_a_minute(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], seconds: float
+) -> None:
+    sit(monkeypatch)
+
+    assert load(*arguments, env={"TERM": "xterm"}).retry_seconds == seconds
+    assert load(*arguments, env={"TERM": "xterm", "CHAT_RETRY_SECONDS": "7"}).retry_seconds == (
+        5.0 if "--retry-seconds" in arguments else 7.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "is_quiet", "shows_joins"),
+    [
+        ([], {}, False, True),
+        (["--quiet"], {}, True, True),
+        (["--hide-joins"], {}, False, False),
+        (["--quiet", "--hide-joins"], {}, True, False),
+        ([], {"CHAT_QUIET": "yes"}, True, True),
+        ([], {"CHAT_QUIET": "YES", "CHAT_HIDE_JOINS": "yes"}, True, False),
+        ([], {"CHAT_QUIET": "no", "CHAT_HIDE_JOINS": "no"}, False, True),
+        ([], {"CHAT_QUIET": "", "CHAT_HIDE_JOINS": ""}, False, True),
+        (["--quiet"], {"CHAT_QUIET": "no"}, True, True),
+        (["--hide-joins"], {"CHAT_HIDE_JOINS": "no"}, False, False),
+    ],
+)
+def test_bell_and_joins_can_be_switched_off(
+    arguments: list[str], env: dict[str, str], is_quiet: bool, shows_joins: bool
+) -> None:
+    config = load(*arguments, env=env)
+
+    assert (config.is_quiet, config.shows_joins) == (is_quiet, shows_joins)

@@ -14,6 +14,7 @@ from chatprotocol.events import (
     Forwarded,
     History,
     NotDelivered,
+    Online,
     Pong,
     PublicMessage,
     Refused,
@@ -67,7 +68,7 @@ def test_who_came_into_an_empty_room_goes_on_from_its_beginning(model: Model) ->
         (Sent(11, SentStatus.STORED, "n1"), 11),
         (DirectMessage(3, 0, "bob", "Alice", "while you were away"), 10),
         (Sent(3, SentStatus.SENT, "sent twice"), 10),
-        (History((PublicMessage(99, 0, "bob", "x"),)), 10),
+        (History((PublicMessage(99, 0, "bob", "x"),)), 99),
         (Users(1, ("Alice",)), 10),
         (Refused(ErrorCode.TOO_LONG, "x"), 10),
         (Pong(), 10),
@@ -137,3 +138,54 @@ def test_a_guest_has_nothing_to_go_on_from(model: Model) -> None:
 
     assert model.standing is Standing.IN
     assert model.login() == Login("alice", "secret", None)
+
+
+# --- who is online, and who wrote ---
+
+
+@pytest.mark.parametrize(
+    ("events", "online", "count"),
+    [
+        ((), ("Alice",), 1),
+        ((Welcome(AccountKind.EXISTING, "Alice", ("Alice", "bob"), 10),), ("Alice", "bob"), 2),
+        ((Welcome(AccountKind.EXISTING, "Alice", (), None),), (), None),
+        ((Users(2, ("Alice", "bob")),), ("Alice", "bob"), 2),
+        ((Users(2, ("Alice", "bob"), ("bob",)),), ("Alice", "bob"), 2),
+        ((Online(("bob", "carol")),), ("bob", "carol"), 2),
+        ((Users(501, None, ("bob",)),), ("Alice", "bob"), 501),
+        ((Users(501, None, ("bob",)), Users(500, None, (), ("bob", "Alice"))), (), 500),
+        ((Users(501, None, ("bob", "carol")), Users(501, None, ("bob",), ("carol",))), ("Alice", "bob"), 501),
+        ((Users(501, None, ("bob",)), Users(501, None, ("bob",))), ("Alice", "bob"), 501),
+        ((Users(501, None, (), ("nobody",)),), ("Alice",), 501),
+        ((PublicMessage(11, 0, "bob", "x"), Forwarded("eve", "x")), ("Alice",), 1),
+    ],
+)
+def test_who_is_online_is_learned_from_lists_and_from_who_comes_and_goes(
+    model: Model, events: tuple[Event, ...], online: tuple[str, ...], count: int | None
+) -> None:
+    after(model, WELCOME, *events)
+
+    assert model.online == online
+    assert model.online_count == count
+
+
+def test_before_the_login_nobody_is_known(model: Model) -> None:
+    assert (model.online, model.online_count, model.correspondent) == ((), None, "")
+
+
+@pytest.mark.parametrize(
+    ("events", "correspondent"),
+    [
+        ((), ""),
+        ((DirectMessage(11, 0, "bob", "Alice", "x"),), "bob"),
+        ((DirectMessage(11, 0, "bob", "Alice", "x"), DirectMessage(12, 0, "carol", "Alice", "x")), "carol"),
+        ((DirectMessage(11, 0, "bob", "Alice", "x"), PublicMessage(12, 0, "carol", "Alice!")), "bob"),
+        ((DirectMessage(11, 0, "bob", "Alice", "x"), DirectMessage(12, 0, "Alice", "carol", "x")), "bob"),
+        ((DirectMessage(11, 0, "ALICE", "Alice", "to myself"),), ""),
+        ((DirectMessage(11, 0, "bob", "", "x"),), "bob"),
+    ],
+)
+def test_who_wrote_last_is_the_one_to_reply_to(model: Model, events: tuple[Event, ...], correspondent: str) -> None:
+    after(model, WELCOME, *events)
+
+    assert model.correspondent == correspondent

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from chatclient.exchange import OpenDirect, OpenPublic
 from chatclient.typed import Addressing, Due, Typed, Typing
 from chatprotocol.operations import OPS
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Search, Whisper
 
 
 def feed(*lines: str, ops: str = "pm-dm") -> Typed:
@@ -282,3 +282,320 @@ def test_no_line_of_a_guest_leads_into_a_dialogue(lines: list[str]) -> None:
         assert addressing.due is Due.OPERATION
         assert typed.question is None
         assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish))) <= 1
+
+
+# --- where somebody talks, at a terminal ---
+
+
+def at_terminal(ops: str = "pm-dm", *, has_search: bool = True) -> Typing:
+    """Somebody who sees alice, bob and Carol online, and to whom bob has written."""
+    typing = Typing(OPS[ops], talks=True, has_search=has_search)
+    typing.names = ("bob", "alice", "Carol")
+    typing.correspondent = "bob"
+    return typing
+
+
+@pytest.mark.parametrize("ops", OPS)
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("hello everybody", "hello everybody"),
+        ("  hello  everybody ", "hello  everybody"),
+        ("hello", "hello"),
+        ("PMs are fine", "PMs are fine"),
+        ("one\ntwo", "one\ntwo"),
+        ("one\n/quit", "one\n/quit"),
+        ("bob: hello", "bob: hello"),
+        ("bob hello", "bob hello"),
+        ("exit the room now", "exit the room now"),
+        ("help me", "help me"),
+        ("?!", "?!"),
+        ("a/b", "a/b"),
+        ("md nobody secret", "md nobody secret"),
+        ("MD bob", "MD bob"),
+        ("\u0130", "\u0130"),
+    ],
+)
+def test_a_plain_line_at_a_terminal_is_a_public_message(ops: str, line: str, text: str) -> None:
+    assert at_terminal(ops).feed(line) == Typed(Say(text))
+
+
+@pytest.mark.parametrize(
+    ("ops", "line", "says"),
+    [
+        ("pm-dm", "/unknown", "/help"),
+        ("pm-dm", "/user", "Do you mean /users?"),
+        ("pm-dm", "/UESRS", "Do you mean /users?"),
+        ("pm-dm", "/histroy 5", "Do you mean /history?"),
+        ("pm-dm", "/me waves", "/help"),
+        ("pm-dm", "//", "/help"),
+        ("pm-dm", "/", "/help"),
+        ("pm-dm", "/\nsecret", "/help"),
+        ("pm-dm", "BM hello", "PM (to everybody)"),
+        ("pm-dm", "bm hello", "PM (to everybody)"),
+        ("bm-pm", "DM bob hello", "PM (to one user)"),
+        ("pm-dm", "exit", "Type /quit"),
+        ("pm-dm", "QUIT", "Type /quit"),
+        ("pm-dm", " Logout ", "Type /quit"),
+        ("pm-dm", "help", "Type /help"),
+        ("pm-dm", "?", "Type /help"),
+        ("bm-pm", "exit", "BM exit"),
+        ("pm-dm", "MD bob secret", "DM bob ... writes to bob"),
+        ("pm-dm", "md BOB secret", "writes to BOB"),
+        ("pm-dm", "MD nobody secret", "DM nobody ... writes to nobody"),
+        ("pm-dm", "DN bob secret", "DM bob"),
+        ("pm-dm", "DMM bob secret", "DM bob"),
+        ("pm-dm", "D bob secret", "DM bob"),
+        ("pm-dm", "sm bob secret", "DM bob"),
+        ("bm-pm", "MP bob secret", "PM bob ... writes to bob"),
+        ("pm-dm", "EX now", "EX stands alone"),
+        ("pm-dm", "ex and so on", "PM ex ..."),
+        ("bm-pm", "EX now", "BM EX ..."),
+        ("pm-dm", "/users now", "/users stands alone"),
+        ("pm-dm", "/quit now", "/quit stands alone"),
+        ("pm-dm", "/quiet please", "/quiet stands alone"),
+        ("pm-dm", "/help me", "/help stands alone"),
+        ("pm-dm", "/joins on", "/joins stands alone"),
+        ("pm-dm", "ch is a country", "CH takes a number"),
+    ],
+)
+def test_a_slip_at_a_terminal_is_not_sent_and_says_what_may_be_meant(ops: str, line: str, says: str) -> None:
+    typed = at_terminal(ops).feed(line)
+
+    assert typed.complaint is not None
+    assert says in typed.complaint
+    assert typed == Typed(complaint=typed.complaint)
+
+
+@pytest.mark.parametrize("steps", [["PM"], ["DM", "bob"], ["@bob"]])
+@pytest.mark.parametrize("line", ["/unknown", "exit", "help", "MD bob secret", "EX now", "/quit", "DM bob x"])
+def test_the_answer_to_a_question_is_taken_as_it_is(steps: list[str], line: str) -> None:
+    typing = at_terminal()
+    for step in steps:
+        typing.feed(step)
+
+    typed = typing.feed(line)
+    assert isinstance(typed.wish, Say | Whisper)
+    assert typed.wish.text == line
+
+
+@given(line=st.text(max_size=30))
+def test_every_line_at_a_terminal_is_sent_as_it_is_or_answered(line: str) -> None:
+    typed = at_terminal().feed(line)
+
+    if isinstance(typed.wish, Say) and line.strip().split(maxsplit=1)[0].upper() not in ("PM", "@ALL"):
+        assert typed == Typed(Say(line.strip()))
+    elif line.strip():
+        assert typed != Typed()
+
+
+# --- commands ---
+
+
+@pytest.mark.parametrize("talks", [True, False])
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        ("/history", Typed(AskHistory(50))),
+        ("/history 5", Typed(AskHistory(5))),
+        ("/History 500", Typed(AskHistory(500))),
+        ("/history 0", Typed(complaint="CH takes a number from 1 to 500.")),
+        ("/history x", Typed(complaint="CH takes a number from 1 to 500.")),
+        ("/search caf\u00e9 noon*", Typed(Search("caf\u00e9 noon*"))),
+        ("/SEARCH EX", Typed(Search("EX"))),
+        ("/search", Typed(complaint="Type the words behind it: /search WORDS.")),
+        ("/search  ", Typed(complaint="Type the words behind it: /search WORDS.")),
+        ("/reply", Typed(question="message for bob")),
+        ("/reply hello you", Typed(Whisper("bob", "hello you"))),
+        ("/Reply /quit", Typed(Whisper("bob", "/quit"))),
+    ],
+)
+def test_what_a_command_does(talks: bool, line: str, typed: Typed) -> None:
+    typing = Typing(OPS["pm-dm"], talks=talks, has_search=True)
+    typing.correspondent = "bob"
+
+    assert typing.feed(line) == typed
+
+
+@pytest.mark.parametrize("line", ["/reply", "/reply hello"])
+def test_nobody_can_be_replied_to_who_has_not_written(line: str) -> None:
+    typing = at_terminal()
+    typing.correspondent = ""
+
+    assert typing.feed(line) == Typed(complaint="Nobody has written you a direct message yet; nothing was sent.")
+    assert typing.due is Due.OPERATION
+
+
+def test_a_reply_in_two_steps_goes_to_whom_the_question_named() -> None:
+    """Not to somebody who writes in between."""
+    typing = at_terminal()
+    assert typing.feed("/reply").question == "message for bob"
+    typing.correspondent = "Carol"
+
+    assert typing.feed("secret") == Typed(Whisper("bob", "secret"))
+
+
+@pytest.mark.parametrize(("line", "what"), [("/quiet", "quiet"), ("/joins", "joins"), ("/QUIET", "quiet")])
+def test_what_is_shown_can_be_switched_at_a_terminal_alone(line: str, what: str) -> None:
+    assert at_terminal().feed(line) == Typed(toggle=what)
+    assert feed(line).complaint
+
+
+def test_where_the_dialect_has_no_word_for_a_search_there_is_no_such_command() -> None:
+    typing = at_terminal(has_search=False)
+
+    assert typing.feed("/search x").complaint
+    assert not any("/search" in line for line in typing.help())
+    assert typing.completions("/se") == (3, [])
+
+
+@pytest.mark.parametrize("talks", [True, False])
+@pytest.mark.parametrize("has_search", [True, False])
+@pytest.mark.parametrize("ops", OPS)
+def test_the_help_names_every_command_that_there_is_and_no_other(ops: str, has_search: bool, talks: bool) -> None:
+    """It is made from the table."""
+    typing = Typing(OPS[ops], talks=talks, has_search=has_search)
+    lines = typing.help()
+    words = [line.split()[0] for line in lines[:-1]]
+
+    switches = ["/joins", "/quiet"] if talks else []
+    search = ["/search"] if has_search else []
+    message = ["MESSAGE"] if talks else []
+    assert words == [*message, *OPS[ops], "/users", "/history", *search, "/reply", *switches, "/help", "/quit"]
+    for word in words[len(message) :]:
+        complaint = Typing(OPS[ops], talks=talks, has_search=has_search).feed(word).complaint or ""
+        assert "is no operation" not in complaint
+    assert all(line[19] == " " and line[20] != " " for line in lines)
+
+
+LOCAL = ["/help", "/HELP", " /quiet ", "/joins", "/quiet please", "/unknown", "/", "/help me", "/help\tme"]
+NOT_LOCAL = [
+    "hello",
+    "/users",
+    "/history",
+    "/history 5",
+    "/search x",
+    "/reply",
+    "/quit",
+    "PM x",
+    "EX",
+    "",
+    "@bob x",
+    "DM",
+]
+
+
+@pytest.mark.parametrize(("line", "is_local"), [(each, True) for each in LOCAL] + [(each, False) for each in NOT_LOCAL])
+def test_what_needs_no_server_can_be_done_without_one(line: str, is_local: bool) -> None:
+    typing = at_terminal()
+    assert typing.is_local(line) == is_local
+    typing.feed("PM")
+    assert not typing.is_local(line)
+
+
+# --- what is completed ---
+
+COMMANDS = ["/users ", "/history ", "/search ", "/reply ", "/joins ", "/quiet ", "/help ", "/quit "]
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        ("", ["PM ", "DM ", "CH ", "EX ", *COMMANDS]),
+        ("p", ["PM "]),
+        ("D", ["DM "]),
+        ("C", ["CH ", "Carol: "]),
+        ("a", ["alice: "]),
+        ("ALI", ["alice: "]),
+        ("/", COMMANDS),
+        ("/q", ["/quiet ", "/quit "]),
+        ("/Q", ["/quiet ", "/quit "]),
+        ("/x", []),
+        ("DM ", ["alice ", "bob ", "Carol "]),
+        ("dm c", ["Carol "]),
+        ("DM bob ", ["alice", "bob", "Carol"]),
+        ("DM bob al", ["alice"]),
+        ("@", ["@ALL ", "@alice ", "@bob ", "@Carol "]),
+        ("@c", ["@Carol "]),
+        ("@a", ["@ALL ", "@alice "]),
+        ("hello al", ["alice"]),
+        ("hello @al", []),
+        ("PM b", ["bob"]),
+        ("x", []),
+    ],
+)
+def test_operations_commands_and_names_are_completed(before: str, found: list[str]) -> None:
+    length, words = at_terminal().completions(before)
+
+    assert words == found
+    assert length == len(before.rpartition(" ")[2])
+
+
+@pytest.mark.parametrize(
+    ("steps", "before", "found"),
+    [
+        (["DM"], "", ["alice", "bob", "Carol"]),
+        (["DM"], "b", ["bob"]),
+        (["DM"], "bob c", []),
+        (["PM"], "hello c", ["Carol"]),
+        (["PM"], "c", ["Carol"]),
+        (["PM"], "/q", []),
+        (["DM", "bob"], "a", ["alice"]),
+    ],
+)
+def test_where_something_was_asked_only_names_are_completed(steps: list[str], before: str, found: list[str]) -> None:
+    typing = at_terminal()
+    for step in steps:
+        typing.feed(step)
+
+    assert typing.completions(before)[1] == found
+
+
+def test_the_word_of_the_other_tradition_completes_its_recipients() -> None:
+    assert at_terminal("bm-pm").completions("PM b") == (1, ["bob "])
+    assert at_terminal("bm-pm").completions("BM b") == (1, ["bob"])
+    assert at_terminal("bm-pm").completions("DM b") == (1, ["bob"])
+
+
+@given(before=st.text(max_size=20))
+def test_a_completion_begins_with_what_was_typed(before: str) -> None:
+    length, found = at_terminal().completions(before)
+
+    typed = before[len(before) - length :].lower()
+    assert all(word.lower().startswith(typed) for word in found)
+
+
+@pytest.mark.parametrize("before", ["", "@", "@U", "@A", "/"])
+def test_a_guest_is_offered_no_name_that_is_none(before: str) -> None:
+    guest = Addressing(OPS["pm-dm"], talks=True)
+
+    assert "@USER " not in guest.completions(before)[1]
+    assert guest.feed("hello").complaint
+
+
+# --- who is written to is to be seen ---
+
+
+def test_reply_and_a_space_turn_into_whom_it_is_for() -> None:
+    assert at_terminal().expansion("/reply") == "DM bob "
+    assert at_terminal("bm-pm").expansion("/reply") == "PM bob "
+
+
+@pytest.mark.parametrize("line", ["", "/repl", "/reply ", "/replyx", " /reply", "hello /reply", "/users"])
+def test_nothing_else_turns_into_anything(line: str) -> None:
+    assert at_terminal().expansion(line) is None
+
+
+def test_nothing_turns_into_anything_in_an_answer_or_where_nobody_has_written() -> None:
+    typing = at_terminal()
+    typing.feed("PM")
+    assert typing.expansion("/reply") is None
+    typing = at_terminal()
+    typing.correspondent = ""
+    assert typing.expansion("/reply") is None
+
+
+def test_the_hint_says_where_a_plain_line_goes() -> None:
+    assert at_terminal().hint() == "What you type goes to everybody, DM USER MESSAGE to one; /help tells more."
+    assert "PM USER MESSAGE" in at_terminal("bm-pm").hint()
+    assert Typing(OPS["pm-dm"]).hint() == "Type PM, DM, CH or EX; /help tells more."
