@@ -13,7 +13,7 @@ from requests.exceptions import ReadTimeout
 
 from .actors import Server
 from .compose import ComposeDeployment
-from .stack import CHEAP_HASHES, Stack
+from .stack import CHEAP_HASHES, Stack, own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -181,6 +181,15 @@ class DockerStack(Stack):
     def _client_program(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Program:
         settings = self._container(CLIENT_IMAGE, {"CHAT_SERVER": "server", **environment}, self._client_binds)
         return ContainerProgram(self._engine, {**settings, "command": list(arguments), "stdin_open": True})
+
+    def _at_terminal(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """As ``docker compose run`` does it, which takes the network of a project."""
+        command = ["docker", "run", "--rm", "--interactive", "--tty", "--network", self.network, "--read-only"]
+        command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
+        for name, value in self._engine.labels.items():
+            command += ["--label", f"{name}={value}"]
+        command += ["--env", "CHAT_SERVER=server", "--env", "TERM=xterm-256color", CLIENT_IMAGE, *arguments]
+        return command, own_environment()
 
     def _container(
         self, image: str, environment: Mapping[str, str], binds: Sequence[str], aliases: Sequence[str] = ()

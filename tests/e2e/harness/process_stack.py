@@ -136,6 +136,10 @@ class ProcessStack(Stack):
         where = {"CHAT_SERVER": "127.0.0.1", "CHAT_PORT": self._port}
         return ProcessProgram([_command("chatclient"), *arguments], {**where, **environment}, self._folder)
 
+    def _at_terminal(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        where = {"CHAT_SERVER": "127.0.0.1", "CHAT_PORT": self._port}
+        return [_command("chatclient"), *arguments], {**own_environment(), **where}
+
 
 class ProcessDeployment(Deployment):
     """The data folder stays, or is removed."""

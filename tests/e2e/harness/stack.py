@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from ops.window import Window
+
 from .actors import Client, Server
 from .stranger import Stranger
 
@@ -44,6 +46,7 @@ class Stack(ABC):
     def __init__(self) -> None:
         self.actors: list[Actor] = []
         self._strangers: list[Stranger] = []
+        self._windows: list[Window] = []
         self._began = time.monotonic()
         self._fences = itertools.count(1)
 
@@ -75,7 +78,18 @@ class Stack(ABC):
     def _client_program(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Program:
         """A chatclient, not started, that knows where the server is."""
 
+    @abstractmethod
+    def _at_terminal(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """The command that is a chatclient at a terminal, and its environment."""
+
     # --- what they share ---
+
+    def window(self, name: str) -> Window:
+        """A person's client at a terminal, which asks for the password."""
+        command, environment = self._at_terminal([name])
+        window = Window(command, environment={**environment, "TERM": "xterm-256color"})
+        self._windows.append(window)
+        return window
 
     def start_client(self, name: str, *arguments: str, password: str | None = None) -> Client:
         """Start a client that is not logged in yet; with a password, it is not asked for one."""
@@ -137,6 +151,9 @@ class Stack(ABC):
 
     def close(self) -> None:
         """End everything that was started."""
+        for window in self._windows:
+            print(window)  # shown when the story fails
+            window.close()
         for stranger in self._strangers:
             stranger.close()
         together(lambda actor: actor.close(), self.actors)

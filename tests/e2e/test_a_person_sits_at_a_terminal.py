@@ -1,0 +1,43 @@
+"""Story 14: a person at a terminal, and others who have programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ops.window import ENTER, TAB, control
+
+if TYPE_CHECKING:
+    from .harness.stack import Stack
+
+PASSWORD = "not for any eyes"
+
+
+def test_a_person_sits_at_a_terminal(stack: Stack) -> None:
+    """Comes in with a password that nobody sees, talks while others do, writes to one of them, and leaves."""
+    stack.start_server()
+    bob = stack.client("bob")
+    bob.say("who will come?")
+    dave = stack.window("dave")
+    dave.until_line("password: ")
+    dave.type(PASSWORD, ENTER)
+    dave.until_shows("You are dave", "│ who will come?", "2 online", "connected")
+    bob.knows("dave")
+
+    dave.type("hello every")
+    bob.say("hello dave")
+    dave.until_shows("│ hello dave")
+    assert dave.cursor_row == "dave> hello every"
+    dave.type("body", ENTER)
+    bob.expect("dave: hello everybody")
+
+    dave.type("DM b", TAB)
+    dave.until_line("dave> DM bob")
+    dave.type("only for you", ENTER)
+    bob.expect("dave -> bob: only for you")
+    dave.until_shows("dave » bob │ only for you")
+    assert dave.bells == 1  # for bob's word to dave
+
+    dave.type(control("D"))
+    assert dave.until_end() == 0
+    assert "You left." in dave.text()
+    assert PASSWORD.encode() not in dave.raw

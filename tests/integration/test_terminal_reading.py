@@ -1,0 +1,311 @@
+"""The program ``chatclient`` at a terminal: columns, history, who comes and goes, and being told."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from integration.desk import Desk, rows_of
+
+from ops.window import ENTER, control
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from integration.room import Room
+
+
+
+@pytest.fixture
+def desk(room: Room, tmp_path: Path) -> Iterator[Desk]:
+    with Desk(room.server.port, tmp_path) as desk:
+        yield desk
+
+
+# --- columns ---
+
+
+def test_time_name_and_text_stand_in_columns(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    longest = room.enter("a" * 32)
+    alice = desk.sit(columns=80)
+    bob.say("hello everyone")
+    bob.ask(command="DM", to="alice", message="psst")
+    bob.say("one\ntwo\r\n  three")
+    bob.say("word " * 30 + "end")
+    longest.say("a long name")
+    alice.until_shows("a long name")
+    at = alice.everything().index(alice.row_with("hello everyone"))
+    shown = [re.sub(r"^\d\d:\d\d", "12:00", row) for row in alice.everything()[at : at + 10]]
+    assert shown == [
+        "12:00              bob │ hello everyone",
+        "12:00      bob » alice │ psst",
+        "12:00              bob │ one",
+        "                       │ two",
+        "                       │   three",
+        "12:00              bob │ word word word word word word word word word word word",
+        "                       │ word word word word word word word word word word word",
+        "                       │ word word word word word word word word end",
+        f"12:00 {'a' * 32} │",
+        "                       │ a long name",
+    ]
+
+
+def test_below_sixty_columns_names_have_ten_and_below_forty_there_are_no_columns(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit(columns=50, rows=40)
+    bob.say("hello " * 12)
+    alice.until(lambda: len(rows_of(alice, "hello")) == 3, "it is wrapped")
+    at = alice.everything().index(alice.row_with("bob │ hello"))
+    assert alice.everything()[at][5:] == "        bob │ hello hello hello hello hello"
+    assert alice.everything()[at + 1] == " " * 17 + "│ hello hello hello hello hello"
+    alice.resize(30, 40)
+    alice.until_line("alice>")
+    bob.say("there " * 6)
+    alice.until(lambda: len(rows_of(alice, "there")) == 2, "it is wrapped")
+    at = alice.everything().index(alice.row_with("there"))
+    assert re.fullmatch(r"\d\d:\d\d bob", alice.everything()[at - 2])
+    assert alice.everything()[at - 1] == "  there there there there"
+    assert alice.everything()[at] == "  there there"
+
+
+@pytest.mark.parametrize(
+    "text", ["漢字かな交じり文" * 8, "e\u0301a\u0308o\u0302" * 40, "🙂👍" * 30, "한국어 " * 20, "\U0001f469\u200d\U0001f4bb x " * 15]
+)
+def test_the_gutter_stays_straight_for_wide_and_combining_letters(room: Room, desk: Desk, text: str) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit(columns=70)
+    bob.say(text)
+    bob.say("fence")
+    alice.until_shows("│ fence")
+    begin, end = alice.place("bob │").row, alice.place("│ fence").row
+    rows = range(alice.place("/help tells more.").row + 1, end)
+    assert len(rows) >= 2
+    assert [alice.cell(row, 23).data for row in rows] == ["│"] * len(rows)
+    assert begin == end
+    joined = "".join(alice.rows()[row].split("│", 1)[1].strip() for row in rows)
+    letters = [letter for letter in joined if letter.isalpha() or ord(letter) > 0x1F000]
+    assert len(letters) >= len([each for each in text if each.isalpha() and not each.isascii()]) * 0.4
+    assert all(alice.cell(row, 69).data == " " for row in rows), "nothing touches the window's edge"
+
+
+def test_a_half_typed_wide_line_keeps_its_cursor(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit()
+    alice.type("漢字é🙂")
+    alice.until_line("alice> 漢字é🙂")
+    bob.say("hello")
+    alice.until_shows("bob │ hello")
+    alice.until_line("alice> 漢字é🙂")
+    assert alice.cursor.column == len("alice> ") + 2 + 2 + 1 + 2
+
+
+def test_a_name_has_one_colour_in_every_window_and_direct_messages_stand_out(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    alice, carol = desk.sit(), desk.sit("carol")
+    bob.say("to all of you")
+    bob.ask(command="DM", to="alice", message="to one of you")
+    alice.until_shows("bob │ to all of you", "bob » alice │ to one of you")
+    carol.until_shows("bob │ to all of you")
+    colour = alice.look_of("bob │ to all").fg
+    assert colour not in ("default", alice.look_of("to all").fg)
+    assert carol.look_of("bob │ to all").fg == colour
+    assert alice.look_of("bob » alice").fg == colour
+    assert alice.look_of("to one").fg == "magenta"
+    assert "to one of you" not in carol.text()
+
+
+# --- history ---
+
+
+def test_a_login_shows_the_last_twenty_messages_and_those_that_waited_each_once(room: Room, desk: Desk) -> None:
+    room.enter("alice").close()
+    bob = room.enter("bob")
+    room.wait_for_connections(1)
+    for number in range(30):
+        bob.say(f"public {number:02}")
+    bob.ask(command="DM", to="alice", message="waits for you")
+    bob.next("sent")
+    for number in range(30, 40):
+        bob.say(f"public {number:02}")
+    alice = desk.sit()
+    alice.until_shows("─── now ───")
+    bob.say("live")
+    alice.until_shows("bob │ live")
+    rows = alice.everything()
+    begin = next(number for number, row in enumerate(rows) if row.startswith("─── the last 20 messages ───"))
+    end = next(number for number, row in enumerate(rows) if row.startswith("─── now ───"))
+    block = [row.split("│ ")[1] for row in rows[begin:end] if "│" in row]
+    assert block == [f"public {n:02}" for n in range(21, 30)] + ["waits for you"] + [f"public {n:02}" for n in range(30, 40)]
+    assert not [row for row in rows[:begin] + rows[end:] if "public" in row or "waits for" in row]
+    assert alice.text().count("waits for you") == 1
+
+
+def test_direct_messages_that_waited_are_shown_though_newer_ones_came(room: Room, desk: Desk) -> None:
+    room.enter("alice").close()
+    bob = room.enter("bob")
+    room.wait_for_connections(1)
+    for number in range(3):
+        bob.ask(command="DM", to="alice", message=f"waits {number}")
+        bob.next("sent")
+    for number in range(30):
+        bob.say(f"public {number:02}")
+    alice = desk.sit()
+    alice.until_shows("─── now ───")
+    assert [row.split("│ ")[1] for row in rows_of(alice, "waits")] == ["waits 0", "waits 1", "waits 2"]
+    assert [row.split("│ ")[1] for row in rows_of(alice, "public")] == [f"public {n:02}" for n in range(10, 30)]
+    assert alice.bells <= 1
+
+
+def test_history_n_shows_n(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    for number in range(30):
+        bob.say(f"public {number:02}")
+    alice = desk.sit()
+    alice.until_shows("public 29", "─── now ───")
+    alice.type("/history 2", ENTER)
+    alice.until_shows("─── the last 2 messages ───")
+    alice.until(lambda: len(rows_of(alice, "─── now ───")) == 2, "it ends")
+    assert len(rows_of(alice, "public 29")) == len(rows_of(alice, "public 28")) == 2
+    assert len(rows_of(alice, "public 27")) == 1
+    alice.type("CH 0", ENTER)
+    alice.until_shows("CH takes a number from 1 to 500")
+
+
+def test_search_shows_what_it_finds_and_says_when_that_is_nothing(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    bob.say("the late train")
+    bob.say("something else")
+    alice = desk.sit()
+    alice.until_shows("─── now ───")
+    alice.type("/search train LATE", ENTER)
+    alice.until_shows("─── 1 message found: train LATE ───")
+    alice.until(lambda: len(rows_of(alice, "the late train")) == 2, "it is found")
+    assert len(rows_of(alice, "something else")) == 1
+    alice.type("/search zeppelin", ENTER)
+    alice.until_shows("Nothing was found: zeppelin")
+
+
+def test_each_new_day_has_a_rule(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    bob.say("hello")
+    alice = desk.sit(columns=80)
+    alice.until_shows("bob │ hello")
+    pattern = r"─── (Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, \d{1,2} [A-Z][a-z]+ \d{4} ─+"
+    assert re.fullmatch(pattern, alice.everything()[0])
+
+
+# --- who is there ---
+
+
+def test_who_comes_and_goes_is_shown_and_can_be_hidden(room: Room, desk: Desk) -> None:
+    alice = desk.sit()
+    hidden = desk.sit("hank", "--hide-joins")
+    carol = room.enter("carol")
+    alice.until_shows("* │ carol joined")
+    alice.type("/joins", ENTER)
+    alice.until_shows("Who comes and goes is hidden from now on.")
+    hidden.type("/joins", ENTER)
+    hidden.until_shows("Who comes and goes is shown from now on.")
+    carol.close()
+    hidden.until_shows("* │ carol left")
+    assert "carol joined" not in hidden.text()
+    bob = room.enter("bob")
+    bob.say("fence")
+    alice.until_shows("│ fence")
+    assert "carol left" not in alice.text()
+    assert "bob joined" not in alice.text()
+
+
+def test_users_are_told_when_asked_for(room: Room, desk: Desk) -> None:
+    for name in ("bob", "Carol"):
+        room.enter(name)
+    alice = desk.sit(CHAT_HIDE_JOINS="yes")
+    alice.type("/users", ENTER)
+    alice.until(lambda: len(rows_of(alice, "3 online: alice, bob, Carol")) == 2, "it is told")
+
+
+# --- being told ---
+
+
+def test_the_bell_rings_for_a_mention_and_a_direct_message_and_for_nothing_else(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    bob.say("alice was mentioned before")
+    alice = desk.sit()
+    alice.until_shows("─── now ───")
+    bob.say("malice is no mention, alices neither")
+    alice.type("I am alice", ENTER, f"DM alice to myself{ENTER}")
+    alice.until_shows("alice │ I am alice", "alice » alice │ to myself", "malice is no mention")
+    assert alice.bells == 0
+    bob.say("what about ALICE?")
+    alice.until_shows("what about ALICE?")
+    alice.until(lambda: alice.bells == 1, "it rings")
+    assert alice.look_of("what about").bold
+    assert not alice.look_of("malice").bold
+    bob.ask(command="DM", to="alice", message="for you alone")
+    alice.until_shows("for you alone")
+    alice.until(lambda: alice.bells == 2, "it rings")
+    assert alice.look_of("for you alone").bold
+    alice.type("CH", ENTER)
+    alice.until(lambda: len(rows_of(alice, "─── now ───")) == 2, "the history is shown")
+    bob.say("fence")
+    alice.until_shows("│ fence")
+    assert alice.bells == 2
+
+
+@pytest.mark.parametrize("how", ["flag", "setting", "typed"])
+def test_quiet_rings_no_bell_and_shows_nothing_in_bold(room: Room, desk: Desk, how: str) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit(
+        "alice", *(["--quiet"] if how == "flag" else []), CHAT_QUIET="yes" if how == "setting" else "no"
+    )
+    if how == "typed":
+        alice.type("/quiet", ENTER)
+        alice.until_shows("No bell and no highlight from now on.")
+    bob.say("hello alice")
+    bob.ask(command="DM", to="alice", message="for you")
+    alice.until_shows("hello alice", "for you")
+    alice.until(lambda: "· quiet ·" in alice.row_with("connected"), "the status line says so")
+    assert not alice.look_of("hello alice").bold
+    assert alice.bells == 0
+    alice.type("/quiet", ENTER)
+    alice.until_shows("Bell and highlight are on.")
+    bob.say("alice, again")
+    alice.until(lambda: alice.bells == 1, "it rings again")
+
+
+# --- safety valves ---
+
+
+def test_a_long_message_is_shown_up_to_sixty_rows(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit()
+    alice.type("here")
+    bob.say("x\n" * 4_000 + "the end")
+    alice.until_shows("(3941 more lines are not shown)")
+    alice.until_line("alice> here")
+    assert "the end" not in alice.text()
+    assert len([row for row in alice.everything() if row.endswith("│ x")]) == 60
+
+
+def test_of_a_flood_the_last_messages_are_shown_and_a_line_says_how_many_are_not(room: Room, desk: Desk) -> None:
+    """The program is stopped meanwhile, so all of them come in one frame."""
+    bob = room.enter("bob")
+    alice = desk.sit()
+    alice.type("steady")
+    alice.until_line("alice> steady")
+    alice.pause()
+    for number in range(3_000):
+        bob.ask(command="PM", message=f"flood {number}")
+    for _ in range(3_000):
+        bob.next("sent")
+    alice.go_on()
+    alice.until_shows("flood 2999")
+    alice.until_line("alice> steady")
+    left_out = re.search(r"([\d,]+) messages came faster than they can be read; CH shows the last", alice.text())
+    assert left_out
+    assert len(rows_of(alice, "│ flood ")) <= 3_000 - int(left_out[1].replace(",", ""))
+    alice.type(control("c"), "EX", ENTER)
+    assert alice.until_end() == 0

@@ -1,0 +1,180 @@
+"""What is shown as JSON: one object for each thing that happens, which reads back as it was and harms no terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatclient import notices
+from chatclient.exchange import Gap, Outcome, Unsettled
+from chatclient.objects import lines
+from chatclient.text import harmless
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    Delivered,
+    DirectMessage,
+    Forwarded,
+    Found,
+    History,
+    NotDelivered,
+    Online,
+    PasswordPrompt,
+    Pong,
+    PublicMessage,
+    Ready,
+    Refused,
+    Registered,
+    Sent,
+    SentStatus,
+    Users,
+    Welcome,
+)
+from chatprotocol.requests import Say, Side, Whisper
+
+from .test_text import ATTACKS
+
+if TYPE_CHECKING:
+    from chatclient.exchange import News
+    from chatclient.notices import Notice
+
+NOON_MS = 1_769_860_800_123
+TIME = "2026-01-31T12:00:00.123Z"
+HELLO = PublicMessage(18, NOON_MS, "bob", "hello")
+PSST = DirectMessage(19, NOON_MS, "bob", "alice", "psst")
+HELLOS = {"type": "broadcast", "id": 18, "time": TIME, "from": "bob", "message": "hello"}
+PSSTS = {"type": "direct", "id": 19, "time": TIME, "from": "bob", "to": "alice", "message": "psst"}
+
+# What the dialect json has a word for looks as it does there; the rest is the client's own.
+OBJECTS: list[tuple[News | Notice, dict[str, Any]]] = [
+    (HELLO, HELLOS),
+    (PSST, PSSTS),
+    (Sent(18, SentStatus.SENT, "n1"), {"type": "sent", "id": 18, "status": "sent", "nonce": "n1"}),
+    (Sent(18, SentStatus.STORED), {"type": "sent", "id": 18, "status": "stored"}),
+    (
+        Welcome(AccountKind.NEW, "alice", ("alice", "bob"), 17),
+        {
+            "type": "login",
+            "status": "ok",
+            "account": "new",
+            "username": "alice",
+            "users": ["alice", "bob"],
+            "last_id": 17,
+        },
+    ),
+    (
+        Users(2, None, ("bob",), ("eve",)),
+        {"type": "users", "count": 2, "joined": ["bob"], "left": ["eve"]},
+    ),
+    (Online(("alice", "bob")), {"type": "users", "users": ["alice", "bob"], "joined": [], "left": []}),
+    (History((HELLO, PSST)), {"type": "history", "messages": [HELLOS, PSSTS]}),
+    (Found("hello", (HELLO,), 19), {"type": "found", "words": "hello", "messages": [HELLOS], "upto": 19}),
+    (
+        Refused(ErrorCode.UNKNOWN_USER, "There is none.", "n1"),
+        {"type": "error", "code": "unknown_user", "message": "There is none.", "nonce": "n1"},
+    ),
+    (Bye("you left"), {"type": "bye", "reason": "you left"}),
+    (PasswordPrompt(AccountKind.NEW), {"type": "prompt", "field": "password", "account": "new"}),
+    (Pong(), {"type": "pong"}),
+    (Forwarded("bob", "hello"), {"type": "message", "from": "bob", "message": "hello"}),
+    (Gap(), {"type": "gap"}),
+    (Gap(has_history=False), {"type": "gap"}),
+    (Unsettled(Say("x", "n1")), {"type": "unsettled", "to": "ALL", "message": "x"}),
+    (Unsettled(Whisper("bob", "x", "n1")), {"type": "unsettled", "to": "bob", "message": "x"}),
+    (Outcome(Say("x"), has_come=True), {"type": "outcome", "to": "ALL", "message": "x", "delivered": True}),
+    (
+        Outcome(Whisper("bob", "x"), has_come=False),
+        {"type": "outcome", "to": "bob", "message": "x", "delivered": False},
+    ),
+    (notices.Ask("recipient"), {"type": "ask", "question": "recipient"}),
+    (notices.Complaint("usage", "No."), {"type": "error", "code": "usage", "message": "No."}),
+    (notices.Help(("PM", "DM")), {"type": "help", "lines": ["PM", "DM"]}),
+    (notices.Cut("reset"), {"type": "lost", "reason": "reset"}),
+    (notices.Back("alice", 20), {"type": "back", "username": "alice"}),
+    (notices.Played("PM x"), {"type": "typed", "line": "PM x"}),
+]
+
+
+@pytest.mark.parametrize(("shown", "members"), OBJECTS)
+def test_each_thing_that_happens_is_one_object(shown: News | Notice, members: dict[str, Any]) -> None:
+    (line,) = lines(shown)
+
+    assert json.loads(line) == members
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        Ready(),
+        Registered(Side.SENDING, "alice"),
+        Delivered("bob"),
+        NotDelivered(),
+        notices.Posted(Say("x", "n1")),
+        notices.Toggle("quiet"),
+    ],
+)
+def test_what_is_a_step_of_something_alone_is_no_object(shown: News | Notice) -> None:
+    assert lines(shown) == []
+
+
+def with_text(text: str) -> list[News | Notice]:
+    """Everything in which somebody else's words may be."""
+    return [
+        PublicMessage(1, 0, text, text),
+        DirectMessage(1, 0, text, text, text),
+        Forwarded(text, text),
+        Welcome(AccountKind.NEW, text, (text,), 0),
+        Users(1, (text,), (text,), (text,)),
+        Online((text,)),
+        History((PublicMessage(1, 0, text, text),)),
+        Found(text, (PublicMessage(1, 0, text, text),), 1),
+        Refused(ErrorCode.INTERNAL, text),
+        Bye(text),
+        Unsettled(Whisper(text, text)),
+        Outcome(Say(text), has_come=False),
+        notices.Ask(text),
+        notices.Complaint("lost", text),
+        notices.Help((text,)),
+        notices.Cut(text),
+        notices.Back(text, 1),
+        notices.Played(text),
+    ]
+
+
+def texts_in(members: Any) -> set[str]:
+    """All texts among the values, however deep."""
+    if isinstance(members, dict):
+        return {text for value in members.values() for text in texts_in(value)}
+    if isinstance(members, list):
+        return {text for value in members for text in texts_in(value)}
+    return {members} if isinstance(members, str) else set()
+
+
+def check(text: str) -> None:
+    for shown in with_text(text):
+        (line,) = lines(shown)
+        assert harmless(line) == line, shown
+        assert text in texts_in(json.loads(line)), shown
+
+
+@pytest.mark.parametrize("what", [what for what, _, _ in ATTACKS if what != "half a letter"])
+def test_no_letter_of_an_object_does_anything_to_a_terminal_and_none_is_lost(what: str) -> None:
+    """Promise: safety. An escape of JSON means the same."""
+    check(next(written for name, written, _ in ATTACKS if name == what))
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_every_text_is_read_back_as_it_was(text: str) -> None:
+    check(text)
+
+
+@pytest.mark.parametrize("text", ["Gr\u00fc\u00dfe", "\u65e5\u672c", "\U0001f468\u200d\U0001f469"])
+def test_what_does_no_harm_is_readable(text: str) -> None:
+    (line,) = lines(PublicMessage(1, 0, "bob", text))
+
+    assert text in line

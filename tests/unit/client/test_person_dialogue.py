@@ -1,0 +1,416 @@
+"""Dialogues with the reactor of somebody at a terminal: what needs no waiting, what waits, and what is seen of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chatclient.connection import Down, Lost
+from chatclient.exits import Exit
+from chatclient.guest import AsGuest
+from chatclient.model import Situation, Standing
+from chatclient.notices import Back, Complaint, Cut, Posted, Toggle
+from chatclient.reactor import Interrupt, Line
+from chatclient.steps import StepByStep
+from chatclient.typed import Addressing, Typing
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    DirectMessage,
+    History,
+    PasswordPrompt,
+    PublicMessage,
+    Refused,
+    Registered,
+    Sent,
+    SentStatus,
+    Users,
+    Welcome,
+)
+from chatprotocol.operations import OPS
+from chatprotocol.requests import (
+    AskHistory,
+    AskUsers,
+    Command,
+    Leave,
+    Login,
+    Password,
+    Register,
+    Say,
+    Search,
+    Side,
+    Whisper,
+)
+
+from .dialogue import HIDES, Dialogue, sends
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chatclient.exchange import Exchange, News
+    from chatclient.notices import Notice
+
+SERVER = ("localhost", 9999)
+HINT = "[help] What you type goes to everybody, DM USER MESSAGE to one; /help tells more."
+WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 10)
+WELCOMES = "[welcome existing] alice; online: alice bob"
+BACK = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 20)
+RECENT = sends(AskHistory(20))
+LOSS = Down("reset")
+LOST = "[lost] reset; connecting again"
+
+
+class PersonDialogue(Dialogue):
+    """Somebody at a terminal."""
+
+    is_person = True
+    recent_messages = 20
+    tells_secrets = True
+
+    def __init__(
+        self, password: str | None = "secret", exchange: Exchange | None = None, typing: Typing | None = None
+    ) -> None:
+        self.shown: list[News | Notice] = []
+        typing = typing or Typing(OPS["pm-dm"], talks=True, has_search=True)
+        super().__init__("alice", password, exchange=exchange, typing=typing)
+
+    def show(self, shown: Sequence[News | Notice]) -> None:
+        self.shown += shown
+        super().show(shown)
+
+    def tell_secret(self, text: str, *outcome: str) -> None:
+        """Somebody types it where the password is asked for."""
+        self.give(Line(text, is_secret=True), *outcome)
+
+    def come_in(self) -> None:
+        self.connect(sends(Login("alice", "secret")))
+        self.give(WELCOME, WELCOMES, HINT, RECENT)
+        self.give(History(()), "[history 0]")
+
+    def lose(self) -> None:
+        self.give(LOSS, LOST)
+
+
+@pytest.fixture
+def person() -> PersonDialogue:
+    """Somebody who has not done anything yet."""
+    return PersonDialogue()
+
+
+@pytest.fixture
+def inside(person: PersonDialogue) -> PersonDialogue:
+    """Somebody who is in, and has seen the last messages."""
+    person.come_in()
+    return person
+
+
+@pytest.fixture
+def away(inside: PersonDialogue) -> PersonDialogue:
+    """Somebody whose connection is lost."""
+    inside.lose()
+    return inside
+
+
+# --- coming in ---
+
+
+def test_the_last_messages_are_asked_for_and_a_hint_is_given_after_the_first_login_alone(away: PersonDialogue) -> None:
+    away.connect(sends(Login("alice", "secret", 10)))
+    away.give(BACK, "[back] alice")
+    assert away.shown[-1] == Back("alice", 20)
+
+
+def test_a_plain_face_asks_for_no_messages() -> None:
+    talk = PersonDialogue()
+    talk.recent_messages = 0
+    talk.connect(sends(Login("alice", "secret")))
+    talk.give(WELCOME, WELCOMES, HINT)
+
+
+def test_in_a_dialogue_dialect_the_last_messages_are_the_first_operation() -> None:
+    talk = PersonDialogue(exchange=StepByStep("pm-dm"), typing=Typing(OPS["pm-dm"], talks=True))
+    talk.connect(sends(Command("alice")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(Welcome(AccountKind.EXISTING, "", (), None), "[welcome existing] alice", HINT, sends(Command("CH 20")))
+
+
+def test_a_guest_has_no_messages_of_before() -> None:
+    guest = PersonDialogue(None, AsGuest(), Addressing(OPS["pm-dm"], talks=True))
+    guest.connect(sends(Register(Side.SENDING, "alice")))
+    guest.give(Registered(Side.SENDING, "alice"), sends(Register(Side.RECEIVING, "alice")))
+    guest.give(
+        Registered(Side.RECEIVING, "alice"),
+        "[welcome guest] alice",
+        "[help] Type @USER MESSAGE, @ALL MESSAGE or EX.",
+        "[ask] @USER MESSAGE or @ALL MESSAGE",
+    )
+
+
+def test_who_wants_to_leave_before_being_in_leaves_at_once(person: PersonDialogue) -> None:
+    person.end_input()
+    assert person.exit is Exit.LOST
+
+
+@pytest.mark.parametrize("line", ["EX", "/quit"])
+def test_who_types_leave_while_the_login_is_under_way_leaves_at_once(person: PersonDialogue, line: str) -> None:
+    person.connect(sends(Login("alice", "secret")))
+    person.type(line)
+    assert person.exit is Exit.LOST
+
+
+# --- the password ---
+
+
+@pytest.fixture
+def asked() -> PersonDialogue:
+    """Somebody who has typed something ahead, and is asked for a password."""
+    talk = PersonDialogue(password=None)
+    talk.connect(sends(Login("alice")))
+    talk.type("hello everybody")
+    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
+    return talk
+
+
+def test_a_line_that_was_typed_before_the_password_was_asked_for_is_not_the_password(asked: PersonDialogue) -> None:
+    asked.tell_secret("my secret", sends(Password("my secret")))
+    asked.give(WELCOME, WELCOMES, HINT, RECENT, sends(Say("hello everybody", "n1")))
+
+
+def test_a_password_is_never_a_message_nor_seen_among_what_waits() -> None:
+    """The server may end the connection in the very moment in which it is typed."""
+    talk = PersonDialogue(password=None)
+    talk.connect(sends(Login("alice")))
+    talk.give(WELCOME, WELCOMES, HINT, RECENT)
+    talk.tell_secret("my secret")
+    assert talk.situation.waiting == ()
+    talk.lose()
+    talk.tell_secret("my secret")
+    assert "my secret" not in str(talk.situation)
+    talk.connect(sends(Login("alice", None, 10)))
+    talk.give(BACK, "[back] alice")
+    assert "my secret" not in str(talk.shown)
+
+
+def test_a_wrong_password_is_asked_for_again(asked: PersonDialogue) -> None:
+    wrong = Refused(ErrorCode.WRONG_PASSWORD, "Wrong.")
+    asked.tell_secret("one", sends(Password("one")))
+    asked.give(wrong, "[error wrong_password] Wrong.", HIDES, "[ask] password new")
+    asked.tell_secret("two", sends(Password("two")))
+    assert asked.situation.waiting == ("hello everybody",)
+
+
+def test_who_leaves_instead_of_telling_the_password_leaves(asked: PersonDialogue) -> None:
+    asked.end_input("[error refused] the input ended before the password was given")
+    assert asked.exit is Exit.REFUSED
+
+
+# --- while the connection is lost ---
+
+
+@pytest.mark.parametrize("line", ["EX", "ex", "/quit", "/QUIT"])
+def test_who_leaves_while_the_connection_is_lost_need_not_wait(away: PersonDialogue, line: str) -> None:
+    away.type(line)
+    assert away.exit is Exit.OK
+
+
+def test_the_end_of_the_input_leaves_while_the_connection_is_lost(away: PersonDialogue) -> None:
+    away.end_input()
+    assert away.exit is Exit.OK
+
+
+def test_who_leaves_behind_lines_that_wait_is_told_how_many_are_lost(inside: PersonDialogue) -> None:
+    inside.type("one", sends(Say("one", "n1")))
+    inside.lose()
+    inside.type("two")
+    inside.type("three")
+    inside.type("EX", "[error lost] 3 typed lines were not confirmed")
+    assert inside.exit is Exit.LOST
+
+
+def test_who_leaves_with_a_message_that_is_not_confirmed_is_told(inside: PersonDialogue) -> None:
+    inside.type("one", sends(Say("one", "n1")))
+    inside.lose()
+    inside.end_input("[error lost] 1 typed line was not confirmed")
+    assert inside.exit is Exit.LOST
+
+
+def test_who_leaves_while_the_new_login_is_under_way_need_not_wait_either(away: PersonDialogue) -> None:
+    away.connect(sends(Login("alice", "secret", 10)))
+    away.end_input()
+    assert away.exit is Exit.OK
+
+
+def test_a_goodbye_that_the_server_does_not_answer_is_over_when_the_connection_is(inside: PersonDialogue) -> None:
+    inside.type("EX", sends(Leave()))
+    inside.give(LOSS)
+    assert inside.exit is Exit.OK
+
+
+def test_an_interrupt_in_the_room_says_goodbye(inside: PersonDialogue) -> None:
+    inside.give(Interrupt(), sends(Leave()))
+    inside.give(Bye("you left"), "[bye] you left")
+    assert inside.exit is Exit.OK
+
+
+def test_leave_as_the_answer_to_a_question_waits_as_a_message(inside: PersonDialogue) -> None:
+    inside.type("PM", "[ask] message for everybody")
+    inside.lose()
+    inside.type("EX")
+    assert inside.exit is None
+    inside.connect(sends(Login("alice", "secret", 10)))
+    inside.give(BACK, "[back] alice", "[ask] message for everybody", sends(Say("EX", "n1")))
+
+
+def test_what_needs_no_server_is_done_while_the_connection_is_lost(away: PersonDialogue) -> None:
+    away.type("/help", *(f"[help] {line}" for line in Typing(OPS["pm-dm"], talks=True, has_search=True).help()))
+    away.type("/quiet")
+    away.type("/joins")
+    assert away.shown[-2:] == [Toggle("quiet"), Toggle("joins")]
+    away.type(
+        "/uesrs",
+        "[error usage] There is no /uesrs, so nothing was sent. Do you mean /users? /help tells what there is.",
+    )
+    assert away.situation.waiting == ()
+
+
+def test_behind_a_line_that_waits_everything_waits(away: PersonDialogue) -> None:
+    """What was typed first is used first."""
+    away.type("hello")
+    away.type("/quiet")
+    assert away.situation.waiting == ("hello", "/quiet")
+    away.connect(sends(Login("alice", "secret", 10)))
+    away.give(BACK, "[back] alice", sends(Say("hello", "n1")))
+    assert away.shown[-2:] == [Posted(Say("hello", "n1")), Toggle("quiet")]
+
+
+@pytest.mark.parametrize("line", ["hello", "DM bob psst", "/users", "/search x", "/history 5", "DM"])
+def test_what_needs_the_server_waits_and_goes_out_once(away: PersonDialogue, line: str) -> None:
+    outcome = {
+        "hello": Say("hello", "n1"),
+        "DM bob psst": Whisper("bob", "psst", "n1"),
+        "/users": AskUsers(),
+        "/search x": Search("x"),
+        "/history 5": AskHistory(5),
+        "DM": AskUsers(),
+    }
+    away.type(line)
+    assert away.situation.waiting == (line,)
+    away.connect(sends(Login("alice", "secret", 10)))
+    away.give(BACK, "[back] alice", sends(outcome[line]))
+    assert away.situation.waiting == ()
+
+
+def test_a_lost_connection_is_told_once_however_often_it_is_tried(away: PersonDialogue) -> None:
+    for _ in range(3):
+        away.connect(sends(Login("alice", "secret", 10)))
+        away.give(LOSS)
+    away.connect(sends(Login("alice", "secret", 10)))
+    away.give(BACK, "[back] alice")
+    away.lose()
+    assert [each for each in away.shown if isinstance(each, Cut)] == [Cut("reset")] * 2
+
+
+def test_who_is_refused_at_the_return_is_told_why(away: PersonDialogue) -> None:
+    away.connect(sends(Login("alice", "secret", 10)))
+    away.give(Refused(ErrorCode.WRONG_PASSWORD, "Wrong."), "[error wrong_password] Wrong.")
+    assert away.exit is Exit.REFUSED
+
+
+def test_a_connection_that_is_lost_for_good_tells_what_is_lost_with_it(away: PersonDialogue) -> None:
+    away.type("hello")
+    away.give(Lost("no more"), "[error lost] no more", "[error lost] 1 typed line was not confirmed")
+    assert away.exit is Exit.LOST
+
+
+# --- how it is now ---
+
+
+def test_the_situation_tells_where_one_stands(person: PersonDialogue) -> None:
+    person.connect(sends(Login("alice", "secret")))
+    assert person.situation == Situation(Standing.KNOCKING, "alice", SERVER)
+    person.give(WELCOME, WELCOMES, HINT, RECENT)
+    assert person.situation == Situation(Standing.IN, "alice", SERVER, 2)
+    person.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
+    assert person.situation.online_count == 3
+    person.lose()
+    assert person.situation.standing is Standing.AWAY
+
+
+def test_the_situation_tells_what_is_asked_until_it_is_answered(inside: PersonDialogue) -> None:
+    assert inside.situation.question == ""
+    inside.type("DM", sends(AskUsers()))
+    inside.give(Users(2, ("alice", "bob")), "[users 2] alice bob", "[ask] recipient")
+    assert inside.situation.question == "recipient"
+    inside.give(PublicMessage(11, 0, "bob", "x"), "[public #11 1970-01-01T00:00:00Z] bob: x")
+    assert inside.situation.question == "recipient"
+    inside.type("bob", "[ask] message for bob")
+    inside.lose()
+    assert inside.situation.question == "message for bob"
+    inside.connect(sends(Login("alice", "secret", 11)))
+    inside.give(BACK, "[back] alice", "[ask] message for bob")
+    inside.type("psst", sends(Whisper("bob", "psst", "n1")))
+    assert inside.situation.question == ""
+
+
+def test_an_empty_line_leads_out_of_a_question(inside: PersonDialogue) -> None:
+    inside.type("PM", "[ask] message for everybody")
+    inside.type("", "[error usage] Nothing was typed; the operation is cancelled.")
+    assert inside.situation.question == ""
+
+
+def test_the_situation_tells_what_waits_and_what_is_not_confirmed(inside: PersonDialogue) -> None:
+    inside.type("one", sends(Say("one", "n1")))
+    assert inside.situation.unconfirmed == (Say("one", "n1"),)
+    inside.lose()
+    inside.type("two")
+    assert (inside.situation.unconfirmed, inside.situation.waiting) == ((Say("one", "n1"),), ("two",))
+    inside.connect(sends(Login("alice", "secret", 10)))
+    inside.give(BACK, sends(Say("one", "n1")), "[back] alice", sends(Say("two", "n2")))
+    assert (inside.situation.unconfirmed, inside.situation.waiting) == ((Say("one", "n1"), Say("two", "n2")), ())
+    inside.give(Sent(21, SentStatus.SENT, "n1"), "[sent #21]")
+    inside.give(Refused(ErrorCode.INTERNAL, "Disk.", "n2"), "[error internal] Disk.")
+    assert inside.situation.unconfirmed == ()
+
+
+def test_an_own_message_is_announced_with_its_nonce_before_it_is_confirmed(inside: PersonDialogue) -> None:
+    inside.type("hello", sends(Say("hello", "n1")))
+    assert inside.shown[-1] == Posted(Say("hello", "n1"))
+
+
+def test_the_last_who_wrote_is_the_one_who_is_replied_to(inside: PersonDialogue) -> None:
+    inside.type("/reply hi", "[error usage] Nobody has written you a direct message yet; nothing was sent.")
+    psst = DirectMessage(11, 0, "bob", "alice", "psst")
+    inside.give(psst, "[direct #11 1970-01-01T00:00:00Z] bob -> alice: psst")
+    inside.type("/reply hi", sends(Whisper("bob", "hi", "n1")))
+
+
+def test_a_slip_before_a_name_of_somebody_online_is_not_sent(inside: PersonDialogue) -> None:
+    inside.type("dn eve psst", sends(Say("dn eve psst", "n1")))
+    inside.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
+    inside.type(
+        "dn eve psst",
+        "[error usage] Nothing was sent. DM eve ... writes to eve, PM dn eve ... says it to everybody.",
+    )
+
+
+@pytest.mark.parametrize("text", ["\udce9", "caf\udce9 noon"])
+def test_bytes_that_are_no_text_are_not_sent_and_end_nothing(inside: PersonDialogue, text: str) -> None:
+    """A terminal in another encoding."""
+    inside.reactor.react(Line(text))
+    assert isinstance(inside.shown[-1], Complaint)
+    assert inside.exit is None
+    assert not inside.model.unconfirmed
+
+
+def test_a_password_that_looks_like_an_operation_is_a_password(asked: PersonDialogue) -> None:
+    asked.tell_secret("EX", sends(Password("EX")))
+    assert asked.exit is None
+
+
+def test_a_password_that_is_typed_too_early_is_no_wish_to_leave() -> None:
+    talk = PersonDialogue(password=None)
+    talk.connect(sends(Login("alice")))
+    talk.tell_secret("EX")
+    assert talk.exit is None
