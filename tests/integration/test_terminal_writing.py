@@ -214,7 +214,7 @@ def test_a_slip_is_not_sent(room: Room, desk: Desk, typed: str, said: str) -> No
     assert heard == ["fence"]
 
 
-@pytest.mark.parametrize("typed", ["exit the building", "I quit", "hm bob that is odd", "and/or", "? what"])
+@pytest.mark.parametrize("typed", ["exit the building", "I quit", "hey bob that is odd", "and/or", "? what"])
 def test_what_is_no_slip_is_a_public_message(room: Room, desk: Desk, typed: str) -> None:
     bob = room.enter("bob")
     alice = desk.sit()

@@ -117,6 +117,8 @@ class Reactor:
         self._default = default
         self._connect = connect
         self._lines: deque[Line | EndOfInput] = deque()
+        # What was typed as a password, perhaps before it was asked for.
+        self._secrets: deque[Line] = deque()
         self._is_leaving = False
         self._was_interrupted = False
         # Is there a message of which nobody knows whether it was stored?
@@ -163,8 +165,8 @@ class Reactor:
         self._typing.names = self._model.online
         self._typing.correspondent = self._model.correspondent
         self._prompt()
-        while self._lines and self.exit is None and self._is_ready():
-            self._on_line(self._lines.popleft())
+        while self.exit is None and (line := self._next_line()) is not None:
+            self._on_line(line)
             self._prompt()
         if self._model.standing is Standing.AWAY and self._only_wants_to_leave():
             self.exit = Exit.OK
@@ -173,6 +175,9 @@ class Reactor:
     def _take_typed(self, given: Line | EndOfInput) -> None:
         """A line waits for its turn. A person need not wait to leave, nor for what the server is not needed for."""
         standing = self._model.standing
+        if isinstance(given, Line) and given.is_secret:
+            self._secrets.append(given)
+            return
         if isinstance(given, EndOfInput) and self._face.tells_secrets and standing is Standing.ASKED:
             self._leave()
             return
@@ -185,12 +190,15 @@ class Reactor:
                 return
         self._lines.append(given)
 
+    def _next_line(self) -> Line | EndOfInput | None:
+        """The typed line that can be used now."""
+        if self._model.standing is Standing.ASKED and self._face.tells_secrets:
+            return self._secrets.popleft() if self._secrets else None
+        return self._lines.popleft() if self._lines and self._is_ready() else None
+
     def _is_ready(self) -> bool:
         """Can a typed line be used now?"""
-        standing = self._model.standing
-        if standing is Standing.ASKED and self._face.tells_secrets:
-            return isinstance(self._lines[0], EndOfInput) or self._lines[0].is_secret
-        if standing in _QUESTIONS:
+        if self._model.standing in _QUESTIONS:
             return True
         return self._visit.is_ready and not self._is_leaving
 
@@ -204,7 +212,7 @@ class Reactor:
             None if self._exchange.is_stepwise else model.online_count,
             _QUESTIONS.get(model.standing, question),
             self._may_be_asked(),
-            tuple(line.text for line in self._lines if isinstance(line, Line) and not line.is_secret),
+            tuple(line.text for line in self._lines if isinstance(line, Line)),
             tuple(model.unconfirmed.values()),
         )
 
@@ -313,6 +321,7 @@ class Reactor:
     def _on_welcome(self, event: Welcome) -> None:
         model = self._model
         self._has_told_loss = self._has_told_refusal = False
+        self._secrets.clear()
         if model.has_been_in:
             self._face.show([Back(event.username, event.last_id)])
         else:
@@ -391,8 +400,6 @@ class Reactor:
             return
         self._face.took_line()
         standing = self._model.standing
-        if line.is_secret and standing is not Standing.ASKED:
-            return
         if line.is_played:
             self._face.show([Played("***" if standing is Standing.ASKED else line.text)])
         if standing in (Standing.UNPLACED, Standing.UNNAMED) and self._typing.is_farewell(line.text):

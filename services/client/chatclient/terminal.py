@@ -95,7 +95,7 @@ class TerminalFace:
         self._output = _SteadyOutput()
         # What is to be shown, and how it is now; written by the reactor.
         self._shown: deque[News | Notice] = deque()
-        self._situation = Situation(Standing.AWAY)
+        self._situation = Situation(Standing.AWAY, is_secret=True)
         # Is there a look at these to come?
         self._is_due = threading.Event()
         self._ended = False

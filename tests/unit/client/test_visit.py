@@ -1,0 +1,159 @@
+"""A visit: what is wished goes out, what is not confirmed goes out again, and the model knows it first."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatclient.exchange import AtOnce
+from chatclient.guest import AsGuest
+from chatclient.model import Model, Standing
+from chatclient.visit import Visit
+from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.events import AccountKind, PublicMessage, Refused, Sent, SentStatus, Users, Welcome
+from chatprotocol.requests import AskUsers, Login, Register, Request, Say, Side, Whisper
+
+WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice",), 10)
+
+
+class FakeLink:
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Request] = []
+        self.is_shut = False
+
+    def send(self, request: Request) -> None:
+        self.sent.append(request)
+
+    def shut(self) -> None:
+        self.is_shut = True
+
+
+@pytest.fixture
+def visit() -> Visit:
+    return Visit(Model(("localhost", 9999), "alice", "secret"), AtOnce())
+
+
+def come_in(visit: Visit) -> FakeLink:
+    link = FakeLink()
+    visit.knock(link)
+    visit.hear(WELCOME)
+    return link
+
+
+def test_a_new_connection_begins_with_the_login(visit: Visit) -> None:
+    link = FakeLink()
+
+    assert visit.knock(link) == ()
+    assert link.sent == [Login("alice", "secret")]
+    assert visit.model.standing is Standing.KNOCKING
+    assert not visit.is_ready
+    assert visit.hear(WELCOME) == (WELCOME,)
+    assert visit.is_ready
+
+
+def test_a_guest_begins_with_one_of_two_connections() -> None:
+    link = FakeLink()
+    Visit(Model(("localhost", 9999), "alice", None), AsGuest()).knock(link)
+
+    assert link.sent == [Register(Side.SENDING, "alice")]
+
+
+def test_what_is_not_confirmed_is_sent_again_with_the_same_nonce_and_in_the_same_order(visit: Visit) -> None:
+    """Promise: once."""
+    come_in(visit)
+    said = [visit.prepare(each) for each in (Say("one"), Whisper("bob", "two"), Say("three"))]
+    for each in said:
+        visit.ask(each)
+    visit.hear(Sent(11, SentStatus.SENT, said[1].nonce))
+    visit.lose()
+    assert not visit.is_ready
+
+    assert come_in(visit).sent == [Login("alice", "secret", 11), said[0], said[2]]
+
+
+def test_what_was_prepared_without_a_connection_goes_out_with_the_next_one(visit: Visit) -> None:
+    said = visit.prepare(Say("one"))
+    visit.ask(said)
+
+    assert come_in(visit).sent[1:] == [said]
+
+
+def test_the_model_knows_what_is_told(visit: Visit) -> None:
+    come_in(visit)
+    assert visit.hear(PublicMessage(11, 0, "bob", "x")) == (PublicMessage(11, 0, "bob", "x"),)
+    assert visit.model.last_seen_id == 11
+    visit.hear(Users(2, ("alice", "bob"), ("bob",)))
+    assert visit.model.online == ("alice", "bob")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (Say(""), ErrorCode.EMPTY_MESSAGE),
+        (Say(" \n"), ErrorCode.EMPTY_MESSAGE),
+        (Whisper("bob", ""), ErrorCode.EMPTY_MESSAGE),
+        (Say("x" * 8_193), ErrorCode.TOO_LONG),
+        (Say("\u20ac" * 2_731), ErrorCode.TOO_LONG),
+        (Say("\udce9"), ErrorCode.BAD_REQUEST),
+        (Whisper("bob", "caf\udce9"), ErrorCode.BAD_REQUEST),
+    ],
+)
+def test_what_can_be_no_message_is_refused_and_not_kept(visit: Visit, said: Say | Whisper, code: ErrorCode) -> None:
+    """What is kept is sent again and again."""
+    come_in(visit)
+    with pytest.raises(Refusal) as refusal:
+        visit.prepare(said)
+
+    assert refusal.value.code is code
+    assert visit.model.unconfirmed == {}
+
+
+def test_the_longest_message_is_none_too_long(visit: Visit) -> None:
+    for text in ("x" * 8_192, "\u20ac" * 2_730):
+        assert visit.prepare(Say(text)).text == text
+
+
+def test_each_message_has_a_nonce_of_its_own(visit: Visit) -> None:
+    nonces = [visit.prepare(Say("x")).nonce for _ in range(10)]
+
+    assert len(set(nonces)) == 10
+    assert list(visit.model.unconfirmed) == nonces
+
+
+def test_a_65th_message_has_to_wait_until_one_of_64_is_settled(visit: Visit) -> None:
+    """Promise: back-pressure."""
+    come_in(visit)
+    said = [visit.prepare(Say("x")) for _ in range(64)]
+    assert not visit.is_ready
+    visit.hear(Refused(ErrorCode.INTERNAL, "Disk.", said[0].nonce))
+
+    assert visit.is_ready
+
+
+def test_while_an_answer_is_waited_for_nothing_else_can_be_wished(visit: Visit) -> None:
+    link = come_in(visit)
+    visit.ask(AskUsers())
+    assert (link.sent[-1], visit.is_ready) == (AskUsers(), False)
+    visit.hear(Users(1, ("alice",)))
+
+    assert visit.is_ready
+
+
+def test_after_a_loss_the_answer_is_not_waited_for(visit: Visit) -> None:
+    come_in(visit)
+    visit.ask(AskUsers())
+    visit.lose()
+    come_in(visit)
+
+    assert visit.is_ready
+
+
+def test_the_newest_connection_is_the_one_that_is_used_and_shut(visit: Visit) -> None:
+    visit.shut()
+    old, new = come_in(visit), come_in(visit)
+    visit.ask(AskUsers())
+    visit.shut()
+
+    assert AskUsers() not in old.sent
+    assert (old.is_shut, new.is_shut) == (False, True)
