@@ -51,6 +51,10 @@ bench: $(VENV)/.installed-bench ## Measure speed, beside the peers that are inst
 bench-peers: ## Install peers to measure beside, on a Debian machine, as root
 	@bench/peers.sh
 
+.PHONY: picture
+picture: $(VENV)/.installed ## Draw the screen of the client for the README
+	@$(BIN)/python ops/picture.py
+
 .PHONY: engine
 engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, a base image
 	@ops/engine.sh up

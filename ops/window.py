@@ -17,7 +17,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-import pexpect  # type: ignore[import-untyped] - it has no types
+import pexpect  # type: ignore[import-untyped]
 import pyte
 from wcwidth import wcwidth
 
@@ -81,7 +81,7 @@ class _Emulator(pyte.Screen):
 
 
 class Window:
-    """A program in a pseudo-terminal of so many columns and rows. Leaving the context kills it.
+    """A program in a pseudo-terminal of so many columns and rows. Leaving the context kills it, and prints what it showed.
 
     ``environment`` is the whole of it, and says what the terminal can do: ``TERM``, ``NO_COLOR``, ``LC_ALL``.
     """
@@ -94,7 +94,9 @@ class Window:
         rows: int = 30,
         environment: Mapping[str, str],
         folder: str | None = None,
+        is_shown: bool = True,
     ) -> None:
+        self._is_shown = is_shown
         self._screen = _Emulator(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         # Every byte that the program wrote.
@@ -103,13 +105,15 @@ class Window:
             command[0], list(command[1:]), dimensions=(rows, columns), env=dict(environment), cwd=folder
         )
         self._program.delaybeforesend = None
-        self._has_ended = False
+        # Has the program closed the terminal?
+        self.has_ended = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        print(f"{self}\n")  # shown when a test fails
+        if self._is_shown:  # by pytest, when a test fails
+            print(f"{self}\n")
         self.close()
 
     def __str__(self) -> str:
@@ -235,8 +239,8 @@ class Window:
         give_up_at = time.monotonic() + DEADLINE_SECONDS
         while not holds():
             left_seconds = give_up_at - time.monotonic()
-            if self._has_ended or left_seconds < 0:
-                why = "the program ended" if self._has_ended else f"{DEADLINE_SECONDS:g} s are over"
+            if self.has_ended or left_seconds < 0:
+                why = "the program ended" if self.has_ended else f"{DEADLINE_SECONDS:g} s are over"
                 raise AssertionError(f"it never came to that: {what}; {why}\n{self}")
             self._read(min(left_seconds, _LOOK_SECONDS))
 
@@ -251,7 +255,10 @@ class Window:
 
     def until_end(self) -> int:
         """Until the program has ended: its exit code; a signal that killed it is negative."""
-        self.until(lambda: self._read(_LOOK_SECONDS) or self._has_ended, "it has ended")
+        give_up_at = time.monotonic() + DEADLINE_SECONDS
+        while not self.has_ended:
+            assert time.monotonic() < give_up_at, f"it did not end\n{self}"
+            self._read(_LOOK_SECONDS)
         self._program.wait()
         return -self._program.signalstatus if self._program.signalstatus else int(self._program.exitstatus)
 
@@ -262,7 +269,7 @@ class Window:
         except pexpect.TIMEOUT:
             return
         except pexpect.EOF:
-            self._has_ended = True
+            self.has_ended = True
             return
         self.raw += data
         self._stream.feed(data)

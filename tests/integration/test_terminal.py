@@ -50,7 +50,7 @@ def test_a_half_typed_line_and_its_cursor_stay_at_fifty_messages_a_second(room: 
         typed += "nnnnn -er "[number]
         alice.type(typed[-1])
         alice.until_shows(f"message {number} 14")
-        alice.until(lambda: alice.cursor_row == before + typed + behind, f"{typed!r} is in the line")
+        alice.until_line(before + typed + behind)
         assert alice.cursor.column == len(before + typed)
         assert alice.row_with(f"message {number} 14") == alice.rows()[alice.cursor.row - 1]
         assert is_in(alice)
@@ -170,9 +170,7 @@ def test_the_status_line_says_who_where_how_and_how_many(room: Room, desk: Desk)
     alice.until(lambda: status(alice) == "connected", "it is as short as it can be")
 
 
-def test_a_window_that_becomes_narrow_and_wide_again_has_one_prompt_and_one_status_line(
-    room: Room, desk: Desk
-) -> None:
+def test_a_window_that_becomes_narrow_and_wide_again_has_one_prompt_and_one_status_line(room: Room, desk: Desk) -> None:
     bob = room.enter("bob")
     alice = desk.sit()
     alice.type("half a line")
@@ -223,7 +221,8 @@ def assert_restored(window: Window) -> None:
         on, off = ([found.start() for found in re.finditer(each, window.raw)] for each in (turned_on, turned_off))
         assert max(on) > max(off, default=-1)
     assert max(found.start() for found in re.finditer(rb"\x1b\[\?7h", window.raw)) > window.raw.rfind(b"\x1b[?7l")
-    assert window.raw.rfind(b"\x1b[0m") > max(found.start() for found in re.finditer(rb"\x1b\[[0-9;]*[1-9]m", window.raw))
+    coloured = max(found.start() for found in re.finditer(rb"\x1b\[[0-9;]*[1-9]m", window.raw))
+    assert window.raw.rfind(b"\x1b[0m") > coloured
     assert window.cursor.column == 0
     assert window.cursor_row == ""
     assert not [row for row in window.rows() if row.startswith("alice>") or row.endswith(" connected")]
@@ -242,9 +241,7 @@ def test_leaving_ends_with_0_and_restores_the_terminal(room: Room, desk: Desk, k
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda each: each.name)
-def test_a_signal_restores_the_terminal_and_leaves_politely(
-    room: Room, desk: Desk, number: signal.Signals
-) -> None:
+def test_a_signal_restores_the_terminal_and_leaves_politely(room: Room, desk: Desk, number: signal.Signals) -> None:
     bob = room.enter("bob")
     alice = desk.sit()
     alice.type("half a line")
@@ -273,7 +270,7 @@ def test_before_being_in_ctrl_c_and_ctrl_d_leave(desk: Desk, key: str) -> None:
     assert_restored(alice)
 
 
-def test_a_name_is_asked_for_and_ex_leaves_there(room: Room, desk: Desk) -> None:
+def test_a_name_is_asked_for_and_ex_leaves_there(desk: Desk) -> None:
     window = desk.open("")
     window.until_line("username:")
     window.type("no name", ENTER)
@@ -290,7 +287,7 @@ def test_a_name_is_asked_for_and_ex_leaves_there(room: Room, desk: Desk) -> None
 # --- to begin ---
 
 
-def test_the_prompt_is_there_soon(room: Room, desk: Desk) -> None:
+def test_the_prompt_is_there_soon(desk: Desk) -> None:
     """Half a second on a machine that does nothing else; here others may be at work."""
     durations_seconds = []
     for _ in range(3):
@@ -352,7 +349,7 @@ def test_the_terminal_is_the_same_over_frames_and_datagrams(room: Room, desk: De
     bob = room.enter("bob")
     bob.say("before")
     alice = desk.sit("alice", "--dialect", dialect)
-    alice.until(lambda: re.fullmatch(rf"alice · 127.0.0.1:\d+ · {dialect}( · 2 online)? · connected", status(alice)), "")
+    assert re.fullmatch(rf"alice · 127.0.0.1:\d+ · {dialect}( · 2 online)? · connected", status(alice))
     alice.until_shows("─── the last message ───", "bob │ before", "─── now ───")
     alice.type("DM", ENTER)
     alice.until_line("recipient:")
@@ -421,10 +418,12 @@ def test_plain_is_plain_at_a_terminal_too(desk: Desk) -> None:
     assert b"\x1b" not in alice.raw
 
 
-@pytest.mark.parametrize("settings", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}])
-def test_a_terminal_that_knows_ascii_alone_gets_ascii_alone(
-    room: Room, desk: Desk, settings: dict[str, str]
-) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}],
+    ids=repr,
+)
+def test_a_terminal_that_knows_ascii_alone_gets_ascii_alone(room: Room, desk: Desk, settings: dict[str, str]) -> None:
     bob = room.enter("bob")
     bob.say("größe 漢字 🙂")
     alice = desk.sit(**settings)

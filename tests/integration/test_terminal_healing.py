@@ -43,9 +43,7 @@ def texts(window: Window, text: str) -> list[str]:
     return [row.split("│ ", 1)[1] for row in window.everything() if text in row and "│" in row]
 
 
-def test_a_lost_connection_is_said_once_and_what_was_missed_is_shown_once(
-    room: Room, wire: Wire, desk: Desk
-) -> None:
+def test_a_lost_connection_is_said_once_and_what_was_missed_is_shown_once(room: Room, wire: Wire, desk: Desk) -> None:
     bob = room.enter("bob")
     alice = desk.sit()
     bob.say("seen before")

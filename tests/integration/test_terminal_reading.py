@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from integration.room import Room
 
 
-
 @pytest.fixture
 def desk(room: Room, tmp_path: Path) -> Iterator[Desk]:
     with Desk(room.server.port, tmp_path) as desk:
@@ -72,7 +71,14 @@ def test_below_sixty_columns_names_have_ten_and_below_forty_there_are_no_columns
 
 
 @pytest.mark.parametrize(
-    "text", ["漢字かな交じり文" * 8, "e\u0301a\u0308o\u0302" * 40, "🙂👍" * 30, "한국어 " * 20, "\U0001f469\u200d\U0001f4bb x " * 15]
+    "text",
+    [
+        "漢字かな交じり文" * 8,
+        "e\u0301a\u0308o\u0302" * 40,
+        "🙂👍" * 30,
+        "한국어 " * 20,
+        "\U0001f469\u200d\U0001f4bb x " * 15,
+    ],
 )
 def test_the_gutter_stays_straight_for_wide_and_combining_letters(room: Room, desk: Desk, text: str) -> None:
     bob = room.enter("bob")
@@ -138,7 +144,8 @@ def test_a_login_shows_the_last_twenty_messages_and_those_that_waited_each_once(
     begin = next(number for number, row in enumerate(rows) if row.startswith("─── the last 20 messages ───"))
     end = next(number for number, row in enumerate(rows) if row.startswith("─── now ───"))
     block = [row.split("│ ")[1] for row in rows[begin:end] if "│" in row]
-    assert block == [f"public {n:02}" for n in range(21, 30)] + ["waits for you"] + [f"public {n:02}" for n in range(30, 40)]
+    before, behind = ([f"public {n:02}" for n in each] for each in (range(21, 30), range(30, 40)))
+    assert block == [*before, "waits for you", *behind]
     assert not [row for row in rows[:begin] + rows[end:] if "public" in row or "waits for" in row]
     assert alice.text().count("waits for you") == 1
 
@@ -258,9 +265,7 @@ def test_the_bell_rings_for_a_mention_and_a_direct_message_and_for_nothing_else(
 @pytest.mark.parametrize("how", ["flag", "setting", "typed"])
 def test_quiet_rings_no_bell_and_shows_nothing_in_bold(room: Room, desk: Desk, how: str) -> None:
     bob = room.enter("bob")
-    alice = desk.sit(
-        "alice", *(["--quiet"] if how == "flag" else []), CHAT_QUIET="yes" if how == "setting" else "no"
-    )
+    alice = desk.sit("alice", *(["--quiet"] if how == "flag" else []), CHAT_QUIET="yes" if how == "setting" else "no")
     if how == "typed":
         alice.type("/quiet", ENTER)
         alice.until_shows("No bell and no highlight from now on.")

@@ -267,7 +267,7 @@ def test_whatever_is_written_stays_in_its_columns(text: str, sender: str, width:
 
 @pytest.mark.parametrize("width", [40, 50, 59, 60, 80, 133])
 def test_the_gutter_is_in_the_same_column_whoever_writes_whatever(width: int) -> None:
-    names = ["b", "alice", "Bob7", "x" * 10]
+    names = ["b", "alice", "Bob7", "x" * 10, "\u65e5\u672c\u8a9e", "e\u0301"]
     texts = [
         "hello " * 40,
         "\u65e5\u672c\u8a9e " * 20,
