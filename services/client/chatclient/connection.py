@@ -27,6 +27,9 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 # A server that lets somebody in and falls over at once is treated as one that is not there yet.
 _STEADY_SECONDS = 5.0
+# Nothing can interrupt the collector while it looks for a name or reaches for a server that does not answer. It ends by
+# itself then, some seconds later or with the process: nobody who leaves need wait for that.
+_CLOSE_SECONDS = 1.0
 
 
 class Link(visit.Link, Protocol):
@@ -85,24 +88,24 @@ class Connection:
         self._welcome_at: float | None = None
         self._give_up_at: float | None = None
         self._pause_seconds = _FIRST_PAUSE_SECONDS
-        self._collector = threading.Thread(target=self._run, name="collector")
+        self._collector = threading.Thread(target=self._run, name="collector", daemon=True)
 
     def start(self, address: Address) -> None:
         """Start to connect and to collect; once more after it was lost for good, if that was wanted."""
         if self._collector.ident is not None:
             self._collector.join()
-            self._collector = threading.Thread(target=self._run, name="collector")
+            self._collector = threading.Thread(target=self._run, name="collector", daemon=True)
         self._address = address
         self._collector.start()
 
     def close(self) -> None:
-        """End the connection; the collector, if it was started, reports it lost, and ends."""
+        """End the connection; the collector reports it lost, and ends, unless it is just connecting."""
         self._closing.set()
         with self._lock:
             if self._link is not None:
                 self._link.shut()
         if self._collector.ident is not None:
-            self._collector.join()
+            self._collector.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
         try:

@@ -270,6 +270,9 @@ class Screen:
                 return [*rows, *(self._online(users) if users else [])]
             case notices.Back(username, last_id):
                 self._be(username)
+                if (last_id or 0) < self._newest_id:  # the server has begun anew, and so do its ids
+                    self._own_ids.clear()
+                    self._newest_id = last_id or 0
                 self._missed_upto = last_id or 0
                 self._has_missed = False
                 seconds = (self._now() - self._cut_at).total_seconds() if self._cut_at else 0

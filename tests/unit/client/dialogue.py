@@ -11,21 +11,25 @@ A step that has another outcome fails with the dialogue so far, and the differen
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from chatclient import view
-from chatclient.address import Address
 from chatclient.connection import Up
 from chatclient.exchange import AtOnce, Exchange, News
-from chatclient.exits import Exit
 from chatclient.model import Model
-from chatclient.notices import Notice
 from chatclient.reactor import EndOfInput, Input, Line, Reactor, Situation
 from chatclient.typed import Typing
 from chatclient.visit import Visit
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.operations import OPS
 from chatprotocol.requests import Login, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatclient.address import Address
+    from chatclient.exits import Exit
+    from chatclient.notices import Notice
 
 # The face was told not to echo the next line.
 HIDES = "(hides what is typed)"
