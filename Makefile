@@ -53,7 +53,7 @@ bench-peers: ## Install peers to measure beside, on a Debian machine, as root
 
 .PHONY: picture
 picture: $(VENV)/.installed ## Draw the screen of the client for the README
-	@$(BIN)/python ops/picture.py
+	@$(BIN)/python -m ops.picture
 
 .PHONY: engine
 engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, a base image

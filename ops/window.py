@@ -81,9 +81,10 @@ class _Emulator(pyte.Screen):
 
 
 class Window:
-    """A program in a pseudo-terminal of so many columns and rows. Leaving the context kills it, and prints what it showed.
+    """A program in a pseudo-terminal of so many columns and rows. Leaving the context kills it.
 
-    ``environment`` is the whole of it, and says what the terminal can do: ``TERM``, ``NO_COLOR``, ``LC_ALL``.
+    ``environment`` is the whole of it, and says what the terminal can do: ``TERM``, ``NO_COLOR``, ``LC_ALL``. What was
+    to be seen is printed at the end, where it ``is_shown``.
     """
 
     def __init__(

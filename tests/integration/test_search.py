@@ -161,12 +161,6 @@ def asker(room: Room) -> Peer:
 # --- the file ---
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of a few words."""
-    monkeypatch.setattr(index, "_WORDS_MAX", 3)
-
-
 def nothing(_: Path) -> None:
     pass
 
@@ -175,7 +169,6 @@ def fill_with_rubbish(path: Path) -> None:
     path.write_bytes(b"rubbish" * 1_000)
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("harm", [nothing, fill_with_rubbish, lambda path: path.unlink()])
 def test_after_a_restart_everything_is_found_whatever_became_of_the_index(
     open_room: Callable[..., Room], config: Any, harm: Callable[[Path], None]
@@ -197,7 +190,6 @@ def test_after_a_restart_everything_is_found_whatever_became_of_the_index(
     assert texts(again, "word") == [*said, "word 41"]
 
 
-@pytest.mark.usefixtures("small")
 def test_an_index_of_another_database_finds_nothing_of_it(open_room: Callable[..., Room], config: Any) -> None:
     """As after a backup was put back."""
     room = open_room()
@@ -214,7 +206,6 @@ def test_an_index_of_another_database_finds_nothing_of_it(open_room: Callable[..
     assert texts(bob, "old") == []
 
 
-@pytest.mark.usefixtures("small")
 def test_a_file_that_is_deleted_while_the_server_runs_costs_nothing(room: Room) -> None:
     alice = room.enter("alice")
     said = [f"word {number}" for number in range(1, 21)]
@@ -235,6 +226,20 @@ def test_where_there_can_be_no_index_the_room_goes_on_without(open_room: Callabl
     alice, bob = room.enter("alice"), room.enter("bob")
 
     assert search(alice, "word")["code"] == "internal"
+    alice.say("word")
+    assert bob.next("broadcast")["message"] == "word"
+    assert not room.has_crashed
+
+
+def test_where_sqlite_has_no_fts5_the_room_goes_on_without(
+    open_room: Callable[..., Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_SCHEMA", "CREATE VIRTUAL TABLE public USING fts99(words);")
+    room = open_room()
+    alice, bob = room.enter("alice"), room.enter("bob")
+
+    refused = search(alice, "word")
+    assert (refused["code"], "FTS5" in refused["message"]) == ("internal", True)
     alice.say("word")
     assert bob.next("broadcast")["message"] == "word"
     assert not room.has_crashed

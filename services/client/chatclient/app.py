@@ -80,6 +80,7 @@ class App:
             with suppress(KeyboardInterrupt):  # who asks twice does not wait for the answer
                 self._leave_now()
         finally:
+            self._client.inject(Interrupt())  # for a reactor that goes on: this thread has failed
             self._client.hang_up()
             self._ended.wait()
             self._thread.join()

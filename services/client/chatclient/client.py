@@ -83,9 +83,9 @@ class ChatClient:
     """One user's client of one server. Nothing happens before :meth:`connect`, or the ``with`` that calls it.
 
     For one thread, but for :meth:`inject`. What arrives waits until that thread asks for something or reads
-    :meth:`events`; meanwhile nothing is answered, and in the dialect register, where each message wants an answer, others
-    are told that theirs did not come. A lost connection is tried again for ``retry_seconds``; what was missed comes
-    behind :class:`Back`, each message once, and what was not confirmed is sent again, and stored once.
+    :meth:`events`; meanwhile nothing is answered, and in the dialect register, where each message wants an answer,
+    others are told that theirs did not come. A lost connection is tried again for ``retry_seconds``; what was missed
+    comes behind :class:`Back`, each message once, and what was not confirmed is sent again, and stored once.
 
     ``dialect`` is one of json, frames, register and datagram; the docs say what each of them can't tell. ``ops`` and
     ``register_length`` are the settings ``--ops`` and ``--register-length``.
@@ -316,6 +316,8 @@ class ChatClient:
             case Welcome(_, username, _, last_id):
                 self._is_cut = False
                 return Back(username, last_id)
+            case Refused() if self.visit.exchange.is_guest and self.visit.model.standing is not Standing.IN:
+                self.visit.shut()  # perhaps the server does not know yet that the connection before was lost
             case Refused(code, reason) if self.visit.model.standing is not Standing.IN and code not in _PASSING:
                 self._end = RefusedError(code, reason)
         return news

@@ -6,10 +6,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatclient.exchange import Outcome, Unsettled
-from chatprotocol.errors import ErrorCode
+from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import DirectMessage, History, Online, PublicMessage, Refused, Sent, Users, Welcome
 from chatprotocol.requests import Login
-from chatprotocol.rules import name_key
+from chatprotocol.rules import check_username, name_key
 
 if TYPE_CHECKING:
     from chatclient.address import Address
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 # Refusals of a moment, after which the same message may be sent again.
 _LATER = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
+
+
+def is_username(name: str) -> bool:
+    """Can anybody have this name? Servers may tell others, which nobody should type, nor see in a menu."""
+    try:
+        check_username(name)
+    except Refusal:
+        return False
+    return True
 
 
 class Standing(Enum):
@@ -60,10 +69,10 @@ class Model:
         self.password = password
         self.standing = Standing.AWAY
         self.has_been_in = False
-        # Who is online as far as it is known, and how many; None where that was not said.
+        # Who is online as far as it is known, of those who can be written to; and how many, where that was said.
         self.online: tuple[str, ...] = ()
         self.online_count: int | None = None
-        # Who wrote to this user last.
+        # Who wrote to this user alone last.
         self.correspondent = ""
         # The newest message that was seen, own ones included: where to go on after a reconnect.
         self.last_seen_id: int | None = None
@@ -103,16 +112,18 @@ class Model:
             self.last_seen_id = event.last_id
 
     def _note_writer(self, message: Message) -> None:
-        if isinstance(message, DirectMessage) and name_key(message.sender) != name_key(self.username):
+        is_own = name_key(message.sender) == name_key(self.username)
+        if isinstance(message, DirectMessage) and not is_own and is_username(message.sender):
             self.correspondent = message.sender
 
     def _learn_who_is_online(self, event: Online | Users) -> None:
         """From a list, or from who came and went. A dialect that does not tell it at the login tells nobody then."""
-        if event.users is not None:
-            self.online = event.users
+        if isinstance(event, Online) or event.users is not None:
+            users = event.users or ()
         else:
             moved = {*event.joined, *event.left}
-            self.online = (*(name for name in self.online if name not in moved), *event.joined)
+            users = (*(name for name in self.online if name not in moved), *event.joined)
+        self.online = tuple(filter(is_username, users))
         self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
     def _see(self, message_id: int) -> None:

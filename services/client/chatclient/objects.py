@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from chatclient import notices
 from chatclient.exchange import Gap, Outcome, Unsettled
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _DIALECT: Final = Json()
 # Above this an escape takes two halves.
 _PLANE_MAX: Final = 0xFFFF
+# The last millisecond of the year 9999.
+_LAST_MS: Final = 253_402_300_799_999
 
 
 def lines(shown: News | Notice) -> list[str]:
@@ -32,8 +35,19 @@ def lines(shown: News | Notice) -> list[str]:
     if (members := _members(shown)) is not None:
         text = msgspec.json.encode(members).decode()
     else:
-        text = _DIALECT.encode(shown).decode().removesuffix("\n")  # type: ignore[arg-type]
+        text = _DIALECT.encode(_datable(shown)).decode().removesuffix("\n")
     return ["".join(map(_escaped, text)) if not text.isascii() or "\x7f" in text else text] if text else []
+
+
+def _datable(shown: Any) -> Any:
+    """With times that a calendar has: a server may send any number."""
+    match shown:
+        case events.PublicMessage(time_ms=time_ms) | events.DirectMessage(time_ms=time_ms):
+            return replace(shown, time_ms=min(max(time_ms, 0), _LAST_MS))
+        case events.History(messages) | events.Found(messages=messages):
+            return replace(shown, messages=tuple(map(_datable, messages)))
+        case _:
+            return shown
 
 
 def _members(shown: News | Notice) -> dict[str, Any] | None:

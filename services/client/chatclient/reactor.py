@@ -175,7 +175,8 @@ class Reactor:
     def _take_typed(self, given: Line | EndOfInput) -> None:
         """A line waits for its turn. A person need not wait to leave, nor for what the server is not needed for."""
         standing = self._model.standing
-        if isinstance(given, Line) and given.is_secret:
+        is_typed_ahead = self._face.tells_secrets and self._may_be_asked()
+        if isinstance(given, Line) and (given.is_secret or is_typed_ahead):
             self._secrets.append(given)
             return
         if isinstance(given, EndOfInput) and self._face.tells_secrets and standing is Standing.ASKED:

@@ -42,6 +42,7 @@ _ROOMY_COLUMNS: Final = 60
 _NAME_COLUMNS: Final = 16
 _SHORT_NAME_COLUMNS: Final = 10
 _LEAST_COLUMNS: Final = 8
+_INDENT: Final = "  "
 _RULE_COLUMNS: Final = 76
 _TAB_COLUMNS: Final = 4
 # A message of thousands of empty lines is within the limit of bytes.
@@ -86,19 +87,20 @@ class Columns:
         head: Row = [("class:time", f"{time} "), *who]
         return [
             *self._fold(head),
-            *([("", "  "), (style, line)] for line in _lines(text, max(_LEAST_COLUMNS, self._width - 3))),
+            *([("", _INDENT), (style, line)] for line in _lines(text, max(_LEAST_COLUMNS, self._width - 3))),
         ]
 
     def _fold(self, row: Row) -> list[Row]:
         """The row, or as many as it takes: between its pieces, and inside of one that is longer than a row."""
         rows: list[Row] = [[]]
         left = self._width - 1
+        room = max(_LEAST_COLUMNS, left - len(_INDENT))
         for style, piece in row:
-            lines = [piece] if columns_of(piece) <= left else wrap(piece.strip(), self._width - 1)
+            lines = [piece] if columns_of(piece) <= left else wrap(piece.strip(), room)
             for line in lines:
                 if columns_of(line) > left:
-                    rows.append([])
-                    left = self._width - 1
+                    rows.append([("", _INDENT)])  # at the left edge it could pass for somebody else's row
+                    left = room
                 rows[-1].append((style, line))
                 left -= columns_of(line)
         return rows

@@ -111,6 +111,10 @@ class Screen:
 
     # --- messages ---
 
+    def must_show(self, message: events.PublicMessage) -> bool:
+        """May it not be left out of a flood? It was missed, or names the person."""
+        return message.id <= self._missed_upto or self._is_mention(message.sender, message.text)
+
     def _arrived(self, message: Message) -> list[Row]:
         if self._held is not None:
             self._held[message.id] = message

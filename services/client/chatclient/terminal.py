@@ -19,7 +19,8 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.clipboard import InMemoryClipboard
 from prompt_toolkit.completion import Completer, Completion
 from prompt_toolkit.data_structures import Size
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings
@@ -39,7 +40,7 @@ from chatprotocol.events import PublicMessage
 from chatprotocol.limits import BODY_MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prompt_toolkit.buffer import Buffer
     from prompt_toolkit.completion import CompleteEvent
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from chatclient.exchange import News
     from chatclient.notices import Notice
     from chatclient.reactor import Input
+    from chatclient.rows import Row
     from chatclient.typed import Typing
 
 # What ends a client politely.
@@ -205,15 +207,34 @@ class TerminalFace:
         app = self._session.app
         columns = self._output.get_size().columns
         rows: list[tuple[str, str]] = []
-        for each in _without_flood(waiting):
-            for row in self._screen.take(each, columns):
-                rows += [*row, ("", "\n")]
+        for row in self._rows(waiting, columns):
+            rows += [*row, ("", "\n")]
         print_formatted_text(self._output, FormattedText(rows), app.style or Style([]), color_depth=app.color_depth)
         if self._screen.rings and time.monotonic() >= self._rang_at + _BELL_SECONDS:
             self._rang_at = time.monotonic()
             self._output.bell()
             self._output.flush()
         self._screen.rings = False
+
+    def _rows(self, shown: list[News | Notice], columns: int) -> Iterator[Row]:
+        """Of more public messages than anybody could read only the last, and those that matter."""
+        count = sum(isinstance(each, PublicMessage) for each in shown)
+        spare = count - _FLOOD_SHOWN_MESSAGES if count > _FLOOD_MESSAGES else 0
+        left_out = 0
+        for each in shown:
+            if left_out < spare and isinstance(each, PublicMessage) and not self._screen.must_show(each):
+                left_out += 1
+                continue
+            if left_out == spare > 0:
+                yield from self._left_out(left_out, columns)
+                left_out = spare = 0
+            yield from self._screen.take(each, columns)
+        if left_out:
+            yield from self._left_out(left_out, columns)
+
+    def _left_out(self, count: int, columns: int) -> list[Row]:
+        text = f"{count:,} messages came faster than they can be read; CH shows the last."
+        return self._screen.take(Help((text,)), columns)
 
     def _tell(self, *lines: str) -> None:
         self.show([Help(lines)])
@@ -248,12 +269,18 @@ class TerminalFace:
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
-        keys.add("enter")(self._on_enter)
-        keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
-        keys.add("c-c")(self._on_clear)
-        keys.add("c-d", filter=Condition(lambda: not self._session.default_buffer.text))(lambda _: self._leave())
+        is_typing = has_focus(DEFAULT_BUFFER)  # and not looking for what was typed before
+        is_empty = Condition(lambda: not self._session.default_buffer.text)
+        is_secret = Condition(lambda: self._situation.is_secret)
+        keys.add("enter", filter=is_typing)(self._on_enter)
+        keys.add("escape", "enter", filter=is_typing)(lambda event: event.current_buffer.insert_text("\n"))
+        keys.add("c-c", filter=is_typing)(self._on_clear)
+        keys.add("c-d", filter=is_typing & is_empty)(lambda _: self._leave())
+        # Who looks for something is shown what for.
+        for key in ("c-r", "c-s"):
+            keys.add(key, filter=is_secret)(lambda _: None)
         keys.add(" ", filter=Condition(lambda: self._expansion() is not None))(self._on_expand)
-        keys.add(Keys.BracketedPaste)(self._on_paste)
+        keys.add(Keys.BracketedPaste, filter=is_typing)(self._on_paste)
         return keys
 
     def _on_enter(self, event: KeyPressEvent) -> None:
@@ -339,21 +366,6 @@ class TerminalFace:
 def _whole(text: str) -> str:
     """What was typed, with a sign in the place of bytes that are no text."""
     return _HALVES.sub("\ufffd", text)
-
-
-def _without_flood(shown: list[News | Notice]) -> list[News | Notice]:
-    """Without the older ones of more public messages than anybody could read."""
-    count = sum(isinstance(each, PublicMessage) for each in shown)
-    if count <= _FLOOD_MESSAGES:
-        return shown
-    skip = count - _FLOOD_SHOWN_MESSAGES
-    kept: list[News | Notice] = [Help((f"{skip:,} messages came faster than they can be read; CH shows the last.",))]
-    for each in shown:
-        if isinstance(each, PublicMessage) and skip:
-            skip -= 1
-        else:
-            kept.append(each)
-    return kept
 
 
 class _SteadyOutput(Vt100_Output):

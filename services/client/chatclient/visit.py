@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from chatclient.model import Standing
 from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.events import Refused
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.rules import check_text, check_username
 
@@ -100,4 +101,8 @@ class Visit:
                 self._link.send(request)
         for news in turn.news:
             self.model.apply(news)
-        return turn.news
+        return tuple(news for news in turn.news if not self._is_put_off(news))
+
+    def _is_put_off(self, news: News) -> bool:
+        """Is it the refusal of a message that is sent again by itself? Then it is not what became of it."""
+        return isinstance(news, Refused) and news.nonce in self.model.unconfirmed

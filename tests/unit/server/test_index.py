@@ -1,18 +1,22 @@
 """The index of words: what is found, by whom; and the file, whatever happened to it."""
 
 import random
+import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from chatserver.store import index as index_module
-from chatserver.store.index import SEARCH_FILE, Index, IndexClosedError
+from chatserver.store.database import StoreError
+from chatserver.store.index import SEARCH_FILE, Index, IndexClosedError, NoFtsError, TooLongError
 from chatserver.store.messages import Written
 from chatserver.store.words import terms_of, words_of
+
+from .rooms import Gate, eventually, in_background, must_end
 
 ALICE, BOB, CAROL = 1, 2, 12
 FAR = 10**9
@@ -33,13 +37,10 @@ class Shelf:
         self.folder = folder
         folder.mkdir()
         self.messages: list[Written] = []
-        self.is_stopping = False
-        # Called while a chunk is being written.
-        self.when_marked: Callable[[], object] = lambda: None
         self.opened = ExitStack()
 
     def open(self) -> Index:
-        index = Index(self.folder, self, lambda: self.is_stopping)
+        index = Index(self.folder, self)
         self.opened.callback(index.close)
         return index
 
@@ -47,22 +48,14 @@ class Shelf:
         self.messages += messages
 
     def mark(self, message_id: int) -> str | None:
-        self.when_marked()
-        return dict(self.texts([message_id])).get(message_id)
-
-    def texts(self, ids: Sequence[int]) -> list[tuple[int, str]]:
-        return [(message.id, message.text) for message in self.messages if message.id in ids]
+        return next((message.text for message in self.messages if message.id == message_id), None)
 
     def fill(self, index: Index) -> None:
-        index.add(message for message in self.messages if message.id > index.last_id)
+        index.add([message for message in self.messages if message.id > index.last_id])
 
     @property
     def path(self) -> Path:
         return self.folder / SEARCH_FILE
-
-    def chunks(self) -> list[tuple[int, int]]:
-        with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute("SELECT first_id, last_id FROM chunk ORDER BY first_id").fetchall()
 
 
 @pytest.fixture
@@ -70,12 +63,6 @@ def shelf(folder: Path) -> Iterator[Shelf]:
     shelf = Shelf(folder)
     with shelf.opened:
         yield shelf
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of three words."""
-    monkeypatch.setattr(index_module, "_WORDS_MAX", 3)
 
 
 def find(index: Index, query: str, reader: int = ALICE, before: int = FAR, limit: int = 50) -> list[int]:
@@ -112,23 +99,28 @@ FOUND: list[tuple[str, int, list[int]]] = [
 ]
 
 
-@pytest.mark.parametrize("are_written", [False, True])
 @pytest.mark.parametrize(("query", "reader", "ids"), FOUND)
 def test_what_is_found_has_all_the_words_and_is_for_the_reader(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, are_written: bool, query: str, reader: int, ids: list[int]
+    shelf: Shelf, query: str, reader: int, ids: list[int]
 ) -> None:
-    """Promise: nobody finds what was said between others. In memory and in the file."""
-    if are_written:
-        monkeypatch.setattr(index_module, "_WORDS_MAX", 3)
+    """Promise: nobody finds what was said between others."""
     index = shelf.open()
     shelf.store(*TALK)
     shelf.fill(index)
 
     assert find(index, query, reader) == ids
-    assert len(shelf.chunks()) == (4 if are_written else 0)
 
 
-@pytest.mark.usefixtures("small")
+def test_no_text_passes_for_an_account(shelf: Shelf) -> None:
+    """Promise: what somebody writes to another decides for nobody who finds it."""
+    index = shelf.open()
+    shelf.store(direct(1, ALICE, BOB, "word _12 12 \uff3f12"), public(2, "word _1"))
+    shelf.fill(index)
+
+    assert find(index, "word", CAROL) == [2]
+    assert find(index, "12", ALICE) == [1]
+
+
 @pytest.mark.parametrize(
     ("before", "limit", "ids"),
     [(FAR, 2, [9, 8]), (9, 2, [8, 7]), (4, 50, [3, 2, 1]), (1, 50, []), (0, 50, []), (FAR, 50, list(range(9, 0, -1)))],
@@ -137,7 +129,8 @@ def test_the_newest_come_first_and_only_those_below_the_id(
     shelf: Shelf, before: int, limit: int, ids: list[int]
 ) -> None:
     index = shelf.open()
-    shelf.store(*(public(number, f"word and {number}") for number in range(1, 10)))
+    for number in range(1, 10):
+        shelf.store(public(number, "a word") if number % 2 else direct(number, ALICE, BOB, "a word"))
     shelf.fill(index)
 
     assert find(index, "word", before=before, limit=limit) == ids
@@ -145,31 +138,27 @@ def test_the_newest_come_first_and_only_those_below_the_id(
 
 def test_ids_may_have_gaps_of_any_size(shelf: Shelf) -> None:
     index = shelf.open()
-    numbers = [7, 8, 32_774, 32_775, 10**7, 2**62]
+    numbers = [7, 8, 32_774, 10**7, 2**62]
     shelf.store(*(public(number, "word") for number in numbers))
     shelf.fill(index)
 
     assert find(index, "word", before=2**63 - 1) == numbers[::-1]
-    assert shelf.chunks() == [(7, 32_774), (32_775, 32_775), (10**7, 10**7)]
 
 
-def test_any_words_are_found_as_a_plain_look_through_all_messages_finds_them(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lists and maps, in memory and written, must agree."""
-    monkeypatch.setattr(index_module, "CHUNK_IDS", 1_500)
+def test_any_words_are_found_as_a_plain_look_through_all_messages_finds_them(shelf: Shelf) -> None:
+    """Beginnings that FTS5 keeps a list of, and longer ones."""
     chance = random.Random(7)
-    names = ["a", "ab", "abc", "b", "bc", "rare"]
+    names = ["a", "ab", "abc", "b", "bc", "\u010de\u0161tina", "lengthy", "lengthier", "rare"]
     accounts = [ALICE, BOB, CAROL]
-    for number in range(1, 4_001):
-        text = " ".join(chance.choices(names, weights=[9, 6, 3, 9, 3, 0.02], k=3))
+    index = shelf.open()
+    for number in range(1, 2_001):
+        text = " ".join(chance.choices(names, weights=[9, 6, 3, 9, 3, 5, 5, 5, 0.02], k=3))
         recipient = chance.choice(accounts) if chance.random() < 0.5 else None
         shelf.store(Written(number, chance.choice(accounts), recipient, text))
-    index = shelf.open()
-    shelf.fill(index)
-    assert len(shelf.chunks()) == 2
+        if number % 100 == 0:
+            shelf.fill(index)
 
-    for query in ("a", "a*", "a b", "ab* bc", "b* a*", "rare", "rare a*", "a ab abc b bc rare"):
+    for query in ("a", "a*", "a b", "ab* bc", "b* a*", "cest*", "length*", "lengthi* a", "rare", "a ab abc b bc rare"):
         for reader in accounts:
             expected = [
                 message.id
@@ -181,7 +170,7 @@ def test_any_words_are_found_as_a_plain_look_through_all_messages_finds_them(
                 )
             ]
             assert find(index, query, reader, limit=10_000) == expected
-            assert find(index, query, reader, before=2_000, limit=7) == [each for each in expected if each < 2_000][:7]
+            assert find(index, query, reader, before=1_000, limit=7) == [each for each in expected if each < 1_000][:7]
 
 
 # --- the file ---
@@ -202,16 +191,24 @@ def stored(shelf: Shelf, count: int = 10) -> None:
     index.close()
 
 
-@pytest.mark.usefixtures("small")
 def test_what_was_written_is_not_read_again(shelf: Shelf) -> None:
     stored(shelf)
     index = shelf.open()
 
-    assert index.last_id == shelf.chunks()[-1][1] >= 8
-    assert find(index, "word") == list(range(index.last_id, 0, -1))
+    assert index.last_id == 10
+    assert find(index, "word") == list(range(10, 0, -1))
 
 
-@pytest.mark.usefixtures("small")
+def test_what_was_added_is_there_after_the_server_was_killed(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.store(*(public(number, "word") for number in range(1, 11)))
+    shelf.fill(shelf.open())
+    shelf.folder = Path(shutil.copytree(shelf.folder, tmp_path / "as it was left"))
+    index = shelf.open()
+
+    assert index.last_id == 10
+    assert find(index, "word") == list(range(10, 0, -1))
+
+
 def test_the_file_is_for_nobody_else(shelf: Shelf) -> None:
     """It tells what was said between two."""
     stored(shelf)
@@ -242,17 +239,43 @@ def be_of_another_version(path: Path) -> None:
 def have_other_tables(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("CREATE TABLE chunk (x); CREATE TABLE other (y);")
+        connection.executescript("CREATE TABLE reached (x); CREATE TABLE other (y);")
 
 
 def lack_a_column(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE chunk RENAME COLUMN mark TO spot")
+        connection.execute("ALTER TABLE reached RENAME COLUMN mark TO spot")
 
 
-@pytest.mark.usefixtures("small")
+def have_a_schema_that_is_no_text(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"'_'\"", b"'_'\xff"))
+
+
+def lack_a_table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE direct")
+
+
+def lack_the_row(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM reached")
+        connection.commit()
+
+
 @pytest.mark.parametrize(
-    "harm", [Path.unlink, empty, cut, fill_with_rubbish, be_of_another_version, have_other_tables, lack_a_column]
+    "harm",
+    [
+        Path.unlink,
+        empty,
+        cut,
+        fill_with_rubbish,
+        be_of_another_version,
+        have_other_tables,
+        lack_a_column,
+        have_a_schema_that_is_no_text,
+        lack_a_table,
+        lack_the_row,
+    ],
 )
 def test_a_file_that_is_no_index_is_made_anew(shelf: Shelf, harm: Callable[[Path], None]) -> None:
     """Promise: what is wrong with the index is no reason not to start."""
@@ -263,95 +286,146 @@ def test_a_file_that_is_no_index_is_made_anew(shelf: Shelf, harm: Callable[[Path
     assert is_whole(shelf)
 
 
-@pytest.mark.usefixtures("small")
-def test_an_index_of_other_messages_is_dropped(shelf: Shelf) -> None:
+def test_an_index_of_other_messages_is_made_anew(shelf: Shelf) -> None:
     stored(shelf)
     shelf.messages = []
-    shelf.store(*(public(number, f"word but another {number}") for number in range(1, 8)))
+    shelf.store(*(public(number, f"word but another {number}") for number in range(1, 12)))
 
     assert shelf.open().last_id == 0
-    assert shelf.chunks() == []
     assert is_whole(shelf)
 
 
-@pytest.mark.usefixtures("small")
-def test_an_index_that_is_ahead_of_the_messages_keeps_what_is_theirs(shelf: Shelf) -> None:
-    """After a backup was put back, from where it was then on other things were said."""
+def test_an_index_that_is_ahead_of_the_messages_is_made_anew(shelf: Shelf) -> None:
+    """After a backup was put back, from where it was then on other things are said."""
     stored(shelf, 20)
     shelf.messages = shelf.messages[:10]
-    shelf.store(*(public(number, f"word of later {number}") for number in range(11, 14)))
     index = shelf.open()
+    assert index.last_id == 0
 
-    assert 8 <= index.last_id <= 10
+    shelf.store(*(public(number, f"word of later {number}") for number in range(11, 14)))
     shelf.fill(index)
     assert find(index, "word") == list(range(13, 0, -1))
     assert find(index, "later") == [13, 12, 11]
 
 
-@pytest.mark.usefixtures("small")
-def test_behind_a_message_that_is_another_one_nothing_is_kept(shelf: Shelf) -> None:
-    stored(shelf, 20)
-    _, last_id = shelf.chunks()[2]
-    shelf.messages[last_id - 1] = public(last_id, "word and other")
+def test_a_disk_that_is_full_for_a_while_loses_nothing_and_takes_nothing_twice(shelf: Shelf) -> None:
+    """Promise: messages are in it all, with how far it got, or none of them."""
     index = shelf.open()
-
-    assert index.last_id == shelf.chunks()[1][1] == last_id - 2
+    shelf.store(*(public(number, "word") for number in range(1, 4)))
     shelf.fill(index)
-    assert find(index, "word") == list(range(20, 0, -1))
-
-
-@pytest.mark.usefixtures("small")
-def test_a_disk_that_is_full_for_a_while_loses_nothing(shelf: Shelf) -> None:
-    index = shelf.open()
-    shelf.store(*(public(number, f"word {number}") for number in range(1, 4)))
-    index._writer.execute("PRAGMA query_only = ON")
-    with pytest.raises(sqlite3.OperationalError):
+    (pages,) = index._writer.execute("PRAGMA page_count").fetchone()
+    index._writer.execute(f"PRAGMA max_page_count = {pages}")
+    shelf.store(*(public(number, f"word {number}" * 20) for number in range(4, 2_000)))
+    with pytest.raises(sqlite3.OperationalError, match="full"):
         shelf.fill(index)
-    assert find(index, "word") == list(range(index.last_id, 0, -1))
-    index._writer.execute("PRAGMA query_only = OFF")
+    assert index.last_id == 3
+    assert find(index, "word") == [3, 2, 1]
+    index._writer.execute(f"PRAGMA max_page_count = {2**30}")
     shelf.fill(index)
 
-    assert find(index, "word") == [3, 2, 1]
+    assert find(index, "word", limit=3_000) == list(range(1_999, 0, -1))
 
 
-@pytest.mark.usefixtures("small")
+def test_what_can_not_be_marked_is_not_taken(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> str:
+        raise StoreError("The disk is away.")
+
+    index = shelf.open()
+    shelf.store(public(1, "word"))
+    with monkeypatch.context() as broken:
+        broken.setattr(shelf, "mark", fail)
+        with pytest.raises(StoreError):
+            shelf.fill(index)
+    assert find(index, "word") == []
+
+    shelf.fill(index)
+    assert find(index, "word") == [1]
+
+
 def test_a_search_that_finds_the_file_damaged_says_so(shelf: Shelf) -> None:
     stored(shelf, 2_000)
     index = shelf.open()
     with shelf.path.open("r+b") as file:
-        file.seek(8 * 4_096)
-        file.write(random.Random(1).randbytes(shelf.path.stat().st_size - 8 * 4_096))
+        file.seek(4_096)
+        file.write(random.Random(1).randbytes(shelf.path.stat().st_size - 4_096))
 
     with pytest.raises(sqlite3.DatabaseError):
-        find(index, "nowhere")
+        find(index, "word")
 
 
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("offsets", [b"x", b"\xff\xff"])
-def test_offsets_that_make_no_sense_are_damage(shelf: Shelf, offsets: bytes) -> None:
-    stored(shelf)
-    with closing(sqlite3.connect(shelf.path)) as connection:
-        connection.execute("UPDATE posting SET offsets = ?", (offsets,))
-        connection.commit()
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_sqlite_without_fts5_is_told_from_a_fault(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    if is_there:
+        stored(shelf)
+    monkeypatch.setattr(index_module, "_VERSION", 99)
+    monkeypatch.setattr(index_module, "_SCHEMA", "CREATE VIRTUAL TABLE public USING fts99(words);")
 
-    with pytest.raises(sqlite3.DatabaseError):
-        find(shelf.open(), "word")
+    with pytest.raises(NoFtsError):
+        shelf.open()
 
 
 # --- the end ---
 
 
-@pytest.mark.usefixtures("small")
-def test_a_server_that_stops_waits_neither_for_a_chunk_nor_for_a_search(shelf: Shelf) -> None:
+def many(shelf: Shelf) -> Index:
+    """An index with so much in it that a search can be interrupted."""
     index = shelf.open()
-    shelf.store(*(public(number, f"word {number}") for number in range(1, 4)))
-    shelf.is_stopping = True
+    shelf.store(*(public(number, "left" if number % 2 else "right") for number in range(1, 20_001)))
+    shelf.fill(index)
+    return index
 
-    with pytest.raises(IndexClosedError):
-        shelf.fill(index)
-    with pytest.raises(IndexClosedError):
-        find(index, "word")
-    assert shelf.chunks() == []
+
+def test_what_takes_too_long_is_given_up(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: who searches for something absurd does not hold up others who search."""
+    index = many(shelf)
+    assert find(index, "left right") == []
+    monkeypatch.setattr(index_module, "FIND_SECONDS", -1.0)
+    monkeypatch.setattr(index_module, "_STEPS", 1)
+    with pytest.raises(TooLongError):
+        find(index, "left right")
+    monkeypatch.undo()
+
+    assert find(index, "left", limit=1) == [19_999]
+
+
+class GatedTime:
+    """Who searches stops where it looks whether it may go on."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._looks = 0
+
+    def monotonic(self) -> float:
+        self._looks += 1
+        if self._looks == 2:
+            self._gate.pass_through()
+        return 0.0
+
+
+def test_to_close_it_is_not_waited_until_a_search_has_ended(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: the server ends within 8 s, whoever searches for whatever."""
+    index = many(shelf)
+    gate = Gate()
+    monkeypatch.setattr(index_module, "_STEPS", 1)
+    monkeypatch.setattr(index_module, "time", GatedTime(gate))
+    told: list[list[int] | IndexClosedError] = []
+
+    def search() -> None:
+        try:
+            told.append(find(index, "left right"))
+        except IndexClosedError as error:
+            told.append(error)
+
+    asking = in_background(search)
+    gate.await_thread()
+    closing_it = in_background(index.close)
+    eventually(lambda: index._is_closed)
+    gate.open()
+    must_end(asking)
+    must_end(closing_it)
+    assert [type(each) for each in told] == [IndexClosedError]
 
 
 def test_who_searches_a_closed_index_is_told(shelf: Shelf) -> None:
@@ -363,19 +437,7 @@ def test_who_searches_a_closed_index_is_told(shelf: Shelf) -> None:
         find(index, "word")
 
 
-@pytest.mark.usefixtures("small")
-def test_what_is_being_written_is_found(shelf: Shelf) -> None:
-    index = shelf.open()
-    found: list[list[int]] = []
-    shelf.when_marked = lambda: found.append(find(index, "word"))
-    shelf.store(*(public(number, f"word {number}") for number in range(1, 6)))
-    shelf.fill(index)
-
-    assert found == [[2, 1], [4, 3, 2, 1]]
-
-
-@pytest.mark.usefixtures("small")
-def test_who_searches_while_chunks_are_written_finds_each_message_once(shelf: Shelf) -> None:
+def test_who_searches_while_messages_are_added_finds_each_once(shelf: Shelf) -> None:
     index = shelf.open()
     shelf.store(*(public(number, f"word {number}") for number in range(1, 600)))
     is_over = threading.Event()
@@ -391,7 +453,8 @@ def test_who_searches_while_chunks_are_written_finds_each_message_once(shelf: Sh
     threads = [threading.Thread(target=look) for _ in range(3)]
     for thread in threads:
         thread.start()
-    shelf.fill(index)
+    for message in shelf.messages:
+        index.add([message])
     is_over.set()
     for thread in threads:
         thread.join()

@@ -176,19 +176,13 @@ def test_what_takes_too_long_is_given_up_with_what_to_do(library: Library, monke
     library.say("word")
     library.search("word")
     monkeypatch.setattr(index_module, "FIND_SECONDS", -1.0)
+    monkeypatch.setattr(index_module, "_STEPS", 1)
 
     with pytest.raises(Refusal, match="too long to find") as refused:
         library.search("w* o*")
     assert refused.value.code is ErrorCode.BAD_REQUEST
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of a few words."""
-    monkeypatch.setattr(index_module, "_WORDS_MAX", 3)
-
-
-@pytest.mark.usefixtures("small")
 def test_a_file_that_is_found_damaged_by_a_search_is_made_anew(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,25 +192,25 @@ def test_a_file_that_is_found_damaged_by_a_search_is_made_anew(
     library.search("word")
     library.restart()
     library.search("word", newest_id=0)
-    library.fill_with_rubbish(from_page=8)
+    damaged = library.indexer._index
+    library.fill_with_rubbish(from_page=1)
 
-    with capture_logs() as log, pytest.raises(SearchFailedError):
-        library.search("nowhere")
+    with pytest.raises(SearchFailedError):
+        library.search("word")
     with capture_logs() as log:
-        eventually(lambda: not fails(library))
+        eventually(lambda: library.indexer._index not in (damaged, None))
     assert library.search("word", limit=2) == ([1_999, 2_000], 2_000)
     assert sum(line["log_level"] == "error" for line in log) <= 1
 
 
 def fails(library: Library) -> bool:
     try:
-        library.search("nowhere")
+        library.search("word")
     except SearchFailedError:
         return True
     return False
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"rubbish" * 1_000)])
 def test_a_file_that_was_deleted_or_filled_with_rubbish_is_made_anew_at_the_next_start(
     library: Library, harm: Callable[[Path], object]
@@ -255,7 +249,6 @@ def test_after_a_fault_that_has_passed_searches_work_again(library: Library, mon
     assert library.search("word") == ([1], 1)
 
 
-@pytest.mark.usefixtures("small")
 def test_while_the_disk_takes_nothing_searches_are_refused_and_nothing_is_lost(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +265,22 @@ def test_while_the_disk_takes_nothing_searches_are_refused_and_nothing_is_lost(
         eventually(lambda: not fails(library))
     assert library.search("word") == (list(range(1, 7)), 6)
     assert "readonly" in str([line for line in log if line["log_level"] == "error"])
+
+
+def test_where_sqlite_has_no_fts5_searches_are_refused_with_the_reason_and_one_warning_is_logged(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_SCHEMA", "CREATE VIRTUAL TABLE public USING fts99(words);")
+    library.say("word")
+    with capture_logs() as log:
+        library.start()
+        for _ in range(2):
+            with pytest.raises(Refusal, match="FTS5") as refused:
+                library.search("word")
+            assert refused.value.code is ErrorCode.INTERNAL
+        library.indexer.stop()
+
+    assert [(line["log_level"], "FTS5" in line["event"]) for line in log] == [("warning", True)]
 
 
 # --- the end ---
@@ -360,11 +369,13 @@ def test_in_a_busy_room_it_rests_most_of_the_time(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(time, "monotonic", lambda: now)
     pace = indexer_module._Pace(lambda: last_id)
 
+    assert pace.pause(0.001, is_wanted=False) == 0.02
+    now, last_id = 100.2, 100
     assert pace.pause(0.001, is_wanted=False) == 0.001
     assert pace.pause(0.001, is_wanted=True) == 0.0
-    now, last_id = 102.0, 20_000
+    now, last_id = 101.2, 10_000
     assert pace.pause(0.001, is_wanted=False) == 0.02
     assert pace.pause(0.001, is_wanted=True) == 0.001
-    assert pace.pause(1.0, is_wanted=False) == 0.1
-    now, last_id = 104.0, 20_100
+    assert pace.pause(1.0, is_wanted=False) == 0.2
+    now, last_id = 102.2, 10_100
     assert pace.pause(0.001, is_wanted=False) == 0.001

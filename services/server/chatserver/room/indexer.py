@@ -12,7 +12,7 @@ import structlog
 
 from chatprotocol.errors import ErrorCode, Refusal
 from chatserver.store.database import StoreError
-from chatserver.store.index import Index, IndexClosedError, TooLongError, remove_index
+from chatserver.store.index import Index, IndexClosedError, NoFtsError, TooLongError, remove_index
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ _log = structlog.get_logger()
 PATIENCE_SECONDS = 2.0
 # How often it is looked whether there is anything new, where nobody searches.
 LOOK_SECONDS = 1.0
-# Messages that are indexed in one go: about a millisecond, in which no other thread computes.
-_SLICE_MESSAGES = 200
-# From so many new messages a second on the room is busy.
+# Messages that are indexed in one transaction: about 10 ms, most of it in SQLite, where other threads run.
+_SLICE_MESSAGES = 500
+# From so many new messages a second on the room is busy, and how often that is looked at while there is much to index.
 _BUSY_MESSAGES = 5_000
-# So long is the pause behind a slice, in times of what the slice took: in a busy room, else, and where somebody waits.
+_BUSY_LOOK_SECONDS = 0.2
+# So long is the pause behind a slice, in times of what the slice took: in a busy room where nobody waits, and else.
 _BUSY_PAUSE = 20.0
 _PAUSE = 1.0
-_PAUSE_MAX_SECONDS = 0.1
+_PAUSE_MAX_SECONDS = 0.2
 # When the file can't be written, it is tried again after so long.
 _RETRY_SECONDS = 30.0
 
@@ -101,7 +102,7 @@ class Indexer:
         except IndexClosedError as error:
             raise (SearchClosedError if self._closed else SearchFailedError) from error
         except TooLongError as error:
-            reason = "That takes too long to find; send fewer words with a star, or more letters before it."
+            reason = "That takes too long to find; send fewer words, or such as are rarer."
             raise Refusal(ErrorCode.BAD_REQUEST, reason) from error
         except sqlite3.Error as error:
             self._give_up(index, error)
@@ -121,6 +122,8 @@ class Indexer:
                 self._moved.wait(left_seconds)
             if self._closed:
                 raise SearchClosedError
+            if isinstance(self._fault, NoFtsError):
+                raise Refusal(ErrorCode.INTERNAL, "This server can't search: its SQLite was built without FTS5.")
             if self._index is None:
                 raise SearchFailedError
             return self._index, self._reached_id
@@ -129,16 +132,18 @@ class Indexer:
         while not self._closed:
             try:
                 self._work(self._open())
-            except IndexClosedError:
+            except NoFtsError as error:
+                _log.warning("Nobody can search: SQLite was built without FTS5")
+                self._note_fault(error)
                 return
             except _FAULTS as error:
-                self._note_fault(error)
+                self._complain(error)
             finally:
                 self._drop()
             self._mend()
 
     def _open(self) -> Index:
-        index = Index(self._folder, self._messages, lambda: self._closed)
+        index = Index(self._folder, self._messages)
         with self._lock:
             self._index = index
             self._reached_id = index.last_id
@@ -197,6 +202,9 @@ class Indexer:
         with self._lock:
             self._fault = error
             self._moved.notify_all()
+
+    def _complain(self, error: Exception) -> None:
+        self._note_fault(error)
         _log.error("The index of words can't be used; until it can, searches are refused", error=str(error))
 
     def _mend(self) -> None:
@@ -205,7 +213,7 @@ class Indexer:
             try:
                 remove_index(self._folder)
             except OSError as error:
-                self._note_fault(error)
+                self._complain(error)
             else:
                 return
         self._take_breath(_RETRY_SECONDS)
@@ -218,12 +226,12 @@ class _Pace:
         self._last_id = last_id
         self._looked = time.monotonic()
         self._seen_id = last_id()
-        self._is_busy = False
+        self._is_busy = True  # as long as it is not known
 
     def pause(self, worked_seconds: float, *, is_wanted: bool) -> float:
         """The pause behind so much work, in seconds."""
         passed = time.monotonic() - self._looked
-        if passed >= LOOK_SECONDS:
+        if passed >= _BUSY_LOOK_SECONDS:
             last_id = self._last_id()
             self._is_busy = last_id - self._seen_id > _BUSY_MESSAGES * passed
             self._looked, self._seen_id = time.monotonic(), last_id

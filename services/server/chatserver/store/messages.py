@@ -87,13 +87,6 @@ ORDER BY message.id
 """
 
 
-_TEXTS = """
-SELECT id, text FROM public_message WHERE id IN (SELECT value FROM json_each(:ids))
-UNION ALL
-SELECT id, text FROM direct_message WHERE id IN (SELECT value FROM json_each(:ids))
-"""
-
-
 class Written(NamedTuple):
     """A message as it is looked at for the index."""
 
@@ -140,11 +133,6 @@ class Messages:
         with self._database.reading() as connection:
             rows = connection.execute(_AFTER, {"after": after_id, "limit": limit}).fetchall()
         return [Written(*row) for row in rows]
-
-    def texts(self, ids: Sequence[int]) -> list[tuple[int, str]]:
-        """What these messages say, with their ids, whoever may see them: for the index alone."""
-        with self._database.reading() as connection:
-            return connection.execute(_TEXTS, {"ids": str(list(ids))}).fetchall()
 
     def mark(self, message_id: int) -> str | None:
         """What tells this message from another one that has its id in another database; None when there is none."""

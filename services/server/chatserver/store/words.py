@@ -35,19 +35,19 @@ def words_of(text: str) -> set[str]:
 
 
 def terms_of(query: str) -> tuple[Term, ...]:
-    """What a query looks for, each once, what is cheap to look up first. Raises Refusal.
+    """What a query looks for, each once. Raises Refusal.
 
     But for a star behind a word no character means anything.
     """
     if len(query.encode()) > SEARCH_MAX_BYTES:
         raise Refusal(ErrorCode.TOO_LONG, f"What to look for has {SEARCH_MAX_BYTES} bytes at most in UTF-8.")
     found = _TERM.findall(_fold(query))
-    terms = {Term(word[:WORD_MAX_CHARACTERS], bool(star)) for word, star in found}
+    terms = tuple(dict.fromkeys(Term(word[:WORD_MAX_CHARACTERS], bool(star)) for word, star in found))
     if not terms:
         raise Refusal(ErrorCode.BAD_REQUEST, "There is no word to look for; send a letter or digit at least.")
     if len(terms) > SEARCH_MAX_WORDS:
         raise Refusal(ErrorCode.TOO_LONG, f"A search is for {SEARCH_MAX_WORDS} words at most.")
-    return tuple(sorted(terms, key=lambda term: (term.is_prefix, -len(term.word), term.word)))
+    return terms
 
 
 def _fold(text: str) -> str:

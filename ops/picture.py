@@ -1,0 +1,222 @@
+"""Draw the client's window for the README, from a real run: docs/pictures/terminal.svg."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ops.window import ENTER, Window
+
+if TYPE_CHECKING:
+    from pyte.screens import Char
+
+    from ops.window import Place
+
+TOP: Final = Path(__file__).resolve().parent.parent
+PICTURE: Final = TOP / "docs" / "pictures" / "terminal.svg"
+BIN: Final = Path(sys.executable).parent
+COLUMNS: Final = 84
+ROWS: Final = 22
+DEADLINE_SECONDS: Final = 30.0
+PASSWORD: Final = "wonderland"  # noqa: S105 - for a server that lives a second
+
+# In pixels. Letters of all fonts are stretched to the same width, so the columns stay straight.
+_CELL_WIDTH: Final = 8.4
+_CELL_HEIGHT: Final = 18
+_MARGIN: Final = 14
+_TITLE_HEIGHT: Final = 34
+_FONT: Final = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+_PAPER: Final = "#15181e"
+_INK: Final = "#d4d7dd"
+# What a terminal with a dark background usually has for these names.
+_COLOURS: Final = {
+    "default": _INK,
+    "brightblack": "#7d8590",
+    "red": "#ff6b68",
+    "green": "#7ec07e",
+    "magenta": "#cf8ef4",
+}
+
+
+def main() -> int:
+    """Play the conversation and draw what alice sees at its end."""
+    with tempfile.TemporaryDirectory(prefix="chatroom-picture-") as folder:
+        server, port = _start_server(folder)
+        try:
+            drawn = _play(port, folder)
+        finally:
+            server.terminate()
+            server.communicate(timeout=DEADLINE_SECONDS)
+    PICTURE.write_text(drawn, encoding="utf-8")
+    print(f"Drawn: {PICTURE.relative_to(TOP)}")
+    return 0
+
+
+# --- the conversation ---
+
+
+class _Visitor:
+    """Somebody who speaks the dialect json by hand."""
+
+    def __init__(self, port: int, name: str) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS)
+        self._answers = self._socket.makefile("rb")
+        self._ask("login", command="login", username=name, password=PASSWORD)
+
+    def say(self, text: str) -> None:
+        """To everybody; returns when it is stored."""
+        self._ask("sent", command="PM", message=text)
+
+    def whisper(self, to: str, text: str) -> None:
+        """To one."""
+        self._ask("sent", command="DM", to=to, message=text)
+
+    def leave(self) -> None:
+        """And close."""
+        self._ask("bye", command="EX")
+        self._answers.close()
+        self._socket.close()
+
+    def _ask(self, answer: str, **members: Any) -> None:
+        self._socket.sendall(json.dumps(members).encode() + b"\n")
+        while json.loads(self._answers.readline())["type"] != answer:
+            pass
+
+
+def _start_server(folder: str) -> tuple[subprocess.Popen[str], int]:
+    process = subprocess.Popen(
+        [BIN / "chatserver", "0", "--host", "127.0.0.1", "--data", f"{folder}/data"],
+        cwd=folder,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(r"Waiting for connection on port (\d+)", line):
+            return process, int(found[1])
+    raise SystemExit("The server did not start.")
+
+
+def _environment(**settings: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHAT_", "NO_COLOR"))}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **settings}
+
+
+def _play(port: int, folder: str) -> str:
+    bob, carol = _Visitor(port, "bob"), _Visitor(port, "carol")
+    bob.say("Morning! The train is late again, I'll be there at ten.")
+    carol.say("Take your time. Coffee is on me ☕")
+    environment = _environment(TERM="xterm-256color", LC_ALL="C.UTF-8", CHAT_PASSWORD=PASSWORD)
+    command = [str(shutil.which("chatclient", path=str(BIN))), "127.0.0.1", str(port), "alice"]
+    with Window(command, columns=COLUMNS, rows=ROWS, environment=environment, folder=folder, is_shown=False) as window:
+        window.until_shows("─── now ───", "3 online")
+        carol.say("alice, did you see the pictures from Kyoto? 京都の秋はきれいです")
+        window.until_shows("Kyoto")
+        window.type("PM I did! The third one is my favourite.", ENTER)
+        window.until_shows("alice │ I did!")
+        bob.whisper("alice", "psst: it's carol's birthday on Friday, don't tell")
+        window.until_shows("psst")
+        window.type("DM bob not a word. Cake?", ENTER)
+        window.until_shows("alice » bob │")
+        mia = _Visitor(port, "mia")
+        window.until_shows("mia joined")
+        mia.say("What did I miss?\nAnd who has the tickets?")
+        window.until_shows("tickets?")
+        window.type("/search late train", ENTER)
+        window.until_shows("message found")
+        window.type("@mia bob has them, he is at the sta")
+        window.until_line("alice> @mia bob has them, he is at the sta")
+        rows = [[window.cell(row, column) for column in range(COLUMNS)] for row in range(ROWS)]
+        # The port is another one in each run; the usual one is what people see.
+        drawn = _draw([_renamed(row, f"127.0.0.1:{port}", "localhost:9999") for row in rows], window.cursor)
+    for visitor in (bob, carol, mia):
+        visitor.leave()
+    return drawn
+
+
+# --- the picture ---
+
+
+def _renamed(cells: list[Char], old: str, new: str) -> list[Char]:
+    """A row that has something else in the place of ``old``; what is behind it moves along."""
+    start = "".join(cell.data or "\0" for cell in cells).find(old)
+    if start < 0:
+        return cells
+    look, blank = cells[start], cells[-1]
+    others = [*(look._replace(data=letter) for letter in new), *cells[start + len(old) :]]
+    return [*cells[:start], *others, *[blank] * COLUMNS][:COLUMNS]
+
+
+def _draw(rows: list[list[Char]], cursor: Place) -> str:
+    width = round(COLUMNS * _CELL_WIDTH + 2 * _MARGIN)
+    height = _TITLE_HEIGHT + ROWS * _CELL_HEIGHT + 2 * _MARGIN
+    row, column = cursor
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    about = f'role="img" aria-label="chatclient in a terminal" font-family="{_FONT}" font-size="14"'
+    bar = f"M0 {_TITLE_HEIGHT}V10A10 10 0 0 1 10 0H{width - 10}A10 10 0 0 1 {width} 10V{_TITLE_HEIGHT}Z"
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>',
+        f'<rect width="{width}" height="{height}" rx="10" fill="{_PAPER}"/>',
+        f'<path d="{bar}" fill="#262b34"/>',
+        *(
+            f'<circle cx="{20 + 20 * number}" cy="17" r="6" fill="{colour}"/>'
+            for number, colour in enumerate(("#ff5f57", "#febc2e", "#28c840"))
+        ),
+        f'<text x="{width / 2:g}" y="22" fill="#9aa3af" text-anchor="middle" font-size="13">chatclient</text>',
+        f'<rect x="{_x(column)}" y="{_y(row) - 13}" width="{_CELL_WIDTH}" height="17" fill="{_INK}"/>',
+        *(line for number, cells in enumerate(rows) for line in _draw_row(number, cells)),
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _draw_row(row: int, cells: list[Char]) -> list[str]:
+    """Its pieces of one look each. Wide letters are pieces of their own, so that no font can push the others."""
+    drawn = []
+    for (is_wide, look), piece in groupby(enumerate(cells), lambda place: (_is_wide(cells, place[0]), _look(place[1]))):
+        places = list(piece)
+        for part in [[place] for place in places if place[1].data] if is_wide else [places]:
+            text = "".join(cell.data for _, cell in part)
+            start = part[0][0] + len(text) - len(text.lstrip())
+            if text.strip():
+                columns = 2 if is_wide else len(text.strip())
+                drawn.append(
+                    f'<text x="{_x(start)}" y="{_y(row)}" textLength="{columns * _CELL_WIDTH:g}" '
+                    f'lengthAdjust="spacingAndGlyphs" xml:space="preserve"{look}>{escape(text.strip())}</text>'
+                )
+    return drawn
+
+
+def _is_wide(cells: list[Char], column: int) -> bool:
+    """Is there a letter of two columns, or the second of them?"""
+    return not all(cell.data for cell in cells[column : column + 2])
+
+
+def _look(cell: Char) -> str:
+    colour = _COLOURS.get(cell.fg, f"#{cell.fg}")
+    return f' fill="{colour}"' + ' font-weight="bold"' * cell.bold + ' font-style="italic"' * cell.italics
+
+
+def _x(column: int) -> str:
+    return f"{_MARGIN + column * _CELL_WIDTH:g}"
+
+
+def _y(row: int) -> int:
+    return _TITLE_HEIGHT + _MARGIN + row * _CELL_HEIGHT + 13
+
+
+if __name__ == "__main__":
+    sys.exit(main())
