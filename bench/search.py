@@ -48,6 +48,7 @@ QUERIES: Final = {
     "millions of others' direct messages, none of mine": "secret",
     "one of my direct messages in a hundred": "ours",
     "what many words begin with": "word1*",
+    "what a thousand words begin with": "word12*",
     "what many words begin with, and a rare word": "word40000 word1*",
     "two beginnings and a word that nobody said with them": "nowhere word1* word2*",
     "two beginnings of words that hardly meet": "lef* righ*",

@@ -27,7 +27,7 @@ from chatclient.notices import Back, Cut
 from chatclient.steps import StepByStep
 from chatclient.tcp import connect
 from chatclient.udp import UdpLink
-from chatclient.visit import Visit, check_unicode
+from chatclient.visit import FINAL_REFUSALS, Visit, check_message, check_unicode
 from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
 from chatprotocol.dialects.json import Json
 from chatprotocol.dialects.register import LENGTH_UNITS
@@ -56,8 +56,6 @@ Happening: TypeAlias = "News | Cut | Back"
 
 # How long the server's goodbye is waited for.
 _GOODBYE_SECONDS: Final = 5.0
-# What a server that goes away, or is full for a moment, says to somebody who comes back.
-_PASSING: Final = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.SERVER_FULL, ErrorCode.INTERNAL})
 # What a login is answered with, in the end.
 _LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused | Cut
 
@@ -131,6 +129,7 @@ class ChatClient:
 
     def connect(self) -> None:
         """Reach the server. Raises LostError where there is none."""
+        assert self._link is None, "it is connected already"
         assert self.visit.model.server is not None
         self.start(self.visit.model.server)
         while self._link is None:
@@ -241,6 +240,7 @@ class ChatClient:
     # --- waiting for something ---
 
     def _post(self, message: Say | Whisper) -> int | None:
+        _refused_as_error(check_message, message)
         self._wait_until_ready()
         said = _refused_as_error(self.visit.prepare, message)
         match self._await(self.visit.ask(said), lambda each: _nonce_of(each) == said.nonce):
@@ -256,22 +256,18 @@ class ChatClient:
                 raise LostError("The connection was lost, and nobody knows whether the message was stored.")
 
     def _ask(self, wish: Wish, kind: type[Answer]) -> Answer:
-        """Ask, and again on every new connection, until there is an answer."""
+        """Ask; the visit asks again on every new connection, until there is an answer."""
         if self.visit.exchange.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
-        while True:
-            self._wait_until_ready()
-            answer = self._await(self.visit.ask(wish), lambda each: isinstance(each, kind | Cut) or _is_refusal(each))
-            match answer:
-                case Refused(code, reason):
-                    raise RefusedError(code, reason)
-                case Cut():
-                    self._happened.append(answer)
-                case _:
-                    return answer  # type: ignore[no-any-return]
+        self._wait_until_ready()
+        answer = self._await(self.visit.ask(wish), lambda each: isinstance(each, kind) or _is_refusal(each))
+        if isinstance(answer, Refused):
+            raise RefusedError(answer.code, answer.reason)
+        return answer  # type: ignore[no-any-return]
 
     def _wait_until_ready(self) -> None:
         """Until something can be asked: while the connection is lost, until it stands again."""
+        assert self._has_been_in, "log in first"
         while not self.visit.is_ready:
             self._happened += self._receive()
 
@@ -286,7 +282,7 @@ class ChatClient:
 
     def _receive(self, timeout_seconds: float | None = None) -> Sequence[Any]:
         """What follows from what comes next. Raises queue.Empty when nothing does, and the error that is the end."""
-        if self._end is not None:
+        if self._end is not None and self._inputs.empty():
             raise self._end
         return self._take(self._inputs.get(timeout=timeout_seconds))
 
@@ -316,10 +312,11 @@ class ChatClient:
             case Welcome(_, username, _, last_id):
                 self._is_cut = False
                 return Back(username, last_id)
-            case Refused() if self.visit.exchange.is_guest and self.visit.model.standing is not Standing.IN:
-                self.visit.shut()  # perhaps the server does not know yet that the connection before was lost
-            case Refused(code, reason) if self.visit.model.standing is not Standing.IN and code not in _PASSING:
-                self._end = RefusedError(code, reason)
+            case Refused(code, reason) if self.visit.model.standing is not Standing.IN:
+                if self.visit.exchange.is_guest or code not in FINAL_REFUSALS:
+                    self.visit.shut()  # and try again
+                else:
+                    self._end = RefusedError(code, reason)
         return news
 
 

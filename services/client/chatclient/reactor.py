@@ -12,6 +12,7 @@ from chatclient.exits import Exit
 from chatclient.model import Situation, Standing
 from chatclient.notices import Ask, Back, Complaint, Cut, Help, Played, Posted, Toggle
 from chatclient.typed import Due
+from chatclient.visit import FINAL_REFUSALS, Visit
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import Bye, Event, Online, PasswordPrompt, Ready, Refused, Users, Welcome
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from chatclient.exchange import News, Wish
     from chatclient.notices import Notice
     from chatclient.typed import Typed, Typing
-    from chatclient.visit import Visit
 
 # Refusals after which the person who was asked for the password is asked again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})
@@ -344,8 +344,8 @@ class Reactor:
     def _on_login_refused(self, event: Refused) -> None:
         if self._is_renaming:  # on a connection that is given up
             return
-        if self._exchange.is_guest and self._model.has_been_in:
-            # Perhaps the server does not know yet that the connection before was lost: try again.
+        if self._model.has_been_in and (self._exchange.is_guest or event.code not in FINAL_REFUSALS):
+            # Of a guest the server may not know yet that the connection before was lost.
             if not self._has_told_refusal:
                 self._has_told_refusal = True
                 self._face.show([event])

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _READ_BYTES = 256 * 1024
 # When one socket of several has come to its end, how long the others may be silent: they end at the same moment.
 _OTHERS_SECONDS = 0.2
+# A network that has gone without a word is noticed within two minutes, and within one where something was sent.
+_PATIENCE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60_000))
 # Whoever answers nothing for so long is no chat server, or one that hangs.
 _FIRST_ANSWER_SECONDS = 30.0
 
@@ -97,4 +99,7 @@ def _connect(address: Address, seconds: float) -> socket.socket:
     connected.settimeout(None)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PATIENCE:
+        if option := getattr(socket, name, 0):  # not every system has them all
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
     return connected

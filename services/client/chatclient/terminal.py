@@ -33,7 +33,7 @@ from prompt_toolkit.styles import Style
 
 from chatclient.model import Situation, Standing
 from chatclient.notices import Complaint, Help
-from chatclient.reactor import EndOfInput, Line
+from chatclient.reactor import Line
 from chatclient.rows import ASCII_GLYPHS, STYLES, Glyphs
 from chatclient.screen import Screen
 from chatprotocol.events import PublicMessage
@@ -63,8 +63,6 @@ _FLOOD_MESSAGES: Final = 500
 _FLOOD_SHOWN_MESSAGES: Final = 100
 # A message of more lines than that is sent when its writer has said so.
 _LINES_UNASKED_MAX: Final = 5
-# Who wants to leave waits so long for the server's goodbye.
-_GOODBYE_SECONDS: Final = 5.0
 _MENU_ROWS: Final = 6
 # However often somebody is meant.
 _BELL_SECONDS: Final = 1.0
@@ -107,7 +105,6 @@ class TerminalFace:
         self._drawn_at = 0.0
         self._rang_at = -math.inf
         self._agreed_to = ""
-        self._is_leaving = False
         self._signals: list[signal.Signals] = []
         self._fault: BaseException | None = None
         self._session = self._build()
@@ -146,7 +143,7 @@ class TerminalFace:
     # --- for the main thread ---
 
     def feed(self, give: Callable[[Input], None]) -> None:
-        """Give what is typed until nobody uses it any more. KeyboardInterrupt: leave now."""
+        """Give what is typed until nobody uses it any more. KeyboardInterrupt: the person wants to leave."""
         self._give = give
         try:
             self._session.prompt(pre_run=self._begin, handle_sigint=False, set_exception_handler=False)
@@ -163,8 +160,10 @@ class TerminalFace:
 
     def close(self) -> None:
         """Show what is left. After both threads have ended."""
-        self._print()
-        self._output.release()
+        try:
+            self._print()
+        finally:
+            self._output.release()
 
     def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -275,7 +274,7 @@ class TerminalFace:
         keys.add("enter", filter=is_typing)(self._on_enter)
         keys.add("escape", "enter", filter=is_typing)(lambda event: event.current_buffer.insert_text("\n"))
         keys.add("c-c", filter=is_typing)(self._on_clear)
-        keys.add("c-d", filter=is_typing & is_empty)(lambda _: self._leave())
+        keys.add("c-d", filter=is_typing & is_empty)(lambda _: self._stop())
         # Who looks for something is shown what for.
         for key in ("c-r", "c-s"):
             keys.add(key, filter=is_secret)(lambda _: None)
@@ -328,23 +327,13 @@ class TerminalFace:
         elif self._situation.standing is Standing.IN:
             self._tell("Ctrl-D or EX leaves.")
         else:
-            self._leave()
+            self._stop()
 
     def _forget(self) -> None:
         """Empty the line, and let nothing bring back what was in it: it may have been a password."""
         self._session.default_buffer.reset()
         if self._situation.is_secret:
             self._session.app.clipboard = InMemoryClipboard()
-
-    def _leave(self) -> None:
-        """Politely; who asks twice does not wait for the answer."""
-        if self._is_leaving:
-            self._stop()
-            return
-        self._is_leaving = True
-        self._give(EndOfInput())
-        assert self._loop is not None
-        self._loop.call_later(_GOODBYE_SECONDS, self._stop)
 
     def _expansion(self) -> str | None:
         return self._typing.expansion(self._session.default_buffer.text)

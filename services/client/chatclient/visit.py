@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from chatclient.model import Standing
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import Refused
-from chatprotocol.requests import Say, Whisper
+from chatprotocol.events import Found, History, Online, Refused, Welcome
+from chatprotocol.requests import AskHistory, AskUsers, Say, Search, Whisper
 from chatprotocol.rules import check_text, check_username
 
 if TYPE_CHECKING:
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from chatprotocol.events import Event
     from chatprotocol.requests import Request
 
+# Refusals after which a user who was in can't come in again. All others pass, as a server's shutdown does, or somebody
+# else's guesses at the password.
+FINAL_REFUSALS: Final = frozenset(
+    {ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD}
+)
+# What is answered at once, and asked again where the connection was lost before.
+_ANSWERS: Final[dict[type, type]] = {AskUsers: Online, AskHistory: History, Search: Found}
 # Messages that may be sent and not confirmed before the next one has to wait.
 _UNCONFIRMED_MAX: Final = 64
 
@@ -33,6 +40,14 @@ class Link(Protocol):
 
     def shut(self) -> None:
         """Let the connection end."""
+
+
+def check_message(said: Say | Whisper) -> None:
+    """Raises Refusal for a text that can't be a message, and for a name that nobody can have."""
+    if isinstance(said, Whisper):
+        check_username(said.to)
+    check_text(said.text)
+    check_unicode(said.text)
 
 
 def check_unicode(text: str) -> None:
@@ -50,6 +65,8 @@ class Visit:
         self.model = model
         self.exchange = exchange
         self._link: Link | None = None
+        # What was asked and not answered, oldest first.
+        self._unanswered: list[Wish] = []
 
     @property
     def is_ready(self) -> bool:
@@ -79,17 +96,16 @@ class Visit:
 
     def ask(self, wish: Wish) -> tuple[News, ...]:
         """Somebody wants something."""
+        if type(wish) in _ANSWERS:
+            self._unanswered.append(wish)
         return self._follow(self.exchange.ask(wish))
 
     def prepare(self, said: Say | Whisper) -> Say | Whisper:
         """The message with a nonce. From now on it is the visit's: it is sent again until it is confirmed.
 
-        Raises Refusal for a text that can't be a message, and for a name that nobody can have.
+        Raises Refusal: see check_message.
         """
-        if isinstance(said, Whisper):
-            check_username(said.to)
-        check_text(said.text)
-        check_unicode(said.text)
+        check_message(said)
         nonce = secrets.token_hex(8)
         said = Say(said.text, nonce) if isinstance(said, Say) else Whisper(said.to, said.text, nonce)
         self.model.unconfirmed[nonce] = said
@@ -99,9 +115,22 @@ class Visit:
         if self._link is not None:
             for request in turn.send:
                 self._link.send(request)
-        for news in turn.news:
-            self.model.apply(news)
-        return tuple(news for news in turn.news if not self._is_put_off(news))
+        told = tuple(news for news in turn.news if self._learn(news))
+        if any(isinstance(news, Welcome) for news in told):
+            again, self._unanswered = self._unanswered, []
+            for wish in again:
+                told += self.ask(wish)
+        return told
+
+    def _learn(self, news: News) -> bool:
+        """Note it; is it to be told?"""
+        self.model.apply(news)
+        is_refusal = isinstance(news, Refused) and news.nonce is None
+        for wish in self._unanswered:
+            if is_refusal or isinstance(news, _ANSWERS[type(wish)]):
+                self._unanswered.remove(wish)
+                break
+        return not self._is_put_off(news)
 
     def _is_put_off(self, news: News) -> bool:
         """Is it the refusal of a message that is sent again by itself? Then it is not what became of it."""

@@ -202,7 +202,7 @@ def test_a_password_is_never_a_message_nor_seen_among_what_waits() -> None:
     talk.tell_secret("my secret")
     assert "my secret" not in str(talk.situation)
     talk.connect(sends(Login("alice", None, 10)))
-    talk.give(BACK, "[back] alice")
+    talk.give(BACK, RECENT, "[back] alice")  # asked again, for there was no answer
     assert "my secret" not in str(talk.shown)
 
 

@@ -22,7 +22,7 @@ from chatprotocol.events import (
 from chatprotocol.operations import OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Say, Whisper
 
-from .dialogue import Dialogue, sends
+from .dialogue import HANGS_UP, Dialogue, sends
 
 NOON_MS = 1_769_860_800_123
 HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
@@ -211,7 +211,7 @@ def test_a_server_that_says_goodbye_by_itself_is_connected_to_again(inside: Dial
 def test_a_full_server_after_a_lost_connection_is_tried_again(inside: Dialogue) -> None:
     inside.give(Down("reset"), "[lost] reset; connecting again")
     inside.connect(sends(Login("alice", "secret", 10)))
-    inside.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.")
+    inside.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.", HANGS_UP)
     inside.give(Down("closed"))
     assert inside.exit is None
     inside.give(Lost("can't reach it"), "[error lost] can't reach it")

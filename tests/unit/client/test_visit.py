@@ -140,13 +140,17 @@ def test_while_an_answer_is_waited_for_nothing_else_can_be_wished(visit: Visit) 
     assert visit.is_ready
 
 
-def test_after_a_loss_the_answer_is_not_waited_for(visit: Visit) -> None:
+def test_what_was_not_answered_is_asked_again_after_a_loss(visit: Visit) -> None:
     come_in(visit)
     visit.ask(AskUsers())
     visit.lose()
-    come_in(visit)
-
+    assert AskUsers() in come_in(visit).sent
+    assert not visit.is_ready
+    visit.hear(Users(1, ("alice",)))
     assert visit.is_ready
+
+    visit.lose()
+    assert AskUsers() not in come_in(visit).sent
 
 
 def test_the_newest_connection_is_the_one_that_is_used_and_shut(visit: Visit) -> None:
