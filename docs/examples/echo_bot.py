@@ -10,7 +10,7 @@ from contextlib import suppress
 from chatclient import ChatClient, RefusedError
 from chatprotocol.events import DirectMessage, PublicMessage
 
-host, port, name = sys.argv[1:]
+host, port, name = sys.argv[1:] or sys.exit(__doc__)
 with suppress(KeyboardInterrupt), ChatClient(host, int(port)) as client:
     me = client.login(name, os.environ["CHAT_PASSWORD"]).username
     for event in client.events():

@@ -41,7 +41,9 @@ _LOGIN_REFUSALS = frozenset(
     }
 )
 # What is asked outside of the room.
-_QUESTIONS = {Standing.UNPLACED: "server", Standing.UNNAMED: "username", Standing.ASKED: "password"}
+_QUESTIONS = {Standing.UNNAMED: "username", Standing.ASKED: "password"}
+# Where what is typed is an answer.
+_ASKING = frozenset({Standing.UNPLACED, *_QUESTIONS})
 
 
 class Line(NamedTuple):
@@ -129,6 +131,8 @@ class Reactor:
         self._is_renaming = False
         # Was it told that the connection is lost, and that a guest can't come back? Once is enough.
         self._has_told_loss = self._has_told_refusal = False
+        # Has the connection gone while the person thought of a password? A new one is tried with it.
+        self._is_late = False
         # Is the person waiting for the server's leave to go on, and was the person asked for the next operation?
         self._is_opening = False
         self._was_prompted = False
@@ -199,13 +203,15 @@ class Reactor:
 
     def _is_ready(self) -> bool:
         """Can a typed line be used now?"""
-        if self._model.standing in _QUESTIONS:
+        if self._model.standing in _ASKING:
             return True
         return self._visit.is_ready and not self._is_leaving
 
     def _situation(self) -> Situation:
         model = self._model
         question = self._question if self._typing.due is not Due.OPERATION else ""
+        if model.standing is Standing.UNPLACED:
+            question = f"server, HOST or HOST PORT ({self._default[0]} {self._default[1]})"
         return Situation(
             model.standing,
             model.username,
@@ -256,6 +262,8 @@ class Reactor:
                 self._was_asked = self._was_prompted = False
                 self._denials = 0
                 self._tell(self._visit.knock(link))
+            case Down() | Lost() if self._is_thinking():
+                self._is_late = True
             case Down(reason):
                 self._on_down(reason)
             case Lost() if self._is_renaming:
@@ -341,8 +349,14 @@ class Reactor:
         if recent and not self._exchange.is_guest and not self._is_leaving:
             self._wish(AskHistory(recent))
 
+    def _is_thinking(self) -> bool:
+        """Is somebody asked for a password, who may take longer for it than the server waits?"""
+        return self._face.tells_secrets and self._model.standing is Standing.ASKED and not self._model.has_been_in
+
     def _on_login_refused(self, event: Refused) -> None:
         if self._is_renaming:  # on a connection that is given up
+            return
+        if event.code is ErrorCode.NOT_LOGGED_IN and self._is_thinking():
             return
         if self._model.has_been_in and (self._exchange.is_guest or event.code not in FINAL_REFUSALS):
             # Of a guest the server may not know yet that the connection before was lost.
@@ -390,7 +404,11 @@ class Reactor:
         unconfirmed = unsent + len(self._model.unconfirmed)
         if unconfirmed:
             what = "1 typed line was" if unconfirmed == 1 else f"{unconfirmed} typed lines were"
-            self._complain("lost", f"{what} not confirmed")
+            texts = [line.text for line in self._lines if isinstance(line, Line)]
+            texts = (
+                [*(said.text for said in self._model.unconfirmed.values()), *texts] if self._face.tells_secrets else []
+            )
+            self._complain("lost", "\n".join([f"{what} not confirmed", *texts]))
         return unconfirmed
 
     # --- what was typed ---
@@ -410,12 +428,21 @@ class Reactor:
         elif standing is Standing.UNNAMED:
             self._take_username(line.text.strip())
         elif standing is Standing.ASKED:
-            self._model.password = line.text
-            self._model.standing = Standing.KNOCKING
-            self._wish(Password(line.text))
+            self._take_password(line)
         else:
             self._was_prompted = False
             self._do(self._typing.feed(line.text))
+
+    def _take_password(self, line: Line) -> None:
+        if self._is_late:
+            self._is_late = False
+            self._model.password = None
+            self._secrets.appendleft(line)  # for when it is asked for anew
+            self._take_username(self._model.username)
+            return
+        self._model.password = line.text
+        self._model.standing = Standing.KNOCKING
+        self._wish(Password(line.text))
 
     def _take_server(self, line: str) -> None:
         try:

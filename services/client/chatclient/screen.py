@@ -202,7 +202,7 @@ class Screen:
                 return self._own(said, "the connection was lost: it is not known whether this was sent")
             case events.Refused(reason=reason, nonce=nonce):
                 said = self._posted.pop(nonce or "", None)
-                about = f" Not sent: {said.text}" if said else ""
+                about = f" It was: {said.text}" if said else ""
                 # In the place of the history that was asked for, unless it is about a message.
                 return [*([] if nonce else self._let_go()), *self._told("!", reason + about, "class:error")]
 

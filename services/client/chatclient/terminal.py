@@ -108,6 +108,8 @@ class TerminalFace:
         self._signals: list[signal.Signals] = []
         self._fault: BaseException | None = None
         self._session = self._build()
+        # Some keys of the library's accept the line, which would be the end of it all: here only Enter sends.
+        self._session.default_buffer.accept_handler = lambda _: True
 
     # --- for the reactor ---
 
@@ -303,7 +305,7 @@ class TerminalFace:
             return bool(self._situation.question)
         size_bytes = len(text.encode(errors="replace"))
         if size_bytes > BODY_MAX_BYTES:
-            self._complain_of_length(size_bytes)
+            self._complain_of_length(size_bytes, "sent")
             return False
         lines = text.count("\n") + 1
         if lines > _LINES_UNASKED_MAX and text != self._agreed_to:
@@ -313,8 +315,8 @@ class TerminalFace:
         self._agreed_to = ""
         return True
 
-    def _complain_of_length(self, size_bytes: int) -> None:
-        text = f"That is {size_bytes:,} bytes long; a message has {BODY_MAX_BYTES:,} at most. Nothing was sent."
+    def _complain_of_length(self, size_bytes: int, what: str) -> None:
+        text = f"That is {size_bytes:,} bytes long; a message has {BODY_MAX_BYTES:,} at most. Nothing was {what}."
         self.show([Complaint("too_long", text)])
 
     def _on_clear(self, event: KeyPressEvent) -> None:
@@ -324,10 +326,10 @@ class TerminalFace:
             self._agreed_to = ""
         elif self._situation.question and self._situation.standing is Standing.IN:
             self._give(Line(""))
-        elif self._situation.standing is Standing.IN:
-            self._tell("Ctrl-D or EX leaves.")
-        else:
+        elif self._situation.is_secret or self._situation.question:
             self._stop()
+        else:
+            self._tell("Ctrl-D or EX leaves.")
 
     def _forget(self) -> None:
         """Empty the line, and let nothing bring back what was in it: it may have been a password."""
@@ -347,7 +349,7 @@ class TerminalFace:
         """Several lines stay together; Enter sends them."""
         text = event.data.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").rstrip("\n")
         if (size_bytes := len(text.encode(errors="replace"))) > BODY_MAX_BYTES:
-            self._complain_of_length(size_bytes)
+            self._complain_of_length(size_bytes, "pasted")
         else:
             event.current_buffer.insert_text(text)
 

@@ -137,7 +137,7 @@ class Typing:
 
     def expansion(self, line: str) -> str | None:
         """What stands for this beginning of a line: who is written to is to be seen before it is sent."""
-        if line == "/reply" and self.due is Due.OPERATION and self.correspondent:
+        if line in ("/reply", "/r") and self.due is Due.OPERATION and self.correspondent:
             return f"{self._words.direct} {self.correspondent} "
         return None
 
@@ -151,7 +151,7 @@ class Typing:
         elif first.strip().upper() == self._words.direct:
             found = self._names_like(last, " ")
         elif first:
-            found = self._names_like(last, "")
+            found = [] if first.startswith("/") else self._names_like(last, "")
         elif last.startswith("@"):
             everybody = [f"@{EVERYBODY} "] if EVERYBODY.startswith(last[1:].upper()) else []
             found = everybody + [f"@{name}" for name in self._names_like(last[1:], " ")]
@@ -207,8 +207,11 @@ class Typing:
         return Typed(complaint=self._complaint(word))
 
     def _command(self, word: str) -> Command | None:
-        """In any case."""
-        return self._commands.get(word.upper()) or self._commands.get(word.lower())
+        """In any case; what other programs call otherwise is understood, too."""
+        direct = self._words.direct
+        also = {"/who": "/users", "/names": "/users", "/msg": direct, "/w": direct, "/r": "/reply", "/exit": "/quit"}
+        meant = also.get(word.lower(), word)
+        return self._commands.get(meant.upper()) or self._commands.get(meant.lower())
 
     def _talk(self, line: str, word: str, rest: str) -> Typed | None:
         """A line that is no operation: a public message, unless it looks like a slip."""
@@ -235,7 +238,9 @@ class Typing:
 
     def _complaint(self, word: str) -> str:
         words = self._words
-        like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1)
+        like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
+        if word.lower() == "/search":
+            return "This dialect has no word for a search, so nothing was sent; json has."
         if word.startswith("/") and like:
             return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help tells what there is."
         if word.startswith("/") and self.talks:
@@ -281,6 +286,7 @@ class Typing:
             return self._take_recipient(recipient)
         if complaint := _complaint_about(recipient):
             return Typed(complaint=complaint)
+        recipient = next((name for name in self.names if name_key(name) == name_key(recipient)), recipient)
         return Typed(Say(text) if is_everybody(recipient) else Whisper(recipient, text))
 
     def _history(self, rest: str) -> Typed:

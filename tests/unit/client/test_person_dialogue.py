@@ -44,7 +44,7 @@ from chatprotocol.requests import (
     Whisper,
 )
 
-from .dialogue import HIDES, Dialogue, sends
+from .dialogue import CONNECTS, HIDES, Dialogue, sends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -213,6 +213,21 @@ def test_a_wrong_password_is_asked_for_again(asked: PersonDialogue) -> None:
     asked.tell_secret("two", sends(Password("two")))
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_who_thinks_of_a_password_for_longer_than_the_server_waits_comes_in_all_the_same(
+    asked: PersonDialogue, is_told: bool
+) -> None:
+    if is_told:
+        asked.give(Refused(ErrorCode.NOT_LOGGED_IN, "Too late."))
+    asked.give(Down("closed"))
+    asked.give(Lost("closed"))
+    assert asked.situation.question == "password"
+    asked.tell_secret("my secret", CONNECTS)
+    asked.connect(sends(Login("alice")))
+    asked.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
+    asked.give(WELCOME, WELCOMES, HINT, RECENT)
+
+
 def test_who_leaves_instead_of_telling_the_password_leaves(asked: PersonDialogue) -> None:
     asked.end_input("[error refused] the input ended before the password was given")
     assert asked.exit is Exit.REFUSED
@@ -237,14 +252,14 @@ def test_who_leaves_behind_lines_that_wait_is_told_how_many_are_lost(inside: Per
     inside.lose()
     inside.type("two")
     inside.type("three")
-    inside.type("EX", "[error lost] 3 typed lines were not confirmed")
+    inside.type("EX", "[error lost] 3 typed lines were not confirmed\\none\\ntwo\\nthree")
     assert inside.exit is Exit.LOST
 
 
 def test_who_leaves_with_a_message_that_is_not_confirmed_is_told(inside: PersonDialogue) -> None:
     inside.type("one", sends(Say("one", "n1")))
     inside.lose()
-    inside.end_input("[error lost] 1 typed line was not confirmed")
+    inside.end_input("[error lost] 1 typed line was not confirmed\\none")
     assert inside.exit is Exit.LOST
 
 
@@ -332,7 +347,7 @@ def test_who_is_refused_at_the_return_is_told_why(away: PersonDialogue) -> None:
 
 def test_a_connection_that_is_lost_for_good_tells_what_is_lost_with_it(away: PersonDialogue) -> None:
     away.type("hello")
-    away.give(Lost("no more"), "[error lost] no more", "[error lost] 1 typed line was not confirmed")
+    away.give(Lost("no more"), "[error lost] no more", "[error lost] 1 typed line was not confirmed\\nhello")
     assert away.exit is Exit.LOST
 
 

@@ -611,7 +611,7 @@ def test_an_own_message_that_is_refused_is_shown_with_the_reason(watcher: Watche
     watcher.rows(notices.Posted(Whisper("eve", "my words", "n1")))
     (row,) = watcher.sees(Refused(ErrorCode.UNKNOWN_USER, "There is no user 'eve'.", "n1"))
 
-    assert row.startswith(PROBLEM + "There is no user 'eve'. Not sent: my words")
+    assert row.startswith(PROBLEM + "There is no user 'eve'. It was: my words")
 
 
 @pytest.mark.parametrize(
