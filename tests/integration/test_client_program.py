@@ -728,7 +728,7 @@ def test_any_other_line_is_rejected_and_asked_for_again(
     client.types("@bob " + "\u20ac" * 2_731)
     client.shows("[error too_long] A message has 8,192 bytes at most in UTF-8; nothing was done.", PROMPT)
     client.types("/help")
-    for word in ("@USER", "@ALL", "EX", "/help"):
+    for word in ("@USER", "@ALL", "EX", "/help", "/quit"):
         assert client.line().startswith(f"[help] {word} ")
     client.shows(PROMPT)
     client.types("/quit")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatclient import visit
 from chatprotocol.errors import ProtocolError
-from chatprotocol.events import Registered, Welcome
+from chatprotocol.events import Bye, Refused, Registered, Welcome
 from chatprotocol.requests import Side
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _CONNECT_AGAIN_SECONDS = 2.0
 # clients of a server that was restarted do not come all at once.
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-# A server that lets somebody in and falls over at once is treated as one that is not there yet.
+# A server that lets somebody in, says nothing and falls over before that is as one that is not there yet.
 _STEADY_SECONDS = 5.0
 # Nothing can interrupt the collector while it looks for a name or reaches for a server that does not answer. It ends by
 # itself then, some seconds later or with the process: nobody who leaves need wait for that.
@@ -83,9 +83,11 @@ class Connection:
         # Guards the link: the collector replaces it, others shut it.
         self._lock = threading.Lock()
         self._link: Link | None = None
-        # The collector's own: where the server is, when it let us in, when to give up, and how long the next pause is.
+        # The collector's own: where the server is, when it let us in, and did it say more then than goodbye; when to give
+        # up, and how long the next pause is.
         self._address: Address = ("", 0)
         self._welcome_at: float | None = None
+        self._was_served = False
         self._give_up_at: float | None = None
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._collector = threading.Thread(target=self._run, name="collector", daemon=True)
@@ -141,10 +143,10 @@ class Connection:
         each time) is as good as none: patience does not begin anew.
         """
         now = time.monotonic()
-        if self._welcome_at is not None and (self._give_up_at is None or now >= self._welcome_at + _STEADY_SECONDS):
+        if self._welcome_at is not None and (self._give_up_at is None or self._was_served or self._has_stood(now)):
             self._give_up_at = now + self._retry_seconds
             self._pause_seconds = _FIRST_PAUSE_SECONDS
-        self._welcome_at = None
+        self._welcome_at, self._was_served = None, False
         while reason:
             if self._give_up_at is None or time.monotonic() >= self._give_up_at:
                 return reason
@@ -153,6 +155,9 @@ class Connection:
             self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
             reason = self._connect(_CONNECT_AGAIN_SECONDS)
         return ""
+
+    def _has_stood(self, now: float) -> bool:
+        return self._welcome_at is not None and now >= self._welcome_at + _STEADY_SECONDS
 
     def _collect(self) -> str:
         """Report everything that comes until the connection ends; returns why it did."""
@@ -171,6 +176,8 @@ class Connection:
     def _take(self, event: Event) -> None:
         if _is_welcome(event):
             self._welcome_at = time.monotonic()
+        elif self._welcome_at is not None and not isinstance(event, Bye | Refused):
+            self._was_served = True
         self._report(event)
 
 
