@@ -1,19 +1,26 @@
-"""People at windows: the real program in a terminal, at a server; and a wire to it that can be cut."""
+"""People at windows: the real program in a terminal, at a server; a wire to it that can be cut; a stand-in for it."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import sys
 import threading
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from integration.room import wait_for
 
 from ops.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+# Answers what is asked, with objects of the dialect json; None among them ends the connection.
+Part: TypeAlias = "Callable[[dict[str, Any]], list[dict[str, Any] | None]]"
 
 _PASSED_ON = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "HOME")
 
@@ -86,6 +93,12 @@ def rows_of(window: Window, text: str) -> list[str]:
     return [re.sub(r"^\d\d:\d\d ", "", row) for row in window.everything() if text in row]
 
 
+def close_window(window: Window) -> None:
+    """As a person does who is done with it: the terminal is gone, and the program has to end by itself."""
+    window._program.ptyproc.fileobj.close()
+    wait_for(lambda: not window._program.isalive(), "the program ends with its window")
+
+
 class Wire:
     """Carries connections to a port of this machine, until it is cut; it can be mended. For one client at a time."""
 
@@ -156,3 +169,97 @@ class Wire:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         source.close()
+
+
+def broadcast(number: int, sender: str, text: str, **members: str) -> dict[str, Any]:
+    """A message, as a server sends it."""
+    time = "2026-01-31T12:00:00.123Z"
+    return {"type": "broadcast", "id": number, "time": time, "from": sender, "message": text} | members
+
+
+def welcome(*users: str, last_id: int = 0) -> dict[str, Any]:
+    """To the first of them."""
+    return {"type": "login", "status": "ok", "account": "new", "username": users[0], "users": users, "last_id": last_id}
+
+
+def refusal(code: str, nonce: str | None = None) -> dict[str, Any]:
+    return {"type": "error", "code": code, "message": f"No: {code}."} | ({"nonce": nonce} if nonce else {})
+
+
+def serves(request: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """The part of a server that does what it should; it has one message, of bob."""
+    match request:
+        case {"command": "login", "username": name}:
+            return [welcome(name, last_id=7)]
+        case {"command": "CH"}:
+            return [{"type": "history", "messages": [broadcast(7, "bob", "of before")]}]
+        case {"command": "PM", "nonce": nonce}:
+            return [{"type": "sent", "id": 8, "status": "sent", "nonce": nonce}]
+        case {"command": "users"}:
+            return [{"type": "users", "users": ["alice"], "joined": [], "left": []}]
+        case {"command": "EX"}:
+            return [{"type": "bye", "reason": "You left."}, None]
+        case _:
+            raise AssertionError(f"nobody was expected to ask {request}")
+
+
+def at(command: str, *answers: dict[str, Any] | None) -> Part:
+    """The part of a server that serves until this is asked, and answers that so: where nothing is said, not at all."""
+    return lambda request: [*answers] if request["command"] == command else serves(request)
+
+
+class StandIn:
+    """In the place of a server, for what one seldom does. For one client at a time.
+
+    Each connection is served by the part that is next; the last part serves all that come after it.
+    """
+
+    def __init__(self, *parts: Part) -> None:
+        self._parts = parts
+        # What was asked on each connection.
+        self.asked: list[list[dict[str, Any]]] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self._connections: list[socket.socket] = []
+        self._is_over = False
+        self._thread = threading.Thread(target=self._serve, name="a stand-in")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._listening.shutdown(socket.SHUT_RDWR)
+        for connection in [*self._connections]:
+            with suppress(OSError):  # it has ended before
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listening.close()
+
+    def asked_for(self, command: str) -> list[dict[str, Any]]:
+        """All that was asked so, on whatever connection."""
+        return [request for asked in self.asked for request in asked if request["command"] == command]
+
+    def _serve(self) -> None:
+        while not self._is_over:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            part = self._parts[min(len(self.asked), len(self._parts) - 1)]
+            self.asked.append([])
+            with connection, suppress(OSError):
+                self._play(connection, part)
+
+    def _play(self, connection: socket.socket, part: Part) -> None:
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                request = json.loads(line)
+                self.asked[-1].append(request)
+                for answer in part(request):
+                    if answer is None:
+                        connection.shutdown(socket.SHUT_RDWR)
+                        return
+                    connection.sendall(json.dumps(answer).encode() + b"\n")

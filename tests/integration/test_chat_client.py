@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from integration.desk import StandIn, at, refusal, serves
 from integration.room import DEADLINE_SECONDS, wait_for
 
 from chatclient import ChatClient, ChatError, LostError, RefusedError
@@ -23,9 +24,11 @@ from chatprotocol.events import (
     DirectMessage,
     Forwarded,
     PublicMessage,
+    Refused,
     Users,
     Welcome,
 )
+from chatprotocol.requests import AskUsers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -581,6 +584,19 @@ def test_what_is_said_while_the_connection_is_lost_waits_for_it(enter: Enter, sw
     assert isinstance(next_of(alice, Cut, Back), Back)
 
 
+@pytest.mark.parametrize("dialect", ["json", "frames"])
+def test_history_that_was_asked_for_comes_after_the_return(enter: Enter, switch: Switch, dialect: str) -> None:
+    alice = enter("alice", dialect, switch.port)
+    alice.say("hello")
+    switch.loses_answers = True
+    with meanwhile(alice.history) as outcome:
+        wait_for(lambda: alice.visit._unanswered, "it was asked")
+        switch.cut()
+        (message,) = outcome.get(timeout=DEADLINE_SECONDS)  # type: ignore[misc]
+    assert message.text == "hello"
+    assert alice.users() == ("alice",)
+
+
 @pytest.mark.parametrize("dialect", ["json", "frames", "register"])
 def test_a_question_is_asked_again_on_the_new_connection(enter: Enter, switch: Switch, dialect: str) -> None:
     alice = enter("alice", dialect, switch.port)
@@ -690,6 +706,76 @@ def test_who_closes_while_the_connection_is_lost_does_not_wait(enter: Enter, swi
     next_of(alice, Cut)
     alice.close()
     assert list(alice.events()) == []
+
+
+def test_a_message_that_the_server_puts_off_as_it_stops_is_said_once(enter_at: Enter) -> None:
+    """What is refused for a moment is still the client's: a program that said it again would say it twice."""
+
+    def stops(request: dict[str, Any]) -> list[dict[str, Any] | None]:
+        return [refusal("shutting_down", request["nonce"]), None] if request["command"] == "PM" else serves(request)
+
+    with StandIn(stops, serves) as server:
+        alice = enter_at("alice", "json", server.port)
+        assert alice.say("pay 100") == 8
+        assert not alice.visit.model.unconfirmed
+        nonces = [request["nonce"] for request in server.asked_for("PM")]
+        alice.close()
+    assert len(nonces) == 2
+    assert len(set(nonces)) == 1
+
+
+@pytest.mark.parametrize("code", ["too_many_attempts", "shutting_down", "internal", "rate_limited"])
+def test_a_return_that_is_refused_for_a_while_is_tried_again(enter_at: Enter, code: str) -> None:
+    with StandIn(at("users", None), *[at("login", refusal(code))] * 2, serves) as server:
+        alice = enter_at("alice", "json", server.port)
+        alice.visit.ask(AskUsers())
+        next_of(alice, Cut)
+        with meanwhile(lambda: alice.say("hello")) as outcome:
+            assert outcome.get(timeout=DEADLINE_SECONDS) == 8
+        alice.close()
+    assert len(server.asked_for("login")) == 4
+    assert len(server.asked_for("PM")) == 1
+
+
+def test_what_was_asked_for_comes_though_the_return_is_refused_for_a_while(enter_at: Enter) -> None:
+    """That refusal is no answer to it."""
+    with StandIn(at("users", None), *[at("login", refusal("too_many_attempts"))] * 2, serves) as server:
+        alice = enter_at("alice", "json", server.port)
+        with meanwhile(alice.users) as outcome:
+            assert outcome.get(timeout=DEADLINE_SECONDS) == ("alice",)
+        happened = [each for each in alice.events(0.0) if isinstance(each, Cut | Back | Refused)]
+        alice.close()
+    assert [type(each) for each in happened] == [Cut, Refused, Refused, Back]
+
+
+@pytest.mark.parametrize("code", ["wrong_password", "bad_username"])
+def test_a_return_that_is_refused_for_good_is_the_end(enter_at: Enter, code: str) -> None:
+    with StandIn(at("users", None), at("login", refusal(code)), serves) as server:
+        alice = enter_at("alice", "json", server.port)
+        for ask in (alice.users, alice.users, lambda: alice.say("x")):
+            with meanwhile(ask) as outcome:
+                error = outcome.get(timeout=DEADLINE_SECONDS)
+            assert isinstance(error, RefusedError)
+            assert error.code == code
+        alice.close()
+    assert len(server.asked) == 2
+
+
+def test_a_guest_whose_name_is_taken_meanwhile_gets_it_back_when_it_is_free(
+    enter: Enter, switch: Switch, room: Room
+) -> None:
+    """The server may not know yet that the connection before was lost."""
+    alice = enter("alice", "register", switch.port)
+    switch.server_port, port = 1, switch.server_port
+    switch.cut()
+    assert isinstance(next_of(alice, Cut), Cut)
+    room.wait_for_connections(0)
+    other = room.enter_guest("alice")
+    switch.server_port = port
+    assert next_of(alice, Refused, Back).code == "bad_username"
+    other.close()
+    assert next_of(alice, Back).username == "alice"
+    assert alice.say("hello again") is None
 
 
 # --- the example ---

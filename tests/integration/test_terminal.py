@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.desk import Desk, is_in, rows_of, status
+from integration.desk import Desk, Wire, close_window, is_in, rows_of, status
 
 from ops.window import ALT_ENTER, BACKSPACE, ENTER, ESCAPE, LEFT, UP, control
 
@@ -149,6 +149,34 @@ def test_a_long_password_is_nowhere_either(desk: Desk) -> None:
     assert b"phrase" not in letters_of(alice)
 
 
+@pytest.mark.parametrize("key", [control("r"), control("s")], ids=repr)
+def test_where_a_password_is_asked_for_nothing_is_searched(room: Room, desk: Desk, key: str) -> None:
+    alice = desk.open(CHAT_PASSWORD=None)
+    alice.until_line("password:")
+    until_seen(alice, 1, key, "Xana")
+    alice.type(key, "du", ENTER)
+    alice.until(lambda: is_in(alice), "the password was taken")
+    assert b"Xana" not in letters_of(alice)
+    assert "search" not in alice.text()
+    room.enter("alice", password="Xanadu").close()
+
+
+def test_a_name_and_a_password_that_are_typed_in_one_go_are_never_a_message(room: Room, desk: Desk) -> None:
+    """As a program does that types passwords for people: the question is not there yet when the answer is."""
+    bob = room.enter("bob")
+    alice = desk.open("", CHAT_PASSWORD=None)
+    alice.until_line("username:")
+    alice.type("alice", ENTER, "Xanadu", ENTER)
+    alice.until(lambda: is_in(alice), "the password was taken")
+    alice.until_line("alice>")
+    alice.type("hello", ENTER)
+    assert bob.next("broadcast")["message"] == "hello"
+    alice.until_shows("alice │ hello")
+    assert b"Xanadu" not in letters_of(alice)
+    assert b"waits for" not in letters_of(alice)
+    room.enter("alice", password="Xanadu").close()
+
+
 def test_a_wrong_password_is_asked_for_again_and_the_third_one_ends_with_3(room: Room, desk: Desk) -> None:
     room.enter("alice").close()
     alice = desk.open(CHAT_PASSWORD=None)
@@ -271,11 +299,43 @@ def test_ctrl_d_on_a_line_with_letters_does_not_leave(room: Room, desk: Desk) ->
 
 
 @pytest.mark.parametrize("key", [control("c"), control("d")], ids=repr)
-def test_before_being_in_ctrl_c_and_ctrl_d_leave(desk: Desk, key: str) -> None:
-    alice = desk.open(CHAT_PASSWORD=None)
-    alice.until_line("password:")
+@pytest.mark.parametrize(("name", "question"), [("", "username:"), ("alice", "password:")])
+def test_before_being_in_ctrl_c_and_ctrl_d_leave_with_1(desk: Desk, name: str, question: str, key: str) -> None:
+    """Nothing has failed, so nothing is complained of."""
+    alice = desk.open(name, CHAT_PASSWORD=None)
+    alice.until_line(question)
     alice.type(key)
-    assert alice.until_end() in (1, 3)
+    assert alice.until_end() == 1
+    assert "!" not in alice.text()
+    assert_restored(alice)
+
+
+@pytest.mark.parametrize(("name", "question"), [("", "username:"), ("alice", "password:")])
+def test_a_window_that_is_closed_before_somebody_is_in_ends_the_program(desk: Desk, name: str, question: str) -> None:
+    window = desk.open(name, CHAT_PASSWORD=None)
+    window.until_line(question)
+    close_window(window)
+
+
+def test_a_window_that_is_closed_ends_the_program_politely(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit()
+    alice.type("half a line")
+    alice.until_line("alice> half a line")
+    close_window(alice)
+    while bob.next("users")["left"] != ["alice"]:
+        pass
+
+
+@pytest.mark.parametrize("keys", [control("d"), f"EX{ENTER}{control('d')}"], ids=repr)
+def test_a_server_that_does_not_answer_a_goodbye_is_waited_for_five_seconds(room: Room, desk: Desk, keys: str) -> None:
+    with Wire(room.server.port) as wire:
+        alice = desk.sit(port=wire.port)
+        wire.deafen()
+        started = time.monotonic()
+        alice.type(keys)
+        alice.until_end()
+    assert time.monotonic() - started < 5 + 4
     assert_restored(alice)
 
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from integration.desk import Desk, is_in
+from integration.desk import Desk, StandIn, broadcast, is_in, serves, welcome
 
-from ops.window import ENTER, control
+from ops.window import ENTER, TAB, control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,16 +213,6 @@ def test_what_a_visitor_pastes_back_is_harmless_while_it_waits(desk: Desk) -> No
 # --- a server that means ill ---
 
 
-def broadcast(number: int, sender: str, text: str, **members: str) -> dict[str, Any]:
-    time = "2026-01-31T12:00:00.123Z"
-    return {"type": "broadcast", "id": number, "time": time, "from": sender, "message": text} | members
-
-
-def welcome(*users: str) -> dict[str, Any]:
-    """To the first of them."""
-    return {"type": "login", "status": "ok", "account": "new", "username": users[0], "users": users, "last_id": 0}
-
-
 def hostile(evil: str) -> list[dict[str, Any]]:
     """A server's answers to a login, with ``evil`` wherever there is a text."""
     return [
@@ -322,3 +312,25 @@ def test_a_name_that_is_given_back_differently_does_nothing(desk: Desk) -> None:
     assert not {each for each in rest if unicodedata.category(each) in ("Cc", "Cf") and each not in "\r\n"}
     assert alice.title == ""
     assert not is_in(alice) or "FAKE" not in alice.rows()[0]
+
+
+def test_names_that_nobody_can_have_are_not_completed_and_nobody_replies_to_them(desk: Desk) -> None:
+    """A menu, and the line in which somebody types, show a name as it is."""
+    evil = ["x\u202eevil", "x\x9b31mred", "x\x1b]0;owned\x07", "x\u2066y", "x\u200fz", "x y", "x" * 33]
+    direct = [broadcast(8, "bob", "psst", type="direct", to="alice")]
+    direct += [broadcast(9 + number, name, "psst", type="direct", to="alice") for number, name in enumerate(evil)]
+    said = [welcome("alice", *evil), *direct, {"type": "users", "joined": ["xenia", *evil], "left": [], "count": 9}]
+    with StandIn(lambda request: said if request["command"] == "login" else serves(request)) as server:  # type: ignore[misc]
+        alice = desk.sit(port=server.port)
+        alice.until_shows("xenia")
+        alice.type("DM x")
+        alice.until_line("alice> DM x")
+        alice.type(TAB)
+        alice.until_line("alice> DM xenia")
+        alice.type(control("c"), "x")
+        alice.until_line("alice> x")
+        alice.type(TAB)
+        alice.until_line("alice> xenia:")
+        alice.type(control("c"), "/reply ")
+        alice.until_line("alice> DM bob")
+        assert_harmless(alice, bells=1 + len(evil))

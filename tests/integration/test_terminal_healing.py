@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.desk import Desk, Wire, is_in, rows_of, status
+from integration.desk import Desk, StandIn, Wire, at, is_in, refusal, rows_of, serves, status
 
 from ops.window import ENTER, control
 
@@ -79,6 +79,26 @@ def test_a_lost_connection_is_said_once_and_what_was_missed_is_shown_once(room: 
     assert bob.next("broadcast")["message"] == "half a line"
     bob.until_fence()
     assert not re.search("alice> (half|ne)", "\n".join(alice.everything()[:-2]))
+
+
+def test_however_much_was_missed_all_of_it_is_shown_once_and_who_was_named_is_called(
+    room: Room, wire: Wire, desk: Desk
+) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit()
+    wire.cut()
+    until_lost(alice)
+    expected = [f"missed {number}" + (", alice" if number == 5 else "") for number in range(801)]
+    for text in expected:
+        bob.ask(command="PM", message=text)
+    bob.until_fence()
+    wire.mend()
+    alice.until_shows("missed 800")
+    bob.say("new")
+    alice.until_shows("bob │ new")
+    assert texts(alice, "missed ") == expected
+    assert "faster than" not in alice.text()
+    assert alice.bells == 1
 
 
 def test_what_is_typed_meanwhile_waits_is_marked_so_and_is_sent_once(room: Room, wire: Wire, desk: Desk) -> None:
@@ -219,3 +239,105 @@ def test_it_is_lost_and_found_several_times_and_nothing_is_there_twice(room: Roo
     assert texts(alice, "missed") == [f"missed {number}" for number in range(5)]
     assert texts(alice, "said ") == [f"said {number}" for number in range(5)]
     assert len(rows_of(alice, SAID)) == 5
+
+
+# --- servers that do what they seldom do ---
+
+
+def test_a_server_that_lets_everybody_in_and_hangs_up_is_told_of_once(desk: Desk) -> None:
+    with StandIn(at("users", None), *[at("login", None)] * 4, serves) as server:
+        alice = desk.sit(port=server.port)
+        alice.type("/users", ENTER)
+        alice.until_shows("Connected again", "1 online: alice")
+    assert len(server.asked) == 6
+    assert len(rows_of(alice, SAID)) == len(rows_of(alice, "Connected again")) == 1
+
+
+def test_a_message_that_a_server_puts_off_as_it_stops_is_sent_again_and_shown_once(desk: Desk) -> None:
+    def stops(request: dict[str, Any]) -> list[dict[str, Any] | None]:
+        return [refusal("shutting_down", request["nonce"]), None] if request["command"] == "PM" else serves(request)
+
+    with StandIn(stops, serves) as server:
+        alice = desk.sit(port=server.port)
+        alice.type("pay 100", ENTER)
+        alice.until_shows("alice │ pay 100")
+        nonces = [request["nonce"] for request in server.asked_for("PM")]
+    assert len(nonces) == 2
+    assert len(set(nonces)) == 1
+    assert texts(alice, "pay 100") == ["pay 100"]
+    assert "Not sent" not in alice.text()
+    assert "No: shutting_down" not in alice.text()
+
+
+PASSING = ["too_many_attempts", "shutting_down", "internal", "rate_limited", "server_full"]
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_a_return_that_is_refused_for_a_while_is_tried_again(desk: Desk, code: str) -> None:
+    with StandIn(at("users", None), *[at("login", refusal(code))] * 3, serves) as server:
+        alice = desk.sit(port=server.port)
+        alice.type("/users", ENTER)
+        alice.until_shows(SAID)
+        alice.type("hello", ENTER, "half a line")
+        alice.until_shows("Connected again", "alice │ hello")
+        alice.until_line("alice> half a line")
+    assert len(rows_of(alice, f"No: {code}.")) == 1
+    assert len(server.asked_for("login")) == 5
+    assert len(server.asked_for("PM")) == 1
+
+
+def test_somebody_elses_guesses_at_the_password_do_not_end_who_is_in(room: Room, wire: Wire, desk: Desk) -> None:
+    alice = desk.sit()
+    wire.cut()
+    until_lost(alice)
+    codes = []
+    while "too_many_attempts" not in codes:
+        guesser = room.peer()
+        guesser.ask(command="login", username="alice", password="wrong")
+        codes.append(guesser.next("error")["code"])
+        guesser.close()
+    wire.mend()
+    alice.until_shows("Too many wrong passwords for alice")
+    alice.type("hello", ENTER)
+    alice.until_shows("… hello (waits for the connection)")
+    until_lost(alice)
+
+
+def test_a_return_with_a_password_that_is_wrong_now_is_the_end(desk: Desk) -> None:
+    with StandIn(at("users", None), at("login", refusal("wrong_password")), serves) as server:
+        alice = desk.sit(port=server.port)
+        alice.type("/users", ENTER)
+        assert alice.until_end() == 3
+    assert "No: wrong_password." in alice.text()
+
+
+def test_the_last_messages_come_though_the_connection_is_lost_before_they_do(desk: Desk) -> None:
+    with StandIn(at("CH", None), at("CH", None), serves) as server:
+        alice = desk.open(port=server.port)
+        alice.until_shows("Connected again", "─── the last message ───", "bob │ of before", "─── now ───")
+        alice.type("/users", ENTER)
+        alice.until_shows("1 online: alice")
+    assert texts(alice, "of before") == ["of before"]
+    assert [request["limit"] for request in server.asked_for("CH")] == [20] * 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "command", "shown"),
+    [("/history 3", "CH", "─── the last message ───"), ("/users", "users", "1 online: alice")],
+)
+def test_what_was_asked_for_when_the_connection_was_lost_comes_after_the_return(
+    desk: Desk, typed: str, command: str, shown: str
+) -> None:
+    def forgets(request: dict[str, Any]) -> list[dict[str, Any] | None]:
+        """But not the first time: that is how a login begins."""
+        is_first = request["command"] == "CH" and request.get("limit") == 20
+        return serves(request) if is_first or request["command"] != command else [None]
+
+    with StandIn(forgets, serves) as server:
+        alice = desk.sit(port=server.port)
+        alice.until_shows("─── now ───")
+        alice.type(typed, ENTER)
+        alice.until_shows("Connected again")
+        alice.until(lambda: shown in alice.text().split("Connected again")[1], "it is answered")
+        alice.type("hello", ENTER)
+        alice.until_shows("alice │ hello")

@@ -109,6 +109,36 @@ def test_up_brings_back_what_was_typed(desk: Desk) -> None:
         alice.until_line(f"alice> {line}")
 
 
+def test_a_line_that_was_searched_is_taken_over_and_not_sent(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit()
+    for text in ("hello world", "something else"):
+        alice.type(text, ENTER)
+        alice.until_shows(f"alice │ {text}")
+    texts_until_fence(bob)
+    alice.type(control("r"), "wor")
+    alice.until(lambda: "search" in alice.text() and "`wor'" in alice.text(), "it is searched")
+    alice.type(ENTER)
+    alice.until_line("alice> hello world")
+    assert texts_until_fence(bob) == []
+    alice.type(ENTER)
+    assert bob.next("broadcast")["message"] == "hello world"
+
+
+def test_ctrl_c_leads_out_of_a_search(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit()
+    alice.type("hello world", ENTER)
+    alice.until_shows("alice │ hello world")
+    for keys in ("wor", ""):
+        alice.type(control("r"), keys)
+        alice.until(lambda: "search" in alice.text(), "it is searched")
+        alice.type(control("c"))
+        alice.until_line("alice>")
+    alice.type("fence", ENTER)
+    assert [bob.next("broadcast")["message"] for _ in range(2)] == ["hello world", "fence"]
+
+
 # --- several lines ---
 
 

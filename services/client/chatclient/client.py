@@ -260,10 +260,15 @@ class ChatClient:
         if self.visit.exchange.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
         self._wait_until_ready()
-        answer = self._await(self.visit.ask(wish), lambda each: isinstance(each, kind) or _is_refusal(each))
+        answer = self._await(self.visit.ask(wish), lambda each: isinstance(each, kind) or self._is_refusal(each))
         if isinstance(answer, Refused):
             raise RefusedError(answer.code, answer.reason)
         return answer  # type: ignore[no-any-return]
+
+    def _is_refusal(self, happening: Any) -> bool:
+        """Of something that is no message, and no return?"""
+        is_in = self.visit.model.standing is Standing.IN
+        return isinstance(happening, Refused) and happening.nonce is None and is_in
 
     def _wait_until_ready(self) -> None:
         """Until something can be asked: while the connection is lost, until it stands again."""
@@ -346,8 +351,3 @@ def _nonce_of(happening: Any) -> str | None:
             return said.nonce
         case _:
             return None
-
-
-def _is_refusal(happening: Any) -> bool:
-    """Of something that is no message?"""
-    return isinstance(happening, Refused) and happening.nonce is None

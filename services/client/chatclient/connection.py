@@ -83,8 +83,8 @@ class Connection:
         # Guards the link: the collector replaces it, others shut it.
         self._lock = threading.Lock()
         self._link: Link | None = None
-        # The collector's own: where the server is, when it let us in, and did it say more then than goodbye; when to give
-        # up, and how long the next pause is.
+        # The collector's own: where the server is, when it let us in, and whether it said more then than goodbye; when
+        # to give up, and how long the next pause is.
         self._address: Address = ("", 0)
         self._welcome_at: float | None = None
         self._was_served = False

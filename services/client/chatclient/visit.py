@@ -125,7 +125,7 @@ class Visit:
     def _learn(self, news: News) -> bool:
         """Note it; is it to be told?"""
         self.model.apply(news)
-        is_refusal = isinstance(news, Refused) and news.nonce is None
+        is_refusal = isinstance(news, Refused) and news.nonce is None and self.model.standing is Standing.IN
         for wish in self._unanswered:
             if is_refusal or isinstance(news, _ANSWERS[type(wish)]):
                 self._unanswered.remove(wish)

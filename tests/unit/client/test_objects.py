@@ -122,6 +122,28 @@ def test_what_is_a_step_of_something_alone_is_no_object(shown: News | Notice) ->
     assert lines(shown) == []
 
 
+@pytest.mark.parametrize(
+    ("time_ms", "time"),
+    [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_800_000, "9999-12-31T23:59:59.999Z"),
+        (10**18, "9999-12-31T23:59:59.999Z"),
+        (10**30, "9999-12-31T23:59:59.999Z"),
+        (-1, "1970-01-01T00:00:00.000Z"),
+        (-(10**18), "1970-01-01T00:00:00.000Z"),
+    ],
+)
+def test_a_time_that_no_calendar_has_is_the_nearest_that_one_has(time_ms: int, time: str) -> None:
+    """Some dialects carry any number."""
+    public = PublicMessage(1, time_ms, "bob", "hello")
+    direct = DirectMessage(2, time_ms, "bob", "alice", "psst")
+    for shown in (public, direct, History((public, direct)), Found("x", (public, direct), 2)):
+        (line,) = lines(shown)
+        members = json.loads(line)
+        assert [each["time"] for each in members.get("messages", [members])] in ([time], [time, time])
+
+
 def with_text(text: str) -> list[News | Notice]:
     """Everything in which somebody else's words may be."""
     return [

@@ -44,7 +44,7 @@ from chatprotocol.requests import (
     Whisper,
 )
 
-from .dialogue import CONNECTS, HIDES, Dialogue, sends
+from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, sends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,6 +182,20 @@ def test_what_is_typed_before_the_password_is_asked_for_is_the_password_and_no_m
     talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
     talk.give(WELCOME, WELCOMES, HINT, RECENT)
     talk.give(History(()), "[history 0]")
+
+
+def test_a_name_and_a_password_in_one_go_are_never_a_message() -> None:
+    """The face has not heard yet that the name was taken, when the next line is typed."""
+    talk = PersonDialogue(password=None)
+    talk.model.username = ""
+    talk.begin("[ask] username")
+    talk.type("alice", CONNECTS)
+    talk.type("my secret")
+    assert talk.situation.waiting == ()
+    talk.connect(sends(Login("alice")))
+    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
+    talk.give(WELCOME, WELCOMES, HINT, RECENT)
+    assert "my secret" not in str(talk.shown)
 
 
 def test_who_has_a_password_already_may_type_messages_ahead(person: PersonDialogue) -> None:
@@ -343,6 +357,55 @@ def test_who_is_refused_at_the_return_is_told_why(away: PersonDialogue) -> None:
     away.connect(sends(Login("alice", "secret", 10)))
     away.give(Refused(ErrorCode.WRONG_PASSWORD, "Wrong."), "[error wrong_password] Wrong.")
     assert away.exit is Exit.REFUSED
+
+
+@pytest.mark.parametrize(
+    "code", sorted(set(ErrorCode) - {"bad_request", "bad_username", "too_long", "wrong_password"}, key=str)
+)
+def test_a_return_that_is_refused_with_what_passes_goes_on_and_is_told_once(
+    away: PersonDialogue, code: ErrorCode
+) -> None:
+    away.type("hello")
+    for told in ([f"[error {code}] Later."], [], []):
+        away.connect(sends(Login("alice", "secret", 10)))
+        away.give(Refused(code, "Later."), *told, HANGS_UP)
+        away.give(LOSS)
+    away.connect(sends(Login("alice", "secret", 10)))
+    away.give(BACK, "[back] alice", sends(Say("hello", "n1")))
+    assert away.exit is None
+
+
+def test_a_message_that_is_put_off_is_sent_again_and_nobody_is_told_that_it_was_not(inside: PersonDialogue) -> None:
+    inside.type("hello", sends(Say("hello", "n1")))
+    inside.give(Refused(ErrorCode.SHUTTING_DOWN, "It stops.", "n1"))
+    assert inside.situation.unconfirmed == (Say("hello", "n1"),)
+    inside.lose()
+    inside.connect(sends(Login("alice", "secret", 10)))
+    inside.give(BACK, sends(Say("hello", "n1")), "[back] alice")
+    inside.give(Sent(21, SentStatus.SENT, "n1"), "[sent #21]")
+    assert inside.situation.unconfirmed == ()
+
+
+def test_the_last_messages_are_asked_for_again_where_the_connection_was_lost_before_they_came(
+    person: PersonDialogue,
+) -> None:
+    person.connect(sends(Login("alice", "secret")))
+    person.give(WELCOME, WELCOMES, HINT, RECENT)
+    person.lose()
+    person.connect(sends(Login("alice", "secret", 10)))
+    person.give(BACK, RECENT, "[back] alice")
+    person.give(History(()), "[history 0]")
+
+
+def test_names_that_nobody_can_have_are_not_offered_to_who_types(inside: PersonDialogue) -> None:
+    typing = inside.reactor._typing
+    evil = ("x\u202eevil", "x\x1b[2J", "x y", "")
+    inside.reactor.react(Users(7, ("alice", "bob", *evil)))
+    inside.reactor.react(DirectMessage(11, 0, "bob", "alice", "psst"))
+    for number, name in enumerate(evil):
+        inside.reactor.react(DirectMessage(12 + number, 0, name, "alice", "psst"))
+    assert typing.names == ("alice", "bob")
+    assert typing.correspondent == "bob"
 
 
 def test_a_connection_that_is_lost_for_good_tells_what_is_lost_with_it(away: PersonDialogue) -> None:

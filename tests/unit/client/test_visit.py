@@ -7,12 +7,25 @@ import pytest
 from chatclient.exchange import AtOnce
 from chatclient.guest import AsGuest
 from chatclient.model import Model, Standing
+from chatclient.steps import StepByStep
 from chatclient.visit import Visit
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import AccountKind, PublicMessage, Refused, Sent, SentStatus, Users, Welcome
-from chatprotocol.requests import AskUsers, Login, Register, Request, Say, Side, Whisper
+from chatprotocol.events import (
+    AccountKind,
+    Event,
+    Found,
+    History,
+    PublicMessage,
+    Refused,
+    Sent,
+    SentStatus,
+    Users,
+    Welcome,
+)
+from chatprotocol.requests import AskHistory, AskUsers, Command, Login, Register, Request, Say, Search, Side, Whisper
 
 WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice",), 10)
+REFUSED = Refused(ErrorCode.INTERNAL, "No.")
 
 
 class FakeLink:
@@ -151,6 +164,89 @@ def test_what_was_not_answered_is_asked_again_after_a_loss(visit: Visit) -> None
 
     visit.lose()
     assert AskUsers() not in come_in(visit).sent
+
+
+ASKED: list[tuple[Request, Event]] = [
+    (AskUsers(), Users(1, ("alice",))),
+    (AskHistory(20), History(())),
+    (Search("x"), Found("x", (), 10)),
+]
+
+
+@pytest.mark.parametrize(("wish", "answer"), ASKED, ids=repr)
+def test_whatever_was_not_answered_is_asked_until_it_is(visit: Visit, wish: Request, answer: Event) -> None:
+    come_in(visit)
+    visit.ask(wish)
+    for _ in range(3):
+        visit.lose()
+        assert come_in(visit).sent.count(wish) == 1
+    visit.hear(answer)
+    visit.lose()
+    assert wish not in come_in(visit).sent
+
+
+@pytest.mark.parametrize(("wish", "answer"), ASKED, ids=repr)
+def test_what_the_server_does_not_answer_but_refuses_is_not_asked_again(
+    visit: Visit, wish: Request, answer: Event
+) -> None:
+    del answer
+    come_in(visit)
+    visit.ask(wish)
+    assert visit.hear(REFUSED) == (REFUSED,)
+    visit.lose()
+    assert wish not in come_in(visit).sent
+
+
+@pytest.mark.parametrize(("wish", "answer"), ASKED, ids=repr)
+def test_the_refusal_of_a_return_is_no_answer_to_what_was_asked(visit: Visit, wish: Request, answer: Event) -> None:
+    del answer
+    come_in(visit)
+    visit.ask(wish)
+    visit.lose()
+    visit.knock(FakeLink())
+    visit.hear(REFUSED)
+    visit.lose()
+    assert come_in(visit).sent.count(wish) == 1
+
+
+def test_in_a_dialogue_dialect_what_was_not_answered_is_asked_again_once_behind_what_was_missed() -> None:
+    visit = Visit(Model(("localhost", 9999), "alice", "secret"), StepByStep("pm-dm"))
+    visit.knock(FakeLink())
+    visit.hear(WELCOME)
+    visit.ask(AskHistory(20))
+    visit.lose()
+    link = FakeLink()
+    visit.knock(link)
+    visit.hear(WELCOME)
+    visit.hear(History(()))
+    assert link.sent == [Command("alice"), Command("CH"), Command("CH 20")]
+
+
+@pytest.mark.parametrize("code", [ErrorCode.SHUTTING_DOWN, ErrorCode.NOT_LOGGED_IN])
+def test_a_message_that_is_refused_for_a_moment_is_sent_again_and_nothing_is_told(
+    visit: Visit, code: ErrorCode
+) -> None:
+    """Who was told would say it again."""
+    come_in(visit)
+    said = visit.prepare(Say("pay 100"))
+    visit.ask(said)
+    assert visit.hear(Refused(code, "Later.", said.nonce)) == ()
+    visit.lose()
+    assert come_in(visit).sent[1:] == [said]
+    visit.hear(Sent(11, SentStatus.SENT, said.nonce))
+    visit.lose()
+    assert come_in(visit).sent[1:] == []
+
+
+@pytest.mark.parametrize("code", [ErrorCode.INTERNAL, ErrorCode.UNKNOWN_USER, ErrorCode.RATE_LIMITED])
+def test_a_message_that_is_refused_for_another_reason_is_told_and_not_sent_again(visit: Visit, code: ErrorCode) -> None:
+    come_in(visit)
+    said = visit.prepare(Say("pay 100"))
+    visit.ask(said)
+    refused = Refused(code, "No.", said.nonce)
+    assert visit.hear(refused) == (refused,)
+    visit.lose()
+    assert come_in(visit).sent[1:] == []
 
 
 def test_the_newest_connection_is_the_one_that_is_used_and_shut(visit: Visit) -> None:
