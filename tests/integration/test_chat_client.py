@@ -584,17 +584,16 @@ def test_what_is_said_while_the_connection_is_lost_waits_for_it(enter: Enter, sw
     assert isinstance(next_of(alice, Cut, Back), Back)
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames"])
-def test_history_that_was_asked_for_comes_after_the_return(enter: Enter, switch: Switch, dialect: str) -> None:
-    alice = enter("alice", dialect, switch.port)
-    alice.say("hello")
-    switch.loses_answers = True
-    with meanwhile(alice.history) as outcome:
-        wait_for(lambda: alice.visit._unanswered, "it was asked")
-        switch.cut()
-        (message,) = outcome.get(timeout=DEADLINE_SECONDS)  # type: ignore[misc]
-    assert message.text == "hello"
-    assert alice.users() == ("alice",)
+def test_history_that_was_asked_for_comes_after_the_return(enter_at: Enter) -> None:
+    """It is asked for once on each connection."""
+    with StandIn(at("CH", None), at("CH", None), serves) as server:
+        alice = enter_at("alice", "json", server.port)
+        with meanwhile(alice.history) as outcome:
+            (message,) = outcome.get(timeout=DEADLINE_SECONDS)  # type: ignore[misc]
+        assert alice.users() == ("alice",)
+        alice.close()
+    assert message.text == "of before"
+    assert len(server.asked_for("CH")) == 3
 
 
 @pytest.mark.parametrize("dialect", ["json", "frames", "register"])

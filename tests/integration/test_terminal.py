@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.desk import Desk, Wire, close_window, is_in, rows_of, status
+from integration.desk import Desk, StandIn, at, close_window, is_in, rows_of, status
 
 from ops.window import ALT_ENTER, BACKSPACE, ENTER, ESCAPE, LEFT, UP, control
 
@@ -328,13 +328,14 @@ def test_a_window_that_is_closed_ends_the_program_politely(room: Room, desk: Des
 
 
 @pytest.mark.parametrize("keys", [control("d"), f"EX{ENTER}{control('d')}"], ids=repr)
-def test_a_server_that_does_not_answer_a_goodbye_is_waited_for_five_seconds(room: Room, desk: Desk, keys: str) -> None:
-    with Wire(room.server.port) as wire:
-        alice = desk.sit(port=wire.port)
-        wire.deafen()
+def test_a_server_that_does_not_answer_a_goodbye_is_waited_for_five_seconds(desk: Desk, keys: str) -> None:
+    with StandIn(at("EX")) as server:
+        alice = desk.sit(port=server.port)
         started = time.monotonic()
         alice.type(keys)
         alice.until_end()
+        assert len(server.asked) == 1
+        assert server.asked_for("EX")
     assert time.monotonic() - started < 5 + 4
     assert_restored(alice)
 

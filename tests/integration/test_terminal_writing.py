@@ -288,7 +288,7 @@ def test_own_messages_are_shown_once_and_what_waits_for_somebody_says_so(room: R
     alice.type("DM carol sleep well", ENTER)
     alice.until_shows("alice » carol │ sleep well", "* │ not online; it is delivered at the next login")
     alice.type("DM nobody hello", ENTER)
-    alice.until_shows("! │", "Not sent: hello")
+    alice.until_shows("! │", "nothing was sent. It was: hello")
     alice.type("for all", ENTER)
     alice.until_shows("alice │ for all")
     assert len(rows_of(alice, "│ for all")) == 1
