@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import select
 import socket
@@ -12,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Nobody whose bytes are carried here stops reading for so long.
 _STUCK_SECONDS = 20.0
@@ -39,6 +40,8 @@ class Proxy:
         self.cuts: list[Cut] = []
         self._target = ("127.0.0.1", port)
         self._chance = chance
+        # In turn, so that few cuts are of every kind.
+        self._ways = itertools.cycle(chance.sample(("close", "reset", "swallow"), 3))
         self._carried_max_bytes = carried_max_bytes
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
@@ -66,7 +69,8 @@ class Proxy:
             server = socket.create_connection(self._target, _STUCK_SECONDS)
             limits = [spared_bytes + self._chance.randint(0, self._carried_max_bytes) for _ in range(2)]
             spared_bytes = 0
-            carrier = _Carrier(client, server, limits, random.Random(self._chance.random()), self.cuts.append)
+            chance = random.Random(self._chance.random())
+            carrier = _Carrier(client, server, limits, chance, self._ways, self.cuts.append)
             self._carriers.append(carrier)
             carrier.start()
 
@@ -80,11 +84,13 @@ class _Carrier:
         server: socket.socket,
         limits_bytes: list[int],
         chance: random.Random,
+        ways: Iterator[str],
         report: Callable[[Cut], None],
     ) -> None:
         self._other = {client: server, server: client}
         self._left_bytes = dict(zip(self._other, limits_bytes, strict=True))
         self._chance = chance
+        self._ways = ways
         self._report = report
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="carrier")
@@ -128,7 +134,7 @@ class _Carrier:
         return False
 
     def _cut(self, *, is_inside_a_line: bool) -> None:
-        how = self._chance.choice(("close", "reset", "swallow"))
+        how = next(self._ways)
         self._report(Cut(how, is_inside_a_line))
         if how == "swallow":
             self._swallow(time.monotonic() + self._chance.uniform(0, _SWALLOW_MAX_SECONDS))
