@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 SEARCH_FILE = "search.db"
 # Of the file: what a server finds that was written otherwise is made anew.
-_VERSION: Final = 3
+_VERSION: Final = 4
 # The row of a message has its id, and its words as ``words_of`` gives them; that of a direct message has a token for
 # each of the two accounts behind them. Only which word is in which message is kept, and the same for beginnings of up
-# to five letters: longer ones stand for few words. No word has an underscore, so that nobody can write such a token.
+# to seven letters: longer ones stand for few words. No word has an underscore, so that nobody can write such a token.
 _TABLE = """fts5(
-    words, content = '', columnsize = 0, detail = none, prefix = '1 2 3 4 5', tokenize = "ascii tokenchars '_'"
+    words, content = '', columnsize = 0, detail = none, prefix = '1 2 3 4 5 6 7', tokenize = "ascii tokenchars '_'"
 )"""
 _SCHEMA = f"""
 CREATE VIRTUAL TABLE public USING {_TABLE};
