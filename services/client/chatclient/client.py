@@ -27,7 +27,7 @@ from chatclient.notices import Back, Cut
 from chatclient.steps import StepByStep
 from chatclient.tcp import connect
 from chatclient.udp import UdpLink
-from chatclient.visit import FINAL_REFUSALS, Visit, check_message, check_unicode
+from chatclient.visit import Visit, check_message, check_unicode
 from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
 from chatprotocol.dialects.json import Json
 from chatprotocol.dialects.register import LENGTH_UNITS
@@ -317,11 +317,11 @@ class ChatClient:
             case Welcome(_, username, _, last_id):
                 self._is_cut = False
                 return Back(username, last_id)
-            case Refused(code, reason) if self.visit.model.standing is not Standing.IN:
-                if self.visit.exchange.is_guest or code not in FINAL_REFUSALS:
+            case Refused() if self.visit.model.standing is not Standing.IN:
+                if self.visit.passes(news):
                     self.visit.shut()  # and try again
                 else:
-                    self._end = RefusedError(code, reason)
+                    self._end = RefusedError(news.code, news.reason)
         return news
 
 

@@ -12,7 +12,6 @@ from chatclient.exits import Exit
 from chatclient.model import Situation, Standing
 from chatclient.notices import Ask, Back, Complaint, Cut, Help, Played, Posted, Toggle
 from chatclient.typed import Due
-from chatclient.visit import FINAL_REFUSALS, Visit
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import Bye, Event, Online, PasswordPrompt, Ready, Refused, Users, Welcome
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from chatclient.exchange import News, Wish
     from chatclient.notices import Notice
     from chatclient.typed import Typed, Typing
+    from chatclient.visit import Visit
 
 # Refusals after which the person who was asked for the password is asked again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})
@@ -140,6 +140,10 @@ class Reactor:
         self._question = ""
         self.exit: Exit | None = None
 
+    @property
+    def _server_question(self) -> str:
+        return f"server, HOST or HOST PORT ({self._default[0]} {self._default[1]})"
+
     def begin(self) -> None:
         """Connect, or ask first where the server is and who it is."""
         self._begin()
@@ -149,7 +153,7 @@ class Reactor:
         model = self._model
         if model.server is None:
             model.standing = Standing.UNPLACED
-            self._ask(f"server, HOST or HOST PORT ({self._default[0]} {self._default[1]})")
+            self._ask(self._server_question)
         elif model.username:
             self._take_username(model.username)
         else:
@@ -211,7 +215,7 @@ class Reactor:
         model = self._model
         question = self._question if self._typing.due is not Due.OPERATION else ""
         if model.standing is Standing.UNPLACED:
-            question = f"server, HOST or HOST PORT ({self._default[0]} {self._default[1]})"
+            question = self._server_question
         return Situation(
             model.standing,
             model.username,
@@ -358,8 +362,7 @@ class Reactor:
             return
         if event.code is ErrorCode.NOT_LOGGED_IN and self._is_thinking():
             return
-        if self._model.has_been_in and (self._exchange.is_guest or event.code not in FINAL_REFUSALS):
-            # Of a guest the server may not know yet that the connection before was lost.
+        if self._model.has_been_in and self._visit.passes(event):
             if not self._has_told_refusal:
                 self._has_told_refusal = True
                 self._face.show([event])

@@ -97,7 +97,7 @@ class Screen:
                 return self._arrived(shown)
             case events.Forwarded(sender, text):
                 is_alert = self._is_mention(sender, text)
-                return self._message(self._now(), [self._named(sender)], text, is_alert=is_alert)
+                return self._message(self._now(), self._who(sender), text, is_alert=is_alert)
             case events.Sent() | Outcome() | Unsettled() | events.Refused():
                 return self._settled(shown)
             case events.History() | events.Found():
@@ -146,13 +146,12 @@ class Screen:
         """A message with the day before it, where that is another one than of what is above."""
         self._newest_id = max(self._newest_id, message.id)
         moment = self._moment(message.time_ms)
-        who: Row = [self._named(message.sender)]
         if isinstance(message, events.DirectMessage):
-            who += [("class:direct", f" {self._glyphs.to} "), self._named(message.recipient or "?")]
+            who = self._who(message.sender, message.recipient or "?")
             is_alert = name_key(message.sender) != name_key(self._username)
             return self._message(moment, who, message.text, "class:direct", is_alert=is_alert, is_new=is_new)
         is_alert = self._is_mention(message.sender, message.text)
-        return self._message(moment, who, message.text, is_alert=is_alert, is_new=is_new)
+        return self._message(moment, self._who(message.sender), message.text, is_alert=is_alert, is_new=is_new)
 
     def _is_mention(self, sender: str, text: str) -> bool:
         return name_key(sender) != name_key(self._username) and self._mention.search(text) is not None
@@ -209,12 +208,10 @@ class Screen:
     def _own(self, said: Say | Whisper | None, remark: str) -> list[Row]:
         if said is None:
             return []
-        who: Row = [self._named(self._username)]
-        style = ""
         if isinstance(said, Whisper):
-            who += [("class:direct", f" {self._glyphs.to} "), self._named(said.to)]
-            style = "class:direct"
-        rows = self._message(self._now(), who, said.text, style)
+            rows = self._message(self._now(), self._who(self._username, said.to), said.text, "class:direct")
+        else:
+            rows = self._message(self._now(), self._who(self._username), said.text)
         return rows + (self._told("*", remark) if remark else [])
 
     # --- what comes as a whole ---
@@ -349,6 +346,12 @@ class Screen:
     def _told(self, mark: str, text: str, style: str = "class:notice") -> list[Row]:
         moment = self._now()
         return [*self._new_day(moment), *self._columns.fit(f"{moment:%H:%M}", [(style, mark)], text, style)]
+
+    def _who(self, sender: str, recipient: str = "") -> Row:
+        """Who wrote, and to whom where it was to one."""
+        if not recipient:
+            return [self._named(sender)]
+        return [self._named(sender), ("class:direct", f" {self._glyphs.to} "), self._named(recipient)]
 
     def _named(self, name: str) -> tuple[str, str]:
         """A name in its colour; one's own stands out."""

@@ -107,6 +107,7 @@ class TerminalFace:
         self._agreed_to = ""
         self._signals: list[signal.Signals] = []
         self._fault: BaseException | None = None
+        self._is_secret = Condition(lambda: self._situation.is_secret)
         self._session = self._build()
         # Some keys of the library's accept the line, which would be the end of it all: here only Enter sends.
         self._session.default_buffer.accept_handler = lambda _: True
@@ -243,14 +244,13 @@ class TerminalFace:
     # --- the prompt ---
 
     def _build(self) -> PromptSession[str]:
-        is_password = Condition(lambda: self._situation.is_secret)
         return PromptSession(
             self._prompt,
             bottom_toolbar=self._toolbar,
-            completer=_NameCompleter(self._typing, is_password),
+            completer=_NameCompleter(self._typing, self._is_secret),
             complete_while_typing=False,
             reserve_space_for_menu=_MENU_ROWS,
-            input_processors=[ConditionalProcessor(_Hidden(), is_password)],
+            input_processors=[ConditionalProcessor(_Hidden(), self._is_secret)],
             key_bindings=self._keys(),
             history=InMemoryHistory(),
             enable_suspend=True,
@@ -272,14 +272,13 @@ class TerminalFace:
         keys = KeyBindings()
         is_typing = has_focus(DEFAULT_BUFFER)  # and not looking for what was typed before
         is_empty = Condition(lambda: not self._session.default_buffer.text)
-        is_secret = Condition(lambda: self._situation.is_secret)
         keys.add("enter", filter=is_typing)(self._on_enter)
         keys.add("escape", "enter", filter=is_typing)(lambda event: event.current_buffer.insert_text("\n"))
         keys.add("c-c", filter=is_typing)(self._on_clear)
         keys.add("c-d", filter=is_typing & is_empty)(lambda _: self._stop())
         # Who looks for something is shown what for.
         for key in ("c-r", "c-s"):
-            keys.add(key, filter=is_secret)(lambda _: None)
+            keys.add(key, filter=self._is_secret)(lambda _: None)
         keys.add(" ", filter=Condition(lambda: self._expansion() is not None))(self._on_expand)
         keys.add(Keys.BracketedPaste, filter=is_typing)(self._on_paste)
         return keys

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from wcwidth import wcwidth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Format characters that text needs and that do nothing to a terminal: joiners of Persian, Hindi and emoji.
 _HARMLESS_FORMATS: Final = frozenset("\u200c\u200d")
@@ -58,15 +61,16 @@ def _columns_of(letter: str) -> int:
 
 def columns_of(text: str) -> int:
     """How many columns a harmless text takes at most: terminals differ in what they join to one picture."""
-    if text.isascii():
-        return len(text)
-    taken = 0
+    return len(text) if text.isascii() else sum(_columns(text))
+
+
+def _columns(text: str) -> Iterator[int]:
+    """How many columns each character takes, behind those before it."""
     before = 0
     for letter in text:
         here = 1 if letter == _PICTURE and before == 1 else _columns_of(letter)
-        taken += here
+        yield here
         before = here or before
-    return taken
 
 
 def wrap(text: str, columns: int) -> list[str]:
@@ -95,11 +99,8 @@ def wrap(text: str, columns: int) -> list[str]:
 def _fitting(word: str, columns: int) -> str:
     """As much of the word as fits, and at least one character with its marks."""
     taken = 0
-    before = 0
-    for index, letter in enumerate(word):
-        here = 1 if letter == _PICTURE and before == 1 else _columns_of(letter)
+    for index, here in enumerate(_columns(word)):
         if here and index and taken + here > columns:
             return word[:index]
         taken += here
-        before = here or before
     return word

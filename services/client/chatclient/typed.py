@@ -66,11 +66,6 @@ class Typing:
     # Are there operations that ask for something?
     _asks = True
 
-    @property
-    def _ignores_rest(self) -> bool:
-        """Does what stands behind a word that takes nothing do no harm? What is said to people may begin like that."""
-        return not self.talks
-
     def __init__(self, words: Words, *, talks: bool = False, has_search: bool = False) -> None:
         self._words = words
         self.talks = talks
@@ -201,7 +196,9 @@ class Typing:
         if word.startswith("@"):
             return self._addressed(word[1:], rest)
         if (command := self._command(word)) is not None:
-            return command.act(rest) if command.arguments or not rest or self._ignores_rest else self._too_much(word)
+            # Where lines are said to people, what begins with such a word may be meant for them.
+            is_strict = self.talks or not self._asks
+            return self._too_much(word) if rest and is_strict and not command.arguments else command.act(rest)
         if self.talks and (said := self._talk(line, word, rest)) is not None:
             return said
         return Typed(complaint=self._complaint(word))
@@ -300,7 +297,6 @@ class Addressing(Typing):
     """Of a guest: every line says whom it is for, and there is nothing else to be asked."""
 
     _asks = False
-    _ignores_rest = False
 
     def hint(self) -> str:
         """What somebody needs who comes in for the first time."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Refusals after which a user who was in can't come in again. All others pass, as a server's shutdown does, or somebody
 # else's guesses at the password.
-FINAL_REFUSALS: Final = frozenset(
+_FINAL_REFUSALS: Final = frozenset(
     {ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD}
 )
 # What is answered at once, and asked again where the connection was lost before.
@@ -89,6 +89,13 @@ class Visit:
         """Let the connection end; another one will be tried."""
         if self._link is not None:
             self._link.shut()
+
+    def passes(self, refusal: Refused) -> bool:
+        """May a user who was in be let in again some time after this?
+
+        Of a guest the server may not know yet that the connection before was lost.
+        """
+        return self.exchange.is_guest or refusal.code not in _FINAL_REFUSALS
 
     def hear(self, event: Event) -> tuple[News, ...]:
         """The server said something."""

@@ -71,9 +71,7 @@ def list_users(context: Context, _: Seat, outbox: Outbox, __: requests.AskUsers)
 def show_history(context: Context, seat: Seat, outbox: Outbox, request: requests.AskHistory) -> None:
     """CH: what the user has posted before is in it, and nothing that is still to be delivered: that comes behind it."""
     settle(context, seat)
-    before_id = context.feed.last_id() + 1
-    if request.before is not None:
-        before_id = min(before_id, request.before)
+    before_id = _before_id(request, context.feed.last_id())
     outbox.put([History(context.messages.history(seat.account_id, before_id, request.limit))])
 
 
@@ -82,11 +80,14 @@ def search(context: Context, seat: Seat, outbox: Outbox, request: requests.Searc
     terms = terms_of(request.words)
     settle(context, seat)
     newest_id = context.feed.last_id()
-    before_id = newest_id + 1
-    if request.before is not None:
-        before_id = min(before_id, request.before)
+    before_id = _before_id(request, newest_id)
     messages, upto_id = context.indexer.search(terms, seat.account_id, before_id, request.limit, newest_id)
     outbox.put([Found(request.words, messages, upto_id)])
+
+
+def _before_id(request: requests.AskHistory | requests.Search, newest_id: int) -> int:
+    """Below this id is what may be told: nothing that is newer than the newest message that was published."""
+    return newest_id + 1 if request.before is None else min(newest_id + 1, request.before)
 
 
 def settle(context: Context, seat: Seat) -> None:

@@ -61,7 +61,7 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self.path.exists():
             _check(self.path)
-        _touch_private(self.path)
+        touch_private(self.path)
         writer = _connect(self.path)
         try:
             _use_log(writer, self.path)
@@ -75,15 +75,8 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything written inside reaches the disk together, or not at all. For the journal thread."""
-        writer = self._writer
-        writer.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._writer) as writer:
             yield writer
-            writer.execute("COMMIT")
-        except BaseException:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -122,7 +115,20 @@ class Database:
         self._lock_file.close()
 
 
-def _touch_private(path: Path) -> None:
+@contextmanager
+def transaction(writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Everything written inside reaches the disk together, or not at all."""
+    writer.execute("BEGIN IMMEDIATE")
+    try:
+        yield writer
+        writer.execute("COMMIT")
+    except BaseException:
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+        raise
+
+
+def touch_private(path: Path) -> None:
     """The files hold passwords' hashes and direct messages: nobody else's business."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -198,7 +204,7 @@ def _migrate(writer: sqlite3.Connection, path: Path) -> None:
         return
     if version > 0:
         copy_path = path.with_name(f"{path.name}.before-{newest:04d}")
-        _touch_private(copy_path)
+        touch_private(copy_path)
         with closing(sqlite3.connect(copy_path)) as copy:
             writer.backup(copy)
     pending = "\n".join(steps[number] for number in range(version + 1, newest + 1))

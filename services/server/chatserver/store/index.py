@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from chatserver.store.database import touch_private, transaction
 from chatserver.store.words import words_of
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Index:
         if not messages:
             return
         last_id = messages[-1].id
-        with _transaction(self._writer):
+        with transaction(self._writer):
             self._writer.executemany(_ADD_PUBLIC, (_row(each) for each in messages if each.recipient_id is None))
             self._writer.executemany(_ADD_DIRECT, (_row(each) for each in messages if each.recipient_id is not None))
             self._writer.execute("UPDATE reached SET id = ?, mark = ?", (last_id, self._source.mark(last_id)))
@@ -184,7 +184,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _connect_writer(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    touch_private(path)
     writer = _connect(path)
     try:
         writer.execute("PRAGMA journal_mode = WAL")
@@ -216,15 +216,3 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
     # The file is opened by the first query. Later it may have been deleted, or there may be no descriptor left.
     reader.execute("SELECT count(*) FROM reached").fetchone()
     return reader
-
-
-@contextmanager
-def _transaction(writer: sqlite3.Connection) -> Iterator[None]:
-    writer.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        writer.execute("COMMIT")
-    except BaseException:
-        if writer.in_transaction:
-            writer.execute("ROLLBACK")
-        raise
