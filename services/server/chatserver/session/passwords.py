@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     _Result = TypeVar("_Result")
 
 # A hash is meant to cost much, and whoever is in the room must not feel that others come in: the threads that hash give
-# way to the server's others (the higher, the more so, up to 19). With 10, half of 500 who came at once to a busy server
-# on one processor were not let in within a minute.
-_NICENESS = 5
+# way to the server's others by this much, whatever priority the server itself has (the system stops at 19). With 10,
+# half of 500 who came at once to a busy server on one processor were not let in within a minute.
+_NICENESS_ADDED = 5
 
 
 class HashCost(Struct, frozen=True):
@@ -121,7 +121,7 @@ class Passwords:
     def _run(self) -> None:
         if sys.platform == "linux":  # elsewhere a priority is a whole process's
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+                os.nice(_NICENESS_ADDED)
         while task := self._tasks.get():
             task()
 
