@@ -18,7 +18,7 @@ from chatserver.session.attempts import FailedLogins
 from chatserver.session.context import Context
 from chatserver.session.guest_session import GuestSession
 from chatserver.session.guests import Guests
-from chatserver.session.passwords import PasswordsClosedError
+from chatserver.session.passwords import PasswordsClosedError, Verdict
 from chatserver.session.session import Session
 from chatserver.store.accounts import Account
 
@@ -169,14 +169,13 @@ class FakePasswords:
             raise PasswordsClosedError
         return password[::-1]
 
-    def matches(self, password_hash: str | None, password: str) -> bool:
+    def check(self, password_hash: str | None, password: str) -> Verdict:
         if self.is_closed:
             raise PasswordsClosedError
         self.checked.append((password_hash, password))
-        return password_hash is not None and password_hash.strip("!") == password[::-1]
-
-    def is_outdated(self, password_hash: str) -> bool:
-        return password_hash.startswith("!")
+        if password_hash is None or password_hash.strip("!") != password[::-1]:
+            return Verdict.WRONG
+        return Verdict.OUTDATED if password_hash.startswith("!") else Verdict.RIGHT
 
 
 class House:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatserver.session.passwords import HashCost, Passwords, PasswordsClosedError, PasswordsFailedError
+from chatserver.session.passwords import HashCost, Passwords, PasswordsClosedError, PasswordsFailedError, Verdict
 
 from .rooms import Gate, eventually, in_background, must_end
 
@@ -37,16 +38,46 @@ def passwords() -> Iterator[Passwords]:
 def test_the_right_password_matches_and_another_does_not(passwords: Passwords) -> None:
     password_hash = passwords.hash("secret")
 
-    assert passwords.matches(password_hash, "secret")
-    assert not passwords.matches(password_hash, "Secret")
-    assert not passwords.matches(password_hash, "")
+    assert passwords.check(password_hash, "secret") is Verdict.RIGHT
+    assert passwords.check(password_hash, "Secret") is Verdict.WRONG
+    assert passwords.check(password_hash, "") is Verdict.WRONG
 
 
 @settings(max_examples=20)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40))
 def test_any_text_is_a_password(password: str) -> None:
     with working() as passwords:
-        assert passwords.matches(passwords.hash(password), password)
+        assert passwords.check(passwords.hash(password), password) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    ("registered", "given"),
+    [
+        ("caf\u00e9 \u1e69", "cafe\u0301 s\u0307\u0323"),
+        ("\ud55c\uae00", "\u1112\u1161\u11ab\u1100\u1173\u11af"),
+        ("two words", "two\u00a0words"),
+        ("two words", "two\u3000words"),
+    ],
+    ids=["accents", "Hangul", "no-break space", "ideographic space"],
+)
+def test_the_same_text_in_another_unicode_form_is_the_same_password(
+    passwords: Passwords, registered: str, given: str
+) -> None:
+    for one, other in ((registered, given), (given, registered)):
+        assert passwords.check(passwords.hash(one), other) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize("other", ["CAF\u00c9", "cafe", "caf\u00e9 ", "\uff43af\u00e9"])
+def test_case_accents_spaces_and_width_still_count(passwords: Passwords, other: str) -> None:
+    assert passwords.check(passwords.hash("caf\u00e9"), other) is Verdict.WRONG
+
+
+def test_a_password_that_was_hashed_as_it_was_given_still_works_and_is_hashed_anew(passwords: Passwords) -> None:
+    """Earlier versions did that."""
+    old = PasswordHasher(CHEAP.time_cost, CHEAP.memory_kib, CHEAP.parallelism).hash("cafe\u0301")
+
+    assert passwords.check(old, "cafe\u0301") is Verdict.OUTDATED
+    assert passwords.check(old, "caffe\u0301") is Verdict.WRONG
 
 
 def test_a_hash_is_argon2id_with_a_salt_of_its_own_and_does_not_hold_the_password(passwords: Passwords) -> None:
@@ -58,7 +89,7 @@ def test_a_hash_is_argon2id_with_a_salt_of_its_own_and_does_not_hold_the_passwor
 
 
 def test_nobodys_password_is_checked_and_never_right(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong password and an unknown user cost the same time: one check each."""
+    """A wrong password and an unknown user cost the same time: as many checks."""
     checked: list[str] = []
     verify = passwords._hasher.verify
 
@@ -69,16 +100,19 @@ def test_nobodys_password_is_checked_and_never_right(passwords: Passwords, monke
     known = passwords.hash("secret")
     monkeypatch.setattr(type(passwords._hasher), "verify", lambda _, *given: watched(*given))
 
-    assert not passwords.matches(known, "wrong")
-    assert not passwords.matches(None, "wrong")
-    assert not passwords.matches(None, "nobody")
-    assert [password_hash.split("$")[3] for password_hash in checked] == ["m=8,t=1,p=1"] * 3
+    for wrong in ("wrong", "wro\u0301ng"):
+        checked.clear()
+        assert passwords.check(known, wrong) is Verdict.WRONG
+        forms = len(checked)
+        assert passwords.check(None, wrong) is Verdict.WRONG
+        assert [password_hash.split("$")[3] for password_hash in checked] == ["m=8,t=1,p=1"] * 2 * forms
+    assert passwords.check(None, "nobody") is Verdict.WRONG
 
 
 @pytest.mark.parametrize("damaged", ["", "x", "$argon2id$", "$2b$12$abc", "\0"])
 def test_a_damaged_hash_matches_nothing(passwords: Passwords, damaged: str) -> None:
     with suppress(PasswordsFailedError):  # as good: nobody comes in
-        assert not passwords.matches(damaged or "broken", "secret")
+        assert passwords.check(damaged or "broken", "secret") is Verdict.WRONG
 
 
 def test_a_hash_that_fails_for_want_of_memory_is_no_wrong_password(
@@ -89,7 +123,7 @@ def test_a_hash_that_fails_for_want_of_memory_is_no_wrong_password(
 
     monkeypatch.setattr(type(passwords._hasher), "verify", fail)
     with pytest.raises(PasswordsFailedError):
-        passwords.matches(None, "secret")
+        passwords.check(None, "secret")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +133,8 @@ def test_a_hash_is_outdated_when_the_cost_has_changed(passwords: Passwords, othe
     with working(other) as others:
         old = others.hash("secret")
 
-    assert passwords.is_outdated(old)
-    assert passwords.matches(old, "secret")
-    assert not passwords.is_outdated(passwords.hash("secret"))
+    assert passwords.check(old, "secret") is Verdict.OUTDATED
+    assert passwords.check(passwords.hash("secret"), "secret") is Verdict.RIGHT
 
 
 def test_no_more_hash_at_once_than_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +182,7 @@ def test_closing_frees_whoever_waits_and_lets_nobody_begin(monkeypatch: pytest.M
 
     def check() -> None:
         try:
-            passwords.matches(None, "secret")
+            passwords.check(None, "secret")
             outcomes.append("checked")
         except PasswordsClosedError:
             outcomes.append("closed")

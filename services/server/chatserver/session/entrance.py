@@ -8,6 +8,7 @@ from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.rules import check_password, check_username, name_key
 from chatserver.room.seat import Seat
+from chatserver.session.passwords import Verdict
 from chatserver.store.database import StoreError
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def identify(context: Context, username: str, password: str, address: str) -> tu
         account = context.accounts.find(username)  # somebody else was faster by a moment
         if account is None:
             raise _in_use(username)
-    matches = context.passwords.matches(account.password_hash if account else None, password)
+    verdict = context.passwords.check(account.password_hash if account else None, password)
     _check_attempts(context, address, username)  # others may have failed while this one waited for its turn
-    if not matches or account is None:
+    if verdict is Verdict.WRONG or account is None:
         context.failed_logins.note(address, name_key(username))
         raise Refusal(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
-    if context.passwords.is_outdated(account.password_hash):
+    if verdict is Verdict.OUTDATED:
         context.journal.change_password_hash(account.id, context.passwords.hash(password))
     return account, AccountKind.EXISTING
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
+import unicodedata
 from concurrent.futures import Future
 from contextlib import suppress
+from enum import Enum
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +28,18 @@ if TYPE_CHECKING:
 # way to the server's others by this much, whatever priority the server itself has (the system stops at 19). With 10,
 # half of 500 who came at once to a busy server on one processor were not let in within a minute.
 _NICENESS_ADDED = 5
+
+
+# Spaces that are not the ASCII one: the category Zs of Unicode, which has had no new member since 2016.
+_OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+
+
+class Verdict(Enum):
+    """What a password is to a hash."""
+
+    WRONG = "another one"
+    RIGHT = "the one"
+    OUTDATED = "the one, and to be hashed anew: the hash was made with other parameters, or of another Unicode form"
 
 
 class HashCost(Struct, frozen=True):
@@ -82,23 +97,31 @@ class Passwords:
     def hash(self, password: str) -> str:
         """A hash with its own salt and parameters. Waits for its turn; raises PasswordsClosedError."""
         try:
-            return self._do(lambda: self._hasher.hash(password))
+            return self._do(lambda: self._hasher.hash(_prepare(password)))
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
 
-    def matches(self, password_hash: str | None, password: str) -> bool:
-        """Is it the password? None, for a user that is not known, takes the same time and is False."""
+    def check(self, password_hash: str | None, password: str) -> Verdict:
+        """Is it the password? None, for a user that is not known, takes the same time and is WRONG."""
         try:
-            self._do(lambda: self._hasher.verify(password_hash or self._nobody, password))
-        except (VerifyMismatchError, InvalidHashError):
-            return False
+            form = self._do(lambda: self._matching_form(password_hash or self._nobody, password))
         except VerificationError as error:
             raise PasswordsFailedError(str(error)) from error
-        return password_hash is not None
+        if password_hash is None or form is None:
+            return Verdict.WRONG
+        is_outdated = form != _prepare(password) or self._hasher.check_needs_rehash(password_hash)
+        return Verdict.OUTDATED if is_outdated else Verdict.RIGHT
 
-    def is_outdated(self, password_hash: str) -> bool:
-        """Was it made with other parameters than today's?"""
-        return self._hasher.check_needs_rehash(password_hash)
+    def _matching_form(self, password_hash: str, password: str) -> str | None:
+        """The prepared password, or the one that was given: earlier versions hashed that.
+
+        How many are tried depends on the password alone, so that it does not show whether the user is known.
+        """
+        for form in dict.fromkeys((_prepare(password), password)):
+            with suppress(VerifyMismatchError, InvalidHashError):
+                self._hasher.verify(password_hash, form)
+                return form
+        return None
 
     def _do(self, work: Callable[[], _Result]) -> _Result:
         outcome: Future[_Result] = Future()
@@ -124,6 +147,16 @@ class Passwords:
                 os.nice(_NICENESS_ADDED)
         while task := self._tasks.get():
             task()
+
+
+def _prepare(password: str) -> str:
+    """The form in which a password is hashed: the same text in another Unicode form is the same password.
+
+    As in RFC 8265, section 4.2 (OpaqueString), except that no character is forbidden.
+    """
+    if password.isascii():
+        return password
+    return unicodedata.normalize("NFC", _OTHER_SPACES.sub(" ", password))
 
 
 def _count_processors() -> int:
