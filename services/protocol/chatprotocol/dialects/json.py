@@ -20,6 +20,7 @@ from chatprotocol.limits import (
     LINE_MAX_BYTES,
     NESTING_MAX_LEVELS,
 )
+from chatprotocol.rules import name_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,8 +66,15 @@ class _Dm(Struct, tag_field="command", tag="DM", omit_defaults=True, gc=False):
     to: str
     message: str
     nonce: str | None = None
+    # Other names for ``to``, see _read_object. Where several are given they must say the same.
+    recipient: str | None = None
+    target: str | None = None
 
     def request(self) -> Request:
+        if self.recipient is not None or self.target is not None:
+            given = {name_key(name) for name in (self.to, self.recipient, self.target) if name is not None}
+            if len(given) > 1:
+                raise msgspec.ValidationError("`to` and its other names, `recipient` and `target`, differ")
         return requests.Whisper(self.to, self.message, self.nonce)
 
 
@@ -226,13 +234,14 @@ def _read_object(text: bytes) -> Request:
             ErrorCode.UNKNOWN_COMMAND, f"There is no command {command[:32]!r}; there are {known}.", nonce
         )
     members["command"] = spelling
-    if "to" not in members and "recipient" in members:
-        members["to"] = members["recipient"]
+    for other in ("recipient", "target"):
+        if other in members:
+            members.setdefault("to", members[other])
     try:
         command_object: _Command = msgspec.convert(members, _Command)
+        return command_object.request()
     except msgspec.ValidationError as error:
         return _unreadable(ErrorCode.BAD_REQUEST, f"{spelling} can't be used as it is: {error}.", nonce)
-    return command_object.request()
 
 
 def _unreadable(code: ErrorCode, reason: str, nonce: str | None = None) -> requests.Unreadable:
