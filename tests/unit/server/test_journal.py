@@ -711,6 +711,48 @@ def test_deliveries_that_the_disk_refused_are_kept_for_later(house: House) -> No
     assert house.feed.unsaved == {alice.account_id: 7}
 
 
+def test_what_writes_nothing_is_no_sign_that_the_disk_accepts_writes_again(house: House) -> None:
+    """Such as the end of a connection."""
+    alice = house.seat("alice")
+    house.disk.before_commit = refuse_to_write
+    house.journal.start()
+    with capture_logs() as log:
+        house.journal.post([post_of(alice, ["lost"])])
+        house.journal.settle()
+        house.disk.before_commit = lambda: None
+        house.journal.settle()
+        assert [entry["log_level"] for entry in log] == ["error"]
+        house.journal.post([post_of(alice, ["hello"])])
+        house.journal.settle()
+    assert [entry["log_level"] for entry in log] == ["error", "info"]
+
+
+def test_a_probe_says_whether_something_can_be_committed(house: House) -> None:
+    house.journal.start()
+    with capture_logs() as log:
+        assert house.journal.probe(5)
+        house.disk.before_commit = refuse_to_write
+        assert not house.journal.probe(5)
+        assert not house.journal.probe(5)
+        house.disk.before_commit = lambda: None
+        assert house.journal.probe(5)
+        house.journal.stop()
+        assert not house.journal.probe(5)
+    assert [entry["log_level"] for entry in log] == ["error", "info"]
+
+
+def test_probes_of_a_journal_that_hangs_end_in_time_and_are_one_write(house: House) -> None:
+    gate = house.hold_first_commit()
+    house.journal.start()
+    house.journal.post([post_of(house.seat("alice"), ["first"])])
+    gate.await_thread()
+    assert [house.journal.probe(0.01) for _ in range(3)] == [False] * 3
+    gate.open()
+    house.journal.settle()
+    assert house.disk.transactions == 2
+    assert house.journal.probe(5)
+
+
 # --- the end ---
 
 

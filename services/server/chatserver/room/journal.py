@@ -13,6 +13,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.room.post import Post
 from chatserver.store.accounts import admit_guest, insert_account, update_delivered, update_password_hash
+from chatserver.store.database import write_nothing_new
 from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
 from chatserver.threads import Worker
 
@@ -80,7 +81,11 @@ class _Fence(NamedTuple):
     passed: threading.Event
 
 
-_Errand = _Enrolment | _Admission | _HashChange | _Fence
+class _Probe(NamedTuple):
+    outcome: Future[Account | None]
+
+
+_Errand = _Enrolment | _Admission | _HashChange | _Fence | _Probe
 
 
 class _Inbox:
@@ -130,6 +135,7 @@ class SqliteJournal:
         self._filled = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
         self._inbox = _Inbox()
+        self._probe: Future[Account | None] | None = None
         self._closed = False
         self._ended = threading.Event()
 
@@ -173,6 +179,26 @@ class SqliteJournal:
     def change_password_hash(self, account_id: int, password_hash: str) -> None:
         """Replace a hash, some time soon."""
         self._put((), [_HashChange(account_id, password_hash)])
+
+    def probe(self, timeout_seconds: float) -> bool:
+        """True if something can be committed now: it is tried, with a write that changes nothing. For any thread.
+
+        Those who ask at the same time share one try, so that many of them cost no more than one.
+        """
+        with self._lock:
+            if self._closed:
+                return False
+            if self._probe is None or self._probe.done():
+                self._probe = Future()
+                if not self._inbox.size:
+                    self._filled.notify()
+                self._inbox.add((), [_Probe(self._probe)])  # whether there is room or not: there is one at most
+            outcome = self._probe
+        try:
+            outcome.result(timeout_seconds)
+        except (TimeoutError, OSError, JournalClosedError):
+            return False
+        return True
 
     def _put(self, posts: Sequence[Post], errands: Sequence[_Errand]) -> None:
         with self._lock:
@@ -223,13 +249,16 @@ class SqliteJournal:
         deliveries = self._feed.unsaved_deliveries()
         try:
             with self._database.transaction() as connection:
+                changes = connection.total_changes
                 stored, last_id = self._store_posts(connection, posts)
                 outcomes = [self._do(connection, errand) for errand in errands]
                 update_delivered(connection, deliveries.items())
+                # A transaction that wrote nothing succeeds on a full disk, too.
+                wrote = connection.total_changes > changes or any(isinstance(errand, _Probe) for errand in errands)
         except (sqlite3.Error, OSError) as error:
             self._fail(taken, error)
             return
-        if self._failing:
+        if self._failing and wrote:
             self._failing = False
             _log.info("The disk accepts writes again")
         self._last_id = last_id
@@ -268,13 +297,15 @@ class SqliteJournal:
                 return admit_guest(connection, name, self._now_ms())
             case _HashChange(account_id, password_hash):
                 update_password_hash(connection, account_id, password_hash)
+            case _Probe():
+                write_nothing_new(connection)
         return None
 
     def _answer(self, errand: _Errand, outcome: Account | Exception | None) -> None:
         """Let the thread that waits for the errand go on."""
         if isinstance(errand, _Fence):
             errand.passed.set()
-        elif isinstance(errand, _Enrolment | _Admission) and not errand.outcome.done():
+        elif isinstance(errand, _Enrolment | _Admission | _Probe) and not errand.outcome.done():
             if isinstance(outcome, Exception):
                 errand.outcome.set_exception(outcome)
             else:
