@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.room import deadline, wait_for
+from integration.room import NOT_SENT, deadline, wait_for
 
 if TYPE_CHECKING:
     import io
@@ -42,6 +43,34 @@ def test_a_connection_sends_at_once_and_notices_a_peer_that_is_gone(open_room: C
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+@pytest.mark.parametrize("dialect", ["json", "frames", "register"])
+def test_a_peer_that_writes_byte_by_byte_does_not_wait_for_acknowledgements(
+    open_room: Callable[..., Room], dialect: str
+) -> None:
+    """With Nagle's algorithm it sends a piece when the last one was acknowledged. Linux may put that off for 40 ms."""
+    room = open_room()
+    guest, json_peer, frames_peer = room.enter_guest("g"), room.enter("j"), room.enter_frames("f")
+    guest.send("g", "to leave the quick mode in which a connection begins")
+    guest.take()
+    guest.sending.section()
+    peer, request, answer = {
+        "json": (json_peer, b'{"command":"ping"}\n', b'{"type":"pong"}\n'),
+        "frames": (frames_peer, b"C\0\0\0\4PING", b"C\0\0\0\4PONG"),
+        "register": (guest.sending, b"SEND nobody\nContent-length: 5\n\nhello", NOT_SENT),
+    }[dialect]
+    seconds = []
+    for _ in range(10):
+        began = time.monotonic()
+        for byte in request:
+            peer.send(bytes([byte]))
+        received = b""
+        while not received.endswith(answer):
+            received += peer.socket.recv(1_024)
+        seconds.append(time.monotonic() - began)
+
+    assert min(seconds[3:]) < 0.03
 
 
 def test_who_stops_reading_is_disconnected_at_the_limit_and_nobody_waits(

@@ -8,12 +8,15 @@ import socket
 import struct
 import termios
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from chatserver.transport.stream import SEND_MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+# Linux alone has it.
+_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 
 class Carrier(Protocol):
@@ -36,6 +39,9 @@ class Carrier(Protocol):
 
     def read(self, size_bytes: int, patience_seconds: float) -> bytes:
         """The next bytes, nothing at the end. TimeoutError: there were none for so long. OSError."""
+
+    def acknowledge(self) -> None:
+        """Tell the peer's system now, and not some time later, that what it sent has come: the rest is waited for."""
 
     def write(self, pieces: Sequence[bytes]) -> int:
         """Take as many bytes as there is room for now, and say how many. BlockingIOError: for none. OSError."""
@@ -92,6 +98,15 @@ class TcpSocket:
             self._sock.settimeout(patience_seconds)
             self._patience_seconds = patience_seconds
         return self._sock.recv(size_bytes)
+
+    def acknowledge(self) -> None:
+        """A peer that writes in small pieces (Nagle's algorithm) sends the next one when the last is acknowledged.
+
+        Linux puts that off for 40 ms, because an answer could carry it. The option holds until it does so again.
+        """
+        if _QUICKACK is not None:
+            with suppress(OSError):
+                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def write(self, pieces: Sequence[bytes]) -> int:
         """One system call."""

@@ -147,6 +147,9 @@ class Channel:
         """From then on it is woken."""
         self._wake = wake
 
+    def acknowledge(self) -> None:
+        """The datagram door does, whenever something has come."""
+
     def write(self, pieces: Sequence[bytes]) -> int:
         """Take frames to be sent, as many as there is room for."""
         with self._lock:

@@ -233,6 +233,8 @@ class Connection:
         elif self._patience_seconds < self._house.login_seconds:
             self._patience_seconds = _FOREVER_SECONDS
         # Otherwise it stays as it is: to change it is a system call.
+        if is_inside:
+            self._carrier.acknowledge()
         while self._patience_seconds > 0:
             try:
                 data = self._carrier.read(self._read_bytes, self._patience_seconds)
