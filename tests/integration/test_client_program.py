@@ -92,6 +92,15 @@ def test_a_script_that_finds_no_server_ends_with_1(script: Path) -> None:
     assert "the client ended before it saw 'never said'" in ended.stdout
 
 
+def test_a_setting_that_is_misspelt_is_told(room: Room, script: Path) -> None:
+    script.write_text("EX\n")
+    ended = run(room.server.port, "--script", str(script), CHAT_PASSWORD="x", CHAT_DIALEKT="frames", CHAT_GUESTS="off")
+    assert ended.returncode == 0
+    assert ended.stderr == (
+        "chatclient: the variable CHAT_DIALEKT is no setting and is ignored; did you mean CHAT_DIALECT?\n"
+    )
+
+
 def test_a_script_whose_login_is_refused_ends_with_3(room: Room, script: Path) -> None:
     room.enter("alice")
     ended = run(room.server.port, "--script", str(script), CHAT_PASSWORD="wrong")

@@ -58,6 +58,17 @@ def test_a_signal_ends_it_with_0_and_every_client_is_told(tmp_path: Path, number
             assert server.process.wait() == 0
 
 
+def test_a_setting_that_is_misspelt_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CHAT_REGISTRATON=closed\nCHAT_PUBLISH=127.0.0.1\n")
+    with Program(tmp_path, CHAT_GEUSTS="off", CHAT_QUIET="yes") as server:
+        warnings = [line.partition(" time=")[0] for line in server.log().splitlines() if "[WARNING]" in line]
+
+    assert warnings == [
+        "[WARNING] unknown setting ignored name=CHAT_GEUSTS did_you_mean=CHAT_GUESTS",
+        "[WARNING] unknown setting ignored name=CHAT_REGISTRATON did_you_mean=CHAT_REGISTRATION",
+    ]
+
+
 def test_two_signals_at_once_end_it_as_one_does(tmp_path: Path) -> None:
     for _ in range(5):
         with Program(tmp_path) as server:

@@ -15,6 +15,7 @@ from chatclient.app import App
 from chatclient.config import ConfigError, load_config, read_text
 from chatclient.exits import Exit
 from chatclient.script import ScriptError, parse_script
+from chatprotocol.settings import unknown_settings
 
 
 def main() -> int:
@@ -25,12 +26,16 @@ def main() -> int:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
-        config = load_config(sys.argv[1:], {**_read_dotenv(), **os.environ})
+        environment = {**_read_dotenv(), **os.environ}
+        config = load_config(sys.argv[1:], environment)
         script = parse_script(read_text(config.script, "script")) if config.script else None
     except ConfigError as error:
         return _complain(str(error))
     except ScriptError as error:
         return _complain(f"The script can't be played; {error}.")
+    for name, similar in unknown_settings(environment):
+        hint = f"; did you mean {similar}?" if similar else "."
+        print(f"chatclient: the variable {name} is no setting and is ignored{hint}", file=sys.stderr)
     if sys.stdout is None:  # the program was started with its output closed
         return Exit.LOST
     # What others write can hold any letter, the terminal may know few.

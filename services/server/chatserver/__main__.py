@@ -10,13 +10,17 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from chatprotocol.settings import unknown_settings
 from chatserver.app import Server
 from chatserver.config import ConfigError, load_config
 from chatserver.log import configure_log
 from chatserver.store.database import StoreError
+
+_log = structlog.get_logger()
 
 EXIT_OK = 0
 EXIT_CRASHED = 1
@@ -28,10 +32,13 @@ _LOOK_UP_SECONDS = 0.5
 def main() -> int:
     """Run the server until SIGTERM or SIGINT. Returns 0, 1 when a thread died, 2 when it could not begin."""
     try:
-        config = load_config(sys.argv[1:], {**_read_dotenv(), **os.environ})
+        environment = {**_read_dotenv(), **os.environ}
+        config = load_config(sys.argv[1:], environment)
     except ConfigError as error:
         return _complain(str(error))
     configure_log(config.log_level, config.log_format, sys.stdout)
+    for name, similar in unknown_settings(environment):
+        _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
     # A queue's put may interrupt its get, in the same thread; the methods of locks and events may not.
     ended: queue.SimpleQueue[None] = queue.SimpleQueue()
     # Before anything is opened: as process 1 of a container it would not hear a signal otherwise.

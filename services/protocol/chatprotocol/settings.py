@@ -1,0 +1,43 @@
+"""The names of all settings in the environment: one list for server, client and containers, which may share a .env."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SERVER: Final = """
+    CHAT_HOST CHAT_PORT CHAT_DATA CHAT_REGISTRATION CHAT_GUESTS CHAT_MAX_CONNECTIONS CHAT_LOGIN_SECONDS
+    CHAT_USERS_SECONDS CHAT_LAG_MAX_BYTES CHAT_HASH_TIME_COST CHAT_HASH_MEMORY_KIB CHAT_HASH_PARALLELISM
+    CHAT_REGISTER_DELIVERED CHAT_REGISTER_LENGTH CHAT_LOG_LEVEL CHAT_LOG_FORMAT
+"""
+_CLIENT: Final = """
+    CHAT_SERVER CHAT_PORT CHAT_USER CHAT_PASSWORD CHAT_PASSWORD_FILE CHAT_DIALECT CHAT_REGISTER_LENGTH CHAT_OPS
+    CHAT_SCRIPT CHAT_RETRY_SECONDS CHAT_QUIET CHAT_HIDE_JOINS
+"""
+# Those of compose.yaml and of the tests.
+_AROUND: Final = "CHAT_PUBLISH CHAT_TEST_SEED CHAT_TEST_STACK"
+
+SETTINGS: Final = frozenset(f"{_SERVER} {_CLIENT} {_AROUND}".split())
+
+_OURS: Final = re.compile("chat[_-]", re.IGNORECASE)
+
+
+class UnknownSetting(NamedTuple):
+    """A variable that looks like a setting and is none."""
+
+    name: str
+    # The setting that was probably meant; empty if none is similar.
+    similar: str
+
+
+def unknown_settings(names: Iterable[str]) -> list[UnknownSetting]:
+    """Find misspelt settings among the names of variables. They would be ignored without a word."""
+    return [
+        UnknownSetting(name, next(iter(difflib.get_close_matches(name.upper(), sorted(SETTINGS), 1)), ""))
+        for name in sorted(names)
+        if _OURS.match(name) and name not in SETTINGS
+    ]
