@@ -38,12 +38,17 @@ class Welcome(Struct, frozen=True):
     """Logged in. ``username`` is spelled as it was registered; ``last_id`` is the room's newest message (0: none).
 
     A dialect that does not tell these leaves the first two empty, and the last one None.
+
+    ``history_id`` is the identity of the history that ids belong to. ``since`` is None, unless the login's ``since``
+    could not be used: then what came after this message follows, and more may have been missed.
     """
 
     account: AccountKind
     username: str
     users: tuple[str, ...]
     last_id: int | None
+    history_id: str | None = None
+    since: int | None = None
 
 
 class PublicMessage(Struct, frozen=True, gc=False):

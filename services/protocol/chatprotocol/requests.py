@@ -13,12 +13,16 @@ from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
 class Login(Struct, frozen=True, gc=False):
     """Come in as ``username``; an unknown name is registered. Without a password, one is asked for.
 
-    ``since`` is the id of the last message that the client saw: what came after it is sent again.
+    ``since`` is the id of the last message that the client saw: what came after it is sent again. ``history_id`` is the
+    identity of the history that it saw it in. Where a dialect tells that only to clients that ask for it,
+    ``wants_history_id`` says whether this one does.
     """
 
     username: str
     password: str | None = None
     since: int | None = None
+    history_id: str | None = None
+    wants_history_id: bool = True
 
 
 class Password(Struct, frozen=True, gc=False):

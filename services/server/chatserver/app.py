@@ -29,6 +29,7 @@ from chatserver.session.passwords import HashCost, Passwords
 from chatserver.session.session import Session
 from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database
+from chatserver.store.identity import HistoryIdentity
 from chatserver.store.messages import Messages
 from chatserver.transport.binding import bind
 from chatserver.transport.connection import House
@@ -104,6 +105,7 @@ class Server:
         context = Context(
             accounts=Accounts(self._database),
             messages=messages,
+            identity=HistoryIdentity(self._database),
             indexer=self._indexer,
             journal=self._journal,
             feed=feed,

@@ -48,6 +48,7 @@ BOTH_WAYS: list[tuple[Event, bytes]] = [
     (PasswordPrompt(AccountKind.EXISTING), b"C\0\0\0\x11PASSWORD existing"),
     (Welcome(AccountKind.NEW, "", (), None), b"C\0\0\0\x0bWELCOME new"),
     (Welcome(AccountKind.EXISTING, "", (), None), b"C\0\0\0\x10WELCOME existing"),
+    (Welcome(AccountKind.NEW, "", (), None, "9f86d081884c7d65"), b"C\0\0\0\x1cWELCOME new 9f86d081884c7d65"),
     (Refused(ErrorCode.WRONG_PASSWORD, "Try again."), b"C\0\0\0\x11DENIED Try again."),
     # the operations
     (Ready(), b"C\0\0\0\x05READY"),

@@ -42,7 +42,7 @@ def json_sayings() -> Sayings:
         events.DirectMessage, ids, times_ms, texts, texts, texts
     )
     requests_ = st.one_of(
-        st.builds(requests.Login, texts, nonces, st.none() | ids),
+        st.builds(requests.Login, texts, nonces, st.none() | ids, nonces),
         st.builds(requests.Password, texts),
         st.builds(requests.Say, texts, nonces),
         st.builds(requests.Whisper, texts, texts, nonces),
@@ -52,7 +52,7 @@ def json_sayings() -> Sayings:
     )
     events_ = st.one_of(
         st.builds(events.PasswordPrompt, accounts),
-        st.builds(events.Welcome, accounts, texts, names, ids),
+        st.builds(events.Welcome, accounts, texts, names, ids, st.none() | texts, st.none() | ids),
         messages,
         st.builds(lambda users, *news: events.Users(len(users), users, *news), names, names, names),
         st.builds(events.Users, st.integers(0, 10**6), st.none(), names, names),

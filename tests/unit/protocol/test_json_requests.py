@@ -52,6 +52,10 @@ BOTH_WAYS: list[tuple[bytes, Request]] = [
     (b'{"command":"login","username":"alice","password":"secret"}\n', Login("alice", "secret")),
     (b'{"command":"login","username":"alice","password":"secret","since":17}\n', Login("alice", "secret", 17)),
     (b'{"command":"login","username":"alice","password":"secret","since":0}\n', Login("alice", "secret", 0)),
+    (
+        b'{"command":"login","username":"alice","password":"secret","since":17,"history_id":"9f86d081884c7d65"}\n',
+        Login("alice", "secret", 17, "9f86d081884c7d65"),
+    ),
     (b'{"command":"login","username":"alice"}\n', Login("alice")),
     (b'{"command":"password","password":"secret"}\n', Password("secret")),
     (b'{"command":"PM","message":"hello"}\n', Say("hello")),

@@ -76,6 +76,21 @@ class FakeMessages:
         return tuple(message for message in self.stored if after_id < message.id <= upto_id)[:limit]
 
 
+HISTORY_ID = "0123456789abcdef"
+
+
+class FakeIdentity:
+    """One identity, and the former ones that the test has put there."""
+
+    history_id = HISTORY_ID
+
+    def __init__(self) -> None:
+        self.shared: dict[str | None, int] = {}
+
+    def shared_upto(self, history_id: str | None) -> int | None:
+        return self.shared.get(history_id)
+
+
 class FakeIndexer:
     """Answers with what the test has put there, and notes what was asked."""
 
@@ -185,6 +200,7 @@ class House:
         self.stream = FakeStream()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
+        self.identity = FakeIdentity()
         self.indexer = FakeIndexer()
         self.mailroom = Mailroom(LAG_MAX_BYTES, lambda _: None)
         self.feed = Feed([self.stream, self.mailroom], 10, lambda: None)
@@ -195,6 +211,7 @@ class House:
         parts: dict[str, Any] = {
             "accounts": self.accounts,
             "messages": self.messages,
+            "identity": self.identity,
             "indexer": self.indexer,
             "journal": self.journal,
             "feed": self.feed,

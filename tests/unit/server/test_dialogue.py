@@ -19,7 +19,7 @@ from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import Stream
 
-from .house import FakePasswords, House, Visitor, secrets_in
+from .house import HISTORY_ID, FakePasswords, House, Visitor, secrets_in
 from .rooms import eventually, in_background, must_end
 
 # What the decoder says of steps that it can't read.
@@ -130,6 +130,24 @@ def test_a_known_name_needs_its_password(house: House, stranger: Visitor, name: 
         """,
     )
     assert house.presence.names() == ("Alice",)
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [("alice history-id", "PM"), ("alice bm-pm  history-id ", "BM"), ("alice history-id pm-dm", "PM")],
+)
+def test_the_welcome_tells_the_identity_of_the_history_to_who_asks(stranger: Visitor, name: str, public: str) -> None:
+    play(
+        stranger,
+        f"""
+        > C {name}
+        < C PASSWORD existing
+        > C secret
+        < C WELCOME existing {HISTORY_ID}
+        > C {public}
+        < C READY
+        """,
+    )
 
 
 @pytest.mark.parametrize("password", ["PM", "EX", "ch", " two words ", "PING", "alice bm-pm"])
@@ -253,7 +271,9 @@ def test_the_other_traditions_words_are_unknown(stranger: Visitor, ops: str, for
 
 
 @pytest.mark.parametrize(("second", "public"), [("alice", "PM"), ("alice pm-dm", "PM"), ("alice bm-pm", "BM")])
-@pytest.mark.parametrize("first", ["no-name bm-pm", "no-name pm-dm", "ALL bm-pm", "x bm-pm pm-dm"])
+@pytest.mark.parametrize(
+    "first", ["no-name bm-pm", "no-name pm-dm", "ALL bm-pm", "x bm-pm pm-dm", "x history-id history-id"]
+)
 def test_a_name_that_was_refused_leaves_no_tradition_behind(
     stranger: Visitor, first: str, second: str, public: str
 ) -> None:

@@ -52,7 +52,7 @@ from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import Stream
 
-from .house import FakePasswords, House, Visitor, codes, secrets_in
+from .house import HISTORY_ID, FakePasswords, House, Visitor, codes, secrets_in
 from .rooms import eventually, in_background, must_end, post_of
 
 LOGIN = Login("alice", "secret")
@@ -152,7 +152,7 @@ def test_what_can_never_be_read_again_ends_the_session(alice: Visitor) -> None:
 
 
 def test_a_new_name_is_registered_and_welcomed(house: House, visitor: Visitor) -> None:
-    assert visitor.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10)]
+    assert visitor.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10, HISTORY_ID)]
     found = house.accounts.find("carol")
     assert found is not None
     assert found.password_hash == "terces"
@@ -160,7 +160,7 @@ def test_a_new_name_is_registered_and_welcomed(house: House, visitor: Visitor) -
 
 
 def test_a_known_name_is_welcomed_as_it_was_registered(visitor: Visitor) -> None:
-    assert visitor.ask(Login("aLICE", "secret")) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)]
+    assert visitor.ask(Login("aLICE", "secret")) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID)]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ALICE", AccountKind.EXISTING), ("carol", AccountKind.NEW)])
@@ -193,7 +193,7 @@ def test_of_two_who_register_one_name_the_slower_needs_the_fasters_password(hous
     house.journal.somebody_is_faster = True
 
     assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
-    assert visitor.ask(Login("carol", "other")) == [Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10)]
+    assert visitor.ask(Login("carol", "other")) == [Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10, HISTORY_ID)]
 
 
 def test_a_registration_that_the_disk_refuses_is_told(house: House, visitor: Visitor) -> None:
@@ -207,7 +207,7 @@ def test_a_registration_that_the_disk_refuses_is_told(house: House, visitor: Vis
 def test_a_second_connection_of_a_user_is_welcome(house: House, alice: Visitor) -> None:
     other = house.visitor()
 
-    assert other.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)]
+    assert other.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID)]
     alice.session.end()
     assert house.presence.names() == ("Alice",)
     other.session.end()
@@ -232,11 +232,51 @@ def test_since_sends_what_was_missed_behind_the_welcome(house: House, visitor: V
     house.messages.stored = (message(4), message(5), message(10))
 
     assert visitor.ask(Login("alice", "secret", 4)) == [
-        Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10),
+        Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID),
         message(5),
         message(10),
     ]
     assert not visitor.outbox.held
+
+
+# What the client knows, after which message it goes on, and whether it is told that it may miss more. The newest
+# message is 10, the oldest of the last ones 4; up to 6 the history is the same as in its former identity.
+RESUMED = [
+    (5, None, 5, False),
+    (5, HISTORY_ID, 5, False),
+    (10, HISTORY_ID, 10, False),
+    (0, "never heard of", 0, False),
+    # the server began anew, or was restored, and nobody noticed
+    (11, None, 3, True),
+    (11, HISTORY_ID, 3, True),
+    # a restored server that noticed
+    (31, "former", 6, True),
+    (8, "former", 6, True),
+    (5, "former", 5, True),
+    # another server
+    (8, "never heard of", 3, True),
+]
+
+
+@pytest.mark.parametrize(("since", "history_id", "after_id", "is_told"), RESUMED)
+def test_who_saw_what_is_not_here_any_more_is_told_so_and_gets_what_is_new(
+    house: House, visitor: Visitor, since: int, history_id: str | None, after_id: int, is_told: bool
+) -> None:
+    """Promise: nothing is lost silently."""
+    house.messages.stored = tuple(map(message, (4, 5, 6, 7, 10)))
+    house.identity.shared["former"] = 6
+
+    welcome, *messages = visitor.ask(Login("alice", "secret", since, history_id))
+
+    assert isinstance(welcome, Welcome)
+    assert welcome.since == (after_id if is_told else None)
+    assert messages == [each for each in house.messages.stored if each.id > after_id]
+
+
+def test_an_empty_history_has_nothing_for_who_saw_more(visitor: Visitor) -> None:
+    assert visitor.ask(Login("alice", "secret", 31)) == [
+        Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID, 10)
+    ]
 
 
 def test_what_is_said_while_missed_messages_are_read_comes_behind_them(house: House, visitor: Visitor) -> None:
@@ -621,7 +661,7 @@ def test_a_name_that_a_guest_takes_while_the_hash_is_computed_cannot_be_register
 def test_who_has_an_account_comes_in_whatever_guests_there_are(house: House, visitor: Visitor) -> None:
     house.guest("carol")
 
-    assert visitor.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("carol", "Alice"), 10)]
+    assert visitor.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("carol", "Alice"), 10, HISTORY_ID)]
     assert visitor.ask(AskUsers()) == [Online(("carol", "Alice"))]
 
 

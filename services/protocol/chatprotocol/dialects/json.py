@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -32,6 +32,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A client may read events from any server that speaks json, so its lines have room for the longest history.
 _EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
 
+Value = TypeVar("Value")
 _Id = Annotated[int, Meta(ge=0, le=ID_MAX)]
 _Limit = Annotated[int, Meta(ge=1, le=HISTORY_MAX_MESSAGES)]
 
@@ -42,9 +43,10 @@ class _Login(Struct, tag_field="command", tag="login", omit_defaults=True):
     username: str
     password: str | None = None
     since: _Id | None = None
+    history_id: str | None = None
 
     def request(self) -> Request:
-        return requests.Login(self.username, self.password, self.since)
+        return requests.Login(self.username, self.password, self.since, self.history_id)
 
 
 class _Password(Struct, tag_field="command", tag="password"):
@@ -269,9 +271,12 @@ class _Welcome(Struct, tag_field="type", tag="login", kw_only=True):
     username: str
     users: tuple[str, ...]
     last_id: int | None
+    history_id: str | UnsetType = UNSET
+    since: int | UnsetType = UNSET
 
     def event(self) -> Event:
-        return events.Welcome(self.account, self.username, self.users, self.last_id)
+        history_id, since = _or_none(self.history_id), _or_none(self.since)
+        return events.Welcome(self.account, self.username, self.users, self.last_id, history_id, since)
 
 
 class _Broadcast(Struct, tag_field="type", tag="broadcast", gc=False):
@@ -404,6 +409,14 @@ def _from_iso(text: str) -> int:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
+def _or_unset(value: Value | None) -> Value | UnsetType:
+    return UNSET if value is None else value
+
+
+def _or_none(value: Value | UnsetType) -> Value | None:
+    return None if isinstance(value, UnsetType) else value
+
+
 def _broadcast(event: events.PublicMessage) -> _Broadcast:
     return _Broadcast(event.id, _to_iso(event.time_ms), event.sender, event.text)
 
@@ -436,7 +449,12 @@ def _user_list(event: events.Users) -> _UserList:
 _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.PasswordPrompt: lambda event: _Prompt(account=event.account),
     events.Welcome: lambda event: _Welcome(
-        account=event.account, username=event.username, users=event.users, last_id=event.last_id
+        account=event.account,
+        username=event.username,
+        users=event.users,
+        last_id=event.last_id,
+        history_id=_or_unset(event.history_id),
+        since=_or_unset(event.since),
     ),
     events.PublicMessage: _broadcast,
     events.DirectMessage: _direct,
@@ -458,7 +476,7 @@ _REPLIES_OF: Final[dict[type, Callable[[Any], list[Struct]]]] = {
 
 # How each request looks on the wire.
 _COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
-    requests.Login: lambda request: _Login(request.username, request.password, request.since),
+    requests.Login: lambda request: _Login(request.username, request.password, request.since, request.history_id),
     requests.Password: lambda request: _Password(request.password),
     requests.Say: lambda request: _Pm(request.text, request.nonce),
     requests.Whisper: lambda request: _Dm(request.to, request.text, request.nonce),

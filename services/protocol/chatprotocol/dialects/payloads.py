@@ -69,6 +69,11 @@ def _command(*words: object) -> tuple[Step]:
     return ((COMMAND, " ".join(map(str, words)).encode()),)
 
 
+def _welcome(event: events.Welcome) -> tuple[Step]:
+    """Behind it stands the identity of the history, for a peer that asked for it."""
+    return _command("WELCOME", event.account, *([event.history_id] if event.history_id is not None else []))
+
+
 def _message(event: Message) -> tuple[Step]:
     word = "PUBLIC" if isinstance(event, events.PublicMessage) else "DIRECT"
     return ((DATA, f"{word} {event.sender} {event.id} {event.time_ms}\n{event.text}".encode()),)
@@ -114,7 +119,7 @@ _READY: Final = _command("READY")
 # Peers expect no command that they did not ask for, so there is none for Users; who is online is told when they ask.
 _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
-    events.Welcome: lambda event: _command("WELCOME", event.account),
+    events.Welcome: _welcome,
     events.PublicMessage: _message,
     events.PublicRun: _public_run,
     events.DirectMessage: _message,
@@ -208,6 +213,11 @@ def _number(word: str) -> int:
     return int(word)
 
 
+def _read_welcome(rest: str) -> Event:
+    kind, _, history_id = rest.partition(" ")
+    return events.Welcome(AccountKind(kind), "", (), None, history_id or None)
+
+
 def _read_error(rest: str) -> Event:
     code, _, reason = rest.partition(" ")
     return events.Refused(code_of(code), reason)
@@ -220,7 +230,7 @@ def _read_no_user(name: str) -> Event:
 
 _READ: Final[dict[str, Callable[[str], Event]]] = {
     "PASSWORD": lambda rest: events.PasswordPrompt(AccountKind(rest)),
-    "WELCOME": lambda rest: events.Welcome(AccountKind(rest), "", (), None),
+    "WELCOME": _read_welcome,
     "DENIED": lambda rest: events.Refused(ErrorCode.WRONG_PASSWORD, rest),
     "READY": lambda _: events.Ready(),
     "ONLINE": lambda rest: events.Online(tuple(rest.split())),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chatserver.session.guests import Guests
     from chatserver.session.passwords import Passwords
     from chatserver.store.accounts import Accounts
+    from chatserver.store.identity import HistoryIdentity
     from chatserver.store.messages import Messages
 
 
@@ -26,6 +27,7 @@ class Context:
 
     accounts: Accounts
     messages: Messages
+    identity: HistoryIdentity
     indexer: Indexer
     journal: Journal
     feed: Feed

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.operations import DEFAULT_OPS, OPS, PING, WORDS, Words
+from chatprotocol.operations import DEFAULT_OPS, HISTORY_ID, OPS, PING, WORDS, Words
 from chatprotocol.requests import Command, CommandRun, Data, Unreadable
 from chatprotocol.rules import history_limit
 from chatserver.session.states import State
@@ -59,17 +59,22 @@ class Dialogue:
     # --- moves: what a step of the kind that is due means. Then an operation is due, if the move says nothing else ---
 
     def come_in(self, text: str) -> Request:
-        """A username; behind it may stand the tradition of the operations."""
+        """A username; behind it may stand the tradition of the operations, and whether the history's id is wanted."""
         if text == self._words.leave:
             return requests.Leave()
         if text in WORDS:  # meant as an operation
             return Unreadable(ErrorCode.NOT_LOGGED_IN, "You are not logged in; send your username in a C frame first.")
-        name, _, ops = text.strip().partition(" ")
-        words = OPS.get(ops.strip() or DEFAULT_OPS)
+        name, _, options = text.strip().partition(" ")
+        chosen = options.split()
+        wants_history_id = HISTORY_ID in chosen
+        if wants_history_id:
+            chosen.remove(HISTORY_ID)
+        words = OPS.get(" ".join(chosen) or DEFAULT_OPS)
         if words is None:
-            return Unreadable(ErrorCode.BAD_REQUEST, f"Behind the username may stand {' or '.join(OPS)}, nothing else.")
+            reason = f"Behind the username may stand {' or '.join(OPS)}, and {HISTORY_ID}, nothing else."
+            return Unreadable(ErrorCode.BAD_REQUEST, reason)
         self._words = words
-        return requests.Login(name)
+        return requests.Login(name, wants_history_id=wants_history_id)
 
     def give_password(self, text: str) -> Request:
         """Taken as it is."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import AccountKind, Welcome
+from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import check_password, check_username, name_key
 from chatserver.room.seat import Seat
 from chatserver.session.passwords import Verdict
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, Message
+    from chatprotocol.requests import Login
     from chatserver.room.seat import Outbox
     from chatserver.session.context import Context
     from chatserver.store.accounts import Account
@@ -81,7 +83,7 @@ def _register(context: Context, username: str, password: str) -> Account | None:
         raise Refusal(ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered.") from error
 
 
-def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKind, since: int | None) -> Seat:
+def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKind, login: Login) -> Seat:
     """Take a seat, be welcomed, and get what was missed before anything new.
 
     StoreError: the disk can't be read, and nothing was said. CutShortError: it can't be read any further.
@@ -89,10 +91,16 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     seat = Seat(account.id, account.name, outbox)
     joined = context.feed.join(seat)
     users = context.presence.enter(seat)
-    welcome = Welcome(kind, account.name, users, joined.last_id)
-    query = context.messages.waiting if since is None else context.messages.missed
-    after_id = max(account.delivered_id, joined.delivered_id) if since is None else since
     try:
+        is_known = True
+        if login.since is None:
+            query, after_id = context.messages.waiting, max(account.delivered_id, joined.delivered_id)
+        else:
+            query = context.messages.missed
+            after_id, is_known = _resume_after(context, account.id, login.since, login.history_id, joined.last_id)
+        history_id = context.identity.history_id if login.wants_history_id else None
+        since = None if is_known else after_id
+        welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since)
         last_page = _send_pages(outbox, welcome, query, account.id, after_id, joined.last_id)
         if last_page is not None:
             context.feed.catch_up(seat, joined.last_id)
@@ -102,6 +110,24 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
         go_out(context, seat)
         raise
     return seat
+
+
+def _resume_after(
+    context: Context, account_id: int, since: int, history_id: str | None, last_id: int
+) -> tuple[int, bool]:
+    """After which message a client that was here before goes on; and whether it misses nothing then.
+
+    What it saw last may be gone, after a backup was restored. It then gets what is new since the restored history and
+    its own went apart; where that is not known, the last messages, for the whole history may be millions.
+    """
+    is_other = history_id is not None and history_id != context.identity.history_id
+    if since == 0 or (since <= last_id and not is_other):
+        return since, True
+    shared_id = context.identity.shared_upto(history_id) if is_other else None
+    if shared_id is not None:
+        return min(since, shared_id), False
+    recent = context.messages.history(account_id, last_id + 1, HISTORY_MAX_MESSAGES)
+    return (recent[0].id - 1 if recent else last_id), False
 
 
 def go_out(context: Context, seat: Seat) -> None:

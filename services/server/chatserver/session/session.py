@@ -190,7 +190,7 @@ class Session:
                 return self._note_wrong_password(refusal)
             raise
         try:
-            self._seat = come_in(self._context, self._outbox, account, kind, login.since)
+            self._seat = come_in(self._context, self._outbox, account, kind, login)
         except CutShortError as error:
             # To come again is the only way to get the rest.
             self._log.error("What a user missed can't be read", error=str(error.__cause__))

@@ -37,10 +37,14 @@ ORDER BY message.id DESC LIMIT :limit
 _MISSED = """
 SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
     SELECT * FROM (SELECT id, time_ms, sender_id, NULL AS recipient_id, text FROM public_message
-                   WHERE id > :after AND id <= :upto AND sender_id <> :reader ORDER BY id LIMIT :limit)
+                   WHERE id > :after AND id <= :upto ORDER BY id LIMIT :limit)
     UNION ALL
     SELECT * FROM (SELECT id, time_ms, sender_id, recipient_id, text FROM direct_message
-                   WHERE recipient_id = :reader AND id > :after AND id <= :upto ORDER BY id LIMIT :limit)
+                   WHERE sender_id = :reader AND id > :after AND id <= :upto ORDER BY id LIMIT :limit)
+    UNION ALL
+    SELECT * FROM (SELECT id, time_ms, sender_id, recipient_id, text FROM direct_message
+                   WHERE recipient_id = :reader AND sender_id <> :reader AND id > :after AND id <= :upto
+                   ORDER BY id LIMIT :limit)
 ) AS message
 JOIN account AS sender ON sender.id = sender_id
 LEFT JOIN account AS recipient ON recipient.id = recipient_id
@@ -105,11 +109,7 @@ class Messages:
     def last_id(self) -> int:
         """The newest message's id; 0 when there is none."""
         with self._database.reading() as connection:
-            (last_id,) = connection.execute(
-                "SELECT max(coalesce((SELECT max(id) FROM public_message), 0),"
-                " coalesce((SELECT max(id) FROM direct_message), 0))"
-            ).fetchone()
-        return int(last_id)
+            return read_last_id(connection)
 
     def history(self, reader_id: int, before_id: int, limit: int) -> tuple[Message, ...]:
         """The newest messages with an id below ``before_id``, oldest first."""
@@ -117,7 +117,7 @@ class Messages:
         return rows[::-1]
 
     def missed(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
-        """What others said to everybody or to this account, oldest first; its own words it knows."""
+        """What this account may see, its own messages included, oldest first."""
         return self._query(_MISSED, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
 
     def waiting(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
@@ -230,3 +230,12 @@ def insert_direct(
 def _is_nonce_conflict(error: sqlite3.IntegrityError) -> bool:
     """And not that of an id, which would be a fault of ours."""
     return error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE
+
+
+def read_last_id(connection: sqlite3.Connection) -> int:
+    """The newest message's id; 0 when there is none."""
+    (last_id,) = connection.execute(
+        "SELECT max(coalesce((SELECT max(id) FROM public_message), 0),"
+        " coalesce((SELECT max(id) FROM direct_message), 0))"
+    ).fetchone()
+    return int(last_id)

@@ -8,3 +8,9 @@ CREATE TABLE history_identity (
 ) STRICT;
 
 INSERT INTO history_identity VALUES (1, lower(hex(randomblob(16))));
+
+-- The identities that it had before. Up to the message last_id the history is the same as it was under that one.
+CREATE TABLE former_identity (
+    history_id TEXT    PRIMARY KEY,
+    last_id    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
