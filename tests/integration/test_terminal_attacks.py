@@ -185,7 +185,7 @@ def test_stored_messages_do_nothing_to_the_terminal(room: Room, desk: Desk, flag
     assert_every_row_is_its_writers(alice)
 
 
-@pytest.mark.parametrize(("columns", "beginning"), [(50, r" +│ |\d\d:\d\d +bob │ "), (34, "  ")])
+@pytest.mark.parametrize(("columns", "beginning"), [(64, r" +│ |\d\d:\d\d +bob │ "), (34, r"  |\d\d:\d\d bob │ ")])
 def test_in_a_narrow_window_no_row_looks_like_another_ones_either(
     room: Room, desk: Desk, columns: int, beginning: str
 ) -> None:

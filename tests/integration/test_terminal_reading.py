@@ -53,14 +53,14 @@ def test_time_name_and_text_stand_in_columns(room: Room, desk: Desk) -> None:
     ]
 
 
-def test_below_sixty_columns_names_have_ten_and_below_forty_there_are_no_columns(room: Room, desk: Desk) -> None:
+def test_below_eighty_columns_names_have_less_room_and_below_sixty_there_are_no_columns(room: Room, desk: Desk) -> None:
     bob = room.enter("bob")
-    alice = desk.sit(columns=50, rows=40)
+    alice = desk.sit(columns=60, rows=40)
     bob.say("hello " * 12)
-    alice.until(lambda: len(rows_of(alice, "hello")) == 3, "it is wrapped")
+    alice.until(lambda: len(rows_of(alice, "hello")) == 2, "it is wrapped")
     at = alice.everything().index(alice.row_with("bob │ hello"))
-    assert alice.everything()[at][5:] == "        bob │ hello hello hello hello hello"
-    assert alice.everything()[at + 1] == " " * 17 + "│ hello hello hello hello hello"
+    assert alice.everything()[at][5:] == "    bob │ hello hello hello hello hello hello hello"
+    assert alice.everything()[at + 1] == " " * 13 + "│ hello hello hello hello hello"
     alice.resize(30, 40)
     alice.until_line("alice>")
     bob.say("there " * 6)
@@ -69,6 +69,8 @@ def test_below_sixty_columns_names_have_ten_and_below_forty_there_are_no_columns
     assert re.fullmatch(r"\d\d:\d\d bob", alice.everything()[at - 2])
     assert alice.everything()[at - 1] == "  there there there there"
     assert alice.everything()[at] == "  there there"
+    bob.say("short")
+    alice.until_shows("bob │ short")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_the_gutter_stays_straight_for_wide_and_combining_letters(room: Room, de
     begin, end = alice.place("bob │").row, alice.place("│ fence").row
     rows = range(alice.place("/help tells more.").row + 1, end)
     assert len(rows) >= 2
-    assert [alice.cell(row, 23).data for row in rows] == ["│"] * len(rows)
+    assert [alice.cell(row, 15).data for row in rows] == ["│"] * len(rows)
     assert begin == end
     joined = "".join(alice.rows()[row].split("│", 1)[1].strip() for row in rows)
     letters = [letter for letter in joined if letter.isalpha() or ord(letter) > 0x1F000]
@@ -145,6 +147,8 @@ def test_a_login_shows_the_last_twenty_messages_and_those_that_waited_each_once(
     begin = next(number for number, row in enumerate(rows) if row.startswith("─── the last 20 messages ───"))
     end = next(number for number, row in enumerate(rows) if row.startswith("─── now ───"))
     block = [row.split("│ ")[1] for row in rows[begin:end] if "│" in row]
+    new = next(number for number, row in enumerate(rows) if row.startswith("─── new since you were here ───"))
+    assert rows[new + 1].endswith("waits for you")
     before, behind = ([f"public {n:02}" for n in each] for each in (range(21, 30), range(30, 40)))
     assert block == [*before, "waits for you", *behind]
     assert not [row for row in rows[:begin] + rows[end:] if "public" in row or "waits for" in row]

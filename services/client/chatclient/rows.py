@@ -36,11 +36,12 @@ _COLOURS: Final = (
     "#d75f5f", "#d7875f", "#af8700", "#5faf00", "#00af87", "#00afaf",
     "#00afd7", "#5f87ff", "#875fff", "#d75fd7", "#ff5f87", "#87875f",
 )  # fmt: skip
-# Below the first width there are no columns; from the second one on names have room.
-_NARROW_COLUMNS: Final = 40
-_ROOMY_COLUMNS: Final = 60
+# Below the first width there are no columns: the name stands above the text, or before a short one. From the second one
+# on names have room; between them what stands before the text takes a quarter of the window, so names have 6 to 10.
+_NARROW_COLUMNS: Final = 60
+_ROOMY_COLUMNS: Final = 80
 _NAME_COLUMNS: Final = 16
-_SHORT_NAME_COLUMNS: Final = 10
+_MARGIN_SHARE: Final = 4
 _LEAST_COLUMNS: Final = 8
 _INDENT: Final = "  "
 _RULE_COLUMNS: Final = 76
@@ -74,8 +75,10 @@ class Columns:
         """Time, who and text; a name that is too long for its column has a row for itself."""
         if self._width < _NARROW_COLUMNS:
             return self._fit_narrow(time, who, text, style)
-        column = _NAME_COLUMNS if self._width >= _ROOMY_COLUMNS else _SHORT_NAME_COLUMNS
         gutter = f" {self._glyphs.gutter} "
+        column = _NAME_COLUMNS
+        if self._width < _ROOMY_COLUMNS:
+            column = self._width // _MARGIN_SHARE - len(f"{time} {gutter}")
         indent = len(time) + 1 + column
         missing = column - sum(columns_of(part) for _, part in who)
         lines = _lines(text, self._width - indent - len(gutter) - 1)
@@ -85,10 +88,14 @@ class Columns:
 
     def _fit_narrow(self, time: str, who: Row, text: str, style: str) -> list[Row]:
         head: Row = [("class:time", f"{time} "), *who]
-        return [
-            *self._fold(head),
-            *([("", _INDENT), (style, line)] for line in _lines(text, max(_LEAST_COLUMNS, self._width - 3))),
-        ]
+        gutter = f" {self._glyphs.gutter} "
+        lines = _lines(text, max(_LEAST_COLUMNS, self._width - 3))
+        if (
+            len(lines) == 1
+            and sum(columns_of(part) for _, part in head) + len(gutter) + columns_of(lines[0]) < self._width
+        ):
+            return [[*head, ("class:gutter", gutter), (style, lines[0])]]
+        return [*self._fold(head), *([("", _INDENT), (style, line)] for line in lines)]
 
     def _fold(self, row: Row) -> list[Row]:
         """The row, or as many as it takes: between its pieces, and inside of one that is longer than a row."""

@@ -230,8 +230,14 @@ class Screen:
                 else self._told("*", "There are no messages yet.")
             )
         everything = {**held, **messages}
-        rows = [self._columns.rule(what)] if everything else []
+        # A direct message waits where its recipient has not been there since, so all that came after it is new, too.
+        first_new_id = min(held, default=None)
+        rows: list[Row] = []
         for message_id in sorted(everything):
+            if message_id == first_new_id:
+                rows.append(self._columns.rule("new since you were here"))
+            elif not rows:
+                rows.append(self._columns.rule(what))
             rows += self._dated(everything[message_id], is_new=message_id in held)
         return [*rows, self._columns.rule("now")] if everything else rows
 

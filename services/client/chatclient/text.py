@@ -1,4 +1,10 @@
-"""Text on a terminal: made harmless, measured, and wrapped. Pure."""
+"""Text on a terminal: made harmless, measured, and wrapped. Pure.
+
+Terminals differ in how wide they draw what is made of several code points: a family of three is one picture of two
+columns in one and three pictures in another; flags, skin tones and keycaps likewise. So a text is measured as the
+widest of them draws it, code point by code point, and no row is ever longer than the window. What a reader sees as
+one character, a grapheme cluster, is never taken apart while it fits in a line.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from wcwidth import wcwidth
+from wcwidth import iter_graphemes, wcwidth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +76,12 @@ def _columns(text: str) -> Iterator[int]:
     for letter in text:
         here = 1 if letter == _PICTURE and before == 1 else _columns_of(letter)
         yield here
-        before = here or before
+        before = 0 if letter == " " else here or before
+
+
+def clusters_of(text: str) -> Iterator[str]:
+    """What a reader sees as one character each: a letter with its marks, an emoji of several code points."""
+    return iter(text) if text.isascii() else iter_graphemes(text)
 
 
 def wrap(text: str, columns: int) -> list[str]:
@@ -81,26 +92,38 @@ def wrap(text: str, columns: int) -> list[str]:
     lines: list[str] = []
     line, taken = "", 0
     for word, gap in _WORDS.findall(text):
-        rest = word
         if line and taken + columns_of(word) > columns:
             lines += [line.rstrip(" ")] if line.strip(" ") else []
             line, taken = "", 0
-        while columns_of(rest) > columns:
-            head = _fitting(rest, columns)
-            if head == rest:
-                break  # one character that is wider than the line
-            lines.append(head)
-            rest = rest[len(head) :]
+        *full, rest = _pieces(word, columns)
+        lines += full
         line += rest + gap
         taken += columns_of(rest) + len(gap)
     return [*lines, line.rstrip(" ")] if line.rstrip(" ") or not lines else lines
 
 
-def _fitting(word: str, columns: int) -> str:
-    """As much of the word as fits, and at least one character with its marks."""
-    taken = 0
-    for index, here in enumerate(_columns(word)):
-        if here and index and taken + here > columns:
-            return word[:index]
+def _pieces(word: str, columns: int) -> Iterator[str]:
+    """The word in pieces that fit in a line each; a character that is wider than a line is a piece of its own."""
+    begin = end = taken = 0
+    for unit in _units(word, columns):
+        here = columns_of(unit)
+        if end > begin and taken + here > columns:
+            yield word[begin:end]
+            begin, taken = end, 0
         taken += here
-    return word
+        end += len(unit)
+    yield word[begin:]
+
+
+def _units(word: str, columns: int) -> Iterator[str]:
+    """What a line may end after: each cluster, and in one that fits in no line each code point with its marks."""
+    for cluster in clusters_of(word):
+        if columns_of(cluster) <= columns:
+            yield cluster
+            continue
+        begin = 0
+        for index, letter in enumerate(cluster):
+            if index > begin and _columns_of(letter):
+                yield cluster[begin:index]
+                begin = index
+        yield cluster[begin:]

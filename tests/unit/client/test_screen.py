@@ -262,12 +262,13 @@ def test_whatever_is_written_stays_in_its_columns(text: str, sender: str, width:
         for row in others:
             indent = len(row) - len(row.lstrip(" "))
             assert not row or indent >= 2, row
-            assert width < 40 or row[indent] == "\u2502"
+            assert width < 60 or row[indent] == "\u2502"
 
 
-@pytest.mark.parametrize("width", [40, 50, 59, 60, 80, 133])
-def test_the_gutter_is_in_the_same_column_whoever_writes_whatever(width: int) -> None:
-    names = ["b", "alice", "Bob7", "x" * 10, "\u65e5\u672c\u8a9e", "e\u0301"]
+@pytest.mark.parametrize(("width", "gutter"), [(60, 13), (67, 14), (79, 17), (80, 23), (133, 23)])
+def test_the_gutter_is_in_the_same_column_whoever_writes_whatever(width: int, gutter: int) -> None:
+    """Below 80 columns what stands before the text takes a quarter of the window."""
+    names = ["b", "alice", "Bob7", "x" * 6, "\u65e5\u672c\u8a9e", "e\u0301"]
     texts = [
         "hello " * 40,
         "\u65e5\u672c\u8a9e " * 20,
@@ -279,20 +280,20 @@ def test_the_gutter_is_in_the_same_column_whoever_writes_whatever(width: int) ->
     rows = [row for name in names for text in texts for row in Watcher(width).sees(public(11, text, name))]
     rows += Watcher(width).sees(Bye("you left"), notices.Complaint("usage", "No. " * 40), Online(("bob", "eve")))
 
-    assert {columns_of(row[: row.index("\u2502")]) for row in rows} == {17 if width < 60 else 23}
+    assert {columns_of(row[: row.index("\u2502")]) for row in rows} == {gutter}
 
 
 def test_a_name_that_is_too_long_for_its_column_has_a_row_of_its_own() -> None:
-    watcher = Watcher(50)
+    watcher = Watcher(60)
 
-    assert watcher.sees(public(11, "hello", "elevenchars")) == [
-        "12:00 elevenchars \u2502",
-        "                 \u2502 hello",
+    assert watcher.sees(public(11, "hello", "letters")) == [
+        "12:00 letters \u2502",
+        "             \u2502 hello",
     ]
-    assert watcher.sees(public(12, "hello", "tenletters")) == ["12:00 tenletters \u2502 hello"]
+    assert watcher.sees(public(12, "hello", "letter")) == ["12:00 letter \u2502 hello"]
 
 
-def test_below_forty_columns_the_text_is_indented_under_time_and_name() -> None:
+def test_below_sixty_columns_a_text_of_several_rows_is_indented_under_time_and_name() -> None:
     watcher = Watcher(39)
 
     assert watcher.sees(public(11, "hello everybody out there in the wide world")) == [
@@ -300,7 +301,9 @@ def test_below_forty_columns_the_text_is_indented_under_time_and_name() -> None:
         "  hello everybody out there in the",
         "  wide world",
     ]
-    assert watcher.sees(direct(12)) == ["12:00 bob \u00bb alice", "  psst"]
+    assert watcher.sees(direct(12)) == ["12:00 bob \u00bb alice \u2502 psst"]
+    assert watcher.sees(public(13, "x" * 26)) == ["12:00 bob \u2502 " + "x" * 26]
+    assert watcher.sees(public(14, "x" * 27)) == ["12:00 bob", "  " + "x" * 27]
 
 
 def test_a_message_of_very_many_lines_does_not_push_everything_away(watcher: Watcher) -> None:
@@ -509,7 +512,7 @@ def test_direct_messages_that_waited_are_among_the_last_ones_and_each_is_there_o
 
     assert entering(watcher, WELCOME, direct(3, "three"), direct(8, "eight"), public(10, "ten"), history) == [
         "Saturday, 31 January 2026",
-        "the last 3 messages",
+        "new since you were here",
         "three",
         "seven",
         "eight",
@@ -518,6 +521,23 @@ def test_direct_messages_that_waited_are_among_the_last_ones_and_each_is_there_o
         "now",
     ]
     assert watcher.is_rung()
+
+
+def test_a_line_marks_what_is_new_after_a_login() -> None:
+    """Nobody was there for a message that waited, so all that came after it is new, too."""
+    watcher = Watcher(is_in=False)
+    history = History((public(7, "seven"), direct(8, "eight"), public(9, "nine")))
+
+    assert entering(watcher, WELCOME, direct(8, "eight"), history, public(10, "ten")) == [
+        "Saturday, 31 January 2026",
+        "the last 3 messages",
+        "seven",
+        "new since you were here",
+        "eight",
+        "nine",
+        "now",
+        "ten",
+    ]
 
 
 def test_a_room_without_messages_has_no_lines_around_nothing() -> None:

@@ -181,9 +181,36 @@ def test_a_text_is_broken_between_words_and_only_then_inside_of_them(text: str, 
     assert [line.rstrip(" ") for line in found if line.strip(" ") or len(found) == 1] == lines
 
 
+# What is one picture where a terminal can draw it, and what it is made of.
+CLUSTERS = {
+    "family": "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "flag": "\U0001f1e9\U0001f1ea",
+    "skin tone": "\U0001f44d\U0001f3fd",
+    "picture": "\u2764\ufe0f",
+    "keycap": "1\ufe0f\u20e3",
+    "marks": "e\u0301\u0323",
+    "conjunct": "\u0915\u094d\u0937",
+}
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS.values(), ids=CLUSTERS)
+def test_what_is_seen_as_one_character_is_wrapped_as_one(cluster: str) -> None:
+    columns = columns_of(cluster)
+
+    assert wrap(cluster * 3, columns) == [cluster] * 3
+    assert wrap(cluster * 3, columns * 2 + 1 if columns > 1 else 2) == [cluster * 2, cluster]
+    assert wrap(f"x{cluster}y", columns) == ["x", cluster, "y"]
+
+
+def test_a_character_that_fits_in_no_line_is_taken_apart() -> None:
+    """Otherwise somebody could write one character that is longer than any row."""
+    assert wrap("\u200d".join(["\U0001f468"] * 5), 4) == ["\U0001f468\u200d" * 2, "\U0001f468\u200d" * 2, "\U0001f468"]
+
+
 # Words, wide ones, marks, joiners, pictures, and many spaces.
 _WORD = st.text(
-    st.sampled_from("ab\u65e5\u0301\u200d\u2764\ufe0f\U0001f600") | st.characters(codec="utf-8"), max_size=50
+    st.sampled_from("ab\u65e5\u0301\u200d\u2764\ufe0f\U0001f600\U0001f1e9\U0001f3fd") | st.characters(codec="utf-8"),
+    max_size=50,
 )
 _SPACES = st.integers(0, 50).map(lambda count: " " * count)
 WRITTEN = st.lists(_WORD | _SPACES, max_size=20).map("".join)
