@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import sqlite3
@@ -11,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import Peer, deadline
+from integration.room import DEADLINE_SECONDS, Peer, deadline
 from reliability.program import Program, own_environment
 
 if TYPE_CHECKING:
@@ -188,14 +189,51 @@ def test_two_servers_cannot_share_a_data_folder(tmp_path: Path, environment: dic
         assert "Another server uses" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"))
 
 
-def test_the_health_check_answers_and_leaves_no_line_in_the_log(tmp_path: Path, environment: dict[str, str]) -> None:
-    with Program(tmp_path) as server:
-        check = [sys.executable, "-m", "chatserver.health"]
-        environment["CHAT_PORT"] = str(server.port)
-        subprocess.run(check, env=environment, check=True)
+def health(folder: Path, environment: dict[str, str], *arguments: str) -> tuple[int, str]:
+    """The health check's exit code, and what it says."""
+    check = [sys.executable, "-m", "chatserver.health", *arguments]
+    ended = subprocess.run(
+        check, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=DEADLINE_SECONDS
+    )
+    assert ended.stderr.count("\n") == bool(ended.returncode), ended.stderr
+    return ended.returncode, ended.stderr
+
+
+def test_the_health_check_finds_the_server_by_its_data_folder(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Whatever host and port it listens on, and with the server's own arguments. It leaves no line in the log."""
+    (tmp_path / ".env").write_text("CHAT_DATA=data\n")
+    with Program(tmp_path, CHAT_MAX_CONNECTIONS="1") as server:
+        peer = Peer(server.port)
+        assert health(tmp_path, environment) == (0, "")
+        assert health(tmp_path, environment | {"CHAT_DATA": "elsewhere"}, "1", "--data", str(server.data)) == (0, "")
+        code, problem = health(tmp_path, environment | {"CHAT_DATA": "elsewhere"})
+        assert (code, "elsewhere" in problem) == (1, True)
+        peer.close()
         server.stop()
         assert [line.split()[1] for line in server.log().splitlines()] == ["Waiting", "Stopped"]
-    assert subprocess.run(check, env=environment, check=False, capture_output=True).returncode == 1
+    assert health(tmp_path, environment)[0] == 1
+
+
+def test_a_server_that_cannot_commit_is_not_well(tmp_path: Path, environment: dict[str, str]) -> None:
+    environment["CHAT_DATA"] = str(tmp_path / "data")
+    with Program(tmp_path) as server:
+        alice = Peer(server.port)
+        alice.login("alice")
+        _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (4_096, hard))
+        code, problem = health(tmp_path, environment)
+        assert (code, "can't write" in problem) == (1, True)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert health(tmp_path, environment) == (0, "")
+        alice.close()
+
+
+def test_a_setting_that_cannot_be_used_is_one_sentence_of_the_health_check(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Docker knows the codes 0 and 1 only."""
+    code, problem = health(tmp_path, environment | {"CHAT_PORT": "http"})
+    assert (code, "CHAT_PORT is 'http'" in problem) == (1, True)
 
 
 @pytest.mark.parametrize("redirection", ["", ">&-"])

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import queue
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 
 from chatprotocol.settings import unknown_settings
 from chatserver.app import Server
-from chatserver.config import ConfigError, load_config
+from chatserver.config import ConfigError, load_config, read_dotenv
 from chatserver.log import configure_log
 from chatserver.store.database import StoreError
 
@@ -32,7 +28,7 @@ _LOOK_UP_SECONDS = 0.5
 def main() -> int:
     """Run the server until SIGTERM or SIGINT. Returns 0, 1 when a thread died, 2 when it could not begin."""
     try:
-        environment = {**_read_dotenv(), **os.environ}
+        environment = {**read_dotenv(), **os.environ}
         config = load_config(sys.argv[1:], environment)
     except ConfigError as error:
         return _complain(str(error))
@@ -79,20 +75,6 @@ def _forget_output() -> None:
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _read_dotenv() -> dict[str, str | None]:
-    """The variables of the file .env in the current folder, if there is one."""
-    try:
-        text = Path(".env").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The file .env can't be read: {error}.") from error
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error:
-            raise ConfigError(f"Line {binding.original.line} of the file .env is not NAME=VALUE.")
-    return dotenv_values(stream=io.StringIO(text))
 
 
 def _complain(problem: str) -> int:

@@ -16,6 +16,7 @@ import structlog
 from chatprotocol.dialects import Datagram, Register, by_name, dialects_with
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
+from chatserver.control import WELL
 from chatserver.room.feed import Feed
 from chatserver.room.indexer import Indexer
 from chatserver.room.journal import SqliteJournal
@@ -34,6 +35,7 @@ from chatserver.store.messages import Messages
 from chatserver.transport.binding import bind
 from chatserver.transport.connection import House
 from chatserver.transport.connections import Connections
+from chatserver.transport.control_socket import ControlSocket
 from chatserver.transport.courier import Courier
 from chatserver.transport.datagram import DatagramDoor
 from chatserver.transport.listener import Listener
@@ -62,6 +64,8 @@ _PARTING_SECONDS = 3.0
 _ANSWER_SECONDS = 2.0
 # Who was cut off then is only to be closed.
 _CLOSING_SECONDS = 1.0
+# A disk that takes longer for one small commit is as bad as one that takes none. Less than whoever asks waits.
+_PROBE_SECONDS = 1.5
 # The database, its readers, the listener, the doorbell, the log.
 _OTHER_DESCRIPTORS = 128
 # A stream remembers more than the slowest receiver may be behind, so that the limit is what disconnects it.
@@ -132,6 +136,7 @@ class Server:
         self._listener = Listener(listening, self._connections, dialects, full, self._crash)
         datagram = by_name(Datagram.name, dialects)
         self._datagram_door = DatagramDoor(bound, self._connections, datagram, self._crash)
+        self._control = ControlSocket(config.data, self._answer, self._crash)
         # The port that it listens on.
         self.port = int(listening.getsockname()[1])
 
@@ -149,6 +154,7 @@ class Server:
         self._indexer.start()
         self._datagram_door.start()
         self._listener.start()
+        self._control.start()
         self._say_waiting()
 
     def stop(self) -> bool:
@@ -165,11 +171,22 @@ class Server:
         self._mailroom.stop()
         self._datagram_door.stop()  # which rings the courier
         self._courier.stop(_CLOSING_SECONDS)
+        self._control.close()
         for stream in self._streams:
             stream.close()
         self._database.close()
         _log.info("Stopped", connections=connections)
         return not self._crashed
+
+    def _answer(self, request: str) -> str:
+        """The answer to a request on the control socket."""
+        if request != "health":
+            return f"there is no request {request[:32]!r}"
+        if self._crashed:
+            return "a thread died"
+        if self._stopping:
+            return "it is shutting down"
+        return WELL if self._journal.probe(_PROBE_SECONDS) else "it can't write to its disk"
 
     def _say_waiting(self) -> None:
         """Nobody is in the room. For any thread."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from chatprotocol.dialects.register import DELIVERED_WORDS, LENGTH_UNITS
 from chatserver import __version__
@@ -130,6 +134,20 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
             f"argon2 needs {_LANE_KIB * config.hash_parallelism} at least."
         )
     return config
+
+
+def read_dotenv() -> dict[str, str | None]:
+    """The variables of the file .env in the current folder, if there is one. Raises ConfigError."""
+    try:
+        text = Path(".env").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The file .env can't be read: {error}.") from error
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            raise ConfigError(f"Line {binding.original.line} of the file .env is not NAME=VALUE.")
+    return dotenv_values(stream=io.StringIO(text))
 
 
 def _parse(source: str, text: str, parse: Callable[[str], Any]) -> Any:

@@ -1,26 +1,58 @@
-"""Is the server on this machine alive? ``python -m chatserver.health`` exits 0 or 1, and leaves no line in its log."""
+"""Is the server well? ``python -m chatserver.health`` asks the one that uses the data folder, and exits with 0 or 1.
+
+It takes the server's own arguments, variables and file .env, of which only the data folder matters. Without arguments
+it takes those of process 1 if that is a server, as in a container whose command has some. A server that can't commit
+is not well; one that is full is. It leaves no line in the log and takes no connection.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
 import sys
+from contextlib import suppress
+from pathlib import Path, PurePath
 
-_PATIENCE_SECONDS = 2.0
+from chatserver.config import ConfigError, load_config, read_dotenv
+from chatserver.control import WELL, ask
+
+# Less than the time limit of the health check in the Dockerfile, and more than the server takes to try its disk.
+_PATIENCE_SECONDS = 2.5
+_PROCESS_1 = Path("/proc/1/cmdline")
 
 
 def main() -> int:
-    """Ask for a pong, as any client may before it logs in."""
-    port = int(os.environ.get("CHAT_PORT") or 9999)
+    """Returns 0 if the server is well; else 1, the only other code that Docker knows, with the reason on stderr."""
     try:
-        with socket.create_connection(("127.0.0.1", port), _PATIENCE_SECONDS) as connection:
-            connection.sendall(b'{"command":"ping"}\n')
-            answer = connection.recv(64)
+        problem = _find_problem()
+    except ConfigError as error:
+        problem = str(error)
+    if not problem:
+        return 0
+    print(f"chatserver.health: {problem}", file=sys.stderr)
+    return 1
+
+
+def _find_problem() -> str:
+    """A sentence, or nothing if all is well. Raises ConfigError."""
+    arguments = sys.argv[1:]
+    if not arguments:
+        with suppress(OSError):
+            arguments = server_arguments(_PROCESS_1.read_bytes())
+    folder = load_config(arguments, {**read_dotenv(), **os.environ}).data
+    try:
+        answer = ask(folder, "health", _PATIENCE_SECONDS)
+    except TimeoutError:
+        return f"The server with the data folder {folder} does not answer within {_PATIENCE_SECONDS:g} s."
     except OSError as error:
-        print(f"No answer on port {port}: {error}", file=sys.stderr)
-        return 1
-    # A server that is full is well.
-    return 0 if b'"pong"' in answer or b'"server_full"' in answer else 1
+        return f"No server can be asked in the data folder {folder}: {error.strerror or error}."
+    return "" if answer == WELL else f"The server with the data folder {folder} is not well: {answer}."
+
+
+def server_arguments(command_line: bytes) -> list[str]:
+    """The arguments of a server, from its command line as in /proc; none if it is another program's."""
+    words = [os.fsdecode(word) for word in command_line.split(b"\0")[:-1]]
+    names = [PurePath(word).name for word in words]
+    return words[names.index("chatserver") + 1 :] if "chatserver" in names else []
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+"""The server's end of the control socket; see chatserver.control."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatserver.control import ANSWER_MAX_BYTES, CONTROL_FILE, address_in, fallback_address, open_folder
+from chatserver.threads import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_log = structlog.get_logger()
+
+# A request is a word.
+_REQUEST_MAX_BYTES = 256
+
+
+class ControlSocket:
+    """Answers requests in a thread of its own, one after the other.
+
+    The data folder belongs to this process, so a socket that is there already was left by one that was killed. Where
+    there can be none the server works all the same: that is logged, and nobody can ask it.
+    """
+
+    def __init__(self, folder: Path, answer: Callable[[str], str], on_crash: Callable[[str], None]) -> None:
+        """``answer`` makes an answer of a request. It may take its time: whoever asks has a time limit."""
+        self._answer = answer
+        self._worker = Worker("control", self._run, on_crash)
+        self._stop_here, self._stop_there = socket.socketpair()
+        self._folder = open_folder(folder)
+        self._socket = _bind(folder, self._folder)
+
+    def start(self) -> None:
+        """Start to answer."""
+        if self._socket is not None:
+            self._worker.start()
+
+    def close(self) -> None:
+        """Answer no more, and remove the socket."""
+        self._stop_there.send(b"\0")
+        self._worker.join()
+        if self._socket is not None:
+            self._socket.close()
+        with suppress(OSError):
+            os.unlink(CONTROL_FILE, dir_fd=self._folder)
+        os.close(self._folder)
+        self._stop_here.close()
+        self._stop_there.close()
+
+    def _run(self) -> None:
+        assert self._socket is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self._stop_here, selectors.EVENT_READ)
+            while self._stop_here not in [key.fileobj for key, _ in selector.select()]:
+                with suppress(OSError):  # whoever asked has gone, or does not read its answers
+                    request, asker = self._socket.recvfrom(_REQUEST_MAX_BYTES)
+                    if asker:  # else it can't be answered
+                        answer = self._answer(request.decode(errors="replace"))
+                        self._socket.sendto(answer.encode()[:ANSWER_MAX_BYTES], asker)
+
+
+def _bind(folder: Path, descriptor: int) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    os.fchmod(sock.fileno(), 0o600)  # the mode that the file will have
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(CONTROL_FILE, dir_fd=descriptor)
+        sock.bind(address_in(folder, descriptor))
+    except OSError as problem:
+        try:
+            sock.bind(fallback_address(descriptor))
+        except OSError:
+            sock.close()
+            _log.warning("control socket unavailable", folder=str(folder), error=problem.strerror or str(problem))
+            return None
+    return sock

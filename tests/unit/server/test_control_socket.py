@@ -1,0 +1,124 @@
+"""The control socket: whoever knows the data folder can ask, and nobody can keep the server waiting."""
+
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chatserver.control import CONTROL_FILE, ask
+from chatserver.health import server_arguments
+from chatserver.transport.control_socket import ControlSocket
+
+PATIENCE_SECONDS = 10.0
+
+
+@contextmanager
+def answering(folder: Path) -> Iterator[None]:
+    """A server that answers each request with the same word in capitals."""
+    crashes: list[str] = []
+    control = ControlSocket(folder, str.upper, crashes.append)
+    control.start()
+    try:
+        yield
+    finally:
+        control.close()
+    assert crashes == []
+
+
+def test_each_request_is_answered_and_afterwards_nothing_is_left(tmp_path: Path) -> None:
+    descriptors = len([*Path("/proc/self/fd").iterdir()])
+    with answering(tmp_path):
+        assert [ask(tmp_path, word, PATIENCE_SECONDS) for word in ("one", "two")] == ["ONE", "TWO"]
+
+    assert list(tmp_path.iterdir()) == []
+    assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
+    with pytest.raises(OSError, match="refused"):
+        ask(tmp_path, "three", PATIENCE_SECONDS)
+
+
+def test_only_its_user_may_ask(tmp_path: Path) -> None:
+    with answering(tmp_path):
+        assert stat.S_IMODE((tmp_path / CONTROL_FILE).stat().st_mode) == 0o600
+
+
+def test_a_path_that_is_too_long_for_an_address_will_do(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    with answering(folder):
+        assert ask(folder, "one", PATIENCE_SECONDS) == "ONE"
+        assert (folder / CONTROL_FILE).is_socket()
+
+
+def test_the_socket_of_a_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as killed:
+        killed.bind(str(tmp_path / CONTROL_FILE))
+    with pytest.raises(ConnectionRefusedError):
+        ask(tmp_path, "one", PATIENCE_SECONDS)
+    with answering(tmp_path):
+        assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
+
+
+def test_a_folder_that_can_have_no_socket_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems have none."""
+    bind = socket.socket.bind
+
+    def bind_no_file(sock: socket.socket, address: str) -> None:
+        if address.startswith("/"):
+            raise PermissionError(1, "Operation not permitted")
+        bind(sock, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind_no_file)
+    with answering(tmp_path):
+        assert not (tmp_path / CONTROL_FILE).exists()
+        assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
+
+
+def test_who_cannot_be_answered_or_does_not_listen_keeps_nobody_waiting(tmp_path: Path) -> None:
+    address = str(tmp_path / CONTROL_FILE)
+    with answering(tmp_path), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nobody:
+            nobody.sendto(b"no address", address)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+            gone.bind("")
+            gone.sendto(b"gone", address)
+        deaf.bind("")
+        for _ in range(100):
+            deaf.sendto(b"\xff" * 1_000, address)
+
+        assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
+
+
+def test_a_folder_that_was_replaced_is_not_that_of_the_server(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with answering(folder):
+        folder.rename(tmp_path / "before")
+        with pytest.raises(FileNotFoundError):
+            ask(folder, "one", PATIENCE_SECONDS)
+        folder.mkdir()
+        with pytest.raises(ConnectionRefusedError):
+            ask(folder, "one", PATIENCE_SECONDS)
+
+
+def test_a_server_that_hangs_is_waited_for_no_longer_than_was_said(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hangs:
+        hangs.bind(str(tmp_path / CONTROL_FILE))
+        with pytest.raises(TimeoutError):
+            ask(tmp_path, "one", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("command_line", "arguments"),
+    [
+        (b"/opt/chat/bin/python3\0/opt/chat/bin/chatserver\0--data\0/srv\0009998\0", ["--data", "/srv", "9998"]),
+        (b"python\0-m\0chatserver\0--host\0::1\0", ["--host", "::1"]),
+        (b"/sbin/docker-init\0--\0chatserver\0", []),
+        (b"/sbin/init\0splash\0", []),
+        (b"", []),
+    ],
+)
+def test_the_arguments_of_a_server_are_found_in_its_command_line(command_line: bytes, arguments: list[str]) -> None:
+    assert server_arguments(command_line) == arguments
