@@ -84,6 +84,60 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+def _make_env_folder(path: Path) -> None:
+    (path / "bin").mkdir(parents=True)
+
+
+def _make_env_latin(path: Path) -> None:
+    path.write_bytes("NAME=Jürgen\n".encode("latin-1"))
+
+
+def _make_env_foreign(path: Path) -> None:
+    path.write_text("if true; then\n  echo 'hello\nfi\n")
+
+
+def _make_env_large(path: Path) -> None:
+    path.write_text("A=b\n" * 50_000)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (_make_env_folder, "it is not a file of at most 65,536 bytes"),
+        (os.mkfifo, "it is not a file of at most 65,536 bytes"),
+        (_make_env_large, "it is not a file of at most 65,536 bytes"),
+        (_make_env_latin, "it is not text in UTF-8"),
+        (_make_env_foreign, "line 1 is not NAME=VALUE"),
+    ],
+)
+def test_a_foreign_env_file_is_passed_over(tmp_path: Path, make: Callable[[Path], None], why: str) -> None:
+    make(tmp_path / ".env")
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "chatclient", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, f"chatclient: The file .env in this folder is not used; {why}.\n")
+
+
+def test_a_byte_order_mark_is_no_part_of_what_is_read(room: Room, tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    (tmp_path / "password").write_bytes(mark + b"secret\r\n")
+    (tmp_path / "script").write_bytes(mark + b"PM from a script\n")
+
+    script = run(room.server.port, "--password-file", str(tmp_path / "password"), "--script", str(tmp_path / "script"))
+    piped = run(room.server.port, typed="\ufeffPM from a pipe\nCH 3\n", CHAT_PASSWORD="secret")
+
+    assert (script.returncode, piped.returncode) == (0, 0)
+    texts = [line.partition("alice: ")[2] for line in piped.stdout.splitlines() if line.startswith("[history #")]
+    assert texts[-2:] == ["from a script", "from a pipe"]
+
+
 def test_a_script_that_finds_no_server_ends_with_1(script: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
@@ -113,6 +114,11 @@ def test_it_listens_on_the_port_of_each_source_flags_first(tmp_path: Path, envir
         assert f"port {port}" in refused(tmp_path, environment | {"CHAT_PORT": port}, "--host", "127.0.0.1")
         for flags in ([port], ["-p", port], ["--port", port]):
             assert f"port {port}" in refused(tmp_path, environment | {"CHAT_PORT": "0"}, "--host", "127.0.0.1", *flags)
+
+
+def test_an_env_file_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, environment: dict[str, str]) -> None:
+    os.mkfifo(tmp_path / ".env")
+    assert ".env is not a file of at most 65,536 bytes" in refused(tmp_path, environment, "0")
 
 
 BAD_ARGUMENTS: dict[str, tuple[list[str], str]] = {

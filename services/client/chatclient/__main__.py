@@ -15,6 +15,7 @@ from chatclient.app import App
 from chatclient.config import ConfigError, load_config, read_text
 from chatclient.exits import Exit
 from chatclient.script import ScriptError, parse_script
+from chatprotocol.encoding import DOTENV_MAX_BYTES, decode_text
 from chatprotocol.settings import unknown_settings
 
 
@@ -53,17 +54,29 @@ def main() -> int:
 
 
 def _read_dotenv() -> dict[str, str | None]:
-    """The variables of the file .env in the current folder, if there is one."""
+    """The variables of the file .env in the current folder, if there is one that can be used."""
+    path = Path(".env")
     try:
-        text = Path(".env").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The file .env can't be read: {error}.") from error
+        if not path.exists():
+            return {}
+        # A pipe would be waited for, and what is too large is no file of settings.
+        if not path.is_file() or path.stat().st_size > DOTENV_MAX_BYTES:
+            return _pass_over(f"it is not a file of at most {DOTENV_MAX_BYTES:,} bytes")
+        text = decode_text(path.read_bytes())
+    except OSError as error:
+        return _pass_over(f"it can't be read: {error.strerror}")
+    except UnicodeDecodeError:
+        return _pass_over("it is not text in UTF-8")
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
-            raise ConfigError(f"Line {binding.original.line} of the file .env is not NAME=VALUE.")
+            return _pass_over(f"line {binding.original.line} is not NAME=VALUE")
     return dotenv_values(stream=io.StringIO(text))
+
+
+def _pass_over(why: str) -> dict[str, str | None]:
+    """The client is started in any folder, and the .env there may be another program's."""
+    print(f"chatclient: The file .env in this folder is not used; {why}.", file=sys.stderr)
+    return {}
 
 
 def _complain(problem: str) -> int:

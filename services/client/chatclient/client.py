@@ -28,6 +28,7 @@ from chatclient.steps import StepByStep
 from chatclient.tcp import connect
 from chatclient.udp import UdpLink
 from chatclient.visit import Visit, check_message, check_unicode
+from chatprotocol.address import check_host
 from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
 from chatprotocol.dialects.json import Json
 from chatprotocol.dialects.register import LENGTH_UNITS
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from chatclient.address import Address
     from chatclient.connection import Signal
     from chatclient.exchange import Exchange, News, Wish
     from chatclient.visit import Link
+    from chatprotocol.address import Address
     from chatprotocol.events import Message
 
 Answer = TypeVar("Answer")
@@ -101,7 +102,8 @@ class ChatClient:
     ) -> None:
         spoken = by_name(dialect, dialects_with(Register(length=register_length)))
         open_link = UdpLink if dialect == Datagram.name else connect
-        self.visit = Visit(Model((host, port), None, None), _exchange(dialect, ops))
+        address = (_refused_as_error(check_host, host), port)
+        self.visit = Visit(Model(address, None, None), _exchange(dialect, ops))
         self._is_json = dialect == Json.name
         self._inputs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._connection = Connection(partial(open_link, spoken), retry_seconds, self._inputs.put)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from chatclient import __version__
+from chatprotocol.address import split_address
 from chatprotocol.dialects import DIALECTS, Datagram, Register
 from chatprotocol.dialects.register import LENGTH_UNITS
+from chatprotocol.encoding import decode_text
 from chatprotocol.errors import Refusal
 from chatprotocol.operations import OPS
 from chatprotocol.rules import check_port, check_username
@@ -66,7 +68,11 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     Prints and exits by itself for --help and --version.
     """
     flags = _parser().parse_intermixed_args(arguments)
-    server, port, user = _positionals(flags.WORD)
+    word_server, word_port, user = _positionals(flags.WORD)
+    try:
+        server, port = _server(flags, word_server, word_port, environment)
+    except Refusal as refusal:
+        raise ConfigError(refusal.reason) from refusal
     password = environment.get("CHAT_PASSWORD")
     if password_file := flags.password_file or environment.get("CHAT_PASSWORD_FILE"):
         password = read_text(password_file, "password").rstrip("\r\n")
@@ -87,10 +93,9 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         raise ConfigError(f"{user!r} can't be a username. {refusal.reason}") from refusal
     face = _face(is_json=flags.json, is_plain=flags.plain or bool(script), term=environment.get("TERM"))
     default_seconds = str(math.inf if face is FaceKind.TERMINAL else _RETRY_SECONDS)
-    server = flags.hostname or server or environment.get("CHAT_SERVER")
     return Config(
         server=server or (None if dialect == _ASKING_DIALECT else DEFAULT_SERVER),
-        port=_port(flags.port or port or environment.get("CHAT_PORT") or "9999"),
+        port=port,
         user=user or None,
         password=password or None,
         dialect=dialect,
@@ -121,28 +126,44 @@ def _face(*, is_json: bool, is_plain: bool, term: str | None) -> FaceKind:
 def read_text(path: str | Path, what: str) -> str:
     """A file of settings; ConfigError when it can't be read."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return decode_text(Path(path).read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise ConfigError(f"The {what} file {path} can't be read: {reason}.") from error
 
 
 def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-    """HOST PORT USERNAME, HOST:PORT USERNAME, HOST PORT, or USERNAME alone."""
+    """Server, port and user as they are written: HOST PORT, HOST PORT USERNAME, HOST:PORT USERNAME, USERNAME."""
     match words:
         case []:
             return None, None, None
+        case [address] if ":" in address:  # no username has one
+            return address, None, None
         case [user]:
             return None, None, user
-        case [address, user] if ":" in address:
-            host, _, port = address.rpartition(":")
-            return host.strip("[]"), port, user
+        case [address, user] if _has_port(address):
+            return address, None, user
         case [host, port]:
             return host, port, None
         case [host, port, user]:
             return host, port, user
         case _:
             raise ConfigError(f"{len(words)} words are too many; give HOST PORT USERNAME, or USERNAME alone.")
+
+
+def _has_port(address: str) -> bool:
+    try:
+        return bool(split_address(address)[1])
+    except Refusal:
+        return True  # it is refused later, as an address
+
+
+def _server(
+    flags: argparse.Namespace, server: str | None, port: str | None, environment: Mapping[str, str | None]
+) -> tuple[str | None, int]:
+    """Host and port; None for a host that is not given. What stands closer to the command wins. Raises Refusal."""
+    host, port_behind = split_address(flags.hostname or server or environment.get("CHAT_SERVER") or "")
+    return host or None, check_port(flags.port or port or port_behind or environment.get("CHAT_PORT") or "9999")
 
 
 def _is_text(value: str) -> bool:
@@ -152,13 +173,6 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _port(text: str) -> int:
-    try:
-        return check_port(text)
-    except Refusal as refusal:
-        raise ConfigError(refusal.reason) from refusal
 
 
 def _seconds(text: str) -> float:
@@ -194,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         "connection is lost for good, 2 for bad usage, 3 when the login is refused, 4 when a script waited in vain.",
     )
     parser.add_argument("--version", action="version", version=f"chatclient {__version__}")
-    parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST PORT, or USERNAME alone")
+    parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST:PORT USERNAME, HOST PORT, or USERNAME alone")
     parser.add_argument(
         "-hn",
         "--hostname",

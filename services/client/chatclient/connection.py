@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatclient import visit
+from chatprotocol.address import show_address
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Bye, Refused, Registered, Welcome
 from chatprotocol.requests import Side
@@ -15,7 +16,7 @@ from chatprotocol.requests import Side
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chatclient.address import Address
+    from chatprotocol.address import Address
     from chatprotocol.events import Event
 
 CONNECT_SECONDS = 10.0
@@ -124,11 +125,10 @@ class Connection:
 
     def _connect(self, seconds: float) -> str:
         """Connect once; returns why it failed, or nothing."""
-        host, port = self._address
         try:
             link = self._open_link(self._address, seconds)
         except (OSError, UnicodeError) as error:  # UnicodeError: the name can't be one of the domain name system
-            return f"can't reach {host}:{port}: {getattr(error, 'strerror', None) or error}"
+            return f"can't reach {show_address(self._address)}: {getattr(error, 'strerror', None) or error}"
         with self._lock:
             self._link = link
         if self._closing.is_set():

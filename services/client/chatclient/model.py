@@ -12,8 +12,8 @@ from chatprotocol.requests import Login
 from chatprotocol.rules import check_username, name_key
 
 if TYPE_CHECKING:
-    from chatclient.address import Address
     from chatclient.exchange import News
+    from chatprotocol.address import Address
     from chatprotocol.events import Message
     from chatprotocol.requests import Say, Whisper
 

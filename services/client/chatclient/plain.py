@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import select
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from chatclient.reactor import Line
 from chatclient.script import Transcript
+from chatprotocol.encoding import TextDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,14 +102,14 @@ class PlainFace:
         if sys.stdin is None:
             return
         standard_input = sys.stdin.fileno()
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder = TextDecoder()
         rest = ""
         while not self._ended:
             ready, _, _ = select.select([standard_input, self._stop_read], [], [])
             if self._stop_read in ready:
                 return
             data = os.read(standard_input, _READ_BYTES)
-            *lines, rest = (rest + decoder.decode(data)).split("\n")
+            *lines, rest = (rest + decoder.decode(data, is_last=not data)).split("\n")
             for line in lines:
                 yield line.removesuffix("\r")
             if not data:

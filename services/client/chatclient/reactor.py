@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from chatclient.address import read_address
 from chatclient.connection import Down, Lost, Up
 from chatclient.exchange import OpenDirect, OpenPublic, Unsettled
 from chatclient.exits import Exit
 from chatclient.model import Situation, Standing
 from chatclient.notices import Ask, Back, Complaint, Cut, Help, Played, Posted, Toggle
 from chatclient.typed import Due
+from chatprotocol.address import read_address
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import Bye, Event, Online, PasswordPrompt, Ready, Refused, Users, Welcome
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
@@ -21,12 +21,12 @@ from chatprotocol.rules import check_username
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from chatclient.address import Address
     from chatclient.connection import Signal
     from chatclient.exchange import News, Wish
     from chatclient.notices import Notice
     from chatclient.typed import Typed, Typing
     from chatclient.visit import Visit
+    from chatprotocol.address import Address
 
 # Refusals after which the person who was asked for the password is asked again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})

@@ -20,6 +20,7 @@ from chatclient.model import Standing
 from chatclient.rows import Columns, Glyphs, clean, colour_of
 from chatclient.text import columns_of, wrap
 from chatprotocol import events
+from chatprotocol.address import show_address
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import name_key
 
@@ -399,8 +400,7 @@ class Screen:
             standing = "connection lost, trying again"
         server = ""
         if situation.server is not None:
-            host, port = situation.server
-            server = clean(f"{host}:{port}")
+            server = clean(show_address(situation.server))
         count = situation.online_count
         online = f"{count} online" if count is not None and is_up else ""
         switched = "quiet" if self.is_quiet else ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatclient.address import Address
+    from chatprotocol.address import Address
     from chatprotocol.dialects import Dialect
     from chatprotocol.events import Event
     from chatprotocol.requests import Request

@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chatclient.talk import Talk
+from chatprotocol.address import show_address
 from chatprotocol.arq import Arq
 from chatprotocol.datagrams import READ_BYTES, unpack
 from chatprotocol.dialects.payloads import COMMAND
@@ -20,7 +21,7 @@ from chatprotocol.requests import Command
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from chatclient.address import Address
+    from chatprotocol.address import Address
     from chatprotocol.datagrams import Datagram
     from chatprotocol.dialects import Dialect
     from chatprotocol.events import Event
@@ -93,8 +94,7 @@ class UdpLink:
                 continue
             if opened is not None:
                 return opened
-        host, port = self._address
-        raise OSError(f"can't reach {host}:{port} over UDP: {why}")
+        raise OSError(f"can't reach {show_address(self._address)} over UDP: {why}")
 
     def _open_at(self, family: int, place: Any, text: bytes) -> _Opened | None:
         """None: nobody answers."""

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from chatprotocol.address import check_host
 from chatprotocol.dialects.register import DELIVERED_WORDS, LENGTH_UNITS
+from chatprotocol.encoding import DOTENV_MAX_BYTES, decode_text
+from chatprotocol.errors import Refusal
 from chatserver import __version__
 
 if TYPE_CHECKING:
@@ -34,6 +37,13 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _host(text: str) -> str:
+    try:
+        return check_host(text)
+    except Refusal as refusal:
+        raise ValueError("an address or a host name, such as 127.0.0.1, :: or [::1]") from refusal
 
 
 def _seconds(text: str) -> float:
@@ -64,7 +74,7 @@ def _setting(default: Any, flags: str, parse: Callable[[str], Any], text: str) -
 class Config:
     """Every setting of the server. The variable of ``name`` is ``CHAT_NAME``."""
 
-    host: str = _setting("0.0.0.0", "--host", str, "address to listen on; :: takes IPv6 and IPv4")
+    host: str = _setting("0.0.0.0", "--host", _host, "address to listen on; :: takes IPv6 and IPv4")
     port: int = _setting(9999, "-p --port", _integer(0, 65_535), "port to listen on; 0 takes a free one")
     data: Path = _setting(Path("chat-data"), "--data", Path, "folder of the database; made if it is not there")
     registration: str = _setting("open", "--registration", _choice("open", "closed"), "new names: open or closed")
@@ -138,12 +148,18 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
 
 def read_dotenv() -> dict[str, str | None]:
     """The variables of the file .env in the current folder, if there is one. Raises ConfigError."""
+    path = Path(".env")
     try:
-        text = Path(".env").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The file .env can't be read: {error}.") from error
+        if not path.exists():
+            return {}
+        # A pipe would be waited for, and what is too large is no file of settings.
+        if not path.is_file() or path.stat().st_size > DOTENV_MAX_BYTES:
+            raise ConfigError(f".env is not a file of at most {DOTENV_MAX_BYTES:,} bytes.")
+        text = decode_text(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"The file .env can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("The file .env can't be read: it is not text in UTF-8.") from error
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
             raise ConfigError(f"Line {binding.original.line} of the file .env is not NAME=VALUE.")

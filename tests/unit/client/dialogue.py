@@ -27,9 +27,9 @@ from chatprotocol.requests import Login, Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatclient.address import Address
     from chatclient.exits import Exit
     from chatclient.notices import Notice
+    from chatprotocol.address import Address
 
 # The face was told not to echo the next line.
 HIDES = "(hides what is typed)"

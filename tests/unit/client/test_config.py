@@ -56,7 +56,17 @@ def test_a_username_is_all_that_must_be_given() -> None:
         (["chat.example", "1234"], ("chat.example", 1234, "alice")),
         (["chat.example", "1234", "bob"], ("chat.example", 1234, "bob")),
         (["chat.example:1234", "bob"], ("chat.example", 1234, "bob")),
-        (["::1:1234", "bob"], ("::1", 1234, "bob")),
+        (["chat.example:1234"], ("chat.example", 1234, "alice")),
+        (["::1"], ("::1", 9999, "alice")),
+        (["[::1]"], ("::1", 9999, "alice")),
+        (["[::1]:1234"], ("::1", 1234, "alice")),
+        (["[::1]:1234", "bob"], ("::1", 1234, "bob")),
+        (["[::1]", "1234", "bob"], ("::1", 1234, "bob")),
+        (["fe80::1%eth0", "1234", "bob"], ("fe80::1%eth0", 1234, "bob")),
+        (["-hn", "[::1]", "bob"], ("::1", 9999, "bob")),
+        (["-hn", "::1", "-p", "1234"], ("::1", 1234, "alice")),
+        (["-hn", "[::1]:1234"], ("::1", 1234, "alice")),
+        (["-hn", "[::1]:1234", "-p", "1"], ("::1", 1, "alice")),
         (["::1", "1234", "bob"], ("::1", 1234, "bob")),
     ],
 )
@@ -66,6 +76,12 @@ def test_words_are_host_port_and_username_or_the_username_alone(
     config = load(*words)
 
     assert (config.server, config.port, config.user) == expected
+
+
+def test_the_variable_may_name_the_port_as_well() -> None:
+    config = load(env={"CHAT_SERVER": "[::1]:1234", "CHAT_PORT": "1"})
+
+    assert (config.server, config.port) == ("::1", 1234)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +131,7 @@ def test_flags_win_over_words() -> None:
 def test_the_password_comes_from_a_file_before_the_environment(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("from the flag\n")
-    two.write_bytes(b"from the variable\r\n")
+    two.write_bytes(b"\xef\xbb\xbffrom the variable\r\n")  # as Windows' editors write it
     env = {"CHAT_PASSWORD": "from the environment", "CHAT_PASSWORD_FILE": str(two)}
 
     assert load(env={"CHAT_PASSWORD": " secret "}).password == " secret "
@@ -228,9 +244,9 @@ def test_what_cannot_be_used_is_one_line_that_names_it(arguments: list[str], env
 
 
 def test_a_password_file_that_is_no_text_is_one_line_too(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    (tmp_path / "secret").write_bytes(b"h\xfc")
 
-    with pytest.raises(ConfigError, match="it is not UTF-8"):
+    with pytest.raises(ConfigError, match="it is not text in UTF-8"):
         load("--password-file", str(tmp_path / "secret"))
 
 

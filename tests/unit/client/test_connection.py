@@ -17,8 +17,8 @@ from chatprotocol.requests import Side
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chatclient.address import Address
     from chatclient.connection import Signal
+    from chatprotocol.address import Address
     from chatprotocol.events import Event
 
 ADDRESS = ("chat.example", 9999)

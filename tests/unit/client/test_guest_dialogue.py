@@ -2,12 +2,12 @@
 
 import pytest
 
-from chatclient.address import Address
 from chatclient.connection import Down, Lost
 from chatclient.exits import Exit
 from chatclient.guest import AsGuest
 from chatclient.reactor import Interrupt
 from chatclient.typed import Addressing
+from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Delivered, Forwarded, NotDelivered, Refused, Registered
 from chatprotocol.operations import OPS
@@ -18,6 +18,7 @@ from .dialogue import CONNECTS, HANGS_UP, Dialogue, sends
 WELCOMES = "[welcome guest] alice"
 PROMPT = "[ask] @USER MESSAGE or @ALL MESSAGE"
 USAGE = "[error usage] Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves."
+FORMS = "A server is HOST, HOST PORT or HOST:PORT; an IPv6 address with a port is written [::1]:9999 or ::1 9999."
 ASKS_SERVER = "[ask] server, HOST or HOST PORT (localhost 9999)"
 ASKS_NAME = "[ask] username"
 BYE = "[bye] you left"
@@ -87,7 +88,11 @@ def test_a_server_that_cannot_be_one_is_asked_for_again() -> None:
     talk.type(
         "localhost 99999", "[error usage] The port is '99999'; it must be a whole number from 1 to 65535.", ASKS_SERVER
     )
-    talk.type("not a server", "[error usage] A server is HOST, or HOST PORT.", ASKS_SERVER)
+    talk.type(
+        "not a server",
+        f"[error usage] {FORMS}",
+        ASKS_SERVER,
+    )
     talk.type("localhost:1234", CONNECTS)
     assert talk.addresses == [("localhost", 1234)]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatclient.address import Address, read_address
+from chatprotocol.address import Address, read_address, show_address
 from chatprotocol.errors import ErrorCode, Refusal
 
 DEFAULT = ("default.example", 4242)
@@ -26,6 +26,12 @@ DEFAULT = ("default.example", 4242)
         ("chat.example: 65535", ("chat.example", 65_535)),
         ("::1", ("::1", 4242)),
         ("::1 1234", ("::1", 1234)),
+        ("[::1]", ("::1", 4242)),
+        ("[::1]:1234", ("::1", 1234)),
+        ("[::1] 1234", ("::1", 1234)),
+        ("[::1]: 1234", ("::1", 1234)),
+        ("fe80::1%eth0 1234", ("fe80::1%eth0", 1234)),
+        ("[fe80::1%eth0]:1234", ("fe80::1%eth0", 1234)),
         ("2001:db8::5", ("2001:db8::5", 4242)),
     ],
 )
@@ -41,13 +47,26 @@ def test_a_port_that_cannot_be_one_is_told(port: str, between: str) -> None:
     assert refusal.value.code is ErrorCode.BAD_REQUEST
 
 
-@pytest.mark.parametrize("line", ["localhost 9999 alice", "localhost:9999 alice", "not a host"])
+@pytest.mark.parametrize("line", ["localhost 9999 alice", "localhost:9999 alice", "not a host", "[::1] 9999 alice"])
 def test_more_words_are_too_many(line: str) -> None:
-    with pytest.raises(Refusal, match="A server is HOST, or HOST PORT"):
+    with pytest.raises(Refusal, match="A server is HOST, HOST PORT or HOST:PORT"):
         read_address(line, DEFAULT)
 
 
-@given(st.text(alphabet="ab1:. \t", max_size=20))
+@pytest.mark.parametrize(
+    "line", ["[]", "[]:9999", "[::1", "::1]", "::1:x", "[::1]9999", "a:b:c", "a/b", "a\0b", "fe80::1%"]
+)
+def test_what_is_no_host_is_told(line: str) -> None:
+    with pytest.raises(Refusal, match="is not a host name or an address"):
+        read_address(line, DEFAULT)
+
+
+def test_an_ipv6_address_is_shown_in_brackets() -> None:
+    assert show_address(("::1", 9999)) == "[::1]:9999"
+    assert show_address(("localhost", 9999)) == "localhost:9999"
+
+
+@given(st.text(alphabet="ab1:.[]% \t", max_size=20))
 def test_every_line_is_a_server_or_refused(line: str) -> None:
     try:
         host, port = read_address(line, DEFAULT)
@@ -55,3 +74,4 @@ def test_every_line_is_a_server_or_refused(line: str) -> None:
         return
     assert host.strip() == host != ""
     assert 1 <= port <= 65_535
+    assert read_address(show_address((host, port)), DEFAULT) == (host, port)
