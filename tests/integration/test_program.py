@@ -44,7 +44,9 @@ def refused(folder: Path, environment: dict[str, str], *arguments: str) -> str:
     return process.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM]
+)
 def test_a_signal_ends_it_with_0_and_every_client_is_told(tmp_path: Path, number: signal.Signals) -> None:
     with Program(tmp_path) as server:
         peers = [Peer(server.port) for _ in range(3)]
@@ -216,7 +218,7 @@ def test_the_health_check_finds_the_server_by_its_data_folder(tmp_path: Path, en
         assert (code, "elsewhere" in problem) == (1, True)
         peer.close()
         server.stop()
-        assert [line.split()[1] for line in server.log().splitlines()] == ["Waiting", "Stopped"]
+        assert [line.split()[1] for line in server.log().splitlines()] == ["Waiting", "shutting", "Stopped"]
     assert health(tmp_path, environment)[0] == 1
 
 
@@ -261,6 +263,39 @@ def test_it_runs_with_an_output_that_nobody_reads(
             alice.close()
             server.terminate()
             assert server.wait(10) == 0
+        finally:
+            server.kill()
+
+
+# A pipe holds about 500 of them.
+MANY_LINES = 3_000
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody(tmp_path: Path, environment: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "chatserver", str(port), "--host", "127.0.0.1", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as server:
+        try:
+            connect_when_it_listens(port).close()
+            for _ in range(MANY_LINES // 100):
+                peer = Peer(port)
+                peer.send(b'{"command":"login"}\n' * 100)
+                peer.until_fence()
+                peer.close()
+            alice, bob = Peer(port), Peer(port)
+            alice.login("alice")
+            bob.login("bob")
+            alice.say("hello")
+            assert bob.next("broadcast")["message"] == "hello"
+            server.terminate()
+            for peer in (alice, bob):
+                assert peer.next("bye")
+                assert peer.is_closed()
+                peer.close()
+            assert server.wait(8) == 0
         finally:
             server.kill()
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import signal
 import sys
+import threading
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import structlog
 
 from chatprotocol.settings import unknown_settings
-from chatserver.app import Server
+from chatserver.app import Server, StartError, prepare_threads
 from chatserver.config import ConfigError, load_config, read_dotenv
-from chatserver.log import configure_log
+from chatserver.log import LibraryLog, LogWriter, NoLog, configure_log
 from chatserver.store.database import StoreError
+from chatserver.threads import Watchdog
+
+if TYPE_CHECKING:
+    from chatserver.config import Config
 
 _log = structlog.get_logger()
 
@@ -22,59 +29,101 @@ EXIT_OK = 0
 EXIT_CRASHED = 1
 EXIT_USAGE = 2
 
-_LOOK_UP_SECONDS = 0.5
+_LOOK_UP_SECONDS = 0.2
+# At the end so much time is for what the log still has to write. Who does not read it by then does not get it.
+_LOG_SECONDS = 1.0
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Their default is to end the process without a word to anybody. Whoever starts it may have them ignored (nohup).
+_UNLESS_IGNORED = (
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGXCPU,
+)
 
 
 def main() -> int:
-    """Run the server until SIGTERM or SIGINT. Returns 0, 1 when a thread died, 2 when it could not begin."""
+    """Run the server until it is told to end. Returns 0, 1 when a thread died, 2 when it could not begin."""
+    log = None
+    watchdog = Watchdog()
     try:
         environment = {**read_dotenv(), **os.environ}
         config = load_config(sys.argv[1:], environment)
-    except ConfigError as error:
+        prepare_threads()
+        log = _open_log(config, watchdog)
+        for name, similar in unknown_settings(environment):
+            _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
+        return _serve(config, watchdog)
+    except (ConfigError, StoreError, StartError) as error:
         return _complain(str(error))
-    configure_log(config.log_level, config.log_format, sys.stdout)
-    for name, similar in unknown_settings(environment):
-        _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
-    # A queue's put may interrupt its get, in the same thread; the methods of locks and events may not.
-    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-    # Before anything is opened: as process 1 of a container it would not hear a signal otherwise.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.put(None))
+    except BaseException:
+        watchdog.trip()
+        raise
+    finally:
+        if log is not None:
+            log.close(_LOG_SECONDS)
+
+
+def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
+    """Start the two threads that every other one relies on, before anything can go wrong."""
+    log = None
     try:
-        server = Server(config, lambda: ended.put(None))
-    except StoreError as error:
-        return _complain(str(error))
-    except (OSError, UnicodeError) as error:
-        code = getattr(error, "errno", None)
-        reason = " ".join([os.strerror(code) if code and code > 0 else str(error), *getattr(error, "__notes__", [])])
-        return _complain(f"Can't listen on {config.host} port {config.port}: {reason}.")
+        watchdog.start()
+        if sys.stdout is not None:  # it is None if the program was started with its output closed
+            log = LogWriter(sys.stdout.fileno(), config.log_format)
+            log.start()
+    except RuntimeError as error:
+        raise StartError.no_threads(error) from error
+    configure_log(config.log_level, config.log_format, log or NoLog())
+    logging.basicConfig(handlers=[LibraryLog()])
+
+    def note_escaped(crash: threading.ExceptHookArgs) -> None:
+        watchdog.trip()
+        _log.error("A thread died", thread=crash.thread and crash.thread.name, exc_info=crash.exc_value)
+
+    # Python's own hooks write to standard error, which may block.
+    threading.excepthook = note_escaped
+    sys.unraisablehook = lambda crash: _log.error("An error could not be raised", exc_info=crash.exc_value)
+    return log
+
+
+def _serve(config: Config, watchdog: Watchdog) -> int:
+    # A queue's put may interrupt its get, in the same thread; the methods of locks and events may not.
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    # Before anything is opened: as process 1 of a container it would not hear a signal otherwise.
+    signals = [*_SIGNALS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
+    for number in signals:
+        signal.signal(number, lambda number, _: ended.put(number))
+    server = Server(config, watchdog.trip)
     try:
         server.start()
-        _wait(ended)
+        heard = _wait(ended, watchdog)
+        if heard is not None:
+            _log.info("shutting down", signal=signal.Signals(heard).name)
+    except BaseException:
+        watchdog.trip()
+        raise
     finally:
         # A second signal does not wait for the end.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals:
             signal.signal(number, signal.SIG_DFL)
         all_well = server.stop()
-    _forget_output()
-    return EXIT_OK if all_well else EXIT_CRASHED
+    return EXIT_OK if all_well and not watchdog.tripped else EXIT_CRASHED
 
 
-def _wait(ended: queue.SimpleQueue[None]) -> None:
-    """A signal that comes just before the main thread begins to wait is handled only when it stops waiting."""
-    while True:
+def _wait(ended: queue.SimpleQueue[int], watchdog: Watchdog) -> int | None:
+    """Wait for a signal, which is returned, or a crash.
+
+    A signal that comes just before the main thread begins to wait is handled only when it stops waiting, and a crash
+    can do no more than to set the flag.
+    """
+    while not watchdog.tripped:
         with suppress(queue.Empty):
-            ended.get(timeout=_LOOK_UP_SECONDS)
-            return
-
-
-def _forget_output() -> None:
-    """Nobody may read the log any more. Python would find that out at its end, and exit with 120."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ended.get(timeout=_LOOK_UP_SECONDS)
+    return None
 
 
 def _complain(problem: str) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
@@ -26,7 +27,7 @@ from chatserver.session.attempts import FailedLogins
 from chatserver.session.context import Context
 from chatserver.session.guest_session import GuestSession
 from chatserver.session.guests import Guests
-from chatserver.session.passwords import HashCost, Passwords
+from chatserver.session.passwords import HashCost, Passwords, PasswordsFailedError
 from chatserver.session.session import Session
 from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database
@@ -42,6 +43,7 @@ from chatserver.transport.listener import Listener
 from chatserver.transport.stream import Stream
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from chatserver.config import Config
@@ -72,21 +74,43 @@ _OTHER_DESCRIPTORS = 128
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 
 
-class Server:
-    """The whole server. Building it opens the database and binds the port: raises StoreError, OSError, UnicodeError.
+class StartError(Exception):
+    """The server can't start. The text is one line that says why, and what to do."""
 
-    ``on_crash`` is called when a thread has died that it can't do without.
+    @classmethod
+    def no_threads(cls, error: RuntimeError) -> Self:
+        """The system gives no threads, or no memory for their stacks."""
+        return cls(f"The system gives no more threads ({error}); allow more (ulimit -u, the container's pids limit).")
+
+    @classmethod
+    def no_memory(cls) -> Self:
+        """There is too little of it."""
+        return cls("There is not enough memory to start; allow more (ulimit -v, the container's limit).")
+
+
+class Server:
+    """The whole server. Building it opens the database and binds the port: raises StoreError, StartError.
+
+    ``on_crash`` is called when a thread has died that it can't do without. It may be called when no memory is left.
     """
 
     def __init__(self, config: Config, on_crash: Callable[[], None]) -> None:
         self._on_crash = on_crash
         self._crashed = False
+        self._started = False
         self._stopping = False
         self._database = Database(config.data)
         try:
             self._build(config)
-        except BaseException:
+        except BaseException as error:
             self._database.close()
+            if isinstance(error, MemoryError):
+                raise StartError.no_memory() from error
+            if isinstance(error, PasswordsFailedError):
+                reason = f"A password can't be hashed with --hash-memory-kib {config.hash_memory_kib}: {error}"
+                raise StartError(f"{reason}. Allow more memory, or lower it.") from error
+            if isinstance(error, OSError):
+                raise StartError(f"The server can't start: {error.strerror or error}.") from error
             raise
 
     def _build(self, config: Config) -> None:
@@ -132,7 +156,7 @@ class Server:
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(house, config.max_connections)
-        listening, bound = bind(config.host, config.port)
+        listening, bound = _listen(config.host, config.port)
         self._listener = Listener(listening, self._connections, dialects, full, self._crash)
         datagram = by_name(Datagram.name, dialects)
         self._datagram_door = DatagramDoor(bound, self._connections, datagram, self._crash)
@@ -141,11 +165,20 @@ class Server:
         self.port = int(listening.getsockname()[1])
 
     def start(self) -> None:
-        """Start every thread, the one that lets clients in last."""
-        _share_heap()
-        threading.stack_size(_STACK_BYTES)
+        """Start every thread, the one that lets clients in last. Raises StartError; stop it then, too."""
+        prepare_threads()
         sys.setswitchinterval(_SWITCH_SECONDS)
         gc.set_threshold(_GARBAGE_OBJECTS)
+        try:
+            self._start_threads()
+        except RuntimeError as error:
+            raise StartError.no_threads(error) from error
+        except MemoryError as error:
+            raise StartError.no_memory() from error
+        self._started = True
+        self._say_waiting()
+
+    def _start_threads(self) -> None:
         self._courier.start()
         self._journal.start()
         self._presence.start()
@@ -155,7 +188,6 @@ class Server:
         self._datagram_door.start()
         self._listener.start()
         self._control.start()
-        self._say_waiting()
 
     def stop(self) -> bool:
         """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
@@ -175,7 +207,8 @@ class Server:
         for stream in self._streams:
             stream.close()
         self._database.close()
-        _log.info("Stopped", connections=connections)
+        if self._started:
+            _log.info("Stopped", connections=connections)
         return not self._crashed
 
     def _answer(self, request: str) -> str:
@@ -195,9 +228,9 @@ class Server:
 
     def _crash(self, thread: str) -> None:
         """A thread that the server can't do without has died: end, so that whoever runs it starts it anew."""
-        _log.error("Shutting down because a thread died", thread=thread)
         self._crashed = True
         self._on_crash()
+        _log.error("Shutting down because a thread died", thread=thread)
 
 
 def _allow_descriptors(needed: int) -> None:
@@ -208,6 +241,22 @@ def _allow_descriptors(needed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
     if hard < needed:
         _log.warning("The system's limit of open files allows fewer connections than configured", open_files=hard)
+
+
+def prepare_threads() -> None:
+    """Say what all threads have of memory. Before any is started; once more does no harm."""
+    _share_heap()
+    threading.stack_size(_STACK_BYTES)
+
+
+def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Bind, or say why that can't be."""
+    try:
+        return bind(host, port)
+    except (OSError, UnicodeError) as error:
+        code = getattr(error, "errno", None)
+        reason = " ".join([os.strerror(code) if code and code > 0 else str(error), *getattr(error, "__notes__", [])])
+        raise StartError(f"Can't listen on {host} port {port}: {reason}.") from error
 
 
 def _share_heap() -> None:

@@ -2,22 +2,18 @@
 
 import io
 import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import structlog
 
-from chatserver.log import _as_text, _quoted, _Unbreakable, configure_log
-
-
-class BrokenPipe:
-    """A text file whose reader has gone."""
-
-    def write(self, _: str) -> None:
-        raise BrokenPipeError
-
-    def flush(self) -> None:
-        raise BrokenPipeError
+from chatserver.log import LibraryLog, LogWriter, _as_text, _quoted, configure_log
 
 
 def line(**event: Any) -> str:
@@ -50,10 +46,98 @@ def test_nobody_can_write_a_line_of_their_own_into_the_log(value: object, writte
     assert _quoted(value) == written
 
 
-def test_the_room_goes_on_when_nobody_reads_its_log() -> None:
-    log = _Unbreakable(BrokenPipe())  # type: ignore[arg-type]
-    log.write("hello")
-    log.flush()
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe's two ends, to read and to write."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        with suppress(OSError):  # the test has closed it
+            os.close(end)
+
+
+def read_until(reader: int, last: str) -> list[str]:
+    """The lines up to one that contains ``last``."""
+    text = ""
+    while last not in text or not text.endswith("\n"):
+        text += os.read(reader, 65_536).decode()
+    return text.splitlines()
+
+
+def test_everything_is_written_in_order_before_the_end(pipe: tuple[int, int]) -> None:
+    reader, end = pipe
+    log = LogWriter(end, "text")
+    log.start()
+    for number in range(1_000):
+        log.write(f"{number}\n")
+    log.close(20.0)
+    os.close(end)
+    with os.fdopen(reader, closefd=False) as file:
+        assert file.read().split() == [str(number) for number in range(1_000)]
+
+
+@pytest.mark.parametrize("limit", [{"max_entries": 2_000}, {"max_characters": 2_000_000}])
+def test_what_nobody_reads_is_dropped_and_counted(pipe: tuple[int, int], limit: dict[str, int]) -> None:
+    """Nobody waits meanwhile, and neither does the end."""
+    reader, end = pipe
+    log = LogWriter(end, "text", **limit)
+    log.start()
+    entries = [f"{number:<999}\n" for number in range(5_000)]
+    for entry in entries:
+        log.write(entry)
+    log.close(0.01)
+    lines = read_until(reader, "[WARNING] log entries dropped")
+    dropped = re.fullmatch(r"\[WARNING\] log entries dropped count=(\d+) time=\S+", lines.pop())
+    assert dropped
+    # More than the limit: what the thread had taken already when the pipe was full.
+    assert 2_000 <= len(lines) < 4_500
+    assert [f"{line}\n" for line in lines] == entries[: len(lines)]
+    assert int(dropped[1]) == len(entries) - len(lines)
+
+
+def test_the_log_goes_on_after_a_write_that_failed(pipe: tuple[int, int]) -> None:
+    """The disk was full, say; here the reader is somebody else."""
+    reader, end = pipe
+    other_reader, other_end = os.pipe()
+    os.close(reader)
+    log = LogWriter(end, "text")
+    log.start()
+    log.write("lost\n")
+    while not log.dropped:
+        time.sleep(0.001)
+    os.dup2(other_end, end)
+    log.write("found\n")
+    log.close(20.0)
+    with os.fdopen(other_reader) as file:
+        os.close(other_end)
+        os.close(end)
+        found, dropped = file.read().splitlines()
+    assert found == "found"
+    assert "dropped count=1" in dropped
+
+
+def test_an_entry_that_cannot_be_made_raises_nothing() -> None:
+    class OutOfMemory:
+        def __str__(self) -> str:
+            raise MemoryError
+
+    file = io.StringIO()
+    configure_log("info", "text", file)
+    structlog.get_logger().info("Something happened", key=OutOfMemory())
+    structlog.get_logger().info("And then")
+    structlog.reset_defaults()
+    assert "Something" not in file.getvalue()
+    assert "And then" in file.getvalue()
+
+
+def test_what_a_library_logs_goes_the_same_way() -> None:
+    file = io.StringIO()
+    configure_log("info", "text", file)
+    logger = logging.Logger("library")  # noqa: LOG001 -- one that no other test has
+    logger.addHandler(LibraryLog())
+    logger.warning("It is %s.", "late")
+    structlog.reset_defaults()
+    assert "[WARNING] It is late. logger=library" in file.getvalue()
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -66,11 +66,15 @@ class Passwords:
     """
 
     def __init__(self, cost: HashCost, on_crash: Callable[[str], None]) -> None:
+        """Raises PasswordsFailedError if there is no memory for one hash."""
         self._hasher = argon2.PasswordHasher(
             time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism
         )
         # What an unknown user's password is checked against, so that it takes as long as a known one's.
-        self._nobody = self._hasher.hash("nobody")
+        try:
+            self._nobody = self._hasher.hash("nobody")
+        except HashingError as error:
+            raise PasswordsFailedError(str(error)) from error
         # What is to be done, in order; None ends a worker.
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._workers = [

@@ -1,0 +1,76 @@
+"""A thread that dies ends the process, whatever else fails."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+import structlog
+
+from chatserver.threads import Worker
+
+
+@pytest.fixture
+def failing_log() -> Iterator[None]:
+    """A log that fails for the same reason as everything else."""
+
+    def fail(*_: object) -> NoReturn:
+        raise MemoryError
+
+    structlog.configure(processors=[fail])
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.usefixtures("failing_log")
+@pytest.mark.parametrize("error", [ValueError, MemoryError, SystemExit])
+def test_a_crash_is_told_even_if_it_cannot_be_logged(error: type[BaseException]) -> None:
+    told: list[str] = []
+
+    def work() -> NoReturn:
+        raise error
+
+    worker = Worker("journal", work, told.append)
+    worker.start()
+    worker.join()
+    assert told == ["journal"]
+
+
+def test_the_end_of_the_work_is_no_crash() -> None:
+    told: list[str] = []
+    worked = threading.Event()
+    worker = Worker("journal", worked.set, told.append)
+    worker.join()  # it may not have been started
+    worker.start()
+    worker.join()
+    assert worked.is_set()
+    assert told == []
+
+
+# The main thread waits for a thread that never ends.
+STUCK = """
+import threading
+from chatserver.threads import Watchdog
+watchdog = Watchdog(0.05)
+watchdog.start()
+{}
+threading.Thread(target=threading.Event().wait).start()
+"""
+
+
+def run(script: str) -> int:
+    """The exit code of a script that prints nothing."""
+    process = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=20)
+    assert process.stdout + process.stderr == ""
+    return process.returncode
+
+
+def test_a_process_that_does_not_end_in_order_is_ended() -> None:
+    assert run(STUCK.format("watchdog.trip(); watchdog.trip()")) == 1
+
+
+def test_a_process_that_ends_in_order_is_left_alone() -> None:
+    assert run(STUCK.format("watchdog.trip(); raise SystemExit(3)")) == 3
