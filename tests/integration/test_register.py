@@ -95,6 +95,26 @@ def answering(guest: Guest) -> Iterator[list[tuple[str, str]]]:
         thread.join()
 
 
+# --- texts in parts ---
+
+
+@pytest.mark.parametrize("length", ["bytes", "characters"])
+def test_a_text_that_is_too_long_for_one_forward_comes_in_several(open_room: Callable[..., Room], length: str) -> None:
+    room = open_room(register_forward_max=256, register_length=length)
+    alice, bob, carol = room.enter_guest("alice"), room.enter_guest("bob"), room.enter("carol")
+    text = "\u20ac" * 100 + "\r\nnext line"
+
+    def section(first: str, body: str) -> bytes:
+        return f"{first}\nContent-length: {len(body if length == 'characters' else body.encode())}\n\n{body}".encode()
+
+    alice.sending.send(section("SEND ALL", text))
+    for part in ("\u20ac" * 73, "\u20ac" * 27, "next line"):
+        assert bob.receiving.piece() == section("FORWARD alice", part)
+        bob.confirm("alice")
+    assert alice.sending.section() == sent("ALL")
+    assert carol.next("broadcast")["message"] == text, "in other dialects nothing is cut"
+
+
 # --- registration ---
 
 

@@ -118,11 +118,12 @@ class Server:
         messages = Messages(self._database)
         last_id = messages.last_id()
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
-        dialects = dialects_with(Register(config.register_delivered, config.register_length))
+        register = Register(config.register_delivered, config.register_length, config.register_forward_max)
+        dialects = dialects_with(register)
         streams = {dialect.name: Stream(dialect.encode_all, kept_bytes) for dialect in dialects}
         self._streams = list(streams.values())
         self._courier = Courier(self._streams, config.lag_max_bytes, self._crash)
-        self._mailroom = Mailroom(config.lag_max_bytes, self._crash)
+        self._mailroom = Mailroom(config.lag_max_bytes, self._crash, register.split)
         feed = Feed([*self._streams, self._mailroom], last_id, self._courier.ring)
         guests = Guests()
         self._journal = SqliteJournal(self._database, feed, last_id, _now_ms, guests.is_claimed, self._crash)

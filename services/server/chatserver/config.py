@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from chatprotocol.address import check_host
-from chatprotocol.dialects.register import DELIVERED_WORDS, LENGTH_UNITS
+from chatprotocol.dialects.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS
 from chatprotocol.encoding import DOTENV_MAX_BYTES, decode_text
 from chatprotocol.errors import Refusal
 from chatserver import __version__
@@ -44,6 +44,16 @@ def _host(text: str) -> str:
         return check_host(text)
     except Refusal as refusal:
         raise ValueError("an address or a host name, such as 127.0.0.1, :: or [::1]") from refusal
+
+
+def _integer_or_0(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            return 0 if text == "0" else _integer(least, most)(text)
+        except ValueError as error:
+            raise ValueError(f"0, or {error}") from error
+
+    return parse
 
 
 def _seconds(text: str) -> float:
@@ -105,6 +115,12 @@ class Config:
         "--register-length",
         _choice(*LENGTH_UNITS),
         "dialect register: what a Content-length counts, bytes or characters",
+    )
+    register_forward_max: int = _setting(
+        0,
+        "--register-forward-max",
+        _integer_or_0(FORWARD_MAX_LEAST_BYTES, 65_536),
+        "dialect register: the longest FORWARD in bytes; texts that are longer or have line breaks are several; 0: off",
     )
     log_level: str = _setting(
         "info",

@@ -1,8 +1,10 @@
 """The dialect register, what a server says: events and the literal bytes that they are."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from chatprotocol.dialects.register import DELIVERED_WORDS, LENGTH_UNITS, Register
+from chatprotocol.dialects.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
     AccountKind,
@@ -424,3 +426,53 @@ def test_a_message_is_forwarded_with_the_length_that_it_was_sent_with(word: str,
 
     assert forwarded == b"FORWARD alice" + body
     assert dialect.event_decoder().feed(forwarded) == [Forwarded("alice", f"{ARABIC} {GRIN}\n")]
+
+
+# --- texts that are cut ---
+
+
+def parts_of(text: str, forward_max_bytes: int = FORWARD_MAX_LEAST_BYTES, sender: str = "alice") -> list[str]:
+    """Each is a FORWARD within the limit."""
+    register = Register(forward_max_bytes=forward_max_bytes)
+    parts = register.split(PublicMessage(1, NOON_MS, sender, text))
+    assert all(len(register.encode(part)) <= forward_max_bytes for part in parts)
+    return [part.text for part in parts]
+
+
+# "FORWARD alice\nContent-length: 256\n\n" has 35 bytes.
+BODY_BYTES = FORWARD_MAX_LEAST_BYTES - 35
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("hello", ["hello"]),
+        ("x" * BODY_BYTES, ["x" * BODY_BYTES]),
+        ("x" * (BODY_BYTES + 1), ["x" * BODY_BYTES, "x"]),
+        ("ab " * 100, [("ab " * 73) + "ab", ("ab " * 26)]),
+        ("x" * BODY_BYTES + " y", ["x" * BODY_BYTES, "y"]),
+        (" " + "x" * BODY_BYTES, [" " + "x" * (BODY_BYTES - 1), "x"]),
+        (GRIN * 60, [GRIN * 55, GRIN * 5]),
+        ("one\ntwo\r\n\r\n  three\r \n", ["one", "two", "  three"]),
+        ("one\u2028two", ["one\u2028two"]),
+    ],
+)
+def test_a_text_is_cut_at_lines_and_between_words_and_never_inside_a_character(text: str, parts: list[str]) -> None:
+    assert parts_of(text) == parts
+
+
+@given(
+    st.text(st.sampled_from(f"a{GRIN}{ARABIC} \n\r\t"), min_size=1, max_size=1_000).filter(lambda text: text.strip()),
+    st.integers(FORWARD_MAX_LEAST_BYTES, 600),
+)
+def test_of_a_text_that_is_cut_nothing_but_white_space_is_lost(text: str, forward_max_bytes: int) -> None:
+    parts = parts_of(text, forward_max_bytes, "a" * 32)
+
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(part.strip() for part in parts)
+
+
+def test_unless_it_is_set_no_text_is_cut() -> None:
+    message = PublicMessage(1, NOON_MS, "alice", "one\n" * (BODY_MAX_BYTES // 4))
+
+    assert Register().split(message) == (message,)

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused, Users
+from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Refused, Users
 from chatserver.room import mailroom as mailroom_module
 from chatserver.room.feed import Feed
 from chatserver.room.mailroom import ANSWER_SECONDS, Mailbox, Mailroom, Receipt
@@ -87,10 +88,14 @@ class User:
 class Office:
     """A mailroom behind a real feed, with a stream of another dialect beside it. Its watcher rests at first."""
 
-    def __init__(self, lag_max_bytes: int = LAG_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        lag_max_bytes: int = LAG_MAX_BYTES,
+        split: Callable[[Message], Sequence[Message]] = lambda message: (message,),
+    ) -> None:
         self.crashes: list[str] = []
         self.stream = FakeStream()
-        self.mailroom = Mailroom(lag_max_bytes, self.crashes.append)
+        self.mailroom = Mailroom(lag_max_bytes, self.crashes.append, split)
         self.feed = Feed([self.stream, self.mailroom], 10, lambda: None)
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
@@ -319,6 +324,63 @@ def test_an_answer_that_nobody_waits_for_is_passed_over(office: Office, sender: 
     assert not bob.answer(sender)
 
     assert outcome(receipt) is True
+
+
+# --- messages in parts ---
+
+
+def words_of(message: Message) -> list[Message]:
+    return [replace(message, text=word) for word in message.text.split()]
+
+
+@pytest.fixture
+def wordy() -> Iterator[Office]:
+    """Each word of a message is a part."""
+    with closing(Office(split=words_of)) as office:
+        yield office
+
+
+@pytest.mark.parametrize("is_direct", [False, True])
+def test_the_next_part_is_given_when_the_one_before_was_answered_and_the_message_has_come_with_the_last(
+    wordy: Office, *, is_direct: bool
+) -> None:
+    alice, bob = wordy.users("alice", "bob")
+    receipt = wordy.send(alice, "one two three", bob.account if is_direct else None)
+    wordy.send(alice, "next")
+    for text in ("one", "two"):
+        bob.takes("alice", text)
+        assert outcome(receipt) is None
+    bob.takes("alice", "three")
+
+    assert outcome(receipt) is True
+    bob.takes("alice", "next")
+    assert wordy.is_idle
+
+
+def test_one_part_that_cannot_be_read_is_a_message_that_has_not_come(wordy: Office) -> None:
+    alice, bob, carol = wordy.users("alice", "bob", "carol")
+    receipt = wordy.send(alice, "one two three")
+    wordy.send(alice, "next")
+    bob.takes("alice", "one")
+    assert bob.given() == ["two"]
+    assert bob.answer(None)
+
+    assert outcome(receipt) is False
+    bob.takes("alice", "next")
+    for text in ("one", "two", "three", "next"):
+        carol.takes("alice", text)
+    assert wordy.is_idle
+
+
+def test_who_answers_one_part_and_not_the_next_is_disconnected(wordy: Office) -> None:
+    alice, bob = wordy.users("alice", "bob")
+    receipt = wordy.send(alice, "one two")
+    bob.takes("alice", "one")
+    hurry(wordy)
+    wordy.mailroom.start()
+    eventually(lambda: bob.outbox.hangs_up)
+
+    assert outcome(receipt) is False
 
 
 # --- receipts ---
@@ -1124,9 +1186,9 @@ class Model:
         for who, user in enumerate(self.users):
             expected = [str(number) for number in self.queues[who]]
             given = user.mailbox.in_flight
-            assert (given.message.text if given else None) == (expected[0] if expected else None)
+            assert (given.parts[0].text if given else None) == (expected[0] if expected else None)
             if given is not None:
-                assert user.outbox.replies[-1] == given.message
+                assert user.outbox.replies[-1] == given.parts[0]
         assert [outcome(receipt) for receipt in self.receipts] == self.expected
 
 

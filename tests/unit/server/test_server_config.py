@@ -23,6 +23,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "hash_parallelism": ("2", 2),
     "register_delivered": ("sent", "SENT"),
     "register_length": ("Characters", "characters"),
+    "register_forward_max": ("256", 256),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
 }

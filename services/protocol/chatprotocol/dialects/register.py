@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from chatprotocol import events, requests
 from chatprotocol.dialects.base import Sniff
@@ -12,9 +15,9 @@ from chatprotocol.limits import HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES
 from chatprotocol.requests import Side, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from chatprotocol.events import Event, Run
+    from chatprotocol.events import Event, Message, Run
     from chatprotocol.framing import Section
     from chatprotocol.requests import Request
 
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 DELIVERED_WORDS: Final = ("SEND", "SENT")
 # What a Content-length counts: bytes is right, but many programs count the characters of their strings.
 LENGTH_UNITS: Final = ("bytes", "characters")
+
+# The least that the longest FORWARD may be limited to, with its header of 63 bytes at most.
+FORWARD_MAX_LEAST_BYTES: Final = 256
+
+_LINE_END: Final = re.compile("\r\n|\n|\r")
 
 # What a client may begin a connection with. All but the first is out of place then, and answered so.
 _WORDS: Final = ("REGISTER", "SEND", "RECEIVED", "ERROR")
@@ -169,15 +177,19 @@ class Register:
     """REGISTER, SEND, FORWARD.
 
     ``delivered`` is the word that confirms, one of DELIVERED_WORDS; ``length`` what a Content-length counts, one of
-    LENGTH_UNITS.
+    LENGTH_UNITS. If ``forward_max_bytes`` is not 0, :meth:`split` makes messages that are longer, or have line breaks,
+    into several.
     """
 
     name = "register"
     connections = len(Side)
     opening = "REGISTER TOSEND alice\n\n"
 
-    def __init__(self, delivered: str = DELIVERED_WORDS[0], length: str = LENGTH_UNITS[0]) -> None:
+    def __init__(
+        self, delivered: str = DELIVERED_WORDS[0], length: str = LENGTH_UNITS[0], forward_max_bytes: int = 0
+    ) -> None:
         self._delivered = delivered
+        self._forward_max_bytes = forward_max_bytes
         self._counts_characters = length == "characters"
         self._sections_of: dict[type, Callable[[Any], bytes]] = {
             events.Registered: lambda event: f"REGISTERED {event.side} {event.username}\n\n".encode(),
@@ -200,6 +212,19 @@ class Register:
     def request_decoder(self) -> RequestDecoder:
         """For the server's side of a new connection."""
         return RequestDecoder(counts_characters=self._counts_characters)
+
+    def split(self, message: Message) -> tuple[Message, ...]:
+        """The parts of a message, each of which is one FORWARD within the limit; the message itself if it is one."""
+        if not self._forward_max_bytes:
+            return (message,)
+        # A length counts bytes, or characters, which are fewer.
+        header = f"FORWARD {message.sender}\nContent-length: {self._forward_max_bytes}\n\n"
+        body_max_bytes = self._forward_max_bytes - len(header)
+        lines = _LINE_END.split(message.text)
+        if len(lines) == 1 and len(message.text.encode()) <= body_max_bytes:
+            return (message,)
+        # There is a part: no message is white space alone.
+        return tuple(replace(message, text=part) for line in lines for part in _cut(line, body_max_bytes))
 
     def encode(self, event: Event | Run) -> bytes:
         """A header, and a body where it is a message. There is no word for most of what others are told."""
@@ -243,3 +268,18 @@ class Register:
         body = text.encode()
         length = len(text) if self._counts_characters else len(body)
         return b"%b\nContent-length: %d\n\n%b" % (first.encode(), length, body)
+
+
+def _cut(line: str, max_bytes: int) -> Iterator[str]:
+    """Pieces that are no longer in UTF-8: whole words if possible, whole characters always, and not white space alone.
+
+    The space at which it is cut is in neither piece.
+    """
+    while line:
+        piece = line.encode()[:max_bytes].decode(errors="ignore")  # of what is left of a character, nothing
+        if len(piece) < len(line):
+            words = line[: len(piece) + 1].rpartition(" ")[0]
+            piece = words if words.strip() else piece
+        line = line[len(piece) :].removeprefix(" ") if len(piece) < len(line) else ""
+        if piece.strip():
+            yield piece

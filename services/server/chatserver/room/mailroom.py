@@ -62,7 +62,8 @@ class Receipt:
 class Letter(Struct, gc=False, eq=False):
     """One message on its way: to one user, or to all who are here but its sender."""
 
-    message: Message
+    # What is given out, one after the other; usually the message as it is, else its parts.
+    parts: Sequence[Message]
     size_bytes: int
     # None: to everybody but ``sender``, which is None where that is none of ours.
     to: Mailbox | None = None
@@ -91,6 +92,7 @@ class Mailbox:
         "on_part",
         "outbox",
         "own_bytes",
+        "parts_given",
         "position",
         "receipt",
         "stream",
@@ -106,8 +108,9 @@ class Mailbox:
         self.own_bytes = 0
         self.direct: deque[Letter] = deque()
         self.direct_bytes = 0
-        # The one that was given out, until it is answered.
+        # The one that was given out, until all of its parts are answered; and how many of them were given out.
         self.in_flight: Letter | None = None
+        self.parts_given = 0
         # Of the message that the user has sent and that has no answer yet.
         self.receipt: Receipt | None = None
         self.is_open = False
@@ -140,8 +143,15 @@ class Mailroom:
     # For the feed.
     tail = 0
 
-    def __init__(self, lag_max_bytes: int, on_crash: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        lag_max_bytes: int,
+        on_crash: Callable[[str], None],
+        split: Callable[[Message], Sequence[Message]] = lambda message: (message,),
+    ) -> None:
+        """``split`` makes a message into the parts in which it is given out."""
         self._lag_max_bytes = lag_max_bytes
+        self._split = split
         self._worker = Worker("mailroom", self._run, on_crash)
         # Guards everything below, and what is in mailboxes, letters and receipts. Taken behind the feed's lock.
         self._lock = threading.Lock()
@@ -198,7 +208,7 @@ class Mailroom:
     def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
         """A letter for each public message, unseen until :meth:`show`. Users here are told of nothing else."""
         runs = [event for event in events if isinstance(event, PublicRun)]
-        letters = [Letter(message, _size_bytes(message.text)) for run in runs for message in run]
+        letters = [self._letter(message) for run in runs for message in run]
         with self._lock:
             self._hidden += letters
         return self.tail, self.tail
@@ -236,8 +246,8 @@ class Mailroom:
         """What the feed says to one user: a message to it, or what became of its own."""
         with self._lock:
             match event:
-                case DirectMessage(text=text):
-                    self._hidden.append(Letter(event, _size_bytes(text), to=mailbox))
+                case DirectMessage():
+                    self._hidden.append(self._letter(event, to=mailbox))
                 case SentRun() | Sent():
                     self._confirm(mailbox, event)
                 case Refused():
@@ -249,8 +259,8 @@ class Mailroom:
         """Begin to give out letters."""
         with self._lock:
             mailbox.is_held = False
-            letter = self._next(mailbox)
-        _give_out(mailbox, letter)
+            part = self._next(mailbox)
+        _give_out(mailbox, part)
 
     def expect(self, mailbox: Mailbox) -> Receipt:
         """The user is about to post a message: its receipt, failed already if the user is here no more.
@@ -270,16 +280,19 @@ class Mailroom:
         self._part_if_idle(mailbox)
 
     def take_answer(self, mailbox: Mailbox, sender: str | None) -> bool:
-        """The user has the message of this sender, or (None) could not read it. False: it was given no such message."""
+        """The user has what this sender said, or (None) could not read it. False: it was given no such message."""
         with self._lock:
             answered = mailbox.in_flight
-            if answered is None or (sender and name_key(sender) != name_key(answered.message.sender)):
+            if answered is None or (sender and name_key(sender) != name_key(answered.parts[0].sender)):
                 return False
-            mailbox.in_flight = None
             del self._due[mailbox]
-            self._note_answer(answered, has_come=sender is not None)
-            letter = self._next(mailbox)
-        _give_out(mailbox, letter)
+            if sender is not None and mailbox.parts_given < len(answered.parts):
+                part: Message | None = self._next_part(mailbox, answered)
+            else:  # one part that could not be read is a message that has not come
+                mailbox.in_flight = None
+                self._note_answer(answered, has_come=sender is not None)
+                part = self._next(mailbox)
+        _give_out(mailbox, part)
         self._part_if_idle(mailbox)
         return True
 
@@ -324,14 +337,23 @@ class Mailroom:
             if not receipt.answers_due:
                 self._settle(receipt, has_failed=letter.to is not None)
 
-    def _next(self, mailbox: Mailbox) -> Letter | None:
-        """The letter that can be given out now, if there is one. Locked."""
+    def _letter(self, message: Message, to: Mailbox | None = None) -> Letter:
+        parts = self._split(message)
+        return Letter(parts, sum(_size_bytes(part.text) for part in parts), to)
+
+    def _next(self, mailbox: Mailbox) -> Message | None:
+        """What can be given out now of the next letter, if there is one. Locked."""
         if mailbox.is_held or mailbox.in_flight is not None or not mailbox.is_open:
             return None
         mailbox.in_flight = letter = self._take(mailbox)
-        if letter is not None:
-            self._note_due(mailbox)
-        return letter
+        mailbox.parts_given = 0
+        return self._next_part(mailbox, letter) if letter is not None else None
+
+    def _next_part(self, mailbox: Mailbox, letter: Letter) -> Message:
+        """Locked."""
+        mailbox.parts_given += 1
+        self._note_due(mailbox)
+        return letter.parts[mailbox.parts_given - 1]
 
     def _take(self, mailbox: Mailbox) -> Letter | None:
         """The first letter that the user was not given; its own are passed over. Locked."""
@@ -396,7 +418,7 @@ class Mailroom:
         if receipt is None or receipt.is_settled:
             return
         receipt.is_stored_only = isinstance(confirmed, Sent) and confirmed.status is SentStatus.STORED
-        if not self._hidden or self._hidden[-1].message.id != confirmed.id:
+        if not self._hidden or self._hidden[-1].parts[0].id != confirmed.id:
             self._settle(receipt)
             return
         letter = self._hidden[-1]
@@ -483,9 +505,9 @@ class Mailroom:
                 self._give_up(whose, f"it did not answer a message within {self._answer_seconds:g} s")
 
 
-def _give_out(mailbox: Mailbox, letter: Letter | None) -> None:
-    if letter is not None:
-        mailbox.outbox.put([letter.message])
+def _give_out(mailbox: Mailbox, part: Message | None) -> None:
+    if part is not None:
+        mailbox.outbox.put([part])
 
 
 def _size_bytes(text: str) -> int:
