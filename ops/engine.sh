@@ -3,7 +3,14 @@
 # and the base image. Run without an argument for the usage.
 set -euo pipefail
 
-readonly BASE_IMAGE=${PYTHON_IMAGE:-python:3.13-slim}
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly TOP
+readonly SETTINGS=$TOP/.env # where docker compose reads PYTHON_IMAGE, too
+readonly OFFICIAL_IMAGE=python:3.13-slim
+# What is made here where no registry answers. Not the official name: other projects on this machine use that.
+readonly STAND_IN=chatroom-base:debootstrap
+BASE_IMAGE=${PYTHON_IMAGE:-$(if [[ -r $SETTINGS ]]; then sed -n 's/^PYTHON_IMAGE=//p' "$SETTINGS"; fi)}
+BASE_IMAGE=${BASE_IMAGE:-$OFFICIAL_IMAGE}
 # The Debian release that carries Compose v2, Buildx and Python 3.13.
 readonly RELEASE=trixie
 readonly KEYRING_OF_PACKAGE=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -41,8 +48,10 @@ usage: ops/engine.sh up|down|status|help
           installed packages stay
   status  say what there is; exit 0 if the engine, Compose and Buildx work
 
-PYTHON_IMAGE names another base image. Logs: $ENGINE_LOG (engine),
-$STEP_LOG (packages and base image).
+PYTHON_IMAGE, in the environment or in .env, names another base image. Where no
+image registry answers, "up" makes $STAND_IN and puts that into .env.
+Logs: $ENGINE_LOG (engine), $STEP_LOG (packages and
+base image).
 USAGE
 }
 
@@ -466,29 +475,42 @@ check_plugin() {
 
 # --- the base image ----------------------------------------------------------
 
-image_is_there() { docker image inspect "$BASE_IMAGE" >/dev/null 2>&1; }
-
-image_origin() { # prints debootstrap for the stand-in made here
-  docker image inspect --format '{{index .Config.Labels "chatroom.base"}}' "$BASE_IMAGE" 2>/dev/null
-}
-
-image_line() {
-  if [[ $(image_origin) == debootstrap ]]; then
-    echo "base image $BASE_IMAGE is there: a stand-in made with debootstrap; to undo it: docker rmi $BASE_IMAGE"
-  else
-    echo "base image $BASE_IMAGE is there"
-  fi
-}
+image_is_there() { docker image inspect "$1" >/dev/null 2>&1; } # image
 
 ensure_base_image() {
-  if image_is_there; then
-    say "nothing to do, $(image_line)"
+  rename_old_stand_in
+  if image_is_there "$BASE_IMAGE"; then
+    say "nothing to do, base image $BASE_IMAGE is there"
     return
   fi
-  say "pulling the base image $BASE_IMAGE"
-  if pull_base_image; then return; fi
-  say "the image registry cannot be reached or lacks it: $(sed -n '$p' "$WORK/pull.log")"
-  build_base_image
+  if [[ $BASE_IMAGE != "$STAND_IN" ]]; then
+    say "pulling the base image $BASE_IMAGE"
+    if pull_base_image; then return; fi
+    say "the image registry cannot be reached or lacks it: $(sed -n '$p' "$WORK/pull.log")"
+    [[ $BASE_IMAGE == "$OFFICIAL_IMAGE" ]] ||
+      die 1 "PYTHON_IMAGE names $BASE_IMAGE, which is not there; without PYTHON_IMAGE, a base image is made here"
+  fi
+  if ! image_is_there "$STAND_IN"; then build_stand_in; fi
+  use_stand_in
+}
+
+# Earlier versions gave the stand-in the official image's name.
+rename_old_stand_in() {
+  [[ $(docker image inspect --format '{{index .Config.Labels "chatroom.base"}}' "$OFFICIAL_IMAGE" 2>/dev/null) == debootstrap ]] ||
+    return 0
+  docker tag "$OFFICIAL_IMAGE" "$STAND_IN"
+  docker rmi "$OFFICIAL_IMAGE" >>"$STEP_LOG"
+  say "the stand-in that was called $OFFICIAL_IMAGE is now called $STAND_IN"
+}
+
+use_stand_in() {
+  if ! grep -q '^PYTHON_IMAGE=' "$SETTINGS" 2>/dev/null; then
+    # The last line of a file may lack its end.
+    if [[ -s $SETTINGS && -n $(tail -c 1 "$SETTINGS") ]]; then echo >>"$SETTINGS"; fi
+    echo "PYTHON_IMAGE=$STAND_IN" >>"$SETTINGS"
+    chown --reference="$TOP" "$SETTINGS"
+  fi
+  say "PYTHON_IMAGE=$STAND_IN stands in $SETTINGS; to undo it, remove that line, and docker rmi $STAND_IN"
 }
 
 # The registry has to answer soon; a pull that has begun may take its time.
@@ -508,7 +530,7 @@ pull_base_image() {
   wait "$pull"
 }
 
-build_base_image() {
+build_stand_in() {
   need_debian_root "the base image $BASE_IMAGE"
   if ! have debootstrap; then
     refresh_lists
@@ -521,7 +543,6 @@ build_base_image() {
   copy_certificates "$WORK/tree"
   trim_tree "$WORK/tree"
   import_tree "$WORK/tree"
-  say "$BASE_IMAGE is now a stand-in made here (label chatroom.base=debootstrap); to undo it: docker rmi $BASE_IMAGE"
 }
 
 make_tree() { # folder
@@ -561,7 +582,7 @@ import_tree() { # folder
     --change "ENV PIP_CERT=$HOST_CERTIFICATES" \
     --change 'LABEL chatroom.base=debootstrap' \
     --change 'CMD ["python3"]' \
-    - "$BASE_IMAGE" >>"$STEP_LOG"
+    - "$STAND_IN" >>"$STEP_LOG"
 }
 
 # --- commands ----------------------------------------------------------------
@@ -586,7 +607,7 @@ status() {
   if have docker && version=$(engine_version); then
     if pid=$(own_pid); then pid="started by this script (process $pid)"; else pid="not started by this script"; fi
     say "engine $version answers at $(endpoint), $pid"
-    if image_is_there; then say "$(image_line)"; else say "base image $BASE_IMAGE is missing"; fi
+    if image_is_there "$BASE_IMAGE"; then say "base image $BASE_IMAGE is there"; else say "base image $BASE_IMAGE is missing"; fi
   else
     say "no engine answers"
     code=1
