@@ -21,7 +21,7 @@ help: ## Show this list
 
 .PHONY: demo
 demo: $(VENV)/.installed ## Show a conversation: a server and three scripted clients
-	@$(BIN)/python ops/demo.py --stack $(STACK)
+	@$(BIN)/python -m ops.demo --stack $(STACK)
 
 .PHONY: test
 test: $(VENV)/.installed ## Run all tests; STACK=docker insists on containers, STACK=process leaves them out

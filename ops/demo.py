@@ -6,6 +6,7 @@ import argparse
 import os
 import queue
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -15,13 +16,15 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ops.base_image import base_image
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOP = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-# The scripted clients of compose.yaml, with the passwords that stand there.
-CLIENTS = {"alice": "wonderland", "bob": "builder", "carol": "christmas"}
+# The scripted clients of compose.yaml.
+CLIENTS = ("alice", "bob", "carol")
 # A project of its own, so that neither a room that runs here already nor another demo is touched.
 PROJECT = f"chatroom-demo-{os.getpid()}"
 ENGINE_ANSWERS_SECONDS = 10
@@ -48,7 +51,7 @@ def main() -> int:
             found = "A Docker engine answers: the" if stack == "auto" else "The"
             _say(f"{found} demo runs in containers (compose.yaml, as project {PROJECT}).")
             failed = _run_containers()
-            follow_up = "docker compose up, and in another terminal: docker compose run --rm client dave"
+            follow_up = "docker compose up -d server && docker compose run --rm client dave"
         else:
             _say(
                 "The demo runs as plain processes"
@@ -98,8 +101,8 @@ def _run_containers() -> list[str]:
     try:
         _say("Building the images (a minute the first time)")
         _compose("build", "--quiet")
-        _say("Starting the server, and waiting until it is healthy")
-        _compose("up", "--detach", "--wait", "--quiet-pull", "server")
+        _say("Starting the server")
+        _compose("up", "--detach", "--quiet-pull", "server")
         _say("The conversation; > marks what a client types")
         _compose("up", "--no-deps", *CLIENTS, shown=" | ")
         failed = [f"{name} ended with {code}" for name, code in _exit_codes() if code]
@@ -108,14 +111,15 @@ def _run_containers() -> list[str]:
         _compose("logs", "--no-log-prefix", "server", shown="")
         return failed + [f"{name} ended with {code}" for name, code in _exit_codes("server") if code]
     finally:
-        _compose("down", "--volumes", "--remove-orphans")
+        # With the images, which are named after the project; the builder keeps their layers.
+        _compose("down", "--volumes", "--remove-orphans", "--rmi", "all")
 
 
 def _compose(*arguments: str, shown: str | None = None) -> None:
     """Run docker compose on the demo's own project, and print those of its lines that have the text ``shown``."""
     # The user's settings are not for the demo. Any free port: a room that runs here already may have the usual one.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
-    environment = {**inherited, "CHAT_PORT": "0"}
+    environment = {**base_image(), **inherited, "CHAT_PORT": "0"}
     with subprocess.Popen(
         ["docker", "compose", "--project-name", PROJECT, "--env-file", os.devnull, *arguments],
         cwd=TOP,
@@ -213,9 +217,9 @@ def _converse(folder: str, port: str) -> list[str]:
             folder,
             "chatclient",
             *("127.0.0.1", port, name, "--script", str(scripts / f"{name}.chat")),
-            CHAT_PASSWORD=password,
+            CHAT_PASSWORD=secrets.token_urlsafe(),
         )
-        for name, password in CLIENTS.items()
+        for name in CLIENTS
     }
     shown: queue.Queue[str | None] = queue.Queue()
 

@@ -22,14 +22,17 @@ _STORY_SECONDS = 120
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each story runs on each stack; one stack after the other."""
+    """Each story runs on each stack, one stack after the other; what only docker compose does runs in containers."""
     if "stack" in metafunc.fixturenames:
         metafunc.parametrize("engine", choose().stacks, indirect=True, scope="session")
+    elif "engine" in metafunc.fixturenames:
+        only_docker = [name for name in choose().stacks if name == "docker"]
+        metafunc.parametrize("engine", only_docker, indirect=True, scope="session")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Reports say on which stack a story ran."""
-    if isinstance(item, pytest.Function) and "stack" in item.fixturenames:
+    if isinstance(item, pytest.Function) and "engine" in item.fixturenames and hasattr(item, "callspec"):
         item.user_properties.append(("stack", item.callspec.params["engine"]))
         item.add_marker(pytest.mark.timeout(_STORY_SECONDS, func_only=True))
 

@@ -1,16 +1,13 @@
-"""The server as compose.yaml puts it up: in a project of its own, on a free port, with the default settings."""
+"""The server as compose.yaml puts it up: in the project of the tests, on a free port, with the default settings."""
 
 from __future__ import annotations
 
-import os
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from docker.errors import APIError
 
 from .actors import Server
-from .engine import compose
 from .stack import Deployment
 
 if TYPE_CHECKING:
@@ -21,16 +18,16 @@ if TYPE_CHECKING:
 class ComposeProgram:
     """A container that docker compose starts and removes; its log is followed."""
 
-    def __init__(self, engine: Engine, project: str) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._api = engine.client.api
-        self._project = project
+        self._engine = engine
         self.container_id = ""
         self._log: Any = None
 
     def start(self) -> None:
         """Put it up, with a free port of this machine published."""
-        self._compose("up", "--detach", "--no-build", "server")
-        (container,) = self._api.containers(filters={"label": f"com.docker.compose.project={self._project}"})
+        self._engine.compose("up", "--detach", "--no-build", "server")
+        (container,) = self._api.containers(filters={"label": f"com.docker.compose.project={self._engine.project}"})
         self.container_id = container["Id"]
         self._log = self._api.logs(self.container_id, stream=True, follow=True)
 
@@ -66,19 +63,14 @@ class ComposeProgram:
 
     def down(self, *arguments: str) -> None:
         """Take it down."""
-        self._compose("down", *arguments)
-
-    def _compose(self, *arguments: str) -> None:
-        # The defaults, whatever this machine's .env says.
-        project = ("--project-name", self._project, "--env-file", os.devnull)
-        compose(*project, *arguments, environment={"CHAT_PORT": str(_free_port())})
+        self._engine.compose("down", *arguments)
 
 
 class ComposeDeployment(Deployment):
     """``docker compose up`` and ``down``, of the server alone."""
 
-    def __init__(self, engine: Engine, stack: DockerStack, project: str) -> None:
-        self._program = ComposeProgram(engine, project)
+    def __init__(self, engine: Engine, stack: DockerStack) -> None:
+        self._program = ComposeProgram(engine)
         self._engine = engine
         self._stack = stack
         self._server = Server("server", self._program, stack.clock)
@@ -96,8 +88,3 @@ class ComposeDeployment(Deployment):
         """``docker compose down``, with ``--volumes`` for the data."""
         self._program.down(*(["--volumes"] if with_data else []))
         self._server.join()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

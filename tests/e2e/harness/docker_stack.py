@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .actors import Program
     from .engine import Engine
 
-SERVER_IMAGE = "chatroom-server"
-CLIENT_IMAGE = "chatroom-client"
 _PORT = 9999
 # What was printed comes in frames: a byte for the stream, three of nothing, four for the length.
 _FRAME_HEADER_BYTES = 8
@@ -146,7 +144,8 @@ class DockerStack(Stack):
         api = self._engine.client.api
         if not self._volume:
             self._volume = api.create_volume(self._name, labels=self._engine.labels)["Name"]
-        settings = self._container(SERVER_IMAGE, CHEAP_HASHES, aliases=["server"], binds=[f"{self._volume}:/data"])
+        binds = [f"{self._volume}:/data"]
+        settings = self._container(self._engine.server_image, CHEAP_HASHES, aliases=["server"], binds=binds)
         # Clients wait for the line that the server prints; the probes would only cost time.
         settings["healthcheck"] = {"test": ["NONE"]}
         settings["ports"] = [_PORT]
@@ -158,7 +157,7 @@ class DockerStack(Stack):
 
     def deployment(self) -> ComposeDeployment:
         """The server of a story that puts it up and takes it down itself."""
-        return ComposeDeployment(self._engine, self, self._name)
+        return ComposeDeployment(self._engine, self)
 
     def script(self, text: str) -> str:
         """A file with this text; returns its path in a client's container."""
@@ -179,7 +178,9 @@ class DockerStack(Stack):
             api.remove_volume(self._volume)
 
     def _client_program(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Program:
-        settings = self._container(CLIENT_IMAGE, {"CHAT_SERVER": "server", **environment}, self._client_binds)
+        settings = self._container(
+            self._engine.client_image, {"CHAT_SERVER": "server", **environment}, self._client_binds
+        )
         return ContainerProgram(self._engine, {**settings, "command": list(arguments), "stdin_open": True})
 
     def _at_terminal(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -188,7 +189,8 @@ class DockerStack(Stack):
         command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
         for name, value in self._engine.labels.items():
             command += ["--label", f"{name}={value}"]
-        command += ["--env", "CHAT_SERVER=server", "--env", "TERM=xterm-256color", CLIENT_IMAGE, *arguments]
+        command += ["--env", "CHAT_SERVER=server", "--env", "TERM=xterm-256color", self._engine.client_image]
+        command += arguments
         return command, own_environment()
 
     def _container(
@@ -205,7 +207,7 @@ class DockerStack(Stack):
             "host_config": api.create_host_config(
                 network_mode=self.network,
                 binds=list(binds),
-                port_bindings={_PORT: ("127.0.0.1", None)} if image == SERVER_IMAGE else {},
+                port_bindings={_PORT: ("127.0.0.1", None)} if image == self._engine.server_image else {},
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges:true"],

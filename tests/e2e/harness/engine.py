@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import uuid
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import docker
 from docker.errors import DockerException
 
-from .stack import own_environment
+from ops.base_image import base_image
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from .stack import own_environment
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 # Every container, network and volume of these tests has it; its value is the session of the tests.
@@ -52,22 +51,6 @@ def _ping() -> bool:
         engine.close()
 
 
-def compose(*arguments: str, environment: Mapping[str, str] | None = None) -> None:
-    """Run docker compose with the repository's compose.yaml. Raises AssertionError with what it printed."""
-    command = ["docker", "compose", "--file", str(_REPOSITORY / "compose.yaml"), *arguments]
-    done = subprocess.run(
-        command,
-        env={**own_environment(), **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_BUILD_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}"
-
-
 class Engine:
     """The Docker engine for one session of the tests: its images, and what is removed at its end."""
 
@@ -75,13 +58,37 @@ class Engine:
         self.client = docker.from_env(timeout=_CALL_SECONDS, max_pool_size=_CALLS_AT_ONCE)
         self.session = uuid.uuid4().hex[:8]
         self.labels = {_LABEL: self.session}
+        # Of docker compose, which names the images after it: neither a room that runs here nor other tests are touched.
+        self.project = f"chatroom-e2e-{self.session}"
+        self.server_image = f"{self.project}-server"
+        self.client_image = f"{self.project}-client"
 
     def build(self) -> None:
         """Build both images as they are in the repository."""
-        compose("build", "--quiet", "server", "alice")
+        self.compose("build", "--quiet", "server", "alice")
+
+    def compose(self, *arguments: str, typed: str = "", **settings: str) -> str:
+        """Run docker compose with the repository's compose.yaml in this session's project, and return what it printed.
+
+        With the default settings, whatever this machine's .env says, and a free port. Raises AssertionError.
+        """
+        command = ["docker", "compose", "--file", str(_REPOSITORY / "compose.yaml")]
+        command += ["--project-name", self.project, "--env-file", os.devnull, *arguments]
+        done = subprocess.run(
+            command,
+            env={**base_image(), **own_environment(), "CHAT_PORT": "0", **settings},
+            input=typed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_BUILD_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}"
+        return done.stdout
 
     def close(self) -> None:
-        """Remove whatever a story has left behind."""
+        """Remove whatever a story has left behind, and the images; the builder keeps their layers."""
         api = self.client.api
         mine = {"label": f"{_LABEL}={self.session}"}
         for container in api.containers(all=True, filters=mine):
@@ -90,4 +97,5 @@ class Engine:
             api.remove_network(network["Id"])
         for volume in api.volumes(filters=mine)["Volumes"] or []:
             api.remove_volume(volume["Name"])
+        self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all")
         self.client.close()

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Plays one part of the demo of compose.yaml: demo.sh NAME. Everything that it keeps is on the volume /demo: passwords,
+# made at the first start, and who else was found to use the room.
+#
+# What the demo's users say goes to everybody, so they say it only in a room that nobody else uses. Each part looks for
+# itself, as the user "demo": were it to look as alice, bob could take that for alice's arrival.
+set -eu
+umask 077
+trap 'exit 143' TERM INT
+attempts=120 # two a second, until the server answers
+name=$1
+
+# Makes a password unless there is one. Several parts may do so at the same time: the first one counts.
+make_password() { # file
+    [ -e "$1" ] && return
+    head -c 24 /dev/urandom | base64 >"$1.$name"
+    ln "$1.$name" "$1" 2>/dev/null || true
+    rm "$1.$name"
+}
+
+# Prints who is online and who has written, one a line.
+users_in() { # what a client has shown
+    printf '%s\n' "$1" | sed -nE 's/^\[welcome .*; online: //p' | tr ' ' '\n'
+    printf '%s\n' "$1" | sed -nE 's/^\[(history|public|direct) #[^]]*\] ([^ :]+).*/\2/p'
+}
+
+make_password /demo/demo.password
+make_password "/demo/$name.password"
+
+if [ ! -e /demo/others ]; then
+    # Exit code 1: the server can't be reached, or not yet.
+    code=1
+    while [ $code = 1 ] && [ $attempts -gt 0 ]; do
+        code=0
+        seen=$(printf 'CH 500\nEX\n' | chatclient demo --password-file /demo/demo.password --plain 2>&1) || code=$?
+        [ $code != 1 ] || sleep 0.5
+        attempts=$((attempts - 1))
+    done
+    if [ $code != 0 ]; then
+        printf '%s\n' "$seen" "[demo] $name says nothing, because it is not known who uses this room"
+        exit $code
+    fi
+    others=$(users_in "$seen" | grep -vxE 'alice|bob|carol|demo' | sort -u | paste -sd ' ' -)
+    if [ -n "$others" ]; then
+        echo "$others" >"/demo/others.$name"
+        mv "/demo/others.$name" /demo/others
+    fi
+fi
+
+if [ -e /demo/others ]; then
+    echo "[demo] $name says nothing, because others use this room: $(cat /demo/others)"
+    echo "[demo] To see the conversation: make demo, which has a room of its own"
+    exit 0
+fi
+exec chatclient "$name" --password-file "/demo/$name.password" --script "/scripts/$name.chat"
