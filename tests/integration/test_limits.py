@@ -34,17 +34,6 @@ def test_the_connection_over_the_limit_is_told_so_and_closed(open_room: Callable
     assert room.enter("carol"), "there is room again"
 
 
-def test_a_connection_sends_at_once_and_notices_a_peer_that_is_gone(open_room: Callable[..., Room]) -> None:
-    room = open_room()
-    room.enter("alice")
-    (connection,) = room.server._connections._connections
-    accepted = connection._carrier._sock  # type: ignore[attr-defined]
-
-    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
-
-
 @pytest.mark.parametrize("dialect", ["json", "frames", "register"])
 def test_a_peer_that_writes_byte_by_byte_does_not_wait_for_acknowledgements(
     open_room: Callable[..., Room], dialect: str

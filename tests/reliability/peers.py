@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import socket
 import struct
@@ -14,6 +15,7 @@ from integration.room import DEADLINE_SECONDS, Peer
 # sender's side may hold grows with the size of a segment, and loopback's is 64 KiB.
 _WINDOW_BYTES = 4_096
 _SEGMENT_BYTES = 536
+_SO_ATTACH_FILTER = 26
 
 
 class NarrowPeer(Peer):
@@ -43,3 +45,9 @@ def reset(peer: Peer) -> None:
     """End the connection as a crash of the peer's machine is noticed: without a goodbye."""
     peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
+
+
+def lose_what_arrives(sock: socket.socket) -> None:
+    """As a network that is gone: the system drops every segment for this socket (a filter that keeps 0 bytes)."""
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(instruction)))

@@ -138,6 +138,16 @@ class Arq:
         return sent_bytes + sum(len(payload) for _, payload in self._waiting)
 
     @property
+    def acknowledged(self) -> int:
+        """How many frames, counted from the first one, the peer has without a gap."""
+        return next(iter(self._flying), self._next_out) - 1
+
+    @property
+    def put_in_all(self) -> int:
+        """How many frames were ever put."""
+        return self._next_out - 1 + len(self._waiting)
+
+    @property
     def look_at(self) -> float:
         """Before this time neither is anything to be sent again, nor is the peer lost."""
         return min(self._resend_at, self._heard_at + SILENCE_SECONDS)

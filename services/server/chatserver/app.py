@@ -18,6 +18,7 @@ from chatprotocol.dialects import Datagram, Register, by_name, dialects_with
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.control import WELL
+from chatserver.room.deliveries import DeliveryMarks
 from chatserver.room.feed import Feed
 from chatserver.room.indexer import Indexer
 from chatserver.room.journal import SqliteJournal
@@ -124,9 +125,12 @@ class Server:
         self._streams = list(streams.values())
         self._courier = Courier(self._streams, config.lag_max_bytes, self._crash)
         self._mailroom = Mailroom(config.lag_max_bytes, self._crash, register.split)
-        feed = Feed([*self._streams, self._mailroom], last_id, self._courier.ring)
+        deliveries = DeliveryMarks()
+        feed = Feed([*self._streams, self._mailroom], last_id, deliveries, self._courier.ring)
         guests = Guests()
-        self._journal = SqliteJournal(self._database, feed, last_id, _now_ms, guests.is_claimed, self._crash)
+        self._journal = SqliteJournal(
+            self._database, feed, deliveries, last_id, _now_ms, guests.is_claimed, self._crash
+        )
         self._indexer = Indexer(config.data, messages, self._crash)
         self._presence = Presence(feed.announce, config.users_seconds, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
@@ -157,7 +161,7 @@ class Server:
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(house, config.max_connections)
-        listening, bound = _listen(config.host, config.port)
+        listening, bound = _listen(config)
         self._listener = Listener(listening, self._connections, dialects, full, self._crash)
         datagram = by_name(Datagram.name, dialects)
         self._datagram_door = DatagramDoor(bound, self._connections, datagram, self._crash)
@@ -205,6 +209,7 @@ class Server:
         self._datagram_door.stop()  # which rings the courier
         self._courier.stop(_CLOSING_SECONDS)
         self._control.close()
+        self._journal.save_deliveries()
         for stream in self._streams:
             stream.close()
         self._database.close()
@@ -250,14 +255,14 @@ def prepare_threads() -> None:
     threading.stack_size(_STACK_BYTES)
 
 
-def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+def _listen(config: Config) -> tuple[socket.socket, socket.socket]:
     """Bind, or say why that can't be."""
     try:
-        return bind(host, port)
+        return bind(config.host, config.port, config.peer_timeout_seconds)
     except (OSError, UnicodeError) as error:
         code = getattr(error, "errno", None)
         reason = " ".join([os.strerror(code) if code and code > 0 else str(error), *getattr(error, "__notes__", [])])
-        raise StartError(f"Can't listen on {host} port {port}: {reason}.") from error
+        raise StartError(f"Can't listen on {config.host} port {config.port}: {reason}.") from error
 
 
 def _share_heap() -> None:

@@ -95,6 +95,9 @@ class Config:
     login_seconds: float = _setting(
         60.0, "--login-seconds", _seconds, "time from connecting to being logged in, and to end what was begun"
     )
+    peer_timeout_seconds: float = _setting(
+        90.0, "--peer-timeout-seconds", _seconds, "disconnect a client whose system acknowledges nothing for so long"
+    )
     users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "time between updates of who is online")
     # With less than a mebibyte they would be disconnected who have only not been sent yet what is published at once.
     lag_max_bytes: int = _setting(

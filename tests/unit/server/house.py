@@ -9,6 +9,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event, Message, Refused
 from chatprotocol.requests import Register, Request, Side
 from chatprotocol.rules import name_key
+from chatserver.room.deliveries import DeliveryMarks
 from chatserver.room.feed import Feed
 from chatserver.room.journal import JournalClosedError
 from chatserver.room.mailroom import Mailroom
@@ -203,7 +204,8 @@ class House:
         self.identity = FakeIdentity()
         self.indexer = FakeIndexer()
         self.mailroom = Mailroom(LAG_MAX_BYTES, lambda _: None)
-        self.feed = Feed([self.stream, self.mailroom], 10, lambda: None)
+        self.deliveries = DeliveryMarks()
+        self.feed = Feed([self.stream, self.mailroom], 10, self.deliveries, lambda: None)
         self.journal = FakeJournal(self.accounts, self.feed)
         self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
         self.passwords = FakePasswords()

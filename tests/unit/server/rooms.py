@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from chatprotocol.events import Bye, Event, Pong, Refused, Run, one_by_one
 from chatprotocol.requests import Command, Leave, Request
@@ -70,6 +71,9 @@ class FakeOutbox:
         self.has_room = True
         self.is_finished = False
         self.hangs_up = False
+        # Does the peer's system acknowledge what it is sent? What waits for that otherwise.
+        self.acknowledges = True
+        self.tracked: list[Callable[[], None]] = []
         self._from: int | None = None
         self._upto: int | None = None
 
@@ -108,6 +112,14 @@ class FakeOutbox:
             self.told += said
             self.waiting.clear()
 
+    def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
+        self.tracked.append(partial(on_acknowledged, number))
+        self.check_acknowledged()
+
+    def check_acknowledged(self) -> None:
+        while self.acknowledges and self.tracked:
+            self.tracked.pop(0)()
+
     def heard(self) -> list[Event]:
         """What the stream and its edits came to; the replies are apart."""
         if self._from is None:
@@ -130,7 +142,6 @@ class FakeFeed:
     go_round: Callable[[float], None] = lambda _: None
     batches: list[list[Post]] = field(default_factory=list)
     refused: list[tuple[Post, Refused]] = field(default_factory=list)
-    unsaved: dict[int, int] = field(default_factory=dict)
 
     def publish(self, posts: Sequence[Post]) -> None:
         self.when_published(list(posts))
@@ -141,12 +152,6 @@ class FakeFeed:
 
     def refuse(self, posts: Sequence[Post], refusal: Refused) -> None:
         self.refused += [(post, refusal) for post in posts]
-
-    def unsaved_deliveries(self) -> dict[int, int]:
-        return dict(self.unsaved)
-
-    def saved_deliveries(self, saved: dict[int, int]) -> None:
-        self.unsaved = {key: value for key, value in self.unsaved.items() if saved.get(key) != value}
 
     @property
     def published(self) -> list[Post]:

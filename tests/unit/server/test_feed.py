@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused, Sent, SentStatus, Users
+from chatserver.room.deliveries import DeliveryMarks
 from chatserver.room.feed import Feed, Joined
 from chatserver.room.post import Post
 from chatserver.room.seat import Seat
@@ -29,7 +30,8 @@ class Room:
     def __init__(self, *streams: FakeStream) -> None:
         self.streams = streams or (FakeStream(),)
         self.wakes = 0
-        self.feed = Feed(self.streams, 10, self._wake)
+        self.deliveries = DeliveryMarks()
+        self.feed = Feed(self.streams, 10, self.deliveries, self._wake)
         self._ids = itertools.count(11)
 
     def _wake(self) -> None:
@@ -414,7 +416,7 @@ def test_a_direct_message_that_was_heard_is_noted_as_delivered(room: Room) -> No
     room.say(alice, "psst", to=BOB)
     room.say(alice, "to nobody here", to=CAROL)
 
-    assert room.feed.unsaved_deliveries() == {BOB.id: 11}
+    assert room.deliveries.unsaved() == {BOB.id: 11}
     room.feed.leave(bob)
     assert room.feed.join(bob) == Joined(12, 11)
 
@@ -422,13 +424,13 @@ def test_a_direct_message_that_was_heard_is_noted_as_delivered(room: Room) -> No
 def test_deliveries_are_unsaved_until_the_disk_knows_them(room: Room) -> None:
     bob = room.join(BOB)
     room.feed.catch_up(bob, 5)
-    taken = room.feed.unsaved_deliveries()
+    taken = room.deliveries.unsaved()
     room.feed.catch_up(bob, 6)
-    room.feed.saved_deliveries(taken)
+    room.deliveries.note_saved(taken)
 
-    assert room.feed.unsaved_deliveries() == {BOB.id: 6}
-    room.feed.saved_deliveries({BOB.id: 6})
-    assert room.feed.unsaved_deliveries() == {}
+    assert room.deliveries.unsaved() == {BOB.id: 6}
+    room.deliveries.note_saved({BOB.id: 6})
+    assert room.deliveries.unsaved() == {}
 
 
 def test_deliveries_never_go_back(room: Room) -> None:
@@ -436,17 +438,17 @@ def test_deliveries_never_go_back(room: Room) -> None:
     room.feed.catch_up(bob, 6)
     room.feed.catch_up(bob, 5)
 
-    assert room.feed.unsaved_deliveries() == {BOB.id: 6}
+    assert room.deliveries.unsaved() == {BOB.id: 6}
 
 
 def test_nothing_is_noted_while_older_messages_are_still_on_their_way(room: Room) -> None:
     """A mark is for all that is older: were it set now, what waits would be lost with this connection."""
     alice, bob = room.join(ALICE), room.join(BOB)
     room.say(alice, "psst", to=BOB)
-    assert room.feed.unsaved_deliveries() == {}
+    assert room.deliveries.unsaved() == {}
     room.feed.catch_up(bob, 10)
 
-    assert room.feed.unsaved_deliveries() == {BOB.id: 11}
+    assert room.deliveries.unsaved() == {BOB.id: 11}
 
 
 # --- announcements ---

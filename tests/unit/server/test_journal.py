@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import ID_MAX
 from chatserver.room import journal as journal_module
+from chatserver.room.deliveries import DeliveryMarks
 from chatserver.room.journal import GATHER_MESSAGES, GATHER_SECONDS, JournalClosedError, SqliteJournal
 from chatserver.room.post import Post
 from chatserver.room.seat import Seat
@@ -55,6 +56,7 @@ class House:
         self.database = database
         self.disk = Disk(database)
         self.feed = FakeFeed()
+        self.deliveries = DeliveryMarks()
         self.crashes: list[str] = []
         # The names that guests have.
         self.claimed: set[str] = set()
@@ -63,6 +65,7 @@ class House:
         self.journal = SqliteJournal(
             self.disk,  # type: ignore[arg-type]
             self.feed,  # type: ignore[arg-type]
+            self.deliveries,
             self.messages.last_id(),
             lambda: next(self.clock),
             lambda name: name in self.claimed,
@@ -615,22 +618,35 @@ def test_a_changed_hash_is_written(house: House) -> None:
 
 def test_deliveries_are_written_with_the_next_commit(house: House) -> None:
     alice = house.seat("alice")
-    house.feed.unsaved = {alice.account_id: 7}
+    house.deliveries.note(alice.account_id, 7)
     house.journal.start()
     house.journal.settle()
 
     found = Accounts(house.database).find("alice")
     assert found is not None
     assert found.delivered_id == 7
-    assert house.feed.unsaved == {}
+    assert house.deliveries.unsaved() == {}
 
 
 def test_deliveries_that_nothing_followed_are_written_at_the_end(house: House) -> None:
     alice = house.seat("alice")
     house.journal.start()
     house.journal.settle()
-    house.feed.unsaved = {alice.account_id: 7}
+    house.deliveries.note(alice.account_id, 7)
     house.journal.stop()
+
+    found = Accounts(house.database).find("alice")
+    assert found is not None
+    assert found.delivered_id == 7
+
+
+def test_deliveries_that_are_noted_after_the_end_are_written_when_asked_for(house: House) -> None:
+    """The last connections are closed after the journal."""
+    alice = house.seat("alice")
+    house.journal.start()
+    house.journal.stop()
+    house.deliveries.note(alice.account_id, 7)
+    house.journal.save_deliveries()
 
     found = Accounts(house.database).find("alice")
     assert found is not None
@@ -703,12 +719,12 @@ def test_a_registration_that_the_disk_refuses_is_an_error_of_the_disk(house: Hou
 
 def test_deliveries_that_the_disk_refused_are_kept_for_later(house: House) -> None:
     alice = house.seat("alice")
-    house.feed.unsaved = {alice.account_id: 7}
+    house.deliveries.note(alice.account_id, 7)
     house.disk.before_commit = refuse_to_write
     house.journal.start()
     house.journal.settle()
 
-    assert house.feed.unsaved == {alice.account_id: 7}
+    assert house.deliveries.unsaved() == {alice.account_id: 7}
 
 
 def test_what_writes_nothing_is_no_sign_that_the_disk_accepts_writes_again(house: House) -> None:

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Refused, Users
 from chatserver.room import mailroom as mailroom_module
+from chatserver.room.deliveries import DeliveryMarks
 from chatserver.room.feed import Feed
 from chatserver.room.mailroom import ANSWER_SECONDS, Mailbox, Mailroom, Receipt
 from chatserver.room.post import Post
@@ -96,7 +97,7 @@ class Office:
         self.crashes: list[str] = []
         self.stream = FakeStream()
         self.mailroom = Mailroom(lag_max_bytes, self.crashes.append, split)
-        self.feed = Feed([self.stream, self.mailroom], 10, lambda: None)
+        self.feed = Feed([self.stream, self.mailroom], 10, DeliveryMarks(), lambda: None)
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
 

@@ -21,6 +21,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "hash_time_cost": ("1", 1),
     "hash_memory_kib": ("8", 8),
     "hash_parallelism": ("2", 2),
+    "peer_timeout_seconds": ("12.5", 12.5),
     "register_delivered": ("sent", "SENT"),
     "register_length": ("Characters", "characters"),
     "register_forward_max": ("256", 256),

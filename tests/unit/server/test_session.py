@@ -347,7 +347,7 @@ def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(house: 
     house.messages.waiting = hang_up_after_the_first_page  # type: ignore[method-assign, assignment]
     Session(house.context, outbox, "1@test", "here").handle([LOGIN])
 
-    assert house.feed.unsaved_deliveries().get(1, 0) <= 1_000
+    assert house.deliveries.unsaved().get(1, 0) <= 1_000
     assert len(house.messages.asked) <= 3
 
 

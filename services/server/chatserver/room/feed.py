@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol.events import DirectMessage, PublicRun, Refused, Sent, SentRun, SentStatus
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from chatprotocol.events import Users
+    from chatserver.room.deliveries import DeliveryMarks
     from chatserver.room.post import Post
     from chatserver.room.seat import Seat, Stream
     from chatserver.store.accounts import Account
@@ -28,7 +30,7 @@ class Joined(NamedTuple):
 
     # The seat hears what comes after this message.
     last_id: int
-    # The newest direct message that another seat of the account was given since the server started; 0 for none.
+    # The newest direct message that has reached a device of the account since the server started; 0 for none.
     delivered_id: int
 
 
@@ -38,24 +40,23 @@ class Feed:
     ``wake`` is called after something was published: it tells the courier.
     """
 
-    def __init__(self, streams: Sequence[Stream], last_id: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, streams: Sequence[Stream], last_id: int, deliveries: DeliveryMarks, wake: Callable[[], None]
+    ) -> None:
         self._streams = streams
+        self._deliveries = deliveries
         self._wake = wake
         # Guards everything below, and the order in which streams and outboxes are written.
         self._lock = threading.Lock()
         self._last_id = last_id
         self._seats: dict[int, list[Seat]] = {}
-        # By account: the newest direct message that was put into one of its outboxes since the server started.
-        self._delivered: dict[int, int] = {}
-        # The accounts of which the disk does not know that yet.
-        self._unsaved: set[int] = set()
 
     def join(self, seat: Seat) -> Joined:
         """Take a seat, whose outbox is held from now on: put what it missed, and release it."""
         with self._lock:
             self._seats.setdefault(seat.account_id, []).append(seat)
             seat.outbox.follow()
-            return Joined(self._last_id, self._delivered.get(seat.account_id, 0))
+            return Joined(self._last_id, self._deliveries.newest(seat.account_id))
 
     def leave(self, seat: Seat) -> None:
         """Give the seat up: nothing that is published later is for it."""
@@ -108,20 +109,13 @@ class Feed:
         self._wake()
 
     def catch_up(self, seat: Seat, upto_id: int) -> None:
-        """The seat was given all that it missed, up to this message: its direct messages count as delivered."""
+        """The seat was given all that it missed, up to this message, and released.
+
+        Once its peer has acknowledged it, its direct messages count as delivered.
+        """
         with self._lock:
             seat.has_caught_up = True
-            self._note_delivered(seat.account_id, max(upto_id, seat.newest_direct_id))
-
-    def unsaved_deliveries(self) -> dict[int, int]:
-        """What the disk does not know yet of deliveries, by account. For the journal thread."""
-        with self._lock:
-            return {account_id: self._delivered[account_id] for account_id in self._unsaved}
-
-    def saved_deliveries(self, saved: dict[int, int]) -> None:
-        """These are on the disk now. For the journal thread."""
-        with self._lock:
-            self._unsaved -= {account_id for account_id, upto in saved.items() if self._delivered[account_id] == upto}
+            self._track(seat, max(upto_id, seat.newest_direct_id))
 
     def _publish_portion(self, portion: Sequence[Post]) -> None:
         """The lock is held."""
@@ -155,16 +149,16 @@ class Feed:
         (text,) = post.texts
         event = DirectMessage(post.id, post.time_ms, post.seat.name, recipient.name, text)
         seats = [seat for seat in self._seats.get(recipient.id, []) if seat.guest is None or seat.guest is recipient]
-        for seat in seats:
-            seat.newest_direct_id = post.id
-        if any(seat.has_caught_up for seat in seats):
-            self._note_delivered(recipient.id, post.id)
         # The sender's other connections see it as well, as their history does. A guest has none.
         is_alone = recipient.id == post.seat.account_id or post.seat.guest is not None
         others = [] if is_alone else self._seats.get(post.seat.account_id, [])
         for seat in [*seats, *(seat for seat in others if seat is not post.seat)]:
             tail = seat.outbox.stream.tail
             seat.outbox.splice(tail, tail, [event])
+        for seat in seats:
+            seat.newest_direct_id = post.id
+            if seat.has_caught_up:
+                self._track(seat, post.id)
         self._confirm(post, SentStatus.SENT if seats else SentStatus.STORED)
 
     def _confirm(self, post: Post, status: SentStatus) -> None:
@@ -173,11 +167,9 @@ class Feed:
         outbox = post.seat.outbox
         outbox.splice(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, nonce)])
 
-    def _note_delivered(self, account_id: int, message_id: int) -> None:
-        """The lock is held."""
-        if message_id > self._delivered.get(account_id, 0):
-            self._delivered[account_id] = message_id
-            self._unsaved.add(account_id)
+    def _track(self, seat: Seat, message_id: int) -> None:
+        """Once the seat's peer has acknowledged all that it was told so far, this message is delivered. Locked."""
+        seat.outbox.track(message_id, partial(self._deliveries.note, seat.account_id))
 
 
 def _portions(posts: Iterable[Post]) -> Iterator[list[Post]]:

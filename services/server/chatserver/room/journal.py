@@ -20,6 +20,7 @@ from chatserver.threads import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from chatserver.room.deliveries import DeliveryMarks
     from chatserver.room.feed import Feed
     from chatserver.store.accounts import Account
     from chatserver.store.database import Database
@@ -115,6 +116,7 @@ class SqliteJournal:
         self,
         database: Database,
         feed: Feed,
+        deliveries: DeliveryMarks,
         last_id: int,
         now_ms: Callable[[], int],
         is_claimed: Callable[[str], bool],
@@ -122,6 +124,7 @@ class SqliteJournal:
     ) -> None:
         self._database = database
         self._feed = feed
+        self._deliveries = deliveries
         self._now_ms = now_ms
         self._is_claimed = is_claimed
         self._worker = Worker("journal", self._run, on_crash)
@@ -150,6 +153,14 @@ class SqliteJournal:
             self._filled.notify()
             self._emptied.notify_all()
         self._worker.join()
+
+    def save_deliveries(self) -> None:
+        """Write what was delivered after the journal had ended. For the thread that stopped it."""
+        try:
+            with self._database.transaction() as connection:
+                update_delivered(connection, self._deliveries.unsaved().items())
+        except (sqlite3.Error, OSError) as error:  # those messages are delivered once more
+            _log.error("delivered marks not saved", error=str(error))
 
     def post(self, posts: Sequence[Post]) -> None:
         """Take messages. Waits while too many do; raises JournalClosedError when it takes no more."""
@@ -246,7 +257,7 @@ class SqliteJournal:
     def _write(self, taken: _Inbox) -> None:
         """One group commit; then, and only then, what it held is published."""
         posts, errands = taken.posts, taken.errands
-        deliveries = self._feed.unsaved_deliveries()
+        deliveries = self._deliveries.unsaved()
         try:
             with self._database.transaction() as connection:
                 changes = connection.total_changes
@@ -262,7 +273,7 @@ class SqliteJournal:
             self._failing = False
             _log.info("The disk accepts writes again")
         self._last_id = last_id
-        self._feed.saved_deliveries(deliveries)
+        self._deliveries.note_saved(deliveries)
         if stored:
             self._feed.publish(stored)
         for errand, outcome in zip(errands, outcomes, strict=True):

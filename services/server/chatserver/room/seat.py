@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, Run
     from chatserver.store.accounts import Account
@@ -52,6 +52,9 @@ class Follower(Protocol):
     def splice(self, start: int, end: int, events: Sequence[Event | Run], /) -> None:
         """In the place of the stream's bytes from start to end, say these events."""
 
+    def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
+        """Tell of the number once the peer's system has acknowledged all that was said before."""
+
 
 class Outbox(Follower, Protocol):
     """What one connection is still to be sent."""
@@ -70,6 +73,9 @@ class Outbox(Follower, Protocol):
 
     def wait_for_room(self) -> bool:
         """Wait while the peer leaves too many answers unread; false when the connection ends. For its reader thread."""
+
+    def check_acknowledged(self) -> None:
+        """Look what the peer's system has acknowledged, and tell of it."""
 
 
 class Seat:

@@ -103,8 +103,8 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
         welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since)
         last_page = _send_pages(outbox, welcome, query, account.id, after_id, joined.last_id)
         if last_page is not None:
-            context.feed.catch_up(seat, joined.last_id)
             outbox.release(last_page)
+            context.feed.catch_up(seat, joined.last_id)
         # Otherwise the connection ends, and nothing that is new may follow the gap.
     except BaseException:
         go_out(context, seat)

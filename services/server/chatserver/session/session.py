@@ -161,6 +161,8 @@ class Session:
         try:
             commands.settle(self._context, self._seat)
         finally:
+            # What reached the peer before it left counts as delivered when it comes again, however soon that is.
+            self._outbox.check_acknowledged()
             self._log.info(f"{self._seat.name} left")
             go_out(self._context, self._seat)
             self._seat = None

@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 # Linux alone has it.
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+
+
+# struct tcp_info (linux/tcp.h): tcpi_bytes_acked, what the peer's system has acknowledged, of RFC 4898.
+_BYTES_ACKED_AT: Final = 120
+_TCP_INFO_BYTES: Final = 128
 
 
 class Carrier(Protocol):
@@ -63,6 +69,15 @@ class Carrier(Protocol):
 
     def unacknowledged_bytes(self) -> int:
         """On their way to the peer; the end may count as one. For any thread."""
+
+    def acknowledged(self) -> int:
+        """The position in all that was ever written up to which the peer's system has it. For any thread.
+
+        A position is compared with those of the same carrier only. It can still be asked after the peer is lost.
+        """
+
+    def written(self) -> int:
+        """The position of what was written last, or a little more; for any thread that knows that it was written."""
 
     @property
     def can_be_closed(self) -> bool:
@@ -139,3 +154,17 @@ class TcpSocket:
         except (OSError, ValueError):
             return 0
         return int(count)
+
+    def acknowledged(self) -> int:
+        """0 where the system can't tell: then what was written counts as acknowledged."""
+        if sys.platform != "linux":
+            return 0
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:  # not a TCP socket, or closed
+            return 0
+        return int(struct.unpack_from("Q", info, _BYTES_ACKED_AT)[0])
+
+    def written(self) -> int:
+        """More than was written by what is acknowledged between the two calls, so never less."""
+        return self.unacknowledged_bytes() + self.acknowledged() if sys.platform == "linux" else 0

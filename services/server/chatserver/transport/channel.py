@@ -205,6 +205,16 @@ class Channel:
         with self._lock:
             return self._arq.unacknowledged_bytes
 
+    def acknowledged(self) -> int:
+        """How many frames the peer has of those that were written, without a gap. For any thread."""
+        with self._lock:
+            return self._arq.acknowledged
+
+    def written(self) -> int:
+        """How many frames were written. For any thread."""
+        with self._lock:
+            return self._arq.put_in_all
+
     def _send(self, datagrams: Sequence[bytes]) -> None:
         """What can't be sent now is as good as lost on the way: it is sent again."""
         for each in datagrams:

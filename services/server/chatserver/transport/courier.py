@@ -7,6 +7,7 @@ import selectors
 import threading
 import time
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -27,8 +28,10 @@ LINGER_SECONDS = 5.0
 # A peer that is due an answer and takes not a byte for so long is not there any more, or means harm: an answer may be
 # megabytes. (What everybody hears is limited by how far it is behind.)
 STALL_SECONDS = 60.0
-# How often the retired and the full are looked at while there are any.
+# How often the retired, the full and the tracked are looked at while there are any.
 _TICK_SECONDS = 0.5
+# Of the tracked, so many at a time: two system calls each.
+_CHECKED_MAX = 1_000
 
 
 class _Followers:
@@ -95,6 +98,8 @@ class Courier:
         self._retired: dict[Outbox, float] = {}
         # Those whose sockets are full, and since when. The courier thread's own.
         self._full: dict[Outbox, float] = {}
+        # Those that wait for an acknowledgement, the one that was looked at last at the end. The courier thread's own.
+        self._tracked: dict[Outbox, None] = {}
         self._look_at = 0.0
         # Guards everything below.
         self._lock = threading.Lock()
@@ -155,7 +160,7 @@ class Courier:
         while True:
             self._wait()
             self._go_round()
-            self._give_up_stalled(time.monotonic())
+            self._look_after(time.monotonic())
             self._close_retired()
             with self._lock:
                 if self._stop_at is not None and (not self._open or time.monotonic() > self._stop_at + _TICK_SECONDS):
@@ -164,7 +169,8 @@ class Courier:
     def _wait(self) -> None:
         """Until somebody rings, or a full socket takes bytes again."""
         busy = bool(self._dirty) or any(followers.have_news for followers in self._followers.values())
-        patience = _TICK_SECONDS if self._retired or self._full or self._stop_at is not None else None
+        ticks = self._retired or self._full or self._tracked or self._stop_at is not None
+        patience = _TICK_SECONDS if ticks else None
         for key, _ in self._selector.select(0 if busy else patience):
             if key.fd == self._doorbell:
                 os.read(self._doorbell, 64)
@@ -222,6 +228,9 @@ class Courier:
         """Look after one that is due something of its own."""
         if outbox.broken:
             return
+        if outbox.is_tracked:
+            outbox.check_acknowledged()  # before more is sent
+            self._tracked[outbox] = None
         followers = self._followers[outbox.stream]
         if outbox in followers.in_step:
             followers.let_out(outbox, followers.offered)
@@ -280,11 +289,23 @@ class Courier:
             self._full[outbox] = time.monotonic()
             self._selector.register(outbox.carrier.descriptor, selectors.EVENT_WRITE, outbox)
 
-    def _give_up_stalled(self, now: float) -> None:
-        """Who is full is in the order of since when."""
+    def _look_after(self, now: float) -> None:
+        """What is due now and then."""
         if now < self._look_at:
             return
         self._look_at = now + _TICK_SECONDS
+        self._check_tracked()
+        self._give_up_stalled(now)
+
+    def _check_tracked(self) -> None:
+        for outbox in list(islice(self._tracked, _CHECKED_MAX)):
+            del self._tracked[outbox]
+            outbox.check_acknowledged()
+            if outbox.is_tracked and not outbox.broken:
+                self._tracked[outbox] = None
+
+    def _give_up_stalled(self, now: float) -> None:
+        """Who is full is in the order of since when."""
         for outbox, since in list(self._full.items()):
             if now - since < STALL_SECONDS:
                 return
@@ -310,12 +331,14 @@ class Courier:
             give_up_at = self._stop_at
         self._retired.update((outbox, now + LINGER_SECONDS) for outbox in retiring)
         for outbox, patience_ends in list(self._retired.items()):
-            is_done = outbox.broken or (outbox.shut and outbox.carrier.can_be_closed)
-            if is_done or now >= min(patience_ends, give_up_at or patience_ends):
+            outbox.check_acknowledged()
+            is_told = outbox.shut and outbox.carrier.can_be_closed and not outbox.is_tracked
+            if outbox.broken or is_told or now >= min(patience_ends, give_up_at or patience_ends):
                 self._close(outbox)
 
     def _close(self, outbox: Outbox) -> None:
         del self._retired[outbox]
+        self._tracked.pop(outbox, None)
         if self._full.pop(outbox, None) is not None:
             self._selector.unregister(outbox.carrier.descriptor)
         outbox.broken = True

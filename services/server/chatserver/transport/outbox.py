@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 SEND_MAX_PIECES = 128
 # A client that leaves more than this unread is not read any further.
 UNREAD_MAX_BYTES = 64 * 1024
-
+# Numbers that wait for their bytes to be sent (see track); a newer one takes the place of the last if there are more.
+TRACKED_MAX = 64
 
 # Insertions at one place become one up to this size: an edit is 200 bytes of Python, a direct message may be less.
 _JOIN_MAX_BYTES = 4 * 1024
@@ -34,6 +35,31 @@ class _Edit(NamedTuple):
     resume: int
     data: bytes
     is_reply: bool
+
+
+class _Tracked:
+    """Numbers of which somebody is to be told once the peer's system has acknowledged what they stand for.
+
+    A number waits in ``queued``, with how many bytes had been queued for this connection alone, until those were sent.
+    From then on it is told as soon as nothing is unacknowledged, or, where that does not happen because there is always
+    more, as soon as the carrier's position ``mark`` is acknowledged, which was taken after it was sent. The outbox's
+    lock guards it.
+    """
+
+    __slots__ = ("mark", "marked_number", "on_acknowledged", "queued", "sent_number")
+
+    def __init__(self, on_acknowledged: Callable[[int], None]) -> None:
+        self.on_acknowledged = on_acknowledged
+        self.queued: deque[tuple[int, int]] = deque()
+        # 0: none.
+        self.sent_number = 0
+        self.marked_number = 0
+        self.mark = 0
+
+    def note_sent(self, sent_bytes: int) -> None:
+        """So many bytes were sent for this connection alone."""
+        while self.queued and self.queued[0][1] <= sent_bytes:
+            self.sent_number, _ = self.queued.popleft()
 
 
 class Outbox:
@@ -56,7 +82,9 @@ class Outbox:
         "_lock",
         "_replies",
         "_replies_bytes",
+        "_sent_bytes",
         "_told_bytes",
+        "_tracked",
         "_wake",
         "broken",
         "carrier",
@@ -88,6 +116,9 @@ class Outbox:
         self._replies_bytes = 0
         self._edits: deque[_Edit] = _NONE
         self._told_bytes = 0
+        # What was sent of replies and edits, ever.
+        self._sent_bytes = 0
+        self._tracked: _Tracked | None = None
         self._held = True
         self._cursor = 0
         self._end: int | None = 0
@@ -173,6 +204,63 @@ class Outbox:
             self.stream.note_beside(len(data))
             self._wake(self)
 
+    def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
+        """Tell ``on_acknowledged`` the number once the peer's system has acknowledged all that was put in before.
+
+        Numbers grow, and one may stand for those before it. Nothing is told if the connection ends first. It is called
+        by any thread, under no lock. What is queued while the outbox is held is sent in another order than it was
+        queued in, so then a number is forgotten.
+        """
+        with self._lock:
+            if self._held or self._finishing or self._end is not None:
+                return
+            if self._tracked is None:
+                self._tracked = _Tracked(on_acknowledged)
+            queued = self._tracked.queued
+            if len(queued) >= TRACKED_MAX:
+                queued.pop()
+            queued.append((number, self._sent_bytes + self._replies_bytes + self._told_bytes))
+        self._wake(self)
+
+    # --- for the courier, and the reader at its end ---
+
+    @property
+    def is_tracked(self) -> bool:
+        """True if something is to be told when it is acknowledged."""
+        return self._tracked is not None
+
+    def check_acknowledged(self) -> None:
+        """Ask the carrier how far the peer's system has acknowledged, and tell of it. For any thread; it never waits.
+
+        The carrier is asked under no lock. The answer is right all the same: the numbers in question were sent before
+        it was asked, and what is acknowledged stays so.
+        """
+        with self._lock:
+            tracked = self._tracked
+            if tracked is None:
+                return
+            tracked.note_sent(self._sent_bytes)
+            number, marked_number, mark = tracked.sent_number, tracked.marked_number, tracked.mark
+        if not number:
+            return
+        if self.carrier.unacknowledged_bytes():
+            if not marked_number:
+                mark = self.carrier.written()
+                with self._lock:
+                    tracked.marked_number, tracked.mark = number, mark
+                return
+            if self.carrier.acknowledged() < mark:
+                return
+            number = marked_number
+        with self._lock:
+            if tracked.marked_number <= number:
+                tracked.marked_number = 0
+            if tracked.sent_number <= number:
+                tracked.sent_number = 0
+                if not tracked.queued:
+                    self._tracked = None
+        tracked.on_acknowledged(number)
+
     # --- for the courier ---
 
     def due(self, offered: int) -> list[bytes] | Span:
@@ -245,6 +333,7 @@ class Outbox:
             while self._replies and sent_bytes:
                 reply = self._replies.popleft()
                 self._replies_bytes -= min(sent_bytes, len(reply))
+                self._sent_bytes += min(sent_bytes, len(reply))
                 if sent_bytes < len(reply):
                     self._replies.appendleft(reply[sent_bytes:])
                 sent_bytes -= min(sent_bytes, len(reply))
@@ -312,6 +401,7 @@ class Outbox:
             return step
         self._edits.popleft()
         step = min(most_bytes, len(edit.data))
+        self._sent_bytes += step
         if edit.is_reply:
             self._replies_bytes -= step
         else:

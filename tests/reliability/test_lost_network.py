@@ -1,0 +1,54 @@
+"""A client whose network is gone: it leaves the room in time, and what it was not given waits for it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
+
+import pytest
+from integration.room import DatagramPeer, FramesPeer, Peer
+from reliability.peers import lose_what_arrives
+from reliability.program import Program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PATIENCE_SECONDS = 2.0
+
+
+@pytest.mark.parametrize("bob_type", [Peer, FramesPeer, DatagramPeer])
+def test_who_lost_the_network_leaves_and_gets_the_direct_messages_of_that_time_at_the_next_login(
+    tmp_path: Path, bob_type: type[Peer | FramesPeer | DatagramPeer]
+) -> None:
+    """Promise: no confirmed message is lost. Nothing unacknowledged (carol) or something (bob): both are noticed."""
+    with (
+        Program(
+            tmp_path, "--peer-timeout-seconds", f"{PATIENCE_SECONDS:g}", silence_seconds=PATIENCE_SECONDS
+        ) as server,
+        ExitStack() as peers,
+    ):
+        alice, carol, bob = (peers.enter_context(closing(each(server.port))) for each in (Peer, FramesPeer, bob_type))
+        for name, peer in (("carol", carol), ("bob", bob), ("alice", alice)):
+            peer.login(name)
+        alice.ask(command="DM", to="bob", message="heard")
+        assert alice.next("sent")["status"] == "sent"
+        heard_by(bob, "heard")
+        for peer in (bob, carol):
+            lose_what_arrives(peer.socket)
+        alice.ask(command="DM", to="bob", message="missed")
+        assert alice.next("sent")["status"] == "sent"
+        left: set[str] = set()
+        while left < {"bob", "carol"}:
+            left |= set(alice.next("users")["left"])
+
+        again = peers.enter_context(closing(bob_type(server.port)))
+        again.login("bob")
+        assert heard_by(again, "missed") == ["missed"]
+
+
+def heard_by(peer: Peer | FramesPeer, last: str) -> list[str]:
+    """The texts of the direct messages that come, up to this one."""
+    texts: list[str] = []
+    while last not in texts:
+        texts.append(peer.next("direct")["message"] if isinstance(peer, Peer) else peer.next_message()[-1])
+    return texts

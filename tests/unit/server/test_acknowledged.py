@@ -1,0 +1,191 @@
+"""What a connection's peer has acknowledged: told once it is sure, and never of what may be lost."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reliability.peers import lose_what_arrives
+
+from chatserver.transport.carrier import TcpSocket
+from chatserver.transport.courier import Courier
+from chatserver.transport.outbox import Outbox
+from chatserver.transport.stream import Span, Stream
+
+from .rooms import bytes_stream, eventually, publish, put, splice
+
+HERE = "127.0.0.1"
+
+
+class FakeCarrier(SimpleNamespace):
+    """Positions that the test moves."""
+
+    is_socket = True
+    write_max_bytes = 1_000_000
+    sent = 0
+    reached = 0
+
+    def unacknowledged_bytes(self) -> int:
+        return self.sent - self.reached
+
+    def acknowledged(self) -> int:
+        return self.reached
+
+    def written(self) -> int:
+        return self.sent
+
+
+def send(outbox: Outbox, carrier: FakeCarrier, most_bytes: int) -> None:
+    """What the courier does in a visit."""
+    due = outbox.due(outbox.stream.end)
+    size = due.end - due.start if isinstance(due, Span) else sum(map(len, due))
+    outbox.account(min(size, most_bytes))
+    carrier.sent += min(size, most_bytes)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("track"), st.integers(1, 20)),
+        st.tuples(st.just("publish"), st.integers(1, 20)),
+        st.tuples(st.just("answer"), st.integers(1, 20)),
+        st.tuples(st.just("send"), st.integers(1, 40)),
+        st.tuples(st.just("acknowledge"), st.integers(1, 40)),
+        st.tuples(st.just("check"), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+def test_a_number_is_told_when_all_that_came_before_it_is_acknowledged_and_not_earlier(
+    script: list[tuple[str, int]],
+) -> None:
+    """Promise: a direct message that did not reach its recipient still waits for it."""
+    with closing(bytes_stream()) as stream:
+        carrier = FakeCarrier()
+        outbox = Outbox(carrier, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+        outbox.follow()
+        outbox.release([])
+        told: list[int] = []
+        queued = 0
+        # Up to which position each number is to be acknowledged, at the least.
+        needed: dict[int, int] = {0: 0}
+        for what, size in script:
+            match what:
+                case "track":
+                    queued += size
+                    splice(outbox, stream.tail, stream.tail, b"d" * size)
+                    needed[len(needed)] = queued
+                    outbox.track(len(needed) - 1, told.append)
+                case "publish":
+                    queued += size
+                    publish(stream, b"p" * size)
+                case "answer":
+                    queued += size
+                    put(outbox, b"a" * size)
+                case "send":
+                    send(outbox, carrier, size)
+                case "acknowledge":
+                    carrier.reached = min(carrier.sent, carrier.reached + size)
+                case _:
+                    outbox.check_acknowledged()
+            assert carrier.reached >= needed[max(told, default=0)]
+            assert told == sorted(set(told))
+        while carrier.sent < queued:
+            send(outbox, carrier, 1_000)
+        publish(stream, b"never acknowledged")
+        for _ in range(2):  # one look to take the position, one to see that it was reached, for each of two numbers
+            outbox.check_acknowledged()
+            carrier.reached = queued
+            outbox.check_acknowledged()
+
+        assert max(told, default=0) == len(needed) - 1
+        assert not outbox.is_tracked
+
+
+def test_what_is_queued_while_the_outbox_is_held_or_finished_is_not_told() -> None:
+    """It is sent in another order than it was queued in, or not at all."""
+    with closing(bytes_stream()) as stream:
+        outbox = Outbox(FakeCarrier(), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+        outbox.follow()
+        outbox.track(1, lambda _: None)
+        assert not outbox.is_tracked
+        outbox.release([])
+        outbox.finish()
+        outbox.track(2, lambda _: None)
+        assert not outbox.is_tracked
+
+
+class Line:
+    """A courier, and a connection over real TCP that it sends to."""
+
+    def __init__(self) -> None:
+        self.stream: Stream = bytes_stream()
+        self.courier = Courier([self.stream], 1_000_000, lambda _: None)
+        with socket.create_server((HERE, 0)) as listening:
+            self.peer = socket.create_connection(listening.getsockname())
+            sock, _ = listening.accept()
+        sock.setblocking(False)
+        self.outbox = Outbox(TcpSocket(sock), self.stream, "1@test", self.courier.wake)
+        self.told: list[int] = []
+        self.courier.adopt()
+        self.courier.start()
+        self.outbox.follow()
+        self.outbox.release([])
+        eventually(lambda: self.outbox.in_step)
+
+    def say(self, number: int, text: bytes) -> None:
+        """Something for this connection alone; its number is told when it has arrived."""
+        splice(self.outbox, self.stream.tail, self.stream.tail, text)
+        self.outbox.track(number, self.told.append)
+
+    def end(self) -> None:
+        """Its reader has ended."""
+        self.outbox.unfollow()
+        self.outbox.finish()
+        self.courier.retire(self.outbox)
+
+    def close(self) -> None:
+        if self.outbox.follows:
+            self.end()
+        self.courier.stop(0.0)
+        self.stream.close()
+        self.peer.close()
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    with closing(Line()) as line:
+        yield line
+
+
+def test_over_tcp_a_number_is_told_though_nobody_reads(line: Line) -> None:
+    """The peer's system has it; nothing more can be known."""
+    line.say(1, b"one")
+    line.say(2, b"two")
+    eventually(lambda: 2 in line.told)
+
+    assert line.peer.recv(6, socket.MSG_WAITALL) == b"onetwo"
+
+
+def test_over_tcp_nothing_is_told_of_what_a_lost_network_swallowed() -> None:
+    line = Line()
+    with closing(line):
+        line.say(1, b"one")
+        eventually(lambda: line.told == [1])
+        lose_what_arrives(line.peer)
+        line.say(2, b"two")
+        eventually(lambda: not line.outbox.due(line.stream.end))
+    assert line.told == [1]
+
+
+def test_what_is_sent_at_the_end_is_told_too(line: Line) -> None:
+    """The socket is closed after the acknowledgement, or when that does not come for some seconds."""
+    line.say(1, b"goodbye")
+    line.end()
+    assert line.peer.recv(100, socket.MSG_WAITALL) == b"goodbye"
+
+    eventually(lambda: line.told == [1])
