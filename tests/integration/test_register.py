@@ -470,15 +470,21 @@ def test_direct_messages_go_both_ways_and_to_nobody_else(room: Room) -> None:
         room.enter_guest("carol"),
         room.enter_guest("dave"),
     )
-    alice.ask(command="DM", to="CAROL", message="psst")
-    assert alice.next("sent")["status"] == "sent", "whether she answers is not her sender's business"
+    alice.ask(command="DM", to="CAROL", message="psst", nonce="n")
+    confirmation = {"type": "sent", "id": 1, "status": "sent", "nonce": "n", "looks_public": True}
+    assert alice.next("sent") == confirmation, "whether she answers is not her sender's business"
+    alice.ask(command="DM", to="CAROL", message="psst", nonce="n")
+    assert alice.next("sent") == confirmation
+    alice.ask(command="DM", to="bob", message="psst")
+    assert bob.next_message()[:2] == ["DIRECT", "alice"]
+    assert "looks_public" not in alice.next("sent"), "he can see it"
     assert carol.forwarded() == ("alice", "psst")
     carol.confirm("alice")
-    assert bob.whisper("carol", "psst from frames") == 2
+    assert bob.whisper("carol", "psst from frames") == 3
     assert carol.take() == ("bob", "psst from frames")
     assert carol.say("ALICE", "psst yourself") == sent("ALICE")
     heard = alice.next("direct")
-    assert (heard["from"], heard["to"], heard["id"], heard["message"]) == ("carol", "alice", 3, "psst yourself")
+    assert (heard["from"], heard["to"], heard["id"], heard["message"]) == ("carol", "alice", 4, "psst yourself")
     assert carol.say("bob", "you too") == sent("bob")
     assert bob.next_message()[-1] == "you too"
     assert dave.receiving.until_fence() == b""

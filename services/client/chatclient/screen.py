@@ -14,7 +14,7 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from chatclient import notices
+from chatclient import notices, view
 from chatclient.exchange import Gap, Outcome, Unsettled
 from chatclient.model import Standing
 from chatclient.rows import Columns, Glyphs, clean, colour_of
@@ -184,14 +184,12 @@ class Screen:
     def _settled(self, news: events.Sent | Outcome | Unsettled | events.Refused) -> list[Row]:
         """What became of a message of one's own."""
         match news:
-            case events.Sent(message_id, status, nonce):
+            case events.Sent(message_id, nonce=nonce):
                 self._newest_id = max(self._newest_id, message_id)
                 said = self._posted.pop(nonce or "", None)
                 if not self._is_first(message_id, self._username):
                     return []
-                later = "not online; it is delivered at the next login"
-                remark = later if status is events.SentStatus.STORED else ""
-                return self._end_of_missed(message_id) + self._own(said, remark)
+                return self._end_of_missed(message_id) + self._own(said, view.sent_remark(news))
             case Outcome(said, has_come):
                 self._posted.pop(said.nonce or "", None)
                 return self._own(

@@ -86,7 +86,7 @@ def event_lines(event: News) -> list[str]:
         case events.Users():
             return _arrivals(event)
         case events.Sent():
-            return [_sent_line(event)]
+            return [f"[{event.status} #{event.id}] {sent_remark(event)}".rstrip()]
         case events.History() | events.Found():
             return _block_lines(event)
         case events.Refused():
@@ -105,10 +105,11 @@ def _block_lines(answer: events.History | events.Found) -> list[str]:
     return [head, *(message_line(message, "history") for message in answer.messages)]
 
 
-def _sent_line(event: events.Sent) -> str:
+def sent_remark(event: events.Sent) -> str:
+    """What there is to be said of a confirmation, if anything."""
     if event.status is events.SentStatus.STORED:
-        return f"[stored #{event.id}] not online; it is delivered at the next login"
-    return f"[sent #{event.id}]"
+        return "not online; it is delivered at the next login"
+    return "a guest can't see that this is a direct message" if event.looks_public else ""
 
 
 def message_line(message: Message, kind: str | None = None) -> str:

@@ -114,6 +114,8 @@ class Sent(Struct, frozen=True, gc=False):
     id: int
     status: SentStatus
     nonce: str | None = None
+    # A direct message, to somebody whose dialect does not say which messages are direct.
+    looks_public: bool = False
 
 
 class SentRun(Struct, frozen=True, gc=False):

@@ -627,6 +627,15 @@ def test_an_own_message_is_shown_when_it_is_confirmed_and_not_before(watcher: Wa
     assert watcher.sees(Sent(11, SentStatus.SENT, "n1")) == []
 
 
+def test_who_writes_to_a_guest_is_told_that_it_looks_public_there(watcher: Watcher) -> None:
+    watcher.rows(notices.Posted(Whisper("bob", "psst", "n1")))
+
+    assert watcher.sees(Sent(11, SentStatus.SENT, "n1", looks_public=True)) == [
+        "12:00      alice \u00bb bob \u2502 psst",
+        NOTICE + "a guest can't see that this is a direct message",
+    ]
+
+
 def test_an_own_message_that_is_refused_is_shown_with_the_reason(watcher: Watcher) -> None:
     watcher.rows(notices.Posted(Whisper("eve", "my words", "n1")))
     (row,) = watcher.sees(Refused(ErrorCode.UNKNOWN_USER, "There is no user 'eve'.", "n1"))

@@ -59,6 +59,10 @@ LINES: list[tuple[Event, list[str]]] = [
     (Users(501, None, ("eve",), ()), ["[joined] eve"]),
     (Sent(18, SentStatus.SENT), ["[sent #18]"]),
     (Sent(18, SentStatus.SENT, "7f"), ["[sent #18]"]),
+    (
+        Sent(18, SentStatus.SENT, "7f", looks_public=True),
+        ["[sent #18] a guest can't see that this is a direct message"],
+    ),
     (Sent(18, SentStatus.STORED, "7f"), ["[stored #18] not online; it is delivered at the next login"]),
     (History(()), ["[history 0]"]),
     (

@@ -64,6 +64,10 @@ LINES: list[tuple[Event, bytes]] = [
     (Users(0, ()), b'{"type":"users","users":[],"joined":[],"left":[]}'),
     (Users(501, None, ("bob",), ("eve",)), b'{"type":"users","count":501,"joined":["bob"],"left":["eve"]}'),
     (Sent(18, SentStatus.SENT), b'{"type":"sent","id":18,"status":"sent"}'),
+    (
+        Sent(18, SentStatus.SENT, "7f", looks_public=True),
+        b'{"type":"sent","id":18,"status":"sent","nonce":"7f","looks_public":true}',
+    ),
     (Sent(18, SentStatus.STORED), b'{"type":"sent","id":18,"status":"stored"}'),
     (Sent(18, SentStatus.SENT, "7f"), b'{"type":"sent","id":18,"status":"sent","nonce":"7f"}'),
     (History(()), b'{"type":"history","messages":[]}'),

@@ -316,9 +316,10 @@ class _Sent(Struct, tag_field="type", tag="sent", omit_defaults=True, gc=False):
     id: int
     status: events.SentStatus
     nonce: str | None = None
+    looks_public: bool = False
 
     def event(self) -> Event:
-        return events.Sent(self.id, self.status, self.nonce)
+        return events.Sent(self.id, self.status, self.nonce, self.looks_public)
 
 
 class _History(Struct, tag_field="type", tag="history"):
@@ -460,7 +461,7 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.DirectMessage: _direct,
     events.Users: _user_list,
     events.Online: lambda event: _UserList(users=event.users),
-    events.Sent: lambda event: _Sent(event.id, event.status, event.nonce),
+    events.Sent: lambda event: _Sent(event.id, event.status, event.nonce, event.looks_public),
     events.History: lambda event: _History([_message(message) for message in event.messages]),
     events.Found: lambda event: _Found(event.words, [_message(message) for message in event.messages], event.upto),
     events.Refused: lambda event: _Error(event.code, event.reason, event.nonce),

@@ -165,7 +165,8 @@ class Feed:
         """Of a single message. The lock is held."""
         (nonce,) = post.nonces
         outbox = post.seat.outbox
-        outbox.splice(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, nonce)])
+        looks_public = post.recipient is not None and post.recipient.is_guest
+        outbox.splice(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, nonce, looks_public)])
 
     def _track(self, seat: Seat, message_id: int) -> None:
         """Once the seat's peer has acknowledged all that it was told so far, this message is delivered. Locked."""
