@@ -1,7 +1,7 @@
 """Is the server well? ``python -m chatserver.health`` asks the one that uses the data folder, and exits with 0 or 1.
 
 It takes the server's own arguments, variables and file .env, of which only the data folder matters. Without arguments
-it takes those of process 1 if that is a server, as in a container whose command has some. A server that can't commit
+it takes those of process 1, and its current folder, if that is a server, as in a container. A server that can't commit
 is not well; one that is full is. It leaves no line in the log and takes no connection.
 """
 
@@ -11,19 +11,23 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from chatserver.config import ConfigError, load_config, read_dotenv
 from chatserver.control import WELL, ask
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # Less than the time limit of the health check in the Dockerfile, and more than the server takes to try its disk.
 _PATIENCE_SECONDS = 2.5
-_PROCESS_1 = Path("/proc/1/cmdline")
+PROCESS_1 = Path("/proc/1")
 
 
-def main() -> int:
+def main(process_1: Path = PROCESS_1) -> int:
     """Returns 0 if the server is well; else 1, the only other code that Docker knows, with the reason on stderr."""
     try:
-        problem = _find_problem()
+        problem = _find_problem(process_1)
     except ConfigError as error:
         problem = str(error)
     if not problem:
@@ -32,13 +36,15 @@ def main() -> int:
     return 1
 
 
-def _find_problem() -> str:
+def _find_problem(process_1: Path) -> str:
     """A sentence, or nothing if all is well. Raises ConfigError."""
-    arguments = sys.argv[1:]
+    arguments: Sequence[str] | None = sys.argv[1:]
     if not arguments:
         with suppress(OSError):
-            arguments = server_arguments(_PROCESS_1.read_bytes())
-    folder = load_config(arguments, {**read_dotenv(), **os.environ}).data
+            arguments = server_arguments((process_1 / "cmdline").read_bytes())
+            if arguments is not None:
+                os.chdir(process_1 / "cwd")  # where its .env is, and where a relative path of its begins
+    folder = load_config(arguments or (), {**read_dotenv(), **os.environ}).data
     try:
         answer = ask(folder, "health", _PATIENCE_SECONDS)
     except TimeoutError:
@@ -48,11 +54,11 @@ def _find_problem() -> str:
     return "" if answer == WELL else f"The server with the data folder {folder} is not well: {answer}."
 
 
-def server_arguments(command_line: bytes) -> list[str]:
-    """The arguments of a server, from its command line as in /proc; none if it is another program's."""
+def server_arguments(command_line: bytes) -> list[str] | None:
+    """The arguments of a server, from its command line as in /proc; None if it is another program's."""
     words = [os.fsdecode(word) for word in command_line.split(b"\0")[:-1]]
     names = [PurePath(word).name for word in words]
-    return words[names.index("chatserver") + 1 :] if "chatserver" in names else []
+    return words[names.index("chatserver") + 1 :] if "chatserver" in names else None
 
 
 if __name__ == "__main__":

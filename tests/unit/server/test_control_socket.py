@@ -2,24 +2,25 @@
 
 import socket
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from chatserver.control import CONTROL_FILE, ask
-from chatserver.health import server_arguments
+from chatserver.control import CONTROL_FILE, WELL, ask
+from chatserver.health import main, server_arguments
 from chatserver.transport.control_socket import ControlSocket
 
 PATIENCE_SECONDS = 10.0
 
 
 @contextmanager
-def answering(folder: Path) -> Iterator[None]:
+def answering(folder: Path, answer: Callable[[str], str] = str.upper) -> Iterator[None]:
     """A server that answers each request with the same word in capitals."""
     crashes: list[str] = []
-    control = ControlSocket(folder, str.upper, crashes.append)
+    control = ControlSocket(folder, answer, crashes.append)
     control.start()
     try:
         yield
@@ -116,9 +117,32 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_was_said(tmp_path: Pat
         (b"/opt/chat/bin/python3\0/opt/chat/bin/chatserver\0--data\0/srv\0009998\0", ["--data", "/srv", "9998"]),
         (b"python\0-m\0chatserver\0--host\0::1\0", ["--host", "::1"]),
         (b"/sbin/docker-init\0--\0chatserver\0", []),
-        (b"/sbin/init\0splash\0", []),
-        (b"", []),
+        (b"/sbin/init\0splash\0", None),
+        (b"", None),
     ],
 )
-def test_the_arguments_of_a_server_are_found_in_its_command_line(command_line: bytes, arguments: list[str]) -> None:
+def test_the_arguments_of_a_server_are_found_in_its_command_line(
+    command_line: bytes, arguments: list[str] | None
+) -> None:
     assert server_arguments(command_line) == arguments
+
+
+@pytest.mark.parametrize("answer", [WELL, "it has a cold"])
+def test_without_arguments_the_server_that_is_asked_is_process_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    process_1, its_folder = tmp_path / "proc", tmp_path / "srv"
+    (its_folder / "data").mkdir(parents=True)
+    process_1.mkdir()
+    (process_1 / "cmdline").write_bytes(b"python\0chatserver\0--data\0data\0")
+    (process_1 / "cwd").symlink_to(its_folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["health"])
+    with answering(its_folder / "data", lambda _: answer):
+        assert main(process_1) == (answer != WELL)
+
+    assert capsys.readouterr().err == (
+        ""
+        if answer == WELL
+        else "chatserver.health: The server with the data folder data is not well: it has a cold.\n"
+    )
