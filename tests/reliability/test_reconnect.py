@@ -266,4 +266,5 @@ def test_a_client_whose_connection_breaks_again_and_again_misses_nothing_and_say
     assert sorted(content.text for content in own.values()) == sorted(wanderer.said)
     assert sorted(wanderer.confirmed_ids) == list(own)
     assert dict(wanderer.echoed).items() <= own.items()
+    assert kind is RawClient or wanderer.echoed == [], "the program knows what it said itself"
     assert {cut.how for cut in proxy.cuts if cut.is_inside_a_line} == {"close", "reset", "swallow"}

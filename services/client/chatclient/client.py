@@ -210,6 +210,10 @@ class ChatClient:
     def events(self, timeout_seconds: float | None = None) -> Iterator[Any]:
         """Everything that happens, in order: of :mod:`chatprotocol.events`, and :class:`Cut` and :class:`Back`.
 
+        :class:`~chatclient.exchange.Gap` says that more may have been missed than comes behind ``Back``: the server was
+        restored from a backup, or the dialect can't tell. Each message comes once; those that the user's other devices
+        sent are among them.
+
         Ends when nothing has happened for so long, or when the client was closed. Raises LostError when the connection
         is lost for good, RefusedError when the server does not let the user in again.
         """

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from chatprotocol.events import Online, Ready, Refused, Users, Welcome
-from chatprotocol.requests import AskUsers
+from chatprotocol.requests import AskUsers, Login
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chatprotocol.events import Event
-    from chatprotocol.requests import Login, Request, Say, Whisper
+    from chatprotocol.requests import Request, Say, Whisper
 
 
 class OpenPublic(NamedTuple):
@@ -82,6 +82,12 @@ class Exchange(Protocol):
         """The server said something."""
 
 
+def is_other_history(login: Login, welcome: Welcome) -> bool:
+    """Does the server have another history than the one that the client knew? Some servers tell no identity of it."""
+    known_id, history_id = login.history_id, welcome.history_id
+    return known_id is not None and history_id is not None and known_id != history_id
+
+
 class AtOnce:
     """Every request stands for itself, and many may be under way."""
 
@@ -90,11 +96,13 @@ class AtOnce:
 
     def __init__(self) -> None:
         self.is_busy = False
+        self._login = Login("")
         self._unconfirmed: tuple[Say | Whisper, ...] = ()
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
         """A login says it all: the server sends what was missed. Nonces keep it from storing anything twice."""
         self.is_busy = False
+        self._login = login
         self._unconfirmed = (*unconfirmed,)
         return Turn((login,))
 
@@ -116,7 +124,15 @@ class AtOnce:
                 self.is_busy = False
                 return Turn(news=(Online(users),))
             case Welcome():
-                return Turn(self._unconfirmed, (event,))
+                return Turn(self._unconfirmed, (event, Gap()) if self._has_gap(event) else (event,))
             case Refused(nonce=None):
                 self.is_busy = False
         return Turn(news=(event,))
+
+    def _has_gap(self, welcome: Welcome) -> bool:
+        """May messages be lost to this client, because the server began anew or was restored from a backup?"""
+        since, last_id = self._login.since, welcome.last_id
+        if since is None:
+            return False
+        is_beyond = last_id is not None and last_id < since
+        return welcome.since is not None or is_beyond or is_other_history(self._login, welcome)

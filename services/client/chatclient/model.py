@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Refusals of a moment, after which the same message may be sent again.
 _LATER = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
 
+# Messages that are remembered as seen: a server that does not know which of them a client has sends the last 500 again.
+_SEEN_MAX_MESSAGES = 1_000
+
 
 def is_username(name: str) -> bool:
     """Can anybody have this name? Servers may tell others, which nobody should type, nor see in a menu."""
@@ -59,6 +62,20 @@ class Situation(NamedTuple):
     unconfirmed: tuple[Say | Whisper, ...] = ()
 
 
+class _Mark(NamedTuple):
+    """What tells a message from another one that has its id in another history."""
+
+    # Of a message of one's own that was confirmed it is not known.
+    time_ms: int | None
+    sender_key: str
+    text_hash: int
+
+    def matches(self, message: Message) -> bool:
+        """Is it this message?"""
+        is_then = self.time_ms in (None, message.time_ms)
+        return is_then and self.sender_key == name_key(message.sender) and self.text_hash == hash(message.text)
+
+
 class Model:
     """Everything that must survive a lost connection."""
 
@@ -76,12 +93,24 @@ class Model:
         self.correspondent = ""
         # The newest message that was seen, own ones included: where to go on after a reconnect.
         self.last_seen_id: int | None = None
+        # The identity of the history that it belongs to, where the server tells one.
+        self.history_id: str | None = None
+        self._seen: dict[int, _Mark] = {}
         # What was sent and is neither confirmed nor refused, by nonce, in the order in which it was typed.
         self.unconfirmed: dict[str, Say | Whisper] = {}
 
     def login(self) -> Login:
         """The login to send on a new connection."""
-        return Login(self.username, self.password, self.last_seen_id)
+        return Login(self.username, self.password, self.last_seen_id, self.history_id)
+
+    def has_seen(self, message: Message) -> bool:
+        """Was this message told before, as far as it is remembered? Not one that had its id before a restore."""
+        seen = self._seen.get(message.id)
+        return seen is not None and seen.matches(message)
+
+    def is_own(self, message: Message) -> bool:
+        """Did this user say it, here or on another device?"""
+        return name_key(message.sender) == name_key(self.username)
 
     def apply(self, event: News) -> None:
         """Learn from what the server said."""
@@ -91,15 +120,15 @@ class Model:
             case Welcome():
                 self._come_in(event)
             case PublicMessage() | DirectMessage():
-                self._see(event.id)
+                self._see(event)
                 self._note_writer(event)
-            case History() if event.messages:
-                self._see(event.messages[-1].id)
+            case History():
+                for message in event.messages:
+                    self._see(message)
             case Online() | Users():
                 self._learn_who_is_online(event)
             case Sent():
-                self._see(event.id)
-                self.unconfirmed.pop(event.nonce or "", None)
+                self._learn_own_id(event)
             case Refused() if event.code not in _LATER:
                 self.unconfirmed.pop(event.nonce or "", None)
 
@@ -107,13 +136,16 @@ class Model:
         self.username = event.username
         self.standing = Standing.IN
         self._learn_who_is_online(Online(event.users))
+        is_other = self.history_id is not None and event.history_id not in (None, self.history_id)
+        self.history_id = event.history_id
+        if event.since is not None:
+            self.last_seen_id = event.since
         # A smaller one says that the server began anew, with none of what was seen.
-        if event.last_id is not None and (self.last_seen_id is None or event.last_id < self.last_seen_id):
+        elif event.last_id is not None and (is_other or self.last_seen_id is None or event.last_id < self.last_seen_id):
             self.last_seen_id = event.last_id
 
     def _note_writer(self, message: Message) -> None:
-        is_own = name_key(message.sender) == name_key(self.username)
-        if isinstance(message, DirectMessage) and not is_own and is_username(message.sender):
+        if isinstance(message, DirectMessage) and not self.is_own(message) and is_username(message.sender):
             self.correspondent = message.sender
 
     def _learn_who_is_online(self, event: Online | Users) -> None:
@@ -126,5 +158,18 @@ class Model:
         self.online = tuple(filter(is_username, users))
         self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
-    def _see(self, message_id: int) -> None:
+    def _see(self, message: Message) -> None:
+        self._remember(message.id, _Mark(message.time_ms, name_key(message.sender), hash(message.text)))
+
+    def _learn_own_id(self, event: Sent) -> None:
+        said = self.unconfirmed.pop(event.nonce or "", None)
+        mark = None if said is None else _Mark(None, name_key(self.username), hash(said.text))
+        self._remember(event.id, mark)
+
+    def _remember(self, message_id: int, mark: _Mark | None) -> None:
         self.last_seen_id = max(message_id, self.last_seen_id or 0)
+        if mark is not None:
+            self._seen.pop(message_id, None)
+            self._seen[message_id] = mark
+        if len(self._seen) > _SEEN_MAX_MESSAGES:
+            del self._seen[next(iter(self._seen))]

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 class Resume:
     """Between coming back and having read the history. The :attr:`welcome` is no news before that.
 
-    ``known_id`` is the newest message that was known before; None, and nothing can be told to be new.
+    ``known_id`` is the newest message that was known before; None, and nothing can be told to be new. ``is_other`` says
+    that it was in another history than the server's: then all that the server has may be new, and only who remembers
+    what was seen can tell that it is not.
     """
 
-    def __init__(self, welcome: Welcome, known_id: int | None) -> None:
+    def __init__(self, welcome: Welcome, known_id: int | None, *, is_other: bool) -> None:
         self.welcome = welcome
         self._known_id = known_id
+        self._is_other = is_other
         self._history: tuple[Message, ...] = ()
         # What is new to this client, by id. Before the history was read: what has arrived meanwhile.
         self._missed: dict[int, Message] = {}
@@ -46,15 +49,15 @@ class Resume:
         self.welcome = replace(self.welcome, last_id=history[-1].id)
         if self._known_id is None:
             return
-        self._has_gap = history[0].id > self._known_id
-        began_anew = history[-1].id < self._known_id
+        self._is_other |= history[-1].id < self._known_id
+        self._has_gap = self._is_other or history[0].id > self._known_id
         for message in history:
-            if began_anew or message.id > self._known_id:
+            if self._is_other or message.id > self._known_id:
                 self._missed[message.id] = message
 
     def settle(self, said: Say | Whisper) -> Sent | Unsettled | None:
         """What became of a message that was not confirmed; None: it was not stored, and can be sent again."""
-        if self._known_id is None:
+        if self._known_id is None or self._is_other:
             return Unsettled(said)
         kind = PublicMessage if isinstance(said, Say) else DirectMessage
         for message in self._missed.values():
@@ -71,4 +74,5 @@ class Resume:
             return [Gap(), *new] if self._has_gap else new
         # Nothing is known to be new: so it is shown as what it is.
         shown = {message.id for message in self._history}
-        return [History(self._history), *(self._missed[number] for number in sorted(self._missed.keys() - shown))]
+        gap = [Gap()] if self._is_other else []
+        return [*gap, History(self._history), *(self._missed[number] for number in sorted(self._missed.keys() - shown))]

@@ -294,6 +294,7 @@ class Screen:
                 self._goodbye = reason  # what follows is the end of the connection, which is told once
                 return []
             case Gap(has_history):
+                self._own_ids.clear()  # after a restore they may be other messages'
                 more = "; CH 500 shows more" if has_history else ""
                 return self._told("!", f"More may have been missed than is shown{more}.", "class:error")
 

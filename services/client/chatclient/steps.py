@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from chatclient.exchange import OpenDirect, OpenPublic, Turn
+from chatclient.exchange import OpenDirect, OpenPublic, Turn, is_other_history
 from chatclient.resume import Resume
 from chatprotocol.datagrams import COOKIE_WORD
+from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     YOU_LEFT,
     Bye,
@@ -28,8 +29,8 @@ from chatprotocol.events import (
     Sent,
     Welcome,
 )
-from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.operations import DEFAULT_OPS, OPS, PING, WORDS
+from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES
+from chatprotocol.operations import DEFAULT_OPS, HISTORY_ID, OPS, PING, WORDS
 from chatprotocol.requests import AskHistory, AskUsers, Command, Data, Leave, Login, Password, Say, Whisper
 from chatprotocol.rules import name_key
 
@@ -47,6 +48,8 @@ class GiveUp(NamedTuple):
 
 # What a name in capitals might be taken for, in one of the dialects.
 _RESERVED: Final = WORDS | {PING, COOKIE_WORD.decode()}
+# How servers refuse what they don't know behind a name.
+_NOT_UNDERSTOOD: Final = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME})
 # What each wish is answered with in the end, if it is not refused.
 _ANSWER: Final[dict[type, type]] = {
     OpenPublic: Ready,
@@ -75,6 +78,10 @@ class StepByStep:
         # For the first time that it is asked for.
         self._password: str | None = None
         self._has_been_in = False
+        # Is the history's identity asked for behind the name? Some servers don't know that word.
+        self._wants_history_id = True
+        # Was the name sent, and nothing heard since?
+        self._is_naming = False
         # The last message of which the text was sent: if it is not confirmed, it may be stored or not.
         self._on_its_way: Say | Whisper | None = None
         # What is not answered yet, and what is wished after it.
@@ -89,13 +96,13 @@ class StepByStep:
         return self._asked is not None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
-        """The name comes first, and behind it the tradition where it is not the default one."""
+        """The name comes first; behind it the tradition where it is not the default one, and what else is wanted."""
         self._login = login
         self._password = login.password
         self._waiting = deque(unconfirmed)
         self._asked = self._opened = None
-        name = _as_name(login.username)
-        return Turn((Command(name if self._ops == DEFAULT_OPS else f"{name} {self._ops}"),))
+        self._is_naming = True
+        return Turn((self._name(),))
 
     def ask(self, wish: Wish) -> Turn:
         """Take the first step, once there is nothing before it."""
@@ -106,7 +113,11 @@ class StepByStep:
 
     def take(self, event: Event) -> Turn:
         """Take the next step, or be done."""
+        was_naming, self._is_naming = self._is_naming, False
         match self._asked, event:
+            case _, Refused(code) if was_naming and self._wants_history_id and code in _NOT_UNDERSTOOD:
+                self._wants_history_id = False
+                return Turn((self._name(),))
             case _, PasswordPrompt() if self._password is not None:
                 password, self._password = self._password, None
                 return Turn((Command(password),))
@@ -124,6 +135,15 @@ class StepByStep:
             case None, Refused():
                 self._opened = None  # whatever it is for, the server waits for an operation now
         return Turn(news=(event,))
+
+    def _name(self) -> Command:
+        """The first step of all."""
+        words = [_as_name(self._login.username)]
+        if self._ops != DEFAULT_OPS:
+            words.append(self._ops)
+        if self._wants_history_id:
+            words.append(HISTORY_ID)
+        return Command(" ".join(words))
 
     def _begin_next(self) -> tuple[Request, ...]:
         """The first steps of what comes next."""
@@ -168,8 +188,10 @@ class StepByStep:
         if not self._has_been_in:
             self._has_been_in = True
             return Turn(news=(welcome,))
-        self._asked = Resume(welcome, self._login.since)
-        return Turn((Command(self._words.history),))
+        is_other = is_other_history(self._login, welcome)
+        self._asked = Resume(welcome, self._login.since, is_other=is_other)
+        history = AskHistory(HISTORY_MAX_MESSAGES if is_other else HISTORY_DEFAULT_MESSAGES)
+        return Turn((Command(self._first_step(history)),))
 
     def _finish(self, asked: Wish | Resume | GiveUp, event: Event) -> Turn:
         """It has its answer."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from chatclient.model import Standing
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import Found, History, Online, Refused, Welcome
+from chatprotocol.events import DirectMessage, Found, History, Online, PublicMessage, Refused, Welcome
 from chatprotocol.requests import AskHistory, AskUsers, Say, Search, Whisper
-from chatprotocol.rules import check_text, check_username
+from chatprotocol.rules import check_text, check_username, name_key
 
 if TYPE_CHECKING:
     from chatclient.exchange import Exchange, News, Turn, Wish
     from chatclient.model import Model
-    from chatprotocol.events import Event
+    from chatprotocol.events import Event, Message
     from chatprotocol.requests import Request
 
 # Refusals after which a user who was in can't come in again. All others pass, as a server's shutdown does, or somebody
@@ -65,6 +65,9 @@ class Visit:
         self.model = model
         self.exchange = exchange
         self._link: Link | None = None
+        # The user's own messages that look like one that is not confirmed, by id. Whether they are it, and need not be
+        # told, its confirmation says: no dialect names the nonce where a message is shown.
+        self._held: dict[int, Message] = {}
         # What was asked and not answered, oldest first.
         self._unanswered: list[Wish] = []
 
@@ -122,22 +125,56 @@ class Visit:
         if self._link is not None:
             for request in turn.send:
                 self._link.send(request)
-        told = tuple(news for news in turn.news if self._learn(news))
+        told = tuple(each for news in turn.news for each in self._learn(news))
         if any(isinstance(news, Welcome) for news in told):
             again, self._unanswered = self._unanswered, []
             for wish in again:
                 told += self.ask(wish)
         return told
 
-    def _learn(self, news: News) -> bool:
-        """Note it; is it to be told?"""
+    def _learn(self, news: News) -> tuple[News, ...]:
+        """Note it; what is to be told then?"""
+        if isinstance(news, PublicMessage | DirectMessage):
+            if self.model.has_seen(news):
+                return ()
+            if self._may_be_unconfirmed(news) and len(self._held) < _UNCONFIRMED_MAX:
+                self._held[news.id] = news
+                return ()
         self.model.apply(news)
         is_refusal = isinstance(news, Refused) and news.nonce is None and self.model.standing is Standing.IN
         for wish in self._unanswered:
             if is_refusal or isinstance(news, _ANSWERS[type(wish)]):
                 self._unanswered.remove(wish)
                 break
-        return not self._is_put_off(news)
+        return (*(() if self._is_put_off(news) else (news,)), *self._let_go())
+
+    def _may_be_unconfirmed(self, message: Message) -> bool:
+        """Could it be a message that was sent from here, and stored, and of which the confirmation is still to come?
+
+        It came back on another connection than the one that it was sent on.
+        """
+        if not self.model.unconfirmed or not self.model.is_own(message):
+            return False
+        kind = Say if isinstance(message, PublicMessage) else Whisper
+        return any(
+            isinstance(said, kind)
+            and said.text == message.text
+            # who writes to oneself gets the message as well as its confirmation
+            and not (isinstance(said, Whisper) and name_key(said.to) == name_key(self.model.username))
+            for said in self.model.unconfirmed.values()
+        )
+
+    def _let_go(self) -> tuple[Message, ...]:
+        """Of what was held back: what was confirmed is known, and the rest is to be told when nothing can be it."""
+        told: list[Message] = []
+        for message in list(self._held.values()):
+            is_known = self.model.has_seen(message)
+            if is_known or not self._may_be_unconfirmed(message):
+                del self._held[message.id]
+            if message.id not in self._held and not is_known:
+                self.model.apply(message)
+                told.append(message)
+        return tuple(told)
 
     def _is_put_off(self, news: News) -> bool:
         """Is it the refusal of a message that is sent again by itself? Then it is not what became of it."""

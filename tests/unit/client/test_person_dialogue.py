@@ -131,7 +131,7 @@ def test_a_plain_face_asks_for_no_messages() -> None:
 
 def test_in_a_dialogue_dialect_the_last_messages_are_the_first_operation() -> None:
     talk = PersonDialogue(exchange=StepByStep("pm-dm"), typing=Typing(OPS["pm-dm"], talks=True))
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command("alice history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     talk.give(Welcome(AccountKind.EXISTING, "", (), None), "[welcome existing] alice", HINT, sends(Command("CH 20")))
 

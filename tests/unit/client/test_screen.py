@@ -738,6 +738,13 @@ def test_what_was_missed_twice_is_said_twice(watcher: Watcher) -> None:
     assert returning(watcher, *shown) == ["what you missed", "a", "what you missed", "b", "now", "c"]
 
 
+def test_an_own_message_that_has_the_id_of_one_before_a_restore_is_shown(watcher: Watcher) -> None:
+    """Another device sent it, and the server has got further than it was before."""
+    watcher.sees(notices.Posted(Say("before", "n1")), Sent(11, SentStatus.SENT, "n1"))
+
+    assert returning(watcher, CUT, notices.Back("alice", 20), Gap(), public(11, "after", "alice"))[-1] == "after"
+
+
 def test_what_was_missed_on_an_earlier_day_is_dated(watcher: Watcher) -> None:
     missed = public(15, "a", time_ms=NOON_MS - DAY_MS)
 

@@ -48,7 +48,7 @@ def talk_in_steps(username: str | None = "alice", password: str | None = "secret
 def inside() -> Dialogue:
     """A client that is logged in and was asked for an operation."""
     talk = talk_in_steps()
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command("alice history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     talk.give(WELCOME, WELCOMES, PROMPT)
     return talk
@@ -59,7 +59,7 @@ def inside() -> Dialogue:
 
 def test_a_client_without_a_password_is_asked_for_it() -> None:
     talk = talk_in_steps(password=None)
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command("alice history-id")))
     talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
     talk.type("  my secret ", sends(Command("  my secret ")))
     talk.give(Welcome(AccountKind.NEW, "", (), None), "[welcome new] alice", PROMPT)
@@ -67,7 +67,7 @@ def test_a_client_without_a_password_is_asked_for_it() -> None:
 
 def test_the_other_tradition_is_named_behind_the_username() -> None:
     talk = talk_in_steps(ops="bm-pm")
-    talk.connect(sends(Command("alice bm-pm")))
+    talk.connect(sends(Command("alice bm-pm history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     talk.give(WELCOME, WELCOMES, "[ask] operation (BM, PM, CH, EX)")
     talk.type("BM", sends(Command("BM")))
@@ -82,7 +82,7 @@ def test_the_other_tradition_is_named_behind_the_username() -> None:
 
 def test_a_wrong_password_is_asked_for_again_twice() -> None:
     talk = talk_in_steps(password=None)
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command("alice history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
     for word in ("one", "two"):
         talk.type(word, sends(Command(word)))
@@ -94,7 +94,7 @@ def test_a_wrong_password_is_asked_for_again_twice() -> None:
 
 def test_a_server_that_closes_after_fewer_wrong_passwords_has_refused_the_login() -> None:
     talk = talk_in_steps(password=None)
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command("alice history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
     talk.type("one", sends(Command("one")))
     talk.give(WRONG, WRONGS, HIDES, "[ask] password existing")
@@ -115,18 +115,18 @@ def test_a_name_that_is_an_operation_is_sent_so_that_it_is_none(name: str, ops: 
     """Whichever tradition it is of: names are the same for all."""
     talk = talk_in_steps(username=name, ops=ops)
     behind = "" if ops == "pm-dm" else " bm-pm"
-    talk.connect(sends(Command(name.lower() + behind)))
+    talk.connect(sends(Command(f"{name.lower()}{behind} history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     prompt = PROMPT if ops == "pm-dm" else "[ask] operation (BM, PM, CH, EX)"
     talk.give(WELCOME, f"[welcome existing] {name}", prompt)
     # And so it is after a lost connection.
     talk.give(Down("reset"), "[lost] reset; connecting again")
-    talk.connect(sends(Command(name.lower() + behind)))
+    talk.connect(sends(Command(f"{name.lower()}{behind} history-id")))
 
 
 @pytest.mark.parametrize("name", ["Pm", "pING", "eX", "PMS", "ALICE"])
 def test_a_name_that_is_no_operation_is_sent_as_it_is(name: str) -> None:
-    talk_in_steps(username=name).connect(sends(Command(name)))
+    talk_in_steps(username=name).connect(sends(Command(f"{name} history-id")))
 
 
 @pytest.mark.parametrize("name", ["PM", "DM", "BM", "CH", "EX", "PING"])
@@ -144,14 +144,14 @@ def test_a_recipient_who_is_called_like_an_operation_is_named_so_that_it_is_none
 def test_a_password_is_sent_as_it_is_whatever_it_looks_like() -> None:
     """Only the name of somebody is told by what it says."""
     talk = talk_in_steps(password=None)
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command("alice history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
     talk.type("EX", sends(Command("EX")))
 
 
 def test_a_password_that_was_set_and_is_wrong_is_not_asked_for() -> None:
     talk = talk_in_steps()
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command("alice history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     talk.give(WRONG, WRONGS)
     assert talk.exit is Exit.REFUSED
@@ -164,7 +164,7 @@ def test_who_it_is_is_asked_for_before_a_connection_is_made() -> None:
     talk.type("not a name", refusal, "[ask] username")
     talk.type("", refusal, "[ask] username")
     talk.type(" alice ", CONNECTS)
-    talk.connect(sends(Command("alice")))
+    talk.connect(sends(Command("alice history-id")))
 
 
 def test_who_it_is_is_not_asked_where_it_is_known() -> None:
@@ -351,12 +351,12 @@ BACK = "[back] alice"
 GAP = "[error lost] more may have been missed than this; CH 500 shows more"
 
 
-def lose_connection(talk: Dialogue, name: str = "alice") -> None:
+def lose_connection(talk: Dialogue, name: str = "alice", welcome: Welcome = WELCOME, asks: str = "CH") -> None:
     """The connection is lost, and there again, and the history is asked for."""
     talk.give(Down("reset"), "[lost] reset; connecting again")
-    talk.connect(sends(Command(name)))
+    talk.connect(sends(Command(f"{name} history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(WELCOME, sends(Command("CH")))
+    talk.give(welcome, sends(Command(asks)))
 
 
 def public(message_id: int, text: str, sender: str = "bob") -> PublicMessage:
@@ -419,7 +419,7 @@ def test_a_message_that_was_stored_before_the_connection_was_lost_is_confirmed(i
 def test_names_are_compared_without_regard_to_case() -> None:
     """The dialect does not tell how the name was registered."""
     talk = talk_in_steps(username="Alice")
-    talk.connect(sends(Command("Alice")))
+    talk.connect(sends(Command("Alice history-id")))
     talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     talk.give(WELCOME, "[welcome existing] Alice", PROMPT)
     talk.give(DirectMessage(11, NOON_MS, "alice", "", "x"), "[direct #11 2026-01-31T12:00:00Z] alice -> ?: x")
@@ -489,12 +489,67 @@ def test_a_server_that_refuses_the_history_is_no_obstacle(informed: Dialogue) ->
     informed.give(refusal, BACK, GAP, *shows(public(15, "new")), unsettled("hello"), PROMPT)
 
 
-def test_a_server_that_began_anew_has_only_what_is_new(informed: Dialogue) -> None:
+def test_a_server_that_began_anew_has_only_what_is_new_and_that_is_told(informed: Dialogue) -> None:
     one, two, three = public(1, "one"), public(2, "two"), public(3, "three")
     lose_connection(informed)
-    informed.give(History((one, two)), BACK, *shows(one, two), PROMPT)
+    informed.give(History((one, two)), BACK, GAP, *shows(one, two), PROMPT)
     lose_connection(informed)
     informed.give(History((two, three)), BACK, *shows(three), PROMPT)
+
+
+BEFORE, RESTORED = (Welcome(AccountKind.EXISTING, "", (), None, history_id) for history_id in ("a1", "b2"))
+
+
+def test_after_a_restore_what_is_new_is_shown_and_that_more_may_have_been_missed() -> None:
+    """Promise: nothing is lost silently. It had gone on beyond what was seen, so that ids alone tell nothing."""
+    talk = talk_in_steps()
+    talk.connect(sends(Command("alice history-id")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(BEFORE, WELCOMES, PROMPT)
+    seen = [public(number, f"text {number}") for number in (10, 11, 12)]
+    for each in seen:
+        talk.give(each, *shows(each))
+    talk.type("PM 13", sends(Command("PM")))
+    talk.give(Ready(), sends(Data("13")))
+    talk.give(Sent(13, SentStatus.SENT), "[sent #13]", PROMPT)
+
+    new = [public(11, "other 11"), public(12, "text 12", "carol"), public(13, "13"), public(14, "new")]
+    lose_connection(talk, welcome=RESTORED, asks="CH 500")
+    talk.give(History((seen[0], *new)), BACK, GAP, *shows(*new), PROMPT)
+    lose_connection(talk, welcome=RESTORED)
+    talk.give(History((new[-1], public(15, "newer"))), BACK, *shows(public(15, "newer")), PROMPT)
+
+
+def test_after_a_restore_nobody_can_tell_what_became_of_a_message_that_was_not_confirmed() -> None:
+    """The same text may be an older message in the history, which would be taken for it."""
+    talk = talk_in_steps()
+    talk.connect(sends(Command("alice history-id")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(BEFORE, WELCOMES, PROMPT)
+    talk.give(HELLO, SHOWS_HELLO)
+    talk.type("PM ok", sends(Command("PM")))
+    talk.give(Ready(), sends(Data("ok")))
+    old = public(4, "ok", "alice")
+    lose_connection(talk, welcome=RESTORED, asks="CH 500")
+    talk.give(History((old,)), BACK, GAP, unsettled("ok"), *shows(old), PROMPT)
+
+
+def test_who_has_seen_no_message_is_told_of_a_restore_as_well() -> None:
+    talk = talk_in_steps()
+    talk.connect(sends(Command("alice history-id")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    talk.give(BEFORE, WELCOMES, PROMPT)
+    lose_connection(talk, welcome=RESTORED, asks="CH 500")
+    talk.give(History((HELLO,)), BACK, GAP, "[history 1]", *shows(HELLO, kind="history"), PROMPT)
+
+
+@pytest.mark.parametrize("code", [ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME])
+def test_a_server_that_does_not_know_the_word_for_the_identity_is_told_the_name_alone(code: ErrorCode) -> None:
+    talk = talk_in_steps(ops="bm-pm")
+    talk.connect(sends(Command("alice bm-pm history-id")))
+    talk.give(Refused(code, "Nothing else may stand there."), sends(Command("alice bm-pm")))
+    talk.give(Refused(code, "No."), f"[error {code}] No.")
+    assert talk.exit is Exit.REFUSED
 
 
 def test_a_dialogue_that_stood_at_a_prompt_goes_on_after_coming_back(informed: Dialogue) -> None:

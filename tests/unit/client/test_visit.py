@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatclient.exchange import AtOnce
+from chatclient.exchange import AtOnce, Gap
 from chatclient.guest import AsGuest
 from chatclient.model import Model, Standing
 from chatclient.steps import StepByStep
@@ -12,6 +12,7 @@ from chatclient.visit import Visit
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import (
     AccountKind,
+    DirectMessage,
     Event,
     Found,
     History,
@@ -98,6 +99,101 @@ def test_the_model_knows_what_is_told(visit: Visit) -> None:
     assert visit.model.last_seen_id == 11
     visit.hear(Users(2, ("alice", "bob"), ("bob",)))
     assert visit.model.online == ("alice", "bob")
+
+
+def public(message_id: int, text: str, sender: str = "bob", time_ms: int = 0) -> PublicMessage:
+    return PublicMessage(message_id, time_ms, sender, text)
+
+
+def direct(message_id: int, text: str, sender: str, recipient: str) -> DirectMessage:
+    return DirectMessage(message_id, 0, sender, recipient, text)
+
+
+def test_an_own_message_of_which_the_confirmation_was_lost_is_told_once(visit: Visit) -> None:
+    """It is among what was missed; what another device said is told, in its turn."""
+    come_in(visit)
+    said, whispered = visit.prepare(Say("one")), visit.prepare(Whisper("bob", "psst"))
+    visit.lose()
+    come_in(visit)
+    phone = public(12, "from my phone", "Alice")
+    assert visit.hear(public(11, "one", "Alice")) == ()
+    assert visit.hear(phone) == (phone,)
+    assert visit.hear(direct(13, "psst", "alice", "bob")) == ()
+    # Once more lost: what was held back need not come again.
+    visit.lose()
+    assert come_in(visit).sent == [Login("alice", "secret", 12), said, whispered]
+    for sent in (Sent(11, SentStatus.SENT, said.nonce), Sent(13, SentStatus.SENT, whispered.nonce)):
+        assert visit.hear(sent) == (sent,)
+
+
+@pytest.mark.parametrize("answer", [Sent(12, SentStatus.SENT, "n1"), Refused(ErrorCode.TOO_LONG, "No.", "n1")])
+def test_an_own_message_that_only_looks_like_one_that_is_not_confirmed_is_told(visit: Visit, answer: Event) -> None:
+    """Another device has said the same in the same moment."""
+    come_in(visit)
+    visit.prepare(Say("ok"))
+    assert visit.hear(public(11, "ok", "alice")) == ()
+    assert visit.hear(answer) == (answer, public(11, "ok", "alice"))
+
+
+def test_who_writes_to_oneself_gets_the_message_and_its_confirmation(visit: Visit) -> None:
+    come_in(visit)
+    visit.prepare(Whisper("Alice", "note"))
+    note, sent = direct(11, "note", "alice", "alice"), Sent(11, SentStatus.SENT, "n1")
+    assert visit.hear(note) == (note,)
+    assert visit.hear(sent) == (sent,)
+
+
+def test_what_a_server_holds_back_for_ever_does_not_pile_up(visit: Visit) -> None:
+    """A server may name any number of messages that look like one that it does not confirm."""
+    come_in(visit)
+    visit.prepare(Say("ok"))
+    told = [each for number in range(11, 111) for each in visit.hear(public(number, "ok", "alice"))]
+    assert len(told) == 100 - 64
+
+
+# What the server answers to the return of a client that saw message 10 of the history a1; what it goes on from then.
+RETURNS = [
+    (Welcome(AccountKind.EXISTING, "alice", (), 15, "a1"), False, 10),
+    (Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 7), True, 7),
+    (Welcome(AccountKind.EXISTING, "alice", (), 5, "a1", 0), True, 0),
+    # servers that know no identity, or don't compare it
+    (Welcome(AccountKind.EXISTING, "alice", (), 15), False, 10),
+    (Welcome(AccountKind.EXISTING, "alice", (), 5), True, 5),
+    (Welcome(AccountKind.EXISTING, "alice", (), 15, "b2"), True, 15),
+]
+
+
+@pytest.mark.parametrize(("welcome", "has_gap", "since"), RETURNS)
+def test_a_return_to_another_history_is_told_and_goes_on_where_the_server_says(
+    visit: Visit, welcome: Welcome, has_gap: bool, since: int
+) -> None:
+    """Promise: nothing is lost silently."""
+    visit.knock(FakeLink())
+    visit.hear(Welcome(AccountKind.EXISTING, "alice", (), 10, "a1"))
+    visit.lose()
+    link = FakeLink()
+    visit.knock(link)
+    assert link.sent == [Login("alice", "secret", 10, "a1")]
+    assert visit.hear(welcome) == ((welcome, Gap()) if has_gap else (welcome,))
+    assert visit.model.login() == Login("alice", "secret", since, welcome.history_id)
+
+
+def test_what_was_seen_before_a_restore_is_not_told_again_and_what_has_its_id_is(visit: Visit) -> None:
+    """Promise: once."""
+    come_in(visit)
+    visit.hear(History((public(9, "from the history"),)))
+    visit.hear(public(11, "heard"))
+    visit.prepare(Say("said"))
+    visit.hear(Sent(12, SentStatus.SENT, "n1"))
+    visit.hear(direct(13, "psst", "bob", "alice"))
+    visit.lose()
+    visit.knock(FakeLink())
+    visit.hear(Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 8))
+
+    seen = [public(9, "from the history"), public(11, "heard"), public(12, "said", "alice", 5)]
+    assert [visit.hear(each) for each in seen] == [(), (), ()]
+    others = [public(9, "another"), public(11, "heard", "carol"), public(13, "another"), public(11, "heard", "bob", 1)]
+    assert [visit.hear(each) for each in others] == [(each,) for each in others]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +315,7 @@ def test_in_a_dialogue_dialect_what_was_not_answered_is_asked_again_once_behind_
     visit.knock(link)
     visit.hear(WELCOME)
     visit.hear(History(()))
-    assert link.sent == [Command("alice"), Command("CH"), Command("CH 20")]
+    assert link.sent == [Command("alice history-id"), Command("CH"), Command("CH 20")]
 
 
 @pytest.mark.parametrize("code", [ErrorCode.SHUTTING_DOWN, ErrorCode.NOT_LOGGED_IN])
