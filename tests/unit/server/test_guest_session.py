@@ -697,7 +697,7 @@ def test_a_message_to_an_account_that_is_not_here_is_stored_and_counts(guests: S
 
 def test_guests_are_given_what_users_of_other_dialects_say(guests: Stage, alice: Visitor) -> None:
     alice.ask(Say("hello"), Whisper("CAROL", "psst"))
-    assert alice.heard() == [Sent(11, SentStatus.SENT), Sent(12, SentStatus.SENT)]
+    assert alice.heard() == [Sent(11, SentStatus.SENT), Sent(12, SentStatus.SENT, looks_public=True)]
     guests.play("""
         carol.in< FORWARD Alice: hello
         dave.in< FORWARD Alice: hello
