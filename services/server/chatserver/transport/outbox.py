@@ -214,13 +214,15 @@ class Outbox:
         with self._lock:
             if self._held or self._finishing or self._end is not None:
                 return
+            is_new = self._tracked is None
             if self._tracked is None:
                 self._tracked = _Tracked(on_acknowledged)
             queued = self._tracked.queued
             if len(queued) >= TRACKED_MAX:
                 queued.pop()
             queued.append((number, self._sent_bytes + self._replies_bytes + self._told_bytes))
-        self._wake(self)
+        if is_new:  # otherwise the courier looks after it already
+            self._wake(self)
 
     # --- for the courier, and the reader at its end ---
 
