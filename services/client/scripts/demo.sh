@@ -52,4 +52,14 @@ if [ -e /demo/others ]; then
     echo "[demo] To see the conversation: make demo, which has a room of its own"
     exit 0
 fi
-exec chatclient "$name" --password-file "/demo/$name.password" --script "/scripts/$name.chat"
+
+chatclient "$name" --password-file "/demo/$name.password" --script "/scripts/$name.chat" &
+trap 'kill -TERM $!' TERM INT
+code=0
+wait $! || code=$?
+# A signal ends the first wait before the client has ended.
+[ $code -le 128 ] || wait $! || code=$?
+if [ $code = 3 ]; then
+    echo "[demo] $name says nothing, because this room has another $name than the demo's: see docs/operations.md"
+fi
+exit $code
