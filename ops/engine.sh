@@ -592,7 +592,7 @@ up() {
   take_lock
   ensure_client
   ensure_engine
-  ensure_plugin compose 2
+  ensure_plugin compose 2.24
   ensure_plugin buildx 0
   ensure_base_image
 }

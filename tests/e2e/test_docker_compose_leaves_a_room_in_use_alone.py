@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from .harness.engine import Engine
 
@@ -29,6 +31,15 @@ def test_a_client_that_enters_does_not_recreate_a_running_server(room: Engine) -
     shown = enter(room, "PM hello", CHAT_USERS_SECONDS="7")
     assert "[sent #1]" in shown
     assert room.compose("ps", "--quiet", "--no-trunc") == before
+
+
+def test_a_misspelt_setting_reaches_the_server_which_warns_about_it(engine: Engine, tmp_path: Path) -> None:
+    """What in .env is for the host and for clients does not."""
+    (tmp_path / ".env").write_text("CHAT_REGISTRATON=closed\nCHAT_PORT=9998\nCHAT_PASSWORD=secret\n")
+    config = json.loads(engine.compose("--project-directory", str(tmp_path), "config", "--format", "json", "server"))
+    environment = config["services"]["server"]["environment"]
+    assert environment["CHAT_REGISTRATON"] == "closed"
+    assert (environment["CHAT_PORT"], environment["CHAT_PASSWORD"]) == ("9999", "")
 
 
 def test_each_project_has_images_of_its_own(engine: Engine) -> None:

@@ -16,6 +16,11 @@ def test_every_setting_of_the_server_is_known() -> None:
     assert {f"CHAT_{setting.name.upper()}" for setting in fields(Config)} <= SETTINGS
 
 
+def test_every_setting_of_the_server_reaches_its_container() -> None:
+    passed = set(re.findall(r"^      (CHAT_\w+):", (REPOSITORY / "compose.yaml").read_text(), re.MULTILINE))
+    assert {f"CHAT_{setting.name.upper()}" for setting in fields(Config)} <= passed
+
+
 @pytest.mark.parametrize(
     "file", ["README.md", ".env.example", "compose.yaml", "services/client/chatclient/config.py", "CONTRIBUTING.md"]
 )
