@@ -17,7 +17,7 @@ from chatprotocol.settings import unknown_settings
 from chatserver.app import Server, StartError, prepare_threads
 from chatserver.config import ConfigError, load_config, read_dotenv
 from chatserver.log import LibraryLog, LogWriter, NoLog, configure_log
-from chatserver.store.database import StoreError
+from chatserver.store.errors import StoreError
 from chatserver.threads import Watchdog
 
 if TYPE_CHECKING:

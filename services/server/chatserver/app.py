@@ -17,6 +17,7 @@ import structlog
 from chatprotocol.dialects import Datagram, Register, by_name, dialects_with
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
+from chatserver.clock import Clock
 from chatserver.control import WELL
 from chatserver.room.deliveries import DeliveryMarks
 from chatserver.room.feed import Feed
@@ -34,6 +35,7 @@ from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database
 from chatserver.store.identity import HistoryIdentity
 from chatserver.store.messages import Messages
+from chatserver.store.reconcile import reconcile
 from chatserver.transport.binding import bind
 from chatserver.transport.connection import House
 from chatserver.transport.connections import Connections
@@ -117,7 +119,7 @@ class Server:
     def _build(self, config: Config) -> None:
         _allow_descriptors(config.max_connections + _OTHER_DESCRIPTORS)
         messages = Messages(self._database)
-        last_id = messages.last_id()
+        last_id = reconcile(self._database)
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         dialects = dialects_with(register)
@@ -129,7 +131,7 @@ class Server:
         feed = Feed([*self._streams, self._mailroom], last_id, deliveries, self._courier.ring)
         guests = Guests()
         self._journal = SqliteJournal(
-            self._database, feed, deliveries, last_id, _now_ms, guests.is_claimed, self._crash
+            self._database, feed, deliveries, last_id, Clock().now_ms, guests.is_claimed, self._crash
         )
         self._indexer = Indexer(config.data, messages, self._crash)
         self._presence = Presence(feed.announce, config.users_seconds, self._crash)
@@ -273,7 +275,3 @@ def _share_heap() -> None:
     """
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -12,7 +12,8 @@ import pytest
 
 from chatserver.store import database as database_module
 from chatserver.store.accounts import Accounts
-from chatserver.store.database import Database, StoreError
+from chatserver.store.database import Database
+from chatserver.store.errors import StoreError
 
 from .rooms import register
 
@@ -97,7 +98,7 @@ def test_reopening_without_news_makes_no_copy(folder: Path) -> None:
     make(folder)
     make(folder)
 
-    assert sorted(each.name for each in folder.iterdir()) == ["chat.db", "chat.lock"]
+    assert sorted(each.name for each in folder.iterdir()) == ["chat.db", "chat.lock", "chat.state"]
 
 
 def test_files_and_folder_are_for_nobody_else(folder: Path) -> None:

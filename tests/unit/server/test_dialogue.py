@@ -14,7 +14,7 @@ from chatprotocol.events import DirectMessage, Event, PublicMessage, Ready, Refu
 from chatprotocol.framing import FrameBuffer
 from chatprotocol.requests import Command, CommandRun, Data, Login, Request, Unreadable
 from chatserver.session.session import Session
-from chatserver.store.database import StoreError
+from chatserver.store.errors import StoreError
 from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
 from chatserver.transport.stream import Stream

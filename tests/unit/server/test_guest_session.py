@@ -14,7 +14,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, NotDelivered, PublicMessage, Refused, Sent, SentStatus
 from chatprotocol.requests import Login, NotReceived, Received, Register, Request, Say, Send, Side, Unreadable, Whisper
 from chatserver.session import guests as guests_module
-from chatserver.store.database import StoreError
+from chatserver.store.errors import StoreError
 
 from .house import Half, House, Visitor, codes, secrets_in
 from .rooms import eventually, in_background, must_end

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chatserver.store import index as index_module
-from chatserver.store.database import StoreError
+from chatserver.store.errors import StoreError
 from chatserver.store.index import SEARCH_FILE, Index, IndexClosedError, NoFtsError, TooLongError
 from chatserver.store.messages import Written
 from chatserver.store.words import terms_of, words_of

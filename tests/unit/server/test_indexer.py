@@ -15,7 +15,8 @@ from chatprotocol.events import DirectMessage, PublicMessage
 from chatserver.room import indexer as indexer_module
 from chatserver.room.indexer import Indexer, SearchClosedError, SearchFailedError
 from chatserver.store import index as index_module
-from chatserver.store.database import Database, StoreError
+from chatserver.store.database import Database
+from chatserver.store.errors import StoreError
 from chatserver.store.index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.messages import Messages, Written, insert_direct, insert_public
 from chatserver.store.words import terms_of

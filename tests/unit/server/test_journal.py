@@ -37,6 +37,9 @@ class Disk:
     def trim_log(self) -> None:
         self._database.trim_log()
 
+    def note_commit(self, last_id: int, account_id: int) -> None:
+        self._database.note_commit(last_id, account_id)
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         with self._database.transaction() as connection:
@@ -123,20 +126,6 @@ def test_each_message_of_a_run_has_an_id_and_is_stored(house: House) -> None:
 
     assert [(post.id, post.last_id) for post in runs] == [(1, 3), (4, 4), (5, 6)]
     assert house.stored(alice) == list(enumerate(["one", "two", "three", "four", "five", "six"], 1))
-
-
-def test_times_never_go_back_when_the_clock_does(house: House) -> None:
-    """Promise: one order."""
-    house.clock = iter([5_000, 3_000, 6_000])  # type: ignore[assignment]
-    alice = house.seat("alice")
-    house.journal.start()
-    posts = [post_of(alice, ["x"]) for _ in range(3)]
-    for post in posts:
-        house.journal.post([post])
-        house.journal.settle()
-
-    assert posts[0].time_ms == 5_000
-    assert [post.time_ms for post in posts] == sorted(post.time_ms for post in posts)
 
 
 def test_ids_go_on_after_a_restart(house: House) -> None:

@@ -46,7 +46,7 @@ from chatserver.room.indexer import SearchClosedError, SearchFailedError
 from chatserver.room.journal import JournalClosedError
 from chatserver.room.post import Post
 from chatserver.session.session import Session
-from chatserver.store.database import StoreError
+from chatserver.store.errors import StoreError
 from chatserver.store.words import Term
 from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chatprotocol.errors import ErrorCode, Refusal
-from chatserver.store.database import StoreError
+from chatserver.store.errors import StoreError, describe
 from chatserver.store.index import Index, IndexClosedError, NoFtsError, TooLongError, remove_index
 from chatserver.threads import Worker
 
@@ -205,7 +205,7 @@ class Indexer:
 
     def _complain(self, error: Exception) -> None:
         self._note_fault(error)
-        _log.error("The index of words can't be used; until it can, searches are refused", error=str(error))
+        _log.error("The index of words can't be used; until it can, searches are refused", error=describe(error))
 
     def _mend(self) -> None:
         """A damaged file is made anew at once; what else there is may pass."""

@@ -14,6 +14,7 @@ from chatprotocol.events import Refused
 from chatserver.room.post import Post
 from chatserver.store.accounts import admit_guest, insert_account, update_delivered, update_password_hash
 from chatserver.store.database import write_nothing_new
+from chatserver.store.errors import StoreError, describe
 from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
 from chatserver.threads import Worker
 
@@ -108,8 +109,8 @@ class _Inbox:
 class SqliteJournal:
     """One thread takes all that waits in the inbox and commits it in one transaction: group commit.
 
-    ``now_ms`` is the clock: milliseconds since 1970 UTC. ``is_claimed`` says whether a guest uses a name: what comes
-    first, the account or the guest, has it, and that is decided in this thread.
+    ``now_ms`` is the clock: milliseconds since 1970 UTC. It is asked in this thread alone. ``is_claimed`` says whether
+    a guest uses a name: what comes first, the account or the guest, has it, and that is decided in this thread.
     """
 
     def __init__(
@@ -128,11 +129,11 @@ class SqliteJournal:
         self._now_ms = now_ms
         self._is_claimed = is_claimed
         self._worker = Worker("journal", self._run, on_crash)
-        # The journal thread's own: the last id that was committed, and the time it had.
+        # The journal thread's own: the last id that was committed.
         self._last_id = last_id
-        self._last_time_ms = 0
         self._failing = False
         self._overgrown = False
+        self._forgetful = False
         # Guards the inbox and what is said of it below.
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
@@ -266,9 +267,10 @@ class SqliteJournal:
                 update_delivered(connection, deliveries.items())
                 # A transaction that wrote nothing succeeds on a full disk, too.
                 wrote = connection.total_changes > changes or any(isinstance(errand, _Probe) for errand in errands)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, StoreError) as error:
             self._fail(taken, error)
             return
+        self._note_commit(last_id, outcomes)
         if self._failing and wrote:
             self._failing = False
             _log.info("The disk accepts writes again")
@@ -280,18 +282,28 @@ class SqliteJournal:
             self._answer(errand, outcome)
         self._trim_log()
 
+    def _note_commit(self, last_id: int, outcomes: Sequence[Account | None]) -> None:
+        """For the next start, before anybody is told."""
+        try:
+            self._database.note_commit(last_id, max((each.id for each in outcomes if each is not None), default=0))
+            self._forgetful = False
+        except OSError as error:
+            if not self._forgetful:  # it is tried again after each commit
+                _log.error("chat.state can't be written; losses of data may go unnoticed", error=str(error))
+            self._forgetful = True
+
     def _trim_log(self) -> None:
         try:
             self._database.trim_log()
             self._overgrown = False
         except (sqlite3.Error, OSError) as error:
             if not self._overgrown:  # it is tried again after each commit
-                _log.error("The write-ahead log can't be folded into the database", error=str(error))
+                _log.error("The write-ahead log can't be folded into the database", error=describe(error))
             self._overgrown = True
 
     def _store_posts(self, connection: sqlite3.Connection, posts: Sequence[Post]) -> tuple[list[Post], int]:
         """Give each post its id and time and insert it; returns what is to be published, and the last id."""
-        self._last_time_ms = time_ms = max(self._now_ms(), self._last_time_ms)
+        time_ms = self._now_ms()
         last_id = self._last_id
         stored: list[Post] = []
         for post in posts:
@@ -326,12 +338,12 @@ class SqliteJournal:
         """Nothing was stored: say so to everybody who waits, and go on; there may be room again soon."""
         if not self._failing:
             self._failing = True
-            _log.error("The disk refuses writes; senders are told so, and nothing is confirmed", error=str(error))
+            _log.error("The disk refuses writes; senders are told so, and nothing is confirmed", error=describe(error))
         if taken.posts:
             reason = "The server can't write to its disk; the message was not stored."
             self._feed.refuse(taken.posts, Refused(ErrorCode.INTERNAL, reason))
         for errand in taken.errands:
-            self._answer(errand, OSError(str(error)))
+            self._answer(errand, OSError(describe(error)))
 
 
 def _store(connection: sqlite3.Connection, post: Post, first_id: int, time_ms: int) -> list[Post]:

@@ -10,7 +10,7 @@ from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import check_password, check_username, name_key
 from chatserver.room.seat import Seat
 from chatserver.session.passwords import Verdict
-from chatserver.store.database import StoreError
+from chatserver.store.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ from chatprotocol.errors import ErrorCode, Refusal
 from chatserver.room.indexer import SearchClosedError, SearchFailedError
 from chatserver.room.journal import JournalClosedError
 from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedError
-from chatserver.store.database import StoreError
+from chatserver.store.errors import StoreError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

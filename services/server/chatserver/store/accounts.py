@@ -45,6 +45,12 @@ class Accounts:
         return Account(*row) if row else None
 
 
+def read_last_account_id(connection: sqlite3.Connection) -> int:
+    """The newest account's id; 0 when there is none."""
+    (last_id,) = connection.execute("SELECT coalesce(max(id), 0) FROM account").fetchone()
+    return int(last_id)
+
+
 def insert_account(connection: sqlite3.Connection, name: str, password_hash: str, now_ms: int) -> Account | None:
     """Register a name, or None when it is taken."""
     row = connection.execute(

@@ -8,7 +8,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from chatserver.store.database import touch_private, transaction
+from chatserver.store.database import transaction
+from chatserver.store.files import touch_private
 from chatserver.store.words import words_of
 
 if TYPE_CHECKING:

@@ -1,0 +1,72 @@
+"""The files in the data folder: for nobody else to read, and for one server at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import structlog
+
+from chatserver.store.errors import StoreError
+
+LOCK_FILE = "chat.lock"
+
+_log = structlog.get_logger()
+
+# All files that may hold passwords' hashes or messages, and the lock, which whoever can open may keep from the server.
+_PRIVATE = ("chat.*", "search.db*")
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def touch_private(path: Path) -> None:
+    """Make the file if there is none, for nobody else to read. Raises OSError."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def make_private(folder: Path) -> None:
+    """Take everybody else's rights to the server's files away, which a copy or an older umask may have given."""
+    for path in sorted(path for pattern in _PRIVATE for path in folder.glob(pattern)):
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if not path.is_file() or path.is_symlink() or not mode & _OTHERS:
+            continue
+        try:
+            path.chmod(mode & ~_OTHERS)
+        except OSError as error:  # somebody else owns it
+            _log.warning("others can read a file of the server", path=str(path), mode=f"{mode:o}", error=error.strerror)
+        else:
+            _log.warning("others could read a file of the server; now they can't", path=str(path), mode=f"{mode:o}")
+
+
+def lock(folder: Path) -> IO[str]:
+    """Keep every other server out until the file is closed: two would give out the same ids.
+
+    Raises StoreError when somebody else holds the lock, OSError.
+    """
+    touch_private(folder / LOCK_FILE)
+    lock_file = (folder / LOCK_FILE).open("a")
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = _holder(os.fstat(lock_file.fileno()))
+        lock_file.close()
+        raise StoreError(
+            f"Another server uses the data folder {folder}{holder}; stop it first, or name another folder."
+        ) from error
+    return lock_file
+
+
+def _holder(locked: os.stat_result) -> str:
+    """Who holds a lock on this file, as Linux tells; nothing where it does not."""
+    file_id = f"{os.major(locked.st_dev):02x}:{os.minor(locked.st_dev):02x}:{locked.st_ino}"
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF; a second word -> is of one that waits
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == file_id and int(words[4]) > 0:
+                program = Path(f"/proc/{words[4]}/comm").read_text(encoding="utf-8", errors="replace").strip()
+                return f" (process {words[4]}, {program!r})"
+    return ""

@@ -1,0 +1,313 @@
+"""What is not as the server left it is noticed at the start, and nothing that was confirmed is overwritten."""
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from chatserver.store.accounts import insert_account
+from chatserver.store.database import Database
+from chatserver.store.errors import StoreError
+from chatserver.store.identity import read_history_id
+from chatserver.store.messages import insert_public, read_last_id
+from chatserver.store.reconcile import reconcile
+from chatserver.store.state import STATE_FILE, StateFile
+
+CALLS_THAT_CHANGE_FILES = ("execute", "executescript", "pwrite", "close")
+
+
+class Run:
+    """What a server does with its database from its start on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = Database(folder)
+        try:
+            with capture_logs() as log:
+                self.last_id = reconcile(self.database)
+        except BaseException:
+            self.database.close()
+            raise
+        self.said = [entry["event"].split(";")[0] for entry in log]
+        self.log = log
+
+    def register(self, name: str) -> None:
+        with self.database.transaction() as connection:
+            account = insert_account(connection, name, "hash", 0)
+        assert account is not None
+        self.database.note_commit(self.last_id, account.id)
+
+    def say(self, count: int) -> None:
+        for _ in range(count):
+            with self.database.transaction() as connection:
+                insert_public(connection, self.last_id + 1, 0, 1, ["text"], [None])
+            self.last_id += 1
+            self.database.note_commit(self.last_id, 0)
+
+    def identity(self) -> str:
+        with self.database.reading() as connection:
+            return read_history_id(connection)
+
+    def stored_upto(self) -> int:
+        with self.database.reading() as connection:
+            return read_last_id(connection)
+
+    def kill(self, folder: Path) -> Path:
+        """End; returns the folder as a ``kill -9`` would leave it."""
+        shutil.copytree(self.folder, folder)
+        self.database.close()
+        return folder
+
+
+def run_of(folder: Path, messages: int = 0) -> Run:
+    """The first run in a folder."""
+    run = Run(folder)
+    run.register("alice")
+    run.say(messages)
+    return run
+
+
+def restore(backup: Path, folder: Path) -> None:
+    """As a careful user does."""
+    for each in folder.glob("chat.db*"):
+        each.unlink()
+    shutil.copy(backup, folder / "chat.db")
+
+
+def vacuum(folder: Path, backup: Path) -> None:
+    with closing(sqlite3.connect(folder / "chat.db")) as connection:
+        connection.execute(f"VACUUM INTO '{backup}'")
+
+
+def backup_api(folder: Path, backup: Path) -> None:
+    with closing(sqlite3.connect(folder / "chat.db")) as connection, closing(sqlite3.connect(backup)) as copy:
+        connection.backup(copy)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in folder.iterdir() if not each.name.endswith("-shm")}
+
+
+def refusal(folder: Path) -> str:
+    """Why a server does not start; nothing is changed by that."""
+    before = contents(folder)
+    with pytest.raises(StoreError) as error:
+        Run(folder)
+    assert contents(folder) == before
+    return str(error.value)
+
+
+# --- as it was left ---
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_is_as_the_server_left_it_is_nothing_to_talk_of(folder: Path, tmp_path: Path, is_killed: bool) -> None:
+    run = run_of(folder, 10)
+    assert run.said == []
+    identity = run.identity()
+    folder = run.kill(tmp_path / "killed") if is_killed else (run.database.close(), folder)[1]
+    for _ in range(2):
+        run = Run(folder)
+        assert (run.said, run.identity(), run.last_id) == ([], identity, 10)
+        run.database.close()
+
+
+def test_a_start_that_is_killed_anywhere_is_no_false_alarm(folder: Path, tmp_path: Path) -> None:
+    killed = run_of(folder, 10).kill(tmp_path / "killed")
+    assert (killed / "chat.db-wal").stat().st_size > 0
+    copy = tmp_path / "copy"
+    step, is_over = 1, False
+    while not is_over:
+        shutil.copytree(killed, copy)
+        is_over = start_and_die(copy, step)
+        again = copy.with_name("again")
+        shutil.copytree(copy, again)
+        run = Run(again)
+        assert (run.said, run.last_id) == ([], 10), f"killed at step {step}"
+        run.database.close()
+        shutil.rmtree(copy)
+        shutil.rmtree(again)
+        step += 1
+    assert step > 10
+
+
+def start_and_die(folder: Path, step: int) -> bool:
+    """Start in a process that ends before this of its calls that change files; true if there are not so many."""
+    child = os.fork()
+    if not child:
+        left = step
+
+        def count(_frame: object, event: str, called: object) -> None:
+            nonlocal left
+            left -= event == "c_call" and getattr(called, "__name__", "") in CALLS_THAT_CHANGE_FILES
+            if not left:
+                os._exit(9)
+
+        sys.setprofile(count)
+        Run(folder)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# --- less than was left ---
+
+
+def cut_log(folder: Path, backup: Path) -> None:
+    del backup
+    log = folder / "chat.db-wal"
+    os.truncate(log, log.stat().st_size // 2)
+
+
+def remove_log(folder: Path, backup: Path) -> None:
+    del backup
+    (folder / "chat.db-wal").unlink()
+
+
+def put_backup(folder: Path, backup: Path) -> None:
+    restore(backup, folder)
+
+
+@pytest.mark.parametrize("lose", [cut_log, remove_log, put_backup])
+def test_confirmed_messages_that_are_gone_are_told_and_their_ids_not_used_again(
+    folder: Path, tmp_path: Path, lose: Callable[[Path, Path], None]
+) -> None:
+    run = run_of(folder)
+    run.database.close()
+    run = Run(folder)
+    run.say(10)
+    vacuum(folder, tmp_path / "backup.db")
+    identity = run.identity()
+    run.say(21)
+    killed = run.kill(tmp_path / "killed")
+    lose(killed, tmp_path / "backup.db")
+
+    run = Run(killed)
+    assert run.said == ["database is older than the server left it, confirmed data is missing"]
+    stored = run.stored_upto()
+    assert stored < 31
+    assert (run.log[0]["last_id"], run.log[0]["expected_last_id"], run.log[0]["next_id"]) == (stored, 31, 32)
+    renewed = run.identity()
+    assert renewed != identity
+    run.database.close()
+    run = Run(killed)
+    assert (run.said, run.identity(), run.last_id) == ([], renewed, 31), "it is told once"
+    run.say(1)
+    assert run.stored_upto() == 32
+    run.database.close()
+
+
+def test_a_lost_account_is_told(folder: Path, tmp_path: Path) -> None:
+    run = run_of(folder)
+    run.database.close()
+    run = Run(folder)
+    run.register("bob")
+    killed = run.kill(tmp_path / "killed")
+    (killed / "chat.db-wal").unlink()
+    run = Run(killed)
+    assert run.said == ["database is older than the server left it, confirmed data is missing"]
+    assert (run.log[0]["accounts"], run.log[0]["expected_accounts"]) == (1, 2)
+    run.database.close()
+
+
+def test_the_database_of_another_server_is_told(folder: Path, tmp_path: Path) -> None:
+    run_of(folder, 10).database.close()
+    other = run_of(tmp_path / "other", 20)
+    identity = other.identity()
+    other.database.close()
+    restore(tmp_path / "other" / "chat.db", folder)
+    run = Run(folder)
+    assert run.said == ["database is another one than the server left"]
+    assert run.identity() != identity
+    assert run.last_id == 20
+    run.database.close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 512, b'{"history_id": 7}'])
+def test_a_database_without_its_state_has_a_new_identity(folder: Path, content: bytes | None) -> None:
+    """Nobody knows what clients saw: it may be a backup that was put into an empty folder."""
+    run = run_of(folder, 10)
+    identity = run.identity()
+    run.database.close()
+    (folder / STATE_FILE).unlink()
+    if content is not None:
+        (folder / STATE_FILE).write_bytes(content)
+    run = Run(folder)
+    assert run.said == ["database without chat.state"]
+    assert run.identity() != identity
+    assert run.last_id == 10
+    run.database.close()
+
+
+def test_the_state_is_for_nobody_else_and_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / STATE_FILE
+    file = StateFile(path)
+    for last_id in (2**53, 1):
+        file.write(type(file.state)(history_id="0" * 32, last_id=last_id, run_ids=(2**31 - 1, 1)))
+        assert StateFile(path).state == file.state
+        assert path.stat().st_size == 512
+    file.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+# --- nothing where there was something ---
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_emptied_or_missing_database_is_not_taken_for_a_new_server(
+    folder: Path, tmp_path: Path, is_there: bool, with_state: bool
+) -> None:
+    """Without its state it is known by the log of a killed server, which SQLite would delete."""
+    run = run_of(folder, 10)
+    killed = run.kill(tmp_path / "killed")
+    (killed / "chat.db").unlink()
+    if is_there:
+        (killed / "chat.db").touch()
+    (killed / ("chat.db-wal" if with_state else STATE_FILE)).unlink()
+    assert "missing or empty, and there was one" in refusal(killed)
+    for each in (STATE_FILE, "chat.db-wal"):
+        (killed / each).unlink(missing_ok=True)
+    run = Run(killed)
+    assert (run.said, run.last_id) == ([], 0)
+    run.database.close()
+
+
+# --- a write-ahead log that is another database's ---
+
+
+@pytest.mark.parametrize("back_up", [vacuum, backup_api])
+@pytest.mark.parametrize("runs_later", [0, 1])
+def test_a_log_that_was_forgotten_beside_a_backup_does_not_undo_the_restore(
+    folder: Path, tmp_path: Path, back_up: Callable[[Path, Path], None], runs_later: int
+) -> None:
+    run = run_of(folder, 10)
+    back_up(folder, tmp_path / "backup.db")
+    for _ in range(runs_later):
+        run.database.close()
+        run = Run(folder)
+    run.say(5)
+    killed = run.kill(tmp_path / "killed")
+    shutil.copy(tmp_path / "backup.db", killed / "chat.db")
+    assert "chat.db-wal is not of the database" in refusal(killed)
+    (killed / "chat.db-wal").unlink()
+    (killed / "chat.db-shm").unlink()
+    run = Run(killed)
+    assert len(run.said) == 1
+    assert run.stored_upto() == 10
+    run.database.close()
+
+
+def test_a_forgotten_log_is_noticed_without_a_state_too(folder: Path, tmp_path: Path) -> None:
+    run = run_of(folder, 10)
+    vacuum(folder, tmp_path / "backup.db")
+    run.say(5)
+    killed = run.kill(tmp_path / "killed")
+    (killed / STATE_FILE).unlink()
+    shutil.copy(tmp_path / "backup.db", killed / "chat.db")
+    assert "chat.db-wal is not of the database" in refusal(killed)
