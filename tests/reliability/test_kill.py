@@ -177,6 +177,7 @@ def test_a_server_that_is_killed_at_any_moment_keeps_what_it_told(tmp_path: Path
                 "the confirmations of all that was sent again",
             )
         stored = check_history(program.port, books, 0)
+    assert "WARNING" not in program.log(), "nothing is missing that the server knew of"
     assert unconfirmed > KILLS, "the kills came while much was under way"
     print(f"{len(stored)} messages, {unconfirmed} of them under way when a kill came")
 
