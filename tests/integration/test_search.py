@@ -198,7 +198,8 @@ def test_an_index_of_another_database_finds_nothing_of_it(open_room: Callable[..
         alice.say(f"old word {number}")
     texts(alice, "word")
     room.stop()
-    (config.data / "chat.db").unlink()
+    for name in ("chat.db", "chat.state"):
+        (config.data / name).unlink()
 
     bob = open_room().enter("bob")
     bob.say("new word")

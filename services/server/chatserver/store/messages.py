@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from chatprotocol.events import Message
     from chatserver.store.database import Database
 
-_LAST_ID = """
-SELECT max(coalesce((SELECT max(id) FROM public_message), 0), coalesce((SELECT max(id) FROM direct_message), 0))
-"""
-
 # Each part of a UNION ALL finds its newest (or oldest) rows by index; only those are merged and get their names.
 _HISTORY = """
 SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
@@ -157,12 +153,6 @@ def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, 
     if recipient is None:
         return PublicMessage(message_id, time_ms, sender, text)
     return DirectMessage(message_id, time_ms, sender, recipient, text)
-
-
-def read_last_id(connection: sqlite3.Connection) -> int:
-    """The newest message's id; 0 when there is none."""
-    (last_id,) = connection.execute(_LAST_ID).fetchone()
-    return int(last_id)
 
 
 def find_public_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int:
