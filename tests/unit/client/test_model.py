@@ -80,6 +80,14 @@ def test_the_newest_message_that_was_seen_is_where_to_go_on(model: Model, event:
     assert after(model, WELCOME, event).login().since == last_seen_id
 
 
+def test_what_is_remembered_of_messages_has_a_limit(model: Model) -> None:
+    """It is for a server that sends the last 500 messages once more."""
+    messages = [PublicMessage(number, 0, "bob", "x") for number in range(11, 2_011)]
+    after(model, WELCOME, *messages)
+
+    assert [each.id for each in messages if model.has_seen(each)] == list(range(1_011, 2_011))
+
+
 def test_a_second_welcome_does_not_skip_what_is_missed_before_it_has_come(model: Model) -> None:
     """Promise: once. The connection may be lost again before what was missed has arrived."""
     after(model, WELCOME, Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 50))
