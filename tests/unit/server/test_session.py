@@ -673,7 +673,7 @@ def test_a_direct_message_reaches_a_guest_who_is_here(house: House, whisper: lis
     alice.ask(*whisper)
 
     assert carol.receiving.news()[-1] == DirectMessage(11, 0, "Alice", "carol", "psst")
-    assert alice.heard() == [Sent(11, SentStatus.SENT)]
+    assert alice.heard() == [Sent(11, SentStatus.SENT, looks_public=True)]
 
 
 def test_a_direct_message_to_a_guest_who_is_not_here_is_refused(house: House, alice: Visitor) -> None:
