@@ -25,6 +25,11 @@ _HASTY = (
     "import sys; from chatprotocol import arq; arq.SILENCE_SECONDS = {!r}; "
     "from chatserver.__main__ import main; sys.exit(main())"
 )
+_PROGRAM = """
+import sys
+from chatserver.__main__ import main
+sys.exit(main())
+"""
 
 
 def own_environment() -> dict[str, str]:
@@ -38,7 +43,7 @@ class Program:
 
     ``under`` is a command that runs another one, such as ``("prlimit", "--nofile=100")``; ``settings`` are variables of
     its environment, such as ``CHAT_LAG_MAX_BYTES="1048576"``. With ``silence_seconds`` it has less patience than usual
-    with sessions over UDP of which nothing is heard.
+    with sessions over UDP of which nothing is heard. ``prelude`` is Python that runs before it: a fault, say.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Program:
         *arguments: str,
         under: Sequence[str] = (),
         silence_seconds: float | None = None,
+        prelude: str = "",
         **settings: str,
     ) -> None:
         self.data = folder / "data"
@@ -54,6 +60,8 @@ class Program:
         self._folder = folder
         self._log = folder / "chatserver.log"
         program = ["-m", "chatserver"] if silence_seconds is None else ["-c", _HASTY.format(silence_seconds)]
+        if prelude:
+            program = ["-c", prelude + _PROGRAM]
         self._command = [*under, sys.executable, *program, "--host", "127.0.0.1", "--data", str(self.data), *arguments]
         self._environment = {**own_environment(), **settings}
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,6 +126,10 @@ class Program:
     def memory_bytes(self) -> int:
         """What it holds of the machine's memory."""
         return int(self._status("VmRSS").removesuffix(" kB")) * 1024
+
+    def address_bytes(self) -> int:
+        """What it holds of addresses."""
+        return int(self._status("VmSize").removesuffix(" kB")) * 1024
 
     def threads(self) -> int:
         """How many threads it has."""

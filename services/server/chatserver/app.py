@@ -19,6 +19,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.clock import Clock
 from chatserver.control import WELL
+from chatserver.memory import system_memory
 from chatserver.room.deliveries import DeliveryMarks
 from chatserver.room.feed import Feed
 from chatserver.room.indexer import Indexer
@@ -118,14 +119,15 @@ class Server:
 
     def _build(self, config: Config) -> None:
         _allow_descriptors(config.max_connections + _OTHER_DESCRIPTORS)
-        messages = Messages(self._database)
+        memory = system_memory()
+        messages = Messages(self._database, memory.claim)
         last_id = reconcile(self._database)
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         dialects = dialects_with(register)
         streams = {dialect.name: Stream(dialect.encode_all, kept_bytes) for dialect in dialects}
         self._streams = list(streams.values())
-        self._courier = Courier(self._streams, config.lag_max_bytes, self._crash)
+        self._courier = Courier(self._streams, config.lag_max_bytes, self._crash, memory.is_short)
         self._mailroom = Mailroom(config.lag_max_bytes, self._crash, register.split)
         deliveries = DeliveryMarks()
         feed = Feed([*self._streams, self._mailroom], last_id, deliveries, self._courier.ring)
@@ -162,7 +164,7 @@ class Server:
             open_session=lambda dialect, *its: (GuestSession if dialect == Register.name else Session)(context, *its),
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
-        self._connections = Connections(house, config.max_connections)
+        self._connections = Connections(house, config.max_connections, memory.claim)
         listening, bound = _listen(config)
         self._listener = Listener(listening, self._connections, dialects, full, self._crash)
         datagram = by_name(Datagram.name, dialects)

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from typing import NoReturn
 
 import pytest
 from structlog.testing import capture_logs
@@ -250,6 +251,22 @@ def test_a_session_that_fails_closes_its_own_connection_only(wire: Wire) -> None
     assert [entry["log_level"] for entry in log] == ["error"]
     assert wire.session is not None
     assert wire.session.calls == ["end"]
+
+
+def test_a_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its user would stay online for ever. What is raised in a thread comes to the hook."""
+    raised: queue.SimpleQueue[type[BaseException]] = queue.SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", lambda crash: raised.put(crash.exc_type))
+
+    def fail() -> NoReturn:
+        raise MemoryError
+
+    wire.answer = lambda session: setattr(session, "end", fail)
+    wire.start()
+    wire.peer.sendall(PING)
+    wire.peer.shutdown(socket.SHUT_WR)
+    wire.await_end()
+    assert raised.get(timeout=DEADLINE_SECONDS) is MemoryError
 
 
 # --- the time to log in ---

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from random import Random
@@ -35,11 +35,11 @@ LAG_MAX_BYTES = 1_000_000
 class Post:
     """A courier, one stream or several, and peers at the other ends of socket pairs."""
 
-    def __init__(self, *streams: Stream) -> None:
+    def __init__(self, *streams: Stream, is_memory_short: Callable[[], bool] = lambda: False) -> None:
         self.streams = streams or (bytes_stream(4 * LAG_MAX_BYTES),)
         self.stream = self.streams[0]
         self.crashes: list[str] = []
-        self.courier = Courier(self.streams, LAG_MAX_BYTES, self.crashes.append)
+        self.courier = Courier(self.streams, LAG_MAX_BYTES, self.crashes.append, is_memory_short)
         self._sockets: list[socket.socket] = []
         # Whose readers have not ended.
         self._read: list[Outbox] = []
@@ -342,6 +342,19 @@ def test_one_who_takes_no_answers_is_disconnected_in_the_end(post: Post, monkeyp
     eventually(lambda: greedy.broken)
 
     assert not listener.broken, "what everybody hears has a limit of its own"
+
+
+def test_while_memory_is_short_the_one_who_keeps_most_is_disconnected() -> None:
+    shortages = [True]
+    with closing(Post(is_memory_short=lambda: bool(shortages) and shortages.pop())) as post:
+        _, modest = post.peer()
+        _, greedy = post.peer()
+        put(modest, b"x" * 2_000_000)
+        put(greedy, b"x" * 3_000_000)
+        post.courier.start()
+        eventually(lambda: greedy.broken)
+        assert not shortages
+        assert not modest.broken
 
 
 # --- in step: all who are due the same are sent the same ---

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import count
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import example, given
@@ -24,6 +24,7 @@ from chatprotocol.datagrams import ACK, PIECE, Datagram, pack, unpack
 from chatprotocol.dialects import DIALECTS, by_name
 from chatprotocol.opener import Opener
 from chatprotocol.requests import Command, Data
+from chatserver.memory import ShortOfMemoryError, no_limit
 from chatserver.transport import datagram as datagram_module
 from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.connection import House
@@ -71,7 +72,7 @@ class FakeBound(NotingSocket):
 class Hall:
     """The door, with a real courier behind it, and fake sessions."""
 
-    def __init__(self, bound: Any = None, max_connections: int = 10) -> None:
+    def __init__(self, bound: Any = None, max_connections: int = 10, claim: Callable[[int], None] = no_limit) -> None:
         self.bound: Any = bound
         if bound is None:
             self.bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -81,7 +82,7 @@ class Hall:
         self.crashes: list[str] = []
         self.courier = Courier(list(self.streams.values()), 1_000_000, self.crashes.append)
         house = House(DIALECTS, self.streams, self.courier, 1_000.0, self._open_session)
-        self.connections = Connections(house, max_connections)
+        self.connections = Connections(house, max_connections, claim)
         self.door = DatagramDoor(self.bound, self.connections, by_name("datagram"), self.crashes.append)
         self.sessions: list[FakeSession] = []
         # The label and the address of each.
@@ -754,6 +755,21 @@ def test_two_servers_do_not_go_on_for_ever(said: Datagram) -> None:
 
 
 # --- the limit of connections, and the end ---
+
+
+def test_while_memory_is_short_nobody_comes_in(opened: ExitStack) -> None:
+    def refuse(_: int) -> NoReturn:
+        raise ShortOfMemoryError
+
+    hall = opened.enter_context(closing(Hall(claim=refuse)))
+    with capture_logs() as log:
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            opened.enter_context(ours)
+            opened.enter_context(theirs)
+            with pytest.raises(FullError):
+                hall.connections.welcome(TcpSocket(ours), "here")
+    assert [(entry["event"], entry["reason"]) for entry in log] == [("Refusing connections", "memory is short")]
 
 
 def test_sessions_and_connections_of_tcp_are_counted_together(opened: ExitStack) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from chatprotocol.events import DirectMessage, Message, PublicMessage
 from chatprotocol.limits import ID_MAX
+from chatserver.memory import ShortOfMemoryError
 from chatserver.store.accounts import (
     Account,
     Accounts,
@@ -44,6 +45,21 @@ class Room:
                 (7, self.bob, self.carol, None),
             ):
                 insert_direct(connection, number, TIME_MS, who.id, whom.id, f"text {number}", nonce)
+
+
+def test_an_answer_that_takes_too_much_memory_is_not_made(room: Room) -> None:
+    claimed: list[int] = []
+    messages = Messages(room.database, claimed.append)
+    found = messages.history(room.alice.id, 100, 10)
+    assert sum(claimed) >= 9 * sum(len(message.text) for message in found)
+
+    def refuse(size_bytes: int) -> None:
+        if size_bytes:
+            raise ShortOfMemoryError
+
+    messages = Messages(room.database, refuse)
+    with pytest.raises(ShortOfMemoryError):
+        messages.missed(room.alice.id, 0, 100, 10)
 
 
 @pytest.fixture

@@ -187,6 +187,20 @@ def test_each_answer_to_a_login_is_sent_by_itself(stream: Stream, answers: list[
         outbox.account(len(answer))
 
 
+@pytest.mark.parametrize("is_released", [False, True])
+def test_the_rest_of_a_large_answer_is_not_copied(stream: Stream, is_released: bool) -> None:
+    """It may be megabytes, and there may be no memory for them a second time."""
+    outbox = following(stream) if is_released else new_outbox(stream)
+    put(outbox, b"a large answer")
+    (whole,) = outbox.due(stream.end)
+    outbox.account(len(b"a large "))
+    (rest,) = outbox.due(stream.end)
+    assert isinstance(rest, memoryview)
+    assert rest.obj is whole
+    put(outbox, b", and another one")
+    assert drain(outbox) == b"answer, and another one"
+
+
 @given(before=st.integers(1, 400), after=st.integers(0, 5))
 def test_many_answers_before_the_release_all_come_before_the_stream(before: int, after: int) -> None:
     """Promise: one order. Somebody may ask much before logging in."""

@@ -42,6 +42,7 @@ from chatprotocol.requests import (
     Unreadable,
     Whisper,
 )
+from chatserver.memory import ShortOfMemoryError
 from chatserver.room.indexer import SearchClosedError, SearchFailedError
 from chatserver.room.journal import JournalClosedError
 from chatserver.room.post import Post
@@ -394,14 +395,25 @@ def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again
     assert house.presence.names() == ("Alice",)
 
 
-def test_who_was_welcomed_and_cannot_be_told_the_rest_has_to_come_again(house: House, visitor: Visitor) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (StoreError("the disk"), "the server can't read its disk"),
+        (ShortOfMemoryError(), "the server is short of memory"),
+    ],
+)
+def test_who_was_welcomed_and_cannot_be_told_the_rest_has_to_come_again(
+    house: House, visitor: Visitor, error: Exception, reason: str
+) -> None:
     """Promise: once. What is new would hide the gap."""
     house.messages.stored = tuple(message(number) for number in range(1, 1_201))
     house.feed._last_id = 1_200
     page = house.messages.missed
 
     def fail_later(*asked: int) -> object:
-        return fail_to_read() if house.messages.asked else page(*asked)
+        if house.messages.asked:
+            raise error
+        return page(*asked)
 
     house.messages.missed = fail_later  # type: ignore[method-assign, assignment]
     assert not visitor.session.handle([Login("alice", "secret", 0)])
@@ -409,7 +421,7 @@ def test_who_was_welcomed_and_cannot_be_told_the_rest_has_to_come_again(house: H
     welcome, *told, bye = visitor.news()
     assert codes([welcome]) == [Welcome]
     assert tuple(told) == house.messages.stored[:500]
-    assert bye == Bye("the server can't read its disk")
+    assert bye == Bye(reason)
     assert house.presence.names() == ()
     assert not house.stream.followed
 

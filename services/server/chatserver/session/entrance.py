@@ -8,6 +8,7 @@ from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import check_password, check_username, name_key
+from chatserver.memory import ShortOfMemoryError
 from chatserver.room.seat import Seat
 from chatserver.session.passwords import Verdict
 from chatserver.store.errors import StoreError
@@ -28,7 +29,7 @@ _PAGE_MESSAGES = 500
 
 
 class CutShortError(Exception):
-    """Somebody was welcomed, and can't be told all that was missed. The cause is the StoreError."""
+    """Somebody was welcomed, and can't be told all that was missed. The text says why; the cause is the error."""
 
 
 def account_kind(context: Context, username: str) -> AccountKind:
@@ -86,7 +87,8 @@ def _register(context: Context, username: str, password: str) -> Account | None:
 def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKind, login: Login) -> Seat:
     """Take a seat, be welcomed, and get what was missed before anything new.
 
-    StoreError: the disk can't be read, and nothing was said. CutShortError: it can't be read any further.
+    StoreError, ShortOfMemoryError: what was missed can't be read, and nothing was said. CutShortError: it can't be read
+    any further.
     """
     seat = Seat(account.id, account.name, outbox)
     joined = context.feed.join(seat)
@@ -155,5 +157,7 @@ def _send_pages(
         try:
             page = query(account_id, page[-1].id, upto_id, _PAGE_MESSAGES)
         except StoreError as error:
-            raise CutShortError from error
+            raise CutShortError("the server can't read its disk") from error
+        except ShortOfMemoryError as error:
+            raise CutShortError("the server is short of memory") from error
     return page

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chatprotocol.errors import ErrorCode, Refusal
+from chatserver.memory import ShortOfMemoryError
 from chatserver.room.indexer import SearchClosedError, SearchFailedError
 from chatserver.room.journal import JournalClosedError
 from chatserver.session.passwords import PasswordsClosedError, PasswordsFailedError
@@ -26,6 +27,7 @@ REFUSED_WITH = (
     JournalClosedError,
     PasswordsClosedError,
     SearchClosedError,
+    ShortOfMemoryError,
 )
 # Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
 _LOGGED_MAX = 100
@@ -63,6 +65,8 @@ def as_refusal(error: Exception, log: FilteringBoundLogger) -> Refusal:
         case PasswordsFailedError():
             log.error("A password can't be checked", error=str(error))
             return Refusal(ErrorCode.INTERNAL, "The server can't check passwords now.")
+        case ShortOfMemoryError():
+            return Refusal(ErrorCode.INTERNAL, "The server is short of memory; try again later.")
         case SearchFailedError():  # the indexer has logged why
             return Refusal(ErrorCode.INTERNAL, "The server can't search now; try again a little later.")
         case _:

@@ -195,8 +195,8 @@ class Session:
             self._seat = come_in(self._context, self._outbox, account, kind, login)
         except CutShortError as error:
             # To come again is the only way to get the rest.
-            self._log.error("What a user missed can't be read", error=str(error.__cause__))
-            self._outbox.put([Bye("the server can't read its disk")])
+            self._log.error("What a user missed can't be read", reason=str(error), error=str(error.__cause__) or None)
+            self._outbox.put([Bye(str(error))])
             return State.GONE
         self._log.info(f"{account.name} logged in", account=kind.value)
         return State.INSIDE

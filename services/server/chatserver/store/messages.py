@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from chatprotocol.events import DirectMessage, PublicMessage
+from chatserver.memory import no_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Message
     from chatserver.store.database import Database
@@ -91,6 +92,12 @@ ORDER BY message.id
 """
 
 
+# What an answer takes once it is encoded. A character is six bytes if it is escaped, and the encoder's buffer grows by
+# half when it is full.
+_ENCODED_BYTES = 256
+_ENCODED_BYTES_PER_CHARACTER = 9
+
+
 class Written(NamedTuple):
     """A message as it is looked at for the index."""
 
@@ -103,8 +110,10 @@ class Written(NamedTuple):
 class Messages:
     """Reads messages, for any thread. ``reader_id`` is the account that asks: it sees what it may see."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, claim: Callable[[int], None] = no_limit) -> None:
+        """``claim`` is told how much memory the answer to a query will take. What it raises is raised by the query."""
         self._database = database
+        self._claim = claim
 
     def last_id(self) -> int:
         """The newest message's id; 0 when there is none."""
@@ -145,7 +154,10 @@ class Messages:
 
     def _query(self, sql: str, **values: int | str) -> tuple[Message, ...]:
         with self._database.reading() as connection:
+            self._claim(0)
             rows = connection.execute(sql, values).fetchall()
+        # Before it is encoded, which is where a large answer takes most.
+        self._claim(_ENCODED_BYTES * len(rows) + _ENCODED_BYTES_PER_CHARACTER * sum(len(row[-1]) for row in rows))
         return tuple(_message(*row) for row in rows)
 
 

@@ -49,7 +49,7 @@ class Carrier(Protocol):
     def acknowledge(self) -> None:
         """Tell the peer's system now, and not some time later, that what it sent has come: the rest is waited for."""
 
-    def write(self, pieces: Sequence[bytes]) -> int:
+    def write(self, pieces: Sequence[bytes | memoryview]) -> int:
         """Take as many bytes as there is room for now, and say how many. BlockingIOError: for none. OSError."""
 
     def flush(self) -> None:
@@ -123,7 +123,7 @@ class TcpSocket:
             with suppress(OSError):
                 self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
-    def write(self, pieces: Sequence[bytes]) -> int:
+    def write(self, pieces: Sequence[bytes | memoryview]) -> int:
         """One system call."""
         return os.writev(self._sock.fileno(), pieces)
 

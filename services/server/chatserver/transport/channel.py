@@ -150,14 +150,14 @@ class Channel:
     def acknowledge(self) -> None:
         """The datagram door does, whenever something has come."""
 
-    def write(self, pieces: Sequence[bytes]) -> int:
+    def write(self, pieces: Sequence[bytes | memoryview]) -> int:
         """Take frames to be sent, as many as there is room for."""
         with self._lock:
             self._check_peer()
             taken_bytes = 0
             for piece in pieces:
                 room_bytes = _OUTBOX_MAX_BYTES - taken_bytes if self._arq.may_send else 0
-                part = piece[:room_bytes]
+                part = bytes(piece[:room_bytes])
                 self._arq.put(self._frames.feed(part))
                 taken_bytes += len(part)
                 if len(part) < len(piece):

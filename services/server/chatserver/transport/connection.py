@@ -81,6 +81,7 @@ class Connection:
         "_carrier",
         "_dialect",
         "_house",
+        "_leaving",
         "_login_by",
         "_on_end",
         "_outbox",
@@ -114,6 +115,8 @@ class Connection:
         self._outbox: Outbox | None = None
         self._session: Session | None = None
         self._stopping = False
+        # True while the session ends.
+        self._leaving = False
         # It is joined by its owner. As a daemon it is not joined by the interpreter as well, which looks through all
         # threads that there are whenever one is started.
         self.thread = threading.Thread(target=self._run, name=f"reader {self.label}", daemon=True)
@@ -152,9 +155,13 @@ class Connection:
             self._converse()
         except Exception:
             _log.exception("A connection's reader failed; the connection is closed", connection=self.label)
+            if self._leaving:  # its user would stay online for ever: what is raised in a thread ends the server
+                raise
         finally:
-            self._close()
-            self._on_end(self)
+            try:
+                self._close()
+            finally:
+                self._on_end(self)
 
     def _close(self) -> None:
         """For good, after what is due was sent."""
@@ -178,7 +185,9 @@ class Connection:
             peer_ended = self._read_requests(dialect.request_decoder(), self._outbox, self._session, first)
         finally:
             if not self._stopping:
+                self._leaving = True
                 self._session.end()
+                self._leaving = False
             self._outbox.finish()
         if not peer_ended:
             self._drain()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from chatserver.memory import ShortOfMemoryError, no_limit
 from chatserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _log = structlog.get_logger()
 # At the end peers that have got everything have this long to close their side first.
 _SEEING_OUT_SECONDS = 0.2
 _LOOK_SECONDS = 0.02
+# What one takes of memory: its thread's stack is 256 KiB of addresses, of which a part is used.
+_CONNECTION_BYTES = 128 * 1024
 
 
 class FullError(Exception):
@@ -32,8 +35,10 @@ class FullError(Exception):
 class Connections:
     """Everybody who was let in, through whichever door."""
 
-    def __init__(self, house: House, max_connections: int) -> None:
+    def __init__(self, house: House, max_connections: int, claim: Callable[[int], None] = no_limit) -> None:
+        """``claim`` raises ShortOfMemoryError if there is no memory for one more."""
         self._house = house
+        self._claim = claim
         self._max_connections = max_connections
         self._numbers = itertools.count(1)
         # Was it said that nobody can come in? Once in a row, or nearly: there may be thousands.
@@ -58,11 +63,12 @@ class Connections:
         if is_full:
             raise self._refuse(f"the limit of {self._max_connections} connections is reached")
         try:
+            self._claim(_CONNECTION_BYTES)
             connection.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError, ShortOfMemoryError) as error:
             with self._lock:
                 self._connections.discard(connection)
-            raise self._refuse(str(error)) from error
+            raise self._refuse(str(error) or "memory is short") from error
         self._full = False
         return connection
 

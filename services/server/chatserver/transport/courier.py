@@ -28,6 +28,8 @@ LINGER_SECONDS = 5.0
 # A peer that is due an answer and takes not a byte for so long is not there any more, or means harm: an answer may be
 # megabytes. (What everybody hears is limited by how far it is behind.)
 STALL_SECONDS = 60.0
+# Who leaves less than this unread is not disconnected because memory is short: it would not help.
+_GREEDY_BYTES = 1024 * 1024
 # How often the retired, the full and the tracked are looked at while there are any.
 _TICK_SECONDS = 0.5
 # Of the tracked, so many at a time: two system calls each.
@@ -85,7 +87,9 @@ class Courier:
         streams: Sequence[Stream],
         lag_max_bytes: int,
         on_crash: Callable[[str], None],
+        is_memory_short: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_memory_short = is_memory_short
         self._followers = {stream: _Followers(stream) for stream in streams}
         self._lag_max_bytes = lag_max_bytes
         self._worker = Worker("courier", self._run, on_crash)
@@ -253,7 +257,7 @@ class Courier:
         except LookupError:
             self._give_up_lagging(outbox)
             return
-        except OSError:
+        except (OSError, MemoryError):
             self._give_up(outbox)
             return
         if outbox.fall_in(followers.offered):
@@ -267,7 +271,7 @@ class Courier:
             if outbox.hangs_up:
                 outbox.carrier.hang_up()
 
-    def _send(self, outbox: Outbox, due: list[bytes] | Span) -> bool:
+    def _send(self, outbox: Outbox, due: list[bytes | memoryview] | Span) -> bool:
         """Did the carrier take all of it? OSError. LookupError: the stream has forgotten what is due."""
         try:
             if isinstance(due, Span):
@@ -296,6 +300,8 @@ class Courier:
         self._look_at = now + _TICK_SECONDS
         self._check_tracked()
         self._give_up_stalled(now)
+        if self._is_memory_short():
+            self._give_up_greediest()
 
     def _check_tracked(self) -> None:
         for outbox in list(islice(self._tracked, _CHECKED_MAX)):
@@ -312,6 +318,14 @@ class Courier:
             if outbox.owes_answers and not outbox.broken:
                 _log.warning("Disconnected: it does not read its answers", connection=outbox.label)
                 self._give_up(outbox)
+
+    def _give_up_greediest(self) -> None:
+        """While memory is short, disconnect who keeps most of it by not reading, one in each tick."""
+        astray = [outbox for followers in self._followers.values() for outbox in followers.astray]
+        greediest = max(astray, key=lambda outbox: outbox.kept_bytes, default=None)
+        if greediest is not None and greediest.kept_bytes >= _GREEDY_BYTES:
+            _log.warning("disconnected while memory is short", connection=greediest.label, unread=greediest.kept_bytes)
+            self._give_up(greediest)
 
     def _give_up_lagging(self, outbox: Outbox) -> None:
         _log.warning("Disconnected: it reads too slowly", connection=outbox.label, limit_bytes=self._lag_max_bytes)

@@ -33,7 +33,8 @@ class _Edit(NamedTuple):
 
     at: int
     resume: int
-    data: bytes
+    # A view once a part of it was sent: to copy the rest of a large answer each time would take as much memory again.
+    data: bytes | memoryview
     is_reply: bool
 
 
@@ -112,7 +113,7 @@ class Outbox:
         self._drained: threading.Condition | None = None
         # A queue is made when there is something to put into it, and given up when the outbox falls in step: most are
         # empty most of the time, and there are thousands.
-        self._replies: deque[bytes] = _NONE
+        self._replies: deque[bytes | memoryview] = _NONE
         self._replies_bytes = 0
         self._edits: deque[_Edit] = _NONE
         self._told_bytes = 0
@@ -265,7 +266,7 @@ class Outbox:
 
     # --- for the courier ---
 
-    def due(self, offered: int) -> list[bytes] | Span:
+    def due(self, offered: int) -> list[bytes | memoryview] | Span:
         """What to send next, in pieces or as a long stretch of the stream; nothing when nothing is due.
 
         A follower gets no further than to what is ``offered``, where the others are. LookupError: the stream has
@@ -282,7 +283,7 @@ class Outbox:
             stop = min(self._edits[0].at, limit) if self._edits else limit
             if stop - cursor >= SPAN_MIN_BYTES:
                 return self.stream.span(cursor, stop)
-            pieces: list[bytes] = []
+            pieces: list[bytes | memoryview] = []
             for edit in self._edits:
                 if len(pieces) >= SEND_MAX_PIECES:
                     return pieces
@@ -329,6 +330,11 @@ class Outbox:
         """Is something due that the peer asked for?"""
         return self._replies_bytes > 0
 
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept for it alone."""
+        return self._replies_bytes + self._told_bytes
+
     def account(self, sent_bytes: int) -> None:
         """So much of what was due has been sent."""
         with self._lock:
@@ -337,7 +343,7 @@ class Outbox:
                 self._replies_bytes -= min(sent_bytes, len(reply))
                 self._sent_bytes += min(sent_bytes, len(reply))
                 if sent_bytes < len(reply):
-                    self._replies.appendleft(reply[sent_bytes:])
+                    self._replies.appendleft(memoryview(reply)[sent_bytes:])
                 sent_bytes -= min(sent_bytes, len(reply))
             while sent_bytes:
                 sent_bytes -= self._advance(sent_bytes)
@@ -390,7 +396,7 @@ class Outbox:
             and last.is_reply == edit.is_reply
             and len(last.data) < _JOIN_MAX_BYTES
         ):
-            self._edits[-1] = last._replace(data=last.data + edit.data)
+            self._edits[-1] = last._replace(data=bytes(last.data) + edit.data)
         else:
             self._edits.append(edit)
 
@@ -409,7 +415,7 @@ class Outbox:
         else:
             self._told_bytes -= step
         if step < len(edit.data):
-            self._edits.appendleft(edit._replace(data=edit.data[step:]))
+            self._edits.appendleft(edit._replace(data=memoryview(edit.data)[step:]))
         else:
             self._cursor = max(self._cursor, edit.resume)
         return step
