@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import pexpect  # type: ignore[import-untyped]
 import pyte
-from wcwidth import wcwidth
+from wcwidth import iter_graphemes, wcwidth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,11 +53,16 @@ class Place(NamedTuple):
 
 
 class _Emulator(pyte.Screen):
-    """Keeps the rows that leave it at the top, counts bells, and draws what follows a joiner, which pyte leaves out."""
+    """What pyte leaves out: it keeps the rows that leave it at the top, counts bells, and draws what follows a joiner.
 
-    def __init__(self, columns: int, rows: int) -> None:
+    Where it ``joins``, what is made of several wide characters is one picture of two columns. A window that becomes
+    narrower has its rows wrapped anew, as in most terminals; pyte cuts them, as XTerm does.
+    """
+
+    def __init__(self, columns: int, rows: int, *, joins: bool) -> None:
         self.gone: list[str] = []
         self.bells = 0
+        self._joins = joins
         super().__init__(columns, rows)
 
     def bell(self, *_: object) -> None:
@@ -66,7 +71,31 @@ class _Emulator(pyte.Screen):
 
     def draw(self, data: str) -> None:
         """Letters, and marks; what takes no column and is no mark is not seen."""
+        if self._joins:
+            data = "".join(each[0] if wcwidth(each[0]) > 1 else each for each in iter_graphemes(data))
         super().draw("".join(letter for letter in data if wcwidth(letter) > 0 or unicodedata.combining(letter)))
+
+    def rewrap(self, columns: int, rows: int) -> None:
+        """Another size; each row that is too long becomes several, and the cursor stays where it was in its text."""
+        lines: list[list[Char]] = []
+        cursor_y = cursor_x = 0
+        for number in range(max(self.cursor.y, self._last_row()) + 1):
+            cells = [self.buffer[number][column] for column in range(len(self.row(number)))]
+            parts = [cells[begin : begin + columns] for begin in range(0, max(len(cells), 1), columns)]
+            if number == self.cursor.y:
+                part = max(min(self.cursor.x, len(cells)) - 1, 0) // columns
+                cursor_y, cursor_x = len(lines) + part, min(self.cursor.x - part * columns, columns - 1)
+            lines += parts
+        out = max(len(lines) - rows, 0)
+        self.resize(rows, columns)
+        self.gone += ["".join(cell.data for cell in line).rstrip() for line in lines[:out]]
+        self.buffer.clear()
+        for number, line in enumerate(lines[out:]):
+            self.buffer[number].update(enumerate(line))
+        self.cursor.y, self.cursor.x = max(cursor_y - out, 0), cursor_x
+
+    def _last_row(self) -> int:
+        return max((number for number in range(self.lines) if self.row(number)), default=0)
 
     def index(self) -> None:
         """One row down, where the window may scroll."""
@@ -83,8 +112,8 @@ class _Emulator(pyte.Screen):
 class Window:
     """A program in a pseudo-terminal of so many columns and rows. Leaving the context kills it.
 
-    ``environment`` is the whole of it, and says what the terminal can do: ``TERM``, ``NO_COLOR``, ``LC_ALL``. What was
-    to be seen is printed at the end, where it ``is_shown``.
+    ``environment`` is the whole of it, and says what the terminal can do: ``TERM``, ``NO_COLOR``, ``LC_ALL``,
+    ``XTERM_VERSION``. What was to be seen is printed at the end, where it ``is_shown``. ``joins`` is about emoji.
     """
 
     def __init__(
@@ -96,9 +125,11 @@ class Window:
         environment: Mapping[str, str],
         folder: str | None = None,
         is_shown: bool = True,
+        joins: bool = False,
     ) -> None:
         self._is_shown = is_shown
-        self._screen = _Emulator(columns, rows)
+        self._screen = _Emulator(columns, rows, joins=joins)
+        self._rewraps = "XTERM_VERSION" not in environment
         self._stream = pyte.ByteStream(self._screen)
         # Every byte that the program wrote.
         self.raw = b""
@@ -137,9 +168,12 @@ class Window:
         self.type(f"\x1b[200~{text}\x1b[201~")
 
     def resize(self, columns: int, rows: int) -> None:
-        """Draw the window's corner to another place; the program is told by a signal. What doesn't fit is cut off."""
-        self._screen.resize(rows, columns)
-        self._screen.cursor.x = min(self._screen.cursor.x, columns - 1)
+        """Draw the window's corner to another place; the program is told by a signal."""
+        if self._rewraps:
+            self._screen.rewrap(columns, rows)
+        else:
+            self._screen.resize(rows, columns)
+            self._screen.cursor.x = min(self._screen.cursor.x, columns - 1)
         self._program.setwinsize(rows, columns)
 
     def signal(self, number: signal.Signals) -> None:

@@ -46,6 +46,7 @@ class Desk:
         columns: int = 100,
         rows: int = 30,
         port: int | None = None,
+        joins: bool = False,
         **settings: str | None,
     ) -> Window:
         """A window with the program; ``settings`` are variables of its environment, None leaves one out."""
@@ -59,6 +60,7 @@ class Desk:
             rows=rows,
             environment=environment,
             folder=str(self._folder),
+            joins=joins,
         )
         return self._windows.enter_context(window)
 
@@ -69,10 +71,11 @@ class Desk:
         columns: int = 100,
         rows: int = 30,
         port: int | None = None,
+        joins: bool = False,
         **settings: str | None,
     ) -> Window:
         """The same with somebody who is in."""
-        window = self.open(name, *flags, columns=columns, rows=rows, port=port, **settings)
+        window = self.open(name, *flags, columns=columns, rows=rows, port=port, joins=joins, **settings)
         window.until(lambda: is_in(window), "it is connected")
         window.until_line(f"{name}>")
         return window

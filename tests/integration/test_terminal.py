@@ -223,6 +223,28 @@ def test_a_window_that_becomes_narrow_and_wide_again_has_one_prompt_and_one_stat
     assert sum("alice>" in row for row in alice.everything()) == 1
 
 
+@pytest.mark.parametrize("terminal", [{}, {"XTERM_VERSION": "XTerm(379)"}], ids=["wraps anew", "cuts"])
+def test_a_long_half_typed_line_is_there_once_however_the_window_changes(
+    room: Room, desk: Desk, terminal: dict[str, str]
+) -> None:
+    """Promise: no copy of the prompt is left, and nothing above it is erased."""
+    bob = room.enter("bob")
+    alice = desk.sit(rows=20, **terminal)
+    say_all(bob, *(f"m{number:02}" for number in range(20)))
+    alice.until_shows("m19")
+    alice.type("one word after the other " * 6, LEFT * 20)
+    alice.until(lambda: alice.text().count("after") == 6, "it is typed")
+    for number, columns in enumerate((60, 40, 90, 31, 100)):
+        alice.resize(columns, 20)
+        bob.say(f"s{number:02}")
+        alice.until_shows(f"s{number:02}")
+        alice.until(lambda: is_in(alice), "it is drawn below")
+    assert sum("alice>" in row for row in alice.everything()) == 1
+    assert sum("connected" in row for row in alice.everything()) == 1
+    found = re.findall(r"│ ([ms]\d\d)", alice.text())
+    assert found == [*(f"m{number:02}" for number in range(20)), *(f"s{number:02}" for number in range(5))]
+
+
 # --- the way out ---
 
 

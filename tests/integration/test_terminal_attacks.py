@@ -92,7 +92,7 @@ ZALGO: Final = "z" + "".join(chr(0x300 + each) for each in range(60)) + "a" + "\
 LONG: Final = "W" * 8_000
 
 # What this program itself writes to a terminal.
-_OWN: Final = re.compile(rb"\x1b\[(?:[0-9;]*m|[0-9]{0,2}[ABCDG]|[0-9]{0,2}[JK]|\?(?:1|7|12|25|2004)[hl])")
+_OWN: Final = re.compile(rb"\x1b\[(?:[0-9;]*m|[0-9]{0,3}[ABCDGX]|[0-9]{0,2}[JK]|\?(?:1|7|12|25|2004)[hl])")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from integration.desk import Desk, rows_of
 
-from ops.window import ENTER, control
+from ops.window import BACKSPACE, ENTER, control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +109,33 @@ def test_a_half_typed_wide_line_keeps_its_cursor(room: Room, desk: Desk) -> None
     alice.until_shows("bob │ hello")
     alice.until_line("alice> 漢字é🙂")
     assert alice.cursor.column == len("alice> ") + 2 + 2 + 1 + 2
+
+
+@pytest.mark.parametrize("joins", [True, False], ids=["joined", "each for itself"])
+def test_a_line_with_emoji_of_several_code_points_is_cleared_and_its_prompt_stays(
+    room: Room, desk: Desk, joins: bool
+) -> None:
+    """Terminals differ in how wide they draw them, so the prompt must not depend on it."""
+    bob = room.enter("bob")
+    alice = desk.sit(columns=60, joins=joins)
+    family, flag, thumb = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "\U0001f44d\U0001f3fd"
+    text = f"{family} {flag} {thumb} \u2764\ufe0f 1\ufe0f\u20e3 x"
+    alice.type(text, "end")
+    alice.until(lambda: alice.cursor_row.endswith("xend"), "it is typed")
+    assert alice.cursor_row[alice.cursor.column :] == ""
+    alice.type(control("a"), ">")
+    alice.until(lambda: alice.cursor_row.startswith("alice> >"), "it is typed at the beginning")
+    alice.type(BACKSPACE, control("e"), BACKSPACE * 3)
+    alice.until(lambda: alice.cursor_row.endswith(" x"), "it is shorter")
+    bob.say("hello")
+    alice.until_shows("bob │ hello")
+    alice.until(lambda: re.match("alice> \U0001f468.* x$", alice.cursor_row), "the line is there")
+    alice.type(ENTER)
+    assert bob.next("broadcast")["message"] == text
+    alice.type(text)
+    alice.until(lambda: alice.cursor_row.endswith(" x"), "it is typed again")
+    alice.type(control("c"))
+    alice.until_line("alice>")
 
 
 def test_a_name_has_one_colour_in_every_window_and_direct_messages_stand_out(room: Room, desk: Desk) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
 import signal
 import sys
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from prompt_toolkit import PromptSession
 from prompt_toolkit.clipboard import InMemoryClipboard
 from prompt_toolkit.completion import Completer, Completion
-from prompt_toolkit.data_structures import Size
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.formatted_text import FormattedText
@@ -26,14 +24,13 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import ConditionalProcessor, Processor, Transformation
-from prompt_toolkit.output import ColorDepth
-from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import Style
 
 from chatclient.model import Situation, Standing
 from chatclient.notices import Complaint, Help
 from chatclient.reactor import Line
+from chatclient.renderer import ComposingContainer, Output, PromptRenderer
 from chatclient.rows import ASCII_GLYPHS, STYLES, Glyphs
 from chatclient.screen import Screen
 from chatprotocol.events import PublicMessage
@@ -92,7 +89,7 @@ class TerminalFace:
             is_quiet=is_quiet,
             shows_joins=shows_joins,
         )
-        self._output = _SteadyOutput()
+        self._output = Output()
         # What is to be shown, and how it is now; written by the reactor.
         self._shown: deque[News | Notice] = deque()
         self._situation = Situation(Standing.AWAY, is_secret=True)
@@ -109,6 +106,9 @@ class TerminalFace:
         self._fault: BaseException | None = None
         self._is_secret = Condition(lambda: self._situation.is_secret)
         self._session = self._build()
+        app = self._session.app
+        app.renderer = PromptRenderer(app.renderer.style, self._output)
+        app.layout.container = ComposingContainer(app.layout.container)
         # Some keys of the library's accept the line, which would be the end of it all: here only Enter sends.
         self._session.default_buffer.accept_handler = lambda _: True
 
@@ -356,49 +356,6 @@ class TerminalFace:
 def _whole(text: str) -> str:
     """What was typed, with a sign in the place of bytes that are no text."""
     return _HALVES.sub("\ufffd", text)
-
-
-class _SteadyOutput(Vt100_Output):
-    """Keeps what is written while it is held: then the terminal gets it at once, and nothing flickers.
-
-    It never asks the terminal where the cursor is: the answer would come in the middle of what is typed.
-    """
-
-    def __init__(self) -> None:
-        self._is_held = False
-        super().__init__(
-            sys.stdout,
-            _window_size,
-            term=os.environ.get("TERM"),
-            default_color_depth=ColorDepth.from_env(),  # NO_COLOR
-            enable_cpr=False,
-        )
-
-    def get_rows_below_cursor_position(self) -> int:
-        """As many as are needed: the terminal scrolls. Without an answer there would be no status line."""
-        return 1
-
-    def hold(self) -> None:
-        """Write nothing from now on."""
-        self._is_held = True
-
-    def release(self) -> None:
-        """Write all of it."""
-        self._is_held = False
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what there is, unless it is held."""
-        if not self._is_held:
-            super().flush()
-
-
-def _window_size() -> Size:
-    try:
-        columns, rows = os.get_terminal_size(sys.stdout.fileno())
-    except OSError:  # it is gone
-        columns, rows = 0, 0
-    return Size(rows or 24, columns or 80)
 
 
 class _Hidden(Processor):
