@@ -1,6 +1,7 @@
 """A house for a session: a real feed and presence, and fakes of everything that has a disk or costs time."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any, Generic, TypeVar
@@ -220,7 +221,7 @@ class House:
             "presence": self.presence,
             "passwords": self.passwords,
             "failed_logins": FailedLogins(lambda: self.now),
-            "guests": Guests(),
+            "guests": Guests(lambda: time.monotonic() + self.now),
             "mailroom": self.mailroom,
         }
         # How often the last one has left.

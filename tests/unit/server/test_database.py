@@ -6,14 +6,16 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from chatserver.store import database as database_module
 from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database
-from chatserver.store.errors import StoreError
+from chatserver.store.errors import DamagedError, StoreError
 
 from .rooms import register
 
@@ -131,6 +133,95 @@ def test_the_copy_before_a_migration_is_for_nobody_else_either(folder: Path, sch
     assert mode_of(folder / "chat.db.before-0002") == 0o600
 
 
+def test_files_that_others_could_read_are_made_private_at_the_start(folder: Path) -> None:
+    """Such as a backup that was restored, and what an older server left."""
+    make(folder)
+    for name in ("chat.db", "chat.lock", "chat.db.before-0002", "search.db"):
+        (folder / name).touch()
+        (folder / name).chmod(0o644)
+    (folder / "notes.txt").touch(0o644)
+    (folder / "notes.txt").chmod(0o644)
+    with capture_logs() as log:
+        make(folder)
+    assert {each.name for each in folder.iterdir() if mode_of(each) != 0o600} == {"notes.txt"}
+    assert len(log) == 4
+    assert {entry["mode"] for entry in log} == {"644"}
+
+
+# --- removed or replaced while it is open ---
+
+
+def removed(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def moved_away(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def replaced(folder: Path) -> None:
+    moved_away(folder)
+    shutil.copytree(folder.with_name("elsewhere"), folder)
+
+
+def unlinked(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [removed, moved_away, replaced, unlinked("chat.db"), unlinked("chat.db-wal"), unlinked("chat.db-shm")],
+)
+def test_nothing_is_committed_to_files_that_are_not_there_any_more(folder: Path, harm: Callable[[Path], None]) -> None:
+    """Promise: confirmed means stored."""
+    database = Database(folder)
+    harm(folder)
+    with pytest.raises(StoreError, match="removed or replaced while the server runs"):
+        register(database, "alice")
+    assert Accounts(database).find("alice") is None
+    database.close()
+
+
+def test_when_the_folder_comes_back_commits_go_on(folder: Path) -> None:
+    database = Database(folder)
+    moved_away(folder)
+    with pytest.raises(StoreError):
+        register(database, "alice")
+    folder.with_name("elsewhere").rename(folder)
+    register(database, "alice")
+    database.close()
+
+    again = Database(folder)
+    assert Accounts(again).find("alice") is not None
+    again.close()
+
+
+def test_a_server_whose_folder_was_replaced_leaves_the_new_ones_log_alone(folder: Path) -> None:
+    """SQLite deletes the log of the last connection that is closed, by its name."""
+    database = Database(folder)
+    moved_away(folder)
+    new = Database(folder)
+    register(new, "alice")
+    database.close()
+    assert (folder / "chat.db-wal").stat().st_size > 0
+    register(new, "bob")
+    new.close()
+
+
+# --- what is said of damage ---
+
+
+def test_a_text_that_cannot_be_read_is_not_quoted(folder: Path) -> None:
+    database = Database(folder)
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO account VALUES (1, CAST(x'736563726574ff' AS TEXT), 'a', '', 0, 0)")
+    with pytest.raises(DamagedError) as error:
+        Accounts(database).find("a")
+    assert "secret" not in str(error.value)
+    assert "a text in it is not UTF-8" in str(error.value)
+    database.close()
+
+
 # --- transactions ---
 
 
@@ -224,6 +315,14 @@ def test_a_folder_in_use_is_refused_and_free_again_afterwards(folder: Path) -> N
         Database(folder)
     first.close()
     make(folder)
+
+
+def test_only_who_may_read_the_data_can_hold_the_lock_and_the_holder_is_named(folder: Path) -> None:
+    first = Database(folder)
+    assert mode_of(folder / "chat.lock") == 0o600
+    with pytest.raises(StoreError, match=rf"\(process {os.getpid()}, '.+'\); stop it first"):
+        Database(folder)
+    first.close()
 
 
 def test_a_folder_in_use_by_another_process_is_refused(folder: Path) -> None:

@@ -84,6 +84,36 @@ def nobody_is_left(house: House, name: str = "carol") -> bool:
     )
 
 
+# --- half of a registration ---
+
+
+@pytest.mark.parametrize("claimer", [(SENDING, HERE), (SENDING, ELSEWHERE), (RECEIVING, ELSEWHERE)])
+def test_half_a_registration_keeps_a_name_for_some_seconds_only(house: House, claimer: tuple[Side, str]) -> None:
+    side, address = claimer
+    half = Connection(house, SENDING).come()
+    assert Connection(house, side, address=address).come().code is ErrorCode.BAD_USERNAME
+    assert guests_of(house).is_claimed("carol")
+    house.now += 6
+    assert not guests_of(house).is_claimed("carol"), "an account may have it"
+    first = Connection(house, side, address=address).come()
+    assert half.outbox.is_finished
+    assert half.outbox.hangs_up
+    half.leave()
+    other = RECEIVING if side is SENDING else SENDING
+    second = Connection(house, other, address=address).come()
+    assert first.guest is second.guest is not None
+    assert first.guest.is_here
+
+
+def test_a_guest_whose_second_connection_is_late_comes_in_where_nobody_wants_its_name(house: House) -> None:
+    Connection(house, SENDING).come()
+    house.now += 30
+    second = Connection(house, RECEIVING).come()
+    assert second.guest is not None
+    assert second.guest.is_here
+    assert Connection(house, SENDING, address=ELSEWHERE).come().code is ErrorCode.BAD_USERNAME
+
+
 # --- coming in ---
 
 

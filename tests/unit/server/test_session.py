@@ -47,7 +47,7 @@ from chatserver.room.indexer import SearchClosedError, SearchFailedError
 from chatserver.room.journal import JournalClosedError
 from chatserver.room.post import Post
 from chatserver.session.session import Session
-from chatserver.store.errors import StoreError
+from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.words import Term
 from chatserver.transport.carrier import TcpSocket
 from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
@@ -424,6 +424,36 @@ def test_who_was_welcomed_and_cannot_be_told_the_rest_has_to_come_again(
     assert bye == Bye(reason)
     assert house.presence.names() == ()
     assert not house.stream.followed
+
+
+def fail_for_ever(*_: int) -> tuple[()]:
+    raise DamagedError("the file is damaged")
+
+
+@pytest.mark.parametrize("readable", [0, 500])
+@pytest.mark.parametrize("since", [None, 0])
+def test_who_missed_what_cannot_be_read_any_more_comes_in_and_is_told(
+    house: House, visitor: Visitor, readable: int, since: int | None
+) -> None:
+    """To come again would not help. What was not sent is not taken for delivered."""
+    house.messages.stored = tuple(message(number) for number in range(1, 1_201))
+    house.feed._last_id = 1_200
+    name = "waiting" if since is None else "missed"
+    page = getattr(house.messages, name)
+
+    def fail_later(*asked: int) -> object:
+        return page(*asked) if readable and not house.messages.asked else fail_for_ever()
+
+    setattr(house.messages, name, fail_later)
+    with capture_logs() as log:
+        assert visitor.session.handle([Login("alice", "secret", since)])
+
+    welcome, *told, refused = visitor.news()
+    assert codes([welcome]) == [Welcome]
+    assert tuple(told) == house.messages.stored[:readable]
+    assert codes([refused]) == [ErrorCode.INTERNAL]
+    assert house.presence.names() == ("Alice",)
+    assert [entry["event"] for entry in log if entry["log_level"] == "error"] == ["missed messages can't be read"]
 
 
 # --- wrong passwords ---

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import AccountKind, Welcome
+from chatprotocol.events import AccountKind, Refused, Welcome
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import check_password, check_username, name_key
 from chatserver.memory import ShortOfMemoryError
 from chatserver.room.seat import Seat
 from chatserver.session.passwords import Verdict
-from chatserver.store.errors import StoreError
+from chatserver.store.errors import DamagedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +26,13 @@ if TYPE_CHECKING:
 
     Query = Callable[[int, int, int, int], tuple[Message, ...]]
 
+_log = structlog.get_logger()
+
 # What was missed goes out in pages of this many messages, so that no login holds all of it in memory.
 _PAGE_MESSAGES = 500
+_UNREADABLE = Refused(
+    ErrorCode.INTERNAL, "The server's database is damaged: messages that you missed are left out here."
+)
 
 
 class CutShortError(Exception):
@@ -103,10 +110,11 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
         history_id = context.identity.history_id if login.wants_history_id else None
         since = None if is_known else after_id
         welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since)
-        last_page = _send_pages(outbox, welcome, query, account.id, after_id, joined.last_id)
+        last_page, is_whole = _send_pages(outbox, welcome, query, account.id, after_id, joined.last_id)
         if last_page is not None:
             outbox.release(last_page)
-            context.feed.catch_up(seat, joined.last_id)
+            if is_whole:  # else direct messages count as not delivered, and come again
+                context.feed.catch_up(seat, joined.last_id)
         # Otherwise the connection ends, and nothing that is new may follow the gap.
     except BaseException:
         go_out(context, seat)
@@ -141,23 +149,31 @@ def go_out(context: Context, seat: Seat) -> None:
 
 def _send_pages(
     outbox: Outbox, welcome: Welcome, query: Query, account_id: int, after_id: int, upto_id: int
-) -> Sequence[Event] | None:
+) -> tuple[Sequence[Event] | None, bool]:
     """Put the welcome and what the query finds, a page at a time, no faster than the peer reads.
 
-    Returns what comes last, which was not put yet; None when the connection ends.
+    Returns what comes last, which was not put yet, or None when the connection ends; and whether that is all that was
+    to be sent. From a damaged page on nothing is: to come again would not help, so the user is let in and told.
     """
-    page = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
-    if not page:
-        return (welcome,)
-    outbox.put((welcome,))
-    while len(page) == _PAGE_MESSAGES:
-        outbox.put(page)
-        if not outbox.wait_for_room():
-            return None
+    head: tuple[Event, ...] = (welcome,)
+    while True:
         try:
-            page = query(account_id, page[-1].id, upto_id, _PAGE_MESSAGES)
-        except StoreError as error:
-            raise CutShortError("the server can't read its disk") from error
-        except ShortOfMemoryError as error:
-            raise CutShortError("the server is short of memory") from error
-    return page
+            messages = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
+        except DamagedError as error:
+            _log.error("missed messages can't be read", user=welcome.username, error=str(error))
+            return (*head, _UNREADABLE), False
+        except (StoreError, ShortOfMemoryError) as error:
+            if head:  # nothing was said yet: the login is refused
+                raise
+            is_short = isinstance(error, ShortOfMemoryError)
+            reason = "the server is short of memory" if is_short else "the server can't read its disk"
+            raise CutShortError(reason) from error
+        if head and messages:
+            outbox.put(head)
+            head = ()
+        if len(messages) < _PAGE_MESSAGES:
+            return (*head, *messages), True
+        outbox.put(messages)
+        if not outbox.wait_for_room():
+            return None, True
+        after_id = messages[-1].id

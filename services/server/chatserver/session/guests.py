@@ -17,6 +17,8 @@ from chatserver.room.seat import Seat
 from chatserver.session.entrance import go_out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatserver.room.seat import Outbox
     from chatserver.session.context import Context
     from chatserver.store.accounts import Account
@@ -43,7 +45,7 @@ class Guest:
         "seat",
     )
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, address: str, wait_until: float) -> None:
         self.name = name
         self.address = address
         self.outboxes: dict[Side, Outbox] = {}
@@ -56,12 +58,16 @@ class Guest:
         self.has_gone = False
         # Set when it is here, and when it never will be.
         self._arrived = threading.Event()
-        self._wait_until = time.monotonic() + _SECOND_HALF_SECONDS
+        self._wait_until = wait_until
 
     @property
     def is_here(self) -> bool:
         """Are both of its connections registered, and has neither ended?"""
         return self.seat is not None and not self.has_gone
+
+    def is_late(self, now: float) -> bool:
+        """True if its other connection did not come in time: who wants the name may have it."""
+        return len(self.outboxes) < len(Side) and now >= self._wait_until
 
     def wait_for_arrival(self) -> None:
         """Give its other connection a moment to be registered."""
@@ -78,16 +84,22 @@ class Guest:
 
 
 class Guests:
-    """The names that guests have, from the first connection on. For any thread."""
+    """The names that guests have, from the first connection on. For any thread.
 
-    def __init__(self) -> None:
+    With one connection a guest keeps its name from others only for some seconds: else whoever opens one and waits keeps
+    a free name from everybody else until the time to log in has passed. ``clock`` counts seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         # Guards everything below, and every guest. Whoever holds it may take the feed's.
         self._lock = threading.Lock()
         self._by_key: dict[str, Guest] = {}
 
     def is_claimed(self, name: str) -> bool:
         """Does a guest have this name, or wait to be let in with it?"""
-        return name_key(name) in self._by_key
+        guest = self._by_key.get(name_key(name))
+        return guest is not None and not guest.is_late(self._clock())
 
     def find(self, name: str) -> Account | None:
         """What stands for the guest of this name, if it is here."""
@@ -98,8 +110,10 @@ class Guests:
         """Let one connection of a guest in; :meth:`welcome` is next. Raises Refusal, StoreError, JournalClosedError."""
         if not self.is_claimed(name) and context.accounts.find(name) is not None:
             raise _taken(name)
+        self._displace(context, name, side, address)
         with self._lock:
-            guest = self._by_key.setdefault(name_key(name), Guest(name, address))
+            wait_until = self._clock() + _SECOND_HALF_SECONDS
+            guest = self._by_key.setdefault(name_key(name), Guest(name, address, wait_until))
             if guest.address != address or side in guest.outboxes or guest.has_gone:
                 raise _taken(name)
             guest.outboxes[side] = outbox
@@ -111,6 +125,18 @@ class Guests:
                 self.leave(context, guest, side)
                 raise
         return guest
+
+    def _displace(self, context: Context, name: str, side: Side, address: str) -> None:
+        """Take the name from a guest who is late, unless this is the connection that it waits for."""
+        late = self._by_key.get(name_key(name))
+        if late is None or (late.address == address and side not in late.outboxes):
+            return
+        with self._lock:
+            if late.has_gone or not late.is_late(self._clock()):
+                return
+            ((its_side, outbox),) = late.outboxes.items()
+        self.leave(context, late, its_side)
+        outbox.finish(hang_up=True)
 
     def welcome(self, context: Context, guest: Guest, side: Side, name: str) -> None:
         """Tell one connection of a guest that it is registered as ``name``; with the second one the guest is here."""

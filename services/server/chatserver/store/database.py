@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from chatserver.store.errors import StoreError, describe
+from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
 from chatserver.store.files import lock, make_private, touch_private
 from chatserver.store.state import STATE_FILE, State, StateFile
 
@@ -155,13 +155,14 @@ class Database:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection that sees what is committed. For any thread; keep it no longer than a query takes.
 
-        Raises StoreError when the disk can't be read.
+        Raises StoreError when the disk can't be read, DamagedError when what is there is no database.
         """
         reader = self._readers.get()
         try:
             yield reader
         except (sqlite3.Error, UnicodeError) as error:
-            raise StoreError(f"The database {self.path} can't be read: {describe(error)}.") from error
+            problem = DamagedError if is_damage(error) else StoreError
+            raise problem(f"The database {self.path} can't be read: {describe(error)}.") from error
         finally:
             self._readers.put(reader)
 

@@ -12,15 +12,24 @@ class StoreError(Exception):
     """The data folder or the database can't be used. The text is one line for the person who runs the server."""
 
 
+class DamagedError(StoreError):
+    """Something in the database can't be read, now or ever. What stands elsewhere in it can be."""
+
+
+def is_damage(error: Exception) -> bool:
+    """True if the file is wrong, and not the disk or the moment."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in _DAMAGED
+    # Python's own: it quotes the text.
+    return isinstance(error, UnicodeError) or str(error).startswith("Could not decode")
+
+
 def describe(error: Exception) -> str:
     """What went wrong, without anything of what is stored.
 
     Where a file is damaged, SQLite and Python quote what they found there, which may be a message.
     """
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in _DAMAGED:
-        return f"the file is damaged ({getattr(error, 'sqlite_errorname', code)})"
-    # Python's own: it quotes the text.
-    if isinstance(error, UnicodeError) or str(error).startswith("Could not decode"):
-        return "the file is damaged (a text in it is not UTF-8)"
+    if is_damage(error):
+        return f"the file is damaged ({getattr(error, 'sqlite_errorname', 'a text in it is not UTF-8')})"
     return " ".join(str(error).split())
