@@ -49,6 +49,7 @@ def test_nothing_is_confirmed_while_the_data_folder_is_not_the_one_that_was_open
             shutil.rmtree(program.data)
         away.rename(program.data)
         assert alice.say("hello", nonce="n")["id"] == first + 1
+        program.wait_until(lambda: "accepts writes again" in program.log(), "the line in the log")
         program.kill()
         program.start()
         with closing(Peer(program.port)) as again:
