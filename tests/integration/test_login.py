@@ -20,6 +20,7 @@ def test_a_new_name_is_registered_and_an_existing_one_needs_its_password(room: R
         "username": "Alice",
         "users": ["Alice"],
         "last_id": 0,
+        "history_id": first["history_id"],
     }
     second = room.peer()
     second.ask(command="login", username="alice", password="wrong")
