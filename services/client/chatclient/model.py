@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chatclient.exchange import Outcome, Unsettled
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import DirectMessage, History, Online, PublicMessage, Refused, Sent, Users, Welcome
+from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS
 from chatprotocol.requests import Login
 from chatprotocol.rules import check_username, name_key
 
@@ -67,13 +68,17 @@ class _Mark(NamedTuple):
 
     # Of a message of one's own that was confirmed it is not known.
     time_ms: int | None
-    sender_key: str
-    text_hash: int
+    # Of the sender and the text, which may be long.
+    content_hash: int
 
     def matches(self, message: Message) -> bool:
         """Is it this message?"""
         is_then = self.time_ms in (None, message.time_ms)
-        return is_then and self.sender_key == name_key(message.sender) and self.text_hash == hash(message.text)
+        return is_then and self.content_hash == _content_hash(message.sender, message.text)
+
+
+def _content_hash(sender: str, text: str) -> int:
+    return hash((name_key(sender), text))
 
 
 class Model:
@@ -136,8 +141,11 @@ class Model:
         self.username = event.username
         self.standing = Standing.IN
         self._learn_who_is_online(Online(event.users))
-        is_other = self.history_id is not None and event.history_id not in (None, self.history_id)
-        self.history_id = event.history_id
+        history_id = event.history_id
+        if history_id is not None and len(history_id) > HISTORY_ID_MAX_CHARACTERS:
+            history_id = None  # it would not fit into the next login
+        is_other = self.history_id is not None and history_id not in (None, self.history_id)
+        self.history_id = history_id
         if event.since is not None:
             self.last_seen_id = event.since
         # A smaller one says that the server began anew, with none of what was seen.
@@ -159,11 +167,11 @@ class Model:
         self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
     def _see(self, message: Message) -> None:
-        self._remember(message.id, _Mark(message.time_ms, name_key(message.sender), hash(message.text)))
+        self._remember(message.id, _Mark(message.time_ms, _content_hash(message.sender, message.text)))
 
     def _learn_own_id(self, event: Sent) -> None:
         said = self.unconfirmed.pop(event.nonce or "", None)
-        mark = None if said is None else _Mark(None, name_key(self.username), hash(said.text))
+        mark = None if said is None else _Mark(None, _content_hash(self.username, said.text))
         self._remember(event.id, mark)
 
     def _remember(self, message_id: int, mark: _Mark | None) -> None:

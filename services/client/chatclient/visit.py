@@ -155,14 +155,16 @@ class Visit:
         """
         if not self.model.unconfirmed or not self.model.is_own(message):
             return False
-        kind = Say if isinstance(message, PublicMessage) else Whisper
-        return any(
-            isinstance(said, kind)
-            and said.text == message.text
-            # who writes to oneself gets the message as well as its confirmation
-            and not (isinstance(said, Whisper) and name_key(said.to) == name_key(self.model.username))
-            for said in self.model.unconfirmed.values()
-        )
+        return any(self._may_be(message, said) for said in self.model.unconfirmed.values())
+
+    def _may_be(self, message: Message, said: Say | Whisper) -> bool:
+        if said.text != message.text:
+            return False
+        if isinstance(said, Say) or isinstance(message, PublicMessage):
+            return isinstance(said, Say) and isinstance(message, PublicMessage)
+        # Some dialects don't tell the recipient. Whoever writes to oneself gets the message and its confirmation.
+        to, username = name_key(said.to), name_key(self.model.username)
+        return name_key(message.recipient) in ("", to) and to != username
 
     def _let_go(self) -> tuple[Message, ...]:
         """Of what was held back: what was confirmed is known, and the rest is to be told when nothing can be it."""

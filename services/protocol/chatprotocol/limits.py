@@ -40,6 +40,9 @@ NESTING_MAX_LEVELS = 64
 HISTORY_DEFAULT_MESSAGES = 50
 HISTORY_MAX_MESSAGES = 500
 
+# The identity of a history is a random token; a client keeps it and gives it back.
+HISTORY_ID_MAX_CHARACTERS = 64
+
 # What is looked for in messages. Each word is looked up by itself, so their number bounds what one search costs; more
 # words than these are a text, not a question.
 SEARCH_MAX_BYTES = 256

@@ -115,14 +115,14 @@ def test_an_own_message_of_which_the_confirmation_was_lost_is_told_once(visit: V
     said, whispered = visit.prepare(Say("one")), visit.prepare(Whisper("bob", "psst"))
     visit.lose()
     come_in(visit)
-    phone = public(12, "from my phone", "Alice")
     assert visit.hear(public(11, "one", "Alice")) == ()
-    assert visit.hear(phone) == (phone,)
-    assert visit.hear(direct(13, "psst", "alice", "bob")) == ()
+    for phone in (public(12, "psst", "Alice"), direct(13, "psst", "alice", "carol")):
+        assert visit.hear(phone) == (phone,)
+    assert visit.hear(direct(14, "psst", "alice", "Bob")) == ()
     # Once more lost: what was held back need not come again.
     visit.lose()
-    assert come_in(visit).sent == [Login("alice", "secret", 12), said, whispered]
-    for sent in (Sent(11, SentStatus.SENT, said.nonce), Sent(13, SentStatus.SENT, whispered.nonce)):
+    assert come_in(visit).sent == [Login("alice", "secret", 13), said, whispered]
+    for sent in (Sent(11, SentStatus.SENT, said.nonce), Sent(14, SentStatus.SENT, whispered.nonce)):
         assert visit.hear(sent) == (sent,)
 
 
@@ -176,6 +176,12 @@ def test_a_return_to_another_history_is_told_and_goes_on_where_the_server_says(
     assert link.sent == [Login("alice", "secret", 10, "a1")]
     assert visit.hear(welcome) == ((welcome, Gap()) if has_gap else (welcome,))
     assert visit.model.login() == Login("alice", "secret", since, welcome.history_id)
+
+
+def test_an_identity_that_is_too_long_to_be_given_back_is_not_kept(visit: Visit) -> None:
+    visit.knock(FakeLink())
+    visit.hear(Welcome(AccountKind.EXISTING, "alice", (), 10, "a" * 65))
+    assert visit.model.login() == Login("alice", "secret", 10)
 
 
 def test_what_was_seen_before_a_restore_is_not_told_again_and_what_has_its_id_is(visit: Visit) -> None:

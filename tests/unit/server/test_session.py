@@ -246,7 +246,7 @@ RESUMED = [
     (5, None, 5, False),
     (5, HISTORY_ID, 5, False),
     (10, HISTORY_ID, 10, False),
-    (0, "never heard of", 0, False),
+    (0, HISTORY_ID, 0, False),
     # the server began anew, or was restored, and nobody noticed
     (11, None, 3, True),
     (11, HISTORY_ID, 3, True),
@@ -256,6 +256,7 @@ RESUMED = [
     (5, "former", 5, True),
     # another server
     (8, "never heard of", 3, True),
+    (0, "never heard of", 0, True),
 ]
 
 
