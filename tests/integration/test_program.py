@@ -17,7 +17,7 @@ from integration.room import DEADLINE_SECONDS, Peer, deadline
 from reliability.program import Program, own_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 
@@ -26,10 +26,10 @@ def environment() -> dict[str, str]:
     return own_environment()
 
 
-def refused(folder: Path, environment: dict[str, str], *arguments: str) -> str:
-    """Run the program where it can't start; the one line that it prints."""
+def refused(folder: Path, environment: dict[str, str], *arguments: str, under: Sequence[str] = ()) -> str:
+    """Run the program where it can't start, ``under`` a command that runs it; the one line that it prints."""
     process = subprocess.run(
-        [sys.executable, "-m", "chatserver", *arguments],
+        [*under, sys.executable, "-m", "chatserver", *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -190,6 +190,44 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path, environment:
     (tmp_path / "file").write_text("in the way")
     assert "file" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "file" / "data"))
     assert "file" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "advice"),
+    [
+        ("--nofile=12", "can't be used"),  # for the database
+        ("--as=60000000", "Allow more memory"),  # for a hash
+    ],
+)
+def test_too_little_of_what_the_system_gives_is_one_line(
+    tmp_path: Path, environment: dict[str, str], limit: str, advice: str
+) -> None:
+    environment["CHAT_HASH_MEMORY_KIB"] = "65536"
+    assert advice in refused(tmp_path, environment, "0", under=("prlimit", limit))
+
+
+@pytest.fixture
+def ordinary_user() -> list[str]:
+    """What runs a command as a user whose threads can be limited, and to whom files may be closed."""
+    if os.geteuid():
+        pytest.skip("only root can give a file to somebody else")
+    return ["setpriv", "--reuid=61234", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+
+
+def test_too_few_threads_are_one_line(tmp_path: Path, environment: dict[str, str], ordinary_user: list[str]) -> None:
+    tmp_path.chmod(0o777)
+    limited = [*ordinary_user, "prlimit", "--nproc=5"]
+    assert "no more threads" in refused(tmp_path, environment, "0", under=limited)
+
+
+def test_a_file_that_is_somebody_elses_is_named(
+    tmp_path: Path, environment: dict[str, str], ordinary_user: list[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "chat.db").touch(0o600)
+    os.chown(tmp_path / "data", 61234, -1)
+    problem = refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"), under=ordinary_user)
+    assert f"{tmp_path / 'data' / 'chat.db'} belongs to user 0" in problem
 
 
 def test_two_servers_cannot_share_a_data_folder(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import resource
@@ -114,7 +115,8 @@ class Server:
                 reason = f"A password can't be hashed with --hash-memory-kib {config.hash_memory_kib}: {error}"
                 raise StartError(f"{reason}. Allow more memory, or lower it.") from error
             if isinstance(error, OSError):
-                raise StartError(f"The server can't start: {error.strerror or error}.") from error
+                advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
+                raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
             raise
 
     def _build(self, config: Config) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
-from chatserver.store.files import lock, make_private, touch_private
+from chatserver.store.files import lock, make_private, touch_private, whose
 from chatserver.store.state import STATE_FILE, State, StateFile
 
 if TYPE_CHECKING:
@@ -57,19 +57,21 @@ class Database:
                 make_private(folder)
                 self.state_file = StateFile(folder / STATE_FILE)
                 self._writer = self._open()
+                self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+                for _ in range(_READERS):
+                    self._readers.put(_connect_reader(self.path))
             except BaseException:
                 self._lock_file.close()
                 raise
         except OSError as error:
             where = error.filename or folder
-            raise StoreError(f"The data folder {folder} can't be used: {error.strerror or error} ({where}).") from error
+            raise StoreError(
+                f"The data folder {folder} can't be used: {error.strerror or error} ({where}).{whose(folder)}"
+            ) from error
         except (sqlite3.Error, UnicodeError) as error:
             raise StoreError(
-                f"The database {self.path} can't be used: {describe(error)}. Nothing was changed."
+                f"The database {self.path} can't be used: {describe(error)}. Nothing was changed.{whose(folder)}"
             ) from error
-        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        for _ in range(_READERS):
-            self._readers.put(_connect_reader(self.path))
         # What must be there for a commit to last. SQLite does not look: it would write into files that were deleted.
         self._files = [(name, _file_id(name)) for name in (str(self.path), self._log_path, f"{self.path}-shm")]
 

@@ -70,3 +70,16 @@ def _holder(locked: os.stat_result) -> str:
                 program = Path(f"/proc/{words[4]}/comm").read_text(encoding="utf-8", errors="replace").strip()
                 return f" (process {words[4]}, {program!r})"
     return ""
+
+
+def whose(folder: Path) -> str:
+    """A sentence that names a file that is somebody else's and can't be written, and says what to do; else nothing."""
+    with suppress(OSError):
+        for path in (folder, *sorted(folder.iterdir())):
+            owner = path.stat().st_uid
+            if owner != os.geteuid() and not os.access(path, os.R_OK | os.W_OK):
+                return (
+                    f" {path} belongs to user {owner}, and the server runs as user {os.geteuid()}: "
+                    "change the owner, or run it as that one."
+                )
+    return ""
