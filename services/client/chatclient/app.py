@@ -44,6 +44,7 @@ class App:
             ops=config.ops,
             register_length=config.register_length,
             retry_seconds=config.retry_seconds,
+            silence_seconds=config.silence_seconds,
         )
         visit = self._client.visit
         if not config.server:

@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import queue
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from chatclient.connection import Connection, Down, Lost, Up
 from chatclient.exchange import AtOnce, Outcome, Unsettled
 from chatclient.guest import AsGuest
+from chatclient.inbox import Backlog, Inbox
 from chatclient.model import Model, Standing
-from chatclient.notices import Back, Cut
+from chatclient.notices import Back, Cut, Dropped
 from chatclient.steps import StepByStep
 from chatclient.tcp import connect
 from chatclient.udp import UdpLink
 from chatclient.visit import Visit, check_message, check_unicode
+from chatclient.watch import SILENCE_SECONDS, Due, Watch
 from chatprotocol.address import check_host
 from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
 from chatprotocol.dialects.json import Json
@@ -40,7 +41,7 @@ from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whis
 from chatprotocol.rules import check_username
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from chatclient.connection import Signal
@@ -48,12 +49,13 @@ if TYPE_CHECKING:
     from chatclient.visit import Link
     from chatprotocol.address import Address
     from chatprotocol.events import Message
+    from chatprotocol.requests import Request
 
 Answer = TypeVar("Answer")
 Given = TypeVar("Given")
 Checked = TypeVar("Checked")
 # What a program reads: what the server says, and what becomes of the connection.
-Happening: TypeAlias = "News | Cut | Back"
+Happening: TypeAlias = "News | Cut | Back | Dropped"
 
 # How long the server's goodbye is waited for.
 _GOODBYE_SECONDS: Final = 5.0
@@ -99,20 +101,23 @@ class ChatClient:
         ops: str = DEFAULT_OPS,
         register_length: str = LENGTH_UNITS[0],
         retry_seconds: float = 60.0,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         spoken = by_name(dialect, dialects_with(Register(length=register_length)))
         open_link = UdpLink if dialect == Datagram.name else connect
         address = (_refused_as_error(check_host, host), port)
         self.visit = Visit(Model(address, None, None), _exchange(dialect, ops))
         self._is_json = dialect == Json.name
-        self._inputs: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._connection = Connection(partial(open_link, spoken), retry_seconds, self._inputs.put)
+        self._inputs = Inbox()
+        watch = partial(Watch, _Debts(self.visit, self._inputs), silence_seconds)
+        open_watched = partial(open_link, spoken, lambda: watch(time.monotonic()))
+        self._connection = Connection(open_watched, retry_seconds, self._inputs.put_heard)
         self._link: Link | None = None
         self._has_been_in = False
         # Was it told that the connection is lost? Once is enough until it stands again.
         self._is_cut = False
         # What happened while something else was waited for.
-        self._happened: deque[Any] = deque()
+        self._happened = Backlog()
         self._end: ChatError | None = None
         self._is_closed = False
 
@@ -135,7 +140,7 @@ class ChatClient:
         assert self.visit.model.server is not None
         self.start(self.visit.model.server)
         while self._link is None:
-            self._happened += self._receive()
+            self._keep(self._receive())
 
     def login(self, username: str, password: str = "") -> Welcome:
         """Come in; a name that nobody has is registered. After RefusedError the client is of no more use: close it."""
@@ -164,14 +169,14 @@ class ChatClient:
             if self.visit.model.standing is Standing.IN and self._end is None:
                 self._part()
         finally:
-            self._connection.close()
+            self.hang_up()
 
     def _part(self) -> None:
         give_up_at = time.monotonic() + _GOODBYE_SECONDS
         said: Sequence[Any] = self.visit.ask(Leave())
         while self._end is None and not any(isinstance(each, Bye | Cut) for each in said):
             try:
-                said = self._take(self._inputs.get(timeout=max(0.0, give_up_at - time.monotonic())))
+                said = self._take(self._inputs.get(max(0.0, give_up_at - time.monotonic())))
             except queue.Empty:
                 return
 
@@ -218,10 +223,12 @@ class ChatClient:
         is lost for good, RefusedError when the server does not let the user in again.
         """
         while not self._is_closed:
+            if dropped := self._happened.take_dropped():
+                yield Dropped(dropped)
             while self._happened:
-                yield self._happened.popleft()
+                yield self._happened.take()
             try:
-                self._happened += self._receive(timeout_seconds)
+                self._keep(self._receive(timeout_seconds))
             except queue.Empty:
                 return
 
@@ -241,6 +248,7 @@ class ChatClient:
 
     def hang_up(self) -> None:
         """End the connection without a word. For any thread but that of :meth:`receive`."""
+        self._inputs.close()
         self._connection.close()
 
     # --- waiting for something ---
@@ -280,22 +288,26 @@ class ChatClient:
         """Until something can be asked: while the connection is lost, until it stands again."""
         assert self._has_been_in, "log in first"
         while not self.visit.is_ready:
-            self._happened += self._receive()
+            self._keep(self._receive())
 
     def _await(self, fresh: Sequence[Any], is_it: Callable[[Any], bool]) -> Any:
         """Of what happens from here on the first thing that is waited for; the others are for :meth:`events`."""
         while True:
             found = next(filter(is_it, fresh), None)
-            self._happened += (each for each in fresh if each is not found)
+            self._keep(each for each in fresh if each is not found)
             if found is not None:
                 return found
             fresh = self._receive()
 
+    def _keep(self, happened: Iterable[Any]) -> None:
+        for each in happened:
+            self._happened.add(each)
+
     def _receive(self, timeout_seconds: float | None = None) -> Sequence[Any]:
         """What follows from what comes next. Raises queue.Empty when nothing does, and the error that is the end."""
-        if self._end is not None and self._inputs.empty():
+        if self._end is not None and self._inputs.is_empty:
             raise self._end
-        return self._take(self._inputs.get(timeout=timeout_seconds))
+        return self._take(self._inputs.get(timeout_seconds))
 
     def _take(self, given: Any) -> Sequence[Any]:
         match given:
@@ -329,6 +341,24 @@ class ChatClient:
                 else:
                     self._end = RefusedError(news.code, news.reason)
         return news
+
+
+class _Debts:
+    """What the server owes, as far as everything that was heard has been looked at."""
+
+    def __init__(self, visit: Visit, inputs: Inbox) -> None:
+        self._visit = visit
+        self._inputs = inputs
+
+    @property
+    def due(self) -> Due:
+        """An answer may be among what waits."""
+        return self._visit.due if self._inputs.is_empty else Due.NOTHING
+
+    @property
+    def ping(self) -> Request | None:
+        """What waits may change that."""
+        return self._visit.ping if self._inputs.is_empty else None
 
 
 def _exchange(dialect: str, ops: str) -> Exchange:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from chatclient import __version__
+from chatclient.watch import SILENCE_SECONDS
 from chatprotocol.address import split_address
 from chatprotocol.dialects import DIALECTS, Datagram, Register
 from chatprotocol.dialects.register import LENGTH_UNITS
@@ -57,6 +58,7 @@ class Config:
     ops: str
     script: Path | None
     retry_seconds: float
+    silence_seconds: float
     face: FaceKind
     is_quiet: bool
     shows_joins: bool
@@ -104,7 +106,13 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         ),
         ops=_choice("ops", flags.ops or environment.get("CHAT_OPS"), list(OPS)),
         script=Path(script) if script else None,
-        retry_seconds=_seconds(flags.retry_seconds or environment.get("CHAT_RETRY_SECONDS") or default_seconds),
+        retry_seconds=_seconds(
+            "retry", flags.retry_seconds or environment.get("CHAT_RETRY_SECONDS") or default_seconds
+        ),
+        silence_seconds=_seconds(
+            "silence", flags.silence_seconds or environment.get("CHAT_SILENCE_SECONDS") or str(SILENCE_SECONDS)
+        )
+        or math.inf,
         face=face,
         is_quiet=flags.quiet or _choice("quiet", environment.get("CHAT_QUIET"), _YES_NO) == "yes",
         shows_joins=not (
@@ -175,14 +183,14 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _seconds(text: str) -> float:
+def _seconds(what: str, text: str) -> float:
     try:
         seconds = float(text)
         if math.isnan(seconds):
             raise ValueError(text)  # noqa: TRY301 - as if it were none
         return max(0.0, seconds)
     except ValueError as error:
-        raise ConfigError(f"--retry-seconds is {text!r}; it must be a number of seconds.") from error
+        raise ConfigError(f"--{what}-seconds is {text!r}; it must be a number of seconds.") from error
 
 
 def _choice(what: str, text: str | None, words: Sequence[str]) -> str:
@@ -239,6 +247,11 @@ def _parser() -> argparse.ArgumentParser:
         "--retry-seconds",
         metavar="N",
         help="how long to try again after a lost connection, or CHAT_RETRY_SECONDS (60; at a terminal for ever)",
+    )
+    parser.add_argument(
+        "--silence-seconds",
+        metavar="N",
+        help=f"a server that is silent for so long is lost, or CHAT_SILENCE_SECONDS ({SILENCE_SECONDS:g}; 0: never)",
     )
     parser.add_argument("--json", action="store_true", help="print what happens as JSON objects, one a line")
     parser.add_argument("--plain", action="store_true", help="print lines at a terminal, too, as in a pipe")

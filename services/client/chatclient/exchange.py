@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from chatprotocol.events import Online, Ready, Refused, Users, Welcome
-from chatprotocol.requests import AskUsers, Login
+from chatprotocol.requests import AskUsers, Login, Ping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +72,10 @@ class Exchange(Protocol):
     def is_busy(self) -> bool:
         """Is there an answer that the next wish has to wait for?"""
 
+    @property
+    def ping(self) -> Request | None:
+        """What a user who is in can ask for a sign of life, if it disturbs nothing now. The collector reads it, too."""
+
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
         """A connection stands: come in, and then send what was not confirmed on the one before, each once."""
 
@@ -93,6 +97,7 @@ class AtOnce:
 
     is_stepwise = False
     is_guest = False
+    ping = Ping()
 
     def __init__(self) -> None:
         self.is_busy = False

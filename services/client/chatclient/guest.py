@@ -38,6 +38,8 @@ class AsGuest:
 
     is_stepwise = True
     is_guest = True
+    # There is no word for it.
+    ping = None
 
     def __init__(self) -> None:
         self._login = Login("")

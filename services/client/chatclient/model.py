@@ -26,6 +26,10 @@ _LATER = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
 _SEEN_MAX_MESSAGES = 1_000
 
 
+# Names for completion. A server takes 10,000 connections unless it is set otherwise.
+_ONLINE_MAX_USERS = 10_000
+
+
 def is_username(name: str) -> bool:
     """Can anybody have this name? Servers may tell others, which nobody should type, nor see in a menu."""
     try:
@@ -33,6 +37,10 @@ def is_username(name: str) -> bool:
     except Refusal:
         return False
     return True
+
+
+def _usernames(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(filter(is_username, names[-_ONLINE_MAX_USERS:]))
 
 
 class Standing(Enum):
@@ -159,11 +167,11 @@ class Model:
     def _learn_who_is_online(self, event: Online | Users) -> None:
         """From a list, or from who came and went. A dialect that does not tell it at the login tells nobody then."""
         if isinstance(event, Online) or event.users is not None:
-            users = event.users or ()
+            users = _usernames(event.users or ())
         else:
             moved = {*event.joined, *event.left}
-            users = (*(name for name in self.online if name not in moved), *event.joined)
-        self.online = tuple(filter(is_username, users))
+            users = (*(name for name in self.online if name not in moved), *_usernames(event.joined))
+        self.online = users[-_ONLINE_MAX_USERS:]  # who came last is likelier to be written to
         self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
     def _see(self, message: Message) -> None:

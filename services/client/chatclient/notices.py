@@ -40,6 +40,12 @@ class Back(NamedTuple):
     last_id: int | None
 
 
+class Dropped(NamedTuple):
+    """So many events were dropped, because the program did not read them: see inbox.py."""
+
+    how_many: int
+
+
 class Posted(NamedTuple):
     """A message was taken from the person; it is confirmed or refused later, by its nonce."""
 

@@ -95,6 +95,11 @@ class StepByStep:
         """Until an operation has been answered."""
         return self._asked is not None
 
+    @property
+    def ping(self) -> Request | None:
+        """In the middle of an operation it would be taken for the next step."""
+        return Command(PING) if self._asked is None and self._opened is None else None
+
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
         """The name comes first; behind it the tradition where it is not the default one, and what else is wanted."""
         self._login = login
@@ -195,7 +200,6 @@ class StepByStep:
 
     def _finish(self, asked: Wish | Resume | GiveUp, event: Event) -> Turn:
         """It has its answer."""
-        self._asked = None
         news: tuple[News, ...] = (event,)
         match asked, event:
             case GiveUp(), _:
@@ -210,6 +214,7 @@ class StepByStep:
                 news = (History(tuple(map(self._complete, messages))),)
             case _, Bye(""):
                 news = (Bye(YOU_LEFT),)
+        self._asked = None  # not before: between two steps nothing may look like an end
         return Turn(self._begin_next(), news)
 
     def _resume(self, resume: Resume, event: Event) -> tuple[News, ...]:

@@ -21,6 +21,7 @@ from chatprotocol.requests import Command
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from chatclient.watch import Watch
     from chatprotocol.address import Address
     from chatprotocol.datagrams import Datagram
     from chatprotocol.dialects import Dialect
@@ -42,9 +43,10 @@ class _Opened(NamedTuple):
 class UdpLink:
     """One session, which the first request opens. One thread collects, and sends what another one gives it."""
 
-    def __init__(self, dialect: Dialect, address: Address, seconds: float) -> None:
+    def __init__(self, dialect: Dialect, watch: Callable[[], Watch], address: Address, seconds: float) -> None:
         """The server has so long to answer. OSError, UnicodeError: there is none of this name."""
         self._dialect = dialect
+        self._watch = watch()
         self._address = address
         # The addresses of that name; one after the other is tried.
         self._places = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)
@@ -122,6 +124,8 @@ class UdpLink:
                 heard = talk.take(datagram, time.monotonic())
                 for event in heard.events:
                     report(event)
+                if heard.events:
+                    self._watch.heard(heard.events, time.monotonic())
                 if heard.end:
                     with suppress(ConnectionRefusedError):  # it has gone already
                         wire.send(heard.acks)
@@ -132,8 +136,10 @@ class UdpLink:
                 refused = talk.ask(request, time.monotonic()) if request is not None else None
                 if refused is not None:
                     report(refused)
-            wire.send(talk.due(time.monotonic()))
-            arrived = wire.read(talk.look_at)
+            now = time.monotonic()
+            self._watch.check(now)  # the talk has pings of its own
+            wire.send(talk.due(now))
+            arrived = wire.read(min(talk.look_at, self._watch.look_at(now)))
         return "it was given up"
 
     def _ring(self) -> None:

@@ -10,9 +10,10 @@ import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 
 from chatclient.model import Standing
+from chatclient.watch import Due
 from chatprotocol.errors import ErrorCode, Refusal
 from chatprotocol.events import DirectMessage, Found, History, Online, PublicMessage, Refused, Welcome
-from chatprotocol.requests import AskHistory, AskUsers, Say, Search, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
 from chatprotocol.rules import check_text, check_username, name_key
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _FINAL_REFUSALS: Final = frozenset(
 _ANSWERS: Final[dict[type, type]] = {AskUsers: Online, AskHistory: History, Search: Found}
 # Messages that may be sent and not confirmed before the next one has to wait.
 _UNCONFIRMED_MAX: Final = 64
+# The same for what is asked and not answered.
+_UNANSWERED_MAX: Final = 64
 
 
 class Link(Protocol):
@@ -70,17 +73,33 @@ class Visit:
         self._held: dict[int, Message] = {}
         # What was asked and not answered, oldest first.
         self._unanswered: list[Wish] = []
+        # Was goodbye said on this connection?
+        self._is_leaving = False
 
     @property
     def is_ready(self) -> bool:
         """Is the user in, and can something be wished now?"""
         if self.model.standing is not Standing.IN or self.exchange.is_busy:
             return False
-        return len(self.model.unconfirmed) < _UNCONFIRMED_MAX
+        return len(self.model.unconfirmed) < _UNCONFIRMED_MAX and len(self._unanswered) < _UNANSWERED_MAX
+
+    @property
+    def due(self) -> Due:
+        """What the server owes. The collector reads it, too."""
+        if self.model.standing is Standing.KNOCKING:
+            return Due.LOGIN
+        is_owed = self.model.unconfirmed or self._unanswered or self.exchange.is_busy or self._is_leaving
+        return Due.ANSWER if is_owed and self.model.standing is Standing.IN else Due.NOTHING
+
+    @property
+    def ping(self) -> Request | None:
+        """What asks for a sign of life, if that disturbs nothing now. The collector reads it, too."""
+        return self.exchange.ping if self.model.standing is Standing.IN else None
 
     def knock(self, link: Link) -> tuple[News, ...]:
         """A connection stands: come in, and send what was not confirmed on the one before."""
         self._link = link
+        self._is_leaving = False
         self.model.standing = Standing.KNOCKING
         return self._follow(self.exchange.connect(self.model.login(), [*self.model.unconfirmed.values()]))
 
@@ -106,6 +125,7 @@ class Visit:
 
     def ask(self, wish: Wish) -> tuple[News, ...]:
         """Somebody wants something."""
+        self._is_leaving |= isinstance(wish, Leave)
         if type(wish) in _ANSWERS:
             self._unanswered.append(wish)
         return self._follow(self.exchange.ask(wish))

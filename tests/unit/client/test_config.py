@@ -24,6 +24,7 @@ SETTINGS: list[tuple[str, str, str, str, str]] = [
     ("--register-length", "CHAT_REGISTER_LENGTH", "register_length", "bytes", "characters"),
     ("--ops", "CHAT_OPS", "ops", "bm-pm", "pm-dm"),
     ("--retry-seconds", "CHAT_RETRY_SECONDS", "retry_seconds", "5", "7"),
+    ("--silence-seconds", "CHAT_SILENCE_SECONDS", "silence_seconds", "5", "7"),
 ]
 
 
@@ -42,6 +43,7 @@ def test_a_username_is_all_that_must_be_given() -> None:
         ops="pm-dm",
         script=None,
         retry_seconds=60.0,
+        silence_seconds=60.0,
         face=FaceKind.PLAIN,
         is_quiet=False,
         shows_joins=True,

@@ -18,6 +18,7 @@ from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicMessage, Ready, Refused, Welcome
 from chatprotocol.requests import Command, Data, Request
 
+from .debts import patient
 from .udp_server import COOKIE, DEADLINE_SECONDS, SESSION, UdpServer, opening, wire
 
 NOON_MS = 1_769_860_800_123
@@ -31,7 +32,7 @@ class Caller:
     """A link, and the thread that collects from it: what it reports, and how it ends."""
 
     def __init__(self, port: int, seconds: float) -> None:
-        self.link = UdpLink(Datagram(), ("127.0.0.1", port), seconds)
+        self.link = UdpLink(Datagram(), patient, ("127.0.0.1", port), seconds)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._reason: str | None = None
         self._error: Exception | None = None
@@ -322,7 +323,7 @@ def test_all_addresses_together_are_waited_for_as_long_as_was_said(
 
 def test_a_name_that_cannot_be_one_has_no_link() -> None:
     with pytest.raises((OSError, UnicodeError)):
-        UdpLink(Datagram(), ("a" * 64 + ".example", 9_999), 1.0)
+        UdpLink(Datagram(), patient, ("a" * 64 + ".example", 9_999), 1.0)
 
 
 # --- a session ---
@@ -519,7 +520,7 @@ def test_what_is_sent_after_the_end_is_lost_without_a_word(server: UdpServer, in
 
 def test_whoever_sends_does_not_wait_for_the_collector() -> None:
     """The bell rings for each request, and need not be heard for each."""
-    link = UdpLink(Datagram(), ("127.0.0.1", free_port()), 1.0)
+    link = UdpLink(Datagram(), patient, ("127.0.0.1", free_port()), 1.0)
     for number in range(5_000):
         link.send(Data(f"{number}"))
     link.shut()
@@ -539,7 +540,7 @@ def test_requests_by_the_thousand_are_all_sent(server: UdpServer, inside: Caller
 
 def test_a_connection_opens_a_new_session_when_the_one_before_is_not_known_any_more(server: UdpServer) -> None:
     reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    connection = Connection(lambda address, seconds: UdpLink(Datagram(), address, seconds), 30.0, reports.put)
+    connection = Connection(lambda address, seconds: UdpLink(Datagram(), patient, address, seconds), 30.0, reports.put)
     connection.start(("127.0.0.1", server.port))
     try:
         for session, end in ((SESSION, "ERROR no_session"), (SESSION + 1, "")):
@@ -565,7 +566,7 @@ def test_a_connection_opens_a_new_session_when_the_one_before_is_not_known_any_m
 def test_a_connection_that_is_refused_says_so_with_the_address() -> None:
     port = free_port()
     reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    connection = Connection(lambda address, seconds: UdpLink(Datagram(), address, seconds), 0.0, reports.put)
+    connection = Connection(lambda address, seconds: UdpLink(Datagram(), patient, address, seconds), 0.0, reports.put)
     connection.start(("127.0.0.1", port))
     reports.get(timeout=DEADLINE_SECONDS).link.send(Command("alice"))
     assert reports.get(timeout=DEADLINE_SECONDS) == Down(f"can't reach 127.0.0.1:{port} over UDP: Connection refused")
