@@ -353,7 +353,7 @@ class _Debts:
     @property
     def due(self) -> Due:
         """An answer may be among what waits."""
-        return self._visit.due if self._inputs.is_empty else Due.NOTHING
+        return self._visit.due if self._inputs.is_empty else Due.UNKNOWN
 
     @property
     def ping(self) -> Request | None:

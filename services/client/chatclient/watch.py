@@ -37,6 +37,7 @@ _NO_ANSWERS: Final = (Users, Pong)
 class Due(Enum):
     """What the server owes this client."""
 
+    UNKNOWN = "what was heard was not looked at yet"
     NOTHING = "it may be silent"
     LOGIN = "the answer to a login"
     ANSWER = "an answer, or the confirmation of a message"
@@ -47,7 +48,7 @@ class Debtor(Protocol):
 
     @property
     def due(self) -> Due:
-        """What the server owes; NOTHING while its answer may have arrived and was not looked at yet."""
+        """What the server owes."""
 
     @property
     def ping(self) -> Request | None:
@@ -67,6 +68,8 @@ class Watch:
         self._heard_at = self._answered_at = now
         # Since when something is due, as far as it was seen.
         self._due_since: float | None = None
+        # Since when it is not known what is due.
+        self._unknown_since: float | None = None
         self._pinged_at = -math.inf
 
     def heard(self, events: Sequence[Event], now: float) -> None:
@@ -87,6 +90,12 @@ class Watch:
     def check(self, now: float) -> Request | None:
         """The ping that is to be sent now, if there is one. Raises TimeoutError: the server is lost."""
         due = self.debtor.due
+        if due is Due.UNKNOWN:
+            self._unknown_since = now if self._unknown_since is None else self._unknown_since
+            return None
+        # The program did something else for long, and may just be taking the answer.
+        was_away = self._unknown_since is not None and now >= self._unknown_since + self._silence_seconds / 2
+        self._unknown_since = None
         if due is Due.NOTHING:
             self._due_since = None
             if self._pinged_at < self._heard_at:
@@ -95,7 +104,7 @@ class Watch:
             if now >= self._heard_at + self._silence_seconds:
                 raise TimeoutError(f"the server was silent for {self._silence_seconds:g} s")
             return None
-        if self._due_since is None:
+        if self._due_since is None or was_away:
             self._due_since = now
         since = max(self._due_since, self._answered_at)
         if due is Due.LOGIN and now >= since + self._login_seconds:

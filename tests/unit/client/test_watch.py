@@ -84,6 +84,28 @@ def test_the_time_of_an_answer_does_not_begin_before_it_is_due() -> None:
         waiting.check(590.0)
 
 
+def test_short_times_in_which_nobody_knows_what_is_due_are_no_excuse() -> None:
+    debts = Debts(Due.ANSWER)
+    waiting = Watch(debts, 60.0, 0.0)
+    for now in range(60):
+        debts.due = Due.UNKNOWN if now % 2 else Due.ANSWER
+        waiting.check(float(now))
+    debts.due = Due.ANSWER
+    with pytest.raises(TimeoutError):
+        waiting.check(60.0)
+
+
+def test_a_program_that_did_something_else_may_still_find_the_answer() -> None:
+    debts = Debts(Due.ANSWER)
+    waiting = Watch(debts, 60.0, 0.0)
+    waiting.check(0.0)
+    debts.due = Due.UNKNOWN
+    assert not waiting.check(1.0)
+    assert not waiting.check(500.0)
+    debts.due = Due.ANSWER
+    assert not waiting.check(501.0)
+
+
 def test_a_part_of_an_answer_answers_no_login() -> None:
     waiting = watch(Due.LOGIN)
     waiting.check(0.0)
