@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import resource
+import select
 import sys
 import threading
 import time
@@ -46,6 +47,7 @@ from chatserver.transport.courier import Courier
 from chatserver.transport.datagram import DatagramDoor
 from chatserver.transport.listener import Listener
 from chatserver.transport.stream import Stream
+from chatserver.transport.turns import ReadTurns
 
 if TYPE_CHECKING:
     import socket
@@ -167,8 +169,10 @@ class Server:
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(house, config.max_connections, memory.claim)
+        # Epoll is Linux's; elsewhere each reader waits for its socket itself.
+        self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
         listening, bound = _listen(config)
-        self._listener = Listener(listening, self._connections, dialects, full, self._crash)
+        self._listener = Listener(listening, self._connections, dialects, full, self._crash, self._turns)
         datagram = by_name(Datagram.name, dialects)
         self._datagram_door = DatagramDoor(bound, self._connections, datagram, self._crash)
         self._control = ControlSocket(config.data, self._answer, self._crash)
@@ -191,6 +195,8 @@ class Server:
 
     def _start_threads(self) -> None:
         self._courier.start()
+        if self._turns is not None:
+            self._turns.start()
         self._journal.start()
         self._presence.start()
         self._mailroom.start()
@@ -211,6 +217,8 @@ class Server:
         self._presence.stop()
         self._mailroom.hurry(_ANSWER_SECONDS)
         connections = self._connections.part(_PARTING_SECONDS)
+        if self._turns is not None:
+            self._turns.stop()
         self._mailroom.stop()
         self._datagram_door.stop()  # which rings the courier
         self._courier.stop(_CLOSING_SECONDS)

@@ -16,6 +16,10 @@ from chatserver.transport.stream import SEND_MAX_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from chatserver.transport.turns import ReadTurns
+
+# A reader that has read nothing for so long is quiet.
+_ACTIVE_SECONDS = 1.0
 # Linux alone has it.
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
@@ -45,6 +49,9 @@ class Carrier(Protocol):
 
     def read(self, size_bytes: int, patience_seconds: float) -> bytes:
         """The next bytes, nothing at the end. TimeoutError: there were none for so long. OSError."""
+
+    def end_reading(self) -> None:
+        """The reader's last call, before anybody closes this."""
 
     def acknowledge(self) -> None:
         """Tell the peer's system now, and not some time later, that what it sent has come: the rest is waited for."""
@@ -87,16 +94,23 @@ class Carrier(Protocol):
 class TcpSocket:
     """The system does it all."""
 
-    __slots__ = ("_patience_seconds", "_sock")
+    __slots__ = ("_patience_seconds", "_sock", "_turns", "_waiter")
 
     is_socket = True
     can_be_closed = True
     # So that no connection holds the courier for long.
     write_max_bytes = SEND_MAX_BYTES
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, turns: ReadTurns | None = None) -> None:
+        """With ``turns`` a quiet reader waits for its turn, unless the system can't watch one more socket."""
         self._sock = sock
         self._patience_seconds: float | None = None
+        self._turns: ReadTurns | None = None
+        if turns is not None:
+            sock.setblocking(False)
+            with suppress(OSError):
+                self._waiter = turns.add(sock.fileno())
+                self._turns = turns
 
     @property
     def descriptor(self) -> int:
@@ -104,6 +118,28 @@ class TcpSocket:
         return self._sock.fileno()
 
     def read(self, size_bytes: int, patience_seconds: float) -> bytes:
+        """Wait for the socket while the reader is active, then for a turn."""
+        turns = self._turns
+        if turns is None:
+            return self._read(size_bytes, patience_seconds)
+        if turns.be_active(self._waiter):
+            try:
+                return self._read(size_bytes, min(patience_seconds, _ACTIVE_SECONDS))
+            except TimeoutError:
+                if patience_seconds <= _ACTIVE_SECONDS:
+                    raise
+            turns.be_quiet(self._waiter)
+            patience_seconds -= _ACTIVE_SECONDS
+        while True:
+            turns.wait(self._waiter, patience_seconds)
+            try:
+                return os.read(self._sock.fileno(), size_bytes)
+            except BlockingIOError:
+                continue
+            finally:
+                turns.pass_on()
+
+    def _read(self, size_bytes: int, patience_seconds: float) -> bytes:
         """To say how long it may take is a system call, and seldom needed.
 
         The courier must never wait for a socket, so all are in non-blocking mode, as Python's are while they have some
@@ -113,6 +149,11 @@ class TcpSocket:
             self._sock.settimeout(patience_seconds)
             self._patience_seconds = patience_seconds
         return self._sock.recv(size_bytes)
+
+    def end_reading(self) -> None:
+        """Nobody waits for the socket any more."""
+        if self._turns is not None:
+            self._turns.remove(self._waiter)
 
     def acknowledge(self) -> None:
         """A peer that writes in small pieces (Nagle's algorithm) sends the next one when the last is acknowledged.

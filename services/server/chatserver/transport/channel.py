@@ -141,6 +141,9 @@ class Channel:
             self._inbox_bytes -= len(data)
             return data
 
+    def end_reading(self) -> None:
+        """Nothing is to be done here."""
+
     # --- for the courier ---
 
     def call_when_due(self, wake: Callable[[], None]) -> None:

@@ -165,6 +165,7 @@ class Connection:
 
     def _close(self) -> None:
         """For good, after what is due was sent."""
+        self._carrier.end_reading()
         if self._outbox is None:
             self._carrier.close()
         else:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chatprotocol.dialects import Dialect
     from chatprotocol.events import Refused
     from chatserver.transport.connections import Connections
+    from chatserver.transport.turns import ReadTurns
 
 _log = structlog.get_logger()
 
@@ -43,8 +44,10 @@ class Listener:
         dialects: tuple[Dialect, ...],
         full: Refused,
         on_crash: Callable[[str], None],
+        turns: ReadTurns | None = None,
     ) -> None:
         """``full`` is what the connection over the limit is told, in its dialect."""
+        self._turns = turns
         self._connections = connections
         self._worker = Worker("listener", self._run, on_crash)
         self._socket = listening
@@ -98,7 +101,7 @@ class Listener:
                     return False
                 continue  # the peer has gone before it was accepted
             try:
-                self._connections.welcome(TcpSocket(sock), str(peer[0]))
+                self._connections.welcome(TcpSocket(sock, self._turns), str(peer[0]))
             except FullError:
                 self._doorstep.put(sock, time.monotonic())
         return True

@@ -1,0 +1,185 @@
+"""Turns: of all readers that were quiet, one at a time wakes up to read. Needs epoll, which Linux has.
+
+Each connection has a thread. If thousands of them receive something in the same moment, thousands of threads want the
+interpreter, and each of them asks for it again once every switch interval. That alone takes more time than two
+processors have, and everybody else waits for seconds (docs/decisions/0019).
+
+So a reader that was quiet does not wait for its socket. It waits for a lock of its own, which costs nothing while
+others run. One thread waits for all these sockets, and queues the readers whose sockets are readable or whose time is
+over. The first in the queue is woken, and as soon as it has read it wakes the next: that is a turn. Readers that read
+often wait for their sockets themselves, because a turn costs two more switches of threads. Their number is limited.
+
+Why none is forgotten: a waiter is in ``_waiting`` (and its socket armed), or in ``_ready``, or awake, and moves under the
+lock. ``_is_taken`` means that a reader is awake and has not passed on yet. So if there is somebody in ``_ready``, there is
+somebody who will wake them; and between waking up and passing on a reader does nothing that may block. An event for a
+descriptor that is not in ``_waiting`` means nothing: its reader is busy, and will arm the socket again, which reports
+what is still unread. At worst, after a descriptor was used again, a reader wakes up and finds nothing to read.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from chatserver.threads import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Readers that may wait for their sockets themselves: all may wake up at once, so there must not be many. In a small
+# room it is everybody who talks.
+_ACTIVE_MAX = 16
+# Interval of the search for readers whose time is over.
+_TICK_SECONDS = 0.25
+# Patience from here on is endless: nobody looks at when it ends.
+_ENDLESS_SECONDS = 3_600.0
+# Events taken at once. The rest is taken in the next round.
+_EVENTS_MAX = 1_024
+# For one event: while the reader is busy with it, nobody need hear of the next.
+_ARMED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
+
+
+class Waiter:
+    """A reader, and the socket that it reads."""
+
+    __slots__ = ("descriptor", "has_timed_out", "is_active", "wakeup")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        # The reader's own.
+        self.is_active = False
+        # Set before the reader is woken.
+        self.has_timed_out = False
+        # Released to wake the reader.
+        self.wakeup = threading.Lock()
+        self.wakeup.acquire()
+
+
+class ReadTurns:
+    """Wakes readers one after the other. All methods but ``start`` and ``stop`` are for the reader's thread."""
+
+    def __init__(self, on_crash: Callable[[str], None], active_max: int = _ACTIVE_MAX) -> None:
+        self._active_max = active_max
+        self._worker = Worker("read turns", self._run, on_crash)
+        self._epoll = select.epoll()
+        self._stop_here, self._stop_there = socket.socketpair()
+        self._epoll.register(self._stop_here, select.EPOLLIN)
+        # Guards everything below.
+        self._lock = threading.Lock()
+        self._active = 0
+        # By descriptor: who waits for a socket, and until when, if not for ever.
+        self._waiting: dict[int, Waiter] = {}
+        self._deadlines: dict[int, float] = {}
+        # Those who are to wake up, in order; and is one awake?
+        self._ready: deque[Waiter] = deque()
+        self._is_taken = False
+        # The thread has ended: nobody would be woken any more.
+        self._is_over = False
+
+    def start(self) -> None:
+        """Start to wake readers."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """End, after all readers have ended."""
+        self._stop_there.send(b"\0")
+        self._worker.join()
+        self._epoll.close()
+        self._stop_here.close()
+        self._stop_there.close()
+
+    def add(self, descriptor: int) -> Waiter:
+        """A socket that one reader is going to read. OSError: the system can't watch one more. For any thread."""
+        self._epoll.register(descriptor, select.EPOLLONESHOT)
+        return Waiter(descriptor)
+
+    def remove(self, waiter: Waiter) -> None:
+        """Its reader has ended. The socket must still be open."""
+        self.be_quiet(waiter)
+        self._epoll.unregister(waiter.descriptor)
+
+    def be_active(self, waiter: Waiter) -> bool:
+        """True if the reader may wait for its socket itself, from now on until it is quiet."""
+        if not waiter.is_active:
+            with self._lock:
+                if self._active < self._active_max:
+                    self._active += 1
+                    waiter.is_active = True
+        return waiter.is_active
+
+    def be_quiet(self, waiter: Waiter) -> None:
+        """The reader leaves its place among the active to another one."""
+        if waiter.is_active:
+            waiter.is_active = False
+            with self._lock:
+                self._active -= 1
+
+    def wait(self, waiter: Waiter, patience_seconds: float) -> None:
+        """Wait until the socket is readable, probably, and it is this reader's turn; it must then :meth:`pass_on`.
+
+        TimeoutError: it was not for so long. ConnectionAbortedError: nobody is woken any more. Then it has no turn.
+        """
+        with self._lock:
+            if self._is_over:
+                raise ConnectionAbortedError
+            self._waiting[waiter.descriptor] = waiter
+            if patience_seconds < _ENDLESS_SECONDS:
+                self._deadlines[waiter.descriptor] = time.monotonic() + patience_seconds
+        self._epoll.modify(waiter.descriptor, _ARMED)
+        waiter.wakeup.acquire()
+        if waiter.has_timed_out:
+            waiter.has_timed_out = False
+            self.pass_on()
+            raise TimeoutError
+
+    def pass_on(self) -> None:
+        """The reader has read: wake the next one."""
+        with self._lock:
+            if not self._ready:
+                self._is_taken = False
+                return
+            following = self._ready.popleft()
+        following.wakeup.release()
+
+    def _run(self) -> None:
+        try:
+            self._wake_readers()
+        finally:
+            with self._lock:
+                self._is_over = True
+                for waiter in (*self._waiting.values(), *self._ready):
+                    waiter.wakeup.release()
+                self._waiting.clear()
+                self._ready.clear()
+
+    def _wake_readers(self) -> None:
+        look_at = 0.0
+        while True:
+            readable = [descriptor for descriptor, _ in self._epoll.poll(_TICK_SECONDS, _EVENTS_MAX)]
+            if self._stop_here.fileno() in readable:
+                return
+            now = time.monotonic()
+            with self._lock:
+                for descriptor in readable:
+                    self._make_ready(descriptor, has_timed_out=False)
+                if now >= look_at:
+                    look_at = now + _TICK_SECONDS
+                    for descriptor in [each for each, deadline in self._deadlines.items() if deadline <= now]:
+                        self._make_ready(descriptor, has_timed_out=True)
+                if self._is_taken or not self._ready:
+                    continue
+                self._is_taken = True
+                first = self._ready.popleft()
+            first.wakeup.release()
+
+    def _make_ready(self, descriptor: int, *, has_timed_out: bool) -> None:
+        """It is to be woken. The lock is held."""
+        waiter = self._waiting.pop(descriptor, None)
+        if waiter is not None:
+            self._deadlines.pop(descriptor, None)
+            waiter.has_timed_out = has_timed_out
+            self._ready.append(waiter)
