@@ -12,12 +12,11 @@ import json
 import multiprocessing
 import select
 import socket
-import statistics
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from bench.crowd import Crowd, allow_descriptors
 from bench.protocols import WIRES
@@ -37,6 +36,7 @@ PARTS: Final = {
 }
 _SAY_SECONDS: Final = 0.05
 _PAUSE_SECONDS: Final = 1.0
+_SETTLE_SECONDS: Final = 2.0
 # Nothing takes longer than this, however bad it is.
 _LIMIT_SECONDS: Final = 60.0
 
@@ -64,7 +64,9 @@ def main() -> None:
 def _measure(port: int, part: str, connections: int, rounds: int) -> tuple[list[float], float]:
     """The latency of each message in seconds, and how long the part took."""
     ours, theirs = multiprocessing.Pipe()
-    many = multiprocessing.get_context("spawn").Process(target=_run_many, args=(theirs, port, part, connections, rounds))
+    many = multiprocessing.get_context("spawn").Process(
+        target=_run_many, args=(theirs, port, part, connections, rounds)
+    )
     many.start()
     try:
         with Talk(port) as talk:
@@ -96,7 +98,7 @@ class Talk:
         self._rest = b""
         self._say_at = perf_counter()
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,60 +147,65 @@ class Talk:
 
 # --- the many ---
 
+_SAID: Final = {"byte": b" ", "ping": b'{"command":"ping"}\n'}
+
 
 def _run_many(told: Connection, port: int, part: str, connections: int, rounds: int) -> None:
     """Come in, say so, wait until it is time, do it, say when it was done, wait until the other end is closed."""
     allow_descriptors()
     names = [f"many{number}" for number in range(connections)]
-    with Crowd(WIRES["json"], port, logins_at_once=1_000 if part == "return" else 32) as crowd, suppress(EOFError):
-        logged_in = part in ("ping", "leave", "return")
-        silent = [] if logged_in else [socket.create_connection(("127.0.0.1", port)) for _ in names]
-        if logged_in:
+    with Crowd(WIRES["json"], port) as crowd, suppress(EOFError):
+        silent: list[socket.socket] = []
+        if part in ("ping", "leave", "return"):
             crowd.enter(names)
             crowd.settle()
+        else:
+            silent = [socket.create_connection(("127.0.0.1", port)) for _ in names]
+            for sock in silent:
+                sock.send(b"{")
         sockets = [*silent, *crowd.sockets.values()]
-        if part in ("byte", "hang up"):
-            _send_all(sockets, b"{")
-            _read(crowd, 1.0)
         if part == "return":
-            for sock in sockets:
-                sock.close()
-            sleep(3.0)
+            _close(sockets)
+        _read(crowd if part in ("ping", "leave") else None, _SETTLE_SECONDS)
         told.send("ready")
         told.recv()
-        if part == "nothing":
-            sleep(rounds)
-        elif part in ("byte", "ping"):
+        if part in _SAID:
             for _ in range(rounds):
                 begin = perf_counter()
-                _send_all(sockets, b" " if part == "byte" else b'{"command":"ping"}\n')
+                for each in sockets:
+                    each.send(_SAID[part])
                 _read(crowd, begin + 1.0 - perf_counter())
+        elif part == "nothing":
+            sleep(rounds)
         elif part == "return":
-            with Crowd(WIRES["json"], port, logins_at_once=connections) as again:
-                again.enter(names)
-                told.send(perf_counter())
-                while not told.poll():
-                    _read(again, 0.1)
-                return
+            _return(told, port, names)
+            return
         else:
-            for sock in sockets:
-                sock.close()
+            _close(sockets)
+        told.send(perf_counter())
+        told.recv()
+
+
+def _return(told: Connection, port: int, names: list[str]) -> None:
+    with Crowd(WIRES["json"], port, logins_at_once=len(names)) as crowd:
+        crowd.enter(names)
         told.send(perf_counter())
         while not told.poll():
-            _read(crowd if part != "leave" else None, 0.1)
+            _read(crowd, _SAY_SECONDS)
 
 
-def _send_all(sockets: list[Any], data: bytes) -> None:
+def _close(sockets: list[Any]) -> None:
     for sock in sockets:
-        sock.send(data)
+        sock.close()
 
 
 def _read(crowd: Crowd | None, seconds: float) -> None:
     """Take what comes, for so long."""
     until = perf_counter() + seconds
     while (now := perf_counter()) < until:
-        events = crowd.ready() if crowd and crowd.sockets else []
+        events = crowd.ready() if crowd is not None and crowd.sockets else []
         for fd, _ in events:
+            assert crowd is not None
             crowd.hear(fd)
         if not events:
             sleep(min(0.005, until - now))

@@ -60,9 +60,7 @@ def test_what_many_do_at_once_holds_nobody_up(tmp_path: Path, what: bytes) -> No
         speaker.login("speaker")
         listener.login("listener")
         address = ("127.0.0.1", server.port)
-        many = [
-            stack.enter_context(closing(socket.create_connection(address, DEADLINE_SECONDS))) for _ in range(MANY)
-        ]
+        many = [stack.enter_context(closing(socket.create_connection(address, DEADLINE_SECONDS))) for _ in range(MANY)]
         talk = Talk(speaker, listener)
         for _ in range(ROUNDS if what else 1):
             for sock in many:

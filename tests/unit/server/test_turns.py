@@ -73,7 +73,7 @@ class Reader:
 
 
 def test_one_reader_at_a_time_is_awake(room: Room) -> None:
-    """All sockets are readable in the same moment; a reader that wakes up keeps the others asleep until it passes on."""
+    """All sockets are readable in the same moment; the others sleep until the one that is awake passes on."""
     awake: list[int] = []
     most: list[int] = []
     may_go = threading.Semaphore(0)

@@ -9,11 +9,11 @@ others run. One thread waits for all these sockets, and queues the readers whose
 over. The first in the queue is woken, and as soon as it has read it wakes the next: that is a turn. Readers that read
 often wait for their sockets themselves, because a turn costs two more switches of threads. Their number is limited.
 
-Why none is forgotten: a waiter is in ``_waiting`` (and its socket armed), or in ``_ready``, or awake, and moves under the
-lock. ``_is_taken`` means that a reader is awake and has not passed on yet. So if there is somebody in ``_ready``, there is
-somebody who will wake them; and between waking up and passing on a reader does nothing that may block. An event for a
-descriptor that is not in ``_waiting`` means nothing: its reader is busy, and will arm the socket again, which reports
-what is still unread. At worst, after a descriptor was used again, a reader wakes up and finds nothing to read.
+Why none is forgotten: a waiter is in ``_waiting`` (and its socket armed), or in ``_ready``, or awake, and moves under
+the lock. ``_is_taken`` means that a reader is awake and has not passed on yet. So if there is somebody in ``_ready``,
+there is somebody who will wake them; and between waking up and passing on a reader does nothing that may block. An
+event for a descriptor that is not in ``_waiting`` means nothing: its reader is busy, and will arm the socket again,
+which reports what is still unread. At worst, after a descriptor was used again, a reader wakes up and finds nothing.
 """
 
 from __future__ import annotations
