@@ -1,8 +1,8 @@
 """Many connections that do something in the same moment, and how long everybody else waits meanwhile.
 
-Two users who take no part in it talk: one says a public message 20 times a second, the other notes when each arrives. The
-many are driven by a process of their own, so that they and the two do not share an interpreter. Of each part are shown
-the latency of all messages that were said from its beginning to a second after its end.
+Two users who take no part in it talk: one says a public message 20 times a second, the other notes when each arrives.
+The many are driven by a process of their own, so that they and the two do not share an interpreter. Of each part are
+shown the latency of all messages that were said from its beginning to a second after its end.
 """
 
 from __future__ import annotations
