@@ -15,7 +15,8 @@ class Login(Struct, frozen=True, gc=False):
 
     ``since`` is the id of the last message that the client saw: what came after it is sent again. ``history_id`` is the
     identity of the history that it saw it in. Where a dialect tells that only to clients that ask for it,
-    ``wants_history_id`` says whether this one does.
+    ``wants_history_id`` says whether this one does. If the client goes one step at a time, it takes an error for the
+    answer to its next step, so none may be sent unasked.
     """
 
     username: str
@@ -23,6 +24,7 @@ class Login(Struct, frozen=True, gc=False):
     since: int | None = None
     history_id: str | None = None
     wants_history_id: bool = True
+    is_stepwise: bool = False
 
 
 class Password(Struct, frozen=True, gc=False):

@@ -170,7 +170,7 @@ def unlinked(name: str) -> Callable[[Path], None]:
 
 @pytest.mark.parametrize(
     "harm",
-    [removed, moved_away, replaced, unlinked("chat.db"), unlinked("chat.db-wal"), unlinked("chat.db-shm")],
+    [removed, moved_away, replaced, unlinked("chat.db"), unlinked("chat.db-wal")],
 )
 def test_nothing_is_committed_to_files_that_are_not_there_any_more(folder: Path, harm: Callable[[Path], None]) -> None:
     """Promise: confirmed means stored."""

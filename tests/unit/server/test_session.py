@@ -457,6 +457,16 @@ def test_who_missed_what_cannot_be_read_any_more_comes_in_and_is_told(
     assert [entry["event"] for entry in log if entry["log_level"] == "error"] == ["missed messages can't be read"]
 
 
+def test_a_client_that_goes_step_by_step_is_sent_no_error_that_it_did_not_ask_for(
+    house: House, visitor: Visitor
+) -> None:
+    """It would take it for the answer to its next step."""
+    house.messages.waiting = fail_for_ever  # type: ignore[method-assign]
+    visitor.ask(Command("alice"), Command("secret"))
+    assert ErrorCode.INTERNAL not in codes(visitor.news())
+    assert house.presence.names() == ("Alice",)
+
+
 # --- wrong passwords ---
 
 

@@ -74,7 +74,7 @@ class Dialogue:
             reason = f"Behind the username may stand {' or '.join(OPS)}, and {HISTORY_ID}, nothing else."
             return Unreadable(ErrorCode.BAD_REQUEST, reason)
         self._words = words
-        return requests.Login(name, wants_history_id=wants_history_id)
+        return requests.Login(name, wants_history_id=wants_history_id, is_stepwise=True)
 
     def give_password(self, text: str) -> Request:
         """Taken as it is."""

@@ -111,6 +111,8 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
         since = None if is_known else after_id
         welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since)
         last_page, is_whole = _send_pages(outbox, welcome, query, account.id, after_id, joined.last_id)
+        if last_page is not None and not is_whole and not login.is_stepwise:
+            last_page = (*last_page, _UNREADABLE)
         if last_page is not None:
             outbox.release(last_page)
             if is_whole:  # else direct messages count as not delivered, and come again
@@ -153,7 +155,7 @@ def _send_pages(
     """Put the welcome and what the query finds, a page at a time, no faster than the peer reads.
 
     Returns what comes last, which was not put yet, or None when the connection ends; and whether that is all that was
-    to be sent. From a damaged page on nothing is: to come again would not help, so the user is let in and told.
+    to be sent. From a damaged page on nothing is: to come again would not help, so the user is let in.
     """
     head: tuple[Event, ...] = (welcome,)
     while True:
@@ -161,7 +163,7 @@ def _send_pages(
             messages = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
         except DamagedError as error:
             _log.error("missed messages can't be read", user=welcome.username, error=str(error))
-            return (*head, _UNREADABLE), False
+            return head, False
         except (StoreError, ShortOfMemoryError) as error:
             if head:  # nothing was said yet: the login is refused
                 raise

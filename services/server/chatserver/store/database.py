@@ -73,7 +73,9 @@ class Database:
                 f"The database {self.path} can't be used: {describe(error)}. Nothing was changed.{whose(folder)}"
             ) from error
         # What must be there for a commit to last. SQLite does not look: it would write into files that were deleted.
-        self._files = [(name, _file_id(name)) for name in (str(self.path), self._log_path, f"{self.path}-shm")]
+        self._files = [(name, _file_id(os.stat(name))) for name in (str(self.path), self._log_path)]  # noqa: PTH116
+        # The length of the log at the last look.
+        self._log_bytes = 0
 
     def _open(self) -> sqlite3.Connection:
         # Before SQLite has it open: to close a file gives up all locks that this process has on it.
@@ -136,11 +138,16 @@ class Database:
     def _check_files(self) -> None:
         """Raise StoreError if something of the database was removed, or replaced by other files."""
         for name, file_id in self._files:
-            if _file_id(name) != file_id:
+            try:
+                found = os.stat(name)  # noqa: PTH116 -- before every commit, so cheaply
+            except OSError:
+                found = None
+            if found is None or _file_id(found) != file_id:
                 raise StoreError(
                     f"The file {name} was removed or replaced while the server runs. Nothing is stored until "
                     "it is put back, or the server is restarted."
                 )
+            self._log_bytes = found.st_size  # that of the last one, the log
 
     def note_commit(self, last_id: int, account_id: int) -> None:
         """Remember that messages and accounts up to these are in the database. For the journal thread.
@@ -174,7 +181,7 @@ class Database:
         SQLite does so by itself only when no reader is in the way, and in a busy room there always is one. So they have
         to pause here for a moment.
         """
-        if os.stat(self._log_path).st_size <= _LOG_MAX_BYTES:  # noqa: PTH116 -- after every commit, so cheaply
+        if self._log_bytes <= _LOG_MAX_BYTES:
             return
         readers = [self._readers.get() for _ in range(_READERS)]
         try:
@@ -256,12 +263,8 @@ def _read_header(path: Path) -> _Header | None:
     )
 
 
-def _file_id(name: str) -> tuple[int, int] | None:
-    """What tells a file from another one of the same name; None when there is none."""
-    try:
-        found = os.stat(name)  # noqa: PTH116 -- before every commit, so cheaply
-    except OSError:
-        return None
+def _file_id(found: os.stat_result) -> tuple[int, int]:
+    """What tells a file from another one of the same name."""
     return found.st_dev, found.st_ino
 
 
