@@ -457,7 +457,7 @@ def test_the_terminal_is_the_same_over_frames_and_datagrams(room: Room, desk: De
     assert bob.next("broadcast")["message"] == "for all\non two lines"
     alice.until_shows("alice │ for all")
     alice.type("/users", ENTER)
-    alice.until_shows("2 online: alice, bob")
+    alice.until(lambda: alice.text().count("2 online: alice, bob") == 2, "it is answered")
     alice.type("EX", ENTER)
     assert alice.until_end() == 0
     assert_restored(alice)
@@ -484,7 +484,9 @@ def test_without_colours_nothing_has_one(room: Room, desk: Desk) -> None:
     bob = room.enter("bob")
     alice = desk.sit(NO_COLOR="1")
     bob.say("hello alice")
-    alice.type("@bob direct", ENTER, "/nonsense", ENTER)
+    alice.type("@bob direct", ENTER)
+    alice.until_shows("alice » bob │ direct")
+    alice.type("/nonsense", ENTER)
     alice.until_shows("hello alice", "alice » bob │ direct", "There is no /nonsense")
     assert alice.look_of("hello alice").bold
     assert not re.findall(rb"\x1b\[(?:[0-9]+;)*(?:3[0-8]|9[0-7]|4[0-8])(?:;[0-9]+)*m", alice.raw)

@@ -106,8 +106,10 @@ def test_what_is_typed_meanwhile_waits_is_marked_so_and_is_sent_once(room: Room,
     alice = desk.sit()
     wire.cut()
     until_lost(alice)
-    alice.type("first", ENTER, "DM bob second", ENTER, "half")
-    alice.until_shows("… first (waits for the connection)", "… DM bob second (waits for the connection)")
+    for line in ("first", "DM bob second"):
+        alice.type(line, ENTER)
+        alice.until_shows(f"… {line} (waits for the connection)")
+    alice.type("half")
     alice.until_line("alice> half")
     assert not texts(alice, "first")
     wire.mend()
@@ -200,8 +202,14 @@ def test_commands_that_need_no_server_work_meanwhile(wire: Wire, desk: Desk) -> 
     alice = desk.sit()
     wire.cut()
     until_lost(alice)
-    alice.type("/help", ENTER, "/quiet", ENTER, "/nonsense", ENTER)
-    alice.until_shows("DM [USER [MESSAGE]]", "No bell and no highlight from now on.", "There is no /nonsense")
+    answers = {
+        "/help": "DM [USER [MESSAGE]]",
+        "/quiet": "No bell and no highlight",
+        "/nonsense": "There is no /nonsense",
+    }
+    for line, answer in answers.items():
+        alice.type(line, ENTER)
+        alice.until_shows(answer)
 
 
 @pytest.mark.parametrize("keys", [f"EX{ENTER}", f"/quit{ENTER}", control("d")], ids=repr)
@@ -218,8 +226,9 @@ def test_who_leaves_meanwhile_learns_what_was_not_sent(wire: Wire, desk: Desk) -
     alice = desk.sit()
     wire.cut()
     until_lost(alice)
-    alice.type("first", ENTER, "second", ENTER)
-    alice.until_shows("… second (waits for the connection)")
+    for line in ("first", "second"):
+        alice.type(line, ENTER)
+        alice.until_shows(f"… {line} (waits for the connection)")
     alice.type("EX", ENTER)
     assert alice.until_end() == 1
     assert "2 typed lines were not confirmed" in alice.text()
@@ -277,8 +286,9 @@ def test_a_return_that_is_refused_for_a_while_is_tried_again(desk: Desk, code: s
         alice = desk.sit(port=server.port)
         alice.type("/users", ENTER)
         alice.until_shows(SAID)
-        alice.type("hello", ENTER, "half a line")
+        alice.type("hello", ENTER)
         alice.until_shows("Connected again", "alice │ hello")
+        alice.type("half a line")
         alice.until_line("alice> half a line")
     assert len(rows_of(alice, f"No: {code}.")) == 1
     assert len(server.asked_for("login")) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -160,6 +161,24 @@ def test_alt_enter_is_a_line_break(room: Room, desk: Desk) -> None:
     alice = desk.sit()
     alice.type("one", ALT_ENTER, "two", ENTER)
     assert bob.next("broadcast")["message"] == "one\ntwo"
+
+
+@pytest.mark.parametrize("question", ["", "PM"])
+def test_without_bracketed_paste_several_lines_are_one_message_too(room: Room, desk: Desk, question: str) -> None:
+    """They come faster than anybody types; the last line break sends nothing."""
+    bob = room.enter("bob")
+    alice = desk.sit()
+    if question:
+        alice.type(question, ENTER)
+        alice.until_line("message for everybody:")
+    alice.type(f"one{ENTER}two{ENTER}{ENTER}three{ENTER}")
+    alice.until_line("  three")
+    pasted_at = time.monotonic()
+    alice.until(lambda: time.monotonic() > pasted_at + 0.1, "a person could have read it")
+    alice.type(" and more")
+    alice.until_line("  three and more")
+    alice.type(ENTER)
+    assert bob.next("broadcast")["message"] == "one\ntwo\n\nthree and more"
 
 
 def test_a_paste_of_more_than_five_lines_is_asked_about(room: Room, desk: Desk) -> None:

@@ -61,8 +61,12 @@ _FLOOD_SHOWN_MESSAGES: Final = 100
 # A message of more lines than that is sent when its writer has said so.
 _LINES_UNASKED_MAX: Final = 5
 _MENU_ROWS: Final = 6
+# Nobody types faster than that from key to key; a paste that takes several reads goes on sooner.
+_PASTE_SECONDS: Final = 0.03
 # However often somebody is meant.
 _BELL_SECONDS: Final = 1.0
+# Where a name or a server is asked for; that is one line, and a program may type the password behind it.
+_NAMELESS: Final = frozenset({Standing.UNPLACED, Standing.UNNAMED})
 # Bytes that are not UTF-8 come as halves of characters.
 _HALVES: Final = re.compile("[\ud800-\udfff]")
 
@@ -102,6 +106,10 @@ class TerminalFace:
         self._drawn_at = 0.0
         self._rang_at = -math.inf
         self._agreed_to = ""
+        # When the last key came. Is it part of a paste of several lines? Does an Enter wait for what follows it?
+        self._key_at = -math.inf
+        self._is_fast = self._is_pasted = False
+        self._held: asyncio.TimerHandle | None = None
         self._signals: list[signal.Signals] = []
         self._fault: BaseException | None = None
         self._is_secret = Condition(lambda: self._situation.is_secret)
@@ -174,6 +182,7 @@ class TerminalFace:
         self._signals = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
         for each in self._signals:
             self._loop.add_signal_handler(each, self._stop)
+        self._session.app.key_processor.before_key_press += lambda _: self._on_key()
         self._session.app.after_render += lambda _: self._output.release()
         self._loop.call_soon(self._look)
 
@@ -290,7 +299,43 @@ class TerminalFace:
         elif self._situation.is_secret:
             self._give(Line(_whole(buffer.text), is_secret=True))
             self._forget()
-        elif self._may_be_sent(buffer):
+        elif self._situation.standing in _NAMELESS or not self._is_fast:
+            self._send()
+        elif (queue := event.key_processor.input_queue) and _is_text(queue[0].key):
+            self._is_pasted = True
+            buffer.insert_text("\n")
+        elif self._is_pasted and not queue:
+            assert self._loop is not None
+            self._held = self._loop.call_later(_PASTE_SECONDS, self._on_pause)
+        else:
+            self._send()
+
+    def _on_key(self) -> None:
+        """Without bracketed paste, what is pasted is told from what is typed by its pace.
+
+        An Enter that comes as fast as no person types, with text behind it in the same read, is a line break.
+        From then on one that ends a read waits a moment: if the paste goes on, it is a line break, else it is left out.
+        A single line is sent: nothing tells it from what a program types.
+        """
+        assert self._loop is not None
+        now = self._loop.time()
+        self._is_fast = now - self._key_at < _PASTE_SECONDS
+        self._is_pasted &= self._is_fast
+        self._key_at = now
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            self._is_pasted = True
+            self._session.default_buffer.insert_text("\n")
+
+    def _on_pause(self) -> None:
+        """The paste is over; the Enter at its end is no wish to send it."""
+        self._held = None
+
+    def _send(self) -> None:
+        self._is_pasted = False
+        buffer = self._session.default_buffer
+        if self._may_be_sent(buffer):
             text = _whole(buffer.text)
             if text.strip():
                 buffer.append_to_history()
@@ -351,6 +396,11 @@ class TerminalFace:
             self._complain_of_length(size_bytes, "pasted")
         else:
             event.current_buffer.insert_text(text)
+
+
+def _is_text(key: Keys | str) -> bool:
+    """Is it a letter, or the end of a line? Other keys are not pasted."""
+    return not isinstance(key, Keys) or key in (Keys.ControlM, Keys.ControlJ, Keys.ControlI)
 
 
 def _whole(text: str) -> str:
