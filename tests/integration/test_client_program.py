@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import select
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -82,6 +85,36 @@ def script(tmp_path: Path) -> Path:
     path = tmp_path / "script"
     path.write_text("%wait 10 never said\n")
     return path
+
+
+def test_two_interrupts_end_it_also_when_nobody_takes_its_output(room: Room) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "chatclient", "127.0.0.1", str(room.server.port), "carl"],
+        env={**os.environ, "CHAT_PASSWORD": "x"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.read(9) == b"[welcome "
+        process.stdin.write(b"/help\n" * 500)
+        process.stdin.flush()
+        _wait_until_full(process.stdout.fileno())
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)  # two that come together are one
+        assert process.wait(4) == 1
+        assert process.stderr is not None
+        assert b"nobody reads the output" in process.stderr.read()
+
+
+def _wait_until_full(descriptor: int) -> None:
+    """Until a pipe takes no more, or nobody writes to it."""
+    held = -1
+    while (holds := struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0]) != held or not held:
+        held = holds
+        time.sleep(0.3)
 
 
 def _make_env_folder(path: Path) -> None:

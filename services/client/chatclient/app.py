@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # How long a client that must end waits for the server's goodbye.
 _GOODBYE_SECONDS = 5.0
+# How long an interrupted client waits for somebody to take its output.
+_OUTPUT_SECONDS = 1.0
 
 
 class App:
@@ -66,7 +70,7 @@ class App:
         self._thread.start()
         # Nor may one be missed that comes just before the wait for a line.
         signal.set_wakeup_fd(self._face.wakeup, warn_on_full_buffer=False)
-        script_failed = False
+        script_failed = is_interrupted = False
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._feed()
@@ -78,12 +82,11 @@ class App:
             script_failed = self._reactor.exit is None
             self._leave_now()
         except KeyboardInterrupt:
+            is_interrupted = True
             with suppress(KeyboardInterrupt):  # who asks twice does not wait for the answer
                 self._leave_now()
         finally:
-            self._client.inject(Interrupt())  # for a reactor that goes on: this thread has failed
-            self._client.hang_up()
-            self._ended.wait()
+            self._wait_for_end(is_interrupted=is_interrupted)
             self._thread.join()
             signal.set_wakeup_fd(-1)
             self._face.close()
@@ -97,10 +100,31 @@ class App:
         self._client.inject(Interrupt())
         self._ended.wait(_GOODBYE_SECONDS)
 
+    def _wait_for_end(self, *, is_interrupted: bool) -> None:
+        """Of the reactor. If it can't end, because nobody takes its output, an interrupt ends the process."""
+        try:
+            if not is_interrupted:
+                self._client.inject(Interrupt())  # for a reactor that goes on: this thread has failed
+                self._client.hang_up()
+                self._ended.wait()
+                return
+        except KeyboardInterrupt:
+            pass
+        if isinstance(self._face, PlainFace):
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # all that follows ends soon
+        self._client.inject(Interrupt())
+        self._client.hang_up()
+        if not self._ended.wait(_OUTPUT_SECONDS):
+            if isinstance(self._face, PlainFace):
+                self._face.close()
+            print("chatclient: nobody reads the output; the rest of it is lost.", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(Exit.LOST)  # the interpreter's own end would wait for the reactor
+
     def _feed(self) -> None:
         """Whoever types has no more than a few lines under way.
 
-        What the server says is read without a limit: whoever stops reading may keep the server from reading.
+        What the server says is limited as well: see inbox.py.
         """
         if self._script is None:
             self._face.feed(self._client.inject)
