@@ -191,20 +191,10 @@ class Database:
                 self._readers.put(reader)
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and let the folder go. Nothing may be reading or writing any more.
-
-        The last connection that is closed folds the log and deletes it, by its name. If that is the name of another
-        server's log by now, the last one must be one that can't write.
-        """
-        readers = [self._readers.get() for _ in range(_READERS)]
-        try:
-            self._check_files()
-        except StoreError:
-            connections = [self._writer, *readers]
-        else:
-            connections = [*readers, self._writer]
-        for connection in connections:
-            connection.close()
+        """Fold the write-ahead log into the file and let the folder go. Nothing may be reading or writing any more."""
+        for _ in range(_READERS):
+            self._readers.get().close()
+        self._writer.close()  # it deletes the log, unless the file was moved: then that name may be another server's
         with suppress(OSError):
             self.state_file.sync()
         self.state_file.close()
