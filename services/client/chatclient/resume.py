@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from chatclient.exchange import News
     from chatprotocol.events import Message, Welcome
     from chatprotocol.requests import Whisper
+
+
+# Messages that may arrive before the history has: as many as a server's history can have, twice.
+_HELD_MAX_MESSAGES: Final = 1_000
 
 
 class Resume:
@@ -36,10 +40,14 @@ class Resume:
         self._missed: dict[int, Message] = {}
         # Does the history not reach back to what was known?
         self._has_gap = True
+        self._has_dropped = False
 
     def hold(self, message: Message) -> None:
-        """Something new, which comes behind what was missed."""
+        """Something new, which comes behind what was missed. Of too much the oldest is dropped: there is a gap then."""
         self._missed[message.id] = message
+        if len(self._missed) > _HELD_MAX_MESSAGES:
+            del self._missed[next(iter(self._missed))]
+            self._has_dropped = True
 
     def read(self, history: Sequence[Message]) -> None:
         """The history, the oldest message first; nothing where it was refused."""
@@ -50,7 +58,7 @@ class Resume:
         if self._known_id is None:
             return
         self._is_other |= history[-1].id < self._known_id
-        self._has_gap = self._is_other or history[0].id > self._known_id
+        self._has_gap = self._is_other or self._has_dropped or history[0].id > self._known_id
         for message in history:
             if self._is_other or message.id > self._known_id:
                 self._missed[message.id] = message

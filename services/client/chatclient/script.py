@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DEFAULT_WAIT_SECONDS = 10.0
-# A wait looks back no further than this: a client may run for months.
+# A wait looks back no further than this: a client may run for months, and a line may be a long message.
 _REMEMBERED_LINES = 10_000
+_REMEMBERED_MAX_CHARACTERS = 4 * 1024 * 1024
 
 
 class ScriptError(Exception):
@@ -83,7 +84,8 @@ class Transcript:
     def __init__(self) -> None:
         # Guards the lines; notified when there are more, and at the end.
         self._changed = threading.Condition()
-        self._lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._lines: deque[str] = deque()
+        self._characters = 0
         self._ended = False
 
     @property
@@ -94,7 +96,13 @@ class Transcript:
     def add(self, lines: Iterable[str]) -> None:
         """Lines were shown."""
         with self._changed:
-            self._lines += lines
+            for line in lines:
+                if len(self._lines) == _REMEMBERED_LINES:
+                    self._forget(0)
+                self._lines.append(line)
+                self._characters += len(line)
+            while self._characters > _REMEMBERED_MAX_CHARACTERS:
+                self._forget(0)
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -122,9 +130,14 @@ class Transcript:
         """The lock is held."""
         for index, line in enumerate(self._lines):
             if text in line:
-                del self._lines[index]
+                self._forget(index)
                 return True
         return False
+
+    def _forget(self, index: int) -> None:
+        """The lock is held."""
+        self._characters -= len(self._lines[index])
+        del self._lines[index]
 
 
 def play(script: Iterable[Action], transcript: Transcript, type_line: Callable[[str], bool]) -> None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A client may read events from any server that speaks json, so its lines have room for the longest history.
 _EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
+# All others: a list of 30,000 users. In memory a name takes up to twenty times what it takes in such a list.
+_SHORT_EVENT_MAX_BYTES: Final = 1024 * 1024
+_LONG_EVENTS: Final = frozenset({"history", "found"})
 
 Value = TypeVar("Value")
 _Id = Annotated[int, Meta(ge=0, le=ID_MAX)]
@@ -390,8 +393,11 @@ def _read_event(line: bytes) -> Event | None:
     if not _is_shallow(line) and nesting(line) > NESTING_MAX_LEVELS:
         raise ProtocolError("The server sent an object that is nested too deep.")
     try:
-        if _KIND.decode(line).type not in _REPLY_TYPES:
+        kind = _KIND.decode(line).type
+        if kind not in _REPLY_TYPES:
             return None
+        if len(line) > _SHORT_EVENT_MAX_BYTES and kind not in _LONG_EVENTS:
+            raise ProtocolError(f"The server sent a {kind!r} of {len(line):,} bytes.")
         return _REPLIES.decode(line).event()
     except (msgspec.MsgspecError, ValueError) as error:
         raise ProtocolError(f"The server sent something that is no answer of the dialect json: {error}.") from error
