@@ -57,6 +57,8 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FRAME_SECONDS: Final = 0.03
 # Of more than the first number of public messages in one frame, the last ones are shown: nobody can read the others.
 _FLOOD_MESSAGES: Final = 500
+# Events that may wait to be drawn; messages of the greatest length take 40 MB.
+_SHOWN_AHEAD_MAX: Final = 5_000
 _FLOOD_SHOWN_MESSAGES: Final = 100
 # A message of more lines than that is sent when its writer has said so.
 _LINES_UNASKED_MAX: Final = 5
@@ -99,6 +101,8 @@ class TerminalFace:
         self._situation = Situation(Standing.AWAY, is_secret=True)
         # Is there a look at these to come?
         self._is_due = threading.Event()
+        # Was something drawn, or will nothing be any more?
+        self._was_drawn = threading.Event()
         self._ended = False
         # The main thread's own.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -123,9 +127,14 @@ class TerminalFace:
     # --- for the reactor ---
 
     def show(self, shown: Sequence[News | Notice]) -> None:
-        """Show it, a moment later, with what happens until then."""
+        """Show it, a moment later, with what happens until then. The reactor waits for a terminal that is stopped."""
         self._shown.extend(shown)
         self._wake()
+        while len(self._shown) > _SHOWN_AHEAD_MAX and threading.current_thread() is not threading.main_thread():
+            self._was_drawn.clear()
+            if self._loop is None or self._ended or len(self._shown) <= _SHOWN_AHEAD_MAX:
+                return
+            self._was_drawn.wait()
 
     def update(self, situation: Situation) -> None:
         """That is how it is now."""
@@ -162,6 +171,7 @@ class TerminalFace:
             raise KeyboardInterrupt from None
         finally:
             self._loop = None
+            self._was_drawn.set()
             for each in self._signals:  # as before; the loop forgets what was there
                 signal.signal(each, signal.default_int_handler)
         if self._fault is not None:
@@ -215,6 +225,7 @@ class TerminalFace:
 
     def _print(self) -> None:
         waiting = [self._shown.popleft() for _ in range(len(self._shown))]
+        self._was_drawn.set()
         app = self._session.app
         columns = self._output.get_size().columns
         rows: list[tuple[str, str]] = []
