@@ -107,6 +107,12 @@ def until_seen(window: Window, count: int, *keys: str) -> None:
     assert window.cursor.column == len("password: ")
 
 
+def repeat(window: Window, *keys: str) -> None:
+    """Type a new name's password a second time."""
+    window.until_line("password again:")
+    window.type(*keys, ENTER)
+
+
 def letters_of(window: Window) -> bytes:
     """All that was drawn, without where and how: letters that are drawn one by one stand together."""
     return re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]|[\r\n\b]", b"", window.raw)
@@ -124,6 +130,7 @@ def test_a_password_is_nowhere(room: Room, desk: Desk) -> None:
     alice.resize(60, 20)
     alice.resize(100, 30)
     alice.type(control("u"), "Xanadu", ENTER)
+    repeat(alice, "Xanadu")
     alice.until(lambda: is_in(alice), "the password was taken")
     for number, keys in enumerate((UP, control("y"), f"{control('y')}{ESCAPE}y", control("_"), f"{ESCAPE}.")):
         alice.type(keys, str(number))
@@ -144,6 +151,7 @@ def test_a_long_password_is_nowhere_either(desk: Desk) -> None:
     alice.until_line("password:")
     until_seen(alice, 1, "a long passphrase " * 20)
     alice.type(ENTER)
+    repeat(alice, "a long passphrase " * 20)
     alice.until(lambda: is_in(alice), "the password was taken")
     alice.until_line("alice>")
     assert b"phrase" not in letters_of(alice)
@@ -155,6 +163,7 @@ def test_where_a_password_is_asked_for_nothing_is_searched(room: Room, desk: Des
     alice.until_line("password:")
     until_seen(alice, 1, key, "Xana")
     alice.type(key, "du", ENTER)
+    repeat(alice, "Xanadu")
     alice.until(lambda: is_in(alice), "the password was taken")
     assert b"Xana" not in letters_of(alice)
     assert "search" not in alice.text()
@@ -167,6 +176,7 @@ def test_a_name_and_a_password_that_are_typed_in_one_go_are_never_a_message(room
     alice = desk.open("", CHAT_PASSWORD=None)
     alice.until_line("username:")
     alice.type("alice", ENTER, "Xanadu", ENTER)
+    repeat(alice, "Xanadu")
     alice.until(lambda: is_in(alice), "the password was taken")
     alice.until_line("alice>")
     alice.type("hello", ENTER)

@@ -148,7 +148,7 @@ def _typing(config: Config, exchange: Exchange) -> Typing:
     talks = config.face is FaceKind.TERMINAL
     if exchange.is_guest:
         return Addressing(OPS[config.ops], talks=talks)
-    return Typing(OPS[config.ops], talks=talks, has_search=config.dialect == Json.name)
+    return Typing(OPS[config.ops], talks=talks, is_json=config.dialect == Json.name)
 
 
 def _face(config: Config, typing: Typing) -> PlainFace | TerminalFace:

@@ -211,7 +211,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="chatclient",
         usage="chatclient [HOST PORT] [USERNAME] [flags]",
         allow_abbrev=False,
-        description="Enter a chat room. Lines of standard input are operations: PM, DM, CH, EX, /help.",
+        description="Enter a chat room. In pipes, in scripts and with --plain each line is an operation (PM, DM, CH, "
+        "EX, /help), and any other line is an error. At a terminal any other line is a message to everybody.",
         epilog="Exit codes: 0 after EX or at the end of the input, 1 when the server can't be reached or the "
         "connection is lost for good, 2 for bad usage, 3 when the login is refused, 4 when a script waited in vain.",
     )

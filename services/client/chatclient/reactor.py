@@ -13,9 +13,20 @@ from chatclient.notices import Ask, Back, Complaint, Cut, Help, Played, Posted, 
 from chatclient.typed import Due
 from chatprotocol.address import read_address
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import Bye, Event, Online, PasswordPrompt, Ready, Refused, Users, Welcome
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    Event,
+    Online,
+    PasswordChanged,
+    PasswordPrompt,
+    Ready,
+    Refused,
+    Users,
+    Welcome,
+)
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatprotocol.requests import AskHistory, Leave, Password, Say, Whisper
+from chatprotocol.requests import AskHistory, ChangePassword, Leave, Password, Say, Whisper
 from chatprotocol.rules import check_username
 
 if TYPE_CHECKING:
@@ -42,6 +53,9 @@ _LOGIN_REFUSALS = frozenset(
 )
 # What is asked outside of the room.
 _QUESTIONS = {Standing.UNNAMED: "username", Standing.ASKED: "password"}
+# What is asked for a new password, in this order. Where lines are shown as they are typed (in pipes), not the last.
+_CHANGE_QUESTIONS = ("old password", "new password", "new password again")
+_AGAIN = "password again"
 # Where what is typed is an answer.
 _ASKING = frozenset({Standing.UNPLACED, *_QUESTIONS})
 
@@ -127,6 +141,12 @@ class Reactor:
         self._has_doubts = False
         self._was_asked = False
         self._denials = 0
+        # Of a new name, the password that is still to be typed a second time.
+        self._is_new_name = False
+        self._chosen: str | None = None
+        # What was typed so far to change the password; and the new one, while it is not known whether it is that.
+        self._change: list[str] | None = None
+        self._new_password: str | None = None
         # Was the name refused? Another one is asked for when the connection has ended.
         self._is_renaming = False
         # Was it told that the connection is lost, and that a guest can't come back? Once is enough.
@@ -183,13 +203,15 @@ class Reactor:
     def _take_typed(self, given: Line | EndOfInput) -> None:
         """A line waits for its turn. A person need not wait to leave, nor for what the server is not needed for."""
         standing = self._model.standing
-        is_typed_ahead = self._face.tells_secrets and self._may_be_asked()
+        is_typed_ahead = self._face.tells_secrets and self._may_be_secret()
         if isinstance(given, Line) and (given.is_secret or is_typed_ahead):
             self._secrets.append(given)
             return
         if isinstance(given, EndOfInput) and self._face.tells_secrets and standing is Standing.ASKED:
             self._leave()
             return
+        if isinstance(given, EndOfInput):
+            self._change = None
         if self._face.is_person and standing in (Standing.AWAY, Standing.KNOCKING):
             if isinstance(given, EndOfInput) or self._typing.is_leave(given.text):
                 self._on_interrupt()
@@ -201,7 +223,7 @@ class Reactor:
 
     def _next_line(self) -> Line | EndOfInput | None:
         """The typed line that can be used now."""
-        if self._model.standing is Standing.ASKED and self._face.tells_secrets:
+        if self._face.tells_secrets and (self._model.standing is Standing.ASKED or self._change is not None):
             return self._secrets.popleft() if self._secrets else None
         return self._lines.popleft() if self._lines and self._is_ready() else None
 
@@ -216,20 +238,26 @@ class Reactor:
         question = self._question if self._typing.due is not Due.OPERATION else ""
         if model.standing is Standing.UNPLACED:
             question = self._server_question
+        elif self._change is not None:
+            question = _CHANGE_QUESTIONS[len(self._change)]
+        elif model.standing in _QUESTIONS:
+            question = _QUESTIONS[model.standing] if self._chosen is None else _AGAIN
         return Situation(
             model.standing,
             model.username,
             model.server,
             None if self._exchange.is_stepwise else model.online_count,
-            _QUESTIONS.get(model.standing, question),
-            self._may_be_asked(),
+            question,
+            self._may_be_secret(),
             tuple(line.text for line in self._lines if isinstance(line, Line)),
             tuple(model.unconfirmed.values()),
         )
 
-    def _may_be_asked(self) -> bool:
+    def _may_be_secret(self) -> bool:
         """Is a password what is typed now, or about to be asked for, so that somebody may type it already?"""
         model = self._model
+        if self._change is not None:
+            return True
         if model.has_been_in or self._exchange.is_guest:
             return False
         is_underway = model.standing in (Standing.AWAY, Standing.KNOCKING)
@@ -292,6 +320,7 @@ class Reactor:
             return
         self._visit.lose()
         self._is_opening = False
+        self._change = None
         if not self._has_told_loss:
             self._has_told_loss = True
             self._face.show([Cut(reason)])
@@ -312,6 +341,9 @@ class Reactor:
                 self._on_welcome(event)
             case Refused() if not is_in:
                 self._on_login_refused(event)
+            case PasswordChanged():
+                self._model.password, self._new_password = self._new_password or self._model.password, None
+                self._face.show([event])
             case Bye() if self._is_leaving:
                 self._on_bye(event)
             case Users():
@@ -328,6 +360,9 @@ class Reactor:
 
     def _on_prompt(self, event: PasswordPrompt) -> None:
         self._was_asked = True
+        self._is_new_name = event.account is AccountKind.NEW and self._face.tells_secrets
+        if not self._is_new_name:
+            self._chosen = None
         self._question = f"password {event.account}"
         self._ask_password()
 
@@ -361,6 +396,11 @@ class Reactor:
         if self._is_renaming:  # on a connection that is given up
             return
         if event.code is ErrorCode.NOT_LOGGED_IN and self._is_thinking():
+            return
+        if event.code is ErrorCode.WRONG_PASSWORD and self._new_password is not None:
+            # The connection was lost before it was said that the password was changed.
+            self._model.password, self._new_password = self._new_password, None
+            self._visit.shut()
             return
         if self._model.has_been_in and self._visit.passes(event):
             if not self._has_told_refusal:
@@ -423,7 +463,8 @@ class Reactor:
         self._face.took_line()
         standing = self._model.standing
         if line.is_played:
-            self._face.show([Played("***" if standing is Standing.ASKED else line.text)])
+            is_secret = standing is Standing.ASKED or self._change is not None
+            self._face.show([Played("***" if is_secret else line.text)])
         if standing in (Standing.UNPLACED, Standing.UNNAMED) and self._typing.is_farewell(line.text):
             self._leave()
         elif standing is Standing.UNPLACED:
@@ -432,6 +473,8 @@ class Reactor:
             self._take_username(line.text.strip())
         elif standing is Standing.ASKED:
             self._take_password(line)
+        elif self._change is not None:
+            self._take_change([*self._change, line.text])
         else:
             self._was_prompted = False
             self._do(self._typing.feed(line.text))
@@ -443,9 +486,39 @@ class Reactor:
             self._secrets.appendleft(line)  # for when it is asked for anew
             self._take_username(self._model.username)
             return
+        if self._is_new_name and line.text:
+            if self._chosen is None:  # what nobody saw being typed may be misspelt, and nobody could log in with it
+                self._chosen = line.text
+                self._face.ask_password()
+                self._ask(_AGAIN)
+                return
+            chosen, self._chosen = self._chosen, None
+            if chosen != line.text:
+                self._complain("usage", "The two passwords differ; choose one again.")
+                self._ask_password()
+                return
         self._model.password = line.text
         self._model.standing = Standing.KNOCKING
         self._wish(Password(line.text))
+
+    def _take_change(self, typed: list[str]) -> None:
+        """One more of the passwords that a change needs. An empty line cancels it."""
+        self._change = None
+        needed = len(_CHANGE_QUESTIONS) if self._face.tells_secrets else len(_CHANGE_QUESTIONS) - 1
+        if not typed[-1]:
+            self._complain("usage", "Nothing was typed; the password was not changed.")
+        elif len(typed) < needed:
+            self._ask_change(typed)
+        elif typed[-1] != typed[1]:
+            self._complain("usage", "The two new passwords differ; the password was not changed.")
+        else:
+            self._new_password = typed[1]
+            self._wish(ChangePassword(typed[0], typed[1]))
+
+    def _ask_change(self, typed: list[str]) -> None:
+        self._change = typed
+        self._face.ask_password()
+        self._ask(_CHANGE_QUESTIONS[len(typed)])
 
     def _take_server(self, line: str) -> None:
         try:
@@ -475,6 +548,8 @@ class Reactor:
             self._complain("usage", typed.complaint)
         if typed.wants_help:
             self._face.show([Help(tuple(self._typing.help()))])
+        if typed.changes_password:
+            self._ask_change([])
         if typed.toggle:
             self._face.show([Toggle(typed.toggle)])
         self._question = typed.question or ""

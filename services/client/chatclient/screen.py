@@ -18,7 +18,7 @@ from chatclient import notices, view
 from chatclient.exchange import Gap, Outcome, Unsettled
 from chatclient.model import Standing
 from chatclient.rows import Columns, Glyphs, clean, colour_of
-from chatclient.text import columns_of, wrap
+from chatclient.text import action_of, columns_of, wrap
 from chatprotocol import events
 from chatprotocol.address import show_address
 from chatprotocol.requests import Whisper
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 # Of what is on its way.
 _PENDING_ROWS_MAX: Final = 4
+_PASSWORD_QUESTIONS: Final = {
+    "password new": "Nobody has this name yet: choose a password.",
+    "password again": "The same password again, to be sure of it.",
+}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS: Final = (
@@ -98,7 +102,7 @@ class Screen:
                 return self._arrived(shown)
             case events.Forwarded(sender, text):
                 is_alert = self._is_mention(sender, text)
-                return self._message(self._now(), self._who(sender), text, is_alert=is_alert)
+                return self._message(self._now(), *self._said(sender, text), is_alert=is_alert)
             case events.Sent() | Outcome() | Unsettled() | events.Refused():
                 return self._settled(shown)
             case events.History() | events.Found():
@@ -148,11 +152,11 @@ class Screen:
         self._newest_id = max(self._newest_id, message.id)
         moment = self._moment(message.time_ms)
         if isinstance(message, events.DirectMessage):
-            who = self._who(message.sender, message.recipient or "?")
             is_alert = name_key(message.sender) != name_key(self._username)
-            return self._message(moment, who, message.text, "class:direct", is_alert=is_alert, is_new=is_new)
+            said = self._said(message.sender, message.text, message.recipient or "?")
+            return self._message(moment, *said, "class:direct", is_alert=is_alert, is_new=is_new)
         is_alert = self._is_mention(message.sender, message.text)
-        return self._message(moment, self._who(message.sender), message.text, is_alert=is_alert, is_new=is_new)
+        return self._message(moment, *self._said(message.sender, message.text), is_alert=is_alert, is_new=is_new)
 
     def _is_mention(self, sender: str, text: str) -> bool:
         return name_key(sender) != name_key(self._username) and self._mention.search(text) is not None
@@ -208,9 +212,9 @@ class Screen:
         if said is None:
             return []
         if isinstance(said, Whisper):
-            rows = self._message(self._now(), self._who(self._username, said.to), said.text, "class:direct")
+            rows = self._message(self._now(), *self._said(self._username, said.text, said.to), "class:direct")
         else:
-            rows = self._message(self._now(), self._who(self._username), said.text)
+            rows = self._message(self._now(), *self._said(self._username, said.text))
         return rows + (self._told("*", remark) if remark else [])
 
     # --- what comes as a whole ---
@@ -331,10 +335,9 @@ class Screen:
             case notices.Toggle(what):
                 return self._switch(what)
             case notices.Ask(question) if question.startswith("password"):
-                is_new = question.endswith("new")
-                return self._told(
-                    "*", "Nobody has this name yet: choose a password." if is_new else "This name has a password."
-                )
+                return self._told("*", _PASSWORD_QUESTIONS.get(question, "This name has a password."))
+            case events.PasswordChanged():
+                return self._told("*", "Your password is changed.")
             case _:
                 return []
 
@@ -359,10 +362,19 @@ class Screen:
             return [self._named(sender)]
         return [self._named(sender), ("class:direct", f" {self._glyphs.to} "), self._named(recipient)]
 
-    def _named(self, name: str) -> tuple[str, str]:
-        """A name in its colour; one's own stands out."""
+    def _said(self, sender: str, text: str, recipient: str = "") -> tuple[Row, str]:
+        """Who, and the text beside it: of ``/me waves`` to everybody ``*`` and ``alice waves``."""
+        action = action_of(text)
+        if action is None:
+            return self._who(sender, recipient), text
+        if recipient:
+            return self._who(sender, recipient), f"* {sender} {action}"
+        return [self._named(sender, "*")], f"{sender} {action}"
+
+    def _named(self, name: str, shown: str = "") -> tuple[str, str]:
+        """A name, or what is shown in its place, in its colour; one's own stands out."""
         is_own = name_key(name) == name_key(self._username)
-        return ("class:own" if is_own else colour_of(name)), clean(name)
+        return ("class:own" if is_own else colour_of(name)), clean(shown or name)
 
     # --- what stands still: what is on its way, and the status line ---
 

@@ -30,6 +30,15 @@ _PICTURE: Final = "\ufe0f"
 _HEAP_MAX: Final = 4
 
 
+# What a text begins with that says what its sender does: "/me waves" is shown as "* alice waves" (XEP-0245).
+ACTION: Final = "/me "
+
+
+def action_of(text: str) -> str | None:
+    """What the sender of this text does, if it says that."""
+    return text[len(ACTION) :] if text.startswith(ACTION) and not text[len(ACTION) :].isspace() else None
+
+
 def harmless(text: str) -> str:
     """The text with everything that could move a cursor, reorder or hide other text written out as an escape."""
     if text.isascii() and text.isprintable():

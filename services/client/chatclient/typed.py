@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatclient.exchange import OpenDirect, OpenPublic
+from chatclient.text import ACTION
 from chatprotocol.errors import Refusal
+from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.operations import WORDS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
 from chatprotocol.rules import EVERYBODY, check_username, history_limit, is_everybody, name_key
@@ -29,7 +32,7 @@ class Due(Enum):
 
 
 class Typed(NamedTuple):
-    """What follows from a typed line: a wish, a complaint, help, or something to be switched; and what is asked next.
+    """What follows from a typed line: a wish, a complaint, help, a switch or new password; and what is asked next.
 
     With a wish that opens something, the question is for when its answer has come.
     """
@@ -39,6 +42,7 @@ class Typed(NamedTuple):
     complaint: str | None = None
     wants_help: bool = False
     toggle: str | None = None
+    changes_password: bool = False
 
 
 class Command(NamedTuple):
@@ -50,6 +54,8 @@ class Command(NamedTuple):
     act: Callable[[str], Typed]
     # Can it be done without the server?
     is_local: bool = False
+    # Other names for it, in small letters.
+    also: tuple[str, ...] = ()
 
 
 # What other programs call what is called otherwise here; alone on a line it is hardly meant as a message.
@@ -59,23 +65,24 @@ _ELSEWHERE: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP"
 class Typing:
     """Where a person stands between two lines. Feed it lines; it remembers what is due.
 
-    Where somebody ``talks``, at a terminal, a line that is nothing else is a public message. ``has_search`` says
-    whether the dialect has a word for it.
+    Where somebody ``talks``, at a terminal, a line that is nothing else is a public message. ``is_json`` says whether
+    the dialect has what only json has: a search, and a new password.
     """
 
     # Are there operations that ask for something?
     _asks = True
 
-    def __init__(self, words: Words, *, talks: bool = False, has_search: bool = False) -> None:
+    def __init__(self, words: Words, *, talks: bool = False, is_json: bool = False) -> None:
         self._words = words
         self.talks = talks
-        self._has_search = has_search
+        self._is_json = is_json
         self.due = Due.OPERATION
         self._recipient = ""
         # Who is online, and who wrote to this user last; kept up to date from outside.
         self.names: tuple[str, ...] = ()
         self.correspondent = ""
         self._commands = {command.word: command for command in self._table()}
+        self._aliases = {alias: command for command in self._commands.values() for alias in command.also}
 
     def feed(self, line: str) -> Typed:
         """Take one line, without its end."""
@@ -123,11 +130,13 @@ class Typing:
 
     def help(self) -> list[str]:
         """One line for each operation and command, made from the table."""
-        described = ((f"{each.word} {each.arguments}".rstrip(), each.does) for each in self._commands.values())
-        lines = [f"{what:<19} {does}" for what, does in described]
+        lines = []
+        for each in self._commands.values():
+            also = f" (also: {', '.join(each.also)})" if each.also else ""
+            lines.append(f"{f'{each.word} {each.arguments}'.rstrip():<19} {each.does}{also}")
         if self.talks and self._asks:
             lines.insert(0, f"{'MESSAGE':<19} what is nothing else is a public message")
-        way_out = f"{'':<19} an empty line leads out of an operation that asks for something"
+        way_out = f"{'':<19} an empty line cancels an operation that asks for something"
         return [*lines, way_out] if self._asks else lines
 
     def expansion(self, line: str) -> str | None:
@@ -164,15 +173,32 @@ class Typing:
         words = self._words
         table = [
             Command(words.public, "[MESSAGE]", f"a message to everybody (also: @{EVERYBODY} MESSAGE)", self._public),
-            Command(words.direct, "[USER [MESSAGE]]", "a message to one user (also: @USER MESSAGE)", self._direct),
-            Command(words.history, "[NUMBER]", "the last messages that you may see", self._history),
+            Command(
+                words.direct,
+                "[USER [MESSAGE]]",
+                "a message to one user (also: @USER MESSAGE)",
+                self._direct,
+                also=("/msg", "/w"),
+            ),
+            Command(
+                words.history, "[NUMBER]", "the last messages that you may see", partial(self._history, words.history)
+            ),
             Command(words.leave, "", "leave", lambda _: Typed(Leave())),
-            Command("/users", "", "who is online", lambda _: Typed(AskUsers())),
-            Command("/history", "[NUMBER]", f"the same as {words.history}", self._history),
+            Command("/me", "DOES", "* you DOES: what you do, said to everybody", self._me),
+            Command("/users", "", "who is online", lambda _: Typed(AskUsers()), also=("/who", "/names")),
+            Command("/history", "[NUMBER]", f"the same as {words.history}", partial(self._history, "/history")),
         ]
-        if self._has_search:
-            table.append(Command("/search", "WORDS", "messages with all of them; word* is a beginning", self._search))
-        table.append(Command("/reply", "[MESSAGE]", "a message to who last wrote to you alone", self._reply))
+        if self._is_json:
+            table.append(
+                Command(
+                    "/search", "WORDS", "find messages that contain all words; word* matches a prefix", self._search
+                )
+            )
+        table.append(
+            Command("/reply", "[MESSAGE]", "answer the last direct message that you got", self._reply, also=("/r",))
+        )
+        if self._is_json:
+            table.append(Command("/password", "", "change your password", lambda _: Typed(changes_password=True)))
         if self.talks:
             table += [self._switch("joins", "show or hide who comes and goes"), self._quiet()]
         return [*table, *self._common()]
@@ -186,7 +212,7 @@ class Typing:
     def _common(self) -> list[Command]:
         return [
             Command("/help", "", "this list", lambda _: Typed(wants_help=True), is_local=True),
-            Command("/quit", "", f"the same as {self._words.leave}", lambda _: Typed(Leave())),
+            Command("/quit", "", f"the same as {self._words.leave}", lambda _: Typed(Leave()), also=("/exit",)),
         ]
 
     def _operation(self, line: str) -> Typed:
@@ -195,7 +221,7 @@ class Typing:
             return Typed()
         if word.startswith("@"):
             return self._addressed(word[1:], rest)
-        if (command := self._command(word)) is not None:
+        if (command := self._command(word)) is not None and not (rest and self._is_sentence(word)):
             # Where lines are said to people, what begins with such a word may be meant for them.
             is_strict = self.talks or not self._asks
             return self._too_much(word) if rest and is_strict and not command.arguments else command.act(rest)
@@ -204,15 +230,22 @@ class Typing:
         return Typed(complaint=self._complaint(word))
 
     def _command(self, word: str) -> Command | None:
-        """In any case; what other programs call otherwise is understood, too."""
-        direct = self._words.direct
-        also = {"/who": "/users", "/names": "/users", "/msg": direct, "/w": direct, "/r": "/reply", "/exit": "/quit"}
-        meant = also.get(word.lower(), word)
-        return self._commands.get(meant.upper()) or self._commands.get(meant.lower())
+        """In any case, by its name or by another one that other programs have for it."""
+        return self._commands.get(word.upper()) or self._commands.get(word.lower()) or self._aliases.get(word.lower())
+
+    def _is_sentence(self, word: str) -> bool:
+        """True for ``Pm works for me``: the word that says that a line is public, as it begins a sentence.
+
+        The whole line is a public message then. The other words keep their meaning however they are written: a direct
+        message must not become public by a capital letter.
+        """
+        return self.talks and word == self._words.public.capitalize()
 
     def _talk(self, line: str, word: str, rest: str) -> Typed | None:
         """A line that is no operation: a public message, unless it looks like a slip."""
         words = self._words
+        if self._is_sentence(word):
+            return Typed(Say(line))
         if word.startswith("/"):
             return None
         if meant := _ELSEWHERE.get(line.upper()):
@@ -236,8 +269,8 @@ class Typing:
     def _complaint(self, word: str) -> str:
         words = self._words
         like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
-        if word.lower() == "/search":
-            return "This dialect has no word for a search, so nothing was sent; json has."
+        if word.lower() in ("/search", "/password"):
+            return f"There is no {word} in this dialect, so nothing was sent; there is in json."
         if word.startswith("/") and like:
             return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help tells what there is."
         if word.startswith("/") and self.talks:
@@ -286,11 +319,19 @@ class Typing:
         recipient = next((name for name in self.names if name_key(name) == name_key(recipient)), recipient)
         return Typed(Say(text) if is_everybody(recipient) else Whisper(recipient, text))
 
-    def _history(self, rest: str) -> Typed:
+    def _me(self, does: str) -> Typed:
+        """Sent as it was typed: how it is shown is for each client to decide (see text.action_of)."""
+        if not does:
+            return Typed(complaint="Type what you do behind it: /me waves. Nothing was sent.")
+        return Typed(Say(f"{ACTION}{does}"))
+
+    def _history(self, word: str, rest: str) -> Typed:
         try:
             return Typed(AskHistory(history_limit(rest)))
-        except Refusal as refusal:
-            return Typed(complaint=refusal.reason)
+        except Refusal:
+            return Typed(
+                complaint=f"{rest[:32]!r} is not a number from 1 to {HISTORY_MAX_MESSAGES}; nothing was asked."
+            )
 
 
 class Addressing(Typing):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from chatclient import notices
 from chatclient.exchange import Gap, Outcome, Unsettled
-from chatclient.text import harmless
+from chatclient.text import action_of, harmless
 from chatprotocol import events
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import Whisper
@@ -77,24 +77,32 @@ def event_lines(event: News) -> list[str]:
         case events.PublicMessage() | events.DirectMessage():
             return [message_line(event)]
         case events.Forwarded():
-            return [f"[message] {harmless(event.sender)}: {harmless(event.text)}"]
-        case events.Welcome():
-            online = f"; online: {_names(event.users)}" if event.users else ""
-            return [f"[welcome {event.account}] {harmless(event.username)}{online}"]
-        case events.Online():
-            return [f"[users {len(event.users)}] {_names(event.users)}".rstrip()]
-        case events.Users():
-            return _arrivals(event)
+            return [f"[message] {_said(event.sender, event.text)}"]
+        case events.Welcome() | events.Online() | events.Users():
+            return _people_lines(event)
         case events.Sent():
             return [f"[{event.status} #{event.id}] {sent_remark(event)}".rstrip()]
         case events.History() | events.Found():
             return _block_lines(event)
         case events.Refused():
             return [f"[error {event.code}] {harmless(event.reason)}"]
+        case events.PasswordChanged():
+            return ["[password changed]"]
         case events.Bye():
             return [f"[bye] {harmless(event.reason)}".rstrip()]
         case _:
             return []
+
+
+def _people_lines(event: events.Welcome | events.Online | events.Users) -> list[str]:
+    match event:
+        case events.Welcome():
+            online = f"; online: {_names(event.users)}" if event.users else ""
+            return [f"[welcome {event.account}] {harmless(event.username)}{online}"]
+        case events.Online():
+            return [f"[users {len(event.users)}] {_names(event.users)}".rstrip()]
+        case _:
+            return _arrivals(event)
 
 
 def _block_lines(answer: events.History | events.Found) -> list[str]:
@@ -115,11 +123,18 @@ def sent_remark(event: events.Sent) -> str:
 def message_line(message: Message, kind: str | None = None) -> str:
     """``[public #18 2026-01-31T12:00:00Z] bob: hello``; a direct one says to whom."""
     time = _time(message.time_ms)
-    sender, text = harmless(message.sender), harmless(message.text)
     if isinstance(message, events.DirectMessage):
         # Some dialects don't tell the recipient of one's own messages.
-        return f"[{kind or 'direct'} #{message.id} {time}] {sender} -> {harmless(message.recipient) or '?'}: {text}"
-    return f"[{kind or 'public'} #{message.id} {time}] {sender}: {text}"
+        to = harmless(message.recipient) or "?"
+        return f"[{kind or 'direct'} #{message.id} {time}] {_said(message.sender, message.text, f' -> {to}')}"
+    return f"[{kind or 'public'} #{message.id} {time}] {_said(message.sender, message.text)}"
+
+
+def _said(sender: str, text: str, to: str = "") -> str:
+    """``bob: hello``, ``bob -> alice: hello``; ``* bob waves``, ``* bob -> alice waves`` where it begins with /me."""
+    if (action := action_of(text)) is not None:
+        return f"* {harmless(sender)}{to} {harmless(action)}"
+    return f"{harmless(sender)}{to}: {harmless(text)}"
 
 
 def _time(time_ms: int) -> str:

@@ -146,6 +146,10 @@ class Found(Struct, frozen=True):
     upto: int
 
 
+class PasswordChanged(Struct, frozen=True, gc=False):
+    """The answer to ChangePassword: the new one is on the disk, and the next login needs it."""
+
+
 class Registered(Struct, frozen=True, gc=False):
     """The answer to Register: this connection is the user's."""
 
@@ -200,6 +204,7 @@ Event: TypeAlias = (
     | Sent
     | History
     | Found
+    | PasswordChanged
     | Registered
     | Forwarded
     | Delivered

@@ -70,6 +70,13 @@ class Search(Struct, frozen=True, gc=False):
     before: int | None = None
 
 
+class ChangePassword(Struct, frozen=True, gc=False):
+    """Replace the password of the account that is logged in. ``old`` is its password until now."""
+
+    old: str
+    new: str
+
+
 class Ping(Struct, frozen=True, gc=False):
     """Is the server alive?"""
 
@@ -163,6 +170,7 @@ Request: TypeAlias = (
     | AskUsers
     | AskHistory
     | Search
+    | ChangePassword
     | Ping
     | Leave
     | Command

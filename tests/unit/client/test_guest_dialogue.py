@@ -360,7 +360,7 @@ def test_help_tells_what_can_be_typed(guest: Dialogue) -> None:
         "[help] @ALL MESSAGE        a message to everybody",
         "[help] EX                  leave",
         "[help] /help               this list",
-        "[help] /quit               the same as EX",
+        "[help] /quit               the same as EX (also: /exit)",
         PROMPT,
     )
 

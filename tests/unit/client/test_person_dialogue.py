@@ -20,6 +20,7 @@ from chatprotocol.events import (
     Bye,
     DirectMessage,
     History,
+    PasswordChanged,
     PasswordPrompt,
     PublicMessage,
     Refused,
@@ -33,6 +34,7 @@ from chatprotocol.operations import OPS
 from chatprotocol.requests import (
     AskHistory,
     AskUsers,
+    ChangePassword,
     Command,
     Leave,
     Login,
@@ -73,7 +75,7 @@ class PersonDialogue(Dialogue):
         self, password: str | None = "secret", exchange: Exchange | None = None, typing: Typing | None = None
     ) -> None:
         self.shown: list[News | Notice] = []
-        typing = typing or Typing(OPS["pm-dm"], talks=True, has_search=True)
+        typing = typing or Typing(OPS["pm-dm"], talks=True, is_json=True)
         super().__init__("alice", password, exchange=exchange, typing=typing)
 
     def show(self, shown: Sequence[News | Notice]) -> None:
@@ -168,7 +170,7 @@ def asked() -> PersonDialogue:
     """Somebody who is asked for a password."""
     talk = PersonDialogue(password=None)
     talk.connect(sends(Login("alice")))
-    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
+    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
     return talk
 
 
@@ -179,7 +181,7 @@ def test_what_is_typed_before_the_password_is_asked_for_is_the_password_and_no_m
     talk.connect(sends(Login("alice")))
     talk.give(Line("my secret", is_secret=is_secret))
     assert talk.situation.waiting == ()
-    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing", sends(Password("my secret")))
     talk.give(WELCOME, WELCOMES, HINT, RECENT)
     talk.give(History(()), "[history 0]")
 
@@ -193,7 +195,7 @@ def test_a_name_and_a_password_in_one_go_are_never_a_message() -> None:
     talk.type("my secret")
     assert talk.situation.waiting == ()
     talk.connect(sends(Login("alice")))
-    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
+    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing", sends(Password("my secret")))
     talk.give(WELCOME, WELCOMES, HINT, RECENT)
     assert "my secret" not in str(talk.shown)
 
@@ -223,7 +225,7 @@ def test_a_password_is_never_a_message_nor_seen_among_what_waits() -> None:
 def test_a_wrong_password_is_asked_for_again(asked: PersonDialogue) -> None:
     wrong = Refused(ErrorCode.WRONG_PASSWORD, "Wrong.")
     asked.tell_secret("one", sends(Password("one")))
-    asked.give(wrong, "[error wrong_password] Wrong.", HIDES, "[ask] password new")
+    asked.give(wrong, "[error wrong_password] Wrong.", HIDES, "[ask] password existing")
     asked.tell_secret("two", sends(Password("two")))
 
 
@@ -238,8 +240,110 @@ def test_who_thinks_of_a_password_for_longer_than_the_server_waits_comes_in_all_
     assert asked.situation.question == "password"
     asked.tell_secret("my secret", CONNECTS)
     asked.connect(sends(Login("alice")))
-    asked.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
+    asked.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing", sends(Password("my secret")))
     asked.give(WELCOME, WELCOMES, HINT, RECENT)
+
+
+@pytest.fixture
+def new() -> PersonDialogue:
+    """Somebody who is asked for the password of a new name, and has typed one."""
+    talk = PersonDialogue(password=None)
+    talk.connect(sends(Login("alice")))
+    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
+    talk.tell_secret("my secret", HIDES, "[ask] password again")
+    return talk
+
+
+def test_the_password_of_a_new_name_is_asked_for_twice(new: PersonDialogue) -> None:
+    """Nobody saw it being typed: misspelt, it would shut its user out."""
+    assert new.situation.question == "password again"
+    new.tell_secret("my secret", sends(Password("my secret")))
+    new.give(WELCOME, WELCOMES, HINT, RECENT)
+
+
+def test_two_passwords_that_differ_are_none_and_one_is_asked_for_anew(new: PersonDialogue) -> None:
+    differ = "[error usage] The two passwords differ; choose one again."
+    new.tell_secret("my sceret", differ, HIDES, "[ask] password new")
+    new.tell_secret("other", HIDES, "[ask] password again")
+    new.tell_secret("other", sends(Password("other")))
+
+
+def test_the_first_of_two_passwords_outlives_a_lost_connection(new: PersonDialogue) -> None:
+    new.give(LOSS)
+    new.tell_secret("my secret", CONNECTS)
+    new.connect(sends(Login("alice")))
+    new.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
+
+
+# --- another password ---
+
+CHANGE = (HIDES, "[ask] old password"), (HIDES, "[ask] new password"), (HIDES, "[ask] new password again")
+WRONG = Refused(ErrorCode.WRONG_PASSWORD, "Wrong.")
+
+
+@pytest.fixture
+def changing(inside: PersonDialogue) -> PersonDialogue:
+    """Somebody who has typed all but the last password of a change."""
+    inside.type("/password", *CHANGE[0])
+    inside.tell_secret("secret", *CHANGE[1])
+    inside.tell_secret("new", *CHANGE[2])
+    return inside
+
+
+def test_a_password_is_changed_and_used_when_coming_back(changing: PersonDialogue) -> None:
+    assert changing.situation.is_secret
+    assert changing.situation.question == "new password again"
+    changing.tell_secret("new", sends(ChangePassword("secret", "new")))
+    assert not changing.situation.is_secret
+    changing.give(PasswordChanged(), "[password changed]")
+    changing.lose()
+    changing.connect(sends(Login("alice", "new", 10)))
+
+
+def test_a_password_that_is_refused_stays_what_it_was(changing: PersonDialogue) -> None:
+    changing.tell_secret("new", sends(ChangePassword("secret", "new")))
+    changing.give(WRONG, "[error wrong_password] Wrong.")
+    changing.lose()
+    changing.connect(sends(Login("alice", "secret", 10)))
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        ("", "Nothing was typed; the password was not changed."),
+        ("nwe", "The two new passwords differ; the password was not changed."),
+    ],
+)
+def test_a_change_of_the_password_is_cancelled(changing: PersonDialogue, last: str, why: str) -> None:
+    changing.tell_secret(last, f"[error usage] {why}")
+    assert not changing.situation.is_secret
+    changing.type("hello", sends(Say("hello", "n1")))
+
+
+def test_a_lost_connection_cancels_a_change_of_the_password(changing: PersonDialogue) -> None:
+    changing.lose()
+    assert not changing.situation.is_secret
+
+
+def test_when_the_connection_is_lost_before_the_answer_the_new_password_is_tried_too(changing: PersonDialogue) -> None:
+    """Nobody knows which of the two it is."""
+    changing.tell_secret("new", sends(ChangePassword("secret", "new")))
+    changing.lose()
+    changing.connect(sends(Login("alice", "secret", 10)))
+    changing.give(WRONG, HANGS_UP)
+    changing.give(LOSS)
+    changing.connect(sends(Login("alice", "new", 10)))
+    changing.give(BACK, "[back] alice")
+
+
+def test_in_a_pipe_the_lines_behind_are_the_old_password_and_the_new_one() -> None:
+    """Whoever writes a script sees what it says."""
+    talk = PersonDialogue()
+    talk.tells_secrets = False
+    talk.come_in()
+    talk.type("/password", *CHANGE[0])
+    talk.type("secret", *CHANGE[1])
+    talk.type("new", sends(ChangePassword("secret", "new")))
 
 
 def test_who_leaves_instead_of_telling_the_password_leaves(asked: PersonDialogue) -> None:
@@ -305,7 +409,7 @@ def test_leave_as_the_answer_to_a_question_waits_as_a_message(inside: PersonDial
 
 
 def test_what_needs_no_server_is_done_while_the_connection_is_lost(away: PersonDialogue) -> None:
-    away.type("/help", *(f"[help] {line}" for line in Typing(OPS["pm-dm"], talks=True, has_search=True).help()))
+    away.type("/help", *(f"[help] {line}" for line in Typing(OPS["pm-dm"], talks=True, is_json=True).help()))
     away.type("/quiet")
     away.type("/joins")
     assert away.shown[-2:] == [Toggle("quiet"), Toggle("joins")]

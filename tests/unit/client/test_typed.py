@@ -1,5 +1,7 @@
 """What was typed: operations in one line and step by step, in both traditions."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,14 +167,14 @@ def test_a_direct_message_needs_a_user(line: str) -> None:
 
 @pytest.mark.parametrize("number", ["0", "501", "-1", "1.5", "x", "5 6", "\u0665", "9" * 30, "9" * 5_000])
 def test_history_takes_a_number_within_the_limit(number: str) -> None:
-    assert feed(f"CH {number}") == Typed(complaint="CH takes a number from 1 to 500.")
+    assert feed(f"CH {number}") == Typed(complaint=f"CH takes a number from 1 to 500; {number[:32]!r} is none.")
 
 
 @pytest.mark.parametrize("ops", OPS)
 def test_help_has_a_line_for_each_operation(ops: str) -> None:
     assert feed("/help", ops=ops) == Typed(wants_help=True)
     *lines, way_out = Typing(OPS[ops]).help()
-    assert [line.split()[0] for line in lines] == [*OPS[ops], "/users", "/history", "/reply", "/help", "/quit"]
+    assert [line.split()[0] for line in lines] == [*OPS[ops], "/me", "/users", "/history", "/reply", "/help", "/quit"]
     assert "an empty line" in way_out
 
 
@@ -287,9 +289,9 @@ def test_no_line_of_a_guest_leads_into_a_dialogue(lines: list[str]) -> None:
 # --- where somebody talks, at a terminal ---
 
 
-def at_terminal(ops: str = "pm-dm", *, has_search: bool = True) -> Typing:
+def at_terminal(ops: str = "pm-dm", *, is_json: bool = True) -> Typing:
     """Somebody who sees alice, bob and Carol online, and to whom bob has written."""
-    typing = Typing(OPS[ops], talks=True, has_search=has_search)
+    typing = Typing(OPS[ops], talks=True, is_json=is_json)
     typing.names = ("bob", "alice", "Carol")
     typing.correspondent = "bob"
     return typing
@@ -327,7 +329,7 @@ def test_a_plain_line_at_a_terminal_is_a_public_message(ops: str, line: str, tex
         ("pm-dm", "/user", "Do you mean /users?"),
         ("pm-dm", "/UESRS", "Do you mean /users?"),
         ("pm-dm", "/histroy 5", "Do you mean /history?"),
-        ("pm-dm", "/me waves", "/help"),
+        ("pm-dm", "/me", "/me waves"),
         ("pm-dm", "//", "/help"),
         ("pm-dm", "/", "/help"),
         ("pm-dm", "/\nsecret", "/help"),
@@ -399,8 +401,8 @@ def test_every_line_at_a_terminal_is_sent_as_it_is_or_answered(line: str) -> Non
         ("/history", Typed(AskHistory(50))),
         ("/history 5", Typed(AskHistory(5))),
         ("/History 500", Typed(AskHistory(500))),
-        ("/history 0", Typed(complaint="CH takes a number from 1 to 500.")),
-        ("/history x", Typed(complaint="CH takes a number from 1 to 500.")),
+        ("/history 0", Typed(complaint="/history takes a number from 1 to 500; '0' is none.")),
+        ("/history x", Typed(complaint="/history takes a number from 1 to 500; 'x' is none.")),
         ("/search caf\u00e9 noon*", Typed(Search("caf\u00e9 noon*"))),
         ("/SEARCH EX", Typed(Search("EX"))),
         ("/search", Typed(complaint="Type the words behind it: /search WORDS.")),
@@ -411,7 +413,7 @@ def test_every_line_at_a_terminal_is_sent_as_it_is_or_answered(line: str) -> Non
     ],
 )
 def test_what_a_command_does(talks: bool, line: str, typed: Typed) -> None:
-    typing = Typing(OPS["pm-dm"], talks=talks, has_search=True)
+    typing = Typing(OPS["pm-dm"], talks=talks, is_json=True)
     typing.correspondent = "bob"
 
     assert typing.feed(line) == typed
@@ -442,28 +444,63 @@ def test_what_is_shown_can_be_switched_at_a_terminal_alone(line: str, what: str)
 
 
 def test_where_the_dialect_has_no_word_for_a_search_there_is_no_such_command() -> None:
-    typing = at_terminal(has_search=False)
+    typing = at_terminal(is_json=False)
 
     assert typing.feed("/search x").complaint
     assert not any("/search" in line for line in typing.help())
     assert typing.completions("/se") == (3, [])
 
 
+@pytest.mark.parametrize(
+    ("alias", "word"),
+    [("/msg", "DM"), ("/w", "DM"), ("/who", "/users"), ("/names", "/users"), ("/r", "/reply"), ("/exit", "/quit")],
+)
+def test_other_names_of_commands_do_the_same_and_are_in_the_help(alias: str, word: str) -> None:
+    for line in (alias, alias.upper()):
+        assert at_terminal().feed(line) == at_terminal().feed(word)
+    (told,) = (line for line in at_terminal().help() if line.split()[0] == word)
+    assert alias in re.split("[ ,()]+", told)
+
+
+@pytest.mark.parametrize(
+    ("ops", "line", "meant"),
+    [
+        ("pm-dm", "Pm works for me", Typed(Say("Pm works for me"))),
+        ("bm-pm", "Bm works for me", Typed(Say("Bm works for me"))),
+        ("pm-dm", "pm works for me", Typed(Say("works for me"))),
+        ("pm-dm", "Dm bob psst", Typed(Whisper("bob", "psst"))),
+        ("bm-pm", "Pm bob psst", Typed(Whisper("bob", "psst"))),
+        ("pm-dm", "Pm", Typed(OpenPublic(), question="message for everybody")),
+    ],
+)
+def test_a_capital_letter_makes_a_sentence_of_the_word_for_everybody_and_of_no_other(
+    ops: str, line: str, meant: Typed
+) -> None:
+    """A direct message must not become a public one by the way in which its word is written."""
+    assert at_terminal(ops).feed(line) == meant
+
+
+def test_what_somebody_does_is_sent_as_it_is_typed() -> None:
+    assert feed("/me waves") == at_terminal().feed("/ME waves") == Typed(Say("/me waves"))
+    assert at_terminal().feed("@bob /me waves") == Typed(Whisper("bob", "/me waves"))
+
+
 @pytest.mark.parametrize("talks", [True, False])
-@pytest.mark.parametrize("has_search", [True, False])
+@pytest.mark.parametrize("is_json", [True, False])
 @pytest.mark.parametrize("ops", OPS)
-def test_the_help_names_every_command_that_there_is_and_no_other(ops: str, has_search: bool, talks: bool) -> None:
+def test_the_help_names_every_command_that_there_is_and_no_other(ops: str, is_json: bool, talks: bool) -> None:
     """It is made from the table."""
-    typing = Typing(OPS[ops], talks=talks, has_search=has_search)
+    typing = Typing(OPS[ops], talks=talks, is_json=is_json)
     lines = typing.help()
     words = [line.split()[0] for line in lines[:-1]]
 
     switches = ["/joins", "/quiet"] if talks else []
-    search = ["/search"] if has_search else []
+    search, password = (["/search"], ["/password"]) if is_json else ([], [])
     message = ["MESSAGE"] if talks else []
-    assert words == [*message, *OPS[ops], "/users", "/history", *search, "/reply", *switches, "/help", "/quit"]
+    expected = [*OPS[ops], "/me", "/users", "/history", *search, "/reply", *password, *switches, "/help", "/quit"]
+    assert words == [*message, *expected]
     for word in words[len(message) :]:
-        complaint = Typing(OPS[ops], talks=talks, has_search=has_search).feed(word).complaint or ""
+        complaint = Typing(OPS[ops], talks=talks, is_json=is_json).feed(word).complaint or ""
         assert "is no operation" not in complaint
     assert all(line[19] == " " and line[20] != " " for line in lines)
 
@@ -495,7 +532,9 @@ def test_what_needs_no_server_can_be_done_without_one(line: str, is_local: bool)
 
 # --- what is completed ---
 
-COMMANDS = ["/users ", "/history ", "/search ", "/reply ", "/joins ", "/quiet ", "/help ", "/quit "]
+COMMANDS = [
+    f"/{word} " for word in ("me", "users", "history", "search", "reply", "password", "joins", "quiet", "help", "quit")
+]
 
 
 @pytest.mark.parametrize(

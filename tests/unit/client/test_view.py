@@ -20,6 +20,7 @@ from chatprotocol.events import (
     History,
     NotDelivered,
     Online,
+    PasswordChanged,
     PasswordPrompt,
     Pong,
     PublicMessage,
@@ -41,6 +42,12 @@ PSST = DirectMessage(19, NOON_MS, "bob", "alice", "psst")
 LINES: list[tuple[Event, list[str]]] = [
     (HELLO, ["[public #18 2026-01-31T12:00:00Z] bob: hello everybody"]),
     (PSST, ["[direct #19 2026-01-31T12:00:00Z] bob -> alice: psst"]),
+    (PublicMessage(1, 0, "bob", "/me waves"), ["[public #1 1970-01-01T00:00:00Z] * bob waves"]),
+    (PublicMessage(1, 0, "bob", "/meet me"), ["[public #1 1970-01-01T00:00:00Z] bob: /meet me"]),
+    (PublicMessage(1, 0, "bob", "/me  "), ["[public #1 1970-01-01T00:00:00Z] bob: /me  "]),
+    (DirectMessage(1, 0, "bob", "alice", "/me \x1b"), ["[direct #1 1970-01-01T00:00:00Z] * bob -> alice \\x1b"]),
+    (Forwarded("bob", "/me waves"), ["[message] * bob waves"]),
+    (PasswordChanged(), ["[password changed]"]),
     (PublicMessage(1, 0, "bob", ""), ["[public #1 1970-01-01T00:00:00Z] bob: "]),
     (PublicMessage(1, 999, "bob", "a: b -> c"), ["[public #1 1970-01-01T00:00:00Z] bob: a: b -> c"]),
     (

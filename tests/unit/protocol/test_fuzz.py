@@ -47,6 +47,7 @@ def json_sayings() -> Sayings:
         st.builds(requests.Say, texts, nonces),
         st.builds(requests.Whisper, texts, texts, nonces),
         st.builds(requests.AskHistory, st.integers(1, HISTORY_MAX_MESSAGES), st.none() | ids),
+        st.builds(requests.ChangePassword, texts, texts),
         st.builds(requests.Search, texts, st.integers(1, HISTORY_MAX_MESSAGES), st.none() | ids),
         st.sampled_from([requests.AskUsers(), requests.Ping(), requests.Leave()]),
     )

@@ -12,6 +12,7 @@ from chatprotocol.events import (
     Found,
     History,
     Online,
+    PasswordChanged,
     PasswordPrompt,
     Pong,
     PublicMessage,
@@ -72,6 +73,7 @@ LINES: list[tuple[Event, bytes]] = [
     (Sent(18, SentStatus.SENT, "7f"), b'{"type":"sent","id":18,"status":"sent","nonce":"7f"}'),
     (History(()), b'{"type":"history","messages":[]}'),
     (History((HELLO, PSST)), b'{"type":"history","messages":[' + HELLO_JSON + b"," + PSST_JSON + b"]}"),
+    (PasswordChanged(), b'{"type":"password_changed"}'),
     (Found("", (), 0), b'{"type":"found","words":"","messages":[],"upto":0}'),
     (
         Found('a "b*"', (HELLO, PSST), 19),

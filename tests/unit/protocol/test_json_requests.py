@@ -8,6 +8,7 @@ from chatprotocol.limits import LINE_MAX_BYTES
 from chatprotocol.requests import (
     AskHistory,
     AskUsers,
+    ChangePassword,
     Leave,
     Login,
     Password,
@@ -69,6 +70,7 @@ BOTH_WAYS: list[tuple[bytes, Request]] = [
     (b'{"command":"CH","limit":1}\n', AskHistory(1)),
     (b'{"command":"CH","limit":500,"before":17}\n', AskHistory(500, 17)),
     (b'{"command":"CH","before":0}\n', AskHistory(50, 0)),
+    (b'{"command":"change_password","old":"secret","new":"\xe2\x82\xac"}\n', ChangePassword("secret", "\u20ac")),
     (b'{"command":"search","words":"hello"}\n', Search("hello", 50)),
     (b'{"command":"search","words":"hel* \xe2\x82\xac","limit":1}\n', Search("hel* \u20ac", 1)),
     (b'{"command":"search","words":"","limit":500,"before":17}\n', Search("", 500, 17)),

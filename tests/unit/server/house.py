@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from itertools import count
 from typing import Any, Generic, TypeVar
 
@@ -122,6 +123,8 @@ class FakeJournal:
         self.batches: list[list[Post]] = []
         self.settled = 0
         self.changed_hashes: list[tuple[int, str]] = []
+        # The account's password was changed by somebody else while it was checked.
+        self.hash_is_another = False
         self.fault: Exception | None = None
         # What the senders are told while the disk takes nothing.
         self.disk_refuses: Refused | None = None
@@ -170,8 +173,15 @@ class FakeJournal:
         with self._one_at_a_time:
             return self._accounts.admit(name)
 
-    def change_password_hash(self, account_id: int, password_hash: str) -> None:
-        self.changed_hashes.append((account_id, password_hash))
+    def replace_password_hash(self, account: Account, password_hash: str) -> Future[Account | None]:
+        outcome: Future[Account | None] = Future()
+        if isinstance(self.fault, OSError):
+            outcome.set_exception(self.fault)
+            return outcome
+        self._check()
+        self.changed_hashes.append((account.id, password_hash))
+        outcome.set_result(None if self.hash_is_another else account)
+        return outcome
 
 
 class FakePasswords:

@@ -19,7 +19,7 @@ from chatserver.room.deliveries import DeliveryMarks
 from chatserver.room.journal import GATHER_MESSAGES, GATHER_SECONDS, JournalClosedError, SqliteJournal
 from chatserver.room.post import Post
 from chatserver.room.seat import Seat
-from chatserver.store.accounts import Accounts
+from chatserver.store.accounts import Account, Accounts
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages
 
@@ -594,12 +594,15 @@ def test_a_name_that_is_claimed_while_its_account_waits_for_the_disk_is_the_gues
     assert outcomes == [None]
 
 
-def test_a_changed_hash_is_written(house: House) -> None:
-    alice = house.seat("alice")
+def test_a_hash_is_replaced_unless_it_is_another_one_by_now(house: House) -> None:
+    house.seat("alice")
     house.journal.start()
-    house.journal.change_password_hash(alice.account_id, "new hash")
+    account = Accounts(house.database).find("alice")
+    assert account is not None
+    changes = [house.journal.replace_password_hash(account, new) for new in ("new hash", "too late")]
     house.journal.stop()
 
+    assert [each.result() for each in changes] == [account, None]
     found = Accounts(house.database).find("alice")
     assert found is not None
     assert found.password_hash == "new hash"
@@ -808,7 +811,7 @@ def test_after_the_end_nothing_is_accepted(house: House) -> None:
     for ask in (
         lambda: house.journal.post([post_of(alice, ["x"])]),
         lambda: house.journal.enrol("bob", "hash"),
-        lambda: house.journal.change_password_hash(1, "hash"),
+        lambda: house.journal.replace_password_hash(Account(1, "alice", "", 0), "hash"),
     ):
         with pytest.raises(JournalClosedError):
             ask()
@@ -863,11 +866,12 @@ def test_errands_wait_for_room_and_take_it_as_messages_do(house: House, monkeypa
     house.journal.post([post_of(alice, ["first"])])
     gate.await_thread()
     house.journal.post([post_of(alice, ["x"])])
+    account = Account(alice.account_id, "alice", "hash of alice", 0)
     for number in range(2):
-        house.journal.change_password_hash(alice.account_id, f"hash {number}")
+        house.journal.replace_password_hash(Account(alice.account_id, "alice", "another", 0), f"hash {number}")
     waiters = [
         in_background(lambda: house.journal.post([post_of(alice, ["y"])])),
-        in_background(lambda: house.journal.change_password_hash(alice.account_id, "last hash")),
+        in_background(lambda: house.journal.replace_password_hash(account, "last hash")),
     ]
     eventually(lambda: len(house.journal._emptied._waiters) == 2)  # type: ignore[attr-defined]
     gate.open()

@@ -14,8 +14,8 @@ from chatserver.store.accounts import (
     Accounts,
     admit_guest,
     insert_account,
+    replace_password_hash,
     update_delivered,
-    update_password_hash,
 )
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages, find_direct_nonce, find_public_nonce, insert_direct, insert_public
@@ -107,7 +107,9 @@ def test_a_name_is_registered_once_in_whatever_case(database: Database) -> None:
 def test_a_password_hash_is_replaced(database: Database) -> None:
     alice, bob = register(database, "alice"), register(database, "bob")
     with database.transaction() as connection:
-        update_password_hash(connection, alice.id, "new")
+        assert replace_password_hash(connection, alice, "new")
+        # Who checked the password against the hash of before was too slow.
+        assert not replace_password_hash(connection, alice, "newer")
 
     assert Accounts(database).find("alice") == Account(alice.id, "alice", "new", 0)
     assert Accounts(database).find("bob") == bob

@@ -15,6 +15,7 @@ from chatprotocol.events import (
     Found,
     History,
     Online,
+    PasswordChanged,
     PasswordPrompt,
     Pong,
     PublicMessage,
@@ -27,6 +28,7 @@ from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import (
     AskHistory,
     AskUsers,
+    ChangePassword,
     Command,
     Data,
     Leave,
@@ -46,6 +48,7 @@ from chatserver.memory import ShortOfMemoryError
 from chatserver.room.indexer import SearchClosedError, SearchFailedError
 from chatserver.room.journal import JournalClosedError
 from chatserver.room.post import Post
+from chatserver.session.attempts import FAILURES_MAX
 from chatserver.session.session import Session
 from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.words import Term
@@ -222,6 +225,43 @@ def test_an_outdated_hash_is_replaced_after_a_right_password(house: House, visit
     visitor.ask(Login("old", "secret"))
 
     assert house.journal.changed_hashes == [(3, "terces")]
+
+
+def test_a_password_is_changed_by_who_knows_the_one_before(house: House, alice: Visitor) -> None:
+    assert alice.ask(ChangePassword("secret", "new")) == [PasswordChanged()]
+    assert house.journal.changed_hashes == [(1, "wen")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("wrong", "new", ErrorCode.WRONG_PASSWORD),
+        ("secret", "", ErrorCode.BAD_REQUEST),
+        ("secret", "x" * 1_025, ErrorCode.TOO_LONG),
+    ],
+)
+def test_a_password_is_not_changed_without_the_one_before_or_to_one_that_cannot_be(
+    house: House, alice: Visitor, old: str, new: str, code: ErrorCode
+) -> None:
+    assert codes(alice.ask(ChangePassword(old, new))) == [code]
+    assert house.journal.changed_hashes == []
+
+
+def test_a_change_of_the_password_is_confirmed_only_when_it_is_stored(house: House, alice: Visitor) -> None:
+    """Promise: confirmed means stored."""
+    house.journal.fault = OSError("disk full")
+    assert codes(alice.ask(ChangePassword("secret", "new"))) == [ErrorCode.INTERNAL]
+    house.journal.fault = None
+    house.journal.hash_is_another = True
+    assert codes(alice.ask(ChangePassword("secret", "new"))) == [ErrorCode.WRONG_PASSWORD]
+
+
+def test_whoever_is_logged_in_can_not_guess_the_password_faster_than_others(house: House, alice: Visitor) -> None:
+    """An unattended session, or a stolen one. Its user can still log in elsewhere."""
+    for _ in range(FAILURES_MAX):
+        assert codes(alice.ask(ChangePassword("wrong", "new"))) == [ErrorCode.WRONG_PASSWORD]
+    assert codes(alice.ask(ChangePassword("secret", "new"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
+    assert codes(house.visitor().ask(LOGIN)) == [Welcome]
 
 
 def message(number: int) -> PublicMessage:

@@ -105,6 +105,14 @@ class _Search(Struct, tag_field="command", tag="search", omit_defaults=True):
         return requests.Search(self.words, self.limit, self.before)
 
 
+class _ChangePassword(Struct, tag_field="command", tag="change_password"):
+    old: str
+    new: str
+
+    def request(self) -> Request:
+        return requests.ChangePassword(self.old, self.new)
+
+
 class _Ping(Struct, tag_field="command", tag="ping"):
     def request(self) -> Request:
         return requests.Ping()
@@ -115,7 +123,7 @@ class _Ex(Struct, tag_field="command", tag="EX"):
         return requests.Leave()
 
 
-_Command = _Login | _Password | _Pm | _Dm | _Users | _Ch | _Search | _Ping | _Ex
+_Command = _Login | _Password | _Pm | _Dm | _Users | _Ch | _Search | _ChangePassword | _Ping | _Ex
 
 
 _COMMANDS: Final[msgspec.json.Decoder[_Command]] = msgspec.json.Decoder(_Command)
@@ -129,6 +137,7 @@ _SPELLINGS: Final = {
     "WHO": "users",
     "CH": "CH",
     "SEARCH": "search",
+    "CHANGE_PASSWORD": "change_password",
     "PING": "ping",
     "EX": "EX",
     "EXIT": "EX",
@@ -341,6 +350,11 @@ class _Found(Struct, tag_field="type", tag="found"):
         return events.Found(self.words, tuple(message.event() for message in self.messages), self.upto)
 
 
+class _PasswordChanged(Struct, tag_field="type", tag="password_changed"):
+    def event(self) -> Event:
+        return events.PasswordChanged()
+
+
 class _Error(Struct, tag_field="type", tag="error", omit_defaults=True):
     code: str
     message: str
@@ -362,7 +376,20 @@ class _Bye(Struct, tag_field="type", tag="bye"):
         return events.Bye(self.reason)
 
 
-_Reply = _Prompt | _Welcome | _Broadcast | _Direct | _UserList | _Sent | _History | _Found | _Error | _Pong | _Bye
+_Reply = (
+    _Prompt
+    | _Welcome
+    | _Broadcast
+    | _Direct
+    | _UserList
+    | _Sent
+    | _History
+    | _Found
+    | _PasswordChanged
+    | _Error
+    | _Pong
+    | _Bye
+)
 
 
 class EventDecoder:
@@ -470,6 +497,7 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.Sent: lambda event: _Sent(event.id, event.status, event.nonce, event.looks_public),
     events.History: lambda event: _History([_message(message) for message in event.messages]),
     events.Found: lambda event: _Found(event.words, [_message(message) for message in event.messages], event.upto),
+    events.PasswordChanged: lambda _: _PasswordChanged(),
     events.Refused: lambda event: _Error(event.code, event.reason, event.nonce),
     events.Pong: lambda _: _Pong(),
     events.Bye: lambda event: _Bye(event.reason),
@@ -490,6 +518,7 @@ _COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     requests.AskUsers: lambda _: _Users(),
     requests.AskHistory: lambda request: _Ch(request.limit, request.before),
     requests.Search: lambda request: _Search(request.words, request.limit, request.before),
+    requests.ChangePassword: lambda request: _ChangePassword(request.old, request.new),
     requests.Ping: lambda _: _Ping(),
     requests.Leave: lambda _: _Ex(),
 }

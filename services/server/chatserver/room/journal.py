@@ -12,7 +12,7 @@ import structlog
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.room.post import Post
-from chatserver.store.accounts import admit_guest, insert_account, update_delivered, update_password_hash
+from chatserver.store.accounts import admit_guest, insert_account, replace_password_hash, update_delivered
 from chatserver.store.database import write_nothing_new
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
@@ -59,8 +59,11 @@ class Journal(Protocol):
         The guest has claimed the name before: see ``is_claimed``.
         """
 
-    def change_password_hash(self, account_id: int, password_hash: str) -> None:
-        """Replace a hash, some time soon."""
+    def replace_password_hash(self, account: Account, password_hash: str) -> Future[Account | None]:
+        """Replace the hash that the account had when its password was checked.
+
+        The outcome is None if it has another one by now; OSError or JournalClosedError if it can't be stored.
+        """
 
 
 class _Enrolment(NamedTuple):
@@ -75,8 +78,9 @@ class _Admission(NamedTuple):
 
 
 class _HashChange(NamedTuple):
-    account_id: int
+    account: Account
     password_hash: str
+    outcome: Future[Account | None]
 
 
 class _Fence(NamedTuple):
@@ -188,9 +192,11 @@ class SqliteJournal:
         self._put((), [_Admission(name, outcome)])
         return outcome.result()
 
-    def change_password_hash(self, account_id: int, password_hash: str) -> None:
-        """Replace a hash, some time soon."""
-        self._put((), [_HashChange(account_id, password_hash)])
+    def replace_password_hash(self, account: Account, password_hash: str) -> Future[Account | None]:
+        """Replace the hash that the account had when its password was checked."""
+        outcome: Future[Account | None] = Future()
+        self._put((), [_HashChange(account, password_hash, outcome)])
+        return outcome
 
     def probe(self, timeout_seconds: float) -> bool:
         """True if something can be committed now: it is tried, with a write that changes nothing. For any thread.
@@ -318,8 +324,8 @@ class SqliteJournal:
                 return insert_account(connection, name, password_hash, self._now_ms())
             case _Admission(name):
                 return admit_guest(connection, name, self._now_ms())
-            case _HashChange(account_id, password_hash):
-                update_password_hash(connection, account_id, password_hash)
+            case _HashChange(account, password_hash):
+                return account if replace_password_hash(connection, account, password_hash) else None
             case _Probe():
                 write_nothing_new(connection)
         return None
@@ -328,7 +334,7 @@ class SqliteJournal:
         """Let the thread that waits for the errand go on."""
         if isinstance(errand, _Fence):
             errand.passed.set()
-        elif isinstance(errand, _Enrolment | _Admission | _Probe) and not errand.outcome.done():
+        elif not errand.outcome.done():
             if isinstance(outcome, Exception):
                 errand.outcome.set_exception(outcome)
             else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from chatprotocol import requests
-from chatprotocol.events import Found, History, Online
+from chatprotocol.events import Found, History, Online, PasswordChanged
 from chatprotocol.rules import check_nonce, check_text, unknown_user
 from chatserver.room.post import Post
+from chatserver.session import entrance
 from chatserver.store.words import terms_of
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ def search(context: Context, seat: Seat, outbox: Outbox, request: requests.Searc
     outbox.put([Found(request.words, messages, upto_id)])
 
 
+def change_password(context: Context, seat: Seat, outbox: Outbox, request: requests.ChangePassword) -> None:
+    """The answer comes when it is stored. Connections that are logged in stay so."""
+    entrance.change_password(context, seat.name, request.old, request.new)
+    outbox.put([PasswordChanged()])
+
+
 def _before_id(request: requests.AskHistory | requests.Search, newest_id: int) -> int:
     """Below this id is what may be told: nothing that is newer than the newest message that was published."""
     return newest_id + 1 if request.before is None else min(newest_id + 1, request.before)
@@ -106,4 +113,5 @@ COMMANDS: Final[dict[type, Callable[[Context, Seat, Outbox, Any], None]]] = {
     requests.AskUsers: list_users,
     requests.AskHistory: show_history,
     requests.Search: search,
+    requests.ChangePassword: change_password,
 }

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+# Stands for the address where wrong passwords of somebody who is logged in are counted.
+_LOGGED_IN = "logged in"
 # What was missed goes out in pages of this many messages, so that no login holds all of it in memory.
 _PAGE_MESSAGES = 500
 _UNREADABLE = Refused(
@@ -67,8 +69,29 @@ def identify(context: Context, username: str, password: str, address: str) -> tu
         context.failed_logins.note(address, name_key(username))
         raise Refusal(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
     if verdict is Verdict.OUTDATED:
-        context.journal.change_password_hash(account.id, context.passwords.hash(password))
+        context.journal.replace_password_hash(account, context.passwords.hash(password))
     return account, AccountKind.EXISTING
+
+
+def change_password(context: Context, username: str, old: str, new: str) -> None:
+    """Replace the password of somebody who is logged in; on return the new one is on the disk. Raises Refusal.
+
+    Wrong tries count for all of the account's connections together, and not for its logins.
+    """
+    check_password(new)
+    _check_attempts(context, _LOGGED_IN, username)
+    account = context.accounts.find(username)
+    if account is None or context.passwords.check(account.password_hash, old) is Verdict.WRONG:
+        context.failed_logins.note(_LOGGED_IN, name_key(username))
+        raise Refusal(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}; it was not changed.")
+    try:
+        changed = context.journal.replace_password_hash(account, context.passwords.hash(new)).result()
+    except OSError as error:
+        reason = "The server can't write to its disk; the password was not changed."
+        raise Refusal(ErrorCode.INTERNAL, reason) from error
+    if changed is None:
+        raise Refusal(ErrorCode.WRONG_PASSWORD, f"The password of {username} was changed meanwhile; log in again.")
+    _log.info("password changed", user=username)
 
 
 def _check_attempts(context: Context, address: str, username: str) -> None:

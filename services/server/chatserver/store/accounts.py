@@ -80,9 +80,13 @@ def admit_guest(connection: sqlite3.Connection, name: str, now_ms: int) -> Accou
     return Account(row[0], name, "", 0)
 
 
-def update_password_hash(connection: sqlite3.Connection, account_id: int, password_hash: str) -> None:
-    """Replace the hash, after the password was right and the parameters had changed."""
-    connection.execute("UPDATE account SET password_hash = ? WHERE id = ?", (password_hash, account_id))
+def replace_password_hash(connection: sqlite3.Connection, account: Account, password_hash: str) -> bool:
+    """Replace the hash that the account had when its password was checked; False if it has another one by now."""
+    cursor = connection.execute(
+        "UPDATE account SET password_hash = ? WHERE id = ? AND password_hash = ?",
+        (password_hash, account.id, account.password_hash),
+    )
+    return cursor.rowcount == 1
 
 
 def update_delivered(connection: sqlite3.Connection, delivered: Iterable[tuple[int, int]]) -> None:
