@@ -329,9 +329,7 @@ class Typing:
         try:
             return Typed(AskHistory(history_limit(rest)))
         except Refusal:
-            return Typed(
-                complaint=f"{rest[:32]!r} is not a number from 1 to {HISTORY_MAX_MESSAGES}; nothing was asked."
-            )
+            return Typed(complaint=f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}; {rest[:32]!r} is none.")
 
 
 class Addressing(Typing):
