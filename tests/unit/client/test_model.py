@@ -197,3 +197,12 @@ def test_who_wrote_last_is_the_one_to_reply_to(model: Model, events: tuple[Event
     after(model, WELCOME, *events)
 
     assert model.correspondent == correspondent
+
+
+def test_a_server_that_names_users_without_end_is_not_remembered_without_end() -> None:
+    model = Model(None, "alice", None)
+    for batch in range(30):
+        model.apply(Users(1, None, tuple(f"u{batch * 500 + number}" for number in range(500)), ()))
+
+    assert len(model.online) == 10_000
+    assert model.online[-1] == "u14999"

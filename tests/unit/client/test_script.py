@@ -153,3 +153,11 @@ def test_a_vain_wait_ends_the_script_and_names_its_line_and_text() -> None:
 
     assert str(error.value) == "line 3: waited 0 s in vain for \"hello 'bob'\""
     assert stage.typed == ["PM hi"]
+
+
+def test_a_transcript_of_long_lines_is_limited_too() -> None:
+    transcript = Transcript()
+    transcript.add(f"{number} {'x' * 100_000}" for number in range(100))
+
+    assert not transcript.wait_for("10 x", 0.0)
+    assert transcript.wait_for("99 x", 0.0)

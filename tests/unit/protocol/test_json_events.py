@@ -216,3 +216,9 @@ def test_half_an_event_is_as_good_as_none() -> None:
     decoder = Json().event_decoder()
 
     assert decoder.feed(b'{"type":"po') == []
+
+
+def test_only_a_history_may_be_long() -> None:
+    names = ",".join('"a"' for _ in range(300_000))
+    with pytest.raises(ProtocolError, match="sent a 'users' of"):
+        Json().event_decoder().feed(f'{{"type":"users","users":[{names}]}}\n'.encode())
