@@ -20,6 +20,8 @@ def test_a_person_sits_at_a_terminal(stack: Stack) -> None:
     dave = stack.window("dave")
     dave.until_line("password: ")
     dave.type(PASSWORD, ENTER)
+    dave.until_line("password again: ")
+    dave.type(PASSWORD, ENTER)
     dave.until_shows("You are dave", "│ who will come?", "2 online", "connected")
     bob.knows("dave")
 

@@ -275,7 +275,9 @@ def test_the_bell_rings_for_a_mention_and_not_for_own_messages(room: Room, desk:
     alice = desk.sit()
     alice.until_shows("─── now ───")
     bob.say("malice is no mention, alices neither")
-    alice.type("I am alice", ENTER, f"DM alice to myself{ENTER}")
+    alice.type("I am alice", ENTER)
+    alice.until_shows("alice │ I am alice")
+    alice.type("DM alice to myself", ENTER)
     alice.until_shows("alice │ I am alice", "alice » alice │ to myself", "malice is no mention")
     assert alice.bells == 0
     bob.say("what about ALICE?")
