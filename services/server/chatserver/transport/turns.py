@@ -2,7 +2,7 @@
 
 Each connection has a thread. If thousands of them receive something in the same moment, thousands of threads want the
 interpreter, and each of them asks for it again once every switch interval. That alone takes more time than two
-processors have, and everybody else waits for seconds (docs/decisions/0019).
+processors have, and everybody else waits for seconds (docs/decisions/0021).
 
 So a reader that was quiet does not wait for its socket. It waits for a lock of its own, which costs nothing while
 others run. One thread waits for all these sockets, and queues the readers whose sockets are readable or whose time is
