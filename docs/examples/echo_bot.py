@@ -7,8 +7,7 @@ import os
 import sys
 from contextlib import suppress
 
-from chatclient import ChatClient, RefusedError
-from chatprotocol.events import DirectMessage, PublicMessage
+from chatclient import ChatClient, DirectMessage, PublicMessage, RefusedError
 
 host, port, name = sys.argv[1:] or sys.exit(__doc__)
 with suppress(KeyboardInterrupt), ChatClient(host, int(port)) as client:

@@ -6,20 +6,22 @@
             if isinstance(event, PublicMessage):
                 client.whisper(event.sender, event.text)
 
-ChatError
-    RefusedError   the server, or a rule, does not allow it; the client goes on
-    LostError      the server can't be reached, or the connection is lost for good
+Its errors are in errors.py. For programmers: docs/bots.md.
 """
 
 from __future__ import annotations
 
+import math
 import queue
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
+from chatclient.arguments import check_choice, check_seconds, check_str, check_whole
 from chatclient.connection import Connection, Down, Lost, Up
-from chatclient.exchange import AtOnce, Outcome, Unsettled
+from chatclient.errors import ChatError, LostError, RefusedError, UsageError
+from chatclient.exchange import AtOnce, Gap, Outcome, Unsettled
 from chatclient.guest import AsGuest
 from chatclient.inbox import Backlog, Inbox
 from chatclient.model import Model, Standing
@@ -30,15 +32,29 @@ from chatclient.udp import UdpLink
 from chatclient.visit import Visit, check_message, check_unicode
 from chatclient.watch import SILENCE_SECONDS, Due, Watch
 from chatprotocol.address import check_host
-from chatprotocol.dialects import Datagram, Frames, Register, by_name, dialects_with
+from chatprotocol.dialects import DIALECTS, Datagram, Frames, Register, by_name, dialects_with
 from chatprotocol.dialects.json import Json
 from chatprotocol.dialects.register import LENGTH_UNITS
 from chatprotocol.errors import ErrorCode, Refusal
-from chatprotocol.events import Bye, Event, Found, History, Online, PasswordPrompt, Refused, Sent, Welcome
-from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.operations import DEFAULT_OPS
+from chatprotocol.events import (
+    Bye,
+    DirectMessage,
+    Event,
+    Forwarded,
+    Found,
+    History,
+    Online,
+    PasswordPrompt,
+    PublicMessage,
+    Refused,
+    Sent,
+    Users,
+    Welcome,
+)
+from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, ID_MAX
+from chatprotocol.operations import DEFAULT_OPS, OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
-from chatprotocol.rules import check_username
+from chatprotocol.rules import PORT_MAX, check_username
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,30 +70,31 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Given = TypeVar("Given")
 Checked = TypeVar("Checked")
-# What a program reads: what the server says, and what becomes of the connection.
-Happening: TypeAlias = "News | Cut | Back | Dropped"
+# What a program reads: what the server says, and what becomes of the connection. From Sent on: what became of
+# something that the program itself has interrupted. docs/bots.md has a row for each.
+Happening: TypeAlias = (
+    PublicMessage
+    | DirectMessage
+    | Forwarded
+    | Users
+    | Cut
+    | Back
+    | Gap
+    | Dropped
+    | History
+    | Refused
+    | Bye
+    | Sent
+    | Outcome
+    | Unsettled
+    | Online
+    | Found
+)
 
 # How long the server's goodbye is waited for.
 _GOODBYE_SECONDS: Final = 5.0
 # What a login is answered with, in the end.
 _LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused | Cut
-
-
-class ChatError(Exception):
-    """Something that was asked for did not happen."""
-
-
-class RefusedError(ChatError):
-    """It was refused: ``code`` is one of docs/wire/json.md (or ``not_delivered``), ``reason`` a sentence."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-
-
-class LostError(ChatError):
-    """There is no connection, and none will be tried any more; or nobody knows whether a message was stored."""
 
 
 class ChatClient:
@@ -103,9 +120,20 @@ class ChatClient:
         retry_seconds: float = 60.0,
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
+        """Raises UsageError for an argument that can't be right."""
+        check_str("host", host)
+        check_whole("port", port, 1, PORT_MAX)
+        check_choice("dialect", dialect, [each.name for each in DIALECTS])
+        check_choice("ops", ops, OPS)
+        check_choice("register_length", register_length, LENGTH_UNITS)
+        check_seconds("retry_seconds", retry_seconds, math.inf)
+        check_seconds("silence_seconds", silence_seconds, math.inf)
         spoken = by_name(dialect, dialects_with(Register(length=register_length)))
         open_link = UdpLink if dialect == Datagram.name else connect
-        address = (_refused_as_error(check_host, host), port)
+        try:
+            address = (check_host(host), port)
+        except Refusal as refusal:
+            raise UsageError(refusal.reason) from None
         self.visit = Visit(Model(address, None, None), _exchange(dialect, ops))
         self._is_json = dialect == Json.name
         self._inputs = Inbox()
@@ -113,6 +141,7 @@ class ChatClient:
         open_watched = partial(open_link, spoken, lambda: watch(time.monotonic()))
         self._connection = Connection(open_watched, retry_seconds, self._inputs.put_heard)
         self._link: Link | None = None
+        self._has_knocked = False
         self._has_been_in = False
         # Was it told that the connection is lost? Once is enough until it stands again.
         self._is_cut = False
@@ -135,18 +164,32 @@ class ChatClient:
         self.close()
 
     def connect(self) -> None:
-        """Reach the server. Raises LostError where there is none."""
-        assert self._link is None, "it is connected already"
-        assert self.visit.model.server is not None
+        """Reach the server. Raises LostError where there is none; then it can be tried again."""
+        self._check_open()
+        if self._link is not None:
+            raise UsageError("This client was connected before: `with ChatClient(...)` has done it.")
+        assert self.visit.model.server is not None  # only the faces have none
+        self._end = None
         self.start(self.visit.model.server)
         while self._link is None:
             self._keep(self._receive())
 
     def login(self, username: str, password: str = "") -> Welcome:
-        """Come in; a name that nobody has is registered. After RefusedError the client is of no more use: close it."""
-        assert self._link is not None, "connect first"
+        """Come in; a name that nobody has is registered. Once for each client.
+
+        Raises RefusedError. Where the server refused it, the client is of no more use: close it. A name that nobody can
+        have is refused before anything is sent; then another one can be tried.
+        """
+        check_str("username", username)
+        check_str("password", password)
+        self._check_open()
+        if self._link is None:
+            raise UsageError("The client is not connected: connect() first, or use `with ChatClient(...)`.")
+        if self._has_knocked:
+            raise UsageError("This client has tried to log in before: make another ChatClient for another login.")
         _refused_as_error(check_username, username)
         _refused_as_error(check_unicode, password)
+        self._has_knocked = True
         self.visit.model.username = username
         self.visit.model.password = password or None
         match self._await(self.visit.knock(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
@@ -187,10 +230,13 @@ class ChatClient:
 
         None where the dialect tells no ids (register); there it has been delivered to all who are here.
         """
+        check_str("text", text)
         return self._post(Say(text))
 
     def whisper(self, to: str, text: str) -> int | None:
         """Write to one user; the same. Who is not online gets it at the next login."""
+        check_str("to", to)
+        check_str("text", text)
         return self._post(Whisper(to, text))
 
     def users(self) -> tuple[str, ...]:
@@ -199,6 +245,7 @@ class ChatClient:
 
     def history(self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None) -> tuple[Message, ...]:
         """The last messages that this user may see, oldest first. ``before``, an id, only in the dialect json."""
+        _check_extent(limit, before)
         if before is not None and not self._is_json:
             raise RefusedError(ErrorCode.BAD_REQUEST, "In this dialect nobody can ask for what was before a message.")
         return self._ask(AskHistory(limit, before), History).messages
@@ -207,13 +254,15 @@ class ChatClient:
         self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None
     ) -> tuple[Message, ...]:
         """The newest messages with all these words that this user may see, oldest first. Only in the dialect json."""
+        check_str("words", words)
+        _check_extent(limit, before)
         if not self._is_json:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "This dialect has no word for a search; json has.")
         _refused_as_error(check_unicode, words)
         return self._ask(Search(words, limit, before), Found).messages
 
     def events(self, timeout_seconds: float | None = None) -> Iterator[Any]:
-        """Everything that happens, in order: of :mod:`chatprotocol.events`, and :class:`Cut` and :class:`Back`.
+        """Everything that happens, in order: see ``Happening``, and what was injected.
 
         :class:`~chatclient.exchange.Gap` says that more may have been missed than comes behind ``Back``: the server was
         restored from a backup, or the dialect can't tell. Each message comes once; those that the user's other devices
@@ -222,6 +271,9 @@ class ChatClient:
         Ends when nothing has happened for so long, or when the client was closed. Raises LostError when the connection
         is lost for good, RefusedError when the server does not let the user in again.
         """
+        if timeout_seconds is not None:
+            check_seconds("timeout_seconds", timeout_seconds, threading.TIMEOUT_MAX)
+        self._check_logged_in()
         while not self._is_closed:
             if dropped := self._happened.take_dropped():
                 yield Dropped(dropped)
@@ -251,9 +303,21 @@ class ChatClient:
         self._inputs.close()
         self._connection.close()
 
+    # --- whether this makes sense now ---
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("This client is closed: make another ChatClient.")
+
+    def _check_logged_in(self) -> None:
+        self._check_open()
+        if not self._has_been_in:
+            raise UsageError("Nobody is logged in with this client: login() first.")
+
     # --- waiting for something ---
 
     def _post(self, message: Say | Whisper) -> int | None:
+        self._check_logged_in()
         _refused_as_error(check_message, message)
         self._wait_until_ready()
         said = _refused_as_error(self.visit.prepare, message)
@@ -271,6 +335,7 @@ class ChatClient:
 
     def _ask(self, wish: Wish, kind: type[Answer]) -> Answer:
         """Ask; the visit asks again on every new connection, until there is an answer."""
+        self._check_logged_in()
         if self.visit.exchange.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
         self._wait_until_ready()
@@ -286,7 +351,6 @@ class ChatClient:
 
     def _wait_until_ready(self) -> None:
         """Until something can be asked: while the connection is lost, until it stands again."""
-        assert self._has_been_in, "log in first"
         while not self.visit.is_ready:
             self._keep(self._receive())
 
@@ -327,7 +391,7 @@ class ChatClient:
             case _:
                 return [given]
 
-    def _noted(self, news: News) -> Happening:
+    def _noted(self, news: News) -> News | Back:
         """Coming back is another thing than coming in, and being refused then is the end."""
         if not self._has_been_in:
             return news
@@ -370,6 +434,13 @@ def _exchange(dialect: str, ops: str) -> Exchange:
             return AsGuest()
         case _:
             return AtOnce()
+
+
+def _check_extent(limit: int, before: int | None) -> None:
+    """What is no number of a message is refused by the server; no dialect carries more digits than these."""
+    check_whole("limit", limit, -ID_MAX, ID_MAX)
+    if before is not None:
+        check_whole("before", before, -ID_MAX, ID_MAX)
 
 
 def _refused_as_error(check: Callable[[Given], Checked], given: Given) -> Checked:

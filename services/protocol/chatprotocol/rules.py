@@ -13,7 +13,7 @@ from chatprotocol.limits import (
 )
 
 _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
-_PORT_MAX = 65_535
+PORT_MAX = 65_535
 _NUMBER = re.compile("[0-9]{1,9}")
 # Letters take at most four bytes in UTF-8: a message that is no longer than a quarter of the limit need not be counted.
 _BODY_SURE_CHARACTERS = BODY_MAX_BYTES // 4
@@ -44,8 +44,8 @@ def check_username(username: str) -> None:
 
 def check_port(text: str) -> int:
     """The number of a port that one can connect to."""
-    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) <= _PORT_MAX):
-        raise Refusal(ErrorCode.BAD_REQUEST, f"The port is {text!r}; it must be a whole number from 1 to {_PORT_MAX}.")
+    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) <= PORT_MAX):
+        raise Refusal(ErrorCode.BAD_REQUEST, f"The port is {text!r}; it must be a whole number from 1 to {PORT_MAX}.")
     return int(text)
 
 

@@ -1,0 +1,47 @@
+"""Checks of what a program hands in, before anything is done with it. Pure. Each raises UsageError.
+
+Without them a wrong type would fail far below, with an error that names neither the argument nor the call.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import TYPE_CHECKING
+
+from chatclient.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def check_str(name: str, value: object) -> None:
+    """The error shows no value: it may be a password."""
+    if not isinstance(value, str):
+        cure = "; decode it first" if isinstance(value, bytes | bytearray) else ""
+        raise UsageError(f"{name} is of the type {type(value).__name__}; it must be str{cure}.")
+
+
+def check_whole(name: str, value: object, least: int, most: int) -> None:
+    """True and False are no numbers here."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise UsageError(f"{name} is {_shown(value)}; it must be a whole number (int) from {least} to {most}.")
+
+
+def check_seconds(name: str, value: object, most: float) -> None:
+    """Not a number (NaN) is none, either."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
+        raise UsageError(f"{name} is {_shown(value)}; it must be a number of seconds from 0 to {most:g}.")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """One of these words."""
+    if not isinstance(value, str) or value not in choices:
+        raise UsageError(f"{name} is {_shown(value)}; it must be one of {', '.join(map(repr, choices))}.")
+
+
+def _shown(value: object) -> str:
+    """Short, whatever it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a number of thousands of digits
+        return f"an {type(value).__name__} that is too long to be shown"
