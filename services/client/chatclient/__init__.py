@@ -3,7 +3,7 @@
 from chatclient.client import ChatClient
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
 from chatclient.exchange import Gap, Outcome, Unsettled
-from chatclient.notices import Back, Cut
+from chatclient.notices import Back, Cut, Dropped
 from chatprotocol.events import (
     AccountKind,
     Bye,
@@ -29,6 +29,7 @@ __all__ = [
     "ChatError",
     "Cut",
     "DirectMessage",
+    "Dropped",
     "Forwarded",
     "Found",
     "Gap",

@@ -137,7 +137,7 @@ class ChatClient:
         self.visit = Visit(Model(address, None, None), _exchange(dialect, ops))
         self._is_json = dialect == Json.name
         self._inputs = Inbox()
-        watch = partial(Watch, _Debts(self.visit, self._inputs), silence_seconds)
+        watch = partial(Watch, _Debts(self.visit, self._inputs), silence_seconds or math.inf)
         open_watched = partial(open_link, spoken, lambda: watch(time.monotonic()))
         self._connection = Connection(open_watched, retry_seconds, self._inputs.put_heard)
         self._link: Link | None = None
@@ -262,11 +262,7 @@ class ChatClient:
         return self._ask(Search(words, limit, before), Found).messages
 
     def events(self, timeout_seconds: float | None = None) -> Iterator[Any]:
-        """Everything that happens, in order: see ``Happening``, and what was injected.
-
-        :class:`~chatclient.exchange.Gap` says that more may have been missed than comes behind ``Back``: the server was
-        restored from a backup, or the dialect can't tell. Each message comes once; those that the user's other devices
-        sent are among them.
+        """Everything that happens, in order: see ``Happening``, and what was injected. Each message comes once.
 
         Ends when nothing has happened for so long, or when the client was closed. Raises LostError when the connection
         is lost for good, RefusedError when the server does not let the user in again.
