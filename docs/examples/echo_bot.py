@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from chatclient import ChatClient, DirectMessage, PublicMessage, RefusedError
 
-host, port, name = sys.argv[1:] or sys.exit(__doc__)
+host, port, name = sys.argv[1:] if len(sys.argv) == 4 else sys.exit(__doc__)
 with suppress(KeyboardInterrupt), ChatClient(host, int(port)) as client:
     me = client.login(name, os.environ["CHAT_PASSWORD"]).username
     for event in client.events():

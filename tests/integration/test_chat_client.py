@@ -526,6 +526,12 @@ def test_who_never_came_in_can_be_closed(room: Room) -> None:
     room.wait_for_connections(0)
 
 
+def test_without_a_limit_of_silence_a_server_may_be_silent(enter: Enter) -> None:
+    alice = enter("alice", silence_seconds=0)
+    assert list(alice.events(0.05)) == []
+    assert alice.say("still here") == 1
+
+
 # --- what makes no sense ---
 
 WRONG_ORDER: list[tuple[str, Callable[[ChatClient], object]]] = [
@@ -614,7 +620,7 @@ def test_a_login_of_the_wrong_types_shows_no_password(room: Room, username: Any,
     ("match", "arguments"),
     [
         ("port is '9999'", {"port": "9999"}),
-        ("port is 70000; it must be a whole number .* from 1 to 65535", {"port": 70_000}),
+        ("port is 70000; it must be a whole number .int. from 1 to 65535", {"port": 70_000}),
         ("port is 0", {"port": 0}),
         ("port is True", {"port": True}),
         ("host is of the type NoneType", {"host": None}),
@@ -625,6 +631,7 @@ def test_a_login_of_the_wrong_types_shows_no_password(room: Room, username: Any,
         ("register_length is \\['bytes'\\]", {"register_length": ["bytes"]}),
         ("retry_seconds is None", {"retry_seconds": None}),
         ("retry_seconds is -1", {"retry_seconds": -1}),
+        ("silence_seconds is nan", {"silence_seconds": float("nan")}),
     ],
 )
 def test_a_client_that_can_not_be_is_a_fault_of_the_program(match: str, arguments: dict[str, Any]) -> None:

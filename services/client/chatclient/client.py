@@ -18,7 +18,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
-from chatclient.arguments import check_choice, check_seconds, check_str, check_whole
+from chatclient.arguments import check_choice, check_port, check_seconds, check_str, check_whole
 from chatclient.connection import Connection, Down, Lost, Up
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
 from chatclient.exchange import AtOnce, Gap, Outcome, Unsettled
@@ -51,10 +51,10 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
-from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, ID_MAX
+from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
 from chatprotocol.operations import DEFAULT_OPS, OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
-from chatprotocol.rules import PORT_MAX, check_username
+from chatprotocol.rules import check_username
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,7 +122,7 @@ class ChatClient:
     ) -> None:
         """Raises UsageError for an argument that can't be right."""
         check_str("host", host)
-        check_whole("port", port, 1, PORT_MAX)
+        check_port("port", port)
         check_choice("dialect", dialect, [each.name for each in DIALECTS])
         check_choice("ops", ops, OPS)
         check_choice("register_length", register_length, LENGTH_UNITS)
@@ -433,10 +433,9 @@ def _exchange(dialect: str, ops: str) -> Exchange:
 
 
 def _check_extent(limit: int, before: int | None) -> None:
-    """What is no number of a message is refused by the server; no dialect carries more digits than these."""
-    check_whole("limit", limit, -ID_MAX, ID_MAX)
+    check_whole("limit", limit)
     if before is not None:
-        check_whole("before", before, -ID_MAX, ID_MAX)
+        check_whole("before", before)
 
 
 def _refused_as_error(check: Callable[[Given], Checked], given: Given) -> Checked:
