@@ -76,6 +76,15 @@ def test_a_direct_message_to_nobody_is_refused_with_its_nonce(room: Room) -> Non
     assert alice.next("history")["messages"] == []
 
 
+def test_it_can_be_asked_whether_there_is_a_user(room: Room) -> None:
+    room.enter("Bob").close()
+    alice = room.enter("alice")
+    alice.ask(command="user", username="nobody")
+    assert alice.next("error")["code"] == "unknown_user"
+    alice.ask(command="USER", username="bob")
+    assert alice.next("user")["username"] == "Bob"
+
+
 def test_a_direct_message_to_oneself_arrives(room: Room) -> None:
     alice = room.enter("alice")
     alice.ask(command="DM", to="alice", message="note")

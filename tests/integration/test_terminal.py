@@ -443,6 +443,16 @@ def test_in_the_other_tradition_the_words_are_bm_and_pm(room: Room, desk: Desk) 
     alice.until_shows("DM is no operation")
 
 
+def test_a_recipient_who_does_not_exist_is_refused_before_the_text_is_typed(room: Room, desk: Desk) -> None:
+    room.enter("bob").close()
+    alice = desk.sit("alice")
+    alice.type("DM nobody", ENTER)
+    alice.until_shows("! │ There is no user 'nobody'")
+    alice.until_line("recipient:")
+    alice.type("bob", ENTER)
+    alice.until_line("message for bob:")
+
+
 # --- other dialects, other terminals ---
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from chatprotocol.events import Online, Ready, Refused, Users, Welcome
-from chatprotocol.requests import AskUsers, Login, Ping
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import Online, Ready, Refused, User, Users, Welcome
+from chatprotocol.requests import AskUser, AskUsers, Login, Ping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,13 +101,19 @@ class AtOnce:
     ping = Ping()
 
     def __init__(self) -> None:
-        self.is_busy = False
+        # The answer that the next wish has to wait for.
+        self._awaited: type[Online | User] | None = None
         self._login = Login("")
         self._unconfirmed: tuple[Say | Whisper, ...] = ()
 
+    @property
+    def is_busy(self) -> bool:
+        """True until a list of users, or one that was asked for by name, has come."""
+        return self._awaited is not None
+
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
         """A login says it all: the server sends what was missed. Nonces keep it from storing anything twice."""
-        self.is_busy = False
+        self._awaited = None
         self._login = login
         self._unconfirmed = (*unconfirmed,)
         return Turn((login,))
@@ -117,21 +124,28 @@ class AtOnce:
             case OpenPublic():
                 return Turn(news=(Ready(),))
             case OpenDirect() | AskUsers():
-                self.is_busy = True
+                self._awaited = Online
                 return Turn((AskUsers(),))
+            case AskUser():
+                self._awaited = User
+                return Turn((wish,))
             case _:
                 return Turn((wish,))
 
     def take(self, event: Event) -> Turn:
         """Who is online is said from time to time; where it was asked for, it is the answer."""
         match event:
-            case Users(users=tuple(users), joined=(), left=()) if self.is_busy:
-                self.is_busy = False
+            case Users(users=tuple(users), joined=(), left=()) if self._awaited is Online:
+                self._awaited = None
                 return Turn(news=(Online(users),))
+            case User() | Refused(code=ErrorCode.UNKNOWN_COMMAND, nonce=None) if self._awaited is User:
+                # A server of before doesn't know the question. It will refuse the message, if it must.
+                self._awaited = None
+                return Turn(news=(Ready(),))
             case Welcome():
                 return Turn(self._unconfirmed, (event, Gap()) if self._has_gap(event) else (event,))
             case Refused(nonce=None):
-                self.is_busy = False
+                self._awaited = None
         return Turn(news=(event,))
 
     def _has_gap(self, welcome: Welcome) -> bool:

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatclient.connection import Down, Lost, Up
-from chatclient.exchange import OpenDirect, OpenPublic, Unsettled
+from chatclient.exchange import Unsettled
 from chatclient.exits import Exit
 from chatclient.model import Situation, Standing
 from chatclient.notices import Ask, Back, Complaint, Cut, Help, Played, Posted, Toggle
@@ -352,8 +352,9 @@ class Reactor:
                 self._on_go_on(event)
             case Refused(nonce=None) if self._is_opening:
                 self._is_opening = False
-                self._typing.cancel()
                 self._face.show([event])
+                self._question = self._typing.refuse()
+                self._ask(self._question)
             case _:
                 self._has_doubts |= isinstance(event, Unsettled)
                 self._face.show([event])
@@ -561,7 +562,7 @@ class Reactor:
             case Say() | Whisper() as said:
                 self._post(said)
             case wish:
-                self._is_opening = isinstance(wish, OpenPublic | OpenDirect)
+                self._is_opening = bool(self._question)
                 self._wish(wish)
 
     def _post(self, said: Say | Whisper) -> None:

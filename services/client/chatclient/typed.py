@@ -12,7 +12,7 @@ from chatclient.text import ACTION
 from chatprotocol.errors import Refusal
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.operations import WORDS
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
+from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Say, Search, Whisper
 from chatprotocol.rules import EVERYBODY, check_username, history_limit, is_everybody, name_key
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Typing:
     """Where a person stands between two lines. Feed it lines; it remembers what is due.
 
     Where somebody ``talks``, at a terminal, a line that is nothing else is a public message. ``is_json`` says whether
-    the dialect has what only json has: a search, and a new password.
+    the dialect has what only json has: a search, a new password, and the question whether there is a user.
     """
 
     # Are there operations that ask for something?
@@ -97,9 +97,13 @@ class Typing:
             return self._take_recipient(line.strip().removeprefix("@").rstrip())
         return self._addressed(self._recipient, line)
 
-    def cancel(self) -> None:
-        """The server did not want it: the next line is an operation."""
-        self.due = Due.OPERATION
+    def refuse(self) -> str:
+        """The server did not want it; what is asked next, if anything?
+
+        After an unknown recipient it is another one: the text may be typed already, and must not be said to everybody.
+        """
+        self.due = Due.RECIPIENT if self.due is Due.DIRECT_TEXT else Due.OPERATION
+        return "recipient" if self.due is Due.RECIPIENT else ""
 
     def is_leave(self, line: str) -> bool:
         """Would this line, now, be the wish to leave?"""
@@ -286,7 +290,11 @@ class Typing:
             return Typed(complaint=complaint)
         self._recipient = recipient
         self.due = Due.DIRECT_TEXT
-        return Typed(question=f"message for {recipient}")
+        known = map(name_key, (*self.names, self.correspondent))
+        is_known = is_everybody(recipient) or name_key(recipient) in known
+        # Elsewhere than at a terminal the line behind is the text, whatever the server says of the recipient.
+        wish = AskUser(recipient) if self.talks and self._is_json and not is_known else None
+        return Typed(wish, question=f"message for {recipient}")
 
     def _public(self, text: str) -> Typed:
         if text:

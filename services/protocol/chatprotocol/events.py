@@ -104,6 +104,13 @@ class Online(Struct, frozen=True):
     users: tuple[str, ...]
 
 
+class User(Struct, frozen=True, gc=False):
+    """The answer to AskUser: there is this user, spelled as it was registered."""
+
+    username: str
+    online: bool
+
+
 class Ready(Struct, frozen=True, gc=False):
     """Where a public message takes two steps: go on with its text."""
 
@@ -200,6 +207,7 @@ Event: TypeAlias = (
     | DirectMessage
     | Users
     | Online
+    | User
     | Ready
     | Sent
     | History

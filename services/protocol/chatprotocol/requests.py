@@ -52,6 +52,12 @@ class AskUsers(Struct, frozen=True, gc=False):
     """Who is online?"""
 
 
+class AskUser(Struct, frozen=True, gc=False):
+    """Is there a user of this name, online or not?"""
+
+    username: str
+
+
 class AskHistory(Struct, frozen=True, gc=False):
     """The last ``limit`` messages that the client may see, of those with an id below ``before``."""
 
@@ -168,6 +174,7 @@ Request: TypeAlias = (
     | Say
     | Whisper
     | AskUsers
+    | AskUser
     | AskHistory
     | Search
     | ChangePassword

@@ -27,12 +27,14 @@ from chatprotocol.events import (
     Registered,
     Sent,
     SentStatus,
+    User,
     Users,
     Welcome,
 )
 from chatprotocol.operations import OPS
 from chatprotocol.requests import (
     AskHistory,
+    AskUser,
     AskUsers,
     ChangePassword,
     Command,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
     from chatclient.exchange import Exchange, News
     from chatclient.notices import Notice
+    from chatprotocol.events import Event
 
 SERVER = ("localhost", 9999)
 HINT = "[help] What you type goes to everybody, DM USER MESSAGE to one; /help tells more."
@@ -546,6 +549,45 @@ def test_the_situation_tells_what_is_asked_until_it_is_answered(inside: PersonDi
     inside.give(BACK, "[back] alice", "[ask] message for bob")
     inside.type("psst", sends(Whisper("bob", "psst", "n1")))
     assert inside.situation.question == ""
+
+
+NOBODY = Refused(ErrorCode.UNKNOWN_USER, "There is no user 'eve'.")
+NOBODY_IS_EVE = "[error unknown_user] There is no user 'eve'."
+
+
+def test_a_recipient_who_does_not_exist_is_refused_before_the_text_is_typed(inside: PersonDialogue) -> None:
+    inside.type("DM eve", sends(AskUser("eve")))
+    inside.give(NOBODY, NOBODY_IS_EVE, "[ask] recipient")
+    assert inside.situation.question == "recipient"
+    inside.type("bob", "[ask] message for bob")
+    inside.type("psst", sends(Whisper("bob", "psst", "n1")))
+
+
+def test_what_was_typed_for_somebody_who_does_not_exist_is_said_to_nobody(inside: PersonDialogue) -> None:
+    inside.type("DM eve", sends(AskUser("eve")))
+    inside.type("only for you")  # before the answer
+    unusable = "[error usage] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."
+    inside.give(NOBODY, NOBODY_IS_EVE, "[ask] recipient", unusable)
+    assert inside.situation.unconfirmed == ()
+
+
+@pytest.mark.parametrize("answer", [User("Eve", online=False), Refused(ErrorCode.UNKNOWN_COMMAND, "There is no user.")])
+def test_the_text_for_somebody_who_exists_or_may_exist_is_asked_for(inside: PersonDialogue, answer: Event) -> None:
+    """Servers of before don't know the question."""
+    inside.type("DM eve", sends(AskUser("eve")))
+    inside.give(Users(2, ("alice", "bob")))  # repeated every 30 s
+    inside.type("psst")
+    inside.give(answer, "[ask] message for eve", sends(Whisper("eve", "psst", "n1")))
+
+
+def test_a_connection_that_is_lost_before_it_is_known_whether_there_is_a_user_asks_for_the_text(
+    inside: PersonDialogue,
+) -> None:
+    inside.type("DM eve", sends(AskUser("eve")))
+    inside.lose()
+    inside.connect(sends(Login("alice", "secret", 10)))
+    inside.give(BACK, "[back] alice", "[ask] message for eve")
+    inside.type("psst", sends(Whisper("eve", "psst", "n1")))
 
 
 def test_an_empty_line_leads_out_of_a_question(inside: PersonDialogue) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from chatclient.exchange import OpenDirect, OpenPublic
 from chatclient.typed import Addressing, Due, Typed, Typing
 from chatprotocol.operations import OPS
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Search, Whisper
+from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Request, Say, Search, Whisper
 
 
 def feed(*lines: str, ops: str = "pm-dm") -> Typed:
@@ -118,6 +118,32 @@ def test_a_message_to_all_step_by_step_is_as_public_as_in_one_line(name: str) ->
 def test_an_empty_line_cancels_and_the_next_line_is_an_operation_again(steps: list[str], nothing: str) -> None:
     assert feed(*steps, nothing) == Typed(complaint="Nothing was typed; the operation is cancelled.")
     assert feed(*steps, nothing, "EX") == Typed(Leave())
+
+
+@pytest.mark.parametrize(
+    ("recipient", "talks", "is_json", "wish"),
+    [
+        ("eve", True, True, AskUser("eve")),
+        ("@eve", True, True, AskUser("eve")),
+        ("BOB", True, True, None),  # is online
+        ("dave", True, True, None),  # wrote a direct message
+        ("all", True, True, None),
+        ("eve", False, True, None),
+        ("eve", True, False, None),
+    ],
+)
+def test_at_a_terminal_it_is_asked_whether_there_is_a_user_who_is_not_online(
+    recipient: str, talks: bool, is_json: bool, wish: AskUser | None
+) -> None:
+    for first in ("DM", f"DM {recipient}"):
+        typing = Typing(OPS["pm-dm"], talks=talks, is_json=is_json)
+        typing.names = ("bob",)
+        typing.correspondent = "dave"
+        typed = typing.feed(first)
+        if first == "DM":
+            typed = typing.feed(recipient)
+
+        assert typed == Typed(wish, question=f"message for {recipient.removeprefix('@')}")
 
 
 def test_a_recipient_without_a_name_is_asked_for_in_vain() -> None:

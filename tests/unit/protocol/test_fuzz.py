@@ -48,6 +48,7 @@ def json_sayings() -> Sayings:
         st.builds(requests.Whisper, texts, texts, nonces),
         st.builds(requests.AskHistory, st.integers(1, HISTORY_MAX_MESSAGES), st.none() | ids),
         st.builds(requests.ChangePassword, texts, texts),
+        st.builds(requests.AskUser, texts),
         st.builds(requests.Search, texts, st.integers(1, HISTORY_MAX_MESSAGES), st.none() | ids),
         st.sampled_from([requests.AskUsers(), requests.Ping(), requests.Leave()]),
     )
@@ -59,6 +60,7 @@ def json_sayings() -> Sayings:
         st.builds(events.Users, st.integers(0, 10**6), st.none(), names, names),
         st.builds(events.Sent, ids, st.sampled_from(events.SentStatus), nonces),
         st.builds(events.History, st.lists(messages, max_size=4).map(tuple)),
+        st.builds(events.User, texts, st.booleans()),
         st.builds(events.Found, texts, st.lists(messages, max_size=4).map(tuple), ids),
         st.builds(events.Refused, st.sampled_from(ErrorCode), texts, nonces),
         st.builds(events.Bye, texts),

@@ -19,6 +19,7 @@ from chatprotocol.events import (
     Refused,
     Sent,
     SentStatus,
+    User,
     Users,
     Welcome,
 )
@@ -73,6 +74,7 @@ LINES: list[tuple[Event, bytes]] = [
     (Sent(18, SentStatus.SENT, "7f"), b'{"type":"sent","id":18,"status":"sent","nonce":"7f"}'),
     (History(()), b'{"type":"history","messages":[]}'),
     (History((HELLO, PSST)), b'{"type":"history","messages":[' + HELLO_JSON + b"," + PSST_JSON + b"]}"),
+    (User("Bob", online=False), b'{"type":"user","username":"Bob","online":false}'),
     (PasswordChanged(), b'{"type":"password_changed"}'),
     (Found("", (), 0), b'{"type":"found","words":"","messages":[],"upto":0}'),
     (

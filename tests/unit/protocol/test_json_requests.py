@@ -7,6 +7,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import LINE_MAX_BYTES
 from chatprotocol.requests import (
     AskHistory,
+    AskUser,
     AskUsers,
     ChangePassword,
     Leave,
@@ -66,6 +67,7 @@ BOTH_WAYS: list[tuple[bytes, Request]] = [
     (b'{"command":"DM","to":"bob","message":"psst"}\n', Whisper("bob", "psst")),
     (b'{"command":"DM","to":"bob","message":"psst","nonce":"7f"}\n', Whisper("bob", "psst", "7f")),
     (b'{"command":"users"}\n', AskUsers()),
+    (b'{"command":"user","username":"bob"}\n', AskUser("bob")),
     (b'{"command":"CH"}\n', AskHistory(50)),
     (b'{"command":"CH","limit":1}\n', AskHistory(1)),
     (b'{"command":"CH","limit":500,"before":17}\n', AskHistory(500, 17)),

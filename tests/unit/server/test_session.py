@@ -22,11 +22,13 @@ from chatprotocol.events import (
     Refused,
     Sent,
     SentStatus,
+    User,
     Welcome,
 )
 from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import (
     AskHistory,
+    AskUser,
     AskUsers,
     ChangePassword,
     Command,
@@ -105,6 +107,8 @@ TABLE: list[tuple[Request, list[object], list[object], list[object]]] = [
     (Whisper("bob", "psst"), [NOT_IN], [NOT_IN], []),
     (Whisper("eve", "psst"), [NOT_IN], [NOT_IN], [ErrorCode.UNKNOWN_USER]),
     (AskUsers(), [NOT_IN], [NOT_IN], [Online]),
+    (AskUser("bob"), [NOT_IN], [NOT_IN], [User]),
+    (AskUser("eve"), [NOT_IN], [NOT_IN], [ErrorCode.UNKNOWN_USER]),
     (AskHistory(), [NOT_IN], [NOT_IN], [History]),
     (Search("hello"), [NOT_IN], [NOT_IN], [Found]),
     (Search("..."), [NOT_IN], [NOT_IN], [BAD]),
@@ -593,6 +597,13 @@ def test_a_direct_message_finds_its_recipient_in_any_case(house: House, alice: V
 
     assert bob.heard() == [DirectMessage(11, 0, "Alice", "bob", "psst")]
     assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
+
+
+def test_a_user_is_told_as_registered_and_whether_it_is_online(house: House, alice: Visitor) -> None:
+    assert alice.ask(AskUser("BOB")) == [User("bob", online=False)]
+    house.visitor().ask(Login("bob", "secret"))
+    assert alice.ask(AskUser("bob")) == [User("bob", online=True)]
+    assert alice.ask(AskUser("ALICE")) == [User("Alice", online=True)]
 
 
 def test_a_direct_message_to_somebody_who_is_away_is_stored(alice: Visitor) -> None:

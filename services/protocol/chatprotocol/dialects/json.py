@@ -88,6 +88,13 @@ class _Users(Struct, tag_field="command", tag="users"):
         return requests.AskUsers()
 
 
+class _User(Struct, tag_field="command", tag="user"):
+    username: str
+
+    def request(self) -> Request:
+        return requests.AskUser(self.username)
+
+
 class _Ch(Struct, tag_field="command", tag="CH", omit_defaults=True):
     limit: _Limit = HISTORY_DEFAULT_MESSAGES
     before: _Id | None = None
@@ -123,7 +130,7 @@ class _Ex(Struct, tag_field="command", tag="EX"):
         return requests.Leave()
 
 
-_Command = _Login | _Password | _Pm | _Dm | _Users | _Ch | _Search | _ChangePassword | _Ping | _Ex
+_Command = _Login | _Password | _Pm | _Dm | _Users | _User | _Ch | _Search | _ChangePassword | _Ping | _Ex
 
 
 _COMMANDS: Final[msgspec.json.Decoder[_Command]] = msgspec.json.Decoder(_Command)
@@ -135,6 +142,7 @@ _SPELLINGS: Final = {
     "DM": "DM",
     "USERS": "users",
     "WHO": "users",
+    "USER": "user",
     "CH": "CH",
     "SEARCH": "search",
     "CHANGE_PASSWORD": "change_password",
@@ -324,6 +332,14 @@ class _UserList(Struct, tag_field="type", tag="users"):
         return events.Users(count, users, self.joined, self.left)
 
 
+class _OneUser(Struct, tag_field="type", tag="user"):
+    username: str
+    online: bool
+
+    def event(self) -> Event:
+        return events.User(self.username, self.online)
+
+
 class _Sent(Struct, tag_field="type", tag="sent", omit_defaults=True, gc=False):
     id: int
     status: events.SentStatus
@@ -382,6 +398,7 @@ _Reply = (
     | _Broadcast
     | _Direct
     | _UserList
+    | _OneUser
     | _Sent
     | _History
     | _Found
@@ -494,6 +511,7 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.DirectMessage: _direct,
     events.Users: _user_list,
     events.Online: lambda event: _UserList(users=event.users),
+    events.User: lambda event: _OneUser(event.username, event.online),
     events.Sent: lambda event: _Sent(event.id, event.status, event.nonce, event.looks_public),
     events.History: lambda event: _History([_message(message) for message in event.messages]),
     events.Found: lambda event: _Found(event.words, [_message(message) for message in event.messages], event.upto),
@@ -516,6 +534,7 @@ _COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     requests.Say: lambda request: _Pm(request.text, request.nonce),
     requests.Whisper: lambda request: _Dm(request.to, request.text, request.nonce),
     requests.AskUsers: lambda _: _Users(),
+    requests.AskUser: lambda request: _User(request.username),
     requests.AskHistory: lambda request: _Ch(request.limit, request.before),
     requests.Search: lambda request: _Search(request.words, request.limit, request.before),
     requests.ChangePassword: lambda request: _ChangePassword(request.old, request.new),

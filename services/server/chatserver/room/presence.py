@@ -83,6 +83,11 @@ class Presence:
         with self._changed:
             return self._names()
 
+    def is_online(self, name: str) -> bool:
+        """True if this user, spelled as it was registered, is online."""
+        with self._changed:
+            return name in self._seats_of
+
     def _names(self) -> tuple[str, ...]:
         """The lock is held."""
         return tuple(self._seats_of)

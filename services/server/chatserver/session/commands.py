@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from chatprotocol import requests
-from chatprotocol.events import Found, History, Online, PasswordChanged
+from chatprotocol.events import Found, History, Online, PasswordChanged, User
 from chatprotocol.rules import check_nonce, check_text, unknown_user
 from chatserver.room.post import Post
 from chatserver.session import entrance
@@ -69,6 +69,12 @@ def list_users(context: Context, _: Seat, outbox: Outbox, __: requests.AskUsers)
     outbox.put([Online(context.presence.names())])
 
 
+def find_user(context: Context, _: Seat, outbox: Outbox, request: requests.AskUser) -> None:
+    """Whoever could be written to. Raises Refusal."""
+    name = find_recipient(context, request.username).name
+    outbox.put([User(name, context.presence.is_online(name))])
+
+
 def show_history(context: Context, seat: Seat, outbox: Outbox, request: requests.AskHistory) -> None:
     """CH: what the user has posted before is in it, and nothing that is still to be delivered: that comes behind it."""
     settle(context, seat)
@@ -111,6 +117,7 @@ POSTS: Final[dict[type, Callable[[Context, Seat, Any, list[Post]], None]]] = {
 }
 COMMANDS: Final[dict[type, Callable[[Context, Seat, Outbox, Any], None]]] = {
     requests.AskUsers: list_users,
+    requests.AskUser: find_user,
     requests.AskHistory: show_history,
     requests.Search: search,
     requests.ChangePassword: change_password,
