@@ -12,6 +12,18 @@ from typing import TYPE_CHECKING, ForwardRef, get_args
 import chatclient
 from chatclient import ChatClient
 from chatclient.client import Happening
+from chatprotocol.events import (
+    Delivered,
+    Event,
+    NotDelivered,
+    PasswordChanged,
+    PasswordPrompt,
+    Pong,
+    Ready,
+    Registered,
+    User,
+    Welcome,
+)
 
 if TYPE_CHECKING:
     from integration.room import Room
@@ -43,6 +55,12 @@ def test_every_event_has_its_row_with_all_of_its_fields() -> None:
     assert {name: text for name, text in rows("Events").items() if name[0].isupper()} == {
         kind.__name__: fields(kind) for kind in get_args(Happening)
     }
+
+
+def test_what_a_server_can_say_has_a_row_or_is_answered_by_the_client_itself() -> None:
+    """Whoever adds a class to those of the protocol decides which of the two."""
+    used_up = {Welcome, PasswordPrompt, PasswordChanged, Ready, Registered, Delivered, NotDelivered, Pong, User}
+    assert {*get_args(Event)} - {*get_args(Happening)} == used_up
 
 
 def test_whatever_a_row_names_can_be_imported_from_the_package() -> None:
