@@ -8,6 +8,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ EXIT_USAGE = 2
 _LOOK_UP_SECONDS = 0.2
 # At the end so much time is for what the log still has to write. Who does not read it by then does not get it.
 _LOG_SECONDS = 1.0
+# Another signal ends it at once, but not within this time: systemd (SendSIGHUP=), a shell whose terminal is closed, and
+# timeout(1) send two for one end.
+_SAME_END_SECONDS = 1.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Their default is to end the process without a word to anybody. Whoever starts it may have them ignored (nohup).
@@ -107,11 +111,22 @@ def _serve(config: Config, watchdog: Watchdog) -> int:
         watchdog.trip()
         raise
     finally:
-        # A second signal does not wait for the end.
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
+        _end_at_once_on(signals)
         all_well = server.stop()
     return EXIT_OK if all_well and not watchdog.tripped else EXIT_CRASHED
+
+
+def _end_at_once_on(signals: list[signal.Signals]) -> None:
+    """From a moment later on, each of these signals ends the process without waiting for the orderly end."""
+    begins_at = time.monotonic() + _SAME_END_SECONDS
+
+    def end_at_once(number: int, _: object) -> None:
+        if time.monotonic() >= begins_at:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for number in signals:
+        signal.signal(number, end_at_once)
 
 
 def _wait(ended: queue.SimpleQueue[int], watchdog: Watchdog) -> int | None:
