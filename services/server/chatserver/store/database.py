@@ -6,7 +6,7 @@ import os
 import queue
 import secrets
 import sqlite3
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
-from chatserver.store.files import lock, make_private, touch_private, whose
+from chatserver.store.files import LOCK_FILE, lock, make_private, touch_private, whose
 from chatserver.store.state import STATE_FILE, State, StateFile
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class Database:
         self._log_path = str(folder / f"{DATABASE_FILE}-wal")
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock_file = lock(folder)
+            # What is opened here is closed last, and in reverse order: see _open.
+            self._locks = ExitStack()
+            self._locks.enter_context(lock(folder / LOCK_FILE))
             try:
                 make_private(folder)
                 self.state_file = StateFile(folder / STATE_FILE)
@@ -61,7 +63,7 @@ class Database:
                 for _ in range(_READERS):
                     self._readers.put(_connect_reader(self.path))
             except BaseException:
-                self._lock_file.close()
+                self._locks.close()
                 raise
         except OSError as error:
             where = error.filename or folder
@@ -81,9 +83,10 @@ class Database:
         # Before SQLite has it open: to close a file gives up all locks that this process has on it.
         header = _read_header(self.path)
         self._check_left(header)
+        # A lock file that seems to be left over is soon removed, with the server running.
+        self._locks.enter_context(lock(self.path))
         if header is not None:
             _check(self.path)
-        touch_private(self.path)
         writer = _connect(self.path)
         try:
             _use_log(writer, self.path)
@@ -110,8 +113,8 @@ class Database:
         elif log_bytes and not header.has_log_of(state):
             raise StoreError(
                 f"The write-ahead log {self._log_path} is not of the database {self.path}, which was put in its place. "
-                f"Nothing was changed; if {DATABASE_FILE} is a backup that you restored, remove {DATABASE_FILE}-wal "
-                f"and {DATABASE_FILE}-shm; if they belong together, remove {STATE_FILE}."
+                f"Nothing was changed; if {DATABASE_FILE} is a backup that no server has used since, remove "
+                f"{DATABASE_FILE}-wal and {DATABASE_FILE}-shm; if they belong together, remove {STATE_FILE}."
             )
 
     def _begin_run(self, writer: sqlite3.Connection, header: _Header | None) -> None:
@@ -198,7 +201,7 @@ class Database:
         with suppress(OSError):
             self.state_file.sync()
         self.state_file.close()
-        self._lock_file.close()
+        self._locks.close()
 
 
 @contextmanager

@@ -41,20 +41,20 @@ def make_private(folder: Path) -> None:
             _log.warning("others could read a file of the server; now they can't", path=str(path), mode=f"{mode:o}")
 
 
-def lock(folder: Path) -> IO[str]:
+def lock(path: Path) -> IO[bytes]:
     """Keep every other server out until the file is closed: two would give out the same ids.
 
-    Raises StoreError when somebody else holds the lock, OSError.
+    The file is made if there is none. Raises StoreError when somebody else holds the lock, OSError.
     """
-    touch_private(folder / LOCK_FILE)
-    lock_file = (folder / LOCK_FILE).open("a")
+    touch_private(path)
+    lock_file = path.open("ab")
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = _holder(os.fstat(lock_file.fileno()))
         lock_file.close()
         raise StoreError(
-            f"Another server uses the data folder {folder}{holder}; stop it first, or name another folder."
+            f"Another server uses the data folder {path.parent}{holder}; stop it first, or name another folder."
         ) from error
     return lock_file
 
