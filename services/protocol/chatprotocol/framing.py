@@ -313,7 +313,8 @@ class SectionBuffer:
 
     def _read_header(self, text: str) -> _Header:
         first, _, others = text.partition("\n")
-        word, _, rest = first.strip().partition(" ")
+        # Some programs begin what they write with a byte order mark.
+        word, _, rest = first.removeprefix("\ufeff").strip().partition(" ")
         word = word.upper()
         lengths = {value.strip(): space for space, value in _LENGTH.findall(others)}
         if not lengths and word not in self._bodied:

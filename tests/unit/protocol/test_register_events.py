@@ -153,6 +153,7 @@ FORGIVEN: list[tuple[bytes, Event]] = [
     (b"SEND ALL\n\n", Delivered("ALL")),
     (b"Sent BoB\n\n", Delivered("BoB")),
     (b"SENT bob \r\n\r\n", Delivered("bob")),
+    (b"\xef\xbb\xbfSENT bob\n\n", Delivered("bob")),
     (b"SEND\n\n", Delivered("")),
     (b"SENT\r\n\r\n", Delivered("")),
     # the number decides, not the text

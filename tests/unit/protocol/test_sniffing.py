@@ -29,11 +29,12 @@ class Greeting(Json):
         return Sniff.MORE if self.word.startswith(first) else Sniff.NO
 
 
+MARK = b"\xef\xbb\xbf"
 HELLO = Greeting(b"HELLO ")
 HELP = Greeting(b"HELP ")
 
 
-@pytest.mark.parametrize("first", [b"{", b"{}", b'{"command":"login"', b"{\0", b"{" * 64])
+@pytest.mark.parametrize("first", [b"{", b'{"command":"login"', b"{\0", b"{" * 64, MARK + b"{"])
 def test_a_brace_opens_json(first: bytes) -> None:
     assert sniff(first) is by_name("json")
 
@@ -41,6 +42,11 @@ def test_a_brace_opens_json(first: bytes) -> None:
 @pytest.mark.parametrize("first", [b"C\0", b"C\0\0\0\5alice", b"C\0\0\0\0", b"C\0{", b"C\0\xff\xff\xff", b"C\0" * 32])
 def test_a_command_whose_length_begins_with_a_zero_opens_frames(first: bytes) -> None:
     assert sniff(first) is by_name("frames")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_byte_order_mark_alone_is_not_decided_yet(size: int) -> None:
+    assert sniff(MARK[:size]) is Sniff.MORE
 
 
 def test_a_c_alone_is_not_decided_yet() -> None:
@@ -80,6 +86,7 @@ def test_what_is_near_to_a_first_command_is_nobodys(first: bytes) -> None:
         b"RECEIVED ",
         b"ERROR 103 Header incomplete\n\n",
         b"ERROR ",
+        MARK + b"REGISTER TOSEND alice\n\n",
     ],
 )
 def test_a_word_of_register_and_a_space_opens_register(first: bytes) -> None:
@@ -125,7 +132,6 @@ def test_a_word_of_register_is_not_decided_before_the_space_behind_it(word: byte
         b"TOSEND alice\n\n",
         b"\nREGISTER TOSEND alice\n\n",
         b" REGISTER TOSEND alice\n\n",
-        b"\xef\xbb\xbfREGISTER TOSEND alice\n\n",
         b'"REGISTER ',
     ],
 )
@@ -149,7 +155,7 @@ def test_a_dialect_that_was_set_is_the_one_that_is_found(word: str, length: str)
 
 @pytest.mark.parametrize(
     "first",
-    [b"x", b"\0", b"\n{", b" {", b"[", b'"', b"\xef\xbb\xbf{", b"GET / HTTP/1.1\r\n", b"SSH-2.0-x\r\n", b"EHLO x"],
+    [b"x", b"\0", b"\n{", b" {", b"[", b'"', MARK + b"C\0", MARK + MARK + b"{", b"\xef\xbb{", b"GET / HTTP/1.1\r\n", b"SSH-2.0-x\r\n", b"EHLO x"],
 )
 def test_a_first_byte_that_fits_nothing_is_nobodys(first: bytes) -> None:
     assert sniff(first) is Sniff.NO
@@ -203,7 +209,7 @@ def test_the_first_dialect_that_says_yes_wins() -> None:
 
 
 @given(
-    word=st.sampled_from([b"{", b"C\0", b"REGISTER ", b"SEND ", b"RECEIVED ", b"ERROR ", b""]),
+    word=st.sampled_from([b"{", b"C\0", b"REGISTER ", b"SEND ", b"RECEIVED ", b"ERROR ", MARK + b"{", b""]),
     size=st.integers(0, SNIFF_MAX_BYTES),
     rest=st.binary(min_size=1, max_size=SNIFF_MAX_BYTES),
 )

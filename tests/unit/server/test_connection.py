@@ -196,6 +196,16 @@ def test_a_connection_is_answered_in_the_dialect_that_it_begins_with(wire: Wire)
     assert wire.session.handled == [Command("PING")]
 
 
+def test_a_byte_order_mark_at_the_beginning_is_no_part_of_what_is_said(wire: Wire) -> None:
+    wire.start()
+    for byte in b"\xef\xbb\xbf" + PING:
+        wire.peer.sendall(bytes([byte]))
+
+    assert wire.read(len(PONG)) == PONG
+    assert wire.session is not None
+    assert wire.session.handled == [Ping()]
+
+
 @pytest.mark.parametrize(
     ("first", "dialect"), [(PING, "json"), (FRAME, "frames"), (b"REGISTER TOSEND carol\n\n", "register")]
 )

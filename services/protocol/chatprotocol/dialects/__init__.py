@@ -1,6 +1,6 @@
 """The dialects: one file each, tried in this order on the first bytes of a connection."""
 
-from chatprotocol.dialects.base import Decoder, Dialect, RequestDecoder, Sniff
+from chatprotocol.dialects.base import BYTE_ORDER_MARK, Decoder, Dialect, RequestDecoder, Sniff
 from chatprotocol.dialects.datagram import Datagram
 from chatprotocol.dialects.frames import Frames
 from chatprotocol.dialects.json import Json
@@ -35,6 +35,7 @@ def by_name(name: str, dialects: tuple[Dialect, ...] = DIALECTS) -> Dialect:
 
 
 __all__ = [
+    "BYTE_ORDER_MARK",
     "DIALECTS",
     "Datagram",
     "Decoder",

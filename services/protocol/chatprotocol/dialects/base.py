@@ -1,13 +1,17 @@
 """What every dialect is: a pure codec in both directions, and a judge of first bytes."""
 
+import codecs
 from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from chatprotocol.events import Event, Run
 from chatprotocol.requests import Request
 
 Decoded = TypeVar("Decoded")
+
+# Some programs write it at the beginning of every text, such as .NET's StreamWriter. It is no part of what is said.
+BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 
 
 class Sniff(Enum):
@@ -16,6 +20,16 @@ class Sniff(Enum):
     YES = "yes"
     NO = "no"
     MORE = "more bytes are needed"
+
+
+def sniff_text(first: bytes, openings: tuple[bytes, ...]) -> Sniff:
+    """For a dialect that is text: a connection begins with one of these, before which may be a byte order mark."""
+    if BYTE_ORDER_MARK.startswith(first):
+        return Sniff.MORE
+    text = first.removeprefix(BYTE_ORDER_MARK)
+    if text.startswith(openings):
+        return Sniff.YES
+    return Sniff.MORE if any(opening.startswith(text) for opening in openings) else Sniff.NO
 
 
 class Decoder(Protocol[Decoded]):

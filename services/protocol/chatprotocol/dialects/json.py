@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from chatprotocol import events, requests
-from chatprotocol.dialects.base import Sniff
+from chatprotocol.dialects.base import Sniff, sniff_text
 from chatprotocol.errors import ErrorCode, ProtocolError, code_of
 from chatprotocol.framing import LineBuffer, ObjectScanner, is_object, nesting, split_objects
 from chatprotocol.limits import (
@@ -552,7 +552,7 @@ class Json:
 
     def sniff(self, first: bytes) -> Sniff:
         """An object opens with a brace."""
-        return Sniff.YES if first.startswith(b"{") else Sniff.NO
+        return sniff_text(first, (b"{",))
 
     def request_decoder(self) -> RequestDecoder:
         """For the server's side of a new connection."""

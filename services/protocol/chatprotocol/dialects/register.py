@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from chatprotocol import events, requests
-from chatprotocol.dialects.base import Sniff
+from chatprotocol.dialects.base import Sniff, sniff_text
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.framing import SectionBuffer
 from chatprotocol.limits import HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES
@@ -33,6 +33,7 @@ _LINE_END: Final = re.compile("\r\n|\n|\r")
 
 # What a client may begin a connection with. All but the first is out of place then, and answered so.
 _WORDS: Final = ("REGISTER", "SEND", "RECEIVED", "ERROR")
+_OPENINGS: Final = tuple(f"{word} ".encode() for word in _WORDS)
 # As they are written, in any case.
 _SIDES: Final = {side.value: side for side in Side}
 
@@ -204,10 +205,7 @@ class Register:
 
     def sniff(self, first: bytes) -> Sniff:
         """One of the words that a client says, and a space."""
-        openings = [f"{word} ".encode() for word in _WORDS]
-        if any(first.startswith(opening) for opening in openings):
-            return Sniff.YES
-        return Sniff.MORE if any(opening.startswith(first) for opening in openings) else Sniff.NO
+        return sniff_text(first, _OPENINGS)
 
     def request_decoder(self) -> RequestDecoder:
         """For the server's side of a new connection."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from chatprotocol.dialects import Sniff, sniff
+from chatprotocol.dialects import BYTE_ORDER_MARK, Sniff, sniff
 from chatserver.transport.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Connection:
                 self._turn_away(f"There is no dialect whose connections begin with the bytes {first[:2].hex(' ')}.")
                 return None, b""
             if not isinstance(found, Sniff):
-                return found, first
+                return found, first.removeprefix(BYTE_ORDER_MARK)
         if data is None:
             self._turn_away(f"Nothing was said for {self._house.login_seconds:g} s.")
         return None, b""
