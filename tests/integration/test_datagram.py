@@ -17,6 +17,7 @@ from reliability.program import Program
 
 from chatprotocol import arq
 from chatprotocol.datagrams import ACK, Datagram, pack
+from chatserver.app import StartError
 
 if TYPE_CHECKING:
     import io
@@ -805,9 +806,8 @@ def test_who_never_takes_the_answers_is_read_no_further(room: Room) -> None:
 def test_the_port_that_is_taken_for_udp_is_named(open_room: Callable[..., Room]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
-        with pytest.raises(OSError, match="Address already in use") as refused:
+        with pytest.raises(StartError, match=r"Address already in use \(UDP\)"):
             open_room(port=taken.getsockname()[1])
-    assert refused.value.__notes__ == ["(UDP)"]
 
 
 def test_when_the_server_stops_each_session_is_told_and_acknowledges(tmp_path: Path) -> None:

@@ -47,7 +47,18 @@ def refused(folder: Path, environment: dict[str, str], *arguments: str, under: S
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM]
+    "number",
+    [
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGALRM,
+        signal.SIGXCPU,
+    ],
+    ids=lambda number: number.name,
 )
 def test_a_signal_ends_it_with_0_and_every_client_is_told(tmp_path: Path, number: signal.Signals) -> None:
     with Program(tmp_path) as server:

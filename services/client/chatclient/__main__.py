@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -15,17 +14,14 @@ from chatclient.app import App
 from chatclient.config import ConfigError, load_config, read_text
 from chatclient.exits import Exit
 from chatclient.script import ScriptError, parse_script
+from chatclient.signals import heed_signals
 from chatprotocol.encoding import DOTENV_MAX_BYTES, decode_text
 from chatprotocol.settings import unknown_settings
 
 
 def main() -> int:
     """Run the client to its end; returns one of the exit codes."""
-    # SIGTERM is as polite as Ctrl-C: as process 1 of a container it would do nothing otherwise.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # So is the end of a terminal, unless somebody wants to outlive it (nohup).
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    heed_signals()
     try:
         environment = {**_read_dotenv(), **os.environ}
         config = load_config(sys.argv[1:], environment)

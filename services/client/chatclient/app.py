@@ -17,6 +17,7 @@ from chatclient.notices import Complaint
 from chatclient.plain import PlainFace
 from chatclient.reactor import EndOfInput, Interrupt, Reactor
 from chatclient.script import ScriptError, play
+from chatclient.signals import ENDING
 from chatclient.typed import Addressing, Typing
 from chatprotocol.dialects.json import Json
 from chatprotocol.operations import OPS
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from chatclient.terminal import TerminalFace
 
 
-# What ends a client politely.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # How long a client that must end waits for the server's goodbye.
 _GOODBYE_SECONDS = 5.0
 # How long an interrupted client waits for somebody to take its output.
@@ -66,13 +65,13 @@ class App:
     def run(self) -> Exit:
         """Until the server or the input ends; all threads have ended then, too."""
         # A signal that came between the thread's start and the block that ends it would leave it waiting for ever.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         self._thread.start()
         # Nor may one be missed that comes just before the wait for a line.
         signal.set_wakeup_fd(self._face.wakeup, warn_on_full_buffer=False)
         script_failed = is_interrupted = False
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             self._feed()
             self._client.inject(EndOfInput())
             self._ended.wait()
@@ -111,7 +110,7 @@ class App:
         except KeyboardInterrupt:
             pass
         if isinstance(self._face, PlainFace):
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # all that follows ends soon
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # all that follows ends soon
         self._client.inject(Interrupt())
         self._client.hang_up()
         if not self._ended.wait(_OUTPUT_SECONDS):

@@ -33,6 +33,7 @@ from chatclient.reactor import Line
 from chatclient.renderer import ComposingContainer, Output, PromptRenderer
 from chatclient.rows import ASCII_GLYPHS, STYLES, Glyphs
 from chatclient.screen import Screen
+from chatclient.signals import ENDING
 from chatprotocol.events import PublicMessage
 from chatprotocol.limits import BODY_MAX_BYTES
 
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
     from chatclient.rows import Row
     from chatclient.typed import Typing
 
-# What ends a client politely.
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What happens is drawn together, so often at most: nobody sees more, and drawing costs.
 _FRAME_SECONDS: Final = 0.03
 # Of more than the first number of public messages in one frame, the last ones are shown: nobody can read the others.
@@ -189,7 +188,7 @@ class TerminalFace:
     def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._on_fault)
-        self._signals = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        self._signals = [each for each in ENDING if signal.getsignal(each) is not signal.SIG_IGN]
         for each in self._signals:
             self._loop.add_signal_handler(each, self._stop)
         self._session.app.key_processor.before_key_press += lambda _: self._on_key()
