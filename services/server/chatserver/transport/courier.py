@@ -344,14 +344,15 @@ class Courier:
             retiring, self._retiring = self._retiring, []
             give_up_at = self._stop_at
         self._retired.update((outbox, now + LINGER_SECONDS) for outbox in retiring)
+        # The tracked are asked about at the next look, and once more before they are closed: not in each round.
         for outbox, patience_ends in list(self._retired.items()):
-            outbox.check_acknowledged()
             is_told = outbox.shut and outbox.carrier.can_be_closed and not outbox.is_tracked
             if outbox.broken or is_told or now >= min(patience_ends, give_up_at or patience_ends):
                 self._close(outbox)
 
     def _close(self, outbox: Outbox) -> None:
         del self._retired[outbox]
+        outbox.check_acknowledged()
         self._tracked.pop(outbox, None)
         if self._full.pop(outbox, None) is not None:
             self._selector.unregister(outbox.carrier.descriptor)

@@ -52,9 +52,8 @@ class _Tracked:
     def __init__(self, on_acknowledged: Callable[[int], None]) -> None:
         self.on_acknowledged = on_acknowledged
         self.queued: deque[tuple[int, int]] = deque()
-        # 0: none.
-        self.sent_number = 0
-        self.marked_number = 0
+        self.sent_number: int | None = None
+        self.marked_number: int | None = None
         self.mark = 0
 
     def note_sent(self, sent_bytes: int) -> None:
@@ -244,10 +243,10 @@ class Outbox:
                 return
             tracked.note_sent(self._sent_bytes)
             number, marked_number, mark = tracked.sent_number, tracked.marked_number, tracked.mark
-        if not number:
+        if number is None:
             return
         if self.carrier.unacknowledged_bytes():
-            if not marked_number:
+            if marked_number is None:
                 mark = self.carrier.written()
                 with self._lock:
                     tracked.marked_number, tracked.mark = number, mark
@@ -256,12 +255,12 @@ class Outbox:
                 return
             number = marked_number
         with self._lock:
-            if tracked.marked_number <= number:
-                tracked.marked_number = 0
-            if tracked.sent_number <= number:
-                tracked.sent_number = 0
-                if not tracked.queued:
-                    self._tracked = None
+            if tracked.marked_number is not None and tracked.marked_number <= number:
+                tracked.marked_number = None
+            if tracked.sent_number is not None and tracked.sent_number <= number:
+                tracked.sent_number = None
+            if tracked.sent_number is None and not tracked.queued:
+                self._tracked = None
         tracked.on_acknowledged(number)
 
     # --- for the courier ---
