@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from integration.desk import StandIn, at, refusal, serves
+from integration.desk import StandIn, at, broadcast, refusal, serves
 from integration.room import DEADLINE_SECONDS, wait_for
 
 from chatclient import ChatClient, ChatError, LostError, RefusedError, UsageError
-from chatclient.notices import Back, Cut
+from chatclient.notices import Back, Cut, Dropped
 from chatprotocol.events import (
     AccountKind,
     DirectMessage,
@@ -439,6 +439,20 @@ def test_what_comes_while_something_is_asked_is_read_later_and_in_order(enter: E
         assert "alice" in alice.users()
 
     assert texts(alice, said[-1]) == said
+
+
+def test_of_too_much_that_comes_while_something_is_asked_the_oldest_is_dropped_and_that_is_told(enter_at: Enter) -> None:
+    """16 MiB are kept."""
+    sent = range(10, 2_200)
+    flood = [broadcast(number, "bob", "x" * 8_192) for number in sent]
+    with StandIn(lambda request: [*flood * (request["command"] == "CH"), *serves(request)]) as server:
+        alice = enter_at("alice", "json", server.port)
+        alice.history()
+        dropped, *kept = alice.events(0.0)
+        alice.close()
+    assert dropped == Dropped(len(sent) - len(kept))
+    assert 16_000_000 < 8_192 * len(kept) < 16 * 1024 * 1024
+    assert [message.id for message in kept] == [*sent][-len(kept) :]
 
 
 def test_events_end_when_nothing_happens_for_so_long(enter: Enter) -> None:

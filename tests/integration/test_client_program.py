@@ -80,6 +80,33 @@ def serving(answer: Callable[[socket.socket], None]) -> Iterator[tuple[int, list
             thread.join()
 
 
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+def test_a_session_over_ipv6(tmp_path: Path) -> None:
+    with Program(tmp_path, "--host", "[::1]") as server:
+        port = server.port
+        for words in (("::1", f"{port}", "alice"), (f"[::1]:{port}", "alice"), ("-hn", f"[::1]:{port}", "alice", "--udp")):
+            ended = subprocess.run(
+                [sys.executable, "-m", "chatclient", *words],
+                env={**os.environ, "CHAT_PASSWORD": "x"},
+                input="PM hello\n",
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert (ended.returncode, ended.stderr) == (0, "")
+            assert "[sent #" in ended.stdout
+        assert server.log().count("@::1 account=") == 3
+
+
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     path = tmp_path / "script"

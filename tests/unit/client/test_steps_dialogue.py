@@ -395,6 +395,14 @@ def test_what_was_missed_is_shown_once_and_in_order(informed: Dialogue) -> None:
     )
 
 
+def test_of_too_much_that_comes_before_the_history_the_oldest_is_dropped_and_a_gap_is_told(informed: Dialogue) -> None:
+    lose_connection(informed)
+    came = [public(number, "x") for number in range(100, 1_101)]
+    for message in came:
+        informed.give(message)
+    informed.give(History((HELLO,)), BACK, GAP, *shows(*came[1:]), PROMPT)
+
+
 def test_where_nothing_was_seen_before_the_history_is_shown_as_what_it_is(inside: Dialogue) -> None:
     lose_connection(inside)
     inside.give(public(12, "new"))
