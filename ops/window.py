@@ -10,8 +10,10 @@ Nothing is read but while something is waited for, and all waiting has a deadlin
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import sys
 import termios
 import time
 import unicodedata
@@ -184,6 +186,16 @@ class Window:
         """Stop the program where it is, until it may go on."""
         self.signal(signal.SIGSTOP)
 
+    def stall(self) -> None:
+        """Read nothing until the program has written as much as the terminal takes."""
+        waiting = -1
+        while (now := self._unread_bytes()) != waiting or not now:
+            waiting = now
+            time.sleep(4 * _LOOK_SECONDS)
+
+    def _unread_bytes(self) -> int:
+        return int.from_bytes(fcntl.ioctl(self._program.child_fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
     def go_on(self) -> None:
         """The other way round."""
         self.signal(signal.SIGCONT)
@@ -294,8 +306,17 @@ class Window:
         while not self.has_ended:
             assert time.monotonic() < give_up_at, f"it did not end\n{self}"
             self._read(_LOOK_SECONDS)
-        self._program.wait()
+        if self._program.isalive():
+            self._program.wait()
         return -self._program.signalstatus if self._program.signalstatus else int(self._program.exitstatus)
+
+    def until_gone(self) -> int:
+        """The same, and read nothing before."""
+        give_up_at = time.monotonic() + DEADLINE_SECONDS
+        while self._program.isalive():
+            assert time.monotonic() < give_up_at, f"it did not end\n{self}"
+            time.sleep(_LOOK_SECONDS)
+        return self.until_end()
 
     def _read(self, patience_seconds: float) -> None:
         """What has come, or comes soon."""

@@ -91,8 +91,8 @@ def _has_ipv6() -> bool:
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 def test_a_session_over_ipv6(tmp_path: Path) -> None:
     with Program(tmp_path, "--host", "[::1]") as server:
-        port = server.port
-        for words in (("::1", f"{port}", "alice"), (f"[::1]:{port}", "alice"), ("-hn", f"[::1]:{port}", "alice", "--udp")):
+        whole = f"[::1]:{server.port}"
+        for words in (("::1", f"{server.port}", "alice"), (whole, "alice"), ("-hn", whole, "alice", "--udp")):
             ended = subprocess.run(
                 [sys.executable, "-m", "chatclient", *words],
                 env={**os.environ, "CHAT_PASSWORD": "x"},

@@ -322,6 +322,19 @@ def test_a_signal_restores_the_terminal_and_leaves_politely(room: Room, desk: De
         pass
 
 
+def test_two_signals_end_it_though_the_terminal_takes_nothing_more(room: Room, desk: Desk) -> None:
+    """A second apart: what comes together is one."""
+    bob = room.enter("bob")
+    alice = desk.sit()
+    say_all(bob, *["x" * 8_000] * 40)
+    alice.stall()
+    alice.signal(signal.SIGTERM)
+    time.sleep(1.0)
+    alice.signal(signal.SIGTERM)
+    assert alice.until_gone() == 1
+    assert alice.echoes
+
+
 def test_ctrl_d_on_a_line_with_letters_does_not_leave(room: Room, desk: Desk) -> None:
     bob = room.enter("bob")
     alice = desk.sit()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 import signal
 import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -27,6 +29,7 @@ from prompt_toolkit.layout.processors import ConditionalProcessor, Processor, Tr
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import Style
 
+from chatclient.exits import Exit
 from chatclient.model import Situation, Standing
 from chatclient.notices import Complaint, Help
 from chatclient.reactor import Line
@@ -64,6 +67,9 @@ _LINES_UNASKED_MAX: Final = 5
 _MENU_ROWS: Final = 6
 # Nobody types faster than that from key to key; a paste that takes several reads goes on sooner.
 _PASTE_SECONDS: Final = 0.03
+# A signal that comes this long after the first one ends the process at once. A shell whose terminal is closed, and
+# timeout(1), send two for one end.
+_SAME_END_SECONDS: Final = 1.0
 # However often somebody is meant.
 _BELL_SECONDS: Final = 1.0
 # Where a name or a server is asked for; that is one line, and a program may type the password behind it.
@@ -114,6 +120,9 @@ class TerminalFace:
         self._is_fast = self._is_pasted = False
         self._held: asyncio.TimerHandle | None = None
         self._signals: list[signal.Signals] = []
+        self._signaled_at = math.inf
+        # The terminal's modes before the prompt.
+        self._modes: list[Any] = []
         self._fault: BaseException | None = None
         self._is_secret = Condition(lambda: self._situation.is_secret)
         self._session = self._build()
@@ -164,6 +173,7 @@ class TerminalFace:
     def feed(self, give: Callable[[Input], None]) -> None:
         """Give what is typed until nobody uses it any more. KeyboardInterrupt: the person wants to leave."""
         self._give = give
+        self._modes = termios.tcgetattr(sys.stdin)
         try:
             self._session.prompt(pre_run=self._begin, handle_sigint=False, set_exception_handler=False)
         except EOFError:  # the terminal is gone
@@ -191,6 +201,7 @@ class TerminalFace:
         self._signals = [each for each in ENDING if signal.getsignal(each) is not signal.SIG_IGN]
         for each in self._signals:
             self._loop.add_signal_handler(each, self._stop)
+            signal.signal(each, self._on_signal)  # the loop hears of it as well
         self._session.app.key_processor.before_key_press += lambda _: self._on_key()
         self._session.app.after_render += lambda _: self._output.release()
         self._loop.call_soon(self._look)
@@ -199,6 +210,17 @@ class TerminalFace:
         """A fault of this program ends it."""
         self._fault = context.get("exception") or RuntimeError(context["message"])
         self._stop()
+
+    def _on_signal(self, *_: object) -> None:
+        """The loop stops at the first signal, unless a terminal that takes nothing holds it up in a write.
+
+        Python calls this within that write. The second signal ends the process then: to end in order is to draw.
+        """
+        now = time.monotonic()
+        if now >= self._signaled_at + _SAME_END_SECONDS:
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self._modes)
+            os._exit(Exit.LOST)
+        self._signaled_at = min(self._signaled_at, now)
 
     def _stop(self) -> None:
         if self._session.app.is_running and not self._session.app.is_done:
