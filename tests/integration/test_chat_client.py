@@ -441,7 +441,7 @@ def test_what_comes_while_something_is_asked_is_read_later_and_in_order(enter: E
     assert texts(alice, said[-1]) == said
 
 
-def test_of_too_much_that_comes_while_something_is_asked_the_oldest_is_dropped_and_that_is_told(enter_at: Enter) -> None:
+def test_of_too_much_that_comes_while_something_is_asked_the_oldest_is_dropped_and_told(enter_at: Enter) -> None:
     """16 MiB are kept."""
     sent = range(10, 2_200)
     flood = [broadcast(number, "bob", "x" * 8_192) for number in sent]
