@@ -55,6 +55,8 @@ def test_nothing_is_confirmed_while_the_data_folder_is_not_the_one_that_was_open
         with closing(Peer(program.port)) as again:
             assert again.login("alice")["last_id"] == first + 1
         log = program.log()
+        program.data.rename(away)
+        assert program.stop() == 0
     assert log.count("removed or replaced while the server runs") == 1
     assert log.count("accepts writes again") == 1
     assert "Traceback" not in log

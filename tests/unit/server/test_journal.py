@@ -645,6 +645,15 @@ def test_deliveries_that_are_noted_after_the_end_are_written_when_asked_for(hous
     assert found.delivered_id == 7
 
 
+def test_deliveries_that_cannot_be_written_at_the_end_do_not_keep_the_server_from_ending(house: House) -> None:
+    house.deliveries.note(house.seat("alice").account_id, 7)
+    house.database.path.unlink()
+    with capture_logs() as log:
+        house.journal.save_deliveries()
+
+    assert [entry["event"] for entry in log] == ["delivered marks not saved"]
+
+
 # --- a disk that fails ---
 
 

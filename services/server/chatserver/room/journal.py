@@ -36,6 +36,9 @@ INBOX_MAX_MESSAGES = 4_096
 GATHER_SECONDS = 0.005
 GATHER_MESSAGES = 256
 
+# What a transaction raises: the disk refuses it, or the files are not those that were opened.
+_NOT_STORED = (sqlite3.Error, OSError, StoreError)
+
 
 class JournalClosedError(Exception):
     """The server is shutting down; nothing more is written."""
@@ -161,11 +164,14 @@ class SqliteJournal:
 
     def save_deliveries(self) -> None:
         """Write what was delivered after the journal had ended. For the thread that stopped it."""
+        deliveries = self._deliveries.unsaved()
+        if not deliveries:
+            return
         try:
             with self._database.transaction() as connection:
-                update_delivered(connection, self._deliveries.unsaved().items())
-        except (sqlite3.Error, OSError) as error:  # those messages are delivered once more
-            _log.error("delivered marks not saved", error=str(error))
+                update_delivered(connection, deliveries.items())
+        except _NOT_STORED as error:  # those messages are delivered once more
+            _log.error("delivered marks not saved", error=describe(error))
 
     def post(self, posts: Sequence[Post]) -> None:
         """Take messages. Waits while too many do; raises JournalClosedError when it takes no more."""
@@ -273,7 +279,7 @@ class SqliteJournal:
                 update_delivered(connection, deliveries.items())
                 # A transaction that wrote nothing succeeds on a full disk, too.
                 wrote = connection.total_changes > changes or any(isinstance(errand, _Probe) for errand in errands)
-        except (sqlite3.Error, OSError, StoreError) as error:
+        except _NOT_STORED as error:
             self._fail(taken, error)
             return
         self._note_commit(last_id, outcomes)
