@@ -75,8 +75,9 @@ class LogWriter:
         self._max_entries = max_entries
         self._max_characters = max_characters
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        # Guards everything below.
-        self._lock = threading.Lock()
+        # Guards everything below. A thread may take it twice: the garbage collector may run while it is held, and an
+        # error in a finalizer is logged.
+        self._lock = threading.RLock()
         self._filled = threading.Condition(self._lock)
         self._waiting: deque[str] = deque()
         self._waiting_characters = 0

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +15,8 @@ import pytest
 import structlog
 
 from chatserver.log import LibraryLog, LogWriter, _as_text, _quoted, configure_log
+
+from .rooms import DEADLINE_SECONDS
 
 
 def line(**event: Any) -> str:
@@ -114,6 +117,27 @@ def test_the_log_goes_on_after_a_write_that_failed(pipe: tuple[int, int]) -> Non
         found, dropped = file.read().splitlines()
     assert found == "found"
     assert "dropped count=1" in dropped
+
+
+def test_an_entry_may_be_written_while_another_one_is_taken(pipe: tuple[int, int]) -> None:
+    """A finalizer that fails meanwhile is logged, by the same thread."""
+    reader, end = pipe
+    log = LogWriter(end, "text")
+
+    class Failing(str):
+        __slots__ = ()
+
+        def __len__(self) -> int:
+            log.write("from the finalizer\n")
+            return super().__len__()
+
+    writer = threading.Thread(target=lambda: log.write(Failing("entry\n")), daemon=True)
+    writer.start()
+    writer.join(DEADLINE_SECONDS)
+    assert not writer.is_alive()
+    log.start()
+    log.close(DEADLINE_SECONDS)
+    assert "entry\n" in os.read(reader, 1_000).decode()
 
 
 def test_an_entry_that_cannot_be_made_raises_nothing() -> None:
