@@ -62,7 +62,10 @@ class Memory:
         now = self._clock()
         if now - self._read_at >= READING_SECONDS:
             self._read_at = now
-            self._spare = self._read()
+            try:
+                self._spare = self._read()
+            except MemoryError:
+                self._spare = 0
             self._claimed_before, self._claimed = self._claimed, 0
         return float("inf") if self._spare is None else self._spare - self._claimed - self._claimed_before
 

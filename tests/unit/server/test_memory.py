@@ -55,6 +55,13 @@ def test_memory_is_short_while_nothing_is_to_spare() -> None:
     assert not machine.memory.is_short()
 
 
+def test_memory_is_short_if_there_is_none_to_find_that_out() -> None:
+    def read() -> int:
+        raise MemoryError
+
+    assert Memory(read, lambda: 0.0).is_short()
+
+
 def test_where_nothing_is_known_everything_is_granted() -> None:
     assert Machine(None).grants(10**15)
 
