@@ -158,7 +158,7 @@ def _resume_after(
     is_other = history_id is not None and history_id != context.identity.history_id
     if since == 0 or (since <= last_id and not is_other):
         return since, not is_other
-    shared_id = context.identity.shared_upto(history_id) if is_other else None
+    shared_id = context.identity.shared_upto(history_id)
     if shared_id is not None:
         return min(since, shared_id), False
     recent = context.messages.history(account_id, last_id + 1, HISTORY_MAX_MESSAGES)

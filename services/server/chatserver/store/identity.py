@@ -25,14 +25,14 @@ class HistoryIdentity:
     """What the server tells and compares at each login. It does not change while the server runs. For any thread."""
 
     def __init__(self, database: Database) -> None:
-        """To be made after the identity was renewed, if it was, and before the journal writes. Raises sqlite3.Error."""
-        with database.transaction() as connection:
-            self.history_id = read_history_id(connection)
+        """To be made after ``reconcile``, which may renew the identity. Raises StoreError."""
+        with database.reading() as connection:
+            (self.history_id,) = connection.execute("SELECT history_id FROM history_identity").fetchone()
             # One for each time that a backup was restored.
             self._shared: dict[str, int] = dict(connection.execute("SELECT history_id, last_id FROM former_identity"))
 
     def shared_upto(self, history_id: str | None) -> int | None:
-        """The last message that this history has in common with the one of that former identity; None if unknown."""
+        """The last message that this history has in common with that former one; None if it is not a former one."""
         return self._shared.get(history_id) if history_id is not None else None
 
 
