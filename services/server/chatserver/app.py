@@ -106,20 +106,21 @@ class Server:
         self._crashed = False
         self._started = False
         self._stopping = False
-        self._database = Database(config.data)
         try:
-            self._build(config)
-        except BaseException as error:
-            self._database.close()
-            if isinstance(error, MemoryError):
-                raise StartError.no_memory() from error
-            if isinstance(error, PasswordsFailedError):
-                reason = f"A password can't be hashed with --hash-memory-kib {config.hash_memory_kib}: {error}"
-                raise StartError(f"{reason}. Allow more memory, or lower it.") from error
-            if isinstance(error, OSError):
-                advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
-                raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
-            raise
+            self._database = Database(config.data)
+            try:
+                self._build(config)
+            except BaseException:
+                self._database.close()
+                raise
+        except MemoryError as error:
+            raise StartError.no_memory() from error
+        except PasswordsFailedError as error:
+            reason = f"A password can't be hashed with --hash-memory-kib {config.hash_memory_kib}: {error}"
+            raise StartError(f"{reason}. Allow more memory, or lower it.") from error
+        except OSError as error:
+            advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
+            raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
 
     def _build(self, config: Config) -> None:
         _allow_descriptors(config.max_connections + _OTHER_DESCRIPTORS)
