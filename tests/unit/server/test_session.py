@@ -319,6 +319,17 @@ def test_who_saw_what_is_not_here_any_more_is_told_so_and_gets_what_is_new(
     assert messages == [each for each in house.messages.stored if each.id > after_id]
 
 
+def test_direct_messages_that_wait_come_first_if_only_the_last_messages_are_sent(
+    house: House, visitor: Visitor
+) -> None:
+    """Promise: a direct message waits until a device of its recipient has it."""
+    house.messages.history = lambda *_: (message(4), message(10))  # type: ignore[method-assign]
+    house.messages.stored = tuple(map(message, (2, 4, 10)))
+
+    assert visitor.ask(Login("alice", "secret", 31))[1:] == list(house.messages.stored)
+    assert [asked[0::2] for asked in house.messages.asked] == [("waiting", 0, 500), ("missed", 3, 500)]
+
+
 def test_an_empty_history_has_nothing_for_who_saw_more(visitor: Visitor) -> None:
     assert visitor.ask(Login("alice", "secret", 31)) == [
         Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID, 10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, Message
     from chatprotocol.requests import Login
+    from chatserver.room.feed import Joined
     from chatserver.room.seat import Outbox
     from chatserver.session.context import Context
     from chatserver.store.accounts import Account
@@ -35,6 +36,14 @@ _PAGE_MESSAGES = 500
 _UNREADABLE = Refused(
     ErrorCode.INTERNAL, "The server's database is damaged: messages that you missed are left out here."
 )
+
+
+class _Part(NamedTuple):
+    """A part of what was missed: what the query finds after one message and up to another one."""
+
+    query: Query
+    after_id: int
+    upto_id: int
 
 
 class CutShortError(Exception):
@@ -124,16 +133,10 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     joined = context.feed.join(seat)
     users = context.presence.enter(seat)
     try:
-        is_known = True
-        if login.since is None:
-            query, after_id = context.messages.waiting, max(account.delivered_id, joined.delivered_id)
-        else:
-            query = context.messages.missed
-            after_id, is_known = _resume_after(context, account.id, login.since, login.history_id, joined.last_id)
+        parts, since = _missed(context, account, login, joined)
         history_id = context.identity.history_id if login.wants_history_id else None
-        since = None if is_known else after_id
         welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since)
-        last_page, is_whole = _send_pages(outbox, welcome, query, account.id, after_id, joined.last_id)
+        last_page, is_whole = _send_pages(outbox, welcome, account.id, parts)
         if last_page is not None and not is_whole and not login.is_stepwise:
             last_page = (*last_page, _UNREADABLE)
         if last_page is not None:
@@ -147,22 +150,28 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     return seat
 
 
-def _resume_after(
-    context: Context, account_id: int, since: int, history_id: str | None, last_id: int
-) -> tuple[int, bool]:
-    """After which message a client that was here before goes on; and whether it misses nothing then.
+def _missed(context: Context, account: Account, login: Login, joined: Joined) -> tuple[list[_Part], int | None]:
+    """What is to be read for somebody who comes in, and the ``since`` of the welcome: None if theirs can be used.
 
-    What it saw last may be gone, after a backup was restored. It then gets what is new since the restored history and
-    its own went apart; where that is not known, the last messages, for the whole history may be millions.
+    What a client saw last may be gone, after a backup was restored. It then gets what is new since the restored history
+    and its own went apart. If that is not known, it gets the last messages, for the whole history may be millions, and
+    before them the direct messages that still wait, which it would not get at any later login.
     """
+    messages, last_id = context.messages, joined.last_id
+    delivered_id = max(account.delivered_id, joined.delivered_id)
+    since, history_id = login.since, login.history_id
+    if since is None:
+        return [_Part(messages.waiting, delivered_id, last_id)], None
     is_other = history_id is not None and history_id != context.identity.history_id
     if since == 0 or (since <= last_id and not is_other):
-        return since, not is_other
+        return [_Part(messages.missed, since, last_id)], since if is_other else None
     shared_id = context.identity.shared_upto(history_id)
     if shared_id is not None:
-        return min(since, shared_id), False
-    recent = context.messages.history(account_id, last_id + 1, HISTORY_MAX_MESSAGES)
-    return (recent[0].id - 1 if recent else last_id), False
+        after_id = min(since, shared_id)
+        return [_Part(messages.missed, after_id, last_id)], after_id
+    recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
+    after_id = recent[0].id - 1 if recent else last_id
+    return [_Part(messages.waiting, delivered_id, after_id), _Part(messages.missed, after_id, last_id)], after_id
 
 
 def go_out(context: Context, seat: Seat) -> None:
@@ -173,32 +182,38 @@ def go_out(context: Context, seat: Seat) -> None:
 
 
 def _send_pages(
-    outbox: Outbox, welcome: Welcome, query: Query, account_id: int, after_id: int, upto_id: int
+    outbox: Outbox, welcome: Welcome, account_id: int, parts: Sequence[_Part]
 ) -> tuple[Sequence[Event] | None, bool]:
-    """Put the welcome and what the query finds, a page at a time, no faster than the peer reads.
+    """Put the welcome and what the queries find, a page at a time, no faster than the peer reads.
 
     Returns what comes last, which was not put yet, or None when the connection ends; and whether that is all that was
     to be sent. From a damaged page on nothing is: to come again would not help, so the user is let in.
     """
     head: tuple[Event, ...] = (welcome,)
-    while True:
-        try:
-            messages = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
-        except DamagedError as error:
-            _log.error("missed messages can't be read", user=welcome.username, error=str(error))
-            return head, False
-        except (StoreError, ShortOfMemoryError) as error:
-            if head:  # nothing was said yet: the login is refused
-                raise
-            is_short = isinstance(error, ShortOfMemoryError)
-            reason = "the server is short of memory" if is_short else "the server can't read its disk"
-            raise CutShortError(reason) from error
-        if head and messages:
-            outbox.put(head)
-            head = ()
-        if len(messages) < _PAGE_MESSAGES:
-            return (*head, *messages), True
-        outbox.put(messages)
-        if not outbox.wait_for_room():
-            return None, True
-        after_id = messages[-1].id
+    page: tuple[Message, ...] = ()
+    for query, from_id, upto_id in parts:
+        after_id = from_id
+        while True:
+            try:
+                found = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
+            except DamagedError as error:
+                _log.error("missed messages can't be read", user=welcome.username, error=str(error))
+                return (*head, *page), False
+            except (StoreError, ShortOfMemoryError) as error:
+                if head:  # nothing was said yet: the login is refused
+                    raise
+                is_short = isinstance(error, ShortOfMemoryError)
+                reason = "the server is short of memory" if is_short else "the server can't read its disk"
+                raise CutShortError(reason) from error
+            if head and found:
+                outbox.put(head)
+                head = ()
+            page += found
+            if len(found) < _PAGE_MESSAGES:
+                break
+            outbox.put(page)
+            page = ()
+            if not outbox.wait_for_room():
+                return None, True
+            after_id = found[-1].id
+    return (*head, *page), True
