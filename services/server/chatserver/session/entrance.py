@@ -38,8 +38,8 @@ _UNREADABLE = Refused(
 )
 
 
-class _Part(NamedTuple):
-    """A part of what was missed: what the query finds after one message and up to another one."""
+class _Range(NamedTuple):
+    """What the query finds after one message and up to another one."""
 
     query: Query
     after_id: int
@@ -133,10 +133,10 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     joined = context.feed.join(seat)
     users = context.presence.enter(seat)
     try:
-        parts, since = _missed(context, account, login, joined)
+        ranges, since = _missed(context, account, login, joined)
         history_id = context.identity.history_id if login.wants_history_id else None
         welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since)
-        last_page, is_whole = _send_pages(outbox, welcome, account.id, parts)
+        last_page, is_whole = _send_pages(outbox, welcome, account.id, ranges)
         if last_page is not None and not is_whole and not login.is_stepwise:
             last_page = (*last_page, _UNREADABLE)
         if last_page is not None:
@@ -150,7 +150,7 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     return seat
 
 
-def _missed(context: Context, account: Account, login: Login, joined: Joined) -> tuple[list[_Part], int | None]:
+def _missed(context: Context, account: Account, login: Login, joined: Joined) -> tuple[list[_Range], int | None]:
     """What is to be read for somebody who comes in, and the ``since`` of the welcome: None if theirs can be used.
 
     What a client saw last may be gone, after a backup was restored. It then gets what is new since the restored history
@@ -161,17 +161,17 @@ def _missed(context: Context, account: Account, login: Login, joined: Joined) ->
     delivered_id = max(account.delivered_id, joined.delivered_id)
     since, history_id = login.since, login.history_id
     if since is None:
-        return [_Part(messages.waiting, delivered_id, last_id)], None
+        return [_Range(messages.waiting, delivered_id, last_id)], None
     is_other = history_id is not None and history_id != context.identity.history_id
     if since == 0 or (since <= last_id and not is_other):
-        return [_Part(messages.missed, since, last_id)], since if is_other else None
+        return [_Range(messages.missed, since, last_id)], since if is_other else None
     shared_id = context.identity.shared_upto(history_id)
     if shared_id is not None:
         after_id = min(since, shared_id)
-        return [_Part(messages.missed, after_id, last_id)], after_id
+        return [_Range(messages.missed, after_id, last_id)], after_id
     recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
     after_id = recent[0].id - 1 if recent else last_id
-    return [_Part(messages.waiting, delivered_id, after_id), _Part(messages.missed, after_id, last_id)], after_id
+    return [_Range(messages.waiting, delivered_id, after_id), _Range(messages.missed, after_id, last_id)], after_id
 
 
 def go_out(context: Context, seat: Seat) -> None:
@@ -182,7 +182,7 @@ def go_out(context: Context, seat: Seat) -> None:
 
 
 def _send_pages(
-    outbox: Outbox, welcome: Welcome, account_id: int, parts: Sequence[_Part]
+    outbox: Outbox, welcome: Welcome, account_id: int, ranges: Sequence[_Range]
 ) -> tuple[Sequence[Event] | None, bool]:
     """Put the welcome and what the queries find, a page at a time, no faster than the peer reads.
 
@@ -191,7 +191,7 @@ def _send_pages(
     """
     head: tuple[Event, ...] = (welcome,)
     page: tuple[Message, ...] = ()
-    for query, from_id, upto_id in parts:
+    for query, from_id, upto_id in ranges:
         after_id = from_id
         while True:
             try:
