@@ -351,6 +351,15 @@ def test_what_waits_for_somebody_comes_at_the_next_login_in_any_dialect(room: Ro
     assert room.enter_datagram("alice").until_fence() == [], "once"
 
 
+def test_who_comes_back_at_once_is_not_given_again_what_it_acknowledged(room: Room) -> None:
+    """Its session is still there: over UDP nobody notices that a program was killed."""
+    bob, alice = room.enter_datagram("bob"), room.enter("alice")
+    alice.ask(command="DM", to="bob", message="psst")
+    assert bob.next_message()[-1] == "psst"
+    bob.close()
+    assert room.enter_datagram("bob").until_fence() == []
+
+
 def test_users_of_json_see_who_comes_and_goes_and_those_of_datagram_are_told_when_they_ask(room: Room) -> None:
     alice = room.enter("alice")
     bob = room.enter_datagram("bob")

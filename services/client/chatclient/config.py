@@ -29,6 +29,7 @@ DEFAULT_SERVER = "localhost"
 # Programs give up some time; a person who wants to leave does.
 _RETRY_SECONDS = 60.0
 _YES_NO = ("no", "yes")
+_FORMS = "Give HOST PORT USERNAME, HOST:PORT USERNAME (as [::1]:9999 alice), or USERNAME alone."
 
 
 class FaceKind(Enum):
@@ -74,7 +75,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     try:
         server, port = _server(flags, word_server, word_port, environment)
     except Refusal as refusal:
-        raise ConfigError(refusal.reason) from refusal
+        raise ConfigError(f"{refusal.reason} {_FORMS}" if word_port else refusal.reason) from refusal
     password = environment.get("CHAT_PASSWORD")
     if password_file := flags.password_file or environment.get("CHAT_PASSWORD_FILE"):
         password = read_text(password_file, "password").rstrip("\r\n")
@@ -86,38 +87,28 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     user = flags.username or user or environment.get("CHAT_USER")
     if flags.udp and flags.dialect and flags.dialect.lower() != Datagram.name:
         raise ConfigError(f"--udp is the dialect {Datagram.name}, and --dialect is {flags.dialect}; give one of them.")
-    named = Datagram.name if flags.udp else flags.dialect or environment.get("CHAT_DIALECT")
-    dialect = _choice("dialect", named, [each.name for each in DIALECTS])
+    dialect = Datagram.name if flags.udp else _choice("dialect", flags, environment, [each.name for each in DIALECTS])
     try:
         if user and dialect != _ASKING_DIALECT:
             check_username(user)
     except Refusal as refusal:
         raise ConfigError(f"{user!r} can't be a username. {refusal.reason}") from refusal
     face = _face(is_json=flags.json, is_plain=flags.plain or bool(script), term=environment.get("TERM"))
-    default_seconds = str(math.inf if face is FaceKind.TERMINAL else _RETRY_SECONDS)
+    default_seconds = math.inf if face is FaceKind.TERMINAL else _RETRY_SECONDS
     return Config(
         server=server or (None if dialect == _ASKING_DIALECT else DEFAULT_SERVER),
         port=port,
         user=user or None,
         password=password or None,
         dialect=dialect,
-        register_length=_choice(
-            "register-length", flags.register_length or environment.get("CHAT_REGISTER_LENGTH"), LENGTH_UNITS
-        ),
-        ops=_choice("ops", flags.ops or environment.get("CHAT_OPS"), list(OPS)),
+        register_length=_choice("register_length", flags, environment, LENGTH_UNITS),
+        ops=_choice("ops", flags, environment, list(OPS)),
         script=Path(script) if script else None,
-        retry_seconds=_seconds(
-            "retry", flags.retry_seconds or environment.get("CHAT_RETRY_SECONDS") or default_seconds
-        ),
-        silence_seconds=_seconds(
-            "silence", flags.silence_seconds or environment.get("CHAT_SILENCE_SECONDS") or str(SILENCE_SECONDS)
-        )
-        or math.inf,
+        retry_seconds=_seconds("retry_seconds", flags, environment, default_seconds),
+        silence_seconds=_seconds("silence_seconds", flags, environment, SILENCE_SECONDS) or math.inf,
         face=face,
-        is_quiet=flags.quiet or _choice("quiet", environment.get("CHAT_QUIET"), _YES_NO) == "yes",
-        shows_joins=not (
-            flags.hide_joins or _choice("hide-joins", environment.get("CHAT_HIDE_JOINS"), _YES_NO) == "yes"
-        ),
+        is_quiet=_choice("quiet", flags, environment, _YES_NO) == "yes",
+        shows_joins=_choice("hide_joins", flags, environment, _YES_NO) == "no",
     )
 
 
@@ -156,7 +147,7 @@ def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | No
         case [host, port, user]:
             return host, port, user
         case _:
-            raise ConfigError(f"{len(words)} words are too many; give HOST PORT USERNAME, or USERNAME alone.")
+            raise ConfigError(f"{len(words)} words are too many. {_FORMS}")
 
 
 def _has_port(address: str) -> bool:
@@ -183,21 +174,36 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _seconds(what: str, text: str) -> float:
+def _given(name: str, flags: argparse.Namespace, environment: Mapping[str, str | None]) -> tuple[str, str | None]:
+    """Where a setting comes from, for errors, and its text if it is set: by the flag, else by the variable."""
+    if text := getattr(flags, name):
+        return f"--{name.replace('_', '-')}", text
+    variable = f"CHAT_{name.upper()}"
+    return variable, environment.get(variable)
+
+
+def _seconds(
+    name: str, flags: argparse.Namespace, environment: Mapping[str, str | None], default_seconds: float
+) -> float:
+    source, text = _given(name, flags, environment)
+    if not text:
+        return default_seconds
     try:
         seconds = float(text)
-        if math.isnan(seconds):
-            raise ValueError(text)  # noqa: TRY301 - as if it were none
-        return max(0.0, seconds)
-    except ValueError as error:
-        raise ConfigError(f"--{what}-seconds is {text!r}; it must be a number of seconds.") from error
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:  # so is what is not a number
+        raise ConfigError(f"{source} is {text!r}; it must be a number of seconds, 0 or more.")
+    return seconds
 
 
-def _choice(what: str, text: str | None, words: Sequence[str]) -> str:
+def _choice(name: str, flags: argparse.Namespace, environment: Mapping[str, str | None], words: Sequence[str]) -> str:
+    """One of these words, in any case; the first one is the default."""
+    source, text = _given(name, flags, environment)
     if not text:
         return words[0]
     if text.lower() not in words:
-        raise ConfigError(f"--{what} is {text!r}; it must be one of {', '.join(words)}.")
+        raise ConfigError(f"{source} is {text!r}; it must be one of {', '.join(words)}.")
     return text.lower()
 
 
@@ -257,9 +263,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print what happens as JSON objects, one a line")
     parser.add_argument("--plain", action="store_true", help="print lines at a terminal, too, as in a pipe")
     parser.add_argument(
-        "--quiet", action="store_true", help="no bell and no highlight when you are meant, or CHAT_QUIET=yes"
+        "--quiet",
+        action="store_const",
+        const="yes",
+        help="no bell and no highlight when you are meant, or CHAT_QUIET=yes",
     )
     parser.add_argument(
-        "--hide-joins", action="store_true", help="don't show who comes and goes, or CHAT_HIDE_JOINS=yes"
+        "--hide-joins", action="store_const", const="yes", help="don't show who comes and goes, or CHAT_HIDE_JOINS=yes"
     )
     return parser
