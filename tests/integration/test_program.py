@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,6 @@ from reliability.program import Program, own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -73,6 +73,13 @@ def test_a_signal_ends_it_with_0_and_every_client_is_told(tmp_path: Path, number
                 assert peer.is_closed()
                 peer.close()
             assert server.process.wait() == 0
+
+
+def test_no_file_takes_the_place_of_a_standard_stream_that_is_closed(tmp_path: Path) -> None:
+    """Python's last words about a fatal error would go into the database."""
+    with Program(tmp_path, under=("sh", "-c", 'exec "$@" <&- 2>&-', "sh")) as server:
+        descriptors = Path(f"/proc/{server.process.pid}/fd")
+        assert [str((descriptors / number).readlink()) for number in "02"] == ["/dev/null"] * 2
 
 
 def test_a_setting_that_is_misspelt_is_told_at_the_start(tmp_path: Path) -> None:

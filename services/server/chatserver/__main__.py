@@ -30,6 +30,8 @@ EXIT_OK = 0
 EXIT_CRASHED = 1
 EXIT_USAGE = 2
 
+_STDERR = 2
+
 _LOOK_UP_SECONDS = 0.2
 # At the end so much time is for what the log still has to write. Who does not read it by then does not get it.
 _LOG_SECONDS = 1.0
@@ -54,6 +56,7 @@ def main() -> int:
     log = None
     watchdog = Watchdog()
     try:
+        _fill_standard_descriptors()
         environment = {**read_dotenv(), **os.environ}
         config = load_config(sys.argv[1:], environment)
         prepare_threads()
@@ -69,6 +72,13 @@ def main() -> int:
     finally:
         if log is not None:
             log.close(_LOG_SECONDS)
+
+
+def _fill_standard_descriptors() -> None:
+    """If one of them is closed, the database must not take its number: C code writes its last words to number 2."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
 
 
 def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
