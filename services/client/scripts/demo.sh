@@ -18,10 +18,10 @@ make_password() { # file
     rm "$1.$name"
 }
 
-# Prints who is online and who has written, one a line.
+# Prints who is online and who has written, one a line. What is said with /me begins with a star: * zed waves.
 users_in() { # what a client has shown
     printf '%s\n' "$1" | sed -nE 's/^\[welcome .*; online: //p' | tr ' ' '\n'
-    printf '%s\n' "$1" | sed -nE 's/^\[(history|public|direct) #[^]]*\] ([^ :]+).*/\2/p'
+    printf '%s\n' "$1" | sed -nE 's/^\[(history|public|direct) #[^]]*\] (\* )?([^ :]+).*/\3/p'
 }
 
 make_password /demo/demo.password
