@@ -54,7 +54,7 @@ class Command(NamedTuple):
     act: Callable[[str], Typed]
     # Can it be done without the server?
     is_local: bool = False
-    # Other names for it, in small letters.
+    # Other names for it, in small letters. One that begins with @ is only shown: such a line is taken before.
     also: tuple[str, ...] = ()
 
 
@@ -139,8 +139,8 @@ class Typing:
             also = f" (also: {', '.join(each.also)})" if each.also else ""
             lines.append(f"{f'{each.word} {each.arguments}'.rstrip():<19} {each.does}{also}")
         if self.talks and self._asks:
-            lines.insert(0, f"{'MESSAGE':<19} what is nothing else is a public message")
-        way_out = f"{'':<19} an empty line cancels an operation that asks for something"
+            lines.insert(0, f"{'MESSAGE':<19} any other line is a message to everybody")
+        way_out = f"{'':<19} an empty line cancels an operation"
         return [*lines, way_out] if self._asks else lines
 
     def expansion(self, line: str) -> str | None:
@@ -176,27 +176,25 @@ class Typing:
         """Everything that can be typed, in the order in which the help tells it."""
         words = self._words
         table = [
-            Command(words.public, "[MESSAGE]", f"a message to everybody (also: @{EVERYBODY} MESSAGE)", self._public),
+            Command(words.public, "[MESSAGE]", "a message to everybody", self._public, also=(f"@{EVERYBODY}",)),
             Command(
                 words.direct,
                 "[USER [MESSAGE]]",
-                "a message to one user (also: @USER MESSAGE)",
+                "a message to one user",
                 self._direct,
-                also=("/msg", "/w"),
+                also=("@USER", "/msg", "/w"),
             ),
             Command(
                 words.history, "[NUMBER]", "the last messages that you may see", partial(self._history, words.history)
             ),
             Command(words.leave, "", "leave", lambda _: Typed(Leave())),
-            Command("/me", "DOES", "* you DOES: what you do, said to everybody", self._me),
+            Command("/me", "ACTION", "tell everybody what you do, as in /me waves", self._me),
             Command("/users", "", "who is online", lambda _: Typed(AskUsers()), also=("/who", "/names")),
             Command("/history", "[NUMBER]", f"the same as {words.history}", partial(self._history, "/history")),
         ]
         if self._is_json:
             table.append(
-                Command(
-                    "/search", "WORDS", "find messages that contain all words; word* matches a prefix", self._search
-                )
+                Command("/search", "WORDS", "find messages with all words; word* matches a prefix", self._search)
             )
         table.append(
             Command("/reply", "[MESSAGE]", "answer the last direct message that you got", self._reply, also=("/r",))
@@ -275,6 +273,8 @@ class Typing:
         like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
         if word.lower() in ("/search", "/password"):
             return f"There is no {word} in this dialect, so nothing was sent; there is in json."
+        if word.lower() in ("/joins", "/quiet") and not self.talks:
+            return f"There is {word} only at a terminal, so nothing was done."
         if word.startswith("/") and like:
             return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help tells what there is."
         if word.startswith("/") and self.talks:
@@ -316,7 +316,7 @@ class Typing:
 
     def _search(self, words: str) -> Typed:
         if not words:
-            return Typed(complaint="Type the words behind it: /search WORDS.")
+            return Typed(complaint="Nothing was searched for; type /search WORDS.")
         return Typed(Search(words))
 
     def _addressed(self, recipient: str, text: str) -> Typed:
@@ -330,14 +330,14 @@ class Typing:
     def _me(self, does: str) -> Typed:
         """Sent as it was typed: how it is shown is for each client to decide (see text.action_of)."""
         if not does:
-            return Typed(complaint="Type what you do behind it: /me waves. Nothing was sent.")
+            return Typed(complaint="Nothing was sent; type /me ACTION, as in /me waves.")
         return Typed(Say(f"{ACTION}{does}"))
 
     def _history(self, word: str, rest: str) -> Typed:
         try:
             return Typed(AskHistory(history_limit(rest)))
         except Refusal:
-            return Typed(complaint=f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}; {rest[:32]!r} is none.")
+            return Typed(complaint=f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.")
 
 
 class Addressing(Typing):

@@ -170,6 +170,21 @@ def test_a_line_that_is_no_operation_is_not_sent_and_says_which_there_are(line: 
     assert all(word in typed.complaint for word in ("PM", "DM", "CH", "EX", "/help"))
 
 
+@pytest.mark.parametrize("line", ["/quiet", "/JOINS"])
+def test_a_command_of_the_terminal_is_named_as_such_in_a_pipe(line: str) -> None:
+    """It is in the documentation, so it is no slip for another one (/quiet is near /quit)."""
+    assert feed(line) == Typed(complaint=f"There is {line} only at a terminal, so nothing was done.")
+
+
+@pytest.mark.parametrize(("ops", "public", "direct"), [("pm-dm", "PM", "DM"), ("bm-pm", "BM", "PM")])
+def test_the_help_names_other_names_once_and_fits_beside_the_gutter(ops: str, public: str, direct: str) -> None:
+    """Of a window of 100 columns the gutter takes 25."""
+    lines = at_terminal(ops=ops).help()
+    assert max(map(len, lines)) <= 75
+    assert f"{public} [MESSAGE]        a message to everybody (also: @ALL)" in lines
+    assert f"{direct} [USER [MESSAGE]] a message to one user (also: @USER, /msg, /w)" in lines
+
+
 def test_a_complaint_names_the_words_of_the_tradition_that_is_in_use() -> None:
     complaint = feed("DM bob hello", ops="bm-pm").complaint
 
@@ -193,7 +208,7 @@ def test_a_direct_message_needs_a_user(line: str) -> None:
 
 @pytest.mark.parametrize("number", ["0", "501", "-1", "1.5", "x", "5 6", "\u0665", "9" * 30, "9" * 5_000])
 def test_history_takes_a_number_within_the_limit(number: str) -> None:
-    assert feed(f"CH {number}") == Typed(complaint=f"CH takes a number from 1 to 500; {number[:32]!r} is none.")
+    assert feed(f"CH {number}") == Typed(complaint=f"CH takes a number from 1 to 500, not {number[:32]!r}.")
 
 
 @pytest.mark.parametrize("ops", OPS)
@@ -427,12 +442,12 @@ def test_every_line_at_a_terminal_is_sent_as_it_is_or_answered(line: str) -> Non
         ("/history", Typed(AskHistory(50))),
         ("/history 5", Typed(AskHistory(5))),
         ("/History 500", Typed(AskHistory(500))),
-        ("/history 0", Typed(complaint="/history takes a number from 1 to 500; '0' is none.")),
-        ("/history x", Typed(complaint="/history takes a number from 1 to 500; 'x' is none.")),
+        ("/history 0", Typed(complaint="/history takes a number from 1 to 500, not '0'.")),
+        ("/history x", Typed(complaint="/history takes a number from 1 to 500, not 'x'.")),
         ("/search caf\u00e9 noon*", Typed(Search("caf\u00e9 noon*"))),
         ("/SEARCH EX", Typed(Search("EX"))),
-        ("/search", Typed(complaint="Type the words behind it: /search WORDS.")),
-        ("/search  ", Typed(complaint="Type the words behind it: /search WORDS.")),
+        ("/search", Typed(complaint="Nothing was searched for; type /search WORDS.")),
+        ("/search  ", Typed(complaint="Nothing was searched for; type /search WORDS.")),
         ("/reply", Typed(question="message for bob")),
         ("/reply hello you", Typed(Whisper("bob", "hello you"))),
         ("/Reply /quit", Typed(Whisper("bob", "/quit"))),
