@@ -1,6 +1,8 @@
 """Turns: quiet readers wake up one after the other, and none is forgotten."""
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -192,3 +194,13 @@ def test_a_quiet_active_reader_waits_for_a_turn(room: Room) -> None:
     peer.send(b"hello")
     assert carrier.read(100, DEADLINE_SECONDS) == b"hello"
     turns.stop()
+
+
+def test_a_system_without_epoll_has_a_server_without_turns() -> None:
+    script = """
+import select
+for name in [name for name in vars(select) if "epoll" in name.lower()]:
+    delattr(select, name)
+import chatserver.app
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=DEADLINE_SECONDS)

@@ -35,12 +35,10 @@ if TYPE_CHECKING:
 _ACTIVE_MAX = 16
 # Interval of the search for readers whose time is over.
 _TICK_SECONDS = 0.25
-# Patience from here on is endless: nobody looks at when it ends.
+# Patience from here on is endless: its end is not looked for.
 _ENDLESS_SECONDS = 3_600.0
 # Events taken at once. The rest is taken in the next round.
 _EVENTS_MAX = 1_024
-# For one event: while the reader is busy with it, nobody need hear of the next.
-_ARMED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 
 
 class Waiter:
@@ -66,6 +64,8 @@ class ReadTurns:
         self._active_max = active_max
         self._worker = Worker("read turns", self._run, on_crash)
         self._epoll = select.epoll()
+        # For one event: while the reader is busy with it, the next one is of no interest.
+        self._armed = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
         self._stop_here, self._stop_there = socket.socketpair()
         self._epoll.register(self._stop_here, select.EPOLLIN)
         # Guards everything below.
@@ -129,7 +129,7 @@ class ReadTurns:
             self._waiting[waiter.descriptor] = waiter
             if patience_seconds < _ENDLESS_SECONDS:
                 self._deadlines[waiter.descriptor] = time.monotonic() + patience_seconds
-        self._epoll.modify(waiter.descriptor, _ARMED)
+        self._epoll.modify(waiter.descriptor, self._armed)
         waiter.wakeup.acquire()
         if waiter.has_timed_out:
             waiter.has_timed_out = False
