@@ -157,11 +157,13 @@ def test_a_name_has_one_colour_in_every_window_and_direct_messages_stand_out(roo
 
 
 def test_a_login_shows_the_last_twenty_messages_and_those_that_waited_each_once(room: Room, desk: Desk) -> None:
-    room.enter("alice").close()
     bob = room.enter("bob")
-    room.wait_for_connections(1)
+    was_here = room.enter("alice")
     for number in range(30):
         bob.say(f"public {number:02}")
+        was_here.next("broadcast")
+    was_here.close()
+    room.wait_for_connections(1)
     bob.ask(command="DM", to="alice", message="waits for you")
     bob.next("sent")
     for number in range(30, 40):
@@ -180,6 +182,22 @@ def test_a_login_shows_the_last_twenty_messages_and_those_that_waited_each_once(
     assert block == [*before, "waits for you", *behind]
     assert not [row for row in rows[:begin] + rows[end:] if "public" in row or "waits for" in row]
     assert alice.text().count("waits for you") == 1
+
+
+def test_a_line_marks_the_public_messages_that_came_while_nobody_was_there(room: Room, desk: Desk) -> None:
+    bob = room.enter("bob")
+    alice = desk.sit()
+    bob.say("seen")
+    alice.until_shows("bob │ seen")
+    alice.type("EX", ENTER)
+    room.wait_for_connections(1)
+    bob.say("missed")
+    again = desk.sit()
+    again.until_shows("─── now ───")
+    rows = again.everything()
+    new = next(number for number, row in enumerate(rows) if row.startswith("─── new since you were here ───"))
+    assert rows[new - 1].endswith("bob │ seen")
+    assert rows[new + 1].endswith("bob │ missed")
 
 
 def test_direct_messages_that_waited_are_shown_though_newer_ones_came(room: Room, desk: Desk) -> None:

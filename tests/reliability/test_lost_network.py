@@ -31,7 +31,8 @@ def test_who_lost_the_network_leaves_and_gets_the_direct_messages_of_that_time_a
         for name, peer in (("carol", carol), ("bob", bob), ("alice", alice)):
             peer.login(name)
         alice.ask(command="DM", to="bob", message="heard")
-        assert alice.next("sent")["status"] == "sent"
+        heard = alice.next("sent")
+        assert heard["status"] == "sent"
         heard_by(bob, "heard")
         for peer in (bob, carol):
             lose_what_arrives(peer.socket)
@@ -42,7 +43,9 @@ def test_who_lost_the_network_leaves_and_gets_the_direct_messages_of_that_time_a
             left |= set(alice.next("users")["left"])
 
         again = peers.enter_context(closing(bob_type(server.port)))
-        again.login("bob")
+        welcome = again.login("bob")
+        if isinstance(welcome, dict):  # json tells up to where bob was there
+            assert welcome["seen_id"] == heard["id"]
         assert heard_by(again, "missed") == ["missed"]
 
 

@@ -360,3 +360,21 @@ def test_who_acknowledges_nothing_does_not_hold_up_the_end(tmp_path: Path) -> No
         for peer in deaf:
             peer.close()
     assert len(read_database(program.data / DATABASE)) == 10
+
+
+def test_after_a_shutdown_everybody_is_told_the_newest_message_of_before(tmp_path: Path) -> None:
+    """Those who were online have left then; also who was told nothing but what everybody heard."""
+    with Program(tmp_path) as server:
+        with closing(Peer(server.port)) as alice, closing(Peer(server.port)) as bob:
+            alice.login("alice")
+            bob.login("bob")
+            bob.ask(command="PM", message="seen")
+            seen = bob.next("sent")["id"]
+            assert alice.next("broadcast")["id"] == seen
+            assert server.stop() == 0
+        server.start()
+        with closing(Peer(server.port)) as bob, closing(Peer(server.port)) as alice:
+            bob.login("bob")
+            bob.ask(command="PM", message="missed")
+            assert bob.next("sent")["id"] > seen
+            assert alice.login("alice")["seen_id"] == seen

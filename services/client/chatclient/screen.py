@@ -85,6 +85,8 @@ class Screen:
         self._posted: dict[str, Say | Whisper] = {}
         # What came before the last messages were shown, which is how a login begins.
         self._held: dict[int, Message] | None = None
+        # The newest message of the time when the person was last in the room, if the server told it.
+        self._seen_id: int | None = None
         # Of one's own messages the newest that were shown: one may be confirmed, and come as a message, too.
         self._own_ids: deque[int] = deque(maxlen=256)
         # After coming back: the newest message that was missed at most, and whether one was.
@@ -233,8 +235,10 @@ class Screen:
                 else self._told("*", "There are no messages yet.")
             )
         everything = {**held, **messages}
-        # A direct message waits where its recipient has not been there since, so all that came after it is new, too.
-        first_new_id = min(held, default=None)
+        # If it is not known what was seen: a direct message waits where its recipient has not been there since, so all
+        # that came after it is new, too.
+        new_ids = set(held) if self._seen_id is None else {*held, *(each for each in messages if each > self._seen_id)}
+        first_new_id = min(new_ids, default=None)
         rows: list[Row] = []
         for message_id in sorted(everything):
             if message_id == first_new_id:
@@ -275,6 +279,7 @@ class Screen:
                 self._be(username)
                 is_guest = account is events.AccountKind.GUEST
                 self._held = None if is_guest else {}
+                self._seen_id = news.seen_id
                 new = ", which is your name from now on" if account is events.AccountKind.NEW else ""
                 rows = self._told("*", f"You are {username}{new}{', a guest' if is_guest else ''}.")
                 return [*rows, *(self._online(users) if users else [])]

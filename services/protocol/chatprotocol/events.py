@@ -40,7 +40,8 @@ class Welcome(Struct, frozen=True):
     A dialect that does not tell these leaves the first two empty, and the last one None.
 
     ``history_id`` is the identity of the history that ids belong to. ``since`` is None, unless the login's ``since``
-    could not be used: then what came after this message follows, and more may have been missed.
+    could not be used: then what came after this message follows, and more may have been missed. ``seen_id`` is the
+    newest message of the time when the user was last in the room; None if that is not known.
     """
 
     account: AccountKind
@@ -49,6 +50,7 @@ class Welcome(Struct, frozen=True):
     last_id: int | None
     history_id: str | None = None
     since: int | None = None
+    seen_id: int | None = None
 
 
 class PublicMessage(Struct, frozen=True, gc=False):

@@ -141,6 +141,7 @@ class Server:
             self._database, feed, deliveries, last_id, Clock().now_ms, guests.is_claimed, self._crash
         )
         self._indexer = Indexer(config.data, messages, self._crash)
+        self._feed = feed
         self._presence = Presence(feed.announce, config.users_seconds, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
@@ -216,6 +217,7 @@ class Server:
         self._indexer.stop()
         self._journal.stop()  # what comes now is refused
         self._presence.stop()
+        self._feed.end()
         self._mailroom.hurry(_ANSWER_SECONDS)
         connections = self._connections.part(_PARTING_SECONDS)
         if self._turns is not None:

@@ -546,6 +546,28 @@ def test_a_line_marks_what_is_new_after_a_login() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("seen_id", "marked"),
+    [(None, None), (6, "seven"), (7, "eight"), (8, "nine"), (9, None), (0, "seven")],
+)
+def test_the_line_stands_before_the_first_message_after_the_last_visit(seen_id: int | None, marked: str | None) -> None:
+    watcher = Watcher(is_in=False)
+    welcome = Welcome(AccountKind.EXISTING, "alice", (), 9, seen_id=seen_id)
+    told = entering(watcher, welcome, History((public(7, "seven"), public(8, "eight"), public(9, "nine"))))
+
+    line = "new since you were here"
+    assert (told[told.index(line) + 1] if line in told else None) == marked
+    assert told[-1] == "now"
+
+
+def test_a_direct_message_that_waited_is_new_whatever_was_seen() -> None:
+    watcher = Watcher(is_in=False)
+    welcome = Welcome(AccountKind.EXISTING, "alice", (), 9, seen_id=9)
+    told = entering(watcher, welcome, direct(8, "eight"), History((public(7, "seven"), direct(8, "eight"))))
+
+    assert told[-4:] == ["seven", "new since you were here", "eight", "now"]
+
+
 def test_a_room_without_messages_has_no_lines_around_nothing() -> None:
     assert entering(Watcher(is_in=False), WELCOME, History(()), public(1)) == ["Saturday, 31 January 2026", "hello"]
 

@@ -74,7 +74,7 @@ JSON = Samples(
         events.PasswordPrompt(events.AccountKind.NEW),
         events.PasswordPrompt(events.AccountKind.EXISTING),
         events.Welcome(events.AccountKind.NEW, "alice", ("alice", "bob"), 17),
-        events.Welcome(events.AccountKind.EXISTING, "alice", ("alice",), 17, "9f86d081884c7d65", 10),
+        events.Welcome(events.AccountKind.EXISTING, "alice", ("alice",), 17, "9f86d081884c7d65", 10, 12),
         PUBLIC,
         DIRECT,
         events.Users(2, ("alice", "bob"), ("bob",), ()),

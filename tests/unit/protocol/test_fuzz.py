@@ -54,7 +54,7 @@ def json_sayings() -> Sayings:
     )
     events_ = st.one_of(
         st.builds(events.PasswordPrompt, accounts),
-        st.builds(events.Welcome, accounts, texts, names, ids, st.none() | texts, st.none() | ids),
+        st.builds(events.Welcome, accounts, texts, names, ids, st.none() | texts, st.none() | ids, st.none() | ids),
         messages,
         st.builds(lambda users, *news: events.Users(len(users), users, *news), names, names, names),
         st.builds(events.Users, st.integers(0, 10**6), st.none(), names, names),

@@ -51,6 +51,10 @@ LINES: list[tuple[Event, bytes]] = [
         Welcome(AccountKind.EXISTING, "a", (), 15, "9f", 7),
         b'{"type":"login","status":"ok","account":"existing","username":"a","users":[],"last_id":15,"history_id":"9f","since":7}',
     ),
+    (
+        Welcome(AccountKind.EXISTING, "a", (), 15, seen_id=0),
+        b'{"type":"login","status":"ok","account":"existing","username":"a","users":[],"last_id":15,"seen_id":0}',
+    ),
     (HELLO, HELLO_JSON),
     (PSST, PSST_JSON),
     (

@@ -49,6 +49,7 @@ def send(outbox: Outbox, carrier: FakeCarrier, most_bytes: int) -> None:
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("track"), st.integers(1, 20)),
+        st.tuples(st.just("track all"), st.just(0)),
         st.tuples(st.just("publish"), st.integers(1, 20)),
         st.tuples(st.just("answer"), st.integers(1, 20)),
         st.tuples(st.just("send"), st.integers(1, 40)),
@@ -78,6 +79,9 @@ def test_a_number_is_told_when_all_that_came_before_it_is_acknowledged_and_not_e
                 case "track":
                     queued += size
                     splice(outbox, stream.tail, stream.tail, b"d" * size)
+                    needed[len(needed) - 1] = queued
+                    outbox.track(len(needed) - 2, told.append)
+                case "track all":
                     needed[len(needed) - 1] = queued
                     outbox.track(len(needed) - 2, told.append)
                 case "publish":
@@ -117,6 +121,25 @@ def test_what_is_queued_while_the_outbox_is_held_or_finished_is_not_told() -> No
         outbox.finish()
         outbox.track(2, lambda _: None)
         assert not outbox.is_tracked
+
+
+def test_who_is_in_step_was_sent_what_was_offered() -> None:
+    """The outbox's own cursor stands still then. Whoever comes again at once can't wait for the courier."""
+    with closing(bytes_stream()) as stream:
+        carrier = FakeCarrier()
+        outbox = Outbox(carrier, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+        outbox.follow()
+        outbox.release([])
+        assert outbox.fall_in(stream.end)
+        told: list[int] = []
+        publish(stream, b"hello")
+        outbox.track(1, told.append)
+        outbox.check_acknowledged()
+        assert told == []
+        stream.offered(stream.end)
+        outbox.unfollow()
+        outbox.check_acknowledged()
+        assert told == [1]
 
 
 class Line:
@@ -180,6 +203,27 @@ def test_over_tcp_nothing_is_told_of_what_a_lost_network_swallowed() -> None:
         line.say(2, b"two")
         eventually(lambda: not line.outbox.due(line.stream.end))
     assert line.told == [1]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_everybody_heard_before_a_connection_ended_is_told_once_it_has_come(is_lost: bool) -> None:
+    """Nothing was said to this connection alone: it is in step with the others, and the courier keeps its position."""
+    line = Line()
+    with closing(line):
+        if is_lost:
+            lose_what_arrives(line.peer)
+        publish(line.stream, b"hello")
+        line.courier.ring()
+        eventually(lambda: line.stream.offered_upto == line.stream.end)
+        line.outbox.unfollow()
+        line.outbox.track(1, line.told.append)
+        line.outbox.check_acknowledged()
+        if not is_lost:  # the acknowledgement may take a moment
+            eventually(lambda: 1 in line.told)  # twice, if both threads look at the same moment
+            assert not line.outbox.is_tracked
+        line.outbox.finish()
+        line.courier.retire(line.outbox)
+    assert set(line.told) == (set() if is_lost else {1})
 
 
 def test_what_is_sent_at_the_end_is_told_too(line: Line) -> None:

@@ -418,7 +418,7 @@ def test_a_direct_message_that_was_heard_is_noted_as_delivered(room: Room) -> No
 
     assert room.deliveries.unsaved() == {BOB.id: 11}
     room.feed.leave(bob)
-    assert room.feed.join(bob) == Joined(12, 11)
+    assert room.feed.join(bob) == Joined(12, 12)
 
 
 def test_deliveries_are_unsaved_until_the_disk_knows_them(room: Room) -> None:
@@ -449,6 +449,44 @@ def test_nothing_is_noted_while_older_messages_are_still_on_their_way(room: Room
     room.feed.catch_up(bob, 10)
 
     assert room.deliveries.unsaved() == {BOB.id: 11}
+
+
+@pytest.mark.parametrize("is_shutdown", [False, True])
+def test_who_leaves_has_got_the_newest_message_of_all(room: Room, is_shutdown: bool) -> None:
+    """What came after it is new at the next login."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.feed.catch_up(bob, 10)
+    room.say(alice, "hello")
+    if is_shutdown:
+        room.feed.end()
+    else:
+        room.feed.leave(bob)
+    room.say(alice, "bob has gone")
+
+    assert room.deliveries.unsaved() == {BOB.id: 11}
+
+
+@pytest.mark.parametrize("why", ["not acknowledged", "not caught up", "guest"])
+def test_who_leaves_and_may_not_have_got_all_has_got_what_was_noted_before(room: Room, why: str) -> None:
+    alice, bob = room.join(ALICE), room.join(BOB)
+    if why != "not caught up":
+        room.feed.catch_up(bob, 10)
+    bob.guest = BOB if why == "guest" else None
+    outbox(bob).acknowledges = why != "not acknowledged"
+    before = room.deliveries.unsaved()
+    room.say(alice, "hello")
+    room.feed.leave(bob)
+
+    assert room.deliveries.unsaved() == before
+
+
+def test_who_joins_is_told_whether_another_device_is_there(room: Room) -> None:
+    bob = room.join(BOB)
+    other = Seat(BOB.id, BOB.name, FakeOutbox(room.streams[0]))
+    assert not room.feed.join(other).is_alone
+    room.feed.leave(bob)
+    room.feed.leave(other)
+    assert room.feed.join(bob).is_alone
 
 
 # --- announcements ---

@@ -293,10 +293,11 @@ class _Welcome(Struct, tag_field="type", tag="login", kw_only=True):
     last_id: int | None
     history_id: str | UnsetType = UNSET
     since: int | UnsetType = UNSET
+    seen_id: int | UnsetType = UNSET
 
     def event(self) -> Event:
-        history_id, since = _or_none(self.history_id), _or_none(self.since)
-        return events.Welcome(self.account, self.username, self.users, self.last_id, history_id, since)
+        history_id, since, seen_id = _or_none(self.history_id), _or_none(self.since), _or_none(self.seen_id)
+        return events.Welcome(self.account, self.username, self.users, self.last_id, history_id, since, seen_id)
 
 
 class _Broadcast(Struct, tag_field="type", tag="broadcast", gc=False):
@@ -506,6 +507,7 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
         last_id=event.last_id,
         history_id=_or_unset(event.history_id),
         since=_or_unset(event.since),
+        seen_id=_or_unset(event.seen_id),
     ),
     events.PublicMessage: _broadcast,
     events.DirectMessage: _direct,

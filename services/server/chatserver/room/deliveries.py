@@ -1,4 +1,4 @@
-"""Which direct messages have reached their recipients."""
+"""Which messages have reached the users whom they are for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import threading
 
 
 class DeliveryMarks:
-    """For each account the newest direct message that, with all older ones, a device of its user has. For any thread.
+    """For each account a message: a device of its user has it, and all older direct messages. For any thread.
 
     A message has reached a device when the device's system has acknowledged it. A mark is only moved by a connection
-    that was given everything older, and never back. The journal saves it with its next commit; a login delivers what is
-    newer than the mark.
+    that was given everything older, and never back: by a login, by direct messages, and when the connection ends, then
+    up to the newest message of all. The journal saves it with its next commit. A login delivers the direct messages
+    that are newer than the mark. It also tells the mark: what is newer came while nobody was there.
     """
 
     def __init__(self) -> None:

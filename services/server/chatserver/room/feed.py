@@ -30,8 +30,10 @@ class Joined(NamedTuple):
 
     # The seat hears what comes after this message.
     last_id: int
-    # The newest direct message that has reached a device of the account since the server started; 0 for none.
+    # The account's mark since the server started; 0 if it has not moved. See DeliveryMarks.
     delivered_id: int
+    # True if no other connection of the account is in the room.
+    is_alone: bool = True
 
 
 class Feed:
@@ -54,18 +56,30 @@ class Feed:
     def join(self, seat: Seat) -> Joined:
         """Take a seat, whose outbox is held from now on: put what it missed, and release it."""
         with self._lock:
-            self._seats.setdefault(seat.account_id, []).append(seat)
+            seats = self._seats.setdefault(seat.account_id, [])
+            seats.append(seat)
             seat.outbox.follow()
-            return Joined(self._last_id, self._deliveries.newest(seat.account_id))
+            return Joined(self._last_id, self._deliveries.newest(seat.account_id), len(seats) == 1)
 
     def leave(self, seat: Seat) -> None:
-        """Give the seat up: nothing that is published later is for it."""
+        """Give the seat up: nothing that is published later is for it.
+
+        Once its peer has acknowledged all that was, the account's mark moves up to the newest message.
+        """
         with self._lock:
             seats = self._seats[seat.account_id]
             seats.remove(seat)
             if not seats:
                 del self._seats[seat.account_id]
             seat.outbox.unfollow()
+            self._track_all(seat)
+
+    def end(self) -> None:
+        """Nothing more is published, and everybody leaves: see :meth:`leave`."""
+        with self._lock:
+            for seats in self._seats.values():
+                for seat in seats:
+                    self._track_all(seat)
 
     def last_id(self) -> int:
         """The newest message that was published: what is put into an outbox now comes behind it."""
@@ -167,6 +181,11 @@ class Feed:
         outbox = post.seat.outbox
         looks_public = post.recipient is not None and post.recipient.is_guest
         outbox.splice(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, nonce, looks_public)])
+
+    def _track_all(self, seat: Seat) -> None:
+        """Up to the newest message. Not of a guest, who is nobody when it comes again. The lock is held."""
+        if seat.has_caught_up and seat.guest is None:
+            self._track(seat, self._last_id)
 
     def _track(self, seat: Seat, message_id: int) -> None:
         """Once the seat's peer has acknowledged all that it was told so far, this message is delivered. Locked."""

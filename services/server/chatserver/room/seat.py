@@ -53,7 +53,7 @@ class Follower(Protocol):
         """In the place of the stream's bytes from start to end, say these events."""
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
-        """Tell of the number once the peer's system has acknowledged all that was said before."""
+        """Tell of the number once the peer's system has acknowledged all that was said or shown before."""
 
 
 class Outbox(Follower, Protocol):

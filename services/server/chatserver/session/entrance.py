@@ -135,7 +135,10 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     try:
         ranges, since = _missed(context, account, login, joined)
         history_id = context.identity.history_id if login.wants_history_id else None
-        welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since)
+        # While another device is there the mark stands still, though that one gets everything.
+        is_known = joined.is_alone and kind is AccountKind.EXISTING
+        seen_id = max(account.delivered_id, joined.delivered_id) if is_known else None
+        welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since, seen_id)
         last_page, is_whole = _send_pages(outbox, welcome, account.id, ranges)
         if last_page is not None and not is_whole and not login.is_stepwise:
             last_page = (*last_page, _UNREADABLE)

@@ -165,6 +165,7 @@ class Session:
             self._outbox.check_acknowledged()
             self._log.info(f"{self._seat.name} left")
             go_out(self._context, self._seat)
+            self._outbox.check_acknowledged()
             self._seat = None
 
     def say_bye(self) -> None:

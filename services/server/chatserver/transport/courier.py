@@ -232,14 +232,14 @@ class Courier:
         """Look after one that is due something of its own."""
         if outbox.broken:
             return
-        if outbox.is_tracked:
-            outbox.check_acknowledged()  # before more is sent
-            self._tracked[outbox] = None
         followers = self._followers[outbox.stream]
         if outbox in followers.in_step:
             followers.let_out(outbox, followers.offered)
         elif outbox.follows:
             followers.astray.add(outbox)
+        if outbox.is_tracked:
+            outbox.check_acknowledged()  # before more is sent
+            self._tracked[outbox] = None
         if outbox.lag_bytes() > self._lag_max_bytes:
             self._give_up_lagging(outbox)
         elif outbox not in self._full:

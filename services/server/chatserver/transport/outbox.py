@@ -41,25 +41,25 @@ class _Edit(NamedTuple):
 class _Tracked:
     """Numbers of which somebody is to be told once the peer's system has acknowledged what they stand for.
 
-    A number waits in ``queued``, with how many bytes had been queued for this connection alone, until those were sent.
-    From then on it is told as soon as nothing is unacknowledged, or, where that does not happen because there is always
-    more, as soon as the carrier's position ``mark`` is acknowledged, which was taken after it was sent. The outbox's
-    lock guards it.
+    A number waits in ``queued``, with how many bytes had been queued for this connection alone and how far the stream
+    went, until all of that was sent. From then on it is told as soon as nothing is unacknowledged, or, where that does
+    not happen because there is always more, as soon as the carrier's position ``mark`` is acknowledged, which was taken
+    after it was sent. The outbox's lock guards it.
     """
 
     __slots__ = ("mark", "marked_number", "on_acknowledged", "queued", "sent_number")
 
     def __init__(self, on_acknowledged: Callable[[int], None]) -> None:
         self.on_acknowledged = on_acknowledged
-        self.queued: deque[tuple[int, int]] = deque()
+        self.queued: deque[tuple[int, int, int]] = deque()
         self.sent_number: int | None = None
         self.marked_number: int | None = None
         self.mark = 0
 
-    def note_sent(self, sent_bytes: int) -> None:
-        """So many bytes were sent for this connection alone."""
-        while self.queued and self.queued[0][1] <= sent_bytes:
-            self.sent_number, _ = self.queued.popleft()
+    def note_sent(self, sent_bytes: int, cursor: int) -> None:
+        """So many bytes were sent for this connection alone, and the stream up to the cursor."""
+        while self.queued and self.queued[0][1] <= sent_bytes and self.queued[0][2] <= cursor:
+            self.sent_number, _, _ = self.queued.popleft()
 
 
 class Outbox:
@@ -186,6 +186,7 @@ class Outbox:
         """Listen to nothing after what is shown now."""
         end = self.stream.remove_follower()
         with self._lock:
+            self._cursor = self._sent_upto()
             self.in_step = False
             if self._end is None:
                 self._stop_listening(end)
@@ -205,14 +206,14 @@ class Outbox:
             self._wake(self)
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
-        """Tell ``on_acknowledged`` the number once the peer's system has acknowledged all that was put in before.
+        """Tell ``on_acknowledged`` the number once the peer's system has acknowledged what was put in or shown before.
 
         Numbers grow, and one may stand for those before it. Nothing is told if the connection ends first. It is called
-        by any thread, under no lock. What is queued while the outbox is held is sent in another order than it was
-        queued in, so then a number is forgotten.
+        by any thread, under no lock. After :meth:`unfollow` it is for what was shown until then. What is queued while
+        the outbox is held is sent in another order than it was queued in, so then a number is forgotten.
         """
         with self._lock:
-            if self._held or self._finishing or self._end is not None:
+            if self._held or self._finishing:
                 return
             is_new = self._tracked is None
             if self._tracked is None:
@@ -220,7 +221,8 @@ class Outbox:
             queued = self._tracked.queued
             if len(queued) >= TRACKED_MAX:
                 queued.pop()
-            queued.append((number, self._sent_bytes + self._replies_bytes + self._told_bytes))
+            own_bytes = self._sent_bytes + self._replies_bytes + self._told_bytes
+            queued.append((number, own_bytes, self._limit(self.stream.end)))
         if is_new:  # otherwise the courier looks after it already
             self._wake(self)
 
@@ -241,7 +243,7 @@ class Outbox:
             tracked = self._tracked
             if tracked is None:
                 return
-            tracked.note_sent(self._sent_bytes)
+            tracked.note_sent(self._sent_bytes, self._sent_upto())
             number, marked_number, mark = tracked.sent_number, tracked.marked_number, tracked.mark
         if number is None:
             return
@@ -423,6 +425,10 @@ class Outbox:
         """Go past what is only to be left out. Locked."""
         while self._edits and self._edits[0].at <= self._cursor and not self._edits[0].data:
             self._cursor = max(self._cursor, self._edits.popleft().resume)
+
+    def _sent_upto(self) -> int:
+        """How far it was sent the stream, or a little less. While it is in step its own cursor stands still. Locked."""
+        return max(self._cursor, self.stream.offered_upto) if self.in_step else self._cursor
 
     def _limit(self, offered: int) -> int:
         """Where what is due ends. Locked, but for one that only looks."""

@@ -132,6 +132,11 @@ class Stream:
             self._offering.notify_all()
         self._file.forget(end - self._kept_bytes)
 
+    @property
+    def offered_upto(self) -> int:
+        """What lies before was offered to every follower; whoever is in step then was sent it. For any thread."""
+        return self._offered
+
     def slice(self, start: int, end: int) -> bytes:
         """The bytes from start to end. LookupError: they were forgotten."""
         return self._file.read(start, end)
