@@ -110,6 +110,28 @@ def test_a_number_is_told_when_all_that_came_before_it_is_acknowledged_and_not_e
         assert not outbox.is_tracked
 
 
+def test_what_is_tracked_while_another_thread_tells_of_the_last_one_is_told_too() -> None:
+    """The courier and the reader at its end may look at the same time."""
+    told: list[int] = []
+
+    class Interrupted(FakeCarrier):
+        def unacknowledged_bytes(self) -> int:
+            if not told:
+                told.append(0)
+                outbox.check_acknowledged()
+                outbox.track(2, told.append)
+            return 0
+
+    with closing(bytes_stream()) as stream:
+        outbox = Outbox(Interrupted(), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
+        outbox.follow()
+        outbox.release([])
+        outbox.track(1, told.append)
+        outbox.check_acknowledged()
+        outbox.check_acknowledged()
+    assert sorted(set(told)) == [0, 1, 2]
+
+
 def test_what_is_queued_while_the_outbox_is_held_or_finished_is_not_told() -> None:
     """It is sent in another order than it was queued in, or not at all."""
     with closing(bytes_stream()) as stream:

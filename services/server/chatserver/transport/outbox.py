@@ -261,7 +261,8 @@ class Outbox:
                 tracked.marked_number = None
             if tracked.sent_number is not None and tracked.sent_number <= number:
                 tracked.sent_number = None
-            if tracked.sent_number is None and not tracked.queued:
+            # Another thread may have told of it meanwhile, and there may be new ones.
+            if self._tracked is tracked and tracked.sent_number is None and not tracked.queued:
                 self._tracked = None
         tracked.on_acknowledged(number)
 
