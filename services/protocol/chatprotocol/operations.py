@@ -17,7 +17,7 @@ OPS: Final = {"pm-dm": Words("PM", "DM"), "bm-pm": Words("BM", "PM")}
 DEFAULT_OPS: Final = "pm-dm"
 # Asks whether the other side is there.
 PING: Final = "PING"
-# Behind a username: the login's answer is to tell the identity of the history.
+# After a username: the login's answer is to tell the identity of the history.
 HISTORY_ID: Final = "history-id"
 # The words of all traditions.
 WORDS: Final = frozenset(word for words in OPS.values() for word in words)

@@ -33,14 +33,14 @@ EXIT_USAGE = 2
 _STDERR = 2
 
 _LOOK_UP_SECONDS = 0.2
-# At the end so much time is for what the log still has to write. Who does not read it by then does not get it.
+# Time for the log to write its last entries, at the end. What is not read by then is lost.
 _LOG_SECONDS = 1.0
 # Another signal ends it at once, but not within this time: systemd (SendSIGHUP=), a shell whose terminal is closed, and
 # timeout(1) send two for one end.
 _SAME_END_SECONDS = 1.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Their default is to end the process without a word to anybody. Whoever starts it may have them ignored (nohup).
+# Their default is to end the process at once, and no client is told. They may be ignored at the start (nohup).
 _UNLESS_IGNORED = (
     signal.SIGHUP,
     signal.SIGQUIT,

@@ -73,7 +73,8 @@ _PARTING_SECONDS = 3.0
 _ANSWER_SECONDS = 2.0
 # Who was cut off then is only to be closed.
 _CLOSING_SECONDS = 1.0
-# A disk that takes longer for one small commit is as bad as one that takes none. Less than whoever asks waits.
+# A disk that takes longer for one small commit is as bad as one that takes none. Less than the time limit of
+# the health check.
 _PROBE_SECONDS = 1.5
 # The database, its readers, the listener, the doorbell, the log.
 _OTHER_DESCRIPTORS = 128

@@ -1,8 +1,8 @@
 """The control socket: how a program on the same machine asks the running server something.
 
-It is a Unix datagram socket in the data folder: whoever knows the folder finds the server, whatever host and port it
-listens on, and only the server's own user (and root) may write to it. Datagrams, because they need no connection: there
-is nothing to accept when the server is out of descriptors, and nobody who says nothing can keep it waiting.
+It is a Unix datagram socket in the data folder: a program that knows the folder finds the server, whatever host and
+port it listens on, and only the server's own user (and root) may write to it. Datagrams, because they need no
+connection: there is nothing to accept when the server is out of descriptors, and a silent peer can't keep it waiting.
 
 A request is one word, an answer is one line of text. There is one request, ``health``.
 """

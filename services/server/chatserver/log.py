@@ -1,9 +1,9 @@
 """The log: one line for each thing that happened, for people or for programs. Never passwords, never messages.
 
-No thread that serves may wait for whoever reads the log: a pipe that nobody drains and a stopped terminal block a write
-for ever. So threads only format an entry and put it into a queue (:meth:`LogWriter.write`); one thread writes. The lock
-of the queue is never held during a write, so putting never blocks. What does not fit is dropped and counted, and the
-count is written behind the entries that came before it.
+No thread that serves may wait for the reader of the log: a pipe that is not drained and a stopped terminal block a
+write for ever. So threads only format an entry and put it into a queue (:meth:`LogWriter.write`); one thread writes.
+The lock of the queue is never held during a write, so putting never blocks. What does not fit is dropped and counted,
+and the count is written after the entries that came before it.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class LogWriter:
                 time.sleep(_MEMORY_PAUSE_SECONDS)
 
     def _take(self) -> tuple[deque[str], int]:
-        """All that waits, and how much was dropped behind it; nothing at the end."""
+        """All that waits, and how much was dropped after it; nothing at the end."""
         with self._lock:
             while not (self._waiting or self._closed):
                 self._filled.wait()
@@ -162,7 +162,7 @@ class LogWriter:
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:  # whoever shares the pipe has set it so
+            except BlockingIOError:  # another program that shares the pipe has set that
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()

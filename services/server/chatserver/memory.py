@@ -36,7 +36,7 @@ class Memory:
     """
 
     def __init__(self, read: Callable[[], int | None], clock: Callable[[], float]) -> None:
-        """``read`` returns how many bytes are left above the margin, None if nobody knows: see SystemMemory."""
+        """``read`` returns how many bytes are left above the margin, None if that is not known: see SystemMemory."""
         self._read = read
         self._clock = clock
         # Guards everything below. It is held while the system is asked, which needs no disk.
@@ -78,7 +78,7 @@ class SystemMemory:
         self._groups = _limited_groups() if groups is None else groups
 
     def spare_bytes(self) -> int | None:
-        """How much is left above the margin; negative if memory is short. None on a system that does not tell."""
+        """How much is left above the margin; negative if memory is short. None if the system does not tell."""
         spare: int | None = None
         for free, limit in self._readings():
             left = free - min(limit // _MARGIN_PART, _MARGIN_MAX_BYTES)
@@ -119,7 +119,7 @@ def _limited_groups() -> Sequence[Path]:
 
 
 def _fields(path: Path, names: tuple[bytes, ...]) -> Sequence[int]:
-    """The numbers behind these words, each at the beginning of a line. ValueError: not all are there."""
+    """The number after each of these words, which begin a line. ValueError: not all are there."""
     found = dict(line.split(maxsplit=2)[:2] for line in path.read_bytes().splitlines())
     try:
         return [int(found[name]) for name in names]

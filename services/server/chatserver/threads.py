@@ -37,7 +37,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name)
 
     def start(self) -> None:
-        """Begin. Whoever starts it joins it. RuntimeError: the system has no thread to give."""
+        """Start it; the caller joins it. RuntimeError: the system has no thread to give."""
         self._thread.start()
 
     def join(self) -> None:
@@ -63,7 +63,7 @@ class Watchdog:
         self._lock.acquire()
         self._release = self._lock.release
         self.tripped = False
-        # A daemon, since in good times nobody ends it.
+        # A daemon: normally nothing ends it.
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:

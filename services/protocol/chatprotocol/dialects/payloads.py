@@ -70,7 +70,7 @@ def _command(*words: object) -> tuple[Step]:
 
 
 def _welcome(event: events.Welcome) -> tuple[Step]:
-    """Behind it stands the identity of the history, for a peer that asked for it."""
+    """The identity of the history comes last, for a peer that asked for it."""
     return _command("WELCOME", event.account, *([event.history_id] if event.history_id is not None else []))
 
 

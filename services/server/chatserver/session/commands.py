@@ -70,7 +70,7 @@ def list_users(context: Context, _: Seat, outbox: Outbox, __: requests.AskUsers)
 
 
 def find_user(context: Context, _: Seat, outbox: Outbox, request: requests.AskUser) -> None:
-    """Whoever could be written to. Raises Refusal."""
+    """Is there such a user, to whom a direct message could be sent? Raises Refusal."""
     name = find_recipient(context, request.username).name
     outbox.put([User(name, context.presence.is_online(name))])
 

@@ -59,7 +59,7 @@ class Dialogue:
     # --- moves: what a step of the kind that is due means. Then an operation is due, if the move says nothing else ---
 
     def come_in(self, text: str) -> Request:
-        """A username; behind it may stand the tradition of the operations, and whether the history's id is wanted."""
+        """A username; after it may come the tradition of the operations, and whether the history's id is wanted."""
         if text == self._words.leave:
             return requests.Leave()
         if text in WORDS:  # meant as an operation
@@ -71,7 +71,7 @@ class Dialogue:
             chosen.remove(HISTORY_ID)
         words = OPS.get(" ".join(chosen) or DEFAULT_OPS)
         if words is None:
-            reason = f"Behind the username may stand {' or '.join(OPS)}, and {HISTORY_ID}, nothing else."
+            reason = f"After the username there may be {' or '.join(OPS)}, and {HISTORY_ID}, nothing else."
             return Unreadable(ErrorCode.BAD_REQUEST, reason)
         self._words = words
         return requests.Login(name, wants_history_id=wants_history_id, is_stepwise=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Stands for the address where wrong passwords of somebody who is logged in are counted.
+# Stands for the address under which wrong passwords of users who are logged in are counted.
 _LOGGED_IN = "logged in"
 # What was missed goes out in pages of this many messages, so that no login holds all of it in memory.
 _PAGE_MESSAGES = 500
@@ -47,7 +47,7 @@ class _Range(NamedTuple):
 
 
 class CutShortError(Exception):
-    """Somebody was welcomed, and can't be told all that was missed. The text says why; the cause is the error."""
+    """The user was welcomed, and can't be told all that was missed. The text says why; the cause is the error."""
 
 
 def account_kind(context: Context, username: str) -> AccountKind:
@@ -154,7 +154,7 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
 
 
 def _missed(context: Context, account: Account, login: Login, joined: Joined) -> tuple[list[_Range], int | None]:
-    """What is to be read for somebody who comes in, and the ``since`` of the welcome: None if theirs can be used.
+    """What is to be read for a user who comes in, and the ``since`` of the welcome: None if theirs can be used.
 
     What a client saw last may be gone, after a backup was restored. It then gets what is new since the restored history
     and its own went apart. If that is not known, it gets the last messages, for the whole history may be millions, and

@@ -86,8 +86,8 @@ class Guest:
 class Guests:
     """The names that guests have, from the first connection on. For any thread.
 
-    With one connection a guest keeps its name from others only for some seconds: else whoever opens one and waits keeps
-    a free name from everybody else until the time to log in has passed. ``clock`` counts seconds.
+    A guest that has one connection keeps its name for some seconds only: otherwise one that never opens the other would
+    keep a free name from all others until the time to log in has passed. ``clock`` counts seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

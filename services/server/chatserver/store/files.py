@@ -17,7 +17,7 @@ LOCK_FILE = "chat.lock"
 
 _log = structlog.get_logger()
 
-# All files that may hold passwords' hashes or messages, and the lock, which whoever can open may keep from the server.
+# All files that may hold passwords' hashes or messages, and the lock, which any process that can open it may hold.
 _PRIVATE = ("chat.*", "search.db*")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 

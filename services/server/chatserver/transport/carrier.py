@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _ACTIVE_SECONDS = 1.0
 # Linux alone has it.
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
-
-
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked, what the peer's system has acknowledged, of RFC 4898.
 _BYTES_ACKED_AT: Final = 120
 _TCP_INFO_BYTES: Final = 128
@@ -151,7 +149,7 @@ class TcpSocket:
         return self._sock.recv(size_bytes)
 
     def end_reading(self) -> None:
-        """Nobody waits for the socket any more."""
+        """The socket is not watched any more."""
         if self._turns is not None:
             self._turns.remove(self._waiter)
 

@@ -144,14 +144,14 @@ class Channel:
     def end_reading(self) -> None:
         """Nothing is to be done here."""
 
+    def acknowledge(self) -> None:
+        """The datagram door does, whenever something has come."""
+
     # --- for the courier ---
 
     def call_when_due(self, wake: Callable[[], None]) -> None:
         """From then on it is woken."""
         self._wake = wake
-
-    def acknowledge(self) -> None:
-        """The datagram door does, whenever something has come."""
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> int:
         """Take frames to be sent, as many as there is room for."""

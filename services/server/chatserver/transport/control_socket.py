@@ -27,11 +27,11 @@ class ControlSocket:
     """Answers requests in a thread of its own, one after the other.
 
     The data folder belongs to this process, so a socket that is there already was left by one that was killed. Where
-    there can be none the server works all the same: that is logged, and nobody can ask it.
+    there can be none the server works all the same: that is logged, and the health check fails.
     """
 
     def __init__(self, folder: Path, answer: Callable[[str], str], on_crash: Callable[[str], None]) -> None:
-        """``answer`` makes an answer of a request. It may take its time: whoever asks has a time limit."""
+        """``answer`` makes an answer of a request. It may take a while: the asking side has a time limit."""
         self._answer = answer
         self._worker = Worker("control", self._run, on_crash)
         self._stop_here, self._stop_there = socket.socketpair()
@@ -61,7 +61,7 @@ class ControlSocket:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._stop_here, selectors.EVENT_READ)
             while self._stop_here not in [key.fileobj for key, _ in selector.select()]:
-                with suppress(OSError):  # whoever asked has gone, or does not read its answers
+                with suppress(OSError):  # the asking side has gone, or does not read its answers
                     request, asker = self._socket.recvfrom(_REQUEST_MAX_BYTES)
                     if asker:  # else it can't be answered
                         answer = self._answer(request.decode(errors="replace"))

@@ -39,10 +39,10 @@ class _Edit(NamedTuple):
 
 
 class _Tracked:
-    """Numbers of which somebody is to be told once the peer's system has acknowledged what they stand for.
+    """Numbers that are reported once the peer's system has acknowledged what they stand for.
 
     A number waits in ``queued``, with how many bytes had been queued for this connection alone and how far the stream
-    went, until all of that was sent. From then on it is told as soon as nothing is unacknowledged, or, where that does
+    went, until all of that was sent. From then on it is reported as soon as nothing is unacknowledged, or, if that does
     not happen because there is always more, as soon as the carrier's position ``mark`` is acknowledged, which was taken
     after it was sent. The outbox's lock guards it.
     """

@@ -10,8 +10,8 @@ over. The first in the queue is woken, and as soon as it has read it wakes the n
 often wait for their sockets themselves, because a turn costs two more switches of threads. Their number is limited.
 
 Why none is forgotten: a waiter is in ``_waiting`` (and its socket armed), or in ``_ready``, or awake, and moves under
-the lock. ``_is_taken`` means that a reader is awake and has not passed on yet. So if there is somebody in ``_ready``,
-there is somebody who will wake them; and between waking up and passing on a reader does nothing that may block. An
+the lock. ``_is_taken`` means that a reader is awake and has not passed on yet. So if ``_ready`` is not empty, a reader
+is awake that will wake its first; and between waking up and passing on a reader does nothing that may block. An
 event for a descriptor that is not in ``_waiting`` means nothing: its reader is busy, and will arm the socket again,
 which reports what is still unread. At worst, after a descriptor was used again, a reader wakes up and finds nothing.
 """
@@ -71,13 +71,13 @@ class ReadTurns:
         # Guards everything below.
         self._lock = threading.Lock()
         self._active = 0
-        # By descriptor: who waits for a socket, and until when, if not for ever.
+        # By descriptor: the reader that waits for the socket, and until when, if not for ever.
         self._waiting: dict[int, Waiter] = {}
         self._deadlines: dict[int, float] = {}
-        # Those who are to wake up, in order; and is one awake?
+        # Readers that are to wake up, in order; and true if one is awake.
         self._ready: deque[Waiter] = deque()
         self._is_taken = False
-        # The thread has ended: nobody would be woken any more.
+        # The thread has ended: no reader is woken any more.
         self._is_over = False
 
     def start(self) -> None:
@@ -121,7 +121,8 @@ class ReadTurns:
     def wait(self, waiter: Waiter, patience_seconds: float) -> None:
         """Wait until the socket is readable, probably, and it is this reader's turn; it must then :meth:`pass_on`.
 
-        TimeoutError: it was not for so long. ConnectionAbortedError: nobody is woken any more. Then it has no turn.
+        TimeoutError: it was not for so long. ConnectionAbortedError: no reader is woken any more. With either it has no
+        turn.
         """
         with self._lock:
             if self._is_over:
