@@ -241,7 +241,7 @@ def test_a_database_without_its_state_has_a_new_identity(folder: Path, content: 
     if content is not None:
         (folder / STATE_FILE).write_bytes(content)
     run = Run(folder)
-    assert run.said == ["database without chat.state"]
+    assert run.said == ["chat.state missing or damaged"]
     assert run.identity() != identity
     assert run.last_id == 10
     run.database.close()

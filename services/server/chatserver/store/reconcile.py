@@ -42,7 +42,7 @@ def _reconcile(database: Database) -> int:
         if not state.history_id:
             if last_id:  # else nobody has seen anything
                 # A copy that was made elsewhere may be older than what clients saw of its original.
-                _log.info("database without chat.state; clients fetch the history again", **found)
+                _log.info("chat.state missing or damaged; clients fetch the history again", **found)
                 history_id = renew_history_id(connection)
         elif history_id != state.history_id:
             problem = "database is another one than the server left; clients fetch the history again"

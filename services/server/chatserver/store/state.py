@@ -11,6 +11,7 @@ than the database, never newer, for the database was synced first: a loss may go
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -44,20 +45,12 @@ class StateFile:
     """The file. For one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Read it, if it is there. Raises OSError."""
+        """Read it. One that is missing or damaged says nothing, as in an empty folder. Raises OSError."""
         self._path = path
         self._descriptor: int | None = None
         self.state = State()
-        # True if there is something in it that can't be read.
-        self.is_damaged = False
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return
-        try:
-            self.state = msgspec.json.decode(data, type=State)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            self.is_damaged = True
+        with suppress(FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+            self.state = msgspec.json.decode(path.read_bytes(), type=State)
 
     def write(self, state: State) -> None:
         """Replace what it holds. Raises OSError, and changes nothing in this object then."""
