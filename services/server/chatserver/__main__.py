@@ -96,11 +96,11 @@ def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
 
     def note_escaped(crash: threading.ExceptHookArgs) -> None:
         watchdog.trip()
-        _log.error("A thread died", thread=crash.thread and crash.thread.name, exc_info=crash.exc_value)
+        _log.error("thread died", thread=crash.thread and crash.thread.name, exc_info=crash.exc_value)
 
     # Python's own hooks write to standard error, which may block.
     threading.excepthook = note_escaped
-    sys.unraisablehook = lambda crash: _log.error("An error could not be raised", exc_info=crash.exc_value)
+    sys.unraisablehook = lambda crash: _log.error("error in a finalizer", exc_info=crash.exc_value)
     return log
 
 

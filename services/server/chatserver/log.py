@@ -213,7 +213,7 @@ class LibraryLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One entry."""
-        _log.log(record.levelno, record.getMessage(), logger=record.name)
+        _log.log(record.levelno, "message of a library", logger=record.name, text=record.getMessage())
 
 
 def _as_text(_: WrappedLogger, __: str, event: EventDict) -> str:
