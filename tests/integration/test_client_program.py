@@ -997,7 +997,7 @@ def test_an_interrupt_waits_only_a_little_for_an_answer_that_never_comes(
     to_receive.says(forward("bob", "wait"))
     client.shows("[message] bob: wait")
     client.gets(signal.SIGINT)
-    why = "[error lost] the server closed the connection"
+    why = "[error lost] the client closed the connection"
     client.ends(1, why, "[error lost] 1 typed line was not confirmed")
 
 

@@ -115,7 +115,9 @@ class Connection:
             reason = self._connect(CONNECT_SECONDS)
             while not reason:
                 reason = self._collect()
-                if not self._closing.is_set():
+                if self._closing.is_set():
+                    reason = "the client closed the connection"  # whatever its socket says about it
+                else:
                     self._report(Down(reason))
                     reason = self._connect_again(reason)
             self._report(Lost(reason))

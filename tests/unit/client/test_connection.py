@@ -245,6 +245,20 @@ def test_who_is_closed_in_a_pause_tries_no_more(clock: Clock) -> None:
     assert len(clock.pauses) == 3
 
 
+def test_a_connection_that_the_client_closes_is_not_said_to_be_closed_by_the_server(clock: Clock) -> None:
+    """As after an interrupt that a hanging server doesn't answer. The socket can't tell who has closed it."""
+
+    class ClosedByClient(FakeLink):
+        def collect(self, report: Callable[[Event], None]) -> str:
+            clock.set()
+            return super().collect(report)
+
+    told = live(clock, iter([ClosedByClient(clock, WELCOME, end="the server closed the connection")]))
+
+    assert kinds(told) == ["Up", "Welcome", "Lost"]
+    assert told[-1] == Lost("the client closed the connection")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_fault_of_the_program_is_told_too(clock: Clock) -> None:
     """Nobody would notice otherwise, and wait for ever."""
