@@ -24,6 +24,7 @@ _AROUND: Final = "CHAT_PUBLISH CHAT_TEST_SEED CHAT_TEST_STACK"
 
 SETTINGS: Final = frozenset(f"{_SERVER} {_CLIENT} {_AROUND}".split())
 
+_PREFIX: Final = "CHAT_"
 _OURS: Final = re.compile("chat[_-]", re.IGNORECASE)
 
 
@@ -37,8 +38,11 @@ class UnknownSetting(NamedTuple):
 
 def unknown_settings(names: Iterable[str]) -> list[UnknownSetting]:
     """Find misspelt settings among the names of variables. They would be ignored without a word."""
-    return [
-        UnknownSetting(name, next(iter(difflib.get_close_matches(name.upper(), sorted(SETTINGS), 1)), ""))
-        for name in sorted(names)
-        if _OURS.match(name) and name not in SETTINGS
-    ]
+    known = {setting.removeprefix(_PREFIX): setting for setting in SETTINGS}
+    found = []
+    for name in sorted(names):
+        if _OURS.match(name) and name not in SETTINGS:
+            # Without the prefix, which would make everything similar.
+            like = difflib.get_close_matches(name[len(_PREFIX) :].upper(), sorted(known), 1)
+            found.append(UnknownSetting(name, known[like[0]] if like else ""))
+    return found
