@@ -150,7 +150,8 @@ def test_it_listens_on_the_port_of_each_source_flags_first(tmp_path: Path, envir
 
 def test_an_env_file_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, environment: dict[str, str]) -> None:
     os.mkfifo(tmp_path / ".env")
-    assert ".env is not a file of at most 65,536 bytes" in refused(tmp_path, environment, "0")
+    told = refused(tmp_path, environment, "0")
+    assert ".env is not a file of at most 65,536 bytes. Correct or remove it, or start the server in another" in told
 
 
 BAD_ARGUMENTS: dict[str, tuple[list[str], str]] = {

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _DAY_SECONDS = 86_400
 # RFC 9106, section 3.1: a hash takes at least 8 KiB of memory for each lane.
 _LANE_KIB = 8
+# The server does not start without it: registration may be closed there.
+_DOTENV_HINT = "Correct or remove it, or start the server in another folder (with --data)."
 
 
 class ConfigError(Exception):
@@ -101,7 +103,7 @@ class Config:
     users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "time between updates of who is online")
     # With less than a mebibyte they would be disconnected who have only not been sent yet what is published at once.
     lag_max_bytes: int = _setting(
-        8 * 1024 * 1024, "--lag-max-bytes", _integer(2**20, 2**31), "who reads slower than this is disconnected"
+        8 * 1024 * 1024, "--lag-max-bytes", _integer(2**20, 2**31), "disconnect a receiver that is further behind"
     )
     # What OWASP's Password Storage Cheat Sheet recommends for argon2id.
     hash_time_cost: int = _setting(2, "--hash-time-cost", _integer(1, 100), "argon2id: passes over the memory")
@@ -173,15 +175,15 @@ def read_dotenv() -> dict[str, str | None]:
             return {}
         # A pipe would be waited for, and what is too large is no file of settings.
         if not path.is_file() or path.stat().st_size > DOTENV_MAX_BYTES:
-            raise ConfigError(f".env is not a file of at most {DOTENV_MAX_BYTES:,} bytes.")
+            raise ConfigError(f".env is not a file of at most {DOTENV_MAX_BYTES:,} bytes. {_DOTENV_HINT}")
         text = decode_text(path.read_bytes())
     except OSError as error:
-        raise ConfigError(f"The file .env can't be read: {error.strerror}.") from error
+        raise ConfigError(f"The file .env can't be read: {error.strerror}. {_DOTENV_HINT}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError("The file .env can't be read: it is not text in UTF-8.") from error
+        raise ConfigError(f"The file .env can't be read: it is not text in UTF-8. {_DOTENV_HINT}") from error
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
-            raise ConfigError(f"Line {binding.original.line} of the file .env is not NAME=VALUE.")
+            raise ConfigError(f"Line {binding.original.line} of the file .env is not NAME=VALUE. {_DOTENV_HINT}")
     return dotenv_values(stream=io.StringIO(text))
 
 
