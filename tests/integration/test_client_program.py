@@ -336,8 +336,7 @@ def test_a_million_bytes_of_input_are_all_said_in_order(room: Room) -> None:
     assert [late.next("broadcast")["message"].split()[0] for _ in range(5_000)] == [str(n) for n in range(5_000)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM] * 2, ids=lambda number: number.name)
-def test_a_signal_while_a_confirmation_is_waited_for_leaves_and_says_what_is_lost(number: signal.Signals) -> None:
+def test_a_signal_while_a_confirmation_is_waited_for_leaves_and_says_what_is_lost() -> None:
     """The input has ended: nobody types, and the program would have ended by itself."""
     has_said = threading.Event()
 
@@ -369,7 +368,7 @@ def test_a_signal_while_a_confirmation_is_waited_for_leaves_and_says_what_is_los
         client.stdin.write("PM hello\n")
         client.stdin.close()
         assert has_said.wait(10)
-        client.send_signal(number)
+        client.send_signal(signal.SIGINT)
         assert client.wait(10) == 1
         assert client.stdout is not None
         shown = client.stdout.read()
@@ -955,9 +954,6 @@ def test_leaving_waits_for_the_answer_that_is_due(enter: Callable[..., tuple[Cli
         assert to_receive.is_over()
 
 
-INTERRUPTS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-
-
 # Whoever runs the tests under nohup lets their programs ignore the end of the terminal, too.
 @pytest.mark.parametrize(
     "number",
@@ -1010,31 +1006,25 @@ def test_a_script_plays_a_guest(room: Room, tmp_path: Path, start: Callable[...,
     client.ends(0, *WELCOMES_ALICE, "> @bob hello", "[delivered] @bob", PROMPT, "> EX", "[bye] you left")
 
 
-@INTERRUPTS
 @pytest.mark.parametrize("known", [0, 2], ids=["no server", "no name"])
-def test_an_interrupt_at_a_question_ends_with_1(
-    stage: Stage, start: Callable[..., Client], number: signal.Signals, known: int
-) -> None:
+def test_an_interrupt_at_a_question_ends_with_1(stage: Stage, start: Callable[..., Client], known: int) -> None:
     client = start(*["127.0.0.1", str(stage.port)][:known])
     question = ASKS_NAME if known else asks_server(9999)
     client.shows(question)
     client.types("no name, no server")
     assert client.line().startswith("[error ")
     client.shows(question)
-    client.gets(number)
+    client.gets(signal.SIGINT)
     client.ends(1)
 
 
-@INTERRUPTS
-def test_an_interrupt_waits_for_the_answer_that_is_due(
-    enter: Callable[..., tuple[Client, Half, Half]], number: signal.Signals
-) -> None:
+def test_an_interrupt_waits_for_the_answer_that_is_due(enter: Callable[..., tuple[Client, Half, Half]]) -> None:
     client, to_send, to_receive = enter()
     client.types("@bob hello")
     to_send.hears(message_to("bob", "hello"))
     for interrupt in (False, True):
         if interrupt:
-            client.gets(number)
+            client.gets(signal.SIGINT)
         to_receive.says(forward("bob", "wait"))
         to_receive.hears(b"RECEIVED bob\n\n")
         client.shows("[message] bob: wait")
@@ -1194,13 +1184,12 @@ def test_an_end_of_the_input_in_the_middle_of_a_dialogue_leaves(
     assert texts_of(room.server.port, "alice") == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signal_leaves(room: Room, sit: Callable[..., Client], wire: str, number: signal.Signals) -> None:
+def test_an_interrupt_leaves_and_everybody_is_told(room: Room, sit: Callable[..., Client], wire: str) -> None:
     bob = room.enter("bob")
     client = sit(room.server.port, wire, CHAT_PASSWORD="x")
     come_in(client)
     with deadline(SOON_SECONDS, "the end"):
-        client.gets(number)
+        client.gets(signal.SIGINT)
         client.ends(0, "[bye] you left")
         while "alice" not in bob.next("users")["left"]:
             pass
