@@ -1474,10 +1474,10 @@ def test_a_server_that_ends_politely_says_so(program: Program, sit: Callable[...
     client.ends(1)
 
 
-def test_an_interrupt_waits_only_a_little_for_the_goodbye_of_a_server_that_says_nothing(
-    program: Program, sit: Callable[..., Client], wire: str
+def test_over_udp_an_interrupt_waits_only_a_little_for_the_goodbye_of_a_server_that_says_nothing(
+    program: Program, sit: Callable[..., Client]
 ) -> None:
-    client = sit(program.port, wire, CHAT_PASSWORD="x")
+    client = sit(program.port, "--udp", CHAT_PASSWORD="x")
     come_in(client)
     freeze(program)
     with deadline(DEADLINE_SECONDS / 2, "the end"):
