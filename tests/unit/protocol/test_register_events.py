@@ -450,7 +450,7 @@ BODY_BYTES = FORWARD_MAX_LEAST_BYTES - 35
         ("hello", ["hello"]),
         ("x" * BODY_BYTES, ["x" * BODY_BYTES]),
         ("x" * (BODY_BYTES + 1), ["x" * BODY_BYTES, "x"]),
-        ("ab " * 100, [("ab " * 73) + "ab", ("ab " * 26)]),
+        ("abc " * 100, [("abc " * 54) + "abc", "abc " * 45]),  # not inside the 56th word
         ("x" * BODY_BYTES + " y", ["x" * BODY_BYTES, "y"]),
         (" " + "x" * BODY_BYTES, [" " + "x" * (BODY_BYTES - 1), "x"]),
         (GRIN * 60, [GRIN * 55, GRIN * 5]),
