@@ -21,8 +21,8 @@ MANY = 2_000
 DESCRIPTORS = 2 * MANY
 ROUNDS = 3
 ROUND_SECONDS = 0.6
-# If all readers wake up at once it is 0.5 to 3 s; if they take turns 10 to 100 ms, and 0.3 s on a busy machine.
-WORST_SECONDS = 0.5
+# If all readers wake up at once it is 3 to 6 s; if they take turns 10 to 110 ms, and 0.3 s on a busy machine.
+WORST_SECONDS = 1.0
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ class Talk:
 
 
 # The many, in a process of their own: when it is killed, all of them close in the same moment. For each line that it
-# reads, each of them sends one more byte of a request.
+# reads, each of them completes a request, and begins the next.
 _MANY = """
 import socket, sys
 many = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(int(sys.argv[2]))]
@@ -62,13 +62,13 @@ for sock in many:
 print("ready", flush=True)
 for _ in sys.stdin:
     for sock in many:
-        sock.send(b" ")
+        sock.send(b'"command":"ping"}\\n{')
 """
 
 
-@pytest.mark.parametrize("do", ["send a byte", "close"])
+@pytest.mark.parametrize("do", ["ping", "close"])
 def test_what_many_do_at_once_holds_nobody_up(tmp_path: Path, do: str) -> None:
-    """Each sends one byte a few times, or all close: what others say arrives as fast as before."""
+    """Each asks something a few times, or all close: what others say arrives as fast as before."""
     with ExitStack() as stack:
         server = stack.enter_context(Program(tmp_path, "--max-connections", str(2 * MANY)))
         speaker, listener = (stack.enter_context(closing(Peer(server.port))) for _ in range(2))

@@ -75,7 +75,7 @@ class SystemMemory:
 
     def __init__(self, groups: Sequence[Path] | None = None) -> None:
         """``groups`` are the folders of the control group and of those above it; by default they are looked up."""
-        self._groups = _limited_groups() if groups is None else groups
+        self._groups = limited_groups() if groups is None else groups
 
     def spare_bytes(self) -> int | None:
         """How much is left above the margin; negative if memory is short. None if the system does not tell."""
@@ -107,11 +107,12 @@ def no_limit(_: int) -> None:
     """In the place of :meth:`Memory.claim`: there is memory for everything."""
 
 
-def _limited_groups() -> Sequence[Path]:
+def limited_groups(
+    root: Path = Path("/sys/fs/cgroup"), memberships: Path = Path("/proc/self/cgroup")
+) -> Sequence[Path]:
     """The folders of this process's control group and of those above it: each may have a limit."""
-    root = Path("/sys/fs/cgroup")
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in memberships.read_text().splitlines():
             if line.startswith("0::/"):
                 group = root / os.path.normpath(line[4:] or ".")
                 return [each for each in (group, *group.parents) if (each / "memory.max").exists()]

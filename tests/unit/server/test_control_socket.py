@@ -72,9 +72,15 @@ def test_a_folder_that_can_have_no_socket_will_do(tmp_path: Path, monkeypatch: p
         bind(sock, address)
 
     monkeypatch.setattr(socket.socket, "bind", bind_no_file)
-    with answering(tmp_path):
-        assert not (tmp_path / CONTROL_FILE).exists()
-        assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with answering(folder):
+        assert not (folder / CONTROL_FILE).exists()
+        assert ask(folder, "one", PATIENCE_SECONDS) == "ONE"
+        folder.rename(tmp_path / "before")
+        folder.mkdir()  # it is not that of the server
+        with pytest.raises(ConnectionRefusedError):
+            ask(folder, "one", PATIENCE_SECONDS)
 
 
 def test_who_cannot_be_answered_or_does_not_listen_keeps_nobody_waiting(tmp_path: Path) -> None:
@@ -90,18 +96,6 @@ def test_who_cannot_be_answered_or_does_not_listen_keeps_nobody_waiting(tmp_path
             deaf.sendto(b"\xff" * 1_000, address)
 
         assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
-
-
-def test_a_folder_that_was_replaced_is_not_that_of_the_server(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    with answering(folder):
-        folder.rename(tmp_path / "before")
-        with pytest.raises(FileNotFoundError):
-            ask(folder, "one", PATIENCE_SECONDS)
-        folder.mkdir()
-        with pytest.raises(ConnectionRefusedError):
-            ask(folder, "one", PATIENCE_SECONDS)
 
 
 def test_a_server_that_hangs_is_waited_for_no_longer_than_was_said(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chatserver.memory import READING_SECONDS, Memory, ShortOfMemoryError, SystemMemory
+from chatserver.memory import READING_SECONDS, Memory, ShortOfMemoryError, SystemMemory, limited_groups
 
 
 class Machine:
@@ -93,3 +93,15 @@ def test_a_control_group_counts_with_those_above_it(tmp_path: Path) -> None:
         (group / "memory.current").write_bytes(used)
         (group / "memory.stat").write_bytes(b"anon 5\nactive_file 6000000\ninactive_file 4000000\n")
     assert SystemMemory([inner, outer]).spare_bytes() == 80_000_000 - 30_000_000 + 10_000_000 - 80_000_000 // 8
+
+
+def test_the_control_groups_of_a_process_are_found(tmp_path: Path) -> None:
+    """In the file of all kernels version 1 may stand before it; the root of all groups has no limit."""
+    inner = tmp_path / "groups/outer/inner"
+    inner.mkdir(parents=True)
+    for group in (inner, inner.parent):
+        (group / "memory.max").touch()
+    memberships = tmp_path / "cgroup"
+    memberships.write_text("4:memory:/other\n0::/outer/inner\n")
+    assert [*limited_groups(tmp_path / "groups", memberships)] == [inner, inner.parent]
+    assert [*limited_groups(tmp_path / "groups", tmp_path / "missing")] == []

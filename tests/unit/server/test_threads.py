@@ -52,9 +52,9 @@ def test_the_end_of_the_work_is_no_crash() -> None:
 
 # The main thread waits for a thread that never ends.
 STUCK = """
-import threading
+import threading, time
 from chatserver.threads import Watchdog
-watchdog = Watchdog(0.05)
+watchdog = Watchdog({})
 watchdog.start()
 {}
 threading.Thread(target=threading.Event().wait).start()
@@ -69,8 +69,11 @@ def run(script: str) -> int:
 
 
 def test_a_process_that_does_not_end_in_order_is_ended() -> None:
-    assert run(STUCK.format("watchdog.trip(); watchdog.trip()")) == 1
+    assert run(STUCK.format(0.05, "watchdog.trip(); watchdog.trip()")) == 1
 
 
-def test_a_process_that_ends_in_order_is_left_alone() -> None:
-    assert run(STUCK.format("watchdog.trip(); raise SystemExit(3)")) == 3
+@pytest.mark.parametrize(
+    ("patience_seconds", "crash"), [(20.0, "watchdog.trip()"), (0.0, "")], ids=["ends in time", "no crash"]
+)
+def test_a_process_that_ends_in_order_is_left_alone(patience_seconds: float, crash: str) -> None:
+    assert run(STUCK.format(patience_seconds, f"{crash}; time.sleep(0.05); raise SystemExit(3)".strip("; "))) == 3

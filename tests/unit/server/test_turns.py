@@ -23,10 +23,15 @@ class Room:
 
     def __init__(self) -> None:
         self.crashes: list[str] = []
-        self.turns = ReadTurns(self.crashes.append, active_max=0)
         self._sockets: list[socket.socket] = []
-        self._is_stopped = False
-        self.turns.start()
+        self._started: list[ReadTurns] = []
+        self.turns = self.more_turns(active_max=0)
+
+    def more_turns(self, active_max: int) -> ReadTurns:
+        turns = ReadTurns(self.crashes.append, active_max)
+        turns.start()
+        self._started.append(turns)
+        return turns
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """Our end, and the peer's."""
@@ -37,9 +42,8 @@ class Room:
         return pair
 
     def stop(self) -> None:
-        if not self._is_stopped:
-            self._is_stopped = True
-            self.turns.stop()
+        while self._started:
+            self._started.pop().stop()
 
     def close(self) -> None:
         self.stop()
@@ -155,20 +159,18 @@ def test_a_reader_that_finds_nothing_waits_on(room: Room) -> None:
 
 
 def test_the_number_of_active_readers_is_limited(room: Room) -> None:
-    turns = ReadTurns(room.crashes.append, active_max=1)
-    turns.start()
-    first, second = (turns.add(room.pair()[0].fileno()) for _ in range(2))
-    assert turns.be_active(first)
-    assert turns.be_active(first)
-    assert not turns.be_active(second)
+    turns = room.more_turns(active_max=2)
+    first, second, third = (turns.add(room.pair()[0].fileno()) for _ in range(3))
+    for waiter in (first, first, second):
+        assert turns.be_active(waiter)
+    assert not turns.be_active(third)
     turns.remove(first)  # its reader has ended
-    assert turns.be_active(second)
-    turns.be_quiet(second)
-    turns.be_quiet(second)
-    third = turns.add(room.pair()[0].fileno())
     assert turns.be_active(third)
+    turns.be_quiet(second)
+    turns.be_quiet(second)
+    fourth = turns.add(room.pair()[0].fileno())
+    assert turns.be_active(fourth)
     assert not turns.be_active(second)
-    turns.stop()
 
 
 def test_readers_end_when_nobody_wakes_them_any_more(room: Room) -> None:
@@ -183,8 +185,7 @@ def test_readers_end_when_nobody_wakes_them_any_more(room: Room) -> None:
 
 def test_a_quiet_active_reader_waits_for_a_turn(room: Room) -> None:
     """It is active for a second; what arrives after that is read in a turn, and its place is free."""
-    turns = ReadTurns(room.crashes.append, active_max=1)
-    turns.start()
+    turns = room.more_turns(active_max=1)
     ours, peer = room.pair()
     carrier = TcpSocket(ours, turns)
     with pytest.raises(TimeoutError):
@@ -193,7 +194,6 @@ def test_a_quiet_active_reader_waits_for_a_turn(room: Room) -> None:
     assert turns.be_active(other)
     peer.send(b"hello")
     assert carrier.read(100, DEADLINE_SECONDS) == b"hello"
-    turns.stop()
 
 
 def test_a_system_without_epoll_has_a_server_without_turns() -> None:
