@@ -25,6 +25,10 @@ _PORTION_CHARACTERS = 64 * 1024
 _MESSAGE_CHARACTERS = 100
 
 
+# Devices of an account that are asked at each login, the newest ones: a few system calls for each.
+_CHECKED_MAX = 4
+
+
 class Joined(NamedTuple):
     """Where a seat's time in the room begins."""
 
@@ -52,6 +56,13 @@ class Feed:
         self._lock = threading.Lock()
         self._last_id = last_id
         self._seats: dict[int, list[Seat]] = {}
+
+    def check_acknowledged(self, account_id: int) -> None:
+        """Look what the account's devices have acknowledged, so that its mark is up to date. Before a login."""
+        with self._lock:
+            seats = self._seats.get(account_id, [])[-_CHECKED_MAX:]
+        for seat in seats:
+            seat.outbox.check_acknowledged()
 
     def join(self, seat: Seat) -> Joined:
         """Take a seat, whose outbox is held from now on: put what it missed, and release it."""

@@ -55,6 +55,9 @@ class Follower(Protocol):
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
         """Tell of the number once the peer's system has acknowledged all that was said or shown before."""
 
+    def check_acknowledged(self) -> None:
+        """Look what the peer's system has acknowledged, and tell of it."""
+
 
 class Outbox(Follower, Protocol):
     """What one connection is still to be sent."""
@@ -73,9 +76,6 @@ class Outbox(Follower, Protocol):
 
     def wait_for_room(self) -> bool:
         """Wait while the peer leaves too many answers unread; false when the connection ends. For its reader thread."""
-
-    def check_acknowledged(self) -> None:
-        """Look what the peer's system has acknowledged, and tell of it."""
 
 
 class Seat:

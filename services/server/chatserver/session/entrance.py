@@ -130,6 +130,7 @@ def come_in(context: Context, outbox: Outbox, account: Account, kind: AccountKin
     any further.
     """
     seat = Seat(account.id, account.name, outbox)
+    context.feed.check_acknowledged(account.id)
     joined = context.feed.join(seat)
     users = context.presence.enter(seat)
     try:
