@@ -93,6 +93,20 @@ def test_a_setting_that_is_misspelt_is_told_at_the_start(tmp_path: Path) -> None
     ]
 
 
+def test_what_a_library_logs_is_a_line_of_the_log(tmp_path: Path) -> None:
+    prelude = """
+import logging
+from chatserver.app import Server
+start = Server.start
+def start_late(server):
+    logging.getLogger("library").warning("It is late.")
+    start(server)
+Server.start = start_late
+"""
+    with Program(tmp_path, prelude=prelude) as server:
+        assert server.log().count("[WARNING] It is late. logger=library time=") == 1
+
+
 def test_signals_that_follow_at_once_do_not_cut_the_end_short_and_a_later_one_does(tmp_path: Path) -> None:
     """As systemd, a closed terminal and timeout(1) send them. The end takes 3 s here, for one does not read."""
     with Program(tmp_path) as server, closing(NarrowPeer(server.port)) as deaf, closing(Peer(server.port)) as alice:
