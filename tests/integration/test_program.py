@@ -104,7 +104,7 @@ def start_late(server):
 Server.start = start_late
 """
     with Program(tmp_path, prelude=prelude) as server:
-        assert server.log().count("[WARNING] It is late. logger=library time=") == 1
+        assert server.log().startswith("[WARNING] message of a library logger=library text='It is late.' time=")
 
 
 def test_signals_that_follow_at_once_do_not_cut_the_end_short_and_a_later_one_does(tmp_path: Path) -> None:
