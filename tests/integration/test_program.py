@@ -75,6 +75,14 @@ def test_a_signal_ends_it_with_0_and_every_client_is_told(tmp_path: Path, number
             assert server.process.wait() == 0
 
 
+def test_signals_that_follow_until_it_has_ended_do_not_change_the_exit_code(tmp_path: Path) -> None:
+    with Program(tmp_path) as server:
+        stop_at = time.monotonic() + 0.9
+        while server.process.poll() is None and time.monotonic() < stop_at:
+            server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10.0) == 0
+
+
 def test_no_file_takes_the_place_of_a_standard_stream_that_is_closed(tmp_path: Path) -> None:
     """Python's last words about a fatal error would go into the database."""
     with Program(tmp_path, under=("sh", "-c", 'exec "$@" <&- 2>&-', "sh")) as server:

@@ -123,6 +123,9 @@ def _serve(config: Config, watchdog: Watchdog) -> int:
     finally:
         _end_at_once_on(signals)
         all_well = server.stop()
+        # Python undoes handlers at its end, and a signal would then change the exit code of what ended in order.
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
     return EXIT_OK if all_well and not watchdog.tripped else EXIT_CRASHED
 
 
