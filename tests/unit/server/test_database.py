@@ -317,6 +317,15 @@ def test_a_folder_in_use_is_refused_and_free_again_afterwards(folder: Path) -> N
     make(folder)
 
 
+def test_the_database_may_be_a_symbolic_link_to_another_disk(folder: Path) -> None:
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir(parents=True)
+    (folder / "chat.db").symlink_to(elsewhere / "its.db")
+    make(folder)
+    make(folder)
+    assert [path.name for path in elsewhere.iterdir()] == ["its.db"]
+
+
 def test_only_who_may_read_the_data_can_hold_the_lock_and_the_holder_is_named(folder: Path) -> None:
     first = Database(folder)
     assert mode_of(folder / "chat.lock") == 0o600

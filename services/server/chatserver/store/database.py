@@ -49,7 +49,8 @@ class Database:
     def __init__(self, folder: Path) -> None:
         """Open it, make it if there is none, bring its schema up to date. Raises StoreError."""
         self.path = folder / DATABASE_FILE
-        self._log_path = str(folder / f"{DATABASE_FILE}-wal")
+        # SQLite keeps it beside the file itself, which may be on another disk.
+        self._log_path = f"{self.path.resolve() if self.path.is_symlink() else self.path}-wal"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # What is opened here is closed last, and in reverse order: see _open.
