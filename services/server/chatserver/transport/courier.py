@@ -353,6 +353,7 @@ class Courier:
     def _close(self, outbox: Outbox) -> None:
         del self._retired[outbox]
         outbox.check_acknowledged()
+        outbox.stop_tracking()
         self._tracked.pop(outbox, None)
         if self._full.pop(outbox, None) is not None:
             self._selector.unregister(outbox.carrier.descriptor)

@@ -237,7 +237,8 @@ class Outbox:
         """Ask the carrier how far the peer's system has acknowledged, and tell of it. For any thread; it never waits.
 
         The carrier is asked under no lock. The answer is right all the same: the numbers in question were sent before
-        it was asked, and what is acknowledged stays so.
+        it was asked, and what is acknowledged stays so. A carrier that is closed meanwhile may answer anything, but
+        then :meth:`stop_tracking` came first.
         """
         with self._lock:
             tracked = self._tracked
@@ -257,16 +258,22 @@ class Outbox:
                 return
             number = marked_number
         with self._lock:
+            if self._tracked is not tracked:  # another thread has told of all of it, or the carrier may be closed
+                return
             if tracked.marked_number is not None and tracked.marked_number <= number:
                 tracked.marked_number = None
             if tracked.sent_number is not None and tracked.sent_number <= number:
                 tracked.sent_number = None
-            # Another thread may have told of it meanwhile, and there may be new ones.
-            if self._tracked is tracked and tracked.sent_number is None and not tracked.queued:
+            if tracked.sent_number is None and not tracked.queued:
                 self._tracked = None
         tracked.on_acknowledged(number)
 
     # --- for the courier ---
+
+    def stop_tracking(self) -> None:
+        """Tell of nothing any more. To be called before the carrier is closed."""
+        with self._lock:
+            self._tracked = None
 
     def due(self, offered: int) -> list[bytes | memoryview] | Span:
         """What to send next, in pieces or as a long stretch of the stream; nothing when nothing is due.
