@@ -283,6 +283,14 @@ def test_a_file_that_is_somebody_elses_is_named(
     assert f"{tmp_path / 'data' / 'chat.db'} belongs to user 0" in problem
 
 
+def test_a_data_folder_that_may_not_be_entered_is_named(
+    tmp_path: Path, environment: dict[str, str], ordinary_user: list[str]
+) -> None:
+    (tmp_path / "data").mkdir(0o000)
+    problem = refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"), under=ordinary_user)
+    assert f"The data folder {tmp_path / 'data'} can't be used: Permission denied" in problem
+
+
 def test_two_servers_cannot_share_a_data_folder(tmp_path: Path, environment: dict[str, str]) -> None:
     with Program(tmp_path) as server:
         assert "Another server uses" in refused(tmp_path, environment, "0", "--data", str(server.data))

@@ -49,10 +49,10 @@ class Database:
     def __init__(self, folder: Path) -> None:
         """Open it, make it if there is none, bring its schema up to date. Raises StoreError."""
         self.path = folder / DATABASE_FILE
-        # SQLite keeps it beside the file itself, which may be on another disk.
-        self._log_path = f"{self.path.resolve() if self.path.is_symlink() else self.path}-wal"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # SQLite keeps it beside the file itself, which may be on another disk.
+            self._log_path = f"{self.path.resolve() if self.path.is_symlink() else self.path}-wal"
             # What is opened here is closed last, and in reverse order: see _open.
             self._locks = ExitStack()
             self._locks.enter_context(lock(folder / LOCK_FILE))
@@ -142,13 +142,14 @@ class Database:
     def _check_files(self) -> None:
         """Raise StoreError if something of the database was removed, or replaced by other files."""
         for name, file_id in self._files:
+            reason = ""
             try:
                 found = os.stat(name)  # noqa: PTH116 -- before every commit, so cheaply
-            except OSError:
-                found = None
+            except OSError as error:
+                found, reason = None, f" ({error.strerror})"
             if found is None or _file_id(found) != file_id:
                 raise StoreError(
-                    f"The file {name} was removed or replaced while the server runs. Nothing is stored until "
+                    f"The file {name} was removed or replaced while the server runs{reason}. Nothing is stored until "
                     "it is put back, or the server is restarted."
                 )
             self._log_bytes = found.st_size  # that of the last one, the log
