@@ -283,11 +283,10 @@ def test_a_file_that_is_somebody_elses_is_named(
     assert f"{tmp_path / 'data' / 'chat.db'} belongs to user 0" in problem
 
 
-def test_a_data_folder_that_may_not_be_entered_is_named(
-    tmp_path: Path, environment: dict[str, str], ordinary_user: list[str]
-) -> None:
+def test_a_data_folder_that_may_not_be_entered_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "data").mkdir(0o000)
-    problem = refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"), under=ordinary_user)
+    powerless = () if os.geteuid() else ("setpriv", "--bounding-set=-all")
+    problem = refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"), under=powerless)
     assert f"The data folder {tmp_path / 'data'} can't be used: Permission denied" in problem
 
 
