@@ -211,6 +211,10 @@ class Gate:
         """The test waits until it has."""
         assert self._reached.wait(DEADLINE_SECONDS)
 
+    @property
+    def is_open(self) -> bool:
+        return self._opened.is_set()
+
     def open(self) -> None:
         """Let it, and everybody after it, go on."""
         self._opened.set()

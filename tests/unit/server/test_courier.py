@@ -1,8 +1,9 @@
 """The courier: writes to all sockets, waits for none. The sockets are pairs inside this process."""
 
 import os
+import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from random import Random
@@ -26,7 +27,7 @@ from chatserver.transport.outbox import Outbox
 from chatserver.transport.stream import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, Span, Stream
 
 from .lines import Line
-from .rooms import DEADLINE_SECONDS, bytes_stream, eventually, in_background, must_end, publish, put, splice
+from .rooms import DEADLINE_SECONDS, Gate, bytes_stream, eventually, in_background, must_end, publish, put, splice
 from .scene import LISTENERS, Scene, Step, room_step, scripts, small, someone, take
 
 LAG_MAX_BYTES = 1_000_000
@@ -35,22 +36,26 @@ LAG_MAX_BYTES = 1_000_000
 class Post:
     """A courier, one stream or several, and peers at the other ends of socket pairs."""
 
-    def __init__(self, *streams: Stream, is_memory_short: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, *streams: Stream, is_memory_short: Callable[[], bool] = lambda: False, visits_max: int = 500
+    ) -> None:
         self.streams = streams or (bytes_stream(4 * LAG_MAX_BYTES),)
         self.stream = self.streams[0]
         self.crashes: list[str] = []
-        self.courier = Courier(self.streams, LAG_MAX_BYTES, self.crashes.append, is_memory_short)
+        self.courier = Courier(self.streams, LAG_MAX_BYTES, self.crashes.append, is_memory_short, visits_max)
         self._sockets: list[socket.socket] = []
         # Whose readers have not ended.
         self._read: list[Outbox] = []
         self._is_stopped = False
 
-    def peer(self, *, follows: bool = True, stream: Stream | None = None) -> tuple[socket.socket, Outbox]:
+    def peer(
+        self, *, follows: bool = True, stream: Stream | None = None, carrier: type[TcpSocket] = TcpSocket
+    ) -> tuple[socket.socket, Outbox]:
         """A new connection; its peer's end, and its outbox."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.settimeout(DEADLINE_SECONDS)
-        outbox = Outbox(TcpSocket(ours), stream or self.stream, f"{len(self._sockets) + 1}@test", self.courier.wake)
+        outbox = Outbox(carrier(ours), stream or self.stream, f"{len(self._sockets) + 1}@test", self.courier.wake)
         self._sockets += (ours, theirs)
         self.adopt(outbox, follows=follows)
         return theirs, outbox
@@ -183,6 +188,35 @@ def test_nobody_waits_for_one_who_reads_nothing(post: Post) -> None:
     for _ in range(40):
         post.publish(b"x" * 20_000)
         assert len(read(quick, 20_000)) == 20_000
+
+
+def test_what_everybody_hears_is_sent_before_many_others_are_answered() -> None:
+    """Thousands may ask something in the same moment. What is published meanwhile does not wait for all of them."""
+    gate = Gate()
+    heard: list[bool] = []
+
+    class Watched(TcpSocket):
+        def write(self, pieces: Sequence[bytes | memoryview]) -> int:
+            if not gate.is_open:
+                gate.pass_through()
+            elif not heard:
+                heard.append(False)
+                post.publish(b"news")
+            else:
+                heard.append(bool(select.select([listener], [], [], 0)[0]))
+            return super().write(pieces)
+
+    with closing(Post(visits_max=2)) as post:
+        post.courier.start()
+        ((listener, _),) = post.peers_in_step(1)
+        asking = [post.peer(follows=False, carrier=Watched) for _ in range(6)]
+        put(asking[0][1], b"answer")
+        gate.await_thread()
+        for _, outbox in asking[1:]:
+            put(outbox, b"answer")
+        gate.open()
+        assert [peer.recv(100) for peer, _ in asking] == [b"answer"] * len(asking)
+    assert heard == [False, False, True, True, True]
 
 
 def test_one_who_reads_late_gets_everything_in_order(post: Post) -> None:
