@@ -53,8 +53,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         print(f"{options.connections:,} connections; latency in ms")
         print(f"{'':10} messages      p50      p99    worst   part took s")
-        for part in options.parts.split(","):
-            with running(chatserver(*CHEAPEST_HASH), Path(folder) / part) as server:
+        for number, part in enumerate(options.parts.split(",")):
+            with running(chatserver(*CHEAPEST_HASH), Path(folder) / str(number)) as server:
                 latencies, seconds = _measure(server.port, part, options.connections, options.rounds)
             latencies.sort()
             p50, p99, worst = (latencies[int(share * (len(latencies) - 1))] * 1e3 for share in (0.5, 0.99, 1.0))
