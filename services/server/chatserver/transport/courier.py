@@ -191,14 +191,17 @@ class Courier:
                     self._dirty[key.data] = None
 
     def _go_round(self) -> None:
-        # First what the streams hold, then who has something else: what comes in between is for the next round. So is
-        # who is left when there are too many; they are the first then, so that each gets its visit.
+        # First what the streams hold, then who has something else: what comes in between is for the next round. So are
+        # those that are left when there are too many; they are the first then, so that each gets its visit. Followers
+        # that are astray don't count: if they were left out while the stream goes on, they would fall behind.
         news = [followers for followers in self._followers.values() if followers.have_news]
         with self._lock:
             targets, self._dirty = self._dirty, {}
         for followers in news:
             self._advance(followers)
-            targets.update(dict.fromkeys(followers.astray))
+            for outbox in list(followers.astray):
+                targets.pop(outbox, None)
+                self._visit(outbox)
         left = iter(targets)
         for outbox in islice(left, self._visits_max):
             self._visit(outbox)
