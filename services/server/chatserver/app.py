@@ -172,9 +172,9 @@ class Server:
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(house, config.max_connections, memory.claim)
+        listening, bound = _listen(config)
         # Epoll is Linux's; elsewhere each reader waits for its socket itself.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
-        listening, bound = _listen(config)
         self._listener = Listener(listening, self._connections, dialects, full, self._crash, self._turns)
         datagram = by_name(Datagram.name, dialects)
         self._datagram_door = DatagramDoor(bound, self._connections, datagram, self._crash)
