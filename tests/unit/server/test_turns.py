@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 
 import pytest
@@ -105,6 +106,31 @@ def test_one_reader_at_a_time_is_awake(room: Room) -> None:
     for thread in threads:
         must_end(thread)
     assert most == [1] * READERS
+
+
+def test_a_reader_without_a_time_limit_waits_for_one_turn_of_those_with_one(room: Room) -> None:
+    """Thousands of strangers close at once; a user who is logged in does not wait for all of them."""
+    turns = room.turns
+    had: list[float] = []
+
+    def read(waiter: Waiter, patience_seconds: float) -> None:
+        turns.wait(waiter, patience_seconds)
+        had.append(patience_seconds)
+        turns.pass_on()
+
+    pairs = [room.pair() for _ in range(9)]
+    waiters = [turns.add(ours.fileno()) for ours, _ in pairs]
+    pairs[0][1].send(b"x")
+    turns.wait(waiters[0], DEADLINE_SECONDS)  # keeps the turn
+    limits = [60.0] * 6 + [86_400.0] * 2
+    threads = [in_background(partial(read, *each)) for each in zip(waiters[1:], limits, strict=True)]
+    for _, peer in pairs[1:]:
+        peer.send(b"x")
+    eventually(lambda: turns.count_ready() == len(limits))
+    turns.pass_on()
+    for thread in threads:
+        must_end(thread)
+    assert sorted(had[:4]) == [60.0, 60.0, 86_400.0, 86_400.0]
 
 
 def test_what_arrived_is_read(room: Room) -> None:

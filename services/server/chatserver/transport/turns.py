@@ -9,6 +9,9 @@ others run. One thread waits for all these sockets, and queues the readers whose
 over. The first in the queue is woken, and as soon as it has read it wakes the next: that is a turn. Readers that read
 often wait for their sockets themselves, because a turn costs two more switches of threads. Their number is limited.
 
+There are two queues: readers without a time limit, whose users are logged in and silent, and readers with one. Turns
+alternate between them, so a user does not wait until thousands of strangers have had their turns, which takes seconds.
+
 Why none is forgotten: a waiter is in ``_waiting`` (and its socket armed), or in ``_ready``, or awake, and moves under
 the lock. ``_is_taken`` means that a reader is awake and has not passed on yet. So if ``_ready`` is not empty, a reader
 is awake that will wake its first; and between waking up and passing on a reader does nothing that may block. An
@@ -44,12 +47,14 @@ _EVENTS_MAX = 1_024
 class Waiter:
     """A reader, and the socket that it reads."""
 
-    __slots__ = ("descriptor", "has_timed_out", "is_active", "wakeup")
+    __slots__ = ("descriptor", "has_timed_out", "is_active", "is_endless", "wakeup")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         # The reader's own.
         self.is_active = False
+        # True if it waits without a time limit.
+        self.is_endless = False
         # Set before the reader is woken.
         self.has_timed_out = False
         # Released to wake the reader.
@@ -74,8 +79,10 @@ class ReadTurns:
         # By descriptor: the reader that waits for the socket, and until when, if not for ever.
         self._waiting: dict[int, Waiter] = {}
         self._deadlines: dict[int, float] = {}
-        # Readers that are to wake up, in order; and true if one is awake.
-        self._ready: deque[Waiter] = deque()
+        # Readers that are to wake up, in order: with a time limit, and without; which is next, if not empty;
+        # and true if a reader is awake.
+        self._ready: dict[bool, deque[Waiter]] = {False: deque(), True: deque()}
+        self._endless_next = True
         self._is_taken = False
         # The thread has ended: no reader is woken any more.
         self._is_over = False
@@ -128,7 +135,8 @@ class ReadTurns:
             if self._is_over:
                 raise ConnectionAbortedError
             self._waiting[waiter.descriptor] = waiter
-            if patience_seconds < _ENDLESS_SECONDS:
+            waiter.is_endless = patience_seconds >= _ENDLESS_SECONDS
+            if not waiter.is_endless:
                 self._deadlines[waiter.descriptor] = time.monotonic() + patience_seconds
         self._epoll.modify(waiter.descriptor, self._armed)
         waiter.wakeup.acquire()
@@ -140,11 +148,21 @@ class ReadTurns:
     def pass_on(self) -> None:
         """The reader has read: wake the next one."""
         with self._lock:
-            if not self._ready:
-                self._is_taken = False
-                return
-            following = self._ready.popleft()
-        following.wakeup.release()
+            following = self._take_next()
+        if following is not None:
+            following.wakeup.release()
+
+    def count_ready(self) -> int:
+        """Readers that are to wake up. For any thread."""
+        with self._lock:
+            return sum(map(len, self._ready.values()))
+
+    def _take_next(self) -> Waiter | None:
+        """Whose turn it is now; it must be woken. The lock is held."""
+        queue = self._ready[self._endless_next] or self._ready[not self._endless_next]
+        self._endless_next = not self._endless_next
+        self._is_taken = bool(queue)
+        return queue.popleft() if queue else None
 
     def _run(self) -> None:
         try:
@@ -152,10 +170,10 @@ class ReadTurns:
         finally:
             with self._lock:
                 self._is_over = True
-                for waiter in (*self._waiting.values(), *self._ready):
+                for waiter in (*self._waiting.values(), *self._ready[False], *self._ready[True]):
                     waiter.wakeup.release()
                 self._waiting.clear()
-                self._ready.clear()
+                self._ready = {False: deque(), True: deque()}
 
     def _wake_readers(self) -> None:
         look_at = 0.0
@@ -171,11 +189,9 @@ class ReadTurns:
                     look_at = now + _TICK_SECONDS
                     for descriptor in [each for each, deadline in self._deadlines.items() if deadline <= now]:
                         self._make_ready(descriptor, has_timed_out=True)
-                if self._is_taken or not self._ready:
-                    continue
-                self._is_taken = True
-                first = self._ready.popleft()
-            first.wakeup.release()
+                first = None if self._is_taken else self._take_next()
+            if first is not None:
+                first.wakeup.release()
 
     def _make_ready(self, descriptor: int, *, has_timed_out: bool) -> None:
         """It is to be woken. The lock is held."""
@@ -183,4 +199,4 @@ class ReadTurns:
         if waiter is not None:
             self._deadlines.pop(descriptor, None)
             waiter.has_timed_out = has_timed_out
-            self._ready.append(waiter)
+            self._ready[waiter.is_endless].append(waiter)
