@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -813,8 +813,12 @@ def test_who_never_takes_the_answers_is_read_no_further(room: Room) -> None:
 
 
 def test_the_port_that_is_taken_for_udp_is_named(open_room: Callable[..., Room]) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
+    with ExitStack() as tried:
+        while True:  # a port that is free for TCP
+            taken = tried.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            taken.bind(("127.0.0.1", 0))
+            with suppress(OSError), socket.create_server(taken.getsockname()):
+                break
         with pytest.raises(StartError, match=r"Address already in use \(UDP\)"):
             open_room(port=taken.getsockname()[1])
 
