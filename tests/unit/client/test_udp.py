@@ -560,7 +560,7 @@ def test_a_connection_opens_a_new_session_when_the_one_before_is_not_known_any_m
     finally:
         with at_once("the end"):
             connection.close()
-    assert reports.get(timeout=DEADLINE_SECONDS) == Lost(GIVEN_UP)
+    assert reports.get(timeout=DEADLINE_SECONDS) == Lost("the client closed the connection")
 
 
 def test_a_connection_that_is_refused_says_so_with_the_address() -> None:

@@ -59,14 +59,6 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
 
 
-def read_until(reader: int, last: str) -> list[str]:
-    """The lines up to one that contains ``last``."""
-    text = ""
-    while last not in text or not text.endswith("\n"):
-        text += os.read(reader, 65_536).decode()
-    return text.splitlines()
-
-
 def test_everything_is_written_in_order_before_the_end(pipe: tuple[int, int]) -> None:
     reader, end = pipe
     log = LogWriter(end, "text")
@@ -89,13 +81,18 @@ def test_what_nobody_reads_is_dropped_and_counted(pipe: tuple[int, int], limit: 
     for entry in entries:
         log.write(entry)
     log.close(0.01)
-    lines = read_until(reader, "[WARNING] log entries dropped")
-    dropped = re.fullmatch(r"\[WARNING\] log entries dropped count=(\d+) time=\S+", lines.pop())
-    assert dropped
-    # More than the limit: what the thread had taken already when the pipe was full.
-    assert 2_000 <= len(lines) < 4_500
-    assert [f"{line}\n" for line in lines] == entries[: len(lines)]
-    assert int(dropped[1]) == len(entries) - len(lines)
+    accounted = dropped = 0
+    with os.fdopen(reader, closefd=False) as file:
+        while accounted < len(entries):
+            line = file.readline()
+            if count := re.fullmatch(r"\[WARNING\] log entries dropped count=(\d+) time=\S+\n", line):
+                dropped += int(count[1])
+                accounted += int(count[1])
+            else:  # in order, and the count stands where the gap is
+                assert line == entries[accounted]
+                accounted += 1
+    # At most what is dropped if all that fits into queue and pipe is written, and nothing while they are put.
+    assert 500 < dropped <= 3_000
 
 
 def test_the_log_goes_on_after_a_write_that_failed(pipe: tuple[int, int]) -> None:
