@@ -416,7 +416,7 @@ def test_no_server_ends_it_with_1(start: Start) -> None:
 
 def test_wrong_arguments_end_it_with_2(program: str) -> None:
     ended = subprocess.run([program], capture_output=True, timeout=DEADLINE_SECONDS, check=False)
-    assert (ended.returncode, ended.stderr) == (USAGE, b"frames_client: three arguments are due: HOST PORT USERNAME\n")
+    assert (ended.returncode, ended.stderr) == (USAGE, b"frames_client: expected arguments: HOST PORT USERNAME\n")
 
 
 def test_a_line_that_no_frame_can_hold_ends_it_with_2(alice: Person) -> None:
