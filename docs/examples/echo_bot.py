@@ -1,4 +1,4 @@
-"""A bot: in the room it answers whoever begins with its name, in private whoever writes to it.
+"""A bot that answers public messages that begin with its name, and all direct messages to it.
 
 Start it with: CHAT_PASSWORD=secret python docs/examples/echo_bot.py HOST PORT NAME (Ctrl-C ends it)
 """
@@ -13,7 +13,7 @@ host, port, name = sys.argv[1:] if len(sys.argv) == 4 else sys.exit(__doc__)
 with suppress(KeyboardInterrupt), ChatClient(host, int(port)) as client:
     me = client.login(name, os.environ["CHAT_PASSWORD"]).username
     for event in client.events():
-        with suppress(RefusedError):  # an answer may be longer than a message can be
+        with suppress(RefusedError):  # an answer may exceed the length limit of a message
             if isinstance(event, DirectMessage) and event.sender != me:
                 client.whisper(event.sender, f"You wrote: {event.text}")
             elif isinstance(event, PublicMessage) and event.text.lower().startswith(f"{me.lower()}:"):
