@@ -147,7 +147,7 @@ class Link:
         if self._arq is None:
             return self._open(datagram, data, now)
         if datagram.kind == ACK:
-            self._arq.take(datagram, now)
+            self._arq.receive(datagram, now)
             self.tend(now)
             return b""
         if not datagram.sequence:
@@ -161,7 +161,7 @@ class Link:
     def _open(self, datagram: Datagram, data: bytes, now: float) -> bytes:
         if self._opener is None:
             return b""
-        answer = self._opener.take(datagram, now)
+        answer = self._opener.receive_reply(datagram, now)
         if isinstance(answer, Arq):
             self._arq = answer
             return self._take_other(data)

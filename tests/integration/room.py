@@ -365,7 +365,7 @@ class DatagramPeer(FramesPeer):
     def _take(self, datagram: Datagram) -> None:
         now = time.monotonic()
         if self.arq is None:
-            begun = None if self._opener is None else self._opener.take(datagram, now)
+            begun = None if self._opener is None else self._opener.receive_reply(datagram, now)
             if isinstance(begun, bytes):
                 self._arrived.append(f"C {begun.decode()}")
                 self.is_over = True
@@ -379,7 +379,7 @@ class DatagramPeer(FramesPeer):
             self._arrived.append(f"C {datagram.payload.decode()}")
             self.is_over = self.is_lost = True
             return
-        arrival = self.arq.take(datagram, now)
+        arrival = self.arq.receive(datagram, now)
         self._send_all(arrival.acks)
         for kind, payload in arrival.frames:
             self._note(kind, payload)

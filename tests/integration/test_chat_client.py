@@ -857,7 +857,7 @@ def test_a_message_that_the_server_puts_off_as_it_stops_is_said_once(enter_at: E
 def test_a_return_that_is_refused_for_a_while_is_tried_again(enter_at: Enter, code: str) -> None:
     with StandIn(at("users", None), *[at("login", refusal(code))] * 2, serves) as server:
         alice = enter_at("alice", "json", server.port)
-        alice.visit.ask(AskUsers())
+        alice.visit.request(AskUsers())
         next_of(alice, Cut)
         with meanwhile(lambda: alice.say("hello")) as outcome:
             assert outcome.get(timeout=DEADLINE_SECONDS) == 8

@@ -797,7 +797,7 @@ def test_who_never_takes_the_answers_is_read_no_further(room: Room) -> None:
         for _ in range(100):
             for datagram in greedy.take_all():
                 if datagram.kind == ACK:
-                    greedy.arq.take(datagram, time.monotonic())
+                    greedy.arq.receive(datagram, time.monotonic())
             for data in greedy.arq.due(time.monotonic()):
                 greedy.throw_bytes(data)
         return channel._inbox_bytes >= 64 * 1024

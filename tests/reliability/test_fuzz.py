@@ -249,7 +249,7 @@ class Stranger:
             return True
         data = self._socket.recv(_READ_BYTES)
         if self._decoder is not None:
-            self._decoder.feed(data)
+            self._decoder.decode(data)
         return bool(data)
 
     def _end_half(self) -> bool:
@@ -304,7 +304,7 @@ class DatagramStranger:
         if not self._is_deaf:
             self._peer.turn()
             for text in self._peer.arrived():
-                self._decoder.feed(frame(text[:1].encode(), text[2:].encode()))
+                self._decoder.decode(frame(text[:1].encode(), text[2:].encode()))
         return not self._peer.is_over
 
     def _leave(self) -> bool:

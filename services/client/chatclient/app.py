@@ -72,11 +72,11 @@ class App:
         script_failed = is_interrupted = False
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-            self._feed()
+            self._run_frontend()
             self._client.inject(EndOfInput())
             self._ended.wait()
         except ScriptError as error:
-            self._face.show([Complaint("script", str(error))])
+            self._face.display([Complaint("script", str(error))])
             # Unless the client has ended before: then that is what the script waited in vain for.
             script_failed = self._reactor.exit is None
             self._leave_now()
@@ -120,13 +120,13 @@ class App:
             sys.stderr.flush()
             os._exit(Exit.LOST)  # the interpreter's own end would wait for the reactor
 
-    def _feed(self) -> None:
+    def _run_frontend(self) -> None:
         """Whoever types has no more than a few lines under way.
 
         What the server says is limited as well: see inbox.py.
         """
         if self._script is None:
-            self._face.feed(self._client.inject)
+            self._face.run(self._client.inject)
         else:
             assert isinstance(self._face, PlainFace)
             play(self._script, self._face.transcript, self._face.typist(self._client.inject, is_played=True))

@@ -192,7 +192,7 @@ class ChatClient:
         self._has_knocked = True
         self.visit.model.username = username
         self.visit.model.password = password or None
-        match self._await(self.visit.knock(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
+        match self._await(self.visit.log_in(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
             case Welcome() as welcome:
                 self._has_been_in = True
                 return welcome
@@ -216,7 +216,7 @@ class ChatClient:
 
     def _part(self) -> None:
         give_up_at = time.monotonic() + _GOODBYE_SECONDS
-        said: Sequence[Any] = self.visit.ask(Leave())
+        said: Sequence[Any] = self.visit.request(Leave())
         while self._end is None and not any(isinstance(each, Bye | Cut) for each in said):
             try:
                 said = self._take(self._inputs.get(max(0.0, give_up_at - time.monotonic())))
@@ -274,7 +274,7 @@ class ChatClient:
             if dropped := self._happened.take_dropped():
                 yield Dropped(dropped)
             while self._happened:
-                yield self._happened.take()
+                yield self._happened.pop_all()
             try:
                 self._keep(self._receive(timeout_seconds))
             except queue.Empty:
@@ -317,7 +317,7 @@ class ChatClient:
         _refused_as_error(check_message, message)
         self._wait_until_ready()
         said = _refused_as_error(self.visit.prepare, message)
-        match self._await(self.visit.ask(said), lambda each: _nonce_of(each) == said.nonce):
+        match self._await(self.visit.request(said), lambda each: _nonce_of(each) == said.nonce):
             case Sent(message_id):
                 return message_id
             case Refused(code, reason):
@@ -335,7 +335,7 @@ class ChatClient:
         if self.visit.exchange.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
         self._wait_until_ready()
-        answer = self._await(self.visit.ask(wish), lambda each: isinstance(each, kind) or self._is_refusal(each))
+        answer = self._await(self.visit.request(wish), lambda each: isinstance(each, kind) or self._is_refusal(each))
         if isinstance(answer, Refused):
             raise RefusedError(answer.code, answer.reason)
         return answer  # type: ignore[no-any-return]
@@ -373,17 +373,17 @@ class ChatClient:
         match given:
             case Up(link):
                 self._link = link
-                return [*self.visit.knock(link)] if self._has_been_in else []
+                return [*self.visit.log_in(link)] if self._has_been_in else []
             case Down(reason):
-                self.visit.lose()
+                self.visit.connection_lost()
                 was_cut, self._is_cut = self._is_cut, True
                 return [] if was_cut else [Cut(reason)]
             case Lost(reason):
-                self.visit.lose()
+                self.visit.connection_lost()
                 self._end = LostError(reason)
                 return []
             case _ if isinstance(given, Event):
-                return [self._noted(each) for each in self.visit.hear(given)]
+                return [self._noted(each) for each in self.visit.handle_event(given)]
             case _:
                 return [given]
 

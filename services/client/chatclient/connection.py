@@ -36,7 +36,7 @@ _CLOSE_SECONDS = 1.0
 class Link(visit.Link, Protocol):
     """A connection that stands; over UDP its first request will open it. What is sent after its end is lost."""
 
-    def collect(self, report: Callable[[Event], None]) -> str:
+    def receive(self, report: Callable[[Event], None]) -> str:
         """Report all that comes until the connection ends; returns why it did. Raises OSError, ProtocolError."""
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Connection:
         self._closing.set()
         with self._lock:
             if self._link is not None:
-                self._link.shut()
+                self._link.shut_down()
         if self._collector.ident is not None:
             self._collector.join(_CLOSE_SECONDS)
 
@@ -134,7 +134,7 @@ class Connection:
         with self._lock:
             self._link = link
         if self._closing.is_set():
-            link.shut()
+            link.shut_down()
         self._report(Up(link))
         return ""
 
@@ -165,12 +165,12 @@ class Connection:
         """Report everything that comes until the connection ends; returns why it did."""
         assert self._link is not None
         try:
-            reason = self._link.collect(self._take)
+            reason = self._link.receive(self._take)
         except OSError as error:
             reason = error.strerror or str(error)
         except ProtocolError as error:
             reason = str(error)
-        self._link.shut()  # whoever is sending must not wait for a socket that is closed
+        self._link.shut_down()  # whoever is sending must not wait for a socket that is closed
         with self._lock:
             self._link.close()
         return reason

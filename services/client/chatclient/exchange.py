@@ -80,10 +80,10 @@ class Exchange(Protocol):
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Turn:
         """A connection stands: come in, and then send what was not confirmed on the one before, each once."""
 
-    def ask(self, wish: Wish) -> Turn:
+    def request(self, wish: Wish) -> Turn:
         """Somebody wants something."""
 
-    def take(self, event: Event) -> Turn:
+    def handle_event(self, event: Event) -> Turn:
         """The server said something."""
 
 
@@ -118,7 +118,7 @@ class AtOnce:
         self._unconfirmed = (*unconfirmed,)
         return Turn((login,))
 
-    def ask(self, wish: Wish) -> Turn:
+    def request(self, wish: Wish) -> Turn:
         """Who is about to speak needs no permission; who is about to write to one user is shown who is there."""
         match wish:
             case OpenPublic():
@@ -132,7 +132,7 @@ class AtOnce:
             case _:
                 return Turn((wish,))
 
-    def take(self, event: Event) -> Turn:
+    def handle_event(self, event: Event) -> Turn:
         """Who is online is said from time to time; where it was asked for, it is the answer."""
         match event:
             case Users(users=tuple(users), joined=(), left=()) if self._awaited is Online:

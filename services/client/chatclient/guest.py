@@ -64,7 +64,7 @@ class AsGuest:
         self._asked = None
         return Turn((Register(Side.SENDING, login.username),))
 
-    def ask(self, wish: Wish) -> Turn:
+    def request(self, wish: Wish) -> Turn:
         """There is no word for anything but messages; who leaves closes the connections."""
         match wish:
             case Say(text):
@@ -79,7 +79,7 @@ class AsGuest:
             case _:
                 raise TypeError(f"{wish!r} is nothing that a guest can wish.")
 
-    def take(self, event: Event) -> Turn:
+    def handle_event(self, event: Event) -> Turn:
         """Go on registering, answer a message, or be done with one's own."""
         match event:
             case Registered() if self._is_in:

@@ -97,10 +97,10 @@ class Backlog:
         self._kept.append((given, size))
         self._kept_bytes += size
         while self._kept_bytes > self._max_bytes:
-            self.take()
+            self.pop_all()
             self._dropped += 1
 
-    def take(self) -> Any:
+    def pop_all(self) -> Any:
         """The oldest one."""
         given, size = self._kept.popleft()
         self._kept_bytes -= size

@@ -56,7 +56,7 @@ class PlainFace:
         """What a signal writes to, so that waiting for a line ends: see signal.set_wakeup_fd."""
         return self._stop_write
 
-    def show(self, shown: Sequence[News | Notice]) -> None:
+    def display(self, shown: Sequence[News | Notice]) -> None:
         """Print its lines, at once. Raises BrokenPipeError when nobody reads them."""
         lines = [line for each in shown for line in self._lines_of(each)]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -79,7 +79,7 @@ class PlainFace:
         self._room.release()
         self._restore_terminal()
 
-    def feed(self, give: Callable[[Input], None]) -> None:
+    def run(self, give: Callable[[Input], None]) -> None:
         """Give the lines of standard input, until it ends or nobody uses them any more."""
         type_line = self.typist(give, is_played=False)
         for line in self._typed_lines():

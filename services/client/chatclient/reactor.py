@@ -95,7 +95,7 @@ class Face(Protocol):
     def recent_messages(self) -> int:
         """How many of the last messages are shown after the login."""
 
-    def show(self, shown: Sequence[News | Notice]) -> None:
+    def display(self, shown: Sequence[News | Notice]) -> None:
         """Show what happened."""
 
     def ask_password(self) -> None:
@@ -189,7 +189,7 @@ class Reactor:
             case Up() | Down() | Lost():
                 self._on_signal(given)
             case _:
-                self._tell(self._visit.hear(given))
+                self._tell(self._visit.handle_event(given))
         self._typing.names = self._model.online
         self._typing.correspondent = self._model.correspondent
         self._prompt()
@@ -293,7 +293,7 @@ class Reactor:
             case Up(link):
                 self._was_asked = self._was_prompted = False
                 self._denials = 0
-                self._tell(self._visit.knock(link))
+                self._tell(self._visit.log_in(link))
             case Down() | Lost() if self._is_thinking():
                 self._is_late = True
             case Down(reason):
@@ -318,12 +318,12 @@ class Reactor:
             self._say_what_is_lost()
             self.exit = Exit.REFUSED if self._denials else Exit.LOST
             return
-        self._visit.lose()
+        self._visit.connection_lost()
         self._is_opening = False
         self._change = None
         if not self._has_told_loss:
             self._has_told_loss = True
-            self._face.show([Cut(reason)])
+            self._face.display([Cut(reason)])
 
     # --- what arrived ---
 
@@ -343,7 +343,7 @@ class Reactor:
                 self._on_login_refused(event)
             case PasswordChanged():
                 self._model.password, self._new_password = self._new_password or self._model.password, None
-                self._face.show([event])
+                self._face.display([event])
             case Bye() if self._is_leaving:
                 self._on_bye(event)
             case Users():
@@ -352,12 +352,12 @@ class Reactor:
                 self._on_go_on(event)
             case Refused(nonce=None) if self._is_opening:
                 self._is_opening = False
-                self._face.show([event])
+                self._face.display([event])
                 self._question = self._typing.refuse()
                 self._ask(self._question)
             case _:
                 self._has_doubts |= isinstance(event, Unsettled)
-                self._face.show([event])
+                self._face.display([event])
 
     def _on_prompt(self, event: PasswordPrompt) -> None:
         self._was_asked = True
@@ -372,7 +372,7 @@ class Reactor:
         self._has_told_loss = self._has_told_refusal = False
         self._secrets.clear()
         if model.has_been_in:
-            self._face.show([Back(event.username, event.last_id)])
+            self._face.display([Back(event.username, event.last_id)])
         else:
             model.has_been_in = True
             self._welcome(event)
@@ -382,9 +382,9 @@ class Reactor:
             self._ask(self._question)
 
     def _welcome(self, event: Welcome) -> None:
-        self._face.show([event])
+        self._face.display([event])
         if self._face.is_person:
-            self._face.show([Help((self._typing.hint(),))])
+            self._face.display([Help((self._typing.hint(),))])
         recent = self._face.recent_messages
         if recent and not self._exchange.is_guest and not self._is_leaving:
             self._wish(AskHistory(recent))
@@ -406,10 +406,10 @@ class Reactor:
         if self._model.has_been_in and self._visit.passes(event):
             if not self._has_told_refusal:
                 self._has_told_refusal = True
-                self._face.show([event])
+                self._face.display([event])
             self._visit.shut()
             return
-        self._face.show([event])
+        self._face.display([event])
         self._denials += event.code is ErrorCode.WRONG_PASSWORD
         if event.code in _CORRECTABLE and self._was_asked and self._denials < LOGIN_ATTEMPTS_MAX:
             self._ask_password()
@@ -425,18 +425,18 @@ class Reactor:
     def _on_go_on(self, event: Ready | Online) -> None:
         """The answer to what was asked; the person can go on."""
         self._is_opening = False
-        self._face.show([event])
+        self._face.display([event])
         self._ask(self._question)
 
     def _on_arrivals(self, event: Users) -> None:
         """Its own arrival is no news to a client."""
         joined = tuple(name for name in event.joined if name != self._model.username)
         if joined or event.left:
-            self._face.show([Users(event.count, event.users, joined, event.left)])
+            self._face.display([Users(event.count, event.users, joined, event.left)])
 
     def _on_bye(self, event: Bye) -> None:
         """The server answered our goodbye, and everything before it."""
-        self._face.show([event])
+        self._face.display([event])
         if not self._was_interrupted:
             self._lines.clear()  # typed after the goodbye
         self.exit = Exit.LOST if self._say_what_is_lost() or self._has_doubts else Exit.OK
@@ -465,7 +465,7 @@ class Reactor:
         standing = self._model.standing
         if line.is_played:
             is_secret = standing is Standing.ASKED or self._change is not None
-            self._face.show([Played("***" if is_secret else line.text)])
+            self._face.display([Played("***" if is_secret else line.text)])
         if standing in (Standing.UNPLACED, Standing.UNNAMED) and self._typing.is_farewell(line.text):
             self._leave()
         elif standing is Standing.UNPLACED:
@@ -478,7 +478,7 @@ class Reactor:
             self._take_change([*self._change, line.text])
         else:
             self._was_prompted = False
-            self._do(self._typing.feed(line.text))
+            self._do(self._typing.parse_line(line.text))
 
     def _take_password(self, line: Line) -> None:
         if self._is_late:
@@ -548,11 +548,11 @@ class Reactor:
         if typed.complaint:
             self._complain("usage", typed.complaint)
         if typed.wants_help:
-            self._face.show([Help(tuple(self._typing.help()))])
+            self._face.display([Help(tuple(self._typing.help()))])
         if typed.changes_password:
             self._ask_change([])
         if typed.toggle:
-            self._face.show([Toggle(typed.toggle)])
+            self._face.display([Toggle(typed.toggle)])
         self._question = typed.question or ""
         match typed.wish:
             case None:
@@ -572,11 +572,11 @@ class Reactor:
         except Refusal as refusal:
             self._complain(refusal.code, refusal.reason)
             return
-        self._face.show([Posted(said)])
+        self._face.display([Posted(said)])
         self._wish(said)
 
     def _wish(self, wish: Wish) -> None:
-        self._tell(self._visit.ask(wish))
+        self._tell(self._visit.request(wish))
 
     def _ask_password(self) -> None:
         self._model.standing = Standing.ASKED
@@ -585,10 +585,10 @@ class Reactor:
 
     def _ask(self, question: str) -> None:
         if question:
-            self._face.show([Ask(question)])
+            self._face.display([Ask(question)])
 
     def _complain(self, code: str, text: str) -> None:
-        self._face.show([Complaint(code, text)])
+        self._face.display([Complaint(code, text)])
 
     def _leave(self) -> None:
         self._is_leaving = True

@@ -63,7 +63,7 @@ class Resume:
             if self._is_other or message.id > self._known_id:
                 self._missed[message.id] = message
 
-    def settle(self, said: Say | Whisper) -> Sent | Unsettled | None:
+    def complete(self, said: Say | Whisper) -> Sent | Unsettled | None:
         """What became of a message that was not confirmed; None: it was not stored, and can be sent again."""
         if self._known_id is None or self._is_other:
             return Unsettled(said)

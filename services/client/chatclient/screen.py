@@ -96,7 +96,7 @@ class Screen:
         # Why the server is about to end the connection.
         self._goodbye = ""
 
-    def take(self, shown: News | Notice, width: int) -> list[Row]:
+    def rows_of(self, shown: News | Notice, width: int) -> list[Row]:
         """The rows that show it, in a window of that width."""
         self._columns = Columns(width, self._glyphs)
         match shown:

@@ -109,14 +109,14 @@ class StepByStep:
         self._is_naming = True
         return Turn((self._name(),))
 
-    def ask(self, wish: Wish) -> Turn:
+    def request(self, wish: Wish) -> Turn:
         """Take the first step, once there is nothing before it."""
         if isinstance(wish, Password):
             return Turn((Command(wish.password),))
         self._waiting.append(wish)
         return Turn(() if self.is_busy else self._begin_next())
 
-    def take(self, event: Event) -> Turn:
+    def handle_event(self, event: Event) -> Turn:
         """Take the next step, or be done."""
         was_naming, self._is_naming = self._is_naming, False
         match self._asked, event:
@@ -222,7 +222,7 @@ class StepByStep:
         history = [self._complete(message) for message in event.messages] if isinstance(event, History) else []
         resume.read(history)
         said = self._on_its_way
-        if said is None or said not in self._waiting or (outcome := resume.settle(said)) is None:
+        if said is None or said not in self._waiting or (outcome := resume.complete(said)) is None:
             return (resume.welcome, *resume.missed())
         self._waiting.remove(said)
         return (resume.welcome, *resume.missed(), outcome)

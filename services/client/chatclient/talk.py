@@ -58,16 +58,16 @@ class Talk:
         """Before this time there is nothing to be sent."""
         return min(self._arq.look_at, self._said_at + _PING_SECONDS)
 
-    def ask(self, request: Request, now: float) -> Refused | None:
+    def request(self, request: Request, now: float) -> Refused | None:
         """Say this to the server; or why that can't be said."""
         if isinstance(request, Command) and request.text.strip() == PING:
             reason = f"In the dialect {self._dialect.name} {PING} asks for a sign of life; it can't be a password."
             return Refused(ErrorCode.BAD_REQUEST, reason)
-        self._arq.put(self._frames.feed(self._dialect.encode_request(request)))
+        self._arq.put(self._frames.split(self._dialect.encode_request(request)))
         self._said_at = now
         return None
 
-    def take(self, datagram: Datagram, now: float) -> Heard:
+    def receive(self, datagram: Datagram, now: float) -> Heard:
         """The server has sent this. Raises ProtocolError."""
         if datagram.session != self._arq.session:
             return Heard([], [])
@@ -75,8 +75,8 @@ class Talk:
         if is_said_outside and (datagram.payload + b" ").startswith(_NO_SESSION + b" "):
             return Heard([], [], "the server does not know this session any more")
         self._has_probed = False
-        arrival = self._arq.take(datagram, now)
-        events = [event for each in arrival.frames for event in self._decoder.feed(frame(*each))]
+        arrival = self._arq.receive(datagram, now)
+        events = [event for each in arrival.frames for event in self._decoder.decode(frame(*each))]
         if any(isinstance(event, Bye) for event in events):
             return Heard([*arrival.acks] * _GOODBYE_ACKS, events, "the server closed the session")
         return Heard(arrival.acks, [event for event in events if not isinstance(event, Pong)])
@@ -86,7 +86,7 @@ class Talk:
         if reason := self._arq.why_lost(now):
             raise TimeoutError(reason)
         if now >= self._said_at + _PING_SECONDS:
-            self.ask(Ping(), now)
+            self.request(Ping(), now)
         waiting_seconds = min(self._arq.silent_seconds(now), now - self._said_at)
         if self._arq.unacknowledged_bytes and waiting_seconds >= _DOUBT_SECONDS and not self._has_probed:
             self._has_probed = True

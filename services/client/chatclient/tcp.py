@@ -58,13 +58,13 @@ class TcpLink:
         with self._sending:
             self._send(request)
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """Let the collecting end."""
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
-    def collect(self, report: Callable[[Event], None]) -> str:
+    def receive(self, report: Callable[[Event], None]) -> str:
         """Report what comes until one of the sockets has come to its end; and what the others still have to say.
 
         Returns why it has ended. Raises OSError, ProtocolError.
@@ -108,13 +108,13 @@ class TcpLink:
         except BlockingIOError:
             pass
         except OSError:
-            self.shut()
+            self.shut_down()
             return
         if sent_bytes == len(data):
             return
         unsent += data[sent_bytes:]
         if len(unsent) > _UNSENT_MAX_BYTES:
-            self.shut()
+            self.shut_down()
         with suppress(OSError):  # it is being woken already; or the connection has ended
             self._waker.send(b"\0")
 
@@ -153,7 +153,7 @@ class TcpLink:
             data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
         except BlockingIOError:
             return True
-        events = key.data.feed(data)
+        events = key.data.decode(data)
         for event in events:
             if not self._answers_ping(event):
                 report(event)

@@ -134,7 +134,7 @@ class TerminalFace:
 
     # --- for the reactor ---
 
-    def show(self, shown: Sequence[News | Notice]) -> None:
+    def display(self, shown: Sequence[News | Notice]) -> None:
         """Show it, a moment later, with what happens until then. The reactor waits for a terminal that is stopped."""
         self._shown.extend(shown)
         self._wake()
@@ -170,7 +170,7 @@ class TerminalFace:
 
     # --- for the main thread ---
 
-    def feed(self, give: Callable[[Input], None]) -> None:
+    def run(self, give: Callable[[Input], None]) -> None:
         """Give what is typed until nobody uses it any more. KeyboardInterrupt: the person wants to leave."""
         self._give = give
         self._modes = termios.tcgetattr(sys.stdin)
@@ -271,16 +271,16 @@ class TerminalFace:
             if left_out == spare > 0:
                 yield from self._left_out(left_out, columns)
                 left_out = spare = 0
-            yield from self._screen.take(each, columns)
+            yield from self._screen.rows_of(each, columns)
         if left_out:
             yield from self._left_out(left_out, columns)
 
     def _left_out(self, count: int, columns: int) -> list[Row]:
         text = f"{count:,} messages came faster than they can be read; CH shows the last."
-        return self._screen.take(Help((text,)), columns)
+        return self._screen.rows_of(Help((text,)), columns)
 
     def _tell(self, *lines: str) -> None:
-        self.show([Help(lines)])
+        self.display([Help(lines)])
 
     # --- the prompt ---
 
@@ -393,7 +393,7 @@ class TerminalFace:
 
     def _complain_of_length(self, size_bytes: int, what: str) -> None:
         text = f"That is {size_bytes:,} bytes long; a message has {BODY_MAX_BYTES:,} at most. Nothing was {what}."
-        self.show([Complaint("too_long", text)])
+        self.display([Complaint("too_long", text)])
 
     def _on_clear(self, event: KeyPressEvent) -> None:
         """Ctrl-C clears the line. On an empty one it leads out of a question, and of a client that is not in yet."""

@@ -84,7 +84,7 @@ class Typing:
         self._commands = {command.word: command for command in self._table()}
         self._aliases = {alias: command for command in self._commands.values() for alias in command.also}
 
-    def feed(self, line: str) -> Typed:
+    def parse_line(self, line: str) -> Typed:
         """Take one line, without its end."""
         due, self.due = self.due, Due.OPERATION
         if due is Due.OPERATION:

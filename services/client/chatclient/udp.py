@@ -61,7 +61,7 @@ class UdpLink:
         self._requests.put(request)
         self._ring()
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """Let the collecting end."""
         self._is_shut = True
         self._requests.put(None)  # the collector may wait for the first one
@@ -72,7 +72,7 @@ class UdpLink:
         self._ear.close()
         self._bell.close()
 
-    def collect(self, report: Callable[[Event], None]) -> str:
+    def receive(self, report: Callable[[Event], None]) -> str:
         """Open a session, and report what comes until it ends; returns why. Raises OSError, ProtocolError."""
         request = self._requests.get()
         if not isinstance(request, Command):
@@ -80,7 +80,7 @@ class UdpLink:
         opened = self._open(request.text.encode())
         with closing(opened.wire) as wire:
             if opened.arq is None:
-                for event in self._dialect.event_decoder().feed(frame(COMMAND, opened.arrived[0].payload)):
+                for event in self._dialect.event_decoder().decode(frame(COMMAND, opened.arrived[0].payload)):
                     report(event)
                 return "what answers there opened no session"
             return self._converse(wire, opened.arq, opened.arrived, report)
@@ -108,7 +108,7 @@ class UdpLink:
             while opened is None and not self._is_shut and (now := time.monotonic()) < patience_ends:
                 wire.send(opener.due(now))
                 arrived = wire.read(min(opener.look_at, patience_ends))
-                while arrived and (answer := opener.take(arrived[0], time.monotonic())) is None:
+                while arrived and (answer := opener.receive_reply(arrived[0], time.monotonic())) is None:
                     del arrived[0]
                 if arrived:
                     opened = _Opened(wire, answer if isinstance(answer, Arq) else None, arrived)
@@ -121,7 +121,7 @@ class UdpLink:
         talk = Talk(arq, self._dialect, time.monotonic())
         while not self._is_shut:
             for datagram in arrived:
-                heard = talk.take(datagram, time.monotonic())
+                heard = talk.receive(datagram, time.monotonic())
                 for event in heard.events:
                     report(event)
                 if heard.events:
@@ -133,7 +133,7 @@ class UdpLink:
                 wire.send(heard.acks)
             while not self._requests.empty():
                 request = self._requests.get()
-                refused = talk.ask(request, time.monotonic()) if request is not None else None
+                refused = talk.request(request, time.monotonic()) if request is not None else None
                 if refused is not None:
                     report(refused)
             now = time.monotonic()

@@ -41,7 +41,7 @@ class Link(Protocol):
     def send(self, request: Request) -> None:
         """Send a request; where that fails, the connection is lost, and its collector says so."""
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """Let the connection end."""
 
 
@@ -96,21 +96,21 @@ class Visit:
         """What asks for a sign of life, if that disturbs nothing now. The collector reads it, too."""
         return self.exchange.ping if self.model.standing is Standing.IN else None
 
-    def knock(self, link: Link) -> tuple[News, ...]:
+    def log_in(self, link: Link) -> tuple[News, ...]:
         """A connection stands: come in, and send what was not confirmed on the one before."""
         self._link = link
         self._is_leaving = False
         self.model.standing = Standing.KNOCKING
         return self._follow(self.exchange.connect(self.model.login(), [*self.model.unconfirmed.values()]))
 
-    def lose(self) -> None:
+    def connection_lost(self) -> None:
         """The connection is lost."""
         self.model.standing = Standing.AWAY
 
     def shut(self) -> None:
         """Let the connection end; another one will be tried."""
         if self._link is not None:
-            self._link.shut()
+            self._link.shut_down()
 
     def passes(self, refusal: Refused) -> bool:
         """May a user who was in be let in again some time after this?
@@ -119,16 +119,16 @@ class Visit:
         """
         return self.exchange.is_guest or refusal.code not in _FINAL_REFUSALS
 
-    def hear(self, event: Event) -> tuple[News, ...]:
+    def handle_event(self, event: Event) -> tuple[News, ...]:
         """The server said something."""
-        return self._follow(self.exchange.take(event))
+        return self._follow(self.exchange.handle_event(event))
 
-    def ask(self, wish: Wish) -> tuple[News, ...]:
+    def request(self, wish: Wish) -> tuple[News, ...]:
         """Somebody wants something."""
         self._is_leaving |= isinstance(wish, Leave)
         if type(wish) in _ANSWERS:
             self._unanswered.append(wish)
-        return self._follow(self.exchange.ask(wish))
+        return self._follow(self.exchange.request(wish))
 
     def prepare(self, said: Say | Whisper) -> Say | Whisper:
         """The message with a nonce. From now on it is the visit's: it is sent again until it is confirmed.
@@ -149,7 +149,7 @@ class Visit:
         if any(isinstance(news, Welcome) for news in told):
             again, self._unanswered = self._unanswered, []
             for wish in again:
-                told += self.ask(wish)
+                told += self.request(wish)
         return told
 
     def _learn(self, news: News) -> tuple[News, ...]:

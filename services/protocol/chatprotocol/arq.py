@@ -176,7 +176,7 @@ class Arq:
 
     # --- receiving ---
 
-    def take(self, datagram: Datagram, now: float, *, has_room: bool = True) -> Arrival:
+    def receive(self, datagram: Datagram, now: float, *, has_room: bool = True) -> Arrival:
         """A datagram of this session has come. Where there is no room for more, what is new is as good as lost."""
         self._heard_at = now
         if datagram.kind == ACK:

@@ -30,7 +30,7 @@ class LineBuffer:
         """What has come of a line that is not ended yet."""
         return self._tail
 
-    def feed(self, data: bytes) -> bytes:
+    def split(self, data: bytes) -> bytes:
         """Add a piece; all lines that are whole now come back as one block."""
         if self._skipping:
             _, newline, data = data.partition(b"\n")
@@ -165,7 +165,7 @@ class FrameBuffer:
         self.rest = b""
         self.problem: Refusal | None = None
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+    def split(self, data: bytes) -> list[tuple[int, bytes]]:
         """Add a piece; returns kind and payload of each frame that is whole now."""
         if self.problem is not None:
             return []
@@ -267,7 +267,7 @@ class SectionBuffer:
         """Has a section begun that is not whole yet?"""
         return self._header is not None or bool(self._rest)
 
-    def feed(self, data: bytes) -> list[Section]:
+    def split(self, data: bytes) -> list[Section]:
         """Add a piece; returns each section that is whole now."""
         found: list[Section] = []
         if self.problem is not None:

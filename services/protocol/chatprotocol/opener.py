@@ -42,7 +42,7 @@ class Opener:
         self._resends += 1
         return [pack(Datagram(COMMAND, NO_SESSION, 0, self._payload))]
 
-    def take(self, datagram: Datagram, now: float) -> Arq | bytes | None:
+    def receive_reply(self, datagram: Datagram, now: float) -> Arq | bytes | None:
         """A datagram has come: it begins the session, or says why there is none, or helps to get one."""
         if datagram.session != NO_SESSION:
             return Arq(datagram.session, now) if self._cookies else None

@@ -136,7 +136,7 @@ class Server:
         self._courier = Courier(self._streams, config.lag_max_bytes, self._crash, memory.is_short)
         self._mailroom = Mailroom(config.lag_max_bytes, self._crash, register.split)
         deliveries = DeliveryMarks()
-        feed = Feed([*self._streams, self._mailroom], last_id, deliveries, self._courier.ring)
+        feed = Feed([*self._streams, self._mailroom], last_id, deliveries, self._courier.wake)
         guests = Guests()
         self._journal = SqliteJournal(
             self._database, feed, deliveries, last_id, Clock().now_ms, guests.is_claimed, self._crash
@@ -220,7 +220,7 @@ class Server:
         self._presence.stop()
         self._feed.end()
         self._mailroom.hurry(_ANSWER_SECONDS)
-        connections = self._connections.part(_PARTING_SECONDS)
+        connections = self._connections.drain(_PARTING_SECONDS)
         if self._turns is not None:
             self._turns.stop()
         self._mailroom.stop()

@@ -54,7 +54,7 @@ class FakeLink:
     def send(self, request: Request) -> None:
         self._note(sends(request))
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         self._note(HANGS_UP)
 
 
@@ -95,7 +95,7 @@ class Dialogue:
 
     # --- the face ---
 
-    def show(self, shown: Sequence[News | Notice]) -> None:
+    def display(self, shown: Sequence[News | Notice]) -> None:
         self._new += [line for each in shown for line in view.lines(each)]
 
     def update(self, situation: Situation) -> None:

@@ -65,7 +65,7 @@ class FakeLink:
         self._end = end
         self.is_closed = False
 
-    def collect(self, report: Callable[[Event], None]) -> str:
+    def receive(self, report: Callable[[Event], None]) -> str:
         for event in self._events:
             report(event)
         self._clock.now += self._seconds
@@ -76,7 +76,7 @@ class FakeLink:
     def send(self, request: object) -> None:
         raise NotImplementedError
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """It ends by itself."""
 
     def close(self) -> None:
@@ -249,9 +249,9 @@ def test_a_connection_that_the_client_closes_is_not_said_to_be_closed_by_the_ser
     """As after an interrupt that a hanging server doesn't answer. The socket can't tell who has closed it."""
 
     class ClosedByClient(FakeLink):
-        def collect(self, report: Callable[[Event], None]) -> str:
+        def receive(self, report: Callable[[Event], None]) -> str:
             clock.set()
-            return super().collect(report)
+            return super().receive(report)
 
     told = live(clock, iter([ClosedByClient(clock, WELCOME, end="the server closed the connection")]))
 

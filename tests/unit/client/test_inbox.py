@@ -61,7 +61,7 @@ def test_the_oldest_are_dropped_and_counted() -> None:
     dropped = backlog.take_dropped()
     kept = []
     while backlog:
-        kept.append(backlog.take())
+        kept.append(backlog.pop_all())
 
     assert kept == [message(number) for number in range(dropped, 100)]
     assert 0 < len(kept) < 10

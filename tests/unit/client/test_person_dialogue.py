@@ -81,9 +81,9 @@ class PersonDialogue(Dialogue):
         typing = typing or Typing(OPS["pm-dm"], talks=True, is_json=True)
         super().__init__("alice", password, exchange=exchange, typing=typing)
 
-    def show(self, shown: Sequence[News | Notice]) -> None:
+    def display(self, shown: Sequence[News | Notice]) -> None:
         self.shown += shown
-        super().show(shown)
+        super().display(shown)
 
     def tell_secret(self, text: str, *outcome: str) -> None:
         """Somebody types it where the password is asked for."""

@@ -94,7 +94,7 @@ def test_a_cancelled_step_sends_nothing(inside: Dialogue) -> None:
 
 
 def test_a_complaint_about_what_was_typed_is_made_harmless(inside: Dialogue) -> None:
-    step = Typing(OPS["pm-dm"]).feed("\\x1b[2J")
+    step = Typing(OPS["pm-dm"]).parse_line("\\x1b[2J")
     inside.type("\x1b[2J", f"[error usage] {step.complaint}")
 
 

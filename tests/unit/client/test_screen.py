@@ -65,11 +65,11 @@ class Watcher:
         self.width = width
         self.screen = Screen(lambda: self.now, UTC, glyphs or Glyphs(), **settings)
         if is_in:
-            self.screen.take(WELCOME, width)
-            self.screen.take(History(()), width)
+            self.screen.rows_of(WELCOME, width)
+            self.screen.rows_of(History(()), width)
 
     def rows(self, shown: News | Notice) -> list[Row]:
-        return self.screen.take(shown, self.width)
+        return self.screen.rows_of(shown, self.width)
 
     def sees(self, *shown: News | Notice) -> list[str]:
         """What is seen of all of it."""
@@ -357,7 +357,7 @@ def test_each_new_day_is_named_once(watcher: Watcher) -> None:
 
 def test_the_day_changes_at_the_persons_midnight() -> None:
     screen = Screen(lambda: NOON, timezone(timedelta(hours=14)))
-    rows = [text_of(row) for row in screen.take(public(11), 80)]
+    rows = [text_of(row) for row in screen.rows_of(public(11), 80)]
 
     assert [row[:29].strip("\u2500 ") for row in rows] == [
         "Sunday, 1 February 2026",
@@ -823,7 +823,7 @@ WAITING = ("x" * 100, "\u65e5" * 100, "\x1b[2J\nnext\u202e", "hello everybody " 
 @pytest.mark.parametrize("standing", Standing)
 def test_what_waits_and_the_status_fit_into_every_window_and_are_harmless(standing: Standing) -> None:
     screen = Watcher().screen
-    screen.take(CUT, 80)
+    screen.rows_of(CUT, 80)
     for name in ("alice", LONGEST_NAME):
         said = tuple(Whisper(name, text, str(number)) for number, text in enumerate(WAITING))
         for kind in ({"waiting": WAITING}, {"unconfirmed": said}, {"waiting": WAITING, "unconfirmed": said}):

@@ -55,23 +55,23 @@ def looks(talk: Talk, until: float) -> Iterator[tuple[float, list[bytes]]]:
 
 def test_what_is_asked_goes_out_numbered_from_1() -> None:
     talk = begin()
-    assert talk.ask(Command("PM"), 1.0) is None
-    assert talk.ask(Data("hello"), 1.0) is None
+    assert talk.request(Command("PM"), 1.0) is None
+    assert talk.request(Data("hello"), 1.0) is None
     assert talk.due(1.0)[:2] == [sent("C", 1, "PM"), sent("D", 2, "hello")]
 
 
 def test_a_long_text_goes_out_in_pieces() -> None:
     talk = begin()
-    talk.ask(Data("x" * 2_500), 0.0)
+    talk.request(Data("x" * 2_500), 0.0)
     assert talk.due(0.0) == [sent("d", 1, "x" * 1_200), sent("d", 2, "x" * 1_200), sent("D", 3, "x" * 100)]
 
 
 def test_what_is_not_acknowledged_goes_out_again() -> None:
     talk = begin()
-    talk.ask(Command("PM"), 0.0)
-    talk.ask(Data("hello"), 0.0)
+    talk.request(Command("PM"), 0.0)
+    talk.request(Data("hello"), 0.0)
     talk.due(0.0)
-    assert talk.take(says("A", 1), 0.1) == Heard([], [])
+    assert talk.receive(says("A", 1), 0.1) == Heard([], [])
     assert talk.look_at == pytest.approx(0.2)
     assert talk.due(0.19) == []
     assert talk.due(0.2) == [sent("D", 2, "hello")]
@@ -79,26 +79,26 @@ def test_what_is_not_acknowledged_goes_out_again() -> None:
 
 def test_what_comes_is_acknowledged_and_told() -> None:
     talk = begin()
-    assert talk.take(says("C", 1, "PASSWORD new"), 1.0) == Heard([sent("A", 1)], [PasswordPrompt(AccountKind.NEW)])
-    assert talk.take(says("D", 2, SAYS_HELLO), 1.0) == Heard([sent("A", 2)], [HELLO])
+    assert talk.receive(says("C", 1, "PASSWORD new"), 1.0) == Heard([sent("A", 1)], [PasswordPrompt(AccountKind.NEW)])
+    assert talk.receive(says("D", 2, SAYS_HELLO), 1.0) == Heard([sent("A", 2)], [HELLO])
 
 
 def test_what_comes_before_its_time_is_told_in_order() -> None:
     talk = begin()
-    assert talk.take(says("D", 2, SAYS_HELLO), 1.0) == Heard([sent("A", 2)], [])
-    assert talk.take(says("C", 1, "READY"), 1.0) == Heard([sent("A", 1)], [Ready(), HELLO])
+    assert talk.receive(says("D", 2, SAYS_HELLO), 1.0) == Heard([sent("A", 2)], [])
+    assert talk.receive(says("C", 1, "READY"), 1.0) == Heard([sent("A", 1)], [Ready(), HELLO])
 
 
 def test_what_comes_twice_is_told_once() -> None:
     talk = begin()
-    talk.take(says("D", 1, SAYS_HELLO), 1.0)
-    assert talk.take(says("D", 1, SAYS_HELLO), 1.0) == Heard([sent("A", 1)] * 2, [])
+    talk.receive(says("D", 1, SAYS_HELLO), 1.0)
+    assert talk.receive(says("D", 1, SAYS_HELLO), 1.0) == Heard([sent("A", 1)] * 2, [])
 
 
 def test_pieces_are_told_when_they_are_whole() -> None:
     talk = begin()
-    assert talk.take(says("d", 1, SAYS_HELLO[:20]), 1.0) == Heard([sent("A", 1)], [])
-    assert talk.take(says("D", 2, SAYS_HELLO[20:]), 1.0) == Heard([sent("A", 2)], [HELLO])
+    assert talk.receive(says("d", 1, SAYS_HELLO[:20]), 1.0) == Heard([sent("A", 1)], [])
+    assert talk.receive(says("D", 2, SAYS_HELLO[20:]), 1.0) == Heard([sent("A", 2)], [HELLO])
 
 
 @pytest.mark.parametrize("session", [0, 1, SESSION - 1, 2**64 - 1])
@@ -108,8 +108,8 @@ def test_pieces_are_told_when_they_are_whole() -> None:
 def test_a_session_of_somebody_else_is_passed_over(session: int, kind: str, sequence: int, text: str) -> None:
     """And it is no sign of life."""
     talk = begin()
-    assert talk.take(says(kind, sequence, text, session), 59.0) == Heard([], [])
-    assert talk.take(says("A", 1, session=session), 59.0) == Heard([], [])
+    assert talk.receive(says(kind, sequence, text, session), 59.0) == Heard([], [])
+    assert talk.receive(says("A", 1, session=session), 59.0) == Heard([], [])
     with pytest.raises(TimeoutError):
         talk.due(60.0)
 
@@ -126,7 +126,7 @@ def test_a_session_of_somebody_else_is_passed_over(session: int, kind: str, sequ
 )
 def test_a_server_that_makes_no_sense_is_told_as_what_it_is(datagram: datagrams.Datagram) -> None:
     with pytest.raises(ProtocolError):
-        begin().take(datagram, 1.0)
+        begin().receive(datagram, 1.0)
 
 
 # --- signs of life ---
@@ -146,10 +146,10 @@ def test_who_says_nothing_for_15_seconds_sends_a_ping() -> None:
 
 def test_who_has_said_something_since_waits_for_longer() -> None:
     talk = begin()
-    talk.ask(Command("CH"), 10.0)
+    talk.request(Command("CH"), 10.0)
     talk.due(10.0)
     for sequence in (1, 2):  # the history was asked for, and perhaps whether there is a session
-        talk.take(says("A", sequence), 10.1)
+        talk.receive(says("A", sequence), 10.1)
     assert talk.due(15.0) == []
     assert talk.look_at == 25.0
     assert talk.due(24.9) == []
@@ -163,23 +163,23 @@ def test_pings_that_are_answered_keep_a_session_for_as_long_as_nobody_ends_it() 
     for now, due in looks(talk, 600.0):
         pinged_at += [now] * len(pings(due))
         for each in due:
-            talk.take(says("A", sequence_of(each)), now)
+            talk.receive(says("A", sequence_of(each)), now)
             heard_last += 1
-            talk.take(says("C", heard_last, "PONG"), now)
+            talk.receive(says("C", heard_last, "PONG"), now)
     assert pinged_at == [15.0 * count for count in range(1, 40)]
 
 
 def test_the_answer_to_a_ping_is_acknowledged_and_not_told() -> None:
     talk = begin()
-    assert talk.take(says("C", 1, "PONG"), 1.0) == Heard([sent("A", 1)], [])
+    assert talk.receive(says("C", 1, "PONG"), 1.0) == Heard([sent("A", 1)], [])
     # Also where it comes together with something else.
-    talk.take(says("D", 3, SAYS_HELLO), 1.0)
-    assert talk.take(says("C", 2, "PONG"), 1.0) == Heard([sent("A", 2)], [HELLO])
+    talk.receive(says("D", 3, SAYS_HELLO), 1.0)
+    assert talk.receive(says("C", 2, "PONG"), 1.0) == Heard([sent("A", 2)], [HELLO])
 
 
 def test_who_hears_nothing_for_60_seconds_has_lost_the_server() -> None:
     talk = begin()
-    talk.take(says("C", 1, "READY"), 3.0)
+    talk.receive(says("C", 1, "READY"), 3.0)
     talk.due(62.9)
     with pytest.raises(TimeoutError, match="nothing was heard for 60 s"):
         talk.due(63.0)
@@ -187,7 +187,7 @@ def test_who_hears_nothing_for_60_seconds_has_lost_the_server() -> None:
 
 def test_who_is_never_acknowledged_has_lost_the_server_though_it_says_something() -> None:
     talk = begin()
-    talk.ask(Command("PM"), 0.0)
+    talk.request(Command("PM"), 0.0)
     said = sent("C", 1, "PM")
     said_at: list[float] = []
 
@@ -195,9 +195,9 @@ def test_who_is_never_acknowledged_has_lost_the_server_though_it_says_something(
         """The server acknowledges everything but that."""
         for count, (now, due) in enumerate(looks(talk, 200.0), 1):
             said_at.extend([now] * due.count(said))
-            talk.take(says("D", count, SAYS_HELLO), now)
+            talk.receive(says("D", count, SAYS_HELLO), now)
             for each in set(due) - {said}:
-                talk.take(says("A", sequence_of(each)), now)
+                talk.receive(says("A", sequence_of(each)), now)
 
     with pytest.raises(TimeoutError, match="a datagram was not acknowledged, and was sent 9 times"):
         go_on()
@@ -218,7 +218,7 @@ def test_the_question_is_as_long_as_its_answer() -> None:
 
 def test_who_hears_nothing_for_a_second_and_has_something_to_be_acknowledged_asks_once() -> None:
     talk = begin()
-    talk.ask(Command("PM"), 0.0)
+    talk.request(Command("PM"), 0.0)
     for now in (0.0, 0.2, 0.6, 0.9):
         assert probes(talk.due(now)) == []
     assert probes(talk.due(1.0)) == [sent("C", 2, PROBE)]
@@ -229,17 +229,17 @@ def test_who_hears_nothing_for_a_second_and_has_something_to_be_acknowledged_ask
 
 def test_whoever_looks_only_when_told_so_asks_within_two_seconds() -> None:
     talk = begin()
-    talk.ask(Command("PM"), 0.0)
+    talk.request(Command("PM"), 0.0)
     asked_at = [now for now, due in looks(talk, 10.0) if sent("C", 2, PROBE) in due]
     assert 1.0 <= asked_at[0] <= 2.0
 
 
 def test_who_has_heard_something_may_ask_once_more() -> None:
     talk = begin()
-    talk.ask(Command("PM"), 0.0)
+    talk.request(Command("PM"), 0.0)
     talk.due(1.0)
-    talk.take(says("D", 1, SAYS_HELLO), 1.5)
-    talk.take(says("A", 2), 1.5)
+    talk.receive(says("D", 1, SAYS_HELLO), 1.5)
+    talk.receive(says("A", 2), 1.5)
     assert probes(talk.due(2.4)) == []
     assert probes(talk.due(2.5)) == [sent("C", 3, PROBE)]
 
@@ -247,7 +247,7 @@ def test_who_has_heard_something_may_ask_once_more() -> None:
 def test_who_has_said_something_long_after_the_last_word_gives_the_server_the_time_to_answer() -> None:
     """Whoever was idle when the server was started again learns of it soon after the first operation."""
     talk = begin()
-    talk.ask(Command("PM"), 10.0)
+    talk.request(Command("PM"), 10.0)
     assert talk.due(10.0) == [sent("C", 1, "PM")]
     assert probes(talk.due(10.9)) == []
     assert probes(talk.due(11.0)) == [sent("C", 2, PROBE)]
@@ -255,25 +255,25 @@ def test_who_has_said_something_long_after_the_last_word_gives_the_server_the_ti
 
 def test_who_waits_for_nothing_does_not_ask() -> None:
     talk = begin()
-    talk.ask(Command("PM"), 0.0)
+    talk.request(Command("PM"), 0.0)
     talk.due(0.0)
-    talk.take(says("A", 1), 0.1)
+    talk.receive(says("A", 1), 0.1)
     for now in (1.0, 1.2, 5.0, 14.9):
         assert talk.due(now) == []
 
 
 def test_the_answer_that_there_is_none_ends_the_session() -> None:
-    heard = begin().take(says("C", 0, "ERROR no_session"), 1.0)
+    heard = begin().receive(says("C", 0, "ERROR no_session"), 1.0)
     assert heard == Heard([], [], "the server does not know this session any more")
 
 
 def test_the_answer_may_have_words_behind_it() -> None:
-    heard = begin().take(says("C", 0, "ERROR no_session There is no such session; open a new one."), 1.0)
+    heard = begin().receive(says("C", 0, "ERROR no_session There is no such session; open a new one."), 1.0)
     assert heard.end == "the server does not know this session any more"
 
 
 def test_the_same_words_inside_the_session_are_a_refusal_like_any_other() -> None:
-    heard = begin().take(says("C", 1, "ERROR no_session No."), 1.0)
+    heard = begin().receive(says("C", 1, "ERROR no_session No."), 1.0)
     assert heard == Heard([sent("A", 1)], [Refused(ErrorCode.NO_SESSION, "No.")])
 
 
@@ -282,14 +282,14 @@ def test_the_same_words_inside_the_session_are_a_refusal_like_any_other() -> Non
 
 def test_the_goodbye_is_acknowledged_three_times_and_ends_the_session() -> None:
     """If all three are lost, and it comes again, nobody is there any more to acknowledge it."""
-    heard = begin().take(says("C", 1, "BYE the server is shutting down"), 1.0)
+    heard = begin().receive(says("C", 1, "BYE the server is shutting down"), 1.0)
     assert heard == Heard([sent("A", 1)] * 3, [Bye("the server is shutting down")], "the server closed the session")
 
 
 def test_what_was_said_before_the_goodbye_is_told_before_it() -> None:
     talk = begin()
-    talk.take(says("C", 2, "BYE"), 1.0)
-    heard = talk.take(says("D", 1, SAYS_HELLO), 1.0)
+    talk.receive(says("C", 2, "BYE"), 1.0)
+    heard = talk.receive(says("D", 1, SAYS_HELLO), 1.0)
     assert heard.events == [HELLO, Bye("")]
     assert heard.end == "the server closed the session"
 
@@ -300,7 +300,7 @@ def test_what_was_said_before_the_goodbye_is_told_before_it() -> None:
 @pytest.mark.parametrize("text", ["PING", " PING", "PING ", "\tPING\n"])
 def test_a_sign_of_life_cannot_be_a_password(text: str) -> None:
     talk = begin()
-    refused = talk.ask(Command(text), 1.0)
+    refused = talk.request(Command(text), 1.0)
     assert refused is not None
     assert refused.code is ErrorCode.BAD_REQUEST
     assert refused.reason == "In the dialect datagram PING asks for a sign of life; it can't be a password."
@@ -319,5 +319,5 @@ def test_a_sign_of_life_cannot_be_a_password(text: str) -> None:
 )
 def test_what_only_looks_like_it_can_be_said(given: Command | Data, kind: str, text: str) -> None:
     talk = begin()
-    assert talk.ask(given, 0.0) is None
+    assert talk.request(given, 0.0) is None
     assert talk.due(0.0) == [sent(kind, 1, text)]

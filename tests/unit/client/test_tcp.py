@@ -43,7 +43,7 @@ class Pair:
 
     def _collect(self) -> None:
         try:
-            self.reason = self.link.collect(self.heard.append)
+            self.reason = self.link.receive(self.heard.append)
         except OSError as error:
             self.reason = str(error)
 
@@ -59,7 +59,7 @@ class Pair:
         return self.reason
 
     def close(self) -> None:
-        self.link.shut()
+        self.link.shut_down()
         self.ends()
         self.link.close()
         self.server.close()

@@ -15,7 +15,7 @@ from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Request,
 def feed(*lines: str, ops: str = "pm-dm") -> Typed:
     """What follows from the last of these lines."""
     dialogue = Typing(OPS[ops])
-    return [dialogue.feed(line) for line in lines][-1]
+    return [dialogue.parse_line(line) for line in lines][-1]
 
 
 @pytest.mark.parametrize("ops", OPS)
@@ -83,9 +83,9 @@ def test_bm_broadcasts_and_pm_is_private_in_the_other_tradition(line: str, reque
 def test_a_public_message_step_by_step(ops: str, word: str) -> None:
     dialogue = Typing(OPS[ops])
 
-    assert dialogue.feed(word) == Typed(OpenPublic(), question="message for everybody")
+    assert dialogue.parse_line(word) == Typed(OpenPublic(), question="message for everybody")
     assert dialogue.due is Due.PUBLIC_TEXT
-    assert dialogue.feed("DM bob is text now") == Typed(Say("DM bob is text now"))
+    assert dialogue.parse_line("DM bob is text now") == Typed(Say("DM bob is text now"))
     assert dialogue.due is Due.OPERATION
 
 
@@ -93,9 +93,9 @@ def test_a_public_message_step_by_step(ops: str, word: str) -> None:
 def test_a_direct_message_step_by_step_shows_who_is_online_first(ops: str, word: str) -> None:
     dialogue = Typing(OPS[ops])
 
-    assert dialogue.feed(word) == Typed(OpenDirect(), question="recipient")
-    assert dialogue.feed(" @bob ") == Typed(question="message for bob")
-    assert dialogue.feed("  hello bob ") == Typed(Whisper("bob", "  hello bob "))
+    assert dialogue.parse_line(word) == Typed(OpenDirect(), question="recipient")
+    assert dialogue.parse_line(" @bob ") == Typed(question="message for bob")
+    assert dialogue.parse_line("  hello bob ") == Typed(Whisper("bob", "  hello bob "))
     assert dialogue.due is Due.OPERATION
 
 
@@ -139,9 +139,9 @@ def test_at_a_terminal_it_is_asked_whether_there_is_a_user_who_is_not_online(
         typing = Typing(OPS["pm-dm"], talks=talks, is_json=is_json)
         typing.names = ("bob",)
         typing.correspondent = "dave"
-        typed = typing.feed(first)
+        typed = typing.parse_line(first)
         if first == "DM":
-            typed = typing.feed(recipient)
+            typed = typing.parse_line(recipient)
 
         assert typed == Typed(wish, question=f"message for {recipient.removeprefix('@')}")
 
@@ -225,7 +225,7 @@ def test_help_has_a_line_for_each_operation(ops: str) -> None:
 def test_no_line_breaks_the_dialogue(lines: list[str]) -> None:
     dialogue = Typing(OPS["pm-dm"])
     for line in lines:
-        typed = dialogue.feed(line)
+        typed = dialogue.parse_line(line)
         assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish or typed.question))) <= 1
 
 
@@ -235,7 +235,7 @@ def test_no_line_breaks_the_dialogue(lines: list[str]) -> None:
 def feed_guest(*lines: str, ops: str = "pm-dm") -> Typed:
     """What follows from the last of these lines."""
     addressing = Addressing(OPS[ops])
-    return [addressing.feed(line) for line in lines][-1]
+    return [addressing.parse_line(line) for line in lines][-1]
 
 
 @pytest.mark.parametrize("ops", OPS)
@@ -321,7 +321,7 @@ def test_what_a_guest_is_hinted_and_asked_names_every_form_of_a_line() -> None:
 def test_no_line_of_a_guest_leads_into_a_dialogue(lines: list[str]) -> None:
     addressing = Addressing(OPS["pm-dm"])
     for line in lines:
-        typed = addressing.feed(line)
+        typed = addressing.parse_line(line)
         assert addressing.due is Due.OPERATION
         assert typed.question is None
         assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish))) <= 1
@@ -360,7 +360,7 @@ def at_terminal(ops: str = "pm-dm", *, is_json: bool = True) -> Typing:
     ],
 )
 def test_a_plain_line_at_a_terminal_is_a_public_message(ops: str, line: str, text: str) -> None:
-    assert at_terminal(ops).feed(line) == Typed(Say(text))
+    assert at_terminal(ops).parse_line(line) == Typed(Say(text))
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_a_plain_line_at_a_terminal_is_a_public_message(ops: str, line: str, tex
     ],
 )
 def test_a_slip_at_a_terminal_is_not_sent_and_says_what_may_be_meant(ops: str, line: str, says: str) -> None:
-    typed = at_terminal(ops).feed(line)
+    typed = at_terminal(ops).parse_line(line)
 
     assert typed.complaint is not None
     assert says in typed.complaint
@@ -415,16 +415,16 @@ def test_a_slip_at_a_terminal_is_not_sent_and_says_what_may_be_meant(ops: str, l
 def test_the_answer_to_a_question_is_taken_as_it_is(steps: list[str], line: str) -> None:
     typing = at_terminal()
     for step in steps:
-        typing.feed(step)
+        typing.parse_line(step)
 
-    typed = typing.feed(line)
+    typed = typing.parse_line(line)
     assert isinstance(typed.wish, Say | Whisper)
     assert typed.wish.text == line
 
 
 @given(line=st.text(max_size=30))
 def test_every_line_at_a_terminal_is_sent_as_it_is_or_answered(line: str) -> None:
-    typed = at_terminal().feed(line)
+    typed = at_terminal().parse_line(line)
 
     if isinstance(typed.wish, Say) and line.strip().split(maxsplit=1)[0].upper() not in ("PM", "@ALL"):
         assert typed == Typed(Say(line.strip()))
@@ -457,7 +457,7 @@ def test_what_a_command_does(talks: bool, line: str, typed: Typed) -> None:
     typing = Typing(OPS["pm-dm"], talks=talks, is_json=True)
     typing.correspondent = "bob"
 
-    assert typing.feed(line) == typed
+    assert typing.parse_line(line) == typed
 
 
 @pytest.mark.parametrize("line", ["/reply", "/reply hello"])
@@ -465,29 +465,29 @@ def test_nobody_can_be_replied_to_who_has_not_written(line: str) -> None:
     typing = at_terminal()
     typing.correspondent = ""
 
-    assert typing.feed(line) == Typed(complaint="Nobody has written you a direct message yet; nothing was sent.")
+    assert typing.parse_line(line) == Typed(complaint="Nobody has written you a direct message yet; nothing was sent.")
     assert typing.due is Due.OPERATION
 
 
 def test_a_reply_in_two_steps_goes_to_whom_the_question_named() -> None:
     """Not to somebody who writes in between."""
     typing = at_terminal()
-    assert typing.feed("/reply").question == "message for bob"
+    assert typing.parse_line("/reply").question == "message for bob"
     typing.correspondent = "Carol"
 
-    assert typing.feed("secret") == Typed(Whisper("bob", "secret"))
+    assert typing.parse_line("secret") == Typed(Whisper("bob", "secret"))
 
 
 @pytest.mark.parametrize(("line", "what"), [("/quiet", "quiet"), ("/joins", "joins"), ("/QUIET", "quiet")])
 def test_what_is_shown_can_be_switched_at_a_terminal_alone(line: str, what: str) -> None:
-    assert at_terminal().feed(line) == Typed(toggle=what)
+    assert at_terminal().parse_line(line) == Typed(toggle=what)
     assert feed(line).complaint
 
 
 def test_where_the_dialect_has_no_word_for_a_search_there_is_no_such_command() -> None:
     typing = at_terminal(is_json=False)
 
-    assert typing.feed("/search x").complaint
+    assert typing.parse_line("/search x").complaint
     assert not any("/search" in line for line in typing.help())
     assert typing.completions("/se") == (3, [])
 
@@ -498,7 +498,7 @@ def test_where_the_dialect_has_no_word_for_a_search_there_is_no_such_command() -
 )
 def test_other_names_of_commands_do_the_same_and_are_in_the_help(alias: str, word: str) -> None:
     for line in (alias, alias.upper()):
-        assert at_terminal().feed(line) == at_terminal().feed(word)
+        assert at_terminal().parse_line(line) == at_terminal().parse_line(word)
     (told,) = (line for line in at_terminal().help() if line.split()[0] == word)
     assert alias in re.split("[ ,()]+", told)
 
@@ -518,12 +518,12 @@ def test_a_capital_letter_makes_a_sentence_of_the_word_for_everybody_and_of_no_o
     ops: str, line: str, meant: Typed
 ) -> None:
     """A direct message must not become a public one by the way in which its word is written."""
-    assert at_terminal(ops).feed(line) == meant
+    assert at_terminal(ops).parse_line(line) == meant
 
 
 def test_what_somebody_does_is_sent_as_it_is_typed() -> None:
-    assert feed("/me waves") == at_terminal().feed("/ME waves") == Typed(Say("/me waves"))
-    assert at_terminal().feed("@bob /me waves") == Typed(Whisper("bob", "/me waves"))
+    assert feed("/me waves") == at_terminal().parse_line("/ME waves") == Typed(Say("/me waves"))
+    assert at_terminal().parse_line("@bob /me waves") == Typed(Whisper("bob", "/me waves"))
 
 
 @pytest.mark.parametrize("talks", [True, False])
@@ -541,7 +541,7 @@ def test_the_help_names_every_command_that_there_is_and_no_other(ops: str, is_js
     expected = [*OPS[ops], "/me", "/users", "/history", *search, "/reply", *password, *switches, "/help", "/quit"]
     assert words == [*message, *expected]
     for word in words[len(message) :]:
-        complaint = Typing(OPS[ops], talks=talks, is_json=is_json).feed(word).complaint or ""
+        complaint = Typing(OPS[ops], talks=talks, is_json=is_json).parse_line(word).complaint or ""
         assert "is no operation" not in complaint
     assert all(line[19] == " " and line[20] != " " for line in lines)
 
@@ -567,7 +567,7 @@ NOT_LOCAL = [
 def test_what_needs_no_server_can_be_done_without_one(line: str, is_local: bool) -> None:
     typing = at_terminal()
     assert typing.is_local(line) == is_local
-    typing.feed("PM")
+    typing.parse_line("PM")
     assert not typing.is_local(line)
 
 
@@ -626,7 +626,7 @@ def test_operations_commands_and_names_are_completed(before: str, found: list[st
 def test_where_something_was_asked_only_names_are_completed(steps: list[str], before: str, found: list[str]) -> None:
     typing = at_terminal()
     for step in steps:
-        typing.feed(step)
+        typing.parse_line(step)
 
     assert typing.completions(before)[1] == found
 
@@ -650,7 +650,7 @@ def test_a_guest_is_offered_no_name_that_is_none(before: str) -> None:
     guest = Addressing(OPS["pm-dm"], talks=True)
 
     assert "@USER " not in guest.completions(before)[1]
-    assert guest.feed("hello").complaint
+    assert guest.parse_line("hello").complaint
 
 
 # --- who is written to is to be seen ---
@@ -668,7 +668,7 @@ def test_nothing_else_turns_into_anything(line: str) -> None:
 
 def test_nothing_turns_into_anything_in_an_answer_or_where_nobody_has_written() -> None:
     typing = at_terminal()
-    typing.feed("PM")
+    typing.parse_line("PM")
     assert typing.expansion("/reply") is None
     typing = at_terminal()
     typing.correspondent = ""

@@ -42,7 +42,7 @@ class Caller:
 
     def _run(self) -> None:
         try:
-            self._reason = self.link.collect(self._events.put)
+            self._reason = self.link.receive(self._events.put)
         except Exception as error:
             self._error = error
 
@@ -71,7 +71,7 @@ class Caller:
 
     def close(self) -> None:
         """No thread is left."""
-        self.link.shut()
+        self.link.shut_down()
         self._join()
         self.link.close()
 
@@ -478,7 +478,7 @@ def test_a_server_that_makes_no_sense_is_told_as_what_it_is(server: UdpServer, i
 def test_who_shuts_it_before_the_first_request_ends_it(call: Callable[..., Caller]) -> None:
     caller = call(free_port(), name=None)
     with at_once("the end"):
-        caller.link.shut()
+        caller.link.shut_down()
         caller.ends(GIVEN_UP)
 
 
@@ -486,7 +486,7 @@ def test_who_shuts_it_while_a_session_is_being_opened_ends_it(server: UdpServer,
     caller = call(server.port)
     server.hears("C", 0, 0, opening("alice"))
     with at_once("the end"):
-        caller.link.shut()
+        caller.link.shut_down()
         caller.close()
 
 
@@ -497,7 +497,7 @@ def test_who_shuts_it_then_lets_no_other_address_be_tried(
     resolve_to(monkeypatch, ("127.0.0.1", first.port), ("127.0.0.1", second.port))
     caller = call(1)
     first.hears("C", 0, 0, opening("alice"))
-    caller.link.shut()
+    caller.link.shut_down()
     caller.close()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as fence:
         fence.sendto(wire("C", 0, 0, "fence"), ("127.0.0.1", second.port))
@@ -506,7 +506,7 @@ def test_who_shuts_it_then_lets_no_other_address_be_tried(
 
 def test_who_shuts_it_in_the_middle_of_a_session_ends_it(inside: Caller) -> None:
     with at_once("the end"):
-        inside.link.shut()
+        inside.link.shut_down()
         inside.ends(GIVEN_UP)
 
 
@@ -515,7 +515,7 @@ def test_what_is_sent_after_the_end_is_lost_without_a_word(server: UdpServer, in
     inside.ends("the server closed the session", Bye(""))
     inside.link.close()
     inside.sends(Command("PM"), Data("hello"))
-    inside.link.shut()
+    inside.link.shut_down()
 
 
 def test_whoever_sends_does_not_wait_for_the_collector() -> None:
@@ -523,7 +523,7 @@ def test_whoever_sends_does_not_wait_for_the_collector() -> None:
     link = UdpLink(Datagram(), patient, ("127.0.0.1", free_port()), 1.0)
     for number in range(5_000):
         link.send(Data(f"{number}"))
-    link.shut()
+    link.shut_down()
     link.close()
 
 

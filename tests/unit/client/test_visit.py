@@ -39,7 +39,7 @@ class FakeLink:
     def send(self, request: Request) -> None:
         self.sent.append(request)
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         self.is_shut = True
 
 
@@ -50,25 +50,25 @@ def visit() -> Visit:
 
 def come_in(visit: Visit) -> FakeLink:
     link = FakeLink()
-    visit.knock(link)
-    visit.hear(WELCOME)
+    visit.log_in(link)
+    visit.handle_event(WELCOME)
     return link
 
 
 def test_a_new_connection_begins_with_the_login(visit: Visit) -> None:
     link = FakeLink()
 
-    assert visit.knock(link) == ()
+    assert visit.log_in(link) == ()
     assert link.sent == [Login("alice", "secret")]
     assert visit.model.standing is Standing.KNOCKING
     assert not visit.is_ready
-    assert visit.hear(WELCOME) == (WELCOME,)
+    assert visit.handle_event(WELCOME) == (WELCOME,)
     assert visit.is_ready
 
 
 def test_a_guest_begins_with_one_of_two_connections() -> None:
     link = FakeLink()
-    Visit(Model(("localhost", 9999), "alice", None), AsGuest()).knock(link)
+    Visit(Model(("localhost", 9999), "alice", None), AsGuest()).log_in(link)
 
     assert link.sent == [Register(Side.SENDING, "alice")]
 
@@ -78,9 +78,9 @@ def test_what_is_not_confirmed_is_sent_again_with_the_same_nonce_and_in_the_same
     come_in(visit)
     said = [visit.prepare(each) for each in (Say("one"), Whisper("bob", "two"), Say("three"))]
     for each in said:
-        visit.ask(each)
-    visit.hear(Sent(11, SentStatus.SENT, said[1].nonce))
-    visit.lose()
+        visit.request(each)
+    visit.handle_event(Sent(11, SentStatus.SENT, said[1].nonce))
+    visit.connection_lost()
     assert not visit.is_ready
 
     assert come_in(visit).sent == [Login("alice", "secret", 11), said[0], said[2]]
@@ -88,16 +88,16 @@ def test_what_is_not_confirmed_is_sent_again_with_the_same_nonce_and_in_the_same
 
 def test_what_was_prepared_without_a_connection_goes_out_with_the_next_one(visit: Visit) -> None:
     said = visit.prepare(Say("one"))
-    visit.ask(said)
+    visit.request(said)
 
     assert come_in(visit).sent[1:] == [said]
 
 
 def test_the_model_knows_what_is_told(visit: Visit) -> None:
     come_in(visit)
-    assert visit.hear(PublicMessage(11, 0, "bob", "x")) == (PublicMessage(11, 0, "bob", "x"),)
+    assert visit.handle_event(PublicMessage(11, 0, "bob", "x")) == (PublicMessage(11, 0, "bob", "x"),)
     assert visit.model.last_seen_id == 11
-    visit.hear(Users(2, ("alice", "bob"), ("bob",)))
+    visit.handle_event(Users(2, ("alice", "bob"), ("bob",)))
     assert visit.model.online == ("alice", "bob")
 
 
@@ -113,17 +113,17 @@ def test_an_own_message_of_which_the_confirmation_was_lost_is_told_once(visit: V
     """It is among what was missed; what another device said is told, in its turn."""
     come_in(visit)
     said, whispered = visit.prepare(Say("one")), visit.prepare(Whisper("bob", "psst"))
-    visit.lose()
+    visit.connection_lost()
     come_in(visit)
-    assert visit.hear(public(11, "one", "Alice")) == ()
+    assert visit.handle_event(public(11, "one", "Alice")) == ()
     for phone in (public(12, "psst", "Alice"), direct(13, "psst", "alice", "carol")):
-        assert visit.hear(phone) == (phone,)
-    assert visit.hear(direct(14, "psst", "alice", "Bob")) == ()
+        assert visit.handle_event(phone) == (phone,)
+    assert visit.handle_event(direct(14, "psst", "alice", "Bob")) == ()
     # Once more lost: what was held back need not come again.
-    visit.lose()
+    visit.connection_lost()
     assert come_in(visit).sent == [Login("alice", "secret", 13), said, whispered]
     for sent in (Sent(11, SentStatus.SENT, said.nonce), Sent(14, SentStatus.SENT, whispered.nonce)):
-        assert visit.hear(sent) == (sent,)
+        assert visit.handle_event(sent) == (sent,)
 
 
 @pytest.mark.parametrize("answer", [Sent(12, SentStatus.SENT, "n1"), Refused(ErrorCode.TOO_LONG, "No.", "n1")])
@@ -131,23 +131,23 @@ def test_an_own_message_that_only_looks_like_one_that_is_not_confirmed_is_told(v
     """Another device has said the same in the same moment."""
     come_in(visit)
     visit.prepare(Say("ok"))
-    assert visit.hear(public(11, "ok", "alice")) == ()
-    assert visit.hear(answer) == (answer, public(11, "ok", "alice"))
+    assert visit.handle_event(public(11, "ok", "alice")) == ()
+    assert visit.handle_event(answer) == (answer, public(11, "ok", "alice"))
 
 
 def test_who_writes_to_oneself_gets_the_message_and_its_confirmation(visit: Visit) -> None:
     come_in(visit)
     visit.prepare(Whisper("Alice", "note"))
     note, sent = direct(11, "note", "alice", "alice"), Sent(11, SentStatus.SENT, "n1")
-    assert visit.hear(note) == (note,)
-    assert visit.hear(sent) == (sent,)
+    assert visit.handle_event(note) == (note,)
+    assert visit.handle_event(sent) == (sent,)
 
 
 def test_what_a_server_holds_back_for_ever_does_not_pile_up(visit: Visit) -> None:
     """A server may name any number of messages that look like one that it does not confirm."""
     come_in(visit)
     visit.prepare(Say("ok"))
-    told = [each for number in range(11, 111) for each in visit.hear(public(number, "ok", "alice"))]
+    told = [each for number in range(11, 111) for each in visit.handle_event(public(number, "ok", "alice"))]
     assert len(told) == 100 - 64
 
 
@@ -168,38 +168,38 @@ def test_a_return_to_another_history_is_told_and_goes_on_where_the_server_says(
     visit: Visit, welcome: Welcome, has_gap: bool, since: int
 ) -> None:
     """Promise: nothing is lost silently."""
-    visit.knock(FakeLink())
-    visit.hear(Welcome(AccountKind.EXISTING, "alice", (), 10, "a1"))
-    visit.lose()
+    visit.log_in(FakeLink())
+    visit.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 10, "a1"))
+    visit.connection_lost()
     link = FakeLink()
-    visit.knock(link)
+    visit.log_in(link)
     assert link.sent == [Login("alice", "secret", 10, "a1")]
-    assert visit.hear(welcome) == ((welcome, Gap()) if has_gap else (welcome,))
+    assert visit.handle_event(welcome) == ((welcome, Gap()) if has_gap else (welcome,))
     assert visit.model.login() == Login("alice", "secret", since, welcome.history_id)
 
 
 def test_an_identity_that_is_too_long_to_be_given_back_is_not_kept(visit: Visit) -> None:
-    visit.knock(FakeLink())
-    visit.hear(Welcome(AccountKind.EXISTING, "alice", (), 10, "a" * 65))
+    visit.log_in(FakeLink())
+    visit.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 10, "a" * 65))
     assert visit.model.login() == Login("alice", "secret", 10)
 
 
 def test_what_was_seen_before_a_restore_is_not_told_again_and_what_has_its_id_is(visit: Visit) -> None:
     """Promise: once."""
     come_in(visit)
-    visit.hear(History((public(9, "from the history"),)))
-    visit.hear(public(11, "heard"))
+    visit.handle_event(History((public(9, "from the history"),)))
+    visit.handle_event(public(11, "heard"))
     visit.prepare(Say("said"))
-    visit.hear(Sent(12, SentStatus.SENT, "n1"))
-    visit.hear(direct(13, "psst", "bob", "alice"))
-    visit.lose()
-    visit.knock(FakeLink())
-    visit.hear(Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 8))
+    visit.handle_event(Sent(12, SentStatus.SENT, "n1"))
+    visit.handle_event(direct(13, "psst", "bob", "alice"))
+    visit.connection_lost()
+    visit.log_in(FakeLink())
+    visit.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 8))
 
     seen = [public(9, "from the history"), public(11, "heard"), public(12, "said", "alice", 5)]
-    assert [visit.hear(each) for each in seen] == [(), (), ()]
+    assert [visit.handle_event(each) for each in seen] == [(), (), ()]
     others = [public(9, "another"), public(11, "heard", "carol"), public(13, "another"), public(11, "heard", "bob", 1)]
-    assert [visit.hear(each) for each in others] == [(each,) for each in others]
+    assert [visit.handle_event(each) for each in others] == [(each,) for each in others]
 
 
 @pytest.mark.parametrize(
@@ -241,30 +241,30 @@ def test_a_65th_message_has_to_wait_until_one_of_64_is_settled(visit: Visit) -> 
     come_in(visit)
     said = [visit.prepare(Say("x")) for _ in range(64)]
     assert not visit.is_ready
-    visit.hear(Refused(ErrorCode.INTERNAL, "Disk.", said[0].nonce))
+    visit.handle_event(Refused(ErrorCode.INTERNAL, "Disk.", said[0].nonce))
 
     assert visit.is_ready
 
 
 def test_while_an_answer_is_waited_for_nothing_else_can_be_wished(visit: Visit) -> None:
     link = come_in(visit)
-    visit.ask(AskUsers())
+    visit.request(AskUsers())
     assert (link.sent[-1], visit.is_ready) == (AskUsers(), False)
-    visit.hear(Users(1, ("alice",)))
+    visit.handle_event(Users(1, ("alice",)))
 
     assert visit.is_ready
 
 
 def test_what_was_not_answered_is_asked_again_after_a_loss(visit: Visit) -> None:
     come_in(visit)
-    visit.ask(AskUsers())
-    visit.lose()
+    visit.request(AskUsers())
+    visit.connection_lost()
     assert AskUsers() in come_in(visit).sent
     assert not visit.is_ready
-    visit.hear(Users(1, ("alice",)))
+    visit.handle_event(Users(1, ("alice",)))
     assert visit.is_ready
 
-    visit.lose()
+    visit.connection_lost()
     assert AskUsers() not in come_in(visit).sent
 
 
@@ -278,12 +278,12 @@ ASKED: list[tuple[Request, Event]] = [
 @pytest.mark.parametrize(("wish", "answer"), ASKED, ids=repr)
 def test_whatever_was_not_answered_is_asked_until_it_is(visit: Visit, wish: Request, answer: Event) -> None:
     come_in(visit)
-    visit.ask(wish)
+    visit.request(wish)
     for _ in range(3):
-        visit.lose()
+        visit.connection_lost()
         assert come_in(visit).sent.count(wish) == 1
-    visit.hear(answer)
-    visit.lose()
+    visit.handle_event(answer)
+    visit.connection_lost()
     assert wish not in come_in(visit).sent
 
 
@@ -293,9 +293,9 @@ def test_what_the_server_does_not_answer_but_refuses_is_not_asked_again(
 ) -> None:
     del answer
     come_in(visit)
-    visit.ask(wish)
-    assert visit.hear(REFUSED) == (REFUSED,)
-    visit.lose()
+    visit.request(wish)
+    assert visit.handle_event(REFUSED) == (REFUSED,)
+    visit.connection_lost()
     assert wish not in come_in(visit).sent
 
 
@@ -303,24 +303,24 @@ def test_what_the_server_does_not_answer_but_refuses_is_not_asked_again(
 def test_the_refusal_of_a_return_is_no_answer_to_what_was_asked(visit: Visit, wish: Request, answer: Event) -> None:
     del answer
     come_in(visit)
-    visit.ask(wish)
-    visit.lose()
-    visit.knock(FakeLink())
-    visit.hear(REFUSED)
-    visit.lose()
+    visit.request(wish)
+    visit.connection_lost()
+    visit.log_in(FakeLink())
+    visit.handle_event(REFUSED)
+    visit.connection_lost()
     assert come_in(visit).sent.count(wish) == 1
 
 
 def test_in_a_dialogue_dialect_what_was_not_answered_is_asked_again_once_behind_what_was_missed() -> None:
     visit = Visit(Model(("localhost", 9999), "alice", "secret"), StepByStep("pm-dm"))
-    visit.knock(FakeLink())
-    visit.hear(WELCOME)
-    visit.ask(AskHistory(20))
-    visit.lose()
+    visit.log_in(FakeLink())
+    visit.handle_event(WELCOME)
+    visit.request(AskHistory(20))
+    visit.connection_lost()
     link = FakeLink()
-    visit.knock(link)
-    visit.hear(WELCOME)
-    visit.hear(History(()))
+    visit.log_in(link)
+    visit.handle_event(WELCOME)
+    visit.handle_event(History(()))
     assert link.sent == [Command("alice history-id"), Command("CH"), Command("CH 20")]
 
 
@@ -331,12 +331,12 @@ def test_a_message_that_is_refused_for_a_moment_is_sent_again_and_nothing_is_tol
     """Who was told would say it again."""
     come_in(visit)
     said = visit.prepare(Say("pay 100"))
-    visit.ask(said)
-    assert visit.hear(Refused(code, "Later.", said.nonce)) == ()
-    visit.lose()
+    visit.request(said)
+    assert visit.handle_event(Refused(code, "Later.", said.nonce)) == ()
+    visit.connection_lost()
     assert come_in(visit).sent[1:] == [said]
-    visit.hear(Sent(11, SentStatus.SENT, said.nonce))
-    visit.lose()
+    visit.handle_event(Sent(11, SentStatus.SENT, said.nonce))
+    visit.connection_lost()
     assert come_in(visit).sent[1:] == []
 
 
@@ -344,17 +344,17 @@ def test_a_message_that_is_refused_for_a_moment_is_sent_again_and_nothing_is_tol
 def test_a_message_that_is_refused_for_another_reason_is_told_and_not_sent_again(visit: Visit, code: ErrorCode) -> None:
     come_in(visit)
     said = visit.prepare(Say("pay 100"))
-    visit.ask(said)
+    visit.request(said)
     refused = Refused(code, "No.", said.nonce)
-    assert visit.hear(refused) == (refused,)
-    visit.lose()
+    assert visit.handle_event(refused) == (refused,)
+    visit.connection_lost()
     assert come_in(visit).sent[1:] == []
 
 
 def test_the_newest_connection_is_the_one_that_is_used_and_shut(visit: Visit) -> None:
     visit.shut()
     old, new = come_in(visit), come_in(visit)
-    visit.ask(AskUsers())
+    visit.request(AskUsers())
     visit.shut()
 
     assert AskUsers() not in old.sent

@@ -147,7 +147,7 @@ class Side:
         if self.arq is None or datagram.session != self.arq.session:
             return []
         has_room = not self._full_from <= now < self._full_until
-        arrival = self.arq.take(datagram, now, has_room=has_room)
+        arrival = self.arq.receive(datagram, now, has_room=has_room)
         assert has_room or datagram.kind == ACK or not arrival.frames
         assert len(self.arq._early) < RECEIVE_WINDOW
         self.heard += arrival.frames
@@ -174,7 +174,7 @@ class ClientSide(Side):
 
     def take_datagram(self, datagram: Datagram, now: float) -> list[bytes]:
         if self.arq is None:
-            opened = self._opener.take(datagram, now)
+            opened = self._opener.receive_reply(datagram, now)
             assert not isinstance(opened, bytes)
             self.arq = opened
         return super().take_datagram(datagram, now)

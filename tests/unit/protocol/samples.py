@@ -254,7 +254,7 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 def decode(decoder: Decoder[T], parts: Iterable[bytes]) -> list[T]:
     """Everything that the decoder makes of the parts."""
-    return [found for part in parts for found in decoder.feed(part)]
+    return [found for part in parts for found in decoder.decode(part)]
 
 
 def unfold(found: Iterable[Request]) -> list[Request]:

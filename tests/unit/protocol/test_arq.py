@@ -60,7 +60,7 @@ def is_dropped(arrival: Arrival) -> bool:
 
 def settle(arq: Arq, now: float, sequences: Iterable[int]) -> None:
     for sequence in sequences:
-        assert is_dropped(arq.take(ack(sequence), now))
+        assert is_dropped(arq.receive(ack(sequence), now))
 
 
 def near_the_end() -> Arq:
@@ -139,7 +139,7 @@ def test_an_acknowledgement_with_a_payload_is_one(arq: Arq) -> None:
     arq.put(some(1))
     arq.due(0.0)
 
-    assert is_dropped(arq.take(Datagram(ACK, SESSION, 1, b"PM"), 0.1))
+    assert is_dropped(arq.receive(Datagram(ACK, SESSION, 1, b"PM"), 0.1))
 
     assert arq.unacknowledged_bytes == 0
 
@@ -265,7 +265,7 @@ def test_a_peer_of_which_nothing_was_heard_for_60_seconds_is_lost(arq: Arq) -> N
 def test_whatever_is_heard_shows_that_the_peer_lives(arq: Arq, heard: Datagram, has_room: bool) -> None:
     assert arq.silent_seconds(59.0) == 59.0
 
-    arq.take(heard, 59.0, has_room=has_room)
+    arq.receive(heard, 59.0, has_room=has_room)
 
     assert arq.silent_seconds(59.0) == 0
     assert arq.silent_seconds(62.5) == 3.5
@@ -295,7 +295,7 @@ def test_silence_counts_from_the_beginning_of_the_session() -> None:
 
 def test_a_session_with_nothing_to_send_need_not_be_looked_at_before_it_was_silent_for_60_seconds(arq: Arq) -> None:
     assert arq.look_at == 60.0
-    arq.take(arrives(1), 7.0)
+    arq.receive(arrives(1), 7.0)
     assert arq.look_at == 67.0
 
 
@@ -460,15 +460,15 @@ def test_what_flies_already_stays_when_fewer_may(arq: Arq) -> None:
 
 
 def test_what_arrives_in_order_is_acknowledged_and_given_on_at_once(arq: Arq) -> None:
-    arrival = arq.take(Datagram(C, SESSION, 1, b"PASSWORD new"), 0.0)
+    arrival = arq.receive(Datagram(C, SESSION, 1, b"PASSWORD new"), 0.0)
 
     assert arrival == Arrival([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")])
-    arrival = arq.take(Datagram(PIECE, SESSION, 2, b"hel"), 0.0)
+    arrival = arq.receive(Datagram(PIECE, SESSION, 2, b"hel"), 0.0)
     assert arrival == Arrival([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\2"], [(PIECE, b"hel")])
 
 
 def test_what_kinds_there_are_is_not_for_this_side_to_say(arq: Arq) -> None:
-    arrival = arq.take(Datagram(0xFF, SESSION, 1, b"\xff" * 1_201), 0.0)
+    arrival = arq.receive(Datagram(0xFF, SESSION, 1, b"\xff" * 1_201), 0.0)
 
     assert acknowledged(arrival) == [1]
     assert arrival.frames == [(0xFF, b"\xff" * 1_201)]
@@ -478,8 +478,8 @@ def test_an_acknowledgement_is_not_acknowledged_and_not_given_on(arq: Arq) -> No
     arq.put(some(1))
     arq.due(0.0)
 
-    assert is_dropped(arq.take(ack(1), 0.0))
-    assert texts(arq.take(arrives(1), 0.0)) == [b"1"]
+    assert is_dropped(arq.receive(ack(1), 0.0))
+    assert texts(arq.receive(arrives(1), 0.0)) == [b"1"]
 
 
 @pytest.mark.parametrize(
@@ -495,7 +495,7 @@ def test_an_acknowledgement_is_not_acknowledged_and_not_given_on(arq: Arq) -> No
 def test_what_comes_too_early_is_acknowledged_and_given_on_in_its_turn(
     arq: Arq, order: list[int], given_on: list[list[int]]
 ) -> None:
-    arrivals = [arq.take(arrives(number), 0.0) for number in order]
+    arrivals = [arq.receive(arrives(number), 0.0) for number in order]
 
     assert [acknowledged(arrival) for arrival in arrivals] == [[number] for number in order]
     assert [texts(arrival) for arrival in arrivals] == [[b"%d" % number for number in some] for some in given_on]
@@ -504,24 +504,24 @@ def test_what_comes_too_early_is_acknowledged_and_given_on_in_its_turn(
 @pytest.mark.parametrize("has_room", [True, False])
 def test_what_comes_once_more_is_dropped_and_acknowledged_twice(arq: Arq, has_room: bool) -> None:
     for number in (1, 2, 3, 5):
-        arq.take(arrives(number), 0.0)
+        arq.receive(arrives(number), 0.0)
 
     for number in (1, 2, 3, 5, 5):
-        arrival = arq.take(arrives(number, b"something else"), 0.0, has_room=has_room)
+        arrival = arq.receive(arrives(number, b"something else"), 0.0, has_room=has_room)
         assert acknowledged(arrival) == [number, number]
         assert arrival.frames == []
-    assert texts(arq.take(arrives(4), 0.0)) == [b"4", b"5"]
+    assert texts(arq.receive(arrives(4), 0.0)) == [b"4", b"5"]
 
 
 def test_where_acknowledgements_are_lost_all_are_said_twice_for_a_while(arq: Arq) -> None:
     """About as long as a burst of losses may last."""
-    arq.take(arrives(1), 0.0)
+    arq.receive(arrives(1), 0.0)
     for _ in range(2):
-        assert acknowledged(arq.take(arrives(1), 0.0)) == [1, 1]
-        assert is_dropped(arq.take(arrives(0), 0.0)), "what is not acknowledged does not count"
+        assert acknowledged(arq.receive(arrives(1), 0.0)) == [1, 1]
+        assert is_dropped(arq.receive(arrives(0), 0.0)), "what is not acknowledged does not count"
         start = arq._next_in
 
-        said = [len(arq.take(arrives(number), 0.0).acks) for number in range(start, start + 100)]
+        said = [len(arq.receive(arrives(number), 0.0).acks) for number in range(start, start + 100)]
 
         assert set(said) == {1, 2}
         assert said == sorted(said, reverse=True)
@@ -529,50 +529,50 @@ def test_where_acknowledgements_are_lost_all_are_said_twice_for_a_while(arq: Arq
 
 
 def test_what_there_is_no_room_for_is_not_acknowledged_even_where_all_else_is_said_twice(arq: Arq) -> None:
-    arq.take(arrives(1), 0.0)
-    arq.take(arrives(1), 0.0)
+    arq.receive(arrives(1), 0.0)
+    arq.receive(arrives(1), 0.0)
 
-    assert is_dropped(arq.take(arrives(2), 0.0, has_room=False))
-    assert acknowledged(arq.take(arrives(2), 0.0)) == [2, 2]
+    assert is_dropped(arq.receive(arrives(2), 0.0, has_room=False))
+    assert acknowledged(arq.receive(arrives(2), 0.0)) == [2, 2]
 
 
 def test_up_to_128_are_kept_until_it_is_their_turn(arq: Arq) -> None:
     early = range(2, 129)
     for number in reversed(early):
-        assert acknowledged(arq.take(arrives(number), 0.0)) == [number]
+        assert acknowledged(arq.receive(arrives(number), 0.0)) == [number]
 
-    assert texts(arq.take(arrives(1), 0.0)) == [b"%d" % number for number in range(1, 129)]
+    assert texts(arq.receive(arrives(1), 0.0)) == [b"%d" % number for number in range(1, 129)]
     assert RECEIVE_WINDOW == 128
 
 
 @pytest.mark.parametrize("ahead", [128, 129, 1_000, 2**31 - 2, 2**31 - 1])
 def test_what_is_too_far_ahead_is_as_good_as_lost(arq: Arq, ahead: int) -> None:
     for number in (1, 2):
-        arq.take(arrives(number), 0.0)
+        arq.receive(arrives(number), 0.0)
 
-    assert is_dropped(arq.take(arrives(3 + ahead), 0.0))
+    assert is_dropped(arq.receive(arrives(3 + ahead), 0.0))
 
-    assert texts(arq.take(arrives(3), 0.0)) == [b"3"]
-    arrival = arq.take(arrives(4 + 127), 0.0)
+    assert texts(arq.receive(arrives(3), 0.0)) == [b"3"]
+    arrival = arq.receive(arrives(4 + 127), 0.0)
     assert (acknowledged(arrival), arrival.frames) == ([131], [])
 
 
 def test_what_was_too_far_ahead_is_taken_when_it_comes_again_in_its_time(arq: Arq) -> None:
-    assert is_dropped(arq.take(arrives(129), 0.0))
-    arq.take(arrives(1), 0.0)
-    assert acknowledged(arq.take(arrives(129), 0.0)) == [129]
+    assert is_dropped(arq.receive(arrives(129), 0.0))
+    arq.receive(arrives(1), 0.0)
+    assert acknowledged(arq.receive(arrives(129), 0.0)) == [129]
 
-    last = [arq.take(arrives(number), 0.0) for number in range(2, 129)][-1]
+    last = [arq.receive(arrives(number), 0.0) for number in range(2, 129)][-1]
 
     assert texts(last) == [b"128", b"129"]
 
 
 @pytest.mark.parametrize("sequence", [0, 2**32 - 1, 2**32 - 2, 2**31 + 1])
 def test_before_the_first_there_is_nothing_that_were_to_be_acknowledged(arq: Arq, sequence: int) -> None:
-    assert is_dropped(arq.take(arrives(sequence), 0.0))
-    arq.take(arrives(1), 0.0)
-    assert is_dropped(arq.take(arrives(sequence), 0.0))
-    assert texts(arq.take(arrives(2), 0.0)) == [b"2"]
+    assert is_dropped(arq.receive(arrives(sequence), 0.0))
+    arq.receive(arrives(1), 0.0)
+    assert is_dropped(arq.receive(arrives(sequence), 0.0))
+    assert texts(arq.receive(arrives(2), 0.0)) == [b"2"]
 
 
 # --- no room ---
@@ -580,25 +580,25 @@ def test_before_the_first_there_is_nothing_that_were_to_be_acknowledged(arq: Arq
 
 @pytest.mark.parametrize("sequence", [1, 2, 128])
 def test_what_there_is_no_room_for_is_as_good_as_lost(arq: Arq, sequence: int) -> None:
-    assert is_dropped(arq.take(arrives(sequence), 0.0, has_room=False))
+    assert is_dropped(arq.receive(arrives(sequence), 0.0, has_room=False))
 
-    arrival = arq.take(arrives(sequence), 0.2)
+    arrival = arq.receive(arrives(sequence), 0.2)
     assert acknowledged(arrival) == [sequence], "it was not kept, so it is new"
     assert texts(arrival) == ([b"1"] if sequence == 1 else [])
 
 
 def test_what_was_early_waits_until_there_is_room_for_what_is_before_it(arq: Arq) -> None:
-    arq.take(arrives(2), 0.0)
+    arq.receive(arrives(2), 0.0)
 
-    assert is_dropped(arq.take(arrives(1), 0.0, has_room=False))
-    assert texts(arq.take(arrives(1), 0.0)) == [b"1", b"2"]
+    assert is_dropped(arq.receive(arrives(1), 0.0, has_room=False))
+    assert texts(arq.receive(arrives(1), 0.0)) == [b"1", b"2"]
 
 
 def test_acknowledgements_need_no_room(arq: Arq) -> None:
     arq.put(some(1))
     arq.due(0.0)
 
-    arq.take(ack(1), 0.0, has_room=False)
+    arq.receive(ack(1), 0.0, has_room=False)
 
     assert arq.unacknowledged_bytes == 0
 
@@ -645,7 +645,7 @@ def test_what_arrives_on_both_sides_of_0_is_given_on_in_order() -> None:
     arq = near_the_end()
     order = [1, 0, 2**32 - 1, 2**32 - 2, 2]
 
-    arrivals = [arq.take(arrives(number), 0.0) for number in order]
+    arrivals = [arq.receive(arrives(number), 0.0) for number in order]
 
     assert [acknowledged(arrival) for arrival in arrivals] == [[number] for number in order]
     assert list(map(texts, arrivals)) == [[], [], [], [b"4294967294", b"4294967295", b"0", b"1"], [b"2"]]
@@ -654,17 +654,17 @@ def test_what_arrives_on_both_sides_of_0_is_given_on_in_order() -> None:
 def test_what_comes_once_more_from_before_0_is_known() -> None:
     arq = near_the_end()
     for number in (2**32 - 2, 2**32 - 1, 0, 1):
-        arq.take(arrives(number), 0.0)
+        arq.receive(arrives(number), 0.0)
 
     for number in (0, 1, 2**32 - 1, 2**32 - 2, 2**32 - 3, 2**32 - 1_000_000, 2**31 + 3):
-        arrival = arq.take(arrives(number), 0.0)
+        arrival = arq.receive(arrives(number), 0.0)
         assert (acknowledged(arrival), arrival.frames) == ([number, number], [])
-    assert texts(arq.take(arrives(2), 0.0)) == [b"2"]
+    assert texts(arq.receive(arrives(2), 0.0)) == [b"2"]
 
 
 def test_128_are_kept_on_both_sides_of_0() -> None:
     arq = near_the_end()
 
-    assert acknowledged(arq.take(arrives(125), 0.0)) == [125]
-    assert is_dropped(arq.take(arrives(126), 0.0))
-    assert is_dropped(arq.take(arrives(2**31 - 3), 0.0))
+    assert acknowledged(arq.receive(arrives(125), 0.0)) == [125]
+    assert is_dropped(arq.receive(arrives(126), 0.0))
+    assert is_dropped(arq.receive(arrives(2**31 - 3), 0.0))

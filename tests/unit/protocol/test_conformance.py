@@ -81,14 +81,14 @@ def cut_short(encoded: bytes) -> set[int]:
 
 @with_each_request
 def test_a_request_arrives_as_it_was_sent(dialect: Dialect, request_: Request) -> None:
-    assert dialect.request_decoder().feed(dialect.encode_request(request_)) == [request_]
+    assert dialect.request_decoder().decode(dialect.encode_request(request_)) == [request_]
 
 
 @every_dialect
 def test_several_requests_at_once_arrive_in_their_order(dialect: Dialect) -> None:
     requests = SAMPLES[dialect.name].requests
 
-    assert unfold(dialect.request_decoder().feed(stream_of(dialect, requests))) == list(requests)
+    assert unfold(dialect.request_decoder().decode(stream_of(dialect, requests))) == list(requests)
 
 
 @every_dialect
@@ -136,14 +136,14 @@ def test_a_connection_that_ends_inside_a_request_has_not_made_it(dialect: Dialec
 
     for size in cut_short(encoded):
         decoder = dialect.request_decoder()
-        assert decoder.feed(encoded[:size]) == [], f"after {size} bytes"
+        assert decoder.decode(encoded[:size]) == [], f"after {size} bytes"
         assert [type(each) for each in decoder.end()] == [Unreadable], f"after {size} bytes"
 
 
 @with_each_request
 def test_a_connection_that_ends_between_two_requests_is_no_error(dialect: Dialect, request_: Request) -> None:
     decoder = dialect.request_decoder()
-    decoder.feed(dialect.encode_request(request_))
+    decoder.decode(dialect.encode_request(request_))
 
     assert decoder.end() == []
 
@@ -155,9 +155,9 @@ def test_a_decoder_is_inside_of_a_request_from_its_first_byte_to_its_last(dialec
     for size in cut_short(encoded):
         decoder = dialect.request_decoder()
         assert not decoder.is_inside
-        decoder.feed(encoded[:size])
+        decoder.decode(encoded[:size])
         assert decoder.is_inside, f"after {size} bytes"
-        decoder.feed(encoded[size:])
+        decoder.decode(encoded[size:])
         assert not decoder.is_inside, f"after {size} bytes and the rest"
 
 
@@ -167,7 +167,7 @@ def test_the_half_request_behind_a_whole_one_is_one_that_a_decoder_is_inside_of(
 ) -> None:
     decoder = dialect.request_decoder()
 
-    decoder.feed(dialect.encode_request(request_) + dialect.encode_request(request_)[:2])
+    decoder.decode(dialect.encode_request(request_) + dialect.encode_request(request_)[:2])
 
     assert decoder.is_inside
 
@@ -191,10 +191,10 @@ def test_two_connections_share_nothing(dialect: Dialect) -> None:
     samples = SAMPLES[dialect.name]
     one, other = dialect.request_decoder(), dialect.request_decoder()
 
-    one.feed(dialect.encode_request(samples.login)[:-5])
+    one.decode(dialect.encode_request(samples.login)[:-5])
 
     assert not other.is_inside
-    assert other.feed(stream_of(dialect, samples.message)) == list(samples.message)
+    assert other.decode(stream_of(dialect, samples.message)) == list(samples.message)
 
 
 # --- events ---
@@ -206,7 +206,7 @@ def test_of_each_event_there_arrives_what_the_dialect_can_carry(
 ) -> None:
     event, arriving = arrival
 
-    assert dialect.event_decoder().feed(dialect.encode(event)) == list(arriving)
+    assert dialect.event_decoder().decode(dialect.encode(event)) == list(arriving)
 
 
 @every_dialect
@@ -267,7 +267,7 @@ def test_half_a_request_is_held(dialect: Dialect, request_: Request) -> None:
     half = dialect.encode_request(request_)[:4]
     decoder = dialect.request_decoder()
 
-    decoder.feed(half)
+    decoder.decode(half)
 
     assert held_of(decoder, dialect) == len(half)
 
@@ -278,7 +278,7 @@ def test_rubbish_never_raises_and_is_not_collected_for_ever(dialect: Dialect, pa
     decoder = dialect.request_decoder()
 
     for part in parts:
-        decoder.feed(part)
+        decoder.decode(part)
         assert held_of(decoder, dialect) <= HELD_MAX_BYTES
     decoder.end()
 
@@ -315,10 +315,10 @@ def test_rubbish_from_a_server_is_a_protocol_error_and_nothing_else(dialect: Dia
 def test_a_flood_without_an_end_is_never_held_beyond_the_limit(dialect: Dialect, letter: bytes, begun: int) -> None:
     """Memory stays bounded (DESIGN.md, Back-pressure)."""
     decoder = dialect.request_decoder()
-    decoder.feed(dialect.encode_request(longest(dialect))[:begun])
+    decoder.decode(dialect.encode_request(longest(dialect))[:begun])
 
     for _ in range(5 * HELD_MAX_BYTES // 1000):
-        decoder.feed(letter * (1000 // len(letter)))
+        decoder.decode(letter * (1000 // len(letter)))
         assert held_of(decoder, dialect) <= HELD_MAX_BYTES
 
 
@@ -347,7 +347,7 @@ def test_the_opening_that_strangers_are_told_of_is_sniffed_as_its_dialect(dialec
 def test_the_opening_that_strangers_are_told_of_is_a_request(dialect: Dialect, opening: str) -> None:
     decoder = dialect.request_decoder()
 
-    assert [type(each) for each in decoder.feed(opening.encode())] == [type(SAMPLES[dialect.name].login)]
+    assert [type(each) for each in decoder.decode(opening.encode())] == [type(SAMPLES[dialect.name].login)]
     assert not decoder.is_inside
 
 

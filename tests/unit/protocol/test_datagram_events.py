@@ -175,8 +175,8 @@ def test_of_an_event_that_holds_more_there_is_written_what_the_wire_can_carry(ev
 
 @pytest.mark.parametrize(("data", "events"), READ_ONLY, ids=lambda value: f"{value!r:.60}")
 def test_other_servers_are_understood(data: bytes, events: list[Event]) -> None:
-    assert Datagram().event_decoder().feed(data) == events
-    assert Datagram().event_decoder().feed(data + b"C\0\0\0\x04PONG" + data) == [*events, Pong(), *events]
+    assert Datagram().event_decoder().decode(data) == events
+    assert Datagram().event_decoder().decode(data + b"C\0\0\0\x04PONG" + data) == [*events, Pong(), *events]
 
 
 @pytest.mark.parametrize("event", FRAMES.said, ids=lambda value: f"{value!r:.60}")
@@ -197,12 +197,12 @@ def test_what_makes_no_sense_is_a_protocol_error_of_one_line(data: bytes, before
 def test_pieces_of_65531_bytes_together_are_read() -> None:
     data = FULL_FIRST + FULL_PIECE * 53 + b"D\0\0\x02\xdb" + b"x" * 731
 
-    assert Datagram().event_decoder().feed(data) == [PublicMessage(1, 0, "A", "x" * (65_531 - 13))]
+    assert Datagram().event_decoder().decode(data) == [PublicMessage(1, 0, "A", "x" * (65_531 - 13))]
 
 
 @pytest.mark.parametrize("data", [FULL_FIRST, FULL_FIRST + FULL_PIECE * 3, b"d\0\0\0\0", b"D\0\0\0\x0dPUBLIC A"])
 def test_half_an_event_is_as_good_as_none(data: bytes) -> None:
-    assert Datagram().event_decoder().feed(data) == []
+    assert Datagram().event_decoder().decode(data) == []
 
 
 # --- who is online ---
@@ -216,7 +216,7 @@ def test_who_is_online_fills_a_datagram_to_its_last_byte(letters: int, fits: boo
     data = Datagram().encode(Online((*names, last)))
 
     assert (data[:5] == b"C\0\0\x04\xb0") is fits
-    assert Datagram().event_decoder().feed(data) == [Online((*names, last) if fits else names)]
+    assert Datagram().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 
 
 def test_of_those_who_are_online_as_many_are_named_as_fit_a_datagram() -> None:
@@ -226,4 +226,4 @@ def test_of_those_who_are_online_as_many_are_named_as_fit_a_datagram() -> None:
 
     assert data[:5] == b"C\0\0\x04\xaa"
     assert len(data) == 5 + 6 + 9 * 132
-    assert Datagram().event_decoder().feed(data) == [Online(names[:132])]
+    assert Datagram().event_decoder().decode(data) == [Online(names[:132])]

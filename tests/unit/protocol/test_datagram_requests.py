@@ -171,11 +171,11 @@ def test_other_clients_spell_it_otherwise(data: bytes, request_: Request) -> Non
 @pytest.mark.parametrize("data", [data for data, _ in BOTH_WAYS + READ_ONLY], ids=lambda value: f"{value!r:.60}")
 def test_what_was_asked_leaves_nothing_behind(data: bytes) -> None:
     decoder = Datagram().request_decoder()
-    decoder.feed(data)
+    decoder.decode(data)
 
     assert not decoder.is_inside
     assert decoder.end() == []
-    assert decoder.feed(READY) == [Command("PM")]
+    assert decoder.decode(READY) == [Command("PM")]
 
 
 def test_a_dialogue_sent_ahead_is_read_step_by_step() -> None:
@@ -266,14 +266,14 @@ def test_a_piece_of_more_than_1200_bytes_spoils_the_text_and_that_is_told_once(
     size: int, before: bytes, behind: bytes, end: bytes
 ) -> None:
     decoder = Datagram().request_decoder()
-    assert decoder.feed(before + frame(b"d", b"x" * size) + behind) == []
+    assert decoder.decode(before + frame(b"d", b"x" * size) + behind) == []
     assert decoder.is_inside
 
-    (refused,) = decoder.feed(end)
+    (refused,) = decoder.decode(end)
 
     assert refusal(refused) == (ErrorCode.TOO_LONG, False)
     assert not decoder.is_inside
-    assert decoder.feed(READY + b"D\0\0\0\x01x") == [Command("PM"), Data("x")]
+    assert decoder.decode(READY + b"D\0\0\0\x01x") == [Command("PM"), Data("x")]
 
 
 def test_a_last_piece_of_more_than_1200_bytes_spoils_the_text() -> None:
@@ -321,7 +321,7 @@ def test_pieces_without_an_end_are_not_held_beyond_the_limit(piece: bytes) -> No
 
     several = piece * (LONGEST // len(piece) * 20 + 1)
     for _ in range(3 * LONGEST_TOGETHER // len(several)):
-        decoder.feed(several)
+        decoder.decode(several)
         assert held_bytes(decoder) - empty <= LONGEST_TOGETHER + LONGEST
 
 
@@ -356,13 +356,13 @@ def test_what_comes_in_the_middle_of_pieces_ends_them_with_a_bad_request_and_cou
     begun: bytes, other: bytes, requests: list[Request | ErrorCode]
 ) -> None:
     decoder = Datagram().request_decoder()
-    assert decoder.feed(begun) == []
+    assert decoder.decode(begun) == []
 
-    found = gist(decoder.feed(other))
+    found = gist(decoder.decode(other))
 
     assert found == [ErrorCode.BAD_REQUEST, *requests]
     assert not decoder.is_inside
-    assert decoder.feed(b"D\0\0\0\x03llo") == [Data("llo")]
+    assert decoder.decode(b"D\0\0\0\x03llo") == [Data("llo")]
 
 
 @pytest.mark.parametrize(

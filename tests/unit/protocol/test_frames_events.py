@@ -206,7 +206,7 @@ def test_an_event_is_written_as_its_frames(event: Event, data: bytes) -> None:
 
 @pytest.mark.parametrize(("event", "data"), BOTH_WAYS, ids=lambda value: f"{value!r:.60}")
 def test_frames_are_read_as_their_event(event: Event, data: bytes) -> None:
-    assert Frames().event_decoder().feed(data) == [event]
+    assert Frames().event_decoder().decode(data) == [event]
 
 
 @pytest.mark.parametrize(("event", "data"), WRITE_ONLY, ids=lambda value: f"{value!r:.60}")
@@ -216,14 +216,14 @@ def test_of_an_event_that_holds_more_there_is_written_what_the_wire_can_carry(ev
 
 @pytest.mark.parametrize(("data", "events"), READ_ONLY, ids=repr)
 def test_a_server_of_tomorrow_is_understood(data: bytes, events: list[Event]) -> None:
-    assert Frames().event_decoder().feed(data) == events
+    assert Frames().event_decoder().decode(data) == events
 
 
 @pytest.mark.parametrize("payload", UNKNOWN)
 def test_unknown_commands_are_passed_over(payload: bytes) -> None:
     stream = b"C\0\0\0\x05READY" + frame(b"C", payload) + b"C\0\0\0\x04PONG"
 
-    assert Frames().event_decoder().feed(stream) == [Ready(), Pong()]
+    assert Frames().event_decoder().decode(stream) == [Ready(), Pong()]
 
 
 def test_every_code_is_told_except_by_those_that_a_password_was_denied_with() -> None:
@@ -239,7 +239,7 @@ def test_every_code_is_told_except_by_those_that_a_password_was_denied_with() ->
 @pytest.mark.parametrize("before", [b"", b"C\0\0\0\x04PONG", b"C\0\0\0\x09HISTORY 2" + HELLO_FRAME], ids=repr)
 def test_data_that_is_no_message_is_a_protocol_error_of_one_line(payload: bytes, before: bytes) -> None:
     with pytest.raises(ProtocolError) as error:
-        Frames().event_decoder().feed(before + frame(b"D", payload))
+        Frames().event_decoder().decode(before + frame(b"D", payload))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
 
@@ -247,7 +247,7 @@ def test_data_that_is_no_message_is_a_protocol_error_of_one_line(payload: bytes,
 @pytest.mark.parametrize("payload", NO_COMMANDS, ids=lambda payload: repr(payload[:60]))
 def test_a_command_that_lacks_what_belongs_to_it_is_a_protocol_error_of_one_line(payload: bytes) -> None:
     with pytest.raises(ProtocolError) as error:
-        Frames().event_decoder().feed(frame(b"C", payload))
+        Frames().event_decoder().decode(frame(b"C", payload))
     assert "\n" not in str(error.value)
 
 
@@ -283,7 +283,7 @@ def test_who_is_online_is_cut_to_what_one_frame_holds() -> None:
 
     assert data[:5] == b"C\0\0\xff\xe7"
     assert len(data) == 5 + 6 + 33 * 1_985 <= FRAME_MAX_BYTES
-    assert Frames().event_decoder().feed(data) == [Online(names[:1_985])]
+    assert Frames().event_decoder().decode(data) == [Online(names[:1_985])]
 
 
 @pytest.mark.parametrize(("letters", "fits"), [(19, True), (20, False)])
@@ -294,7 +294,7 @@ def test_who_is_online_fills_a_frame_to_its_last_byte(letters: int, fits: bool) 
     data = Frames().encode(Online((*names, last)))
 
     assert (len(data) == FRAME_MAX_BYTES == 65_536) is fits
-    assert Frames().event_decoder().feed(data) == [Online((*names, last) if fits else names)]
+    assert Frames().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 
 
 def test_the_longest_history_that_a_server_may_send_is_read() -> None:
@@ -304,8 +304,8 @@ def test_the_longest_history_that_a_server_may_send_is_read() -> None:
     decoder = Frames().event_decoder()
 
     assert len(data) > 4_000_000
-    assert decoder.feed(data[:-1]) == []
-    assert decoder.feed(data[-1:]) == [history]
+    assert decoder.decode(data[:-1]) == []
+    assert decoder.decode(data[-1:]) == [history]
 
 
 # --- what goes on over several frames ---
@@ -314,16 +314,16 @@ def test_the_longest_history_that_a_server_may_send_is_read() -> None:
 def test_a_history_is_one_event_when_its_last_message_has_come() -> None:
     decoder = Frames().event_decoder()
 
-    assert decoder.feed(b"C\0\0\0\x09HISTORY 2") == []
-    assert decoder.feed(HELLO_FRAME) == []
-    assert decoder.feed(PSST_FRAME) == [History((HELLO, PSST))]
-    assert decoder.feed(PSST_FRAME) == [PSST]
+    assert decoder.decode(b"C\0\0\0\x09HISTORY 2") == []
+    assert decoder.decode(HELLO_FRAME) == []
+    assert decoder.decode(PSST_FRAME) == [History((HELLO, PSST))]
+    assert decoder.decode(PSST_FRAME) == [PSST]
 
 
 def test_a_history_begins_anew_with_the_next_one() -> None:
     stream = b"C\0\0\0\x09HISTORY 1" + HELLO_FRAME + b"C\0\0\0\x09HISTORY 0" + b"C\0\0\0\x09HISTORY 1" + PSST_FRAME
 
-    assert Frames().event_decoder().feed(stream + HELLO_FRAME) == [
+    assert Frames().event_decoder().decode(stream + HELLO_FRAME) == [
         History((HELLO,)),
         History(()),
         History((PSST,)),
@@ -334,33 +334,33 @@ def test_a_history_begins_anew_with_the_next_one() -> None:
 def test_messages_in_the_middle_of_a_dialogue_are_events_of_their_own() -> None:
     stream = b"C\0\0\0\x05READY" + HELLO_FRAME + b"C\0\0\0\x07SENT 20" + PSST_FRAME
 
-    assert Frames().event_decoder().feed(stream) == [Ready(), HELLO, Sent(20, SentStatus.SENT), PSST]
+    assert Frames().event_decoder().decode(stream) == [Ready(), HELLO, Sent(20, SentStatus.SENT), PSST]
 
 
 @pytest.mark.parametrize("data", [b"C", b"C\0\0\0\x04PON", HELLO_FRAME[:-1], b"C\0\0\0\x09HISTORY 2" + HELLO_FRAME])
 def test_half_an_event_is_as_good_as_none(data: bytes) -> None:
     decoder = Frames().event_decoder()
 
-    assert decoder.feed(data) == []
+    assert decoder.decode(data) == []
 
 
 def test_a_history_inside_another_one_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError, match="a history inside another one"):
-        Frames().event_decoder().feed(b"C\0\0\0\x09HISTORY 2C\0\0\0\x09HISTORY 1")
+        Frames().event_decoder().decode(b"C\0\0\0\x09HISTORY 2C\0\0\0\x09HISTORY 1")
 
 
 def test_a_history_that_no_client_can_hold_is_a_protocol_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payloads, "_HISTORY_MAX_BYTES", 1_000)
 
     with pytest.raises(ProtocolError, match="a history of more than 1,000 bytes"):
-        Frames().event_decoder().feed(b"C\0\0\0\x1bHISTORY 9999999999999999999" + HELLO_FRAME * 30)
-    assert Frames().event_decoder().feed(b"C\0\0\0\x0aHISTORY 20" + HELLO_FRAME * 20) == [History((HELLO,) * 20)]
+        Frames().event_decoder().decode(b"C\0\0\0\x1bHISTORY 9999999999999999999" + HELLO_FRAME * 30)
+    assert Frames().event_decoder().decode(b"C\0\0\0\x0aHISTORY 20" + HELLO_FRAME * 20) == [History((HELLO,) * 20)]
 
 
 def test_an_error_repeats_only_the_beginning_of_what_the_server_sent() -> None:
     payload = b"WELCOME " + b"x" * 60_000
 
     with pytest.raises(ProtocolError) as error:
-        Frames().event_decoder().feed(b"C" + len(payload).to_bytes(4, "big") + payload)
+        Frames().event_decoder().decode(b"C" + len(payload).to_bytes(4, "big") + payload)
 
     assert len(str(error.value)) < 300

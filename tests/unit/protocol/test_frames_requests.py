@@ -189,12 +189,12 @@ def test_what_is_no_frame_closes_the_connection_and_what_was_before_it_counts(
 def test_nothing_is_read_behind_what_is_no_frame_and_it_is_reported_once(data: bytes, behind: bytes) -> None:
     together, apart = Frames().request_decoder(), Frames().request_decoder()
 
-    assert len(together.feed(data + behind)) == 1
-    assert len(apart.feed(data)) == 1
+    assert len(together.decode(data + behind)) == 1
+    assert len(apart.decode(data)) == 1
     for decoder in (together, apart):
-        assert decoder.feed(b"") == []
-        assert decoder.feed(behind) == []
-        assert decoder.feed(PING) == []
+        assert decoder.decode(b"") == []
+        assert decoder.decode(behind) == []
+        assert decoder.decode(PING) == []
         assert not decoder.is_inside
         assert decoder.end() == []
 
@@ -203,17 +203,17 @@ def test_nothing_is_read_behind_what_is_no_frame_and_it_is_reported_once(data: b
 def test_messages_that_pour_in_behind_what_is_no_frame_are_not_read_either(data: bytes) -> None:
     together, apart = Frames().request_decoder(), Frames().request_decoder()
 
-    assert len(together.feed(data + POUR)) == 1
-    assert len(apart.feed(data)) == 1
+    assert len(together.decode(data + POUR)) == 1
+    assert len(apart.decode(data)) == 1
     for decoder in (together, apart):
-        assert decoder.feed(POUR) == []
+        assert decoder.decode(POUR) == []
 
 
 @pytest.mark.parametrize("size_bytes", [1, 2, 3, 4])
 def test_a_length_is_not_judged_before_it_is_whole(size_bytes: int) -> None:
     decoder = Frames().request_decoder()
 
-    assert decoder.feed(b"C\xff\xff\xff\xff"[:size_bytes]) == []
+    assert decoder.decode(b"C\xff\xff\xff\xff"[:size_bytes]) == []
     assert decoder.is_inside
 
 
@@ -268,7 +268,7 @@ def test_a_connection_that_ends_in_the_middle_of_a_frame_left_a_bad_request(data
 @pytest.mark.parametrize("data", [b"", PING, b"D\0\0\0\0", b"D\0\0\0\x01\xff"])
 def test_an_end_between_two_frames_is_no_error(data: bytes) -> None:
     decoder = Frames().request_decoder()
-    decoder.feed(data)
+    decoder.decode(data)
 
     assert not decoder.is_inside
     assert decoder.end() == []
@@ -284,7 +284,7 @@ def test_public_messages_that_pour_in_are_one_run_up_to_the_last(word: str) -> N
     data = first + b"D\0\0\0\x01a" + first + b"D\0\0\0\0" + first + b"D\0\0\0\x04\xf0\x9f\x98\x80" + first
 
     for last, requests in ((b"", [Command(word)]), (b"D\0\0\0\x01d", [Command(word), Data("d")])):
-        found = Frames().request_decoder().feed(PING + data + last)
+        found = Frames().request_decoder().decode(PING + data + last)
         assert found == [Command("PING"), CommandRun(word, ["a", "", "\U0001f600"]), *requests]
 
 
@@ -325,6 +325,6 @@ def test_a_text_full_of_first_steps_is_a_text() -> None:
 def test_a_text_that_looks_like_messages_pouring_in_is_a_text_though_its_beginning_came_before() -> None:
     decoder = Frames().request_decoder()
 
-    assert decoder.feed(b"C\0\0\0\x02PMD\0\0\0\x88") == [Command("PM")]
-    assert decoder.feed(POUR) == [Data(POUR.decode())]
-    assert decoder.feed(POUR[:7]) == [Command("PM")]
+    assert decoder.decode(b"C\0\0\0\x02PMD\0\0\0\x88") == [Command("PM")]
+    assert decoder.decode(POUR) == [Data(POUR.decode())]
+    assert decoder.decode(POUR[:7]) == [Command("PM")]

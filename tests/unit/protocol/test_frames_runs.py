@@ -131,7 +131,7 @@ def test_texts_that_pour_in_are_read_as_they_are(public: bytes, texts: list[byte
 def test_a_text_over_the_limit_among_those_that_pour_in_is_refused() -> None:
     stream = (PM + b"D\0\0\0\x01x") * 3 + PM + frame(b"D", b"x" * 65_532) + (PM + b"D\0\0\0\x01x") * 3
 
-    *found, refused = unfold(Frames().request_decoder().feed(stream))
+    *found, refused = unfold(Frames().request_decoder().decode(stream))
 
     assert found == [Command("PM"), Data("x")] * 3 + [Command("PM")]
     assert isinstance(refused, Unreadable)
@@ -141,7 +141,7 @@ def test_a_text_over_the_limit_among_those_that_pour_in_is_refused() -> None:
 def test_a_frame_of_another_kind_among_the_texts_that_pour_in_is_refused() -> None:
     stream = (PM + b"D\0\0\0\x01x") * 3 + PM + b"E\0\0\0\x01x" + (PM + b"D\0\0\0\x01x") * 3
 
-    *found, refused = unfold(Frames().request_decoder().feed(stream))
+    *found, refused = unfold(Frames().request_decoder().decode(stream))
 
     assert found == [Command("PM"), Data("x")] * 3 + [Command("PM")]
     assert isinstance(refused, Unreadable)

@@ -14,18 +14,18 @@ BM = b"C\0\0\0\x02BM"
 def cut_by_length(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes each call of the frame buffer was given."""
     sizes: list[int] = []
-    feed = FrameBuffer.feed
+    feed = FrameBuffer.split
 
     def watched(self: FrameBuffer, data: bytes) -> list[tuple[int, bytes]]:
         sizes.append(len(data))
         return feed(self, data)
 
-    monkeypatch.setattr(FrameBuffer, "feed", watched)
+    monkeypatch.setattr(FrameBuffer, "split", watched)
     return sizes
 
 
 def test_messages_that_pour_in_are_one_request_and_not_cut_by_their_lengths(cut_by_length: list[int]) -> None:
-    found = Frames().request_decoder().feed((PM + b"D\0\0\0\x05hello") * 1_000)
+    found = Frames().request_decoder().decode((PM + b"D\0\0\0\x05hello") * 1_000)
 
     assert found == [CommandRun("PM", ["hello"] * 999), Command("PM"), Data("hello")]
     assert sum(cut_by_length) == 17
@@ -45,6 +45,6 @@ def test_messages_that_pour_in_are_one_request_and_not_cut_by_their_lengths(cut_
 def test_what_only_looks_like_messages_that_pour_in_is_cut_by_its_lengths_once(
     stream: bytes, cut_by_length: list[int]
 ) -> None:
-    Frames().request_decoder().feed(stream)
+    Frames().request_decoder().decode(stream)
 
     assert sum(cut_by_length) == len(stream)

@@ -47,7 +47,7 @@ def lines_of(parts: list[bytes]) -> tuple[bytes, int, bytes]:
     blocks = b""
     overflows = 0
     for part in parts:
-        blocks += buffer.feed(part)
+        blocks += buffer.split(part)
         overflows += buffer.drop_overflow()
     return blocks, overflows, buffer.tail
 
@@ -80,16 +80,16 @@ def test_a_line_buffer_gives_whole_lines_and_gives_up_long_ones(
 
 def test_the_beginning_of_a_tail_can_be_used_before_its_line_has_ended() -> None:
     buffer = LineBuffer(LIMIT)
-    buffer.feed(b"{}{")
+    buffer.split(b"{}{")
 
     buffer.drop(2)
     assert buffer.tail == b"{"
-    assert buffer.feed(b"}\n") == b"{}\n"
+    assert buffer.split(b"}\n") == b"{}\n"
 
 
 def test_a_long_tail_of_which_enough_was_used_is_not_over_the_limit() -> None:
     buffer = LineBuffer(LIMIT)
-    buffer.feed(b"{}" * LIMIT)
+    buffer.split(b"{}" * LIMIT)
     buffer.drop(2 * LIMIT - 2)
 
     assert not buffer.drop_overflow()
@@ -110,7 +110,7 @@ def test_lines_within_the_limit_come_out_whole_wherever_they_are_cut(lines: list
 def test_a_line_buffer_never_holds_more_than_its_limit(parts: list[bytes]) -> None:
     buffer = LineBuffer(LIMIT)
     for part in parts:
-        buffer.feed(part)
+        buffer.split(part)
         buffer.drop_overflow()
         assert len(buffer.tail) <= LIMIT
 
@@ -217,7 +217,7 @@ LONGEST = b"x" * 15
 def frames_of(parts: list[bytes]) -> tuple[list[tuple[int, bytes]], bytes, ErrorCode | None]:
     """Everything that a frame buffer makes of the parts: all frames, the rest, and what was wrong."""
     buffer = FrameBuffer(b"AB", LIMIT)
-    frames = [found for part in parts for found in buffer.feed(part)]
+    frames = [found for part in parts for found in buffer.split(part)]
     return frames, buffer.rest, buffer.problem.code if buffer.problem is not None else None
 
 
@@ -286,13 +286,13 @@ def test_a_frame_buffer_gives_whole_frames_up_to_what_is_none(
 
 def test_what_is_wrong_with_a_frame_is_said_with_what_would_be_right() -> None:
     buffer = FrameBuffer(b"AB", LIMIT)
-    buffer.feed(b"x")
+    buffer.split(b"x")
     assert buffer.problem is not None
     assert "A or B" in buffer.problem.reason
     assert "0x78" in buffer.problem.reason
 
     buffer = FrameBuffer(b"AB", LIMIT)
-    buffer.feed(b"A\0\0\x10\0")
+    buffer.split(b"A\0\0\x10\0")
     assert buffer.problem is not None
     assert "20 bytes" in buffer.problem.reason
     assert "4,101" in buffer.problem.reason
@@ -314,7 +314,7 @@ def test_frames_within_the_limit_come_out_whole_wherever_they_are_cut(
 def test_a_frame_buffer_holds_less_than_its_limit_whatever_it_is_fed(parts: list[bytes]) -> None:
     buffer = FrameBuffer(b"AB", LIMIT)
     for part in parts:
-        buffer.feed(part)
+        buffer.split(part)
         assert len(buffer.rest) < LIMIT
 
 
@@ -348,7 +348,7 @@ def section_buffer(*, characters: bool) -> SectionBuffer:
 def sections_of(parts: list[bytes], *, characters: bool = False) -> tuple[list[Section], bool, ErrorCode | None]:
     """Everything that a section buffer makes of the parts: all sections, is one begun, and what was wrong."""
     buffer = section_buffer(characters=characters)
-    sections = [found for part in parts for found in buffer.feed(part)]
+    sections = [found for part in parts for found in buffer.split(part)]
     return sections, buffer.is_inside, buffer.problem.code if buffer.problem is not None else None
 
 
@@ -499,7 +499,7 @@ def test_characters_are_counted_when_they_are_whole(parts: list[bytes], bodies: 
 )
 def test_what_is_wrong_with_a_section_is_said_with_what_would_be_right(header: bytes, said: str) -> None:
     buffer = SectionBuffer(frozenset({"PUT"}), 99, BODY_LIMIT, counts_characters=False)
-    buffer.feed(header)
+    buffer.split(header)
 
     assert buffer.problem is not None
     assert said in buffer.problem.reason
@@ -566,7 +566,7 @@ def test_a_section_buffer_holds_no_more_than_its_limits_whatever_it_is_fed(
     buffer = section_buffer(characters=characters)
     empty_bytes = held_bytes(buffer)
     for part in parts:
-        buffer.feed(part)
+        buffer.split(part)
         if buffer.problem is not None:
             break
         assert held_bytes(buffer) - empty_bytes <= HEADER_LIMIT + BODY_LIMIT
@@ -576,10 +576,10 @@ def test_a_section_buffer_holds_no_more_than_its_limits_whatever_it_is_fed(
 @pytest.mark.parametrize("broken", [b"PUT a\n\n", b"x" * 99, b"PUT\nContent-length: 9\n\n"])
 def test_a_section_buffer_keeps_nothing_of_what_is_no_section(broken: bytes, characters: bool) -> None:
     buffer = section_buffer(characters=characters)
-    buffer.feed(broken + b"and so on" * 1_000)
+    buffer.split(broken + b"and so on" * 1_000)
     held = held_bytes(buffer)
     for _ in range(100):
-        buffer.feed(b"more of it" * 100)
+        buffer.split(b"more of it" * 100)
 
     assert held_bytes(buffer) == held
     assert not buffer.is_inside

@@ -134,19 +134,19 @@ def test_an_event_is_written_as_its_line(event: Event, line: bytes) -> None:
 
 @pytest.mark.parametrize(("event", "line"), LINES)
 def test_a_line_is_read_as_its_event(event: Event, line: bytes) -> None:
-    assert Json().event_decoder().feed(line + b"\n") == [event]
+    assert Json().event_decoder().decode(line + b"\n") == [event]
 
 
 @pytest.mark.parametrize(("online", "line", "users"), ONLINE)
 def test_who_is_online_is_written_and_read_as_a_list_of_users(online: Online, line: bytes, users: Users) -> None:
     assert Json().encode(online) == line + b"\n"
-    assert Json().event_decoder().feed(line + b"\n") == [users]
+    assert Json().event_decoder().decode(line + b"\n") == [users]
 
 
 def test_all_of_a_large_room_are_online_though_an_update_would_not_list_them() -> None:
     names = tuple(f"user{number}" for number in range(2_000))
 
-    assert Json().event_decoder().feed(Json().encode(Online(names))) == [Users(2_000, names)]
+    assert Json().event_decoder().decode(Json().encode(Online(names))) == [Users(2_000, names)]
 
 
 @pytest.mark.parametrize("event", [row[0] for row in (*LINES, *ONLINE)], ids=repr)
@@ -172,13 +172,13 @@ def test_the_codes_of_errors_are_those_that_are_documented() -> None:
     ],
 )
 def test_a_server_of_tomorrow_is_understood(line: bytes, event: Event) -> None:
-    assert Json().event_decoder().feed(line + b"\r\n") == [event]
+    assert Json().event_decoder().decode(line + b"\r\n") == [event]
 
 
 def test_events_of_unknown_types_are_passed_over() -> None:
     stream = b'{"type":"weather","wind":5}\n\n{"type":"pong"}\n{"type":"Pong"}\n'
 
-    assert Json().event_decoder().feed(stream) == [Pong()]
+    assert Json().event_decoder().decode(stream) == [Pong()]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_events_of_unknown_types_are_passed_over() -> None:
 )
 def test_a_server_that_makes_no_sense_is_a_protocol_error_of_one_line(line: bytes) -> None:
     with pytest.raises(ProtocolError) as error:
-        Json().event_decoder().feed(line + b"\n")
+        Json().event_decoder().decode(line + b"\n")
     assert "\n" not in str(error.value)
 
 
@@ -214,17 +214,17 @@ def test_the_longest_history_that_a_server_may_send_is_read() -> None:
     decoder = Json().event_decoder()
 
     assert len(line) > 20_000_000
-    assert decoder.feed(line[:-1]) == []
-    assert decoder.feed(b"\n") == [history]
+    assert decoder.decode(line[:-1]) == []
+    assert decoder.decode(b"\n") == [history]
 
 
 def test_half_an_event_is_as_good_as_none() -> None:
     decoder = Json().event_decoder()
 
-    assert decoder.feed(b'{"type":"po') == []
+    assert decoder.decode(b'{"type":"po') == []
 
 
 def test_only_a_history_may_be_long() -> None:
     names = ",".join('"a"' for _ in range(300_000))
     with pytest.raises(ProtocolError, match="sent a 'users' of"):
-        Json().event_decoder().feed(f'{{"type":"users","users":[{names}]}}\n'.encode())
+        Json().event_decoder().decode(f'{{"type":"users","users":[{names}]}}\n'.encode())

@@ -335,7 +335,7 @@ def test_a_line_nested_thousands_deep_that_is_not_ended_yet_is_no_danger(data: b
     decoder = Json().request_decoder()
 
     assert decode(decoder, pieces(data, 1000)) == []
-    assert [type(each) for each in decoder.feed(b"\n" + PING + b"\n")] == [Unreadable, Ping]
+    assert [type(each) for each in decoder.decode(b"\n" + PING + b"\n")] == [Unreadable, Ping]
 
 
 @pytest.mark.parametrize(("levels", "is_read"), [(62, True), (63, True), (64, False), (65, False)])
@@ -353,7 +353,7 @@ def test_an_object_cannot_go_on_in_the_next_line(opening: bytes, closing: bytes)
     """A parser that passes over line ends would carry the depth of one line into the next."""
     data = b'{"command":"ping","x":\n' + nested(500, opening, closing) + b"}\n"
 
-    assert {type(request) for request in Json().request_decoder().feed(data)} == {Unreadable}
+    assert {type(request) for request in Json().request_decoder().decode(data)} == {Unreadable}
 
 
 def test_brackets_in_a_text_are_not_depth() -> None:
@@ -422,12 +422,12 @@ def test_white_space_at_the_end_is_no_error(data: bytes) -> None:
 def test_white_space_between_two_objects_is_nothing_that_has_begun(before: bytes, data: bytes) -> None:
     decoder = Json().request_decoder()
 
-    decoder.feed(before + data)
+    decoder.decode(before + data)
     assert not decoder.is_inside
 
-    decoder.feed(PING[:-1])
+    decoder.decode(PING[:-1])
     assert decoder.is_inside
-    decoder.feed(PING[-1:] + data)
+    decoder.decode(PING[-1:] + data)
     assert not decoder.is_inside
 
 
@@ -435,15 +435,15 @@ def test_white_space_between_two_objects_is_nothing_that_has_begun(before: bytes
 def test_what_has_begun_and_not_ended_is_something_that_a_decoder_is_inside_of(data: bytes) -> None:
     decoder = Json().request_decoder()
 
-    decoder.feed(data)
+    decoder.decode(data)
     assert decoder.is_inside
 
-    decoder.feed(b"\n")
+    decoder.decode(b"\n")
     assert not decoder.is_inside
 
 
 def test_what_ended_too_long_leaves_nothing_more_to_say_at_the_end() -> None:
     decoder = Json().request_decoder()
 
-    assert len(decoder.feed(b"x" * 70_000)) == 1
+    assert len(decoder.decode(b"x" * 70_000)) == 1
     assert decoder.end() == []

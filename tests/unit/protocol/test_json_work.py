@@ -76,7 +76,7 @@ def test_good_lines_are_parsed_all_at_once(monkeypatch: pytest.MonkeyPatch, pars
     lines = Count(dialect._COMMANDS.decode_lines)
     monkeypatch.setattr(dialect, "_COMMANDS", type("Commands", (), {"decode_lines": staticmethod(lines)}))
 
-    found = dialect.Json().request_decoder().feed(b'{"command":"PM","message":"hello"}\n' * 1_000)
+    found = dialect.Json().request_decoder().decode(b'{"command":"PM","message":"hello"}\n' * 1_000)
 
     assert found == [Say("hello")] * 1_000
     assert (lines.calls, parser.calls) == (1, 0)
@@ -87,7 +87,7 @@ def test_one_line_of_rubbish_is_not_answered_with_megabytes(letter: bytes) -> No
     """An answer to each bracket would make a hundred bytes of each that a peer sends (DESIGN.md, Back-pressure)."""
     line = letter * (60_000 // len(letter)) + b"\n"
 
-    assert len(dialect.Json().request_decoder().feed(line)) <= 100
+    assert len(dialect.Json().request_decoder().decode(line)) <= 100
 
 
 def test_one_line_of_rubbish_byte_by_byte_is_not_answered_with_megabytes() -> None:

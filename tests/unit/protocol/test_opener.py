@@ -38,7 +38,7 @@ def with_cookie(now: float = 0.0) -> Opener:
     """One that has its cookie, and has said so."""
     opener = Opener(b"alice", now)
     opener.due(now)
-    assert opener.take(answer(COOKIE), now) is None
+    assert opener.receive_reply(answer(COOKIE), now) is None
     assert said(opener, now) == b"alice 0123456789abcdef"
     return opener
 
@@ -68,7 +68,7 @@ def test_a_cookie_is_sent_back_at_once_behind_what_was_said(text: bytes) -> None
     opener = Opener(text, 0.0)
     opener.due(0.0)
 
-    assert opener.take(answer(COOKIE), 0.1) is None
+    assert opener.receive_reply(answer(COOKIE), 0.1) is None
 
     assert opener.look_at == 0.1
     assert said(opener, 0.1) == text + b" 0123456789abcdef"
@@ -77,7 +77,7 @@ def test_a_cookie_is_sent_back_at_once_behind_what_was_said(text: bytes) -> None
 
 def test_a_cookie_of_any_form_is_sent_back_as_it_is() -> None:
     opener = Opener(b"alice", 0.0)
-    opener.take(answer(b"COOKIE Of-another-server/7="), 0.0)
+    opener.receive_reply(answer(b"COOKIE Of-another-server/7="), 0.0)
 
     assert said(opener, 0.0) == b"alice Of-another-server/7="
 
@@ -104,7 +104,7 @@ def test_with_the_cookie_it_begins_anew() -> None:
     opener = Opener(b"alice", 0.0)
     for time in (0.0, *RESENT_AT):
         opener.due(time)
-    opener.take(answer(COOKIE), 60.0)
+    opener.receive_reply(answer(COOKIE), 60.0)
 
     assert opener.look_at == 60.0
     packets = [packet for _ in range(9) for packet in opener.due(opener.look_at)]
@@ -118,7 +118,7 @@ def test_the_same_cookie_once_more_is_no_reason_to_hurry() -> None:
     opener = with_cookie()
 
     for _ in range(20):
-        assert opener.take(answer(COOKIE), 0.1) is None
+        assert opener.receive_reply(answer(COOKIE), 0.1) is None
 
     assert opener.due(0.2 - MOMENT) == []
     assert said(opener, 0.2) == b"alice 0123456789abcdef"
@@ -127,7 +127,7 @@ def test_the_same_cookie_once_more_is_no_reason_to_hurry() -> None:
 def test_another_cookie_takes_the_place_of_one_that_was_too_old() -> None:
     opener = with_cookie()
 
-    assert opener.take(answer(b"COOKIE 1111111111111111"), 0.1) is None
+    assert opener.receive_reply(answer(b"COOKIE 1111111111111111"), 0.1) is None
 
     assert said(opener, 0.1) == b"alice 1111111111111111"
     assert said(opener, 0.3 + MOMENT) == b"alice 1111111111111111"
@@ -138,7 +138,7 @@ def test_a_server_that_gives_one_cookie_after_the_other_is_not_followed_for_ever
     opener = Opener(b"alice", 0.0)
     sent = []
     for number in range(100):
-        opener.take(answer(b"COOKIE %016x" % number), 0.0)
+        opener.receive_reply(answer(b"COOKIE %016x" % number), 0.0)
         sent += opener.due(0.0)
 
     assert len(sent) == 4
@@ -150,12 +150,12 @@ def test_a_server_that_gives_one_cookie_after_the_other_is_not_followed_for_ever
 def test_the_first_datagram_of_a_session_begins_it() -> None:
     opener = with_cookie()
 
-    arq = opener.take(FIRST, 5.0)
+    arq = opener.receive_reply(FIRST, 5.0)
 
     assert isinstance(arq, Arq)
     assert arq.session == SESSION
     assert arq.silent_seconds(7.0) == 2.0
-    arrival = arq.take(FIRST, 5.0)
+    arrival = arq.receive(FIRST, 5.0)
     assert arrival == Arrival([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")])
     arq.put([(C, b"secret")])
     assert arq.due(5.0) == [b"C\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1secret"]
@@ -164,11 +164,11 @@ def test_the_first_datagram_of_a_session_begins_it() -> None:
 def test_a_session_that_the_second_datagram_has_begun_is_given_the_first_when_it_comes() -> None:
     opener = with_cookie()
 
-    arq = opener.take(Datagram(D, SESSION, 2, b"PUBLIC"), 0.0)
+    arq = opener.receive_reply(Datagram(D, SESSION, 2, b"PUBLIC"), 0.0)
 
     assert isinstance(arq, Arq)
-    assert arq.take(Datagram(D, SESSION, 2, b"PUBLIC"), 0.0).frames == []
-    assert arq.take(FIRST, 0.0).frames == [(C, b"PASSWORD new"), (D, b"PUBLIC")]
+    assert arq.receive(Datagram(D, SESSION, 2, b"PUBLIC"), 0.0).frames == []
+    assert arq.receive(FIRST, 0.0).frames == [(C, b"PASSWORD new"), (D, b"PUBLIC")]
 
 
 @pytest.mark.parametrize("first", [FIRST, Datagram(ACK, SESSION, 1), Datagram(C, 2**64 - 1, 0, b"ERROR no_session")])
@@ -177,7 +177,7 @@ def test_without_a_cookie_nobody_has_opened_a_session(first: Datagram) -> None:
     opener = Opener(b"alice", 0.0)
     opener.due(0.0)
 
-    assert opener.take(first, 0.1) is None
+    assert opener.receive_reply(first, 0.1) is None
 
     assert said(opener, 0.2) == b"alice"
 
@@ -194,13 +194,13 @@ def test_without_a_cookie_nobody_has_opened_a_session(first: Datagram) -> None:
 )
 @pytest.mark.parametrize("opener", [Opener(b"alice", 0.0), with_cookie()], ids=["at first", "with a cookie"])
 def test_what_is_no_cookie_says_why_there_is_no_session(payload: bytes, opener: Opener) -> None:
-    assert opener.take(answer(payload), 0.0) == payload
+    assert opener.receive_reply(answer(payload), 0.0) == payload
 
 
 @pytest.mark.parametrize("kind", [D, ACK, ord("d"), ord("c"), 0])
 def test_outside_of_a_session_only_commands_are_answers(kind: int) -> None:
     opener = Opener(b"alice", 0.0)
 
-    assert opener.take(Datagram(kind, 0, 0, COOKIE), 0.0) is None
+    assert opener.receive_reply(Datagram(kind, 0, 0, COOKIE), 0.0) is None
 
     assert said(opener, 0.0) == b"alice"

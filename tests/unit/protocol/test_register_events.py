@@ -266,7 +266,7 @@ def test_the_word_that_confirms_is_the_one_that_is_set(to: str, rest: bytes, len
 def test_where_nothing_is_set_send_confirms_and_lengths_count_bytes() -> None:
     assert Register().encode(Delivered("bob")) == b"SEND bob\n\n"
     assert Register().encode(Forwarded("alice", GRIN)) == b"FORWARD alice\nContent-length: 4\n\n" + GRIN_BYTES
-    assert Register().event_decoder().feed(b"FORWARD alice\nContent-length: 4\n\n" + GRIN_BYTES) == [
+    assert Register().event_decoder().decode(b"FORWARD alice\nContent-length: 4\n\n" + GRIN_BYTES) == [
         Forwarded("alice", GRIN)
     ]
 
@@ -315,8 +315,8 @@ def test_a_section_cut_in_two_anywhere_is_the_same_event(data: bytes, event: Eve
     for at in range(1, len(data)):
         decoder = Register(length=length).event_decoder()
 
-        assert [*decoder.feed(data[:at]), *decoder.feed(data[at:])] == [event], f"cut at {at}"
-        assert decoder.feed(HELLO) == [Forwarded("alice", "hello")]
+        assert [*decoder.decode(data[:at]), *decoder.decode(data[at:])] == [event], f"cut at {at}"
+        assert decoder.decode(HELLO) == [Forwarded("alice", "hello")]
 
 
 @either_length
@@ -333,7 +333,7 @@ def test_unknown_words_are_passed_over_with_what_belongs_to_them(data: bytes, le
 def test_a_conversation_that_comes_at_once_is_read_in_its_order() -> None:
     stream = b"REGISTERED TOSEND alice\n\nSENT bob\n\n\nERROR 102 Unable to send\n\n" + HELLO + b"\n" + HELLO
 
-    assert Register().event_decoder().feed(stream) == [
+    assert Register().event_decoder().decode(stream) == [
         Registered(Side.SENDING, "alice"),
         Delivered("bob"),
         NotDelivered(),
@@ -361,7 +361,7 @@ def test_what_is_no_section_is_a_protocol_error_of_one_line(data: bytes, said: s
 @pytest.mark.parametrize("data", [HELLO, DELIVERED, b"ERROR 102 Unable to send\n\n", b"WEATHER\n\n", b"x" * 1_024])
 def test_half_a_section_is_as_good_as_none(data: bytes, length: str) -> None:
     for size in range(len(data)):
-        assert Register(length=length).event_decoder().feed(data[:size]) == []
+        assert Register(length=length).event_decoder().decode(data[:size]) == []
 
 
 # --- size ---
@@ -397,10 +397,10 @@ def test_a_header_of_a_server_has_1024_bytes_at_most(letters: int, fits: bool, l
     decoder = Register(length=length).event_decoder()
 
     if fits:
-        assert decoder.feed(data + HELLO) == [Delivered("b" * letters), Forwarded("alice", "hello")]
+        assert decoder.decode(data + HELLO) == [Delivered("b" * letters), Forwarded("alice", "hello")]
     else:
         with pytest.raises(ProtocolError, match="1,024 bytes"):
-            decoder.feed(data + HELLO)
+            decoder.decode(data + HELLO)
 
 
 @pytest.mark.parametrize(("length", "size"), [("bytes", 65_537), ("characters", 16_385)])
@@ -408,7 +408,7 @@ def test_a_message_of_a_server_that_is_over_the_limit_is_a_protocol_error(length
     header = b"FORWARD alice\nContent-length: %d\n\n" % size
 
     with pytest.raises(ProtocolError, match="65,536 bytes"):
-        Register(length=length).event_decoder().feed(header)
+        Register(length=length).event_decoder().decode(header)
 
 
 # --- both directions together ---
@@ -421,12 +421,12 @@ def test_a_message_is_forwarded_with_the_length_that_it_was_sent_with(word: str,
     dialect = Register(word, length)
     body = b"\nContent-length: " + size + b"\n\n" + ARABIC_BYTES + b" " + GRIN_BYTES + b"\n"
 
-    (request,) = dialect.request_decoder().feed(b"SEND bob" + body)
+    (request,) = dialect.request_decoder().decode(b"SEND bob" + body)
     assert isinstance(request, Send)
     forwarded = dialect.encode(DirectMessage(1, NOON_MS, "alice", "bob", request.text))
 
     assert forwarded == b"FORWARD alice" + body
-    assert dialect.event_decoder().feed(forwarded) == [Forwarded("alice", f"{ARABIC} {GRIN}\n")]
+    assert dialect.event_decoder().decode(forwarded) == [Forwarded("alice", f"{ARABIC} {GRIN}\n")]
 
 
 # --- texts that are cut ---

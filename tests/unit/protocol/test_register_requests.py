@@ -330,7 +330,7 @@ def test_a_length_counts_bytes_where_nothing_was_set() -> None:
     data = b"SEND bob\nContent-length: 4\n\n" + GRIN_BYTES
 
     assert Register().encode_request(Send("bob", GRIN)) == data
-    assert Register().request_decoder().feed(data) == [Send("bob", GRIN)]
+    assert Register().request_decoder().decode(data) == [Send("bob", GRIN)]
 
 
 @either_length
@@ -359,7 +359,7 @@ def test_a_request_cut_in_two_anywhere_is_the_same_request(data: bytes, request_
     for at in range(1, len(data)):
         decoder = Register(length=length).request_decoder()
 
-        assert [*decoder.feed(data[:at]), *decoder.feed(data[at:])] == [request_], f"cut at {at}"
+        assert [*decoder.decode(data[:at]), *decoder.decode(data[at:])] == [request_], f"cut at {at}"
         assert not decoder.is_inside
 
 
@@ -368,8 +368,8 @@ def test_a_body_cut_inside_a_letter_is_the_same_body(request_: Request, in_bytes
     for length, data in (("bytes", in_bytes), ("characters", in_characters)):
         for at in range(1, len(data)):
             decoder = Register(length=length).request_decoder()
-            assert decoder.feed(data[:at]) == [], f"cut at {at}"
-            assert decoder.feed(data[at:]) == [request_], f"cut at {at}"
+            assert decoder.decode(data[:at]) == [], f"cut at {at}"
+            assert decoder.decode(data[at:]) == [request_], f"cut at {at}"
 
 
 def test_a_connection_sent_ahead_is_read_request_by_request() -> None:
@@ -464,12 +464,12 @@ def test_nothing_is_read_behind_a_header_that_is_none_and_it_is_reported_once(
 ) -> None:
     together, apart = Register(length=length).request_decoder(), Register(length=length).request_decoder()
 
-    assert len(together.feed(data + behind)) == 1
-    assert len(apart.feed(data)) == 1
+    assert len(together.decode(data + behind)) == 1
+    assert len(apart.decode(data)) == 1
     for decoder in (together, apart):
-        assert decoder.feed(b"") == []
-        assert decoder.feed(behind) == []
-        assert decoder.feed(HELLO) == []
+        assert decoder.decode(b"") == []
+        assert decoder.decode(behind) == []
+        assert decoder.decode(HELLO) == []
         assert not decoder.is_inside
         assert decoder.end() == []
 
@@ -503,9 +503,9 @@ def test_a_header_that_does_not_end_is_refused_with_its_1025th_byte(letter: byte
     data = b"x" + (letter * 1_024)[:1_024]
     decoder = Register().request_decoder()
 
-    assert decoder.feed(data[:-1]) == []
+    assert decoder.decode(data[:-1]) == []
     assert decoder.is_inside
-    (refused,) = decoder.feed(data[-1:])
+    (refused,) = decoder.decode(data[-1:])
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (ErrorCode.BAD_REQUEST, True)
 
@@ -562,7 +562,7 @@ def test_a_body_over_the_limit_is_refused_though_all_of_it_may_have_come(
 def test_a_message_that_is_a_little_too_long_is_for_the_rules_to_refuse(text: str, length: str) -> None:
     dialect = Register(length=length)
 
-    assert dialect.request_decoder().feed(dialect.encode_request(Send("bob", text))) == [Send("bob", text)]
+    assert dialect.request_decoder().decode(dialect.encode_request(Send("bob", text))) == [Send("bob", text)]
 
 
 @either_length
@@ -590,7 +590,7 @@ def test_a_connection_is_held_in_no_more_than_a_header_and_a_body(stream: bytes,
     empty_bytes = held_bytes(decoder)
 
     for piece in pieces(stream, piece_bytes):
-        closing = [each for each in decoder.feed(piece) if isinstance(each, Unreadable) and each.closes]
+        closing = [each for each in decoder.decode(piece) if isinstance(each, Unreadable) and each.closes]
         held = held_bytes(decoder) - empty_bytes
         assert held <= HEADER_SECTION_MAX_BYTES + SECTION_BODY_MAX_BYTES
         if closing:

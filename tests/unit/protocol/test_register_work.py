@@ -43,7 +43,7 @@ def test_a_body_of_characters_in_small_pieces_is_not_decoded_again_with_each_of_
 
 def test_what_is_said_of_a_length_of_1000_digits_is_short() -> None:
     data = b"SEND bob\nContent-length: " + b"9" * 990 + b"\n\n"
-    (refused,) = Register().request_decoder().feed(data)
+    (refused,) = Register().request_decoder().decode(data)
 
     assert isinstance(refused, Unreadable)
     assert len(refused.reason) < 300

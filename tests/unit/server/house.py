@@ -140,7 +140,7 @@ class FakeJournal:
     def posts(self) -> list[Post]:
         return [post for batch in self.batches for post in batch]
 
-    def post(self, posts: Sequence[Post]) -> None:
+    def append(self, posts: Sequence[Post]) -> None:
         self._check()
         with self._one_at_a_time:
             for post in posts:
@@ -150,7 +150,7 @@ class FakeJournal:
             if not self.holds_back:
                 self._commit()
 
-    def settle(self) -> None:
+    def wait_for_pending(self) -> None:
         with self._one_at_a_time:
             self.settled += 1
             self._commit()
@@ -162,7 +162,7 @@ class FakeJournal:
         else:
             self._feed.publish(posts)
 
-    def enrol(self, name: str, password_hash: str) -> Account | None:
+    def create_account(self, name: str, password_hash: str) -> Account | None:
         self._check()
         if self.somebody_is_faster:
             self._accounts.add(name.upper(), "rehto")

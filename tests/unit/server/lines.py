@@ -85,7 +85,7 @@ class Line:
     def give(self, *datagrams: Datagram) -> None:
         """These come to the channel."""
         for datagram in datagrams:
-            self.channel.take(datagram, self.clock.now)
+            self.channel.receive(datagram, self.clock.now)
 
     def say(self, *frames: Frame) -> None:
         """The peer says this, as far as it may."""
@@ -106,7 +106,7 @@ class Line:
         """Bring the peer everything that was sent, and its answers back; nothing is lost."""
         while news := self.news():
             for datagram in news:
-                arrival = self.peer.take(datagram, self.clock.now)
+                arrival = self.peer.receive(datagram, self.clock.now)
                 self.heard += arrival.frames
                 self.give_all(arrival.acks)
 

@@ -46,10 +46,10 @@ class FakeStream:
         self.appended.append(len(self.events) - start)
         return start, len(self.events)
 
-    def show(self) -> None:
+    def flush(self) -> None:
         self.shown = len(self.events)
 
-    def wait_for_courier(self, ahead_max_bytes: int | None = None, limit_seconds: float | None = None) -> None:
+    def wait_for_sender(self, ahead_max_bytes: int | None = None, limit_seconds: float | None = None) -> None:
         self.waits += 1
         self.last_wait = (ahead_max_bytes, limit_seconds)
 
@@ -105,7 +105,7 @@ class FakeOutbox:
         self.waits.append(len(self.replies))
         return self.has_room
 
-    def splice(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
+    def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
         if self._upto is None:
             said = list(one_by_one(events))
             self.splices.append((start, end, said))
@@ -190,7 +190,7 @@ class FakeSession:
     def end(self) -> None:
         self.calls.append("end")
 
-    def say_bye(self) -> None:
+    def send_bye(self) -> None:
         self.calls.append("say_bye")
         self.outbox.finish([Bye("x")])
 
@@ -249,7 +249,7 @@ def bytes_stream(kept_bytes: int = 1_000_000) -> Stream:
 def publish(stream: Stream, *events: bytes) -> None:
     """Append and show."""
     stream.append(events)  # type: ignore[arg-type]
-    stream.show()
+    stream.flush()
 
 
 def release(outbox: Outbox, *events: bytes) -> None:
@@ -264,7 +264,7 @@ def put(outbox: Outbox, *events: bytes, alone: bool = True) -> None:
 
 def splice(outbox: Outbox, start: int, end: int, *events: bytes) -> None:
     """Tell one connection something in the place of a part of the stream."""
-    outbox.splice(start, end, events)  # type: ignore[arg-type]
+    outbox.insert(start, end, events)  # type: ignore[arg-type]
 
 
 def register(database: Database, name: str) -> Account:

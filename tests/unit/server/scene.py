@@ -163,7 +163,7 @@ class Scene:
                 self._tell(who, texts)
             else:
                 self._say(who, texts, [self._new_text(3) for _ in texts] if kind == "public" else [])
-        self.stream.show()
+        self.stream.flush()
         self._wake()
 
     def _tell(self, who: int, texts: list[bytes]) -> None:

@@ -40,9 +40,9 @@ class FakeCarrier(SimpleNamespace):
 
 def send(outbox: Outbox, carrier: FakeCarrier, most_bytes: int) -> None:
     """What the courier does in a visit."""
-    due = outbox.due(outbox.stream.end)
+    due = outbox.next_span(outbox.stream.end)
     size = due.end - due.start if isinstance(due, Span) else sum(map(len, due))
-    outbox.account(min(size, most_bytes))
+    outbox.note_sent(min(size, most_bytes))
     carrier.sent += min(size, most_bytes)
 
 
@@ -170,7 +170,7 @@ def test_who_is_in_step_was_sent_what_was_offered() -> None:
         outbox = Outbox(carrier, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
         outbox.follow()
         outbox.release([])
-        assert outbox.fall_in(stream.end)
+        assert outbox.catch_up(stream.end)
         told: list[int] = []
         publish(stream, b"hello")
         outbox.track(1, told.append)
@@ -192,9 +192,9 @@ class Line:
             self.peer = socket.create_connection(listening.getsockname())
             sock, _ = listening.accept()
         sock.setblocking(False)
-        self.outbox = Outbox(TcpSocket(sock), self.stream, "1@test", self.courier.wake)
+        self.outbox = Outbox(TcpSocket(sock), self.stream, "1@test", self.courier.mark_ready)
         self.told: list[int] = []
-        self.courier.adopt()
+        self.courier.add()
         self.courier.start()
         self.outbox.follow()
         self.outbox.release([])
@@ -209,7 +209,7 @@ class Line:
         """Its reader has ended."""
         self.outbox.unfollow()
         self.outbox.finish()
-        self.courier.retire(self.outbox)
+        self.courier.close_when_drained(self.outbox)
 
     def close(self) -> None:
         if self.outbox.follows:
@@ -241,7 +241,7 @@ def test_over_tcp_nothing_is_told_of_what_a_lost_network_swallowed() -> None:
         eventually(lambda: line.told == [1])
         lose_what_arrives(line.peer)
         line.say(2, b"two")
-        eventually(lambda: not line.outbox.due(line.stream.end))
+        eventually(lambda: not line.outbox.next_span(line.stream.end))
     line.outbox.check_acknowledged()  # another thread may look just after the courier has closed the socket
     assert line.told == [1]
 
@@ -254,7 +254,7 @@ def test_what_everybody_heard_before_a_connection_ended_is_told_once_it_has_come
         if is_lost:
             lose_what_arrives(line.peer)
         publish(line.stream, b"hello")
-        line.courier.ring()
+        line.courier.wake()
         eventually(lambda: line.stream.offered_upto == line.stream.end)
         line.outbox.unfollow()
         line.outbox.track(1, line.told.append)
@@ -263,7 +263,7 @@ def test_what_everybody_heard_before_a_connection_ended_is_told_once_it_has_come
             eventually(lambda: 1 in line.told)  # twice, if both threads look at the same moment
             assert not line.outbox.is_tracked
         line.outbox.finish()
-        line.courier.retire(line.outbox)
+        line.courier.close_when_drained(line.outbox)
     assert set(line.told) == (set() if is_lost else {1})
 
 

@@ -26,42 +26,42 @@ def failed(clock: Clock) -> FailedLogins:
 
 def fail(failed: FailedLogins, times: int, address: str = "here", name: str = "alice") -> None:
     for _ in range(times):
-        failed.note(address, name)
+        failed.note_failure(address, name)
 
 
 def test_a_person_may_fail_a_few_times(failed: FailedLogins) -> None:
-    assert not failed.are_too_many("here", "alice")
+    assert not failed.is_blocked("here", "alice")
     fail(failed, FAILURES_MAX - 1)
-    assert not failed.are_too_many("here", "alice")
+    assert not failed.is_blocked("here", "alice")
 
 
 def test_a_program_that_guesses_is_slowed_down(failed: FailedLogins) -> None:
     fail(failed, FAILURES_MAX)
-    assert failed.are_too_many("here", "alice")
+    assert failed.is_blocked("here", "alice")
     fail(failed, 1_000)
-    assert failed.are_too_many("here", "alice")
+    assert failed.is_blocked("here", "alice")
 
 
 def test_nobody_locks_a_user_out_from_elsewhere(failed: FailedLogins) -> None:
     fail(failed, FAILURES_MAX)
 
-    assert not failed.are_too_many("there", "alice")
-    assert not failed.are_too_many("here", "bob")
+    assert not failed.is_blocked("there", "alice")
+    assert not failed.is_blocked("here", "bob")
 
 
 def test_after_a_minute_there_is_another_chance(failed: FailedLogins, clock: Clock) -> None:
     fail(failed, FAILURES_MAX)
     clock.seconds += WINDOW_SECONDS - 0.1
-    assert failed.are_too_many("here", "alice")
+    assert failed.is_blocked("here", "alice")
     clock.seconds += 0.2
-    assert not failed.are_too_many("here", "alice")
+    assert not failed.is_blocked("here", "alice")
 
 
 def test_the_window_slides(failed: FailedLogins, clock: Clock) -> None:
     for _ in range(FAILURES_MAX):
-        failed.note("here", "alice")
+        failed.note_failure("here", "alice")
         clock.seconds += WINDOW_SECONDS / 5
-    assert not failed.are_too_many("here", "alice")
+    assert not failed.is_blocked("here", "alice")
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first(
@@ -77,5 +77,5 @@ def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first(
     fail(failed, 1, name="one more")
 
     assert len(failed._failures) == 5
-    assert failed.are_too_many("here", "oldest")
-    assert not failed.are_too_many("here", "alice")
+    assert failed.is_blocked("here", "oldest")
+    assert not failed.is_blocked("here", "alice")

@@ -135,7 +135,7 @@ def test_a_reader_that_waits_is_let_go(line: Line, what: str) -> None:
                 line.channel.end()
             case "lost":
                 line.clock.now += 60.0
-                line.channel.look(line.clock.now)
+                line.channel.check_timeouts(line.clock.now)
             case _:
                 line.acknowledge(1)
 
@@ -157,7 +157,7 @@ def test_what_a_full_inbox_has_no_room_for_is_not_acknowledged_and_comes_again_l
     data = b"".join(line.read() for _ in taken)
     assert data == b"".join(frame(D, text) for text in texts[: len(taken)])
     for number in taken:
-        line.peer.take(Datagram(ACK, SESSION, number), line.clock.now)
+        line.peer.receive(Datagram(ACK, SESSION, number), line.clock.now)
     line.clock.now += RESEND_SECONDS
     line.give_all(line.peer.due(line.clock.now))
     assert acknowledged(line) == list(range(len(taken) + 1, WINDOW + 1))
@@ -346,7 +346,7 @@ def test_nobody_is_called_where_there_is_nothing_to_do(line: Line) -> None:
     line.acknowledge(1, 2, 3)
     line.say((C, b"PM"), (D, b"hello"))
     line.clock.now += RESEND_SECONDS - 0.001
-    line.channel.look(line.clock.now)
+    line.channel.check_timeouts(line.clock.now)
 
     assert line.calls == 0
 
@@ -354,13 +354,13 @@ def test_nobody_is_called_where_there_is_nothing_to_do(line: Line) -> None:
 def test_the_courier_is_called_when_something_is_to_be_sent_again(line: Line) -> None:
     line.channel.write(short_frames(1))
     line.clock.now += RESEND_SECONDS - 0.001
-    assert line.channel.look(line.clock.now) == ""
+    assert line.channel.check_timeouts(line.clock.now) == ""
     assert line.calls == 0
     line.clock.now += 0.002
-    assert line.channel.look(line.clock.now) == ""
+    assert line.channel.check_timeouts(line.clock.now) == ""
     assert line.calls == 1
     line.channel.flush()
-    assert line.channel.look(line.clock.now) == ""
+    assert line.channel.check_timeouts(line.clock.now) == ""
 
     assert line.calls == 1
 
@@ -392,10 +392,10 @@ def test_after_the_end_the_courier_is_called_for_what_had_to_wait_as_before(line
 def test_before_there_is_a_courier_nobody_is_called(line: Line) -> None:
     """What the peer said to get the session is read, and then there is one."""
     channel = Channel(NotingSocket(), ADDRESS, SESSION, OPENING, 0.0)  # type: ignore[arg-type]
-    channel.take(Datagram(D, SESSION, 1, b"x"), line.clock.now)
+    channel.receive(Datagram(D, SESSION, 1, b"x"), line.clock.now)
     line.clock.now += 60.0
 
-    assert channel.look(line.clock.now) != ""
+    assert channel.check_timeouts(line.clock.now) != ""
 
 
 # --- the end ---
@@ -445,7 +445,7 @@ def test_what_is_not_acknowledged_is_sent_again_after_the_end(line: Line) -> Non
     line.channel.end()
     (bye,) = line.news()
     line.clock.now += RESEND_SECONDS
-    line.channel.look(line.clock.now)
+    line.channel.check_timeouts(line.clock.now)
     line.channel.flush()
 
     assert line.calls == 1
@@ -478,12 +478,12 @@ def test_a_peer_that_was_not_heard_for_a_minute_is_lost(line: Line) -> None:
     """Promise: who vanishes without a word is gone from the list within 60 s."""
     line.say((C, b"PM"))
     line.clock.now += 59.9
-    assert line.channel.look(line.clock.now) == ""
+    assert line.channel.check_timeouts(line.clock.now) == ""
     line.clock.now += 0.1
-    assert line.channel.look(line.clock.now) == "nothing was heard for 60 s"
+    assert line.channel.check_timeouts(line.clock.now) == "nothing was heard for 60 s"
 
     assert line.calls == 1
-    assert line.channel.look(line.clock.now) == "", "it is said once"
+    assert line.channel.check_timeouts(line.clock.now) == "", "it is said once"
     assert line.channel.read(100, 0.0) == b"C\0\0\0\2PM"
     assert line.channel.read(100, 0.0) == b""
 
@@ -492,7 +492,7 @@ def test_a_peer_that_was_not_heard_for_a_minute_is_lost(line: Line) -> None:
 def test_whatever_a_peer_says_shows_that_it_is_there(line: Line, heard: Datagram) -> None:
     for _ in range(10):
         line.clock.now += 59.9
-        assert line.channel.look(line.clock.now) == ""
+        assert line.channel.check_timeouts(line.clock.now) == ""
         line.give(heard)
 
 
@@ -503,7 +503,7 @@ def test_a_peer_that_says_much_and_acknowledges_nothing_is_lost(line: Line) -> N
     for number in range(1, 2_000):
         line.clock.now += 0.1
         line.give(Datagram(C, SESSION, number, b"PING"))
-        reasons += filter(None, [line.channel.look(line.clock.now)])
+        reasons += filter(None, [line.channel.check_timeouts(line.clock.now)])
         if reasons:
             break
         line.channel.flush()
@@ -518,7 +518,7 @@ def test_to_one_who_is_lost_nothing_can_be_written(line: Line) -> None:
     line.channel.write([frame(C, b"READY")])
     line.news()
     line.clock.now += 60.0
-    line.channel.look(line.clock.now)
+    line.channel.check_timeouts(line.clock.now)
     with pytest.raises(OSError, match="nothing was heard for 60 s"):
         line.channel.flush()
     with pytest.raises(OSError, match="nothing was heard for 60 s") as caught:
@@ -557,7 +557,7 @@ class Weather:
         self._to_peer += line.news()
         self._to_channel += filter(None, map(unpack, line.peer.due(line.clock.now)))
         for datagram in self._some(self._to_peer):
-            arrival = line.peer.take(datagram, line.clock.now)
+            arrival = line.peer.receive(datagram, line.clock.now)
             line.heard += arrival.frames
             self._to_channel += filter(None, map(unpack, arrival.acks))
         line.give(*self._some(self._to_channel))
@@ -598,7 +598,7 @@ def test_everything_comes_once_and_in_order_whatever_is_lost_and_whoever_is_slow
             if dice.random() < 0.5 or weather.is_fair:
                 read += line.read()
             line.clock.now += 0.02
-            assert line.channel.look(line.clock.now) == ""
+            assert line.channel.check_timeouts(line.clock.now) == ""
             if line.calls != calls:  # it sends until nothing more is taken, and rests until it is called
                 calls = line.calls
                 line.channel.flush()

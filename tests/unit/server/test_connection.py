@@ -83,10 +83,10 @@ class Wire:
         self.peer.close()
         if self.session is not None:
             self.session.outbox.finish()  # lets the reader go in any case
-        self.connection.part()
-        self.connection.cut_off()
+        self.connection.drain()
+        self.connection.disconnect()
         self.connection.join()
-        self.connection.part()
+        self.connection.drain()
         if not self._courier_works:
             self.start_courier()
         self.courier.stop(0)
@@ -581,7 +581,7 @@ def test_when_the_server_shuts_down_the_peer_is_told_and_may_close_first(wire: W
     wire.start()
     wire.peer.sendall(PING)
     wire.read(len(PONG))
-    wire.connection.part()
+    wire.connection.drain()
 
     assert wire.read_all() == BYE
     wire.peer.close()
@@ -595,7 +595,7 @@ def test_while_the_server_shuts_down_what_comes_is_read_and_forgotten(wire: Wire
     wire.start()
     wire.peer.sendall(PING)
     wire.read(len(PONG))
-    wire.connection.part()
+    wire.connection.drain()
     much = in_background(lambda: wire.peer.sendall(PING * 100_000))
 
     must_end(much)
@@ -610,7 +610,7 @@ def test_a_peer_that_has_not_read_its_answers_has_not_been_told(wire: Wire) -> N
     wire.peer.sendall(PING)
     wire.read(len(PONG))
     assert not wire.connection.has_been_told()
-    wire.connection.part()
+    wire.connection.drain()
     eventually(lambda: wire.session is not None and wire.session.outbox.shut)
     assert not wire.connection.has_been_told()
     wire.read_all()
@@ -623,8 +623,8 @@ def test_a_peer_that_does_not_close_is_cut_off(wire: Wire) -> None:
     wire.start()
     wire.peer.sendall(PING)
     wire.read(len(PONG))
-    wire.connection.part()
-    wire.connection.cut_off()
+    wire.connection.drain()
+    wire.connection.disconnect()
 
     must_end(in_background(wire.connection.join))
 
@@ -632,7 +632,7 @@ def test_a_peer_that_does_not_close_is_cut_off(wire: Wire) -> None:
 def test_a_peer_that_has_said_nothing_is_cut_off_at_once(wire: Wire) -> None:
     """Promise: shutdown. Nothing is due to it, in no dialect."""
     wire.start()
-    wire.connection.part()
+    wire.connection.drain()
 
     must_end(in_background(wire.connection.join))
     assert wire.read_all() == b""
@@ -646,8 +646,8 @@ def test_a_reader_that_waits_for_its_peer_is_let_go_when_the_server_shuts_down(w
     eventually(lambda: wire.session is not None and wire.session.handled)
     wire.peer.sendall(PING)
     eventually(wire.reader_waits)
-    wire.connection.part()
-    wire.connection.cut_off()
+    wire.connection.drain()
+    wire.connection.disconnect()
     must_end(in_background(wire.connection.join))
 
     assert wire.session is not None

@@ -55,14 +55,14 @@ class Post:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.settimeout(DEADLINE_SECONDS)
-        outbox = Outbox(carrier(ours), stream or self.stream, f"{len(self._sockets) + 1}@test", self.courier.wake)
+        outbox = Outbox(carrier(ours), stream or self.stream, f"{len(self._sockets) + 1}@test", self.courier.mark_ready)
         self._sockets += (ours, theirs)
         self.adopt(outbox, follows=follows)
         return theirs, outbox
 
     def adopt(self, outbox: Outbox, *, follows: bool) -> None:
         """Its reader has not ended."""
-        self.courier.adopt()
+        self.courier.add()
         self._read.append(outbox)
         if follows:
             outbox.follow()
@@ -76,7 +76,7 @@ class Post:
 
     def publish(self, *events: bytes) -> None:
         publish(self.stream, *events)
-        self.courier.ring()
+        self.courier.wake()
 
     def retire(self, outbox: Outbox) -> None:
         """Its reader has ended, and it has left."""
@@ -84,7 +84,7 @@ class Post:
         if outbox.follows:
             outbox.unfollow()
         outbox.finish()
-        self.courier.retire(outbox)
+        self.courier.close_when_drained(outbox)
 
     def stop(self, patience_seconds: float = 0) -> None:
         self._is_stopped = True
@@ -158,8 +158,8 @@ def test_an_answer_that_is_not_alone_wakes_nobody_and_arrives_with_the_confirmat
     one.settimeout(DEADLINE_SECONDS)
     start, end = post.stream.append([b"what it says"])  # type: ignore[list-item]
     splice(outbox, start, end, b"sent")
-    post.stream.show()
-    post.courier.ring()
+    post.stream.flush()
+    post.courier.wake()
 
     assert one.recv(100) == b"ready sent"
 
@@ -356,7 +356,7 @@ def test_no_writer_waits_for_ever_for_a_courier_that_died(resting_post: Post) ->
         post.courier.start()
         post.publish(b"x" * LAG_MAX_BYTES)
         eventually(lambda: post.crashes == ["courier"])
-    must_end_here = in_background(post.stream.wait_for_courier)
+    must_end_here = in_background(post.stream.wait_for_sender)
     must_end_here.join(1.0)
     has_ended = not must_end_here.is_alive()
     post.stream.offered(post.stream.end)  # lets it go in any case
@@ -514,7 +514,7 @@ def test_what_nobody_is_left_to_hear_holds_no_writer_up(post: Post) -> None:
     outbox.unfollow()
     post.publish(b"x" * LAG_MAX_BYTES)
 
-    must_end(in_background(post.stream.wait_for_courier))
+    must_end(in_background(post.stream.wait_for_sender))
 
 
 def test_a_writer_waits_for_what_was_not_offered_though_the_courier_goes_round(resting_post: Post) -> None:
@@ -522,7 +522,7 @@ def test_a_writer_waits_for_what_was_not_offered_though_the_courier_goes_round(r
     post = resting_post
     post.publish(b"x" * (AHEAD_MAX_BYTES + 2 * SEND_MAX_BYTES))
     post.courier._go_round()
-    writer = in_background(post.stream.wait_for_courier)
+    writer = in_background(post.stream.wait_for_sender)
     eventually(lambda: not writer.is_alive() or post.stream._offering._waiters)  # type: ignore[attr-defined]
     assert writer.is_alive()
     post.courier._go_round()
@@ -638,8 +638,8 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
 
 def connect(post: Post, line: Line, *, follows: bool = True) -> Outbox:
     """The outbox of a session over UDP."""
-    outbox = Outbox(line.channel, post.stream, "udp@test", post.courier.wake)
-    line.channel.call_when_due(partial(post.courier.wake, outbox))
+    outbox = Outbox(line.channel, post.stream, "udp@test", post.courier.mark_ready)
+    line.channel.call_when_due(partial(post.courier.mark_ready, outbox))
     post.adopt(outbox, follows=follows)
     return outbox
 
@@ -748,7 +748,7 @@ def test_what_is_not_acknowledged_is_sent_again(post: Post, line: Line) -> None:
     sent = line.news()
     line.acknowledge(2)
     line.clock.now += RESEND_SECONDS
-    assert line.channel.look(line.clock.now) == ""
+    assert line.channel.check_timeouts(line.clock.now) == ""
     eventually(lambda: len(line.sock.sent) == 2)
 
     assert line.news() == [sent[0], sent[2]]
@@ -758,7 +758,7 @@ def test_a_session_whose_peer_is_lost_is_given_up_and_its_reader_sees_the_end(po
     outbox = connect(post, line)
     stays, _ = post.peer()
     line.clock.now += 60.0
-    assert line.channel.look(line.clock.now) == "nothing was heard for 60 s"
+    assert line.channel.check_timeouts(line.clock.now) == "nothing was heard for 60 s"
     assert line.channel.read(1, DEADLINE_SECONDS) == b""
     eventually(lambda: outbox.broken)
     post.publish(b"hello")
@@ -809,7 +809,7 @@ def test_what_is_lost_is_sent_again_until_the_session_is_closed(post: Post, line
     eventually(lambda: outbox.shut)
     (sent,) = line.news()
     line.clock.now += RESEND_SECONDS
-    line.channel.look(line.clock.now)
+    line.channel.check_timeouts(line.clock.now)
 
     eventually(lambda: line.sock.sent)
     assert carry_until(line, 1) == [bye]
@@ -983,7 +983,7 @@ def test_everybody_is_sent_everything_whatever_the_sockets_take_and_whoever_vani
         pytest.MonkeyPatch.context() as patch,
     ):
         peers = [post.peer(follows=False) for _ in held]
-        scene = Scene(stream, [outbox for _, outbox in peers], held, post.courier.ring)
+        scene = Scene(stream, [outbox for _, outbox in peers], held, post.courier.wake)
         valve = Valve(scene)
         patch.setattr(courier_module, "os", SimpleNamespace(write=valve.write, read=os.read))
         patch.setattr(carrier_module, "os", SimpleNamespace(writev=valve.writev))

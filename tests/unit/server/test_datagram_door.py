@@ -106,7 +106,7 @@ class Hall:
 
     def stop(self) -> None:
         self._is_stopped = True
-        self.connections.part(0.0)
+        self.connections.drain(0.0)
         self.courier.stop(0.0)
         self.door.stop()
         for stream in self.streams.values():
@@ -179,7 +179,7 @@ class Client:
         return heard
 
     def _take(self, datagram: Datagram) -> list[tuple[int, bytes]]:
-        arrival = self.arq.take(datagram, time.monotonic())
+        arrival = self.arq.receive(datagram, time.monotonic())
         self.send(*arrival.acks)
         return arrival.frames
 
@@ -252,13 +252,13 @@ def test_who_sends_the_cookie_back_has_a_session_and_is_answered_what_it_said(
 def test_the_engine_of_the_client_gets_a_session(hall: Hall, client: Client) -> None:
     opener = Opener(b"alice", NOW)
     client.send(*opener.due(NOW))
-    assert opener.take(client.receive(), NOW) is None
+    assert opener.receive_reply(client.receive(), NOW) is None
     client.send(*opener.due(NOW))
     first = client.receive()
-    session = opener.take(first, NOW)
+    session = opener.receive_reply(first, NOW)
 
     assert isinstance(session, Arq)
-    assert session.take(first, NOW).frames == [(C, b"PONG")]
+    assert session.receive(first, NOW).frames == [(C, b"PONG")]
     eventually(lambda: session.session in hall.door._channels)
 
 
@@ -768,7 +768,7 @@ def test_while_memory_is_short_nobody_comes_in(opened: ExitStack) -> None:
             opened.enter_context(ours)
             opened.enter_context(theirs)
             with pytest.raises(FullError):
-                hall.connections.welcome(TcpSocket(ours), "here")
+                hall.connections.add(TcpSocket(ours), "here")
     assert [(entry["event"], entry["reason"]) for entry in log] == [("Refusing connections", "memory is short")]
 
 
@@ -781,14 +781,14 @@ def test_sessions_and_connections_of_tcp_are_counted_together(opened: ExitStack)
     for sock in (sock for pair in pairs for sock in pair):
         opened.enter_context(closing(sock))
     with capture_logs() as log:
-        hall.connections.welcome(TcpSocket(pairs[0][0]), "10.0.0.1")
+        hall.connections.add(TcpSocket(pairs[0][0]), "10.0.0.1")
         clients[0].open()
         text = b"b" * 60
         said = opening(text + b" " + clients[1].cookie(text))
         for _ in range(3):
             assert clients[1].answers(said) == [Datagram(C, 0, 0, SERVER_FULL)]
         with pytest.raises(FullError, match="the limit of 2 connections is reached"):
-            hall.connections.welcome(TcpSocket(pairs[1][0]), "10.0.0.2")
+            hall.connections.add(TcpSocket(pairs[1][0]), "10.0.0.2")
 
     assert [entry["event"] for entry in log] == ["Refusing connections"]
     leave(hall, clients[0])
@@ -814,7 +814,7 @@ def test_when_the_server_shuts_down_each_session_is_told_and_waited_for(hall: Ha
     """Promise: shutdown. Each client is told, and has the time to say that it knows."""
     client.open()
     hall.door.close()
-    parting = in_background(lambda: hall.connections.part(DEADLINE_SECONDS))
+    parting = in_background(lambda: hall.connections.drain(DEADLINE_SECONDS))
     bye = client.receive()
     assert (bye.kind, bye.payload) == (C, b"BYE x")
     assert client.receive() == bye, "it is sent again until it is acknowledged"

@@ -67,7 +67,7 @@ def read_steps(steps: str) -> list[Request]:
 
 def shown(event: Event) -> list[str]:
     """The frames of an event. Of sentences for people their beginning is enough."""
-    frames = FrameBuffer(b"CD", 10_000_000).feed(Frames().encode(event))
+    frames = FrameBuffer(b"CD", 10_000_000).split(Frames().encode(event))
     texts = [f"{chr(kind)} {payload.decode()}" for kind, payload in frames]
     return [re.sub(r"^(C ERROR \S+|C DENIED) .*", r"\1", text) for text in texts]
 
@@ -608,7 +608,7 @@ def test_who_does_not_wait_for_ready_gets_it_with_the_confirmation(house: House,
     house.journal.holds_back = True
     assert hear(alice, [Command("PM"), Data("one"), Command("PM"), Data("two")]) == ["< C READY"] * 2
     assert alice.outbox.waiting == [Ready(), Ready()]
-    house.journal.settle()
+    house.journal.wait_for_pending()
     assert alice.outbox.waiting == []
 
 
@@ -641,7 +641,7 @@ def test_a_run_is_one_post(house: House, alice: Visitor) -> None:
     house.journal.holds_back = True
     assert hear(alice, [CommandRun("PM", ["one", "two", "three"])]) == ["< C READY"] * 3
     assert alice.outbox.waiting == [Ready()] * 3
-    house.journal.settle()
+    house.journal.wait_for_pending()
 
     assert [[post.texts for post in batch] for batch in house.journal.batches] == [[["one", "two", "three"]]]
     assert [event for event in alice.heard() if isinstance(event, PublicMessage)] == []
@@ -706,7 +706,7 @@ def test_a_run_is_answered_as_its_steps_are(
 def test_of_a_run_the_good_ones_are_posted_and_each_bad_one_is_told_at_its_place(house: House, alice: Visitor) -> None:
     house.journal.holds_back = True
     heard = hear(alice, [CommandRun("PM", ["one", "two", "", "three", TOO_LONG, "four"])])
-    house.journal.settle()
+    house.journal.wait_for_pending()
     heard += [f"< {text}" for event in alice.outbox.told[-1:] for text in shown(event)]
 
     assert [line for line in heard if line != "< C READY"] == [
@@ -769,7 +769,7 @@ def test_what_the_disk_does_not_take_is_told_for_each_message(house: House, alic
     assert alice.outbox.waiting == []
     house.journal.disk_refuses = None
     hear(alice, [Command("PM"), Data("again")])
-    house.journal.settle()
+    house.journal.wait_for_pending()
     assert shown(alice.outbox.told[-1]) == ["C SENT 16"]
 
 
@@ -799,7 +799,7 @@ def test_a_peer_that_does_not_read_is_answered_no_further(house: House, steps: l
     outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
     session = Session(house.context, outbox, "1@test", "here")
     session.handle([Command("alice"), Command("secret")])
-    outbox.account(outbox._unread_bytes())
+    outbox.note_sent(outbox._unread_bytes())
     asked = [read_step(step) for step in steps] * (2 * UNREAD_MAX_BYTES // 10)
     reader = in_background(lambda: session.handle(asked))
     eventually(lambda: not reader.is_alive() or (outbox._drained is not None and outbox._drained._waiters))  # type: ignore[attr-defined]

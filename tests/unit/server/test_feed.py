@@ -109,13 +109,13 @@ def test_nothing_of_a_batch_is_shown_before_its_edits_are_in_place(room: Room) -
     alice, bob = room.join(ALICE), room.join(BOB)
     stream = room.streams[0]
     shown: list[int] = []
-    splice = FakeOutbox.splice
+    splice = FakeOutbox.insert
 
     def watched(outbox: FakeOutbox, start: int, end: int, events: list[Event]) -> None:
         shown.append(stream.shown)
         splice(outbox, start, end, events)
 
-    alice.outbox.splice = watched.__get__(alice.outbox)  # type: ignore[method-assign]
+    alice.outbox.insert = watched.__get__(alice.outbox)  # type: ignore[method-assign]
     room.feed.publish([room.post(alice, "one"), room.post(bob, "two"), room.post(alice, "three")])
 
     assert shown == [0, 0]
@@ -159,7 +159,7 @@ def test_whoever_joins_between_two_portions_hears_the_rest(room: Room) -> None:
             joined.append((seat, room.feed.join(seat)))
 
     waits = itertools.count(1)
-    stream.wait_for_courier = lambda: join_then(next(waits))  # type: ignore[method-assign]
+    stream.wait_for_sender = lambda: join_then(next(waits))  # type: ignore[method-assign]
     room.feed.publish([room.post(alice, "x" * 8192) for _ in range(20)])
 
     ((bob, where),) = joined
@@ -171,8 +171,8 @@ def test_the_wait_for_a_round_is_one_for_all_streams() -> None:
     """Promise: nobody waits for the slow. Another dialect in use makes the wait no longer."""
     slow, other = FakeStream("slow"), FakeStream("other")
     began = time.monotonic()
-    slow.wait_for_courier = lambda _, limit: eventually(lambda: time.monotonic() > began + limit)  # type: ignore[method-assign, assignment, misc]
-    Room(slow, other).feed.wait_for_round(0.01)
+    slow.wait_for_sender = lambda _, limit: eventually(lambda: time.monotonic() > began + limit)  # type: ignore[method-assign, assignment, misc]
+    Room(slow, other).feed.wait_for_sender(0.01)
 
     ahead_max_bytes, patience_seconds = other.last_wait
     assert ahead_max_bytes == 0
@@ -247,7 +247,7 @@ def test_a_refusal_is_heard_by_its_sender_with_the_nonce(room: Room) -> None:
 def test_each_dialect_in_use_has_a_stream_and_the_others_cost_nothing() -> None:
     json, frames, unused = FakeStream("json"), FakeStream("frames"), FakeStream("unused")
     frames.append([UPDATE])  # a position in one stream is none in the other
-    frames.show()
+    frames.flush()
     room = Room(json, frames, unused)
     alice, bob, carol = room.join(ALICE, json), room.join(BOB, frames), room.join(CAROL, frames)
     room.say(alice, "one")

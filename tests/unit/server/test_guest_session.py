@@ -153,7 +153,7 @@ class Stage:
     def close(self) -> None:
         self.watch()  # whoever still waits for an answer waits no more
         for line in self.lines.values():
-            line.half.session.say_bye()
+            line.half.session.send_bye()
         for line in self.lines.values():
             line.close()
         self.house.mailroom.stop()
@@ -506,7 +506,7 @@ def test_the_answer_waits_for_the_disk(guests: Stage) -> None:
     eventually(lambda: guests.house.journal.posts)
     assert not guests.line("carol").half.has_news
     assert not guests.line("dave.in").half.has_news
-    guests.house.journal.settle()
+    guests.house.journal.wait_for_pending()
     guests.play("""
         dave.in< FORWARD carol: hello
         dave.in> RECEIVED carol
@@ -714,7 +714,7 @@ def test_a_guest_who_goes_before_the_message_is_stored_did_not_get_it(guests: St
     guests.line("carol").ask(read("SEND dave: hello"))
     eventually(lambda: guests.house.journal.posts)
     guests.line("dave").half.session.end()
-    guests.house.journal.settle()
+    guests.house.journal.wait_for_pending()
     guests.play("""
         carol< ERROR 102 Unable to send
         dave.in< (the end)
@@ -813,7 +813,7 @@ def test_who_leaves_something_unfinished_is_told_that_it_is_incomplete(guests: S
 def say_bye(stage: Stage, *names: str) -> None:
     stage.house.shut_down()
     for name in names or stage.lines:
-        stage.line(name).half.session.say_bye()
+        stage.line(name).half.session.send_bye()
 
 
 def test_a_server_that_shuts_down_closes_both_connections_without_a_word(guests: Stage) -> None:

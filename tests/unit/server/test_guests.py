@@ -47,7 +47,7 @@ class Connection:
 
     def welcome(self) -> None:
         assert self.guest is not None
-        self._context.guests.welcome(self._context, self.guest, self.side, self._name)
+        self._context.guests.add(self._context, self.guest, self.side, self._name)
 
     def come(self) -> "Connection":
         self.claim()
@@ -183,7 +183,7 @@ def test_registered_comes_before_the_first_message(house: House) -> None:
     enter = house.presence.enter
 
     def enter_while_somebody_speaks(seat: Seat) -> tuple[str, ...]:
-        house.journal.post([Post(alice, ["hello"], [None])])
+        house.journal.append([Post(alice, ["hello"], [None])])
         assert receiving.told == []
         return enter(seat)
 
@@ -353,7 +353,7 @@ def test_what_was_for_a_guest_who_has_gone_is_not_given_to_the_next_of_that_name
     post = Post(alice, ["secret"], [None], guests_of(house).find("carol"))
     old.sending.session.end()
     new = house.guest("carol", "10.0.0.9")
-    house.journal.post([post])
+    house.journal.append([post])
 
     assert new.receiving.news() == []
 
@@ -368,7 +368,7 @@ def test_what_a_guest_wrote_who_has_gone_is_not_shown_to_the_next_of_that_name(h
     post = Post(guest.seat, ["secret"], [None], house.accounts.find("alice"))
     old.receiving.session.end()
     new = house.guest("carol", "10.0.0.9")
-    house.journal.post([post])
+    house.journal.append([post])
 
     assert new.receiving.news() == []
 

@@ -107,7 +107,7 @@ def test_ids_and_times_grow_in_the_order_of_posting(house: House) -> None:
     house.journal.start()
     posts = [post_of(seat, [f"text {number}"]) for number, seat in enumerate([alice, bob, bob, alice, bob])]
     for post in posts:
-        house.journal.post([post])
+        house.journal.append([post])
     house.journal.stop()
 
     assert house.feed.published == posts
@@ -121,7 +121,7 @@ def test_each_message_of_a_run_has_an_id_and_is_stored(house: House) -> None:
     alice, bob = house.seat("alice"), house.seat("bob")
     house.journal.start()
     runs = [post_of(alice, ["one", "two", "three"]), post_of(bob, ["four"]), post_of(alice, ["five", "six"])]
-    house.journal.post(runs)
+    house.journal.append(runs)
     house.journal.stop()
 
     assert [(post.id, post.last_id) for post in runs] == [(1, 3), (4, 4), (5, 6)]
@@ -131,12 +131,12 @@ def test_each_message_of_a_run_has_an_id_and_is_stored(house: House) -> None:
 def test_ids_go_on_after_a_restart(house: House) -> None:
     alice, bob = house.seat("alice"), register(house.database, "bob")
     house.journal.start()
-    house.journal.post([post_of(alice, ["one"])])
-    house.journal.post([post_of(alice, ["psst"], None, bob)])
+    house.journal.append([post_of(alice, ["one"])])
+    house.journal.append([post_of(alice, ["psst"], None, bob)])
     house.journal.stop()
     again = House(house.database)
     again.journal.start()
-    again.journal.post([post_of(alice, ["three"])])
+    again.journal.append([post_of(alice, ["three"])])
     again.journal.stop()
 
     assert again.stored(alice) == [(1, "one"), (2, "psst"), (3, "three")]
@@ -154,7 +154,7 @@ def test_nothing_is_published_before_its_commit(house: House) -> None:
     house.feed.when_published = look
     house.journal.start()
     for number in range(50):
-        house.journal.post([post_of(alice, [f"text {number}"])])
+        house.journal.append([post_of(alice, [f"text {number}"])])
     house.journal.stop()
 
     assert len(house.feed.published) == 50
@@ -166,7 +166,7 @@ def test_what_is_still_in_its_transaction_is_not_published(house: House) -> None
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["one"])])
+    house.journal.append([post_of(alice, ["one"])])
     gate.await_thread()
 
     assert house.feed.published == []
@@ -180,10 +180,10 @@ def test_what_comes_while_the_courier_goes_round_is_one_transaction(house: House
     courier = Gate()
     house.feed.go_round = lambda _: courier.pass_through()
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     courier.await_thread()
     for number in range(10):
-        house.journal.post([post_of(alice, [f"text {number}"])])
+        house.journal.append([post_of(alice, [f"text {number}"])])
     assert house.disk.transactions == 0
     courier.open()
     house.journal.stop()
@@ -194,7 +194,7 @@ def test_what_comes_while_the_courier_goes_round_is_one_transaction(house: House
 def test_a_batch_of_some_size_does_not_wait_for_the_courier(house: House) -> None:
     waits: list[float] = []
     house.feed.go_round = waits.append
-    house.journal.post([post_of(house.seat("alice"), ["x"] * GATHER_MESSAGES, None)])
+    house.journal.append([post_of(house.seat("alice"), ["x"] * GATHER_MESSAGES, None)])
     house.journal.start()
     eventually(lambda: house.feed.published)
 
@@ -205,7 +205,7 @@ def test_a_small_batch_waits_for_no_longer_than_it_may(house: House) -> None:
     waits: list[float] = []
     house.feed.go_round = waits.append
     house.journal.start()
-    house.journal.post([post_of(house.seat("alice"), ["x"])])
+    house.journal.append([post_of(house.seat("alice"), ["x"])])
     house.journal.stop()
 
     assert waits == [GATHER_SECONDS]
@@ -216,8 +216,8 @@ def test_who_registers_or_settles_does_not_wait_for_the_courier(house: House) ->
     waits: list[float] = []
     house.feed.go_round = waits.append
     house.journal.start()
-    house.journal.enrol("alice", "hash")
-    house.journal.settle()
+    house.journal.create_account("alice", "hash")
+    house.journal.wait_for_pending()
 
     assert waits == []
 
@@ -227,13 +227,13 @@ def test_all_that_waits_is_one_transaction(house: House) -> None:
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     gate.await_thread()
     for number in range(100):
-        house.journal.post([post_of(alice, [f"text {number}"])])
+        house.journal.append([post_of(alice, [f"text {number}"])])
     before = house.disk.transactions
     gate.open()
-    house.journal.settle()
+    house.journal.wait_for_pending()
 
     # One for the hundred, and one for the fence if it came too late for that.
     assert house.disk.transactions - before <= 2
@@ -246,9 +246,9 @@ def test_what_is_posted_together_stays_together_whoever_posts_at_the_same_time(h
     reads = [[post_of(seat, [f"{seat.name} {number}"], f"n{number}") for number in range(50)] for seat in seats]
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(seats[0], ["first"])])
+    house.journal.append([post_of(seats[0], ["first"])])
     gate.await_thread()
-    posters = [in_background(lambda read=read: house.journal.post(read)) for read in reads]  # type: ignore[misc]
+    posters = [in_background(lambda read=read: house.journal.append(read)) for read in reads]  # type: ignore[misc]
     for poster in posters:
         must_end(poster)
     gate.open()
@@ -272,14 +272,14 @@ def test_whoever_settles_is_let_go_when_what_it_posted_before_was_published(hous
             order.append("published")
 
     def settle() -> None:
-        house.journal.settle()
+        house.journal.wait_for_pending()
         order.append("settled")
 
     house.feed.when_published = publish
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     commit.await_thread()
-    house.journal.post([post_of(alice, ["second"])])
+    house.journal.append([post_of(alice, ["second"])])
     settler = in_background(settle)
     eventually(lambda: house.journal._inbox.errands)
     commit.open()
@@ -296,7 +296,7 @@ def test_direct_messages_are_stored_for_both(house: House) -> None:
     bob, eve = house.seat("bob"), house.seat("eve")
     account = Accounts(house.database).find("bob")
     house.journal.start()
-    house.journal.post([post_of(alice, ["psst"], "n1", account)])
+    house.journal.append([post_of(alice, ["psst"], "n1", account)])
     house.journal.stop()
 
     assert house.stored(alice) == house.stored(bob) == [(1, "psst")]
@@ -316,10 +316,10 @@ def test_a_nonce_repeated_in_the_same_batch_makes_one_message(house: House) -> N
     posts = [post_of(alice, ["hello"], nonce) for nonce in ("n1", "n1", "n2", "n1")]
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     gate.await_thread()
     for post in posts:
-        house.journal.post([post])
+        house.journal.append([post])
     gate.open()
     house.journal.stop()
 
@@ -334,8 +334,8 @@ def test_a_nonce_repeated_in_a_later_batch_makes_one_message(house: House) -> No
     house.journal.start()
     posts = [post_of(alice, ["hello"], "n1") for _ in range(3)]
     for post in posts:
-        house.journal.post([post])
-        house.journal.settle()
+        house.journal.append([post])
+        house.journal.wait_for_pending()
 
     assert repeated(posts) == [(1, False), (1, True), (1, True)]
     assert house.stored(alice) == [(1, "hello")]
@@ -347,12 +347,12 @@ def test_a_nonce_repeated_after_a_restart_makes_one_message(house: House, is_dir
     alice = house.seat("alice")
     recipient = register(house.database, "bob") if is_direct else None
     house.journal.start()
-    house.journal.post([post_of(alice, ["hello"], "n1", recipient)])
+    house.journal.append([post_of(alice, ["hello"], "n1", recipient)])
     house.journal.stop()
     again = House(house.database)
     again.journal.start()
     post = post_of(alice, ["hello"], "n1", recipient)
-    again.journal.post([post])
+    again.journal.append([post])
     again.journal.stop()
 
     assert repeated([post]) == [(1, True)]
@@ -368,7 +368,7 @@ def test_a_run_of_new_nonces_is_one_post(house: House) -> None:
     alice = house.seat("alice")
     run = run_of(alice, "a", "-", "b")
     house.journal.start()
-    house.journal.post([run])
+    house.journal.append([run])
     house.journal.stop()
 
     assert house.feed.published == [run]
@@ -382,13 +382,13 @@ def test_of_a_run_with_nonces_that_were_used_before_only_the_rest_is_stored(hous
     alice = house.seat("alice")
     house.journal.start()
     gate = house.hold_first_commit()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     gate.await_thread()
-    house.journal.post([run_of(alice, "a", "b")])
+    house.journal.append([run_of(alice, "a", "b")])
     if settles:
         gate.open()
-        house.journal.settle()
-    house.journal.post([run_of(alice, "c", "a", "-d", "e", "e", "b", "f"), run_of(alice, "-g", "-h")])
+        house.journal.wait_for_pending()
+    house.journal.append([run_of(alice, "c", "a", "-d", "e", "e", "b", "f"), run_of(alice, "-g", "-h")])
     gate.open()
     house.journal.stop()
 
@@ -414,7 +414,7 @@ def test_what_follows_a_run_that_ends_with_a_repetition_has_an_id_of_its_own(
         "direct": post_of(bob, ["psst"], "n1", register(house.database, "carol")),
     }[follower]
     house.journal.start()
-    house.journal.post([run_of(alice, *nonces), next_post])
+    house.journal.append([run_of(alice, *nonces), next_post])
     house.journal.stop()
 
     new = list(dict.fromkeys(nonces))
@@ -451,8 +451,8 @@ def test_whatever_is_sent_again_is_stored_once_and_confirmed_with_its_first_id(
                         stored.append((message_id, text))
                         if not text.startswith("-"):
                             first_ids[name, text] = message_id
-            house.journal.post([run_of(seats[name], *texts) for name, texts in batch])
-            house.journal.settle()
+            house.journal.append([run_of(seats[name], *texts) for name, texts in batch])
+            house.journal.wait_for_pending()
         house.journal.stop()
 
         assert house.stored(seats["alice"]) == stored
@@ -467,7 +467,7 @@ def test_two_senders_may_have_the_same_nonce(house: House) -> None:
     posts = [post_of(house.seat(name), ["hello"], "n1") for name in ("alice", "bob")]
     house.journal.start()
     for post in posts:
-        house.journal.post([post])
+        house.journal.append([post])
     house.journal.stop()
 
     assert repeated(posts) == [(1, False), (2, False)]
@@ -478,7 +478,7 @@ def test_two_senders_may_have_the_same_nonce(house: House) -> None:
 
 def test_an_account_is_on_the_disk_when_it_is_given_out(house: House) -> None:
     house.journal.start()
-    account = house.journal.enrol("Alice", "hash")
+    account = house.journal.create_account("Alice", "hash")
 
     assert account is not None
     assert Accounts(house.database).find("alice") == account
@@ -488,11 +488,11 @@ def test_of_many_who_register_one_name_at_once_one_wins(house: House) -> None:
     first = post_of(house.seat("x"), ["first"])
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([first])
+    house.journal.append([first])
     gate.await_thread()
     won: list[object] = []
     racers = [
-        in_background(lambda name=name: won.append(house.journal.enrol(name, f"hash of {name}")))  # type: ignore[misc]
+        in_background(lambda name=name: won.append(house.journal.create_account(name, f"hash of {name}")))  # type: ignore[misc]
         for name in ("alice", "ALICE", "Alice", "aLICE", "alicE")
     ]
     gate.open()
@@ -508,7 +508,7 @@ def test_a_name_that_is_taken_is_not_given_out_again(house: House) -> None:
     house.seat("alice")
     house.journal.start()
 
-    assert house.journal.enrol("ALICE", "another hash") is None
+    assert house.journal.create_account("ALICE", "another hash") is None
 
 
 def test_a_guest_posts_as_somebody_who_is_stored_and_whom_nobody_finds(house: House) -> None:
@@ -518,8 +518,8 @@ def test_a_guest_posts_as_somebody_who_is_stored_and_whom_nobody_finds(house: Ho
     carol = house.journal.admit_guest("Carol")
     assert carol is not None
     assert (carol.name, carol.is_guest) == ("Carol", True)
-    house.journal.post([post_of(seat_of(carol), ["hello"])])
-    house.journal.post([post_of(alice, ["psst"], None, carol)])
+    house.journal.append([post_of(seat_of(carol), ["hello"])])
+    house.journal.append([post_of(alice, ["psst"], None, carol)])
     house.journal.stop()
 
     assert [(message.sender, message.text) for message in house.messages.history(alice.account_id, ID_MAX, 500)] == [
@@ -540,10 +540,10 @@ def test_an_account_cannot_have_a_name_that_a_guest_uses(house: House) -> None:
     house.claimed.add("carol")
     house.journal.start()
     assert house.journal.admit_guest("carol") is not None
-    assert house.journal.enrol("carol", "hash") is None
+    assert house.journal.create_account("carol", "hash") is None
     assert Accounts(house.database).find("carol") is None
     house.claimed.clear()
-    account = house.journal.enrol("carol", "hash")
+    account = house.journal.create_account("carol", "hash")
 
     assert account is not None
     assert Accounts(house.database).find("carol") == account
@@ -555,7 +555,7 @@ def test_of_a_guest_and_an_account_with_one_name_who_comes_first_has_it(house: H
     """Though both wait for the disk together. A guest has the name from when it claimed it: before it is admitted."""
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(house.seat("alice"), ["first"])])
+    house.journal.append([post_of(house.seat("alice"), ["first"])])
     gate.await_thread()
     outcomes: dict[str, object] = {}
 
@@ -563,7 +563,7 @@ def test_of_a_guest_and_an_account_with_one_name_who_comes_first_has_it(house: H
         outcomes["guest"] = house.journal.admit_guest("carol")
 
     def enrol() -> None:
-        outcomes["account"] = house.journal.enrol("carol", "hash")
+        outcomes["account"] = house.journal.create_account("carol", "hash")
 
     waiters = []
     if guest_is_first:
@@ -582,10 +582,10 @@ def test_of_a_guest_and_an_account_with_one_name_who_comes_first_has_it(house: H
 def test_a_name_that_is_claimed_while_its_account_waits_for_the_disk_is_the_guests(house: House) -> None:
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(house.seat("alice"), ["first"])])
+    house.journal.append([post_of(house.seat("alice"), ["first"])])
     gate.await_thread()
     outcomes: list[object] = []
-    waiter = in_background(lambda: outcomes.append(house.journal.enrol("carol", "hash")))
+    waiter = in_background(lambda: outcomes.append(house.journal.create_account("carol", "hash")))
     eventually(lambda: house.journal._inbox.errands)
     house.claimed.add("carol")
     gate.open()
@@ -612,7 +612,7 @@ def test_deliveries_are_written_with_the_next_commit(house: House) -> None:
     alice = house.seat("alice")
     house.deliveries.note(alice.account_id, 7)
     house.journal.start()
-    house.journal.settle()
+    house.journal.wait_for_pending()
 
     found = Accounts(house.database).find("alice")
     assert found is not None
@@ -623,7 +623,7 @@ def test_deliveries_are_written_with_the_next_commit(house: House) -> None:
 def test_deliveries_that_nothing_followed_are_written_at_the_end(house: House) -> None:
     alice = house.seat("alice")
     house.journal.start()
-    house.journal.settle()
+    house.journal.wait_for_pending()
     house.deliveries.note(alice.account_id, 7)
     house.journal.stop()
 
@@ -664,10 +664,10 @@ def test_while_the_disk_refuses_writes_senders_are_told_and_nothing_is_confirmed
     house.journal.start()
     post = post_of(alice, ["hello"], "n1")
     with capture_logs() as log:
-        house.journal.post([post])
-        house.journal.settle()
-        house.journal.post([post])
-        house.journal.settle()
+        house.journal.append([post])
+        house.journal.wait_for_pending()
+        house.journal.append([post])
+        house.journal.wait_for_pending()
 
     assert house.feed.published == []
     assert [(refused, refusal.code) for refused, refusal in house.feed.refused] == [(post, ErrorCode.INTERNAL)] * 2
@@ -683,8 +683,8 @@ def test_each_message_of_a_read_that_the_disk_refuses_is_refused(house: House) -
     house.journal.start()
     posts = [post_of(alice, ["hello"], f"n{number}") for number in range(100)]
     with capture_logs():
-        house.journal.post(posts)
-        house.journal.settle()
+        house.journal.append(posts)
+        house.journal.wait_for_pending()
 
     assert [post for post, _ in house.feed.refused] == posts
     assert house.stored(alice) == []
@@ -694,12 +694,12 @@ def test_when_the_disk_accepts_writes_again_everything_goes_on_without_a_gap(hou
     alice = house.seat("alice")
     house.journal.start()
     house.disk.before_commit = refuse_to_write
-    house.journal.post([post_of(alice, ["lost"], "n1")])
-    house.journal.settle()
+    house.journal.append([post_of(alice, ["lost"], "n1")])
+    house.journal.wait_for_pending()
     house.disk.before_commit = lambda: None
     with capture_logs() as log:
-        house.journal.post([post_of(alice, ["hello"], "n1")])
-        house.journal.settle()
+        house.journal.append([post_of(alice, ["hello"], "n1")])
+        house.journal.wait_for_pending()
 
     assert house.stored(alice) == [(1, "hello")]
     assert [post.id for post in house.feed.published] == [1]
@@ -712,7 +712,7 @@ def test_a_registration_that_the_disk_refuses_is_an_error_of_the_disk(house: Hou
     house.journal.start()
 
     with pytest.raises(OSError, match="full"):
-        house.journal.enrol("alice", "hash")
+        house.journal.create_account("alice", "hash")
     with pytest.raises(OSError, match="full"):
         house.journal.admit_guest("carol")
     assert Accounts(house.database).find("alice") is None
@@ -723,7 +723,7 @@ def test_deliveries_that_the_disk_refused_are_kept_for_later(house: House) -> No
     house.deliveries.note(alice.account_id, 7)
     house.disk.before_commit = refuse_to_write
     house.journal.start()
-    house.journal.settle()
+    house.journal.wait_for_pending()
 
     assert house.deliveries.unsaved() == {alice.account_id: 7}
 
@@ -734,13 +734,13 @@ def test_what_writes_nothing_is_no_sign_that_the_disk_accepts_writes_again(house
     house.disk.before_commit = refuse_to_write
     house.journal.start()
     with capture_logs() as log:
-        house.journal.post([post_of(alice, ["lost"])])
-        house.journal.settle()
+        house.journal.append([post_of(alice, ["lost"])])
+        house.journal.wait_for_pending()
         house.disk.before_commit = lambda: None
-        house.journal.settle()
+        house.journal.wait_for_pending()
         assert [entry["log_level"] for entry in log] == ["error"]
-        house.journal.post([post_of(alice, ["hello"])])
-        house.journal.settle()
+        house.journal.append([post_of(alice, ["hello"])])
+        house.journal.wait_for_pending()
     assert [entry["log_level"] for entry in log] == ["error", "info"]
 
 
@@ -761,11 +761,11 @@ def test_a_probe_says_whether_something_can_be_committed(house: House) -> None:
 def test_probes_of_a_journal_that_hangs_end_in_time_and_are_one_write(house: House) -> None:
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(house.seat("alice"), ["first"])])
+    house.journal.append([post_of(house.seat("alice"), ["first"])])
     gate.await_thread()
     assert [house.journal.probe(0.01) for _ in range(3)] == [False] * 3
     gate.open()
-    house.journal.settle()
+    house.journal.wait_for_pending()
     assert house.disk.transactions == 2
     assert house.journal.probe(5)
 
@@ -778,7 +778,7 @@ def test_what_was_accepted_before_the_end_is_written_and_published(house: House)
     gate = house.hold_first_commit()
     house.journal.start()
     for number in range(10):
-        house.journal.post([post_of(alice, [f"text {number}"])])
+        house.journal.append([post_of(alice, [f"text {number}"])])
     gate.await_thread()
     stopper = in_background(house.journal.stop)
     gate.open()
@@ -792,14 +792,14 @@ def test_who_settles_while_the_last_batch_is_written_waits_for_it(house: House) 
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["hello"])])
+    house.journal.append([post_of(alice, ["hello"])])
     gate.await_thread()
     stopper = in_background(house.journal.stop)
     eventually(lambda: house.journal._closed)
     published: list[int] = []
 
     def settle() -> None:
-        house.journal.settle()
+        house.journal.wait_for_pending()
         published.append(len(house.feed.published))
 
     settler = in_background(settle)
@@ -809,7 +809,7 @@ def test_who_settles_while_the_last_batch_is_written_waits_for_it(house: House) 
     must_end(stopper)
 
     assert published == [1]
-    must_end(in_background(house.journal.settle))
+    must_end(in_background(house.journal.wait_for_pending))
 
 
 def test_after_the_end_nothing_is_accepted(house: House) -> None:
@@ -818,8 +818,8 @@ def test_after_the_end_nothing_is_accepted(house: House) -> None:
     house.journal.stop()
 
     for ask in (
-        lambda: house.journal.post([post_of(alice, ["x"])]),
-        lambda: house.journal.enrol("bob", "hash"),
+        lambda: house.journal.append([post_of(alice, ["x"])]),
+        lambda: house.journal.create_account("bob", "hash"),
         lambda: house.journal.replace_password_hash(Account(1, "alice", "", 0), "hash"),
     ):
         with pytest.raises(JournalClosedError):
@@ -832,11 +832,11 @@ def test_whoever_posts_faster_than_the_disk_accepts_waits(house: House, monkeypa
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     gate.await_thread()
-    house.journal.post([post_of(alice, ["x"] * 4, None)])
-    house.journal.post([post_of(alice, ["x"])])
-    sixth = in_background(lambda: house.journal.post([post_of(alice, ["sixth"])]))
+    house.journal.append([post_of(alice, ["x"] * 4, None)])
+    house.journal.append([post_of(alice, ["x"])])
+    sixth = in_background(lambda: house.journal.append([post_of(alice, ["sixth"])]))
     eventually(lambda: house.journal._emptied._waiters)  # type: ignore[attr-defined]
     assert house.journal._inbox.size == 5
     gate.open()
@@ -854,10 +854,10 @@ def test_what_one_read_brings_is_accepted_whole_where_there_is_any_room(
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     gate.await_thread()
-    must_end(in_background(lambda: house.journal.post([post_of(alice, [f"text {number}"]) for number in range(12)])))
-    late = in_background(lambda: house.journal.post([post_of(alice, ["late"])]))
+    must_end(in_background(lambda: house.journal.append([post_of(alice, [f"text {number}"]) for number in range(12)])))
+    late = in_background(lambda: house.journal.append([post_of(alice, ["late"])]))
     eventually(lambda: house.journal._emptied._waiters)  # type: ignore[attr-defined]
     gate.open()
     must_end(late)
@@ -872,14 +872,14 @@ def test_errands_wait_for_room_and_take_it_as_messages_do(house: House, monkeypa
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     gate.await_thread()
-    house.journal.post([post_of(alice, ["x"])])
+    house.journal.append([post_of(alice, ["x"])])
     account = Account(alice.account_id, "alice", "hash of alice", 0)
     for number in range(2):
         house.journal.replace_password_hash(Account(alice.account_id, "alice", "another", 0), f"hash {number}")
     waiters = [
-        in_background(lambda: house.journal.post([post_of(alice, ["y"])])),
+        in_background(lambda: house.journal.append([post_of(alice, ["y"])])),
         in_background(lambda: house.journal.replace_password_hash(account, "last hash")),
     ]
     eventually(lambda: len(house.journal._emptied._waiters) == 2)  # type: ignore[attr-defined]
@@ -901,14 +901,14 @@ def test_whoever_waits_for_room_is_let_go_at_the_end(house: House, monkeypatch: 
 
     def post() -> None:
         try:
-            house.journal.post([post_of(alice, ["x"]), post_of(alice, ["y"])])
+            house.journal.append([post_of(alice, ["x"]), post_of(alice, ["y"])])
             outcomes.append("accepted")
         except JournalClosedError:
             outcomes.append("closed")
 
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     gate.await_thread()
     posters = [in_background(post) for _ in range(5)]
     stopper = in_background(house.journal.stop)
@@ -938,11 +938,11 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
         except JournalClosedError:
             outcomes.append("closed")
 
-    house.journal.post([post_of(alice, ["x"])])
+    house.journal.append([post_of(alice, ["x"])])
     gate.await_thread()
     waiters = [
-        in_background(lambda: wait(house.journal.settle)),
-        in_background(lambda: wait(lambda: house.journal.enrol("bob", "hash"))),
+        in_background(lambda: wait(house.journal.wait_for_pending)),
+        in_background(lambda: wait(lambda: house.journal.create_account("bob", "hash"))),
         in_background(lambda: wait(lambda: house.journal.admit_guest("carol"))),
     ]
     with capture_logs():
@@ -954,18 +954,18 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(house: House) -> None:
     assert len(outcomes) == 3
     assert house.crashes == ["journal"]
     with pytest.raises(JournalClosedError):
-        house.journal.post([post_of(alice, ["y"])])
+        house.journal.append([post_of(alice, ["y"])])
 
 
 def test_a_fence_in_the_batch_that_kills_the_journal_is_passed(house: House) -> None:
     alice = house.seat("alice")
     gate = house.hold_first_commit()
     house.journal.start()
-    house.journal.post([post_of(alice, ["first"])])
+    house.journal.append([post_of(alice, ["first"])])
     gate.await_thread()
     house.feed.when_published = lambda posts: fail_badly(posts) if posts[0].texts == ["second"] else None
-    house.journal.post([post_of(alice, ["second"])])
-    settler = in_background(house.journal.settle)
+    house.journal.append([post_of(alice, ["second"])])
+    settler = in_background(house.journal.wait_for_pending)
     eventually(lambda: house.journal._inbox.posts and house.journal._inbox.errands)
     with capture_logs():
         gate.open()
@@ -980,7 +980,7 @@ def test_a_restart_finds_what_was_confirmed(folder: Path) -> None:
     alice = house.seat("alice")
     house.journal.start()
     for number in range(20):
-        house.journal.post([post_of(alice, [f"text {number}"], f"n{number}")])
+        house.journal.append([post_of(alice, [f"text {number}"], f"n{number}")])
     house.journal.stop()
     confirmed = [(post.id, *post.texts) for post in house.feed.published]
     database.close()

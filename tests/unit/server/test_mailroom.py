@@ -143,7 +143,7 @@ def office() -> Iterator[Office]:
 
 def outcome(receipt: Receipt) -> bool | None:
     """Has everybody got it? None: that is not known yet."""
-    return receipt.wait() if receipt.is_settled else None
+    return receipt.wait() if receipt.is_complete else None
 
 
 def hurry(office: Office) -> None:
@@ -582,7 +582,7 @@ def test_ones_own_messages_do_not_count(office: Office) -> None:
         for user in (bob, carol):
             while user.given():
                 user.answer(None)
-        assert receipt.is_settled
+        assert receipt.is_complete
 
     office.send(bob, "y")
     assert not alice.outbox.is_finished
@@ -981,7 +981,7 @@ def test_a_watcher_ends_though_somebody_has_not_answered(office: Office, monkeyp
 def test_who_parts_with_nothing_under_way_may_go_at_once(office: Office) -> None:
     """Promise: shutdown."""
     alice, bob = office.users("alice", "bob")
-    office.mailroom.part(alice.mailbox, alice.part)
+    office.mailroom.drain(alice.mailbox, alice.part)
 
     assert (alice.times_parted, bob.times_parted) == (1, 0)
 
@@ -991,7 +991,7 @@ def test_who_parts_may_go_when_its_last_message_was_answered(office: Office) -> 
     alice, bob = office.users("alice", "bob")
     for text in ("one", "two"):
         office.send(alice, text)
-    office.mailroom.part(bob.mailbox, bob.part)
+    office.mailroom.drain(bob.mailbox, bob.part)
     for text in ("one", "two"):
         assert bob.times_parted == 0
         bob.takes("alice", text)
@@ -1003,7 +1003,7 @@ def test_who_parts_before_it_was_released_may_go_when_its_messages_were_answered
     (alice,) = office.users("alice")
     bob = office.user("bob", is_held=True)
     office.send(alice, "hello")
-    office.mailroom.part(bob.mailbox, bob.part)
+    office.mailroom.drain(bob.mailbox, bob.part)
     assert bob.times_parted == 0
     bob.release()
     bob.takes("alice", "hello")
@@ -1016,7 +1016,7 @@ def test_who_parts_may_go_when_its_own_message_has_its_answer(office: Office, an
     """Promise: shutdown. The sender is told what became of it."""
     alice, bob = office.users("alice", "bob")
     receipt = office.send(bob, "hello")
-    office.mailroom.part(bob.mailbox, bob.part)
+    office.mailroom.drain(bob.mailbox, bob.part)
     alice.answer(answer)
     assert outcome(receipt) is (answer is not None)
     assert bob.times_parted == 0, "it was not told yet"
@@ -1029,7 +1029,7 @@ def test_who_parts_may_go_when_it_is_disconnected(office: Office, hours: Hours) 
     """Promise: shutdown within 8 s."""
     alice, bob = office.users("alice", "bob")
     hours.at(0.0, lambda: office.send(alice, "one"), lambda: office.send(alice, "two"))
-    hours.at(1.0, lambda: office.mailroom.part(bob.mailbox, bob.part))
+    hours.at(1.0, lambda: office.mailroom.drain(bob.mailbox, bob.part))
     hours.at(4.9, lambda: bob.times_parted == 0 or pytest.fail("it was let go too early"))
     hours.pass_by()
 

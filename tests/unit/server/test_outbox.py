@@ -36,13 +36,13 @@ def following(stream: Stream) -> Outbox:
 def in_step(stream: Stream) -> Outbox:
     """An outbox that was sent all that is shown, and is due nothing else."""
     outbox = following(stream)
-    assert outbox.fall_in(stream.end)
+    assert outbox.catch_up(stream.end)
     return outbox
 
 
 def due(outbox: Outbox, offered: int | None = None) -> bytes:
     """What would be sent next, where everything that is shown was offered, or so much of it."""
-    what = outbox.due(outbox.stream.end if offered is None else offered)
+    what = outbox.next_span(outbox.stream.end if offered is None else offered)
     return outbox.stream.slice(*what) if isinstance(what, Span) else b"".join(what)
 
 
@@ -55,7 +55,7 @@ def drain(outbox: Outbox) -> bytes:
     """Take everything that is due, as a socket does that is never full."""
     taken = b""
     while part := due(outbox):
-        outbox.account(len(part))
+        outbox.note_sent(len(part))
         taken += part
     return taken
 
@@ -110,8 +110,8 @@ class Rounds:
         assert bool(data) == bool(listener.sendable(self._offered))
         self._let_others_go_on(number)
         listener.hear(data[:most_bytes], self._offered)
-        listener.outbox.account(len(data[:most_bytes]))
-        if listener.outbox.fall_in(self._offered):
+        listener.outbox.note_sent(len(data[:most_bytes]))
+        if listener.outbox.catch_up(self._offered):
             self._in_step.append(listener)
 
     def _let_others_go_on(self, number: int) -> None:
@@ -133,7 +133,7 @@ class Rounds:
 
     def _let_out(self, listener: Listener, cursor: int) -> None:
         self._in_step.remove(listener)
-        listener.outbox.fall_out(cursor)
+        listener.outbox.fall_behind(cursor)
 
 
 def step(dice: Random) -> Step:
@@ -183,8 +183,8 @@ def test_each_answer_to_a_login_is_sent_by_itself(stream: Stream, answers: list[
     release(outbox, answers[-1])
 
     for answer in [*answers, b"update"]:
-        assert outbox.due(stream.end) == [answer]
-        outbox.account(len(answer))
+        assert outbox.next_span(stream.end) == [answer]
+        outbox.note_sent(len(answer))
 
 
 @pytest.mark.parametrize("is_released", [False, True])
@@ -192,9 +192,9 @@ def test_the_rest_of_a_large_answer_is_not_copied(stream: Stream, is_released: b
     """It may be megabytes, and there may be no memory for them a second time."""
     outbox = following(stream) if is_released else new_outbox(stream)
     put(outbox, b"a large answer")
-    (whole,) = outbox.due(stream.end)
-    outbox.account(len(b"a large "))
-    (rest,) = outbox.due(stream.end)
+    (whole,) = outbox.next_span(stream.end)
+    outbox.note_sent(len(b"a large "))
+    (rest,) = outbox.next_span(stream.end)
     assert isinstance(rest, memoryview)
     assert rest.obj is whole
     put(outbox, b", and another one")
@@ -227,7 +227,7 @@ def new_watched_outbox(stream: Stream) -> tuple[Outbox, list[Outbox]]:
     outbox = Outbox(TcpSocket(None), stream, "1@test", woken.append)  # type: ignore[arg-type]
     outbox.follow()
     outbox.release([])
-    assert outbox.fall_in(stream.end)
+    assert outbox.catch_up(stream.end)
     woken.clear()
     return outbox, woken
 
@@ -248,7 +248,7 @@ def test_an_answer_that_is_not_alone_goes_out_with_what_is_spliced_in_next(strea
     assert not outbox.in_step, "what everybody hears must not overtake it"
     start, end = stream.append([b"what it said"])  # type: ignore[list-item]
     splice(outbox, start, end, b"sent")
-    stream.show()
+    stream.flush()
 
     assert due(outbox) == b"ready sent"
     drain(outbox)
@@ -263,9 +263,9 @@ def test_what_a_dialect_has_no_word_for_leaves_an_outbox_in_step(stream: Stream)
     """An update of who is online is for nobody there: thousands are not to fall out of step for it."""
     outbox, woken = new_watched_outbox(stream)
     publish(stream, b"one")
-    outbox.fall_out(0)
+    outbox.fall_behind(0)
     drain(outbox)
-    assert outbox.fall_in(stream.end)
+    assert outbox.catch_up(stream.end)
     splice_at_tail(outbox, b"")
     splice_at_tail(outbox)
 
@@ -278,7 +278,7 @@ def test_what_is_left_out_of_the_stream_is_left_out_though_nothing_comes_in_its_
     outbox, _ = new_watched_outbox(stream)
     start, end = stream.append([b"not for you"])  # type: ignore[list-item]
     splice(outbox, start, end)
-    stream.show()
+    stream.flush()
     publish(stream, b"for all")
 
     assert not outbox.in_step
@@ -319,7 +319,7 @@ def test_what_was_appended_and_not_shown_is_not_due(stream: Stream) -> None:
 
     assert stream.end == 0
     assert due(outbox) == b""
-    stream.show()
+    stream.flush()
     assert due(outbox) == b"hidden"
 
 
@@ -398,7 +398,7 @@ def test_what_a_dialect_has_no_bytes_for_is_not_waited_for(stream: Stream, is_re
     put(outbox)
     outbox.finish()
 
-    assert outbox.due(stream.end) == []
+    assert outbox.next_span(stream.end) == []
     assert outbox.is_drained()
 
 
@@ -439,7 +439,7 @@ def test_with_no_edits_what_is_due_is_one_piece_however_many_messages_it_is(stre
     for number in range(100):
         publish(stream, b"<%d>" % number)
 
-    assert outbox.due(stream.end) == [b"".join(b"<%d>" % number for number in range(100))]
+    assert outbox.next_span(stream.end) == [b"".join(b"<%d>" % number for number in range(100))]
 
 
 def test_many_small_insertions_at_one_place_are_one(stream: Stream) -> None:
@@ -449,7 +449,7 @@ def test_many_small_insertions_at_one_place_are_one(stream: Stream) -> None:
         for number in range(1_000):
             tell(outbox, b"%d " % (number % 10))
 
-    assert outbox.due(stream.end) == [b"".join(b"%d " % (number % 10) for number in range(1_000))] * 2
+    assert outbox.next_span(stream.end) == [b"".join(b"%d " % (number % 10) for number in range(1_000))] * 2
 
 
 def test_an_insertion_does_not_grow_for_ever(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,7 +459,7 @@ def test_an_insertion_does_not_grow_for_ever(stream: Stream, monkeypatch: pytest
     for number in range(7):
         splice_at_tail(outbox, b"1234%d" % number)
 
-    assert outbox.due(stream.end) == [b"1234012341", b"1234212343", b"1234412345", b"12346"]
+    assert outbox.next_span(stream.end) == [b"1234012341", b"1234212343", b"1234412345", b"12346"]
 
 
 def test_what_an_answer_and_what_others_say_at_one_place_are_counted_apart(stream: Stream) -> None:
@@ -471,8 +471,8 @@ def test_what_an_answer_and_what_others_say_at_one_place_are_counted_apart(strea
     assert due(outbox) == b"1234567890"
     counted = []
     while outbox._unread_bytes():
-        counted.append((outbox.lag_bytes(), outbox.owes_answers))
-        outbox.account(1)
+        counted.append((outbox.lag_bytes(), outbox.has_unsent_replies))
+        outbox.note_sent(1)
     assert [lag for lag, _ in counted] == [4, 4, 4, 3, 2, 1, 1, 1, 1, 1]
     assert [owes for _, owes in counted] == [True] * 9 + [False]
 
@@ -499,8 +499,8 @@ def test_what_is_long_is_due_as_a_stretch_of_the_stream(stream: Stream) -> None:
     outbox = following(stream)
     publish(stream, b"x" * SPAN_MIN_BYTES)
 
-    assert outbox.due(stream.end - 1) == [b"x" * (SPAN_MIN_BYTES - 1)]
-    assert outbox.due(stream.end) == Span(0, SPAN_MIN_BYTES)
+    assert outbox.next_span(stream.end - 1) == [b"x" * (SPAN_MIN_BYTES - 1)]
+    assert outbox.next_span(stream.end) == Span(0, SPAN_MIN_BYTES)
 
 
 def test_a_stretch_ends_where_something_of_its_own_is_due(stream: Stream) -> None:
@@ -510,11 +510,11 @@ def test_a_stretch_ends_where_something_of_its_own_is_due(stream: Stream) -> Non
     put(outbox, b"answer")
     publish(stream, b"y" * SPAN_MIN_BYTES)
 
-    assert outbox.due(stream.end) == Span(0, SPAN_MIN_BYTES)
-    outbox.account(SPAN_MIN_BYTES)
-    assert outbox.due(stream.end) == [b"answer", b"y" * SPAN_MIN_BYTES]
-    outbox.account(6)
-    assert outbox.due(stream.end) == Span(SPAN_MIN_BYTES, 2 * SPAN_MIN_BYTES)
+    assert outbox.next_span(stream.end) == Span(0, SPAN_MIN_BYTES)
+    outbox.note_sent(SPAN_MIN_BYTES)
+    assert outbox.next_span(stream.end) == [b"answer", b"y" * SPAN_MIN_BYTES]
+    outbox.note_sent(6)
+    assert outbox.next_span(stream.end) == Span(SPAN_MIN_BYTES, 2 * SPAN_MIN_BYTES)
 
 
 def test_a_stretch_does_not_reach_over_the_end_of_its_segment() -> None:
@@ -523,9 +523,9 @@ def test_a_stretch_does_not_reach_over_the_end_of_its_segment() -> None:
         outbox = following(stream)
         publish(stream, b"x" * 25)
         spans = []
-        while isinstance(span := outbox.due(stream.end), Span):
+        while isinstance(span := outbox.next_span(stream.end), Span):
             spans.append(span)
-            outbox.account(span.end - span.start)
+            outbox.note_sent(span.end - span.start)
 
         assert spans == [(0, 8), (8, 10), (10, 18), (18, 20), (20, 25)]
 
@@ -536,10 +536,10 @@ def test_a_stretch_does_not_reach_over_the_end_of_its_segment() -> None:
 def test_who_was_sent_all_and_is_due_nothing_of_its_own_is_in_step(stream: Stream) -> None:
     outbox = following(stream)
     publish(stream, b"one")
-    assert not outbox.fall_in(stream.end)
+    assert not outbox.catch_up(stream.end)
     drain(outbox)
 
-    assert outbox.fall_in(stream.end)
+    assert outbox.catch_up(stream.end)
     publish(stream, b"two")
     assert outbox.in_step
 
@@ -553,7 +553,7 @@ def test_who_is_in_step_keeps_no_queues(stream: Stream) -> None:
     put(outbox, b"another")
     drain(outbox)
 
-    assert outbox.fall_in(0)
+    assert outbox.catch_up(0)
     assert (outbox._replies.maxlen, outbox._edits.maxlen) == (0, 0)
 
 
@@ -573,43 +573,43 @@ def test_who_is_given_something_of_its_own_is_in_step_no_more(stream: Stream, wh
     ends_of_being_in_step[what](outbox)
     assert not outbox.in_step
 
-    outbox.fall_out(stream.end)
-    assert not outbox.fall_in(stream.end)
+    outbox.fall_behind(stream.end)
+    assert not outbox.catch_up(stream.end)
 
 
 def test_who_is_held_or_a_stranger_is_not_in_step(stream: Stream) -> None:
     """Promise: once. What it missed comes before anything new."""
     outbox = new_outbox(stream)
-    assert not outbox.fall_in(0)
+    assert not outbox.catch_up(0)
     outbox.follow()
     put(outbox, b"what it missed")
-    assert not outbox.fall_in(0)
+    assert not outbox.catch_up(0)
     outbox.release([])
-    assert not outbox.fall_in(0)
+    assert not outbox.catch_up(0)
     drain(outbox)
-    assert outbox.fall_in(0)
+    assert outbox.catch_up(0)
 
 
 def test_who_is_not_where_the_others_are_is_not_in_step(stream: Stream) -> None:
     publish(stream, b"12345")
     outbox = following(stream)
 
-    assert not outbox.fall_in(3)
+    assert not outbox.catch_up(3)
     assert due(outbox, 3) == b""
     publish(stream, b"67890")
-    assert not outbox.fall_in(10)
+    assert not outbox.catch_up(10)
     assert due(outbox, 10) == b"67890"
 
 
 def test_who_falls_out_goes_on_where_its_socket_was_full(stream: Stream) -> None:
     outbox = in_step(stream)
     publish(stream, b"12345")
-    outbox.fall_out(2)
+    outbox.fall_behind(2)
 
     assert not outbox.in_step
     assert outbox.lag_bytes() == 3
     assert drain(outbox) == b"345"
-    assert outbox.fall_in(5)
+    assert outbox.catch_up(5)
 
 
 def test_a_follower_is_given_no_more_than_what_is_offered_to_all(stream: Stream) -> None:
@@ -649,11 +649,11 @@ def test_a_lag_is_what_was_shown_and_told_and_not_sent(stream: Stream) -> None:
     publish(stream, b"12345")
     splice_at_tail(outbox, b"123")
     assert outbox.lag_bytes() == 8
-    outbox.account(2)
+    outbox.note_sent(2)
     assert outbox.lag_bytes() == 6
-    outbox.account(3)
+    outbox.note_sent(3)
     assert outbox.lag_bytes() == 3
-    outbox.account(3)
+    outbox.note_sent(3)
     assert outbox.lag_bytes() == 0
 
 
@@ -675,7 +675,7 @@ def test_what_a_stream_has_forgotten_is_a_lookup_error(monkeypatch: pytest.Monke
             stream.offered(stream.end)
 
         with pytest.raises(LookupError):
-            slow.due(stream.end)
+            slow.next_span(stream.end)
         with pytest.raises(LookupError):
             stream.send(-1, Span(0, 4))
         assert len(stream._file._segments) * 4 <= 10 + 2 * 4
@@ -729,9 +729,9 @@ def test_a_reader_waits_until_its_peer_has_read(full: Outbox) -> None:
     """Promise: back-pressure. A peer that does not read its answers is not read either."""
     waiter = in_background(full.wait_for_room)
     eventually(lambda: full._drained is not None and full._drained._waiters)  # type: ignore[attr-defined]
-    full.account(9)
+    full.note_sent(9)
     assert waiter.is_alive()
-    full.account(1)
+    full.note_sent(1)
     must_end(waiter)
 
 
@@ -740,7 +740,7 @@ def test_a_reader_waits_for_what_others_told_its_peer_too(stream: Stream) -> Non
     splice_at_tail(outbox, b"x" * (UNREAD_MAX_BYTES + 1))
     waiter = in_background(outbox.wait_for_room)
     eventually(lambda: outbox._drained is not None and outbox._drained._waiters)  # type: ignore[attr-defined]
-    outbox.account(1)
+    outbox.note_sent(1)
     must_end(waiter)
 
 
@@ -767,9 +767,9 @@ def test_nothing_is_collected_for_a_peer_that_is_gone(full: Outbox) -> None:
 def test_a_writer_waits_while_the_courier_has_more_than_its_share_to_offer(stream: Stream) -> None:
     """Promise: back-pressure."""
     publish(stream, b"x" * AHEAD_MAX_BYTES)
-    stream.wait_for_courier()
+    stream.wait_for_sender()
     publish(stream, b"x")
-    writer = in_background(stream.wait_for_courier)
+    writer = in_background(stream.wait_for_sender)
     eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
     assert writer.is_alive()
     stream.offered(1)
@@ -779,16 +779,16 @@ def test_a_writer_waits_while_the_courier_has_more_than_its_share_to_offer(strea
 def test_what_is_told_beside_the_stream_holds_the_writer_up_too(stream: Stream) -> None:
     """Promise: nobody is called slow because the server is."""
     splice(following(stream), 0, 0, b"x" * (AHEAD_MAX_BYTES + 1))
-    writer = in_background(stream.wait_for_courier)
+    writer = in_background(stream.wait_for_sender)
     eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
     stream.offered(0)
     must_end(writer)
 
 
 def test_a_wait_for_the_round_ends_with_the_round(stream: Stream) -> None:
-    stream.wait_for_courier(0, DEADLINE_SECONDS)
+    stream.wait_for_sender(0, DEADLINE_SECONDS)
     publish(stream, b"ab")
-    writer = in_background(lambda: stream.wait_for_courier(0, 2 * DEADLINE_SECONDS))
+    writer = in_background(lambda: stream.wait_for_sender(0, 2 * DEADLINE_SECONDS))
     eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
     stream.offered(1)
     eventually(lambda: stream._offering._waiters)  # type: ignore[attr-defined]
@@ -800,13 +800,13 @@ def test_a_wait_for_the_round_ends_with_the_round(stream: Stream) -> None:
 def test_a_wait_for_the_round_has_an_end(stream: Stream) -> None:
     """Promise: the slow make nobody wait. A courier that has much to do does not keep messages from the disk."""
     publish(stream, b"ab")
-    must_end(in_background(lambda: stream.wait_for_courier(0, 0.001)))
+    must_end(in_background(lambda: stream.wait_for_sender(0, 0.001)))
 
 
 def test_nobody_waits_for_the_round_of_a_courier_that_has_ended(stream: Stream) -> None:
     publish(stream, b"ab")
     stream.abandon()
-    must_end(in_background(lambda: stream.wait_for_courier(0, 2 * DEADLINE_SECONDS)))
+    must_end(in_background(lambda: stream.wait_for_sender(0, 2 * DEADLINE_SECONDS)))
 
 
 def test_a_held_outbox_does_not_wait_for_what_it_is_told(stream: Stream) -> None:
@@ -819,7 +819,7 @@ def test_a_held_outbox_does_not_wait_for_what_it_is_told(stream: Stream) -> None
 
 
 def test_showing_nothing_shows_nothing_and_takes_no_memory(stream: Stream) -> None:
-    stream.show()
+    stream.flush()
 
     assert (stream.tail, stream.end) == (0, 0)
     assert not stream._file._segments
@@ -847,7 +847,7 @@ def test_what_is_appended_together_is_where_one_after_the_other_would_be(stream:
     assert stream.append([b"one", b"", b"two"]) == (0, 6)  # type: ignore[list-item]
     assert stream.append([]) == (6, 6)
     assert stream.append([b"three"]) == (6, 11)  # type: ignore[list-item]
-    stream.show()
+    stream.flush()
 
     assert stream.slice(0, 11) == b"onetwothree"
 

@@ -359,7 +359,7 @@ def test_what_is_said_while_missed_messages_are_read_comes_behind_them(house: Ho
 
     def missed(*asked: int) -> object:
         assert visitor.outbox.held
-        house.journal.post([post_of_bob(house, "in between")])
+        house.journal.append([post_of_bob(house, "in between")])
         return page(*asked)
 
     house.messages.missed = missed  # type: ignore[method-assign, assignment]
@@ -785,7 +785,7 @@ def test_a_name_that_a_guest_takes_while_the_hash_is_computed_cannot_be_register
     house: House, visitor: Visitor
 ) -> None:
     """The journal has the last word."""
-    house.journal.enrol = lambda *_: None  # type: ignore[method-assign]
+    house.journal.create_account = lambda *_: None  # type: ignore[method-assign]
 
     assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.BAD_USERNAME]
     assert house.passwords.checked == []
@@ -865,7 +865,7 @@ def test_a_refusal_comes_behind_the_confirmations_of_what_was_asked_before(
 ) -> None:
     """Whoever gives no nonces tells the answers apart by their order."""
     told: list[int] = []
-    house.journal.settle = lambda: told.append(len(alice.outbox.replies))  # type: ignore[method-assign]
+    house.journal.wait_for_pending = lambda: told.append(len(alice.outbox.replies))  # type: ignore[method-assign]
     before = len(alice.outbox.replies)
     alice.ask(Say("one"), Say("two"), refused, Say("three"))
 
@@ -954,9 +954,9 @@ def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(house
     eventually(lambda: not reader.is_alive() or (outbox._drained is not None and outbox._drained._waiters))  # type: ignore[attr-defined]
     unread = outbox._unread_bytes()
     sent = 0
-    while reader.is_alive() or outbox.owes_answers:
-        answers = sum(map(len, outbox.due(0)))
-        outbox.account(answers)
+    while reader.is_alive() or outbox.has_unsent_replies:
+        answers = sum(map(len, outbox.next_span(0)))
+        outbox.note_sent(answers)
         sent += answers
     must_end(reader)
 
@@ -1019,7 +1019,7 @@ def test_a_login_while_the_server_shuts_down_is_told_so(house: House, visitor: V
 
 
 def test_a_server_that_shuts_down_says_goodbye(alice: Visitor) -> None:
-    alice.session.say_bye()
+    alice.session.send_bye()
 
     assert alice.news() == [Bye("the server is shutting down")]
 

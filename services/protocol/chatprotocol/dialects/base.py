@@ -35,7 +35,7 @@ def sniff_text(first: bytes, openings: tuple[bytes, ...]) -> Sniff:
 class Decoder(Protocol[Decoded]):
     """One direction of one connection: bytes in, requests or events out."""
 
-    def feed(self, data: bytes) -> list[Decoded]:
+    def decode(self, data: bytes) -> list[Decoded]:
         """Everything that is complete after this piece, in order."""
 
 

@@ -94,10 +94,10 @@ class RequestDecoder:
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         self._pieces = _Pieces()
 
-    def feed(self, data: bytes) -> list[Request]:
+    def decode(self, data: bytes) -> list[Request]:
         """What is complete with these. A datagram that is none of ours is refused by itself."""
         was_broken = self._frames.problem is not None
-        found = [request for each in self._frames.feed(data) for request in self._read(*each)]
+        found = [request for each in self._frames.split(data) for request in self._read(*each)]
         problem = self._frames.problem
         if problem is not None and not was_broken:
             found.append(Unreadable(problem.code, problem.reason, closes=True))
@@ -154,10 +154,10 @@ class EventDecoder:
         self._pieces = _Pieces()
         self._reader = EventReader(Datagram.name)
 
-    def feed(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[Event]:
         """Events that are complete with these; ProtocolError where one is none of ours."""
         found: list[Event] = []
-        for kind, payload in self._frames.feed(data):
+        for kind, payload in self._frames.split(data):
             if kind == PIECE:
                 self._pieces.add(payload)
             elif kind == DATA and self._pieces.are_there:

@@ -30,7 +30,7 @@ class RequestDecoder:
     def __init__(self) -> None:
         self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
 
-    def feed(self, data: bytes) -> list[Request]:
+    def decode(self, data: bytes) -> list[Request]:
         """What all frames say that are whole now. Behind a broken frame there is nothing."""
         for public in _PUBLIC_FRAMES:
             if data.count(public) >= _RUN_MIN:
@@ -39,7 +39,7 @@ class RequestDecoder:
 
     def _read(self, data: bytes) -> list[Request]:
         was_broken = self._frames.problem is not None
-        found = read_requests(self._frames.feed(data))
+        found = read_requests(self._frames.split(data))
         problem = self._frames.problem
         if problem is not None and not was_broken:
             found.append(Unreadable(problem.code, problem.reason, closes=True))
@@ -96,9 +96,9 @@ class EventDecoder:
         self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
         self._reader = EventReader(Frames.name)
 
-    def feed(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[Event]:
         """Events of all frames that are whole now; ProtocolError where one is none of ours."""
-        found = self._reader.read(self._frames.feed(data))
+        found = self._reader.read(self._frames.split(data))
         if self._frames.problem is not None:
             raise ProtocolError(f"The server sent something that is no frame. {self._frames.problem.reason}")
         return found

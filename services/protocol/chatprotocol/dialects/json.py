@@ -161,9 +161,9 @@ class RequestDecoder:
         self._buffer = LineBuffer(LINE_MAX_BYTES)
         self._scanner = ObjectScanner()
 
-    def feed(self, data: bytes) -> list[Request]:
+    def decode(self, data: bytes) -> list[Request]:
         """Requests of all lines that are whole now, and of whole objects that came without a line end."""
-        block = self._buffer.feed(data)
+        block = self._buffer.split(data)
         found: list[Request] = []
         if block:
             found = self._read_block(block)
@@ -416,9 +416,9 @@ class EventDecoder:
     def __init__(self) -> None:
         self._buffer = LineBuffer(_EVENT_LINE_MAX_BYTES)
 
-    def feed(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[Event]:
         """Events of all lines that are whole now; ProtocolError where one is no object of ours."""
-        block = self._buffer.feed(data)
+        block = self._buffer.split(data)
         if self._buffer.drop_overflow():
             raise ProtocolError(f"The server sent a line of more than {_EVENT_LINE_MAX_BYTES:,} bytes.")
         found = (_read_event(line) for line in block.split(b"\n") if line.strip())

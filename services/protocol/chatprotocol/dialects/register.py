@@ -49,10 +49,10 @@ class RequestDecoder:
     def __init__(self, *, counts_characters: bool) -> None:
         self._sections = _buffer("SEND", counts_characters=counts_characters)
 
-    def feed(self, data: bytes) -> list[Request]:
+    def decode(self, data: bytes) -> list[Request]:
         """What all sections say that are whole now. Behind a header that can't be read there is nothing."""
         was_broken = self._sections.problem is not None
-        found = [_read_request(section) for section in self._sections.feed(data)]
+        found = [_read_request(section) for section in self._sections.split(data)]
         problem = self._sections.problem
         if problem is not None and not was_broken:
             found.append(Unreadable(problem.code, problem.reason, closes=True))
@@ -142,9 +142,9 @@ class EventDecoder:
     def __init__(self, *, counts_characters: bool) -> None:
         self._sections = _buffer("FORWARD", counts_characters=counts_characters)
 
-    def feed(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[Event]:
         """Events of all sections that are whole now; ProtocolError where one can't be."""
-        found = [event for section in self._sections.feed(data) if (event := _read_event(section)) is not None]
+        found = [event for section in self._sections.split(data) if (event := _read_event(section)) is not None]
         if self._sections.problem is not None:
             raise ProtocolError(f"The server sent what can't be read. {self._sections.problem.reason}")
         return found

@@ -101,16 +101,16 @@ class Feed:
         """Deliver and confirm what was committed, in this order. For the journal thread."""
         for portion in _portions(posts):
             for stream in self._streams:
-                stream.wait_for_courier()
+                stream.wait_for_sender()
             with self._lock:
                 self._publish_portion(portion)
             self._wake()
 
-    def wait_for_round(self, limit_seconds: float) -> None:
+    def wait_for_sender(self, limit_seconds: float) -> None:
         """Wait until what was published has been offered to everybody, but no longer than this."""
         patience_ends = time.monotonic() + limit_seconds
         for stream in self._streams:
-            stream.wait_for_courier(0, patience_ends - time.monotonic())
+            stream.wait_for_sender(0, patience_ends - time.monotonic())
 
     def refuse(self, posts: Iterable[Post], refusal: Refused) -> None:
         """Tell the senders that nothing was stored. For the journal thread."""
@@ -118,7 +118,7 @@ class Feed:
             for post in posts:
                 outbox = post.seat.outbox
                 answers = [Refused(refusal.code, refusal.reason, nonce) for nonce in post.nonces]
-                outbox.splice(outbox.stream.tail, outbox.stream.tail, answers)
+                outbox.insert(outbox.stream.tail, outbox.stream.tail, answers)
         self._wake()
 
     def announce(self, update: Users, version: int) -> None:
@@ -128,9 +128,9 @@ class Feed:
             for seats in self._seats.values():
                 for seat in seats:
                     if seat.presence_version >= version:
-                        seat.outbox.splice(*spans[id(seat.outbox.stream)], [])
+                        seat.outbox.insert(*spans[id(seat.outbox.stream)], [])
             for stream in self._streams:
-                stream.show()
+                stream.flush()
         self._wake()
 
     def catch_up(self, seat: Seat, upto_id: int) -> None:
@@ -155,7 +155,7 @@ class Feed:
                 self._publish_direct(post, post.recipient)
             self._last_id = post.last_id
         for stream in streams:
-            stream.show()
+            stream.flush()
 
     def _publish_public(self, post: Post, streams: Sequence[Stream]) -> None:
         """One call of each encoder and one edit to the sender's stream, however many they are. The lock is held."""
@@ -167,7 +167,7 @@ class Feed:
             span = stream.append([run])
             if stream is own:
                 start, end = span
-        seat.outbox.splice(start, end, [SentRun(post.id, post.nonces)])
+        seat.outbox.insert(start, end, [SentRun(post.id, post.nonces)])
 
     def _publish_direct(self, post: Post, recipient: Account) -> None:
         """The lock is held."""
@@ -179,7 +179,7 @@ class Feed:
         others = [] if is_alone else self._seats.get(post.seat.account_id, [])
         for seat in [*seats, *(seat for seat in others if seat is not post.seat)]:
             tail = seat.outbox.stream.tail
-            seat.outbox.splice(tail, tail, [event])
+            seat.outbox.insert(tail, tail, [event])
         for seat in seats:
             seat.newest_direct_id = post.id
             if seat.has_caught_up:
@@ -191,7 +191,7 @@ class Feed:
         (nonce,) = post.nonces
         outbox = post.seat.outbox
         looks_public = post.recipient is not None and post.recipient.is_guest
-        outbox.splice(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, nonce, looks_public)])
+        outbox.insert(outbox.stream.tail, outbox.stream.tail, [Sent(post.id, status, nonce, looks_public)])
 
     def _track_all(self, seat: Seat) -> None:
         """Up to the newest message. Not of a guest, who is nobody when it comes again. The lock is held."""

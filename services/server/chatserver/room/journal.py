@@ -47,13 +47,13 @@ class JournalClosedError(Exception):
 class Journal(Protocol):
     """Where messages and accounts are made to last. One implementation writes SQLite; others may follow."""
 
-    def post(self, posts: Sequence[Post]) -> None:
+    def append(self, posts: Sequence[Post]) -> None:
         """Take messages. Waits while too many do; raises JournalClosedError when it takes no more."""
 
-    def settle(self) -> None:
+    def wait_for_pending(self) -> None:
         """Wait until everything that was posted before has been published or refused."""
 
-    def enrol(self, name: str, password_hash: str) -> Account | None:
+    def create_account(self, name: str, password_hash: str) -> Account | None:
         """Register an account, or None when the name is taken. On return it is on the disk; raises OSError."""
 
     def admit_guest(self, name: str) -> Account | None:
@@ -173,11 +173,11 @@ class SqliteJournal:
         except _NOT_STORED as error:  # those messages are delivered once more
             _log.error("delivered marks not saved", error=describe(error))
 
-    def post(self, posts: Sequence[Post]) -> None:
+    def append(self, posts: Sequence[Post]) -> None:
         """Take messages. Waits while too many do; raises JournalClosedError when it takes no more."""
         self._put(posts, ())
 
-    def settle(self) -> None:
+    def wait_for_pending(self) -> None:
         """Wait until everything that was posted before has been published or refused."""
         passed = threading.Event()
         try:
@@ -186,7 +186,7 @@ class SqliteJournal:
             passed = self._ended  # the last batches may be on their way to the disk
         passed.wait()
 
-    def enrol(self, name: str, password_hash: str) -> Account | None:
+    def create_account(self, name: str, password_hash: str) -> Account | None:
         """Register an account, or None when the name is taken. On return it is on the disk; raises OSError."""
         outcome: Future[Account | None] = Future()
         self._put((), [_Enrolment(name, password_hash, outcome)])
@@ -241,7 +241,7 @@ class SqliteJournal:
                 self._filled.wait()
             gathers = self._inbox.posts and self._inbox.size < GATHER_MESSAGES
         if gathers:
-            self._feed.wait_for_round(GATHER_SECONDS)
+            self._feed.wait_for_sender(GATHER_SECONDS)
         with self._lock:
             if self._inbox.size >= INBOX_MAX_MESSAGES:
                 self._emptied.notify_all()

@@ -50,11 +50,11 @@ class Receipt:
         return not self.has_failed
 
     @property
-    def is_settled(self) -> bool:
+    def is_complete(self) -> bool:
         """Is there nothing more to wait for?"""
         return self._settled.is_set()
 
-    def settle(self) -> None:
+    def complete(self) -> None:
         """There is nothing more to wait for."""
         self._settled.set()
 
@@ -128,7 +128,7 @@ class Mailbox:
         """Take no more, and give out no more."""
         self.stream.close(self)
 
-    def splice(self, _: int, __: int, events: Sequence[Event | Run], /) -> None:
+    def insert(self, _: int, __: int, events: Sequence[Event | Run], /) -> None:
         """One's own messages are left out by the mailroom; the rest comes as a letter, or goes into the receipt."""
         for event in events:
             self.stream.tell(self, event)
@@ -200,7 +200,7 @@ class Mailroom:
             self._due = {whose: min(due, latest) for whose, due in self._due.items()}
             for mailbox in self._mailboxes:
                 # Should the journal have died, nothing more will be heard of what was posted.
-                if mailbox.receipt is not None and not mailbox.receipt.is_settled:
+                if mailbox.receipt is not None and not mailbox.receipt.is_complete:
                     self._due.setdefault(mailbox.receipt, latest)
             self._changed.notify()
 
@@ -219,7 +219,7 @@ class Mailroom:
             self._hidden += letters
         return self.tail, self.tail
 
-    def show(self) -> None:
+    def flush(self) -> None:
         """Put every letter where it belongs, and give out what can be."""
         with self._lock:
             letters, self._hidden = self._hidden, []
@@ -230,7 +230,7 @@ class Mailroom:
         for mailbox, due in given:
             _give_out(mailbox, due)
 
-    def wait_for_courier(self, ahead_max_bytes: int = 0, limit_seconds: float | None = None) -> None:
+    def wait_for_sender(self, ahead_max_bytes: int = 0, limit_seconds: float | None = None) -> None:
         """Nobody waits for those who are given one message at a time."""
 
     # --- for mailboxes, under the feed's lock ---
@@ -302,7 +302,7 @@ class Mailroom:
         self._part_if_idle(mailbox)
         return True
 
-    def part(self, mailbox: Mailbox, on_part: Callable[[], None]) -> None:
+    def drain(self, mailbox: Mailbox, on_part: Callable[[], None]) -> None:
         """The server ends: call ``on_part`` when nothing is under way to or from this user. For any thread."""
         with self._lock:
             mailbox.on_part = on_part
@@ -421,7 +421,7 @@ class Mailroom:
     def _confirm(self, sender: Mailbox, confirmed: Sent | SentRun) -> None:
         """The sender's message is on the disk, and among what is hidden if it is for somebody here. Locked."""
         receipt = sender.receipt
-        if receipt is None or receipt.is_settled:
+        if receipt is None or receipt.is_complete:
             return
         receipt.is_stored_only = isinstance(confirmed, Sent) and confirmed.status is SentStatus.STORED
         if not self._hidden or self._hidden[-1].parts[0].id != confirmed.id:
@@ -450,9 +450,9 @@ class Mailroom:
         """The first outcome counts. Locked."""
         self._due.pop(receipt, None)
         self._unsettled.pop(receipt, None)
-        if not receipt.is_settled:
+        if not receipt.is_complete:
             receipt.has_failed = has_failed
-            receipt.settle()
+            receipt.complete()
 
     def _note_due(self, whose: Mailbox | Receipt) -> None:
         """Its answer is due, later than all the others. Locked."""

@@ -26,10 +26,10 @@ class Stream(Protocol):
     def tail(self) -> int:
         """Where the next event will begin."""
 
-    def show(self) -> None:
+    def flush(self) -> None:
         """Let everything that was appended be seen."""
 
-    def wait_for_courier(self, ahead_max_bytes: int = ..., limit_seconds: float | None = None) -> None:
+    def wait_for_sender(self, ahead_max_bytes: int = ..., limit_seconds: float | None = None) -> None:
         """Wait while the courier has more than this still to offer, but for no longer than the limit.
 
         Without a size it is what writers may be ahead of the courier: they may not run away from it.
@@ -49,7 +49,7 @@ class Follower(Protocol):
     def unfollow(self) -> None:
         """Listen to nothing after what is shown now."""
 
-    def splice(self, start: int, end: int, events: Sequence[Event | Run], /) -> None:
+    def insert(self, start: int, end: int, events: Sequence[Event | Run], /) -> None:
         """In the place of the stream's bytes from start to end, say these events."""
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:

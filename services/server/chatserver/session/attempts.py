@@ -28,14 +28,14 @@ class FailedLogins:
         self._lock = threading.Lock()
         self._failures: dict[tuple[str, str], deque[float]] = {}
 
-    def are_too_many(self, address: str, name_key: str) -> bool:
+    def is_blocked(self, address: str, name_key: str) -> bool:
         """Have there been so many lately that the next try is refused unseen?"""
         with self._lock:
             times = self._failures.get((address, name_key), deque())
             recent = sum(at > self._clock() - WINDOW_SECONDS for at in times)
             return recent >= FAILURES_MAX
 
-    def note(self, address: str, name_key: str) -> None:
+    def note_failure(self, address: str, name_key: str) -> None:
         """One more."""
         with self._lock:
             times = self._failures.pop((address, name_key), deque(maxlen=FAILURES_MAX))

@@ -61,7 +61,7 @@ def find_recipient(context: Context, name: str) -> Account:
 def hand_over(context: Context, posts: Sequence[Post]) -> None:
     """Give the journal what one seat has to say, all of one read together. Raises JournalClosedError."""
     posts[0].seat.has_posted = True
-    context.journal.post(posts)
+    context.journal.append(posts)
 
 
 def list_users(context: Context, _: Seat, outbox: Outbox, __: requests.AskUsers) -> None:
@@ -107,7 +107,7 @@ def settle(context: Context, seat: Seat) -> None:
     """Wait until everything that the seat posted is confirmed or refused."""
     if seat.has_posted:
         seat.has_posted = False
-        context.journal.settle()
+        context.journal.wait_for_pending()
 
 
 # What makes a message, which is put to the others, and what is answered at once.

@@ -39,7 +39,7 @@ class Dialogue:
         self._place = _OPERATION
         self._recipient = ""
 
-    def take(self, given: Command | Data, state: State) -> Request | None:
+    def handle_step(self, given: Command | Data, state: State) -> Request | None:
         """The request that is complete with this step, if one is. ``state`` is where the connection stands."""
         due, what, move = self._place if state is State.INSIDE else _LOGIN[state]
         self._place = _OPERATION

@@ -75,7 +75,7 @@ def identify(context: Context, username: str, password: str, address: str) -> tu
     verdict = context.passwords.check(account.password_hash if account else None, password)
     _check_attempts(context, address, username)  # others may have failed while this one waited for its turn
     if verdict is Verdict.WRONG or account is None:
-        context.failed_logins.note(address, name_key(username))
+        context.failed_logins.note_failure(address, name_key(username))
         raise Refusal(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
     if verdict is Verdict.OUTDATED:
         context.journal.replace_password_hash(account, context.passwords.hash(password))
@@ -91,7 +91,7 @@ def change_password(context: Context, username: str, old: str, new: str) -> None
     _check_attempts(context, _LOGGED_IN, username)
     account = context.accounts.find(username)
     if account is None or context.passwords.check(account.password_hash, old) is Verdict.WRONG:
-        context.failed_logins.note(_LOGGED_IN, name_key(username))
+        context.failed_logins.note_failure(_LOGGED_IN, name_key(username))
         raise Refusal(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}; it was not changed.")
     try:
         changed = context.journal.replace_password_hash(account, context.passwords.hash(new)).result()
@@ -104,7 +104,7 @@ def change_password(context: Context, username: str, old: str, new: str) -> None
 
 
 def _check_attempts(context: Context, address: str, username: str) -> None:
-    if context.failed_logins.are_too_many(address, name_key(username)):
+    if context.failed_logins.is_blocked(address, name_key(username)):
         raise Refusal(ErrorCode.TOO_MANY_ATTEMPTS, f"Too many wrong passwords for {username}; wait a minute.")
 
 
@@ -118,7 +118,7 @@ def _register(context: Context, username: str, password: str) -> Account | None:
         return None
     password_hash = context.passwords.hash(password)
     try:
-        return context.journal.enrol(username, password_hash)
+        return context.journal.create_account(username, password_hash)
     except OSError as error:
         raise Refusal(ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered.") from error
 

@@ -91,7 +91,7 @@ class GuestSession:
         if self._guest is not None and self._side is not None:
             self._context.guests.leave(self._context, self._guest, self._side)
 
-    def say_bye(self) -> None:
+    def send_bye(self) -> None:
         """The server shuts down: there is no word for it. What is under way is brought to its end. For any thread."""
         guest = self._guest
         if guest is None:
@@ -100,7 +100,7 @@ class GuestSession:
             guest.end_waiting()
             self._outbox.finish()
         else:
-            self._context.mailroom.part(guest.mailbox, guest.finish)
+            self._context.mailroom.drain(guest.mailbox, guest.finish)
 
     def _obey(self, request: Request) -> None:
         move = self._MOVES[self._side].get(type(request))
@@ -117,7 +117,7 @@ class GuestSession:
             raise Refusal(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
         guest = context.guests.claim(context, request.username, side, self._address, self._outbox)
         self._guest, self._side = guest, side
-        context.guests.welcome(context, guest, side, request.username)
+        context.guests.add(context, guest, side, request.username)
 
     def _refuse_second_name(self, _: requests.Register) -> None:
         raise Refusal(ErrorCode.BAD_USERNAME, "This connection is registered already.")
@@ -133,8 +133,8 @@ class GuestSession:
         recipient = None if is_everybody(request.to) else find_recipient(context, request.to)
         receipt = context.mailroom.expect(guest.mailbox)
         try:
-            if not receipt.is_settled:  # else the guest has just gone
-                context.journal.post([Post(guest.seat, [request.text], [None], recipient)])
+            if not receipt.is_complete:  # else the guest has just gone
+                context.journal.append([Post(guest.seat, [request.text], [None], recipient)])
             has_come = receipt.wait()
             if recipient is not None and recipient.is_guest and receipt.is_stored_only:
                 has_come = False  # a guest who has gone does not come back for it

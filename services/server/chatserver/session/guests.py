@@ -138,7 +138,7 @@ class Guests:
         self.leave(context, late, its_side)
         outbox.finish(hang_up=True)
 
-    def welcome(self, context: Context, guest: Guest, side: Side, name: str) -> None:
+    def add(self, context: Context, guest: Guest, side: Side, name: str) -> None:
         """Tell one connection of a guest that it is registered as ``name``; with the second one the guest is here."""
         with self._lock:
             if guest.has_gone:

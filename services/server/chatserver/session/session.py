@@ -85,7 +85,7 @@ class Session:
                     if not self._take_run(given, posts):
                         return False
                     continue
-                meant = self._dialogue.take(given, self._state)  # type: ignore[arg-type]
+                meant = self._dialogue.handle_step(given, self._state)  # type: ignore[arg-type]
                 if meant is None:
                     continue
                 request = meant
@@ -168,7 +168,7 @@ class Session:
             self._outbox.check_acknowledged()
             self._seat = None
 
-    def say_bye(self) -> None:
+    def send_bye(self) -> None:
         """The server shuts down: this is the last that is said. For any thread."""
         self._outbox.finish([Bye("the server is shutting down")])
 

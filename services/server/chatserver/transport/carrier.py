@@ -48,7 +48,7 @@ class Carrier(Protocol):
     def read(self, size_bytes: int, patience_seconds: float) -> bytes:
         """The next bytes, nothing at the end. TimeoutError: there were none for so long. OSError."""
 
-    def end_reading(self) -> None:
+    def stop_reading(self) -> None:
         """The reader's last call, before anybody closes this."""
 
     def acknowledge(self) -> None:
@@ -148,7 +148,7 @@ class TcpSocket:
             self._patience_seconds = patience_seconds
         return self._sock.recv(size_bytes)
 
-    def end_reading(self) -> None:
+    def stop_reading(self) -> None:
         """The socket is not watched any more."""
         if self._turns is not None:
             self._turns.remove(self._waiter)

@@ -99,11 +99,11 @@ class Channel:
         with self._lock:
             self._deliver(frames)
 
-    def take(self, datagram: Datagram, now: float) -> None:
+    def receive(self, datagram: Datagram, now: float) -> None:
         """A datagram of this session has come from its address: acknowledge it, and let the reader have the next."""
         with self._lock:
             has_room = self._inbox_bytes < _INBOX_MAX_BYTES
-            arrival = self._arq.take(datagram, now, has_room=has_room)
+            arrival = self._arq.receive(datagram, now, has_room=has_room)
             if arrival.frames:
                 self._deliver(arrival.frames)
             can_go_on = (self._refused or self._arq.is_waiting) and self._arq.may_send
@@ -114,7 +114,7 @@ class Channel:
         if can_go_on:
             self._wake()
 
-    def look(self, now: float) -> str:
+    def check_timeouts(self, now: float) -> str:
         """Is something to be sent again, or is the peer lost? Why, if it was not before."""
         if now < self._arq.look_at or self.lost:  # the first is a single value that others replace
             return ""
@@ -141,7 +141,7 @@ class Channel:
             self._inbox_bytes -= len(data)
             return data
 
-    def end_reading(self) -> None:
+    def stop_reading(self) -> None:
         """Nothing is to be done here."""
 
     def acknowledge(self) -> None:
@@ -161,7 +161,7 @@ class Channel:
             for piece in pieces:
                 room_bytes = _OUTBOX_MAX_BYTES - taken_bytes if self._arq.may_send else 0
                 part = bytes(piece[:room_bytes])
-                self._arq.put(self._frames.feed(part))
+                self._arq.put(self._frames.split(part))
                 taken_bytes += len(part)
                 if len(part) < len(piece):
                     break

@@ -55,7 +55,7 @@ class Session(Protocol):
     def end(self) -> None:
         """The peer sends no more."""
 
-    def say_bye(self) -> None:
+    def send_bye(self) -> None:
         """The server shuts down: say so where there is a word for it, and soon nothing more. For any thread."""
 
 
@@ -129,7 +129,7 @@ class Connection:
         """Wait for the reader thread's end."""
         self.thread.join()
 
-    def part(self) -> None:
+    def drain(self) -> None:
         """The server shuts down: say goodbye. The reader thread ends when the peer has closed its side, or is cut off.
 
         Until then it reads, and once everything was said forgets what it reads. To close over unread bytes, or to shut
@@ -137,16 +137,16 @@ class Connection:
         """
         self._stopping = True
         if self._session is None:  # nothing is due to it, and in no dialect
-            self.cut_off()
+            self.disconnect()
         else:
-            self._session.say_bye()
+            self._session.send_bye()
 
     def has_been_told(self) -> bool:
         """Has the peer's system got everything that there was to say to it?"""
         outbox = self._outbox
         return outbox is None or outbox.broken or (outbox.shut and not self._carrier.unacknowledged_bytes())
 
-    def cut_off(self) -> None:
+    def disconnect(self) -> None:
         """The peer has had its time: let the reader thread end."""
         self._carrier.hang_up()
 
@@ -165,21 +165,21 @@ class Connection:
 
     def _close(self) -> None:
         """For good, after what is due was sent."""
-        self._carrier.end_reading()
+        self._carrier.stop_reading()
         if self._outbox is None:
             self._carrier.close()
         else:
             self._outbox.finish()
-            self._house.courier.retire(self._outbox)
+            self._house.courier.close_when_drained(self._outbox)
 
     def _converse(self) -> None:
         """From the first byte to the last."""
         dialect, first = self._meet()
         if dialect is None:
             return
-        self._outbox = Outbox(self._carrier, self._house.streams[dialect.name], self.label, self._house.courier.wake)
-        self._carrier.call_when_due(partial(self._house.courier.wake, self._outbox))
-        self._house.courier.adopt()
+        self._outbox = Outbox(self._carrier, self._house.streams[dialect.name], self.label, self._house.courier.mark_ready)
+        self._carrier.call_when_due(partial(self._house.courier.mark_ready, self._outbox))
+        self._house.courier.add()
         self._session = self._house.open_session(dialect.name, self._outbox, self.label, self._address)
         peer_ended = False
         try:
@@ -196,7 +196,7 @@ class Connection:
     def _read_requests(self, decoder: RequestDecoder, outbox: Outbox, session: Session, data: bytes | None) -> bool:
         """Until the peer ends, or the session does; returns whether it was the peer."""
         while data:
-            if not outbox.wait_for_room() or not session.handle(decoder.feed(data)):
+            if not outbox.wait_for_room() or not session.handle(decoder.decode(data)):
                 return False
             is_known = session.is_logged_in
             data = self._read(is_known=is_known, is_inside=decoder.is_inside)

@@ -50,7 +50,7 @@ class Connections:
         self._connections: set[Connection] = set()
         self._ended: list[threading.Thread] = []
 
-    def welcome(self, carrier: Carrier, address: str, dialect: Dialect | None = None) -> Connection:
+    def add(self, carrier: Carrier, address: str, dialect: Dialect | None = None) -> Connection:
         """One more; without a dialect, it shows in what the peer says first. Raises FullError."""
         self._join_ended()
         connection = Connection(carrier, address, next(self._numbers), self._house, self._note_end, dialect)
@@ -72,7 +72,7 @@ class Connections:
         self._full = False
         return connection
 
-    def part(self, patience_seconds: float) -> int:
+    def drain(self, patience_seconds: float) -> int:
         """Say goodbye to everybody who is left, and see them out; returns how many they were.
 
         Whoever has not got all that is due to it when patience ends is cut off.
@@ -81,11 +81,11 @@ class Connections:
             self._parting = True  # a door may just be letting somebody in
             left = list(self._connections)
         for connection in left:
-            connection.part()
+            connection.drain()
         self._wait_until(lambda: all(connection.has_been_told() for connection in left), patience_seconds)
         self._wait_until(lambda: not self._connections, _SEEING_OUT_SECONDS)
         for connection in left:
-            connection.cut_off()
+            connection.disconnect()
         for connection in left:
             connection.join()
         self._join_ended()

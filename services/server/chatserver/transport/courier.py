@@ -52,7 +52,7 @@ class _Followers:
         self.astray: set[Outbox] = set()
 
     @property
-    def have_news(self) -> bool:
+    def have_unsent(self) -> bool:
         """Is there something that was not offered yet?"""
         return self.stream.end > self.offered
 
@@ -60,15 +60,15 @@ class _Followers:
         """What is offered next."""
         return self.stream.span(self.offered, self.stream.end)
 
-    def take_in(self, outbox: Outbox) -> None:
+    def add(self, outbox: Outbox) -> None:
         """It is in step now."""
         self.astray.discard(outbox)
         self.in_step[outbox] = outbox.carrier.descriptor
 
-    def let_out(self, outbox: Outbox, cursor: int) -> None:
+    def remove(self, outbox: Outbox, cursor: int) -> None:
         """It is in step no more; this is how far it has come."""
         del self.in_step[outbox]
-        outbox.fall_out(cursor)
+        outbox.fall_behind(cursor)
         if outbox.follows:
             self.astray.add(outbox)
 
@@ -126,31 +126,31 @@ class Courier:
         """Send what is due to those that are finished and retired, close every socket, end."""
         with self._lock:
             self._stop_at = time.monotonic() + patience_seconds
-        self.ring()
+        self.wake()
         self._worker.join()
         self._selector.close()
         self._rung = True  # nobody rings what is closed
         os.close(self._doorbell)
         os.close(self._bell_rope)
 
-    def adopt(self) -> None:
+    def add(self) -> None:
         """A peer was accepted, whose outbox will be retired some day."""
         with self._lock:
             self._open += 1
 
-    def wake(self, outbox: Outbox) -> None:
+    def mark_ready(self, outbox: Outbox) -> None:
         """There is something to send to one connection. For any thread."""
         with self._lock:
             self._dirty[outbox] = None
-        self.ring()
+        self.wake()
 
-    def retire(self, outbox: Outbox) -> None:
+    def close_when_drained(self, outbox: Outbox) -> None:
         """Its reader has ended: close its socket once what is due was sent, or patience has ended."""
         with self._lock:
             self._retiring.append(outbox)
-        self.ring()
+        self.wake()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """There is something to do. For any thread, under any lock: it never waits."""
         if self._rung:
             return
@@ -177,7 +177,7 @@ class Courier:
 
     def _wait(self) -> None:
         """Until somebody rings, or a full socket takes bytes again."""
-        busy = bool(self._dirty) or any(followers.have_news for followers in self._followers.values())
+        busy = bool(self._dirty) or any(followers.have_unsent for followers in self._followers.values())
         ticks = self._retired or self._full or self._tracked or self._stop_at is not None
         patience = _TICK_SECONDS if ticks else None
         for key, _ in self._selector.select(0 if busy else patience):
@@ -194,7 +194,7 @@ class Courier:
         # First what the streams hold, then who has something else: what comes in between is for the next round. So are
         # those that are left when there are too many; they are the first then, so that each gets its visit. Followers
         # that are astray don't count: if they were left out while the stream goes on, they would fall behind.
-        news = [followers for followers in self._followers.values() if followers.have_news]
+        news = [followers for followers in self._followers.values() if followers.have_unsent]
         with self._lock:
             targets, self._dirty = self._dirty, {}
         for followers in news:
@@ -237,7 +237,7 @@ class Courier:
                 self._note_full(outbox)
             out.append((outbox, sent_bytes))
         for outbox, sent_bytes in out:
-            followers.let_out(outbox, span.start + sent_bytes)
+            followers.remove(outbox, span.start + sent_bytes)
         for outbox in gone:
             self._give_up(outbox)
 
@@ -247,7 +247,7 @@ class Courier:
             return
         followers = self._followers[outbox.stream]
         if outbox in followers.in_step:
-            followers.let_out(outbox, followers.offered)
+            followers.remove(outbox, followers.offered)
         elif outbox.follows:
             followers.astray.add(outbox)
         if outbox.is_tracked:
@@ -264,7 +264,7 @@ class Courier:
         """What one send takes, at most: who is due more than that is visited again when the others were."""
         try:
             outbox.carrier.flush()
-            due = outbox.due(followers.offered)
+            due = outbox.next_span(followers.offered)
             if due and not self._send(outbox, due):
                 return
         except LookupError:
@@ -273,8 +273,8 @@ class Courier:
         except (OSError, MemoryError):
             self._give_up(outbox)
             return
-        if outbox.fall_in(followers.offered):
-            followers.take_in(outbox)
+        if outbox.catch_up(followers.offered):
+            followers.add(outbox)
         elif due:  # perhaps there is more
             with self._lock:
                 self._dirty[outbox] = None
@@ -295,7 +295,7 @@ class Courier:
                 sent_bytes = outbox.carrier.write(due)
         except BlockingIOError:
             sent_bytes = 0
-        outbox.account(sent_bytes)
+        outbox.note_sent(sent_bytes)
         if sent_bytes < size:
             self._note_full(outbox)
         return sent_bytes == size
@@ -328,7 +328,7 @@ class Courier:
         for outbox, since in list(self._full.items()):
             if now - since < STALL_SECONDS:
                 return
-            if outbox.owes_answers and not outbox.broken:
+            if outbox.has_unsent_replies and not outbox.broken:
                 _log.warning("Disconnected: it does not read its answers", connection=outbox.label)
                 self._give_up(outbox)
 

@@ -123,7 +123,7 @@ class DatagramDoor:
     def _take(self, datagram: Datagram, address: Address, now: float) -> None:
         channel = self._channels.get(datagram.session)
         if channel is not None and channel.address == address and not channel.closed:
-            channel.take(datagram, now)
+            channel.receive(datagram, now)
         elif self._strangers_left <= 0:
             return
         elif (datagram.kind, datagram.session, datagram.sequence) == (COMMAND, NO_SESSION, 0):
@@ -150,7 +150,7 @@ class DatagramDoor:
         channel = Channel(self._socket, address, secrets.randbelow(SESSION_MAX) + 1, opening.text, now)
         channel.deliver([(COMMAND, opening.text)])
         try:
-            channel.label = self._connections.welcome(channel, str(address[0]), self._dialect).label
+            channel.label = self._connections.add(channel, str(address[0]), self._dialect).label
         except FullError:
             self._send(address, NO_SESSION, _refusal(ErrorCode.SERVER_FULL, "The server is full; try again later."))
             return
@@ -186,7 +186,7 @@ class DatagramDoor:
                 if self._opened.get((channel.address, channel.opening)) is channel:
                     del self._opened[channel.address, channel.opening]
                 continue
-            if lost := channel.look(now):
+            if lost := channel.check_timeouts(now):
                 _log.info(f"Disconnected: {lost}", connection=channel.label)
 
 

@@ -45,7 +45,7 @@ class Doorstep:
         """Is there nobody to be looked after?"""
         return not self._silent and not self._told
 
-    def put(self, sock: socket.socket, now: float) -> None:
+    def add(self, sock: socket.socket, now: float) -> None:
         """One more who can't come in."""
         sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ)
@@ -56,7 +56,7 @@ class Doorstep:
                 self._hear(oldest, now)
             self._close(oldest)
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Tell those who have spoken and those who did not, and close those who had the time to read it."""
         for key, _ in self._selector.select(0):
             self._hear(key.fileobj, now)  # type: ignore[arg-type]
@@ -65,9 +65,9 @@ class Doorstep:
         for sock in _due(self._told, now):
             self._close(sock)
 
-    def clear(self) -> None:
+    def close_all(self) -> None:
         """The server ends."""
-        self.look(math.inf)  # when everybody's time is over
+        self.check(math.inf)  # when everybody's time is over
         self._selector.close()
 
     def _hear(self, sock: socket.socket, now: float) -> None:

@@ -76,9 +76,9 @@ class Listener:
             while True:
                 patience = None if self._doorstep.is_empty else _DOORSTEP_SECONDS
                 ready = [key.fileobj for key, _ in selector.select(patience)]
-                self._doorstep.look(time.monotonic())
+                self._doorstep.check(time.monotonic())
                 if self._stop_here in ready:
-                    self._doorstep.clear()
+                    self._doorstep.close_all()
                     return
                 if not self._accept_all():
                     selector.unregister(self._socket)
@@ -101,7 +101,7 @@ class Listener:
                     return False
                 continue  # the peer has gone before it was accepted
             try:
-                self._connections.welcome(TcpSocket(sock, self._turns), str(peer[0]))
+                self._connections.add(TcpSocket(sock, self._turns), str(peer[0]))
             except FullError:
-                self._doorstep.put(sock, time.monotonic())
+                self._doorstep.add(sock, time.monotonic())
         return True

@@ -191,7 +191,7 @@ class Outbox:
             if self._end is None:
                 self._stop_listening(end)
 
-    def splice(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
+    def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
         """In the place of the stream's bytes from start to end, say these events."""
         data = self.stream.encode(events)
         if start == end and not data:  # the dialect has no word for it
@@ -202,7 +202,7 @@ class Outbox:
                 self._add(_Edit(start, end, data, is_reply=False))
                 self._told_bytes += len(data)
         if start == end:
-            self.stream.note_beside(len(data))
+            self.stream.note_behind(len(data))
             self._wake(self)
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
@@ -275,7 +275,7 @@ class Outbox:
         with self._lock:
             self._tracked = None
 
-    def due(self, offered: int) -> list[bytes | memoryview] | Span:
+    def next_span(self, offered: int) -> list[bytes | memoryview] | Span:
         """What to send next, in pieces or as a long stretch of the stream; nothing when nothing is due.
 
         A follower gets no further than to what is ``offered``, where the others are. LookupError: the stream has
@@ -308,13 +308,13 @@ class Outbox:
                 pieces.append(self.stream.slice(cursor, limit))
             return pieces
 
-    def fall_out(self, cursor: int) -> None:
+    def fall_behind(self, cursor: int) -> None:
         """It is not in step any more; this is how far it has come."""
         with self._lock:
             self.in_step = False
             self._cursor = cursor
 
-    def fall_in(self, offered: int) -> bool:
+    def catch_up(self, offered: int) -> bool:
         """Is it where the others are, and due nothing of its own? Then it is in step from now on."""
         with self._lock:
             self._pass_skips()
@@ -335,7 +335,7 @@ class Outbox:
         return self._finishing
 
     @property
-    def owes_answers(self) -> bool:
+    def has_unsent_replies(self) -> bool:
         """Is something due that the peer asked for?"""
         return self._replies_bytes > 0
 
@@ -344,7 +344,7 @@ class Outbox:
         """What is kept for it alone."""
         return self._replies_bytes + self._told_bytes
 
-    def account(self, sent_bytes: int) -> None:
+    def note_sent(self, sent_bytes: int) -> None:
         """So much of what was due has been sent."""
         with self._lock:
             while self._replies and sent_bytes:

@@ -74,7 +74,7 @@ class Stream:
             self._tail = start + len(data)
         return start, self._tail
 
-    def show(self) -> None:
+    def flush(self) -> None:
         """Let everything that was appended be seen."""
         if self._hidden:
             self._file.append(b"".join(self._hidden))
@@ -82,7 +82,7 @@ class Stream:
             with self._offering:
                 self._end = self._tail
 
-    def wait_for_courier(self, ahead_max_bytes: int = AHEAD_MAX_BYTES, limit_seconds: float | None = None) -> None:
+    def wait_for_sender(self, ahead_max_bytes: int = AHEAD_MAX_BYTES, limit_seconds: float | None = None) -> None:
         """Wait while the courier has more than this still to offer, but for no longer than the limit.
 
         Without a size it is what writers may be ahead of the courier: they may not run away from it.
@@ -95,7 +95,7 @@ class Stream:
             with self._offering:
                 self._offering.wait_for(is_near, limit_seconds)
 
-    def note_beside(self, size_bytes: int) -> None:
+    def note_behind(self, size_bytes: int) -> None:
         """So much was put into outboxes beside the stream: the courier has that to offer, too."""
         with self._offering:
             self._beside += size_bytes
