@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Self
 
 from bench.datagrams import STAY_SECONDS, TEND_SECONDS, Link
-from bench.protocols import Carrier, Part, RefusedError
+from bench.protocols import Part, RefusedError, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -149,7 +149,7 @@ class Crowd:
         return fd
 
     def _connect(self, receive_bytes: int) -> socket.socket | Link:
-        if self.wire.carrier is Carrier.UDP:
+        if self.wire.carrier is Transport.UDP:
             link = Link(self._port, receive_bytes)
             self._links[link.fileno()] = link
             return link

@@ -8,16 +8,16 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from chatprotocol.arq import Arq
-from chatprotocol.datagrams import ACK, HEADER_BYTES, READ_BYTES, unpack
-from chatprotocol.dialects.payloads import COMMAND, DATA
-from chatprotocol.framing import FrameBuffer, frame
 from chatprotocol.limits import FRAME_MAX_BYTES
-from chatprotocol.opener import Opener
+from chatprotocol.udp.arq import Arq
+from chatprotocol.udp.handshake import UdpHandshake
+from chatprotocol.udp.packet import ACK, HEADER_BYTES, READ_BYTES, unpack
+from chatprotocol.wire.frames_text import COMMAND, DATA
+from chatprotocol.wire.readers import FrameBuffer, frame
 
 if TYPE_CHECKING:
-    from chatprotocol.arq import Frame
-    from chatprotocol.datagrams import Datagram
+    from chatprotocol.udp.arq import Frame
+    from chatprotocol.udp.packet import Datagram
 
 # So often it is to be looked what must be sent again.
 TEND_SECONDS: Final = 0.05
@@ -39,7 +39,7 @@ _LEFT: Final = b"BYE"
 
 
 class Inbox:
-    """What has come in one session: each datagram once, and in order. Pure, and cheaper than chatprotocol.arq.
+    """What has come in one session: each datagram once, and in order. Pure, and cheaper than chatprotocol.udp.arq.
 
     A load comes to fewer than 2**32 datagrams, so a number is never used twice.
     """
@@ -82,7 +82,7 @@ class Link:
         except BaseException:
             self._sock.close()
             raise
-        self._opener: Opener | None = None
+        self._handshake: UdpHandshake | None = None
         # Its sending half, and what it has no room for yet.
         self._arq: Arq | None = None
         self._frames = FrameBuffer(bytes([COMMAND, DATA]), FRAME_MAX_BYTES)
@@ -159,9 +159,9 @@ class Link:
         return self._inbox.take(data)
 
     def _open(self, datagram: Datagram, data: bytes, now: float) -> bytes:
-        if self._opener is None:
+        if self._handshake is None:
             return b""
-        answer = self._opener.receive_reply(datagram, now)
+        answer = self._handshake.receive_reply(datagram, now)
         if isinstance(answer, Arq):
             self._arq = answer
             return self._take_other(data)
@@ -179,11 +179,11 @@ class Link:
         if len(self._queue) >= _QUEUE_MAX_FRAMES:
             raise BlockingIOError(errno.EAGAIN, "too much is not acknowledged")
         part = bytes(data[:_SAY_MAX_BYTES])
-        self._queue.extend(self._frames.feed(part))
+        self._queue.extend(self._frames.split(part))
         now = perf_counter()
-        if self._opener is None and self._queue:
+        if self._handshake is None and self._queue:
             _, who = self._queue.popleft()
-            self._opener = Opener(who, now)
+            self._handshake = UdpHandshake(who, now)
         self.tend(now)
         return len(part)
 
@@ -194,8 +194,8 @@ class Link:
             while self._queue and self._arq.may_send:
                 self._arq.put([self._queue.popleft()])
                 self._send_all(self._arq.due(now))
-        elif self._opener is not None:
-            self._send_all(self._opener.due(now))
+        elif self._handshake is not None:
+            self._send_all(self._handshake.due(now))
 
     def stay(self) -> None:
         """Be there still, if nothing was heard since this was called last: what is heard was acknowledged."""

@@ -69,7 +69,7 @@ def _measure(port: int, part: str, connections: int, rounds: int) -> tuple[list[
     )
     many.start()
     try:
-        with Talk(port) as talk:
+        with UdpSession(port) as talk:
             assert ours.poll(_LIMIT_SECONDS), "they can't come in"
             ours.recv()
             talk.go_on(_PAUSE_SECONDS)
@@ -87,7 +87,7 @@ def _measure(port: int, part: str, connections: int, rounds: int) -> tuple[list[
         many.join()
 
 
-class Talk:
+class UdpSession:
     """Two users, of whom one talks and the other hears it."""
 
     def __init__(self, port: int) -> None:

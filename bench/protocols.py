@@ -33,7 +33,7 @@ class RefusedError(Exception):
     """The server does not let a connection in. The text is what it said."""
 
 
-class Carrier(Enum):
+class Transport(Enum):
     """What carries the bytes."""
 
     TCP = "tcp"
@@ -48,7 +48,7 @@ class Wire:
     name: str
     enter: Callable[[str, Part], Entrance]
     frame: Callable[[bytes], bytes]
-    carrier: Carrier = Carrier.TCP
+    carrier: Transport = Transport.TCP
 
 
 def text(number: int) -> bytes:
@@ -282,7 +282,7 @@ WIRES: Final = {
     for wire in (
         Wire("json", _enter_json, _frame_json),
         Wire("frames", _enter_frames, _frame_frames),
-        Wire("datagram", _enter_frames, _frame_frames, Carrier.UDP),
+        Wire("datagram", _enter_frames, _frame_frames, Transport.UDP),
         Wire("raw", _enter_raw, _frame_raw),
         Wire("nats", _enter_nats, _frame_nats),
         Wire("irc", _enter_irc, _frame_irc),

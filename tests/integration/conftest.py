@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from integration.room import Room
 
+from chatserver.chat import delivery, guests
 from chatserver.config import Config
 from chatserver.log import configure_log
-from chatserver.room import mailroom
-from chatserver.session import guests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +54,7 @@ def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rooms that are opened now wait a second for an answer, where they usually wait five."""
-    monkeypatch.setattr(mailroom, "ANSWER_SECONDS", HASTY_SECONDS)
+    monkeypatch.setattr(delivery, "ANSWER_SECONDS", HASTY_SECONDS)
     monkeypatch.setattr(guests, "_SECOND_HALF_SECONDS", HASTY_SECONDS)
 
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chatprotocol.arq import Arq
-from chatprotocol.datagrams import ACK, NO_SESSION, READ_BYTES, Datagram, pack, unpack
-from chatprotocol.opener import Opener
+from chatprotocol.udp.arq import Arq
+from chatprotocol.udp.handshake import UdpHandshake
+from chatprotocol.udp.packet import ACK, NO_SESSION, READ_BYTES, Datagram, pack, unpack
 from chatserver.app import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from chatprotocol.arq import Frame
+    from chatprotocol.udp.arq import Frame
     from chatserver.config import Config
 
 DEADLINE_SECONDS = 20.0
@@ -221,7 +221,7 @@ class DatagramPeer(FramesPeer):
         self.is_over = False
         # The server knows it no more.
         self.is_lost = False
-        self._opener: Opener | None = None
+        self._handshake: UdpHandshake | None = None
         # What is said before there is a session; what has come of data in pieces; what has come and was not asked for.
         self._ahead: list[Frame] = []
         self._pieces = b""
@@ -241,9 +241,9 @@ class DatagramPeer(FramesPeer):
 
     def put(self, *frames: Frame) -> None:
         """These datagrams, just as they are."""
-        if self._opener is None:
+        if self._handshake is None:
             (_, text), *rest = frames
-            self._opener = Opener(text, time.monotonic())
+            self._handshake = UdpHandshake(text, time.monotonic())
             frames = tuple(rest)
         if self.arq is None:
             self._ahead += frames
@@ -255,13 +255,13 @@ class DatagramPeer(FramesPeer):
         """Take what has come, and send what is due. It waits for nothing."""
         for datagram in self.take_all():
             self._take(datagram)
-        engine = self.arq or self._opener
+        engine = self.arq or self._handshake
         if engine is not None and not self.is_over:
             self._send_all(engine.due(time.monotonic()))
 
     def look_at(self) -> float:
         """When the next turn is due, if nothing comes before."""
-        engine = self.arq or self._opener
+        engine = self.arq or self._handshake
         return time.monotonic() + DEADLINE_SECONDS if engine is None else engine.look_at
 
     def arrived(self) -> list[str]:
@@ -365,7 +365,7 @@ class DatagramPeer(FramesPeer):
     def _take(self, datagram: Datagram) -> None:
         now = time.monotonic()
         if self.arq is None:
-            begun = None if self._opener is None else self._opener.receive_reply(datagram, now)
+            begun = None if self._handshake is None else self._handshake.receive_reply(datagram, now)
             if isinstance(begun, bytes):
                 self._arrived.append(f"C {begun.decode()}")
                 self.is_over = True

@@ -18,7 +18,7 @@ from integration.desk import StandIn, at, broadcast, refusal, serves
 from integration.room import DEADLINE_SECONDS, wait_for
 
 from chatclient import ChatClient, ChatError, LostError, RefusedError, UsageError
-from chatclient.notices import Back, Cut, Dropped
+from chatclient.notices import ConnectionLost, Dropped, Reconnected
 from chatprotocol.events import (
     AccountKind,
     DirectMessage,
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/echo_bot.py"
 # Those with accounts, ids and a history.
-ACCOUNT_DIALECTS = ["json", "frames", "datagram"]
-DIALECTS = [*ACCOUNT_DIALECTS, "register"]
+ACCOUNT_PROTOCOLS = ["json", "frames", "datagram"]
+PROTOCOLS = [*ACCOUNT_PROTOCOLS, "register"]
 
 
 class Switch:
@@ -116,10 +116,10 @@ def enter(room: Room) -> Iterator[Enter]:
     """Lets somebody into the room, and closes all of them after the test. No thread of theirs may be left."""
     with ExitStack() as clients:
 
-        def enter(name: str, dialect: str = "json", port: int | None = None, **settings: Any) -> ChatClient:
-            client = ChatClient("127.0.0.1", port or room.server.port, dialect=dialect, **settings)
+        def enter(name: str, protocol: str = "json", port: int | None = None, **settings: Any) -> ChatClient:
+            client = ChatClient("127.0.0.1", port or room.server.port, protocol=protocol, **settings)
             clients.enter_context(client)
-            client.login(name, "" if dialect == "register" else "secret")
+            client.login(name, "" if protocol == "register" else "secret")
             return client
 
         yield enter
@@ -170,10 +170,10 @@ def meanwhile(what: Callable[[], object]) -> Iterator[queue.SimpleQueue[object]]
 # --- to come in ---
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_a_name_is_registered_by_its_first_login_and_known_by_the_next(room: Room, dialect: str) -> None:
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_a_name_is_registered_by_its_first_login_and_known_by_the_next(room: Room, protocol: str) -> None:
     for account in (AccountKind.NEW, AccountKind.EXISTING):
-        with ChatClient("127.0.0.1", room.server.port, dialect=dialect) as client:
+        with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client:
             welcome = client.login("alice", "secret")
             assert isinstance(welcome, Welcome)
             assert (welcome.account, welcome.username) == (account, "alice")
@@ -183,19 +183,19 @@ def test_a_guest_comes_in_without_a_password(enter: Enter) -> None:
     assert enter("alice", "register").visit.model.username == "alice"
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_a_wrong_password_is_refused(enter: Enter, room: Room, dialect: str) -> None:
-    enter("alice", dialect)
-    with ChatClient("127.0.0.1", room.server.port, dialect=dialect) as client:
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_a_wrong_password_is_refused(enter: Enter, room: Room, protocol: str) -> None:
+    enter("alice", protocol)
+    with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client:
         with pytest.raises(RefusedError, match="password") as refused:
             client.login("alice", "wrong")
         assert refused.value.code == "wrong_password"
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_a_name_with_a_password_needs_it(enter: Enter, room: Room, dialect: str) -> None:
-    enter("alice", dialect)
-    with ChatClient("127.0.0.1", room.server.port, dialect=dialect) as client, pytest.raises(RefusedError) as refused:
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_a_name_with_a_password_needs_it(enter: Enter, room: Room, protocol: str) -> None:
+    enter("alice", protocol)
+    with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client, pytest.raises(RefusedError) as refused:
         client.login("alice")
     assert refused.value.code == "wrong_password"
 
@@ -203,21 +203,21 @@ def test_a_name_with_a_password_needs_it(enter: Enter, room: Room, dialect: str)
 def test_a_guests_name_that_is_taken_is_refused(enter: Enter, room: Room) -> None:
     enter("alice", "register")
     with (
-        ChatClient("127.0.0.1", room.server.port, dialect="register") as client,
+        ChatClient("127.0.0.1", room.server.port, protocol="register") as client,
         pytest.raises(RefusedError, match="taken") as refused,
     ):
         client.login("alice")
     assert refused.value.code == "bad_username"
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", ["", "not a name", "ALL", "a\nb", "b\u00f6b", "x" * 33])
-def test_what_can_be_no_name_is_refused_and_another_one_can_be_tried(room: Room, dialect: str, name: str) -> None:
-    with ChatClient("127.0.0.1", room.server.port, dialect=dialect) as client:
+def test_what_can_be_no_name_is_refused_and_another_one_can_be_tried(room: Room, protocol: str, name: str) -> None:
+    with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client:
         with pytest.raises(RefusedError) as refused:
             client.login(name, "secret")
         assert refused.value.code == "bad_username"
-        assert client.login("alice", "" if dialect == "register" else "secret").username == "alice"
+        assert client.login("alice", "" if protocol == "register" else "secret").username == "alice"
 
 
 def test_a_server_that_is_not_there_is_lost_at_once(room: Room) -> None:
@@ -243,9 +243,9 @@ def test_a_server_that_was_not_there_can_be_tried_again(open_room: Callable[...,
 # --- to say and to hear ---
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_what_is_said_is_heard_by_the_others_with_the_id_that_its_writer_got(enter: Enter, dialect: str) -> None:
-    alice, bob = enter("alice", dialect), enter("bob")
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_what_is_said_is_heard_by_the_others_with_the_id_that_its_writer_got(enter: Enter, protocol: str) -> None:
+    alice, bob = enter("alice", protocol), enter("bob")
     message_id = alice.say("hello everybody")
     heard = next_of(bob, PublicMessage)
     assert (heard.id, heard.sender, heard.text) == (message_id, "alice", "hello everybody")
@@ -255,9 +255,9 @@ def test_what_is_said_is_heard_by_the_others_with_the_id_that_its_writer_got(ent
     assert (heard.sender, heard.text) == ("bob", "hello alice")
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_a_whisper_is_heard_by_one_and_kept_for_who_is_away(enter: Enter, dialect: str) -> None:
-    alice, bob, eve = enter("alice", dialect), enter("bob", dialect), enter("eve", dialect)
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_a_whisper_is_heard_by_one_and_kept_for_who_is_away(enter: Enter, protocol: str) -> None:
+    alice, bob, eve = enter("alice", protocol), enter("bob", protocol), enter("eve", protocol)
     message_id = alice.whisper("bob", "psst")
     heard = next_of(bob, DirectMessage)
     assert (heard.id, heard.sender, heard.recipient, heard.text) == (message_id, "alice", "bob", "psst")
@@ -266,7 +266,7 @@ def test_a_whisper_is_heard_by_one_and_kept_for_who_is_away(enter: Enter, dialec
     assert alice.whisper("bob", "while you were away") == message_id + 1
     alice.say("the end")
     assert texts(eve, "the end") == ["the end"]
-    assert texts(enter("bob", dialect), "while you were away") == ["while you were away"]
+    assert texts(enter("bob", protocol), "while you were away") == ["while you were away"]
 
 
 def test_guests_hear_each_other_and_a_message_has_been_delivered_when_it_is_said(enter: Enter) -> None:
@@ -296,9 +296,9 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_every_text_arrives_as_it_was_said(enter: Enter, dialect: str) -> None:
-    alice, bob = enter("alice", dialect), enter("bob", dialect)
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_every_text_arrives_as_it_was_said(enter: Enter, protocol: str) -> None:
+    alice, bob = enter("alice", protocol), enter("bob", protocol)
     for text in TEXTS:
         alice.say(text)
         alice.whisper("bob", text)
@@ -308,14 +308,14 @@ def test_every_text_arrives_as_it_was_said(enter: Enter, dialect: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
     ("text", "code"), [("", "empty_message"), (" \n\t", "empty_message"), ("x" * 8_193, "too_long"), ("\udce9", None)]
 )
 def test_a_text_that_can_be_no_message_is_refused_and_the_client_goes_on(
-    enter: Enter, dialect: str, text: str, code: str | None
+    enter: Enter, protocol: str, text: str, code: str | None
 ) -> None:
-    alice = enter("alice", dialect)
+    alice = enter("alice", protocol)
     for post in (lambda: alice.say(text), lambda: alice.whisper("alice", text)):
         with pytest.raises(RefusedError) as refused:
             post()
@@ -324,10 +324,10 @@ def test_a_text_that_can_be_no_message_is_refused_and_the_client_goes_on(
     alice.say("still here")
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
 @pytest.mark.parametrize("name", ["nobody", "not a name", "a\nb", "", "ALL", "x" * 100, "b\u00f6b"])
-def test_who_writes_to_nobody_is_refused_and_the_client_goes_on(enter: Enter, dialect: str, name: str) -> None:
-    alice = enter("alice", dialect)
+def test_who_writes_to_nobody_is_refused_and_the_client_goes_on(enter: Enter, protocol: str, name: str) -> None:
+    alice = enter("alice", protocol)
     with pytest.raises(RefusedError) as refused:
         alice.whisper(name, "hello")
     assert refused.value.code in ("unknown_user", "bad_username", "bad_request")
@@ -343,9 +343,9 @@ def test_a_guests_recipient_can_not_break_the_wire(enter: Enter, name: str) -> N
     assert alice.say("still here") is None
 
 
-@pytest.mark.parametrize("dialect", ["frames", "datagram"])
-def test_the_tradition_of_words_makes_no_difference_to_a_program(enter: Enter, dialect: str) -> None:
-    alice, bob = enter("alice", dialect, ops="bm-pm"), enter("bob", dialect)
+@pytest.mark.parametrize("protocol", ["frames", "datagram"])
+def test_the_tradition_of_words_makes_no_difference_to_a_program(enter: Enter, protocol: str) -> None:
+    alice, bob = enter("alice", protocol, ops="bm-pm"), enter("bob", protocol)
     alice.say("to all")
     alice.whisper("bob", "to bob")
 
@@ -356,19 +356,19 @@ def test_the_tradition_of_words_makes_no_difference_to_a_program(enter: Enter, d
 # --- to ask ---
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_who_is_online_can_be_asked(enter: Enter, dialect: str) -> None:
-    alice = enter("alice", dialect)
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_who_is_online_can_be_asked(enter: Enter, protocol: str) -> None:
+    alice = enter("alice", protocol)
     assert alice.users() == ("alice",)
-    bob = enter("bob", dialect)
+    bob = enter("bob", protocol)
     assert sorted(alice.users()) == ["alice", "bob"]
     bob.close()
     wait_for(lambda: alice.users() == ("alice",), "bob is gone")
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_history_is_what_the_user_may_see_oldest_first(enter: Enter, dialect: str) -> None:
-    alice, bob, eve = (enter(name, dialect) for name in ("alice", "bob", "eve"))
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_history_is_what_the_user_may_see_oldest_first(enter: Enter, protocol: str) -> None:
+    alice, bob, eve = (enter(name, protocol) for name in ("alice", "bob", "eve"))
     assert alice.history() == ()
     alice.say("one")
     alice.whisper("bob", "two")
@@ -391,10 +391,10 @@ def test_history_can_be_read_backwards_in_json(enter: Enter) -> None:
     assert alice.history(before=ids[0]) == ()
 
 
-@pytest.mark.parametrize("dialect", ["frames", "datagram"])
-def test_a_dialect_that_can_not_read_backwards_says_so(enter: Enter, dialect: str) -> None:
+@pytest.mark.parametrize("protocol", ["frames", "datagram"])
+def test_a_dialect_that_can_not_read_backwards_says_so(enter: Enter, protocol: str) -> None:
     with pytest.raises(RefusedError):
-        enter("alice", dialect).history(before=5)
+        enter("alice", protocol).history(before=5)
 
 
 def test_search_finds_what_the_user_may_see(enter: Enter) -> None:
@@ -413,10 +413,10 @@ def test_search_finds_what_the_user_may_see(enter: Enter) -> None:
     assert refused.value.code == "bad_request"
 
 
-@pytest.mark.parametrize("dialect", ["frames", "datagram", "register"])
-def test_a_dialect_without_a_word_for_a_search_says_so(enter: Enter, dialect: str) -> None:
+@pytest.mark.parametrize("protocol", ["frames", "datagram", "register"])
+def test_a_dialect_without_a_word_for_a_search_says_so(enter: Enter, protocol: str) -> None:
     with pytest.raises(RefusedError) as refused:
-        enter("alice", dialect).search("x")
+        enter("alice", protocol).search("x")
     assert refused.value.code == "unknown_command"
 
 
@@ -430,9 +430,9 @@ def test_a_guest_can_ask_for_nothing(enter: Enter, ask: Callable[[ChatClient], o
 # --- events ---
 
 
-@pytest.mark.parametrize("dialect", ACCOUNT_DIALECTS)
-def test_what_comes_while_something_is_asked_is_read_later_and_in_order(enter: Enter, dialect: str) -> None:
-    alice, bob = enter("alice", dialect), enter("bob")
+@pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
+def test_what_comes_while_something_is_asked_is_read_later_and_in_order(enter: Enter, protocol: str) -> None:
+    alice, bob = enter("alice", protocol), enter("bob")
     said = [f"{number}" for number in range(20)]
     for text in said:
         bob.say(text)
@@ -503,9 +503,9 @@ def test_what_is_injected_does_not_disturb_a_question(enter: Enter) -> None:
 # --- to go ---
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_who_closes_is_gone_and_may_close_again(enter: Enter, room: Room, dialect: str) -> None:
-    alice, bob = enter("alice", dialect), enter("bob")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_closes_is_gone_and_may_close_again(enter: Enter, room: Room, protocol: str) -> None:
+    alice, bob = enter("alice", protocol), enter("bob")
     alice.close()
     alice.close()
     wait_for(lambda: bob.users() == ("bob",), "alice is gone")
@@ -582,10 +582,10 @@ def test_what_is_done_twice_is_a_fault_of_the_program(enter: Enter) -> None:
     assert alice.say("still here") == 1
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_login_that_the_server_refused_ends_a_clients_use(enter: Enter, room: Room, dialect: str) -> None:
-    enter("alice", dialect)
-    with ChatClient("127.0.0.1", room.server.port, dialect=dialect) as client:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_login_that_the_server_refused_ends_a_clients_use(enter: Enter, room: Room, protocol: str) -> None:
+    enter("alice", protocol)
+    with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client:
         with pytest.raises(RefusedError):
             client.login("alice", "wrong")
         for call in (lambda: client.login("alice", "secret"), lambda: client.say("x"), lambda: next(client.events())):
@@ -612,9 +612,9 @@ WRONG_ARGUMENTS: list[tuple[str, Callable[[ChatClient], object]]] = [
 ]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_wrong_argument_is_a_fault_of_the_program_and_the_client_goes_on(enter: Enter, dialect: str) -> None:
-    alice = enter("alice", dialect)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_wrong_argument_is_a_fault_of_the_program_and_the_client_goes_on(enter: Enter, protocol: str) -> None:
+    alice = enter("alice", protocol)
     for match, call in WRONG_ARGUMENTS:
         with pytest.raises(UsageError, match=match):
             call(alice)
@@ -656,36 +656,36 @@ def test_a_client_that_can_not_be_is_a_fault_of_the_program(match: str, argument
 # --- a lost connection ---
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames"])
+@pytest.mark.parametrize("protocol", ["json", "frames"])
 def test_a_lost_connection_is_taken_up_again_and_what_was_missed_comes_once(
-    enter: Enter, switch: Switch, dialect: str
+    enter: Enter, switch: Switch, protocol: str
 ) -> None:
     """Promise: once. In frames it is looked for in the history."""
-    alice, bob = enter("alice", dialect, switch.port), enter("bob")
+    alice, bob = enter("alice", protocol, switch.port), enter("bob")
     bob.say("before")
     assert texts(alice, "before") == ["before"]
     switch.server_port, port = 1, switch.server_port  # where nobody listens
     switch.cut()
-    assert next_of(alice, Cut, Back) == Cut("the server closed the connection")
+    assert next_of(alice, ConnectionLost, Reconnected) == ConnectionLost("the server closed the connection")
     for text in ("one", "two"):
         bob.say(text)
     bob.whisper("alice", "three")
     switch.server_port = port
 
-    assert next_of(alice, Back, PublicMessage).username == "alice"
+    assert next_of(alice, Reconnected, PublicMessage).username == "alice"
     bob.say("four")
     assert texts(alice, "four") == ["one", "two", "three", "four"]
     assert sorted(alice.users()) == ["alice", "bob"]
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames"])
+@pytest.mark.parametrize("protocol", ["json", "frames"])
 def test_what_was_being_said_when_the_connection_was_lost_is_stored_once(
-    enter: Enter, switch: Switch, dialect: str
+    enter: Enter, switch: Switch, protocol: str
 ) -> None:
     """Promise: once, though the confirmation was lost."""
-    alice, bob = enter("alice", dialect, switch.port), enter("bob")
+    alice, bob = enter("alice", protocol, switch.port), enter("bob")
     alice.say("before")
-    if dialect == "json":  # in frames a message takes two steps, and the first one is answered
+    if protocol == "json":  # in frames a message takes two steps, and the first one is answered
         switch.loses_answers = True
     with meanwhile(lambda: alice.say("under way")) as outcome:
         assert texts(bob, "under way") == ["before", "under way"]
@@ -695,9 +695,9 @@ def test_what_was_being_said_when_the_connection_was_lost_is_stored_once(
     assert [(message.id, message.text) for message in bob.history()][1:] == [(message_id, "under way")]
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames"])
-def test_what_is_said_while_the_connection_is_lost_waits_for_it(enter: Enter, switch: Switch, dialect: str) -> None:
-    alice, bob = enter("alice", dialect, switch.port), enter("bob")
+@pytest.mark.parametrize("protocol", ["json", "frames"])
+def test_what_is_said_while_the_connection_is_lost_waits_for_it(enter: Enter, switch: Switch, protocol: str) -> None:
+    alice, bob = enter("alice", protocol, switch.port), enter("bob")
     switch.server_port, port = 1, switch.server_port
     switch.cut()
     with meanwhile(lambda: (alice.say("hello"), alice.users())) as outcome:
@@ -711,8 +711,8 @@ def test_what_is_said_while_the_connection_is_lost_waits_for_it(enter: Enter, sw
     assert [message.id for message in bob.history()] == [message_id]
     assert sorted(users) == ["alice", "bob"]
     # Each try in between was accepted and dropped; the loss is told once.
-    assert isinstance(next_of(alice, Cut, Back), Cut)
-    assert isinstance(next_of(alice, Cut, Back), Back)
+    assert isinstance(next_of(alice, ConnectionLost, Reconnected), ConnectionLost)
+    assert isinstance(next_of(alice, ConnectionLost, Reconnected), Reconnected)
 
 
 def test_history_that_was_asked_for_comes_after_the_return(enter_at: Enter) -> None:
@@ -727,12 +727,12 @@ def test_history_that_was_asked_for_comes_after_the_return(enter_at: Enter) -> N
     assert len(server.asked_for("CH")) == 3
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames", "register"])
-def test_a_question_is_asked_again_on_the_new_connection(enter: Enter, switch: Switch, dialect: str) -> None:
-    alice = enter("alice", dialect, switch.port)
-    if dialect == "register":  # which has no questions
+@pytest.mark.parametrize("protocol", ["json", "frames", "register"])
+def test_a_question_is_asked_again_on_the_new_connection(enter: Enter, switch: Switch, protocol: str) -> None:
+    alice = enter("alice", protocol, switch.port)
+    if protocol == "register":  # which has no questions
         switch.cut()
-        assert isinstance(next_of(alice, Back), Back)
+        assert isinstance(next_of(alice, Reconnected), Reconnected)
         assert alice.say("hello") is None
         return
     switch.loses_answers = True
@@ -742,20 +742,20 @@ def test_a_question_is_asked_again_on_the_new_connection(enter: Enter, switch: S
         assert outcome.get(timeout=DEADLINE_SECONDS) == ("alice",)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_that_is_started_again_is_found_again(
-    open_room: Callable[..., Room], dialect: str, enter_at: Enter
+    open_room: Callable[..., Room], protocol: str, enter_at: Enter
 ) -> None:
     room = open_room()
     port = room.server.port
-    alice = enter_at("alice", dialect, port)
+    alice = enter_at("alice", protocol, port)
     room.stop()
-    assert isinstance(next_of(alice, Cut), Cut)
+    assert isinstance(next_of(alice, ConnectionLost), ConnectionLost)
     again = open_room(port=port)
 
-    assert next_of(alice, Back).username == "alice"
+    assert next_of(alice, Reconnected).username == "alice"
     alice.say("hello again")
-    if dialect != "register":
+    if protocol != "register":
         assert alice.history()[-1].text == "hello again"
     alice.close()
     assert not again.has_crashed
@@ -766,10 +766,10 @@ def enter_at() -> Iterator[Enter]:
     """The same as enter, at a port that is given."""
     with ExitStack() as clients:
 
-        def enter(name: str, dialect: str, port: int, **settings: Any) -> ChatClient:
-            client = ChatClient("127.0.0.1", port, dialect=dialect, **settings)
+        def enter(name: str, protocol: str, port: int, **settings: Any) -> ChatClient:
+            client = ChatClient("127.0.0.1", port, protocol=protocol, **settings)
             clients.enter_context(client)
-            client.login(name, "" if dialect == "register" else "secret")
+            client.login(name, "" if protocol == "register" else "secret")
             return client
 
         yield enter
@@ -784,11 +784,11 @@ ASKING: list[Callable[[ChatClient], object]] = [
 ]
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames"])
+@pytest.mark.parametrize("protocol", ["json", "frames"])
 def test_a_connection_that_is_lost_for_good_is_an_error_of_whatever_is_asked(
-    enter: Enter, room: Room, dialect: str
+    enter: Enter, room: Room, protocol: str
 ) -> None:
-    alice = enter("alice", dialect, retry_seconds=0.1)
+    alice = enter("alice", protocol, retry_seconds=0.1)
     room.stop()
     happened = []
     with pytest.raises(LostError):
@@ -812,7 +812,7 @@ def test_what_happened_before_the_connection_was_lost_for_good_can_still_be_read
     with pytest.raises(LostError):
         read()
     assert [event.text for event in happened if isinstance(event, PublicMessage)] == ["last words"]
-    assert isinstance(happened[-1], Cut)
+    assert isinstance(happened[-1], ConnectionLost)
 
 
 def test_a_message_of_which_nobody_knows_whether_it_was_delivered_is_not_sent_again(
@@ -833,7 +833,7 @@ def test_who_closes_while_the_connection_is_lost_does_not_wait(enter: Enter, swi
     alice = enter("alice", port=switch.port, retry_seconds=1_000_000.0)
     switch.server_port = 1
     switch.cut()
-    next_of(alice, Cut)
+    next_of(alice, ConnectionLost)
     alice.close()
 
 
@@ -858,7 +858,7 @@ def test_a_return_that_is_refused_for_a_while_is_tried_again(enter_at: Enter, co
     with StandIn(at("users", None), *[at("login", refusal(code))] * 2, serves) as server:
         alice = enter_at("alice", "json", server.port)
         alice.visit.request(AskUsers())
-        next_of(alice, Cut)
+        next_of(alice, ConnectionLost)
         with meanwhile(lambda: alice.say("hello")) as outcome:
             assert outcome.get(timeout=DEADLINE_SECONDS) == 8
         alice.close()
@@ -872,9 +872,9 @@ def test_what_was_asked_for_comes_though_the_return_is_refused_for_a_while(enter
         alice = enter_at("alice", "json", server.port)
         with meanwhile(alice.users) as outcome:
             assert outcome.get(timeout=DEADLINE_SECONDS) == ("alice",)
-        happened = [each for each in alice.events(0.0) if isinstance(each, Cut | Back | Refused)]
+        happened = [each for each in alice.events(0.0) if isinstance(each, ConnectionLost | Reconnected | Refused)]
         alice.close()
-    assert [type(each) for each in happened] == [Cut, Refused, Refused, Back]
+    assert [type(each) for each in happened] == [ConnectionLost, Refused, Refused, Reconnected]
 
 
 @pytest.mark.parametrize("code", ["wrong_password", "bad_username"])
@@ -897,13 +897,13 @@ def test_a_guest_whose_name_is_taken_meanwhile_gets_it_back_when_it_is_free(
     alice = enter("alice", "register", switch.port)
     switch.server_port, port = 1, switch.server_port
     switch.cut()
-    assert isinstance(next_of(alice, Cut), Cut)
+    assert isinstance(next_of(alice, ConnectionLost), ConnectionLost)
     room.wait_for_connections(0)
     other = room.enter_guest("alice")
     switch.server_port = port
-    assert next_of(alice, Refused, Back).code == "bad_username"
+    assert next_of(alice, Refused, Reconnected).code == "bad_username"
     other.close()
-    assert next_of(alice, Back).username == "alice"
+    assert next_of(alice, Reconnected).username == "alice"
     assert alice.say("hello again") is None
 
 

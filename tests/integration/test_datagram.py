@@ -15,8 +15,8 @@ from integration.room import PAYLOAD_MAX, DatagramPeer, deadline, sent, wait_for
 from integration.steps import REFUSED, REFUSED_ASKED, REFUSED_OUTSIDE, c, d, leave, without_sentences
 from reliability.program import Program
 
-from chatprotocol import arq
-from chatprotocol.datagrams import ACK, Datagram, pack
+from chatprotocol.udp import arq
+from chatprotocol.udp.packet import ACK, Datagram, pack
 from chatserver.app import StartError
 
 if TYPE_CHECKING:

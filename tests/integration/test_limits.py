@@ -34,9 +34,9 @@ def test_the_connection_over_the_limit_is_told_so_and_closed(open_room: Callable
     assert room.enter("carol"), "there is room again"
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames", "register"])
+@pytest.mark.parametrize("protocol", ["json", "frames", "register"])
 def test_a_peer_that_writes_byte_by_byte_does_not_wait_for_acknowledgements(
-    open_room: Callable[..., Room], dialect: str
+    open_room: Callable[..., Room], protocol: str
 ) -> None:
     """With Nagle's algorithm it sends a piece when the last one was acknowledged. Linux may put that off for 40 ms."""
     room = open_room()
@@ -48,7 +48,7 @@ def test_a_peer_that_writes_byte_by_byte_does_not_wait_for_acknowledgements(
         "json": (json_peer, b'{"command":"ping"}\n', b'{"type":"pong"}\n'),
         "frames": (frames_peer, b"C\0\0\0\4PING", b"C\0\0\0\4PONG"),
         "register": (guest.sending, b"SEND nobody\nContent-length: 5\n\nhello", NOT_SENT),
-    }[dialect]
+    }[protocol]
     seconds = []
     for _ in range(10):
         began = time.monotonic()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatserver.store import index
-from chatserver.store.index import SEARCH_FILE
+from chatserver.store import search_index
+from chatserver.store.search_index import SEARCH_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,7 +235,7 @@ def test_where_there_can_be_no_index_the_room_goes_on_without(open_room: Callabl
 def test_where_sqlite_has_no_fts5_the_room_goes_on_without(
     open_room: Callable[..., Room], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "_SCHEMA", "CREATE VIRTUAL TABLE public USING fts99(words);")
+    monkeypatch.setattr(search_index, "_SCHEMA", "CREATE VIRTUAL TABLE public USING fts99(words);")
     room = open_room()
     alice, bob = room.enter("alice"), room.enter("bob")
 

@@ -469,12 +469,12 @@ def test_a_recipient_who_does_not_exist_is_refused_before_the_text_is_typed(room
 # --- other dialects, other terminals ---
 
 
-@pytest.mark.parametrize("dialect", ["frames", "datagram"])
-def test_the_terminal_is_the_same_over_frames_and_datagrams(room: Room, desk: Desk, dialect: str) -> None:
+@pytest.mark.parametrize("protocol", ["frames", "datagram"])
+def test_the_terminal_is_the_same_over_frames_and_datagrams(room: Room, desk: Desk, protocol: str) -> None:
     bob = room.enter("bob")
     bob.say("before")
-    alice = desk.sit("alice", "--dialect", dialect)
-    assert re.fullmatch(rf"alice · 127.0.0.1:\d+ · {dialect}( · 2 online)? · connected", status(alice))
+    alice = desk.sit("alice", "--dialect", protocol)
+    assert re.fullmatch(rf"alice · 127.0.0.1:\d+ · {protocol}( · 2 online)? · connected", status(alice))
     alice.until_shows("─── the last message ───", "bob │ before", "─── now ───")
     alice.type("DM", ENTER)
     alice.until_line("recipient:")

@@ -103,7 +103,7 @@ class Callers:
                     member.go_on()
 
 
-class Talk:
+class UdpSession:
     """Somebody who says the next thing as soon as the last ones are confirmed, to each of ``recipients`` in turn.
 
     Of what it says only ``WINDOW`` messages are not confirmed at a time. None stands for everybody.

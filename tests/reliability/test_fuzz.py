@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from integration.room import DatagramPeer, Peer, deadline, split_frames
 from reliability.program import Program
 
-from chatprotocol.datagrams import Datagram, pack
-from chatprotocol.dialects import SNIFF_MAX_BYTES, Sniff, by_name, sniff
+from chatprotocol.udp.packet import Datagram, pack
+from chatprotocol.wire import SNIFF_MAX_BYTES, Sniff, by_name, sniff
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
     from pathlib import Path
 
-    from chatprotocol.dialects import Decoder
     from chatprotocol.events import Event
+    from chatprotocol.wire import Decoder
 
 STRANGERS = 50
 # What the good ones say at a turn, and what strangers do between two turns: a slow machine does not get more to do than
@@ -238,9 +238,9 @@ class Stranger:
         sent_bytes = self._socket.send(data)
         if len(self._first) < SNIFF_MAX_BYTES:
             self._first += data[:sent_bytes]
-            dialect = sniff(self._first) if self._first else Sniff.MORE
-            if self._decoder is None and not isinstance(dialect, Sniff):
-                self._decoder = dialect.event_decoder()
+            protocol = sniff(self._first) if self._first else Sniff.MORE
+            if self._decoder is None and not isinstance(protocol, Sniff):
+                self._decoder = protocol.event_decoder()
         return True
 
     def _listen(self) -> bool:

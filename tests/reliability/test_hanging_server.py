@@ -15,7 +15,7 @@ from reliability.program import DEADLINE_SECONDS, Program, own_environment
 
 from chatclient import ChatClient
 from chatclient.client import LostError
-from chatclient.notices import Back, Cut
+from chatclient.notices import ConnectionLost, Reconnected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,10 +62,10 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
     raise AssertionError(f"it ended without {beginning}")
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames", "register", "datagram"])
-def test_a_line_from_a_pipe_is_told_to_be_lost(server: Program, dialect: str) -> None:
-    name = f"pipe{dialect}"
-    with client(server.port, name, "--dialect", dialect, "--retry-seconds", "0") as process:
+@pytest.mark.parametrize("protocol", ["json", "frames", "register", "datagram"])
+def test_a_line_from_a_pipe_is_told_to_be_lost(server: Program, protocol: str) -> None:
+    name = f"pipe{protocol}"
+    with client(server.port, name, "--dialect", protocol, "--retry-seconds", "0") as process:
         wait_for(process, "[welcome")
         with stopped(server):
             output, _ = process.communicate("@ALL hello\n", DEADLINE_SECONDS)
@@ -73,27 +73,27 @@ def test_a_line_from_a_pipe_is_told_to_be_lost(server: Program, dialect: str) ->
     assert "the server gave no answer" in output
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames"])
-def test_a_client_that_only_listens_notices_it_and_comes_back(server: Program, dialect: str) -> None:
-    with client(server.port, f"listens{dialect}", "--dialect", dialect) as process:
+@pytest.mark.parametrize("protocol", ["json", "frames"])
+def test_a_client_that_only_listens_notices_it_and_comes_back(server: Program, protocol: str) -> None:
+    with client(server.port, f"listens{protocol}", "--dialect", protocol) as process:
         wait_for(process, "[welcome")
         with stopped(server):
             wait_for(process, "[lost] the server was silent")
         wait_for(process, "[back]")
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames"])
-def test_what_a_program_says_is_stored_once(server: Program, dialect: str) -> None:
-    with ChatClient("127.0.0.1", server.port, dialect=dialect, silence_seconds=SILENCE_SECONDS) as program:
-        program.login(f"says{dialect}", "x")
+@pytest.mark.parametrize("protocol", ["json", "frames"])
+def test_what_a_program_says_is_stored_once(server: Program, protocol: str) -> None:
+    with ChatClient("127.0.0.1", server.port, protocol=protocol, silence_seconds=SILENCE_SECONDS) as program:
+        program.login(f"says{protocol}", "x")
         server.process.send_signal(signal.SIGSTOP)
         goes_on = threading.Timer(2 * SILENCE_SECONDS, server.process.send_signal, [signal.SIGCONT])
         goes_on.start()
-        message_id = program.say(f"once {dialect}")
+        message_id = program.say(f"once {protocol}")
         goes_on.join()
         happened = [type(event) for event in program.events(0.1)]
-        assert [message.id for message in program.history() if message.text == f"once {dialect}"] == [message_id]
-    assert happened[:2] == [Cut, Back]
+        assert [message.id for message in program.history() if message.text == f"once {protocol}"] == [message_id]
+    assert happened[:2] == [ConnectionLost, Reconnected]
 
 
 def test_a_program_is_told_that_nobody_answers(server: Program) -> None:

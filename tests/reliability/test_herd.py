@@ -36,7 +36,7 @@ def descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-class Talk:
+class UdpSession:
     """A user who talks to another one, and notes the longest that it took."""
 
     def __init__(self, speaker: Peer, listener: Peer) -> None:
@@ -86,7 +86,7 @@ def test_what_many_do_at_once_holds_nobody_up(tmp_path: Path, do: str) -> None:
         assert many.stdout is not None
         assert many.stdout.readline() == b"ready\n"
         server.wait_until(lambda: server.threads() > MANY, "a thread for each")
-        talk = Talk(speaker, listener)
+        talk = UdpSession(speaker, listener)
         talk.go_on(ROUND_SECONDS)
         talk.worst_seconds = 0.0
         if do == "close":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from integration.room import Peer
-from reliability.callers import Callers, Talk
+from reliability.callers import Callers, UdpSession
 from reliability.crowd import Crowd
 from reliability.guests import TalkingGuest
 from reliability.history import Content, content_of, read_history
@@ -227,7 +227,7 @@ def test_what_was_confirmed_or_delivered_over_udp_is_there_after_a_kill(tmp_path
         for life in range(KILLS // 2):
             with Callers() as crowd:
                 callers = crowd.enter(program.port, [f"caller{life}x{number}" for number in range(CALLERS)])
-                talks = [Talk(caller, [None, "carol", caller.name]) for caller in callers]
+                talks = [UdpSession(caller, [None, "carol", caller.name]) for caller in callers]
                 least = int(chance.random() ** 3 * CONFIRMATIONS_MAX)
                 crowd.wait_until(lambda: sum(len(each.confirmed) for each in talks) >= least, f"life {life}")  # noqa: B023
                 crowd.go_on(chance.uniform(0, LATER_MAX_SECONDS))

@@ -44,7 +44,7 @@ def test_those_who_ask_for_much_and_do_not_read_are_refused(tmp_path: Path) -> N
 # The journal's thread dies, and so does whoever logs that.
 JOURNAL_DIES = """
 from chatserver import threads
-from chatserver.room.journal import SqliteJournal
+from chatserver.chat.journal import SqliteJournal
 
 def fail(*_):
     threads._log = None

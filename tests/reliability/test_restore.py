@@ -16,7 +16,7 @@ from integration.room import Peer
 from reliability.program import DEADLINE_SECONDS, Program, own_environment
 
 from chatclient import ChatClient
-from chatclient.exchange import Gap
+from chatclient.client_protocol import PossibleGap
 from chatprotocol.events import PublicMessage
 
 if TYPE_CHECKING:
@@ -75,15 +75,15 @@ def watching(port: int, name: str, form: str) -> Iterator[Callable[[str], list[s
 
 
 @contextmanager
-def listening(port: int, name: str, dialect: str) -> Iterator[Callable[[str], list[str]]]:
+def listening(port: int, name: str, protocol: str) -> Iterator[Callable[[str], list[str]]]:
     """A ChatClient stays in the room."""
-    with ChatClient("127.0.0.1", port, dialect=dialect) as client:
+    with ChatClient("127.0.0.1", port, protocol=protocol) as client:
         client.login(name, "secret")
 
         def heard(last: str) -> list[str]:
             found: list[str] = []
             for event in client.events(DEADLINE_SECONDS):
-                if isinstance(event, Gap):
+                if isinstance(event, PossibleGap):
                     found.append("gap")
                 elif isinstance(event, PublicMessage):
                     found.append(event.text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.room import NOT_SENT, DatagramPeer, Guest, Peer, deadline
-from reliability.callers import Callers, Talk
+from reliability.callers import Callers, UdpSession
 from reliability.crowd import Crowd
 from reliability.guests import TalkingGuest
 from reliability.history import Content, content_of
@@ -321,7 +321,7 @@ def test_what_users_of_datagram_send_at_the_signal_is_stored_delivered_and_confi
     with Program(tmp_path) as program, Callers() as crowd, closing(Peer(program.port)) as carol:
         carol.login("carol")
         callers = crowd.enter(program.port, [f"caller{number}" for number in range(CALLERS)])
-        talks = [Talk(caller, [None, "carol", callers[number - 1].name]) for number, caller in enumerate(callers)]
+        talks = [UdpSession(caller, [None, "carol", callers[number - 1].name]) for number, caller in enumerate(callers)]
         crowd.wait_until(lambda: sum(len(talk.confirmed) for talk in talks) >= least, f"{least} confirmations")
         crowd.go_on(chance.uniform(0, LATER_MAX_SECONDS))
         with deadline(SHUTDOWN_SECONDS, "the shutdown"):

@@ -1,9 +1,9 @@
 """The chat room client, for people, pipes, scripts and programs. What programs need is here: see docs/bots.md."""
 
 from chatclient.client import ChatClient
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
-from chatclient.exchange import Gap, Outcome, Unsettled
-from chatclient.notices import Back, Cut, Dropped
+from chatclient.notices import ConnectionLost, Dropped, Reconnected
 from chatprotocol.events import (
     AccountKind,
     Bye,
@@ -23,27 +23,27 @@ from chatprotocol.requests import Say, Whisper
 
 __all__ = [
     "AccountKind",
-    "Back",
     "Bye",
     "ChatClient",
     "ChatError",
-    "Cut",
+    "ConnectionLost",
+    "DeliveryUnknown",
     "DirectMessage",
     "Dropped",
     "Forwarded",
     "Found",
-    "Gap",
     "History",
     "LostError",
     "Online",
     "Outcome",
+    "PossibleGap",
     "PublicMessage",
+    "Reconnected",
     "Refused",
     "RefusedError",
     "Say",
     "Sent",
     "SentStatus",
-    "Unsettled",
     "UsageError",
     "Users",
     "Welcome",

@@ -10,11 +10,11 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
-from chatclient.app import App
-from chatclient.config import ConfigError, load_config, read_text
-from chatclient.exits import Exit
-from chatclient.script import ScriptError, parse_script
-from chatclient.signals import heed_signals
+from chatclient.cli.app import App
+from chatclient.cli.config import ConfigError, load_config, read_text
+from chatclient.cli.exits import Exit
+from chatclient.cli.script import ScriptError, parse_script
+from chatclient.cli.signals import heed_signals
 from chatprotocol.encoding import DOTENV_MAX_BYTES, decode_text
 from chatprotocol.settings import unknown_settings
 
@@ -27,9 +27,9 @@ def main() -> int:
         config = load_config(sys.argv[1:], environment)
         script = parse_script(read_text(config.script, "script")) if config.script else None
     except ConfigError as error:
-        return _complain(str(error))
+        return _report_error(str(error))
     except ScriptError as error:
-        return _complain(f"The script can't be played; {error}.")
+        return _report_error(f"The script can't be played; {error}.")
     for name, similar in unknown_settings(environment):
         hint = f"; did you mean {similar}?" if similar else "."
         print(f"chatclient: the variable {name} is no setting and is ignored{hint}", file=sys.stderr)
@@ -75,7 +75,7 @@ def _pass_over(why: str) -> dict[str, str | None]:
     return {}
 
 
-def _complain(problem: str) -> int:
+def _report_error(problem: str) -> int:
     print(f"chatclient: {problem}", file=sys.stderr)
     return Exit.USAGE
 

@@ -19,23 +19,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from chatclient.arguments import check_choice, check_port, check_seconds, check_str, check_whole
-from chatclient.connection import Connection, Down, Lost, Up
+from chatclient.client_protocol import DeliveryUnknown, JsonClient, Outcome, PossibleGap
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
-from chatclient.exchange import AtOnce, Gap, Outcome, Unsettled
-from chatclient.guest import AsGuest
+from chatclient.frames_client import FramesClient
 from chatclient.inbox import Backlog, Inbox
-from chatclient.model import Model, Standing
-from chatclient.notices import Back, Cut, Dropped
-from chatclient.steps import StepByStep
-from chatclient.tcp import connect
-from chatclient.udp import UdpLink
-from chatclient.visit import Visit, check_message, check_unicode
-from chatclient.watch import SILENCE_SECONDS, Due, Watch
+from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
+from chatclient.links.tcp import connect
+from chatclient.links.udp import UdpLink
+from chatclient.links.watch import SILENCE_SECONDS, Due, Watch
+from chatclient.model import ConnectionState, Model
+from chatclient.notices import ConnectionLost, Dropped, Reconnected
+from chatclient.register_client import RegisterClient
+from chatclient.session import ClientSession, check_message, check_unicode
 from chatprotocol.address import check_host
-from chatprotocol.dialects import DIALECTS, Datagram, Frames, Register, by_name, dialects_with
-from chatprotocol.dialects.json import Json
-from chatprotocol.dialects.register import LENGTH_UNITS
-from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
     Bye,
     DirectMessage,
@@ -51,18 +48,21 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
+from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.operations import DEFAULT_OPS, OPS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
 from chatprotocol.rules import check_username
+from chatprotocol.wire import PROTOCOLS, Datagram, Frames, Register, by_name, protocols_with
+from chatprotocol.wire.json import Json
+from chatprotocol.wire.register import LENGTH_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from chatclient.connection import Signal
-    from chatclient.exchange import Exchange, News, Wish
-    from chatclient.visit import Link
+    from chatclient.client_protocol import Action, ClientEvent, ClientProtocol
+    from chatclient.links.connection import Signal
+    from chatclient.session import Link
     from chatprotocol.address import Address
     from chatprotocol.events import Message
     from chatprotocol.requests import Request
@@ -77,16 +77,16 @@ Happening: TypeAlias = (
     | DirectMessage
     | Forwarded
     | Users
-    | Cut
-    | Back
-    | Gap
+    | ConnectionLost
+    | Reconnected
+    | PossibleGap
     | Dropped
     | History
     | Refused
     | Bye
     | Sent
     | Outcome
-    | Unsettled
+    | DeliveryUnknown
     | Online
     | Found
 )
@@ -94,7 +94,7 @@ Happening: TypeAlias = (
 # How long the server's goodbye is waited for.
 _GOODBYE_SECONDS: Final = 5.0
 # What a login is answered with, in the end.
-_LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused | Cut
+_LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused | ConnectionLost
 
 
 class ChatClient:
@@ -114,8 +114,8 @@ class ChatClient:
         host: str = "localhost",
         port: int = 9999,
         *,
-        dialect: str = Json.name,
-        ops: str = DEFAULT_OPS,
+        protocol: str = Json.name,
+        ops: str = DEFAULT_KEYWORDS,
         register_length: str = LENGTH_UNITS[0],
         retry_seconds: float = 60.0,
         silence_seconds: float = SILENCE_SECONDS,
@@ -123,21 +123,21 @@ class ChatClient:
         """Raises UsageError for an argument that can't be right."""
         check_str("host", host)
         check_port("port", port)
-        check_choice("dialect", dialect, [each.name for each in DIALECTS])
-        check_choice("ops", ops, OPS)
+        check_choice("dialect", protocol, [each.name for each in PROTOCOLS])
+        check_choice("ops", ops, KEYWORD_SETS)
         check_choice("register_length", register_length, LENGTH_UNITS)
         check_seconds("retry_seconds", retry_seconds, math.inf)
         check_seconds("silence_seconds", silence_seconds, math.inf)
-        spoken = by_name(dialect, dialects_with(Register(length=register_length)))
-        open_link = UdpLink if dialect == Datagram.name else connect
+        spoken = by_name(protocol, protocols_with(Register(length=register_length)))
+        open_link = UdpLink if protocol == Datagram.name else connect
         try:
             address = (check_host(host), port)
-        except Refusal as refusal:
-            raise UsageError(refusal.reason) from None
-        self.visit = Visit(Model(address, None, None), _exchange(dialect, ops))
-        self._is_json = dialect == Json.name
+        except RequestError as error:
+            raise UsageError(error.reason) from None
+        self.session = ClientSession(Model(address, None, None), _client_protocol(protocol, ops))
+        self._is_json = protocol == Json.name
         self._inputs = Inbox()
-        watch = partial(Watch, _Debts(self.visit, self._inputs), silence_seconds or math.inf)
+        watch = partial(Watch, _Debts(self.session, self._inputs), silence_seconds or math.inf)
         open_watched = partial(open_link, spoken, lambda: watch(time.monotonic()))
         self._connection = Connection(open_watched, retry_seconds, self._inputs.put_heard)
         self._link: Link | None = None
@@ -168,9 +168,9 @@ class ChatClient:
         self._check_open()
         if self._link is not None:
             raise UsageError("This client was connected before: `with ChatClient(...)` has done it.")
-        assert self.visit.model.server is not None  # only the faces have none
+        assert self.session.model.server is not None  # only the faces have none
         self._end = None
-        self.start(self.visit.model.server)
+        self.start(self.session.model.server)
         while self._link is None:
             self._keep(self._receive())
 
@@ -190,15 +190,15 @@ class ChatClient:
         _refused_as_error(check_username, username)
         _refused_as_error(check_unicode, password)
         self._has_knocked = True
-        self.visit.model.username = username
-        self.visit.model.password = password or None
-        match self._await(self.visit.log_in(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
+        self.session.model.username = username
+        self.session.model.password = password or None
+        match self._await(self.session.log_in(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
             case Welcome() as welcome:
                 self._has_been_in = True
                 return welcome
             case Refused(code, reason):
                 raise RefusedError(code, reason)
-            case Cut(reason):
+            case ConnectionLost(reason):
                 raise LostError(reason)
             case _:
                 raise RefusedError(ErrorCode.WRONG_PASSWORD, f"The name {username} needs a password.")
@@ -209,15 +209,15 @@ class ChatClient:
             return
         self._is_closed = True
         try:
-            if self.visit.model.standing is Standing.IN and self._end is None:
+            if self.session.model.connection_state is ConnectionState.IN and self._end is None:
                 self._part()
         finally:
             self.hang_up()
 
     def _part(self) -> None:
         give_up_at = time.monotonic() + _GOODBYE_SECONDS
-        said: Sequence[Any] = self.visit.request(Leave())
-        while self._end is None and not any(isinstance(each, Bye | Cut) for each in said):
+        said: Sequence[Any] = self.session.request(Leave())
+        while self._end is None and not any(isinstance(each, Bye | ConnectionLost) for each in said):
             try:
                 said = self._take(self._inputs.get(max(0.0, give_up_at - time.monotonic())))
             except queue.Empty:
@@ -316,8 +316,8 @@ class ChatClient:
         self._check_logged_in()
         _refused_as_error(check_message, message)
         self._wait_until_ready()
-        said = _refused_as_error(self.visit.prepare, message)
-        match self._await(self.visit.request(said), lambda each: _nonce_of(each) == said.nonce):
+        said = _refused_as_error(self.session.prepare, message)
+        match self._await(self.session.request(said), lambda each: _nonce_of(each) == said.nonce):
             case Sent(message_id):
                 return message_id
             case Refused(code, reason):
@@ -329,25 +329,25 @@ class ChatClient:
             case _:
                 raise LostError("The connection was lost, and nobody knows whether the message was stored.")
 
-    def _ask(self, wish: Wish, kind: type[Answer]) -> Answer:
+    def _ask(self, action: Action, kind: type[Answer]) -> Answer:
         """Ask; the visit asks again on every new connection, until there is an answer."""
         self._check_logged_in()
-        if self.visit.exchange.is_guest:
+        if self.session.client_protocol.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
         self._wait_until_ready()
-        answer = self._await(self.visit.request(wish), lambda each: isinstance(each, kind) or self._is_refusal(each))
+        answer = self._await(self.session.request(action), lambda each: isinstance(each, kind) or self._is_error(each))
         if isinstance(answer, Refused):
             raise RefusedError(answer.code, answer.reason)
         return answer  # type: ignore[no-any-return]
 
-    def _is_refusal(self, happening: Any) -> bool:
+    def _is_error(self, happening: Any) -> bool:
         """Of something that is no message, and no return?"""
-        is_in = self.visit.model.standing is Standing.IN
+        is_in = self.session.model.connection_state is ConnectionState.IN
         return isinstance(happening, Refused) and happening.nonce is None and is_in
 
     def _wait_until_ready(self) -> None:
         """Until something can be asked: while the connection is lost, until it stands again."""
-        while not self.visit.is_ready:
+        while not self.session.is_ready:
             self._keep(self._receive())
 
     def _await(self, fresh: Sequence[Any], is_it: Callable[[Any], bool]) -> Any:
@@ -371,33 +371,33 @@ class ChatClient:
 
     def _take(self, given: Any) -> Sequence[Any]:
         match given:
-            case Up(link):
+            case LinkUp(link):
                 self._link = link
-                return [*self.visit.log_in(link)] if self._has_been_in else []
-            case Down(reason):
-                self.visit.connection_lost()
+                return [*self.session.log_in(link)] if self._has_been_in else []
+            case LinkDown(reason):
+                self.session.connection_lost()
                 was_cut, self._is_cut = self._is_cut, True
-                return [] if was_cut else [Cut(reason)]
-            case Lost(reason):
-                self.visit.connection_lost()
+                return [] if was_cut else [ConnectionLost(reason)]
+            case LinkLost(reason):
+                self.session.connection_lost()
                 self._end = LostError(reason)
                 return []
             case _ if isinstance(given, Event):
-                return [self._noted(each) for each in self.visit.handle_event(given)]
+                return [self._noted(each) for each in self.session.handle_event(given)]
             case _:
                 return [given]
 
-    def _noted(self, news: News) -> News | Back:
+    def _noted(self, news: ClientEvent) -> ClientEvent | Reconnected:
         """Coming back is another thing than coming in, and being refused then is the end."""
         if not self._has_been_in:
             return news
         match news:
             case Welcome(_, username, _, last_id):
                 self._is_cut = False
-                return Back(username, last_id)
-            case Refused() if self.visit.model.standing is not Standing.IN:
-                if self.visit.passes(news):
-                    self.visit.shut()  # and try again
+                return Reconnected(username, last_id)
+            case Refused() if self.session.model.connection_state is not ConnectionState.IN:
+                if self.session.passes(news):
+                    self.session.shut()  # and try again
                 else:
                     self._end = RefusedError(news.code, news.reason)
         return news
@@ -406,30 +406,30 @@ class ChatClient:
 class _Debts:
     """What the server owes, as far as everything that was heard has been looked at."""
 
-    def __init__(self, visit: Visit, inputs: Inbox) -> None:
-        self._visit = visit
+    def __init__(self, session: ClientSession, inputs: Inbox) -> None:
+        self._session = session
         self._inputs = inputs
 
     @property
     def due(self) -> Due:
         """An answer may be among what waits."""
-        return self._visit.due if self._inputs.is_empty else Due.UNKNOWN
+        return self._session.due if self._inputs.is_empty else Due.UNKNOWN
 
     @property
     def ping(self) -> Request | None:
         """What waits may change that."""
-        return self._visit.ping if self._inputs.is_empty else None
+        return self._session.ping if self._inputs.is_empty else None
 
 
-def _exchange(dialect: str, ops: str) -> Exchange:
+def _client_protocol(protocol: str, ops: str) -> ClientProtocol:
     """The one that goes with the dialect."""
-    match dialect:
+    match protocol:
         case Frames.name | Datagram.name:
-            return StepByStep(ops)
+            return FramesClient(ops)
         case Register.name:
-            return AsGuest()
+            return RegisterClient()
         case _:
-            return AtOnce()
+            return JsonClient()
 
 
 def _check_extent(limit: int, before: int | None) -> None:
@@ -441,15 +441,15 @@ def _check_extent(limit: int, before: int | None) -> None:
 def _refused_as_error(check: Callable[[Given], Checked], given: Given) -> Checked:
     try:
         return check(given)
-    except Refusal as refusal:
-        raise RefusedError(refusal.code, refusal.reason) from None
+    except RequestError as error:
+        raise RefusedError(error.code, error.reason) from None
 
 
 def _nonce_of(happening: Any) -> str | None:
     match happening:
         case Sent(nonce=nonce) | Refused(nonce=nonce):
             return nonce
-        case Unsettled(said) | Outcome(said):
+        case DeliveryUnknown(said) | Outcome(said):
             return said.nonce
         case _:
             return None

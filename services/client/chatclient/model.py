@@ -5,15 +5,15 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from chatclient.exchange import Outcome, Unsettled
-from chatprotocol.errors import ErrorCode, Refusal
+from chatclient.client_protocol import DeliveryUnknown, Outcome
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import DirectMessage, History, Online, PublicMessage, Refused, Sent, Users, Welcome
 from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS
 from chatprotocol.requests import Login
 from chatprotocol.rules import check_username, name_key
 
 if TYPE_CHECKING:
-    from chatclient.exchange import News
+    from chatclient.client_protocol import ClientEvent
     from chatprotocol.address import Address
     from chatprotocol.events import Message
     from chatprotocol.requests import Say, Whisper
@@ -34,7 +34,7 @@ def is_username(name: str) -> bool:
     """Can anybody have this name? Servers may tell others, which nobody should type, nor see in a menu."""
     try:
         check_username(name)
-    except Refusal:
+    except RequestError:
         return False
     return True
 
@@ -43,7 +43,7 @@ def _usernames(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(filter(is_username, names[-_ONLINE_MAX_USERS:]))
 
 
-class Standing(Enum):
+class ConnectionState(Enum):
     """Where the client stands with the server."""
 
     UNPLACED = "is asked where the server is"
@@ -54,10 +54,10 @@ class Standing(Enum):
     IN = "is logged in"
 
 
-class Situation(NamedTuple):
+class UiState(NamedTuple):
     """What a person sees all the time: who and where they are, what is due, and what is on its way."""
 
-    standing: Standing
+    connection_state: ConnectionState
     username: str = ""
     server: Address | None = None
     # How many are online, where the server says so by itself.
@@ -97,7 +97,7 @@ class Model:
         self.server = server
         self.username = username or ""
         self.password = password
-        self.standing = Standing.AWAY
+        self.connection_state = ConnectionState.AWAY
         self.has_been_in = False
         # Who is online as far as it is known, of those who can be written to; and how many, where that was said.
         self.online: tuple[str, ...] = ()
@@ -125,10 +125,10 @@ class Model:
         """Did this user say it, here or on another device?"""
         return name_key(message.sender) == name_key(self.username)
 
-    def apply(self, event: News) -> None:
+    def apply(self, event: ClientEvent) -> None:
         """Learn from what the server said."""
         match event:
-            case Unsettled(said) | Outcome(said):
+            case DeliveryUnknown(said) | Outcome(said):
                 self.unconfirmed.pop(said.nonce or "", None)
             case Welcome():
                 self._come_in(event)
@@ -147,7 +147,7 @@ class Model:
 
     def _come_in(self, event: Welcome) -> None:
         self.username = event.username
-        self.standing = Standing.IN
+        self.connection_state = ConnectionState.IN
         self._learn_who_is_online(Online(event.users))
         history_id = event.history_id
         if history_id is not None and len(history_id) > HISTORY_ID_MAX_CHARACTERS:

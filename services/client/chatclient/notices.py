@@ -14,7 +14,7 @@ class Ask(NamedTuple):
     question: str
 
 
-class Complaint(NamedTuple):
+class ErrorNotice(NamedTuple):
     """Something was wrong; ``code`` is one of the protocol's, or ``usage``, ``lost``, ``script``, ``refused``."""
 
     code: str
@@ -27,13 +27,13 @@ class Help(NamedTuple):
     lines: tuple[str, ...]
 
 
-class Cut(NamedTuple):
+class ConnectionLost(NamedTuple):
     """The connection is lost, and a new one is being tried."""
 
     reason: str
 
 
-class Back(NamedTuple):
+class Reconnected(NamedTuple):
     """The connection stands again. ``last_id`` is the room's newest message at that moment, where it is known."""
 
     username: str
@@ -46,13 +46,13 @@ class Dropped(NamedTuple):
     how_many: int
 
 
-class Posted(NamedTuple):
+class MessageQueued(NamedTuple):
     """A message was taken from the person; it is confirmed or refused later, by its nonce."""
 
     said: Say | Whisper
 
 
-class Played(NamedTuple):
+class ScriptLine(NamedTuple):
     """A line that a script types."""
 
     text: str
@@ -64,4 +64,4 @@ class Toggle(NamedTuple):
     what: str
 
 
-Notice = Ask | Complaint | Help | Cut | Back | Posted | Played | Toggle
+UiNotice = Ask | ErrorNotice | Help | ConnectionLost | Reconnected | MessageQueued | ScriptLine | Toggle

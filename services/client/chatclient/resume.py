@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from chatclient.exchange import Gap, Unsettled
+from chatclient.client_protocol import DeliveryUnknown, PossibleGap
 from chatprotocol.events import DirectMessage, History, PublicMessage, Sent, SentStatus
 from chatprotocol.requests import Say
 from chatprotocol.rules import name_key
@@ -14,7 +14,7 @@ from chatprotocol.rules import name_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatclient.exchange import News
+    from chatclient.client_protocol import ClientEvent
     from chatprotocol.events import Message, Welcome
     from chatprotocol.requests import Whisper
 
@@ -63,24 +63,24 @@ class Resume:
             if self._is_other or message.id > self._known_id:
                 self._missed[message.id] = message
 
-    def complete(self, said: Say | Whisper) -> Sent | Unsettled | None:
+    def complete(self, said: Say | Whisper) -> Sent | DeliveryUnknown | None:
         """What became of a message that was not confirmed; None: it was not stored, and can be sent again."""
         if self._known_id is None or self._is_other:
-            return Unsettled(said)
+            return DeliveryUnknown(said)
         kind = PublicMessage if isinstance(said, Say) else DirectMessage
         for message in self._missed.values():
             is_own = name_key(message.sender) == name_key(self.welcome.username)
             if is_own and isinstance(message, kind) and message.text == said.text:
                 del self._missed[message.id]
                 return Sent(message.id, SentStatus.SENT, said.nonce)
-        return Unsettled(said) if self._has_gap else None
+        return DeliveryUnknown(said) if self._has_gap else None
 
-    def missed(self) -> list[News]:
+    def missed(self) -> list[ClientEvent]:
         """What was missed, and did not settle anything: each message once and in order."""
-        new: list[News] = [self._missed[message_id] for message_id in sorted(self._missed)]
+        new: list[ClientEvent] = [self._missed[message_id] for message_id in sorted(self._missed)]
         if self._known_id is not None:
-            return [Gap(), *new] if self._has_gap else new
+            return [PossibleGap(), *new] if self._has_gap else new
         # Nothing is known to be new: so it is shown as what it is.
         shown = {message.id for message in self._history}
-        gap = [Gap()] if self._is_other else []
+        gap = [PossibleGap()] if self._is_other else []
         return [*gap, History(self._history), *(self._missed[number] for number in sorted(self._missed.keys() - shown))]

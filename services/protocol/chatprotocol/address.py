@@ -6,7 +6,7 @@ import re
 from ipaddress import IPv6Address
 from typing import TypeAlias
 
-from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import check_port
 
 # Its host, without brackets, and its port.
@@ -33,7 +33,7 @@ def split_address(text: str) -> tuple[str, str]:
         words = text.split(maxsplit=1)
     host, port = (word.strip() for word in (*words, "", "")[:2])
     if " " in host + port or "\t" in host + port:
-        raise Refusal(ErrorCode.BAD_REQUEST, _FORMS)
+        raise RequestError(ErrorCode.BAD_REQUEST, _FORMS)
     return check_host(host) if host else "", port
 
 
@@ -42,11 +42,11 @@ def check_host(text: str) -> str:
     is_bracketed = text.startswith("[") and text.endswith("]")
     host = text[1:-1] if is_bracketed else text
     if not host or not host.isprintable() or set(host) & set("[]/ ") or (":" in host and not _is_ipv6(host)):
-        raise Refusal(ErrorCode.BAD_REQUEST, f"{text!r} is not a host name or an address. {_FORMS}")
+        raise RequestError(ErrorCode.BAD_REQUEST, f"{text!r} is not a host name or an address. {_FORMS}")
     return host
 
 
-def show_address(address: Address) -> str:
+def format_address(address: Address) -> str:
     """``host:port``, with brackets around an IPv6 address."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -32,7 +32,7 @@ def code_of(word: str) -> ErrorCode:
     return ErrorCode(word) if word in ErrorCode.__members__.values() else ErrorCode.INTERNAL
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is the room's answer, not a fault of the program
+class RequestError(Exception):
     """A request can't be granted. ``reason`` is one sentence for a person: what was wrong and what to do."""
 
     def __init__(self, code: ErrorCode, reason: str, about: str | None = None) -> None:

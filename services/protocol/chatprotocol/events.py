@@ -75,7 +75,7 @@ class DirectMessage(Struct, frozen=True, gc=False):
 Message: TypeAlias = PublicMessage | DirectMessage
 
 
-class PublicRun(Struct, frozen=True, gc=False):
+class PublicBatch(Struct, frozen=True, gc=False):
     """Public messages that one user said in a row: ``id`` is of the first, the others have those that follow.
 
     For the server: on the wire there are single messages.
@@ -127,7 +127,7 @@ class Sent(Struct, frozen=True, gc=False):
     looks_public: bool = False
 
 
-class SentRun(Struct, frozen=True, gc=False):
+class SentBatch(Struct, frozen=True, gc=False):
     """The confirmations of a run: of a message for each nonce (or None), with the ids from ``id`` on."""
 
     id: int
@@ -224,13 +224,13 @@ Event: TypeAlias = (
     | Bye
 )
 # What stands for several events.
-Run: TypeAlias = PublicRun | SentRun
+Run: TypeAlias = PublicBatch | SentBatch
 
 
 def one_by_one(said: Iterable[Event | Run]) -> Iterator[Event]:
     """The same events, each message of a run by itself."""
     for event in said:
-        if isinstance(event, PublicRun | SentRun):
+        if isinstance(event, PublicBatch | SentBatch):
             yield from event
         else:
             yield event

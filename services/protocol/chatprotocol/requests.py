@@ -106,7 +106,7 @@ class Data(Struct, frozen=True, gc=False):
     text: str
 
 
-class CommandRun(Struct, frozen=True, gc=False):
+class CommandBatch(Struct, frozen=True, gc=False):
     """The same command several times, each time with data right behind it.
 
     For the server: on the wire they are single steps.
@@ -182,7 +182,7 @@ Request: TypeAlias = (
     | Leave
     | Command
     | Data
-    | CommandRun
+    | CommandBatch
     | Register
     | Send
     | Received

@@ -2,7 +2,7 @@
 
 import re
 
-from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import (
     BODY_MAX_BYTES,
     HISTORY_DEFAULT_MESSAGES,
@@ -18,7 +18,7 @@ _NUMBER = re.compile("[0-9]{1,9}")
 # Letters take at most four bytes in UTF-8: a message that is no longer than a quarter of the limit need not be counted.
 _BODY_SURE_CHARACTERS = BODY_MAX_BYTES // 4
 
-EVERYBODY = "ALL"
+EVERYONE = "ALL"
 RESERVED_NAMES = frozenset({"all", "server"})
 
 
@@ -27,39 +27,41 @@ def name_key(username: str) -> str:
     return username.lower()
 
 
-def is_everybody(recipient: str) -> bool:
+def is_everyone(recipient: str) -> bool:
     """Does this name stand for all users?"""
-    return recipient.upper() == EVERYBODY
+    return recipient.upper() == EVERYONE
 
 
 def check_username(username: str) -> None:
     """1 to 32 ASCII letters and digits, and not reserved."""
     if not _USERNAME.fullmatch(username):
-        raise Refusal(
+        raise RequestError(
             ErrorCode.BAD_USERNAME, f"A username is 1 to {USERNAME_MAX_BYTES} letters and digits (A-Z, a-z, 0-9)."
         )
     if name_key(username) in RESERVED_NAMES:
-        raise Refusal(ErrorCode.BAD_USERNAME, f"The name {username} is reserved; choose another one.")
+        raise RequestError(ErrorCode.BAD_USERNAME, f"The name {username} is reserved; choose another one.")
 
 
 def check_port(text: str) -> int:
     """The number of a port that one can connect to."""
     if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) <= PORT_MAX):
-        raise Refusal(ErrorCode.BAD_REQUEST, f"The port is {text!r}; it must be a whole number from 1 to {PORT_MAX}.")
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, f"The port is {text!r}; it must be a whole number from 1 to {PORT_MAX}."
+        )
     return int(text)
 
 
 def check_password(password: str) -> None:
     """Anything but nothing, up to the limit."""
     if not password:
-        raise Refusal(ErrorCode.BAD_REQUEST, "The password is empty; send at least one character.")
+        raise RequestError(ErrorCode.BAD_REQUEST, "The password is empty; send at least one character.")
     _check_bytes("A password", password, PASSWORD_MAX_BYTES)
 
 
 def check_text(text: str) -> None:
     """A message is not empty, not white space alone, and within the limit."""
     if not text or text.isspace():
-        raise Refusal(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
+        raise RequestError(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
     if len(text) > _BODY_SURE_CHARACTERS:
         _check_bytes("A message", text, BODY_MAX_BYTES)
 
@@ -67,7 +69,9 @@ def check_text(text: str) -> None:
 def check_nonce(nonce: str) -> None:
     """Short enough to be stored with its message; an empty one can't tell two messages apart."""
     if not nonce:
-        raise Refusal(ErrorCode.BAD_REQUEST, "The nonce is empty; leave it out, or send a new one for each message.")
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, "The nonce is empty; leave it out, or send a new one for each message."
+        )
     _check_bytes("A nonce", nonce, NONCE_MAX_BYTES)
 
 
@@ -77,15 +81,15 @@ def history_limit(text: str) -> int:
         return HISTORY_DEFAULT_MESSAGES
     if _NUMBER.fullmatch(text) and 1 <= int(text) <= HISTORY_MAX_MESSAGES:
         return int(text)
-    raise Refusal(ErrorCode.BAD_REQUEST, f"CH takes a number from 1 to {HISTORY_MAX_MESSAGES}.")
+    raise RequestError(ErrorCode.BAD_REQUEST, f"CH takes a number from 1 to {HISTORY_MAX_MESSAGES}.")
 
 
-def unknown_user(name: str) -> Refusal:
+def unknown_user(name: str) -> RequestError:
     """There is nobody of this name. What a peer sent as a name may be long: it is told the beginning of it."""
     about = name[:64]
-    return Refusal(ErrorCode.UNKNOWN_USER, f"There is no user {about!r}; nothing was sent.", about)
+    return RequestError(ErrorCode.UNKNOWN_USER, f"There is no user {about!r}; nothing was sent.", about)
 
 
 def _check_bytes(what: str, value: str, limit_bytes: int) -> None:
     if len(value.encode()) > limit_bytes:
-        raise Refusal(ErrorCode.TOO_LONG, f"{what} has {limit_bytes:,} bytes at most in UTF-8; nothing was done.")
+        raise RequestError(ErrorCode.TOO_LONG, f"{what} has {limit_bytes:,} bytes at most in UTF-8; nothing was done.")

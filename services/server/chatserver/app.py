@@ -16,38 +16,38 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from chatprotocol.dialects import Datagram, Register, by_name, dialects_with
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
+from chatprotocol.wire import Datagram, Register, by_name, protocols_with
+from chatserver.chat.delivery import AckedDelivery
+from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.guest_session import GuestSession
+from chatserver.chat.guests import Guests
+from chatserver.chat.hub import Hub
+from chatserver.chat.journal import LocalJournal
+from chatserver.chat.login_throttle import LoginThrottle
+from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
+from chatserver.chat.presence import Presence
+from chatserver.chat.services import Services
+from chatserver.chat.session import Session
 from chatserver.clock import Clock
 from chatserver.control import WELL
 from chatserver.memory import system_memory
-from chatserver.room.deliveries import DeliveryMarks
-from chatserver.room.feed import Feed
-from chatserver.room.indexer import Indexer
-from chatserver.room.journal import SqliteJournal
-from chatserver.room.mailroom import Mailroom
-from chatserver.room.presence import Presence
-from chatserver.session.attempts import FailedLogins
-from chatserver.session.context import Context
-from chatserver.session.guest_session import GuestSession
-from chatserver.session.guests import Guests
-from chatserver.session.passwords import HashCost, Passwords, PasswordsFailedError
-from chatserver.session.session import Session
+from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.connection import ConnectionServices
+from chatserver.net.connections import Connections
+from chatserver.net.control_socket import ControlSocket
+from chatserver.net.listener import Listener
+from chatserver.net.read_turns import ReadTurns
+from chatserver.net.sender import Sender
+from chatserver.net.sockets import bind
+from chatserver.net.udp_listener import UdpListener
 from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database
 from chatserver.store.identity import HistoryIdentity
+from chatserver.store.indexer import Indexer
 from chatserver.store.messages import Messages
 from chatserver.store.reconcile import reconcile
-from chatserver.transport.binding import bind
-from chatserver.transport.connection import House
-from chatserver.transport.connections import Connections
-from chatserver.transport.control_socket import ControlSocket
-from chatserver.transport.courier import Courier
-from chatserver.transport.datagram import DatagramDoor
-from chatserver.transport.listener import Listener
-from chatserver.transport.stream import Stream
-from chatserver.transport.turns import ReadTurns
 
 if TYPE_CHECKING:
     import socket
@@ -130,54 +130,56 @@ class Server:
         last_id = reconcile(self._database)
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
-        dialects = dialects_with(register)
-        streams = {dialect.name: Stream(dialect.encode_all, kept_bytes) for dialect in dialects}
-        self._streams = list(streams.values())
-        self._courier = Courier(self._streams, config.lag_max_bytes, self._crash, memory.is_short)
-        self._mailroom = Mailroom(config.lag_max_bytes, self._crash, register.split)
+        protocols = protocols_with(register)
+        broadcasts = {protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes) for protocol in protocols}
+        self._broadcasts = list(broadcasts.values())
+        self._sender = Sender(self._broadcasts, config.lag_max_bytes, self._crash, memory.is_short)
+        self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
         deliveries = DeliveryMarks()
-        feed = Feed([*self._streams, self._mailroom], last_id, deliveries, self._courier.wake)
+        hub = Hub([*self._broadcasts, self._acked_delivery], last_id, deliveries, self._sender.wake)
         guests = Guests()
-        self._journal = SqliteJournal(
-            self._database, feed, deliveries, last_id, Clock().now_ms, guests.is_claimed, self._crash
+        self._journal = LocalJournal(
+            self._database, hub, deliveries, last_id, Clock().now_ms, guests.is_claimed, self._crash
         )
         self._indexer = Indexer(config.data, messages, self._crash)
-        self._feed = feed
-        self._presence = Presence(feed.announce, config.users_seconds, self._crash)
+        self._hub = hub
+        self._presence = Presence(hub.announce, config.users_seconds, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
-        context = Context(
+        services = Services(
             accounts=Accounts(self._database),
             messages=messages,
             identity=HistoryIdentity(self._database),
             indexer=self._indexer,
             journal=self._journal,
-            feed=feed,
+            hub=hub,
             presence=self._presence,
             passwords=self._passwords,
-            failed_logins=FailedLogins(time.monotonic),
+            login_throttle=LoginThrottle(time.monotonic),
             guests=guests,
-            mailroom=self._mailroom,
+            acked_delivery=self._acked_delivery,
             registration_open=config.registration == "open",
             guests_allowed=config.guests_allowed,
             login_seconds=config.login_seconds,
             on_empty=self._say_waiting,
         )
-        house = House(
-            dialects=dialects,
-            streams=streams,
-            courier=self._courier,
+        connection_services = ConnectionServices(
+            protocols=protocols,
+            broadcasts=broadcasts,
+            sender=self._sender,
             login_seconds=config.login_seconds,
-            open_session=lambda dialect, *its: (GuestSession if dialect == Register.name else Session)(context, *its),
+            open_session=lambda protocol, *its: (GuestSession if protocol == Register.name else Session)(
+                services, *its
+            ),
         )
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
-        self._connections = Connections(house, config.max_connections, memory.claim)
+        self._connections = Connections(connection_services, config.max_connections, memory.claim)
         listening, bound = _listen(config)
         # Epoll is Linux's; elsewhere each reader waits for its socket itself.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
-        self._listener = Listener(listening, self._connections, dialects, full, self._crash, self._turns)
-        datagram = by_name(Datagram.name, dialects)
-        self._datagram_door = DatagramDoor(bound, self._connections, datagram, self._crash)
+        self._listener = Listener(listening, self._connections, protocols, full, self._crash, self._turns)
+        datagram = by_name(Datagram.name, protocols)
+        self._datagram_listener = UdpListener(bound, self._connections, datagram, self._crash)
         self._control = ControlSocket(config.data, self._answer, self._crash)
         # The port that it listens on.
         self.port = int(listening.getsockname()[1])
@@ -197,15 +199,15 @@ class Server:
         self._say_waiting()
 
     def _start_threads(self) -> None:
-        self._courier.start()
+        self._sender.start()
         if self._turns is not None:
             self._turns.start()
         self._journal.start()
         self._presence.start()
-        self._mailroom.start()
+        self._acked_delivery.start()
         self._passwords.start()
         self._indexer.start()
-        self._datagram_door.start()
+        self._datagram_listener.start()
         self._listener.start()
         self._control.start()
 
@@ -213,23 +215,23 @@ class Server:
         """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
         self._stopping = True
         self._listener.close()
-        self._datagram_door.close()
+        self._datagram_listener.close()
         self._passwords.stop()
         self._indexer.stop()
         self._journal.stop()  # what comes now is refused
         self._presence.stop()
-        self._feed.end()
-        self._mailroom.hurry(_ANSWER_SECONDS)
+        self._hub.end()
+        self._acked_delivery.hurry(_ANSWER_SECONDS)
         connections = self._connections.drain(_PARTING_SECONDS)
         if self._turns is not None:
             self._turns.stop()
-        self._mailroom.stop()
-        self._datagram_door.stop()  # which rings the courier
-        self._courier.stop(_CLOSING_SECONDS)
+        self._acked_delivery.stop()
+        self._datagram_listener.stop()  # which rings the courier
+        self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
         self._journal.save_deliveries()
-        for stream in self._streams:
-            stream.close()
+        for broadcast in self._broadcasts:
+            broadcast.close()
         self._database.close()
         if self._started:
             _log.info("Stopped", connections=connections)

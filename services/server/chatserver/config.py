@@ -13,9 +13,9 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from chatprotocol.address import check_host
-from chatprotocol.dialects.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS
 from chatprotocol.encoding import DOTENV_MAX_BYTES, decode_text
-from chatprotocol.errors import Refusal
+from chatprotocol.errors import RequestError
+from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS
 from chatserver import __version__
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
 def _host(text: str) -> str:
     try:
         return check_host(text)
-    except Refusal as refusal:
-        raise ValueError("an address or a host name, such as 127.0.0.1, :: or [::1]") from refusal
+    except RequestError as error:
+        raise ValueError("an address or a host name, such as 127.0.0.1, :: or [::1]") from error
 
 
 def _integer_or_0(least: int, most: int) -> Callable[[str], int]:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from chatclient import visit
+from chatclient import session
 
 from .dialogue import Dialogue
 
@@ -13,17 +13,17 @@ from .dialogue import Dialogue
 def _countable_nonces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The nonces of messages are n1, n2, n3..."""
     numbers = itertools.count(1)
-    monkeypatch.setattr(visit.secrets, "token_hex", lambda _: f"n{next(numbers)}")
+    monkeypatch.setattr(session.secrets, "token_hex", lambda _: f"n{next(numbers)}")
 
 
 @pytest.fixture
-def talk() -> Dialogue:
+def udp_session() -> Dialogue:
     """A client that knows its password and has done nothing yet."""
     return Dialogue()
 
 
 @pytest.fixture
-def inside(talk: Dialogue) -> Dialogue:
+def inside(udp_session: Dialogue) -> Dialogue:
     """A client that is logged in."""
-    talk.come_in()
-    return talk
+    udp_session.come_in()
+    return udp_session

@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from chatclient.watch import Due, Watch
+from chatclient.links.watch import Due, Watch
 from chatprotocol.requests import Ping, Request
 
 

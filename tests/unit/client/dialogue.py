@@ -13,22 +13,22 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from chatclient import view
-from chatclient.connection import Up
-from chatclient.exchange import AtOnce, Exchange, News
+from chatclient.cli.controller import Controller, EndOfInput, Input, Line, UiState
+from chatclient.cli.input import InputParser
+from chatclient.client_protocol import ClientEvent, ClientProtocol, JsonClient
+from chatclient.links.connection import LinkUp
 from chatclient.model import Model
-from chatclient.reactor import EndOfInput, Input, Line, Reactor, Situation
-from chatclient.typed import Typing
-from chatclient.visit import Visit
+from chatclient.session import ClientSession
+from chatclient.ui import view
 from chatprotocol.events import AccountKind, Welcome
-from chatprotocol.operations import OPS
+from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import Login, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatclient.exits import Exit
-    from chatclient.notices import Notice
+    from chatclient.cli.exits import Exit
+    from chatclient.notices import UiNotice
     from chatprotocol.address import Address
 
 # The face was told not to echo the next line.
@@ -70,14 +70,14 @@ class Dialogue:
         username: str | None = "alice",
         password: str | None = "secret",
         ops: str = "pm-dm",
-        exchange: Exchange | None = None,
-        typing: Typing | None = None,
+        client_protocol: ClientProtocol | None = None,
+        parser: InputParser | None = None,
         server: Address | None = ("localhost", 9999),
     ) -> None:
         self.model = Model(server, username, password)
-        self.reactor = Reactor(
-            Visit(self.model, exchange or AtOnce()),
-            typing or Typing(OPS[ops]),
+        self.controller = Controller(
+            ClientSession(self.model, client_protocol or JsonClient()),
+            parser or InputParser(KEYWORD_SETS[ops]),
             self,
             ("localhost", 9999),
             self._connect,
@@ -95,11 +95,11 @@ class Dialogue:
 
     # --- the face ---
 
-    def display(self, shown: Sequence[News | Notice]) -> None:
+    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
         self._new += [line for each in shown for line in view.lines(each)]
 
-    def update(self, situation: Situation) -> None:
-        self.situation = situation
+    def update(self, ui_state: UiState) -> None:
+        self.ui_state = ui_state
 
     def ask_password(self) -> None:
         self._new.append(HIDES)
@@ -111,12 +111,12 @@ class Dialogue:
 
     @property
     def exit(self) -> Exit | None:
-        return self.reactor.exit
+        return self.controller.exit
 
     def begin(self, *outcome: str) -> None:
         """The program starts."""
         self._new = []
-        self.reactor.begin()
+        self.controller.begin()
         assert self._new == list(outcome)
 
     def give(self, given: Input, *outcome: str) -> None:
@@ -126,7 +126,7 @@ class Dialogue:
     def connect(self, *outcome: str) -> None:
         """A connection stands."""
         self.link = FakeLink(lambda line: self._new.append(line))  # noqa: PLW0108 - each step has a new list
-        self._step("a connection stands", Up(self.link), outcome)  # type: ignore[arg-type]
+        self._step("a connection stands", LinkUp(self.link), outcome)  # type: ignore[arg-type]
 
     def type(self, line: str, *outcome: str) -> None:
         """Somebody types a line."""
@@ -146,7 +146,7 @@ class Dialogue:
     def _step(self, what: str, given: Input, outcome: tuple[str, ...]) -> None:
         self._new = []
         assert self.exit is None, self._tell(f"It has ended already; then: {what}")
-        self.reactor.react(given)
+        self.controller.react(given)
         if self._new != list(outcome):
             difference = "\n".join(difflib.ndiff(outcome, self._new))
             raise AssertionError(self._tell(f"{what}\n(- expected, + happened)\n{difference or '(nothing)'}"))

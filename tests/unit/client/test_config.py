@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chatclient.config import Config, ConfigError, FaceKind, load_config
+from chatclient.cli.config import Config, ConfigError, FrontendKind, load_config
 
 # A flag, a variable, the setting that both are, and two values.
 SETTINGS: list[tuple[str, str, str, str, str]] = [
@@ -17,10 +17,10 @@ SETTINGS: list[tuple[str, str, str, str, str]] = [
     ("-p", "CHAT_PORT", "port", "1111", "2222"),
     ("--username", "CHAT_USER", "user", "bob", "carol"),
     ("-u", "CHAT_USER", "user", "bob", "carol"),
-    ("--dialect", "CHAT_DIALECT", "dialect", "json", "frames"),
-    ("--dialect", "CHAT_DIALECT", "dialect", "register", "json"),
-    ("--dialect", "CHAT_DIALECT", "dialect", "datagram", "frames"),
-    ("--dialect", "CHAT_DIALECT", "dialect", "frames", "datagram"),
+    ("--dialect", "CHAT_DIALECT", "protocol", "json", "frames"),
+    ("--dialect", "CHAT_DIALECT", "protocol", "register", "json"),
+    ("--dialect", "CHAT_DIALECT", "protocol", "datagram", "frames"),
+    ("--dialect", "CHAT_DIALECT", "protocol", "frames", "datagram"),
     ("--register-length", "CHAT_REGISTER_LENGTH", "register_length", "bytes", "characters"),
     ("--ops", "CHAT_OPS", "ops", "bm-pm", "pm-dm"),
     ("--retry-seconds", "CHAT_RETRY_SECONDS", "retry_seconds", "5", "7"),
@@ -38,13 +38,13 @@ def test_a_username_is_all_that_must_be_given() -> None:
         port=9999,
         user="alice",
         password=None,
-        dialect="json",
+        protocol="json",
         register_length="bytes",
         ops="pm-dm",
         script=None,
         retry_seconds=60.0,
         silence_seconds=60.0,
-        face=FaceKind.PLAIN,
+        frontend=FrontendKind.PLAIN,
         is_quiet=False,
         shows_joins=True,
     )
@@ -98,7 +98,7 @@ def test_the_variable_may_name_the_port_as_well() -> None:
 def test_flags_may_stand_among_the_words(arguments: list[str]) -> None:
     config = load(*arguments)
 
-    found = (config.server, config.port, config.user, config.dialect, config.ops)
+    found = (config.server, config.port, config.user, config.protocol, config.ops)
     assert found == ("chat.example", 1234, "bob", "datagram", "bm-pm")
 
 
@@ -196,8 +196,8 @@ def test_udp_is_the_dialect_datagram_whatever_the_environment_says(arguments: li
 
 
 def test_without_it_nobody_speaks_udp() -> None:
-    assert load().dialect == "json"
-    assert load("--dialect", "frames").dialect == "frames"
+    assert load().protocol == "json"
+    assert load("--dialect", "frames").protocol == "frames"
 
 
 USAGE_ERRORS: list[tuple[list[str], dict[str, str], str]] = [
@@ -267,7 +267,7 @@ def test_help_and_version_are_printed_and_end_well(flag: str, capsys: pytest.Cap
 # --- the face ---
 
 
-class Stream:
+class BroadcastBuffer:
     """A standard stream that is a terminal, or is none."""
 
     def __init__(self, is_terminal: bool) -> None:
@@ -280,22 +280,22 @@ class Stream:
 def sit(monkeypatch: pytest.MonkeyPatch, stdin: bool | None = True, stdout: bool | None = True) -> None:
     """Somebody starts the program: at a terminal, or with a pipe, or (None) with it closed."""
     for name, is_terminal in (("stdin", stdin), ("stdout", stdout)):
-        monkeypatch.setattr(f"sys.{name}", None if is_terminal is None else Stream(is_terminal))
+        monkeypatch.setattr(f"sys.{name}", None if is_terminal is None else BroadcastBuffer(is_terminal))
 
 
 @pytest.mark.parametrize("term", ["xterm", "xterm-256color", "screen", "linux", "vt100"])
 def test_at_a_terminal_there_is_a_prompt(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
     sit(monkeypatch)
 
-    assert load(env={"TERM": term}).face is FaceKind.TERMINAL
+    assert load(env={"TERM": term}).frontend is FrontendKind.TERMINAL
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown", "", None])
 def test_a_terminal_that_can_not_move_its_cursor_has_lines(monkeypatch: pytest.MonkeyPatch, term: str | None) -> None:
     sit(monkeypatch)
 
-    assert load(env={"TERM": term}).face is FaceKind.PLAIN
-    assert load().face is FaceKind.PLAIN
+    assert load(env={"TERM": term}).frontend is FrontendKind.PLAIN
+    assert load().frontend is FrontendKind.PLAIN
 
 
 @pytest.mark.parametrize(
@@ -306,27 +306,31 @@ def test_pipes_and_closed_streams_have_lines(
 ) -> None:
     sit(monkeypatch, stdin, stdout)
 
-    assert load(env={"TERM": "xterm"}).face is FaceKind.PLAIN
+    assert load(env={"TERM": "xterm"}).frontend is FrontendKind.PLAIN
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 @pytest.mark.parametrize(
-    ("arguments", "env", "face"),
+    ("arguments", "env", "frontend"),
     [
-        (["--plain"], {}, FaceKind.PLAIN),
-        (["--json"], {}, FaceKind.JSON),
-        (["--json", "--plain"], {}, FaceKind.JSON),
-        (["--script", "file"], {}, FaceKind.PLAIN),
-        ([], {"CHAT_SCRIPT": "file"}, FaceKind.PLAIN),
-        (["--json", "--script", "file"], {}, FaceKind.JSON),
+        (["--plain"], {}, FrontendKind.PLAIN),
+        (["--json"], {}, FrontendKind.JSON),
+        (["--json", "--plain"], {}, FrontendKind.JSON),
+        (["--script", "file"], {}, FrontendKind.PLAIN),
+        ([], {"CHAT_SCRIPT": "file"}, FrontendKind.PLAIN),
+        (["--json", "--script", "file"], {}, FrontendKind.JSON),
     ],
 )
 def test_who_wants_lines_or_objects_gets_them_at_a_terminal_too(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], env: dict[str, str], face: FaceKind, is_terminal: bool
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    env: dict[str, str],
+    frontend: FrontendKind,
+    is_terminal: bool,
 ) -> None:
     sit(monkeypatch, is_terminal, is_terminal)
 
-    assert load(*arguments, env={"TERM": "xterm", **env}).face is face
+    assert load(*arguments, env={"TERM": "xterm", **env}).frontend is frontend
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatclient import connection
-from chatclient.connection import Connection, Down, Lost, Up
+from chatclient.links import connection
+from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import AccountKind, PublicMessage, Registered, Welcome
 from chatprotocol.requests import Side
@@ -17,7 +17,7 @@ from chatprotocol.requests import Side
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chatclient.connection import Signal
+    from chatclient.links.connection import Signal
     from chatprotocol.address import Address
     from chatprotocol.events import Event
 
@@ -107,8 +107,8 @@ def live(clock: Clock, attempts: Iterator[object], retry_seconds: float = 60.0) 
     connected = Connection(open_link, retry_seconds, told.append)
     connected._closing = clock  # type: ignore[assignment]
     connected.start(ADDRESS)
-    connected._collector.join(PATIENCE_SECONDS)
-    assert not connected._collector.is_alive()
+    connected._receiver.join(PATIENCE_SECONDS)
+    assert not connected._receiver.is_alive()
     return told
 
 
@@ -122,7 +122,7 @@ def kinds(told: list[Event | Signal]) -> list[str]:
 
 
 def test_a_server_that_cannot_be_reached_at_first_is_not_tried_again(clock: Clock) -> None:
-    assert live(clock, iter([])) == [Lost("can't reach chat.example:9999: refused")]
+    assert live(clock, iter([])) == [LinkLost("can't reach chat.example:9999: refused")]
     assert clock.pauses == []
 
 
@@ -130,14 +130,14 @@ def test_a_server_that_cannot_be_reached_at_first_is_not_tried_again(clock: Cloc
 def test_whatever_keeps_it_from_connecting_is_said(clock: Clock, error: Exception) -> None:
     (lost,) = live(clock, iter([error]))
 
-    assert isinstance(lost, Lost)
+    assert isinstance(lost, LinkLost)
     assert str(error.args[-1]) in lost.reason
 
 
 def test_a_connection_that_ends_before_anybody_was_let_in_is_not_tried_again(clock: Clock) -> None:
     link = FakeLink(clock, HELLO)
 
-    assert live(clock, iter([link])) == [Up(link), HELLO, Down("closed"), Lost("closed")]
+    assert live(clock, iter([link])) == [LinkUp(link), HELLO, LinkDown("closed"), LinkLost("closed")]
     assert link.is_closed
     assert clock.pauses == []
 
@@ -145,7 +145,7 @@ def test_a_connection_that_ends_before_anybody_was_let_in_is_not_tried_again(clo
 def test_a_lost_connection_is_tried_again_with_growing_pauses_until_it_is_given_up(clock: Clock) -> None:
     told = live(clock, iter([steady(clock)]), retry_seconds=60.0)
 
-    assert kinds(told) == ["Up", "Welcome", "Down", "Lost"]
+    assert kinds(told) == ["LinkUp", "Welcome", "LinkDown", "LinkLost"]
     assert clock.pauses[:7] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
     assert set(clock.pauses[7:]) == {5.0}
     assert 60.0 <= sum(clock.pauses) < 66.0
@@ -170,7 +170,7 @@ def test_who_waits_for_ever_is_tried_for_ever(clock: Clock) -> None:
     clock.closes_after = 500
     told = live(clock, iter([steady(clock)]), retry_seconds=math.inf)
 
-    assert kinds(told) == ["Up", "Welcome", "Down", "Lost"]
+    assert kinds(told) == ["LinkUp", "Welcome", "LinkDown", "LinkLost"]
     assert len(clock.pauses) == 500
     assert sum(clock.pauses) > 40 * 60
 
@@ -181,10 +181,10 @@ def test_a_server_that_is_there_again_is_joined_and_patience_begins_anew(clock: 
     told = live(clock, iter(attempts), retry_seconds=60.0)
 
     assert kinds(told) == [
-        *("Up", "Welcome", "Down"),
-        *("Up", "Welcome", "PublicMessage", "Down"),
-        *("Up", "Welcome", "Down"),
-        "Lost",
+        *("LinkUp", "Welcome", "LinkDown"),
+        *("LinkUp", "Welcome", "PublicMessage", "LinkDown"),
+        *("LinkUp", "Welcome", "LinkDown"),
+        "LinkLost",
     ]
     # Two returns after eleven tries, each of which began with the shortest pause.
     assert [index for index, pause in enumerate(clock.pauses) if pause == 0.1] == [0, 11, 22]
@@ -197,10 +197,10 @@ def test_a_server_that_lets_somebody_in_and_falls_over_each_time_is_as_good_as_n
     links = (FakeLink(clock, let_in, seconds=0.01) for _ in range(10_000))
     told = live(clock, links, retry_seconds=60.0)
 
-    assert isinstance(told[-1], Lost)
+    assert isinstance(told[-1], LinkLost)
     assert clock.pauses[:7] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
     assert 60.0 <= clock.now - 1_000.0 < 70.0
-    assert kinds(told).count("Up") == len(clock.pauses) + 1
+    assert kinds(told).count("LinkUp") == len(clock.pauses) + 1
 
 
 @pytest.mark.parametrize("end", ["closed", OSError(104, "reset"), ProtocolError("no json")])
@@ -213,7 +213,7 @@ def test_a_server_that_lets_nobody_in_any_more_is_as_good_as_none(clock: Clock, 
         yield from links
 
     told = live(clock, attempts(), retry_seconds=60.0)
-    assert isinstance(told[-1], Lost)
+    assert isinstance(told[-1], LinkLost)
     assert 60.0 <= sum(clock.pauses) < 66.0
     assert str(told[-1].reason) in str(end)
 
@@ -221,7 +221,7 @@ def test_a_server_that_lets_nobody_in_any_more_is_as_good_as_none(clock: Clock, 
 def test_a_guest_with_the_first_of_two_connections_was_not_let_in(clock: Clock) -> None:
     link = FakeLink(clock, Registered(Side.SENDING, "alice"))
 
-    assert kinds(live(clock, iter([link]))) == ["Up", "Registered", "Down", "Lost"]
+    assert kinds(live(clock, iter([link]))) == ["LinkUp", "Registered", "LinkDown", "LinkLost"]
 
 
 def test_a_connection_that_stands_for_a_while_each_time_is_tried_again_for_ever(clock: Clock) -> None:
@@ -233,7 +233,7 @@ def test_a_connection_that_stands_for_a_while_each_time_is_tried_again_for_ever(
 
 
 def test_without_patience_a_lost_connection_is_lost_for_good(clock: Clock) -> None:
-    assert kinds(live(clock, iter([steady(clock)]), retry_seconds=0.0)) == ["Up", "Welcome", "Down", "Lost"]
+    assert kinds(live(clock, iter([steady(clock)]), retry_seconds=0.0)) == ["LinkUp", "Welcome", "LinkDown", "LinkLost"]
     assert clock.pauses == []
 
 
@@ -241,7 +241,7 @@ def test_who_is_closed_in_a_pause_tries_no_more(clock: Clock) -> None:
     clock.closes_after = 3
     told = live(clock, iter([steady(clock)]), retry_seconds=math.inf)
 
-    assert told[-1] == Lost("can't reach chat.example:9999: refused")
+    assert told[-1] == LinkLost("can't reach chat.example:9999: refused")
     assert len(clock.pauses) == 3
 
 
@@ -255,8 +255,8 @@ def test_a_connection_that_the_client_closes_is_not_said_to_be_closed_by_the_ser
 
     told = live(clock, iter([ClosedByClient(clock, WELCOME, end="the server closed the connection")]))
 
-    assert kinds(told) == ["Up", "Welcome", "Lost"]
-    assert told[-1] == Lost("the client closed the connection")
+    assert kinds(told) == ["LinkUp", "Welcome", "LinkLost"]
+    assert told[-1] == LinkLost("the client closed the connection")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -264,7 +264,7 @@ def test_a_fault_of_the_program_is_told_too(clock: Clock) -> None:
     """Nobody would notice otherwise, and wait for ever."""
     told = live(clock, iter([FakeLink(clock, end=ZeroDivisionError("oh"))]))
 
-    assert told[-1] == Lost("the collector failed: ZeroDivisionError('oh')")
+    assert told[-1] == LinkLost("the collector failed: ZeroDivisionError('oh')")
 
 
 def test_each_link_is_closed_once_nobody_uses_it(clock: Clock) -> None:
@@ -282,4 +282,4 @@ def test_after_a_loss_for_good_it_can_be_started_once_more(clock: Clock) -> None
         connected.start(ADDRESS)
     connected.close()
 
-    assert kinds(told) == ["Up", "Down", "Lost"] * 2
+    assert kinds(told) == ["LinkUp", "LinkDown", "LinkLost"] * 2

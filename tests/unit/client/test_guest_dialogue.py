@@ -2,15 +2,15 @@
 
 import pytest
 
-from chatclient.connection import Down, Lost
-from chatclient.exits import Exit
-from chatclient.guest import AsGuest
-from chatclient.reactor import Interrupt
-from chatclient.typed import Addressing
+from chatclient.cli.controller import Interrupt
+from chatclient.cli.exits import Exit
+from chatclient.cli.input import Addressing
+from chatclient.links.connection import LinkDown, LinkLost
+from chatclient.register_client import RegisterClient
 from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Delivered, Forwarded, NotDelivered, Refused, Registered
-from chatprotocol.operations import OPS
+from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import Received, Register, Send, Side
 
 from .dialogue import CONNECTS, HANGS_UP, Dialogue, sends
@@ -22,7 +22,7 @@ FORMS = "A server is HOST, HOST PORT or HOST:PORT; an IPv6 address with a port i
 ASKS_SERVER = "[ask] server, HOST or HOST PORT (localhost 9999)"
 ASKS_NAME = "[ask] username"
 BYE = "[bye] you left"
-CLOSED = Down("the server closed the connection")
+CLOSED = LinkDown("the server closed the connection")
 LOST = "[lost] the server closed the connection; connecting again"
 MAY_HAVE_MISSED = "[error lost] messages may have been missed"
 NOT_DELIVERED = "[error not_delivered] @bob: there is no such user, or it did not take the message in time"
@@ -33,72 +33,74 @@ NOT_REGISTERED = Refused(ErrorCode.NOT_LOGGED_IN, "No user registered")
 INCOMPLETE = Refused(ErrorCode.BAD_REQUEST, "Header Incomplete")
 
 
-def talk_as_guest(username: str | None = "alice", server: Address | None = ("localhost", 9999)) -> Dialogue:
-    return Dialogue(username, None, exchange=AsGuest(), typing=Addressing(OPS["pm-dm"]), server=server)
+def udp_session_as_guest(username: str | None = "alice", server: Address | None = ("localhost", 9999)) -> Dialogue:
+    return Dialogue(
+        username, None, client_protocol=RegisterClient(), parser=Addressing(KEYWORD_SETS["pm-dm"]), server=server
+    )
 
 
 def registers(side: Side, name: str = "alice") -> str:
     return sends(Register(side, name))
 
 
-def come_in(talk: Dialogue, *outcome: str, name: str = "alice") -> None:
+def come_in(udp_session: Dialogue, *outcome: str, name: str = "alice") -> None:
     """Connect, and register one side after the other."""
-    talk.connect(registers(Side.SENDING, name))
-    talk.give(Registered(Side.SENDING, name), registers(Side.RECEIVING, name))
-    talk.give(Registered(Side.RECEIVING, name), *outcome)
+    udp_session.connect(registers(Side.SENDING, name))
+    udp_session.give(Registered(Side.SENDING, name), registers(Side.RECEIVING, name))
+    udp_session.give(Registered(Side.RECEIVING, name), *outcome)
 
 
 @pytest.fixture
 def guest() -> Dialogue:
     """One who is in, and was asked for a message."""
-    talk = talk_as_guest()
-    come_in(talk, WELCOMES, PROMPT)
-    return talk
+    udp_session = udp_session_as_guest()
+    come_in(udp_session, WELCOMES, PROMPT)
+    return udp_session
 
 
 # --- where and who ---
 
 
 def test_a_guest_registers_the_second_connection_when_the_first_one_has_its_answer() -> None:
-    talk = talk_as_guest()
-    talk.begin(CONNECTS)
-    talk.connect(registers(Side.SENDING))
-    talk.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
-    talk.give(Registered(Side.RECEIVING, "alice"), WELCOMES, PROMPT)
+    udp_session = udp_session_as_guest()
+    udp_session.begin(CONNECTS)
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
+    udp_session.give(Registered(Side.RECEIVING, "alice"), WELCOMES, PROMPT)
 
 
 def test_the_server_is_asked_for_before_the_username() -> None:
-    talk = talk_as_guest(username=None, server=None)
-    talk.begin(ASKS_SERVER)
-    talk.type("chat.example 1234", ASKS_NAME)
-    talk.type("alice", CONNECTS)
-    assert talk.addresses == [("chat.example", 1234)]
+    udp_session = udp_session_as_guest(username=None, server=None)
+    udp_session.begin(ASKS_SERVER)
+    udp_session.type("chat.example 1234", ASKS_NAME)
+    udp_session.type("alice", CONNECTS)
+    assert udp_session.addresses == [("chat.example", 1234)]
 
 
 def test_an_empty_line_is_the_server_that_is_offered() -> None:
-    talk = talk_as_guest(server=None)
-    talk.begin(ASKS_SERVER)
-    talk.type("", CONNECTS)
-    assert talk.addresses == [("localhost", 9999)]
+    udp_session = udp_session_as_guest(server=None)
+    udp_session.begin(ASKS_SERVER)
+    udp_session.type("", CONNECTS)
+    assert udp_session.addresses == [("localhost", 9999)]
 
 
 def test_a_server_that_cannot_be_one_is_asked_for_again() -> None:
-    talk = talk_as_guest(server=None)
-    talk.begin(ASKS_SERVER)
-    talk.type(
+    udp_session = udp_session_as_guest(server=None)
+    udp_session.begin(ASKS_SERVER)
+    udp_session.type(
         "localhost 99999", "[error usage] The port is '99999'; it must be a whole number from 1 to 65535.", ASKS_SERVER
     )
-    talk.type(
+    udp_session.type(
         "not a server",
         f"[error usage] {FORMS}",
         ASKS_SERVER,
     )
-    talk.type("localhost:1234", CONNECTS)
-    assert talk.addresses == [("localhost", 1234)]
+    udp_session.type("localhost:1234", CONNECTS)
+    assert udp_session.addresses == [("localhost", 1234)]
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"),
+    ("name", "error"),
     [
         ("not a name", "A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."),
         ("", "A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."),
@@ -107,95 +109,97 @@ def test_a_server_that_cannot_be_one_is_asked_for_again() -> None:
         ("Server", "The name Server is reserved; choose another one."),
     ],
 )
-def test_a_name_that_nobody_can_have_is_told_without_a_server_and_asked_for_again(name: str, complaint: str) -> None:
-    talk = talk_as_guest(username=None)
-    talk.begin(ASKS_NAME)
-    talk.type(name, f"[error bad_username] {complaint}", ASKS_NAME)
-    talk.type("alice", CONNECTS)
+def test_a_name_that_nobody_can_have_is_told_without_a_server_and_asked_for_again(name: str, error: str) -> None:
+    udp_session = udp_session_as_guest(username=None)
+    udp_session.begin(ASKS_NAME)
+    udp_session.type(name, f"[error bad_username] {error}", ASKS_NAME)
+    udp_session.type("alice", CONNECTS)
 
 
 def test_so_is_one_that_was_set() -> None:
-    talk = talk_as_guest(username="no name")
-    refusal = "[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
-    talk.begin(refusal, ASKS_NAME)
-    talk.type("alice", CONNECTS)
-    talk.connect(registers(Side.SENDING))
+    udp_session = udp_session_as_guest(username="no name")
+    error = "[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
+    udp_session.begin(error, ASKS_NAME)
+    udp_session.type("alice", CONNECTS)
+    udp_session.connect(registers(Side.SENDING))
 
 
 def test_a_name_that_the_server_refuses_is_asked_for_again_when_the_connection_has_ended() -> None:
     """The next one is on a connection of its own: some servers close it with the refusal."""
-    talk = talk_as_guest()
-    talk.begin(CONNECTS)
-    talk.connect(registers(Side.SENDING))
-    talk.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
-    talk.type("bob")
-    talk.give(CLOSED)
-    talk.give(Lost("the server closed the connection"), ASKS_NAME, CONNECTS)
-    come_in(talk, "[welcome guest] bob", PROMPT, name="bob")
-    talk.type("@carol hello", sends(Send("carol", "hello")))
+    udp_session = udp_session_as_guest()
+    udp_session.begin(CONNECTS)
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
+    udp_session.type("bob")
+    udp_session.give(CLOSED)
+    udp_session.give(LinkLost("the server closed the connection"), ASKS_NAME, CONNECTS)
+    come_in(udp_session, "[welcome guest] bob", PROMPT, name="bob")
+    udp_session.type("@carol hello", sends(Send("carol", "hello")))
 
 
 def test_a_refusal_of_the_second_connection_is_one_of_the_name_as_well() -> None:
-    talk = talk_as_guest()
-    talk.begin(CONNECTS)
-    talk.connect(registers(Side.SENDING))
-    talk.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
-    talk.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
-    talk.give(CLOSED)
-    talk.give(Lost("the server closed the connection"), ASKS_NAME)
-    talk.type("alice", CONNECTS)
-    come_in(talk, WELCOMES, PROMPT)
+    udp_session = udp_session_as_guest()
+    udp_session.begin(CONNECTS)
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
+    udp_session.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
+    udp_session.give(CLOSED)
+    udp_session.give(LinkLost("the server closed the connection"), ASKS_NAME)
+    udp_session.type("alice", CONNECTS)
+    come_in(udp_session, WELCOMES, PROMPT)
 
 
-def rename(talk: Dialogue, name: str) -> None:
+def rename(udp_session: Dialogue, name: str) -> None:
     """The first name is refused, and another one typed."""
-    talk.begin(CONNECTS)
-    talk.connect(registers(Side.SENDING))
-    talk.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
-    talk.give(CLOSED)
-    talk.give(Lost("the server closed the connection"), ASKS_NAME)
-    talk.type(name, CONNECTS)
+    udp_session.begin(CONNECTS)
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
+    udp_session.give(CLOSED)
+    udp_session.give(LinkLost("the server closed the connection"), ASKS_NAME)
+    udp_session.type(name, CONNECTS)
 
 
 def test_after_another_name_a_lost_connection_is_lost_as_ever() -> None:
-    talk = talk_as_guest()
-    rename(talk, "bob")
-    come_in(talk, "[welcome guest] bob", PROMPT, name="bob")
-    talk.give(CLOSED, LOST)
-    come_in(talk, "[back] bob", MAY_HAVE_MISSED, PROMPT, name="bob")
+    udp_session = udp_session_as_guest()
+    rename(udp_session, "bob")
+    come_in(udp_session, "[welcome guest] bob", PROMPT, name="bob")
+    udp_session.give(CLOSED, LOST)
+    come_in(udp_session, "[back] bob", MAY_HAVE_MISSED, PROMPT, name="bob")
 
 
 def test_after_another_name_a_server_that_is_not_there_is_lost_as_ever() -> None:
-    talk = talk_as_guest()
-    rename(talk, "bob")
-    talk.give(Lost("can't reach localhost:9999: refused"), "[error lost] can't reach localhost:9999: refused")
-    assert talk.exit is Exit.LOST
+    udp_session = udp_session_as_guest()
+    rename(udp_session, "bob")
+    udp_session.give(
+        LinkLost("can't reach localhost:9999: refused"), "[error lost] can't reach localhost:9999: refused"
+    )
+    assert udp_session.exit is Exit.LOST
 
 
-@pytest.mark.parametrize("refusal", [NOT_REGISTERED, INCOMPLETE])
-def test_a_server_that_lets_nobody_in_has_refused_the_login(refusal: Refused) -> None:
-    talk = talk_as_guest()
-    talk.connect(registers(Side.SENDING))
-    why = f"The server does not let alice in ({refusal.reason}); it may be full, or take no guests."
-    talk.give(refusal, f"[error {refusal.code}] {why}")
-    assert talk.exit is Exit.REFUSED
+@pytest.mark.parametrize("error", [NOT_REGISTERED, INCOMPLETE])
+def test_a_server_that_lets_nobody_in_has_refused_the_login(error: Refused) -> None:
+    udp_session = udp_session_as_guest()
+    udp_session.connect(registers(Side.SENDING))
+    why = f"The server does not let alice in ({error.reason}); it may be full, or take no guests."
+    udp_session.give(error, f"[error {error.code}] {why}")
+    assert udp_session.exit is Exit.REFUSED
 
 
 def test_another_error_than_there_is_for_it_is_a_refusal_too() -> None:
     """ERROR 102, or a number that nobody knows."""
-    talk = talk_as_guest()
-    talk.connect(registers(Side.SENDING))
+    udp_session = udp_session_as_guest()
+    udp_session.connect(registers(Side.SENDING))
     why = "The server does not let alice in (unable to send); it may be full, or take no guests."
-    talk.give(NotDelivered(), f"[error internal] {why}")
-    assert talk.exit is Exit.REFUSED
+    udp_session.give(NotDelivered(), f"[error internal] {why}")
+    assert udp_session.exit is Exit.REFUSED
 
 
 def test_what_else_comes_on_a_connection_that_is_given_up_for_its_name_is_passed_over() -> None:
-    talk = talk_as_guest()
-    talk.connect(registers(Side.SENDING))
-    talk.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
-    talk.give(NOT_REGISTERED)
-    assert talk.exit is None
+    udp_session = udp_session_as_guest()
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
+    udp_session.give(NOT_REGISTERED)
+    assert udp_session.exit is None
 
 
 @pytest.mark.parametrize("side", Side)
@@ -206,54 +210,54 @@ def test_a_connection_is_registered_once(guest: Dialogue, side: Side) -> None:
 @pytest.mark.parametrize("line", ["EX", "/quit", " EX "])
 def test_where_a_name_is_asked_for_one_can_leave(line: str) -> None:
     """Nothing was wrong but that there is no name; in small letters it is one."""
-    talk = talk_as_guest()
-    talk.connect(registers(Side.SENDING))
-    talk.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
-    talk.give(Lost("gone"), "[ask] username")
-    talk.type(line, "[error usage] the input ended before the username was given")
-    assert talk.exit is Exit.REFUSED
+    udp_session = udp_session_as_guest()
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
+    udp_session.give(LinkLost("gone"), "[ask] username")
+    udp_session.type(line, "[error usage] the input ended before the username was given")
+    assert udp_session.exit is Exit.REFUSED
 
 
 def test_a_connection_that_is_lost_before_the_guest_is_in_is_lost_for_good() -> None:
-    talk = talk_as_guest()
-    talk.connect(registers(Side.SENDING))
-    talk.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
-    talk.give(CLOSED, "[error lost] the server closed the connection")
-    assert talk.exit is Exit.LOST
+    udp_session = udp_session_as_guest()
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
+    udp_session.give(CLOSED, "[error lost] the server closed the connection")
+    assert udp_session.exit is Exit.LOST
 
 
 def test_an_input_that_ends_before_the_server_is_bad_usage() -> None:
-    talk = talk_as_guest(server=None)
-    talk.begin(ASKS_SERVER)
-    talk.end_input("[error usage] the input ended before the server was given")
-    assert talk.exit is Exit.USAGE
+    udp_session = udp_session_as_guest(server=None)
+    udp_session.begin(ASKS_SERVER)
+    udp_session.end_input("[error usage] the input ended before the server was given")
+    assert udp_session.exit is Exit.USAGE
 
 
 def test_an_input_that_ends_before_the_username_is_bad_usage() -> None:
-    talk = talk_as_guest(username=None)
-    talk.begin(ASKS_NAME)
-    talk.end_input("[error usage] the input ended before the username was given")
-    assert talk.exit is Exit.USAGE
+    udp_session = udp_session_as_guest(username=None)
+    udp_session.begin(ASKS_NAME)
+    udp_session.end_input("[error usage] the input ended before the username was given")
+    assert udp_session.exit is Exit.USAGE
 
 
 def test_an_input_that_ends_after_a_refused_name_is_a_refused_login() -> None:
-    talk = talk_as_guest()
-    talk.begin(CONNECTS)
-    talk.end_input()
-    talk.connect(registers(Side.SENDING))
-    talk.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
-    talk.give(CLOSED)
+    udp_session = udp_session_as_guest()
+    udp_session.begin(CONNECTS)
+    udp_session.end_input()
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
+    udp_session.give(CLOSED)
     end = "[error usage] the input ended before the username was given"
-    talk.give(Lost("the server closed the connection"), ASKS_NAME, end)
-    assert talk.exit is Exit.REFUSED
+    udp_session.give(LinkLost("the server closed the connection"), ASKS_NAME, end)
+    assert udp_session.exit is Exit.REFUSED
 
 
 @pytest.mark.parametrize("server", [None, ("localhost", 9999)])
 def test_an_interrupt_at_a_question_ends_at_once(server: Address | None) -> None:
-    talk = talk_as_guest(username=None, server=server)
-    talk.begin(ASKS_NAME if server else ASKS_SERVER)
-    talk.give(Interrupt())
-    assert talk.exit is Exit.LOST
+    udp_session = udp_session_as_guest(username=None, server=server)
+    udp_session.begin(ASKS_NAME if server else ASKS_SERVER)
+    udp_session.give(Interrupt())
+    assert udp_session.exit is Exit.LOST
 
 
 # --- messages ---
@@ -305,11 +309,11 @@ def test_so_is_one_that_comes_while_an_answer_is_due(guest: Dialogue) -> None:
 
 
 def test_so_is_one_that_comes_before_the_guest_was_told_to_be_in() -> None:
-    talk = talk_as_guest()
-    talk.connect(registers(Side.SENDING))
-    talk.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
-    talk.give(Forwarded("bob", "hello"), sends(Received("bob")), "[message] bob: hello")
-    talk.give(Registered(Side.RECEIVING, "alice"), WELCOMES, PROMPT)
+    udp_session = udp_session_as_guest()
+    udp_session.connect(registers(Side.SENDING))
+    udp_session.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
+    udp_session.give(Forwarded("bob", "hello"), sends(Received("bob")), "[message] bob: hello")
+    udp_session.give(Registered(Side.RECEIVING, "alice"), WELCOMES, PROMPT)
 
 
 @pytest.mark.parametrize("answer", [Delivered("bob"), NotDelivered()])
@@ -335,15 +339,15 @@ def test_an_empty_line_is_nothing_and_the_next_one_is_asked_for(guest: Dialogue)
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"),
+    ("line", "error"),
     [
         ("@ hello", "A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."),
         ("@b\u00f6b hello", "A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."),
         ("@server hello", "The name server is reserved; choose another one. Nothing was sent."),
     ],
 )
-def test_a_message_to_somebody_who_cannot_be_is_not_sent(guest: Dialogue, line: str, complaint: str) -> None:
-    guest.type(line, f"[error usage] {complaint}", PROMPT)
+def test_a_message_to_somebody_who_cannot_be_is_not_sent(guest: Dialogue, line: str, error: str) -> None:
+    guest.type(line, f"[error usage] {error}", PROMPT)
     assert not guest.model.unconfirmed
 
 
@@ -435,18 +439,18 @@ NOT_NOW = (
 )
 
 
-@pytest.mark.parametrize(("refusal", "line"), [(TAKEN, TAKEN_NOW), (NOT_REGISTERED, NOT_NOW)])
+@pytest.mark.parametrize(("error", "line"), [(TAKEN, TAKEN_NOW), (NOT_REGISTERED, NOT_NOW)])
 def test_who_is_refused_when_coming_back_tries_again_and_is_told_once(
-    guest: Dialogue, refusal: Refused, line: str
+    guest: Dialogue, error: Refused, line: str
 ) -> None:
     """The server may not know yet that the connection before was lost."""
     for _ in range(2):
         guest.give(CLOSED, LOST)
         guest.connect(registers(Side.SENDING))
-        guest.give(refusal, line, HANGS_UP)
+        guest.give(error, line, HANGS_UP)
         guest.give(CLOSED)
         guest.connect(registers(Side.SENDING))
-        guest.give(refusal, HANGS_UP)
+        guest.give(error, HANGS_UP)
         guest.give(CLOSED)
         come_in(guest, "[back] alice", MAY_HAVE_MISSED, PROMPT)
 
@@ -458,7 +462,7 @@ def test_who_is_refused_until_patience_ends_has_lost_the_connection(guest: Dialo
     guest.give(TAKEN, TAKEN_NOW, HANGS_UP)
     guest.give(CLOSED)
     why = "the server closed the connection"
-    guest.give(Lost(why), f"[error lost] {why}", "[error lost] 1 typed line was not confirmed")
+    guest.give(LinkLost(why), f"[error lost] {why}", "[error lost] 1 typed line was not confirmed")
     assert guest.exit is Exit.LOST
 
 

@@ -23,15 +23,15 @@ def test_the_size_is_that_of_the_texts() -> None:
 def test_the_collector_waits_until_something_was_taken() -> None:
     inbox = Inbox(max_bytes=2_000)
     put = [message(number) for number in range(50)]
-    collector = threading.Thread(target=lambda: [inbox.put_heard(each) for each in put], daemon=True)
-    collector.start()
+    receiver = threading.Thread(target=lambda: [inbox.put_heard(each) for each in put], daemon=True)
+    receiver.start()
 
     taken = [inbox.get(DEADLINE_SECONDS)]
-    collector.join(0.05)
-    assert collector.is_alive()
+    receiver.join(0.05)
+    assert receiver.is_alive()
     taken += [inbox.get(DEADLINE_SECONDS) for _ in put[1:]]
 
-    collector.join(DEADLINE_SECONDS)
+    receiver.join(DEADLINE_SECONDS)
     assert taken == put
     with pytest.raises(queue.Empty):
         inbox.get(0.0)
@@ -46,11 +46,11 @@ def test_what_the_program_gives_itself_never_waits() -> None:
 
 def test_the_end_lets_the_collector_go() -> None:
     inbox = Inbox(max_bytes=0)
-    collector = threading.Thread(target=lambda: [inbox.put_heard(message(n)) for n in range(9)], daemon=True)
-    collector.start()
+    receiver = threading.Thread(target=lambda: [inbox.put_heard(message(n)) for n in range(9)], daemon=True)
+    receiver.start()
     inbox.close()
-    collector.join(DEADLINE_SECONDS)
-    assert not collector.is_alive()
+    receiver.join(DEADLINE_SECONDS)
+    assert not receiver.is_alive()
 
 
 def test_the_oldest_are_dropped_and_counted() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from chatclient.exchange import Gap, Outcome, Unsettled
-from chatclient.model import Model, Standing
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.model import ConnectionState, Model
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -46,7 +46,7 @@ def test_the_first_login_names_nothing_that_was_seen(model: Model) -> None:
 def test_a_welcome_tells_how_the_name_is_spelled_and_what_the_newest_message_is(model: Model) -> None:
     after(model, WELCOME)
 
-    assert model.standing is Standing.IN
+    assert model.connection_state is ConnectionState.IN
     assert model.login() == Login("Alice", "secret", 10)
 
 
@@ -119,10 +119,12 @@ def test_an_answer_to_something_else_confirms_nothing(model: Model, event: Event
     [
         Outcome(Say("one", "n1"), has_come=True),
         Outcome(Say("one", "n1"), has_come=False),
-        Unsettled(Say("one", "n1"), has_history=False),
+        DeliveryUnknown(Say("one", "n1"), has_history=False),
     ],
 )
-def test_what_has_its_outcome_or_is_told_to_be_doubtful_is_settled(model: Model, news: Outcome | Unsettled) -> None:
+def test_what_has_its_outcome_or_is_told_to_be_doubtful_is_settled(
+    model: Model, news: Outcome | DeliveryUnknown
+) -> None:
     model.unconfirmed = {"n1": Say("one", "n1"), "n2": Whisper("bob", "two", "n2")}
     model.apply(news)
 
@@ -130,9 +132,16 @@ def test_what_has_its_outcome_or_is_told_to_be_doubtful_is_settled(model: Model,
 
 
 @pytest.mark.parametrize(
-    "news", [Forwarded("bob", "one"), Delivered("bob"), NotDelivered(), Gap(has_history=False), Outcome(Say("x"), True)]
+    "news",
+    [
+        Forwarded("bob", "one"),
+        Delivered("bob"),
+        NotDelivered(),
+        PossibleGap(has_history=False),
+        Outcome(Say("x"), True),
+    ],
 )
-def test_what_names_no_message_settles_none(model: Model, news: Event | Gap | Outcome) -> None:
+def test_what_names_no_message_settles_none(model: Model, news: Event | PossibleGap | Outcome) -> None:
     model.unconfirmed = {"n1": Say("one", "n1")}
     model.apply(news)
 
@@ -144,7 +153,7 @@ def test_a_guest_has_nothing_to_go_on_from(model: Model) -> None:
     model.apply(Welcome(AccountKind.GUEST, "alice", (), None))
     model.apply(Forwarded("bob", "hello"))
 
-    assert model.standing is Standing.IN
+    assert model.connection_state is ConnectionState.IN
     assert model.login() == Login("alice", "secret", None)
 
 

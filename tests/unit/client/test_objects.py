@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient import notices
-from chatclient.exchange import Gap, Outcome, Unsettled
-from chatclient.objects import lines
-from chatclient.text import harmless
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.ui.jsonlines import lines
+from chatclient.ui.text import escape_control_characters
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -40,8 +40,8 @@ from chatprotocol.requests import Say, Side, Whisper
 from .test_text import ATTACKS
 
 if TYPE_CHECKING:
-    from chatclient.exchange import News
-    from chatclient.notices import Notice
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import UiNotice
 
 NOON_MS = 1_769_860_800_123
 TIME = "2026-01-31T12:00:00.123Z"
@@ -51,7 +51,7 @@ HELLOS = {"type": "broadcast", "id": 18, "time": TIME, "from": "bob", "message":
 PSSTS = {"type": "direct", "id": 19, "time": TIME, "from": "bob", "to": "alice", "message": "psst"}
 
 # What the dialect json has a word for looks as it does there; the rest is the client's own.
-OBJECTS: list[tuple[News | Notice, dict[str, Any]]] = [
+OBJECTS: list[tuple[ClientEvent | UiNotice, dict[str, Any]]] = [
     (HELLO, HELLOS),
     (PSST, PSSTS),
     (Sent(18, SentStatus.SENT, "n1"), {"type": "sent", "id": 18, "status": "sent", "nonce": "n1"}),
@@ -82,26 +82,26 @@ OBJECTS: list[tuple[News | Notice, dict[str, Any]]] = [
     (PasswordPrompt(AccountKind.NEW), {"type": "prompt", "field": "password", "account": "new"}),
     (Pong(), {"type": "pong"}),
     (Forwarded("bob", "hello"), {"type": "message", "from": "bob", "message": "hello"}),
-    (Gap(), {"type": "gap"}),
-    (Gap(has_history=False), {"type": "gap"}),
-    (Unsettled(Say("x", "n1")), {"type": "unsettled", "to": "ALL", "message": "x"}),
-    (Unsettled(Whisper("bob", "x", "n1")), {"type": "unsettled", "to": "bob", "message": "x"}),
+    (PossibleGap(), {"type": "gap"}),
+    (PossibleGap(has_history=False), {"type": "gap"}),
+    (DeliveryUnknown(Say("x", "n1")), {"type": "unsettled", "to": "ALL", "message": "x"}),
+    (DeliveryUnknown(Whisper("bob", "x", "n1")), {"type": "unsettled", "to": "bob", "message": "x"}),
     (Outcome(Say("x"), has_come=True), {"type": "outcome", "to": "ALL", "message": "x", "delivered": True}),
     (
         Outcome(Whisper("bob", "x"), has_come=False),
         {"type": "outcome", "to": "bob", "message": "x", "delivered": False},
     ),
     (notices.Ask("recipient"), {"type": "ask", "question": "recipient"}),
-    (notices.Complaint("usage", "No."), {"type": "error", "code": "usage", "message": "No."}),
+    (notices.ErrorNotice("usage", "No."), {"type": "error", "code": "usage", "message": "No."}),
     (notices.Help(("PM", "DM")), {"type": "help", "lines": ["PM", "DM"]}),
-    (notices.Cut("reset"), {"type": "lost", "reason": "reset"}),
-    (notices.Back("alice", 20), {"type": "back", "username": "alice"}),
-    (notices.Played("PM x"), {"type": "typed", "line": "PM x"}),
+    (notices.ConnectionLost("reset"), {"type": "lost", "reason": "reset"}),
+    (notices.Reconnected("alice", 20), {"type": "back", "username": "alice"}),
+    (notices.ScriptLine("PM x"), {"type": "typed", "line": "PM x"}),
 ]
 
 
 @pytest.mark.parametrize(("shown", "members"), OBJECTS)
-def test_each_thing_that_happens_is_one_object(shown: News | Notice, members: dict[str, Any]) -> None:
+def test_each_thing_that_happens_is_one_object(shown: ClientEvent | UiNotice, members: dict[str, Any]) -> None:
     (line,) = lines(shown)
 
     assert json.loads(line) == members
@@ -114,11 +114,11 @@ def test_each_thing_that_happens_is_one_object(shown: News | Notice, members: di
         Registered(Side.SENDING, "alice"),
         Delivered("bob"),
         NotDelivered(),
-        notices.Posted(Say("x", "n1")),
+        notices.MessageQueued(Say("x", "n1")),
         notices.Toggle("quiet"),
     ],
 )
-def test_what_is_a_step_of_something_alone_is_no_object(shown: News | Notice) -> None:
+def test_what_is_a_step_of_something_alone_is_no_object(shown: ClientEvent | UiNotice) -> None:
     assert lines(shown) == []
 
 
@@ -144,7 +144,7 @@ def test_a_time_that_no_calendar_has_is_the_nearest_that_one_has(time_ms: int, t
         assert [each["time"] for each in members.get("messages", [members])] in ([time], [time, time])
 
 
-def with_text(text: str) -> list[News | Notice]:
+def with_text(text: str) -> list[ClientEvent | UiNotice]:
     """Everything in which somebody else's words may be."""
     return [
         PublicMessage(1, 0, text, text),
@@ -157,14 +157,14 @@ def with_text(text: str) -> list[News | Notice]:
         Found(text, (PublicMessage(1, 0, text, text),), 1),
         Refused(ErrorCode.INTERNAL, text),
         Bye(text),
-        Unsettled(Whisper(text, text)),
+        DeliveryUnknown(Whisper(text, text)),
         Outcome(Say(text), has_come=False),
         notices.Ask(text),
-        notices.Complaint("lost", text),
+        notices.ErrorNotice("lost", text),
         notices.Help((text,)),
-        notices.Cut(text),
-        notices.Back(text, 1),
-        notices.Played(text),
+        notices.ConnectionLost(text),
+        notices.Reconnected(text, 1),
+        notices.ScriptLine(text),
     ]
 
 
@@ -180,7 +180,7 @@ def texts_in(members: Any) -> set[str]:
 def check(text: str) -> None:
     for shown in with_text(text):
         (line,) = lines(shown)
-        assert harmless(line) == line, shown
+        assert escape_control_characters(line) == line, shown
         assert text in texts_in(json.loads(line)), shown
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatclient.connection import Down, Lost
-from chatclient.exits import Exit
-from chatclient.guest import AsGuest
-from chatclient.model import Situation, Standing
-from chatclient.notices import Back, Complaint, Cut, Posted, Toggle
-from chatclient.reactor import Interrupt, Line
-from chatclient.steps import StepByStep
-from chatclient.typed import Addressing, Typing
+from chatclient.cli.controller import Interrupt, Line
+from chatclient.cli.exits import Exit
+from chatclient.cli.input import Addressing, InputParser
+from chatclient.frames_client import FramesClient
+from chatclient.links.connection import LinkDown, LinkLost
+from chatclient.model import ConnectionState, UiState
+from chatclient.notices import ConnectionLost, ErrorNotice, MessageQueued, Reconnected, Toggle
+from chatclient.register_client import RegisterClient
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -31,7 +31,7 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
-from chatprotocol.operations import OPS
+from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import (
     AskHistory,
     AskUser,
@@ -53,8 +53,8 @@ from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, sends
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatclient.exchange import Exchange, News
-    from chatclient.notices import Notice
+    from chatclient.client_protocol import ClientEvent, ClientProtocol
+    from chatclient.notices import UiNotice
     from chatprotocol.events import Event
 
 SERVER = ("localhost", 9999)
@@ -63,7 +63,7 @@ WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 10)
 WELCOMES = "[welcome existing] alice; online: alice bob"
 BACK = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 20)
 RECENT = sends(AskHistory(20))
-LOSS = Down("reset")
+LOSS = LinkDown("reset")
 LOST = "[lost] reset; connecting again"
 
 
@@ -75,13 +75,16 @@ class PersonDialogue(Dialogue):
     tells_secrets = True
 
     def __init__(
-        self, password: str | None = "secret", exchange: Exchange | None = None, typing: Typing | None = None
+        self,
+        password: str | None = "secret",
+        client_protocol: ClientProtocol | None = None,
+        parser: InputParser | None = None,
     ) -> None:
-        self.shown: list[News | Notice] = []
-        typing = typing or Typing(OPS["pm-dm"], talks=True, is_json=True)
-        super().__init__("alice", password, exchange=exchange, typing=typing)
+        self.shown: list[ClientEvent | UiNotice] = []
+        parser = parser or InputParser(KEYWORD_SETS["pm-dm"], talks=True, is_json=True)
+        super().__init__("alice", password, client_protocol=client_protocol, parser=parser)
 
-    def display(self, shown: Sequence[News | Notice]) -> None:
+    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
         self.shown += shown
         super().display(shown)
 
@@ -124,25 +127,29 @@ def away(inside: PersonDialogue) -> PersonDialogue:
 def test_the_last_messages_are_asked_for_and_a_hint_is_given_after_the_first_login_alone(away: PersonDialogue) -> None:
     away.connect(sends(Login("alice", "secret", 10)))
     away.give(BACK, "[back] alice")
-    assert away.shown[-1] == Back("alice", 20)
+    assert away.shown[-1] == Reconnected("alice", 20)
 
 
 def test_a_plain_face_asks_for_no_messages() -> None:
-    talk = PersonDialogue()
-    talk.recent_messages = 0
-    talk.connect(sends(Login("alice", "secret")))
-    talk.give(WELCOME, WELCOMES, HINT)
+    udp_session = PersonDialogue()
+    udp_session.recent_messages = 0
+    udp_session.connect(sends(Login("alice", "secret")))
+    udp_session.give(WELCOME, WELCOMES, HINT)
 
 
 def test_in_a_dialogue_dialect_the_last_messages_are_the_first_operation() -> None:
-    talk = PersonDialogue(exchange=StepByStep("pm-dm"), typing=Typing(OPS["pm-dm"], talks=True))
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(Welcome(AccountKind.EXISTING, "", (), None), "[welcome existing] alice", HINT, sends(Command("CH 20")))
+    udp_session = PersonDialogue(
+        client_protocol=FramesClient("pm-dm"), parser=InputParser(KEYWORD_SETS["pm-dm"], talks=True)
+    )
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(
+        Welcome(AccountKind.EXISTING, "", (), None), "[welcome existing] alice", HINT, sends(Command("CH 20"))
+    )
 
 
 def test_a_guest_has_no_messages_of_before() -> None:
-    guest = PersonDialogue(None, AsGuest(), Addressing(OPS["pm-dm"], talks=True))
+    guest = PersonDialogue(None, RegisterClient(), Addressing(KEYWORD_SETS["pm-dm"], talks=True))
     guest.connect(sends(Register(Side.SENDING, "alice")))
     guest.give(Registered(Side.SENDING, "alice"), sends(Register(Side.RECEIVING, "alice")))
     guest.give(
@@ -171,58 +178,62 @@ def test_who_types_leave_while_the_login_is_under_way_leaves_at_once(person: Per
 @pytest.fixture
 def asked() -> PersonDialogue:
     """Somebody who is asked for a password."""
-    talk = PersonDialogue(password=None)
-    talk.connect(sends(Login("alice")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
-    return talk
+    udp_session = PersonDialogue(password=None)
+    udp_session.connect(sends(Login("alice")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
+    return udp_session
 
 
 @pytest.mark.parametrize("is_secret", [False, True])
 def test_what_is_typed_before_the_password_is_asked_for_is_the_password_and_no_message(is_secret: bool) -> None:
     """The face may not know yet that a password is next, when somebody types fast, or lets a program type."""
-    talk = PersonDialogue(password=None)
-    talk.connect(sends(Login("alice")))
-    talk.give(Line("my secret", is_secret=is_secret))
-    assert talk.situation.waiting == ()
-    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing", sends(Password("my secret")))
-    talk.give(WELCOME, WELCOMES, HINT, RECENT)
-    talk.give(History(()), "[history 0]")
+    udp_session = PersonDialogue(password=None)
+    udp_session.connect(sends(Login("alice")))
+    udp_session.give(Line("my secret", is_secret=is_secret))
+    assert udp_session.ui_state.waiting == ()
+    udp_session.give(
+        PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing", sends(Password("my secret"))
+    )
+    udp_session.give(WELCOME, WELCOMES, HINT, RECENT)
+    udp_session.give(History(()), "[history 0]")
 
 
 def test_a_name_and_a_password_in_one_go_are_never_a_message() -> None:
     """The face has not heard yet that the name was taken, when the next line is typed."""
-    talk = PersonDialogue(password=None)
-    talk.model.username = ""
-    talk.begin("[ask] username")
-    talk.type("alice", CONNECTS)
-    talk.type("my secret")
-    assert talk.situation.waiting == ()
-    talk.connect(sends(Login("alice")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing", sends(Password("my secret")))
-    talk.give(WELCOME, WELCOMES, HINT, RECENT)
-    assert "my secret" not in str(talk.shown)
+    udp_session = PersonDialogue(password=None)
+    udp_session.model.username = ""
+    udp_session.begin("[ask] username")
+    udp_session.type("alice", CONNECTS)
+    udp_session.type("my secret")
+    assert udp_session.ui_state.waiting == ()
+    udp_session.connect(sends(Login("alice")))
+    udp_session.give(
+        PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing", sends(Password("my secret"))
+    )
+    udp_session.give(WELCOME, WELCOMES, HINT, RECENT)
+    assert "my secret" not in str(udp_session.shown)
 
 
 def test_who_has_a_password_already_may_type_messages_ahead(person: PersonDialogue) -> None:
     person.connect(sends(Login("alice", "secret")))
     person.type("hello everybody")
-    assert person.situation.waiting == ("hello everybody",)
+    assert person.ui_state.waiting == ("hello everybody",)
     person.give(WELCOME, WELCOMES, HINT, RECENT, sends(Say("hello everybody", "n1")))
 
 
 def test_a_password_is_never_a_message_nor_seen_among_what_waits() -> None:
     """The server may end the connection in the very moment in which it is typed."""
-    talk = PersonDialogue(password=None)
-    talk.connect(sends(Login("alice")))
-    talk.give(WELCOME, WELCOMES, HINT, RECENT)
-    talk.tell_secret("my secret")
-    assert talk.situation.waiting == ()
-    talk.lose()
-    talk.tell_secret("my secret")
-    assert "my secret" not in str(talk.situation)
-    talk.connect(sends(Login("alice", None, 10)))
-    talk.give(BACK, RECENT, "[back] alice")  # asked again, for there was no answer
-    assert "my secret" not in str(talk.shown)
+    udp_session = PersonDialogue(password=None)
+    udp_session.connect(sends(Login("alice")))
+    udp_session.give(WELCOME, WELCOMES, HINT, RECENT)
+    udp_session.tell_secret("my secret")
+    assert udp_session.ui_state.waiting == ()
+    udp_session.lose()
+    udp_session.tell_secret("my secret")
+    assert "my secret" not in str(udp_session.ui_state)
+    udp_session.connect(sends(Login("alice", None, 10)))
+    udp_session.give(BACK, RECENT, "[back] alice")  # asked again, for there was no answer
+    assert "my secret" not in str(udp_session.shown)
 
 
 def test_a_wrong_password_is_asked_for_again(asked: PersonDialogue) -> None:
@@ -238,9 +249,9 @@ def test_who_thinks_of_a_password_for_longer_than_the_server_waits_comes_in_all_
 ) -> None:
     if is_told:
         asked.give(Refused(ErrorCode.NOT_LOGGED_IN, "Too late."))
-    asked.give(Down("closed"))
-    asked.give(Lost("closed"))
-    assert asked.situation.question == "password"
+    asked.give(LinkDown("closed"))
+    asked.give(LinkLost("closed"))
+    assert asked.ui_state.question == "password"
     asked.tell_secret("my secret", CONNECTS)
     asked.connect(sends(Login("alice")))
     asked.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing", sends(Password("my secret")))
@@ -250,16 +261,16 @@ def test_who_thinks_of_a_password_for_longer_than_the_server_waits_comes_in_all_
 @pytest.fixture
 def new() -> PersonDialogue:
     """Somebody who is asked for the password of a new name, and has typed one."""
-    talk = PersonDialogue(password=None)
-    talk.connect(sends(Login("alice")))
-    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
-    talk.tell_secret("my secret", HIDES, "[ask] password again")
-    return talk
+    udp_session = PersonDialogue(password=None)
+    udp_session.connect(sends(Login("alice")))
+    udp_session.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
+    udp_session.tell_secret("my secret", HIDES, "[ask] password again")
+    return udp_session
 
 
 def test_the_password_of_a_new_name_is_asked_for_twice(new: PersonDialogue) -> None:
     """Nobody saw it being typed: misspelt, it would shut its user out."""
-    assert new.situation.question == "password again"
+    assert new.ui_state.question == "password again"
     new.tell_secret("my secret", sends(Password("my secret")))
     new.give(WELCOME, WELCOMES, HINT, RECENT)
 
@@ -294,10 +305,10 @@ def changing(inside: PersonDialogue) -> PersonDialogue:
 
 
 def test_a_password_is_changed_and_used_when_coming_back(changing: PersonDialogue) -> None:
-    assert changing.situation.is_secret
-    assert changing.situation.question == "new password again"
+    assert changing.ui_state.is_secret
+    assert changing.ui_state.question == "new password again"
     changing.tell_secret("new", sends(ChangePassword("secret", "new")))
-    assert not changing.situation.is_secret
+    assert not changing.ui_state.is_secret
     changing.give(PasswordChanged(), "[password changed]")
     changing.lose()
     changing.connect(sends(Login("alice", "new", 10)))
@@ -319,13 +330,13 @@ def test_a_password_that_is_refused_stays_what_it_was(changing: PersonDialogue) 
 )
 def test_a_change_of_the_password_is_cancelled(changing: PersonDialogue, last: str, why: str) -> None:
     changing.tell_secret(last, f"[error usage] {why}")
-    assert not changing.situation.is_secret
+    assert not changing.ui_state.is_secret
     changing.type("hello", sends(Say("hello", "n1")))
 
 
 def test_a_lost_connection_cancels_a_change_of_the_password(changing: PersonDialogue) -> None:
     changing.lose()
-    assert not changing.situation.is_secret
+    assert not changing.ui_state.is_secret
 
 
 def test_when_the_connection_is_lost_before_the_answer_the_new_password_is_tried_too(changing: PersonDialogue) -> None:
@@ -341,12 +352,12 @@ def test_when_the_connection_is_lost_before_the_answer_the_new_password_is_tried
 
 def test_in_a_pipe_the_lines_behind_are_the_old_password_and_the_new_one() -> None:
     """Whoever writes a script sees what it says."""
-    talk = PersonDialogue()
-    talk.tells_secrets = False
-    talk.come_in()
-    talk.type("/password", *CHANGE[0])
-    talk.type("secret", *CHANGE[1])
-    talk.type("new", sends(ChangePassword("secret", "new")))
+    udp_session = PersonDialogue()
+    udp_session.tells_secrets = False
+    udp_session.come_in()
+    udp_session.type("/password", *CHANGE[0])
+    udp_session.type("secret", *CHANGE[1])
+    udp_session.type("new", sends(ChangePassword("secret", "new")))
 
 
 def test_who_leaves_instead_of_telling_the_password_leaves(asked: PersonDialogue) -> None:
@@ -412,7 +423,9 @@ def test_leave_as_the_answer_to_a_question_waits_as_a_message(inside: PersonDial
 
 
 def test_what_needs_no_server_is_done_while_the_connection_is_lost(away: PersonDialogue) -> None:
-    away.type("/help", *(f"[help] {line}" for line in Typing(OPS["pm-dm"], talks=True, is_json=True).help()))
+    away.type(
+        "/help", *(f"[help] {line}" for line in InputParser(KEYWORD_SETS["pm-dm"], talks=True, is_json=True).help())
+    )
     away.type("/quiet")
     away.type("/joins")
     assert away.shown[-2:] == [Toggle("quiet"), Toggle("joins")]
@@ -420,17 +433,17 @@ def test_what_needs_no_server_is_done_while_the_connection_is_lost(away: PersonD
         "/uesrs",
         "[error usage] There is no /uesrs, so nothing was sent. Do you mean /users? /help tells what there is.",
     )
-    assert away.situation.waiting == ()
+    assert away.ui_state.waiting == ()
 
 
 def test_behind_a_line_that_waits_everything_waits(away: PersonDialogue) -> None:
     """What was typed first is used first."""
     away.type("hello")
     away.type("/quiet")
-    assert away.situation.waiting == ("hello", "/quiet")
+    assert away.ui_state.waiting == ("hello", "/quiet")
     away.connect(sends(Login("alice", "secret", 10)))
     away.give(BACK, "[back] alice", sends(Say("hello", "n1")))
-    assert away.shown[-2:] == [Posted(Say("hello", "n1")), Toggle("quiet")]
+    assert away.shown[-2:] == [MessageQueued(Say("hello", "n1")), Toggle("quiet")]
 
 
 @pytest.mark.parametrize("line", ["hello", "DM bob psst", "/users", "/search x", "/history 5", "DM"])
@@ -444,10 +457,10 @@ def test_what_needs_the_server_waits_and_goes_out_once(away: PersonDialogue, lin
         "DM": AskUsers(),
     }
     away.type(line)
-    assert away.situation.waiting == (line,)
+    assert away.ui_state.waiting == (line,)
     away.connect(sends(Login("alice", "secret", 10)))
     away.give(BACK, "[back] alice", sends(outcome[line]))
-    assert away.situation.waiting == ()
+    assert away.ui_state.waiting == ()
 
 
 def test_a_lost_connection_is_told_once_however_often_it_is_tried(away: PersonDialogue) -> None:
@@ -457,7 +470,7 @@ def test_a_lost_connection_is_told_once_however_often_it_is_tried(away: PersonDi
     away.connect(sends(Login("alice", "secret", 10)))
     away.give(BACK, "[back] alice")
     away.lose()
-    assert [each for each in away.shown if isinstance(each, Cut)] == [Cut("reset")] * 2
+    assert [each for each in away.shown if isinstance(each, ConnectionLost)] == [ConnectionLost("reset")] * 2
 
 
 def test_who_is_refused_at_the_return_is_told_why(away: PersonDialogue) -> None:
@@ -485,12 +498,12 @@ def test_a_return_that_is_refused_with_what_passes_goes_on_and_is_told_once(
 def test_a_message_that_is_put_off_is_sent_again_and_nobody_is_told_that_it_was_not(inside: PersonDialogue) -> None:
     inside.type("hello", sends(Say("hello", "n1")))
     inside.give(Refused(ErrorCode.SHUTTING_DOWN, "It stops.", "n1"))
-    assert inside.situation.unconfirmed == (Say("hello", "n1"),)
+    assert inside.ui_state.unconfirmed == (Say("hello", "n1"),)
     inside.lose()
     inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(BACK, sends(Say("hello", "n1")), "[back] alice")
     inside.give(Sent(21, SentStatus.SENT, "n1"), "[sent #21]")
-    assert inside.situation.unconfirmed == ()
+    assert inside.ui_state.unconfirmed == ()
 
 
 def test_the_last_messages_are_asked_for_again_where_the_connection_was_lost_before_they_came(
@@ -505,19 +518,19 @@ def test_the_last_messages_are_asked_for_again_where_the_connection_was_lost_bef
 
 
 def test_names_that_nobody_can_have_are_not_offered_to_who_types(inside: PersonDialogue) -> None:
-    typing = inside.reactor._typing
+    parser = inside.controller._parser
     evil = ("x\u202eevil", "x\x1b[2J", "x y", "")
-    inside.reactor.react(Users(7, ("alice", "bob", *evil)))
-    inside.reactor.react(DirectMessage(11, 0, "bob", "alice", "psst"))
+    inside.controller.react(Users(7, ("alice", "bob", *evil)))
+    inside.controller.react(DirectMessage(11, 0, "bob", "alice", "psst"))
     for number, name in enumerate(evil):
-        inside.reactor.react(DirectMessage(12 + number, 0, name, "alice", "psst"))
-    assert typing.names == ("alice", "bob")
-    assert typing.correspondent == "bob"
+        inside.controller.react(DirectMessage(12 + number, 0, name, "alice", "psst"))
+    assert parser.names == ("alice", "bob")
+    assert parser.correspondent == "bob"
 
 
 def test_a_connection_that_is_lost_for_good_tells_what_is_lost_with_it(away: PersonDialogue) -> None:
     away.type("hello")
-    away.give(Lost("no more"), "[error lost] no more", "[error lost] 1 typed line was not confirmed\\nhello")
+    away.give(LinkLost("no more"), "[error lost] no more", "[error lost] 1 typed line was not confirmed\\nhello")
     assert away.exit is Exit.LOST
 
 
@@ -526,29 +539,29 @@ def test_a_connection_that_is_lost_for_good_tells_what_is_lost_with_it(away: Per
 
 def test_the_situation_tells_where_one_stands(person: PersonDialogue) -> None:
     person.connect(sends(Login("alice", "secret")))
-    assert person.situation == Situation(Standing.KNOCKING, "alice", SERVER)
+    assert person.ui_state == UiState(ConnectionState.KNOCKING, "alice", SERVER)
     person.give(WELCOME, WELCOMES, HINT, RECENT)
-    assert person.situation == Situation(Standing.IN, "alice", SERVER, 2)
+    assert person.ui_state == UiState(ConnectionState.IN, "alice", SERVER, 2)
     person.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
-    assert person.situation.online_count == 3
+    assert person.ui_state.online_count == 3
     person.lose()
-    assert person.situation.standing is Standing.AWAY
+    assert person.ui_state.connection_state is ConnectionState.AWAY
 
 
 def test_the_situation_tells_what_is_asked_until_it_is_answered(inside: PersonDialogue) -> None:
-    assert inside.situation.question == ""
+    assert inside.ui_state.question == ""
     inside.type("DM", sends(AskUsers()))
     inside.give(Users(2, ("alice", "bob")), "[users 2] alice bob", "[ask] recipient")
-    assert inside.situation.question == "recipient"
+    assert inside.ui_state.question == "recipient"
     inside.give(PublicMessage(11, 0, "bob", "x"), "[public #11 1970-01-01T00:00:00Z] bob: x")
-    assert inside.situation.question == "recipient"
+    assert inside.ui_state.question == "recipient"
     inside.type("bob", "[ask] message for bob")
     inside.lose()
-    assert inside.situation.question == "message for bob"
+    assert inside.ui_state.question == "message for bob"
     inside.connect(sends(Login("alice", "secret", 11)))
     inside.give(BACK, "[back] alice", "[ask] message for bob")
     inside.type("psst", sends(Whisper("bob", "psst", "n1")))
-    assert inside.situation.question == ""
+    assert inside.ui_state.question == ""
 
 
 NOBODY = Refused(ErrorCode.UNKNOWN_USER, "There is no user 'eve'.")
@@ -558,7 +571,7 @@ NOBODY_IS_EVE = "[error unknown_user] There is no user 'eve'."
 def test_a_recipient_who_does_not_exist_is_refused_before_the_text_is_typed(inside: PersonDialogue) -> None:
     inside.type("DM eve", sends(AskUser("eve")))
     inside.give(NOBODY, NOBODY_IS_EVE, "[ask] recipient")
-    assert inside.situation.question == "recipient"
+    assert inside.ui_state.question == "recipient"
     inside.type("bob", "[ask] message for bob")
     inside.type("psst", sends(Whisper("bob", "psst", "n1")))
 
@@ -568,7 +581,7 @@ def test_what_was_typed_for_somebody_who_does_not_exist_is_said_to_nobody(inside
     inside.type("only for you")  # before the answer
     unusable = "[error usage] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."
     inside.give(NOBODY, NOBODY_IS_EVE, "[ask] recipient", unusable)
-    assert inside.situation.unconfirmed == ()
+    assert inside.ui_state.unconfirmed == ()
 
 
 @pytest.mark.parametrize("answer", [User("Eve", online=False), Refused(ErrorCode.UNKNOWN_COMMAND, "There is no user.")])
@@ -593,26 +606,26 @@ def test_a_connection_that_is_lost_before_it_is_known_whether_there_is_a_user_as
 def test_an_empty_line_leads_out_of_a_question(inside: PersonDialogue) -> None:
     inside.type("PM", "[ask] message for everybody")
     inside.type("", "[error usage] Nothing was typed; the operation is cancelled.")
-    assert inside.situation.question == ""
+    assert inside.ui_state.question == ""
 
 
 def test_the_situation_tells_what_waits_and_what_is_not_confirmed(inside: PersonDialogue) -> None:
     inside.type("one", sends(Say("one", "n1")))
-    assert inside.situation.unconfirmed == (Say("one", "n1"),)
+    assert inside.ui_state.unconfirmed == (Say("one", "n1"),)
     inside.lose()
     inside.type("two")
-    assert (inside.situation.unconfirmed, inside.situation.waiting) == ((Say("one", "n1"),), ("two",))
+    assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"),), ("two",))
     inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(BACK, sends(Say("one", "n1")), "[back] alice", sends(Say("two", "n2")))
-    assert (inside.situation.unconfirmed, inside.situation.waiting) == ((Say("one", "n1"), Say("two", "n2")), ())
+    assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"), Say("two", "n2")), ())
     inside.give(Sent(21, SentStatus.SENT, "n1"), "[sent #21]")
     inside.give(Refused(ErrorCode.INTERNAL, "Disk.", "n2"), "[error internal] Disk.")
-    assert inside.situation.unconfirmed == ()
+    assert inside.ui_state.unconfirmed == ()
 
 
 def test_an_own_message_is_announced_with_its_nonce_before_it_is_confirmed(inside: PersonDialogue) -> None:
     inside.type("hello", sends(Say("hello", "n1")))
-    assert inside.shown[-1] == Posted(Say("hello", "n1"))
+    assert inside.shown[-1] == MessageQueued(Say("hello", "n1"))
 
 
 def test_the_last_who_wrote_is_the_one_who_is_replied_to(inside: PersonDialogue) -> None:
@@ -634,8 +647,8 @@ def test_a_slip_before_a_name_of_somebody_online_is_not_sent(inside: PersonDialo
 @pytest.mark.parametrize("text", ["\udce9", "caf\udce9 noon"])
 def test_bytes_that_are_no_text_are_not_sent_and_end_nothing(inside: PersonDialogue, text: str) -> None:
     """A terminal in another encoding."""
-    inside.reactor.react(Line(text))
-    assert isinstance(inside.shown[-1], Complaint)
+    inside.controller.react(Line(text))
+    assert isinstance(inside.shown[-1], ErrorNotice)
     assert inside.exit is None
     assert not inside.model.unconfirmed
 
@@ -646,7 +659,7 @@ def test_a_password_that_looks_like_an_operation_is_a_password(asked: PersonDial
 
 
 def test_a_password_that_is_typed_too_early_is_no_wish_to_leave() -> None:
-    talk = PersonDialogue(password=None)
-    talk.connect(sends(Login("alice")))
-    talk.tell_secret("EX")
-    assert talk.exit is None
+    udp_session = PersonDialogue(password=None)
+    udp_session.connect(sends(Login("alice")))
+    udp_session.tell_secret("EX")
+    assert udp_session.exit is None

@@ -2,9 +2,9 @@
 
 import pytest
 
-from chatclient.connection import Down, Lost
-from chatclient.exits import Exit
-from chatclient.typed import Typing
+from chatclient.cli.exits import Exit
+from chatclient.cli.input import InputParser
+from chatclient.links.connection import LinkDown, LinkLost
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -19,7 +19,7 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
-from chatprotocol.operations import OPS
+from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Say, Whisper
 
 from .dialogue import HANGS_UP, Dialogue, sends
@@ -62,13 +62,13 @@ def test_a_direct_message_step_by_step_goes_on_when_a_message_arrives_in_the_mid
 
 
 def test_the_other_tradition_has_the_same_dialogue() -> None:
-    talk = Dialogue(ops="bm-pm")
-    talk.come_in()
-    talk.type("PM", sends(AskUsers()))
-    talk.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
-    talk.type("bob", "[ask] message for bob")
-    talk.type("hello", sends(Whisper("bob", "hello", "n1")))
-    talk.type("BM hello", sends(Say("hello", "n2")))
+    udp_session = Dialogue(ops="bm-pm")
+    udp_session.come_in()
+    udp_session.type("PM", sends(AskUsers()))
+    udp_session.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    udp_session.type("bob", "[ask] message for bob")
+    udp_session.type("hello", sends(Whisper("bob", "hello", "n1")))
+    udp_session.type("BM hello", sends(Say("hello", "n2")))
 
 
 def test_lines_that_are_typed_before_the_users_are_shown_wait(inside: Dialogue) -> None:
@@ -94,12 +94,12 @@ def test_a_cancelled_step_sends_nothing(inside: Dialogue) -> None:
 
 
 def test_a_complaint_about_what_was_typed_is_made_harmless(inside: Dialogue) -> None:
-    step = Typing(OPS["pm-dm"]).parse_line("\\x1b[2J")
-    inside.type("\x1b[2J", f"[error usage] {step.complaint}")
+    step = InputParser(KEYWORD_SETS["pm-dm"]).parse_line("\\x1b[2J")
+    inside.type("\x1b[2J", f"[error usage] {step.error}")
 
 
 def test_help_is_shown_and_nothing_sent(inside: Dialogue) -> None:
-    inside.type("/help", *(f"[help] {line}" for line in Typing(OPS["pm-dm"]).help()))
+    inside.type("/help", *(f"[help] {line}" for line in InputParser(KEYWORD_SETS["pm-dm"]).help()))
 
 
 @pytest.mark.parametrize("line", ["", "   "])
@@ -175,7 +175,7 @@ def test_a_lost_connection_is_taken_up_where_it_ended(inside: Dialogue) -> None:
     inside.type("PM three", sends(Say("three", "n3")))
     inside.give(HELLO, SHOWS_HELLO)
     inside.give(Sent(12, SentStatus.SENT, "n2"), "[sent #12]")
-    inside.give(Down("reset"), "[lost] reset; connecting again")
+    inside.give(LinkDown("reset"), "[lost] reset; connecting again")
     inside.type("PM four")
     inside.connect(sends(Login("alice", "secret", 12)))
     inside.give(BACK, sends(Say("one", "n1")), sends(Say("three", "n3")), "[back] alice", sends(Say("four", "n4")))
@@ -188,7 +188,7 @@ def test_the_question_is_asked_again_after_a_lost_connection(inside: Dialogue) -
     inside.type("DM", sends(AskUsers()))
     inside.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
     inside.type("bob", "[ask] message for bob")
-    inside.give(Down("reset"), "[lost] reset; connecting again")
+    inside.give(LinkDown("reset"), "[lost] reset; connecting again")
     inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(BACK, "[back] alice", "[ask] message for bob")
     inside.type("hello", sends(Whisper("bob", "hello", "n1")))
@@ -196,7 +196,7 @@ def test_the_question_is_asked_again_after_a_lost_connection(inside: Dialogue) -
 
 def test_a_connection_that_is_lost_before_the_users_came_asks_for_the_recipient(inside: Dialogue) -> None:
     inside.type("DM", sends(AskUsers()))
-    inside.give(Down("reset"), "[lost] reset; connecting again")
+    inside.give(LinkDown("reset"), "[lost] reset; connecting again")
     inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(BACK, "[back] alice", "[ask] recipient")
     inside.type("bob", "[ask] message for bob")
@@ -204,17 +204,19 @@ def test_a_connection_that_is_lost_before_the_users_came_asks_for_the_recipient(
 
 def test_a_server_that_says_goodbye_by_itself_is_connected_to_again(inside: Dialogue) -> None:
     inside.give(Bye("the server is shutting down"), "[bye] the server is shutting down")
-    inside.give(Down("the server closed the connection"), "[lost] the server closed the connection; connecting again")
+    inside.give(
+        LinkDown("the server closed the connection"), "[lost] the server closed the connection; connecting again"
+    )
     assert inside.exit is None
 
 
 def test_a_full_server_after_a_lost_connection_is_tried_again(inside: Dialogue) -> None:
-    inside.give(Down("reset"), "[lost] reset; connecting again")
+    inside.give(LinkDown("reset"), "[lost] reset; connecting again")
     inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.", HANGS_UP)
-    inside.give(Down("closed"))
+    inside.give(LinkDown("closed"))
     assert inside.exit is None
-    inside.give(Lost("can't reach it"), "[error lost] can't reach it")
+    inside.give(LinkLost("can't reach it"), "[error lost] can't reach it")
     assert inside.exit is Exit.LOST
 
 
@@ -246,7 +248,7 @@ def test_after_leaving_nothing_that_was_typed_is_sent(inside: Dialogue) -> None:
 
 def test_a_connection_that_ends_after_leaving_is_a_goodbye_too(inside: Dialogue) -> None:
     inside.type("EX", sends(Leave()))
-    inside.give(Down("the server closed the connection"))
+    inside.give(LinkDown("the server closed the connection"))
     assert inside.exit is Exit.OK
 
 
@@ -262,7 +264,7 @@ def test_a_goodbye_before_a_confirmation_is_a_loss(inside: Dialogue) -> None:
 def test_leaving_goes_on_after_a_connection_that_was_lost_with_unconfirmed_messages(inside: Dialogue) -> None:
     inside.type("PM hello", sends(Say("hello", "n1")))
     inside.end_input(sends(Leave()))
-    inside.give(Down("reset"), "[lost] reset; connecting again")
+    inside.give(LinkDown("reset"), "[lost] reset; connecting again")
     inside.connect(sends(Login("alice", "secret", 10)))
     inside.give(BACK, sends(Say("hello", "n1")), "[back] alice", sends(Leave()))
     inside.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")

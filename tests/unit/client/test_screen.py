@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient import notices
-from chatclient.exchange import Gap, Outcome, Unsettled
-from chatclient.model import Situation, Standing
-from chatclient.rows import ASCII_GLYPHS, STYLES, Glyphs
-from chatclient.screen import Screen
-from chatclient.text import columns_of, harmless
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.model import ConnectionState, UiState
+from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
+from chatclient.ui.text import columns_of, escape_control_characters
+from chatclient.ui.timeline import Timeline
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -45,9 +45,9 @@ from .test_text import ATTACKS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatclient.exchange import News
-    from chatclient.notices import Notice
-    from chatclient.rows import Row
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import UiNotice
+    from chatclient.ui.layout import Row
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 NOON_MS = 1_769_860_800_123
@@ -63,20 +63,20 @@ class Watcher:
     def __init__(self, width: int = 80, glyphs: Glyphs | None = None, *, is_in: bool = True, **settings: bool) -> None:
         self.now = NOON
         self.width = width
-        self.screen = Screen(lambda: self.now, UTC, glyphs or Glyphs(), **settings)
+        self.timeline = Timeline(lambda: self.now, UTC, glyphs or Glyphs(), **settings)
         if is_in:
-            self.screen.rows_of(WELCOME, width)
-            self.screen.rows_of(History(()), width)
+            self.timeline.rows_of(WELCOME, width)
+            self.timeline.rows_of(History(()), width)
 
-    def rows(self, shown: News | Notice) -> list[Row]:
-        return self.screen.rows_of(shown, self.width)
+    def rows(self, shown: ClientEvent | UiNotice) -> list[Row]:
+        return self.timeline.rows_of(shown, self.width)
 
-    def sees(self, *shown: News | Notice) -> list[str]:
+    def sees(self, *shown: ClientEvent | UiNotice) -> list[str]:
         """What is seen of all of it."""
         return [text_of(row).rstrip() for each in shown for row in self.rows(each)]
 
     def is_rung(self) -> bool:
-        rings, self.screen.rings = self.screen.rings, False
+        rings, self.timeline.rings = self.timeline.rings, False
         return rings
 
 
@@ -107,7 +107,7 @@ def watcher() -> Watcher:
 
 NOTICE = "12:00                * \u2502 "
 PROBLEM = "12:00                ! \u2502 "
-ROWS: list[tuple[News | Notice, list[str]]] = [
+ROWS: list[tuple[ClientEvent | UiNotice, list[str]]] = [
     (public(11), ["12:00              bob \u2502 hello"]),
     (public(11, "\u65e5\u672c\u8a9e"), ["12:00              bob \u2502 \u65e5\u672c\u8a9e"]),
     (public(11, "one\ntwo"), ["12:00              bob \u2502 one", "                       \u2502 two"]),
@@ -139,15 +139,15 @@ ROWS: list[tuple[News | Notice, list[str]]] = [
     (Bye("you left"), [NOTICE + "You left."]),
     (Bye("the server is shutting down"), []),
     (
-        Gap(),
+        PossibleGap(),
         [PROBLEM + "More may have been missed than is shown; CH 500 shows", "                       \u2502 more."],
     ),
-    (Gap(has_history=False), [PROBLEM + "More may have been missed than is shown."]),
+    (PossibleGap(has_history=False), [PROBLEM + "More may have been missed than is shown."]),
     (Refused(ErrorCode.TOO_LONG, "Too long."), [PROBLEM + "Too long."]),
     (Refused(ErrorCode.TOO_LONG, "Too long.", "other"), [PROBLEM + "Too long."]),
     (History(()), [NOTICE + "There are no messages yet."]),
     (Found("caf\u00e9", (), 11), [NOTICE + "Nothing was found: caf\u00e9"]),
-    (notices.Complaint("usage", "No."), [PROBLEM + "No."]),
+    (notices.ErrorNotice("usage", "No."), [PROBLEM + "No."]),
     (notices.Help(("PM   all", "EX   leave")), [NOTICE + "PM   all", NOTICE + "EX   leave"]),
     (notices.Ask("password new"), [NOTICE + "Nobody has this name yet: choose a password."]),
     (notices.Ask("password again"), [NOTICE + "The same password again, to be sure of it."]),
@@ -155,7 +155,7 @@ ROWS: list[tuple[News | Notice, list[str]]] = [
     (notices.Ask("password existing"), [NOTICE + "This name has a password."]),
     (notices.Ask("recipient"), []),
     (notices.Ask("message for bob"), []),
-    (notices.Posted(Say("x", "n1")), []),
+    (notices.MessageQueued(Say("x", "n1")), []),
     (notices.Toggle("joins"), [NOTICE + "Who comes and goes is hidden from now on."]),
     (notices.Toggle("quiet"), [NOTICE + "No bell and no highlight from now on."]),
     (Sent(11, SentStatus.SENT), []),
@@ -170,22 +170,22 @@ ROWS: list[tuple[News | Notice, list[str]]] = [
 
 
 @pytest.mark.parametrize(("shown", "rows"), ROWS)
-def test_each_thing_that_happens_has_its_rows(watcher: Watcher, shown: News | Notice, rows: list[str]) -> None:
+def test_each_thing_that_happens_has_its_rows(watcher: Watcher, shown: ClientEvent | UiNotice, rows: list[str]) -> None:
     assert watcher.sees(shown) == rows
 
 
 # Between two lines, or only in its place.
-BLOCKS: list[News | Notice] = [
+BLOCKS: list[ClientEvent | UiNotice] = [
     History((public(1), direct(2))),
     Found("hello", (public(1),), 1),
-    notices.Cut("reset"),
-    notices.Back("alice", 20),
+    notices.ConnectionLost("reset"),
+    notices.Reconnected("alice", 20),
 ]
 # After they were posted.
-SETTLED: list[News | Notice] = [
+SETTLED: list[ClientEvent | UiNotice] = [
     Sent(11, SentStatus.STORED, "n1"),
     Outcome(Whisper(LONGEST_NAME, "hello", "n1"), has_come=False),
-    Unsettled(Say("hello", "n1")),
+    DeliveryUnknown(Say("hello", "n1")),
     Refused(ErrorCode.UNKNOWN_USER, "There is none.", "n1"),
 ]
 EVERYTHING = [shown for shown, _ in ROWS] + BLOCKS + SETTLED
@@ -214,21 +214,21 @@ ODD_THINGS = [
         Found(text, (), 1),
         Refused(ErrorCode.BAD_REQUEST, text, "n1"),
         Bye(text),
-        Unsettled(Whisper(text, text, "n1")),
+        DeliveryUnknown(Whisper(text, text, "n1")),
         Outcome(Say(text, "n1"), has_come=True),
         Sent(15, SentStatus.STORED, "n1"),
-        notices.Complaint("lost", text),
+        notices.ErrorNotice("lost", text),
         notices.Help((text,)),
-        notices.Cut(text),
+        notices.ConnectionLost(text),
         Welcome(AccountKind.NEW, text, (text,), 0),
-        notices.Back(text, 20),
+        notices.Reconnected(text, 20),
     )
 ]
 
 
-def all_rows(shown: News | Notice, width: int, *, is_in: bool = True) -> list[Row]:
+def all_rows(shown: ClientEvent | UiNotice, width: int, *, is_in: bool = True) -> list[Row]:
     watcher = Watcher(width, is_in=is_in)
-    watcher.rows(notices.Posted(Whisper(LONGEST_NAME, "\x1b[2J " + "hello " * 20, "n1")))
+    watcher.rows(notices.MessageQueued(Whisper(LONGEST_NAME, "\x1b[2J " + "hello " * 20, "n1")))
     return [*watcher.rows(shown), *watcher.rows(public(30, "after it"))]
 
 
@@ -246,7 +246,7 @@ def test_no_row_has_anything_in_it_that_does_something_to_a_terminal() -> None:
     for width in (20, 40, 60, 80):
         for shown in [*EVERYTHING, *ODD_THINGS]:
             for row in all_rows(shown, width):
-                assert harmless(text_of(row)) == text_of(row), (type(shown).__name__, text_of(row))
+                assert escape_control_characters(text_of(row)) == text_of(row), (type(shown).__name__, text_of(row))
 
 
 def test_every_piece_of_a_row_is_text_with_a_style() -> None:
@@ -284,7 +284,7 @@ def test_the_gutter_is_in_the_same_column_whoever_writes_whatever(width: int, gu
         "",
     ]
     rows = [row for name in names for text in texts for row in Watcher(width).sees(public(11, text, name))]
-    rows += Watcher(width).sees(Bye("you left"), notices.Complaint("usage", "No. " * 40), Online(("bob", "eve")))
+    rows += Watcher(width).sees(Bye("you left"), notices.ErrorNotice("usage", "No. " * 40), Online(("bob", "eve")))
 
     assert {columns_of(row[: row.index("\u2502")]) for row in rows} == {gutter}
 
@@ -327,10 +327,10 @@ def test_where_there_is_only_ascii_the_signs_are_ascii_too() -> None:
         "12:00              bob | hello",
     ]
     assert watcher.sees(direct(12))[-1] == "12:00      bob > alice | psst"
-    situation = Situation(Standing.IN, "alice", ("localhost", 9999), 2, waiting=("x",))
-    assert text_of(watcher.screen.pending(situation, 80)[0]) == "... x (waits)"
+    ui_state = UiState(ConnectionState.IN, "alice", ("localhost", 9999), 2, waiting=("x",))
+    assert text_of(watcher.timeline.pending(ui_state, 80)[0]) == "... x (waits)"
     assert (
-        text_of(watcher.screen.status(situation, "json", 80)) == "alice - localhost:9999 - json - 2 online - connected"
+        text_of(watcher.timeline.status(ui_state, "json", 80)) == "alice - localhost:9999 - json - 2 online - connected"
     )
 
 
@@ -356,8 +356,8 @@ def test_each_new_day_is_named_once(watcher: Watcher) -> None:
 
 
 def test_the_day_changes_at_the_persons_midnight() -> None:
-    screen = Screen(lambda: NOON, timezone(timedelta(hours=14)))
-    rows = [text_of(row) for row in screen.rows_of(public(11), 80)]
+    timeline = Timeline(lambda: NOON, timezone(timedelta(hours=14)))
+    rows = [text_of(row) for row in timeline.rows_of(public(11), 80)]
 
     assert [row[:29].strip("\u2500 ") for row in rows] == [
         "Sunday, 1 February 2026",
@@ -415,10 +415,10 @@ def test_a_direct_message_from_somebody_else_is_a_matter_of_its_own(watcher: Wat
         direct(11, "alice", "alice", "alice"),
         Users(2, None, ("alice",)),
         Online(("alice",)),
-        notices.Complaint("usage", "alice"),
+        notices.ErrorNotice("usage", "alice"),
     ],
 )
-def test_nobody_is_alerted_by_themselves_or_by_the_server(watcher: Watcher, shown: News | Notice) -> None:
+def test_nobody_is_alerted_by_themselves_or_by_the_server(watcher: Watcher, shown: ClientEvent | UiNotice) -> None:
     rows = watcher.rows(shown)
 
     assert rows
@@ -433,7 +433,7 @@ def test_what_was_said_before_rings_no_bell(watcher: Watcher, shown: History | F
 
 
 def test_what_was_missed_does_ring(watcher: Watcher) -> None:
-    watcher.sees(notices.Cut("reset"), notices.Back("alice", 20), direct(15))
+    watcher.sees(notices.ConnectionLost("reset"), notices.Reconnected("alice", 20), direct(15))
 
     assert watcher.is_rung()
 
@@ -487,13 +487,13 @@ def test_ones_own_name_and_direct_messages_look_otherwise(watcher: Watcher) -> N
     assert styles_of(watcher.rows(public(11, sender="Alice")), "Alice") == {"class:own"}
     assert "class:direct" in styles_of(watcher.rows(direct(12, sender="alice", recipient="bob")), "psst").pop()
     assert styles_of(watcher.rows(public(13)), "hello") == {""}
-    assert styles_of(watcher.rows(notices.Complaint("usage", "No.")), "No.") == {"class:error"}
+    assert styles_of(watcher.rows(notices.ErrorNotice("usage", "No.")), "No.") == {"class:error"}
 
 
 # --- coming in ---
 
 
-def entering(watcher: Watcher, *shown: News | Notice) -> list[str]:
+def entering(watcher: Watcher, *shown: ClientEvent | UiNotice) -> list[str]:
     """What is seen of the messages, and the lines between them."""
     rows = watcher.sees(*shown)
     return [row.split("\u2502 ")[-1].strip("\u2500 ") for row in rows if "*" not in row]
@@ -577,9 +577,9 @@ def test_one_message_is_the_last_message() -> None:
 
 
 @pytest.mark.parametrize(
-    "instead", [Refused(ErrorCode.INTERNAL, "Disk."), notices.Cut("reset")], ids=["refused", "lost"]
+    "instead", [Refused(ErrorCode.INTERNAL, "Disk."), notices.ConnectionLost("reset")], ids=["refused", "lost"]
 )
-def test_what_waited_is_shown_where_the_history_does_not_come(instead: News | Notice) -> None:
+def test_what_waited_is_shown_where_the_history_does_not_come(instead: ClientEvent | UiNotice) -> None:
     watcher = Watcher(is_in=False)
     rows = watcher.sees(WELCOME, direct(3, "three"), instead, public(11, "eleven"))
 
@@ -589,7 +589,7 @@ def test_what_waited_is_shown_where_the_history_does_not_come(instead: News | No
 @pytest.mark.parametrize(
     "between",
     [
-        notices.Complaint("usage", "x"),
+        notices.ErrorNotice("usage", "x"),
         notices.Help(("x",)),
         notices.Toggle("quiet"),
         Refused(ErrorCode.UNKNOWN_USER, "x", "n1"),
@@ -598,9 +598,11 @@ def test_what_waited_is_shown_where_the_history_does_not_come(instead: News | No
         Online(("alice",)),
     ],
 )
-def test_each_message_is_there_once_whatever_happens_before_the_last_ones_have_come(between: News | Notice) -> None:
+def test_each_message_is_there_once_whatever_happens_before_the_last_ones_have_come(
+    between: ClientEvent | UiNotice,
+) -> None:
     watcher = Watcher(is_in=False)
-    watcher.rows(notices.Posted(Say("typed ahead", "n1")))
+    watcher.rows(notices.MessageQueued(Say("typed ahead", "n1")))
     rows = watcher.sees(WELCOME, direct(3, "three"), between, public(12, "twelve"))
     rows += watcher.sees(History((direct(3, "three"), public(4, "four"))), public(13, "thirteen"))
 
@@ -646,7 +648,10 @@ def test_who_searches_is_told_when_the_newest_messages_were_not_looked_through(w
 
 def test_an_own_message_is_shown_when_it_is_confirmed_and_not_before(watcher: Watcher) -> None:
     """Promise: confirmed means stored."""
-    assert watcher.sees(notices.Posted(Say("hello", "n1")), notices.Posted(Whisper("bob", "psst", "n2"))) == []
+    assert (
+        watcher.sees(notices.MessageQueued(Say("hello", "n1")), notices.MessageQueued(Whisper("bob", "psst", "n2")))
+        == []
+    )
     assert watcher.sees(Sent(11, SentStatus.SENT, "n1")) == ["12:00            alice \u2502 hello"]
     assert watcher.sees(Sent(12, SentStatus.STORED, "n2")) == [
         "12:00      alice \u00bb bob \u2502 psst",
@@ -656,7 +661,7 @@ def test_an_own_message_is_shown_when_it_is_confirmed_and_not_before(watcher: Wa
 
 
 def test_who_writes_to_a_guest_is_told_that_it_looks_public_there(watcher: Watcher) -> None:
-    watcher.rows(notices.Posted(Whisper("bob", "psst", "n1")))
+    watcher.rows(notices.MessageQueued(Whisper("bob", "psst", "n1")))
 
     assert watcher.sees(Sent(11, SentStatus.SENT, "n1", looks_public=True)) == [
         "12:00      alice \u00bb bob \u2502 psst",
@@ -665,7 +670,7 @@ def test_who_writes_to_a_guest_is_told_that_it_looks_public_there(watcher: Watch
 
 
 def test_an_own_message_that_is_refused_is_shown_with_the_reason(watcher: Watcher) -> None:
-    watcher.rows(notices.Posted(Whisper("eve", "my words", "n1")))
+    watcher.rows(notices.MessageQueued(Whisper("eve", "my words", "n1")))
     (row,) = watcher.sees(Refused(ErrorCode.UNKNOWN_USER, "There is no user 'eve'.", "n1"))
 
     assert row.startswith(PROBLEM + "There is no user 'eve'. It was: my words")
@@ -676,13 +681,13 @@ def test_an_own_message_that_is_refused_is_shown_with_the_reason(watcher: Watche
     [
         (Outcome(Say("hello", "n1"), has_come=True), ""),
         (Outcome(Say("hello", "n1"), has_come=False), "not delivered"),
-        (Unsettled(Say("hello", "n1")), "it is not known whether this was sent"),
+        (DeliveryUnknown(Say("hello", "n1")), "it is not known whether this was sent"),
     ],
 )
 def test_what_became_of_an_own_message_is_said_below_it(
-    watcher: Watcher, news: Outcome | Unsettled, remark: str
+    watcher: Watcher, news: Outcome | DeliveryUnknown, remark: str
 ) -> None:
-    watcher.rows(notices.Posted(Say("hello", "n1")))
+    watcher.rows(notices.MessageQueued(Say("hello", "n1")))
     first, *others = watcher.sees(news)
 
     assert first == "12:00            alice \u2502 hello"
@@ -694,7 +699,9 @@ def test_what_became_of_an_own_message_is_said_below_it(
 def test_an_own_message_that_comes_back_over_the_new_connection_is_there_once(watcher: Watcher, first: str) -> None:
     """The server may take it from the connection that was lost when its user is back already."""
     echo, sent = public(21, "my words", "alice"), Sent(21, SentStatus.SENT, "n1")
-    rows = watcher.sees(notices.Posted(Say("my words", "n1")), notices.Cut("reset"), notices.Back("alice", 20))
+    rows = watcher.sees(
+        notices.MessageQueued(Say("my words", "n1")), notices.ConnectionLost("reset"), notices.Reconnected("alice", 20)
+    )
     rows += watcher.sees(*((echo, sent) if first == "echo" else (sent, echo)))
 
     assert sum("my words" in row for row in rows) == 1, rows
@@ -704,11 +711,11 @@ def test_an_own_message_that_comes_back_over_the_new_connection_is_there_once(wa
 
 
 def test_a_lost_connection_is_one_line_and_the_return_says_how_long_it_took(watcher: Watcher) -> None:
-    rows = watcher.rows(notices.Cut("the server closed the connection"))
+    rows = watcher.rows(notices.ConnectionLost("the server closed the connection"))
     assert text_of(rows[0]) == PROBLEM + "The connection is lost (the server closed the"
     assert styles_of(rows, "lost") == {"class:error"}
     watcher.now += timedelta(seconds=3.2)
-    assert watcher.sees(notices.Back("alice", 10)) == [NOTICE + "Connected again, after 3 s."]
+    assert watcher.sees(notices.Reconnected("alice", 10)) == [NOTICE + "Connected again, after 3 s."]
 
 
 @pytest.mark.parametrize(
@@ -725,13 +732,13 @@ def test_a_lost_connection_is_one_line_and_the_return_says_how_long_it_took(watc
     ],
 )
 def test_how_long_it_took_is_said_in_a_unit_that_fits(watcher: Watcher, seconds: float, words: str) -> None:
-    watcher.rows(notices.Cut("reset"))
+    watcher.rows(notices.ConnectionLost("reset"))
     watcher.now += timedelta(seconds=seconds)
 
-    assert watcher.sees(notices.Back("alice", 10))[-1].endswith(f"after {words}.")
+    assert watcher.sees(notices.Reconnected("alice", 10))[-1].endswith(f"after {words}.")
 
 
-def returning(watcher: Watcher, *shown: News | Notice) -> list[str]:
+def returning(watcher: Watcher, *shown: ClientEvent | UiNotice) -> list[str]:
     """What is seen of the messages since the first return, and the lines between them."""
     watcher.width = 160
     rows = watcher.sees(*shown)
@@ -739,28 +746,34 @@ def returning(watcher: Watcher, *shown: News | Notice) -> list[str]:
     return [row.split("\u2502 ")[-1].strip("\u2500 ") for row in rows[at:] if not row.startswith((NOTICE, PROBLEM))]
 
 
-CUT = notices.Cut("reset")
+CUT = notices.ConnectionLost("reset")
 
 
 def test_what_was_missed_stands_between_two_lines_and_once(watcher: Watcher) -> None:
-    shown = (CUT, notices.Back("alice", 20), public(15, "a"), direct(20, "b"), public(21, "c"), public(22, "d"))
+    shown = (CUT, notices.Reconnected("alice", 20), public(15, "a"), direct(20, "b"), public(21, "c"), public(22, "d"))
 
     assert returning(watcher, *shown) == ["what you missed", "a", "b", "now", "c", "d"]
 
 
 def test_who_missed_nothing_sees_no_lines(watcher: Watcher) -> None:
-    assert returning(watcher, CUT, notices.Back("alice", 20), public(21, "c")) == ["c"]
-    assert returning(watcher, CUT, notices.Back("alice", None), public(22, "d")) == ["d"]
+    assert returning(watcher, CUT, notices.Reconnected("alice", 20), public(21, "c")) == ["c"]
+    assert returning(watcher, CUT, notices.Reconnected("alice", None), public(22, "d")) == ["d"]
 
 
 def test_what_one_says_after_coming_back_was_not_missed(watcher: Watcher) -> None:
-    shown = (CUT, notices.Back("alice", 20), public(15, "a"), Sent(21, SentStatus.SENT, "n1"), public(22, "c"))
+    shown = (CUT, notices.Reconnected("alice", 20), public(15, "a"), Sent(21, SentStatus.SENT, "n1"), public(22, "c"))
 
-    assert returning(watcher, notices.Posted(Say("mine", "n1")), *shown) == ["what you missed", "a", "now", "mine", "c"]
+    assert returning(watcher, notices.MessageQueued(Say("mine", "n1")), *shown) == [
+        "what you missed",
+        "a",
+        "now",
+        "mine",
+        "c",
+    ]
 
 
 def test_what_was_missed_twice_is_said_twice(watcher: Watcher) -> None:
-    back = notices.Back
+    back = notices.Reconnected
     shown = (CUT, back("alice", 20), public(15, "a"), CUT, back("alice", 30), public(25, "b"), public(31, "c"))
 
     assert returning(watcher, *shown) == ["what you missed", "a", "what you missed", "b", "now", "c"]
@@ -768,15 +781,18 @@ def test_what_was_missed_twice_is_said_twice(watcher: Watcher) -> None:
 
 def test_an_own_message_that_has_the_id_of_one_before_a_restore_is_shown(watcher: Watcher) -> None:
     """Another device sent it, and the server has got further than it was before."""
-    watcher.sees(notices.Posted(Say("before", "n1")), Sent(11, SentStatus.SENT, "n1"))
+    watcher.sees(notices.MessageQueued(Say("before", "n1")), Sent(11, SentStatus.SENT, "n1"))
 
-    assert returning(watcher, CUT, notices.Back("alice", 20), Gap(), public(11, "after", "alice"))[-1] == "after"
+    assert (
+        returning(watcher, CUT, notices.Reconnected("alice", 20), PossibleGap(), public(11, "after", "alice"))[-1]
+        == "after"
+    )
 
 
 def test_what_was_missed_on_an_earlier_day_is_dated(watcher: Watcher) -> None:
     missed = public(15, "a", time_ms=NOON_MS - DAY_MS)
 
-    assert returning(watcher, CUT, notices.Back("alice", 20), missed)[-3:] == [
+    assert returning(watcher, CUT, notices.Reconnected("alice", 20), missed)[-3:] == [
         "what you missed",
         "Friday, 30 January 2026",
         "a",
@@ -786,9 +802,9 @@ def test_what_was_missed_on_an_earlier_day_is_dated(watcher: Watcher) -> None:
 # --- what stands still ---
 
 
-def pending(width: int = 80, **situation: object) -> list[str]:
-    given = {"standing": Standing.IN, "username": "alice", **situation}
-    return [text_of(row) for row in Watcher().screen.pending(Situation(**given), width)]  # type: ignore[arg-type]
+def pending(width: int = 80, **ui_state: object) -> list[str]:
+    given = {"connection_state": ConnectionState.IN, "username": "alice", **ui_state}
+    return [text_of(row) for row in Watcher().timeline.pending(UiState(**given), width)]  # type: ignore[arg-type]
 
 
 def test_what_waits_and_what_is_not_confirmed_is_marked_so() -> None:
@@ -800,7 +816,9 @@ def test_what_waits_and_what_is_not_confirmed_is_marked_so() -> None:
         "\u2026 @bob two (not confirmed yet)",
         "\u2026 three (waits)",
     ]
-    assert pending(standing=Standing.AWAY, waiting=("three",)) == ["\u2026 three (waits for the connection)"]
+    assert pending(connection_state=ConnectionState.AWAY, waiting=("three",)) == [
+        "\u2026 three (waits for the connection)"
+    ]
 
 
 def test_of_much_that_waits_the_newest_is_shown_and_the_number_of_the_rest() -> None:
@@ -820,46 +838,48 @@ def test_of_a_long_text_that_waits_the_beginning_is_shown() -> None:
 WAITING = ("x" * 100, "\u65e5" * 100, "\x1b[2J\nnext\u202e", "hello everybody " * 10)
 
 
-@pytest.mark.parametrize("standing", Standing)
-def test_what_waits_and_the_status_fit_into_every_window_and_are_harmless(standing: Standing) -> None:
-    screen = Watcher().screen
-    screen.rows_of(CUT, 80)
+@pytest.mark.parametrize("connection_state", ConnectionState)
+def test_what_waits_and_the_status_fit_into_every_window_and_are_harmless(connection_state: ConnectionState) -> None:
+    timeline = Watcher().timeline
+    timeline.rows_of(CUT, 80)
     for name in ("alice", LONGEST_NAME):
         said = tuple(Whisper(name, text, str(number)) for number, text in enumerate(WAITING))
         for kind in ({"waiting": WAITING}, {"unconfirmed": said}, {"waiting": WAITING, "unconfirmed": said}):
-            situation = Situation(standing, name, ("chat.example.org", 9999), 12, "", **kind)  # type: ignore[arg-type]
+            ui_state = UiState(connection_state, name, ("chat.example.org", 9999), 12, "", **kind)  # type: ignore[arg-type]
             for width in range(20, 201):
-                for row in (*screen.pending(situation, width), screen.status(situation, "datagram", width)):
+                for row in (*timeline.pending(ui_state, width), timeline.status(ui_state, "datagram", width)):
                     assert columns_of(text_of(row)) <= width, (width, text_of(row))
-                    assert harmless(text_of(row)) == text_of(row)
+                    assert escape_control_characters(text_of(row)) == text_of(row)
 
 
 STATES = {
-    Standing.UNPLACED: "not connected",
-    Standing.UNNAMED: "not connected",
-    Standing.AWAY: "connecting",
-    Standing.KNOCKING: "logging in",
-    Standing.ASKED: "logging in",
-    Standing.IN: "connected",
+    ConnectionState.UNPLACED: "not connected",
+    ConnectionState.UNNAMED: "not connected",
+    ConnectionState.AWAY: "connecting",
+    ConnectionState.KNOCKING: "logging in",
+    ConnectionState.ASKED: "logging in",
+    ConnectionState.IN: "connected",
 }
 
 
-@pytest.mark.parametrize(("standing", "words"), STATES.items())
-def test_the_state_of_the_connection_is_always_there(standing: Standing, words: str) -> None:
+@pytest.mark.parametrize(("connection_state", "words"), STATES.items())
+def test_the_state_of_the_connection_is_always_there(connection_state: ConnectionState, words: str) -> None:
     for name in ("", "alice", LONGEST_NAME):
         for width in range(20, 201):
-            row = Watcher().screen.status(Situation(standing, name, ("localhost", 9999), 3), "json", width)
+            row = Watcher().timeline.status(UiState(connection_state, name, ("localhost", 9999), 3), "json", width)
             assert text_of(row).endswith(words)
             assert columns_of(text_of(row)) <= width
-            assert row[-1][0] == ("class:status.up" if standing is Standing.IN else "class:status.down")
+            assert row[-1][0] == ("class:status.up" if connection_state is ConnectionState.IN else "class:status.down")
 
 
 def test_a_lost_connection_is_in_the_status_until_it_is_back(watcher: Watcher) -> None:
     watcher.rows(CUT)
-    away = Situation(Standing.AWAY, "alice")
+    away = UiState(ConnectionState.AWAY, "alice")
 
-    assert text_of(watcher.screen.status(away, "json", 80)).endswith("connection lost, trying again")
-    assert text_of(watcher.screen.status(away._replace(standing=Standing.IN), "json", 80)).endswith(" connected")
+    assert text_of(watcher.timeline.status(away, "json", 80)).endswith("connection lost, trying again")
+    assert text_of(watcher.timeline.status(away._replace(connection_state=ConnectionState.IN), "json", 80)).endswith(
+        " connected"
+    )
 
 
 @pytest.mark.parametrize(
@@ -873,23 +893,23 @@ def test_a_lost_connection_is_in_the_status_until_it_is_back(watcher: Watcher) -
     ],
 )
 def test_narrow_windows_leave_words_of_the_status_out(width: int, status: str) -> None:
-    screen = Watcher(is_quiet=True).screen
-    situation = Situation(Standing.IN, "alice", ("localhost", 9999), 2)
+    timeline = Watcher(is_quiet=True).timeline
+    ui_state = UiState(ConnectionState.IN, "alice", ("localhost", 9999), 2)
 
-    assert text_of(screen.status(situation, "json", width)) == status
+    assert text_of(timeline.status(ui_state, "json", width)) == status
 
 
 @pytest.mark.parametrize(
-    ("situation", "prompt"),
+    ("ui_state", "prompt"),
     [
-        (Situation(Standing.IN, "alice"), "alice> "),
-        (Situation(Standing.IN, "alice", question="recipient"), "recipient: "),
-        (Situation(Standing.IN, "alice", question="message for bob"), "message for bob: "),
-        (Situation(Standing.ASKED, "alice", question="password"), "password: "),
-        (Situation(Standing.UNNAMED, question="username"), "username: "),
-        (Situation(Standing.IN, "a\x1b[2J\nb"), "a\\x1b[2J\\nb> "),
-        (Situation(Standing.IN, "alice", question="message for \x9b"), "message for \\x9b: "),
+        (UiState(ConnectionState.IN, "alice"), "alice> "),
+        (UiState(ConnectionState.IN, "alice", question="recipient"), "recipient: "),
+        (UiState(ConnectionState.IN, "alice", question="message for bob"), "message for bob: "),
+        (UiState(ConnectionState.ASKED, "alice", question="password"), "password: "),
+        (UiState(ConnectionState.UNNAMED, question="username"), "username: "),
+        (UiState(ConnectionState.IN, "a\x1b[2J\nb"), "a\\x1b[2J\\nb> "),
+        (UiState(ConnectionState.IN, "alice", question="message for \x9b"), "message for \\x9b: "),
     ],
 )
-def test_the_prompt_says_what_is_asked_or_who_types(situation: Situation, prompt: str) -> None:
-    assert Watcher().screen.prompt(situation) == prompt
+def test_the_prompt_says_what_is_asked_or_who_types(ui_state: UiState, prompt: str) -> None:
+    assert Watcher().timeline.prompt(ui_state) == prompt

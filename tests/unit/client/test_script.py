@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from chatclient.script import Action, Pause, ScriptError, Transcript, Type, Wait, parse_script, play
+from chatclient.cli.script import Action, Pause, ScriptError, Transcript, Type, Wait, parse_script, play
 
 DEADLINE_SECONDS = 10.0
 
@@ -128,11 +128,11 @@ class Stage:
 
     def __init__(self, replies: dict[str, Iterable[str]]) -> None:
         self.transcript = Transcript()
-        self.typed: list[str] = []
+        self.parsed: list[str] = []
         self._replies = replies
 
     def type_line(self, line: str) -> bool:
-        self.typed.append(line)
+        self.parsed.append(line)
         self.transcript.add(self._replies.get(line, ()))
         return line != "EX"
 
@@ -142,7 +142,7 @@ def test_a_script_is_played_in_its_order() -> None:
 
     play(parse_script("PM hi\n%wait [sent\nCH\n%wait hi\n%pause 0\nEX\nPM too late"), stage.transcript, stage.type_line)
 
-    assert stage.typed == ["PM hi", "CH", "EX"]
+    assert stage.parsed == ["PM hi", "CH", "EX"]
 
 
 def test_a_vain_wait_ends_the_script_and_names_its_line_and_text() -> None:
@@ -152,7 +152,7 @@ def test_a_vain_wait_ends_the_script_and_names_its_line_and_text() -> None:
         play(parse_script("PM hi\n\n%wait 0 hello 'bob'\nEX"), stage.transcript, stage.type_line)
 
     assert str(error.value) == "line 3: waited 0 s in vain for \"hello 'bob'\""
-    assert stage.typed == ["PM hi"]
+    assert stage.parsed == ["PM hi"]
 
 
 def test_a_transcript_of_long_lines_is_limited_too() -> None:

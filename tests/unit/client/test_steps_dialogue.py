@@ -2,10 +2,10 @@
 
 import pytest
 
-from chatclient.connection import Down
-from chatclient.exits import Exit
-from chatclient.reactor import Interrupt
-from chatclient.steps import StepByStep
+from chatclient.cli.controller import Interrupt
+from chatclient.cli.exits import Exit
+from chatclient.frames_client import FramesClient
+from chatclient.links.connection import LinkDown
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     YOU_LEFT,
@@ -40,67 +40,69 @@ ONLINE = Online(("bob", "alice"))
 SHOWS_ONLINE = "[users 2] alice bob"
 
 
-def talk_in_steps(username: str | None = "alice", password: str | None = "secret", ops: str = "pm-dm") -> Dialogue:
-    return Dialogue(username, password, ops, StepByStep(ops))
+def udp_session_in_steps(
+    username: str | None = "alice", password: str | None = "secret", ops: str = "pm-dm"
+) -> Dialogue:
+    return Dialogue(username, password, ops, FramesClient(ops))
 
 
 @pytest.fixture
 def inside() -> Dialogue:
     """A client that is logged in and was asked for an operation."""
-    talk = talk_in_steps()
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(WELCOME, WELCOMES, PROMPT)
-    return talk
+    udp_session = udp_session_in_steps()
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(WELCOME, WELCOMES, PROMPT)
+    return udp_session
 
 
 # --- coming in ---
 
 
 def test_a_client_without_a_password_is_asked_for_it() -> None:
-    talk = talk_in_steps(password=None)
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
-    talk.type("  my secret ", sends(Command("  my secret ")))
-    talk.give(Welcome(AccountKind.NEW, "", (), None), "[welcome new] alice", PROMPT)
+    udp_session = udp_session_in_steps(password=None)
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
+    udp_session.type("  my secret ", sends(Command("  my secret ")))
+    udp_session.give(Welcome(AccountKind.NEW, "", (), None), "[welcome new] alice", PROMPT)
 
 
 def test_the_other_tradition_is_named_behind_the_username() -> None:
-    talk = talk_in_steps(ops="bm-pm")
-    talk.connect(sends(Command("alice bm-pm history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(WELCOME, WELCOMES, "[ask] operation (BM, PM, CH, EX)")
-    talk.type("BM", sends(Command("BM")))
-    talk.give(Ready(), "[ask] message for everybody")
-    talk.type("hello", sends(Data("hello")))
-    talk.give(Sent(11, SentStatus.SENT), "[sent #11]", "[ask] operation (BM, PM, CH, EX)")
-    talk.type("PM", sends(Command("PM")))
-    talk.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
-    talk.type("bob", "[ask] message for bob")
-    talk.type("psst", sends(Command("bob")), sends(Data("psst")))
+    udp_session = udp_session_in_steps(ops="bm-pm")
+    udp_session.connect(sends(Command("alice bm-pm history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(WELCOME, WELCOMES, "[ask] operation (BM, PM, CH, EX)")
+    udp_session.type("BM", sends(Command("BM")))
+    udp_session.give(Ready(), "[ask] message for everybody")
+    udp_session.type("hello", sends(Data("hello")))
+    udp_session.give(Sent(11, SentStatus.SENT), "[sent #11]", "[ask] operation (BM, PM, CH, EX)")
+    udp_session.type("PM", sends(Command("PM")))
+    udp_session.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    udp_session.type("bob", "[ask] message for bob")
+    udp_session.type("psst", sends(Command("bob")), sends(Data("psst")))
 
 
 def test_a_wrong_password_is_asked_for_again_twice() -> None:
-    talk = talk_in_steps(password=None)
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
+    udp_session = udp_session_in_steps(password=None)
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
     for word in ("one", "two"):
-        talk.type(word, sends(Command(word)))
-        talk.give(WRONG, WRONGS, HIDES, "[ask] password existing")
-    talk.type("three", sends(Command("three")))
-    talk.give(WRONG, WRONGS)
-    assert talk.exit is Exit.REFUSED
+        udp_session.type(word, sends(Command(word)))
+        udp_session.give(WRONG, WRONGS, HIDES, "[ask] password existing")
+    udp_session.type("three", sends(Command("three")))
+    udp_session.give(WRONG, WRONGS)
+    assert udp_session.exit is Exit.REFUSED
 
 
 def test_a_server_that_closes_after_fewer_wrong_passwords_has_refused_the_login() -> None:
-    talk = talk_in_steps(password=None)
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
-    talk.type("one", sends(Command("one")))
-    talk.give(WRONG, WRONGS, HIDES, "[ask] password existing")
-    talk.give(Bye("too many wrong passwords"), "[bye] too many wrong passwords")
-    talk.give(Down("the server closed the connection"), "[error lost] the server closed the connection")
-    assert talk.exit is Exit.REFUSED
+    udp_session = udp_session_in_steps(password=None)
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
+    udp_session.type("one", sends(Command("one")))
+    udp_session.give(WRONG, WRONGS, HIDES, "[ask] password existing")
+    udp_session.give(Bye("too many wrong passwords"), "[bye] too many wrong passwords")
+    udp_session.give(LinkDown("the server closed the connection"), "[error lost] the server closed the connection")
+    assert udp_session.exit is Exit.REFUSED
 
 
 def test_a_password_that_is_asked_for_out_of_place_gets_no_typed_line(inside: Dialogue) -> None:
@@ -113,20 +115,20 @@ def test_a_password_that_is_asked_for_out_of_place_gets_no_typed_line(inside: Di
 @pytest.mark.parametrize("name", ["PM", "DM", "BM", "CH", "EX", "PING"])
 def test_a_name_that_is_an_operation_is_sent_so_that_it_is_none(name: str, ops: str) -> None:
     """Whichever tradition it is of: names are the same for all."""
-    talk = talk_in_steps(username=name, ops=ops)
+    udp_session = udp_session_in_steps(username=name, ops=ops)
     behind = "" if ops == "pm-dm" else " bm-pm"
-    talk.connect(sends(Command(f"{name.lower()}{behind} history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.connect(sends(Command(f"{name.lower()}{behind} history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     prompt = PROMPT if ops == "pm-dm" else "[ask] operation (BM, PM, CH, EX)"
-    talk.give(WELCOME, f"[welcome existing] {name}", prompt)
+    udp_session.give(WELCOME, f"[welcome existing] {name}", prompt)
     # And so it is after a lost connection.
-    talk.give(Down("reset"), "[lost] reset; connecting again")
-    talk.connect(sends(Command(f"{name.lower()}{behind} history-id")))
+    udp_session.give(LinkDown("reset"), "[lost] reset; connecting again")
+    udp_session.connect(sends(Command(f"{name.lower()}{behind} history-id")))
 
 
 @pytest.mark.parametrize("name", ["Pm", "pING", "eX", "PMS", "ALICE"])
 def test_a_name_that_is_no_operation_is_sent_as_it_is(name: str) -> None:
-    talk_in_steps(username=name).connect(sends(Command(f"{name} history-id")))
+    udp_session_in_steps(username=name).connect(sends(Command(f"{name} history-id")))
 
 
 @pytest.mark.parametrize("name", ["PM", "DM", "BM", "CH", "EX", "PING"])
@@ -143,39 +145,39 @@ def test_a_recipient_who_is_called_like_an_operation_is_named_so_that_it_is_none
 
 def test_a_password_is_sent_as_it_is_whatever_it_looks_like() -> None:
     """Only the name of somebody is told by what it says."""
-    talk = talk_in_steps(password=None)
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
-    talk.type("EX", sends(Command("EX")))
+    udp_session = udp_session_in_steps(password=None)
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), HIDES, "[ask] password existing")
+    udp_session.type("EX", sends(Command("EX")))
 
 
 def test_a_password_that_was_set_and_is_wrong_is_not_asked_for() -> None:
-    talk = talk_in_steps()
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(WRONG, WRONGS)
-    assert talk.exit is Exit.REFUSED
+    udp_session = udp_session_in_steps()
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(WRONG, WRONGS)
+    assert udp_session.exit is Exit.REFUSED
 
 
 def test_who_it_is_is_asked_for_before_a_connection_is_made() -> None:
-    talk = talk_in_steps(username=None)
-    talk.begin("[ask] username")
-    refusal = "[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
-    talk.type("not a name", refusal, "[ask] username")
-    talk.type("", refusal, "[ask] username")
-    talk.type(" alice ", CONNECTS)
-    talk.connect(sends(Command("alice history-id")))
+    udp_session = udp_session_in_steps(username=None)
+    udp_session.begin("[ask] username")
+    error = "[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
+    udp_session.type("not a name", error, "[ask] username")
+    udp_session.type("", error, "[ask] username")
+    udp_session.type(" alice ", CONNECTS)
+    udp_session.connect(sends(Command("alice history-id")))
 
 
 def test_who_it_is_is_not_asked_where_it_is_known() -> None:
-    talk_in_steps().begin(CONNECTS)
+    udp_session_in_steps().begin(CONNECTS)
 
 
 def test_an_input_that_ends_before_the_username_is_bad_usage() -> None:
-    talk = talk_in_steps(username=None)
-    talk.begin("[ask] username")
-    talk.end_input("[error usage] the input ended before the username was given")
-    assert talk.exit is Exit.USAGE
+    udp_session = udp_session_in_steps(username=None)
+    udp_session.begin("[ask] username")
+    udp_session.end_input("[error usage] the input ended before the username was given")
+    assert udp_session.exit is Exit.USAGE
 
 
 # --- operations, step by step and in one line ---
@@ -222,8 +224,8 @@ def test_a_direct_message_that_lacks_its_text_only_takes_the_same_steps(inside: 
 def test_an_unknown_user_is_told_and_the_next_operation_asked_for(inside: Dialogue) -> None:
     inside.type("DM zoe hello", sends(Command("DM")))
     inside.give(ONLINE, sends(Command("zoe")), sends(Data("hello")))
-    refusal = Refused(ErrorCode.UNKNOWN_USER, "There is no user 'zoe'; nothing was sent.", about="zoe")
-    inside.give(refusal, "[error unknown_user] There is no user 'zoe'; nothing was sent.", PROMPT)
+    error = Refused(ErrorCode.UNKNOWN_USER, "There is no user 'zoe'; nothing was sent.", about="zoe")
+    inside.give(error, "[error unknown_user] There is no user 'zoe'; nothing was sent.", PROMPT)
     assert not inside.model.unconfirmed
 
 
@@ -351,12 +353,12 @@ BACK = "[back] alice"
 GAP = "[error lost] more may have been missed than this; CH 500 shows more"
 
 
-def lose_connection(talk: Dialogue, name: str = "alice", welcome: Welcome = WELCOME, asks: str = "CH") -> None:
+def lose_connection(udp_session: Dialogue, name: str = "alice", welcome: Welcome = WELCOME, asks: str = "CH") -> None:
     """The connection is lost, and there again, and the history is asked for."""
-    talk.give(Down("reset"), "[lost] reset; connecting again")
-    talk.connect(sends(Command(f"{name} history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(welcome, sends(Command(asks)))
+    udp_session.give(LinkDown("reset"), "[lost] reset; connecting again")
+    udp_session.connect(sends(Command(f"{name} history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(welcome, sends(Command(asks)))
 
 
 def public(message_id: int, text: str, sender: str = "bob") -> PublicMessage:
@@ -426,16 +428,16 @@ def test_a_message_that_was_stored_before_the_connection_was_lost_is_confirmed(i
 
 def test_names_are_compared_without_regard_to_case() -> None:
     """The dialect does not tell how the name was registered."""
-    talk = talk_in_steps(username="Alice")
-    talk.connect(sends(Command("Alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(WELCOME, "[welcome existing] Alice", PROMPT)
-    talk.give(DirectMessage(11, NOON_MS, "alice", "", "x"), "[direct #11 2026-01-31T12:00:00Z] alice -> ?: x")
-    talk.type("PM hello", sends(Command("PM")))
-    talk.give(Ready(), sends(Data("hello")))
-    lose_connection(talk, "Alice")
+    udp_session = udp_session_in_steps(username="Alice")
+    udp_session.connect(sends(Command("Alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(WELCOME, "[welcome existing] Alice", PROMPT)
+    udp_session.give(DirectMessage(11, NOON_MS, "alice", "", "x"), "[direct #11 2026-01-31T12:00:00Z] alice -> ?: x")
+    udp_session.type("PM hello", sends(Command("PM")))
+    udp_session.give(Ready(), sends(Data("hello")))
+    lose_connection(udp_session, "Alice")
     history = (DirectMessage(11, NOON_MS, "alice", "", "x"), public(12, "hello", "alice"))
-    talk.give(History(history), "[back] Alice", "[sent #12]", PROMPT)
+    udp_session.give(History(history), "[back] Alice", "[sent #12]", PROMPT)
 
 
 @pytest.mark.parametrize("line", ["PM hello", "DM bob hello"])
@@ -493,8 +495,8 @@ def test_a_server_that_refuses_the_history_is_no_obstacle(informed: Dialogue) ->
     informed.give(Ready(), sends(Data("hello")))
     lose_connection(informed)
     informed.give(public(15, "new"))
-    refusal = Refused(ErrorCode.UNKNOWN_COMMAND, "No.")
-    informed.give(refusal, BACK, GAP, *shows(public(15, "new")), unsettled("hello"), PROMPT)
+    error = Refused(ErrorCode.UNKNOWN_COMMAND, "No.")
+    informed.give(error, BACK, GAP, *shows(public(15, "new")), unsettled("hello"), PROMPT)
 
 
 def test_a_server_that_began_anew_has_only_what_is_new_and_that_is_told(informed: Dialogue) -> None:
@@ -510,54 +512,54 @@ BEFORE, RESTORED = (Welcome(AccountKind.EXISTING, "", (), None, history_id) for 
 
 def test_after_a_restore_what_is_new_is_shown_and_that_more_may_have_been_missed() -> None:
     """Promise: nothing is lost silently. It had gone on beyond what was seen, so that ids alone tell nothing."""
-    talk = talk_in_steps()
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(BEFORE, WELCOMES, PROMPT)
+    udp_session = udp_session_in_steps()
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(BEFORE, WELCOMES, PROMPT)
     seen = [public(number, f"text {number}") for number in (10, 11, 12)]
     for each in seen:
-        talk.give(each, *shows(each))
-    talk.type("PM 13", sends(Command("PM")))
-    talk.give(Ready(), sends(Data("13")))
-    talk.give(Sent(13, SentStatus.SENT), "[sent #13]", PROMPT)
+        udp_session.give(each, *shows(each))
+    udp_session.type("PM 13", sends(Command("PM")))
+    udp_session.give(Ready(), sends(Data("13")))
+    udp_session.give(Sent(13, SentStatus.SENT), "[sent #13]", PROMPT)
 
     new = [public(11, "other 11"), public(12, "text 12", "carol"), public(13, "13"), public(14, "new")]
-    lose_connection(talk, welcome=RESTORED, asks="CH 500")
-    talk.give(History((seen[0], *new)), BACK, GAP, *shows(*new), PROMPT)
-    lose_connection(talk, welcome=RESTORED)
-    talk.give(History((new[-1], public(15, "newer"))), BACK, *shows(public(15, "newer")), PROMPT)
+    lose_connection(udp_session, welcome=RESTORED, asks="CH 500")
+    udp_session.give(History((seen[0], *new)), BACK, GAP, *shows(*new), PROMPT)
+    lose_connection(udp_session, welcome=RESTORED)
+    udp_session.give(History((new[-1], public(15, "newer"))), BACK, *shows(public(15, "newer")), PROMPT)
 
 
 def test_after_a_restore_nobody_can_tell_what_became_of_a_message_that_was_not_confirmed() -> None:
     """The same text may be an older message in the history, which would be taken for it."""
-    talk = talk_in_steps()
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(BEFORE, WELCOMES, PROMPT)
-    talk.give(HELLO, SHOWS_HELLO)
-    talk.type("PM ok", sends(Command("PM")))
-    talk.give(Ready(), sends(Data("ok")))
+    udp_session = udp_session_in_steps()
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(BEFORE, WELCOMES, PROMPT)
+    udp_session.give(HELLO, SHOWS_HELLO)
+    udp_session.type("PM ok", sends(Command("PM")))
+    udp_session.give(Ready(), sends(Data("ok")))
     old = public(4, "ok", "alice")
-    lose_connection(talk, welcome=RESTORED, asks="CH 500")
-    talk.give(History((old,)), BACK, GAP, unsettled("ok"), *shows(old), PROMPT)
+    lose_connection(udp_session, welcome=RESTORED, asks="CH 500")
+    udp_session.give(History((old,)), BACK, GAP, unsettled("ok"), *shows(old), PROMPT)
 
 
 def test_who_has_seen_no_message_is_told_of_a_restore_as_well() -> None:
-    talk = talk_in_steps()
-    talk.connect(sends(Command("alice history-id")))
-    talk.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    talk.give(BEFORE, WELCOMES, PROMPT)
-    lose_connection(talk, welcome=RESTORED, asks="CH 500")
-    talk.give(History((HELLO,)), BACK, GAP, "[history 1]", *shows(HELLO, kind="history"), PROMPT)
+    udp_session = udp_session_in_steps()
+    udp_session.connect(sends(Command("alice history-id")))
+    udp_session.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    udp_session.give(BEFORE, WELCOMES, PROMPT)
+    lose_connection(udp_session, welcome=RESTORED, asks="CH 500")
+    udp_session.give(History((HELLO,)), BACK, GAP, "[history 1]", *shows(HELLO, kind="history"), PROMPT)
 
 
 @pytest.mark.parametrize("code", [ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME])
 def test_a_server_that_does_not_know_the_word_for_the_identity_is_told_the_name_alone(code: ErrorCode) -> None:
-    talk = talk_in_steps(ops="bm-pm")
-    talk.connect(sends(Command("alice bm-pm history-id")))
-    talk.give(Refused(code, "Nothing else may stand there."), sends(Command("alice bm-pm")))
-    talk.give(Refused(code, "No."), f"[error {code}] No.")
-    assert talk.exit is Exit.REFUSED
+    udp_session = udp_session_in_steps(ops="bm-pm")
+    udp_session.connect(sends(Command("alice bm-pm history-id")))
+    udp_session.give(Refused(code, "Nothing else may stand there."), sends(Command("alice bm-pm")))
+    udp_session.give(Refused(code, "No."), f"[error {code}] No.")
+    assert udp_session.exit is Exit.REFUSED
 
 
 def test_a_dialogue_that_stood_at_a_prompt_goes_on_after_coming_back(informed: Dialogue) -> None:
@@ -586,7 +588,7 @@ def test_they_are_told_as_well_where_the_connection_ends_before_the_goodbye(insi
     inside.give(Interrupt())
     inside.give(Ready(), sends(Data("one")))
     inside.give(Sent(11, SentStatus.SENT), sends(Command("EX")), "[sent #11]")
-    inside.give(Down("reset"), "[error lost] 1 typed line was not confirmed")
+    inside.give(LinkDown("reset"), "[error lost] 1 typed line was not confirmed")
     assert inside.exit is Exit.LOST
 
 

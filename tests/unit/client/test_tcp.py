@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatclient.tcp import TcpLink
-from chatclient.watch import Due, Watch
-from chatprotocol.dialects import Frames
-from chatprotocol.dialects.json import Json
+from chatclient.links.tcp import TcpLink
+from chatclient.links.watch import Due, Watch
 from chatprotocol.events import Bye, Event, Refused
 from chatprotocol.requests import Command, Data, Say
+from chatprotocol.wire import Frames
+from chatprotocol.wire.json import Json
 
 from .debts import Debts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chatprotocol.dialects import Dialect
+    from chatprotocol.wire import WireProtocol
 
 DEADLINE_SECONDS = 5.0
 BYE = b'{"type":"bye","reason":"enough"}\n'
@@ -32,10 +32,10 @@ UNKNOWN = b'{"type":"error","code":"unknown_command","message":"?"}\n'
 class Pair:
     """A link that collects in a thread of its own, and the server's end of it."""
 
-    def __init__(self, debts: Debts, silence_seconds: float, dialect: Dialect) -> None:
+    def __init__(self, debts: Debts, silence_seconds: float, protocol: WireProtocol) -> None:
         ours, self.server = socket.socketpair()
         self.server.settimeout(DEADLINE_SECONDS)
-        self.link = TcpLink([ours], dialect, Watch(debts, silence_seconds, time.monotonic()))
+        self.link = TcpLink([ours], protocol, Watch(debts, silence_seconds, time.monotonic()))
         self.heard: list[Event] = []
         self.reason = ""
         self._thread = threading.Thread(target=self._collect, name="collector", daemon=True)
@@ -66,8 +66,8 @@ class Pair:
 
 
 @contextmanager
-def pair(debts: Debts, silence_seconds: float = 0.2, dialect: Dialect | None = None) -> Iterator[Pair]:
-    made = Pair(debts, silence_seconds, dialect or Json())
+def pair(debts: Debts, silence_seconds: float = 0.2, protocol: WireProtocol | None = None) -> Iterator[Pair]:
+    made = Pair(debts, silence_seconds, protocol or Json())
     try:
         yield made
     finally:
@@ -98,7 +98,7 @@ def test_a_server_that_answers_no_ping_is_lost() -> None:
 
 def test_a_ping_waits_for_the_end_of_an_operation() -> None:
     debts = Debts(ping=None)
-    with pair(debts, dialect=Frames()) as dialogue:
+    with pair(debts, protocol=Frames()) as dialogue:
         dialogue.link.send(Command("PM"))
         dialogue.link.send(Data("hello"))
         said = b"C\0\0\0\2PMD\0\0\0\5hello"

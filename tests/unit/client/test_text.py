@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatclient.text import columns_of, harmless, without_heaps, wrap
+from chatclient.ui.text import columns_of, escape_control_characters, limit_combining_marks, wrap
 
 # What somebody wrote to do something to the terminals of others, and what they see of it.
 ATTACKS: list[tuple[str, str, str]] = [
@@ -58,21 +58,21 @@ HARMLESS = [
 @pytest.mark.parametrize(("written", "seen"), [row[1:] for row in ATTACKS], ids=[row[0] for row in ATTACKS])
 def test_what_could_do_something_to_a_terminal_is_written_out(written: str, seen: str) -> None:
     """Promise: no byte from another user reaches the terminal unsanitised."""
-    assert harmless(written) == seen
+    assert escape_control_characters(written) == seen
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_people_write_stays_as_it_is(text: str) -> None:
-    assert harmless(text) == text
+    assert escape_control_characters(text) == text
 
 
 @given(st.text())
 def test_no_control_or_format_letter_is_left_but_the_joiners(text: str) -> None:
-    made = harmless(text)
+    made = escape_control_characters(text)
 
     kinds = {unicodedata.category(letter) for letter in made if letter not in "\u200c\u200d"}
     assert not kinds & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-    assert harmless(made) == made
+    assert escape_control_characters(made) == made
 
 
 # --- heaps of marks ---
@@ -91,14 +91,14 @@ def test_no_control_or_format_letter_is_left_but_the_joiners(text: str) -> None:
     ],
 )
 def test_a_letter_keeps_a_few_marks_and_no_heap(text: str, kept: str) -> None:
-    assert without_heaps(text) == kept
+    assert limit_combining_marks(text) == kept
 
 
 @pytest.mark.parametrize(
     "between", ["\u200d", "\u200c", "\u093e", "\ufe0f", "\u1161"], ids=["ZWJ", "ZWNJ", "Mc", "picture", "jamo"]
 )
 def test_nothing_without_a_width_begins_the_heap_anew(between: str) -> None:
-    kept = without_heaps("\u0915" + ("\u0301" * 4 + between) * 100)
+    kept = limit_combining_marks("\u0915" + ("\u0301" * 4 + between) * 100)
 
     assert kept.count("\u0301") <= 4
 
@@ -106,14 +106,14 @@ def test_nothing_without_a_width_begins_the_heap_anew(between: str) -> None:
 @pytest.mark.parametrize("letter", ["\u0301", "\u0489", "\u093e", "\u1161", "\ufe0e"])
 def test_letters_without_a_width_are_never_many(letter: str) -> None:
     """Terminals differ in what they make of them: thousands could be a row of any length."""
-    assert len(without_heaps("\u0915" + letter * 3_000)) <= 20
+    assert len(limit_combining_marks("\u0915" + letter * 3_000)) <= 20
 
 
 @given(st.text(st.sampled_from("ab\u0301\u0489\u200d ")))
 def test_a_text_without_heaps_stays_so(text: str) -> None:
-    kept = without_heaps(text)
+    kept = limit_combining_marks(text)
 
-    assert without_heaps(kept) == kept
+    assert limit_combining_marks(kept) == kept
     assert [each for each in kept if each in "ab "] == [each for each in text if each in "ab "]
 
 
@@ -143,7 +143,7 @@ def test_a_text_takes_as_many_columns_as_a_terminal_needs_at_most(text: str, col
     assert columns_of(text) == columns
 
 
-@given(st.text().map(harmless), st.text().map(harmless))
+@given(st.text().map(escape_control_characters), st.text().map(escape_control_characters))
 def test_two_texts_take_as_much_as_both(one: str, other: str) -> None:
     together = columns_of(one + other)
 
@@ -216,7 +216,7 @@ _SPACES = st.integers(0, 50).map(lambda count: " " * count)
 WRITTEN = st.lists(_WORD | _SPACES, max_size=20).map("".join)
 
 
-@given(text=WRITTEN.map(harmless), columns=st.integers(2, 40))
+@given(text=WRITTEN.map(escape_control_characters), columns=st.integers(2, 40))
 def test_no_line_is_wider_than_asked_and_nothing_is_lost_but_spaces(text: str, columns: int) -> None:
     lines = wrap(text, columns)
 
@@ -225,7 +225,7 @@ def test_no_line_is_wider_than_asked_and_nothing_is_lost_but_spaces(text: str, c
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
-@given(text=WRITTEN.map(harmless), columns=st.integers(2, 40))
+@given(text=WRITTEN.map(escape_control_characters), columns=st.integers(2, 40))
 def test_a_line_that_is_wrapped_already_stays(text: str, columns: int) -> None:
     for line in wrap(text, columns):
         assert wrap(line, columns)[0].rstrip(" ") == line.rstrip(" ") or not line.strip(" ")

@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatclient.exchange import OpenDirect, OpenPublic
-from chatclient.typed import Addressing, Due, Typed, Typing
-from chatprotocol.operations import OPS
+from chatclient.cli.input import Addressing, Due, InputParser, ParsedInput
+from chatclient.client_protocol import OpenDirect, OpenPublic
+from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Request, Say, Search, Whisper
 
 
-def feed(*lines: str, ops: str = "pm-dm") -> Typed:
+def feed(*lines: str, ops: str = "pm-dm") -> ParsedInput:
     """What follows from the last of these lines."""
-    dialogue = Typing(OPS[ops])
+    dialogue = InputParser(KEYWORD_SETS[ops])
     return [dialogue.parse_line(line) for line in lines][-1]
 
 
-@pytest.mark.parametrize("ops", OPS)
+@pytest.mark.parametrize("ops", KEYWORD_SETS)
 @pytest.mark.parametrize(
     ("line", "request_"),
     [
@@ -44,7 +44,7 @@ def feed(*lines: str, ops: str = "pm-dm") -> Typed:
     ],
 )
 def test_these_mean_the_same_in_both_traditions(ops: str, line: str, request_: Request) -> None:
-    assert feed(line, ops=ops) == Typed(request_)
+    assert feed(line, ops=ops) == ParsedInput(request_)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_these_mean_the_same_in_both_traditions(ops: str, line: str, request_: R
     ],
 )
 def test_pm_is_public_and_dm_is_direct_by_default(line: str, request_: Request) -> None:
-    assert feed(line) == Typed(request_)
+    assert feed(line) == ParsedInput(request_)
 
 
 @pytest.mark.parametrize(
@@ -76,26 +76,26 @@ def test_pm_is_public_and_dm_is_direct_by_default(line: str, request_: Request) 
     ],
 )
 def test_bm_broadcasts_and_pm_is_private_in_the_other_tradition(line: str, request_: Request) -> None:
-    assert feed(line, ops="bm-pm") == Typed(request_)
+    assert feed(line, ops="bm-pm") == ParsedInput(request_)
 
 
 @pytest.mark.parametrize(("ops", "word"), [("pm-dm", "PM"), ("bm-pm", "BM")])
 def test_a_public_message_step_by_step(ops: str, word: str) -> None:
-    dialogue = Typing(OPS[ops])
+    dialogue = InputParser(KEYWORD_SETS[ops])
 
-    assert dialogue.parse_line(word) == Typed(OpenPublic(), question="message for everybody")
+    assert dialogue.parse_line(word) == ParsedInput(OpenPublic(), question="message for everybody")
     assert dialogue.due is Due.PUBLIC_TEXT
-    assert dialogue.parse_line("DM bob is text now") == Typed(Say("DM bob is text now"))
+    assert dialogue.parse_line("DM bob is text now") == ParsedInput(Say("DM bob is text now"))
     assert dialogue.due is Due.OPERATION
 
 
 @pytest.mark.parametrize(("ops", "word"), [("pm-dm", "dm"), ("bm-pm", "pm")])
 def test_a_direct_message_step_by_step_shows_who_is_online_first(ops: str, word: str) -> None:
-    dialogue = Typing(OPS[ops])
+    dialogue = InputParser(KEYWORD_SETS[ops])
 
-    assert dialogue.parse_line(word) == Typed(OpenDirect(), question="recipient")
-    assert dialogue.parse_line(" @bob ") == Typed(question="message for bob")
-    assert dialogue.parse_line("  hello bob ") == Typed(Whisper("bob", "  hello bob "))
+    assert dialogue.parse_line(word) == ParsedInput(OpenDirect(), question="recipient")
+    assert dialogue.parse_line(" @bob ") == ParsedInput(question="message for bob")
+    assert dialogue.parse_line("  hello bob ") == ParsedInput(Whisper("bob", "  hello bob "))
     assert dialogue.due is Due.OPERATION
 
 
@@ -103,25 +103,25 @@ def test_a_direct_message_step_by_step_shows_who_is_online_first(ops: str, word:
     "lines", [["DM", "two names"], ["DM", "@"], ["DM b\u00f6b hello"], ["@" + "x" * 33 + " hello"]]
 )
 def test_what_cannot_be_a_name_is_told_at_once_and_sends_nothing(lines: list[str]) -> None:
-    complaint = feed(*lines).complaint
-    assert complaint is not None
-    assert complaint.startswith("A username is 1 to 32 letters and digits")
+    error = feed(*lines).error
+    assert error is not None
+    assert error.startswith("A username is 1 to 32 letters and digits")
 
 
 @pytest.mark.parametrize("name", ["ALL", "all", "@All"])
 def test_a_message_to_all_step_by_step_is_as_public_as_in_one_line(name: str) -> None:
-    assert feed("DM", name, "hello") == Typed(Say("hello"))
+    assert feed("DM", name, "hello") == ParsedInput(Say("hello"))
 
 
 @pytest.mark.parametrize("steps", [["PM"], ["DM"], ["DM", "bob"]])
 @pytest.mark.parametrize("nothing", ["", "   ", "\t"])
 def test_an_empty_line_cancels_and_the_next_line_is_an_operation_again(steps: list[str], nothing: str) -> None:
-    assert feed(*steps, nothing) == Typed(complaint="Nothing was typed; the operation is cancelled.")
-    assert feed(*steps, nothing, "EX") == Typed(Leave())
+    assert feed(*steps, nothing) == ParsedInput(error="Nothing was typed; the operation is cancelled.")
+    assert feed(*steps, nothing, "EX") == ParsedInput(Leave())
 
 
 @pytest.mark.parametrize(
-    ("recipient", "talks", "is_json", "wish"),
+    ("recipient", "talks", "is_json", "action"),
     [
         ("eve", True, True, AskUser("eve")),
         ("@eve", True, True, AskUser("eve")),
@@ -133,47 +133,47 @@ def test_an_empty_line_cancels_and_the_next_line_is_an_operation_again(steps: li
     ],
 )
 def test_at_a_terminal_it_is_asked_whether_there_is_a_user_who_is_not_online(
-    recipient: str, talks: bool, is_json: bool, wish: AskUser | None
+    recipient: str, talks: bool, is_json: bool, action: AskUser | None
 ) -> None:
     for first in ("DM", f"DM {recipient}"):
-        typing = Typing(OPS["pm-dm"], talks=talks, is_json=is_json)
-        typing.names = ("bob",)
-        typing.correspondent = "dave"
-        typed = typing.parse_line(first)
+        parser = InputParser(KEYWORD_SETS["pm-dm"], talks=talks, is_json=is_json)
+        parser.names = ("bob",)
+        parser.correspondent = "dave"
+        parsed = parser.parse_line(first)
         if first == "DM":
-            typed = typing.parse_line(recipient)
+            parsed = parser.parse_line(recipient)
 
-        assert typed == Typed(wish, question=f"message for {recipient.removeprefix('@')}")
+        assert parsed == ParsedInput(action, question=f"message for {recipient.removeprefix('@')}")
 
 
 def test_a_recipient_without_a_name_is_asked_for_in_vain() -> None:
-    typed = feed("DM", "@")
+    parsed = feed("DM", "@")
 
-    assert typed.complaint
-    assert typed.question is None
+    assert parsed.error
+    assert parsed.question is None
 
 
 @pytest.mark.parametrize("line", ["", " ", "\t"])
 def test_an_empty_line_at_the_prompt_is_nothing(line: str) -> None:
-    assert feed(line) == Typed()
+    assert feed(line) == ParsedInput()
 
 
 @pytest.mark.parametrize(
     "line", ["hello everybody", "PMhello", "/unknown", "P M hello", "BM hello", "%wait x", "\u0130"]
 )
 def test_a_line_that_is_no_operation_is_not_sent_and_says_which_there_are(line: str) -> None:
-    typed = feed(line)
+    parsed = feed(line)
 
-    assert typed.wish is None
-    assert typed.complaint is not None
-    assert typed.complaint.startswith(f"{line.split(maxsplit=1)[0]} is no operation, so nothing was sent.")
-    assert all(word in typed.complaint for word in ("PM", "DM", "CH", "EX", "/help"))
+    assert parsed.action is None
+    assert parsed.error is not None
+    assert parsed.error.startswith(f"{line.split(maxsplit=1)[0]} is no operation, so nothing was sent.")
+    assert all(word in parsed.error for word in ("PM", "DM", "CH", "EX", "/help"))
 
 
 @pytest.mark.parametrize("line", ["/quiet", "/JOINS"])
 def test_a_command_of_the_terminal_is_named_as_such_in_a_pipe(line: str) -> None:
     """It is in the documentation, so it is no slip for another one (/quiet is near /quit)."""
-    assert feed(line) == Typed(complaint=f"There is {line} only at a terminal, so nothing was done.")
+    assert feed(line) == ParsedInput(error=f"There is {line} only at a terminal, so nothing was done.")
 
 
 @pytest.mark.parametrize(("ops", "public", "direct"), [("pm-dm", "PM", "DM"), ("bm-pm", "BM", "PM")])
@@ -186,36 +186,44 @@ def test_the_help_names_other_names_once_and_fits_beside_the_gutter(ops: str, pu
 
 
 def test_a_complaint_names_the_words_of_the_tradition_that_is_in_use() -> None:
-    complaint = feed("DM bob hello", ops="bm-pm").complaint
+    error = feed("DM bob hello", ops="bm-pm").error
 
-    assert complaint is not None
-    assert "BM (to everybody), PM (to one user)" in complaint
+    assert error is not None
+    assert "BM (to everybody), PM (to one user)" in error
 
 
 @pytest.mark.parametrize("line", ["@bob", "DM bob", "DM bob  ", "@bob  ", "DM @bob"])
 def test_a_direct_message_without_its_text_asks_for_it(line: str) -> None:
     for lines, ops in (((line,), "pm-dm"), ((line.replace("DM", "PM"),), "bm-pm")):
-        assert feed(*lines, ops=ops) == Typed(question="message for bob")
-        assert feed(*lines, " hello ", ops=ops) == Typed(Whisper("bob", " hello "))
+        assert feed(*lines, ops=ops) == ParsedInput(question="message for bob")
+        assert feed(*lines, " hello ", ops=ops) == ParsedInput(Whisper("bob", " hello "))
 
 
 @pytest.mark.parametrize("line", ["@", "@ hello", "DM @", "DM @ hello"])
 def test_a_direct_message_needs_a_user(line: str) -> None:
-    complaint = feed(line).complaint
-    assert complaint is not None
-    assert complaint.startswith("A username is 1 to 32 letters")
+    error = feed(line).error
+    assert error is not None
+    assert error.startswith("A username is 1 to 32 letters")
 
 
 @pytest.mark.parametrize("number", ["0", "501", "-1", "1.5", "x", "5 6", "\u0665", "9" * 30, "9" * 5_000])
 def test_history_takes_a_number_within_the_limit(number: str) -> None:
-    assert feed(f"CH {number}") == Typed(complaint=f"CH takes a number from 1 to 500, not {number[:32]!r}.")
+    assert feed(f"CH {number}") == ParsedInput(error=f"CH takes a number from 1 to 500, not {number[:32]!r}.")
 
 
-@pytest.mark.parametrize("ops", OPS)
+@pytest.mark.parametrize("ops", KEYWORD_SETS)
 def test_help_has_a_line_for_each_operation(ops: str) -> None:
-    assert feed("/help", ops=ops) == Typed(wants_help=True)
-    *lines, way_out = Typing(OPS[ops]).help()
-    assert [line.split()[0] for line in lines] == [*OPS[ops], "/me", "/users", "/history", "/reply", "/help", "/quit"]
+    assert feed("/help", ops=ops) == ParsedInput(wants_help=True)
+    *lines, way_out = InputParser(KEYWORD_SETS[ops]).help()
+    assert [line.split()[0] for line in lines] == [
+        *KEYWORD_SETS[ops],
+        "/me",
+        "/users",
+        "/history",
+        "/reply",
+        "/help",
+        "/quit",
+    ]
     assert "an empty line" in way_out
 
 
@@ -223,22 +231,22 @@ def test_help_has_a_line_for_each_operation(ops: str) -> None:
     lines=st.lists(st.one_of(st.text(max_size=30), st.sampled_from(["PM", "DM", "CH", "@bob", "DM bob"])), max_size=6)
 )
 def test_no_line_breaks_the_dialogue(lines: list[str]) -> None:
-    dialogue = Typing(OPS["pm-dm"])
+    dialogue = InputParser(KEYWORD_SETS["pm-dm"])
     for line in lines:
-        typed = dialogue.parse_line(line)
-        assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish or typed.question))) <= 1
+        parsed = dialogue.parse_line(line)
+        assert sum(map(bool, (parsed.error, parsed.wants_help, parsed.action or parsed.question))) <= 1
 
 
 # --- of a guest: every line says whom it is for ---
 
 
-def feed_guest(*lines: str, ops: str = "pm-dm") -> Typed:
+def feed_guest(*lines: str, ops: str = "pm-dm") -> ParsedInput:
     """What follows from the last of these lines."""
-    addressing = Addressing(OPS[ops])
+    addressing = Addressing(KEYWORD_SETS[ops])
     return [addressing.parse_line(line) for line in lines][-1]
 
 
-@pytest.mark.parametrize("ops", OPS)
+@pytest.mark.parametrize("ops", KEYWORD_SETS)
 @pytest.mark.parametrize(
     ("line", "request_"),
     [
@@ -258,7 +266,7 @@ def feed_guest(*lines: str, ops: str = "pm-dm") -> Typed:
     ],
 )
 def test_a_guest_writes_to_one_user_or_to_all_or_leaves(ops: str, line: str, request_: Request) -> None:
-    assert feed_guest(line, ops=ops) == Typed(request_)
+    assert feed_guest(line, ops=ops) == ParsedInput(request_)
 
 
 @pytest.mark.parametrize(
@@ -284,34 +292,40 @@ def test_a_guest_writes_to_one_user_or_to_all_or_leaves(ops: str, line: str, req
     ],
 )
 def test_any_other_line_of_a_guest_sends_nothing_and_says_what_can_be_typed(line: str) -> None:
-    assert feed_guest(line) == Typed(complaint="Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves.")
-    assert feed_guest(line, "@bob hello") == Typed(Whisper("bob", "hello"))
+    assert feed_guest(line) == ParsedInput(error="Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves.")
+    assert feed_guest(line, "@bob hello") == ParsedInput(Whisper("bob", "hello"))
 
 
 @pytest.mark.parametrize(
     "line", ["@ hello", "@b\u00f6b hello", "@server hello", "@two,names hello", f"@{'x' * 33} hello"]
 )
 def test_a_guest_is_told_at_once_what_cannot_be_a_name(line: str) -> None:
-    typed = feed_guest(line)
+    parsed = feed_guest(line)
 
-    assert typed.wish is None
-    assert typed.complaint is not None
-    assert typed.complaint.endswith(" Nothing was sent.")
+    assert parsed.action is None
+    assert parsed.error is not None
+    assert parsed.error.endswith(" Nothing was sent.")
 
 
 @pytest.mark.parametrize("line", ["", " ", "\t"])
 def test_an_empty_line_of_a_guest_is_nothing(line: str) -> None:
-    assert feed_guest(line) == Typed()
+    assert feed_guest(line) == ParsedInput()
 
 
 @pytest.mark.parametrize("line", ["/help", " /HELP "])
 def test_the_help_of_a_guest_has_a_line_for_each_form(line: str) -> None:
-    assert feed_guest(line) == Typed(wants_help=True)
-    assert [row.split()[0] for row in Addressing(OPS["bm-pm"]).help()] == ["@USER", "@ALL", "EX", "/help", "/quit"]
+    assert feed_guest(line) == ParsedInput(wants_help=True)
+    assert [row.split()[0] for row in Addressing(KEYWORD_SETS["bm-pm"]).help()] == [
+        "@USER",
+        "@ALL",
+        "EX",
+        "/help",
+        "/quit",
+    ]
 
 
 def test_what_a_guest_is_hinted_and_asked_names_every_form_of_a_line() -> None:
-    addressing = Addressing(OPS["pm-dm"])
+    addressing = Addressing(KEYWORD_SETS["pm-dm"])
 
     assert addressing.hint() == "Type @USER MESSAGE, @ALL MESSAGE or EX."
     assert addressing.prompt() == "@USER MESSAGE or @ALL MESSAGE"
@@ -319,26 +333,26 @@ def test_what_a_guest_is_hinted_and_asked_names_every_form_of_a_line() -> None:
 
 @given(lines=st.lists(st.one_of(st.text(max_size=30), st.from_regex("@[a-z ]*"), st.just("@ALL")), max_size=6))
 def test_no_line_of_a_guest_leads_into_a_dialogue(lines: list[str]) -> None:
-    addressing = Addressing(OPS["pm-dm"])
+    addressing = Addressing(KEYWORD_SETS["pm-dm"])
     for line in lines:
-        typed = addressing.parse_line(line)
+        parsed = addressing.parse_line(line)
         assert addressing.due is Due.OPERATION
-        assert typed.question is None
-        assert sum(map(bool, (typed.complaint, typed.wants_help, typed.wish))) <= 1
+        assert parsed.question is None
+        assert sum(map(bool, (parsed.error, parsed.wants_help, parsed.action))) <= 1
 
 
 # --- where somebody talks, at a terminal ---
 
 
-def at_terminal(ops: str = "pm-dm", *, is_json: bool = True) -> Typing:
+def at_terminal(ops: str = "pm-dm", *, is_json: bool = True) -> InputParser:
     """Somebody who sees alice, bob and Carol online, and to whom bob has written."""
-    typing = Typing(OPS[ops], talks=True, is_json=is_json)
-    typing.names = ("bob", "alice", "Carol")
-    typing.correspondent = "bob"
-    return typing
+    parser = InputParser(KEYWORD_SETS[ops], talks=True, is_json=is_json)
+    parser.names = ("bob", "alice", "Carol")
+    parser.correspondent = "bob"
+    return parser
 
 
-@pytest.mark.parametrize("ops", OPS)
+@pytest.mark.parametrize("ops", KEYWORD_SETS)
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -360,7 +374,7 @@ def at_terminal(ops: str = "pm-dm", *, is_json: bool = True) -> Typing:
     ],
 )
 def test_a_plain_line_at_a_terminal_is_a_public_message(ops: str, line: str, text: str) -> None:
-    assert at_terminal(ops).parse_line(line) == Typed(Say(text))
+    assert at_terminal(ops).parse_line(line) == ParsedInput(Say(text))
 
 
 @pytest.mark.parametrize(
@@ -403,33 +417,33 @@ def test_a_plain_line_at_a_terminal_is_a_public_message(ops: str, line: str, tex
     ],
 )
 def test_a_slip_at_a_terminal_is_not_sent_and_says_what_may_be_meant(ops: str, line: str, says: str) -> None:
-    typed = at_terminal(ops).parse_line(line)
+    parsed = at_terminal(ops).parse_line(line)
 
-    assert typed.complaint is not None
-    assert says in typed.complaint
-    assert typed == Typed(complaint=typed.complaint)
+    assert parsed.error is not None
+    assert says in parsed.error
+    assert parsed == ParsedInput(error=parsed.error)
 
 
 @pytest.mark.parametrize("steps", [["PM"], ["DM", "bob"], ["@bob"]])
 @pytest.mark.parametrize("line", ["/unknown", "exit", "help", "MD bob secret", "EX now", "/quit", "DM bob x"])
 def test_the_answer_to_a_question_is_taken_as_it_is(steps: list[str], line: str) -> None:
-    typing = at_terminal()
+    parser = at_terminal()
     for step in steps:
-        typing.parse_line(step)
+        parser.parse_line(step)
 
-    typed = typing.parse_line(line)
-    assert isinstance(typed.wish, Say | Whisper)
-    assert typed.wish.text == line
+    parsed = parser.parse_line(line)
+    assert isinstance(parsed.action, Say | Whisper)
+    assert parsed.action.text == line
 
 
 @given(line=st.text(max_size=30))
 def test_every_line_at_a_terminal_is_sent_as_it_is_or_answered(line: str) -> None:
-    typed = at_terminal().parse_line(line)
+    parsed = at_terminal().parse_line(line)
 
-    if isinstance(typed.wish, Say) and line.strip().split(maxsplit=1)[0].upper() not in ("PM", "@ALL"):
-        assert typed == Typed(Say(line.strip()))
+    if isinstance(parsed.action, Say) and line.strip().split(maxsplit=1)[0].upper() not in ("PM", "@ALL"):
+        assert parsed == ParsedInput(Say(line.strip()))
     elif line.strip():
-        assert typed != Typed()
+        assert parsed != ParsedInput()
 
 
 # --- commands ---
@@ -437,59 +451,61 @@ def test_every_line_at_a_terminal_is_sent_as_it_is_or_answered(line: str) -> Non
 
 @pytest.mark.parametrize("talks", [True, False])
 @pytest.mark.parametrize(
-    ("line", "typed"),
+    ("line", "parsed"),
     [
-        ("/history", Typed(AskHistory(50))),
-        ("/history 5", Typed(AskHistory(5))),
-        ("/History 500", Typed(AskHistory(500))),
-        ("/history 0", Typed(complaint="/history takes a number from 1 to 500, not '0'.")),
-        ("/history x", Typed(complaint="/history takes a number from 1 to 500, not 'x'.")),
-        ("/search caf\u00e9 noon*", Typed(Search("caf\u00e9 noon*"))),
-        ("/SEARCH EX", Typed(Search("EX"))),
-        ("/search", Typed(complaint="Nothing was searched for; type /search WORDS.")),
-        ("/search  ", Typed(complaint="Nothing was searched for; type /search WORDS.")),
-        ("/reply", Typed(question="message for bob")),
-        ("/reply hello you", Typed(Whisper("bob", "hello you"))),
-        ("/Reply /quit", Typed(Whisper("bob", "/quit"))),
+        ("/history", ParsedInput(AskHistory(50))),
+        ("/history 5", ParsedInput(AskHistory(5))),
+        ("/History 500", ParsedInput(AskHistory(500))),
+        ("/history 0", ParsedInput(error="/history takes a number from 1 to 500, not '0'.")),
+        ("/history x", ParsedInput(error="/history takes a number from 1 to 500, not 'x'.")),
+        ("/search caf\u00e9 noon*", ParsedInput(Search("caf\u00e9 noon*"))),
+        ("/SEARCH EX", ParsedInput(Search("EX"))),
+        ("/search", ParsedInput(error="Nothing was searched for; type /search WORDS.")),
+        ("/search  ", ParsedInput(error="Nothing was searched for; type /search WORDS.")),
+        ("/reply", ParsedInput(question="message for bob")),
+        ("/reply hello you", ParsedInput(Whisper("bob", "hello you"))),
+        ("/Reply /quit", ParsedInput(Whisper("bob", "/quit"))),
     ],
 )
-def test_what_a_command_does(talks: bool, line: str, typed: Typed) -> None:
-    typing = Typing(OPS["pm-dm"], talks=talks, is_json=True)
-    typing.correspondent = "bob"
+def test_what_a_command_does(talks: bool, line: str, parsed: ParsedInput) -> None:
+    parser = InputParser(KEYWORD_SETS["pm-dm"], talks=talks, is_json=True)
+    parser.correspondent = "bob"
 
-    assert typing.parse_line(line) == typed
+    assert parser.parse_line(line) == parsed
 
 
 @pytest.mark.parametrize("line", ["/reply", "/reply hello"])
 def test_nobody_can_be_replied_to_who_has_not_written(line: str) -> None:
-    typing = at_terminal()
-    typing.correspondent = ""
+    parser = at_terminal()
+    parser.correspondent = ""
 
-    assert typing.parse_line(line) == Typed(complaint="Nobody has written you a direct message yet; nothing was sent.")
-    assert typing.due is Due.OPERATION
+    assert parser.parse_line(line) == ParsedInput(
+        error="Nobody has written you a direct message yet; nothing was sent."
+    )
+    assert parser.due is Due.OPERATION
 
 
 def test_a_reply_in_two_steps_goes_to_whom_the_question_named() -> None:
     """Not to somebody who writes in between."""
-    typing = at_terminal()
-    assert typing.parse_line("/reply").question == "message for bob"
-    typing.correspondent = "Carol"
+    parser = at_terminal()
+    assert parser.parse_line("/reply").question == "message for bob"
+    parser.correspondent = "Carol"
 
-    assert typing.parse_line("secret") == Typed(Whisper("bob", "secret"))
+    assert parser.parse_line("secret") == ParsedInput(Whisper("bob", "secret"))
 
 
 @pytest.mark.parametrize(("line", "what"), [("/quiet", "quiet"), ("/joins", "joins"), ("/QUIET", "quiet")])
 def test_what_is_shown_can_be_switched_at_a_terminal_alone(line: str, what: str) -> None:
-    assert at_terminal().parse_line(line) == Typed(toggle=what)
-    assert feed(line).complaint
+    assert at_terminal().parse_line(line) == ParsedInput(toggle=what)
+    assert feed(line).error
 
 
 def test_where_the_dialect_has_no_word_for_a_search_there_is_no_such_command() -> None:
-    typing = at_terminal(is_json=False)
+    parser = at_terminal(is_json=False)
 
-    assert typing.parse_line("/search x").complaint
-    assert not any("/search" in line for line in typing.help())
-    assert typing.completions("/se") == (3, [])
+    assert parser.parse_line("/search x").error
+    assert not any("/search" in line for line in parser.help())
+    assert parser.completions("/se") == (3, [])
 
 
 @pytest.mark.parametrize(
@@ -506,43 +522,54 @@ def test_other_names_of_commands_do_the_same_and_are_in_the_help(alias: str, wor
 @pytest.mark.parametrize(
     ("ops", "line", "meant"),
     [
-        ("pm-dm", "Pm works for me", Typed(Say("Pm works for me"))),
-        ("bm-pm", "Bm works for me", Typed(Say("Bm works for me"))),
-        ("pm-dm", "pm works for me", Typed(Say("works for me"))),
-        ("pm-dm", "Dm bob psst", Typed(Whisper("bob", "psst"))),
-        ("bm-pm", "Pm bob psst", Typed(Whisper("bob", "psst"))),
-        ("pm-dm", "Pm", Typed(OpenPublic(), question="message for everybody")),
+        ("pm-dm", "Pm works for me", ParsedInput(Say("Pm works for me"))),
+        ("bm-pm", "Bm works for me", ParsedInput(Say("Bm works for me"))),
+        ("pm-dm", "pm works for me", ParsedInput(Say("works for me"))),
+        ("pm-dm", "Dm bob psst", ParsedInput(Whisper("bob", "psst"))),
+        ("bm-pm", "Pm bob psst", ParsedInput(Whisper("bob", "psst"))),
+        ("pm-dm", "Pm", ParsedInput(OpenPublic(), question="message for everybody")),
     ],
 )
 def test_a_capital_letter_makes_a_sentence_of_the_word_for_everybody_and_of_no_other(
-    ops: str, line: str, meant: Typed
+    ops: str, line: str, meant: ParsedInput
 ) -> None:
     """A direct message must not become a public one by the way in which its word is written."""
     assert at_terminal(ops).parse_line(line) == meant
 
 
 def test_what_somebody_does_is_sent_as_it_is_typed() -> None:
-    assert feed("/me waves") == at_terminal().parse_line("/ME waves") == Typed(Say("/me waves"))
-    assert at_terminal().parse_line("@bob /me waves") == Typed(Whisper("bob", "/me waves"))
+    assert feed("/me waves") == at_terminal().parse_line("/ME waves") == ParsedInput(Say("/me waves"))
+    assert at_terminal().parse_line("@bob /me waves") == ParsedInput(Whisper("bob", "/me waves"))
 
 
 @pytest.mark.parametrize("talks", [True, False])
 @pytest.mark.parametrize("is_json", [True, False])
-@pytest.mark.parametrize("ops", OPS)
+@pytest.mark.parametrize("ops", KEYWORD_SETS)
 def test_the_help_names_every_command_that_there_is_and_no_other(ops: str, is_json: bool, talks: bool) -> None:
     """It is made from the table."""
-    typing = Typing(OPS[ops], talks=talks, is_json=is_json)
-    lines = typing.help()
+    parser = InputParser(KEYWORD_SETS[ops], talks=talks, is_json=is_json)
+    lines = parser.help()
     words = [line.split()[0] for line in lines[:-1]]
 
     switches = ["/joins", "/quiet"] if talks else []
     search, password = (["/search"], ["/password"]) if is_json else ([], [])
     message = ["MESSAGE"] if talks else []
-    expected = [*OPS[ops], "/me", "/users", "/history", *search, "/reply", *password, *switches, "/help", "/quit"]
+    expected = [
+        *KEYWORD_SETS[ops],
+        "/me",
+        "/users",
+        "/history",
+        *search,
+        "/reply",
+        *password,
+        *switches,
+        "/help",
+        "/quit",
+    ]
     assert words == [*message, *expected]
     for word in words[len(message) :]:
-        complaint = Typing(OPS[ops], talks=talks, is_json=is_json).parse_line(word).complaint or ""
-        assert "is no operation" not in complaint
+        error = InputParser(KEYWORD_SETS[ops], talks=talks, is_json=is_json).parse_line(word).error or ""
+        assert "is no operation" not in error
     assert all(line[19] == " " and line[20] != " " for line in lines)
 
 
@@ -565,10 +592,10 @@ NOT_LOCAL = [
 
 @pytest.mark.parametrize(("line", "is_local"), [(each, True) for each in LOCAL] + [(each, False) for each in NOT_LOCAL])
 def test_what_needs_no_server_can_be_done_without_one(line: str, is_local: bool) -> None:
-    typing = at_terminal()
-    assert typing.is_local(line) == is_local
-    typing.parse_line("PM")
-    assert not typing.is_local(line)
+    parser = at_terminal()
+    assert parser.is_local(line) == is_local
+    parser.parse_line("PM")
+    assert not parser.is_local(line)
 
 
 # --- what is completed ---
@@ -624,11 +651,11 @@ def test_operations_commands_and_names_are_completed(before: str, found: list[st
     ],
 )
 def test_where_something_was_asked_only_names_are_completed(steps: list[str], before: str, found: list[str]) -> None:
-    typing = at_terminal()
+    parser = at_terminal()
     for step in steps:
-        typing.parse_line(step)
+        parser.parse_line(step)
 
-    assert typing.completions(before)[1] == found
+    assert parser.completions(before)[1] == found
 
 
 def test_the_word_of_the_other_tradition_completes_its_recipients() -> None:
@@ -641,16 +668,16 @@ def test_the_word_of_the_other_tradition_completes_its_recipients() -> None:
 def test_a_completion_begins_with_what_was_typed(before: str) -> None:
     length, found = at_terminal().completions(before)
 
-    typed = before[len(before) - length :].lower()
-    assert all(word.lower().startswith(typed) for word in found)
+    parsed = before[len(before) - length :].lower()
+    assert all(word.lower().startswith(parsed) for word in found)
 
 
 @pytest.mark.parametrize("before", ["", "@", "@U", "@A", "/"])
 def test_a_guest_is_offered_no_name_that_is_none(before: str) -> None:
-    guest = Addressing(OPS["pm-dm"], talks=True)
+    guest = Addressing(KEYWORD_SETS["pm-dm"], talks=True)
 
     assert "@USER " not in guest.completions(before)[1]
-    assert guest.parse_line("hello").complaint
+    assert guest.parse_line("hello").error
 
 
 # --- who is written to is to be seen ---
@@ -667,15 +694,15 @@ def test_nothing_else_turns_into_anything(line: str) -> None:
 
 
 def test_nothing_turns_into_anything_in_an_answer_or_where_nobody_has_written() -> None:
-    typing = at_terminal()
-    typing.parse_line("PM")
-    assert typing.expansion("/reply") is None
-    typing = at_terminal()
-    typing.correspondent = ""
-    assert typing.expansion("/reply") is None
+    parser = at_terminal()
+    parser.parse_line("PM")
+    assert parser.expansion("/reply") is None
+    parser = at_terminal()
+    parser.correspondent = ""
+    assert parser.expansion("/reply") is None
 
 
 def test_the_hint_says_where_a_plain_line_goes() -> None:
     assert at_terminal().hint() == "What you type goes to everybody, DM USER MESSAGE to one; /help tells more."
     assert "PM USER MESSAGE" in at_terminal("bm-pm").hint()
-    assert Typing(OPS["pm-dm"]).hint() == "Type PM, DM, CH or EX; /help tells more."
+    assert InputParser(KEYWORD_SETS["pm-dm"]).hint() == "Type PM, DM, CH or EX; /help tells more."

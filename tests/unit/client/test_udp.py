@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from chatclient import talk, udp
-from chatclient.connection import Connection, Down, Lost, Up
-from chatclient.udp import UdpLink
-from chatprotocol.dialects import Datagram
+from chatclient.links import udp, udp_session
+from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
+from chatclient.links.udp import UdpLink
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicMessage, Ready, Refused, Welcome
 from chatprotocol.requests import Command, Data, Request
+from chatprotocol.wire import Datagram
 
 from .debts import patient
 from .udp_server import COOKIE, DEADLINE_SECONDS, SESSION, UdpServer, opening, wire
@@ -389,7 +389,7 @@ def test_other_sessions_and_short_datagrams_are_passed_over(server: UdpServer, i
 def test_who_says_nothing_sends_signs_of_life_and_reports_no_answers(
     server: UdpServer, call: Callable[..., Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(talk, "_PING_SECONDS", 0.1)
+    monkeypatch.setattr(udp_session, "_PING_SECONDS", 0.1)
     caller = call(server.port)
     server.opens()
     caller.reports(PROMPT)
@@ -404,8 +404,8 @@ def test_who_says_nothing_sends_signs_of_life_and_reports_no_answers(
 
 def test_a_password_that_cannot_be_said_is_refused_and_another_one_goes_out(server: UdpServer, inside: Caller) -> None:
     inside.sends(Command("PING"))
-    refusal = "In the dialect datagram PING asks for a sign of life; it can't be a password."
-    inside.reports(Refused(ErrorCode.BAD_REQUEST, refusal))
+    error = "In the dialect datagram PING asks for a sign of life; it can't be a password."
+    inside.reports(Refused(ErrorCode.BAD_REQUEST, error))
     inside.sends(Command("secret"))
     server.hears("C", SESSION, 1, "secret")
 
@@ -441,7 +441,7 @@ def test_a_server_that_does_not_know_the_session_any_more_ends_it_within_seconds
 def test_that_is_noticed_with_nothing_said_too(
     server: UdpServer, call: Callable[..., Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(talk, "_PING_SECONDS", 1.5)
+    monkeypatch.setattr(udp_session, "_PING_SECONDS", 1.5)
     caller = call(server.port)
     server.opens()
     with at_once("the end"):
@@ -461,7 +461,7 @@ def test_a_server_that_is_gone_is_noticed_with_the_next_request(server: UdpServe
 def test_a_server_that_falls_silent_is_lost(
     server: UdpServer, call: Callable[..., Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatprotocol.arq.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("chatprotocol.udp.arq.SILENCE_SECONDS", 0.5)
     caller = call(server.port)
     server.opens()
     caller.fails(TimeoutError, "nothing was heard for 0.5 s", PROMPT)
@@ -545,7 +545,7 @@ def test_a_connection_opens_a_new_session_when_the_one_before_is_not_known_any_m
     try:
         for session, end in ((SESSION, "ERROR no_session"), (SESSION + 1, "")):
             up = reports.get(timeout=DEADLINE_SECONDS)
-            assert isinstance(up, Up)
+            assert isinstance(up, LinkUp)
             up.link.send(Command("alice"))
             server.hears("C", 0, 0, opening("alice"))
             server.says("C", 0, 0, f"COOKIE {session:016x}")
@@ -556,11 +556,11 @@ def test_a_connection_opens_a_new_session_when_the_one_before_is_not_known_any_m
             if end:
                 server.says("C", session, 0, end)
                 down = reports.get(timeout=DEADLINE_SECONDS)
-                assert down == Down("the server does not know this session any more")
+                assert down == LinkDown("the server does not know this session any more")
     finally:
         with at_once("the end"):
             connection.close()
-    assert reports.get(timeout=DEADLINE_SECONDS) == Lost("the client closed the connection")
+    assert reports.get(timeout=DEADLINE_SECONDS) == LinkLost("the client closed the connection")
 
 
 def test_a_connection_that_is_refused_says_so_with_the_address() -> None:
@@ -569,5 +569,7 @@ def test_a_connection_that_is_refused_says_so_with_the_address() -> None:
     connection = Connection(lambda address, seconds: UdpLink(Datagram(), patient, address, seconds), 0.0, reports.put)
     connection.start(("127.0.0.1", port))
     reports.get(timeout=DEADLINE_SECONDS).link.send(Command("alice"))
-    assert reports.get(timeout=DEADLINE_SECONDS) == Down(f"can't reach 127.0.0.1:{port} over UDP: Connection refused")
+    assert reports.get(timeout=DEADLINE_SECONDS) == LinkDown(
+        f"can't reach 127.0.0.1:{port} over UDP: Connection refused"
+    )
     connection.close()

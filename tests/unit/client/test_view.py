@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatclient.exchange import Gap, Outcome, Unsettled
-from chatclient.text import harmless
-from chatclient.view import doubt_line, event_lines, message_line, outcome_line
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.ui.text import escape_control_characters
+from chatclient.ui.view import doubt_line, event_lines, message_line, outcome_line
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -131,7 +131,7 @@ def test_each_event_is_shown_in_its_documented_form(event: Event, lines: list[st
     ],
 )
 def test_what_could_move_a_cursor_reorder_or_hide_text_is_written_out(attack: str, shown: str) -> None:
-    assert harmless(attack) == shown
+    assert escape_control_characters(attack) == shown
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_what_could_move_a_cursor_reorder_or_hide_text_is_written_out(attack: st
     ],
 )
 def test_text_of_people_stays_as_it_is(text: str) -> None:
-    assert harmless(text) == text
+    assert escape_control_characters(text) == text
 
 
 @given(st.text())
 def test_nothing_that_is_shown_controls_anything(text: str) -> None:
-    shown = harmless(text)
+    shown = escape_control_characters(text)
 
     kinds = {unicodedata.category(letter) for letter in shown if letter not in "\u200c\u200d"}
     assert not kinds & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -206,18 +206,20 @@ def test_what_became_of_a_message_is_shown_in_its_documented_form(outcome: Outco
 
 
 DOUBTS = [
-    (Gap(), "[error lost] more may have been missed than this; CH 500 shows more"),
-    (Gap(has_history=False), "[error lost] messages may have been missed"),
-    (Unsettled(Say("hello")), "[error lost] it is not known whether this was stored, look at CH: hello"),
+    (PossibleGap(), "[error lost] more may have been missed than this; CH 500 shows more"),
+    (PossibleGap(has_history=False), "[error lost] messages may have been missed"),
+    (DeliveryUnknown(Say("hello")), "[error lost] it is not known whether this was stored, look at CH: hello"),
     (
-        Unsettled(Whisper("bob", f"hello{ESCAPE}"), has_history=False),
+        DeliveryUnknown(Whisper("bob", f"hello{ESCAPE}"), has_history=False),
         r"[error lost] it is not known whether this was delivered: hello\x1b",
     ),
 ]
 
 
 @pytest.mark.parametrize(("doubt", "line"), DOUBTS)
-def test_what_is_not_known_names_the_history_only_where_there_is_one(doubt: Gap | Unsettled, line: str) -> None:
+def test_what_is_not_known_names_the_history_only_where_there_is_one(
+    doubt: PossibleGap | DeliveryUnknown, line: str
+) -> None:
     assert doubt_line(doubt) == line
 
 

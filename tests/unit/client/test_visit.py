@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from chatclient.exchange import AtOnce, Gap
-from chatclient.guest import AsGuest
-from chatclient.model import Model, Standing
-from chatclient.steps import StepByStep
-from chatclient.visit import Visit
-from chatprotocol.errors import ErrorCode, Refusal
+from chatclient.client_protocol import JsonClient, PossibleGap
+from chatclient.frames_client import FramesClient
+from chatclient.model import ConnectionState, Model
+from chatclient.register_client import RegisterClient
+from chatclient.session import ClientSession
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
     AccountKind,
     DirectMessage,
@@ -44,61 +44,61 @@ class FakeLink:
 
 
 @pytest.fixture
-def visit() -> Visit:
-    return Visit(Model(("localhost", 9999), "alice", "secret"), AtOnce())
+def session() -> ClientSession:
+    return ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient())
 
 
-def come_in(visit: Visit) -> FakeLink:
+def come_in(session: ClientSession) -> FakeLink:
     link = FakeLink()
-    visit.log_in(link)
-    visit.handle_event(WELCOME)
+    session.log_in(link)
+    session.handle_event(WELCOME)
     return link
 
 
-def test_a_new_connection_begins_with_the_login(visit: Visit) -> None:
+def test_a_new_connection_begins_with_the_login(session: ClientSession) -> None:
     link = FakeLink()
 
-    assert visit.log_in(link) == ()
+    assert session.log_in(link) == ()
     assert link.sent == [Login("alice", "secret")]
-    assert visit.model.standing is Standing.KNOCKING
-    assert not visit.is_ready
-    assert visit.handle_event(WELCOME) == (WELCOME,)
-    assert visit.is_ready
+    assert session.model.connection_state is ConnectionState.KNOCKING
+    assert not session.is_ready
+    assert session.handle_event(WELCOME) == (WELCOME,)
+    assert session.is_ready
 
 
 def test_a_guest_begins_with_one_of_two_connections() -> None:
     link = FakeLink()
-    Visit(Model(("localhost", 9999), "alice", None), AsGuest()).log_in(link)
+    ClientSession(Model(("localhost", 9999), "alice", None), RegisterClient()).log_in(link)
 
     assert link.sent == [Register(Side.SENDING, "alice")]
 
 
-def test_what_is_not_confirmed_is_sent_again_with_the_same_nonce_and_in_the_same_order(visit: Visit) -> None:
+def test_what_is_not_confirmed_is_sent_again_with_the_same_nonce_and_in_the_same_order(session: ClientSession) -> None:
     """Promise: once."""
-    come_in(visit)
-    said = [visit.prepare(each) for each in (Say("one"), Whisper("bob", "two"), Say("three"))]
+    come_in(session)
+    said = [session.prepare(each) for each in (Say("one"), Whisper("bob", "two"), Say("three"))]
     for each in said:
-        visit.request(each)
-    visit.handle_event(Sent(11, SentStatus.SENT, said[1].nonce))
-    visit.connection_lost()
-    assert not visit.is_ready
+        session.request(each)
+    session.handle_event(Sent(11, SentStatus.SENT, said[1].nonce))
+    session.connection_lost()
+    assert not session.is_ready
 
-    assert come_in(visit).sent == [Login("alice", "secret", 11), said[0], said[2]]
-
-
-def test_what_was_prepared_without_a_connection_goes_out_with_the_next_one(visit: Visit) -> None:
-    said = visit.prepare(Say("one"))
-    visit.request(said)
-
-    assert come_in(visit).sent[1:] == [said]
+    assert come_in(session).sent == [Login("alice", "secret", 11), said[0], said[2]]
 
 
-def test_the_model_knows_what_is_told(visit: Visit) -> None:
-    come_in(visit)
-    assert visit.handle_event(PublicMessage(11, 0, "bob", "x")) == (PublicMessage(11, 0, "bob", "x"),)
-    assert visit.model.last_seen_id == 11
-    visit.handle_event(Users(2, ("alice", "bob"), ("bob",)))
-    assert visit.model.online == ("alice", "bob")
+def test_what_was_prepared_without_a_connection_goes_out_with_the_next_one(session: ClientSession) -> None:
+    said = session.prepare(Say("one"))
+    session.request(said)
+
+    assert come_in(session).sent[1:] == [said]
+
+
+def test_the_model_knows_what_is_told(session: ClientSession) -> None:
+    come_in(session)
+    assert session.handle_event(PublicMessage(11, 0, "bob", "x")) == (PublicMessage(11, 0, "bob", "x"),)
+    assert session.model.last_seen_id == 11
+    session.handle_event(Users(2, ("alice", "bob"), ("bob",)))
+    assert session.model.online == ("alice", "bob")
 
 
 def public(message_id: int, text: str, sender: str = "bob", time_ms: int = 0) -> PublicMessage:
@@ -109,45 +109,47 @@ def direct(message_id: int, text: str, sender: str, recipient: str) -> DirectMes
     return DirectMessage(message_id, 0, sender, recipient, text)
 
 
-def test_an_own_message_of_which_the_confirmation_was_lost_is_told_once(visit: Visit) -> None:
+def test_an_own_message_of_which_the_confirmation_was_lost_is_told_once(session: ClientSession) -> None:
     """It is among what was missed; what another device said is told, in its turn."""
-    come_in(visit)
-    said, whispered = visit.prepare(Say("one")), visit.prepare(Whisper("bob", "psst"))
-    visit.connection_lost()
-    come_in(visit)
-    assert visit.handle_event(public(11, "one", "Alice")) == ()
+    come_in(session)
+    said, whispered = session.prepare(Say("one")), session.prepare(Whisper("bob", "psst"))
+    session.connection_lost()
+    come_in(session)
+    assert session.handle_event(public(11, "one", "Alice")) == ()
     for phone in (public(12, "psst", "Alice"), direct(13, "psst", "alice", "carol")):
-        assert visit.handle_event(phone) == (phone,)
-    assert visit.handle_event(direct(14, "psst", "alice", "Bob")) == ()
+        assert session.handle_event(phone) == (phone,)
+    assert session.handle_event(direct(14, "psst", "alice", "Bob")) == ()
     # Once more lost: what was held back need not come again.
-    visit.connection_lost()
-    assert come_in(visit).sent == [Login("alice", "secret", 13), said, whispered]
+    session.connection_lost()
+    assert come_in(session).sent == [Login("alice", "secret", 13), said, whispered]
     for sent in (Sent(11, SentStatus.SENT, said.nonce), Sent(14, SentStatus.SENT, whispered.nonce)):
-        assert visit.handle_event(sent) == (sent,)
+        assert session.handle_event(sent) == (sent,)
 
 
 @pytest.mark.parametrize("answer", [Sent(12, SentStatus.SENT, "n1"), Refused(ErrorCode.TOO_LONG, "No.", "n1")])
-def test_an_own_message_that_only_looks_like_one_that_is_not_confirmed_is_told(visit: Visit, answer: Event) -> None:
+def test_an_own_message_that_only_looks_like_one_that_is_not_confirmed_is_told(
+    session: ClientSession, answer: Event
+) -> None:
     """Another device has said the same in the same moment."""
-    come_in(visit)
-    visit.prepare(Say("ok"))
-    assert visit.handle_event(public(11, "ok", "alice")) == ()
-    assert visit.handle_event(answer) == (answer, public(11, "ok", "alice"))
+    come_in(session)
+    session.prepare(Say("ok"))
+    assert session.handle_event(public(11, "ok", "alice")) == ()
+    assert session.handle_event(answer) == (answer, public(11, "ok", "alice"))
 
 
-def test_who_writes_to_oneself_gets_the_message_and_its_confirmation(visit: Visit) -> None:
-    come_in(visit)
-    visit.prepare(Whisper("Alice", "note"))
+def test_who_writes_to_oneself_gets_the_message_and_its_confirmation(session: ClientSession) -> None:
+    come_in(session)
+    session.prepare(Whisper("Alice", "note"))
     note, sent = direct(11, "note", "alice", "alice"), Sent(11, SentStatus.SENT, "n1")
-    assert visit.handle_event(note) == (note,)
-    assert visit.handle_event(sent) == (sent,)
+    assert session.handle_event(note) == (note,)
+    assert session.handle_event(sent) == (sent,)
 
 
-def test_what_a_server_holds_back_for_ever_does_not_pile_up(visit: Visit) -> None:
+def test_what_a_server_holds_back_for_ever_does_not_pile_up(session: ClientSession) -> None:
     """A server may name any number of messages that look like one that it does not confirm."""
-    come_in(visit)
-    visit.prepare(Say("ok"))
-    told = [each for number in range(11, 111) for each in visit.handle_event(public(number, "ok", "alice"))]
+    come_in(session)
+    session.prepare(Say("ok"))
+    told = [each for number in range(11, 111) for each in session.handle_event(public(number, "ok", "alice"))]
     assert len(told) == 100 - 64
 
 
@@ -165,41 +167,41 @@ RETURNS = [
 
 @pytest.mark.parametrize(("welcome", "has_gap", "since"), RETURNS)
 def test_a_return_to_another_history_is_told_and_goes_on_where_the_server_says(
-    visit: Visit, welcome: Welcome, has_gap: bool, since: int
+    session: ClientSession, welcome: Welcome, has_gap: bool, since: int
 ) -> None:
     """Promise: nothing is lost silently."""
-    visit.log_in(FakeLink())
-    visit.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 10, "a1"))
-    visit.connection_lost()
+    session.log_in(FakeLink())
+    session.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 10, "a1"))
+    session.connection_lost()
     link = FakeLink()
-    visit.log_in(link)
+    session.log_in(link)
     assert link.sent == [Login("alice", "secret", 10, "a1")]
-    assert visit.handle_event(welcome) == ((welcome, Gap()) if has_gap else (welcome,))
-    assert visit.model.login() == Login("alice", "secret", since, welcome.history_id)
+    assert session.handle_event(welcome) == ((welcome, PossibleGap()) if has_gap else (welcome,))
+    assert session.model.login() == Login("alice", "secret", since, welcome.history_id)
 
 
-def test_an_identity_that_is_too_long_to_be_given_back_is_not_kept(visit: Visit) -> None:
-    visit.log_in(FakeLink())
-    visit.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 10, "a" * 65))
-    assert visit.model.login() == Login("alice", "secret", 10)
+def test_an_identity_that_is_too_long_to_be_given_back_is_not_kept(session: ClientSession) -> None:
+    session.log_in(FakeLink())
+    session.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 10, "a" * 65))
+    assert session.model.login() == Login("alice", "secret", 10)
 
 
-def test_what_was_seen_before_a_restore_is_not_told_again_and_what_has_its_id_is(visit: Visit) -> None:
+def test_what_was_seen_before_a_restore_is_not_told_again_and_what_has_its_id_is(session: ClientSession) -> None:
     """Promise: once."""
-    come_in(visit)
-    visit.handle_event(History((public(9, "from the history"),)))
-    visit.handle_event(public(11, "heard"))
-    visit.prepare(Say("said"))
-    visit.handle_event(Sent(12, SentStatus.SENT, "n1"))
-    visit.handle_event(direct(13, "psst", "bob", "alice"))
-    visit.connection_lost()
-    visit.log_in(FakeLink())
-    visit.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 8))
+    come_in(session)
+    session.handle_event(History((public(9, "from the history"),)))
+    session.handle_event(public(11, "heard"))
+    session.prepare(Say("said"))
+    session.handle_event(Sent(12, SentStatus.SENT, "n1"))
+    session.handle_event(direct(13, "psst", "bob", "alice"))
+    session.connection_lost()
+    session.log_in(FakeLink())
+    session.handle_event(Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 8))
 
     seen = [public(9, "from the history"), public(11, "heard"), public(12, "said", "alice", 5)]
-    assert [visit.handle_event(each) for each in seen] == [(), (), ()]
+    assert [session.handle_event(each) for each in seen] == [(), (), ()]
     others = [public(9, "another"), public(11, "heard", "carol"), public(13, "another"), public(11, "heard", "bob", 1)]
-    assert [visit.handle_event(each) for each in others] == [(each,) for each in others]
+    assert [session.handle_event(each) for each in others] == [(each,) for each in others]
 
 
 @pytest.mark.parametrize(
@@ -214,58 +216,60 @@ def test_what_was_seen_before_a_restore_is_not_told_again_and_what_has_its_id_is
         (Whisper("bob", "caf\udce9"), ErrorCode.BAD_REQUEST),
     ],
 )
-def test_what_can_be_no_message_is_refused_and_not_kept(visit: Visit, said: Say | Whisper, code: ErrorCode) -> None:
+def test_what_can_be_no_message_is_refused_and_not_kept(
+    session: ClientSession, said: Say | Whisper, code: ErrorCode
+) -> None:
     """What is kept is sent again and again."""
-    come_in(visit)
-    with pytest.raises(Refusal) as refusal:
-        visit.prepare(said)
+    come_in(session)
+    with pytest.raises(RequestError) as error:
+        session.prepare(said)
 
-    assert refusal.value.code is code
-    assert visit.model.unconfirmed == {}
+    assert error.value.code is code
+    assert session.model.unconfirmed == {}
 
 
-def test_the_longest_message_is_none_too_long(visit: Visit) -> None:
+def test_the_longest_message_is_none_too_long(session: ClientSession) -> None:
     for text in ("x" * 8_192, "\u20ac" * 2_730):
-        assert visit.prepare(Say(text)).text == text
+        assert session.prepare(Say(text)).text == text
 
 
-def test_each_message_has_a_nonce_of_its_own(visit: Visit) -> None:
-    nonces = [visit.prepare(Say("x")).nonce for _ in range(10)]
+def test_each_message_has_a_nonce_of_its_own(session: ClientSession) -> None:
+    nonces = [session.prepare(Say("x")).nonce for _ in range(10)]
 
     assert len(set(nonces)) == 10
-    assert list(visit.model.unconfirmed) == nonces
+    assert list(session.model.unconfirmed) == nonces
 
 
-def test_a_65th_message_has_to_wait_until_one_of_64_is_settled(visit: Visit) -> None:
+def test_a_65th_message_has_to_wait_until_one_of_64_is_settled(session: ClientSession) -> None:
     """Promise: back-pressure."""
-    come_in(visit)
-    said = [visit.prepare(Say("x")) for _ in range(64)]
-    assert not visit.is_ready
-    visit.handle_event(Refused(ErrorCode.INTERNAL, "Disk.", said[0].nonce))
+    come_in(session)
+    said = [session.prepare(Say("x")) for _ in range(64)]
+    assert not session.is_ready
+    session.handle_event(Refused(ErrorCode.INTERNAL, "Disk.", said[0].nonce))
 
-    assert visit.is_ready
-
-
-def test_while_an_answer_is_waited_for_nothing_else_can_be_wished(visit: Visit) -> None:
-    link = come_in(visit)
-    visit.request(AskUsers())
-    assert (link.sent[-1], visit.is_ready) == (AskUsers(), False)
-    visit.handle_event(Users(1, ("alice",)))
-
-    assert visit.is_ready
+    assert session.is_ready
 
 
-def test_what_was_not_answered_is_asked_again_after_a_loss(visit: Visit) -> None:
-    come_in(visit)
-    visit.request(AskUsers())
-    visit.connection_lost()
-    assert AskUsers() in come_in(visit).sent
-    assert not visit.is_ready
-    visit.handle_event(Users(1, ("alice",)))
-    assert visit.is_ready
+def test_while_an_answer_is_waited_for_nothing_else_can_be_wished(session: ClientSession) -> None:
+    link = come_in(session)
+    session.request(AskUsers())
+    assert (link.sent[-1], session.is_ready) == (AskUsers(), False)
+    session.handle_event(Users(1, ("alice",)))
 
-    visit.connection_lost()
-    assert AskUsers() not in come_in(visit).sent
+    assert session.is_ready
+
+
+def test_what_was_not_answered_is_asked_again_after_a_loss(session: ClientSession) -> None:
+    come_in(session)
+    session.request(AskUsers())
+    session.connection_lost()
+    assert AskUsers() in come_in(session).sent
+    assert not session.is_ready
+    session.handle_event(Users(1, ("alice",)))
+    assert session.is_ready
+
+    session.connection_lost()
+    assert AskUsers() not in come_in(session).sent
 
 
 ASKED: list[tuple[Request, Event]] = [
@@ -275,87 +279,91 @@ ASKED: list[tuple[Request, Event]] = [
 ]
 
 
-@pytest.mark.parametrize(("wish", "answer"), ASKED, ids=repr)
-def test_whatever_was_not_answered_is_asked_until_it_is(visit: Visit, wish: Request, answer: Event) -> None:
-    come_in(visit)
-    visit.request(wish)
+@pytest.mark.parametrize(("action", "answer"), ASKED, ids=repr)
+def test_whatever_was_not_answered_is_asked_until_it_is(session: ClientSession, action: Request, answer: Event) -> None:
+    come_in(session)
+    session.request(action)
     for _ in range(3):
-        visit.connection_lost()
-        assert come_in(visit).sent.count(wish) == 1
-    visit.handle_event(answer)
-    visit.connection_lost()
-    assert wish not in come_in(visit).sent
+        session.connection_lost()
+        assert come_in(session).sent.count(action) == 1
+    session.handle_event(answer)
+    session.connection_lost()
+    assert action not in come_in(session).sent
 
 
-@pytest.mark.parametrize(("wish", "answer"), ASKED, ids=repr)
+@pytest.mark.parametrize(("action", "answer"), ASKED, ids=repr)
 def test_what_the_server_does_not_answer_but_refuses_is_not_asked_again(
-    visit: Visit, wish: Request, answer: Event
+    session: ClientSession, action: Request, answer: Event
 ) -> None:
     del answer
-    come_in(visit)
-    visit.request(wish)
-    assert visit.handle_event(REFUSED) == (REFUSED,)
-    visit.connection_lost()
-    assert wish not in come_in(visit).sent
+    come_in(session)
+    session.request(action)
+    assert session.handle_event(REFUSED) == (REFUSED,)
+    session.connection_lost()
+    assert action not in come_in(session).sent
 
 
-@pytest.mark.parametrize(("wish", "answer"), ASKED, ids=repr)
-def test_the_refusal_of_a_return_is_no_answer_to_what_was_asked(visit: Visit, wish: Request, answer: Event) -> None:
+@pytest.mark.parametrize(("action", "answer"), ASKED, ids=repr)
+def test_the_refusal_of_a_return_is_no_answer_to_what_was_asked(
+    session: ClientSession, action: Request, answer: Event
+) -> None:
     del answer
-    come_in(visit)
-    visit.request(wish)
-    visit.connection_lost()
-    visit.log_in(FakeLink())
-    visit.handle_event(REFUSED)
-    visit.connection_lost()
-    assert come_in(visit).sent.count(wish) == 1
+    come_in(session)
+    session.request(action)
+    session.connection_lost()
+    session.log_in(FakeLink())
+    session.handle_event(REFUSED)
+    session.connection_lost()
+    assert come_in(session).sent.count(action) == 1
 
 
 def test_in_a_dialogue_dialect_what_was_not_answered_is_asked_again_once_behind_what_was_missed() -> None:
-    visit = Visit(Model(("localhost", 9999), "alice", "secret"), StepByStep("pm-dm"))
-    visit.log_in(FakeLink())
-    visit.handle_event(WELCOME)
-    visit.request(AskHistory(20))
-    visit.connection_lost()
+    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), FramesClient("pm-dm"))
+    session.log_in(FakeLink())
+    session.handle_event(WELCOME)
+    session.request(AskHistory(20))
+    session.connection_lost()
     link = FakeLink()
-    visit.log_in(link)
-    visit.handle_event(WELCOME)
-    visit.handle_event(History(()))
+    session.log_in(link)
+    session.handle_event(WELCOME)
+    session.handle_event(History(()))
     assert link.sent == [Command("alice history-id"), Command("CH"), Command("CH 20")]
 
 
 @pytest.mark.parametrize("code", [ErrorCode.SHUTTING_DOWN, ErrorCode.NOT_LOGGED_IN])
 def test_a_message_that_is_refused_for_a_moment_is_sent_again_and_nothing_is_told(
-    visit: Visit, code: ErrorCode
+    session: ClientSession, code: ErrorCode
 ) -> None:
     """Who was told would say it again."""
-    come_in(visit)
-    said = visit.prepare(Say("pay 100"))
-    visit.request(said)
-    assert visit.handle_event(Refused(code, "Later.", said.nonce)) == ()
-    visit.connection_lost()
-    assert come_in(visit).sent[1:] == [said]
-    visit.handle_event(Sent(11, SentStatus.SENT, said.nonce))
-    visit.connection_lost()
-    assert come_in(visit).sent[1:] == []
+    come_in(session)
+    said = session.prepare(Say("pay 100"))
+    session.request(said)
+    assert session.handle_event(Refused(code, "Later.", said.nonce)) == ()
+    session.connection_lost()
+    assert come_in(session).sent[1:] == [said]
+    session.handle_event(Sent(11, SentStatus.SENT, said.nonce))
+    session.connection_lost()
+    assert come_in(session).sent[1:] == []
 
 
 @pytest.mark.parametrize("code", [ErrorCode.INTERNAL, ErrorCode.UNKNOWN_USER, ErrorCode.RATE_LIMITED])
-def test_a_message_that_is_refused_for_another_reason_is_told_and_not_sent_again(visit: Visit, code: ErrorCode) -> None:
-    come_in(visit)
-    said = visit.prepare(Say("pay 100"))
-    visit.request(said)
+def test_a_message_that_is_refused_for_another_reason_is_told_and_not_sent_again(
+    session: ClientSession, code: ErrorCode
+) -> None:
+    come_in(session)
+    said = session.prepare(Say("pay 100"))
+    session.request(said)
     refused = Refused(code, "No.", said.nonce)
-    assert visit.handle_event(refused) == (refused,)
-    visit.connection_lost()
-    assert come_in(visit).sent[1:] == []
+    assert session.handle_event(refused) == (refused,)
+    session.connection_lost()
+    assert come_in(session).sent[1:] == []
 
 
-def test_the_newest_connection_is_the_one_that_is_used_and_shut(visit: Visit) -> None:
-    visit.shut()
-    old, new = come_in(visit), come_in(visit)
-    visit.request(AskUsers())
-    visit.shut()
+def test_the_newest_connection_is_the_one_that_is_used_and_shut(session: ClientSession) -> None:
+    session.shut()
+    old, new = come_in(session), come_in(session)
+    session.request(AskUsers())
+    session.shut()
 
     assert AskUsers() not in old.sent
     assert (old.is_shut, new.is_shut) == (False, True)

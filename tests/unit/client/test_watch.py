@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from chatclient.watch import Due, Watch
+from chatclient.links.watch import Due, Watch
 from chatprotocol.events import AccountKind, PasswordPrompt, Pong, PublicMessage, Users
 from chatprotocol.requests import Ping
 

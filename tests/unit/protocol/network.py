@@ -8,10 +8,10 @@ from itertools import count
 from random import Random
 from typing import NamedTuple, Protocol
 
-from chatprotocol.arq import RECEIVE_WINDOW, Arq, Frame
-from chatprotocol.datagrams import ACK, NO_SESSION, Datagram, cookie_payload, pack, read_opening, unpack
-from chatprotocol.dialects.payloads import COMMAND
-from chatprotocol.opener import Opener
+from chatprotocol.udp.arq import RECEIVE_WINDOW, Arq, Frame
+from chatprotocol.udp.handshake import UdpHandshake
+from chatprotocol.udp.packet import ACK, NO_SESSION, Datagram, cookie_payload, pack, read_opening, unpack
+from chatprotocol.wire.frames_text import COMMAND
 
 SESSION = 0x0123456789ABCDEF
 COOKIE = bytes.fromhex("0123456789abcdef")
@@ -163,18 +163,18 @@ class ClientSide(Side):
     def __init__(self, text: bytes, said: Iterable[tuple[float, Frame]]) -> None:
         super().__init__(said)
         self.arq = None
-        self._opener = Opener(text, 0.0)
+        self._handshake = UdpHandshake(text, 0.0)
 
     @property
     def look_at(self) -> float:
-        return self._opener.look_at if self.arq is None else super().look_at
+        return self._handshake.look_at if self.arq is None else super().look_at
 
     def due(self, now: float) -> list[bytes]:
-        return self._opener.due(now) if self.arq is None else super().due(now)
+        return self._handshake.due(now) if self.arq is None else super().due(now)
 
     def take_datagram(self, datagram: Datagram, now: float) -> list[bytes]:
         if self.arq is None:
-            opened = self._opener.receive_reply(datagram, now)
+            opened = self._handshake.receive_reply(datagram, now)
             assert not isinstance(opened, bytes)
             self.arq = opened
         return super().take_datagram(datagram, now)

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from chatprotocol import events, requests
-from chatprotocol.dialects import DIALECTS, Decoder, Dialect, Register
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event
 from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
+from chatprotocol.wire import PROTOCOLS, Decoder, Register, WireProtocol
 
 T = TypeVar("T")
 
@@ -241,8 +241,8 @@ REGISTER = Samples(
 SAMPLES = {"json": JSON, "frames": FRAMES, "register": REGISTER, "datagram": DATAGRAM}
 
 # Each dialect, and the one that can be set once more, set otherwise.
-SETTINGS: dict[str, Dialect] = {
-    **{dialect.name: dialect for dialect in DIALECTS},
+SETTINGS: dict[str, WireProtocol] = {
+    **{protocol.name: protocol for protocol in PROTOCOLS},
     "register, SENT and characters": Register("SENT", "characters"),
 }
 
@@ -261,7 +261,7 @@ def unfold(found: Iterable[Request]) -> list[Request]:
     """The same requests, each step of a run by itself: where a run begins and ends depends on the pieces."""
     steps: list[Request] = []
     for request in found:
-        if isinstance(request, requests.CommandRun):
+        if isinstance(request, requests.CommandBatch):
             steps += request
         else:
             steps.append(request)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.address import Address, read_address, show_address
-from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.address import Address, format_address, read_address
+from chatprotocol.errors import ErrorCode, RequestError
 
 DEFAULT = ("default.example", 4242)
 
@@ -42,14 +42,14 @@ def test_a_server_is_a_host_and_a_port_or_the_one_that_is_offered(line: str, add
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "x", "1.5", "\u0661", "9" * 5_000])
 @pytest.mark.parametrize("between", [" ", ":"])
 def test_a_port_that_cannot_be_one_is_told(port: str, between: str) -> None:
-    with pytest.raises(Refusal, match="it must be a whole number from 1 to 65535") as refusal:
+    with pytest.raises(RequestError, match="it must be a whole number from 1 to 65535") as refusal:
         read_address(f"localhost{between}{port}", DEFAULT)
     assert refusal.value.code is ErrorCode.BAD_REQUEST
 
 
 @pytest.mark.parametrize("line", ["localhost 9999 alice", "localhost:9999 alice", "not a host", "[::1] 9999 alice"])
 def test_more_words_are_too_many(line: str) -> None:
-    with pytest.raises(Refusal, match="A server is HOST, HOST PORT or HOST:PORT"):
+    with pytest.raises(RequestError, match="A server is HOST, HOST PORT or HOST:PORT"):
         read_address(line, DEFAULT)
 
 
@@ -57,21 +57,21 @@ def test_more_words_are_too_many(line: str) -> None:
     "line", ["[]", "[]:9999", "[::1", "::1]", "::1:x", "[::1]9999", "a:b:c", "a/b", "a\0b", "fe80::1%"]
 )
 def test_what_is_no_host_is_told(line: str) -> None:
-    with pytest.raises(Refusal, match="is not a host name or an address"):
+    with pytest.raises(RequestError, match="is not a host name or an address"):
         read_address(line, DEFAULT)
 
 
 def test_an_ipv6_address_is_shown_in_brackets() -> None:
-    assert show_address(("::1", 9999)) == "[::1]:9999"
-    assert show_address(("localhost", 9999)) == "localhost:9999"
+    assert format_address(("::1", 9999)) == "[::1]:9999"
+    assert format_address(("localhost", 9999)) == "localhost:9999"
 
 
 @given(st.text(alphabet="ab1:.[]% \t", max_size=20))
 def test_every_line_is_a_server_or_refused(line: str) -> None:
     try:
         host, port = read_address(line, DEFAULT)
-    except Refusal:
+    except RequestError:
         return
     assert host.strip() == host != ""
     assert 1 <= port <= 65_535
-    assert read_address(show_address((host, port)), DEFAULT) == (host, port)
+    assert read_address(format_address((host, port)), DEFAULT) == (host, port)

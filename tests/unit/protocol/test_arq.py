@@ -5,8 +5,8 @@ from itertools import accumulate
 
 import pytest
 
-from chatprotocol.arq import RECEIVE_WINDOW, RESENDS_MAX, SEND_WINDOW, Arq, Arrival, Frame
-from chatprotocol.datagrams import ACK, Datagram, unpack
+from chatprotocol.udp.arq import RECEIVE_WINDOW, RESENDS_MAX, SEND_WINDOW, Arq, Frame, Received
+from chatprotocol.udp.packet import ACK, Datagram, unpack
 
 SESSION = 0x0123456789ABCDEF
 C, D, PIECE = ord("C"), ord("D"), ord("d")
@@ -40,7 +40,7 @@ def numbers(packets: Iterable[bytes]) -> list[int]:
     return [datagram.sequence for datagram in datagrams if datagram is not None]
 
 
-def acknowledged(arrival: Arrival) -> list[int]:
+def acknowledged(arrival: Received) -> list[int]:
     """The sequence numbers that are acknowledged, without a payload."""
     for packet in arrival.acks:
         assert packet[:9] == b"A\x01\x23\x45\x67\x89\xab\xcd\xef"
@@ -48,14 +48,14 @@ def acknowledged(arrival: Arrival) -> list[int]:
     return numbers(arrival.acks)
 
 
-def texts(arrival: Arrival) -> list[bytes]:
+def texts(arrival: Received) -> list[bytes]:
     """What was given on."""
     return [payload for _, payload in arrival.frames]
 
 
-def is_dropped(arrival: Arrival) -> bool:
+def is_dropped(arrival: Received) -> bool:
     """It is as if it had not come: neither given on nor acknowledged."""
-    return arrival == Arrival([], [])
+    return arrival == Received([], [])
 
 
 def settle(arq: Arq, now: float, sequences: Iterable[int]) -> None:
@@ -462,9 +462,9 @@ def test_what_flies_already_stays_when_fewer_may(arq: Arq) -> None:
 def test_what_arrives_in_order_is_acknowledged_and_given_on_at_once(arq: Arq) -> None:
     arrival = arq.receive(Datagram(C, SESSION, 1, b"PASSWORD new"), 0.0)
 
-    assert arrival == Arrival([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")])
+    assert arrival == Received([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")])
     arrival = arq.receive(Datagram(PIECE, SESSION, 2, b"hel"), 0.0)
-    assert arrival == Arrival([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\2"], [(PIECE, b"hel")])
+    assert arrival == Received([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\2"], [(PIECE, b"hel")])
 
 
 def test_what_kinds_there_are_is_not_for_this_side_to_say(arq: Arq) -> None:

@@ -5,7 +5,6 @@ Where each one ends is known by then: to the dialect it is a frame of its kind, 
 
 import pytest
 
-from chatprotocol.dialects import Datagram, Frames
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
     AccountKind,
@@ -16,18 +15,19 @@ from chatprotocol.events import (
     Online,
     PasswordPrompt,
     Pong,
+    PublicBatch,
     PublicMessage,
-    PublicRun,
     Ready,
     Refused,
     Run,
     Sent,
-    SentRun,
+    SentBatch,
     SentStatus,
     Users,
     Welcome,
 )
 from chatprotocol.limits import BODY_MAX_BYTES, ID_MAX
+from chatprotocol.wire import Datagram, Frames
 
 from .samples import FRAMES, decode, pieces
 
@@ -113,15 +113,15 @@ WRITE_ONLY: list[tuple[Event | Run, bytes]] = [
     (Refused(ErrorCode.TOO_MANY_ATTEMPTS, "Wait."), b"C\0\0\0\x0cDENIED Wait."),
     # runs are single messages on the wire, each cut by itself
     (
-        PublicRun(9, 5, "A", ("x", "", "\u20ac")),
+        PublicBatch(9, 5, "A", ("x", "", "\u20ac")),
         b"D\0\0\0\x0ePUBLIC A 9 5\nxD\0\0\0\x0ePUBLIC A 10 5\nD\0\0\0\x11PUBLIC A 11 5\n\xe2\x82\xac",
     ),
     (
-        PublicRun(1, 0, "A", ("x" * 1_188, "y")),
+        PublicBatch(1, 0, "A", ("x" * 1_188, "y")),
         FULL_FIRST + b"D\0\0\0\x01xD\0\0\0\x0ePUBLIC A 2 0\ny",
     ),
-    (SentRun(9, (None, "7f")), b"C\0\0\0\x06SENT 9C\0\0\0\x07SENT 10"),
-    (PublicRun(9, 5, "A", ()), b""),
+    (SentBatch(9, (None, "7f")), b"C\0\0\0\x06SENT 9C\0\0\0\x07SENT 10"),
+    (PublicBatch(9, 5, "A", ()), b""),
 ]
 
 # What is read as well, though no server of ours writes it.

@@ -5,9 +5,9 @@ Where each one ends is known by then: to the dialect it is a frame of its kind, 
 
 import pytest
 
-from chatprotocol.dialects import Datagram
 from chatprotocol.errors import ErrorCode
 from chatprotocol.requests import Command, Data, Ping, Request, Unreadable
+from chatprotocol.wire import Datagram
 
 from .samples import decode, held_bytes, pieces
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chatprotocol.datagrams import (
+from chatprotocol.udp.packet import (
     ACK,
     HEADER_BYTES,
     NO_SESSION,

@@ -4,8 +4,6 @@ import itertools
 
 import pytest
 
-from chatprotocol.dialects import payloads
-from chatprotocol.dialects.frames import Frames
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
     AccountKind,
@@ -16,18 +14,20 @@ from chatprotocol.events import (
     Online,
     PasswordPrompt,
     Pong,
+    PublicBatch,
     PublicMessage,
-    PublicRun,
     Ready,
     Refused,
     Run,
     Sent,
-    SentRun,
+    SentBatch,
     SentStatus,
     Users,
     Welcome,
 )
 from chatprotocol.limits import BODY_MAX_BYTES, FRAME_MAX_BYTES, ID_MAX
+from chatprotocol.wire import frames_text
+from chatprotocol.wire.frames import Frames
 
 from .samples import decode, pieces
 
@@ -125,12 +125,12 @@ WRITE_ONLY: list[tuple[Event | Run, bytes]] = [
     (Refused(ErrorCode.UNKNOWN_USER, "Nobody is called so.", about="bob"), b"C\0\0\0\x0aNOUSER bob"),
     # runs are single messages on the wire
     (
-        PublicRun(9, 5, "A", ("x", "", "\u20ac")),
+        PublicBatch(9, 5, "A", ("x", "", "\u20ac")),
         b"D\0\0\0\x0ePUBLIC A 9 5\nxD\0\0\0\x0ePUBLIC A 10 5\nD\0\0\0\x11PUBLIC A 11 5\n\xe2\x82\xac",
     ),
-    (SentRun(9, (None, "7f")), b"C\0\0\0\x06SENT 9C\0\0\0\x07SENT 10"),
-    (PublicRun(9, 5, "A", ()), b""),
-    (SentRun(9, ()), b""),
+    (SentBatch(9, (None, "7f")), b"C\0\0\0\x06SENT 9C\0\0\0\x07SENT 10"),
+    (PublicBatch(9, 5, "A", ()), b""),
+    (SentBatch(9, ()), b""),
 ]
 
 # What is read as well, though no server of ours writes it.
@@ -350,7 +350,7 @@ def test_a_history_inside_another_one_is_a_protocol_error() -> None:
 
 
 def test_a_history_that_no_client_can_hold_is_a_protocol_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payloads, "_HISTORY_MAX_BYTES", 1_000)
+    monkeypatch.setattr(frames_text, "_HISTORY_MAX_BYTES", 1_000)
 
     with pytest.raises(ProtocolError, match="a history of more than 1,000 bytes"):
         Frames().event_decoder().decode(b"C\0\0\0\x1bHISTORY 9999999999999999999" + HELLO_FRAME * 30)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from chatprotocol.dialects.frames import Frames
 from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import BODY_MAX_BYTES, FRAME_MAX_BYTES
-from chatprotocol.requests import Command, CommandRun, Data, Request, Unreadable
+from chatprotocol.requests import Command, CommandBatch, Data, Request, Unreadable
+from chatprotocol.wire.frames import Frames
 
 from .samples import decode, pieces, unfold
 
@@ -285,11 +285,11 @@ def test_public_messages_that_pour_in_are_one_run_up_to_the_last(word: str) -> N
 
     for last, requests in ((b"", [Command(word)]), (b"D\0\0\0\x01d", [Command(word), Data("d")])):
         found = Frames().request_decoder().decode(PING + data + last)
-        assert found == [Command("PING"), CommandRun(word, ["a", "", "\U0001f600"]), *requests]
+        assert found == [Command("PING"), CommandBatch(word, ["a", "", "\U0001f600"]), *requests]
 
 
 def test_a_run_is_the_steps_that_it_stands_for() -> None:
-    assert list(CommandRun("PM", ("a", "b"))) == [Command("PM"), Data("a"), Command("PM"), Data("b")]
+    assert list(CommandBatch("PM", ("a", "b"))) == [Command("PM"), Data("a"), Command("PM"), Data("b")]
 
 
 @pytest.mark.parametrize(

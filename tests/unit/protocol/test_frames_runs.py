@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatprotocol.dialects.frames import Frames
 from chatprotocol.errors import ErrorCode
 from chatprotocol.requests import Command, Data, Request, Unreadable
+from chatprotocol.wire.frames import Frames
 
 from .samples import decode, pieces, unfold
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from chatprotocol.dialects.frames import Frames
-from chatprotocol.framing import FrameBuffer
-from chatprotocol.requests import Command, CommandRun, Data
+from chatprotocol.requests import Command, CommandBatch, Data
+from chatprotocol.wire.frames import Frames
+from chatprotocol.wire.readers import FrameBuffer
 
 PM = b"C\0\0\0\x02PM"
 BM = b"C\0\0\0\x02BM"
@@ -27,7 +27,7 @@ def cut_by_length(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_messages_that_pour_in_are_one_request_and_not_cut_by_their_lengths(cut_by_length: list[int]) -> None:
     found = Frames().request_decoder().decode((PM + b"D\0\0\0\x05hello") * 1_000)
 
-    assert found == [CommandRun("PM", ["hello"] * 999), Command("PM"), Data("hello")]
+    assert found == [CommandBatch("PM", ["hello"] * 999), Command("PM"), Data("hello")]
     assert sum(cut_by_length) == 17
 
 

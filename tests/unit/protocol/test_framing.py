@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.framing import (
+from chatprotocol.wire.readers import (
     HEADER_BYTES,
     FrameBuffer,
     LineBuffer,

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatprotocol import events, requests
-from chatprotocol.dialects import Dialect
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import Event
 from chatprotocol.limits import HISTORY_MAX_MESSAGES, ID_MAX, USERNAME_MAX_BYTES
 from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
+from chatprotocol.wire import WireProtocol
 
 from .samples import SAMPLES, SETTINGS, decode, unfold
 
-every_dialect = pytest.mark.parametrize("dialect", SETTINGS.values(), ids=SETTINGS)
+every_protocol = pytest.mark.parametrize("protocol", SETTINGS.values(), ids=SETTINGS)
 
 texts = st.text(max_size=40)
 nonces = st.none() | texts
@@ -163,22 +163,22 @@ def cut(stream: bytes, data: st.DataObject) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise([0, *cuts, len(stream)])]
 
 
-@every_dialect
+@every_protocol
 @given(data=st.data())
-def test_all_that_a_client_can_say_arrives_as_it_was_said(dialect: Dialect, data: st.DataObject) -> None:
-    said = data.draw(SAYINGS[dialect.name].requests)
-    stream = b"".join(map(dialect.encode_request, said))
+def test_all_that_a_client_can_say_arrives_as_it_was_said(protocol: WireProtocol, data: st.DataObject) -> None:
+    said = data.draw(SAYINGS[protocol.name].requests)
+    stream = b"".join(map(protocol.encode_request, said))
 
-    assert unfold(decode(dialect.request_decoder(), cut(stream, data))) == said
+    assert unfold(decode(protocol.request_decoder(), cut(stream, data))) == said
 
 
-@every_dialect
+@every_protocol
 @given(data=st.data())
-def test_all_that_a_server_can_say_arrives_as_it_was_said(dialect: Dialect, data: st.DataObject) -> None:
-    said = data.draw(SAYINGS[dialect.name].events)
-    stream = b"".join(map(dialect.encode, said))
+def test_all_that_a_server_can_say_arrives_as_it_was_said(protocol: WireProtocol, data: st.DataObject) -> None:
+    said = data.draw(SAYINGS[protocol.name].events)
+    stream = b"".join(map(protocol.encode, said))
 
-    assert decode(dialect.event_decoder(), cut(stream, data)) == said
+    assert decode(protocol.event_decoder(), cut(stream, data)) == said
 
 
 # --- bytes that nobody of ours would send ---
@@ -241,15 +241,17 @@ def gist(request: Request) -> Request | ErrorCode:
     return request.code if isinstance(request, requests.Unreadable) else request
 
 
-@every_dialect
+@every_protocol
 @settings(max_examples=300)
 @given(data=st.data())
-def test_any_bytes_in_any_pieces_are_the_same_requests_as_in_one_piece(dialect: Dialect, data: st.DataObject) -> None:
-    samples = SAMPLES[dialect.name]
+def test_any_bytes_in_any_pieces_are_the_same_requests_as_in_one_piece(
+    protocol: WireProtocol, data: st.DataObject
+) -> None:
+    samples = SAMPLES[protocol.name]
     several = [samples.message * 5, *((request,) for request in samples.requests)]
-    whole = st.sampled_from(several).map(lambda steps: b"".join(map(dialect.encode_request, steps)))
+    whole = st.sampled_from(several).map(lambda steps: b"".join(map(protocol.encode_request, steps)))
     stream = data.draw(messes(whole))
-    in_one, in_pieces = dialect.request_decoder(), dialect.request_decoder()
+    in_one, in_pieces = protocol.request_decoder(), protocol.request_decoder()
 
     found = unfold(decode(in_pieces, cut(stream, data)))
 
@@ -258,21 +260,21 @@ def test_any_bytes_in_any_pieces_are_the_same_requests_as_in_one_piece(dialect: 
     assert in_pieces.is_inside == in_one.is_inside
 
 
-def understood(dialect: Dialect, parts: list[bytes]) -> list[Event] | None:
+def understood(protocol: WireProtocol, parts: list[bytes]) -> list[Event] | None:
     """The events of a server that sends these pieces, None where it makes no sense."""
     try:
-        return decode(dialect.event_decoder(), parts)
+        return decode(protocol.event_decoder(), parts)
     except ProtocolError:
         return None
 
 
-@every_dialect
+@every_protocol
 @settings(max_examples=300)
 @given(data=st.data())
 def test_any_bytes_of_a_server_in_any_pieces_are_understood_or_not_but_do_no_other_harm(
-    dialect: Dialect, data: st.DataObject
+    protocol: WireProtocol, data: st.DataObject
 ) -> None:
-    whole = st.sampled_from(SAMPLES[dialect.name].said).map(dialect.encode)
+    whole = st.sampled_from(SAMPLES[protocol.name].said).map(protocol.encode)
     stream = data.draw(messes(whole))
 
-    assert understood(dialect, cut(stream, data)) == understood(dialect, [stream])
+    assert understood(protocol, cut(stream, data)) == understood(protocol, [stream])

@@ -2,7 +2,6 @@
 
 import pytest
 
-from chatprotocol.dialects.json import Json
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
     AccountKind,
@@ -23,6 +22,7 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
+from chatprotocol.wire.json import Json
 
 NOON_MS = 1_769_860_800_123
 HELLO = PublicMessage(18, NOON_MS, "bob", "hello")

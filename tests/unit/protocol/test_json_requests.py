@@ -2,7 +2,6 @@
 
 import pytest
 
-from chatprotocol.dialects.json import Json
 from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import LINE_MAX_BYTES
 from chatprotocol.requests import (
@@ -20,6 +19,7 @@ from chatprotocol.requests import (
     Unreadable,
     Whisper,
 )
+from chatprotocol.wire.json import Json
 
 from .samples import decode, pieces
 

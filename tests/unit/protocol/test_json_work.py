@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from chatprotocol.dialects import json as dialect
-from chatprotocol.framing import ObjectScanner
 from chatprotocol.requests import Ping, Say
+from chatprotocol.wire import json as protocol
+from chatprotocol.wire.readers import ObjectScanner
 
 from .samples import decode, pieces
 
@@ -57,7 +57,7 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_line_that_does_not_end_is_looked_at_once_and_not_parsed(
     line: bytes, parser: Count, scanned: list[int]
 ) -> None:
-    assert decode(dialect.Json().request_decoder(), pieces(line, 10)) == []
+    assert decode(protocol.Json().request_decoder(), pieces(line, 10)) == []
 
     assert parser.calls == 0
     assert all(move >= 0 for move in scanned)
@@ -67,16 +67,16 @@ def test_a_line_that_does_not_end_is_looked_at_once_and_not_parsed(
 def test_objects_without_line_ends_are_parsed_once_each(parser: Count) -> None:
     stream = b'{"command":"ping"}' * 1_000
 
-    assert decode(dialect.Json().request_decoder(), pieces(stream, 7)) == [Ping()] * 1_000
+    assert decode(protocol.Json().request_decoder(), pieces(stream, 7)) == [Ping()] * 1_000
     assert parser.calls == 1_000
     assert parser.bytes == len(stream)
 
 
 def test_good_lines_are_parsed_all_at_once(monkeypatch: pytest.MonkeyPatch, parser: Count) -> None:
-    lines = Count(dialect._COMMANDS.decode_lines)
-    monkeypatch.setattr(dialect, "_COMMANDS", type("Commands", (), {"decode_lines": staticmethod(lines)}))
+    lines = Count(protocol._COMMANDS.decode_lines)
+    monkeypatch.setattr(protocol, "_COMMANDS", type("Commands", (), {"decode_lines": staticmethod(lines)}))
 
-    found = dialect.Json().request_decoder().decode(b'{"command":"PM","message":"hello"}\n' * 1_000)
+    found = protocol.Json().request_decoder().decode(b'{"command":"PM","message":"hello"}\n' * 1_000)
 
     assert found == [Say("hello")] * 1_000
     assert (lines.calls, parser.calls) == (1, 0)
@@ -87,8 +87,8 @@ def test_one_line_of_rubbish_is_not_answered_with_megabytes(letter: bytes) -> No
     """An answer to each bracket would make a hundred bytes of each that a peer sends (DESIGN.md, Back-pressure)."""
     line = letter * (60_000 // len(letter)) + b"\n"
 
-    assert len(dialect.Json().request_decoder().decode(line)) <= 100
+    assert len(protocol.Json().request_decoder().decode(line)) <= 100
 
 
 def test_one_line_of_rubbish_byte_by_byte_is_not_answered_with_megabytes() -> None:
-    assert len(decode(dialect.Json().request_decoder(), pieces(b"}" * 10_000 + b"\n", 1))) <= 100
+    assert len(decode(protocol.Json().request_decoder(), pieces(b"}" * 10_000 + b"\n", 1))) <= 100

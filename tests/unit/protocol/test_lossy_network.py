@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.arq import Frame
+from chatprotocol.udp.arq import Frame
 
 from .network import ClientSide, Network, ServerSide, Side, Weather, converse
 

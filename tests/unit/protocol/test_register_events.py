@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.dialects.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
     AccountKind,
@@ -18,20 +17,21 @@ from chatprotocol.events import (
     Online,
     PasswordPrompt,
     Pong,
+    PublicBatch,
     PublicMessage,
-    PublicRun,
     Ready,
     Refused,
     Registered,
     Run,
     Sent,
-    SentRun,
+    SentBatch,
     SentStatus,
     Users,
     Welcome,
 )
 from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Send, Side
+from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
 
 from .samples import decode, pieces
 
@@ -117,10 +117,10 @@ WRITE_ONLY: list[tuple[Event | Run, bytes]] = [
     (DirectMessage(19, NOON_MS, "alice", "", "hello"), HELLO),
     # runs are single messages on the wire
     (
-        PublicRun(9, 5, "A", ("x", "", "two\nlines")),
+        PublicBatch(9, 5, "A", ("x", "", "two\nlines")),
         b"FORWARD A\nContent-length: 1\n\nxFORWARD A\nContent-length: 0\n\nFORWARD A\nContent-length: 9\n\ntwo\nlines",
     ),
-    (PublicRun(9, 5, "A", ()), b""),
+    (PublicBatch(9, 5, "A", ()), b""),
     # the reasons are for the log: clients compare exactly
     (Refused(ErrorCode.BAD_USERNAME, "No.", about="ALL"), b"ERROR 100 Malformed username\n\n"),
     (Refused(ErrorCode.NOT_LOGGED_IN, "No."), b"ERROR 101 No user registered\n\n"),
@@ -136,7 +136,7 @@ WRITE_ONLY: list[tuple[Event | Run, bytes]] = [
     (Online(("alice", "bob")), b""),
     (Sent(18, SentStatus.SENT), b""),
     (Sent(18, SentStatus.STORED, "7f"), b""),
-    (SentRun(9, (None, "7f")), b""),
+    (SentBatch(9, (None, "7f")), b""),
     (PasswordPrompt(AccountKind.NEW), b""),
     (Welcome(AccountKind.NEW, "alice", ("alice", "bob"), 17), b""),
     (History((PublicMessage(18, NOON_MS, "alice", "hello"),)), b""),
@@ -282,7 +282,7 @@ def test_of_an_event_that_holds_more_there_is_written_what_the_wire_can_carry(
 
 
 def test_the_texts_of_a_run_are_counted_one_by_one() -> None:
-    run = PublicRun(9, 5, "A", (ARABIC, GRIN))
+    run = PublicBatch(9, 5, "A", (ARABIC, GRIN))
 
     assert Register().encode(run) == (
         b"FORWARD A\nContent-length: 10\n\n" + ARABIC_BYTES + b"FORWARD A\nContent-length: 4\n\n" + GRIN_BYTES
@@ -381,12 +381,12 @@ def test_the_longest_message_that_a_server_may_send_is_read(
     length: str, body: bytes, text: str, piece_bytes: int
 ) -> None:
     event = Forwarded("alice", text)
-    dialect = Register(length=length)
+    protocol = Register(length=length)
     size = len(body) if length == "bytes" else len(text)
     data = b"FORWARD alice\nContent-length: %d\n\n" % size + body
 
-    assert dialect.encode(event) == data
-    assert decode(dialect.event_decoder(), pieces(data + DELIVERED, piece_bytes)) == [event, Delivered("bob")]
+    assert protocol.encode(event) == data
+    assert decode(protocol.event_decoder(), pieces(data + DELIVERED, piece_bytes)) == [event, Delivered("bob")]
 
 
 @either_length
@@ -418,15 +418,15 @@ def test_a_message_of_a_server_that_is_over_the_limit_is_a_protocol_error(length
 @pytest.mark.parametrize(("length", "size"), [("bytes", b"16"), ("characters", b"8")])
 def test_a_message_is_forwarded_with_the_length_that_it_was_sent_with(word: str, length: str, size: bytes) -> None:
     """Who counts characters reads what another one wrote who does."""
-    dialect = Register(word, length)
+    protocol = Register(word, length)
     body = b"\nContent-length: " + size + b"\n\n" + ARABIC_BYTES + b" " + GRIN_BYTES + b"\n"
 
-    (request,) = dialect.request_decoder().decode(b"SEND bob" + body)
+    (request,) = protocol.request_decoder().decode(b"SEND bob" + body)
     assert isinstance(request, Send)
-    forwarded = dialect.encode(DirectMessage(1, NOON_MS, "alice", "bob", request.text))
+    forwarded = protocol.encode(DirectMessage(1, NOON_MS, "alice", "bob", request.text))
 
     assert forwarded == b"FORWARD alice" + body
-    assert dialect.event_decoder().decode(forwarded) == [Forwarded("alice", f"{ARABIC} {GRIN}\n")]
+    assert protocol.event_decoder().decode(forwarded) == [Forwarded("alice", f"{ARABIC} {GRIN}\n")]
 
 
 # --- texts that are cut ---

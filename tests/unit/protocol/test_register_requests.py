@@ -2,11 +2,11 @@
 
 import pytest
 
-from chatprotocol.dialects.register import LENGTH_UNITS, Register
 from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import BODY_MAX_BYTES, HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES
 from chatprotocol.requests import NotReceived, Received, Request, Send, Side, Unreadable
 from chatprotocol.requests import Register as Claim
+from chatprotocol.wire.register import LENGTH_UNITS, Register
 
 from .samples import decode, held_bytes, pieces
 
@@ -560,9 +560,9 @@ def test_a_body_over_the_limit_is_refused_though_all_of_it_may_have_come(
 @pytest.mark.parametrize("text", ["x" * 8_192, "x" * 8_193, GRIN * 2_048, GRIN * 2_049, ARABIC * 819])
 @either_length
 def test_a_message_that_is_a_little_too_long_is_for_the_rules_to_refuse(text: str, length: str) -> None:
-    dialect = Register(length=length)
+    protocol = Register(length=length)
 
-    assert dialect.request_decoder().decode(dialect.encode_request(Send("bob", text))) == [Send("bob", text)]
+    assert protocol.request_decoder().decode(protocol.encode_request(Send("bob", text))) == [Send("bob", text)]
 
 
 @either_length

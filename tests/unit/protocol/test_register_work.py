@@ -4,8 +4,8 @@ import codecs
 
 import pytest
 
-from chatprotocol.dialects.register import Register
 from chatprotocol.requests import Send, Unreadable
+from chatprotocol.wire.register import Register
 
 from .samples import decode, pieces
 

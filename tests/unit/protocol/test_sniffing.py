@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.dialects import (
-    DIALECTS,
+from chatprotocol.wire import (
+    PROTOCOLS,
     SNIFF_MAX_BYTES,
-    Dialect,
     Register,
     Sniff,
+    WireProtocol,
     by_name,
-    dialects_with,
+    protocols_with,
     sniff,
 )
-from chatprotocol.dialects.json import Json
+from chatprotocol.wire.json import Json
 
 
 class Greeting(Json):
@@ -143,14 +143,14 @@ def test_what_is_near_to_a_word_of_register_is_nobodys(first: bytes) -> None:
 @pytest.mark.parametrize("length", ["bytes", "characters"])
 def test_a_dialect_that_was_set_is_the_one_that_is_found(word: str, length: str) -> None:
     ours = Register(word, length)
-    dialects = dialects_with(ours)
+    protocols = protocols_with(ours)
 
-    assert sniff(b"REGISTER ", dialects) is ours
-    assert by_name("register", dialects) is ours
-    assert sniff(b"REGIST", dialects) is Sniff.MORE
-    assert sniff(b"{", dialects) is by_name("json", dialects)
-    assert sniff(b"C\0", dialects) is by_name("frames", dialects)
-    assert [dialect.name for dialect in dialects] == [dialect.name for dialect in DIALECTS]
+    assert sniff(b"REGISTER ", protocols) is ours
+    assert by_name("register", protocols) is ours
+    assert sniff(b"REGIST", protocols) is Sniff.MORE
+    assert sniff(b"{", protocols) is by_name("json", protocols)
+    assert sniff(b"C\0", protocols) is by_name("frames", protocols)
+    assert [protocol.name for protocol in protocols] == [protocol.name for protocol in PROTOCOLS]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_first_datagram_sent_over_tcp_is_taken_for_frames() -> None:
         (b"X", Sniff.NO),
     ],
 )
-def test_what_one_dialect_denies_another_may_still_take(first: bytes, whose: Dialect | Sniff) -> None:
+def test_what_one_dialect_denies_another_may_still_take(first: bytes, whose: WireProtocol | Sniff) -> None:
     assert sniff(first, (HELLO, HELP)) is whose
 
 
@@ -242,7 +242,7 @@ def test_nobody_is_asked_for_more_bytes_for_ever() -> None:
 
 
 def test_every_dialect_has_a_name_of_its_own() -> None:
-    names = [dialect.name for dialect in DIALECTS]
+    names = [protocol.name for protocol in PROTOCOLS]
 
     assert len(set(names)) == len(names)
 

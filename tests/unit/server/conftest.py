@@ -7,7 +7,7 @@ import pytest
 
 from chatserver.store.database import Database
 
-from .house import House
+from .house import ConnectionServices
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def database(folder: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def house() -> House:
+def services() -> ConnectionServices:
     """What sessions work with, and two who are registered."""
-    house = House()
-    house.accounts.add("Alice", "terces")
-    house.accounts.add("bob", "terces")
-    return house
+    services = ConnectionServices()
+    services.accounts.add("Alice", "terces")
+    services.accounts.add("bob", "terces")
+    return services

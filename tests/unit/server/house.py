@@ -11,18 +11,18 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event, Message, Refused
 from chatprotocol.requests import Register, Request, Side
 from chatprotocol.rules import name_key
-from chatserver.room.deliveries import DeliveryMarks
-from chatserver.room.feed import Feed
-from chatserver.room.journal import JournalClosedError
-from chatserver.room.mailroom import Mailroom
-from chatserver.room.post import Post
-from chatserver.room.presence import Presence
-from chatserver.session.attempts import FailedLogins
-from chatserver.session.context import Context
-from chatserver.session.guest_session import GuestSession
-from chatserver.session.guests import Guests
-from chatserver.session.passwords import PasswordsClosedError, Verdict
-from chatserver.session.session import Session
+from chatserver.chat.batch import MessageBatch
+from chatserver.chat.delivery import AckedDelivery
+from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.guest_session import GuestSession
+from chatserver.chat.guests import Guests
+from chatserver.chat.hub import Hub
+from chatserver.chat.journal import JournalClosedError
+from chatserver.chat.login_throttle import LoginThrottle
+from chatserver.chat.passwords import PasswordsClosedError, Verdict
+from chatserver.chat.presence import Presence
+from chatserver.chat.services import Services
+from chatserver.chat.session import Session
 from chatserver.store.accounts import Account
 
 from .rooms import FakeOutbox, FakeStream
@@ -115,12 +115,12 @@ class FakeJournal:
     For any thread: what they ask for is done in one order, as in the journal's thread.
     """
 
-    def __init__(self, accounts: FakeAccounts, feed: Feed) -> None:
+    def __init__(self, accounts: FakeAccounts, hub: Hub) -> None:
         self._accounts = accounts
-        self._feed = feed
+        self._hub = hub
         self._one_at_a_time = threading.Lock()
         self._ids = count(11)
-        self.batches: list[list[Post]] = []
+        self.batches: list[list[MessageBatch]] = []
         self.settled = 0
         self.changed_hashes: list[tuple[int, str]] = []
         # The account's password was changed by somebody else while it was checked.
@@ -129,7 +129,7 @@ class FakeJournal:
         # What the senders are told while the disk takes nothing.
         self.disk_refuses: Refused | None = None
         self.holds_back = False
-        self._held: list[Post] = []
+        self._held: list[MessageBatch] = []
         self.somebody_is_faster = False
 
     def _check(self) -> None:
@@ -137,16 +137,16 @@ class FakeJournal:
             raise self.fault
 
     @property
-    def posts(self) -> list[Post]:
-        return [post for batch in self.batches for post in batch]
+    def appended(self) -> list[MessageBatch]:
+        return [batch for batches in self.batches for batch in batches]
 
-    def append(self, posts: Sequence[Post]) -> None:
+    def append(self, batches: Sequence[MessageBatch]) -> None:
         self._check()
         with self._one_at_a_time:
-            for post in posts:
-                post.id, *_ = (next(self._ids) for _ in post.texts)
-            self.batches.append(list(posts))
-            self._held += posts
+            for batch in batches:
+                batch.id, *_ = (next(self._ids) for _ in batch.texts)
+            self.batches.append(list(batches))
+            self._held += batches
             if not self.holds_back:
                 self._commit()
 
@@ -156,11 +156,11 @@ class FakeJournal:
             self._commit()
 
     def _commit(self) -> None:
-        posts, self._held = self._held, []
+        batches, self._held = self._held, []
         if self.disk_refuses is not None:
-            self._feed.refuse(posts, self.disk_refuses)
+            self._hub.refuse(batches, self.disk_refuses)
         else:
-            self._feed.publish(posts)
+            self._hub.publish(batches)
 
     def create_account(self, name: str, password_hash: str) -> Account | None:
         self._check()
@@ -205,19 +205,19 @@ class FakePasswords:
         return Verdict.OUTDATED if password_hash.startswith("!") else Verdict.RIGHT
 
 
-class House:
+class ConnectionServices:
     """Everything that a session works with."""
 
     def __init__(self, *, registration_open: bool = True, guests_allowed: bool = True) -> None:
-        self.stream = FakeStream()
+        self.broadcast = FakeStream()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
         self.identity = FakeIdentity()
         self.indexer = FakeIndexer()
-        self.mailroom = Mailroom(LAG_MAX_BYTES, lambda _: None)
+        self.acked_delivery = AckedDelivery(LAG_MAX_BYTES, lambda _: None)
         self.deliveries = DeliveryMarks()
-        self.feed = Feed([self.stream, self.mailroom], 10, self.deliveries, lambda: None)
-        self.journal = FakeJournal(self.accounts, self.feed)
+        self.hub = Hub([self.broadcast, self.acked_delivery], 10, self.deliveries, lambda: None)
+        self.journal = FakeJournal(self.accounts, self.hub)
         self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
         self.passwords = FakePasswords()
         self.now = 0.0
@@ -227,16 +227,16 @@ class House:
             "identity": self.identity,
             "indexer": self.indexer,
             "journal": self.journal,
-            "feed": self.feed,
+            "hub": self.hub,
             "presence": self.presence,
             "passwords": self.passwords,
-            "failed_logins": FailedLogins(lambda: self.now),
+            "login_throttle": LoginThrottle(lambda: self.now),
             "guests": Guests(lambda: time.monotonic() + self.now),
-            "mailroom": self.mailroom,
+            "acked_delivery": self.acked_delivery,
         }
         # How often the last one has left.
         self.times_empty = 0
-        self.context = Context(
+        self.services = Services(
             **parts,
             registration_open=registration_open,
             guests_allowed=guests_allowed,
@@ -251,13 +251,13 @@ class House:
         self.journal.fault = JournalClosedError()
 
     def visitor(self, address: str = "10.0.0.1") -> "Visitor":
-        outbox = FakeOutbox(self.stream)
-        return Visitor(Session(self.context, outbox, f"1@{address}", address), outbox)
+        send_queue = FakeOutbox(self.broadcast)
+        return Visitor(Session(self.services, send_queue, f"1@{address}", address), send_queue)
 
     def half(self, address: str = "10.0.0.1") -> "Half":
         """One of a guest's two connections, or what is to become one."""
-        outbox = FakeOutbox(FakeStream("register"))
-        return Half(GuestSession(self.context, outbox, f"1@{address}", address), outbox)
+        send_queue = FakeOutbox(FakeStream("register"))
+        return Half(GuestSession(self.services, send_queue, f"1@{address}", address), send_queue)
 
     def guest(self, name: str, address: str = "10.0.0.1") -> "GuestVisitor":
         """One who is here, with both connections."""
@@ -270,9 +270,9 @@ class House:
 class Peer(Generic[AnySession]):
     """One connection: asks its session, and looks at what comes back."""
 
-    def __init__(self, session: AnySession, outbox: FakeOutbox) -> None:
+    def __init__(self, session: AnySession, send_queue: FakeOutbox) -> None:
         self.session: AnySession = session
-        self.outbox = outbox
+        self.send_queue = send_queue
         self._seen = 0
 
     def ask(self, *requests: Request) -> list[Event]:
@@ -281,21 +281,21 @@ class Peer(Generic[AnySession]):
         return self.news()
 
     def news(self) -> list[Event]:
-        new = self.outbox.replies[self._seen :]
+        new = self.send_queue.replies[self._seen :]
         self._seen += len(new)
         return new
 
     @property
     def has_news(self) -> bool:
-        return len(self.outbox.replies) > self._seen
+        return len(self.send_queue.replies) > self._seen
 
     def next(self) -> Event:
         """The first of the news."""
         self._seen += 1
-        return self.outbox.replies[self._seen - 1]
+        return self.send_queue.replies[self._seen - 1]
 
     def heard(self) -> list[Event]:
-        return self.outbox.heard()
+        return self.send_queue.heard()
 
 
 Visitor = Peer[Session]

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from chatprotocol.arq import Arq, Frame
-from chatprotocol.datagrams import ACK, Datagram, unpack
-from chatserver.transport import channel as channel_module
-from chatserver.transport.channel import Channel
+from chatprotocol.udp.arq import Arq, Frame
+from chatprotocol.udp.packet import ACK, Datagram, unpack
+from chatserver.net import udp_transport as transport_module
+from chatserver.net.udp_transport import UdpTransport
 
 ADDRESS = ("10.0.0.1", 4_711)
 SESSION = 2**64 - 2
@@ -52,23 +52,23 @@ class Line:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
-        self.clock.set_in(patch, channel_module)
+        self.clock.set_in(patch, transport_module)
         self.sock = NotingSocket(self._check_nothing_is_held)
-        self.channel = Channel(self.sock, ADDRESS, SESSION, OPENING, self.clock.now)  # type: ignore[arg-type]
+        self.transport = UdpTransport(self.sock, ADDRESS, SESSION, OPENING, self.clock.now)  # type: ignore[arg-type]
         self.peer = Arq(SESSION, self.clock.now)
         # What the peer was sent, in order; and how often the courier was called.
         self.heard: list[Frame] = []
         self.calls = 0
         # Is everything done by one thread? Then it shows whether something is done under the lock.
         self.is_alone = True
-        self.channel.call_when_due(self._note_call)
+        self.transport.call_when_due(self._note_call)
 
     def _note_call(self) -> None:
         self._check_nothing_is_held()
         self.calls += 1
 
     def _check_nothing_is_held(self) -> None:
-        assert not self.is_alone or not self.channel._lock.locked()
+        assert not self.is_alone or not self.transport._lock.locked()
 
     def news(self) -> list[Datagram]:
         """What the channel has sent since somebody looked."""
@@ -85,7 +85,7 @@ class Line:
     def give(self, *datagrams: Datagram) -> None:
         """These come to the channel."""
         for datagram in datagrams:
-            self.channel.receive(datagram, self.clock.now)
+            self.transport.receive(datagram, self.clock.now)
 
     def say(self, *frames: Frame) -> None:
         """The peer says this, as far as it may."""
@@ -113,6 +113,6 @@ class Line:
     def read(self) -> bytes:
         """What the reader would get without waiting."""
         try:
-            return self.channel.read(1_000_000, 0.0)
+            return self.transport.read(1_000_000, 0.0)
         except TimeoutError:
             return b""

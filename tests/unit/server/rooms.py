@@ -8,12 +8,12 @@ from functools import partial
 
 from chatprotocol.events import Bye, Event, Pong, Refused, Run, one_by_one
 from chatprotocol.requests import Command, Leave, Request
-from chatserver.room.post import Post
-from chatserver.room.seat import Seat
+from chatserver.chat.batch import MessageBatch
+from chatserver.chat.member import Member
+from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.sendqueue import SendQueue
 from chatserver.store.accounts import Account, insert_account
 from chatserver.store.database import Database
-from chatserver.transport.outbox import Outbox
-from chatserver.transport.stream import Stream
 
 # A test that waits this long has found that somebody waits for ever.
 DEADLINE_SECONDS = 20.0
@@ -28,13 +28,13 @@ class FakeStream:
         # How many events were encoded at a time.
         self.appended: list[int] = []
         self.shown = 0
-        self.outboxes: list[FakeOutbox] = []
+        self.send_queues: list[FakeOutbox] = []
         self.waits = 0
         self.last_wait: tuple[int | None, float | None] = (None, None)
 
     @property
     def followed(self) -> bool:
-        return bool(self.outboxes)
+        return bool(self.send_queues)
 
     @property
     def tail(self) -> int:
@@ -57,8 +57,8 @@ class FakeStream:
 class FakeOutbox:
     """What one connection hears, in order: :meth:`heard`."""
 
-    def __init__(self, stream: FakeStream) -> None:
-        self.stream = stream
+    def __init__(self, broadcast: FakeStream) -> None:
+        self.broadcast = broadcast
         self.held = False
         self.replies: list[Event] = []
         self.splices: list[tuple[int, int, list[Event]]] = []
@@ -79,12 +79,12 @@ class FakeOutbox:
 
     def follow(self) -> None:
         self.held = True
-        self.stream.outboxes.append(self)
-        self._from, self._upto = self.stream.shown, None
+        self.broadcast.send_queues.append(self)
+        self._from, self._upto = self.broadcast.shown, None
 
     def unfollow(self) -> None:
-        self.stream.outboxes.remove(self)
-        self._upto = self.stream.shown
+        self.broadcast.send_queues.remove(self)
+        self._upto = self.broadcast.shown
 
     def release(self, events: Sequence[Event]) -> None:
         self.put(events)
@@ -127,48 +127,48 @@ class FakeOutbox:
         heard: list[Event] = []
         cursor = self._from
         for start, end, events in self.splices:
-            heard += self.stream.events[cursor:start]
+            heard += self.broadcast.events[cursor:start]
             heard += events
             cursor = max(cursor, end)
-        return heard + self.stream.events[cursor : self.stream.shown if self._upto is None else self._upto]
+        return heard + self.broadcast.events[cursor : self.broadcast.shown if self._upto is None else self._upto]
 
 
 @dataclass
 class FakeFeed:
     """Notes what the journal publishes and refuses; ``when_published`` looks at the moment itself."""
 
-    when_published: Callable[[list[Post]], None] = lambda _: None
+    when_published: Callable[[list[MessageBatch]], None] = lambda _: None
     # The courier's round: whoever waits for it is in here.
     go_round: Callable[[float], None] = lambda _: None
-    batches: list[list[Post]] = field(default_factory=list)
-    refused: list[tuple[Post, Refused]] = field(default_factory=list)
+    batches: list[list[MessageBatch]] = field(default_factory=list)
+    refused: list[tuple[MessageBatch, Refused]] = field(default_factory=list)
 
-    def publish(self, posts: Sequence[Post]) -> None:
-        self.when_published(list(posts))
-        self.batches.append(list(posts))
+    def publish(self, batches: Sequence[MessageBatch]) -> None:
+        self.when_published(list(batches))
+        self.batches.append(list(batches))
 
     def wait_for_round(self, limit_seconds: float) -> None:
         self.go_round(limit_seconds)
 
-    def refuse(self, posts: Sequence[Post], refusal: Refused) -> None:
-        self.refused += [(post, refusal) for post in posts]
+    def refuse(self, batches: Sequence[MessageBatch], error: Refused) -> None:
+        self.refused += [(batch, error) for batch in batches]
 
     @property
-    def published(self) -> list[Post]:
-        return [post for batch in self.batches for post in batch]
+    def published(self) -> list[MessageBatch]:
+        return [batch for batch in self.batches for batch in batch]
 
 
 @dataclass
 class FakeSession:
     """A connection's: answers each request with a pong, and the last one with a goodbye."""
 
-    outbox: Outbox
+    send_queue: SendQueue
     is_logged_in: bool = False
-    dialect: str = ""
+    protocol: str = ""
     # What came in each read.
     reads: list[Sequence[Request]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
-    answer: Callable[["FakeSession"], None] = lambda self: self.outbox.put([Pong()])
+    answer: Callable[["FakeSession"], None] = lambda self: self.send_queue.put([Pong()])
 
     @property
     def handled(self) -> list[Request]:
@@ -178,21 +178,21 @@ class FakeSession:
         self.reads.append(asked)
         for request in asked:
             if request in (Leave(), Command("EX")):
-                self.outbox.put([Bye("x")])
+                self.send_queue.put([Bye("x")])
                 return False
             self.answer(self)
         return True
 
     def time_out(self) -> None:
         self.calls.append("time_out")
-        self.outbox.put([Bye("x")])
+        self.send_queue.put([Bye("x")])
 
     def end(self) -> None:
         self.calls.append("end")
 
     def send_bye(self) -> None:
         self.calls.append("say_bye")
-        self.outbox.finish([Bye("x")])
+        self.send_queue.finish([Bye("x")])
 
 
 class Gate:
@@ -241,30 +241,30 @@ def must_end(thread: threading.Thread) -> None:
     assert not thread.is_alive(), "the thread still waits"
 
 
-def bytes_stream(kept_bytes: int = 1_000_000) -> Stream:
+def bytes_broadcast(kept_bytes: int = 1_000_000) -> BroadcastBuffer:
     """A stream whose events are bytes already. Close it."""
-    return Stream(b"".join, kept_bytes)  # type: ignore[arg-type]
+    return BroadcastBuffer(b"".join, kept_bytes)  # type: ignore[arg-type]
 
 
-def publish(stream: Stream, *events: bytes) -> None:
+def publish(broadcast: BroadcastBuffer, *events: bytes) -> None:
     """Append and show."""
-    stream.append(events)  # type: ignore[arg-type]
-    stream.flush()
+    broadcast.append(events)  # type: ignore[arg-type]
+    broadcast.flush()
 
 
-def release(outbox: Outbox, *events: bytes) -> None:
+def release(send_queue: SendQueue, *events: bytes) -> None:
     """Tell one connection the last of what it missed."""
-    outbox.release(events)  # type: ignore[arg-type]
+    send_queue.release(events)  # type: ignore[arg-type]
 
 
-def put(outbox: Outbox, *events: bytes, alone: bool = True) -> None:
+def put(send_queue: SendQueue, *events: bytes, alone: bool = True) -> None:
     """Answer one connection."""
-    outbox.put(events, alone=alone)  # type: ignore[arg-type]
+    send_queue.put(events, alone=alone)  # type: ignore[arg-type]
 
 
-def splice(outbox: Outbox, start: int, end: int, *events: bytes) -> None:
+def splice(send_queue: SendQueue, start: int, end: int, *events: bytes) -> None:
     """Tell one connection something in the place of a part of the stream."""
-    outbox.insert(start, end, events)  # type: ignore[arg-type]
+    send_queue.insert(start, end, events)  # type: ignore[arg-type]
 
 
 def register(database: Database, name: str) -> Account:
@@ -275,11 +275,13 @@ def register(database: Database, name: str) -> Account:
     return account
 
 
-def post_of(seat: Seat, texts: list[str], nonce: str | None = None, recipient: Account | None = None) -> Post:
+def batch_of(
+    member: Member, texts: list[str], nonce: str | None = None, recipient: Account | None = None
+) -> MessageBatch:
     """A post; the nonce is of its first message."""
-    return Post(seat, texts, [nonce, *[None] * (len(texts) - 1)], recipient)
+    return MessageBatch(member, texts, [nonce, *[None] * (len(texts) - 1)], recipient)
 
 
-def seat_of(account: Account, stream: FakeStream | None = None) -> Seat:
+def member_of(account: Account, broadcast: FakeStream | None = None) -> Member:
     """A seat with a fake outbox."""
-    return Seat(account.id, account.name, FakeOutbox(stream or FakeStream()))
+    return Member(account.id, account.name, FakeOutbox(broadcast or FakeStream()))

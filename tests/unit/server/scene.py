@@ -10,15 +10,15 @@ import pytest
 from hypothesis import note
 from hypothesis import strategies as st
 
-from chatserver.transport import courier as courier_module
-from chatserver.transport import memory_file
-from chatserver.transport import outbox as outbox_module
-from chatserver.transport import stream as stream_module
-from chatserver.transport.carrier import TcpSocket
-from chatserver.transport.outbox import Outbox
-from chatserver.transport.stream import Stream
+from chatserver.net import broadcast as broadcast_module
+from chatserver.net import memory_file
+from chatserver.net import sender as sender_module
+from chatserver.net import sendqueue as send_queue_module
+from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.sendqueue import SendQueue
+from chatserver.net.transport import TcpTransport
 
-from .rooms import bytes_stream, publish, put, release, splice
+from .rooms import bytes_broadcast, publish, put, release, splice
 
 LISTENERS = 2
 # What each is told along with the release.
@@ -73,9 +73,9 @@ class Listener:
     Beside each piece stands how far the stream must have been offered before it may be sent.
     """
 
-    def __init__(self, outbox: Outbox, *, is_held: bool) -> None:
-        self.outbox = outbox
-        outbox.follow()
+    def __init__(self, send_queue: SendQueue, *, is_held: bool) -> None:
+        self.send_queue = send_queue
+        send_queue.follow()
         self.follows = True
         self._is_held = True
         self._due: deque[tuple[int, bytes]] = deque()
@@ -90,12 +90,12 @@ class Listener:
 
     def put(self, data: bytes) -> None:
         """It is answered this: at once while it is held, else behind what is shown."""
-        self._due.append((0 if self._is_held else self.outbox.stream.end, data))
-        put(self.outbox, data)
+        self._due.append((0 if self._is_held else self.send_queue.broadcast.end, data))
+        put(self.send_queue, data)
 
     def release(self) -> None:
-        self._due.append((0 if self._is_held else self.outbox.stream.end, LAST_WORD))
-        release(self.outbox, LAST_WORD)
+        self._due.append((0 if self._is_held else self.send_queue.broadcast.end, LAST_WORD))
+        release(self.send_queue, LAST_WORD)
         self._is_held = False
         self._due += self._kept_back
         self._kept_back.clear()
@@ -103,7 +103,7 @@ class Listener:
     def leave(self) -> None:
         """Nobody leaves twice, or before it was given what it missed."""
         if self.follows and not self._is_held:
-            self.outbox.unfollow()
+            self.send_queue.unfollow()
             self.follows = False
 
     def sendable(self, offered: int) -> bytes:
@@ -129,21 +129,23 @@ class Scene:
 
     def __init__(
         self,
-        stream: Stream,
-        outboxes: Sequence[Outbox],
+        broadcast: BroadcastBuffer,
+        send_queues: Sequence[SendQueue],
         held: Sequence[bool],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self.stream = stream
+        self.broadcast = broadcast
         self._wake = wake
-        publish(stream, b"(before they came)")
-        self.listeners = [Listener(outbox, is_held=is_held) for outbox, is_held in zip(outboxes, held, strict=True)]
-        self._letters = 0
+        publish(broadcast, b"(before they came)")
+        self.listeners = [
+            Listener(send_queue, is_held=is_held) for send_queue, is_held in zip(send_queues, held, strict=True)
+        ]
+        self._deliveries = 0
 
     def _new_text(self, size: int) -> bytes:
         """Text in which a byte that is lost, doubled or misplaced is seen."""
-        self._letters += size
-        return bytes(33 + (self._letters - size + at) * 7 % 91 for at in range(size))
+        self._deliveries += size
+        return bytes(33 + (self._deliveries - size + at) * 7 % 91 for at in range(size))
 
     def play(self, step: Step) -> None:
         match step:
@@ -163,35 +165,35 @@ class Scene:
                 self._tell(who, texts)
             else:
                 self._say(who, texts, [self._new_text(3) for _ in texts] if kind == "public" else [])
-        self.stream.flush()
+        self.broadcast.flush()
         self._wake()
 
     def _tell(self, who: int, texts: list[bytes]) -> None:
-        tail = self.stream.tail
+        tail = self.broadcast.tail
         for listener in self.listeners[who : who + 1]:
-            splice(listener.outbox, tail, tail, *texts)
+            splice(listener.send_queue, tail, tail, *texts)
             listener.expect((tail, b"".join(texts)))
 
     def _say(self, who: int, texts: list[bytes], confirmations: list[bytes]) -> None:
-        start, end = self.stream.append(texts)  # type: ignore[arg-type]
+        start, end = self.broadcast.append(texts)  # type: ignore[arg-type]
         for number, listener in enumerate(self.listeners):
             if number == who:
-                splice(listener.outbox, start, end, *confirmations)
+                splice(listener.send_queue, start, end, *confirmations)
                 listener.expect((start, b"".join(confirmations)))
             else:
-                listener.expect(*((start + at + 1, bytes([letter])) for at, letter in enumerate(b"".join(texts))))
+                listener.expect(*((start + at + 1, bytes([delivery])) for at, delivery in enumerate(b"".join(texts))))
 
 
 @contextmanager
-def small(*, segment_bytes: int, span_bytes: int, send_bytes: int, pieces: int) -> Iterator[Stream]:
+def small(*, segment_bytes: int, span_bytes: int, send_bytes: int, pieces: int) -> Iterator[BroadcastBuffer]:
     """A stream in a world where everything is so small that a few letters meet every limit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory_file, "SEGMENT_BYTES", segment_bytes)
-        patch.setattr(stream_module, "SEGMENT_BYTES", segment_bytes)
-        patch.setattr(stream_module, "SEND_MAX_BYTES", send_bytes)
-        patch.setattr(TcpSocket, "write_max_bytes", send_bytes)
-        for module in (outbox_module, courier_module):
+        patch.setattr(broadcast_module, "SEGMENT_BYTES", segment_bytes)
+        patch.setattr(broadcast_module, "SEND_MAX_BYTES", send_bytes)
+        patch.setattr(TcpTransport, "write_max_bytes", send_bytes)
+        for module in (send_queue_module, sender_module):
             patch.setattr(module, "SPAN_MIN_BYTES", span_bytes)
-        patch.setattr(outbox_module, "SEND_MAX_PIECES", pieces)
-        with closing(bytes_stream()) as stream:
-            yield stream
+        patch.setattr(send_queue_module, "SEND_MAX_PIECES", pieces)
+        with closing(bytes_broadcast()) as broadcast:
+            yield broadcast

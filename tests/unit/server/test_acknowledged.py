@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reliability.peers import lose_what_arrives
 
-from chatserver.transport.carrier import TcpSocket
-from chatserver.transport.courier import Courier
-from chatserver.transport.outbox import Outbox
-from chatserver.transport.stream import Span, Stream
+from chatserver.net.broadcast import BroadcastBuffer, Span
+from chatserver.net.sender import Sender
+from chatserver.net.sendqueue import SendQueue
+from chatserver.net.transport import TcpTransport
 
-from .rooms import bytes_stream, eventually, publish, put, splice
+from .rooms import bytes_broadcast, eventually, publish, put, splice
 
 HERE = "127.0.0.1"
 
@@ -38,12 +38,12 @@ class FakeCarrier(SimpleNamespace):
         return self.sent
 
 
-def send(outbox: Outbox, carrier: FakeCarrier, most_bytes: int) -> None:
+def send(send_queue: SendQueue, transport: FakeCarrier, most_bytes: int) -> None:
     """What the courier does in a visit."""
-    due = outbox.next_span(outbox.stream.end)
+    due = send_queue.next_span(send_queue.broadcast.end)
     size = due.end - due.start if isinstance(due, Span) else sum(map(len, due))
-    outbox.note_sent(min(size, most_bytes))
-    carrier.sent += min(size, most_bytes)
+    send_queue.note_sent(min(size, most_bytes))
+    transport.sent += min(size, most_bytes)
 
 
 steps = st.lists(
@@ -65,11 +65,11 @@ def test_a_number_is_told_when_all_that_came_before_it_is_acknowledged_and_not_e
     script: list[tuple[str, int]],
 ) -> None:
     """Promise: a direct message that did not reach its recipient still waits for it."""
-    with closing(bytes_stream()) as stream:
-        carrier = FakeCarrier()
-        outbox = Outbox(carrier, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-        outbox.follow()
-        outbox.release([])
+    with closing(bytes_broadcast()) as broadcast:
+        transport = FakeCarrier()
+        send_queue = SendQueue(transport, broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+        send_queue.follow()
+        send_queue.release([])
         told: list[int] = []
         queued = 0
         # Up to which position each number is to be acknowledged, at the least.
@@ -78,36 +78,36 @@ def test_a_number_is_told_when_all_that_came_before_it_is_acknowledged_and_not_e
             match what:
                 case "track":
                     queued += size
-                    splice(outbox, stream.tail, stream.tail, b"d" * size)
+                    splice(send_queue, broadcast.tail, broadcast.tail, b"d" * size)
                     needed[len(needed) - 1] = queued
-                    outbox.track(len(needed) - 2, told.append)
+                    send_queue.track(len(needed) - 2, told.append)
                 case "track all":
                     needed[len(needed) - 1] = queued
-                    outbox.track(len(needed) - 2, told.append)
+                    send_queue.track(len(needed) - 2, told.append)
                 case "publish":
                     queued += size
-                    publish(stream, b"p" * size)
+                    publish(broadcast, b"p" * size)
                 case "answer":
                     queued += size
-                    put(outbox, b"a" * size)
+                    put(send_queue, b"a" * size)
                 case "send":
-                    send(outbox, carrier, size)
+                    send(send_queue, transport, size)
                 case "acknowledge":
-                    carrier.reached = min(carrier.sent, carrier.reached + size)
+                    transport.reached = min(transport.sent, transport.reached + size)
                 case _:
-                    outbox.check_acknowledged()
-            assert carrier.reached >= needed[max(told, default=-1)]
+                    send_queue.check_acknowledged()
+            assert transport.reached >= needed[max(told, default=-1)]
             assert told == sorted(set(told))
-        while carrier.sent < queued:
-            send(outbox, carrier, 1_000)
-        publish(stream, b"never acknowledged")
+        while transport.sent < queued:
+            send(send_queue, transport, 1_000)
+        publish(broadcast, b"never acknowledged")
         for _ in range(2):  # one look to take the position, one to see that it was reached, for each of two numbers
-            outbox.check_acknowledged()
-            carrier.reached = queued
-            outbox.check_acknowledged()
+            send_queue.check_acknowledged()
+            transport.reached = queued
+            send_queue.check_acknowledged()
 
         assert max(told, default=-1) == len(needed) - 2
-        assert not outbox.is_tracked
+        assert not send_queue.is_tracked
 
 
 def test_what_is_tracked_while_another_thread_tells_of_the_last_one_is_told_too() -> None:
@@ -118,17 +118,17 @@ def test_what_is_tracked_while_another_thread_tells_of_the_last_one_is_told_too(
         def unacknowledged_bytes(self) -> int:
             if not told:
                 told.append(0)
-                outbox.check_acknowledged()
-                outbox.track(2, told.append)
+                send_queue.check_acknowledged()
+                send_queue.track(2, told.append)
             return 0
 
-    with closing(bytes_stream()) as stream:
-        outbox = Outbox(Interrupted(), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-        outbox.follow()
-        outbox.release([])
-        outbox.track(1, told.append)
-        outbox.check_acknowledged()
-        outbox.check_acknowledged()
+    with closing(bytes_broadcast()) as broadcast:
+        send_queue = SendQueue(Interrupted(), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+        send_queue.follow()
+        send_queue.release([])
+        send_queue.track(1, told.append)
+        send_queue.check_acknowledged()
+        send_queue.check_acknowledged()
     assert sorted(set(told)) == [0, 1, 2]
 
 
@@ -138,47 +138,47 @@ def test_nothing_is_told_if_the_carrier_may_have_been_closed_when_it_was_asked()
 
     class Closing(FakeCarrier):
         def unacknowledged_bytes(self) -> int:
-            outbox.stop_tracking()
+            send_queue.stop_tracking()
             return 0
 
-    with closing(bytes_stream()) as stream:
-        outbox = Outbox(Closing(), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-        outbox.follow()
-        outbox.release([])
-        outbox.track(1, told.append)
-        outbox.check_acknowledged()
+    with closing(bytes_broadcast()) as broadcast:
+        send_queue = SendQueue(Closing(), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+        send_queue.follow()
+        send_queue.release([])
+        send_queue.track(1, told.append)
+        send_queue.check_acknowledged()
     assert told == []
 
 
 def test_what_is_queued_while_the_outbox_is_held_or_finished_is_not_told() -> None:
     """It is sent in another order than it was queued in, or not at all."""
-    with closing(bytes_stream()) as stream:
-        outbox = Outbox(FakeCarrier(), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-        outbox.follow()
-        outbox.track(1, lambda _: None)
-        assert not outbox.is_tracked
-        outbox.release([])
-        outbox.finish()
-        outbox.track(2, lambda _: None)
-        assert not outbox.is_tracked
+    with closing(bytes_broadcast()) as broadcast:
+        send_queue = SendQueue(FakeCarrier(), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+        send_queue.follow()
+        send_queue.track(1, lambda _: None)
+        assert not send_queue.is_tracked
+        send_queue.release([])
+        send_queue.finish()
+        send_queue.track(2, lambda _: None)
+        assert not send_queue.is_tracked
 
 
 def test_who_is_in_step_was_sent_what_was_offered() -> None:
     """The outbox's own cursor stands still then. Whoever comes again at once can't wait for the courier."""
-    with closing(bytes_stream()) as stream:
-        carrier = FakeCarrier()
-        outbox = Outbox(carrier, stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-        outbox.follow()
-        outbox.release([])
-        assert outbox.catch_up(stream.end)
+    with closing(bytes_broadcast()) as broadcast:
+        transport = FakeCarrier()
+        send_queue = SendQueue(transport, broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+        send_queue.follow()
+        send_queue.release([])
+        assert send_queue.catch_up(broadcast.end)
         told: list[int] = []
-        publish(stream, b"hello")
-        outbox.track(1, told.append)
-        outbox.check_acknowledged()
+        publish(broadcast, b"hello")
+        send_queue.track(1, told.append)
+        send_queue.check_acknowledged()
         assert told == []
-        stream.offered(stream.end)
-        outbox.unfollow()
-        outbox.check_acknowledged()
+        broadcast.offered(broadcast.end)
+        send_queue.unfollow()
+        send_queue.check_acknowledged()
         assert told == [1]
 
 
@@ -186,36 +186,36 @@ class Line:
     """A courier, and a connection over real TCP that it sends to."""
 
     def __init__(self) -> None:
-        self.stream: Stream = bytes_stream()
-        self.courier = Courier([self.stream], 1_000_000, lambda _: None)
+        self.broadcast: BroadcastBuffer = bytes_broadcast()
+        self.sender = Sender([self.broadcast], 1_000_000, lambda _: None)
         with socket.create_server((HERE, 0)) as listening:
             self.peer = socket.create_connection(listening.getsockname())
             sock, _ = listening.accept()
         sock.setblocking(False)
-        self.outbox = Outbox(TcpSocket(sock), self.stream, "1@test", self.courier.mark_ready)
+        self.send_queue = SendQueue(TcpTransport(sock), self.broadcast, "1@test", self.sender.mark_ready)
         self.told: list[int] = []
-        self.courier.add()
-        self.courier.start()
-        self.outbox.follow()
-        self.outbox.release([])
-        eventually(lambda: self.outbox.in_step)
+        self.sender.add()
+        self.sender.start()
+        self.send_queue.follow()
+        self.send_queue.release([])
+        eventually(lambda: self.send_queue.caught_up)
 
     def say(self, number: int, text: bytes) -> None:
         """Something for this connection alone; its number is told when it has arrived."""
-        splice(self.outbox, self.stream.tail, self.stream.tail, text)
-        self.outbox.track(number, self.told.append)
+        splice(self.send_queue, self.broadcast.tail, self.broadcast.tail, text)
+        self.send_queue.track(number, self.told.append)
 
     def end(self) -> None:
         """Its reader has ended."""
-        self.outbox.unfollow()
-        self.outbox.finish()
-        self.courier.close_when_drained(self.outbox)
+        self.send_queue.unfollow()
+        self.send_queue.finish()
+        self.sender.close_when_drained(self.send_queue)
 
     def close(self) -> None:
-        if self.outbox.follows:
+        if self.send_queue.follows:
             self.end()
-        self.courier.stop(0.0)
-        self.stream.close()
+        self.sender.stop(0.0)
+        self.broadcast.close()
         self.peer.close()
 
 
@@ -241,8 +241,8 @@ def test_over_tcp_nothing_is_told_of_what_a_lost_network_swallowed() -> None:
         eventually(lambda: line.told == [1])
         lose_what_arrives(line.peer)
         line.say(2, b"two")
-        eventually(lambda: not line.outbox.next_span(line.stream.end))
-    line.outbox.check_acknowledged()  # another thread may look just after the courier has closed the socket
+        eventually(lambda: not line.send_queue.next_span(line.broadcast.end))
+    line.send_queue.check_acknowledged()  # another thread may look just after the courier has closed the socket
     assert line.told == [1]
 
 
@@ -253,17 +253,17 @@ def test_what_everybody_heard_before_a_connection_ended_is_told_once_it_has_come
     with closing(line):
         if is_lost:
             lose_what_arrives(line.peer)
-        publish(line.stream, b"hello")
-        line.courier.wake()
-        eventually(lambda: line.stream.offered_upto == line.stream.end)
-        line.outbox.unfollow()
-        line.outbox.track(1, line.told.append)
-        line.outbox.check_acknowledged()
+        publish(line.broadcast, b"hello")
+        line.sender.wake()
+        eventually(lambda: line.broadcast.offered_upto == line.broadcast.end)
+        line.send_queue.unfollow()
+        line.send_queue.track(1, line.told.append)
+        line.send_queue.check_acknowledged()
         if not is_lost:  # the acknowledgement may take a moment
             eventually(lambda: 1 in line.told)  # twice, if both threads look at the same moment
-            assert not line.outbox.is_tracked
-        line.outbox.finish()
-        line.courier.close_when_drained(line.outbox)
+            assert not line.send_queue.is_tracked
+        line.send_queue.finish()
+        line.sender.close_when_drained(line.send_queue)
     assert set(line.told) == (set() if is_lost else {1})
 
 

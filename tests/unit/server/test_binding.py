@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from chatserver.transport import binding
-from chatserver.transport.binding import bind
+from chatserver.net import sockets
+from chatserver.net.sockets import bind
 
 HERE = "127.0.0.1"
 TRIES = 20
@@ -122,7 +122,7 @@ def test_a_port_that_is_taken_for_tcp_is_an_error(opened: ExitStack) -> None:
 def refuse(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[int]:
     """Which ports were tried for UDP, where so many are refused."""
     tried: list[int] = []
-    bind_udp = binding._bind_udp
+    bind_udp = sockets._bind_udp
 
     def bind_or_refuse(host: str, port: int) -> socket.socket:
         tried.append(port)
@@ -130,7 +130,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[int]:
             raise OSError(code, "refused")
         return bind_udp(host, port)
 
-    monkeypatch.setattr(binding, "_bind_udp", bind_or_refuse)
+    monkeypatch.setattr(sockets, "_bind_udp", bind_or_refuse)
     return tried
 
 

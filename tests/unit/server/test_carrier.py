@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chatserver.transport.carrier import TcpSocket
+from chatserver.net.transport import TcpTransport
 
 from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
 
@@ -23,7 +23,7 @@ class Pair:
             self.peer = socket.create_connection(listening.getsockname())
             self.ours, _ = listening.accept()
         self.peer.settimeout(DEADLINE_SECONDS)
-        self.carrier = TcpSocket(self.ours)
+        self.transport = TcpTransport(self.ours)
 
     def fill(self) -> int:
         """Write until nothing more is taken; returns how much was."""
@@ -31,7 +31,7 @@ class Pair:
         taken_bytes = 0
         with suppress(BlockingIOError):
             while True:
-                taken_bytes += self.carrier.write([b"x" * 100_000])
+                taken_bytes += self.transport.write([b"x" * 100_000])
         return taken_bytes
 
     def read_all(self) -> bytes:
@@ -59,40 +59,40 @@ def pair() -> Iterator[Pair]:
 def test_what_has_come_is_read_in_pieces_that_are_not_longer_than_was_asked(pair: Pair) -> None:
     pair.peer.sendall(b"hello")
 
-    assert pair.carrier.read(2, DEADLINE_SECONDS) == b"he"
-    assert pair.carrier.read(100, DEADLINE_SECONDS) == b"llo"
+    assert pair.transport.read(2, DEADLINE_SECONDS) == b"he"
+    assert pair.transport.read(100, DEADLINE_SECONDS) == b"llo"
 
 
 def test_who_says_nothing_for_so_long_is_reported(pair: Pair) -> None:
     with pytest.raises(TimeoutError):
-        pair.carrier.read(100, 0.001)
+        pair.transport.read(100, 0.001)
     pair.peer.sendall(b"x")
 
-    assert pair.carrier.read(100, DEADLINE_SECONDS) == b"x"
+    assert pair.transport.read(100, DEADLINE_SECONDS) == b"x"
 
 
 def test_the_end_is_read_as_nothing(pair: Pair) -> None:
     pair.peer.sendall(b"x")
     pair.peer.close()
 
-    assert pair.carrier.read(100, DEADLINE_SECONDS) == b"x"
-    assert pair.carrier.read(100, DEADLINE_SECONDS) == b""
+    assert pair.transport.read(100, DEADLINE_SECONDS) == b"x"
+    assert pair.transport.read(100, DEADLINE_SECONDS) == b""
 
 
 def test_a_connection_that_was_reset_is_an_error(pair: Pair) -> None:
-    pair.carrier.write([b"unread"])
-    eventually(lambda: pair.carrier.unacknowledged_bytes() == 0)
+    pair.transport.write([b"unread"])
+    eventually(lambda: pair.transport.unacknowledged_bytes() == 0)
     pair.peer.close()  # over unread bytes
 
     with pytest.raises(ConnectionResetError):
-        pair.carrier.read(100, DEADLINE_SECONDS)
+        pair.transport.read(100, DEADLINE_SECONDS)
 
 
 def test_how_long_a_read_may_take_is_said_to_the_system_only_where_it_changes() -> None:
     said: list[float] = []
-    carrier = TcpSocket(SimpleNamespace(settimeout=said.append, recv=lambda _: b"x"))  # type: ignore[arg-type]
+    transport = TcpTransport(SimpleNamespace(settimeout=said.append, recv=lambda _: b"x"))  # type: ignore[arg-type]
     for patience in (60.0, 60.0, 5.0, 5.0, 60.0):
-        carrier.read(1, patience)
+        transport.read(1, patience)
 
     assert said == [60.0, 5.0, 60.0]
 
@@ -102,11 +102,11 @@ def test_who_was_read_once_never_makes_the_courier_wait(pair: Pair, patience: fl
     """Promise: nobody waits for the slow. The courier writes without asking whether a socket would block."""
     pair.peer.sendall(b"x")
     try:
-        pair.carrier.read(1, patience)
+        pair.transport.read(1, patience)
     except TimeoutError:
         assert patience == 1e-9
 
-    assert not os.get_blocking(pair.carrier.descriptor)
+    assert not os.get_blocking(pair.transport.descriptor)
 
 
 # --- writing ---
@@ -116,17 +116,17 @@ def test_the_pieces_are_written_together() -> None:
     """In one system call: a socket of packets shows it."""
     ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, peer:
-        assert TcpSocket(ours).write([b"one ", b"two ", b"three"]) == 13
+        assert TcpTransport(ours).write([b"one ", b"two ", b"three"]) == 13
 
         assert peer.recv(100) == b"one two three"
 
 
 def test_a_full_socket_takes_a_part_and_then_nothing(pair: Pair) -> None:
     pair.ours.setblocking(False)
-    taken_bytes = pair.carrier.write([b"x" * MUCH, b"y"])
+    taken_bytes = pair.transport.write([b"x" * MUCH, b"y"])
     assert 0 < taken_bytes < MUCH
     taken_bytes += pair.fill()
-    pair.carrier.end()
+    pair.transport.end()
 
     assert pair.read_all() == b"x" * taken_bytes
 
@@ -138,7 +138,7 @@ def test_to_write_to_one_who_has_gone_is_an_error(pair: Pair) -> None:
 
     def write() -> list[Exception]:
         try:
-            pair.carrier.write([b"x"])
+            pair.transport.write([b"x"])
         except OSError as error:
             faults.append(error)
         return faults
@@ -151,19 +151,19 @@ def test_to_write_to_one_who_has_gone_is_an_error(pair: Pair) -> None:
 
 
 def test_after_the_end_the_peer_may_still_speak(pair: Pair) -> None:
-    pair.carrier.write([b"bye"])
-    pair.carrier.end()
+    pair.transport.write([b"bye"])
+    pair.transport.end()
     assert pair.read_all() == b"bye"
     pair.peer.sendall(b"x")
 
-    assert pair.carrier.read(1, DEADLINE_SECONDS) == b"x"
+    assert pair.transport.read(1, DEADLINE_SECONDS) == b"x"
 
 
 def test_who_hangs_up_lets_the_reader_and_the_peer_see_the_end(pair: Pair) -> None:
     """Of any thread, while the reader waits."""
     read: list[bytes] = []
-    reader = in_background(lambda: read.append(pair.carrier.read(100, DEADLINE_SECONDS)))
-    pair.carrier.hang_up()
+    reader = in_background(lambda: read.append(pair.transport.read(100, DEADLINE_SECONDS)))
+    pair.transport.hang_up()
     must_end(reader)
 
     assert read == [b""]
@@ -171,63 +171,63 @@ def test_who_hangs_up_lets_the_reader_and_the_peer_see_the_end(pair: Pair) -> No
 
 
 def test_the_end_of_one_that_is_gone_or_closed_is_no_error(pair: Pair) -> None:
-    pair.carrier.write([b"unread"])
-    eventually(lambda: pair.carrier.unacknowledged_bytes() == 0)
+    pair.transport.write([b"unread"])
+    eventually(lambda: pair.transport.unacknowledged_bytes() == 0)
     pair.peer.close()
     for _ in range(2):
-        pair.carrier.end()
-        pair.carrier.hang_up()
-        pair.carrier.close()
+        pair.transport.end()
+        pair.transport.hang_up()
+        pair.transport.close()
 
-    assert pair.carrier.descriptor == -1
+    assert pair.transport.descriptor == -1
 
 
 def test_it_can_be_closed_though_the_peer_has_not_got_everything(pair: Pair) -> None:
     """The system goes on with it."""
     taken_bytes = pair.fill()
-    assert pair.carrier.unacknowledged_bytes() > 0
-    assert pair.carrier.can_be_closed
-    pair.carrier.close()
+    assert pair.transport.unacknowledged_bytes() > 0
+    assert pair.transport.can_be_closed
+    pair.transport.close()
 
     assert len(pair.read_all()) == taken_bytes
 
 
 def test_what_the_peer_has_not_got_is_counted(pair: Pair) -> None:
-    assert pair.carrier.unacknowledged_bytes() == 0
+    assert pair.transport.unacknowledged_bytes() == 0
     taken_bytes = pair.fill()
-    assert 0 < pair.carrier.unacknowledged_bytes() <= taken_bytes
+    assert 0 < pair.transport.unacknowledged_bytes() <= taken_bytes
     reader = in_background(pair.read_all)
 
-    eventually(lambda: pair.carrier.unacknowledged_bytes() == 0)
-    pair.carrier.end()
+    eventually(lambda: pair.transport.unacknowledged_bytes() == 0)
+    pair.transport.end()
     must_end(reader)
-    eventually(lambda: pair.carrier.unacknowledged_bytes() == 0)
+    eventually(lambda: pair.transport.unacknowledged_bytes() == 0)
 
 
 def test_of_a_closed_one_nothing_is_counted(pair: Pair) -> None:
     pair.fill()
-    pair.carrier.close()
+    pair.transport.close()
 
-    assert pair.carrier.unacknowledged_bytes() == 0
+    assert pair.transport.unacknowledged_bytes() == 0
 
 
 # --- what the courier sees ---
 
 
 def test_it_is_a_socket_until_it_is_closed(pair: Pair) -> None:
-    assert pair.carrier.is_socket
-    assert pair.carrier.descriptor == pair.ours.fileno()
-    pair.carrier.close()
+    assert pair.transport.is_socket
+    assert pair.transport.descriptor == pair.ours.fileno()
+    pair.transport.close()
 
-    assert pair.carrier.descriptor == -1
+    assert pair.transport.descriptor == -1
 
 
 def test_nothing_waits_here_and_the_courier_is_not_called(pair: Pair) -> None:
     calls: list[str] = []
-    pair.carrier.call_when_due(lambda: calls.append("called"))
+    pair.transport.call_when_due(lambda: calls.append("called"))
     pair.fill()
-    pair.carrier.flush()
+    pair.transport.flush()
     pair.peer.recv(MUCH)
-    pair.carrier.flush()
+    pair.transport.flush()
 
     assert calls == []

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatprotocol.datagrams import ACK, PIECE, Datagram, unpack
-from chatprotocol.framing import frame
-from chatserver.transport import channel as channel_module
-from chatserver.transport.channel import Channel
+from chatprotocol.udp.packet import ACK, PIECE, Datagram, unpack
+from chatprotocol.wire.readers import frame
+from chatserver.net import udp_transport as transport_module
+from chatserver.net.udp_transport import UdpTransport
 
 from .lines import ADDRESS, OPENING, SESSION, Line, NotingSocket
 from .rooms import DEADLINE_SECONDS, in_background, must_end
@@ -20,7 +20,7 @@ from .rooms import DEADLINE_SECONDS, in_background, must_end
 C, D = ord("C"), ord("D")
 # The limits, as the module has them.
 INBOX_MAX_BYTES = 64 * 1024
-OUTBOX_MAX_BYTES = 16 * 1024
+SEND_QUEUE_MAX_BYTES = 16 * 1024
 LONG = b"x" * 1_200
 # What a client acknowledges in time, and what it does not.
 RESEND_SECONDS = 0.2
@@ -79,7 +79,7 @@ def test_a_kind_that_nobody_knows_is_for_the_dialect_to_refuse(line: Line) -> No
 
 
 def test_what_the_peer_said_to_get_the_session_is_read_first(line: Line) -> None:
-    line.channel.deliver([(C, b"alice")])
+    line.transport.deliver([(C, b"alice")])
     line.say((C, b"secret"))
 
     assert line.read() + line.read() == b"C\0\0\0\5aliceC\0\0\0\6secret"
@@ -89,7 +89,7 @@ def test_what_has_come_is_read_in_pieces_that_are_not_longer_than_was_asked(line
     text = shuffled(1_000)
     line.say((D, text), (C, b"EX"))
     data = b""
-    while part := line.channel.read(7, 0.0) if len(data) < 1_012 else b"":
+    while part := line.transport.read(7, 0.0) if len(data) < 1_012 else b"":
         assert len(part) <= 7
         data += part
 
@@ -99,17 +99,17 @@ def test_what_has_come_is_read_in_pieces_that_are_not_longer_than_was_asked(line
 @pytest.mark.parametrize("patience", [0.0, 0.001])
 def test_who_says_nothing_for_so_long_is_reported(line: Line, patience: float) -> None:
     with pytest.raises(TimeoutError):
-        line.channel.read(100, patience)
+        line.transport.read(100, patience)
     line.acknowledge(1)
     with pytest.raises(TimeoutError):
-        line.channel.read(100, patience)
+        line.transport.read(100, patience)
 
 
 def waiting_reader(line: Line, read: list[bytes]) -> Iterator[None]:
     """A reader that waits; then, after what the test does, it must have read something."""
     line.is_alone = False
-    reader = in_background(lambda: read.append(line.channel.read(100, 10 * DEADLINE_SECONDS)))
-    while not line.channel._arrived._waiters:  # type: ignore[attr-defined]
+    reader = in_background(lambda: read.append(line.transport.read(100, 10 * DEADLINE_SECONDS)))
+    while not line.transport._arrived._waiters:  # type: ignore[attr-defined]
         assert reader.is_alive()
     yield
     must_end(reader)
@@ -119,23 +119,23 @@ def waiting_reader(line: Line, read: list[bytes]) -> Iterator[None]:
 def test_a_reader_that_waits_is_let_go(line: Line, what: str) -> None:
     read: list[bytes] = []
     if what == "last acknowledgement":
-        line.channel.write([frame(C, b"BYE")])
-        line.channel.end()
+        line.transport.write([frame(C, b"BYE")])
+        line.transport.end()
     for _ in waiting_reader(line, read):
         match what:
             case "datagram":
                 line.say((C, b"EX"))
             case "opening":
-                line.channel.deliver([(C, b"EX")])
+                line.transport.deliver([(C, b"EX")])
             case "hang_up":
-                line.channel.hang_up()
+                line.transport.hang_up()
             case "close":
-                line.channel.close()
+                line.transport.close()
             case "end":
-                line.channel.end()
+                line.transport.end()
             case "lost":
                 line.clock.now += 60.0
-                line.channel.check_timeouts(line.clock.now)
+                line.transport.check_timeouts(line.clock.now)
             case _:
                 line.acknowledge(1)
 
@@ -168,7 +168,7 @@ def test_what_a_full_inbox_has_no_room_for_is_not_acknowledged_and_comes_again_l
 
 
 def test_a_full_inbox_takes_nothing_that_comes_too_early_either(line: Line) -> None:
-    line.channel.deliver([(D, b"x" * INBOX_MAX_BYTES)])
+    line.transport.deliver([(D, b"x" * INBOX_MAX_BYTES)])
     line.give(*(Datagram(D, SESSION, number, LONG) for number in (1, 2, 50, 128)))
 
     assert line.news() == []
@@ -176,18 +176,18 @@ def test_a_full_inbox_takes_nothing_that_comes_too_early_either(line: Line) -> N
 
 def test_a_full_inbox_keeps_nobody_from_hearing_what_the_peer_has_got(line: Line) -> None:
     """Else who is not read could not be answered."""
-    line.channel.write([frame(C, b"READY")])
-    line.channel.deliver([(D, b"x" * INBOX_MAX_BYTES)])
-    assert line.channel.unacknowledged_bytes() > 0
+    line.transport.write([frame(C, b"READY")])
+    line.transport.deliver([(D, b"x" * INBOX_MAX_BYTES)])
+    assert line.transport.unacknowledged_bytes() > 0
     line.acknowledge(1)
 
-    assert line.channel.unacknowledged_bytes() == 0
+    assert line.transport.unacknowledged_bytes() == 0
 
 
 def test_of_what_came_before_a_full_inbox_the_acknowledgement_is_repeated(line: Line) -> None:
     """It was lost, perhaps."""
     line.say((C, b"PM"))
-    line.channel.deliver([(D, b"x" * INBOX_MAX_BYTES)])
+    line.transport.deliver([(D, b"x" * INBOX_MAX_BYTES)])
     line.news()
     line.give(Datagram(C, SESSION, 1, b"PM"))
 
@@ -198,7 +198,7 @@ def test_of_what_came_before_a_full_inbox_the_acknowledgement_is_repeated(line: 
 
 
 def test_each_frame_that_is_written_is_a_datagram_to_the_peers_address(line: Line) -> None:
-    assert line.channel.write([b"C\0\0\0\5READYd\0\0\0\3abc", b"D\0\0\0\0"]) == 23
+    assert line.transport.write([b"C\0\0\0\5READYd\0\0\0\3abc", b"D\0\0\0\0"]) == 23
 
     assert line.news() == [
         Datagram(C, SESSION, 1, b"READY"),
@@ -211,7 +211,7 @@ def test_a_frame_is_sent_when_it_is_whole(line: Line) -> None:
     data = frame(D, b"hello")
     for at in range(len(data)):
         assert line.news() == []
-        assert line.channel.write([data[at : at + 1]]) == 1
+        assert line.transport.write([data[at : at + 1]]) == 1
 
     assert line.news() == [Datagram(D, SESSION, 1, b"hello")]
 
@@ -220,22 +220,22 @@ def test_a_write_takes_no_more_than_there_is_room_for(line: Line) -> None:
     """Promise: memory stays bounded."""
     data = b"".join(short_frames(4_000))
     pieces = [data[at : at + 5_000] for at in range(0, len(data), 5_000)]
-    assert line.channel.write(pieces) == OUTBOX_MAX_BYTES
+    assert line.transport.write(pieces) == SEND_QUEUE_MAX_BYTES
 
     assert [datagram.sequence for datagram in line.news()] == list(range(1, WINDOW + 1))
-    assert line.channel.unacknowledged_bytes() < OUTBOX_MAX_BYTES + WINDOW * 13
+    assert line.transport.unacknowledged_bytes() < SEND_QUEUE_MAX_BYTES + WINDOW * 13
 
 
 @pytest.mark.parametrize("pieces", [[], [b"x"], [b"x" * 100_000]])
 def test_where_there_is_no_room_nothing_is_taken(line: Line, pieces: list[bytes]) -> None:
-    line.channel.write(short_frames(WINDOW))
+    line.transport.write(short_frames(WINDOW))
     line.news()
     with pytest.raises(BlockingIOError):
-        line.channel.write(pieces)
+        line.transport.write(pieces)
 
     assert line.news() == []
     line.carry()
-    assert line.channel.unacknowledged_bytes() == WINDOW * (13 + 4)
+    assert line.transport.unacknowledged_bytes() == WINDOW * (13 + 4)
 
 
 def test_what_is_written_bit_by_bit_as_there_is_room_comes_once_and_in_order(line: Line) -> None:
@@ -243,37 +243,37 @@ def test_what_is_written_bit_by_bit_as_there_is_room_comes_once_and_in_order(lin
     rest = b"".join(frames)
     while rest:
         with suppress(BlockingIOError):
-            rest = rest[line.channel.write([rest[:100], rest[100:]]) :]
+            rest = rest[line.transport.write([rest[:100], rest[100:]]) :]
         line.carry()
-        line.channel.flush()
-    while line.channel.unacknowledged_bytes():
+        line.transport.flush()
+    while line.transport.unacknowledged_bytes():
         line.carry()
-        line.channel.flush()
+        line.transport.flush()
 
     assert [frame(*each) for each in line.heard] == frames
 
 
 def test_what_was_taken_and_had_to_wait_is_sent_with_the_next_flush(line: Line) -> None:
-    line.channel.write(short_frames(WINDOW + 3))
+    line.transport.write(short_frames(WINDOW + 3))
     line.news()
-    line.channel.flush()
+    line.transport.flush()
     assert line.news() == []
     line.acknowledge(1, 2)
     assert line.news() == [], "that is the courier's to do"
-    line.channel.flush()
+    line.transport.flush()
 
     assert [datagram.sequence for datagram in line.news()] == [WINDOW + 1, WINDOW + 2]
 
 
 def test_what_is_not_acknowledged_is_sent_again_with_the_flush_that_comes_at_its_time(line: Line) -> None:
-    line.channel.write(short_frames(3))
+    line.transport.write(short_frames(3))
     first = line.news()
     line.acknowledge(2)
     line.clock.now += RESEND_SECONDS - 0.001
-    line.channel.flush()
+    line.transport.flush()
     assert line.news() == []
     line.clock.now += 0.002
-    line.channel.flush()
+    line.transport.flush()
 
     assert line.news() == [first[0], first[2]]
 
@@ -281,14 +281,14 @@ def test_what_is_not_acknowledged_is_sent_again_with_the_flush_that_comes_at_its
 def test_what_the_system_does_not_take_is_sent_again(line: Line) -> None:
     """As if it were lost on the way."""
     line.sock.fault = BlockingIOError()
-    assert line.channel.write([frame(C, b"READY")]) == 10
+    assert line.transport.write([frame(C, b"READY")]) == 10
     line.say((C, b"PM"))
     line.clock.now += RESEND_SECONDS
     line.sock.fault = PermissionError()
-    line.channel.flush()
+    line.transport.flush()
     line.sock.fault = None
     line.clock.now += 2 * RESEND_SECONDS
-    line.channel.flush()
+    line.transport.flush()
     line.give_all(line.peer.due(line.clock.now))
 
     assert line.news() == [Datagram(C, SESSION, 1, b"READY"), *acks(1, 1)]
@@ -296,26 +296,26 @@ def test_what_the_system_does_not_take_is_sent_again(line: Line) -> None:
 
 
 def test_what_the_peer_has_not_got_is_counted(line: Line) -> None:
-    assert line.channel.unacknowledged_bytes() == 0
-    assert line.channel.can_be_closed
-    line.channel.write([frame(C, b"READY"), frame(D, b"hello")])
-    assert line.channel.unacknowledged_bytes() == 2 * (13 + 5)
-    assert not line.channel.can_be_closed
+    assert line.transport.unacknowledged_bytes() == 0
+    assert line.transport.can_be_closed
+    line.transport.write([frame(C, b"READY"), frame(D, b"hello")])
+    assert line.transport.unacknowledged_bytes() == 2 * (13 + 5)
+    assert not line.transport.can_be_closed
     line.acknowledge(2)
-    assert line.channel.unacknowledged_bytes() == 13 + 5
+    assert line.transport.unacknowledged_bytes() == 13 + 5
     line.acknowledge(1)
 
-    assert line.channel.unacknowledged_bytes() == 0
-    assert line.channel.can_be_closed
+    assert line.transport.unacknowledged_bytes() == 0
+    assert line.transport.can_be_closed
 
 
 # --- the courier is called ---
 
 
 def test_the_courier_is_called_when_there_is_room_for_what_was_refused(line: Line) -> None:
-    line.channel.write(short_frames(WINDOW))
+    line.transport.write(short_frames(WINDOW))
     with pytest.raises(BlockingIOError):
-        line.channel.write(short_frames(1))
+        line.transport.write(short_frames(1))
     line.acknowledge(2)
     assert line.calls == 0, "the oldest is not there yet: the window has not moved"
     line.acknowledge(1)
@@ -324,17 +324,17 @@ def test_the_courier_is_called_when_there_is_room_for_what_was_refused(line: Lin
 
 
 def test_the_courier_is_called_when_a_part_was_refused(line: Line) -> None:
-    assert line.channel.write([LONG] * 20) == OUTBOX_MAX_BYTES
+    assert line.transport.write([LONG] * 20) == SEND_QUEUE_MAX_BYTES
     line.acknowledge(1)
 
     assert line.calls == 1
 
 
 def test_the_courier_is_called_when_what_had_to_wait_may_be_sent(line: Line) -> None:
-    line.channel.write(short_frames(WINDOW + 1))
+    line.transport.write(short_frames(WINDOW + 1))
     line.acknowledge(1)
     assert line.calls == 1
-    line.channel.flush()
+    line.transport.flush()
     line.acknowledge(2)
 
     assert line.calls == 1, "nothing is left to be sent"
@@ -342,33 +342,33 @@ def test_the_courier_is_called_when_what_had_to_wait_may_be_sent(line: Line) -> 
 
 def test_nobody_is_called_where_there_is_nothing_to_do(line: Line) -> None:
     """It would go round for everybody who says something."""
-    line.channel.write(short_frames(3))
+    line.transport.write(short_frames(3))
     line.acknowledge(1, 2, 3)
     line.say((C, b"PM"), (D, b"hello"))
     line.clock.now += RESEND_SECONDS - 0.001
-    line.channel.check_timeouts(line.clock.now)
+    line.transport.check_timeouts(line.clock.now)
 
     assert line.calls == 0
 
 
 def test_the_courier_is_called_when_something_is_to_be_sent_again(line: Line) -> None:
-    line.channel.write(short_frames(1))
+    line.transport.write(short_frames(1))
     line.clock.now += RESEND_SECONDS - 0.001
-    assert line.channel.check_timeouts(line.clock.now) == ""
+    assert line.transport.check_timeouts(line.clock.now) == ""
     assert line.calls == 0
     line.clock.now += 0.002
-    assert line.channel.check_timeouts(line.clock.now) == ""
+    assert line.transport.check_timeouts(line.clock.now) == ""
     assert line.calls == 1
-    line.channel.flush()
-    assert line.channel.check_timeouts(line.clock.now) == ""
+    line.transport.flush()
+    assert line.transport.check_timeouts(line.clock.now) == ""
 
     assert line.calls == 1
 
 
 def test_the_courier_is_called_when_the_last_one_is_acknowledged_after_the_end(line: Line) -> None:
     """Only then may it close."""
-    line.channel.write(short_frames(2))
-    line.channel.end()
+    line.transport.write(short_frames(2))
+    line.transport.end()
     line.acknowledge(2)
     assert line.calls == 0
     line.acknowledge(1)
@@ -378,52 +378,52 @@ def test_the_courier_is_called_when_the_last_one_is_acknowledged_after_the_end(l
 
 def test_after_the_end_the_courier_is_called_for_what_had_to_wait_as_before(line: Line) -> None:
     """Else the rest would go out one window at a time, whenever it is looked what to send again."""
-    line.channel.write(short_frames(1_000))
-    line.channel.end()
-    while line.channel.unacknowledged_bytes():
+    line.transport.write(short_frames(1_000))
+    line.transport.end()
+    while line.transport.unacknowledged_bytes():
         calls = line.calls
         line.carry()
         assert line.calls > calls
-        line.channel.flush()
+        line.transport.flush()
 
     assert len(line.heard) == 1_000
 
 
 def test_before_there_is_a_courier_nobody_is_called(line: Line) -> None:
     """What the peer said to get the session is read, and then there is one."""
-    channel = Channel(NotingSocket(), ADDRESS, SESSION, OPENING, 0.0)  # type: ignore[arg-type]
-    channel.receive(Datagram(D, SESSION, 1, b"x"), line.clock.now)
+    transport = UdpTransport(NotingSocket(), ADDRESS, SESSION, OPENING, 0.0)  # type: ignore[arg-type]
+    transport.receive(Datagram(D, SESSION, 1, b"x"), line.clock.now)
     line.clock.now += 60.0
 
-    assert channel.check_timeouts(line.clock.now) != ""
+    assert transport.check_timeouts(line.clock.now) != ""
 
 
 # --- the end ---
 
 
 def test_the_reader_sees_the_end_when_the_peer_has_got_the_last(line: Line) -> None:
-    line.channel.write([frame(C, b"BYE")])
-    line.channel.end()
+    line.transport.write([frame(C, b"BYE")])
+    line.transport.end()
     with pytest.raises(TimeoutError):
-        line.channel.read(100, 0.0)
+        line.transport.read(100, 0.0)
     line.say((C, b"PM"))
     line.acknowledge(1)
 
-    assert line.channel.read(100, 0.0) == b"C\0\0\0\2PM"
-    assert line.channel.read(100, 0.0) == b""
+    assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
+    assert line.transport.read(100, 0.0) == b""
 
 
 def test_the_reader_sees_the_end_at_once_where_nothing_is_on_its_way(line: Line) -> None:
-    line.channel.end()
+    line.transport.end()
 
-    assert line.channel.read(100, 0.0) == b""
+    assert line.transport.read(100, 0.0) == b""
 
 
 def test_what_comes_in_the_end_is_acknowledged_still(line: Line) -> None:
     """Else the peer would take the session for lost before it has read the last."""
-    line.channel.write([frame(C, b"BYE")])
-    line.channel.end()
-    line.channel.hang_up()
+    line.transport.write([frame(C, b"BYE")])
+    line.transport.end()
+    line.transport.hang_up()
     line.news()
     line.say((C, b"PM"))
 
@@ -432,43 +432,43 @@ def test_what_comes_in_the_end_is_acknowledged_still(line: Line) -> None:
 
 def test_after_hanging_up_nothing_more_comes(line: Line) -> None:
     line.say((C, b"PM"))
-    line.channel.hang_up()
+    line.transport.hang_up()
     line.say(*[(D, LONG)] * 50)
 
-    assert line.channel.read(100, 0.0) == b"C\0\0\0\2PM"
-    assert line.channel.read(100, 0.0) == b""
-    assert line.channel._inbox_bytes == 0
+    assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
+    assert line.transport.read(100, 0.0) == b""
+    assert line.transport._inbox_bytes == 0
 
 
 def test_what_is_not_acknowledged_is_sent_again_after_the_end(line: Line) -> None:
-    line.channel.write([frame(C, b"BYE")])
-    line.channel.end()
+    line.transport.write([frame(C, b"BYE")])
+    line.transport.end()
     (bye,) = line.news()
     line.clock.now += RESEND_SECONDS
-    line.channel.check_timeouts(line.clock.now)
-    line.channel.flush()
+    line.transport.check_timeouts(line.clock.now)
+    line.transport.flush()
 
     assert line.calls == 1
     assert line.news() == [bye]
 
 
 def test_to_one_who_was_cut_off_nothing_can_be_written_and_the_courier_learns_of_it(line: Line) -> None:
-    line.channel.write([frame(C, b"BYE")])
-    line.channel.hang_up()
+    line.transport.write([frame(C, b"BYE")])
+    line.transport.hang_up()
 
     assert line.calls == 1
     with pytest.raises(ConnectionAbortedError):
-        line.channel.flush()
+        line.transport.flush()
     with pytest.raises(ConnectionAbortedError):
-        line.channel.write([frame(C, b"more")])
+        line.transport.write([frame(C, b"more")])
 
 
 def test_a_channel_is_closed_for_the_door_and_for_the_reader(line: Line) -> None:
-    assert not line.channel.closed
-    line.channel.close()
+    assert not line.transport.closed
+    line.transport.close()
 
-    assert line.channel.closed
-    assert line.channel.read(100, 0.0) == b""
+    assert line.transport.closed
+    assert line.transport.read(100, 0.0) == b""
 
 
 # --- the peer is lost ---
@@ -478,35 +478,35 @@ def test_a_peer_that_was_not_heard_for_a_minute_is_lost(line: Line) -> None:
     """Promise: who vanishes without a word is gone from the list within 60 s."""
     line.say((C, b"PM"))
     line.clock.now += 59.9
-    assert line.channel.check_timeouts(line.clock.now) == ""
+    assert line.transport.check_timeouts(line.clock.now) == ""
     line.clock.now += 0.1
-    assert line.channel.check_timeouts(line.clock.now) == "nothing was heard for 60 s"
+    assert line.transport.check_timeouts(line.clock.now) == "nothing was heard for 60 s"
 
     assert line.calls == 1
-    assert line.channel.check_timeouts(line.clock.now) == "", "it is said once"
-    assert line.channel.read(100, 0.0) == b"C\0\0\0\2PM"
-    assert line.channel.read(100, 0.0) == b""
+    assert line.transport.check_timeouts(line.clock.now) == "", "it is said once"
+    assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
+    assert line.transport.read(100, 0.0) == b""
 
 
 @pytest.mark.parametrize("heard", [Datagram(ACK, SESSION, 1), Datagram(C, SESSION, 1, b"PING")])
 def test_whatever_a_peer_says_shows_that_it_is_there(line: Line, heard: Datagram) -> None:
     for _ in range(10):
         line.clock.now += 59.9
-        assert line.channel.check_timeouts(line.clock.now) == ""
+        assert line.transport.check_timeouts(line.clock.now) == ""
         line.give(heard)
 
 
 def test_a_peer_that_says_much_and_acknowledges_nothing_is_lost(line: Line) -> None:
-    line.channel.write([frame(C, b"READY")])
+    line.transport.write([frame(C, b"READY")])
     reasons: list[str] = []
     sent: list[Datagram] = line.news()
     for number in range(1, 2_000):
         line.clock.now += 0.1
         line.give(Datagram(C, SESSION, number, b"PING"))
-        reasons += filter(None, [line.channel.check_timeouts(line.clock.now)])
+        reasons += filter(None, [line.transport.check_timeouts(line.clock.now)])
         if reasons:
             break
-        line.channel.flush()
+        line.transport.flush()
         sent += [datagram for datagram in line.news() if datagram.kind != ACK]
 
     assert reasons == ["a datagram was not acknowledged, and was sent 9 times"]
@@ -515,14 +515,14 @@ def test_a_peer_that_says_much_and_acknowledges_nothing_is_lost(line: Line) -> N
 
 def test_to_one_who_is_lost_nothing_can_be_written(line: Line) -> None:
     """An error of the system's kind: the courier gives it up."""
-    line.channel.write([frame(C, b"READY")])
+    line.transport.write([frame(C, b"READY")])
     line.news()
     line.clock.now += 60.0
-    line.channel.check_timeouts(line.clock.now)
+    line.transport.check_timeouts(line.clock.now)
     with pytest.raises(OSError, match="nothing was heard for 60 s"):
-        line.channel.flush()
+        line.transport.flush()
     with pytest.raises(OSError, match="nothing was heard for 60 s") as caught:
-        line.channel.write([frame(C, b"READY")])
+        line.transport.write([frame(C, b"READY")])
 
     assert not isinstance(caught.value, BlockingIOError)
     assert line.news() == []
@@ -532,10 +532,10 @@ def test_to_one_who_is_lost_nothing_can_be_written(line: Line) -> None:
 
 
 def test_the_courier_never_writes_to_a_socket_by_itself(line: Line) -> None:
-    assert not line.channel.is_socket
-    assert line.channel.descriptor == -1
-    assert line.channel.write_max_bytes == OUTBOX_MAX_BYTES
-    assert (line.channel.session, line.channel.address, line.channel.opening) == (SESSION, ADDRESS, OPENING)
+    assert not line.transport.is_socket
+    assert line.transport.descriptor == -1
+    assert line.transport.write_max_bytes == SEND_QUEUE_MAX_BYTES
+    assert (line.transport.session, line.transport.address, line.transport.opening) == (SESSION, ADDRESS, OPENING)
 
 
 # --- under hypothesis ---
@@ -549,18 +549,18 @@ class Weather:
         self._dice = dice
         self.is_fair = False
         self._to_peer: list[Datagram] = []
-        self._to_channel: list[Datagram] = []
+        self._to_transport: list[Datagram] = []
 
     def blow(self) -> None:
         """Some of what is on its way arrives."""
         line = self._line
         self._to_peer += line.news()
-        self._to_channel += filter(None, map(unpack, line.peer.due(line.clock.now)))
+        self._to_transport += filter(None, map(unpack, line.peer.due(line.clock.now)))
         for datagram in self._some(self._to_peer):
             arrival = line.peer.receive(datagram, line.clock.now)
             line.heard += arrival.frames
-            self._to_channel += filter(None, map(unpack, arrival.acks))
-        line.give(*self._some(self._to_channel))
+            self._to_transport += filter(None, map(unpack, arrival.acks))
+        line.give(*self._some(self._to_transport))
 
     def _some(self, on_their_way: list[Datagram]) -> list[Datagram]:
         if self.is_fair:
@@ -580,8 +580,8 @@ class Weather:
 def test_everything_comes_once_and_in_order_whatever_is_lost_and_whoever_is_slow(dice: Random) -> None:
     """Both ways, while the reader and the courier take their time. The courier goes by what it is called for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(channel_module, "_INBOX_MAX_BYTES", 200)
-        patch.setattr(channel_module, "_OUTBOX_MAX_BYTES", 100)
+        patch.setattr(transport_module, "_INBOX_MAX_BYTES", 200)
+        patch.setattr(transport_module, "_SEND_QUEUE_MAX_BYTES", 100)
         line = Line(patch)
         weather = Weather(line, dice)
         asked: list[tuple[int, bytes]] = [
@@ -598,14 +598,14 @@ def test_everything_comes_once_and_in_order_whatever_is_lost_and_whoever_is_slow
             if dice.random() < 0.5 or weather.is_fair:
                 read += line.read()
             line.clock.now += 0.02
-            assert line.channel.check_timeouts(line.clock.now) == ""
+            assert line.transport.check_timeouts(line.clock.now) == ""
             if line.calls != calls:  # it sends until nothing more is taken, and rests until it is called
                 calls = line.calls
-                line.channel.flush()
+                line.transport.flush()
                 with suppress(BlockingIOError):
                     while rest:
-                        rest = rest[line.channel.write([rest[:30], rest[30:200]]) :]
-            if not rest and len(line.heard) == len(answers) and not line.channel.unacknowledged_bytes():
+                        rest = rest[line.transport.write([rest[:30], rest[30:200]]) :]
+            if not rest and len(line.heard) == len(answers) and not line.transport.unacknowledged_bytes():
                 read += line.read()
                 if len(read) == sum(len(frame(*each)) for each in asked):
                     break

@@ -11,15 +11,15 @@ from typing import NoReturn
 import pytest
 from structlog.testing import capture_logs
 
-from chatprotocol.dialects import DIALECTS, by_name
 from chatprotocol.events import Bye, Pong
 from chatprotocol.requests import Command, Leave, Ping, Unreadable
-from chatserver.transport import connection as connection_module
-from chatserver.transport.carrier import TcpSocket
-from chatserver.transport.connection import Connection, House
-from chatserver.transport.courier import Courier
-from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
-from chatserver.transport.stream import Stream
+from chatprotocol.wire import PROTOCOLS, by_name
+from chatserver.net import connection as connection_module
+from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.connection import Connection, ConnectionServices
+from chatserver.net.sender import Sender
+from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
+from chatserver.net.transport import TcpTransport
 
 from .rooms import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
 
@@ -35,33 +35,33 @@ class Wire:
     """One connection with a real courier and a fake session."""
 
     def __init__(self, login_seconds: float = 1_000.0) -> None:
-        self.streams = {dialect.name: Stream(dialect.encode_all, 1_000_000) for dialect in DIALECTS}
-        self.courier = Courier(list(self.streams.values()), 1_000_000, lambda _: None)
-        house = House(DIALECTS, self.streams, self.courier, login_seconds, self._open_session)
-        self._courier_works = False
+        self.broadcasts = {protocol.name: BroadcastBuffer(protocol.encode_all, 1_000_000) for protocol in PROTOCOLS}
+        self.sender = Sender(list(self.broadcasts.values()), 1_000_000, lambda _: None)
+        services = ConnectionServices(PROTOCOLS, self.broadcasts, self.sender, login_seconds, self._open_session)
+        self._sender_works = False
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(DEADLINE_SECONDS)
         self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        self.connection = Connection(TcpSocket(ours), "test", 1, house, self.ended.put)
+        self.connection = Connection(TcpTransport(ours), "test", 1, services, self.ended.put)
         self.session: FakeSession | None = None
-        self.answer: Callable[[FakeSession], None] = lambda session: session.outbox.put([Pong()])
+        self.answer: Callable[[FakeSession], None] = lambda session: session.send_queue.put([Pong()])
 
-    def _open_session(self, dialect: str, outbox: Outbox, label: str, address: str) -> FakeSession:
-        self.session = FakeSession(outbox, answer=self.answer, dialect=dialect)
+    def _open_session(self, protocol: str, send_queue: SendQueue, label: str, address: str) -> FakeSession:
+        self.session = FakeSession(send_queue, answer=self.answer, protocol=protocol)
         assert (label, address) == ("1@test", "test")
         return self.session
 
     def start(self) -> None:
-        self.start_courier()
+        self.start_sender()
         self.connection.start()
 
-    def start_courier(self) -> None:
-        self._courier_works = True
-        self.courier.start()
+    def start_sender(self) -> None:
+        self._sender_works = True
+        self.sender.start()
 
     def reader_waits(self) -> bool:
         """Does the reader thread wait for its peer to read?"""
-        drained = self.session.outbox._drained if self.session else None
+        drained = self.session.send_queue._drained if self.session else None
         return drained is not None and bool(drained._waiters)  # type: ignore[attr-defined]
 
     def read(self, size_bytes: int) -> bytes:
@@ -82,16 +82,16 @@ class Wire:
     def close(self) -> None:
         self.peer.close()
         if self.session is not None:
-            self.session.outbox.finish()  # lets the reader go in any case
+            self.session.send_queue.finish()  # lets the reader go in any case
         self.connection.drain()
         self.connection.disconnect()
         self.connection.join()
         self.connection.drain()
-        if not self._courier_works:
-            self.start_courier()
-        self.courier.stop(0)
-        for stream in self.streams.values():
-            stream.close()
+        if not self._sender_works:
+            self.start_sender()
+        self.sender.stop(0)
+        for broadcast in self.broadcasts.values():
+            broadcast.close()
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_what_came_in_one_read_is_handed_over_together(wire: Wire) -> None:
 
 def test_a_peer_that_sends_much_is_read_in_large_pieces_until_it_is_quiet(wire: Wire) -> None:
     """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
-    wire.answer = lambda session: setattr(session, "is_logged_in", True) or session.outbox.put([Pong()])  # type: ignore[func-returns-value]
+    wire.answer = lambda session: setattr(session, "is_logged_in", True) or session.send_queue.put([Pong()])  # type: ignore[func-returns-value]
     wire.start()
     wire.peer.sendall(PING)
     assert wire.read(len(PONG)) == PONG
@@ -207,18 +207,18 @@ def test_a_byte_order_mark_at_the_beginning_is_no_part_of_what_is_said(wire: Wir
 
 
 @pytest.mark.parametrize(
-    ("first", "dialect"), [(PING, "json"), (FRAME, "frames"), (b"REGISTER TOSEND carol\n\n", "register")]
+    ("first", "protocol"), [(PING, "json"), (FRAME, "frames"), (b"REGISTER TOSEND carol\n\n", "register")]
 )
 def test_the_session_is_the_one_of_the_dialect_that_the_connection_begins_with(
-    wire: Wire, first: bytes, dialect: str
+    wire: Wire, first: bytes, protocol: str
 ) -> None:
     wire.start()
     wire.peer.sendall(first)
     eventually(lambda: wire.session is not None and wire.session.handled)
 
     assert wire.session is not None
-    assert wire.session.dialect == dialect
-    assert wire.session.outbox.stream is wire.streams[dialect]
+    assert wire.session.protocol == protocol
+    assert wire.session.send_queue.broadcast is wire.broadcasts[protocol]
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J", b"Chello", b"D\0\0\0\1x"])
@@ -308,7 +308,7 @@ def test_a_peer_whose_time_passes_while_it_is_answered_is_timed_out(monkeypatch:
 
     def answer_slowly(session: FakeSession) -> None:
         monkeypatch.setattr(connection_module.time, "monotonic", lambda: clock() + 2_000.0)
-        session.outbox.put([Pong()])
+        session.send_queue.put([Pong()])
 
     wire.answer = answer_slowly
     wire.start()
@@ -329,7 +329,7 @@ def test_a_peer_that_has_logged_in_may_be_silent() -> None:
 
     def log_in(session: FakeSession) -> None:
         session.is_logged_in = True
-        session.outbox.put([Pong()])
+        session.send_queue.put([Pong()])
 
     wire.answer = log_in
     wire.start()
@@ -350,7 +350,7 @@ def test_a_peer_whose_time_passes_while_it_logs_in_is_not_timed_out(
     def log_in_slowly(session: FakeSession) -> None:
         monkeypatch.setattr(connection_module.time, "monotonic", lambda: clock() + 2_000.0)
         session.is_logged_in = True
-        session.outbox.put([Pong()])
+        session.send_queue.put([Pong()])
 
     wire.answer = log_in_slowly
     wire.start()
@@ -366,7 +366,7 @@ def test_a_peer_that_was_silent_for_longer_than_a_read_may_take_is_answered_all_
 
     def log_in(session: FakeSession) -> None:
         session.is_logged_in = True
-        session.outbox.put([Pong()])
+        session.send_queue.put([Pong()])
 
     wire.answer = log_in
     wire.start()
@@ -432,7 +432,7 @@ def test_who_was_logged_in_meanwhile_and_leaves_something_unfinished_is_timed_ou
 
 def log_in(session: FakeSession) -> None:
     session.is_logged_in = True
-    session.outbox.put([Pong()])
+    session.send_queue.put([Pong()])
 
 
 def stays_silent(wire: Wire, seconds: float) -> bool:
@@ -469,8 +469,8 @@ def test_who_leaves_something_unfinished_is_timed_out(
     wire.peer.close()
     wire.await_end()
 
-    dialect = by_name("json" if whole == PING else "frames")
-    assert told.removeprefix(dialect.encode(Pong())) == dialect.encode(Bye("x"))
+    protocol = by_name("json" if whole == PING else "frames")
+    assert told.removeprefix(protocol.encode(Pong())) == protocol.encode(Bye("x"))
     assert wire.session is not None
     assert wire.session.calls[:2] == ["time_out", "end"]
 
@@ -484,8 +484,8 @@ def test_who_leaves_something_unfinished_before_the_login_is_timed_out(
     wire.peer.sendall(whole + begun)
     told = wire.read_all()
 
-    dialect = by_name("json" if whole == PING else "frames")
-    assert told == dialect.encode_all([Pong(), Bye("x")])
+    protocol = by_name("json" if whole == PING else "frames")
+    assert told == protocol.encode_all([Pong(), Bye("x")])
 
 
 def test_who_completes_what_was_begun_may_be_silent_again(open_wire: Callable[[float], Wire]) -> None:
@@ -536,9 +536,9 @@ def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire
     blocking: list[bool] = []
 
     def note(session: FakeSession) -> None:
-        blocking.append(os.get_blocking(session.outbox.carrier.descriptor))
+        blocking.append(os.get_blocking(session.send_queue.transport.descriptor))
         session.is_logged_in = len(blocking) > 1
-        session.outbox.put([Pong()])
+        session.send_queue.put([Pong()])
 
     wire.answer = note
     wire.start()
@@ -548,7 +548,9 @@ def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire
     wire.peer.sendall(b'{"command":"EX"}\n')
     assert wire.read_all() == BYE
     assert wire.session is not None
-    blocking.append(os.get_blocking(wire.session.outbox.carrier.descriptor))  # while it waits for the peer to close
+    blocking.append(
+        os.get_blocking(wire.session.send_queue.transport.descriptor)
+    )  # while it waits for the peer to close
 
     assert blocking == [False] * 6
 
@@ -558,7 +560,7 @@ def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire
 
 def test_a_peer_that_does_not_read_its_answers_is_not_read_further(wire: Wire) -> None:
     """Promise: back-pressure. However much a peer sends, memory stays bounded."""
-    wire.answer = lambda session: session.outbox.put([Bye("x" * UNREAD_MAX_BYTES)])
+    wire.answer = lambda session: session.send_queue.put([Bye("x" * UNREAD_MAX_BYTES)])
     wire.connection.start()  # the courier rests, as it does when a socket is full
     wire.peer.sendall(PING)
     eventually(lambda: wire.session is not None and wire.session.handled)
@@ -568,7 +570,7 @@ def test_a_peer_that_does_not_read_its_answers_is_not_read_further(wire: Wire) -
     eventually(lambda: wire.reader_waits() or len(session.handled) == 2)
     assert session.handled == [Ping()]
 
-    wire.start_courier()
+    wire.start_sender()
     answer = BYE.replace(b"x", b"x" * UNREAD_MAX_BYTES)
     assert wire.read(2 * len(answer)) == answer * 2
 
@@ -611,7 +613,7 @@ def test_a_peer_that_has_not_read_its_answers_has_not_been_told(wire: Wire) -> N
     wire.read(len(PONG))
     assert not wire.connection.has_been_told()
     wire.connection.drain()
-    eventually(lambda: wire.session is not None and wire.session.outbox.shut)
+    eventually(lambda: wire.session is not None and wire.session.send_queue.shut)
     assert not wire.connection.has_been_told()
     wire.read_all()
 
@@ -640,7 +642,7 @@ def test_a_peer_that_has_said_nothing_is_cut_off_at_once(wire: Wire) -> None:
 
 def test_a_reader_that_waits_for_its_peer_is_let_go_when_the_server_shuts_down(wire: Wire) -> None:
     """Promise: shutdown. Every thread is joined."""
-    wire.answer = lambda session: session.outbox.put([Bye("x" * (UNREAD_MAX_BYTES + 1))])
+    wire.answer = lambda session: session.send_queue.put([Bye("x" * (UNREAD_MAX_BYTES + 1))])
     wire.connection.start()
     wire.peer.sendall(PING)
     eventually(lambda: wire.session is not None and wire.session.handled)

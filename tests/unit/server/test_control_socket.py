@@ -11,7 +11,7 @@ import pytest
 
 from chatserver.control import CONTROL_FILE, WELL, ask
 from chatserver.health import main, server_arguments
-from chatserver.transport.control_socket import ControlSocket
+from chatserver.net.control_socket import ControlSocket
 
 PATIENCE_SECONDS = 10.0
 

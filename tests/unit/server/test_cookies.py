@@ -2,7 +2,7 @@
 
 import pytest
 
-from chatserver.transport.cookies import Cookies
+from chatserver.net.cookies import Cookies
 
 ADDRESS = ("10.0.0.1", 4_711)
 SIX = ("fe80::1", 4_711, 0, 2)

@@ -18,21 +18,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from chatprotocol import arq as arq_module
-from chatprotocol.arq import Arq
-from chatprotocol.datagrams import ACK, PIECE, Datagram, pack, unpack
-from chatprotocol.dialects import DIALECTS, by_name
-from chatprotocol.opener import Opener
 from chatprotocol.requests import Command, Data
+from chatprotocol.udp import arq as arq_module
+from chatprotocol.udp.arq import Arq
+from chatprotocol.udp.handshake import UdpHandshake
+from chatprotocol.udp.packet import ACK, PIECE, Datagram, pack, unpack
+from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.memory import ShortOfMemoryError, no_limit
-from chatserver.transport import datagram as datagram_module
-from chatserver.transport.carrier import TcpSocket
-from chatserver.transport.connection import House
-from chatserver.transport.connections import Connections, FullError
-from chatserver.transport.courier import Courier
-from chatserver.transport.datagram import DatagramDoor
-from chatserver.transport.outbox import Outbox
-from chatserver.transport.stream import Stream
+from chatserver.net import udp_listener as datagram_module
+from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.connection import ConnectionServices
+from chatserver.net.connections import Connections, FullError
+from chatserver.net.sender import Sender
+from chatserver.net.sendqueue import SendQueue
+from chatserver.net.transport import TcpTransport
+from chatserver.net.udp_listener import UdpListener
 
 from .lines import NotingSocket
 from .rooms import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
@@ -78,39 +78,39 @@ class Hall:
             self.bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.bound.bind(("127.0.0.1", 0))
             self.bound.setblocking(False)
-        self.streams = {dialect.name: Stream(dialect.encode_all, 1_000_000) for dialect in DIALECTS}
+        self.broadcasts = {protocol.name: BroadcastBuffer(protocol.encode_all, 1_000_000) for protocol in PROTOCOLS}
         self.crashes: list[str] = []
-        self.courier = Courier(list(self.streams.values()), 1_000_000, self.crashes.append)
-        house = House(DIALECTS, self.streams, self.courier, 1_000.0, self._open_session)
-        self.connections = Connections(house, max_connections, claim)
-        self.door = DatagramDoor(self.bound, self.connections, by_name("datagram"), self.crashes.append)
+        self.sender = Sender(list(self.broadcasts.values()), 1_000_000, self.crashes.append)
+        services = ConnectionServices(PROTOCOLS, self.broadcasts, self.sender, 1_000.0, self._open_session)
+        self.connections = Connections(services, max_connections, claim)
+        self.listener = UdpListener(self.bound, self.connections, by_name("datagram"), self.crashes.append)
         self.sessions: list[FakeSession] = []
         # The label and the address of each.
         self.labels: list[tuple[str, str]] = []
         self._is_stopped = False
-        self.courier.start()
+        self.sender.start()
 
-    def _open_session(self, dialect: str, outbox: Outbox, label: str, address: str) -> FakeSession:
+    def _open_session(self, protocol: str, send_queue: SendQueue, label: str, address: str) -> FakeSession:
         self.labels.append((label, address))
-        self.sessions.append(FakeSession(outbox, dialect=dialect, is_logged_in=True))
+        self.sessions.append(FakeSession(send_queue, protocol=protocol, is_logged_in=True))
         return self.sessions[-1]
 
     @property
     def is_empty(self) -> bool:
         """Does the door know nobody?"""
-        return not self.door._channels and not self.door._opened
+        return not self.listener._transports and not self.listener._opened
 
     def take(self, data: Datagram, address: tuple[object, ...] = FORGED, now: float = NOW) -> None:
         """This comes to a door that was not started."""
-        self.door._take(data, address, now)
+        self.listener._take(data, address, now)
 
     def stop(self) -> None:
         self._is_stopped = True
         self.connections.drain(0.0)
-        self.courier.stop(0.0)
-        self.door.stop()
-        for stream in self.streams.values():
-            stream.close()
+        self.sender.stop(0.0)
+        self.listener.stop()
+        for broadcast in self.broadcasts.values():
+            broadcast.close()
 
     def close(self) -> None:
         if not self._is_stopped:
@@ -127,14 +127,14 @@ class Client:
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._sock.bind((host, 0))
         self._sock.settimeout(DEADLINE_SECONDS)
-        self._door: tuple[str, int] = hall.bound.getsockname()
+        self._listener: tuple[str, int] = hall.bound.getsockname()
         self.arq = Arq(0, 0.0)
         # What was said last to get a session.
         self.opening = b""
 
     def send(self, *said: Datagram | bytes) -> None:
         for each in said:
-            self._sock.sendto(each if isinstance(each, bytes) else pack(each), self._door)
+            self._sock.sendto(each if isinstance(each, bytes) else pack(each), self._listener)
 
     def receive(self) -> Datagram:
         datagram = unpack(self._sock.recv(65_536))
@@ -199,7 +199,7 @@ def hall(opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Hall:
     """However fast the machine is, these tests ask the door more than strangers may."""
     monkeypatch.setattr(datagram_module, "_STRANGERS_MAX", 10**9)
     hall = opened.enter_context(closing(Hall()))
-    hall.door.start()
+    hall.listener.start()
     return hall
 
 
@@ -244,22 +244,22 @@ def test_who_sends_the_cookie_back_has_a_session_and_is_answered_what_it_said(
     assert first.session != 0
     assert (first.kind, first.sequence, first.payload) == (C, 1, b"PONG")
     (session,) = hall.sessions
-    assert session.dialect == "datagram"
+    assert session.protocol == "datagram"
     assert session.handled == [Command(text.decode())]
     assert hall.labels == [("1@127.0.0.1", "127.0.0.1")]
 
 
 def test_the_engine_of_the_client_gets_a_session(hall: Hall, client: Client) -> None:
-    opener = Opener(b"alice", NOW)
-    client.send(*opener.due(NOW))
-    assert opener.receive_reply(client.receive(), NOW) is None
-    client.send(*opener.due(NOW))
+    handshake = UdpHandshake(b"alice", NOW)
+    client.send(*handshake.due(NOW))
+    assert handshake.receive_reply(client.receive(), NOW) is None
+    client.send(*handshake.due(NOW))
     first = client.receive()
-    session = opener.receive_reply(first, NOW)
+    session = handshake.receive_reply(first, NOW)
 
     assert isinstance(session, Arq)
     assert session.receive(first, NOW).frames == [(C, b"PONG")]
-    eventually(lambda: session.session in hall.door._channels)
+    eventually(lambda: session.session in hall.listener._transports)
 
 
 def test_the_dialogue_goes_both_ways(hall: Hall, client: Client) -> None:
@@ -341,7 +341,7 @@ def test_a_cookie_that_is_too_old_gets_another_cookie(still_hall: Hall, later: f
     cookie = cookie_of(still_hall)
     still_hall.take(opening(b"alice " + cookie + b" "), now=NOW + later)
 
-    assert len(still_hall.door._channels) == is_good
+    assert len(still_hall.listener._transports) == is_good
     assert is_good or cookie_of(still_hall) != cookie
 
 
@@ -372,7 +372,7 @@ def leave(hall: Hall, client: Client) -> None:
     """Say the last word, get the answer, and be gone."""
     client.say((C, b"EX"))
     assert client.hear() == [(C, b"BYE x")]
-    eventually(lambda: client.arq.session not in hall.door._channels)
+    eventually(lambda: client.arq.session not in hall.listener._transports)
 
 
 def test_after_its_session_the_same_opening_gets_a_new_one(hall: Hall, client: Client) -> None:
@@ -392,17 +392,17 @@ def test_a_session_that_has_ended_just_now_is_none_that_an_opening_can_mean(stil
     still_hall.take(opening(b"alice".ljust(OPENING_BYTES)))
     said = opening(b"alice " + cookie_of(still_hall))
     still_hall.take(said)
-    (first,) = still_hall.door._channels.values()
+    (first,) = still_hall.listener._transports.values()
     eventually(lambda: still_hall.bound.sent)
     still_hall.take(Datagram(ACK, first.session, 1))
     first.hang_up()
     eventually(lambda: first.closed)
     still_hall.take(said)
-    assert len(still_hall.door._channels) == 2
-    still_hall.door._look(NOW)
+    assert len(still_hall.listener._transports) == 2
+    still_hall.listener._look(NOW)
     still_hall.take(said)
 
-    (second,) = still_hall.door._channels.values()
+    (second,) = still_hall.listener._transports.values()
     assert second is not first
 
 
@@ -431,7 +431,7 @@ def test_from_another_address_nothing_is_acknowledged(
     first = client.receive()
     assert another().answers(Datagram(ACK, first.session, 1)) == []
 
-    assert hall.door._channels[first.session].unacknowledged_bytes() > 0
+    assert hall.listener._transports[first.session].unacknowledged_bytes() > 0
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -500,7 +500,7 @@ def test_a_peer_that_vanishes_without_a_word_is_lost(
         {"event": "Disconnected: nothing was heard for 0.5 s", "connection": "1@127.0.0.1", "log_level": "info"}
     ]
     assert hall.sessions[0].calls == ["end"]
-    eventually(lambda: len(hall.door._channels) == len(hall.door._opened) == 1)
+    eventually(lambda: len(hall.listener._transports) == len(hall.listener._opened) == 1)
 
 
 def test_a_peer_that_acknowledges_nothing_is_lost(hall: Hall, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -579,7 +579,7 @@ def test_that_there_is_no_session_is_said_in_no_more_than_was_sent(client: Clien
 def test_who_has_shown_its_cookie_is_told_in_full_that_the_server_is_full(opened: ExitStack, length: int) -> None:
     """Its address is not forged."""
     hall = opened.enter_context(closing(Hall(max_connections=0)))
-    hall.door.start()
+    hall.listener.start()
     client = opened.enter_context(closing(Client(hall)))
     text = b"a" * length
     said = opening(text + b" " + client.cookie(text))
@@ -594,7 +594,7 @@ def test_who_has_shown_its_cookie_is_told_in_full_that_the_server_is_full(opened
 def test_who_has_shown_its_cookie_is_told_in_full_that_the_server_shuts_down(
     hall: Hall, client: Client, length: int
 ) -> None:
-    hall.door.close()
+    hall.listener.close()
     text = b"a" * length
     said = opening(text + b" " + client.cookie(text))
 
@@ -608,9 +608,9 @@ def test_a_server_that_is_full_or_shuts_down_tells_nobody_so_without_a_cookie(op
     """Promise: no amplification."""
     for is_closing in (False, True):
         hall = opened.enter_context(closing(Hall(max_connections=0)))
-        hall.door.start()
+        hall.listener.start()
         if is_closing:
-            hall.door.close()
+            hall.listener.close()
         client = opened.enter_context(closing(Client(hall)))
         for length in LENGTHS:
             (*answers,) = client.answers(opening(b"a" * length))
@@ -664,7 +664,7 @@ def flood(hall: Hall, dice: Random, size: int) -> None:
         hall.take(said, address, NOW + number / 1_000)
         hall.bound.sent.clear()
         if number % 500 == 0:
-            hall.door._look(NOW + number / 1_000)
+            hall.listener._look(NOW + number / 1_000)
 
 
 def test_a_flood_of_openings_leaves_nothing_behind(still_hall: Hall) -> None:
@@ -698,7 +698,7 @@ def test_a_flood_of_strangers_is_not_answered_any_more_before_those_inside_were_
         still_hall.take(each)
     assert len(still_hall.bound.answers()) == 2_000
 
-    still_hall.door._look(NOW)
+    still_hall.listener._look(NOW)
     still_hall.take(hello)
     assert len(still_hall.bound.answers()) == 1
 
@@ -768,27 +768,27 @@ def test_while_memory_is_short_nobody_comes_in(opened: ExitStack) -> None:
             opened.enter_context(ours)
             opened.enter_context(theirs)
             with pytest.raises(FullError):
-                hall.connections.add(TcpSocket(ours), "here")
+                hall.connections.add(TcpTransport(ours), "here")
     assert [(entry["event"], entry["reason"]) for entry in log] == [("Refusing connections", "memory is short")]
 
 
 def test_sessions_and_connections_of_tcp_are_counted_together(opened: ExitStack) -> None:
     """Promise: the limit holds for both."""
     hall = opened.enter_context(closing(Hall(max_connections=2)))
-    hall.door.start()
+    hall.listener.start()
     clients = [opened.enter_context(closing(Client(hall))) for _ in range(2)]
     pairs = [socket.socketpair() for _ in range(2)]
     for sock in (sock for pair in pairs for sock in pair):
         opened.enter_context(closing(sock))
     with capture_logs() as log:
-        hall.connections.add(TcpSocket(pairs[0][0]), "10.0.0.1")
+        hall.connections.add(TcpTransport(pairs[0][0]), "10.0.0.1")
         clients[0].open()
         text = b"b" * 60
         said = opening(text + b" " + clients[1].cookie(text))
         for _ in range(3):
             assert clients[1].answers(said) == [Datagram(C, 0, 0, SERVER_FULL)]
         with pytest.raises(FullError, match="the limit of 2 connections is reached"):
-            hall.connections.add(TcpSocket(pairs[1][0]), "10.0.0.2")
+            hall.connections.add(TcpTransport(pairs[1][0]), "10.0.0.2")
 
     assert [entry["event"] for entry in log] == ["Refusing connections"]
     leave(hall, clients[0])
@@ -800,7 +800,7 @@ def test_while_the_server_shuts_down_nobody_comes_in_and_who_is_in_stays(
 ) -> None:
     """Promise: shutdown."""
     client.open()
-    hall.door.close()
+    hall.listener.close()
     other = another()
     text = b"b" * 60
     assert other.answers(opening(text + b" " + other.cookie(text))) == [Datagram(C, 0, 0, SHUTTING_DOWN)]
@@ -813,7 +813,7 @@ def test_while_the_server_shuts_down_nobody_comes_in_and_who_is_in_stays(
 def test_when_the_server_shuts_down_each_session_is_told_and_waited_for(hall: Hall, client: Client) -> None:
     """Promise: shutdown. Each client is told, and has the time to say that it knows."""
     client.open()
-    hall.door.close()
+    hall.listener.close()
     parting = in_background(lambda: hall.connections.drain(DEADLINE_SECONDS))
     bye = client.receive()
     assert (bye.kind, bye.payload) == (C, b"BYE x")
@@ -828,7 +828,7 @@ def test_when_the_server_shuts_down_each_session_is_told_and_waited_for(hall: Ha
 def test_a_peer_that_does_not_say_that_it_knows_is_given_up(hall: Hall, client: Client) -> None:
     """Promise: shutdown within 8 s."""
     client.open()
-    hall.door.close()
+    hall.listener.close()
     must_end(in_background(hall.stop))
 
 

@@ -8,18 +8,18 @@ from textwrap import dedent
 import pytest
 from structlog.testing import capture_logs
 
-from chatprotocol.dialects.frames import Frames
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, PublicMessage, Ready, Refused
-from chatprotocol.framing import FrameBuffer
-from chatprotocol.requests import Command, CommandRun, Data, Login, Request, Unreadable
-from chatserver.session.session import Session
+from chatprotocol.requests import Command, CommandBatch, Data, Login, Request, Unreadable
+from chatprotocol.wire.frames import Frames
+from chatprotocol.wire.readers import FrameBuffer
+from chatserver.chat.session import Session
+from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
+from chatserver.net.transport import TcpTransport
 from chatserver.store.errors import StoreError
-from chatserver.transport.carrier import TcpSocket
-from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
-from chatserver.transport.stream import Stream
 
-from .house import HISTORY_ID, FakePasswords, House, Visitor, secrets_in
+from .house import HISTORY_ID, ConnectionServices, FakePasswords, Visitor, secrets_in
 from .rooms import eventually, in_background, must_end
 
 # What the decoder says of steps that it can't read.
@@ -37,8 +37,8 @@ AN_OPERATION_IS_DUE = """
 
 
 @pytest.fixture
-def stranger(house: House) -> Visitor:
-    return house.visitor()
+def stranger(services: ConnectionServices) -> Visitor:
+    return services.visitor()
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def shown(event: Event) -> list[str]:
 
 def hear(visitor: Visitor, requests: Sequence[Request]) -> list[str]:
     """What one connection is told, and nobody else, when this comes in one read."""
-    before = len(visitor.outbox.told)
+    before = len(visitor.send_queue.told)
     goes_on = visitor.session.handle(requests)
-    said = [f"< {text}" for event in visitor.outbox.told[before:] for text in shown(event)]
+    said = [f"< {text}" for event in visitor.send_queue.told[before:] for text in shown(event)]
     return said if goes_on else [*said, "(the end)"]
 
 
@@ -90,19 +90,19 @@ def play(visitor: Visitor, *scripts: str) -> None:
     assert transcript == script
 
 
-def posted(house: House) -> list[tuple[str, str | None]]:
+def posted(services: ConnectionServices) -> list[tuple[str, str | None]]:
     """The texts that the journal was given, each with its recipient."""
     return [
-        (text, post.recipient.name if post.recipient is not None else None)
-        for post in house.journal.posts
-        for text in post.texts
+        (text, batch.recipient.name if batch.recipient is not None else None)
+        for batch in services.journal.appended
+        for text in batch.texts
     ]
 
 
 # --- coming in ---
 
 
-def test_a_new_name_is_registered(house: House, stranger: Visitor) -> None:
+def test_a_new_name_is_registered(services: ConnectionServices, stranger: Visitor) -> None:
     play(
         stranger,
         """
@@ -112,12 +112,12 @@ def test_a_new_name_is_registered(house: House, stranger: Visitor) -> None:
         < C WELCOME new
         """,
     )
-    assert house.presence.names() == ("Carol",)
+    assert services.presence.names() == ("Carol",)
     assert stranger.session.is_logged_in
 
 
 @pytest.mark.parametrize("name", ["alice", "ALICE", " alice ", "alice pm-dm", "alice bm-pm"])
-def test_a_known_name_needs_its_password(house: House, stranger: Visitor, name: str) -> None:
+def test_a_known_name_needs_its_password(services: ConnectionServices, stranger: Visitor, name: str) -> None:
     play(
         stranger,
         f"""
@@ -129,7 +129,7 @@ def test_a_known_name_needs_its_password(house: House, stranger: Visitor, name: 
         < C WELCOME existing
         """,
     )
-    assert house.presence.names() == ("Alice",)
+    assert services.presence.names() == ("Alice",)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_the_welcome_tells_the_identity_of_the_history_to_who_asks(stranger: Vis
 
 
 @pytest.mark.parametrize("password", ["PM", "EX", "ch", " two words ", "PING", "alice bm-pm"])
-def test_a_password_is_taken_as_it_is(house: House, stranger: Visitor, password: str) -> None:
+def test_a_password_is_taken_as_it_is(services: ConnectionServices, stranger: Visitor, password: str) -> None:
     play(
         stranger,
         f"""
@@ -161,7 +161,7 @@ def test_a_password_is_taken_as_it_is(house: House, stranger: Visitor, password:
         < C WELCOME new
         """,
     )
-    assert house.accounts.by_key["carol"].password_hash == password[::-1]
+    assert services.accounts.by_key["carol"].password_hash == password[::-1]
 
 
 def test_the_third_wrong_password_ends_it(stranger: Visitor) -> None:
@@ -182,9 +182,11 @@ def test_the_third_wrong_password_ends_it(stranger: Visitor) -> None:
     )
 
 
-def test_who_guesses_for_too_long_is_denied_and_may_try_again_later(house: House, stranger: Visitor) -> None:
+def test_who_guesses_for_too_long_is_denied_and_may_try_again_later(
+    services: ConnectionServices, stranger: Visitor
+) -> None:
     for _ in range(10):
-        house.visitor().ask(Login("alice", "wrong"))
+        services.visitor().ask(Login("alice", "wrong"))
     play(
         stranger,
         """
@@ -194,13 +196,13 @@ def test_who_guesses_for_too_long_is_denied_and_may_try_again_later(house: House
         < C DENIED
         """,
     )
-    house.now += 61
+    services.now += 61
     play(stranger, "> C secret\n< C WELCOME existing")
 
 
-def test_what_was_missed_comes_right_behind_the_welcome(house: House, stranger: Visitor) -> None:
-    house.accounts.add("dave", "terces", delivered_id=3)
-    house.messages.stored = (
+def test_what_was_missed_comes_right_behind_the_welcome(services: ConnectionServices, stranger: Visitor) -> None:
+    services.accounts.add("dave", "terces", delivered_id=3)
+    services.messages.stored = (
         DirectMessage(4, 5, "bob", "dave", "while you\nwere away"),
         DirectMessage(5, 6, "Alice", "dave", "too"),
     )
@@ -214,7 +216,7 @@ def test_what_was_missed_comes_right_behind_the_welcome(house: House, stranger: 
     ]
 
 
-def test_who_comes_in_and_speaks_in_one_read_is_heard(house: House, stranger: Visitor) -> None:
+def test_who_comes_in_and_speaks_in_one_read_is_heard(services: ConnectionServices, stranger: Visitor) -> None:
     play(
         stranger,
         """
@@ -226,7 +228,7 @@ def test_who_comes_in_and_speaks_in_one_read_is_heard(house: House, stranger: Vi
         < C PONG
         """,
     )
-    assert posted(house) == [("hello", None)]
+    assert posted(services) == [("hello", None)]
 
 
 # --- the operations, in both traditions ---
@@ -235,11 +237,11 @@ def test_who_comes_in_and_speaks_in_one_read_is_heard(house: House, stranger: Vi
 @pytest.mark.parametrize(("ops", "public", "direct"), [("pm-dm", "PM", "DM"), ("bm-pm", "BM", "PM")])
 @pytest.mark.parametrize("spell", [str.upper, str.lower, str.title, " {} ".format])
 def test_each_tradition_has_its_words_in_any_case(
-    house: House, stranger: Visitor, ops: str, public: str, direct: str, spell: type[str]
+    services: ConnectionServices, stranger: Visitor, ops: str, public: str, direct: str, spell: type[str]
 ) -> None:
     public, direct, history, leave, users, ping = map(spell, [public, direct, "CH", "EX", "USERS", "PING"])
     hear(stranger, [Command(f"alice {ops}"), Command("secret")])
-    house.messages.stored = (PublicMessage(3, 4, "bob", "hello"), DirectMessage(5, 6, "bob", "Alice", ""))
+    services.messages.stored = (PublicMessage(3, 4, "bob", "hello"), DirectMessage(5, 6, "bob", "Alice", ""))
     play(
         stranger,
         f"""
@@ -260,8 +262,8 @@ def test_each_tradition_has_its_words_in_any_case(
     )
     assert hear(stranger, [Command(history)]) == ["< C HISTORY 2", "< D PUBLIC bob 3 4\nhello", "< D DIRECT bob 5 6\n"]
     play(stranger, f"> C {leave}\n< C BYE\n(the end)")
-    assert posted(house) == [("hello everybody", None), ("hello you", "bob")]
-    assert house.presence.names() == ()
+    assert posted(services) == [("hello everybody", None), ("hello you", "bob")]
+    assert services.presence.names() == ()
 
 
 @pytest.mark.parametrize(("ops", "foreign"), [("pm-dm", "BM"), ("bm-pm", "DM")])
@@ -312,8 +314,10 @@ def test_the_tradition_holds_through_wrong_passwords(stranger: Visitor) -> None:
     )
 
 
-def test_a_message_to_somebody_who_is_online_is_delivered_and_sent(house: House, alice: Visitor) -> None:
-    bob = house.visitor()
+def test_a_message_to_somebody_who_is_online_is_delivered_and_sent(
+    services: ConnectionServices, alice: Visitor
+) -> None:
+    bob = services.visitor()
     hear(bob, [Command("bob"), Command("secret")])
     play(
         alice,
@@ -342,20 +346,20 @@ def test_a_message_to_oneself_is_delivered_and_confirmed(alice: Visitor) -> None
 
 @pytest.mark.parametrize(("asked", "limit"), [("CH", 50), ("ch 7", 7), ("CH 200", 200), ("CH 500", 500), ("CH 1", 1)])
 def test_the_history_has_as_many_messages_as_are_asked_for(
-    house: House, alice: Visitor, asked: str, limit: int
+    services: ConnectionServices, alice: Visitor, asked: str, limit: int
 ) -> None:
-    house.messages.asked.clear()
+    services.messages.asked.clear()
     play(alice, f"> C {asked}\n< C HISTORY 0", AN_OPERATION_IS_DUE)
 
-    assert [each[-1] for each in house.messages.asked] == [limit]
+    assert [each[-1] for each in services.messages.asked] == [limit]
 
 
 @pytest.mark.parametrize("text", ["  hello\n", "C PM", "\0", "a\r\nb", "x" * 8_192, "\u20ac" * 2_730, "EX"])
-def test_a_text_is_taken_as_it_is(house: House, alice: Visitor, text: str) -> None:
+def test_a_text_is_taken_as_it_is(services: ConnectionServices, alice: Visitor, text: str) -> None:
     hear(alice, [Command("PM"), Data(text)])
     hear(alice, [Command("DM"), Command("bob"), Data(text)])
 
-    assert posted(house) == [(text, None), (text, "bob")]
+    assert posted(services) == [(text, None), (text, "bob")]
 
 
 # --- when something is wrong: before the login ---
@@ -407,7 +411,7 @@ def test_what_is_no_password_is_refused_and_one_is_due(stranger: Visitor, step: 
 
 
 @pytest.mark.parametrize("name", ["pm", "dm", "bm", "ch", "ex", "PING", "USERS", "Pm"])
-def test_a_user_may_be_called_like_an_operation(house: House, stranger: Visitor, name: str) -> None:
+def test_a_user_may_be_called_like_an_operation(services: ConnectionServices, stranger: Visitor, name: str) -> None:
     play(
         stranger,
         f"""
@@ -417,12 +421,12 @@ def test_a_user_may_be_called_like_an_operation(house: House, stranger: Visitor,
         < C WELCOME new
         """,
     )
-    assert house.presence.names() == (name,)
+    assert services.presence.names() == (name,)
 
 
-def test_one_may_leave_before_the_login(house: House, stranger: Visitor) -> None:
+def test_one_may_leave_before_the_login(services: ConnectionServices, stranger: Visitor) -> None:
     play(stranger, "> C EX | C alice\n< C BYE\n(the end)")
-    assert house.accounts.find("EX") is None
+    assert services.accounts.find("EX") is None
 
 
 @pytest.mark.parametrize("steps", [[], ["C alice"], ["C alice", "C secret"], ["C alice", "C secret", "C PM"]])
@@ -457,13 +461,13 @@ ANYWHERE = ["(not UTF-8)", "(half a frame, and the end)"]
     [(way, step) for way, due in PLACES.values() for step in OUT_OF_PLACE[due] + ANYWHERE],
 )
 def test_a_step_out_of_place_is_refused_and_an_operation_is_due(
-    house: House, alice: Visitor, way: list[str], step: str
+    services: ConnectionServices, alice: Visitor, way: list[str], step: str
 ) -> None:
     for _ in range(3):
         hear(alice, [read_step(each) for each in way])
         assert hear(alice, [read_step(step)]) == ["< C ERROR bad_request"]
         play(alice, AN_OPERATION_IS_DUE)
-    assert posted(house) == []
+    assert posted(services) == []
 
 
 @pytest.mark.parametrize(
@@ -497,16 +501,16 @@ def test_what_is_no_operation_is_refused_and_one_is_due(alice: Visitor, step: st
 )
 @pytest.mark.parametrize("way", [["C PM"], ["C DM", "C bob"], ["C DM", "C nobody"]])
 def test_a_text_that_cannot_be_a_message_is_refused(
-    house: House, alice: Visitor, way: list[str], text: str, code: str
+    services: ConnectionServices, alice: Visitor, way: list[str], text: str, code: str
 ) -> None:
     hear(alice, [read_step(each) for each in way])
     assert hear(alice, [Data(text)]) == [f"< C ERROR {code}"]
     play(alice, AN_OPERATION_IS_DUE)
-    assert posted(house) == []
+    assert posted(services) == []
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "ALL", "not a name", "bob bob"])
-def test_a_message_to_nobody_is_not_sent(house: House, alice: Visitor, name: str) -> None:
+def test_a_message_to_nobody_is_not_sent(services: ConnectionServices, alice: Visitor, name: str) -> None:
     play(
         alice,
         f"""
@@ -518,7 +522,7 @@ def test_a_message_to_nobody_is_not_sent(house: House, alice: Visitor, name: str
         """,
         AN_OPERATION_IS_DUE,
     )
-    assert posted(house) == []
+    assert posted(services) == []
 
 
 @pytest.mark.parametrize(
@@ -535,9 +539,9 @@ def test_of_a_dialogue_that_is_not_finished_nothing_is_ever_sent(ops: str, steps
     """Whatever ends it: the peer, its time, a step that can't be read, or one that is out of place."""
     ends = [[], ["(half a frame, and the end)"], ["(not UTF-8)"], ["(no frame)"], ["C EX"], ["D ", "C EX"]]
     for length, end in product(range(len(steps)), ends):
-        house = House()
-        house.accounts.add("bob", "terces")
-        visitor = house.visitor()
+        services = ConnectionServices()
+        services.accounts.add("bob", "terces")
+        visitor = services.visitor()
         hear(visitor, [Command(f"alice {ops}"), Command("secret")])
         requests = [read_step(step) for step in [*steps[:length], *end]]
         for read in [requests] if in_one_read else [[request] for request in requests]:
@@ -545,16 +549,18 @@ def test_of_a_dialogue_that_is_not_finished_nothing_is_ever_sent(ops: str, steps
         visitor.session.time_out()
         visitor.session.end()
 
-        assert posted(house) == [], (length, end)
+        assert posted(services) == [], (length, end)
 
 
 # --- steps that are sent ahead ---
 
 
-def test_steps_may_be_sent_ahead_and_what_is_stored_is_answered_in_order(house: House, alice: Visitor) -> None:
+def test_steps_may_be_sent_ahead_and_what_is_stored_is_answered_in_order(
+    services: ConnectionServices, alice: Visitor
+) -> None:
     """Promise of the wire: what follows a message on the disk comes in the order of what was sent."""
-    house.journal.holds_back = True
-    house.messages.stored = (PublicMessage(3, 4, "bob", "hello"),)
+    services.journal.holds_back = True
+    services.messages.stored = (PublicMessage(3, 4, "bob", "hello"),)
     steps = (
         "C PM | D one | C DM | C bob | D two | C DM | C nobody | D three | C PM | D  | C PM | D four"
         " | C CH | C NOPE | C PM | D five | C EX"
@@ -580,8 +586,10 @@ def test_steps_may_be_sent_ahead_and_what_is_stored_is_answered_in_order(house: 
 
 
 @pytest.mark.parametrize("in_one_read", [False, True])
-def test_what_needs_no_disk_does_not_wait_for_it(house: House, alice: Visitor, in_one_read: bool) -> None:
-    house.journal.holds_back = True
+def test_what_needs_no_disk_does_not_wait_for_it(
+    services: ConnectionServices, alice: Visitor, in_one_read: bool
+) -> None:
+    services.journal.holds_back = True
     steps = read_steps("C PM | D one | C PM | D two | C PING | C USERS | C PM")
     reads = [steps] if in_one_read else [[step] for step in steps]
 
@@ -592,7 +600,7 @@ def test_what_needs_no_disk_does_not_wait_for_it(house: House, alice: Visitor, i
         "< C ONLINE Alice",
         "< C READY",
     ]
-    assert alice.outbox.waiting == []
+    assert alice.send_queue.waiting == []
     sent = ["< C SENT 11", "< C SENT 12", "< C SENT 13"]
     assert hear(alice, [Data("three"), Command("CH")]) == [*sent, "< C HISTORY 0"]
 
@@ -600,21 +608,23 @@ def test_what_needs_no_disk_does_not_wait_for_it(house: House, alice: Visitor, i
 def test_who_waits_for_ready_is_told_at_once(alice: Visitor) -> None:
     """Nothing else is on its way that it could go out with."""
     assert hear(alice, [Command("PM")]) == ["< C READY"]
-    assert alice.outbox.waiting == []
+    assert alice.send_queue.waiting == []
 
 
-def test_who_does_not_wait_for_ready_gets_it_with_the_confirmation(house: House, alice: Visitor) -> None:
+def test_who_does_not_wait_for_ready_gets_it_with_the_confirmation(
+    services: ConnectionServices, alice: Visitor
+) -> None:
     """One system call for both: that is half the cost of a message."""
-    house.journal.holds_back = True
+    services.journal.holds_back = True
     assert hear(alice, [Command("PM"), Data("one"), Command("PM"), Data("two")]) == ["< C READY"] * 2
-    assert alice.outbox.waiting == [Ready(), Ready()]
-    house.journal.wait_for_pending()
-    assert alice.outbox.waiting == []
+    assert alice.send_queue.waiting == [Ready(), Ready()]
+    services.journal.wait_for_pending()
+    assert alice.send_queue.waiting == []
 
 
 @pytest.mark.parametrize("cut", range(1, 9))
 def test_wherever_one_read_ends_and_the_next_begins_the_dialogue_is_the_same(
-    house: House, alice: Visitor, cut: int
+    services: ConnectionServices, alice: Visitor, cut: int
 ) -> None:
     steps = read_steps("C PM | D one | C DM | C bob | D two | C PM | D  | C DM | D out of place")
     heard = hear(alice, steps[:cut]) + hear(alice, steps[cut:])
@@ -631,29 +641,29 @@ def test_wherever_one_read_ends_and_the_next_begins_the_dialogue_is_the_same(
             "< C ERROR bad_request",
         ]
     )
-    assert posted(house) == [("one", None), ("two", "bob")]
+    assert posted(services) == [("one", None), ("two", "bob")]
 
 
 # --- many public messages at once ---
 
 
-def test_a_run_is_one_post(house: House, alice: Visitor) -> None:
-    house.journal.holds_back = True
-    assert hear(alice, [CommandRun("PM", ["one", "two", "three"])]) == ["< C READY"] * 3
-    assert alice.outbox.waiting == [Ready()] * 3
-    house.journal.wait_for_pending()
+def test_a_run_is_one_post(services: ConnectionServices, alice: Visitor) -> None:
+    services.journal.holds_back = True
+    assert hear(alice, [CommandBatch("PM", ["one", "two", "three"])]) == ["< C READY"] * 3
+    assert alice.send_queue.waiting == [Ready()] * 3
+    services.journal.wait_for_pending()
 
-    assert [[post.texts for post in batch] for batch in house.journal.batches] == [[["one", "two", "three"]]]
+    assert [[batch.texts for batch in batch] for batch in services.journal.batches] == [[["one", "two", "three"]]]
     assert [event for event in alice.heard() if isinstance(event, PublicMessage)] == []
     play(alice, AN_OPERATION_IS_DUE)
 
 
-def test_what_stands_around_a_run_is_posted_with_it(house: House, alice: Visitor) -> None:
+def test_what_stands_around_a_run_is_posted_with_it(services: ConnectionServices, alice: Visitor) -> None:
     steps = read_steps("C PM | D one | C DM | C bob | D two | C PM")
-    hear(alice, [*steps[:2], CommandRun("PM", ["a", "b"]), *steps[:2], CommandRun("PM", ["c", "d"]), *steps[2:]])
-    hear(alice, [Data("last"), CommandRun("PM", ["e"])])
+    hear(alice, [*steps[:2], CommandBatch("PM", ["a", "b"]), *steps[:2], CommandBatch("PM", ["c", "d"]), *steps[2:]])
+    hear(alice, [Data("last"), CommandBatch("PM", ["e"])])
 
-    assert [[post.texts for post in batch] for batch in house.journal.batches] == [
+    assert [[batch.texts for batch in batch] for batch in services.journal.batches] == [
         [["one", "a", "b", "one", "c", "d"]],
         [["two"]],
         [["last", "e"]],
@@ -683,11 +693,11 @@ def test_a_run_is_answered_as_its_steps_are(
     """In its place or out of it, with texts that can't be sent or without."""
 
     def tell(middle: Sequence[Request]) -> tuple[list[str], int, list[tuple[str, str | None]]]:
-        house = House()
-        house.journal.holds_back = True
-        house.accounts.add("Alice", "terces")
-        house.accounts.add("bob", "terces")
-        visitor = house.visitor()
+        services = ConnectionServices()
+        services.journal.holds_back = True
+        services.accounts.add("Alice", "terces")
+        services.accounts.add("bob", "terces")
+        visitor = services.visitor()
         heard = hear(visitor, [read_step(step) for step in way])
         heard += hear(visitor, [*before, *middle, Command("PM"), Data("after")])
         if heard[-1] != "(the end)":
@@ -697,17 +707,19 @@ def test_a_run_is_answered_as_its_steps_are(
                 assert heard[:at].count("< C READY") > len([each for each in heard[:at] if "SENT" in each])
         # How many are told together is not promised, but that each is told, and in time.
         in_order = [line for line in heard if line != "< C READY"]
-        return in_order, len(heard) - len(in_order), posted(house)
+        return in_order, len(heard) - len(in_order), posted(services)
 
-    run = CommandRun(command, texts)
+    run = CommandBatch(command, texts)
     assert tell([run]) == tell(list(run))
 
 
-def test_of_a_run_the_good_ones_are_posted_and_each_bad_one_is_told_at_its_place(house: House, alice: Visitor) -> None:
-    house.journal.holds_back = True
-    heard = hear(alice, [CommandRun("PM", ["one", "two", "", "three", TOO_LONG, "four"])])
-    house.journal.wait_for_pending()
-    heard += [f"< {text}" for event in alice.outbox.told[-1:] for text in shown(event)]
+def test_of_a_run_the_good_ones_are_posted_and_each_bad_one_is_told_at_its_place(
+    services: ConnectionServices, alice: Visitor
+) -> None:
+    services.journal.holds_back = True
+    heard = hear(alice, [CommandBatch("PM", ["one", "two", "", "three", TOO_LONG, "four"])])
+    services.journal.wait_for_pending()
+    heard += [f"< {text}" for event in alice.send_queue.told[-1:] for text in shown(event)]
 
     assert [line for line in heard if line != "< C READY"] == [
         "< C SENT 11",
@@ -718,20 +730,20 @@ def test_of_a_run_the_good_ones_are_posted_and_each_bad_one_is_told_at_its_place
         "< C SENT 14",
     ]
     assert heard.count("< C READY") == 6
-    assert [text for text, _ in posted(house)] == ["one", "two", "three", "four"]
+    assert [text for text, _ in posted(services)] == ["one", "two", "three", "four"]
 
 
-def test_behind_a_goodbye_no_run_is_posted(house: House, alice: Visitor) -> None:
-    assert hear(alice, [Command("EX"), CommandRun("PM", ["a"])]) == ["< C BYE", "(the end)"]
-    assert posted(house) == []
+def test_behind_a_goodbye_no_run_is_posted(services: ConnectionServices, alice: Visitor) -> None:
+    assert hear(alice, [Command("EX"), CommandBatch("PM", ["a"])]) == ["< C BYE", "(the end)"]
+    assert posted(services) == []
 
 
 # --- what the house can't do ---
 
 
-def test_while_the_server_shuts_down_each_message_is_refused(house: House, alice: Visitor) -> None:
+def test_while_the_server_shuts_down_each_message_is_refused(services: ConnectionServices, alice: Visitor) -> None:
     """Promise: shutdown."""
-    house.shut_down()
+    services.shut_down()
     play(
         alice,
         """
@@ -746,45 +758,51 @@ def test_while_the_server_shuts_down_each_message_is_refused(house: House, alice
         """,
         AN_OPERATION_IS_DUE,
     )
-    assert hear(alice, [CommandRun("PM", ["a", "b"])]) == ["< C READY"] * 2 + ["< C ERROR shutting_down"] * 2
-    assert alice.outbox.waiting == []
+    assert hear(alice, [CommandBatch("PM", ["a", "b"])]) == ["< C READY"] * 2 + ["< C ERROR shutting_down"] * 2
+    assert alice.send_queue.waiting == []
 
 
-def test_a_login_while_the_server_shuts_down_is_told_so(house: House, stranger: Visitor) -> None:
-    assert isinstance(house.passwords, FakePasswords)
-    house.passwords.is_closed = True
+def test_a_login_while_the_server_shuts_down_is_told_so(services: ConnectionServices, stranger: Visitor) -> None:
+    assert isinstance(services.passwords, FakePasswords)
+    services.passwords.is_closed = True
     play(stranger, "> C alice | C secret\n< C PASSWORD existing\n< C ERROR shutting_down")
 
 
 @pytest.mark.parametrize("holds_back", [False, True])
-def test_what_the_disk_does_not_take_is_told_for_each_message(house: House, alice: Visitor, holds_back: bool) -> None:
+def test_what_the_disk_does_not_take_is_told_for_each_message(
+    services: ConnectionServices, alice: Visitor, holds_back: bool
+) -> None:
     """Promise: confirmed means stored."""
-    house.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
-    house.journal.holds_back = holds_back
+    services.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
+    services.journal.holds_back = holds_back
     heard = hear(alice, read_steps("C PM | D one | C PM | D two | C DM | C bob | D three"))
-    heard += hear(alice, [CommandRun("PM", ["a", "b"]), Command("CH")])
+    heard += hear(alice, [CommandBatch("PM", ["a", "b"]), Command("CH")])
     answers = [line for line in heard if line not in ("< C READY", "< C ONLINE Alice")]
 
     assert answers == ["< C ERROR internal"] * 5 + ["< C HISTORY 0"]
-    assert alice.outbox.waiting == []
-    house.journal.disk_refuses = None
+    assert alice.send_queue.waiting == []
+    services.journal.disk_refuses = None
     hear(alice, [Command("PM"), Data("again")])
-    house.journal.wait_for_pending()
-    assert shown(alice.outbox.told[-1]) == ["C SENT 16"]
+    services.journal.wait_for_pending()
+    assert shown(alice.send_queue.told[-1]) == ["C SENT 16"]
 
 
-def test_a_registration_that_the_disk_refuses_may_be_tried_again(house: House, stranger: Visitor) -> None:
-    house.journal.fault = OSError("disk full")
+def test_a_registration_that_the_disk_refuses_may_be_tried_again(
+    services: ConnectionServices, stranger: Visitor
+) -> None:
+    services.journal.fault = OSError("disk full")
     play(stranger, "> C carol | C secret\n< C PASSWORD new\n< C ERROR internal")
-    house.journal.fault = None
+    services.journal.fault = None
     play(stranger, "> C secret\n< C WELCOME new")
 
 
-def test_a_history_that_cannot_be_read_is_refused_and_an_operation_is_due(house: House, alice: Visitor) -> None:
+def test_a_history_that_cannot_be_read_is_refused_and_an_operation_is_due(
+    services: ConnectionServices, alice: Visitor
+) -> None:
     def fail(*_: int) -> tuple[()]:
         raise StoreError("disk I/O error")
 
-    house.messages.history = fail  # type: ignore[method-assign]
+    services.messages.history = fail  # type: ignore[method-assign]
     with capture_logs():
         play(alice, "> C CH\n< C ERROR internal", AN_OPERATION_IS_DUE)
 
@@ -793,47 +811,47 @@ def test_a_history_that_cannot_be_read_is_refused_and_an_operation_is_due(house:
 
 
 @pytest.mark.parametrize("steps", [["C PM", "C PM"], ["C DM", "D "], ["C PING"], ["D "]])
-def test_a_peer_that_does_not_read_is_answered_no_further(house: House, steps: list[str]) -> None:
+def test_a_peer_that_does_not_read_is_answered_no_further(services: ConnectionServices, steps: list[str]) -> None:
     """Promise: back-pressure. However many steps come in one read, memory stays bounded."""
-    stream = Stream(Frames().encode_all, 1_000_000)
-    outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-    session = Session(house.context, outbox, "1@test", "here")
+    broadcast = BroadcastBuffer(Frames().encode_all, 1_000_000)
+    send_queue = SendQueue(TcpTransport(None), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+    session = Session(services.services, send_queue, "1@test", "here")
     session.handle([Command("alice"), Command("secret")])
-    outbox.note_sent(outbox._unread_bytes())
+    send_queue.note_sent(send_queue._unread_bytes())
     asked = [read_step(step) for step in steps] * (2 * UNREAD_MAX_BYTES // 10)
     reader = in_background(lambda: session.handle(asked))
-    eventually(lambda: not reader.is_alive() or (outbox._drained is not None and outbox._drained._waiters))  # type: ignore[attr-defined]
-    unread = outbox._unread_bytes()
-    outbox.finish()
+    eventually(lambda: not reader.is_alive() or (send_queue._drained is not None and send_queue._drained._waiters))  # type: ignore[attr-defined]
+    unread = send_queue._unread_bytes()
+    send_queue.finish()
     must_end(reader)
-    stream.close()
+    broadcast.close()
 
     assert UNREAD_MAX_BYTES < unread <= UNREAD_MAX_BYTES + 300
 
 
 def test_before_each_answer_the_peer_has_to_have_read_enough_of_those_before(alice: Visitor) -> None:
     """What says that a text may come counts, too."""
-    alice.outbox.waits.clear()
-    before = len(alice.outbox.replies)
-    hear(alice, [*CommandRun("PM", ["a"] * 3), Command("PING"), *CommandRun("PM", ["b"] * 2), Command("USERS")])
+    alice.send_queue.waits.clear()
+    before = len(alice.send_queue.replies)
+    hear(alice, [*CommandBatch("PM", ["a"] * 3), Command("PING"), *CommandBatch("PM", ["b"] * 2), Command("USERS")])
 
-    assert alice.outbox.waits == [before + 3, before + 3 + 1 + 2]
+    assert alice.send_queue.waits == [before + 3, before + 3 + 1 + 2]
 
 
 def test_a_connection_that_ends_while_its_peer_is_waited_for_is_answered_nothing_more(
-    house: House, alice: Visitor
+    services: ConnectionServices, alice: Visitor
 ) -> None:
-    alice.outbox.has_room = False
-    heard = hear(alice, [*CommandRun("PM", ["one"]), Command("PING"), *CommandRun("PM", ["two"])])
+    alice.send_queue.has_room = False
+    heard = hear(alice, [*CommandBatch("PM", ["one"]), Command("PING"), *CommandBatch("PM", ["two"])])
 
     assert heard == ["< C READY", "< C SENT 11", "(the end)"]
-    assert posted(house) == [("one", None)]
+    assert posted(services) == [("one", None)]
 
 
 # --- the log ---
 
 
-def test_neither_passwords_nor_messages_are_ever_logged(house: House, stranger: Visitor) -> None:
+def test_neither_passwords_nor_messages_are_ever_logged(services: ConnectionServices, stranger: Visitor) -> None:
     """Not in the wrong place, either."""
     secrets = ("hunter2", "wr0ng", "pr1vate", "publ1c", "2retnuh")
     with capture_logs() as log:
@@ -844,9 +862,9 @@ def test_neither_passwords_nor_messages_are_ever_logged(house: House, stranger: 
             *("C DM", "C bob", "C pr1vate", "C CH pr1vate", "C hunter2", "C PM pr1vate"),
         ):
             hear(stranger, [read_step(step)])
-        hear(stranger, [CommandRun("publ1c", ["publ1c"] * 4), CommandRun("PM", ["publ1c", ""])])
+        hear(stranger, [CommandBatch("publ1c", ["publ1c"] * 4), CommandBatch("PM", ["publ1c", ""])])
         stranger.session.end()
-        guesser = house.visitor()
+        guesser = services.visitor()
         hear(guesser, [Command("carol"), *[Command("wr0ng")] * 3])
 
     assert len([entry for entry in log if entry["event"] == "Refused"]) >= 15

@@ -7,10 +7,10 @@ from contextlib import closing, suppress
 
 import pytest
 
-from chatprotocol.dialects import DIALECTS, by_name
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
-from chatserver.transport.doorstep import Doorstep
+from chatprotocol.wire import PROTOCOLS, by_name
+from chatserver.net.reject_queue import RejectQueue
 
 from .rooms import DEADLINE_SECONDS
 
@@ -28,7 +28,7 @@ class Step:
     """A doorstep, and those who stand on it."""
 
     def __init__(self) -> None:
-        self.doorstep = Doorstep(DIALECTS, FULL)
+        self.reject_queue = RejectQueue(PROTOCOLS, FULL)
         self._sockets: list[socket.socket] = []
         self._is_cleared = False
 
@@ -38,12 +38,12 @@ class Step:
         self._sockets += (ours, theirs)
         theirs.settimeout(DEADLINE_SECONDS)
         theirs.sendall(first)
-        self.doorstep.add(ours, now)
+        self.reject_queue.add(ours, now)
         return Visitor(ours, theirs)
 
     def clear(self) -> None:
         self._is_cleared = True
-        self.doorstep.close_all()
+        self.reject_queue.close_all()
 
     def close(self) -> None:
         if not self._is_cleared:
@@ -95,7 +95,7 @@ def step() -> Iterator[Step]:
 def test_who_speaks_is_told_at_once_in_the_dialect_of_what_it_says(step: Step, first: bytes, answer: bytes) -> None:
     """In json where that is not known: what has come must do."""
     visitor = step.visitor(first)
-    step.doorstep.check(NOW)
+    step.reject_queue.check(NOW)
 
     assert visitor.was_told() == answer
     assert visitor.theirs.recv(1) == b"", "it is told that nothing more comes"
@@ -108,9 +108,9 @@ def test_the_answer_says_that_the_server_is_full() -> None:
 
 def test_who_says_nothing_is_told_in_json_after_a_second(step: Step) -> None:
     visitor = step.visitor()
-    step.doorstep.check(NOW + SPEAK - 0.01)
+    step.reject_queue.check(NOW + SPEAK - 0.01)
     assert visitor.was_told() == b""
-    step.doorstep.check(NOW + SPEAK)
+    step.reject_queue.check(NOW + SPEAK)
 
     assert visitor.was_told() == IN_JSON
     assert visitor.is_open
@@ -118,9 +118,9 @@ def test_who_says_nothing_is_told_in_json_after_a_second(step: Step) -> None:
 
 def test_who_speaks_late_is_told_in_its_dialect(step: Step) -> None:
     visitor = step.visitor()
-    step.doorstep.check(NOW + 0.5)
+    step.reject_queue.check(NOW + 0.5)
     visitor.theirs.sendall(b"C\0")
-    step.doorstep.check(NOW + SPEAK)
+    step.reject_queue.check(NOW + SPEAK)
 
     assert visitor.was_told() == IN_FRAMES
 
@@ -130,21 +130,21 @@ def test_who_was_told_has_a_second_to_read_it_and_is_closed(step: Step, first: b
     """To close over what it has sent would destroy what it has not read."""
     visitor = step.visitor(first)
     told_at = NOW if first else NOW + SPEAK
-    step.doorstep.check(told_at)
-    step.doorstep.check(told_at + READ - 0.01)
+    step.reject_queue.check(told_at)
+    step.reject_queue.check(told_at + READ - 0.01)
     assert visitor.is_open
-    assert not step.doorstep.is_empty
-    step.doorstep.check(told_at + READ)
+    assert not step.reject_queue.is_empty
+    step.reject_queue.check(told_at + READ)
 
     assert not visitor.is_open
-    assert step.doorstep.is_empty
+    assert step.reject_queue.is_empty
 
 
 def test_each_has_its_own_time(step: Step) -> None:
     visitors = [step.visitor(now=NOW + number) for number in range(3)]
-    step.doorstep.check(NOW + SPEAK)
+    step.reject_queue.check(NOW + SPEAK)
     assert [visitor.was_told() for visitor in visitors] == [IN_JSON, b"", b""]
-    step.doorstep.check(NOW + SPEAK + 1)
+    step.reject_queue.check(NOW + SPEAK + 1)
     assert [visitor.is_open for visitor in visitors] == [False, True, True]
     assert [visitor.was_told() for visitor in visitors[1:]] == [IN_JSON, b""]
 
@@ -152,12 +152,12 @@ def test_each_has_its_own_time(step: Step) -> None:
 def test_a_selector_sees_that_somebody_has_spoken_and_no_more_than_that(step: Step) -> None:
     """Who goes on to talk keeps nobody busy."""
     with selectors.DefaultSelector() as selector:
-        selector.register(step.doorstep, selectors.EVENT_READ)
+        selector.register(step.reject_queue, selectors.EVENT_READ)
         visitor = step.visitor()
         assert selector.select(0) == []
         visitor.theirs.sendall(b"{")
         assert len(selector.select(0)) == 1
-        step.doorstep.check(NOW)
+        step.reject_queue.check(NOW)
         visitor.theirs.sendall(b"and so on")
         assert selector.select(0) == []
         visitor.theirs.close()
@@ -165,7 +165,7 @@ def test_a_selector_sees_that_somebody_has_spoken_and_no_more_than_that(step: St
         gone = step.visitor()
         gone.theirs.close()
         assert len(selector.select(0)) == 1
-        step.doorstep.check(NOW)
+        step.reject_queue.check(NOW)
         assert selector.select(0) == []
 
 
@@ -173,13 +173,13 @@ def test_who_goes_away_is_forgotten_and_the_others_are_told(step: Step) -> None:
     gone, half_gone, stays = step.visitor(), step.visitor(b"C\0"), step.visitor(b"C\0")
     gone.theirs.close()
     half_gone.theirs.shutdown(socket.SHUT_WR)
-    step.doorstep.check(NOW)
+    step.reject_queue.check(NOW)
     assert half_gone.was_told() == IN_FRAMES
     assert stays.was_told() == IN_FRAMES
-    step.doorstep.check(NOW + READ)
+    step.reject_queue.check(NOW + READ)
 
     assert not gone.is_open
-    assert step.doorstep.is_empty
+    assert step.reject_queue.is_empty
 
 
 def test_nobody_waits_for_one_whose_socket_is_full(step: Step) -> None:
@@ -188,9 +188,9 @@ def test_nobody_waits_for_one_whose_socket_is_full(step: Step) -> None:
         while visitor.ours.send(b"x" * 10_000, socket.MSG_DONTWAIT):
             pass
     visitor.theirs.sendall(b"{")
-    step.doorstep.check(NOW)
+    step.reject_queue.check(NOW)
     assert other.was_told() == IN_JSON
-    step.doorstep.check(NOW + READ)
+    step.reject_queue.check(NOW + READ)
 
     assert not visitor.is_open
 
@@ -199,7 +199,7 @@ def test_of_a_flood_the_oldest_go_first_and_those_who_were_told_before_those_who
     """What a flood may cost in descriptors is limited."""
     silent = [step.visitor() for _ in range(STANDING_MAX - 2)]
     told = [step.visitor(b"C\0"), step.visitor(b"{")]
-    step.doorstep.check(NOW)
+    step.reject_queue.check(NOW)
     assert [visitor.was_told() for visitor in told] == [IN_FRAMES, IN_JSON]
     assert all(visitor.is_open for visitor in silent + told)
     late = [step.visitor()]
@@ -208,13 +208,13 @@ def test_of_a_flood_the_oldest_go_first_and_those_who_were_told_before_those_who
     assert [visitor.is_open for visitor in told] == [False, False]
     assert [visitor.is_open for visitor in silent] == [False] + [True] * (STANDING_MAX - 3)
 
-    step.doorstep.check(NOW + SPEAK)
+    step.reject_queue.check(NOW + SPEAK)
     assert all(visitor.was_told() == IN_JSON for visitor in silent[1:] + late)
 
 
 def test_at_the_end_everybody_is_told_and_closed(step: Step) -> None:
     silent, speaking, told = step.visitor(), step.visitor(b"C\0"), step.visitor(b"C\0")
-    step.doorstep.check(NOW)
+    step.reject_queue.check(NOW)
     late = step.visitor(b"C\0")
     step.clear()
 
@@ -223,4 +223,4 @@ def test_at_the_end_everybody_is_told_and_closed(step: Step) -> None:
         with suppress(ConnectionResetError):  # what it said was not read
             assert visitor.was_told() == IN_FRAMES
     assert not any(visitor.is_open for visitor in (silent, speaking, told, late))
-    assert step.doorstep.is_empty
+    assert step.reject_queue.is_empty

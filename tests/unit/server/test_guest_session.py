@@ -9,14 +9,14 @@ from textwrap import dedent
 import pytest
 from structlog.testing import capture_logs
 
-from chatprotocol.dialects import Register as Dialect
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, NotDelivered, PublicMessage, Refused, Sent, SentStatus
 from chatprotocol.requests import Login, NotReceived, Received, Register, Request, Say, Send, Side, Unreadable, Whisper
-from chatserver.session import guests as guests_module
+from chatprotocol.wire import Register as WireProtocol
+from chatserver.chat import guests as guests_module
 from chatserver.store.errors import StoreError
 
-from .house import Half, House, Visitor, codes, secrets_in
+from .house import ConnectionServices, Half, Visitor, codes, secrets_in
 from .rooms import eventually, in_background, must_end
 
 # What the decoder says of what it can't read.
@@ -56,7 +56,7 @@ class Line:
 
     def hear(self) -> str:
         """The next that it is told."""
-        eventually(lambda: self.half.has_news or (self.is_idle and self.half.outbox.is_finished))
+        eventually(lambda: self.half.has_news or (self.is_idle and self.half.send_queue.is_finished))
         return shown(self.half.next()) if self.half.has_news else "(the end)"
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class Line:
 
 def shown(event: Event) -> str:
     """The header, and the body behind a colon."""
-    header, _, body = Dialect().encode(event).decode().partition("\n\n")
+    header, _, body = WireProtocol().encode(event).decode().partition("\n\n")
     return f"{header.partition(chr(10))[0]}: {body}" if body else header
 
 
@@ -97,21 +97,21 @@ class Stage:
     address than the rest. When a script has ended, nobody may have been told anything else.
     """
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, services: ConnectionServices) -> None:
+        self.services = services
         self.lines: dict[str, Line] = {}
         self._is_watched = False
 
     def watch(self) -> None:
         """From now on who is late is disconnected, and nobody is waited for."""
-        self.house.mailroom.hurry(0.0)
+        self.services.acked_delivery.hurry(0.0)
         if not self._is_watched:
             self._is_watched = True
-            self.house.mailroom.start()
+            self.services.acked_delivery.start()
 
     def line(self, name: str) -> Line:
         if name not in self.lines:
-            self.lines[name] = Line(self.house.half(FAR_AWAY) if name.startswith("far") else self.house.half())
+            self.lines[name] = Line(self.services.half(FAR_AWAY) if name.startswith("far") else self.services.half())
         return self.lines[name]
 
     def play(self, script: str) -> None:
@@ -156,14 +156,14 @@ class Stage:
             line.half.session.send_bye()
         for line in self.lines.values():
             line.close()
-        self.house.mailroom.stop()
+        self.services.acked_delivery.stop()
 
 
 @pytest.fixture
-def stage(house: House) -> Iterator[Stage]:
+def stage(services: ConnectionServices) -> Iterator[Stage]:
     """The watcher rests: nobody is late."""
     with ExitStack() as stack:
-        stage = Stage(house)
+        stage = Stage(services)
         stack.callback(stage.close)
         yield stage
 
@@ -246,7 +246,7 @@ def test_a_connection_is_registered_once(guests: Stage, name: str) -> None:
         carol.in> REGISTER TOSEND {name}
         carol.in< ERROR 100 Malformed username
         """)
-    assert guests.house.presence.names() == ("carol", "dave")
+    assert guests.services.presence.names() == ("carol", "dave")
 
 
 def test_a_name_is_answered_as_it_was_spelled(stage: Stage) -> None:
@@ -256,11 +256,11 @@ def test_a_name_is_answered_as_it_was_spelled(stage: Stage) -> None:
         y> REGISTER TOSEND cAROL
         y< REGISTERED TOSEND cAROL
         """)
-    assert stage.house.presence.names() == ("Carol",)
+    assert stage.services.presence.names() == ("Carol",)
 
 
 def test_where_guests_are_not_let_in_a_good_name_is_refused_too() -> None:
-    half = House(guests_allowed=False).half()
+    half = ConnectionServices(guests_allowed=False).half()
 
     assert [shown(event) for event in half.ask(Register(Side.SENDING, "not a name"))] == [
         "ERROR 100 Malformed username"
@@ -270,7 +270,7 @@ def test_where_guests_are_not_let_in_a_good_name_is_refused_too() -> None:
 
 
 def test_a_disk_that_refuses_lets_nobody_in_and_the_connection_may_try_again(stage: Stage) -> None:
-    stage.house.journal.fault = OSError("disk full")
+    stage.services.journal.fault = OSError("disk full")
     stage.play("""
         x> REGISTER TOSEND carol
         x< REGISTERED TOSEND carol
@@ -278,16 +278,16 @@ def test_a_disk_that_refuses_lets_nobody_in_and_the_connection_may_try_again(sta
         x.in< ERROR 101 No user registered
         x< (the end)
         """)
-    stage.house.journal.fault = None
+    stage.services.journal.fault = None
     stage.play("""
         x.in> REGISTER TORECV carol
         x.in< REGISTERED TORECV carol
         """)
 
 
-def test_who_has_both_connections_is_logged_in_on_both(house: House) -> None:
+def test_who_has_both_connections_is_logged_in_on_both(services: ConnectionServices) -> None:
     """From then on each may be silent for as long as it likes."""
-    sending, receiving = house.half(), house.half()
+    sending, receiving = services.half(), services.half()
     sending.ask(Register(Side.SENDING, "carol"))
     assert not sending.session.is_logged_in
     receiving.ask(Register(Side.RECEIVING, "carol"))
@@ -385,8 +385,8 @@ def test_a_receiver_that_does_not_answer_in_time_is_disconnected(guests: Stage) 
         x> REGISTER TOSEND dave
         x< REGISTERED TOSEND dave
         """)
-    assert guests.line("dave.in").half.outbox.hangs_up
-    assert guests.line("dave").half.outbox.hangs_up
+    assert guests.line("dave.in").half.send_queue.hangs_up
+    assert guests.line("dave").half.send_queue.hangs_up
 
 
 def test_requests_behind_a_message_are_answered_behind_its_answer(guests: Stage) -> None:
@@ -472,7 +472,7 @@ def test_what_cannot_be_sent_is_refused_reaches_nobody_and_the_connection_goes_o
     guests.line("carol").ask(read(request_))
     assert guests.line("carol").hear() == "ERROR 102 Unable to send"
     guests.must_be_quiet()
-    assert guests.house.journal.posts == []
+    assert guests.services.journal.appended == []
     guests.play("""
         carol> SEND dave: hello
         dave.in< FORWARD carol: hello
@@ -492,7 +492,7 @@ def test_the_longest_message_is_sent(guests: Stage) -> None:
 
 
 def test_a_message_that_the_disk_refuses_is_not_delivered(guests: Stage) -> None:
-    guests.house.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
+    guests.services.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
     guests.play("""
         carol> SEND dave: hello
         carol< ERROR 102 Unable to send
@@ -501,12 +501,12 @@ def test_a_message_that_the_disk_refuses_is_not_delivered(guests: Stage) -> None
 
 def test_the_answer_waits_for_the_disk(guests: Stage) -> None:
     """Promise: confirmed means stored."""
-    guests.house.journal.holds_back = True
+    guests.services.journal.holds_back = True
     guests.line("carol").ask(read("SEND ALL: hello"))
-    eventually(lambda: guests.house.journal.posts)
+    eventually(lambda: guests.services.journal.appended)
     assert not guests.line("carol").half.has_news
     assert not guests.line("dave.in").half.has_news
-    guests.house.journal.wait_for_pending()
+    guests.services.journal.wait_for_pending()
     guests.play("""
         dave.in< FORWARD carol: hello
         dave.in> RECEIVED carol
@@ -518,7 +518,7 @@ def test_while_accounts_cannot_be_read_nothing_is_sent(guests: Stage) -> None:
     def fail(_: str) -> None:
         raise StoreError("disk I/O error")
 
-    guests.house.accounts.find = fail  # type: ignore[method-assign, assignment]
+    guests.services.accounts.find = fail  # type: ignore[method-assign, assignment]
     guests.play("""
         carol> SEND dave: hello
         carol< ERROR 102 Unable to send
@@ -542,14 +542,14 @@ def test_behind_what_cannot_be_read_any_further_nothing_is_answered(guests: Stag
         carol< ERROR 102 Unable to send
         carol< ERROR 103 Header incomplete
         """)
-    assert guests.house.journal.posts == []
+    assert guests.services.journal.appended == []
 
 
 def test_nothing_is_answered_once_the_connection_has_ended(guests: Stage) -> None:
-    guests.line("carol").half.outbox.has_room = False
+    guests.line("carol").half.send_queue.has_room = False
 
     assert not guests.line("carol").half.session.handle([Send("ALL", "hello")])
-    assert guests.house.journal.posts == []
+    assert guests.services.journal.appended == []
 
 
 # --- before the second connection ---
@@ -577,7 +577,7 @@ def test_a_message_waits_no_longer_than_it_may_for_the_receiving_connection(
         x< REGISTERED TOSEND carol
         x< ERROR 101 No user registered
         """)
-    assert stage.house.journal.posts == []
+    assert stage.services.journal.appended == []
     stage.play("""
         x.in> REGISTER TORECV carol
         x.in< REGISTERED TORECV carol
@@ -586,9 +586,11 @@ def test_a_message_waits_no_longer_than_it_may_for_the_receiving_connection(
         """)
 
 
-def test_all_messages_together_wait_for_the_receiving_connection_no_longer_than_one(house: House) -> None:
+def test_all_messages_together_wait_for_the_receiving_connection_no_longer_than_one(
+    services: ConnectionServices,
+) -> None:
     """Else half a guest that sends and sends would stay for as long as it likes."""
-    half = house.half()
+    half = services.half()
     half.ask(Register(Side.SENDING, "carol"))
     guest = half.session._guest
     assert guest is not None
@@ -621,7 +623,7 @@ def test_nothing_is_sent_on_the_receiving_connection(guests: Stage) -> None:
         carol.in> SEND dave: hello
         carol.in< ERROR 102 Unable to send
         """)
-    assert guests.house.journal.posts == []
+    assert guests.services.journal.appended == []
 
 
 @pytest.mark.parametrize("name", ["carol", "carol.in"])
@@ -664,9 +666,9 @@ def test_an_answer_with_another_senders_name_is_passed_over(guests: Stage) -> No
 
 
 @pytest.fixture
-def alice(house: House) -> Visitor:
+def alice(services: ConnectionServices) -> Visitor:
     """One with an account, who is here."""
-    alice = house.visitor()
+    alice = services.visitor()
     alice.ask(Login("alice", "secret"))
     return alice
 
@@ -691,8 +693,8 @@ def test_a_message_to_an_account_that_is_not_here_is_stored_and_counts(guests: S
         carol> SEND BOB: psst
         carol< SEND BOB
         """)
-    (post,) = guests.house.journal.posts
-    assert post.recipient == guests.house.accounts.find("bob")
+    (batch,) = guests.services.journal.appended
+    assert batch.recipient == guests.services.accounts.find("bob")
 
 
 def test_guests_are_given_what_users_of_other_dialects_say(guests: Stage, alice: Visitor) -> None:
@@ -710,11 +712,11 @@ def test_guests_are_given_what_users_of_other_dialects_say(guests: Stage, alice:
 
 def test_a_guest_who_goes_before_the_message_is_stored_did_not_get_it(guests: Stage) -> None:
     """An account that is away gets it at its next login; a guest does not come back for it."""
-    guests.house.journal.holds_back = True
+    guests.services.journal.holds_back = True
     guests.line("carol").ask(read("SEND dave: hello"))
-    eventually(lambda: guests.house.journal.posts)
+    eventually(lambda: guests.services.journal.appended)
     guests.line("dave").half.session.end()
-    guests.house.journal.wait_for_pending()
+    guests.services.journal.wait_for_pending()
     guests.play("""
         carol< ERROR 102 Unable to send
         dave.in< (the end)
@@ -735,8 +737,8 @@ def test_with_the_end_of_either_connection_the_guest_has_gone(guests: Stage, end
         x> REGISTER TORECV carol
         x< REGISTERED TORECV carol
         """)
-    assert guests.line(other).half.outbox.hangs_up
-    assert guests.house.presence.names() == ("dave",)
+    assert guests.line(other).half.send_queue.hangs_up
+    assert guests.services.presence.names() == ("dave",)
 
 
 @pytest.mark.parametrize("ends", ["carol", "carol.in"])
@@ -747,7 +749,7 @@ def test_what_is_asked_on_the_other_connection_after_the_end_has_no_answer(guest
     eventually(lambda: other.is_idle)
 
     assert not other.half.has_news
-    assert guests.house.journal.posts == []
+    assert guests.services.journal.appended == []
 
 
 def test_a_stranger_who_goes_has_nothing_to_leave(stage: Stage) -> None:
@@ -756,7 +758,7 @@ def test_a_stranger_who_goes_has_nothing_to_leave(stage: Stage) -> None:
         x< ERROR 100 Malformed username
         x END
         """)
-    assert stage.house.times_empty == 0
+    assert stage.services.times_empty == 0
 
 
 def test_the_end_of_the_receiving_connection_lets_a_sender_go_that_waits_for_answers(guests: Stage) -> None:
@@ -777,9 +779,9 @@ def test_the_end_of_the_receiving_connection_lets_a_sender_go_that_waits_for_it(
     stage.line("x").ask(read("SEND ALL: hello"))
     guest = stage.line("x").half.session._guest
     assert guest is not None
-    stage.house.context.guests.leave(stage.house.context, guest, Side.RECEIVING)
+    stage.services.services.guests.leave(stage.services.services, guest, Side.RECEIVING)
     stage.play("x< (the end)")
-    assert stage.house.journal.posts == []
+    assert stage.services.journal.appended == []
 
 
 @pytest.mark.parametrize("side", Side)
@@ -794,8 +796,8 @@ def test_one_connection_alone_has_the_time_to_log_in(stage: Stage, side: Side) -
     assert "60 s" in log[0]["reason"]
 
 
-def test_a_stranger_has_the_time_to_log_in(house: House) -> None:
-    half = house.half()
+def test_a_stranger_has_the_time_to_log_in(services: ConnectionServices) -> None:
+    half = services.half()
     half.session.time_out()
 
     assert [shown(event) for event in half.news()] == ["ERROR 101 No user registered"]
@@ -811,7 +813,7 @@ def test_who_leaves_something_unfinished_is_told_that_it_is_incomplete(guests: S
 
 
 def say_bye(stage: Stage, *names: str) -> None:
-    stage.house.shut_down()
+    stage.services.shut_down()
     for name in names or stage.lines:
         stage.line(name).half.session.send_bye()
 
@@ -823,7 +825,7 @@ def test_a_server_that_shuts_down_closes_both_connections_without_a_word(guests:
         carol< (the end)
         carol.in< (the end)
         """)
-    assert not guests.line("carol").half.outbox.hangs_up, "the peer may still be told what is due"
+    assert not guests.line("carol").half.send_queue.hangs_up, "the peer may still be told what is due"
 
 
 @pytest.mark.parametrize("name", ["x", "x.in", "stranger"])
@@ -847,8 +849,8 @@ def test_a_server_that_shuts_down_waits_for_the_answer_and_tells_the_sender(
     guests.line("carol").ask(read("SEND dave: hello"))
     assert guests.line("dave.in").hear() == "FORWARD carol: hello"
     say_bye(guests)
-    assert not guests.line("carol").half.outbox.is_finished
-    assert not guests.line("dave.in").half.outbox.is_finished
+    assert not guests.line("carol").half.send_queue.is_finished
+    assert not guests.line("dave.in").half.send_queue.is_finished
     guests.play(f"""
         dave.in> {answer}
         carol< {told}
@@ -870,12 +872,12 @@ def test_a_server_that_shuts_down_waits_no_longer_than_it_may(guests: Stage) -> 
         carol< (the end)
         dave.in< (the end)
         """)
-    eventually(lambda: all(line.half.outbox.is_finished for line in guests.lines.values()))
+    eventually(lambda: all(line.half.send_queue.is_finished for line in guests.lines.values()))
 
 
 def test_while_the_server_shuts_down_nothing_is_accepted(guests: Stage) -> None:
     """Promise: shutdown."""
-    guests.house.shut_down()
+    guests.services.shut_down()
     guests.play("""
         carol> SEND ALL: hello
         carol< ERROR 102 Unable to send
@@ -898,9 +900,9 @@ def test_a_message_that_waits_for_the_receiving_connection_is_let_go_when_the_se
 
 
 @pytest.mark.parametrize("side", Side)
-def test_who_answers_and_answers_though_nobody_waits_is_disconnected(house: House, side: Side) -> None:
+def test_who_answers_and_answers_though_nobody_waits_is_disconnected(services: ConnectionServices, side: Side) -> None:
     """Such answers cost their sender nothing, for nothing answers them."""
-    carol = house.guest("carol")
+    carol = services.guest("carol")
     half = carol.sending if side is Side.SENDING else carol.receiving
     assert half.session.handle([Received("bob")] * 999)
     assert half.news() == []
@@ -910,9 +912,9 @@ def test_who_answers_and_answers_though_nobody_waits_is_disconnected(house: Hous
     assert [entry["event"] for entry in log] == ["Disconnected: it answers what nobody asks"]
 
 
-def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(house: House) -> None:
+def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(services: ConnectionServices) -> None:
     """A simple client that answers twice is as good as any."""
-    carol, dave = house.guest("carol"), house.guest("dave")
+    carol, dave = services.guest("carol"), services.guest("dave")
     for _ in range(4):
         carol.receiving.ask(*[Received("dave")] * 300)
         sent = in_background(lambda: dave.sending.ask(Send("carol", "hello")))
@@ -920,19 +922,19 @@ def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(house:
         carol.receiving.ask(Received("dave"))
         must_end(sent)
 
-    assert not carol.receiving.outbox.is_finished
+    assert not carol.receiving.send_queue.is_finished
 
 
-def test_who_was_given_up_sends_nothing_more(house: House) -> None:
+def test_who_was_given_up_sends_nothing_more(services: ConnectionServices) -> None:
     """Its reader has not seen the end yet."""
-    carol = house.guest("carol")
+    carol = services.guest("carol")
     guest = carol.sending.session._guest
     assert guest is not None
-    assert guest.mailbox is not None
-    house.mailroom.close(guest.mailbox)
+    assert guest.window is not None
+    services.acked_delivery.close(guest.window)
 
     assert carol.sending.ask(Send("ALL", "hello")) == [NotDelivered()]
-    assert house.journal.posts == []
+    assert services.journal.appended == []
 
 
 # --- the log ---
@@ -979,8 +981,8 @@ def test_each_refusal_is_one_line_with_its_reason_and_user(stage: Stage) -> None
     ]
 
 
-def test_one_connection_cannot_fill_the_disk_with_the_log(house: House) -> None:
-    half = house.guest("carol").receiving
+def test_one_connection_cannot_fill_the_disk_with_the_log(services: ConnectionServices) -> None:
+    half = services.guest("carol").receiving
     with capture_logs() as log:
         for request in (NotReceived(), Send("ALL", "hello")) * 200:
             half.ask(request)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from chatserver.store import index as index_module
+from chatserver.store import search_index as index_module
 from chatserver.store.errors import StoreError
-from chatserver.store.index import SEARCH_FILE, Index, IndexClosedError, NoFtsError, TooLongError
 from chatserver.store.messages import Written
+from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError, NoFtsError, TooLongError
 from chatserver.store.words import terms_of, words_of
 
 from .rooms import Gate, eventually, in_background, must_end

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import DirectMessage, PublicMessage
-from chatserver.room import indexer as indexer_module
-from chatserver.room.indexer import Indexer, SearchClosedError, SearchFailedError
-from chatserver.store import index as index_module
+from chatserver.store import indexer as indexer_module
+from chatserver.store import search_index as index_module
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
-from chatserver.store.index import SEARCH_FILE, Index, IndexClosedError
+from chatserver.store.indexer import Indexer, SearchClosedError, SearchFailedError
 from chatserver.store.messages import Messages, Written, insert_direct, insert_public
+from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.words import terms_of
 
 from .rooms import Gate, eventually, in_background, must_end, register
@@ -179,7 +179,7 @@ def test_what_takes_too_long_is_given_up_with_what_to_do(library: Library, monke
     monkeypatch.setattr(index_module, "FIND_SECONDS", -1.0)
     monkeypatch.setattr(index_module, "_STEPS", 1)
 
-    with pytest.raises(Refusal, match="too long to find") as refused:
+    with pytest.raises(RequestError, match="too long to find") as refused:
         library.search("w* o*")
     assert refused.value.code is ErrorCode.BAD_REQUEST
 
@@ -276,7 +276,7 @@ def test_where_sqlite_has_no_fts5_searches_are_refused_with_the_reason_and_one_w
     with capture_logs() as log:
         library.start()
         for _ in range(2):
-            with pytest.raises(Refusal, match="FTS5") as refused:
+            with pytest.raises(RequestError, match="FTS5") as refused:
                 library.search("word")
             assert refused.value.code is ErrorCode.INTERNAL
         library.indexer.stop()

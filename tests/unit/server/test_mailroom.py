@@ -18,19 +18,19 @@ from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Refused, Users
-from chatserver.room import mailroom as mailroom_module
-from chatserver.room.deliveries import DeliveryMarks
-from chatserver.room.feed import Feed
-from chatserver.room.mailroom import ANSWER_SECONDS, Mailbox, Mailroom, Receipt
-from chatserver.room.post import Post
-from chatserver.room.seat import Seat
+from chatserver.chat import delivery as acked_delivery_module
+from chatserver.chat.batch import MessageBatch
+from chatserver.chat.delivery import ANSWER_SECONDS, Ack, AckedDelivery, DeliveryWindow
+from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.hub import Hub
+from chatserver.chat.member import Member
 from chatserver.store.accounts import Account
 
 from .rooms import FakeOutbox, FakeStream, eventually, in_background, must_end
 
 LAG_MAX_BYTES = 1_000
 # Of a message without text: see the mailroom.
-LETTER_BYTES = 100
+DELIVERY_BYTES = 100
 UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
 
 
@@ -54,28 +54,28 @@ class User:
     def __init__(self, office: "Office", number: int, name: str) -> None:
         self._office = office
         self.account = Account(number, name, "", 0)
-        self.outbox = Postbox()
+        self.send_queue = Postbox()
         self.times_parted = 0
-        self.mailbox = Mailbox(office.mailroom, self.outbox, name)
-        self.seat = Seat(number, name, self.mailbox)
+        self.window = DeliveryWindow(office.acked_delivery, self.send_queue, name)
+        self.member = Member(number, name, self.window)
         self._seen = 0
-        office.feed.join(self.seat)
+        office.hub.join(self.member)
 
     def part(self) -> None:
         self.times_parted += 1
 
     def release(self) -> None:
-        self._office.mailroom.release(self.mailbox)
+        self._office.acked_delivery.release(self.window)
 
     def given(self) -> list[str]:
         """The texts of what it was given since this was asked before."""
-        new = self.outbox.replies[self._seen :]
+        new = self.send_queue.replies[self._seen :]
         self._seen += len(new)
         return [event.text for event in new if isinstance(event, PublicMessage | DirectMessage)]
 
     def answer(self, sender: str | None) -> bool:
         """It has the message of that sender; None: it could not read it."""
-        return self._office.mailroom.take_answer(self.mailbox, sender)
+        return self._office.acked_delivery.take_answer(self.window, sender)
 
     def takes(self, sender: str, text: str) -> None:
         """It was given this message and no other since, and says that it got it."""
@@ -83,7 +83,7 @@ class User:
         assert self.answer(sender)
 
     def leave(self) -> None:
-        self._office.feed.leave(self.seat)
+        self._office.hub.leave(self.member)
 
 
 class Office:
@@ -95,9 +95,9 @@ class Office:
         split: Callable[[Message], Sequence[Message]] = lambda message: (message,),
     ) -> None:
         self.crashes: list[str] = []
-        self.stream = FakeStream()
-        self.mailroom = Mailroom(lag_max_bytes, self.crashes.append, split)
-        self.feed = Feed([self.stream, self.mailroom], 10, DeliveryMarks(), lambda: None)
+        self.broadcast = FakeStream()
+        self.acked_delivery = AckedDelivery(lag_max_bytes, self.crashes.append, split)
+        self.hub = Hub([self.broadcast, self.acked_delivery], 10, DeliveryMarks(), lambda: None)
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
 
@@ -111,28 +111,28 @@ class Office:
     def users(self, *names: str) -> list[User]:
         return [self.user(name) for name in names]
 
-    def listener(self, name: str) -> Seat:
+    def listener(self, name: str) -> Member:
         """Somebody with an account, who is told everything at once."""
-        seat = Seat(next(self._numbers), name, FakeOutbox(self.stream))
-        self.feed.join(seat)
-        return seat
+        member = Member(next(self._numbers), name, FakeOutbox(self.broadcast))
+        self.hub.join(member)
+        return member
 
-    def post(self, seat: Seat, text: str, to: Account | None = None) -> Post:
-        return Post(seat, [text], [None], to, id=next(self._ids))
+    def batch(self, member: Member, text: str, to: Account | None = None) -> MessageBatch:
+        return MessageBatch(member, [text], [None], to, id=next(self._ids))
 
-    def send(self, user: User, text: str, to: Account | None = None) -> Receipt:
+    def send(self, user: User, text: str, to: Account | None = None) -> Ack:
         """What a user sends is on the disk; what it waits for."""
-        receipt = self.mailroom.expect(user.mailbox)
-        self.feed.publish([self.post(user.seat, text, to)])
-        return receipt
+        ack = self.acked_delivery.expect(user.window)
+        self.hub.publish([self.batch(user.member, text, to)])
+        return ack
 
     def close(self) -> None:
-        self.mailroom.stop()
+        self.acked_delivery.stop()
 
     @property
     def is_idle(self) -> bool:
         """Is nobody's answer due, and does nobody wait for one?"""
-        return not self.mailroom._due and not self.mailroom._unsettled
+        return not self.delivery._due and not self.acked_delivery._unsettled
 
 
 @pytest.fixture
@@ -141,14 +141,14 @@ def office() -> Iterator[Office]:
         yield office
 
 
-def outcome(receipt: Receipt) -> bool | None:
+def outcome(ack: Ack) -> bool | None:
     """Has everybody got it? None: that is not known yet."""
-    return receipt.wait() if receipt.is_complete else None
+    return ack.wait() if ack.is_complete else None
 
 
 def hurry(office: Office) -> None:
     """From now on nobody's answer is waited for."""
-    office.mailroom.hurry(0.0)
+    office.acked_delivery.hurry(0.0)
 
 
 # --- who is given what ---
@@ -160,8 +160,8 @@ def test_a_public_message_is_given_to_everybody_but_its_sender(office: Office) -
     office.send(alice, "hello")
 
     assert [user.given() for user in (alice, bob, carol)] == [[], ["hello"], ["hello"]]
-    assert isinstance(dave.outbox, FakeOutbox)
-    assert dave.outbox.heard() == [PublicMessage(11, 0, "alice", "hello")]
+    assert isinstance(dave.send_queue, FakeOutbox)
+    assert dave.send_queue.heard() == [PublicMessage(11, 0, "alice", "hello")]
 
 
 def test_what_is_given_is_the_message_itself(office: Office) -> None:
@@ -170,7 +170,7 @@ def test_what_is_given_is_the_message_itself(office: Office) -> None:
     bob.answer("alice")
     office.send(alice, "psst", bob.account)
 
-    assert bob.outbox.replies == [
+    assert bob.send_queue.replies == [
         PublicMessage(11, 0, "alice", "hello"),
         DirectMessage(12, 0, "alice", "bob", "psst"),
     ]
@@ -178,20 +178,20 @@ def test_what_is_given_is_the_message_itself(office: Office) -> None:
 
 def test_a_direct_message_is_given_to_its_recipient_and_nobody_else(office: Office) -> None:
     alice, bob, carol = office.users("alice", "bob", "carol")
-    receipt = office.send(alice, "psst", bob.account)
+    ack = office.send(alice, "psst", bob.account)
 
     assert [user.given() for user in (alice, bob, carol)] == [[], ["psst"], []]
-    assert outcome(receipt) is None
+    assert outcome(ack) is None
     bob.answer("alice")
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
 
 
 def test_a_message_to_oneself_comes(office: Office) -> None:
     (alice,) = office.users("alice")
-    receipt = office.send(alice, "note", alice.account)
+    ack = office.send(alice, "note", alice.account)
     alice.takes("alice", "note")
 
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
 
 
 def test_the_next_message_is_given_when_the_one_before_was_answered(office: Office) -> None:
@@ -208,11 +208,11 @@ def test_the_next_message_is_given_when_the_one_before_was_answered(office: Offi
 
 def test_messages_of_one_batch_are_given_one_at_a_time_too(office: Office) -> None:
     alice, bob, carol = office.users("alice", "bob", "carol")
-    office.feed.publish(
+    office.hub.publish(
         [
-            office.post(alice.seat, "one"),
-            office.post(bob.seat, "two", carol.account),
-            Post(alice.seat, ["three", "four"], [None, None], id=20),
+            office.batch(alice.member, "one"),
+            office.batch(bob.member, "two", carol.account),
+            MessageBatch(alice.member, ["three", "four"], [None, None], id=20),
         ]
     )
     for user, expected in ((bob, ["one", "three", "four"]), (carol, ["one", "two", "three", "four"])):
@@ -223,9 +223,11 @@ def test_messages_of_one_batch_are_given_one_at_a_time_too(office: Office) -> No
 
 def test_ones_own_messages_are_left_out_wherever_they_stand(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
-    office.mailroom.expect(alice.mailbox)
-    office.mailroom.expect(bob.mailbox)
-    office.feed.publish([office.post(bob.seat, "b1"), office.post(alice.seat, "a1"), office.post(bob.seat, "b2")])
+    office.acked_delivery.expect(alice.window)
+    office.acked_delivery.expect(bob.window)
+    office.hub.publish(
+        [office.batch(bob.member, "b1"), office.batch(alice.member, "a1"), office.batch(bob.member, "b2")]
+    )
 
     alice.takes("bob", "b1")
     alice.takes("bob", "b2")
@@ -235,32 +237,32 @@ def test_ones_own_messages_are_left_out_wherever_they_stand(office: Office) -> N
 
 def test_nobody_is_told_who_comes_and_goes(office: Office) -> None:
     (alice,) = office.users("alice")
-    office.feed.announce(UPDATE, 10**9)
+    office.hub.announce(UPDATE, 10**9)
 
-    assert alice.outbox.replies == []
+    assert alice.send_queue.replies == []
 
 
 def test_nothing_is_given_out_until_it_is_released(office: Office) -> None:
     """Promise: nothing comes before REGISTERED."""
     (alice,) = office.users("alice")
     bob = office.user("bob", is_held=True)
-    receipts = [office.send(alice, "one"), office.send(alice, "two")]
+    acks = [office.send(alice, "one"), office.send(alice, "two")]
     assert bob.given() == []
     assert not bob.answer("alice")
     bob.release()
 
     for text in ("one", "two"):
         bob.takes("alice", text)
-    assert [outcome(receipt) for receipt in receipts] == [True, True]
+    assert [outcome(ack) for ack in acks] == [True, True]
 
 
 def test_who_comes_later_is_given_nothing_from_before(office: Office) -> None:
     (alice,) = office.users("alice")
-    receipt = office.send(alice, "hello")
+    ack = office.send(alice, "hello")
     (bob,) = office.users("bob")
 
     assert bob.given() == []
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
 
 
 def test_who_has_left_is_given_nothing_more(office: Office) -> None:
@@ -269,26 +271,26 @@ def test_who_has_left_is_given_nothing_more(office: Office) -> None:
         office.send(alice, text)
     bob.given()
     bob.leave()
-    receipt = office.send(alice, "three")
+    ack = office.send(alice, "three")
 
     assert not bob.answer("alice")
     assert bob.given() == []
     for text in ("one", "two", "three"):
         carol.takes("alice", text)
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
 
 
 def test_when_the_last_one_has_left_no_letters_are_written(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
     dave = office.listener("dave")
-    assert office.mailroom.followed
+    assert office.acked_delivery.followed
     for user in (alice, bob):
         user.leave()
-    before = office.mailroom.tail
-    office.feed.publish([office.post(dave, "hello")])
+    before = office.acked_delivery.tail
+    office.hub.publish([office.batch(dave, "hello")])
 
-    assert not office.mailroom.followed
-    assert office.mailroom.tail == before
+    assert not office.acked_delivery.followed
+    assert office.acked_delivery.tail == before
 
 
 # --- answers ---
@@ -297,20 +299,20 @@ def test_when_the_last_one_has_left_no_letters_are_written(office: Office) -> No
 @pytest.mark.parametrize("name", ["alice", "Alice", "ALICE", ""])
 def test_an_answer_names_the_sender_in_any_case_or_nobody(office: Office, name: str) -> None:
     alice, bob = office.users("alice", "bob")
-    receipt = office.send(alice, "hello")
+    ack = office.send(alice, "hello")
 
     assert bob.answer(name)
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
 
 
 def test_an_answer_with_another_name_is_passed_over(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
-    receipt = office.send(alice, "one")
+    ack = office.send(alice, "one")
     office.send(alice, "two")
     bob.given()
 
     assert not bob.answer("carol")
-    assert outcome(receipt) is None
+    assert outcome(ack) is None
     assert bob.given() == []
     assert bob.answer("alice")
     assert bob.given() == ["two"]
@@ -320,11 +322,11 @@ def test_an_answer_with_another_name_is_passed_over(office: Office) -> None:
 def test_an_answer_that_nobody_waits_for_is_passed_over(office: Office, sender: str | None) -> None:
     alice, bob = office.users("alice", "bob")
     assert not bob.answer(sender)
-    receipt = office.send(alice, "hello")
+    ack = office.send(alice, "hello")
     assert bob.answer("alice")
     assert not bob.answer(sender)
 
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
 
 
 # --- messages in parts ---
@@ -346,27 +348,27 @@ def test_the_next_part_is_given_when_the_one_before_was_answered_and_the_message
     wordy: Office, *, is_direct: bool
 ) -> None:
     alice, bob = wordy.users("alice", "bob")
-    receipt = wordy.send(alice, "one two three", bob.account if is_direct else None)
+    ack = wordy.send(alice, "one two three", bob.account if is_direct else None)
     wordy.send(alice, "next")
     for text in ("one", "two"):
         bob.takes("alice", text)
-        assert outcome(receipt) is None
+        assert outcome(ack) is None
     bob.takes("alice", "three")
 
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
     bob.takes("alice", "next")
     assert wordy.is_idle
 
 
 def test_one_part_that_cannot_be_read_is_a_message_that_has_not_come(wordy: Office) -> None:
     alice, bob, carol = wordy.users("alice", "bob", "carol")
-    receipt = wordy.send(alice, "one two three")
+    ack = wordy.send(alice, "one two three")
     wordy.send(alice, "next")
     bob.takes("alice", "one")
     assert bob.given() == ["two"]
     assert bob.answer(None)
 
-    assert outcome(receipt) is False
+    assert outcome(ack) is False
     bob.takes("alice", "next")
     for text in ("one", "two", "three", "next"):
         carol.takes("alice", text)
@@ -375,13 +377,13 @@ def test_one_part_that_cannot_be_read_is_a_message_that_has_not_come(wordy: Offi
 
 def test_who_answers_one_part_and_not_the_next_is_disconnected(wordy: Office) -> None:
     alice, bob = wordy.users("alice", "bob")
-    receipt = wordy.send(alice, "one two")
+    ack = wordy.send(alice, "one two")
     bob.takes("alice", "one")
     hurry(wordy)
-    wordy.mailroom.start()
-    eventually(lambda: bob.outbox.hangs_up)
+    wordy.acked_delivery.start()
+    eventually(lambda: bob.send_queue.hangs_up)
 
-    assert outcome(receipt) is False
+    assert outcome(ack) is False
 
 
 # --- receipts ---
@@ -389,36 +391,36 @@ def test_who_answers_one_part_and_not_the_next_is_disconnected(wordy: Office) ->
 
 def test_a_receipt_is_settled_when_the_last_one_has_answered(office: Office) -> None:
     alice, *others = office.users("alice", "bob", "carol", "dave")
-    receipt = office.send(alice, "hello")
+    ack = office.send(alice, "hello")
     for user in others:
-        assert outcome(receipt) is None
+        assert outcome(ack) is None
         user.answer("alice")
 
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
     assert office.is_idle
 
 
 def test_a_receipt_fails_with_the_first_who_could_not_read_it_and_nothing_mends_it(office: Office) -> None:
     alice, bob, carol, dave = office.users("alice", "bob", "carol", "dave")
-    receipt = office.send(alice, "hello")
+    ack = office.send(alice, "hello")
     bob.answer("alice")
-    assert outcome(receipt) is None
+    assert outcome(ack) is None
     carol.answer(None)
-    assert outcome(receipt) is False
+    assert outcome(ack) is False
     dave.answer("alice")
 
-    assert outcome(receipt) is False
+    assert outcome(ack) is False
     assert office.is_idle
 
 
 def test_who_could_not_read_one_is_given_the_next(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
-    failed, receipt = office.send(alice, "one"), office.send(alice, "two")
+    failed, ack = office.send(alice, "one"), office.send(alice, "two")
     bob.given()
     bob.answer(None)
     bob.takes("alice", "two")
 
-    assert (outcome(failed), outcome(receipt)) == (False, True)
+    assert (outcome(failed), outcome(ack)) == (False, True)
 
 
 @pytest.mark.parametrize("was_given", [True, False])
@@ -426,42 +428,42 @@ def test_a_receipt_fails_when_one_leaves_before_it_answered(office: Office, was_
     alice, bob, carol = office.users("alice", "bob", "carol")
     if not was_given:
         office.send(carol, "one", bob.account)
-    receipt = office.send(alice, "two")
+    ack = office.send(alice, "two")
     bob.leave()
 
-    assert outcome(receipt) is False
+    assert outcome(ack) is False
     carol.takes("alice", "two")
-    assert outcome(receipt) is False
+    assert outcome(ack) is False
 
 
 def test_a_receipt_is_settled_at_once_where_nobody_here_has_to_answer(office: Office) -> None:
     """Promise: users of other dialects count once it is stored."""
     (alice,) = office.users("alice")
     dave = office.listener("dave")
-    receipts = [
+    acks = [
         office.send(alice, "to all"),
         office.send(alice, "to one who is here", Account(dave.account_id, "dave", "hash", 0)),
     ]
 
-    assert [outcome(receipt) for receipt in receipts] == [True, True]
-    assert [receipt.is_stored_only for receipt in receipts] == [False, False]
+    assert [outcome(ack) for ack in acks] == [True, True]
+    assert [ack.is_stored_only for ack in acks] == [False, False]
     assert office.is_idle
 
 
 def test_of_a_message_to_somebody_who_is_away_the_receipt_says_so(office: Office) -> None:
     (alice,) = office.users("alice")
-    receipt = office.send(alice, "psst", Account(99, "eve", "hash", 0))
+    ack = office.send(alice, "psst", Account(99, "eve", "hash", 0))
 
-    assert outcome(receipt) is True
-    assert receipt.is_stored_only
+    assert outcome(ack) is True
+    assert ack.is_stored_only
 
 
 def test_a_receipt_that_the_disk_refuses_fails(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
-    receipt = office.mailroom.expect(alice.mailbox)
-    office.feed.refuse([office.post(alice.seat, "hello")], Refused(ErrorCode.INTERNAL, "The disk is full."))
+    ack = office.acked_delivery.expect(alice.window)
+    office.hub.refuse([office.batch(alice.member, "hello")], Refused(ErrorCode.INTERNAL, "The disk is full."))
 
-    assert outcome(receipt) is False
+    assert outcome(ack) is False
     assert bob.given() == []
 
 
@@ -471,7 +473,7 @@ def test_of_a_sender_who_is_not_here_any_more_nothing_is_waited_for(office: Offi
     pending = office.send(alice, "one")
     alice.leave()
     assert outcome(pending) is False
-    assert outcome(office.mailroom.expect(alice.mailbox)) is False
+    assert outcome(office.acked_delivery.expect(alice.window)) is False
     bob.takes("alice", "one")
 
     assert bob.given() == []
@@ -479,10 +481,10 @@ def test_of_a_sender_who_is_not_here_any_more_nothing_is_waited_for(office: Offi
 
 def test_what_a_sender_who_has_left_had_posted_comes_all_the_same(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
-    office.mailroom.expect(alice.mailbox)
-    post = office.post(alice.seat, "last words")
+    office.acked_delivery.expect(alice.window)
+    batch = office.batch(alice.member, "last words")
     alice.leave()
-    office.feed.publish([post])
+    office.hub.publish([batch])
 
     bob.takes("alice", "last words")
 
@@ -490,44 +492,44 @@ def test_what_a_sender_who_has_left_had_posted_comes_all_the_same(office: Office
 def test_what_is_said_by_others_is_for_nobodys_receipt(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
     dave = office.listener("dave")
-    receipt = office.mailroom.expect(alice.mailbox)
-    office.feed.publish([office.post(dave, "hello"), office.post(dave, "psst", alice.account)])
+    ack = office.acked_delivery.expect(alice.window)
+    office.hub.publish([office.batch(dave, "hello"), office.batch(dave, "psst", alice.account)])
     for text in ("hello", "psst"):
         alice.takes("dave", text)
     bob.takes("dave", "hello")
 
-    assert outcome(receipt) is None
+    assert outcome(ack) is None
 
 
 @pytest.mark.parametrize("is_one_batch", [False, True])
 def test_receipts_of_many_senders_to_one_receiver_do_not_mix(office: Office, is_one_batch: bool) -> None:
     bob, *senders = office.users("bob", "u1", "u2", "u3", "u4")
     recipient = bob.account
-    receipts = [office.mailroom.expect(sender.mailbox) for sender in senders]
-    posts = [office.post(sender.seat, f"text of {sender.account.name}", recipient) for sender in senders]
-    for batch in [posts] if is_one_batch else [[post] for post in posts]:
-        office.feed.publish(batch)
+    acks = [office.acked_delivery.expect(sender.window) for sender in senders]
+    batches = [office.batch(sender.member, f"text of {sender.account.name}", recipient) for sender in senders]
+    for batch in [batches] if is_one_batch else [[batch] for batch in batches]:
+        office.hub.publish(batch)
     outcomes: list[bool | None] = [None] * 4
     for number, sender in enumerate(senders):
         assert bob.given() == [f"text of {sender.account.name}"]
-        assert [outcome(receipt) for receipt in receipts] == outcomes
+        assert [outcome(ack) for ack in acks] == outcomes
         assert not bob.answer("somebody else")
         bob.answer(sender.account.name if number % 2 else None)
         outcomes[number] = bool(number % 2)
 
-    assert [outcome(receipt) for receipt in receipts] == outcomes
+    assert [outcome(ack) for ack in acks] == outcomes
 
 
 def test_receipts_of_public_and_direct_messages_of_one_batch_do_not_mix(office: Office) -> None:
     alice, bob, carol, dave = office.users("alice", "bob", "carol", "dave")
-    to_all = office.mailroom.expect(alice.mailbox)
-    to_dave = office.mailroom.expect(bob.mailbox)
-    to_nobody = office.mailroom.expect(carol.mailbox)
-    office.feed.publish(
+    to_all = office.acked_delivery.expect(alice.window)
+    to_dave = office.acked_delivery.expect(bob.window)
+    to_nobody = office.acked_delivery.expect(carol.window)
+    office.hub.publish(
         [
-            office.post(alice.seat, "one"),
-            office.post(bob.seat, "two", dave.account),
-            office.post(carol.seat, "three", Account(99, "eve", "hash", 0)),
+            office.batch(alice.member, "one"),
+            office.batch(bob.member, "two", dave.account),
+            office.batch(carol.member, "three", Account(99, "eve", "hash", 0)),
         ]
     )
     assert (outcome(to_all), outcome(to_dave), outcome(to_nobody)) == (None, None, True)
@@ -547,20 +549,20 @@ def test_receipts_of_public_and_direct_messages_of_one_batch_do_not_mix(office: 
 def test_who_has_more_than_the_limit_before_it_is_disconnected_and_the_others_go_on(office: Office) -> None:
     """Promise: nobody waits for the slow, and memory stays bounded. What it was given does not count."""
     alice, slow, quick = office.users("alice", "slow", "quick")
-    office.mailroom.start()
-    text = "x" * (LAG_MAX_BYTES // 2 - LETTER_BYTES)
-    receipts = []
+    office.acked_delivery.start()
+    text = "x" * (LAG_MAX_BYTES // 2 - DELIVERY_BYTES)
+    acks = []
     for _ in range(3):
-        receipts.append(office.send(alice, text))
+        acks.append(office.send(alice, text))
         quick.takes("alice", text)
-    assert not slow.outbox.is_finished
+    assert not slow.send_queue.is_finished
     with capture_logs() as log:
-        receipts.append(office.send(alice, ""))
-        eventually(lambda: slow.outbox.is_finished)
+        acks.append(office.send(alice, ""))
+        eventually(lambda: slow.send_queue.is_finished)
 
-    assert slow.outbox.hangs_up
-    assert not quick.outbox.is_finished
-    assert [outcome(receipt) for receipt in receipts] == [False] * 4
+    assert slow.send_queue.hangs_up
+    assert not quick.send_queue.is_finished
+    assert [outcome(ack) for ack in acks] == [False] * 4
     (entry,) = log
     assert entry["event"] == "Disconnected: it reads too slowly"
     assert entry["user"] == "slow"
@@ -574,18 +576,18 @@ def test_who_has_more_than_the_limit_before_it_is_disconnected_and_the_others_go
 def test_ones_own_messages_do_not_count(office: Office) -> None:
     """They are not given to their sender, who may have one in hand meanwhile."""
     alice, bob, carol = office.users("alice", "bob", "carol")
-    office.mailroom.start()
+    office.acked_delivery.start()
     office.send(bob, "x")
     assert alice.given() == ["x"]
     for _ in range(3):
-        receipt = office.send(alice, "x" * LAG_MAX_BYTES)
+        ack = office.send(alice, "x" * LAG_MAX_BYTES)
         for user in (bob, carol):
             while user.given():
                 user.answer(None)
-        assert receipt.is_complete
+        assert ack.is_complete
 
     office.send(bob, "y")
-    assert not alice.outbox.is_finished
+    assert not alice.send_queue.is_finished
     alice.answer("bob")
     alice.takes("bob", "y")
 
@@ -604,8 +606,8 @@ def test_who_is_far_behind_is_given_up_without_going_through_all_of_that() -> No
                 return super().__iter__()
 
         for number in range(2_000):
-            office.feed.publish([office.post(talker, f"{number}")])
-        office.mailroom._letters = Watched(office.mailroom._letters)  # type: ignore[assignment]
+            office.hub.publish([office.batch(talker, f"{number}")])
+        office.delivery._deliveries = Watched(office.acked_delivery._deliveries)  # type: ignore[assignment]
         silent.leave()
         assert Watched.looked_at == 0
 
@@ -618,40 +620,40 @@ def test_what_everybody_was_given_is_forgotten(office: Office) -> None:
         bob.takes("alice", f"{number}")
         if number % 10:
             slow.answer("alice")
-    assert len(office.mailroom._letters) <= 2 * 10
+    assert len(office.delivery._deliveries) <= 2 * 10
     for _ in range(10):
         slow.answer("alice")
     office.send(alice, "the last one")
 
-    assert len(office.mailroom._letters) <= 1
+    assert len(office.delivery._deliveries) <= 1
 
 
 def test_what_has_come_stays_come(office: Office) -> None:
     """Though its sender is disconnected before it has looked."""
     alice, bob = office.users("alice", "bob")
-    receipt = office.send(alice, "hello")
+    ack = office.send(alice, "hello")
     bob.takes("alice", "hello")
     office.send(bob, "one")
     office.send(bob, "x" * 2 * LAG_MAX_BYTES)
 
-    assert outcome(receipt) is True
+    assert outcome(ack) is True
 
 
 def test_when_the_watcher_dies_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     office = Office()
     alice, bob, carol = office.users("alice", "bob", "carol")
-    receipt = office.send(alice, "hello", bob.account)
+    ack = office.send(alice, "hello", bob.account)
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("the log can't be written")
 
-    monkeypatch.setattr(bob.outbox, "finish", fail)
+    monkeypatch.setattr(bob.send_queue, "finish", fail)
     hurry(office)
-    waiting = office.mailroom.expect(carol.mailbox)
-    office.mailroom.start()
+    waiting = office.acked_delivery.expect(carol.window)
+    office.acked_delivery.start()
     eventually(lambda: office.crashes)
 
-    assert outcome(receipt) is False
+    assert outcome(ack) is False
     assert outcome(waiting) is False
     assert outcome(office.send(alice, "hello", carol.account)) is False
     office.close()
@@ -659,24 +661,24 @@ def test_when_the_watcher_dies_nobody_waits_for_it(monkeypatch: pytest.MonkeyPat
 
 def test_the_limit_counts_bytes(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
-    office.mailroom.start()
-    text = "\u20ac" * ((LAG_MAX_BYTES - LETTER_BYTES) // 3)
+    office.acked_delivery.start()
+    text = "\u20ac" * ((LAG_MAX_BYTES - DELIVERY_BYTES) // 3)
     office.send(alice, "one")
     office.send(alice, text)
-    assert not bob.outbox.is_finished
+    assert not bob.send_queue.is_finished
     bob.answer("alice")
     office.send(alice, text + "\u20ac")
 
-    eventually(lambda: bob.outbox.is_finished)
+    eventually(lambda: bob.send_queue.is_finished)
 
 
 def test_a_message_to_one_who_was_disconnected_and_has_not_left_yet_does_not_come(office: Office) -> None:
     """To all it comes: it is not waited for."""
     alice, bob = office.users("alice", "bob")
-    office.mailroom.start()
+    office.acked_delivery.start()
     office.send(alice, "one")
     office.send(alice, "x" * LAG_MAX_BYTES)
-    eventually(lambda: bob.outbox.is_finished)
+    eventually(lambda: bob.send_queue.is_finished)
     direct, public = office.send(alice, "two", bob.account), office.send(alice, "three")
 
     assert (outcome(direct), outcome(public)) == (False, True)
@@ -686,15 +688,15 @@ def test_a_message_to_one_who_was_disconnected_and_has_not_left_yet_does_not_com
 
 def test_who_was_disconnected_leaves_as_others_do(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
-    office.mailroom.start()
+    office.acked_delivery.start()
     office.send(alice, "one")
     office.send(alice, "x" * LAG_MAX_BYTES)
-    eventually(lambda: bob.outbox.is_finished)
-    assert outcome(office.mailroom.expect(bob.mailbox)) is False
+    eventually(lambda: bob.send_queue.is_finished)
+    assert outcome(office.acked_delivery.expect(bob.window)) is False
     bob.leave()
     alice.leave()
 
-    assert not office.mailroom.followed
+    assert not office.acked_delivery.followed
     assert office.is_idle
 
 
@@ -706,10 +708,10 @@ class Hours:
 
     def __init__(self, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        self._mailroom = office.mailroom
+        self._acked_delivery = office.acked_delivery
         self._plans: deque[tuple[float, Callable[[], object]]] = deque()
-        monkeypatch.setattr(mailroom_module, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(office.mailroom, "_changed", self)
+        monkeypatch.setattr(acked_delivery_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(office.acked_delivery, "_changed", self)
 
     def at(self, seconds: float, *what: Callable[[], object]) -> None:
         """In the order of time."""
@@ -717,7 +719,7 @@ class Hours:
 
     def pass_by(self) -> None:
         """Watch until nothing more will happen."""
-        self._mailroom._watch()
+        self._acked_delivery._watch()
         assert not self._plans
 
     def notify(self) -> None:
@@ -727,11 +729,11 @@ class Hours:
         """The watcher holds the lock when it calls this, as with a condition."""
         if self._plans and (seconds is None or self._plans[0][0] <= self.now + seconds):
             self.now, plan = self._plans.popleft()
-            self._mailroom._lock.release()
+            self._acked_delivery._lock.release()
             plan()
-            self._mailroom._lock.acquire()
+            self._acked_delivery._lock.acquire()
         elif seconds is None:
-            self._mailroom._stopping = True
+            self._acked_delivery._stopping = True
         else:
             self.now += seconds
 
@@ -747,22 +749,22 @@ def test_a_user_has_five_seconds_for_an_answer() -> None:
 
 def test_who_does_not_answer_in_time_is_disconnected_and_its_senders_are_told(office: Office, hours: Hours) -> None:
     alice, bob, carol = office.users("alice", "bob", "carol")
-    receipts: list[Receipt] = []
-    hours.at(1.0, lambda: receipts.append(office.send(alice, "one")))
+    acks: list[Ack] = []
+    hours.at(1.0, lambda: acks.append(office.send(alice, "one")))
     hours.at(1.5, lambda: carol.takes("alice", "one"))
-    hours.at(3.0, lambda: receipts.append(office.send(carol, "two", bob.account)))
-    hours.at(5.9, lambda: receipts.append(office.send(carol, "three", alice.account)))
+    hours.at(3.0, lambda: acks.append(office.send(carol, "two", bob.account)))
+    hours.at(5.9, lambda: acks.append(office.send(carol, "three", alice.account)))
     ended: list[list[bool | None]] = []
-    hours.at(5.99, lambda: ended.append([outcome(receipt) for receipt in receipts] + [bob.outbox.is_finished]))
-    hours.at(6.01, lambda: ended.append([outcome(receipt) for receipt in receipts] + [bob.outbox.is_finished]))
+    hours.at(5.99, lambda: ended.append([outcome(ack) for ack in acks] + [bob.send_queue.is_finished]))
+    hours.at(6.01, lambda: ended.append([outcome(ack) for ack in acks] + [bob.send_queue.is_finished]))
     hours.at(6.02, lambda: alice.takes("carol", "three"))
     with capture_logs() as log:
         hours.pass_by()
 
     assert ended == [[None, None, None, False], [False, False, None, True]]
-    assert outcome(receipts[2]) is True
-    assert bob.outbox.hangs_up
-    assert not carol.outbox.is_finished
+    assert outcome(acks[2]) is True
+    assert bob.send_queue.hangs_up
+    assert not carol.send_queue.is_finished
     assert [(entry["event"], entry["user"]) for entry in log] == [
         ("Disconnected: it did not answer a message within 5 s", "bob")
     ]
@@ -771,21 +773,21 @@ def test_who_does_not_answer_in_time_is_disconnected_and_its_senders_are_told(of
 
 def test_who_answers_in_time_is_not_disconnected(office: Office, hours: Hours) -> None:
     alice, bob = office.users("alice", "bob")
-    receipts: list[Receipt] = []
+    acks: list[Ack] = []
     for second in range(0, 50, 10):
-        hours.at(second, lambda: receipts.append(office.send(alice, "hello")))
+        hours.at(second, lambda: acks.append(office.send(alice, "hello")))
         hours.at(second + 4.99, lambda: bob.takes("alice", "hello"))
     hours.pass_by()
 
-    assert [outcome(receipt) for receipt in receipts] == [True] * 5
-    assert not bob.outbox.is_finished
+    assert [outcome(ack) for ack in acks] == [True] * 5
+    assert not bob.send_queue.is_finished
 
 
 def test_an_answer_with_another_name_gives_no_more_time(office: Office, hours: Hours) -> None:
     alice, bob = office.users("alice", "bob")
     hours.at(1.0, lambda: office.send(alice, "hello"))
     hours.at(5.0, lambda: bob.answer("carol"))
-    hours.at(6.01, lambda: bob.outbox.is_finished or pytest.fail("it has more time"))
+    hours.at(6.01, lambda: bob.send_queue.is_finished or pytest.fail("it has more time"))
     hours.pass_by()
 
 
@@ -797,7 +799,7 @@ def test_the_time_for_an_answer_begins_when_the_message_is_given(office: Office,
     hours.at(8.9, lambda: bob.takes("alice", "two"))
     hours.pass_by()
 
-    assert not bob.outbox.is_finished
+    assert not bob.send_queue.is_finished
 
 
 def test_a_sender_waits_no_longer_than_its_own_time_for_one_who_has_others_before_it(
@@ -805,82 +807,82 @@ def test_a_sender_waits_no_longer_than_its_own_time_for_one_who_has_others_befor
 ) -> None:
     """Who takes its time is not late, and gets the message nevertheless."""
     alice, bob, carol = office.users("alice", "bob", "carol")
-    receipts: list[Receipt] = []
+    acks: list[Ack] = []
     hours.at(0.0, lambda: office.send(alice, "one", bob.account))
-    hours.at(0.5, lambda: receipts.append(office.send(carol, "two", bob.account)))
+    hours.at(0.5, lambda: acks.append(office.send(carol, "two", bob.account)))
     hours.at(4.0, lambda: bob.takes("alice", "one"))
     ended: list[bool | None] = []
     for second in (5.49, 5.51):
-        hours.at(second, lambda: ended.append(outcome(receipts[0])))
+        hours.at(second, lambda: ended.append(outcome(acks[0])))
     hours.at(8.0, lambda: bob.takes("carol", "two"))
     hours.pass_by()
 
     assert ended == [None, False]
-    assert outcome(receipts[0]) is False
-    assert not bob.outbox.is_finished
+    assert outcome(acks[0]) is False
+    assert not bob.send_queue.is_finished
 
 
 def test_who_is_disconnected_waits_for_no_answer_itself(office: Office, hours: Hours) -> None:
     alice, bob = office.users("alice", "bob")
-    receipts: list[Receipt] = []
+    acks: list[Ack] = []
     hours.at(0.0, lambda: office.send(alice, "hello"))
-    hours.at(4.0, lambda: receipts.append(office.send(bob, "hello")))
-    hours.at(5.01, lambda: receipts.append(office.mailroom.expect(bob.mailbox)))
+    hours.at(4.0, lambda: acks.append(office.send(bob, "hello")))
+    hours.at(5.01, lambda: acks.append(office.acked_delivery.expect(bob.window)))
     hours.at(5.02, lambda: alice.takes("bob", "hello"))
     hours.pass_by()
 
-    assert [outcome(receipt) for receipt in receipts] == [False, False]
+    assert [outcome(ack) for ack in acks] == [False, False]
 
 
 def test_all_who_are_late_are_disconnected_though_one_receipt_waits_for_them(office: Office, hours: Hours) -> None:
     """Its receipt is settled by the first of them, and late in the same moment."""
     alice, *others = office.users("alice", "bob", "carol", "dave")
-    receipts: list[Receipt] = []
-    hours.at(0.0, lambda: receipts.append(office.send(alice, "hello")))
+    acks: list[Ack] = []
+    hours.at(0.0, lambda: acks.append(office.send(alice, "hello")))
     hours.pass_by()
 
-    assert outcome(receipts[0]) is False
-    assert [user.outbox.is_finished for user in (alice, *others)] == [False, True, True, True]
+    assert outcome(acks[0]) is False
+    assert [user.send_queue.is_finished for user in (alice, *others)] == [False, True, True, True]
     assert office.is_idle
 
 
 def test_a_receipt_that_one_who_is_late_has_settled_already_is_passed_over(office: Office, hours: Hours) -> None:
     """Bob and, in the same round behind him, the receipt of what he was sent meanwhile."""
     alice, bob, carol = office.users("alice", "bob", "carol")
-    receipts: list[Receipt] = []
+    acks: list[Ack] = []
     hours.at(0.0, lambda: office.send(alice, "one", bob.account))
-    hours.at(0.0, lambda: receipts.append(office.send(carol, "two", bob.account)))
-    hours.at(0.0, lambda: receipts.append(office.send(bob, "three", carol.account)))
+    hours.at(0.0, lambda: acks.append(office.send(carol, "two", bob.account)))
+    hours.at(0.0, lambda: acks.append(office.send(bob, "three", carol.account)))
     hours.at(0.0, lambda: carol.takes("bob", "three"))
     hours.pass_by()
 
-    assert outcome(receipts[0]) is False
-    assert bob.outbox.is_finished
+    assert outcome(acks[0]) is False
+    assert bob.send_queue.is_finished
     assert office.is_idle
 
 
 def test_at_the_end_nobody_is_waited_for_longer_than_the_hurry_allows(office: Office, hours: Hours) -> None:
     """Promise: shutdown. For those who were given something, and for those who are given the next one."""
     alice, bob, carol = office.users("alice", "bob", "carol")
-    receipts: list[Receipt] = []
-    hours.at(10.0, lambda: receipts.append(office.send(alice, "one")))
-    hours.at(10.0, lambda: receipts.append(office.send(carol, "two", bob.account)))
-    hours.at(11.0, lambda: office.mailroom.hurry(2.0))
+    acks: list[Ack] = []
+    hours.at(10.0, lambda: acks.append(office.send(alice, "one")))
+    hours.at(10.0, lambda: acks.append(office.send(carol, "two", bob.account)))
+    hours.at(11.0, lambda: office.acked_delivery.hurry(2.0))
     hours.at(12.0, lambda: bob.takes("alice", "one"))
     states: list[list[bool]] = []
     for second in (12.99, 13.01, 13.99, 14.01):
-        hours.at(second, lambda: states.append([user.outbox.is_finished for user in (bob, carol)]))
+        hours.at(second, lambda: states.append([user.send_queue.is_finished for user in (bob, carol)]))
     hours.pass_by()
 
     assert states == [[False, False], [False, True], [False, True], [True, True]]
-    assert [outcome(receipt) for receipt in receipts] == [False, False]
+    assert [outcome(ack) for ack in acks] == [False, False]
 
 
 def test_the_hurry_gives_nobody_more_time(office: Office, hours: Hours) -> None:
     alice, bob = office.users("alice", "bob")
     hours.at(0.0, lambda: office.send(alice, "one"))
-    hours.at(4.0, lambda: office.mailroom.hurry(2.0))
-    hours.at(5.01, lambda: bob.outbox.is_finished or pytest.fail("it has more time"))
+    hours.at(4.0, lambda: office.acked_delivery.hurry(2.0))
+    hours.at(5.01, lambda: bob.send_queue.is_finished or pytest.fail("it has more time"))
     hours.pass_by()
 
 
@@ -889,36 +891,36 @@ def test_at_the_end_a_journal_that_died_is_waited_for_no_longer_than_the_hurry_a
 ) -> None:
     """Promise: nobody waits for ever. What was posted, and is heard of no more, has not come."""
     alice, bob = office.users("alice", "bob")
-    receipt = office.mailroom.expect(alice.mailbox)
+    ack = office.acked_delivery.expect(alice.window)
     ended: list[bool | None] = []
-    hours.at(100.0, lambda: ended.append(outcome(receipt)))
-    hours.at(100.0, lambda: office.mailroom.hurry(2.0))
+    hours.at(100.0, lambda: ended.append(outcome(ack)))
+    hours.at(100.0, lambda: office.acked_delivery.hurry(2.0))
     for second in (101.99, 102.01):
-        hours.at(second, lambda: ended.append(outcome(receipt)))
+        hours.at(second, lambda: ended.append(outcome(ack)))
     hours.pass_by()
 
     assert ended == [None, None, False]
-    assert not alice.outbox.is_finished
-    assert not bob.outbox.is_finished
+    assert not alice.send_queue.is_finished
+    assert not bob.send_queue.is_finished
 
 
 # --- the watcher's thread ---
 
 
 def watcher_sleeps(office: Office) -> Callable[[], bool]:
-    return lambda: office.mailroom._watcher_sleeps
+    return lambda: office.delivery._watcher_sleeps
 
 
 def test_a_watcher_with_nothing_to_watch_is_woken_by_the_first_who_has_to_answer(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
     hurry(office)
-    office.mailroom.start()
+    office.acked_delivery.start()
     for user, name in ((alice, "alice"), (bob, "bob")):
         eventually(watcher_sleeps(office))
         (other,) = office.users(f"{name}s friend")
-        receipt = office.send(user, "hello", other.account)
-        assert not receipt.wait()
-        eventually(lambda other=other: other.outbox.is_finished)  # type: ignore[misc]
+        ack = office.send(user, "hello", other.account)
+        assert not ack.wait()
+        eventually(lambda other=other: other.send_queue.is_finished)  # type: ignore[misc]
 
     assert office.crashes == []
 
@@ -927,31 +929,31 @@ def test_a_watcher_that_waits_for_somebody_is_woken_by_the_hurry(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: shutdown within 8 s."""
-    monkeypatch.setattr(office.mailroom, "_answer_seconds", 1_000.0)
+    monkeypatch.setattr(office.acked_delivery, "_answer_seconds", 1_000.0)
     alice, bob = office.users("alice", "bob")
-    receipt = office.send(alice, "hello")
-    office.mailroom.start()
+    ack = office.send(alice, "hello")
+    office.acked_delivery.start()
     hurry(office)
 
-    assert not receipt.wait()
-    eventually(lambda: bob.outbox.is_finished)
+    assert not ack.wait()
+    eventually(lambda: bob.send_queue.is_finished)
 
 
 def test_a_watcher_with_nothing_to_watch_is_woken_by_the_hurry_for_a_journal_that_died(office: Office) -> None:
     (alice,) = office.users("alice")
-    office.mailroom.start()
-    receipt = office.mailroom.expect(alice.mailbox)
+    office.acked_delivery.start()
+    ack = office.acked_delivery.expect(alice.window)
     eventually(watcher_sleeps(office))
     hurry(office)
 
-    assert not receipt.wait()
+    assert not ack.wait()
 
 
 def test_a_sender_that_waits_is_let_go_by_the_last_answer(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
-    receipt = office.send(alice, "hello")
+    ack = office.send(alice, "hello")
     outcomes: list[bool] = []
-    sender = in_background(lambda: outcomes.append(receipt.wait()))
+    sender = in_background(lambda: outcomes.append(ack.wait()))
     assert bob.answer("alice")
     must_end(sender)
 
@@ -959,20 +961,20 @@ def test_a_sender_that_waits_is_let_go_by_the_last_answer(office: Office) -> Non
 
 
 def test_the_watchers_thread_has_a_name_and_ends(office: Office) -> None:
-    office.mailroom.start()
+    office.acked_delivery.start()
     assert "mailroom" in {thread.name for thread in threading.enumerate()}
-    office.mailroom.stop()
+    office.acked_delivery.stop()
 
     assert "mailroom" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_watcher_ends_though_somebody_has_not_answered(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(office.mailroom, "_answer_seconds", 1_000.0)
+    monkeypatch.setattr(office.acked_delivery, "_answer_seconds", 1_000.0)
     alice, _ = office.users("alice", "bob")
     office.send(alice, "hello")
-    office.mailroom.start()
+    office.acked_delivery.start()
 
-    must_end(in_background(office.mailroom.stop))
+    must_end(in_background(office.acked_delivery.stop))
 
 
 # --- parting ---
@@ -981,7 +983,7 @@ def test_a_watcher_ends_though_somebody_has_not_answered(office: Office, monkeyp
 def test_who_parts_with_nothing_under_way_may_go_at_once(office: Office) -> None:
     """Promise: shutdown."""
     alice, bob = office.users("alice", "bob")
-    office.mailroom.drain(alice.mailbox, alice.part)
+    office.acked_delivery.drain(alice.window, alice.part)
 
     assert (alice.times_parted, bob.times_parted) == (1, 0)
 
@@ -991,7 +993,7 @@ def test_who_parts_may_go_when_its_last_message_was_answered(office: Office) -> 
     alice, bob = office.users("alice", "bob")
     for text in ("one", "two"):
         office.send(alice, text)
-    office.mailroom.drain(bob.mailbox, bob.part)
+    office.acked_delivery.drain(bob.window, bob.part)
     for text in ("one", "two"):
         assert bob.times_parted == 0
         bob.takes("alice", text)
@@ -1003,7 +1005,7 @@ def test_who_parts_before_it_was_released_may_go_when_its_messages_were_answered
     (alice,) = office.users("alice")
     bob = office.user("bob", is_held=True)
     office.send(alice, "hello")
-    office.mailroom.drain(bob.mailbox, bob.part)
+    office.acked_delivery.drain(bob.window, bob.part)
     assert bob.times_parted == 0
     bob.release()
     bob.takes("alice", "hello")
@@ -1015,12 +1017,12 @@ def test_who_parts_before_it_was_released_may_go_when_its_messages_were_answered
 def test_who_parts_may_go_when_its_own_message_has_its_answer(office: Office, answer: str | None) -> None:
     """Promise: shutdown. The sender is told what became of it."""
     alice, bob = office.users("alice", "bob")
-    receipt = office.send(bob, "hello")
-    office.mailroom.drain(bob.mailbox, bob.part)
+    ack = office.send(bob, "hello")
+    office.acked_delivery.drain(bob.window, bob.part)
     alice.answer(answer)
-    assert outcome(receipt) is (answer is not None)
+    assert outcome(ack) is (answer is not None)
     assert bob.times_parted == 0, "it was not told yet"
-    office.mailroom.forget_receipt(bob.mailbox)
+    office.acked_delivery.forget_ack(bob.window)
 
     assert bob.times_parted == 1
 
@@ -1029,7 +1031,7 @@ def test_who_parts_may_go_when_it_is_disconnected(office: Office, hours: Hours) 
     """Promise: shutdown within 8 s."""
     alice, bob = office.users("alice", "bob")
     hours.at(0.0, lambda: office.send(alice, "one"), lambda: office.send(alice, "two"))
-    hours.at(1.0, lambda: office.mailroom.drain(bob.mailbox, bob.part))
+    hours.at(1.0, lambda: office.acked_delivery.drain(bob.window, bob.part))
     hours.at(4.9, lambda: bob.times_parted == 0 or pytest.fail("it was let go too early"))
     hours.pass_by()
 
@@ -1040,7 +1042,7 @@ def test_nobody_is_let_go_who_does_not_part(office: Office) -> None:
     alice, bob = office.users("alice", "bob")
     office.send(alice, "hello")
     bob.answer("alice")
-    office.mailroom.forget_receipt(alice.mailbox)
+    office.acked_delivery.forget_ack(alice.window)
 
     assert alice.times_parted == bob.times_parted == 0
 
@@ -1080,7 +1082,7 @@ class Crowd:
             must_end(thread)
         eventually(lambda: self._office.is_idle)
         for user in self._users:
-            user.outbox.came.put(None)
+            user.send_queue.came.put(None)
         for thread in receivers:
             must_end(thread)
 
@@ -1088,7 +1090,7 @@ class Crowd:
         assert len(self._outcomes) == self.SENDERS * self.MESSAGES
         assert self._outcomes.count(False) >= len(self._bad)
         for user in self._users:
-            came = [event for event in user.outbox.replies if isinstance(event, PublicMessage)]
+            came = [event for event in user.send_queue.replies if isinstance(event, PublicMessage)]
             others = [other.account.name for other in self._users if other is not user]
             assert sorted(event.text for event in came) == sorted(
                 f"{number} of {other}" for number in range(self.MESSAGES) for other in others
@@ -1097,19 +1099,19 @@ class Crowd:
 
     def _send(self, user: User) -> None:
         for number in range(self.MESSAGES):
-            receipt = self._office.mailroom.expect(user.mailbox)
+            ack = self._office.acked_delivery.expect(user.window)
             with self._journal:
-                self._office.feed.publish([self._office.post(user.seat, f"{number} of {user.account.name}")])
-            self._outcomes.append(receipt.wait())
-            self._office.mailroom.forget_receipt(user.mailbox)
+                self._office.hub.publish([self._office.batch(user.member, f"{number} of {user.account.name}")])
+            self._outcomes.append(ack.wait())
+            self._office.acked_delivery.forget_ack(user.window)
 
     def _receive(self, user: User) -> None:
-        while (message := user.outbox.came.get()) is not None:
+        while (message := user.send_queue.came.get()) is not None:
             assert user.answer(None if message.id in self._bad else message.sender)
 
     def _leave(self) -> None:
         """Perhaps it answers, and perhaps it leaves with messages before it."""
-        message = self._leaver.outbox.came.get()
+        message = self._leaver.send_queue.came.get()
         assert message is not None
         if self._dice.random() < 0.5:
             self._leaver.answer(message.sender)
@@ -1128,7 +1130,7 @@ class Model:
         self.is_here = [True] * count
         # Numbers of messages, the first of which it was given.
         self.queues: list[list[int]] = [[] for _ in range(count)]
-        self.receipts: list[Receipt] = []
+        self.acks: list[Ack] = []
         self.senders: list[int] = []
         self.expected: list[bool | None] = []
 
@@ -1151,13 +1153,13 @@ class Model:
                 self._settle(who)
 
     def _publish(self, batch: list[tuple[int, int | None]]) -> None:
-        posts = []
+        batches = []
         senders = [sender for sender, _ in batch]
         for sender, to in ((s, t) for number, (s, t) in enumerate(batch) if s not in senders[:number]):
-            self.receipts.append(self.office.mailroom.expect(self.users[sender].mailbox))
+            self.acks.append(self.office.acked_delivery.expect(self.users[sender].window))
             recipient = None if to is None else self.users[to].account
             number = len(self.senders)
-            posts.append(self.office.post(self.users[sender].seat, str(number), recipient))
+            batches.append(self.office.batch(self.users[sender].member, str(number), recipient))
             self.senders.append(sender)
             addressed = [who for who in range(len(self.users)) if who != sender] if to is None else [to]
             targets = [who for who in addressed if self.is_here[who]]
@@ -1166,7 +1168,7 @@ class Model:
             self.expected.append(None if targets else True)
             if not self.is_here[sender]:
                 self.expected[number] = False
-        self.office.feed.publish(posts)
+        self.office.hub.publish(batches)
 
     def _take(self, who: int, *, is_good: bool) -> None:
         if not self.queues[who]:
@@ -1186,11 +1188,11 @@ class Model:
     def check(self) -> None:
         for who, user in enumerate(self.users):
             expected = [str(number) for number in self.queues[who]]
-            given = user.mailbox.in_flight
+            given = user.window.in_flight
             assert (given.parts[0].text if given else None) == (expected[0] if expected else None)
             if given is not None:
-                assert user.outbox.replies[-1] == given.parts[0]
-        assert [outcome(receipt) for receipt in self.receipts] == self.expected
+                assert user.send_queue.replies[-1] == given.parts[0]
+        assert [outcome(ack) for ack in self.acks] == self.expected
 
 
 def step(dice: Random) -> tuple[object, ...]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatserver.transport import memory_file
-from chatserver.transport.memory_file import MemoryFile
+from chatserver.net import memory_file
+from chatserver.net.memory_file import MemoryFile
 
 from .rooms import DEADLINE_SECONDS
 

@@ -12,7 +12,7 @@ from argon2.exceptions import VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatserver.session.passwords import HashCost, Passwords, PasswordsClosedError, PasswordsFailedError, Verdict
+from chatserver.chat.passwords import HashCost, Passwords, PasswordsClosedError, PasswordsFailedError, Verdict
 
 from .rooms import Gate, eventually, in_background, must_end
 

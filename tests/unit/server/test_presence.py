@@ -8,9 +8,9 @@ import pytest
 
 from chatprotocol.events import Users
 from chatprotocol.limits import USERS_LISTED_MAX
-from chatserver.room import presence as presence_module
-from chatserver.room.presence import UPDATE_MAX_NAMES, Presence
-from chatserver.room.seat import Seat
+from chatserver.chat import presence as presence_module
+from chatserver.chat.member import Member
+from chatserver.chat.presence import UPDATE_MAX_NAMES, Presence
 
 from .rooms import DEADLINE_SECONDS, FakeOutbox, FakeStream
 
@@ -31,10 +31,10 @@ class Watched:
     def is_silent(self) -> bool:
         return self._said.empty()
 
-    def enter(self, name: str) -> Seat:
-        seat = Seat(1, name, FakeOutbox(FakeStream()))
-        self.presence.enter(seat)
-        return seat
+    def enter(self, name: str) -> Member:
+        member = Member(1, name, FakeOutbox(FakeStream()))
+        self.presence.enter(member)
+        return member
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_user_is_present_from_the_first_login_to_the_last_leave(watched: Watch
 def test_it_is_told_when_the_last_seat_was_given_up(watched: Watched) -> None:
     alice, again, bob = watched.enter("alice"), watched.enter("alice"), watched.enter("bob")
 
-    assert [watched.presence.leave(seat) for seat in (alice, bob, again)] == [False, False, True]
+    assert [watched.presence.leave(member) for member in (alice, bob, again)] == [False, False, True]
     assert watched.presence.leave(watched.enter("alice"))
 
 
@@ -75,7 +75,7 @@ def test_users_are_named_in_the_order_in_which_they_came(watched: Watched) -> No
 def test_whoever_comes_is_told_who_is_there_with_the_own_name(watched: Watched) -> None:
     watched.enter("alice")
 
-    assert watched.presence.enter(Seat(2, "bob", FakeOutbox(FakeStream()))) == ("alice", "bob")
+    assert watched.presence.enter(Member(2, "bob", FakeOutbox(FakeStream()))) == ("alice", "bob")
 
 
 def test_all_changes_since_the_last_update_are_told_together(watched: Watched) -> None:
@@ -167,8 +167,8 @@ def test_above_500_users_an_update_counts_them(watched: Watched, count: int, is_
 def test_many_changes_are_told_in_their_order_a_few_at_a_time(watched: Watched) -> None:
     """An update stays so short that a simple client reads it at once; each is for those to whom any of it is news."""
     names = [f"user{number}" for number in range(2 * UPDATE_MAX_NAMES + 1)]
-    seats = [watched.enter(name) for name in names]
-    watched.presence.leave(seats[0])
+    members = [watched.enter(name) for name in names]
+    watched.presence.leave(members[0])
     watched.presence.start()
     told = [watched.next() for _ in range(3)]
 
@@ -181,8 +181,8 @@ def test_many_changes_are_told_in_their_order_a_few_at_a_time(watched: Watched) 
     assert told[2][0].left == ("user0",)
     # Who came last in an update knows all of it from the login; who came just before does not.
     for (_, version), last in zip(told, [UPDATE_MAX_NAMES, 2 * UPDATE_MAX_NAMES], strict=False):
-        assert seats[last].presence_version >= version > seats[last - 1].presence_version
-    assert all(seat.presence_version < told[2][1] for seat in seats)
+        assert members[last].presence_version >= version > members[last - 1].presence_version
+    assert all(member.presence_version < told[2][1] for member in members)
 
 
 def test_a_large_room_is_told_less_often(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_a_presence_that_dies_is_reported() -> None:
 
     presence = Presence(announce, NEVER_SECONDS, on_crash)
     presence.start()
-    presence.enter(Seat(1, "alice", FakeOutbox(FakeStream())))
+    presence.enter(Member(1, "alice", FakeOutbox(FakeStream())))
 
     assert reported.wait(DEADLINE_SECONDS)
     presence.stop()

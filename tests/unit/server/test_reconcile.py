@@ -94,7 +94,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in folder.iterdir() if not each.name.endswith("-shm")}
 
 
-def refusal(folder: Path) -> str:
+def error(folder: Path) -> str:
     """Why a server does not start; nothing is changed by that."""
     before = contents(folder)
     with pytest.raises(StoreError) as error:
@@ -273,7 +273,7 @@ def test_an_emptied_or_missing_database_is_not_taken_for_a_new_server(
     if is_there:
         (killed / "chat.db").touch()
     (killed / ("chat.db-wal" if with_state else STATE_FILE)).unlink()
-    assert "missing or empty, and there was one" in refusal(killed)
+    assert "missing or empty, and there was one" in error(killed)
     for each in (STATE_FILE, "chat.db-wal"):
         (killed / each).unlink(missing_ok=True)
     run = Run(killed)
@@ -297,7 +297,7 @@ def test_a_log_that_was_forgotten_beside_a_backup_does_not_undo_the_restore(
     run.say(5)
     killed = run.kill(tmp_path / "killed")
     shutil.copy(tmp_path / "backup.db", killed / "chat.db")
-    assert "chat.db-wal is not of the database" in refusal(killed)
+    assert "chat.db-wal is not of the database" in error(killed)
     (killed / "chat.db-wal").unlink()
     (killed / "chat.db-shm").unlink()
     run = Run(killed)
@@ -313,4 +313,4 @@ def test_a_forgotten_log_is_noticed_without_a_state_too(folder: Path, tmp_path: 
     killed = run.kill(tmp_path / "killed")
     (killed / STATE_FILE).unlink()
     shutil.copy(tmp_path / "backup.db", killed / "chat.db")
-    assert "chat.db-wal is not of the database" in refusal(killed)
+    assert "chat.db-wal is not of the database" in error(killed)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from chatprotocol.dialects.json import Json
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -46,28 +45,29 @@ from chatprotocol.requests import (
     Unreadable,
     Whisper,
 )
+from chatprotocol.wire.json import Json
+from chatserver.chat.batch import MessageBatch
+from chatserver.chat.journal import JournalClosedError
+from chatserver.chat.login_throttle import FAILURES_MAX
+from chatserver.chat.session import Session
 from chatserver.memory import ShortOfMemoryError
-from chatserver.room.indexer import SearchClosedError, SearchFailedError
-from chatserver.room.journal import JournalClosedError
-from chatserver.room.post import Post
-from chatserver.session.attempts import FAILURES_MAX
-from chatserver.session.session import Session
+from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
+from chatserver.net.transport import TcpTransport
 from chatserver.store.errors import DamagedError, StoreError
+from chatserver.store.indexer import SearchClosedError, SearchFailedError
 from chatserver.store.words import Term
-from chatserver.transport.carrier import TcpSocket
-from chatserver.transport.outbox import UNREAD_MAX_BYTES, Outbox
-from chatserver.transport.stream import Stream
 
-from .house import HISTORY_ID, FakePasswords, House, Visitor, codes, secrets_in
-from .rooms import eventually, in_background, must_end, post_of
+from .house import HISTORY_ID, ConnectionServices, FakePasswords, Visitor, codes, secrets_in
+from .rooms import batch_of, eventually, in_background, must_end
 
 LOGIN = Login("alice", "secret")
 BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
 
 
 @pytest.fixture
-def visitor(house: House) -> Visitor:
-    return house.visitor()
+def visitor(services: ConnectionServices) -> Visitor:
+    return services.visitor()
 
 
 @pytest.fixture
@@ -159,9 +159,9 @@ def test_what_can_never_be_read_again_ends_the_session(alice: Visitor) -> None:
 # --- coming in ---
 
 
-def test_a_new_name_is_registered_and_welcomed(house: House, visitor: Visitor) -> None:
+def test_a_new_name_is_registered_and_welcomed(services: ConnectionServices, visitor: Visitor) -> None:
     assert visitor.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10, HISTORY_ID)]
-    found = house.accounts.find("carol")
+    found = services.accounts.find("carol")
     assert found is not None
     assert found.password_hash == "terces"
     assert visitor.session.is_logged_in
@@ -173,16 +173,18 @@ def test_a_known_name_is_welcomed_as_it_was_registered(visitor: Visitor) -> None
 
 
 @pytest.mark.parametrize("acknowledges", [True, False])
-def test_a_login_tells_the_newest_message_of_the_last_visit(house: House, alice: Visitor, acknowledges: bool) -> None:
+def test_a_login_tells_the_newest_message_of_the_last_visit(
+    services: ConnectionServices, alice: Visitor, acknowledges: bool
+) -> None:
     """What the peer's system did not acknowledge may be lost with its network."""
-    bob = house.visitor()
+    bob = services.visitor()
     bob.ask(Login("bob", "secret"))
-    alice.outbox.acknowledges = acknowledges
+    alice.send_queue.acknowledges = acknowledges
     bob.ask(Say("hello"))
     alice.session.end()
     bob.ask(Say("Alice has gone"))
 
-    (welcome,) = house.visitor().ask(LOGIN)
+    (welcome,) = services.visitor().ask(LOGIN)
     assert isinstance(welcome, Welcome)
     assert (welcome.seen_id, welcome.last_id) == (11 if acknowledges else 10, 12)
 
@@ -193,11 +195,11 @@ def test_a_prompt_says_whether_the_name_is_new(visitor: Visitor, name: str, kind
     assert not visitor.session.is_logged_in
 
 
-def test_a_login_by_prompt_keeps_its_since(house: House, visitor: Visitor) -> None:
+def test_a_login_by_prompt_keeps_its_since(services: ConnectionServices, visitor: Visitor) -> None:
     visitor.ask(Login("alice", None, 5))
     visitor.ask(Password("secret"))
 
-    assert house.messages.asked == [("missed", 1, 5, 10, 500)]
+    assert services.messages.asked == [("missed", 1, 5, 10, 500)]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 33, "ALL", "server", "\u00e4"])
@@ -213,44 +215,46 @@ def test_a_refused_name_does_not_take_the_place_of_the_one_that_was_asked_about(
     assert codes(visitor.ask(Password("secret"))) == [Welcome]
 
 
-def test_of_two_who_register_one_name_the_slower_needs_the_fasters_password(house: House, visitor: Visitor) -> None:
-    house.journal.somebody_is_faster = True
+def test_of_two_who_register_one_name_the_slower_needs_the_fasters_password(
+    services: ConnectionServices, visitor: Visitor
+) -> None:
+    services.journal.somebody_is_faster = True
 
     assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
     (welcome,) = visitor.ask(Login("carol", "other"))
     assert welcome == Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10, HISTORY_ID, seen_id=0)
 
 
-def test_a_registration_that_the_disk_refuses_is_told(house: House, visitor: Visitor) -> None:
-    house.journal.fault = OSError("disk full")
+def test_a_registration_that_the_disk_refuses_is_told(services: ConnectionServices, visitor: Visitor) -> None:
+    services.journal.fault = OSError("disk full")
 
     assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
-    house.journal.fault = None
+    services.journal.fault = None
     assert codes(visitor.ask(Login("carol", "secret"))) == [Welcome]
 
 
-def test_a_second_connection_of_a_user_is_welcome(house: House, alice: Visitor) -> None:
-    other = house.visitor()
+def test_a_second_connection_of_a_user_is_welcome(services: ConnectionServices, alice: Visitor) -> None:
+    other = services.visitor()
 
     assert other.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID)]
     alice.session.end()
-    assert house.presence.names() == ("Alice",)
+    assert services.presence.names() == ("Alice",)
     other.session.end()
-    assert house.presence.names() == ()
+    assert services.presence.names() == ()
 
 
-def test_an_outdated_hash_is_replaced_after_a_right_password(house: House, visitor: Visitor) -> None:
-    house.accounts.add("old", "!terces")
+def test_an_outdated_hash_is_replaced_after_a_right_password(services: ConnectionServices, visitor: Visitor) -> None:
+    services.accounts.add("old", "!terces")
     visitor.ask(Login("old", "wrong"))
-    assert house.journal.changed_hashes == []
+    assert services.journal.changed_hashes == []
     visitor.ask(Login("old", "secret"))
 
-    assert house.journal.changed_hashes == [(3, "terces")]
+    assert services.journal.changed_hashes == [(3, "terces")]
 
 
-def test_a_password_is_changed_by_who_knows_the_one_before(house: House, alice: Visitor) -> None:
+def test_a_password_is_changed_by_who_knows_the_one_before(services: ConnectionServices, alice: Visitor) -> None:
     assert alice.ask(ChangePassword("secret", "new")) == [PasswordChanged()]
-    assert house.journal.changed_hashes == [(1, "wen")]
+    assert services.journal.changed_hashes == [(1, "wen")]
 
 
 @pytest.mark.parametrize(
@@ -262,43 +266,47 @@ def test_a_password_is_changed_by_who_knows_the_one_before(house: House, alice: 
     ],
 )
 def test_a_password_is_not_changed_without_the_one_before_or_to_one_that_cannot_be(
-    house: House, alice: Visitor, old: str, new: str, code: ErrorCode
+    services: ConnectionServices, alice: Visitor, old: str, new: str, code: ErrorCode
 ) -> None:
     assert codes(alice.ask(ChangePassword(old, new))) == [code]
-    assert house.journal.changed_hashes == []
+    assert services.journal.changed_hashes == []
 
 
-def test_a_change_of_the_password_is_confirmed_only_when_it_is_stored(house: House, alice: Visitor) -> None:
+def test_a_change_of_the_password_is_confirmed_only_when_it_is_stored(
+    services: ConnectionServices, alice: Visitor
+) -> None:
     """Promise: confirmed means stored."""
-    house.journal.fault = OSError("disk full")
+    services.journal.fault = OSError("disk full")
     assert codes(alice.ask(ChangePassword("secret", "new"))) == [ErrorCode.INTERNAL]
-    house.journal.fault = None
-    house.journal.hash_is_another = True
+    services.journal.fault = None
+    services.journal.hash_is_another = True
     assert codes(alice.ask(ChangePassword("secret", "new"))) == [ErrorCode.WRONG_PASSWORD]
 
 
-def test_whoever_is_logged_in_can_not_guess_the_password_faster_than_others(house: House, alice: Visitor) -> None:
+def test_whoever_is_logged_in_can_not_guess_the_password_faster_than_others(
+    services: ConnectionServices, alice: Visitor
+) -> None:
     """An unattended session, or a stolen one. Its user can still log in elsewhere."""
     for _ in range(FAILURES_MAX):
         assert codes(alice.ask(ChangePassword("wrong", "new"))) == [ErrorCode.WRONG_PASSWORD]
     assert codes(alice.ask(ChangePassword("secret", "new"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
-    assert codes(house.visitor().ask(LOGIN)) == [Welcome]
+    assert codes(services.visitor().ask(LOGIN)) == [Welcome]
 
 
 def message(number: int) -> PublicMessage:
     return PublicMessage(number, 0, "bob", f"text {number}")
 
 
-def test_since_sends_what_was_missed_behind_the_welcome(house: House, visitor: Visitor) -> None:
+def test_since_sends_what_was_missed_behind_the_welcome(services: ConnectionServices, visitor: Visitor) -> None:
     """Promise: once."""
-    house.messages.stored = (message(4), message(5), message(10))
+    services.messages.stored = (message(4), message(5), message(10))
 
     assert visitor.ask(Login("alice", "secret", 4)) == [
         Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID, seen_id=0),
         message(5),
         message(10),
     ]
-    assert not visitor.outbox.held
+    assert not visitor.send_queue.held
 
 
 # What the client knows, after which message it goes on, and whether it is told that it may miss more. The newest
@@ -323,28 +331,28 @@ RESUMED = [
 
 @pytest.mark.parametrize(("since", "history_id", "after_id", "is_told"), RESUMED)
 def test_who_saw_what_is_not_here_any_more_is_told_so_and_gets_what_is_new(
-    house: House, visitor: Visitor, since: int, history_id: str | None, after_id: int, is_told: bool
+    services: ConnectionServices, visitor: Visitor, since: int, history_id: str | None, after_id: int, is_told: bool
 ) -> None:
     """Promise: nothing is lost silently."""
-    house.messages.stored = tuple(map(message, (4, 5, 6, 7, 10)))
-    house.identity.shared["former"] = 6
+    services.messages.stored = tuple(map(message, (4, 5, 6, 7, 10)))
+    services.identity.shared["former"] = 6
 
     welcome, *messages = visitor.ask(Login("alice", "secret", since, history_id))
 
     assert isinstance(welcome, Welcome)
     assert welcome.since == (after_id if is_told else None)
-    assert messages == [each for each in house.messages.stored if each.id > after_id]
+    assert messages == [each for each in services.messages.stored if each.id > after_id]
 
 
 def test_direct_messages_that_wait_come_first_if_only_the_last_messages_are_sent(
-    house: House, visitor: Visitor
+    services: ConnectionServices, visitor: Visitor
 ) -> None:
     """Promise: a direct message waits until a device of its recipient has it."""
-    house.messages.history = lambda *_: (message(4), message(10))  # type: ignore[method-assign]
-    house.messages.stored = tuple(map(message, (2, 4, 10)))
+    services.messages.history = lambda *_: (message(4), message(10))  # type: ignore[method-assign]
+    services.messages.stored = tuple(map(message, (2, 4, 10)))
 
-    assert visitor.ask(Login("alice", "secret", 31))[1:] == list(house.messages.stored)
-    assert [asked[0::2] for asked in house.messages.asked] == [("waiting", 0, 500), ("missed", 3, 500)]
+    assert visitor.ask(Login("alice", "secret", 31))[1:] == list(services.messages.stored)
+    assert [asked[0::2] for asked in services.messages.asked] == [("waiting", 0, 500), ("missed", 3, 500)]
 
 
 def test_an_empty_history_has_nothing_for_who_saw_more(visitor: Visitor) -> None:
@@ -353,119 +361,123 @@ def test_an_empty_history_has_nothing_for_who_saw_more(visitor: Visitor) -> None
     ]
 
 
-def test_what_is_said_while_missed_messages_are_read_comes_behind_them(house: House, visitor: Visitor) -> None:
+def test_what_is_said_while_missed_messages_are_read_comes_behind_them(
+    services: ConnectionServices, visitor: Visitor
+) -> None:
     """Promise: once. From the join on, everything is kept back, so that nothing falls between the two."""
-    page = house.messages.missed
+    page = services.messages.missed
 
     def missed(*asked: int) -> object:
-        assert visitor.outbox.held
-        house.journal.append([post_of_bob(house, "in between")])
+        assert visitor.send_queue.held
+        services.journal.append([batch_of_bob(services, "in between")])
         return page(*asked)
 
-    house.messages.missed = missed  # type: ignore[method-assign, assignment]
-    house.messages.stored = (message(5),)
+    services.messages.missed = missed  # type: ignore[method-assign, assignment]
+    services.messages.stored = (message(5),)
 
     assert visitor.ask(Login("alice", "secret", 4))[1:] == [message(5)]
     assert visitor.heard() == [PublicMessage(11, 0, "bob", "in between")]
 
 
-def post_of_bob(house: House, text: str) -> Post:
-    bob = house.visitor()
+def batch_of_bob(services: ConnectionServices, text: str) -> MessageBatch:
+    bob = services.visitor()
     bob.ask(Login("bob", "secret"))
-    assert bob.session._seat is not None
-    return post_of(bob.session._seat, [text])
+    assert bob.session._member is not None
+    return batch_of(bob.session._member, [text])
 
 
-def test_much_that_was_missed_comes_in_pages_and_once(house: House, visitor: Visitor) -> None:
-    house.feed.publish([])
-    house.messages.stored = tuple(message(number) for number in range(1, 1_201))
-    house.feed._last_id = 1_200
+def test_much_that_was_missed_comes_in_pages_and_once(services: ConnectionServices, visitor: Visitor) -> None:
+    services.hub.publish([])
+    services.messages.stored = tuple(message(number) for number in range(1, 1_201))
+    services.hub._last_id = 1_200
 
     answer = visitor.ask(Login("alice", "secret", 0))
 
-    assert answer[1:] == list(house.messages.stored)
-    assert [asked[2:] for asked in house.messages.asked] == [(0, 1200, 500), (500, 1200, 500), (1000, 1200, 500)]
+    assert answer[1:] == list(services.messages.stored)
+    assert [asked[2:] for asked in services.messages.asked] == [(0, 1200, 500), (500, 1200, 500), (1000, 1200, 500)]
 
 
-def test_without_since_the_direct_messages_that_wait_are_sent(house: House, visitor: Visitor) -> None:
-    house.accounts.add("dave", "terces", delivered_id=3)
+def test_without_since_the_direct_messages_that_wait_are_sent(services: ConnectionServices, visitor: Visitor) -> None:
+    services.accounts.add("dave", "terces", delivered_id=3)
     note = DirectMessage(4, 0, "bob", "dave", "while you were away")
-    house.messages.stored = (note,)
+    services.messages.stored = (note,)
 
     assert visitor.ask(Login("dave", "secret"))[1:] == [note]
-    assert house.messages.asked == [("waiting", 3, 3, 10, 500)]
+    assert services.messages.asked == [("waiting", 3, 3, 10, 500)]
 
 
 @pytest.mark.usefixtures("alice")
-def test_what_another_connection_was_given_does_not_wait_any_more(house: House) -> None:
+def test_what_another_connection_was_given_does_not_wait_any_more(services: ConnectionServices) -> None:
     """Promise: once. The disk may not know of it yet."""
-    house.messages.asked.clear()
-    house.visitor().ask(LOGIN)
+    services.messages.asked.clear()
+    services.visitor().ask(LOGIN)
 
-    assert house.messages.asked == [("waiting", 1, 10, 10, 500)]
+    assert services.messages.asked == [("waiting", 1, 10, 10, 500)]
 
 
-def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(house: House) -> None:
+def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(services: ConnectionServices) -> None:
     """They wait for the next login; and nobody's history is read to the end for a peer that has gone."""
-    stream = Stream(Json().encode_all, 1_000_000)
-    outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-    house.messages.stored = tuple(DirectMessage(number, 0, "bob", "Alice", "") for number in range(1, 5_001))
-    house.feed._last_id = 5_000
-    page = house.messages.waiting
+    broadcast = BroadcastBuffer(Json().encode_all, 1_000_000)
+    send_queue = SendQueue(TcpTransport(None), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+    services.messages.stored = tuple(DirectMessage(number, 0, "bob", "Alice", "") for number in range(1, 5_001))
+    services.hub._last_id = 5_000
+    page = services.messages.waiting
 
     def hang_up_after_the_first_page(*asked: int) -> object:
-        if house.messages.asked:
-            outbox.finish()
+        if services.messages.asked:
+            send_queue.finish()
         return page(*asked)
 
-    house.messages.waiting = hang_up_after_the_first_page  # type: ignore[method-assign, assignment]
-    Session(house.context, outbox, "1@test", "here").handle([LOGIN])
+    services.messages.waiting = hang_up_after_the_first_page  # type: ignore[method-assign, assignment]
+    Session(services.services, send_queue, "1@test", "here").handle([LOGIN])
 
-    assert house.deliveries.unsaved().get(1, 0) <= 1_000
-    assert len(house.messages.asked) <= 3
+    assert services.deliveries.unsaved().get(1, 0) <= 1_000
+    assert len(services.messages.asked) <= 3
 
 
-def test_a_new_account_gets_what_was_whispered_to_it_before_it_came_in(house: House, visitor: Visitor) -> None:
+def test_a_new_account_gets_what_was_whispered_to_it_before_it_came_in(
+    services: ConnectionServices, visitor: Visitor
+) -> None:
     """Between the registration and the seat there is a moment in which the name exists and nobody is there."""
     visitor.ask(Login("carol", "secret"))
 
-    assert house.messages.asked == [("waiting", 3, 0, 10, 500)]
+    assert services.messages.asked == [("waiting", 3, 0, 10, 500)]
 
 
-def test_a_login_that_fails_halfway_leaves_nobody_behind(house: House, visitor: Visitor) -> None:
+def test_a_login_that_fails_halfway_leaves_nobody_behind(services: ConnectionServices, visitor: Visitor) -> None:
     """A disk that fails while what was missed is read must not leave a ghost in the room."""
 
     def fail(*_: int) -> object:
         raise OSError("disk")
 
-    house.messages.missed = fail  # type: ignore[method-assign, assignment]
+    services.messages.missed = fail  # type: ignore[method-assign, assignment]
     with pytest.raises(OSError, match="disk"):
         visitor.ask(Login("alice", "secret", 4))
     visitor.session.end()
 
-    assert house.presence.names() == ()
-    assert not house.stream.followed
+    assert services.presence.names() == ()
+    assert not services.broadcast.followed
 
 
 def fail_to_read(*_: int) -> tuple[()]:
     raise StoreError("disk I/O error")
 
 
-def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again(house: House) -> None:
+def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again(services: ConnectionServices) -> None:
     """Nothing was said yet: the login has one answer."""
-    stream = Stream(Json().encode_all, 1_000_000)
-    outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-    session = Session(house.context, outbox, "1@test", "here")
-    waiting, house.messages.waiting = house.messages.waiting, fail_to_read  # type: ignore[method-assign]
+    broadcast = BroadcastBuffer(Json().encode_all, 1_000_000)
+    send_queue = SendQueue(TcpTransport(None), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+    session = Session(services.services, send_queue, "1@test", "here")
+    waiting, services.messages.waiting = services.messages.waiting, fail_to_read  # type: ignore[method-assign]
     assert session.handle([LOGIN])
-    assert house.presence.names() == ()
-    house.messages.waiting = waiting  # type: ignore[method-assign]
+    assert services.presence.names() == ()
+    services.messages.waiting = waiting  # type: ignore[method-assign]
     assert session.handle([LOGIN])
 
-    refused, welcome = (json.loads(answer) for answer in outbox._replies)
+    refused, welcome = (json.loads(answer) for answer in send_queue._replies)
     assert (refused["type"], refused["code"]) == ("error", "internal")
     assert welcome["type"] == "login"
-    assert house.presence.names() == ("Alice",)
+    assert services.presence.names() == ("Alice",)
 
 
 @pytest.mark.parametrize(
@@ -476,27 +488,27 @@ def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again
     ],
 )
 def test_who_was_welcomed_and_cannot_be_told_the_rest_has_to_come_again(
-    house: House, visitor: Visitor, error: Exception, reason: str
+    services: ConnectionServices, visitor: Visitor, error: Exception, reason: str
 ) -> None:
     """Promise: once. What is new would hide the gap."""
-    house.messages.stored = tuple(message(number) for number in range(1, 1_201))
-    house.feed._last_id = 1_200
-    page = house.messages.missed
+    services.messages.stored = tuple(message(number) for number in range(1, 1_201))
+    services.hub._last_id = 1_200
+    page = services.messages.missed
 
     def fail_later(*asked: int) -> object:
-        if house.messages.asked:
+        if services.messages.asked:
             raise error
         return page(*asked)
 
-    house.messages.missed = fail_later  # type: ignore[method-assign, assignment]
+    services.messages.missed = fail_later  # type: ignore[method-assign, assignment]
     assert not visitor.session.handle([Login("alice", "secret", 0)])
 
     welcome, *told, bye = visitor.news()
     assert codes([welcome]) == [Welcome]
-    assert tuple(told) == house.messages.stored[:500]
+    assert tuple(told) == services.messages.stored[:500]
     assert bye == Bye(reason)
-    assert house.presence.names() == ()
-    assert not house.stream.followed
+    assert services.presence.names() == ()
+    assert not services.broadcast.followed
 
 
 def fail_for_ever(*_: int) -> tuple[()]:
@@ -506,38 +518,38 @@ def fail_for_ever(*_: int) -> tuple[()]:
 @pytest.mark.parametrize("readable", [0, 500])
 @pytest.mark.parametrize("since", [None, 0])
 def test_who_missed_what_cannot_be_read_any_more_comes_in_and_is_told(
-    house: House, visitor: Visitor, readable: int, since: int | None
+    services: ConnectionServices, visitor: Visitor, readable: int, since: int | None
 ) -> None:
     """To come again would not help. What was not sent is not taken for delivered."""
-    house.messages.stored = tuple(message(number) for number in range(1, 1_201))
-    house.feed._last_id = 1_200
+    services.messages.stored = tuple(message(number) for number in range(1, 1_201))
+    services.hub._last_id = 1_200
     name = "waiting" if since is None else "missed"
-    page = getattr(house.messages, name)
+    page = getattr(services.messages, name)
 
     def fail_later(*asked: int) -> object:
-        return page(*asked) if readable and not house.messages.asked else fail_for_ever()
+        return page(*asked) if readable and not services.messages.asked else fail_for_ever()
 
-    setattr(house.messages, name, fail_later)
+    setattr(services.messages, name, fail_later)
     with capture_logs() as log:
         assert visitor.session.handle([Login("alice", "secret", since)])
 
     welcome, *told, refused = visitor.news()
     assert codes([welcome]) == [Welcome]
-    assert tuple(told) == house.messages.stored[:readable]
+    assert tuple(told) == services.messages.stored[:readable]
     assert codes([refused]) == [ErrorCode.INTERNAL]
-    assert house.presence.names() == ("Alice",)
+    assert services.presence.names() == ("Alice",)
     assert [entry["event"] for entry in log if entry["log_level"] == "error"] == ["missed messages can't be read"]
 
 
 def test_a_client_that_goes_step_by_step_is_sent_no_error_that_it_did_not_ask_for(
-    house: House, visitor: Visitor
+    services: ConnectionServices, visitor: Visitor
 ) -> None:
     """It would take it for the answer to its next step."""
-    house.messages.waiting = fail_for_ever  # type: ignore[method-assign]
+    services.messages.waiting = fail_for_ever  # type: ignore[method-assign]
     answers = [*visitor.ask(Command("alice")), *visitor.ask(Command("secret"))]
     assert Welcome in codes(answers)
     assert ErrorCode.INTERNAL not in codes(answers)
-    assert house.presence.names() == ("Alice",)
+    assert services.presence.names() == ("Alice",)
 
 
 # --- wrong passwords ---
@@ -569,57 +581,57 @@ def test_refusals_of_another_kind_are_no_wrong_passwords(visitor: Visitor) -> No
     assert codes(visitor.ask(LOGIN))[-1] is Welcome
 
 
-def test_ten_wrong_passwords_from_one_address_close_the_door_for_that_name(house: House) -> None:
+def test_ten_wrong_passwords_from_one_address_close_the_door_for_that_name(services: ConnectionServices) -> None:
     for _ in range(10):
-        house.visitor().ask(Login("alice", "wrong"))
-    checked = len(house.passwords.checked)
+        services.visitor().ask(Login("alice", "wrong"))
+    checked = len(services.passwords.checked)
 
-    assert codes(house.visitor().ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
-    assert codes(house.visitor().ask(Login("ALICE", "secret"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
-    assert len(house.passwords.checked) == checked, "a refused try costs no hash"
-    assert codes(house.visitor().ask(Login("bob", "secret"))) == [Welcome]
-    assert codes(house.visitor("10.0.0.2").ask(LOGIN)) == [Welcome]
-    house.now += 61
-    assert codes(house.visitor().ask(LOGIN)) == [Welcome]
+    assert codes(services.visitor().ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
+    assert codes(services.visitor().ask(Login("ALICE", "secret"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
+    assert len(services.passwords.checked) == checked, "a refused try costs no hash"
+    assert codes(services.visitor().ask(Login("bob", "secret"))) == [Welcome]
+    assert codes(services.visitor("10.0.0.2").ask(LOGIN)) == [Welcome]
+    services.now += 61
+    assert codes(services.visitor().ask(LOGIN)) == [Welcome]
 
 
 # --- closed registration ---
 
 
 def test_where_registration_is_closed_nobody_learns_which_names_exist() -> None:
-    house = House(registration_open=False)
-    house.accounts.add("alice", "terces")
+    services = ConnectionServices(registration_open=False)
+    services.accounts.add("alice", "terces")
 
     def answers(name: str) -> list[str]:
         asked = (Login(name), Login(name, "wrong"))
-        return [repr(house.visitor().ask(each)).replace(name, "NAME") for each in asked]
+        return [repr(services.visitor().ask(each)).replace(name, "NAME") for each in asked]
 
     assert answers("alice") == answers("nobody")
-    assert house.accounts.find("nobody") is None
-    assert codes(house.visitor().ask(Login("alice", "secret"))) == [Welcome]
+    assert services.accounts.find("nobody") is None
+    assert codes(services.visitor().ask(Login("alice", "secret"))) == [Welcome]
 
 
 def test_an_unknown_users_password_is_checked_all_the_same() -> None:
     """A wrong password and an unknown user cost the same time."""
-    house = House(registration_open=False)
-    house.visitor().ask(Login("nobody", "secret"))
+    services = ConnectionServices(registration_open=False)
+    services.visitor().ask(Login("nobody", "secret"))
 
-    assert house.passwords.checked == [(None, "secret")]
+    assert services.passwords.checked == [(None, "secret")]
 
 
 # --- in the room ---
 
 
-def test_a_public_message_goes_to_the_journal_as_it_is(house: House, alice: Visitor) -> None:
+def test_a_public_message_goes_to_the_journal_as_it_is(services: ConnectionServices, alice: Visitor) -> None:
     assert alice.ask(Say("  hello\n", "n1")) == []
-    (post,) = house.journal.posts
+    (batch,) = services.journal.appended
 
-    assert (post.texts, post.nonces, post.recipient, post.seat.name) == (["  hello\n"], ["n1"], None, "Alice")
+    assert (batch.texts, batch.nonces, batch.recipient, batch.member.name) == (["  hello\n"], ["n1"], None, "Alice")
     assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
 
 
-def test_a_direct_message_finds_its_recipient_in_any_case(house: House, alice: Visitor) -> None:
-    bob = house.visitor()
+def test_a_direct_message_finds_its_recipient_in_any_case(services: ConnectionServices, alice: Visitor) -> None:
+    bob = services.visitor()
     bob.ask(Login("bob", "secret"))
     alice.ask(Whisper("BOB", "psst", "n1"))
 
@@ -627,9 +639,9 @@ def test_a_direct_message_finds_its_recipient_in_any_case(house: House, alice: V
     assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
 
 
-def test_a_user_is_told_as_registered_and_whether_it_is_online(house: House, alice: Visitor) -> None:
+def test_a_user_is_told_as_registered_and_whether_it_is_online(services: ConnectionServices, alice: Visitor) -> None:
     assert alice.ask(AskUser("BOB")) == [User("bob", online=False)]
-    house.visitor().ask(Login("bob", "secret"))
+    services.visitor().ask(Login("bob", "secret"))
     assert alice.ask(AskUser("bob")) == [User("bob", online=True)]
     assert alice.ask(AskUser("ALICE")) == [User("Alice", online=True)]
 
@@ -656,7 +668,7 @@ def test_a_direct_message_to_somebody_who_is_away_is_stored(alice: Visitor) -> N
     ],
 )
 def test_what_cannot_be_sent_is_refused_with_its_nonce_and_reaches_nobody(
-    house: House, alice: Visitor, request_: Request, code: ErrorCode
+    services: ConnectionServices, alice: Visitor, request_: Request, code: ErrorCode
 ) -> None:
     (refused,) = alice.ask(request_)
 
@@ -664,7 +676,7 @@ def test_what_cannot_be_sent_is_refused_with_its_nonce_and_reaches_nobody(
     assert (refused.code, refused.nonce) == (code, "n1")
     assert refused.about == (request_.to if isinstance(request_, Whisper) and code is ErrorCode.UNKNOWN_USER else None)
     assert len(refused.reason) < 200
-    assert house.journal.posts == []
+    assert services.journal.appended == []
 
 
 def test_of_a_long_name_that_nobody_has_the_beginning_is_told(alice: Visitor) -> None:
@@ -676,63 +688,65 @@ def test_of_a_long_name_that_nobody_has_the_beginning_is_told(alice: Visitor) ->
 
 
 @pytest.mark.parametrize("nonce", ["", "x" * 65])
-def test_a_nonce_that_cannot_be_stored_is_refused(house: House, alice: Visitor, nonce: str) -> None:
+def test_a_nonce_that_cannot_be_stored_is_refused(services: ConnectionServices, alice: Visitor, nonce: str) -> None:
     assert codes(alice.ask(Say("hello", nonce)))[0] in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LONG)
-    assert house.journal.posts == []
+    assert services.journal.appended == []
 
 
-def test_who_is_online_is_answered_in_full(house: House, alice: Visitor) -> None:
+def test_who_is_online_is_answered_in_full(services: ConnectionServices, alice: Visitor) -> None:
     for number in range(600):
-        house.visitor().ask(Login(f"user{number}", "secret"))
+        services.visitor().ask(Login(f"user{number}", "secret"))
 
     assert alice.ask(AskUsers()) == [Online(("Alice", *(f"user{number}" for number in range(600))))]
 
 
-def test_history_is_asked_for_with_its_limits(house: House, alice: Visitor) -> None:
-    house.messages.asked.clear()
-    house.messages.stored = (message(5),)
+def test_history_is_asked_for_with_its_limits(services: ConnectionServices, alice: Visitor) -> None:
+    services.messages.asked.clear()
+    services.messages.stored = (message(5),)
 
     assert alice.ask(AskHistory(7, 9)) == [History((message(5),))]
     alice.ask(AskHistory())
     alice.ask(AskHistory(7, ID_MAX))
     # 10 is the newest message that was published.
-    assert house.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
+    assert services.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
 
 
-def test_history_and_goodbye_wait_for_what_was_posted_before(house: House, alice: Visitor) -> None:
+def test_history_and_goodbye_wait_for_what_was_posted_before(services: ConnectionServices, alice: Visitor) -> None:
     alice.ask(AskHistory())
-    assert house.journal.settled == 0
+    assert services.journal.settled == 0
     alice.ask(Say("hello"))
     alice.ask(AskHistory())
-    assert house.journal.settled == 1
+    assert services.journal.settled == 1
     alice.ask(Say("bye"))
     alice.ask(Leave())
-    assert house.journal.settled == 2
+    assert services.journal.settled == 2
 
 
 def test_a_search_is_made_among_what_was_published_and_answered_with_its_own_words(
-    house: House, alice: Visitor
+    services: ConnectionServices, alice: Visitor
 ) -> None:
-    house.indexer.found = ((message(5),), 8)
+    services.indexer.found = ((message(5),), 8)
 
     assert alice.ask(Search("Hello  w*", 7, 9)) == [Found("Hello  w*", (message(5),), 8)]
     alice.ask(Search("hello"))
     alice.ask(Search("hello", 7, ID_MAX))
     hello, beginning = Term("hello", is_prefix=False), Term("w", is_prefix=True)
     # 10 is the newest message that was published.
-    assert house.indexer.asked == [
+    assert services.indexer.asked == [
         ((hello, beginning), 1, 9, 7, 10),
         ((hello,), 1, 11, 50, 10),
         ((hello,), 1, 11, 7, 10),
     ]
 
 
-def test_a_search_waits_for_what_was_posted_before_and_looks_through_it(house: House, alice: Visitor) -> None:
+def test_a_search_waits_for_what_was_posted_before_and_looks_through_it(
+    services: ConnectionServices, alice: Visitor
+) -> None:
     alice.ask(Say("hello"))
     alice.ask(Search("hello"))
 
-    assert house.journal.settled == 1
-    assert house.indexer.asked[-1][-1] == 11
+    assert services.journal.settled == 1
+    assert services.indexer.asked[-1][-1] == 11
 
 
 @pytest.mark.parametrize(
@@ -740,9 +754,9 @@ def test_a_search_waits_for_what_was_posted_before_and_looks_through_it(house: H
     [(SearchFailedError(), ErrorCode.INTERNAL), (SearchClosedError(), ErrorCode.SHUTTING_DOWN)],
 )
 def test_a_search_that_can_not_be_made_is_refused_and_costs_nothing_else(
-    house: House, alice: Visitor, fault: Exception, code: ErrorCode
+    services: ConnectionServices, alice: Visitor, fault: Exception, code: ErrorCode
 ) -> None:
-    house.indexer.fault = fault
+    services.indexer.fault = fault
 
     assert codes(alice.ask(Search("hello"))) == [code]
     assert codes(alice.ask(AskUsers())) == [Online]
@@ -755,53 +769,55 @@ def test_a_search_that_can_not_be_made_is_refused_and_costs_nothing_else(
     "request_", [Login("CAROL"), Login("carol", "secret"), Command("carol"), Command("Carol bm-pm")]
 )
 @pytest.mark.parametrize("connections", [1, 2])
-def test_a_name_that_a_guest_uses_cannot_be_registered(house: House, request_: Request, connections: int) -> None:
+def test_a_name_that_a_guest_uses_cannot_be_registered(
+    services: ConnectionServices, request_: Request, connections: int
+) -> None:
     """Nor one that a guest waits with for its second connection."""
-    halves = [house.half(), house.half()]
+    halves = [services.half(), services.half()]
     for half, side in list(zip(halves, Side, strict=True))[:connections]:
         half.ask(Register(side, "Carol"))
-    visitor = house.visitor()
+    visitor = services.visitor()
 
     assert codes(visitor.ask(request_)) == [ErrorCode.BAD_USERNAME]
-    assert house.accounts.find("carol") is None
+    assert services.accounts.find("carol") is None
     halves[0].session.end()
     assert codes(visitor.ask(request_))[0] in (PasswordPrompt, Welcome)
 
 
 @pytest.mark.parametrize("asked", [Login("carol"), Command("carol")])
 def test_a_name_that_a_guest_takes_while_its_password_is_asked_for_cannot_be_registered(
-    house: House, visitor: Visitor, asked: Request
+    services: ConnectionServices, visitor: Visitor, asked: Request
 ) -> None:
     assert visitor.ask(asked) == [PasswordPrompt(AccountKind.NEW)]
-    house.guest("carol")
+    services.guest("carol")
     password = Password("secret") if isinstance(asked, Login) else Command("secret")
 
     assert codes(visitor.ask(password)) == [ErrorCode.BAD_USERNAME]
     assert not visitor.session.is_logged_in
-    assert house.accounts.find("carol") is None
+    assert services.accounts.find("carol") is None
 
 
 def test_a_name_that_a_guest_takes_while_the_hash_is_computed_cannot_be_registered(
-    house: House, visitor: Visitor
+    services: ConnectionServices, visitor: Visitor
 ) -> None:
     """The journal has the last word."""
-    house.journal.create_account = lambda *_: None  # type: ignore[method-assign]
+    services.journal.create_account = lambda *_: None  # type: ignore[method-assign]
 
     assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.BAD_USERNAME]
-    assert house.passwords.checked == []
+    assert services.passwords.checked == []
 
 
-def test_who_has_an_account_comes_in_whatever_guests_there_are(house: House, visitor: Visitor) -> None:
-    house.guest("carol")
+def test_who_has_an_account_comes_in_whatever_guests_there_are(services: ConnectionServices, visitor: Visitor) -> None:
+    services.guest("carol")
 
     assert codes(visitor.ask(LOGIN)) == [Welcome]
     assert visitor.ask(AskUsers()) == [Online(("carol", "Alice"))]
 
 
 @pytest.mark.parametrize("whisper", [[Whisper("CAROL", "psst")], [Command("DM"), Command("CAROL"), Data("psst")]])
-def test_a_direct_message_reaches_a_guest_who_is_here(house: House, whisper: list[Request]) -> None:
-    carol = house.guest("carol")
-    alice = house.visitor()
+def test_a_direct_message_reaches_a_guest_who_is_here(services: ConnectionServices, whisper: list[Request]) -> None:
+    carol = services.guest("carol")
+    alice = services.visitor()
     alice.ask(*([LOGIN] if len(whisper) == 1 else [Command("alice"), Command("secret")]))
     alice.ask(*whisper)
 
@@ -809,9 +825,9 @@ def test_a_direct_message_reaches_a_guest_who_is_here(house: House, whisper: lis
     assert alice.heard() == [Sent(11, SentStatus.SENT, looks_public=True)]
 
 
-def test_a_direct_message_to_a_guest_who_is_not_here_is_refused(house: House, alice: Visitor) -> None:
+def test_a_direct_message_to_a_guest_who_is_not_here_is_refused(services: ConnectionServices, alice: Visitor) -> None:
     """It would wait for nobody: not before the second connection, and not after the end of either."""
-    sending, receiving = house.half(), house.half()
+    sending, receiving = services.half(), services.half()
     sending.ask(Register(Side.SENDING, "carol"))
     assert codes(alice.ask(Whisper("carol", "psst"))) == [ErrorCode.UNKNOWN_USER]
     receiving.ask(Register(Side.RECEIVING, "carol"))
@@ -819,41 +835,47 @@ def test_a_direct_message_to_a_guest_who_is_not_here_is_refused(house: House, al
     sending.session.end()
     assert codes(alice.ask(Whisper("carol", "psst"))) == [ErrorCode.UNKNOWN_USER]
 
-    assert [post.texts for post in house.journal.posts] == [["psst"]]
+    assert [batch.texts for batch in services.journal.appended] == [["psst"]]
 
 
-def test_what_guests_say_is_heard_and_where_they_come_and_go_is_seen(house: House, alice: Visitor) -> None:
-    carol = house.guest("carol")
-    assert house.presence.names() == ("Alice", "carol")
+def test_what_guests_say_is_heard_and_where_they_come_and_go_is_seen(
+    services: ConnectionServices, alice: Visitor
+) -> None:
+    carol = services.guest("carol")
+    assert services.presence.names() == ("Alice", "carol")
     carol.sending.ask(Send("ALL", "hello"), Send("alice", "psst"))
     carol.receiving.session.end()
 
-    assert house.presence.names() == ("Alice",)
+    assert services.presence.names() == ("Alice",)
     assert alice.heard() == [PublicMessage(11, 0, "carol", "hello"), DirectMessage(12, 0, "carol", "Alice", "psst")]
 
 
 # --- what comes in one read ---
 
 
-def texts(house: House) -> list[list[str]]:
+def texts(services: ConnectionServices) -> list[list[str]]:
     """What the journal was given, and what of it together."""
-    return [[text for post in batch for text in post.texts] for batch in house.journal.batches]
+    return [[text for batch in batch for text in batch.texts] for batch in services.journal.batches]
 
 
-def test_messages_that_stand_together_are_posted_together(house: House, alice: Visitor) -> None:
+def test_messages_that_stand_together_are_posted_together(services: ConnectionServices, alice: Visitor) -> None:
     assert alice.ask(Say("one", "n1"), Whisper("bob", "two", "n2"), Say("three")) == []
-    (batch,) = house.journal.batches
+    (batch,) = services.journal.batches
 
-    assert [(post.texts, post.nonces) for post in batch] == [(["one"], ["n1"]), (["two"], ["n2"]), (["three"], [None])]
-    assert [post.recipient for post in batch] == [None, house.accounts.find("bob"), None]
+    assert [(batch.texts, batch.nonces) for batch in batch] == [
+        (["one"], ["n1"]),
+        (["two"], ["n2"]),
+        (["three"], [None]),
+    ]
+    assert [batch.recipient for batch in batch] == [None, services.accounts.find("bob"), None]
 
 
-def test_what_is_said_in_a_row_is_one_post(house: House, alice: Visitor) -> None:
+def test_what_is_said_in_a_row_is_one_post(services: ConnectionServices, alice: Visitor) -> None:
     """With nonces or without. A recipient and another read begin a new one."""
     alice.ask(Say("one"), Say("two", "n2"), Say("three"), Whisper("bob", "four"), Say("five"), Say("six"))
     alice.ask(Say("seven"))
 
-    assert [[(post.texts, post.nonces) for post in batch] for batch in house.journal.batches] == [
+    assert [[(batch.texts, batch.nonces) for batch in batch] for batch in services.journal.batches] == [
         [(["one", "two", "three"], [None, "n2", None]), (["four"], [None]), (["five", "six"], [None, None])],
         [(["seven"], [None])],
     ]
@@ -861,62 +883,68 @@ def test_what_is_said_in_a_row_is_one_post(house: House, alice: Visitor) -> None
 
 @pytest.mark.parametrize("refused", [Say(" "), Whisper("nobody", "x"), Unreadable(ErrorCode.BAD_JSON, "x"), LOGIN])
 def test_a_refusal_comes_behind_the_confirmations_of_what_was_asked_before(
-    house: House, alice: Visitor, refused: Request
+    services: ConnectionServices, alice: Visitor, refused: Request
 ) -> None:
     """Whoever gives no nonces tells the answers apart by their order."""
     told: list[int] = []
-    house.journal.wait_for_pending = lambda: told.append(len(alice.outbox.replies))  # type: ignore[method-assign]
-    before = len(alice.outbox.replies)
+    services.journal.wait_for_pending = lambda: told.append(len(alice.send_queue.replies))  # type: ignore[method-assign]
+    before = len(alice.send_queue.replies)
     alice.ask(Say("one"), Say("two"), refused, Say("three"))
 
-    assert texts(house) == [["one", "two"], ["three"]]
+    assert texts(services) == [["one", "two"], ["three"]]
     assert told == [before]
-    assert len(alice.outbox.replies) == before + 1
+    assert len(alice.send_queue.replies) == before + 1
 
 
-def test_when_the_journal_is_closed_each_message_is_refused(house: House, alice: Visitor) -> None:
-    house.shut_down()
+def test_when_the_journal_is_closed_each_message_is_refused(services: ConnectionServices, alice: Visitor) -> None:
+    services.shut_down()
 
     assert [
         answer.code for answer in alice.ask(Say("one"), Say("two"), Say("three", "n3")) if isinstance(answer, Refused)
     ] == [ErrorCode.SHUTTING_DOWN] * 3
 
 
-def test_what_stands_behind_messages_is_answered_when_they_are_posted(house: House, alice: Visitor) -> None:
+def test_what_stands_behind_messages_is_answered_when_they_are_posted(
+    services: ConnectionServices, alice: Visitor
+) -> None:
     posted: list[list[list[str]]] = []
-    house.messages.history = lambda *_: posted.append(texts(house)) or ()  # type: ignore[method-assign, func-returns-value]
+    services.messages.history = lambda *_: posted.append(texts(services)) or ()  # type: ignore[method-assign, func-returns-value]
     alice.ask(Say("one"), Say("two"), AskHistory(), Say("three"))
 
     assert posted == [[["one", "two"]]]
-    assert house.journal.settled == 1
-    assert texts(house) == [["one", "two"], ["three"]]
+    assert services.journal.settled == 1
+    assert texts(services) == [["one", "two"], ["three"]]
 
 
-def test_behind_a_goodbye_nothing_is_answered_or_posted(house: House, alice: Visitor) -> None:
+def test_behind_a_goodbye_nothing_is_answered_or_posted(services: ConnectionServices, alice: Visitor) -> None:
     assert not alice.session.handle([Say("one"), Leave(), Say("two"), Ping()])
 
     assert alice.news() == [Bye("you left")]
-    assert texts(house) == [["one"]]
+    assert texts(services) == [["one"]]
 
 
-def test_a_message_that_is_refused_does_not_keep_its_neighbours_from_being_posted(house: House, alice: Visitor) -> None:
+def test_a_message_that_is_refused_does_not_keep_its_neighbours_from_being_posted(
+    services: ConnectionServices, alice: Visitor
+) -> None:
     refused = alice.ask(Say("one"), Say("", "n2"), Whisper("eve", "psst", "n3"), Say("four"))
 
     assert codes(refused) == [ErrorCode.EMPTY_MESSAGE, ErrorCode.UNKNOWN_USER]
     assert [event.nonce for event in refused if isinstance(event, Refused)] == ["n2", "n3"]
-    assert texts(house) == [["one"], ["four"]]
+    assert texts(services) == [["one"], ["four"]]
 
 
-def test_who_logs_in_and_speaks_in_one_read_is_heard_from_the_login_on(house: House, visitor: Visitor) -> None:
+def test_who_logs_in_and_speaks_in_one_read_is_heard_from_the_login_on(
+    services: ConnectionServices, visitor: Visitor
+) -> None:
     assert codes(visitor.ask(Say("too early"), LOGIN, Say("hello"))) == [ErrorCode.NOT_LOGGED_IN, Welcome]
-    assert texts(house) == [["hello"]]
+    assert texts(services) == [["hello"]]
 
 
 def test_each_message_of_a_read_is_refused_with_its_own_nonce_while_the_server_shuts_down(
-    house: House, alice: Visitor
+    services: ConnectionServices, alice: Visitor
 ) -> None:
     """Promise: shutdown."""
-    house.shut_down()
+    services.shut_down()
     *refused, last = alice.ask(Say("one", "n1"), Say("two", "n2"), Ping())
 
     assert codes(refused) == [ErrorCode.SHUTTING_DOWN] * 2
@@ -925,38 +953,38 @@ def test_each_message_of_a_read_is_refused_with_its_own_nonce_while_the_server_s
 
 
 def test_before_each_answer_the_peer_has_to_have_read_enough_of_those_before(alice: Visitor) -> None:
-    alice.outbox.waits.clear()
-    before = len(alice.outbox.replies)
+    alice.send_queue.waits.clear()
+    before = len(alice.send_queue.replies)
     alice.ask(Ping(), Say("hello"), AskUsers())
 
-    assert alice.outbox.waits == [before, before + 1]
+    assert alice.send_queue.waits == [before, before + 1]
 
 
 def test_a_connection_that_ends_while_its_peer_is_waited_for_is_answered_nothing_more(
-    house: House, alice: Visitor
+    services: ConnectionServices, alice: Visitor
 ) -> None:
     """What was said before that is posted all the same."""
-    alice.outbox.has_room = False
+    alice.send_queue.has_room = False
 
     assert not alice.session.handle([Say("one"), Ping(), Say("two")])
     assert alice.news() == []
-    assert texts(house) == [["one"]]
+    assert texts(services) == [["one"]]
 
 
-def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(house: House) -> None:
+def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(services: ConnectionServices) -> None:
     """Promise: back-pressure. However many requests come in one read, memory stays bounded."""
     pong = Json().encode(Pong())
-    stream = Stream(Json().encode_all, 1_000_000)
-    outbox = Outbox(TcpSocket(None), stream, "1@test", lambda _: None)  # type: ignore[arg-type]
-    session = Session(house.context, outbox, "1@test", "here")
+    broadcast = BroadcastBuffer(Json().encode_all, 1_000_000)
+    send_queue = SendQueue(TcpTransport(None), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
+    session = Session(services.services, send_queue, "1@test", "here")
     count = 2 * UNREAD_MAX_BYTES // len(pong)
     reader = in_background(lambda: session.handle([Ping()] * count))
-    eventually(lambda: not reader.is_alive() or (outbox._drained is not None and outbox._drained._waiters))  # type: ignore[attr-defined]
-    unread = outbox._unread_bytes()
+    eventually(lambda: not reader.is_alive() or (send_queue._drained is not None and send_queue._drained._waiters))  # type: ignore[attr-defined]
+    unread = send_queue._unread_bytes()
     sent = 0
-    while reader.is_alive() or outbox.has_unsent_replies:
-        answers = sum(map(len, outbox.next_span(0)))
-        outbox.note_sent(answers)
+    while reader.is_alive() or send_queue.has_unsent_replies:
+        answers = sum(map(len, send_queue.next_span(0)))
+        send_queue.note_sent(answers)
         sent += answers
     must_end(reader)
 
@@ -967,53 +995,55 @@ def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(house
 # --- the end ---
 
 
-def test_who_goes_leaves_the_room(house: House, alice: Visitor) -> None:
-    bob = house.visitor()
+def test_who_goes_leaves_the_room(services: ConnectionServices, alice: Visitor) -> None:
+    bob = services.visitor()
     bob.ask(Login("bob", "secret"))
     alice.ask(Leave())
     alice.session.end()
     bob.ask(Say("hello"))
 
-    assert house.presence.names() == ("bob",)
+    assert services.presence.names() == ("bob",)
     assert alice.heard() == []
 
 
-def test_a_stranger_who_goes_has_nothing_to_leave(house: House, visitor: Visitor) -> None:
+def test_a_stranger_who_goes_has_nothing_to_leave(services: ConnectionServices, visitor: Visitor) -> None:
     visitor.session.end()
 
-    assert house.presence.names() == ()
+    assert services.presence.names() == ()
 
 
-def test_an_end_settles_what_was_posted_before_the_seat_is_free(house: House, alice: Visitor) -> None:
+def test_an_end_settles_what_was_posted_before_the_seat_is_free(services: ConnectionServices, alice: Visitor) -> None:
     """Promise: confirmed means stored. What a client posted and hung up on is stored and confirmed all the same."""
     alice.ask(Say("last words"))
     alice.session.end()
 
-    assert house.journal.settled == 1
+    assert services.journal.settled == 1
 
 
 @pytest.mark.parametrize("request_", [Say("hello", "n1"), Whisper("bob", "psst", "n1")])
-def test_while_the_server_shuts_down_nothing_is_accepted(house: House, alice: Visitor, request_: Request) -> None:
+def test_while_the_server_shuts_down_nothing_is_accepted(
+    services: ConnectionServices, alice: Visitor, request_: Request
+) -> None:
     """Promise: shutdown."""
-    house.shut_down()
+    services.shut_down()
 
     (refused,) = alice.ask(request_)
     assert isinstance(refused, Refused)
     assert (refused.code, refused.nonce) == (ErrorCode.SHUTTING_DOWN, "n1")
 
 
-def test_an_end_while_the_server_shuts_down_frees_the_seat(house: House, alice: Visitor) -> None:
+def test_an_end_while_the_server_shuts_down_frees_the_seat(services: ConnectionServices, alice: Visitor) -> None:
     alice.ask(Say("hello"))
-    house.shut_down()
-    assert isinstance(house.journal.fault, JournalClosedError)
+    services.shut_down()
+    assert isinstance(services.journal.fault, JournalClosedError)
     alice.session.end()
 
-    assert house.presence.names() == ()
+    assert services.presence.names() == ()
 
 
-def test_a_login_while_the_server_shuts_down_is_told_so(house: House, visitor: Visitor) -> None:
-    assert isinstance(house.passwords, FakePasswords)
-    house.passwords.is_closed = True
+def test_a_login_while_the_server_shuts_down_is_told_so(services: ConnectionServices, visitor: Visitor) -> None:
+    assert isinstance(services.passwords, FakePasswords)
+    services.passwords.is_closed = True
 
     assert codes(visitor.ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
 
@@ -1024,44 +1054,46 @@ def test_a_server_that_shuts_down_says_goodbye(alice: Visitor) -> None:
     assert alice.news() == [Bye("the server is shutting down")]
 
 
-def test_the_house_is_told_when_the_last_one_has_left(house: House, alice: Visitor) -> None:
+def test_the_house_is_told_when_the_last_one_has_left(services: ConnectionServices, alice: Visitor) -> None:
     """Once, however often the connection ends; the second connection of a user is one who is left."""
-    others = [house.visitor(), house.visitor()]
+    others = [services.visitor(), services.visitor()]
     others[0].ask(Login("bob", "secret"))
     others[1].ask(LOGIN)
     alice.ask(Leave())
     others[0].session.end()
-    assert house.times_empty == 0
+    assert services.times_empty == 0
     for _ in range(2):
         others[1].session.end()
 
-    assert house.times_empty == 1
+    assert services.times_empty == 1
 
 
-def test_strangers_leave_no_empty_room_behind(house: House, alice: Visitor) -> None:
+def test_strangers_leave_no_empty_room_behind(services: ConnectionServices, alice: Visitor) -> None:
     for request in (Ping(), Login("bob"), Login("bob", "wrong"), Leave()):
-        stranger = house.visitor()
+        stranger = services.visitor()
         stranger.ask(request)
         stranger.session.end()
-    assert house.times_empty == 0
+    assert services.times_empty == 0
     alice.session.end()
-    stranger = house.visitor()
+    stranger = services.visitor()
     stranger.ask(Login("bob"))
     stranger.session.end()
 
-    assert house.times_empty == 1
+    assert services.times_empty == 1
 
 
 @pytest.mark.parametrize("has_posted", [False, True])
-def test_who_leaves_something_unfinished_is_told_the_limit(house: House, alice: Visitor, has_posted: bool) -> None:
+def test_who_leaves_something_unfinished_is_told_the_limit(
+    services: ConnectionServices, alice: Visitor, has_posted: bool
+) -> None:
     """Behind the confirmations of what was said before."""
-    house.journal.holds_back = True
+    services.journal.holds_back = True
     if has_posted:
         alice.ask(Say("hello"))
-    before = len(alice.outbox.told)
+    before = len(alice.send_queue.told)
     alice.session.time_out()
 
-    *sent, refused, bye = alice.outbox.told[before:]
+    *sent, refused, bye = alice.send_queue.told[before:]
     assert sent == ([Sent(11, SentStatus.SENT)] if has_posted else [])
     assert codes([refused, bye]) == [ErrorCode.BAD_REQUEST, Bye]
     assert "60 s" in str(refused)
@@ -1078,7 +1110,7 @@ def test_who_does_not_log_in_in_time_is_told_the_limit(visitor: Visitor) -> None
 # --- the log ---
 
 
-def test_neither_passwords_nor_messages_are_ever_logged(house: House, visitor: Visitor) -> None:
+def test_neither_passwords_nor_messages_are_ever_logged(services: ConnectionServices, visitor: Visitor) -> None:
     secrets = ("hunter2", "wr0ng", "pr1vate", "publ1c", "2retnuh")
     with capture_logs() as log:
         visitor.ask(Login("carol"))
@@ -1090,7 +1122,7 @@ def test_neither_passwords_nor_messages_are_ever_logged(house: House, visitor: V
         visitor.ask(Login("carol", "hunter2"))
         visitor.ask(Password("hunter2"))
         visitor.session.end()
-        stranger = house.visitor()
+        stranger = services.visitor()
         stranger.ask(Say("publ1c"))
         for _ in range(3):
             stranger.ask(Login("carol", "wr0ng"))
@@ -1099,9 +1131,9 @@ def test_neither_passwords_nor_messages_are_ever_logged(house: House, visitor: V
     assert list(secrets_in(log, *secrets)) == []
 
 
-def test_logging_in_leaving_and_each_refusal_are_one_line_each(house: House) -> None:
+def test_logging_in_leaving_and_each_refusal_are_one_line_each(services: ConnectionServices) -> None:
     with capture_logs() as log:
-        visitor = house.visitor()
+        visitor = services.visitor()
         visitor.ask(Say("too early"))
         visitor.ask(LOGIN)
         visitor.ask(BAD_JSON)

@@ -11,8 +11,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from chatserver.transport.carrier import TcpSocket
-from chatserver.transport.turns import ReadTurns, Waiter
+from chatserver.net.read_turns import ReadTurns, Waiter
+from chatserver.net.transport import TcpTransport
 
 from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
 
@@ -65,13 +65,13 @@ class Reader:
 
     def __init__(self, room: Room, patience_seconds: float = DEADLINE_SECONDS) -> None:
         self.ours, self.peer = room.pair()
-        self.carrier = TcpSocket(self.ours, room.turns)
+        self.transport = TcpTransport(self.ours, room.turns)
         self.got: SimpleQueue[bytes | Exception] = SimpleQueue()
         self.thread = in_background(lambda: self._read(patience_seconds))
 
     def _read(self, patience_seconds: float) -> None:
         try:
-            self.got.put(self.carrier.read(100, patience_seconds))
+            self.got.put(self.transport.read(100, patience_seconds))
         except OSError as error:
             self.got.put(error)
 
@@ -144,7 +144,7 @@ def test_the_end_is_seen(room: Room, whose: str) -> None:
     """The peer closes, or the server hangs up."""
     reader = Reader(room)
     if whose == "ours":
-        reader.carrier.hang_up()
+        reader.transport.hang_up()
     else:
         reader.peer.close()
     assert reader.result() == b""
@@ -153,18 +153,18 @@ def test_the_end_is_seen(room: Room, whose: str) -> None:
 def test_what_is_left_unread_is_reported_again(room: Room) -> None:
     """The sockets are armed for one event; a reader that took a part of what came must not wait for more to come."""
     ours, peer = room.pair()
-    carrier = TcpSocket(ours, room.turns)
+    transport = TcpTransport(ours, room.turns)
     peer.send(b"abc")
-    assert [carrier.read(1, DEADLINE_SECONDS) for _ in range(3)] == [b"a", b"b", b"c"]
+    assert [transport.read(1, DEADLINE_SECONDS) for _ in range(3)] == [b"a", b"b", b"c"]
 
 
 def test_patience_ends_and_the_turn_is_passed_on(room: Room) -> None:
     ours, peer = room.pair()
-    carrier = TcpSocket(ours, room.turns)
+    transport = TcpTransport(ours, room.turns)
     with pytest.raises(TimeoutError):
-        carrier.read(100, 0.01)
+        transport.read(100, 0.01)
     peer.send(b"later")
-    assert carrier.read(100, DEADLINE_SECONDS) == b"later"
+    assert transport.read(100, DEADLINE_SECONDS) == b"later"
 
 
 def test_a_reader_that_finds_nothing_waits_on(room: Room) -> None:
@@ -202,7 +202,7 @@ def test_the_number_of_active_readers_is_limited(room: Room) -> None:
 def test_readers_end_when_nobody_wakes_them_any_more(room: Room) -> None:
     """The thread may have crashed; the server ends then, and joins its readers."""
     waiting = Reader(room)
-    late = TcpSocket(room.pair()[0], room.turns)
+    late = TcpTransport(room.pair()[0], room.turns)
     room.stop()
     assert isinstance(waiting.result(), ConnectionAbortedError)
     with pytest.raises(ConnectionAbortedError):
@@ -213,13 +213,13 @@ def test_a_quiet_active_reader_waits_for_a_turn(room: Room) -> None:
     """It is active for a second; what arrives after that is read in a turn, and its place is free."""
     turns = room.more_turns(active_max=1)
     ours, peer = room.pair()
-    carrier = TcpSocket(ours, turns)
+    transport = TcpTransport(ours, turns)
     with pytest.raises(TimeoutError):
-        carrier.read(100, 1.1)
+        transport.read(100, 1.1)
     other = turns.add(room.pair()[0].fileno())
     assert turns.be_active(other)
     peer.send(b"hello")
-    assert carrier.read(100, DEADLINE_SECONDS) == b"hello"
+    assert transport.read(100, DEADLINE_SECONDS) == b"hello"
 
 
 def test_a_system_without_epoll_has_a_server_without_turns() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.errors import ErrorCode, RequestError
 from chatserver.store.words import WORD_MAX_CHARACTERS, Term, terms_of, words_of
 
 TEXTS: list[tuple[str, set[str]]] = [
@@ -69,7 +69,7 @@ def test_but_for_a_star_behind_a_word_a_query_is_nothing_but_words(query: str, t
 
 @pytest.mark.parametrize("query", ["", " ", "...", "*", "\U0001f600", '"" AND'[:2], "\u0301", "_"])
 def test_a_query_without_a_word_is_refused(query: str) -> None:
-    with pytest.raises(Refusal, match="no word") as refused:
+    with pytest.raises(RequestError, match="no word") as refused:
         terms_of(query)
     assert refused.value.code is ErrorCode.BAD_REQUEST
 
@@ -79,7 +79,7 @@ def test_a_query_without_a_word_is_refused(query: str) -> None:
     [("x" * 257, "256 bytes"), ("\u20ac" * 86, "256 bytes"), (" ".join("abcdefghijklmnopq"), "16 words")],
 )
 def test_a_query_that_is_too_long_is_refused_with_the_limit(query: str, reason: str) -> None:
-    with pytest.raises(Refusal, match=reason) as refused:
+    with pytest.raises(RequestError, match=reason) as refused:
         terms_of(query)
     assert refused.value.code is ErrorCode.TOO_LONG
 
@@ -94,7 +94,7 @@ def test_every_text_is_found_by_itself(text: str) -> None:
     """Whatever is in it."""
     try:
         terms = terms_of(text)
-    except Refusal:
+    except RequestError:
         return
     words = words_of(text)
     for word, is_prefix in terms:

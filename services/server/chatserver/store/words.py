@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from chatprotocol.errors import ErrorCode, Refusal
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import SEARCH_MAX_BYTES, SEARCH_MAX_WORDS
 
 # What is longer is compared by its beginning: no word of any language, but a link or a key may have thousands.
@@ -40,18 +40,20 @@ def terms_of(query: str) -> tuple[Term, ...]:
     But for a star behind a word no character means anything.
     """
     if len(query.encode()) > SEARCH_MAX_BYTES:
-        raise Refusal(ErrorCode.TOO_LONG, f"What to look for has {SEARCH_MAX_BYTES} bytes at most in UTF-8.")
+        raise RequestError(ErrorCode.TOO_LONG, f"What to look for has {SEARCH_MAX_BYTES} bytes at most in UTF-8.")
     found = _TERM.findall(_fold(query))
     terms = tuple(dict.fromkeys(Term(word[:WORD_MAX_CHARACTERS], bool(star)) for word, star in found))
     if not terms:
-        raise Refusal(ErrorCode.BAD_REQUEST, "There is no word to look for; send a letter or digit at least.")
+        raise RequestError(ErrorCode.BAD_REQUEST, "There is no word to look for; send a letter or digit at least.")
     if len(terms) > SEARCH_MAX_WORDS:
-        raise Refusal(ErrorCode.TOO_LONG, f"A search is for {SEARCH_MAX_WORDS} words at most.")
+        raise RequestError(ErrorCode.TOO_LONG, f"A search is for {SEARCH_MAX_WORDS} words at most.")
     return terms
 
 
 def _fold(text: str) -> str:
     if text.isascii():
         return text.lower()
-    letters = (letter for letter in unicodedata.normalize("NFKD", text) if unicodedata.category(letter)[0] != "M")
-    return "".join(letters).casefold()
+    deliveries = (
+        delivery for delivery in unicodedata.normalize("NFKD", text) if unicodedata.category(delivery)[0] != "M"
+    )
+    return "".join(deliveries).casefold()

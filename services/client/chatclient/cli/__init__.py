@@ -1,0 +1,1 @@
+"""The command line program: settings, input, and the controller."""

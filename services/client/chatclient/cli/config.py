@@ -1,0 +1,274 @@
+"""The settings: flags win over the environment, the environment over .env, that over the default."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from chatclient import __version__
+from chatclient.links.watch import SILENCE_SECONDS
+from chatprotocol.address import split_address
+from chatprotocol.encoding import decode_text
+from chatprotocol.errors import RequestError
+from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.rules import check_port, check_username
+from chatprotocol.wire import PROTOCOLS, Datagram, Register
+from chatprotocol.wire.register import LENGTH_UNITS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Whoever speaks it is asked for the server, too, and again for a name that can't be one.
+_ASKING_PROTOCOL = Register.name
+DEFAULT_SERVER = "localhost"
+# Programs give up some time; a person who wants to leave does.
+_RETRY_SECONDS = 60.0
+_YES_NO = ("no", "yes")
+_FORMS = "Give HOST PORT USERNAME, HOST:PORT USERNAME (as [::1]:9999 alice), or USERNAME alone."
+
+
+class FrontendKind(Enum):
+    """How the client looks."""
+
+    TERMINAL = "a prompt below what happens, for people"
+    PLAIN = "lines, for pipes, scripts and simple terminals"
+    JSON = "JSON objects, for programs"
+
+
+class ConfigError(Exception):
+    """A setting can't be used. The text is one line that names it."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of the client."""
+
+    # None: it is asked for.
+    server: str | None
+    port: int
+    # None: it is asked for.
+    user: str | None
+    password: str | None
+    protocol: str
+    register_length: str
+    ops: str
+    script: Path | None
+    retry_seconds: float
+    silence_seconds: float
+    frontend: FrontendKind
+    is_quiet: bool
+    shows_joins: bool
+
+
+def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
+    """Put the sources together; ``environment`` has those of .env already. Raises ConfigError.
+
+    Prints and exits by itself for --help and --version.
+    """
+    flags = _parser().parse_intermixed_args(arguments)
+    word_server, word_port, user = _positionals(flags.WORD)
+    try:
+        server, port = _server(flags, word_server, word_port, environment)
+    except RequestError as error:
+        raise ConfigError(f"{error.reason} {_FORMS}" if word_port else error.reason) from error
+    password = environment.get("CHAT_PASSWORD")
+    if password_file := flags.password_file or environment.get("CHAT_PASSWORD_FILE"):
+        password = read_text(password_file, "password").rstrip("\r\n")
+        if not password:
+            raise ConfigError(f"The password file {password_file} is empty.")
+    if password and not _is_text(password):
+        raise ConfigError("The password is not text in UTF-8.")
+    script = flags.script or environment.get("CHAT_SCRIPT")
+    user = flags.username or user or environment.get("CHAT_USER")
+    if flags.udp and flags.dialect and flags.dialect.lower() != Datagram.name:
+        raise ConfigError(f"--udp is the dialect {Datagram.name}, and --dialect is {flags.dialect}; give one of them.")
+    protocol = Datagram.name if flags.udp else _choice("dialect", flags, environment, [each.name for each in PROTOCOLS])
+    try:
+        if user and protocol != _ASKING_PROTOCOL:
+            check_username(user)
+    except RequestError as error:
+        raise ConfigError(f"{user!r} can't be a username. {error.reason}") from error
+    frontend = _frontend(is_json=flags.json, is_plain=flags.plain or bool(script), term=environment.get("TERM"))
+    default_seconds = math.inf if frontend is FrontendKind.TERMINAL else _RETRY_SECONDS
+    return Config(
+        server=server or (None if protocol == _ASKING_PROTOCOL else DEFAULT_SERVER),
+        port=port,
+        user=user or None,
+        password=password or None,
+        protocol=protocol,
+        register_length=_choice("register_length", flags, environment, LENGTH_UNITS),
+        ops=_choice("ops", flags, environment, list(KEYWORD_SETS)),
+        script=Path(script) if script else None,
+        retry_seconds=_seconds("retry_seconds", flags, environment, default_seconds),
+        silence_seconds=_seconds("silence_seconds", flags, environment, SILENCE_SECONDS) or math.inf,
+        frontend=frontend,
+        is_quiet=_choice("quiet", flags, environment, _YES_NO) == "yes",
+        shows_joins=_choice("hide_joins", flags, environment, _YES_NO) == "no",
+    )
+
+
+def _frontend(*, is_json: bool, is_plain: bool, term: str | None) -> FrontendKind:
+    """The one that was asked for; else the terminal's where somebody sits at one that can move its cursor."""
+    if is_json:
+        return FrontendKind.JSON
+    is_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    if is_plain or not is_terminal or (term or "dumb") in ("dumb", "unknown"):
+        return FrontendKind.PLAIN
+    return FrontendKind.TERMINAL
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """A file of settings; ConfigError when it can't be read."""
+    try:
+        return decode_text(Path(path).read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ConfigError(f"The {what} file {path} can't be read: {reason}.") from error
+
+
+def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | None]:
+    """Server, port and user as they are written: HOST PORT, HOST PORT USERNAME, HOST:PORT USERNAME, USERNAME."""
+    match words:
+        case []:
+            return None, None, None
+        case [address] if ":" in address:  # no username has one
+            return address, None, None
+        case [user]:
+            return None, None, user
+        case [address, user] if _has_port(address):
+            return address, None, user
+        case [host, port]:
+            return host, port, None
+        case [host, port, user]:
+            return host, port, user
+        case _:
+            raise ConfigError(f"{len(words)} words are too many. {_FORMS}")
+
+
+def _has_port(address: str) -> bool:
+    try:
+        return bool(split_address(address)[1])
+    except RequestError:
+        return True  # it is refused later, as an address
+
+
+def _server(
+    flags: argparse.Namespace, server: str | None, port: str | None, environment: Mapping[str, str | None]
+) -> tuple[str | None, int]:
+    """Host and port; None for a host that is not given. What stands closer to the command wins. Raises Refusal."""
+    host, port_behind = split_address(flags.hostname or server or environment.get("CHAT_SERVER") or "")
+    return host or None, check_port(flags.port or port or port_behind or environment.get("CHAT_PORT") or "9999")
+
+
+def _is_text(value: str) -> bool:
+    """Bytes of a variable that are not UTF-8 are in it as half surrogates, which can't be sent."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _given(name: str, flags: argparse.Namespace, environment: Mapping[str, str | None]) -> tuple[str, str | None]:
+    """Where a setting comes from, for errors, and its text if it is set: by the flag, else by the variable."""
+    if text := getattr(flags, name):
+        return f"--{name.replace('_', '-')}", text
+    variable = f"CHAT_{name.upper()}"
+    return variable, environment.get(variable)
+
+
+def _seconds(
+    name: str, flags: argparse.Namespace, environment: Mapping[str, str | None], default_seconds: float
+) -> float:
+    source, text = _given(name, flags, environment)
+    if not text:
+        return default_seconds
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:  # so is what is not a number
+        raise ConfigError(f"{source} is {text!r}; it must be a number of seconds, 0 or more.")
+    return seconds
+
+
+def _choice(name: str, flags: argparse.Namespace, environment: Mapping[str, str | None], words: Sequence[str]) -> str:
+    """One of these words, in any case; the first one is the default."""
+    source, text = _given(name, flags, environment)
+    if not text:
+        return words[0]
+    if text.lower() not in words:
+        raise ConfigError(f"{source} is {text!r}; it must be one of {', '.join(words)}.")
+    return text.lower()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="chatclient",
+        usage="chatclient [HOST PORT] [USERNAME] [flags]",
+        allow_abbrev=False,
+        description="Enter a chat room. In pipes, in scripts and with --plain each line is an operation (PM, DM, CH, "
+        "EX, /help), and any other line is an error. At a terminal any other line is a message to everybody.",
+        epilog="Exit codes: 0 after EX or at the end of the input, 1 when the server can't be reached or the "
+        "connection is lost for good, 2 for bad usage, 3 when the login is refused, 4 when a script waited in vain.",
+    )
+    parser.add_argument("--version", action="version", version=f"chatclient {__version__}")
+    parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST:PORT USERNAME, HOST PORT, or USERNAME alone")
+    parser.add_argument(
+        "-hn",
+        "--hostname",
+        metavar="HOST",
+        help="the server, or CHAT_SERVER (localhost; in the dialect register it is asked for)",
+    )
+    parser.add_argument("-p", "--port", metavar="PORT", help="its port, or CHAT_PORT (9999)")
+    parser.add_argument("-u", "--username", metavar="NAME", help="who you are, or CHAT_USER; else it is asked for")
+    parser.add_argument(
+        "--password-file",
+        metavar="FILE",
+        help="your password, or CHAT_PASSWORD_FILE, or CHAT_PASSWORD; else it is asked for",
+    )
+    parser.add_argument(
+        "--dialect",
+        metavar="NAME",
+        help=f"the wire: {', '.join(each.name for each in PROTOCOLS)}; or CHAT_DIALECT (json)",
+    )
+    parser.add_argument("--udp", action="store_true", help=f"the same as --dialect {Datagram.name}")
+    parser.add_argument(
+        "--register-length",
+        metavar="UNIT",
+        help="dialect register: a Content-length counts bytes or characters, or CHAT_REGISTER_LENGTH (bytes)",
+    )
+    parser.add_argument("--ops", metavar="WORDS", help="pm-dm, or bm-pm for BM and PM, or CHAT_OPS (pm-dm)")
+    parser.add_argument("--script", metavar="FILE", help="play this file instead of standard input, or CHAT_SCRIPT")
+    parser.add_argument(
+        "--retry-seconds",
+        metavar="N",
+        help="how long to try again after a lost connection, or CHAT_RETRY_SECONDS (60; at a terminal for ever)",
+    )
+    parser.add_argument(
+        "--silence-seconds",
+        metavar="N",
+        help=f"a server that is silent for so long is lost, or CHAT_SILENCE_SECONDS ({SILENCE_SECONDS:g}; 0: never)",
+    )
+    parser.add_argument("--json", action="store_true", help="print what happens as JSON objects, one a line")
+    parser.add_argument("--plain", action="store_true", help="print lines at a terminal, too, as in a pipe")
+    parser.add_argument(
+        "--quiet",
+        action="store_const",
+        const="yes",
+        help="no bell and no highlight when you are meant, or CHAT_QUIET=yes",
+    )
+    parser.add_argument(
+        "--hide-joins", action="store_const", const="yes", help="don't show who comes and goes, or CHAT_HIDE_JOINS=yes"
+    )
+    return parser

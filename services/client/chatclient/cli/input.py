@@ -1,0 +1,401 @@
+"""What was typed: lines to operations, in one line or step by step. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from chatclient.client_protocol import OpenDirect, OpenPublic
+from chatclient.ui.text import ACTION
+from chatprotocol.errors import RequestError
+from chatprotocol.keywords import WORDS
+from chatprotocol.limits import HISTORY_MAX_MESSAGES
+from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Say, Search, Whisper
+from chatprotocol.rules import EVERYONE, check_username, history_limit, is_everyone, name_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatclient.client_protocol import Action
+    from chatprotocol.keywords import Keywords
+
+
+class Due(Enum):
+    """What the next typed line is, in the middle of a dialogue."""
+
+    OPERATION = "operation"
+    PUBLIC_TEXT = "message"
+    RECIPIENT = "recipient"
+    DIRECT_TEXT = "message to one user"
+
+
+class ParsedInput(NamedTuple):
+    """What follows from a typed line: a wish, a complaint, help, a switch or new password; and what is asked next.
+
+    With a wish that opens something, the question is for when its answer has come.
+    """
+
+    action: Action | None = None
+    question: str | None = None
+    error: str | None = None
+    wants_help: bool = False
+    toggle: str | None = None
+    changes_password: bool = False
+
+
+class Command(NamedTuple):
+    """One row of the table of what can be typed: how it looks, what it does, for the help, and for doing it."""
+
+    word: str
+    arguments: str
+    does: str
+    act: Callable[[str], ParsedInput]
+    # Can it be done without the server?
+    is_local: bool = False
+    # Other names for it, in small letters. One that begins with @ is only shown: such a line is taken before.
+    also: tuple[str, ...] = ()
+
+
+# What other programs call what is called otherwise here; alone on a line it is hardly meant as a message.
+_ELSEWHERE: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
+
+
+class InputParser:
+    """Where a person stands between two lines. Feed it lines; it remembers what is due.
+
+    Where somebody ``talks``, at a terminal, a line that is nothing else is a public message. ``is_json`` says whether
+    the dialect has what only json has: a search, a new password, and the question whether there is a user.
+    """
+
+    # Are there operations that ask for something?
+    _asks = True
+
+    def __init__(self, words: Keywords, *, talks: bool = False, is_json: bool = False) -> None:
+        self._words = words
+        self.talks = talks
+        self._is_json = is_json
+        self.due = Due.OPERATION
+        self._recipient = ""
+        # Who is online, and who wrote to this user last; kept up to date from outside.
+        self.names: tuple[str, ...] = ()
+        self.correspondent = ""
+        self._commands = {command.word: command for command in self._table()}
+        self._aliases = {alias: command for command in self._commands.values() for alias in command.also}
+
+    def parse_line(self, line: str) -> ParsedInput:
+        """Take one line, without its end."""
+        due, self.due = self.due, Due.OPERATION
+        if due is Due.OPERATION:
+            return self._operation(line.strip())
+        if not line.strip():
+            return ParsedInput(error="Nothing was typed; the operation is cancelled.")
+        if due is Due.PUBLIC_TEXT:
+            return ParsedInput(Say(line))
+        if due is Due.RECIPIENT:
+            return self._take_recipient(line.strip().removeprefix("@").rstrip())
+        return self._addressed(self._recipient, line)
+
+    def refuse(self) -> str:
+        """The server did not want it; what is asked next, if anything?
+
+        After an unknown recipient it is another one: the text may be typed already, and must not be said to everybody.
+        """
+        self.due = Due.RECIPIENT if self.due is Due.DIRECT_TEXT else Due.OPERATION
+        return "recipient" if self.due is Due.RECIPIENT else ""
+
+    def is_leave(self, line: str) -> bool:
+        """Would this line, now, be the wish to leave?"""
+        return self.due is Due.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
+
+    def is_farewell(self, line: str) -> bool:
+        """Where a name is asked for: does somebody want to leave? In small letters it would be a name."""
+        return line.strip() in (self._words.leave, "/quit")
+
+    def is_local(self, line: str) -> bool:
+        """Can this line be answered now, without the server?"""
+        word = line.strip().partition(" ")[0]
+        if self.due is not Due.OPERATION:
+            return False
+        command = self._command(word)
+        return command.is_local if command else word.startswith("/")
+
+    def hint(self) -> str:
+        """What somebody needs who comes in for the first time."""
+        words = self._words
+        if self.talks:
+            return f"What you type goes to everybody, {words.direct} USER MESSAGE to one; /help tells more."
+        return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help tells more."
+
+    def prompt(self) -> str:
+        """What is asked between two operations."""
+        return f"operation ({', '.join(self._words)})"
+
+    def help(self) -> list[str]:
+        """One line for each operation and command, made from the table."""
+        lines = []
+        for each in self._commands.values():
+            also = f" (also: {', '.join(each.also)})" if each.also else ""
+            lines.append(f"{f'{each.word} {each.arguments}'.rstrip():<19} {each.does}{also}")
+        if self.talks and self._asks:
+            lines.insert(0, f"{'MESSAGE':<19} any other line is a message to everybody")
+        way_out = f"{'':<19} an empty line cancels an operation"
+        return [*lines, way_out] if self._asks else lines
+
+    def expansion(self, line: str) -> str | None:
+        """What stands for this beginning of a line: who is written to is to be seen before it is sent."""
+        if line in ("/reply", "/r") and self.due is Due.OPERATION and self.correspondent:
+            return f"{self._words.direct} {self.correspondent} "
+        return None
+
+    def completions(self, before: str) -> tuple[int, list[str]]:
+        """What the last word before the cursor may be meant to be, and how many letters of it are there."""
+        first, _, last = before.rpartition(" ")
+        if self.due in (Due.PUBLIC_TEXT, Due.DIRECT_TEXT):
+            found = self._names_like(last, "")
+        elif self.due is Due.RECIPIENT:
+            found = [] if first.strip() else self._names_like(last, "")
+        elif first.strip().upper() == self._words.direct:
+            found = self._names_like(last, " ")
+        elif first:
+            found = [] if first.startswith("/") else self._names_like(last, "")
+        elif last.startswith("@"):
+            everybody = [f"@{EVERYONE} "] if EVERYONE.startswith(last[1:].upper()) else []
+            found = everybody + [f"@{name}" for name in self._names_like(last[1:], " ")]
+        else:
+            words = [f"{word} " for word in self._commands if word[0] != "@" and word.upper().startswith(last.upper())]
+            found = words + (self._names_like(last, ": ") if last and self.talks else [])
+        return len(last), found
+
+    def _names_like(self, beginning: str, end: str) -> list[str]:
+        key = name_key(beginning)
+        return [f"{name}{end}" for name in sorted(self.names, key=name_key) if name_key(name).startswith(key)]
+
+    def _table(self) -> list[Command]:
+        """Everything that can be typed, in the order in which the help tells it."""
+        words = self._words
+        table = [
+            Command(words.public, "[MESSAGE]", "a message to everybody", self._public, also=(f"@{EVERYONE}",)),
+            Command(
+                words.direct,
+                "[USER [MESSAGE]]",
+                "a message to one user",
+                self._direct,
+                also=("@USER", "/msg", "/w"),
+            ),
+            Command(
+                words.history, "[NUMBER]", "the last messages that you may see", partial(self._history, words.history)
+            ),
+            Command(words.leave, "", "leave", lambda _: ParsedInput(Leave())),
+            Command("/me", "ACTION", "tell everybody what you do, as in /me waves", self._me),
+            Command("/users", "", "who is online", lambda _: ParsedInput(AskUsers()), also=("/who", "/names")),
+            Command("/history", "[NUMBER]", f"the same as {words.history}", partial(self._history, "/history")),
+        ]
+        if self._is_json:
+            table.append(
+                Command("/search", "WORDS", "find messages with all words; word* matches a prefix", self._search)
+            )
+        table.append(
+            Command("/reply", "[MESSAGE]", "answer the last direct message that you got", self._reply, also=("/r",))
+        )
+        if self._is_json:
+            table.append(Command("/password", "", "change your password", lambda _: ParsedInput(changes_password=True)))
+        if self.talks:
+            table += [self._switch("joins", "show or hide who comes and goes"), self._quiet()]
+        return [*table, *self._common()]
+
+    def _quiet(self) -> Command:
+        return self._switch("quiet", "no bell and no highlight, or both again")
+
+    def _switch(self, what: str, does: str) -> Command:
+        return Command(f"/{what}", "", does, lambda _: ParsedInput(toggle=what), is_local=True)
+
+    def _common(self) -> list[Command]:
+        return [
+            Command("/help", "", "this list", lambda _: ParsedInput(wants_help=True), is_local=True),
+            Command("/quit", "", f"the same as {self._words.leave}", lambda _: ParsedInput(Leave()), also=("/exit",)),
+        ]
+
+    def _operation(self, line: str) -> ParsedInput:
+        word, rest = _first_word(line)
+        if not word:
+            return ParsedInput()
+        if word.startswith("@"):
+            return self._addressed(word[1:], rest)
+        if (command := self._command(word)) is not None and not (rest and self._is_sentence(word)):
+            # Where lines are said to people, what begins with such a word may be meant for them.
+            is_strict = self.talks or not self._asks
+            return self._too_much(word) if rest and is_strict and not command.arguments else command.act(rest)
+        if self.talks and (said := self._udp_session(line, word, rest)) is not None:
+            return said
+        return ParsedInput(error=self._error(word))
+
+    def _command(self, word: str) -> Command | None:
+        """In any case, by its name or by another one that other programs have for it."""
+        return self._commands.get(word.upper()) or self._commands.get(word.lower()) or self._aliases.get(word.lower())
+
+    def _is_sentence(self, word: str) -> bool:
+        """True for ``Pm works for me``: the word that says that a line is public, as it begins a sentence.
+
+        The whole line is a public message then. The other words keep their meaning however they are written: a direct
+        message must not become public by a capital letter.
+        """
+        return self.talks and word == self._words.public.capitalize()
+
+    def _udp_session(self, line: str, word: str, rest: str) -> ParsedInput | None:
+        """A line that is no operation: a public message, unless it looks like a slip."""
+        words = self._words
+        if self._is_sentence(word):
+            return ParsedInput(Say(line))
+        if word.startswith("/"):
+            return None
+        if meant := _ELSEWHERE.get(line.upper()):
+            return ParsedInput(
+                error=f"Nothing was sent. Type {meant}, or {words.public} {line} to say it to everybody."
+            )
+        if word.upper() in WORDS:
+            return None
+        recipient, text = _first_word(rest)
+        is_known = name_key(recipient) in map(name_key, self.names)
+        is_swapped = word == words.direct[::-1]
+        if text and (is_swapped or (is_known and _is_slip(word.upper(), words.direct))):
+            return ParsedInput(
+                error=f"Nothing was sent. {words.direct} {recipient} ... writes to {recipient}, "
+                f"{words.public} {word} {recipient} ... says it to everybody."
+            )
+        return ParsedInput(Say(line))
+
+    def _too_much(self, word: str) -> ParsedInput:
+        say = f"{self._words.public} {word} ..."
+        return ParsedInput(error=f"{word} stands alone, so nothing was done; {say} says it to everybody.")
+
+    def _error(self, word: str) -> str:
+        words = self._words
+        like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
+        if word.lower() in ("/search", "/password"):
+            return f"There is no {word} in this dialect, so nothing was sent; there is in json."
+        if word.lower() in ("/joins", "/quiet") and not self.talks:
+            return f"There is {word} only at a terminal, so nothing was done."
+        if word.startswith("/") and like:
+            return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help tells what there is."
+        if word.startswith("/") and self.talks:
+            say = f"{words.public} {word} ... says it"
+            return f"There is no {word}, so nothing was sent; {say}. /help tells what there is."
+        return (
+            f"{word} is no operation, so nothing was sent. There are {words.public} (to everybody), "
+            f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."
+        )
+
+    def _take_recipient(self, recipient: str) -> ParsedInput:
+        if error := _error_about(recipient):
+            return ParsedInput(error=error)
+        self._recipient = recipient
+        self.due = Due.DIRECT_TEXT
+        known = map(name_key, (*self.names, self.correspondent))
+        is_known = is_everyone(recipient) or name_key(recipient) in known
+        # Elsewhere than at a terminal the line behind is the text, whatever the server says of the recipient.
+        action = AskUser(recipient) if self.talks and self._is_json and not is_known else None
+        return ParsedInput(action, question=f"message for {recipient}")
+
+    def _public(self, text: str) -> ParsedInput:
+        if text:
+            return ParsedInput(Say(text))
+        self.due = Due.PUBLIC_TEXT
+        return ParsedInput(OpenPublic(), question="message for everybody")
+
+    def _direct(self, rest: str) -> ParsedInput:
+        if not rest:
+            self.due = Due.RECIPIENT
+            return ParsedInput(OpenDirect(), question="recipient")
+        recipient, text = _first_word(rest)
+        return self._addressed(recipient.removeprefix("@"), text)
+
+    def _reply(self, text: str) -> ParsedInput:
+        if not self.correspondent:
+            return ParsedInput(error="Nobody has written you a direct message yet; nothing was sent.")
+        return self._addressed(self.correspondent, text)
+
+    def _search(self, words: str) -> ParsedInput:
+        if not words:
+            return ParsedInput(error="Nothing was searched for; type /search WORDS.")
+        return ParsedInput(Search(words))
+
+    def _addressed(self, recipient: str, text: str) -> ParsedInput:
+        if not text:
+            return self._take_recipient(recipient)
+        if error := _error_about(recipient):
+            return ParsedInput(error=error)
+        recipient = next((name for name in self.names if name_key(name) == name_key(recipient)), recipient)
+        return ParsedInput(Say(text) if is_everyone(recipient) else Whisper(recipient, text))
+
+    def _me(self, does: str) -> ParsedInput:
+        """Sent as it was typed: how it is shown is for each client to decide (see text.action_of)."""
+        if not does:
+            return ParsedInput(error="Nothing was sent; type /me ACTION, as in /me waves.")
+        return ParsedInput(Say(f"{ACTION}{does}"))
+
+    def _history(self, word: str, rest: str) -> ParsedInput:
+        try:
+            return ParsedInput(AskHistory(history_limit(rest)))
+        except RequestError:
+            return ParsedInput(error=f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.")
+
+
+class Addressing(InputParser):
+    """Of a guest: every line says whom it is for, and there is nothing else to be asked."""
+
+    _asks = False
+
+    def hint(self) -> str:
+        """What somebody needs who comes in for the first time."""
+        return f"Type @USER MESSAGE, @{EVERYONE} MESSAGE or {self._words.leave}."
+
+    def prompt(self) -> str:
+        """What is asked between two messages."""
+        return f"@USER MESSAGE or @{EVERYONE} MESSAGE"
+
+    def _table(self) -> list[Command]:
+        table = [
+            Command("@USER", "MESSAGE", "a message to one user", self._take_recipient),
+            Command(f"@{EVERYONE}", "MESSAGE", "a message to everybody", self._take_recipient),
+            Command(self._words.leave, "", "leave", lambda _: ParsedInput(Leave())),
+        ]
+        return [*table, *([self._quiet()] if self.talks else []), *self._common()]
+
+    def _too_much(self, word: str) -> ParsedInput:
+        return ParsedInput(error=self._error(word))
+
+    def _udp_session(self, line: str, word: str, rest: str) -> ParsedInput | None:  # noqa: ARG002
+        """Nothing goes to everybody that does not say so."""
+        return None
+
+    def _take_recipient(self, _: str) -> ParsedInput:
+        return ParsedInput(error=self._error(""))
+
+    def _error(self, _: str) -> str:
+        return f"Type {self.prompt()}; nothing was sent. {self._words.leave} leaves."
+
+
+def _first_word(line: str) -> tuple[str, str]:
+    """The first word, and what is behind it; a message may have several lines."""
+    word, *rest = line.split(maxsplit=1)[:2] or [""]
+    return word, rest[0] if rest else ""
+
+
+def _is_slip(word: str, meant: str) -> bool:
+    """Is it the word with one letter changed, left out or doubled, or with two in the wrong order?"""
+    if len(word) == len(meant):
+        return sorted(word) == sorted(meant) or sum(a != b for a, b in zip(word, meant, strict=True)) == 1
+    shorter, longer = sorted((word, meant), key=len)
+    return len(longer) == len(shorter) + 1 and any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
+
+
+def _error_about(recipient: str) -> str:
+    """Why nobody can have this name, if so. ALL stands for everybody."""
+    try:
+        if not is_everyone(recipient):
+            check_username(recipient)
+    except RequestError as refused:
+        return f"{refused.reason} Nothing was sent."
+    return ""

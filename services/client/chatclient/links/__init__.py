@@ -1,0 +1,1 @@
+"""Connections to the server over TCP and UDP."""

@@ -1,0 +1,193 @@
+"""The link over TCP: one socket, or as many as the dialect has.
+
+No thread waits in a send: what the system does not take at once is kept, and the collector sends it when there is room.
+So the collector can always end a connection to a server that takes nothing, and a server that reads nothing before its
+own answers were read can't keep this client from reading them.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import Pong, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatclient.links.watch import Watch
+    from chatprotocol.address import Address
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Request
+    from chatprotocol.wire import WireProtocol
+
+_READ_BYTES = 256 * 1024
+# When one socket of several has come to its end, how long the others may be silent: they end at the same moment.
+_OTHERS_SECONDS = 0.2
+# A network that has gone without a word is noticed within two minutes, and within one where something was sent.
+_PATIENCE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60_000))
+# All messages that may be unconfirmed are half of that, were every character written as an escape. What is more are
+# answers to a server that sends and does not read.
+_UNSENT_MAX_BYTES: Final = 8 * 1024 * 1024
+
+
+class TcpLink:
+    """Connected sockets. One thread collects, another one sends."""
+
+    def __init__(self, sockets: Sequence[socket.socket], protocol: WireProtocol, watch: Watch) -> None:
+        self._sockets = sockets
+        self._protocol = protocol
+        self._watch = watch
+        # Guards what was not sent yet, and keeps two requests apart; nothing under it waits.
+        self._sending = threading.Lock()
+        self._unsent = [bytearray() for _ in sockets]
+        # Wakes the collector when there is something unsent.
+        self._wakeup, self._waker = socket.socketpair()
+        for each in (*sockets, self._wakeup, self._waker):
+            each.setblocking(False)
+        # Was a ping sent that may not be known there?
+        self._has_pinged = False
+
+    def send(self, request: Request) -> None:
+        """Send a request; where that fails, the connection is lost, and the collector says so."""
+        with self._sending:
+            self._send(request)
+
+    def shut_down(self) -> None:
+        """Let the collecting end."""
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def receive(self, report: Callable[[Event], None]) -> str:
+        """Report what comes until one of the sockets has come to its end; and what the others still have to say.
+
+        Returns why it has ended. Raises OSError, ProtocolError.
+        """
+        with selectors.DefaultSelector() as selector:
+            for each in self._sockets:
+                selector.register(each, selectors.EVENT_READ, self._protocol.event_decoder())
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            others_until: float | None = None
+            while len(selector.get_map()) > 1:
+                now = time.monotonic()
+                if others_until is None:
+                    self._keep_watch(now)
+                elif now >= others_until:
+                    break
+                until = others_until or self._watch.look_at(now)
+                for key, mask in selector.select(until - now):
+                    if key.fileobj is self._wakeup:
+                        self._begin_to_write(selector)
+                        continue
+                    if mask & selectors.EVENT_WRITE:
+                        self._write_unsent(selector, key)
+                    if mask & selectors.EVENT_READ and not self._read(key, report):
+                        selector.unregister(key.fileobj)
+                        others_until = time.monotonic() + _OTHERS_SECONDS
+        return "the server closed the connection"
+
+    def close(self) -> None:
+        """For the collector, when nobody uses it any more."""
+        for each in (*self._sockets, self._wakeup, self._waker):
+            each.close()
+
+    def _send(self, request: Request) -> None:
+        """The lock is held."""
+        index = self._protocol.connection_for(request)
+        data, unsent = self._protocol.encode_request(request), self._unsent[index]
+        sent_bytes = 0
+        try:
+            if not unsent:
+                sent_bytes = self._sockets[index].send(data)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.shut_down()
+            return
+        if sent_bytes == len(data):
+            return
+        unsent += data[sent_bytes:]
+        if len(unsent) > _UNSENT_MAX_BYTES:
+            self.shut_down()
+        with suppress(OSError):  # it is being woken already; or the connection has ended
+            self._waker.send(b"\0")
+
+    def _keep_watch(self, now: float) -> None:
+        """Send a ping if one is due. Raises TimeoutError.
+
+        Under the lock nobody can begin an operation between the question whether a ping disturbs one and the ping.
+        """
+        with self._sending:
+            if (ping := self._watch.check(now)) is not None:
+                self._watch.pinged(now)
+                self._has_pinged = True
+                self._send(ping)
+
+    def _begin_to_write(self, selector: selectors.BaseSelector) -> None:
+        with suppress(BlockingIOError):
+            self._wakeup.recv(64)
+        with self._sending:
+            for each, unsent in zip(self._sockets, self._unsent, strict=True):
+                if unsent and each in selector.get_map():
+                    key = selector.get_key(each)
+                    selector.modify(each, selectors.EVENT_READ | selectors.EVENT_WRITE, key.data)
+
+    def _write_unsent(self, selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+        index = self._sockets.index(key.fileobj)
+        with self._sending:
+            unsent = self._unsent[index]
+            with suppress(BlockingIOError):
+                del unsent[: self._sockets[index].send(unsent)]
+            if not unsent:
+                selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
+
+    def _read(self, key: selectors.SelectorKey, report: Callable[[Event], None]) -> bool:
+        """False at the end."""
+        try:
+            data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
+        except BlockingIOError:
+            return True
+        events = key.data.decode(data)
+        for event in events:
+            if not self._answers_ping(event):
+                report(event)
+        if data:
+            self._watch.heard(events, time.monotonic())
+        return bool(data)
+
+    def _answers_ping(self, event: Event) -> bool:
+        """True also for the refusal of a server that does not know the word."""
+        is_answer = isinstance(event, Pong) or (isinstance(event, Refused) and event.code is ErrorCode.UNKNOWN_COMMAND)
+        if not (self._has_pinged and is_answer):
+            return False
+        self._has_pinged = False
+        return True
+
+
+def connect(protocol: WireProtocol, watch: Callable[[], Watch], address: Address, seconds: float) -> TcpLink:
+    """As many sockets as the dialect has. OSError, UnicodeError."""
+    sockets: list[socket.socket] = []
+    try:
+        while len(sockets) < protocol.connections:
+            sockets.append(_connect(address, seconds))
+    except (OSError, UnicodeError):
+        for each in sockets:
+            each.close()
+        raise
+    return TcpLink(sockets, protocol, watch())
+
+
+def _connect(address: Address, seconds: float) -> socket.socket:
+    connected = socket.create_connection(address, seconds)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PATIENCE:
+        if option := getattr(socket, name, 0):  # not every system has them all
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+    return connected

@@ -1,0 +1,197 @@
+"""The link over UDP: one session, in datagrams that may be lost, repeated and reordered on their way."""
+
+from __future__ import annotations
+
+import queue
+import selectors
+import socket
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from chatclient.links.udp_session import UdpSession
+from chatprotocol.address import format_address
+from chatprotocol.requests import Command
+from chatprotocol.udp.arq import Arq
+from chatprotocol.udp.handshake import UdpHandshake
+from chatprotocol.udp.packet import READ_BYTES, unpack
+from chatprotocol.wire.frames_text import COMMAND
+from chatprotocol.wire.readers import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from chatclient.links.watch import Watch
+    from chatprotocol.address import Address
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Request
+    from chatprotocol.udp.packet import Datagram
+    from chatprotocol.wire import WireProtocol
+
+# Read in a row, before it is looked what else there is to be done.
+_READ_MAX: Final = 64
+
+
+class _Opened(NamedTuple):
+    """A session, and the datagrams of it that have come; or what the server said in its place."""
+
+    wire: _Wire
+    arq: Arq | None
+    arrived: list[Datagram]
+
+
+class UdpLink:
+    """One session, which the first request opens. One thread collects, and sends what another one gives it."""
+
+    def __init__(self, protocol: WireProtocol, watch: Callable[[], Watch], address: Address, seconds: float) -> None:
+        """The server has so long to answer. OSError, UnicodeError: there is none of this name."""
+        self._protocol = protocol
+        self._watch = watch()
+        self._address = address
+        # The addresses of that name; one after the other is tried.
+        self._places = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)
+        self._patience_seconds = seconds / len(self._places)
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._ear, self._bell = socket.socketpair()
+        self._ear.setblocking(False)
+        self._is_shut = False
+
+    def send(self, request: Request) -> None:
+        """Give a request to the collector."""
+        self._requests.put(request)
+        self._ring()
+
+    def shut_down(self) -> None:
+        """Let the collecting end."""
+        self._is_shut = True
+        self._requests.put(None)  # the collector may wait for the first one
+        self._ring()
+
+    def close(self) -> None:
+        """For the collector, when nobody uses it any more."""
+        self._ear.close()
+        self._bell.close()
+
+    def receive(self, report: Callable[[Event], None]) -> str:
+        """Open a session, and report what comes until it ends; returns why. Raises OSError, ProtocolError."""
+        request = self._requests.get()
+        if not isinstance(request, Command):
+            return "it was given up"
+        opened = self._open(request.text.encode())
+        with closing(opened.wire) as wire:
+            if opened.arq is None:
+                for event in self._protocol.event_decoder().decode(frame(COMMAND, opened.arrived[0].payload)):
+                    report(event)
+                return "what answers there opened no session"
+            return self._converse(wire, opened.arq, opened.arrived, report)
+
+    def _open(self, text: bytes) -> _Opened:
+        """Ask for a session at each of the server's addresses, until one answers. Raises OSError."""
+        why = "no answer"
+        for family, _, _, _, place in self._places:
+            try:
+                opened = self._open_at(family, place, text)
+            except OSError as error:
+                why = error.strerror or str(error)
+                continue
+            if opened is not None:
+                return opened
+        raise OSError(f"can't reach {format_address(self._address)} over UDP: {why}")
+
+    def _open_at(self, family: int, place: Any, text: bytes) -> _Opened | None:
+        """None: nobody answers."""
+        wire = _Wire(family, place, self._ear)
+        opened = None
+        try:
+            handshake = UdpHandshake(text, time.monotonic())
+            patience_ends = time.monotonic() + self._patience_seconds
+            while opened is None and not self._is_shut and (now := time.monotonic()) < patience_ends:
+                wire.send(handshake.due(now))
+                arrived = wire.read(min(handshake.look_at, patience_ends))
+                while arrived and (answer := handshake.receive_reply(arrived[0], time.monotonic())) is None:
+                    del arrived[0]
+                if arrived:
+                    opened = _Opened(wire, answer if isinstance(answer, Arq) else None, arrived)
+        finally:
+            if opened is None:
+                wire.close()
+        return opened
+
+    def _converse(self, wire: _Wire, arq: Arq, arrived: list[Datagram], report: Callable[[Event], None]) -> str:
+        udp_session = UdpSession(arq, self._protocol, time.monotonic())
+        while not self._is_shut:
+            for datagram in arrived:
+                heard = udp_session.receive(datagram, time.monotonic())
+                for event in heard.events:
+                    report(event)
+                if heard.events:
+                    self._watch.heard(heard.events, time.monotonic())
+                if heard.end:
+                    with suppress(ConnectionRefusedError):  # it has gone already
+                        wire.send(heard.acks)
+                    return heard.end
+                wire.send(heard.acks)
+            while not self._requests.empty():
+                request = self._requests.get()
+                refused = udp_session.request(request, time.monotonic()) if request is not None else None
+                if refused is not None:
+                    report(refused)
+            now = time.monotonic()
+            self._watch.check(now)  # the talk has pings of its own
+            wire.send(udp_session.due(now))
+            arrived = wire.read(min(udp_session.look_at, self._watch.look_at(now)))
+        return "it was given up"
+
+    def _ring(self) -> None:
+        with suppress(OSError):  # a bell that was not heard yet need not be rung once more; or all is over
+            self._bell.send(b"\0", socket.MSG_DONTWAIT)
+
+
+class _Wire:
+    """A socket that hears one server only; and an ear, which lets the waiting end."""
+
+    def __init__(self, family: int, place: Any, ear: socket.socket) -> None:
+        """Raises OSError."""
+        self._ear = ear
+        self._sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            self._sock.setblocking(False)
+            self._sock.connect(place)
+            self._selector = selectors.DefaultSelector()
+        except OSError:
+            self._sock.close()
+            raise
+        self._selector.register(self._sock, selectors.EVENT_READ)
+        self._selector.register(ear, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        """The ear stays."""
+        self._selector.close()
+        self._sock.close()
+
+    def send(self, datagrams: Iterable[bytes]) -> None:
+        """ConnectionRefusedError: nobody is there. All else that may be wrong is as good as lost on the way."""
+        for datagram in datagrams:
+            try:
+                self._sock.send(datagram)
+            except ConnectionRefusedError:  # told of an earlier one
+                raise
+            except OSError:
+                return
+
+    def read(self, until: float) -> list[Datagram]:
+        """What has come, or comes until then; nothing when the ear hears something before. ConnectionRefusedError."""
+        ready = self._selector.select(max(0.0, until - time.monotonic()))
+        if any(key.fileobj is self._ear for key, _ in ready):
+            self._ear.recv(64)
+        found: list[Datagram] = []
+        try:
+            while len(found) < _READ_MAX:
+                datagram = unpack(self._sock.recv(READ_BYTES))
+                if datagram is not None:
+                    found.append(datagram)
+        except ConnectionRefusedError:
+            raise
+        except OSError:  # there is no more; or the way is broken, and may be mended
+            pass
+        return found

@@ -1,0 +1,130 @@
+"""As a guest: the exchange of the dialect in which a user has a name, two connections, and no password. Pure.
+
+    REGISTER TOSEND ->   <- REGISTERED   REGISTER TORECV ->   <- REGISTERED      SEND bob ->   <- SEND bob
+
+The wire of that is docs/wire/register.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chatclient.client_protocol import DeliveryUnknown, Effects, Outcome, PossibleGap
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    YOU_LEFT,
+    AccountKind,
+    Bye,
+    Delivered,
+    Forwarded,
+    NotDelivered,
+    Refused,
+    Registered,
+    Welcome,
+)
+from chatprotocol.requests import Leave, Login, Received, Register, Say, Send, Side, Whisper
+from chatprotocol.rules import EVERYONE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chatclient.client_protocol import Action, ClientEvent
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Request
+
+
+class RegisterClient:
+    """One message after the other; each that arrives is answered."""
+
+    is_stepwise = True
+    is_guest = True
+    # There is no word for it.
+    ping = None
+
+    def __init__(self) -> None:
+        self._login = Login("")
+        self._has_been_in = False
+        self._is_in = False
+        # What was sent and not answered on the connections before these.
+        self._unsettled: tuple[Say | Whisper, ...] = ()
+        # What was sent and is not answered yet; somebody wants to leave behind that.
+        self._asked: Say | Whisper | None = None
+        self._is_leaving = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Until a message has its answer."""
+        return self._asked is not None
+
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
+        """Register one connection, and with its answer the other one: some servers want them in that order."""
+        self._login = login
+        self._unsettled = tuple(unconfirmed)
+        self._is_in = self._is_leaving = False
+        self._asked = None
+        return Effects((Register(Side.SENDING, login.username),))
+
+    def request(self, action: Action) -> Effects:
+        """There is no word for anything but messages; who leaves closes the connections."""
+        match action:
+            case Say(text):
+                return self._send(action, Send(EVERYONE, text))
+            case Whisper(to, text):
+                return self._send(action, Send(to, text))
+            case Leave() if self.is_busy:
+                self._is_leaving = True
+                return Effects()
+            case Leave():
+                return Effects(news=(Bye(YOU_LEFT),))
+            case _:
+                raise TypeError(f"{action!r} is nothing that a guest can wish.")
+
+    def handle_event(self, event: Event) -> Effects:
+        """Go on registering, answer a message, or be done with one's own."""
+        match event:
+            case Registered() if self._is_in:
+                return Effects()
+            case Registered(Side.SENDING):
+                return Effects((Register(Side.RECEIVING, self._login.username),))
+            case Registered():
+                return Effects(news=self._come_in())
+            case Forwarded(sender):
+                return Effects((Received(sender),), (event,))
+            case Refused(code, reason) if not self._is_in:
+                return Effects(news=(Refused(code, self._why_not_in(code, reason)),))
+            case NotDelivered() if not self._is_in:  # no answer to REGISTER, but some other servers give it
+                code = ErrorCode.INTERNAL
+                return Effects(news=(Refused(code, self._why_not_in(code, "unable to send")),))
+            case Delivered() | NotDelivered() | Refused() if self._asked is not None:
+                return Effects(news=self._finish(self._asked, event))
+            case _:
+                return Effects(news=(event,))
+
+    def _send(self, said: Say | Whisper, request: Request) -> Effects:
+        self._asked = said
+        return Effects((request,))
+
+    def _come_in(self) -> tuple[ClientEvent, ...]:
+        self._is_in = True
+        welcome = Welcome(AccountKind.GUEST, self._login.username, (), None)
+        if not self._has_been_in:
+            self._has_been_in = True
+            return (welcome,)
+        doubts = (DeliveryUnknown(said, has_history=False) for said in self._unsettled)
+        return (welcome, PossibleGap(has_history=False), *doubts)
+
+    def _why_not_in(self, code: ErrorCode, reason: str) -> str:
+        name = self._login.username
+        if code is not ErrorCode.BAD_USERNAME:
+            return f"The server does not let {name} in ({reason}); it may be full, or take no guests."
+        if self._has_been_in:
+            return f"The name {name} is taken now; trying again."
+        return f"The name {name} is taken, or none that this server allows; choose another one."
+
+    def _finish(self, said: Say | Whisper, event: Delivered | NotDelivered | Refused) -> tuple[ClientEvent, ...]:
+        """It has its answer."""
+        self._asked = None
+        outcome = Outcome(said, isinstance(event, Delivered))
+        why: tuple[ClientEvent, ...] = (event,) if isinstance(event, Refused) else ()
+        goodbye: tuple[ClientEvent, ...] = (Bye(YOU_LEFT),) if self._is_leaving else ()
+        return (*why, outcome, *goodbye)

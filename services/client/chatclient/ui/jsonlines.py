@@ -1,0 +1,98 @@
+"""What is shown as JSON: each thing that happens as one object on a line, for programs. Pure.
+
+What the server says looks as it does in the dialect json (docs/wire/json.md); the client's README has the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from chatclient import notices
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.ui.text import escape_control_characters
+from chatprotocol import events
+from chatprotocol.requests import Whisper
+from chatprotocol.rules import EVERYONE
+from chatprotocol.wire.json import Json
+
+if TYPE_CHECKING:
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import UiNotice
+    from chatprotocol.requests import Say
+
+_PROTOCOL: Final = Json()
+# Above this an escape takes two halves.
+_PLANE_MAX: Final = 0xFFFF
+# The last millisecond of the year 9999.
+_LAST_MS: Final = 253_402_300_799_999
+
+
+def lines(shown: ClientEvent | UiNotice) -> list[str]:
+    """The objects that show it. Where a terminal reads along, no letter of them does anything to it."""
+    if (members := _members(shown)) is not None:
+        text = msgspec.json.encode(members).decode()
+    else:
+        text = _PROTOCOL.encode(_datable(shown)).decode().removesuffix("\n")
+    return ["".join(map(_escaped, text)) if not text.isascii() or "\x7f" in text else text] if text else []
+
+
+def _datable(shown: Any) -> Any:
+    """With times that a calendar has: a server may send any number."""
+    match shown:
+        case events.PublicMessage(time_ms=time_ms) | events.DirectMessage(time_ms=time_ms):
+            return replace(shown, time_ms=min(max(time_ms, 0), _LAST_MS))
+        case events.History(messages) | events.Found(messages=messages):
+            return replace(shown, messages=tuple(map(_datable, messages)))
+        case _:
+            return shown
+
+
+def _members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:
+    """What the dialect json has no word for, and a client has; None for what it has one for."""
+    match shown:
+        case DeliveryUnknown(said):
+            return {"type": "unsettled", "to": _recipient(said), "message": said.text}
+        case Outcome(said, has_come):
+            return {"type": "outcome", "to": _recipient(said), "message": said.text, "delivered": has_come}
+        case PossibleGap():
+            return {"type": "gap"}
+        case events.Forwarded(sender, text):
+            return {"type": "message", "from": sender, "message": text}
+        case _:
+            return _notice_members(shown)
+
+
+def _notice_members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:
+    match shown:
+        case notices.Ask(question):
+            return {"type": "ask", "question": question}
+        case notices.ErrorNotice(code, text):
+            return {"type": "error", "code": code, "message": text}
+        case notices.Help():
+            return {"type": "help", "lines": shown.lines}
+        case notices.ConnectionLost(reason):
+            return {"type": "lost", "reason": reason}
+        case notices.Reconnected(username):
+            return {"type": "back", "username": username}
+        case notices.ScriptLine(text):
+            return {"type": "typed", "line": text}
+        case _:
+            return None
+
+
+def _recipient(said: Say | Whisper) -> str:
+    return said.to if isinstance(said, Whisper) else EVERYONE
+
+
+def _escaped(letter: str) -> str:
+    """In JSON what is not ASCII stands in strings alone, and there an escape means the same."""
+    if letter != "\x7f" and escape_control_characters(letter) == letter:
+        return letter
+    code = ord(letter)
+    if code <= _PLANE_MAX:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - _PLANE_MAX - 1, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

@@ -1,0 +1,462 @@
+"""The terminal face: a prompt that stays below what happens, for people. Built on prompt_toolkit."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import re
+import signal
+import sys
+import termios
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.clipboard import InMemoryClipboard
+from prompt_toolkit.completion import Completer, Completion
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import Condition, has_focus
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout.processors import ConditionalProcessor, Processor, Transformation
+from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.styles import Style
+
+from chatclient.cli.controller import Line
+from chatclient.cli.exits import Exit
+from chatclient.cli.signals import ENDING
+from chatclient.model import ConnectionState, UiState
+from chatclient.notices import ErrorNotice, Help
+from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
+from chatclient.ui.renderer import ComposingContainer, Output, PromptRenderer
+from chatclient.ui.timeline import Timeline
+from chatprotocol.events import PublicMessage
+from chatprotocol.limits import BODY_MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from prompt_toolkit.buffer import Buffer
+    from prompt_toolkit.completion import CompleteEvent
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.key_binding import KeyPressEvent
+    from prompt_toolkit.layout.processors import TransformationInput
+
+    from chatclient.cli.controller import Input
+    from chatclient.cli.input import InputParser
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import UiNotice
+    from chatclient.ui.layout import Row
+
+# What happens is drawn together, so often at most: nobody sees more, and drawing costs.
+_FRAME_SECONDS: Final = 0.03
+# Of more than the first number of public messages in one frame, the last ones are shown: nobody can read the others.
+_FLOOD_MESSAGES: Final = 500
+# Events that may wait to be drawn; messages of the greatest length take 40 MB.
+_SHOWN_AHEAD_MAX: Final = 5_000
+_FLOOD_SHOWN_MESSAGES: Final = 100
+# A message of more lines than that is sent when its writer has said so.
+_LINES_UNASKED_MAX: Final = 5
+_MENU_ROWS: Final = 6
+# Nobody types faster than that from key to key; a paste that takes several reads goes on sooner.
+_PASTE_SECONDS: Final = 0.03
+# A signal that comes this long after the first one ends the process at once. A shell whose terminal is closed, and
+# timeout(1), send two for one end.
+_SAME_END_SECONDS: Final = 1.0
+# However often somebody is meant.
+_BELL_SECONDS: Final = 1.0
+# Where a name or a server is asked for; that is one line, and a program may type the password behind it.
+_NAMELESS: Final = frozenset({ConnectionState.UNPLACED, ConnectionState.UNNAMED})
+# Bytes that are not UTF-8 come as halves of characters.
+_HALVES: Final = re.compile("[\ud800-\udfff]")
+
+
+class TerminalFrontend:
+    """Shows what happens above the prompt, and gives what is typed.
+
+    The reactor thread shows and updates; the main thread feeds: it alone draws, and it alone reads the keys.
+    """
+
+    is_person = True
+    tells_secrets = True
+    recent_messages = 20
+    # Signals are the event loop's business: see signal.set_wakeup_fd.
+    wakeup = -1
+
+    def __init__(self, parser: InputParser, protocol: str, *, is_quiet: bool, shows_joins: bool) -> None:
+        self._parser = parser
+        self._protocol = protocol
+        is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+        self._timeline = Timeline(
+            lambda: datetime.now(UTC).astimezone(),
+            glyphs=Glyphs() if is_unicode else ASCII_GLYPHS,
+            is_quiet=is_quiet,
+            shows_joins=shows_joins,
+        )
+        self._output = Output()
+        # What is to be shown, and how it is now; written by the reactor.
+        self._shown: deque[ClientEvent | UiNotice] = deque()
+        self._ui_state = UiState(ConnectionState.AWAY, is_secret=True)
+        # Is there a look at these to come?
+        self._is_due = threading.Event()
+        # Was something drawn, or will nothing be any more?
+        self._was_drawn = threading.Event()
+        self._ended = False
+        # The main thread's own.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._give: Callable[[Input], None] = lambda _: None
+        self._drawn_at = 0.0
+        self._rang_at = -math.inf
+        self._agreed_to = ""
+        # When the last key came. Is it part of a paste of several lines? Does an Enter wait for what follows it?
+        self._key_at = -math.inf
+        self._is_fast = self._is_pasted = False
+        self._held: asyncio.TimerHandle | None = None
+        self._signals: list[signal.Signals] = []
+        self._signaled_at = math.inf
+        # The terminal's modes before the prompt.
+        self._modes: list[Any] = []
+        self._fault: BaseException | None = None
+        self._is_secret = Condition(lambda: self._ui_state.is_secret)
+        self._session = self._build()
+        app = self._session.app
+        app.renderer = PromptRenderer(app.renderer.style, self._output)
+        app.layout.container = ComposingContainer(app.layout.container)
+        # Some keys of the library's accept the line, which would be the end of it all: here only Enter sends.
+        self._session.default_buffer.accept_handler = lambda _: True
+
+    # --- for the reactor ---
+
+    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
+        """Show it, a moment later, with what happens until then. The reactor waits for a terminal that is stopped."""
+        self._shown.extend(shown)
+        self._wake()
+        while len(self._shown) > _SHOWN_AHEAD_MAX and threading.current_thread() is not threading.main_thread():
+            self._was_drawn.clear()
+            if self._loop is None or self._ended or len(self._shown) <= _SHOWN_AHEAD_MAX:
+                return
+            self._was_drawn.wait()
+
+    def update(self, ui_state: UiState) -> None:
+        """That is how it is now."""
+        if ui_state != self._ui_state:
+            self._ui_state = ui_state
+            self._wake()
+
+    def ask_password(self) -> None:
+        """Who is asked is seen from the situation."""
+
+    def took_line(self) -> None:
+        """A person may type as much as the memory holds."""
+
+    def end(self) -> None:
+        """Nobody uses what is typed any more. For any thread, several times."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        loop = self._loop
+        if loop is not None and not self._is_due.is_set():
+            self._is_due.set()
+            with suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(self._look)
+
+    # --- for the main thread ---
+
+    def run(self, give: Callable[[Input], None]) -> None:
+        """Give what is typed until nobody uses it any more. KeyboardInterrupt: the person wants to leave."""
+        self._give = give
+        self._modes = termios.tcgetattr(sys.stdin)
+        try:
+            self._session.prompt(pre_run=self._begin, handle_sigint=False, set_exception_handler=False)
+        except EOFError:  # the terminal is gone
+            raise KeyboardInterrupt from None
+        finally:
+            self._loop = None
+            self._was_drawn.set()
+            for each in self._signals:  # as before; the loop forgets what was there
+                signal.signal(each, signal.default_int_handler)
+        if self._fault is not None:
+            raise self._fault
+        if not self._ended:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Show what is left. After both threads have ended."""
+        try:
+            self._print()
+        finally:
+            self._output.release()
+
+    def _begin(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._on_fault)
+        self._signals = [each for each in ENDING if signal.getsignal(each) is not signal.SIG_IGN]
+        for each in self._signals:
+            self._loop.add_signal_handler(each, self._stop)
+            signal.signal(each, self._on_signal)  # the loop hears of it as well
+        self._session.app.key_processor.before_key_press += lambda _: self._on_key()
+        self._session.app.after_render += lambda _: self._output.release()
+        self._loop.call_soon(self._look)
+
+    def _on_fault(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of this program ends it."""
+        self._fault = context.get("exception") or RuntimeError(context["message"])
+        self._stop()
+
+    def _on_signal(self, *_: object) -> None:
+        """The loop stops at the first signal, unless a terminal that takes nothing holds it up in a write.
+
+        Python calls this within that write. The second signal ends the process then: to end in order is to draw.
+        """
+        now = time.monotonic()
+        if now >= self._signaled_at + _SAME_END_SECONDS:
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self._modes)
+            os._exit(Exit.LOST)
+        self._signaled_at = min(self._signaled_at, now)
+
+    def _stop(self) -> None:
+        if self._session.app.is_running and not self._session.app.is_done:
+            self._session.app.exit(result="")
+
+    def _look(self) -> None:
+        """Draw what has changed, and end when it is time to."""
+        assert self._loop is not None
+        wait_seconds = self._drawn_at + _FRAME_SECONDS - self._loop.time()
+        if wait_seconds > 0 and not self._ended:
+            self._loop.call_later(wait_seconds, self._look)
+            return
+        self._drawn_at = self._loop.time()
+        self._is_due.clear()
+        if self._shown:
+            # The prompt is taken away, put back below, and nobody sees it: all of it goes out in one write.
+            self._output.hold()
+            self._session.app.renderer.erase()
+            self._print()
+        self._session.app.invalidate()
+        if self._ended:
+            self._stop()
+
+    def _print(self) -> None:
+        waiting = [self._shown.popleft() for _ in range(len(self._shown))]
+        self._was_drawn.set()
+        app = self._session.app
+        columns = self._output.get_size().columns
+        rows: list[tuple[str, str]] = []
+        for row in self._rows(waiting, columns):
+            rows += [*row, ("", "\n")]
+        print_formatted_text(self._output, FormattedText(rows), app.style or Style([]), color_depth=app.color_depth)
+        if self._timeline.rings and time.monotonic() >= self._rang_at + _BELL_SECONDS:
+            self._rang_at = time.monotonic()
+            self._output.bell()
+            self._output.flush()
+        self._timeline.rings = False
+
+    def _rows(self, shown: list[ClientEvent | UiNotice], columns: int) -> Iterator[Row]:
+        """Of more public messages than anybody could read only the last, and those that matter."""
+        count = sum(isinstance(each, PublicMessage) for each in shown)
+        spare = count - _FLOOD_SHOWN_MESSAGES if count > _FLOOD_MESSAGES else 0
+        left_out = 0
+        for each in shown:
+            if left_out < spare and isinstance(each, PublicMessage) and not self._timeline.must_show(each):
+                left_out += 1
+                continue
+            if left_out == spare > 0:
+                yield from self._left_out(left_out, columns)
+                left_out = spare = 0
+            yield from self._timeline.rows_of(each, columns)
+        if left_out:
+            yield from self._left_out(left_out, columns)
+
+    def _left_out(self, count: int, columns: int) -> list[Row]:
+        text = f"{count:,} messages came faster than they can be read; CH shows the last."
+        return self._timeline.rows_of(Help((text,)), columns)
+
+    def _tell(self, *lines: str) -> None:
+        self.display([Help(lines)])
+
+    # --- the prompt ---
+
+    def _build(self) -> PromptSession[str]:
+        return PromptSession(
+            self._prompt,
+            bottom_toolbar=self._toolbar,
+            completer=_NameCompleter(self._parser, self._is_secret),
+            complete_while_typing=False,
+            reserve_space_for_menu=_MENU_ROWS,
+            input_processors=[ConditionalProcessor(_Hidden(), self._is_secret)],
+            key_bindings=self._keys(),
+            history=InMemoryHistory(),
+            enable_suspend=True,
+            erase_when_done=True,
+            prompt_continuation="  ",
+            style=Style.from_dict(STYLES),
+            output=self._output,
+        )
+
+    def _prompt(self) -> FormattedText:
+        rows = self._timeline.pending(self._ui_state, self._output.get_size().columns)
+        pending = [piece for row in rows for piece in (*row, ("", "\n"))]
+        return FormattedText([*pending, ("class:prompt", self._timeline.prompt(self._ui_state))])
+
+    def _toolbar(self) -> FormattedText:
+        return FormattedText(self._timeline.status(self._ui_state, self._protocol, self._output.get_size().columns - 1))
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+        is_parser = has_focus(DEFAULT_BUFFER)  # and not looking for what was typed before
+        is_empty = Condition(lambda: not self._session.default_buffer.text)
+        keys.add("enter", filter=is_parser)(self._on_enter)
+        keys.add("escape", "enter", filter=is_parser)(lambda event: event.current_buffer.insert_text("\n"))
+        keys.add("c-c", filter=is_parser)(self._on_clear)
+        keys.add("c-d", filter=is_parser & is_empty)(lambda _: self._stop())
+        # Who looks for something is shown what for.
+        for key in ("c-r", "c-s"):
+            keys.add(key, filter=self._is_secret)(lambda _: None)
+        keys.add(" ", filter=Condition(lambda: self._expansion() is not None))(self._on_expand)
+        keys.add(Keys.BracketedPaste, filter=is_parser)(self._on_paste)
+        return keys
+
+    def _on_enter(self, event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state is not None and buffer.complete_state.current_completion is not None:
+            buffer.complete_state = None  # it was chosen; what is sent is seen before
+        elif self._ui_state.is_secret:
+            self._give(Line(_whole(buffer.text), is_secret=True))
+            self._forget()
+        elif self._ui_state.connection_state in _NAMELESS or not self._is_fast:
+            self._send()
+        elif (queue := event.key_processor.input_queue) and _is_text(queue[0].key):
+            self._is_pasted = True
+            buffer.insert_text("\n")
+        elif self._is_pasted and not queue:
+            assert self._loop is not None
+            self._held = self._loop.call_later(_PASTE_SECONDS, self._on_pause)
+        else:
+            self._send()
+
+    def _on_key(self) -> None:
+        """Without bracketed paste, what is pasted is told from what is typed by its pace.
+
+        An Enter that comes as fast as no person types, with text behind it in the same read, is a line break.
+        From then on one that ends a read waits a moment: if the paste goes on, it is a line break, else it is left out.
+        A single line is sent: nothing tells it from what a program types.
+        """
+        assert self._loop is not None
+        now = self._loop.time()
+        self._is_fast = now - self._key_at < _PASTE_SECONDS
+        self._is_pasted &= self._is_fast
+        self._key_at = now
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            self._is_pasted = True
+            self._session.default_buffer.insert_text("\n")
+
+    def _on_pause(self) -> None:
+        """The paste is over; the Enter at its end is no wish to send it."""
+        self._held = None
+
+    def _send(self) -> None:
+        self._is_pasted = False
+        buffer = self._session.default_buffer
+        if self._may_be_sent(buffer):
+            text = _whole(buffer.text)
+            if text.strip():
+                buffer.append_to_history()
+            buffer.reset()
+            self._give(Line(text))
+
+    def _may_be_sent(self, buffer: Buffer) -> bool:
+        """An empty line only leads out of a question; what is long is asked about; what is too long stays."""
+        text = buffer.text
+        if not text.strip():
+            return bool(self._ui_state.question)
+        size_bytes = len(text.encode(errors="replace"))
+        if size_bytes > BODY_MAX_BYTES:
+            self._report_error_of_length(size_bytes, "sent")
+            return False
+        lines = text.count("\n") + 1
+        if lines > _LINES_UNASKED_MAX and text != self._agreed_to:
+            self._agreed_to = text
+            self._tell(f"Send these {lines} lines as one message? Enter sends it, Ctrl-C does not.")
+            return False
+        self._agreed_to = ""
+        return True
+
+    def _report_error_of_length(self, size_bytes: int, what: str) -> None:
+        text = f"That is {size_bytes:,} bytes long; a message has {BODY_MAX_BYTES:,} at most. Nothing was {what}."
+        self.display([ErrorNotice("too_long", text)])
+
+    def _on_clear(self, event: KeyPressEvent) -> None:
+        """Ctrl-C clears the line. On an empty one it leads out of a question, and of a client that is not in yet."""
+        if event.current_buffer.text:
+            self._forget()
+            self._agreed_to = ""
+        elif self._ui_state.question and self._ui_state.connection_state is ConnectionState.IN:
+            self._give(Line(""))
+        elif self._ui_state.is_secret or self._ui_state.question:
+            self._stop()
+        else:
+            self._tell("Ctrl-D or EX leaves.")
+
+    def _forget(self) -> None:
+        """Empty the line, and let nothing bring back what was in it: it may have been a password."""
+        self._session.default_buffer.reset()
+        if self._ui_state.is_secret:
+            self._session.app.clipboard = InMemoryClipboard()
+
+    def _expansion(self) -> str | None:
+        return self._parser.expansion(self._session.default_buffer.text)
+
+    def _on_expand(self, event: KeyPressEvent) -> None:
+        text = self._expansion() or ""
+        event.current_buffer.reset()
+        event.current_buffer.insert_text(text)
+
+    def _on_paste(self, event: KeyPressEvent) -> None:
+        """Several lines stay together; Enter sends them."""
+        text = event.data.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").rstrip("\n")
+        if (size_bytes := len(text.encode(errors="replace"))) > BODY_MAX_BYTES:
+            self._report_error_of_length(size_bytes, "pasted")
+        else:
+            event.current_buffer.insert_text(text)
+
+
+def _is_text(key: Keys | str) -> bool:
+    """Is it a letter, or the end of a line? Other keys are not pasted."""
+    return not isinstance(key, Keys) or key in (Keys.ControlM, Keys.ControlJ, Keys.ControlI)
+
+
+def _whole(text: str) -> str:
+    """What was typed, with a sign in the place of bytes that are no text."""
+    return _HALVES.sub("\ufffd", text)
+
+
+class _Hidden(Processor):
+    """A password is not shown, nor how long it is."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:  # noqa: ARG002
+        """Nothing, in the place of the line."""
+        return Transformation([], source_to_display=lambda _: 0, display_to_source=lambda _: 0)
+
+
+class _NameCompleter(Completer):
+    """What may be meant: names of those online, operations, commands."""
+
+    def __init__(self, parser: InputParser, is_password: Callable[[], bool]) -> None:
+        self._parser = parser
+        self._is_password = is_password
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
+        """For the word before the cursor."""
+        if document.text and not self._is_password():
+            length, found = self._parser.completions(document.text_before_cursor)
+            yield from (Completion(text, start_position=-length, display=text.strip()) for text in found)

@@ -1,0 +1,155 @@
+"""What is shown as lines: each thing that happens as one, ``[kind ...] text``. Pure. Its form: the client's README."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from chatclient import notices
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.ui.text import action_of, escape_control_characters
+from chatprotocol import events
+from chatprotocol.limits import HISTORY_MAX_MESSAGES
+from chatprotocol.requests import Whisper
+from chatprotocol.rules import EVERYONE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import UiNotice
+    from chatprotocol.events import Message
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def lines(shown: ClientEvent | UiNotice) -> list[str]:
+    """The lines that show it; those of its text are harmless."""
+    match shown:
+        case PossibleGap() | DeliveryUnknown():
+            return [doubt_line(shown)]
+        case Outcome():
+            return [outcome_line(shown)]
+        case notices.Ask(question):
+            return [f"[ask] {escape_control_characters(question)}"]
+        case notices.ErrorNotice(code, text):
+            return [f"[error {code}] {escape_control_characters(text)}"]
+        case notices.Help():
+            return [f"[help] {line}" for line in shown.lines]
+        case notices.ConnectionLost(reason):
+            return [f"[lost] {escape_control_characters(reason)}; connecting again"]
+        case notices.Reconnected():
+            return [f"[back] {escape_control_characters(shown.username)}"]
+        case notices.ScriptLine(text):
+            return [f"> {escape_control_characters(text)}"]
+        case notices.MessageQueued() | notices.Toggle():
+            return []
+        case _:
+            return event_lines(shown)
+
+
+def doubt_line(doubt: PossibleGap | DeliveryUnknown) -> str:
+    """The line that says what is not known after a lost connection."""
+    match doubt:
+        case PossibleGap(has_history=True):
+            return f"[error lost] more may have been missed than this; CH {HISTORY_MAX_MESSAGES} shows more"
+        case PossibleGap():
+            return "[error lost] messages may have been missed"
+        case DeliveryUnknown(said, has_history=True):
+            text = escape_control_characters(said.text)
+            return f"[error lost] it is not known whether this was stored, look at CH: {text}"
+        case DeliveryUnknown(said):
+            return f"[error lost] it is not known whether this was delivered: {escape_control_characters(said.text)}"
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """Whether a message was delivered; ``@ALL`` stands for everybody."""
+    said = outcome.said
+    to = f"@{escape_control_characters(said.to)}" if isinstance(said, Whisper) else f"@{EVERYONE}"
+    if outcome.has_come:
+        return f"[delivered] {to}"
+    why = "there is no such user, or it did" if isinstance(said, Whisper) else "somebody did"
+    return f"[error not_delivered] {to}: {why} not take the message in time"
+
+
+def event_lines(event: ClientEvent) -> list[str]:
+    """The lines that show an event; those of its text are harmless."""
+    match event:
+        case events.PublicMessage() | events.DirectMessage():
+            return [message_line(event)]
+        case events.Forwarded():
+            return [f"[message] {_said(event.sender, event.text)}"]
+        case events.Welcome() | events.Online() | events.Users():
+            return _people_lines(event)
+        case events.Sent():
+            return [f"[{event.status} #{event.id}] {sent_remark(event)}".rstrip()]
+        case events.History() | events.Found():
+            return _block_lines(event)
+        case events.Refused():
+            return [f"[error {event.code}] {escape_control_characters(event.reason)}"]
+        case events.PasswordChanged():
+            return ["[password changed]"]
+        case events.Bye():
+            return [f"[bye] {escape_control_characters(event.reason)}".rstrip()]
+        case _:
+            return []
+
+
+def _people_lines(event: events.Welcome | events.Online | events.Users) -> list[str]:
+    match event:
+        case events.Welcome():
+            online = f"; online: {_names(event.users)}" if event.users else ""
+            return [f"[welcome {event.account}] {escape_control_characters(event.username)}{online}"]
+        case events.Online():
+            return [f"[users {len(event.users)}] {_names(event.users)}".rstrip()]
+        case _:
+            return _arrivals(event)
+
+
+def _block_lines(answer: events.History | events.Found) -> list[str]:
+    """Messages of before, below a line that says what they are."""
+    head = f"[history {len(answer.messages)}]"
+    if isinstance(answer, events.Found):
+        head = f"[found {len(answer.messages)}] up to #{answer.upto}: {escape_control_characters(answer.words)}"
+    return [head, *(message_line(message, "history") for message in answer.messages)]
+
+
+def sent_remark(event: events.Sent) -> str:
+    """What there is to be said of a confirmation, if anything."""
+    if event.status is events.SentStatus.STORED:
+        return "not online; it is delivered at the next login"
+    return "a guest can't see that this is a direct message" if event.looks_public else ""
+
+
+def message_line(message: Message, kind: str | None = None) -> str:
+    """``[public #18 2026-01-31T12:00:00Z] bob: hello``; a direct one says to whom."""
+    time = _time(message.time_ms)
+    if isinstance(message, events.DirectMessage):
+        # Some dialects don't tell the recipient of one's own messages.
+        to = escape_control_characters(message.recipient) or "?"
+        return f"[{kind or 'direct'} #{message.id} {time}] {_said(message.sender, message.text, f' -> {to}')}"
+    return f"[{kind or 'public'} #{message.id} {time}] {_said(message.sender, message.text)}"
+
+
+def _said(sender: str, text: str, to: str = "") -> str:
+    """``bob: hello``, ``bob -> alice: hello``; ``* bob waves``, ``* bob -> alice waves`` where it begins with /me."""
+    if (action := action_of(text)) is not None:
+        return f"* {escape_control_characters(sender)}{to} {escape_control_characters(action)}"
+    return f"{escape_control_characters(sender)}{to}: {escape_control_characters(text)}"
+
+
+def _time(time_ms: int) -> str:
+    """To the second; a time that no calendar has is shown as the number that the server sent."""
+    try:
+        return f"{_EPOCH + timedelta(seconds=time_ms // 1000):%Y-%m-%dT%H:%M:%SZ}"
+    except OverflowError:
+        return f"{time_ms}ms"
+
+
+def _arrivals(event: events.Users) -> list[str]:
+    joined = [f"[joined] {escape_control_characters(name)}" for name in event.joined]
+    return joined + [f"[left] {escape_control_characters(name)}" for name in event.left]
+
+
+def _names(names: Iterable[str]) -> str:
+    return " ".join(sorted(map(escape_control_characters, names), key=str.lower))

@@ -1,0 +1,222 @@
+"""The dialect datagram: the dialogue of typed frames in packets of UDP. Its wire: docs/wire/datagram.md.
+
+Here a datagram is a frame of its kind and its payload, of which a header says the length. That each comes once and in
+order is for chatprotocol.udp.arq to see to, before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from chatprotocol.errors import ErrorCode, ProtocolError, RequestError
+from chatprotocol.keywords import PING
+from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
+from chatprotocol.requests import Ping, Unreadable
+from chatprotocol.udp.packet import PIECE
+from chatprotocol.wire.base import Sniff
+from chatprotocol.wire.frames_text import COMMAND, DATA, EventReader, event_steps, read_requests, request_step
+from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from chatprotocol.events import Event, Run
+    from chatprotocol.requests import Request
+    from chatprotocol.udp.arq import Frame
+    from chatprotocol.wire.frames_text import Step
+
+_KINDS: Final = bytes((COMMAND, DATA, PIECE))
+# Of the pieces of one payload together.
+_WHOLE_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
+_PING: Final = PING.encode()
+
+
+def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
+    """A datagram for each step, or where it is data several."""
+    for kind, payload in steps:
+        start = 0
+        while kind == DATA and len(payload) - start > DATAGRAM_PAYLOAD_MAX_BYTES:
+            yield PIECE, payload[start : start + DATAGRAM_PAYLOAD_MAX_BYTES]
+            start += DATAGRAM_PAYLOAD_MAX_BYTES
+        yield kind, payload[start:] if start else payload
+
+
+class _Pieces:
+    """What has come of data in pieces that is not ended yet."""
+
+    __slots__ = ("_begun", "are_there", "problem")
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+        # Has data begun? A piece may be empty.
+        self.are_there = False
+        # What was wrong with one of them: then all are.
+        self.problem: RequestError | None = None
+
+    def add(self, payload: bytes) -> None:
+        """One more, which is to be continued."""
+        self.are_there = True
+        if len(self._begun) + len(payload) > _WHOLE_MAX_BYTES:
+            reason = f"The pieces of a payload have {_WHOLE_MAX_BYTES:,} bytes at most together; nothing was done."
+            self.problem = RequestError(ErrorCode.TOO_LONG, reason)
+        if self.problem is None:
+            self._begun += payload
+        else:
+            self._begun.clear()
+
+    def end(self, payload: bytes) -> bytes:
+        """The last one: all of them together. Raises Refusal."""
+        self.add(payload)
+        whole, problem = bytes(self._begun), self.problem
+        self.drop()
+        if problem is not None:
+            raise problem
+        return whole
+
+    def spoil(self, problem: RequestError) -> None:
+        """One can't be read. That is told once, when all have come."""
+        self.are_there = True
+        self.problem = problem
+
+    def drop(self) -> None:
+        """Nothing will end them."""
+        self._begun.clear()
+        self.are_there = False
+        self.problem = None
+
+
+class RequestDecoder:
+    """The server's side of a session: commands and data. What they mean depends on what went before."""
+
+    __slots__ = ("_frames", "_pieces")
+
+    def __init__(self) -> None:
+        self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
+        self._pieces = _Pieces()
+
+    def decode(self, data: bytes) -> list[Request]:
+        """What is complete with these. A datagram that is none of ours is refused by itself."""
+        was_broken = self._frames.problem is not None
+        found = [request for each in self._frames.split(data) for request in self._read(*each)]
+        problem = self._frames.problem
+        if problem is not None and not was_broken:
+            found.append(Unreadable(problem.code, problem.reason, closes=True))
+        return found
+
+    def _read(self, kind: int, payload: bytes) -> list[Request]:
+        if kind == COMMAND and payload.strip() == _PING:
+            return [Ping()]  # it may come in the middle of a dialogue, and leaves it as it is
+        found: list[Request] = []
+        if kind not in (DATA, PIECE) and self._pieces.are_there:
+            self._pieces.drop()
+            found.append(Unreadable(ErrorCode.BAD_REQUEST, "Pieces of data (d) were not ended by a datagram D."))
+        try:
+            _check(kind, payload)
+            if kind == PIECE:
+                self._pieces.add(payload)
+                return found
+            if self._pieces.are_there:
+                payload = self._pieces.end(payload)
+        except RequestError as refusal:
+            if kind == PIECE:
+                self._pieces.spoil(refusal)
+                return found
+            self._pieces.drop()
+            return [*found, Unreadable(refusal.code, refusal.reason)]
+        return found + read_requests([(kind, payload)])
+
+    def end(self) -> list[Request]:
+        """What is left when the peer sends no more is data that was cut short."""
+        if not self.is_inside:
+            return []
+        return [Unreadable(ErrorCode.BAD_REQUEST, "The session ended in the middle of data.")]
+
+    @property
+    def is_inside(self) -> bool:
+        """Has something begun that is not complete yet?"""
+        return self._pieces.are_there or bool(self._frames.rest)
+
+
+def _check(kind: int, payload: bytes) -> None:
+    """Raises Refusal."""
+    if kind not in _KINDS:
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, f"A datagram begins with C, D, d or A, not with the byte 0x{kind:02x}."
+        )
+    if len(payload) > DATAGRAM_PAYLOAD_MAX_BYTES:
+        limit = f"{DATAGRAM_PAYLOAD_MAX_BYTES:,} bytes at most"
+        raise RequestError(
+            ErrorCode.TOO_LONG, f"The payload of a datagram has {limit}; send longer data in pieces (d)."
+        )
+
+
+class EventDecoder:
+    """The client's side of a session. Commands that it does not know are passed over."""
+
+    def __init__(self) -> None:
+        self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
+        self._pieces = _Pieces()
+        self._reader = EventReader(Datagram.name)
+
+    def decode(self, data: bytes) -> list[Event]:
+        """Events that are complete with these; ProtocolError where one is none of ours."""
+        found: list[Event] = []
+        for kind, payload in self._frames.split(data):
+            if kind == PIECE:
+                self._pieces.add(payload)
+            elif kind == DATA and self._pieces.are_there:
+                found += self._reader.read([(DATA, self._whole(payload))])
+            else:
+                found += self._reader.read([(kind, payload)])
+        if self._frames.problem is not None:
+            raise ProtocolError(f"The server sent something that is no datagram. {self._frames.problem.reason}")
+        return found
+
+    def _whole(self, payload: bytes) -> bytes:
+        try:
+            return self._pieces.end(payload)
+        except RequestError as refusal:
+            raise ProtocolError(f"The server sent too much. {refusal.reason}") from refusal
+
+
+class Datagram:
+    """Typed frames over UDP: like the dialect frames, but a payload is short, and what is longer goes in pieces."""
+
+    name = "datagram"
+    connections = 1
+    opening = None
+
+    def sniff(self, _: bytes) -> Sniff:
+        """It is not spoken over TCP."""
+        return Sniff.NO
+
+    def request_decoder(self) -> RequestDecoder:
+        """For the server's side of a new session."""
+        return RequestDecoder()
+
+    def encode(self, event: Event) -> bytes:
+        """A frame for each datagram."""
+        return self.encode_all((event,))
+
+    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+        """The frames of each."""
+        steps = (step for each in said for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
+        return b"".join([frame(*each) for each in _to_frames(steps)])
+
+    def event_decoder(self) -> EventDecoder:
+        """For the client's side of a new session."""
+        return EventDecoder()
+
+    def connection_for(self, _: Request) -> int:
+        """There is only one."""
+        return 0
+
+    def encode_request(self, request: Request) -> bytes:
+        """A frame for each datagram."""
+        if isinstance(request, Ping):
+            return frame(COMMAND, _PING)
+        kind, payload = request_step(request)
+        if kind == COMMAND and len(payload) > DATAGRAM_PAYLOAD_MAX_BYTES:
+            # No name, password or operation may be as long as that: what is left of it is refused all the same.
+            payload = payload[:DATAGRAM_PAYLOAD_MAX_BYTES].decode(errors="ignore").encode()
+        return b"".join([frame(*each) for each in _to_frames([(kind, payload)])])

@@ -1,0 +1,243 @@
+"""What commands and data say, step by step: the payloads of frames, and of what else carries them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from chatprotocol import events
+from chatprotocol.errors import ErrorCode, ProtocolError, code_of
+from chatprotocol.events import YOU_LEFT, AccountKind, SentStatus
+from chatprotocol.requests import Command, Data, Unreadable
+from chatprotocol.rules import unknown_user
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from chatprotocol.events import Event, Message, Run
+    from chatprotocol.requests import Request
+
+COMMAND: Final = ord("C")
+DATA: Final = ord("D")
+# One of the two, and the payload.
+Step: TypeAlias = tuple[int, bytes]
+
+# What a password was answered with. All other refusals are errors.
+_DENIALS: Final = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.TOO_MANY_ATTEMPTS})
+
+
+# --- what a client says ---
+
+
+def read_requests(steps: Sequence[Step]) -> list[Request]:
+    """Commands and data. What they mean depends on what went before."""
+    try:
+        return [(Data if kind == DATA else Command)(payload.decode()) for kind, payload in steps]
+    except UnicodeDecodeError as error:
+        if len(steps) == 1:
+            return [Unreadable(ErrorCode.BAD_REQUEST, f"The payload is not UTF-8, from byte {error.start} on.")]
+    # Read again one by one, so that the good ones count and each bad one is told what is wrong.
+    return [request for each in steps for request in read_requests([each])]
+
+
+def request_step(request: Request) -> Step:
+    """TypeError: it is none of a dialogue."""
+    match request:
+        case Command(text):
+            return COMMAND, text.encode()
+        case Data(text):
+            return DATA, text.encode()
+        case _:
+            raise TypeError(f"{request!r} is no step of a dialogue.")
+
+
+# --- what a server says ---
+
+
+def event_steps(event: Event | Run, command_max_bytes: int) -> Iterable[Step]:
+    """A step, but for a history and a run several, and none for what there is no word for.
+
+    Of who is online, as many as one command holds: the recipient of a direct message need not be among them.
+    """
+    steps_of = _STEPS_OF.get(type(event))
+    if steps_of is not None:
+        return steps_of(event)
+    return (_online(event, command_max_bytes),) if isinstance(event, events.Online) else ()
+
+
+def _command(*words: object) -> tuple[Step]:
+    return ((COMMAND, " ".join(map(str, words)).encode()),)
+
+
+def _welcome(event: events.Welcome) -> tuple[Step]:
+    """The identity of the history comes last, for a peer that asked for it."""
+    return _command("WELCOME", event.account, *([event.history_id] if event.history_id is not None else []))
+
+
+def _message(event: Message) -> tuple[Step]:
+    word = "PUBLIC" if isinstance(event, events.PublicMessage) else "DIRECT"
+    return ((DATA, f"{word} {event.sender} {event.id} {event.time_ms}\n{event.text}".encode()),)
+
+
+def _online(event: events.Online, max_bytes: int) -> Step:
+    names, size_bytes = ["ONLINE"], len("ONLINE")
+    for name in event.users:
+        size_bytes += 1 + len(name)
+        if size_bytes > max_bytes:
+            break
+        names.append(name)
+    return COMMAND, " ".join(names).encode()
+
+
+def _sent(event: events.Sent) -> tuple[Step]:
+    return _command("SENT" if event.status is SentStatus.SENT else "STORED", event.id)
+
+
+def _public_run(run: events.PublicBatch) -> list[Step]:
+    before, after = f"PUBLIC {run.sender} ", f" {run.time_ms}\n"
+    return [(DATA, f"{before}{number}{after}{text}".encode()) for number, text in enumerate(run.texts, run.id)]
+
+
+def _sent_run(run: events.SentBatch) -> list[Step]:
+    return [(COMMAND, b"SENT %d" % number) for number in range(run.id, run.id + len(run.nonces))]
+
+
+def _history(event: events.History) -> list[Step]:
+    return [*_command("HISTORY", len(event.messages)), *(step for each in event.messages for step in _message(each))]
+
+
+def _refused(event: events.Refused) -> tuple[Step]:
+    if event.code in _DENIALS:
+        return _command("DENIED", event.reason)
+    if event.code is ErrorCode.UNKNOWN_USER and event.about is not None:
+        return _command("NOUSER", event.about)
+    return _command("ERROR", event.code, event.reason)
+
+
+_READY: Final = _command("READY")
+
+# Peers expect no command that they did not ask for, so there is none for Users; who is online is told when they ask.
+_STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
+    events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
+    events.Welcome: _welcome,
+    events.PublicMessage: _message,
+    events.PublicBatch: _public_run,
+    events.DirectMessage: _message,
+    events.Ready: lambda _: _READY,
+    events.Sent: _sent,
+    events.SentBatch: _sent_run,
+    events.History: _history,
+    events.Refused: _refused,
+    events.Pong: lambda _: _command("PONG"),
+    # The answer to EX is the word alone.
+    events.Bye: lambda event: _command("BYE") if event.reason == YOU_LEFT else _command("BYE", event.reason),
+}
+
+
+# --- what a server says, as a client reads it ---
+
+
+# Other servers may show more of it than ours; no client holds more than this.
+_HISTORY_MAX_BYTES: Final = 64 * 1024 * 1024
+# What an error repeats of what a server sent.
+_REASON_MAX_CHARACTERS: Final = 128
+
+
+class EventReader:
+    """Steps to events, of one connection. Commands that it does not know are passed over."""
+
+    __slots__ = ("_history", "_history_bytes", "_history_due", "_protocol_name")
+
+    def __init__(self, protocol_name: str) -> None:
+        self._protocol_name = protocol_name
+        # Of a history that has begun: its messages so far, and how many are still to come.
+        self._history: list[Message] = []
+        self._history_due = 0
+        self._history_bytes = 0
+
+    def read(self, steps: Iterable[Step]) -> list[Event]:
+        """The events that are complete with these; ProtocolError where one is none of ours."""
+        found: list[Event] = []
+        try:
+            for kind, payload in steps:
+                text = payload.decode()
+                found += self._read_data(text) if kind == DATA else self._read_command(text)
+        except ValueError as error:  # UnicodeDecodeError is one, too
+            what = f"no answer of the dialect {self._protocol_name}"
+            reason = str(error)[:_REASON_MAX_CHARACTERS]
+            raise ProtocolError(f"The server sent something that is {what}: {reason}.") from error
+        return found
+
+    def _read_data(self, text: str) -> Iterable[Event]:
+        message = _read_message(text)
+        if not self._history_due:
+            return (message,)
+        self._history.append(message)
+        self._history_due -= 1
+        self._history_bytes += len(text)
+        if self._history_bytes > _HISTORY_MAX_BYTES:
+            raise ValueError(f"a history of more than {_HISTORY_MAX_BYTES:,} bytes")
+        return self._finish_history() if not self._history_due else ()
+
+    def _read_command(self, text: str) -> Iterable[Event]:
+        word, _, rest = text.partition(" ")
+        if word == "HISTORY":
+            if self._history_due:
+                raise ValueError("a history inside another one")
+            self._history_due = _number(rest)
+            return self._finish_history() if not self._history_due else ()
+        read = _READ.get(word)
+        return (read(rest),) if read is not None else ()
+
+    def _finish_history(self) -> Iterable[Event]:
+        messages, self._history, self._history_bytes = tuple(self._history), [], 0
+        return (events.History(messages),)
+
+
+_MESSAGE: Final = re.compile(r"(PUBLIC|DIRECT) ([^ \n]+) ([0-9]{1,19}) ([0-9]{1,19})\n(.*)", re.DOTALL)
+
+
+def _read_message(text: str) -> Message:
+    found = _MESSAGE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text[:64]!r} is no message with its header")
+    kind, sender, message_id, time_ms, body = found.groups()
+    if kind == "PUBLIC":
+        return events.PublicMessage(int(message_id), int(time_ms), sender, body)
+    return events.DirectMessage(int(message_id), int(time_ms), sender, "", body)
+
+
+def _number(word: str) -> int:
+    if not re.fullmatch("[0-9]{1,19}", word):
+        raise ValueError(f"{word[:64]!r} is no number")
+    return int(word)
+
+
+def _read_welcome(rest: str) -> Event:
+    kind, _, history_id = rest.partition(" ")
+    return events.Welcome(AccountKind(kind), "", (), None, history_id or None)
+
+
+def _read_error(rest: str) -> Event:
+    code, _, reason = rest.partition(" ")
+    return events.Refused(code_of(code), reason)
+
+
+def _read_no_user(name: str) -> Event:
+    refusal = unknown_user(name)
+    return events.Refused(refusal.code, refusal.reason, about=refusal.about)
+
+
+_READ: Final[dict[str, Callable[[str], Event]]] = {
+    "PASSWORD": lambda rest: events.PasswordPrompt(AccountKind(rest)),
+    "WELCOME": _read_welcome,
+    "DENIED": lambda rest: events.Refused(ErrorCode.WRONG_PASSWORD, rest),
+    "READY": lambda _: events.Ready(),
+    "ONLINE": lambda rest: events.Online(tuple(rest.split())),
+    "SENT": lambda rest: events.Sent(_number(rest), SentStatus.SENT),
+    "STORED": lambda rest: events.Sent(_number(rest), SentStatus.STORED),
+    "NOUSER": _read_no_user,
+    "ERROR": _read_error,
+    "PONG": lambda _: events.Pong(),
+    "BYE": events.Bye,
+}

@@ -1,0 +1,593 @@
+"""The dialect json: one JSON object after another, each on its own line. Its wire: docs/wire/json.md."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from chatprotocol import events, requests
+from chatprotocol.errors import ErrorCode, ProtocolError, code_of
+from chatprotocol.limits import (
+    HISTORY_DEFAULT_MESSAGES,
+    HISTORY_MAX_MESSAGES,
+    ID_MAX,
+    LINE_MAX_BYTES,
+    NESTING_MAX_LEVELS,
+)
+from chatprotocol.rules import name_key
+from chatprotocol.wire.base import Sniff, sniff_text
+from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nesting, split_objects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatprotocol.events import Event, Message, Run
+    from chatprotocol.requests import Request
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# A client may read events from any server that speaks json, so its lines have room for the longest history.
+_EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
+# All others: a list of 30,000 users. In memory a name takes up to twenty times what it takes in such a list.
+_SHORT_EVENT_MAX_BYTES: Final = 1024 * 1024
+_LONG_EVENTS: Final = frozenset({"history", "found"})
+
+Value = TypeVar("Value")
+_Id = Annotated[int, Meta(ge=0, le=ID_MAX)]
+_Limit = Annotated[int, Meta(ge=1, le=HISTORY_MAX_MESSAGES)]
+
+# --- what a client sends: one type for each command, with its members as the wire spells them ---
+
+
+class _Login(Struct, tag_field="command", tag="login", omit_defaults=True):
+    username: str
+    password: str | None = None
+    since: _Id | None = None
+    history_id: str | None = None
+
+    def request(self) -> Request:
+        return requests.Login(self.username, self.password, self.since, self.history_id)
+
+
+class _Password(Struct, tag_field="command", tag="password"):
+    password: str
+
+    def request(self) -> Request:
+        return requests.Password(self.password)
+
+
+class _Pm(Struct, tag_field="command", tag="PM", omit_defaults=True, gc=False):
+    message: str
+    nonce: str | None = None
+
+    def request(self) -> Request:
+        return requests.Say(self.message, self.nonce)
+
+
+class _Dm(Struct, tag_field="command", tag="DM", omit_defaults=True, gc=False):
+    to: str
+    message: str
+    nonce: str | None = None
+    # Other names for ``to``, see _read_object. Where several are given they must say the same.
+    recipient: str | None = None
+    target: str | None = None
+
+    def request(self) -> Request:
+        if self.recipient is not None or self.target is not None:
+            given = {name_key(name) for name in (self.to, self.recipient, self.target) if name is not None}
+            if len(given) > 1:
+                raise msgspec.ValidationError("`to` and its other names, `recipient` and `target`, differ")
+        return requests.Whisper(self.to, self.message, self.nonce)
+
+
+class _Users(Struct, tag_field="command", tag="users"):
+    def request(self) -> Request:
+        return requests.AskUsers()
+
+
+class _User(Struct, tag_field="command", tag="user"):
+    username: str
+
+    def request(self) -> Request:
+        return requests.AskUser(self.username)
+
+
+class _Ch(Struct, tag_field="command", tag="CH", omit_defaults=True):
+    limit: _Limit = HISTORY_DEFAULT_MESSAGES
+    before: _Id | None = None
+
+    def request(self) -> Request:
+        return requests.AskHistory(self.limit, self.before)
+
+
+class _Search(Struct, tag_field="command", tag="search", omit_defaults=True):
+    words: str
+    limit: _Limit = HISTORY_DEFAULT_MESSAGES
+    before: _Id | None = None
+
+    def request(self) -> Request:
+        return requests.Search(self.words, self.limit, self.before)
+
+
+class _ChangePassword(Struct, tag_field="command", tag="change_password"):
+    old: str
+    new: str
+
+    def request(self) -> Request:
+        return requests.ChangePassword(self.old, self.new)
+
+
+class _Ping(Struct, tag_field="command", tag="ping"):
+    def request(self) -> Request:
+        return requests.Ping()
+
+
+class _Ex(Struct, tag_field="command", tag="EX"):
+    def request(self) -> Request:
+        return requests.Leave()
+
+
+_Command = _Login | _Password | _Pm | _Dm | _Users | _User | _Ch | _Search | _ChangePassword | _Ping | _Ex
+
+
+_COMMANDS: Final[msgspec.json.Decoder[_Command]] = msgspec.json.Decoder(_Command)
+# Commands in any case, and the synonyms that are accepted, to the spelling of the types above.
+_SPELLINGS: Final = {
+    "LOGIN": "login",
+    "PASSWORD": "password",
+    "PM": "PM",
+    "DM": "DM",
+    "USERS": "users",
+    "WHO": "users",
+    "USER": "user",
+    "CH": "CH",
+    "SEARCH": "search",
+    "CHANGE_PASSWORD": "change_password",
+    "PING": "ping",
+    "EX": "EX",
+    "EXIT": "EX",
+}
+
+
+class RequestDecoder:
+    """The server's side of a json connection. Each line fails or succeeds for itself, and none raises."""
+
+    __slots__ = ("_buffer", "_scanner")
+
+    def __init__(self) -> None:
+        self._buffer = LineBuffer(LINE_MAX_BYTES)
+        self._scanner = ObjectScanner()
+
+    def decode(self, data: bytes) -> list[Request]:
+        """Requests of all lines that are whole now, and of whole objects that came without a line end."""
+        block = self._buffer.split(data)
+        found: list[Request] = []
+        if block:
+            found = self._read_block(block)
+            self._scanner = ObjectScanner()
+        if self._buffer.tail:
+            found += self._read_tail()
+        if self._buffer.drop_overflow():
+            found.append(_too_long())
+            self._scanner = ObjectScanner()
+        return found
+
+    def end(self) -> list[Request]:
+        """What is left when the peer sends no more is half an object."""
+        left_over = self._buffer.tail.strip()
+        if not left_over:
+            return []
+        reason = f"The connection ended inside an object; {len(left_over)} bytes were dropped."
+        return [_unreadable(ErrorCode.BAD_JSON, reason)]
+
+    @property
+    def is_inside(self) -> bool:
+        """White space between two objects is nothing that has begun."""
+        return bool(self._buffer.tail) and not self._buffer.tail.isspace()
+
+    def _read_tail(self) -> list[Request]:
+        """Take the objects that are whole already: simple clients send no line end."""
+        found: list[Request] = []
+        tail = self._buffer.tail
+        taken = 0
+        while is_object(tail, taken) and (end := self._scanner.scan(tail, taken)) >= 0:
+            found.append(_read_object(tail[taken:end]))
+            self._scanner = ObjectScanner()
+            taken = end
+        self._buffer.drop(taken)
+        return found
+
+    def _read_block(self, block: bytes) -> list[Request]:
+        """All lines in one call of the parser where all are good, one by one where one is not."""
+        if len(block) <= LINE_MAX_BYTES and _is_simple(block):
+            try:
+                if not block.isascii():
+                    block.decode()  # the parser passes over what it is not asked for, be it UTF-8 or not
+                return [command.request() for command in _COMMANDS.decode_lines(block)]
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # read again line by line, so that the good ones count and each bad one is told what is wrong
+        return [request for line in block.split(b"\n") for request in _read_line(line)]
+
+
+def _is_simple(block: bytes) -> bool:
+    """Surely the block is one object a line, and no line is nested deeper than the limit; else it must be measured.
+
+    Each line end but the last stands between a closing and an opening brace, where an object can only end and the next
+    begin: the parser, which passes over line ends, can't carry one line's depth into the next.
+    """
+    lines = block.count(b"\n")
+    brackets = block.count(b"[") if b"[" in block else 0  # to look is quicker than to count
+    inner = block.count(b"{") - lines + brackets
+    return inner < NESTING_MAX_LEVELS and block.count(b"}\n{") == lines - 1
+
+
+def _is_shallow(line: bytes) -> bool:
+    """Surely the line is not nested deeper than the limit; else it must be measured."""
+    return line.count(b"{") + line.count(b"[") <= NESTING_MAX_LEVELS
+
+
+def _read_line(line: bytes) -> list[Request]:
+    return [_read_object(text) for text in split_objects(line)]
+
+
+def _read_object(text: bytes) -> Request:
+    if len(text) > LINE_MAX_BYTES:
+        return _too_long()
+    if not _is_shallow(text) and nesting(text) > NESTING_MAX_LEVELS:
+        return _unreadable(ErrorCode.BAD_JSON, f"The object is nested more than {NESTING_MAX_LEVELS} levels deep.")
+    try:
+        members = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _unreadable(ErrorCode.BAD_JSON, f"Not JSON in UTF-8: {error}.")
+    if not isinstance(members, dict):
+        return _unreadable(ErrorCode.BAD_JSON, 'Not a JSON object; send {"command": ...} on one line.')
+    given = members.get("nonce")
+    nonce = given if isinstance(given, str) else None
+    command = members.get("command")
+    if not isinstance(command, str):
+        return _unreadable(ErrorCode.BAD_REQUEST, 'The object has no member "command" that is a string.', nonce)
+    spelling = _SPELLINGS.get(command.upper())
+    if spelling is None:
+        known = ", ".join(sorted(set(_SPELLINGS.values())))
+        return _unreadable(
+            ErrorCode.UNKNOWN_COMMAND, f"There is no command {command[:32]!r}; there are {known}.", nonce
+        )
+    members["command"] = spelling
+    for other in ("recipient", "target"):
+        if other in members:
+            members.setdefault("to", members[other])
+    try:
+        command_object: _Command = msgspec.convert(members, _Command)
+        return command_object.request()
+    except msgspec.ValidationError as error:
+        return _unreadable(ErrorCode.BAD_REQUEST, f"{spelling} can't be used as it is: {error}.", nonce)
+
+
+def _unreadable(code: ErrorCode, reason: str, nonce: str | None = None) -> requests.Unreadable:
+    return requests.Unreadable(code, reason, nonce)
+
+
+def _too_long() -> requests.Unreadable:
+    return _unreadable(ErrorCode.TOO_LONG, f"A line has {LINE_MAX_BYTES:,} bytes at most; this one was dropped.")
+
+
+# --- what a server sends ---
+
+
+class _Prompt(Struct, tag_field="type", tag="prompt", kw_only=True):
+    field: str = "password"
+    account: events.AccountKind
+
+    def event(self) -> Event:
+        return events.PasswordPrompt(self.account)
+
+
+class _Welcome(Struct, tag_field="type", tag="login", kw_only=True):
+    status: str = "ok"
+    account: events.AccountKind
+    username: str
+    users: tuple[str, ...]
+    last_id: int | None
+    history_id: str | UnsetType = UNSET
+    since: int | UnsetType = UNSET
+    seen_id: int | UnsetType = UNSET
+
+    def event(self) -> Event:
+        history_id, since, seen_id = _or_none(self.history_id), _or_none(self.since), _or_none(self.seen_id)
+        return events.Welcome(self.account, self.username, self.users, self.last_id, history_id, since, seen_id)
+
+
+class _Broadcast(Struct, tag_field="type", tag="broadcast", gc=False):
+    id: int
+    time: str
+    sender: str = field(name="from")
+    message: str
+
+    def event(self) -> Message:
+        return events.PublicMessage(self.id, _from_iso(self.time), self.sender, self.message)
+
+
+class _Direct(Struct, tag_field="type", tag="direct", gc=False):
+    id: int
+    time: str
+    sender: str = field(name="from")
+    to: str
+    message: str
+
+    def event(self) -> Message:
+        return events.DirectMessage(self.id, _from_iso(self.time), self.sender, self.to, self.message)
+
+
+class _UserList(Struct, tag_field="type", tag="users"):
+    users: tuple[str, ...] | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    def event(self) -> Event:
+        users = self.users if isinstance(self.users, tuple) else None
+        count = self.count if isinstance(self.count, int) else len(users or ())
+        return events.Users(count, users, self.joined, self.left)
+
+
+class _OneUser(Struct, tag_field="type", tag="user"):
+    username: str
+    online: bool
+
+    def event(self) -> Event:
+        return events.User(self.username, self.online)
+
+
+class _Sent(Struct, tag_field="type", tag="sent", omit_defaults=True, gc=False):
+    id: int
+    status: events.SentStatus
+    nonce: str | None = None
+    looks_public: bool = False
+
+    def event(self) -> Event:
+        return events.Sent(self.id, self.status, self.nonce, self.looks_public)
+
+
+class _History(Struct, tag_field="type", tag="history"):
+    messages: list[_Broadcast | _Direct]
+
+    def event(self) -> Event:
+        return events.History(tuple(message.event() for message in self.messages))
+
+
+class _Found(Struct, tag_field="type", tag="found"):
+    words: str
+    messages: list[_Broadcast | _Direct]
+    upto: int
+
+    def event(self) -> Event:
+        return events.Found(self.words, tuple(message.event() for message in self.messages), self.upto)
+
+
+class _PasswordChanged(Struct, tag_field="type", tag="password_changed"):
+    def event(self) -> Event:
+        return events.PasswordChanged()
+
+
+class _Error(Struct, tag_field="type", tag="error", omit_defaults=True):
+    code: str
+    message: str
+    nonce: str | None = None
+
+    def event(self) -> Event:
+        return events.Refused(code_of(self.code), self.message, self.nonce)
+
+
+class _Pong(Struct, tag_field="type", tag="pong"):
+    def event(self) -> Event:
+        return events.Pong()
+
+
+class _Bye(Struct, tag_field="type", tag="bye"):
+    reason: str
+
+    def event(self) -> Event:
+        return events.Bye(self.reason)
+
+
+_Reply = (
+    _Prompt
+    | _Welcome
+    | _Broadcast
+    | _Direct
+    | _UserList
+    | _OneUser
+    | _Sent
+    | _History
+    | _Found
+    | _PasswordChanged
+    | _Error
+    | _Pong
+    | _Bye
+)
+
+
+class EventDecoder:
+    """The client's side of a json connection. Objects of a type that it does not know are passed over."""
+
+    def __init__(self) -> None:
+        self._buffer = LineBuffer(_EVENT_LINE_MAX_BYTES)
+
+    def decode(self, data: bytes) -> list[Event]:
+        """Events of all lines that are whole now; ProtocolError where one is no object of ours."""
+        block = self._buffer.split(data)
+        if self._buffer.drop_overflow():
+            raise ProtocolError(f"The server sent a line of more than {_EVENT_LINE_MAX_BYTES:,} bytes.")
+        found = (_read_event(line) for line in block.split(b"\n") if line.strip())
+        return [event for event in found if event is not None]
+
+
+class _Kind(Struct):
+    type: str
+
+
+_REPLIES: Final[msgspec.json.Decoder[_Reply]] = msgspec.json.Decoder(_Reply)
+_KIND: Final = msgspec.json.Decoder(_Kind)
+_REPLY_TYPES: Final = frozenset(reply.__struct_config__.tag for reply in get_args(_Reply))
+
+
+def _read_event(line: bytes) -> Event | None:
+    if not _is_shallow(line) and nesting(line) > NESTING_MAX_LEVELS:
+        raise ProtocolError("The server sent an object that is nested too deep.")
+    try:
+        kind = _KIND.decode(line).type
+        if kind not in _REPLY_TYPES:
+            return None
+        if len(line) > _SHORT_EVENT_MAX_BYTES and kind not in _LONG_EVENTS:
+            raise ProtocolError(f"The server sent a {kind!r} of {len(line):,} bytes.")
+        return _REPLIES.decode(line).event()
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ProtocolError(f"The server sent something that is no answer of the dialect json: {error}.") from error
+
+
+@lru_cache(maxsize=1024)  # a batch of messages has one time, and history is read again and again
+def _to_iso(time_ms: int) -> str:
+    moment = _EPOCH + timedelta(milliseconds=time_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+
+
+def _from_iso(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _or_unset(value: Value | None) -> Value | UnsetType:
+    return UNSET if value is None else value
+
+
+def _or_none(value: Value | UnsetType) -> Value | None:
+    return None if isinstance(value, UnsetType) else value
+
+
+def _broadcast(event: events.PublicMessage) -> _Broadcast:
+    return _Broadcast(event.id, _to_iso(event.time_ms), event.sender, event.text)
+
+
+def _direct(event: events.DirectMessage) -> _Direct:
+    return _Direct(event.id, _to_iso(event.time_ms), event.sender, event.recipient, event.text)
+
+
+def _message(event: Message) -> _Broadcast | _Direct:
+    return _broadcast(event) if isinstance(event, events.PublicMessage) else _direct(event)
+
+
+def _broadcasts(run: events.PublicBatch) -> list[Struct]:
+    time, sender = _to_iso(run.time_ms), run.sender
+    return [_Broadcast(message_id, time, sender, text) for message_id, text in enumerate(run.texts, run.id)]
+
+
+def _confirmations(run: events.SentBatch) -> list[Struct]:
+    status = events.SentStatus.SENT
+    return [_Sent(message_id, status, nonce) for message_id, nonce in enumerate(run.nonces, run.id)]
+
+
+def _user_list(event: events.Users) -> _UserList:
+    if event.users is None:
+        return _UserList(count=event.count, joined=event.joined, left=event.left)
+    return _UserList(users=event.users, joined=event.joined, left=event.left)
+
+
+# How each event looks on the wire.
+_REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
+    events.PasswordPrompt: lambda event: _Prompt(account=event.account),
+    events.Welcome: lambda event: _Welcome(
+        account=event.account,
+        username=event.username,
+        users=event.users,
+        last_id=event.last_id,
+        history_id=_or_unset(event.history_id),
+        since=_or_unset(event.since),
+        seen_id=_or_unset(event.seen_id),
+    ),
+    events.PublicMessage: _broadcast,
+    events.DirectMessage: _direct,
+    events.Users: _user_list,
+    events.Online: lambda event: _UserList(users=event.users),
+    events.User: lambda event: _OneUser(event.username, event.online),
+    events.Sent: lambda event: _Sent(event.id, event.status, event.nonce, event.looks_public),
+    events.History: lambda event: _History([_message(message) for message in event.messages]),
+    events.Found: lambda event: _Found(event.words, [_message(message) for message in event.messages], event.upto),
+    events.PasswordChanged: lambda _: _PasswordChanged(),
+    events.Refused: lambda event: _Error(event.code, event.reason, event.nonce),
+    events.Pong: lambda _: _Pong(),
+    events.Bye: lambda event: _Bye(event.reason),
+}
+
+# How a run looks on the wire, and what there is no word for.
+_REPLIES_OF: Final[dict[type, Callable[[Any], list[Struct]]]] = {
+    events.PublicBatch: _broadcasts,
+    events.SentBatch: _confirmations,
+}
+
+# How each request looks on the wire.
+_COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
+    requests.Login: lambda request: _Login(request.username, request.password, request.since, request.history_id),
+    requests.Password: lambda request: _Password(request.password),
+    requests.Say: lambda request: _Pm(request.text, request.nonce),
+    requests.Whisper: lambda request: _Dm(request.to, request.text, request.nonce),
+    requests.AskUsers: lambda _: _Users(),
+    requests.AskUser: lambda request: _User(request.username),
+    requests.AskHistory: lambda request: _Ch(request.limit, request.before),
+    requests.Search: lambda request: _Search(request.words, request.limit, request.before),
+    requests.ChangePassword: lambda request: _ChangePassword(request.old, request.new),
+    requests.Ping: lambda _: _Ping(),
+    requests.Leave: lambda _: _Ex(),
+}
+
+
+class Json:
+    """JSON objects, one a line."""
+
+    name = "json"
+    connections = 1
+    opening = '{"command":"login","username":"alice"}'
+
+    def sniff(self, first: bytes) -> Sniff:
+        """An object opens with a brace."""
+        return sniff_text(first, (b"{",))
+
+    def request_decoder(self) -> RequestDecoder:
+        """For the server's side of a new connection."""
+        return RequestDecoder()
+
+    def encode(self, event: Event) -> bytes:
+        """One line."""
+        return self.encode_all((event,))
+
+    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+        """A line each, one for each message of a run, and none for what only other dialects need."""
+        replies: list[Struct] = []
+        for event in said:
+            if (replies_of := _REPLIES_OF.get(type(event))) is not None:
+                replies += replies_of(event)
+            elif (reply_of := _REPLY_OF.get(type(event))) is not None:
+                replies.append(reply_of(event))
+        return _ENCODER.encode_lines(replies)
+
+    def event_decoder(self) -> EventDecoder:
+        """For the client's side of a new connection."""
+        return EventDecoder()
+
+    def connection_for(self, _: Request) -> int:
+        """There is only one."""
+        return 0
+
+    def encode_request(self, request: Request) -> bytes:
+        """One line."""
+        command = _COMMAND_OF.get(type(request))
+        if command is None:
+            raise TypeError(f"No client of the dialect json sends {request!r}.")
+        return _ENCODER.encode_lines((command(request),))
+
+
+_ENCODER: Final = msgspec.json.Encoder()

@@ -1,0 +1,283 @@
+"""The dialect register: REGISTER, SEND, FORWARD, over two connections for a user. Its wire: docs/wire/register.md."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
+
+from chatprotocol import events, requests
+from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.limits import HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES
+from chatprotocol.requests import Side, Unreadable
+from chatprotocol.wire.base import Sniff, sniff_text
+from chatprotocol.wire.readers import SectionBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from chatprotocol.events import Event, Message, Run
+    from chatprotocol.requests import Request
+    from chatprotocol.wire.readers import Section
+
+# Which word confirms that a message was delivered: the protocol's text has one in its table, the other in its prose.
+DELIVERED_WORDS: Final = ("SEND", "SENT")
+# What a Content-length counts: bytes is right, but many programs count the characters of their strings.
+LENGTH_UNITS: Final = ("bytes", "characters")
+
+# The least that the longest FORWARD may be limited to, with its header of 63 bytes at most.
+FORWARD_MAX_LEAST_BYTES: Final = 256
+
+_LINE_END: Final = re.compile("\r\n|\n|\r")
+
+# What a client may begin a connection with. All but the first is out of place then, and answered so.
+_WORDS: Final = ("REGISTER", "SEND", "RECEIVED", "ERROR")
+_OPENINGS: Final = tuple(f"{word} ".encode() for word in _WORDS)
+# As they are written, in any case.
+_SIDES: Final = {side.value: side for side in Side}
+
+
+# --- what a client sends ---
+
+
+class RequestDecoder:
+    """The server's side of a connection."""
+
+    __slots__ = ("_sections",)
+
+    def __init__(self, *, counts_characters: bool) -> None:
+        self._sections = _buffer("SEND", counts_characters=counts_characters)
+
+    def decode(self, data: bytes) -> list[Request]:
+        """What all sections say that are whole now. Behind a header that can't be read there is nothing."""
+        was_broken = self._sections.problem is not None
+        found = [_read_request(section) for section in self._sections.split(data)]
+        problem = self._sections.problem
+        if problem is not None and not was_broken:
+            found.append(Unreadable(problem.code, problem.reason, closes=True))
+        return found
+
+    def end(self) -> list[Request]:
+        """What is left when the peer sends no more is a header or a body that was cut short."""
+        if not self.is_inside:
+            return []
+        return [Unreadable(ErrorCode.BAD_REQUEST, "The connection ended inside a header or a body.", closes=True)]
+
+    @property
+    def is_inside(self) -> bool:
+        """Has something begun that is not whole yet?"""
+        return self._sections.is_inside
+
+
+def _buffer(bodied: str, *, counts_characters: bool) -> SectionBuffer:
+    return SectionBuffer(
+        frozenset({bodied}), HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES, counts_characters=counts_characters
+    )
+
+
+def _read_request(section: Section) -> Request:
+    match section:
+        case ("REGISTER", rest, _):
+            return _read_register(rest)
+        case ("SEND", to, str(text)):
+            if not _is_text(text):
+                return Unreadable(ErrorCode.BAD_REQUEST, "The body is not UTF-8; nothing was sent.")
+            return requests.Send(to, text)
+        case ("RECEIVED", sender, _):
+            return requests.Received(sender)
+        case ("ERROR", _, _):
+            return requests.NotReceived()
+        case (word, _, _):
+            known = ", ".join(_WORDS)
+            return Unreadable(ErrorCode.UNKNOWN_COMMAND, f"A header begins with {known}, not with {word[:32]!r}.")
+
+
+def _read_register(rest: str) -> Request:
+    word, _, username = rest.partition(" ")
+    side = _SIDES.get(word.upper())
+    if side is None:
+        reason = f"Behind REGISTER stands {' or '.join(Side)}, and then a username."
+        return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
+    return requests.Register(side, username.strip())
+
+
+def _is_text(body: str) -> bool:
+    """Bytes that are not UTF-8 are in it as lone surrogates."""
+    try:
+        body.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# --- what a server sends ---
+
+_ERRORS: Final = {
+    ErrorCode.BAD_USERNAME: (100, "Malformed username"),
+    ErrorCode.NOT_LOGGED_IN: (101, "No user registered"),
+    ErrorCode.SERVER_FULL: (101, "No user registered"),
+    ErrorCode.BAD_REQUEST: (103, "Header incomplete"),
+}
+_NOT_DELIVERED: Final = (102, "Unable to send")
+
+
+def _error(number: int, text: str) -> bytes:
+    return f"ERROR {number} {text}\n\n".encode()
+
+
+# --- what a server sends, as a client reads it ---
+
+# Of a refusal, what it stands for.
+_CODES: Final = {
+    "100": ErrorCode.BAD_USERNAME,
+    "101": ErrorCode.NOT_LOGGED_IN,
+    "103": ErrorCode.BAD_REQUEST,
+}
+
+
+class EventDecoder:
+    """The client's side of a connection. Words that it does not know are passed over."""
+
+    def __init__(self, *, counts_characters: bool) -> None:
+        self._sections = _buffer("FORWARD", counts_characters=counts_characters)
+
+    def decode(self, data: bytes) -> list[Event]:
+        """Events of all sections that are whole now; ProtocolError where one can't be."""
+        found = [event for section in self._sections.split(data) if (event := _read_event(section)) is not None]
+        if self._sections.problem is not None:
+            raise ProtocolError(f"The server sent what can't be read. {self._sections.problem.reason}")
+        return found
+
+
+def _read_event(section: Section) -> Event | None:
+    match section:
+        case ("REGISTERED", rest, _):
+            word, _, username = rest.partition(" ")
+            side = _SIDES.get(word.upper())
+            if side is None:
+                raise ProtocolError(f"The server registered {word[:32]!r}, which is neither {' nor '.join(Side)}.")
+            return events.Registered(side, username.strip())
+        case ("FORWARD", sender, str(text)):
+            # What is no UTF-8 is shown as what nobody can read.
+            return events.Forwarded(sender, text.encode(errors="surrogateescape").decode(errors="replace"))
+        case ("SEND" | "SENT", to, _):
+            return events.Delivered(to)
+        case ("ERROR", rest, _):
+            # Their texts are spelled in more than one way; the number decides.
+            number, _, text = rest.partition(" ")
+            code = _CODES.get(number)
+            return events.Refused(code, text.strip()) if code is not None else events.NotDelivered()
+        case (word, _, _) if not word.isalpha():
+            raise ProtocolError(f"The server sent something that is no answer of the dialect register: {word[:64]!r}.")
+        case _:
+            return None
+
+
+class Register:
+    """REGISTER, SEND, FORWARD.
+
+    ``delivered`` is the word that confirms, one of DELIVERED_WORDS; ``length`` what a Content-length counts, one of
+    LENGTH_UNITS. If ``forward_max_bytes`` is not 0, :meth:`split` makes messages that are longer, or have line breaks,
+    into several.
+    """
+
+    name = "register"
+    connections = len(Side)
+    opening = "REGISTER TOSEND alice\n\n"
+
+    def __init__(
+        self, delivered: str = DELIVERED_WORDS[0], length: str = LENGTH_UNITS[0], forward_max_bytes: int = 0
+    ) -> None:
+        self._delivered = delivered
+        self._forward_max_bytes = forward_max_bytes
+        self._counts_characters = length == "characters"
+        self._sections_of: dict[type, Callable[[Any], bytes]] = {
+            events.Registered: lambda event: f"REGISTERED {event.side} {event.username}\n\n".encode(),
+            events.PublicMessage: self._forward,
+            events.DirectMessage: self._forward,
+            events.Forwarded: self._forward,
+            events.PublicBatch: lambda run: b"".join(map(self._forward, run)),
+            events.Delivered: lambda event: f"{self._delivered} {event.to}\n\n".encode(),
+            events.NotDelivered: lambda _: _error(*_NOT_DELIVERED),
+            events.Refused: lambda event: _error(*_ERRORS.get(event.code, _NOT_DELIVERED)),
+        }
+
+    def sniff(self, first: bytes) -> Sniff:
+        """One of the words that a client says, and a space."""
+        return sniff_text(first, _OPENINGS)
+
+    def request_decoder(self) -> RequestDecoder:
+        """For the server's side of a new connection."""
+        return RequestDecoder(counts_characters=self._counts_characters)
+
+    def split(self, message: Message) -> tuple[Message, ...]:
+        """The parts of a message, each of which is one FORWARD within the limit; the message itself if it is one."""
+        if not self._forward_max_bytes:
+            return (message,)
+        # A length counts bytes, or characters, which are fewer.
+        header = f"FORWARD {message.sender}\nContent-length: {self._forward_max_bytes}\n\n"
+        body_max_bytes = self._forward_max_bytes - len(header)
+        lines = _LINE_END.split(message.text)
+        if len(lines) == 1 and len(message.text.encode()) <= body_max_bytes:
+            return (message,)
+        # There is a part: no message is white space alone.
+        return tuple(replace(message, text=part) for line in lines for part in _cut(line, body_max_bytes))
+
+    def encode(self, event: Event | Run) -> bytes:
+        """A header, and a body where it is a message. There is no word for most of what others are told."""
+        encode = self._sections_of.get(type(event))
+        return encode(event) if encode is not None else b""
+
+    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+        """The sections of each."""
+        return b"".join(map(self.encode, said))
+
+    def event_decoder(self) -> EventDecoder:
+        """For the client's side of a new connection."""
+        return EventDecoder(counts_characters=self._counts_characters)
+
+    def encode_request(self, request: Request) -> bytes:
+        """A header, and a body where it is a message."""
+        match request:
+            case requests.Register(side, username):
+                return f"REGISTER {side} {username}\n\n".encode()
+            case requests.Send(to, text):
+                return self._section(f"SEND {to}", text)
+            case requests.Received(sender):
+                return f"RECEIVED {sender}\n\n".encode()
+            case requests.NotReceived():
+                return _error(103, "Header Incomplete")
+            case _:
+                raise TypeError(f"No client of the dialect register sends {request!r}.")
+
+    def connection_for(self, request: Request) -> int:
+        """On the one for receiving goes what registers it, and what answers messages."""
+        match request:
+            case requests.Register(Side.RECEIVING) | requests.Received() | requests.NotReceived():
+                return 1
+            case _:
+                return 0
+
+    def _forward(self, event: events.Message | events.Forwarded) -> bytes:
+        return self._section(f"FORWARD {event.sender}", event.text)
+
+    def _section(self, first: str, text: str) -> bytes:
+        body = text.encode()
+        length = len(text) if self._counts_characters else len(body)
+        return b"%b\nContent-length: %d\n\n%b" % (first.encode(), length, body)
+
+
+def _cut(line: str, max_bytes: int) -> Iterator[str]:
+    """Pieces that are no longer in UTF-8: whole words if possible, whole characters always, and not white space alone.
+
+    The space at which it is cut is in neither piece.
+    """
+    while line:
+        piece = line.encode()[:max_bytes].decode(errors="ignore")  # of what is left of a character, nothing
+        if len(piece) < len(line):
+            words = line[: len(piece) + 1].rpartition(" ")[0]
+            piece = words if words.strip() else piece
+        line = line[len(piece) :].removeprefix(" ") if len(piece) < len(line) else ""
+        if piece.strip():
+            yield piece

@@ -1,0 +1,1 @@
+"""Sessions, accounts and the room. This package knows no sockets."""

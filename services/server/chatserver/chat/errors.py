@@ -1,0 +1,73 @@
+"""Refusals: what a peer is told of what went wrong, and what the log is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatprotocol.errors import ErrorCode, RequestError
+from chatserver.chat.journal import JournalClosedError
+from chatserver.chat.passwords import PasswordsClosedError, PasswordsFailedError
+from chatserver.memory import ShortOfMemoryError
+from chatserver.store.errors import StoreError
+from chatserver.store.indexer import SearchClosedError, SearchFailedError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+_log = structlog.get_logger()
+
+# What ends a request, and not its connection.
+REFUSED_WITH = (
+    RequestError,
+    StoreError,
+    PasswordsFailedError,
+    SearchFailedError,
+    JournalClosedError,
+    PasswordsClosedError,
+    SearchClosedError,
+    ShortOfMemoryError,
+)
+# Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
+_LOGGED_MAX = 100
+# Their reasons repeat what the peer sent: typed in the wrong place it may be a message or a password.
+_ECHOING = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
+
+
+class ErrorLog:
+    """The log of what was refused to one connection."""
+
+    __slots__ = ("_count", "_label")
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._count = 0
+
+    def note(self, error: RequestError, user: str | None, *, what: str = "Refused") -> None:
+        """One more. ``user`` is who it was, where that is known."""
+        self._count += 1
+        if self._count <= _LOGGED_MAX:
+            reason = None if error.code in _ECHOING else error.reason
+            _log.warning(what, connection=self._label, user=user, code=error.code.value, reason=reason)
+        if self._count == _LOGGED_MAX:
+            _log.warning("Further refusals of this connection are not logged", connection=self._label)
+
+
+def as_error(error: Exception, log: FilteringBoundLogger) -> RequestError:
+    """What the peer is told of what kept its request from being granted; a fault of ours is logged as well."""
+    match error:
+        case RequestError():
+            return error
+        case StoreError():
+            log.error("The disk can't be read", error=str(error))
+            return RequestError(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
+        case PasswordsFailedError():
+            log.error("A password can't be checked", error=str(error))
+            return RequestError(ErrorCode.INTERNAL, "The server can't check passwords now.")
+        case ShortOfMemoryError():
+            return RequestError(ErrorCode.INTERNAL, "The server is short of memory; try again later.")
+        case SearchFailedError():  # the indexer has logged why
+            return RequestError(ErrorCode.INTERNAL, "The server can't search now; try again a little later.")
+        case _:
+            return RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")

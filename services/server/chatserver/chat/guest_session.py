@@ -1,0 +1,195 @@
+"""The session of one of a guest's two connections: what it may ask, depending on which of the two it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import structlog
+
+from chatprotocol import requests
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import Delivered, NotDelivered, Refused
+from chatprotocol.requests import Side
+from chatprotocol.rules import check_text, check_username, is_everyone
+from chatserver.chat.batch import MessageBatch
+from chatserver.chat.commands import find_recipient
+from chatserver.chat.errors import REFUSED_WITH, ErrorLog, as_error
+from chatserver.chat.journal import JournalClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatprotocol.requests import Request
+    from chatserver.chat.guests import Guest
+    from chatserver.chat.member import SendQueue
+    from chatserver.chat.services import Services
+
+    _Moves = dict[type, Callable[[Any, Any], None]]
+
+_log = structlog.get_logger()
+
+# So many answers in a row that nobody waits for are no mistake of a simple client. They cost it nothing, for nothing
+# answers them, and everybody else the time of the processor.
+_SURPLUS_ANSWERS_MAX = 1_000
+# These are told as they are; what else goes wrong depends on where it does.
+_TOLD = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
+
+
+class GuestSession:
+    """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
+
+    __slots__ = ("_address", "_errors", "_guest", "_label", "_send_queue", "_services", "_side", "_surplus")
+
+    def __init__(self, services: Services, send_queue: SendQueue, label: str, address: str) -> None:
+        self._services = services
+        self._send_queue = send_queue
+        self._address = address
+        self._label = label
+        self._errors = ErrorLog(label)
+        # Which of the guest's connections this is, once it is one.
+        self._side: Side | None = None
+        self._guest: Guest | None = None
+        # The answers that nobody waited for, since one that somebody did.
+        self._surplus = 0
+
+    @property
+    def is_logged_in(self) -> bool:
+        """Are both of the guest's connections there? From then on each may be silent for as long as it likes."""
+        return self._guest is not None and self._guest.is_here
+
+    def handle(self, asked: Sequence[Request]) -> bool:
+        """Answer what was asked, in order; false when the connection has come to its end."""
+        for request in asked:
+            if not self._send_queue.wait_for_room():
+                return False
+            if isinstance(request, requests.Unreadable):
+                self._refuse(RequestError(request.code, request.reason), closes=request.closes)
+                if request.closes:
+                    return False
+                continue
+            try:
+                self._obey(request)
+            except REFUSED_WITH as error:
+                self._refuse(as_error(error, _log.bind(connection=self._label)))
+            if self._surplus >= _SURPLUS_ANSWERS_MAX:
+                _log.warning("Disconnected: it answers what nobody asks", connection=self._label, user=self._name)
+                self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Nobody waits for these answers.")])
+                return False
+        return True
+
+    def time_out(self) -> None:
+        """The time to register both connections has passed, or the one to complete what was begun."""
+        limit = f"{self._services.login_seconds:g} s"
+        if self.is_logged_in:
+            self._refuse(RequestError(ErrorCode.BAD_REQUEST, f"The rest did not come within {limit}."), closes=True)
+        else:
+            reason = f"No user has registered both connections within {limit} of connecting."
+            self._refuse(RequestError(ErrorCode.NOT_LOGGED_IN, reason))
+
+    def end(self) -> None:
+        """The peer sends no more: the guest has gone, with both connections."""
+        if self._guest is not None and self._side is not None:
+            self._services.guests.leave(self._services, self._guest, self._side)
+
+    def send_bye(self) -> None:
+        """The server shuts down: there is no word for it. What is under way is brought to its end. For any thread."""
+        guest = self._guest
+        if guest is None:
+            self._send_queue.finish()
+        elif guest.window is None:
+            guest.end_waiting()
+            self._send_queue.finish()
+        else:
+            self._services.acked_delivery.drain(guest.window, guest.finish)
+
+    def _obey(self, request: Request) -> None:
+        move = self._MOVES[self._side].get(type(request))
+        if move is None:
+            raise RequestError(ErrorCode.NOT_LOGGED_IN, "This connection is not registered; send REGISTER first.")
+        move(self, request)
+
+    # --- moves ---
+
+    def _register(self, request: requests.Register) -> None:
+        services, side = self._services, request.side
+        check_username(request.username)
+        if not services.guests_allowed:
+            raise RequestError(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
+        guest = services.guests.claim(services, request.username, side, self._address, self._send_queue)
+        self._guest, self._side = guest, side
+        services.guests.add(services, guest, side, request.username)
+
+    def _refuse_second_name(self, _: requests.Register) -> None:
+        raise RequestError(ErrorCode.BAD_USERNAME, "This connection is registered already.")
+
+    def _send(self, request: requests.Send) -> None:
+        """SEND: the answer is given when everybody has the message, and the next request is looked at after that."""
+        services, guest = self._services, self._guest
+        assert guest is not None
+        guest.wait_for_arrival()
+        if guest.window is None or guest.member is None:
+            raise RequestError(ErrorCode.NOT_LOGGED_IN, "The other connection is not registered; send REGISTER TORECV.")
+        check_text(request.text)
+        recipient = None if is_everyone(request.to) else find_recipient(services, request.to)
+        ack = services.acked_delivery.expect(guest.window)
+        try:
+            if not ack.is_complete:  # else the guest has just gone
+                services.journal.append([MessageBatch(guest.member, [request.text], [None], recipient)])
+            has_come = ack.wait()
+            if recipient is not None and recipient.is_guest and ack.is_stored_only:
+                has_come = False  # a guest who has gone does not come back for it
+            self._send_queue.put([Delivered(request.to) if has_come else NotDelivered()])
+        except JournalClosedError as error:
+            self._refuse(as_error(error, _log))
+        finally:
+            services.acked_delivery.forget_ack(guest.window)
+
+    def _refuse_to_send(self, _: requests.Send) -> None:
+        raise RequestError(ErrorCode.BAD_REQUEST, "This connection is for receiving; send on the other one.")
+
+    def _take_answer(self, request: requests.Received | requests.NotReceived) -> None:
+        guest = self._guest
+        assert guest is not None
+        sender = request.sender if isinstance(request, requests.Received) else None
+        if guest.window is not None and self._services.acked_delivery.take_answer(guest.window, sender):
+            self._surplus = 0
+        else:
+            self._pass_over(request)
+
+    def _pass_over(self, _: Request) -> None:
+        """An answer that nobody waits for. To answer it would make two peers answer each other for ever."""
+        error = RequestError(ErrorCode.BAD_REQUEST, "Nobody waits for this answer.")
+        self._errors.note(error, self._name, what="Passed over")
+        self._surplus += 1
+
+    # What each connection may ask. Nothing else is granted to one that is not registered.
+    _MOVES: ClassVar[dict[Side | None, _Moves]] = {
+        None: {requests.Register: _register},
+        Side.SENDING: {
+            requests.Register: _refuse_second_name,
+            requests.Send: _send,
+            requests.Received: _pass_over,
+            requests.NotReceived: _pass_over,
+        },
+        Side.RECEIVING: {
+            requests.Register: _refuse_second_name,
+            requests.Send: _refuse_to_send,
+            requests.Received: _take_answer,
+            requests.NotReceived: _take_answer,
+        },
+    }
+
+    @property
+    def _name(self) -> str | None:
+        return self._guest.name if self._guest is not None else None
+
+    def _refuse(self, error: RequestError, *, closes: bool = False) -> None:
+        self._errors.note(error, self._name)
+        if error.code in _TOLD:
+            self._send_queue.put([Refused(error.code, error.reason)])
+        elif self._side is None:
+            self._send_queue.put([Refused(ErrorCode.NOT_LOGGED_IN, error.reason)])
+        elif closes:
+            self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, error.reason)])
+        else:
+            self._send_queue.put([NotDelivered()])

@@ -1,0 +1,269 @@
+"""The session: what one connection may ask, depending on what it did before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import structlog
+
+from chatprotocol import requests
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import YOU_LEFT, Bye, PasswordPrompt, Pong, Ready, Refused
+from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
+from chatserver.chat import commands
+from chatserver.chat.errors import REFUSED_WITH, ErrorLog, as_error
+from chatserver.chat.frames_machine import Dialogue
+from chatserver.chat.journal import JournalClosedError
+from chatserver.chat.login import CutShortError, account_kind, come_in, go_out, identify
+from chatserver.chat.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatprotocol.requests import Request
+    from chatserver.chat.batch import MessageBatch
+    from chatserver.chat.member import Member, SendQueue
+    from chatserver.chat.services import Services
+
+    _Moves = dict[type, Callable[[Any, Any], "State"]]
+
+_log = structlog.get_logger()
+
+# What is only a step of a request, or several of them.
+_STEPS = frozenset({requests.Command, requests.Data, requests.CommandBatch})
+
+
+class Session:
+    """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
+
+    __slots__ = (
+        "_address",
+        "_errors",
+        "_label",
+        "_login",
+        "_machine",
+        "_member",
+        "_send_queue",
+        "_services",
+        "_state",
+        "_wrong_passwords",
+    )
+
+    def __init__(self, services: Services, send_queue: SendQueue, label: str, address: str) -> None:
+        self._services = services
+        self._send_queue = send_queue
+        self._address = address
+        self._label = label
+        self._state = State.OUTSIDE
+        self._machine = Dialogue()
+        self._login: requests.Login | None = None
+        self._wrong_passwords = 0
+        self._errors = ErrorLog(label)
+        self._member: Member | None = None
+
+    @property
+    def _log(self) -> structlog.typing.FilteringBoundLogger:
+        """Made when there is something to log: most connections say nothing for hours, and there are thousands."""
+        return cast("structlog.typing.FilteringBoundLogger", _log.bind(connection=self._label))
+
+    @property
+    def is_logged_in(self) -> bool:
+        """From then on the connection may be silent for as long as it likes."""
+        return self._state is State.INSIDE
+
+    def handle(self, asked: Sequence[Request]) -> bool:
+        """Answer what was asked, in order; false when the connection has come to its end.
+
+        Messages that stand together are posted together. Before it answers anything else it waits for the peer to have
+        read enough of the answers before. A refusal comes behind the confirmations of what was asked before.
+        """
+        batches: list[MessageBatch] = []
+        for given in asked:
+            request = given
+            if type(given) in _STEPS:
+                if isinstance(given, requests.CommandBatch):
+                    if not self._take_run(given, batches):
+                        return False
+                    continue
+                meant = self._machine.handle_step(given, self._state)  # type: ignore[arg-type]
+                if meant is None:
+                    continue
+                request = meant
+            member = self._member
+            compose = commands.BATCHES.get(type(request))
+            if compose is not None and member is not None:
+                try:
+                    compose(self._services, member, request, batches)
+                except REFUSED_WITH as error:
+                    self._batch(batches)
+                    if not self._send_queue.wait_for_room():
+                        return False
+                    self._refuse_request(request, error)
+            else:
+                self._batch(batches)
+                if not self._send_queue.wait_for_room() or not self._answer(request):
+                    return False
+        self._batch(batches)
+        return True
+
+    def _take_run(self, run: requests.CommandBatch, batches: list[MessageBatch]) -> bool:
+        """Take it as a whole, if it is all public messages and none is to be refused, or else step by step."""
+        if self._member is not None and self._machine.is_public(run):
+            try:
+                commands.say_all(self._member, run.data, batches)
+            except RequestError:
+                pass  # the good ones count, and each bad one is told what is wrong
+            else:
+                self._machine.readies += len(run.data)
+                return True
+        self._batch(batches)
+        return self.handle(list(run))
+
+    def _batch(self, batches: list[MessageBatch]) -> None:
+        """Say that the texts may come, and hand over those that have; there are none left afterwards."""
+        if self._machine.readies:
+            self._send_queue.put([Ready()] * self._machine.readies, alone=not batches)
+            self._machine.readies = 0
+        if batches:
+            try:
+                commands.hand_over(self._services, batches)
+            except JournalClosedError as error:
+                for batch in batches:
+                    for nonce in batch.nonces:
+                        self._refuse(as_error(error, self._log), nonce)
+            batches.clear()
+
+    def _answer(self, request: Request) -> bool:
+        """Answer one request that is no message; false when that was the last one."""
+        try:
+            move = self._MOVES[self._state].get(type(request))
+            if move is None:
+                raise _out_of_place(self._state, request)
+            self._state = move(self, request)
+        except REFUSED_WITH as error:
+            self._refuse_request(request, error)
+        return self._state is not State.GONE
+
+    def time_out(self) -> None:
+        """The time to log in has passed, or the one to complete what was begun."""
+        limit = f"{self._services.login_seconds:g} s"
+        if self._state is State.INSIDE:
+            reason = f"The rest of what you began did not come within {limit}."
+            self._answer_unreadable(requests.Unreadable(ErrorCode.BAD_REQUEST, reason, closes=True))
+        else:
+            self._refuse(RequestError(ErrorCode.NOT_LOGGED_IN, f"Nobody logged in within {limit} of connecting."), None)
+            self._send_queue.put([Bye("not logged in")])
+
+    def end(self) -> None:
+        """The peer sends no more: what it posted is settled, and its seat is free."""
+        if self._member is None:
+            return
+        try:
+            commands.settle(self._services, self._member)
+        finally:
+            # What reached the peer before it left counts as delivered when it comes again, however soon that is.
+            self._send_queue.check_acknowledged()
+            self._log.info(f"{self._member.name} left")
+            go_out(self._services, self._member)
+            self._send_queue.check_acknowledged()
+            self._member = None
+
+    def send_bye(self) -> None:
+        """The server shuts down: this is the last that is said. For any thread."""
+        self._send_queue.finish([Bye("the server is shutting down")])
+
+    # --- moves: each answers, and says where the connection stands afterwards ---
+
+    def _log_in(self, request: requests.Login) -> State:
+        if request.password is None:
+            self._send_queue.put([PasswordPrompt(account_kind(self._services, request.username))])
+            self._login = request
+            return State.ASKED
+        return self._enter(request, request.password)
+
+    def _take_password(self, request: requests.Password) -> State:
+        assert self._login is not None
+        return self._enter(self._login, request.password)
+
+    def _enter(self, login: requests.Login, password: str) -> State:
+        try:
+            account, kind = identify(self._services, login.username, password, self._address)
+        except RequestError as error:
+            if error.code is ErrorCode.WRONG_PASSWORD:
+                return self._note_wrong_password(error)
+            raise
+        try:
+            self._member = come_in(self._services, self._send_queue, account, kind, login)
+        except CutShortError as error:
+            # To come again is the only way to get the rest.
+            self._log.error("What a user missed can't be read", reason=str(error), error=str(error.__cause__) or None)
+            self._send_queue.put([Bye(str(error))])
+            return State.GONE
+        self._log.info(f"{account.name} logged in", account=kind.value)
+        return State.INSIDE
+
+    def _note_wrong_password(self, error: RequestError) -> State:
+        self._wrong_passwords += 1
+        if self._wrong_passwords < LOGIN_ATTEMPTS_MAX:
+            raise error
+        reason = f"{error.reason} That was try {LOGIN_ATTEMPTS_MAX}; the connection is closed."
+        self._refuse(RequestError(ErrorCode.TOO_MANY_ATTEMPTS, reason), None)
+        self._send_queue.put([Bye("too many wrong passwords")])
+        return State.GONE
+
+    def _obey(self, request: Request) -> State:
+        """A command of somebody who is logged in."""
+        assert self._member is not None
+        commands.COMMANDS[type(request)](self._services, self._member, self._send_queue, request)
+        return State.INSIDE
+
+    def _answer_ping(self, _: requests.Ping) -> State:
+        self._send_queue.put([Pong()])
+        return self._state
+
+    def _leave(self, _: requests.Leave) -> State:
+        self.end()
+        self._send_queue.put([Bye(YOU_LEFT)])
+        return State.GONE
+
+    def _answer_unreadable(self, request: requests.Unreadable) -> State:
+        self._machine.abandon()
+        self._refuse(RequestError(request.code, request.reason), request.nonce)
+        if not request.closes:
+            return self._state
+        self._send_queue.put([Bye("the connection can't be read any further")])
+        return State.GONE
+
+    _ANYWHERE: ClassVar[_Moves] = {
+        requests.Ping: _answer_ping,
+        requests.Leave: _leave,
+        requests.Unreadable: _answer_unreadable,
+    }
+
+    # What may be asked in each state, and what is done then. Whatever is not here is out of place.
+    _MOVES: ClassVar[dict[State, _Moves]] = {
+        State.OUTSIDE: {requests.Login: _log_in, **_ANYWHERE},
+        State.ASKED: {requests.Login: _log_in, requests.Password: _take_password, **_ANYWHERE},
+        State.INSIDE: {**dict.fromkeys(commands.COMMANDS, _obey), **_ANYWHERE},
+        State.GONE: {},
+    }
+
+    def _refuse_request(self, request: Request, error: Exception) -> None:
+        self._refuse(as_error(error, self._log), getattr(request, "nonce", None))
+
+    def _refuse(self, error: RequestError, nonce: str | None) -> None:
+        if self._member is not None:
+            commands.settle(self._services, self._member)
+        self._errors.note(error, self._member.name if self._member else None)
+        self._send_queue.put([Refused(error.code, error.reason, nonce, error.about)])
+
+
+def _out_of_place(state: State, request: Request) -> RequestError:
+    """Why a request can't be granted in this state."""
+    if isinstance(request, requests.Password):
+        return RequestError(ErrorCode.BAD_REQUEST, "No password was asked for; send a login with a username first.")
+    if state is State.INSIDE:
+        return RequestError(
+            ErrorCode.BAD_REQUEST, "You are logged in already; open another connection for another user."
+        )
+    return RequestError(ErrorCode.NOT_LOGGED_IN, "You are not logged in; send a login first.")

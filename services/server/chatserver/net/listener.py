@@ -1,0 +1,107 @@
+"""The listener: accepts connections over TCP."""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatserver.net.connections import FullError
+from chatserver.net.reject_queue import RejectQueue
+from chatserver.net.transport import TcpTransport
+from chatserver.threads import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatprotocol.events import Refused
+    from chatprotocol.wire import WireProtocol
+    from chatserver.net.connections import Connections
+    from chatserver.net.read_turns import ReadTurns
+
+_log = structlog.get_logger()
+
+# Accepted in a row, before it is looked whether to stop: under a flood of connections there is always one more.
+_ACCEPT_MAX = 64
+# How long accepting rests when the system has no descriptors or memory for one more connection.
+_REST_SECONDS = 0.2
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# How often it is looked after those who were refused, while there are any.
+_REJECT_QUEUE_SECONDS = 0.25
+
+
+class Listener:
+    """Owns the listening socket, and hands over whom it accepts."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        connections: Connections,
+        protocols: tuple[WireProtocol, ...],
+        full: Refused,
+        on_crash: Callable[[str], None],
+        turns: ReadTurns | None = None,
+    ) -> None:
+        """``full`` is what the connection over the limit is told, in its dialect."""
+        self._turns = turns
+        self._connections = connections
+        self._worker = Worker("listener", self._run, on_crash)
+        self._socket = listening
+        self._stop_here, self._stop_there = socket.socketpair()
+        # Said once in a row: there may be thousands.
+        self._exhausted = False
+        self._reject_queue = RejectQueue(protocols, full)
+
+    def start(self) -> None:
+        """Start to accept."""
+        self._worker.start()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._stop_there.send(b"\0")
+        self._worker.join()
+        self._socket.close()
+        self._stop_here.close()
+        self._stop_there.close()
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self._stop_here, selectors.EVENT_READ)
+            selector.register(self._reject_queue, selectors.EVENT_READ)
+            while True:
+                patience = None if self._reject_queue.is_empty else _REJECT_QUEUE_SECONDS
+                ready = [key.fileobj for key, _ in selector.select(patience)]
+                self._reject_queue.check(time.monotonic())
+                if self._stop_here in ready:
+                    self._reject_queue.close_all()
+                    return
+                if not self._accept_all():
+                    selector.unregister(self._socket)
+                    selector.select(_REST_SECONDS)
+                    selector.register(self._socket, selectors.EVENT_READ)
+
+    def _accept_all(self) -> bool:
+        """Those who wait at the door, if not too many; false when the system can take no more for now."""
+        for _ in range(_ACCEPT_MAX):
+            try:
+                sock, peer = self._socket.accept()
+            except BlockingIOError:
+                self._exhausted = False
+                return True
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    if not self._exhausted:
+                        self._exhausted = True
+                        _log.error("No connection can be accepted for now", error=error.strerror)
+                    return False
+                continue  # the peer has gone before it was accepted
+            try:
+                self._connections.add(TcpTransport(sock, self._turns), str(peer[0]))
+            except FullError:
+                self._reject_queue.add(sock, time.monotonic())
+        return True

@@ -1,1 +1,0 @@
-"""What a connection may ask, and in which order."""

@@ -1,0 +1,240 @@
+"""The indexer: keeps the index of words behind the messages, and answers searches."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chatprotocol.errors import ErrorCode, RequestError
+from chatserver.store.errors import StoreError, describe
+from chatserver.store.search_index import Index, IndexClosedError, NoFtsError, TooLongError, remove_index
+from chatserver.threads import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from chatprotocol.events import Message
+    from chatserver.store.messages import Messages
+    from chatserver.store.words import Term
+
+_log = structlog.get_logger()
+
+# How long a search waits for the index to have everything that was published when it began.
+PATIENCE_SECONDS = 2.0
+# How often it is looked whether there is anything new, where nobody searches.
+LOOK_SECONDS = 1.0
+# Messages that are indexed in one transaction: about 10 ms, most of it in SQLite, where other threads run.
+_SLICE_MESSAGES = 500
+# From so many new messages a second on the room is busy, and how often that is looked at while there is much to index.
+_BUSY_MESSAGES = 5_000
+_BUSY_LOOK_SECONDS = 0.2
+# So long is the pause behind a slice, in times of what the slice took: in a busy room where nobody waits, and else.
+_BUSY_PAUSE = 20.0
+_PAUSE = 1.0
+_PAUSE_MAX_SECONDS = 0.2
+# When the file can't be written, it is tried again after so long.
+_RETRY_SECONDS = 30.0
+
+_FAULTS = (sqlite3.Error, OSError, StoreError)
+
+
+class SearchFailedError(Exception):
+    """Nothing can be looked for now; the log says why."""
+
+
+class SearchClosedError(Exception):
+    """The server is shutting down; nothing more is looked for."""
+
+
+class Indexer:
+    """One thread reads what was stored, as it has time for it, and puts its words into the index.
+
+    Whatever happens to the index costs nothing but searches, and them no longer than it takes to make it again.
+    """
+
+    def __init__(self, folder: Path, messages: Messages, on_crash: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._messages = messages
+        self._worker = Worker("indexer", self._run, on_crash)
+        # Guards all below.
+        self._lock = threading.Lock()
+        # Somebody waits for newer messages, or it is to end.
+        self._called = threading.Condition(self._lock)
+        # The index has got further, or there is none any more.
+        self._moved = threading.Condition(self._lock)
+        self._index: Index | None = None
+        # Why there is none: what was wrong when it was tried last.
+        self._fault: Exception | None = None
+        self._closed = False
+        # The newest message that somebody waits for, and up to which messages are in the index.
+        self._wanted_id = 0
+        self._reached_id = 0
+
+    def start(self) -> None:
+        """Start to index."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Let nobody search any more, and wait for the thread's end. What is not written is indexed next time."""
+        with self._lock:
+            self._closed = True
+            self._called.notify_all()
+            self._moved.notify_all()
+        self._worker.join()
+
+    def search(
+        self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int, newest_id: int
+    ) -> tuple[tuple[Message, ...], int]:
+        """The newest messages with these words that the account may see, oldest first; up to which id was looked.
+
+        Waits a little for the index to have ``newest_id``. Raises SearchFailedError, SearchClosedError, StoreError,
+        Refusal. For any thread.
+        """
+        index, reached_id = self._wait_for(newest_id)
+        try:
+            ids = index.find(terms, reader_id, before_id, limit)
+        except IndexClosedError as error:
+            raise (SearchClosedError if self._closed else SearchFailedError) from error
+        except TooLongError as error:
+            reason = "That takes too long to find; send fewer words, or such as are rarer."
+            raise RequestError(ErrorCode.BAD_REQUEST, reason) from error
+        except sqlite3.Error as error:
+            self._give_up(index, error)
+            raise SearchFailedError from error
+        return self._messages.seen(reader_id, ids), min(reached_id, newest_id)
+
+    def _wait_for(self, newest_id: int) -> tuple[Index, int]:
+        patience_ends = time.monotonic() + PATIENCE_SECONDS
+        with self._lock:
+            if newest_id > self._reached_id:
+                self._wanted_id = max(self._wanted_id, newest_id)
+                self._called.notify()
+            while not self._closed and self._fault is None and (self._index is None or self._reached_id < newest_id):
+                left_seconds = patience_ends - time.monotonic()
+                if left_seconds <= 0:
+                    break
+                self._moved.wait(left_seconds)
+            if self._closed:
+                raise SearchClosedError
+            if isinstance(self._fault, NoFtsError):
+                raise RequestError(ErrorCode.INTERNAL, "This server can't search: its SQLite was built without FTS5.")
+            if self._index is None:
+                raise SearchFailedError
+            return self._index, self._reached_id
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self._work(self._open())
+            except NoFtsError as error:
+                _log.warning("Nobody can search: SQLite was built without FTS5")
+                self._note_fault(error)
+                return
+            except _FAULTS as error:
+                self._complain(error)
+            finally:
+                self._drop()
+            self._mend()
+
+    def _open(self) -> Index:
+        index = Index(self._folder, self._messages)
+        with self._lock:
+            self._index = index
+            self._reached_id = index.last_id
+            self._fault = None
+        return index
+
+    def _work(self, index: Index) -> None:
+        """Index what is new, in slices; raises what went wrong, here or where somebody searched."""
+        pace = _Pace(self._messages.last_id)
+        while not self._closed:
+            if self._fault is not None:
+                raise self._fault
+            began = time.monotonic()
+            wanted_id = self._wanted_id
+            messages = self._messages.after(index.last_id, _SLICE_MESSAGES)
+            index.add(messages)
+            is_behind = len(messages) == _SLICE_MESSAGES
+            self._note_reached(index.last_id if is_behind else max(index.last_id, wanted_id))
+            if is_behind:
+                self._take_breath(pace.pause(time.monotonic() - began, is_wanted=self._wanted_id > self._reached_id))
+            else:
+                self._await_news()
+
+    def _note_reached(self, reached_id: int) -> None:
+        with self._lock:
+            self._reached_id = reached_id
+            self._moved.notify_all()
+
+    def _take_breath(self, pause_seconds: float) -> None:
+        with self._lock:
+            self._called.wait_for(lambda: self._closed, pause_seconds)
+
+    def _await_news(self) -> None:
+        with self._lock:
+            self._called.wait_for(
+                lambda: self._closed or self._fault is not None or self._wanted_id > self._reached_id, LOOK_SECONDS
+            )
+
+    def _drop(self) -> None:
+        with self._lock:
+            index, self._index = self._index, None
+            self._reached_id = 0
+            self._moved.notify_all()
+        if index is not None:
+            with suppress(*_FAULTS):
+                index.close()
+
+    def _give_up(self, index: Index, error: sqlite3.Error) -> None:
+        """A search can't read the file: the indexer is to look what is wrong with it."""
+        with self._lock:
+            if self._index is index and self._fault is None:
+                self._fault = error
+                self._called.notify()
+
+    def _note_fault(self, error: Exception) -> None:
+        with self._lock:
+            self._fault = error
+            self._moved.notify_all()
+
+    def _complain(self, error: Exception) -> None:
+        self._note_fault(error)
+        _log.error("The index of words can't be used; until it can, searches are refused", error=describe(error))
+
+    def _mend(self) -> None:
+        """A damaged file is made anew at once; what else there is may pass."""
+        if isinstance(self._fault, sqlite3.DatabaseError) and not isinstance(self._fault, sqlite3.OperationalError):
+            try:
+                remove_index(self._folder)
+            except OSError as error:
+                self._complain(error)
+            else:
+                return
+        self._take_breath(_RETRY_SECONDS)
+
+
+class _Pace:
+    """How long the indexer rests, so that nobody feels that it works."""
+
+    def __init__(self, last_id: Callable[[], int]) -> None:
+        self._last_id = last_id
+        self._looked = time.monotonic()
+        self._seen_id = last_id()
+        self._is_busy = True  # as long as it is not known
+
+    def pause(self, worked_seconds: float, *, is_wanted: bool) -> float:
+        """The pause behind so much work, in seconds."""
+        passed = time.monotonic() - self._looked
+        if passed >= _BUSY_LOOK_SECONDS:
+            last_id = self._last_id()
+            self._is_busy = last_id - self._seen_id > _BUSY_MESSAGES * passed
+            self._looked, self._seen_id = time.monotonic(), last_id
+        if is_wanted:
+            return worked_seconds * _PAUSE if self._is_busy else 0.0
+        return min(worked_seconds * (_BUSY_PAUSE if self._is_busy else _PAUSE), _PAUSE_MAX_SECONDS)

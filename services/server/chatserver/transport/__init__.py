@@ -1,1 +1,0 @@
-"""Bytes and sockets: who is connected, and what is due to each. It does not know what chat is."""
