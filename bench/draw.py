@@ -1,4 +1,4 @@
-"""The figures as pictures: python -m bench.draw [RESULTS] [--folder FOLDER]. Measures nothing."""
+"""Draws the pictures of a run: python -m bench.draw [RESULTS] [--folder FOLDER]. Measures nothing."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from bench.results import read
-from bench.servers import FLOOR, OURS, OURS_IN_DATAGRAMS, OURS_IN_FRAMES
+from bench.servers import BASELINE, OURS, OURS_IN_DATAGRAMS, OURS_IN_FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.results import Crowd, Latency, Results, Throughput
+    from bench.results import Latency, ManyConnections, Results, Throughput
 
 TOP: Final = Path(__file__).resolve().parent.parent
 LATEST: Final = TOP / "bench" / "results" / "latest.json"
 PICTURES: Final = TOP / "docs" / "pictures"
 
-# The look of docs/pictures/way-of-a-message.svg: ours in its blue, the others in what goes with it.
+# Ours has the blue of docs/pictures/way-of-a-message.svg.
 _INK: Final = "#444444"
 _FAINT: Final = "#dddddd"
 _LOOKS: Final[dict[str, dict[str, Any]]] = {
     OURS: {"color": "#3b5b8c", "marker": "o", "linewidth": 2.5, "zorder": 4},
     OURS_IN_FRAMES: {"color": "#6d8fc4", "marker": "P", "linewidth": 1.5, "zorder": 3},
     OURS_IN_DATAGRAMS: {"color": "#9db4d8", "marker": "X", "linewidth": 1.5, "linestyle": ":", "zorder": 3},
-    FLOOR: {"color": "#777777", "marker": "", "linestyle": "--"},
+    BASELINE: {"color": "#777777", "marker": "", "linestyle": "--"},
     "nats-server": {"color": "#a8681a", "marker": "s"},
     "inspircd": {"color": "#4f7d4a", "marker": "^"},
     "ngircd": {"color": "#8a4f7d", "marker": "v"},
@@ -53,7 +53,7 @@ _STYLE: Final = {
     "ytick.color": _INK,
     "lines.markersize": 6,
     "legend.frameon": False,
-    # Text stays text, and the same figures make the same bytes.
+    # Text stays text, and the same figures give the same bytes.
     "svg.fonttype": "none",
     "svg.hashsalt": "bench",
 }
@@ -63,15 +63,15 @@ _MEBIBYTE: Final = 2**20
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw every picture that there are figures for. Returns where they are."""
+    """Draw each picture that has figures. Returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     with mpl.rc_context(_STYLE):
         for name, figure in _pictures(results):
             path = folder / f"bench-{name}.svg"
-            # White, as there is no telling what it will be shown on.
+            # White, because a page may be dark.
             figure.savefig(path, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-            # matplotlib ends some lines with a blank, which no editor lets stand.
+            # matplotlib writes trailing blanks.
             path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
             drawn.append(path)
     return drawn
@@ -81,9 +81,9 @@ def _pictures(results: Results) -> Iterator[tuple[str, Figure]]:
     if results.throughput:
         yield "throughput", _throughput([row for row in results.throughput if row.senders == 1])
     if results.latency:
-        yield "latency", _latency([row for row in results.latency if row.server != FLOOR])
-    if any(row.memory for row in results.crowds):
-        yield "memory", _memory([row for row in results.crowds if row.server != FLOOR])
+        yield "latency", _latency([row for row in results.latency if row.server != BASELINE])
+    if any(row.memory for row in results.connections):
+        yield "memory", _memory([row for row in results.connections if row.server != BASELINE])
 
 
 def _axes(title: str, across: str, up: str) -> tuple[Figure, Any]:
@@ -126,7 +126,7 @@ def _latency(rows: Sequence[Latency]) -> Figure:
     return figure
 
 
-def _memory(rows: Sequence[Crowd]) -> Figure:
+def _memory(rows: Sequence[ManyConnections]) -> Figure:
     figure, axes = _axes("Resident memory", "connections, all of them in the room", "MiB")
     for row in rows:
         if row.memory:
@@ -140,7 +140,7 @@ def _memory(rows: Sequence[Crowd]) -> Figure:
 
 
 def _plain_numbers(axis: Any, ticks: Sequence[float] = ()) -> None:
-    """10,000 rather than ten to the fourth."""
+    """Label 10,000, not ten to the fourth."""
     if ticks:
         axis.set_ticks(ticks)
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
@@ -148,15 +148,17 @@ def _plain_numbers(axis: Any, ticks: Sequence[float] = ()) -> None:
 
 
 def _legend(axes: Any) -> None:
-    """Beside the lines, not over them."""
+    """To the right of the lines, not over them."""
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the pictures of a run that was kept."""
+    """Draw the pictures of a stored run."""
     parser = argparse.ArgumentParser(prog="python -m bench.draw", description=__doc__)
-    parser.add_argument("results", nargs="?", type=Path, default=LATEST, help="the figures (of the latest whole run)")
-    parser.add_argument("--folder", type=Path, default=PICTURES, help="where the pictures go (docs/pictures)")
+    parser.add_argument(
+        "results", nargs="?", type=Path, default=LATEST, help="a results file (that of the last complete run)"
+    )
+    parser.add_argument("--folder", type=Path, default=PICTURES, help="the folder of the pictures (docs/pictures)")
     options = parser.parse_args(arguments)
     for path in draw(read(options.results), options.folder):
         print(path)

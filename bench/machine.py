@@ -1,4 +1,4 @@
-"""The machine: what it is, and which of its processors the servers and the load get."""
+"""The machine: its description, and the processors of the servers and the load."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SYNCS: Final = 100
-# As long as the disk rests between two messages where latency is measured.
+# The pause of the disk between two messages of the latency measurement.
 _REST_SECONDS: Final = 0.002
 _PAGE: Final = b"\0" * 4096
-# What SQLite calls for a commit; not every system has it.
+# The system call of SQLite for a commit; not every system has it.
 _sync: Final = getattr(os, "fdatasync", os.fsync)
 
 
 def processors() -> tuple[int, int] | None:
-    """One for the servers and one for the load; nothing where there is only one, or no way to choose."""
+    """One processor for the servers and one for the load; None if there is only one, or they cannot be chosen."""
     if sys.platform != "linux":
         return None
     usable = sorted(os.sched_getaffinity(0))
@@ -38,7 +38,7 @@ def processors() -> tuple[int, int] | None:
 
 @contextmanager
 def on_processor(number: int | None) -> Iterator[None]:
-    """Let the process, and those that it starts meanwhile, run there alone; None lets all be as it is."""
+    """Pin the process, and those that it starts meanwhile, to a processor; None pins nothing."""
     if number is None or sys.platform != "linux":
         yield
         return
@@ -51,7 +51,7 @@ def on_processor(number: int | None) -> Iterator[None]:
 
 
 def describe(folder: Path) -> Machine:
-    """Say what this is, and on what disk ``folder`` is."""
+    """Describe the machine, and the disk of ``folder``."""
     pair = processors()
     return Machine(
         processor=_processor(),
@@ -68,7 +68,7 @@ def describe(folder: Path) -> Machine:
 
 
 def commit() -> str:
-    """Of the repository, with a plus when something was changed since; empty where there is none."""
+    """The commit of the repository, with a plus if files have changed since; empty without git."""
     top = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=top, capture_output=True, check=True)
@@ -88,7 +88,7 @@ def _processor() -> str:
 
 
 def _file_system(folder: Path) -> str:
-    """The kind of the mount with the longest path that leads to the folder."""
+    """The type of the mount that contains the folder."""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -99,11 +99,11 @@ def _file_system(folder: Path) -> str:
 
 
 def _sync_seconds(folder: Path, rest_seconds: float) -> float:
-    """The median of writing a page and waiting until it is on the disk, which rests for so long before each."""
+    """The median time of writing and syncing a page, each after a pause of ``rest_seconds``."""
     took = []
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         descriptor = file.fileno()
-        for _ in range(_SYNCS):  # a log that is written again, as most of the time, has its place on the disk
+        for _ in range(_SYNCS):  # SQLite mostly overwrites its log, so the blocks are allocated before the measurement
             os.write(descriptor, _PAGE)
         os.fsync(descriptor)
         for number in range(_SYNCS):

@@ -1,28 +1,27 @@
-"""What is measured, and how: each part of the benchmark is a function here.
+"""The measurements. Each is a function here.
 
-Every load has a server of its own, just started, with an empty data folder, and no other server runs meanwhile. The
-servers have one processor, the load has another one. Servers take turns in each of several rounds, so that whatever
-else the machine does meanwhile hits all of them; the figures are medians, and each round's value is kept.
+Each load gets a server of its own, just started, with an empty data folder; no other server runs meanwhile. The servers
+have one processor, the load has another. The servers take turns in each of several rounds, so that other work of the
+machine affects all of them. The figures are medians; the value of each round is kept.
 
-throughput   One or ten senders and 10, 100 or 1,000 receivers, all in one room; texts of 64 bytes, at most 1,000 of
-             them under way. Deliveries a second, from the first message sent to the last one delivered.
-latency      500 messages a second to 100 receivers: for each delivery the time from before the message was sent to
+throughput   One or ten senders and 10, 100 or 1,000 receivers in one room; texts of 64 bytes, at most 1,000 messages
+             undelivered. Deliveries a second, from the first message to the last delivery.
+latency      500 messages a second to 100 receivers. The time of each delivery, from before its message was sent to
              after it was received.
-crowd        Connections are made in steps up to 9,000, all of them logged in and receiving: the server's resident
-             memory at each step, before any message was sent; then deliveries a second to all of them, and the
-             memory after that. Not of the IRC servers: each tells all of each who comes, 40 million lines for 9,000.
-             Over UDP sessions count as connections.
-logins       Logins a second, 32 under way at once, with the cheapest hash parameters: first of new names, then of the
-             same ones on new connections. All stay until the last one is in.
-storm        Latency, as above, without and with 500 logins of new names meanwhile, all begun at once, with the default
-             hash parameters.
-stopped      Latency of 99 receivers, after a burst that fills every buffer of the one who does not read; and the same
-             without that one. The limit at which it would be disconnected is far away.
-history      Throughput and latency of a server that has stored five million messages, a tenth of them direct ones,
-             beside one that has stored none; and how long the last 50 take then (CH).
+connections  Up to 9,000 connections, made in steps, all logged in and receiving. The server's resident memory at each
+             step, before the first message; then deliveries a second to all of them, and the memory after that. Not
+             for the IRC servers: they send each join to all, which is 40 million lines for 9,000. Over UDP a session
+             counts as a connection.
+logins       Logins a second, 32 at a time, with the cheapest hash parameters: first new names, then the same names on
+             new connections. All stay until the last login is accepted.
+storm        Latency as above, without and with 500 simultaneous logins of new names, with the default hash parameters.
+stopped      Latency of 99 receivers after a burst that fills all buffers of one more receiver, which does not read; and
+             the same without it. The limit at which the server disconnects it is far away.
+history      Throughput and latency of a server that has stored five million messages, a tenth of them direct, and of
+             one that has stored none; and the time of a request for the last 50 messages (CH).
 
-The last four are of our own server alone. A server that closes a connection, loses or doubles a message or stands still
-has failed the load, and is not given the same load again.
+The last four are of our own server only. A server that closes a connection, loses or duplicates a message, or stalls
+has failed the load, and does not get the same load again.
 """
 
 from __future__ import annotations
@@ -34,11 +33,21 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from bench import history
-from bench.crowd import LOGINS_AT_ONCE, Crowd, LoadError
-from bench.load import flow, pace
-from bench.protocols import WIRES
-from bench.results import Crowd as CrowdResult
-from bench.results import History, Latency, Logins, Memory, Percentiles, Stopped, Storm, Throughput, percentiles
+from bench.connections import LOGINS_AT_ONCE, Connections, LoadError
+from bench.load import measure_latency, measure_throughput
+from bench.protocols import PROTOCOLS
+from bench.results import (
+    History,
+    Latency,
+    Logins,
+    ManyConnections,
+    Memory,
+    Percentiles,
+    Stopped,
+    Storm,
+    Throughput,
+    percentiles,
+)
 from bench.servers import CHEAPEST_HASH, ServerError, chatserver, resident_bytes, running
 
 if TYPE_CHECKING:
@@ -47,74 +56,73 @@ if TYPE_CHECKING:
 
     from bench.servers import Running, Server
 
-# A receiver that stops is to be far behind, and to stay.
-_FAR: Final = ("--lag-max-bytes", str(1024**3))
+# The server must keep a receiver that does not read.
+_HUGE_LAG: Final = ("--lag-max-bytes", str(1024**3))
 _SMALL_BUFFER_BYTES: Final = 4 * 1024
 _BURST_SECONDS: Final = 0.5
-# Who asks for the history.
-_ASKER: Final = "asker"
+_HISTORY_READER: Final = "reader"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured. The names of the parts are the functions' below."""
+    """The size of each measurement."""
 
     rounds: int = 3
     # Receivers and senders of each load.
     loads: tuple[tuple[int, int], ...] = ((10, 1), (100, 1), (1_000, 1), (100, 10))
-    load_seconds: float = 0.8
-    paced_receivers: int = 100
+    throughput_seconds: float = 0.8
+    latency_receivers: int = 100
     messages_per_second: int = 500
-    pace_seconds: float = 1.5
-    crowd_steps: tuple[int, ...] = (1_000, 3_000, 6_000, 9_000)
-    # Servers that have not let all in by then, have failed.
-    crowd_enter_seconds: float = 40.0
+    latency_seconds: float = 1.5
+    connection_steps: tuple[int, ...] = (1_000, 3_000, 6_000, 9_000)
+    # Time limit of all logins together.
+    connection_seconds: float = 40.0
     logins: int = 2_000
     storm_logins: int = 500
     stored_messages: int = 5_000_000
     stored_loads: tuple[tuple[int, int], ...] = ((100, 1), (1_000, 1))
-    asks: int = 500
+    history_requests: int = 500
 
 
 QUICK: Final = Plan(
     rounds=1,
     loads=((10, 1), (100, 1), (100, 10)),
-    load_seconds=0.3,
-    pace_seconds=0.5,
-    crowd_steps=(100, 300, 1_000),
-    crowd_enter_seconds=5.0,
+    throughput_seconds=0.3,
+    latency_seconds=0.5,
+    connection_steps=(100, 300, 1_000),
+    connection_seconds=5.0,
     logins=200,
     storm_logins=40,
     stored_messages=100_000,
     stored_loads=((100, 1),),
-    asks=100,
+    history_requests=100,
 )
 
 
-class Ground:
-    """Where it is measured: a folder to write in, a processor for the servers, and who is told how far it is."""
+class Environment:
+    """The plan, the servers to compare, a scratch folder, the servers' processor, and an output for progress."""
 
     def __init__(
         self,
         plan: Plan,
         servers: Sequence[Server],
         scratch: Path,
-        say: Callable[[str], None],
+        show: Callable[[str], None],
         *,
         processor: int | None = None,
-        patience_seconds: float = 0.0,
+        poll_seconds: float = 0.0,
     ) -> None:
         self.plan = plan
         self.servers = servers
         self.scratch = scratch
-        self.say = say
+        self.show = show
         self._processor = processor
-        self._patience_seconds = patience_seconds
+        self._poll_seconds = poll_seconds
         self._numbers = count()
 
     @contextmanager
     def running(self, server: Server) -> Iterator[Running]:
-        """The server, just started, in a folder that is removed afterwards."""
+        """Start the server in a folder of its own; end it and remove the folder afterwards."""
         folder = self.scratch / f"server-{next(self._numbers)}"
         try:
             with running(server, folder, self._processor) as started:
@@ -123,28 +131,28 @@ class Ground:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def crowd(self, server: Server) -> Iterator[tuple[Crowd, Running]]:
-        """The server, just started, and connections to it."""
-        with self.running(server) as started, self.connect(server, started) as crowd:
-            yield crowd, started
+    def connected(self, server: Server) -> Iterator[tuple[Connections, Running]]:
+        """Start the server, and prepare connections to it."""
+        with self.running(server) as started, self.connect(server, started) as connections:
+            yield connections, started
 
-    def connect(self, server: Server, started: Running) -> Crowd:
-        """Connections to a server that runs."""
-        return Crowd(
-            WIRES[server.wire],
+    def connect(self, server: Server, started: Running) -> Connections:
+        """Prepare connections to a running server."""
+        return Connections(
+            PROTOCOLS[server.protocol],
             started.port,
-            patience_seconds=self._patience_seconds,
+            poll_seconds=self._poll_seconds,
             logins_at_once=server.logins_at_once,
         )
 
 
 def _names(number: int) -> list[str]:
-    """Equally long, so that messages are; and short enough for every server."""
+    """Names of the same length, so that messages have the same length; short enough for every server."""
     return [f"n{index:05d}" for index in range(number)]
 
 
 @contextmanager
-def _noting_failure(row: Throughput | Latency | CrowdResult) -> Iterator[None]:
+def _recording_failure(row: Throughput | Latency | ManyConnections) -> Iterator[None]:
     try:
         yield
     except (LoadError, ServerError) as error:
@@ -154,165 +162,161 @@ def _noting_failure(row: Throughput | Latency | CrowdResult) -> Iterator[None]:
 # --- of all servers ---
 
 
-def throughput(ground: Ground) -> list[Throughput]:
-    """See above."""
-    return _throughput(ground, ground.servers, ground.plan.loads)
+def throughput(environment: Environment) -> list[Throughput]:
+    """See the top of this file."""
+    return _throughput(environment, environment.servers, environment.plan.loads)
 
 
-def _throughput(ground: Ground, servers: Sequence[Server], loads: Sequence[tuple[int, int]]) -> list[Throughput]:
+def _throughput(
+    environment: Environment, servers: Sequence[Server], loads: Sequence[tuple[int, int]]
+) -> list[Throughput]:
+    plan = environment.plan
     rows = {(server.name, load): Throughput(server.name, *load) for load in loads for server in servers}
-    for number in range(1, ground.plan.rounds + 1):
+    for number in range(1, plan.rounds + 1):
         for server in servers:
-            ground.say(f"throughput, round {number} of {ground.plan.rounds}: {server.name}")
-            for load in loads:
-                row = rows[server.name, load]
-                with _noting_failure(row):
-                    if not row.failure:
-                        row.deliveries_per_second.append(_flow(ground, server, *load))
+            environment.show(f"throughput, round {number} of {plan.rounds}: {server.name}")
+            for receivers, senders in loads:
+                row = rows[server.name, (receivers, senders)]
+                if row.failure:
+                    continue
+                names = _names(receivers + senders)
+                with _recording_failure(row), environment.connected(server) as (connections, _):
+                    connections.log_in(names[:receivers], names[receivers:])
+                    connections.wait_until_quiet()
+                    result = measure_throughput(connections, plan.throughput_seconds)
+                    row.deliveries_per_second.append(result.deliveries_per_second)
     return list(rows.values())
 
 
-def _flow(ground: Ground, server: Server, receivers: int, senders: int) -> float:
-    names = _names(receivers + senders)
-    with ground.crowd(server) as (crowd, _):
-        crowd.enter(names[:receivers], names[receivers:])
-        crowd.settle()
-        return flow(crowd, ground.plan.load_seconds).deliveries_per_second
+def latency(environment: Environment) -> list[Latency]:
+    """See the top of this file."""
+    return _latency(environment, environment.servers)
 
 
-def latency(ground: Ground) -> list[Latency]:
-    """See above."""
-    return _latency(ground, ground.servers)
-
-
-def _latency(ground: Ground, servers: Sequence[Server]) -> list[Latency]:
-    plan = ground.plan
-    rows = [Latency(server.name, plan.paced_receivers, plan.messages_per_second) for server in servers]
+def _latency(environment: Environment, servers: Sequence[Server]) -> list[Latency]:
+    plan = environment.plan
+    rows = [Latency(server.name, plan.latency_receivers, plan.messages_per_second) for server in servers]
     for number in range(1, plan.rounds + 1):
         for server, row in zip(servers, rows, strict=True):
-            ground.say(f"latency, round {number} of {plan.rounds}: {server.name}")
-            with _noting_failure(row):
-                if not row.failure:
-                    row.rounds.append(_pace(ground, server))
+            environment.show(f"latency, round {number} of {plan.rounds}: {server.name}")
+            if row.failure:
+                continue
+            with _recording_failure(row), environment.connected(server) as (connections, _):
+                row.rounds.append(_log_in_and_measure_latency(plan, connections))
     return rows
 
 
-def _pace(ground: Ground, server: Server) -> Percentiles:
-    with ground.crowd(server) as (crowd, _):
-        return _pace_crowd(ground, crowd)
+def _log_in_and_measure_latency(plan: Plan, connections: Connections) -> Percentiles:
+    sender, *receivers = _names(plan.latency_receivers + 1)
+    connections.log_in(receivers, [sender])
+    connections.wait_until_quiet()
+    return percentiles(measure_latency(connections, plan.messages_per_second, plan.latency_seconds))
 
 
-def _pace_crowd(ground: Ground, crowd: Crowd) -> Percentiles:
-    names = _names(ground.plan.paced_receivers + 1)
-    crowd.enter(names[1:], names[:1])
-    crowd.settle()
-    return _keep_pace(ground, crowd)
-
-
-def _keep_pace(ground: Ground, crowd: Crowd) -> Percentiles:
-    return percentiles(pace(crowd, ground.plan.messages_per_second, ground.plan.pace_seconds))
-
-
-def crowds(ground: Ground) -> list[CrowdResult]:
-    """See above."""
-    servers = [server for server in ground.servers if server.wire != "irc"]
-    rows = [CrowdResult(server.name) for server in servers]
+def many_connections(environment: Environment) -> list[ManyConnections]:
+    """See the top of this file."""
+    plan = environment.plan
+    servers = [server for server in environment.servers if server.protocol != "irc"]
+    rows = [ManyConnections(server.name) for server in servers]
     for server, row in zip(servers, rows, strict=True):
-        ground.say(f"crowd: {server.name}")
-        with _noting_failure(row), ground.crowd(server) as (crowd, started):
-            _gather(ground.plan, row, crowd, started)
+        environment.show(f"many connections: {server.name}")
+        with _recording_failure(row), environment.connected(server) as (connections, started):
+            _connect_in_steps(plan, row, connections, started)
+            result = measure_throughput(connections, plan.throughput_seconds)
+            row.deliveries_per_second = result.deliveries_per_second
+            row.after_load_bytes = resident_bytes(started.pid)
     return rows
 
 
-def _gather(plan: Plan, row: CrowdResult, crowd: Crowd, started: Running) -> None:
-    sender, *receivers = _names(plan.crowd_steps[-1])
+def _connect_in_steps(plan: Plan, row: ManyConnections, connections: Connections, started: Running) -> None:
+    sender, *receivers = _names(plan.connection_steps[-1])
     row.memory.append(Memory(0, resident_bytes(started.pid)))
-    seconds = crowd.enter([], [sender])
-    inside = 0
-    for step in plan.crowd_steps:
-        seconds += crowd.enter(receivers[inside : step - 1], limit_seconds=plan.crowd_enter_seconds - seconds)
-        inside = step - 1
-        crowd.settle()
+    seconds = connections.log_in([], [sender])
+    done = 0
+    for step in plan.connection_steps:
+        seconds += connections.log_in(receivers[done : step - 1], limit_seconds=plan.connection_seconds - seconds)
+        done = step - 1
+        connections.wait_until_quiet()
         row.memory.append(Memory(step, resident_bytes(started.pid)))
-    row.logins_per_second = plan.crowd_steps[-1] / seconds
-    row.deliveries_per_second = flow(crowd, plan.load_seconds).deliveries_per_second
-    row.after_load_bytes = resident_bytes(started.pid)
+    row.logins_per_second = plan.connection_steps[-1] / seconds
 
 
-# --- of our own server ---
+# --- of our own server: these raise LoadError and ServerError ---
 
 
-def logins(ground: Ground) -> Logins:
-    """See above. Raises LoadError and ServerError, as the following do."""
-    result = Logins(LOGINS_AT_ONCE, ground.plan.logins)
+def logins(environment: Environment) -> Logins:
+    """See the top of this file."""
+    plan = environment.plan
+    result = Logins(LOGINS_AT_ONCE, plan.logins)
     server = chatserver(*CHEAPEST_HASH)
-    names = _names(ground.plan.logins)
-    for number in range(1, ground.plan.rounds + 1):
-        ground.say(f"logins, round {number} of {ground.plan.rounds}")
-        with ground.crowd(server) as (watcher, started):
-            watcher.enter(["watcher"])
+    names = _names(plan.logins)
+    for number in range(1, plan.rounds + 1):
+        environment.show(f"logins, round {number} of {plan.rounds}")
+        with environment.connected(server) as (watcher, started):
+            watcher.log_in(["watcher"])
             for values in (result.new_per_second, result.existing_per_second):
-                with ground.connect(server, started) as crowd:
-                    values.append(len(names) / crowd.enter(names))
-                watcher.settle()
+                with environment.connect(server, started) as connections:
+                    values.append(len(names) / connections.log_in(names))
+                watcher.wait_until_quiet()
     return result
 
 
-def storm(ground: Ground) -> Storm:
-    """See above."""
-    plan = ground.plan
-    ground.say("storm of logins")
-    with ground.crowd(chatserver()) as (crowd, _):
-        without = _pace_crowd(ground, crowd)
+def storm(environment: Environment) -> Storm:
+    """See the top of this file."""
+    plan = environment.plan
+    environment.show("login storm")
+    with environment.connected(chatserver()) as (connections, _):
+        without = _log_in_and_measure_latency(plan, connections)
         for number in range(plan.storm_logins):
-            crowd.begin_entering(f"storm{number:05d}")
-        milliseconds = pace(crowd, plan.messages_per_second, 0.0)
-        during = percentiles(milliseconds)
-    seconds = during.count / plan.paced_receivers / plan.messages_per_second
-    return Storm(plan.storm_logins, plan.paced_receivers, seconds, without, during)
+            connections.begin_login(f"storm{number:05d}")
+        during = percentiles(measure_latency(connections, plan.messages_per_second, 0.0))
+    seconds = during.count / plan.latency_receivers / plan.messages_per_second
+    return Storm(plan.storm_logins, plan.latency_receivers, seconds, without, during)
 
 
-def stopped(ground: Ground) -> Stopped:
-    """See above."""
-    result = Stopped(ground.plan.paced_receivers)
-    for number in range(1, ground.plan.rounds + 1):
-        ground.say(f"stopped receiver, round {number} of {ground.plan.rounds}")
+def stopped(environment: Environment) -> Stopped:
+    """See the top of this file."""
+    plan = environment.plan
+    result = Stopped(plan.latency_receivers)
+    for number in range(1, plan.rounds + 1):
+        environment.show(f"stopped receiver, round {number} of {plan.rounds}")
         for values, is_stopped in ((result.none, False), (result.one, True)):
-            values.append(_pace_beside(ground, is_stopped=is_stopped))
+            values.append(_latency_with_idle_receiver(environment, is_stopped=is_stopped))
     return result
 
 
-def _pace_beside(ground: Ground, *, is_stopped: bool) -> Percentiles:
-    """Latency of the others, with one that has stopped reading or without."""
-    sender, *receivers = _names(ground.plan.paced_receivers)
-    with ground.crowd(chatserver(*CHEAPEST_HASH, *_FAR)) as (crowd, _):
-        fd = crowd.begin_entering("deaf", receive_bytes=_SMALL_BUFFER_BYTES)
-        crowd.enter(receivers, [sender])
-        crowd.settle()
+def _latency_with_idle_receiver(environment: Environment, *, is_stopped: bool) -> Percentiles:
+    """Latency of the other receivers. The idle one reads and drops its input, or has stopped reading."""
+    plan = environment.plan
+    sender, *receivers = _names(plan.latency_receivers)
+    with environment.connected(chatserver(*CHEAPEST_HASH, *_HUGE_LAG)) as (connections, _):
+        fd = connections.begin_login("idle", receive_bytes=_SMALL_BUFFER_BYTES)
+        connections.log_in(receivers, [sender])
+        connections.wait_until_quiet()
         if is_stopped:
-            crowd.stop_reading(fd)
-        flow(crowd, _BURST_SECONDS)
-        crowd.settle()
-        return _keep_pace(ground, crowd)
+            connections.stop_reading(fd)
+        measure_throughput(connections, _BURST_SECONDS)
+        connections.wait_until_quiet()
+        return percentiles(measure_latency(connections, plan.messages_per_second, plan.latency_seconds))
 
 
-def stored(ground: Ground) -> History:
-    """See above."""
-    plan = ground.plan
-    data = ground.scratch / "stored"
+def stored_history(environment: Environment) -> History:
+    """See the top of this file."""
+    plan = environment.plan
+    data = environment.scratch / "stored"
     try:
-        ground.say(f"history: storing {plan.stored_messages:,} messages")
+        environment.show(f"history: storing {plan.stored_messages:,} messages")
         empty = chatserver(*CHEAPEST_HASH)
         full = chatserver(*CHEAPEST_HASH, data=data, name=f"{empty.name} with history")
-        # The server makes its schema by itself, and the account of one who will have a part in it.
-        with ground.crowd(full) as (crowd, _):
-            crowd.enter([_ASKER])
-        size_bytes = history.fill(data, plan.stored_messages)
-        rows = _throughput(ground, (empty, full), plan.stored_loads)
-        delays = _latency(ground, (empty, full))
-        ground.say("history: asking for the last messages")
-        with ground.running(full) as started:
-            asked = percentiles(history.ask(started.port, _ASKER, plan.asks))
+        # The server creates its schema, and the account of the user that will read the history.
+        with environment.connected(full) as (connections, _):
+            connections.log_in([_HISTORY_READER])
+        database_bytes = history.fill(data, plan.stored_messages)
+        throughputs = _throughput(environment, (empty, full), plan.stored_loads)
+        latencies = _latency(environment, (empty, full))
+        environment.show("history: requesting the last messages")
+        with environment.running(full) as started:
+            times = history.time_requests(started.port, _HISTORY_READER, plan.history_requests)
     finally:
         shutil.rmtree(data, ignore_errors=True)
-    return History(plan.stored_messages, size_bytes, rows, delays, asked)
+    return History(plan.stored_messages, database_bytes, throughputs, latencies, percentiles(times))

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs what `make bench` measures beside, on a Debian machine, as root. None of it is started, now or at the next boot.
+# Installs the peer servers of `make bench` on a Debian machine. Run it as root. No peer is started, now or at boot.
 set -euo pipefail
 
 PEERS=(nats-server inspircd ngircd mosquitto)
-# Debian asks this program whether a service may be started; 101 is no.
+# Debian runs this program before it starts a service; exit code 101 means no.
 POLICY=/usr/sbin/policy-rc.d
 
 if [[ $(id -u) != 0 ]]; then
-  echo "bench/peers.sh: Packages are installed as root." >&2
+  echo "bench/peers.sh: installing packages needs root" >&2
   exit 1
 fi
 if [[ ! -e $POLICY ]]; then

@@ -1,4 +1,4 @@
-"""The wires that the load speaks: how one comes in, and how a message looks. Pure: no sockets, no clock."""
+"""The protocols that the load speaks: how a connection logs in, and how a message is written. No sockets, no clock."""
 
 from __future__ import annotations
 
@@ -11,87 +11,86 @@ from typing import Final
 
 import msgspec
 
-# Each text has it once, and nothing else that a server sends has it at all: counting it counts messages.
+# Each text contains the marker once, and servers send it nowhere else: counting markers counts messages.
 MARKER: Final = b"|"
 TEXT_BYTES: Final = 64
-# Behind the marker stands the message's number, so that what arrives can be known again.
+# The number of the message follows the marker.
 NUMBER_DIGITS: Final = 16
 
-# What a connection says until it is in: yields what is to be sent, is sent what has come, and returns when it is in.
-# Raises RefusedError when it is not let in.
-Entrance = Generator[bytes, bytes, None]
+# The dialogue of a login: yields the bytes to send, is sent the bytes received, and returns when the login is accepted.
+# Raises RefusedError.
+Login = Generator[bytes, bytes, None]
 
 
-class Part(Enum):
-    """What a connection is for. Its value is what floor.c is told."""
+class Role(Enum):
+    """The use of a connection. The value is the first byte to baseline.c."""
 
-    HEARS = b"R"
-    SPEAKS = b"S"
+    RECEIVER = b"R"
+    SENDER = b"S"
 
 
 class RefusedError(Exception):
-    """The server does not let a connection in. The text is what it said."""
+    """The server refused a login. The text is the server's."""
 
 
 class Transport(Enum):
-    """What carries the bytes."""
+    """How the bytes travel."""
 
     TCP = "tcp"
-    # Frames, each in a datagram of a session: datagrams.py.
+    # One frame in each datagram of a session: udp.py.
     UDP = "udp"
 
 
 @dataclass(frozen=True)
-class Wire:
-    """One protocol. ``enter`` begins the entrance of a name; ``frame`` makes of a text the bytes that say it to all."""
+class WireProtocol:
+    """``log_in`` starts the login of a name; ``frame`` returns the bytes that send a text to all."""
 
     name: str
-    enter: Callable[[str, Part], Entrance]
+    log_in: Callable[[str, Role], Login]
     frame: Callable[[bytes], bytes]
-    carrier: Transport = Transport.TCP
+    transport: Transport = Transport.TCP
 
 
 def text(number: int) -> bytes:
-    """A message's text, which tells its number."""
+    """The text of the message with this number."""
     return (MARKER + b"%0*d" % (NUMBER_DIGITS, number)).ljust(TEXT_BYTES, b"x")
 
 
-class Lines:
-    """Puts what arrives together to lines."""
+class LineBuffer:
+    """Splits a byte stream into lines."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are whole now, without their ends."""
+    def split(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` completes, without their line ends."""
         *whole, self._rest = (self._rest + data).split(b"\n")
         return [line.rstrip(b"\r") for line in whole]
 
 
-# MQTT's mark of a length that goes on in the next byte.
-_MORE: Final = 0x80
+# MQTT 5.0, section 1.5.5: a length has seven bits in each byte, the lowest first; this bit means that more follow.
+_LENGTH_CONTINUES: Final = 0x80
 
 
-class Packets:
-    """Puts what arrives together to MQTT's control packets."""
+class PacketBuffer:
+    """Splits a byte stream into MQTT control packets."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The packets that are whole now: type (the upper four bits), and what is behind the length."""
+    def split(self, data: bytes) -> list[tuple[int, bytes]]:
+        """The packets that ``data`` completes: type (the upper four bits) and the bytes after the length."""
         self._rest += data
         found = []
-        while (packet := self._take()) is not None:
+        while (packet := self._next_packet()) is not None:
             found.append(packet)
         return found
 
-    def _take(self) -> tuple[int, bytes] | None:
-        # MQTT 5.0, section 1.5.5: seven bits a byte, the lowest first; the highest bit says that one more follows.
+    def _next_packet(self) -> tuple[int, bytes] | None:
         length = 0
         for position, byte in enumerate(self._rest[1:5]):
-            length |= (byte & ~_MORE) << 7 * position
-            if not byte & _MORE:
+            length |= (byte & ~_LENGTH_CONTINUES) << 7 * position
+            if not byte & _LENGTH_CONTINUES:
                 begin = 2 + position
                 break
         else:
@@ -115,12 +114,12 @@ class _Reply(msgspec.Struct):
 _REPLY: Final = msgspec.json.Decoder(_Reply)
 
 
-def _enter_json(name: str, _part: Part) -> Entrance:
-    lines = Lines()
+def _log_in_json(name: str, _role: Role) -> Login:
+    lines = LineBuffer()
     login = {"command": "login", "username": name, "password": f"secret of {name}"}
     data = yield json.dumps(login).encode() + b"\n"
     while True:
-        for line in lines.feed(data):
+        for line in lines.split(data):
             reply = _REPLY.decode(line)
             if reply.type == "login":
                 return
@@ -133,19 +132,19 @@ def _frame_json(message: bytes) -> bytes:
     return b'{"command":"PM","message":"' + message + b'"}\n'
 
 
-# --- frames: docs/wire/frames.md; and what datagrams hold: docs/wire/datagram.md ---
+# --- frames: docs/wire/frames.md; datagrams contain the same: docs/wire/datagram.md ---
 
 _HEADER: Final = struct.Struct(">cI")
 
 
-class TypedFrames:
-    """Puts what arrives together to frames."""
+class FrameBuffer:
+    """Splits a byte stream into frames."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The payloads that are whole now."""
+    def split(self, data: bytes) -> list[bytes]:
+        """The payloads of the frames that ``data`` completes."""
         self._rest += data
         found = []
         while len(self._rest) >= _HEADER.size:
@@ -162,12 +161,12 @@ def _typed(kind: bytes, payload: bytes) -> bytes:
     return _HEADER.pack(kind, len(payload)) + payload
 
 
-def _enter_frames(name: str, _part: Part) -> Entrance:
-    frames = TypedFrames()
+def _log_in_frames(name: str, _role: Role) -> Login:
+    frames = FrameBuffer()
     data = yield _typed(b"C", name.encode())
     while True:
         answer = b""
-        for payload in frames.feed(data):
+        for payload in frames.split(data):
             word = payload.split(b" ")[0]
             if word == b"PASSWORD":
                 answer = _typed(b"C", f"secret of {name}".encode())
@@ -179,15 +178,15 @@ def _enter_frames(name: str, _part: Part) -> Entrance:
 
 
 def _frame_frames(message: bytes) -> bytes:
-    """Both steps at once: whoever pours does not wait for READY."""
+    """Both steps in one piece: the load does not wait for READY."""
     return _typed(b"C", b"PM") + _typed(b"D", message)
 
 
-# --- raw: floor.c ---
+# --- raw: baseline.c ---
 
 
-def _enter_raw(_name: str, part: Part) -> Entrance:
-    yield part.value
+def _log_in_raw(_name: str, role: Role) -> Login:
+    yield role.value
 
 
 def _frame_raw(message: bytes) -> bytes:
@@ -197,11 +196,11 @@ def _frame_raw(message: bytes) -> bytes:
 # --- nats: the text protocol of nats-server, with one subject ---
 
 
-def _enter_nats(_name: str, _part: Part) -> Entrance:
-    lines = Lines()
+def _log_in_nats(_name: str, _role: Role) -> Login:
+    lines = LineBuffer()
     data = yield b'CONNECT {"verbose":false,"pedantic":false,"echo":false}\r\nSUB c 1\r\nPING\r\n'
     while True:
-        for line in lines.feed(data):
+        for line in lines.split(data):
             if line == b"PONG":
                 return
             if line.startswith(b"-ERR"):
@@ -219,12 +218,12 @@ _MOTD_ENDS: Final = (b"376", b"422")
 _NAMES_END: Final = b"366"
 
 
-def _enter_irc(name: str, _part: Part) -> Entrance:
-    lines = Lines()
+def _log_in_irc(name: str, _role: Role) -> Login:
+    lines = LineBuffer()
     data = yield f"NICK {name}\r\nUSER {name} 0 * :{name}\r\n".encode()
     while True:
         answer = b""
-        for line in lines.feed(data):
+        for line in lines.split(data):
             words = [*line.split(b" "), b""]
             if words[0] == b"PING":
                 answer += b"PONG " + words[1] + b"\r\n"
@@ -241,15 +240,16 @@ def _frame_irc(message: bytes) -> bytes:
     return b"PRIVMSG #c :" + message + b"\r\n"
 
 
-# --- mqtt: MQTT 5.0, with one topic and quality of service 0. Version 5, for there one need not hear oneself ---
+# --- mqtt: MQTT 5.0, with one topic and quality of service 0 ---
 
 _CONNECT, _CONNACK, _PUBLISH, _SUBSCRIBE, _SUBACK = 0x10, 2, 0x30, 0x82, 9
 _REASON_FAILURE: Final = 0x80
+# A sender does not receive its own messages. Version 3 has no such option.
 _NO_LOCAL: Final = 0x04
 
 
 def _packet(first: int, body: bytes) -> bytes:
-    assert len(body) < _MORE, "the length has one byte"
+    assert len(body) < _LENGTH_CONTINUES, "the length has one byte"
     return bytes([first, len(body)]) + body
 
 
@@ -257,13 +257,13 @@ def _string(data: bytes) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
-def _enter_mqtt(name: str, _part: Part) -> Entrance:
-    packets = Packets()
+def _log_in_mqtt(name: str, _role: Role) -> Login:
+    packets = PacketBuffer()
     # Protocol and version, a clean start, no keep-alive, no properties.
     data = yield _packet(_CONNECT, _string(b"MQTT") + b"\5\2\0\0\0" + _string(name.encode()))
     while True:
         answer = b""
-        for kind, body in packets.feed(data):
+        for kind, body in packets.split(data):
             if kind == _CONNACK and body[1] < _REASON_FAILURE:
                 answer = _packet(_SUBSCRIBE, b"\0\1\0" + _string(b"c") + bytes([_NO_LOCAL]))
             elif kind == _SUBACK and body[-1] < _REASON_FAILURE:
@@ -277,15 +277,15 @@ def _frame_mqtt(message: bytes) -> bytes:
     return _packet(_PUBLISH, _string(b"c") + b"\0" + message)
 
 
-WIRES: Final = {
-    wire.name: wire
-    for wire in (
-        Wire("json", _enter_json, _frame_json),
-        Wire("frames", _enter_frames, _frame_frames),
-        Wire("datagram", _enter_frames, _frame_frames, Transport.UDP),
-        Wire("raw", _enter_raw, _frame_raw),
-        Wire("nats", _enter_nats, _frame_nats),
-        Wire("irc", _enter_irc, _frame_irc),
-        Wire("mqtt", _enter_mqtt, _frame_mqtt),
+PROTOCOLS: Final = {
+    protocol.name: protocol
+    for protocol in (
+        WireProtocol("json", _log_in_json, _frame_json),
+        WireProtocol("frames", _log_in_frames, _frame_frames),
+        WireProtocol("datagram", _log_in_frames, _frame_frames, Transport.UDP),
+        WireProtocol("raw", _log_in_raw, _frame_raw),
+        WireProtocol("nats", _log_in_nats, _frame_nats),
+        WireProtocol("irc", _log_in_irc, _frame_irc),
+        WireProtocol("mqtt", _log_in_mqtt, _frame_mqtt),
     )
 }

@@ -1,4 +1,4 @@
-"""The figures as tables for people, in Markdown. Pure."""
+"""The figures as Markdown tables."""
 
 from __future__ import annotations
 
@@ -11,25 +11,35 @@ from bench.servers import OURS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.results import Crowd, History, Latency, Logins, Percentiles, Results, Stopped, Storm, Throughput
+    from bench.results import (
+        History,
+        Latency,
+        Logins,
+        ManyConnections,
+        Percentiles,
+        Results,
+        Stopped,
+        Storm,
+        Throughput,
+    )
 
 FAILS: Final = "fails"
 PERCENTILES: Final = ["p50", "p90", "p99", "p99.9", "max"]
 
 
 def render(results: Results) -> str:
-    """All tables of a run, and what it was run on."""
-    return "\n".join(line for part in _parts(results) for line in (*part, "")).rstrip() + "\n"
+    """The machine and all tables of a run."""
+    return "\n".join(line for section in _sections(results) for line in (*section, "")).rstrip() + "\n"
 
 
-def _parts(results: Results) -> Iterator[list[str]]:
+def _sections(results: Results) -> Iterator[list[str]]:
     yield _about(results)
     if results.throughput:
         yield _throughput(results.throughput)
     if results.latency:
         yield _latency(results.latency)
-    if results.crowds:
-        yield _crowds(results.crowds)
+    if results.connections:
+        yield _many_connections(results.connections)
     if results.logins:
         yield _logins(results.logins)
     if results.storm:
@@ -39,11 +49,11 @@ def _parts(results: Results) -> Iterator[list[str]]:
     if results.history:
         yield _history(results.history)
     if failures := _failures(results):
-        yield ["## What failed, and how", "", *failures]
+        yield ["## Failures", "", *failures]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of Markdown that can be read as it is: the first column to the left, the others to the right."""
+    """A Markdown table, padded to be read as plain text. The first column is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -83,7 +93,7 @@ def _throughput(rows: Sequence[Throughput]) -> list[str]:
         "",
         *table(["receivers", *servers], lines),
         "",
-        f"In parentheses: how many times as many {OURS} delivers.",
+        f"In parentheses: the deliveries of {OURS}, divided by those of the server.",
     ]
 
 
@@ -99,13 +109,13 @@ def _millions(value: float | None, ours: float | None, server: str) -> str:
 
 
 def _rounded(value: float) -> str:
-    """With three digits that count, or two where it is small."""
-    digits = 1 if value >= 10 else 2 if value >= 0.1 else 3  # noqa: PLR2004 - where the third digit changes places
+    """Three significant digits, or two for small values."""
+    digits = 1 if value >= 10 else 2 if value >= 0.1 else 3  # noqa: PLR2004 - the limits of the digits
     return f"{value:.{digits}f}"
 
 
 def percentile_cells(value: Percentiles | None) -> list[str]:
-    """One for each of PERCENTILES, in milliseconds."""
+    """A cell for each of PERCENTILES, in milliseconds."""
     if value is None:
         return [FAILS] * len(PERCENTILES)
     return [_rounded(one) for one in (value.p50, value.p90, value.p99, value.p99_9, value.max)]
@@ -116,12 +126,12 @@ def _latency(rows: Sequence[Latency]) -> list[str]:
     return [title, "", *table(["server", *PERCENTILES], [[row.server, *percentile_cells(row.median)] for row in rows])]
 
 
-def _crowds(rows: Sequence[Crowd]) -> list[str]:
+def _many_connections(rows: Sequence[ManyConnections]) -> list[str]:
     header = ["server", "connections", "KiB each", "after the load", "logins/s", "million deliveries/s"]
-    return ["## Many connections", "", *table(header, [_crowd(row) for row in rows])]
+    return ["## Many connections", "", *table(header, [_connections_row(row) for row in rows])]
 
 
-def _crowd(row: Crowd) -> list[str]:
+def _connections_row(row: ManyConnections) -> list[str]:
     reached = f"{row.memory[-1].connections:,}" if row.memory else "0"
     if row.failure:
         return [row.server, reached, FAILS, "", "", ""]
@@ -147,17 +157,17 @@ def _logins(logins: Logins) -> list[str]:
 
 
 def _storm(storm: Storm) -> list[str]:
-    title = f"## Latency in ms of {storm.receivers} receivers in a storm of {storm.logins} logins"
+    title = f"## Latency in ms of {storm.receivers} receivers during {storm.logins} simultaneous logins"
     rows = [
         ["without", *percentile_cells(storm.without)],
         [f"for {storm.seconds:.1f} s", *percentile_cells(storm.during)],
     ]
-    return [title, "", *table(["storm", *PERCENTILES], rows)]
+    return [title, "", *table(["logins", *PERCENTILES], rows)]
 
 
 def _stopped(stopped: Stopped) -> list[str]:
     rows = [["none", *percentile_cells(medians(stopped.none))], ["one", *percentile_cells(medians(stopped.one))]]
-    title = f"## Latency in ms where one of {stopped.receivers} receivers does not read"
+    title = f"## Latency in ms if one of {stopped.receivers} receivers does not read"
     return [title, "", *table(["stopped", *PERCENTILES], rows)]
 
 
@@ -165,35 +175,35 @@ def _history(history: History) -> list[str]:
     title = f"## With {history.messages:,} stored messages ({history.database_bytes / 2**20:,.0f} MiB)"
     columns: dict[str, list[str]] = {}
     header = [""]
-    for flow in history.throughput:
-        columns.setdefault(flow.server, []).append(_millions(flow.median, None, flow.server))
-    for pace in history.latency:
-        p50, _, p99, *_ = percentile_cells(pace.median)
-        columns.setdefault(pace.server, []).extend((p50, p99))
+    for throughput in history.throughput:
+        columns.setdefault(throughput.server, []).append(_millions(throughput.median, None, throughput.server))
+    for latency in history.latency:
+        p50, _, p99, *_ = percentile_cells(latency.median)
+        columns.setdefault(latency.server, []).extend((p50, p99))
     loads = dict.fromkeys((row.receivers, row.senders) for row in history.throughput)
     header += [f"million deliveries/s to {_load(*load)}" for load in loads]
     header += ["latency p50, ms", "p99, ms"]
     rows = [[server, *values] for server, values in columns.items()]
-    ask = history.ask
+    requests = history.requests
     return [
         title,
         "",
         *table(header, rows),
         "",
-        f"The last 50 messages (CH), asked for {ask.count} times: p50 {ask.p50:.2f} ms, p99 {ask.p99:.2f} ms.",
+        f"{requests.count} requests for the last 50 messages: p50 {requests.p50:.2f} ms, p99 {requests.p99:.2f} ms.",
     ]
 
 
 def _failures(results: Results) -> list[str]:
-    flows, paces = [*results.throughput], [*results.latency]
+    throughputs, latencies = [*results.throughput], [*results.latency]
     if results.history:
-        flows += results.history.throughput
-        paces += results.history.latency
+        throughputs += results.history.throughput
+        latencies += results.history.latency
     lines = [
         f"- {row.server}, {row.receivers:,} receivers, {row.senders} senders: {row.failure}"
-        for row in flows
+        for row in throughputs
         if row.failure
     ]
-    lines += [f"- {row.server}, latency: {row.failure}" for row in paces if row.failure]
-    lines += [f"- {row.server}, many connections: {row.failure}" for row in results.crowds if row.failure]
-    return lines + [f"- {part}: {why}" for part, why in results.failures.items()]
+    lines += [f"- {row.server}, latency: {row.failure}" for row in latencies if row.failure]
+    lines += [f"- {row.server}, many connections: {row.failure}" for row in results.connections if row.failure]
+    return lines + [f"- {name}: {why}" for name, why in results.failures.items()]

@@ -1,4 +1,4 @@
-"""What a run of the benchmark keeps: the figures of each part, and the machine that they are of."""
+"""The results of a run: the figures of each measurement, and the machine. Their JSON is the file format."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The smallest value that is not below this many percent of all (the nearest rank)."""
+    """The nearest rank: the smallest value that at least ``percent`` percent of all values do not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 class Percentiles(Struct, frozen=True):
-    """How long something took, in milliseconds."""
+    """Times in milliseconds."""
 
     count: int
     p50: float
@@ -31,16 +31,16 @@ class Percentiles(Struct, frozen=True):
 
 
 def percentiles(milliseconds: Sequence[float]) -> Percentiles:
-    """Of at least one value."""
+    """There must be at least one value."""
     ordered = sorted(milliseconds)
     p50, p90, p99, p99_9 = (percentile(ordered, percent) for percent in (50, 90, 99, 99.9))
     return Percentiles(len(ordered), p50, p90, p99, p99_9, ordered[-1])
 
 
 class Throughput(Struct):
-    """Deliveries a second of one server, with so many receivers and senders; a value for each round.
+    """Deliveries a second of one server; a value for each round.
 
-    A load that failed has no value. ``failure`` says why, and stays empty when all went well.
+    A failed load has no value, and ``failure`` says why. It is empty if the load succeeded.
     """
 
     server: str
@@ -51,12 +51,12 @@ class Throughput(Struct):
 
     @property
     def median(self) -> float | None:
-        """Of the rounds; nothing when a load failed."""
+        """The median of the rounds; None if a load failed."""
         return None if self.failure else median(self.deliveries_per_second)
 
 
 class Latency(Struct):
-    """How long deliveries took at a steady rate; a value for each round."""
+    """Times of deliveries at a steady rate; a value for each round."""
 
     server: str
     receivers: int
@@ -66,25 +66,25 @@ class Latency(Struct):
 
     @property
     def median(self) -> Percentiles | None:
-        """Each percentile is the median of that of the rounds; nothing when a load failed."""
+        """See :func:`medians`; None if a load failed."""
         return None if self.failure else medians(self.rounds)
 
 
 def medians(rounds: Sequence[Percentiles]) -> Percentiles:
-    """Each percentile is the median of that of the rounds."""
+    """The median of each percentile over the rounds."""
     columns = [median(column) for column in zip(*(msgspec.structs.astuple(value) for value in rounds), strict=True)]
     return Percentiles(int(columns[0]), *columns[1:])
 
 
 class Memory(Struct):
-    """Resident memory of a server that has so many connections."""
+    """Resident memory of a server at a number of connections."""
 
     connections: int
     resident_bytes: int
 
 
-class Crowd(Struct):
-    """Many connections at once, all in the room: what they cost, and deliveries to all of them."""
+class ManyConnections(Struct):
+    """Many connections in the room: their memory, and deliveries to all of them."""
 
     server: str
     memory: list[Memory] = []
@@ -94,12 +94,12 @@ class Crowd(Struct):
     failure: str = ""
 
     def bytes_per_connection(self, resident_bytes: int) -> float:
-        """What a connection costs, when all of them together with the empty server take so much."""
+        """Memory of one connection, if the server has ``resident_bytes`` with all of them."""
         return (resident_bytes - self.memory[0].resident_bytes) / self.memory[-1].connections
 
 
 class Logins(Struct):
-    """Logins a second with the cheapest hash parameters; a value for each round."""
+    """Logins a second, ``count`` in all and ``at_once`` in progress; a value for each round."""
 
     at_once: int
     count: int
@@ -108,7 +108,7 @@ class Logins(Struct):
 
 
 class Storm(Struct):
-    """Latency of those who are in while many log in at once, with the default hash parameters."""
+    """Latency without and during ``seconds`` of many simultaneous logins, with the default hash parameters."""
 
     logins: int
     receivers: int
@@ -118,7 +118,7 @@ class Storm(Struct):
 
 
 class Stopped(Struct):
-    """Latency of the others while one receiver does not read; a value for each round."""
+    """Latency if none, or one, of the receivers does not read; a value for each round."""
 
     receivers: int
     none: list[Percentiles] = []
@@ -126,18 +126,18 @@ class Stopped(Struct):
 
 
 class History(Struct):
-    """What a server does that has stored many messages, beside one that has stored none."""
+    """Figures of a server that has stored many messages, and of one that has stored none."""
 
     messages: int
     database_bytes: int
     throughput: list[Throughput]
     latency: list[Latency]
-    # An answer to CH with the last 50 messages.
-    ask: Percentiles
+    # Requests for the last 50 messages (CH).
+    requests: Percentiles
 
 
 class Machine(Struct):
-    """Where the figures are from."""
+    """The machine that the figures are from."""
 
     processor: str
     processors: int
@@ -145,11 +145,11 @@ class Machine(Struct):
     kernel: str
     python: str
     sqlite: str
-    # Of the folder in which the servers keep their data. A sync takes longer when the disk had 2 ms of rest.
+    # The disk of the data folders. A sync takes longer after the disk has rested for 2 ms.
     file_system: str
     sync_ms: float
     rested_sync_ms: float
-    # How the processors are shared out.
+    # Which processors the servers and the load have.
     pinning: str
 
 
@@ -159,19 +159,19 @@ class Results(Struct):
     date: str
     commit: str
     machine: Machine
-    # Servers and their versions; and those that were left out, and why.
+    # The version of each server, and the reason for each server that was left out.
     servers: dict[str, str]
     left_out: dict[str, str]
     rounds: int
     seconds: float = 0.0
     throughput: list[Throughput] = []
     latency: list[Latency] = []
-    crowds: list[Crowd] = []
+    connections: list[ManyConnections] = []
     logins: Logins | None = None
     storm: Storm | None = None
     stopped: Stopped | None = None
     history: History | None = None
-    # Parts of our own server's that failed, and why.
+    # The reason for each failed measurement of our own server.
     failures: dict[str, str] = {}
 
 
@@ -181,6 +181,6 @@ def read(path: Path) -> Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """As JSON that people can read, too."""
+    """Write indented JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")

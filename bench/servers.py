@@ -1,11 +1,11 @@
-"""The servers that bear the load: where each is found, how it is set, started and ended.
+"""The servers under load: how each is found, configured, started and ended.
 
-The peers run as their distributions make them, but for what stands in a load's way: limits of how much one may say, of
-how many may come from one address, of how much may wait for a slow receiver; and looking up who comes. Nobody's log has
-a line for each login, ours neither. The hash of a password has the cheapest parameters where nothing else is said.
+The peers run with the settings of their distributions, except for limits that stop a load: messages from one client,
+connections from one address, data queued for a slow receiver, and look-ups of client addresses. No server, ours
+included, logs each login. Passwords are hashed with the cheapest parameters unless a measurement says otherwise.
 
-To add a peer: a function that writes its settings into a folder and returns its command, and a line in PEERS. If it
-speaks a wire that the load doesn't know, an entrance and a frame in protocols.py.
+To add a peer, write a function that writes its settings into a folder and returns its command, and add it to PEERS. If
+its protocol is new, add a login and a frame to protocols.py.
 """
 
 from __future__ import annotations
@@ -25,40 +25,41 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench.crowd import LOGINS_AT_ONCE
+from bench.connections import LOGINS_AT_ONCE
 from bench.machine import on_processor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 OURS: Final = "chatserver"
-# The same, with clients that speak another dialect.
+# The same server, with clients that use another protocol.
 OURS_IN_FRAMES: Final = "chatserver-frames"
 OURS_IN_DATAGRAMS: Final = "chatserver-datagram"
-FLOOR: Final = "floor"
+# A relay in C that only copies bytes: baseline.c.
+BASELINE: Final = "baseline"
 CHEAPEST_HASH: Final = ("--hash-time-cost", "1", "--hash-memory-kib", "8")
-# More than any load has; the usual limit is for people.
+# More than any load needs.
 _CONNECTIONS_MAX: Final = "20000"
 _START_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 10.0
-_LOOK_SECONDS: Final = 0.02
-# Where daemons are, which is not on everybody's path.
-_DAEMONS: Final = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin"))
+_POLL_SECONDS: Final = 0.02
+# The folders of daemons may be missing in a user's PATH.
+_DAEMON_FOLDERS: Final = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin"))
 
-# From a port and a folder of its own, in which it may write settings, to how it is started there.
+# Returns the command for a port and a folder, in which it may write settings.
 Command = Callable[[int, Path], list[str]]
 
 
 class ServerError(Exception):
-    """A server did not start. The text says how it ended."""
+    """A server did not start. The text is the last line of its output, or its exit code."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that can be started."""
+    """A server that can be started. ``protocol`` is a key of PROTOCOLS."""
 
     name: str
-    wire: str
+    protocol: str
     version: str
     command: Command
     logins_at_once: int = LOGINS_AT_ONCE
@@ -66,7 +67,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Running:
-    """A server that runs."""
+    """A running server."""
 
     pid: int
     port: int
@@ -75,32 +76,32 @@ class Running:
 # --- ours ---
 
 
-def chatserver(*flags: str, data: Path | None = None, name: str = OURS, wire: str = "json") -> Server:
-    """Our own, with further flags; on a data folder that is there already, or on an empty one."""
+def chatserver(*flags: str, data: Path | None = None, name: str = OURS, protocol: str = "json") -> Server:
+    """Our own server, with more flags, on the data folder ``data`` or on an empty one."""
 
     def command(port: int, folder: Path) -> list[str]:
         settings = ("--host", "127.0.0.1", "--log-level", "warning", "--max-connections", _CONNECTIONS_MAX)
-        place = str(data or folder / "data")
-        return [sys.executable, "-m", "chatserver", str(port), "--data", place, *settings, *flags]
+        data_folder = str(data or folder / "data")
+        return [sys.executable, "-m", "chatserver", str(port), "--data", data_folder, *settings, *flags]
 
-    return Server(name, wire, "this commit", command)
-
-
-# --- the floor ---
+    return Server(name, protocol, "this commit", command)
 
 
-def build_floor(folder: Path) -> Server | None:
-    """Compile floor.c; nothing where that can't be done, for there is no compiler or no epoll."""
+# --- the baseline ---
+
+
+def build_baseline(folder: Path) -> Server | None:
+    """Compile baseline.c. None if there is no compiler or no epoll."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         return None
-    program = folder / "floor"
-    source = Path(__file__).with_name("floor.c")
+    program = folder / "baseline"
+    source = Path(__file__).with_name("baseline.c")
     compiled = subprocess.run([compiler, "-O2", "-o", str(program), str(source)], capture_output=True, check=False)
     if compiled.returncode:
         return None
     version = f"{Path(compiler).name} {_version(compiler, '--version')}"
-    return Server(FLOOR, "raw", version, lambda port, _: [str(program), str(port)])
+    return Server(BASELINE, "raw", version, lambda port, _: [str(program), str(port)])
 
 
 # --- the peers ---
@@ -181,19 +182,19 @@ def _miniircd(program: str, port: int, _: Path) -> list[str]:
 
 
 def _if_root(*words: str) -> Sequence[str]:
-    """What a daemon must be told so that it works for root, too."""
+    """Flags or settings that a daemon needs to run as root."""
     return words if os.geteuid() == 0 else ()
 
 
 @dataclass(frozen=True)
 class _Peer:
-    """Somebody else's server, which may be installed. ``version`` is the flag that shows it.
+    """Another server, which may be installed. ``version`` is the flag that prints its version.
 
-    Where few connections may wait to be accepted, more logins at once make some of them try again after a second. Where
-    logins are answered at a tick of a second, it takes many at once.
+    With a short accept queue, more ``logins_at_once`` would make some of them retry after a second. If a server answers
+    logins once a second, it needs many at once.
     """
 
-    wire: str
+    protocol: str
     version: str
     command: Callable[[str, int, Path], list[str]]
     logins_at_once: int = LOGINS_AT_ONCE
@@ -209,18 +210,18 @@ PEERS: Final[Mapping[str, _Peer]] = {
 
 
 def find_peer(name: str) -> Server | None:
-    """Beside this Python, on the path, or where daemons are; nothing when it is not installed."""
-    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""), _DAEMONS))
-    program = shutil.which(name, path=places)
+    """Look for a peer in the folder of this Python, in PATH and in the folders of daemons. None if not installed."""
+    folders = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""), _DAEMON_FOLDERS))
+    program = shutil.which(name, path=folders)
     if program is None:
         return None
     peer = PEERS[name]
     version = _version(program, peer.version)
-    return Server(name, peer.wire, version, partial(peer.command, program), peer.logins_at_once)
+    return Server(name, peer.protocol, version, partial(peer.command, program), peer.logins_at_once)
 
 
 def _version(*command: str) -> str:
-    """The version number in what a command prints first, or that line."""
+    """The version number in the first line of a command's output, or that line."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=_START_SECONDS, check=False)
     line = next(iter((done.stdout or done.stderr).splitlines()), "").strip()
     number = re.search(r"\d+(\.\d+)+", line)
@@ -231,8 +232,10 @@ def _version(*command: str) -> str:
 
 
 @contextmanager
-def running(server: Server, folder: Path, processor: int | None = None) -> Iterator[Running]:
-    """Start it on a free port, in a folder of its own, on one processor; end it. Raises ServerError."""
+def running(
+    server: Server, folder: Path, processor: int | None = None, start_seconds: float = _START_SECONDS
+) -> Iterator[Running]:
+    """Start a server on a free port, in a new folder, pinned to a processor; then end it. Raises ServerError."""
     folder.mkdir(parents=True)
     port = _free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
@@ -245,11 +248,11 @@ def running(server: Server, folder: Path, processor: int | None = None) -> Itera
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # A Ctrl-C is the benchmark's to hear, which then ends its servers one after the other.
+            # Ctrl-C must reach only the benchmark, which then ends its servers.
             start_new_session=True,
         )
     try:
-        if not _answers(process, port):
+        if not _accepts_connections(process, port, start_seconds):
             last = output_path.read_text(errors="replace").strip().splitlines()[-1:]
             raise ServerError(f"it did not start: {''.join(last) or f'exit code {process.poll()}'}")
         yield Running(process.pid, port)
@@ -262,18 +265,18 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until it accepts connections; false when it ends, or takes too long."""
-    deadline = time.monotonic() + _START_SECONDS
+def _accepts_connections(process: subprocess.Popen[bytes], port: int, seconds: float) -> bool:
+    """Wait until the server accepts connections. False if it ends, or at the time limit."""
+    deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), _START_SECONDS):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), seconds):
             return True
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end; insist after a while."""
+    """Terminate a process; kill it after _STOP_SECONDS."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(_STOP_SECONDS)
@@ -283,7 +286,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process has in use. Of Linux; 0 elsewhere."""
+    """Resident memory of a process; 0 if the system is not Linux."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:

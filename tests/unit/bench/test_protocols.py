@@ -1,46 +1,35 @@
-"""The wires that the load speaks, as dialogues of literal bytes: whole, and byte by byte."""
+"""The protocols of the load, as dialogues of literal bytes: whole, and byte by byte."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
-from bench.protocols import MARKER, TEXT_BYTES, WIRES, Entrance, Part, RefusedError, text
+from bench.protocols import MARKER, PROTOCOLS, TEXT_BYTES, Login, RefusedError, Role, text
 
-
-@dataclass(frozen=True)
-class Dialogue:
-    """What one who enters as "anna" says, and the server, by turns. After the server's last words anna is in."""
-
-    wire: str
-    ours: tuple[bytes, ...]
-    theirs: tuple[bytes, ...]
-
-
-DIALOGUES = {
-    "json": Dialogue(
+# Protocol, bytes of the client, and the server's answer to each. The last answer accepts the login of anna.
+LOGINS = {
+    "json": (
         "json",
         (b'{"command": "login", "username": "anna", "password": "secret of anna"}\n',),
         (b'{"type":"users","users":["bob"],"joined":["bob"],"left":[]}\n{"type":"login","users":["bob","anna"]}\n',),
     ),
-    "frames": Dialogue(
+    "frames": (
         "frames",
         (b"C\0\0\0\4anna", b"C\0\0\0\x0esecret of anna"),
         (b"C\0\0\0\x0cPASSWORD new", b"C\0\0\0\x0bWELCOME newD\0\0\0\x10PUBLIC bob 1 2\nx"),
     ),
-    "datagram, as its frames": Dialogue(
+    "datagram": (
         "datagram",
         (b"C\0\0\0\4anna", b"C\0\0\0\x0esecret of anna"),
         (b"C\0\0\0\x11PASSWORD existing", b"C\0\0\0\x10WELCOME existing"),
     ),
-    "raw": Dialogue("raw", (b"R",), (b".",)),
-    "nats": Dialogue(
+    "raw": ("raw", (b"R",), (b".",)),
+    "nats": (
         "nats",
         (b'CONNECT {"verbose":false,"pedantic":false,"echo":false}\r\nSUB c 1\r\nPING\r\n',),
         (b'INFO {"server_id":"X","max_payload":1048576}\r\nPONG\r\n',),
     ),
-    "irc": Dialogue(
+    "irc without a message of the day": (
         "irc",
         (b"NICK anna\r\nUSER anna 0 * :anna\r\n", b"JOIN #c\r\n"),
         (
@@ -48,64 +37,28 @@ DIALOGUES = {
             b":anna!a@h JOIN :#c\r\n:irc 353 anna = #c :anna\r\n:irc 366 anna #c :End of NAMES list\r\n",
         ),
     ),
-    "irc, with a ping and a message of the day": Dialogue(
+    "irc with a ping": (
         "irc",
         (b"NICK anna\r\nUSER anna 0 * :anna\r\n", b"PONG :366\r\n", b"JOIN #c\r\n"),
         (b":irc NOTICE * :hello\r\nPING :366\r\n", b":irc 376 anna :End of MOTD\r\n", b":irc 366 anna #c :End\r\n"),
     ),
-    "mqtt": Dialogue(
+    "mqtt": (
         "mqtt",
         (b"\x10\x11\0\4MQTT\5\2\0\0\0\0\4anna", b"\x82\7\0\1\0\0\1c\4"),
-        # The first is as long as packets whose length takes two bytes.
+        # The length of the first packet takes two bytes.
         (b"\x20\x83\1\0\0\x80" + b"\x21" * 128, b"\x30\4\0\1c\0\x90\4\0\1\0\0"),
     ),
 }
 REFUSALS = {
-    "a wrong password": ("json", b'{"type":"error","code":"wrong_password","message":"x"}\n', "wrong_password"),
-    "a goodbye": ("json", b'{"type":"bye","reason":"not logged in"}\n', "not logged in"),
-    "a denial": ("frames", b"C\0\0\0\x0aDENIED No.", "DENIED No."),
-    "an opening that is refused": ("datagram", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
-    "an error": ("frames", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
-    "too many connections": ("nats", b"-ERR 'maximum connections exceeded'\r\n", "maximum connections"),
-    "a ban": ("irc", b"ERROR :Closing link\r\n", "Closing link"),
-    "a bad client": ("mqtt", b"\x20\3\0\x87\0", "87"),
-    "no subscription": ("mqtt", b"\x20\3\0\0\0\x90\4\0\1\0\x87", "87"),
+    "json error": ("json", b'{"type":"error","code":"wrong_password","message":"x"}\n', "wrong_password"),
+    "json bye": ("json", b'{"type":"bye","reason":"not logged in"}\n', "not logged in"),
+    "frames denied": ("frames", b"C\0\0\0\x0aDENIED No.", "DENIED No."),
+    "datagram error": ("datagram", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
+    "nats": ("nats", b"-ERR 'maximum connections exceeded'\r\n", "maximum connections"),
+    "irc": ("irc", b"ERROR :Closing link\r\n", "Closing link"),
+    "mqtt connection": ("mqtt", b"\x20\3\0\x87\0", "87"),
+    "mqtt subscription": ("mqtt", b"\x20\3\0\0\0\x90\4\0\1\0\x87", "87"),
 }
-
-
-def hear(entrance: Entrance, pieces: list[bytes]) -> tuple[bytes, bool]:
-    """What is answered to these pieces, and whether one is in then."""
-    answers = b""
-    try:
-        for piece in pieces:
-            answers += entrance.send(piece)
-    except StopIteration:
-        return answers, True
-    return answers, False
-
-
-@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "byte by byte"])
-@pytest.mark.parametrize("dialogue", DIALOGUES.values(), ids=DIALOGUES)
-def test_the_way_in_is_found(dialogue: Dialogue, *, is_whole: bool) -> None:
-    entrance = WIRES[dialogue.wire].enter("anna", Part.HEARS)
-    assert next(entrance) == dialogue.ours[0]
-    for theirs, ours in zip(dialogue.theirs, (*dialogue.ours[1:], None), strict=True):
-        pieces = [theirs] if is_whole else [theirs[i : i + 1] for i in range(len(theirs))]
-        assert hear(entrance, pieces) == (ours or b"", ours is None)
-
-
-def test_the_floor_is_told_who_speaks() -> None:
-    assert next(WIRES["raw"].enter("anna", Part.SPEAKS)) == b"S"
-
-
-@pytest.mark.parametrize(("wire", "theirs", "named"), REFUSALS.values(), ids=REFUSALS)
-def test_who_is_not_let_in_says_why(wire: str, theirs: bytes, named: str) -> None:
-    entrance = WIRES[wire].enter("anna", Part.HEARS)
-    next(entrance)
-    with pytest.raises(RefusedError, match=named):
-        hear(entrance, [theirs])
-
-
 TEXT = b"|0000000000000042" + b"x" * 47
 FRAMES = {
     "json": b'{"command":"PM","message":"' + TEXT + b'"}\n',
@@ -118,13 +71,42 @@ FRAMES = {
 }
 
 
-def test_there_is_a_frame_here_for_every_wire() -> None:
-    assert FRAMES.keys() == WIRES.keys()
+def receive(login: Login, pieces: list[bytes]) -> tuple[bytes, bool]:
+    """The answers to these pieces, and True if the login is then accepted."""
+    answers = b""
+    try:
+        for piece in pieces:
+            answers += login.send(piece)
+    except StopIteration:
+        return answers, True
+    return answers, False
 
 
-@pytest.mark.parametrize("wire", FRAMES)
-def test_a_frame_holds_its_text_and_one_marker(wire: str) -> None:
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize(("protocol", "ours", "theirs"), LOGINS.values(), ids=LOGINS)
+def test_login(protocol: str, ours: tuple[bytes, ...], theirs: tuple[bytes, ...], *, is_whole: bool) -> None:
+    login = PROTOCOLS[protocol].log_in("anna", Role.RECEIVER)
+    assert next(login) == ours[0]
+    for data, answer in zip(theirs, (*ours[1:], None), strict=True):
+        pieces = [data] if is_whole else [data[i : i + 1] for i in range(len(data))]
+        assert receive(login, pieces) == (answer or b"", answer is None)
+
+
+@pytest.mark.parametrize(("protocol", "data", "reason"), REFUSALS.values(), ids=REFUSALS)
+def test_refused_login_gives_the_reason(protocol: str, data: bytes, reason: str) -> None:
+    login = PROTOCOLS[protocol].log_in("anna", Role.RECEIVER)
+    next(login)
+    with pytest.raises(RefusedError, match=reason):
+        receive(login, [data])
+
+
+def test_baseline_is_told_the_role() -> None:
+    assert next(PROTOCOLS["raw"].log_in("anna", Role.SENDER)) == b"S"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_frame_contains_the_text_and_one_marker(protocol: str) -> None:
     assert text(42) == TEXT
     assert len(TEXT) == TEXT_BYTES
-    assert WIRES[wire].frame(TEXT) == FRAMES[wire]
-    assert FRAMES[wire].count(MARKER) == 1
+    assert PROTOCOLS[protocol].frame(TEXT) == FRAMES[protocol]
+    assert FRAMES[protocol].count(MARKER) == 1

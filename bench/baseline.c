@@ -1,9 +1,9 @@
-/* The floor: the least that a server can do. What a sender writes is copied to the socket of every receiver.
+/* The baseline: the least that a server can do. It copies the bytes of a sender to the socket of each receiver.
 
-   No parsing, no accounts, no history, no order of its own, no receiver passed over that is slow. What it delivers in a
-   second is what this machine's sockets can take from one thread; no server that does more can be faster.
+   It has no parsing, accounts, history or order of messages, and it waits for slow receivers. Its deliveries a second
+   are the most that the sockets of this machine take from one thread; a server that does more cannot be faster.
 
-   floor PORT. A connection's first byte says what it is, R a receiver or S a sender, and is answered by a dot. */
+   Usage: baseline PORT. The first byte of a connection is R for a receiver or S for a sender; the answer is a dot. */
 #define _GNU_SOURCE
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,22 +18,22 @@ enum { EVENTS = 256, PIECE_BYTES = 65536, BACKLOG = 4096 };
 
 struct peer {
   int fd;
-  char role;    /* 0 until it has said it */
-  size_t place; /* of a receiver, among the receivers */
+  char role;    /* 0 until the first byte has arrived */
+  size_t index; /* of a receiver, in receivers */
 };
 
 static struct peer **receivers;
-static size_t receiver_count, receiver_room;
-static int poller;
+static size_t receiver_count, receiver_capacity;
+static int epoll;
 
-static void must(int is_well, const char *what) {
-  if (!is_well) {
-    perror(what);
+static void must(int succeeded, const char *call) {
+  if (!succeeded) {
+    perror(call);
     exit(1);
   }
 }
 
-static void allow_descriptors(void) {
+static void raise_descriptor_limit(void) {
   struct rlimit limit;
   must(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
   limit.rlim_cur = limit.rlim_max;
@@ -53,10 +53,10 @@ static int listen_on(int port) {
 
 static void watch(int fd, void *data) {
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = data};
-  must(epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
+  must(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
 }
 
-static void welcome(int listener) {
+static void accept_connection(int listener) {
   int on = 1, fd = accept(listener, NULL, NULL);
   if (fd < 0)
     return;
@@ -67,25 +67,25 @@ static void welcome(int listener) {
   watch(fd, peer);
 }
 
-static void take_role(struct peer *peer, char role) {
+static void set_role(struct peer *peer, char role) {
   peer->role = role;
   if (role == 'R') {
-    if (receiver_count == receiver_room) {
-      receiver_room = receiver_room * 2 + 64;
-      receivers = realloc(receivers, receiver_room * sizeof *receivers);
+    if (receiver_count == receiver_capacity) {
+      receiver_capacity = receiver_capacity * 2 + 64;
+      receivers = realloc(receivers, receiver_capacity * sizeof *receivers);
       must(receivers != NULL, "realloc");
     }
-    peer->place = receiver_count;
+    peer->index = receiver_count;
     receivers[receiver_count++] = peer;
   }
   send(peer->fd, ".", 1, MSG_NOSIGNAL);
 }
 
-static void forget(struct peer *peer) {
+static void close_connection(struct peer *peer) {
   if (peer->role == 'R') {
     struct peer *last = receivers[--receiver_count];
-    receivers[peer->place] = last;
-    last->place = peer->place;
+    receivers[peer->index] = last;
+    last->index = peer->index;
   }
   close(peer->fd);
   free(peer);
@@ -101,37 +101,37 @@ static void relay(const char *data, ssize_t size) {
     }
 }
 
-static void hear(struct peer *peer) {
+static void read_from(struct peer *peer) {
   static char piece[PIECE_BYTES];
   ssize_t size = recv(peer->fd, piece, sizeof piece, 0), begin = 0;
   if (size <= 0) {
-    forget(peer);
+    close_connection(peer);
     return;
   }
   if (!peer->role)
-    take_role(peer, piece[begin++]);
+    set_role(peer, piece[begin++]);
   if (peer->role == 'S' && size > begin)
     relay(piece + begin, size - begin);
 }
 
 int main(int count, char **arguments) {
   if (count != 2) {
-    fprintf(stderr, "floor PORT\n");
+    fprintf(stderr, "baseline PORT\n");
     return 2;
   }
-  allow_descriptors();
-  poller = epoll_create1(0);
-  must(poller >= 0, "epoll_create1");
+  raise_descriptor_limit();
+  epoll = epoll_create1(0);
+  must(epoll >= 0, "epoll_create1");
   int listener = listen_on(atoi(arguments[1]));
-  watch(listener, NULL); /* the only one without a peer */
+  watch(listener, NULL); /* the only event without a peer */
   struct epoll_event events[EVENTS];
   for (;;) {
-    int ready = epoll_wait(poller, events, EVENTS, -1);
+    int ready = epoll_wait(epoll, events, EVENTS, -1);
     for (int i = 0; i < ready; i++) {
       if (events[i].data.ptr)
-        hear(events[i].data.ptr);
+        read_from(events[i].data.ptr);
       else
-        welcome(listener);
+        accept_connection(listener);
     }
   }
 }

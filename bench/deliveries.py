@@ -1,4 +1,4 @@
-"""What arrives: messages are counted, or each of them is timed. Pure."""
+"""Counting deliveries, and timing each of them. No sockets, no clock."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Final
 
 from bench.protocols import MARKER, NUMBER_DIGITS
 
-# Below this, counting byte by byte is as fast as being clever.
+# Smaller pieces are counted byte by byte, which is as fast for them.
 _PLAIN_MAX_BYTES: Final = 1_024
 
 
-class MarkerCount:
-    """Counts the markers at the beginning of a buffer.
+class MarkerCounter:
+    """Counts the markers in the first bytes of a buffer.
 
-    Looking at each byte takes as long as everything else together. But a server's messages are mostly equally long: a
-    slice with that step has a byte of each message, and if all of these are markers, there can be no other between
-    them. Where one is not (an id has got one more digit, an update of who is online came between), all bytes are
-    looked at, and the step is found anew.
+    Looking at each byte takes as long as all the rest of the load. But most messages of a server have the same length.
+    A slice with that step takes one byte of each message. If all of these bytes are markers, no other marker can be
+    between them. If one is not (an id has one more digit, a users event stands between two messages), all bytes are
+    counted, and the step is measured again.
     """
 
     def __init__(self, buffer: bytearray) -> None:
         self._buffer = buffer
-        # The distance of neighbours, seen in a piece that had no marker elsewhere; 0 when there was none such.
+        # The distance of adjacent markers in the last piece that had them at equal distances; 0 if there was none.
         self._step = 0
 
     def count(self, size: int) -> int:
-        """How many there are in the first ``size`` bytes."""
+        """The markers in the first ``size`` bytes."""
         buffer = self._buffer
         if size < _PLAIN_MAX_BYTES or not self._step:
             return self._count_all(size)
@@ -46,17 +46,18 @@ class MarkerCount:
         return found
 
 
-class Delays:
-    """The time that each delivery took, from the pieces that came."""
+class DeliveryTimes:
+    """Measures the time of each delivery from the pieces that the receivers got."""
 
     def __init__(self) -> None:
-        # When each message was sent, by its number.
+        # The time at which each message was sent, by its number.
         self.sent_at: list[float] = []
         self.milliseconds = array("d")
+        # The last piece of a receiver, from a marker on, if the message's number is incomplete.
         self._rests: dict[int, bytearray] = {}
 
-    def note(self, fd: int, at: float, piece: bytearray) -> None:
-        """A piece has come for one receiver; the messages in it are known by their numbers."""
+    def add(self, fd: int, at: float, piece: bytearray) -> None:
+        """Add the piece that the receiver ``fd`` got at the time ``at``."""
         if fd in self._rests:
             piece = self._rests.pop(fd) + piece
         begin = piece.find(MARKER)
