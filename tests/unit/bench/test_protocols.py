@@ -18,11 +18,6 @@ LOGINS = {
         (b"C\0\0\0\4anna", b"C\0\0\0\x0esecret of anna"),
         (b"C\0\0\0\x0cPASSWORD new", b"C\0\0\0\x0bWELCOME newD\0\0\0\x10PUBLIC bob 1 2\nx"),
     ),
-    "datagram": (
-        "datagram",
-        (b"C\0\0\0\4anna", b"C\0\0\0\x0esecret of anna"),
-        (b"C\0\0\0\x11PASSWORD existing", b"C\0\0\0\x10WELCOME existing"),
-    ),
     "raw": ("raw", (b"R",), (b".",)),
     "nats": (
         "nats",
@@ -53,7 +48,7 @@ REFUSALS = {
     "json error": ("json", b'{"type":"error","code":"wrong_password","message":"x"}\n', "wrong_password"),
     "json bye": ("json", b'{"type":"bye","reason":"not logged in"}\n', "not logged in"),
     "frames denied": ("frames", b"C\0\0\0\x0aDENIED No.", "DENIED No."),
-    "datagram error": ("datagram", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
+    "frames error": ("frames", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
     "nats": ("nats", b"-ERR 'maximum connections exceeded'\r\n", "maximum connections"),
     "irc": ("irc", b"ERROR :Closing link\r\n", "Closing link"),
     "mqtt connection": ("mqtt", b"\x20\3\0\x87\0", "87"),
