@@ -1,4 +1,4 @@
-"""The image that the Dockerfiles start from, for programs that leave out the rest of the file .env."""
+"""The base image of the Dockerfiles, for programs that ignore all other settings in .env."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ _DOTENV = Path(__file__).resolve().parent.parent / ".env"
 
 
 def base_image() -> dict[str, str]:
-    """``PYTHON_IMAGE`` as ``make engine`` or the user set it in .env; nothing where they did not."""
+    """``PYTHON_IMAGE`` of .env, which `make engine` or the user sets; empty if it is not set."""
     image = dotenv_values(_DOTENV).get("PYTHON_IMAGE") if _DOTENV.is_file() else None
     return {"PYTHON_IMAGE": image} if image else {}

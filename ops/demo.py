@@ -1,4 +1,4 @@
-"""The main job in one command: a server and three scripted clients, in containers or as plain processes."""
+"""Runs a conversation: a server and three scripted clients, in containers or as plain processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOP = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 # The scripted clients of compose.yaml.
 CLIENTS = ("alice", "bob", "carol")
-# A project of its own, so that neither a room that runs here already nor another demo is touched.
+# A Compose project of its own: the demo must not touch a running room or another demo.
 PROJECT = f"chatroom-demo-{os.getpid()}"
 ENGINE_ANSWERS_SECONDS = 10
 READY_SECONDS = 15
@@ -36,50 +36,44 @@ _COMPOSE_PREFIX = re.compile(r"^([a-z]+)-1( +)\|")
 
 
 class DemoError(Exception):
-    """The demo can't go on. The text says why."""
+    """The demo cannot continue. The text is the reason."""
 
 
 def main() -> int:
-    """Show the conversation; 0 when every client ended well."""
+    """Show the conversation. Returns 0 if all programs ended with exit code 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", choices=["auto", "docker", "process"], default="auto")
     stack = parser.parse_args().stack
-    # So that what was started is ended, whoever ends the demo.
+    bin_folder = BIN.relative_to(TOP) if BIN.is_relative_to(TOP) else BIN
+    # SIGTERM ends the demo as Ctrl-C does, so that its programs are ended as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if stack == "docker" or (stack == "auto" and _engine_answers()):
-            found = "A Docker engine answers: the" if stack == "auto" else "The"
-            _say(f"{found} demo runs in containers (compose.yaml, as project {PROJECT}).")
+            reason = ", because a Docker engine answers" if stack == "auto" else ""
+            _show(f"The demo runs in containers (compose.yaml, project {PROJECT}){reason}.")
             failed = _run_containers()
-            follow_up = "docker compose up -d server && docker compose run --rm client dave"
+            next_command = "docker compose up -d server && docker compose run --rm client dave"
         else:
-            _say(
-                "The demo runs as plain processes"
-                + (", for no Docker engine with Compose answers." if stack == "auto" else ".")
-            )
+            reason = ", because no Docker engine with Compose answers" if stack == "auto" else ""
+            _show(f"The demo runs as plain processes{reason}.")
             failed = _run_processes()
-            follow_up = f"{_shown(BIN)}/chatserver, and in another terminal: {_shown(BIN)}/chatclient dave"
+            next_command = f"{bin_folder}/chatserver, and in another terminal: {bin_folder}/chatclient dave"
     except DemoError as error:
-        _say(f"The demo failed: {error}")
+        _show(f"The demo failed: {error}")
         return 1
     except KeyboardInterrupt:
-        _say("Interrupted; everything was taken down")
+        _show("Interrupted; all programs have been ended")
         return 1
     if failed:
-        _say(f"The demo failed: {', '.join(failed)}")
+        _show(f"The demo failed: {', '.join(failed)}")
         return 1
-    _say("alice, bob and carol came, talked and left; the server stopped. All ended with exit code 0.")
-    _say(f"Come in yourself: {follow_up}")
+    _show("alice, bob and carol joined, talked and left; the server stopped. All ended with exit code 0.")
+    _show(f"Join: {next_command}")
     return 0
 
 
-def _say(text: str) -> None:
+def _show(text: str) -> None:
     print(f"==> {text}", flush=True)
-
-
-def _shown(path: Path) -> str:
-    """A path as one would type it from the top of the repository."""
-    return str(path.relative_to(TOP)) if path.is_relative_to(TOP) else str(path)
 
 
 # --- in containers ---
@@ -97,27 +91,27 @@ def _engine_answers() -> bool:
 
 
 def _run_containers() -> list[str]:
-    """Returns what failed, as text."""
+    """Returns the programs that failed, as text."""
     try:
-        _say("Building the images (a minute the first time)")
+        _show("Building the images (a minute the first time)")
         _compose("build", "--quiet")
-        _say("Starting the server")
+        _show("Starting the server")
         _compose("up", "--detach", "--quiet-pull", "server")
-        _say("The conversation; > marks what a client types")
+        _show("The conversation; > marks the input of a client")
         _compose("up", "--no-deps", *CLIENTS, shown=" | ")
         failed = [f"{name} ended with {code}" for name, code in _exit_codes() if code]
-        _say("The server's log; stopping it")
+        _show("The server's log; stopping it")
         _compose("stop", "--timeout", str(STOP_SECONDS), "server")
         _compose("logs", "--no-log-prefix", "server", shown="")
         return failed + [f"{name} ended with {code}" for name, code in _exit_codes("server") if code]
     finally:
-        # With the images, which are named after the project; the builder keeps their layers.
+        # The images are named after the project. The builder keeps their layers.
         _compose("down", "--volumes", "--remove-orphans", "--rmi", "all")
 
 
 def _compose(*arguments: str, shown: str | None = None) -> None:
-    """Run docker compose on the demo's own project, and print those of its lines that have the text ``shown``."""
-    # The user's settings are not for the demo. Any free port: a room that runs here already may have the usual one.
+    """Run docker compose on the demo's project, and print the output lines that contain ``shown``."""
+    # Without the user's settings, and on any free port: a running room may have the default one.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
     environment = {**base_image(), **inherited, "CHAT_PORT": "0"}
     with subprocess.Popen(
@@ -131,7 +125,7 @@ def _compose(*arguments: str, shown: str | None = None) -> None:
     ) as process:
         output = []
         for line in _lines(process):
-            # Compose moves the cursor and numbers the containers, even where nobody looks.
+            # Compose moves the cursor and numbers the containers, even if its output is no terminal.
             output.append(_COMPOSE_PREFIX.sub(r"\1\2|", _TERMINAL_CONTROL.sub("", line)))
             if shown is not None and shown in output[-1]:
                 print(output[-1], end="", flush=True)
@@ -155,27 +149,27 @@ def _exit_codes(*names: str) -> Iterator[tuple[str, int]]:
 
 
 def _run_processes() -> list[str]:
-    """Returns what failed, as text."""
+    """Returns the programs that failed, as text."""
     with tempfile.TemporaryDirectory(prefix="chatroom-demo-") as data:
-        _say("Starting the server on a free port, with a data folder of its own")
+        _show("Starting the server on a free port with an empty data folder")
         server = _start(data, "chatserver", "0", "--host", "127.0.0.1", "--data", data)
         try:
             server_log: list[str] = []
             port = _await_port(server, server_log)
-            collector = threading.Thread(target=lambda: server_log.extend(_lines(server)), name="server log")
-            collector.start()
-            _say("The conversation; > marks what a client types")
+            reader = threading.Thread(target=lambda: server_log.extend(_lines(server)), name="server log")
+            reader.start()
+            _show("The conversation; > marks the input of a client")
             failed = _converse(data, port)
         finally:
             _end(server)
-        collector.join()
-        _say("The server's log")
+        reader.join()
+        _show("The server's log")
         print("".join(server_log), end="", flush=True)
         return failed + ([f"the server ended with {server.returncode}"] if server.returncode else [])
 
 
 def _start(folder: str, program: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
-    """Start a program in a folder where no .env of the user's is found."""
+    """Start a program in a folder without the user's .env."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
     return subprocess.Popen(
         [BIN / program, *arguments],
@@ -210,7 +204,7 @@ def _await_port(server: subprocess.Popen[str], server_log: list[str]) -> str:
 
 
 def _converse(folder: str, port: str) -> list[str]:
-    """Run the three clients to their ends, and print their lines in the order in which they come."""
+    """Run the three clients, and print their lines in the order of arrival. Returns the clients that failed."""
     scripts = TOP / "services" / "client" / "scripts"
     clients = {
         name: _start(
@@ -221,32 +215,32 @@ def _converse(folder: str, port: str) -> list[str]:
         )
         for name in CLIENTS
     }
-    shown: queue.Queue[str | None] = queue.Queue()
+    lines: queue.Queue[str | None] = queue.Queue()
 
-    def collect(name: str, client: subprocess.Popen[str]) -> None:
+    def read(name: str, client: subprocess.Popen[str]) -> None:
         for line in _lines(client):
-            shown.put(f"{name:<5} | {line}")
-        shown.put(None)
+            lines.put(f"{name:<5} | {line}")
+        lines.put(None)
 
-    collectors = [threading.Thread(target=collect, args=item, name=f"{item[0]}'s lines") for item in clients.items()]
-    for collector in collectors:
-        collector.start()
+    readers = [threading.Thread(target=read, args=item, name=f"output of {item[0]}") for item in clients.items()]
+    for reader in readers:
+        reader.start()
     try:
-        for _ in collectors:
-            for line in iter(lambda: shown.get(timeout=CONVERSATION_SECONDS), None):
+        for _ in readers:
+            for line in iter(lambda: lines.get(timeout=CONVERSATION_SECONDS), None):
                 print(line, end="", flush=True)
         return [f"{name} ended with {code}" for name, client in clients.items() if (code := client.wait())]
     except queue.Empty:
-        return [f"nothing was said for {CONVERSATION_SECONDS} s"]
+        return [f"no output for {CONVERSATION_SECONDS} s"]
     finally:
         for client in clients.values():
             _end(client)
-        for collector in collectors:
-            collector.join()
+        for reader in readers:
+            reader.join()
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ask it to end; insist after a while."""
+    """Terminate a process; kill it after STOP_SECONDS."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:

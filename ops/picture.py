@@ -1,4 +1,4 @@
-"""Draw the client's window for the README, from a real run: docs/pictures/terminal.svg."""
+"""Draws a terminal with the client, from a real run: docs/pictures/terminal.svg for the README."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ ROWS: Final = 22
 DEADLINE_SECONDS: Final = 30.0
 PASSWORD: Final = "wonderland"  # noqa: S105 - for a server that lives a second
 
-# In pixels. Letters of all fonts are stretched to the same width, so the columns stay straight.
+# In pixels. Text is stretched to the width of its columns, so the columns are straight in all fonts.
 _CELL_WIDTH: Final = 8.4
 _CELL_HEIGHT: Final = 18
 _MARGIN: Final = 14
 _TITLE_HEIGHT: Final = 34
 _FONT: Final = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-_PAPER: Final = "#15181e"
-_INK: Final = "#d4d7dd"
-# What a terminal with a dark background usually has for these names.
+_BACKGROUND: Final = "#15181e"
+_FOREGROUND: Final = "#d4d7dd"
+# The usual colours of a terminal with a dark background.
 _COLOURS: Final = {
-    "default": _INK,
+    "default": _FOREGROUND,
     "brightblack": "#7d8590",
     "red": "#ff6b68",
     "green": "#7ec07e",
@@ -49,11 +49,11 @@ _COLOURS: Final = {
 
 
 def main() -> int:
-    """Play the conversation and draw what alice sees at its end."""
+    """Run the conversation, and draw the terminal of alice at its end."""
     with tempfile.TemporaryDirectory(prefix="chatroom-picture-") as folder:
         server, port = _start_server(folder)
         try:
-            drawn = _play(port, folder)
+            drawn = _converse_and_draw(port, folder)
         finally:
             server.terminate()
             server.communicate(timeout=DEADLINE_SECONDS)
@@ -65,29 +65,29 @@ def main() -> int:
 # --- the conversation ---
 
 
-class _Visitor:
-    """Somebody who speaks the dialect json by hand."""
+class _User:
+    """A user with a minimal client for the protocol json."""
 
     def __init__(self, port: int, name: str) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS)
         self._answers = self._socket.makefile("rb")
-        self._ask("login", command="login", username=name, password=PASSWORD)
+        self._request("login", command="login", username=name, password=PASSWORD)
 
-    def say(self, text: str) -> None:
-        """To everybody; returns when it is stored."""
-        self._ask("sent", command="PM", message=text)
+    def send(self, text: str) -> None:
+        """Send a public message; returns when it is stored."""
+        self._request("sent", command="PM", message=text)
 
     def whisper(self, to: str, text: str) -> None:
-        """To one."""
-        self._ask("sent", command="DM", to=to, message=text)
+        """Send a direct message; returns when it is stored."""
+        self._request("sent", command="DM", to=to, message=text)
 
     def leave(self) -> None:
-        """And close."""
-        self._ask("bye", command="EX")
+        """Log out and close."""
+        self._request("bye", command="EX")
         self._answers.close()
         self._socket.close()
 
-    def _ask(self, answer: str, **members: Any) -> None:
+    def _request(self, answer: str, **members: Any) -> None:
         self._socket.sendall(json.dumps(members).encode() + b"\n")
         while json.loads(self._answers.readline())["type"] != answer:
             pass
@@ -115,15 +115,15 @@ def _environment(**settings: str) -> dict[str, str]:
     return {**inherited, "PYTHONUNBUFFERED": "1", **settings}
 
 
-def _play(port: int, folder: str) -> str:
-    bob, carol = _Visitor(port, "bob"), _Visitor(port, "carol")
-    bob.say("Morning! The train is late again, I'll be there at ten.")
-    carol.say("Take your time. Coffee is on me ☕")
+def _converse_and_draw(port: int, folder: str) -> str:
+    bob, carol = _User(port, "bob"), _User(port, "carol")
+    bob.send("Morning! The train is late again, I'll be there at ten.")
+    carol.send("Take your time. Coffee is on me ☕")
     environment = _environment(TERM="xterm-256color", LC_ALL="C.UTF-8", CHAT_PASSWORD=PASSWORD)
     command = [str(shutil.which("chatclient", path=str(BIN))), "127.0.0.1", str(port), "alice"]
     with Window(command, columns=COLUMNS, rows=ROWS, environment=environment, folder=folder, is_shown=False) as window:
         window.until_shows("─── now ───", "3 online")
-        carol.say("alice, did you see the pictures from Kyoto? 京都の秋はきれいです")
+        carol.send("alice, did you see the pictures from Kyoto? 京都の秋はきれいです")
         window.until_shows("Kyoto")
         window.type("PM I did! The third one is my favourite.", ENTER)
         window.until_shows("alice │ I did!")
@@ -131,32 +131,32 @@ def _play(port: int, folder: str) -> str:
         window.until_shows("psst")
         window.type("DM bob not a word. Cake?", ENTER)
         window.until_shows("alice » bob │")
-        mia = _Visitor(port, "mia")
+        mia = _User(port, "mia")
         window.until_shows("mia joined")
-        mia.say("What did I miss?\nAnd who has the tickets?")
+        mia.send("What did I miss?\nAnd who has the tickets?")
         window.until_shows("tickets?")
         window.type("/search late train", ENTER)
         window.until_shows("message found")
         window.type("@mia bob has them, he is at the sta")
         window.until_line("alice> @mia bob has them, he is at the sta")
         rows = [[window.cell(row, column) for column in range(COLUMNS)] for row in range(ROWS)]
-        # The port is another one in each run; the usual one is what people see.
-        drawn = _draw([_renamed(row, f"127.0.0.1:{port}", "localhost:9999") for row in rows], window.cursor)
-    for visitor in (bob, carol, mia):
-        visitor.leave()
+        # The port differs in each run. The picture has the default one.
+        drawn = _draw([_replaced(row, f"127.0.0.1:{port}", "localhost:9999") for row in rows], window.cursor)
+    for user in (bob, carol, mia):
+        user.leave()
     return drawn
 
 
 # --- the picture ---
 
 
-def _renamed(cells: list[Char], old: str, new: str) -> list[Char]:
-    """A row that has something else in the place of ``old``; what is behind it moves along."""
+def _replaced(cells: list[Char], old: str, new: str) -> list[Char]:
+    """A row with ``new`` in place of ``old``. The text after it moves."""
     start = "".join(cell.data or "\0" for cell in cells).find(old)
     if start < 0:
         return cells
-    look, blank = cells[start], cells[-1]
-    others = [*(look._replace(data=letter) for letter in new), *cells[start + len(old) :]]
+    style, blank = cells[start], cells[-1]
+    others = [*(style._replace(data=letter) for letter in new), *cells[start + len(old) :]]
     return [*cells[:start], *others, *[blank] * COLUMNS][:COLUMNS]
 
 
@@ -169,14 +169,14 @@ def _draw(rows: list[list[Char]], cursor: Place) -> str:
     bar = f"M0 {_TITLE_HEIGHT}V10A10 10 0 0 1 10 0H{width - 10}A10 10 0 0 1 {width} 10V{_TITLE_HEIGHT}Z"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>',
-        f'<rect width="{width}" height="{height}" rx="10" fill="{_PAPER}"/>',
+        f'<rect width="{width}" height="{height}" rx="10" fill="{_BACKGROUND}"/>',
         f'<path d="{bar}" fill="#262b34"/>',
         *(
             f'<circle cx="{20 + 20 * number}" cy="17" r="6" fill="{colour}"/>'
             for number, colour in enumerate(("#ff5f57", "#febc2e", "#28c840"))
         ),
         f'<text x="{width / 2:g}" y="22" fill="#9aa3af" text-anchor="middle" font-size="13">chatclient</text>',
-        f'<rect x="{_x(column)}" y="{_y(row) - 13}" width="{_CELL_WIDTH}" height="17" fill="{_INK}"/>',
+        f'<rect x="{_x(column)}" y="{_y(row) - 13}" width="{_CELL_WIDTH}" height="17" fill="{_FOREGROUND}"/>',
         *(line for number, cells in enumerate(rows) for line in _draw_row(number, cells)),
         "</svg>",
     ]
@@ -184,9 +184,11 @@ def _draw(rows: list[list[Char]], cursor: Place) -> str:
 
 
 def _draw_row(row: int, cells: list[Char]) -> list[str]:
-    """Its pieces of one look each. Wide letters are pieces of their own, so that no font can push the others."""
+    """A row as pieces of one style each. Each wide letter is a piece, so that no font can move the others."""
     drawn = []
-    for (is_wide, look), piece in groupby(enumerate(cells), lambda place: (_is_wide(cells, place[0]), _look(place[1]))):
+    for (is_wide, style), piece in groupby(
+        enumerate(cells), lambda place: (_is_wide(cells, place[0]), _style(place[1]))
+    ):
         places = list(piece)
         for part in [[place] for place in places if place[1].data] if is_wide else [places]:
             text = "".join(cell.data for _, cell in part)
@@ -195,17 +197,17 @@ def _draw_row(row: int, cells: list[Char]) -> list[str]:
                 columns = 2 if is_wide else len(text.strip())
                 drawn.append(
                     f'<text x="{_x(start)}" y="{_y(row)}" textLength="{columns * _CELL_WIDTH:g}" '
-                    f'lengthAdjust="spacingAndGlyphs" xml:space="preserve"{look}>{escape(text.strip())}</text>'
+                    f'lengthAdjust="spacingAndGlyphs" xml:space="preserve"{style}>{escape(text.strip())}</text>'
                 )
     return drawn
 
 
 def _is_wide(cells: list[Char], column: int) -> bool:
-    """Is there a letter of two columns, or the second of them?"""
+    """True for both columns of a letter that takes two."""
     return not all(cell.data for cell in cells[column : column + 2])
 
 
-def _look(cell: Char) -> str:
+def _style(cell: Char) -> str:
     colour = _COLOURS.get(cell.fg, f"#{cell.fg}")
     return f' fill="{colour}"' + ' font-weight="bold"' * cell.bold + ' font-style="italic"' * cell.italics
 

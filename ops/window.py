@@ -1,11 +1,11 @@
-"""A window of a terminal: a program in a pseudo-terminal, and what a person in front of it sees.
+"""A program in a pseudo-terminal, and the screen that a person sees.
 
     with Window(["chatclient", "alice"], columns=80, rows=24) as window:
         window.until_shows("connected")
         window.type("hello", ENTER)
         window.until(lambda: window.row_with("hello").endswith("hello"), "the message is shown")
 
-Nothing is read but while something is waited for, and all waiting has a deadline.
+Output is read only in the methods that wait. Each of them has a deadline.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ BACKSPACE: Final = "\x7f"
 
 
 def control(letter: str) -> str:
-    """What a keyboard sends for the letter with Ctrl."""
+    """The character that Ctrl and this letter send."""
     return chr(ord(letter.upper()) - 64)
 
 
 class Place(NamedTuple):
-    """Where something is in the window; both count from 0."""
+    """A position in the window. Both numbers start at 0."""
 
     row: int
     column: int
 
 
 class _Emulator(pyte.Screen):
-    """What pyte leaves out: it keeps the rows that leave it at the top, counts bells, and draws what follows a joiner.
+    """A pyte screen with more features: it keeps the rows that scroll out at the top, counts bells, and rewraps rows.
 
-    Where it ``joins``, what is made of several wide characters is one picture of two columns. A window that becomes
-    narrower has its rows wrapped anew, as in most terminals; pyte cuts them, as XTerm does.
+    With ``joins``, a grapheme of several wide characters takes two columns. When the window becomes narrower, most
+    terminals rewrap the rows; pyte cuts them, as XTerm does.
     """
 
     def __init__(self, columns: int, rows: int, *, joins: bool) -> None:
@@ -68,17 +68,17 @@ class _Emulator(pyte.Screen):
         super().__init__(columns, rows)
 
     def bell(self, *_: object) -> None:
-        """Somebody is called."""
+        """Count a bell."""
         self.bells += 1
 
     def draw(self, data: str) -> None:
-        """Letters, and marks; what takes no column and is no mark is not seen."""
+        """Draw letters and combining marks. Other characters of no width are not visible."""
         if self._joins:
             data = "".join(each[0] if wcwidth(each[0]) > 1 else each for each in iter_graphemes(data))
         super().draw("".join(letter for letter in data if wcwidth(letter) > 0 or unicodedata.combining(letter)))
 
     def rewrap(self, columns: int, rows: int) -> None:
-        """Another size; each row that is too long becomes several, and the cursor stays where it was in its text."""
+        """Resize, and wrap rows that are too long. The cursor keeps its position in the text."""
         lines: list[list[Char]] = []
         cursor_y = cursor_x = 0
         for number in range(max(self.cursor.y, self._last_row()) + 1):
@@ -100,22 +100,22 @@ class _Emulator(pyte.Screen):
         return max((number for number in range(self.lines) if self.row(number)), default=0)
 
     def index(self) -> None:
-        """One row down, where the window may scroll."""
+        """Move the cursor one row down. In the last row the window scrolls."""
         if self.cursor.y == self.lines - 1:
             self.gone.append(self.row(0))
         super().index()
 
     def row(self, number: int) -> str:
-        """Its text, without the blanks at its end. Behind a wide letter there is nothing."""
+        """The text without trailing blanks. The second cell of a wide letter is empty."""
         cells = self.buffer[number]
         return "".join(cells[column].data for column in range(self.columns)).rstrip()
 
 
 class Window:
-    """A program in a pseudo-terminal of so many columns and rows. Leaving the context kills it.
+    """A program in a pseudo-terminal. Leaving the context kills it.
 
-    ``environment`` is the whole of it, and says what the terminal can do: ``TERM``, ``NO_COLOR``, ``LC_ALL``,
-    ``XTERM_VERSION``. What was to be seen is printed at the end, where it ``is_shown``. ``joins`` is about emoji.
+    ``environment`` is the complete environment. It describes the terminal: ``TERM``, ``NO_COLOR``, ``LC_ALL``,
+    ``XTERM_VERSION``. With ``is_shown`` the rows are printed at the end. With ``joins`` emoji sequences are one emoji.
     """
 
     def __init__(
@@ -133,20 +133,20 @@ class Window:
         self._screen = _Emulator(columns, rows, joins=joins)
         self._rewraps = "XTERM_VERSION" not in environment
         self._stream = pyte.ByteStream(self._screen)
-        # Every byte that the program wrote.
+        # All output of the program.
         self.raw = b""
         self._program = pexpect.spawn(
             command[0], list(command[1:]), dimensions=(rows, columns), env=dict(environment), cwd=folder
         )
         self._program.delaybeforesend = None
-        # Has the program closed the terminal?
+        # True if the program has closed the terminal.
         self.has_ended = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_shown:  # by pytest, when a test fails
+        if self._is_shown:  # pytest shows the output of failed tests
             print(f"{self}\n")
         self.close()
 
@@ -156,21 +156,21 @@ class Window:
 
     @property
     def pid(self) -> int:
-        """The program's."""
+        """The process id of the program."""
         return int(self._program.pid)
 
-    # --- what the person does ---
+    # --- input ---
 
     def type(self, *keys: str) -> None:
-        """Type text, and keys such as ENTER."""
+        """Type text and keys such as ENTER."""
         self._program.send("".join(keys))
 
     def paste(self, text: str) -> None:
-        """As a terminal does it that tells what is pasted from what is typed."""
+        """Paste, with bracketed paste mode."""
         self.type(f"\x1b[200~{text}\x1b[201~")
 
     def resize(self, columns: int, rows: int) -> None:
-        """Draw the window's corner to another place; the program is told by a signal."""
+        """Resize the window. The program gets a signal."""
         if self._rewraps:
             self._screen.rewrap(columns, rows)
         else:
@@ -179,15 +179,15 @@ class Window:
         self._program.setwinsize(rows, columns)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it to the program."""
+        """Send a signal to the program."""
         os.kill(self.pid, number)
 
     def pause(self) -> None:
-        """Stop the program where it is, until it may go on."""
+        """Suspend the program until :meth:`go_on`."""
         self.signal(signal.SIGSTOP)
 
     def stall(self) -> None:
-        """Read nothing until the program has written as much as the terminal takes."""
+        """Read nothing until the program has filled the terminal's buffer."""
         waiting = -1
         while (now := self._unread_bytes()) != waiting or not now:
             waiting = now
@@ -197,26 +197,26 @@ class Window:
         return int.from_bytes(fcntl.ioctl(self._program.child_fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def go_on(self) -> None:
-        """The other way round."""
+        """Resume the program."""
         self.signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Kill the program, if it has not ended."""
+        """Kill the program if it has not ended."""
         if self._program.isalive():
             self._program.kill(signal.SIGKILL)
             self._program.wait()
-        # Its own way to close takes naps.
+        # pexpect's own close() sleeps.
         self._program.ptyproc.fileobj.close()
         self._program.closed = self._program.ptyproc.closed = True
 
-    # --- what the person sees ---
+    # --- output ---
 
     def rows(self) -> list[str]:
-        """The rows of the window, without the blanks at their ends."""
+        """The rows of the window without trailing blanks."""
         return [self._screen.row(number) for number in range(self._screen.lines)]
 
     def everything(self) -> list[str]:
-        """All rows, with those that have left the window at the top; without empty ones at the end."""
+        """All rows, including those that have scrolled out, without empty rows at the end."""
         rows = [*self._screen.gone, *self.rows()]
         while rows and not rows[-1]:
             rows.pop()
@@ -227,36 +227,36 @@ class Window:
         return "\n".join(self.everything())
 
     def row_with(self, text: str) -> str:
-        """The last row with this text; nothing where there is none."""
+        """The last row that contains the text; empty if no row does."""
         return next((row for row in reversed(self.everything()) if text in row), "")
 
     @property
     def cursor(self) -> Place:
-        """Where it is."""
+        """The position of the cursor."""
         return Place(self._screen.cursor.y, self._screen.cursor.x)
 
     @property
     def cursor_row(self) -> str:
-        """The text of the row where the cursor is."""
+        """The text of the cursor's row."""
         return self._screen.row(self._screen.cursor.y)
 
     @property
     def shows_cursor(self) -> bool:
-        """Can it be seen?"""
+        """True if the cursor is visible."""
         return not self._screen.cursor.hidden
 
     @property
     def bells(self) -> int:
-        """How often the bell has rung."""
+        """Number of bells."""
         return self._screen.bells
 
     @property
     def title(self) -> str:
-        """The window's title, where the program has set one."""
+        """The title of the window, or empty."""
         return str(self._screen.title)
 
     def place(self, text: str) -> Place:
-        """Where the text begins; where it is several times in the window, the last one. Raises LookupError."""
+        """The position of the last occurrence of the text in the window. Raises LookupError."""
         for number in reversed(range(self._screen.lines)):
             cells = self._screen.buffer[number]
             datas = [cells[column].data for column in range(self._screen.columns)]
@@ -266,42 +266,42 @@ class Window:
         raise LookupError(f"{text!r} is not in the window\n{self}")
 
     def cell(self, row: int, column: int) -> Char:
-        """The letter there, and how it looks: ``data``, ``fg``, ``bg``, ``bold``, ``italics``, ``reverse``."""
+        """The letter and its style: ``data``, ``fg``, ``bg``, ``bold``, ``italics``, ``reverse``."""
         return self._screen.buffer[row][column]
 
     def look_of(self, text: str) -> Char:
-        """How the first letter of this text looks."""
+        """The style of the first letter of the text."""
         return self.cell(*self.place(text))
 
     @property
     def echoes(self) -> bool:
-        """Does the terminal show by itself what is typed, line by line?"""
+        """True if the terminal echoes input, in line mode."""
         flags = termios.tcgetattr(self._program.child_fd)[3]
         return bool(flags & termios.ECHO and flags & termios.ICANON)
 
-    # --- to wait ---
+    # --- waiting ---
 
     def until(self, holds: Callable[[], object], what: str) -> None:
-        """Read until it holds; raises AssertionError at the deadline and at the program's end, with the window."""
+        """Read until ``holds()``. Raises AssertionError, with the window, at the deadline or if the program ends."""
         give_up_at = time.monotonic() + DEADLINE_SECONDS
         while not holds():
             left_seconds = give_up_at - time.monotonic()
             if self.has_ended or left_seconds < 0:
-                why = "the program ended" if self.has_ended else f"{DEADLINE_SECONDS:g} s are over"
-                raise AssertionError(f"it never came to that: {what}; {why}\n{self}")
+                why = "the program ended" if self.has_ended else f"{DEADLINE_SECONDS:g} s have passed"
+                raise AssertionError(f"not reached: {what}; {why}\n{self}")
             self._read(min(left_seconds, _LOOK_SECONDS))
 
     def until_shows(self, *texts: str) -> None:
-        """Until each of the texts is in a row, be it one that has left the window."""
+        """Read until each text has appeared in the rows, including those that have scrolled out."""
         for text in texts:
             self.until(lambda text=text: text in self.text(), f"{text!r} is shown")  # type: ignore[misc]
 
     def until_line(self, line: str) -> None:
-        """Until the row of the cursor is this."""
+        """Read until the cursor's row is this."""
         self.until(lambda: self.cursor_row == line.rstrip(), f"the line is {line!r}")
 
     def until_end(self) -> int:
-        """Until the program has ended: its exit code; a signal that killed it is negative."""
+        """Read until the program ends. Returns its exit code, or the negative number of the signal that killed it."""
         give_up_at = time.monotonic() + DEADLINE_SECONDS
         while not self.has_ended:
             assert time.monotonic() < give_up_at, f"it did not end\n{self}"
@@ -311,17 +311,17 @@ class Window:
         return -self._program.signalstatus if self._program.signalstatus else int(self._program.exitstatus)
 
     def until_gone(self) -> int:
-        """The same, and read nothing before."""
+        """Wait for the end without reading; then as :meth:`until_end`."""
         give_up_at = time.monotonic() + DEADLINE_SECONDS
         while self._program.isalive():
             assert time.monotonic() < give_up_at, f"it did not end\n{self}"
             time.sleep(_LOOK_SECONDS)
         return self.until_end()
 
-    def _read(self, patience_seconds: float) -> None:
-        """What has come, or comes soon."""
+    def _read(self, timeout_seconds: float) -> None:
+        """Read available output, or wait for some."""
         try:
-            data = self._program.read_nonblocking(_READ_BYTES, patience_seconds)
+            data = self._program.read_nonblocking(_READ_BYTES, timeout_seconds)
         except pexpect.TIMEOUT:
             return
         except pexpect.EOF:
