@@ -1,1 +1,1 @@
-"""Accounts and messages on the disk. All SQL lives here."""
+"""Accounts and messages on the disk. All SQL of the server is in this package."""

@@ -1,4 +1,4 @@
-"""Accounts: who may come in as whom."""
+"""Accounts: registered users and the senders of guests' messages."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ if TYPE_CHECKING:
 
 
 class Account(Struct, frozen=True, gc=False):
-    """A registered user, or a guest. ``name`` is spelled as it was given first."""
+    """A registered user, or a guest. ``name`` has the spelling of the registration."""
 
     id: int
     name: str
-    # A guest has none.
+    # Empty for a guest.
     password_hash: str
+    # The newest direct message that the account received.
     delivered_id: int
 
     @property
     def is_guest(self) -> bool:
-        """Is it known by nothing but its name, and only as long as it is here?"""
+        """True if the user has no password, and keeps the name only while connected."""
         return not self.password_hash
 
 
 class Accounts:
-    """Reads accounts, for any thread. Writing is the journal's: see the functions below."""
+    """Reads accounts, for any thread. The functions below write; only the journal calls them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def find(self, username: str) -> Account | None:
-        """The account of that name, in whatever case it is written."""
+        """The account of this name, ignoring case; None if there is none. Raises StoreError."""
         with self._database.reading() as connection:
             row = connection.execute(
                 "SELECT id, name, password_hash, delivered_id FROM account WHERE name_key = ?", (name_key(username),)
@@ -46,13 +47,13 @@ class Accounts:
 
 
 def read_last_account_id(connection: sqlite3.Connection) -> int:
-    """The newest account's id; 0 when there is none."""
+    """The id of the newest account; 0 if there are no accounts."""
     (last_id,) = connection.execute("SELECT coalesce(max(id), 0) FROM account").fetchone()
     return int(last_id)
 
 
 def insert_account(connection: sqlite3.Connection, name: str, password_hash: str, now_ms: int) -> Account | None:
-    """Register a name, or None when it is taken."""
+    """Register a name. Returns None if the name is taken."""
     row = connection.execute(
         "INSERT INTO account (name, name_key, password_hash, created_ms) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (name_key) DO NOTHING RETURNING id",
@@ -61,13 +62,13 @@ def insert_account(connection: sqlite3.Connection, name: str, password_hash: str
     return Account(row[0], name, password_hash, 0) if row else None
 
 
-# What a guest says has a sender, as all messages have: a row for each spelling of a name. Names are compared in lower
-# case, so this key is none that anybody finds, or logs in with.
+# Prefix of the keys of guests. Every message needs a sender, so there is a row for each spelling of a guest's name.
+# Keys of accounts are lower case, so no login and no lookup finds a guest's key.
 _GUEST_KEY = "GUEST:"
 
 
 def admit_guest(connection: sqlite3.Connection, name: str, now_ms: int) -> Account | None:
-    """What stands for a guest of this name, or None when there is an account of that name."""
+    """The row of a guest of this name, inserted if it is new; None if an account has the name."""
     if connection.execute("SELECT 1 FROM account WHERE name_key = ?", (name_key(name),)).fetchone():
         return None
     key = _GUEST_KEY + name
@@ -81,7 +82,7 @@ def admit_guest(connection: sqlite3.Connection, name: str, now_ms: int) -> Accou
 
 
 def replace_password_hash(connection: sqlite3.Connection, account: Account, password_hash: str) -> bool:
-    """Replace the hash that the account had when its password was checked; False if it has another one by now."""
+    """Replace the hash of ``account``. Returns False if the hash has changed since ``account`` was read."""
     cursor = connection.execute(
         "UPDATE account SET password_hash = ? WHERE id = ? AND password_hash = ?",
         (password_hash, account.id, account.password_hash),
@@ -90,5 +91,5 @@ def replace_password_hash(connection: sqlite3.Connection, account: Account, pass
 
 
 def update_delivered(connection: sqlite3.Connection, delivered: Iterable[tuple[int, int]]) -> None:
-    """Remember the newest direct message that each account got: pairs of account id and message id."""
+    """Store the newest direct message that each account received: pairs of account id and message id."""
     connection.executemany("UPDATE account SET delivered_id = max(delivered_id, ?2) WHERE id = ?1", list(delivered))

@@ -1,4 +1,4 @@
-"""The database file: opening it, its schema, the one connection that writes and the few that read."""
+"""The database file: opening it, its schema, one connection for writes and a pool for reads."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
 
 DATABASE_FILE = "chat.db"
 
-# Readers wait for each other here, not for the writer: in WAL mode neither waits for the other.
+# Size of the read pool. A query waits for a free reader, never for the writer: in WAL mode neither blocks the other.
 _READERS = 4
-# Reading every page takes about a second for each gigabyte; a server must start at once.
+# Largest file that is checked at the start: reading every page takes about 1 s per gigabyte.
 _CHECK_MAX_BYTES = 64 * 1024 * 1024
-# A larger write-ahead log makes reading slower; at this size it is folded into the file.
+# Write-ahead log size that triggers a checkpoint: a larger log makes reads slower.
 _LOG_MAX_BYTES = 16 * 1024 * 1024
-# How every SQLite database begins, and the length of its header (its file format, section 1.3).
+# The first bytes of a SQLite database and the length of its header (SQLite file format, section 1.3).
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 
 
 class Database:
-    """``chat.db`` in a data folder, which this process has to itself.
+    """``chat.db`` in a data folder that this process has locked for itself.
 
-    One connection writes, for the journal thread alone. The others read, for any thread, one at a time each.
+    One connection writes; only the journal thread uses it. The readers serve any thread, one thread at a time each.
 
-    To which file a write-ahead log belongs, SQLite does not know: it replays one that was forgotten beside a restored
-    backup. So at each start a random number, the run id, goes into the header of the file itself (as SQLite's
-    ``application_id``) and into ``chat.state``. The log of a killed server is replayed only onto a file that has the
-    number of that server's run. The file never has another one while that log grows: before the number changes the log
-    is empty, or the old and the new number are both noted. Backups of the same run have the number, too, but are no
-    files with a log (VACUUM INTO), or have another count of changes to their schema (SQLite's backup interface).
+    SQLite does not know to which file a write-ahead log belongs: it replays a log that was left beside a restored
+    backup. Therefore each start stores a random number, the run id, in the header of the file (as SQLite's
+    ``application_id``) and in ``chat.state``. The log of a killed server is replayed only onto a file with the run id
+    of that server. The run id in the file never changes while that log grows: before the change the log is empty, or
+    ``chat.state`` holds the old and the new run id. A backup of the same run has the same run id, but it is not in WAL
+    mode (VACUUM INTO), or it has another schema cookie (SQLite's backup interface).
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open it, make it if there is none, bring its schema up to date. Raises StoreError."""
+        """Open or create the database and migrate its schema. Raises StoreError."""
         self.path = folder / DATABASE_FILE
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite keeps it beside the file itself, which may be on another disk.
+            # SQLite resolves symbolic links: the log is beside the real file, perhaps on another disk.
             self._log_path = f"{self.path.resolve() if self.path.is_symlink() else self.path}-wal"
-            # What is opened here is closed last, and in reverse order: see _open.
+            # The locks are released last, in reverse order: see _open.
             self._locks = ExitStack()
             self._locks.enter_context(lock(folder / LOCK_FILE))
             try:
@@ -75,16 +75,16 @@ class Database:
             raise StoreError(
                 f"The database {self.path} can't be used: {describe(error)}. Nothing was changed.{whose(folder)}"
             ) from error
-        # What must be there for a commit to last. SQLite does not look: it would write into files that were deleted.
+        # Files that must exist for a commit to last. SQLite does not check: it writes into deleted files.
         self._files = [(name, _file_id(os.stat(name))) for name in (str(self.path), self._log_path)]  # noqa: PTH116
-        # The length of the log at the last look.
+        # The length of the log at the last commit.
         self._log_bytes = 0
 
     def _open(self) -> sqlite3.Connection:
-        # Before SQLite has it open: to close a file gives up all locks that this process has on it.
+        # Read before SQLite opens the file: closing a file releases all POSIX locks that this process has on it.
         header = _read_header(self.path)
         self._check_left(header)
-        # A lock file that seems to be left over is soon removed, with the server running.
+        # A second lock, on the database itself: people remove lock files that look stale while the server runs.
         self._locks.enter_context(lock(self.path))
         if header is not None:
             _check(self.path)
@@ -101,7 +101,7 @@ class Database:
         return writer
 
     def _check_left(self, header: _Header | None) -> None:
-        """Refuse what SQLite would take for a new database, or would mix with another one."""
+        """Raise StoreError if SQLite would start an empty database, or replay a log of another database."""
         state = self.state_file.state
         log_path = Path(self._log_path)
         log_bytes = log_path.stat().st_size if log_path.exists() else 0
@@ -119,7 +119,7 @@ class Database:
             )
 
     def _begin_run(self, writer: sqlite3.Connection, header: _Header | None) -> None:
-        """Mark the file, so that this run's write-ahead log can be told from any other's."""
+        """Store a new run id in the file and in chat.state, so that a later start recognizes this run's log."""
         run_id = secrets.randbelow(2**31 - 1) + 1
         before = header.run_id if header else 0
         (cookie,) = writer.execute("PRAGMA schema_version").fetchone()
@@ -129,22 +129,25 @@ class Database:
         self.state_file.sync()
         writer.execute(f"PRAGMA application_id = {run_id}")
         is_busy, *_ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if not is_busy:  # else another program is reading it: both may be found
+        if not is_busy:  # busy: another program is reading, the file may keep the old run id; keep both
             self.state_file.write(replace(state, run_ids=(run_id,), schema_cookie=cookie))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything written inside reaches the disk together, or not at all. For the journal thread."""
+        """A transaction on the writer: committed at the end, rolled back if it raises. Journal thread only.
+
+        Raises StoreError, before the commit, if a database file was removed or replaced.
+        """
         with transaction(self._writer) as writer:
             yield writer
             self._check_files()
 
     def _check_files(self) -> None:
-        """Raise StoreError if something of the database was removed, or replaced by other files."""
+        """Raise StoreError if the database file or its log was removed or replaced."""
         for name, file_id in self._files:
             reason = ""
             try:
-                found = os.stat(name)  # noqa: PTH116 -- before every commit, so cheaply
+                found = os.stat(name)  # noqa: PTH116 -- runs before every commit, must be cheap
             except OSError as error:
                 found, reason = None, f" ({error.strerror})"
             if found is None or _file_id(found) != file_id:
@@ -152,12 +155,12 @@ class Database:
                     f"The file {name} was removed or replaced while the server runs{reason}. Nothing is stored until "
                     "it is put back, or the server is restarted."
                 )
-            self._log_bytes = found.st_size  # that of the last one, the log
+            self._log_bytes = found.st_size  # the log is the last of the files
 
     def note_commit(self, last_id: int, account_id: int) -> None:
-        """Remember that messages and accounts up to these are in the database. For the journal thread.
+        """Record in chat.state that messages and accounts up to these ids are committed. Journal thread only.
 
-        To be called after each commit, before anybody is told of it. Raises OSError.
+        The caller calls it after each commit and before it confirms or publishes anything of it. Raises OSError.
         """
         state = self.state_file.state
         account_id = max(account_id, state.account_id)
@@ -167,9 +170,9 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees what is committed. For any thread; keep it no longer than a query takes.
+        """A reader from the pool; it sees committed data. For any thread. Hold it for one query only.
 
-        Raises StoreError when the disk can't be read, DamagedError when what is there is no database.
+        Waits for a free reader. Raises StoreError if the disk can't be read, DamagedError if the file is damaged.
         """
         reader = self._readers.get()
         try:
@@ -181,10 +184,10 @@ class Database:
             self._readers.put(reader)
 
     def trim_log(self) -> None:
-        """Fold a write-ahead log that has grown large into the file. For the journal thread, between transactions.
+        """Checkpoint and truncate a large write-ahead log. Journal thread only, between transactions.
 
-        SQLite does so by itself only when no reader is in the way, and in a busy room there always is one. So they have
-        to pause here for a moment.
+        SQLite's automatic checkpoint resets the log only while no reader is active, and under load a reader is always
+        active. This method takes all readers out of the pool for the time of the checkpoint.
         """
         if self._log_bytes <= _LOG_MAX_BYTES:
             return
@@ -196,10 +199,10 @@ class Database:
                 self._readers.put(reader)
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and let the folder go. Nothing may be reading or writing any more."""
+        """Checkpoint, close all connections and release the locks. No other thread may use the database any more."""
         for _ in range(_READERS):
             self._readers.get().close()
-        self._writer.close()  # it deletes the log, unless the file was moved: then that name may be another server's
+        self._writer.close()  # deletes the log, unless the file was moved: that name may then be another server's
         with suppress(OSError):
             self.state_file.sync()
         self.state_file.close()
@@ -208,7 +211,7 @@ class Database:
 
 @contextmanager
 def transaction(writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Everything written inside reaches the disk together, or not at all."""
+    """A transaction on this connection: committed at the end, rolled back if it raises."""
     writer.execute("BEGIN IMMEDIATE")
     try:
         yield writer
@@ -220,27 +223,30 @@ def transaction(writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def write_nothing_new(connection: sqlite3.Connection) -> None:
-    """Write a page as it is, so that the commit needs the disk."""
+    """Rewrite one page unchanged, so that the commit of the transaction needs the disk."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute(f"PRAGMA user_version = {version}")
 
 
 class _Header(NamedTuple):
-    """What the header of a database file says, whatever a write-ahead log has on top of it."""
+    """Fields of the header of the database file itself, without the changes in a write-ahead log."""
 
     run_id: int
     schema_cookie: int
     uses_log: bool
 
     def has_log_of(self, state: State) -> bool:
-        """True if a write-ahead log beside the file may be its own."""
+        """True if a write-ahead log beside the file may belong to it, judged by ``chat.state``."""
         if not self.uses_log:
             return False
         return not state.run_ids or (self.run_id in state.run_ids and self.schema_cookie >= state.schema_cookie)
 
 
 def _read_header(path: Path) -> _Header | None:
-    """The header of the file; None if there is no file, or nothing in it. Raises StoreError, OSError."""
+    """The header of the file; None if the file is missing or empty.
+
+    Raises StoreError if the file is not a SQLite database, OSError.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_HEADER_BYTES)
@@ -249,7 +255,7 @@ def _read_header(path: Path) -> _Header | None:
     if not data:
         return None
     if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
-        # SQLite takes a file that is shorter than its header for an empty database, and would write over it.
+        # SQLite treats a file shorter than the header as an empty database and would overwrite it.
         raise _damaged(path, "it does not begin as one")
     return _Header(
         run_id=int.from_bytes(data[68:72], "big"),
@@ -259,22 +265,22 @@ def _read_header(path: Path) -> _Header | None:
 
 
 def _file_id(found: os.stat_result) -> tuple[int, int]:
-    """What tells a file from another one of the same name."""
+    """Device and inode: they differ if the file was replaced by another one of the same name."""
     return found.st_dev, found.st_ino
 
 
 def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
-    # Transactions are begun and ended by hand; the threads that share a connection take turns.
+    # isolation_level=None: BEGIN and COMMIT are explicit. Threads share a connection, one at a time.
     address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(address, isolation_level=None, check_same_thread=False, uri=True)
-    # A large answer is sorted in memory: elsewhere there may be no room (a read-only container), or other eyes.
+    # Large results are sorted in memory: a temporary file may not be writable (read-only container) or not private.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 
 
 def _connect_reader(path: Path) -> sqlite3.Connection:
     reader = _connect(path, "ro")
-    # The log is opened by the first query. Later there may be no descriptor left for it.
+    # The first query opens the log. Later there may be no descriptor left for it.
     reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return reader
 
@@ -286,8 +292,8 @@ def _use_log(writer: sqlite3.Connection, path: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    """Refuse a damaged file before anything is written to it."""
-    # A connection that may write would fold the log of a killed server into the file when it closes.
+    """Raise StoreError if the file is damaged, before anything is written to it."""
+    # Read-only: a read-write connection would checkpoint the log of a killed server when it closes.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if path.stat().st_size > _CHECK_MAX_BYTES:
@@ -305,7 +311,7 @@ def _damaged(path: Path, how: str) -> StoreError:
 
 
 def _migrate(writer: sqlite3.Connection, path: Path) -> None:
-    """Apply the numbered schema files that the database has not seen, in one transaction, after a copy was made."""
+    """Back up an existing database, then apply the pending schema steps in one transaction."""
     (version,) = writer.execute("PRAGMA user_version").fetchone()
     steps = _schema_files()
     newest = max(steps)
@@ -331,6 +337,6 @@ def _migrate(writer: sqlite3.Connection, path: Path) -> None:
 
 
 def _schema_files() -> dict[int, str]:
-    """The SQL of each schema step by its number: 0001_what_it_does.sql is step 1."""
+    """Step number to SQL: ``0001_what_it_does.sql`` is step 1."""
     folder = resources.files("chatserver.store") / "schema"
     return {int(entry.name[:4]): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".sql")}

@@ -1,4 +1,4 @@
-"""What can be wrong with the store, and how it is said."""
+"""Errors of the store, and their texts."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class StoreError(Exception):
-    """The data folder or the database can't be used. The text is one line for the person who runs the server."""
+    """The data folder or the database can't be used. The text is one line for the operator."""
 
 
 class DamagedError(StoreError):
-    """Something in the database can't be read, now or ever. What stands elsewhere in it can be."""
+    """A part of the database is damaged. Other parts may still be readable."""
 
 
 def is_damage(error: Exception) -> bool:
-    """True if the file is wrong, and not the disk or the moment."""
+    """True if the content of the file is damaged, rather than the disk failing or the error being temporary."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None:
         return code & 0xFF in _DAMAGED
-    # Python's own: it quotes the text.
+    # Errors of Python's sqlite3 module for a text that is not UTF-8; they have no code.
     return isinstance(error, UnicodeError) or str(error).startswith("Could not decode")
 
 
 def describe(error: Exception) -> str:
-    """What went wrong, without anything of what is stored.
+    """The error as one line without stored data.
 
-    Where a file is damaged, SQLite and Python quote what they found there, which may be a message.
+    The text of an error about a damaged file is left out: SQLite and Python quote the data, which may be a message.
     """
     if is_damage(error):
         return f"the file is damaged ({getattr(error, 'sqlite_errorname', 'a text in it is not UTF-8')})"

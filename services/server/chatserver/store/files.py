@@ -1,4 +1,4 @@
-"""The files in the data folder: for nobody else to read, and for one server at a time."""
+"""The files in the data folder: private to the server's user, and locked by one server at a time."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ LOCK_FILE = "chat.lock"
 
 _log = structlog.get_logger()
 
-# All files that may hold passwords' hashes or messages, and the lock, which any process that can open it may hold.
+# All files with password hashes or messages, and the lock file, because any process that can open it can lock it.
 _PRIVATE = ("chat.*", "search.db*")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def touch_private(path: Path) -> None:
-    """Make the file if there is none, for nobody else to read. Raises OSError."""
+    """Create the file with mode 0600 if it does not exist. Raises OSError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def make_private(folder: Path) -> None:
-    """Take everybody else's rights to the server's files away, which a copy or an older umask may have given."""
+    """Remove the rights of group and others from the server's files; a copy or an old umask may have set them."""
     for path in sorted(path for pattern in _PRIVATE for path in folder.glob(pattern)):
         mode = stat.S_IMODE(path.lstat().st_mode)
         if not path.is_file() or path.is_symlink() or not mode & _OTHERS:
             continue
         try:
             path.chmod(mode & ~_OTHERS)
-        except OSError as error:  # somebody else owns it
+        except OSError as error:  # another user owns it
             _log.warning("others can read a file of the server", path=str(path), mode=f"{mode:o}", error=error.strerror)
         else:
             _log.warning("others could read a file of the server; now they can't", path=str(path), mode=f"{mode:o}")
 
 
 def lock(path: Path) -> IO[bytes]:
-    """Keep every other server out until the file is closed: two would give out the same ids.
+    """Lock the file until it is closed, because two servers would assign the same ids.
 
-    The file is made if there is none. Raises StoreError when somebody else holds the lock, OSError.
+    Creates the file if it does not exist. Raises StoreError if another process holds the lock, OSError.
     """
     touch_private(path)
     lock_file = path.open("ab")
@@ -60,11 +60,11 @@ def lock(path: Path) -> IO[bytes]:
 
 
 def _holder(locked: os.stat_result) -> str:
-    """Who holds a lock on this file, as Linux tells; nothing where it does not."""
+    """The process that holds a lock on this file, as a suffix for an error; empty if /proc does not tell."""
     file_id = f"{os.major(locked.st_dev):02x}:{os.minor(locked.st_dev):02x}:{locked.st_ino}"
     with suppress(OSError, ValueError):
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            # 1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF; a second word -> is of one that waits
+            # 1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF; a waiting process has -> as the second word
             words = line.split()
             if words[1] == "FLOCK" and words[5] == file_id and int(words[4]) > 0:
                 program = Path(f"/proc/{words[4]}/comm").read_text(encoding="utf-8", errors="replace").strip()
@@ -73,7 +73,7 @@ def _holder(locked: os.stat_result) -> str:
 
 
 def whose(folder: Path) -> str:
-    """A sentence that names a file that is somebody else's and can't be written, and says what to do; else nothing."""
+    """A sentence about a file of another user that can't be used, with advice; empty if there is none."""
     with suppress(OSError):
         for path in (folder, *sorted(folder.iterdir())):
             owner = path.stat().st_uid

@@ -1,4 +1,14 @@
-"""The indexer: keeps the index of words behind the messages, and answers searches."""
+"""The indexer: a thread that keeps the search index up to date, and ``search`` for all other threads.
+
+The thread opens the index, then indexes new messages in slices until it has all. Then it sleeps until a search asks for
+a newer message, until an error, or for LOOK_SECONDS. After an error it closes the index, deletes a damaged file or
+waits _RETRY_SECONDS, and opens the index again; meanwhile searches fail. Without FTS5 the thread ends and
+every search is refused.
+
+A search runs in its caller's thread. It waits until the index contains the newest message, at most PATIENCE_SECONDS,
+then queries the index without the lock. If the query fails, it stores the error in ``_fault`` and the thread repairs
+the index.
+"""
 
 from __future__ import annotations
 
@@ -25,63 +35,62 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# How long a search waits for the index to have everything that was published when it began.
+# Maximum wait of a search for the index to contain all messages that were published before it.
 PATIENCE_SECONDS = 2.0
-# How often it is looked whether there is anything new, where nobody searches.
+# Poll interval for new messages while no search waits.
 LOOK_SECONDS = 1.0
-# Messages that are indexed in one transaction: about 10 ms, most of it in SQLite, where other threads run.
+# Messages per transaction: about 10 ms, most of it in SQLite, which releases the GIL.
 _SLICE_MESSAGES = 500
-# From so many new messages a second on the room is busy, and how often that is looked at while there is much to index.
+# New messages per second above which the server counts as busy, and the interval of that measurement.
 _BUSY_MESSAGES = 5_000
 _BUSY_LOOK_SECONDS = 0.2
-# So long is the pause behind a slice, in times of what the slice took: in a busy room where nobody waits, and else.
+# Pause after a slice, as a multiple of the time it took: on a busy server without a waiting search, and otherwise.
 _BUSY_PAUSE = 20.0
 _PAUSE = 1.0
 _PAUSE_MAX_SECONDS = 0.2
-# When the file can't be written, it is tried again after so long.
+# Delay of the next attempt if the file can't be used.
 _RETRY_SECONDS = 30.0
 
 _FAULTS = (sqlite3.Error, OSError, StoreError)
 
 
 class SearchFailedError(Exception):
-    """Nothing can be looked for now; the log says why."""
+    """The index can't be used now. The reason is in the log."""
 
 
 class SearchClosedError(Exception):
-    """The server is shutting down; nothing more is looked for."""
+    """The server is shutting down and answers no more searches."""
 
 
 class Indexer:
-    """One thread reads what was stored, as it has time for it, and puts its words into the index.
+    """One thread reads stored messages and indexes their words, with pauses so that delivery does not slow down.
 
-    Whatever happens to the index costs nothing but searches, and them no longer than it takes to make it again.
+    An error of the index affects searches only, and only until the index is rebuilt.
     """
 
     def __init__(self, folder: Path, messages: Messages, on_crash: Callable[[str], None]) -> None:
         self._folder = folder
         self._messages = messages
         self._worker = Worker("indexer", self._run, on_crash)
-        # Guards all below.
+        # Guards all attributes below. The thread reads some without it; see _work.
         self._lock = threading.Lock()
-        # Somebody waits for newer messages, or it is to end.
+        # Wakes the thread: a search waits for a newer message or has failed, or the indexer stops.
         self._called = threading.Condition(self._lock)
-        # The index has got further, or there is none any more.
+        # Wakes searches: the index grew, was closed or failed, or the indexer stops.
         self._moved = threading.Condition(self._lock)
         self._index: Index | None = None
-        # Why there is none: what was wrong when it was tried last.
+        # The last error; None while the index is usable.
         self._fault: Exception | None = None
         self._closed = False
-        # The newest message that somebody waits for, and up to which messages are in the index.
+        # The newest message that a search waits for, and the newest message that is indexed.
         self._wanted_id = 0
         self._reached_id = 0
 
     def start(self) -> None:
-        """Start to index."""
         self._worker.start()
 
     def stop(self) -> None:
-        """Let nobody search any more, and wait for the thread's end. What is not written is indexed next time."""
+        """Make searches fail with SearchClosedError and join the thread. The next start indexes the rest."""
         with self._lock:
             self._closed = True
             self._called.notify_all()
@@ -91,10 +100,10 @@ class Indexer:
     def search(
         self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int, newest_id: int
     ) -> tuple[tuple[Message, ...], int]:
-        """The newest messages with these words that the account may see, oldest first; up to which id was looked.
+        """The newest messages with these terms that the account may see, oldest first; and the last id searched.
 
-        Waits a little for the index to have ``newest_id``. Raises SearchFailedError, SearchClosedError, StoreError,
-        Refusal. For any thread.
+        Waits at most PATIENCE_SECONDS for the index to contain ``newest_id``. Raises SearchFailedError,
+        SearchClosedError, StoreError; RequestError if the search takes too long or SQLite lacks FTS5. For any thread.
         """
         index, reached_id = self._wait_for(newest_id)
         try:
@@ -151,12 +160,18 @@ class Indexer:
         return index
 
     def _work(self, index: Index) -> None:
-        """Index what is new, in slices; raises what went wrong, here or where somebody searched."""
+        """Index new messages in slices until the indexer stops. Raises its own errors and those of searches.
+
+        It reads ``_closed``, ``_fault`` and ``_wanted_id`` without the lock: each read is atomic, a value that is too
+        old is corrected in the next round, and the waits check again under the lock. Only this thread writes
+        ``_reached_id``.
+        """
         pace = _Pace(self._messages.last_id)
         while not self._closed:
             if self._fault is not None:
                 raise self._fault
             began = time.monotonic()
+            # Read before the query: a message that a search asked for was committed before, so the query finds it.
             wanted_id = self._wanted_id
             messages = self._messages.after(index.last_id, _SLICE_MESSAGES)
             index.add(messages)
@@ -192,7 +207,7 @@ class Indexer:
                 index.close()
 
     def _give_up(self, index: Index, error: sqlite3.Error) -> None:
-        """A search can't read the file: the indexer is to look what is wrong with it."""
+        """Tell the thread that a search could not read the index."""
         with self._lock:
             if self._index is index and self._fault is None:
                 self._fault = error
@@ -208,7 +223,7 @@ class Indexer:
         _log.error("The index of words can't be used; until it can, searches are refused", error=describe(error))
 
     def _mend(self) -> None:
-        """A damaged file is made anew at once; what else there is may pass."""
+        """Delete a damaged file; after any other error wait, because it may be temporary."""
         if isinstance(self._fault, sqlite3.DatabaseError) and not isinstance(self._fault, sqlite3.OperationalError):
             try:
                 remove_index(self._folder)
@@ -220,16 +235,16 @@ class Indexer:
 
 
 class _Pace:
-    """How long the indexer rests, so that nobody feels that it works."""
+    """Chooses the pauses of the indexer, so that it does not delay messages."""
 
     def __init__(self, last_id: Callable[[], int]) -> None:
         self._last_id = last_id
         self._looked = time.monotonic()
         self._seen_id = last_id()
-        self._is_busy = True  # as long as it is not known
+        self._is_busy = True  # until the first measurement
 
     def pause(self, worked_seconds: float, *, is_wanted: bool) -> float:
-        """The pause behind so much work, in seconds."""
+        """The pause after a slice that took ``worked_seconds``, in seconds. ``is_wanted``: a search waits."""
         passed = time.monotonic() - self._looked
         if passed >= _BUSY_LOOK_SECONDS:
             last_id = self._last_id()

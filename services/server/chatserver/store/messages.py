@@ -1,4 +1,4 @@
-"""Messages: appended by the journal, read as history and as what somebody missed."""
+"""Messages: inserts for the journal, queries for history, missed messages and the search index."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from chatprotocol.events import Message
     from chatserver.store.database import Database
 
-# Each part of a UNION ALL finds its newest (or oldest) rows by index; only those are merged and get their names.
+# Each part of the UNION ALL finds its newest (or oldest) rows by index; only these are merged and joined with names.
 _HISTORY = """
 SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
     SELECT * FROM (SELECT id, time_ms, sender_id, NULL AS recipient_id, text FROM public_message
@@ -77,7 +77,7 @@ UNION ALL
 SELECT time_ms, sender_id, recipient_id, text FROM direct_message WHERE id = :id
 """
 
-# Who may see a message is decided here, whatever the index says.
+# This query decides which messages an account may see; the search index is not trusted for that.
 _SEEN = """
 SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
     SELECT id, time_ms, sender_id, NULL AS recipient_id, text FROM public_message
@@ -92,14 +92,14 @@ ORDER BY message.id
 """
 
 
-# What an answer takes once it is encoded. A character is six bytes if it is escaped, and the encoder's buffer grows by
-# half when it is full.
+# Memory of an encoded message: a fixed part, and a part per character. An escaped character has six bytes, and the
+# encoder's buffer grows by half when it is full.
 _ENCODED_BYTES = 256
 _ENCODED_BYTES_PER_CHARACTER = 9
 
 
 class Written(NamedTuple):
-    """A message as it is looked at for the index."""
+    """A message for the search index. ``recipient_id`` is None for a public message."""
 
     id: int
     sender_id: int
@@ -108,15 +108,18 @@ class Written(NamedTuple):
 
 
 class Messages:
-    """Reads messages, for any thread. ``reader_id`` is the account that asks: it sees what it may see."""
+    """Queries, for any thread. A query with ``reader_id`` returns only messages that this account may see.
+
+    Every method raises StoreError or DamagedError if the database can't be read.
+    """
 
     def __init__(self, database: Database, claim: Callable[[int], None] = no_limit) -> None:
-        """``claim`` is told how much memory the answer to a query will take. What it raises is raised by the query."""
+        """``claim`` gets the size of a result in bytes before it is encoded; the query raises what ``claim`` raises."""
         self._database = database
         self._claim = claim
 
     def last_id(self) -> int:
-        """The newest message's id; 0 when there is none."""
+        """The id of the newest message; 0 if there are no messages."""
         with self._database.reading() as connection:
             return read_last_id(connection)
 
@@ -126,25 +129,25 @@ class Messages:
         return rows[::-1]
 
     def missed(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
-        """What this account may see, its own messages included, oldest first."""
+        """Messages after ``after_id`` up to ``upto_id``, the account's own included, oldest first."""
         return self._query(_MISSED, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
 
     def waiting(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
-        """Direct messages to this account, oldest first."""
+        """Direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
         return self._query(_WAITING, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
 
     def seen(self, reader_id: int, ids: Sequence[int]) -> tuple[Message, ...]:
-        """Those of these messages that the account may see, oldest first."""
+        """The messages of these ids, without those that the account may not see, oldest first."""
         return self._query(_SEEN, reader=reader_id, ids=str(list(ids)))
 
     def after(self, after_id: int, limit: int) -> list[Written]:
-        """Everybody's messages, whoever may see them, oldest first: for the index alone."""
+        """All messages after ``after_id``, oldest first, without access control. For the search index only."""
         with self._database.reading() as connection:
             rows = connection.execute(_AFTER, {"after": after_id, "limit": limit}).fetchall()
         return [Written(*row) for row in rows]
 
     def mark(self, message_id: int) -> str | None:
-        """What tells this message from another one that has its id in another database; None when there is none."""
+        """A fingerprint of the message, to detect another database with the same ids; None if it does not exist."""
         with self._database.reading() as connection:
             row = connection.execute(_MARK, {"id": message_id}).fetchone()
         if row is None:
@@ -156,7 +159,7 @@ class Messages:
         with self._database.reading() as connection:
             self._claim(0)
             rows = connection.execute(sql, values).fetchall()
-        # Before it is encoded, which is where a large answer takes most.
+        # Claim before the encoding, which takes most of the memory of a large answer.
         self._claim(_ENCODED_BYTES * len(rows) + _ENCODED_BYTES_PER_CHARACTER * sum(len(row[-1]) for row in rows))
         return tuple(_message(*row) for row in rows)
 
@@ -168,12 +171,12 @@ def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, 
 
 
 def find_public_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int:
-    """The id of the public message that this sender sent with this nonce before. LookupError: there is none."""
+    """The id of the public message that this sender sent with this nonce. Raises LookupError if there is none."""
     return _find_nonce(connection, "SELECT id FROM public_message WHERE sender_id = ? AND nonce = ?", sender_id, nonce)
 
 
 def find_direct_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int:
-    """The same for direct messages."""
+    """The id of the direct message that this sender sent with this nonce. Raises LookupError if there is none."""
     return _find_nonce(connection, "SELECT id FROM direct_message WHERE sender_id = ? AND nonce = ?", sender_id, nonce)
 
 
@@ -185,7 +188,8 @@ def _find_nonce(connection: sqlite3.Connection, query: str, sender_id: int, nonc
 
 
 _INSERT_PUBLIC = "INSERT INTO public_message VALUES (?, ?, ?, ?, ?)"
-# From two texts on cheaper than a row at a time, of which most is to bind its values; with 16, a quarter of it.
+# Inserts a batch in one statement. Binding values dominates the cost of a row, so this is cheaper from two texts on;
+# with 16 texts it takes a quarter of the time.
 _INSERT_PUBLIC_RUN = "INSERT INTO public_message SELECT ?1 + key, ?2, ?3, value, NULL FROM json_each(?4)"
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -198,13 +202,13 @@ def insert_public(
     texts: Sequence[str],
     nonces: Sequence[str | None],
 ) -> bool:
-    """Append public messages of one sender, with the ids from ``first_id`` on.
+    """Append public messages of one sender, with ids from ``first_id`` upwards.
 
-    False, and nothing is appended, where one of the nonces was used before.
+    Appends nothing and returns False if the sender used one of the nonces before.
     """
     if len(texts) > 1 and not any(nonces):
         array = _ENCODER.encode(texts).decode()
-        if "\\u0000" not in array:  # SQLite's own JSON ends a text there
+        if "\\u0000" not in array:  # SQLite's JSON functions cut a text at a NUL
             connection.execute(_INSERT_PUBLIC_RUN, (first_id, time_ms, sender_id, array))
             return True
     pairs = enumerate(zip(texts, nonces, strict=True), first_id)
@@ -228,7 +232,7 @@ def insert_direct(
     text: str,
     nonce: str | None,
 ) -> bool:
-    """Append a direct message. False, and nothing is appended, where the nonce was used before."""
+    """Append a direct message. Appends nothing and returns False if the sender used the nonce before."""
     row = (message_id, time_ms, sender_id, recipient_id, text, nonce)
     try:
         connection.execute("INSERT INTO direct_message VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -240,12 +244,12 @@ def insert_direct(
 
 
 def _is_nonce_conflict(error: sqlite3.IntegrityError) -> bool:
-    """And not that of an id, which would be a fault of ours."""
+    """True if a nonce is not unique. A primary key conflict has another code, and is a bug of the server."""
     return error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE
 
 
 def read_last_id(connection: sqlite3.Connection) -> int:
-    """The newest message's id; 0 when there is none."""
+    """The id of the newest message; 0 if there are no messages."""
     (last_id,) = connection.execute(
         "SELECT max(coalesce((SELECT max(id) FROM public_message), 0),"
         " coalesce((SELECT max(id) FROM direct_message), 0))"

@@ -1,4 +1,4 @@
-"""At the start: is the database what the server left?"""
+"""The check at the start that the database is the one that the server left."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _log = structlog.get_logger()
 
 
 def reconcile(database: Database) -> int:
-    """Compare the database with ``chat.state``, and give the history a new identity if something may be missing.
+    """Compare the database with ``chat.state``, and renew the identity of the history if messages may be missing.
 
-    Returns the highest id that a message ever had. The next one must be above it, so that nobody who saw a message that
-    is gone takes another one for it. To be called once, before anything else is written. Raises StoreError.
+    Returns the highest id that a message ever had. The next id must be higher, so that no client mistakes a new message
+    for a lost one that it saw. The caller calls it once, before anything else is written. Raises StoreError.
     """
     try:
         return _reconcile(database)
@@ -40,8 +40,8 @@ def _reconcile(database: Database) -> int:
         found = {"last_id": last_id, "expected_last_id": state.last_id, "next_id": highest_id + 1}
         problem = None
         if not state.history_id:
-            if last_id:  # else nobody has seen anything
-                # A copy that was made elsewhere may be older than what clients saw of its original.
+            if last_id:  # in an empty database there was nothing to see
+                # The database may be a copy that is older than the messages that clients saw.
                 _log.info("chat.state missing or damaged; clients fetch the history again", **found)
                 history_id = renew_history_id(connection)
         elif history_id != state.history_id:
@@ -52,7 +52,7 @@ def _reconcile(database: Database) -> int:
         if problem:
             _log.warning(problem, **found)
             history_id = renew_history_id(connection)
-    # If this is not written, the next start finds the same again.
+    # If this write fails, the next start repeats the comparison.
     database.state_file.write(
         replace(state, history_id=history_id, last_id=last_id, account_id=account_id, highest_id=highest_id)
     )

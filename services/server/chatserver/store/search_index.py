@@ -1,4 +1,4 @@
-"""The index of words: which messages hold which words. ``search.db``, on SQLite's FTS5."""
+"""The search index ``search.db``: which messages contain which words. Uses SQLite's FTS5."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from chatserver.store.words import Term
 
 SEARCH_FILE = "search.db"
-# Of the file: what a server finds that was written otherwise is made anew.
+# The format version of the file. A file of another version is rebuilt.
 _VERSION: Final = 4
-# The row of a message has its id, and its words as ``words_of`` gives them; that of a direct message has a token for
-# each of the two accounts behind them. Only which word is in which message is kept, and the same for beginnings of up
-# to seven letters: longer ones stand for few words. No word has an underscore, so that nobody can write such a token.
+# The row of a message has its id and the words of ``words_of``; for a direct message also a token for each of its two
+# accounts. detail=none stores only which message contains a word. Prefixes of up to seven letters have an index;
+# longer ones match few words. A user can't write an account token: no word contains an underscore.
 _TABLE = """fts5(
     words, content = '', columnsize = 0, detail = none, prefix = '1 2 3 4 5 6 7', tokenize = "ascii tokenchars '_'"
 )"""
@@ -37,18 +37,18 @@ CREATE TABLE reached (  -- one row
 ) STRICT;
 INSERT INTO reached VALUES (0, NULL);
 PRAGMA user_version = {_VERSION};
-"""  # noqa: S608 -- made of nothing but what stands here
+"""  # noqa: S608 -- only constants of this module
 _ADD_PUBLIC = "INSERT INTO public (rowid, words) VALUES (?, ?)"
 _ADD_DIRECT = "INSERT INTO direct (rowid, words) VALUES (?, ?)"
 _FIND_PUBLIC = "SELECT rowid FROM public WHERE public MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 _FIND_DIRECT = "SELECT rowid FROM direct WHERE direct MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 
-# Searches at once. The others wait for their turn: a flood of them must not take every processor from those who talk.
+# Concurrent searches; the others wait. A flood of searches must not take all processors from message delivery.
 _READERS = 2
-# What takes longer is given up, for the others wait. FTS5 walks its lists message by message: common words that hardly
-# meet take a tenth of it in a history of millions, long beginnings that stand for thousands of words all of it.
+# Time limit of one search, because others wait for its reader. FTS5 scans its lists message by message: common words
+# that rarely occur together take 0.1 s in a history of millions, prefixes of thousands of words reach the limit.
 FIND_SECONDS = 1.0
-# So often, in steps of SQLite's machine, it is looked whether that is over: some hundred times a second.
+# SQLite VM instructions between two checks of the time limit: some hundred checks per second.
 _STEPS = 100
 
 
@@ -57,30 +57,30 @@ class NoFtsError(Exception):
 
 
 class TooLongError(Exception):
-    """It would take too long to find this."""
+    """The search exceeded its time limit."""
 
 
 class IndexClosedError(Exception):
-    """Nothing more is looked for in this index."""
+    """The index was closed; no search runs on it any more."""
 
 
 class Source(Protocol):
-    """What the index is of: the messages."""
+    """The messages, as the index needs them."""
 
     def mark(self, message_id: int, /) -> str | None:
-        """What tells this message from any other database's message of the same id; None when there is none."""
+        """A fingerprint of the message, to detect another database with the same ids; None if it does not exist."""
 
 
 class Index:
-    """One thread adds to it, the indexer, which opens and closes it as well; any thread finds.
+    """The index file. Only the indexer thread opens, extends and closes it; any thread may call ``find``.
 
-    All of it can be made again from the messages: what is wrong with the file is never a reason not to start.
+    The whole file can be rebuilt from the messages, so a damaged file never prevents the start of the server.
     """
 
     def __init__(self, folder: Path, source: Source) -> None:
-        """Open it, or make it; what is not of these messages is made anew.
+        """Open or create the file; rebuild it if it belongs to other messages.
 
-        Raises NoFtsError, sqlite3.Error, OSError, and what the source raises.
+        Raises NoFtsError, sqlite3.Error, OSError, and errors of the source.
         """
         self._source = source
         self._is_closed = False
@@ -88,7 +88,7 @@ class Index:
         self._writer = _open(path)
         self._readers: queue.Queue[sqlite3.Connection] = queue.Queue()
         try:
-            # Messages up to this one are in it.
+            # Messages up to this id are indexed. Only the indexer thread uses it.
             self.last_id, mark = self._writer.execute("SELECT id, mark FROM reached").fetchone()
             if self.last_id and source.mark(self.last_id) != mark:
                 self._writer.close()
@@ -102,9 +102,9 @@ class Index:
             raise
 
     def add(self, messages: Sequence[Written]) -> None:
-        """Take in messages that are newer than all before; all of them or none.
+        """Index messages, all or none. They must be newer than all indexed ones, in the order of their ids.
 
-        Raises sqlite3.Error, and what the source raises.
+        Raises sqlite3.Error, and errors of the source.
         """
         if not messages:
             return
@@ -116,9 +116,9 @@ class Index:
         self.last_id = last_id
 
     def find(self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int) -> list[int]:
-        """The newest messages with all of these words that the account may see, newest first.
+        """Ids of the newest messages that contain all terms and that the account may see, newest first.
 
-        Raises sqlite3.Error, IndexClosedError, TooLongError.
+        Waits for a free reader. Raises sqlite3.Error, IndexClosedError, TooLongError.
         """
         words = " ".join(f'"{word}"*' if is_prefix else f'"{word}"' for word, is_prefix in terms)
         with self._reading() as reader:
@@ -128,9 +128,10 @@ class Index:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that reads for so long as is allowed, once it is one's turn."""
+        """A reader from the pool; its queries are interrupted after FIND_SECONDS or by ``close``."""
         reader = self._readers.get()
         try:
+            # Read without a lock: close() sets the flag before it puts closed readers into the queue.
             if self._is_closed:
                 raise IndexClosedError
             patience_ends = time.monotonic() + FIND_SECONDS
@@ -144,17 +145,17 @@ class Index:
             self._readers.put(reader)
 
     def close(self) -> None:
-        """Interrupt those who search, and close the file."""
+        """Interrupt all searches and close the file."""
         self._is_closed = True
         readers = [self._readers.get() for _ in range(_READERS)]
         for reader in readers:
             reader.close()
-            self._readers.put(reader)  # for those who still wait for their turn, and are told
+            self._readers.put(reader)  # wakes a waiting search, which then raises IndexClosedError
         self._writer.close()
 
 
 def remove_index(folder: Path) -> None:
-    """Away with the file, be it damaged; it will be made anew."""
+    """Delete the file and its log. The next ``Index`` creates it again. Raises OSError."""
     for name in (SEARCH_FILE, f"{SEARCH_FILE}-wal", f"{SEARCH_FILE}-shm"):
         (folder / name).unlink(missing_ok=True)
 
@@ -167,14 +168,16 @@ def _row(message: Written) -> tuple[int, str]:
 
 
 def _party(account_id: int) -> str:
-    """The token of an account that sent or got a direct message."""
+    """The token of an account that sent or received a direct message."""
     return f"_{account_id}"
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The connection that writes; what is no index of ours is removed."""
+    """The writing connection. A file that is not an index of this version is deleted first."""
     try:
-        with suppress(sqlite3.Error, UnicodeError):  # what is wrong with it may be told in its own bytes
+        with suppress(
+            sqlite3.Error, UnicodeError
+        ):  # UnicodeError: an error message may quote bytes of the damaged file
             return _connect_writer(path)
         remove_index(path.parent)
         return _connect_writer(path)
@@ -189,13 +192,15 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
     writer = _connect(path)
     try:
         writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute("PRAGMA synchronous = NORMAL")  # after a loss of power the last messages may be missing
+        writer.execute(
+            "PRAGMA synchronous = NORMAL"
+        )  # a power failure may lose the last messages; they are indexed again
         (version,) = writer.execute("PRAGMA user_version").fetchone()
         if version == 0:
             writer.executescript(f"BEGIN IMMEDIATE;\n{_SCHEMA}COMMIT;")
             version = _VERSION
         if version != _VERSION or not _is_readable(writer):
-            raise sqlite3.DatabaseError(f"version {version}")  # noqa: TRY301 -- as if it could not be read
+            raise sqlite3.DatabaseError(f"version {version}")  # noqa: TRY301 -- handled like a damaged file
     except BaseException:
         writer.close()
         raise
@@ -214,6 +219,6 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _connect_reader(path: Path) -> sqlite3.Connection:
     reader = _connect(path)
-    # The file is opened by the first query. Later it may have been deleted, or there may be no descriptor left.
+    # The first query opens the file. Later it may be deleted, or there may be no descriptor left.
     reader.execute("SELECT count(*) FROM reached").fetchone()
     return reader

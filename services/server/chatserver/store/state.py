@@ -1,11 +1,12 @@
-"""What the server left in its data folder: ``chat.state``, which is compared with the database at the next start.
+"""``chat.state``: how far the server had committed. The next start compares it with the database.
 
-A database can't tell that it has become older: a write-ahead log that was cut is as good to SQLite as one that ends
-there, and a backup is as good as what it replaced. So the server notes beside it how far it had come.
+A database can't detect that it is older than before: SQLite accepts a truncated write-ahead log, and a backup looks
+like the database that it replaced. So the server records its progress in a second file.
 
-Why a plain write is enough: the note is written after its commit and before anybody is told of it. A killed server's
-writes are in the system's cache, so the note is never behind what was confirmed. After a loss of power it may be older
-than the database, never newer, for the database was synced first: a loss may go unnoticed then, but none is made up.
+A plain write without sync is enough. The server writes the state after a commit and before it confirms anything of it.
+The writes of a killed server are in the system's cache, so the state is never older than what was confirmed. After a
+power failure the state may be older than the database, never newer, because the database was synced first. A loss may
+then go undetected, but no false loss is reported.
 """
 
 from __future__ import annotations
@@ -22,30 +23,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_FILE: Final = "chat.state"
-# Each write replaces all of the one before, and a disk writes a sector of this size as a whole.
+# Size of each write, one disk sector: it replaces the previous write completely, and a disk writes a sector atomically.
 _SIZE_BYTES: Final = 512
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What the database held when the server last committed something. The defaults are those of an empty folder."""
+    """The content of the database after the last commit. The defaults describe an empty folder."""
 
-    # Empty as long as nothing was served from the database.
+    # Empty until a server used the database.
     history_id: str = ""
-    # The newest message, and the newest account.
+    # Ids of the newest message and the newest account.
     last_id: int = 0
     account_id: int = 0
-    # The highest id that was ever given to a message here. It is above last_id after messages were lost.
+    # The highest id that a message ever had. It is above last_id after messages were lost.
     highest_id: int = 0
-    # To which the write-ahead log belongs: what the header of the database file itself may hold, see database.py.
+    # Possible header fields of the database file; they tell whether a write-ahead log belongs to it (see database.py).
     run_ids: tuple[int, ...] = ()
     schema_cookie: int = 0
 
 
 class StateFile:
-    """The file. For one thread at a time."""
+    """Reads and writes the file. For one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Read it. One that is missing or damaged says nothing, as in an empty folder. Raises OSError."""
+        """Read the file. A missing or damaged file gives the defaults of State. Raises OSError."""
         self._path = path
         self._descriptor: int | None = None
         self.state = State()
@@ -53,7 +54,7 @@ class StateFile:
             self.state = msgspec.json.decode(path.read_bytes(), type=State)
 
     def write(self, state: State) -> None:
-        """Replace what it holds. Raises OSError, and changes nothing in this object then."""
+        """Replace the content. Raises OSError, and leaves ``state`` unchanged then."""
         if self._descriptor is None:
             touch_private(self._path)
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
@@ -61,12 +62,12 @@ class StateFile:
         self.state = state
 
     def sync(self) -> None:
-        """Let what was written outlast a loss of power. Raises OSError."""
+        """Make the last write survive a power failure. Raises OSError."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Nothing is written after this."""
+        """Close the descriptor. A later ``write`` would open the file again."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

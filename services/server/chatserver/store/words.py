@@ -1,4 +1,4 @@
-"""Words: what of a text is looked for, and how it is compared."""
+"""Words: how texts and queries are split into words, and how words are compared."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import SEARCH_MAX_BYTES, SEARCH_MAX_WORDS
 
-# What is longer is compared by its beginning: no word of any language, but a link or a key may have thousands.
+# Characters of a word that are compared. Words of all languages are shorter; a link or a key may have thousands.
 WORD_MAX_CHARACTERS = 64
 
-# Where words are written without spaces between them (Chinese, Japanese), each character is one.
+# Characters of Chinese and Japanese, which are written without spaces: each one counts as a word.
 _ALONE = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}]+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
@@ -20,14 +20,14 @@ _TERM = re.compile(rf"({_WORD.pattern})(\*?)")
 
 
 class Term(NamedTuple):
-    """A word that is looked for, or what one begins with."""
+    """A word of a query, or the prefix of one."""
 
     word: str
     is_prefix: bool
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a message, in the form in which they are compared: without case and accents."""
+    """The words of a message, folded for comparison: without case and accents."""
     words = set(_ASCII_WORD.findall(text.lower()) if text.isascii() else _WORD.findall(_fold(text)))
     if len(text) > WORD_MAX_CHARACTERS:
         return {word[:WORD_MAX_CHARACTERS] for word in words}
@@ -35,9 +35,9 @@ def words_of(text: str) -> set[str]:
 
 
 def terms_of(query: str) -> tuple[Term, ...]:
-    """What a query looks for, each once. Raises Refusal.
+    """The terms of a query, without duplicates. Raises RequestError if it is too long or has no word.
 
-    But for a star behind a word no character means anything.
+    ``*`` after a word makes it a prefix; all other characters only separate words.
     """
     if len(query.encode()) > SEARCH_MAX_BYTES:
         raise RequestError(ErrorCode.TOO_LONG, f"What to look for has {SEARCH_MAX_BYTES} bytes at most in UTF-8.")
