@@ -117,7 +117,7 @@ def enter(room: Room) -> Iterator[Enter]:
     with ExitStack() as clients:
 
         def enter(name: str, protocol: str = "json", port: int | None = None, **settings: Any) -> ChatClient:
-            client = ChatClient("127.0.0.1", port or room.server.port, protocol=protocol, **settings)
+            client = ChatClient("127.0.0.1", port or room.server.port, dialect=protocol, **settings)
             clients.enter_context(client)
             client.login(name, "" if protocol == "register" else "secret")
             return client
@@ -173,20 +173,20 @@ def meanwhile(what: Callable[[], object]) -> Iterator[queue.SimpleQueue[object]]
 @pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
 def test_a_name_is_registered_by_its_first_login_and_known_by_the_next(room: Room, protocol: str) -> None:
     for account in (AccountKind.NEW, AccountKind.EXISTING):
-        with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client:
+        with ChatClient("127.0.0.1", room.server.port, dialect=protocol) as client:
             welcome = client.login("alice", "secret")
             assert isinstance(welcome, Welcome)
             assert (welcome.account, welcome.username) == (account, "alice")
 
 
 def test_a_guest_comes_in_without_a_password(enter: Enter) -> None:
-    assert enter("alice", "register").visit.model.username == "alice"
+    assert enter("alice", "register").session.model.username == "alice"
 
 
 @pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
 def test_a_wrong_password_is_refused(enter: Enter, room: Room, protocol: str) -> None:
     enter("alice", protocol)
-    with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client:
+    with ChatClient("127.0.0.1", room.server.port, dialect=protocol) as client:
         with pytest.raises(RefusedError, match="password") as refused:
             client.login("alice", "wrong")
         assert refused.value.code == "wrong_password"
@@ -195,7 +195,7 @@ def test_a_wrong_password_is_refused(enter: Enter, room: Room, protocol: str) ->
 @pytest.mark.parametrize("protocol", ACCOUNT_PROTOCOLS)
 def test_a_name_with_a_password_needs_it(enter: Enter, room: Room, protocol: str) -> None:
     enter("alice", protocol)
-    with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client, pytest.raises(RefusedError) as refused:
+    with ChatClient("127.0.0.1", room.server.port, dialect=protocol) as client, pytest.raises(RefusedError) as refused:
         client.login("alice")
     assert refused.value.code == "wrong_password"
 
@@ -203,7 +203,7 @@ def test_a_name_with_a_password_needs_it(enter: Enter, room: Room, protocol: str
 def test_a_guests_name_that_is_taken_is_refused(enter: Enter, room: Room) -> None:
     enter("alice", "register")
     with (
-        ChatClient("127.0.0.1", room.server.port, protocol="register") as client,
+        ChatClient("127.0.0.1", room.server.port, dialect="register") as client,
         pytest.raises(RefusedError, match="taken") as refused,
     ):
         client.login("alice")
@@ -213,7 +213,7 @@ def test_a_guests_name_that_is_taken_is_refused(enter: Enter, room: Room) -> Non
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", ["", "not a name", "ALL", "a\nb", "b\u00f6b", "x" * 33])
 def test_what_can_be_no_name_is_refused_and_another_one_can_be_tried(room: Room, protocol: str, name: str) -> None:
-    with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client:
+    with ChatClient("127.0.0.1", room.server.port, dialect=protocol) as client:
         with pytest.raises(RefusedError) as refused:
             client.login(name, "secret")
         assert refused.value.code == "bad_username"
@@ -320,7 +320,7 @@ def test_a_text_that_can_be_no_message_is_refused_and_the_client_goes_on(
         with pytest.raises(RefusedError) as refused:
             post()
         assert code is None or refused.value.code == code
-    assert not alice.visit.model.unconfirmed
+    assert not alice.session.model.unconfirmed
     alice.say("still here")
 
 
@@ -585,7 +585,7 @@ def test_what_is_done_twice_is_a_fault_of_the_program(enter: Enter) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_login_that_the_server_refused_ends_a_clients_use(enter: Enter, room: Room, protocol: str) -> None:
     enter("alice", protocol)
-    with ChatClient("127.0.0.1", room.server.port, protocol=protocol) as client:
+    with ChatClient("127.0.0.1", room.server.port, dialect=protocol) as client:
         with pytest.raises(RefusedError):
             client.login("alice", "wrong")
         for call in (lambda: client.login("alice", "secret"), lambda: client.say("x"), lambda: next(client.events())):
@@ -702,7 +702,7 @@ def test_what_is_said_while_the_connection_is_lost_waits_for_it(enter: Enter, sw
     switch.cut()
     with meanwhile(lambda: (alice.say("hello"), alice.users())) as outcome:
         next_of(bob, Users)
-        while alice.visit.is_ready:
+        while alice.session.is_ready:
             list(bob.events(0.01))
         switch.server_port = port
         message_id, users = outcome.get(timeout=DEADLINE_SECONDS)  # type: ignore[misc]
@@ -737,7 +737,7 @@ def test_a_question_is_asked_again_on_the_new_connection(enter: Enter, switch: S
         return
     switch.loses_answers = True
     with meanwhile(alice.users) as outcome:
-        wait_for(lambda: alice.visit.exchange.is_busy, "it was asked")
+        wait_for(lambda: alice.session.client_protocol.is_busy, "it was asked")
         switch.cut()
         assert outcome.get(timeout=DEADLINE_SECONDS) == ("alice",)
 
@@ -767,7 +767,7 @@ def enter_at() -> Iterator[Enter]:
     with ExitStack() as clients:
 
         def enter(name: str, protocol: str, port: int, **settings: Any) -> ChatClient:
-            client = ChatClient("127.0.0.1", port, protocol=protocol, **settings)
+            client = ChatClient("127.0.0.1", port, dialect=protocol, **settings)
             clients.enter_context(client)
             client.login(name, "" if protocol == "register" else "secret")
             return client
@@ -846,7 +846,7 @@ def test_a_message_that_the_server_puts_off_as_it_stops_is_said_once(enter_at: E
     with StandIn(stops, serves) as server:
         alice = enter_at("alice", "json", server.port)
         assert alice.say("pay 100") == 8
-        assert not alice.visit.model.unconfirmed
+        assert not alice.session.model.unconfirmed
         nonces = [request["nonce"] for request in server.asked_for("PM")]
         alice.close()
     assert len(nonces) == 2
@@ -857,7 +857,7 @@ def test_a_message_that_the_server_puts_off_as_it_stops_is_said_once(enter_at: E
 def test_a_return_that_is_refused_for_a_while_is_tried_again(enter_at: Enter, code: str) -> None:
     with StandIn(at("users", None), *[at("login", refusal(code))] * 2, serves) as server:
         alice = enter_at("alice", "json", server.port)
-        alice.visit.request(AskUsers())
+        alice.session.request(AskUsers())
         next_of(alice, ConnectionLost)
         with meanwhile(lambda: alice.say("hello")) as outcome:
             assert outcome.get(timeout=DEADLINE_SECONDS) == 8

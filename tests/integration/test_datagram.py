@@ -48,7 +48,7 @@ def opened(peer: DatagramPeer, text: bytes = b"alice") -> int:
 
 def sessions(room: Room) -> int:
     """How many the server has."""
-    return len(room.server._datagram_door._channels)
+    return len(room.server._datagram_listener._transports)
 
 
 @contextmanager
@@ -787,7 +787,7 @@ def test_who_never_takes_the_answers_is_read_no_further(room: Room) -> None:
     greedy = room.enter_datagram("greedy")
     greedy.settle()
     assert greedy.arq is not None
-    channel = room.server._datagram_door._channels[greedy.session]
+    channel = room.server._datagram_listener._transports[greedy.session]
     asked = 30_000
     greedy.arq.put([(C, b"CH 500")] * asked)
 

@@ -84,7 +84,7 @@ def test_a_client_that_only_listens_notices_it_and_comes_back(server: Program, p
 
 @pytest.mark.parametrize("protocol", ["json", "frames"])
 def test_what_a_program_says_is_stored_once(server: Program, protocol: str) -> None:
-    with ChatClient("127.0.0.1", server.port, protocol=protocol, silence_seconds=SILENCE_SECONDS) as program:
+    with ChatClient("127.0.0.1", server.port, dialect=protocol, silence_seconds=SILENCE_SECONDS) as program:
         program.login(f"says{protocol}", "x")
         server.process.send_signal(signal.SIGSTOP)
         goes_on = threading.Timer(2 * SILENCE_SECONDS, server.process.send_signal, [signal.SIGCONT])

@@ -77,7 +77,7 @@ def watching(port: int, name: str, form: str) -> Iterator[Callable[[str], list[s
 @contextmanager
 def listening(port: int, name: str, protocol: str) -> Iterator[Callable[[str], list[str]]]:
     """A ChatClient stays in the room."""
-    with ChatClient("127.0.0.1", port, protocol=protocol) as client:
+    with ChatClient("127.0.0.1", port, dialect=protocol) as client:
         client.login(name, "secret")
 
         def heard(last: str) -> list[str]:

@@ -114,7 +114,7 @@ class ChatClient:
         host: str = "localhost",
         port: int = 9999,
         *,
-        protocol: str = Json.name,
+        dialect: str = Json.name,
         ops: str = DEFAULT_KEYWORDS,
         register_length: str = LENGTH_UNITS[0],
         retry_seconds: float = 60.0,
@@ -123,19 +123,19 @@ class ChatClient:
         """Raises UsageError for an argument that can't be right."""
         check_str("host", host)
         check_port("port", port)
-        check_choice("dialect", protocol, [each.name for each in PROTOCOLS])
+        check_choice("dialect", dialect, [each.name for each in PROTOCOLS])
         check_choice("ops", ops, KEYWORD_SETS)
         check_choice("register_length", register_length, LENGTH_UNITS)
         check_seconds("retry_seconds", retry_seconds, math.inf)
         check_seconds("silence_seconds", silence_seconds, math.inf)
-        spoken = by_name(protocol, protocols_with(Register(length=register_length)))
-        open_link = UdpLink if protocol == Datagram.name else connect
+        spoken = by_name(dialect, protocols_with(Register(length=register_length)))
+        open_link = UdpLink if dialect == Datagram.name else connect
         try:
             address = (check_host(host), port)
         except RequestError as error:
             raise UsageError(error.reason) from None
-        self.session = ClientSession(Model(address, None, None), _client_protocol(protocol, ops))
-        self._is_json = protocol == Json.name
+        self.session = ClientSession(Model(address, None, None), _client_protocol(dialect, ops))
+        self._is_json = dialect == Json.name
         self._inputs = Inbox()
         watch = partial(Watch, _Debts(self.session, self._inputs), silence_seconds or math.inf)
         open_watched = partial(open_link, spoken, lambda: watch(time.monotonic()))
