@@ -147,7 +147,7 @@ class FakeFeed:
         self.when_published(list(batches))
         self.batches.append(list(batches))
 
-    def wait_for_round(self, limit_seconds: float) -> None:
+    def wait_for_sender(self, limit_seconds: float) -> None:
         self.go_round(limit_seconds)
 
     def refuse(self, batches: Sequence[MessageBatch], error: Refused) -> None:

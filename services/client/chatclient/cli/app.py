@@ -43,7 +43,7 @@ class App:
         self._client = ChatClient(
             config.server or DEFAULT_SERVER,
             config.port,
-            protocol=config.protocol,
+            dialect=config.protocol,
             ops=config.ops,
             register_length=config.register_length,
             retry_seconds=config.retry_seconds,
