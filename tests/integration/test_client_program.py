@@ -527,7 +527,7 @@ def start() -> Iterator[Callable[..., Client]]:
     with ExitStack() as clients:
 
         def start(*arguments: str, **settings: str) -> Client:
-            client = Client(*arguments, CHAT_PROTOCOL="register", **settings)
+            client = Client(*arguments, CHAT_DIALECT="register", **settings)
             clients.callback(client.close)
             return client
 

@@ -132,7 +132,7 @@ class Office:
     @property
     def is_idle(self) -> bool:
         """Is nobody's answer due, and does nobody wait for one?"""
-        return not self.delivery._due and not self.acked_delivery._unsettled
+        return not self.acked_delivery._due and not self.acked_delivery._unsettled
 
 
 @pytest.fixture
@@ -607,7 +607,7 @@ def test_who_is_far_behind_is_given_up_without_going_through_all_of_that() -> No
 
         for number in range(2_000):
             office.hub.publish([office.batch(talker, f"{number}")])
-        office.delivery._deliveries = Watched(office.acked_delivery._deliveries)  # type: ignore[assignment]
+        office.acked_delivery._deliveries = Watched(office.acked_delivery._deliveries)  # type: ignore[assignment]
         silent.leave()
         assert Watched.looked_at == 0
 
@@ -620,12 +620,12 @@ def test_what_everybody_was_given_is_forgotten(office: Office) -> None:
         bob.takes("alice", f"{number}")
         if number % 10:
             slow.answer("alice")
-    assert len(office.delivery._deliveries) <= 2 * 10
+    assert len(office.acked_delivery._deliveries) <= 2 * 10
     for _ in range(10):
         slow.answer("alice")
     office.send(alice, "the last one")
 
-    assert len(office.delivery._deliveries) <= 1
+    assert len(office.acked_delivery._deliveries) <= 1
 
 
 def test_what_has_come_stays_come(office: Office) -> None:
@@ -908,7 +908,7 @@ def test_at_the_end_a_journal_that_died_is_waited_for_no_longer_than_the_hurry_a
 
 
 def watcher_sleeps(office: Office) -> Callable[[], bool]:
-    return lambda: office.delivery._watcher_sleeps
+    return lambda: office.acked_delivery._watcher_sleeps
 
 
 def test_a_watcher_with_nothing_to_watch_is_woken_by_the_first_who_has_to_answer(office: Office) -> None:
