@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 # The server must keep a receiver that does not read.
 _HUGE_LAG: Final = ("--lag-max-bytes", str(1024**3))
 _SMALL_BUFFER_BYTES: Final = 4 * 1024
-_BURST_SECONDS: Final = 0.5
 _HISTORY_READER: Final = "reader"
 
 
@@ -79,6 +78,8 @@ class Plan:
     connection_seconds: float = 40.0
     logins: int = 2_000
     storm_logins: int = 500
+    # Load that fills the buffers of a receiver that does not read.
+    burst_seconds: float = 0.5
     stored_messages: int = 5_000_000
     stored_loads: tuple[tuple[int, int], ...] = ((100, 1), (1_000, 1))
     history_requests: int = 500
@@ -295,7 +296,7 @@ def _latency_with_idle_receiver(environment: Environment, *, is_stopped: bool) -
         connections.wait_until_quiet()
         if is_stopped:
             connections.stop_reading(fd)
-        measure_throughput(connections, _BURST_SECONDS)
+        measure_throughput(connections, plan.burst_seconds)
         connections.wait_until_quiet()
         return percentiles(measure_latency(connections, plan.messages_per_second, plan.latency_seconds))
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TINY: Final = Plan(
     rounds=1,
-    loads=((5, 1), (5, 2)),
+    loads=((5, 2),),
     throughput_seconds=0.1,
     latency_receivers=5,
     messages_per_second=100,
@@ -38,6 +38,7 @@ TINY: Final = Plan(
     connection_steps=(3, 6),
     logins=5,
     storm_logins=3,
+    burst_seconds=0.1,
     stored_messages=2_000,
     stored_loads=((5, 1),),
     history_requests=5,
@@ -64,7 +65,6 @@ def test_servers_are_compared(tmp_path: Path) -> None:
     latencies, connections = measure.latency(both), measure.many_connections(both)
     for row in (*rows, *latencies, *connections):
         assert not row.failure, row
-    assert [(row.receivers, row.senders) for row in rows if row.server == OURS.name] == [(5, 1), (5, 2)]
     assert all(row.median for row in rows)
     for latency in latencies:
         assert latency.rounds[0].count % 5 == 0
