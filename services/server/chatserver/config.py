@@ -86,54 +86,70 @@ def _setting(default: Any, flags: str, parse: Callable[[str], Any], text: str) -
 class Config:
     """Every setting of the server. The variable of ``name`` is ``CHAT_NAME``."""
 
-    host: str = _setting("0.0.0.0", "--host", _host, "address to listen on; :: takes IPv6 and IPv4")
-    port: int = _setting(9999, "-p --port", _integer(0, 65_535), "port to listen on; 0 takes a free one")
-    data: Path = _setting(Path("chat-data"), "--data", Path, "folder of the database; made if it is not there")
-    registration: str = _setting("open", "--registration", _choice("open", "closed"), "new names: open or closed")
-    guests: str = _setting(
-        "auto", "--guests", _choice("auto", "on", "off"), "users without a password: on, off, or as registration: auto"
+    host: str = _setting("0.0.0.0", "--host", _host, "address to listen on; :: listens on IPv6 and IPv4")
+    port: int = _setting(9999, "-p --port", _integer(0, 65_535), "port to listen on, TCP and UDP; 0 picks a free one")
+    data: Path = _setting(Path("chat-data"), "--data", Path, "folder of the database; created if missing")
+    registration: str = _setting(
+        "open", "--registration", _choice("open", "closed"), "open, or closed: new names can't register"
     )
-    max_connections: int = _setting(10_000, "--max-connections", _integer(1, 10**6), "connections at once")
+    guests: str = _setting(
+        "auto",
+        "--guests",
+        _choice("auto", "on", "off"),
+        "users without a password (wire format register): on, off, or auto: on while registration is open",
+    )
+    max_connections: int = _setting(
+        10_000, "--max-connections", _integer(1, 10**6), "maximum number of connections, including sessions over UDP"
+    )
     login_seconds: float = _setting(
-        60.0, "--login-seconds", _seconds, "time from connecting to being logged in, and to end what was begun"
+        60.0, "--login-seconds", _seconds, "timeout for the login, and for the rest of an incomplete request"
     )
     peer_timeout_seconds: float = _setting(
-        90.0, "--peer-timeout-seconds", _seconds, "disconnect a client whose system acknowledges nothing for so long"
+        90.0,
+        "--peer-timeout-seconds",
+        _seconds,
+        "disconnect a TCP client whose machine acknowledges nothing for this time",
     )
-    users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "time between updates of who is online")
+    users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "interval between lists of online users")
     # With less than a mebibyte they would be disconnected who have only not been sent yet what is published at once.
     lag_max_bytes: int = _setting(
-        8 * 1024 * 1024, "--lag-max-bytes", _integer(2**20, 2**31), "disconnect a receiver that is further behind"
+        8 * 1024 * 1024,
+        "--lag-max-bytes",
+        _integer(2**20, 2**31),
+        "disconnect a client that is more than this many bytes behind; at least 1048576",
     )
     # What OWASP's Password Storage Cheat Sheet recommends for argon2id.
     hash_time_cost: int = _setting(2, "--hash-time-cost", _integer(1, 100), "argon2id: passes over the memory")
-    hash_memory_kib: int = _setting(19_456, "--hash-memory-kib", _integer(8, 2**22), "argon2id: memory of a hash")
+    hash_memory_kib: int = _setting(19_456, "--hash-memory-kib", _integer(8, 2**22), "argon2id: memory of one hash")
     hash_parallelism: int = _setting(1, "--hash-parallelism", _integer(1, 64), "argon2id: lanes")
     register_delivered: str = _setting(
         DELIVERED_WORDS[0],
         "--register-delivered",
         _choice(*DELIVERED_WORDS),
-        "dialect register: the word that says that a message was delivered, SEND or SENT",
+        "wire format register: word that confirms a delivery, SEND or SENT",
     )
     register_length: str = _setting(
         LENGTH_UNITS[0],
         "--register-length",
         _choice(*LENGTH_UNITS),
-        "dialect register: what a Content-length counts, bytes or characters",
+        "wire format register: unit of Content-length, bytes or characters",
     )
     register_forward_max: int = _setting(
         0,
         "--register-forward-max",
         _integer_or_0(FORWARD_MAX_LEAST_BYTES, 65_536),
-        "dialect register: the longest FORWARD in bytes; texts that are longer or have line breaks are several; 0: off",
+        "wire format register: maximum size of a FORWARD in bytes, at least 256; longer texts and texts of several "
+        "lines are split; 0: never split",
     )
     log_level: str = _setting(
         "info",
         "--log-level",
         _choice("debug", "info", "warning", "error"),
-        "debug, info, warning or error",
+        "lowest level to log: debug, info, warning or error",
     )
-    log_format: str = _setting("text", "--log-format", _choice("text", "json"), "lines of text or json")
+    log_format: str = _setting(
+        "text", "--log-format", _choice("text", "json"), "text, or json: one JSON object per line"
+    )
 
     @property
     def guests_allowed(self) -> bool:
@@ -204,11 +220,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="chatserver",
         allow_abbrev=False,
         description="A chat room: many clients, one room, accounts and history on the disk.",
-        epilog="Each setting has a variable too: --max-connections is CHAT_MAX_CONNECTIONS. Flags win over variables, "
-        "variables over the file .env.",
+        epilog="Each setting is also an environment variable: --max-connections is CHAT_MAX_CONNECTIONS. Flags "
+        "win over variables, and variables over the file .env.",
     )
     parser.add_argument("--version", action="version", version=f"chatserver {__version__}")
-    parser.add_argument("PORT", nargs="?", help="the same as --port")
+    parser.add_argument("PORT", nargs="?", help="same as --port")
     for setting in fields(Config):
         default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
         parser.add_argument(

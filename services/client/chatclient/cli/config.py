@@ -15,7 +15,7 @@ from chatclient.links.watch import SILENCE_SECONDS
 from chatprotocol.address import split_address
 from chatprotocol.encoding import decode_text
 from chatprotocol.errors import RequestError
-from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.rules import check_port, check_username
 from chatprotocol.wire import PROTOCOLS, Datagram, Register
 from chatprotocol.wire.register import LENGTH_UNITS
@@ -217,58 +217,82 @@ def _parser() -> argparse.ArgumentParser:
         prog="chatclient",
         usage="chatclient [HOST PORT] [USERNAME] [flags]",
         allow_abbrev=False,
-        description="Enter a chat room. In pipes, in scripts and with --plain each line is an operation (PM, DM, CH, "
+        description="Join a chat room. In pipes, in scripts and with --plain each line is an operation (PM, DM, CH, "
         "EX, /help), and any other line is an error. At a terminal any other line is a message to everybody.",
-        epilog="Exit codes: 0 after EX or at the end of the input, 1 when the server can't be reached or the "
-        "connection is lost for good, 2 for bad usage, 3 when the login is refused, 4 when a script waited in vain.",
+        epilog="Flags win over variables, and variables over the file .env. Exit codes: 0 after EX or at the end of "
+        "the input, 1 if the server can't be reached or the connection is lost for good, 2 for bad usage, 3 if the "
+        "login is refused, 4 if a script waited in vain.",
     )
     parser.add_argument("--version", action="version", version=f"chatclient {__version__}")
     parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST:PORT USERNAME, HOST PORT, or USERNAME alone")
-    parser.add_argument(
-        "-hn",
-        "--hostname",
+
+    def add(flags: str, meaning: str, variable: str = "", default: str = "", **options: str) -> None:
+        source = "; ".join(filter(None, (variable, default)))
+        text = f"{meaning} ({source})" if source else meaning
+        parser.add_argument(*flags.split(), help=text, **options)  # type: ignore[arg-type]
+
+    add(
+        "-hn --hostname",
+        "server, as HOST or HOST:PORT; in the wire format register the client asks for it",
+        "CHAT_SERVER",
+        DEFAULT_SERVER,
         metavar="HOST",
-        help="the server, or CHAT_SERVER (localhost; in the dialect register it is asked for)",
     )
-    parser.add_argument("-p", "--port", metavar="PORT", help="its port, or CHAT_PORT (9999)")
-    parser.add_argument("-u", "--username", metavar="NAME", help="who you are, or CHAT_USER; else it is asked for")
-    parser.add_argument(
+    add("-p --port", "port of the server", "CHAT_PORT", "9999", metavar="PORT")
+    add("-u --username", "your name; the client asks if it is missing", "CHAT_USER", metavar="NAME")
+    add(
         "--password-file",
+        "file with your password; CHAT_PASSWORD holds the password itself; the client asks if both are missing",
+        "CHAT_PASSWORD_FILE",
         metavar="FILE",
-        help="your password, or CHAT_PASSWORD_FILE, or CHAT_PASSWORD; else it is asked for",
     )
-    parser.add_argument(
+    names = [each.name for each in PROTOCOLS]
+    add(
         "--dialect",
+        f"wire format: {', '.join(names[:-1])} or {names[-1]}",
+        "CHAT_DIALECT",
+        names[0],
         metavar="NAME",
-        help=f"the wire: {', '.join(each.name for each in PROTOCOLS)}; or CHAT_DIALECT (json)",
     )
-    parser.add_argument("--udp", action="store_true", help=f"the same as --dialect {Datagram.name}")
-    parser.add_argument(
+    add("--udp", f"same as --dialect {Datagram.name}", action="store_true")
+    add(
         "--register-length",
+        "wire format register: unit of Content-length, bytes or characters",
+        "CHAT_REGISTER_LENGTH",
+        LENGTH_UNITS[0],
         metavar="UNIT",
-        help="dialect register: a Content-length counts bytes or characters, or CHAT_REGISTER_LENGTH (bytes)",
     )
-    parser.add_argument("--ops", metavar="WORDS", help="pm-dm, or bm-pm for BM and PM, or CHAT_OPS (pm-dm)")
-    parser.add_argument("--script", metavar="FILE", help="play this file instead of standard input, or CHAT_SCRIPT")
-    parser.add_argument(
+    add(
+        "--ops",
+        "keywords of the operations: pm-dm, or bm-pm for BM and PM instead of PM and DM",
+        "CHAT_OPS",
+        DEFAULT_KEYWORDS,
+        metavar="WORDS",
+    )
+    add("--script", "file of lines to play instead of standard input", "CHAT_SCRIPT", metavar="FILE")
+    add(
         "--retry-seconds",
+        "time to try to reconnect after a lost connection; at a terminal the default has no limit",
+        "CHAT_RETRY_SECONDS",
+        f"{_RETRY_SECONDS:g}",
         metavar="N",
-        help="how long to try again after a lost connection, or CHAT_RETRY_SECONDS (60; at a terminal for ever)",
     )
-    parser.add_argument(
+    add(
         "--silence-seconds",
+        "treat the connection as lost if the server is silent for this time; 0: never",
+        "CHAT_SILENCE_SECONDS",
+        f"{SILENCE_SECONDS:g}",
         metavar="N",
-        help=f"a server that is silent for so long is lost, or CHAT_SILENCE_SECONDS ({SILENCE_SECONDS:g}; 0: never)",
     )
-    parser.add_argument("--json", action="store_true", help="print what happens as JSON objects, one a line")
-    parser.add_argument("--plain", action="store_true", help="print lines at a terminal, too, as in a pipe")
-    parser.add_argument(
+    add("--json", "print events as JSON objects, one per line", action="store_true")
+    add("--plain", "print lines as in a pipe, also at a terminal", action="store_true")
+    add(
         "--quiet",
+        "no bell and no bold text for messages that mention you",
+        "CHAT_QUIET",
+        _YES_NO[0],
         action="store_const",
         const="yes",
-        help="no bell and no highlight when you are meant, or CHAT_QUIET=yes",
     )
-    parser.add_argument(
-        "--hide-joins", action="store_const", const="yes", help="don't show who comes and goes, or CHAT_HIDE_JOINS=yes"
-    )
+    add("--hide-joins", "hide joins and leaves", "CHAT_HIDE_JOINS", _YES_NO[0], action="store_const", const="yes")
     return parser
