@@ -108,7 +108,7 @@ class Switch:
 
 def collectors() -> list[str]:
     """The threads of clients that run."""
-    return [thread.name for thread in threading.enumerate() if thread.name == "collector"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "receiver"]
 
 
 @pytest.fixture

@@ -365,7 +365,7 @@ def test_no_writer_waits_for_ever_for_a_courier_that_died(resting_batch: Message
     with capture_logs():
         batch.sender.start()
         batch.publish(b"x" * LAG_MAX_BYTES)
-        eventually(lambda: batch.crashes == ["courier"])
+        eventually(lambda: batch.crashes == ["sender"])
     must_end_here = in_background(batch.broadcast.wait_for_sender)
     must_end_here.join(1.0)
     has_ended = not must_end_here.is_alive()

@@ -962,10 +962,10 @@ def test_a_sender_that_waits_is_let_go_by_the_last_answer(office: Office) -> Non
 
 def test_the_watchers_thread_has_a_name_and_ends(office: Office) -> None:
     office.acked_delivery.start()
-    assert "mailroom" in {thread.name for thread in threading.enumerate()}
+    assert "delivery" in {thread.name for thread in threading.enumerate()}
     office.acked_delivery.stop()
 
-    assert "mailroom" not in {thread.name for thread in threading.enumerate()}
+    assert "delivery" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_watcher_ends_though_somebody_has_not_answered(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

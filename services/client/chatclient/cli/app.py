@@ -58,7 +58,7 @@ class App:
         self._controller = Controller(
             session, parser, self._frontend, (DEFAULT_SERVER, config.port), self._client.start
         )
-        self._thread = threading.Thread(target=self._react, name="reactor")
+        self._thread = threading.Thread(target=self._react, name="controller")
         # The reactor has ended. To be waited for where a signal may come: a join that is interrupted may leave CPython
         # in the belief that the thread has ended.
         self._ended = threading.Event()

@@ -91,13 +91,13 @@ class Connection:
         self._was_served = False
         self._give_up_at: float | None = None
         self._pause_seconds = _FIRST_PAUSE_SECONDS
-        self._receiver = threading.Thread(target=self._run, name="collector", daemon=True)
+        self._receiver = threading.Thread(target=self._run, name="receiver", daemon=True)
 
     def start(self, address: Address) -> None:
         """Start to connect and to collect; once more after it was lost for good, if that was wanted."""
         if self._receiver.ident is not None:
             self._receiver.join()
-            self._receiver = threading.Thread(target=self._run, name="collector", daemon=True)
+            self._receiver = threading.Thread(target=self._run, name="receiver", daemon=True)
         self._address = address
         self._receiver.start()
 

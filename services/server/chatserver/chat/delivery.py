@@ -158,7 +158,7 @@ class AckedDelivery:
         """``split`` makes a message into the parts in which it is given out."""
         self._lag_max_bytes = lag_max_bytes
         self._split = split
-        self._worker = Worker("mailroom", self._run, on_crash)
+        self._worker = Worker("delivery", self._run, on_crash)
         # Guards everything below, and what is in mailboxes, letters and receipts. Taken behind the feed's lock.
         self._lock = threading.Lock()
         self._windows: set[DeliveryWindow] = set()

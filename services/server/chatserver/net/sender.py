@@ -97,7 +97,7 @@ class Sender:
         self._is_memory_short = is_memory_short
         self._followers = {broadcast: _Followers(broadcast) for broadcast in broadcasts}
         self._lag_max_bytes = lag_max_bytes
-        self._worker = Worker("courier", self._run, on_crash)
+        self._worker = Worker("sender", self._run, on_crash)
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._bell_rope = os.pipe()
         os.set_blocking(self._wakeup, False)
