@@ -1,3 +1,3 @@
-"""The chat room server: many clients, many dialects, one room."""
+"""The chat server: one room, several wire formats."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command ``chatserver``: settings, signals, exit code."""
+"""The command ``chatserver``: settings, log, signals, exit code."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ EXIT_USAGE = 2
 
 _STDERR = 2
 
+# Poll interval of the main thread for a crash, which can only set a flag.
 _LOOK_UP_SECONDS = 0.2
-# Time for the log to write its last entries, at the end. What is not read by then is lost.
+# Time for the log writer to write the last entries at the end. Unwritten entries are lost.
 _LOG_SECONDS = 1.0
-# Another signal ends it at once, but not within this time: systemd (SendSIGHUP=), a shell whose terminal is closed, and
-# timeout(1) send two for one end.
+# A second signal kills the process, but not within this time, because systemd (SendSIGHUP=), a shell whose terminal is
+# closed, and timeout(1) send two signals for one shutdown.
 _SAME_END_SECONDS = 1.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Their default is to end the process at once, and no client is told. They may be ignored at the start (nohup).
+# Signals whose default ends the process without notice to the clients. Left alone if ignored at the start (nohup).
 _UNLESS_IGNORED = (
     signal.SIGHUP,
     signal.SIGQUIT,
@@ -52,7 +53,7 @@ _UNLESS_IGNORED = (
 
 
 def main() -> int:
-    """Run the server until it is told to end. Returns 0, 1 when a thread died, 2 when it could not begin."""
+    """Run the server until a signal. Returns 0; 1 if a thread died; 2 if the server could not start."""
     log = None
     watchdog = Watchdog()
     try:
@@ -75,14 +76,20 @@ def main() -> int:
 
 
 def _fill_standard_descriptors() -> None:
-    """If one of them is closed, the database must not take its number: C code writes its last words to number 2."""
+    """Open /dev/null in place of closed standard descriptors.
+
+    Otherwise the database could get descriptor 2, to which C code writes its error messages.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(descriptor)
 
 
 def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
-    """Start the two threads that every other one relies on, before anything can go wrong."""
+    """Start the watchdog and the log writer, which all other threads need, and configure logging.
+
+    Returns None if the program was started with its output closed. Raises StartError.
+    """
     log = None
     try:
         watchdog.start()
@@ -98,16 +105,16 @@ def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
         watchdog.trip()
         _log.error("thread died", thread=crash.thread and crash.thread.name, exc_info=crash.exc_value)
 
-    # Python's own hooks write to standard error, which may block.
+    # The default hooks write to standard error, which may block.
     threading.excepthook = note_escaped
     sys.unraisablehook = lambda crash: _log.error("error in a finalizer", exc_info=crash.exc_value)
     return log
 
 
 def _serve(config: Config, watchdog: Watchdog) -> int:
-    # A queue's put may interrupt its get, in the same thread; the methods of locks and events may not.
+    # SimpleQueue is reentrant: a signal handler may call put while the same thread is in get. Locks and events are not.
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
-    # Before anything is opened: as process 1 of a container it would not hear a signal otherwise.
+    # Installed before anything is opened: process 1 of a container ignores signals without a handler.
     signals = [*_SIGNALS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
     for number in signals:
         signal.signal(number, lambda number, _: ended.put(number))
@@ -123,14 +130,14 @@ def _serve(config: Config, watchdog: Watchdog) -> int:
     finally:
         _end_at_once_on(signals)
         all_well = server.stop()
-        # Python undoes handlers at its end, and a signal would then change the exit code of what ended in order.
+        # Python restores the default handlers at its exit; a signal would then change the exit code.
         for number in signals:
             signal.signal(number, signal.SIG_IGN)
     return EXIT_OK if all_well and not watchdog.tripped else EXIT_CRASHED
 
 
 def _end_at_once_on(signals: list[signal.Signals]) -> None:
-    """From a moment later on, each of these signals ends the process without waiting for the orderly end."""
+    """After _SAME_END_SECONDS, let each of these signals kill the process during the shutdown."""
     begins_at = time.monotonic() + _SAME_END_SECONDS
 
     def end_at_once(number: int, _: object) -> None:
@@ -143,10 +150,10 @@ def _end_at_once_on(signals: list[signal.Signals]) -> None:
 
 
 def _wait(ended: queue.SimpleQueue[int], watchdog: Watchdog) -> int | None:
-    """Wait for a signal, which is returned, or a crash.
+    """Wait for a signal and return its number; None after a crash.
 
-    A signal that comes just before the main thread begins to wait is handled only when it stops waiting, and a crash
-    can do no more than to set the flag.
+    It polls for two reasons. Python handles a signal that arrives just before the wait only after the wait. A crash can
+    only set a flag.
     """
     while not watchdog.tripped:
         with suppress(queue.Empty):

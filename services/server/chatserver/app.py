@@ -1,4 +1,4 @@
-"""Builds the house: the only file that joins its rooms, starts its threads, and ends them in order."""
+"""Builds the server: the only module that creates and connects its parts, and starts and stops the threads."""
 
 from __future__ import annotations
 
@@ -57,49 +57,49 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# A reader's frames of Python are on the heap; what is left for the stack is C: parsing, SQLite, hashing. Ten thousand
-# stacks of the usual 8 MiB would be 80 GiB of addresses, and huge pages would make some of that memory.
+# Stack size of a thread. Python's frames are on the heap; the stack only serves C code: parsing, SQLite, hashing.
+# 10,000 stacks of the default 8 MiB would take 80 GiB of addresses, and huge pages would turn some of it into memory.
 _STACK_BYTES = 256 * 1024
-# A thread that computes lets another one go on after this long. The usual 5 ms is how long a message would wait.
+# Interval at which a computing thread yields the GIL. With the default of 5 ms a message would wait that long.
 _SWITCH_SECONDS = 0.001
-# What is made for a message is freed as soon as nobody refers to it. The collector is for objects that refer to each
-# other, which come with errors only; it walks through all that is alive while nothing else runs, so it comes seldom.
+# Threshold of the garbage collector. Reference counting frees everything that a message allocates; only errors create
+# reference cycles. A collection stops all threads while it walks the live objects, so it must be rare.
 _GARBAGE_OBJECTS = 100_000
-# mallopt(3): the parameter's number.
+# Parameter number of mallopt(3).
 _M_ARENA_MAX = -8
-# The promise is 8 s from the signal to the exit; what the slowest receivers do not take in this time they get later.
+# Time to drain connections at shutdown, a part of the promised 8 s from signal to exit. Slow receivers get the rest
+# after their next login.
 _PARTING_SECONDS = 3.0
-# Of that time so much is for users to answer what they were given.
+# Part of that time for acknowledgements of delivered messages.
 _ANSWER_SECONDS = 2.0
-# Who was cut off then is only to be closed.
+# Time for the sender to close the remaining sockets.
 _CLOSING_SECONDS = 1.0
-# A disk that takes longer for one small commit is as bad as one that takes none. Less than the time limit of
-# the health check.
+# Time limit of the commit that the health check tries; a slower disk counts as failed. Less than the time limit of the
+# health check.
 _PROBE_SECONDS = 1.5
-# The database, its readers, the listener, the doorbell, the log.
+# Descriptors besides connections: database, its readers, listeners, wakeup pipes, log.
 _OTHER_DESCRIPTORS = 128
-# A stream remembers more than the slowest receiver may be behind, so that the limit is what disconnects it.
+# Bytes that a broadcast buffer keeps beyond the lag limit, so that a slow receiver reaches the limit first.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 
 
 class StartError(Exception):
-    """The server can't start. The text is one line that says why, and what to do."""
+    """The server can't start. The text is one line with the reason and the remedy."""
 
     @classmethod
     def no_threads(cls, error: RuntimeError) -> Self:
-        """The system gives no threads, or no memory for their stacks."""
+        """For a thread that could not start: a limit of threads, or no memory for its stack."""
         return cls(f"The system gives no more threads ({error}); allow more (ulimit -u, the container's pids limit).")
 
     @classmethod
     def no_memory(cls) -> Self:
-        """There is too little of it."""
         return cls("There is not enough memory to start; allow more (ulimit -v, the container's limit).")
 
 
 class Server:
-    """The whole server. Building it opens the database and binds the port: raises StoreError, StartError.
+    """The whole server. The constructor opens the database and binds the port. Raises StoreError, StartError.
 
-    ``on_crash`` is called when a thread has died that it can't do without. It may be called when no memory is left.
+    ``on_crash`` is called, in any thread, after the death of a worker thread. It must work without free memory.
     """
 
     def __init__(self, config: Config, on_crash: Callable[[], None]) -> None:
@@ -175,17 +175,20 @@ class Server:
         full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(connection_services, config.max_connections, memory.claim)
         listening, bound = _listen(config)
-        # Epoll is Linux's; elsewhere each reader waits for its socket itself.
+        # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
         self._listener = Listener(listening, self._connections, protocols, full, self._crash, self._turns)
         datagram = by_name(Datagram.name, protocols)
         self._datagram_listener = UdpListener(bound, self._connections, datagram, self._crash)
         self._control = ControlSocket(config.data, self._answer, self._crash)
-        # The port that it listens on.
+        # The bound port, also if the setting is 0.
         self.port = int(listening.getsockname()[1])
 
     def start(self) -> None:
-        """Start every thread, the one that lets clients in last. Raises StartError; stop it then, too."""
+        """Start all threads; the listeners follow the threads that serve their clients.
+
+        Raises StartError. The caller calls ``stop`` in any case.
+        """
         prepare_threads()
         sys.setswitchinterval(_SWITCH_SECONDS)
         gc.set_threshold(_GARBAGE_OBJECTS)
@@ -212,13 +215,13 @@ class Server:
         self._control.start()
 
     def stop(self) -> bool:
-        """End in order: what was accepted is stored, delivered and confirmed. False if a thread had died before."""
+        """Shut down in order: accepted messages are stored, delivered and confirmed. Returns False if a thread died."""
         self._stopping = True
         self._listener.close()
         self._datagram_listener.close()
         self._passwords.stop()
         self._indexer.stop()
-        self._journal.stop()  # what comes now is refused
+        self._journal.stop()  # messages are rejected from now on
         self._presence.stop()
         self._hub.end()
         self._acked_delivery.hurry(_ANSWER_SECONDS)
@@ -226,7 +229,7 @@ class Server:
         if self._turns is not None:
             self._turns.stop()
         self._acked_delivery.stop()
-        self._datagram_listener.stop()  # which rings the courier
+        self._datagram_listener.stop()  # before the sender: it wakes the sender
         self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
         self._journal.save_deliveries()
@@ -238,7 +241,7 @@ class Server:
         return not self._crashed
 
     def _answer(self, request: str) -> str:
-        """The answer to a request on the control socket."""
+        """Answer a request on the control socket. For the thread of that socket."""
         if request != "health":
             return f"there is no request {request[:32]!r}"
         if self._crashed:
@@ -248,19 +251,22 @@ class Server:
         return WELL if self._journal.probe(_PROBE_SECONDS) else "it can't write to its disk"
 
     def _say_waiting(self) -> None:
-        """Nobody is in the room. For any thread."""
+        """Log that no user is connected. For any thread."""
         if not self._stopping:
             _log.info(f"Waiting for connection on port {self.port}...")
 
     def _crash(self, thread: str) -> None:
-        """A thread that the server can't do without has died: end, so that whoever runs it starts it anew."""
+        """Handle the death of a worker thread: the process ends, and its supervisor may restart it.
+
+        Called in the dying thread. ``on_crash`` comes before the log, because logging may fail without memory.
+        """
         self._crashed = True
         self._on_crash()
         _log.error("Shutting down because a thread died", thread=thread)
 
 
 def _allow_descriptors(needed: int) -> None:
-    """Raise the process's limit of open files as far as it may go: the usual 1,024 would be reached first."""
+    """Raise the soft limit of open files towards ``needed``: the usual 1,024 is below ``max_connections``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY in (soft, hard) or soft >= needed:
         return
@@ -270,13 +276,13 @@ def _allow_descriptors(needed: int) -> None:
 
 
 def prepare_threads() -> None:
-    """Say what all threads have of memory. Before any is started; once more does no harm."""
+    """Set the stack size and the heap of all threads. Call it before the first thread starts; repeats are harmless."""
     _share_heap()
     threading.stack_size(_STACK_BYTES)
 
 
 def _listen(config: Config) -> tuple[socket.socket, socket.socket]:
-    """Bind, or say why that can't be."""
+    """Bind the TCP and the UDP socket. Raises StartError."""
     try:
         return bind(config.host, config.port, config.peer_timeout_seconds)
     except (OSError, UnicodeError) as error:
@@ -286,10 +292,10 @@ def _listen(config: Config) -> tuple[socket.socket, socket.socket]:
 
 
 def _share_heap() -> None:
-    """Give all threads one heap.
+    """Make all threads share one heap.
 
-    Of its own accord glibc makes up to eight for each processor, and keeps what each needed at its peak. Visitors come
-    and go in new threads, and the memory of a small room grew to three times as much.
+    By default glibc creates up to eight heaps per processor and keeps the peak size of each. Each connection has a new
+    thread, and the memory of a small server tripled over time.
     """
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

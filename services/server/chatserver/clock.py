@@ -1,4 +1,4 @@
-"""The time of messages, by the machine's clock, which may be set while the server runs."""
+"""The timestamps of messages: the system clock, which may be set while the server runs."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Corrections of the clock up to this size are normal, and a history whose times run back looks broken: the time stands
-# still instead, no longer than that. A larger one is a clock that was wrong, before or now; order is by id anyway.
+# Largest backward step that is hidden: timestamps repeat until the clock has caught up, because a history whose times
+# run backwards looks broken. A larger step means that the clock was or is wrong. It shows; messages are ordered by id.
 STEP_MAX_MS: Final = 5_000
 
 
 def wall_ms() -> int:
-    """Milliseconds since 1970 UTC, as the machine's clock has it."""
+    """Milliseconds since 1970 UTC by the system clock."""
     return time.time_ns() // 1_000_000
 
 
 def steady_ms() -> int:
-    """Milliseconds since some moment, whatever the clock is set to; time in which the machine sleeps counts."""
+    """Milliseconds since a fixed moment, independent of the system clock; with CLOCK_BOOTTIME sleep counts."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 
 
 class Clock:
-    """For one thread: the journal's."""
+    """Timestamps for one thread, the journal's."""
 
     def __init__(self, wall_ms: Callable[[], int] = wall_ms, steady_ms: Callable[[], int] = steady_ms) -> None:
         self._wall_ms = wall_ms
         self._steady_ms = steady_ms
-        # How far the clock is ahead of the steady one: that changes only where it is set.
+        # System clock minus steady clock. It changes only if the system clock is set.
         self._ahead_ms = wall_ms() - steady_ms()
         self._last_ms = 0
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970 UTC; earlier than the one before only if the clock was set back by some seconds."""
+        """Milliseconds since 1970 UTC; less than the previous value only if the clock went back by over STEP_MAX_MS."""
         now_ms = self._wall_ms()
         ahead_ms = now_ms - self._steady_ms()
         jump_ms = ahead_ms - self._ahead_ms

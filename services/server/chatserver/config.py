@@ -1,4 +1,4 @@
-"""The settings: flags win over the environment, the environment over .env, that over the default."""
+"""The settings. Precedence: flags, environment, ``.env``, defaults."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _DAY_SECONDS = 86_400
-# RFC 9106, section 3.1: a hash takes at least 8 KiB of memory for each lane.
+# Minimum memory of a hash per lane: RFC 9106, section 3.1.
 _LANE_KIB = 8
-# The server does not start without it: registration may be closed there.
+# A bad .env prevents the start, because it may close the registration.
 _DOTENV_HINT = "Correct or remove it, or start the server in another folder (with --data)."
 
 
 class ConfigError(Exception):
-    """A setting can't be used. The text is one line that names it."""
+    """A setting can't be used. The text is one line that names the setting."""
 
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
@@ -84,7 +84,7 @@ def _setting(default: Any, flags: str, parse: Callable[[str], Any], text: str) -
 
 @dataclass(frozen=True)
 class Config:
-    """Every setting of the server. The variable of ``name`` is ``CHAT_NAME``."""
+    """All settings of the server. The setting ``name`` has the environment variable ``CHAT_NAME``."""
 
     host: str = _setting("0.0.0.0", "--host", _host, "address to listen on; :: listens on IPv6 and IPv4")
     port: int = _setting(9999, "-p --port", _integer(0, 65_535), "port to listen on, TCP and UDP; 0 picks a free one")
@@ -111,14 +111,14 @@ class Config:
         "disconnect a TCP client whose machine acknowledges nothing for this time",
     )
     users_seconds: float = _setting(30.0, "--users-seconds", _seconds, "interval between lists of online users")
-    # With less than a mebibyte they would be disconnected who have only not been sent yet what is published at once.
+    # Minimum 1 MiB: with less, one burst would disconnect receivers before the sender runs.
     lag_max_bytes: int = _setting(
         8 * 1024 * 1024,
         "--lag-max-bytes",
         _integer(2**20, 2**31),
         "disconnect a client that is more than this many bytes behind; at least 1048576",
     )
-    # What OWASP's Password Storage Cheat Sheet recommends for argon2id.
+    # Defaults from OWASP's Password Storage Cheat Sheet for argon2id.
     hash_time_cost: int = _setting(2, "--hash-time-cost", _integer(1, 100), "argon2id: passes over the memory")
     hash_memory_kib: int = _setting(19_456, "--hash-memory-kib", _integer(8, 2**22), "argon2id: memory of one hash")
     hash_parallelism: int = _setting(1, "--hash-parallelism", _integer(1, 64), "argon2id: lanes")
@@ -153,14 +153,14 @@ class Config:
 
     @property
     def guests_allowed(self) -> bool:
-        """May anybody come in who has no account? Where nobody new may register, only if that is said."""
+        """True if a login without an account is allowed. With closed registration it needs ``--guests on``."""
         return self.guests == "on" or (self.guests == "auto" and self.registration == "open")
 
 
 def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
-    """Put the sources together; ``environment`` has those of .env already. Raises ConfigError.
+    """Combine the sources; ``environment`` includes the variables of ``.env``. Raises ConfigError.
 
-    Prints and exits by itself for --help and --version.
+    Prints and exits for --help and --version.
     """
     flags = vars(_parser().parse_args(arguments))
     port = flags.pop("PORT")
@@ -184,12 +184,12 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
 
 
 def read_dotenv() -> dict[str, str | None]:
-    """The variables of the file .env in the current folder, if there is one. Raises ConfigError."""
+    """The variables of ``.env`` in the current folder; empty if it does not exist. Raises ConfigError."""
     path = Path(".env")
     try:
         if not path.exists():
             return {}
-        # A pipe would be waited for, and what is too large is no file of settings.
+        # Reading a pipe would block, and a very large file is not a settings file.
         if not path.is_file() or path.stat().st_size > DOTENV_MAX_BYTES:
             raise ConfigError(f".env is not a file of at most {DOTENV_MAX_BYTES:,} bytes. {_DOTENV_HINT}")
         text = decode_text(path.read_bytes())

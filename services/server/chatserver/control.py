@@ -1,10 +1,10 @@
-"""The control socket: how a program on the same machine asks the running server something.
+"""The control socket: requests from programs on the same machine to the running server.
 
 It is a Unix datagram socket in the data folder: a program that knows the folder finds the server, whatever host and
-port it listens on, and only the server's own user (and root) may write to it. Datagrams, because they need no
-connection: there is nothing to accept when the server is out of descriptors, and a silent peer can't keep it waiting.
+port it listens on, and only the server's own user (and root) may write to it. It uses datagrams because they need no
+connection: the server needs no descriptor to accept, and a silent peer can't block it.
 
-A request is one word, an answer is one line of text. There is one request, ``health``.
+A request is one word, an answer is one line of text. The only request is ``health``.
 """
 
 from __future__ import annotations
@@ -17,38 +17,41 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTROL_FILE: Final = "control.sock"
-# An answer is a sentence; what is longer is cut.
+# Maximum size of an answer; longer answers are cut.
 ANSWER_MAX_BYTES: Final = 1_024
-# The whole answer to ``health`` when nothing is wrong; anything else says what is.
+# Answer to ``health`` of a healthy server. Any other answer is the problem.
 WELL: Final = "ok"
 
-# sockaddr_un has room for 108 bytes, with a zero at the end.
+# Longest path of a Unix socket: sockaddr_un has 108 bytes, including the final zero.
 _PATH_MAX_BYTES: Final = 107
 
 
 def open_folder(folder: Path) -> int:
-    """A descriptor of the data folder, for the functions below. OSError."""
+    """A descriptor of the data folder for the functions below; the caller closes it. Raises OSError."""
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def address_in(folder: Path, descriptor: int) -> str:
-    """Where the socket is; by way of the descriptor if the path is too long for a socket's address."""
+    """The address of the socket; it goes through the descriptor if the path is too long for a socket address."""
     path = str(folder / CONTROL_FILE)
     return path if len(os.fsencode(path)) <= _PATH_MAX_BYTES else f"/proc/self/fd/{descriptor}/{CONTROL_FILE}"
 
 
 def fallback_address(descriptor: int) -> str:
-    """For a folder on a file system that has no sockets: a name outside all file systems (Linux, unix(7))."""
+    """The address for a file system without sockets: an abstract name (Linux, unix(7))."""
     status = os.fstat(descriptor)
     return f"\0chatserver-{status.st_dev:x}-{status.st_ino:x}"
 
 
 def ask(folder: Path, request: str, patience_seconds: float) -> str:
-    """The answer of the server that uses this data folder. Raises OSError; TimeoutError if it does not answer."""
+    """Send a request to the server of this data folder and return its answer.
+
+    Raises TimeoutError if it does not answer, OSError if no server listens.
+    """
     descriptor = open_folder(folder)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.bind("")  # the system gives it an address to be answered at
+            sock.bind("")  # the kernel assigns an address for the answer
             sock.settimeout(patience_seconds)
             try:
                 sock.connect(address_in(folder, descriptor))

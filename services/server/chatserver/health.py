@@ -1,8 +1,8 @@
-"""Is the server well? ``python -m chatserver.health`` asks the one that uses the data folder, and exits with 0 or 1.
+"""The health check: ``python -m chatserver.health`` asks the server of the data folder and exits with 0 or 1.
 
-It takes the server's own arguments, variables and file .env, of which only the data folder matters. Without arguments
-it takes those of process 1, and its current folder, if that is a server, as in a container. A server that can't commit
-is not well; one that is full is. It leaves no line in the log and takes no connection.
+It accepts the server's arguments, variables and ``.env``; only the data folder matters. Without arguments it uses the
+arguments and the current folder of process 1 if that is a server, as in a container. A server that can't commit is
+unhealthy; a full server is healthy. The check writes nothing to the server's log and uses no client connection.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from chatserver.control import WELL, ask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Less than the time limit of the health check in the Dockerfile, and more than the server takes to try its disk.
+# Timeout of the answer: less than the timeout in the Dockerfile, and more than the server's test of its disk.
 _PATIENCE_SECONDS = 2.5
 PROCESS_1 = Path("/proc/1")
 
 
 def main(process_1: Path = PROCESS_1) -> int:
-    """Returns 0 if the server is well; else 1, the only other code that Docker knows, with the reason on stderr."""
+    """Return 0 if the server is healthy. Otherwise print the reason to stderr and return 1, as Docker requires."""
     try:
         problem = _find_problem(process_1)
     except ConfigError as error:
@@ -37,13 +37,13 @@ def main(process_1: Path = PROCESS_1) -> int:
 
 
 def _find_problem(process_1: Path) -> str:
-    """A sentence, or nothing if all is well. Raises ConfigError."""
+    """The problem as a sentence; empty if the server is healthy. Raises ConfigError."""
     arguments: Sequence[str] | None = sys.argv[1:]
     if not arguments:
         with suppress(OSError):
             arguments = server_arguments((process_1 / "cmdline").read_bytes())
             if arguments is not None:
-                os.chdir(process_1 / "cwd")  # where its .env is, and where a relative path of its begins
+                os.chdir(process_1 / "cwd")  # for its .env and its relative paths
     folder = load_config(arguments or (), {**read_dotenv(), **os.environ}).data
     try:
         answer = ask(folder, "health", _PATIENCE_SECONDS)
@@ -55,7 +55,7 @@ def _find_problem(process_1: Path) -> str:
 
 
 def server_arguments(command_line: bytes) -> list[str] | None:
-    """The arguments of a server, from its command line as in /proc; None if it is another program's."""
+    """The arguments in a server's command line as /proc has it; None if it belongs to another program."""
     words = [os.fsdecode(word) for word in command_line.split(b"\0")[:-1]]
     names = [PurePath(word).name for word in words]
     return words[names.index("chatserver") + 1 :] if "chatserver" in names else None

@@ -1,9 +1,9 @@
-"""The log: one line for each thing that happened, for people or for programs. Never passwords, never messages.
+"""The log: one line per event, as text or JSON. It never contains passwords or messages.
 
-No thread that serves may wait for the reader of the log: a pipe that is not drained and a stopped terminal block a
-write for ever. So threads only format an entry and put it into a queue (:meth:`LogWriter.write`); one thread writes.
-The lock of the queue is never held during a write, so putting never blocks. What does not fit is dropped and counted,
-and the count is written after the entries that came before it.
+No thread of the server may wait for the reader of the log: a pipe that is not drained and a stopped terminal block a
+write forever. So threads only format an entry and put it into a queue (:meth:`LogWriter.write`); the thread "log"
+writes. It never holds the lock of the queue during a write, so ``write`` never blocks. If the queue is full, the entry
+is dropped and counted; the count is written after the queued entries.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Entries that may wait to be written: what 10,000 users who log in and leave at once cause.
+# Maximum entries in the queue: 10,000 users who log in and disconnect at once cause this many.
 WAITING_MAX_ENTRIES: Final = 20_000
-# Their text: about 200 bytes each.
+# Maximum text in the queue: about 200 characters per entry.
 WAITING_MAX_CHARACTERS: Final = 4 * 1024 * 1024
-# Entries that one write holds at most: little is lost when the reader goes away.
+# Maximum entries per write: they are lost if the reader disappears.
 _WRITE_MAX_ENTRIES: Final = 500
-# When there is no memory for a write, it is tried again after this long.
+# Delay after a write that failed for lack of memory.
 _MEMORY_PAUSE_SECONDS: Final = 0.1
 
 
 class LogFile(Protocol):
-    """Where the log goes. Neither method may block."""
+    """The destination of the log. Neither method may block."""
 
     def write(self, text: str, /) -> object:
-        """Take one entry: a line, with a traceback several."""
+        """Write one entry: one line, or several with a traceback."""
 
     def flush(self) -> object:
         """Called after each entry."""
 
 
 class NoLog:
-    """For a program that was started with its output closed."""
+    """A LogFile that discards everything, for a program that was started with its output closed."""
 
     def write(self, _: str) -> None:
-        """Forget it."""
+        """Discard the entry."""
 
     def flush(self) -> None:
-        """There is nothing."""
+        """Do nothing."""
 
 
 class LogWriter:
     """A bounded queue of entries, and the thread that writes them to a descriptor.
 
-    :meth:`write` is for any thread and never blocks. The thread is a daemon: it may be stuck in a write at the end.
+    :meth:`write` is for any thread and never blocks. The writing thread is a daemon because a write may never return.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class LogWriter:
         self._max_entries = max_entries
         self._max_characters = max_characters
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        # Guards everything below. A thread may take it twice: the garbage collector may run while it is held, and an
-        # error in a finalizer is logged.
+        # Guards all attributes below. Reentrant: the garbage collector may run while a thread holds it, and an error in
+        # a finalizer is logged.
         self._lock = threading.RLock()
         self._filled = threading.Condition(self._lock)
         self._waiting: deque[str] = deque()
@@ -85,11 +85,11 @@ class LogWriter:
         self._closed = False
 
     def start(self) -> None:
-        """Start to write. RuntimeError: the system has no thread to give."""
+        """Start the thread. Raises RuntimeError if the system can't create one."""
         self._thread.start()
 
     def close(self, patience_seconds: float) -> None:
-        """Write what waits, for no longer than this; a reader that does not read by then loses it."""
+        """Write the queued entries, waiting at most ``patience_seconds``. Unwritten entries are lost."""
         with self._lock:
             self._closed = True
             self._filled.notify()
@@ -97,7 +97,7 @@ class LogWriter:
             self._thread.join(patience_seconds)
 
     def write(self, text: str) -> None:
-        """Put one entry into the queue, or drop it if the queue is full."""
+        """Append an entry to the queue; drop and count it if the queue is full. For any thread."""
         with self._lock:
             if len(self._waiting) >= self._max_entries or self._waiting_characters + len(text) > self._max_characters:
                 self._dropped += 1
@@ -107,15 +107,15 @@ class LogWriter:
             self._filled.notify()
 
     def flush(self) -> None:
-        """Nothing to do: the thread writes as soon as it can."""
+        """Do nothing: the thread writes without being told."""
 
     @property
     def dropped(self) -> int:
-        """Entries that were lost, and not told of yet."""
+        """Entries that were dropped and are not reported yet. Read without the lock: one integer, for information."""
         return self._dropped
 
     def count_dropped(self, entries: int) -> None:
-        """Count entries that were lost outside of the queue."""
+        """Add entries that were lost elsewhere to the count. For any thread."""
         with self._lock:
             self._dropped += entries
 
@@ -127,16 +127,16 @@ class LogWriter:
                     return
                 while taken:
                     self._write_entries([taken.popleft() for _ in range(min(len(taken), _WRITE_MAX_ENTRIES))])
-                if dropped:  # what was dropped came after all that was taken
+                if dropped:  # all dropped entries are newer than the taken ones
                     self._write_all(self._dropped_line(dropped))
                     self.count_dropped(-dropped)
             except OSError:
-                pass  # the count is written later
+                pass  # the count stays and is written later
             except MemoryError:
                 time.sleep(_MEMORY_PAUSE_SECONDS)
 
     def _take(self) -> tuple[deque[str], int]:
-        """All that waits, and how much was dropped after it; nothing at the end."""
+        """Wait for entries; all queued entries, and the number dropped since. No entries after ``close``."""
         with self._lock:
             while not (self._waiting or self._closed):
                 self._filled.wait()
@@ -145,7 +145,7 @@ class LogWriter:
             return taken, self._dropped
 
     def _write_entries(self, entries: list[str]) -> None:
-        """Write them, or count them as dropped: the reader has gone, the disk is full, or memory is short."""
+        """Write entries; count them as dropped if the reader is gone, the disk is full, or memory is short."""
         try:
             self._write_all("".join(entries))
         except (OSError, MemoryError):
@@ -162,19 +162,19 @@ class LogWriter:
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:  # another program that shares the pipe has set that
+            except BlockingIOError:  # another program made the shared pipe non-blocking
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()
 
 
 def configure_log(level: str, log_format: str, file: LogFile) -> None:
-    """Send the log to the file, from this level on. Called once, at the start."""
+    """Send entries of this level and above to the file. Called once, at the start."""
     filtering = structlog.make_filtering_bound_logger(getattr(logging, level.upper()))
     lost: Callable[[int], None] | None = getattr(file, "count_dropped", None)
 
     class Unfailing(filtering):  # type: ignore[misc, valid-type]
-        """A logger that never raises: an entry that can't be made, for want of memory above all, is dropped."""
+        """A logger that never raises. An entry that can't be formatted, mostly for lack of memory, is dropped."""
 
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> Any:
             try:
@@ -193,10 +193,10 @@ def configure_log(level: str, log_format: str, file: LogFile) -> None:
 
 
 def _processors(log_format: str) -> list[Any]:
-    """What makes the text of an entry."""
+    """The structlog processors that format an entry."""
     render: list[Any]
     if log_format == "json":
-        # Local variables hold passwords and messages.
+        # Local variables may contain passwords and messages.
         tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         render = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
@@ -209,15 +209,15 @@ def _processors(log_format: str) -> list[Any]:
 
 
 class LibraryLog(logging.Handler):
-    """What libraries log goes the same way: by itself Python writes it to standard error, which may block as well."""
+    """Routes the logs of libraries to this log. Python's default is standard error, which may block."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One entry."""
+        """Log one record."""
         _log.log(record.levelno, "message of a library", logger=record.name, text=record.getMessage())
 
 
 def _as_text(_: WrappedLogger, __: str, event: EventDict) -> str:
-    """``[INFO] What happened. key=value ... time=...``; a traceback follows on lines of its own."""
+    """``[INFO] event key=value ... time=...``, then the traceback on separate lines."""
     level = event.pop("level").upper()
     text = event.pop("event")
     traceback = event.pop("exception", None)
@@ -228,6 +228,6 @@ def _as_text(_: WrappedLogger, __: str, event: EventDict) -> str:
 
 
 def _quoted(value: object) -> str:
-    """One word as it is, anything else in quotes with what is not printable escaped."""
+    """One printable word unchanged; any other value as a quoted string with escapes."""
     text = str(value)
     return text if text.isprintable() and text and " " not in text else repr(text)

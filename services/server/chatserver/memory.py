@@ -1,7 +1,7 @@
-"""How much memory is left, so that running out of it is a refusal and not the end.
+"""Memory accounting: requests are rejected while memory is short, before an allocation fails.
 
-Code in C that is given no memory may crash the whole process: msgspec's encoder does, and others may. So what costs
-much is claimed first, and refused while memory is short: new connections, and answers that hold messages.
+C code whose allocation fails may crash the whole process: msgspec's encoder does, and others may. So large uses claim
+their memory first and are rejected while memory is short: new connections, and answers with messages.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-# Memory is short if less than this part of a limit is left, but for large limits at less than so many bytes. It is for
-# all that is not claimed: what waits for the disk (32 MiB), hashes (19 MiB each), answers of a few messages.
+# Margin below which memory is short: an eighth of the limit, at most 64 MiB. It covers unclaimed memory: messages that
+# wait for the disk (32 MiB), hashes (19 MiB each), answers of a few messages.
 _MARGIN_PART: Final = 8
 _MARGIN_MAX_BYTES: Final = 64 * 1024 * 1024
-# How old a reading may be: one takes 40 µs, and more in a control group.
+# Maximum age of a reading: a reading takes 40 µs, and more in a control group.
 READING_SECONDS: Final = 0.1
 
 
 class ShortOfMemoryError(Exception):
-    """So much memory can't be spared now."""
+    """The claimed memory is not available now."""
 
 
 class Memory:
-    """Says whether there is memory for something. For any thread.
+    """Grants claims of memory. For any thread.
 
-    What was claimed since the last reading but one is taken as used: it may not be in the reading yet.
+    Claims since the reading before the last one count as used, because the last reading may not include them yet.
     """
 
     def __init__(self, read: Callable[[], int | None], clock: Callable[[], float]) -> None:
-        """``read`` returns how many bytes are left above the margin, None if that is not known: see SystemMemory."""
+        """``read`` returns the bytes left above the margin, None if unknown: see SystemMemory.spare_bytes."""
         self._read = read
         self._clock = clock
-        # Guards everything below. It is held while the system is asked, which needs no disk.
+        # Guards all attributes below. Held during a reading, which uses /proc and /sys but no disk.
         self._lock = threading.Lock()
         self._spare: int | None = None
         self._read_at = -READING_SECONDS
@@ -47,14 +47,14 @@ class Memory:
         self._claimed_before = 0
 
     def claim(self, size_bytes: int) -> None:
-        """Say that so much is about to be used. Raises ShortOfMemoryError if there is not so much to spare."""
+        """Reserve memory that is about to be allocated. Raises ShortOfMemoryError if it is not available."""
         with self._lock:
             if self._left() < size_bytes:
                 raise ShortOfMemoryError
             self._claimed += size_bytes
 
     def is_short(self) -> bool:
-        """True if there is nothing to spare."""
+        """True if no memory is left above the margin."""
         with self._lock:
             return self._left() <= 0
 
@@ -71,14 +71,14 @@ class Memory:
 
 
 class SystemMemory:
-    """The memory of this process, by the least of its limits: address space, control group (version 2), machine."""
+    """The memory of this process under its tightest limit: address space, control group (version 2) or machine."""
 
     def __init__(self, groups: Sequence[Path] | None = None) -> None:
-        """``groups`` are the folders of the control group and of those above it; by default they are looked up."""
+        """``groups``: folders of the control group and its ancestors; by default ``limited_groups()``."""
         self._groups = limited_groups() if groups is None else groups
 
     def spare_bytes(self) -> int | None:
-        """How much is left above the margin; negative if memory is short. None if the system does not tell."""
+        """Bytes left above the margin; negative if memory is short. None if no limit can be read."""
         spare: int | None = None
         for free, limit in self._readings():
             left = free - min(limit // _MARGIN_PART, _MARGIN_MAX_BYTES)
@@ -86,14 +86,14 @@ class SystemMemory:
         return spare
 
     def _readings(self) -> Iterator[tuple[int, int]]:
-        """What is free of each limit, and the limit."""
+        """For each limit: the free bytes, and the limit in bytes."""
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         with suppress(OSError, ValueError):
             if limit != resource.RLIM_INFINITY:
                 pages = int(Path("/proc/self/statm").read_bytes().split()[0])
                 yield limit - pages * resource.getpagesize(), limit
         for group in self._groups:
-            with suppress(OSError, ValueError):  # ValueError: "max" is no number
+            with suppress(OSError, ValueError):  # ValueError: the limit is "max"
                 limit = int((group / "memory.max").read_bytes())
                 used = int((group / "memory.current").read_bytes())
                 cache = _fields(group / "memory.stat", (b"active_file", b"inactive_file"))
@@ -104,13 +104,13 @@ class SystemMemory:
 
 
 def no_limit(_: int) -> None:
-    """In the place of :meth:`Memory.claim`: there is memory for everything."""
+    """A replacement for :meth:`Memory.claim` that grants everything."""
 
 
 def limited_groups(
     root: Path = Path("/sys/fs/cgroup"), memberships: Path = Path("/proc/self/cgroup")
 ) -> Sequence[Path]:
-    """The folders of this process's control group and of those above it: each may have a limit."""
+    """Folders of this process's control group and its ancestors that have a memory limit file."""
     with suppress(OSError):
         for line in memberships.read_text().splitlines():
             if line.startswith("0::/"):
@@ -120,7 +120,7 @@ def limited_groups(
 
 
 def _fields(path: Path, names: tuple[bytes, ...]) -> Sequence[int]:
-    """The number after each of these words, which begin a line. ValueError: not all are there."""
+    """The numbers in the lines that begin with these names. Raises ValueError if a name is missing, OSError."""
     found = dict(line.split(maxsplit=2)[:2] for line in path.read_bytes().splitlines())
     try:
         return [int(found[name]) for name in names]
@@ -129,5 +129,5 @@ def _fields(path: Path, names: tuple[bytes, ...]) -> Sequence[int]:
 
 
 def system_memory() -> Memory:
-    """That of this process."""
+    """The Memory of this process, with the real clock."""
     return Memory(SystemMemory().spare_bytes, time.monotonic)

@@ -1,10 +1,10 @@
-"""The server's long-lived threads: each has a name, one owner who joins it, and one place that catches all.
+"""The server's long-lived threads: each has a name, one owner that joins it, and one handler for all exceptions.
 
-A thread that dies must end the process, whatever else fails. The usual reason is want of memory, so everything on the
-way from the crash to the end may fail, too: the log, the queue that wakes the main thread, the orderly end. Therefore
-:meth:`Worker._run` tells of the crash before it logs it, and :meth:`Watchdog.trip` only stores a constant and releases
-a lock, neither of which needs memory. The watchdog's thread runs from the start, since later it may be impossible to
-start one. Once it was tripped, it ends the process by ``os._exit``, unless that has ended in order by then.
+The death of a thread must end the process, whatever else fails. The usual reason is lack of memory, so each later step
+may fail, too: the log, the main thread, the orderly shutdown. Therefore :meth:`Worker._run` reports the crash before it
+logs it, and :meth:`Watchdog.trip` only stores a constant and releases a lock; neither allocates memory. The watchdog
+thread runs from the start, because a new thread may be impossible later. After ``trip`` it waits for the orderly
+shutdown and then ends the process with ``os._exit``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# The orderly end takes 8 s at most.
+# Delay of the forced exit: the orderly shutdown takes at most 8 s.
 HARD_END_SECONDS: Final = 10.0
 _EXIT_CRASHED: Final = 1
 
 
 class Worker:
-    """A thread that must not die: when its work raises, ``on_crash`` is told, and the server ends with an error."""
+    """A thread that must not die. If ``work`` raises, the thread calls ``on_crash`` with its name and ends."""
 
     def __init__(self, name: str, work: Callable[[], None], on_crash: Callable[[str], None]) -> None:
         self._work = work
@@ -37,11 +37,11 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name)
 
     def start(self) -> None:
-        """Start it; the caller joins it. RuntimeError: the system has no thread to give."""
+        """Start the thread; the caller joins it. Raises RuntimeError if the system can't create one."""
         self._thread.start()
 
     def join(self) -> None:
-        """Wait for its end; at once where it was never started."""
+        """Wait for the end of the thread; return immediately if it was never started."""
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -49,31 +49,31 @@ class Worker:
         try:
             self._work()
         except BaseException:
-            self._on_crash(self._name)  # first: to log it may fail
+            self._on_crash(self._name)  # first, because logging may fail
             _log.exception("A thread of the server died", thread=self._name)
 
 
 class Watchdog:
-    """Ends the process a while after :meth:`trip`, unless it has ended by itself."""
+    """Ends the process ``patience_seconds`` after :meth:`trip`, unless it has ended before."""
 
     def __init__(self, patience_seconds: float = HARD_END_SECONDS) -> None:
         self._patience_seconds = patience_seconds
-        # Released by the crash; the thread waits for that.
+        # Held from here on; trip() releases it to wake the thread.
         self._lock = threading.Lock()
         self._lock.acquire()
         self._release = self._lock.release
         self.tripped = False
-        # A daemon: normally nothing ends it.
+        # A daemon, because normally the thread never ends.
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Start to wait. RuntimeError: the system has no thread to give."""
+        """Start the thread. Raises RuntimeError if the system can't create one."""
         self._thread.start()
 
     def trip(self) -> None:
-        """Something has crashed: the process ends within the time. Needs no memory. For any thread."""
+        """Start the countdown to the forced exit. Allocates no memory. For any thread, repeatedly."""
         self.tripped = True
-        with suppress(RuntimeError):  # it was released already
+        with suppress(RuntimeError):  # already released
             self._release()
 
     def _run(self) -> None:
