@@ -1,8 +1,39 @@
-"""ARQ (automatic repeat request): one side of a session over UDP, which loses, repeats and reorders. Pure.
+"""ARQ (automatic repeat request): one side of a session over UDP. Pure: no socket, thread, lock or clock.
 
-Frames go in at one side and come out at the other, each once and in order. Every datagram has a sequence number and is
-acknowledged by itself (selective repeat); what is not acknowledged is sent again. Times are seconds of any one clock
-that does not go back. The rules are those of docs/wire/datagram.md.
+UDP loses, repeats and reorders datagrams. An Arq at each end delivers frames once and in order (selective repeat).
+The rules are those of docs/wire/datagram.md; decision 13 has the reasons for the numbers. Times are seconds of one
+monotonic clock, passed in by the caller.
+
+A frame to send has three states:
+
+    waiting       put(): in _waiting, without a number
+    in flight     due(): in _flying under the next number; due() sends it again when resend_at has passed
+    acknowledged  receive(ACK): removed from _flying
+
+The wait before a resend starts at RESEND_SECONDS and doubles. After RESENDS_MAX resends and one more wait,
+why_lost() reports the peer as lost. It also does after SILENCE_SECONDS without any datagram. Then the session is over.
+
+A received number has three states as well:
+
+    unknown    not acknowledged; without room for it (has_room=False) or outside of the window it stays unknown
+    early      acknowledged and kept in _early until all numbers before it have arrived
+    delivered  below _next_in: returned by receive() once; later copies are only acknowledged again
+
+Why this is correct:
+
+- Once: a number below _next_in or in _early is never stored again. In order: only number _next_in is delivered, and
+  _next_in grows by one with it.
+- Nothing is lost: a frame is acknowledged only after it is stored, and is in flight until that acknowledgement arrives.
+- The windows fit. A new number is less than SEND_WINDOW above the oldest in flight. The receiver has all numbers below
+  that one, so its _next_in is no lower, and RECEIVE_WINDOW >= SEND_WINDOW covers every new number.
+- _flying is ordered by number: numbers are added in order and a resend changes the entry in place. Its first key is the
+  oldest in flight.
+- 32 bits suffice: both ends stay within one window of each other, so the nearest whole number is the right one.
+- _resend_at is never later than the first resend_at in _flying. It may be earlier, because an acknowledgement does not
+  raise it; then one scan finds nothing and sets it to the exact value.
+
+Callers: the server's UdpTransport holds its lock for all calls except look_at and session. The UDP listener's thread
+calls receive() and why_lost(), the sender's thread put() and due(). The client's UdpSession uses one thread.
 """
 
 from __future__ import annotations
@@ -21,29 +52,28 @@ if TYPE_CHECKING:
 # The kind and the payload of one datagram.
 Frame = tuple[int, bytes]
 
-# A datagram that is not acknowledged is sent again after this time, then after twice the time, and so on.
+# First retransmission timeout. It doubles with each resend.
 RESEND_SECONDS: Final = 0.2
-# How often. When twice the last time has passed as well, the peer is lost.
+# Resends of one datagram. If the timeout after the last one expires as well, the peer is lost.
 RESENDS_MAX: Final = 8
-# Nothing was heard for so long: the peer is lost.
+# A peer that sends nothing for this long is lost.
 SILENCE_SECONDS: Final = 60.0
-# How far the newest datagram may be ahead of the oldest that is not acknowledged. The room that systems give a socket
-# by default holds so many of the longest ones.
+# Maximum distance between the newest and the oldest unacknowledged datagram: a socket buffer of the default size holds
+# this many of the longest datagrams.
 SEND_WINDOW: Final = 64
-# What is lost may be lost because there was too much of it: then fewer are sent at a time (RFC 8085, section 3.1).
+# Lower limit of the send window. A loss may mean congestion, so each one halves the window (RFC 8085, section 3.1).
 _SEND_WINDOW_MIN: Final = 16
-# A datagram is taken if it is the next one or one of so many together with that; what is further ahead is as good as
-# lost.
+# Accepted sequence numbers, from the next expected one. A datagram further ahead is dropped without acknowledgement.
 RECEIVE_WINDOW: Final = 128
 
-# So many datagrams are acknowledged twice, beginning with one that was there already.
+# Datagrams that are acknowledged twice, beginning with a duplicate: it shows that acknowledgements get lost.
 _DOUBLED: Final = 32
 
 _SEQUENCES: Final = 2**32
 
 
 class _Flight:
-    """A datagram that was sent and is not acknowledged yet."""
+    """An unacknowledged datagram."""
 
     __slots__ = ("data", "resend_at", "resends")
 
@@ -54,7 +84,7 @@ class _Flight:
 
 
 class Received(NamedTuple):
-    """What follows from a datagram that has come: what to send at once, and the frames that are next in order."""
+    """The result of a datagram: acknowledgements to send at once, and the frames that are next in order."""
 
     acks: Sequence[bytes]
     frames: Sequence[Frame]
@@ -64,7 +94,7 @@ _NOTHING: Final = Received([], [])
 
 
 class Arq:
-    """One side of one session. Not to be used by several threads at once."""
+    """One side of one session. Not thread-safe: the caller holds a lock or uses one thread."""
 
     __slots__ = (
         "_doubled",
@@ -81,29 +111,29 @@ class Arq:
 
     def __init__(self, session: int, now: float) -> None:
         self.session = session
-        # What is to be sent for the first time; what was sent, by its number, the oldest first.
+        # Frames that were never sent; unacknowledged datagrams by number, the oldest first.
         self._waiting: deque[Frame] = deque()
         self._flying: dict[int, _Flight] = {}
-        # Numbers are whole here; on the wire they are cut to 32 bits.
+        # Numbers are unbounded here and modulo 2**32 on the wire.
         self._next_out = 1
         self._next_in = 1
-        # What has come before its time, by its number.
+        # Frames that arrived before their predecessors, by number.
         self._early: dict[int, Frame] = {}
-        # So many acknowledgements are still to be said twice.
+        # Datagrams that are still to be acknowledged twice, including the last one.
         self._doubled = 0
         self._heard_at = now
-        # Nothing is to be sent again before this time.
+        # Lower bound of all resend_at in _flying.
         self._resend_at = math.inf
         self._window = float(SEND_WINDOW)
 
     # --- sending ---
 
     def put(self, frames: Iterable[Frame]) -> None:
-        """Frames to be sent behind all others. They go out with the next :meth:`due`."""
+        """Queue frames. The caller then calls :meth:`due` and sends what it returns."""
         self._waiting.extend(frames)
 
     def due(self, now: float) -> list[bytes]:
-        """The datagrams that are to be sent now: what is to be sent again, and what is new, as far as it may go out."""
+        """The datagrams to send now: resends first, then new ones up to the window. The caller must send them."""
         datagrams = self._take_overdue(now) if now >= self._resend_at else []
         room = min(self._room(), len(self._waiting))
         if room > 0:
@@ -118,42 +148,45 @@ class Arq:
 
     @property
     def may_send(self) -> bool:
-        """Would something new go out at once?"""
+        """True if the window has room for a new datagram."""
         return self._room() > 0
 
     def _room(self) -> int:
-        """How many new ones would go out."""
+        """The room in the window; negative after the window has shrunk."""
         oldest = next(iter(self._flying), self._next_out)
         return math.ceil(self._window) - (self._next_out - oldest)
 
     @property
     def is_waiting(self) -> bool:
-        """Is there something that was not sent even once?"""
+        """True if there are frames that were never sent."""
         return bool(self._waiting)
 
     @property
     def unacknowledged_bytes(self) -> int:
-        """How much the peer has perhaps not got yet, headers included where it was sent."""
+        """The bytes that the peer has not acknowledged: datagrams with headers, and payloads of waiting frames."""
         sent_bytes = sum(len(flight.data) for flight in self._flying.values())
         return sent_bytes + sum(len(payload) for _, payload in self._waiting)
 
     @property
     def acknowledged(self) -> int:
-        """How many frames, counted from the first one, the peer has without a gap."""
+        """The number of frames, from the first one, that the peer has acknowledged without a gap."""
         return next(iter(self._flying), self._next_out) - 1
 
     @property
     def put_in_all(self) -> int:
-        """How many frames were ever put."""
+        """The number of frames that were ever put."""
         return self._next_out - 1 + len(self._waiting)
 
     @property
     def look_at(self) -> float:
-        """Before this time neither is anything to be sent again, nor is the peer lost."""
+        """Before this time nothing needs to be sent again, and the peer isn't lost."""
+        # The UDP listener reads this without the transport's lock, as a hint. Both attributes are replaced as a whole.
+        # _heard_at is written by the listener's own thread. A stale _resend_at costs one scan too early or one tick of
+        # delay: why_lost() and due() decide, under the lock.
         return min(self._resend_at, self._heard_at + SILENCE_SECONDS)
 
     def why_lost(self, now: float) -> str:
-        """Why nothing more can be said to the peer; nothing while it can."""
+        """The reason why the peer is lost; empty while it isn't."""
         if now - self._heard_at >= SILENCE_SECONDS:
             return f"nothing was heard for {SILENCE_SECONDS:g} s"
         if any(each.resends == RESENDS_MAX and now >= each.resend_at for each in self._flying.values()):
@@ -161,7 +194,7 @@ class Arq:
         return ""
 
     def silent_seconds(self, now: float) -> float:
-        """How long nothing was heard of the peer."""
+        """Seconds since the last datagram of the peer."""
         return now - self._heard_at
 
     def _take_overdue(self, now: float) -> list[bytes]:
@@ -177,7 +210,10 @@ class Arq:
     # --- receiving ---
 
     def receive(self, datagram: Datagram, now: float, *, has_room: bool = True) -> Received:
-        """A datagram of this session has come. Where there is no room for more, what is new is as good as lost."""
+        """Process a datagram of this session. The caller must send ``acks`` at once and use ``frames`` in order.
+
+        Without room a new frame is dropped and not acknowledged, so the peer sends it again.
+        """
         self._heard_at = now
         if datagram.kind == ACK:
             self._settle(self._whole(datagram.sequence, self._next_out))
@@ -188,7 +224,7 @@ class Arq:
         is_known = number < self._next_in or number in self._early
         if not is_known and not has_room:
             return _NOTHING
-        # What comes again does so because its acknowledgement was lost, perhaps: two are not lost so easily.
+        # A duplicate suggests that an acknowledgement was lost. Two are less likely to be lost.
         self._doubled = _DOUBLED if is_known else max(0, self._doubled - 1)
         acks = [datagram_header(ACK, self.session, datagram.sequence)] * (2 if self._doubled else 1)
         if is_known:
@@ -201,12 +237,12 @@ class Arq:
         return Received(acks, frames)
 
     def _settle(self, number: int) -> None:
-        """The peer has this one."""
+        """Remove an acknowledged datagram; the window grows by one for each window that is acknowledged."""
         if self._flying.pop(number, None) is not None:
             self._window = min(SEND_WINDOW, self._window + 1 / self._window)
 
     @staticmethod
     def _whole(sequence: int, near: int) -> int:
-        """The whole number that is cut to this sequence number, and is the nearest one (RFC 1982, serial numbers)."""
+        """The unbounded number nearest to ``near`` that has this sequence number (RFC 1982, serial numbers)."""
         ahead = (sequence - near) % _SEQUENCES
         return near + (ahead if ahead < _SEQUENCES // 2 else ahead - _SEQUENCES)

@@ -1,4 +1,29 @@
-"""The dialect json: one JSON object after another, each on its own line. Its wire: docs/wire/json.md."""
+"""The wire protocol json: one JSON object on each line. Wire format: docs/wire/json.md.
+
+The depth guard (decision 1). msgspec's parser recurses in C. CPython 3.12 and later allow 10,000 levels, and a reader
+thread has a small stack (chatserver.app), so a deeply nested line would overflow the stack and kill the process. No
+text from a peer reaches the parser before it is shown to have at most NESTING_MAX_LEVELS levels.
+
+On the server each line takes one of two paths, both in the reader thread of its connection:
+
+    fast  _read_block: _is_simple(block) holds, and one decode_lines call parses all lines. If any line fails, all
+          lines take the slow path, so that good lines count and each bad line gets its own error. No request was
+          used yet, so none is lost or used twice.
+    slow  _read_line: split_objects finds the objects of one line. _read_object accepts an object if _is_shallow
+          holds or nesting() measures a depth within the limit. Objects without a line end (_read_tail) come here too.
+
+Why the guard is correct:
+
+- A level needs an opening bracket, so the number of "{" and "[" is at least the depth. Brackets inside strings count as
+  well and only make the count higher: then the exact scanner decides, or the slow path.
+- nesting() tracks strings and brackets in constant stack. It stops at the end of the first object or array, and so does
+  the parser: it rejects any text after that.
+- decode_lines skips line ends as white space, so an unclosed object would continue in the next line, and depth could
+  add up over lines. _is_simple excludes that, see there.
+- RecursionError is caught in addition: on CPython 3.11 the interpreter reports too many levels itself.
+
+The client guards each event line in the same way, in _read_event. There a failure ends the connection.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +54,9 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# A client may read events from any server that speaks json, so its lines have room for the longest history.
+# Event line limit of a client: other servers may send longer histories than this one.
 _EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
-# All others: a list of 30,000 users. In memory a name takes up to twenty times what it takes in such a list.
+# Limit of all other events: a list of 30,000 users. In memory a name takes up to twenty times its bytes on the wire.
 _SHORT_EVENT_MAX_BYTES: Final = 1024 * 1024
 _LONG_EVENTS: Final = frozenset({"history", "found"})
 
@@ -39,7 +64,7 @@ Value = TypeVar("Value")
 _Id = Annotated[int, Meta(ge=0, le=ID_MAX)]
 _Limit = Annotated[int, Meta(ge=1, le=HISTORY_MAX_MESSAGES)]
 
-# --- what a client sends: one type for each command, with its members as the wire spells them ---
+# --- requests on the wire: one type for each command, with the wire's member names ---
 
 
 class _Login(Struct, tag_field="command", tag="login", omit_defaults=True):
@@ -71,7 +96,7 @@ class _Dm(Struct, tag_field="command", tag="DM", omit_defaults=True, gc=False):
     to: str
     message: str
     nonce: str | None = None
-    # Other names for ``to``, see _read_object. Where several are given they must say the same.
+    # Other names for ``to``, see _read_object. If several are given they must be equal.
     recipient: str | None = None
     target: str | None = None
 
@@ -134,7 +159,7 @@ _Command = _Login | _Password | _Pm | _Dm | _Users | _User | _Ch | _Search | _Ch
 
 
 _COMMANDS: Final[msgspec.json.Decoder[_Command]] = msgspec.json.Decoder(_Command)
-# Commands in any case, and the synonyms that are accepted, to the spelling of the types above.
+# Upper-case commands and accepted synonyms, to the spelling of the types above.
 _SPELLINGS: Final = {
     "LOGIN": "login",
     "PASSWORD": "password",
@@ -153,7 +178,7 @@ _SPELLINGS: Final = {
 
 
 class RequestDecoder:
-    """The server's side of a json connection. Each line fails or succeeds for itself, and none raises."""
+    """The server's side of a json connection. A bad line becomes an Unreadable; it never raises."""
 
     __slots__ = ("_buffer", "_scanner")
 
@@ -162,7 +187,7 @@ class RequestDecoder:
         self._scanner = ObjectScanner()
 
     def decode(self, data: bytes) -> list[Request]:
-        """Requests of all lines that are whole now, and of whole objects that came without a line end."""
+        """The requests of all complete lines, and of complete objects without a line end."""
         block = self._buffer.split(data)
         found: list[Request] = []
         if block:
@@ -176,7 +201,7 @@ class RequestDecoder:
         return found
 
     def end(self) -> list[Request]:
-        """What is left when the peer sends no more is half an object."""
+        """An Unreadable if the input ended inside an object."""
         left_over = self._buffer.tail.strip()
         if not left_over:
             return []
@@ -185,11 +210,11 @@ class RequestDecoder:
 
     @property
     def is_inside(self) -> bool:
-        """White space between two objects is nothing that has begun."""
+        """True if an object is incomplete. White space between objects does not count."""
         return bool(self._buffer.tail) and not self._buffer.tail.isspace()
 
     def _read_tail(self) -> list[Request]:
-        """Take the objects that are whole already: simple clients send no line end."""
+        """Read the complete objects of an incomplete line: simple clients send no line end."""
         found: list[Request] = []
         tail = self._buffer.tail
         taken = 0
@@ -201,31 +226,35 @@ class RequestDecoder:
         return found
 
     def _read_block(self, block: bytes) -> list[Request]:
-        """All lines in one call of the parser where all are good, one by one where one is not."""
+        """Parse all lines in one call if they are simple and good, otherwise one by one."""
         if len(block) <= LINE_MAX_BYTES and _is_simple(block):
             try:
                 if not block.isascii():
-                    block.decode()  # the parser passes over what it is not asked for, be it UTF-8 or not
+                    block.decode()  # the parser does not check the UTF-8 of unknown members
                 return [command.request() for command in _COMMANDS.decode_lines(block)]
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                pass  # read again line by line, so that the good ones count and each bad one is told what is wrong
+                pass  # read again line by line: good lines count, each bad line gets its own error
         return [request for line in block.split(b"\n") for request in _read_line(line)]
 
 
 def _is_simple(block: bytes) -> bool:
-    """Surely the block is one object a line, and no line is nested deeper than the limit; else it must be measured.
+    """True if the block is surely one object per line and within the nesting limit. False means: measure it.
 
-    Each line end but the last stands between a closing and an opening brace, where an object can only end and the next
-    begin: the parser, which passes over line ends, can't carry one line's depth into the next.
+    Every line end but the last is between "}" and "{". JSON needs a comma there, so inside an object or array this is a
+    syntax error: either the object ends at the line end or the parser stops. Depth never carries over to the next line.
+    A line end inside a string is an error as well, because JSON strings have no raw control characters.
+
+    With one brace for each line subtracted, ``inner`` counts the other opening brackets of the whole block. No line is
+    deeper than 1 + inner, which is at most the limit.
     """
     lines = block.count(b"\n")
-    brackets = block.count(b"[") if b"[" in block else 0  # to look is quicker than to count
+    brackets = block.count(b"[") if b"[" in block else 0  # "in" is faster than count()
     inner = block.count(b"{") - lines + brackets
     return inner < NESTING_MAX_LEVELS and block.count(b"}\n{") == lines - 1
 
 
 def _is_shallow(line: bytes) -> bool:
-    """Surely the line is not nested deeper than the limit; else it must be measured."""
+    """True if the line is surely within the nesting limit. False means: measure it."""
     return line.count(b"{") + line.count(b"[") <= NESTING_MAX_LEVELS
 
 
@@ -274,7 +303,7 @@ def _too_long() -> requests.Unreadable:
     return _unreadable(ErrorCode.TOO_LONG, f"A line has {LINE_MAX_BYTES:,} bytes at most; this one was dropped.")
 
 
-# --- what a server sends ---
+# --- events on the wire ---
 
 
 class _Prompt(Struct, tag_field="type", tag="prompt", kw_only=True):
@@ -411,13 +440,13 @@ _Reply = (
 
 
 class EventDecoder:
-    """The client's side of a json connection. Objects of a type that it does not know are passed over."""
+    """The client's side of a json connection. Objects of unknown types are skipped."""
 
     def __init__(self) -> None:
         self._buffer = LineBuffer(_EVENT_LINE_MAX_BYTES)
 
     def decode(self, data: bytes) -> list[Event]:
-        """Events of all lines that are whole now; ProtocolError where one is no object of ours."""
+        """The events of all complete lines. Raises ProtocolError for a line that is not an event."""
         block = self._buffer.split(data)
         if self._buffer.drop_overflow():
             raise ProtocolError(f"The server sent a line of more than {_EVENT_LINE_MAX_BYTES:,} bytes.")
@@ -448,7 +477,7 @@ def _read_event(line: bytes) -> Event | None:
         raise ProtocolError(f"The server sent something that is no answer of the dialect json: {error}.") from error
 
 
-@lru_cache(maxsize=1024)  # a batch of messages has one time, and history is read again and again
+@lru_cache(maxsize=1024)  # a batch of messages has one time, and the same history is read often
 def _to_iso(time_ms: int) -> str:
     moment = _EPOCH + timedelta(milliseconds=time_ms)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
@@ -497,7 +526,7 @@ def _user_list(event: events.Users) -> _UserList:
     return _UserList(users=event.users, joined=event.joined, left=event.left)
 
 
-# How each event looks on the wire.
+# The wire type of each event.
 _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.PasswordPrompt: lambda event: _Prompt(account=event.account),
     events.Welcome: lambda event: _Welcome(
@@ -523,13 +552,13 @@ _REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     events.Bye: lambda event: _Bye(event.reason),
 }
 
-# How a run looks on the wire, and what there is no word for.
+# The wire types of a batch. Events in neither table have no form in this protocol.
 _REPLIES_OF: Final[dict[type, Callable[[Any], list[Struct]]]] = {
     events.PublicBatch: _broadcasts,
     events.SentBatch: _confirmations,
 }
 
-# How each request looks on the wire.
+# The wire type of each request.
 _COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
     requests.Login: lambda request: _Login(request.username, request.password, request.since, request.history_id),
     requests.Password: lambda request: _Password(request.password),
@@ -546,26 +575,26 @@ _COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
 
 
 class Json:
-    """JSON objects, one a line."""
+    """The wire protocol json."""
 
     name = "json"
     connections = 1
     opening = '{"command":"login","username":"alice"}'
 
     def sniff(self, first: bytes) -> Sniff:
-        """An object opens with a brace."""
+        """Recognize the brace that opens an object."""
         return sniff_text(first, (b"{",))
 
     def request_decoder(self) -> RequestDecoder:
-        """For the server's side of a new connection."""
+        """Return the decoder for the server's side of a new connection."""
         return RequestDecoder()
 
     def encode(self, event: Event) -> bytes:
-        """One line."""
+        """Encode as one line."""
         return self.encode_all((event,))
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
-        """A line each, one for each message of a run, and none for what only other dialects need."""
+        """Encode as lines: one for each event or message of a batch, none for events of other protocols only."""
         replies: list[Struct] = []
         for event in said:
             if (replies_of := _REPLIES_OF.get(type(event))) is not None:
@@ -575,15 +604,15 @@ class Json:
         return _ENCODER.encode_lines(replies)
 
     def event_decoder(self) -> EventDecoder:
-        """For the client's side of a new connection."""
+        """Return the decoder for the client's side of a new connection."""
         return EventDecoder()
 
     def connection_for(self, _: Request) -> int:
-        """There is only one."""
+        """Return 0: there is one connection."""
         return 0
 
     def encode_request(self, request: Request) -> bytes:
-        """One line."""
+        """Encode as one line."""
         command = _COMMAND_OF.get(type(request))
         if command is None:
             raise TypeError(f"No client of the dialect json sends {request!r}.")
