@@ -1,4 +1,4 @@
-"""Datagrams: what one packet of UDP holds, and how a session is opened. The wire: docs/wire/datagram.md."""
+"""Datagrams: the content of a UDP packet, and the payloads of the handshake. Wire format: docs/wire/datagram.md."""
 
 import re
 import struct
@@ -6,26 +6,26 @@ from typing import Final, NamedTuple
 
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES
 
-# The kind, the session, the sequence number; in network byte order.
+# Kind, session, sequence number; in network byte order.
 _HEADER: Final = struct.Struct(">BQI")
 HEADER_BYTES: Final = _HEADER.size
-# One byte more than a datagram may have shows that it has too many.
+# Read size: one byte above the limit shows that a datagram is too long.
 READ_BYTES: Final = HEADER_BYTES + DATAGRAM_PAYLOAD_MAX_BYTES + 1
 
-# Kinds, beside those of the steps of a dialogue: data that the next datagram continues, and an acknowledgement.
+# Kinds in addition to COMMAND and DATA: data that the next datagram continues, and an acknowledgement.
 PIECE: Final = ord("d")
 ACK: Final = ord("A")
 
 COOKIE_BYTES: Final = 8
 COOKIE_WORD: Final = b"COOKIE"
-# A session's number is a secret between the two who have it: whoever could guess it could speak in it.
+# A session number is random and secret: a third party that guessed it could inject datagrams.
 SESSION_MAX: Final = 2**64 - 1
-# Stands for no session: what is said before there is one.
+# Session number of datagrams outside of a session.
 NO_SESSION: Final = 0
 
 
 class Datagram(NamedTuple):
-    """One packet. Session and sequence are unsigned, of 64 and 32 bits."""
+    """One packet. ``session`` is unsigned 64 bits, ``sequence`` unsigned 32 bits."""
 
     kind: int
     session: int
@@ -33,18 +33,18 @@ class Datagram(NamedTuple):
     payload: bytes = b""
 
 
-# The header of a datagram, from its kind, which is the value of a byte, its session and its sequence number.
+# datagram_header(kind, session, sequence) -> bytes
 datagram_header: Final = _HEADER.pack
 
 
 def pack(datagram: Datagram) -> bytes:
-    """The bytes of a datagram."""
+    """Encode a datagram."""
     kind, session, sequence, payload = datagram
     return _HEADER.pack(kind, session, sequence) + payload
 
 
 def unpack(data: bytes) -> Datagram | None:
-    """The datagram of these bytes; None when they are too few for one."""
+    """Decode a datagram; None if ``data`` is shorter than a header."""
     if len(data) < HEADER_BYTES:
         return None
     kind, session, sequence = _HEADER.unpack_from(data)
@@ -52,7 +52,7 @@ def unpack(data: bytes) -> Datagram | None:
 
 
 class Opening(NamedTuple):
-    """What a client says to get a session: who it is, and the cookie once it has one."""
+    """A client's request for a session: the username, and the cookie once it has one."""
 
     text: bytes
     cookie: bytes | None
@@ -62,7 +62,7 @@ _WITH_COOKIE: Final = re.compile(rb"(.*\S)\s+([0-9a-f]{%d})\s*" % (2 * COOKIE_BY
 
 
 def read_opening(payload: bytes) -> Opening:
-    """As the server reads it. A cookie is never the first word. Some fill up with zero bytes in the place of spaces."""
+    """Parse an opening. A cookie is never the first word. Some clients pad with zero bytes instead of spaces."""
     payload = payload.replace(b"\0", b" ")
     found = _WITH_COOKIE.fullmatch(payload)
     if found is None:
@@ -71,15 +71,15 @@ def read_opening(payload: bytes) -> Opening:
 
 
 def cookie_payload(cookie: bytes) -> bytes:
-    """What the server answers to somebody without a cookie."""
+    """The server's answer to an opening without a valid cookie."""
     return COOKIE_WORD + b" " + cookie.hex().encode()
 
 
 def read_cookie(payload: bytes) -> bytes | None:
-    """The word that the client has to send behind its own; None when this is no cookie."""
+    """The word that the client appends to its opening; None if the payload is not a cookie."""
     word, _, cookie = payload.partition(b" ")
     return cookie if word == COOKIE_WORD and cookie else None
 
 
-# An opening without a cookie that is as long as this is answered: no answer is longer than what it answers.
+# Minimum length of an opening without a cookie: the answer is never longer than the request (no amplification).
 OPENING_BYTES: Final = len(cookie_payload(bytes(COOKIE_BYTES)))

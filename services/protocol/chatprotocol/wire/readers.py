@@ -1,4 +1,4 @@
-"""Bytes to frames: by line, by JSON object inside a line, by length, and by header and body."""
+"""Split byte streams: by line, by JSON object, by length prefix, and by header and body."""
 
 import codecs
 import re
@@ -13,9 +13,9 @@ _STRING_BODY = re.compile(rb'(?:[^"\\]|\\.)*', re.DOTALL)
 
 
 class LineBuffer:
-    """Collects a byte stream into whole lines. Between two pieces it holds no more than ``limit_bytes``.
+    """Splits a byte stream into lines. Call :meth:`drop_overflow` after each :meth:`split`.
 
-    After each piece, call :meth:`drop_overflow`: of a line over the limit the rest is skipped.
+    Then it holds at most ``limit_bytes`` between two pieces. The rest of a line over the limit is skipped.
     """
 
     __slots__ = ("_limit_bytes", "_skipping", "_tail")
@@ -27,11 +27,11 @@ class LineBuffer:
 
     @property
     def tail(self) -> bytes:
-        """What has come of a line that is not ended yet."""
+        """The incomplete line."""
         return self._tail
 
     def split(self, data: bytes) -> bytes:
-        """Add a piece; all lines that are whole now come back as one block."""
+        """Add a piece; returns all complete lines as one block."""
         if self._skipping:
             _, newline, data = data.partition(b"\n")
             self._skipping = not newline
@@ -42,11 +42,11 @@ class LineBuffer:
         return block
 
     def drop(self, size_bytes: int) -> None:
-        """The beginning of the tail was used."""
+        """Remove the first ``size_bytes`` of the tail."""
         self._tail = self._tail[size_bytes:]
 
     def drop_overflow(self) -> bool:
-        """Was the tail over the limit? Then it is given up, and so is what is still to come of its line."""
+        """Drop a tail over the limit, and the rest of its line when that arrives. True if it was over the limit."""
         if len(self._tail) <= self._limit_bytes:
             return False
         self._tail = b""
@@ -55,10 +55,10 @@ class LineBuffer:
 
 
 class ObjectScanner:
-    """Finds where a JSON object ends in text that arrives in pieces, each byte looked at once.
+    """Finds the end of a JSON object in text that arrives in pieces. Scans each byte once, in constant stack.
 
-    It knows strings and brackets only; whether the object is good JSON is for a parser to say. What it is for: peers
-    that end objects with nothing at all, and measuring depth before a recursive parser is let in.
+    It knows strings and brackets only and does not validate. It serves peers that send no line end, and measures depth
+    before a recursive parser runs.
     """
 
     __slots__ = ("_in_string", "_position", "_scanned", "deepest", "depth")
@@ -66,15 +66,15 @@ class ObjectScanner:
     def __init__(self) -> None:
         self.depth = 0
         self.deepest = 0
-        # Relative to where the object starts.
+        # Offset from the start of the object.
         self._scanned = 0
         self._position = 0
         self._in_string = False
 
     def scan(self, text: bytes, start: int = 0) -> int:
-        """The offset just behind the object that begins at ``start``, or -1 while it has not ended.
+        """The offset after the object that begins at ``start``, or -1 if it is incomplete.
 
-        While the answer is -1, the next call must be given the object with more behind it.
+        After -1, the next call must pass the same object with more text appended.
         """
         self._position = start + self._scanned
         end = self._walk(text)
@@ -86,7 +86,7 @@ class ObjectScanner:
             if self._in_string:
                 self._position = _STRING_BODY.match(text, self._position).end()  # type: ignore[union-attr]
                 if text[self._position : self._position + 1] != b'"':
-                    return -1  # the piece ends inside the string, perhaps behind a lone backslash
+                    return -1  # the piece ends inside the string, perhaps after a lone backslash
                 self._in_string = False
                 self._position += 1
                 continue
@@ -100,7 +100,7 @@ class ObjectScanner:
         return -1
 
     def _enter(self, token: bytes) -> bool:
-        """Take one token outside a string; true when it closes the object."""
+        """Process one token outside a string. True if it closes the object."""
         if token == b'"':
             self._in_string = True
         elif token in b"{[":
@@ -112,12 +112,12 @@ class ObjectScanner:
 
 
 def is_object(text: bytes, start: int = 0) -> bool:
-    """Does the text, from ``start`` on, begin like an object?"""
+    """True if an object begins at ``start``, after optional white space."""
     return _OBJECT_START.match(text, start) is not None
 
 
 def split_objects(line: bytes) -> list[bytes]:
-    """The JSON objects that stand one behind the other in a line; a rest that is none, or does not end, is the last."""
+    """Split a line into concatenated JSON objects; trailing garbage or an incomplete object is the last item."""
     objects: list[bytes] = []
     start = 0
     while is_object(line, start) and (end := ObjectScanner().scan(line, start)) >= 0:
@@ -128,32 +128,32 @@ def split_objects(line: bytes) -> list[bytes]:
 
 
 def nesting(text: bytes) -> int:
-    """How deep the first object of ``text`` is nested."""
+    """The nesting depth of the first object or array of ``text``."""
     scanner = ObjectScanner()
     scanner.scan(text)
     return scanner.deepest
 
 
-# A frame's kind, and the length of its payload in bytes, in network byte order.
+# Kind, payload length in bytes; in network byte order.
 _HEADER: Final = struct.Struct(">BI")
 HEADER_BYTES: Final = _HEADER.size
-# For a buffer to which every byte is a kind.
+# For a FrameBuffer that accepts every kind.
 ANY_KIND: Final = bytes(range(256))
 
 
-# The header of a frame, from its kind, which is the value of a byte, and the length of its payload in bytes.
+# frame_header(kind, payload_bytes) -> bytes
 frame_header: Final = _HEADER.pack
 
 
 def frame(kind: int, payload: bytes) -> bytes:
-    """The frame of a payload."""
+    """Encode a frame."""
     return frame_header(kind, len(payload)) + payload
 
 
 class FrameBuffer:
-    """Cuts a byte stream into frames. Between two pieces it holds less than ``limit_bytes``, which count the header.
+    """Splits a byte stream into frames. Between two pieces it holds less than ``limit_bytes``, headers included.
 
-    After each piece, look at :attr:`problem`: where a header can't be one, the rest of the stream is lost.
+    Check :attr:`problem` after each piece: after an invalid header the rest of the stream is lost.
     """
 
     __slots__ = ("_kinds", "_payload_max_bytes", "problem", "rest")
@@ -161,12 +161,12 @@ class FrameBuffer:
     def __init__(self, kinds: bytes, limit_bytes: int) -> None:
         self._kinds = kinds
         self._payload_max_bytes = limit_bytes - HEADER_BYTES
-        # What has come of a frame that is not whole yet.
+        # The incomplete frame.
         self.rest = b""
         self.problem: RequestError | None = None
 
     def split(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Add a piece; returns kind and payload of each frame that is whole now."""
+        """Add a piece; returns kind and payload of each complete frame."""
         if self.problem is not None:
             return []
         if self.rest:
@@ -186,7 +186,7 @@ class FrameBuffer:
         return found
 
     def _check_header(self) -> None:
-        """Can the rest be the beginning of a frame?"""
+        """Set ``problem`` if the rest can't begin a frame."""
         kind = self.rest[0]
         if kind not in self._kinds:
             kinds = " or ".join(chr(each) for each in self._kinds)
@@ -204,23 +204,23 @@ class FrameBuffer:
 
 
 class Section(NamedTuple):
-    """A header, and the body behind it if there is one.
+    """A header, and its body if it has one.
 
-    ``word`` is the first of the header, in upper case; ``rest`` is what stands behind it in its line.
+    ``word`` is the first word of the header, in upper case; ``rest`` is the remainder of that line.
     """
 
     word: str
     rest: str
-    # What is no UTF-8 stands in it as lone surrogates.
+    # Bytes that are not UTF-8 are lone surrogates.
     body: str | None
 
 
 class _Header(NamedTuple):
     word: str
     rest: str
-    # Of the body, or None where there is none.
+    # Length of the body, or None without a body.
     length: int | None
-    # Some peers put a space before the length, and another one before the body, which does not count.
+    # Some peers indent the Content-length by a space, and begin the body with a space that is not counted.
     is_spaced: bool
 
 
@@ -230,10 +230,10 @@ _WHITE = b" \t\r\n"
 
 
 class SectionBuffer:
-    """Cuts a byte stream into sections: a header, an empty line, and a body as long as the header says.
+    """Splits a byte stream into sections: a header, an empty line, and a body of the length in the header.
 
-    A forgiving reader: of empty lines and of white space around names there may be too much. After each piece, look at
-    :attr:`problem`: where a header can't be one, the rest of the stream is lost.
+    Extra empty lines and white space around names are accepted. Check :attr:`problem` after each piece: after an
+    invalid header the rest of the stream is lost.
     """
 
     __slots__ = (
@@ -250,25 +250,25 @@ class SectionBuffer:
     def __init__(
         self, bodied: frozenset[str], header_max_bytes: int, body_max_bytes: int, *, counts_characters: bool
     ) -> None:
-        """``bodied`` are the words behind which there must be a body; lengths count bytes, or characters."""
+        """``bodied``: the words whose sections must have a body. Lengths count bytes or characters."""
         self._bodied = bodied
         self._header_max_bytes = header_max_bytes
         self._limit_bytes = body_max_bytes
         self._counts_characters = counts_characters
-        # What has come of a header that has not ended; or behind one that has, what has come of its body.
+        # The incomplete header, or the incomplete body if _header is set.
         self._rest = bytearray()
         self._header: _Header | None = None
-        # A body of characters is not whole before so many bytes of it have come, and not looked at sooner.
+        # Bytes before the next attempt to decode a body that is counted in characters.
         self._wanted_bytes = 0
         self.problem: RequestError | None = None
 
     @property
     def is_inside(self) -> bool:
-        """Has a section begun that is not whole yet?"""
+        """True if a section is incomplete."""
         return self._header is not None or bool(self._rest)
 
     def split(self, data: bytes) -> list[Section]:
-        """Add a piece; returns each section that is whole now."""
+        """Add a piece; returns each complete section."""
         found: list[Section] = []
         if self.problem is not None:
             return found
@@ -298,8 +298,8 @@ class SectionBuffer:
         return Section(header.word, header.rest, body)
 
     def _take_header(self) -> _Header | None:
-        """Read what stands before the first empty line, if that has come. Raises Refusal."""
-        if self._rest[:1] in _WHITE:  # a newline behind a body, that was not counted
+        """Take the header before the first empty line, if it is complete. Raises RequestError."""
+        if self._rest[:1] in _WHITE:  # a newline after a body that was not counted
             del self._rest[: len(self._rest) - len(self._rest.lstrip(_WHITE))]
         end = _HEADER_END.search(self._rest)
         if (end.end() if end else len(self._rest)) > self._header_max_bytes:
@@ -313,7 +313,7 @@ class SectionBuffer:
 
     def _read_header(self, text: str) -> _Header:
         first, _, others = text.partition("\n")
-        # Some programs begin what they write with a byte order mark.
+        # Some programs begin each text with a byte order mark.
         word, _, rest = first.removeprefix("\ufeff").strip().partition(" ")
         word = word.upper()
         lengths = {value.strip(): space for space, value in _LENGTH.findall(others)}
@@ -338,8 +338,8 @@ class SectionBuffer:
         return length
 
     def _end_of_body(self, start: int, length: int) -> int:
-        """Where the body that begins at ``start`` ends, or -1 while it has not come."""
-        if len(self._rest) - start < length:  # a character is a byte at least
+        """The end of the body that begins at ``start``, or -1 if it is incomplete."""
+        if len(self._rest) - start < length:  # a character has at least one byte
             return -1
         if not self._counts_characters:
             return start + length
@@ -350,7 +350,8 @@ class SectionBuffer:
         body = decoder.decode(self._rest[start : start + 4 * length])
         missing = length - len(body)
         if missing > 0:
-            # Each takes a byte at least. Up to three may be here: of one that has begun, and may turn out to be none.
+            # Each missing character needs at least one byte. Up to three bytes may be buffered already: the beginning
+            # of a character, which may turn out to be invalid and count as three.
             self._wanted_bytes = has_come + max(1, missing - 3)
             return -1
         self._wanted_bytes = 0
