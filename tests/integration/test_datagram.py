@@ -865,7 +865,7 @@ def test_who_does_not_acknowledge_the_goodbye_does_not_hold_up_the_end(tmp_path:
 
 def test_who_comes_while_the_server_stops_is_told_so(room: Room) -> None:
     alice = room.enter_datagram("alice")
-    room.server._datagram_door.close()
+    room.server._datagram_listener.close()
     late = room.datagram_peer()
     late.command("bob")
     assert late.rest() == ["C ERROR shutting_down The server is shutting down."]
