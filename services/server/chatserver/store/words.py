@@ -53,7 +53,7 @@ def terms_of(query: str) -> tuple[Term, ...]:
 def _fold(text: str) -> str:
     if text.isascii():
         return text.lower()
-    deliveries = (
-        delivery for delivery in unicodedata.normalize("NFKD", text) if unicodedata.category(delivery)[0] != "M"
+    characters = (
+        character for character in unicodedata.normalize("NFKD", text) if unicodedata.category(character)[0] != "M"
     )
-    return "".join(deliveries).casefold()
+    return "".join(characters).casefold()
