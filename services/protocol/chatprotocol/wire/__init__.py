@@ -1,4 +1,4 @@
-"""The dialects: one file each, tried in this order on the first bytes of a connection."""
+"""The wire protocols, one module each, and their detection by the first bytes of a connection."""
 
 from chatprotocol.wire.base import BYTE_ORDER_MARK, Decoder, RequestDecoder, Sniff, WireProtocol
 from chatprotocol.wire.datagram import Datagram
@@ -8,19 +8,19 @@ from chatprotocol.wire.register import Register
 
 
 def protocols_with(register: Register) -> tuple[WireProtocol, ...]:
-    """All of them, with the one that can be set."""
+    """All protocols, in the order of detection. Only ``register`` has settings."""
     return (Json(), Frames(), register, Datagram())
 
 
-# As they are where nothing was set.
+# All protocols with default settings.
 PROTOCOLS: tuple[WireProtocol, ...] = protocols_with(Register())
 
-# Enough of a connection's beginning for every dialect to say yes or no.
+# Detection limit: after this many bytes every protocol answers YES or NO.
 SNIFF_MAX_BYTES = 16
 
 
 def sniff(first: bytes, protocols: tuple[WireProtocol, ...] = PROTOCOLS) -> WireProtocol | Sniff:
-    """The dialect of a connection that begins with ``first``; NO when it fits none, MORE while that is open."""
+    """The protocol of a connection that begins with ``first``; NO if none matches, MORE if more bytes are needed."""
     answers = [(protocol, protocol.sniff(first)) for protocol in protocols]
     for protocol, answer in answers:
         if answer is Sniff.YES:
@@ -30,7 +30,7 @@ def sniff(first: bytes, protocols: tuple[WireProtocol, ...] = PROTOCOLS) -> Wire
 
 
 def by_name(name: str, protocols: tuple[WireProtocol, ...] = PROTOCOLS) -> WireProtocol:
-    """The dialect that a setting names; KeyError when there is none."""
+    """The protocol of this name. Raises KeyError if there is none."""
     return {protocol.name: protocol for protocol in protocols}[name]
 
 

@@ -1,4 +1,4 @@
-"""What every dialect is: a pure codec in both directions, and a judge of first bytes."""
+"""The interface of a wire protocol: a pure codec in both directions, and detection by the first bytes."""
 
 import codecs
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from chatprotocol.requests import Request
 
 Decoded = TypeVar("Decoded")
 
-# Some programs write it at the beginning of every text, such as .NET's StreamWriter. It is no part of what is said.
+# Byte order mark: some programs, such as .NET's StreamWriter, write it before every text. It is skipped.
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 
 
 class Sniff(Enum):
-    """What the first bytes of a connection say about one dialect."""
+    """Result of the detection of one protocol by the first bytes of a connection."""
 
     YES = "yes"
     NO = "no"
@@ -23,7 +23,7 @@ class Sniff(Enum):
 
 
 def sniff_text(first: bytes, openings: tuple[bytes, ...]) -> Sniff:
-    """For a dialect that is text: a connection begins with one of these, before which may be a byte order mark."""
+    """Detect a text protocol: a connection begins with one of ``openings``, after an optional byte order mark."""
     if BYTE_ORDER_MARK.startswith(first):
         return Sniff.MORE
     text = first.removeprefix(BYTE_ORDER_MARK)
@@ -36,55 +36,52 @@ class Decoder(Protocol[Decoded]):
     """One direction of one connection: bytes in, requests or events out."""
 
     def decode(self, data: bytes) -> list[Decoded]:
-        """Everything that is complete after this piece, in order."""
+        """Add a piece; returns all complete requests or events, in order."""
 
 
 class RequestDecoder(Decoder[Request], Protocol):
-    """What the server needs beside that. It never raises: see Unreadable."""
+    """A decoder of the server. It never raises: invalid input becomes an Unreadable."""
 
     def end(self) -> list[Request]:
-        """The peer sends no more: what is to be said of the bytes left over."""
+        """The peer sends no more: an Unreadable if a request is incomplete."""
 
     @property
     def is_inside(self) -> bool:
-        """Has something begun that is not complete yet?"""
+        """True if a request is incomplete."""
 
 
 class WireProtocol(Protocol):
-    """One wire. A dialect holds no state of its own: a connection's state is in its decoder."""
+    """A wire protocol. It is stateless: the state of a connection is in its decoder."""
 
     @property
     def name(self) -> str:
-        """As the settings and the metrics spell it."""
+        """The name in settings and metrics."""
 
     @property
     def connections(self) -> int:
-        """How many a user has to the server."""
+        """The number of connections per user."""
 
     @property
     def opening(self) -> str | None:
-        """How a connection in this dialect begins, for the text that turns strangers away; None: not over TCP."""
+        """An example of first bytes, for the text that rejects unknown protocols; None if it is not used over TCP."""
 
     def sniff(self, first: bytes) -> Sniff:
-        """Is a connection that begins with ``first`` (at least one byte) in this dialect?"""
+        """Detect this protocol by the first bytes of a connection, at least one."""
 
     def request_decoder(self) -> RequestDecoder:
-        """For the server's side of a new connection."""
+        """Return the decoder for the server's side of a new connection."""
 
     def encode(self, event: Event) -> bytes:
-        """The bytes of an event, the same for every connection."""
+        """Encode an event. The bytes are the same for every connection."""
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
-        """The bytes of several events, one behind the other: faster than one by one.
-
-        Of what the dialect has no word for, nothing.
-        """
+        """Encode several events; faster than one by one. Events without a form in this protocol are skipped."""
 
     def event_decoder(self) -> Decoder[Event]:
-        """For the client's side of a new connection. It raises ProtocolError."""
+        """Return the decoder for the client's side of a new connection. It raises ProtocolError for invalid input."""
 
     def encode_request(self, request: Request) -> bytes:
-        """The bytes of a request. TypeError: the dialect's clients don't make it."""
+        """Encode a request. Raises TypeError for a request of another protocol."""
 
     def connection_for(self, request: Request) -> int:
-        """On which of the user's connections it goes, counted from 0."""
+        """The index of the user's connection that carries this request, from 0."""

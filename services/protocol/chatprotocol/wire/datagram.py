@@ -1,7 +1,7 @@
-"""The dialect datagram: the dialogue of typed frames in packets of UDP. Its wire: docs/wire/datagram.md.
+"""The wire protocol datagram: the steps of frames over UDP. Wire format: docs/wire/datagram.md.
 
-Here a datagram is a frame of its kind and its payload, of which a header says the length. That each comes once and in
-order is for chatprotocol.udp.arq to see to, before.
+In this module a datagram is a frame: kind, payload length, payload. chatprotocol.udp.arq delivers the frames once and
+in order.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from chatprotocol.wire.frames_text import Step
 
 _KINDS: Final = bytes((COMMAND, DATA, PIECE))
-# Of the pieces of one payload together.
+# Size limit of all pieces of one payload together.
 _WHOLE_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
 _PING: Final = PING.encode()
 
 
 def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
-    """A datagram for each step, or where it is data several."""
+    """Yield a datagram for each step, or several for long data."""
     for kind, payload in steps:
         start = 0
         while kind == DATA and len(payload) - start > DATAGRAM_PAYLOAD_MAX_BYTES:
@@ -42,19 +42,19 @@ def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
 
 
 class _Pieces:
-    """What has come of data in pieces that is not ended yet."""
+    """Reassembly buffer for data in pieces."""
 
     __slots__ = ("_begun", "are_there", "problem")
 
     def __init__(self) -> None:
         self._begun = bytearray()
-        # Has data begun? A piece may be empty.
+        # True after the first piece. A piece may be empty.
         self.are_there = False
-        # What was wrong with one of them: then all are.
+        # The error of an invalid piece. It makes the whole data invalid.
         self.problem: RequestError | None = None
 
     def add(self, payload: bytes) -> None:
-        """One more, which is to be continued."""
+        """Add a piece that is not the last one."""
         self.are_there = True
         if len(self._begun) + len(payload) > _WHOLE_MAX_BYTES:
             reason = f"The pieces of a payload have {_WHOLE_MAX_BYTES:,} bytes at most together; nothing was done."
@@ -65,7 +65,7 @@ class _Pieces:
             self._begun.clear()
 
     def end(self, payload: bytes) -> bytes:
-        """The last one: all of them together. Raises Refusal."""
+        """Add the last piece and return the whole payload. Raises RequestError if a piece was invalid."""
         self.add(payload)
         whole, problem = bytes(self._begun), self.problem
         self.drop()
@@ -74,19 +74,19 @@ class _Pieces:
         return whole
 
     def spoil(self, problem: RequestError) -> None:
-        """One can't be read. That is told once, when all have come."""
+        """Record an invalid piece. :meth:`end` reports it once."""
         self.are_there = True
         self.problem = problem
 
     def drop(self) -> None:
-        """Nothing will end them."""
+        """Drop all pieces."""
         self._begun.clear()
         self.are_there = False
         self.problem = None
 
 
 class RequestDecoder:
-    """The server's side of a session: commands and data. What they mean depends on what went before."""
+    """The server's side of a session. It returns commands and data; their meaning depends on the earlier steps."""
 
     __slots__ = ("_frames", "_pieces")
 
@@ -95,7 +95,7 @@ class RequestDecoder:
         self._pieces = _Pieces()
 
     def decode(self, data: bytes) -> list[Request]:
-        """What is complete with these. A datagram that is none of ours is refused by itself."""
+        """The requests that are complete after this piece. An invalid datagram becomes one Unreadable."""
         was_broken = self._frames.problem is not None
         found = [request for each in self._frames.split(data) for request in self._read(*each)]
         problem = self._frames.problem
@@ -105,7 +105,7 @@ class RequestDecoder:
 
     def _read(self, kind: int, payload: bytes) -> list[Request]:
         if kind == COMMAND and payload.strip() == _PING:
-            return [Ping()]  # it may come in the middle of a dialogue, and leaves it as it is
+            return [Ping()]  # allowed between any two steps; it does not change the state
         found: list[Request] = []
         if kind not in (DATA, PIECE) and self._pieces.are_there:
             self._pieces.drop()
@@ -126,19 +126,19 @@ class RequestDecoder:
         return found + read_requests([(kind, payload)])
 
     def end(self) -> list[Request]:
-        """What is left when the peer sends no more is data that was cut short."""
+        """An Unreadable if the session ended inside of data."""
         if not self.is_inside:
             return []
         return [Unreadable(ErrorCode.BAD_REQUEST, "The session ended in the middle of data.")]
 
     @property
     def is_inside(self) -> bool:
-        """Has something begun that is not complete yet?"""
+        """True if data or a frame is incomplete."""
         return self._pieces.are_there or bool(self._frames.rest)
 
 
 def _check(kind: int, payload: bytes) -> None:
-    """Raises Refusal."""
+    """Raises RequestError if the kind is unknown or the payload too long."""
     if kind not in _KINDS:
         raise RequestError(
             ErrorCode.BAD_REQUEST, f"A datagram begins with C, D, d or A, not with the byte 0x{kind:02x}."
@@ -151,7 +151,7 @@ def _check(kind: int, payload: bytes) -> None:
 
 
 class EventDecoder:
-    """The client's side of a session. Commands that it does not know are passed over."""
+    """The client's side of a session. Unknown commands are skipped."""
 
     def __init__(self) -> None:
         self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
@@ -159,7 +159,7 @@ class EventDecoder:
         self._reader = EventReader(Datagram.name)
 
     def decode(self, data: bytes) -> list[Event]:
-        """Events that are complete with these; ProtocolError where one is none of ours."""
+        """The events that are complete after this piece. Raises ProtocolError for an invalid one."""
         found: list[Event] = []
         for kind, payload in self._frames.split(data):
             if kind == PIECE:
@@ -180,43 +180,43 @@ class EventDecoder:
 
 
 class Datagram:
-    """Typed frames over UDP: like the dialect frames, but a payload is short, and what is longer goes in pieces."""
+    """Typed frames over UDP: like Frames, but payloads are short, and longer data is sent in pieces."""
 
     name = "datagram"
     connections = 1
     opening = None
 
     def sniff(self, _: bytes) -> Sniff:
-        """It is not spoken over TCP."""
+        """Return NO: this protocol is not used over TCP."""
         return Sniff.NO
 
     def request_decoder(self) -> RequestDecoder:
-        """For the server's side of a new session."""
+        """Return the decoder for the server's side of a new session."""
         return RequestDecoder()
 
     def encode(self, event: Event) -> bytes:
-        """A frame for each datagram."""
+        """Encode as one frame for each datagram."""
         return self.encode_all((event,))
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
-        """The frames of each."""
+        """Encode as one frame for each datagram."""
         steps = (step for each in said for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
         return b"".join([frame(*each) for each in _to_frames(steps)])
 
     def event_decoder(self) -> EventDecoder:
-        """For the client's side of a new session."""
+        """Return the decoder for the client's side of a new session."""
         return EventDecoder()
 
     def connection_for(self, _: Request) -> int:
-        """There is only one."""
+        """Return 0: there is one session."""
         return 0
 
     def encode_request(self, request: Request) -> bytes:
-        """A frame for each datagram."""
+        """Encode as one frame for each datagram."""
         if isinstance(request, Ping):
             return frame(COMMAND, _PING)
         kind, payload = request_step(request)
         if kind == COMMAND and len(payload) > DATAGRAM_PAYLOAD_MAX_BYTES:
-            # No name, password or operation may be as long as that: what is left of it is refused all the same.
+            # No name, password or keyword may be this long: the server rejects the truncated one as well.
             payload = payload[:DATAGRAM_PAYLOAD_MAX_BYTES].decode(errors="ignore").encode()
         return b"".join([frame(*each) for each in _to_frames([(kind, payload)])])

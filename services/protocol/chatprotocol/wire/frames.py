@@ -1,4 +1,4 @@
-"""The dialect frames: typed frames, C for commands and D for data, step by step. Its wire: docs/wire/frames.md."""
+"""The wire protocol frames: typed frames, C for commands and D for data. Wire format: docs/wire/frames.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PAYLOAD_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
 
 
 class RequestDecoder:
-    """The server's side of a connection: commands and data. What they mean depends on what went before."""
+    """The server's side of a connection. It returns commands and data; their meaning depends on the earlier steps."""
 
     __slots__ = ("_frames",)
 
@@ -31,7 +31,7 @@ class RequestDecoder:
         self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
 
     def decode(self, data: bytes) -> list[Request]:
-        """What all frames say that are whole now. Behind a broken frame there is nothing."""
+        """The requests of all complete frames. After an invalid frame, one Unreadable and then nothing."""
         for public in _PUBLIC_FRAMES:
             if data.count(public) >= _RUN_MIN:
                 return self._read_runs(public, data)
@@ -46,9 +46,10 @@ class RequestDecoder:
         return found
 
     def _read_runs(self, public: bytes, data: bytes) -> list[Request]:
-        """Where public messages pour in, cut at their first steps: that takes half as long as to go by the lengths.
+        """Split many public messages at their command frames, in half the time of reading each length.
 
-        It is right where all that lies between two of them is one frame of data.
+        The split is correct only if the bytes between two of these frames are exactly one data frame. Otherwise the
+        frames are read one by one.
         """
         first, *between, last = data.split(public)
         found = self._read(first)
@@ -59,7 +60,7 @@ class RequestDecoder:
         return found + self._read(data[len(first) :])
 
     def end(self) -> list[Request]:
-        """What is left when the peer sends no more is a frame that was cut short."""
+        """An Unreadable if the input ended inside a frame."""
         if not self.is_inside:
             return []
         reason = f"The connection ended inside a frame; {len(self._frames.rest)} bytes were dropped."
@@ -67,18 +68,18 @@ class RequestDecoder:
 
     @property
     def is_inside(self) -> bool:
-        """Has a frame begun that is not whole yet?"""
+        """True if a frame is incomplete."""
         return bool(self._frames.rest)
 
 
-# The first step of every public message, in either tradition.
+# The command frame of a public message, in each keyword set.
 _PUBLIC_FRAMES: Final = {frame(COMMAND, words.public.encode()): words.public for words in KEYWORD_SETS.values()}
-# Below so many a run is not worth looking for.
+# Minimum number of public messages for a batch: fewer are not worth the search.
 _RUN_MIN: Final = 4
 
 
 def _read_texts(pieces: Sequence[bytes]) -> list[str] | None:
-    """The texts, if each piece is one frame of data, and nothing else."""
+    """The texts if each piece is exactly one data frame in UTF-8, otherwise None."""
     for piece in pieces:
         size_bytes = len(piece) - HEADER_BYTES
         if not 0 <= size_bytes <= _PAYLOAD_MAX_BYTES or piece[:HEADER_BYTES] != frame_header(DATA, size_bytes):
@@ -90,14 +91,14 @@ def _read_texts(pieces: Sequence[bytes]) -> list[str] | None:
 
 
 class EventDecoder:
-    """The client's side of a connection. Commands that it does not know are passed over."""
+    """The client's side of a connection. Unknown commands are skipped."""
 
     def __init__(self) -> None:
         self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
         self._reader = EventReader(Frames.name)
 
     def decode(self, data: bytes) -> list[Event]:
-        """Events of all frames that are whole now; ProtocolError where one is none of ours."""
+        """The events of all complete frames. Raises ProtocolError for an invalid one."""
         found = self._reader.read(self._frames.split(data))
         if self._frames.problem is not None:
             raise ProtocolError(f"The server sent something that is no frame. {self._frames.problem.reason}")
@@ -105,39 +106,39 @@ class EventDecoder:
 
 
 class Frames:
-    """Typed frames. A client's requests are commands and data only: what they mean is for a dialogue to say."""
+    """The wire protocol frames. A client's requests are Command and Data; the server's FramesMachine interprets them."""
 
     name = "frames"
     connections = 1
     opening = "C\0\0\0\5alice"
 
     def sniff(self, first: bytes) -> Sniff:
-        """A command opens, and no length is so great that its first byte were not zero."""
+        """Recognize a command frame: the first byte of every valid length is zero."""
         if first == b"C":
             return Sniff.MORE
         return Sniff.YES if first.startswith(b"C\0") else Sniff.NO
 
     def request_decoder(self) -> RequestDecoder:
-        """For the server's side of a new connection."""
+        """Return the decoder for the server's side of a new connection."""
         return RequestDecoder()
 
     def encode(self, event: Event) -> bytes:
-        """A frame; a history is several."""
+        """Encode as one frame, or several for a history."""
         return self.encode_all((event,))
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
-        """The frames of each."""
+        """Encode as frames."""
         steps = [step for each in said for step in event_steps(each, _PAYLOAD_MAX_BYTES)]
         return b"".join([frame_header(kind, len(payload)) + payload for kind, payload in steps])
 
     def event_decoder(self) -> EventDecoder:
-        """For the client's side of a new connection."""
+        """Return the decoder for the client's side of a new connection."""
         return EventDecoder()
 
     def connection_for(self, _: Request) -> int:
-        """There is only one."""
+        """Return 0: there is one connection."""
         return 0
 
     def encode_request(self, request: Request) -> bytes:
-        """One frame."""
+        """Encode as one frame. Raises TypeError if the request is not a Command or Data."""
         return frame(*request_step(request))

@@ -1,4 +1,4 @@
-"""What commands and data say, step by step: the payloads of frames, and of what else carries them."""
+"""The payloads of commands and data, shared by the wire protocols frames and datagram."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 COMMAND: Final = ord("C")
 DATA: Final = ord("D")
-# One of the two, and the payload.
+# COMMAND or DATA, and the payload.
 Step: TypeAlias = tuple[int, bytes]
 
-# What a password was answered with. All other refusals are errors.
+# Error codes of a login, sent as DENIED. All others are sent as ERROR or NOUSER.
 _DENIALS: Final = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.TOO_MANY_ATTEMPTS})
 
 
-# --- what a client says ---
+# --- requests ---
 
 
 def read_requests(steps: Sequence[Step]) -> list[Request]:
-    """Commands and data. What they mean depends on what went before."""
+    """Decode steps. Their meaning depends on the earlier steps."""
     try:
         return [(Data if kind == DATA else Command)(payload.decode()) for kind, payload in steps]
     except UnicodeDecodeError as error:
         if len(steps) == 1:
             return [Unreadable(ErrorCode.BAD_REQUEST, f"The payload is not UTF-8, from byte {error.start} on.")]
-    # Read again one by one, so that the good ones count and each bad one is told what is wrong.
+    # Read again one by one: good steps count, each bad step gets its own error.
     return [request for each in steps for request in read_requests([each])]
 
 
 def request_step(request: Request) -> Step:
-    """TypeError: it is none of a dialogue."""
+    """Encode a request. Raises TypeError if it is not a Command or Data."""
     match request:
         case Command(text):
             return COMMAND, text.encode()
@@ -51,13 +51,13 @@ def request_step(request: Request) -> Step:
             raise TypeError(f"{request!r} is no step of a dialogue.")
 
 
-# --- what a server says ---
+# --- events, encoded by the server ---
 
 
 def event_steps(event: Event | Run, command_max_bytes: int) -> Iterable[Step]:
-    """A step, but for a history and a run several, and none for what there is no word for.
+    """Encode an event: several steps for a history or a batch, none for an event without a form in this protocol.
 
-    Of who is online, as many as one command holds: the recipient of a direct message need not be among them.
+    ONLINE is truncated to ``command_max_bytes``: the recipient of a direct message need not be in the list.
     """
     steps_of = _STEPS_OF.get(type(event))
     if steps_of is not None:
@@ -70,7 +70,7 @@ def _command(*words: object) -> tuple[Step]:
 
 
 def _welcome(event: events.Welcome) -> tuple[Step]:
-    """The identity of the history comes last, for a peer that asked for it."""
+    """Encode WELCOME. The history id comes last, only for a peer that asked for it."""
     return _command("WELCOME", event.account, *([event.history_id] if event.history_id is not None else []))
 
 
@@ -116,7 +116,7 @@ def _refused(event: events.Refused) -> tuple[Step]:
 
 _READY: Final = _command("READY")
 
-# Peers expect no command that they did not ask for, so there is none for Users; who is online is told when they ask.
+# Users has no entry, because peers expect no unsolicited command. They get the list of users when they ask for it.
 _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
     events.Welcome: _welcome,
@@ -134,29 +134,29 @@ _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
 }
 
 
-# --- what a server says, as a client reads it ---
+# --- events, decoded by the client ---
 
 
-# Other servers may show more of it than ours; no client holds more than this.
+# History limit of a client: other servers may send longer histories than this one.
 _HISTORY_MAX_BYTES: Final = 64 * 1024 * 1024
-# What an error repeats of what a server sent.
+# Length limit of server text that is quoted in an error.
 _REASON_MAX_CHARACTERS: Final = 128
 
 
 class EventReader:
-    """Steps to events, of one connection. Commands that it does not know are passed over."""
+    """Decodes the steps of one connection to events. Unknown commands are skipped."""
 
     __slots__ = ("_history", "_history_bytes", "_history_due", "_protocol_name")
 
     def __init__(self, protocol_name: str) -> None:
         self._protocol_name = protocol_name
-        # Of a history that has begun: its messages so far, and how many are still to come.
+        # The incomplete history: its messages so far, and the number of missing ones.
         self._history: list[Message] = []
         self._history_due = 0
         self._history_bytes = 0
 
     def read(self, steps: Iterable[Step]) -> list[Event]:
-        """The events that are complete with these; ProtocolError where one is none of ours."""
+        """The events that are complete after these steps. Raises ProtocolError for an invalid one."""
         found: list[Event] = []
         try:
             for kind, payload in steps:

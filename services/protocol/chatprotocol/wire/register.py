@@ -1,4 +1,7 @@
-"""The dialect register: REGISTER, SEND, FORWARD, over two connections for a user. Its wire: docs/wire/register.md."""
+"""The wire protocol register: REGISTER, SEND, FORWARD, over two connections per user.
+
+Wire format: docs/wire/register.md.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +24,24 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
     from chatprotocol.wire.readers import Section
 
-# Which word confirms that a message was delivered: the protocol's text has one in its table, the other in its prose.
+# Possible words for a confirmed delivery: the specification has one in its table, the other in its prose.
 DELIVERED_WORDS: Final = ("SEND", "SENT")
-# What a Content-length counts: bytes is right, but many programs count the characters of their strings.
+# Possible units of a Content-length: bytes is correct, but many programs count the characters of their strings.
 LENGTH_UNITS: Final = ("bytes", "characters")
 
-# The least that the longest FORWARD may be limited to, with its header of 63 bytes at most.
+# Smallest valid limit of a FORWARD: it has room for the header (at most 63 bytes) and a useful body.
 FORWARD_MAX_LEAST_BYTES: Final = 256
 
 _LINE_END: Final = re.compile("\r\n|\n|\r")
 
-# What a client may begin a connection with. All but the first is out of place then, and answered so.
+# First words that identify this protocol. All but REGISTER are out of place there and get an error.
 _WORDS: Final = ("REGISTER", "SEND", "RECEIVED", "ERROR")
 _OPENINGS: Final = tuple(f"{word} ".encode() for word in _WORDS)
-# As they are written, in any case.
+# Side by its word in upper case.
 _SIDES: Final = {side.value: side for side in Side}
 
 
-# --- what a client sends ---
+# --- requests ---
 
 
 class RequestDecoder:
@@ -50,7 +53,7 @@ class RequestDecoder:
         self._sections = _buffer("SEND", counts_characters=counts_characters)
 
     def decode(self, data: bytes) -> list[Request]:
-        """What all sections say that are whole now. Behind a header that can't be read there is nothing."""
+        """The requests of all complete sections. After an invalid header, one Unreadable and then nothing."""
         was_broken = self._sections.problem is not None
         found = [_read_request(section) for section in self._sections.split(data)]
         problem = self._sections.problem
@@ -59,14 +62,14 @@ class RequestDecoder:
         return found
 
     def end(self) -> list[Request]:
-        """What is left when the peer sends no more is a header or a body that was cut short."""
+        """An Unreadable if the input ended inside a header or a body."""
         if not self.is_inside:
             return []
         return [Unreadable(ErrorCode.BAD_REQUEST, "The connection ended inside a header or a body.", closes=True)]
 
     @property
     def is_inside(self) -> bool:
-        """Has something begun that is not whole yet?"""
+        """True if a section is incomplete."""
         return self._sections.is_inside
 
 
@@ -103,7 +106,7 @@ def _read_register(rest: str) -> Request:
 
 
 def _is_text(body: str) -> bool:
-    """Bytes that are not UTF-8 are in it as lone surrogates."""
+    """True if the body was UTF-8: other bytes are lone surrogates."""
     try:
         body.encode()
     except UnicodeEncodeError:
@@ -111,7 +114,7 @@ def _is_text(body: str) -> bool:
     return True
 
 
-# --- what a server sends ---
+# --- events, encoded by the server ---
 
 _ERRORS: Final = {
     ErrorCode.BAD_USERNAME: (100, "Malformed username"),
@@ -126,9 +129,9 @@ def _error(number: int, text: str) -> bytes:
     return f"ERROR {number} {text}\n\n".encode()
 
 
-# --- what a server sends, as a client reads it ---
+# --- events, decoded by the client ---
 
-# Of a refusal, what it stands for.
+# Error code of each number. All other numbers mean: not delivered.
 _CODES: Final = {
     "100": ErrorCode.BAD_USERNAME,
     "101": ErrorCode.NOT_LOGGED_IN,
@@ -137,13 +140,13 @@ _CODES: Final = {
 
 
 class EventDecoder:
-    """The client's side of a connection. Words that it does not know are passed over."""
+    """The client's side of a connection. Unknown words are skipped."""
 
     def __init__(self, *, counts_characters: bool) -> None:
         self._sections = _buffer("FORWARD", counts_characters=counts_characters)
 
     def decode(self, data: bytes) -> list[Event]:
-        """Events of all sections that are whole now; ProtocolError where one can't be."""
+        """The events of all complete sections. Raises ProtocolError for an invalid one."""
         found = [event for section in self._sections.split(data) if (event := _read_event(section)) is not None]
         if self._sections.problem is not None:
             raise ProtocolError(f"The server sent what can't be read. {self._sections.problem.reason}")
@@ -159,12 +162,12 @@ def _read_event(section: Section) -> Event | None:
                 raise ProtocolError(f"The server registered {word[:32]!r}, which is neither {' nor '.join(Side)}.")
             return events.Registered(side, username.strip())
         case ("FORWARD", sender, str(text)):
-            # What is no UTF-8 is shown as what nobody can read.
+            # Bytes that are not UTF-8 become replacement characters.
             return events.Forwarded(sender, text.encode(errors="surrogateescape").decode(errors="replace"))
         case ("SEND" | "SENT", to, _):
             return events.Delivered(to)
         case ("ERROR", rest, _):
-            # Their texts are spelled in more than one way; the number decides.
+            # Servers spell the texts differently; the number decides.
             number, _, text = rest.partition(" ")
             code = _CODES.get(number)
             return events.Refused(code, text.strip()) if code is not None else events.NotDelivered()
@@ -177,9 +180,8 @@ def _read_event(section: Section) -> Event | None:
 class Register:
     """REGISTER, SEND, FORWARD.
 
-    ``delivered`` is the word that confirms, one of DELIVERED_WORDS; ``length`` what a Content-length counts, one of
-    LENGTH_UNITS. If ``forward_max_bytes`` is not 0, :meth:`split` makes messages that are longer, or have line breaks,
-    into several.
+    ``delivered`` confirms a delivery and is one of DELIVERED_WORDS. ``length`` is the unit of a Content-length, one of
+    LENGTH_UNITS. If ``forward_max_bytes`` is not 0, :meth:`split` splits messages that are longer or have line breaks.
     """
 
     name = "register"
@@ -204,41 +206,41 @@ class Register:
         }
 
     def sniff(self, first: bytes) -> Sniff:
-        """One of the words that a client says, and a space."""
+        """Recognize a request's first word and a space."""
         return sniff_text(first, _OPENINGS)
 
     def request_decoder(self) -> RequestDecoder:
-        """For the server's side of a new connection."""
+        """Return the decoder for the server's side of a new connection."""
         return RequestDecoder(counts_characters=self._counts_characters)
 
     def split(self, message: Message) -> tuple[Message, ...]:
-        """The parts of a message, each of which is one FORWARD within the limit; the message itself if it is one."""
+        """Split a message into parts whose FORWARD is within the limit; a message within the limit is the only part."""
         if not self._forward_max_bytes:
             return (message,)
-        # A length counts bytes, or characters, which are fewer.
+        # The longest header: a length in characters is never more than the length in bytes.
         header = f"FORWARD {message.sender}\nContent-length: {self._forward_max_bytes}\n\n"
         body_max_bytes = self._forward_max_bytes - len(header)
         lines = _LINE_END.split(message.text)
         if len(lines) == 1 and len(message.text.encode()) <= body_max_bytes:
             return (message,)
-        # There is a part: no message is white space alone.
+        # At least one part: no message consists of white space only.
         return tuple(replace(message, text=part) for line in lines for part in _cut(line, body_max_bytes))
 
     def encode(self, event: Event | Run) -> bytes:
-        """A header, and a body where it is a message. There is no word for most of what others are told."""
+        """Encode as a section; empty for an event without a form in this protocol."""
         encode = self._sections_of.get(type(event))
         return encode(event) if encode is not None else b""
 
     def encode_all(self, said: Sequence[Event | Run]) -> bytes:
-        """The sections of each."""
+        """Encode as sections."""
         return b"".join(map(self.encode, said))
 
     def event_decoder(self) -> EventDecoder:
-        """For the client's side of a new connection."""
+        """Return the decoder for the client's side of a new connection."""
         return EventDecoder(counts_characters=self._counts_characters)
 
     def encode_request(self, request: Request) -> bytes:
-        """A header, and a body where it is a message."""
+        """Encode as a section; only a message has a body. Raises TypeError for a request of another protocol."""
         match request:
             case requests.Register(side, username):
                 return f"REGISTER {side} {username}\n\n".encode()
@@ -252,7 +254,7 @@ class Register:
                 raise TypeError(f"No client of the dialect register sends {request!r}.")
 
     def connection_for(self, request: Request) -> int:
-        """On the one for receiving goes what registers it, and what answers messages."""
+        """Return 1 (receiving) for its registration and for acknowledgements, otherwise 0 (sending)."""
         match request:
             case requests.Register(Side.RECEIVING) | requests.Received() | requests.NotReceived():
                 return 1
@@ -269,12 +271,12 @@ class Register:
 
 
 def _cut(line: str, max_bytes: int) -> Iterator[str]:
-    """Pieces that are no longer in UTF-8: whole words if possible, whole characters always, and not white space alone.
+    """Split a line into pieces of at most ``max_bytes`` in UTF-8, at spaces if possible and never inside a character.
 
-    The space at which it is cut is in neither piece.
+    The space at a split is dropped, and so are pieces of white space only.
     """
     while line:
-        piece = line.encode()[:max_bytes].decode(errors="ignore")  # of what is left of a character, nothing
+        piece = line.encode()[:max_bytes].decode(errors="ignore")  # drops an incomplete character at the end
         if len(piece) < len(line):
             words = line[: len(piece) + 1].rpartition(" ")[0]
             piece = words if words.strip() else piece
