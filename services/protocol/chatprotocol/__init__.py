@@ -1,1 +1,1 @@
-"""What a client can ask, what a server can say, and the bytes of every dialect: pure, no input or output."""
+"""Requests, events and wire protocols, shared by server and client. Pure: no input or output."""

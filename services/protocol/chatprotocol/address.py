@@ -1,4 +1,4 @@
-"""Where a server is, as people write it and as it is shown to them."""
+"""Parse and format server addresses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import check_port
 
-# Its host, without brackets, and its port.
+# Host without brackets, port.
 Address: TypeAlias = tuple[str, int]
 
 _FORMS = "A server is HOST, HOST PORT or HOST:PORT; an IPv6 address with a port is written [::1]:9999 or ::1 9999."
@@ -17,13 +17,13 @@ _BRACKETED = re.compile(r"\[([^\[\]]*)\](?:\s*:\s*|\s+|$)(.*)")
 
 
 def read_address(text: str, default: Address) -> Address:
-    """The forms are those of ``_FORMS``; what is missing is the default. Raises Refusal."""
+    """Parse one of the forms in ``_FORMS``; missing parts are taken from ``default``. Raises RequestError."""
     host, port = split_address(text)
     return host or default[0], check_port(port) if port else default[1]
 
 
 def split_address(text: str) -> tuple[str, str]:
-    """Host and port as they are written; empty where they are missing. Raises Refusal, but not for a wrong port."""
+    """Split into host and port, each empty if missing. Raises RequestError, but does not check the port."""
     text = text.strip()
     if bracketed := _BRACKETED.fullmatch(text):
         words = [f"[{bracketed[1]}]", bracketed[2]]
@@ -38,7 +38,7 @@ def split_address(text: str) -> tuple[str, str]:
 
 
 def check_host(text: str) -> str:
-    """A name or an address, without the brackets that an IPv6 address may have. Raises Refusal."""
+    """Check a host name or address; returns it without the brackets of an IPv6 address. Raises RequestError."""
     is_bracketed = text.startswith("[") and text.endswith("]")
     host = text[1:-1] if is_bracketed else text
     if not host or not host.isprintable() or set(host) & set("[]/ ") or (":" in host and not _is_ipv6(host)):
@@ -53,7 +53,7 @@ def format_address(address: Address) -> str:
 
 
 def _is_ipv6(host: str) -> bool:
-    """True for an IPv6 address, which may name an interface: fe80::1%eth0."""
+    """True for an IPv6 address, with or without an interface (fe80::1%eth0)."""
     try:
         IPv6Address(host)
     except ValueError:

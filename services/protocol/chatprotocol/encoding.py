@@ -1,4 +1,4 @@
-"""The encoding of texts that people write into files and pipes. Pure."""
+"""Detect the encoding of text files and pipes. Pure."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Final
 
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HALF_MARKS: Final = (b"", *(mark[:1] for mark in _UTF16_MARKS))
-# A file .env has a few lines. What is larger belongs to another program.
+# Size limit of a .env file: a larger file belongs to another program.
 DOTENV_MAX_BYTES: Final = 65_536
 
 
 def encoding_of(first: bytes) -> str:
-    """The encoding of a text that begins so: UTF-8, or UTF-16 where a byte order mark says so. The mark is no text.
+    """The codec of a text with these first bytes: UTF-16 after its byte order mark, otherwise UTF-8. It drops the mark.
 
-    Editors and shells of Windows write such marks. Neither byte of that of UTF-16 occurs in UTF-8.
+    Editors and shells of Windows write such marks. The bytes of the UTF-16 marks never occur in UTF-8.
     """
     return "utf-16" if first.startswith(_UTF16_MARKS) else "utf-8-sig"
 
 
 class TextDecoder:
-    """Decodes a text that arrives in pieces. What is no text is replaced by a sign."""
+    """Decodes a text that arrives in pieces. Invalid bytes become replacement characters."""
 
     def __init__(self) -> None:
         self._first = b""
         self._decoder: codecs.IncrementalDecoder | None = None
 
     def decode(self, data: bytes, *, is_last: bool) -> str:
-        """The text of this piece. The first byte waits for the second if it may be half of a mark."""
+        """The text of this piece. A first byte that may be half of a mark is kept until the second arrives."""
         if self._decoder is None:
             self._first += data
             data = self._first
@@ -38,5 +38,5 @@ class TextDecoder:
 
 
 def decode_text(data: bytes) -> str:
-    """The text of a whole file. Raises UnicodeDecodeError."""
+    """Decode a whole file. Raises UnicodeDecodeError."""
     return data.decode(encoding_of(data))

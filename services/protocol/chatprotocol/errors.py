@@ -1,14 +1,14 @@
-"""What can be wrong with a request, each with its code.
+"""Errors and their codes.
 
-Refusal          the peer asked for something that it may not have: one request fails, the connection goes on
-ProtocolError    the peer is a server whose bytes make no sense: the client gives the connection up
+RequestError     a client's request is rejected; the connection continues
+ProtocolError    a server's bytes are invalid; the client closes the connection
 """
 
 from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """The codes that go over the wire, in every dialect that has codes."""
+    """The error codes of all wire protocols that have codes."""
 
     BAD_JSON = "bad_json"
     BAD_REQUEST = "bad_request"
@@ -28,20 +28,20 @@ class ErrorCode(StrEnum):
 
 
 def code_of(word: str) -> ErrorCode:
-    """The code that a server said; one that is not known stands for a fault of the server."""
+    """The code of this word; INTERNAL if it is unknown."""
     return ErrorCode(word) if word in ErrorCode.__members__.values() else ErrorCode.INTERNAL
 
 
 class RequestError(Exception):
-    """A request can't be granted. ``reason`` is one sentence for a person: what was wrong and what to do."""
+    """A request is rejected. ``reason`` is one sentence for the user: what was wrong and what to do."""
 
     def __init__(self, code: ErrorCode, reason: str, about: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
-        # The name that was refused, where it was one.
+        # The rejected name, if the error is about one.
         self.about = about
 
 
 class ProtocolError(Exception):
-    """What a server sent can't be read."""
+    """A server sent invalid bytes."""

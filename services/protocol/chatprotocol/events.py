@@ -1,4 +1,4 @@
-"""What a server can say. The server encodes these in each connection's dialect, the client decodes them."""
+"""Events of a server. The server encodes them in the wire protocol of each connection, and the client decodes them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -9,12 +9,12 @@ from msgspec import Struct
 from chatprotocol.errors import ErrorCode
 from chatprotocol.requests import Side
 
-# The reason of the goodbye to somebody who said goodbye.
+# Reason of a Bye that replies to Leave.
 YOU_LEFT: Final = "you left"
 
 
 class AccountKind(StrEnum):
-    """Whether a name was registered by this login, or before it, or not at all."""
+    """Kind of a name: registered by this login, registered before, or not registered."""
 
     NEW = "new"
     EXISTING = "existing"
@@ -22,7 +22,7 @@ class AccountKind(StrEnum):
 
 
 class SentStatus(StrEnum):
-    """``stored`` says that the recipient is not online, and gets the message at the next login."""
+    """``stored``: the recipient is offline and gets the message at the next login."""
 
     SENT = "sent"
     STORED = "stored"
@@ -35,13 +35,13 @@ class PasswordPrompt(Struct, frozen=True, gc=False):
 
 
 class Welcome(Struct, frozen=True):
-    """Logged in. ``username`` is spelled as it was registered; ``last_id`` is the room's newest message (0: none).
+    """The login succeeded. ``username`` has the registered spelling; ``last_id`` is the newest message (0 if none).
 
-    A dialect that does not tell these leaves the first two empty, and the last one None.
+    Protocols without these leave ``username`` and ``users`` empty and ``last_id`` None.
 
-    ``history_id`` is the identity of the history that ids belong to. ``since`` is None, unless the login's ``since``
-    could not be used: then what came after this message follows, and more may have been missed. ``seen_id`` is the
-    newest message of the time when the user was last in the room; None if that is not known.
+    ``history_id`` identifies the history that all ids belong to. ``since`` is set only if the login's ``since`` could
+    not be used: the messages after this id follow, and earlier ones may be missing. ``seen_id`` is the newest message
+    at the time when the user was last online; None if unknown.
     """
 
     account: AccountKind
@@ -54,7 +54,7 @@ class Welcome(Struct, frozen=True):
 
 
 class PublicMessage(Struct, frozen=True, gc=False):
-    """A message to everybody. ``time_ms`` is milliseconds since 1970-01-01 UTC."""
+    """A message to all users. ``time_ms`` is milliseconds since 1970-01-01 UTC."""
 
     id: int
     time_ms: int
@@ -63,7 +63,7 @@ class PublicMessage(Struct, frozen=True, gc=False):
 
 
 class DirectMessage(Struct, frozen=True, gc=False):
-    """A message to one user. A dialect that does not tell the recipient leaves it empty."""
+    """A message to one user. ``recipient`` is empty in protocols that don't send it."""
 
     id: int
     time_ms: int
@@ -76,9 +76,9 @@ Message: TypeAlias = PublicMessage | DirectMessage
 
 
 class PublicBatch(Struct, frozen=True, gc=False):
-    """Public messages that one user said in a row: ``id`` is of the first, the others have those that follow.
+    """Consecutive public messages of one user, with consecutive ids from ``id``.
 
-    For the server: on the wire there are single messages.
+    Server only: the wire has single messages.
     """
 
     id: int
@@ -92,7 +92,7 @@ class PublicBatch(Struct, frozen=True, gc=False):
 
 
 class Users(Struct, frozen=True):
-    """Who is online, and who came and went since the last update. In a large room ``users`` is None in updates."""
+    """The online users, and the changes since the last update. In updates of a large room ``users`` is None."""
 
     count: int
     users: tuple[str, ...] | None
@@ -101,34 +101,34 @@ class Users(Struct, frozen=True):
 
 
 class Online(Struct, frozen=True):
-    """The answer to AskUsers: who is online."""
+    """The answer to AskUsers: all online users."""
 
     users: tuple[str, ...]
 
 
 class User(Struct, frozen=True, gc=False):
-    """The answer to AskUser: there is this user, spelled as it was registered."""
+    """The answer to AskUser. ``username`` has the registered spelling."""
 
     username: str
     online: bool
 
 
 class Ready(Struct, frozen=True, gc=False):
-    """Where a public message takes two steps: go on with its text."""
+    """The server expects the text of a public message, in protocols that send it in two steps."""
 
 
 class Sent(Struct, frozen=True, gc=False):
-    """The confirmation: the message has its id and is on the disk."""
+    """The answer to Say and Whisper: the message has its id and is on the disk."""
 
     id: int
     status: SentStatus
     nonce: str | None = None
-    # A direct message, to somebody whose dialect does not say which messages are direct.
+    # True for a direct message if the recipient's protocol does not mark direct messages.
     looks_public: bool = False
 
 
 class SentBatch(Struct, frozen=True, gc=False):
-    """The confirmations of a run: of a message for each nonce (or None), with the ids from ``id`` on."""
+    """The confirmations of a batch: one for each nonce (or None), with consecutive ids from ``id``."""
 
     id: int
     nonces: Sequence[str | None]
@@ -145,10 +145,7 @@ class History(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """The answer to Search, oldest first. ``words`` is as it was sent.
-
-    Messages up to the id ``upto`` were looked through.
-    """
+    """The answer to Search, oldest first. ``words`` repeats the request; ids up to ``upto`` were searched."""
 
     words: str
     messages: tuple[Message, ...]
@@ -156,35 +153,35 @@ class Found(Struct, frozen=True):
 
 
 class PasswordChanged(Struct, frozen=True, gc=False):
-    """The answer to ChangePassword: the new one is on the disk, and the next login needs it."""
+    """The answer to ChangePassword: the new password is on the disk, and the next login needs it."""
 
 
 class Registered(Struct, frozen=True, gc=False):
-    """The answer to Register: this connection is the user's."""
+    """The answer to Register."""
 
     side: Side
     username: str
 
 
 class Forwarded(Struct, frozen=True, gc=False):
-    """A message, in a dialect that tells no more of it than who wrote what. It is answered: see requests.Received."""
+    """A message in a protocol that sends only sender and text. The client must acknowledge it: requests.Received."""
 
     sender: str
     text: str
 
 
 class Delivered(Struct, frozen=True, gc=False):
-    """The answer to Send: all that it was for have it. ``to`` is spelled as it was sent."""
+    """The answer to Send: all recipients have the message. ``to`` repeats the request."""
 
     to: str
 
 
 class NotDelivered(Struct, frozen=True, gc=False):
-    """The answer to Send: not all that it was for have it, or there is nobody of that name."""
+    """The answer to Send: a recipient does not have the message, or the name is unknown."""
 
 
 class Refused(Struct, frozen=True, gc=False):
-    """A request was refused. ``about`` is the name that it was refused for, where it was one."""
+    """A request was rejected. ``about`` is the rejected name, if the error is about one."""
 
     code: ErrorCode
     reason: str
@@ -193,7 +190,7 @@ class Refused(Struct, frozen=True, gc=False):
 
 
 class Pong(Struct, frozen=True, gc=False):
-    """Alive."""
+    """The answer to Ping."""
 
 
 class Bye(Struct, frozen=True, gc=False):
@@ -223,12 +220,12 @@ Event: TypeAlias = (
     | Pong
     | Bye
 )
-# What stands for several events.
+# A batch, equivalent to several events.
 Run: TypeAlias = PublicBatch | SentBatch
 
 
 def one_by_one(said: Iterable[Event | Run]) -> Iterator[Event]:
-    """The same events, each message of a run by itself."""
+    """The same events, with each batch replaced by its events."""
     for event in said:
         if isinstance(event, PublicBatch | SentBatch):
             yield from event

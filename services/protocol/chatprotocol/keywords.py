@@ -1,10 +1,10 @@
-"""The operations as people and the stepwise dialects spell them: there are two traditions of words."""
+"""Keywords of the operations, as users type them and frames and datagram send them. There are two sets."""
 
 from typing import Final, NamedTuple
 
 
 class Keywords(NamedTuple):
-    """The operations of one tradition."""
+    """One keyword set."""
 
     public: str
     direct: str
@@ -12,12 +12,12 @@ class Keywords(NamedTuple):
     leave: str = "EX"
 
 
-# By the setting that names them.
+# Keyword sets by the value of the setting.
 KEYWORD_SETS: Final = {"pm-dm": Keywords("PM", "DM"), "bm-pm": Keywords("BM", "PM")}
 DEFAULT_KEYWORDS: Final = "pm-dm"
-# Asks whether the other side is there.
+# Keyword of a keep-alive request.
 PING: Final = "PING"
-# After a username: the login's answer is to tell the identity of the history.
+# Word after a username: it requests the history id in WELCOME.
 HISTORY_ID: Final = "history-id"
-# The words of all traditions.
+# The keywords of all sets.
 WORDS: Final = frozenset(word for words in KEYWORD_SETS.values() for word in words)

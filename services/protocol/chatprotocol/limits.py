@@ -6,49 +6,47 @@ USERNAME_MAX_BYTES = 32
 # A long paste is a message; a file is not.
 BODY_MAX_BYTES = 8_192
 
-# argon2 hashes any length; the limit only keeps a login from costing more than it must.
+# argon2 accepts any length; the limit bounds the cost of a login.
 PASSWORD_MAX_BYTES = 1_024
 
-# Wrong passwords on one connection; then it is closed.
+# Wrong passwords before a connection is closed.
 LOGIN_ATTEMPTS_MAX = 3
 
-# A nonce is a random token such as a UUID (36 bytes); it is stored with the message for ever.
+# A nonce is a random token such as a UUID (36 bytes); it is stored permanently with the message.
 NONCE_MAX_BYTES = 64
 
-# A body of 8,192 bytes in which every character is escaped as \uXXXX is 49,152 bytes long; with the other
-# members of its object it stays below this. One connection can therefore hold no more than this in its buffer.
+# Line limit, and so the buffer limit of a connection. A body of 8,192 bytes with every character escaped as \uXXXX has
+# 49,152 bytes; with the other members of its object it is below this limit.
 LINE_MAX_BYTES = 65_536
 
-# The same for a frame with its header. What says that it is longer is likelier to be no frame at all.
+# Frame limit, header included. A longer length probably means that the data is not a frame.
 FRAME_MAX_BYTES = 65_536
 
-# The payload of a datagram: with its header and those of IPv6 and UDP it stays below 1,280 bytes, which every network
-# of today carries in one piece (RFC 8200, section 5). A piece that was lost would lose all of them.
+# Datagram payload: with its header and those of IPv6 and UDP it is below 1,280 bytes, which every IPv6 network carries
+# unfragmented (RFC 8200, section 5). One lost fragment would lose the whole datagram.
 DATAGRAM_PAYLOAD_MAX_BYTES = 1_200
 
-# A header is a word, a name and a length; what is longer is none. Behind it may stand a body: what is a little too long
-# for a message is refused, with all that is much longer the connection ends.
+# Header and body limits: a header is a word, a name and a length. A body above the message limit is rejected; a body
+# above this limit closes the connection.
 HEADER_SECTION_MAX_BYTES = 1_024
 SECTION_BODY_MAX_BYTES = 65_536
 
-# JSON parsers recurse in C. The readers' stacks are small (see chatserver.app), and CPython 3.12 and later allow
-# 10,000 levels, which overruns such a stack and kills the whole process. No object of ours is nested deeper than 3.
+# Nesting limit: JSON parsers recurse in C, and reader threads have small stacks (see chatserver.app). CPython 3.12 and
+# later allow 10,000 levels, which overflows such a stack and kills the process. Valid objects have at most 3 levels.
 NESTING_MAX_LEVELS = 64
 
-# What CH shows when it is not told how much, and the most it shows: one answer stays below
-# 25 MiB, were every character of it written as an escape.
+# Default and maximum of CH: one reply is below 25 MiB even if every character is escaped.
 HISTORY_DEFAULT_MESSAGES = 50
 HISTORY_MAX_MESSAGES = 500
 
-# The identity of a history is a random token; a client keeps it and gives it back.
+# A history id is a random token; a client stores it and sends it back.
 HISTORY_ID_MAX_CHARACTERS = 64
 
-# What is looked for in messages. Each word is looked up by itself, so their number bounds what one search costs; more
-# words than these are a text, not a question.
+# Search limits: each word is looked up separately, so the number of words bounds the cost of a search.
 SEARCH_MAX_BYTES = 256
 SEARCH_MAX_WORDS = 16
 
-# Above this many users an update names who came and went only; the whole list at every login would grow with the
+# Users in a complete list. In larger rooms an update has changes only: a complete list at every login would cost the
 # square of the number of users.
 USERS_LISTED_MAX = 500
 

@@ -1,4 +1,4 @@
-"""What a client can ask. A dialect turns bytes into these, the session answers them."""
+"""Requests of a client. A wire protocol decodes them from bytes, and the server's session answers them."""
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -11,12 +11,12 @@ from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
 
 
 class Login(Struct, frozen=True, gc=False):
-    """Come in as ``username``; an unknown name is registered. Without a password, one is asked for.
+    """Log in as ``username``; an unknown name is registered. Without a password the server prompts for one.
 
-    ``since`` is the id of the last message that the client saw: what came after it is sent again. ``history_id`` is the
-    identity of the history that it saw it in. Where a dialect tells that only to clients that ask for it,
-    ``wants_history_id`` says whether this one does. If the client goes one step at a time, it takes an error for the
-    answer to its next step, so none may be sent unasked.
+    ``since`` is the id of the last message that the client saw; the server sends the later ones. ``history_id``
+    identifies the history of that id. ``wants_history_id`` is False if the client did not ask for the history id and
+    its protocol sends it on request only. ``is_stepwise`` is True if the client would take any error for the reply to
+    its next step, so that it must get no unsolicited error.
     """
 
     username: str
@@ -34,7 +34,7 @@ class Password(Struct, frozen=True, gc=False):
 
 
 class Say(Struct, frozen=True, gc=False):
-    """A public message. The same sender's same ``nonce`` makes one message, however often it is sent."""
+    """A public message. A repeated ``nonce`` of the same sender makes no second message."""
 
     text: str
     nonce: str | None = None
@@ -49,26 +49,26 @@ class Whisper(Struct, frozen=True, gc=False):
 
 
 class AskUsers(Struct, frozen=True, gc=False):
-    """Who is online?"""
+    """Request the list of online users."""
 
 
 class AskUser(Struct, frozen=True, gc=False):
-    """Is there a user of this name, online or not?"""
+    """Request the status of one user, online or not."""
 
     username: str
 
 
 class AskHistory(Struct, frozen=True, gc=False):
-    """The last ``limit`` messages that the client may see, of those with an id below ``before``."""
+    """Request the last ``limit`` messages that the user may see, with ids below ``before``."""
 
     limit: int = HISTORY_DEFAULT_MESSAGES
     before: int | None = None
 
 
 class Search(Struct, frozen=True, gc=False):
-    """The last ``limit`` messages with all of these words that the client may see, below ``before``.
+    """Request the last ``limit`` messages that contain all words and that the user may see, with ids below ``before``.
 
-    ``word*`` stands for all words that begin so.
+    ``word*`` matches a prefix.
     """
 
     words: str
@@ -77,40 +77,37 @@ class Search(Struct, frozen=True, gc=False):
 
 
 class ChangePassword(Struct, frozen=True, gc=False):
-    """Replace the password of the account that is logged in. ``old`` is its password until now."""
+    """Replace the password of the logged-in account. ``old`` is its current password."""
 
     old: str
     new: str
 
 
 class Ping(Struct, frozen=True, gc=False):
-    """Is the server alive?"""
+    """Keep-alive request; the reply is Pong."""
 
 
 class Leave(Struct, frozen=True, gc=False):
-    """Say goodbye and close."""
+    """Log out; the server replies Bye and closes the connection."""
 
 
-# --- where a request is made step by step ---
+# --- the steps of frames and datagram ---
 
 
 class Command(Struct, frozen=True, gc=False):
-    """One step of a dialogue: a name, a password, an operation or a recipient, depending on what went before."""
+    """A step: a name, a password, a keyword or a recipient, depending on the earlier steps."""
 
     text: str
 
 
 class Data(Struct, frozen=True, gc=False):
-    """One step of a dialogue: the text of a message."""
+    """A step: the text of a message."""
 
     text: str
 
 
 class CommandBatch(Struct, frozen=True, gc=False):
-    """The same command several times, each time with data right behind it.
-
-    For the server: on the wire they are single steps.
-    """
+    """The same command several times, each followed by one data step. Server only: the wire has single steps."""
 
     text: str
     data: Sequence[str]
@@ -122,44 +119,44 @@ class CommandBatch(Struct, frozen=True, gc=False):
             yield Data(text)
 
 
-# --- where a user has two connections ---
+# --- requests of register, with two connections per user ---
 
 
 class Side(StrEnum):
-    """Which of its two connections it is, seen from the user."""
+    """One of a user's two connections, named from the user's side."""
 
     SENDING = "TOSEND"
     RECEIVING = "TORECV"
 
 
 class Register(Struct, frozen=True, gc=False):
-    """Come in as the guest ``username`` with this connection; once both are there, the user is."""
+    """Register this connection for the guest ``username``. The guest is online after both are registered."""
 
     side: Side
     username: str
 
 
 class Send(Struct, frozen=True, gc=False):
-    """A message to the user ``to``, or to everybody."""
+    """A message to the user ``to``, or to all users."""
 
     to: str
     text: str
 
 
 class Received(Struct, frozen=True, gc=False):
-    """The message that ``sender`` wrote has come. Some don't say whose it was."""
+    """Acknowledgement of a message from ``sender``, which some clients leave empty."""
 
     sender: str
 
 
 class NotReceived(Struct, frozen=True, gc=False):
-    """The message that was given to this user could not be read."""
+    """Negative acknowledgement: the client could not read the message."""
 
 
 class Unreadable(Struct, frozen=True, gc=False):
-    """What was no request, or not in its place: the session answers what was wrong, and logs it.
+    """Invalid input. The session replies with the error and logs it.
 
-    ``closes`` is true where the dialect can't tell any more where the next request begins.
+    ``closes`` is True if the decoder can't find the beginning of the next request.
     """
 
     code: ErrorCode

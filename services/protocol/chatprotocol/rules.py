@@ -1,4 +1,4 @@
-"""What a name, a password, a message and a nonce must look like. Each check raises Refusal, with what to do."""
+"""Rules for names, passwords, messages and nonces. Each check raises RequestError, which says what to do."""
 
 import re
 
@@ -15,7 +15,7 @@ from chatprotocol.limits import (
 _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
 PORT_MAX = 65_535
 _NUMBER = re.compile("[0-9]{1,9}")
-# Letters take at most four bytes in UTF-8: a message that is no longer than a quarter of the limit need not be counted.
+# Length of a message that needs no count of its bytes: a character has at most four bytes in UTF-8.
 _BODY_SURE_CHARACTERS = BODY_MAX_BYTES // 4
 
 EVERYONE = "ALL"
@@ -23,17 +23,17 @@ RESERVED_NAMES = frozenset({"all", "server"})
 
 
 def name_key(username: str) -> str:
-    """The form in which names are compared: without regard to case."""
+    """The key for case-insensitive comparison of names."""
     return username.lower()
 
 
 def is_everyone(recipient: str) -> bool:
-    """Does this name stand for all users?"""
+    """True if this recipient means all users."""
     return recipient.upper() == EVERYONE
 
 
 def check_username(username: str) -> None:
-    """1 to 32 ASCII letters and digits, and not reserved."""
+    """A username has 1 to 32 ASCII letters and digits, and is not reserved."""
     if not _USERNAME.fullmatch(username):
         raise RequestError(
             ErrorCode.BAD_USERNAME, f"A username is 1 to {USERNAME_MAX_BYTES} letters and digits (A-Z, a-z, 0-9)."
@@ -43,7 +43,7 @@ def check_username(username: str) -> None:
 
 
 def check_port(text: str) -> int:
-    """The number of a port that one can connect to."""
+    """Parse a port from 1 to 65535."""
     if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) <= PORT_MAX):
         raise RequestError(
             ErrorCode.BAD_REQUEST, f"The port is {text!r}; it must be a whole number from 1 to {PORT_MAX}."
@@ -52,14 +52,14 @@ def check_port(text: str) -> int:
 
 
 def check_password(password: str) -> None:
-    """Anything but nothing, up to the limit."""
+    """A password is not empty and within the limit."""
     if not password:
         raise RequestError(ErrorCode.BAD_REQUEST, "The password is empty; send at least one character.")
     _check_bytes("A password", password, PASSWORD_MAX_BYTES)
 
 
 def check_text(text: str) -> None:
-    """A message is not empty, not white space alone, and within the limit."""
+    """A message is within the limit, and contains more than white space."""
     if not text or text.isspace():
         raise RequestError(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
     if len(text) > _BODY_SURE_CHARACTERS:
@@ -67,7 +67,7 @@ def check_text(text: str) -> None:
 
 
 def check_nonce(nonce: str) -> None:
-    """Short enough to be stored with its message; an empty one can't tell two messages apart."""
+    """A nonce is not empty and within the limit."""
     if not nonce:
         raise RequestError(
             ErrorCode.BAD_REQUEST, "The nonce is empty; leave it out, or send a new one for each message."
@@ -76,7 +76,7 @@ def check_nonce(nonce: str) -> None:
 
 
 def history_limit(text: str) -> int:
-    """How many messages CH asks for, from what stands behind it; nothing is the default. Raises Refusal."""
+    """Parse the argument of CH; empty means the default."""
     if not text:
         return HISTORY_DEFAULT_MESSAGES
     if _NUMBER.fullmatch(text) and 1 <= int(text) <= HISTORY_MAX_MESSAGES:
@@ -85,7 +85,7 @@ def history_limit(text: str) -> int:
 
 
 def unknown_user(name: str) -> RequestError:
-    """There is nobody of this name. What a peer sent as a name may be long: it is told the beginning of it."""
+    """Make the error for an unknown name. It quotes the first 64 characters, because a peer's name may be long."""
     about = name[:64]
     return RequestError(ErrorCode.UNKNOWN_USER, f"There is no user {about!r}; nothing was sent.", about)
 

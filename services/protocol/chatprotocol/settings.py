@@ -1,4 +1,4 @@
-"""The names of all settings in the environment: one list for server, client and containers, which may share a .env."""
+"""Names of all environment settings. Server, client and containers use one list, because they may share a .env file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLIENT: Final = """
     CHAT_SERVER CHAT_PORT CHAT_USER CHAT_PASSWORD CHAT_PASSWORD_FILE CHAT_DIALECT CHAT_REGISTER_LENGTH CHAT_OPS
     CHAT_SCRIPT CHAT_RETRY_SECONDS CHAT_SILENCE_SECONDS CHAT_QUIET CHAT_HIDE_JOINS
 """
-# Those of compose.yaml and of the tests.
+# Settings of compose.yaml and of the tests.
 _AROUND: Final = "CHAT_PUBLISH CHAT_TEST_SEED CHAT_TEST_STACK"
 
 SETTINGS: Final = frozenset(f"{_SERVER} {_CLIENT} {_AROUND}".split())
@@ -29,20 +29,20 @@ _OURS: Final = re.compile("chat[_-]", re.IGNORECASE)
 
 
 class UnknownSetting(NamedTuple):
-    """A variable that looks like a setting and is none."""
+    """A variable that looks like a setting but is not one."""
 
     name: str
-    # The setting that was probably meant; empty if none is similar.
+    # The most similar setting; empty if there is none.
     similar: str
 
 
 def unknown_settings(names: Iterable[str]) -> list[UnknownSetting]:
-    """Find misspelt settings among the names of variables. They would be ignored without a word."""
+    """Find misspelt settings among the names of variables. They would otherwise be ignored silently."""
     known = {setting.removeprefix(_PREFIX): setting for setting in SETTINGS}
     found = []
     for name in sorted(names):
         if _OURS.match(name) and name not in SETTINGS:
-            # Without the prefix, which would make everything similar.
+            # Compare without the prefix: it would make all names similar.
             like = difflib.get_close_matches(name[len(_PREFIX) :].upper(), sorted(known), 1)
             found.append(UnknownSetting(name, known[like[0]] if like else ""))
     return found

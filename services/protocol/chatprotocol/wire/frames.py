@@ -106,7 +106,7 @@ class EventDecoder:
 
 
 class Frames:
-    """The wire protocol frames. A client's requests are Command and Data; the server's FramesMachine interprets them."""
+    """The wire protocol frames. Requests are Command and Data only; the server's FramesMachine interprets them."""
 
     name = "frames"
     connections = 1
