@@ -1,4 +1,33 @@
-"""The mailroom: for users who are given one message at a time, and say that they got it before the next one comes."""
+"""Acknowledged delivery, for guests: one message at a time, the next one after the acknowledgement.
+
+Theory of operation
+-------------------
+
+AckedDelivery holds one log of public deliveries; each DeliveryWindow has a position in it and a queue of direct ones.
+A direct delivery has the position of the public one that it precedes, so each user gets one order. To the hub
+AckedDelivery is a BroadcastBuffer, and each window is a Follower.
+
+A window: new -> held (``follow``) -> idle (``release``) <-> in flight (one part given out) -> closed.
+``take_answer`` leads from in flight to the next part, the next delivery, or idle. ``unfollow`` closes a window, and so
+do a lag over the limit and a missing answer; then the watcher disconnects the user. A closed window isn't opened again.
+
+An Ack: pending -> complete, with success or failure; the first outcome counts. ``expect`` creates it. The hub stages
+the delivery and confirms the batch (``_confirm``), which links the two; ``flush`` counts the recipients (``_put``).
+The last positive answer completes it, and so does the first failure: a negative answer, a closed window, the timeout.
+
+Threads: the reader of a guest's sending connection calls ``expect`` and ``forget_ack`` and waits for the Ack; that
+of its receiving connection calls ``take_answer``. The hub calls ``append``, ``tell``, ``flush``, ``open`` and ``close``
+under its lock, in the journal thread, the presence thread or a reader. The watcher (thread "delivery") handles timeouts
+and disconnects.
+
+Locks: guests, then hub, then ``_lock``. ``_lock`` guards all windows, deliveries and acks; send queues are written to
+after it is released. A window has at most one part in flight, so parts can be reordered only for a peer that
+acknowledges a part before it has received it.
+
+``_due`` is ordered by time: entries are appended with the same timeout. ``hurry`` shortens the timeout; it keeps the
+order, because it runs after the journal ended, so no entry that it adds is set again. Thus the watcher needs to look at
+the first entries only, and to be woken only if it sleeps without a timeout or has something to disconnect.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +52,17 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# So long a user has for saying that a message has come; and so long a sender waits for everybody to have said so.
+# Acknowledgement timeout: for the recipient of each part, and for the sender that waits for all recipients.
 ANSWER_SECONDS = 5.0
-# Of a letter beside its text.
+# Per-message overhead.
 _DELIVERY_BYTES = 100
 
 
 class Ack:
-    """What a sender waits for: the answers of all to whom a message is delivered here.
+    """The outcome of one message: acknowledged by all recipients here, or failed.
 
-    Everything but :meth:`wait` is the mailroom's, under its lock.
+    Written by AckedDelivery under its lock. The sender calls :meth:`wait` and reads :attr:`is_complete` without it; it
+    reads the other fields only after :meth:`wait`.
     """
 
     __slots__ = ("_settled", "answers_due", "has_failed", "is_stored_only")
@@ -45,41 +75,40 @@ class Ack:
         self.is_stored_only = False
 
     def wait(self) -> bool:
-        """Has everybody got it? It takes as long as the disk does, and ANSWER_SECONDS at most behind that."""
+        """Wait for the outcome. True if all recipients acknowledged. Takes ANSWER_SECONDS at most after the commit."""
         self._settled.wait()
+        # Read without the lock: it is written before the event is set, and never after.
         return not self.has_failed
 
     @property
     def is_complete(self) -> bool:
-        """Is there nothing more to wait for?"""
+        """True if the outcome is known. Safe without the lock: it changes once, from false to true."""
         return self._settled.is_set()
 
     def complete(self) -> None:
-        """There is nothing more to wait for."""
         self._settled.set()
 
 
 class Delivery(Struct, gc=False, eq=False):
-    """One message on its way: to one user, or to all who are here but its sender."""
+    """One message, to one window or to all windows except its sender's."""
 
-    # What is given out, one after the other; usually the message as it is, else its parts.
+    # Given out one after the other; usually the message itself.
     parts: Sequence[Message]
     size_bytes: int
-    # None: to everybody but ``sender``, which is None where that is none of ours.
+    # None: public. ``sender`` is None if the sender has no window here.
     to: DeliveryWindow | None = None
     sender: DeliveryWindow | None = None
     ack: Ack | None = None
-    # Of one to everybody, its position, once it has one, and the bytes of all before it. One to a user comes before the
-    # one to everybody at that position.
+    # Position in the log, -1 until flushed. A direct delivery precedes the public one at the same position.
+    # ``offset_bytes``: size of all earlier public deliveries; not set for direct ones.
     position: int = -1
     offset_bytes: int = 0
 
 
 class DeliveryWindow:
-    """What one user is still to be given: the public letters from a position on, and those to this user alone.
+    """The undelivered messages of one user: public ones from ``position`` on, and a queue of direct ones.
 
-    Everything in it is the mailroom's, under its lock, but :attr:`stream`. As a follower it is for the feed; what it is
-    told of its own messages goes into a receipt.
+    Guarded by the lock of AckedDelivery, except ``broadcast``, ``send_queue`` and ``name``, which never change.
     """
 
     __slots__ = (
@@ -99,54 +128,51 @@ class DeliveryWindow:
     )
 
     def __init__(self, acked_delivery: AckedDelivery, send_queue: SendQueue, name: str) -> None:
-        """``outbox`` is of the connection that messages go to."""
+        """``send_queue`` belongs to the receiving connection."""
         self.broadcast = acked_delivery
         self.send_queue = send_queue
         self.name = name
         self.position = 0
-        # Of the user's own letters behind that position, which it is not given.
+        # Size of the user's own public messages after the position; they are skipped.
         self.own_bytes = 0
         self.direct: deque[Delivery] = deque()
         self.direct_bytes = 0
-        # The one that was given out, until all of its parts are answered; and how many of them were given out.
+        # The current delivery until all its parts are acknowledged, and the number of parts given out.
         self.in_flight: Delivery | None = None
         self.parts_given = 0
-        # Of the message that the user has sent and that has no answer yet.
+        # The user's own message that awaits its outcome.
         self.ack: Ack | None = None
         self.is_open = False
         self.is_held = True
-        # To be called once nothing is under way to the user or from it; None while it need not go.
+        # Called when nothing is in flight to or from the user; None until shutdown.
         self.on_part: Callable[[], None] | None = None
 
-    # --- for the feed, under its lock ---
+    # --- for the hub, under its lock ---
 
     def follow(self) -> None:
-        """Take letters from here on; none is given out until :meth:`Mailroom.release`."""
+        """Start to queue deliveries; none is given out until :meth:`AckedDelivery.release`."""
         self.broadcast.open(self)
 
     def unfollow(self) -> None:
-        """Take no more, and give out no more."""
+        """Close the window."""
         self.broadcast.close(self)
 
     def insert(self, _: int, __: int, events: Sequence[Event | Run], /) -> None:
-        """One's own messages are left out by the mailroom; the rest comes as a letter, or goes into the receipt."""
+        """Pass on direct messages and confirmations. Own public messages are skipped on delivery."""
         for event in events:
             self.broadcast.tell(self, event)
 
     def track(self, _: int, __: Callable[[int], None]) -> None:
-        """A guest acknowledges each message itself, and nothing waits for one who is away."""
+        """Do nothing: guests acknowledge each message, and have no delivery mark."""
 
     def check_acknowledged(self) -> None:
-        """Nothing is tracked here."""
+        """Do nothing: nothing is tracked."""
 
 
 class AckedDelivery:
-    """All mailboxes. To the feed it is a stream that they follow, without positions: letters know whom they are for.
+    """All delivery windows, and the watcher thread. See the module's theory of operation."""
 
-    No thread waits here but a sender for its receipt. A watcher notices who does not answer, and disconnects.
-    """
-
-    # For the feed.
+    # For the hub: stream positions have no meaning here.
     tail = 0
 
     def __init__(
@@ -155,64 +181,64 @@ class AckedDelivery:
         on_crash: Callable[[str], None],
         split: Callable[[Message], Sequence[Message]] = lambda message: (message,),
     ) -> None:
-        """``split`` makes a message into the parts in which it is given out."""
+        """``split`` divides a message into the parts that are given out one after the other."""
         self._lag_max_bytes = lag_max_bytes
         self._split = split
         self._worker = Worker("delivery", self._run, on_crash)
-        # Guards everything below, and what is in mailboxes, letters and receipts. Taken behind the feed's lock.
+        # Guards everything below, and all windows, deliveries and acks. Taken after the hub's lock.
         self._lock = threading.Lock()
         self._windows: set[DeliveryWindow] = set()
-        # Not shown yet.
+        # Appended and not flushed yet.
         self._staged: list[Delivery] = []
-        # Those to everybody which somebody was not given yet, the first one's position, and the bytes of all ever.
+        # The log of public deliveries, the position of its first one, and the size of all public deliveries ever.
         self._deliveries: list[Delivery] = []
         self._first = 0
         self._total_bytes = 0
-        # What senders wait for, each with its letter.
+        # Pending acks with their deliveries.
         self._unsettled: dict[Ack, Delivery] = {}
-        # Whose answer is due, and when: a user's, and all of them for a receipt. The first is due first.
+        # Deadlines of windows in flight and of pending acks, ordered by time (dict insertion order).
         self._due: dict[DeliveryWindow | Ack, float] = {}
         self._answer_seconds = ANSWER_SECONDS
-        # Who is to be disconnected, and why.
+        # Windows to disconnect, with the reason.
         self._unwanted: list[tuple[DeliveryWindow, str]] = []
         self._changed = threading.Condition(self._lock)
         self._watcher_sleeps = False
         self._stopping = False
-        # The watcher has ended: nobody may wait for what it would notice.
+        # True after the watcher ended: acks fail at once, because no timeout would be noticed.
         self._abandoned = False
 
     def start(self) -> None:
-        """Start to watch."""
         self._worker.start()
 
     def stop(self) -> None:
-        """Watch no more, and wait for the thread's end."""
+        """Stop and join the watcher thread."""
         with self._lock:
             self._stopping = True
             self._changed.notify()
         self._worker.join()
 
     def hurry(self, answer_seconds: float) -> None:
-        """The server ends: wait for no answer any longer than this."""
+        """Shorten all timeouts, at shutdown. The journal must have ended before."""
         latest = time.monotonic() + answer_seconds
         with self._lock:
             self._answer_seconds = answer_seconds
             self._due = {whose: min(due, latest) for whose, due in self._due.items()}
             for window in self._windows:
-                # Should the journal have died, nothing more will be heard of what was posted.
+                # If the journal crashed, an appended message is never confirmed or refused.
                 if window.ack is not None and not window.ack.is_complete:
                     self._due.setdefault(window.ack, latest)
             self._changed.notify()
 
-    # --- for the feed, under its lock: a stream ---
+    # --- for the hub, under its lock: BroadcastBuffer ---
 
     @property
     def followed(self) -> bool:
-        """Is anybody here?"""
+        """True if there is a window."""
+        # Read without ``_lock``: the set changes only in open and close, under the hub's lock, which the caller holds.
         return bool(self._windows)
 
     def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
-        """A letter for each public message, unseen until :meth:`show`. Users here are told of nothing else."""
+        """Stage a delivery for each public message, until :meth:`flush`. Other events are ignored."""
         runs = [event for event in events if isinstance(event, PublicBatch)]
         deliveries = [self._delivery(message) for run in runs for message in run]
         with self._lock:
@@ -220,7 +246,7 @@ class AckedDelivery:
         return self.tail, self.tail
 
     def flush(self) -> None:
-        """Put every letter where it belongs, and give out what can be."""
+        """Queue the staged deliveries, give out the next parts, and close windows that lag too far."""
         with self._lock:
             deliveries, self._staged = self._staged, []
             for delivery in deliveries:
@@ -231,25 +257,24 @@ class AckedDelivery:
             _give_out(window, due)
 
     def wait_for_sender(self, ahead_max_bytes: int = 0, limit_seconds: float | None = None) -> None:
-        """Nobody waits for those who are given one message at a time."""
+        """Return at once: the lag limit bounds guests instead."""
 
-    # --- for mailboxes, under the feed's lock ---
+    # --- for windows, under the hub's lock ---
 
     def open(self, window: DeliveryWindow) -> None:
-        """One more is here."""
         with self._lock:
             window.is_open = True
             window.position = self._end
             self._windows.add(window)
 
     def close(self, window: DeliveryWindow) -> None:
-        """One is here no more: what it was not given, it will not get, and its senders are told so."""
+        """Close the window; the pending acks of its undelivered messages fail."""
         with self._lock:
             self._windows.discard(window)
             self._clear(window)
 
     def tell(self, window: DeliveryWindow, event: Event | Run) -> None:
-        """What the feed says to one user: a message to it, or what became of its own."""
+        """Handle a direct message to the user, or the confirmation or refusal of its own message."""
         with self._lock:
             match event:
                 case DirectMessage():
@@ -259,19 +284,19 @@ class AckedDelivery:
                 case Refused():
                     self._fail(window.ack)
 
-    # --- for the readers of a user's two connections ---
+    # --- for the reader threads of a guest's two connections ---
 
     def release(self, window: DeliveryWindow) -> None:
-        """Begin to give out letters."""
+        """Start to give out deliveries."""
         with self._lock:
             window.is_held = False
             part = self._next(window)
         _give_out(window, part)
 
     def expect(self, window: DeliveryWindow) -> Ack:
-        """The user is about to post a message: its receipt, failed already if the user is here no more.
+        """Return the ack for the user's next message; it has failed already if the window is closed.
 
-        When the sender has its answer, call :meth:`forget_receipt`.
+        Call :meth:`forget_ack` after the reply was sent.
         """
         with self._lock:
             window.ack = Ack()
@@ -280,13 +305,13 @@ class AckedDelivery:
             return window.ack
 
     def forget_ack(self, window: DeliveryWindow) -> None:
-        """The sender has its answer."""
+        """End the request that :meth:`expect` began."""
         with self._lock:
             window.ack = None
         self._part_if_idle(window)
 
     def take_answer(self, window: DeliveryWindow, sender: str | None) -> bool:
-        """The user has what this sender said, or (None) could not read it. False: it was given no such message."""
+        """Acknowledge the current part; ``sender`` None rejects it. False if no message of that sender is in flight."""
         with self._lock:
             answered = window.in_flight
             if answered is None or (sender and name_key(sender) != name_key(answered.parts[0].sender)):
@@ -294,7 +319,7 @@ class AckedDelivery:
             del self._due[window]
             if sender is not None and window.parts_given < len(answered.parts):
                 part: Message | None = self._next_part(window, answered)
-            else:  # one part that could not be read is a message that has not come
+            else:  # a rejected part fails the whole message
                 window.in_flight = None
                 self._note_answer(answered, has_come=sender is not None)
                 part = self._next(window)
@@ -303,13 +328,14 @@ class AckedDelivery:
         return True
 
     def drain(self, window: DeliveryWindow, on_part: Callable[[], None]) -> None:
-        """The server ends: call ``on_part`` when nothing is under way to or from this user. For any thread."""
+        """Call ``on_part``, once or more, from any thread, when nothing is in flight for this user. At shutdown."""
         with self._lock:
             window.on_part = on_part
         self._part_if_idle(window)
 
     def _part_if_idle(self, window: DeliveryWindow) -> None:
-        """Let a user go who is to go, once nothing is under way to it or from it."""
+        """Call ``on_part`` if it is set and nothing is in flight."""
+        # Read without the lock: if a concurrent drain is missed here, drain checks itself after it has set on_part.
         if window.on_part is None:
             return
         with self._lock:
@@ -317,15 +343,15 @@ class AckedDelivery:
         if is_idle:
             window.on_part()
 
-    # --- letters: the lock is held ---
+    # --- deliveries: the lock is held ---
 
     @property
     def _end(self) -> int:
-        """Where the next letter to everybody will be. Locked."""
+        """Position of the next public delivery. The lock is held."""
         return self._first + len(self._deliveries)
 
     def _put(self, delivery: Delivery) -> None:
-        """Where it is for everybody, or where it is for one. Locked."""
+        """Queue a staged delivery and count the answers that its ack needs. The lock is held."""
         delivery.position = self._end
         if delivery.to is None:
             delivery.offset_bytes = self._total_bytes
@@ -348,7 +374,7 @@ class AckedDelivery:
         return Delivery(parts, sum(_size_bytes(part.text) for part in parts), to)
 
     def _next(self, window: DeliveryWindow) -> Message | None:
-        """What can be given out now of the next letter, if there is one. Locked."""
+        """Start the next delivery if the window is idle; return its first part. The lock is held."""
         if window.is_held or window.in_flight is not None or not window.is_open:
             return None
         window.in_flight = delivery = self._take(window)
@@ -356,13 +382,13 @@ class AckedDelivery:
         return self._next_part(window, delivery) if delivery is not None else None
 
     def _next_part(self, window: DeliveryWindow, delivery: Delivery) -> Message:
-        """Locked."""
+        """The lock is held."""
         window.parts_given += 1
         self._note_due(window)
         return delivery.parts[window.parts_given - 1]
 
     def _take(self, window: DeliveryWindow) -> Delivery | None:
-        """The first letter that the user was not given; its own are passed over. Locked."""
+        """Take the next delivery of the window; the user's own are skipped. The lock is held."""
         while True:
             if window.direct and window.direct[0].position <= window.position:
                 delivery = window.direct.popleft()
@@ -377,7 +403,7 @@ class AckedDelivery:
             window.own_bytes -= delivery.size_bytes
 
     def _lag_bytes(self, window: DeliveryWindow) -> int:
-        """How far the user is behind. Locked."""
+        """Size of all undelivered messages; 0 if closed. The lock is held."""
         if not window.is_open:
             return 0
         if window.position == self._end:
@@ -386,26 +412,26 @@ class AckedDelivery:
         return self._total_bytes - first.offset_bytes - window.own_bytes + window.direct_bytes
 
     def _is_lagging(self, window: DeliveryWindow) -> bool:
-        """Is the user too far behind? Then it is to be disconnected. Locked."""
+        """True if the lag exceeds the limit; the window is then given up. The lock is held."""
         if self._lag_bytes(window) <= self._lag_max_bytes:
             return False
         self._give_up(window, "it reads too slowly")
         return True
 
     def _forget_deliveries(self) -> None:
-        """Those that everybody was given; not before that is half of all, so that it costs little. Locked."""
+        """Drop delivered entries once they are half of the log: amortized cost. The lock is held."""
         needed = min((window.position for window in self._windows if window.is_open), default=self._end)
         if 2 * (needed - self._first) >= len(self._deliveries):
             del self._deliveries[: needed - self._first]
             self._first = needed
 
     def _clear(self, window: DeliveryWindow) -> None:
-        """It takes no more letters; those that it has do not come, nor any answer to its own. Locked."""
+        """Close the window; fail its own ack and those of its undelivered messages. The lock is held."""
         if not window.is_open:
             return
         window.is_open = False
         self._due.pop(window, None)
-        # It may be behind by many letters; few of them have a sender who waits.
+        # Scan the pending acks, not the undelivered messages: there are fewer of them.
         for ack, delivery in [*self._unsettled.items()]:
             is_to_come = delivery.to is None and delivery.position >= window.position and delivery.sender is not window
             if is_to_come or delivery is window.in_flight or delivery.to is window:
@@ -416,10 +442,10 @@ class AckedDelivery:
         window.position = self._end
         self._fail(window.ack)
 
-    # --- receipts: the lock is held ---
+    # --- acks: the lock is held ---
 
     def _confirm(self, sender: DeliveryWindow, confirmed: Sent | SentBatch) -> None:
-        """The sender's message is on the disk, and among what is hidden if it is for somebody here. Locked."""
+        """Link the ack to the staged delivery; complete it if there is none. The lock is held."""
         ack = sender.ack
         if ack is None or ack.is_complete:
             return
@@ -433,7 +459,7 @@ class AckedDelivery:
         self._note_due(ack)
 
     def _note_answer(self, delivery: Delivery, *, has_come: bool) -> None:
-        """One of those who the letter is for has answered, or never will. Locked."""
+        """Count one answer. The lock is held."""
         ack = delivery.ack
         if ack is None:
             return
@@ -442,12 +468,12 @@ class AckedDelivery:
             self._settle(ack, has_failed=not has_come)
 
     def _fail(self, ack: Ack | None) -> None:
-        """Locked."""
+        """The lock is held."""
         if ack is not None:
             self._settle(ack, has_failed=True)
 
     def _settle(self, ack: Ack, *, has_failed: bool = False) -> None:
-        """The first outcome counts. Locked."""
+        """Complete the ack; the first outcome counts. The lock is held."""
         self._due.pop(ack, None)
         self._unsettled.pop(ack, None)
         if not ack.is_complete:
@@ -455,13 +481,13 @@ class AckedDelivery:
             ack.complete()
 
     def _note_due(self, whose: DeliveryWindow | Ack) -> None:
-        """Its answer is due, later than all the others. Locked."""
+        """Append a deadline, later than all others. The lock is held."""
         self._due[whose] = time.monotonic() + self._answer_seconds
         if self._watcher_sleeps:
             self._changed.notify()
 
     def _give_up(self, window: DeliveryWindow, reason: str) -> None:
-        """Give it nothing more, and let the watcher disconnect it. Locked."""
+        """Close the window and let the watcher disconnect the user. The lock is held."""
         self._clear(window)
         self._unwanted.append((window, reason))
         self._changed.notify()
@@ -478,6 +504,7 @@ class AckedDelivery:
                     self._fail(window.ack)
 
     def _watch(self) -> None:
+        # Read without the lock: _sleep reads it again under the lock, so the wake-up of stop is not lost.
         while not self._stopping:
             with self._lock:
                 self._give_up_late(time.monotonic())
@@ -485,16 +512,13 @@ class AckedDelivery:
                 if not unwanted:
                     self._sleep()
             for window, reason in unwanted:
-                # The reader of its connection sees the end, and closes the other one.
+                # The reader of this connection sees the end and closes the other connection.
                 _log.warning(f"Disconnected: {reason}", user=window.name)
                 window.send_queue.finish(hang_up=True)
                 self._part_if_idle(window)
 
     def _sleep(self) -> None:
-        """Until somebody's answer is due, or somebody wakes it. Locked.
-
-        Without anybody whose answer is due it sleeps until there is one; whoever comes behind the first is due later.
-        """
+        """Sleep until the first deadline, or without a limit if there is none, or until notified. The lock is held."""
         if self._stopping:
             return
         first = next(iter(self._due.values()), None)
@@ -503,7 +527,7 @@ class AckedDelivery:
         self._watcher_sleeps = False
 
     def _give_up_late(self, now: float) -> None:
-        """Those who should have answered by now. A receipt fails then, too. Locked."""
+        """Fail the acks and give up the windows whose deadline has passed. The lock is held."""
         for whose in list(takewhile(lambda each: self._due[each] <= now, self._due)):
             if isinstance(whose, Ack):
                 self._fail(whose)

@@ -1,4 +1,41 @@
-"""The journal: gives every message its place in the one order, and puts it on the disk before anybody sees it."""
+"""The journal: orders all messages, and commits each one before it is published.
+
+Theory of operation
+-------------------
+
+Callers put batches of messages and other writes ("errands": accounts, guests, password hashes, fences, probes) into
+the inbox. Any thread may call; in practice these are the connections' reader threads. The journal thread takes the
+whole inbox and commits it in one transaction (group commit). It alone uses the database for writing until it ends.
+
+States: open, closed, ended.
+
+* open -> closed: ``stop``, or a crash of the journal thread. Every later call raises JournalClosedError.
+* closed -> ended: the journal thread has committed the rest of the inbox and, in one last transaction, the delivery
+  marks. After a crash it instead completes the waiting errands with JournalClosedError; the batches that it held are
+  neither confirmed nor refused. ``_ended`` is set in both cases.
+
+One round of the journal thread (``_take``, ``_write``):
+
+1. Wait until the inbox is not empty. A small inbox is given a few milliseconds more while the sender is busy.
+2. In one transaction: assign ids and times, insert the messages, execute the errands, save the delivery marks.
+3. After the commit: publish the messages through the hub, then complete the errands.
+   If the transaction fails: refuse the messages through the hub, then complete the errands with OSError. Fences pass in
+   both cases. ``_last_id`` is not advanced, so the ids are used again.
+
+Why it is correct:
+
+* Nothing is published that is not on the disk, because the hub is called only after the commit.
+* There is one order, because one thread assigns ids and publishes in the order of the inbox.
+* A fence passes after all batches that were put before it: they are in the same or an earlier transaction, and errands
+  are completed after the batches of their transaction.
+* A name belongs to an account or to a guest, never to both. A guest claims its name before its errand is put. If an
+  account was created before, that errand finds it; if one is to be created later, the journal thread finds the claim.
+* No wake-up is lost. The journal thread waits only for an empty inbox, and the caller that fills an empty inbox
+  notifies it. Callers wait only for a full inbox, and taking a full inbox notifies all of them.
+
+``_lock`` guards the inbox, ``_probe`` and ``_closed``. No other lock of the server is taken, and nothing slow is done,
+while it is held.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +65,15 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Messages that may wait for the disk before their senders do: at 8 KiB each, 32 MiB of text, and what one read brings.
+# Maximum entries in the inbox; callers wait while it is full. At 8 KiB each, 32 MiB of text. One batch may exceed it.
 INBOX_MAX_MESSAGES = 4_096
 
-# While the courier goes round, nobody is sent anything newer: to commit a few messages at a time meanwhile costs a sync
-# each and gains little. So a small batch gathers more until the courier is back, but for no longer than this.
+# Gathering: the sender sends nothing newer until it finishes its round, so small commits before that cost a sync each
+# and gain little. An inbox smaller than GATHER_MESSAGES waits for the end of the round, but at most GATHER_SECONDS.
 GATHER_SECONDS = 0.005
 GATHER_MESSAGES = 256
 
-# What a transaction raises: the disk refuses it, or the files are not those that were opened.
+# Errors of a transaction: the disk refuses it, or the files are not those that were opened.
 _NOT_STORED = (sqlite3.Error, OSError, StoreError)
 
 
@@ -45,27 +82,32 @@ class JournalClosedError(Exception):
 
 
 class Journal(Protocol):
-    """Where messages and accounts are made to last. One implementation writes SQLite; others may follow."""
+    """Durable storage of messages and accounts. :class:`LocalJournal` implements it with SQLite."""
 
     def append(self, batches: Sequence[MessageBatch]) -> None:
-        """Take messages. Waits while too many do; raises JournalClosedError when it takes no more."""
+        """Accept messages. Blocks while the inbox is full. JournalClosedError: it is shut down."""
 
     def wait_for_pending(self) -> None:
-        """Wait until everything that was posted before has been published or refused."""
+        """Wait until every message appended before has been published or refused."""
 
     def create_account(self, name: str, password_hash: str) -> Account | None:
-        """Register an account, or None when the name is taken. On return it is on the disk; raises OSError."""
+        """Create an account and return it after the commit; None if the name is taken.
+
+        OSError: it can't be stored. JournalClosedError: the journal is shut down.
+        """
 
     def admit_guest(self, name: str) -> Account | None:
-        """What a guest posts as, or None when the name is an account's. From now on it is no account's; raises OSError.
+        """Return the account that stands for a guest; None if the name belongs to a registered account.
 
-        The guest has claimed the name before: see ``is_claimed``.
+        The caller must have claimed the name before: see ``is_claimed`` of :class:`LocalJournal`. No account can be
+        created with the name while the claim lasts. OSError: it can't be stored. JournalClosedError: it is shut down.
         """
 
     def replace_password_hash(self, account: Account, password_hash: str) -> Future[Account | None]:
         """Replace the hash that the account had when its password was checked.
 
-        The outcome is None if it has another one by now; OSError or JournalClosedError if it can't be stored.
+        The result is None if the hash has changed since. The future fails with OSError if the hash can't be stored, and
+        with JournalClosedError if the journal thread ends first. Raises JournalClosedError if it is shut down already.
         """
 
 
@@ -98,7 +140,7 @@ _Entry = _NewAccount | _GuestAdmission | _HashChange | _Fence | _Probe
 
 
 class _Inbox:
-    """What waits to be written. Both lists are in the order in which things came; errands are answered after posts."""
+    """Entries to be written. Both lists are in order of arrival; errands are completed after the batches."""
 
     __slots__ = ("batches", "errands", "size")
 
@@ -114,10 +156,10 @@ class _Inbox:
 
 
 class LocalJournal:
-    """One thread takes all that waits in the inbox and commits it in one transaction: group commit.
+    """A journal in one SQLite database, with one thread that commits in groups.
 
-    ``now_ms`` is the clock: milliseconds since 1970 UTC. It is asked in this thread alone. ``is_claimed`` says whether
-    a guest uses a name: what comes first, the account or the guest, has it, and that is decided in this thread.
+    ``now_ms`` returns milliseconds since 1970 UTC. ``is_claimed`` returns whether a guest uses a name. The journal
+    calls both in its own thread only.
     """
 
     def __init__(
@@ -136,12 +178,13 @@ class LocalJournal:
         self._now_ms = now_ms
         self._is_claimed = is_claimed
         self._worker = Worker("journal", self._run, on_crash)
-        # The journal thread's own: the last id that was committed.
+        # Journal thread only. The id of the last committed message.
         self._last_id = last_id
+        # Journal thread only. True while an error persists, so that it is logged once.
         self._failing = False
         self._overgrown = False
         self._forgetful = False
-        # Guards the inbox and what is said of it below.
+        # Guards the inbox, the probe and the closed flag.
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
@@ -151,11 +194,10 @@ class LocalJournal:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Start to write."""
         self._worker.start()
 
     def stop(self) -> None:
-        """Write and publish everything that was accepted, then end."""
+        """Write and publish all accepted entries, then join the journal thread."""
         with self._lock:
             self._closed = True
             self._filled.notify()
@@ -163,51 +205,54 @@ class LocalJournal:
         self._worker.join()
 
     def save_deliveries(self) -> None:
-        """Write what was delivered after the journal had ended. For the thread that stopped it."""
+        """Save the delivery marks that moved after the journal thread ended. Only for the thread that called stop."""
         deliveries = self._deliveries.unsaved()
         if not deliveries:
             return
         try:
             with self._database.transaction() as connection:
                 update_delivered(connection, deliveries.items())
-        except _NOT_STORED as error:  # those messages are delivered once more
+        except _NOT_STORED as error:  # the messages are delivered again at the next login
             _log.error("delivered marks not saved", error=describe(error))
 
     def append(self, batches: Sequence[MessageBatch]) -> None:
-        """Take messages. Waits while too many do; raises JournalClosedError when it takes no more."""
+        """Accept messages. Blocks while the inbox is full. JournalClosedError: it is shut down."""
         self._put(batches, ())
 
     def wait_for_pending(self) -> None:
-        """Wait until everything that was posted before has been published or refused."""
+        """Wait until every message appended before has been published or refused."""
         passed = threading.Event()
         try:
             self._put((), [_Fence(passed)])
         except JournalClosedError:
-            passed = self._ended  # the last batches may be on their way to the disk
+            passed = self._ended  # the last batches may not be committed yet
         passed.wait()
 
     def create_account(self, name: str, password_hash: str) -> Account | None:
-        """Register an account, or None when the name is taken. On return it is on the disk; raises OSError."""
+        """Create an account and return it after the commit; None if the name is taken.
+
+        OSError: it can't be stored. JournalClosedError: the journal is shut down.
+        """
         outcome: Future[Account | None] = Future()
         self._put((), [_NewAccount(name, password_hash, outcome)])
         return outcome.result()
 
     def admit_guest(self, name: str) -> Account | None:
-        """What a guest posts as, or None when the name is an account's; raises OSError."""
+        """Return the account that stands for a guest; None if the name belongs to a registered account."""
         outcome: Future[Account | None] = Future()
         self._put((), [_GuestAdmission(name, outcome)])
         return outcome.result()
 
     def replace_password_hash(self, account: Account, password_hash: str) -> Future[Account | None]:
-        """Replace the hash that the account had when its password was checked."""
+        """Replace the hash that the account had when its password was checked; see :class:`Journal`."""
         outcome: Future[Account | None] = Future()
         self._put((), [_HashChange(account, password_hash, outcome)])
         return outcome
 
     def probe(self, timeout_seconds: float) -> bool:
-        """True if something can be committed now: it is tried, with a write that changes nothing. For any thread.
+        """True if a write that changes nothing is committed within the timeout. For any thread.
 
-        Those who ask at the same time share one try, so that many of them cost no more than one.
+        Concurrent callers share one probe, so that many of them cost one write.
         """
         with self._lock:
             if self._closed:
@@ -216,7 +261,7 @@ class LocalJournal:
                 self._probe = Future()
                 if not self._inbox.size:
                     self._filled.notify()
-                self._inbox.add((), [_Probe(self._probe)])  # whether there is room or not: there is one at most
+                self._inbox.add((), [_Probe(self._probe)])  # even if the inbox is full: it holds at most one probe
             outcome = self._probe
         try:
             outcome.result(timeout_seconds)
@@ -235,7 +280,7 @@ class LocalJournal:
             self._inbox.add(batches, errands)
 
     def _take(self) -> _Inbox:
-        """All that waits; nothing at the end."""
+        """Take the whole inbox. It is empty only if the journal is closed and everything was taken before."""
         with self._lock:
             while not self._inbox.size and not self._closed:
                 self._filled.wait()
@@ -258,7 +303,10 @@ class LocalJournal:
             self._abandon(taken)
 
     def _abandon(self, taken: _Inbox) -> None:
-        """Let nobody wait for a thread that has ended, were it by a fault in the middle of its work."""
+        """Release all waiting threads when the journal thread ends, normally or by a crash.
+
+        ``taken`` are the entries of the current round; some of its errands may be complete already.
+        """
         with self._lock:
             self._closed = True
             left, self._inbox = self._inbox, _Inbox()
@@ -268,7 +316,7 @@ class LocalJournal:
         self._ended.set()
 
     def _write(self, taken: _Inbox) -> None:
-        """One group commit; then, and only then, what it held is published."""
+        """Commit the entries in one transaction, then publish the messages and complete the errands."""
         batches, errands = taken.batches, taken.errands
         deliveries = self._deliveries.unsaved()
         try:
@@ -277,7 +325,7 @@ class LocalJournal:
                 stored, last_id = self._store_batches(connection, batches)
                 outcomes = [self._do(connection, errand) for errand in errands]
                 update_delivered(connection, deliveries.items())
-                # A transaction that wrote nothing succeeds on a full disk, too.
+                # A transaction without writes succeeds even on a full disk, so it does not prove that the disk works.
                 wrote = connection.total_changes > changes or any(isinstance(errand, _Probe) for errand in errands)
         except _NOT_STORED as error:
             self._fail(taken, error)
@@ -295,12 +343,12 @@ class LocalJournal:
         self._trim_log()
 
     def _note_commit(self, last_id: int, outcomes: Sequence[Account | None]) -> None:
-        """For the next start, before anybody is told."""
+        """Record the commit in chat.state, for the check at the next start. Called before anything is published."""
         try:
             self._database.note_commit(last_id, max((each.id for each in outcomes if each is not None), default=0))
             self._forgetful = False
         except OSError as error:
-            if not self._forgetful:  # it is tried again after each commit
+            if not self._forgetful:  # retried after each commit
                 _log.error("chat.state can't be written; losses of data may go unnoticed", error=str(error))
             self._forgetful = True
 
@@ -309,20 +357,20 @@ class LocalJournal:
             self._database.trim_log()
             self._overgrown = False
         except (sqlite3.Error, OSError) as error:
-            if not self._overgrown:  # it is tried again after each commit
+            if not self._overgrown:  # retried after each commit
                 _log.error("The write-ahead log can't be folded into the database", error=describe(error))
             self._overgrown = True
 
     def _store_batches(
         self, connection: sqlite3.Connection, batches: Sequence[MessageBatch]
     ) -> tuple[list[MessageBatch], int]:
-        """Give each post its id and time and insert it; returns what is to be published, and the last id."""
+        """Assign ids and a time and insert the batches; return the batches to publish and the last id."""
         time_ms = self._now_ms()
         last_id = self._last_id
         stored: list[MessageBatch] = []
         for batch in batches:
             parts = _store(connection, batch, last_id + 1, time_ms)
-            last_id = max(last_id, *(part.last_id for part in parts))  # what is repeated has an id from before
+            last_id = max(last_id, *(part.last_id for part in parts))  # a repeated message has its old id
             stored += parts
         return stored, last_id
 
@@ -339,7 +387,6 @@ class LocalJournal:
         return None
 
     def _answer(self, errand: _Entry, outcome: Account | Exception | None) -> None:
-        """Let the thread that waits for the errand go on."""
         if isinstance(errand, _Fence):
             errand.passed.set()
         elif not errand.outcome.done():
@@ -349,7 +396,7 @@ class LocalJournal:
                 errand.outcome.set_result(outcome)
 
     def _fail(self, taken: _Inbox, error: Exception) -> None:
-        """Nothing was stored: say so to everybody who waits, and go on; there may be room again soon."""
+        """Refuse all entries of a failed transaction. The journal goes on, because the disk may recover."""
         if not self._failing:
             self._failing = True
             _log.error("The disk refuses writes; senders are told so, and nothing is confirmed", error=describe(error))
@@ -361,7 +408,10 @@ class LocalJournal:
 
 
 def _store(connection: sqlite3.Connection, batch: MessageBatch, first_id: int, time_ms: int) -> list[MessageBatch]:
-    """Insert a post, as a whole where none of its messages was sent before, else one by one."""
+    """Insert a batch and return the batches to publish.
+
+    The batch is inserted as a whole if none of its nonces was used before, else message by message.
+    """
     batch.id, batch.time_ms = first_id, time_ms
     if _insert(connection, batch):
         return [batch]
@@ -377,7 +427,7 @@ def _store(connection: sqlite3.Connection, batch: MessageBatch, first_id: int, t
 
 
 def _insert(connection: sqlite3.Connection, batch: MessageBatch) -> bool:
-    """False, and nothing was inserted: a nonce was used before."""
+    """Insert the batch. Returns False, and inserts nothing, if a nonce was used before."""
     sender_id = batch.member.account_id
     if batch.recipient is None:
         return insert_public(connection, batch.id, batch.time_ms, sender_id, batch.texts, batch.nonces)
@@ -386,7 +436,7 @@ def _insert(connection: sqlite3.Connection, batch: MessageBatch) -> bool:
 
 
 def _find_earlier(connection: sqlite3.Connection, batch: MessageBatch) -> int:
-    """The id of the message that the sender sent with the same nonce before."""
+    """Return the id of the sender's earlier message with the same nonce."""
     (nonce,) = batch.nonces
     assert nonce is not None
     find = find_public_nonce if batch.recipient is None else find_direct_nonce
