@@ -1,4 +1,4 @@
-"""A post: messages on their way from the session that accepted them to the disk and to everybody."""
+"""Message batches: accepted messages on the way from a session to the journal and the hub."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 
 class MessageBatch(Struct, gc=False, eq=False):
-    """What one seat said in a row to everybody, or to one other: that is a single message. It was accepted.
+    """Consecutive public messages of one member, or one direct message.
 
-    The journal gives it its id and time; then it is stored, and never changes.
+    The journal sets the id and time before the commit; it does not change afterwards.
     """
 
     member: Member
     texts: list[str]
-    # One for each text, or None where the client gave none.
+    # One for each text; None if the client gave none.
     nonces: list[str | None]
-    # None: it is for everybody.
+    # None: public.
     recipient: Account | None = None
-    # Of the first message; the others have those that follow.
+    # Id of the first message; the others have the following ids.
     id: int = 0
     time_ms: int = 0
-    # The sender sent it before, with its nonce: it has that message's id, and is not delivered again. A single message.
+    # True if the nonce was used before: it has the earlier message's id and is not delivered again. A single message.
     repeated: bool = False
 
     @property
     def last_id(self) -> int:
-        """Of the last message."""
+        """Id of the last message."""
         return self.id + len(self.texts) - 1

@@ -1,4 +1,4 @@
-"""The session of one of a guest's two connections: what it may ask, depending on which of the two it is."""
+"""The session of one of a guest's two connections: sending or receiving."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# So many answers in a row that nobody waits for are no mistake of a simple client. They cost it nothing, for nothing
-# answers them, and everybody else the time of the processor.
+# Maximum unsolicited acks in a row. They cost the peer nothing, because they get no reply, and cost the server CPU
+# time; more of them are no mistake of a simple client.
 _SURPLUS_ANSWERS_MAX = 1_000
-# These are told as they are; what else goes wrong depends on where it does.
+# Errors reported with their own code; other errors are mapped by connection.
 _TOLD = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
 
 
 class GuestSession:
-    """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
+    """Answers the requests of one connection. For its reader thread only, except :meth:`send_bye`."""
 
     __slots__ = ("_address", "_errors", "_guest", "_label", "_send_queue", "_services", "_side", "_surplus")
 
@@ -46,19 +46,19 @@ class GuestSession:
         self._address = address
         self._label = label
         self._errors = ErrorLog(label)
-        # Which of the guest's connections this is, once it is one.
+        # None until registered.
         self._side: Side | None = None
         self._guest: Guest | None = None
-        # The answers that nobody waited for, since one that somebody did.
+        # Unsolicited acks since the last valid one.
         self._surplus = 0
 
     @property
     def is_logged_in(self) -> bool:
-        """Are both of the guest's connections there? From then on each may be silent for as long as it likes."""
+        """True if both connections are registered; the login timeout then no longer applies."""
         return self._guest is not None and self._guest.is_here
 
     def handle(self, asked: Sequence[Request]) -> bool:
-        """Answer what was asked, in order; false when the connection has come to its end."""
+        """Answer the requests in order. False if the connection ends."""
         for request in asked:
             if not self._send_queue.wait_for_room():
                 return False
@@ -78,7 +78,7 @@ class GuestSession:
         return True
 
     def time_out(self) -> None:
-        """The time to register both connections has passed, or the one to complete what was begun."""
+        """Handle the timeout of the registration or of an incomplete request."""
         limit = f"{self._services.login_seconds:g} s"
         if self.is_logged_in:
             self._refuse(RequestError(ErrorCode.BAD_REQUEST, f"The rest did not come within {limit}."), closes=True)
@@ -87,12 +87,12 @@ class GuestSession:
             self._refuse(RequestError(ErrorCode.NOT_LOGGED_IN, reason))
 
     def end(self) -> None:
-        """The peer sends no more: the guest has gone, with both connections."""
+        """End the guest, with both connections, after the last request of this one."""
         if self._guest is not None and self._side is not None:
             self._services.guests.leave(self._services, self._guest, self._side)
 
     def send_bye(self) -> None:
-        """The server shuts down: there is no word for it. What is under way is brought to its end. For any thread."""
+        """Drain messages in flight, then close, at shutdown; the protocol has no farewell. For any thread."""
         guest = self._guest
         if guest is None:
             self._send_queue.finish()
@@ -108,7 +108,7 @@ class GuestSession:
             raise RequestError(ErrorCode.NOT_LOGGED_IN, "This connection is not registered; send REGISTER first.")
         move(self, request)
 
-    # --- moves ---
+    # --- transitions ---
 
     def _register(self, request: requests.Register) -> None:
         services, side = self._services, request.side
@@ -123,7 +123,7 @@ class GuestSession:
         raise RequestError(ErrorCode.BAD_USERNAME, "This connection is registered already.")
 
     def _send(self, request: requests.Send) -> None:
-        """SEND: the answer is given when everybody has the message, and the next request is looked at after that."""
+        """SEND: reply after all recipients acknowledged; this blocks the reader, and so the next request."""
         services, guest = self._services, self._guest
         assert guest is not None
         guest.wait_for_arrival()
@@ -133,11 +133,11 @@ class GuestSession:
         recipient = None if is_everyone(request.to) else find_recipient(services, request.to)
         ack = services.acked_delivery.expect(guest.window)
         try:
-            if not ack.is_complete:  # else the guest has just gone
+            if not ack.is_complete:  # it is complete if the guest has just left
                 services.journal.append([MessageBatch(guest.member, [request.text], [None], recipient)])
             has_come = ack.wait()
             if recipient is not None and recipient.is_guest and ack.is_stored_only:
-                has_come = False  # a guest who has gone does not come back for it
+                has_come = False  # a guest that left never receives it
             self._send_queue.put([Delivered(request.to) if has_come else NotDelivered()])
         except JournalClosedError as error:
             self._refuse(as_error(error, _log))
@@ -157,12 +157,12 @@ class GuestSession:
             self._pass_over(request)
 
     def _pass_over(self, _: Request) -> None:
-        """An answer that nobody waits for. To answer it would make two peers answer each other for ever."""
+        """Ignore an unsolicited ack. A reply could make the two peers answer each other forever."""
         error = RequestError(ErrorCode.BAD_REQUEST, "Nobody waits for this answer.")
         self._errors.note(error, self._name, what="Passed over")
         self._surplus += 1
 
-    # What each connection may ask. Nothing else is granted to one that is not registered.
+    # Transitions by side and request type. An unregistered connection may only register.
     _MOVES: ClassVar[dict[Side | None, _Moves]] = {
         None: {requests.Register: _register},
         Side.SENDING: {

@@ -1,4 +1,4 @@
-"""The feed: what was committed goes to everybody, encoded once for each dialect in use."""
+"""The hub: delivers committed messages to all members, encoded once for each wire protocol in use."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from chatserver.chat.member import BroadcastBuffer, Member
     from chatserver.store.accounts import Account
 
-# What is shown at once. A batch that waited for a slow disk may hold megabytes, and no receiver may fall behind by more
-# than its limit for no fault of its own.
+# Portion flushed at once. A commit on a slow disk may hold megabytes; flushed at once, they could exceed the lag limit
+# of a receiver that reads fast enough.
 _PORTION_CHARACTERS = 64 * 1024
-# Of a message beside its text: what a dialect puts around it.
+# Per-message overhead of the wire format.
 _MESSAGE_CHARACTERS = 100
 
 
-# Devices of an account that are asked at each login, the newest ones: a few system calls for each.
+# Members of an account checked at each login, newest first: each costs a few system calls.
 _CHECKED_MAX = 4
 
 
 class Joined(NamedTuple):
-    """Where a seat's time in the room begins."""
+    """The state of the hub when a member joined."""
 
-    # The seat hears what comes after this message.
+    # The member receives messages after this one.
     last_id: int
-    # The account's mark since the server started; 0 if it has not moved. See DeliveryMarks.
+    # The account's mark; 0 if it has not moved since the server started. See DeliveryMarks.
     delivered_id: int
-    # True if no other connection of the account is in the room.
+    # True if the account has no other member.
     is_alone: bool = True
 
 
 class Hub:
-    """Everybody who is in the room, and the streams that they follow.
+    """The members and the broadcast buffers that they follow. For any thread.
 
-    ``wake`` is called after something was published: it tells the courier.
+    ``wake`` wakes the sender; it is called after each publication.
     """
 
     def __init__(
@@ -52,20 +52,20 @@ class Hub:
         self._broadcasts = broadcasts
         self._deliveries = deliveries
         self._wake = wake
-        # Guards everything below, and the order in which streams and outboxes are written.
+        # Guards everything below, and the order of writes to broadcast buffers and send queues.
         self._lock = threading.Lock()
         self._last_id = last_id
         self._members: dict[int, list[Member]] = {}
 
     def check_acknowledged(self, account_id: int) -> None:
-        """Look what the account's devices have acknowledged, so that its mark is up to date. Before a login."""
+        """Update the account's mark from the acknowledgements of its devices. Call it before a login."""
         with self._lock:
             members = self._members.get(account_id, [])[-_CHECKED_MAX:]
         for member in members:
             member.send_queue.check_acknowledged()
 
     def join(self, member: Member) -> Joined:
-        """Take a seat, whose outbox is held from now on: put what it missed, and release it."""
+        """Add a member. Its send queue is held: the caller puts the missed messages and releases it."""
         with self._lock:
             members = self._members.setdefault(member.account_id, [])
             members.append(member)
@@ -73,9 +73,9 @@ class Hub:
             return Joined(self._last_id, self._deliveries.newest(member.account_id), len(members) == 1)
 
     def leave(self, member: Member) -> None:
-        """Give the seat up: nothing that is published later is for it.
+        """Remove a member; later messages are not for it.
 
-        Once its peer has acknowledged all that was, the account's mark moves up to the newest message.
+        After its peer has acknowledged all earlier ones, the account's mark moves up to the newest message.
         """
         with self._lock:
             members = self._members[member.account_id]
@@ -86,19 +86,19 @@ class Hub:
             self._track_all(member)
 
     def end(self) -> None:
-        """Nothing more is published, and everybody leaves: see :meth:`leave`."""
+        """Track the newest message for all members at shutdown, as :meth:`leave` does. Nothing is published later."""
         with self._lock:
             for members in self._members.values():
                 for member in members:
                     self._track_all(member)
 
     def last_id(self) -> int:
-        """The newest message that was published: what is put into an outbox now comes behind it."""
+        """Return the id of the newest published message; events put into a send queue now follow it."""
         with self._lock:
             return self._last_id
 
     def publish(self, batches: Iterable[MessageBatch]) -> None:
-        """Deliver and confirm what was committed, in this order. For the journal thread."""
+        """Deliver and confirm committed batches in order. For the journal thread."""
         for portion in _portions(batches):
             for broadcast in self._broadcasts:
                 broadcast.wait_for_sender()
@@ -107,13 +107,13 @@ class Hub:
             self._wake()
 
     def wait_for_sender(self, limit_seconds: float) -> None:
-        """Wait until what was published has been offered to everybody, but no longer than this."""
+        """Wait until the sender has offered all published data to all members, or until the limit."""
         patience_ends = time.monotonic() + limit_seconds
         for broadcast in self._broadcasts:
             broadcast.wait_for_sender(0, patience_ends - time.monotonic())
 
     def refuse(self, batches: Iterable[MessageBatch], error: Refused) -> None:
-        """Tell the senders that nothing was stored. For the journal thread."""
+        """Tell the senders that their messages were not stored. For the journal thread."""
         with self._lock:
             for batch in batches:
                 send_queue = batch.member.send_queue
@@ -122,7 +122,7 @@ class Hub:
         self._wake()
 
     def announce(self, update: Users, version: int) -> None:
-        """Tell everybody who is in, except those whose login said as much. For the presence thread."""
+        """Send the update to all members whose login showed an older version. For the presence thread."""
         with self._lock:
             spans = {id(broadcast): broadcast.append([update]) for broadcast in self._broadcasts if broadcast.followed}
             for members in self._members.values():
@@ -134,9 +134,9 @@ class Hub:
         self._wake()
 
     def catch_up(self, member: Member, upto_id: int) -> None:
-        """The seat was given all that it missed, up to this message, and released.
+        """Note that the member was given all missed messages up to this one, and released.
 
-        Once its peer has acknowledged it, its direct messages count as delivered.
+        Its direct messages count as delivered after its peer has acknowledged them.
         """
         with self._lock:
             member.has_caught_up = True
@@ -158,7 +158,7 @@ class Hub:
             broadcast.flush()
 
     def _publish_public(self, batch: MessageBatch, broadcasts: Sequence[BroadcastBuffer]) -> None:
-        """One call of each encoder and one edit to the sender's stream, however many they are. The lock is held."""
+        """Encode the batch once for each buffer, with one edit for the sender. The lock is held."""
         member = batch.member
         run = PublicBatch(batch.id, batch.time_ms, member.name, batch.texts)
         own = member.send_queue.broadcast
@@ -178,7 +178,7 @@ class Hub:
             for member in self._members.get(recipient.id, [])
             if member.guest is None or member.guest is recipient
         ]
-        # The sender's other connections see it as well, as their history does. A guest has none.
+        # The sender's other connections receive it too, as it is in their history. A guest has no other connection.
         is_alone = recipient.id == batch.member.account_id or batch.member.guest is not None
         others = [] if is_alone else self._members.get(batch.member.account_id, [])
         for member in [*members, *(member for member in others if member is not batch.member)]:
@@ -191,7 +191,7 @@ class Hub:
         self._confirm(batch, SentStatus.SENT if members else SentStatus.STORED)
 
     def _confirm(self, batch: MessageBatch, status: SentStatus) -> None:
-        """Of a single message. The lock is held."""
+        """Confirm a batch of a single message. The lock is held."""
         (nonce,) = batch.nonces
         send_queue = batch.member.send_queue
         looks_public = batch.recipient is not None and batch.recipient.is_guest
@@ -200,17 +200,17 @@ class Hub:
         )
 
     def _track_all(self, member: Member) -> None:
-        """Up to the newest message. Not of a guest, who is nobody when it comes again. The lock is held."""
+        """Track the newest message, except for guests, which have no mark. The lock is held."""
         if member.has_caught_up and member.guest is None:
             self._track(member, self._last_id)
 
     def _track(self, member: Member, message_id: int) -> None:
-        """Once the seat's peer has acknowledged all that it was told so far, this message is delivered. Locked."""
+        """Move the mark to this message after the peer has acknowledged all data so far. The lock is held."""
         member.send_queue.track(message_id, partial(self._deliveries.note, member.account_id))
 
 
 def _portions(batches: Iterable[MessageBatch]) -> Iterator[list[MessageBatch]]:
-    """The posts in their order, in pieces that may be shown at once."""
+    """Divide the batches, in order, into portions that may be flushed at once."""
     portion: list[MessageBatch] = []
     characters = 0
     for batch in batches:

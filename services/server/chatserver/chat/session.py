@@ -1,4 +1,4 @@
-"""The session: what one connection may ask, depending on what it did before."""
+"""The session of one connection: a state machine over its requests."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# What is only a step of a request, or several of them.
+# Steps of a request in the frames protocol, alone or as a batch.
 _STEPS = frozenset({requests.Command, requests.Data, requests.CommandBatch})
 
 
 class Session:
-    """Answers the requests of one connection. For its reader thread alone, but for :meth:`say_bye`."""
+    """Answers the requests of one connection. For its reader thread only, except :meth:`send_bye`."""
 
     __slots__ = (
         "_address",
@@ -63,19 +63,19 @@ class Session:
 
     @property
     def _log(self) -> structlog.typing.FilteringBoundLogger:
-        """Made when there is something to log: most connections say nothing for hours, and there are thousands."""
+        """A logger, bound at each use: thousands of idle connections need none."""
         return cast("structlog.typing.FilteringBoundLogger", _log.bind(connection=self._label))
 
     @property
     def is_logged_in(self) -> bool:
-        """From then on the connection may be silent for as long as it likes."""
+        """True after the login; the login timeout then no longer applies."""
         return self._state is State.INSIDE
 
     def handle(self, asked: Sequence[Request]) -> bool:
-        """Answer what was asked, in order; false when the connection has come to its end.
+        """Answer the requests in order. False if the connection ends.
 
-        Messages that stand together are posted together. Before it answers anything else it waits for the peer to have
-        read enough of the answers before. A refusal comes behind the confirmations of what was asked before.
+        Consecutive messages are appended to the journal together. Other requests wait until the peer has read enough of
+        the earlier replies. A refusal follows the confirmations of all earlier messages.
         """
         batches: list[MessageBatch] = []
         for given in asked:
@@ -107,12 +107,12 @@ class Session:
         return True
 
     def _take_run(self, run: requests.CommandBatch, batches: list[MessageBatch]) -> bool:
-        """Take it as a whole, if it is all public messages and none is to be refused, or else step by step."""
+        """Handle the batch as a whole if it consists of valid public messages, else step by step."""
         if self._member is not None and self._machine.is_public(run):
             try:
                 commands.say_all(self._member, run.data, batches)
             except RequestError:
-                pass  # the good ones count, and each bad one is told what is wrong
+                pass  # step by step: valid messages are accepted, each invalid one is refused
             else:
                 self._machine.readies += len(run.data)
                 return True
@@ -120,7 +120,7 @@ class Session:
         return self.handle(list(run))
 
     def _batch(self, batches: list[MessageBatch]) -> None:
-        """Say that the texts may come, and hand over those that have; there are none left afterwards."""
+        """Send pending Ready events, append the batches to the journal, and clear the list."""
         if self._machine.readies:
             self._send_queue.put([Ready()] * self._machine.readies, alone=not batches)
             self._machine.readies = 0
@@ -134,7 +134,7 @@ class Session:
             batches.clear()
 
     def _answer(self, request: Request) -> bool:
-        """Answer one request that is no message; false when that was the last one."""
+        """Answer one request other than a message. False if the connection ends."""
         try:
             move = self._MOVES[self._state].get(type(request))
             if move is None:
@@ -145,7 +145,7 @@ class Session:
         return self._state is not State.GONE
 
     def time_out(self) -> None:
-        """The time to log in has passed, or the one to complete what was begun."""
+        """Handle the timeout of the login or of an incomplete request."""
         limit = f"{self._services.login_seconds:g} s"
         if self._state is State.INSIDE:
             reason = f"The rest of what you began did not come within {limit}."
@@ -155,13 +155,13 @@ class Session:
             self._send_queue.put([Bye("not logged in")])
 
     def end(self) -> None:
-        """The peer sends no more: what it posted is settled, and its seat is free."""
+        """End the session after the peer's last request: wait for its messages, then leave."""
         if self._member is None:
             return
         try:
             commands.settle(self._services, self._member)
         finally:
-            # What reached the peer before it left counts as delivered when it comes again, however soon that is.
+            # Messages that reached the peer must count as delivered before its next login.
             self._send_queue.check_acknowledged()
             self._log.info(f"{self._member.name} left")
             go_out(self._services, self._member)
@@ -169,10 +169,10 @@ class Session:
             self._member = None
 
     def send_bye(self) -> None:
-        """The server shuts down: this is the last that is said. For any thread."""
+        """Send the last event, at shutdown. For any thread."""
         self._send_queue.finish([Bye("the server is shutting down")])
 
-    # --- moves: each answers, and says where the connection stands afterwards ---
+    # --- transitions: each answers the request and returns the next state ---
 
     def _log_in(self, request: requests.Login) -> State:
         if request.password is None:
@@ -195,7 +195,7 @@ class Session:
         try:
             self._member = come_in(self._services, self._send_queue, account, kind, login)
         except CutShortError as error:
-            # To come again is the only way to get the rest.
+            # A new login is the only way to get the rest.
             self._log.error("What a user missed can't be read", reason=str(error), error=str(error.__cause__) or None)
             self._send_queue.put([Bye(str(error))])
             return State.GONE
@@ -212,7 +212,6 @@ class Session:
         return State.GONE
 
     def _obey(self, request: Request) -> State:
-        """A command of somebody who is logged in."""
         assert self._member is not None
         commands.COMMANDS[type(request)](self._services, self._member, self._send_queue, request)
         return State.INSIDE
@@ -240,7 +239,7 @@ class Session:
         requests.Unreadable: _answer_unreadable,
     }
 
-    # What may be asked in each state, and what is done then. Whatever is not here is out of place.
+    # Transitions by state and request type. All other requests are refused.
     _MOVES: ClassVar[dict[State, _Moves]] = {
         State.OUTSIDE: {requests.Login: _log_in, **_ANYWHERE},
         State.ASKED: {requests.Login: _log_in, requests.Password: _take_password, **_ANYWHERE},
@@ -259,7 +258,7 @@ class Session:
 
 
 def _out_of_place(state: State, request: Request) -> RequestError:
-    """Why a request can't be granted in this state."""
+    """The error for a request that is not allowed in this state."""
     if isinstance(request, requests.Password):
         return RequestError(ErrorCode.BAD_REQUEST, "No password was asked for; send a login with a username first.")
     if state is State.INSIDE:
