@@ -1,1 +1,1 @@
-"""Sessions, accounts and the room. This package knows no sockets."""
+"""Sessions, logins, the journal, the hub and presence. This package uses no sockets."""

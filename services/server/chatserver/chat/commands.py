@@ -1,4 +1,4 @@
-"""The commands of somebody who is logged in."""
+"""The commands of a logged-in user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def say(_: Services, member: Member, request: requests.Say, batches: list[MessageBatch]) -> None:
-    """PM: the confirmation comes when it is stored."""
+    """PM: confirmed after the commit."""
     text, nonce = request.text, request.nonce
     check_text(text)
     if nonce is not None:
@@ -33,7 +33,7 @@ def say(_: Services, member: Member, request: requests.Say, batches: list[Messag
 
 
 def say_all(member: Member, texts: Sequence[str], batches: list[MessageBatch]) -> None:
-    """PM, many in a row. Raises Refusal where one can't be taken, and then takes none."""
+    """Add several public messages. RequestError: one is invalid, and none was added."""
     for text in texts:
         check_text(text)
     if not batches or batches[-1].recipient is not None:
@@ -43,7 +43,7 @@ def say_all(member: Member, texts: Sequence[str], batches: list[MessageBatch]) -
 
 
 def whisper(services: Services, member: Member, request: requests.Whisper, batches: list[MessageBatch]) -> None:
-    """DM: the same, to a user who exists."""
+    """DM: confirmed after the commit. RequestError: the recipient is unknown."""
     check_text(request.text)
     if request.nonce is not None:
         check_nonce(request.nonce)
@@ -51,7 +51,7 @@ def whisper(services: Services, member: Member, request: requests.Whisper, batch
 
 
 def find_recipient(services: Services, name: str) -> Account:
-    """A user who has an account, or a guest who is here. Raises Refusal."""
+    """Return the account of a user or of a guest who is online. RequestError: unknown name."""
     recipient = services.accounts.find(name) or services.guests.find(name)
     if recipient is None:
         raise unknown_user(name)
@@ -59,31 +59,31 @@ def find_recipient(services: Services, name: str) -> Account:
 
 
 def hand_over(services: Services, batches: Sequence[MessageBatch]) -> None:
-    """Give the journal what one seat has to say, all of one read together. Raises JournalClosedError."""
+    """Append the batches of one member to the journal. Raises JournalClosedError."""
     batches[0].member.has_posted = True
     services.journal.append(batches)
 
 
 def list_users(services: Services, _: Member, send_queue: SendQueue, __: requests.AskUsers) -> None:
-    """Everybody who is online, however many."""
+    """List all online users."""
     send_queue.put([Online(services.presence.names())])
 
 
 def find_user(services: Services, _: Member, send_queue: SendQueue, request: requests.AskUser) -> None:
-    """Is there such a user, to whom a direct message could be sent? Raises Refusal."""
+    """Report whether a user is online. RequestError: unknown name."""
     name = find_recipient(services, request.username).name
     send_queue.put([User(name, services.presence.is_online(name))])
 
 
 def show_history(services: Services, member: Member, send_queue: SendQueue, request: requests.AskHistory) -> None:
-    """CH: what the user has posted before is in it, and nothing that is still to be delivered: that comes behind it."""
+    """CH: includes the user's earlier messages, and none that is delivered after the reply."""
     settle(services, member)
     before_id = _before_id(request, services.hub.last_id())
     send_queue.put([History(services.messages.history(member.account_id, before_id, request.limit))])
 
 
 def search(services: Services, member: Member, send_queue: SendQueue, request: requests.Search) -> None:
-    """What the user has posted before is looked through as well, and nothing that is still to be delivered: see CH."""
+    """Search the same messages as :func:`show_history` shows."""
     terms = terms_of(request.words)
     settle(services, member)
     newest_id = services.hub.last_id()
@@ -95,24 +95,24 @@ def search(services: Services, member: Member, send_queue: SendQueue, request: r
 def change_password(
     services: Services, member: Member, send_queue: SendQueue, request: requests.ChangePassword
 ) -> None:
-    """The answer comes when it is stored. Connections that are logged in stay so."""
+    """Reply after the commit. Logged-in connections stay logged in."""
     login.change_password(services, member.name, request.old, request.new)
     send_queue.put([PasswordChanged()])
 
 
 def _before_id(request: requests.AskHistory | requests.Search, newest_id: int) -> int:
-    """Below this id is what may be told: nothing that is newer than the newest message that was published."""
+    """Exclusive upper bound of ids: nothing newer than the newest published message."""
     return newest_id + 1 if request.before is None else min(newest_id + 1, request.before)
 
 
 def settle(services: Services, member: Member) -> None:
-    """Wait until everything that the seat posted is confirmed or refused."""
+    """Wait until all messages of the member are confirmed or refused."""
     if member.has_posted:
         member.has_posted = False
         services.journal.wait_for_pending()
 
 
-# What makes a message, which is put to the others, and what is answered at once.
+# Requests that add a message to the batches, and requests that are answered at once.
 BATCHES: Final[dict[type, Callable[[Services, Member, Any, list[MessageBatch]], None]]] = {
     requests.Say: say,
     requests.Whisper: whisper,

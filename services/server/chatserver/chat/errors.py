@@ -1,4 +1,4 @@
-"""Refusals: what a peer is told of what went wrong, and what the log is."""
+"""Request errors: the reply to the peer, and the log of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# What ends a request, and not its connection.
+# Exceptions that fail a request and keep the connection open.
 REFUSED_WITH = (
     RequestError,
     StoreError,
@@ -29,14 +29,14 @@ REFUSED_WITH = (
     SearchClosedError,
     ShortOfMemoryError,
 )
-# Refusals of one connection that are logged; the log is for people, and an attacker must not fill the disk with it.
+# Maximum logged errors per connection: an attacker must not fill the disk with the log.
 _LOGGED_MAX = 100
-# Their reasons repeat what the peer sent: typed in the wrong place it may be a message or a password.
+# Codes whose reason repeats the peer's input, which may be a mistyped message or password: the reason isn't logged.
 _ECHOING = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
 
 
 class ErrorLog:
-    """The log of what was refused to one connection."""
+    """Logs the request errors of one connection."""
 
     __slots__ = ("_count", "_label")
 
@@ -45,7 +45,7 @@ class ErrorLog:
         self._count = 0
 
     def note(self, error: RequestError, user: str | None, *, what: str = "Refused") -> None:
-        """One more. ``user`` is who it was, where that is known."""
+        """Log an error. ``user`` is None before the login."""
         self._count += 1
         if self._count <= _LOGGED_MAX:
             reason = None if error.code in _ECHOING else error.reason
@@ -55,7 +55,7 @@ class ErrorLog:
 
 
 def as_error(error: Exception, log: FilteringBoundLogger) -> RequestError:
-    """What the peer is told of what kept its request from being granted; a fault of ours is logged as well."""
+    """Convert an exception of REFUSED_WITH to the reply for the peer; server faults are logged."""
     match error:
         case RequestError():
             return error

@@ -1,4 +1,4 @@
-"""The dialogue of peers that go one step at a time: commands and data become the requests that they mean together."""
+"""The state machine of the frames protocol: it combines command and data steps into requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KIND: Final[dict[type, str]] = {Command: "C", Data: "D"}
 
 
 class StepState(NamedTuple):
-    """Where a dialogue stands: what is due there, and the move that it means. The rest is out of place."""
+    """A state: the expected step type, its description for errors, and the transition."""
 
     due: type
     what: str
@@ -28,19 +28,19 @@ class StepState(NamedTuple):
 
 
 class Dialogue:
-    """What one peer has said of an operation so far. After a step that is out of place an operation is due again."""
+    """The steps of one peer. An unexpected step resets it: an operation is expected next."""
 
     __slots__ = ("_place", "_recipient", "_words", "readies")
 
     def __init__(self) -> None:
-        # How often the peer is still to be told to go on.
+        # Ready events to send.
         self.readies = 0
         self._words = KEYWORD_SETS[DEFAULT_KEYWORDS]
         self._place = _OPERATION
         self._recipient = ""
 
     def handle_step(self, given: Command | Data, state: State) -> Request | None:
-        """The request that is complete with this step, if one is. ``state`` is where the connection stands."""
+        """Return the request that this step completes, or None. ``state`` is the session's."""
         due, what, move = self._place if state is State.INSIDE else _LOGIN[state]
         self._place = _OPERATION
         if type(given) is due:
@@ -49,20 +49,20 @@ class Dialogue:
         return Unreadable(ErrorCode.NOT_LOGGED_IN if state is State.OUTSIDE else ErrorCode.BAD_REQUEST, reason)
 
     def is_public(self, run: CommandBatch) -> bool:
-        """Of somebody who is logged in: are these public messages, of which all steps are in their place?"""
+        """True if a batch of a logged-in user consists of complete public messages."""
         return self._place is _OPERATION and run.text == self._words.public
 
     def abandon(self) -> None:
-        """What came in the place of a step could not be read: an operation is due."""
+        """Reset after unreadable input: an operation is expected next."""
         self._place = _OPERATION
 
-    # --- moves: what a step of the kind that is due means. Then an operation is due, if the move says nothing else ---
+    # --- transitions for the expected step; the next state is _OPERATION unless the transition sets another ---
 
     def come_in(self, text: str) -> Request:
-        """A username; after it may come the tradition of the operations, and whether the history's id is wanted."""
+        """Parse a username and options: a keyword set, and the request for the history id."""
         if text == self._words.leave:
             return requests.Leave()
-        if text in WORDS:  # meant as an operation
+        if text in WORDS:  # an operation before the login
             return Unreadable(ErrorCode.NOT_LOGGED_IN, "You are not logged in; send your username in a C frame first.")
         name, _, options = text.strip().partition(" ")
         chosen = options.split()
@@ -77,11 +77,11 @@ class Dialogue:
         return requests.Login(name, wants_history_id=wants_history_id, is_stepwise=True)
 
     def give_password(self, text: str) -> Request:
-        """Taken as it is."""
+        """Return the password unchanged."""
         return requests.Password(text)
 
     def begin(self, text: str) -> Request | None:
-        """An operation, in any case; behind the one for the history may stand a number."""
+        """Parse an operation, case-insensitive; a limit may follow the one for the history."""
         operation, _, limit = text.strip().upper().partition(" ")
         if operation == self._words.history:
             return _ask_history(limit.strip())
@@ -93,12 +93,12 @@ class Dialogue:
         return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
 
     def begin_public(self) -> None:
-        """A public message: its text is next."""
+        """Expect the text of a public message."""
         self.readies += 1
         self._place = _PUBLIC_TEXT
 
     def begin_direct(self) -> Request:
-        """A direct message: its recipient is next, and then its text."""
+        """Expect the recipient of a direct message, then its text."""
         self._place = _RECIPIENT
         return requests.AskUsers()
 
@@ -107,7 +107,7 @@ class Dialogue:
         return requests.Say(text)
 
     def name_recipient(self, text: str) -> None:
-        """Whether there is such a user is looked at when the message has come."""
+        """Set the recipient; it is checked with the complete request."""
         self._recipient = text.strip()
         self._place = _DIRECT_TEXT
 
@@ -120,12 +120,12 @@ _OPERATION: Final = StepState(Command, "an operation", Dialogue.begin)
 _PUBLIC_TEXT: Final = StepState(Data, "the message", Dialogue.say)
 _RECIPIENT: Final = StepState(Command, "the recipient", Dialogue.name_recipient)
 _DIRECT_TEXT: Final = StepState(Data, "the message", Dialogue.whisper)
-# Until a peer is logged in, where it stands is for the session to say.
+# Before the login, the session's state selects the step.
 _LOGIN: Final = {
     State.OUTSIDE: StepState(Command, "your username", Dialogue.come_in),
     State.ASKED: StepState(Command, "your password", Dialogue.give_password),
 }
-# Beyond the four of the traditions.
+# Operations outside the keyword sets.
 _CONVENIENCES: Final[dict[str, Callable[[Dialogue], Request | None]]] = {
     "USERS": lambda _: requests.AskUsers(),
     PING: lambda _: requests.Ping(),

@@ -1,4 +1,4 @@
-"""Guests: users who have no account. Each has a name while it is here, and two connections, from one address."""
+"""Guests: users without an account. Each has a name while online, and two connections from one address."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Some clients send before their other connection is registered. So long after the first one that is waited for.
+# Wait for the second connection, from the first one on: some clients send before both are registered.
 _SECOND_HALF_SECONDS = 5.0
 
 
 class Guest:
-    """One user, from its first connection to the end of either. What changes in it is under the lock of the guests."""
+    """One guest, from its first connection to the end of either. Changes are guarded by the lock of Guests."""
 
     __slots__ = (
         "_arrived",
@@ -49,65 +49,65 @@ class Guest:
         self.name = name
         self.address = address
         self.send_queues: dict[Side, SendQueue] = {}
-        # What it posts as: there is one when both connections are there.
+        # The sender of its messages; set after both connections were claimed.
         self.account: Account | None = None
-        # Those of its connections that were told so.
+        # Connections whose registration was confirmed.
         self.registered: set[Side] = set()
         self.member: Member | None = None
         self.window: DeliveryWindow | None = None
         self.has_gone = False
-        # Set when it is here, and when it never will be.
+        # Set when the guest is complete, and when it never will be.
         self._arrived = threading.Event()
         self._wait_until = wait_until
 
     @property
     def is_here(self) -> bool:
-        """Are both of its connections registered, and has neither ended?"""
+        """True if both connections are registered and neither has ended."""
         return self.member is not None and not self.has_gone
 
     def is_late(self, now: float) -> bool:
-        """True if its other connection did not come in time: who wants the name may have it."""
+        """True if the second connection is late: the name may then be taken."""
         return len(self.send_queues) < len(Side) and now >= self._wait_until
 
     def wait_for_arrival(self) -> None:
-        """Give its other connection a moment to be registered."""
+        """Wait for the registration of the other connection, within the limit."""
         self._arrived.wait(max(0.0, self._wait_until - time.monotonic()))
 
     def end_waiting(self) -> None:
-        """It is here, or never will be. For any thread."""
+        """Wake the waiting sender. For any thread."""
         self._arrived.set()
 
     def finish(self) -> None:
-        """Say nothing more on either connection. For any thread."""
+        """Finish the send queues of both connections. For any thread."""
         for send_queue in self.send_queues.values():
             send_queue.finish()
 
 
 class Guests:
-    """The names that guests have, from the first connection on. For any thread.
+    """The guests by name, from the first connection on. For any thread.
 
-    A guest that has one connection keeps its name for some seconds only: otherwise one that never opens the other would
-    keep a free name from all others until the time to log in has passed. ``clock`` counts seconds.
+    A guest with one connection keeps its name for a few seconds only: otherwise it would block the name until the login
+    timeout. ``clock`` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # Guards everything below, and every guest. Whoever holds it may take the feed's.
+        # Guards everything below, and all guests. Taken before the hub's lock. Single dict lookups need no lock.
         self._lock = threading.Lock()
         self._by_key: dict[str, Guest] = {}
 
     def is_claimed(self, name: str) -> bool:
-        """Does a guest have this name, or wait to be let in with it?"""
+        """True if a guest has claimed the name and is not late."""
         guest = self._by_key.get(name_key(name))
         return guest is not None and not guest.is_late(self._clock())
 
     def find(self, name: str) -> Account | None:
-        """What stands for the guest of this name, if it is here."""
+        """Return the account object of the online guest of this name."""
         guest = self._by_key.get(name_key(name))
         return guest.account if guest is not None and guest.is_here else None
 
     def claim(self, services: Services, name: str, side: Side, address: str, send_queue: SendQueue) -> Guest:
-        """Let one connection of a guest in; :meth:`welcome` is next. Raises Refusal, StoreError, JournalClosedError."""
+        """Claim the name for one connection; call :meth:`add` next. RequestError, StoreError, JournalClosedError."""
         if not self.is_claimed(name) and services.accounts.find(name) is not None:
             raise _taken(name)
         self._displace(services, name, side, address)
@@ -127,7 +127,7 @@ class Guests:
         return guest
 
     def _displace(self, services: Services, name: str, side: Side, address: str) -> None:
-        """Take the name from a guest who is late, unless this is the connection that it waits for."""
+        """Remove a late guest, unless this is its missing connection."""
         late = self._by_key.get(name_key(name))
         if late is None or (late.address == address and side not in late.send_queues):
             return
@@ -139,7 +139,7 @@ class Guests:
         send_queue.finish(hang_up=True)
 
     def add(self, services: Services, guest: Guest, side: Side, name: str) -> None:
-        """Tell one connection of a guest that it is registered as ``name``; with the second one the guest is here."""
+        """Confirm the registration of one connection; the second one makes the guest join the hub."""
         with self._lock:
             if guest.has_gone:
                 return
@@ -147,14 +147,14 @@ class Guests:
             if len(guest.registered) == len(Side):
                 _enter(services, guest)
             guest.send_queues[side].put([Registered(side, name)])
-            if guest.window is not None:  # nothing may come before that
+            if guest.window is not None:  # after the confirmation
                 services.acked_delivery.release(guest.window)
         if guest.window is not None:
             guest.end_waiting()
             _log.info(f"{guest.name} came in", account=AccountKind.GUEST.value, address=guest.address)
 
     def leave(self, services: Services, guest: Guest, side: Side) -> None:
-        """One of its connections has ended: so does the other, and the name is free."""
+        """Remove the guest after the end of one connection: close the other and free the name."""
         with self._lock:
             if guest.has_gone:
                 return
@@ -165,20 +165,20 @@ class Guests:
             go_out(services, guest.member)
         with self._lock:
             del self._by_key[name_key(guest.name)]
-        for other, send_queue in guest.send_queues.items():  # whoever sees the end may come again at once
+        for other, send_queue in guest.send_queues.items():  # last, because the peer may reconnect when it sees the end
             if other is not side:
                 send_queue.finish(hang_up=True)
 
 
 def _admit(services: Services, name: str) -> Account:
-    """What stands for the guest, whose name is claimed. Raises Refusal."""
+    """Return the account object for a claimed name. Raises RequestError."""
     try:
         account = services.journal.admit_guest(name)
     except OSError as error:
         _log.error("The disk refuses writes; a guest is not let in", error=str(error))
         reason = "The server can't write to its disk; nobody was registered."
         raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
-    if account is None:  # registered in the same moment
+    if account is None:  # an account was registered at the same time
         raise _taken(name)
     return account
 
@@ -188,10 +188,10 @@ def _taken(name: str) -> RequestError:
 
 
 def _enter(services: Services, guest: Guest) -> None:
-    """Both connections are there. The guests are locked."""
+    """Join the hub with both connections. The lock of Guests is held."""
     assert guest.account is not None
     window = DeliveryWindow(services.acked_delivery, guest.send_queues[Side.RECEIVING], guest.name)
     member = Member(guest.account.id, guest.name, window, guest.account)
     services.hub.join(member)
     guest.window, guest.member = window, member
-    services.presence.enter(member)  # whoever is told of the guest can find it
+    services.presence.enter(member)  # last, so that an announced guest can be found

@@ -1,4 +1,4 @@
-"""The entrance: who somebody is, by name and password, and what they missed while they were away."""
+"""Login: authentication, registration, and delivery of missed messages."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Stands for the address under which wrong passwords of users who are logged in are counted.
+# Replaces the address in the throttle for wrong passwords of logged-in users.
 _LOGGED_IN = "logged in"
-# What was missed goes out in pages of this many messages, so that no login holds all of it in memory.
+# Page size for missed messages: bounds the memory of a login.
 _PAGE_MESSAGES = 500
 _UNREADABLE = Refused(
     ErrorCode.INTERNAL, "The server's database is damaged: messages that you missed are left out here."
@@ -39,7 +39,7 @@ _UNREADABLE = Refused(
 
 
 class _Range(NamedTuple):
-    """What the query finds after one message and up to another one."""
+    """A query for the messages after one id and up to another."""
 
     query: Query
     after_id: int
@@ -47,11 +47,11 @@ class _Range(NamedTuple):
 
 
 class CutShortError(Exception):
-    """The user was welcomed, and can't be told all that was missed. The text says why; the cause is the error."""
+    """Missed messages can't be read after the welcome was sent. The text is the reason; the cause is the error."""
 
 
 def account_kind(services: Services, username: str) -> AccountKind:
-    """Would this name be registered, or is it? Raises Refusal for one that can't be."""
+    """Return whether the name is new or registered. RequestError: it can't be registered."""
     check_username(username)
     is_new = services.registration_open and services.accounts.find(username) is None
     if is_new and services.guests.is_claimed(username):
@@ -60,7 +60,7 @@ def account_kind(services: Services, username: str) -> AccountKind:
 
 
 def identify(services: Services, username: str, password: str, address: str) -> tuple[Account, AccountKind]:
-    """The account that the password opens, registered now if the name is new. Raises Refusal."""
+    """Return the account for the name and password; register it if the name is new. Raises RequestError."""
     check_username(username)
     check_password(password)
     _check_throttle(services, address, username)
@@ -69,11 +69,11 @@ def identify(services: Services, username: str, password: str, address: str) -> 
         registered = _register(services, username, password)
         if registered is not None:
             return registered, AccountKind.NEW
-        account = services.accounts.find(username)  # somebody else was faster by a moment
+        account = services.accounts.find(username)  # another login registered it at the same time
         if account is None:
             raise _in_use(username)
     verdict = services.passwords.check(account.password_hash if account else None, password)
-    _check_throttle(services, address, username)  # others may have failed while this one waited for its turn
+    _check_throttle(services, address, username)  # other attempts may have failed during the wait for a hasher
     if verdict is Verdict.WRONG or account is None:
         services.login_throttle.note_failure(address, name_key(username))
         raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
@@ -83,9 +83,9 @@ def identify(services: Services, username: str, password: str, address: str) -> 
 
 
 def change_password(services: Services, username: str, old: str, new: str) -> None:
-    """Replace the password of somebody who is logged in; on return the new one is on the disk. Raises Refusal.
+    """Replace the password of a logged-in user; on return it is committed. Raises RequestError.
 
-    Wrong tries count for all of the account's connections together, and not for its logins.
+    Wrong passwords count for all connections of the account together, separately from logins.
     """
     check_password(new)
     _check_throttle(services, _LOGGED_IN, username)
@@ -113,8 +113,8 @@ def _in_use(username: str) -> RequestError:
 
 
 def _register(services: Services, username: str, password: str) -> Account | None:
-    """The new account, or None where the name is somebody else's."""
-    if services.guests.is_claimed(username):  # before a hash is computed for nothing
+    """Return the new account, or None if the name is taken."""
+    if services.guests.is_claimed(username):  # avoids a useless hash
         return None
     password_hash = services.passwords.hash(password)
     try:
@@ -124,10 +124,10 @@ def _register(services: Services, username: str, password: str) -> Account | Non
 
 
 def come_in(services: Services, send_queue: SendQueue, account: Account, kind: AccountKind, login: Login) -> Member:
-    """Take a seat, be welcomed, and get what was missed before anything new.
+    """Join the hub, send the welcome, then missed messages, then new ones.
 
-    StoreError, ShortOfMemoryError: what was missed can't be read, and nothing was said. CutShortError: it can't be read
-    any further.
+    StoreError, ShortOfMemoryError: missed messages can't be read, and nothing was sent. CutShortError: reading failed
+    after the welcome.
     """
     member = Member(account.id, account.name, send_queue)
     services.hub.check_acknowledged(account.id)
@@ -136,7 +136,7 @@ def come_in(services: Services, send_queue: SendQueue, account: Account, kind: A
     try:
         ranges, since = _missed(services, account, login, joined)
         history_id = services.identity.history_id if login.wants_history_id else None
-        # While another device is there the mark stands still, though that one gets everything.
+        # While another device is online the mark may lag, although that device receives everything.
         is_known = joined.is_alone and kind is AccountKind.EXISTING
         seen_id = max(account.delivered_id, joined.delivered_id) if is_known else None
         welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since, seen_id)
@@ -145,9 +145,9 @@ def come_in(services: Services, send_queue: SendQueue, account: Account, kind: A
             last_page = (*last_page, _UNREADABLE)
         if last_page is not None:
             send_queue.release(last_page)
-            if is_whole:  # else direct messages count as not delivered, and come again
+            if is_whole:  # otherwise direct messages stay undelivered and are sent again
                 services.hub.catch_up(member, joined.last_id)
-        # Otherwise the connection ends, and nothing that is new may follow the gap.
+        # Otherwise the connection ends; no new message may follow the gap.
     except BaseException:
         go_out(services, member)
         raise
@@ -155,11 +155,11 @@ def come_in(services: Services, send_queue: SendQueue, account: Account, kind: A
 
 
 def _missed(services: Services, account: Account, login: Login, joined: Joined) -> tuple[list[_Range], int | None]:
-    """What is to be read for a user who comes in, and the ``since`` of the welcome: None if theirs can be used.
+    """Return the ranges to read at a login, and the ``since`` of the welcome: None if the client's is valid.
 
-    What a client saw last may be gone, after a backup was restored. It then gets what is new since the restored history
-    and its own went apart. If that is not known, it gets the last messages, for the whole history may be millions, and
-    before them the direct messages that still wait, which it would not get at any later login.
+    After a backup was restored, the message that a client saw last may be gone. It then gets the messages since the two
+    histories diverged. If that point is unknown, it gets the waiting direct messages, which no later login would
+    deliver, and the most recent messages, because the whole history may be millions.
     """
     messages, last_id = services.messages, joined.last_id
     delivered_id = max(account.delivered_id, joined.delivered_id)
@@ -179,7 +179,7 @@ def _missed(services: Services, account: Account, login: Login, joined: Joined) 
 
 
 def go_out(services: Services, member: Member) -> None:
-    """Give the seat up."""
+    """Leave the hub and presence."""
     services.hub.leave(member)
     if services.presence.leave(member):
         services.on_empty()
@@ -188,10 +188,10 @@ def go_out(services: Services, member: Member) -> None:
 def _send_pages(
     send_queue: SendQueue, welcome: Welcome, account_id: int, ranges: Sequence[_Range]
 ) -> tuple[Sequence[Event] | None, bool]:
-    """Put the welcome and what the queries find, a page at a time, no faster than the peer reads.
+    """Put the welcome and the missed messages, a page at a time, no faster than the peer reads.
 
-    Returns what comes last, which was not put yet, or None when the connection ends; and whether that is all that was
-    to be sent. From a damaged page on nothing is: to come again would not help, so the user is let in.
+    Returns the last page, which the caller must send, or None if the connection ends; and whether it is complete.
+    Pages after a damaged one are skipped, and the user is logged in, because another login would not help.
     """
     head: tuple[Event, ...] = (welcome,)
     page: tuple[Message, ...] = ()
@@ -204,7 +204,7 @@ def _send_pages(
                 _log.error("missed messages can't be read", user=welcome.username, error=str(error))
                 return (*head, *page), False
             except (StoreError, ShortOfMemoryError) as error:
-                if head:  # nothing was said yet: the login is refused
+                if head:  # nothing was sent yet: the login is refused
                     raise
                 is_short = isinstance(error, ShortOfMemoryError)
                 reason = "the server is short of memory" if is_short else "the server can't read its disk"

@@ -1,4 +1,4 @@
-"""Failed logins: whoever guesses passwords is slowed down, and nobody else."""
+"""Login throttle: limits wrong passwords per address and name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 # A person who has forgotten a password needs a few tries; a program that guesses needs millions.
 FAILURES_MAX = 10
 WINDOW_SECONDS = 60.0
-# At about 500 bytes each. The oldest are forgotten first.
+# Maximum keys, at about 500 bytes each. The oldest are dropped first.
 _REMEMBERED_MAX = 10_000
 
 
 class LoginThrottle:
     """Counts wrong passwords by the peer's address and the account's name. For any thread.
 
-    By both, so that nobody can lock another user out from elsewhere. ``clock`` counts seconds.
+    The address is part of the key so that a user can't be locked out from another address. ``clock`` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -29,14 +29,14 @@ class LoginThrottle:
         self._failures: dict[tuple[str, str], deque[float]] = {}
 
     def is_blocked(self, address: str, name_key: str) -> bool:
-        """Have there been so many lately that the next try is refused unseen?"""
+        """True if FAILURES_MAX failures lie within the window."""
         with self._lock:
             times = self._failures.get((address, name_key), deque())
             recent = sum(at > self._clock() - WINDOW_SECONDS for at in times)
             return recent >= FAILURES_MAX
 
     def note_failure(self, address: str, name_key: str) -> None:
-        """One more."""
+        """Count a wrong password."""
         with self._lock:
             times = self._failures.pop((address, name_key), deque(maxlen=FAILURES_MAX))
             times.append(self._clock())

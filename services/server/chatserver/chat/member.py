@@ -1,4 +1,4 @@
-"""A seat: one logged-in connection's place in the room, and what the room asks of the streams it writes to."""
+"""Members of the hub, and the protocols of the buffers and queues that the hub writes to."""
 
 from __future__ import annotations
 
@@ -13,69 +13,69 @@ if TYPE_CHECKING:
 
 
 class BroadcastBuffer(Protocol):
-    """One dialect's append-only stream of what everybody hears. Only the feed writes to it."""
+    """The append-only broadcast stream of one wire protocol. Only the hub writes to it."""
 
     @property
     def followed(self) -> bool:
-        """Is anybody listening in this dialect?"""
+        """True if a send queue follows it."""
 
     def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
-        """Encode events behind the others, unseen until :meth:`show`; where they begin and end."""
+        """Encode and stage events until :meth:`flush`; return their start and end offsets."""
 
     @property
     def tail(self) -> int:
-        """Where the next event will begin."""
+        """Offset of the next event."""
 
     def flush(self) -> None:
-        """Let everything that was appended be seen."""
+        """Release all staged events to the followers."""
 
     def wait_for_sender(self, ahead_max_bytes: int = ..., limit_seconds: float | None = None) -> None:
-        """Wait while the courier has more than this still to offer, but for no longer than the limit.
+        """Wait while the sender has more than this left to send, or until the limit.
 
-        Without a size it is what writers may be ahead of the courier: they may not run away from it.
+        The default size is the maximum by which writers may be ahead of the sender.
         """
 
 
 class Follower(Protocol):
-    """One who hears what everybody hears, and what is for it alone. What the feed asks of it."""
+    """A receiver of a broadcast buffer and of events of its own. The hub uses this interface."""
 
     @property
     def broadcast(self) -> BroadcastBuffer:
-        """The stream of its dialect."""
+        """The buffer of its wire protocol."""
 
     def follow(self) -> None:
-        """Listen from here on; what is shown is kept back until it is released."""
+        """Follow the buffer from here on; held until released."""
 
     def unfollow(self) -> None:
-        """Listen to nothing after what is shown now."""
+        """Stop following after the data flushed so far."""
 
     def insert(self, start: int, end: int, events: Sequence[Event | Run], /) -> None:
-        """In the place of the stream's bytes from start to end, say these events."""
+        """Send these events instead of the buffer's bytes from start to end."""
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
-        """Tell of the number once the peer's system has acknowledged all that was said or shown before."""
+        """Call back with the number after the peer's system has acknowledged all earlier data."""
 
     def check_acknowledged(self) -> None:
-        """Look what the peer's system has acknowledged, and tell of it."""
+        """Poll the acknowledgements of the peer's system and call back."""
 
 
 class SendQueue(Follower, Protocol):
-    """What one connection is still to be sent."""
+    """The unsent events of one connection."""
 
     def release(self, events: Sequence[Event]) -> None:
-        """Say this, which is the last of what it missed, and go on to the stream."""
+        """Send the last missed events, then continue with the buffer."""
 
     def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
-        """Say this to the one connection, as soon as may be.
+        """Send the events on this connection.
 
-        What is not alone goes out with what is spliced in next.
+        ``alone=False``: don't wake the sender; the next insert does.
         """
 
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
-        """Say this, and nothing more; where it hangs up, listen to nothing more either. For any thread."""
+        """Send the last events; with ``hang_up``, also stop reading. For any thread."""
 
     def wait_for_room(self) -> bool:
-        """Wait while the peer leaves too many answers unread; false when the connection ends. For its reader thread."""
+        """Wait while the peer has too many unread replies. False if the connection ends. For its reader thread."""
 
 
 class Member:
@@ -94,14 +94,14 @@ class Member:
 
     def __init__(self, account_id: int, name: str, send_queue: Follower, guest: Account | None = None) -> None:
         self.account_id = account_id
-        # Of a guest, what stands for it as long as it is here: the next one of that name is somebody else.
+        # The account object of a guest; a later guest of the same name has another one.
         self.guest = guest
         self.name = name
         self.send_queue = send_queue
-        # Which presence the login's list of users showed; until there is one, no update is for it. See Presence.
+        # Presence version of the login's user list; before it is set, no update is sent. See Presence.
         self.presence_version = sys.maxsize
-        # Was it given what it missed? Until then what is put in line may never be sent. Under the feed's lock.
+        # True after all missed messages were given; queued data may be dropped before. Guarded by the hub's lock.
         self.has_caught_up = False
         self.newest_direct_id = 0
-        # Has it posted since its posts were last known to be settled? Its reader thread's own.
+        # True if it appended messages since the last wait for them. Reader thread only.
         self.has_posted = False

@@ -1,4 +1,4 @@
-"""Passwords: hashed and checked outside every lock, by as many threads as there are processors."""
+"""Password hashing in one thread per processor, outside all locks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     _Result = TypeVar("_Result")
 
-# A hash is meant to cost much, and whoever is in the room must not feel that others come in: the threads that hash give
-# way to the server's others by this much, whatever priority the server itself has (the system stops at 19). With 10,
-# half of 500 who came at once to a busy server on one processor were not let in within a minute.
+# Niceness of the hasher threads relative to the server's (the system stops at 19): logins must not slow down the chat.
+# With 10, half of 500 simultaneous logins to a busy server on one processor took more than a minute.
 _NICENESS_ADDED = 5
 
 
@@ -35,7 +34,7 @@ _OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 
 
 class Verdict(Enum):
-    """What a password is to a hash."""
+    """The result of a check."""
 
     WRONG = "another one"
     RIGHT = "the one"
@@ -43,7 +42,7 @@ class Verdict(Enum):
 
 
 class HashCost(Struct, frozen=True):
-    """What one argon2id hash costs."""
+    """The parameters of argon2id."""
 
     time_cost: int
     memory_kib: int
@@ -61,8 +60,8 @@ class PasswordsFailedError(Exception):
 class Passwords:
     """Hashes new passwords and checks given ones. For any thread; the work is done by threads of its own.
 
-    So no more is hashed at once than there are processors, at a low priority, and the thousands of readers' stacks stay
-    small, for hashing needs more of a stack than all else that they do.
+    This limits concurrent hashes to the number of processors, at a low priority, and keeps the stacks of thousands of
+    reader threads small, because hashing needs the largest stack.
     """
 
     def __init__(self, cost: HashCost, on_crash: Callable[[str], None]) -> None:
@@ -70,27 +69,26 @@ class Passwords:
         self._hasher = argon2.PasswordHasher(
             time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism
         )
-        # What an unknown user's password is checked against, so that it takes as long as a known one's.
+        # Hash for the check of unknown users, so that it takes as long as for known ones.
         try:
             self._no_session = self._hasher.hash("nobody")
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
-        # What is to be done, in order; None ends a worker.
+        # Tasks in order; None ends a worker.
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._workers = [
             Worker(f"hasher {number}", self._run, on_crash) for number in range(1, _count_processors() + 1)
         ]
-        # Guards what is said of the end.
+        # Guards the closed flag, and the order of tasks and end marks.
         self._lock = threading.Lock()
         self._closed = False
 
     def start(self) -> None:
-        """Start to work."""
         for worker in self._workers:
             worker.start()
 
     def stop(self) -> None:
-        """Let nobody begin any more, refuse those who wait for their turn, and wait for the threads' end."""
+        """Refuse new and waiting tasks, then join the hasher threads."""
         with self._lock:
             self._closed = True
             for _ in self._workers:
@@ -99,14 +97,14 @@ class Passwords:
             worker.join()
 
     def hash(self, password: str) -> str:
-        """A hash with its own salt and parameters. Waits for its turn; raises PasswordsClosedError."""
+        """Hash with a new salt. Blocks until a hasher is free. Raises PasswordsClosedError, PasswordsFailedError."""
         try:
             return self._do(lambda: self._hasher.hash(_prepare(password)))
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
 
     def check(self, password_hash: str | None, password: str) -> Verdict:
-        """Is it the password? None, for a user that is not known, takes the same time and is WRONG."""
+        """Check a password. A hash of None, for an unknown user, takes the same time and gives WRONG."""
         try:
             form = self._do(lambda: self._matching_form(password_hash or self._no_session, password))
         except VerificationError as error:
@@ -117,9 +115,9 @@ class Passwords:
         return Verdict.OUTDATED if is_outdated else Verdict.RIGHT
 
     def _matching_form(self, password_hash: str, password: str) -> str | None:
-        """The prepared password, or the one that was given: earlier versions hashed that.
+        """Return the form that matches: the prepared password or, as in earlier versions, the given one.
 
-        How many are tried depends on the password alone, so that it does not show whether the user is known.
+        The number of tries depends on the password only, so that it does not reveal whether the user exists.
         """
         for form in dict.fromkeys((_prepare(password), password)):
             with suppress(VerifyMismatchError, InvalidHashError):
@@ -131,6 +129,7 @@ class Passwords:
         outcome: Future[_Result] = Future()
 
         def task() -> None:
+            # Read without the lock: it changes once; a missed change only lets one more task run per worker.
             if self._closed:
                 outcome.set_exception(PasswordsClosedError())
                 return
@@ -146,7 +145,7 @@ class Passwords:
         return outcome.result()
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # elsewhere a priority is a whole process's
+        if sys.platform == "linux":  # elsewhere the priority applies to the whole process
             with suppress(OSError):
                 os.nice(_NICENESS_ADDED)
         while task := self._tasks.get():
@@ -154,7 +153,7 @@ class Passwords:
 
 
 def _prepare(password: str) -> str:
-    """The form in which a password is hashed: the same text in another Unicode form is the same password.
+    """Normalize a password, so that equal texts in different Unicode forms are the same password.
 
     As in RFC 8265, section 4.2 (OpaqueString), except that no character is forbidden.
     """
@@ -164,5 +163,5 @@ def _prepare(password: str) -> str:
 
 
 def _count_processors() -> int:
-    """Those that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

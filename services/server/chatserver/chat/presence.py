@@ -1,4 +1,4 @@
-"""Presence: who is online, and telling everybody when that changes."""
+"""Presence: the online users, and announcements of changes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from chatserver.chat.member import Member
 
-# Changes that come closer together than this are told together.
+# Interval in which changes are combined into one update.
 COALESCE_SECONDS = 0.1
-# An update is a system call for everybody who is in. Where thousands come together, telling each of each would leave
-# time for nothing else: so changes are collected for longer, but for no more names than simple clients read at once.
+# An update costs a system call per member. With thousands of members, changes are therefore collected for longer, up to
+# the number of names that simple clients read at once.
 COALESCE_SECONDS_PER_USER = 0.0002
 UPDATE_MAX_NAMES = 256
 
@@ -28,8 +28,8 @@ UPDATE_MAX_NAMES = 256
 class Presence:
     """A user is present from the first login to the last leave.
 
-    ``announce`` is the feed's. Every change raises the version by one; an update carries the version up to which it
-    tells, and is not for those whose login showed that version already.
+    ``announce`` is the hub's. Every change raises the version by one; an update carries the version of its last change,
+    and is not sent to members whose login showed that version already.
     """
 
     def __init__(
@@ -41,27 +41,26 @@ class Presence:
         self._announce = announce
         self._repeat_seconds = repeat_seconds
         self._worker = Worker("presence", self._run, on_crash)
-        # Guards everything below; notified when somebody came or went, and at the end.
+        # Guards everything below; notified after each change and at the end.
         self._changed = threading.Condition()
         self._members_of: Counter[str] = Counter()
-        # Who came (true) or went and was not told of yet, with the version of that; the oldest first.
+        # Unannounced changes by name: version, and true if the user came online; oldest first.
         self._changes: dict[str, tuple[int, bool]] = {}
         self._version = 0
         self._stopping = False
 
     def start(self) -> None:
-        """Start to announce."""
         self._worker.start()
 
     def stop(self) -> None:
-        """Announce nothing more, and wait for the thread's end."""
+        """Stop and join the presence thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._worker.join()
 
     def enter(self, member: Member) -> tuple[str, ...]:
-        """A seat was taken; returns everybody who is online now."""
+        """Add a member; return the names of all online users."""
         with self._changed:
             self._members_of[member.name] += 1
             if self._members_of[member.name] == 1:
@@ -70,7 +69,7 @@ class Presence:
             return self._names()
 
     def leave(self, member: Member) -> bool:
-        """A seat was given up. Was it the last one?"""
+        """Remove a member. True if it was the last one."""
         with self._changed:
             self._members_of[member.name] -= 1
             if self._members_of[member.name] == 0:
@@ -79,7 +78,7 @@ class Presence:
             return not self._members_of
 
     def names(self) -> tuple[str, ...]:
-        """Everybody who is online, in the order in which they came."""
+        """Names of all online users, in order of arrival."""
         with self._changed:
             return self._names()
 
@@ -93,7 +92,7 @@ class Presence:
         return tuple(self._members_of)
 
     def _note_change(self, name: str, *, came: bool) -> None:
-        """An update tells of each user what it did last, for somebody may have seen what was before. Locked."""
+        """Record the last change of a user; it replaces an earlier one. The lock is held."""
         self._version += 1
         self._changes.pop(name, None)
         self._changes[name] = (self._version, came)
@@ -125,9 +124,9 @@ class Presence:
         return self._stopping or len(self._changes) >= UPDATE_MAX_NAMES
 
     def _take_update(self) -> tuple[Users, int]:
-        """The oldest changes, as many as one update tells, and the version up to which that is. The lock is held.
+        """Take the oldest changes, up to the limit of one update, and their last version. The lock is held.
 
-        With no changes it is a repetition, which is for everybody, whatever their login showed.
+        Without changes it is a repetition, which is sent to all members.
         """
         version = self._version + 1
         told: dict[bool, list[str]] = {True: [], False: []}

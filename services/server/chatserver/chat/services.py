@@ -1,4 +1,4 @@
-"""What every session works with."""
+"""The services that all sessions share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Services:
-    """The room, and what is known of accounts. One for the whole server."""
+    """The shared services; one instance per server."""
 
     accounts: Accounts
     messages: Messages
@@ -36,10 +36,10 @@ class Services:
     login_throttle: LoginThrottle
     guests: Guests
     acked_delivery: AckedDelivery
-    # May a name that is not known be registered?
+    # True if unknown names may be registered.
     registration_open: bool
-    # May anybody come in who has no account?
+    # True if guests may register.
     guests_allowed: bool
     login_seconds: float
-    # The last user has left.
+    # Called after the last user left.
     on_empty: Callable[[], None]

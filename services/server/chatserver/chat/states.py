@@ -1,10 +1,10 @@
-"""Where a connection stands."""
+"""The states of a session."""
 
 from enum import Enum
 
 
 class State(Enum):
-    """Where a connection stands."""
+    """The state of a session."""
 
     OUTSIDE = "has not said who it is"
     ASKED = "was asked for the password"
