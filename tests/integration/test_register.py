@@ -770,7 +770,7 @@ def test_names_are_freed_however_often_they_are_used(room: Room) -> None:
             bob.sending.close()
         bob.close()
         room.wait_for_connections(1)
-    assert room.server._acked_delivery._mailboxes == set()
+    assert room.server._acked_delivery._windows == set()
     assert room.server._acked_delivery._due == {}
 
 
@@ -803,7 +803,7 @@ def test_those_who_fight_for_one_name_leave_nothing_behind(
     room.wait_for_connections(0)
     assert {registered("TOSEND", "bob"), registered("TORECV", "bob"), MALFORMED} <= answers
     assert not room.server._journal._is_claimed("bob")
-    assert room.server._acked_delivery._mailboxes == set()
+    assert room.server._acked_delivery._windows == set()
     assert room.server._acked_delivery._due == {}
     assert room.server._presence.names() == ()
     assert room.enter_guest("bob").sending.until_fence() == b""

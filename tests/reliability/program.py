@@ -22,7 +22,7 @@ CHEAP_HASHES = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
 _LOOK_AGAIN_SECONDS = 0.005
 # The same program, but for what is said about it in docs/wire/datagram.md: nobody wants to wait a minute.
 _HASTY = (
-    "import sys; from chatprotocol import arq; arq.SILENCE_SECONDS = {!r}; "
+    "import sys; from chatprotocol.udp import arq; arq.SILENCE_SECONDS = {!r}; "
     "from chatserver.__main__ import main; sys.exit(main())"
 )
 _PROGRAM = """
