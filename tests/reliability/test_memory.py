@@ -44,13 +44,13 @@ def test_those_who_ask_for_much_and_do_not_read_are_refused(tmp_path: Path) -> N
 # The journal's thread dies, and so does whoever logs that.
 JOURNAL_DIES = """
 from chatserver import threads
-from chatserver.chat.journal import SqliteJournal
+from chatserver.chat.journal import LocalJournal
 
 def fail(*_):
     threads._log = None
     raise MemoryError
 
-SqliteJournal._write = fail
+LocalJournal._write = fail
 """
 # The orderly end does not come either.
 AND_THE_END_FAILS = """
