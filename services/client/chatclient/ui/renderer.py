@@ -52,28 +52,28 @@ def rewraps(environment: Mapping[str, str]) -> bool:
 class PromptRenderer(Renderer):
     """Draws the prompt, and finds it again after the window has got another width."""
 
-    def erase(self, leave_alternate_timeline: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's
+    def erase(self, leave_alternate_screen: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's
         """Take the prompt away; the cursor is where it began."""
         self.output.write_raw("\x1b[G")
         if self._last_screen is not None and self._last_size is not None and rewraps(os.environ):
             columns = self.output.get_size().columns
             if columns < self._last_size.columns:
                 self.output.cursor_up(self._cursor_row(self._last_screen, columns) - self._cursor_pos.y)
-        super().erase(leave_alternate_timeline)
+        super().erase(leave_alternate_screen)
 
     def render(self, app: Application[str], layout: Layout, is_done: bool = False) -> None:  # noqa: FBT001, FBT002
         """Draw it, and first take away what was drawn for another width."""
         if self._last_size is not None and self._last_size.columns != self.output.get_size().columns:
-            self.erase(leave_alternate_timeline=False)
+            self.erase(leave_alternate_screen=False)
         super().render(app, layout, is_done)
 
-    def _cursor_row(self, timeline: Screen, columns: int) -> int:
+    def _cursor_row(self, screen: Screen, columns: int) -> int:
         """In which row of the prompt the cursor is, now that its rows are wrapped to so many columns.
 
         A cursor behind the end of a row is in the row where that ends.
         """
-        above = (timeline.data_buffer[y] for y in range(self._cursor_pos.y))
-        here = timeline.data_buffer[self._cursor_pos.y]
+        above = (screen.data_buffer[y] for y in range(self._cursor_pos.y))
+        here = screen.data_buffer[self._cursor_pos.y]
         rows_above = sum(1 + _row_of(row, _length(row), columns) for row in above)
         return rows_above + _row_of(here, min(self._cursor_pos.x, _length(here)), columns)
 
@@ -128,7 +128,7 @@ class ComposingContainer(Container):
 
     def write_to_screen(
         self,
-        timeline: Screen,
+        screen: Screen,
         mouse_handlers: MouseHandlers,
         write_position: WritePosition,
         parent_style: str,
@@ -136,8 +136,8 @@ class ComposingContainer(Container):
         z_index: int | None,
     ) -> None:
         """Draw the content, and compose what it is made of."""
-        self._content.write_to_screen(timeline, mouse_handlers, write_position, parent_style, erase_bg, z_index)
-        for row in timeline.data_buffer.values():
+        self._content.write_to_screen(screen, mouse_handlers, write_position, parent_style, erase_bg, z_index)
+        for row in screen.data_buffer.values():
             _compose(row)
 
 
