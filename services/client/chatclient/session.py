@@ -1,7 +1,26 @@
-"""A visit: one user's stay in the room, over as many connections as it takes. Pure.
+"""A session: one user in the chat room, over any number of connections. Pure.
 
-It joins what the client knows (the model) to how the dialect is spoken (the exchange): what is wished goes out on the
-link that stands, and what the server says comes back as news.
+ClientSession connects three parts: the Model (state that survives a connection), the ClientProtocol (translates
+actions to requests and server events to client events), and the Link (the current connection).
+
+Threads. One thread, the owner, calls all methods: the controller thread in the command line client, the program's
+thread in ChatClient. The receiver thread reads `due` and `ping` only, through Watch. There is no lock here; the two
+properties say why.
+
+States. Model.connection_state. log_in() sets KNOCKING, a Welcome sets IN (Model.apply), connection_lost() sets AWAY.
+The controller sets the states before the login.
+
+Messages. prepare() gives a message a nonce and stores it in model.unconfirmed. It leaves there when it is confirmed,
+finally rejected, or its delivery is unknown. log_in() hands all unconfirmed messages to the ClientProtocol, which sends
+them again after the login, or reports them as DeliveryUnknown if it can't rule out a duplicate. Servers that know
+nonces store a message once.
+
+A message of this user that arrives with the text of an unconfirmed one may be that message: it was stored on the
+connection before, and the server delivers it like any missed message. _learn() holds it in _held. A confirmation with
+its id drops it; otherwise it is returned as soon as no unconfirmed message can match. So each message is returned once.
+
+Queries. users, history and search stay in _unanswered until their answer or an error without a nonce arrives; after a
+reconnect they are requested again. The oldest query of the answer's type is removed, because servers answer in order.
 """
 
 from __future__ import annotations
@@ -22,31 +41,31 @@ if TYPE_CHECKING:
     from chatprotocol.events import Event, Message
     from chatprotocol.requests import Request
 
-# Refusals after which a user who was in can't come in again. All others pass, as a server's shutdown does, or somebody
-# else's guesses at the password.
+# Login errors after which a reconnect can't succeed. All others are temporary, such as a server's shutdown or too many
+# failed logins of another client.
 _FINAL_REFUSALS: Final = frozenset(
     {ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD}
 )
-# What is answered at once, and asked again where the connection was lost before.
+# Queries and their answers. A query is repeated if the connection is lost before its answer.
 _ANSWERS: Final[dict[type, type]] = {AskUsers: Online, AskHistory: History, Search: Found}
-# Messages that may be sent and not confirmed before the next one has to wait.
+# Maximum number of unconfirmed messages; further ones wait.
 _UNCONFIRMED_MAX: Final = 64
-# The same for what is asked and not answered.
+# Maximum number of unanswered queries; further ones wait.
 _UNANSWERED_MAX: Final = 64
 
 
 class Link(Protocol):
-    """A connection that stands; over UDP its first request will open it. What is sent after its end is lost."""
+    """An open connection. Over UDP the first request opens the session. Requests sent after its end are dropped."""
 
     def send(self, request: Request) -> None:
-        """Send a request; where that fails, the connection is lost, and its collector says so."""
+        """Send a request without blocking. If that fails, the connection ends and the receiver thread reports it."""
 
     def shut_down(self) -> None:
-        """Let the connection end."""
+        """End the connection. Its receiver thread closes it."""
 
 
 def check_message(said: Say | Whisper) -> None:
-    """Raises Refusal for a text that can't be a message, and for a name that nobody can have."""
+    """Check text and recipient. Raises RequestError if the text can't be a message or the name can't be a username."""
     if isinstance(said, Whisper):
         check_username(said.to)
     check_text(said.text)
@@ -54,7 +73,7 @@ def check_message(said: Say | Whisper) -> None:
 
 
 def check_unicode(text: str) -> None:
-    """Half characters are no text, and can't be sent. Raises Refusal."""
+    """Raises RequestError if the text contains unpaired surrogates, which have no UTF-8 encoding."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -62,30 +81,34 @@ def check_unicode(text: str) -> None:
 
 
 class ClientSession:
-    """For one thread. What it returns is to be told, in that order; the model knows it already."""
+    """For one thread, except `due` and `ping`. Methods return events to show, in order; the model has applied them."""
 
     def __init__(self, model: Model, client_protocol: ClientProtocol) -> None:
         self.model = model
         self.client_protocol = client_protocol
         self._link: Link | None = None
-        # The user's own messages that look like one that is not confirmed, by id. Whether they are it, and need not be
-        # told, its confirmation says: no dialect names the nonce where a message is shown.
+        # The user's own messages that may be an unconfirmed one, by id. No protocol sends the nonce with a message, so
+        # only the confirmation, which has the id, decides.
         self._held: dict[int, Message] = {}
-        # What was asked and not answered, oldest first.
+        # Unanswered queries, oldest first.
         self._unanswered: list[Action] = []
-        # Was goodbye said on this connection?
+        # True if the goodbye was sent on this connection.
         self._is_leaving = False
 
     @property
     def is_ready(self) -> bool:
-        """Is the user in, and can something be wished now?"""
+        """True if the user is logged in and a request can be made now."""
         if self.model.connection_state is not ConnectionState.IN or self.client_protocol.is_busy:
             return False
         return len(self.model.unconfirmed) < _UNCONFIRMED_MAX and len(self._unanswered) < _UNANSWERED_MAX
 
     @property
     def due(self) -> Due:
-        """What the server owes. The collector reads it, too."""
+        """The kind of answer that the server owes. The receiver thread reads it, too."""
+        # Lock-free: every operand is one attribute or the truth value of one container, and reading it is atomic in
+        # CPython. The result may be out of date, or mix two states while the owner handles an event. Watch tolerates
+        # both: it polls, and a timeout needs the whole limit to pass since the last event that counts as an answer.
+        # Events in the inbox may change the result, so _Debts (client.py) reports UNKNOWN until the inbox is empty.
         if self.model.connection_state is ConnectionState.KNOCKING:
             return Due.LOGIN
         is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self._is_leaving
@@ -93,47 +116,50 @@ class ClientSession:
 
     @property
     def ping(self) -> Request | None:
-        """What asks for a sign of life, if that disturbs nothing now. The collector reads it, too."""
+        """The request that tests a silent server; None if it would disturb an operation. For the receiver thread."""
+        # Lock-free: TcpLink reads it and sends the ping under its sending lock. A protocol marks itself busy before
+        # _follow sends the request, so a ping that saw it idle goes out before the operation's first step (one gap:
+        # FramesClient._begin_next). UdpLink does not use it.
         return self.client_protocol.ping if self.model.connection_state is ConnectionState.IN else None
 
     def log_in(self, link: Link) -> tuple[ClientEvent, ...]:
-        """A connection stands: come in, and send what was not confirmed on the one before."""
+        """Log in on a new connection, and send the unconfirmed messages again."""
         self._link = link
         self._is_leaving = False
         self.model.connection_state = ConnectionState.KNOCKING
         return self._follow(self.client_protocol.connect(self.model.login(), [*self.model.unconfirmed.values()]))
 
     def connection_lost(self) -> None:
-        """The connection is lost."""
+        """Note the loss. Unconfirmed messages and queries are kept for the next log_in()."""
         self.model.connection_state = ConnectionState.AWAY
 
     def shut(self) -> None:
-        """Let the connection end; another one will be tried."""
+        """End the current connection. Connection tries a new one."""
         if self._link is not None:
             self._link.shut_down()
 
     def passes(self, error: Refused) -> bool:
-        """May a user who was in be let in again some time after this?
+        """True if a later login of a user who was logged in before can succeed after this error.
 
-        Of a guest the server may not know yet that the connection before was lost.
+        Always true for guests: the server may not have noticed yet that the previous connection was lost.
         """
         return self.client_protocol.is_guest or error.code not in _FINAL_REFUSALS
 
     def handle_event(self, event: Event) -> tuple[ClientEvent, ...]:
-        """The server said something."""
+        """Handle an event of the server. Returns the events to show."""
         return self._follow(self.client_protocol.handle_event(event))
 
     def request(self, action: Action) -> tuple[ClientEvent, ...]:
-        """Somebody wants something."""
+        """Request an action. Returns the events to show."""
         self._is_leaving |= isinstance(action, Leave)
         if type(action) in _ANSWERS:
             self._unanswered.append(action)
         return self._follow(self.client_protocol.request(action))
 
     def prepare(self, said: Say | Whisper) -> Say | Whisper:
-        """The message with a nonce. From now on it is the visit's: it is sent again until it is confirmed.
+        """Return the message with a nonce, and keep it as unconfirmed. The caller must pass it to request().
 
-        Raises Refusal: see check_message.
+        Raises RequestError: see check_message.
         """
         check_message(said)
         nonce = secrets.token_hex(8)
@@ -153,7 +179,7 @@ class ClientSession:
         return told
 
     def _learn(self, news: ClientEvent) -> tuple[ClientEvent, ...]:
-        """Note it; what is to be told then?"""
+        """Apply the event to the model. Returns the events to show: it, none, or it and held messages."""
         if isinstance(news, PublicMessage | DirectMessage):
             if self.model.has_seen(news):
                 return ()
@@ -171,9 +197,9 @@ class ClientSession:
         return (*(() if self._is_put_off(news) else (news,)), *self._let_go())
 
     def _may_be_unconfirmed(self, message: Message) -> bool:
-        """Could it be a message that was sent from here, and stored, and of which the confirmation is still to come?
+        """True if it may be a message that this session sent and the server stored, whose confirmation is pending.
 
-        It came back on another connection than the one that it was sent on.
+        It arrives on a later connection than the one that it was sent on.
         """
         if not self.model.unconfirmed or not self.model.is_own(message):
             return False
@@ -184,12 +210,12 @@ class ClientSession:
             return False
         if isinstance(said, Say) or isinstance(message, PublicMessage):
             return isinstance(said, Say) and isinstance(message, PublicMessage)
-        # Some dialects don't tell the recipient. Whoever writes to oneself gets the message and its confirmation.
+        # Some protocols omit the recipient. A message to oneself is never held: it is shown and confirmed separately.
         to, username = name_key(said.to), name_key(self.model.username)
         return name_key(message.recipient) in ("", to) and to != username
 
     def _let_go(self) -> tuple[Message, ...]:
-        """Of what was held back: what was confirmed is known, and the rest is to be told when nothing can be it."""
+        """Drop held messages that were confirmed. Return those that no unconfirmed message can match any more."""
         told: list[Message] = []
         for message in list(self._held.values()):
             is_known = self.model.has_seen(message)
@@ -201,5 +227,5 @@ class ClientSession:
         return tuple(told)
 
     def _is_put_off(self, news: ClientEvent) -> bool:
-        """Is it the refusal of a message that is sent again by itself? Then it is not what became of it."""
+        """True if it rejects a message that is still unconfirmed. It is sent again later, so the error is not shown."""
         return isinstance(news, Refused) and news.nonce in self.model.unconfirmed

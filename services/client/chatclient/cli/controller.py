@@ -1,4 +1,38 @@
-"""The reactor: takes what was typed and what arrived, one after the other, and reacts."""
+"""The controller of the command line client: handles typed lines, server events and connection signals in order.
+
+Threads. One thread, the controller thread (App._react), calls Controller.begin and then Controller.react, one input at
+a time. The inputs come from one queue, the Inbox of ChatClient:
+
+    main thread      Frontend.run or script.play    -> Line, EndOfInput, Interrupt
+    receiver thread  links.connection.Connection    -> Event, LinkUp, LinkDown, LinkLost
+
+The controller thread alone changes Controller, ClientSession, Model and InputParser, so none of them has a lock. Other
+threads read some of their attributes; each such read is explained at the attribute or property (session.py, exit
+below, InputParser).
+
+States. Model.connection_state:
+
+    UNPLACED  --server typed-------------> UNNAMED, or AWAY if the user is known
+    UNNAMED   --valid username typed-----> AWAY; connect() starts the receiver thread
+    AWAY      --LinkUp-------------------> KNOCKING; the login is sent
+    KNOCKING  --PasswordPrompt-----------> ASKED
+    KNOCKING  --correctable Refused------> ASKED, if a password was requested before
+    KNOCKING  --Refused, guest name------> UNNAMED, after the LinkLost that follows (_is_renaming)
+    ASKED     --password typed-----------> KNOCKING; a new account types it twice (_chosen)
+    KNOCKING, ASKED  --Welcome-----------> IN (Model.apply)
+    KNOCKING, ASKED, IN  --LinkDown------> AWAY, if the user was logged in before
+
+The client ends when exit is set. Reasons: Bye after the goodbye; LinkLost; LinkDown before the first login or during
+the goodbye; a final login error; an interrupt or the end of input outside of IN.
+
+Typed lines. A line is used when the state allows it: in UNPLACED, UNNAMED and ASKED it is the answer to the question,
+in IN it is an operation once ClientSession.is_ready. Until then it waits in _lines. react() handles its input and then
+uses waiting lines until one has to wait, so lines are used in the order in which they were typed. Passwords typed at a
+terminal wait in _secrets instead, so that a password is never sent or shown as a message.
+
+A connection that is lost while the user is typing a password is not reported (_is_thinking). _is_late records it, and
+the password is then used on a new connection.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +73,9 @@ if TYPE_CHECKING:
     from chatclient.session import ClientSession
     from chatprotocol.address import Address
 
-# Refusals after which the person who was asked for the password is asked again.
+# Login errors after which the password is requested again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})
-# Refusals after which the same login can't succeed.
+# Login errors after which the same login can't succeed.
 _LOGIN_REFUSALS = frozenset(
     {
         ErrorCode.BAD_REQUEST,
@@ -51,70 +85,69 @@ _LOGIN_REFUSALS = frozenset(
         ErrorCode.TOO_LONG,
     }
 )
-# What is asked outside of the room.
+# The questions before the login.
 _QUESTIONS = {ConnectionState.UNNAMED: "username", ConnectionState.ASKED: "password"}
-# What is asked for a new password, in this order. Where lines are shown as they are typed (in pipes), not the last.
+# The questions of a password change, in order. A frontend that does not hide passwords (a pipe) skips the last one.
 _CHANGE_QUESTIONS = ("old password", "new password", "new password again")
 _AGAIN = "password again"
-# Where what is typed is an answer.
+# States in which a typed line answers a question.
 _ASKING = frozenset({ConnectionState.UNPLACED, *_QUESTIONS})
 
 
 class Line(NamedTuple):
-    """A line was typed; or played from a script, and is shown then, for nobody saw it being typed."""
+    """A line, typed or from a script. The controller displays script lines, because no terminal echoed them."""
 
     text: str
     is_played: bool = False
-    # Was it typed where the password was asked for? Then it is used as nothing else.
+    # True if the password prompt was active. The line is then used only as a password.
     is_secret: bool = False
 
 
 class EndOfInput(NamedTuple):
-    """Nothing more will be typed."""
+    """The end of the input."""
 
 
 class Interrupt(NamedTuple):
-    """The person, or whoever runs the client, wants it to end now."""
+    """A request to end now: a signal, a failed script, or a failure of the main thread."""
 
 
 Input = Line | EndOfInput | Interrupt | Event | LinkUp | LinkDown | LinkLost
 
 
 class Frontend(Protocol):
-    """Where the person or the program is."""
+    """The user interface. The controller thread calls all methods."""
 
     @property
     def is_person(self) -> bool:
-        """Is it somebody who may want a hint?"""
+        """True if a person reads the output and may need a hint."""
 
     @property
     def tells_secrets(self) -> bool:
-        """Does it say which line is a password? Else it is the next one, whatever was asked when it was typed."""
+        """True if Line.is_secret marks passwords. Otherwise the next line is the password, whenever it was typed."""
 
     @property
     def recent_messages(self) -> int:
-        """How many of the last messages are shown after the login."""
+        """Number of recent messages to request after the first login; 0 for none."""
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
-        """Show what happened."""
+        """Show events and notices."""
 
     def ask_password(self) -> None:
-        """The next line is a password: don't echo it."""
+        """Prepare for a password: the next line is not echoed."""
 
     def took_line(self) -> None:
-        """A typed line was used: there is room for one more."""
+        """Called for each typed line that was used. A frontend that limits its read-ahead may read one more."""
 
     def update(self, ui_state: UiState) -> None:
-        """That is how it is now."""
+        """Show the new state. Called after every input."""
 
 
 class Controller:
-    """Decides what is asked of the server and what is shown.
+    """Decides what is requested from the server and what is shown. For states and threads see the module.
 
-    One thread calls :meth:`begin`, then :meth:`react` with one input after another.
+    Call :meth:`begin` once, then :meth:`react` for each input until :attr:`exit` is set, all in one thread.
 
-    Lines that are typed too early (before the login, in the middle of an answer) wait in it. ``connect`` is called when
-    it is known where the server is and who wants to come in. Where no server is named, ``default`` is it.
+    ``connect`` is called when the server and the username are known. ``default`` completes a typed server address.
     """
 
     def __init__(
@@ -133,31 +166,33 @@ class Controller:
         self._default = default
         self._connect = connect
         self._lines: deque[Line | EndOfInput] = deque()
-        # What was typed as a password, perhaps before it was asked for.
+        # Typed passwords, perhaps from before the prompt.
         self._secrets: deque[Line] = deque()
         self._is_leaving = False
         self._was_interrupted = False
-        # Is there a message of which nobody knows whether it was stored?
+        # True if the delivery of a message is unknown. The exit code is LOST then.
         self._has_doubts = False
         self._was_asked = False
         self._denials = 0
-        # Of a new name, the password that is still to be typed a second time.
+        # A new account types its password twice. _chosen is the first input until the second one is typed.
         self._is_new_name = False
         self._chosen: str | None = None
-        # What was typed so far to change the password; and the new one, while it is not known whether it is that.
+        # Input of the current password change, or None. _new_password is the new password until the server confirms it.
         self._change: list[str] | None = None
         self._new_password: str | None = None
-        # Was the name refused? Another one is asked for when the connection has ended.
+        # True if the guest name was rejected. A new name is requested when the connection has ended.
         self._is_renaming = False
-        # Was it told that the connection is lost, and that a guest can't come back? Once is enough.
+        # True if the lost connection, or the rejected login after it, was already shown. Each is shown once per outage.
         self._has_told_loss = self._has_told_error = False
-        # Has the connection gone while the person thought of a password? A new one is tried with it.
+        # True if the connection was lost during the password prompt. The typed password is used on a new connection.
         self._is_late = False
-        # Is the person waiting for the server's leave to go on, and was the person asked for the next operation?
+        # _is_opening: the parser's next question waits for the server's answer. _was_prompted: "operation" was shown.
         self._is_opening = False
         self._was_prompted = False
-        # What to ask again after an answer or a lost connection: the next line is the answer to it.
+        # The parser's current question, shown after the server's answer and again after a reconnect.
         self._question = ""
+        # Set by the controller thread. App.run reads it in the main thread, without a lock: after a failed script, to
+        # see whether the client was still running (in a race either answer is right), and after the join.
         self.exit: Exit | None = None
 
     @property
@@ -165,7 +200,7 @@ class Controller:
         return f"server, HOST or HOST PORT ({self._default[0]} {self._default[1]})"
 
     def begin(self) -> None:
-        """Connect, or ask first where the server is and who it is."""
+        """Connect, or first ask for the server and the username."""
         self._begin()
         self._frontend.update(self._ui_state())
 
@@ -180,7 +215,7 @@ class Controller:
             self._ask_username()
 
     def react(self, given: Input) -> None:
-        """Take one input. Afterwards :attr:`exit` is set if that was the last one."""
+        """Handle one input, then all waiting lines that can be used. Sets :attr:`exit` if the client must end."""
         match given:
             case Line() | EndOfInput():
                 self._take_parsed(given)
@@ -201,7 +236,7 @@ class Controller:
         self._frontend.update(self._ui_state())
 
     def _take_parsed(self, given: Line | EndOfInput) -> None:
-        """A line waits for its turn. A person need not wait to leave, nor for what the server is not needed for."""
+        """Queue a line. A person who is not connected can leave, and use local commands, without waiting."""
         connection_state = self._model.connection_state
         is_parsed_ahead = self._frontend.tells_secrets and self._may_be_secret()
         if isinstance(given, Line) and (given.is_secret or is_parsed_ahead):
@@ -222,7 +257,7 @@ class Controller:
         self._lines.append(given)
 
     def _next_line(self) -> Line | EndOfInput | None:
-        """The typed line that can be used now."""
+        """Remove and return the next line that can be used now, or None."""
         if self._frontend.tells_secrets and (
             self._model.connection_state is ConnectionState.ASKED or self._change is not None
         ):
@@ -230,7 +265,7 @@ class Controller:
         return self._lines.popleft() if self._lines and self._is_ready() else None
 
     def _is_ready(self) -> bool:
-        """Can a typed line be used now?"""
+        """True if a typed line can be used now."""
         if self._model.connection_state in _ASKING:
             return True
         return self._session.is_ready and not self._is_leaving
@@ -256,7 +291,7 @@ class Controller:
         )
 
     def _may_be_secret(self) -> bool:
-        """Is a password what is typed now, or about to be asked for, so that somebody may type it already?"""
+        """True if the current input is a password, or may be one because the password prompt can follow soon."""
         model = self._model
         if self._change is not None:
             return True
@@ -268,7 +303,7 @@ class Controller:
         )
 
     def _prompt(self) -> None:
-        """Where one operation is done before the next one, ask for the next."""
+        """Ask for the next operation once, in protocols that run one operation at a time."""
         is_due = self._client_protocol.is_stepwise and self._parser.due is Due.OPERATION
         if (
             is_due
@@ -280,14 +315,14 @@ class Controller:
             self._ask(self._parser.prompt())
 
     def _only_wants_to_leave(self) -> bool:
-        """Is there nothing to come back to the server for?"""
+        """True if the next line only leaves and no message is unconfirmed: reconnecting has no purpose."""
         if not self._model.has_been_in or self._model.unconfirmed or not self._lines:
             return False
         first = self._lines[0]
         return isinstance(first, EndOfInput) or self._parser.is_leave(first.text)
 
     def _on_interrupt(self) -> None:
-        """Say goodbye where somebody hears it; otherwise end at once."""
+        """Say goodbye if logged in; otherwise end immediately."""
         if self._model.connection_state is ConnectionState.IN:
             self._was_interrupted = True
             self._leave()
@@ -337,14 +372,14 @@ class Controller:
     # --- what arrived ---
 
     def _tell(self, news: Iterable[ClientEvent]) -> None:
-        """What somebody wishes because of the news goes out behind."""
+        """Handle the events in order. Requests that they cause are sent in between."""
         for event in news:
             self._on_news(event)
 
     def _on_news(self, event: ClientEvent) -> None:
         is_in = self._model.connection_state is ConnectionState.IN
         match event:
-            case PasswordPrompt() if not is_in:  # else what is typed next is a message
+            case PasswordPrompt() if not is_in:  # if logged in, the next line is a message and must not be hidden
                 self._on_prompt(event)
             case Welcome():
                 self._on_welcome(event)
@@ -399,7 +434,7 @@ class Controller:
             self._action(AskHistory(recent))
 
     def _is_thinking(self) -> bool:
-        """Is somebody asked for a password, who may take longer for it than the server waits?"""
+        """True if a person is typing a password before the first login. It may take longer than the server waits."""
         return (
             self._frontend.tells_secrets
             and self._model.connection_state is ConnectionState.ASKED
@@ -407,12 +442,12 @@ class Controller:
         )
 
     def _on_login_refused(self, event: Refused) -> None:
-        if self._is_renaming:  # on a connection that is given up
+        if self._is_renaming:  # this connection is closing
             return
         if event.code is ErrorCode.NOT_LOGGED_IN and self._is_thinking():
             return
         if event.code is ErrorCode.WRONG_PASSWORD and self._new_password is not None:
-            # The connection was lost before it was said that the password was changed.
+            # The connection was lost before the confirmation of a password change: try the other password.
             self._model.password, self._new_password = self._new_password, None
             self._session.shut()
             return
@@ -436,26 +471,26 @@ class Controller:
             self.exit = Exit.LOST
 
     def _on_go_on(self, event: Ready | Online) -> None:
-        """The answer to what was asked; the person can go on."""
+        """Show the answer, and ask the next question."""
         self._is_opening = False
         self._frontend.display([event])
         self._ask(self._question)
 
     def _on_arrivals(self, event: Users) -> None:
-        """Its own arrival is no news to a client."""
+        """Show other users who joined or left. The user's own arrival is not shown."""
         joined = tuple(name for name in event.joined if name != self._model.username)
         if joined or event.left:
             self._frontend.display([Users(event.count, event.users, joined, event.left)])
 
     def _on_bye(self, event: Bye) -> None:
-        """The server answered our goodbye, and everything before it."""
+        """The server answered the goodbye, so it has answered everything sent before it."""
         self._frontend.display([event])
         if not self._was_interrupted:
             self._lines.clear()  # typed after the goodbye
         self.exit = Exit.LOST if self._say_what_is_lost() or self._has_doubts else Exit.OK
 
     def _say_what_is_lost(self) -> int:
-        """How much was typed and not sent, or sent and not confirmed."""
+        """Report lines that were not sent or not confirmed. Returns their number."""
         waiting = (line for line in self._lines if isinstance(line, Line))
         unsent = sum(not self._parser.is_leave(line.text) for line in waiting)
         unconfirmed = unsent + len(self._model.unconfirmed)
@@ -501,11 +536,11 @@ class Controller:
         if self._is_late:
             self._is_late = False
             self._model.password = None
-            self._secrets.appendleft(line)  # for when it is asked for anew
+            self._secrets.appendleft(line)  # used at the next password prompt
             self._take_username(self._model.username)
             return
         if self._is_new_name and line.text:
-            if self._chosen is None:  # what nobody saw being typed may be misspelt, and nobody could log in with it
+            if self._chosen is None:  # a hidden password may contain a typing error, so it is typed twice
                 self._chosen = line.text
                 self._frontend.ask_password()
                 self._ask(_AGAIN)
@@ -520,7 +555,7 @@ class Controller:
         self._action(Password(line.text))
 
     def _take_change(self, parsed: list[str]) -> None:
-        """One more of the passwords that a change needs. An empty line cancels it."""
+        """Handle one of the inputs of a password change. An empty line cancels."""
         self._change = None
         needed = len(_CHANGE_QUESTIONS) if self._frontend.tells_secrets else len(_CHANGE_QUESTIONS) - 1
         if not parsed[-1]:
@@ -583,7 +618,7 @@ class Controller:
                 self._action(action)
 
     def _post(self, said: Say | Whisper) -> None:
-        """Send a message, and again after a lost connection, until it is confirmed."""
+        """Send a message. The session sends it again after a lost connection, until it is confirmed."""
         try:
             said = self._session.prepare(said)
         except RequestError as error:
