@@ -1,12 +1,12 @@
-"""The client for programs: come in, say something, ask for something, and read what happens.
+"""The client for programs: log in, send messages, make queries, and read events.
 
-    with ChatClient("localhost", 9999) as client:
-        client.login("echo", "secret")
-        for event in client.events():
-            if isinstance(event, PublicMessage):
-                client.whisper(event.sender, event.text)
+   with ChatClient("localhost", 9999) as client:
+       client.login("echo", "secret")
+       for event in client.events():
+           if isinstance(event, PublicMessage):
+               client.whisper(event.sender, event.text)
 
-Its errors are in errors.py. For programmers: docs/bots.md.
+Errors: errors.py. Guide: docs/bots.md.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Given = TypeVar("Given")
 Checked = TypeVar("Checked")
-# What a program reads: what the server says, and what becomes of the connection. From Sent on: what became of
-# something that the program itself has interrupted. docs/bots.md has a row for each.
+# Types that events() yields. From Sent on: late answers to a call that the program itself interrupted. docs/bots.md
+# describes each type.
 Happening: TypeAlias = (
     PublicMessage
     | DirectMessage
@@ -91,21 +91,21 @@ Happening: TypeAlias = (
     | Found
 )
 
-# How long the server's goodbye is waited for.
+# Timeout of the server's goodbye.
 _GOODBYE_SECONDS: Final = 5.0
-# What a login is answered with, in the end.
+# Events that end a login.
 _LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused | ConnectionLost
 
 
 class ChatClient:
-    """One user's client of one server. Nothing happens before :meth:`connect`, or the ``with`` that calls it.
+    """One user's connection to one server. It is opened by :meth:`connect`, or by the ``with`` statement.
 
-    For one thread, but for :meth:`inject`. What arrives waits until that thread asks for something or reads
-    :meth:`events`; meanwhile nothing is answered, and in the dialect register, where each message wants an answer,
-    others are told that theirs did not come. A lost connection is tried again for ``retry_seconds``; what was missed
-    comes behind :class:`Back`, each message once, and what was not confirmed is sent again, and stored once.
+    For one thread, except :meth:`inject` and :meth:`hang_up`. Events wait until that thread makes a request or reads
+    :meth:`events`. Until then received messages are not acknowledged; in the protocol register their senders are then
+    told that they were not delivered. A lost connection is tried again for ``retry_seconds``. Missed messages follow
+    :class:`Reconnected`, each once; unconfirmed messages are sent again and stored once.
 
-    ``dialect`` is one of json, frames, register and datagram; the docs say what each of them can't tell. ``ops`` and
+    ``protocol`` is json, frames, register or datagram; the docs list the limits of each. ``ops`` and
     ``register_length`` are the settings ``--ops`` and ``--register-length``.
     """
 
@@ -120,7 +120,7 @@ class ChatClient:
         retry_seconds: float = 60.0,
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
-        """Raises UsageError for an argument that can't be right."""
+        """Raises UsageError for an invalid argument."""
         check_str("host", host)
         check_port("port", port)
         check_choice("dialect", dialect, [each.name for each in PROTOCOLS])
@@ -143,9 +143,9 @@ class ChatClient:
         self._link: Link | None = None
         self._has_knocked = False
         self._has_been_in = False
-        # Was it told that the connection is lost? Once is enough until it stands again.
+        # True if ConnectionLost was returned since the last login. It is returned once per outage.
         self._is_cut = False
-        # What happened while something else was waited for.
+        # Events that happened during a call, for events().
         self._happened = Backlog()
         self._end: ChatError | None = None
         self._is_closed = False
@@ -160,25 +160,25 @@ class ChatClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave and close."""
+        """Say goodbye and close."""
         self.close()
 
     def connect(self) -> None:
-        """Reach the server. Raises LostError where there is none; then it can be tried again."""
+        """Connect to the server. Raises LostError if that fails; the call can then be repeated."""
         self._check_open()
         if self._link is not None:
             raise UsageError("This client was connected before: `with ChatClient(...)` has done it.")
-        assert self.session.model.server is not None  # only the faces have none
+        assert self.session.model.server is not None  # None only in the command line client
         self._end = None
         self.start(self.session.model.server)
         while self._link is None:
             self._keep(self._receive())
 
     def login(self, username: str, password: str = "") -> Welcome:
-        """Come in; a name that nobody has is registered. Once for each client.
+        """Log in; an unused name is registered. Once per client.
 
-        Raises RefusedError. Where the server refused it, the client is of no more use: close it. A name that nobody can
-        have is refused before anything is sent; then another one can be tried.
+        Raises LostError if the connection is lost, and RefusedError if the login is rejected: the client must then be
+        closed. An invalid name is rejected before anything is sent; another name can then be tried.
         """
         check_str("username", username)
         check_str("password", password)
@@ -204,7 +204,7 @@ class ChatClient:
                 raise RefusedError(ErrorCode.WRONG_PASSWORD, f"The name {username} needs a password.")
 
     def close(self) -> None:
-        """Say goodbye, wait a little for the answer, and end the connection. Several times do no harm."""
+        """Say goodbye, wait up to 5 s for the answer, and end the connection. Can be called more than once."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -226,25 +226,25 @@ class ChatClient:
     # --- to say and to ask ---
 
     def say(self, text: str) -> int | None:
-        """Say it to everybody: returns the message's id when it is on the server's disk.
+        """Send a public message. Returns its id after the server has stored it on disk.
 
-        None where the dialect tells no ids (register); there it has been delivered to all who are here.
+        Returns None in the protocol register, which has no ids, after all users online have received it.
         """
         check_str("text", text)
         return self._post(Say(text))
 
     def whisper(self, to: str, text: str) -> int | None:
-        """Write to one user; the same. Who is not online gets it at the next login."""
+        """Send a direct message. Returns like say(). A recipient who is offline receives it at the next login."""
         check_str("to", to)
         check_str("text", text)
         return self._post(Whisper(to, text))
 
     def users(self) -> tuple[str, ...]:
-        """Who is online."""
+        """The names of the users online."""
         return self._ask(AskUsers(), Online).users
 
     def history(self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None) -> tuple[Message, ...]:
-        """The last messages that this user may see, oldest first. ``before``, an id, only in the dialect json."""
+        """The newest messages visible to this user, oldest first. ``before``: only older than this id (json only)."""
         _check_extent(limit, before)
         if before is not None and not self._is_json:
             raise RefusedError(ErrorCode.BAD_REQUEST, "In this dialect nobody can ask for what was before a message.")
@@ -253,7 +253,7 @@ class ChatClient:
     def search(
         self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None
     ) -> tuple[Message, ...]:
-        """The newest messages with all these words that this user may see, oldest first. Only in the dialect json."""
+        """The newest messages visible to this user that contain all words, oldest first. Only in the protocol json."""
         check_str("words", words)
         _check_extent(limit, before)
         if not self._is_json:
@@ -262,10 +262,10 @@ class ChatClient:
         return self._ask(Search(words, limit, before), Found).messages
 
     def events(self, timeout_seconds: float | None = None) -> Iterator[Any]:
-        """Everything that happens, in order: see ``Happening``, and what was injected. Each message comes once.
+        """Yield events (see ``Happening``) and injected objects in order. Each message is yielded once.
 
-        Ends when nothing has happened for so long, or when the client was closed. Raises LostError when the connection
-        is lost for good, RefusedError when the server does not let the user in again.
+        Ends if no event arrives within ``timeout_seconds``, and after close(). Raises LostError if the connection is
+        lost permanently, and RefusedError if the server rejects the login after a reconnect.
         """
         if timeout_seconds is not None:
             check_seconds("timeout_seconds", timeout_seconds, threading.TIMEOUT_MAX)
@@ -281,25 +281,25 @@ class ChatClient:
                 return
 
     def inject(self, given: object) -> None:
-        """Let :meth:`events` yield this in its turn. For any thread: a timer, or somebody who types."""
+        """Queue an object that :meth:`events` yields in order. For any thread, such as a timer."""
         self._inputs.put(given)
 
-    # --- for programs that have a loop of their own: the faces ---
+    # --- for the command line client, which has its own loop ---
 
     def start(self, address: Address) -> None:
-        """Begin to connect; once more after it was lost for good, if that was wanted."""
+        """Start to connect. Can be called again after the connection was lost permanently."""
         self._connection.start(address)
 
     def receive(self) -> Event | Signal | Any:
-        """What comes next, as it is; to be given to the visit."""
+        """The next input, unprocessed. The caller passes it to the session."""
         return self._inputs.get()
 
     def hang_up(self) -> None:
-        """End the connection without a word. For any thread but that of :meth:`receive`."""
+        """End the connection without a goodbye. For any thread except the receiver thread."""
         self._inputs.close()
         self._connection.close()
 
-    # --- whether this makes sense now ---
+    # --- checks of the call order ---
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -310,7 +310,7 @@ class ChatClient:
         if not self._has_been_in:
             raise UsageError("Nobody is logged in with this client: login() first.")
 
-    # --- waiting for something ---
+    # --- waiting for answers ---
 
     def _post(self, message: Say | Whisper) -> int | None:
         self._check_logged_in()
@@ -330,7 +330,7 @@ class ChatClient:
                 raise LostError("The connection was lost, and nobody knows whether the message was stored.")
 
     def _ask(self, action: Action, kind: type[Answer]) -> Answer:
-        """Ask; the visit asks again on every new connection, until there is an answer."""
+        """Make a query. The session repeats it on every new connection until it is answered."""
         self._check_logged_in()
         if self.session.client_protocol.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
@@ -341,17 +341,17 @@ class ChatClient:
         return answer  # type: ignore[no-any-return]
 
     def _is_error(self, happening: Any) -> bool:
-        """Of something that is no message, and no return?"""
+        """True if it is an error that concerns neither a message nor a login."""
         is_in = self.session.model.connection_state is ConnectionState.IN
         return isinstance(happening, Refused) and happening.nonce is None and is_in
 
     def _wait_until_ready(self) -> None:
-        """Until something can be asked: while the connection is lost, until it stands again."""
+        """Receive until a request can be made: after a lost connection, until the next login."""
         while not self.session.is_ready:
             self._keep(self._receive())
 
     def _await(self, fresh: Sequence[Any], is_it: Callable[[Any], bool]) -> Any:
-        """Of what happens from here on the first thing that is waited for; the others are for :meth:`events`."""
+        """Return the first event that matches. All others are kept for :meth:`events`."""
         while True:
             found = next(filter(is_it, fresh), None)
             self._keep(each for each in fresh if each is not found)
@@ -364,7 +364,7 @@ class ChatClient:
             self._happened.add(each)
 
     def _receive(self, timeout_seconds: float | None = None) -> Sequence[Any]:
-        """What follows from what comes next. Raises queue.Empty when nothing does, and the error that is the end."""
+        """Handle the next input, and return its events. Raises queue.Empty at the timeout, and the final error."""
         if self._end is not None and self._inputs.is_empty:
             raise self._end
         return self._take(self._inputs.get(timeout_seconds))
@@ -388,7 +388,7 @@ class ChatClient:
                 return [given]
 
     def _noted(self, news: ClientEvent) -> ClientEvent | Reconnected:
-        """Coming back is another thing than coming in, and being refused then is the end."""
+        """Replace the Welcome of a reconnect by Reconnected. A final login error ends the client."""
         if not self._has_been_in:
             return news
         match news:
@@ -404,7 +404,12 @@ class ChatClient:
 
 
 class _Debts:
-    """What the server owes, as far as everything that was heard has been looked at."""
+    """The state of the session as Watch sees it. Read by the receiver thread.
+
+    Lock-free: the receiver thread alone adds server events to the inbox, so while it reads, no event arrives. An empty
+    inbox means that the owner took the last event, but perhaps has not handled it yet; then `due` may be out of date.
+    That does no harm: Watch counts from the last event or, after a long UNKNOWN, from now.
+    """
 
     def __init__(self, session: ClientSession, inputs: Inbox) -> None:
         self._session = session
@@ -412,17 +417,17 @@ class _Debts:
 
     @property
     def due(self) -> Due:
-        """An answer may be among what waits."""
+        """UNKNOWN while the inbox has items: an answer may be among them."""
         return self._session.due if self._inputs.is_empty else Due.UNKNOWN
 
     @property
     def ping(self) -> Request | None:
-        """What waits may change that."""
+        """None while the inbox has items, because they may start an operation."""
         return self._session.ping if self._inputs.is_empty else None
 
 
 def _client_protocol(protocol: str, ops: str) -> ClientProtocol:
-    """The one that goes with the dialect."""
+    """The client side of the protocol."""
     match protocol:
         case Frames.name | Datagram.name:
             return FramesClient(ops)

@@ -1,6 +1,7 @@
-"""The exchange: how wishes become requests, and what the server says becomes news. Pure.
+"""Client side of a protocol: translates actions to requests, and server events to client events. Pure.
 
-In most dialects each request stands for itself; where they are dialogues, see steps.py, and for guests guest.py.
+JsonClient serves the protocol json, where requests are independent of each other. frames_client.py serves frames and
+datagram, register_client.py serves register.
 """
 
 from __future__ import annotations
@@ -19,29 +20,29 @@ if TYPE_CHECKING:
 
 
 class OpenPublic(NamedTuple):
-    """Somebody is about to say something to everybody. The answer is Ready."""
+    """The user begins a public message. The answer is Ready."""
 
 
 class OpenDirect(NamedTuple):
-    """Somebody is about to write to one user. The answer is Online: who is there to be written to."""
+    """The user begins a direct message. The answer is Online, with the possible recipients."""
 
 
 class PossibleGap(NamedTuple):
-    """There may be more that was missed than can be told."""
+    """More messages may have been missed than are shown."""
 
-    # Does the dialect let us look at the history?
+    # True if the protocol can request the history.
     has_history: bool = True
 
 
 class DeliveryUnknown(NamedTuple):
-    """Nobody can tell whether this message, which was sent and not confirmed, was stored. It is not sent again."""
+    """It is unknown whether this unconfirmed message was stored. It is not sent again."""
 
     said: Say | Whisper
     has_history: bool = True
 
 
 class Outcome(NamedTuple):
-    """Whether everybody for whom this message was has taken it, where a dialect tells that."""
+    """Result of a message in a protocol that confirms delivery: has_come is true if all recipients received it."""
 
     said: Say | Whisper
     has_come: bool
@@ -52,74 +53,74 @@ ClientEvent: TypeAlias = "Event | PossibleGap | DeliveryUnknown | Outcome"
 
 
 class Effects(NamedTuple):
-    """What follows from a wish or from what the server said: what to send, and what there is to be known."""
+    """Result of an action or a server event: requests to send, in order, and client events to show."""
 
     send: tuple[Request, ...] = ()
     news: tuple[ClientEvent, ...] = ()
 
 
 class ClientProtocol(Protocol):
-    """Serves one client on one connection after the other."""
+    """State of one client, over all of its connections. For the owner's thread, except `ping`."""
 
     @property
     def is_stepwise(self) -> bool:
-        """Is one operation done before the next one begins?"""
+        """True if the protocol runs one operation at a time."""
 
     @property
     def is_guest(self) -> bool:
-        """Is it enough to have a name? Then another one is asked for where one is refused."""
+        """True if a login needs only a name. A rejected name is then replaced by another one."""
 
     @property
     def is_busy(self) -> bool:
-        """Is there an answer that the next wish has to wait for?"""
+        """True if the next action has to wait for an answer."""
 
     @property
     def ping(self) -> Request | None:
-        """What a user who is in can ask for a sign of life, if it disturbs nothing now. The collector reads it, too."""
+        """The request that tests a silent server, or None if it would disturb an operation. For the receiver thread."""
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
-        """A connection stands: come in, and then send what was not confirmed on the one before, each once."""
+        """Log in on a new connection. After the login, send each unconfirmed message once."""
 
     def request(self, action: Action) -> Effects:
-        """Somebody wants something."""
+        """Translate an action of the user."""
 
     def handle_event(self, event: Event) -> Effects:
-        """The server said something."""
+        """Handle an event of the server."""
 
 
 def is_other_history(login: Login, welcome: Welcome) -> bool:
-    """Does the server have another history than the one that the client knew? Some servers tell no identity of it."""
+    """True if the history's id differs from the one that the client knew. False if the server sends no id."""
     known_id, history_id = login.history_id, welcome.history_id
     return known_id is not None and history_id is not None and known_id != history_id
 
 
 class JsonClient:
-    """Every request stands for itself, and many may be under way."""
+    """Requests are independent, and many may be unanswered at a time."""
 
     is_stepwise = False
     is_guest = False
     ping = Ping()
 
     def __init__(self) -> None:
-        # The answer that the next wish has to wait for.
+        # Type of the answer that the next action has to wait for.
         self._awaited: type[Online | User] | None = None
         self._login = Login("")
         self._unconfirmed: tuple[Say | Whisper, ...] = ()
 
     @property
     def is_busy(self) -> bool:
-        """True until a list of users, or one that was asked for by name, has come."""
+        """True until the requested list of users, or the requested user, has arrived."""
         return self._awaited is not None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
-        """A login says it all: the server sends what was missed. Nonces keep it from storing anything twice."""
+        """Send the login. The server then sends missed messages; nonces prevent duplicates of the unconfirmed ones."""
         self._awaited = None
         self._login = login
         self._unconfirmed = (*unconfirmed,)
         return Effects((login,))
 
     def request(self, action: Action) -> Effects:
-        """Who is about to speak needs no permission; who is about to write to one user is shown who is there."""
+        """A public message needs no permission. Before a direct message the list of users is requested."""
         match action:
             case OpenPublic():
                 return Effects(news=(Ready(),))
@@ -133,13 +134,13 @@ class JsonClient:
                 return Effects((action,))
 
     def handle_event(self, event: Event) -> Effects:
-        """Who is online is said from time to time; where it was asked for, it is the answer."""
+        """A periodic list of users also serves as the answer to a request for one."""
         match event:
             case Users(users=tuple(users), joined=(), left=()) if self._awaited is Online:
                 self._awaited = None
                 return Effects(news=(Online(users),))
             case User() | Refused(code=ErrorCode.UNKNOWN_COMMAND, nonce=None) if self._awaited is User:
-                # A server of before doesn't know the question. It will refuse the message, if it must.
+                # Older servers don't know this request. They check the recipient when the message arrives.
                 self._awaited = None
                 return Effects(news=(Ready(),))
             case Welcome():
@@ -149,7 +150,7 @@ class JsonClient:
         return Effects(news=(event,))
 
     def _has_gap(self, welcome: Welcome) -> bool:
-        """May messages be lost to this client, because the server began anew or was restored from a backup?"""
+        """True if messages may be missing, because the server's history was reset or restored from a backup."""
         since, last_id = self._login.since, welcome.last_id
         if since is None:
             return False

@@ -1,8 +1,10 @@
-"""Step by step: the exchange of the dialects in which an operation is a dialogue. Pure.
+"""Client side of the protocols frames and datagram, in which an operation takes several steps. Pure.
 
-    PM ->    <- READY    the text ->    <- SENT 18
+   PM ->    <- READY    the text ->    <- SENT 18
 
-The wire of that is docs/wire/frames.md.
+One operation runs at a time. `_asked` is the running operation; further actions wait in `_waiting`. `_opened` is set
+between OpenPublic or OpenDirect and the message that follows: the server waits for a recipient or a text, and no
+operation runs. Wire format: docs/wire/frames.md.
 """
 
 from __future__ import annotations
@@ -43,14 +45,14 @@ if TYPE_CHECKING:
 
 
 class GiveUp(NamedTuple):
-    """Out of a dialogue that somebody has opened and left: an empty message, which is refused."""
+    """Cancels an opened message: sends an empty one, which the server rejects."""
 
 
-# What a name in capitals might be taken for, in one of the dialects.
+# Words with a meaning of their own in one of the protocols. A name equal to one of them is sent in lower case.
 _RESERVED: Final = WORDS | {PING, COOKIE_WORD.decode()}
-# How servers refuse what they don't know behind a name.
+# Errors of servers that don't know an additional word after the name.
 _NOT_UNDERSTOOD: Final = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME})
-# What each wish is answered with in the end, if it is not refused.
+# Final answer to each action, unless it is rejected.
 _ANSWER: Final[dict[type, type]] = {
     OpenPublic: Ready,
     OpenDirect: Online,
@@ -65,43 +67,45 @@ _ANSWER: Final[dict[type, type]] = {
 
 
 class FramesClient:
-    """One operation after the other."""
+    """Runs one operation at a time. For one thread, except `ping`."""
 
     is_stepwise = True
     is_guest = False
 
     def __init__(self, ops: str) -> None:
-        """``ops`` names the tradition of words."""
+        """``ops`` is the name of a keyword set."""
         self._ops = ops
         self._words = KEYWORD_SETS[ops]
         self._login = Login("")
-        # For the first time that it is asked for.
+        # Sent once, at the first password prompt of a connection.
         self._password: str | None = None
         self._has_been_in = False
-        # Is the history's identity asked for behind the name? Some servers don't know that word.
+        # True if the history's id is requested with the name. Some servers don't know that word.
         self._wants_history_id = True
-        # Was the name sent, and nothing heard since?
+        # True from sending the name until the first event.
         self._is_naming = False
-        # The last message of which the text was sent: if it is not confirmed, it may be stored or not.
+        # The last message whose text was sent. While unconfirmed, it may or may not be stored.
         self._on_its_way: Say | Whisper | None = None
-        # What is not answered yet, and what is wished after it.
+        # The running operation, and the actions after it.
         self._asked: Action | Resume | GiveUp | None = None
         self._waiting: deque[Action] = deque()
-        # What the server was told that somebody is about to do, while it waits for the rest.
+        # The opened message whose recipient or text the server expects.
         self._opened: OpenPublic | OpenDirect | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Until an operation has been answered."""
+        """True while an operation is unanswered."""
         return self._asked is not None
 
     @property
     def ping(self) -> Request | None:
-        """In the middle of an operation it would be taken for the next step."""
+        """None during an operation, because the server would take the ping as its next step."""
+        # Lock-free read by the receiver thread, under TcpLink's sending lock. _finish sets _opened before it clears
+        # _asked, and _asked is read first, so an opened message is seen. For the opposite order see _begin_next.
         return Command(PING) if self._asked is None and self._opened is None else None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
-        """The name comes first; behind it the tradition where it is not the default one, and what else is wanted."""
+        """Send the name, then the keyword set unless it is the default, and the word that requests the history id."""
         self._login = login
         self._password = login.password
         self._waiting = deque(unconfirmed)
@@ -110,14 +114,14 @@ class FramesClient:
         return Effects((self._name(),))
 
     def request(self, action: Action) -> Effects:
-        """Take the first step, once there is nothing before it."""
+        """Queue the action, and begin it if no operation is running."""
         if isinstance(action, Password):
             return Effects((Command(action.password),))
         self._waiting.append(action)
         return Effects(() if self.is_busy else self._begin_next())
 
     def handle_event(self, event: Event) -> Effects:
-        """Take the next step, or be done."""
+        """Continue or finish the running operation."""
         was_naming, self._is_naming = self._is_naming, False
         match self._asked, event:
             case _, Refused(code) if was_naming and self._wants_history_id and code in _NOT_UNDERSTOOD:
@@ -138,11 +142,11 @@ class FramesClient:
             case asked, _ if asked is not None and isinstance(event, (Refused, _ANSWER[type(asked)])):
                 return self._finish(asked, event)
             case None, Refused():
-                self._opened = None  # whatever it is for, the server waits for an operation now
+                self._opened = None  # after any error the server waits for an operation
         return Effects(news=(event,))
 
     def _name(self) -> Command:
-        """The first step of all."""
+        """The first frame of a connection."""
         words = [_as_name(self._login.username)]
         if self._ops != DEFAULT_KEYWORDS:
             words.append(self._ops)
@@ -151,9 +155,11 @@ class FramesClient:
         return Command(" ".join(words))
 
     def _begin_next(self) -> tuple[Request, ...]:
-        """The first steps of what comes next."""
+        """The first steps of the next action."""
         if not self._waiting:
             return ()
+        # Known gap: until _asked is set below, a receiver thread that reads `ping` here sees no operation. It does so
+        # only after 40 s of silence (by default) in which no answer was expected.
         opened, self._opened = self._opened, None
         match opened, self._waiting[0]:
             case (OpenPublic(), Say() as said) | (OpenDirect(), Whisper() as said):
@@ -183,12 +189,12 @@ class FramesClient:
                 raise TypeError(f"{action!r} is nothing that can be wished step by step.")
 
     def _last_steps(self, said: Say | Whisper) -> tuple[Request, ...]:
-        """From now on it may be stored."""
+        """The steps with recipient and text. After them the message may be stored."""
         self._on_its_way = said
         return (Data(said.text),) if isinstance(said, Say) else (Command(_as_name(said.to)), Data(said.text))
 
     def _come_in(self, event: Welcome) -> Effects:
-        """Whoever comes back looks for what was missed before anything else."""
+        """After a reconnect, request the history first, to find missed messages."""
         welcome = replace(event, username=event.username or self._login.username)
         if not self._has_been_in:
             self._has_been_in = True
@@ -199,7 +205,7 @@ class FramesClient:
         return Effects((Command(self._first_step(history)),))
 
     def _finish(self, asked: Action | Resume | GiveUp, event: Event) -> Effects:
-        """It has its answer."""
+        """Finish the operation with its answer, and begin the next one."""
         news: tuple[ClientEvent, ...] = (event,)
         match asked, event:
             case GiveUp(), _:
@@ -214,11 +220,11 @@ class FramesClient:
                 news = (History(tuple(map(self._complete, messages))),)
             case _, Bye(""):
                 news = (Bye(YOU_LEFT),)
-        self._asked = None  # not before: between two steps nothing may look like an end
+        self._asked = None  # last, because `ping` is read by another thread
         return Effects(self._begin_next(), news)
 
     def _resume(self, resume: Resume, event: Event) -> tuple[ClientEvent, ...]:
-        """What was missed; and what became of the messages that wait to be sent again."""
+        """Return missed messages, and the outcome of the message whose text was sent."""
         history = [self._complete(message) for message in event.messages] if isinstance(event, History) else []
         resume.read(history)
         said = self._on_its_way
@@ -228,7 +234,7 @@ class FramesClient:
         return (resume.welcome, *resume.missed(), outcome)
 
     def _complete(self, message: Message) -> Message:
-        """Whom a direct message is for is not told: it is we, unless it is from us."""
+        """Add the recipient, which these protocols omit: it is this user, unless this user is the sender."""
         username = self._login.username
         if (
             isinstance(message, DirectMessage)
@@ -240,5 +246,5 @@ class FramesClient:
 
 
 def _as_name(name: str) -> str:
-    """Names are compared without regard to case."""
+    """The name in a spelling that is no reserved word. Names are case-insensitive."""
     return name.lower() if name in _RESERVED else name

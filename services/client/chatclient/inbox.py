@@ -1,8 +1,8 @@
-"""What waits to be used by a program, or by the reactor. A server can't make either of them grow without end.
+"""Two buffers between the receiver thread and its consumer: a program or the controller. Both are limited in size.
 
-The inbox makes the collector wait: while it does, the socket is not read, and a server that has too much for this
-client disconnects it, as it does with everybody who does not read. The backlog holds what happened while the program
-waited for something else; there the oldest is dropped, because the answer that is waited for comes behind it.
+A full Inbox blocks the receiver thread. The socket is then not read, and the server disconnects this client as it does
+any client that does not read. A Backlog holds events that happened while a program waited for an answer. A full one
+drops the oldest events, because the answer arrives after them and blocking would deadlock.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-# Of each of the two, in memory. The longest history, 500 messages of 8,192 bytes, is a quarter of it.
+# Maximum size of each buffer in memory: four times the longest history, 500 messages of 8,192 bytes.
 WAITING_MAX_BYTES: Final = 16 * 1024 * 1024
-# About what an object takes in memory besides its contents.
+# Approximate memory overhead per object.
 _OBJECT_BYTES: Final = 64
 
 
 def size_bytes(given: object) -> int:
-    """About how much memory it takes."""
+    """Approximate memory size, in bytes."""
     if isinstance(given, str):
         return _OBJECT_BYTES + (len(given) if given.isascii() else 4 * len(given))
     if isinstance(given, tuple):
@@ -32,28 +32,30 @@ def size_bytes(given: object) -> int:
 
 
 class Inbox:
-    """A queue that one thread takes from. What the collector puts is counted, and limited."""
+    """A queue with one consumer thread. Only received items count for the limit."""
 
     def __init__(self, max_bytes: int = WAITING_MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._queue: queue.SimpleQueue[tuple[Any, int]] = queue.SimpleQueue()
-        # Each is written by one thread only: the collector, and whoever takes.
+        # Lock-free counters with one writer each: the receiver thread, and the consumer. put_heard() may read an old
+        # _taken_bytes and then waits too early. It can't wait forever: it clears _was_taken before it reads, and get()
+        # counts before it sets _was_taken, so the wait ends after any get() that it did not see.
         self._put_bytes = self._taken_bytes = 0
-        # Something was taken since this was cleared, or nothing will be any more.
+        # Set when an item was taken, and by close().
         self._was_taken = threading.Event()
         self._is_closed = False
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing waits."""
+        """True if the queue is empty. For any thread."""
         return self._queue.empty()
 
     def put(self, given: object) -> None:
-        """Put what the program gives itself. For any thread; never waits."""
+        """Add an item of the program itself. For any thread; never blocks."""
         self._queue.put((given, 0))
 
     def put_heard(self, given: object) -> None:
-        """Put what was heard. For the collector; waits while too much waits already."""
+        """Add a received item. For the receiver thread; blocks while the queue is above its limit and open."""
         while True:
             self._was_taken.clear()
             if self._is_closed or self._put_bytes - self._taken_bytes <= self._max_bytes:
@@ -64,7 +66,7 @@ class Inbox:
         self._queue.put((given, size))
 
     def get(self, timeout_seconds: float | None = None) -> Any:
-        """Take the next one. Raises queue.Empty."""
+        """Remove and return the next item. For the consumer. Raises queue.Empty after the timeout."""
         given, size = self._queue.get(timeout=timeout_seconds)
         if size:
             self._taken_bytes += size
@@ -72,27 +74,27 @@ class Inbox:
         return given
 
     def close(self) -> None:
-        """Nobody need wait any more."""
+        """Unblock put_heard() now and from now on. For any thread."""
         self._is_closed = True
         self._was_taken.set()
 
 
 class Backlog:
-    """What happened and was not looked at yet, oldest first. For one thread."""
+    """Events that the program has not read yet, oldest first. For one thread."""
 
     def __init__(self, max_bytes: int = WAITING_MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._kept: deque[tuple[Any, int]] = deque()
         self._kept_bytes = 0
-        # How many were dropped since :meth:`take_dropped`.
+        # Number of events dropped since the last take_dropped().
         self._dropped = 0
 
     def __bool__(self) -> bool:
-        """True if there is one to be taken."""
+        """True if it is not empty."""
         return bool(self._kept)
 
     def add(self, given: object) -> None:
-        """Keep it; of too much the oldest are dropped."""
+        """Append an event. Above the size limit the oldest events are dropped."""
         size = size_bytes(given)
         self._kept.append((given, size))
         self._kept_bytes += size
@@ -101,12 +103,12 @@ class Backlog:
             self._dropped += 1
 
     def pop_all(self) -> Any:
-        """The oldest one."""
+        """Remove and return the oldest event."""
         given, size = self._kept.popleft()
         self._kept_bytes -= size
         return given
 
     def take_dropped(self) -> int:
-        """How many were dropped since the last call."""
+        """Number of events dropped since the last call."""
         dropped, self._dropped = self._dropped, 0
         return dropped

@@ -1,4 +1,4 @@
-"""What the client knows: who it is, what it has seen, and what it has sent and not seen confirmed. Pure."""
+"""The client's state that survives a connection: identity, seen messages and unconfirmed messages. Pure."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Say, Whisper
 
 
-# Refusals of a moment, after which the same message may be sent again.
+# Temporary errors: the same message is sent again later.
 _LATER = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
 
-# Messages that are remembered as seen: a server that does not know which of them a client has sends the last 500 again.
+# Number of seen messages to remember: a server that can't tell which ones are new sends up to 500 again.
 _SEEN_MAX_MESSAGES = 1_000
 
 
-# Names for completion. A server takes 10,000 connections unless it is set otherwise.
+# Maximum number of names kept for completion: the server's default limit of connections.
 _ONLINE_MAX_USERS = 10_000
 
 
 def is_username(name: str) -> bool:
-    """Can anybody have this name? Servers may tell others, which nobody should type, nor see in a menu."""
+    """True if the name is valid. A server may send other names; they are not offered for completion."""
     try:
         check_username(name)
     except RequestError:
@@ -44,7 +44,7 @@ def _usernames(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class ConnectionState(Enum):
-    """Where the client stands with the server."""
+    """State of the connection and the login. For transitions see cli/controller.py."""
 
     UNPLACED = "is asked where the server is"
     UNNAMED = "is asked who it is"
@@ -55,32 +55,32 @@ class ConnectionState(Enum):
 
 
 class UiState(NamedTuple):
-    """What a person sees all the time: who and where they are, what is due, and what is on its way."""
+    """Everything that the prompt and the status line show."""
 
     connection_state: ConnectionState
     username: str = ""
     server: Address | None = None
-    # How many are online, where the server says so by itself.
+    # Number of users online, if the server reports it.
     online_count: int | None = None
-    # What the next line is, where something was asked.
+    # The question that the next line answers, if any.
     question: str = ""
-    # May it be a password, which nobody is to see?
+    # True if the input may be a password and is hidden.
     is_secret: bool = False
-    # What was typed and waits, and what was sent and waits for its confirmation.
+    # Lines that were typed and not used, and messages that were sent and not confirmed.
     waiting: tuple[str, ...] = ()
     unconfirmed: tuple[Say | Whisper, ...] = ()
 
 
 class _Mark(NamedTuple):
-    """What tells a message from another one that has its id in another history."""
+    """Distinguishes messages of different histories that have the same id."""
 
-    # Of a message of one's own that was confirmed it is not known.
+    # None for the user's own messages: a confirmation has no time.
     time_ms: int | None
-    # Of the sender and the text, which may be long.
+    # Hash of sender and text. The text may be long.
     content_hash: int
 
     def matches(self, message: Message) -> bool:
-        """Is it this message?"""
+        """True if it is this message."""
         is_then = self.time_ms in (None, message.time_ms)
         return is_then and self.content_hash == _content_hash(message.sender, message.text)
 
@@ -90,26 +90,26 @@ def _content_hash(sender: str, text: str) -> int:
 
 
 class Model:
-    """Everything that must survive a lost connection."""
+    """Everything that survives a lost connection. Changed by one thread; ClientSession says which."""
 
     def __init__(self, server: Address | None, username: str | None, password: str | None) -> None:
-        """What is None is asked for."""
+        """Arguments that are None are requested from the user."""
         self.server = server
         self.username = username or ""
         self.password = password
         self.connection_state = ConnectionState.AWAY
         self.has_been_in = False
-        # Who is online as far as it is known, of those who can be written to; and how many, where that was said.
+        # Known users online, valid names only; and the number of users online, if the server sent it.
         self.online: tuple[str, ...] = ()
         self.online_count: int | None = None
-        # Who wrote to this user alone last.
+        # Sender of the last direct message.
         self.correspondent = ""
-        # The newest message that was seen, own ones included: where to go on after a reconnect.
+        # Id of the newest message seen, including the user's own. A reconnect resumes after it.
         self.last_seen_id: int | None = None
-        # The identity of the history that it belongs to, where the server tells one.
+        # Id of its history, if the server sends one.
         self.history_id: str | None = None
         self._seen: dict[int, _Mark] = {}
-        # What was sent and is neither confirmed nor refused, by nonce, in the order in which it was typed.
+        # Messages that are neither confirmed nor finally rejected, by nonce, in the order of typing.
         self.unconfirmed: dict[str, Say | Whisper] = {}
 
     def login(self) -> Login:
@@ -117,16 +117,16 @@ class Model:
         return Login(self.username, self.password, self.last_seen_id, self.history_id)
 
     def has_seen(self, message: Message) -> bool:
-        """Was this message told before, as far as it is remembered? Not one that had its id before a restore."""
+        """True if this message is remembered as seen. A different message with the same id does not count."""
         seen = self._seen.get(message.id)
         return seen is not None and seen.matches(message)
 
     def is_own(self, message: Message) -> bool:
-        """Did this user say it, here or on another device?"""
+        """True if this user sent it, from here or from another device."""
         return name_key(message.sender) == name_key(self.username)
 
     def apply(self, event: ClientEvent) -> None:
-        """Learn from what the server said."""
+        """Update the state with an event."""
         match event:
             case DeliveryUnknown(said) | Outcome(said):
                 self.unconfirmed.pop(said.nonce or "", None)
@@ -156,7 +156,7 @@ class Model:
         self.history_id = history_id
         if event.since is not None:
             self.last_seen_id = event.since
-        # A smaller one says that the server began anew, with none of what was seen.
+        # A smaller id means that the server's history was reset and has none of the seen messages.
         elif event.last_id is not None and (is_other or self.last_seen_id is None or event.last_id < self.last_seen_id):
             self.last_seen_id = event.last_id
 
@@ -165,13 +165,13 @@ class Model:
             self.correspondent = message.sender
 
     def _learn_who_is_online(self, event: Online | Users) -> None:
-        """From a list, or from who came and went. A dialect that does not tell it at the login tells nobody then."""
+        """Update the users online from a full list, or from those who joined and left."""
         if isinstance(event, Online) or event.users is not None:
             users = _usernames(event.users or ())
         else:
             moved = {*event.joined, *event.left}
             users = (*(name for name in self.online if name not in moved), *_usernames(event.joined))
-        self.online = users[-_ONLINE_MAX_USERS:]  # who came last is likelier to be written to
+        self.online = users[-_ONLINE_MAX_USERS:]  # recent users are likelier recipients
         self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
     def _see(self, message: Message) -> None:

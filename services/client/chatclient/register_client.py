@@ -1,8 +1,8 @@
-"""As a guest: the exchange of the dialect in which a user has a name, two connections, and no password. Pure.
+"""Client side of the protocol register: users are guests, with a name, two connections and no password. Pure.
 
-    REGISTER TOSEND ->   <- REGISTERED   REGISTER TORECV ->   <- REGISTERED      SEND bob ->   <- SEND bob
+   REGISTER TOSEND ->   <- REGISTERED   REGISTER TORECV ->   <- REGISTERED      SEND bob ->   <- SEND bob
 
-The wire of that is docs/wire/register.md.
+Wire format: docs/wire/register.md.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ if TYPE_CHECKING:
 
 
 class RegisterClient:
-    """One message after the other; each that arrives is answered."""
+    """Sends one message at a time, and acknowledges each received message."""
 
     is_stepwise = True
     is_guest = True
-    # There is no word for it.
+    # The protocol has no ping.
     ping = None
 
     def __init__(self) -> None:
         self._login = Login("")
         self._has_been_in = False
         self._is_in = False
-        # What was sent and not answered on the connections before these.
+        # Messages sent on previous connections and not answered.
         self._unsettled: tuple[Say | Whisper, ...] = ()
-        # What was sent and is not answered yet; somebody wants to leave behind that.
+        # The unanswered message, and whether to leave after its answer.
         self._asked: Say | Whisper | None = None
         self._is_leaving = False
 
     @property
     def is_busy(self) -> bool:
-        """Until a message has its answer."""
+        """True while a message is unanswered."""
         return self._asked is not None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
-        """Register one connection, and with its answer the other one: some servers want them in that order."""
+        """Register the sending connection. Its answer triggers the receiving one: some servers require that order."""
         self._login = login
         self._unsettled = tuple(unconfirmed)
         self._is_in = self._is_leaving = False
@@ -65,7 +65,7 @@ class RegisterClient:
         return Effects((Register(Side.SENDING, login.username),))
 
     def request(self, action: Action) -> Effects:
-        """There is no word for anything but messages; who leaves closes the connections."""
+        """Send a message, or leave by closing the connections. Raises TypeError for all other actions."""
         match action:
             case Say(text):
                 return self._send(action, Send(EVERYONE, text))
@@ -80,7 +80,7 @@ class RegisterClient:
                 raise TypeError(f"{action!r} is nothing that a guest can wish.")
 
     def handle_event(self, event: Event) -> Effects:
-        """Go on registering, answer a message, or be done with one's own."""
+        """Continue the registration, acknowledge a message, or finish the unanswered one."""
         match event:
             case Registered() if self._is_in:
                 return Effects()
@@ -92,7 +92,7 @@ class RegisterClient:
                 return Effects((Received(sender),), (event,))
             case Refused(code, reason) if not self._is_in:
                 return Effects(news=(Refused(code, self._why_not_in(code, reason)),))
-            case NotDelivered() if not self._is_in:  # no answer to REGISTER, but some other servers give it
+            case NotDelivered() if not self._is_in:  # some servers answer REGISTER with it
                 code = ErrorCode.INTERNAL
                 return Effects(news=(Refused(code, self._why_not_in(code, "unable to send")),))
             case Delivered() | NotDelivered() | Refused() if self._asked is not None:
@@ -122,7 +122,7 @@ class RegisterClient:
         return f"The name {name} is taken, or none that this server allows; choose another one."
 
     def _finish(self, said: Say | Whisper, event: Delivered | NotDelivered | Refused) -> tuple[ClientEvent, ...]:
-        """It has its answer."""
+        """Return the outcome of the unanswered message, and the goodbye if it was requested meanwhile."""
         self._asked = None
         outcome = Outcome(said, isinstance(event, Delivered))
         why: tuple[ClientEvent, ...] = (event,) if isinstance(event, Refused) else ()

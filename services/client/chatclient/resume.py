@@ -1,4 +1,4 @@
-"""Coming back in a dialect that has no word for it: what was missed is looked for in the history. Pure."""
+"""Reconnect in a protocol without resumption: finds missed messages in the history. Pure."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Whisper
 
 
-# Messages that may arrive before the history has: as many as a server's history can have, twice.
+# Maximum number of messages held until the history arrives: twice the longest history.
 _HELD_MAX_MESSAGES: Final = 1_000
 
 
 class Resume:
-    """Between coming back and having read the history. The :attr:`welcome` is no news before that.
+    """State between the login and the history. Call :meth:`hold`, then :meth:`read` once, then the other methods.
 
-    ``known_id`` is the newest message that was known before; None, and nothing can be told to be new. ``is_other`` says
-    that it was in another history than the server's: then all that the server has may be new, and only who remembers
-    what was seen can tell that it is not.
+    :attr:`welcome` is complete after :meth:`read`.
+
+    ``known_id`` is the id of the newest known message; with None, no message can be identified as new. ``is_other``
+    means that it belongs to another history than the server's: every message may then be new, and the caller must drop
+    those that it has seen.
     """
 
     def __init__(self, welcome: Welcome, known_id: int | None, *, is_other: bool) -> None:
@@ -36,21 +38,21 @@ class Resume:
         self._known_id = known_id
         self._is_other = is_other
         self._history: tuple[Message, ...] = ()
-        # What is new to this client, by id. Before the history was read: what has arrived meanwhile.
+        # New messages by id. Before read(): messages that arrived since the login.
         self._missed: dict[int, Message] = {}
-        # Does the history not reach back to what was known?
+        # True if the history does not reach back to the known message.
         self._has_gap = True
         self._has_dropped = False
 
     def hold(self, message: Message) -> None:
-        """Something new, which comes behind what was missed. Of too much the oldest is dropped: there is a gap then."""
+        """Keep a new message until the history is read. Beyond the limit the oldest is dropped, which makes a gap."""
         self._missed[message.id] = message
         if len(self._missed) > _HELD_MAX_MESSAGES:
             del self._missed[next(iter(self._missed))]
             self._has_dropped = True
 
     def read(self, history: Sequence[Message]) -> None:
-        """The history, the oldest message first; nothing where it was refused."""
+        """Take the history, oldest message first; empty if the request was rejected."""
         if not history:
             return
         self._history = (*history,)
@@ -64,7 +66,7 @@ class Resume:
                 self._missed[message.id] = message
 
     def complete(self, said: Say | Whisper) -> Sent | DeliveryUnknown | None:
-        """What became of a message that was not confirmed; None: it was not stored, and can be sent again."""
+        """Outcome of an unconfirmed message. None if it was not stored and can be sent again."""
         if self._known_id is None or self._is_other:
             return DeliveryUnknown(said)
         kind = PublicMessage if isinstance(said, Say) else DirectMessage
@@ -76,11 +78,11 @@ class Resume:
         return DeliveryUnknown(said) if self._has_gap else None
 
     def missed(self) -> list[ClientEvent]:
-        """What was missed, and did not settle anything: each message once and in order."""
+        """The missed messages that confirmed no message of this client: each once, in order."""
         new: list[ClientEvent] = [self._missed[message_id] for message_id in sorted(self._missed)]
         if self._known_id is not None:
             return [PossibleGap(), *new] if self._has_gap else new
-        # Nothing is known to be new: so it is shown as what it is.
+        # No message is known to be new, so the history is shown as a history.
         shown = {message.id for message in self._history}
         gap = [PossibleGap()] if self._is_other else []
         return [*gap, History(self._history), *(self._missed[number] for number in sorted(self._missed.keys() - shown))]

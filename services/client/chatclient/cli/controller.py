@@ -191,7 +191,7 @@ class Controller:
         self._was_prompted = False
         # The parser's current question, shown after the server's answer and again after a reconnect.
         self._question = ""
-        # Set by the controller thread. App.run reads it in the main thread, without a lock: after a failed script, to
+        # Set by the controller thread. App.run reads it in the main thread without a lock: after a failed script, to
         # see whether the client was still running (in a race either answer is right), and after the join.
         self.exit: Exit | None = None
 

@@ -1,4 +1,4 @@
-"""The connection to the server: the thread that collects from it, and connecting again."""
+"""The connection to the server: the receiver thread, and reconnecting."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ if TYPE_CHECKING:
     from chatprotocol.events import Event
 
 CONNECT_SECONDS = 10.0
-# A try that comes while the server's machine or container is just going may get no answer at all.
+# Timeout of a reconnect: short, because a host that is shutting down may not answer at all.
 _CONNECT_AGAIN_SECONDS = 2.0
-# Pauses between two tries to connect again: doubled each time, up to the longest, with a random part so that the
-# clients of a server that was restarted do not come all at once.
+# Pause between reconnects: doubled each time, up to the maximum, and randomized, so that the clients of a restarted
+# server do not reconnect all at once.
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-# A server that lets somebody in, says nothing and falls over before that is as one that is not there yet.
+# Minimum time from login to loss. A server that drops a client earlier, without an event, counts as down.
 _STEADY_SECONDS = 5.0
-# Nothing can interrupt the collector while it looks for a name or reaches for a server that does not answer. It ends by
-# itself then, some seconds later or with the process: nobody who leaves need wait for that.
+# Maximum wait for the receiver thread in close(). A name lookup or a connect can't be interrupted; the thread then ends
+# some seconds later, or with the process.
 _CLOSE_SECONDS = 1.0
 
 
 class Link(session.Link, Protocol):
-    """A connection that stands; over UDP its first request will open it. What is sent after its end is lost."""
+    """An open connection, with the methods for the receiver thread."""
 
     def receive(self, report: Callable[[Event], None]) -> str:
-        """Report all that comes until the connection ends; returns why it did. Raises OSError, ProtocolError."""
+        """Report events until the connection ends. Returns the reason. Raises OSError, ProtocolError."""
 
     def close(self) -> None:
-        """For the collector, when nobody uses it any more."""
+        """Release the sockets. Called after receive(), when no other thread can use the link."""
 
 
 class LinkUp(NamedTuple):
-    """There is a link; nothing was said yet."""
+    """A new connection is open; nothing was sent on it."""
 
     link: Link
 
 
 class LinkDown(NamedTuple):
-    """The connection is lost; a new one is being tried."""
+    """The connection is lost; reconnecting."""
 
     reason: str
 
 
 class LinkLost(NamedTuple):
-    """There is no connection, and no more will be tried."""
+    """The connection is lost, and no reconnect follows."""
 
     reason: str
 
@@ -65,10 +65,10 @@ Signal = LinkUp | LinkDown | LinkLost
 
 
 class Connection:
-    """Collects what the server says, in a thread of its own, and connects again when the connection is lost.
+    """Receives events in a thread of its own (thread name: collector), and reconnects after a loss.
 
-    ``open_link`` reaches the server at an address, in so many seconds, or raises OSError or UnicodeError. ``report`` is
-    given every event and signal, in order, by the collector thread; it must not wait.
+    ``open_link`` connects to an address within a timeout in seconds, or raises OSError or UnicodeError. ``report``
+    receives every event and signal, in order, in the receiver thread. While it blocks, nothing is received.
     """
 
     def __init__(
@@ -81,11 +81,10 @@ class Connection:
         self._retry_seconds = retry_seconds
         self._report = report
         self._closing = threading.Event()
-        # Guards the link: the collector replaces it, others shut it.
+        # Guards _link: the receiver thread replaces and closes it, close() shuts it down.
         self._lock = threading.Lock()
         self._link: Link | None = None
-        # The collector's own: where the server is, when it let us in, and whether it said more then than goodbye; when
-        # to give up, and how long the next pause is.
+        # For the receiver thread only. _was_served: another event than an error or goodbye followed the login.
         self._address: Address = ("", 0)
         self._welcome_at: float | None = None
         self._was_served = False
@@ -94,7 +93,7 @@ class Connection:
         self._receiver = threading.Thread(target=self._run, name="receiver", daemon=True)
 
     def start(self, address: Address) -> None:
-        """Start to connect and to collect; once more after it was lost for good, if that was wanted."""
+        """Start the receiver thread. Can be called again after LinkLost."""
         if self._receiver.ident is not None:
             self._receiver.join()
             self._receiver = threading.Thread(target=self._run, name="receiver", daemon=True)
@@ -102,7 +101,7 @@ class Connection:
         self._receiver.start()
 
     def close(self) -> None:
-        """End the connection; the collector reports it lost, and ends, unless it is just connecting."""
+        """End the connection. The receiver thread reports LinkLost and ends. Waits for that, for 1 s at most."""
         self._closing.set()
         with self._lock:
             if self._link is not None:
@@ -116,20 +115,20 @@ class Connection:
             while not reason:
                 reason = self._collect()
                 if self._closing.is_set():
-                    reason = "the client closed the connection"  # whatever its socket says about it
+                    reason = "the client closed the connection"  # instead of the socket's error
                 else:
                     self._report(LinkDown(reason))
                     reason = self._connect_again(reason)
             self._report(LinkLost(reason))
-        except Exception as error:  # a fault of this program; without the report nobody would notice
+        except Exception as error:  # a bug; without the report the client would wait forever
             self._report(LinkLost(f"the collector failed: {error!r}"))
             raise
 
     def _connect(self, seconds: float) -> str:
-        """Connect once; returns why it failed, or nothing."""
+        """Connect once. Returns the error, or "" if connected."""
         try:
             link = self._open_link(self._address, seconds)
-        except (OSError, UnicodeError) as error:  # UnicodeError: the name can't be one of the domain name system
+        except (OSError, UnicodeError) as error:  # UnicodeError: an invalid domain name
             return f"can't reach {format_address(self._address)}: {getattr(error, 'strerror', None) or error}"
         with self._lock:
             self._link = link
@@ -139,10 +138,10 @@ class Connection:
         return ""
 
     def _connect_again(self, reason: str) -> str:
-        """Connect, with growing pauses; returns why it failed for good, or nothing.
+        """Connect, with increasing pauses. Returns the error after the time limit, or "" if connected.
 
-        A server that takes connections and serves nobody (it is full, or it is a proxy without one, or it falls over
-        each time) is as good as none: patience does not begin anew.
+        The limit restarts only after a connection that was served. A server that accepts connections and serves none
+        (a full server, a proxy without a server, one that crashes at each login) counts as down.
         """
         now = time.monotonic()
         if self._welcome_at is not None and (self._give_up_at is None or self._was_served or self._has_stood(now)):
@@ -162,7 +161,7 @@ class Connection:
         return self._welcome_at is not None and now >= self._welcome_at + _STEADY_SECONDS
 
     def _collect(self) -> str:
-        """Report everything that comes until the connection ends; returns why it did."""
+        """Report events until the connection ends. Returns the reason."""
         assert self._link is not None
         try:
             reason = self._link.receive(self._take)
@@ -170,7 +169,7 @@ class Connection:
             reason = error.strerror or str(error)
         except ProtocolError as error:
             reason = str(error)
-        self._link.shut_down()  # whoever is sending must not wait for a socket that is closed
+        self._link.shut_down()  # requests of other threads fail from now on
         with self._lock:
             self._link.close()
         return reason
@@ -184,5 +183,5 @@ class Connection:
 
 
 def _is_welcome(event: Event) -> bool:
-    """Has the server let us in? A guest with the second of its connections."""
+    """True if it completes a login. A guest is logged in with its second connection."""
     return isinstance(event, Welcome) or (isinstance(event, Registered) and event.side is Side.RECEIVING)

@@ -1,8 +1,8 @@
-"""The link over TCP: one socket, or as many as the dialect has.
+"""The link over TCP: as many sockets as the protocol needs.
 
-No thread waits in a send: what the system does not take at once is kept, and the collector sends it when there is room.
-So the collector can always end a connection to a server that takes nothing, and a server that reads nothing before its
-own answers were read can't keep this client from reading them.
+No thread blocks in a send. Data that the system does not accept immediately is kept, and the receiver thread sends it
+when the socket is writable. So the receiver thread can always end a connection to a server that stops reading, and
+always reads answers, even if the server waits for that before it reads requests.
 """
 
 from __future__ import annotations
@@ -27,47 +27,47 @@ if TYPE_CHECKING:
     from chatprotocol.wire import WireProtocol
 
 _READ_BYTES = 256 * 1024
-# When one socket of several has come to its end, how long the others may be silent: they end at the same moment.
+# Time to read the other sockets after one has ended. The server closes all of them together.
 _OTHERS_SECONDS = 0.2
-# A network that has gone without a word is noticed within two minutes, and within one where something was sent.
+# TCP keepalive and user timeout: detect a dead network within two minutes, or one minute if data was sent.
 _PATIENCE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60_000))
-# All messages that may be unconfirmed are half of that, were every character written as an escape. What is more are
-# answers to a server that sends and does not read.
+# Maximum unsent data: twice the size of all unconfirmed messages if every character is escaped. More than that are
+# acknowledgements to a server that sends and does not read.
 _UNSENT_MAX_BYTES: Final = 8 * 1024 * 1024
 
 
 class TcpLink:
-    """Connected sockets. One thread collects, another one sends."""
+    """Connected sockets. The receiver thread calls receive() and close(); send() and shut_down() are for any thread."""
 
     def __init__(self, sockets: Sequence[socket.socket], protocol: WireProtocol, watch: Watch) -> None:
         self._sockets = sockets
         self._protocol = protocol
         self._watch = watch
-        # Guards what was not sent yet, and keeps two requests apart; nothing under it waits.
+        # Guards _unsent and keeps the bytes of a request together. No call under it blocks.
         self._sending = threading.Lock()
         self._unsent = [bytearray() for _ in sockets]
-        # Wakes the collector when there is something unsent.
+        # Wakes the receiver thread if there is unsent data.
         self._wakeup, self._waker = socket.socketpair()
         for each in (*sockets, self._wakeup, self._waker):
             each.setblocking(False)
-        # Was a ping sent that may not be known there?
+        # True if a ping is unanswered. Written and read by the receiver thread only.
         self._has_pinged = False
 
     def send(self, request: Request) -> None:
-        """Send a request; where that fails, the connection is lost, and the collector says so."""
+        """Send a request. If that fails, the connection ends and the receiver thread reports it."""
         with self._sending:
             self._send(request)
 
     def shut_down(self) -> None:
-        """Let the collecting end."""
+        """End the connection: receive() returns."""
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
     def receive(self, report: Callable[[Event], None]) -> str:
-        """Report what comes until one of the sockets has come to its end; and what the others still have to say.
+        """Report events until one socket has ended and the others were read.
 
-        Returns why it has ended. Raises OSError, ProtocolError.
+        Returns the reason of the end. Raises OSError, and ProtocolError if the server breaks the protocol.
         """
         with selectors.DefaultSelector() as selector:
             for each in self._sockets:
@@ -93,12 +93,12 @@ class TcpLink:
         return "the server closed the connection"
 
     def close(self) -> None:
-        """For the collector, when nobody uses it any more."""
+        """Close the sockets. For the receiver thread, after receive()."""
         for each in (*self._sockets, self._wakeup, self._waker):
             each.close()
 
     def _send(self, request: Request) -> None:
-        """The lock is held."""
+        """Requires the lock."""
         index = self._protocol.connection_for(request)
         data, unsent = self._protocol.encode_request(request), self._unsent[index]
         sent_bytes = 0
@@ -115,13 +115,13 @@ class TcpLink:
         unsent += data[sent_bytes:]
         if len(unsent) > _UNSENT_MAX_BYTES:
             self.shut_down()
-        with suppress(OSError):  # it is being woken already; or the connection has ended
+        with suppress(OSError):  # a wakeup is pending, or the connection has ended
             self._waker.send(b"\0")
 
     def _keep_watch(self, now: float) -> None:
-        """Send a ping if one is due. Raises TimeoutError.
+        """Send a ping if the watch requests one. Raises TimeoutError if the server is lost.
 
-        Under the lock nobody can begin an operation between the question whether a ping disturbs one and the ping.
+        The lock is held for check and send, so that no request is sent between them.
         """
         with self._sending:
             if (ping := self._watch.check(now)) is not None:
@@ -148,7 +148,7 @@ class TcpLink:
                 selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
 
     def _read(self, key: selectors.SelectorKey, report: Callable[[Event], None]) -> bool:
-        """False at the end."""
+        """Read and report. Returns false at the end of the connection."""
         try:
             data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
         except BlockingIOError:
@@ -162,7 +162,7 @@ class TcpLink:
         return bool(data)
 
     def _answers_ping(self, event: Event) -> bool:
-        """True also for the refusal of a server that does not know the word."""
+        """True if it answers a ping. A server that does not know pings answers with an error."""
         is_answer = isinstance(event, Pong) or (isinstance(event, Refused) and event.code is ErrorCode.UNKNOWN_COMMAND)
         if not (self._has_pinged and is_answer):
             return False
@@ -171,7 +171,7 @@ class TcpLink:
 
 
 def connect(protocol: WireProtocol, watch: Callable[[], Watch], address: Address, seconds: float) -> TcpLink:
-    """As many sockets as the dialect has. OSError, UnicodeError."""
+    """Open the sockets that the protocol needs. Raises OSError, and UnicodeError for an invalid host name."""
     sockets: list[socket.socket] = []
     try:
         while len(sockets) < protocol.connections:

@@ -1,4 +1,7 @@
-"""The link over UDP: one session, in datagrams that may be lost, repeated and reordered on their way."""
+"""The link over UDP: one session over datagrams that may be lost, duplicated or reordered.
+
+The receiver thread does all the work in receive(). Other threads only add requests to a queue and wake it.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ if TYPE_CHECKING:
     from chatprotocol.udp.packet import Datagram
     from chatprotocol.wire import WireProtocol
 
-# Read in a row, before it is looked what else there is to be done.
+# Maximum number of datagrams to read before requests are handled.
 _READ_MAX: Final = 64
 
 
 class _Opened(NamedTuple):
-    """A session, and the datagrams of it that have come; or what the server said in its place."""
+    """A new session and its first datagrams; or, without arq, the server's answer that opened none."""
 
     wire: _Wire
     arq: Arq | None
@@ -41,14 +44,14 @@ class _Opened(NamedTuple):
 
 
 class UdpLink:
-    """One session, which the first request opens. One thread collects, and sends what another one gives it."""
+    """One session, which the first request opens. The receiver thread calls receive() and close()."""
 
     def __init__(self, protocol: WireProtocol, watch: Callable[[], Watch], address: Address, seconds: float) -> None:
-        """The server has so long to answer. OSError, UnicodeError: there is none of this name."""
+        """``seconds`` is the handshake timeout. Raises OSError or UnicodeError if the name can't be resolved."""
         self._protocol = protocol
         self._watch = watch()
         self._address = address
-        # The addresses of that name; one after the other is tried.
+        # All addresses of the name, tried in order.
         self._places = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)
         self._patience_seconds = seconds / len(self._places)
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -57,23 +60,24 @@ class UdpLink:
         self._is_shut = False
 
     def send(self, request: Request) -> None:
-        """Give a request to the collector."""
+        """Queue a request for the receiver thread. For any thread; never blocks."""
         self._requests.put(request)
         self._ring()
 
     def shut_down(self) -> None:
-        """Let the collecting end."""
+        """End the session: receive() returns. For any thread."""
+        # Lock-free: set before the wakeup and never cleared. The receiver thread reads it after each wakeup.
         self._is_shut = True
-        self._requests.put(None)  # the collector may wait for the first one
+        self._requests.put(None)  # the receiver thread may be waiting for the first request
         self._ring()
 
     def close(self) -> None:
-        """For the collector, when nobody uses it any more."""
+        """Close the wakeup sockets. For the receiver thread, after receive()."""
         self._ear.close()
         self._bell.close()
 
     def receive(self, report: Callable[[Event], None]) -> str:
-        """Open a session, and report what comes until it ends; returns why. Raises OSError, ProtocolError."""
+        """Open a session and report events until it ends. Returns the reason. Raises OSError, ProtocolError."""
         request = self._requests.get()
         if not isinstance(request, Command):
             return "it was given up"
@@ -86,7 +90,7 @@ class UdpLink:
             return self._converse(wire, opened.arq, opened.arrived, report)
 
     def _open(self, text: bytes) -> _Opened:
-        """Ask for a session at each of the server's addresses, until one answers. Raises OSError."""
+        """Try the server's addresses in order until one answers. Raises OSError if none does."""
         why = "no answer"
         for family, _, _, _, place in self._places:
             try:
@@ -99,7 +103,7 @@ class UdpLink:
         raise OSError(f"can't reach {format_address(self._address)} over UDP: {why}")
 
     def _open_at(self, family: int, place: Any, text: bytes) -> _Opened | None:
-        """None: nobody answers."""
+        """Open a session at one address. Returns None if there is no answer."""
         wire = _Wire(family, place, self._ear)
         opened = None
         try:
@@ -127,7 +131,7 @@ class UdpLink:
                 if heard.events:
                     self._watch.heard(heard.events, time.monotonic())
                 if heard.end:
-                    with suppress(ConnectionRefusedError):  # it has gone already
+                    with suppress(ConnectionRefusedError):  # the server has ended already
                         wire.send(heard.acks)
                     return heard.end
                 wire.send(heard.acks)
@@ -137,18 +141,18 @@ class UdpLink:
                 if refused is not None:
                     report(refused)
             now = time.monotonic()
-            self._watch.check(now)  # the talk has pings of its own
+            self._watch.check(now)  # raises TimeoutError; its ping is not needed, because UdpSession sends pings
             wire.send(udp_session.due(now))
             arrived = wire.read(min(udp_session.look_at, self._watch.look_at(now)))
         return "it was given up"
 
     def _ring(self) -> None:
-        with suppress(OSError):  # a bell that was not heard yet need not be rung once more; or all is over
+        with suppress(OSError):  # a wakeup is pending, or the sockets are closed
             self._bell.send(b"\0", socket.MSG_DONTWAIT)
 
 
 class _Wire:
-    """A socket that hears one server only; and an ear, which lets the waiting end."""
+    """A socket connected to one address, and the receiving end of the wakeup socket."""
 
     def __init__(self, family: int, place: Any, ear: socket.socket) -> None:
         """Raises OSError."""
@@ -165,22 +169,22 @@ class _Wire:
         self._selector.register(ear, selectors.EVENT_READ)
 
     def close(self) -> None:
-        """The ear stays."""
+        """Close the socket. The wakeup socket stays open."""
         self._selector.close()
         self._sock.close()
 
     def send(self, datagrams: Iterable[bytes]) -> None:
-        """ConnectionRefusedError: nobody is there. All else that may be wrong is as good as lost on the way."""
+        """Send datagrams. Raises ConnectionRefusedError if no server is there. Other errors count as lost datagrams."""
         for datagram in datagrams:
             try:
                 self._sock.send(datagram)
-            except ConnectionRefusedError:  # told of an earlier one
+            except ConnectionRefusedError:  # reports an earlier datagram
                 raise
             except OSError:
                 return
 
     def read(self, until: float) -> list[Datagram]:
-        """What has come, or comes until then; nothing when the ear hears something before. ConnectionRefusedError."""
+        """Wait for a datagram, a wakeup or the time ``until``. Returns the datagrams. Raises ConnectionRefusedError."""
         ready = self._selector.select(max(0.0, until - time.monotonic()))
         if any(key.fileobj is self._ear for key, _ in ready):
             self._ear.recv(64)
@@ -192,6 +196,6 @@ class _Wire:
                     found.append(datagram)
         except ConnectionRefusedError:
             raise
-        except OSError:  # there is no more; or the way is broken, and may be mended
+        except OSError:  # no more datagrams, or a network error that may be temporary
             pass
         return found

@@ -1,4 +1,4 @@
-"""A talk: one session over UDP as the client has it, from its first datagram to the server's goodbye. Pure."""
+"""Client side of one UDP session, from its first datagram to the server's goodbye. Pure."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from chatprotocol.udp.packet import Datagram
     from chatprotocol.wire import WireProtocol
 
-# Who has nothing to say shows so often that it is there.
+# Interval of pings while nothing else is sent: they keep the session alive.
 _PING_SECONDS: Final = 15.0
-# Something is to be acknowledged, and nothing was heard for so long: is there still a session?
+# Silence after which a client with unacknowledged data tests whether the session still exists.
 _DOUBT_SECONDS: Final = 1.0
 _NO_SESSION: Final = f"ERROR {ErrorCode.NO_SESSION}".encode()
-# As long as the answer where there is none: a server answers nobody whom it does not know with more than was sent.
+# Padded to the length of the error: a server sends unknown clients no more bytes than it received.
 _PROBE: Final = (COMMAND, PING.encode().ljust(len(_NO_SESSION)))
-# How often that is acknowledged with which the goodbye came: when it comes again, nobody is there any more to do it.
+# Number of acknowledgements of the goodbye: after it the client is gone and can't acknowledge a retransmission.
 _GOODBYE_ACKS: Final = 3
 
 
 class Received(NamedTuple):
-    """What follows from a datagram: what to send at once, what the server said, and why the session is over, if so."""
+    """Result of a datagram: acknowledgements to send, events, and the reason if the session has ended."""
 
     acks: Sequence[bytes]
     events: list[Event]
@@ -41,25 +41,25 @@ class Received(NamedTuple):
 
 
 class UdpSession:
-    """Times are seconds of one clock."""
+    """For one thread. Times are seconds of one monotonic clock."""
 
     def __init__(self, arq: Arq, protocol: WireProtocol, now: float) -> None:
         self._arq = arq
         self._protocol = protocol
         self._decoder = protocol.event_decoder()
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
-        # When something was said last.
+        # Time of the last request.
         self._said_at = now
-        # Was it asked whether there is a session, since something was heard?
+        # True if the existence of the session was tested since the last datagram.
         self._has_probed = False
 
     @property
     def look_at(self) -> float:
-        """Before this time there is nothing to be sent."""
+        """Time of the next call of due()."""
         return min(self._arq.look_at, self._said_at + _PING_SECONDS)
 
     def request(self, request: Request, now: float) -> Refused | None:
-        """Say this to the server; or why that can't be said."""
+        """Queue a request. Returns an error event if the request can't be sent."""
         if isinstance(request, Command) and request.text.strip() == PING:
             reason = f"In the dialect {self._protocol.name} {PING} asks for a sign of life; it can't be a password."
             return Refused(ErrorCode.BAD_REQUEST, reason)
@@ -68,7 +68,7 @@ class UdpSession:
         return None
 
     def receive(self, datagram: Datagram, now: float) -> Received:
-        """The server has sent this. Raises ProtocolError."""
+        """Handle a datagram of the server. Raises ProtocolError."""
         if datagram.session != self._arq.session:
             return Received([], [])
         is_said_outside = datagram.sequence == 0 and datagram.kind == COMMAND
@@ -82,7 +82,7 @@ class UdpSession:
         return Received(arrival.acks, [event for event in events if not isinstance(event, Pong)])
 
     def due(self, now: float) -> list[bytes]:
-        """What is to be sent now. Raises TimeoutError: the server is lost."""
+        """Datagrams to send now. Raises TimeoutError if the server is lost."""
         if reason := self._arq.why_lost(now):
             raise TimeoutError(reason)
         if now >= self._said_at + _PING_SECONDS:

@@ -1,9 +1,9 @@
-"""The watch over a connection: when to ask a silent server for a sign of life, and when it is lost. Pure.
+"""Timeouts of a connection: when to send a ping, and when the server counts as lost. Pure.
 
-Two things are told apart, because a server may hang in two ways. One that is stopped says nothing at all: after some
-silence it is sent a ping, and any byte is an answer. One whose disk hangs goes on sending lists of users and answers
-pings, but confirms nothing: while an answer is due, only events that such a server can't send count. A login has a
-limit of its own, which runs until an event answers it, whatever bytes come before.
+A server can hang in two ways. A stopped server sends nothing: after some silence a ping is sent, and any byte is an
+answer. A server whose disk hangs still sends lists of users and answers pings, but confirms nothing: while an answer
+is expected, only other events restart the timeout. A login has its own limit, which only an event restarts, not a part
+of one.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from chatprotocol.events import Event
     from chatprotocol.requests import Request
 
-# The default of --silence-seconds. A server that works tells who is online every 30 s in the dialect json: it is seldom
-# asked. Over UDP either side is given up after 60 s, too.
+# Default of --silence-seconds. A json server sends the users online every 30 s, so pings are rare. Over UDP both sides
+# use 60 s, too.
 SILENCE_SECONDS: Final = 60.0
-# A ping is sent after so much of that time.
+# Fraction of the silence limit after which a ping is sent.
 _PING_PART: Final = 2 / 3
-# When many log in at once they wait for their passwords to be hashed. A server gives up a login after 60 s and says so;
-# this is longer.
+# Login limit, as a multiple of the silence limit. Many simultaneous logins wait for password hashing. A server cancels
+# a login after 60 s with an error; this is longer, so that the error is seen.
 _LOGIN_PART: Final = 1.25
 _LOOKS: Final = 12
 _LOOK_MAX_SECONDS: Final = 60.0
-# What a server sends by itself, or though it can do nothing.
+# Events that a server with a hanging disk still sends.
 _NO_ANSWERS: Final = (Users, Pong)
 
 
 class Due(Enum):
-    """What the server owes this client."""
+    """The kind of answer that the server owes this client."""
 
     UNKNOWN = "what was heard was not looked at yet"
     NOTHING = "it may be silent"
@@ -44,21 +44,21 @@ class Due(Enum):
 
 
 class WatchedSession(Protocol):
-    """Knows what was asked and not answered. Both are read in the collector's thread."""
+    """The state of a session. Both properties are read in the receiver thread."""
 
     @property
     def due(self) -> Due:
-        """What the server owes."""
+        """The kind of answer that the server owes."""
 
     @property
     def ping(self) -> Request | None:
-        """What asks for a sign of life; None while there is no such request, or it would disturb something."""
+        """The ping request; None if the protocol has none, or it would disturb an operation."""
 
 
 class Watch:
-    """Of one connection. Times are seconds of one clock. For the collector alone.
+    """Timeouts of one connection. For the receiver thread only. Times are seconds of one monotonic clock.
 
-    It is not told when something is asked; it looks, at least ``_LOOKS`` times in the time of silence.
+    It is not notified of requests; it polls the session at least ``_LOOKS`` times per silence limit.
     """
 
     def __init__(self, debtor: WatchedSession, silence_seconds: float, now: float) -> None:
@@ -66,34 +66,34 @@ class Watch:
         self._silence_seconds = silence_seconds
         self._login_seconds = silence_seconds * _LOGIN_PART
         self._heard_at = self._answered_at = now
-        # Since when something is due, as far as it was seen.
+        # Time since when an answer is expected, as far as polling saw it.
         self._due_since: float | None = None
-        # Since when it is not known what is due.
+        # Time since when the session's state is unknown.
         self._unknown_since: float | None = None
         self._pinged_at = -math.inf
 
     def heard(self, events: Sequence[Event], now: float) -> None:
-        """Bytes have come, and were these events. Without an event they are part of one, perhaps of a long history."""
+        """Bytes arrived and completed these events. No event: they are part of one, perhaps of a long history."""
         self._heard_at = now
         is_part = not events and self.debtor.due is not Due.LOGIN
         if is_part or not all(isinstance(event, _NO_ANSWERS) for event in events):
             self._answered_at = now
 
     def pinged(self, now: float) -> None:
-        """A ping is sent."""
+        """A ping was sent."""
         self._pinged_at = now
 
     def look_at(self, now: float) -> float:
-        """When to check next, unless something is heard before."""
+        """Time of the next check()."""
         return now + min(self._silence_seconds / _LOOKS, _LOOK_MAX_SECONDS)
 
     def check(self, now: float) -> Request | None:
-        """The ping that is to be sent now, if there is one. Raises TimeoutError: the server is lost."""
+        """The ping to send now, or None. Raises TimeoutError if the server is lost."""
         due = self.debtor.due
         if due is Due.UNKNOWN:
             self._unknown_since = now if self._unknown_since is None else self._unknown_since
             return None
-        # The program did something else for long, and may just be taking the answer.
+        # The program did not read for a long time, and may be about to read the answer.
         was_away = self._unknown_since is not None and now >= self._unknown_since + self._silence_seconds / 2
         self._unknown_since = None
         if due is Due.NOTHING:
