@@ -1,4 +1,4 @@
-"""The chat room client, for people, pipes, scripts and programs. What programs need is here: see docs/bots.md."""
+"""The chat client, for people, pipes, scripts and programs. This module is the API for programs: see docs/bots.md."""
 
 from chatclient.client import ChatClient
 from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap

@@ -20,7 +20,7 @@ from chatprotocol.settings import unknown_settings
 
 
 def main() -> int:
-    """Run the client to its end; returns one of the exit codes."""
+    """Run the client. Returns its exit code."""
     heed_signals()
     try:
         environment = {**_read_dotenv(), **os.environ}
@@ -35,12 +35,12 @@ def main() -> int:
         print(f"chatclient: the variable {name} is no setting and is ignored{hint}", file=sys.stderr)
     if sys.stdout is None:  # the program was started with its output closed
         return Exit.LOST
-    # What others write can hold any letter, the terminal may know few.
+    # Messages may contain characters that the terminal's encoding lacks.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         return App(config, script).run()
     except OSError as error:
-        # Nobody reads it, as with | head, or it can't be written. Python would complain once more at its end.
+        # The reader is gone (| head), or writing failed. Without this, Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             print(f"chatclient: can't write the output: {error.strerror or error}", file=sys.stderr)
@@ -50,12 +50,12 @@ def main() -> int:
 
 
 def _read_dotenv() -> dict[str, str | None]:
-    """The variables of the file .env in the current folder, if there is one that can be used."""
+    """The variables of .env in the current directory, if it exists and is valid."""
     path = Path(".env")
     try:
         if not path.exists():
             return {}
-        # A pipe would be waited for, and what is too large is no file of settings.
+        # A pipe would block, and a large file is not a settings file.
         if not path.is_file() or path.stat().st_size > DOTENV_MAX_BYTES:
             return _pass_over(f"it is not a file of at most {DOTENV_MAX_BYTES:,} bytes")
         text = decode_text(path.read_bytes())
@@ -70,7 +70,7 @@ def _read_dotenv() -> dict[str, str | None]:
 
 
 def _pass_over(why: str) -> dict[str, str | None]:
-    """The client is started in any folder, and the .env there may be another program's."""
+    """Warn and ignore the file: the client runs in any directory, and .env may belong to another program."""
     print(f"chatclient: The file .env in this folder is not used; {why}.", file=sys.stderr)
     return {}
 

@@ -1,4 +1,4 @@
-"""What can go wrong for a program that uses the client, by whose fault it is.
+"""Errors of ChatClient, by cause.
 
 ChatError
     UsageError     a fault of the program: a wrong argument, or a call that makes no sense now
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 
 class ChatError(Exception):
-    """Something that was asked for did not happen."""
+    """Base class: the request was not carried out."""
 
 
 class UsageError(ChatError):
-    """An argument that can't be right, or a call that makes no sense now. Nothing was done: mend the program."""
+    """An invalid argument, or a call in the wrong state. Nothing was done: fix the program."""
 
 
 class RefusedError(ChatError):
-    """It was refused: ``code`` is one of docs/wire/json.md (or ``not_delivered``), ``reason`` a sentence."""
+    """Rejected: ``code`` is listed in docs/wire/json.md (or ``not_delivered``), ``reason`` is a sentence."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -27,4 +27,4 @@ class RefusedError(ChatError):
 
 
 class LostError(ChatError):
-    """There is no connection, and none will be tried any more; or nobody knows whether a message was stored."""
+    """There is no connection and no reconnect follows, or it is unknown whether a message was stored."""

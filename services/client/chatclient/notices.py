@@ -1,4 +1,4 @@
-"""Notices: what a client has to tell whoever is at it, beside what the server says. Pure."""
+"""Notices: client-side information for the user, in addition to the server's events. Pure."""
 
 from __future__ import annotations
 
@@ -9,57 +9,57 @@ if TYPE_CHECKING:
 
 
 class Ask(NamedTuple):
-    """What is typed next is this."""
+    """The question that the next line answers."""
 
     question: str
 
 
 class ErrorNotice(NamedTuple):
-    """Something was wrong; ``code`` is one of the protocol's, or ``usage``, ``lost``, ``script``, ``refused``."""
+    """An error; ``code`` is one of the protocol's, or ``usage``, ``lost``, ``script``, ``refused``."""
 
     code: str
     text: str
 
 
 class Help(NamedTuple):
-    """What can be typed."""
+    """Lines of help."""
 
     lines: tuple[str, ...]
 
 
 class ConnectionLost(NamedTuple):
-    """The connection is lost, and a new one is being tried."""
+    """The connection is lost; reconnecting."""
 
     reason: str
 
 
 class Reconnected(NamedTuple):
-    """The connection stands again. ``last_id`` is the room's newest message at that moment, where it is known."""
+    """Logged in again. ``last_id`` is the newest message on the server at that time, if known."""
 
     username: str
     last_id: int | None
 
 
 class Dropped(NamedTuple):
-    """So many events were dropped, because the program did not read them: see inbox.py."""
+    """Number of events that were dropped because the program did not read them: see inbox.py."""
 
     how_many: int
 
 
 class MessageQueued(NamedTuple):
-    """A message was taken from the person; it is confirmed or refused later, by its nonce."""
+    """A typed message was accepted. Its confirmation or error follows, with the same nonce."""
 
     said: Say | Whisper
 
 
 class ScriptLine(NamedTuple):
-    """A line that a script types."""
+    """A line typed by a script."""
 
     text: str
 
 
 class Toggle(NamedTuple):
-    """A person wants this switched: ``joins`` (who comes and goes) or ``quiet`` (no bell, no highlight)."""
+    """Toggle a display setting: ``joins`` (show joins and leaves) or ``quiet`` (no bell, no highlight)."""
 
     what: str
 

@@ -1,4 +1,4 @@
-"""Builds the client, and runs its two threads: the collector, and the reactor."""
+"""Builds the client and runs it: the main thread reads the input, the controller thread handles it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from chatclient.ui.terminal import TerminalFrontend
 
 
-# How long a client that must end waits for the server's goodbye.
+# Timeout of the server's goodbye after an interrupt.
 _GOODBYE_SECONDS = 5.0
-# How long an interrupted client waits for somebody to take its output.
+# Timeout of a blocked output after an interrupt.
 _OUTPUT_SECONDS = 1.0
 
 
 class App:
-    """One run of the client. The main thread feeds it with typed lines; the reactor uses them."""
+    """One run of the client. The main thread queues typed lines; the controller thread handles them."""
 
     def __init__(self, config: Config, script: list[Action] | None) -> None:
         self._script = script
@@ -59,17 +59,17 @@ class App:
             session, parser, self._frontend, (DEFAULT_SERVER, config.port), self._client.start
         )
         self._thread = threading.Thread(target=self._react, name="controller")
-        # The reactor has ended. To be waited for where a signal may come: a join that is interrupted may leave CPython
-        # in the belief that the thread has ended.
+        # Set when the controller thread has ended. Used instead of join() while a signal may arrive: after an
+        # interrupted join, CPython may consider a running thread as ended.
         self._ended = threading.Event()
         self._crash: BaseException | None = None
 
     def run(self) -> Exit:
-        """Until the server or the input ends; all threads have ended then, too."""
-        # A signal that came between the thread's start and the block that ends it would leave it waiting for ever.
+        """Run until the client ends. The controller thread has ended, too, when this returns."""
+        # A signal between the thread's start and the try block would leave the thread running forever.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         self._thread.start()
-        # Nor may one be missed that comes just before the wait for a line.
+        # A signal just before the wait for a line must end that wait.
         signal.set_wakeup_fd(self._frontend.wakeup, warn_on_full_buffer=False)
         script_failed = is_interrupted = False
         try:
@@ -79,12 +79,12 @@ class App:
             self._ended.wait()
         except ScriptError as error:
             self._frontend.display([ErrorNotice("script", str(error))])
-            # Unless the client has ended before: then that is what the script waited in vain for.
+            # If the client had ended before, its exit code explains the failure.
             script_failed = self._controller.exit is None
             self._leave_now()
         except KeyboardInterrupt:
             is_interrupted = True
-            with suppress(KeyboardInterrupt):  # who asks twice does not wait for the answer
+            with suppress(KeyboardInterrupt):  # a second interrupt ends the wait for the goodbye
                 self._leave_now()
         finally:
             self._wait_for_end(is_interrupted=is_interrupted)
@@ -97,22 +97,22 @@ class App:
         return Exit.SCRIPT if script_failed else self._controller.exit
 
     def _leave_now(self) -> None:
-        """Say goodbye, and wait for the answer only a little: the server may have stopped to listen."""
+        """Say goodbye, and wait briefly for the answer: the server may have stopped reading."""
         self._client.inject(Interrupt())
         self._ended.wait(_GOODBYE_SECONDS)
 
     def _wait_for_end(self, *, is_interrupted: bool) -> None:
-        """Of the reactor. If it can't end, because nobody takes its output, an interrupt ends the process."""
+        """Wait for the controller thread. If its output is blocked, an interrupt ends the process."""
         try:
             if not is_interrupted:
-                self._client.inject(Interrupt())  # for a reactor that goes on: this thread has failed
+                self._client.inject(Interrupt())  # ends the controller if this thread has failed
                 self._client.hang_up()
                 self._ended.wait()
                 return
         except KeyboardInterrupt:
             pass
         if isinstance(self._frontend, PlainFrontend):
-            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # all that follows ends soon
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # no step below takes long
         self._client.inject(Interrupt())
         self._client.hang_up()
         if not self._ended.wait(_OUTPUT_SECONDS):
@@ -120,13 +120,10 @@ class App:
                 self._frontend.close()
             print("chatclient: nobody reads the output; the rest of it is lost.", file=sys.stderr)
             sys.stderr.flush()
-            os._exit(Exit.LOST)  # the interpreter's own end would wait for the reactor
+            os._exit(Exit.LOST)  # a normal exit would wait for the controller thread
 
     def _run_frontend(self) -> None:
-        """Whoever types has no more than a few lines under way.
-
-        What the server says is limited as well: see inbox.py.
-        """
+        """Read the input to its end. The frontend limits the queued lines; inbox.py limits received events."""
         if self._script is None:
             self._frontend.run(self._client.inject)
         else:
@@ -138,7 +135,7 @@ class App:
             self._controller.begin()
             while self._controller.exit is None:
                 self._controller.react(self._client.receive())
-        except BaseException as error:  # given to the main thread, which ends the program with it
+        except BaseException as error:  # the main thread raises it again
             self._crash = error
         finally:
             self._frontend.end()
@@ -155,7 +152,7 @@ def _parser(config: Config, client_protocol: ClientProtocol) -> InputParser:
 def _frontend(config: Config, parser: InputParser) -> PlainFrontend | TerminalFrontend:
     match config.frontend:
         case FrontendKind.TERMINAL:
-            # What only people need takes time to load.
+            # Imported here because prompt_toolkit loads slowly.
             from chatclient.ui.terminal import TerminalFrontend  # noqa: PLC0415
 
             return TerminalFrontend(parser, config.protocol, is_quiet=config.is_quiet, shows_joins=config.shows_joins)

@@ -1,4 +1,4 @@
-"""The settings: flags win over the environment, the environment over .env, that over the default."""
+"""The settings. Precedence: flags, environment, .env, defaults."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from chatprotocol.wire.register import LENGTH_UNITS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Whoever speaks it is asked for the server, too, and again for a name that can't be one.
+# The protocol whose users are asked for the server, too, and again after an invalid name.
 _ASKING_PROTOCOL = Register.name
 DEFAULT_SERVER = "localhost"
-# Programs give up some time; a person who wants to leave does.
+# Default of --retry-seconds except at a terminal, where a person can end the client.
 _RETRY_SECONDS = 60.0
 _YES_NO = ("no", "yes")
 _FORMS = "Give HOST PORT USERNAME, HOST:PORT USERNAME (as [::1]:9999 alice), or USERNAME alone."
 
 
 class FrontendKind(Enum):
-    """How the client looks."""
+    """The kind of user interface."""
 
     TERMINAL = "a prompt below what happens, for people"
     PLAIN = "lines, for pipes, scripts and simple terminals"
@@ -41,17 +41,17 @@ class FrontendKind(Enum):
 
 
 class ConfigError(Exception):
-    """A setting can't be used. The text is one line that names it."""
+    """A setting is invalid. The text is one line that names it."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Every setting of the client."""
 
-    # None: it is asked for.
+    # None: the user is asked.
     server: str | None
     port: int
-    # None: it is asked for.
+    # None: the user is asked.
     user: str | None
     password: str | None
     protocol: str
@@ -66,9 +66,9 @@ class Config:
 
 
 def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
-    """Put the sources together; ``environment`` has those of .env already. Raises ConfigError.
+    """Combine the sources; ``environment`` includes .env. Raises ConfigError.
 
-    Prints and exits by itself for --help and --version.
+    Prints and exits for --help and --version.
     """
     flags = _parser().parse_intermixed_args(arguments)
     word_server, word_port, user = _positionals(flags.WORD)
@@ -113,7 +113,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
 
 
 def _frontend(*, is_json: bool, is_plain: bool, term: str | None) -> FrontendKind:
-    """The one that was asked for; else the terminal's where somebody sits at one that can move its cursor."""
+    """The requested one; otherwise the terminal's, if stdin and stdout are a terminal that can move its cursor."""
     if is_json:
         return FrontendKind.JSON
     is_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
@@ -123,7 +123,7 @@ def _frontend(*, is_json: bool, is_plain: bool, term: str | None) -> FrontendKin
 
 
 def read_text(path: str | Path, what: str) -> str:
-    """A file of settings; ConfigError when it can't be read."""
+    """Read a text file. Raises ConfigError if that fails."""
     try:
         return decode_text(Path(path).read_bytes())
     except (OSError, UnicodeDecodeError) as error:
@@ -132,11 +132,11 @@ def read_text(path: str | Path, what: str) -> str:
 
 
 def _positionals(words: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-    """Server, port and user as they are written: HOST PORT, HOST PORT USERNAME, HOST:PORT USERNAME, USERNAME."""
+    """Server, port and user from HOST PORT, HOST PORT USERNAME, HOST:PORT USERNAME or USERNAME."""
     match words:
         case []:
             return None, None, None
-        case [address] if ":" in address:  # no username has one
+        case [address] if ":" in address:  # usernames have no colon
             return address, None, None
         case [user]:
             return None, None, user
@@ -154,19 +154,19 @@ def _has_port(address: str) -> bool:
     try:
         return bool(split_address(address)[1])
     except RequestError:
-        return True  # it is refused later, as an address
+        return True  # the invalid address is reported later
 
 
 def _server(
     flags: argparse.Namespace, server: str | None, port: str | None, environment: Mapping[str, str | None]
 ) -> tuple[str | None, int]:
-    """Host and port; None for a host that is not given. What stands closer to the command wins. Raises Refusal."""
+    """Host (None if not given) and port. Flags win over words, words over the environment. Raises RequestError."""
     host, port_behind = split_address(flags.hostname or server or environment.get("CHAT_SERVER") or "")
     return host or None, check_port(flags.port or port or port_behind or environment.get("CHAT_PORT") or "9999")
 
 
 def _is_text(value: str) -> bool:
-    """Bytes of a variable that are not UTF-8 are in it as half surrogates, which can't be sent."""
+    """False if the value has surrogates: bytes of a variable that are not UTF-8, which can't be sent."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -175,7 +175,7 @@ def _is_text(value: str) -> bool:
 
 
 def _given(name: str, flags: argparse.Namespace, environment: Mapping[str, str | None]) -> tuple[str, str | None]:
-    """Where a setting comes from, for errors, and its text if it is set: by the flag, else by the variable."""
+    """The name of the setting's source, for errors, and its text, if set. The flag wins over the variable."""
     if text := getattr(flags, name):
         return f"--{name.replace('_', '-')}", text
     variable = f"CHAT_{name.upper()}"
@@ -192,13 +192,13 @@ def _seconds(
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not seconds >= 0:  # so is what is not a number
+    if not seconds >= 0:  # also true for NaN
         raise ConfigError(f"{source} is {text!r}; it must be a number of seconds, 0 or more.")
     return seconds
 
 
 def _choice(name: str, flags: argparse.Namespace, environment: Mapping[str, str | None], words: Sequence[str]) -> str:
-    """One of these words, in any case; the first one is the default."""
+    """One of these words, case-insensitive. The first one is the default."""
     source, text = _given(name, flags, environment)
     if not text:
         return words[0]

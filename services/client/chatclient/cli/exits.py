@@ -4,10 +4,10 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What a harness learns from how the client ended."""
+    """Exit codes."""
 
     OK = 0  # after EX, or at the end of the input
     LOST = 1  # the server can't be reached, or the connection is lost for good
     USAGE = 2  # bad arguments, settings or script
     REFUSED = 3  # the login was refused
-    SCRIPT = 4  # a script waited in vain
+    SCRIPT = 4  # a wait of a script failed

@@ -1,4 +1,9 @@
-"""What was typed: lines to operations, in one line or step by step. Pure."""
+"""Parses typed lines to actions, in one line or in several steps. Pure.
+
+InputParser keeps the state between lines in `due`. The controller thread calls all methods that change it. In the
+terminal frontend the main thread calls completions() and expansion(), which only read. They need no lock: `due`,
+`names` and `correspondent` are replaced, never changed in place, and an old value only gives an old suggestion.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Due(Enum):
-    """What the next typed line is, in the middle of a dialogue."""
+    """The meaning of the next line."""
 
     OPERATION = "operation"
     PUBLIC_TEXT = "message"
@@ -32,9 +37,9 @@ class Due(Enum):
 
 
 class ParsedInput(NamedTuple):
-    """What follows from a typed line: a wish, a complaint, help, a switch or new password; and what is asked next.
+    """Result of a line: an action, an error or a local command, and the next question.
 
-    With a wish that opens something, the question is for when its answer has come.
+    If there is an action, the question is asked after the server's answer.
     """
 
     action: Action | None = None
@@ -46,30 +51,30 @@ class ParsedInput(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One row of the table of what can be typed: how it looks, what it does, for the help, and for doing it."""
+    """One row of the command table: syntax, help text and function."""
 
     word: str
     arguments: str
     does: str
     act: Callable[[str], ParsedInput]
-    # Can it be done without the server?
+    # True if it needs no server.
     is_local: bool = False
-    # Other names for it, in small letters. One that begins with @ is only shown: such a line is taken before.
+    # Aliases in lower case. Those that begin with @ are for the help only, because such lines are parsed earlier.
     also: tuple[str, ...] = ()
 
 
-# What other programs call what is called otherwise here; alone on a line it is hardly meant as a message.
+# Words of other programs, and the command here. Alone on a line they are probably not meant as a message.
 _ELSEWHERE: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
 
 
 class InputParser:
-    """Where a person stands between two lines. Feed it lines; it remembers what is due.
+    """Parses lines one by one, and remembers the meaning of the next one.
 
-    Where somebody ``talks``, at a terminal, a line that is nothing else is a public message. ``is_json`` says whether
-    the dialect has what only json has: a search, a new password, and the question whether there is a user.
+    With ``talks`` (at a terminal), a line that is no command is a public message. ``is_json`` enables the features of
+    the protocol json: search, password change, and the lookup of a user.
     """
 
-    # Are there operations that ask for something?
+    # True if some operations ask for more input.
     _asks = True
 
     def __init__(self, words: Keywords, *, talks: bool = False, is_json: bool = False) -> None:
@@ -78,14 +83,14 @@ class InputParser:
         self._is_json = is_json
         self.due = Due.OPERATION
         self._recipient = ""
-        # Who is online, and who wrote to this user last; kept up to date from outside.
+        # Users online, and the sender of the last direct message. Set by the controller.
         self.names: tuple[str, ...] = ()
         self.correspondent = ""
         self._commands = {command.word: command for command in self._table()}
         self._aliases = {alias: command for command in self._commands.values() for alias in command.also}
 
     def parse_line(self, line: str) -> ParsedInput:
-        """Take one line, without its end."""
+        """Parse one line, without its line break."""
         due, self.due = self.due, Due.OPERATION
         if due is Due.OPERATION:
             return self._operation(line.strip())
@@ -98,23 +103,24 @@ class InputParser:
         return self._addressed(self._recipient, line)
 
     def refuse(self) -> str:
-        """The server did not want it; what is asked next, if anything?
+        """Handle the server's error to the opened operation. Returns the next question, or "".
 
-        After an unknown recipient it is another one: the text may be typed already, and must not be said to everybody.
+        After an unknown recipient, a recipient is requested again: the text may be typed already, and must not become
+        public.
         """
         self.due = Due.RECIPIENT if self.due is Due.DIRECT_TEXT else Due.OPERATION
         return "recipient" if self.due is Due.RECIPIENT else ""
 
     def is_leave(self, line: str) -> bool:
-        """Would this line, now, be the wish to leave?"""
+        """True if this line would leave, as the next operation."""
         return self.due is Due.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
 
     def is_farewell(self, line: str) -> bool:
-        """Where a name is asked for: does somebody want to leave? In small letters it would be a name."""
+        """True if this line leaves at the question for a server or name. In lower case the keyword would be a name."""
         return line.strip() in (self._words.leave, "/quit")
 
     def is_local(self, line: str) -> bool:
-        """Can this line be answered now, without the server?"""
+        """True if this line can be handled now without the server."""
         word = line.strip().partition(" ")[0]
         if self.due is not Due.OPERATION:
             return False
@@ -122,18 +128,18 @@ class InputParser:
         return command.is_local if command else word.startswith("/")
 
     def hint(self) -> str:
-        """What somebody needs who comes in for the first time."""
+        """A short hint after the first login."""
         words = self._words
         if self.talks:
             return f"What you type goes to everybody, {words.direct} USER MESSAGE to one; /help tells more."
         return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help tells more."
 
     def prompt(self) -> str:
-        """What is asked between two operations."""
+        """The question between two operations."""
         return f"operation ({', '.join(self._words)})"
 
     def help(self) -> list[str]:
-        """One line for each operation and command, made from the table."""
+        """One line for each command."""
         lines = []
         for each in self._commands.values():
             also = f" (also: {', '.join(each.also)})" if each.also else ""
@@ -144,13 +150,13 @@ class InputParser:
         return [*lines, way_out] if self._asks else lines
 
     def expansion(self, line: str) -> str | None:
-        """What stands for this beginning of a line: who is written to is to be seen before it is sent."""
+        """Replacement of this line's beginning, or None. It shows the recipient of a reply before the reply is sent."""
         if line in ("/reply", "/r") and self.due is Due.OPERATION and self.correspondent:
             return f"{self._words.direct} {self.correspondent} "
         return None
 
     def completions(self, before: str) -> tuple[int, list[str]]:
-        """What the last word before the cursor may be meant to be, and how many letters of it are there."""
+        """Length of the word before the cursor, and its completions."""
         first, _, last = before.rpartition(" ")
         if self.due in (Due.PUBLIC_TEXT, Due.DIRECT_TEXT):
             found = self._names_like(last, "")
@@ -173,7 +179,7 @@ class InputParser:
         return [f"{name}{end}" for name in sorted(self.names, key=name_key) if name_key(name).startswith(key)]
 
     def _table(self) -> list[Command]:
-        """Everything that can be typed, in the order in which the help tells it."""
+        """All commands, in the order of the help."""
         words = self._words
         table = [
             Command(words.public, "[MESSAGE]", "a message to everybody", self._public, also=(f"@{EVERYONE}",)),
@@ -224,7 +230,7 @@ class InputParser:
         if word.startswith("@"):
             return self._addressed(word[1:], rest)
         if (command := self._command(word)) is not None and not (rest and self._is_sentence(word)):
-            # Where lines are said to people, what begins with such a word may be meant for them.
+            # At a terminal, a line with extra words may be meant as a message.
             is_strict = self.talks or not self._asks
             return self._too_much(word) if rest and is_strict and not command.arguments else command.act(rest)
         if self.talks and (said := self._udp_session(line, word, rest)) is not None:
@@ -232,7 +238,7 @@ class InputParser:
         return ParsedInput(error=self._error(word))
 
     def _command(self, word: str) -> Command | None:
-        """In any case, by its name or by another one that other programs have for it."""
+        """Find a command by its name or alias, case-insensitively."""
         return self._commands.get(word.upper()) or self._commands.get(word.lower()) or self._aliases.get(word.lower())
 
     def _is_sentence(self, word: str) -> bool:
@@ -244,7 +250,7 @@ class InputParser:
         return self.talks and word == self._words.public.capitalize()
 
     def _udp_session(self, line: str, word: str, rest: str) -> ParsedInput | None:
-        """A line that is no operation: a public message, unless it looks like a slip."""
+        """Parse a line that is no command: a public message, unless it looks like a typing error."""
         words = self._words
         if self._is_sentence(word):
             return ParsedInput(Say(line))
@@ -294,7 +300,7 @@ class InputParser:
         self.due = Due.DIRECT_TEXT
         known = map(name_key, (*self.names, self.correspondent))
         is_known = is_everyone(recipient) or name_key(recipient) in known
-        # Elsewhere than at a terminal the line behind is the text, whatever the server says of the recipient.
+        # Without a terminal the next line is the text, whatever the server answers about the recipient.
         action = AskUser(recipient) if self.talks and self._is_json and not is_known else None
         return ParsedInput(action, question=f"message for {recipient}")
 
@@ -330,7 +336,7 @@ class InputParser:
         return ParsedInput(Say(text) if is_everyone(recipient) else Whisper(recipient, text))
 
     def _me(self, does: str) -> ParsedInput:
-        """Sent as it was typed: how it is shown is for each client to decide (see text.action_of)."""
+        """Sent as typed. Each client decides how to show it (see text.action_of)."""
         if not does:
             return ParsedInput(error="Nothing was sent; type /me ACTION, as in /me waves.")
         return ParsedInput(Say(f"{ACTION}{does}"))
@@ -343,16 +349,16 @@ class InputParser:
 
 
 class Addressing(InputParser):
-    """Of a guest: every line says whom it is for, and there is nothing else to be asked."""
+    """The parser for guests: every line names its recipient."""
 
     _asks = False
 
     def hint(self) -> str:
-        """What somebody needs who comes in for the first time."""
+        """A short hint after the first login."""
         return f"Type @USER MESSAGE, @{EVERYONE} MESSAGE or {self._words.leave}."
 
     def prompt(self) -> str:
-        """What is asked between two messages."""
+        """The question between two messages."""
         return f"@USER MESSAGE or @{EVERYONE} MESSAGE"
 
     def _table(self) -> list[Command]:
@@ -367,7 +373,7 @@ class Addressing(InputParser):
         return ParsedInput(error=self._error(word))
 
     def _udp_session(self, line: str, word: str, rest: str) -> ParsedInput | None:  # noqa: ARG002
-        """Nothing goes to everybody that does not say so."""
+        """A guest's public message must be addressed explicitly."""
         return None
 
     def _take_recipient(self, _: str) -> ParsedInput:
@@ -378,13 +384,13 @@ class Addressing(InputParser):
 
 
 def _first_word(line: str) -> tuple[str, str]:
-    """The first word, and what is behind it; a message may have several lines."""
+    """The first word and the rest, which may have several lines."""
     word, *rest = line.split(maxsplit=1)[:2] or [""]
     return word, rest[0] if rest else ""
 
 
 def _is_slip(word: str, meant: str) -> bool:
-    """Is it the word with one letter changed, left out or doubled, or with two in the wrong order?"""
+    """True if the words differ by one changed, missing or extra letter, or are permutations of each other."""
     if len(word) == len(meant):
         return sorted(word) == sorted(meant) or sum(a != b for a, b in zip(word, meant, strict=True)) == 1
     shorter, longer = sorted((word, meant), key=len)
@@ -392,7 +398,7 @@ def _is_slip(word: str, meant: str) -> bool:
 
 
 def _error_about(recipient: str) -> str:
-    """Why nobody can have this name, if so. ALL stands for everybody."""
+    """Why the name is invalid, or "". ALL is valid: it addresses everyone."""
     try:
         if not is_everyone(recipient):
             check_username(recipient)

@@ -6,8 +6,8 @@
     %wait 30 hello alice            the same, within 30 s
     %pause 0.5                      go on half a second later
 
-A wait looks at every line that was shown and has not ended another wait: what came early is not missed, and what is
-waited for may come in any order.
+A wait checks every line that was shown and has not ended another wait. So early lines are not missed, and lines may
+arrive in any order.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DEFAULT_WAIT_SECONDS = 10.0
-# A wait looks back no further than this: a client may run for months, and a line may be a long message.
+# Limits of remembered lines: a client may run for months, and a line may be a long message.
 _REMEMBERED_LINES = 10_000
 _REMEMBERED_MAX_CHARACTERS = 4 * 1024 * 1024
 
 
 class ScriptError(Exception):
-    """A script can't be read, or waited in vain. The text is one line that names the line of the script."""
+    """A script is invalid, or a wait timed out. The text is one line that names the line of the script."""
 
 
 class Type(NamedTuple):
@@ -54,7 +54,7 @@ Action = Type | Wait | Pause
 
 
 def parse_script(text: str) -> list[Action]:
-    """The actions of a script; ScriptError for a line that means nothing."""
+    """Parse a script. Raises ScriptError for an invalid line."""
     numbered = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
     return [_parse_line(number, line) for number, line in numbered if line.strip() and not line.startswith("#")]
 
@@ -79,10 +79,10 @@ def _seconds(word: str) -> float | None:
 
 
 class Transcript:
-    """The lines that were shown and have not ended a wait yet. Written by one thread, waited on by another."""
+    """Lines that were shown and have not ended a wait. Written by the controller thread, read by the main thread."""
 
     def __init__(self) -> None:
-        # Guards the lines; notified when there are more, and at the end.
+        # Guards all attributes; notified about new lines and the end.
         self._changed = threading.Condition()
         self._lines: deque[str] = deque()
         self._characters = 0
@@ -90,11 +90,11 @@ class Transcript:
 
     @property
     def has_ended(self) -> bool:
-        """Is nothing more to come?"""
-        return self._ended
+        """True if no more lines follow."""
+        return self._ended  # lock-free: set once, and used only for the text of an error
 
     def add(self, lines: Iterable[str]) -> None:
-        """Lines were shown."""
+        """Add lines that were shown."""
         with self._changed:
             for line in lines:
                 if len(self._lines) == _REMEMBERED_LINES:
@@ -106,28 +106,28 @@ class Transcript:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Nothing more will be shown: nobody need wait."""
+        """End all waits: no more lines follow."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def wait_for(self, text: str, seconds: float) -> bool:
-        """Was a line with the text shown, or is it within so many seconds? That line is used up."""
+        """Wait for a line with the text and remove it. Returns false at the timeout or the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._has(text), seconds)
             return self._take(text)
 
     def pause(self, seconds: float) -> None:
-        """Wait, unless it ends before."""
+        """Sleep until the timeout or the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended, seconds)
 
     def _has(self, text: str) -> bool:
-        """The lock is held."""
+        """Requires the lock."""
         return any(text in line for line in self._lines)
 
     def _take(self, text: str) -> bool:
-        """The lock is held."""
+        """Requires the lock."""
         for index, line in enumerate(self._lines):
             if text in line:
                 self._forget(index)
@@ -135,13 +135,13 @@ class Transcript:
         return False
 
     def _forget(self, index: int) -> None:
-        """The lock is held."""
+        """Requires the lock."""
         self._characters -= len(self._lines[index])
         del self._lines[index]
 
 
 def play(script: Iterable[Action], transcript: Transcript, type_line: Callable[[str], bool]) -> None:
-    """Play to the end, or until ``type_line`` says that nobody listens any more. Raises ScriptError for a vain wait."""
+    """Play a script until its end, or until ``type_line`` returns false. Raises ScriptError if a wait fails."""
     for action in script:
         match action:
             case Type(text):

@@ -1,11 +1,11 @@
-"""The signals that end the client politely, as Ctrl-C does."""
+"""The signals that end the client with a goodbye, as Ctrl-C does."""
 
 from __future__ import annotations
 
 import signal
 from typing import Final
 
-# Their default is to end the process without a goodbye. Whoever starts it may have them ignored (nohup).
+# Signals that end the process without a goodbye by default. A parent process may set them to ignored (nohup).
 _UNLESS_IGNORED: Final = (
     signal.SIGHUP,
     signal.SIGQUIT,
@@ -18,8 +18,8 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, *_UNLESS_IGNORED)
 
 
 def heed_signals() -> None:
-    """Let each of them raise KeyboardInterrupt in the main thread. For SIGINT Python has done so."""
-    # As process 1 of a container SIGTERM would do nothing otherwise.
+    """Make these signals raise KeyboardInterrupt in the main thread. Python does so for SIGINT."""
+    # Without a handler, SIGTERM has no effect on process 1 of a container.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for number in _UNLESS_IGNORED:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -65,7 +65,7 @@ Signal = LinkUp | LinkDown | LinkLost
 
 
 class Connection:
-    """Receives events in a thread of its own (thread name: collector), and reconnects after a loss.
+    """Receives events in a thread of its own, the receiver thread, and reconnects after a loss.
 
     ``open_link`` connects to an address within a timeout in seconds, or raises OSError or UnicodeError. ``report``
     receives every event and signal, in order, in the receiver thread. While it blocks, nothing is received.
