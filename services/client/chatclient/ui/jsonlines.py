@@ -1,6 +1,6 @@
-"""What is shown as JSON: each thing that happens as one object on a line, for programs. Pure.
+"""Events and notices as JSON objects, one per line, for programs. Pure.
 
-What the server says looks as it does in the dialect json (docs/wire/json.md); the client's README has the rest.
+Server events have the format of the protocol json (docs/wire/json.md). The client's README describes the others.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Say
 
 _PROTOCOL: Final = Json()
-# Above this an escape takes two halves.
+# Code points above this need a surrogate pair.
 _PLANE_MAX: Final = 0xFFFF
 # The last millisecond of the year 9999.
 _LAST_MS: Final = 253_402_300_799_999
 
 
 def lines(shown: ClientEvent | UiNotice) -> list[str]:
-    """The objects that show it. Where a terminal reads along, no letter of them does anything to it."""
+    """The JSON lines for an event or notice. Characters that could affect a terminal are escaped."""
     if (members := _members(shown)) is not None:
         text = msgspec.json.encode(members).decode()
     else:
@@ -40,7 +40,7 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
 
 
 def _datable(shown: Any) -> Any:
-    """With times that a calendar has: a server may send any number."""
+    """Limit times to the range of the calendar: a server may send any number."""
     match shown:
         case events.PublicMessage(time_ms=time_ms) | events.DirectMessage(time_ms=time_ms):
             return replace(shown, time_ms=min(max(time_ms, 0), _LAST_MS))
@@ -51,7 +51,7 @@ def _datable(shown: Any) -> Any:
 
 
 def _members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:
-    """What the dialect json has no word for, and a client has; None for what it has one for."""
+    """The members of an object that the protocol json lacks; None if the protocol has it."""
     match shown:
         case DeliveryUnknown(said):
             return {"type": "unsettled", "to": _recipient(said), "message": said.text}
@@ -88,7 +88,7 @@ def _recipient(said: Say | Whisper) -> str:
 
 
 def _escaped(letter: str) -> str:
-    """In JSON what is not ASCII stands in strings alone, and there an escape means the same."""
+    """Escape a character. Non-ASCII characters occur only in JSON strings, so the meaning is unchanged."""
     if letter != "\x7f" and escape_control_characters(letter) == letter:
         return letter
     code = ord(letter)

@@ -1,6 +1,6 @@
-"""Rows: time, who and text in columns, fitted to the width of a window. Pure.
+"""Rows: time, sender and text in columns that fit the width of a window. Pure.
 
-Whatever others wrote is made harmless here, on its way to a row.
+Control characters in received text are escaped here.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ STYLES: Final = {
     "bottom-toolbar": "noreverse",
     "bottom-toolbar.text": "",
 }
-# Colours that can be read on black and on white. Which one a name has follows from the name alone, so it is the same in
-# every window of everybody.
+# Colours readable on black and on white. A name's colour depends on the name only, so it is the same for all users.
 _COLOURS: Final = (
     "#d75f5f", "#d7875f", "#af8700", "#5faf00", "#00af87", "#00afaf",
     "#00afd7", "#5f87ff", "#875fff", "#d75fd7", "#ff5f87", "#87875f",
 )  # fmt: skip
-# Below the first width there are no columns: the name stands above the text, or before a short one. From the second one
-# on names have room; between them what stands before the text takes a quarter of the window, so names have 6 to 10.
+# Below the first width there are no columns: the name is above the text, or before a short text. From the second width
+# on, names have the full column. In between, time and name take a quarter of the window, 6 to 10 columns for names.
 _NARROW_COLUMNS: Final = 60
 _ROOMY_COLUMNS: Final = 80
 _NAME_COLUMNS: Final = 16
@@ -46,12 +45,12 @@ _LEAST_COLUMNS: Final = 8
 _INDENT: Final = "  "
 _RULE_COLUMNS: Final = 76
 _TAB_COLUMNS: Final = 4
-# A message of thousands of empty lines is within the limit of bytes.
+# Maximum number of rows per message: a message may consist of thousands of empty lines.
 _MESSAGE_ROWS_MAX: Final = 60
 
 
 class Glyphs(NamedTuple):
-    """The signs between what is written."""
+    """The separators and marks."""
 
     gutter: str = "│"
     to: str = "»"
@@ -60,19 +59,19 @@ class Glyphs(NamedTuple):
     dot: str = "·"
 
 
-# For terminals that know ASCII alone.
+# For terminals that support ASCII only.
 ASCII_GLYPHS: Final = Glyphs("|", ">", "-", "...", "-")
 
 
 class Columns:
-    """The columns of a window that is so wide."""
+    """The columns of a window of a given width."""
 
     def __init__(self, width: int, glyphs: Glyphs) -> None:
         self._width = width
         self._glyphs = glyphs
 
     def fit(self, time: str, who: Row, text: str, style: str) -> list[Row]:
-        """Time, who and text; a name that is too long for its column has a row for itself."""
+        """Rows with time, sender and text. A name too long for its column has its own row."""
         if self._width < _NARROW_COLUMNS:
             return self._fit_narrow(time, who, text, style)
         gutter = f" {self._glyphs.gutter} "
@@ -98,7 +97,7 @@ class Columns:
         return [*self._fold(head), *([("", _INDENT), (style, line)] for line in lines)]
 
     def _fold(self, row: Row) -> list[Row]:
-        """The row, or as many as it takes: between its pieces, and inside of one that is longer than a row."""
+        """Wrap a row between its pieces, and within a piece longer than a row."""
         rows: list[Row] = [[]]
         left = self._width - 1
         room = max(_LEAST_COLUMNS, left - len(_INDENT))
@@ -106,18 +105,18 @@ class Columns:
             lines = [piece] if columns_of(piece) <= left else wrap(piece.strip(), room)
             for line in lines:
                 if columns_of(line) > left:
-                    rows.append([("", _INDENT)])  # at the left edge it could pass for somebody else's row
+                    rows.append([("", _INDENT)])  # at the left edge it could imitate another user's row
                     left = room
                 rows[-1].append((style, line))
                 left -= columns_of(line)
         return rows
 
     def cut(self, text: str) -> str:
-        """As much of it as fits in a row."""
+        """The text, cut to one row."""
         return wrap(text, self._width - 1)[0]
 
     def rule(self, what: str) -> Row:
-        """A line across, with a word in it."""
+        """A horizontal line with a label."""
         columns = min(self._width - 1, _RULE_COLUMNS)
         line = wrap(f"{self._glyphs.rule * 3} {what}", columns - 1)[0] + " "
         return [("class:rule", line + self._glyphs.rule * (columns - columns_of(line)))]
@@ -129,12 +128,12 @@ def colour_of(name: str) -> str:
 
 
 def clean(text: str) -> str:
-    """One line of what others wrote, as it may be shown."""
+    """One line of received text, safe to display."""
     return limit_combining_marks(escape_control_characters(text))
 
 
 def _lines(text: str, columns: int) -> list[str]:
-    """The lines of a message; its line breaks can lead no further left than its own column."""
+    """The lines of a message, wrapped to its column."""
     parts = text.replace("\r\n", "\n").expandtabs(_TAB_COLUMNS).split("\n")
     lines = [line for part in parts for line in wrap(clean(part), columns)]
     if len(lines) > _MESSAGE_ROWS_MAX:

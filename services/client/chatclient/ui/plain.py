@@ -1,4 +1,4 @@
-"""The plain face: lines in, lines out, for pipes, scripts and simple terminals."""
+"""The plain frontend: lines in, lines out, for pipes, scripts and simple terminals."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from chatclient.notices import UiNotice
 
 _READ_BYTES = 64 * 1024
-# Typed lines that may wait for the reactor before the input is read no further.
+# Maximum number of unused lines. Input is not read beyond that.
 _LINES_AHEAD = 64
 
 
 class PlainFrontend:
-    """Prints each line as it comes, and reads typed lines as long as somebody uses them.
+    """Prints lines immediately, and reads lines from standard input.
 
-    ``lines_of`` says what is printed of each thing that happens. The reactor thread shows; the main thread reads.
+    ``lines_of`` converts an event or notice to lines. The controller thread displays; the main thread calls run().
     """
 
-    # Whoever wants to see them asks.
+    # No recent messages unless requested.
     recent_messages = 0
     tells_secrets = False
 
@@ -48,26 +48,26 @@ class PlainFrontend:
 
     @property
     def is_person(self) -> bool:
-        """Is it somebody who may want a hint?"""
+        """True if input and output are a terminal."""
         return _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
 
     @property
     def wakeup(self) -> int:
-        """What a signal writes to, so that waiting for a line ends: see signal.set_wakeup_fd."""
+        """The file descriptor that a signal writes to, to end the wait for a line: see signal.set_wakeup_fd."""
         return self._stop_write
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
-        """Print its lines, at once. Raises BrokenPipeError when nobody reads them."""
+        """Print the lines and flush. Raises BrokenPipeError if the reader is gone."""
         lines = [line for each in shown for line in self._lines_of(each)]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
         self.transcript.add(lines)
 
     def update(self, ui_state: UiState) -> None:
-        """Nothing of it is shown: lines are for what happens."""
+        """Do nothing: the state is not shown."""
 
     def ask_password(self) -> None:
-        """The next line is a password: a terminal does not echo it."""
+        """Turn off the terminal's echo for the next line."""
         if _is_terminal(sys.stdin) and self._terminal is None:
             self._terminal = termios.tcgetattr(sys.stdin)
             silent = termios.tcgetattr(sys.stdin)
@@ -75,19 +75,19 @@ class PlainFrontend:
             termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
 
     def took_line(self) -> None:
-        """A typed line was used."""
+        """Make room for one more line, and turn the echo on again."""
         self._room.release()
         self._restore_terminal()
 
     def run(self, give: Callable[[Input], None]) -> None:
-        """Give the lines of standard input, until it ends or nobody uses them any more."""
+        """Pass on the lines of standard input until its end, or until end() was called."""
         type_line = self.typist(give, is_played=False)
         for line in self._parsed_lines():
             if not type_line(line):
                 return
 
     def typist(self, give: Callable[[Input], None], *, is_played: bool) -> Callable[[str], bool]:
-        """What gives a line as soon as there is room for it; false when none is used any more."""
+        """A function that passes on a line once there is room. It returns false after end()."""
 
         def type_line(line: str) -> bool:
             self._room.acquire()
@@ -118,15 +118,16 @@ class PlainFrontend:
             yield rest
 
     def end(self) -> None:
-        """Let the reading thread go on: nobody uses lines any more. For any thread, several times."""
+        """Stop reading lines. For any thread; can be called more than once."""
+        # Lock-free: set before the semaphore and the pipe wake the main thread, which reads it afterwards.
         self._ended = True
         self._room.release()
-        with suppress(BlockingIOError):  # it is full of that
+        with suppress(BlockingIOError):  # the pipe is full of wakeups
             os.write(self._stop_write, b"\0")
         self.transcript.end()
 
     def close(self) -> None:
-        """Leave the terminal as it was found. After both threads have ended."""
+        """Restore the terminal. Call it after the controller thread has ended."""
         self._restore_terminal()
         os.close(self._stop_read)
         os.close(self._stop_write)
@@ -138,5 +139,5 @@ class PlainFrontend:
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    """A standard stream is None where the program was started with it closed."""
+    """True for a terminal. A standard stream is None if it was closed when the program started."""
     return stream is not None and stream.isatty()

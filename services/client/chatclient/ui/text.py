@@ -1,9 +1,9 @@
-"""Text on a terminal: made harmless, measured, and wrapped. Pure.
+"""Text on a terminal: escaping, measuring and wrapping. Pure.
 
-Terminals differ in how wide they draw what is made of several code points: a family of three is one picture of two
-columns in one and three pictures in another; flags, skin tones and keycaps likewise. So a text is measured as the
-widest of them draws it, code point by code point, and no row is ever longer than the window. What a reader sees as
-one character, a grapheme cluster, is never taken apart while it fits in a line.
+Terminals draw sequences of code points in different widths: a family emoji is one picture of two columns in one
+terminal and three pictures in another. The same is true of flags, skin tones and keycaps. So the width is the sum over
+all code points, the maximum of all terminals, and no row exceeds the window. A grapheme cluster, which a reader sees as
+one character, is not split if it fits in a line.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from wcwidth import iter_graphemes, wcwidth
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Format characters that text needs and that do nothing to a terminal: joiners of Persian, Hindi and emoji.
+# Format characters that text needs and terminals ignore: joiners of Persian, Hindi and emoji.
 _HARMLESS_FORMATS: Final = frozenset("\u200c\u200d")
-# Letters that print as nothing at all, though they are letters: with them a text could look empty, or like another one.
+# Invisible letters: with them a text could look empty, or like a different one.
 _BLANK_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0")
-# A word, and the spaces behind it; the first word may be none.
+# A word and the spaces after it. The first word may be empty.
 _WORDS: Final = re.compile("([^ ]+|^)( *)")
-# After a narrow character it asks for the wide picture.
+# Variation selector: requests the wide emoji form of the character before it.
 _PICTURE: Final = "\ufe0f"
-# No script has more marks than that on one letter; heaps of them climb over the lines above and below.
+# Maximum number of combining marks in a row, as in no script more occur. Longer runs cover the lines above and below.
 _HEAP_MAX: Final = 4
 
 
-# What a text begins with that says what its sender does: "/me waves" is shown as "* alice waves" (XEP-0245).
+# Prefix of an action: "/me waves" is shown as "* alice waves" (XEP-0245).
 ACTION: Final = "/me "
 
 
 def action_of(text: str) -> str | None:
-    """What the sender of this text does, if it says that."""
+    """The action in a text that begins with /me, or None."""
     return text[len(ACTION) :] if text.startswith(ACTION) and not text[len(ACTION) :].isspace() else None
 
 
 def escape_control_characters(text: str) -> str:
-    """The text with everything that could move a cursor, reorder or hide other text written out as an escape."""
+    """Escape all characters that could move the cursor, or reorder or hide other text."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in text)
@@ -57,7 +57,7 @@ def _escape(letter: str) -> str:
 
 
 def limit_combining_marks(text: str) -> str:
-    """The text with no more than a few letters in a row that take no column."""
+    """Drop zero-width characters above the maximum in a row."""
     if text.isascii():
         return text
     kept: list[str] = []
@@ -75,12 +75,12 @@ def _columns_of(letter: str) -> int:
 
 
 def columns_of(text: str) -> int:
-    """How many columns a harmless text takes at most: terminals differ in what they join to one picture."""
+    """Maximum number of columns of an escaped text, in any terminal."""
     return len(text) if text.isascii() else sum(_columns(text))
 
 
 def _columns(text: str) -> Iterator[int]:
-    """How many columns each character takes, behind those before it."""
+    """The number of columns of each character, in context."""
     before = 0
     for letter in text:
         here = 1 if letter == _PICTURE and before == 1 else _columns_of(letter)
@@ -89,14 +89,14 @@ def _columns(text: str) -> Iterator[int]:
 
 
 def clusters_of(text: str) -> Iterator[str]:
-    """What a reader sees as one character each: a letter with its marks, an emoji of several code points."""
+    """Grapheme clusters: a letter with its marks, or an emoji of several code points."""
     return iter(text) if text.isascii() else iter_graphemes(text)
 
 
 def wrap(text: str, columns: int) -> list[str]:
-    """The text in lines of so many columns at most: between words where there are any, else between characters.
+    """Wrap the text to lines of at most ``columns`` columns, between words if possible.
 
-    At least one line. Spaces at a break are left out; those at the beginning stay.
+    Returns at least one line. Spaces at a break are dropped, leading spaces are kept.
     """
     lines: list[str] = []
     line, taken = "", 0
@@ -112,7 +112,7 @@ def wrap(text: str, columns: int) -> list[str]:
 
 
 def _pieces(word: str, columns: int) -> Iterator[str]:
-    """The word in pieces that fit in a line each; a character that is wider than a line is a piece of its own."""
+    """Split a word into pieces that fit in a line. A character wider than a line is a piece of its own."""
     begin = end = taken = 0
     for unit in _units(word, columns):
         here = columns_of(unit)
@@ -125,7 +125,7 @@ def _pieces(word: str, columns: int) -> Iterator[str]:
 
 
 def _units(word: str, columns: int) -> Iterator[str]:
-    """What a line may end after: each cluster, and in one that fits in no line each code point with its marks."""
+    """Units that are not split: clusters, and within a cluster too wide for a line, code points with their marks."""
     for cluster in clusters_of(word):
         if columns_of(cluster) <= columns:
             yield cluster

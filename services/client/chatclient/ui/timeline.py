@@ -1,10 +1,10 @@
-"""The screen: what a person sees of what happens, as rows of styled text. Pure.
+"""The timeline: events and notices as rows of styled text. Pure.
 
     12:00              bob | hello everyone
     12:01      bob » alice | psst
     12:02                * | carol joined
 
-Each row is fitted to the width of the window. Whatever others wrote is made harmless here, once, on its way to a row.
+Rows fit the width of the window. Control characters in received text are escaped here, once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from chatprotocol.events import Message
     from chatprotocol.requests import Say
 
-# Of what is on its way.
+# Maximum number of rows for pending messages and lines.
 _PENDING_ROWS_MAX: Final = 4
 _PASSWORD_QUESTIONS: Final = {
     "password new": "Nobody has this name yet: choose a password.",
@@ -59,7 +59,7 @@ _STANDINGS: Final = {
 
 
 class Timeline:
-    """Give it what happens, in order; it gives rows. ``now`` is the clock, ``zone`` where the person is."""
+    """Converts events, in order, to rows. ``now`` is the clock, ``zone`` the user's time zone. For one thread."""
 
     def __init__(
         self,
@@ -75,30 +75,30 @@ class Timeline:
         self._glyphs = glyphs
         self.is_quiet = is_quiet
         self.shows_joins = shows_joins
-        # Is the person meant by something that was shown since this was last set to false?
+        # True if a mention or direct message was shown. The caller resets it.
         self.rings = False
         self._username = ""
         self._mention = re.compile("(?!)")
         self._columns = Columns(80, glyphs)
         self._day: tuple[int, int, int] | None = None
         self._newest_id = 0
-        # What was sent and is not settled, by nonce.
+        # Sent messages without outcome, by nonce.
         self._posted: dict[str, Say | Whisper] = {}
-        # What came before the last messages were shown, which is how a login begins.
+        # Messages that arrived between the login and the recent history, which is shown first. None: not waiting.
         self._held: dict[int, Message] | None = None
-        # The newest message of the time when the person was last in the room, if the server told it.
+        # Id of the newest message at the end of the user's previous stay, if the server sent it.
         self._seen_id: int | None = None
-        # Of one's own messages the newest that were shown: one may be confirmed, and come as a message, too.
+        # Ids of recent own messages that were shown: a message may be both confirmed and received.
         self._own_ids: deque[int] = deque(maxlen=256)
-        # After coming back: the newest message that was missed at most, and whether one was.
+        # After a reconnect: the highest id of a missed message, and whether one was shown.
         self._missed_upto = 0
         self._has_missed = False
         self._cut_at: datetime | None = None
-        # Why the server is about to end the connection.
+        # Reason of the server for ending the connection.
         self._goodbye = ""
 
     def rows_of(self, shown: ClientEvent | UiNotice, width: int) -> list[Row]:
-        """The rows that show it, in a window of that width."""
+        """The rows for an event or notice, in a window of this width."""
         self._columns = Columns(width, self._glyphs)
         match shown:
             case events.PublicMessage() | events.DirectMessage():
@@ -120,7 +120,7 @@ class Timeline:
     # --- messages ---
 
     def must_show(self, message: events.PublicMessage) -> bool:
-        """May it not be left out of a flood? It was missed, or names the person."""
+        """True if it must be shown even in a flood: it was missed, or mentions the user."""
         return message.id <= self._missed_upto or self._is_mention(message.sender, message.text)
 
     def _arrived(self, message: Message) -> list[Row]:
@@ -136,14 +136,14 @@ class Timeline:
         return rows + self._end_of_missed(message.id) + self._dated(message, is_new=True)
 
     def _end_of_missed(self, message_id: int) -> list[Row]:
-        """The line below what was missed, before the first message that was not."""
+        """The rule after missed messages, before the first new one."""
         if not self._has_missed or message_id <= self._missed_upto:
             return []
         self._has_missed = False
         return [self._columns.rule("now")]
 
     def _is_first(self, message_id: int, sender: str) -> bool:
-        """Was this message not shown yet? Only one's own may come twice."""
+        """True if this message was not shown yet. Only own messages may arrive twice."""
         if name_key(sender) != name_key(self._username):
             return True
         is_first = message_id not in self._own_ids
@@ -151,7 +151,7 @@ class Timeline:
         return is_first
 
     def _dated(self, message: Message, *, is_new: bool) -> list[Row]:
-        """A message with the day before it, where that is another one than of what is above."""
+        """A message, after a row with the date if that has changed."""
         self._newest_id = max(self._newest_id, message.id)
         moment = self._moment(message.time_ms)
         if isinstance(message, events.DirectMessage):
@@ -182,14 +182,14 @@ class Timeline:
         ]
 
     def _moment(self, time_ms: int) -> datetime:
-        """Where the person is; a time that no calendar has is now."""
+        """The local time. A time outside of the calendar is replaced by the current time."""
         try:
             return (_EPOCH + timedelta(milliseconds=time_ms)).astimezone(self._zone)
         except (OverflowError, ValueError, OSError):
             return self._now()
 
     def _settled(self, news: events.Sent | Outcome | DeliveryUnknown | events.Refused) -> list[Row]:
-        """What became of a message of one's own."""
+        """The outcome of an own message."""
         match news:
             case events.Sent(message_id, nonce=nonce):
                 self._newest_id = max(self._newest_id, message_id)
@@ -208,7 +208,7 @@ class Timeline:
             case events.Refused(reason=reason, nonce=nonce):
                 said = self._posted.pop(nonce or "", None)
                 about = f" It was: {said.text}" if said else ""
-                # In the place of the history that was asked for, unless it is about a message.
+                # Without a nonce it may be the answer to the history request, so the held messages are shown.
                 return [*([] if nonce else self._let_go()), *self._told("!", reason + about, "class:error")]
 
     def _own(self, said: Say | Whisper | None, remark: str) -> list[Row]:
@@ -220,10 +220,10 @@ class Timeline:
             rows = self._message(self._now(), *self._said(self._username, said.text))
         return rows + (self._told("*", remark) if remark else [])
 
-    # --- what comes as a whole ---
+    # --- blocks of messages ---
 
     def _block(self, answer: events.History | events.Found) -> list[Row]:
-        """Messages of before, between two lines that say so."""
+        """Old messages between two rules."""
         if isinstance(answer, events.Found):
             return self._found(answer)
         messages = {message.id: message for message in answer.messages}
@@ -236,8 +236,8 @@ class Timeline:
                 else self._told("*", "There are no messages yet.")
             )
         everything = {**held, **messages}
-        # If it is not known what was seen: a direct message waits where its recipient has not been there since, so all
-        # that came after it is new, too.
+        # If no seen id is known, held messages are new: a stored direct message means that the user was offline since
+        # then, so all later messages are new, too.
         new_ids = set(held) if self._seen_id is None else {*held, *(each for each in messages if each > self._seen_id)}
         first_new_id = min(new_ids, default=None)
         rows: list[Row] = []
@@ -268,11 +268,11 @@ class Timeline:
         return [*rows, self._columns.rule("now")]
 
     def _let_go(self) -> list[Row]:
-        """What was held back for a history that does not come."""
+        """The messages held for a history that does not arrive."""
         held, self._held = self._held or {}, None
         return [row for message_id in sorted(held) for row in self._dated(held[message_id], is_new=True)]
 
-    # --- coming, going, and the others ---
+    # --- the connection, and other users ---
 
     def _stay(
         self, news: events.Welcome | notices.Reconnected | notices.ConnectionLost | events.Bye | PossibleGap
@@ -288,7 +288,7 @@ class Timeline:
                 return [*rows, *(self._online(users) if users else [])]
             case notices.Reconnected(username, last_id):
                 self._be(username)
-                if (last_id or 0) < self._newest_id:  # the server has begun anew, and so do its ids
+                if (last_id or 0) < self._newest_id:  # the server's history was reset, and ids start again
                     self._own_ids.clear()
                     self._newest_id = last_id or 0
                 self._missed_upto = last_id or 0
@@ -303,10 +303,10 @@ class Timeline:
             case events.Bye(events.YOU_LEFT):
                 return self._told("*", "You left.")
             case events.Bye(reason):
-                self._goodbye = reason  # what follows is the end of the connection, which is told once
+                self._goodbye = reason  # shown with the lost connection that follows
                 return []
             case PossibleGap(has_history):
-                self._own_ids.clear()  # after a restore they may be other messages'
+                self._own_ids.clear()  # after a restore the ids may belong to other messages
                 more = "; CH 500 shows more" if has_history else ""
                 return self._told("!", f"More may have been missed than is shown{more}.", "class:error")
 
@@ -365,13 +365,13 @@ class Timeline:
         return [*self._new_day(moment), *self._columns.fit(f"{moment:%H:%M}", [(style, mark)], text, style)]
 
     def _who(self, sender: str, recipient: str = "") -> Row:
-        """Who wrote, and to whom where it was to one."""
+        """The sender, and the recipient of a direct message."""
         if not recipient:
             return [self._named(sender)]
         return [self._named(sender), ("class:direct", f" {self._glyphs.to} "), self._named(recipient)]
 
     def _said(self, sender: str, text: str, recipient: str = "") -> tuple[Row, str]:
-        """Who, and the text beside it: of ``/me waves`` to everybody ``*`` and ``alice waves``."""
+        """The sender column and the text: ``*`` and ``alice waves`` for a public ``/me waves``."""
         action = action_of(text)
         if action is None:
             return self._who(sender, recipient), text
@@ -380,14 +380,14 @@ class Timeline:
         return [self._named(sender, "*")], f"{sender} {action}"
 
     def _named(self, name: str, shown: str = "") -> tuple[str, str]:
-        """A name, or what is shown in its place, in its colour; one's own stands out."""
+        """A name, or ``shown``, in the name's colour. The user's own name has a style of its own."""
         is_own = name_key(name) == name_key(self._username)
         return ("class:own" if is_own else colour_of(name)), clean(shown or name)
 
-    # --- what stands still: what is on its way, and the status line ---
+    # --- pending messages, prompt and status line ---
 
     def pending(self, ui_state: UiState, width: int) -> list[Row]:
-        """What was typed and is not settled, in a row each; the newest that fit."""
+        """Pending messages and lines, one row each; the newest if there are too many."""
         waits = "waits" if ui_state.connection_state is ConnectionState.IN else "waits for the connection"
         texts = [(self._pending_text(said), "not confirmed yet") for said in ui_state.unconfirmed]
         texts += [(line, waits) for line in ui_state.waiting]
@@ -406,13 +406,13 @@ class Timeline:
         return f"@{said.to} {said.text}" if isinstance(said, Whisper) else said.text
 
     def prompt(self, ui_state: UiState) -> str:
-        """What stands before what is typed."""
+        """The text before the input."""
         if ui_state.is_secret and not ui_state.question:
-            return ""  # it is not asked yet
+            return ""  # the password was not requested yet
         return f"{clean(ui_state.question)}: " if ui_state.question else f"{clean(ui_state.username)}> "
 
     def status(self, ui_state: UiState, protocol: str, width: int) -> Row:
-        """User, server, dialect, how many are online, and whether the connection is up: what there is room for."""
+        """User, server, protocol, users online and connection state, as far as they fit."""
         connection_state = _STANDINGS[ui_state.connection_state]
         is_up = ui_state.connection_state is ConnectionState.IN
         if ui_state.connection_state is ConnectionState.AWAY and self._cut_at is not None:

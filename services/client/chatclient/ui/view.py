@@ -1,4 +1,4 @@
-"""What is shown as lines: each thing that happens as one, ``[kind ...] text``. Pure. Its form: the client's README."""
+"""Events and notices as lines ``[kind ...] text``. Pure. The client's README describes the format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def lines(shown: ClientEvent | UiNotice) -> list[str]:
-    """The lines that show it; those of its text are harmless."""
+    """The lines for an event or notice. Control characters are escaped."""
     match shown:
         case PossibleGap() | DeliveryUnknown():
             return [doubt_line(shown)]
@@ -49,7 +49,7 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
 
 
 def doubt_line(doubt: PossibleGap | DeliveryUnknown) -> str:
-    """The line that says what is not known after a lost connection."""
+    """The line that reports uncertainty after a lost connection."""
     match doubt:
         case PossibleGap(has_history=True):
             return f"[error lost] more may have been missed than this; CH {HISTORY_MAX_MESSAGES} shows more"
@@ -63,7 +63,7 @@ def doubt_line(doubt: PossibleGap | DeliveryUnknown) -> str:
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """Whether a message was delivered; ``@ALL`` stands for everybody."""
+    """The line that reports whether a message was delivered. ``@ALL`` means all users."""
     said = outcome.said
     to = f"@{escape_control_characters(said.to)}" if isinstance(said, Whisper) else f"@{EVERYONE}"
     if outcome.has_come:
@@ -73,7 +73,7 @@ def outcome_line(outcome: Outcome) -> str:
 
 
 def event_lines(event: ClientEvent) -> list[str]:
-    """The lines that show an event; those of its text are harmless."""
+    """The lines for an event. Control characters are escaped."""
     match event:
         case events.PublicMessage() | events.DirectMessage():
             return [message_line(event)]
@@ -107,7 +107,7 @@ def _people_lines(event: events.Welcome | events.Online | events.Users) -> list[
 
 
 def _block_lines(answer: events.History | events.Found) -> list[str]:
-    """Messages of before, below a line that says what they are."""
+    """Old messages, after a header line."""
     head = f"[history {len(answer.messages)}]"
     if isinstance(answer, events.Found):
         head = f"[found {len(answer.messages)}] up to #{answer.upto}: {escape_control_characters(answer.words)}"
@@ -115,31 +115,31 @@ def _block_lines(answer: events.History | events.Found) -> list[str]:
 
 
 def sent_remark(event: events.Sent) -> str:
-    """What there is to be said of a confirmation, if anything."""
+    """Remark about a confirmation, or ""."""
     if event.status is events.SentStatus.STORED:
         return "not online; it is delivered at the next login"
     return "a guest can't see that this is a direct message" if event.looks_public else ""
 
 
 def message_line(message: Message, kind: str | None = None) -> str:
-    """``[public #18 2026-01-31T12:00:00Z] bob: hello``; a direct one says to whom."""
+    """``[public #18 2026-01-31T12:00:00Z] bob: hello``; a direct message also has its recipient."""
     time = _time(message.time_ms)
     if isinstance(message, events.DirectMessage):
-        # Some dialects don't tell the recipient of one's own messages.
+        # Some protocols omit the recipient of the user's own messages.
         to = escape_control_characters(message.recipient) or "?"
         return f"[{kind or 'direct'} #{message.id} {time}] {_said(message.sender, message.text, f' -> {to}')}"
     return f"[{kind or 'public'} #{message.id} {time}] {_said(message.sender, message.text)}"
 
 
 def _said(sender: str, text: str, to: str = "") -> str:
-    """``bob: hello``, ``bob -> alice: hello``; ``* bob waves``, ``* bob -> alice waves`` where it begins with /me."""
+    """``bob: hello``, ``bob -> alice: hello``; for ``/me waves``: ``* bob waves``, ``* bob -> alice waves``."""
     if (action := action_of(text)) is not None:
         return f"* {escape_control_characters(sender)}{to} {escape_control_characters(action)}"
     return f"{escape_control_characters(sender)}{to}: {escape_control_characters(text)}"
 
 
 def _time(time_ms: int) -> str:
-    """To the second; a time that no calendar has is shown as the number that the server sent."""
+    """The time in seconds. A time outside of the calendar is shown as the number that the server sent."""
     try:
         return f"{_EPOCH + timedelta(seconds=time_ms // 1000):%Y-%m-%dT%H:%M:%SZ}"
     except OverflowError:
