@@ -105,7 +105,7 @@ class ChatClient:
     told that they were not delivered. A lost connection is tried again for ``retry_seconds``. Missed messages follow
     :class:`Reconnected`, each once; unconfirmed messages are sent again and stored once.
 
-    ``protocol`` is json, frames, register or datagram; the docs list the limits of each. ``ops`` and
+    ``dialect`` is json, frames, register or datagram; the docs list the limits of each. ``ops`` and
     ``register_length`` are the settings ``--ops`` and ``--register-length``.
     """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # The protocol whose users are asked for the server, too, and again after an invalid name.
 _ASKING_PROTOCOL = Register.name
 DEFAULT_SERVER = "localhost"
-# Default of --retry-seconds except at a terminal, where a person can end the client.
+# Default of --retry-seconds, except at a terminal: a person can end the client.
 _RETRY_SECONDS = 60.0
 _YES_NO = ("no", "yes")
 _FORMS = "Give HOST PORT USERNAME, HOST:PORT USERNAME (as [::1]:9999 alice), or USERNAME alone."

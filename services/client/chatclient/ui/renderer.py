@@ -1,14 +1,14 @@
-"""How the prompt gets on the terminal and off it again, whatever the terminal does by itself. Built on prompt_toolkit.
+"""Draws and erases the prompt, corrected for differences between terminals. Built on prompt_toolkit.
 
-The library remembers what it has drawn and where it left the cursor, and moves the cursor from there. That fails where
-a terminal disagrees with it, and then it erases too little or too much. There are two ways to disagree:
+The library remembers the rows that it drew and the cursor position, and moves the cursor relative to it. If a terminal
+disagrees about the position, too little or too much is erased. There are two causes:
 
-- Width. What is made of several code points is one picture in some terminals, several in others. So after each wide or
-  composed character the cursor is sent to the column where the library believes it to be (Composed, Output.write). Both
-  agree again, and what stands between is blank.
-- Wrapping. Most terminals wrap rows anew when the window becomes narrower, and the cursor moves down with its text. The
-  rows of the prompt are drawn without automatic wrapping, so each is a line of its own, and how many rows it takes now
-  follows from its length. So many rows are climbed before the prompt is erased (PromptRenderer).
+- Width. A sequence of code points is one picture in some terminals and several in others. So after each wide or
+ composed character the cursor is moved to the column that the library expects (Composed, Output.write). The columns in
+ between are blank.
+- Wrapping. Most terminals wrap rows again when the window becomes narrower, and the cursor moves down with its text.
+ The rows of the prompt are drawn without automatic wrapping, so the number of rows after wrapping follows from the
+ length of each. PromptRenderer moves the cursor up by that number before it erases.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from prompt_toolkit.layout.mouse_handlers import MouseHandlers
     from prompt_toolkit.layout.screen import Screen, WritePosition
 
-# After a narrow character it asks for the wide picture, which not every terminal has: the line shows the narrow one.
+# Variation selector for wide emoji, which some terminals lack: it is removed, so the narrow form is shown.
 _PICTURE = "\ufe0f"
 
 
 def rewraps(environment: Mapping[str, str]) -> bool:
-    """Whether the terminal wraps its rows anew when the window becomes narrower, as far as the environment tells.
+    """True if the terminal wraps rows again when the window becomes narrower, according to the environment.
 
-    Nearly all do. Of those that cut instead, these three tell who they are.
+    Nearly all terminals do. Three of those that cut rows instead can be recognized.
     """
     if "TMUX" in environment:
         return True
@@ -50,10 +50,10 @@ def rewraps(environment: Mapping[str, str]) -> bool:
 
 
 class PromptRenderer(Renderer):
-    """Draws the prompt, and finds it again after the window has got another width."""
+    """Draws the prompt, and finds its position after the window's width has changed."""
 
     def erase(self, leave_alternate_screen: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's
-        """Take the prompt away; the cursor is where it began."""
+        """Erase the prompt. The cursor moves to its beginning."""
         self.output.write_raw("\x1b[G")
         if self._last_screen is not None and self._last_size is not None and rewraps(os.environ):
             columns = self.output.get_size().columns
@@ -62,15 +62,15 @@ class PromptRenderer(Renderer):
         super().erase(leave_alternate_screen)
 
     def render(self, app: Application[str], layout: Layout, is_done: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Draw it, and first take away what was drawn for another width."""
+        """Draw the prompt. If the width has changed, erase it first."""
         if self._last_size is not None and self._last_size.columns != self.output.get_size().columns:
             self.erase(leave_alternate_screen=False)
         super().render(app, layout, is_done)
 
     def _cursor_row(self, screen: Screen, columns: int) -> int:
-        """In which row of the prompt the cursor is, now that its rows are wrapped to so many columns.
+        """The cursor's row in the prompt after wrapping to ``columns`` columns.
 
-        A cursor behind the end of a row is in the row where that ends.
+        A cursor after the end of a row is in the row that has the end.
         """
         above = (screen.data_buffer[y] for y in range(self._cursor_pos.y))
         here = screen.data_buffer[self._cursor_pos.y]
@@ -79,12 +79,12 @@ class PromptRenderer(Renderer):
 
 
 def _length(row: Mapping[int, Char]) -> int:
-    """How many columns are written to; blanks at the end are not."""
+    """The number of columns without trailing blanks."""
     return max((x + (cell.width or 1) for x, cell in row.items() if cell.char.strip(" ")), default=0)
 
 
 def _row_of(row: Mapping[int, Char], end: int, columns: int) -> int:
-    """The number of the row where this one's first ``end`` columns end, after it was wrapped to so many columns."""
+    """Index of the row that has the end of this row's first ``end`` columns, after wrapping to ``columns`` columns."""
     x = taken = number = 0
     while x < end:
         width = row[x].width or 1
@@ -97,7 +97,7 @@ def _row_of(row: Mapping[int, Char], end: int, columns: int) -> int:
 
 
 class Composed(str):
-    """A wide or composed character in a cell, with the columns where it begins and where the next one does."""
+    """A wide or composed character in a cell, with its first column and that of the next character."""
 
     __slots__ = ("begin", "end")
     begin: int
@@ -105,21 +105,21 @@ class Composed(str):
 
 
 class ComposingContainer(Container):
-    """Draws what another container does, with each grapheme cluster in one cell, so that it is written in one go."""
+    """Draws another container, with each grapheme cluster in one cell, so that it is written at once."""
 
     def __init__(self, content: Container) -> None:
         self._content = content
 
     def reset(self) -> None:
-        """As the content."""
+        """Delegate to the content."""
         self._content.reset()
 
     def preferred_width(self, max_available_width: int) -> Dimension:
-        """As the content."""
+        """Delegate to the content."""
         return self._content.preferred_width(max_available_width)
 
     def preferred_height(self, width: int, max_available_height: int) -> Dimension:
-        """As the content."""
+        """Delegate to the content."""
         return self._content.preferred_height(width, max_available_height)
 
     def get_children(self) -> list[Container]:
@@ -135,14 +135,14 @@ class ComposingContainer(Container):
         erase_bg: bool,  # noqa: FBT001 - the library's
         z_index: int | None,
     ) -> None:
-        """Draw the content, and compose what it is made of."""
+        """Draw the content, and compose its cells."""
         self._content.write_to_screen(screen, mouse_handlers, write_position, parent_style, erase_bg, z_index)
         for row in screen.data_buffer.values():
             _compose(row)
 
 
 def _compose(row: dict[int, Char]) -> None:
-    """Put the cells of each cluster into its first one; the others are empty, as behind any wide character."""
+    """Join the cells of each cluster in the first one. The others are empty, as after any wide character."""
     cells = [(x, row[x]) for x in sorted(row) if row[x].char]
     text = "".join(cell.char for _, cell in cells)
     if text.isascii():
@@ -174,9 +174,9 @@ def _put(row: dict[int, Char], cluster: list[tuple[int, Char]]) -> None:
 
 
 class Output(Vt100_Output):
-    """Keeps what is written while it is held: then the terminal gets it at once, and nothing flickers.
+    """Buffers output while held, so that the terminal receives it in one write and does not flicker.
 
-    It never asks the terminal where the cursor is: the answer would come in the middle of what is typed.
+    It never requests the cursor position, because the terminal's answer would arrive within the typed input.
     """
 
     def __init__(self) -> None:
@@ -190,36 +190,36 @@ class Output(Vt100_Output):
         )
 
     def get_rows_below_cursor_position(self) -> int:
-        """As many as are needed: the terminal scrolls. Without an answer there would be no status line."""
+        """A constant, because the terminal scrolls if needed. Without it the library would draw no status line."""
         return 1
 
     def erase_down(self) -> None:
-        """Erase from here to the end of the window; the cursor is at the left edge, always.
+        """Erase from the cursor, which is always at the left edge, to the end of the window.
 
-        In two parts: at the top of the window, tmux would take it for clearing the window, and keep a copy above it.
+        In two parts, because at the top of the window tmux would treat a single one as clearing, and keep a copy.
         """
         self.write_raw("\x1b[K\x1b[C\x1b[J\x1b[D")
 
     def write(self, data: str) -> None:
-        """Write text; one composed character in the columns that are its."""
+        """Write text, and a composed character exactly in its columns."""
         if not isinstance(data, Composed):
             super().write(data)
             return
-        self.write_raw(f"\x1b[{data.end - data.begin}X")  # blank them: it may be narrower than what was there
+        self.write_raw(f"\x1b[{data.end - data.begin}X")  # blank the columns: the character may be narrower
         super().write(data.replace(_PICTURE, ""))
         self.write_raw(f"\x1b[{data.end + 1}G")
 
     def hold(self) -> None:
-        """Write nothing from now on."""
+        """Hold the output until release()."""
         self._is_held = True
 
     def release(self) -> None:
-        """Write all of it."""
+        """Write the held output."""
         self._is_held = False
         self.flush()
 
     def flush(self) -> None:
-        """Write what there is, unless it is held."""
+        """Write the buffered output, unless it is held."""
         if not self._is_held:
             super().flush()
 
@@ -227,6 +227,6 @@ class Output(Vt100_Output):
 def _window_size() -> Size:
     try:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
-    except OSError:  # it is gone
+    except OSError:  # the terminal is gone
         columns, rows = 0, 0
     return Size(rows or 24, columns or 80)

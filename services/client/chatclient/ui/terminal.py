@@ -1,4 +1,9 @@
-"""The terminal face: a prompt that stays below what happens, for people. Built on prompt_toolkit."""
+"""The terminal frontend: a prompt below the messages, for people. Built on prompt_toolkit.
+
+Two threads, no lock. The controller thread appends to `_shown`, replaces `_ui_state`, and wakes the event loop of the
+main thread, which alone draws and reads keys. Deque operations and attribute assignments are atomic in CPython. `_look`
+clears `_is_due` before it reads `_shown` and `_ui_state`, so a change after that wakes it again.
+"""
 
 from __future__ import annotations
 
@@ -55,39 +60,36 @@ if TYPE_CHECKING:
     from chatclient.notices import UiNotice
     from chatclient.ui.layout import Row
 
-# What happens is drawn together, so often at most: nobody sees more, and drawing costs.
+# Minimum time between two redraws: events in between are drawn together, because drawing is slow.
 _FRAME_SECONDS: Final = 0.03
-# Of more than the first number of public messages in one frame, the last ones are shown: nobody can read the others.
+# Number of public messages per redraw above which only the last _FLOOD_SHOWN_MESSAGES are shown.
 _FLOOD_MESSAGES: Final = 500
-# Events that may wait to be drawn; messages of the greatest length take 40 MB.
+# Maximum number of undrawn events; messages of maximum length take 40 MB.
 _SHOWN_AHEAD_MAX: Final = 5_000
 _FLOOD_SHOWN_MESSAGES: Final = 100
-# A message of more lines than that is sent when its writer has said so.
+# Maximum number of lines of a message that is sent without confirmation.
 _LINES_UNASKED_MAX: Final = 5
 _MENU_ROWS: Final = 6
-# Nobody types faster than that from key to key; a paste that takes several reads goes on sooner.
+# Time between keys below which they count as pasted: typing is slower, a paste in several reads is faster.
 _PASTE_SECONDS: Final = 0.03
-# A signal that comes this long after the first one ends the process at once. A shell whose terminal is closed, and
-# timeout(1), send two for one end.
+# Time after the first signal from which another one ends the process immediately. Earlier ones are ignored, because a
+# closed terminal and timeout(1) send two signals.
 _SAME_END_SECONDS: Final = 1.0
-# However often somebody is meant.
+# Minimum time between two bells.
 _BELL_SECONDS: Final = 1.0
-# Where a name or a server is asked for; that is one line, and a program may type the password behind it.
+# States that ask for a server or name: the answer is one line, and a program may type the password right after it.
 _NAMELESS: Final = frozenset({ConnectionState.UNPLACED, ConnectionState.UNNAMED})
-# Bytes that are not UTF-8 come as halves of characters.
+# Bytes that are not UTF-8 arrive as surrogates.
 _HALVES: Final = re.compile("[\ud800-\udfff]")
 
 
 class TerminalFrontend:
-    """Shows what happens above the prompt, and gives what is typed.
-
-    The reactor thread shows and updates; the main thread feeds: it alone draws, and it alone reads the keys.
-    """
+    """Draws events above the prompt, and passes on typed lines. For threads see the module."""
 
     is_person = True
     tells_secrets = True
     recent_messages = 20
-    # Signals are the event loop's business: see signal.set_wakeup_fd.
+    # The event loop handles signals: see signal.set_wakeup_fd.
     wakeup = -1
 
     def __init__(self, parser: InputParser, protocol: str, *, is_quiet: bool, shows_joins: bool) -> None:
@@ -101,21 +103,21 @@ class TerminalFrontend:
             shows_joins=shows_joins,
         )
         self._output = Output()
-        # What is to be shown, and how it is now; written by the reactor.
+        # Undrawn events and the current state. Written by the controller thread.
         self._shown: deque[ClientEvent | UiNotice] = deque()
         self._ui_state = UiState(ConnectionState.AWAY, is_secret=True)
-        # Is there a look at these to come?
+        # Set while a call of _look is scheduled.
         self._is_due = threading.Event()
-        # Was something drawn, or will nothing be any more?
+        # Set after drawing, and when the prompt has ended.
         self._was_drawn = threading.Event()
         self._ended = False
-        # The main thread's own.
+        # Written by the main thread only.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._give: Callable[[Input], None] = lambda _: None
         self._drawn_at = 0.0
         self._rang_at = -math.inf
         self._agreed_to = ""
-        # When the last key came. Is it part of a paste of several lines? Does an Enter wait for what follows it?
+        # Time of the last key; whether the keys are part of a paste; the timer of an Enter that may be part of it.
         self._key_at = -math.inf
         self._is_fast = self._is_pasted = False
         self._held: asyncio.TimerHandle | None = None
@@ -129,13 +131,13 @@ class TerminalFrontend:
         app = self._session.app
         app.renderer = PromptRenderer(app.renderer.style, self._output)
         app.layout.container = ComposingContainer(app.layout.container)
-        # Some keys of the library's accept the line, which would be the end of it all: here only Enter sends.
+        # Some key bindings of the library accept the line, which would end the prompt. Here only Enter sends.
         self._session.default_buffer.accept_handler = lambda _: True
 
-    # --- for the reactor ---
+    # --- for the controller thread ---
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
-        """Show it, a moment later, with what happens until then. The reactor waits for a terminal that is stopped."""
+        """Queue events for the next redraw. Blocks the controller thread while too many are undrawn."""
         self._shown.extend(shown)
         self._wake()
         while len(self._shown) > _SHOWN_AHEAD_MAX and threading.current_thread() is not threading.main_thread():
@@ -145,19 +147,19 @@ class TerminalFrontend:
             self._was_drawn.wait()
 
     def update(self, ui_state: UiState) -> None:
-        """That is how it is now."""
+        """Set the state, and redraw if it has changed."""
         if ui_state != self._ui_state:
             self._ui_state = ui_state
             self._wake()
 
     def ask_password(self) -> None:
-        """Who is asked is seen from the situation."""
+        """Do nothing: the UiState has the question."""
 
     def took_line(self) -> None:
-        """A person may type as much as the memory holds."""
+        """Do nothing: typed lines are not limited."""
 
     def end(self) -> None:
-        """Nobody uses what is typed any more. For any thread, several times."""
+        """End the prompt. For any thread; can be called more than once."""
         self._ended = True
         self._wake()
 
@@ -165,13 +167,13 @@ class TerminalFrontend:
         loop = self._loop
         if loop is not None and not self._is_due.is_set():
             self._is_due.set()
-            with suppress(RuntimeError):  # it has just ended
+            with suppress(RuntimeError):  # the loop has just ended
                 loop.call_soon_threadsafe(self._look)
 
     # --- for the main thread ---
 
     def run(self, give: Callable[[Input], None]) -> None:
-        """Give what is typed until nobody uses it any more. KeyboardInterrupt: the person wants to leave."""
+        """Pass on typed lines until end() is called. Raises KeyboardInterrupt if the user wants to leave."""
         self._give = give
         self._modes = termios.tcgetattr(sys.stdin)
         try:
@@ -181,7 +183,7 @@ class TerminalFrontend:
         finally:
             self._loop = None
             self._was_drawn.set()
-            for each in self._signals:  # as before; the loop forgets what was there
+            for each in self._signals:  # the loop does not restore the handlers
                 signal.signal(each, signal.default_int_handler)
         if self._fault is not None:
             raise self._fault
@@ -189,7 +191,7 @@ class TerminalFrontend:
             raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Show what is left. After both threads have ended."""
+        """Draw the remaining events. Call it after the controller thread has ended."""
         try:
             self._print()
         finally:
@@ -201,20 +203,20 @@ class TerminalFrontend:
         self._signals = [each for each in ENDING if signal.getsignal(each) is not signal.SIG_IGN]
         for each in self._signals:
             self._loop.add_signal_handler(each, self._stop)
-            signal.signal(each, self._on_signal)  # the loop hears of it as well
+            signal.signal(each, self._on_signal)  # in addition to the loop's handler
         self._session.app.key_processor.before_key_press += lambda _: self._on_key()
         self._session.app.after_render += lambda _: self._output.release()
         self._loop.call_soon(self._look)
 
     def _on_fault(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A fault of this program ends it."""
+        """End the prompt after a bug; run() raises the error."""
         self._fault = context.get("exception") or RuntimeError(context["message"])
         self._stop()
 
     def _on_signal(self, *_: object) -> None:
-        """The loop stops at the first signal, unless a terminal that takes nothing holds it up in a write.
+        """End the process at the second signal. The first one stops the loop, unless it is blocked in a write.
 
-        Python calls this within that write. The second signal ends the process then: to end in order is to draw.
+        Python calls this handler during the blocked write. A normal exit would have to draw, and block again.
         """
         now = time.monotonic()
         if now >= self._signaled_at + _SAME_END_SECONDS:
@@ -227,7 +229,7 @@ class TerminalFrontend:
             self._session.app.exit(result="")
 
     def _look(self) -> None:
-        """Draw what has changed, and end when it is time to."""
+        """Draw changes, and stop the prompt after end()."""
         assert self._loop is not None
         wait_seconds = self._drawn_at + _FRAME_SECONDS - self._loop.time()
         if wait_seconds > 0 and not self._ended:
@@ -236,7 +238,7 @@ class TerminalFrontend:
         self._drawn_at = self._loop.time()
         self._is_due.clear()
         if self._shown:
-            # The prompt is taken away, put back below, and nobody sees it: all of it goes out in one write.
+            # The prompt is erased and drawn again below the new rows, all in one write, so that it does not flicker.
             self._output.hold()
             self._session.app.renderer.erase()
             self._print()
@@ -260,7 +262,7 @@ class TerminalFrontend:
         self._timeline.rings = False
 
     def _rows(self, shown: list[ClientEvent | UiNotice], columns: int) -> Iterator[Row]:
-        """Of more public messages than anybody could read only the last, and those that matter."""
+        """The rows of the events. In a flood, only the last public messages and those that must be shown."""
         count = sum(isinstance(each, PublicMessage) for each in shown)
         spare = count - _FLOOD_SHOWN_MESSAGES if count > _FLOOD_MESSAGES else 0
         left_out = 0
@@ -311,13 +313,13 @@ class TerminalFrontend:
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
-        is_parser = has_focus(DEFAULT_BUFFER)  # and not looking for what was typed before
+        is_parser = has_focus(DEFAULT_BUFFER)  # false during a history search
         is_empty = Condition(lambda: not self._session.default_buffer.text)
         keys.add("enter", filter=is_parser)(self._on_enter)
         keys.add("escape", "enter", filter=is_parser)(lambda event: event.current_buffer.insert_text("\n"))
         keys.add("c-c", filter=is_parser)(self._on_clear)
         keys.add("c-d", filter=is_parser & is_empty)(lambda _: self._stop())
-        # Who looks for something is shown what for.
+        # A history search would show the password.
         for key in ("c-r", "c-s"):
             keys.add(key, filter=self._is_secret)(lambda _: None)
         keys.add(" ", filter=Condition(lambda: self._expansion() is not None))(self._on_expand)
@@ -327,7 +329,9 @@ class TerminalFrontend:
     def _on_enter(self, event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.complete_state is not None and buffer.complete_state.current_completion is not None:
-            buffer.complete_state = None  # it was chosen; what is sent is seen before
+            buffer.complete_state = (
+                None  # the first Enter selects the completion, so that it is visible before it is sent
+            )
         elif self._ui_state.is_secret:
             self._give(Line(_whole(buffer.text), is_secret=True))
             self._forget()
@@ -343,11 +347,11 @@ class TerminalFrontend:
             self._send()
 
     def _on_key(self) -> None:
-        """Without bracketed paste, what is pasted is told from what is typed by its pace.
+        """Detect a paste by its speed, for terminals without bracketed paste.
 
-        An Enter that comes as fast as no person types, with text behind it in the same read, is a line break.
-        From then on one that ends a read waits a moment: if the paste goes on, it is a line break, else it is left out.
-        A single line is sent: nothing tells it from what a program types.
+        An Enter faster than typing, with text after it in the same read, is a line break. After that, an Enter at the
+        end of a read waits briefly: if the paste continues it is a line break, otherwise it is dropped. A single pasted
+        line is sent, because it looks like a line typed by a program.
         """
         assert self._loop is not None
         now = self._loop.time()
@@ -361,7 +365,7 @@ class TerminalFrontend:
             self._session.default_buffer.insert_text("\n")
 
     def _on_pause(self) -> None:
-        """The paste is over; the Enter at its end is no wish to send it."""
+        """The paste has ended. The Enter at its end does not send it."""
         self._held = None
 
     def _send(self) -> None:
@@ -375,7 +379,7 @@ class TerminalFrontend:
             self._give(Line(text))
 
     def _may_be_sent(self, buffer: Buffer) -> bool:
-        """An empty line only leads out of a question; what is long is asked about; what is too long stays."""
+        """True if it can be sent: not empty unless it cancels a question, not too long, and confirmed if it is long."""
         text = buffer.text
         if not text.strip():
             return bool(self._ui_state.question)
@@ -396,7 +400,7 @@ class TerminalFrontend:
         self.display([ErrorNotice("too_long", text)])
 
     def _on_clear(self, event: KeyPressEvent) -> None:
-        """Ctrl-C clears the line. On an empty one it leads out of a question, and of a client that is not in yet."""
+        """Ctrl-C clears the line. On an empty line it cancels a question, or ends a client that is not logged in."""
         if event.current_buffer.text:
             self._forget()
             self._agreed_to = ""
@@ -408,7 +412,7 @@ class TerminalFrontend:
             self._tell("Ctrl-D or EX leaves.")
 
     def _forget(self) -> None:
-        """Empty the line, and let nothing bring back what was in it: it may have been a password."""
+        """Clear the line, and the clipboard if it may hold a password."""
         self._session.default_buffer.reset()
         if self._ui_state.is_secret:
             self._session.app.clipboard = InMemoryClipboard()
@@ -422,7 +426,7 @@ class TerminalFrontend:
         event.current_buffer.insert_text(text)
 
     def _on_paste(self, event: KeyPressEvent) -> None:
-        """Several lines stay together; Enter sends them."""
+        """Insert pasted text, with its line breaks. Enter sends it."""
         text = event.data.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").rstrip("\n")
         if (size_bytes := len(text.encode(errors="replace"))) > BODY_MAX_BYTES:
             self._report_error_of_length(size_bytes, "pasted")
@@ -431,32 +435,32 @@ class TerminalFrontend:
 
 
 def _is_text(key: Keys | str) -> bool:
-    """Is it a letter, or the end of a line? Other keys are not pasted."""
+    """True for a character, tab or line break. Other keys are not part of a paste."""
     return not isinstance(key, Keys) or key in (Keys.ControlM, Keys.ControlJ, Keys.ControlI)
 
 
 def _whole(text: str) -> str:
-    """What was typed, with a sign in the place of bytes that are no text."""
+    """The text with surrogates replaced."""
     return _HALVES.sub("\ufffd", text)
 
 
 class _Hidden(Processor):
-    """A password is not shown, nor how long it is."""
+    """Hides a password and its length."""
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:  # noqa: ARG002
-        """Nothing, in the place of the line."""
+        """Show nothing instead of the line."""
         return Transformation([], source_to_display=lambda _: 0, display_to_source=lambda _: 0)
 
 
 class _NameCompleter(Completer):
-    """What may be meant: names of those online, operations, commands."""
+    """Completes names of users online, operations and commands."""
 
     def __init__(self, parser: InputParser, is_password: Callable[[], bool]) -> None:
         self._parser = parser
         self._is_password = is_password
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
-        """For the word before the cursor."""
+        """Complete the word before the cursor. No completions in a password."""
         if document.text and not self._is_password():
             length, found = self._parser.completions(document.text_before_cursor)
             yield from (Completion(text, start_position=-length, display=text.strip()) for text in found)
