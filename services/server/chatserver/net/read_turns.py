@@ -1,8 +1,8 @@
-"""Turns: of all readers that were quiet, one at a time wakes up to read. Needs epoll, which Linux has.
+"""Read turns: quiet readers wake up one at a time. Needs epoll (Linux).
 
 Each connection has a thread. If thousands of them receive something in the same moment, thousands of threads want the
 interpreter, and each of them asks for it again once every switch interval. That alone takes more time than two
-processors have, and everybody else waits for seconds (docs/decisions/0021).
+processors have, and all other threads wait for seconds (docs/decisions/0021).
 
 So a reader that was quiet does not wait for its socket. It waits for a lock of its own, which costs nothing while
 others run. One thread waits for all these sockets, and queues the readers whose sockets are readable or whose time is
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Readers that may wait for their sockets themselves: all may wake up at once, so there must not be many. In a small
-# room it is everybody who talks.
+# room these are all users who write.
 _ACTIVE_MAX = 16
 # Interval of the search for readers whose time is over.
 _TICK_SECONDS = 0.25
-# Patience from here on is endless: its end is not looked for.
+# Time limits from here on count as none, and are not checked.
 _ENDLESS_SECONDS = 3_600.0
 # Events taken at once. The rest is taken in the next round.
 _EVENTS_MAX = 1_024
@@ -51,7 +51,7 @@ class Waiter:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        # The reader's own.
+        # For the reader's thread.
         self.is_active = False
         # True if it waits without a time limit.
         self.is_endless = False
@@ -88,7 +88,6 @@ class ReadTurns:
         self._is_over = False
 
     def start(self) -> None:
-        """Start to wake readers."""
         self._worker.start()
 
     def stop(self) -> None:

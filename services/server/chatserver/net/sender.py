@@ -1,4 +1,34 @@
-"""The courier: the one thread that writes to all sockets, and waits for none of them."""
+"""The sender: one thread that writes to all transports and never waits for one of them.
+
+Each round of :meth:`Sender._deliver` has four steps: wait for work, send, run the periodic checks, close connections.
+While a round runs, the broadcast buffers grow. Under load a round takes longer and each send carries more, so the
+number of system calls per message falls.
+
+States of a send queue:
+
+* caught up: in ``_Followers.caught_up``. It was sent everything up to ``offered`` and has nothing of its own.
+  :meth:`_advance` sends the next span to all of these, with one system call each.
+* behind: in ``_Followers.behind``. It follows, and has replies, edits or an older cursor. :meth:`_visit` serves it.
+* full: also in ``_full``. Its socket took less than was offered; the selector reports when it is writable again.
+* closing: also in ``_retired``. Its reader has ended. It is closed once its data was sent, or after
+  LINGER_SECONDS.
+* broken: in neither set of followers. Nothing more is sent, and it waits only for its reader to end.
+
+A queue that is not logged in is in no set; ``mark_ready`` brings it to the next round. :meth:`_serve` moves a queue
+from behind to caught up; :meth:`_advance` moves back on a short send, or if another thread has cleared ``caught_up``;
+:meth:`_visit` moves back if the queue was marked ready; :meth:`_give_up` breaks it; :meth:`_close` ends it.
+
+Threads. ``mark_ready``, ``add``, ``close_when_drained`` and ``wake`` may be called from any thread. All else runs
+in the sender's thread, except for ``start`` and ``stop``. The sender alone closes sockets of connections with a send
+queue, so a descriptor is never closed while it is used, and never reused for another peer.
+
+Locks. ``_lock`` guards the hand-over fields and is a leaf: no other lock is taken and no system call is made under it,
+so callers may hold the hub's lock. The sender holds no lock while it writes.
+
+No wake-up is lost. A caller first publishes its work (``_dirty``, ``_retiring``, ``_stop_at``, the end of a buffer) and
+then calls ``wake``. The sender first reads the pipe, then clears ``_rung``, then looks for work. If a caller finds
+``_rung`` set, the byte is still to be read, or the sender has not looked for work yet. Either way it finds the work.
+"""
 
 from __future__ import annotations
 
@@ -23,67 +53,64 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# A peer that does not take the last of its bytes gets this long, once its reader has ended.
+# Time limit for sending the last bytes after the reader of a connection has ended.
 LINGER_SECONDS = 5.0
-# A peer that is due an answer and takes not a byte for so long is not there any more, or means harm: an answer may be
-# megabytes. (What everybody hears is limited by how far it is behind.)
+# Time limit for a peer with unsent replies that takes no byte: it is lost or hostile, and a reply may take megabytes.
+# Broadcast data needs no such limit, because the lag limit covers it.
 STALL_SECONDS = 60.0
-# Who leaves less than this unread is not disconnected because memory is short: it would not help.
+# Minimum unsent data for a disconnect while memory is short: less would not help.
 _GREEDY_BYTES = 1024 * 1024
-# Visits in a row, before the streams are looked at again: thousands may ask something in the same moment, and a visit
-# costs 10 to 50 microseconds.
+# Maximum visits per round: thousands of clients may send requests at once, a visit takes 10 to 50 microseconds, and
+# broadcast data must not wait for all of them.
 _VISITS_MAX = 500
-# How often the retired, the full and the tracked are looked at while there are any.
+# Interval of the periodic checks while a queue is closing, full or tracked.
 _TICK_SECONDS = 0.5
-# Of the tracked, so many at a time: two system calls each.
+# Maximum tracked queues per check: each takes two system calls.
 _CHECKED_MAX = 1_000
 
 
 class _Followers:
-    """The followers of one stream, as the courier sees them. Its own."""
+    """The followers of one broadcast buffer, by state. For the sender's thread."""
 
     def __init__(self, broadcast: BroadcastBuffer) -> None:
         self.broadcast = broadcast
-        # What lies before this position was offered to everybody.
+        # The position up to which the buffer was offered to all followers.
         self.offered = 0
-        # Those who were sent all of that and are due nothing else, with their sockets' descriptors.
+        # Queues that were sent all of that and have nothing of their own; the value is the socket's descriptor.
         self.caught_up: dict[SendQueue, int] = {}
-        # All others: they are logging in, are behind, or are due something of their own.
+        # All other followers: logging in, lagging, or with data of their own.
         self.behind: set[SendQueue] = set()
 
     @property
     def have_unsent(self) -> bool:
-        """Is there something that was not offered yet?"""
+        """True if the buffer has data that was not offered yet."""
+        # Read without the buffer's lock: the end only grows, and the hub wakes the sender after it has moved.
         return self.broadcast.end > self.offered
 
     def next_span(self) -> Span:
-        """What is offered next."""
+        """The next part of the buffer to offer."""
         return self.broadcast.span(self.offered, self.broadcast.end)
 
     def add(self, send_queue: SendQueue) -> None:
-        """It is in step now."""
+        """Move a queue to the caught-up ones."""
         self.behind.discard(send_queue)
         self.caught_up[send_queue] = send_queue.transport.descriptor
 
     def remove(self, send_queue: SendQueue, cursor: int) -> None:
-        """It is in step no more; this is how far it has come."""
+        """Move a queue from the caught-up ones to those behind, at its true position."""
         del self.caught_up[send_queue]
         send_queue.fall_behind(cursor)
         if send_queue.follows:
             self.behind.add(send_queue)
 
     def forget(self, send_queue: SendQueue) -> None:
-        """Nothing more is sent to it."""
+        """Drop a queue that nothing more is sent to."""
         self.caught_up.pop(send_queue, None)
         self.behind.discard(send_queue)
 
 
 class Sender:
-    """Sends each outbox what it is due, round after round.
-
-    While it goes round, the streams grow: under load a round takes longer, and each send of it carries more. It alone
-    closes the sockets, so that a descriptor is never used by one thread and closed by another.
-    """
+    """Sends the data of all send queues, in rounds, and closes their transports. See the module's docstring."""
 
     def __init__(
         self,
@@ -103,11 +130,11 @@ class Sender:
         os.set_blocking(self._wakeup, False)
         os.set_blocking(self._bell_rope, False)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
-        # Those whose readers have ended, with the time at which patience does. The courier thread's own.
+        # Queues whose readers have ended, with the time limit of each. For the sender's thread.
         self._retired: dict[SendQueue, float] = {}
-        # Those whose sockets are full, and since when. The courier thread's own.
+        # Queues whose sockets are full, with the time since when; oldest first. For the sender's thread.
         self._full: dict[SendQueue, float] = {}
-        # Those that wait for an acknowledgement, the one that was looked at last at the end. The courier thread's own.
+        # Queues that wait for an acknowledgement, least recently checked first. For the sender's thread.
         self._tracked: dict[SendQueue, None] = {}
         self._look_at = 0.0
         # Guards everything below.
@@ -119,43 +146,47 @@ class Sender:
         self._stop_at: float | None = None
 
     def start(self) -> None:
-        """Start to send."""
         self._worker.start()
 
     def stop(self, patience_seconds: float) -> None:
-        """Send what is due to those that are finished and retired, close every socket, end."""
+        """Send the data of finished queues within the time limit, close every transport, and join the thread."""
         with self._lock:
             self._stop_at = time.monotonic() + patience_seconds
         self.wake()
         self._worker.join()
         self._selector.close()
-        self._rung = True  # nobody rings what is closed
+        self._rung = True  # wake must not write to a closed pipe
         os.close(self._wakeup)
         os.close(self._bell_rope)
 
     def add(self) -> None:
-        """A peer was accepted, whose outbox will be retired some day."""
+        """Count an open send queue; the caller must pass it to :meth:`close_when_drained` later."""
         with self._lock:
             self._open += 1
 
     def mark_ready(self, send_queue: SendQueue) -> None:
-        """There is something to send to one connection. For any thread."""
+        """Visit this queue in the next round. For any thread."""
         with self._lock:
             self._dirty[send_queue] = None
         self.wake()
 
     def close_when_drained(self, send_queue: SendQueue) -> None:
-        """Its reader has ended: close its socket once what is due was sent, or patience has ended."""
+        """Close the transport once its data was sent, or after LINGER_SECONDS. The reader thread's last call."""
         with self._lock:
             self._retiring.append(send_queue)
         self.wake()
 
     def wake(self) -> None:
-        """There is something to do. For any thread, under any lock: it never waits."""
+        """Wake the sender. For any thread, under any lock: it never waits.
+
+        Call it after the work was published.
+        """
+        # Read without a lock: if it is set, the sender has yet to look for work (see the module's docstring). If two
+        # threads find it clear, both write a byte, and the sender makes at most one empty round.
         if self._rung:
             return
         self._rung = True
-        with suppress(BlockingIOError):  # a bell that can't be rung any louder is heard
+        with suppress(BlockingIOError):  # the pipe is full, so the sender will wake up
             os.write(self._bell_rope, b"\0")
 
     def _run(self) -> None:
@@ -176,7 +207,8 @@ class Sender:
                     return
 
     def _wait(self) -> None:
-        """Until somebody rings, or a full socket takes bytes again."""
+        """Wait until another thread calls :meth:`wake`, a full socket is writable, or a check is pending."""
+        # _dirty and _stop_at are read without the lock: a change makes the pipe readable, so select returns.
         busy = bool(self._dirty) or any(followers.have_unsent for followers in self._followers.values())
         ticks = self._retired or self._full or self._tracked or self._stop_at is not None
         patience = _TICK_SECONDS if ticks else None
@@ -191,9 +223,9 @@ class Sender:
                     self._dirty[key.data] = None
 
     def _go_round(self) -> None:
-        # First what the streams hold, then who has something else: what comes in between is for the next round. So are
-        # those that are left when there are too many; they are the first then, so that each gets its visit. Followers
-        # that are astray don't count: if they were left out while the stream goes on, they would fall behind.
+        # Broadcast data first, then queues that were marked ready. Queues over the limit are first in the next round,
+        # so each gets its visit. Followers that are behind do not count for the limit: if they were skipped while the
+        # buffer grows, their lag would grow.
         news = [followers for followers in self._followers.values() if followers.have_unsent]
         with self._lock:
             targets, self._dirty = self._dirty, {}
@@ -212,7 +244,7 @@ class Sender:
             followers.broadcast.offered(followers.offered)
 
     def _advance(self, followers: _Followers) -> None:
-        """Send the next of the stream to all who are in step: one system call each, and nothing else."""
+        """Send the next span of the buffer to all caught-up queues: one system call each."""
         span = followers.next_span()
         followers.offered = span.end
         if not followers.caught_up:
@@ -224,6 +256,9 @@ class Sender:
         gone: list[SendQueue] = []
         for send_queue, descriptor in followers.caught_up.items():
             sent_bytes = 0
+            # Read without the queue's lock. If it is cleared after this read, the span is still right: edits added now
+            # lie at the flushed end or later, and the span ends there at the latest. Edits inside the span
+            # were added before it was flushed, so the flag was cleared before this thread saw the new end.
             if send_queue.caught_up:
                 try:
                     sent_bytes = send(descriptor, what)
@@ -242,7 +277,7 @@ class Sender:
             self._give_up(send_queue)
 
     def _visit(self, send_queue: SendQueue) -> None:
-        """Look after one that is due something of its own."""
+        """Serve a queue that is behind, was marked ready, or is not logged in."""
         if send_queue.broken:
             return
         followers = self._followers[send_queue.broadcast]
@@ -251,17 +286,17 @@ class Sender:
         elif send_queue.follows:
             followers.behind.add(send_queue)
         if send_queue.is_tracked:
-            send_queue.check_acknowledged()  # before more is sent
+            send_queue.check_acknowledged()  # before more data is sent
             self._tracked[send_queue] = None
         if send_queue.lag_bytes() > self._lag_max_bytes:
             self._give_up_lagging(send_queue)
         elif send_queue not in self._full:
             self._serve(send_queue, followers)
-        if send_queue.hangs_up and send_queue in self._full:  # it does not read, and is not waited for
+        if send_queue.hangs_up and send_queue in self._full:  # the peer does not read; hang_up does not wait for it
             self._give_up(send_queue)
 
     def _serve(self, send_queue: SendQueue, followers: _Followers) -> None:
-        """What one send takes, at most: who is due more than that is visited again when the others were."""
+        """Make one send at most. A queue with more data is visited again in the next round."""
         try:
             send_queue.transport.flush()
             due = send_queue.next_span(followers.offered)
@@ -275,7 +310,7 @@ class Sender:
             return
         if send_queue.catch_up(followers.offered):
             followers.add(send_queue)
-        elif due:  # perhaps there is more
+        elif due:  # there may be more
             with self._lock:
                 self._dirty[send_queue] = None
         elif send_queue.is_drained() and not send_queue.shut:
@@ -285,7 +320,7 @@ class Sender:
                 send_queue.transport.hang_up()
 
     def _send(self, send_queue: SendQueue, due: list[bytes | memoryview] | Span) -> bool:
-        """Did the carrier take all of it? OSError. LookupError: the stream has forgotten what is due."""
+        """True if the transport took everything. LookupError: the data was discarded. OSError: the peer is lost."""
         try:
             if isinstance(due, Span):
                 size = due.end - due.start
@@ -301,13 +336,13 @@ class Sender:
         return sent_bytes == size
 
     def _note_full(self, send_queue: SendQueue) -> None:
-        """It takes no more for now."""
+        """Wait until the socket is writable. A transport without a socket wakes the sender instead."""
         if send_queue.transport.is_socket:
             self._full[send_queue] = time.monotonic()
             self._selector.register(send_queue.transport.descriptor, selectors.EVENT_WRITE, send_queue)
 
     def _look_after(self, now: float) -> None:
-        """What is due now and then."""
+        """Run the periodic checks, once per tick."""
         if now < self._look_at:
             return
         self._look_at = now + _TICK_SECONDS
@@ -324,7 +359,7 @@ class Sender:
                 self._tracked[send_queue] = None
 
     def _give_up_stalled(self, now: float) -> None:
-        """Who is full is in the order of since when."""
+        """Disconnect peers that take no replies. ``_full`` is ordered by time: dicts keep insertion order."""
         for send_queue, since in list(self._full.items()):
             if now - since < STALL_SECONDS:
                 return
@@ -333,7 +368,7 @@ class Sender:
                 self._give_up(send_queue)
 
     def _give_up_greediest(self) -> None:
-        """While memory is short, disconnect who keeps most of it by not reading, one in each tick."""
+        """While memory is short, disconnect the peer with the most unsent data, one per tick."""
         behind = [send_queue for followers in self._followers.values() for send_queue in followers.behind]
         greediest = max(behind, key=lambda send_queue: send_queue.kept_bytes, default=None)
         if greediest is not None and greediest.kept_bytes >= _GREEDY_BYTES:
@@ -345,7 +380,7 @@ class Sender:
         self._give_up(send_queue)
 
     def _give_up(self, send_queue: SendQueue) -> None:
-        """Send nothing more, and let the reader see the end."""
+        """Stop sending to this peer, and let its reader see the end of the connection."""
         send_queue.broken = True
         send_queue.finish()
         self._followers[send_queue.broadcast].forget(send_queue)
@@ -357,7 +392,7 @@ class Sender:
             retiring, self._retiring = self._retiring, []
             give_up_at = self._stop_at
         self._retired.update((send_queue, now + LINGER_SECONDS) for send_queue in retiring)
-        # The tracked are asked about at the next look, and once more before they are closed: not in each round.
+        # Tracked queues are polled at the next tick and once more before the close, not in each round.
         for send_queue, patience_ends in list(self._retired.items()):
             is_told = send_queue.shut and send_queue.transport.can_be_closed and not send_queue.is_tracked
             if send_queue.broken or is_told or now >= min(patience_ends, give_up_at or patience_ends):

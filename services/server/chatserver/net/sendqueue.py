@@ -1,4 +1,39 @@
-"""An outbox: what one connection is still to be sent, as a cursor into its dialect's stream and edits to it."""
+"""The send queue of one connection: a cursor into the broadcast buffer, and edits to what the buffer holds.
+
+Public messages are encoded once per protocol and stored once, in the broadcast buffer. A send queue keeps only the
+position up to which its connection was sent the buffer (``_cursor``) and the differences (``_edits``). An edit
+``(at, resume, data)`` means: at position ``at``, send ``data``, then continue at ``resume``. A reply inserts
+(``at == resume``). A sender's own message is replaced by its confirmation (``at < resume``).
+
+Phases. Positions below are positions in the broadcast buffer:
+
+1. Not logged in: the queue is held from the start (``_held``), and ``_end`` is 0, so nothing of the buffer is pending.
+   While the queue is held, replies go to ``_replies`` and are sent at once.
+2. Logging in: :meth:`follow` sets the cursor to the end of the buffer and ``_end`` to None. The missed messages go to
+   ``_replies``. The buffer and insertions wait.
+3. Following: :meth:`release` ends the hold. After ``_replies``, the buffer and the edits are sent from the cursor on.
+   New replies are edits.
+4. Not following again: :meth:`unfollow` fixes ``_end`` at the flushed end of the buffer; if held, at the cursor.
+5. Finishing: :meth:`finish` stops following, ends the hold and rejects later replies. Pending data is still sent.
+   The sender shuts the connection once :meth:`is_drained` is true.
+
+A following queue is either *caught up* or *behind*. A caught-up queue has no edits and no replies; the sender keeps one
+position for all of them, so ``_cursor`` stands still. :meth:`catch_up` alone sets ``caught_up``. Every method that adds
+something clears it. The sender then writes the true position with :meth:`fall_behind` before it uses the cursor.
+
+Threads. The connection's reader, and for guests the readers of others, call ``put``, ``release``, ``finish`` and
+``wait_for_room``. The hub calls ``follow``, ``unfollow`` and ``insert`` under its lock. The sender alone calls
+``next_span``, passes the result to the transport without a lock, and reports with ``note_sent``. Other threads only
+append edits and replies meanwhile, so the parts that are being sent stay first.
+
+Locks. ``_lock`` guards the state and is a leaf except for the buffer's lock: hub, then queue, then buffer. ``wake`` and
+``on_acknowledged`` are called after ``_lock`` was released. No socket is used under it.
+
+Edits are correct without knowledge of the cursor, because an edit never lies before data that was flushed: the hub
+inserts before it flushes, and replies go to the end of the flushed data. The sender sends flushed data only, so a send
+that runs while an edit is added can't pass the edit. The hub's order (edit, then flush) also means that a thread which
+sees the new end of the buffer sees ``caught_up`` cleared.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +50,36 @@ if TYPE_CHECKING:
     from chatserver.net.broadcast import BroadcastBuffer, Span
     from chatserver.net.transport import Transport
 
-# One send takes no more pieces than this, so that no connection holds the courier for long.
+# Maximum pieces per send: one connection must not occupy the sender for long.
 SEND_MAX_PIECES = 128
-# A client that leaves more than this unread is not read any further.
+# Maximum unsent replies per connection: above it, the server stops reading requests from this client.
 UNREAD_MAX_BYTES = 64 * 1024
-# Numbers that wait for their bytes to be sent (see track); a newer one takes the place of the last if there are more.
+# Maximum numbers that wait for their bytes to be sent (see track). If it is reached, a new number replaces the last.
 TRACKED_MAX = 64
 
-# Insertions at one place become one up to this size: an edit is 200 bytes of Python, a direct message may be less.
+# Maximum size for joining insertions at one position: an edit takes 200 bytes, more than a short direct message.
 _JOIN_MAX_BYTES = 4 * 1024
-# Stands for a queue that was not needed yet: it can hold nothing.
+# Placeholder for an unused queue: most queues are empty most of the time. It can hold nothing.
 _NONE: Final[deque[Any]] = deque(maxlen=0)
 
 
 class _Edit(NamedTuple):
-    """When the cursor comes to ``at``: send ``data``, then go on at ``resume``."""
+    """At position ``at``: send ``data``, then continue at ``resume``."""
 
     at: int
     resume: int
-    # A view once a part of it was sent: to copy the rest of a large answer each time would take as much memory again.
+    # A view after a partial send: copying the rest of a large reply would double its memory.
     data: bytes | memoryview
     is_reply: bool
 
 
 class _Tracked:
-    """Numbers that are reported once the peer's system has acknowledged what they stand for.
+    """Numbers to report once the peer's system has acknowledged the data that they stand for.
 
-    A number waits in ``queued``, with how many bytes had been queued for this connection alone and how far the stream
-    went, until all of that was sent. From then on it is reported as soon as nothing is unacknowledged, or, if that does
-    not happen because there is always more, as soon as the carrier's position ``mark`` is acknowledged, which was taken
-    after it was sent. The outbox's lock guards it.
+    A number waits in ``queued`` together with two positions: the bytes queued for this connection alone, and the end of
+    the broadcast buffer. After both were sent it becomes ``sent_number``. It is reported when nothing is
+    unacknowledged. Under constant traffic that may never happen, so it is also reported when the transport's position
+    ``mark``, taken after the send, is acknowledged. The queue's lock guards all fields.
     """
 
     __slots__ = ("mark", "marked_number", "on_acknowledged", "queued", "sent_number")
@@ -57,19 +92,16 @@ class _Tracked:
         self.mark = 0
 
     def note_sent(self, sent_bytes: int, cursor: int) -> None:
-        """So many bytes were sent for this connection alone, and the stream up to the cursor."""
+        """Record progress: bytes sent for this connection alone, and the position in the broadcast buffer."""
         while self.queued and self.queued[0][1] <= sent_bytes and self.queued[0][2] <= cursor:
             self.sent_number, _, _ = self.queued.popleft()
 
 
 class SendQueue:
-    """What is due: first ``replies``; then, once released, the stream from the cursor on, with the edits to it.
+    """The unsent data of one connection: replies first, then the broadcast buffer with the edits to it.
 
-    The courier alone calls :meth:`due` and :meth:`account`, and gives it to the carrier in between, under no lock.
-    ``wake`` tells the courier that there is something to send.
-
-    While it is *in step* it is due just what all followers of the stream are offered, and the courier keeps one cursor
-    for all who are. Whoever gives it something of its own ends that.
+    ``wake`` tells the sender that there is something to send; it is called from any thread, without the queue's lock.
+    The module's docstring has the phases, the threads and the lock rules.
     """
 
     __slots__ = (
@@ -102,23 +134,22 @@ class SendQueue:
         self.broadcast = broadcast
         self.label = label
         self._wake = wake
-        # The courier's own: our side was shut after the last byte; nothing can be sent any more.
+        # Written by the sender alone. shut: our side was shut after the last byte. broken: no further send is possible.
         self.shut = False
         self.broken = False
-        # After the last byte, does the reader see the end as well?
+        # True if the reader must see the end once the last byte was sent. Set under the lock, never cleared.
         self.hangs_up = False
-        # Set by the courier, under the lock; it looks without.
+        # Written under the lock; set to true by the sender alone. The sender reads it without the lock (see above).
         self.caught_up = False
         # Guards everything below.
         self._lock = threading.Lock()
         self._drained: threading.Condition | None = None
-        # A queue is made when there is something to put into it, and given up when the outbox falls in step: most are
-        # empty most of the time, and there are thousands.
+        # Both deques are created on first use and dropped when the queue has caught up: there are thousands of queues.
         self._replies: deque[bytes | memoryview] = _NONE
         self._replies_bytes = 0
         self._edits: deque[_Edit] = _NONE
         self._told_bytes = 0
-        # What was sent of replies and edits, ever.
+        # Bytes of replies and edits sent so far.
         self._sent_bytes = 0
         self._tracked: _Tracked | None = None
         self._held = True
@@ -126,12 +157,13 @@ class SendQueue:
         self._end: int | None = 0
         self._finishing = False
 
-    # --- for the session: its reader thread, and for guests those of others ---
+    # --- for the session: its reader thread, and for guests the reader threads of others ---
 
     def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
-        """Say this to the one connection: at once while it is held, else behind what was shown.
+        """Queue a reply to this connection: immediate while the queue is held, otherwise after the flushed data.
 
-        After the end it is forgotten: nobody would read it. What is not alone goes with what is spliced in next.
+        A reply after :meth:`finish` is dropped. With ``alone=False`` the sender is not woken: the reply is sent with
+        the next insertion.
         """
         data = self.broadcast.encode(events)
         with self._lock:
@@ -140,7 +172,7 @@ class SendQueue:
             self._wake(self)
 
     def release(self, events: Sequence[Event]) -> None:
-        """Say this, which is the last of what it missed, and go on to the stream."""
+        """Queue the last of the missed messages, end the hold and continue with the broadcast buffer."""
         data = self.broadcast.encode(events)
         with self._lock:
             self._put(data)
@@ -148,9 +180,10 @@ class SendQueue:
         self._wake(self)
 
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
-        """Say this, and nothing more. What is due is sent, then our side of the connection is shut. For any thread.
+        """Queue the last events. Pending data is sent, then our side of the connection is shut. For any thread.
 
-        Where it hangs up, so is the other side, and the reader sees the end; what the socket does not take is given up.
+        With ``hang_up`` both sides are shut, so that the reader sees the end, and data that the socket does not take at
+        once is discarded.
         """
         data = self.broadcast.encode(last)
         with self._lock:
@@ -166,7 +199,8 @@ class SendQueue:
         self._wake(self)
 
     def wait_for_room(self) -> bool:
-        """Wait while the peer leaves too many answers unread; false when the connection ends."""
+        """Wait while more than UNREAD_MAX_BYTES of replies are unsent; false if the connection is finishing."""
+        # Read without the lock: an old value admits the requests of one more read, or costs a check under the lock.
         if self._unread_bytes() <= UNREAD_MAX_BYTES:
             return not self._finishing
         with self._lock:
@@ -175,17 +209,17 @@ class SendQueue:
             self._drained.wait_for(lambda: self._finishing or self._unread_bytes() <= UNREAD_MAX_BYTES)
             return not self._finishing
 
-    # --- for the feed, under its lock ---
+    # --- for the hub, under its lock ---
 
     def follow(self) -> None:
-        """Listen from here on; what is shown is kept back until :meth:`release`."""
+        """Follow the broadcast buffer from its current end on. Nothing of it is sent before :meth:`release`."""
         with self._lock:
             self._held = True
             self._cursor = self.broadcast.add_follower()
             self._end = None
 
     def unfollow(self) -> None:
-        """Listen to nothing after what is shown now."""
+        """Stop following at the current end of the broadcast buffer; data up to there is still sent."""
         end = self.broadcast.remove_follower()
         with self._lock:
             self._cursor = self._sent_upto()
@@ -194,9 +228,9 @@ class SendQueue:
                 self._stop_listening(end)
 
     def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
-        """In the place of the stream's bytes from start to end, say these events."""
+        """Send these events instead of the buffer's bytes from start to end; insert them if both are equal."""
         data = self.broadcast.encode(events)
-        if start == end and not data:  # the dialect has no word for it
+        if start == end and not data:  # the protocol can't express these events
             return
         with self._lock:
             self.caught_up = False
@@ -208,11 +242,12 @@ class SendQueue:
             self._wake(self)
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
-        """Tell ``on_acknowledged`` the number once the peer's system has acknowledged what was put in or shown before.
+        """Report the number to ``on_acknowledged`` once the peer's system has acknowledged all data queued before.
 
-        Numbers grow, and one may stand for those before it. Nothing is told if the connection ends first. It is called
-        by any thread, under no lock. After :meth:`unfollow` it is for what was shown until then. What is queued while
-        the outbox is held is sent in another order than it was queued in, so then a number is forgotten.
+        Numbers grow, and one report covers all smaller numbers. There is no report if the connection ends first.
+        ``on_acknowledged`` is called from any thread, without the queue's lock. After :meth:`unfollow`, the data ends
+        where following ended. While the queue is held, data is not sent in the order in which it was queued, so a
+        number is ignored.
         """
         with self._lock:
             if self._held or self._finishing:
@@ -225,22 +260,23 @@ class SendQueue:
                 queued.pop()
             own_bytes = self._sent_bytes + self._replies_bytes + self._told_bytes
             queued.append((number, own_bytes, self._limit(self.broadcast.end)))
-        if is_new:  # otherwise the courier looks after it already
+        if is_new:  # otherwise the sender polls this queue already
             self._wake(self)
 
-    # --- for the courier, and the reader at its end ---
+    # --- for the sender, and for the hub before a login ---
 
     @property
     def is_tracked(self) -> bool:
-        """True if something is to be told when it is acknowledged."""
+        """True if a number waits for an acknowledgement."""
+        # Read without the lock: track wakes the sender after it sets the first number, so the sender reads again.
         return self._tracked is not None
 
     def check_acknowledged(self) -> None:
-        """Ask the carrier how far the peer's system has acknowledged, and tell of it. For any thread; it never waits.
+        """Poll the transport for acknowledgements and report numbers. For any thread; it never waits for the peer.
 
-        The carrier is asked under no lock. The answer is right all the same: the numbers in question were sent before
-        it was asked, and what is acknowledged stays so. A carrier that is closed meanwhile may answer anything, but
-        then :meth:`stop_tracking` came first.
+        The transport is polled without the queue's lock. The answer is still valid: the numbers were sent before the
+        poll, and acknowledged data stays acknowledged. If the transport is closed meanwhile its answer is meaningless,
+        but :meth:`stop_tracking` ran before the close, and the check under the lock below sees that.
         """
         with self._lock:
             tracked = self._tracked
@@ -260,7 +296,7 @@ class SendQueue:
                 return
             number = marked_number
         with self._lock:
-            if self._tracked is not tracked:  # another thread has told of all of it, or the carrier may be closed
+            if self._tracked is not tracked:  # another thread reported everything, or the transport may be closed
                 return
             if tracked.marked_number is not None and tracked.marked_number <= number:
                 tracked.marked_number = None
@@ -270,21 +306,21 @@ class SendQueue:
                 self._tracked = None
         tracked.on_acknowledged(number)
 
-    # --- for the courier ---
+    # --- for the sender ---
 
     def stop_tracking(self) -> None:
-        """Tell of nothing any more. To be called before the carrier is closed."""
+        """Discard all numbers. Call it before the transport is closed."""
         with self._lock:
             self._tracked = None
 
     def next_span(self, offered: int) -> list[bytes | memoryview] | Span:
-        """What to send next, in pieces or as a long stretch of the stream; nothing when nothing is due.
+        """The next data to send: pieces, or one long span of the broadcast buffer; empty if there is nothing to send.
 
-        A follower gets no further than to what is ``offered``, where the others are. LookupError: the stream has
-        forgotten what is due.
+        A follower gets data up to ``offered``, the position of the caught-up queues. LookupError: the buffer has
+        discarded data that this queue still needs.
         """
         with self._lock:
-            if self._replies:  # one at a time: simple clients take what one read returns for one answer
+            if self._replies:  # one per send: simple clients treat the result of one read as one reply
                 return [self._replies[0]]
             if self._held:
                 return []
@@ -311,13 +347,16 @@ class SendQueue:
             return pieces
 
     def fall_behind(self, cursor: int) -> None:
-        """It is not in step any more; this is how far it has come."""
+        """Leave the caught-up state at this position."""
         with self._lock:
             self.caught_up = False
             self._cursor = cursor
 
     def catch_up(self, offered: int) -> bool:
-        """Is it where the others are, and due nothing of its own? Then it is in step from now on."""
+        """Become caught up if the queue has nothing of its own and its cursor is at ``offered``; true if it did.
+
+        Only a transport with a socket can be caught up, because the sender then writes to the descriptor directly.
+        """
         with self._lock:
             self._pass_skips()
             own = self._held or self._replies or self._edits or self._finishing or self._end is not None
@@ -328,26 +367,29 @@ class SendQueue:
 
     @property
     def follows(self) -> bool:
-        """Is it due what everybody hears?"""
+        """True if the connection follows the broadcast buffer."""
+        # Read without the lock: follow sets _end while the queue is held, and release wakes the sender afterwards.
         return self._end is None
 
     @property
     def finishing(self) -> bool:
-        """Nothing more will be put."""
+        """True after :meth:`finish`: nothing more is queued."""
         return self._finishing
 
     @property
     def has_unsent_replies(self) -> bool:
-        """Is something due that the peer asked for?"""
+        """True if replies are unsent."""
+        # Read without the lock: one integer, which decides about a stalled peer only after STALL_SECONDS.
         return self._replies_bytes > 0
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept for it alone."""
+        """Bytes kept for this connection alone."""
+        # Read without the lock: an estimate, compared with a limit in megabytes.
         return self._replies_bytes + self._told_bytes
 
     def note_sent(self, sent_bytes: int) -> None:
-        """So much of what was due has been sent."""
+        """Record that the transport took the first ``sent_bytes`` bytes of the last :meth:`next_span`."""
         with self._lock:
             while self._replies and sent_bytes:
                 reply = self._replies.popleft()
@@ -363,18 +405,21 @@ class SendQueue:
                 self._drained.notify_all()
 
     def is_drained(self) -> bool:
-        """Nothing is due, and nothing more will be."""
+        """True if the queue is finishing and everything was sent."""
         with self._lock:
             self._pass_skips()
             own = self._replies or self._edits
             return self._finishing and not own and self._cursor >= self._limit(self.broadcast.end)
 
     def lag_bytes(self) -> int:
-        """How far the connection is behind with what everybody hears and what others told it."""
+        """Unsent bytes of the broadcast buffer and of insertions; replies do not count."""
+        # Read without the lock: an estimate for a limit. The limit is read before the cursor, which may move meanwhile;
+        # the result is then too small or negative, hence max().
         return max(0, self._limit(self.broadcast.end) - self._cursor) + self._told_bytes
 
+    # --- the lock is held, unless a caller above says otherwise ---
+
     def _put(self, data: bytes) -> None:
-        """Locked."""
         if not data or self._finishing:
             return
         self.caught_up = False
@@ -388,16 +433,16 @@ class SendQueue:
         self._replies.append(data)
 
     def _stop_listening(self, end: int) -> None:
-        """Be due nothing of the stream from here on. Locked."""
+        """End following at this position."""
         self._end = end
         if self._held:
-            # It was not given all that it missed: what is new would hide the gap.
+            # The missed messages are incomplete: newer messages would hide the gap.
             self._end = self._cursor
             self._edits.clear()
             self._told_bytes = 0
 
     def _add(self, edit: _Edit) -> None:
-        """Put it behind the others, or to the last one where nothing lies between. Locked."""
+        """Append an edit, or join it to the last one if both insert at the same position."""
         if self._edits is _NONE:
             self._edits = deque()
         last = self._edits[-1] if self._edits else None
@@ -412,7 +457,7 @@ class SendQueue:
             self._edits.append(edit)
 
     def _advance(self, most_bytes: int) -> int:
-        """Move on by one edit, or to the next one, by no more than so many bytes; returns by how many. Locked."""
+        """Advance over one edit or up to the next one, by ``most_bytes`` at most; returns the number of bytes."""
         edit = self._edits[0] if self._edits else None
         if edit is None or self._cursor < edit.at:
             step = most_bytes if edit is None else min(most_bytes, edit.at - self._cursor)
@@ -432,18 +477,21 @@ class SendQueue:
         return step
 
     def _pass_skips(self) -> None:
-        """Go past what is only to be left out. Locked."""
+        """Advance over edits without data: they only omit a part of the buffer."""
         while self._edits and self._edits[0].at <= self._cursor and not self._edits[0].data:
             self._cursor = max(self._cursor, self._edits.popleft().resume)
 
     def _sent_upto(self) -> int:
-        """How far it was sent the stream, or a little less. While it is in step its own cursor stands still. Locked."""
+        """The position up to which the buffer was sent, or a smaller one.
+
+        While caught up, the cursor stands still and the buffer has the position of the last finished round.
+        """
         return max(self._cursor, self.broadcast.offered_upto) if self.caught_up else self._cursor
 
     def _limit(self, offered: int) -> int:
-        """Where what is due ends. Locked, but for one that only looks."""
+        """The end of the data to send: a follower's is ``offered``."""
         return offered if self._end is None else self._end
 
     def _unread_bytes(self) -> int:
-        """While it is held, what it is told can't be read yet."""
+        """Bytes that the peer has not read. Insertions do not count while the queue is held: they can't be sent."""
         return self._replies_bytes + (0 if self._held else self._told_bytes)

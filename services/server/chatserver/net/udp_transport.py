@@ -1,4 +1,17 @@
-"""A channel: what a TCP socket is to other connections, to a session over UDP."""
+"""The UDP transport: one session over the shared UDP socket, with the interface of a TCP transport.
+
+States: open; ended (:meth:`~UdpTransport.end`: nothing more is written, and unacknowledged frames are still resent);
+lost (the listener's timeout check) or hung up (:meth:`~UdpTransport.hang_up`): nothing more is sent; closed
+(:meth:`~UdpTransport.close`: the listener forgets it). A reader sees the end if the inbox is empty and the transport is
+lost, hung up, or ended with everything acknowledged.
+
+Threads. The listener calls ``deliver``, ``receive`` and ``check_timeouts``. One reader calls ``read``. The sender calls
+``write``, ``flush``, ``end`` and ``close``. If a write takes less than it was given, ``_refused`` is set, and the next
+``receive`` that makes room wakes the sender. ``check_timeouts`` wakes it for retransmissions, which ``flush`` sends.
+
+``_lock`` guards the state. Packets are sent and ``_wake`` is called without it. The order of packets does not matter,
+because the ARQ numbers them.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +31,19 @@ if TYPE_CHECKING:
     from chatprotocol.udp.arq import Frame
     from chatprotocol.udp.packet import Datagram
 
-# A peer that sends more than this before it is read is not acknowledged any further, so it sends it again later. (What
-# comes before its time is not counted: see chatprotocol.udp.arq.RECEIVE_WINDOW.)
+# Maximum unread data per session: above it, packets are not acknowledged, so the peer resends them later. Packets that
+# arrive out of order do not count; see chatprotocol.udp.arq.RECEIVE_WINDOW.
 _INBOX_MAX_BYTES = 64 * 1024
-# So much is taken from the courier before it is sent; the rest stays in the stream, which there is only once.
+# Maximum bytes per write. The rest stays in the broadcast buffer, which all sessions share.
 _SEND_QUEUE_MAX_BYTES = 16 * 1024
 
 
-# Of a peer, as the socket has it.
+# A peer's address in the form of the socket module.
 Address: TypeAlias = "tuple[object, ...]"
 
 
 class UdpTransport:
-    """One session's frames both ways, each once and in order, over a socket that it shares with all others.
-
-    The door (see datagram.py) gives it what has come from its address, a reader thread takes that, and the courier
-    sends.
-    """
+    """One session's frames in both directions, each exactly once and in order, over a socket shared by all sessions."""
 
     __slots__ = (
         "_arq",
@@ -62,52 +71,53 @@ class UdpTransport:
 
     def __init__(self, sock: socket.socket, address: Address, session: int, opening: bytes, now: float) -> None:
         self.address = address
-        # What the peer said to get the session, and when.
+        # The text of the peer's opening packet, and its time of arrival.
         self.opening = opening
         self.opened_at = now
-        # As the log names it.
+        # The connection's name in the log.
         self.label = ""
         self._sock = sock
-        # Set once there is an outbox.
+        # Set once there is a send queue.
         self._wake: Callable[[], None] = _no_session
-        # The courier is done with it.
+        # Written by the sender, or by the reader if there is no send queue. The listener reads it without the lock: an
+        # old value only delays the removal.
         self.closed = False
-        # Why nothing can be said to the peer any more.
+        # The reason why the peer is lost, or empty.
         self.lost = ""
-        # Guards everything below but for single values, and is notified when the reader has something to read.
+        # Guards everything below and ``lost``. The condition is notified when the reader can go on.
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._arq = Arq(session, now)
-        # What the courier has given of a frame that is not whole yet.
+        # Holds the written part of an incomplete frame.
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         self._inbox: deque[bytes] = deque()
         self._inbox_bytes = 0
-        # Was something given that there was no room for?
+        # True if the last write took less than it was given.
         self._refused = False
         self._ended = False
         self._hung_up = False
 
     @property
     def session(self) -> int:
-        """Its number."""
+        """The session number."""
         return self._arq.session
 
-    # --- for the door's thread ---
+    # --- for the listener's thread ---
 
     def deliver(self, frames: Sequence[Frame]) -> None:
-        """Let the reader have these."""
+        """Pass frames to the reader."""
         with self._lock:
             self._deliver(frames)
 
     def receive(self, datagram: Datagram, now: float) -> None:
-        """A datagram of this session has come from its address: acknowledge it, and let the reader have the next."""
+        """Process a packet of this session: acknowledge it, and pass complete frames to the reader."""
         with self._lock:
             has_room = self._inbox_bytes < _INBOX_MAX_BYTES
             arrival = self._arq.receive(datagram, now, has_room=has_room)
             if arrival.frames:
                 self._deliver(arrival.frames)
             can_go_on = (self._refused or self._arq.is_waiting) and self._arq.may_send
-            if self._ended and not self._arq.unacknowledged_bytes:  # the reader, and who is to close it, wait for that
+            if self._ended and not self._arq.unacknowledged_bytes:  # the reader and the sender wait for the last ack
                 can_go_on = True
                 self._arrived.notify()
         self._send(arrival.acks)
@@ -115,8 +125,10 @@ class UdpTransport:
             self._wake()
 
     def check_timeouts(self, now: float) -> str:
-        """Is something to be sent again, or is the peer lost? Why, if it was not before."""
-        if now < self._arq.look_at or self.lost:  # the first is a single value that others replace
+        """Wake the sender if a retransmission is pending; the reason if the peer has just been lost, else empty."""
+        # Read without the lock: look_at is a hint, and an old value costs a check or delays it by a tick. Only this
+        # thread writes lost.
+        if now < self._arq.look_at or self.lost:  # nothing to do yet
             return ""
         with self._lock:
             self.lost = self._arq.why_lost(now)
@@ -128,7 +140,7 @@ class UdpTransport:
     # --- for the reader ---
 
     def read(self, size_bytes: int, patience_seconds: float) -> bytes:
-        """Frames, in whichever pieces; nothing when the peer is lost, or was told the last that there is to tell."""
+        """Bytes of frames; empty at the end of the session. TimeoutError: nothing arrived in time."""
         with self._lock:
             if not self._arrived.wait_for(self._is_readable, patience_seconds):
                 raise TimeoutError
@@ -142,19 +154,19 @@ class UdpTransport:
             return data
 
     def stop_reading(self) -> None:
-        """Nothing is to be done here."""
+        """Do nothing: the listener watches the socket."""
 
     def acknowledge(self) -> None:
-        """The datagram door does, whenever something has come."""
+        """Do nothing: :meth:`receive` acknowledges each packet."""
 
-    # --- for the courier ---
+    # --- for the sender ---
 
     def call_when_due(self, wake: Callable[[], None]) -> None:
-        """From then on it is woken."""
+        """Set the function that wakes the sender."""
         self._wake = wake
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> int:
-        """Take frames to be sent, as many as there is room for."""
+        """Take the bytes that fit. BlockingIOError: no room. ConnectionAbortedError: the peer is lost."""
         with self._lock:
             self._check_peer()
             taken_bytes = 0
@@ -173,53 +185,53 @@ class UdpTransport:
         return taken_bytes
 
     def flush(self) -> None:
-        """Send what may be sent now, for the first time or once more."""
+        """Send new packets and retransmissions. ConnectionAbortedError: the peer is lost."""
         with self._lock:
             self._check_peer()
             due = self._arq.due(time.monotonic())
         self._send(due)
 
     def end(self) -> None:
-        """Nothing more will be written. Over UDP there is no word for it."""
+        """Note that nothing more is written. No packet announces it."""
         with self._lock:
             self._ended = True
             self._arrived.notify()
 
     def hang_up(self) -> None:
-        """Let the reader see the end, and the courier that nothing more can be sent. For any thread."""
+        """Let the reader see the end, and let writes fail. For any thread."""
         with self._lock:
             self._hung_up = True
             self._arrived.notify()
         self._wake()
 
     def close(self) -> None:
-        """The door forgets it."""
+        """Hang up, and let the listener forget this session."""
         self.hang_up()
         self.closed = True
-        self._wake = _no_session  # it refers to the outbox, which refers to this
+        self._wake = _no_session  # breaks the reference cycle with the send queue
 
     @property
     def can_be_closed(self) -> bool:
-        """What is not acknowledged must be sent again."""
+        """True if everything is acknowledged: the rest may need a retransmission."""
         return not self.unacknowledged_bytes()
 
     def unacknowledged_bytes(self) -> int:
-        """What the peer has perhaps not got. For any thread."""
+        """Bytes without an acknowledgement. For any thread."""
         with self._lock:
             return self._arq.unacknowledged_bytes
 
     def acknowledged(self) -> int:
-        """How many frames the peer has of those that were written, without a gap. For any thread."""
+        """Number of written frames that the peer has acknowledged without a gap. For any thread."""
         with self._lock:
             return self._arq.acknowledged
 
     def written(self) -> int:
-        """How many frames were written. For any thread."""
+        """Number of frames written. For any thread."""
         with self._lock:
             return self._arq.put_in_all
 
     def _send(self, datagrams: Sequence[bytes]) -> None:
-        """What can't be sent now is as good as lost on the way: it is sent again."""
+        """Send packets. A failed send counts as a lost packet, which is resent later."""
         for each in datagrams:
             try:
                 self._sock.sendto(each, self.address)
@@ -245,4 +257,4 @@ class UdpTransport:
 
 
 def _no_session() -> None:
-    """There is no outbox yet."""
+    """Do nothing: there is no send queue."""
