@@ -126,9 +126,9 @@ class Sender:
         self._lag_max_bytes = lag_max_bytes
         self._worker = Worker("sender", self._run, on_crash)
         self._selector = selectors.DefaultSelector()
-        self._wakeup, self._bell_rope = os.pipe()
+        self._wakeup, self._wakeup_writer = os.pipe()
         os.set_blocking(self._wakeup, False)
-        os.set_blocking(self._bell_rope, False)
+        os.set_blocking(self._wakeup_writer, False)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
         # Queues whose readers have ended, with the time limit of each. For the sender's thread.
         self._retired: dict[SendQueue, float] = {}
@@ -157,7 +157,7 @@ class Sender:
         self._selector.close()
         self._rung = True  # wake must not write to a closed pipe
         os.close(self._wakeup)
-        os.close(self._bell_rope)
+        os.close(self._wakeup_writer)
 
     def add(self) -> None:
         """Count an open send queue; the caller must pass it to :meth:`close_when_drained` later."""
@@ -187,7 +187,7 @@ class Sender:
             return
         self._rung = True
         with suppress(BlockingIOError):  # the pipe is full, so the sender will wake up
-            os.write(self._bell_rope, b"\0")
+            os.write(self._wakeup_writer, b"\0")
 
     def _run(self) -> None:
         try:
