@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chatserver.control import ANSWER_MAX_BYTES, CONTROL_FILE, address_in, fallback_address, open_folder
+from chatserver.net.stop_signal import StopSignal
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ControlSocket:
         """``answer`` makes an answer of a request. It may take a while: the asking side has a time limit."""
         self._answer = answer
         self._worker = Worker("control", self._run, on_crash)
-        self._stop_here, self._stop_there = socket.socketpair()
+        self._stop = StopSignal()
         self._folder = open_folder(folder)
         self._socket = _bind(folder, self._folder)
 
@@ -45,22 +46,21 @@ class ControlSocket:
 
     def close(self) -> None:
         """Answer no more, and remove the socket."""
-        self._stop_there.send(b"\0")
+        self._stop.send()
         self._worker.join()
         if self._socket is not None:
             self._socket.close()
         with suppress(OSError):
             os.unlink(CONTROL_FILE, dir_fd=self._folder)
         os.close(self._folder)
-        self._stop_here.close()
-        self._stop_there.close()
+        self._stop.close()
 
     def _run(self) -> None:
         assert self._socket is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
-            selector.register(self._stop_here, selectors.EVENT_READ)
-            while self._stop_here not in [key.fileobj for key, _ in selector.select()]:
+            selector.register(self._stop, selectors.EVENT_READ)
+            while self._stop not in [key.fileobj for key, _ in selector.select()]:
                 with suppress(OSError):  # the asking side has gone, or does not read its answers
                     request, asker = self._socket.recvfrom(_REQUEST_MAX_BYTES)
                     if asker:  # else it can't be answered

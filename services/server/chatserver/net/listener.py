@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import selectors
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,12 @@ import structlog
 
 from chatserver.net.connections import FullError
 from chatserver.net.reject_queue import RejectQueue
+from chatserver.net.stop_signal import StopSignal
 from chatserver.net.transport import TcpTransport
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from chatprotocol.events import Refused
@@ -51,7 +52,7 @@ class Listener:
         self._connections = connections
         self._worker = Worker("listener", self._run, on_crash)
         self._socket = listening
-        self._stop_here, self._stop_there = socket.socketpair()
+        self._stop = StopSignal()
         # Said once in a row: there may be thousands.
         self._exhausted = False
         self._reject_queue = RejectQueue(protocols, full)
@@ -62,22 +63,21 @@ class Listener:
 
     def close(self) -> None:
         """Let nobody in any more."""
-        self._stop_there.send(b"\0")
+        self._stop.send()
         self._worker.join()
         self._socket.close()
-        self._stop_here.close()
-        self._stop_there.close()
+        self._stop.close()
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
-            selector.register(self._stop_here, selectors.EVENT_READ)
+            selector.register(self._stop, selectors.EVENT_READ)
             selector.register(self._reject_queue, selectors.EVENT_READ)
             while True:
                 patience = None if self._reject_queue.is_empty else _REJECT_QUEUE_SECONDS
                 ready = [key.fileobj for key, _ in selector.select(patience)]
                 self._reject_queue.check(time.monotonic())
-                if self._stop_here in ready:
+                if self._stop in ready:
                     self._reject_queue.close_all()
                     return
                 if not self._accept_all():

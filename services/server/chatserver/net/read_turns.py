@@ -22,12 +22,12 @@ which reports what is still unread. At worst, after a descriptor was used again,
 from __future__ import annotations
 
 import select
-import socket
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from chatserver.net.stop_signal import StopSignal
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class ReadTurns:
         self._epoll = select.epoll()
         # For one event: while the reader is busy with it, the next one is of no interest.
         self._armed = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
-        self._stop_here, self._stop_there = socket.socketpair()
-        self._epoll.register(self._stop_here, select.EPOLLIN)
+        self._stop = StopSignal()
+        self._epoll.register(self._stop, select.EPOLLIN)
         # Guards everything below.
         self._lock = threading.Lock()
         self._active = 0
@@ -92,11 +92,10 @@ class ReadTurns:
 
     def stop(self) -> None:
         """End, after all readers have ended."""
-        self._stop_there.send(b"\0")
+        self._stop.send()
         self._worker.join()
         self._epoll.close()
-        self._stop_here.close()
-        self._stop_there.close()
+        self._stop.close()
 
     def add(self, descriptor: int) -> Waiter:
         """A socket that one reader is going to read. OSError: the system can't watch one more. For any thread."""
@@ -178,7 +177,7 @@ class ReadTurns:
         look_at = 0.0
         while True:
             readable = [descriptor for descriptor, _ in self._epoll.poll(_TICK_SECONDS, _EVENTS_MAX)]
-            if self._stop_here.fileno() in readable:
+            if self._stop.fileno() in readable:
                 return
             now = time.monotonic()
             with self._lock:

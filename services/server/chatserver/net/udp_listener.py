@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import selectors
-import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -29,10 +28,12 @@ from chatprotocol.udp.packet import (
 from chatprotocol.wire.frames_text import COMMAND
 from chatserver.net.connections import FullError
 from chatserver.net.cookies import Cookies
+from chatserver.net.stop_signal import StopSignal
 from chatserver.net.udp_transport import Address, UdpTransport
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from chatprotocol.wire import WireProtocol
@@ -66,7 +67,7 @@ class UdpListener:
         self._connections = connections
         self._protocol = protocol
         self._worker = Worker("datagrams", self._run, on_crash)
-        self._stop_here, self._stop_there = socket.socketpair()
+        self._stop = StopSignal()
         self._cookies = Cookies()
         self._closing = False
         # The thread's own: by the session, and those who asked for one, by what they said from where.
@@ -86,19 +87,18 @@ class UdpListener:
 
     def stop(self) -> None:
         """Read no more, when everybody has gone."""
-        self._stop_there.send(b"\0")
+        self._stop.send()
         self._worker.join()
         self._socket.close()
-        self._stop_here.close()
-        self._stop_there.close()
+        self._stop.close()
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
-            selector.register(self._stop_here, selectors.EVENT_READ)
+            selector.register(self._stop, selectors.EVENT_READ)
             while True:
                 ready = [key.fileobj for key, _ in selector.select(_TICK_SECONDS if self._transports else None)]
-                if self._stop_here in ready:
+                if self._stop in ready:
                     return
                 if self._socket in ready:
                     self._read_all()
