@@ -48,7 +48,7 @@ def opened(peer: DatagramPeer, text: bytes = b"alice") -> int:
 
 def sessions(room: Room) -> int:
     """How many the server has."""
-    return len(room.server._datagram_listener._transports)
+    return len(room.server._udp_listener._transports)
 
 
 @contextmanager
@@ -787,7 +787,7 @@ def test_who_never_takes_the_answers_is_read_no_further(room: Room) -> None:
     greedy = room.enter_datagram("greedy")
     greedy.settle()
     assert greedy.arq is not None
-    channel = room.server._datagram_listener._transports[greedy.session]
+    channel = room.server._udp_listener._transports[greedy.session]
     asked = 30_000
     greedy.arq.put([(C, b"CH 500")] * asked)
 
@@ -865,7 +865,7 @@ def test_who_does_not_acknowledge_the_goodbye_does_not_hold_up_the_end(tmp_path:
 
 def test_who_comes_while_the_server_stops_is_told_so(room: Room) -> None:
     alice = room.enter_datagram("alice")
-    room.server._datagram_listener.close()
+    room.server._udp_listener.close()
     late = room.datagram_peer()
     late.command("bob")
     assert late.rest() == ["C ERROR shutting_down The server is shutting down."]

@@ -88,10 +88,10 @@ class Crowd:
         self.changed = threading.Condition()
         self.members: list[Member] = []
         self._selector = selectors.DefaultSelector()
-        self._doorbell, self._bell_rope = socket.socketpair()
-        self._doorbell.setblocking(False)
-        self._bell_rope.setblocking(False)
-        self._selector.register(self._doorbell, selectors.EVENT_READ)
+        self._wakeup_reader, self._wakeup_writer = socket.socketpair()
+        self._wakeup_reader.setblocking(False)
+        self._wakeup_writer.setblocking(False)
+        self._selector.register(self._wakeup_reader, selectors.EVENT_READ)
         self._unsent: set[Member] = set()
         self._is_closing = False
         self._failure: BaseException | None = None
@@ -107,7 +107,7 @@ class Crowd:
         self._ring()
         self._thread.join()
         self._selector.close()
-        for end in (self._doorbell, self._bell_rope, *(member.socket for member in self.members)):
+        for end in (self._wakeup_reader, self._wakeup_writer, *(member.socket for member in self.members)):
             end.close()
 
     def enter(self, port: int, names: Iterable[str], **login: Any) -> list[Member]:
@@ -148,7 +148,7 @@ class Crowd:
 
     def _ring(self) -> None:
         with suppress(BlockingIOError):  # it rings already
-            self._bell_rope.send(b"\0")
+            self._wakeup_writer.send(b"\0")
 
     def _run(self) -> None:
         try:
@@ -164,7 +164,7 @@ class Crowd:
 
     def _go_round(self, ready: list[Member]) -> None:
         with suppress(BlockingIOError):  # nobody rang
-            self._doorbell.recv(_READ_BYTES)
+            self._wakeup_reader.recv(_READ_BYTES)
         for member in ready:
             member.read()
             if member.is_over:

@@ -26,7 +26,7 @@ _DELAY_MAX_SECONDS = 0.005
 _SWALLOW_MAX_SECONDS = 0.03
 
 
-class ConnectionLost(NamedTuple):
+class Cut(NamedTuple):
     """How a connection was ended: by a ``close`` or a ``reset``, or it did ``swallow`` what came for a while before."""
 
     how: str
@@ -37,7 +37,7 @@ class Proxy:
     """Carries connections to a port of this machine, each until a random number of bytes has gone one way."""
 
     def __init__(self, port: int, chance: random.Random, carried_max_bytes: int) -> None:
-        self.cuts: list[ConnectionLost] = []
+        self.cuts: list[Cut] = []
         self._target = ("127.0.0.1", port)
         self._chance = chance
         # In turn, so that few cuts are of every kind.
@@ -85,7 +85,7 @@ class _Carrier:
         limits_bytes: list[int],
         chance: random.Random,
         ways: Iterator[str],
-        report: Callable[[ConnectionLost], None],
+        report: Callable[[Cut], None],
     ) -> None:
         self._other = {client: server, server: client}
         self._left_bytes = dict(zip(self._other, limits_bytes, strict=True))
@@ -135,7 +135,7 @@ class _Carrier:
 
     def _cut(self, *, is_inside_a_line: bool) -> None:
         how = next(self._ways)
-        self._report(ConnectionLost(how, is_inside_a_line))
+        self._report(Cut(how, is_inside_a_line))
         if how == "swallow":
             self._swallow(time.monotonic() + self._chance.uniform(0, _SWALLOW_MAX_SECONDS))
         if how != "close":

@@ -335,12 +335,12 @@ class ChatClient:
         if self.session.client_protocol.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
         self._wait_until_ready()
-        answer = self._await(self.session.request(action), lambda each: isinstance(each, kind) or self._is_error(each))
+        answer = self._await(self.session.request(action), lambda each: isinstance(each, kind) or self._refuses(each))
         if isinstance(answer, Refused):
             raise RefusedError(answer.code, answer.reason)
         return answer  # type: ignore[no-any-return]
 
-    def _is_error(self, happening: Any) -> bool:
+    def _refuses(self, happening: Any) -> bool:
         """True if it is an error that concerns neither a message nor a login."""
         is_in = self.session.model.connection_state is ConnectionState.IN
         return isinstance(happening, Refused) and happening.nonce is None and is_in

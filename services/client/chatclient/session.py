@@ -187,11 +187,11 @@ class ClientSession:
                 self._held[news.id] = news
                 return ()
         self.model.apply(news)
-        is_error = (
+        is_refused = (
             isinstance(news, Refused) and news.nonce is None and self.model.connection_state is ConnectionState.IN
         )
         for action in self._unanswered:
-            if is_error or isinstance(news, _ANSWERS[type(action)]):
+            if is_refused or isinstance(news, _ANSWERS[type(action)]):
                 self._unanswered.remove(action)
                 break
         return (*(() if self._is_put_off(news) else (news,)), *self._let_go())

@@ -179,7 +179,7 @@ class Server:
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
         self._listener = Listener(listening, self._connections, protocols, full, self._crash, self._turns)
         datagram = by_name(Datagram.name, protocols)
-        self._datagram_listener = UdpListener(bound, self._connections, datagram, self._crash)
+        self._udp_listener = UdpListener(bound, self._connections, datagram, self._crash)
         self._control = ControlSocket(config.data, self._answer, self._crash)
         # The bound port, also if the setting is 0.
         self.port = int(listening.getsockname()[1])
@@ -210,7 +210,7 @@ class Server:
         self._acked_delivery.start()
         self._passwords.start()
         self._indexer.start()
-        self._datagram_listener.start()
+        self._udp_listener.start()
         self._listener.start()
         self._control.start()
 
@@ -218,7 +218,7 @@ class Server:
         """Shut down in order: accepted messages are stored, delivered and confirmed. Returns False if a thread died."""
         self._stopping = True
         self._listener.close()
-        self._datagram_listener.close()
+        self._udp_listener.close()
         self._passwords.stop()
         self._indexer.stop()
         self._journal.stop()  # messages are rejected from now on
@@ -229,7 +229,7 @@ class Server:
         if self._turns is not None:
             self._turns.stop()
         self._acked_delivery.stop()
-        self._datagram_listener.stop()  # before the sender: it wakes the sender
+        self._udp_listener.stop()  # before the sender: it wakes the sender
         self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
         self._journal.save_deliveries()

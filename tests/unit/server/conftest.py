@@ -7,7 +7,7 @@ import pytest
 
 from chatserver.store.database import Database
 
-from .house import ConnectionServices
+from .chat_fixture import ChatFixture
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def database(folder: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def services() -> ConnectionServices:
+def services() -> ChatFixture:
     """What sessions work with, and two who are registered."""
-    services = ConnectionServices()
+    services = ChatFixture()
     services.accounts.add("Alice", "terces")
     services.accounts.add("bob", "terces")
     return services

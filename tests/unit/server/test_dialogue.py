@@ -19,7 +19,7 @@ from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
 from chatserver.net.transport import TcpTransport
 from chatserver.store.errors import StoreError
 
-from .house import HISTORY_ID, ConnectionServices, FakePasswords, Visitor, secrets_in
+from .chat_fixture import HISTORY_ID, ChatFixture, FakePasswords, Visitor, secrets_in
 from .rooms import eventually, in_background, must_end
 
 # What the decoder says of steps that it can't read.
@@ -37,7 +37,7 @@ AN_OPERATION_IS_DUE = """
 
 
 @pytest.fixture
-def stranger(services: ConnectionServices) -> Visitor:
+def stranger(services: ChatFixture) -> Visitor:
     return services.visitor()
 
 
@@ -90,7 +90,7 @@ def play(visitor: Visitor, *scripts: str) -> None:
     assert transcript == script
 
 
-def posted(services: ConnectionServices) -> list[tuple[str, str | None]]:
+def posted(services: ChatFixture) -> list[tuple[str, str | None]]:
     """The texts that the journal was given, each with its recipient."""
     return [
         (text, batch.recipient.name if batch.recipient is not None else None)
@@ -102,7 +102,7 @@ def posted(services: ConnectionServices) -> list[tuple[str, str | None]]:
 # --- coming in ---
 
 
-def test_a_new_name_is_registered(services: ConnectionServices, stranger: Visitor) -> None:
+def test_a_new_name_is_registered(services: ChatFixture, stranger: Visitor) -> None:
     play(
         stranger,
         """
@@ -117,7 +117,7 @@ def test_a_new_name_is_registered(services: ConnectionServices, stranger: Visito
 
 
 @pytest.mark.parametrize("name", ["alice", "ALICE", " alice ", "alice pm-dm", "alice bm-pm"])
-def test_a_known_name_needs_its_password(services: ConnectionServices, stranger: Visitor, name: str) -> None:
+def test_a_known_name_needs_its_password(services: ChatFixture, stranger: Visitor, name: str) -> None:
     play(
         stranger,
         f"""
@@ -151,7 +151,7 @@ def test_the_welcome_tells_the_identity_of_the_history_to_who_asks(stranger: Vis
 
 
 @pytest.mark.parametrize("password", ["PM", "EX", "ch", " two words ", "PING", "alice bm-pm"])
-def test_a_password_is_taken_as_it_is(services: ConnectionServices, stranger: Visitor, password: str) -> None:
+def test_a_password_is_taken_as_it_is(services: ChatFixture, stranger: Visitor, password: str) -> None:
     play(
         stranger,
         f"""
@@ -182,9 +182,7 @@ def test_the_third_wrong_password_ends_it(stranger: Visitor) -> None:
     )
 
 
-def test_who_guesses_for_too_long_is_denied_and_may_try_again_later(
-    services: ConnectionServices, stranger: Visitor
-) -> None:
+def test_who_guesses_for_too_long_is_denied_and_may_try_again_later(services: ChatFixture, stranger: Visitor) -> None:
     for _ in range(10):
         services.visitor().ask(Login("alice", "wrong"))
     play(
@@ -200,7 +198,7 @@ def test_who_guesses_for_too_long_is_denied_and_may_try_again_later(
     play(stranger, "> C secret\n< C WELCOME existing")
 
 
-def test_what_was_missed_comes_right_behind_the_welcome(services: ConnectionServices, stranger: Visitor) -> None:
+def test_what_was_missed_comes_right_behind_the_welcome(services: ChatFixture, stranger: Visitor) -> None:
     services.accounts.add("dave", "terces", delivered_id=3)
     services.messages.stored = (
         DirectMessage(4, 5, "bob", "dave", "while you\nwere away"),
@@ -216,7 +214,7 @@ def test_what_was_missed_comes_right_behind_the_welcome(services: ConnectionServ
     ]
 
 
-def test_who_comes_in_and_speaks_in_one_read_is_heard(services: ConnectionServices, stranger: Visitor) -> None:
+def test_who_comes_in_and_speaks_in_one_read_is_heard(services: ChatFixture, stranger: Visitor) -> None:
     play(
         stranger,
         """
@@ -237,7 +235,7 @@ def test_who_comes_in_and_speaks_in_one_read_is_heard(services: ConnectionServic
 @pytest.mark.parametrize(("ops", "public", "direct"), [("pm-dm", "PM", "DM"), ("bm-pm", "BM", "PM")])
 @pytest.mark.parametrize("spell", [str.upper, str.lower, str.title, " {} ".format])
 def test_each_tradition_has_its_words_in_any_case(
-    services: ConnectionServices, stranger: Visitor, ops: str, public: str, direct: str, spell: type[str]
+    services: ChatFixture, stranger: Visitor, ops: str, public: str, direct: str, spell: type[str]
 ) -> None:
     public, direct, history, leave, users, ping = map(spell, [public, direct, "CH", "EX", "USERS", "PING"])
     hear(stranger, [Command(f"alice {ops}"), Command("secret")])
@@ -314,9 +312,7 @@ def test_the_tradition_holds_through_wrong_passwords(stranger: Visitor) -> None:
     )
 
 
-def test_a_message_to_somebody_who_is_online_is_delivered_and_sent(
-    services: ConnectionServices, alice: Visitor
-) -> None:
+def test_a_message_to_somebody_who_is_online_is_delivered_and_sent(services: ChatFixture, alice: Visitor) -> None:
     bob = services.visitor()
     hear(bob, [Command("bob"), Command("secret")])
     play(
@@ -346,7 +342,7 @@ def test_a_message_to_oneself_is_delivered_and_confirmed(alice: Visitor) -> None
 
 @pytest.mark.parametrize(("asked", "limit"), [("CH", 50), ("ch 7", 7), ("CH 200", 200), ("CH 500", 500), ("CH 1", 1)])
 def test_the_history_has_as_many_messages_as_are_asked_for(
-    services: ConnectionServices, alice: Visitor, asked: str, limit: int
+    services: ChatFixture, alice: Visitor, asked: str, limit: int
 ) -> None:
     services.messages.asked.clear()
     play(alice, f"> C {asked}\n< C HISTORY 0", AN_OPERATION_IS_DUE)
@@ -355,7 +351,7 @@ def test_the_history_has_as_many_messages_as_are_asked_for(
 
 
 @pytest.mark.parametrize("text", ["  hello\n", "C PM", "\0", "a\r\nb", "x" * 8_192, "\u20ac" * 2_730, "EX"])
-def test_a_text_is_taken_as_it_is(services: ConnectionServices, alice: Visitor, text: str) -> None:
+def test_a_text_is_taken_as_it_is(services: ChatFixture, alice: Visitor, text: str) -> None:
     hear(alice, [Command("PM"), Data(text)])
     hear(alice, [Command("DM"), Command("bob"), Data(text)])
 
@@ -411,7 +407,7 @@ def test_what_is_no_password_is_refused_and_one_is_due(stranger: Visitor, step: 
 
 
 @pytest.mark.parametrize("name", ["pm", "dm", "bm", "ch", "ex", "PING", "USERS", "Pm"])
-def test_a_user_may_be_called_like_an_operation(services: ConnectionServices, stranger: Visitor, name: str) -> None:
+def test_a_user_may_be_called_like_an_operation(services: ChatFixture, stranger: Visitor, name: str) -> None:
     play(
         stranger,
         f"""
@@ -424,7 +420,7 @@ def test_a_user_may_be_called_like_an_operation(services: ConnectionServices, st
     assert services.presence.names() == (name,)
 
 
-def test_one_may_leave_before_the_login(services: ConnectionServices, stranger: Visitor) -> None:
+def test_one_may_leave_before_the_login(services: ChatFixture, stranger: Visitor) -> None:
     play(stranger, "> C EX | C alice\n< C BYE\n(the end)")
     assert services.accounts.find("EX") is None
 
@@ -461,7 +457,7 @@ ANYWHERE = ["(not UTF-8)", "(half a frame, and the end)"]
     [(way, step) for way, due in PLACES.values() for step in OUT_OF_PLACE[due] + ANYWHERE],
 )
 def test_a_step_out_of_place_is_refused_and_an_operation_is_due(
-    services: ConnectionServices, alice: Visitor, way: list[str], step: str
+    services: ChatFixture, alice: Visitor, way: list[str], step: str
 ) -> None:
     for _ in range(3):
         hear(alice, [read_step(each) for each in way])
@@ -501,7 +497,7 @@ def test_what_is_no_operation_is_refused_and_one_is_due(alice: Visitor, step: st
 )
 @pytest.mark.parametrize("way", [["C PM"], ["C DM", "C bob"], ["C DM", "C nobody"]])
 def test_a_text_that_cannot_be_a_message_is_refused(
-    services: ConnectionServices, alice: Visitor, way: list[str], text: str, code: str
+    services: ChatFixture, alice: Visitor, way: list[str], text: str, code: str
 ) -> None:
     hear(alice, [read_step(each) for each in way])
     assert hear(alice, [Data(text)]) == [f"< C ERROR {code}"]
@@ -510,7 +506,7 @@ def test_a_text_that_cannot_be_a_message_is_refused(
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "ALL", "not a name", "bob bob"])
-def test_a_message_to_nobody_is_not_sent(services: ConnectionServices, alice: Visitor, name: str) -> None:
+def test_a_message_to_nobody_is_not_sent(services: ChatFixture, alice: Visitor, name: str) -> None:
     play(
         alice,
         f"""
@@ -539,7 +535,7 @@ def test_of_a_dialogue_that_is_not_finished_nothing_is_ever_sent(ops: str, steps
     """Whatever ends it: the peer, its time, a step that can't be read, or one that is out of place."""
     ends = [[], ["(half a frame, and the end)"], ["(not UTF-8)"], ["(no frame)"], ["C EX"], ["D ", "C EX"]]
     for length, end in product(range(len(steps)), ends):
-        services = ConnectionServices()
+        services = ChatFixture()
         services.accounts.add("bob", "terces")
         visitor = services.visitor()
         hear(visitor, [Command(f"alice {ops}"), Command("secret")])
@@ -555,9 +551,7 @@ def test_of_a_dialogue_that_is_not_finished_nothing_is_ever_sent(ops: str, steps
 # --- steps that are sent ahead ---
 
 
-def test_steps_may_be_sent_ahead_and_what_is_stored_is_answered_in_order(
-    services: ConnectionServices, alice: Visitor
-) -> None:
+def test_steps_may_be_sent_ahead_and_what_is_stored_is_answered_in_order(services: ChatFixture, alice: Visitor) -> None:
     """Promise of the wire: what follows a message on the disk comes in the order of what was sent."""
     services.journal.holds_back = True
     services.messages.stored = (PublicMessage(3, 4, "bob", "hello"),)
@@ -586,9 +580,7 @@ def test_steps_may_be_sent_ahead_and_what_is_stored_is_answered_in_order(
 
 
 @pytest.mark.parametrize("in_one_read", [False, True])
-def test_what_needs_no_disk_does_not_wait_for_it(
-    services: ConnectionServices, alice: Visitor, in_one_read: bool
-) -> None:
+def test_what_needs_no_disk_does_not_wait_for_it(services: ChatFixture, alice: Visitor, in_one_read: bool) -> None:
     services.journal.holds_back = True
     steps = read_steps("C PM | D one | C PM | D two | C PING | C USERS | C PM")
     reads = [steps] if in_one_read else [[step] for step in steps]
@@ -611,9 +603,7 @@ def test_who_waits_for_ready_is_told_at_once(alice: Visitor) -> None:
     assert alice.send_queue.waiting == []
 
 
-def test_who_does_not_wait_for_ready_gets_it_with_the_confirmation(
-    services: ConnectionServices, alice: Visitor
-) -> None:
+def test_who_does_not_wait_for_ready_gets_it_with_the_confirmation(services: ChatFixture, alice: Visitor) -> None:
     """One system call for both: that is half the cost of a message."""
     services.journal.holds_back = True
     assert hear(alice, [Command("PM"), Data("one"), Command("PM"), Data("two")]) == ["< C READY"] * 2
@@ -624,7 +614,7 @@ def test_who_does_not_wait_for_ready_gets_it_with_the_confirmation(
 
 @pytest.mark.parametrize("cut", range(1, 9))
 def test_wherever_one_read_ends_and_the_next_begins_the_dialogue_is_the_same(
-    services: ConnectionServices, alice: Visitor, cut: int
+    services: ChatFixture, alice: Visitor, cut: int
 ) -> None:
     steps = read_steps("C PM | D one | C DM | C bob | D two | C PM | D  | C DM | D out of place")
     heard = hear(alice, steps[:cut]) + hear(alice, steps[cut:])
@@ -647,7 +637,7 @@ def test_wherever_one_read_ends_and_the_next_begins_the_dialogue_is_the_same(
 # --- many public messages at once ---
 
 
-def test_a_run_is_one_post(services: ConnectionServices, alice: Visitor) -> None:
+def test_a_run_is_one_post(services: ChatFixture, alice: Visitor) -> None:
     services.journal.holds_back = True
     assert hear(alice, [CommandBatch("PM", ["one", "two", "three"])]) == ["< C READY"] * 3
     assert alice.send_queue.waiting == [Ready()] * 3
@@ -658,7 +648,7 @@ def test_a_run_is_one_post(services: ConnectionServices, alice: Visitor) -> None
     play(alice, AN_OPERATION_IS_DUE)
 
 
-def test_what_stands_around_a_run_is_posted_with_it(services: ConnectionServices, alice: Visitor) -> None:
+def test_what_stands_around_a_run_is_posted_with_it(services: ChatFixture, alice: Visitor) -> None:
     steps = read_steps("C PM | D one | C DM | C bob | D two | C PM")
     hear(alice, [*steps[:2], CommandBatch("PM", ["a", "b"]), *steps[:2], CommandBatch("PM", ["c", "d"]), *steps[2:]])
     hear(alice, [Data("last"), CommandBatch("PM", ["e"])])
@@ -693,7 +683,7 @@ def test_a_run_is_answered_as_its_steps_are(
     """In its place or out of it, with texts that can't be sent or without."""
 
     def tell(middle: Sequence[Request]) -> tuple[list[str], int, list[tuple[str, str | None]]]:
-        services = ConnectionServices()
+        services = ChatFixture()
         services.journal.holds_back = True
         services.accounts.add("Alice", "terces")
         services.accounts.add("bob", "terces")
@@ -714,7 +704,7 @@ def test_a_run_is_answered_as_its_steps_are(
 
 
 def test_of_a_run_the_good_ones_are_posted_and_each_bad_one_is_told_at_its_place(
-    services: ConnectionServices, alice: Visitor
+    services: ChatFixture, alice: Visitor
 ) -> None:
     services.journal.holds_back = True
     heard = hear(alice, [CommandBatch("PM", ["one", "two", "", "three", TOO_LONG, "four"])])
@@ -733,7 +723,7 @@ def test_of_a_run_the_good_ones_are_posted_and_each_bad_one_is_told_at_its_place
     assert [text for text, _ in posted(services)] == ["one", "two", "three", "four"]
 
 
-def test_behind_a_goodbye_no_run_is_posted(services: ConnectionServices, alice: Visitor) -> None:
+def test_behind_a_goodbye_no_run_is_posted(services: ChatFixture, alice: Visitor) -> None:
     assert hear(alice, [Command("EX"), CommandBatch("PM", ["a"])]) == ["< C BYE", "(the end)"]
     assert posted(services) == []
 
@@ -741,7 +731,7 @@ def test_behind_a_goodbye_no_run_is_posted(services: ConnectionServices, alice: 
 # --- what the house can't do ---
 
 
-def test_while_the_server_shuts_down_each_message_is_refused(services: ConnectionServices, alice: Visitor) -> None:
+def test_while_the_server_shuts_down_each_message_is_refused(services: ChatFixture, alice: Visitor) -> None:
     """Promise: shutdown."""
     services.shut_down()
     play(
@@ -762,7 +752,7 @@ def test_while_the_server_shuts_down_each_message_is_refused(services: Connectio
     assert alice.send_queue.waiting == []
 
 
-def test_a_login_while_the_server_shuts_down_is_told_so(services: ConnectionServices, stranger: Visitor) -> None:
+def test_a_login_while_the_server_shuts_down_is_told_so(services: ChatFixture, stranger: Visitor) -> None:
     assert isinstance(services.passwords, FakePasswords)
     services.passwords.is_closed = True
     play(stranger, "> C alice | C secret\n< C PASSWORD existing\n< C ERROR shutting_down")
@@ -770,7 +760,7 @@ def test_a_login_while_the_server_shuts_down_is_told_so(services: ConnectionServ
 
 @pytest.mark.parametrize("holds_back", [False, True])
 def test_what_the_disk_does_not_take_is_told_for_each_message(
-    services: ConnectionServices, alice: Visitor, holds_back: bool
+    services: ChatFixture, alice: Visitor, holds_back: bool
 ) -> None:
     """Promise: confirmed means stored."""
     services.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
@@ -787,9 +777,7 @@ def test_what_the_disk_does_not_take_is_told_for_each_message(
     assert shown(alice.send_queue.told[-1]) == ["C SENT 16"]
 
 
-def test_a_registration_that_the_disk_refuses_may_be_tried_again(
-    services: ConnectionServices, stranger: Visitor
-) -> None:
+def test_a_registration_that_the_disk_refuses_may_be_tried_again(services: ChatFixture, stranger: Visitor) -> None:
     services.journal.fault = OSError("disk full")
     play(stranger, "> C carol | C secret\n< C PASSWORD new\n< C ERROR internal")
     services.journal.fault = None
@@ -797,7 +785,7 @@ def test_a_registration_that_the_disk_refuses_may_be_tried_again(
 
 
 def test_a_history_that_cannot_be_read_is_refused_and_an_operation_is_due(
-    services: ConnectionServices, alice: Visitor
+    services: ChatFixture, alice: Visitor
 ) -> None:
     def fail(*_: int) -> tuple[()]:
         raise StoreError("disk I/O error")
@@ -811,7 +799,7 @@ def test_a_history_that_cannot_be_read_is_refused_and_an_operation_is_due(
 
 
 @pytest.mark.parametrize("steps", [["C PM", "C PM"], ["C DM", "D "], ["C PING"], ["D "]])
-def test_a_peer_that_does_not_read_is_answered_no_further(services: ConnectionServices, steps: list[str]) -> None:
+def test_a_peer_that_does_not_read_is_answered_no_further(services: ChatFixture, steps: list[str]) -> None:
     """Promise: back-pressure. However many steps come in one read, memory stays bounded."""
     broadcast = BroadcastBuffer(Frames().encode_all, 1_000_000)
     send_queue = SendQueue(TcpTransport(None), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
@@ -839,7 +827,7 @@ def test_before_each_answer_the_peer_has_to_have_read_enough_of_those_before(ali
 
 
 def test_a_connection_that_ends_while_its_peer_is_waited_for_is_answered_nothing_more(
-    services: ConnectionServices, alice: Visitor
+    services: ChatFixture, alice: Visitor
 ) -> None:
     alice.send_queue.has_room = False
     heard = hear(alice, [*CommandBatch("PM", ["one"]), Command("PING"), *CommandBatch("PM", ["two"])])
@@ -851,7 +839,7 @@ def test_a_connection_that_ends_while_its_peer_is_waited_for_is_answered_nothing
 # --- the log ---
 
 
-def test_neither_passwords_nor_messages_are_ever_logged(services: ConnectionServices, stranger: Visitor) -> None:
+def test_neither_passwords_nor_messages_are_ever_logged(services: ChatFixture, stranger: Visitor) -> None:
     """Not in the wrong place, either."""
     secrets = ("hunter2", "wr0ng", "pr1vate", "publ1c", "2retnuh")
     with capture_logs() as log:

@@ -16,7 +16,7 @@ from chatprotocol.wire import Register as WireProtocol
 from chatserver.chat import guests as guests_module
 from chatserver.store.errors import StoreError
 
-from .house import ConnectionServices, Half, Visitor, codes, secrets_in
+from .chat_fixture import ChatFixture, Half, Visitor, codes, secrets_in
 from .rooms import eventually, in_background, must_end
 
 # What the decoder says of what it can't read.
@@ -97,7 +97,7 @@ class Stage:
     address than the rest. When a script has ended, nobody may have been told anything else.
     """
 
-    def __init__(self, services: ConnectionServices) -> None:
+    def __init__(self, services: ChatFixture) -> None:
         self.services = services
         self.lines: dict[str, Line] = {}
         self._is_watched = False
@@ -160,7 +160,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(services: ConnectionServices) -> Iterator[Stage]:
+def stage(services: ChatFixture) -> Iterator[Stage]:
     """The watcher rests: nobody is late."""
     with ExitStack() as stack:
         stage = Stage(services)
@@ -260,7 +260,7 @@ def test_a_name_is_answered_as_it_was_spelled(stage: Stage) -> None:
 
 
 def test_where_guests_are_not_let_in_a_good_name_is_refused_too() -> None:
-    half = ConnectionServices(guests_allowed=False).half()
+    half = ChatFixture(guests_allowed=False).half()
 
     assert [shown(event) for event in half.ask(Register(Side.SENDING, "not a name"))] == [
         "ERROR 100 Malformed username"
@@ -285,7 +285,7 @@ def test_a_disk_that_refuses_lets_nobody_in_and_the_connection_may_try_again(sta
         """)
 
 
-def test_who_has_both_connections_is_logged_in_on_both(services: ConnectionServices) -> None:
+def test_who_has_both_connections_is_logged_in_on_both(services: ChatFixture) -> None:
     """From then on each may be silent for as long as it likes."""
     sending, receiving = services.half(), services.half()
     sending.ask(Register(Side.SENDING, "carol"))
@@ -587,7 +587,7 @@ def test_a_message_waits_no_longer_than_it_may_for_the_receiving_connection(
 
 
 def test_all_messages_together_wait_for_the_receiving_connection_no_longer_than_one(
-    services: ConnectionServices,
+    services: ChatFixture,
 ) -> None:
     """Else half a guest that sends and sends would stay for as long as it likes."""
     half = services.half()
@@ -666,7 +666,7 @@ def test_an_answer_with_another_senders_name_is_passed_over(guests: Stage) -> No
 
 
 @pytest.fixture
-def alice(services: ConnectionServices) -> Visitor:
+def alice(services: ChatFixture) -> Visitor:
     """One with an account, who is here."""
     alice = services.visitor()
     alice.ask(Login("alice", "secret"))
@@ -796,7 +796,7 @@ def test_one_connection_alone_has_the_time_to_log_in(stage: Stage, side: Side) -
     assert "60 s" in log[0]["reason"]
 
 
-def test_a_stranger_has_the_time_to_log_in(services: ConnectionServices) -> None:
+def test_a_stranger_has_the_time_to_log_in(services: ChatFixture) -> None:
     half = services.half()
     half.session.time_out()
 
@@ -900,7 +900,7 @@ def test_a_message_that_waits_for_the_receiving_connection_is_let_go_when_the_se
 
 
 @pytest.mark.parametrize("side", Side)
-def test_who_answers_and_answers_though_nobody_waits_is_disconnected(services: ConnectionServices, side: Side) -> None:
+def test_who_answers_and_answers_though_nobody_waits_is_disconnected(services: ChatFixture, side: Side) -> None:
     """Such answers cost their sender nothing, for nothing answers them."""
     carol = services.guest("carol")
     half = carol.sending if side is Side.SENDING else carol.receiving
@@ -912,7 +912,7 @@ def test_who_answers_and_answers_though_nobody_waits_is_disconnected(services: C
     assert [entry["event"] for entry in log] == ["Disconnected: it answers what nobody asks"]
 
 
-def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(services: ConnectionServices) -> None:
+def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(services: ChatFixture) -> None:
     """A simple client that answers twice is as good as any."""
     carol, dave = services.guest("carol"), services.guest("dave")
     for _ in range(4):
@@ -925,7 +925,7 @@ def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(servic
     assert not carol.receiving.send_queue.is_finished
 
 
-def test_who_was_given_up_sends_nothing_more(services: ConnectionServices) -> None:
+def test_who_was_given_up_sends_nothing_more(services: ChatFixture) -> None:
     """Its reader has not seen the end yet."""
     carol = services.guest("carol")
     guest = carol.sending.session._guest
@@ -981,7 +981,7 @@ def test_each_refusal_is_one_line_with_its_reason_and_user(stage: Stage) -> None
     ]
 
 
-def test_one_connection_cannot_fill_the_disk_with_the_log(services: ConnectionServices) -> None:
+def test_one_connection_cannot_fill_the_disk_with_the_log(services: ChatFixture) -> None:
     half = services.guest("carol").receiving
     with capture_logs() as log:
         for request in (NotReceived(), Send("ALL", "hello")) * 200:

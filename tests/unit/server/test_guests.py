@@ -18,7 +18,7 @@ from chatserver.chat.journal import JournalClosedError
 from chatserver.chat.member import Member
 from chatserver.store.accounts import Account
 
-from .house import ConnectionServices
+from .chat_fixture import ChatFixture
 from .rooms import FakeOutbox, FakeStream, in_background, must_end
 
 SENDING, RECEIVING = Side.SENDING, Side.RECEIVING
@@ -29,7 +29,7 @@ HERE, ELSEWHERE = "10.0.0.1", "10.0.0.2"
 class Connection:
     """One that is to become a guest's; it comes and goes in one go, as its reader thread lets it."""
 
-    def __init__(self, services: ConnectionServices, side: Side, name: str = "carol", address: str = HERE) -> None:
+    def __init__(self, services: ChatFixture, side: Side, name: str = "carol", address: str = HERE) -> None:
         self._services = services.services
         self.side = side
         self._name = name
@@ -69,11 +69,11 @@ class Connection:
         return self.send_queue.replies
 
 
-def guests_of(services: ConnectionServices) -> Guests:
+def guests_of(services: ChatFixture) -> Guests:
     return services.services.guests
 
 
-def nobody_is_left(services: ConnectionServices, name: str = "carol") -> bool:
+def nobody_is_left(services: ChatFixture, name: str = "carol") -> bool:
     """Neither in the room nor in anybody's books."""
     return not (
         services.presence.names()
@@ -89,7 +89,7 @@ def nobody_is_left(services: ConnectionServices, name: str = "carol") -> bool:
 
 @pytest.mark.parametrize("claimer", [(SENDING, HERE), (SENDING, ELSEWHERE), (RECEIVING, ELSEWHERE)])
 def test_half_a_registration_keeps_a_name_for_some_seconds_only(
-    services: ConnectionServices, claimer: tuple[Side, str]
+    services: ChatFixture, claimer: tuple[Side, str]
 ) -> None:
     side, address = claimer
     half = Connection(services, SENDING).come()
@@ -108,7 +108,7 @@ def test_half_a_registration_keeps_a_name_for_some_seconds_only(
 
 
 def test_a_guest_whose_second_connection_is_late_comes_in_where_nobody_wants_its_name(
-    services: ConnectionServices,
+    services: ChatFixture,
 ) -> None:
     Connection(services, SENDING).come()
     services.now += 30
@@ -123,7 +123,7 @@ def test_a_guest_whose_second_connection_is_late_comes_in_where_nobody_wants_its
 
 @pytest.mark.parametrize("order", BOTH_ORDERS)
 def test_a_guest_is_here_with_the_second_connection_in_whichever_order(
-    services: ConnectionServices, order: Sequence[Side]
+    services: ChatFixture, order: Sequence[Side]
 ) -> None:
     first = Connection(services, order[0]).come()
     assert first.told == [Registered(order[0], "carol")]
@@ -139,7 +139,7 @@ def test_a_guest_is_here_with_the_second_connection_in_whichever_order(
     assert first.guest.is_here
 
 
-def test_who_is_here_is_found_in_any_case(services: ConnectionServices) -> None:
+def test_who_is_here_is_found_in_any_case(services: ChatFixture) -> None:
     services.guest("Carol")
     found = guests_of(services).find("cAROL")
 
@@ -148,7 +148,7 @@ def test_who_is_here_is_found_in_any_case(services: ConnectionServices) -> None:
     assert guests_of(services).find("dave") is None
 
 
-def test_a_name_is_claimed_from_the_first_connection_on(services: ConnectionServices) -> None:
+def test_a_name_is_claimed_from_the_first_connection_on(services: ChatFixture) -> None:
     assert not guests_of(services).is_claimed("carol")
     connection = Connection(services, SENDING)
     services.journal.admit_guest = lambda name: _look(services, name)  # type: ignore[method-assign]
@@ -158,14 +158,14 @@ def test_a_name_is_claimed_from_the_first_connection_on(services: ConnectionServ
     assert guests_of(services).is_claimed("CAROL")
 
 
-def _look(services: ConnectionServices, name: str) -> Account | None:
+def _look(services: ChatFixture, name: str) -> Account | None:
     """While the disk is asked whether it is an account's, no account may take it."""
     assert guests_of(services).is_claimed(name)
     return services.accounts.admit(name)
 
 
 def test_each_connection_is_told_the_name_as_it_spelled_it_and_others_the_first_spelling(
-    services: ConnectionServices,
+    services: ChatFixture,
 ) -> None:
     one, other = Connection(services, SENDING, "Carol").come(), Connection(services, RECEIVING, "CAROL").come()
 
@@ -173,7 +173,7 @@ def test_each_connection_is_told_the_name_as_it_spelled_it_and_others_the_first_
     assert services.presence.names() == ("Carol",)
 
 
-def test_guests_of_different_names_do_not_mind_each_other(services: ConnectionServices) -> None:
+def test_guests_of_different_names_do_not_mind_each_other(services: ChatFixture) -> None:
     for name in ("carol", "dave"):
         for side in Side:
             assert Connection(services, side, name).come().refused is None
@@ -182,7 +182,7 @@ def test_guests_of_different_names_do_not_mind_each_other(services: ConnectionSe
     assert services.presence.names() == ("carol", "dave", "eve")
 
 
-def test_registered_comes_before_the_first_message(services: ConnectionServices) -> None:
+def test_registered_comes_before_the_first_message(services: ChatFixture) -> None:
     """Simple clients take what they read next for the answer. Here somebody speaks while the guest takes its seat."""
     alice = Member(1, "Alice", FakeOutbox(services.broadcast))
     services.hub.join(alice)
@@ -201,7 +201,7 @@ def test_registered_comes_before_the_first_message(services: ConnectionServices)
     assert receiving.told == [Registered(RECEIVING, "carol"), PublicMessage(11, 0, "Alice", "hello")]
 
 
-def test_coming_and_going_is_one_line_each_in_the_log(services: ConnectionServices) -> None:
+def test_coming_and_going_is_one_line_each_in_the_log(services: ChatFixture) -> None:
     with capture_logs() as log:
         carol = [Connection(services, side).come() for side in Side]
         for connection in carol:
@@ -214,7 +214,7 @@ def test_coming_and_going_is_one_line_each_in_the_log(services: ConnectionServic
 
 
 @pytest.mark.parametrize("side", Side)
-def test_one_side_is_registered_once(services: ConnectionServices, side: Side) -> None:
+def test_one_side_is_registered_once(services: ChatFixture, side: Side) -> None:
     first, again = Connection(services, side).come(), Connection(services, side, "CAROL").come()
 
     assert again.code is ErrorCode.BAD_USERNAME
@@ -225,9 +225,7 @@ def test_one_side_is_registered_once(services: ConnectionServices, side: Side) -
 
 @pytest.mark.parametrize("is_here", [False, True])
 @pytest.mark.parametrize("side", Side)
-def test_nobody_from_another_address_takes_a_guests_name(
-    services: ConnectionServices, side: Side, is_here: bool
-) -> None:
+def test_nobody_from_another_address_takes_a_guests_name(services: ChatFixture, side: Side, is_here: bool) -> None:
     Connection(services, SENDING).come()
     if is_here:
         Connection(services, RECEIVING).come()
@@ -237,20 +235,20 @@ def test_nobody_from_another_address_takes_a_guests_name(
 
 @pytest.mark.parametrize("name", ["alice", "Alice", "BOB"])
 @pytest.mark.parametrize("side", Side)
-def test_a_guest_cannot_take_an_accounts_name(services: ConnectionServices, side: Side, name: str) -> None:
+def test_a_guest_cannot_take_an_accounts_name(services: ChatFixture, side: Side, name: str) -> None:
     for _ in range(2):
         assert Connection(services, side, name).come().code is ErrorCode.BAD_USERNAME
     assert nobody_is_left(services, name)
 
 
-def test_both_connections_of_a_guest_are_told_that_the_name_is_an_accounts(services: ConnectionServices) -> None:
+def test_both_connections_of_a_guest_are_told_that_the_name_is_an_accounts(services: ChatFixture) -> None:
     services.accounts.add("alice", "hash")
     for side in Side:
         assert Connection(services, side, "Alice").come().code is ErrorCode.BAD_USERNAME
     assert nobody_is_left(services, "alice")
 
 
-def test_a_name_that_was_registered_in_the_same_moment_is_the_accounts(services: ConnectionServices) -> None:
+def test_a_name_that_was_registered_in_the_same_moment_is_the_accounts(services: ChatFixture) -> None:
     """The journal's thread decides, when the second connection has come; the first one ends."""
     first, second = Connection(services, SENDING).come(), Connection(services, RECEIVING)
     services.accounts.add("carol", "hash")
@@ -262,7 +260,7 @@ def test_a_name_that_was_registered_in_the_same_moment_is_the_accounts(services:
     assert nobody_is_left(services)
 
 
-def test_a_disk_that_refuses_lets_nobody_in_and_the_name_is_free(services: ConnectionServices) -> None:
+def test_a_disk_that_refuses_lets_nobody_in_and_the_name_is_free(services: ChatFixture) -> None:
     first = Connection(services, SENDING).come()
     services.journal.admit_guest = _fail(OSError("disk full"))  # type: ignore[method-assign, assignment]
     with capture_logs() as log:
@@ -277,7 +275,7 @@ def test_a_disk_that_refuses_lets_nobody_in_and_the_name_is_free(services: Conne
         assert Connection(services, side).come().refused is None
 
 
-def test_a_journal_that_ends_lets_nobody_in(services: ConnectionServices) -> None:
+def test_a_journal_that_ends_lets_nobody_in(services: ChatFixture) -> None:
     """Promise: shutdown."""
     services.journal.admit_guest = _fail(JournalClosedError())  # type: ignore[method-assign, assignment]
     first, second = (Connection(services, side).come() for side in Side)
@@ -287,7 +285,7 @@ def test_a_journal_that_ends_lets_nobody_in(services: ConnectionServices) -> Non
     assert nobody_is_left(services)
 
 
-def test_who_waits_for_the_other_connection_is_let_go_when_it_never_comes(services: ConnectionServices) -> None:
+def test_who_waits_for_the_other_connection_is_let_go_when_it_never_comes(services: ChatFixture) -> None:
     first, second = Connection(services, SENDING), Connection(services, RECEIVING)
     first.come()
     guest = first.guest
@@ -301,7 +299,7 @@ def test_who_waits_for_the_other_connection_is_let_go_when_it_never_comes(servic
     assert not guest.is_here
 
 
-def test_while_a_guest_leaves_nobody_joins_it(services: ConnectionServices) -> None:
+def test_while_a_guest_leaves_nobody_joins_it(services: ChatFixture) -> None:
     """It may take a moment: the feed may be at work."""
     first = Connection(services, SENDING).come()
     Connection(services, RECEIVING).come()
@@ -320,7 +318,7 @@ def test_while_a_guest_leaves_nobody_joins_it(services: ConnectionServices) -> N
     assert nobody_is_left(services)
 
 
-def test_nobody_joins_one_who_leaves_before_its_second_connection_has_come(services: ConnectionServices) -> None:
+def test_nobody_joins_one_who_leaves_before_its_second_connection_has_come(services: ChatFixture) -> None:
     first, second = Connection(services, SENDING).come(), Connection(services, RECEIVING)
     assert first.guest is not None
     first.guest._arrived = SimpleNamespace(set=second.come)  # type: ignore[assignment]
@@ -340,7 +338,7 @@ def _fail(error: Exception) -> Callable[[str], Account | None]:
 # --- the next one of that name ---
 
 
-def test_who_sees_the_end_may_come_again_at_once(services: ConnectionServices) -> None:
+def test_who_sees_the_end_may_come_again_at_once(services: ChatFixture) -> None:
     first, second = (Connection(services, side).come() for side in Side)
     came: list[ErrorCode | None] = []
 
@@ -355,7 +353,7 @@ def test_who_sees_the_end_may_come_again_at_once(services: ConnectionServices) -
     assert came == [None]
 
 
-def test_what_was_for_a_guest_who_has_gone_is_not_given_to_the_next_of_that_name(services: ConnectionServices) -> None:
+def test_what_was_for_a_guest_who_has_gone_is_not_given_to_the_next_of_that_name(services: ChatFixture) -> None:
     """Its sender waited for room in the journal meanwhile. Promise: nobody sees what is for somebody else."""
     alice = Member(1, "alice", FakeOutbox(services.broadcast))
     services.hub.join(alice)
@@ -368,7 +366,7 @@ def test_what_was_for_a_guest_who_has_gone_is_not_given_to_the_next_of_that_name
     assert new.receiving.news() == []
 
 
-def test_what_a_guest_wrote_who_has_gone_is_not_shown_to_the_next_of_that_name(services: ConnectionServices) -> None:
+def test_what_a_guest_wrote_who_has_gone_is_not_shown_to_the_next_of_that_name(services: ChatFixture) -> None:
     """Somebody's other connections are shown it; a guest has none."""
     services.accounts.add("alice", "hash")
     old = services.guest("carol")
@@ -410,7 +408,7 @@ def at_once(*works: Callable[[], object]) -> None:
 
 def test_two_connections_of_a_guest_that_register_at_once_are_one_guest() -> None:
     for _ in range(200):
-        services = ConnectionServices()
+        services = ChatFixture()
         carol = [Connection(services, side) for side in Side]
         at_once(*(each.come for each in carol))
 
@@ -421,7 +419,7 @@ def test_two_connections_of_a_guest_that_register_at_once_are_one_guest() -> Non
 
 def test_of_many_who_register_one_name_at_once_one_has_each_side() -> None:
     for _ in range(100):
-        services = ConnectionServices()
+        services = ChatFixture()
         crowd = [Connection(services, side, name) for side in Side for name in ("carol", "Carol", "CAROL")]
         at_once(*(each.come for each in crowd))
 
@@ -436,7 +434,7 @@ def test_of_many_who_register_one_name_at_once_one_has_each_side() -> None:
 def test_one_connection_that_ends_while_the_other_registers_leaves_nobody_behind(order: Sequence[Side]) -> None:
     """Whichever is first, the other is closed, or not let in and may try again."""
     for _ in range(200):
-        services = ConnectionServices()
+        services = ChatFixture()
         first, second = (Connection(services, side) for side in order)
         first.come()
         at_once(first.leave, second.come)
@@ -450,7 +448,7 @@ def test_one_connection_that_ends_while_the_other_registers_leaves_nobody_behind
 
 def test_both_connections_that_end_at_once_end_one_guest() -> None:
     for _ in range(200):
-        services = ConnectionServices()
+        services = ChatFixture()
         carol = [Connection(services, side).come() for side in Side]
         at_once(*(each.leave for each in carol))
 
@@ -460,9 +458,9 @@ def test_both_connections_that_end_at_once_end_one_guest() -> None:
 
 def test_whoever_comes_and_goes_at_once_the_books_are_empty_in_the_end() -> None:
     for _ in range(100):
-        services = ConnectionServices()
+        services = ChatFixture()
 
-        def come_and_go(side: Side, services: ConnectionServices = services) -> None:
+        def come_and_go(side: Side, services: ChatFixture = services) -> None:
             for _ in range(3):
                 Connection(services, side).come().leave()
 

@@ -52,7 +52,7 @@ def refuse_to_write() -> None:
     raise sqlite3.OperationalError("database or disk is full")
 
 
-class ConnectionServices:
+class JournalFixture:
     """A journal over a real database, with a fake feed; closed at the end of its test."""
 
     def __init__(self, database: Database) -> None:
@@ -91,8 +91,8 @@ class ConnectionServices:
 
 
 @pytest.fixture
-def services(database: Database) -> Iterator[ConnectionServices]:
-    services = ConnectionServices(database)
+def services(database: Database) -> Iterator[JournalFixture]:
+    services = JournalFixture(database)
     yield services
     with suppress(JournalClosedError):
         services.journal.stop()
@@ -101,7 +101,7 @@ def services(database: Database) -> Iterator[ConnectionServices]:
 # --- order and storing ---
 
 
-def test_ids_and_times_grow_in_the_order_of_posting(services: ConnectionServices) -> None:
+def test_ids_and_times_grow_in_the_order_of_posting(services: JournalFixture) -> None:
     """Promise: one order."""
     alice, bob = services.member("alice"), services.member("bob")
     services.journal.start()
@@ -116,7 +116,7 @@ def test_ids_and_times_grow_in_the_order_of_posting(services: ConnectionServices
     assert services.stored(alice) == [(batch.id, *batch.texts) for batch in batches]
 
 
-def test_each_message_of_a_run_has_an_id_and_is_stored(services: ConnectionServices) -> None:
+def test_each_message_of_a_run_has_an_id_and_is_stored(services: JournalFixture) -> None:
     """Promises: confirmed means stored, and one order."""
     alice, bob = services.member("alice"), services.member("bob")
     services.journal.start()
@@ -128,13 +128,13 @@ def test_each_message_of_a_run_has_an_id_and_is_stored(services: ConnectionServi
     assert services.stored(alice) == list(enumerate(["one", "two", "three", "four", "five", "six"], 1))
 
 
-def test_ids_go_on_after_a_restart(services: ConnectionServices) -> None:
+def test_ids_go_on_after_a_restart(services: JournalFixture) -> None:
     alice, bob = services.member("alice"), register(services.database, "bob")
     services.journal.start()
     services.journal.append([batch_of(alice, ["one"])])
     services.journal.append([batch_of(alice, ["psst"], None, bob)])
     services.journal.stop()
-    again = ConnectionServices(services.database)
+    again = JournalFixture(services.database)
     again.journal.start()
     again.journal.append([batch_of(alice, ["three"])])
     again.journal.stop()
@@ -142,7 +142,7 @@ def test_ids_go_on_after_a_restart(services: ConnectionServices) -> None:
     assert again.stored(alice) == [(1, "one"), (2, "psst"), (3, "three")]
 
 
-def test_nothing_is_published_before_its_commit(services: ConnectionServices) -> None:
+def test_nothing_is_published_before_its_commit(services: JournalFixture) -> None:
     """Promises: seen means stored, and confirmed means stored."""
     alice = services.member("alice")
     missing: list[str] = []
@@ -161,7 +161,7 @@ def test_nothing_is_published_before_its_commit(services: ConnectionServices) ->
     assert missing == []
 
 
-def test_what_is_still_in_its_transaction_is_not_published(services: ConnectionServices) -> None:
+def test_what_is_still_in_its_transaction_is_not_published(services: JournalFixture) -> None:
     """Promise: seen means stored."""
     alice = services.member("alice")
     gate = services.hold_first_commit()
@@ -174,7 +174,7 @@ def test_what_is_still_in_its_transaction_is_not_published(services: ConnectionS
     gate.open()
 
 
-def test_what_comes_while_the_courier_goes_round_is_one_transaction(services: ConnectionServices) -> None:
+def test_what_comes_while_the_courier_goes_round_is_one_transaction(services: JournalFixture) -> None:
     """A sync for each message would cost much, and nobody would be shown it any sooner."""
     alice = services.member("alice")
     sender = Gate()
@@ -191,7 +191,7 @@ def test_what_comes_while_the_courier_goes_round_is_one_transaction(services: Co
     assert [len(batch) for batch in services.hub.batches] == [11]
 
 
-def test_a_batch_of_some_size_does_not_wait_for_the_courier(services: ConnectionServices) -> None:
+def test_a_batch_of_some_size_does_not_wait_for_the_courier(services: JournalFixture) -> None:
     waits: list[float] = []
     services.hub.go_round = waits.append
     services.journal.append([batch_of(services.member("alice"), ["x"] * GATHER_MESSAGES, None)])
@@ -201,7 +201,7 @@ def test_a_batch_of_some_size_does_not_wait_for_the_courier(services: Connection
     assert waits == []
 
 
-def test_a_small_batch_waits_for_no_longer_than_it_may(services: ConnectionServices) -> None:
+def test_a_small_batch_waits_for_no_longer_than_it_may(services: JournalFixture) -> None:
     waits: list[float] = []
     services.hub.go_round = waits.append
     services.journal.start()
@@ -211,7 +211,7 @@ def test_a_small_batch_waits_for_no_longer_than_it_may(services: ConnectionServi
     assert waits == [GATHER_SECONDS]
 
 
-def test_who_registers_or_settles_does_not_wait_for_the_courier(services: ConnectionServices) -> None:
+def test_who_registers_or_settles_does_not_wait_for_the_courier(services: JournalFixture) -> None:
     """It has nothing to do with them."""
     waits: list[float] = []
     services.hub.go_round = waits.append
@@ -222,7 +222,7 @@ def test_who_registers_or_settles_does_not_wait_for_the_courier(services: Connec
     assert waits == []
 
 
-def test_all_that_waits_is_one_transaction(services: ConnectionServices) -> None:
+def test_all_that_waits_is_one_transaction(services: JournalFixture) -> None:
     """Group commit."""
     alice = services.member("alice")
     gate = services.hold_first_commit()
@@ -240,7 +240,7 @@ def test_all_that_waits_is_one_transaction(services: ConnectionServices) -> None
     assert [len(batch) for batch in services.hub.batches] == [1, 100]
 
 
-def test_what_is_posted_together_stays_together_whoever_posts_at_the_same_time(services: ConnectionServices) -> None:
+def test_what_is_posted_together_stays_together_whoever_posts_at_the_same_time(services: JournalFixture) -> None:
     """Promise: one order. What one client sent in a row is committed in a row."""
     members = [services.member(name) for name in ("alice", "bob", "carol")]
     reads = [
@@ -262,7 +262,7 @@ def test_what_is_posted_together_stays_together_whoever_posts_at_the_same_time(s
     assert services.stored(members[0])[1:] == [(batch.id, *batch.texts) for batch in batch]
 
 
-def test_whoever_settles_is_let_go_when_what_it_posted_before_was_published(services: ConnectionServices) -> None:
+def test_whoever_settles_is_let_go_when_what_it_posted_before_was_published(services: JournalFixture) -> None:
     """A goodbye comes behind the confirmations, though both may be of the same batch."""
     alice = services.member("alice")
     order: list[str] = []
@@ -293,7 +293,7 @@ def test_whoever_settles_is_let_go_when_what_it_posted_before_was_published(serv
     assert order == ["published", "settled"]
 
 
-def test_direct_messages_are_stored_for_both(services: ConnectionServices) -> None:
+def test_direct_messages_are_stored_for_both(services: JournalFixture) -> None:
     alice = services.member("alice")
     bob, eve = services.member("bob"), services.member("eve")
     account = Accounts(services.database).find("bob")
@@ -312,7 +312,7 @@ def repeated(batches: list[MessageBatch]) -> list[tuple[int, bool]]:
     return [(batch.id, batch.repeated) for batch in batches]
 
 
-def test_a_nonce_repeated_in_the_same_batch_makes_one_message(services: ConnectionServices) -> None:
+def test_a_nonce_repeated_in_the_same_batch_makes_one_message(services: JournalFixture) -> None:
     """Promise: once."""
     alice = services.member("alice")
     batches = [batch_of(alice, ["hello"], nonce) for nonce in ("n1", "n1", "n2", "n1")]
@@ -330,7 +330,7 @@ def test_a_nonce_repeated_in_the_same_batch_makes_one_message(services: Connecti
     assert services.stored(alice) == [(1, "first"), (2, "hello"), (3, "hello")]
 
 
-def test_a_nonce_repeated_in_a_later_batch_makes_one_message(services: ConnectionServices) -> None:
+def test_a_nonce_repeated_in_a_later_batch_makes_one_message(services: JournalFixture) -> None:
     """Promise: once."""
     alice = services.member("alice")
     services.journal.start()
@@ -344,14 +344,14 @@ def test_a_nonce_repeated_in_a_later_batch_makes_one_message(services: Connectio
 
 
 @pytest.mark.parametrize("is_direct", [False, True])
-def test_a_nonce_repeated_after_a_restart_makes_one_message(services: ConnectionServices, is_direct: bool) -> None:
+def test_a_nonce_repeated_after_a_restart_makes_one_message(services: JournalFixture, is_direct: bool) -> None:
     """Promise: once. The sender may not have heard the confirmation before the server was killed."""
     alice = services.member("alice")
     recipient = register(services.database, "bob") if is_direct else None
     services.journal.start()
     services.journal.append([batch_of(alice, ["hello"], "n1", recipient)])
     services.journal.stop()
-    again = ConnectionServices(services.database)
+    again = JournalFixture(services.database)
     again.journal.start()
     batch = batch_of(alice, ["hello"], "n1", recipient)
     again.journal.append([batch])
@@ -366,7 +366,7 @@ def run_of(member: Member, *messages: str) -> MessageBatch:
     return MessageBatch(member, [*messages], [None if message.startswith("-") else message for message in messages])
 
 
-def test_a_run_of_new_nonces_is_one_post(services: ConnectionServices) -> None:
+def test_a_run_of_new_nonces_is_one_post(services: JournalFixture) -> None:
     alice = services.member("alice")
     run = run_of(alice, "a", "-", "b")
     services.journal.start()
@@ -380,7 +380,7 @@ def test_a_run_of_new_nonces_is_one_post(services: ConnectionServices) -> None:
 
 @pytest.mark.parametrize("settles", [False, True])
 def test_of_a_run_with_nonces_that_were_used_before_only_the_rest_is_stored(
-    services: ConnectionServices, settles: bool
+    services: JournalFixture, settles: bool
 ) -> None:
     """Promises: once, and one order. Be it in the same batch or an earlier one, or in the run itself."""
     alice = services.member("alice")
@@ -408,7 +408,7 @@ def test_of_a_run_with_nonces_that_were_used_before_only_the_rest_is_stored(
 @pytest.mark.parametrize("nonces", [["n1", "n2", "n1"], ["n1", "n1"], ["n3", "n1", "n2", "n3", "n1"]])
 @pytest.mark.parametrize("follower", ["public", "run", "direct"])
 def test_what_follows_a_run_that_ends_with_a_repetition_has_an_id_of_its_own(
-    services: ConnectionServices, nonces: list[str], follower: str
+    services: JournalFixture, nonces: list[str], follower: str
 ) -> None:
     """Promises: one order, and confirmed means stored."""
     alice, bob = services.member("alice"), services.member("bob")
@@ -439,7 +439,7 @@ def test_whatever_is_sent_again_is_stored_once_and_confirmed_with_its_first_id(
 ) -> None:
     """Promises: once, one order, and confirmed means stored."""
     with closing(Database(tmp_path_factory.mktemp("data"))) as database:
-        services = ConnectionServices(database)
+        services = JournalFixture(database)
         members = {name: services.member(name) for name in SENDERS}
         services.journal.start()
         stored: list[tuple[int, str]] = []
@@ -467,7 +467,7 @@ def test_whatever_is_sent_again_is_stored_once_and_confirmed_with_its_first_id(
         ] == expected
 
 
-def test_two_senders_may_have_the_same_nonce(services: ConnectionServices) -> None:
+def test_two_senders_may_have_the_same_nonce(services: JournalFixture) -> None:
     batches = [batch_of(services.member(name), ["hello"], "n1") for name in ("alice", "bob")]
     services.journal.start()
     for batch in batches:
@@ -480,7 +480,7 @@ def test_two_senders_may_have_the_same_nonce(services: ConnectionServices) -> No
 # --- accounts ---
 
 
-def test_an_account_is_on_the_disk_when_it_is_given_out(services: ConnectionServices) -> None:
+def test_an_account_is_on_the_disk_when_it_is_given_out(services: JournalFixture) -> None:
     services.journal.start()
     account = services.journal.create_account("Alice", "hash")
 
@@ -488,7 +488,7 @@ def test_an_account_is_on_the_disk_when_it_is_given_out(services: ConnectionServ
     assert Accounts(services.database).find("alice") == account
 
 
-def test_of_many_who_register_one_name_at_once_one_wins(services: ConnectionServices) -> None:
+def test_of_many_who_register_one_name_at_once_one_wins(services: JournalFixture) -> None:
     first = batch_of(services.member("x"), ["first"])
     gate = services.hold_first_commit()
     services.journal.start()
@@ -508,14 +508,14 @@ def test_of_many_who_register_one_name_at_once_one_wins(services: ConnectionServ
     assert winners == [Accounts(services.database).find("alice")]
 
 
-def test_a_name_that_is_taken_is_not_given_out_again(services: ConnectionServices) -> None:
+def test_a_name_that_is_taken_is_not_given_out_again(services: JournalFixture) -> None:
     services.member("alice")
     services.journal.start()
 
     assert services.journal.create_account("ALICE", "another hash") is None
 
 
-def test_a_guest_posts_as_somebody_who_is_stored_and_whom_nobody_finds(services: ConnectionServices) -> None:
+def test_a_guest_posts_as_somebody_who_is_stored_and_whom_nobody_finds(services: JournalFixture) -> None:
     """Promise: history. What a guest says has its name there."""
     alice = services.member("alice")
     services.journal.start()
@@ -533,14 +533,14 @@ def test_a_guest_posts_as_somebody_who_is_stored_and_whom_nobody_finds(services:
     assert Accounts(services.database).find("carol") is None
 
 
-def test_no_guest_is_admitted_with_an_accounts_name(services: ConnectionServices) -> None:
+def test_no_guest_is_admitted_with_an_accounts_name(services: JournalFixture) -> None:
     services.member("alice")
     services.journal.start()
 
     assert [services.journal.admit_guest(name) for name in ("alice", "ALICE")] == [None, None]
 
 
-def test_an_account_cannot_have_a_name_that_a_guest_uses(services: ConnectionServices) -> None:
+def test_an_account_cannot_have_a_name_that_a_guest_uses(services: JournalFixture) -> None:
     services.claimed.add("carol")
     services.journal.start()
     assert services.journal.admit_guest("carol") is not None
@@ -556,7 +556,7 @@ def test_an_account_cannot_have_a_name_that_a_guest_uses(services: ConnectionSer
 
 @pytest.mark.parametrize("guest_is_first", [False, True])
 def test_of_a_guest_and_an_account_with_one_name_who_comes_first_has_it(
-    services: ConnectionServices, guest_is_first: bool
+    services: JournalFixture, guest_is_first: bool
 ) -> None:
     """Though both wait for the disk together. A guest has the name from when it claimed it: before it is admitted."""
     gate = services.hold_first_commit()
@@ -586,7 +586,7 @@ def test_of_a_guest_and_an_account_with_one_name_who_comes_first_has_it(
 
 
 def test_a_name_that_is_claimed_while_its_account_waits_for_the_disk_is_the_guests(
-    services: ConnectionServices,
+    services: JournalFixture,
 ) -> None:
     gate = services.hold_first_commit()
     services.journal.start()
@@ -602,7 +602,7 @@ def test_a_name_that_is_claimed_while_its_account_waits_for_the_disk_is_the_gues
     assert outcomes == [None]
 
 
-def test_a_hash_is_replaced_unless_it_is_another_one_by_now(services: ConnectionServices) -> None:
+def test_a_hash_is_replaced_unless_it_is_another_one_by_now(services: JournalFixture) -> None:
     services.member("alice")
     services.journal.start()
     account = Accounts(services.database).find("alice")
@@ -616,7 +616,7 @@ def test_a_hash_is_replaced_unless_it_is_another_one_by_now(services: Connection
     assert found.password_hash == "new hash"
 
 
-def test_deliveries_are_written_with_the_next_commit(services: ConnectionServices) -> None:
+def test_deliveries_are_written_with_the_next_commit(services: JournalFixture) -> None:
     alice = services.member("alice")
     services.deliveries.note(alice.account_id, 7)
     services.journal.start()
@@ -628,7 +628,7 @@ def test_deliveries_are_written_with_the_next_commit(services: ConnectionService
     assert services.deliveries.unsaved() == {}
 
 
-def test_deliveries_that_nothing_followed_are_written_at_the_end(services: ConnectionServices) -> None:
+def test_deliveries_that_nothing_followed_are_written_at_the_end(services: JournalFixture) -> None:
     alice = services.member("alice")
     services.journal.start()
     services.journal.wait_for_pending()
@@ -640,7 +640,7 @@ def test_deliveries_that_nothing_followed_are_written_at_the_end(services: Conne
     assert found.delivered_id == 7
 
 
-def test_deliveries_that_are_noted_after_the_end_are_written_when_asked_for(services: ConnectionServices) -> None:
+def test_deliveries_that_are_noted_after_the_end_are_written_when_asked_for(services: JournalFixture) -> None:
     """The last connections are closed after the journal."""
     alice = services.member("alice")
     services.journal.start()
@@ -654,7 +654,7 @@ def test_deliveries_that_are_noted_after_the_end_are_written_when_asked_for(serv
 
 
 def test_deliveries_that_cannot_be_written_at_the_end_do_not_keep_the_server_from_ending(
-    services: ConnectionServices,
+    services: JournalFixture,
 ) -> None:
     services.deliveries.note(services.member("alice").account_id, 7)
     services.database.path.unlink()
@@ -667,7 +667,7 @@ def test_deliveries_that_cannot_be_written_at_the_end_do_not_keep_the_server_fro
 # --- a disk that fails ---
 
 
-def test_while_the_disk_refuses_writes_senders_are_told_and_nothing_is_confirmed(services: ConnectionServices) -> None:
+def test_while_the_disk_refuses_writes_senders_are_told_and_nothing_is_confirmed(services: JournalFixture) -> None:
     """Promise: confirmed means stored."""
     alice = services.member("alice")
     services.disk.before_commit = refuse_to_write
@@ -686,7 +686,7 @@ def test_while_the_disk_refuses_writes_senders_are_told_and_nothing_is_confirmed
     assert "hello" not in str(log)
 
 
-def test_each_message_of_a_read_that_the_disk_refuses_is_refused(services: ConnectionServices) -> None:
+def test_each_message_of_a_read_that_the_disk_refuses_is_refused(services: JournalFixture) -> None:
     """Promise: confirmed means stored."""
     alice = services.member("alice")
     services.disk.before_commit = refuse_to_write
@@ -700,7 +700,7 @@ def test_each_message_of_a_read_that_the_disk_refuses_is_refused(services: Conne
     assert services.stored(alice) == []
 
 
-def test_when_the_disk_accepts_writes_again_everything_goes_on_without_a_gap(services: ConnectionServices) -> None:
+def test_when_the_disk_accepts_writes_again_everything_goes_on_without_a_gap(services: JournalFixture) -> None:
     alice = services.member("alice")
     services.journal.start()
     services.disk.before_commit = refuse_to_write
@@ -717,7 +717,7 @@ def test_when_the_disk_accepts_writes_again_everything_goes_on_without_a_gap(ser
     assert services.crashes == []
 
 
-def test_a_registration_that_the_disk_refuses_is_an_error_of_the_disk(services: ConnectionServices) -> None:
+def test_a_registration_that_the_disk_refuses_is_an_error_of_the_disk(services: JournalFixture) -> None:
     services.disk.before_commit = refuse_to_write
     services.journal.start()
 
@@ -728,7 +728,7 @@ def test_a_registration_that_the_disk_refuses_is_an_error_of_the_disk(services: 
     assert Accounts(services.database).find("alice") is None
 
 
-def test_deliveries_that_the_disk_refused_are_kept_for_later(services: ConnectionServices) -> None:
+def test_deliveries_that_the_disk_refused_are_kept_for_later(services: JournalFixture) -> None:
     alice = services.member("alice")
     services.deliveries.note(alice.account_id, 7)
     services.disk.before_commit = refuse_to_write
@@ -738,7 +738,7 @@ def test_deliveries_that_the_disk_refused_are_kept_for_later(services: Connectio
     assert services.deliveries.unsaved() == {alice.account_id: 7}
 
 
-def test_what_writes_nothing_is_no_sign_that_the_disk_accepts_writes_again(services: ConnectionServices) -> None:
+def test_what_writes_nothing_is_no_sign_that_the_disk_accepts_writes_again(services: JournalFixture) -> None:
     """Such as the end of a connection."""
     alice = services.member("alice")
     services.disk.before_commit = refuse_to_write
@@ -754,7 +754,7 @@ def test_what_writes_nothing_is_no_sign_that_the_disk_accepts_writes_again(servi
     assert [entry["log_level"] for entry in log] == ["error", "info"]
 
 
-def test_a_probe_says_whether_something_can_be_committed(services: ConnectionServices) -> None:
+def test_a_probe_says_whether_something_can_be_committed(services: JournalFixture) -> None:
     services.journal.start()
     with capture_logs() as log:
         assert services.journal.probe(5)
@@ -768,7 +768,7 @@ def test_a_probe_says_whether_something_can_be_committed(services: ConnectionSer
     assert [entry["log_level"] for entry in log] == ["error", "info"]
 
 
-def test_probes_of_a_journal_that_hangs_end_in_time_and_are_one_write(services: ConnectionServices) -> None:
+def test_probes_of_a_journal_that_hangs_end_in_time_and_are_one_write(services: JournalFixture) -> None:
     gate = services.hold_first_commit()
     services.journal.start()
     services.journal.append([batch_of(services.member("alice"), ["first"])])
@@ -783,7 +783,7 @@ def test_probes_of_a_journal_that_hangs_end_in_time_and_are_one_write(services: 
 # --- the end ---
 
 
-def test_what_was_accepted_before_the_end_is_written_and_published(services: ConnectionServices) -> None:
+def test_what_was_accepted_before_the_end_is_written_and_published(services: JournalFixture) -> None:
     alice = services.member("alice")
     gate = services.hold_first_commit()
     services.journal.start()
@@ -797,7 +797,7 @@ def test_what_was_accepted_before_the_end_is_written_and_published(services: Con
     assert len(services.stored(alice)) == len(services.hub.published) == 10
 
 
-def test_who_settles_while_the_last_batch_is_written_waits_for_it(services: ConnectionServices) -> None:
+def test_who_settles_while_the_last_batch_is_written_waits_for_it(services: JournalFixture) -> None:
     """Promise: shutdown. Who hangs up meanwhile would give up the seat to which the confirmations go."""
     alice = services.member("alice")
     gate = services.hold_first_commit()
@@ -822,7 +822,7 @@ def test_who_settles_while_the_last_batch_is_written_waits_for_it(services: Conn
     must_end(in_background(services.journal.wait_for_pending))
 
 
-def test_after_the_end_nothing_is_accepted(services: ConnectionServices) -> None:
+def test_after_the_end_nothing_is_accepted(services: JournalFixture) -> None:
     alice = services.member("alice")
     services.journal.start()
     services.journal.stop()
@@ -837,7 +837,7 @@ def test_after_the_end_nothing_is_accepted(services: ConnectionServices) -> None
 
 
 def test_whoever_posts_faster_than_the_disk_accepts_waits(
-    services: ConnectionServices, monkeypatch: pytest.MonkeyPatch
+    services: JournalFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: back-pressure. The inbox is bounded."""
     monkeypatch.setattr(journal_module, "INBOX_MAX_MESSAGES", 5)
@@ -859,7 +859,7 @@ def test_whoever_posts_faster_than_the_disk_accepts_waits(
 
 
 def test_what_one_read_brings_is_accepted_whole_where_there_is_any_room(
-    services: ConnectionServices, monkeypatch: pytest.MonkeyPatch
+    services: JournalFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is in memory already; to take it in pieces would let others come in between."""
     monkeypatch.setattr(journal_module, "INBOX_MAX_MESSAGES", 5)
@@ -881,7 +881,7 @@ def test_what_one_read_brings_is_accepted_whole_where_there_is_any_room(
 
 
 def test_errands_wait_for_room_and_take_it_as_messages_do(
-    services: ConnectionServices, monkeypatch: pytest.MonkeyPatch
+    services: JournalFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: back-pressure. The inbox is bounded, whatever is put into it."""
     monkeypatch.setattr(journal_module, "INBOX_MAX_MESSAGES", 3)
@@ -910,9 +910,7 @@ def test_errands_wait_for_room_and_take_it_as_messages_do(
     assert len(services.stored(alice)) == 3
 
 
-def test_whoever_waits_for_room_is_let_go_at_the_end(
-    services: ConnectionServices, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_waits_for_room_is_let_go_at_the_end(services: JournalFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "INBOX_MAX_MESSAGES", 1)
     alice = services.member("alice")
     outcomes: list[str] = []
@@ -942,7 +940,7 @@ def fail_badly(_: list[MessageBatch]) -> None:
     raise ZeroDivisionError
 
 
-def test_nobody_waits_for_ever_for_a_journal_that_died(services: ConnectionServices) -> None:
+def test_nobody_waits_for_ever_for_a_journal_that_died(services: JournalFixture) -> None:
     alice = services.member("alice")
     services.hub.when_published = fail_badly
     gate = services.hold_first_commit()
@@ -975,7 +973,7 @@ def test_nobody_waits_for_ever_for_a_journal_that_died(services: ConnectionServi
         services.journal.append([batch_of(alice, ["y"])])
 
 
-def test_a_fence_in_the_batch_that_kills_the_journal_is_passed(services: ConnectionServices) -> None:
+def test_a_fence_in_the_batch_that_kills_the_journal_is_passed(services: JournalFixture) -> None:
     alice = services.member("alice")
     gate = services.hold_first_commit()
     services.journal.start()
@@ -994,7 +992,7 @@ def test_a_fence_in_the_batch_that_kills_the_journal_is_passed(services: Connect
 def test_a_restart_finds_what_was_confirmed(folder: Path) -> None:
     """Promise: confirmed means stored."""
     database = Database(folder)
-    services = ConnectionServices(database)
+    services = JournalFixture(database)
     alice = services.member("alice")
     services.journal.start()
     for number in range(20):
@@ -1004,11 +1002,11 @@ def test_a_restart_finds_what_was_confirmed(folder: Path) -> None:
     database.close()
     reopened = Database(folder)
 
-    assert ConnectionServices(reopened).stored(alice) == confirmed
+    assert JournalFixture(reopened).stored(alice) == confirmed
     reopened.close()
 
 
-def test_the_journals_thread_has_a_name_and_ends(services: ConnectionServices) -> None:
+def test_the_journals_thread_has_a_name_and_ends(services: JournalFixture) -> None:
     services.journal.start()
     assert "journal" in {thread.name for thread in threading.enumerate()}
     services.journal.stop()

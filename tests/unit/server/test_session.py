@@ -58,7 +58,7 @@ from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
 from chatserver.store.words import Term
 
-from .house import HISTORY_ID, ConnectionServices, FakePasswords, Visitor, codes, secrets_in
+from .chat_fixture import HISTORY_ID, ChatFixture, FakePasswords, Visitor, codes, secrets_in
 from .rooms import batch_of, eventually, in_background, must_end
 
 LOGIN = Login("alice", "secret")
@@ -66,7 +66,7 @@ BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
 
 
 @pytest.fixture
-def visitor(services: ConnectionServices) -> Visitor:
+def visitor(services: ChatFixture) -> Visitor:
     return services.visitor()
 
 
@@ -159,7 +159,7 @@ def test_what_can_never_be_read_again_ends_the_session(alice: Visitor) -> None:
 # --- coming in ---
 
 
-def test_a_new_name_is_registered_and_welcomed(services: ConnectionServices, visitor: Visitor) -> None:
+def test_a_new_name_is_registered_and_welcomed(services: ChatFixture, visitor: Visitor) -> None:
     assert visitor.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10, HISTORY_ID)]
     found = services.accounts.find("carol")
     assert found is not None
@@ -174,7 +174,7 @@ def test_a_known_name_is_welcomed_as_it_was_registered(visitor: Visitor) -> None
 
 @pytest.mark.parametrize("acknowledges", [True, False])
 def test_a_login_tells_the_newest_message_of_the_last_visit(
-    services: ConnectionServices, alice: Visitor, acknowledges: bool
+    services: ChatFixture, alice: Visitor, acknowledges: bool
 ) -> None:
     """What the peer's system did not acknowledge may be lost with its network."""
     bob = services.visitor()
@@ -195,7 +195,7 @@ def test_a_prompt_says_whether_the_name_is_new(visitor: Visitor, name: str, kind
     assert not visitor.session.is_logged_in
 
 
-def test_a_login_by_prompt_keeps_its_since(services: ConnectionServices, visitor: Visitor) -> None:
+def test_a_login_by_prompt_keeps_its_since(services: ChatFixture, visitor: Visitor) -> None:
     visitor.ask(Login("alice", None, 5))
     visitor.ask(Password("secret"))
 
@@ -216,7 +216,7 @@ def test_a_refused_name_does_not_take_the_place_of_the_one_that_was_asked_about(
 
 
 def test_of_two_who_register_one_name_the_slower_needs_the_fasters_password(
-    services: ConnectionServices, visitor: Visitor
+    services: ChatFixture, visitor: Visitor
 ) -> None:
     services.journal.somebody_is_faster = True
 
@@ -225,7 +225,7 @@ def test_of_two_who_register_one_name_the_slower_needs_the_fasters_password(
     assert welcome == Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10, HISTORY_ID, seen_id=0)
 
 
-def test_a_registration_that_the_disk_refuses_is_told(services: ConnectionServices, visitor: Visitor) -> None:
+def test_a_registration_that_the_disk_refuses_is_told(services: ChatFixture, visitor: Visitor) -> None:
     services.journal.fault = OSError("disk full")
 
     assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
@@ -233,7 +233,7 @@ def test_a_registration_that_the_disk_refuses_is_told(services: ConnectionServic
     assert codes(visitor.ask(Login("carol", "secret"))) == [Welcome]
 
 
-def test_a_second_connection_of_a_user_is_welcome(services: ConnectionServices, alice: Visitor) -> None:
+def test_a_second_connection_of_a_user_is_welcome(services: ChatFixture, alice: Visitor) -> None:
     other = services.visitor()
 
     assert other.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID)]
@@ -243,7 +243,7 @@ def test_a_second_connection_of_a_user_is_welcome(services: ConnectionServices, 
     assert services.presence.names() == ()
 
 
-def test_an_outdated_hash_is_replaced_after_a_right_password(services: ConnectionServices, visitor: Visitor) -> None:
+def test_an_outdated_hash_is_replaced_after_a_right_password(services: ChatFixture, visitor: Visitor) -> None:
     services.accounts.add("old", "!terces")
     visitor.ask(Login("old", "wrong"))
     assert services.journal.changed_hashes == []
@@ -252,7 +252,7 @@ def test_an_outdated_hash_is_replaced_after_a_right_password(services: Connectio
     assert services.journal.changed_hashes == [(3, "terces")]
 
 
-def test_a_password_is_changed_by_who_knows_the_one_before(services: ConnectionServices, alice: Visitor) -> None:
+def test_a_password_is_changed_by_who_knows_the_one_before(services: ChatFixture, alice: Visitor) -> None:
     assert alice.ask(ChangePassword("secret", "new")) == [PasswordChanged()]
     assert services.journal.changed_hashes == [(1, "wen")]
 
@@ -266,15 +266,13 @@ def test_a_password_is_changed_by_who_knows_the_one_before(services: ConnectionS
     ],
 )
 def test_a_password_is_not_changed_without_the_one_before_or_to_one_that_cannot_be(
-    services: ConnectionServices, alice: Visitor, old: str, new: str, code: ErrorCode
+    services: ChatFixture, alice: Visitor, old: str, new: str, code: ErrorCode
 ) -> None:
     assert codes(alice.ask(ChangePassword(old, new))) == [code]
     assert services.journal.changed_hashes == []
 
 
-def test_a_change_of_the_password_is_confirmed_only_when_it_is_stored(
-    services: ConnectionServices, alice: Visitor
-) -> None:
+def test_a_change_of_the_password_is_confirmed_only_when_it_is_stored(services: ChatFixture, alice: Visitor) -> None:
     """Promise: confirmed means stored."""
     services.journal.fault = OSError("disk full")
     assert codes(alice.ask(ChangePassword("secret", "new"))) == [ErrorCode.INTERNAL]
@@ -284,7 +282,7 @@ def test_a_change_of_the_password_is_confirmed_only_when_it_is_stored(
 
 
 def test_whoever_is_logged_in_can_not_guess_the_password_faster_than_others(
-    services: ConnectionServices, alice: Visitor
+    services: ChatFixture, alice: Visitor
 ) -> None:
     """An unattended session, or a stolen one. Its user can still log in elsewhere."""
     for _ in range(FAILURES_MAX):
@@ -297,7 +295,7 @@ def message(number: int) -> PublicMessage:
     return PublicMessage(number, 0, "bob", f"text {number}")
 
 
-def test_since_sends_what_was_missed_behind_the_welcome(services: ConnectionServices, visitor: Visitor) -> None:
+def test_since_sends_what_was_missed_behind_the_welcome(services: ChatFixture, visitor: Visitor) -> None:
     """Promise: once."""
     services.messages.stored = (message(4), message(5), message(10))
 
@@ -331,7 +329,7 @@ RESUMED = [
 
 @pytest.mark.parametrize(("since", "history_id", "after_id", "is_told"), RESUMED)
 def test_who_saw_what_is_not_here_any_more_is_told_so_and_gets_what_is_new(
-    services: ConnectionServices, visitor: Visitor, since: int, history_id: str | None, after_id: int, is_told: bool
+    services: ChatFixture, visitor: Visitor, since: int, history_id: str | None, after_id: int, is_told: bool
 ) -> None:
     """Promise: nothing is lost silently."""
     services.messages.stored = tuple(map(message, (4, 5, 6, 7, 10)))
@@ -345,7 +343,7 @@ def test_who_saw_what_is_not_here_any_more_is_told_so_and_gets_what_is_new(
 
 
 def test_direct_messages_that_wait_come_first_if_only_the_last_messages_are_sent(
-    services: ConnectionServices, visitor: Visitor
+    services: ChatFixture, visitor: Visitor
 ) -> None:
     """Promise: a direct message waits until a device of its recipient has it."""
     services.messages.history = lambda *_: (message(4), message(10))  # type: ignore[method-assign]
@@ -361,9 +359,7 @@ def test_an_empty_history_has_nothing_for_who_saw_more(visitor: Visitor) -> None
     ]
 
 
-def test_what_is_said_while_missed_messages_are_read_comes_behind_them(
-    services: ConnectionServices, visitor: Visitor
-) -> None:
+def test_what_is_said_while_missed_messages_are_read_comes_behind_them(services: ChatFixture, visitor: Visitor) -> None:
     """Promise: once. From the join on, everything is kept back, so that nothing falls between the two."""
     page = services.messages.missed
 
@@ -379,14 +375,14 @@ def test_what_is_said_while_missed_messages_are_read_comes_behind_them(
     assert visitor.heard() == [PublicMessage(11, 0, "bob", "in between")]
 
 
-def batch_of_bob(services: ConnectionServices, text: str) -> MessageBatch:
+def batch_of_bob(services: ChatFixture, text: str) -> MessageBatch:
     bob = services.visitor()
     bob.ask(Login("bob", "secret"))
     assert bob.session._member is not None
     return batch_of(bob.session._member, [text])
 
 
-def test_much_that_was_missed_comes_in_pages_and_once(services: ConnectionServices, visitor: Visitor) -> None:
+def test_much_that_was_missed_comes_in_pages_and_once(services: ChatFixture, visitor: Visitor) -> None:
     services.hub.publish([])
     services.messages.stored = tuple(message(number) for number in range(1, 1_201))
     services.hub._last_id = 1_200
@@ -397,7 +393,7 @@ def test_much_that_was_missed_comes_in_pages_and_once(services: ConnectionServic
     assert [asked[2:] for asked in services.messages.asked] == [(0, 1200, 500), (500, 1200, 500), (1000, 1200, 500)]
 
 
-def test_without_since_the_direct_messages_that_wait_are_sent(services: ConnectionServices, visitor: Visitor) -> None:
+def test_without_since_the_direct_messages_that_wait_are_sent(services: ChatFixture, visitor: Visitor) -> None:
     services.accounts.add("dave", "terces", delivered_id=3)
     note = DirectMessage(4, 0, "bob", "dave", "while you were away")
     services.messages.stored = (note,)
@@ -407,7 +403,7 @@ def test_without_since_the_direct_messages_that_wait_are_sent(services: Connecti
 
 
 @pytest.mark.usefixtures("alice")
-def test_what_another_connection_was_given_does_not_wait_any_more(services: ConnectionServices) -> None:
+def test_what_another_connection_was_given_does_not_wait_any_more(services: ChatFixture) -> None:
     """Promise: once. The disk may not know of it yet."""
     services.messages.asked.clear()
     services.visitor().ask(LOGIN)
@@ -415,7 +411,7 @@ def test_what_another_connection_was_given_does_not_wait_any_more(services: Conn
     assert services.messages.asked == [("waiting", 1, 10, 10, 500)]
 
 
-def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(services: ConnectionServices) -> None:
+def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(services: ChatFixture) -> None:
     """They wait for the next login; and nobody's history is read to the end for a peer that has gone."""
     broadcast = BroadcastBuffer(Json().encode_all, 1_000_000)
     send_queue = SendQueue(TcpTransport(None), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
@@ -435,16 +431,14 @@ def test_direct_messages_that_a_peer_hung_up_on_are_not_called_delivered(service
     assert len(services.messages.asked) <= 3
 
 
-def test_a_new_account_gets_what_was_whispered_to_it_before_it_came_in(
-    services: ConnectionServices, visitor: Visitor
-) -> None:
+def test_a_new_account_gets_what_was_whispered_to_it_before_it_came_in(services: ChatFixture, visitor: Visitor) -> None:
     """Between the registration and the seat there is a moment in which the name exists and nobody is there."""
     visitor.ask(Login("carol", "secret"))
 
     assert services.messages.asked == [("waiting", 3, 0, 10, 500)]
 
 
-def test_a_login_that_fails_halfway_leaves_nobody_behind(services: ConnectionServices, visitor: Visitor) -> None:
+def test_a_login_that_fails_halfway_leaves_nobody_behind(services: ChatFixture, visitor: Visitor) -> None:
     """A disk that fails while what was missed is read must not leave a ghost in the room."""
 
     def fail(*_: int) -> object:
@@ -463,7 +457,7 @@ def fail_to_read(*_: int) -> tuple[()]:
     raise StoreError("disk I/O error")
 
 
-def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again(services: ConnectionServices) -> None:
+def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again(services: ChatFixture) -> None:
     """Nothing was said yet: the login has one answer."""
     broadcast = BroadcastBuffer(Json().encode_all, 1_000_000)
     send_queue = SendQueue(TcpTransport(None), broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
@@ -488,7 +482,7 @@ def test_a_login_while_the_disk_cannot_be_read_is_refused_and_may_be_tried_again
     ],
 )
 def test_who_was_welcomed_and_cannot_be_told_the_rest_has_to_come_again(
-    services: ConnectionServices, visitor: Visitor, error: Exception, reason: str
+    services: ChatFixture, visitor: Visitor, error: Exception, reason: str
 ) -> None:
     """Promise: once. What is new would hide the gap."""
     services.messages.stored = tuple(message(number) for number in range(1, 1_201))
@@ -518,7 +512,7 @@ def fail_for_ever(*_: int) -> tuple[()]:
 @pytest.mark.parametrize("readable", [0, 500])
 @pytest.mark.parametrize("since", [None, 0])
 def test_who_missed_what_cannot_be_read_any_more_comes_in_and_is_told(
-    services: ConnectionServices, visitor: Visitor, readable: int, since: int | None
+    services: ChatFixture, visitor: Visitor, readable: int, since: int | None
 ) -> None:
     """To come again would not help. What was not sent is not taken for delivered."""
     services.messages.stored = tuple(message(number) for number in range(1, 1_201))
@@ -542,7 +536,7 @@ def test_who_missed_what_cannot_be_read_any_more_comes_in_and_is_told(
 
 
 def test_a_client_that_goes_step_by_step_is_sent_no_error_that_it_did_not_ask_for(
-    services: ConnectionServices, visitor: Visitor
+    services: ChatFixture, visitor: Visitor
 ) -> None:
     """It would take it for the answer to its next step."""
     services.messages.waiting = fail_for_ever  # type: ignore[method-assign]
@@ -581,7 +575,7 @@ def test_refusals_of_another_kind_are_no_wrong_passwords(visitor: Visitor) -> No
     assert codes(visitor.ask(LOGIN))[-1] is Welcome
 
 
-def test_ten_wrong_passwords_from_one_address_close_the_door_for_that_name(services: ConnectionServices) -> None:
+def test_ten_wrong_passwords_from_one_address_close_the_door_for_that_name(services: ChatFixture) -> None:
     for _ in range(10):
         services.visitor().ask(Login("alice", "wrong"))
     checked = len(services.passwords.checked)
@@ -599,7 +593,7 @@ def test_ten_wrong_passwords_from_one_address_close_the_door_for_that_name(servi
 
 
 def test_where_registration_is_closed_nobody_learns_which_names_exist() -> None:
-    services = ConnectionServices(registration_open=False)
+    services = ChatFixture(registration_open=False)
     services.accounts.add("alice", "terces")
 
     def answers(name: str) -> list[str]:
@@ -613,7 +607,7 @@ def test_where_registration_is_closed_nobody_learns_which_names_exist() -> None:
 
 def test_an_unknown_users_password_is_checked_all_the_same() -> None:
     """A wrong password and an unknown user cost the same time."""
-    services = ConnectionServices(registration_open=False)
+    services = ChatFixture(registration_open=False)
     services.visitor().ask(Login("nobody", "secret"))
 
     assert services.passwords.checked == [(None, "secret")]
@@ -622,7 +616,7 @@ def test_an_unknown_users_password_is_checked_all_the_same() -> None:
 # --- in the room ---
 
 
-def test_a_public_message_goes_to_the_journal_as_it_is(services: ConnectionServices, alice: Visitor) -> None:
+def test_a_public_message_goes_to_the_journal_as_it_is(services: ChatFixture, alice: Visitor) -> None:
     assert alice.ask(Say("  hello\n", "n1")) == []
     (batch,) = services.journal.appended
 
@@ -630,7 +624,7 @@ def test_a_public_message_goes_to_the_journal_as_it_is(services: ConnectionServi
     assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
 
 
-def test_a_direct_message_finds_its_recipient_in_any_case(services: ConnectionServices, alice: Visitor) -> None:
+def test_a_direct_message_finds_its_recipient_in_any_case(services: ChatFixture, alice: Visitor) -> None:
     bob = services.visitor()
     bob.ask(Login("bob", "secret"))
     alice.ask(Whisper("BOB", "psst", "n1"))
@@ -639,7 +633,7 @@ def test_a_direct_message_finds_its_recipient_in_any_case(services: ConnectionSe
     assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
 
 
-def test_a_user_is_told_as_registered_and_whether_it_is_online(services: ConnectionServices, alice: Visitor) -> None:
+def test_a_user_is_told_as_registered_and_whether_it_is_online(services: ChatFixture, alice: Visitor) -> None:
     assert alice.ask(AskUser("BOB")) == [User("bob", online=False)]
     services.visitor().ask(Login("bob", "secret"))
     assert alice.ask(AskUser("bob")) == [User("bob", online=True)]
@@ -668,7 +662,7 @@ def test_a_direct_message_to_somebody_who_is_away_is_stored(alice: Visitor) -> N
     ],
 )
 def test_what_cannot_be_sent_is_refused_with_its_nonce_and_reaches_nobody(
-    services: ConnectionServices, alice: Visitor, request_: Request, code: ErrorCode
+    services: ChatFixture, alice: Visitor, request_: Request, code: ErrorCode
 ) -> None:
     (refused,) = alice.ask(request_)
 
@@ -688,19 +682,19 @@ def test_of_a_long_name_that_nobody_has_the_beginning_is_told(alice: Visitor) ->
 
 
 @pytest.mark.parametrize("nonce", ["", "x" * 65])
-def test_a_nonce_that_cannot_be_stored_is_refused(services: ConnectionServices, alice: Visitor, nonce: str) -> None:
+def test_a_nonce_that_cannot_be_stored_is_refused(services: ChatFixture, alice: Visitor, nonce: str) -> None:
     assert codes(alice.ask(Say("hello", nonce)))[0] in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LONG)
     assert services.journal.appended == []
 
 
-def test_who_is_online_is_answered_in_full(services: ConnectionServices, alice: Visitor) -> None:
+def test_who_is_online_is_answered_in_full(services: ChatFixture, alice: Visitor) -> None:
     for number in range(600):
         services.visitor().ask(Login(f"user{number}", "secret"))
 
     assert alice.ask(AskUsers()) == [Online(("Alice", *(f"user{number}" for number in range(600))))]
 
 
-def test_history_is_asked_for_with_its_limits(services: ConnectionServices, alice: Visitor) -> None:
+def test_history_is_asked_for_with_its_limits(services: ChatFixture, alice: Visitor) -> None:
     services.messages.asked.clear()
     services.messages.stored = (message(5),)
 
@@ -711,7 +705,7 @@ def test_history_is_asked_for_with_its_limits(services: ConnectionServices, alic
     assert services.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
 
 
-def test_history_and_goodbye_wait_for_what_was_posted_before(services: ConnectionServices, alice: Visitor) -> None:
+def test_history_and_goodbye_wait_for_what_was_posted_before(services: ChatFixture, alice: Visitor) -> None:
     alice.ask(AskHistory())
     assert services.journal.settled == 0
     alice.ask(Say("hello"))
@@ -723,7 +717,7 @@ def test_history_and_goodbye_wait_for_what_was_posted_before(services: Connectio
 
 
 def test_a_search_is_made_among_what_was_published_and_answered_with_its_own_words(
-    services: ConnectionServices, alice: Visitor
+    services: ChatFixture, alice: Visitor
 ) -> None:
     services.indexer.found = ((message(5),), 8)
 
@@ -739,9 +733,7 @@ def test_a_search_is_made_among_what_was_published_and_answered_with_its_own_wor
     ]
 
 
-def test_a_search_waits_for_what_was_posted_before_and_looks_through_it(
-    services: ConnectionServices, alice: Visitor
-) -> None:
+def test_a_search_waits_for_what_was_posted_before_and_looks_through_it(services: ChatFixture, alice: Visitor) -> None:
     alice.ask(Say("hello"))
     alice.ask(Search("hello"))
 
@@ -754,7 +746,7 @@ def test_a_search_waits_for_what_was_posted_before_and_looks_through_it(
     [(SearchFailedError(), ErrorCode.INTERNAL), (SearchClosedError(), ErrorCode.SHUTTING_DOWN)],
 )
 def test_a_search_that_can_not_be_made_is_refused_and_costs_nothing_else(
-    services: ConnectionServices, alice: Visitor, fault: Exception, code: ErrorCode
+    services: ChatFixture, alice: Visitor, fault: Exception, code: ErrorCode
 ) -> None:
     services.indexer.fault = fault
 
@@ -770,7 +762,7 @@ def test_a_search_that_can_not_be_made_is_refused_and_costs_nothing_else(
 )
 @pytest.mark.parametrize("connections", [1, 2])
 def test_a_name_that_a_guest_uses_cannot_be_registered(
-    services: ConnectionServices, request_: Request, connections: int
+    services: ChatFixture, request_: Request, connections: int
 ) -> None:
     """Nor one that a guest waits with for its second connection."""
     halves = [services.half(), services.half()]
@@ -786,7 +778,7 @@ def test_a_name_that_a_guest_uses_cannot_be_registered(
 
 @pytest.mark.parametrize("asked", [Login("carol"), Command("carol")])
 def test_a_name_that_a_guest_takes_while_its_password_is_asked_for_cannot_be_registered(
-    services: ConnectionServices, visitor: Visitor, asked: Request
+    services: ChatFixture, visitor: Visitor, asked: Request
 ) -> None:
     assert visitor.ask(asked) == [PasswordPrompt(AccountKind.NEW)]
     services.guest("carol")
@@ -798,7 +790,7 @@ def test_a_name_that_a_guest_takes_while_its_password_is_asked_for_cannot_be_reg
 
 
 def test_a_name_that_a_guest_takes_while_the_hash_is_computed_cannot_be_registered(
-    services: ConnectionServices, visitor: Visitor
+    services: ChatFixture, visitor: Visitor
 ) -> None:
     """The journal has the last word."""
     services.journal.create_account = lambda *_: None  # type: ignore[method-assign]
@@ -807,7 +799,7 @@ def test_a_name_that_a_guest_takes_while_the_hash_is_computed_cannot_be_register
     assert services.passwords.checked == []
 
 
-def test_who_has_an_account_comes_in_whatever_guests_there_are(services: ConnectionServices, visitor: Visitor) -> None:
+def test_who_has_an_account_comes_in_whatever_guests_there_are(services: ChatFixture, visitor: Visitor) -> None:
     services.guest("carol")
 
     assert codes(visitor.ask(LOGIN)) == [Welcome]
@@ -815,7 +807,7 @@ def test_who_has_an_account_comes_in_whatever_guests_there_are(services: Connect
 
 
 @pytest.mark.parametrize("whisper", [[Whisper("CAROL", "psst")], [Command("DM"), Command("CAROL"), Data("psst")]])
-def test_a_direct_message_reaches_a_guest_who_is_here(services: ConnectionServices, whisper: list[Request]) -> None:
+def test_a_direct_message_reaches_a_guest_who_is_here(services: ChatFixture, whisper: list[Request]) -> None:
     carol = services.guest("carol")
     alice = services.visitor()
     alice.ask(*([LOGIN] if len(whisper) == 1 else [Command("alice"), Command("secret")]))
@@ -825,7 +817,7 @@ def test_a_direct_message_reaches_a_guest_who_is_here(services: ConnectionServic
     assert alice.heard() == [Sent(11, SentStatus.SENT, looks_public=True)]
 
 
-def test_a_direct_message_to_a_guest_who_is_not_here_is_refused(services: ConnectionServices, alice: Visitor) -> None:
+def test_a_direct_message_to_a_guest_who_is_not_here_is_refused(services: ChatFixture, alice: Visitor) -> None:
     """It would wait for nobody: not before the second connection, and not after the end of either."""
     sending, receiving = services.half(), services.half()
     sending.ask(Register(Side.SENDING, "carol"))
@@ -838,9 +830,7 @@ def test_a_direct_message_to_a_guest_who_is_not_here_is_refused(services: Connec
     assert [batch.texts for batch in services.journal.appended] == [["psst"]]
 
 
-def test_what_guests_say_is_heard_and_where_they_come_and_go_is_seen(
-    services: ConnectionServices, alice: Visitor
-) -> None:
+def test_what_guests_say_is_heard_and_where_they_come_and_go_is_seen(services: ChatFixture, alice: Visitor) -> None:
     carol = services.guest("carol")
     assert services.presence.names() == ("Alice", "carol")
     carol.sending.ask(Send("ALL", "hello"), Send("alice", "psst"))
@@ -853,12 +843,12 @@ def test_what_guests_say_is_heard_and_where_they_come_and_go_is_seen(
 # --- what comes in one read ---
 
 
-def texts(services: ConnectionServices) -> list[list[str]]:
+def texts(services: ChatFixture) -> list[list[str]]:
     """What the journal was given, and what of it together."""
     return [[text for batch in batch for text in batch.texts] for batch in services.journal.batches]
 
 
-def test_messages_that_stand_together_are_posted_together(services: ConnectionServices, alice: Visitor) -> None:
+def test_messages_that_stand_together_are_posted_together(services: ChatFixture, alice: Visitor) -> None:
     assert alice.ask(Say("one", "n1"), Whisper("bob", "two", "n2"), Say("three")) == []
     (batch,) = services.journal.batches
 
@@ -870,7 +860,7 @@ def test_messages_that_stand_together_are_posted_together(services: ConnectionSe
     assert [batch.recipient for batch in batch] == [None, services.accounts.find("bob"), None]
 
 
-def test_what_is_said_in_a_row_is_one_post(services: ConnectionServices, alice: Visitor) -> None:
+def test_what_is_said_in_a_row_is_one_post(services: ChatFixture, alice: Visitor) -> None:
     """With nonces or without. A recipient and another read begin a new one."""
     alice.ask(Say("one"), Say("two", "n2"), Say("three"), Whisper("bob", "four"), Say("five"), Say("six"))
     alice.ask(Say("seven"))
@@ -883,7 +873,7 @@ def test_what_is_said_in_a_row_is_one_post(services: ConnectionServices, alice: 
 
 @pytest.mark.parametrize("refused", [Say(" "), Whisper("nobody", "x"), Unreadable(ErrorCode.BAD_JSON, "x"), LOGIN])
 def test_a_refusal_comes_behind_the_confirmations_of_what_was_asked_before(
-    services: ConnectionServices, alice: Visitor, refused: Request
+    services: ChatFixture, alice: Visitor, refused: Request
 ) -> None:
     """Whoever gives no nonces tells the answers apart by their order."""
     told: list[int] = []
@@ -896,7 +886,7 @@ def test_a_refusal_comes_behind_the_confirmations_of_what_was_asked_before(
     assert len(alice.send_queue.replies) == before + 1
 
 
-def test_when_the_journal_is_closed_each_message_is_refused(services: ConnectionServices, alice: Visitor) -> None:
+def test_when_the_journal_is_closed_each_message_is_refused(services: ChatFixture, alice: Visitor) -> None:
     services.shut_down()
 
     assert [
@@ -904,9 +894,7 @@ def test_when_the_journal_is_closed_each_message_is_refused(services: Connection
     ] == [ErrorCode.SHUTTING_DOWN] * 3
 
 
-def test_what_stands_behind_messages_is_answered_when_they_are_posted(
-    services: ConnectionServices, alice: Visitor
-) -> None:
+def test_what_stands_behind_messages_is_answered_when_they_are_posted(services: ChatFixture, alice: Visitor) -> None:
     posted: list[list[list[str]]] = []
     services.messages.history = lambda *_: posted.append(texts(services)) or ()  # type: ignore[method-assign, func-returns-value]
     alice.ask(Say("one"), Say("two"), AskHistory(), Say("three"))
@@ -916,7 +904,7 @@ def test_what_stands_behind_messages_is_answered_when_they_are_posted(
     assert texts(services) == [["one", "two"], ["three"]]
 
 
-def test_behind_a_goodbye_nothing_is_answered_or_posted(services: ConnectionServices, alice: Visitor) -> None:
+def test_behind_a_goodbye_nothing_is_answered_or_posted(services: ChatFixture, alice: Visitor) -> None:
     assert not alice.session.handle([Say("one"), Leave(), Say("two"), Ping()])
 
     assert alice.news() == [Bye("you left")]
@@ -924,7 +912,7 @@ def test_behind_a_goodbye_nothing_is_answered_or_posted(services: ConnectionServ
 
 
 def test_a_message_that_is_refused_does_not_keep_its_neighbours_from_being_posted(
-    services: ConnectionServices, alice: Visitor
+    services: ChatFixture, alice: Visitor
 ) -> None:
     refused = alice.ask(Say("one"), Say("", "n2"), Whisper("eve", "psst", "n3"), Say("four"))
 
@@ -933,15 +921,13 @@ def test_a_message_that_is_refused_does_not_keep_its_neighbours_from_being_poste
     assert texts(services) == [["one"], ["four"]]
 
 
-def test_who_logs_in_and_speaks_in_one_read_is_heard_from_the_login_on(
-    services: ConnectionServices, visitor: Visitor
-) -> None:
+def test_who_logs_in_and_speaks_in_one_read_is_heard_from_the_login_on(services: ChatFixture, visitor: Visitor) -> None:
     assert codes(visitor.ask(Say("too early"), LOGIN, Say("hello"))) == [ErrorCode.NOT_LOGGED_IN, Welcome]
     assert texts(services) == [["hello"]]
 
 
 def test_each_message_of_a_read_is_refused_with_its_own_nonce_while_the_server_shuts_down(
-    services: ConnectionServices, alice: Visitor
+    services: ChatFixture, alice: Visitor
 ) -> None:
     """Promise: shutdown."""
     services.shut_down()
@@ -961,7 +947,7 @@ def test_before_each_answer_the_peer_has_to_have_read_enough_of_those_before(ali
 
 
 def test_a_connection_that_ends_while_its_peer_is_waited_for_is_answered_nothing_more(
-    services: ConnectionServices, alice: Visitor
+    services: ChatFixture, alice: Visitor
 ) -> None:
     """What was said before that is posted all the same."""
     alice.send_queue.has_room = False
@@ -971,7 +957,7 @@ def test_a_connection_that_ends_while_its_peer_is_waited_for_is_answered_nothing
     assert texts(services) == [["one"]]
 
 
-def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(services: ConnectionServices) -> None:
+def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(services: ChatFixture) -> None:
     """Promise: back-pressure. However many requests come in one read, memory stays bounded."""
     pong = Json().encode(Pong())
     broadcast = BroadcastBuffer(Json().encode_all, 1_000_000)
@@ -995,7 +981,7 @@ def test_a_peer_that_asks_much_at_once_is_answered_no_faster_than_it_reads(servi
 # --- the end ---
 
 
-def test_who_goes_leaves_the_room(services: ConnectionServices, alice: Visitor) -> None:
+def test_who_goes_leaves_the_room(services: ChatFixture, alice: Visitor) -> None:
     bob = services.visitor()
     bob.ask(Login("bob", "secret"))
     alice.ask(Leave())
@@ -1006,13 +992,13 @@ def test_who_goes_leaves_the_room(services: ConnectionServices, alice: Visitor) 
     assert alice.heard() == []
 
 
-def test_a_stranger_who_goes_has_nothing_to_leave(services: ConnectionServices, visitor: Visitor) -> None:
+def test_a_stranger_who_goes_has_nothing_to_leave(services: ChatFixture, visitor: Visitor) -> None:
     visitor.session.end()
 
     assert services.presence.names() == ()
 
 
-def test_an_end_settles_what_was_posted_before_the_seat_is_free(services: ConnectionServices, alice: Visitor) -> None:
+def test_an_end_settles_what_was_posted_before_the_seat_is_free(services: ChatFixture, alice: Visitor) -> None:
     """Promise: confirmed means stored. What a client posted and hung up on is stored and confirmed all the same."""
     alice.ask(Say("last words"))
     alice.session.end()
@@ -1022,7 +1008,7 @@ def test_an_end_settles_what_was_posted_before_the_seat_is_free(services: Connec
 
 @pytest.mark.parametrize("request_", [Say("hello", "n1"), Whisper("bob", "psst", "n1")])
 def test_while_the_server_shuts_down_nothing_is_accepted(
-    services: ConnectionServices, alice: Visitor, request_: Request
+    services: ChatFixture, alice: Visitor, request_: Request
 ) -> None:
     """Promise: shutdown."""
     services.shut_down()
@@ -1032,7 +1018,7 @@ def test_while_the_server_shuts_down_nothing_is_accepted(
     assert (refused.code, refused.nonce) == (ErrorCode.SHUTTING_DOWN, "n1")
 
 
-def test_an_end_while_the_server_shuts_down_frees_the_seat(services: ConnectionServices, alice: Visitor) -> None:
+def test_an_end_while_the_server_shuts_down_frees_the_seat(services: ChatFixture, alice: Visitor) -> None:
     alice.ask(Say("hello"))
     services.shut_down()
     assert isinstance(services.journal.fault, JournalClosedError)
@@ -1041,7 +1027,7 @@ def test_an_end_while_the_server_shuts_down_frees_the_seat(services: ConnectionS
     assert services.presence.names() == ()
 
 
-def test_a_login_while_the_server_shuts_down_is_told_so(services: ConnectionServices, visitor: Visitor) -> None:
+def test_a_login_while_the_server_shuts_down_is_told_so(services: ChatFixture, visitor: Visitor) -> None:
     assert isinstance(services.passwords, FakePasswords)
     services.passwords.is_closed = True
 
@@ -1054,7 +1040,7 @@ def test_a_server_that_shuts_down_says_goodbye(alice: Visitor) -> None:
     assert alice.news() == [Bye("the server is shutting down")]
 
 
-def test_the_house_is_told_when_the_last_one_has_left(services: ConnectionServices, alice: Visitor) -> None:
+def test_the_house_is_told_when_the_last_one_has_left(services: ChatFixture, alice: Visitor) -> None:
     """Once, however often the connection ends; the second connection of a user is one who is left."""
     others = [services.visitor(), services.visitor()]
     others[0].ask(Login("bob", "secret"))
@@ -1068,7 +1054,7 @@ def test_the_house_is_told_when_the_last_one_has_left(services: ConnectionServic
     assert services.times_empty == 1
 
 
-def test_strangers_leave_no_empty_room_behind(services: ConnectionServices, alice: Visitor) -> None:
+def test_strangers_leave_no_empty_room_behind(services: ChatFixture, alice: Visitor) -> None:
     for request in (Ping(), Login("bob"), Login("bob", "wrong"), Leave()):
         stranger = services.visitor()
         stranger.ask(request)
@@ -1084,7 +1070,7 @@ def test_strangers_leave_no_empty_room_behind(services: ConnectionServices, alic
 
 @pytest.mark.parametrize("has_posted", [False, True])
 def test_who_leaves_something_unfinished_is_told_the_limit(
-    services: ConnectionServices, alice: Visitor, has_posted: bool
+    services: ChatFixture, alice: Visitor, has_posted: bool
 ) -> None:
     """Behind the confirmations of what was said before."""
     services.journal.holds_back = True
@@ -1110,7 +1096,7 @@ def test_who_does_not_log_in_in_time_is_told_the_limit(visitor: Visitor) -> None
 # --- the log ---
 
 
-def test_neither_passwords_nor_messages_are_ever_logged(services: ConnectionServices, visitor: Visitor) -> None:
+def test_neither_passwords_nor_messages_are_ever_logged(services: ChatFixture, visitor: Visitor) -> None:
     secrets = ("hunter2", "wr0ng", "pr1vate", "publ1c", "2retnuh")
     with capture_logs() as log:
         visitor.ask(Login("carol"))
@@ -1131,7 +1117,7 @@ def test_neither_passwords_nor_messages_are_ever_logged(services: ConnectionServ
     assert list(secrets_in(log, *secrets)) == []
 
 
-def test_logging_in_leaving_and_each_refusal_are_one_line_each(services: ConnectionServices) -> None:
+def test_logging_in_leaving_and_each_refusal_are_one_line_each(services: ChatFixture) -> None:
     with capture_logs() as log:
         visitor = services.visitor()
         visitor.ask(Say("too early"))

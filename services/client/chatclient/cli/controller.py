@@ -218,7 +218,7 @@ class Controller:
         """Handle one input, then all waiting lines that can be used. Sets :attr:`exit` if the client must end."""
         match given:
             case Line() | EndOfInput():
-                self._take_parsed(given)
+                self._take_input(given)
             case Interrupt():
                 self._on_interrupt()
             case LinkUp() | LinkDown() | LinkLost():
@@ -235,11 +235,11 @@ class Controller:
             self.exit = Exit.OK
         self._frontend.update(self._ui_state())
 
-    def _take_parsed(self, given: Line | EndOfInput) -> None:
+    def _take_input(self, given: Line | EndOfInput) -> None:
         """Queue a line. A person who is not connected can leave, and use local commands, without waiting."""
         connection_state = self._model.connection_state
-        is_parsed_ahead = self._frontend.tells_secrets and self._may_be_secret()
-        if isinstance(given, Line) and (given.is_secret or is_parsed_ahead):
+        is_typed_ahead = self._frontend.tells_secrets and self._may_be_secret()
+        if isinstance(given, Line) and (given.is_secret or is_typed_ahead):
             self._secrets.append(given)
             return
         if isinstance(given, EndOfInput) and self._frontend.tells_secrets and connection_state is ConnectionState.ASKED:

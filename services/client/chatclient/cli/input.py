@@ -233,7 +233,7 @@ class InputParser:
             # At a terminal, a line with extra words may be meant as a message.
             is_strict = self.talks or not self._asks
             return self._too_much(word) if rest and is_strict and not command.arguments else command.act(rest)
-        if self.talks and (said := self._udp_session(line, word, rest)) is not None:
+        if self.talks and (said := self._plain_line(line, word, rest)) is not None:
             return said
         return ParsedInput(error=self._error(word))
 
@@ -249,7 +249,7 @@ class InputParser:
         """
         return self.talks and word == self._words.public.capitalize()
 
-    def _udp_session(self, line: str, word: str, rest: str) -> ParsedInput | None:
+    def _plain_line(self, line: str, word: str, rest: str) -> ParsedInput | None:
         """Parse a line that is no command: a public message, unless it looks like a typing error."""
         words = self._words
         if self._is_sentence(word):
@@ -372,7 +372,7 @@ class Addressing(InputParser):
     def _too_much(self, word: str) -> ParsedInput:
         return ParsedInput(error=self._error(word))
 
-    def _udp_session(self, line: str, word: str, rest: str) -> ParsedInput | None:  # noqa: ARG002
+    def _plain_line(self, line: str, word: str, rest: str) -> ParsedInput | None:  # noqa: ARG002
         """A guest's public message must be addressed explicitly."""
         return None
 

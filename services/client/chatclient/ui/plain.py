@@ -82,7 +82,7 @@ class PlainFrontend:
     def run(self, give: Callable[[Input], None]) -> None:
         """Pass on the lines of standard input until its end, or until end() was called."""
         type_line = self.typist(give, is_played=False)
-        for line in self._parsed_lines():
+        for line in self._typed_lines():
             if not type_line(line):
                 return
 
@@ -97,7 +97,7 @@ class PlainFrontend:
 
         return type_line
 
-    def _parsed_lines(self) -> Iterator[str]:
+    def _typed_lines(self) -> Iterator[str]:
         """The lines of standard input, until it ends or :meth:`end` is called."""
         if sys.stdin is None:
             return

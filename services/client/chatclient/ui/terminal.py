@@ -313,25 +313,24 @@ class TerminalFrontend:
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
-        is_parser = has_focus(DEFAULT_BUFFER)  # false during a history search
+        is_typing = has_focus(DEFAULT_BUFFER)  # false during a history search
         is_empty = Condition(lambda: not self._session.default_buffer.text)
-        keys.add("enter", filter=is_parser)(self._on_enter)
-        keys.add("escape", "enter", filter=is_parser)(lambda event: event.current_buffer.insert_text("\n"))
-        keys.add("c-c", filter=is_parser)(self._on_clear)
-        keys.add("c-d", filter=is_parser & is_empty)(lambda _: self._stop())
+        keys.add("enter", filter=is_typing)(self._on_enter)
+        keys.add("escape", "enter", filter=is_typing)(lambda event: event.current_buffer.insert_text("\n"))
+        keys.add("c-c", filter=is_typing)(self._on_clear)
+        keys.add("c-d", filter=is_typing & is_empty)(lambda _: self._stop())
         # A history search would show the password.
         for key in ("c-r", "c-s"):
             keys.add(key, filter=self._is_secret)(lambda _: None)
         keys.add(" ", filter=Condition(lambda: self._expansion() is not None))(self._on_expand)
-        keys.add(Keys.BracketedPaste, filter=is_parser)(self._on_paste)
+        keys.add(Keys.BracketedPaste, filter=is_typing)(self._on_paste)
         return keys
 
     def _on_enter(self, event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.complete_state is not None and buffer.complete_state.current_completion is not None:
-            buffer.complete_state = (
-                None  # the first Enter selects the completion, so that it is visible before it is sent
-            )
+            # The first Enter selects the completion, so that it is visible before it is sent.
+            buffer.complete_state = None
         elif self._ui_state.is_secret:
             self._give(Line(_whole(buffer.text), is_secret=True))
             self._forget()
@@ -385,7 +384,7 @@ class TerminalFrontend:
             return bool(self._ui_state.question)
         size_bytes = len(text.encode(errors="replace"))
         if size_bytes > BODY_MAX_BYTES:
-            self._report_error_of_length(size_bytes, "sent")
+            self._report_length(size_bytes, "sent")
             return False
         lines = text.count("\n") + 1
         if lines > _LINES_UNASKED_MAX and text != self._agreed_to:
@@ -395,7 +394,7 @@ class TerminalFrontend:
         self._agreed_to = ""
         return True
 
-    def _report_error_of_length(self, size_bytes: int, what: str) -> None:
+    def _report_length(self, size_bytes: int, what: str) -> None:
         text = f"That is {size_bytes:,} bytes long; a message has {BODY_MAX_BYTES:,} at most. Nothing was {what}."
         self.display([ErrorNotice("too_long", text)])
 
@@ -429,7 +428,7 @@ class TerminalFrontend:
         """Insert pasted text, with its line breaks. Enter sends it."""
         text = event.data.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").rstrip("\n")
         if (size_bytes := len(text.encode(errors="replace"))) > BODY_MAX_BYTES:
-            self._report_error_of_length(size_bytes, "pasted")
+            self._report_length(size_bytes, "pasted")
         else:
             event.current_buffer.insert_text(text)
 

@@ -71,7 +71,7 @@ class Passwords:
         )
         # Hash for the check of unknown users, so that it takes as long as for known ones.
         try:
-            self._no_session = self._hasher.hash("nobody")
+            self._unknown_user_hash = self._hasher.hash("nobody")
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
         # Tasks in order; None ends a worker.
@@ -106,7 +106,7 @@ class Passwords:
     def check(self, password_hash: str | None, password: str) -> Verdict:
         """Check a password. A hash of None, for an unknown user, takes the same time and gives WRONG."""
         try:
-            form = self._do(lambda: self._matching_form(password_hash or self._no_session, password))
+            form = self._do(lambda: self._matching_form(password_hash or self._unknown_user_hash, password))
         except VerificationError as error:
             raise PasswordsFailedError(str(error)) from error
         if password_hash is None or form is None:

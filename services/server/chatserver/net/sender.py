@@ -126,10 +126,10 @@ class Sender:
         self._lag_max_bytes = lag_max_bytes
         self._worker = Worker("sender", self._run, on_crash)
         self._selector = selectors.DefaultSelector()
-        self._wakeup, self._wakeup_writer = os.pipe()
-        os.set_blocking(self._wakeup, False)
+        self._wakeup_reader, self._wakeup_writer = os.pipe()
+        os.set_blocking(self._wakeup_reader, False)
         os.set_blocking(self._wakeup_writer, False)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        self._selector.register(self._wakeup_reader, selectors.EVENT_READ)
         # Queues whose readers have ended, with the time limit of each. For the sender's thread.
         self._retired: dict[SendQueue, float] = {}
         # Queues whose sockets are full, with the time since when; oldest first. For the sender's thread.
@@ -156,7 +156,7 @@ class Sender:
         self._worker.join()
         self._selector.close()
         self._rung = True  # wake must not write to a closed pipe
-        os.close(self._wakeup)
+        os.close(self._wakeup_reader)
         os.close(self._wakeup_writer)
 
     def add(self) -> None:
@@ -213,8 +213,8 @@ class Sender:
         ticks = self._retired or self._full or self._tracked or self._stop_at is not None
         patience = _TICK_SECONDS if ticks else None
         for key, _ in self._selector.select(0 if busy else patience):
-            if key.fd == self._wakeup:
-                os.read(self._wakeup, 64)
+            if key.fd == self._wakeup_reader:
+                os.read(self._wakeup_reader, 64)
                 self._rung = False
             else:
                 self._selector.unregister(key.fileobj)

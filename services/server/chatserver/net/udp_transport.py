@@ -78,7 +78,7 @@ class UdpTransport:
         self.label = ""
         self._sock = sock
         # Set once there is a send queue.
-        self._wake: Callable[[], None] = _no_session
+        self._wake: Callable[[], None] = _do_nothing
         # Written by the sender, or by the reader if there is no send queue. The listener reads it without the lock: an
         # old value only delays the removal.
         self.closed = False
@@ -208,7 +208,7 @@ class UdpTransport:
         """Hang up, and let the listener forget this session."""
         self.hang_up()
         self.closed = True
-        self._wake = _no_session  # breaks the reference cycle with the send queue
+        self._wake = _do_nothing  # breaks the reference cycle with the send queue
 
     @property
     def can_be_closed(self) -> bool:
@@ -256,5 +256,5 @@ class UdpTransport:
             raise ConnectionAbortedError(self.lost)
 
 
-def _no_session() -> None:
+def _do_nothing() -> None:
     """Do nothing: there is no send queue."""

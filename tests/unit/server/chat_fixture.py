@@ -205,7 +205,7 @@ class FakePasswords:
         return Verdict.OUTDATED if password_hash.startswith("!") else Verdict.RIGHT
 
 
-class ConnectionServices:
+class ChatFixture:
     """Everything that a session works with."""
 
     def __init__(self, *, registration_open: bool = True, guests_allowed: bool = True) -> None:
