@@ -24,8 +24,12 @@ demo: $(VENV)/.installed ## Show a conversation: a server and three scripted cli
 	@$(BIN)/python -m ops.demo --stack $(STACK)
 
 .PHONY: test
-test: $(VENV)/.installed ## Run all tests; STACK=docker insists on containers, STACK=process leaves them out
-	@CHAT_TEST_STACK=$(STACK) $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed ## Run the tests; STACK=docker requires containers, STACK=process leaves them out
+	@CHAT_TEST_STACK=$(STACK) $(BIN)/python -m pytest -n auto --dist worksteal -m "not long" $(ARGS)
+
+.PHONY: test-long
+test-long: $(VENV)/.installed ## Run the tests that wait or repeat, and all properties with many more examples
+	@CHAT_TEST_LONG=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long or hypothesis" $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.installed ## Let visitors of all manners come and go for MINUTES=30; the server must stay as it was

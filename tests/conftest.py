@@ -1,16 +1,24 @@
-"""Which stacks the end-to-end stories run on, checked at the start and said at the end."""
+"""Hypothesis profiles; and the stacks of the end-to-end stories, checked at the start and reported at the end."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from .e2e.harness.choice import ChoiceError, check, choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# Examples of each property: a few seconds for all properties, or what `make test-long` has time for.
+settings.register_profile("normal", max_examples=60, deadline=None, database=None)
+settings.register_profile("long", settings.get_profile("normal"), max_examples=1000)
+settings.load_profile("long" if os.environ.get("CHAT_TEST_LONG") else "normal")
 
 
 def pytest_configure() -> None:
