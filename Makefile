@@ -59,6 +59,10 @@ bench-peers: ## Install peers to measure beside, on a Debian machine, as root
 picture: $(VENV)/.installed ## Draw the screen of the client for the README
 	@$(BIN)/python -m ops.picture
 
+.PHONY: settings
+settings: $(VENV)/.installed ## Write the tables of settings into the documents, .env.example and compose.yaml
+	@$(BIN)/python -m ops.settings
+
 .PHONY: engine
 engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, a base image
 	@ops/engine.sh up

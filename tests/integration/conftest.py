@@ -13,7 +13,7 @@ import pytest
 from integration.room import Room
 
 from chatserver.chat import delivery, guests
-from chatserver.config import Config
+from chatserver.config import Config, load_config
 from chatserver.log import configure_log
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ HASTY_SECONDS = 1.0
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return Config(host="127.0.0.1", port=0, data=tmp_path / "data", hash_time_cost=1, hash_memory_kib=8)
+    flags = f"--host 127.0.0.1 --port 0 --data {tmp_path}/data --hash-time-cost 1 --hash-memory-kib 8"
+    return load_config(flags.split(), {})
 
 
 @pytest.fixture

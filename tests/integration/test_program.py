@@ -173,7 +173,7 @@ def test_it_listens_on_the_port_of_each_source_flags_first(tmp_path: Path, envir
 def test_an_env_file_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, environment: dict[str, str]) -> None:
     os.mkfifo(tmp_path / ".env")
     told = refused(tmp_path, environment, "0")
-    assert ".env is not a file of at most 65,536 bytes. Correct or remove it, or start the server in another" in told
+    assert "The file .env can't be used: it is not a file of at most 65,536 bytes. Correct or remove it" in told
 
 
 BAD_ARGUMENTS: dict[str, tuple[list[str], str]] = {
@@ -184,7 +184,7 @@ BAD_ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "a word too many": (["1", "2"], "2"),
     "a number out of range": (["--max-connections", "0"], "--max-connections"),
     "a time that is none": (["--login-seconds", "nan"], "--login-seconds"),
-    "an unknown choice": (["--registration", "maybe"], "open or closed"),
+    "an unknown choice": (["--registration", "maybe"], "one of open, closed"),
     "an address that is not ours": (["0", "--host", "192.0.2.1"], "192.0.2.1"),
 }
 

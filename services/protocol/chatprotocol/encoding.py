@@ -7,8 +7,6 @@ from typing import Final
 
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HALF_MARKS: Final = (b"", *(mark[:1] for mark in _UTF16_MARKS))
-# Size limit of a .env file: a larger file belongs to another program.
-DOTENV_MAX_BYTES: Final = 65_536
 
 
 def encoding_of(first: bytes) -> str:

@@ -1,31 +1,388 @@
-"""Names of all environment settings. Server, client and containers use one list, because they may share a .env file."""
+"""The settings of both programs, described once: flags, variable, default, meaning, values.
+
+Each program takes its parser, defaults and help from its table. Both tables are here because server, client and
+containers may share a ``.env``: each program must know the variables of the others. docs/settings.md, .env.example and
+compose.yaml repeat the tables; ``make settings`` writes them there, and a test compares.
+
+Precedence: flags, environment, ``.env``, defaults. An empty text counts as not set.
+"""
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import io
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from chatprotocol.address import check_host
+from chatprotocol.encoding import decode_text
+from chatprotocol.errors import RequestError
+from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.wire import PROTOCOLS, Datagram
+from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-_SERVER: Final = """
-    CHAT_HOST CHAT_PORT CHAT_DATA CHAT_REGISTRATION CHAT_GUESTS CHAT_MAX_CONNECTIONS CHAT_LOGIN_SECONDS
-    CHAT_USERS_SECONDS CHAT_LAG_MAX_BYTES CHAT_HASH_TIME_COST CHAT_HASH_MEMORY_KIB CHAT_HASH_PARALLELISM
-    CHAT_PEER_TIMEOUT_SECONDS CHAT_REGISTER_DELIVERED CHAT_REGISTER_LENGTH CHAT_REGISTER_FORWARD_MAX CHAT_LOG_LEVEL
-    CHAT_LOG_FORMAT
-"""
-_CLIENT: Final = """
-    CHAT_SERVER CHAT_PORT CHAT_USER CHAT_PASSWORD CHAT_PASSWORD_FILE CHAT_DIALECT CHAT_REGISTER_LENGTH CHAT_OPS
-    CHAT_SCRIPT CHAT_RETRY_SECONDS CHAT_SILENCE_SECONDS CHAT_QUIET CHAT_HIDE_JOINS
-"""
-# Settings of compose.yaml and of the tests.
-_AROUND: Final = "CHAT_PUBLISH CHAT_TEST_SEED CHAT_TEST_STACK"
-
-SETTINGS: Final = frozenset(f"{_SERVER} {_CLIENT} {_AROUND}".split())
-
+_DAY_SECONDS: Final = 86_400
+# Maximum size of a .env: a larger file is not a settings file.
+_DOTENV_MAX_BYTES: Final = 65_536
 _PREFIX: Final = "CHAT_"
-_OURS: Final = re.compile("chat[_-]", re.IGNORECASE)
+
+
+class ConfigError(Exception):
+    """A setting can't be used. The text is one line that names the setting."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of the table of settings."""
+
+    name: str
+    # Separated by a space, the long one last; empty if the setting has only a variable.
+    flags: str
+    meaning: str
+    # As a user would write it; empty if there is none.
+    default: str = ""
+    # From text to value. Raises ValueError with the valid values, as in "it must be ...".
+    parse: Callable[[str], Any] = str
+    # The argument's name in the help; upper case ``name`` if empty.
+    metavar: str = ""
+    # ``CHAT_`` and ``name`` if None; empty if the setting has only flags.
+    own_variable: str | None = None
+    # The value that the flag has without an argument; empty if it takes an argument.
+    switch: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The long flag."""
+        return self.flags.split()[-1]
+
+    @property
+    def variable(self) -> str:
+        """The name of the environment variable; empty if there is none."""
+        return f"{_PREFIX}{self.name.upper()}" if self.own_variable is None else self.own_variable
+
+    @property
+    def help(self) -> str:
+        """The meaning, with variable and default in parentheses."""
+        source = "; ".join(filter(None, (self.variable, self.default)))
+        return f"{self.meaning} ({source})" if source else self.meaning
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (re.fullmatch("[0-9]{1,12}", text) and least <= int(text) <= most):
+            raise ValueError(f"a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _integer_or_0(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            return 0 if text == "0" else _integer(least, most)(text)
+        except ValueError as error:
+            raise ValueError(f"0, or {error}") from error
+
+    return parse
+
+
+def _host(text: str) -> str:
+    try:
+        return check_host(text)
+    except RequestError as error:
+        raise ValueError("an address or a host name, such as 127.0.0.1, :: or [::1]") from error
+
+
+def _interval(text: str) -> float:
+    """Seconds of an interval or timeout of the server."""
+    seconds = _float(text)
+    if not 0 < seconds <= _DAY_SECONDS:
+        raise ValueError(f"a number of seconds, more than 0 and at most {_DAY_SECONDS}")
+    return seconds
+
+
+def _patience(text: str) -> float:
+    """Seconds that the client waits; infinity is allowed."""
+    seconds = _float(text)
+    if not seconds >= 0:  # also true for NaN
+        raise ValueError("a number of seconds, 0 or more")
+    return seconds
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    """One of the words, case-insensitive."""
+
+    def parse(text: str) -> str:
+        found = [word for word in words if word.lower() == text.lower()]
+        if not found:
+            raise ValueError(f"one of {', '.join(words)}")
+        return found[0]
+
+    return parse
+
+
+def _yes_no(text: str) -> bool:
+    return _choice("no", "yes")(text) == "yes"
+
+
+_PROTOCOL_NAMES: Final = [each.name for each in PROTOCOLS]
+
+SERVER_SETTINGS: Final = (
+    Setting("host", "--host", "address to listen on; :: listens on IPv6 and IPv4", "0.0.0.0", _host),
+    Setting("port", "-p --port", "port to listen on, TCP and UDP; 0 picks a free one", "9999", _integer(0, 65_535)),
+    Setting("data", "--data", "folder of the database; created if missing", "chat-data", Path),
+    Setting(
+        "registration",
+        "--registration",
+        "open, or closed: new names can't register",
+        "open",
+        _choice("open", "closed"),
+    ),
+    Setting(
+        "guests",
+        "--guests",
+        "users without a password (wire format register): on, off, or auto: on while registration is open",
+        "auto",
+        _choice("auto", "on", "off"),
+    ),
+    Setting(
+        "max_connections",
+        "--max-connections",
+        "maximum number of connections, including sessions over UDP",
+        "10000",
+        _integer(1, 10**6),
+    ),
+    Setting(
+        "login_seconds",
+        "--login-seconds",
+        "timeout for the login, and for the rest of an incomplete request",
+        "60",
+        _interval,
+    ),
+    Setting(
+        "peer_timeout_seconds",
+        "--peer-timeout-seconds",
+        "disconnect a TCP client whose machine acknowledges nothing for this time",
+        "90",
+        _interval,
+    ),
+    Setting("users_seconds", "--users-seconds", "interval between lists of online users", "30", _interval),
+    # Minimum 1 MiB: with less, one burst would disconnect receivers before the sender runs.
+    Setting(
+        "lag_max_bytes",
+        "--lag-max-bytes",
+        "disconnect a client that is more than this many bytes behind; at least 1048576",
+        "8388608",
+        _integer(2**20, 2**31),
+    ),
+    # Defaults from OWASP's Password Storage Cheat Sheet for argon2id.
+    Setting("hash_time_cost", "--hash-time-cost", "argon2id: passes over the memory", "2", _integer(1, 100)),
+    Setting("hash_memory_kib", "--hash-memory-kib", "argon2id: memory of one hash", "19456", _integer(8, 2**22)),
+    Setting("hash_parallelism", "--hash-parallelism", "argon2id: lanes", "1", _integer(1, 64)),
+    Setting(
+        "register_delivered",
+        "--register-delivered",
+        "wire format register: word that confirms a delivery, SEND or SENT",
+        DELIVERED_WORDS[0],
+        _choice(*DELIVERED_WORDS),
+    ),
+    Setting(
+        "register_length",
+        "--register-length",
+        "wire format register: unit of Content-length, bytes or characters",
+        LENGTH_UNITS[0],
+        _choice(*LENGTH_UNITS),
+    ),
+    Setting(
+        "register_forward_max",
+        "--register-forward-max",
+        "wire format register: maximum size of a FORWARD in bytes, at least 256; longer texts and texts of several "
+        "lines are split; 0: never split",
+        "0",
+        _integer_or_0(FORWARD_MAX_LEAST_BYTES, 65_536),
+    ),
+    Setting(
+        "log_level",
+        "--log-level",
+        "lowest level to log: debug, info, warning or error",
+        "info",
+        _choice("debug", "info", "warning", "error"),
+    ),
+    Setting("log_format", "--log-format", "text, or json: one JSON object per line", "text", _choice("text", "json")),
+)
+
+CLIENT_SETTINGS: Final = (
+    Setting(
+        "server",
+        "-hn --hostname",
+        "server, as HOST or HOST:PORT; in the wire format register the client asks for it",
+        "localhost",
+        metavar="HOST",
+    ),
+    # Checked together with the port that the server's address may contain.
+    Setting("port", "-p --port", "port of the server", "9999"),
+    Setting("user", "-u --username", "your name; the client asks if it is missing", metavar="NAME"),
+    # No flag: every user of the machine can read the flags of a process.
+    Setting("password", "", "your password"),
+    Setting(
+        "password_file",
+        "--password-file",
+        "file with your password; CHAT_PASSWORD holds the password itself; the client asks if both are missing",
+        metavar="FILE",
+    ),
+    Setting(
+        "dialect",
+        "--dialect",
+        f"wire format: {', '.join(_PROTOCOL_NAMES[:-1])} or {_PROTOCOL_NAMES[-1]}",
+        _PROTOCOL_NAMES[0],
+        _choice(*_PROTOCOL_NAMES),
+        metavar="NAME",
+    ),
+    Setting("udp", "--udp", f"same as --dialect {Datagram.name}", parse=_yes_no, own_variable="", switch="yes"),
+    Setting(
+        "register_length",
+        "--register-length",
+        "wire format register: unit of Content-length, bytes or characters",
+        LENGTH_UNITS[0],
+        _choice(*LENGTH_UNITS),
+        metavar="UNIT",
+    ),
+    Setting(
+        "ops",
+        "--ops",
+        "keywords of the operations: pm-dm, or bm-pm for BM and PM instead of PM and DM",
+        next(iter(KEYWORD_SETS)),
+        _choice(*KEYWORD_SETS),
+        metavar="WORDS",
+    ),
+    Setting("script", "--script", "file of lines to play instead of standard input", parse=Path, metavar="FILE"),
+    Setting(
+        "retry_seconds",
+        "--retry-seconds",
+        "time to try to reconnect after a lost connection; at a terminal the default has no limit",
+        "60",
+        _patience,
+        metavar="N",
+    ),
+    Setting(
+        "silence_seconds",
+        "--silence-seconds",
+        "treat the connection as lost if the server is silent for this time; 0: never",
+        "60",
+        _patience,
+        metavar="N",
+    ),
+    Setting(
+        "json",
+        "--json",
+        "print events as JSON objects, one per line",
+        parse=_yes_no,
+        own_variable="",
+        switch="yes",
+    ),
+    Setting(
+        "plain",
+        "--plain",
+        "print lines as in a pipe, also at a terminal",
+        parse=_yes_no,
+        own_variable="",
+        switch="yes",
+    ),
+    Setting("quiet", "--quiet", "no bell and no bold text for messages that mention you", "no", _yes_no, switch="yes"),
+    Setting("hide_joins", "--hide-joins", "hide joins and leaves", "no", _yes_no, switch="yes"),
+)
+
+# Variables of compose.yaml and of the tests.
+_OTHER_VARIABLES: Final = ("CHAT_PUBLISH", "CHAT_TEST_LONG", "CHAT_TEST_SEED", "CHAT_TEST_STACK")
+
+VARIABLES: Final = frozenset(_OTHER_VARIABLES) | {
+    setting.variable for setting in (*SERVER_SETTINGS, *CLIENT_SETTINGS) if setting.variable
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def make_parser(settings: Sequence[Setting], program: str, version: str, **options: Any) -> argparse.ArgumentParser:
+    """A parser that has all flags, stores their texts under the settings' names, and raises ConfigError.
+
+    ``options`` are for ArgumentParser. The parser prints and exits for --help and --version.
+    """
+    parser = _Parser(prog=program, allow_abbrev=False, **options)
+    parser.add_argument("--version", action="version", version=f"{program} {version}")
+    for setting in settings:
+        if setting.switch:
+            kind: dict[str, Any] = {"action": "store_const", "const": setting.switch}
+        else:
+            kind = {"metavar": setting.metavar or setting.name.upper()}
+        if setting.flags:
+            parser.add_argument(*setting.flags.split(), dest=setting.name, help=setting.help, **kind)
+    return parser
+
+
+def read_settings(
+    settings: Sequence[Setting], flags: Mapping[str, str | None], environment: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """All values by name: from the flags (by name), else from the variables, else the default.
+
+    The value is None if it is not given and has no default. Raises ConfigError.
+    """
+    values = {}
+    for setting in settings:
+        if text := flags.get(setting.name):
+            source = setting.flag
+        elif text := environment.get(setting.variable):
+            source = setting.variable
+        else:
+            source, text = "The default", setting.default
+        try:
+            values[setting.name] = setting.parse(text) if text else None
+        except ValueError as error:
+            raise ConfigError(f"{source} is {text!r}; it must be {error}.") from error
+    return values
+
+
+def read_dotenv() -> dict[str, str | None]:
+    """The variables of ``.env`` in the current folder; empty if it does not exist.
+
+    Raises ValueError with the reason, as in "the file can't be used: ...".
+    """
+    path = Path(".env")
+    try:
+        if not path.exists():
+            return {}
+        # Reading a pipe would block.
+        data = path.read_bytes() if path.is_file() and path.stat().st_size <= _DOTENV_MAX_BYTES else None
+    except OSError as error:
+        raise ValueError(f"it can't be read: {error.strerror}") from error
+    if data is None:
+        raise ValueError(f"it is not a file of at most {_DOTENV_MAX_BYTES:,} bytes")
+    try:
+        text = decode_text(data)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not text in UTF-8") from error
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            raise ValueError(f"line {binding.original.line} is not NAME=VALUE")
+    return dotenv_values(stream=io.StringIO(text))
 
 
 class UnknownSetting(NamedTuple):
@@ -38,10 +395,10 @@ class UnknownSetting(NamedTuple):
 
 def unknown_settings(names: Iterable[str]) -> list[UnknownSetting]:
     """Find misspelt settings among the names of variables. They would otherwise be ignored silently."""
-    known = {setting.removeprefix(_PREFIX): setting for setting in SETTINGS}
+    known = {variable.removeprefix(_PREFIX): variable for variable in VARIABLES}
     found = []
     for name in sorted(names):
-        if _OURS.match(name) and name not in SETTINGS:
+        if re.match("chat[_-]", name, re.IGNORECASE) and name not in VARIABLES:
             # Compare without the prefix: it would make all names similar.
             like = difflib.get_close_matches(name[len(_PREFIX) :].upper(), sorted(known), 1)
             found.append(UnknownSetting(name, known[like[0]] if like else ""))

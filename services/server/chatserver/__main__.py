@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from chatprotocol.settings import unknown_settings
+from chatprotocol.settings import ConfigError, unknown_settings
 from chatserver.app import Server, StartError, prepare_threads
-from chatserver.config import ConfigError, load_config, read_dotenv
+from chatserver.config import load_config, read_environment
 from chatserver.log import LibraryLog, LogWriter, NoLog, configure_log
 from chatserver.store.errors import StoreError
 from chatserver.threads import Watchdog
@@ -58,7 +58,7 @@ def main() -> int:
     watchdog = Watchdog()
     try:
         _fill_standard_descriptors()
-        environment = {**read_dotenv(), **os.environ}
+        environment = read_environment()
         config = load_config(sys.argv[1:], environment)
         prepare_threads()
         log = _open_log(config, watchdog)

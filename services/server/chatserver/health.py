@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from chatserver.config import ConfigError, load_config, read_dotenv
+from chatprotocol.settings import ConfigError
+from chatserver.config import load_config, read_environment
 from chatserver.control import WELL, ask
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _find_problem(process_1: Path) -> str:
             arguments = server_arguments((process_1 / "cmdline").read_bytes())
             if arguments is not None:
                 os.chdir(process_1 / "cwd")  # for its .env and its relative paths
-    folder = load_config(arguments or (), {**read_dotenv(), **os.environ}).data
+    folder = load_config(arguments or (), read_environment()).data
     try:
         answer = ask(folder, "health", _PATIENCE_SECONDS)
     except TimeoutError:

@@ -1,32 +1,89 @@
-"""The names of settings: all are known, and what is nearly one is found."""
+"""The settings of both programs: their documents, their precedence, and misspelt variables."""
 
-import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from chatprotocol.settings import SETTINGS, UnknownSetting, unknown_settings
+from chatclient.cli.config import load_config as load_client_config
+from chatclient.links.watch import SILENCE_SECONDS
+from chatprotocol.settings import (
+    CLIENT_SETTINGS,
+    SERVER_SETTINGS,
+    ConfigError,
+    Setting,
+    UnknownSetting,
+    read_dotenv,
+    read_settings,
+    unknown_settings,
+)
 from chatserver.config import Config
+from ops import settings as documents
 
-REPOSITORY = Path(__file__).parents[3]
-
-
-def test_every_setting_of_the_server_is_known() -> None:
-    assert {f"CHAT_{setting.name.upper()}" for setting in fields(Config)} <= SETTINGS
+SPEED = Setting("speed", "-s --speed", "how fast", "7", int)
 
 
-def test_every_setting_of_the_server_reaches_its_container() -> None:
-    passed = set(re.findall(r"^      (CHAT_\w+):", (REPOSITORY / "compose.yaml").read_text(), re.MULTILINE))
-    assert {f"CHAT_{setting.name.upper()}" for setting in fields(Config)} <= passed
+@pytest.mark.parametrize("name", documents.LISTS)
+def test_documents_list_all_settings(name: str) -> None:
+    """`make settings` writes the lists."""
+    assert documents.with_settings(name) == (documents.TOP / name).read_text()
+
+
+def test_every_field_of_server_config_is_a_setting() -> None:
+    assert [field.name for field in fields(Config)] == [setting.name for setting in SERVER_SETTINGS]
+
+
+def test_program_and_library_have_same_silence_default() -> None:
+    assert load_client_config(["alice"], {}).silence_seconds == SILENCE_SECONDS
+
+
+@pytest.mark.parametrize("setting", [*SERVER_SETTINGS, *CLIENT_SETTINGS], ids=lambda setting: setting.name)
+def test_default_is_valid(setting: Setting) -> None:
+    read_settings([setting], {}, {})
 
 
 @pytest.mark.parametrize(
-    "file",
-    ["docs/settings.md", "README.md", ".env.example", "compose.yaml", "services/client/chatclient/cli/config.py"],
+    ("flag", "variable", "value"),
+    [("1", "2", 1), ("1", "rubbish", 1), (None, "2", 2), ("", "2", 2), (None, "", 7), (None, None, 7)],
 )
-def test_every_name_that_is_documented_or_read_is_known(file: str) -> None:
-    assert set(re.findall(r"CHAT_[A-Z_]*[A-Z]", (REPOSITORY / file).read_text())) <= SETTINGS
+def test_flag_wins_over_variable_and_variable_over_default(flag: str | None, variable: str | None, value: int) -> None:
+    assert read_settings([SPEED], {"speed": flag}, {"CHAT_SPEED": variable}) == {"speed": value}
+
+
+@pytest.mark.parametrize(("flag", "source"), [("x", "--speed"), (None, "CHAT_SPEED")])
+def test_error_names_source_of_bad_value(flag: str | None, source: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{source} is 'x'; it must be "):
+        read_settings([SPEED], {"speed": flag}, {"CHAT_SPEED": "x"})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"CHAT_PORT=1\nh\xfc=1\n", "it is not text in UTF-8"),
+        (b"CHAT_PORT=1\n= what is this\n", "line 2 is not NAME=VALUE"),
+        (b"#" * 65_537, "it is not a file of at most 65,536 bytes"),
+        (None, "it is not a file of at most"),
+    ],
+)
+def test_bad_dotenv_is_rejected(
+    data: bytes | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_dotenv() == {}
+    if data is None:
+        Path(".env").mkdir()
+    else:
+        Path(".env").write_bytes(data)
+
+    with pytest.raises(ValueError, match=reason):
+        read_dotenv()
+
+
+def test_dotenv_of_a_windows_editor_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_bytes('CHAT_USER="bj\u00f6rn"\r\n'.encode("utf-8-sig"))
+
+    assert read_dotenv() == {"CHAT_USER": "bj\u00f6rn"}
 
 
 @pytest.mark.parametrize(
@@ -36,8 +93,8 @@ def test_every_name_that_is_documented_or_read_is_known(file: str) -> None:
         ("chat_registration", "CHAT_REGISTRATION"),
         ("CHAT-PORT", "CHAT_PORT"),
         ("CHAT_PROT", "CHAT_PORT"),
-        ("CHAT_FOO", ""),  # though CHAT_OPS has as many letters of it in the same places
+        ("CHAT_FOO", ""),
     ],
 )
-def test_a_name_that_is_none_is_found_with_the_one_that_is_meant(name: str, similar: str) -> None:
+def test_misspelt_variable_is_found(name: str, similar: str) -> None:
     assert unknown_settings([name, "CHAT_PORT", "PATH", "CHATTY"]) == [UnknownSetting(name, similar)]
