@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import threading
 from contextlib import ExitStack
@@ -13,19 +14,26 @@ import pytest
 from integration.room import Room
 
 from chatserver.chat import delivery, guests
-from chatserver.config import Config, load_config
+from chatserver.config import load_config
 from chatserver.log import configure_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from chatserver.config import Config
+
 HASTY_SECONDS = 1.0
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    flags = f"--host 127.0.0.1 --port 0 --data {tmp_path}/data --hash-time-cost 1 --hash-memory-kib 8"
+    return _config_in(tmp_path)
+
+
+def _config_in(folder: Path) -> Config:
+    flags = f"--host 127.0.0.1 --port 0 --data {folder}/data --hash-time-cost 1 --hash-memory-kib 8"
     return load_config(flags.split(), {})
 
 
@@ -68,3 +76,19 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 @pytest.fixture
 def room(open_room: Callable[..., Room]) -> Room:
     return open_room()
+
+
+@pytest.fixture(scope="module")
+def shared_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    """One server for all tests of a module. Users and texts of earlier tests are in it, so use fresh_name()."""
+    configure_log("info", "text", io.StringIO())
+    room = Room(_config_in(tmp_path_factory.mktemp("shared")))
+    yield room
+    room.close()
+    assert not room.has_crashed
+
+
+@pytest.fixture
+def fresh_name() -> Callable[[str], str]:
+    """Returns a username that no other test uses: ``alice17``."""
+    return lambda name: f"{name}{next(_numbers)}"
