@@ -10,7 +10,7 @@ from chatprotocol.events import Bye, Event, Pong, Refused, Run, one_by_one
 from chatprotocol.requests import Command, Leave, Request
 from chatserver.chat.batch import MessageBatch
 from chatserver.chat.member import Member
-from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.broadcast import BroadcastBuffer, SendLimits
 from chatserver.net.sendqueue import SendQueue
 from chatserver.store.accounts import Account, insert_account
 from chatserver.store.database import Database
@@ -241,9 +241,15 @@ def must_end(thread: threading.Thread) -> None:
     assert not thread.is_alive(), "the thread still waits"
 
 
-def bytes_broadcast(kept_bytes: int = 1_000_000) -> BroadcastBuffer:
-    """A stream whose events are bytes already. Close it."""
-    return BroadcastBuffer(b"".join, kept_bytes)  # type: ignore[arg-type]
+def assert_waits(thread: threading.Thread) -> None:
+    """The thread does not end for a while."""
+    thread.join(0.05)
+    assert thread.is_alive(), "the thread has not waited"
+
+
+def bytes_broadcast(kept_bytes: int = 1_000_000, limits: SendLimits = SendLimits()) -> BroadcastBuffer:  # noqa: B008
+    """A broadcast buffer whose events are bytes already. Close it."""
+    return BroadcastBuffer(b"".join, kept_bytes, limits)  # type: ignore[arg-type]
 
 
 def publish(broadcast: BroadcastBuffer, *events: bytes) -> None:

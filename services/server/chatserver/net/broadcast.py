@@ -1,4 +1,4 @@
-"""A stream: everything that everybody hears in one dialect, encoded once, and the cursors' way through it."""
+"""The broadcast buffer of one protocol: public messages, encoded once and stored once for all connections."""
 
 from __future__ import annotations
 
@@ -12,37 +12,54 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, Run
 
-# The journal may be this far ahead of what the courier has offered to every socket. More would only make slices that
-# fall out of the processor's cache; less would make it wait for nothing.
+# Maximum lead of the journal over the sender. More data would fall out of the processor's cache before it is sent; with
+# less, the journal would wait for nothing.
 AHEAD_MAX_BYTES = 256 * 1024
-# One send takes no more of the stream than this, so that no connection holds the courier for long.
+# Maximum bytes per send: one connection must not occupy the sender for long.
 SEND_MAX_BYTES = 256 * 1024
-# From this size on, letting the kernel send from memory that all sockets share costs less than copying for each.
+# Minimum size for sending from shared memory with sendfile: below it, a copy per socket costs less.
 SPAN_MIN_BYTES = 32 * 1024
+# Maximum pieces per send: one connection must not occupy the sender for long.
+SEND_MAX_PIECES = 128
+
+
+class SendLimits(NamedTuple):
+    """Limits of one send, shared by a buffer and the send queues that follow it."""
+
+    segment_bytes: int = SEGMENT_BYTES
+    send_max_bytes: int = SEND_MAX_BYTES
+    span_min_bytes: int = SPAN_MIN_BYTES
+    send_max_pieces: int = SEND_MAX_PIECES
+
+
+_LIMITS = SendLimits()
 
 
 class Span(NamedTuple):
-    """The stream's bytes from ``start`` to ``end``."""
+    """The buffer's bytes from ``start`` to ``end``."""
 
     start: int
     end: int
 
 
 class BroadcastBuffer:
-    """Bytes with positions that only grow. What is older than ``kept_bytes`` is forgotten.
+    """Bytes at growing positions. Data that is older than ``kept_bytes`` is discarded.
 
-    The feed appends, and shows what it appended once the edits to it are in place. The courier reads up to :attr:`end`.
+    The hub appends events, adds the edits to the send queues, and then flushes. The sender reads up to :attr:`end`.
     """
 
-    def __init__(self, encode: Callable[[Sequence[Event | Run]], bytes], kept_bytes: int) -> None:
+    def __init__(
+        self, encode: Callable[[Sequence[Event | Run]], bytes], kept_bytes: int, limits: SendLimits = _LIMITS
+    ) -> None:
         self.encode = encode
+        self.limits = limits
         self._kept_bytes = kept_bytes
-        # The feed's own, under its lock: appended and not shown yet.
+        # Appended and not flushed yet. For the hub, under its lock.
         self._staged: list[bytes] = []
         self._tail = 0
-        # What was shown: the feed writes it, the courier reads and forgets it.
-        self._file = MemoryFile(kept_bytes)
-        # Guards everything below; notified when the courier has gone round.
+        # The flushed data: the hub appends, the sender reads and discards.
+        self._file = MemoryFile(kept_bytes, limits.segment_bytes)
+        # Guards everything below; notified after each round of the sender.
         self._offering = threading.Condition()
         self._end = 0
         self._offered = 0
@@ -52,30 +69,30 @@ class BroadcastBuffer:
 
     @property
     def followed(self) -> bool:
-        """Is anybody listening in this dialect?"""
+        """True if a connection follows this buffer."""
         return self._followers > 0
 
     @property
     def tail(self) -> int:
-        """Where the next event will begin. Under the feed's lock."""
+        """Position of the next event. Under the hub's lock."""
         return self._tail
 
     @property
     def end(self) -> int:
-        """What lies before this position may be sent."""
+        """End of the flushed data, which may be sent."""
         return self._end
 
     def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
-        """Encode events behind the others, unseen until :meth:`show`; where they begin and end."""
+        """Encode events and stage them until :meth:`flush`; returns the positions of their start and end."""
         data = self.encode(events)
         start = self._tail
-        if data:  # the dialect may have no word for it
+        if data:  # the protocol may be unable to express the events
             self._staged.append(data)
             self._tail = start + len(data)
         return start, self._tail
 
     def flush(self) -> None:
-        """Let everything that was appended be seen."""
+        """Make all appended events available to the sender."""
         if self._staged:
             self._file.append(b"".join(self._staged))
             self._staged.clear()
@@ -83,10 +100,7 @@ class BroadcastBuffer:
                 self._end = self._tail
 
     def wait_for_sender(self, ahead_max_bytes: int = AHEAD_MAX_BYTES, limit_seconds: float | None = None) -> None:
-        """Wait while the courier has more than this still to offer, but for no longer than the limit.
-
-        Without a size it is what writers may be ahead of the courier: they may not run away from it.
-        """
+        """Wait until the sender has at most ``ahead_max_bytes`` left to offer, or until the time limit."""
 
         def is_near() -> bool:
             return self._abandoned or self._end - self._offered + self._beside <= ahead_max_bytes
@@ -96,36 +110,36 @@ class BroadcastBuffer:
                 self._offering.wait_for(is_near, limit_seconds)
 
     def note_behind(self, size_bytes: int) -> None:
-        """So much was put into outboxes beside the stream: the courier has that to offer, too."""
+        """Count data that was inserted into send queues: the sender must send it as well."""
         with self._offering:
             self._beside += size_bytes
 
     def abandon(self) -> None:
-        """The courier has ended: let nobody wait for it."""
+        """The sender has ended: release all threads that wait for it."""
         with self._offering:
             self._abandoned = True
             self._offering.notify_all()
 
     def close(self) -> None:
-        """Nobody writes or reads any more."""
+        """Free the memory. No thread may use the buffer afterwards."""
         self._file.close()
 
     def add_follower(self) -> int:
-        """From now on somebody is due what is shown; returns the position where that begins."""
+        """Count a follower; returns the position at which it begins."""
         with self._offering:
             self._followers += 1
             return self._end
 
     def remove_follower(self) -> int:
-        """Somebody is due nothing from the returned position on."""
+        """Count a follower less; returns the position at which it ends."""
         with self._offering:
             self._followers -= 1
             return self._end
 
-    # --- for the courier ---
+    # --- for the sender ---
 
     def offered(self, end: int) -> None:
-        """Everything up to here was offered to every follower, and what was beside it."""
+        """Record that everything up to this position, and all insertions, were offered to all followers."""
         with self._offering:
             self._offered = end
             self._beside = 0
@@ -134,17 +148,19 @@ class BroadcastBuffer:
 
     @property
     def offered_upto(self) -> int:
-        """What lies before was offered to every follower; whoever is in step then was sent it. For any thread."""
+        """The position that all followers were offered the buffer up to, and caught-up ones sent. For any thread."""
         return self._offered
 
     def slice(self, start: int, end: int) -> bytes:
-        """The bytes from start to end. LookupError: they were forgotten."""
+        """The bytes from start to end. LookupError: they were discarded."""
         return self._file.read(start, end)
 
     def span(self, start: int, end: int) -> Span:
-        """What one send may take of the bytes from start to end: it ends with its segment at the latest."""
-        return Span(start, min(end, start + SEND_MAX_BYTES, (start // SEGMENT_BYTES + 1) * SEGMENT_BYTES))
+        """The part of the bytes from start to end that one send may take: at most up to the end of the segment."""
+        limits = self.limits
+        segment_end = (start // limits.segment_bytes + 1) * limits.segment_bytes
+        return Span(start, min(end, start + limits.send_max_bytes, segment_end))
 
     def send(self, descriptor: int, span: Span) -> int:
-        """Send what a socket takes of these bytes; returns how many. LookupError: they were forgotten."""
+        """Send these bytes to a socket; returns the number of bytes sent. LookupError: they were discarded. OSError."""
         return self._file.send(descriptor, *span)

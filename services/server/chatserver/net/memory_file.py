@@ -1,44 +1,72 @@
-"""A file in memory that only grows at its end, by positions that only grow; what is old is forgotten."""
+"""A growing file in memory, addressed by positions; old data is discarded.
+
+The file is a row of segments of equal size, because a file in memory can be shortened at its end only. One thread
+appends, and one thread reads and discards. The caller ensures that data is read only after it was written.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from typing import TYPE_CHECKING
 
-# A piece of it never reaches over the end of a segment, and is forgotten no sooner than its whole segment.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Segment size: a send never crosses the end of a segment, and data is discarded in whole segments.
 SEGMENT_BYTES = 2 * 1024 * 1024
-# Later there may be no descriptor left, and everybody who is in needs these. More than that are opened when needed.
+# Maximum segments opened in advance: later there may be no free descriptor, and every connection needs these.
 _SPARE_MAX = 16
 
 
-class MemoryFile:
-    """Bytes that the kernel can send from, so that a thousand sockets share them and nothing is copied for each.
+def open_unnamed_file() -> int:
+    """A descriptor of a temporary file without a name. Raises OSError."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
 
-    It is kept in segments, for a file in memory can be shortened at its end only. One thread writes, and one reads and
-    forgets; the caller sees to it that what is read was written before.
+
+def open_memory() -> int:
+    """A descriptor of a file in memory, or of an unnamed file if the system has none. Raises OSError."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("chat stream", os.MFD_CLOEXEC)
+    return open_unnamed_file()
+
+
+class MemoryFile:
+    """Bytes that the kernel can send from: all sockets share them, and nothing is copied per socket.
+
+    ``kept_bytes`` is the expected size; the descriptors for it are opened at once.
     """
 
-    def __init__(self, kept_bytes: int = 0) -> None:
-        """``kept_bytes`` is about how much there will be at once: the descriptors for that are taken at the start."""
-        # The descriptor of each segment by its number: positions from number * SEGMENT_BYTES on.
+    def __init__(
+        self,
+        kept_bytes: int = 0,
+        segment_bytes: int = SEGMENT_BYTES,
+        open_segment: Callable[[], int] = open_memory,
+        pwrite: Callable[[int, memoryview, int], int] = os.pwrite,
+    ) -> None:
+        self._segment_bytes = segment_bytes
+        self._open_segment = open_segment
+        self._pwrite = pwrite
+        # Descriptor of each segment by its number; segment n begins at position n * segment_bytes.
         self._segments: dict[int, int] = {}
-        self._spare = [_open_in_memory() for _ in range(min(kept_bytes // SEGMENT_BYTES + 2, _SPARE_MAX))]
+        self._spare = [open_segment() for _ in range(min(kept_bytes // segment_bytes + 2, _SPARE_MAX))]
         self._oldest = 0
         self._end = 0
 
     def append(self, data: bytes) -> None:
-        """Write at the end. For the one thread that writes."""
+        """Write at the end. For the thread that writes."""
         view = memoryview(data)
         while view:
-            number, offset = divmod(self._end, SEGMENT_BYTES)
+            number, offset = divmod(self._end, self._segment_bytes)
             if number not in self._segments:
-                self._segments[number] = self._spare.pop() if self._spare else _open_in_memory()
-            written = os.pwrite(self._segments[number], view[: SEGMENT_BYTES - offset], offset)
+                self._segments[number] = self._spare.pop() if self._spare else self._open_segment()
+            written = self._pwrite(self._segments[number], view[: self._segment_bytes - offset], offset)
             self._end += written
             view = view[written:]
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from start to end. LookupError when they were forgotten."""
+        """The bytes from start to end. LookupError: they were discarded."""
         parts = []
         while start < end:
             descriptor, offset, size = self._locate(start, end)
@@ -47,37 +75,30 @@ class MemoryFile:
         return b"".join(parts)
 
     def send(self, target: int, start: int, end: int) -> int:
-        """Let the kernel send of these bytes what a socket takes now, up to the end of the segment; how many it took.
+        """Send these bytes to a socket, up to the end of the segment; returns the number of bytes sent.
 
-        LookupError when they were forgotten; OSErrors are the socket's.
+        LookupError: they were discarded. OSError: from the socket.
         """
         descriptor, offset, size = self._locate(start, end)
         return os.sendfile(target, descriptor, offset, size)
 
     def forget(self, before: int) -> None:
-        """Give back the segments that lie wholly before this position. For the one thread that reads."""
-        while (self._oldest + 1) * SEGMENT_BYTES <= before:
+        """Discard the segments that end at or before this position. For the thread that reads."""
+        while (self._oldest + 1) * self._segment_bytes <= before:
             descriptor = self._segments.pop(self._oldest)
-            # Pages that the kernel is still sending from live on without the file.
+            # The kernel keeps pages that it still sends from.
             os.ftruncate(descriptor, 0)
             self._spare.append(descriptor)
             self._oldest += 1
 
     def close(self) -> None:
-        """Give back everything. Nobody may use it any more."""
+        """Close all descriptors. No thread may use the file afterwards."""
         for descriptor in [*self._segments.values(), *self._spare]:
             os.close(descriptor)
         self._segments.clear()
         self._spare.clear()
 
     def _locate(self, start: int, end: int) -> tuple[int, int, int]:
-        """Where the first of these bytes are: descriptor, offset in it, and how many are there."""
-        number, offset = divmod(start, SEGMENT_BYTES)
-        return self._segments[number], offset, min(end - start, SEGMENT_BYTES - offset)
-
-
-def _open_in_memory() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("chat stream", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile(buffering=0) as file:
-        return os.dup(file.fileno())
+        """Descriptor, offset and size of the part of these bytes that lies in the segment of ``start``."""
+        number, offset = divmod(start, self._segment_bytes)
+        return self._segments[number], offset, min(end - start, self._segment_bytes - offset)

@@ -1,6 +1,6 @@
 """The sender: one thread that writes to all transports and never waits for one of them.
 
-Each round of :meth:`Sender._deliver` has four steps: wait for work, send, run the periodic checks, close connections.
+Each round (:meth:`Sender.run_round`) has four steps: wait for work, send, run the periodic checks, close connections.
 While a round runs, the broadcast buffers grow. Under load a round takes longer and each send carries more, so the
 number of system calls per message falls.
 
@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from chatserver.net.broadcast import SPAN_MIN_BYTES, Span
+from chatserver.net.broadcast import Span
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -118,9 +118,15 @@ class Sender:
         lag_max_bytes: int,
         on_crash: Callable[[str], None],
         is_memory_short: Callable[[], bool] = lambda: False,
+        *,
         visits_max: int = _VISITS_MAX,
+        write: Callable[[int, bytes], int] = os.write,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._visits_max = visits_max
+        # The system calls for caught-up sockets and for time.
+        self._write = write
+        self._monotonic = monotonic
         self._is_memory_short = is_memory_short
         self._followers = {broadcast: _Followers(broadcast) for broadcast in broadcasts}
         self._lag_max_bytes = lag_max_bytes
@@ -151,7 +157,7 @@ class Sender:
     def stop(self, patience_seconds: float) -> None:
         """Send the data of finished queues within the time limit, close every transport, and join the thread."""
         with self._lock:
-            self._stop_at = time.monotonic() + patience_seconds
+            self._stop_at = self._monotonic() + patience_seconds
         self.wake()
         self._worker.join()
         self._selector.close()
@@ -198,21 +204,31 @@ class Sender:
 
     def _deliver(self) -> None:
         while True:
-            self._wait()
-            self._go_round()
-            self._look_after(time.monotonic())
-            self._close_retired()
+            self.run_round()
             with self._lock:
-                if self._stop_at is not None and (not self._open or time.monotonic() > self._stop_at + _TICK_SECONDS):
+                if self._stop_at is not None and (not self._open or self._monotonic() > self._stop_at + _TICK_SECONDS):
                     return
 
-    def _wait(self) -> None:
-        """Wait until another thread calls :meth:`wake`, a full socket is writable, or a check is pending."""
+    def run_round(self, *, wait: bool = True) -> bool:
+        """Wait for work and run one round. Without ``wait``, return false if there is no work. For one thread."""
+        if not self._await_work(wait=wait) and not wait:
+            return False
+        self._send_all()
+        self._run_checks(self._monotonic())
+        self._close_retired()
+        return True
+
+    def _await_work(self, *, wait: bool) -> bool:
+        """Wait until another thread calls :meth:`wake`, a full socket is writable, or a check is pending.
+
+        False if there is no work, but perhaps a check.
+        """
         # _dirty and _stop_at are read without the lock: a change makes the pipe readable, so select returns.
         busy = bool(self._dirty) or any(followers.have_unsent for followers in self._followers.values())
         ticks = self._retired or self._full or self._tracked or self._stop_at is not None
         patience = _TICK_SECONDS if ticks else None
-        for key, _ in self._selector.select(0 if busy else patience):
+        ready = self._selector.select(patience if wait and not busy else 0)
+        for key, _ in ready:
             if key.fd == self._wakeup_reader:
                 os.read(self._wakeup_reader, 64)
                 self._rung = False
@@ -221,8 +237,9 @@ class Sender:
                 del self._full[key.data]
                 with self._lock:
                     self._dirty[key.data] = None
+        return busy or bool(ready)
 
-    def _go_round(self) -> None:
+    def _send_all(self) -> None:
         # Broadcast data first, then queues that were marked ready. Queues over the limit are first in the next round,
         # so each gets its visit. Followers that are behind do not count for the limit: if they were skipped while the
         # buffer grows, their lag would grow.
@@ -250,8 +267,9 @@ class Sender:
         if not followers.caught_up:
             return
         size = span.end - span.start
-        send: Callable[[int, Any], int] = followers.broadcast.send if size >= SPAN_MIN_BYTES else os.write
-        what = span if size >= SPAN_MIN_BYTES else followers.broadcast.slice(*span)
+        is_long = size >= followers.broadcast.limits.span_min_bytes
+        send: Callable[[int, Any], int] = followers.broadcast.send if is_long else self._write
+        what = span if is_long else followers.broadcast.slice(*span)
         out: list[tuple[SendQueue, int]] = []
         gone: list[SendQueue] = []
         for send_queue, descriptor in followers.caught_up.items():
@@ -338,10 +356,10 @@ class Sender:
     def _note_full(self, send_queue: SendQueue) -> None:
         """Wait until the socket is writable. A transport without a socket wakes the sender instead."""
         if send_queue.transport.is_socket:
-            self._full[send_queue] = time.monotonic()
+            self._full[send_queue] = self._monotonic()
             self._selector.register(send_queue.transport.descriptor, selectors.EVENT_WRITE, send_queue)
 
-    def _look_after(self, now: float) -> None:
+    def _run_checks(self, now: float) -> None:
         """Run the periodic checks, once per tick."""
         if now < self._look_at:
             return
@@ -387,7 +405,7 @@ class Sender:
         send_queue.transport.hang_up()
 
     def _close_retired(self) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         with self._lock:
             retiring, self._retiring = self._retiring, []
             give_up_at = self._stop_at

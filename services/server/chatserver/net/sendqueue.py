@@ -41,8 +41,6 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from chatserver.net.broadcast import SPAN_MIN_BYTES
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -50,8 +48,6 @@ if TYPE_CHECKING:
     from chatserver.net.broadcast import BroadcastBuffer, Span
     from chatserver.net.transport import Transport
 
-# Maximum pieces per send: one connection must not occupy the sender for long.
-SEND_MAX_PIECES = 128
 # Maximum unsent replies per connection: above it, the server stops reading requests from this client.
 UNREAD_MAX_BYTES = 64 * 1024
 # Maximum numbers that wait for their bytes to be sent (see track). If it is reached, a new number replaces the last.
@@ -328,11 +324,11 @@ class SendQueue:
             cursor = self._cursor
             limit = min(self._limit(offered), cursor + self.transport.write_max_bytes)
             stop = min(self._edits[0].at, limit) if self._edits else limit
-            if stop - cursor >= SPAN_MIN_BYTES:
+            if stop - cursor >= self.broadcast.limits.span_min_bytes:
                 return self.broadcast.span(cursor, stop)
             pieces: list[bytes | memoryview] = []
             for edit in self._edits:
-                if len(pieces) >= SEND_MAX_PIECES:
+                if len(pieces) >= self.broadcast.limits.send_max_pieces:
                     return pieces
                 stop = min(edit.at, limit)
                 if cursor < stop:

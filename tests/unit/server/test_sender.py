@@ -1,0 +1,735 @@
+"""The sender: writes to all transports and waits for none. The tests run its rounds, over socket pairs."""
+
+import gc
+import select
+import socket
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from chatprotocol.udp.arq import RESEND_SECONDS, SEND_WINDOW
+from chatprotocol.wire.readers import frame
+from chatserver.net.broadcast import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, BroadcastBuffer, SendLimits, Span
+from chatserver.net.sender import LINGER_SECONDS, STALL_SECONDS, Sender
+from chatserver.net.sendqueue import SendQueue
+from chatserver.net.transport import TcpTransport
+
+from .lines import Clock, Line
+from .rooms import (
+    DEADLINE_SECONDS,
+    assert_waits,
+    bytes_broadcast,
+    eventually,
+    in_background,
+    must_end,
+    publish,
+    put,
+    splice,
+)
+from .send_model import LISTENERS, SendModel, Step, random_listener, random_step, random_take, scripts, small_limits
+
+LAG_MAX_BYTES = 1_000_000
+
+
+class PlainTransport(TcpTransport):
+    """Can be referred to weakly."""
+
+
+class RecordingBroadcast(BroadcastBuffer):
+    """Notes the parts of it that are read, and those that are sent from shared memory."""
+
+    def __init__(self) -> None:
+        super().__init__(b"".join, 4 * LAG_MAX_BYTES)  # type: ignore[arg-type]
+        self.slices: list[Span] = []
+        self.sends: list[Span] = []
+
+    def slice(self, start: int, end: int) -> bytes:
+        self.slices.append(Span(start, end))
+        return super().slice(start, end)
+
+    def send(self, descriptor: int, span: Span) -> int:
+        self.sends.append(span)
+        return super().send(descriptor, span)
+
+
+class Peer:
+    """The other end of a connection, and the connection's send queue."""
+
+    def __init__(self, sock: socket.socket, send_queue: SendQueue, run: Callable[[], None]) -> None:
+        self.sock = sock
+        self.send_queue = send_queue
+        self._run = run
+        self.has_seen_end = False
+
+    def received(self) -> bytes:
+        """All that is sent while this peer reads."""
+        data = b""
+        while True:
+            self._run()
+            try:
+                part = self.sock.recv(1_000_000)
+            except BlockingIOError:
+                return data
+            if not part:
+                self.has_seen_end = True
+                return data
+            data += part
+
+
+class SenderFixture:
+    """A sender, one buffer or several, and peers. Without :meth:`start` the test's thread runs the rounds."""
+
+    def __init__(self, *broadcasts: BroadcastBuffer, **options: Any) -> None:
+        self.recording = RecordingBroadcast()
+        self.broadcasts = broadcasts or (self.recording,)
+        self.broadcast = self.broadcasts[0]
+        self.clock = Clock()
+        self.crashes: list[str] = []
+        options.setdefault("monotonic", self.clock.monotonic)
+        self.sender = Sender(self.broadcasts, LAG_MAX_BYTES, self.crashes.append, **options)
+        self._sockets: list[socket.socket] = []
+        # Queues whose readers have not ended.
+        self._read: list[SendQueue] = []
+        self._has_thread = False
+        self._is_stopped = False
+
+    def start(self) -> None:
+        self._has_thread = True
+        self.sender.start()
+
+    def run(self) -> None:
+        """Run rounds until there is no work."""
+        if not self._has_thread:
+            assert any(not self.sender.run_round(wait=False) for _ in range(1_000)), "the sender never rests"
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.sender.wake()
+        self.run()
+
+    def peer(
+        self,
+        *,
+        follows: bool = True,
+        broadcast: BroadcastBuffer | None = None,
+        transport: type[TcpTransport] = PlainTransport,
+    ) -> Peer:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self._sockets += (ours, theirs)
+        label = f"{len(self._sockets) // 2}@test"
+        send_queue = SendQueue(transport(ours), broadcast or self.broadcast, label, self.sender.mark_ready)
+        self.add(send_queue, follows=follows)
+        return Peer(theirs, send_queue, self.run)
+
+    def udp_queue(self, line: Line, *, follows: bool = True) -> SendQueue:
+        """The send queue of a session over UDP."""
+        send_queue = SendQueue(line.transport, self.broadcast, "udp@test", self.sender.mark_ready)
+        line.transport.call_when_due(partial(self.sender.mark_ready, send_queue))
+        self.add(send_queue, follows=follows)
+        return send_queue
+
+    def add(self, send_queue: SendQueue, *, follows: bool) -> None:
+        self.sender.add()
+        self._read.append(send_queue)
+        if follows:
+            send_queue.follow()
+            send_queue.release([])
+        self.run()
+
+    def publish(self, *events: bytes) -> None:
+        publish(self.broadcast, *events)
+        self.sender.wake()
+        self.run()
+
+    def put(self, send_queue: SendQueue, *events: bytes) -> None:
+        put(send_queue, *events)
+        self.run()
+
+    def retire(self, send_queue: SendQueue) -> None:
+        """Its reader ends: it leaves the room, and its transport is to be closed."""
+        self._read.remove(send_queue)
+        if send_queue.follows:
+            send_queue.unfollow()
+        if not send_queue.finishing:
+            send_queue.finish()
+        self.sender.close_when_drained(send_queue)
+        self.run()
+
+    def stop(self, patience_seconds: float = 0) -> None:
+        self._is_stopped = True
+        self.sender.stop(patience_seconds)
+
+    def close(self) -> None:
+        if not self._is_stopped:
+            for send_queue in list(self._read):
+                self.retire(send_queue)
+            self.stop()
+        for sock in self._sockets:
+            sock.close()
+        for broadcast in {*self.broadcasts, self.recording}:
+            broadcast.close()
+
+
+@pytest.fixture
+def fixture() -> Iterator[SenderFixture]:
+    with closing(SenderFixture()) as fixture:
+        yield fixture
+
+
+def test_broadcast_reaches_all_and_reply_reaches_one(fixture: SenderFixture) -> None:
+    """One read of the buffer serves all connections that are caught up."""
+    peers = [fixture.peer() for _ in range(20)]
+    fixture.put(peers[7].send_queue, b"reply ")
+    fixture.publish(b"one ", b"two")
+
+    assert [peer.received() for peer in peers] == [b"one two"] * 7 + [b"reply one two"] + [b"one two"] * 12
+    assert fixture.recording.slices == [Span(0, 7)]
+    assert all(peer.send_queue.caught_up for peer in peers)
+
+
+def test_put_not_alone_is_sent_with_next_insertion(fixture: SenderFixture) -> None:
+    peer, other = fixture.peer(), fixture.peer()
+    put(peer.send_queue, b"ready ", alone=False)
+    fixture.put(other.send_queue, b"a round")
+    assert (peer.received(), other.received()) == (b"", b"a round")
+
+    splice(peer.send_queue, *fixture.broadcast.append([b"its message"]), b"sent")  # type: ignore[list-item]
+    fixture.publish()
+    assert peer.sock.recv(100) == b"ready sent"
+
+
+def test_each_protocol_has_its_own_buffer_and_position() -> None:
+    json, frames = bytes_broadcast(), bytes_broadcast()
+    with closing(SenderFixture(json, frames)) as fixture:
+        peers = [fixture.peer(broadcast=json), fixture.peer(broadcast=frames)]
+        for text in (b"a", b"b"):
+            publish(frames, b"<", text, b">")
+            fixture.publish(text)
+            assert [peer.received() for peer in peers] == [text, b"<" + text + b">"]
+
+
+def test_slow_peer_delays_no_other_and_catches_up(fixture: SenderFixture) -> None:
+    """Promises: nobody waits for the slow; one order."""
+    slow, quick = fixture.peer(), fixture.peer()
+    sent = b""
+    while slow.send_queue.caught_up or len(sent) < LAG_MAX_BYTES // 2:
+        text = b"%d " % len(sent) * 2_000
+        sent += text
+        fixture.publish(text)
+        assert quick.received() == text
+        assert quick.send_queue.caught_up
+    assert slow.received() == sent
+    assert slow.send_queue.caught_up
+
+    fixture.publish(b"hello")
+    assert slow.received() == quick.received() == b"hello"
+
+
+def test_lagging_peer_is_disconnected_and_logged(fixture: SenderFixture) -> None:
+    """Promise: nobody waits for the slow. A peer that is more than the limit behind is disconnected."""
+    slow, quick = fixture.peer(), fixture.peer()
+    with capture_logs() as log:
+        for _ in range(20):
+            fixture.publish(b"x" * 200_000)
+            assert len(quick.received()) == 200_000
+    assert slow.send_queue.broken
+    assert slow.send_queue.transport.read(1, DEADLINE_SECONDS) == b""
+    assert [(entry["connection"], entry["limit_bytes"]) for entry in log] == [(slow.send_queue.label, LAG_MAX_BYTES)]
+
+
+def test_peer_behind_discarded_data_is_disconnected() -> None:
+    """Promise: memory stays bounded."""
+    with closing(SenderFixture(bytes_broadcast(10_000, SendLimits(segment_bytes=1_000)))) as fixture:
+        held = fixture.peer(follows=False)
+        held.send_queue.follow()
+        for _ in range(3):
+            fixture.publish(b"x" * 10_000)
+        with capture_logs() as log:
+            held.send_queue.release([])
+            fixture.run()
+        assert held.send_queue.broken
+        assert len(log) == 1
+
+
+def test_broadcast_goes_before_replies_to_many_others() -> None:
+    """Thousands may send requests at once. Broadcast data does not wait for all the replies."""
+    listener_has_news: list[bool] = []
+
+    class Watched(TcpTransport):
+        def write(self, pieces: Sequence[bytes | memoryview]) -> int:
+            if not listener_has_news:
+                publish(fixture.broadcast, b"news")
+            listener_has_news.append(bool(select.select([listener.sock], [], [], 0)[0]))
+            return super().write(pieces)
+
+    with closing(SenderFixture(visits_max=2)) as fixture:
+        listener = fixture.peer()
+        asking = [fixture.peer(follows=False, transport=Watched) for _ in range(6)]
+        for peer in asking:
+            put(peer.send_queue, b"reply")
+        assert [peer.received() for peer in asking] == [b"reply"] * 6
+    assert listener_has_news == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize("size_bytes", [5, SPAN_MIN_BYTES])
+def test_vanished_peers_are_given_up_without_disturbing_others(fixture: SenderFixture, size_bytes: int) -> None:
+    """Promise: nobody waits for another. A reset connection can't be written to, that is all."""
+    peers = [fixture.peer() for _ in range(30)]
+    fixture.publish(b"unread")  # closing a socket with unread bytes resets the connection
+    gone, stay = peers[::3], [peer for number, peer in enumerate(peers) if number % 3]
+    for peer in gone:
+        peer.sock.close()
+    with capture_logs() as log:
+        fixture.publish(b"x" * size_bytes)
+        fixture.publish(b"hello")
+
+    assert {peer.received() for peer in stay} == {b"unread" + b"x" * size_bytes + b"hello"}
+    assert all(peer.send_queue.broken for peer in gone)
+    assert log == []
+
+
+def test_pending_data_is_sent_before_the_transport_is_closed(fixture: SenderFixture) -> None:
+    peer = fixture.peer()
+    fixture.publish(b"x" * 600_000)
+    fixture.put(peer.send_queue, b"bye")
+    fixture.retire(peer.send_queue)
+
+    assert peer.received() == b"x" * 600_000 + b"bye"
+    assert peer.has_seen_end
+    assert peer.send_queue.transport.descriptor == -1
+
+
+@pytest.mark.parametrize("hang_up", [False, True])
+def test_finished_queue_is_shut_and_stays_open_for_its_reader(fixture: SenderFixture, *, hang_up: bool) -> None:
+    """A descriptor is never closed while a thread reads it. Without ``hang_up`` that thread still gets data."""
+    peer = fixture.peer(follows=False)
+    fixture.put(peer.send_queue, b"bye")
+    peer.send_queue.finish(hang_up=hang_up)
+    assert peer.received() == b"bye"
+    assert peer.has_seen_end
+    if hang_up:
+        assert peer.send_queue.transport.read(1, DEADLINE_SECONDS) == b""
+    else:
+        peer.sock.sendall(b"z")
+        assert peer.send_queue.transport.read(1, DEADLINE_SECONDS) == b"z"
+    fixture.pass_time(100.0)
+    assert peer.send_queue.transport.descriptor != -1
+
+    fixture.retire(peer.send_queue)
+    assert peer.send_queue.transport.descriptor == -1
+
+
+@pytest.mark.parametrize("is_full_before", [False, True])
+def test_hang_up_does_not_wait_for_full_socket(fixture: SenderFixture, *, is_full_before: bool) -> None:
+    peer = fixture.peer(follows=False)
+    put(peer.send_queue, b"x" * 3_000_000)
+    if is_full_before:
+        fixture.run()
+    peer.send_queue.finish(hang_up=True)
+    fixture.run()
+
+    assert peer.send_queue.transport.read(1, DEADLINE_SECONDS) == b""
+    assert peer.send_queue.broken
+
+
+def test_unread_last_words_are_dropped_after_the_linger_time(fixture: SenderFixture) -> None:
+    peer = fixture.peer(follows=False)
+    fixture.put(peer.send_queue, b"x" * LAG_MAX_BYTES)
+    fixture.retire(peer.send_queue)
+    fixture.pass_time(LINGER_SECONDS - 0.1)
+    assert peer.send_queue.transport.descriptor != -1
+    fixture.pass_time(0.1)
+    assert peer.send_queue.transport.descriptor == -1
+
+
+def test_peer_that_takes_no_replies_is_disconnected(fixture: SenderFixture) -> None:
+    """A reply may be megabytes, which a peer that never reads would hold for ever. Broadcast data has the lag limit."""
+    greedy, listener = fixture.peer(follows=False), fixture.peer()
+    fixture.publish(b"x" * (LAG_MAX_BYTES - 1))
+    fixture.put(greedy.send_queue, b"x" * 4_000_000)
+    fixture.pass_time(STALL_SECONDS - 1)
+    assert not greedy.send_queue.broken
+    fixture.pass_time(1)
+    assert greedy.send_queue.broken
+    assert not listener.send_queue.broken
+
+
+def test_short_memory_disconnects_the_peer_with_most_unsent_data() -> None:
+    shortages = [True]
+    with closing(SenderFixture(is_memory_short=lambda: bool(shortages) and shortages.pop())) as fixture:
+        fixture.pass_time(1)
+        modest, greedy, small = (fixture.peer() for _ in range(3))
+        fixture.put(modest.send_queue, b"x" * 2_000_000)
+        fixture.put(greedy.send_queue, b"x" * 3_000_000)
+        fixture.put(small.send_queue, b"x" * 500_000)
+        for broken in ([False, True, False], [True, True, False], [True, True, False]):
+            shortages.append(True)
+            fixture.pass_time(1)
+            assert [peer.send_queue.broken for peer in (modest, greedy, small)] == broken
+
+
+def test_closed_connections_are_forgotten(fixture: SenderFixture) -> None:
+    """Promise: memory stays bounded."""
+    caught_up, full, held = fixture.peer(), fixture.peer(), fixture.peer(follows=False)
+    held.send_queue.follow()
+    while full.send_queue.caught_up:
+        fixture.publish(b"x" * 10_000)
+        caught_up.received()
+    transports = []
+    for peer in (caught_up, full, held):
+        transports.append(weakref.ref(peer.send_queue.transport))
+        fixture.retire(peer.send_queue)
+    fixture.pass_time(LINGER_SECONDS)
+    del caught_up, full, held, peer
+    gc.collect()
+
+    assert [transport() for transport in transports] == [None] * 3
+
+
+def test_long_data_is_sent_from_shared_memory(fixture: SenderFixture) -> None:
+    late = fixture.peer(follows=False)
+    late.send_queue.follow()
+    peers = [fixture.peer() for _ in range(3)]
+    for size in (SPAN_MIN_BYTES - 1, SPAN_MIN_BYTES):
+        fixture.publish(b"x" * size)
+        assert [peer.received() for peer in peers] == [b"x" * size] * 3
+    assert fixture.recording.sends == [Span(SPAN_MIN_BYTES - 1, 2 * SPAN_MIN_BYTES - 1)] * 3
+
+    late.send_queue.release([])
+    assert late.received() == b"x" * (2 * SPAN_MIN_BYTES - 1)
+    assert fixture.recording.sends[3:] == [Span(0, 2 * SPAN_MIN_BYTES - 1)]
+
+
+def test_writer_waits_until_the_sender_has_offered_enough(fixture: SenderFixture) -> None:
+    """Promise: back-pressure. A buffer without followers counts as offered, too."""
+    publish(fixture.broadcast, b"x" * (AHEAD_MAX_BYTES + 2 * SEND_MAX_BYTES))
+    fixture.sender.run_round(wait=False)
+    writer = in_background(fixture.broadcast.wait_for_sender)
+    assert_waits(writer)
+    fixture.sender.run_round(wait=False)
+    must_end(writer)
+
+
+# --- with its thread ---
+
+
+def test_started_sender_sends_and_runs_checks_by_the_clock(fixture: SenderFixture) -> None:
+    stalled = fixture.peer(follows=False)
+    listener = fixture.peer()
+    fixture.start()
+    fixture.put(stalled.send_queue, b"x" * 4_000_000)
+    listener.sock.settimeout(DEADLINE_SECONDS)
+    fixture.publish(b"hello")
+    assert listener.sock.recv(100) == b"hello"
+
+    def is_given_up() -> bool:
+        fixture.clock.now += STALL_SECONDS
+        return stalled.send_queue.broken
+
+    eventually(is_given_up)
+
+
+@pytest.mark.parametrize("size", [3, LAG_MAX_BYTES])
+def test_stop_closes_all_transports_and_waits_for_no_peer(fixture: SenderFixture, size: int) -> None:
+    """Promise: shutdown. Peers that read are sent the last words first."""
+    peers = [fixture.peer() for _ in range(10)]
+    fixture.start()
+    for peer in peers:
+        put(peer.send_queue, b"x" * size)
+        fixture.retire(peer.send_queue)
+    must_end(in_background(lambda: fixture.stop(DEADLINE_SECONDS if size == 3 else 0)))
+
+    assert size > 3 or [peer.received() for peer in peers] == [b"x" * size] * 10
+    assert {peer.send_queue.transport.descriptor for peer in peers} == {-1}
+
+
+def test_crashed_sender_releases_waiting_writers() -> None:
+    """The journal waits for the sender. If it waited for a dead one, the server could not shut down."""
+
+    def crash(*_: object) -> int:
+        raise RuntimeError
+
+    with closing(SenderFixture(bytes_broadcast(), write=crash)) as fixture:
+        fixture.peer()
+        with capture_logs():
+            fixture.start()
+            fixture.publish(b"x")
+            eventually(lambda: fixture.crashes == ["sender"])
+        publish(fixture.broadcast, b"x" * LAG_MAX_BYTES)
+        must_end(in_background(fixture.broadcast.wait_for_sender))
+
+
+# --- sessions over UDP: the transport is no socket, and datagrams are lost ---
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    return Line(monkeypatch)
+
+
+def frames(count: int, text: bytes = b"%d") -> list[bytes]:
+    """Numbered ones."""
+    return [frame(ord("D"), text % number) for number in range(count)]
+
+
+def received(fixture: SenderFixture, line: Line) -> list[bytes]:
+    """All that the peer of the line has received, once no datagram is lost."""
+    while line.sock.sent:
+        line.carry()
+        fixture.run()
+    return [frame(*each) for each in line.heard]
+
+
+def test_udp_session_gets_broadcasts_and_replies_in_order(fixture: SenderFixture, line: Line) -> None:
+    """Promises: one room, one order. It is never written to like a socket, even if it has nothing of its own."""
+    send_queue = fixture.udp_queue(line)
+    peer = fixture.peer()
+    said = frames(201, b"%0800d")
+    reply = said.pop(50)
+    for at in range(0, 200, 50):  # 40,000 bytes at once
+        if at == 50:
+            fixture.put(send_queue, reply)
+        fixture.publish(*said[at : at + 50])
+        assert peer.received() == b"".join(said[at : at + 50])
+    assert received(fixture, line) == [*said[:50], reply, *said[50:]]
+    assert not send_queue.caught_up
+    assert len(fixture.recording.sends) == 4, "those of the other one"
+
+
+def test_udp_session_without_acknowledgements_delays_no_other(fixture: SenderFixture, line: Line) -> None:
+    """Promise: nobody waits for the slow. The sender rests until there is room again."""
+    fixture.udp_queue(line)
+    quick = fixture.peer()
+    said = frames(150, b"%01000d")
+    for each in said:
+        fixture.publish(each)
+        assert quick.received() == each
+    assert len(line.sock.sent) == SEND_WINDOW
+    assert not fixture.sender.run_round(wait=False)
+    line.acknowledge(2)
+    assert not fixture.sender.run_round(wait=False), "the first one is still missing"
+    line.acknowledge(1)
+    fixture.run()
+    assert len(line.sock.sent) == SEND_WINDOW + 2
+    assert received(fixture, line) == said
+
+
+def test_unacknowledged_datagrams_are_sent_again(fixture: SenderFixture, line: Line) -> None:
+    fixture.udp_queue(line)
+    fixture.publish(*frames(3))
+    sent = line.news()
+    line.acknowledge(2)
+    line.clock.now += RESEND_SECONDS
+    assert line.transport.check_timeouts(line.clock.now) == ""
+    fixture.run()
+
+    assert line.news() == [sent[0], sent[2]]
+
+
+def test_udp_session_with_lost_peer_is_given_up(fixture: SenderFixture, line: Line) -> None:
+    send_queue = fixture.udp_queue(line)
+    line.clock.now += 60.0
+    assert line.transport.check_timeouts(line.clock.now)
+    fixture.run()
+    assert line.transport.read(1, DEADLINE_SECONDS) == b""
+    assert send_queue.broken
+    fixture.retire(send_queue)
+
+    assert line.transport.closed
+    fixture.publish(b"hello")
+    assert line.news() == []
+
+
+def test_lagging_udp_session_is_disconnected_and_logged(fixture: SenderFixture, line: Line) -> None:
+    """Promise: nobody waits for the slow."""
+    send_queue = fixture.udp_queue(line)
+    with capture_logs() as log:
+        for _ in range(20):
+            fixture.publish(*frames(100, b"%01000d"))
+
+    assert send_queue.broken
+    assert [entry["connection"] for entry in log] == ["udp@test"]
+    assert line.transport.read(1, DEADLINE_SECONDS) == b""
+
+
+def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFixture, line: Line) -> None:
+    """Otherwise a lost datagram could not be sent again."""
+    send_queue = fixture.udp_queue(line)
+    fixture.publish(*frames(1))
+    fixture.put(send_queue, *frames(1, b"bye %d"))
+    fixture.retire(send_queue)
+    line.news()  # all are lost
+    line.acknowledge(2)
+    fixture.run()
+    assert not line.transport.closed
+    line.clock.now += RESEND_SECONDS
+    line.transport.check_timeouts(line.clock.now)
+    fixture.run()
+    assert [datagram.payload for datagram in line.news()] == [b"0"]
+    line.acknowledge(1)
+    fixture.run()
+    assert line.transport.closed
+
+
+def test_udp_session_without_last_acknowledgement_is_closed_after_the_linger_time(
+    fixture: SenderFixture, line: Line
+) -> None:
+    send_queue = fixture.udp_queue(line, follows=False)
+    fixture.put(send_queue, *frames(1))
+    fixture.retire(send_queue)
+    fixture.pass_time(LINGER_SECONDS - 0.1)
+    assert not line.transport.closed
+    fixture.pass_time(0.1)
+    assert line.transport.closed
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_stop_waits_for_udp_acknowledgements_within_its_limit(
+    fixture: SenderFixture, line: Line, *, acknowledges: bool
+) -> None:
+    """Promise: shutdown."""
+    line.is_alone = False
+    send_queue = fixture.udp_queue(line, follows=False)
+    fixture.start()
+    put(send_queue, *frames(1 if acknowledges else 1_000))
+    fixture.retire(send_queue)
+    end = in_background(lambda: fixture.stop(DEADLINE_SECONDS if acknowledges else 0))
+    if acknowledges:
+        eventually(lambda: send_queue.shut)
+        assert_waits(end)
+        assert not line.transport.closed
+        line.acknowledge(1)
+
+    must_end(end)
+    assert line.transport.closed
+
+
+def test_udp_hang_up_sends_the_last_words_first(fixture: SenderFixture, line: Line) -> None:
+    send_queue = fixture.udp_queue(line, follows=False)
+    put(send_queue, *frames(1))
+    send_queue.finish(hang_up=True)
+    fixture.run()
+
+    assert line.transport.read(1, DEADLINE_SECONDS) == b""
+    assert received(fixture, line) == frames(1)
+
+
+# --- against the model ---
+
+
+class Valve:
+    """Stands for the system calls that send. They take as many bytes as the test says, while other threads go on."""
+
+    def __init__(self) -> None:
+        self.received: dict[int, bytes] = {}
+        self.reset: set[int] = set()
+        # By descriptor: the number of bytes that the next send takes, and a step that another thread makes meanwhile.
+        self.openings: dict[int, int] = {}
+        self.meanwhile: dict[int, Step] = {}
+        self.play: Callable[[Step], None] = lambda _: None
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        self.play(self.meanwhile.pop(descriptor, ()))
+        if descriptor in self.reset:
+            raise ConnectionResetError
+        opening = self.openings.get(descriptor, len(data))
+        if not opening:
+            raise BlockingIOError
+        self.received[descriptor] = self.received.get(descriptor, b"") + data[:opening]
+        return min(opening, len(data))
+
+
+class ValveBroadcast(BroadcastBuffer):
+    def __init__(self, limits: SendLimits, valve: Valve) -> None:
+        super().__init__(b"".join, 1_000_000, limits)  # type: ignore[arg-type]
+        self._valve = valve
+
+    def send(self, descriptor: int, span: Span) -> int:
+        return self._valve.write(descriptor, self.slice(*span))
+
+
+class Rounds:
+    """Plays a script: rounds of the sender, and what happens between and during them."""
+
+    def __init__(self, fixture: SenderFixture, valve: Valve, model: SendModel, descriptors: list[int]) -> None:
+        self._fixture = fixture
+        self._valve = valve
+        self._model = model
+        self._descriptors = descriptors
+
+    def play(self, step: Step) -> None:
+        match step:
+            case ("round", tuple(taken), (int(who), tuple(meanwhile))):
+                self._valve.openings = dict(zip(self._descriptors, taken, strict=True))
+                self._valve.meanwhile = {self._descriptors[who]: meanwhile}
+                self._fixture.sender.run_round(wait=False)
+            case ("reset", int(who)):
+                self._valve.reset.add(self._descriptors[who])
+            case _:
+                self._model.play(step)
+
+    def finish(self) -> None:
+        """The sockets take everything, and there is nothing new."""
+        self._valve.openings, self._valve.meanwhile = {}, {}
+        self._fixture.run()
+
+
+def sender_step(dice: Random) -> Step:
+    """Many rounds, so that being caught up is the rule and not the exception."""
+    (what,) = dice.choices(["round", "room", "reset"], [50, 50, 1])
+    match what:
+        case "round":
+            taken = tuple(random_take(dice) for _ in range(LISTENERS))
+            return what, taken, (random_listener(dice), random_step(dice))
+        case "reset":
+            return what, random_listener(dice)
+        case _:
+            return random_step(dice)
+
+
+@given(script=scripts(sender_step), held=st.tuples(*[st.booleans()] * LISTENERS), limits=small_limits)
+def test_all_are_sent_everything_in_order_despite_short_sends_and_resets(
+    script: list[Step], held: tuple[bool, ...], limits: SendLimits
+) -> None:
+    """Promise: one order. When the sender rests, no data is unsent and all queues that follow are caught up."""
+    valve = Valve()
+
+    class ValveTransport(TcpTransport):
+        write_max_bytes = limits.send_max_bytes
+
+        def write(self, pieces: Sequence[bytes | memoryview]) -> int:
+            return valve.write(self.descriptor, b"".join(pieces))
+
+    with closing(SenderFixture(ValveBroadcast(limits, valve), write=valve.write)) as fixture:
+        peers = [fixture.peer(follows=False, transport=ValveTransport) for _ in held]
+        descriptors = [peer.send_queue.transport.descriptor for peer in peers]
+        model = SendModel(fixture.broadcast, [peer.send_queue for peer in peers], held, fixture.sender.wake)
+        valve.play = model.play
+        rounds = Rounds(fixture, valve, model, descriptors)
+        for step in script:
+            rounds.play(step)
+        for listener in model.listeners:
+            listener.release()
+        rounds.finish()
+
+        for listener, descriptor in zip(model.listeners, descriptors, strict=True):
+            got = valve.received.get(descriptor, b"")
+            if descriptor in valve.reset:
+                assert listener.rest().startswith(got)
+            else:
+                assert listener.rest() == got
+                assert listener.send_queue.caught_up == listener.follows
+            fixture.retire(listener.send_queue)
+        for peer in peers:
+            assert peer.sock.recv(1) == b""
+            assert peer.send_queue.transport.descriptor == -1
