@@ -1,7 +1,11 @@
-"""What each dialect can carry, one of each kind and shape, and ways to cut its bytes."""
+"""Samples of every protocol, one of each kind and shape, and helpers to cut byte streams into pieces."""
 
-from collections.abc import Iterable, Iterator
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
+
+from hypothesis import strategies as st
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode
@@ -15,33 +19,33 @@ T = TypeVar("T")
 
 PUBLIC = events.PublicMessage(18, 1_769_860_800_123, "bob", "hello")
 DIRECT = events.DirectMessage(19, 1_769_860_800_999, "bob", "alice", 'with "quotes"\n\u20ac\U0001f600')
-DIRECT_TO_NOBODY = events.DirectMessage(19, 1_769_860_800_999, "bob", "", 'with "quotes"\n\u20ac\U0001f600')
+DIRECT_WITHOUT_RECIPIENT = events.DirectMessage(19, 1_769_860_800_999, "bob", "", 'with "quotes"\n\u20ac\U0001f600')
 
 
 class Samples(NamedTuple):
-    """What one dialect can carry."""
+    """Requests and events that one protocol can carry."""
 
-    # How its connections begin.
+    # The first request of a connection.
     login: Request
     # The steps of one short public message.
     message: tuple[Request, ...]
-    # A request that is a little longer than the longest that is read, and the limit as its refusal names it.
+    # A request just over the size limit, and the limit as the error names it.
     too_long: Request
     limit: str
     requests: tuple[Request, ...]
-    # What arrives as it was said.
+    # Events that arrive unchanged.
     events: tuple[Event, ...]
-    # What doesn't, each with what arrives of it.
+    # Other events, each with the events that arrive for it.
     changed: tuple[tuple[Event, tuple[Event, ...]], ...]
 
     @property
     def said(self) -> tuple[Event, ...]:
-        """All events that the dialect has a way to say."""
+        """All events that a server may encode in this protocol."""
         return (*self.events, *(event for event, _ in self.changed))
 
     @property
     def arrivals(self) -> tuple[tuple[Event, tuple[Event, ...]], ...]:
-        """All events, each with what arrives of it."""
+        """All events, each with the events that arrive for it."""
         return (*((event, (event,)) for event in self.events), *self.changed)
 
 
@@ -128,14 +132,14 @@ FRAMES = Samples(
         events.Welcome(events.AccountKind.NEW, "", (), None),
         events.Welcome(events.AccountKind.NEW, "", (), None, "9f86d081884c7d65"),
         PUBLIC,
-        DIRECT_TO_NOBODY,
+        DIRECT_WITHOUT_RECIPIENT,
         events.Online(("alice", "bob")),
         events.Online(()),
         events.Ready(),
         events.Sent(18, events.SentStatus.SENT),
         events.Sent(18, events.SentStatus.STORED),
         events.History(()),
-        events.History((PUBLIC, DIRECT_TO_NOBODY)),
+        events.History((PUBLIC, DIRECT_WITHOUT_RECIPIENT)),
         events.Refused(ErrorCode.TOO_LONG, "Too long."),
         events.Refused(ErrorCode.WRONG_PASSWORD, "Try again."),
         events.Refused(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),
@@ -148,8 +152,8 @@ FRAMES = Samples(
             events.Welcome(events.AccountKind.EXISTING, "alice", ("alice", "bob"), 17),
             (events.Welcome(events.AccountKind.EXISTING, "", (), None),),
         ),
-        (DIRECT, (DIRECT_TO_NOBODY,)),
-        (events.History((DIRECT, PUBLIC)), (events.History((DIRECT_TO_NOBODY, PUBLIC)),)),
+        (DIRECT, (DIRECT_WITHOUT_RECIPIENT,)),
+        (events.History((DIRECT, PUBLIC)), (events.History((DIRECT_WITHOUT_RECIPIENT, PUBLIC)),)),
         (events.Users(2, ("alice", "bob"), ("bob",), ()), ()),
         (events.Users(501, None, (), ("bob",)), ()),
         (events.Sent(18, events.SentStatus.STORED, "n-1"), (events.Sent(18, events.SentStatus.STORED),)),
@@ -172,7 +176,7 @@ FRAMES = Samples(
     ),
 )
 
-# What is said in datagrams is what is said in frames; but not their limits, and a peer may ask whether the other lives.
+# As frames, with another limit and a ping between peers.
 DATAGRAM = FRAMES._replace(
     limit="65,531",
     requests=(
@@ -237,10 +241,10 @@ REGISTER = Samples(
     ),
 )
 
-# By the dialect's name. A dialect without samples fails all of its tests.
+# By protocol name. A protocol without samples fails all of its tests.
 SAMPLES = {"json": JSON, "frames": FRAMES, "register": REGISTER, "datagram": DATAGRAM}
 
-# Each dialect, and the one that can be set once more, set otherwise.
+# Each protocol with default settings, and the one with settings once more.
 SETTINGS: dict[str, WireProtocol] = {
     **{protocol.name: protocol for protocol in PROTOCOLS},
     "register, SENT and characters": Register("SENT", "characters"),
@@ -248,17 +252,42 @@ SETTINGS: dict[str, WireProtocol] = {
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
-    """The data cut into pieces of this size."""
+    """The data in pieces of this size."""
     return (data[at : at + size] for at in range(0, len(data), size))
 
 
+def any_pieces(data: bytes, most: int = 8) -> st.SearchStrategy[list[bytes]]:
+    """The data, cut at up to ``most`` places."""
+    cuts = st.sets(st.integers(0, len(data)), max_size=most)
+    return cuts.map(lambda at: [data[start:end] for start, end in itertools.pairwise([0, *sorted(at), len(data)])])
+
+
 def decode(decoder: Decoder[T], parts: Iterable[bytes]) -> list[T]:
-    """Everything that the decoder makes of the parts."""
+    """Everything that the decoder returns for the parts."""
     return [found for part in parts for found in decoder.decode(part)]
 
 
+def read_whole_and_cut(protocol: WireProtocol, data: bytes) -> list[Request]:
+    """The requests of one connection that sends the data and ends; they must be the same for every size of pieces."""
+    found = []
+    for size in (max(1, len(data)), 1, 7, 4096):
+        if len(data) / size <= 2_000:
+            decoder = protocol.request_decoder()
+            found.append(unfold([*decode(decoder, pieces(data, size)), *decoder.end()]))
+    assert all(each == found[0] for each in found), "the pieces changed the requests"
+    return found[0]
+
+
+def refusal_of(protocol: WireProtocol, data: bytes) -> requests.Unreadable:
+    """The one request of this data, which must be unreadable, with a reason of one line."""
+    (refused,) = read_whole_and_cut(protocol, data)
+    assert isinstance(refused, requests.Unreadable)
+    assert "\n" not in refused.reason
+    return refused
+
+
 def unfold(found: Iterable[Request]) -> list[Request]:
-    """The same requests, each step of a run by itself: where a run begins and ends depends on the pieces."""
+    """The same requests, with each batch replaced by its steps: the extent of a batch depends on the pieces."""
     steps: list[Request] = []
     for request in found:
         if isinstance(request, requests.CommandBatch):
@@ -268,8 +297,30 @@ def unfold(found: Iterable[Request]) -> list[Request]:
     return steps
 
 
+def gist(request: Request) -> Request | ErrorCode:
+    """The request, or the code of an unreadable one: the reason may name a byte, counted from the last piece."""
+    return request.code if isinstance(request, requests.Unreadable) else request
+
+
+def calls(work: Callable[[], object]) -> int:
+    """The number of calls, of Python and C functions, that the work makes: its cost without a clock."""
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
 def held_bytes(thing: object) -> int:
-    """How many bytes a decoder keeps, in itself and in whatever it is made of."""
+    """The bytes and characters that an object and all its parts keep."""
     if isinstance(thing, (bytes, bytearray, str)):
         return len(thing)
     if isinstance(thing, (list, tuple)):
