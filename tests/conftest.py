@@ -1,4 +1,4 @@
-"""Hypothesis profiles; and the stacks of the end-to-end stories, checked at the start and reported at the end."""
+"""Hypothesis profiles; the choice of the stacks for the end-to-end tests, and the report of them at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from .e2e.harness.choice import ChoiceError, check, choose
+from .e2e.harness.choice import VARIABLE, ChoiceError, choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,30 +21,32 @@ settings.register_profile("long", settings.get_profile("normal"), max_examples=1
 settings.load_profile("long" if os.environ.get("CHAT_TEST_LONG") else "normal")
 
 
-def pytest_configure() -> None:
-    """Containers that are required and can't run end the session before it begins."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the stacks once, before xdist's workers start: all of them must collect the same tests."""
+    if hasattr(config, "workerinput"):
+        return
     try:
-        check()
+        os.environ[VARIABLE] = choose().stacks[-1]
     except ChoiceError as error:
         raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """The last lines before the count."""
+    """Report the stacks in the last lines before the totals."""
     yield
     counts = _count_stories(terminalreporter)
     if not counts:
         return
     choice = choose()
-    stacks = ", ".join(f"{name} ({_verdict(counts[name])})" for name in choice.stacks if name in counts)
+    stacks = ", ".join(f"{name} ({_describe(counts[name])})" for name in choice.stacks if name in counts)
     terminalreporter.write_line(f"stacks: {stacks}")
     if choice.left_out:
         terminalreporter.write_line(choice.left_out)
 
 
 def _count_stories(terminalreporter: pytest.TerminalReporter) -> dict[str, Counter[str]]:
-    """How many stories came out how, by stack."""
+    """The number of stories by stack and outcome."""
     counts: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "error", "skipped", "xfailed", "xpassed"):
         for report in terminalreporter.getreports(outcome):
@@ -54,8 +56,7 @@ def _count_stories(terminalreporter: pytest.TerminalReporter) -> dict[str, Count
     return counts
 
 
-def _verdict(count: Counter[str]) -> str:
-    """``12 stories passed``, or what else came of them."""
+def _describe(count: Counter[str]) -> str:
     if set(count) == {"passed"}:
         return f"{count['passed']} {'story' if count['passed'] == 1 else 'stories'} passed"
     return f"{', '.join(f'{number} {outcome}' for outcome, number in count.items())}, of {count.total()} stories"

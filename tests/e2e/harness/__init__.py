@@ -1,9 +1,11 @@
-"""What the stories are told with: real clients and a real server, as processes or in containers.
+"""A real server and real clients, as processes or in containers.
 
-stack.py            the interface of a stack: start a server, start clients, take everything down
-process_stack.py    plain processes on this machine
-docker_stack.py     containers, through the Docker SDK; compose.py the same with the repository's compose.yaml
-actors.py           a client or a server that runs: type, expect, end
-transcript.py       what was typed and shown, and waiting for it
-choice.py           which stacks a session of the tests uses
+stack.py            the interface of a stack: start a server, start clients, end all of them
+process_stack.py    processes on this machine
+docker_stack.py     containers, through the Docker SDK
+engine.py           the Docker engine, the images, docker compose
+programs.py         a running client or server: type, expect, end
+transcript.py       the lines that a program printed, and waiting for one
+raw_guest.py        a guest of the wire format register that sends raw bytes
+choice.py           the stacks that a test run uses
 """

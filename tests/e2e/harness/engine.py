@@ -1,7 +1,8 @@
-"""The Docker engine: is there one, the images, docker compose, and what is removed at the end."""
+"""The Docker engine: detection, the images, docker compose, and the removal of everything at the end."""
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import subprocess
@@ -17,21 +18,21 @@ from ops.base_image import base_image
 from .stack import own_environment
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
-# Every container, network and volume of these tests has it; its value is the session of the tests.
+# The label of all containers, networks and volumes of these tests. Its value is the worker's project.
 _LABEL = "chatroom.e2e"
 # The first build installs packages.
 _BUILD_SECONDS = 600
 _PING_SECONDS = 5
-# Under load an engine takes its time to start a container.
+# A busy engine needs seconds to start a container.
 _CALL_SECONDS = 60
-# The stories start and watch many containers at the same time.
+# A test starts and watches many containers at the same time.
 _CALLS_AT_ONCE = 64
 
 
 def engine_answers() -> bool:
-    """Is there a Docker engine that answers soon?"""
+    """True if a Docker engine answers within a few seconds."""
     with warnings.catch_warnings():
-        # The SDK forgets to close a socket that it could not connect; Python complains when it is collected.
+        # The SDK does not close a socket that it could not connect; Python warns when it is collected.
         warnings.simplefilter("ignore", ResourceWarning)
         answers = _ping()
         gc.collect()
@@ -52,25 +53,30 @@ def _ping() -> bool:
 
 
 class Engine:
-    """The Docker engine for one session of the tests: its images, and what is removed at its end."""
+    """The Docker engine for one worker of the tests: its images, and everything that it has to remove at the end."""
 
     def __init__(self) -> None:
         self.client = docker.from_env(timeout=_CALL_SECONDS, max_pool_size=_CALLS_AT_ONCE)
-        self.session = uuid.uuid4().hex[:8]
-        self.labels = {_LABEL: self.session}
-        # Of docker compose, which names the images after it: neither a room that runs here nor other tests are touched.
-        self.project = f"chatroom-e2e-{self.session}"
+        # A Compose project for each worker: the tests disturb neither each other nor a room that runs here. Compose
+        # names the images after the project.
+        self.project = f"chatroom-e2e-{uuid.uuid4().hex[:8]}"
+        self.labels = {_LABEL: self.project}
         self.server_image = f"{self.project}-server"
         self.client_image = f"{self.project}-client"
 
-    def build(self) -> None:
-        """Build both images as they are in the repository."""
-        self.compose("build", "--quiet", "server", "alice")
+    def build(self, lock: Path) -> None:
+        """Build both images from the repository.
+
+        All workers take the lock of this file first, so that the first one builds, and the others find its layers.
+        """
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.compose("build", "--quiet", "server", "alice")
 
     def compose(self, *arguments: str, typed: str = "", **settings: str) -> str:
-        """Run docker compose with the repository's compose.yaml in this session's project, and return what it printed.
+        """Run docker compose with the repository's compose.yaml, and return its output.
 
-        With the default settings, whatever this machine's .env says, and a free port. Raises AssertionError.
+        It uses the default settings, no .env, and a free port. Raises AssertionError.
         """
         command = ["docker", "compose", "--file", str(_REPOSITORY / "compose.yaml")]
         command += ["--project-name", self.project, "--env-file", os.devnull, *arguments]
@@ -88,14 +94,14 @@ class Engine:
         return done.stdout
 
     def close(self) -> None:
-        """Remove whatever a story has left behind, and the images; the builder keeps their layers."""
+        """Remove everything that the tests left, and the images. The build cache remains."""
         api = self.client.api
-        mine = {"label": f"{_LABEL}={self.session}"}
-        for container in api.containers(all=True, filters=mine):
+        own = {"label": f"{_LABEL}={self.project}"}
+        for container in api.containers(all=True, filters=own):
             api.remove_container(container["Id"], force=True, v=True)
-        for network in api.networks(filters=mine):
+        for network in api.networks(filters=own):
             api.remove_network(network["Id"])
-        for volume in api.volumes(filters=mine)["Volumes"] or []:
+        for volume in api.volumes(filters=own)["Volumes"] or []:
             api.remove_volume(volume["Name"])
         self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all")
         self.client.close()

@@ -1,27 +1,26 @@
-"""The process stack: the server and the clients as plain processes of this machine."""
+"""The process stack: the server and the clients are processes of this machine."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .actors import Server
-from .stack import CHEAP_HASHES, Deployment, Stack, own_environment
+from .programs import Server
+from .stack import CHEAP_HASHES, Stack, own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .actors import Program
+    from .programs import Runner
 
 _READ_BYTES = 64 * 1024
 
 
-class ProcessProgram:
-    """A process; its error output is read together with its output."""
+class ProcessRunner:
+    """A process. Standard error goes to standard output."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         self._command = command
@@ -30,7 +29,6 @@ class ProcessProgram:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, or start it again after it has ended."""
         self.release()
         self._process = subprocess.Popen(
             self._command,
@@ -43,13 +41,11 @@ class ProcessProgram:
         )
 
     def read(self) -> bytes:
-        """Wait for output; nothing at its end."""
         assert self._process is not None
         assert self._process.stdout is not None
         return os.read(self._process.stdout.fileno(), _READ_BYTES)
 
     def write(self, data: bytes) -> None:
-        """Give it input."""
         assert self._process is not None
         assert self._process.stdin is not None
         view = memoryview(data)
@@ -57,18 +53,15 @@ class ProcessProgram:
             view = view[self._process.stdin.write(view) :]
 
     def end_input(self) -> None:
-        """It gets no more input."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; nothing happens if it has ended."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int:
-        """Wait for its end and return the exit code. Raises TimeoutError."""
         assert self._process is not None
         try:
             return self._process.wait(seconds)
@@ -76,13 +69,11 @@ class ProcessProgram:
             raise TimeoutError from error
 
     def close(self) -> None:
-        """End it, whatever it does."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def release(self) -> None:
-        """Close what is left of it."""
         if self._process is not None:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
@@ -90,78 +81,47 @@ class ProcessProgram:
 
 
 class ProcessStack(Stack):
-    """Data, scripts and working directories are in one folder; the port is a free one."""
+    """All files are in one folder, and the port is a free one."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
-        self._data = folder / "data"
         self._port = ""
 
     @property
     def server_address(self) -> tuple[str, int]:
-        """Where a client finds the server."""
         return "127.0.0.1", int(self._port)
 
     @property
-    def door(self) -> tuple[str, int]:
-        """Where this process finds the server."""
+    def published_address(self) -> tuple[str, int]:
         return self.server_address
 
     def start_server(self) -> Server:
-        """Start the server with the story's data, and wait until it takes connections."""
-        return self.start_server_with(CHEAP_HASHES)
-
-    def start_server_with(self, settings: Mapping[str, str]) -> Server:
-        """The same, with these settings."""
-        environment = {"CHAT_HOST": "127.0.0.1", "CHAT_PORT": "0", "CHAT_DATA": str(self._data), **settings}
-        server = Server("server", ProcessProgram([_command("chatserver")], environment, self._folder), self.clock)
-        self.actors.append(server)
+        data = str(self._folder / "data")
+        environment = {"CHAT_HOST": "127.0.0.1", "CHAT_PORT": "0", "CHAT_DATA": data, **CHEAP_HASHES}
+        server = Server("server", ProcessRunner([command_path("chatserver")], environment, self._folder), self.clock)
+        self.programs.append(server)
         self._port = str(server.start())
-        # When it is started again, its clients look for it where it was.
+        # After a restart its clients look for it at the same address.
         environment["CHAT_PORT"] = self._port
         return server
 
-    def deployment(self) -> ProcessDeployment:
-        """The server of a story that puts it up and takes it down itself."""
-        return ProcessDeployment(self, self._data)
-
     def script(self, text: str) -> str:
-        """A file with this text; returns its path."""
         path = self._folder / "script.chat"
         path.write_text(text, encoding="utf-8")
         return str(path)
 
-    def _client_program(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Program:
-        where = {"CHAT_SERVER": "127.0.0.1", "CHAT_PORT": self._port}
-        return ProcessProgram([_command("chatclient"), *arguments], {**where, **environment}, self._folder)
+    def _client_runner(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Runner:
+        command = [command_path("chatclient"), *arguments]
+        return ProcessRunner(command, {**self._address_settings(), **environment}, self._folder)
 
-    def _at_terminal(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        where = {"CHAT_SERVER": "127.0.0.1", "CHAT_PORT": self._port}
-        return [_command("chatclient"), *arguments], {**own_environment(), **where}
+    def _terminal_command(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        return [command_path("chatclient"), *arguments], {**own_environment(), **self._address_settings()}
 
-
-class ProcessDeployment(Deployment):
-    """The data folder stays, or is removed."""
-
-    def __init__(self, stack: ProcessStack, data: Path) -> None:
-        self._stack = stack
-        self._data = data
-        self._server: Server | None = None
-
-    def up(self) -> Server:
-        """Start a server on the data folder."""
-        self._server = self._stack.start_server_with({})
-        return self._server
-
-    def down(self, *, with_data: bool) -> None:
-        """Stop it; with its data, remove the folder."""
-        assert self._server is not None
-        assert self._server.stop() == 0
-        if with_data:
-            shutil.rmtree(self._data)
+    def _address_settings(self) -> dict[str, str]:
+        return {"CHAT_SERVER": "127.0.0.1", "CHAT_PORT": self._port}
 
 
-def _command(name: str) -> str:
+def command_path(name: str) -> str:
     """The console script in the environment that runs the tests."""
     return str(Path(sys.executable).parent / name)

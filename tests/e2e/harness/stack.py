@@ -1,4 +1,4 @@
-"""A stack: where a story's server and clients run. Two kinds share this interface."""
+"""The interface of the two stacks: the server and the clients of one test."""
 
 from __future__ import annotations
 
@@ -11,134 +11,106 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ops.window import Window
 
-from .actors import Client, Server
-from .stranger import Stranger
+from .programs import Client
+from .raw_guest import RawGuest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from .actors import Actor, Program
+    from .programs import Program, Runner, Server
 
-# A story must not wait for the hash of each of its passwords; one story runs with the default cost.
+# Password hashes with the default cost would take most of the time of the tests.
 CHEAP_HASHES = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
-# How many programs are started or ended at the same time.
-_HANDS = 10
+# Programs that are started or ended at the same time.
+_THREADS = 10
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-class Deployment(ABC):
-    """The server as it is put into operation and taken out again, with all defaults."""
-
-    @abstractmethod
-    def up(self) -> Server:
-        """Put it into operation; clients of the stack can reach it."""
-
-    @abstractmethod
-    def down(self, *, with_data: bool) -> None:
-        """Take it out of operation; with its data, or so that they are found again."""
-
-
 class Stack(ABC):
-    """One story's server and clients. Everything that was started is ended by :meth:`close`."""
+    """The server and the clients of one test. :meth:`close` ends all of them."""
 
     def __init__(self) -> None:
-        self.actors: list[Actor] = []
-        self._strangers: list[Stranger] = []
+        self.programs: list[Program] = []
+        self._raw_guests: list[RawGuest] = []
         self._windows: list[Window] = []
         self._began = time.monotonic()
         self._fences = itertools.count(1)
 
-    # --- what the kinds differ in ---
+    # --- what the two stacks differ in ---
 
     @abstractmethod
     def start_server(self) -> Server:
-        """Start the server with the story's data, and wait until it takes connections."""
+        """Start the server, and wait until it accepts connections."""
 
     @property
     @abstractmethod
     def server_address(self) -> tuple[str, int]:
-        """Where a client finds the server."""
+        """The address of the server for its clients."""
 
     @property
     @abstractmethod
-    def door(self) -> tuple[str, int]:
-        """Where this process finds the server."""
-
-    @abstractmethod
-    def deployment(self) -> Deployment:
-        """The server of a story that puts it up and takes it down itself."""
+    def published_address(self) -> tuple[str, int]:
+        """The address of the server for the process of the tests."""
 
     @abstractmethod
     def script(self, text: str) -> str:
-        """A file with this text; returns its path as a client sees it."""
+        """Write a script file; returns its path for a client."""
 
     @abstractmethod
-    def _client_program(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Program:
-        """A chatclient, not started, that knows where the server is."""
+    def _client_runner(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Runner:
+        """A chatclient that knows the server's address, not started."""
 
     @abstractmethod
-    def _at_terminal(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """The command that is a chatclient at a terminal, and its environment."""
+    def _terminal_command(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """The command that runs a chatclient in a terminal, and its environment."""
 
     # --- what they share ---
 
     def window(self, name: str) -> Window:
-        """A person's client at a terminal, which asks for the password."""
-        command, environment = self._at_terminal([name])
+        """Start a client in a terminal."""
+        command, environment = self._terminal_command([name])
         window = Window(command, environment={**environment, "TERM": "xterm-256color"})
         self._windows.append(window)
         return window
 
-    def start_client(self, name: str, *arguments: str, password: str | None = None) -> Client:
-        """Start a client that is not logged in yet; with a password, it is not asked for one."""
-        environment = {} if password is None else {"CHAT_PASSWORD": password}
-        return self._launch(name, [name, *arguments], environment)
-
-    def start_nameless_client(self, *arguments: str) -> Client:
-        """Start a client that has to ask for the username."""
-        return self._launch("nameless", arguments, {})
-
-    def start_lost_client(self, *arguments: str) -> Client:
-        """Start a client that has to ask for the server and the username."""
-        return self._launch("lost", arguments, {"CHAT_SERVER": ""})
-
-    def stranger(self, name: str) -> Stranger:
-        """Somebody else's client of the dialect register, who is in the room."""
-        stranger = Stranger(name, self.door)
-        self._strangers.append(stranger)
-        return stranger
-
-    def _launch(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Client:
-        client = Client(name, self._client_program(arguments, environment), self.clock)
-        self.actors.append(client)
+    def start_client(
+        self, name: str, *arguments: str, password: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> Client:
+        """Start a client, not logged in. With an empty name it has to ask for its username."""
+        settings = {**({} if password is None else {"CHAT_PASSWORD": password}), **(environment or {})}
+        runner = self._client_runner([*([name] if name else []), *arguments], settings)
+        client = Client(name or "nameless", runner, self.clock)
+        self.programs.append(client)
         client.launch()
         return client
 
-    def start_clients(self, names: Iterable[str]) -> list[Client]:
-        """Start several clients at the same time."""
-        return together(self.start_client, names)
-
     def client(self, name: str, *arguments: str) -> Client:
-        """Start a client and log in with the password that the name has by default."""
+        """Start a client and log in with :func:`password_of` its name."""
         client = self.start_client(name, *arguments)
         client.log_in(password_of(name))
         return client
 
     def clients(self, *names: str) -> list[Client]:
-        """Start several clients at the same time and log them in. Then all of them know of each other.
+        """Start several clients at the same time, log them in, and wait until each knows that all are online.
 
-        Who comes and goes before that was told may not be worth a word.
+        A join and a leave that follow each other closely may not be announced at all.
         """
-        clients = together(self.client, names)
+        clients = in_parallel(self.client, names)
         for client in clients:
             for name in names:
-                client.knows(name)
+                client.expect_online(name)
         return clients
 
+    def raw_guest(self, name: str) -> RawGuest:
+        """Connect a guest from the process of the tests."""
+        guest = RawGuest(name, self.published_address)
+        self._raw_guests.append(guest)
+        return guest
+
     def fence(self, sender: Client, *others: Client) -> None:
-        """A message for everybody: who has seen it has seen all that came before."""
+        """Send a public message and wait for it: each of ``others`` has then seen everything sent before it."""
         __tracebackhide__ = True
         text = f"fence {next(self._fences)}."
         sender.say(text)
@@ -146,30 +118,29 @@ class Stack(ABC):
             other.expect(text)
 
     def clock(self) -> float:
-        """Seconds since the story began: the same for all transcripts."""
+        """Seconds since the start of the test, for all transcripts."""
         return time.monotonic() - self._began
 
     def close(self) -> None:
         """End everything that was started."""
         for window in self._windows:
-            print(window)  # shown when the story fails
+            print(window)  # pytest shows it if the test fails
             window.close()
-        for stranger in self._strangers:
-            stranger.close()
-        together(lambda actor: actor.close(), self.actors)
+        for guest in self._raw_guests:
+            guest.close()
+        in_parallel(lambda program: program.close(), self.programs)
 
 
 def password_of(name: str) -> str:
-    """The password that a name has where a story does not care."""
     return f"password of {name}"
 
 
-def together(function: Callable[[Given], Made], things: Iterable[Given]) -> list[Made]:
-    """Do the same with several things at the same time; all threads have ended on return."""
-    with ThreadPoolExecutor(_HANDS, thread_name_prefix="hand") as hands:
-        return list(hands.map(function, things))
+def in_parallel(function: Callable[[Given], Made], things: Iterable[Given]) -> list[Made]:
+    """Call a function for several things in threads, which have ended on return."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="stack") as threads:
+        return list(threads.map(function, things))
 
 
 def own_environment() -> dict[str, str]:
-    """This process's environment without the settings of a chat room that the developer may have."""
+    """The environment without the developer's CHAT_ settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}

@@ -1,8 +1,10 @@
-"""Story 14: a person at a terminal, and others who have programs."""
+"""A client in a terminal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import pytest
 
 from ops.window import ENTER, TAB, control
 
@@ -12,8 +14,9 @@ if TYPE_CHECKING:
 PASSWORD = "not for any eyes"
 
 
-def test_a_person_sits_at_a_terminal(stack: Stack) -> None:
-    """Comes in with a password that nobody sees, talks while others do, writes to one of them, and leaves."""
+@pytest.mark.docker
+def test_person_talks_at_a_terminal(stack: Stack) -> None:
+    """Story 14: the password is not shown, a half-typed line stays intact, Tab completes names, Ctrl-D leaves."""
     stack.start_server()
     bob = stack.client("bob")
     bob.say("who will come?")
@@ -23,7 +26,7 @@ def test_a_person_sits_at_a_terminal(stack: Stack) -> None:
     dave.until_line("password again: ")
     dave.type(PASSWORD, ENTER)
     dave.until_shows("You are dave", "│ who will come?", "2 online", "connected")
-    bob.knows("dave")
+    bob.expect_online("dave")
 
     dave.type("hello every")
     bob.say("hello dave")
@@ -37,7 +40,7 @@ def test_a_person_sits_at_a_terminal(stack: Stack) -> None:
     dave.type("only for you", ENTER)
     bob.expect("dave -> bob: only for you")
     dave.until_shows("dave » bob │ only for you")
-    assert dave.bells == 1  # for bob's word to dave
+    assert dave.bells == 1  # for bob's message to dave
 
     dave.type(control("D"))
     assert dave.until_end() == 0

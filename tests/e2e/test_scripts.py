@@ -1,4 +1,4 @@
-"""Story 13: scripts, which type, wait and pause."""
+"""Scripts: lines to type, waits and pauses."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ EX
 """
 
 
-def test_a_script_is_played_from_the_first_line_to_the_last(stack: Stack) -> None:
-    """It waits for what others say, answers questions, and ends with exit code 0."""
+def test_script_waits_and_answers_questions(stack: Stack) -> None:
+    """Story 13: a script waits for messages of others, answers questions, and ends with exit code 0."""
     stack.start_server()
     bob = stack.client("bob")
     script = stack.script(SCRIPT)
     alice = stack.start_client("alice", "--script", script, password="wonderland")
 
     bob.expect("alice: hello, who is there?")
-    bob.knows("alice")
+    bob.expect_online("alice")
     alice.expect("> PM hello, who is there?")
     alice.expect("[sent #1]")
-    alice.never_saw("> DM")
+    alice.assert_never("> DM")
     bob.say("I am")
     bob.expect_next("alice -> bob: nice to meet you")
     bob.expect("[left] alice")
@@ -41,25 +41,22 @@ def test_a_script_is_played_from_the_first_line_to_the_last(stack: Stack) -> Non
     alice.expect("bob: I am")
     alice.expect("> EX")
     alice.expect_next("[bye] you left")
-    alice.never_saw("# A script")
+    alice.assert_never("# A script")
 
 
-def test_a_script_that_waits_in_vain_is_exit_code_4(stack: Stack) -> None:
-    """It says which line, and types nothing more."""
+def test_script_that_fails_has_an_exit_code(stack: Stack) -> None:
+    """A wait that times out is exit code 4, and nothing more is typed. A mistake is exit code 2 before the login."""
     stack.start_server()
     bob = stack.client("bob")
-    script = stack.script("PM anybody?\n%wait 0.1 nobody says this\nPM not typed\n")
+    script = stack.script("PM hello?\n%wait 0.1 no such line\nPM not typed\n")
     alice = stack.start_client("alice", "--script", script, password="wonderland")
-    alice.expect("[error script] line 2: waited 0.1 s in vain for 'nobody says this'")
+    alice.expect("[error script] line 2: waited 0.1 s in vain for 'no such line'")
     assert alice.wait_exit() == 4
-    bob.expect("alice: anybody?")
+    bob.expect("alice: hello?")
     stack.fence(bob)
-    bob.never_saw("not typed")
+    bob.assert_never("not typed")
 
-
-def test_a_script_with_a_mistake_is_exit_code_2(stack: Stack) -> None:
-    """It is read before anything is done."""
     script = stack.script("PM hello\n%wiat hello\n")
     alice = stack.start_client("alice", "--script", script, password="wonderland")
     assert alice.wait_exit() == 2
-    alice.saw_once("line 2: '%wiat hello' is neither %wait")
+    alice.assert_once("line 2: '%wiat hello' is neither %wait")

@@ -1,4 +1,4 @@
-"""Story 8: the server goes away and comes back while people sit in the room."""
+"""The server ends and is started again while clients are connected."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from .harness.stack import Stack
 
 
+@pytest.mark.docker
 @pytest.mark.parametrize("way", ["restarted", "killed"])
-def test_the_server_restarts_and_nobody_misses_anything(stack: Stack, way: str) -> None:
-    """The clients come back by themselves; what the quicker one says meanwhile reaches the other, once."""
+def test_no_message_is_missed_over_a_restart(stack: Stack, way: str) -> None:
+    """Story 8: the clients reconnect; messages sent before the slower one is back reach it, once."""
     server = stack.start_server()
     alice, bob = stack.clients("alice", "bob")
     alice.say("before the restart")
     bob.expect("alice: before the restart")
-    # Bob's client stands still, so that it is the slower one.
+    # Bob's client is paused, so that it reconnects after alice.
     bob.send_signal(signal.SIGSTOP)
     alice.say("bob does not read this yet")
 
@@ -28,7 +29,7 @@ def test_the_server_restarts_and_nobody_misses_anything(stack: Stack, way: str) 
     else:
         server.kill()
     alice.expect("[lost]")
-    alice.type("PM said to a server that is not there")
+    alice.type("PM said while the server was away")
     server.start()
     alice.expect("[back] alice")
     alice.expect_sent()
@@ -39,24 +40,24 @@ def test_the_server_restarts_and_nobody_misses_anything(stack: Stack, way: str) 
     bob.send_signal(signal.SIGCONT)
     if way == "restarted":
         bob.expect("alice: bob does not read this yet")
-    # A server that is killed may have confirmed it to alice and not sent it to bob yet: then it comes after the return.
+    # A killed server may have confirmed this message and not sent it to bob: then it arrives after the reconnect.
     bob.expect("[lost]")
     bob.expect_next("[back] bob")
-    bob.expect("alice: said to a server that is not there")
+    bob.expect("alice: said while the server was away")
     bob.expect_next("alice: I was quicker")
     bob.expect_next("alice -> bob: for you alone")
 
     stack.fence(bob, alice)
     stack.fence(alice, bob)
-    for text in ("before the restart", "does not read", "not there", "quicker", "for you alone"):
-        bob.saw_once(text)
-        alice.never_saw(f"alice: {text}")
+    for text in ("before the restart", "does not read", "was away", "quicker", "for you alone"):
+        bob.assert_once(text)
+        alice.assert_never(f"alice: {text}")
     alice.type("CH")
     alice.expect("[history 7]")
 
 
-def test_what_was_not_confirmed_is_sent_again_and_stored_once(stack: Stack) -> None:
-    """A server is killed before it reads a message, then in the middle of sixty: each is there once, in order."""
+def test_unconfirmed_messages_are_stored_once(stack: Stack) -> None:
+    """The server is killed before it reads a message, then amid sixty: each is stored once, in order."""
     server = stack.start_server()
     alice, bob = stack.clients("alice", "bob")
     server.send_signal(signal.SIGSTOP)
@@ -78,22 +79,22 @@ def test_what_was_not_confirmed_is_sent_again_and_stored_once(stack: Stack) -> N
     alice.expect("[history 61]")
     for word in words:
         alice.expect_next(f"alice: {word}")
-        bob.saw_once(f"alice: {word}")
+        bob.assert_once(word)
 
 
-def test_a_dialogue_outlives_the_server(stack: Stack) -> None:
-    """Whoever was asked for a recipient is asked again after the connection is back, and goes on."""
+def test_operation_continues_after_a_reconnect(stack: Stack) -> None:
+    """A client that was at a step of an operation asks again, and continues."""
     server = stack.start_server()
     alice, bob = stack.clients("alice", "bob")
     bob.leave()
     alice.expect("[left] bob")
     alice.type("DM", "bob")
-    alice.asked("message for bob")
+    alice.expect_question("message for bob")
 
     server.kill()
     alice.expect("[lost]")
     server.start()
     alice.expect("[back] alice")
-    alice.asked("message for bob")
+    alice.expect_question("message for bob")
     alice.type("still here")
     alice.expect("[stored #1]")

@@ -1,0 +1,214 @@
+"""Guests, who have two connections and no password, among themselves and beside other clients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .harness.programs import Client
+    from .harness.stack import Stack
+
+REGISTER = ("--dialect", "register")
+PROMPT = "@USER MESSAGE or @ALL MESSAGE"
+
+ARABIC = "\u0645\u0631\u062d\u0628\u0627 \u0628\u0643\u0645"
+EMOJI = "\U0001f600\U0001f44d\U0001f3fd"
+
+
+def join(stack: Stack, name: str) -> Client:
+    """A guest that was asked for the first message."""
+    guest = stack.start_client(name, *REGISTER)
+    guest.expect_next(f"[welcome guest] {name}")
+    guest.expect_question(PROMPT)
+    return guest
+
+
+def say(guest: Client, to: str, text: str, outcome: str = "[delivered]") -> None:
+    """Send a message, and check its outcome."""
+    guest.type(f"@{to} {text}")
+    guest.expect(f"{outcome} @{to}")
+    guest.expect_question(PROMPT)
+
+
+def test_only_recipients_get_a_message(stack: Stack) -> None:
+    """Story 13: to one guest, and to all others; the sender is told when all recipients have it."""
+    stack.start_server()
+    alice = join(stack, "alice")
+    say(alice, "ALL", "is anyone there?")  # with no other user it counts as delivered
+    bob, carol = join(stack, "bob"), join(stack, "carol")
+
+    say(alice, "BOB", "psst bob")
+    bob.expect_next("[message] alice: psst bob")
+    for speaker in (alice, bob, carol):
+        say(speaker, "ALL", f"hello from {speaker.name}")
+        for other in (alice, bob, carol):
+            if other is not speaker:
+                other.expect_next(f"[message] {speaker.name}: hello from {speaker.name}")
+
+    bob.assert_once("psst bob")
+    carol.assert_never("psst bob")
+    for guest in (alice, bob, carol):
+        guest.assert_never(f"[message] {guest.name}: ")
+        guest.assert_never("[message] alice: is anyone there?")
+        guest.leave()
+
+
+def test_undelivered_message_is_reported(stack: Stack) -> None:
+    """To an unknown name, to a guest that left, and to one that vanishes before it acknowledges."""
+    stack.start_server()
+    alice, bob = join(stack, "alice"), join(stack, "bob")
+    say(alice, "zoe", "are you there?", "[error not_delivered]")
+    bob.leave()
+    say(alice, "bob", "are you still there?", "[error not_delivered]")
+
+    raw = stack.raw_guest("bob")
+    alice.type("@bob are you there again?")
+    raw.receive("alice", "are you there again?", acknowledge=False)
+    raw.close()
+    alice.expect_next("[error not_delivered] @bob")
+    alice.expect_question(PROMPT)
+    say(join(stack, "bob"), "alice", "now I am")
+    alice.expect_next("[message] bob: now I am")
+
+
+def test_refused_name_is_asked_again(stack: Stack) -> None:
+    """Invalid, reserved, used by a guest, or by an account: each with its reason."""
+    stack.start_server()
+    stack.client("Carol").leave()
+    join(stack, "alice")
+    guest = stack.start_client("", *REGISTER)
+
+    for name, reason in {
+        "not a name": "letters and digits",
+        "Server": "reserved",
+        "ALICE": "The name ALICE is taken",
+        "carol": "The name carol is taken",
+    }.items():
+        guest.expect_question("username")
+        guest.type(name)
+        guest.expect_next("[error bad_username]")
+        guest.transcript.expect_anywhere(reason)
+    guest.expect_question("username")
+    guest.type("bob")
+    guest.expect_next("[welcome guest] bob")
+    guest.leave()
+
+
+def test_refused_name_without_another_is_an_exit_code(stack: Stack) -> None:
+    """3 if the server refused the name, 2 if it can't be a name."""
+    stack.start_server()
+    join(stack, "alice")
+    for name, code in {"alice": 3, "no-name": 2}.items():
+        guest = stack.start_client(name, *REGISTER)
+        guest.expect_next("[error bad_username]")
+        guest.expect_question("username")
+        guest.end_input()
+        assert guest.wait_exit() == code
+
+
+def test_name_of_a_guest_can_not_be_registered(stack: Stack) -> None:
+    """While the guest is online. After a kill the others see it leave, and the name is free."""
+    stack.start_server()
+    bob, guest = stack.client("bob"), join(stack, "alice")
+    bob.expect("[joined] alice")
+    json = stack.start_client("alice")
+    json.expect_next("[error bad_username]")
+    assert json.wait_exit() == 3
+
+    guest.kill()
+    bob.expect("[left] alice")
+    stack.client("alice")
+
+
+@pytest.mark.docker
+def test_lengths_are_bytes_of_any_text(stack: Stack) -> None:
+    """Several lines, Arabic and emoji, between a third-party guest on the published port, a guest and a json client."""
+    stack.start_server()
+    alice, json = join(stack, "alice"), stack.client("json")
+    bob = stack.raw_guest("bob")
+    lines = "one\n\ntwo\nContent-length: 3\n\n  three  "
+
+    for to in ("alice", "json"):
+        assert bob.send(to, lines) == f"SEND {to}\n\n"
+    # Line breaks are printed as escapes.
+    printed = lines.replace("\n", "\\n")
+    alice.expect(f"[message] bob: {printed}")
+    json.expect(f"bob -> json: {printed}")
+
+    text = f"{ARABIC} {EMOJI}"
+    alice.type(f"@bob {text}")
+    bob.receive("alice", text)
+    alice.expect("[delivered] @bob")
+    assert bob.send("alice", text) == "SEND alice\n\n"
+    alice.expect(f"[message] bob: {text}")
+    json.type(f"PM {text}")
+    bob.receive("json", text)
+
+
+def test_guests_and_other_clients_share_a_room(stack: Stack) -> None:
+    """Public and direct messages in both directions; guests are online users, and their messages are in the history."""
+    stack.start_server()
+    json = stack.client("json")
+    frames = stack.client("frames", "--dialect", "frames")
+    guest = join(stack, "guest")
+    json.expect("[joined] guest")
+
+    say(guest, "ALL", "hello from guest")
+    for other in (json, frames):
+        other.expect("guest: hello from guest")
+    json.say("hello from json")
+    guest.expect_next("[message] json: hello from json")
+    frames.type("PM hello from frames")
+    guest.expect_next("[message] frames: hello from frames")
+    for other in (json, frames):
+        say(guest, other.name, f"psst {other.name}")
+        other.expect(f"psst {other.name}")
+        other.type(f"DM guest psst from {other.name}")
+        guest.expect_next(f"[message] {other.name}: psst from {other.name}")
+    json.assert_never("psst frames")
+
+    # An account that is offline gets it at its next login; a guest that left has no account.
+    frames.leave()
+    say(guest, "frames", "see you later")
+    guest.leave()
+    json.expect("[left] guest")
+    json.type("DM guest are you there?")
+    json.expect("[error unknown_user]")
+    stack.client("frames").expect("guest -> frames: see you later")
+    json.type("CH")
+    json.expect("guest: hello from guest")
+    json.expect("guest -> json: psst json")
+
+
+def test_server_and_username_are_asked(stack: Stack) -> None:
+    """If neither is set. A line that is no address is refused, and asked again."""
+    stack.start_server()
+    host, port = stack.server_address
+    guest = stack.start_client("", *REGISTER, environment={"CHAT_SERVER": ""})
+
+    guest.expect_question("server")
+    guest.type(f"{host} one")
+    guest.expect_next("[error usage]")
+    guest.expect_question("server")
+    guest.type(f"{host} {port}")
+    guest.expect_question("username")
+    guest.type("alice")
+    guest.expect_next("[welcome guest] alice")
+    guest.leave()
+
+
+def test_guest_reconnects_after_a_restart(stack: Stack) -> None:
+    """It says that messages may have been missed, because guests can't resume."""
+    server = stack.start_server()
+    alice, bob = join(stack, "alice"), join(stack, "bob")
+    server.restart()
+    for guest in (alice, bob):
+        guest.expect("[lost]")
+        guest.expect(f"[back] {guest.name}")
+        guest.expect("[error lost] messages may have been missed")
+        guest.expect_question(PROMPT)
+
+    say(alice, "bob", "there we are again")
+    bob.expect("[message] alice: there we are again")
