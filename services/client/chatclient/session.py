@@ -183,7 +183,9 @@ class ClientSession:
         if isinstance(news, PublicMessage | DirectMessage):
             if self.model.has_seen(news):
                 return ()
-            if self._may_be_unconfirmed(news) and len(self._held) < _UNCONFIRMED_MAX:
+            # A message that is held already arrives again after each reconnect until it is confirmed.
+            has_room = news.id in self._held or len(self._held) < _UNCONFIRMED_MAX
+            if has_room and self._may_be_unconfirmed(news):
                 self._held[news.id] = news
                 return ()
         self.model.apply(news)

@@ -367,3 +367,20 @@ def test_the_newest_connection_is_the_one_that_is_used_and_shut(session: ClientS
 
     assert AskUsers() not in old.sent
     assert (old.is_shut, new.is_shut) == (False, True)
+
+
+def test_held_messages_that_arrive_again_stay_held(session: ClientSession) -> None:
+    """Promise: once. Each reconnect brings the stored, unconfirmed messages again, also if as many as possible wait."""
+    come_in(session)
+    said = []
+    while session.is_ready:
+        said.append(session.prepare(Say(f"word {len(said)}")))
+    stored = [public(11 + number, each.text, "alice") for number, each in enumerate(said)]
+    for _ in range(2):
+        session.connection_lost()
+        come_in(session)
+        assert [session.handle_event(each) for each in stored] == [()] * len(stored)
+
+    for message, each in zip(stored, said, strict=True):
+        confirmation = Sent(message.id, SentStatus.SENT, each.nonce)
+        assert session.handle_event(confirmation) == (confirmation,)
