@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -112,7 +113,7 @@ def start_late(server):
 Server.start = start_late
 """
     with Program(tmp_path, prelude=prelude) as server:
-        assert server.log().startswith("[WARNING] message of a library logger=library text='It is late.' time=")
+        assert server.log().startswith("[WARNING] library message logger=library text='It is late.' time=")
 
 
 def test_signals_that_follow_at_once_do_not_cut_the_end_short_and_a_later_one_does(tmp_path: Path) -> None:
@@ -297,6 +298,16 @@ def test_two_servers_cannot_share_a_data_folder(tmp_path: Path, environment: dic
         assert "Another server uses" in refused(tmp_path, environment, "0", "--data", str(server.data))
 
 
+def test_failed_start_is_an_event_of_the_json_log(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A program reads the sentence that standard error has for people."""
+    with Program(tmp_path) as server:
+        command = [sys.executable, "-m", "chatserver", "0", "--data", str(server.data), "--log-format", "json"]
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    event = json.loads(ended.stdout)
+    assert (ended.returncode, event["event"], event["level"]) == (2, "start failed", "error")
+    assert ended.stderr == f"chatserver: {event['error']}\n"
+
+
 def health(folder: Path, environment: dict[str, str], *arguments: str) -> tuple[int, str]:
     """The health check's exit code, and what it says."""
     check = [sys.executable, "-m", "chatserver.health", *arguments]
@@ -318,7 +329,7 @@ def test_the_health_check_finds_the_server_by_its_data_folder(tmp_path: Path, en
         assert (code, "elsewhere" in problem) == (1, True)
         peer.close()
         server.stop()
-        assert [line.split()[1] for line in server.log().splitlines()] == ["Waiting", "shutting", "Stopped"]
+        assert [line.split()[1] for line in server.log().splitlines()] == ["Waiting", "shutting", "stopped"]
     assert health(tmp_path, environment)[0] == 1
 
 

@@ -192,7 +192,7 @@ class Soak:
 
     def _judge_log(self) -> str:
         log = self._server.log()
-        laggards = log.count("Disconnected: it reads too slowly")
+        laggards = log.count("disconnected reason=lagging")
         print(f"{laggards} were disconnected for reading too slowly; visits: {dict(self._ledger.visits)}")
         if "[ERROR]" in log or "Traceback" in log:
             return "there are errors in its log"

@@ -129,8 +129,8 @@ def test_when_the_disk_is_full_senders_are_told_and_nobody_is_disconnected(tmp_p
         assert newcomer.seen[1]["account"] == "new"
         assert not any(member.is_over for member in crowd.members)
         log = server.log()
-    assert log.count("[ERROR] The disk refuses writes") == 1
-    assert log.count("[INFO] The disk accepts writes again") == 1
+    assert log.count("[ERROR] journal failed") == 1
+    assert log.count("[INFO] journal recovered") == 1
     assert "Traceback" not in log
 
 

@@ -71,7 +71,7 @@ def test_through_a_network_that_loses_repeats_and_reorders_all_comes_once_and_in
         log = program.log()
         for count, share in ((relay.lost, FAULTS.lost), (relay.repeated, FAULTS.repeated), (relay.late, FAULTS.late)):
             assert count > relay.carried * max(0.0, share * (1 - FAULTS.lost) - SHARE_TOLERANCE)
-    assert "Disconnected" not in log
+    assert "disconnected" not in log
     in_order = [(message_id, content.sender, content.text) for message_id, content in stored.items()]
     assert len(in_order) == MESSAGES_EACH * len(NAMES)
     for caller in callers:

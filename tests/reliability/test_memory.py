@@ -87,4 +87,4 @@ def test_while_memory_is_short_those_who_come_are_told_that_it_is_full(tmp_path:
         with closing(Peer(server.port)) as bob:
             bob.login("bob")
         assert server.stop() == 0
-        assert server.log().count("[WARNING] Refusing connections reason='memory is short'") == 1
+        assert server.log().count("[WARNING] refusing connections reason=memory_short") == 1

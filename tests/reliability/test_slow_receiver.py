@@ -111,7 +111,7 @@ def test_one_of_a_hundred_stops_reading_and_the_others_do_not_wait_for_it(tmp_pa
                 heard += [answer["id"] for answer in sleeper.rest() if answer["type"] == "broadcast"]
             come_back(server.port, heard, audience.confirmed[-1])
             assert heard == audience.confirmed[-MESSAGES - 1 :], "what it heard before, and after it came back"
-            reasons = re.findall(r"^\[WARNING\] Disconnected: it reads too slowly .*$", server.log(), re.MULTILINE)
+            reasons = re.findall(r"^\[WARNING\] disconnected reason=lagging .*$", server.log(), re.MULTILINE)
             assert len(reasons) == rounds
             assert f"limit_bytes={LAG_MAX_BYTES} " in reasons[-1]
     report = f"p99 without it: {in_ms(without)}; beside it: {in_ms(beside)}"
@@ -138,7 +138,7 @@ def test_one_of_a_hundred_acknowledges_nothing_and_the_others_do_not_wait_for_it
             with closing(DatagramPeer(server.port)) as sleeper:
                 sleeper.login("sleeper")
                 beside.append(audience.listen_to_talk())
-                reasons = re.findall(r"^\[WARNING\] Disconnected: it reads too slowly .*$", server.log(), re.MULTILINE)
+                reasons = re.findall(r"^\[WARNING\] disconnected reason=lagging .*$", server.log(), re.MULTILINE)
                 assert len(reasons) == rounds
                 assert f"limit_bytes={LAG_MAX_BYTES} " in reasons[-1]
     report = f"p99 without it: {in_ms(without)}; beside it: {in_ms(beside)}"
@@ -175,4 +175,4 @@ def test_what_is_kept_for_those_who_stopped_reading_is_bounded(
             most = max(most, server.memory_bytes())
         print(f"{(most - before) / MEBIBYTE:.1f} MiB more at most")
         assert most - before < MEMORY_MAX_BYTES
-        assert server.log().count("Disconnected: it reads too slowly") == len(names)
+        assert server.log().count("disconnected reason=lagging") == len(names)

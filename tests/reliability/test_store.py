@@ -49,7 +49,7 @@ def test_nothing_is_confirmed_while_the_data_folder_is_not_the_one_that_was_open
             shutil.rmtree(program.data)
         away.rename(program.data)
         assert alice.say("hello", nonce="n")["id"] == first + 1
-        program.wait_until(lambda: "accepts writes again" in program.log(), "the line in the log")
+        program.wait_until(lambda: "journal recovered" in program.log(), "the line in the log")
         program.kill()
         program.start()
         with closing(Peer(program.port)) as again:
@@ -58,7 +58,7 @@ def test_nothing_is_confirmed_while_the_data_folder_is_not_the_one_that_was_open
         program.data.rename(away)
         assert program.stop() == 0
     assert log.count("removed or replaced while the server runs") == 1
-    assert log.count("accepts writes again") == 1
+    assert log.count("journal recovered") == 1
     assert "Traceback" not in log
 
 
@@ -71,7 +71,7 @@ def test_what_a_cut_log_lost_is_told_and_its_ids_are_not_given_out_again(tmp_pat
         program.start()
         assert say_all(program.port, "alice", 1) == [confirmed[-1] + 1]
         said = program.log()
-    assert said.count("[WARNING] database is older than the server left it") == 1
+    assert said.count("[WARNING] history renewed reason=database_older") == 1
     assert f"expected_last_id={confirmed[-1]} next_id={confirmed[-1] + 1}" in said
 
 
@@ -96,4 +96,4 @@ def test_a_restore_is_told_and_a_forgotten_log_does_not_undo_it(tmp_path: Path) 
         shutil.copy(tmp_path / "backup.db", program.data / "chat.db")
         program.start()
         assert say_all(program.port, "alice", 1) == [16]
-        assert program.log().count("[WARNING] database is older than the server left it") == 1
+        assert program.log().count("[WARNING] history renewed reason=database_older") == 1

@@ -66,6 +66,8 @@ def main() -> int:
             _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
         return _serve(config, watchdog)
     except (ConfigError, StoreError, StartError) as error:
+        if log is not None and config.log_format == "json":  # a text log is read by people, as standard error is
+            _log.error("start failed", error=str(error))
         return _complain(str(error))
     except BaseException:
         watchdog.trip()
@@ -107,7 +109,7 @@ def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
 
     # The default hooks write to standard error, which may block.
     threading.excepthook = note_escaped
-    sys.unraisablehook = lambda crash: _log.error("error in a finalizer", exc_info=crash.exc_value)
+    sys.unraisablehook = lambda crash: _log.error("finalizer failed", exc_info=crash.exc_value)
     return log
 
 
@@ -123,7 +125,7 @@ def _serve(config: Config, watchdog: Watchdog) -> int:
         server.start()
         heard = _wait(ended, watchdog)
         if heard is not None:
-            _log.info("shutting down", signal=signal.Signals(heard).name)
+            _log.info("shutting down", reason="signal", signal=signal.Signals(heard).name)
     except BaseException:
         watchdog.trip()
         raise

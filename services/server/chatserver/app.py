@@ -237,7 +237,7 @@ class Server:
             broadcast.close()
         self._database.close()
         if self._started:
-            _log.info("Stopped", connections=connections)
+            _log.info("stopped", connections=connections)
         return not self._crashed
 
     def _answer(self, request: str) -> str:
@@ -253,7 +253,7 @@ class Server:
     def _say_waiting(self) -> None:
         """Log that no user is connected. For any thread."""
         if not self._stopping:
-            _log.info(f"Waiting for connection on port {self.port}...")
+            _log.info("waiting for connection", port=self.port)
 
     def _crash(self, thread: str) -> None:
         """Handle the death of a worker thread: the process ends, and its supervisor may restart it.
@@ -262,7 +262,7 @@ class Server:
         """
         self._crashed = True
         self._on_crash()
-        _log.error("Shutting down because a thread died", thread=thread)
+        _log.error("shutting down", reason="thread_died", thread=thread)
 
 
 def _allow_descriptors(needed: int) -> None:
@@ -272,7 +272,7 @@ def _allow_descriptors(needed: int) -> None:
         return
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
     if hard < needed:
-        _log.warning("The system's limit of open files allows fewer connections than configured", open_files=hard)
+        _log.warning("open file limit too low", limit=hard, needed=needed)
 
 
 def prepare_threads() -> None:

@@ -213,13 +213,15 @@ class LibraryLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record."""
-        _log.log(record.levelno, "message of a library", logger=record.name, text=record.getMessage())
+        _log.log(record.levelno, "library message", logger=record.name, text=record.getMessage())
 
 
 def _as_text(_: WrappedLogger, __: str, event: EventDict) -> str:
     """``[INFO] event key=value ... time=...``, then the traceback on separate lines."""
     level = event.pop("level").upper()
     text = event.pop("event")
+    if text == "waiting for connection":  # a fixed line: programs wait for it, and read the port from it
+        text = f"Waiting for connection on port {event.pop('port')}..."
     traceback = event.pop("exception", None)
     time = event.pop("time")
     details = "".join(f" {key}={_quoted(value)}" for key, value in event.items() if value is not None)

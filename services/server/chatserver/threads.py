@@ -50,7 +50,7 @@ class Worker:
             self._work()
         except BaseException:
             self._on_crash(self._name)  # first, because logging may fail
-            _log.exception("A thread of the server died", thread=self._name)
+            _log.exception("thread died", thread=self._name)
 
 
 class Watchdog:

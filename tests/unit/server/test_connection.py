@@ -235,7 +235,7 @@ def test_a_stranger_gets_one_line_that_says_how_to_begin(wire: Wire, first: byte
     assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames), or ' in line
     assert rb"or REGISTER TOSEND alice\n\n (register)." in line
     assert line.removesuffix(b"\n").decode().isprintable()
-    assert [entry["event"] for entry in log] == ["Turned away"]
+    assert [(entry["event"], entry["reason"]) for entry in log] == [("connection rejected", "unknown_protocol")]
     assert wire.session is None
 
 

@@ -480,7 +480,7 @@ def test_one_that_ends_leaves_the_others_alone(hall: Hall, client: Client, anoth
 
 
 def lost(log: list[Any]) -> list[Any]:
-    return [entry for entry in log if entry["event"].startswith("Disconnected")]
+    return [entry for entry in log if entry["event"] == "disconnected"]
 
 
 def test_a_peer_that_vanishes_without_a_word_is_lost(
@@ -496,9 +496,8 @@ def test_a_peer_that_vanishes_without_a_word_is_lost(
             other.say((C, b"PM"))
             assert other.hear() == [(C, b"PONG")]
 
-    assert lost(log) == [
-        {"event": "Disconnected: nothing was heard for 0.5 s", "connection": "1@127.0.0.1", "log_level": "info"}
-    ]
+    said = {"reason": "peer_lost", "connection": "1@127.0.0.1", "detail": "nothing was heard for 0.5 s"}
+    assert lost(log) == [{"event": "disconnected", **said, "log_level": "info"}]
     assert hall.sessions[0].calls == ["end"]
     eventually(lambda: len(hall.listener._transports) == len(hall.listener._opened) == 1)
 
@@ -509,9 +508,7 @@ def test_a_peer_that_acknowledges_nothing_is_lost(hall: Hall, client: Client, mo
         client.send(opening(b"alice " + client.cookie(b"alice")))
         eventually(lambda: lost(log) and hall.sessions[0].calls)
 
-    assert [entry["event"] for entry in lost(log)] == [
-        "Disconnected: a datagram was not acknowledged, and was sent 9 times"
-    ]
+    assert [entry["detail"] for entry in lost(log)] == ["a datagram was not acknowledged, and was sent 9 times"]
     eventually(lambda: hall.is_empty)
     said = client.answers()
     assert len(said) == 9
@@ -636,9 +633,10 @@ def test_that_an_opening_is_too_short_is_logged_once_a_minute_at_most(still_hall
             still_hall.take(opening(b"bob".ljust(OPENING_BYTES - 1)), FORGED, now)
 
     said = {
-        "event": "An opening is shorter than its answer, and not answered",
-        "peer": FORGED[0],
-        "least": HEADER_BYTES + OPENING_BYTES,
+        "event": "handshake ignored",
+        "reason": "too_short",
+        "address": FORGED[0],
+        "min_bytes": HEADER_BYTES + OPENING_BYTES,
         "log_level": "warning",
     }
     assert log == [said, said]
@@ -769,7 +767,7 @@ def test_while_memory_is_short_nobody_comes_in(opened: ExitStack) -> None:
             opened.enter_context(theirs)
             with pytest.raises(FullError):
                 hall.connections.add(TcpTransport(ours), "here")
-    assert [(entry["event"], entry["reason"]) for entry in log] == [("Refusing connections", "memory is short")]
+    assert [(entry["event"], entry["reason"]) for entry in log] == [("refusing connections", "memory_short")]
 
 
 def test_sessions_and_connections_of_tcp_are_counted_together(opened: ExitStack) -> None:
@@ -790,7 +788,7 @@ def test_sessions_and_connections_of_tcp_are_counted_together(opened: ExitStack)
         with pytest.raises(FullError, match="the limit of 2 connections is reached"):
             hall.connections.add(TcpTransport(pairs[1][0]), "10.0.0.2")
 
-    assert [entry["event"] for entry in log] == ["Refusing connections"]
+    assert [(entry["event"], entry["reason"]) for entry in log] == [("refusing connections", "connection_limit")]
     leave(hall, clients[0])
     clients[1].open(text)
 

@@ -855,5 +855,5 @@ def test_neither_passwords_nor_messages_are_ever_logged(services: ChatFixture, s
         guesser = services.visitor()
         hear(guesser, [Command("carol"), *[Command("wr0ng")] * 3])
 
-    assert len([entry for entry in log if entry["event"] == "Refused"]) >= 15
+    assert len([entry for entry in log if entry["event"] == "request refused"]) >= 15
     assert list(secrets_in(log, *secrets)) == []

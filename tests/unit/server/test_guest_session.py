@@ -634,7 +634,7 @@ def test_an_answer_that_nobody_waits_for_is_passed_over_and_logged(guests: Stage
         guests.play(f"{name}> {answer}")
 
     (entry,) = log
-    assert (entry["event"], entry["user"]) == ("Passed over", "carol")
+    assert (entry["event"], entry["user"]) == ("ack ignored", "carol")
 
 
 @pytest.mark.parametrize("answer", ["RECEIVED dave", "ERROR"])
@@ -909,7 +909,7 @@ def test_who_answers_and_answers_though_nobody_waits_is_disconnected(services: C
     with capture_logs() as log:
         assert not half.session.handle([Received("bob")] * 2)
     assert codes(half.news()) == [ErrorCode.BAD_REQUEST]
-    assert [entry["event"] for entry in log] == ["Disconnected: it answers what nobody asks"]
+    assert [(entry["event"], entry["reason"]) for entry in log] == [("disconnected", "unsolicited_acks")]
 
 
 def test_an_answer_that_somebody_waits_for_lets_surplus_ones_be_forgotten(services: ChatFixture) -> None:
@@ -974,10 +974,10 @@ def test_each_refusal_is_one_line_with_its_reason_and_user(stage: Stage) -> None
             x< ERROR 102 Unable to send
             """)
 
-    assert [(entry["event"], entry["code"], entry["user"], entry["reason"]) for entry in log] == [
-        ("Refused", "not_logged_in", None, "This connection is not registered; send REGISTER first."),
-        ("Refused", "bad_username", None, "The name alice is in use, or belongs to an account."),
-        ("Refused", "bad_request", "carol", "This connection is for receiving; send on the other one."),
+    assert [(entry["event"], entry["code"], entry["user"], entry["detail"]) for entry in log] == [
+        ("request refused", "not_logged_in", None, "This connection is not registered; send REGISTER first."),
+        ("request refused", "bad_username", None, "The name alice is in use, or belongs to an account."),
+        ("request refused", "bad_request", "carol", "This connection is for receiving; send on the other one."),
     ]
 
 

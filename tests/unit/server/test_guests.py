@@ -207,7 +207,7 @@ def test_coming_and_going_is_one_line_each_in_the_log(services: ChatFixture) -> 
         for connection in carol:
             connection.leave()
 
-    assert [entry["event"] for entry in log] == ["carol came in", "carol left"]
+    assert [(entry["event"], entry["user"]) for entry in log] == [("login", "carol"), ("logout", "carol")]
 
 
 # --- who is refused ---

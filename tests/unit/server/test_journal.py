@@ -661,7 +661,7 @@ def test_deliveries_that_cannot_be_written_at_the_end_do_not_keep_the_server_fro
     with capture_logs() as log:
         services.journal.save_deliveries()
 
-    assert [entry["event"] for entry in log] == ["delivered marks not saved"]
+    assert [entry["event"] for entry in log] == ["delivery marks not saved"]
 
 
 # --- a disk that fails ---

@@ -158,7 +158,7 @@ def test_what_a_library_logs_goes_the_same_way() -> None:
     logger.addHandler(LibraryLog())
     logger.warning("It is %s.", "late")
     structlog.reset_defaults()
-    assert "[WARNING] message of a library logger=library text='It is late.'" in file.getvalue()
+    assert "[WARNING] library message logger=library text='It is late.'" in file.getvalue()
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -34,7 +34,7 @@ class Run:
         except BaseException:
             self.database.close()
             raise
-        self.said = [entry["event"].split(";")[0] for entry in log]
+        self.said = [entry["reason"] for entry in log if entry["event"] == "history renewed"]
         self.log = log
 
     def register(self, name: str) -> None:
@@ -191,7 +191,7 @@ def test_confirmed_messages_that_are_gone_are_told_and_their_ids_not_used_again(
     lose(killed, tmp_path / "backup.db")
 
     run = Run(killed)
-    assert run.said == ["database is older than the server left it, confirmed data is missing"]
+    assert run.said == ["database_older"]
     stored = run.stored_upto()
     assert stored < 31
     assert (run.log[0]["last_id"], run.log[0]["expected_last_id"], run.log[0]["next_id"]) == (stored, 31, 32)
@@ -213,7 +213,7 @@ def test_a_lost_account_is_told(folder: Path, tmp_path: Path) -> None:
     killed = run.kill(tmp_path / "killed")
     (killed / "chat.db-wal").unlink()
     run = Run(killed)
-    assert run.said == ["database is older than the server left it, confirmed data is missing"]
+    assert run.said == ["database_older"]
     assert (run.log[0]["accounts"], run.log[0]["expected_accounts"]) == (1, 2)
     run.database.close()
 
@@ -225,7 +225,7 @@ def test_the_database_of_another_server_is_told(folder: Path, tmp_path: Path) ->
     other.database.close()
     restore(tmp_path / "other" / "chat.db", folder)
     run = Run(folder)
-    assert run.said == ["database is another one than the server left"]
+    assert run.said == ["database_replaced"]
     assert run.identity() != identity
     assert run.last_id == 20
     run.database.close()
@@ -241,7 +241,7 @@ def test_a_database_without_its_state_has_a_new_identity(folder: Path, content: 
     if content is not None:
         (folder / STATE_FILE).write_bytes(content)
     run = Run(folder)
-    assert run.said == ["chat.state missing or damaged"]
+    assert run.said == ["state_missing"]
     assert run.identity() != identity
     assert run.last_id == 10
     run.database.close()

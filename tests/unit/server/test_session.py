@@ -532,7 +532,7 @@ def test_who_missed_what_cannot_be_read_any_more_comes_in_and_is_told(
     assert tuple(told) == services.messages.stored[:readable]
     assert codes([refused]) == [ErrorCode.INTERNAL]
     assert services.presence.names() == ("Alice",)
-    assert [entry["event"] for entry in log if entry["log_level"] == "error"] == ["missed messages can't be read"]
+    assert [entry["event"] for entry in log if entry["log_level"] == "error"] == ["missed messages damaged"]
 
 
 def test_a_client_that_goes_step_by_step_is_sent_no_error_that_it_did_not_ask_for(
@@ -1126,10 +1126,10 @@ def test_logging_in_leaving_and_each_refusal_are_one_line_each(services: ChatFix
         visitor.session.end()
 
     assert [(entry["event"], entry.get("code"), entry.get("user")) for entry in log] == [
-        ("Refused", "not_logged_in", None),
-        ("Alice logged in", None, None),
-        ("Refused", "bad_json", "Alice"),
-        ("Alice left", None, None),
+        ("request refused", "not_logged_in", None),
+        ("login", None, "Alice"),
+        ("request refused", "bad_json", "Alice"),
+        ("logout", None, "Alice"),
     ]
     assert {entry["connection"] for entry in log} == {"1@10.0.0.1"}
 
@@ -1140,4 +1140,4 @@ def test_one_connection_cannot_fill_the_disk_with_the_log(alice: Visitor) -> Non
             alice.ask(BAD_JSON)
 
     assert len(log) == 101
-    assert log[-1]["event"] == "Further refusals of this connection are not logged"
+    assert log[-1]["event"] == "further errors not logged"

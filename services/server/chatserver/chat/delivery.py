@@ -415,7 +415,7 @@ class AckedDelivery:
         """True if the lag exceeds the limit; the window is then given up. The lock is held."""
         if self._lag_bytes(window) <= self._lag_max_bytes:
             return False
-        self._give_up(window, "it reads too slowly")
+        self._give_up(window, "lagging")
         return True
 
     def _forget_deliveries(self) -> None:
@@ -513,7 +513,7 @@ class AckedDelivery:
                     self._sleep()
             for window, reason in unwanted:
                 # The reader of this connection sees the end and closes the other connection.
-                _log.warning(f"Disconnected: {reason}", user=window.name)
+                _log.warning("disconnected", reason=reason, user=window.name)
                 window.send_queue.finish(hang_up=True)
                 self._part_if_idle(window)
 
@@ -532,7 +532,7 @@ class AckedDelivery:
             if isinstance(whose, Ack):
                 self._fail(whose)
             elif whose.is_open:
-                self._give_up(whose, f"it did not answer a message within {self._answer_seconds:g} s")
+                self._give_up(whose, "ack_timeout")
 
 
 def _give_out(window: DeliveryWindow, part: Message | None) -> None:

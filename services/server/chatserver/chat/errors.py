@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import structlog
 
 from chatprotocol.errors import ErrorCode, RequestError
@@ -12,9 +10,6 @@ from chatserver.chat.passwords import PasswordsClosedError, PasswordsFailedError
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
-
-if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
 
 _log = structlog.get_logger()
 
@@ -44,26 +39,34 @@ class ErrorLog:
         self._label = label
         self._count = 0
 
-    def note(self, error: RequestError, user: str | None, *, what: str = "Refused") -> None:
-        """Log an error. ``user`` is None before the login."""
+    def note_refusal(self, error: RequestError, user: str | None) -> None:
+        """Log a refused request. ``user`` is None before the login."""
+        if self._may_log():
+            detail = None if error.code in _ECHOING else error.reason
+            _log.warning("request refused", code=error.code.value, user=user, connection=self._label, detail=detail)
+
+    def note_ignored_ack(self, user: str | None) -> None:
+        """Log an unsolicited acknowledgement, which gets no reply."""
+        if self._may_log():
+            _log.warning("ack ignored", user=user, connection=self._label)
+
+    def _may_log(self) -> bool:
         self._count += 1
-        if self._count <= _LOGGED_MAX:
-            reason = None if error.code in _ECHOING else error.reason
-            _log.warning(what, connection=self._label, user=user, code=error.code.value, reason=reason)
-        if self._count == _LOGGED_MAX:
-            _log.warning("Further refusals of this connection are not logged", connection=self._label)
+        if self._count == _LOGGED_MAX + 1:
+            _log.warning("further errors not logged", connection=self._label)
+        return self._count <= _LOGGED_MAX
 
 
-def as_error(error: Exception, log: FilteringBoundLogger) -> RequestError:
+def as_error(error: Exception, connection: str) -> RequestError:
     """Convert an exception of REFUSED_WITH to the reply for the peer; server faults are logged."""
     match error:
         case RequestError():
             return error
         case StoreError():
-            log.error("The disk can't be read", error=str(error))
+            _log.error("database read failed", connection=connection, error=str(error))
             return RequestError(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
         case PasswordsFailedError():
-            log.error("A password can't be checked", error=str(error))
+            _log.error("password check failed", connection=connection, error=str(error))
             return RequestError(ErrorCode.INTERNAL, "The server can't check passwords now.")
         case ShortOfMemoryError():
             return RequestError(ErrorCode.INTERNAL, "The server is short of memory; try again later.")

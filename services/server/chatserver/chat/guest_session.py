@@ -70,9 +70,9 @@ class GuestSession:
             try:
                 self._obey(request)
             except REFUSED_WITH as error:
-                self._refuse(as_error(error, _log.bind(connection=self._label)))
+                self._refuse(as_error(error, self._label))
             if self._surplus >= _SURPLUS_ANSWERS_MAX:
-                _log.warning("Disconnected: it answers what nobody asks", connection=self._label, user=self._name)
+                _log.warning("disconnected", reason="unsolicited_acks", user=self._name, connection=self._label)
                 self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Nobody waits for these answers.")])
                 return False
         return True
@@ -140,7 +140,7 @@ class GuestSession:
                 has_come = False  # a guest that left never receives it
             self._send_queue.put([Delivered(request.to) if has_come else NotDelivered()])
         except JournalClosedError as error:
-            self._refuse(as_error(error, _log))
+            self._refuse(as_error(error, self._label))
         finally:
             services.acked_delivery.forget_ack(guest.window)
 
@@ -158,8 +158,7 @@ class GuestSession:
 
     def _pass_over(self, _: Request) -> None:
         """Ignore an unsolicited ack. A reply could make the two peers answer each other forever."""
-        error = RequestError(ErrorCode.BAD_REQUEST, "Nobody waits for this answer.")
-        self._errors.note(error, self._name, what="Passed over")
+        self._errors.note_ignored_ack(self._name)
         self._surplus += 1
 
     # Transitions by side and request type. An unregistered connection may only register.
@@ -184,7 +183,7 @@ class GuestSession:
         return self._guest.name if self._guest is not None else None
 
     def _refuse(self, error: RequestError, *, closes: bool = False) -> None:
-        self._errors.note(error, self._name)
+        self._errors.note_refusal(error, self._name)
         if error.code in _TOLD:
             self._send_queue.put([Refused(error.code, error.reason)])
         elif self._side is None:

@@ -151,7 +151,7 @@ class Guests:
                 services.acked_delivery.release(guest.window)
         if guest.window is not None:
             guest.end_waiting()
-            _log.info(f"{guest.name} came in", account=AccountKind.GUEST.value, address=guest.address)
+            _log.info("login", user=guest.name, account=AccountKind.GUEST.value, address=guest.address)
 
     def leave(self, services: Services, guest: Guest, side: Side) -> None:
         """Remove the guest after the end of one connection: close the other and free the name."""
@@ -161,7 +161,7 @@ class Guests:
             guest.has_gone = True
         guest.end_waiting()
         if guest.member is not None:
-            _log.info(f"{guest.name} left")
+            _log.info("logout", user=guest.name, address=guest.address)
             go_out(services, guest.member)
         with self._lock:
             del self._by_key[name_key(guest.name)]
@@ -175,7 +175,7 @@ def _admit(services: Services, name: str) -> Account:
     try:
         account = services.journal.admit_guest(name)
     except OSError as error:
-        _log.error("The disk refuses writes; a guest is not let in", error=str(error))
+        _log.error("guest not admitted", user=name, error=str(error))
         reason = "The server can't write to its disk; nobody was registered."
         raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
     if account is None:  # an account was registered at the same time

@@ -213,7 +213,7 @@ class LocalJournal:
             with self._database.transaction() as connection:
                 update_delivered(connection, deliveries.items())
         except _NOT_STORED as error:  # the messages are delivered again at the next login
-            _log.error("delivered marks not saved", error=describe(error))
+            _log.error("delivery marks not saved", error=describe(error))
 
     def append(self, batches: Sequence[MessageBatch]) -> None:
         """Accept messages. Blocks while the inbox is full. JournalClosedError: it is shut down."""
@@ -333,7 +333,7 @@ class LocalJournal:
         self._note_commit(last_id, outcomes)
         if self._failing and wrote:
             self._failing = False
-            _log.info("The disk accepts writes again")
+            _log.info("journal recovered")
         self._last_id = last_id
         self._deliveries.note_saved(deliveries)
         if stored:
@@ -349,7 +349,7 @@ class LocalJournal:
             self._forgetful = False
         except OSError as error:
             if not self._forgetful:  # retried after each commit
-                _log.error("chat.state can't be written; losses of data may go unnoticed", error=str(error))
+                _log.error("state file write failed", error=str(error))
             self._forgetful = True
 
     def _trim_log(self) -> None:
@@ -358,7 +358,7 @@ class LocalJournal:
             self._overgrown = False
         except (sqlite3.Error, OSError) as error:
             if not self._overgrown:  # retried after each commit
-                _log.error("The write-ahead log can't be folded into the database", error=describe(error))
+                _log.error("checkpoint failed", error=describe(error))
             self._overgrown = True
 
     def _store_batches(
@@ -399,7 +399,7 @@ class LocalJournal:
         """Refuse all entries of a failed transaction. The journal goes on, because the disk may recover."""
         if not self._failing:
             self._failing = True
-            _log.error("The disk refuses writes; senders are told so, and nothing is confirmed", error=describe(error))
+            _log.error("journal failed", error=describe(error))
         if taken.batches:
             reason = "The server can't write to its disk; the message was not stored."
             self._hub.refuse(taken.batches, Refused(ErrorCode.INTERNAL, reason))

@@ -201,7 +201,7 @@ def _send_pages(
             try:
                 found = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
             except DamagedError as error:
-                _log.error("missed messages can't be read", user=welcome.username, error=str(error))
+                _log.error("missed messages damaged", user=welcome.username, error=str(error))
                 return (*head, *page), False
             except (StoreError, ShortOfMemoryError) as error:
                 if head:  # nothing was sent yet: the login is refused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
@@ -60,11 +60,6 @@ class Session:
         self._wrong_passwords = 0
         self._errors = ErrorLog(label)
         self._member: Member | None = None
-
-    @property
-    def _log(self) -> structlog.typing.FilteringBoundLogger:
-        """A logger, bound at each use: thousands of idle connections need none."""
-        return cast("structlog.typing.FilteringBoundLogger", _log.bind(connection=self._label))
 
     @property
     def is_logged_in(self) -> bool:
@@ -130,7 +125,7 @@ class Session:
             except JournalClosedError as error:
                 for batch in batches:
                     for nonce in batch.nonces:
-                        self._refuse(as_error(error, self._log), nonce)
+                        self._refuse(as_error(error, self._label), nonce)
             batches.clear()
 
     def _answer(self, request: Request) -> bool:
@@ -163,7 +158,7 @@ class Session:
         finally:
             # Messages that reached the peer must count as delivered before its next login.
             self._send_queue.check_acknowledged()
-            self._log.info(f"{self._member.name} left")
+            _log.info("logout", user=self._member.name, connection=self._label)
             go_out(self._services, self._member)
             self._send_queue.check_acknowledged()
             self._member = None
@@ -196,10 +191,11 @@ class Session:
             self._member = come_in(self._services, self._send_queue, account, kind, login)
         except CutShortError as error:
             # A new login is the only way to get the rest.
-            self._log.error("What a user missed can't be read", reason=str(error), error=str(error.__cause__) or None)
+            cause = str(error.__cause__) or str(error)
+            _log.error("login aborted", user=account.name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.GONE
-        self._log.info(f"{account.name} logged in", account=kind.value)
+        _log.info("login", user=account.name, account=kind.value, connection=self._label)
         return State.INSIDE
 
     def _note_wrong_password(self, error: RequestError) -> State:
@@ -248,12 +244,12 @@ class Session:
     }
 
     def _refuse_request(self, request: Request, error: Exception) -> None:
-        self._refuse(as_error(error, self._log), getattr(request, "nonce", None))
+        self._refuse(as_error(error, self._label), getattr(request, "nonce", None))
 
     def _refuse(self, error: RequestError, nonce: str | None) -> None:
         if self._member is not None:
             commands.settle(self._services, self._member)
-        self._errors.note(error, self._member.name if self._member else None)
+        self._errors.note_refusal(error, self._member.name if self._member else None)
         self._send_queue.put([Refused(error.code, error.reason, nonce, error.about)])
 
 

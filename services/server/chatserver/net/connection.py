@@ -156,7 +156,7 @@ class Connection:
         try:
             self._converse()
         except Exception:
-            _log.exception("A connection's reader failed; the connection is closed", connection=self.label)
+            _log.exception("reader failed", connection=self.label)
             if self._leaving:  # its user would stay online for ever: what is raised in a thread ends the server
                 raise
         finally:
@@ -229,12 +229,17 @@ class Connection:
             found = sniff(first, self._services.protocols)
             if found is Sniff.NO:
                 # No more of it: it may be a password.
-                self._turn_away(f"There is no dialect whose connections begin with the bytes {first[:2].hex(' ')}.")
+                first_bytes = first[:2].hex(" ")
+                _log.warning(
+                    "connection rejected", reason="unknown_protocol", connection=self.label, first_bytes=first_bytes
+                )
+                self._reject(f"There is no dialect whose connections begin with the bytes {first_bytes}.")
                 return None, b""
             if not isinstance(found, Sniff):
                 return found, first.removeprefix(BYTE_ORDER_MARK)
         if data is None:
-            self._turn_away(f"Nothing was said for {self._services.login_seconds:g} s.")
+            _log.warning("connection rejected", reason="silent", connection=self.label)
+            self._reject(f"Nothing was said for {self._services.login_seconds:g} s.")
         return None, b""
 
     def _read(self, *, is_known: bool, is_inside: bool) -> bytes | None:
@@ -265,14 +270,13 @@ class Connection:
             return data
         return None
 
-    def _turn_away(self, reason: str) -> None:
+    def _reject(self, reason: str) -> None:
         """One line of text for a peer whose dialect is not known."""
         openings = ", or ".join(
             f"{_printable(protocol.opening)} ({protocol.name})"
             for protocol in self._services.protocols
             if protocol.opening
         )
-        _log.warning("Turned away", connection=self.label, reason=reason)
         with suppress(OSError):
             line = f"This is a chat room server. {reason} Begin with {openings}.\n"
             self._transport.write([line.encode()])

@@ -63,14 +63,15 @@ class Connections:
         if self._parting:
             raise FullError("the server is shutting down")
         if is_full:
-            raise self._refuse(f"the limit of {self._max_connections} connections is reached")
+            raise self._refuse("connection_limit", f"the limit of {self._max_connections} connections is reached")
         try:
             self._claim(_CONNECTION_BYTES)
             connection.start()
         except (RuntimeError, MemoryError, ShortOfMemoryError) as error:
             with self._lock:
                 self._connections.discard(connection)
-            raise self._refuse(str(error) or "memory is short") from error
+            reason = "no_threads" if isinstance(error, RuntimeError) else "memory_short"
+            raise self._refuse(reason, str(error) or "memory is short") from error
         self._full = False
         return connection
 
@@ -93,11 +94,11 @@ class Connections:
         self._join_ended()
         return len(left)
 
-    def _refuse(self, why: str) -> FullError:
+    def _refuse(self, reason: str, detail: str) -> FullError:
         if not self._full:
             self._full = True
-            _log.warning("Refusing connections", reason=why)
-        return FullError(why)
+            _log.warning("refusing connections", reason=reason, connections=len(self._connections))
+        return FullError(detail)
 
     def _note_end(self, connection: Connection) -> None:
         """A reader thread is about to end. Called by that thread."""

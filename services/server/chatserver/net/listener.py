@@ -97,7 +97,7 @@ class Listener:
                 if error.errno in _OUT_OF_RESOURCES:
                     if not self._exhausted:
                         self._exhausted = True
-                        _log.error("No connection can be accepted for now", error=error.strerror)
+                        _log.error("accepting paused", error=error.strerror)
                     return False
                 continue  # the peer has gone before it was accepted
             try:

@@ -382,7 +382,7 @@ class Sender:
             if now - since < STALL_SECONDS:
                 return
             if send_queue.has_unsent_replies and not send_queue.broken:
-                _log.warning("Disconnected: it does not read its answers", connection=send_queue.label)
+                _log.warning("disconnected", reason="replies_unread", connection=send_queue.label)
                 self._give_up(send_queue)
 
     def _give_up_greediest(self) -> None:
@@ -390,11 +390,12 @@ class Sender:
         behind = [send_queue for followers in self._followers.values() for send_queue in followers.behind]
         greediest = max(behind, key=lambda send_queue: send_queue.kept_bytes, default=None)
         if greediest is not None and greediest.kept_bytes >= _GREEDY_BYTES:
-            _log.warning("disconnected while memory is short", connection=greediest.label, unread=greediest.kept_bytes)
+            unsent_bytes = greediest.kept_bytes
+            _log.warning("disconnected", reason="memory_short", connection=greediest.label, unsent_bytes=unsent_bytes)
             self._give_up(greediest)
 
     def _give_up_lagging(self, send_queue: SendQueue) -> None:
-        _log.warning("Disconnected: it reads too slowly", connection=send_queue.label, limit_bytes=self._lag_max_bytes)
+        _log.warning("disconnected", reason="lagging", connection=send_queue.label, limit_bytes=self._lag_max_bytes)
         self._give_up(send_queue)
 
     def _give_up(self, send_queue: SendQueue) -> None:

@@ -162,7 +162,7 @@ class UdpListener:
         if not self._answer(datagram, address, payload) and now >= self._log_at:
             self._log_at = now + _LOG_SECONDS
             least_bytes = HEADER_BYTES + len(payload)
-            _log.warning("An opening is shorter than its answer, and not answered", peer=address[0], least=least_bytes)
+            _log.warning("handshake ignored", reason="too_short", address=address[0], min_bytes=least_bytes)
 
     def _answer(self, datagram: Datagram, address: Address, *payloads: bytes) -> bool:
         """Say the first of these that is no longer than what is answered, for the address may be forged."""
@@ -187,7 +187,7 @@ class UdpListener:
                     del self._opened[transport.address, transport.opening]
                 continue
             if lost := transport.check_timeouts(now):
-                _log.info(f"Disconnected: {lost}", connection=transport.label)
+                _log.info("disconnected", reason="peer_lost", connection=transport.label, detail=lost)
 
 
 def _error(code: ErrorCode, reason: str = "") -> bytes:

@@ -36,9 +36,9 @@ def make_private(folder: Path) -> None:
         try:
             path.chmod(mode & ~_OTHERS)
         except OSError as error:  # another user owns it
-            _log.warning("others can read a file of the server", path=str(path), mode=f"{mode:o}", error=error.strerror)
+            _log.warning("file readable by others", path=str(path), mode=f"{mode:o}", error=error.strerror)
         else:
-            _log.warning("others could read a file of the server; now they can't", path=str(path), mode=f"{mode:o}")
+            _log.warning("file made private", path=str(path), mode=f"{mode:o}")
 
 
 def lock(path: Path) -> IO[bytes]:

@@ -142,7 +142,7 @@ class Indexer:
             try:
                 self._work(self._open())
             except NoFtsError as error:
-                _log.warning("Nobody can search: SQLite was built without FTS5")
+                _log.warning("search unavailable", reason="no_fts5")
                 self._note_fault(error)
                 return
             except _FAULTS as error:
@@ -220,7 +220,7 @@ class Indexer:
 
     def _complain(self, error: Exception) -> None:
         self._note_fault(error)
-        _log.error("The index of words can't be used; until it can, searches are refused", error=describe(error))
+        _log.error("search index failed", error=describe(error))
 
     def _mend(self) -> None:
         """Delete a damaged file; after any other error wait, because it may be temporary."""

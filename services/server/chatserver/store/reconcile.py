@@ -15,6 +15,7 @@ from chatserver.store.messages import read_last_id
 
 if TYPE_CHECKING:
     from chatserver.store.database import Database
+    from chatserver.store.state import State
 
 _log = structlog.get_logger()
 
@@ -37,20 +38,17 @@ def _reconcile(database: Database) -> int:
         history_id = read_history_id(connection)
         last_id, account_id = read_last_id(connection), read_last_account_id(connection)
         highest_id = max(last_id, state.highest_id)
-        found = {"last_id": last_id, "expected_last_id": state.last_id, "next_id": highest_id + 1}
-        problem = None
-        if not state.history_id:
-            if last_id:  # in an empty database there was nothing to see
-                # The database may be a copy that is older than the messages that clients saw.
-                _log.info("chat.state missing or damaged; clients fetch the history again", **found)
-                history_id = renew_history_id(connection)
-        elif history_id != state.history_id:
-            problem = "database is another one than the server left; clients fetch the history again"
-        elif last_id < state.last_id or account_id < state.account_id:
-            found |= {"accounts": account_id, "expected_accounts": state.account_id}
-            problem = "database is older than the server left it, confirmed data is missing; clients fetch it again"
-        if problem:
-            _log.warning(problem, **found)
+        reason = _why_renew(state, history_id, last_id, account_id)
+        if reason is not None:
+            _log.warning(
+                "history renewed",
+                reason=reason,
+                last_id=last_id,
+                expected_last_id=state.last_id,
+                next_id=highest_id + 1,
+                accounts=account_id,
+                expected_accounts=state.account_id,
+            )
             history_id = renew_history_id(connection)
     # If this write fails, the next start repeats the comparison.
     database.state_file.write(
@@ -58,3 +56,15 @@ def _reconcile(database: Database) -> int:
     )
     database.state_file.sync()
     return highest_id
+
+
+def _why_renew(state: State, history_id: str, last_id: int, account_id: int) -> str | None:
+    """The reason why clients must fetch the history again; None if nothing that a client saw can be missing."""
+    if not state.history_id:
+        # The database may be a copy that is older than the messages that clients saw, unless it is empty.
+        return "state_missing" if last_id else None
+    if history_id != state.history_id:
+        return "database_replaced"
+    if last_id < state.last_id or account_id < state.account_id:
+        return "database_older"
+    return None
