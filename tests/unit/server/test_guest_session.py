@@ -793,7 +793,7 @@ def test_one_connection_alone_has_the_time_to_log_in(stage: Stage, side: Side) -
     with capture_logs() as log:
         stage.line("x").half.session.time_out()
     stage.play("x< ERROR 101 No user registered")
-    assert "60 s" in log[0]["reason"]
+    assert "60 s" in log[0]["detail"]
 
 
 def test_a_stranger_has_the_time_to_log_in(services: ChatFixture) -> None:
