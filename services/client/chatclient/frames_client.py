@@ -2,9 +2,14 @@
 
    PM ->    <- READY    the text ->    <- SENT 18
 
-One operation runs at a time. `_asked` is the running operation; further actions wait in `_waiting`. `_opened` is set
-between OpenPublic or OpenDirect and the message that follows: the server waits for a recipient or a text, and no
-operation runs. Wire format: docs/wire/frames.md.
+One operation runs at a time; further actions wait in `_waiting`. `_state` is the server's state as far as it is known:
+
+    None              it waits for an operation
+    an action         it runs that operation; its answer follows
+    Opened            OpenPublic or OpenDirect was answered: it waits for a recipient or a text, and no operation runs
+
+The owner's thread changes `_state`, each time in one assignment and before the requests of the new state are sent. The
+receiver thread reads it in `ping`. Wire format: docs/wire/frames.md.
 """
 
 from __future__ import annotations
@@ -48,6 +53,12 @@ class GiveUp(NamedTuple):
     """Cancels an opened message: sends an empty one, which the server rejects."""
 
 
+class Opened(NamedTuple):
+    """A message was opened, and its recipient or text is missing."""
+
+    by: OpenPublic | OpenDirect
+
+
 # Words with a meaning of their own in one of the protocols. A name equal to one of them is sent in lower case.
 _RESERVED: Final = WORDS | {PING, COOKIE_WORD.decode()}
 # Errors of servers that don't know an additional word after the name.
@@ -86,30 +97,27 @@ class FramesClient:
         self._is_naming = False
         # The last message whose text was sent. While unconfirmed, it may or may not be stored.
         self._on_its_way: Say | Whisper | None = None
-        # The running operation, and the actions after it.
-        self._asked: Action | Resume | GiveUp | None = None
+        self._state: Action | Resume | GiveUp | Opened | None = None
         self._waiting: deque[Action] = deque()
-        # The opened message whose recipient or text the server expects.
-        self._opened: OpenPublic | OpenDirect | None = None
 
     @property
     def is_busy(self) -> bool:
         """True while an operation is unanswered."""
-        return self._asked is not None
+        return not isinstance(self._state, Opened | None)
 
     @property
     def ping(self) -> Request | None:
-        """None during an operation, because the server would take the ping as its next step."""
-        # Lock-free read by the receiver thread, under TcpLink's sending lock. _finish sets _opened before it clears
-        # _asked, and _asked is read first, so an opened message is seen. For the opposite order see _begin_next.
-        return Command(PING) if self._asked is None and self._opened is None else None
+        """None unless the server waits for an operation, because it would take the ping as the next step."""
+        # Lock-free read by the receiver thread, under TcpLink's sending lock. It reads one attribute, so it can't see a
+        # mixture of two states. If the state changes after the read, the new state's requests are sent after the ping.
+        return Command(PING) if self._state is None else None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
         """Send the name, then the keyword set unless it is the default, and the word that requests the history id."""
         self._login = login
         self._password = login.password
         self._waiting = deque(unconfirmed)
-        self._asked = self._opened = None
+        self._state = None
         self._is_naming = True
         return Effects((self._name(),))
 
@@ -123,7 +131,7 @@ class FramesClient:
     def handle_event(self, event: Event) -> Effects:
         """Continue or finish the running operation."""
         was_naming, self._is_naming = self._is_naming, False
-        match self._asked, event:
+        match self._state, event:
             case _, Refused(code) if was_naming and self._wants_history_id and code in _NOT_UNDERSTOOD:
                 self._wants_history_id = False
                 return Effects((self._name(),))
@@ -133,16 +141,18 @@ class FramesClient:
             case _, Welcome():
                 return self._come_in(event)
             case Resume(), (PublicMessage() | DirectMessage()):
-                self._asked.hold(self._complete(event))
+                self._state.hold(self._complete(event))
                 return Effects()
             case _, (PublicMessage() | DirectMessage()):
                 return Effects(news=(self._complete(event),))
             case (Say() as said, Ready()) | (Whisper() as said, Online()):
                 return Effects(self._last_steps(said))
-            case asked, _ if asked is not None and isinstance(event, (Refused, _ANSWER[type(asked)])):
+            case ((Opened() | None), Refused()):
+                self._state = None  # after any error the server waits for an operation
+            case ((Opened() | None), _):
+                pass
+            case asked, _ if isinstance(event, (Refused, _ANSWER[type(asked)])):
                 return self._finish(asked, event)
-            case None, Refused():
-                self._opened = None  # after any error the server waits for an operation
         return Effects(news=(event,))
 
     def _name(self) -> Command:
@@ -158,18 +168,15 @@ class FramesClient:
         """The first steps of the next action."""
         if not self._waiting:
             return ()
-        # Known gap: until _asked is set below, a receiver thread that reads `ping` here sees no operation. It does so
-        # only after 40 s of silence (by default) in which no answer was expected.
-        opened, self._opened = self._opened, None
-        match opened, self._waiting[0]:
-            case (OpenPublic(), Say() as said) | (OpenDirect(), Whisper() as said):
+        match self._state, self._waiting[0]:
+            case (Opened(OpenPublic()), Say() as said) | (Opened(OpenDirect()), Whisper() as said):
                 steps = self._last_steps(said)
-            case None, action:
+            case Opened(by), _:
+                self._state = GiveUp()
+                return (Data(""),) if isinstance(by, OpenPublic) else (Command(""), Data(""))
+            case _, action:
                 steps = (Command(self._first_step(action)),)
-            case _:
-                self._asked = GiveUp()
-                return (Data(""),) if isinstance(opened, OpenPublic) else (Command(""), Data(""))
-        self._asked = self._waiting.popleft()
+        self._state = self._waiting.popleft()
         return steps
 
     def _first_step(self, action: Action) -> str:
@@ -200,27 +207,28 @@ class FramesClient:
             self._has_been_in = True
             return Effects(news=(welcome,))
         is_other = is_other_history(self._login, welcome)
-        self._asked = Resume(welcome, self._login.since, is_other=is_other)
+        self._state = Resume(welcome, self._login.since, is_other=is_other)
         history = AskHistory(HISTORY_MAX_MESSAGES if is_other else HISTORY_DEFAULT_MESSAGES)
         return Effects((Command(self._first_step(history)),))
 
     def _finish(self, asked: Action | Resume | GiveUp, event: Event) -> Effects:
         """Finish the operation with its answer, and begin the next one."""
         news: tuple[ClientEvent, ...] = (event,)
+        opened: Opened | None = None
         match asked, event:
             case GiveUp(), _:
                 news = ()
             case Resume(), _:
                 news = self._resume(asked, event)
             case ((OpenPublic() | OpenDirect()), (Ready() | Online())):
-                self._opened = asked
+                opened = Opened(asked)
             case ((Say(nonce=nonce) | Whisper(nonce=nonce)), (Sent() | Refused())):
                 news = (replace(event, nonce=nonce),)
             case _, History(messages):
                 news = (History(tuple(map(self._complete, messages))),)
             case _, Bye(""):
                 news = (Bye(YOU_LEFT),)
-        self._asked = None  # last, because `ping` is read by another thread
+        self._state = opened
         return Effects(self._begin_next(), news)
 
     def _resume(self, resume: Resume, event: Event) -> tuple[ClientEvent, ...]:

@@ -36,6 +36,8 @@ from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whis
 from chatprotocol.rules import check_text, check_username, name_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatclient.client_protocol import Action, ClientEvent, ClientProtocol, Effects
     from chatclient.model import Model
     from chatprotocol.events import Event, Message
@@ -52,6 +54,7 @@ _ANSWERS: Final[dict[type, type]] = {AskUsers: Online, AskHistory: History, Sear
 _UNCONFIRMED_MAX: Final = 64
 # Maximum number of unanswered queries; further ones wait.
 _UNANSWERED_MAX: Final = 64
+_NONCE_BYTES: Final = 8
 
 
 class Link(Protocol):
@@ -80,12 +83,19 @@ def check_unicode(text: str) -> None:
         raise RequestError(ErrorCode.BAD_REQUEST, "That is not text in Unicode; nothing was sent.") from error
 
 
+def _new_nonce() -> str:
+    return secrets.token_hex(_NONCE_BYTES)
+
+
 class ClientSession:
     """For one thread, except `due` and `ping`. Methods return events to show, in order; the model has applied them."""
 
-    def __init__(self, model: Model, client_protocol: ClientProtocol) -> None:
+    def __init__(
+        self, model: Model, client_protocol: ClientProtocol, new_nonce: Callable[[], str] = _new_nonce
+    ) -> None:
         self.model = model
         self.client_protocol = client_protocol
+        self._new_nonce = new_nonce
         self._link: Link | None = None
         # The user's own messages that may be an unconfirmed one, by id. No protocol sends the nonce with a message, so
         # only the confirmation, which has the id, decides.
@@ -118,8 +128,8 @@ class ClientSession:
     def ping(self) -> Request | None:
         """The request that tests a silent server; None if it would disturb an operation. For the receiver thread."""
         # Lock-free: TcpLink reads it and sends the ping under its sending lock. A protocol marks itself busy before
-        # _follow sends the request, so a ping that saw it idle goes out before the operation's first step (one gap:
-        # FramesClient._begin_next). UdpLink does not use it.
+        # _follow sends the request, so a ping that saw it idle goes out before the operation's first step. UdpLink does
+        # not use it.
         return self.client_protocol.ping if self.model.connection_state is ConnectionState.IN else None
 
     def log_in(self, link: Link) -> tuple[ClientEvent, ...]:
@@ -162,7 +172,7 @@ class ClientSession:
         Raises RequestError: see check_message.
         """
         check_message(said)
-        nonce = secrets.token_hex(8)
+        nonce = self._new_nonce()
         said = Say(said.text, nonce) if isinstance(said, Say) else Whisper(said.to, said.text, nonce)
         self.model.unconfirmed[nonce] = said
         return said

@@ -1,16 +1,17 @@
-"""Tests of the reactor as dialogues: what is given to it, and what it shows and sends because of that, in order.
+"""Tests of the controller as transcripts: each step is one input, and all that it makes the client show and send.
 
-    talk = Dialogue()
-    talk.connect(sends(Login("alice")))
-    talk.type("PM hello", sends(Say("hello", "n1")))
-    talk.give(Sent(1, SentStatus.SENT, "n1"), "[sent #1]")
+    client = Dialogue()
+    client.connect(sends(Login("alice")))
+    client.type("PM hello", sends(Say("hello", "n1")))
+    client.give(Sent(1, SentStatus.SENT, "n1"), "[sent #1]")
 
-A step that has another outcome fails with the dialogue so far, and the difference.
+A step with another outcome fails with the transcript so far and a diff. The nonces of messages are n1, n2, n3...
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from typing import TYPE_CHECKING
 
 from chatclient.cli.controller import Controller, EndOfInput, Input, Line, UiState
@@ -31,35 +32,44 @@ if TYPE_CHECKING:
     from chatclient.notices import UiNotice
     from chatprotocol.address import Address
 
-# The face was told not to echo the next line.
+# The frontend was told not to echo the next line.
 HIDES = "(hides what is typed)"
-# A connection is wanted.
+# The controller started a connection.
 CONNECTS = "(connects)"
-# The connection is ended from here.
+# The controller ended the connection.
 HANGS_UP = "(hangs up)"
-ALICE = "[welcome existing] alice; online: alice"
 
 
 def sends(request: Request) -> str:
-    """How a request that is sent looks in a dialogue."""
+    """The transcript's line for a request that is sent."""
     return f"-> {request!r}"
 
 
-class FakeLink:
-    """A connection that stands: what is sent on it is part of the dialogue."""
+def nonces() -> Callable[[], str]:
+    """Nonces in order: n1, n2, n3..."""
+    numbers = itertools.count(1)
+    return lambda: f"n{next(numbers)}"
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+
+class FakeLink:
+    """An open connection. It keeps what is sent on it, and tells ``note``."""
+
+    def __init__(self, note: Callable[[str], None] = lambda _: None) -> None:
         self._note = note
+        self.sent: list[Request] = []
+        self.is_shut = False
 
     def send(self, request: Request) -> None:
+        self.sent.append(request)
         self._note(sends(request))
 
     def shut_down(self) -> None:
+        self.is_shut = True
         self._note(HANGS_UP)
 
 
 class Dialogue:
-    """A reactor between a fake face and a fake server."""
+    """A controller between a fake frontend and a fake server."""
 
     is_person = False
     recent_messages = 0
@@ -75,25 +85,26 @@ class Dialogue:
         server: Address | None = ("localhost", 9999),
     ) -> None:
         self.model = Model(server, username, password)
+        self.parser = parser or InputParser(KEYWORD_SETS[ops])
         self.controller = Controller(
-            ClientSession(self.model, client_protocol or JsonClient()),
-            parser or InputParser(KEYWORD_SETS[ops]),
+            ClientSession(self.model, client_protocol or JsonClient(), nonces()),
+            self.parser,
             self,
             ("localhost", 9999),
             self._connect,
         )
-        # Where a connection was wanted to, the last one at the end.
+        # The addresses of all connections that were started.
         self.addresses: list[Address] = []
         self.link: FakeLink | None = None
         self.lines_used = 0
-        self._story: list[str] = []
+        self._transcript: list[str] = []
         self._new: list[str] = []
 
     def _connect(self, address: Address) -> None:
         self.addresses.append(address)
         self._new.append(CONNECTS)
 
-    # --- the face ---
+    # --- the frontend ---
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
         self._new += [line for each in shown for line in view.lines(each)]
@@ -120,37 +131,36 @@ class Dialogue:
         assert self._new == list(outcome)
 
     def give(self, given: Input, *outcome: str) -> None:
-        """Something arrives; exactly these lines are shown and requests sent."""
+        """An input of the controller, such as an event of the server."""
         self._step(repr(given), given, outcome)
 
     def connect(self, *outcome: str) -> None:
-        """A connection stands."""
+        """A connection is open."""
         self.link = FakeLink(lambda line: self._new.append(line))  # noqa: PLW0108 - each step has a new list
-        self._step("a connection stands", LinkUp(self.link), outcome)  # type: ignore[arg-type]
+        self._step("a connection is open", LinkUp(self.link), outcome)  # type: ignore[arg-type]
 
     def type(self, line: str, *outcome: str) -> None:
-        """Somebody types a line."""
+        """The user types a line."""
         self._step(f"types {line!r}", Line(line), outcome)
 
     def end_input(self, *outcome: str) -> None:
-        """Nothing more will be typed."""
+        """The input ends."""
         self._step("the input ends", EndOfInput(), outcome)
 
-    def come_in(self) -> None:
+    def log_in(self) -> None:
         """Connect and log in."""
-        login = Login(self.model.username, self.model.password)
-        self.connect(sends(login))
         name = self.model.username
+        self.connect(sends(Login(name, self.model.password)))
         self.give(Welcome(AccountKind.EXISTING, name, (name,), 10), f"[welcome existing] {name}; online: {name}")
 
     def _step(self, what: str, given: Input, outcome: tuple[str, ...]) -> None:
         self._new = []
-        assert self.exit is None, self._tell(f"It has ended already; then: {what}")
+        assert self.exit is None, self._report(f"The client has ended; then: {what}")
         self.controller.react(given)
         if self._new != list(outcome):
             difference = "\n".join(difflib.ndiff(outcome, self._new))
-            raise AssertionError(self._tell(f"{what}\n(- expected, + happened)\n{difference or '(nothing)'}"))
-        self._story += [what, *(f"    {line}" for line in self._new)]
+            raise AssertionError(self._report(f"{what}\n(- expected, + happened)\n{difference or '(nothing)'}"))
+        self._transcript += [what, *(f"    {line}" for line in self._new)]
 
-    def _tell(self, end: str) -> str:
-        return "\n".join(["the dialogue so far:", *self._story, "and then:", end])
+    def _report(self, end: str) -> str:
+        return "\n".join(["the transcript so far:", *self._transcript, "and then:", end])

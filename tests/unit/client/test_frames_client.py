@@ -1,0 +1,553 @@
+"""The client in the protocols frames and datagram, one step at a time: what is asked, sent and shown, in order."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chatclient.cli.controller import Interrupt
+from chatclient.cli.exits import Exit
+from chatclient.client_protocol import OpenDirect, OpenPublic
+from chatclient.frames_client import FramesClient
+from chatclient.links.connection import LinkDown
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    YOU_LEFT,
+    AccountKind,
+    Bye,
+    DirectMessage,
+    History,
+    Online,
+    PasswordPrompt,
+    PublicMessage,
+    Ready,
+    Refused,
+    Sent,
+    SentStatus,
+    Welcome,
+)
+from chatprotocol.requests import AskHistory, Command, Data, Login, Say, Whisper
+
+from .dialogue import HIDES, Dialogue, sends
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from chatclient.client_protocol import Action
+    from chatprotocol.events import Event
+
+NOON_MS = 1_769_860_800_123
+HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
+SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
+# As the decoder of frames returns it: the wire has no more.
+WELCOME = Welcome(AccountKind.EXISTING, "", (), None)
+WELCOMES = "[welcome existing] alice"
+PROMPT = "[ask] operation (PM, DM, CH, EX)"
+ASKS_PASSWORD = (HIDES, "[ask] password existing")
+ASKS_TEXT = "[ask] message for everybody"
+WRONG = Refused(ErrorCode.WRONG_PASSWORD, "That is not the password of alice.")
+WRONGS = "[error wrong_password] That is not the password of alice."
+EMPTY = Refused(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
+ONLINE = Online(("bob", "alice"))
+SHOWS_ONLINE = "[users 2] alice bob"
+SENT = Sent(11, SentStatus.SENT)
+
+
+def frames(username: str | None = "alice", password: str | None = "secret", ops: str = "pm-dm") -> Dialogue:
+    return Dialogue(username, password, ops, FramesClient(ops))
+
+
+@pytest.fixture
+def asked() -> Dialogue:
+    """A client that was asked for its password."""
+    client = frames(password=None)
+    client.connect(sends(Command("alice history-id")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), *ASKS_PASSWORD)
+    return client
+
+
+def log_in(client: Dialogue, welcome: Welcome = WELCOME, name: str = "alice") -> Dialogue:
+    client.connect(sends(Command(f"{name} history-id")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    client.give(welcome, f"[welcome existing] {name}", PROMPT)
+    return client
+
+
+@pytest.fixture
+def client() -> Dialogue:
+    """A client that is logged in and was asked for an operation."""
+    return log_in(frames())
+
+
+# --- login ---
+
+
+def test_password_is_sent_as_typed(asked: Dialogue) -> None:
+    """Only names are changed if they look like an operation."""
+    asked.type("  EX ", sends(Command("  EX ")))
+    asked.give(Welcome(AccountKind.NEW, "", (), None), "[welcome new] alice", PROMPT)
+
+
+def test_keyword_set_is_named_after_the_username() -> None:
+    client = frames(ops="bm-pm")
+    client.connect(sends(Command("alice bm-pm history-id")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    prompt = "[ask] operation (BM, PM, CH, EX)"
+    client.give(WELCOME, WELCOMES, prompt)
+    client.type("BM hello", sends(Command("BM")))
+    client.give(Ready(), sends(Data("hello")))
+    client.give(SENT, "[sent #11]", prompt)
+    client.type("PM bob psst", sends(Command("PM")))
+    client.give(ONLINE, sends(Command("bob")), sends(Data("psst")))
+
+
+def test_third_wrong_password_ends_the_client(asked: Dialogue) -> None:
+    for word in ("one", "two"):
+        asked.type(word, sends(Command(word)))
+        asked.give(WRONG, WRONGS, *ASKS_PASSWORD)
+    asked.type("three", sends(Command("three")))
+    asked.give(WRONG, WRONGS)
+    assert asked.exit is Exit.REFUSED
+
+
+def test_server_that_closes_after_one_wrong_password_refused_the_login(asked: Dialogue) -> None:
+    asked.type("one", sends(Command("one")))
+    asked.give(WRONG, WRONGS, *ASKS_PASSWORD)
+    asked.give(Bye("too many wrong passwords"), "[bye] too many wrong passwords")
+    asked.give(LinkDown("the server closed the connection"), "[error lost] the server closed the connection")
+    assert asked.exit is Exit.REFUSED
+
+
+def test_configured_password_is_sent_once() -> None:
+    client = frames()
+    client.connect(sends(Command("alice history-id")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    client.give(WRONG, WRONGS)
+    assert client.exit is Exit.REFUSED
+
+
+def test_password_prompt_after_the_login_gets_neither_line_nor_password(client: Dialogue) -> None:
+    client.give(PasswordPrompt(AccountKind.EXISTING))
+    client.type("PM hello", sends(Command("PM")))
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [("PM", "pm"), ("BM", "bm"), ("PING", "ping"), ("COOKIE", "cookie"), ("Pm", "Pm"), ("ALICE", "ALICE")],
+)
+def test_name_equal_to_a_keyword_is_sent_in_lower_case(client: Dialogue, name: str, sent: str) -> None:
+    """Of any keyword set, at each login and as a recipient. Names are case-insensitive."""
+    other = frames(username=name)
+    other.connect(sends(Command(f"{sent} history-id")))
+    other.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    other.give(WELCOME, f"[welcome existing] {name}", PROMPT)
+    other.give(LinkDown("reset"), "[lost] reset; connecting again")
+    other.connect(sends(Command(f"{sent} history-id")))
+
+    client.type(f"DM {name} {name}", sends(Command("DM")))
+    client.give(ONLINE, sends(Command(sent)), sends(Data(name)))
+
+
+@pytest.mark.parametrize("code", [ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME])
+def test_server_that_does_not_know_history_ids_gets_the_name_alone(code: ErrorCode) -> None:
+    client = frames(ops="bm-pm")
+    client.connect(sends(Command("alice bm-pm history-id")))
+    client.give(Refused(code, "Unknown word."), sends(Command("alice bm-pm")))
+    client.give(Refused(code, "No."), f"[error {code}] No.")
+    assert client.exit is Exit.REFUSED
+
+
+# --- operations ---
+
+
+def test_public_message_in_steps(client: Dialogue) -> None:
+    client.type("PM", sends(Command("PM")))
+    client.give(Ready(), ASKS_TEXT)
+    client.type("hello everyone", sends(Data("hello everyone")))
+    client.give(SENT, "[sent #11]", PROMPT)
+
+
+def test_public_message_in_one_line_takes_the_same_steps(client: Dialogue) -> None:
+    client.type("PM hello everyone", sends(Command("PM")))
+    client.give(Ready(), sends(Data("hello everyone")))
+    client.give(SENT, "[sent #11]", PROMPT)
+
+
+def test_direct_message_in_steps_goes_on_when_messages_arrive(client: Dialogue) -> None:
+    client.type("DM", sends(Command("DM")))
+    client.give(HELLO, SHOWS_HELLO)
+    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    client.give(DirectMessage(12, NOON_MS, "bob", "", "psst"), "[direct #12 2026-01-31T12:00:00Z] bob -> alice: psst")
+    client.type("bob", "[ask] message for bob")
+    client.type("hello bob", sends(Command("bob")), sends(Data("hello bob")))
+    client.give(public(14, "most"), *shows(public(14, "most")))
+    client.give(Sent(15, SentStatus.STORED), "[stored #15] not online; it is delivered at the next login", PROMPT)
+
+
+def test_direct_message_with_its_recipient_takes_the_same_steps_without_a_list(client: Dialogue) -> None:
+    client.type("DM bob hello", sends(Command("DM")))
+    client.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
+    client.give(SENT, "[sent #11]", PROMPT)
+    client.type("DM bob", "[ask] message for bob")
+    client.type("hello", sends(Command("DM")))
+    client.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
+
+
+def test_rejected_message_is_shown_and_not_sent_again(client: Dialogue) -> None:
+    client.type("DM zoe hello", sends(Command("DM")))
+    client.give(ONLINE, sends(Command("zoe")), sends(Data("hello")))
+    error = Refused(ErrorCode.UNKNOWN_USER, "There is no user 'zoe'; nothing was sent.", about="zoe")
+    client.give(error, "[error unknown_user] There is no user 'zoe'; nothing was sent.", PROMPT)
+    assert not client.model.unconfirmed
+
+
+def test_rejected_first_step_ends_the_operation(client: Dialogue) -> None:
+    client.type("PM", sends(Command("PM")))
+    client.give(Refused(ErrorCode.SHUTTING_DOWN, "Ending."), "[error shutting_down] Ending.", PROMPT)
+    client.type("PM hello", sends(Command("PM")))
+
+
+@pytest.mark.parametrize(("line", "command"), [("ch 50", "CH"), ("CH 100", "CH 100")])
+def test_history_takes_one_step_and_omits_the_default_number(client: Dialogue, line: str, command: str) -> None:
+    direct = DirectMessage(10, NOON_MS, "alice", "", "psst")
+    client.type(line, sends(Command(command)))
+    shown = "[history #10 2026-01-31T12:00:00Z] alice -> ?: psst"
+    client.give(History((direct, HELLO)), "[history 2]", shown, *shows(HELLO, kind="history"), PROMPT)
+
+
+def test_users_online_take_one_step(client: Dialogue) -> None:
+    client.type("/users", sends(Command("USERS")))
+    client.give(ONLINE, SHOWS_ONLINE, PROMPT)
+
+
+def test_lines_wait_for_the_end_of_the_running_operation(client: Dialogue) -> None:
+    client.type("PM one", sends(Command("PM")))
+    client.type("PM")
+    client.type("two")
+    client.type("EX")
+    client.give(Ready(), sends(Data("one")))
+    client.give(SENT, "[sent #11]", PROMPT, sends(Command("PM")))
+    client.give(Ready(), ASKS_TEXT, sends(Data("two")))
+    client.give(Sent(12, SentStatus.SENT), "[sent #12]", PROMPT, sends(Command("EX")))
+    client.give(Bye(YOU_LEFT), "[bye] you left")
+    assert client.exit is Exit.OK
+
+
+def test_operation_is_asked_for_again_after_a_typing_error(client: Dialogue) -> None:
+    usage = "There are PM (to everybody), DM (to one user), CH (history), EX (leave) and /help."
+    client.type("hello", f"[error usage] hello is no operation, so nothing was sent. {usage}", PROMPT)
+    client.type("", PROMPT)
+
+
+# --- cancelled operations, and the end in the middle of one ---
+
+CANCELLED = "[error usage] Nothing was typed; the operation is cancelled."
+
+
+def test_opened_message_is_left_with_an_empty_one_before_the_next_operation(client: Dialogue) -> None:
+    client.type("PM", sends(Command("PM")))
+    client.give(Ready(), ASKS_TEXT)
+    client.type("", CANCELLED, PROMPT)
+    client.type("DM", sends(Data("")))
+    client.give(EMPTY, sends(Command("DM")))
+    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    client.type("", CANCELLED, PROMPT)
+    client.type("CH", sends(Command("")), sends(Data("")))
+    client.give(SENT, sends(Command("CH")))  # a server may accept an empty message
+    client.give(History(()), "[history 0]", PROMPT)
+
+
+def test_opened_message_is_used_by_the_same_operation(client: Dialogue) -> None:
+    client.type("PM", sends(Command("PM")))
+    client.give(Ready(), ASKS_TEXT)
+    client.type("", CANCELLED, PROMPT)
+    client.type("PM hello", sends(Data("hello")))
+
+
+def test_error_closes_the_opened_message(client: Dialogue) -> None:
+    client.type("PM", sends(Command("PM")))
+    client.give(Ready(), ASKS_TEXT)
+    client.give(Refused(ErrorCode.INTERNAL, "Something."), "[error internal] Something.")
+    client.type("hello", sends(Command("PM")))
+    client.give(Ready(), sends(Data("hello")))
+
+
+def test_direct_message_to_all_becomes_a_public_one(client: Dialogue) -> None:
+    client.type("DM", sends(Command("DM")))
+    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    client.type("ALL", "[ask] message for ALL")
+    client.type("hello", sends(Command("")), sends(Data("")))
+    client.give(EMPTY, sends(Command("PM")))
+    client.give(Ready(), sends(Data("hello")))
+
+
+def test_end_of_input_leaves_an_opened_message(client: Dialogue) -> None:
+    client.type("PM", sends(Command("PM")))
+    client.give(Ready(), ASKS_TEXT)
+    client.end_input(sends(Data("")))
+    client.give(EMPTY, sends(Command("EX")))
+    client.give(Bye(""), "[bye] you left")
+    assert client.exit is Exit.OK
+
+
+@pytest.mark.parametrize("end", [Bye(""), LinkDown("reset")], ids=["goodbye", "lost"])
+def test_interrupt_leaves_after_the_operation_and_reports_unused_lines(client: Dialogue, end: Event | LinkDown) -> None:
+    client.type("PM one", sends(Command("PM")))
+    client.type("PM two")
+    client.give(Interrupt())
+    client.give(Ready(), sends(Data("one")))
+    client.give(SENT, sends(Command("EX")), "[sent #11]")
+    goodbye = ["[bye] you left"] if isinstance(end, Bye) else []
+    client.give(end, *goodbye, "[error lost] 1 typed line was not confirmed")
+    assert client.exit is Exit.LOST
+
+
+# --- ping ---
+
+# Operations: the first action, what follows while the server waits for a step, and the answer that ends it.
+OPERATIONS: list[tuple[Action, list[Action | Event], Event]] = [
+    (OpenPublic(), [Ready(), Say("hello")], SENT),
+    (OpenPublic(), [Ready(), AskHistory(50)], EMPTY),
+    (OpenDirect(), [ONLINE, Whisper("bob", "psst")], SENT),
+    (Whisper("bob", "psst"), [ONLINE], SENT),
+]
+
+
+@pytest.mark.parametrize(("first", "steps", "end"), OPERATIONS)
+def test_ping_is_never_offered_while_the_server_waits_for_a_step(
+    first: Action, steps: list[Action | Event], end: Event
+) -> None:
+    """The server would take it as the recipient or the text.
+
+    The receiver thread may ask at any moment, so a trace function asks before each line that the client executes.
+    """
+    client = FramesClient("pm-dm")
+    client.connect(Login("alice"), ())
+    client.handle_event(WELCOME)
+    assert client.ping == Command("PING")
+    client.request(first)
+    offered: list[str] = []
+
+    def trace(frame: FrameType, *_: Any) -> Any:
+        if frame.f_code.co_filename.endswith("frames_client.py") and client.ping is not None:
+            offered.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    for step in steps:
+        client.handle_event(step) if isinstance(step, Ready | Online) else client.request(step)
+    sys.settrace(before)
+    assert not offered
+    client.handle_event(end)
+    assert client.ping is None if end is EMPTY else client.ping
+
+
+# --- reconnecting ---
+
+BACK = "[back] alice"
+GAP = "[error lost] more may have been missed than this; CH 500 shows more"
+
+
+def reconnect(client: Dialogue, name: str = "alice", welcome: Welcome = WELCOME, asks: str = "CH") -> None:
+    """The connection is lost and open again, and the history is requested."""
+    client.give(LinkDown("reset"), "[lost] reset; connecting again")
+    client.connect(sends(Command(f"{name} history-id")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    client.give(welcome, sends(Command(asks)))
+
+
+def public(message_id: int, text: str, sender: str = "bob") -> PublicMessage:
+    return PublicMessage(message_id, NOON_MS, sender, text)
+
+
+def shows(*messages: PublicMessage, kind: str = "public") -> list[str]:
+    return [f"[{kind} #{each.id} 2026-01-31T12:00:00Z] {each.sender}: {each.text}" for each in messages]
+
+
+def unknown(text: str) -> str:
+    return f"[error lost] it is not known whether this was stored, look at CH: {text}"
+
+
+@pytest.fixture
+def informed(client: Dialogue) -> Dialogue:
+    """A client that has seen message 11."""
+    client.give(HELLO, SHOWS_HELLO)
+    return client
+
+
+def test_missed_messages_are_shown_once_and_in_order(informed: Dialogue) -> None:
+    """Promise: once. Messages of this user's other devices are among them."""
+    reconnect(informed)
+    # Messages that waited for alice follow the welcome, and new ones may arrive before the history.
+    waited = DirectMessage(13, NOON_MS, "bob", "", "psst")
+    informed.give(waited)
+    informed.give(public(15, "new"))
+    informed.give(
+        History((public(9, "old"), HELLO, public(12, "missed"), waited, public(14, "from my phone", "alice"))),
+        BACK,
+        *shows(public(12, "missed")),
+        "[direct #13 2026-01-31T12:00:00Z] bob -> alice: psst",
+        *shows(public(14, "from my phone", "alice"), public(15, "new")),
+        PROMPT,
+    )
+    reconnect(informed)
+    informed.give(
+        History((public(14, "x"), public(15, "new"), public(16, "newer"))), BACK, *shows(public(16, "newer")), PROMPT
+    )
+
+
+def test_too_many_messages_before_the_history_make_a_gap(informed: Dialogue) -> None:
+    reconnect(informed)
+    came = [public(number, "x") for number in range(100, 1_101)]
+    for message in came:
+        informed.give(message)
+    informed.give(History((HELLO,)), BACK, GAP, *shows(*came[1:]), PROMPT)
+
+
+def test_history_is_shown_as_history_if_no_message_was_seen(client: Dialogue) -> None:
+    reconnect(client)
+    client.give(public(12, "new"))
+    client.give(public(13, "newer"))
+    history = (public(9, "old or missed"), public(12, "new"))
+    lines = shows(*history, kind="history")
+    client.give(History(history), BACK, "[history 2]", *lines, *shows(public(13, "newer")), PROMPT)
+    # From now on new messages can be told from old ones.
+    reconnect(client)
+    client.give(History((public(13, "newer"), public(14, "newest"))), BACK, *shows(public(14, "newest")), PROMPT)
+
+
+def test_message_in_the_history_is_confirmed_by_it(informed: Dialogue) -> None:
+    informed.type("PM hello", sends(Command("PM")))
+    informed.give(Ready(), sends(Data("hello")))
+    reconnect(informed)
+    history = (public(9, "hello", "alice"), HELLO, public(12, "hello", "alice"))
+    informed.give(History(history), BACK, "[sent #12]", PROMPT)
+    assert not informed.model.unconfirmed
+
+
+def test_names_in_the_history_are_compared_without_case() -> None:
+    """The protocol does not say how the name was registered."""
+    client = log_in(frames(username="Alice"), name="Alice")
+    psst = DirectMessage(11, NOON_MS, "alice", "", "x")
+    client.give(psst, "[direct #11 2026-01-31T12:00:00Z] alice -> ?: x")
+    client.type("PM hello", sends(Command("PM")))
+    client.give(Ready(), sends(Data("hello")))
+    reconnect(client, "Alice")
+    client.give(History((psst, public(12, "hello", "alice"))), "[back] Alice", "[sent #12]", PROMPT)
+
+
+@pytest.mark.parametrize("line", ["PM hello", "DM bob hello"])
+def test_message_that_is_missing_in_the_history_is_sent_again(informed: Dialogue, line: str) -> None:
+    word = line.split(maxsplit=1)[0]
+    informed.type(line, sends(Command(word)))
+    if word == "PM":
+        informed.give(Ready(), sends(Data("hello")))
+    else:
+        informed.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
+    reconnect(informed)
+    others = (public(12, "hello"), public(13, "Hello", "alice"))
+    history = (public(9, "hello", "alice"), HELLO, *others)
+    informed.give(History(history), sends(Command(word)), BACK, *shows(*others))
+
+
+def test_message_whose_text_was_not_sent_is_sent_again_in_any_case(client: Dialogue) -> None:
+    client.type("PM hello", sends(Command("PM")))
+    reconnect(client)
+    own = public(9, "hello", "alice")
+    client.give(History((own,)), sends(Command("PM")), BACK, "[history 1]", *shows(own, kind="history"))
+
+
+def test_message_is_of_unknown_delivery_if_no_message_was_seen(client: Dialogue) -> None:
+    """An equal message in the history may be an older one, so it is not sent again."""
+    client.type("PM hello", sends(Command("PM")))
+    client.give(Ready(), sends(Data("hello")))
+    reconnect(client)
+    own = public(9, "hello", "alice")
+    client.give(History((own,)), BACK, "[history 1]", *shows(own, kind="history"), unknown("hello"), PROMPT)
+    assert not client.model.unconfirmed
+    client.type("EX", sends(Command("EX")))
+    client.give(Bye(""), "[bye] you left")
+    assert client.exit is Exit.LOST
+
+
+def test_history_that_does_not_reach_back_makes_a_gap(informed: Dialogue) -> None:
+    informed.type("PM hello", sends(Command("PM")))
+    informed.give(Ready(), sends(Data("hello")))
+    reconnect(informed)
+    missed = tuple(public(number, f"missed {number}") for number in range(100, 150))
+    informed.give(History(missed), BACK, GAP, *shows(*missed), unknown("hello"), PROMPT)
+
+
+def test_rejected_history_request_makes_a_gap(informed: Dialogue) -> None:
+    informed.type("PM hello", sends(Command("PM")))
+    informed.give(Ready(), sends(Data("hello")))
+    reconnect(informed)
+    informed.give(public(15, "new"))
+    error = Refused(ErrorCode.UNKNOWN_COMMAND, "No.")
+    informed.give(error, BACK, GAP, *shows(public(15, "new")), unknown("hello"), PROMPT)
+
+
+def test_reset_server_makes_a_gap_and_all_its_messages_are_new(informed: Dialogue) -> None:
+    one, two, three = public(1, "one"), public(2, "two"), public(3, "three")
+    reconnect(informed)
+    informed.give(History((one, two)), BACK, GAP, *shows(one, two), PROMPT)
+    reconnect(informed)
+    informed.give(History((two, three)), BACK, *shows(three), PROMPT)
+
+
+BEFORE, RESTORED = (Welcome(AccountKind.EXISTING, "", (), None, history_id) for history_id in ("a1", "b2"))
+
+
+def test_restored_server_makes_a_gap_and_unseen_messages_are_shown() -> None:
+    """Promise: nothing is lost silently. The server has more messages than the client saw, so ids don't show it."""
+    client = log_in(frames(), BEFORE)
+    seen = [public(number, f"text {number}") for number in (10, 11, 12)]
+    for each in seen:
+        client.give(each, *shows(each))
+    client.type("PM 13", sends(Command("PM")))
+    client.give(Ready(), sends(Data("13")))
+    client.give(Sent(13, SentStatus.SENT), "[sent #13]", PROMPT)
+
+    new = [public(11, "other 11"), public(12, "text 12", "carol"), public(13, "13"), public(14, "new")]
+    reconnect(client, welcome=RESTORED, asks="CH 500")
+    client.give(History((seen[0], *new)), BACK, GAP, *shows(*new), PROMPT)
+    reconnect(client, welcome=RESTORED)
+    client.give(History((new[-1], public(15, "newer"))), BACK, *shows(public(15, "newer")), PROMPT)
+
+
+def test_message_is_of_unknown_delivery_after_a_restore() -> None:
+    """The history may have an older message with the same text."""
+    client = log_in(frames(), BEFORE)
+    client.give(HELLO, SHOWS_HELLO)
+    client.type("PM ok", sends(Command("PM")))
+    client.give(Ready(), sends(Data("ok")))
+    old = public(4, "ok", "alice")
+    reconnect(client, welcome=RESTORED, asks="CH 500")
+    client.give(History((old,)), BACK, GAP, unknown("ok"), *shows(old), PROMPT)
+
+
+def test_restore_is_reported_if_no_message_was_seen() -> None:
+    client = log_in(frames(), BEFORE)
+    reconnect(client, welcome=RESTORED, asks="CH 500")
+    client.give(History((HELLO,)), BACK, GAP, "[history 1]", *shows(HELLO, kind="history"), PROMPT)
+
+
+def test_question_is_asked_again_after_reconnecting(informed: Dialogue) -> None:
+    informed.type("PM", sends(Command("PM")))
+    informed.give(Ready(), ASKS_TEXT)
+    reconnect(informed)
+    informed.give(History((HELLO,)), BACK, ASKS_TEXT)
+    informed.type("hello", sends(Command("PM")))
+    informed.give(Ready(), sends(Data("hello")))
+    informed.give(Sent(12, SentStatus.SENT), "[sent #12]", PROMPT)
+
+
+def test_end_of_input_before_the_history_leaves_after_it(informed: Dialogue) -> None:
+    reconnect(informed)
+    informed.end_input()
+    informed.give(History((HELLO,)), BACK, PROMPT, sends(Command("EX")))
+    informed.give(Bye(""), "[bye] you left")
+    assert informed.exit is Exit.OK
