@@ -69,6 +69,9 @@ class Connection:
 
     ``open_link`` connects to an address within a timeout in seconds, or raises OSError or UnicodeError. ``report``
     receives every event and signal, in order, in the receiver thread. While it blocks, nothing is received.
+
+    Tests replace the rest: ``monotonic`` is the clock, ``closing`` ends the pauses when it is set, and ``chance``
+    returns the share of a pause to wait, between two bounds.
     """
 
     def __init__(
@@ -76,11 +79,17 @@ class Connection:
         open_link: Callable[[Address, float], Link],
         retry_seconds: float,
         report: Callable[[Event | Signal], None],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        closing: threading.Event | None = None,
+        chance: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._open_link = open_link
         self._retry_seconds = retry_seconds
         self._report = report
-        self._closing = threading.Event()
+        self._monotonic = monotonic
+        self._closing = closing or threading.Event()
+        self._chance = chance
         # Guards _link: the receiver thread replaces and closes it, close() shuts it down.
         self._lock = threading.Lock()
         self._link: Link | None = None
@@ -143,15 +152,15 @@ class Connection:
         The limit restarts only after a connection that was served. A server that accepts connections and serves none
         (a full server, a proxy without a server, one that crashes at each login) counts as down.
         """
-        now = time.monotonic()
+        now = self._monotonic()
         if self._welcome_at is not None and (self._give_up_at is None or self._was_served or self._has_stood(now)):
             self._give_up_at = now + self._retry_seconds
             self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._welcome_at, self._was_served = None, False
         while reason:
-            if self._give_up_at is None or time.monotonic() >= self._give_up_at:
+            if self._give_up_at is None or self._monotonic() >= self._give_up_at:
                 return reason
-            if self._closing.wait(self._pause_seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - not a secret
+            if self._closing.wait(self._pause_seconds * self._chance(0.5, 1.0)):
                 return reason
             self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
             reason = self._connect(_CONNECT_AGAIN_SECONDS)
@@ -176,7 +185,7 @@ class Connection:
 
     def _take(self, event: Event) -> None:
         if _is_welcome(event):
-            self._welcome_at = time.monotonic()
+            self._welcome_at = self._monotonic()
         elif self._welcome_at is not None and not isinstance(event, Bye | Refused):
             self._was_served = True
         self._report(event)
