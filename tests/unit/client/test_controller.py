@@ -1,0 +1,222 @@
+"""The controller after the login, without a terminal: operations, lost connections, and the end."""
+
+import pytest
+
+from chatclient.cli.exits import Exit
+from chatclient.links.connection import LinkDown, LinkLost
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    DirectMessage,
+    History,
+    Pong,
+    PublicMessage,
+    Refused,
+    Sent,
+    SentStatus,
+    Users,
+    Welcome,
+)
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Say, Whisper
+
+from .dialogue import HANGS_UP, Dialogue, sends
+
+NOON_MS = 1_769_860_800_123
+HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
+SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
+ONLINE = Users(2, ("bob", "alice"))
+SHOWS_ONLINE = "[users 2] alice bob"
+BACK = Welcome(AccountKind.EXISTING, "alice", ("alice",), 20)
+DOWN = LinkDown("reset")
+LOST = "[lost] reset; connecting again"
+
+
+def test_message_is_sent_with_a_nonce_of_its_own_and_confirmed(client: Dialogue) -> None:
+    client.type("PM hello", sends(Say("hello", "n1")))
+    client.type("PM hello", sends(Say("hello", "n2")))
+    client.type("@bob hello", sends(Whisper("bob", "hello", "n3")))
+    client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
+
+
+def test_public_message_in_two_lines(client: Dialogue) -> None:
+    client.type("PM", "[ask] message for everybody")
+    client.type("hello", sends(Say("hello", "n1")))
+
+
+@pytest.mark.parametrize("ops", ["pm-dm", "bm-pm"])
+def test_direct_message_in_steps_goes_on_when_messages_arrive(ops: str) -> None:
+    client = Dialogue(ops=ops)
+    client.log_in()
+    client.type(ops[-2:].upper(), sends(AskUsers()))
+    client.give(HELLO, SHOWS_HELLO)
+    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    psst = DirectMessage(12, NOON_MS, "bob", "alice", "psst")
+    client.give(psst, "[direct #12 2026-01-31T12:00:00Z] bob -> alice: psst")
+    client.type("bob", "[ask] message for bob")
+    client.give(Users(1, ("alice",), (), ("bob",)), "[left] bob")
+    client.type("hello bob", sends(Whisper("bob", "hello bob", "n1")))
+    client.give(Sent(13, SentStatus.STORED, "n1"), "[stored #13] not online; it is delivered at the next login")
+
+
+def test_lines_typed_before_the_list_of_users_wait_for_it(client: Dialogue) -> None:
+    client.type("DM", sends(AskUsers()))
+    client.type("bob")
+    client.type("hello bob")
+    client.type("CH 5")
+    client.give(
+        ONLINE,
+        SHOWS_ONLINE,
+        "[ask] recipient",
+        "[ask] message for bob",
+        sends(Whisper("bob", "hello bob", "n1")),
+        sends(AskHistory(5)),
+    )
+    client.give(History((HELLO,)), "[history 1]", "[history #11 2026-01-31T12:00:00Z] bob: hello")
+
+
+def test_cancelled_operation_sends_nothing(client: Dialogue) -> None:
+    client.type("DM", sends(AskUsers()))
+    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    client.type("", "[error usage] Nothing was typed; the operation is cancelled.")
+    client.type("PM hello", sends(Say("hello", "n1")))
+
+
+def test_lines_that_send_nothing_are_used_and_answered(client: Dialogue) -> None:
+    client.type("   ")
+    error = client.parser.parse_line("\\x1b[2J").error
+    client.type("\x1b[2J", f"[error usage] {error}")
+    client.type("/help", *(f"[help] {line}" for line in client.parser.help()))
+    client.type("PM " + "x" * 8193, "[error too_long] A message has 8,192 bytes at most in UTF-8; nothing was done.")
+    assert client.lines_used == 4
+
+
+def test_list_of_users_is_shown_only_as_an_answer(client: Dialogue) -> None:
+    """The server repeats it every 30 s. A large room repeats the number alone."""
+    client.give(ONLINE)
+    client.give(Pong())
+    client.type("/users", sends(AskUsers()))
+    client.give(Users(501, None))
+    client.give(Users(501, None, ("bob",)), "[joined] bob")
+    client.give(ONLINE, SHOWS_ONLINE)
+    client.give(ONLINE)
+
+
+def test_rejected_request_is_shown_and_not_waited_for(client: Dialogue) -> None:
+    client.type("@eve hello", sends(Whisper("eve", "hello", "n1")))
+    client.give(Refused(ErrorCode.UNKNOWN_USER, "No eve.", "n1"), "[error unknown_user] No eve.")
+    assert not client.model.unconfirmed
+    client.type("/users", sends(AskUsers()))
+    client.give(Refused(ErrorCode.SHUTTING_DOWN, "Ending."), "[error shutting_down] Ending.")
+    client.type("PM hello", sends(Say("hello", "n2")))
+    assert client.exit is None
+
+
+def test_error_of_an_earlier_message_does_not_cancel_an_operation(client: Dialogue) -> None:
+    client.type("DM eve hi", sends(Whisper("eve", "hi", "n1")))
+    client.type("DM", sends(AskUsers()))
+    client.give(Refused(ErrorCode.UNKNOWN_USER, "No eve.", "n1"), "[error unknown_user] No eve.")
+    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
+    client.type("bob", "[ask] message for bob")
+    client.type("EX", sends(Whisper("bob", "EX", "n2")))
+
+
+def test_65th_message_waits_until_one_of_64_has_an_answer(client: Dialogue) -> None:
+    """Promise: back-pressure. The number of unconfirmed messages is limited."""
+    for number in range(1, 65):
+        client.type(f"PM {number}", sends(Say(str(number), f"n{number}")))
+    client.type("PM 65")
+    client.type("PM 66")
+    assert client.lines_used == 64
+    client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]", sends(Say("65", "n65")))
+    client.give(Refused(ErrorCode.INTERNAL, "Disk.", "n2"), "[error internal] Disk.", sends(Say("66", "n66")))
+
+
+# --- lost connections ---
+
+
+def test_reconnect_resumes_after_the_last_message_and_sends_unconfirmed_ones_again(client: Dialogue) -> None:
+    """Promise: once. The login names the last id; unconfirmed messages keep their nonces."""
+    client.type("PM one", sends(Say("one", "n1")))
+    client.type("@bob two", sends(Whisper("bob", "two", "n2")))
+    client.type("PM three", sends(Say("three", "n3")))
+    client.give(HELLO, SHOWS_HELLO)
+    client.give(Sent(12, SentStatus.SENT, "n2"), "[sent #12]")
+    client.give(DOWN, LOST)
+    client.type("PM four")
+    client.connect(sends(Login("alice", "secret", 12)))
+    client.give(BACK, sends(Say("one", "n1")), sends(Say("three", "n3")), "[back] alice", sends(Say("four", "n4")))
+    client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
+    client.give(Sent(21, SentStatus.SENT, "n3"), "[sent #21]")
+    assert list(client.model.unconfirmed) == ["n4"]
+
+
+def test_question_is_asked_again_after_reconnecting(client: Dialogue) -> None:
+    client.type("DM", sends(AskUsers()))
+    client.give(DOWN, LOST)
+    client.connect(sends(Login("alice", "secret", 10)))
+    client.give(BACK, "[back] alice", "[ask] recipient")
+    client.type("bob", "[ask] message for bob")
+    client.give(DOWN, LOST)
+    client.connect(sends(Login("alice", "secret", 10)))
+    client.give(BACK, "[back] alice", "[ask] message for bob")
+    client.type("hello", sends(Whisper("bob", "hello", "n1")))
+
+
+def test_server_that_stops_or_is_full_is_tried_again(client: Dialogue) -> None:
+    client.give(Bye("the server is shutting down"), "[bye] the server is shutting down")
+    client.give(DOWN, LOST)
+    client.connect(sends(Login("alice", "secret", 10)))
+    client.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.", HANGS_UP)
+    client.give(LinkDown("closed"))
+    assert client.exit is None
+    client.give(LinkLost("can't reach it"), "[error lost] can't reach it")
+    assert client.exit is Exit.LOST
+
+
+# --- the end ---
+
+
+@pytest.mark.parametrize("end", ["goodbye", "lost"])
+@pytest.mark.parametrize("line", ["ex", "/quit", None])
+def test_leaving_ends_with_the_servers_goodbye_or_the_connection(client: Dialogue, line: str | None, end: str) -> None:
+    if line is None:
+        client.end_input(sends(Leave()))
+    else:
+        client.type(line, sends(Leave()))
+        client.type("PM too late")
+        client.end_input()
+        assert client.lines_used == 1
+    client.give(HELLO, SHOWS_HELLO)
+    assert client.exit is None
+    if end == "lost":
+        client.give(DOWN)
+    else:
+        client.give(Bye("you left"), "[bye] you left")
+    assert client.exit is Exit.OK
+
+
+def test_goodbye_before_a_confirmation_is_a_loss(client: Dialogue) -> None:
+    """Promise: confirmed means stored. An unconfirmed message is not called sent."""
+    client.type("PM hello", sends(Say("hello", "n1")))
+    client.type("PM again", sends(Say("again", "n2")))
+    client.type("EX", sends(Leave()))
+    client.give(Bye("x"), "[bye] x", "[error lost] 2 typed lines were not confirmed")
+    assert client.exit is Exit.LOST
+
+
+def test_leaving_with_unconfirmed_messages_goes_on_after_a_lost_connection(client: Dialogue) -> None:
+    client.type("PM hello", sends(Say("hello", "n1")))
+    client.end_input(sends(Leave()))
+    client.give(DOWN, LOST)
+    client.connect(sends(Login("alice", "secret", 10)))
+    client.give(BACK, sends(Say("hello", "n1")), "[back] alice", sends(Leave()))
+    client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
+    client.give(Bye("you left"), "[bye] you left")
+    assert client.exit is Exit.OK
+
+
+def test_end_of_input_in_an_operation_leaves_after_its_answer(client: Dialogue) -> None:
+    client.type("DM", sends(AskUsers()))
+    client.end_input()
+    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient", sends(Leave()))

@@ -1,0 +1,529 @@
+"""The controller of a person at a terminal: lines that need no server, lines that wait, passwords, and UiState."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chatclient.cli.controller import Interrupt, Line
+from chatclient.cli.exits import Exit
+from chatclient.cli.input import Addressing, InputParser
+from chatclient.frames_client import FramesClient
+from chatclient.links.connection import LinkDown, LinkLost
+from chatclient.model import ConnectionState, UiState
+from chatclient.notices import ConnectionLost, ErrorNotice, MessageQueued, Reconnected, Toggle
+from chatclient.register_client import RegisterClient
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    DirectMessage,
+    History,
+    PasswordChanged,
+    PasswordPrompt,
+    PublicMessage,
+    Refused,
+    Registered,
+    Sent,
+    SentStatus,
+    User,
+    Users,
+    Welcome,
+)
+from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.requests import (
+    AskHistory,
+    AskUser,
+    AskUsers,
+    ChangePassword,
+    Command,
+    Leave,
+    Login,
+    Password,
+    Register,
+    Say,
+    Search,
+    Side,
+    Whisper,
+)
+
+from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, sends
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chatclient.client_protocol import ClientEvent, ClientProtocol
+    from chatclient.notices import UiNotice
+    from chatprotocol.events import Event
+    from chatprotocol.requests import Request
+
+SERVER = ("localhost", 9999)
+HINT = "[help] What you type goes to everybody, DM USER MESSAGE to one; /help tells more."
+WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 10)
+WELCOMES = ("[welcome existing] alice; online: alice bob", HINT, sends(AskHistory(20)))
+BACK = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 20)
+DOWN = LinkDown("reset")
+ASKS = (HIDES, "[ask] password existing")
+WRONG = Refused(ErrorCode.WRONG_PASSWORD, "Wrong.")
+WRONGS = "[error wrong_password] Wrong."
+
+
+class TerminalDialogue(Dialogue):
+    """A person at a terminal."""
+
+    is_person = True
+    recent_messages = 20
+    tells_secrets = True
+
+    def __init__(
+        self,
+        password: str | None = "secret",
+        client_protocol: ClientProtocol | None = None,
+        parser: InputParser | None = None,
+    ) -> None:
+        self.shown: list[ClientEvent | UiNotice] = []
+        parser = parser or InputParser(KEYWORD_SETS["pm-dm"], talks=True, is_json=True)
+        super().__init__("alice", password, client_protocol=client_protocol, parser=parser)
+
+    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
+        self.shown += shown
+        super().display(shown)
+
+    def type_password(self, text: str, *outcome: str) -> None:
+        self.give(Line(text, is_secret=True), *outcome)
+
+    def log_in(self) -> None:
+        self.connect(sends(Login("alice", "secret")))
+        self.give(WELCOME, *WELCOMES)
+        self.give(History(()), "[history 0]")
+
+    def lose(self) -> None:
+        self.give(DOWN, "[lost] reset; connecting again")
+
+    def reconnect(self, *outcome: str, since: int = 10, password: str = "secret") -> None:
+        self.connect(sends(Login("alice", password, since)))
+        self.give(BACK, *outcome)
+
+
+@pytest.fixture
+def person() -> TerminalDialogue:
+    """A person before the first connection."""
+    return TerminalDialogue()
+
+
+@pytest.fixture
+def inside(person: TerminalDialogue) -> TerminalDialogue:
+    """A person who is logged in and has seen the last messages."""
+    person.log_in()
+    return person
+
+
+@pytest.fixture
+def away(inside: TerminalDialogue) -> TerminalDialogue:
+    """A person whose connection is lost."""
+    inside.lose()
+    return inside
+
+
+@pytest.fixture
+def asked() -> TerminalDialogue:
+    """A person who is asked for the password of an existing account."""
+    client = TerminalDialogue(password=None)
+    client.connect(sends(Login("alice")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), *ASKS)
+    return client
+
+
+@pytest.fixture
+def new() -> TerminalDialogue:
+    """A person who has typed the password of a new account once."""
+    client = TerminalDialogue(password=None)
+    client.connect(sends(Login("alice")))
+    client.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
+    client.type_password("my secret", HIDES, "[ask] password again")
+    return client
+
+
+# --- the first login ---
+
+
+def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDialogue) -> None:
+    person.connect(sends(Login("alice", "secret")))
+    person.give(WELCOME, *WELCOMES)
+    person.lose()
+    person.reconnect(sends(AskHistory(20)), "[back] alice")
+    person.give(History(()), "[history 0]")
+    person.lose()
+    person.reconnect("[back] alice")
+    assert person.shown[-1] == Reconnected("alice", 20)
+
+
+def test_last_messages_are_requested_in_frames_too() -> None:
+    parser = InputParser(KEYWORD_SETS["pm-dm"], talks=True)
+    client = TerminalDialogue(client_protocol=FramesClient("pm-dm"), parser=parser)
+    client.connect(sends(Command("alice history-id")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    welcome = Welcome(AccountKind.EXISTING, "", (), None)
+    client.give(welcome, "[welcome existing] alice", HINT, sends(Command("CH 20")))
+
+
+def test_guest_requests_no_messages() -> None:
+    guest = TerminalDialogue(None, RegisterClient(), Addressing(KEYWORD_SETS["pm-dm"], talks=True))
+    guest.connect(sends(Register(Side.SENDING, "alice")))
+    guest.give(Registered(Side.SENDING, "alice"), sends(Register(Side.RECEIVING, "alice")))
+    hint = "[help] Type @USER MESSAGE, @ALL MESSAGE or EX."
+    asks = "[ask] @USER MESSAGE or @ALL MESSAGE"
+    guest.give(Registered(Side.RECEIVING, "alice"), "[welcome guest] alice", hint, asks)
+
+
+@pytest.mark.parametrize("line", ["EX", "/quit", None])
+def test_leaving_before_the_login_ends_immediately(person: TerminalDialogue, line: str | None) -> None:
+    person.connect(sends(Login("alice", "secret")))
+    person.end_input() if line is None else person.type(line)
+    assert person.exit is Exit.LOST
+
+
+def test_messages_typed_before_the_login_wait_if_the_password_is_known(person: TerminalDialogue) -> None:
+    person.connect(sends(Login("alice", "secret")))
+    person.type("hello everybody")
+    assert person.ui_state.waiting == ("hello everybody",)
+    person.give(WELCOME, *WELCOMES, sends(Say("hello everybody", "n1")))
+
+
+# --- the password ---
+
+
+@pytest.mark.parametrize("is_secret", [False, True])
+def test_line_before_the_password_prompt_is_the_password(is_secret: bool) -> None:
+    """The frontend may not have shown the prompt yet."""
+    client = TerminalDialogue(password=None)
+    client.model.username = ""
+    client.begin("[ask] username")
+    client.type("alice", CONNECTS)
+    client.give(Line("EX", is_secret=is_secret))
+    assert client.ui_state.waiting == ()
+    assert client.exit is None
+    client.connect(sends(Login("alice")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), *ASKS, sends(Password("EX")))
+    client.give(WELCOME, *WELCOMES)
+    assert client.ui_state.unconfirmed == ()
+
+
+def test_password_is_never_a_message_nor_shown_among_waiting_lines() -> None:
+    """The prompt may end at the moment when the password is typed."""
+    client = TerminalDialogue(password=None)
+    client.connect(sends(Login("alice")))
+    client.give(WELCOME, *WELCOMES)
+    client.type_password("my secret")
+    client.lose()
+    client.type_password("my secret")
+    assert "my secret" not in str(client.ui_state)
+    client.connect(sends(Login("alice", None, 10)))
+    client.give(BACK, sends(AskHistory(20)), "[back] alice")
+    assert "my secret" not in str(client.shown)
+
+
+def test_wrong_password_is_asked_for_again(asked: TerminalDialogue) -> None:
+    asked.type_password("one", sends(Password("one")))
+    asked.give(WRONG, WRONGS, *ASKS)
+    asked.type_password("EX", sends(Password("EX")))
+    assert asked.exit is None
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_password_typed_after_the_servers_time_limit_is_used_on_a_new_connection(
+    asked: TerminalDialogue, is_told: bool
+) -> None:
+    if is_told:
+        asked.give(Refused(ErrorCode.NOT_LOGGED_IN, "Too late."))
+    asked.give(LinkDown("closed"))
+    asked.give(LinkLost("closed"))
+    assert asked.ui_state.question == "password"
+    asked.type_password("my secret", CONNECTS)
+    asked.connect(sends(Login("alice")))
+    asked.give(PasswordPrompt(AccountKind.EXISTING), *ASKS, sends(Password("my secret")))
+    asked.give(WELCOME, *WELCOMES)
+
+
+def test_end_of_input_at_the_password_prompt_is_a_rejected_login(asked: TerminalDialogue) -> None:
+    asked.end_input("[error refused] the input ended before the password was given")
+    assert asked.exit is Exit.REFUSED
+
+
+def test_password_of_a_new_account_is_typed_twice(new: TerminalDialogue) -> None:
+    """It was hidden, so a typing error would lock the user out."""
+    assert new.ui_state.question == "password again"
+    differ = "[error usage] The two passwords differ; choose one again."
+    new.type_password("my sceret", differ, HIDES, "[ask] password new")
+    new.type_password("other", HIDES, "[ask] password again")
+    new.type_password("other", sends(Password("other")))
+    new.give(WELCOME, *WELCOMES)
+
+
+def test_first_input_of_a_new_password_survives_a_lost_connection(new: TerminalDialogue) -> None:
+    new.give(DOWN)
+    new.type_password("my secret", CONNECTS)
+    new.connect(sends(Login("alice")))
+    new.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
+
+
+# --- a password change ---
+
+CHANGE = (HIDES, "[ask] old password"), (HIDES, "[ask] new password"), (HIDES, "[ask] new password again")
+
+
+@pytest.fixture
+def changing(inside: TerminalDialogue) -> TerminalDialogue:
+    """A person who has typed all but the last password of a change."""
+    inside.type("/password", *CHANGE[0])
+    inside.type_password("secret", *CHANGE[1])
+    inside.type_password("new", *CHANGE[2])
+    assert inside.ui_state.is_secret
+    assert inside.ui_state.question == "new password again"
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown", "password"),
+    [(PasswordChanged(), "[password changed]", "new"), (WRONG, WRONGS, "secret")],
+)
+def test_changed_password_is_used_when_reconnecting(
+    changing: TerminalDialogue, answer: Event, shown: str, password: str
+) -> None:
+    changing.type_password("new", sends(ChangePassword("secret", "new")))
+    assert not changing.ui_state.is_secret
+    changing.give(answer, shown)
+    changing.lose()
+    changing.reconnect("[back] alice", password=password)
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        ("", "Nothing was typed; the password was not changed."),
+        ("nwe", "The two new passwords differ; the password was not changed."),
+    ],
+)
+def test_password_change_is_cancelled(changing: TerminalDialogue, last: str, why: str) -> None:
+    changing.type_password(last, f"[error usage] {why}")
+    assert not changing.ui_state.is_secret
+    changing.type("hello", sends(Say("hello", "n1")))
+
+
+def test_lost_connection_cancels_a_password_change(changing: TerminalDialogue) -> None:
+    changing.lose()
+    assert not changing.ui_state.is_secret
+
+
+def test_new_password_is_tried_too_if_its_confirmation_was_lost(changing: TerminalDialogue) -> None:
+    changing.type_password("new", sends(ChangePassword("secret", "new")))
+    changing.lose()
+    changing.connect(sends(Login("alice", "secret", 10)))
+    changing.give(WRONG, HANGS_UP)
+    changing.give(DOWN)
+    changing.reconnect("[back] alice", password="new")
+
+
+def test_password_change_in_a_pipe_takes_two_lines(person: TerminalDialogue) -> None:
+    """The new password is visible in a script, so it is not repeated."""
+    person.tells_secrets = False
+    person.log_in()
+    person.type("/password", *CHANGE[0])
+    person.type("secret", *CHANGE[1])
+    person.type("new", sends(ChangePassword("secret", "new")))
+
+
+# --- while the connection is lost ---
+
+
+@pytest.mark.parametrize("line", ["ex", "/QUIT", None])
+@pytest.mark.parametrize("is_underway", [False, True])
+def test_leaving_does_not_wait_for_the_connection(away: TerminalDialogue, line: str | None, is_underway: bool) -> None:
+    if is_underway:
+        away.connect(sends(Login("alice", "secret", 10)))
+    away.end_input() if line is None else away.type(line)
+    assert away.exit is Exit.OK
+
+
+@pytest.mark.parametrize("end", ["EX", None, LinkLost("no more")])
+def test_lost_lines_are_reported_at_the_end(inside: TerminalDialogue, end: str | LinkLost | None) -> None:
+    inside.type("one", sends(Say("one", "n1")))
+    inside.lose()
+    inside.type("two")
+    lost = "[error lost] 2 typed lines were not confirmed\\none\\ntwo"
+    if isinstance(end, LinkLost):
+        inside.give(end, "[error lost] no more", lost)
+    else:
+        inside.end_input(lost) if end is None else inside.type(end, lost)
+    assert inside.exit is Exit.LOST
+
+
+def test_interrupt_sends_the_goodbye(inside: TerminalDialogue) -> None:
+    inside.give(Interrupt(), sends(Leave()))
+    inside.give(Bye("you left"), "[bye] you left")
+    assert inside.exit is Exit.OK
+
+
+def test_keyword_as_the_answer_to_a_question_is_a_message(inside: TerminalDialogue) -> None:
+    inside.type("PM", "[ask] message for everybody")
+    inside.lose()
+    inside.type("EX")
+    assert inside.exit is None
+    inside.reconnect("[back] alice", "[ask] message for everybody", sends(Say("EX", "n1")))
+
+
+def test_local_commands_work_while_the_connection_is_lost(away: TerminalDialogue) -> None:
+    away.type("/help", *(f"[help] {line}" for line in away.parser.help()))
+    away.type("/quiet")
+    away.type("/joins")
+    assert away.shown[-2:] == [Toggle("quiet"), Toggle("joins")]
+    assert away.ui_state.waiting == ()
+
+
+def test_waiting_lines_are_used_in_order(away: TerminalDialogue) -> None:
+    away.type("hello")
+    away.type("/quiet")
+    assert away.ui_state.waiting == ("hello", "/quiet")
+    away.reconnect("[back] alice", sends(Say("hello", "n1")))
+    assert away.shown[-2:] == [MessageQueued(Say("hello", "n1")), Toggle("quiet")]
+
+
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        ("DM bob psst", Whisper("bob", "psst", "n1")),
+        ("/search x", Search("x")),
+        ("/history 5", AskHistory(5)),
+        ("DM", AskUsers()),
+    ],
+)
+def test_line_that_needs_the_server_waits_and_is_sent_once(
+    away: TerminalDialogue, line: str, request_: Request
+) -> None:
+    away.type(line)
+    assert away.ui_state.waiting == (line,)
+    away.reconnect("[back] alice", sends(request_))
+    assert away.ui_state.waiting == ()
+
+
+def test_lost_connection_is_shown_once_per_outage(away: TerminalDialogue) -> None:
+    for _ in range(3):
+        away.connect(sends(Login("alice", "secret", 10)))
+        away.give(DOWN)
+    away.reconnect("[back] alice")
+    away.lose()
+    assert [each for each in away.shown if isinstance(each, ConnectionLost)] == [ConnectionLost("reset")] * 2
+
+
+FINAL = [ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD]
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_rejected_reconnect_is_final_or_tried_again(away: TerminalDialogue, code: ErrorCode) -> None:
+    """A temporary error is shown once per outage."""
+    if code in FINAL:
+        away.connect(sends(Login("alice", "secret", 10)))
+        away.give(Refused(code, "No."), f"[error {code}] No.")
+        assert away.exit is Exit.REFUSED
+        return
+    away.type("hello")
+    for told in ([f"[error {code}] Later."], []):
+        away.connect(sends(Login("alice", "secret", 10)))
+        away.give(Refused(code, "Later."), *told, HANGS_UP)
+        away.give(DOWN)
+    away.reconnect("[back] alice", sends(Say("hello", "n1")))
+
+
+# --- UiState: the prompt and the status line ---
+
+
+def test_ui_state_follows_the_connection_and_the_users_online(person: TerminalDialogue) -> None:
+    person.connect(sends(Login("alice", "secret")))
+    assert person.ui_state == UiState(ConnectionState.KNOCKING, "alice", SERVER)
+    person.give(WELCOME, *WELCOMES)
+    assert person.ui_state == UiState(ConnectionState.IN, "alice", SERVER, 2)
+    person.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
+    assert person.ui_state.online_count == 3
+    person.lose()
+    assert person.ui_state.connection_state is ConnectionState.AWAY
+
+
+def test_question_stands_until_it_is_answered_or_cancelled(inside: TerminalDialogue) -> None:
+    inside.type("DM", sends(AskUsers()))
+    inside.give(Users(2, ("alice", "bob")), "[users 2] alice bob", "[ask] recipient")
+    inside.give(PublicMessage(11, 0, "bob", "x"), "[public #11 1970-01-01T00:00:00Z] bob: x")
+    assert inside.ui_state.question == "recipient"
+    inside.type("bob", "[ask] message for bob")
+    inside.lose()
+    assert inside.ui_state.question == "message for bob"
+    inside.reconnect("[back] alice", "[ask] message for bob", since=11)
+    inside.type("", "[error usage] Nothing was typed; the operation is cancelled.")
+    assert inside.ui_state.question == ""
+
+
+def test_unconfirmed_messages_and_waiting_lines_are_told(inside: TerminalDialogue) -> None:
+    inside.type("one", sends(Say("one", "n1")))
+    assert inside.shown[-1] == MessageQueued(Say("one", "n1"))
+    inside.give(Refused(ErrorCode.SHUTTING_DOWN, "It stops.", "n1"))  # temporary: still unconfirmed
+    inside.lose()
+    inside.type("two")
+    assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"),), ("two",))
+    inside.reconnect(sends(Say("one", "n1")), "[back] alice", sends(Say("two", "n2")))
+    assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"), Say("two", "n2")), ())
+    inside.give(Sent(21, SentStatus.SENT, "n1"), "[sent #21]")
+    inside.give(Refused(ErrorCode.INTERNAL, "Disk.", "n2"), "[error internal] Disk.")
+    assert inside.ui_state.unconfirmed == ()
+
+
+# --- recipients ---
+
+UNKNOWN = Refused(ErrorCode.UNKNOWN_USER, "There is no user 'eve'.")
+SHOWS_UNKNOWN = "[error unknown_user] There is no user 'eve'."
+
+
+def test_unknown_recipient_is_rejected_before_the_text_is_typed(inside: TerminalDialogue) -> None:
+    inside.type("DM eve", sends(AskUser("eve")))
+    inside.give(UNKNOWN, SHOWS_UNKNOWN, "[ask] recipient")
+    inside.type("bob", "[ask] message for bob")
+    inside.type("psst", sends(Whisper("bob", "psst", "n1")))
+
+
+def test_text_for_an_unknown_recipient_is_sent_to_no_other(inside: TerminalDialogue) -> None:
+    inside.type("DM eve", sends(AskUser("eve")))
+    inside.type("only for you")  # before the answer
+    unusable = "[error usage] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."
+    inside.give(UNKNOWN, SHOWS_UNKNOWN, "[ask] recipient", unusable)
+    assert inside.ui_state.unconfirmed == ()
+
+
+@pytest.mark.parametrize(
+    "answer", [User("Eve", online=False), Refused(ErrorCode.UNKNOWN_COMMAND, "?"), DOWN], ids=["yes", "old", "lost"]
+)
+def test_text_is_asked_for_if_the_recipient_may_exist(inside: TerminalDialogue, answer: Event | LinkDown) -> None:
+    """An older server does not know the query, and a lost connection leaves it unanswered."""
+    inside.type("DM eve", sends(AskUser("eve")))
+    inside.give(Users(2, ("alice", "bob")))  # repeated every 30 s
+    if isinstance(answer, LinkDown):
+        inside.lose()
+        inside.reconnect("[back] alice", "[ask] message for eve")
+    else:
+        inside.give(answer, "[ask] message for eve")
+    inside.type("psst", sends(Whisper("eve", "psst", "n1")))
+
+
+def test_parser_knows_users_online_and_the_correspondent(inside: TerminalDialogue) -> None:
+    inside.type("dn eve psst", sends(Say("dn eve psst", "n1")))
+    inside.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
+    error = "[error usage] Nothing was sent. DM eve ... writes to eve, PM dn eve ... says it to everybody."
+    inside.type("dn eve psst", error)
+    inside.give(DirectMessage(11, 0, "bob", "alice", "x"), "[direct #11 1970-01-01T00:00:00Z] bob -> alice: x")
+    inside.type("/reply hi", sends(Whisper("bob", "hi", "n2")))
+
+
+def test_bytes_that_are_not_unicode_are_rejected(inside: TerminalDialogue) -> None:
+    """A terminal with another encoding produces them."""
+    inside.controller.react(Line("caf\udce9 noon"))
+    assert isinstance(inside.shown[-1], ErrorNotice)
+    assert inside.exit is None
+    assert not inside.model.unconfirmed
