@@ -1,21 +1,18 @@
-"""What the client knows, and keeps over a lost connection."""
+"""Model: the client's state that survives a lost connection."""
 
 import pytest
 
-from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 from chatclient.model import ConnectionState, Model
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
-    Bye,
     Delivered,
     DirectMessage,
     Event,
     Forwarded,
     History,
-    NotDelivered,
     Online,
-    Pong,
     PublicMessage,
     Refused,
     Sent,
@@ -33,185 +30,139 @@ def model() -> Model:
     return Model(("localhost", 9999), "alice", "secret")
 
 
-def after(model: Model, *events: Event) -> Model:
+def after(model: Model, *events: ClientEvent) -> Model:
     for event in events:
         model.apply(event)
     return model
 
 
-def test_the_first_login_names_nothing_that_was_seen(model: Model) -> None:
+def public(message_id: int, text: str = "x", sender: str = "bob") -> PublicMessage:
+    return PublicMessage(message_id, 0, sender, text)
+
+
+def direct(message_id: int, sender: str, recipient: str = "Alice") -> DirectMessage:
+    return DirectMessage(message_id, 0, sender, recipient, "x")
+
+
+def test_before_the_login_nothing_is_known(model: Model) -> None:
     assert model.login() == Login("alice", "secret", None)
+    assert (model.online, model.online_count, model.correspondent) == ((), None, "")
 
 
-def test_a_welcome_tells_how_the_name_is_spelled_and_what_the_newest_message_is(model: Model) -> None:
+def test_welcome_has_the_spelling_of_the_name_and_the_newest_message(model: Model) -> None:
     after(model, WELCOME)
-
     assert model.connection_state is ConnectionState.IN
     assert model.login() == Login("Alice", "secret", 10)
 
 
-def test_who_came_into_an_empty_room_goes_on_from_its_beginning(model: Model) -> None:
-    """A welcome after a lost connection is not what was missed: that is still to come, and may be lost once more."""
-    after(
-        model, Welcome(AccountKind.NEW, "alice", ("alice",), 0), Welcome(AccountKind.EXISTING, "alice", ("alice",), 5)
-    )
+@pytest.mark.parametrize(
+    ("events", "last_seen_id"),
+    [
+        ([public(11)], 11),
+        ([direct(11, "bob")], 11),
+        ([Sent(11, SentStatus.STORED, "n1")], 11),
+        ([direct(3, "bob")], 10),  # stored while the user was away
+        ([Sent(3, SentStatus.SENT, "sent twice")], 10),
+        ([History((public(99),))], 99),
+        ([Users(1, ("Alice",)), Refused(ErrorCode.TOO_LONG, "x")], 10),
+        # The next connection may be lost again before the missed messages arrive.
+        ([Welcome(AccountKind.EXISTING, "Alice", (), 50)], 10),
+    ],
+)
+def test_login_names_the_newest_message_seen(model: Model, events: list[Event], last_seen_id: int) -> None:
+    """Promise: once. The server sends what follows it."""
+    assert after(model, WELCOME, *events).login().since == last_seen_id
 
+
+def test_login_in_an_empty_room_resumes_at_its_beginning(model: Model) -> None:
+    after(model, Welcome(AccountKind.NEW, "alice", (), 0), Welcome(AccountKind.EXISTING, "alice", (), 5))
     assert model.login().since == 0
 
 
-@pytest.mark.parametrize(
-    ("event", "last_seen_id"),
-    [
-        (PublicMessage(11, 0, "bob", "x"), 11),
-        (DirectMessage(11, 0, "bob", "Alice", "x"), 11),
-        (Sent(11, SentStatus.SENT), 11),
-        (Sent(11, SentStatus.STORED, "n1"), 11),
-        (DirectMessage(3, 0, "bob", "Alice", "while you were away"), 10),
-        (Sent(3, SentStatus.SENT, "sent twice"), 10),
-        (History((PublicMessage(99, 0, "bob", "x"),)), 99),
-        (Users(1, ("Alice",)), 10),
-        (Refused(ErrorCode.TOO_LONG, "x"), 10),
-        (Pong(), 10),
-        (Bye("x"), 10),
-    ],
-)
-def test_the_newest_message_that_was_seen_is_where_to_go_on(model: Model, event: Event, last_seen_id: int) -> None:
-    """Promise: once. A client that reconnects names the last id that it saw."""
-    assert after(model, WELCOME, event).login().since == last_seen_id
-
-
-def test_what_is_remembered_of_messages_has_a_limit(model: Model) -> None:
-    """It is for a server that sends the last 500 messages once more."""
-    messages = [PublicMessage(number, 0, "bob", "x") for number in range(11, 2_011)]
-    after(model, WELCOME, *messages)
-
-    assert [each.id for each in messages if model.has_seen(each)] == list(range(1_011, 2_011))
-
-
-def test_a_second_welcome_does_not_skip_what_is_missed_before_it_has_come(model: Model) -> None:
-    """Promise: once. The connection may be lost again before what was missed has arrived."""
-    after(model, WELCOME, Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 50))
-
-    assert model.login().since == 10
-
-
-@pytest.mark.parametrize(
-    "event",
-    [Sent(11, SentStatus.SENT, "n1"), Sent(11, SentStatus.STORED, "n1"), Refused(ErrorCode.TOO_LONG, "x", "n1")],
-)
-def test_what_is_confirmed_or_refused_is_not_sent_again(model: Model, event: Event) -> None:
-    model.unconfirmed = {"n1": Say("one", "n1"), "n2": Say("two", "n2")}
-
-    assert after(model, event).unconfirmed == {"n2": Say("two", "n2")}
-
-
-@pytest.mark.parametrize(
-    "event", [Sent(11, SentStatus.SENT), Sent(11, SentStatus.SENT, "other"), Refused(ErrorCode.TOO_LONG, "x")]
-)
-def test_an_answer_to_something_else_confirms_nothing(model: Model, event: Event) -> None:
-    model.unconfirmed = {"n1": Say("one", "n1")}
-
-    assert after(model, event).unconfirmed == {"n1": Say("one", "n1")}
-
-
-@pytest.mark.parametrize(
-    "news",
-    [
-        Outcome(Say("one", "n1"), has_come=True),
-        Outcome(Say("one", "n1"), has_come=False),
-        DeliveryUnknown(Say("one", "n1"), has_history=False),
-    ],
-)
-def test_what_has_its_outcome_or_is_told_to_be_doubtful_is_settled(
-    model: Model, news: Outcome | DeliveryUnknown
-) -> None:
-    model.unconfirmed = {"n1": Say("one", "n1"), "n2": Whisper("bob", "two", "n2")}
-    model.apply(news)
-
-    assert model.unconfirmed == {"n2": Whisper("bob", "two", "n2")}
-
-
-@pytest.mark.parametrize(
-    "news",
-    [
-        Forwarded("bob", "one"),
-        Delivered("bob"),
-        NotDelivered(),
-        PossibleGap(has_history=False),
-        Outcome(Say("x"), True),
-    ],
-)
-def test_what_names_no_message_settles_none(model: Model, news: Event | PossibleGap | Outcome) -> None:
-    model.unconfirmed = {"n1": Say("one", "n1")}
-    model.apply(news)
-
-    assert model.unconfirmed == {"n1": Say("one", "n1")}
-
-
-def test_a_guest_has_nothing_to_go_on_from(model: Model) -> None:
-    """What it was told has no number."""
-    model.apply(Welcome(AccountKind.GUEST, "alice", (), None))
-    model.apply(Forwarded("bob", "hello"))
-
+def test_guest_has_no_message_to_resume_after(model: Model) -> None:
+    after(model, Welcome(AccountKind.GUEST, "alice", (), None), Forwarded("bob", "hello"))
     assert model.connection_state is ConnectionState.IN
     assert model.login() == Login("alice", "secret", None)
 
 
-# --- who is online, and who wrote ---
+def test_1000_seen_messages_are_remembered(model: Model) -> None:
+    """A server that can't tell which ones are new sends up to 500 again."""
+    messages = [public(number) for number in range(11, 2_011)]
+    after(model, WELCOME, *messages)
+    assert [each.id for each in messages if model.has_seen(each)] == list(range(1_011, 2_011))
+
+
+ONE, TWO = Say("one", "n1"), Whisper("bob", "two", "n2")
+
+
+@pytest.mark.parametrize(
+    ("event", "is_answer"),
+    [
+        (Sent(11, SentStatus.SENT, "n1"), True),
+        (Refused(ErrorCode.TOO_LONG, "x", "n1"), True),
+        (Outcome(ONE, has_come=False), True),
+        (DeliveryUnknown(ONE, has_history=False), True),
+        (Sent(11, SentStatus.SENT), False),
+        (Sent(11, SentStatus.SENT, "other"), False),
+        (Refused(ErrorCode.TOO_LONG, "x"), False),
+        (Delivered("bob"), False),
+        (PossibleGap(has_history=False), False),
+        (Outcome(Say("x"), has_come=True), False),
+    ],
+)
+def test_message_is_unconfirmed_until_its_own_answer(model: Model, event: ClientEvent, is_answer: bool) -> None:
+    model.unconfirmed = {"n1": ONE, "n2": TWO}
+    after(model, event)
+    assert model.unconfirmed == ({"n2": TWO} if is_answer else {"n1": ONE, "n2": TWO})
 
 
 @pytest.mark.parametrize(
     ("events", "online", "count"),
     [
-        ((), ("Alice",), 1),
-        ((Welcome(AccountKind.EXISTING, "Alice", ("Alice", "bob"), 10),), ("Alice", "bob"), 2),
-        ((Welcome(AccountKind.EXISTING, "Alice", (), None),), (), None),
-        ((Users(2, ("Alice", "bob")),), ("Alice", "bob"), 2),
-        ((Users(2, ("Alice", "bob"), ("bob",)),), ("Alice", "bob"), 2),
-        ((Online(("bob", "carol")),), ("bob", "carol"), 2),
-        ((Users(501, None, ("bob",)),), ("Alice", "bob"), 501),
-        ((Users(501, None, ("bob",)), Users(500, None, (), ("bob", "Alice"))), (), 500),
-        ((Users(501, None, ("bob", "carol")), Users(501, None, ("bob",), ("carol",))), ("Alice", "bob"), 501),
-        ((Users(501, None, ("bob",)), Users(501, None, ("bob",))), ("Alice", "bob"), 501),
-        ((Users(501, None, (), ("nobody",)),), ("Alice",), 501),
-        ((PublicMessage(11, 0, "bob", "x"), Forwarded("eve", "x")), ("Alice",), 1),
+        ([Welcome(AccountKind.EXISTING, "Alice", (), None)], (), None),
+        ([Users(2, ("Alice", "bob"), ("bob",))], ("Alice", "bob"), 2),
+        ([Online(("bob", "carol"))], ("bob", "carol"), 2),
+        # A large room sends joins and leaves without the list.
+        ([Users(501, None, ("bob",)), Users(501, None, ("bob",))], ("Alice", "bob"), 501),
+        ([Users(501, None, ("bob",)), Users(500, None, (), ("bob", "Alice"))], (), 500),
+        ([Users(501, None, ("bob", "carol")), Users(501, None, ("bob",), ("carol",))], ("Alice", "bob"), 501),
+        ([Users(501, None, (), ("unknown",))], ("Alice",), 501),
+        ([public(11), Forwarded("eve", "x")], ("Alice",), 1),
     ],
 )
-def test_who_is_online_is_learned_from_lists_and_from_who_comes_and_goes(
-    model: Model, events: tuple[Event, ...], online: tuple[str, ...], count: int | None
+def test_users_online_follow_lists_joins_and_leaves(
+    model: Model, events: list[Event], online: tuple[str, ...], count: int | None
 ) -> None:
     after(model, WELCOME, *events)
-
-    assert model.online == online
-    assert model.online_count == count
+    assert (model.online, model.online_count) == (online, count)
 
 
-def test_before_the_login_nobody_is_known(model: Model) -> None:
-    assert (model.online, model.online_count, model.correspondent) == ((), None, "")
+def test_10000_users_online_are_remembered(model: Model) -> None:
+    for batch in range(30):
+        model.apply(Users(1, None, tuple(f"u{batch * 500 + number}" for number in range(500)), ()))
+    assert len(model.online) == 10_000
+    assert model.online[-1] == "u14999"
 
 
 @pytest.mark.parametrize(
     ("events", "correspondent"),
     [
-        ((), ""),
-        ((DirectMessage(11, 0, "bob", "Alice", "x"),), "bob"),
-        ((DirectMessage(11, 0, "bob", "Alice", "x"), DirectMessage(12, 0, "carol", "Alice", "x")), "carol"),
-        ((DirectMessage(11, 0, "bob", "Alice", "x"), PublicMessage(12, 0, "carol", "Alice!")), "bob"),
-        ((DirectMessage(11, 0, "bob", "Alice", "x"), DirectMessage(12, 0, "Alice", "carol", "x")), "bob"),
-        ((DirectMessage(11, 0, "ALICE", "Alice", "to myself"),), ""),
-        ((DirectMessage(11, 0, "bob", "", "x"),), "bob"),
+        ([direct(11, "bob"), direct(12, "carol")], "carol"),
+        ([direct(11, "bob"), public(12, "Alice!", "carol")], "bob"),
+        ([direct(11, "bob"), direct(12, "Alice", "carol")], "bob"),
+        ([direct(11, "ALICE")], ""),
+        ([direct(11, "bob", "")], "bob"),
     ],
 )
-def test_who_wrote_last_is_the_one_to_reply_to(model: Model, events: tuple[Event, ...], correspondent: str) -> None:
-    after(model, WELCOME, *events)
+def test_correspondent_is_the_other_user_of_the_last_direct_message(
+    model: Model, events: list[Event], correspondent: str
+) -> None:
+    assert after(model, WELCOME, *events).correspondent == correspondent
 
-    assert model.correspondent == correspondent
 
-
-def test_a_server_that_names_users_without_end_is_not_remembered_without_end() -> None:
-    model = Model(None, "alice", None)
-    for batch in range(30):
-        model.apply(Users(1, None, tuple(f"u{batch * 500 + number}" for number in range(500)), ()))
-
-    assert len(model.online) == 10_000
-    assert model.online[-1] == "u14999"
+def test_invalid_names_are_not_offered(model: Model) -> None:
+    """A server may send any name. They are neither completed nor replied to."""
+    evil = ("x\u202eevil", "x\x1b[2J", "x y", "")
+    after(model, WELCOME, Users(7, ("alice", "bob", *evil)), direct(11, "bob"), *(direct(12, name) for name in evil))
+    assert model.online == ("alice", "bob")
+    assert model.correspondent == "bob"

@@ -1,0 +1,313 @@
+"""ClientSession: messages and queries over any number of connections, and the model that follows them."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatclient.client_protocol import JsonClient, PossibleGap
+from chatclient.frames_client import FramesClient
+from chatclient.model import ConnectionState, Model
+from chatclient.session import ClientSession
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import (
+    AccountKind,
+    DirectMessage,
+    Event,
+    Found,
+    History,
+    PublicMessage,
+    Refused,
+    Sent,
+    SentStatus,
+    Users,
+    Welcome,
+)
+from chatprotocol.requests import AskHistory, AskUsers, Command, Login, Request, Say, Search, Whisper
+
+from .dialogue import FakeLink, nonces
+
+WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice",), 10)
+
+
+@pytest.fixture
+def session() -> ClientSession:
+    return ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient(), nonces())
+
+
+def log_in(session: ClientSession, welcome: Welcome = WELCOME) -> FakeLink:
+    link = FakeLink()
+    session.log_in(link)
+    session.handle_event(welcome)
+    return link
+
+
+def public(message_id: int, text: str, sender: str = "bob", time_ms: int = 0) -> PublicMessage:
+    return PublicMessage(message_id, time_ms, sender, text)
+
+
+def direct(message_id: int, text: str, sender: str, recipient: str) -> DirectMessage:
+    return DirectMessage(message_id, 0, sender, recipient, text)
+
+
+def test_connection_begins_with_the_login(session: ClientSession) -> None:
+    link = FakeLink()
+    assert session.log_in(link) == ()
+    assert link.sent == [Login("alice", "secret")]
+    assert session.model.connection_state is ConnectionState.KNOCKING
+    assert not session.is_ready
+    assert session.handle_event(WELCOME) == (WELCOME,)
+    assert session.is_ready
+    assert session.model.online == ("alice",)
+
+
+def test_newest_connection_is_used_and_shut(session: ClientSession) -> None:
+    session.shut()  # without a connection: nothing to do
+    old, new = log_in(session), log_in(session)
+    session.request(AskUsers())
+    session.shut()
+    assert AskUsers() not in old.sent
+    assert (old.is_shut, new.is_shut) == (False, True)
+
+
+# --- messages ---
+
+
+def test_default_nonces_are_unique() -> None:
+    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient())
+    sent = [session.prepare(Say("x")).nonce for _ in range(10)]
+    assert len(set(sent)) == 10
+    assert list(session.model.unconfirmed) == sent
+
+
+def test_unconfirmed_messages_are_sent_again_with_the_same_nonce_in_order(session: ClientSession) -> None:
+    """Promise: once."""
+    log_in(session)
+    said = [session.prepare(each) for each in (Say("one"), Whisper("bob", "two"), Say("three"))]
+    for each in said:
+        session.request(each)
+    session.handle_event(Sent(11, SentStatus.SENT, said[1].nonce))
+    session.connection_lost()
+    assert not session.is_ready
+    said.append(session.prepare(Say("typed while away")))
+    session.request(said[3])
+    assert log_in(session).sent == [Login("alice", "secret", 11), said[0], said[2], said[3]]
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (Say(" \n"), ErrorCode.EMPTY_MESSAGE),
+        (Say("\u20ac" * 2_731), ErrorCode.TOO_LONG),  # 8,193 bytes
+        (Whisper("bob", "caf\udce9"), ErrorCode.BAD_REQUEST),
+        (Whisper("not a name", "x"), ErrorCode.BAD_USERNAME),
+    ],
+)
+def test_invalid_message_is_rejected_and_not_kept(session: ClientSession, said: Say | Whisper, code: ErrorCode) -> None:
+    """A kept message would be sent again and again."""
+    log_in(session)
+    with pytest.raises(RequestError) as error:
+        session.prepare(said)
+    assert error.value.code is code
+    assert session.model.unconfirmed == {}
+    assert session.prepare(Say("x" * 8_192))
+
+
+def test_65th_message_waits_until_one_of_64_has_an_answer(session: ClientSession) -> None:
+    """Promise: back-pressure."""
+    log_in(session)
+    said = [session.prepare(Say("x")) for _ in range(64)]
+    assert not session.is_ready
+    session.handle_event(Refused(ErrorCode.INTERNAL, "Disk.", said[0].nonce))
+    assert session.is_ready
+
+
+@pytest.mark.parametrize("code", [ErrorCode.SHUTTING_DOWN, ErrorCode.NOT_LOGGED_IN])
+def test_temporary_error_of_a_message_is_hidden_and_the_message_sent_again(
+    session: ClientSession, code: ErrorCode
+) -> None:
+    """A user who saw the error would type it again."""
+    log_in(session)
+    said = session.prepare(Say("pay 100"))
+    session.request(said)
+    assert session.handle_event(Refused(code, "Later.", said.nonce)) == ()
+    session.connection_lost()
+    assert log_in(session).sent[1:] == [said]
+    session.handle_event(Sent(11, SentStatus.SENT, said.nonce))
+    session.connection_lost()
+    assert log_in(session).sent[1:] == []
+
+
+@pytest.mark.parametrize("code", [ErrorCode.INTERNAL, ErrorCode.UNKNOWN_USER])
+def test_final_error_of_a_message_is_shown_and_the_message_dropped(session: ClientSession, code: ErrorCode) -> None:
+    log_in(session)
+    said = session.prepare(Say("pay 100"))
+    session.request(said)
+    refused = Refused(code, "No.", said.nonce)
+    assert session.handle_event(refused) == (refused,)
+    session.connection_lost()
+    assert log_in(session).sent[1:] == []
+
+
+# --- own messages that arrive ---
+
+
+def test_own_message_with_a_lost_confirmation_is_returned_once(session: ClientSession) -> None:
+    """It is among the missed messages. Messages of this user's other devices are returned in their order."""
+    log_in(session)
+    said, whispered = session.prepare(Say("one")), session.prepare(Whisper("bob", "psst"))
+    session.connection_lost()
+    log_in(session)
+    assert session.handle_event(public(11, "one", "Alice")) == ()
+    for phone in (public(12, "psst", "Alice"), direct(13, "psst", "alice", "carol")):
+        assert session.handle_event(phone) == (phone,)
+    assert session.handle_event(direct(14, "psst", "alice", "Bob")) == ()
+    # The connection is lost again: the held messages need not arrive again.
+    session.connection_lost()
+    assert log_in(session).sent == [Login("alice", "secret", 13), said, whispered]
+    for sent in (Sent(11, SentStatus.SENT, said.nonce), Sent(14, SentStatus.SENT, whispered.nonce)):
+        assert session.handle_event(sent) == (sent,)
+
+
+@pytest.mark.parametrize("answer", [Sent(12, SentStatus.SENT, "n1"), Refused(ErrorCode.TOO_LONG, "No.", "n1")])
+def test_own_message_of_another_device_with_the_same_text_is_returned(session: ClientSession, answer: Event) -> None:
+    log_in(session)
+    session.prepare(Say("ok"))
+    assert session.handle_event(public(11, "ok", "alice")) == ()
+    assert session.handle_event(answer) == (answer, public(11, "ok", "alice"))
+
+
+def test_message_to_oneself_is_returned_and_confirmed(session: ClientSession) -> None:
+    log_in(session)
+    session.prepare(Whisper("Alice", "note"))
+    note, sent = direct(11, "note", "alice", "alice"), Sent(11, SentStatus.SENT, "n1")
+    assert session.handle_event(note) == (note,)
+    assert session.handle_event(sent) == (sent,)
+
+
+def test_held_messages_are_limited(session: ClientSession) -> None:
+    """A server may send any number of messages that look like one that it never confirms."""
+    log_in(session)
+    session.prepare(Say("ok"))
+    told = [each for number in range(11, 111) for each in session.handle_event(public(number, "ok", "alice"))]
+    assert len(told) == 100 - 64
+
+
+def test_held_messages_stay_held_when_they_arrive_again(session: ClientSession) -> None:
+    """Promise: once. Each reconnect brings the stored, unconfirmed messages again, also if 64 of them wait."""
+    log_in(session)
+    said = [session.prepare(Say(f"word {number}")) for number in range(64)]
+    stored = [public(11 + number, each.text, "alice") for number, each in enumerate(said)]
+    for _ in range(2):
+        session.connection_lost()
+        log_in(session)
+        assert [session.handle_event(each) for each in stored] == [()] * 64
+    for message, each in zip(stored, said, strict=True):
+        confirmation = Sent(message.id, SentStatus.SENT, each.nonce)
+        assert session.handle_event(confirmation) == (confirmation,)
+
+
+# --- reconnecting to another history ---
+
+# The server's answer to a client that saw message 10 of the history a1, and the id that the client resumes after.
+RETURNS = [
+    (Welcome(AccountKind.EXISTING, "alice", (), 15, "a1"), False, 10),
+    (Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 7), True, 7),
+    (Welcome(AccountKind.EXISTING, "alice", (), 5, "a1", 0), True, 0),
+    # Servers that have no id, or do not compare it.
+    (Welcome(AccountKind.EXISTING, "alice", (), 15), False, 10),
+    (Welcome(AccountKind.EXISTING, "alice", (), 5), True, 5),
+    (Welcome(AccountKind.EXISTING, "alice", (), 15, "b2"), True, 15),
+]
+
+
+@pytest.mark.parametrize(("welcome", "has_gap", "since"), RETURNS)
+def test_other_history_is_reported_and_resumed_where_the_server_says(
+    session: ClientSession, welcome: Welcome, has_gap: bool, since: int
+) -> None:
+    """Promise: nothing is lost silently."""
+    log_in(session, Welcome(AccountKind.EXISTING, "alice", (), 10, "a1"))
+    session.connection_lost()
+    link = FakeLink()
+    session.log_in(link)
+    assert link.sent == [Login("alice", "secret", 10, "a1")]
+    assert session.handle_event(welcome) == ((welcome, PossibleGap()) if has_gap else (welcome,))
+    assert session.model.login() == Login("alice", "secret", since, welcome.history_id)
+
+
+def test_history_id_above_its_limit_is_not_kept(session: ClientSession) -> None:
+    log_in(session, Welcome(AccountKind.EXISTING, "alice", (), 10, "a" * 65))
+    assert session.model.login() == Login("alice", "secret", 10)
+
+
+def test_seen_messages_are_not_returned_again_after_a_restore(session: ClientSession) -> None:
+    """Promise: once. Different messages with the same ids are returned."""
+    log_in(session)
+    session.handle_event(History((public(9, "from the history"),)))
+    session.handle_event(public(11, "heard"))
+    session.prepare(Say("said"))
+    session.handle_event(Sent(12, SentStatus.SENT, "n1"))
+    session.handle_event(direct(13, "psst", "bob", "alice"))
+    session.connection_lost()
+    log_in(session, Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 8))
+
+    seen = [public(9, "from the history"), public(11, "heard"), public(12, "said", "alice", 5)]
+    assert [session.handle_event(each) for each in seen] == [(), (), ()]
+    others = [public(9, "another"), public(11, "heard", "carol"), public(13, "another"), public(11, "heard", "bob", 1)]
+    assert [session.handle_event(each) for each in others] == [(each,) for each in others]
+
+
+# --- queries ---
+
+QUERIES: list[tuple[Request, Event]] = [
+    (AskUsers(), Users(1, ("alice",))),
+    (AskHistory(20), History(())),
+    (Search("x"), Found("x", (), 10)),
+]
+
+
+@pytest.mark.parametrize(("query", "answer"), QUERIES, ids=repr)
+def test_query_is_repeated_after_a_loss_until_its_answer(session: ClientSession, query: Request, answer: Event) -> None:
+    log_in(session)
+    session.request(query)
+    session.connection_lost()
+    session.log_in(FakeLink())
+    session.handle_event(Refused(ErrorCode.INTERNAL, "No login."))  # this is no answer
+    for _ in range(2):
+        session.connection_lost()
+        assert log_in(session).sent.count(query) == 1
+    session.handle_event(answer)
+    session.connection_lost()
+    assert query not in log_in(session).sent
+
+
+@pytest.mark.parametrize(("query", "answer"), QUERIES, ids=repr)
+def test_rejected_query_is_shown_and_not_repeated(session: ClientSession, query: Request, answer: Event) -> None:
+    del answer
+    refused = Refused(ErrorCode.INTERNAL, "No.")
+    log_in(session)
+    session.request(query)
+    assert session.handle_event(refused) == (refused,)
+    session.connection_lost()
+    assert query not in log_in(session).sent
+
+
+def test_list_of_users_is_answered_before_the_next_request(session: ClientSession) -> None:
+    """The list repeated by the server would otherwise answer two requests."""
+    log_in(session)
+    session.request(AskUsers())
+    assert not session.is_ready
+    session.connection_lost()
+    log_in(session)
+    assert not session.is_ready
+    session.handle_event(Users(1, ("alice",)))
+    assert session.is_ready
+
+
+def test_query_of_a_stepwise_protocol_is_repeated_once_after_the_missed_messages() -> None:
+    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), FramesClient("pm-dm"))
+    log_in(session)
+    session.request(AskHistory(20))
+    session.connection_lost()
+    link = log_in(session)
+    session.handle_event(History(()))
+    assert link.sent == [Command("alice history-id"), Command("CH"), Command("CH 20")]
