@@ -1,0 +1,138 @@
+"""JSON lines: one object for each event or notice. It decodes to the same texts and acts on no terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatclient import notices
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.ui.jsonlines import lines
+from chatclient.ui.text import escape_control_characters
+from chatprotocol import events
+from chatprotocol.errors import ErrorCode
+from chatprotocol.requests import Say, Side, Whisper
+
+from .test_text import SENDABLE_ATTACKS
+
+if TYPE_CHECKING:
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import UiNotice
+
+NOON_MS = 1_769_860_800_123
+TIME = "2026-01-31T12:00:00.123Z"
+HELLO = events.PublicMessage(18, NOON_MS, "bob", "Gr\u00fc\u00dfe \u65e5\u672c")
+PSST = events.DirectMessage(19, NOON_MS, "bob", "alice", "psst")
+HELLOS = f'{{"type":"broadcast","id":18,"time":"{TIME}","from":"bob","message":"Gr\u00fc\u00dfe \u65e5\u672c"}}'
+PSSTS = f'{{"type":"direct","id":19,"time":"{TIME}","from":"bob","to":"alice","message":"psst"}}'
+
+# Events of the protocol json have its form; the others are the client's own.
+OBJECTS: list[tuple[ClientEvent | UiNotice, str]] = [
+    (HELLO, HELLOS),
+    (PSST, PSSTS),
+    (events.Sent(18, events.SentStatus.SENT, "n1"), '{"type":"sent","id":18,"status":"sent","nonce":"n1"}'),
+    (
+        events.Welcome(events.AccountKind.NEW, "alice", ("alice", "bob"), 17),
+        '{"type":"login","status":"ok","account":"new","username":"alice","users":["alice","bob"],"last_id":17}',
+    ),
+    (events.Users(2, None, ("bob",), ("eve",)), '{"type":"users","count":2,"joined":["bob"],"left":["eve"]}'),
+    (events.Online(("alice", "bob")), '{"type":"users","users":["alice","bob"],"joined":[],"left":[]}'),
+    (events.History((HELLO, PSST)), f'{{"type":"history","messages":[{HELLOS},{PSSTS}]}}'),
+    (events.Found("hi", (HELLO,), 19), f'{{"type":"found","words":"hi","messages":[{HELLOS}],"upto":19}}'),
+    (
+        events.Refused(ErrorCode.UNKNOWN_USER, "None.", "n1"),
+        '{"type":"error","code":"unknown_user","message":"None.","nonce":"n1"}',
+    ),
+    (events.Bye("you left"), '{"type":"bye","reason":"you left"}'),
+    (events.PasswordPrompt(events.AccountKind.NEW), '{"type":"prompt","field":"password","account":"new"}'),
+    (events.Pong(), '{"type":"pong"}'),
+    (events.Forwarded("bob", "hello"), '{"type":"message","from":"bob","message":"hello"}'),
+    (PossibleGap(has_history=False), '{"type":"gap"}'),
+    (DeliveryUnknown(Say("x", "n1")), '{"type":"unsettled","to":"ALL","message":"x"}'),
+    (DeliveryUnknown(Whisper("bob", "x", "n1")), '{"type":"unsettled","to":"bob","message":"x"}'),
+    (Outcome(Say("x"), has_come=True), '{"type":"outcome","to":"ALL","message":"x","delivered":true}'),
+    (notices.Ask("recipient"), '{"type":"ask","question":"recipient"}'),
+    (notices.ErrorNotice("usage", "No."), '{"type":"error","code":"usage","message":"No."}'),
+    (notices.Help(("PM", "DM")), '{"type":"help","lines":["PM","DM"]}'),
+    (notices.ConnectionLost("reset"), '{"type":"lost","reason":"reset"}'),
+    (notices.Reconnected("alice", 20), '{"type":"back","username":"alice"}'),
+    (notices.ScriptLine("PM x"), '{"type":"typed","line":"PM x"}'),
+]
+
+
+@pytest.mark.parametrize(("shown", "expected"), OBJECTS)
+def test_event_is_one_object_in_its_documented_form(shown: ClientEvent | UiNotice, expected: str) -> None:
+    """Characters that do not act on a terminal are not escaped."""
+    (line,) = lines(shown)
+    assert json.loads(line) == json.loads(expected)
+    assert ("\u00fc" in line) == ("\u00fc" in expected)
+
+
+def test_step_of_an_operation_is_no_object() -> None:
+    steps = [events.Ready(), events.Registered(Side.SENDING, "alice"), events.Delivered("bob"), events.NotDelivered()]
+    for step in (*steps, notices.MessageQueued(Say("x", "n1")), notices.Toggle("quiet")):
+        assert lines(step) == []
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "time"),
+    [
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_800_000, "9999-12-31T23:59:59.999Z"),
+        (10**30, "9999-12-31T23:59:59.999Z"),
+        (-1, "1970-01-01T00:00:00.000Z"),
+    ],
+)
+def test_time_is_limited_to_the_calendar(time_ms: int, time: str) -> None:
+    """In some wire formats it can be any number."""
+    public = events.PublicMessage(1, time_ms, "bob", "hello")
+    direct = events.DirectMessage(2, time_ms, "bob", "alice", "psst")
+    for shown in (public, direct, events.History((public, direct)), events.Found("x", (public, direct), 2)):
+        (line,) = lines(shown)
+        members = json.loads(line)
+        assert {each["time"] for each in members.get("messages", [members])} == {time}
+
+
+def with_text(text: str) -> list[ClientEvent | UiNotice]:
+    """Every event and notice with received text in each of its members."""
+    return [
+        events.PublicMessage(1, 0, text, text),
+        events.DirectMessage(1, 0, text, text, text),
+        events.Forwarded(text, text),
+        events.Welcome(events.AccountKind.NEW, text, (text,), 0),
+        events.Users(1, (text,), (text,), (text,)),
+        events.Online((text,)),
+        events.History((events.PublicMessage(1, 0, text, text),)),
+        events.Found(text, (events.PublicMessage(1, 0, text, text),), 1),
+        events.Refused(ErrorCode.INTERNAL, text),
+        events.Bye(text),
+        DeliveryUnknown(Whisper(text, text)),
+        Outcome(Say(text), has_come=False),
+        notices.Ask(text),
+        notices.ErrorNotice("lost", text),
+        notices.Help((text,)),
+        notices.ConnectionLost(text),
+        notices.Reconnected(text, 1),
+        notices.ScriptLine(text),
+    ]
+
+
+def texts_in(members: Any) -> set[str]:
+    """All texts among the values, at any depth."""
+    if isinstance(members, dict | list):
+        values = members.values() if isinstance(members, dict) else members
+        return {text for value in values for text in texts_in(value)}
+    return {members} if isinstance(members, str) else set()
+
+
+@given(st.sampled_from(SENDABLE_ATTACKS) | st.text(st.characters(codec="utf-8")))
+def test_no_object_acts_on_a_terminal_and_each_text_is_decoded_unchanged(text: str) -> None:
+    """Promise: no byte from another user reaches the terminal unsanitised."""
+    for shown in with_text(text):
+        (line,) = lines(shown)
+        assert escape_control_characters(line) == line, shown
+        assert text in texts_in(json.loads(line)), shown

@@ -1,0 +1,609 @@
+"""Timeline: the rows of each event and notice, at any width, and no row that acts on a terminal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatclient import notices
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.model import ConnectionState, UiState
+from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
+from chatclient.ui.text import columns_of, escape_control_characters
+from chatclient.ui.timeline import Timeline
+from chatprotocol import events
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, Sent, SentStatus, Users
+from chatprotocol.requests import Say, Side, Whisper
+
+from .test_text import SENDABLE_ATTACKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import UiNotice
+    from chatclient.ui.layout import Row
+
+NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+NOON_MS = 1_769_860_800_123
+DAY_MS = 24 * 60 * 60 * 1000
+LONGEST_NAME = "N" * 32
+WELCOME = events.Welcome(AccountKind.EXISTING, "alice", (), 10)
+LOST = notices.ConnectionLost("reset")
+BACK = notices.Reconnected("alice", 20)
+SAID = notices.MessageQueued(Say("mine", "n1"))
+SENT = Sent(21, SentStatus.SENT, "n1")
+
+
+class Window:
+    """A timeline in a window, as text. With ``is_in`` the login and the first day are shown already."""
+
+    def __init__(self, width: int = 80, glyphs: Glyphs | None = None, *, is_in: bool = True, **settings: bool) -> None:
+        self.now = NOON
+        self.width = width
+        self.timeline = Timeline(lambda: self.now, UTC, glyphs or Glyphs(), **settings)
+        if is_in:
+            self.rows(WELCOME, History(()))
+
+    def rows(self, *shown: ClientEvent | UiNotice) -> list[Row]:
+        return [row for each in shown for row in self.timeline.rows_of(each, self.width)]
+
+    def lines(self, *shown: ClientEvent | UiNotice) -> list[str]:
+        return [text_of(row).rstrip() for row in self.rows(*shown)]
+
+    def texts(self, *shown: ClientEvent | UiNotice) -> list[str]:
+        """The messages and rules alone, without time, sender and notices."""
+        lines = [line for line in self.lines(*shown) if not line.startswith((NOTICE, PROBLEM, MORE))]
+        return [line.split("\u2502 ")[-1].strip("\u2500 ") for line in lines]
+
+    def has_rung(self) -> bool:
+        rings, self.timeline.rings = self.timeline.rings, False
+        return rings
+
+
+def text_of(row: Row) -> str:
+    return "".join(part for _, part in row)
+
+
+def styles_of(rows: Sequence[Row], text: str = "") -> set[str]:
+    """The styles of the pieces with this text."""
+    return {style for row in rows for style, part in row if text in part}
+
+
+def is_highlighted(rows: Sequence[Row]) -> bool:
+    return any("class:alert" in style for style in styles_of(rows))
+
+
+def public(message_id: int, text: str = "hello", sender: str = "bob", time_ms: int = NOON_MS) -> PublicMessage:
+    return PublicMessage(message_id, time_ms, sender, text)
+
+
+def direct(message_id: int, text: str = "psst", sender: str = "bob", recipient: str = "alice") -> events.DirectMessage:
+    return events.DirectMessage(message_id, NOON_MS, sender, recipient, text)
+
+
+@pytest.fixture
+def window() -> Window:
+    return Window()
+
+
+# --- the rows of each event ---
+
+NOTICE = "12:00                * \u2502 "
+PROBLEM = "12:00                ! \u2502 "
+MORE = "                       \u2502 "
+ROWS: list[tuple[ClientEvent | UiNotice, list[str]]] = [
+    (public(11), ["12:00              bob \u2502 hello"]),
+    (public(11, time_ms=10**18), ["12:00              bob \u2502 hello"]),  # outside of the calendar: now
+    (public(11, "\u65e5\u672c", "\u65e5"), ["12:00               \u65e5 \u2502 \u65e5\u672c"]),
+    (public(11, "one\r\ntwo\ta"), ["12:00              bob \u2502 one", MORE + "two a"]),
+    (public(11, "hello", LONGEST_NAME), [f"12:00 {LONGEST_NAME} \u2502", MORE + "hello"]),
+    (direct(11), ["12:00      bob \u00bb alice \u2502 psst"]),
+    (direct(11, recipient=""), ["12:00          bob \u00bb ? \u2502 psst"]),
+    (public(11, "/me waves"), [NOTICE + "bob waves"]),
+    (direct(11, "/me waves"), ["12:00      bob \u00bb alice \u2502 * bob waves"]),
+    (events.Forwarded("bob", "hello"), ["12:00              bob \u2502 hello"]),
+    (events.Forwarded("bob", "/me waves"), [NOTICE + "bob waves"]),
+    (Users(2, None, ("eve", "Bob"), ("ian",)), [NOTICE + "Bob, eve joined", NOTICE + "ian left"]),
+    (Users(2, ("alice", "bob")), []),
+    (events.Online(("bob", "alice", "Carol")), [NOTICE + "3 online: alice, bob, Carol"]),
+    (
+        events.Welcome(AccountKind.NEW, "alice", ("bob", "alice"), 0),
+        [NOTICE + "You are alice, which is your name from now on.", NOTICE + "2 online: alice, bob"],
+    ),
+    (events.Welcome(AccountKind.GUEST, "alice", (), None), [NOTICE + "You are alice, a guest."]),
+    (events.Bye("you left"), [NOTICE + "You left."]),
+    (events.Bye("the server is shutting down"), []),
+    (PossibleGap(), [PROBLEM + "More may have been missed than is shown; CH 500 shows", MORE + "more."]),
+    (PossibleGap(has_history=False), [PROBLEM + "More may have been missed than is shown."]),
+    (Refused(ErrorCode.TOO_LONG, "Too long.", "other"), [PROBLEM + "Too long."]),
+    (History(()), [NOTICE + "There are no messages yet."]),
+    (Found("caf\u00e9", (), 11), [NOTICE + "Nothing was found: caf\u00e9"]),
+    (notices.ErrorNotice("usage", "No."), [PROBLEM + "No."]),
+    (notices.Help(("PM   all", "EX   leave")), [NOTICE + "PM   all", NOTICE + "EX   leave"]),
+    (notices.Ask("password new"), [NOTICE + "Nobody has this name yet: choose a password."]),
+    (notices.Ask("password again"), [NOTICE + "The same password again, to be sure of it."]),
+    (notices.Ask("password existing"), [NOTICE + "This name has a password."]),
+    (events.PasswordChanged(), [NOTICE + "Your password is changed."]),
+    (notices.Toggle("joins"), [NOTICE + "Who comes and goes is hidden from now on."]),
+    (notices.Toggle("quiet"), [NOTICE + "No bell and no highlight from now on."]),
+    (notices.Ask("recipient"), []),
+    (SAID, []),
+    (Sent(11, SentStatus.SENT, "of another client"), []),
+    *((step, []) for step in (events.Ready(), events.Pong(), events.Registered(Side.SENDING, "alice"))),
+    *((step, []) for step in (events.Delivered("x"), events.NotDelivered(), events.PasswordPrompt(AccountKind.NEW))),
+]
+
+
+@pytest.mark.parametrize(("shown", "lines"), ROWS)
+def test_event_is_shown_in_its_rows(window: Window, shown: ClientEvent | UiNotice, lines: list[str]) -> None:
+    assert window.lines(shown) == lines
+
+
+ODD_TEXTS = [
+    "hello everybody " * 30,
+    "x" * 1_000,
+    "\u65e5\u672c\u8a9e" * 100,
+    "e\u0301" * 300,
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f" * 50,
+    "a\n\n\tb\n" * 30,
+    " ".join(SENDABLE_ATTACKS),
+]
+EVERYTHING = [
+    *(shown for shown, _ in ROWS),
+    LOST,
+    *(
+        thing
+        for text in ODD_TEXTS
+        for thing in (
+            public(11, text),
+            direct(12, text, LONGEST_NAME, "n" * 32),
+            direct(14, "hello", text, text),
+            events.Forwarded(text, text),
+            Users(3, None, (text,), (text,)),
+            events.Online((text, "alice")),
+            History((public(1, text), direct(2, text, text))),
+            Found(text, (public(1, text, text),), 1),
+            Found(text, (), 1),
+            Refused(ErrorCode.BAD_REQUEST, text, "n1"),
+            events.Bye(text),
+            DeliveryUnknown(Whisper(text, text, "n1")),
+            Outcome(Say(text, "n1"), has_come=False),
+            Sent(15, SentStatus.STORED, "n1"),
+            notices.ErrorNotice("lost", text),
+            notices.Help((text,)),
+            notices.ConnectionLost(text),
+            events.Welcome(AccountKind.NEW, text, (text,), 0),
+            notices.Reconnected(text, 20),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("width", [20, 21, 39, 40, 59, 60, 79, 80, 200])
+@pytest.mark.parametrize("is_in", [True, False])
+def test_every_row_fits_in_the_window_and_acts_on_no_terminal(width: int, is_in: bool) -> None:
+    """Promise: no byte from another user reaches the terminal unsanitised. A row has known styles or colours only."""
+    styles = {f"class:{name}" for name in STYLES}
+    for shown in EVERYTHING:
+        window = Window(width, is_in=is_in)
+        window.rows(notices.MessageQueued(Whisper(LONGEST_NAME, "\x1b[2J " + "hello " * 20, "n1")))
+        for row in window.rows(shown, public(30, "after it")):
+            line = text_of(row)
+            assert columns_of(line) <= width, (type(shown).__name__, line)
+            assert escape_control_characters(line) == line, (type(shown).__name__, line)
+            assert all(word in styles or word[0] == "#" for style, _ in row for word in style.split()), row
+
+
+@given(
+    text=st.text(max_size=300), sender=st.from_regex("[A-Za-z0-9]{1,10}", fullmatch=True), width=st.integers(20, 200)
+)
+def test_text_stays_in_its_column(text: str, sender: str, width: int) -> None:
+    """It can't imitate the row of another user."""
+    for shown in (public(11, text, sender), direct(12, text, "b", "c")):
+        first, *others = Window(width).lines(shown)
+        assert first.startswith("12:00 ")
+        for row in others:
+            indent = len(row) - len(row.lstrip(" "))
+            assert not row or indent >= 2, row
+            assert width < 60 or row[indent] == "\u2502"
+
+
+@pytest.mark.parametrize(("width", "gutter"), [(60, 13), (67, 14), (79, 17), (80, 23), (133, 23)])
+def test_gutter_is_in_one_column(width: int, gutter: int) -> None:
+    """Below 80 columns, time and name take a quarter of the window."""
+    names = ["b", "alice", "x" * 6, "\u65e5\u672c\u8a9e", "e\u0301"]
+    texts = [
+        "hello " * 40,
+        "\u65e5\u672c\u8a9e " * 20,
+        "e\u0301 " * 40,
+        "\u2764\ufe0f \U0001f600 " * 20,
+        "a\nb\n\nc",
+        "",
+    ]
+    lines = [line for name in names for text in texts for line in Window(width).lines(public(11, text, name))]
+    lines += Window(width).lines(events.Bye("you left"), notices.ErrorNotice("usage", "No. " * 40))
+    assert {columns_of(line[: line.index("\u2502")]) for line in lines} == {gutter}
+    assert Window(60).lines(public(11, "hello", "letters")) == ["12:00 letters \u2502", "             \u2502 hello"]
+
+
+def test_narrow_window_indents_long_texts_below_time_and_name() -> None:
+    window = Window(39)
+    assert window.lines(public(11, "hello everybody out there in the wide world")) == [
+        "12:00 bob",
+        "  hello everybody out there in the",
+        "  wide world",
+    ]
+    assert window.lines(public(13, "x" * 26)) == ["12:00 bob \u2502 " + "x" * 26]
+    assert window.lines(public(14, "x" * 27)) == ["12:00 bob", "  " + "x" * 27]
+
+
+def test_message_has_at_most_60_lines(window: Window) -> None:
+    lines = window.lines(public(11, "\n" * 8_000 + "end"))
+    assert len(lines) == 61
+    assert lines[-1].endswith("\u2502 (7941 more lines are not shown)")
+
+
+def test_ascii_terminal_gets_ascii_separators() -> None:
+    window = Window(glyphs=ASCII_GLYPHS)
+    rule = "--- Sunday, 1 February 2026 " + "-" * 48
+    assert window.lines(public(11, time_ms=NOON_MS + DAY_MS)) == [rule, "12:00              bob | hello"]
+    assert window.lines(direct(12))[-1] == "12:00      bob > alice | psst"
+    state = UiState(ConnectionState.IN, "alice", ("localhost", 9999), 2, waiting=("x",))
+    assert text_of(window.timeline.pending(state, 80)[0]) == "... x (waits)"
+    status = text_of(window.timeline.status(state, "json", 80))
+    assert status == "alice - localhost:9999 - json - 2 online - connected"
+
+
+def test_new_day_has_a_rule(window: Window) -> None:
+    """In the user's time zone."""
+    times = [NOON_MS, NOON_MS + DAY_MS, NOON_MS + DAY_MS + 60_000, NOON_MS + 2 * DAY_MS]
+    lines = window.texts(*(public(number, str(number), time_ms=time_ms) for number, time_ms in enumerate(times, 11)))
+    assert lines == ["11", "Sunday, 1 February 2026", "12", "13", "Monday, 2 February 2026", "14"]
+    day, message = Timeline(lambda: NOON, timezone(timedelta(hours=14))).rows_of(public(11), 80)
+    assert text_of(day).strip("\u2500 ") == "Sunday, 1 February 2026"
+    assert text_of(message).startswith("02:00 ")
+
+
+# --- mentions, bell and colours ---
+
+
+@pytest.mark.parametrize(
+    ("text", "is_mention"),
+    [
+        ("ALICE: come", True),
+        ("(@alice's)", True),
+        ("\u65e5alice\u672c", True),
+        ("alices", False),
+        ("malice", False),
+        ("alice2", False),
+        ("ali ce", False),
+    ],
+)
+def test_mention_rings_and_is_highlighted(window: Window, text: str, is_mention: bool) -> None:
+    for shown in (public(11, text), events.Forwarded("bob", text)):
+        assert is_highlighted(window.rows(shown)) == is_mention
+        assert window.has_rung() == is_mention
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        public(11, "I am alice", "ALICE"),
+        direct(11, "alice", "alice", "bob"),
+        direct(11, "alice", "alice", "alice"),
+        Users(2, None, ("alice",)),
+        notices.ErrorNotice("usage", "alice"),
+    ],
+)
+def test_own_messages_and_notices_do_not_ring(window: Window, shown: ClientEvent | UiNotice) -> None:
+    assert not is_highlighted(window.rows(shown))
+    assert not window.has_rung()
+
+
+def test_missed_messages_ring_and_old_ones_do_not(window: Window) -> None:
+    assert window.rows(History((direct(1), public(2, "alice"))), Found("alice", (public(2, "alice"),), 2))
+    assert not window.has_rung()
+    window.rows(LOST, BACK, direct(15))
+    assert window.has_rung()
+
+
+def test_quiet_switches_bell_and_highlight(window: Window) -> None:
+    for is_on in (False, True):
+        window.rows(notices.Toggle("quiet"))
+        assert is_highlighted(window.rows(direct(11), public(12, "alice!"))) == is_on
+        assert window.has_rung() == is_on
+    quiet = Window(is_quiet=True)
+    quiet.rows(direct(11))
+    assert not quiet.has_rung()
+
+
+def test_joins_switches_joins_and_leaves(window: Window) -> None:
+    both = Users(2, None, ("bob",), ("eve",))
+    assert window.lines(notices.Toggle("joins"), both)[1:] == []
+    assert window.lines(notices.Toggle("joins"), both)[1:] == [NOTICE + "bob joined", NOTICE + "eve left"]
+    assert Window(shows_joins=False).lines(both) == []
+
+
+def test_name_has_the_same_colour_for_all_users_and_releases() -> None:
+    window, other = Window(), Window(40)
+    other.rows(events.Welcome(AccountKind.NEW, "carol", (), 0), History(()))
+    rows = [*window.rows(public(11), direct(12), History((public(1),))), *other.rows(public(11, sender="BOB"))]
+    assert styles_of(rows, "bob") | styles_of(rows, "BOB") == {"#875fff"}
+    assert styles_of(window.rows(public(13, sender="carol")), "carol") == {"#87875f"}
+
+
+def test_message_styles_differ_by_kind(window: Window) -> None:
+    assert styles_of(window.rows(public(11, sender="Alice")), "Alice") == {"class:own"}
+    assert styles_of(window.rows(direct(12, sender="alice", recipient="bob")), "psst") == {"class:direct"}
+    assert styles_of(window.rows(direct(13)), "psst") == {"class:direct class:alert"}
+    assert styles_of(window.rows(public(14)), "hello") == {""}
+    assert styles_of(window.rows(notices.ErrorNotice("usage", "No.")), "No.") == {"class:error"}
+
+
+# --- the last messages at the login ---
+
+THREE = History((public(7, "seven"), direct(8, "eight"), public(9, "nine")))
+NEW = "new since you were here"
+
+
+def seen(seen_id: int | None) -> events.Welcome:
+    return events.Welcome(AccountKind.EXISTING, "alice", (), 9, seen_id=seen_id)
+
+
+LOGINS: dict[str, tuple[list[ClientEvent | UiNotice], list[str]]] = {
+    "empty": ([WELCOME, History(()), public(3, "three")], ["three"]),
+    "one": ([WELCOME, History((public(1, "one"),))], ["the last message", "one", "now"]),
+    "before the last stay": (
+        [seen(9), THREE, public(10, "ten")],
+        ["the last 3 messages", "seven", "eight", "nine", "now", "ten"],
+    ),
+    "after the last stay": ([seen(7), THREE], ["the last 3 messages", "seven", NEW, "eight", "nine", "now"]),
+    "all new": ([seen(0), THREE], [NEW, "seven", "eight", "nine", "now"]),
+    "unknown stay": ([seen(None), THREE], ["the last 3 messages", "seven", "eight", "nine", "now"]),
+    # A direct message that waited is new, and so is all that follows it. Each is shown once.
+    "waiting": (
+        [WELCOME, direct(3, "three"), direct(8, "eight"), public(10, "ten"), THREE],
+        [NEW, "three", "seven", "eight", "nine", "ten", "now"],
+    ),
+    "waiting in the history": (
+        [WELCOME, direct(8, "eight"), THREE, public(10, "ten")],
+        ["the last 3 messages", "seven", NEW, "eight", "nine", "now", "ten"],
+    ),
+    "waiting and seen": (
+        [seen(9), direct(8, "eight"), THREE],
+        ["the last 3 messages", "seven", NEW, "eight", "nine", "now"],
+    ),
+    "no history": (
+        [WELCOME, direct(3, "three"), Refused(ErrorCode.INTERNAL, "Disk."), public(4, "four")],
+        ["three", "four"],
+    ),
+    "lost": ([WELCOME, direct(3, "three"), LOST, public(4, "four")], ["three", "four"]),
+    "guest": ([events.Welcome(AccountKind.GUEST, "alice", (), None), events.Forwarded("bob", "hi")], ["hi"]),
+}
+
+
+@pytest.mark.parametrize(("shown", "texts"), LOGINS.values(), ids=LOGINS)
+def test_login_shows_the_last_messages_once_and_marks_the_new_ones(
+    shown: list[ClientEvent | UiNotice], texts: list[str]
+) -> None:
+    found = Window(is_in=False).texts(*shown)
+    assert [text for text in found if text != "Saturday, 31 January 2026"] == texts
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        notices.ErrorNotice("usage", "x"),
+        Refused(ErrorCode.UNKNOWN_USER, "x", "n1"),
+        SENT,
+        Users(2, None, ("eve",)),
+        events.Online(("alice",)),
+    ],
+)
+def test_other_events_before_the_history_do_not_repeat_messages(between: ClientEvent | UiNotice) -> None:
+    window = Window(is_in=False)
+    shown = [SAID, WELCOME, direct(3, "three"), between, public(12, "twelve")]
+    texts = window.texts(*shown, History((direct(3, "three"), public(4, "four"))), public(13, "thirteen"))
+    assert [text for text in texts if text in ("three", "four", "twelve", "thirteen")] == [
+        "three",
+        "four",
+        "twelve",
+        "thirteen",
+    ]
+
+
+def test_requested_history_has_rules_and_its_day(window: Window) -> None:
+    texts = window.texts(public(11), History((public(1, "one"),)), public(12))
+    assert texts == ["hello", "the last message", "Saturday, 31 January 2026", "one", "now", "hello"]
+
+
+def test_search_result_has_its_number_and_words(window: Window) -> None:
+    found = Found("caf\u00e9 \x1b[2J", (public(1, "caf\u00e9"), direct(2, "cafe")), 2)
+    assert window.texts(found)[0] == "2 messages found: caf\u00e9 \\x1b[2J"
+    assert window.texts(Found("x", (public(1),), 2))[0] == "1 message found: x"
+    # The newest messages were not searched.
+    for messages in ((), (public(1),)):
+        assert window.lines(Found("x", messages, 1))[-1] == NOTICE + "What came last is not searched yet; try again."
+
+
+# --- own messages ---
+
+
+def test_own_message_is_shown_once_when_it_is_confirmed(window: Window) -> None:
+    """Promise: confirmed means stored."""
+    assert window.lines(SAID, notices.MessageQueued(Whisper("bob", "psst", "n2"))) == []
+    assert window.lines(SENT) == ["12:00            alice \u2502 mine"]
+    assert window.lines(Sent(22, SentStatus.STORED, "n2")) == [
+        "12:00      alice \u00bb bob \u2502 psst",
+        NOTICE + "not online; it is delivered at the next login",
+    ]
+    assert window.lines(SENT) == []
+    window.rows(notices.MessageQueued(Say("hi", "n3")))
+    guest = Sent(23, SentStatus.SENT, "n3", looks_public=True)
+    assert window.lines(guest)[1:] == [NOTICE + "a guest can't see that this is a direct message"]
+
+
+@pytest.mark.parametrize(
+    ("news", "remark"),
+    [
+        (Outcome(Say("mine", "n1"), has_come=True), ""),
+        (Outcome(Say("mine", "n1"), has_come=False), "not delivered"),
+        (DeliveryUnknown(Say("mine", "n1")), "it is not known whether this was sent"),
+        (Refused(ErrorCode.UNKNOWN_USER, "There is no user 'eve'.", "n1"), "There is no user 'eve'. It was: mine"),
+    ],
+)
+def test_own_message_is_shown_with_its_outcome(window: Window, news: ClientEvent, remark: str) -> None:
+    lines = window.lines(SAID, news)
+    assert sum("mine" in line for line in lines) == 1
+    assert remark in " ".join(line.split("\u2502 ")[1] for line in lines)
+
+
+@pytest.mark.parametrize("is_echo_first", [True, False])
+def test_own_message_that_is_also_received_is_shown_once(window: Window, is_echo_first: bool) -> None:
+    """After a reconnect, the server may take it from the connection that was lost."""
+    both = [public(21, "mine", "alice"), SENT]
+    assert window.texts(SAID, LOST, BACK, *(both if is_echo_first else reversed(both))) == ["mine"]
+
+
+# --- a lost connection ---
+
+
+def test_lost_connection_is_one_notice_and_the_return_another(window: Window) -> None:
+    rows = window.rows(notices.ConnectionLost("the server closed the connection"))
+    assert text_of(rows[0]) == PROBLEM + "The connection is lost (the server closed the"
+    assert styles_of(rows, "lost") == {"class:error"}
+    window.now += timedelta(seconds=3.2)
+    assert window.lines(BACK) == [NOTICE + "Connected again, after 3 s."]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "1 s"), (1.4, "1 s"), (99, "99 s"), (100, "2 min"), (3_600, "60 min"), (6_000, "2 h")]
+)
+def test_duration_has_a_fitting_unit(window: Window, seconds: float, words: str) -> None:
+    window.rows(LOST)
+    window.now += timedelta(seconds=seconds)
+    assert window.lines(BACK)[-1].endswith(f"after {words}.")
+
+
+MISSED = "what you missed"
+RETURNS: dict[str, tuple[list[ClientEvent | UiNotice], list[str]]] = {
+    "missed": (
+        [public(15, "a"), direct(20, "b"), public(21, "c"), public(22, "d")],
+        [MISSED, "a", "b", "now", "c", "d"],
+    ),
+    "nothing": ([public(21, "c")], ["c"]),
+    "own after it": ([public(15, "a"), SENT, public(22, "c")], [MISSED, "a", "now", "mine", "c"]),
+    "twice": (
+        [public(15, "a"), LOST, notices.Reconnected("alice", 30), public(25, "b"), public(31, "c")],
+        [MISSED, "a", MISSED, "b", "now", "c"],
+    ),
+    "other day": (
+        [public(15, "a", time_ms=NOON_MS - DAY_MS)],
+        [MISSED, "Friday, 30 January 2026", "a"],
+    ),
+    # Another device sent it, and the restored server has more messages than before: the id is used again.
+    "restored": ([PossibleGap(), public(11, "after", "alice")], [MISSED, "after"]),
+}
+
+
+@pytest.mark.parametrize(("shown", "texts"), RETURNS.values(), ids=RETURNS)
+def test_reconnect_shows_missed_messages_between_rules(
+    window: Window, shown: list[ClientEvent | UiNotice], texts: list[str]
+) -> None:
+    window.rows(notices.MessageQueued(Say("before", "n0")), Sent(11, SentStatus.SENT, "n0"), SAID, LOST, BACK)
+    assert window.texts(*shown) == texts
+
+
+# --- pending messages, status and prompt ---
+
+
+def pending(width: int = 80, state: ConnectionState = ConnectionState.IN, **given: object) -> list[str]:
+    ui_state = UiState(state, "alice", **given)  # type: ignore[arg-type]
+    return [text_of(row) for row in Window().timeline.pending(ui_state, width)]
+
+
+def test_pending_messages_and_lines_say_what_they_wait_for() -> None:
+    said = (Say("one", "n1"), Whisper("bob", "two", "n2"))
+    assert pending() == []
+    assert pending(unconfirmed=said, waiting=("three",)) == [
+        "\u2026 one (not confirmed yet)",
+        "\u2026 @bob two (not confirmed yet)",
+        "\u2026 three (waits)",
+    ]
+    assert pending(state=ConnectionState.AWAY, waiting=("x",)) == ["\u2026 x (waits for the connection)"]
+    assert pending(waiting=tuple(map(str, range(10)))) == [
+        "\u2026 6 more",
+        *(f"\u2026 {number} (waits)" for number in range(6, 10)),
+    ]
+    (row,) = pending(30, unconfirmed=(Say("hello everybody out there", "n1"),))
+    assert row.startswith("\u2026 hello")
+    assert row.endswith("(not confirmed yet)")
+
+
+STATES = {
+    ConnectionState.UNPLACED: "not connected",
+    ConnectionState.UNNAMED: "not connected",
+    ConnectionState.AWAY: "connecting",
+    ConnectionState.KNOCKING: "logging in",
+    ConnectionState.ASKED: "logging in",
+    ConnectionState.IN: "connected",
+}
+WAITING = ("x" * 100, "\u65e5" * 100, "\x1b[2J\nnext\u202e", "hello everybody " * 10)
+
+
+@pytest.mark.parametrize(("state", "words"), STATES.items())
+def test_pending_and_status_rows_fit_in_every_window(state: ConnectionState, words: str) -> None:
+    """The state of the connection is always visible."""
+    timeline = Window().timeline
+    for name in ("", "alice", LONGEST_NAME):
+        said = tuple(Whisper(name, text, str(number)) for number, text in enumerate(WAITING))
+        for kind in ({"waiting": WAITING}, {"unconfirmed": said}):
+            ui_state = UiState(state, name, ("chat.example.org", 9999), 12, "", **kind)  # type: ignore[arg-type]
+            for width in range(20, 201, 3):
+                status = timeline.status(ui_state, "datagram", width)
+                assert text_of(status).endswith(words)
+                assert status[-1][0] == ("class:status.up" if state is ConnectionState.IN else "class:status.down")
+                for row in (*timeline.pending(ui_state, width), status):
+                    assert columns_of(text_of(row)) <= width, (width, text_of(row))
+                    assert escape_control_characters(text_of(row)) == text_of(row)
+
+
+def test_status_reports_a_lost_connection(window: Window) -> None:
+    window.rows(LOST)
+    away = UiState(ConnectionState.AWAY, "alice")
+    assert text_of(window.timeline.status(away, "json", 80)).endswith("connection lost, trying again")
+    back = away._replace(connection_state=ConnectionState.IN)
+    assert text_of(window.timeline.status(back, "json", 80)).endswith(" connected")
+
+
+@pytest.mark.parametrize(
+    ("width", "status"),
+    [
+        (80, "alice \u00b7 localhost:9999 \u00b7 json \u00b7 2 online \u00b7 quiet \u00b7 connected"),
+        (57, "alice \u00b7 localhost:9999 \u00b7 json \u00b7 2 online \u00b7 connected"),
+        (48, "alice \u00b7 localhost:9999 \u00b7 2 online \u00b7 connected"),
+        (38, "alice \u00b7 2 online \u00b7 connected"),
+        (22, "alice \u00b7 connected"),
+    ],
+)
+def test_narrow_window_omits_words_of_the_status(width: int, status: str) -> None:
+    ui_state = UiState(ConnectionState.IN, "alice", ("localhost", 9999), 2)
+    assert text_of(Window(is_quiet=True).timeline.status(ui_state, "json", width)) == status
+
+
+@pytest.mark.parametrize(
+    ("ui_state", "prompt"),
+    [
+        (UiState(ConnectionState.IN, "a\x1b[2J"), "a\\x1b[2J> "),
+        (UiState(ConnectionState.IN, "alice", question="message for \x9b"), "message for \\x9b: "),
+        (UiState(ConnectionState.KNOCKING, "alice", is_secret=True), ""),
+    ],
+)
+def test_prompt_is_the_question_or_the_username(ui_state: UiState, prompt: str) -> None:
+    assert Window().timeline.prompt(ui_state) == prompt
