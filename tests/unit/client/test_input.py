@@ -1,0 +1,428 @@
+"""InputParser and Addressing: what typed lines mean, in one line and in several, in a pipe and at a terminal."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatclient.cli.input import Addressing, Due, InputParser, ParsedInput
+from chatclient.client_protocol import OpenDirect, OpenPublic
+from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Say, Search, Whisper
+
+if TYPE_CHECKING:
+    from chatclient.client_protocol import Action
+
+CANCELLED = ParsedInput(error="Nothing was typed; the operation is cancelled.")
+
+
+def parser(ops: str = "pm-dm") -> InputParser:
+    """The parser of a pipe."""
+    return InputParser(KEYWORD_SETS[ops])
+
+
+def at_terminal(ops: str = "pm-dm", *steps: str, is_json: bool = True, correspondent: str = "bob") -> InputParser:
+    """The parser of a person who sees alice, bob and Carol online, after these lines."""
+    made = InputParser(KEYWORD_SETS[ops], talks=True, is_json=is_json)
+    made.names = ("bob", "alice", "Carol")
+    made.correspondent = correspondent
+    for step in steps:
+        made.parse_line(step)
+    return made
+
+
+def guest() -> Addressing:
+    return Addressing(KEYWORD_SETS["pm-dm"])
+
+
+# --- operations in one line ---
+
+
+@pytest.mark.parametrize(
+    ("ops", "line", "action"),
+    [
+        ("pm-dm", "PM hello everyone", Say("hello everyone")),
+        ("pm-dm", "pm   @bob  two ", Say("@bob  two")),
+        ("pm-dm", "DM bob hello bob", Whisper("bob", "hello bob")),
+        ("pm-dm", "dm @bob hello", Whisper("bob", "hello")),
+        ("pm-dm", "DM @all hello", Say("hello")),
+        ("bm-pm", "bm hello", Say("hello")),
+        ("bm-pm", "PM bob hello", Whisper("bob", "hello")),
+        ("pm-dm", "@Bob  two  blanks ", Whisper("Bob", "two  blanks")),
+        ("pm-dm", "@All hello", Say("hello")),
+        ("pm-dm", "@ALLY hello", Whisper("ALLY", "hello")),
+        ("pm-dm", "CH", AskHistory(50)),
+        ("pm-dm", "Ch  007 ", AskHistory(7)),
+        ("pm-dm", "CH 500", AskHistory(500)),
+        ("pm-dm", " ex now", Leave()),
+        ("pm-dm", "/QUIT", Leave()),
+        ("pm-dm", "/Users", AskUsers()),
+        ("pm-dm", "/me waves", Say("/me waves")),
+        ("pm-dm", " ", None),
+    ],
+)
+def test_line_is_an_operation(ops: str, line: str, action: Action | None) -> None:
+    assert parser(ops).parse_line(line) == ParsedInput(action)
+
+
+@pytest.mark.parametrize(
+    ("ops", "line", "error"),
+    [
+        ("pm-dm", "hello everybody", "hello is no operation, so nothing was sent."),
+        ("pm-dm", "PMhello", "There are PM (to everybody), DM (to one user), CH (history), EX (leave) and /help."),
+        ("bm-pm", "DM bob hello", "There are BM (to everybody), PM (to one user), CH"),
+        ("pm-dm", "\u0130", "is no operation"),
+        ("pm-dm", "/QUIET", "There is /QUIET only at a terminal, so nothing was done."),  # not: do you mean /quit?
+        ("pm-dm", "@", "A username is 1 to 32 letters"),
+        ("pm-dm", "DM b\u00f6b hello", "A username is 1 to 32 letters"),
+        ("pm-dm", f"@{'x' * 33} hello", "A username is 1 to 32 letters"),
+        ("pm-dm", "CH 0", "CH takes a number from 1 to 500, not '0'."),
+        ("pm-dm", "CH 501", "CH takes a number from 1 to 500, not '501'."),
+        ("pm-dm", "CH 5 6", "CH takes a number from 1 to 500, not '5 6'."),
+        ("pm-dm", "CH \u0665", "CH takes a number from 1 to 500"),
+        ("pm-dm", "CH " + "9" * 5_000, f"not '{'9' * 32}'."),
+    ],
+)
+def test_line_that_is_no_operation_sends_nothing_and_names_the_error(ops: str, line: str, error: str) -> None:
+    parsed = parser(ops).parse_line(line)
+    assert error in (parsed.error or "")
+    assert parsed == ParsedInput(error=parsed.error)
+
+
+# --- operations in several lines ---
+
+
+@pytest.mark.parametrize(("ops", "public", "direct"), [("pm-dm", "PM", "dm"), ("bm-pm", "bm", "PM")])
+def test_operation_in_steps(ops: str, public: str, direct: str) -> None:
+    """Each answer is taken as typed, even if it looks like an operation."""
+    steps = parser(ops)
+    assert steps.parse_line(public) == ParsedInput(OpenPublic(), question="message for everybody")
+    assert steps.parse_line("DM bob /quit") == ParsedInput(Say("DM bob /quit"))
+    assert steps.parse_line(direct) == ParsedInput(OpenDirect(), question="recipient")
+    assert steps.parse_line(" @bob ") == ParsedInput(question="message for bob")
+    assert steps.parse_line("  EX ") == ParsedInput(Whisper("bob", "  EX "))
+    assert steps.parse_line(f"{direct} ALL") == ParsedInput(question="message for ALL")
+    assert steps.parse_line("hello") == ParsedInput(Say("hello"))
+    assert steps.parse_line("@bob  ") == ParsedInput(question="message for bob")
+    assert steps.parse_line("hello") == ParsedInput(Whisper("bob", "hello"))
+    assert steps.due is Due.OPERATION
+
+
+@pytest.mark.parametrize("lines", [["PM"], ["DM"], ["DM", "bob"]])
+def test_empty_line_cancels_an_operation(lines: list[str]) -> None:
+    steps = parser()
+    for line in lines:
+        steps.parse_line(line)
+    assert steps.parse_line(" \t") == CANCELLED
+    assert steps.parse_line("EX") == ParsedInput(Leave())
+
+
+def test_invalid_recipient_cancels_an_operation() -> None:
+    steps = parser()
+    steps.parse_line("DM")
+    error = steps.parse_line("two names").error
+    assert error == "A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."
+    assert steps.due is Due.OPERATION
+
+
+@pytest.mark.parametrize(
+    ("recipient", "talks", "is_json", "action"),
+    [
+        ("@eve", True, True, AskUser("eve")),
+        ("BOB", True, True, None),  # is online
+        ("dave", True, True, None),  # wrote a direct message
+        ("all", True, True, None),
+        ("eve", False, True, None),
+        ("eve", True, False, None),
+    ],
+)
+def test_unknown_recipient_is_looked_up_at_a_terminal(
+    recipient: str, talks: bool, is_json: bool, action: AskUser | None
+) -> None:
+    for lines in (["DM", recipient], [f"DM {recipient}"]):
+        steps = InputParser(KEYWORD_SETS["pm-dm"], talks=talks, is_json=is_json)
+        steps.names, steps.correspondent = ("bob",), "dave"
+        parsed = [steps.parse_line(line) for line in lines][-1]
+        assert parsed == ParsedInput(action, question=f"message for {recipient.removeprefix('@')}")
+
+
+LINES = st.lists(st.text(max_size=30) | st.sampled_from(["PM", "DM", "CH", "@bob", "DM bob", "@ALL"]), max_size=6)
+
+
+@given(LINES, st.booleans())
+def test_every_line_has_at_most_one_result(lines: list[str], is_guest: bool) -> None:
+    """A guest's lines are never part of a longer operation."""
+    steps = guest() if is_guest else parser()
+    for line in lines:
+        parsed = steps.parse_line(line)
+        assert sum(map(bool, (parsed.error, parsed.wants_help, parsed.action or parsed.question))) <= 1
+        assert not is_guest or (steps.due is Due.OPERATION and parsed.question is None)
+
+
+# --- guests ---
+
+
+@pytest.mark.parametrize(
+    ("line", "parsed"),
+    [
+        (" @Bob  two  blanks ", ParsedInput(Whisper("Bob", "two  blanks"))),
+        ("@bob @carol EX", ParsedInput(Whisper("bob", "@carol EX"))),
+        ("@EX\thello", ParsedInput(Whisper("EX", "hello"))),
+        ("@all hello", ParsedInput(Say("hello"))),
+        (" ex ", ParsedInput(Leave())),
+        ("/QUIT", ParsedInput(Leave())),
+        (" /HELP ", ParsedInput(wants_help=True)),
+        (" ", ParsedInput()),
+    ],
+)
+def test_guest_names_the_recipient_in_each_line(line: str, parsed: ParsedInput) -> None:
+    assert guest().parse_line(line) == parsed
+
+
+@pytest.mark.parametrize(
+    "line", ["hello @bob", "PM hello", "CH", "/users", "EX now", "/help me", "@", "@bob  ", "@ALL", "\uff20bob hello"]
+)
+def test_other_line_of_a_guest_sends_nothing(line: str) -> None:
+    usage = "Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves."
+    assert guest().parse_line(line) == ParsedInput(error=usage)
+
+
+@pytest.mark.parametrize("line", ["@ hello", "@b\u00f6b hello", "@server hello"])
+def test_guest_is_told_about_an_invalid_name(line: str) -> None:
+    error = guest().parse_line(line).error
+    assert error is not None
+    assert error.endswith(" Nothing was sent.")
+
+
+def test_guest_has_a_hint_a_prompt_and_help_of_its_own() -> None:
+    assert guest().hint() == "Type @USER MESSAGE, @ALL MESSAGE or EX."
+    assert guest().prompt() == "@USER MESSAGE or @ALL MESSAGE"
+    assert [line.split()[0] for line in guest().help()] == ["@USER", "@ALL", "EX", "/help", "/quit"]
+    assert "@USER " not in guest().completions("@")[1]
+
+
+# --- at a terminal ---
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PMs are fine",
+        "one\n/quit",
+        "bob hello",
+        "exit the room now",
+        "?!",
+        "a/b",
+        "md carl secret",
+        "Pm works for me",
+    ],
+)
+def test_other_line_at_a_terminal_is_a_public_message(line: str) -> None:
+    assert at_terminal().parse_line(f" {line} ") == ParsedInput(Say(line))
+
+
+@pytest.mark.parametrize(
+    ("ops", "line", "error"),
+    [
+        ("pm-dm", "/unknown", "/help"),
+        ("pm-dm", "/\nsecret", "/help"),
+        ("pm-dm", "/histroy 5", "Do you mean /history?"),
+        ("pm-dm", "/me", "/me waves"),
+        ("pm-dm", "bm hello", "PM (to everybody)"),
+        ("bm-pm", "DM bob hello", "PM (to one user)"),
+        ("pm-dm", " Logout ", "Type /quit"),
+        ("pm-dm", "?", "Type /help"),
+        ("bm-pm", "exit", "BM exit"),
+        ("pm-dm", "MD carl secret", "DM carl ... writes to carl"),
+        ("pm-dm", "md BOB secret", "writes to BOB"),
+        ("pm-dm", "DN bob secret", "DM bob"),
+        ("pm-dm", "DMM bob secret", "DM bob"),
+        ("pm-dm", "D bob secret", "DM bob"),
+        ("bm-pm", "MP bob secret", "PM bob ... writes to bob"),
+        ("pm-dm", "ex and so on", "ex stands alone, so nothing was done; PM ex ..."),
+        ("pm-dm", "/quiet please", "/quiet stands alone"),
+        ("pm-dm", "ch is a country", "CH takes a number"),
+    ],
+)
+def test_typing_error_at_a_terminal_is_not_sent(ops: str, line: str, error: str) -> None:
+    parsed = at_terminal(ops).parse_line(line)
+    assert error in (parsed.error or "")
+    assert parsed == ParsedInput(error=parsed.error)
+
+
+@pytest.mark.parametrize("steps", [["PM"], ["DM", "bob"], ["@bob"]])
+@pytest.mark.parametrize("line", ["/unknown", "exit", "MD bob secret", "EX now"])
+def test_answer_at_a_terminal_is_no_typing_error(steps: list[str], line: str) -> None:
+    parsed = at_terminal("pm-dm", *steps).parse_line(line)
+    assert parsed == ParsedInput(Say(line) if steps == ["PM"] else Whisper("bob", line))
+
+
+@given(line=st.text(max_size=30))
+def test_every_line_at_a_terminal_is_sent_unchanged_or_answered(line: str) -> None:
+    parsed = at_terminal().parse_line(line)
+    if isinstance(parsed.action, Say) and line.strip().split(maxsplit=1)[0].upper() not in ("PM", "@ALL"):
+        assert parsed == ParsedInput(Say(line.strip()))
+    elif line.strip():
+        assert parsed != ParsedInput()
+
+
+@pytest.mark.parametrize(
+    ("ops", "line", "parsed"),
+    [
+        ("bm-pm", "Bm works for me", ParsedInput(Say("Bm works for me"))),
+        ("bm-pm", "Pm bob psst", ParsedInput(Whisper("bob", "psst"))),
+        ("pm-dm", "Pm", ParsedInput(OpenPublic(), question="message for everybody")),
+    ],
+)
+def test_capitalised_keyword_begins_a_sentence_only_if_the_message_is_public_anyway(
+    ops: str, line: str, parsed: ParsedInput
+) -> None:
+    """A direct message must not become public by a capital letter."""
+    assert at_terminal(ops).parse_line(line) == parsed
+
+
+# --- commands ---
+
+
+@pytest.mark.parametrize("talks", [True, False])
+@pytest.mark.parametrize(
+    ("line", "parsed"),
+    [
+        ("/History 5", ParsedInput(AskHistory(5))),
+        ("/history 0", ParsedInput(error="/history takes a number from 1 to 500, not '0'.")),
+        ("/SEARCH caf\u00e9 noon*", ParsedInput(Search("caf\u00e9 noon*"))),
+        ("/search  ", ParsedInput(error="Nothing was searched for; type /search WORDS.")),
+        ("/reply", ParsedInput(question="message for bob")),
+        ("/Reply /quit", ParsedInput(Whisper("bob", "/quit"))),
+        ("/password", ParsedInput(changes_password=True)),
+    ],
+)
+def test_command_is_parsed(talks: bool, line: str, parsed: ParsedInput) -> None:
+    made = InputParser(KEYWORD_SETS["pm-dm"], talks=talks, is_json=True)
+    made.correspondent = "bob"
+    assert made.parse_line(line) == parsed
+
+
+def test_reply_goes_to_the_user_that_the_question_named() -> None:
+    """Not to a user who writes in between."""
+    made = at_terminal("pm-dm", "/reply")
+    made.correspondent = "Carol"
+    assert made.parse_line("secret") == ParsedInput(Whisper("bob", "secret"))
+
+
+def test_reply_needs_a_received_direct_message() -> None:
+    error = ParsedInput(error="Nobody has written you a direct message yet; nothing was sent.")
+    assert at_terminal(correspondent="").parse_line("/reply hello") == error
+
+
+@pytest.mark.parametrize(
+    ("alias", "word"),
+    [("/msg", "DM"), ("/W", "DM"), ("/who", "/users"), ("/names", "/users"), ("/r", "/reply"), ("/exit", "/quit")],
+)
+def test_alias_does_the_same_and_is_in_the_help(alias: str, word: str) -> None:
+    assert at_terminal().parse_line(alias) == at_terminal().parse_line(word)
+    (line,) = (line for line in at_terminal().help() if line.split()[0] == word)
+    assert alias.lower() in re.split("[ ,()]+", line)
+
+
+@pytest.mark.parametrize("talks", [True, False])
+@pytest.mark.parametrize("is_json", [True, False])
+@pytest.mark.parametrize("ops", KEYWORD_SETS)
+def test_help_and_completions_name_every_command(ops: str, is_json: bool, talks: bool) -> None:
+    """It is made from the table. Beside the gutter of a window of 100 columns there is room for 75."""
+    made = InputParser(KEYWORD_SETS[ops], talks=talks, is_json=is_json)
+    lines = made.help()
+    search, password = (["/search"], ["/password"]) if is_json else ([], [])
+    switches = ["/joins", "/quiet"] if talks else []
+    middle = ["/me", "/users", "/history", *search, "/reply", *password, *switches]
+    commands = [*KEYWORD_SETS[ops], *middle, "/help", "/quit"]
+    assert [line.split()[0] for line in lines[:-1]] == [*(["MESSAGE"] if talks else []), *commands]
+    assert "an empty line" in lines[-1]
+    assert all(line[19] == " " and line[20] != " " and len(line) <= 75 for line in lines)
+    for word in commands:
+        assert "is no operation" not in (made.parse_line(word).error or "")
+        made.parse_line("")
+    assert made.completions("") == (0, [f"{word} " for word in commands])
+
+
+@pytest.mark.parametrize(
+    ("line", "is_local"),
+    [
+        ("/HELP me", True),
+        (" /quiet ", True),
+        ("/unknown", True),
+        ("/history 5", False),
+        ("/reply", False),
+        ("/quit", False),
+        ("PM x", False),
+        ("hello", False),
+        ("", False),
+    ],
+)
+def test_local_command_needs_no_server(line: str, is_local: bool) -> None:
+    assert at_terminal().is_local(line) == is_local
+    assert not at_terminal("pm-dm", "PM").is_local(line)
+
+
+@pytest.mark.parametrize("what", ["quiet", "joins"])
+def test_toggle_is_a_command_of_the_terminal(what: str) -> None:
+    assert at_terminal().parse_line(f"/{what.upper()}") == ParsedInput(toggle=what)
+
+
+# --- completions and hints ---
+
+NAMES = ["alice", "bob", "Carol"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "before", "found"),
+    [
+        ([], "p", ["PM "]),
+        ([], "C", ["CH ", "Carol: "]),
+        ([], "ALI", ["alice: "]),
+        ([], "/Q", ["/quiet ", "/quit "]),
+        ([], "DM ", ["alice ", "bob ", "Carol "]),
+        ([], "dm c", ["Carol "]),
+        ([], "DM bob al", ["alice"]),
+        ([], "PM b", ["bob"]),
+        ([], "@", ["@ALL ", "@alice ", "@bob ", "@Carol "]),
+        ([], "@a", ["@ALL ", "@alice "]),
+        ([], "hello al", ["alice"]),
+        ([], "hello @al", []),
+        ([], "x", []),
+        (["DM"], "", NAMES),
+        (["DM"], "bob c", []),
+        (["PM"], "hello c", ["Carol"]),
+        (["PM"], "/q", []),
+        (["DM", "bob"], "a", ["alice"]),
+    ],
+)
+def test_commands_and_names_are_completed(steps: list[str], before: str, found: list[str]) -> None:
+    length = len(before.rpartition(" ")[2])
+    assert at_terminal("pm-dm", *steps).completions(before) == (length, found)
+
+
+@given(before=st.text(max_size=20))
+def test_completion_begins_with_the_typed_word(before: str) -> None:
+    length, found = at_terminal().completions(before)
+    assert all(word.lower().startswith(before[len(before) - length :].lower()) for word in found)
+
+
+@pytest.mark.parametrize("line", ["", "/repl", "/reply ", " /reply", "hello /reply", "/users"])
+def test_reply_alone_is_expanded_to_its_recipient(line: str) -> None:
+    """The recipient is visible before the message is sent."""
+    assert at_terminal().expansion("/reply") == "DM bob "
+    assert at_terminal("bm-pm").expansion("/r") == "PM bob "
+    assert at_terminal().expansion(line) is None
+    assert at_terminal("pm-dm", "PM").expansion("/reply") is None
+    assert at_terminal(correspondent="").expansion("/reply") is None
+
+
+def test_hint_names_the_operations() -> None:
+    assert at_terminal().hint() == "What you type goes to everybody, DM USER MESSAGE to one; /help tells more."
+    assert "PM USER MESSAGE" in at_terminal("bm-pm").hint()
+    assert parser().hint() == "Type PM, DM, CH or EX; /help tells more."
