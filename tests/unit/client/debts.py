@@ -1,6 +1,7 @@
-"""What a server owes its client, as a test has it."""
+"""Fakes for Watch: a session whose state the test sets, and a watch whose decisions the test makes."""
 
 import math
+import queue
 import time
 from dataclasses import dataclass, field
 
@@ -10,10 +11,32 @@ from chatprotocol.requests import Ping, Request
 
 @dataclass
 class Debts:
+    """The state of a session."""
+
     due: Due = Due.NOTHING
     ping: Request | None = field(default_factory=Ping)
 
 
+class ScriptedWatch(Watch):
+    """Polls often. Each check takes the next decision of ``script``: a ping to send, or the error of a lost server."""
+
+    def __init__(self) -> None:
+        super().__init__(Debts(), math.inf, 0.0)
+        self.script: queue.SimpleQueue[Request | TimeoutError] = queue.SimpleQueue()
+
+    def look_at(self, now: float) -> float:
+        return now + 0.01
+
+    def check(self, now: float) -> Request | None:
+        del now
+        if self.script.empty():
+            return None
+        decision = self.script.get()
+        if isinstance(decision, TimeoutError):
+            raise decision
+        return decision
+
+
 def patient() -> Watch:
-    """A watch that gives nobody up."""
+    """A watch that never counts a server as lost."""
     return Watch(Debts(), math.inf, time.monotonic())
