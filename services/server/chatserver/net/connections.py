@@ -1,4 +1,4 @@
-"""All connections: keeps their number within the limit, sees them out, and joins their threads."""
+"""The set of all connections: limits their number, drains them at shutdown, and joins their threads."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# At the end peers that have got everything have this long to close their side first.
-_SEEING_OUT_SECONDS = 0.2
-_LOOK_SECONDS = 0.02
-# What one takes of memory: its thread's stack is 256 KiB of addresses, of which a part is used.
+# Time for peers to close their side first, after all data was acknowledged at shutdown.
+_CLOSE_SECONDS = 0.2
+# Poll interval at shutdown: no event reports what a peer's system has acknowledged.
+_POLL_SECONDS = 0.02
+# Memory of one connection: its thread's stack is 256 KiB of addresses, of which a part is used.
 _CONNECTION_BYTES = 128 * 1024
 
 
 class FullError(Exception):
-    """One more can't come in: the limit is reached, the system has no thread to give, or the server is about to end."""
+    """A connection is refused: the limit is reached, threads or memory are short, or the server is shutting down."""
 
 
 class Connections:
-    """Everybody who was let in, through whichever door."""
+    """All accepted connections, over TCP and UDP. ``add`` is for the two listeners' threads."""
 
     def __init__(
         self, services: ConnectionServices, max_connections: int, claim: Callable[[int], None] = no_limit
@@ -43,24 +44,26 @@ class Connections:
         self._claim = claim
         self._max_connections = max_connections
         self._numbers = itertools.count(1)
-        # Was it said that nobody can come in? Once in a row, or nearly: there may be thousands.
-        self._full = False
-        # Guards what is below. Somebody waits for those who leave only while the server shuts down.
+        # True after a refusal was logged: a flood is logged once. The two listeners may both set it, which is harmless.
+        self._is_refusing = False
+        # Guards everything below. The condition is notified after each end; only ``drain`` waits for it.
         self._lock = threading.Lock()
-        self._left = threading.Condition(self._lock)
-        self._parting = False
+        self._changed = threading.Condition(self._lock)
+        self._draining = False
         self._connections: set[Connection] = set()
+        # Threads that have ended or are about to, to be joined.
         self._ended: list[threading.Thread] = []
 
     def add(self, transport: Transport, address: str, protocol: WireProtocol | None = None) -> Connection:
-        """One more; without a dialect, it shows in what the peer says first. Raises FullError."""
+        """Start a connection. Without a protocol, its first bytes decide. Raises FullError."""
         self._join_ended()
         connection = Connection(transport, address, next(self._numbers), self._services, self._note_end, protocol)
         with self._lock:
             is_full = len(self._connections) >= self._max_connections
-            if not is_full and not self._parting:
+            is_draining = self._draining
+            if not is_full and not is_draining:
                 self._connections.add(connection)
-        if self._parting:
+        if is_draining:
             raise FullError("the server is shutting down")
         if is_full:
             raise self._refuse("connection_limit", f"the limit of {self._max_connections} connections is reached")
@@ -72,47 +75,47 @@ class Connections:
                 self._connections.discard(connection)
             reason = "no_threads" if isinstance(error, RuntimeError) else "memory_short"
             raise self._refuse(reason, str(error) or "memory is short") from error
-        self._full = False
+        self._is_refusing = False
         return connection
 
     def drain(self, patience_seconds: float) -> int:
-        """Say goodbye to everybody who is left, and see them out; returns how many they were.
+        """End all connections at shutdown, and refuse new ones; returns how many there were.
 
-        Whoever has not got all that is due to it when patience ends is cut off.
+        A peer that has not received everything within ``patience_seconds`` is disconnected.
         """
         with self._lock:
-            self._parting = True  # a door may just be letting somebody in
-            left = list(self._connections)
-        for connection in left:
+            self._draining = True  # a listener may be about to add a connection
+            connections = list(self._connections)
+        for connection in connections:
             connection.drain()
-        self._wait_until(lambda: all(connection.has_been_told() for connection in left), patience_seconds)
-        self._wait_until(lambda: not self._connections, _SEEING_OUT_SECONDS)
-        for connection in left:
+        self._wait_until(lambda: all(each.has_been_told() for each in connections), patience_seconds)
+        self._wait_until(lambda: not self._connections, _CLOSE_SECONDS)
+        for connection in connections:
             connection.disconnect()
-        for connection in left:
+        for connection in connections:
             connection.join()
         self._join_ended()
-        return len(left)
+        return len(connections)
 
     def _refuse(self, reason: str, detail: str) -> FullError:
-        if not self._full:
-            self._full = True
+        if not self._is_refusing:
+            self._is_refusing = True
             _log.warning("refusing connections", reason=reason, connections=len(self._connections))
         return FullError(detail)
 
     def _note_end(self, connection: Connection) -> None:
-        """A reader thread is about to end. Called by that thread."""
+        """Remove a connection. Called by its reader thread, which is about to end."""
         with self._lock:
             self._connections.discard(connection)
-            self._ended.append(connection.thread)  # and not all that it holds
-            self._left.notify()
+            self._ended.append(connection.thread)  # the thread only, so that the connection's memory is freed
+            self._changed.notify()
 
     def _wait_until(self, condition: Callable[[], bool], patience_seconds: float) -> None:
-        """Look whenever somebody has left, and now and then: what a peer's system has got, nobody tells."""
-        patience_ends = time.monotonic() + patience_seconds
-        while not condition() and time.monotonic() < patience_ends:
+        """Check the condition after each end of a connection, and once per poll interval."""
+        deadline = time.monotonic() + patience_seconds
+        while not condition() and time.monotonic() < deadline:
             with self._lock:
-                self._left.wait(_LOOK_SECONDS)
+                self._changed.wait(_POLL_SECONDS)
 
     def _join_ended(self) -> None:
         with self._lock:

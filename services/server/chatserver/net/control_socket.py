@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# A request is a word.
+# Maximum size of a request: it is one word.
 _REQUEST_MAX_BYTES = 256
 
 
 class ControlSocket:
     """Answers requests in a thread of its own, one after the other.
 
-    The data folder belongs to this process, so a socket that is there already was left by one that was killed. Where
-    there can be none the server works all the same: that is logged, and the health check fails.
+    This process holds the lock of the data folder, so an existing socket was left by a killed server and is replaced.
+    If no socket can be created, that is logged and the health check fails; the server works without it.
     """
 
     def __init__(self, folder: Path, answer: Callable[[str], str], on_crash: Callable[[str], None]) -> None:
-        """``answer`` makes an answer of a request. It may take a while: the asking side has a time limit."""
+        """``answer`` returns the answer to a request. It may take a while: the asking program has a time limit."""
         self._answer = answer
         self._worker = Worker("control", self._run, on_crash)
         self._stop = StopSignal()
@@ -40,12 +40,11 @@ class ControlSocket:
         self._socket = _bind(folder, self._folder)
 
     def start(self) -> None:
-        """Start to answer."""
         if self._socket is not None:
             self._worker.start()
 
     def close(self) -> None:
-        """Answer no more, and remove the socket."""
+        """Stop and join the thread, and remove the socket."""
         self._stop.send()
         self._worker.join()
         if self._socket is not None:
@@ -61,17 +60,18 @@ class ControlSocket:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._stop, selectors.EVENT_READ)
             while self._stop not in [key.fileobj for key, _ in selector.select()]:
-                with suppress(OSError):  # the asking side has gone, or does not read its answers
-                    request, asker = self._socket.recvfrom(_REQUEST_MAX_BYTES)
-                    if asker:  # else it can't be answered
+                with suppress(OSError):  # the asking program has ended, or does not read its answers
+                    request, address = self._socket.recvfrom(_REQUEST_MAX_BYTES)
+                    if address:  # an unbound socket can't be answered
                         answer = self._answer(request.decode(errors="replace"))
-                        self._socket.sendto(answer.encode()[:ANSWER_MAX_BYTES], asker)
+                        self._socket.sendto(answer.encode()[:ANSWER_MAX_BYTES], address)
 
 
 def _bind(folder: Path, descriptor: int) -> socket.socket | None:
+    """The bound socket; None, after a log line, if the system can't create one."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.setblocking(False)
-    os.fchmod(sock.fileno(), 0o600)  # the mode that the file will have
+    os.fchmod(sock.fileno(), 0o600)  # the mode of the file to be created
     try:
         with suppress(FileNotFoundError):
             os.unlink(CONTROL_FILE, dir_fd=descriptor)

@@ -1,4 +1,8 @@
-"""Cookies: what shows that a peer can be reached at the address that it sends from, with nothing kept of it."""
+"""Cookies prove that a peer receives packets at its address, without any state per peer.
+
+The server answers the first packet of an address with a cookie, and opens a session only for a packet that returns it.
+A peer with a forged address never sees the cookie. This is the cookie exchange of DTLS: RFC 9147, section 5.1.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +15,24 @@ from chatprotocol.udp.packet import COOKIE_BYTES
 if TYPE_CHECKING:
     from chatserver.net.udp_transport import Address
 
-# A cookie is good until the end of the next span of time.
-_SPAN_SECONDS: Final = 30.0
+# Period of a signature. A cookie is valid in the period in which it was made and in the next one.
+_PERIOD_SECONDS: Final = 30.0
 
 
 class Cookies:
-    """Signs addresses (as RFC 9147, section 5.1, does it for DTLS). Times are seconds of one clock."""
+    """Makes and checks cookies. The times are seconds of one clock."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
 
     def make(self, address: Address, text: bytes, now: float) -> bytes:
-        """For this address, and what it said."""
-        return self._sign(address, text, int(now / _SPAN_SECONDS))
+        """Return the cookie for this address and the text of its first packet."""
+        return self._sign(address, text, int(now / _PERIOD_SECONDS))
 
     def is_good(self, cookie: bytes, address: Address, text: bytes, now: float) -> bool:
-        """Is it one that was made for them, not long ago?"""
-        span = int(now / _SPAN_SECONDS)
-        return any(hmac.compare_digest(cookie, self._sign(address, text, each)) for each in (span, span - 1))
+        """True if the cookie was made for this address and text, and is still valid."""
+        period = int(now / _PERIOD_SECONDS)
+        return any(hmac.compare_digest(cookie, self._sign(address, text, each)) for each in (period, period - 1))
 
-    def _sign(self, address: Address, text: bytes, span: int) -> bytes:
-        return hmac.digest(self._secret, b"%r %d %s" % (address, span, text), "sha256")[:COOKIE_BYTES]
+    def _sign(self, address: Address, text: bytes, period: int) -> bytes:
+        return hmac.digest(self._secret, b"%r %d %s" % (address, period, text), "sha256")[:COOKIE_BYTES]

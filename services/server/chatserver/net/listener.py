@@ -1,4 +1,4 @@
-"""The listener: accepts connections over TCP."""
+"""The TCP listener: accepts connections in a thread of its own."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Accepted in a row, before it is looked whether to stop: under a flood of connections there is always one more.
+# Maximum connections accepted in a row: the stop signal must be seen during a flood of connections.
 _ACCEPT_MAX = 64
-# How long accepting rests when the system has no descriptors or memory for one more connection.
-_REST_SECONDS = 0.2
+# Pause of accepting while the system has no descriptor or memory for another connection.
+_PAUSE_SECONDS = 0.2
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# How often it is looked after those who were refused, while there are any.
+# Interval of checks of the reject queue while it is not empty.
 _REJECT_QUEUE_SECONDS = 0.25
 
 
 class Listener:
-    """Owns the listening socket, and hands over whom it accepts."""
+    """Owns the listening socket, and passes each accepted socket to Connections, or to the reject queue."""
 
     def __init__(
         self,
@@ -47,22 +47,21 @@ class Listener:
         on_crash: Callable[[str], None],
         turns: ReadTurns | None = None,
     ) -> None:
-        """``full`` is what the connection over the limit is told, in its dialect."""
+        """``full`` is the error for a refused connection; it is sent in the connection's protocol."""
         self._turns = turns
         self._connections = connections
         self._worker = Worker("listener", self._run, on_crash)
         self._socket = listening
         self._stop = StopSignal()
-        # Said once in a row: there may be thousands.
+        # True after a pause was logged, until accepting works again.
         self._exhausted = False
         self._reject_queue = RejectQueue(protocols, full)
 
     def start(self) -> None:
-        """Start to accept."""
         self._worker.start()
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Stop accepting, join the thread and close the socket."""
         self._stop.send()
         self._worker.join()
         self._socket.close()
@@ -82,11 +81,11 @@ class Listener:
                     return
                 if not self._accept_all():
                     selector.unregister(self._socket)
-                    selector.select(_REST_SECONDS)
+                    selector.select(_PAUSE_SECONDS)
                     selector.register(self._socket, selectors.EVENT_READ)
 
     def _accept_all(self) -> bool:
-        """Those who wait at the door, if not too many; false when the system can take no more for now."""
+        """Accept pending connections, _ACCEPT_MAX at most. False if the system can't accept more for now."""
         for _ in range(_ACCEPT_MAX):
             try:
                 sock, peer = self._socket.accept()
@@ -99,7 +98,7 @@ class Listener:
                         self._exhausted = True
                         _log.error("accepting paused", error=error.strerror)
                     return False
-                continue  # the peer has gone before it was accepted
+                continue  # the peer closed the connection before it was accepted
             try:
                 self._connections.add(TcpTransport(sock, self._turns), str(peer[0]))
             except FullError:

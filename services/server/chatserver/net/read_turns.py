@@ -126,8 +126,8 @@ class ReadTurns:
     def wait(self, waiter: Waiter, patience_seconds: float) -> None:
         """Wait until the socket is readable, probably, and it is this reader's turn; it must then :meth:`pass_on`.
 
-        TimeoutError: it was not for so long. ConnectionAbortedError: no reader is woken any more. With either it has no
-        turn.
+        TimeoutError: the time is over. ConnectionAbortedError: no reader is woken any more. After either error the
+        reader has no turn.
         """
         with self._lock:
             if self._is_over:

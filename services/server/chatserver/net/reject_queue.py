@@ -1,4 +1,9 @@
-"""The doorstep: those who can't come in. Each is told why, in its dialect, and has a moment to read it."""
+"""The reject queue: connections that can't be accepted. Each gets the error in its protocol, and time to read it.
+
+A socket in the queue is *silent* until its first bytes arrive, which show its protocol, or until _SPEAK_SECONDS have
+passed. Then the error is sent, and the socket is *told*: it is closed after _READ_SECONDS, because a close over unread
+input would reset the connection before the peer has read the error.
+"""
 
 from __future__ import annotations
 
@@ -14,64 +19,66 @@ if TYPE_CHECKING:
     from chatprotocol.events import Refused
     from chatprotocol.wire import WireProtocol
 
-# How long one has to say something, so that its dialect is known; and then to read the answer, for to close the socket
-# at once would destroy what its peer has not read.
+# Time limit for the first bytes of a peer, and time for it to read the error.
 _SPEAK_SECONDS = 1.0
 _READ_SECONDS = 1.0
-# What a flood may cost in descriptors. The oldest go first.
-_STANDING_MAX = 64
+# Maximum sockets in the queue: it bounds the descriptors that a flood takes. The oldest are closed first.
+_SOCKETS_MAX = 64
 
 
 class RejectQueue:
-    """Sockets that were accepted and refused. For the listener's thread, which never waits here.
+    """Sockets of refused connections. For the listener's thread; no method blocks.
 
-    Whoever says nothing is told in the first of the dialects. Times are seconds of one clock.
+    A silent peer gets the error in the first of the protocols. The times are seconds of one clock.
     """
 
     def __init__(self, protocols: tuple[WireProtocol, ...], error: Refused) -> None:
         self._protocols = protocols
         self._error = error
         self._selector = selectors.DefaultSelector()
-        # When the patience with each ends, the oldest first.
+        # Deadline of each socket, the oldest first.
         self._silent: dict[socket.socket, float] = {}
         self._told: dict[socket.socket, float] = {}
 
     def fileno(self) -> int:
-        """What a selector looks at: readable when somebody has spoken."""
+        """The descriptor for a selector: readable if a silent socket has input."""
         return self._selector.fileno()
 
     @property
     def is_empty(self) -> bool:
-        """Is there nobody to be looked after?"""
+        """True if no socket needs :meth:`check`."""
         return not self._silent and not self._told
 
     def add(self, sock: socket.socket, now: float) -> None:
-        """One more who can't come in."""
+        """Add a refused connection."""
         sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ)
         self._silent[sock] = now + _SPEAK_SECONDS
-        if len(self._silent) + len(self._told) > _STANDING_MAX:
+        if len(self._silent) + len(self._told) > _SOCKETS_MAX:
             oldest = next(iter(self._told or self._silent))
             if oldest in self._silent:
-                self._hear(oldest, now)
+                self._answer(oldest, now)
             self._close(oldest)
 
     def check(self, now: float) -> None:
-        """Tell those who have spoken and those who did not, and close those who had the time to read it."""
+        """Send the error to sockets with input and to silent ones whose time is over; close told ones after theirs."""
         for key, _ in self._selector.select(0):
-            self._hear(key.fileobj, now)  # type: ignore[arg-type]
-        for sock in _due(self._silent, now):
+            self._answer(key.fileobj, now)  # type: ignore[arg-type]
+        for sock in _expired(self._silent, now):
             self._tell(sock, self._protocols[0], now)
-        for sock in _due(self._told, now):
+        for sock in _expired(self._told, now):
             self._close(sock)
 
     def close_all(self) -> None:
-        """The server ends."""
-        self.check(math.inf)  # when everybody's time is over
+        """Send the error to all silent sockets, and close everything."""
+        self.check(math.inf)  # later than all deadlines
         self._selector.close()
 
-    def _hear(self, sock: socket.socket, now: float) -> None:
-        """What has come must do: to wait for more would keep this thread busy with those who send single bytes."""
+    def _answer(self, sock: socket.socket, now: float) -> None:
+        """Send the error in the protocol of the bytes received so far.
+
+        It does not wait for more, because peers that send single bytes would keep this thread busy.
+        """
         first = b""
         with suppress(OSError):
             first = sock.recv(SNIFF_MAX_BYTES, socket.MSG_PEEK)
@@ -91,5 +98,5 @@ class RejectQueue:
         sock.close()
 
 
-def _due(patience_ends: dict[socket.socket, float], now: float) -> list[socket.socket]:
-    return [sock for sock, at in patience_ends.items() if at <= now]
+def _expired(deadlines: dict[socket.socket, float], now: float) -> list[socket.socket]:
+    return [sock for sock, deadline in deadlines.items() if deadline <= now]
