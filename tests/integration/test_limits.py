@@ -160,7 +160,7 @@ def test_who_ends_while_the_server_does_is_not_cut_off_from_what_is_due(room: Ro
     """Its reader has ended, and is no connection any more; but the courier has not come to it yet."""
     alice = room.enter("alice")
     server, goes_round = room.server, threading.Event()
-    go_round, wait_until = server._sender._go_round, server._connections._wait_until
+    go_round, wait_until = server._sender.run_round, server._connections._wait_until
 
     def held_go_round() -> None:
         assert goes_round.wait(5)
@@ -175,7 +175,7 @@ def test_who_ends_while_the_server_does_is_not_cut_off_from_what_is_due(room: Ro
         wait_until(condition, patience_seconds)
 
     alice.until_fence()
-    server._sender._go_round = held_go_round  # type: ignore[method-assign]
+    server._sender.run_round = held_go_round  # type: ignore[method-assign]
     server._connections._wait_until = wait_until_it_has_ended  # type: ignore[method-assign]
     alice.ask(command="PM", message="hello")
     wait_for(lambda: server._journal._last_id == 1, "it is stored")
