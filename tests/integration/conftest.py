@@ -64,7 +64,7 @@ def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rooms that are opened now wait a second for an answer, where they usually wait five."""
     monkeypatch.setattr(delivery, "ANSWER_SECONDS", HASTY_SECONDS)
-    monkeypatch.setattr(guests, "_SECOND_HALF_SECONDS", HASTY_SECONDS)
+    monkeypatch.setattr(guests, "_ARRIVAL_SECONDS", HASTY_SECONDS)
 
 
 @pytest.fixture

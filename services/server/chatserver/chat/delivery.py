@@ -180,8 +180,13 @@ class AckedDelivery:
         lag_max_bytes: int,
         on_crash: Callable[[str], None],
         split: Callable[[Message], Sequence[Message]] = lambda message: (message,),
+        answer_seconds: float = ANSWER_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``split`` divides a message into the parts that are given out one after the other."""
+        """``split`` divides a message into the parts that are given out one after the other.
+
+        ``answer_seconds`` is the acknowledgement timeout; ``clock`` returns seconds.
+        """
         self._lag_max_bytes = lag_max_bytes
         self._split = split
         self._worker = Worker("delivery", self._run, on_crash)
@@ -198,7 +203,8 @@ class AckedDelivery:
         self._unsettled: dict[Ack, Delivery] = {}
         # Deadlines of windows in flight and of pending acks, ordered by time (dict insertion order).
         self._due: dict[DeliveryWindow | Ack, float] = {}
-        self._answer_seconds = ANSWER_SECONDS
+        self._answer_seconds = answer_seconds
+        self._clock = clock
         # Windows to disconnect, with the reason.
         self._unwanted: list[tuple[DeliveryWindow, str]] = []
         self._changed = threading.Condition(self._lock)
@@ -217,9 +223,20 @@ class AckedDelivery:
             self._changed.notify()
         self._worker.join()
 
+    def check_deadlines(self) -> None:
+        """Fail the acks whose deadline has passed; disconnect users that are late or lag too far. For the watcher."""
+        with self._lock:
+            self._give_up_late(self._clock())
+            unwanted, self._unwanted = self._unwanted, []
+        for window, reason in unwanted:
+            # The reader of this connection sees the end and closes the other connection.
+            _log.warning("disconnected", reason=reason, user=window.name)
+            window.send_queue.finish(hang_up=True)
+            self._part_if_idle(window)
+
     def hurry(self, answer_seconds: float) -> None:
         """Shorten all timeouts, at shutdown. The journal must have ended before."""
-        latest = time.monotonic() + answer_seconds
+        latest = self._clock() + answer_seconds
         with self._lock:
             self._answer_seconds = answer_seconds
             self._due = {whose: min(due, latest) for whose, due in self._due.items()}
@@ -482,7 +499,7 @@ class AckedDelivery:
 
     def _note_due(self, whose: DeliveryWindow | Ack) -> None:
         """Append a deadline, later than all others. The lock is held."""
-        self._due[whose] = time.monotonic() + self._answer_seconds
+        self._due[whose] = self._clock() + self._answer_seconds
         if self._watcher_sleeps:
             self._changed.notify()
 
@@ -506,24 +523,17 @@ class AckedDelivery:
     def _watch(self) -> None:
         # Read without the lock: _sleep reads it again under the lock, so the wake-up of stop is not lost.
         while not self._stopping:
+            self.check_deadlines()
             with self._lock:
-                self._give_up_late(time.monotonic())
-                unwanted, self._unwanted = self._unwanted, []
-                if not unwanted:
-                    self._sleep()
-            for window, reason in unwanted:
-                # The reader of this connection sees the end and closes the other connection.
-                _log.warning("disconnected", reason=reason, user=window.name)
-                window.send_queue.finish(hang_up=True)
-                self._part_if_idle(window)
+                self._sleep()
 
     def _sleep(self) -> None:
         """Sleep until the first deadline, or without a limit if there is none, or until notified. The lock is held."""
-        if self._stopping:
+        if self._stopping or self._unwanted:
             return
         first = next(iter(self._due.values()), None)
         self._watcher_sleeps = first is None
-        self._changed.wait(None if first is None else first - time.monotonic())
+        self._changed.wait(None if first is None else first - self._clock())
         self._watcher_sleeps = False
 
     def _give_up_late(self, now: float) -> None:

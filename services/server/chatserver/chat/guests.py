@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # Wait for the second connection, from the first one on: some clients send before both are registered.
-_SECOND_HALF_SECONDS = 5.0
+_ARRIVAL_SECONDS = 5.0
 
 
 class Guest:
@@ -34,6 +34,7 @@ class Guest:
 
     __slots__ = (
         "_arrived",
+        "_clock",
         "_wait_until",
         "account",
         "address",
@@ -45,7 +46,8 @@ class Guest:
         "window",
     )
 
-    def __init__(self, name: str, address: str, wait_until: float) -> None:
+    def __init__(self, name: str, address: str, wait_until: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.name = name
         self.address = address
         self.send_queues: dict[Side, SendQueue] = {}
@@ -71,7 +73,7 @@ class Guest:
 
     def wait_for_arrival(self) -> None:
         """Wait for the registration of the other connection, within the limit."""
-        self._arrived.wait(max(0.0, self._wait_until - time.monotonic()))
+        self._arrived.wait(max(0.0, self._wait_until - self._clock()))
 
     def end_waiting(self) -> None:
         """Wake the waiting sender. For any thread."""
@@ -112,8 +114,8 @@ class Guests:
             raise _taken(name)
         self._displace(services, name, side, address)
         with self._lock:
-            wait_until = self._clock() + _SECOND_HALF_SECONDS
-            guest = self._by_key.setdefault(name_key(name), Guest(name, address, wait_until))
+            wait_until = self._clock() + _ARRIVAL_SECONDS
+            guest = self._by_key.setdefault(name_key(name), Guest(name, address, wait_until, self._clock))
             if guest.address != address or side in guest.send_queues or guest.has_gone:
                 raise _taken(name)
             guest.send_queues[side] = send_queue

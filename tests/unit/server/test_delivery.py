@@ -1,0 +1,676 @@
+"""Acknowledged delivery: one message at a time for each guest, and one outcome for each message.
+
+A model under hypothesis plays random steps of four guests and compares after each: what was given to whom, which acks
+are complete, who is disconnected. The other tests are single promises that the model does not see: log lines, memory,
+the cost of a disconnect, threads.
+"""
+
+import itertools
+import queue
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from structlog.testing import capture_logs
+
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Refused, Users
+from chatserver.chat.batch import MessageBatch
+from chatserver.chat.delivery import ANSWER_SECONDS, Ack, AckedDelivery, DeliveryWindow
+from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.hub import Hub
+from chatserver.chat.member import Member
+from chatserver.store.accounts import Account
+
+from .rooms import FakeOutbox, FakeStream, eventually, in_background, must_end
+
+LAG_MAX_BYTES = 1_000
+# Size of a part without text.
+PART_BYTES = 100
+
+
+class GuestQueue(FakeOutbox):
+    """The send queue of a guest's receiving connection. ``arrived`` is for threads that wait for messages."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeStream("register"))
+        self.arrived: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+
+    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
+        super().put(events, alone=alone)
+        for event in events:
+            assert isinstance(event, PublicMessage | DirectMessage)
+            self.arrived.put(event)
+
+
+class Parts(list[Message]):
+    """The parts of a message. Supports weak references."""
+
+
+class User:
+    """A guest: a member of the hub with a delivery window."""
+
+    def __init__(self, room: "Room", number: int, name: str) -> None:
+        self._room = room
+        self.account = Account(number, name, "", 0)
+        self.send_queue = GuestQueue()
+        self.window = DeliveryWindow(room.delivery, self.send_queue, name)
+        self.member = Member(number, name, self.window)
+        self.is_drained = False
+        self._seen = 0
+        room.hub.join(self.member)
+
+    def given(self) -> list[str]:
+        """The texts given since the last call."""
+        new = self.send_queue.replies[self._seen :]
+        self._seen += len(new)
+        return [event.text for event in new if isinstance(event, PublicMessage | DirectMessage)]
+
+    def answer(self, sender: str | None) -> bool:
+        return self._room.delivery.take_answer(self.window, sender)
+
+    def take(self, sender: str, text: str) -> None:
+        """Expect this message and no other; acknowledge it."""
+        assert self.given() == [text]
+        assert self.answer(sender)
+
+    def drain(self) -> None:
+        def note_drained() -> None:
+            self.is_drained = True
+
+        self._room.delivery.drain(self.window, note_drained)
+
+
+class Room:
+    """AckedDelivery at a real hub, beside the buffer of another protocol. Each word of a message is a part.
+
+    Its clock is ``now``. The watcher thread runs only after ``delivery.start``; other tests call ``check_deadlines``.
+    """
+
+    def __init__(self, lag_max_bytes: int = LAG_MAX_BYTES, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.now = 0.0
+        self.crashes: list[str] = []
+        self.broadcast = FakeStream()
+        self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, answer_seconds, self._clock)
+        self.hub = Hub([self.broadcast, self.delivery], 10, DeliveryMarks(), lambda: None)
+        self._ids = itertools.count(11)
+        self._numbers = itertools.count(1)
+        self._parts: list[weakref.ref[Parts]] = []
+
+    def _clock(self) -> float:
+        return self.now
+
+    def _split(self, message: Message) -> Parts:
+        parts = Parts(replace(message, text=word) for word in message.text.split(" "))
+        self._parts.append(weakref.ref(parts))
+        return parts
+
+    @property
+    def kept_deliveries(self) -> int:
+        return sum(parts() is not None for parts in self._parts)
+
+    def user(self, name: str) -> User:
+        user = User(self, next(self._numbers), name)
+        self.delivery.release(user.window)
+        return user
+
+    def users(self, *names: str) -> list[User]:
+        return [self.user(name) for name in names]
+
+    def json_user(self, name: str) -> Member:
+        member = Member(next(self._numbers), name, FakeOutbox(self.broadcast))
+        self.hub.join(member)
+        return member
+
+    def batch(self, member: Member, *texts: str, to: Account | None = None) -> MessageBatch:
+        numbers = [next(self._ids) for _ in texts]
+        return MessageBatch(member, [*texts], [None] * len(texts), to, id=numbers[0])
+
+    def send(self, user: User, text: str, to: Account | None = None) -> Ack:
+        """Send a message and publish it, as the session and the journal do."""
+        ack = self.delivery.expect(user.window)
+        self.hub.publish([self.batch(user.member, text, to=to)])
+        return ack
+
+    def close(self) -> None:
+        self.delivery.stop()
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    with closing(Room()) as room:
+        yield room
+
+
+def outcome(ack: Ack) -> bool | None:
+    """None: pending."""
+    return ack.wait() if ack.is_complete else None
+
+
+# --- the model ---
+
+
+@dataclass(eq=False)
+class Said:
+    """A message in the model."""
+
+    id: int
+    sender: "Player | None"
+    sender_name: str
+    words: list[str]
+    to: "Player | None"
+    ack: Ack | None
+    outcome: bool | None = None
+    due: float | None = None
+    waiting_for: set["Player"] = field(default_factory=set)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(PART_BYTES + len(word.encode()) for word in self.words)
+
+    def complete(self, *, success: bool) -> None:
+        """The first outcome counts."""
+        if self.outcome is None:
+            self.outcome, self.due = success, None
+
+
+@dataclass(eq=False)
+class Player:
+    """A guest in the model: the undelivered messages, the first of which is in flight if ``due`` is set."""
+
+    user: User
+    is_held: bool
+    is_member: bool = True
+    is_open: bool = True
+    was_late: bool = False
+    queue: list[Said] = field(default_factory=list)
+    part: int = 0
+    due: float | None = None
+    own: Said | None = None
+    given: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def lag_bytes(self) -> int:
+        return sum(said.size_bytes for said in self.queue[self.due is not None :])
+
+
+class Model:
+    """The promises of acknowledged delivery, as plain lists."""
+
+    def __init__(self) -> None:
+        self.room = Room()
+        self._answer_seconds = ANSWER_SECONDS
+        self._json_user = self.room.json_user("json")
+        self._names = itertools.count()
+        self.players = [self._new_player(is_held=is_held) for is_held in (False, False, True, True)]
+        self._said: list[Said] = []
+        self._uncommitted: list[tuple[MessageBatch, list[Said]]] = []
+
+    def _new_player(self, *, is_held: bool) -> Player:
+        user = User(self.room, 100 + (number := next(self._names)), f"u{number}")
+        if not is_held:
+            self.room.delivery.release(user.window)
+        return Player(user, is_held)
+
+    def play(self, step: tuple[Any, ...]) -> None:
+        match step:
+            case "join", who, is_held if not self.players[who].is_member:
+                self.players[who] = self._new_player(is_held=is_held)
+            case "release", who:
+                player = self.players[who]
+                self.room.delivery.release(player.user.window)
+                player.is_held = False
+                self._give(player)
+            case "send", who, to, text if self.players[who].is_member and self.players[who].own is None:
+                self._send(self.players[who], None if to is None else self.players[to], text)
+            case "json", texts:
+                batch = self.room.batch(self._json_user, *texts)
+                self._append(batch, [self._note_said(batch.id + at, text) for at, text in enumerate(texts)])
+            case "commit", is_refused:
+                self._commit(is_refused=is_refused)
+            case "answer", who, kind:
+                self._answer(self.players[who], kind)
+            case "leave", who if self.players[who].is_member:
+                self.room.hub.leave(self.players[who].user.member)
+                self.players[who].is_member = False
+                self._close(self.players[who])
+            case "wait", seconds:
+                self.room.now += seconds
+        self.room.delivery.check_deadlines()
+        self._expire()
+
+    def _note_said(self, number: int, text: str, sender: Player | None = None, to: Player | None = None) -> Said:
+        name = "json" if sender is None else sender.user.account.name
+        ack = None if sender is None else self.room.delivery.expect(sender.user.window)
+        said = Said(number, sender, name, text.split(" "), to, ack)
+        self._said.append(said)
+        return said
+
+    def _append(self, batch: MessageBatch, said: list[Said]) -> None:
+        self._uncommitted.append((batch, said))
+
+    def _send(self, sender: Player, to: Player | None, text: str) -> None:
+        batch = self.room.batch(sender.user.member, text, to=None if to is None else to.user.account)
+        sender.own = said = self._note_said(batch.id, text, sender, to)
+        if not sender.is_open:
+            said.complete(success=False)
+        self._append(batch, [said])
+
+    def _commit(self, *, is_refused: bool) -> None:
+        uncommitted, self._uncommitted = self._uncommitted, []
+        batches = [batch for batch, _ in uncommitted]
+        everything = [each for _, said in uncommitted for each in said]
+        if is_refused:
+            self.room.hub.refuse(batches, Refused(ErrorCode.INTERNAL, "The disk is full."))
+            for said in everything:
+                said.complete(success=False)
+            return
+        self.room.hub.publish(batches)
+        for said in everything:
+            self._publish(said)
+        for player in self.players:
+            if player.lag_bytes > LAG_MAX_BYTES:
+                self._disconnect(player)
+            self._give(player)
+
+    def _publish(self, said: Said) -> None:
+        addressed = [player for player in self.players if player is not said.sender] if said.to is None else [said.to]
+        said.waiting_for = {player for player in addressed if player.is_open}
+        for player in said.waiting_for:
+            player.queue.append(said)
+        if not said.waiting_for:
+            # A direct message to a user who is not a member is stored; to a disconnected one it fails.
+            said.complete(success=said.to is None or not said.to.is_member)
+        elif said.outcome is None:
+            said.due = self.room.now + self._answer_seconds
+
+    def _give(self, player: Player) -> None:
+        if player.is_open and not player.is_held and player.due is None and player.queue:
+            player.part = 0
+            self._give_part(player)
+
+    def _give_part(self, player: Player) -> None:
+        said = player.queue[0]
+        player.given.append((said.id, said.words[player.part]))
+        player.part += 1
+        player.due = self.room.now + self._answer_seconds
+
+    def _answer(self, player: Player, kind: str) -> None:
+        is_due = player.due is not None
+        name = player.queue[0].sender_name if is_due else "u0"
+        names = {"name": name, "capitals": name.upper(), "no name": "", "reject": None, "other": "somebody"}
+        is_valid = is_due and kind != "other"
+        assert player.user.answer(names[kind]) == is_valid
+        if not is_valid:
+            return
+        said = player.queue[0]
+        if kind != "reject" and player.part < len(said.words):
+            self._give_part(player)
+            return
+        player.queue.pop(0)
+        player.due = None
+        said.waiting_for.remove(player)
+        if kind == "reject":
+            said.complete(success=False)
+        elif not said.waiting_for:
+            said.complete(success=True)
+        self._give(player)
+
+    def _close(self, player: Player) -> None:
+        for said in player.queue:
+            said.complete(success=False)
+        player.queue.clear()
+        player.due = None
+        player.is_open = False
+        if player.own is not None:
+            player.own.complete(success=False)
+
+    def _disconnect(self, player: Player) -> None:
+        self._close(player)
+        player.was_late = True
+
+    def _expire(self) -> None:
+        for said in self._said:
+            if said.due is not None and said.due <= self.room.now:
+                said.complete(success=False)
+        for player in self.players:
+            if player.due is not None and player.due <= self.room.now:
+                self._disconnect(player)
+
+    def hurry(self, seconds: float) -> None:
+        """Shutdown: the journal has ended, so messages that are not published now never will be."""
+        self.room.delivery.hurry(seconds)
+        self._answer_seconds = seconds
+        latest = self.room.now + seconds
+        for said in self._said:
+            is_lost = said is getattr(said.sender, "own", None) and said.outcome is None
+            if said.due is not None or is_lost:
+                said.due = latest if said.due is None else min(said.due, latest)
+        for player in self.players:
+            if player.due is not None:
+                player.due = min(player.due, latest)
+            player.user.drain()
+
+    def check(self) -> None:
+        for player in self.players:
+            assert [(event.id, event.text) for event in player.user.send_queue.replies] == player.given  # type: ignore[union-attr]
+            assert player.user.send_queue.hangs_up == player.was_late
+            if player.own is not None and player.own.outcome is not None:  # its reader has sent the reply
+                self.room.delivery.forget_ack(player.user.window)
+                player.own = None
+        assert [outcome(said.ack) for said in self._said if said.ack] == [
+            said.outcome for said in self._said if said.ack
+        ]
+
+    def check_drained(self) -> None:
+        for player in self.players:
+            is_idle = player.due is None and player.own is None and not player.lag_bytes
+            assert player.user.is_drained == is_idle or not player.is_member
+
+
+def user_step(dice: Random) -> tuple[Any, ...]:
+    """A step that may follow the end of the journal."""
+    who = dice.randrange(4)
+    (what,) = dice.choices(["answer", "wait", "release", "leave"], [20, 5, 3, 2])
+    match what:
+        case "answer":
+            (kind,) = dice.choices(["name", "capitals", "no name", "reject", "other"], [8, 1, 1, 2, 2])
+            return what, who, kind
+        case "wait":
+            return what, dice.choice([0.5, 1.0, 2.0, 4.5, 5.0])
+        case _:
+            return what, who
+
+
+def any_step(dice: Random) -> tuple[Any, ...]:
+    who = dice.randrange(4)
+    (what,) = dice.choices(["send", "json", "commit", "join", "user"], [10, 2, 8, 3, 25])
+    match what:
+        case "send":
+            return what, who, dice.choice([None, None, 0, 1, 2, 3]), text(dice)
+        case "json":
+            return what, [text(dice) for _ in range(dice.randint(1, 3))]
+        case "commit":
+            return what, dice.random() < 0.1
+        case "join":
+            return what, who, dice.random() < 0.5
+        case _:
+            return user_step(dice)
+
+
+def text(dice: Random) -> str:
+    """Words whose sizes can add up to exactly the lag limit."""
+    return " ".join(dice.choice(["", "", "x" * 100, "\u20ac" * 100]) for _ in range(dice.choice([1, 1, 1, 3])))
+
+
+@given(st.randoms(use_true_random=True), st.integers(1, 120), st.integers(0, 20))
+def test_delivery_agrees_with_the_model(dice: Random, length: int, last: int) -> None:
+    """Promises: one order; one message at a time; each sender gets one outcome; silent and slow users are disconnected.
+
+    After ``length`` steps the server shuts down, and users go on for ``last`` steps.
+    """
+    model = Model()
+    script = [any_step(dice) for _ in range(length)]
+    script_of_shutdown = [user_step(dice) for _ in range(last)]
+    note("\n".join(map(str, [*script, "hurry", *script_of_shutdown])))
+    with closing(model.room), capture_logs():
+        for step in script:
+            model.play(step)
+            model.check()
+        model.hurry(2.0)
+        for step in script_of_shutdown:
+            model.play(step)
+            model.check()
+            model.check_drained()
+
+
+# --- what the model does not see ---
+
+
+def test_next_message_follows_the_answer(room: Room) -> None:
+    """Promise: one message at a time. Simple clients treat the result of one read as one message."""
+    alice, bob = room.users("alice", "bob")
+    public, direct = room.send(alice, "one two"), room.send(alice, "three", bob.account)
+    bob.take("alice", "one")
+    bob.take("alice", "two")
+    assert outcome(public) is True
+    assert outcome(direct) is None
+    bob.take("alice", "three")
+    assert outcome(direct) is True
+    assert alice.given() == bob.given() == []
+
+
+def test_user_lists_are_not_delivered(room: Room) -> None:
+    (alice,) = room.users("alice")
+    room.hub.announce(Users(2, ("alice", "bob"), ("bob",), ()), 10**9)
+    assert alice.send_queue.replies == []
+
+
+def test_direct_message_to_an_absent_user_is_stored_only(room: Room) -> None:
+    (alice,) = room.users("alice")
+    json_user = room.json_user("json")
+    absent = room.send(alice, "psst", Account(99, "eve", "hash", 0))
+    present = room.send(alice, "psst", Account(json_user.account_id, "json", "hash", 0))
+    assert (outcome(absent), absent.is_stored_only) == (True, True)
+    assert (outcome(present), present.is_stored_only) == (True, False)
+
+
+def test_disconnects_are_logged_with_reason_and_user(room: Room) -> None:
+    alice, _, slow = room.users("alice", "silent", "slow")
+    room.send(alice, "hello")
+    slow.answer("alice")
+    room.now += ANSWER_SECONDS
+    with capture_logs() as log:
+        room.delivery.check_deadlines()
+        room.send(alice, "x" * LAG_MAX_BYTES)
+        room.delivery.check_deadlines()
+    assert [(entry["event"], entry["reason"], entry["user"]) for entry in log] == [
+        ("disconnected", "ack_timeout", "silent"),
+        ("disconnected", "lagging", "slow"),
+    ]
+
+
+def test_delivered_messages_are_forgotten(room: Room) -> None:
+    """Memory grows with the lag of the slowest user, not with the number of messages."""
+    alice, bob, slow = room.users("alice", "bob", "slow")
+    for number in range(100):
+        room.send(alice, f"{number}")
+        bob.take("alice", f"{number}")
+        if number % 10:
+            slow.answer("alice")
+    assert room.kept_deliveries <= 2 * 10 + 2
+    while slow.answer("alice"):
+        pass
+    room.send(alice, "last")
+    assert room.kept_deliveries <= 2
+
+
+def test_disconnect_does_not_scan_the_log() -> None:
+    """It happens under the hub's lock: many silent users would delay all others."""
+    costs = []
+    for count in (10, 2_000):
+        with closing(Room(lag_max_bytes=10**9)) as room:
+            json_user, silent = room.json_user("json"), room.user("silent")
+            room.user("another, so that the log is kept")
+            room.hub.publish([room.batch(json_user, *map(str, range(count)))])
+            costs.append(lines_run(partial(room.hub.leave, silent.member)))
+    assert costs[0] == costs[1]
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """The number of lines of Python that this runs."""
+    count = 0
+
+    def trace(_: object, event: str, __: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+# --- threads ---
+
+
+def test_answer_wakes_the_waiting_sender(room: Room) -> None:
+    alice, bob = room.users("alice", "bob")
+    ack = room.send(alice, "hello")
+    outcomes: list[bool] = []
+    sender = in_background(lambda: outcomes.append(ack.wait()))
+    assert bob.answer("alice")
+    must_end(sender)
+    assert outcomes == [True]
+
+
+def test_first_message_wakes_the_idle_watcher() -> None:
+    """Each round begins with a watcher that has nothing to watch."""
+    with closing(Room(answer_seconds=0.0)) as room:
+        room.delivery.start()
+        for number in range(20):
+            sender, receiver = room.users(f"sender{number}", f"receiver{number}")
+            ack = room.send(sender, "hello", receiver.account)
+            assert not ack.wait()
+            eventually(lambda receiver=receiver: receiver.send_queue.hangs_up)  # type: ignore[misc]
+        assert room.crashes == []
+
+
+def test_lag_wakes_the_watcher() -> None:
+    """Also while it disconnects another user."""
+    with closing(Room(answer_seconds=1_000.0)) as room:
+        sender, first, second = room.users("sender", "first", "second")
+        room.send(sender, "in flight")
+        finish = first.send_queue.finish
+
+        def finish_first(*, hang_up: bool) -> None:
+            room.send(sender, "x" * LAG_MAX_BYTES, second.account)
+            finish(hang_up=hang_up)
+
+        first.send_queue.finish = finish_first  # type: ignore[method-assign, assignment]
+        room.delivery.start()
+        room.send(sender, "x" * LAG_MAX_BYTES, first.account)
+        eventually(lambda: first.send_queue.hangs_up)
+        eventually(lambda: second.send_queue.hangs_up)
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_hurry_wakes_the_watcher(is_published: bool) -> None:
+    """Promise: shutdown within 8 s. A journal that died publishes nothing more."""
+    for _ in range(20):
+        with closing(Room(answer_seconds=1_000.0)) as room:
+            alice, _ = room.users("alice", "bob")
+            room.delivery.start()
+            ack = room.send(alice, "hello") if is_published else room.delivery.expect(alice.window)
+            room.delivery.hurry(0.0)
+            must_end(in_background(ack.wait))
+            assert outcome(ack) is False
+
+
+def test_stop_ends_the_watcher_while_an_answer_is_due(room: Room) -> None:
+    alice, _ = room.users("alice", "bob")
+    room.send(alice, "hello")
+    room.delivery.start()
+    assert "delivery" in {thread.name for thread in threading.enumerate()}
+    must_end(in_background(room.delivery.stop))
+    assert "delivery" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_acks_fail_after_the_watcher_died() -> None:
+    """Promise: no sender waits forever."""
+    room = Room(answer_seconds=0.0)
+    alice, bob, carol = room.users("alice", "bob", "carol")
+
+    def fail(**_: object) -> None:
+        raise OSError("the log can't be written")
+
+    bob.send_queue.finish = fail  # type: ignore[method-assign, assignment]
+    waiting = room.delivery.expect(carol.window)
+    ack = room.send(alice, "hello", bob.account)
+    room.delivery.start()
+    eventually(lambda: room.crashes)
+    for each in (ack, waiting, room.delivery.expect(alice.window)):
+        must_end(in_background(each.wait))
+        assert outcome(each) is False
+    room.close()
+
+
+class Crowd:
+    """Guests that send at the same time, each message after the outcome of the last one, and answer what arrives."""
+
+    SENDERS, MESSAGES = 4, 3
+
+    def __init__(self, room: Room, dice: Random) -> None:
+        self._room = room
+        self._dice = dice
+        self._users = room.users(*(f"u{number}" for number in range(self.SENDERS)))
+        self._leaver = room.user("leaver")
+        # Stands for the journal thread: one thread publishes at a time.
+        self._journal = threading.Lock()
+        self._outcomes: list[bool] = []
+        self._rejected = {dice.randrange(11, 11 + self.SENDERS * self.MESSAGES) for _ in range(dice.randrange(3))}
+
+    def run(self) -> None:
+        senders = [in_background(partial(self._send, user)) for user in self._users]
+        receivers = [in_background(partial(self._receive, user)) for user in self._users]
+        for thread in (*senders, in_background(self._leave)):
+            must_end(thread)
+        expected = self.MESSAGES * (self.SENDERS - 1)
+        eventually(lambda: all(len(user.send_queue.replies) == expected for user in self._users))
+        for user in self._users:
+            user.send_queue.arrived.put(None)
+        for thread in receivers:
+            must_end(thread)
+
+    def check(self) -> None:
+        assert len(self._outcomes) == self.SENDERS * self.MESSAGES
+        assert self._outcomes.count(False) >= len(self._rejected)
+        for user in self._users:
+            arrived = [event for event in user.send_queue.replies if isinstance(event, PublicMessage)]
+            others = [other.account.name for other in self._users if other is not user]
+            assert sorted(event.text for event in arrived) == sorted(
+                f"{number}of{other}" for number in range(self.MESSAGES) for other in others
+            )
+            assert [event.id for event in arrived] == sorted(event.id for event in arrived)
+
+    def _send(self, user: User) -> None:
+        for number in range(self.MESSAGES):
+            ack = self._room.delivery.expect(user.window)
+            with self._journal:
+                self._room.hub.publish([self._room.batch(user.member, f"{number}of{user.account.name}")])
+            self._outcomes.append(ack.wait())
+            self._room.delivery.forget_ack(user.window)
+
+    def _receive(self, user: User) -> None:
+        while (message := user.send_queue.arrived.get()) is not None:
+            assert user.answer(None if message.id in self._rejected else message.sender)
+
+    def _leave(self) -> None:
+        message = self._leaver.send_queue.arrived.get()
+        assert message is not None
+        if self._dice.random() < 0.5:
+            self._leaver.answer(message.sender)
+        self._room.hub.leave(self._leaver.member)
+
+
+def test_many_senders_at_once_get_an_outcome_each() -> None:
+    """Promise: no sender waits forever. Some answer, some reject, one leaves."""
+    for repetition in range(50):
+        with closing(Room(1_000_000)) as room:
+            crowd = Crowd(room, Random(repetition))
+            crowd.run()
+            crowd.check()
