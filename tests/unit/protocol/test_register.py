@@ -1,0 +1,409 @@
+"""The wire protocol register: literal bytes, and the requests and events that they are.
+
+Round trips, pieces of any size, memory and random bytes are in test_conformance, which runs with both length units.
+"""
+
+import codecs
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.events import (
+    Delivered,
+    DirectMessage,
+    Event,
+    Forwarded,
+    NotDelivered,
+    PublicBatch,
+    PublicMessage,
+    Refused,
+    Registered,
+    Run,
+    SentBatch,
+)
+from chatprotocol.requests import NotReceived, Received, Request, Send, Side, Unreadable
+from chatprotocol.requests import Register as Claim
+from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
+
+from .samples import decode, pieces
+
+HELLO = b"SEND bob\nContent-length: 5\n\nhello"
+FORWARD = b"FORWARD alice\nContent-length: 5\n\nhello"
+GRIN = "\U0001f600"  # 4 bytes
+MIXED = f"a{GRIN}\n\n\u0645\u20ac\n"  # 13 bytes, 7 characters
+MIXED_BYTES = b"a\xf0\x9f\x98\x80\n\n\xd9\x85\xe2\x82\xac\n"
+
+either_length = pytest.mark.parametrize("length", LENGTH_UNITS)
+
+
+def read(data: bytes, length: str = "bytes") -> list[Request]:
+    """The requests of a connection that sends this and ends. Whole or byte by byte, they are the same."""
+    found = []
+    for size in (max(1, len(data)), 1):
+        decoder = Register(length=length).request_decoder()
+        found.append([*decode(decoder, pieces(data, size)), *decoder.end()])
+    assert found[0] == found[1]
+    return found[0]
+
+
+def read_events(data: bytes, length: str = "bytes") -> list[Event]:
+    """The same for a client."""
+    whole, in_pieces = (decode(Register(length=length).event_decoder(), pieces(data, n)) for n in (len(data), 1))
+    assert whole == in_pieces
+    return whole
+
+
+# --- the bytes of docs/wire/register.md ---
+
+REQUESTS: list[tuple[Request, bytes]] = [
+    (Claim(Side.SENDING, "alice"), b"REGISTER TOSEND alice\n\n"),
+    (Claim(Side.RECEIVING, "Alice7"), b"REGISTER TORECV Alice7\n\n"),
+    (Claim(Side.SENDING, "not a name"), b"REGISTER TOSEND not a name\n\n"),
+    (Send("bob", "hello"), HELLO),
+    (Send("ALL", ""), b"SEND ALL\nContent-length: 0\n\n"),
+    (Send("bob", HELLO.decode()), b"SEND bob\nContent-length: 33\n\n" + HELLO),
+    (Send("bob", "\n\r\n \0\x1b"), b"SEND bob\nContent-length: 6\n\n\n\r\n \0\x1b"),
+    (Send("bob", "x" * 8_193), b"SEND bob\nContent-length: 8193\n\n" + b"x" * 8_193),
+    (Received("bob"), b"RECEIVED bob\n\n"),
+    (NotReceived(), b"ERROR 103 Header Incomplete\n\n"),
+]
+
+EVENTS: list[tuple[Event, bytes]] = [
+    (Registered(Side.SENDING, "alice"), b"REGISTERED TOSEND alice\n\n"),
+    (Registered(Side.RECEIVING, "Alice7"), b"REGISTERED TORECV Alice7\n\n"),
+    (Refused(ErrorCode.BAD_USERNAME, "Malformed username"), b"ERROR 100 Malformed username\n\n"),
+    (Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"), b"ERROR 101 No user registered\n\n"),
+    (NotDelivered(), b"ERROR 102 Unable to send\n\n"),
+    (Refused(ErrorCode.BAD_REQUEST, "Header incomplete"), b"ERROR 103 Header incomplete\n\n"),
+    (Forwarded("alice", "hello"), FORWARD),
+    (Forwarded("alice", ""), b"FORWARD alice\nContent-length: 0\n\n"),
+    (Forwarded("alice", FORWARD.decode()), b"FORWARD alice\nContent-length: 38\n\n" + FORWARD),
+]
+
+# Events with more than the protocol carries.
+ENCODED: list[tuple[Event | Run, bytes]] = [
+    (PublicMessage(18, 5, "alice", "hello"), FORWARD),
+    (DirectMessage(19, 5, "alice", "bob", "hello"), FORWARD),
+    (PublicBatch(9, 5, "alice", ("hello", "hello")), FORWARD * 2),
+    (SentBatch(9, (None, "7f")), b""),
+    (Refused(ErrorCode.SERVER_FULL, "The reason is for the log."), b"ERROR 101 No user registered\n\n"),
+    *(
+        (Refused(code, "No."), b"ERROR 102 Unable to send\n\n")
+        for code in set(ErrorCode) - {*map(ErrorCode, ("bad_username", "not_logged_in", "server_full", "bad_request"))}
+    ),
+]
+
+
+@either_length
+@pytest.mark.parametrize(("request_", "data"), REQUESTS, ids=lambda value: f"{value!r:.40}")
+def test_request_bytes(request_: Request, data: bytes, length: str) -> None:
+    assert Register(length=length).encode_request(request_) == data
+    assert read(data + data, length) == [request_, request_]
+
+
+@either_length
+@pytest.mark.parametrize(("event", "data"), EVENTS, ids=lambda value: f"{value!r:.40}")
+def test_event_bytes(event: Event, data: bytes, length: str) -> None:
+    assert Register(length=length).encode(event) == data
+    assert read_events(data + data, length) == [event, event]
+
+
+@pytest.mark.parametrize(("event", "data"), ENCODED, ids=lambda value: f"{value!r:.40}")
+def test_event_is_reduced_to_what_the_protocol_carries(event: Event | Run, data: bytes) -> None:
+    assert Register().encode(event) == data
+
+
+@pytest.mark.parametrize("word", DELIVERED_WORDS)
+def test_delivered_word_is_a_setting(word: str) -> None:
+    assert Register(word).encode(Delivered("BoB")) == f"{word} BoB\n\n".encode()
+    assert read_events(f"{word} BoB\n\n".encode()) == [Delivered("BoB")]
+    assert Register().encode(Delivered("bob")) == b"SEND bob\n\n"
+
+
+@pytest.mark.parametrize(("protocol", "size"), [(Register(), b"13"), (Register(length="characters"), b"7")])
+def test_length_unit_is_a_setting(protocol: Register, size: bytes) -> None:
+    """In both directions."""
+    body = b"\nContent-length: " + size + b"\n\n" + MIXED_BYTES
+    assert protocol.encode_request(Send("bob", MIXED)) == b"SEND bob" + body
+    assert protocol.encode(PublicBatch(9, 5, "alice", (MIXED,))) == b"FORWARD alice" + body
+    for at in range(len(body)):
+        requests, events = protocol.request_decoder(), protocol.event_decoder()
+        assert decode(requests, [b"SEND bob" + body[:at], body[at:] + HELLO]) == [
+            Send("bob", MIXED),
+            Send("bob", "hello"),
+        ]
+        assert decode(events, [b"FORWARD alice" + body[:at], body[at:]]) == [Forwarded("alice", MIXED)]
+
+
+# --- accepted deviations ---
+
+ACCEPTED_REQUESTS: list[tuple[bytes, Request]] = [
+    # the end of a header
+    (b"REGISTER TOSEND alice\n \n", Claim(Side.SENDING, "alice")),
+    (b"SEND bob\r\nContent-length: 5\r\n\r\nhello", Send("bob", "hello")),
+    # case, and white space around names
+    (b"register ToSend  Alice \t\n\n", Claim(Side.SENDING, "Alice")),
+    (b" send  BoB \nCONTENT-LENGTH:5\n\nhello", Send("BoB", "hello")),
+    # the length
+    (b"SEND bob\nContent-length:\t005 \n\nhello", Send("bob", "hello")),
+    (b"SEND bob\nContent-length: 5\nContent-Length: 5\n\nhello", Send("bob", "hello")),
+    (b"SEND bob\nX-Content-length: 7\nContent-length: 5\nDate: today\n\nhello", Send("bob", "hello")),
+    # a space before the length, and then one before the body
+    (b"SEND bob\n Content-length: 5\n \n hello", Send("bob", "hello")),
+    (b"SEND bob\n Content-length: 5\n\n  hell", Send("bob", " hell")),
+    (b"SEND bob\n Content-length: 5\n\nhello", Send("bob", "hello")),
+    (b"SEND bob\n Content-length: 0\n\n ", Send("bob", "")),
+    (b"SEND bob\nContent-length: 5\n\n hell", Send("bob", " hell")),
+    # white space between sections
+    (b"\n\r\n \nSEND bob\nContent-length: 5\n\nhello\r\n\n", Send("bob", "hello")),
+    # answers
+    (b"RECEIVED\n\n", Received("")),
+    (b"error 5 whatever\r\n\r\n", NotReceived()),
+    # no name, no UTF-8 in a header, a body that is not needed
+    (b"SEND\nContent-length: 5\n\nhello", Send("", "hello")),
+    (b"SEND b\xffb\nContent-length: 5\n\nhello", Send("b\ufffdb", "hello")),
+    (b"REGISTER TOSEND alice\nContent-length: 5\n\nhello", Claim(Side.SENDING, "alice")),
+]
+
+# From other servers.
+ACCEPTED_EVENTS: list[tuple[bytes, Event]] = [
+    (b"Sent bob \r\n\r\n", Delivered("bob")),
+    (b"\xef\xbb\xbfSEND\n\n", Delivered("")),
+    # the number decides
+    (b"Error 103 Unable to send\n\n", Refused(ErrorCode.BAD_REQUEST, "Unable to send")),
+    (b"ERROR 100\r\n\r\n", Refused(ErrorCode.BAD_USERNAME, "")),
+    (b"ERROR 1000 Malformed username\n\n", NotDelivered()),
+    (b"ERROR\n\n", NotDelivered()),
+    (b"registered  TORECV  Alice \n\n", Registered(Side.RECEIVING, "Alice")),
+    (b"FORWARD alice\n Content-length: 5\n\n hello", Forwarded("alice", "hello")),
+    (b"FORWARD al\xffice\nContent-length: 4\n\nhel\xff\r\n", Forwarded("al\ufffdice", "hel\ufffd")),
+]
+
+
+@either_length
+@pytest.mark.parametrize(("data", "request_"), ACCEPTED_REQUESTS, ids=repr)
+def test_deviating_request_is_accepted(data: bytes, request_: Request, length: str) -> None:
+    """The requests around it are not affected, and it may be cut anywhere."""
+    assert read(HELLO + data + HELLO, length) == [Send("bob", "hello"), request_, Send("bob", "hello")]
+    for at in range(1, len(data)):
+        assert decode(Register(length=length).request_decoder(), [data[:at], data[at:]]) == [request_]
+
+
+@either_length
+@pytest.mark.parametrize(("data", "event"), ACCEPTED_EVENTS, ids=repr)
+def test_deviating_event_is_accepted(data: bytes, event: Event, length: str) -> None:
+    assert read_events(data + FORWARD, length) == [event, Forwarded("alice", "hello")]
+
+
+@pytest.mark.parametrize("data", [b"WEATHER windy\nContent-length: 10\n\nSEND bob\n\n", b"SENTbob\n\n", b"\n\n \r\n"])
+def test_client_skips_unknown_words_with_their_body(data: bytes) -> None:
+    assert read_events(data + FORWARD) == [Forwarded("alice", "hello")]
+
+
+# --- errors after which the connection goes on ---
+
+REFUSED: list[tuple[bytes, ErrorCode, str]] = [
+    (b"HELLO\n\n", ErrorCode.UNKNOWN_COMMAND, "REGISTER"),
+    (b"FORWARD alice\nContent-length: 5\n\nhello", ErrorCode.UNKNOWN_COMMAND, "REGISTER"),
+    (b"SENDbob\nContent-length: 5\n\nhello", ErrorCode.UNKNOWN_COMMAND, "REGISTER"),
+    (b"\xff\0\n\n", ErrorCode.UNKNOWN_COMMAND, "REGISTER"),
+    (b"x" * 900 + b"\n\n", ErrorCode.UNKNOWN_COMMAND, "X" * 32 + "'"),
+    (b"REGISTER alice\n\n", ErrorCode.UNKNOWN_COMMAND, "TOSEND"),
+    (b"REGISTER TOSENDalice\n\n", ErrorCode.UNKNOWN_COMMAND, "TOSEND"),
+    (b"SEND bob\nContent-length: 6\n\nhello\xff", ErrorCode.BAD_REQUEST, "UTF-8"),
+    (b"SEND bob\nContent-length: 3\n\n\xed\xa0\x80", ErrorCode.BAD_REQUEST, "UTF-8"),
+    (b"SEND bob\nContent-length: 3\n\n\xe2\x82x", ErrorCode.BAD_REQUEST, "UTF-8"),
+]
+
+
+@either_length
+@pytest.mark.parametrize(("data", "code", "reason"), REFUSED, ids=lambda value: f"{value!r:.40}")
+def test_refused_request_does_not_affect_others(data: bytes, code: ErrorCode, reason: str, length: str) -> None:
+    """A byte that is not UTF-8 counts as one character."""
+    first, refused, last = read(HELLO + data + HELLO, length)
+    assert first == last == Send("bob", "hello")
+    check_unreadable(refused, code, reason, closes=False)
+
+
+@either_length
+def test_incomplete_character_at_the_end_of_a_body_is_refused(length: str) -> None:
+    """In characters, the decoder knows it at the next byte."""
+    refused, last = read(b"SEND bob\nContent-length: 1\n\n\xe2" + HELLO, length)
+    check_unreadable(refused, ErrorCode.BAD_REQUEST, "UTF-8", closes=False)
+    assert last == Send("bob", "hello")
+
+
+def check_unreadable(request: Request, code: ErrorCode, reason: str, *, closes: bool) -> None:
+    assert isinstance(request, Unreadable)
+    assert (request.code, request.closes) == (code, closes)
+    assert reason in request.reason
+    assert "\n" not in request.reason
+    assert len(request.reason) < 200
+
+
+# --- errors after which the next header can't be found ---
+
+BROKEN: list[tuple[bytes, ErrorCode, str]] = [
+    (b"SEND bob\n\n", ErrorCode.BAD_REQUEST, "none"),
+    (b"SEND bob\nContent-length 5\nMy-Content-length: 5\n\n", ErrorCode.BAD_REQUEST, "none"),
+    (b"SEND bob\nContent-length:\n\n", ErrorCode.BAD_REQUEST, "''"),
+    (b"SEND bob\nContent-length: -1\n\n", ErrorCode.BAD_REQUEST, "'-1'"),
+    (b"SEND bob\nContent-length: 5_0\n\n", ErrorCode.BAD_REQUEST, "'5_0'"),
+    (b"SEND bob\nContent-length: \xd9\xa5\n\n", ErrorCode.BAD_REQUEST, "a number"),
+    (b"SEND bob\nContent-length: " + b"x" * 900 + b"\n\n", ErrorCode.BAD_REQUEST, "x" * 32 + "'"),
+    (b"SEND bob\nContent-length: 5\n content-Length: 06\n\n", ErrorCode.BAD_REQUEST, "2 different"),
+    (b"HELLO\nContent-length: x\n\n", ErrorCode.BAD_REQUEST, "'x'"),
+    (b"SEND bob\nContent-length: 65537\n\n", ErrorCode.TOO_LONG, "65,537"),
+    (b"SEND bob\nContent-length: " + b"9" * 990 + b"\n\n", ErrorCode.TOO_LONG, "65,536 bytes"),
+    (b"REGISTER TOSEND " + b"a" * 1_007 + b"\n\n", ErrorCode.BAD_REQUEST, "1,024 bytes"),
+    (b"HELLO\n" + b"x\n" * 600, ErrorCode.BAD_REQUEST, "1,024 bytes"),
+    (b"x" * 1_025, ErrorCode.BAD_REQUEST, "1,024 bytes"),
+]
+
+
+@either_length
+@pytest.mark.parametrize(("data", "code", "reason"), BROKEN, ids=lambda value: f"{value!r:.40}")
+def test_broken_header_closes_the_connection(data: bytes, code: ErrorCode, reason: str, length: str) -> None:
+    """Earlier requests count, later bytes are not read, and the error is reported once."""
+    first, refused = read(HELLO + data + HELLO, length)
+    assert first == Send("bob", "hello")
+    check_unreadable(refused, code, reason, closes=True)
+    decoder = Register(length=length).request_decoder()
+    decoder.decode(data)
+    assert decoder.decode(HELLO) == decoder.end() == []
+    assert not decoder.is_inside
+
+
+@either_length
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"FORWARD alice\n\n", "Content-length"),
+        (b"SEND bob\nContent-length: x\n\n", "'x'"),
+        (b"FORWARD alice\nContent-length: 65537\n\n", "65,537"),
+        (b"REGISTERED TOBOTH alice\n\n", "'TOBOTH'"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP/1.1"),
+        (b"\0\n\n", "x00"),
+        (b"x" * 70_000, "1,024 bytes"),
+    ],
+    ids=lambda value: f"{value!r:.40}",
+)
+def test_broken_event_is_a_protocol_error(data: bytes, reason: str, length: str) -> None:
+    """A text of one line."""
+    for size in (len(data), 7):
+        with pytest.raises(ProtocolError) as error:
+            decode(Register(length=length).event_decoder(), pieces(data, size))
+        assert reason in str(error.value)
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("data", [HELLO, b"SEND bob\n Content-length: 2\n\n \n\n", b"RECEIVED\n\n"], ids=repr)
+def test_end_inside_a_section_is_an_error(data: bytes) -> None:
+    for size in range(1, len(data)):
+        first, refused = read(HELLO + b"\n" + data[:size])
+        assert first == Send("bob", "hello")
+        check_unreadable(refused, ErrorCode.BAD_REQUEST, "ended inside", closes=True)
+
+
+# --- limits ---
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\n" + b" " * 500 + b"\n"], ids=len)
+def test_header_has_1024_bytes_at_most(end: bytes) -> None:
+    """With its empty line, but without white space before it."""
+    name = "a" * (1_024 - len("RECEIVED ") - len(end))
+    assert read(b"\n" * 2_000 + b"RECEIVED " + name.encode() + end) == [Received(name)]
+    (refused,) = read(b"RECEIVED a" + name.encode() + end)
+    check_unreadable(refused, ErrorCode.BAD_REQUEST, "1,024 bytes", closes=True)
+    decoder = Register().request_decoder()
+    assert decoder.decode(b"x" * 1_024) == []
+    assert len(decoder.decode(b"x")) == 1, "it is refused at the first byte over the limit"
+
+
+@pytest.mark.parametrize(("length", "size"), [("bytes", 65_536), ("characters", 16_384)])
+def test_body_has_65536_bytes_or_16384_characters_at_most(length: str, size: int) -> None:
+    """So many characters have that many bytes at most. The limit of a message is checked later."""
+    text = GRIN * 16_384
+    body = b"\nContent-length: %d\n\n" % size + text.encode()
+    for piece_bytes in (1_000, 65_535, 200_000):
+        requests = decode(Register(length=length).request_decoder(), pieces(b"SEND bob" + body + HELLO, piece_bytes))
+        assert requests == [Send("bob", text), Send("bob", "hello")]
+    assert decode(Register(length=length).event_decoder(), [b"FORWARD bob" + body]) == [Forwarded("bob", text)]
+    (refused,) = read(b"SEND bob\nContent-length: %d\n\n" % (size + 1), length)
+    check_unreadable(refused, ErrorCode.TOO_LONG, f"{size + 1:,}", closes=True)
+
+
+@pytest.fixture
+def decoded_bytes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the bytes that incremental decoders are given."""
+    sizes: list[int] = []
+
+    class Counting(codecs.getincrementaldecoder("utf-8")):  # type: ignore[misc]
+        def decode(self, data: bytes, final: bool = False) -> str:
+            sizes.append(len(data))
+            return str(super().decode(data, final))
+
+    monkeypatch.setattr(codecs, "getincrementaldecoder", lambda _: Counting)
+    return lambda: sum(sizes)
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 70_000])
+@pytest.mark.parametrize("letter", ["x", GRIN])
+def test_characters_are_counted_in_linear_time(letter: str, piece_bytes: int, decoded_bytes: Callable[[], int]) -> None:
+    """Otherwise a body that arrives byte by byte would delay all other connections."""
+    body = letter.encode() * 16_384
+    decoder = Register(length="characters").request_decoder()
+    requests = decode(decoder, pieces(b"SEND bob\nContent-length: 16384\n\n" + body, piece_bytes))
+    assert requests == [Send("bob", letter * 16_384)]
+    assert decoded_bytes() <= 100 * len(body)
+
+
+# --- messages in parts ---
+
+
+def parts_of(text: str, forward_max_bytes: int = FORWARD_MAX_LEAST_BYTES, sender: str = "alice") -> list[str]:
+    """The parts; the FORWARD of each is within the limit."""
+    register = Register(forward_max_bytes=forward_max_bytes)
+    parts = register.split(PublicMessage(1, 5, sender, text))
+    assert all(len(register.encode(part)) <= forward_max_bytes for part in parts)
+    return [part.text for part in parts]
+
+
+# Without "FORWARD alice\nContent-length: 256\n\n".
+BODY_BYTES = FORWARD_MAX_LEAST_BYTES - 35
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("x" * BODY_BYTES, ["x" * BODY_BYTES]),
+        ("x" * (BODY_BYTES + 1), ["x" * BODY_BYTES, "x"]),
+        ("abc " * 100, [("abc " * 54) + "abc", "abc " * 45]),
+        ("x" * BODY_BYTES + " y", ["x" * BODY_BYTES, "y"]),
+        (" " + "x" * BODY_BYTES, [" " + "x" * (BODY_BYTES - 1), "x"]),
+        (GRIN * 60, [GRIN * 55, GRIN * 5]),
+        ("one\ntwo\r\n\r\n  three\r \n", ["one", "two", "  three"]),
+        ("one\u2028two", ["one\u2028two"]),
+    ],
+)
+def test_long_text_is_split_at_lines_words_and_characters(text: str, parts: list[str]) -> None:
+    assert parts_of(text) == parts
+
+
+@given(
+    st.text(st.sampled_from(f"a{GRIN}\u0645 \n\r\t"), min_size=1, max_size=1_000).filter(lambda text: text.strip()),
+    st.integers(FORWARD_MAX_LEAST_BYTES, 600),
+)
+def test_parts_lose_only_white_space(text: str, forward_max_bytes: int) -> None:
+    parts = parts_of(text, forward_max_bytes, "a" * 32)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(part.strip() for part in parts)
+
+
+def test_text_is_not_split_by_default() -> None:
+    message = PublicMessage(1, 5, "alice", "one\n" * 2_048)
+    assert Register().split(message) == (message,)
