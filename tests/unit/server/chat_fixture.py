@@ -208,7 +208,7 @@ class FakePasswords:
 class ChatFixture:
     """Everything that a session works with."""
 
-    def __init__(self, *, registration_open: bool = True, guests_allowed: bool = True) -> None:
+    def __init__(self, *, registration_open: bool = True, guests_allowed: bool = True, last_id: int = 10) -> None:
         self.broadcast = FakeStream()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
@@ -216,7 +216,7 @@ class ChatFixture:
         self.indexer = FakeIndexer()
         self.acked_delivery = AckedDelivery(LAG_MAX_BYTES, lambda _: None)
         self.deliveries = DeliveryMarks()
-        self.hub = Hub([self.broadcast, self.acked_delivery], 10, self.deliveries, lambda: None)
+        self.hub = Hub([self.broadcast, self.acked_delivery], last_id, self.deliveries, lambda: None)
         self.journal = FakeJournal(self.accounts, self.hub)
         self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
         self.passwords = FakePasswords()
