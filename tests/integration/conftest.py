@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from integration.room import Room
 
-from chatserver.chat import delivery, guests
 from chatserver.config import load_config
 from chatserver.log import configure_log
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from chatserver.config import Config
 
-HASTY_SECONDS = 1.0
 _numbers = itertools.count(1)
 
 
@@ -58,13 +56,6 @@ def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]
         yield open_room
     print(log.getvalue())  # shown when the test fails
     assert set(threading.enumerate()) <= before
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rooms that are opened now wait a second for an answer, where they usually wait five."""
-    monkeypatch.setattr(delivery, "ANSWER_SECONDS", HASTY_SECONDS)
-    monkeypatch.setattr(guests, "_ARRIVAL_SECONDS", HASTY_SECONDS)
 
 
 @pytest.fixture

@@ -606,6 +606,11 @@ class Room:
         """Until so many count: one that has ended does for a moment longer than its user is seen."""
         wait_for(lambda: len(self.server._connections._connections) == count, f"there are {count} connections")
 
+    def close_peers(self) -> None:
+        """Close all peers of TCP and wait until the server has noticed: then the names of guests are free."""
+        self._peers.close()
+        self.wait_for_connections(0)
+
     def stop(self) -> bool:
         self.is_stopped = True
         return self.server.stop()
