@@ -602,6 +602,7 @@ def test_shutdown_closes_idle_connections(guests: Transcript) -> None:
         z> ERROR
         z< ERROR 101 No user registered
         """)
+    guests.services.now -= 1_000  # the limit is far away
     guests["x"].ask("SEND ALL: waits for the receiving connection")
     guests.shut_down()
     guests.play("""
