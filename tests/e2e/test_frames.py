@@ -45,7 +45,7 @@ def join(stack: Stack, words: Keywords, name: str) -> Client:
 def say(client: Client, words: Keywords, text: str) -> None:
     """Send a public message, step by step."""
     client.type(words.public)
-    client.expect_next("[ask] message for everybody")
+    client.expect_next("[ask] message for all users")
     client.type(text)
     client.expect_next("[sent #")
     client.expect_next(f"[ask] {words.prompt}")
@@ -73,7 +73,7 @@ def test_slow_registration_blocks_no_other_client(stack: Stack) -> None:
     quick = in_parallel(lambda name: join(stack, FRAMES, name), ["quick1", "quick2", "quick3"])
     for client in quick:
         client.type(FRAMES.public)
-        client.expect_next("[ask] message for everybody")
+        client.expect_next("[ask] message for all users")
 
     for speaker in reversed(quick):
         speaker.type(f"hello from {speaker.name}")
@@ -112,7 +112,7 @@ def test_message_arrives_at_each_prompt(stack: Stack, words: Keywords) -> None:
     alice.expect_next(f"[ask] {words.prompt}")
     carol.expect_next("alice -> carol: at last")
     alice.type(words.public)
-    alice.expect_next("[ask] message for everybody")
+    alice.expect_next("[ask] message for all users")
     interrupt("at the public message")
     alice.type("to all of you")
     alice.expect_next("[sent #")
@@ -192,7 +192,7 @@ def test_client_reconnects_without_loss_or_repetition(stack: Stack, words: Keywo
     bob.say("before the restart")
     alice.expect_next("bob: before the restart")
     alice.type(words.public)
-    alice.expect_next("[ask] message for everybody")
+    alice.expect_next("[ask] message for all users")
     assert server.stop() == 0
     alice.expect("[lost]")
     alice.type("said while the server was away")

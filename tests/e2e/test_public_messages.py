@@ -31,7 +31,7 @@ def test_public_message_reaches_the_others_once(stack: Stack) -> None:
                 alice.type(f"pm {text}")
             case 1:
                 alice.type("PM")
-                alice.expect_question("message for everybody")
+                alice.expect_question("message for all users")
                 alice.type(text)
             case _:
                 alice.type(f"@all {text}")

@@ -50,7 +50,7 @@ def test_script_that_fails_has_an_exit_code(stack: Stack) -> None:
     bob = stack.client("bob")
     script = stack.script("PM hello?\n%wait 0.1 no such line\nPM not typed\n")
     alice = stack.start_client("alice", "--script", script, password="wonderland")
-    alice.expect("[error script] line 2: waited 0.1 s in vain for 'no such line'")
+    alice.expect("[error script] line 2: 'no such line' did not appear within 0.1 s")
     assert alice.wait_exit() == 4
     bob.expect("alice: hello?")
     stack.fence(bob)

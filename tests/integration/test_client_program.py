@@ -134,7 +134,7 @@ def test_two_interrupts_end_it_also_when_nobody_takes_its_output(room: Room) -> 
             time.sleep(0.2)  # two that come together are one
         assert process.wait(4) == 1
         assert process.stderr is not None
-        assert b"nobody reads the output" in process.stderr.read()
+        assert b"the output is not read" in process.stderr.read()
 
 
 def _wait_until_full(descriptor: int) -> None:
@@ -204,7 +204,7 @@ def test_a_script_that_finds_no_server_ends_with_1(script: Path) -> None:
         port = free.getsockname()[1]
     ended = run(port, "--script", str(script), CHAT_PASSWORD="x")
     assert (ended.returncode, ended.stderr) == (1, "")
-    assert "the client ended before it saw 'never said'" in ended.stdout
+    assert "'never said' did not appear before the client ended" in ended.stdout
 
 
 def test_a_setting_that_is_misspelt_is_told(room: Room, script: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_script_that_waits_in_vain_says_where_and_ends_with_4(room: Room, tmp_
     script.write_text("# nothing\nPM hello\n%wait 0.1 never said\n")
     ended = run(room.server.port, "--script", str(script), CHAT_PASSWORD="x")
     assert ended.returncode == 4
-    assert "[error script] line 3: waited 0.1 s in vain for 'never said'" in ended.stdout
+    assert "[error script] line 3: 'never said' did not appear within 0.1 s" in ended.stdout
 
 
 def test_a_password_in_a_script_is_not_shown(room: Room, tmp_path: Path) -> None:
@@ -552,9 +552,9 @@ PROMPT = "[ask] @USER MESSAGE or @ALL MESSAGE"
 WELCOMES_ALICE = ("[welcome guest] alice", PROMPT)
 ASKS_NAME = "[ask] username"
 BAD_NAME = "[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
-TAKEN = "[error bad_username] The name {} is taken, or none that this server allows; choose another one."
-NOT_LET_IN = "The server does not let alice in ({}); it may be full, or take no guests."
-NOT_DELIVERED = "[error not_delivered] @bob: there is no such user, or it did not take the message in time"
+TAKEN = "[error bad_username] The name {} is taken or not allowed; choose another one."
+NOT_LET_IN = "The server rejected alice ({}); it may be full, or accept no guests."
+NOT_DELIVERED = "[error not_delivered] @bob: no such user, or not acknowledged in time"
 LOST = "[lost] the server closed the connection; connecting again"
 BACK = ("[back] alice", "[error lost] messages may have been missed")
 DOUBT = "[error lost] it is not known whether this was delivered: hello"
@@ -735,7 +735,7 @@ def test_two_guests_talk_with_each_other(room: Room, start: Callable[..., Client
     assert carol.take() == ("bob", "Gr\u00fc\u00dfe an alle")
     bob.shows("[delivered] @ALL", PROMPT)
     alice.types("@nobody hello")
-    alice.shows("[error not_delivered] @nobody: there is no such user, or it did not take the message in time", PROMPT)
+    alice.shows("[error not_delivered] @nobody: no such user, or not acknowledged in time", PROMPT)
     alice.leaves()
     bob.leaves()
 
@@ -1042,9 +1042,9 @@ STEP = "[ask] operation (PM, DM, CH, EX)"
 NEW = "[ask] password new"
 EXISTING = "[ask] password existing"
 WRONG = "[error wrong_password] That is not the password of alice."
-FOR_ALL = "[ask] message for everybody"
-NO_PING = "[error bad_request] In the dialect datagram PING asks for a sign of life; it can't be a password."
-FORGOTTEN = "[lost] the server does not know this session any more; connecting again"
+FOR_ALL = "[ask] message for all users"
+NO_PING = "[error bad_request] In the wire format datagram, PING is the keepalive request; it can't be a password."
+FORGOTTEN = "[lost] the server no longer knows this session; connecting again"
 # Long before anybody runs out of patience with a server that is silent.
 SOON_SECONDS = 6.0
 
@@ -1271,13 +1271,13 @@ def test_a_script_that_waits_in_vain_over_udp_ends_with_4(room: Room, tmp_path: 
     script.write_text("PM hello\n%wait 10 sent\n%wait 0.1 never said\n")
     ended = run(room.server.port, flag, "--script", str(script), CHAT_PASSWORD="x")
     assert ended.returncode == 4
-    assert "[error script] line 3: waited 0.1 s in vain for 'never said'" in ended.stdout
+    assert "[error script] line 3: 'never said' did not appear within 0.1 s" in ended.stdout
 
 
 def test_udp_and_another_dialect_are_bad_usage() -> None:
     ended = run(9_999, "--udp", "--dialect", "json")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "chatclient: --udp is the dialect datagram, and --dialect is json; give one of them.\n"
+    assert ended.stderr == "chatclient: --udp means --dialect datagram, and --dialect is json; give one of them.\n"
 
 
 def test_over_udp_an_interrupt_while_nobody_answers_ends_it_with_1(sit: Callable[..., Client]) -> None:

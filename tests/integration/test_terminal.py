@@ -276,7 +276,7 @@ def test_ctrl_c_clears_the_line_and_leads_out_of_a_dialogue(room: Room, desk: De
     alice.type(control("c"))
     alice.until_line("alice>")
     alice.type("PM", ENTER)
-    alice.until_line("message for everybody:")
+    alice.until_line("message for all users:")
     alice.type(control("c"))
     alice.until_line("alice>")
     alice.type("I am still here", ENTER)
@@ -432,7 +432,7 @@ def test_pm_dm_ch_and_ex_are_what_they_were_in_the_old_programs(room: Room, desk
     assert bob.next("direct")["message"] == "for you"
     alice.until_shows("alice » bob │ for you")
     alice.type("PM", ENTER)
-    alice.until_line("message for everybody:")
+    alice.until_line("message for all users:")
     alice.type("EX", ENTER)  # here it is a message
     assert bob.next("broadcast")["message"] == "EX"
     alice.until_shows("alice │ EX")

@@ -300,7 +300,7 @@ def test_an_answer_that_nobody_understands_is_told_without_harm(desk: Desk, evil
     with answering([{"type": "sent", "id": 1, "status": evil}]) as port:
         alice = desk.open(port=port)
         alice.until_end()
-    assert "no answer of the dialect json" in alice.text()
+    assert "no answer of the wire format json" in alice.text()
     assert_harmless(alice)
 
 

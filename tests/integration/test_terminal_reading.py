@@ -90,7 +90,7 @@ def test_the_gutter_stays_straight_for_wide_and_combining_letters(room: Room, de
     bob.say("fence")
     alice.until_shows("│ fence")
     begin, end = alice.place("bob │").row, alice.place("│ fence").row
-    rows = range(alice.place("/help tells more.").row + 1, end)
+    rows = range(alice.place("/help lists the commands.").row + 1, end)
     assert len(rows) >= 2
     assert [alice.cell(row, 15).data for row in rows] == ["│"] * len(rows)
     assert begin == end
@@ -263,9 +263,9 @@ def test_who_comes_and_goes_is_shown_and_can_be_hidden(room: Room, desk: Desk) -
     carol = room.enter("carol")
     alice.until_shows("* │ carol joined")
     alice.type("/joins", ENTER)
-    alice.until_shows("Who comes and goes is hidden from now on.")
+    alice.until_shows("Joins and leaves are hidden from now on.")
     hidden.type("/joins", ENTER)
-    hidden.until_shows("Who comes and goes is shown from now on.")
+    hidden.until_shows("Joins and leaves are shown from now on.")
     carol.close()
     hidden.until_shows("* │ carol left")
     assert "carol joined" not in hidden.text()
@@ -366,7 +366,9 @@ def test_of_a_flood_the_last_messages_are_shown_and_a_line_says_how_many_are_not
     alice.go_on()
     alice.until_shows("flood 2999")
     alice.until_line("alice> steady")
-    notices = re.findall(r"([\d,]+) messages came faster than they can be read; CH shows the last", alice.text())
+    notices = re.findall(
+        r"([\d,]+) messages came too fast to be shown; CH shows the newest", alice.text()
+    )
     shown = [int(re.search(r"flood (\d+)", row)[1]) for row in rows_of(alice, "│ flood ")]  # type: ignore[index]
     assert sum(int(each.replace(",", "")) for each in notices) == 3_000 - len(shown) > 2_000
     assert shown == sorted(set(shown))

@@ -170,7 +170,7 @@ def test_without_bracketed_paste_several_lines_are_one_message_too(room: Room, d
     alice = desk.sit()
     if question:
         alice.type(question, ENTER)
-        alice.until_line("message for everybody:")
+        alice.until_line("message for all users:")
     alice.type(f"one{ENTER}two{ENTER}{ENTER}three{ENTER}")
     alice.until_line("  three")
     pasted_at = time.monotonic()
@@ -246,7 +246,7 @@ def test_a_paste_can_not_do_anything_by_itself(room: Room, desk: Desk) -> None:
         ("quit", "/quit"),
         ("help", "/help"),
         ("MD bob secret", "DM bob"),
-        ("EX now", "EX stands alone"),
+        ("EX now", "EX takes no text"),
         ("/users now", "/users"),
         ("DM no-name hello", "A username is"),
     ],
@@ -290,7 +290,7 @@ def test_reply_shows_to_whom_before_it_is_sent(room: Room, desk: Desk) -> None:
     bob = room.enter("bob")
     alice = desk.sit()
     alice.type("/reply hello", ENTER)
-    alice.until_shows("Nobody has written you a direct message yet; nothing was sent.")
+    alice.until_shows("You have received no direct message yet; nothing was sent.")
     bob.ask(command="DM", to="alice", message="a question")
     alice.until_shows("bob » alice │ a question")
     alice.type("/reply ")

@@ -247,7 +247,7 @@ class ChatClient:
         """The newest messages visible to this user, oldest first. ``before``: only older than this id (json only)."""
         _check_extent(limit, before)
         if before is not None and not self._is_json:
-            raise RefusedError(ErrorCode.BAD_REQUEST, "In this dialect nobody can ask for what was before a message.")
+            raise RefusedError(ErrorCode.BAD_REQUEST, "Only the wire format json has the history before a message.")
         return self._ask(AskHistory(limit, before), History).messages
 
     def search(
@@ -257,7 +257,7 @@ class ChatClient:
         check_str("words", words)
         _check_extent(limit, before)
         if not self._is_json:
-            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "This dialect has no word for a search; json has.")
+            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "Only the wire format json has a search.")
         _refused_as_error(check_unicode, words)
         return self._ask(Search(words, limit, before), Found).messages
 
@@ -308,7 +308,7 @@ class ChatClient:
     def _check_logged_in(self) -> None:
         self._check_open()
         if not self._has_been_in:
-            raise UsageError("Nobody is logged in with this client: login() first.")
+            raise UsageError("This client is not logged in: call login() first.")
 
     # --- waiting for answers ---
 
@@ -325,15 +325,17 @@ class ChatClient:
             case Outcome(has_come=True):
                 return None
             case Outcome():
-                raise RefusedError("not_delivered", "There is nobody of that name, or not everybody took it in time.")
+                raise RefusedError(
+                    "not_delivered", "There is no such user, or not all users acknowledged the message in time."
+                )
             case _:
-                raise LostError("The connection was lost, and nobody knows whether the message was stored.")
+                raise LostError("The connection was lost; it is unknown whether the message was stored.")
 
     def _ask(self, action: Action, kind: type[Answer]) -> Answer:
         """Make a query. The session repeats it on every new connection until it is answered."""
         self._check_logged_in()
         if self.session.client_protocol.is_guest:
-            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The dialect register has no word for that.")
+            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The wire format register has no such request.")
         self._wait_until_ready()
         answer = self._await(self.session.request(action), lambda each: isinstance(each, kind) or self._refuses(each))
         if isinstance(answer, Refused):

@@ -193,7 +193,7 @@ class FramesClient:
             case Leave():
                 return self._words.leave
             case _:
-                raise TypeError(f"{action!r} is nothing that can be wished step by step.")
+                raise TypeError(f"{action!r} can't be sent step by step.")
 
     def _last_steps(self, said: Say | Whisper) -> tuple[Request, ...]:
         """The steps with recipient and text. After them the message may be stored."""

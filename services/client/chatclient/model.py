@@ -46,12 +46,12 @@ def _usernames(names: tuple[str, ...]) -> tuple[str, ...]:
 class ConnectionState(Enum):
     """State of the connection and the login. For transitions see cli/controller.py."""
 
-    UNPLACED = "is asked where the server is"
-    UNNAMED = "is asked who it is"
+    UNPLACED = "server requested"
+    UNNAMED = "username requested"
     AWAY = "not connected"
-    KNOCKING = "has sent its login"
-    ASKED = "is asked for a password"
-    IN = "is logged in"
+    KNOCKING = "login sent"
+    ASKED = "password requested"
+    IN = "logged in"
 
 
 class UiState(NamedTuple):

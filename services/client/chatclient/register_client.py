@@ -77,7 +77,7 @@ class RegisterClient:
             case Leave():
                 return Effects(news=(Bye(YOU_LEFT),))
             case _:
-                raise TypeError(f"{action!r} is nothing that a guest can wish.")
+                raise TypeError(f"{action!r} can't be sent by a guest.")
 
     def handle_event(self, event: Event) -> Effects:
         """Continue the registration, acknowledge a message, or finish the unanswered one."""
@@ -116,10 +116,10 @@ class RegisterClient:
     def _why_not_in(self, code: ErrorCode, reason: str) -> str:
         name = self._login.username
         if code is not ErrorCode.BAD_USERNAME:
-            return f"The server does not let {name} in ({reason}); it may be full, or take no guests."
+            return f"The server rejected {name} ({reason}); it may be full, or accept no guests."
         if self._has_been_in:
             return f"The name {name} is taken now; trying again."
-        return f"The name {name} is taken, or none that this server allows; choose another one."
+        return f"The name {name} is taken or not allowed; choose another one."
 
     def _finish(self, said: Say | Whisper, event: Delivered | NotDelivered | Refused) -> tuple[ClientEvent, ...]:
         """Return the outcome of the unanswered message, and the goodbye if it was requested meanwhile."""

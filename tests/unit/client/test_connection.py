@@ -220,7 +220,7 @@ def test_connection_closed_by_the_client_is_not_called_closed_by_the_server(cloc
 def test_bug_in_the_receiver_thread_is_reported(clock: Clock) -> None:
     """Otherwise the client would wait forever."""
     told = run(clock, [ScriptedLink(clock, end=ZeroDivisionError("oh"))])
-    assert told[-1] == LinkLost("the collector failed: ZeroDivisionError('oh')")
+    assert told[-1] == LinkLost("the receiver thread failed: ZeroDivisionError('oh')")
 
 
 def test_each_link_is_closed(clock: Clock) -> None:

@@ -40,7 +40,7 @@ def test_message_is_sent_with_a_nonce_of_its_own_and_confirmed(client: Dialogue)
 
 
 def test_public_message_in_two_lines(client: Dialogue) -> None:
-    client.type("PM", "[ask] message for everybody")
+    client.type("PM", "[ask] message for all users")
     client.type("hello", sends(Say("hello", "n1")))
 
 

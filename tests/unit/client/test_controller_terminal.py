@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
 
 SERVER = ("localhost", 9999)
-HINT = "[help] What you type goes to everybody, DM USER MESSAGE to one; /help tells more."
+HINT = "[help] Type a message to all users, or DM USER MESSAGE to one; /help lists the commands."
 WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 10)
 WELCOMES = ("[welcome existing] alice; online: alice bob", HINT, sends(AskHistory(20)))
 BACK = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 20)
@@ -366,11 +366,11 @@ def test_interrupt_sends_the_goodbye(inside: TerminalDialogue) -> None:
 
 
 def test_keyword_as_the_answer_to_a_question_is_a_message(inside: TerminalDialogue) -> None:
-    inside.type("PM", "[ask] message for everybody")
+    inside.type("PM", "[ask] message for all users")
     inside.lose()
     inside.type("EX")
     assert inside.exit is None
-    inside.reconnect("[back] alice", "[ask] message for everybody", sends(Say("EX", "n1")))
+    inside.reconnect("[back] alice", "[ask] message for all users", sends(Say("EX", "n1")))
 
 
 def test_local_commands_work_while_the_connection_is_lost(away: TerminalDialogue) -> None:
@@ -515,7 +515,7 @@ def test_text_is_asked_for_if_the_recipient_may_exist(inside: TerminalDialogue, 
 def test_parser_knows_users_online_and_the_correspondent(inside: TerminalDialogue) -> None:
     inside.type("dn eve psst", sends(Say("dn eve psst", "n1")))
     inside.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
-    error = "[error usage] Nothing was sent. DM eve ... writes to eve, PM dn eve ... says it to everybody."
+    error = "[error usage] Nothing was sent. DM eve ... writes to eve, PM dn eve ... sends it to all users."
     inside.type("dn eve psst", error)
     inside.give(DirectMessage(11, 0, "bob", "alice", "x"), "[direct #11 1970-01-01T00:00:00Z] bob -> alice: x")
     inside.type("/reply hi", sends(Whisper("bob", "hi", "n2")))

@@ -46,7 +46,7 @@ WELCOME = Welcome(AccountKind.EXISTING, "", (), None)
 WELCOMES = "[welcome existing] alice"
 PROMPT = "[ask] operation (PM, DM, CH, EX)"
 ASKS_PASSWORD = (HIDES, "[ask] password existing")
-ASKS_TEXT = "[ask] message for everybody"
+ASKS_TEXT = "[ask] message for all users"
 WRONG = Refused(ErrorCode.WRONG_PASSWORD, "That is not the password of alice.")
 WRONGS = "[error wrong_password] That is not the password of alice."
 EMPTY = Refused(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
@@ -236,7 +236,7 @@ def test_lines_wait_for_the_end_of_the_running_operation(client: Dialogue) -> No
 
 
 def test_operation_is_asked_for_again_after_a_typing_error(client: Dialogue) -> None:
-    usage = "There are PM (to everybody), DM (to one user), CH (history), EX (leave) and /help."
+    usage = "There are PM (to all users), DM (to one user), CH (history), EX (leave) and /help."
     client.type("hello", f"[error usage] hello is no operation, so nothing was sent. {usage}", PROMPT)
     client.type("", PROMPT)
 

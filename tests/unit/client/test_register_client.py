@@ -29,10 +29,10 @@ CLOSED = LinkDown(CLOSED_TEXT)
 LOST = f"[lost] {CLOSED_TEXT}; connecting again"
 GAP = "[error lost] messages may have been missed"
 UNCONFIRMED = "[error lost] 1 typed line was not confirmed"
-NOT_DELIVERED = "[error not_delivered] @bob: there is no such user, or it did not take the message in time"
+NOT_DELIVERED = "[error not_delivered] @bob: no such user, or not acknowledged in time"
 # As the decoder of register returns them.
 TAKEN = Refused(ErrorCode.BAD_USERNAME, "Malformed username")
-SHOWS_TAKEN = "[error bad_username] The name alice is taken, or none that this server allows; choose another one."
+SHOWS_TAKEN = "[error bad_username] The name alice is taken or not allowed; choose another one."
 NOT_REGISTERED = Refused(ErrorCode.NOT_LOGGED_IN, "No user registered")
 INCOMPLETE = Refused(ErrorCode.BAD_REQUEST, "Header Incomplete")
 
@@ -131,7 +131,7 @@ def test_other_refusals_of_the_registration_end_the_client(
 ) -> None:
     client = new_client()
     connect(client)
-    why = f"The server does not let alice in ({reason}); it may be full, or take no guests."
+    why = f"The server rejected alice ({reason}); it may be full, or accept no guests."
     client.give(error, f"[error {code}] {why}")
     assert client.exit is Exit.REFUSED
 
@@ -183,7 +183,7 @@ def test_each_message_waits_for_the_answer_to_the_last_one(guest: Dialogue) -> N
     guest.type("@all two")
     guest.type("EX")
     guest.give(Delivered("bob"), "[delivered] @bob", PROMPT, sends(Send("ALL", "two")))
-    why = "somebody did not take the message in time"
+    why = "not acknowledged by all users in time"
     guest.give(NotDelivered(), f"[error not_delivered] @ALL: {why}", PROMPT, BYE)
     assert guest.exit is Exit.OK
 
@@ -241,7 +241,7 @@ def test_help_lists_the_input_of_a_guest(guest: Dialogue) -> None:
     guest.type(
         "/help",
         "[help] @USER MESSAGE       a message to one user",
-        "[help] @ALL MESSAGE        a message to everybody",
+        "[help] @ALL MESSAGE        a message to all users",
         "[help] EX                  leave",
         "[help] /help               this list",
         "[help] /quit               the same as EX (also: /exit)",
@@ -305,7 +305,7 @@ def test_unanswered_message_is_reported_once_and_not_sent_again(guest: Dialogue)
     assert guest.exit is Exit.LOST
 
 
-NOT_NOW = "The server does not let alice in (No user registered); it may be full, or take no guests."
+NOT_NOW = "The server rejected alice (No user registered); it may be full, or accept no guests."
 
 
 @pytest.mark.parametrize(

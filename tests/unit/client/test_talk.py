@@ -268,12 +268,12 @@ def test_who_waits_for_nothing_does_not_ask() -> None:
 
 def test_the_answer_that_there_is_none_ends_the_session() -> None:
     heard = begin().receive(says("C", 0, "ERROR no_session"), 1.0)
-    assert heard == Received([], [], "the server does not know this session any more")
+    assert heard == Received([], [], "the server no longer knows this session")
 
 
 def test_the_answer_may_have_words_behind_it() -> None:
     heard = begin().receive(says("C", 0, "ERROR no_session There is no such session; open a new one."), 1.0)
-    assert heard.end == "the server does not know this session any more"
+    assert heard.end == "the server no longer knows this session"
 
 
 def test_the_same_words_inside_the_session_are_a_refusal_like_any_other() -> None:
@@ -307,7 +307,7 @@ def test_a_sign_of_life_cannot_be_a_password(text: str) -> None:
     refused = udp_session.request(Command(text), 1.0)
     assert refused is not None
     assert refused.code is ErrorCode.BAD_REQUEST
-    assert refused.reason == "In the dialect datagram PING asks for a sign of life; it can't be a password."
+    assert refused.reason == "In the wire format datagram, PING is the keepalive request; it can't be a password."
     assert udp_session.due(1.0) == []
     assert udp_session.look_at == 15.0
 

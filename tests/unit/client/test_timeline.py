@@ -126,11 +126,11 @@ ROWS: list[tuple[ClientEvent | UiNotice, list[str]]] = [
     (Found("caf\u00e9", (), 11), [NOTICE + "Nothing was found: caf\u00e9"]),
     (notices.ErrorNotice("usage", "No."), [PROBLEM + "No."]),
     (notices.Help(("PM   all", "EX   leave")), [NOTICE + "PM   all", NOTICE + "EX   leave"]),
-    (notices.Ask("password new"), [NOTICE + "Nobody has this name yet: choose a password."]),
+    (notices.Ask("password new"), [NOTICE + "This name is new: choose a password."]),
     (notices.Ask("password again"), [NOTICE + "The same password again, to be sure of it."]),
     (notices.Ask("password existing"), [NOTICE + "This name has a password."]),
     (events.PasswordChanged(), [NOTICE + "Your password is changed."]),
-    (notices.Toggle("joins"), [NOTICE + "Who comes and goes is hidden from now on."]),
+    (notices.Toggle("joins"), [NOTICE + "Joins and leaves are hidden from now on."]),
     (notices.Toggle("quiet"), [NOTICE + "No bell and no highlight from now on."]),
     (notices.Ask("recipient"), []),
     (SAID, []),
@@ -429,7 +429,9 @@ def test_search_result_has_its_number_and_words(window: Window) -> None:
     assert window.texts(Found("x", (public(1),), 2))[0] == "1 message found: x"
     # The newest messages were not searched.
     for messages in ((), (public(1),)):
-        assert window.lines(Found("x", messages, 1))[-1] == NOTICE + "What came last is not searched yet; try again."
+        assert (
+            window.lines(Found("x", messages, 1))[-1] == NOTICE + "The newest messages are not indexed yet; try again."
+        )
 
 
 # --- own messages ---

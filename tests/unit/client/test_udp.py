@@ -25,7 +25,7 @@ NOON_MS = 1_769_860_800_123
 PROMPT = PasswordPrompt(AccountKind.NEW)
 # What asks whether there is a session is as long as the answer where there is none.
 PROBE = "PING            "
-GIVEN_UP = "it was given up"
+GIVEN_UP = "the client closed the connection"
 
 
 class Caller:
@@ -233,14 +233,14 @@ def test_an_error_in_place_of_a_session_is_reported(
         server.says("C", 0, 0, f"COOKIE {COOKIE}")
         server.hears("C", 0, 0, opening("alice", COOKIE))
     server.says("C", 0, 0, "ERROR server_full Full.")
-    caller.ends("what answers there opened no session", Refused(ErrorCode.SERVER_FULL, "Full."))
+    caller.ends("the server answered, but opened no session", Refused(ErrorCode.SERVER_FULL, "Full."))
 
 
 def test_an_error_without_words_is_one_too(server: UdpServer, call: Callable[..., Caller]) -> None:
     caller = call(server.port)
     server.hears("C", 0, 0, opening("alice"))
     server.says("C", 0, 0, "ERROR shutting_down")
-    caller.ends("what answers there opened no session", Refused(ErrorCode.SHUTTING_DOWN, ""))
+    caller.ends("the server answered, but opened no session", Refused(ErrorCode.SHUTTING_DOWN, ""))
 
 
 def test_a_session_that_nobody_asked_for_is_none(server: UdpServer, call: Callable[..., Caller]) -> None:
@@ -404,7 +404,7 @@ def test_who_says_nothing_sends_signs_of_life_and_reports_no_answers(
 
 def test_a_password_that_cannot_be_said_is_refused_and_another_one_goes_out(server: UdpServer, inside: Caller) -> None:
     inside.sends(Command("PING"))
-    error = "In the dialect datagram PING asks for a sign of life; it can't be a password."
+    error = "In the wire format datagram, PING is the keepalive request; it can't be a password."
     inside.reports(Refused(ErrorCode.BAD_REQUEST, error))
     inside.sends(Command("secret"))
     server.hears("C", SESSION, 1, "secret")
@@ -435,7 +435,7 @@ def test_a_server_that_does_not_know_the_session_any_more_ends_it_within_seconds
         server.hears("C", SESSION, 1, "PM")
         server.hears("C", SESSION, 2, PROBE)
         server.says("C", SESSION, 0, "ERROR no_session")
-        inside.ends("the server does not know this session any more")
+        inside.ends("the server no longer knows this session")
 
 
 def test_that_is_noticed_with_nothing_said_too(
@@ -448,7 +448,7 @@ def test_that_is_noticed_with_nothing_said_too(
         server.hears("C", SESSION, 1, "PING")
         server.hears("C", SESSION, 2, PROBE)
         server.says("C", SESSION, 0, "ERROR no_session")
-        caller.ends("the server does not know this session any more", PROMPT)
+        caller.ends("the server no longer knows this session", PROMPT)
 
 
 def test_a_server_that_is_gone_is_noticed_with_the_next_request(server: UdpServer, inside: Caller) -> None:
@@ -469,7 +469,7 @@ def test_a_server_that_falls_silent_is_lost(
 
 def test_a_server_that_makes_no_sense_is_told_as_what_it_is(server: UdpServer, inside: Caller) -> None:
     server.says("D", SESSION, 2, "no header")
-    inside.fails(ProtocolError, "The server sent something that is no answer of the dialect datagram")
+    inside.fails(ProtocolError, "The server sent something that is no answer of the wire format datagram")
 
 
 # --- somebody wants it to end ---
@@ -556,7 +556,7 @@ def test_a_connection_opens_a_new_session_when_the_one_before_is_not_known_any_m
             if end:
                 server.says("C", session, 0, end)
                 down = reports.get(timeout=DEADLINE_SECONDS)
-                assert down == LinkDown("the server does not know this session any more")
+                assert down == LinkDown("the server no longer knows this session")
     finally:
         with at_once("the end"):
             connection.close()

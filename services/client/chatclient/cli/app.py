@@ -118,7 +118,7 @@ class App:
         if not self._ended.wait(_OUTPUT_SECONDS):
             if isinstance(self._frontend, PlainFrontend):
                 self._frontend.close()
-            print("chatclient: nobody reads the output; the rest of it is lost.", file=sys.stderr)
+            print("chatclient: the output is not read; the rest of it is lost.", file=sys.stderr)
             sys.stderr.flush()
             os._exit(Exit.LOST)  # a normal exit would wait for the controller thread
 

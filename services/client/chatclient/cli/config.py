@@ -69,7 +69,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         "EX, /help), and any other line is an error. At a terminal any other line is a message to all members.",
         epilog="Flags win over variables, and variables over the file .env. Exit codes: 0 after EX or at the end of "
         "the input, 1 if the server can't be reached or the connection is lost for good, 2 for bad usage, 3 if the "
-        "login is refused, 4 if a script waited in vain.",
+        "login is refused, 4 if text that a script waits for does not appear.",
     )
     parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST:PORT USERNAME, HOST PORT, or USERNAME alone")
     flags = vars(parser.parse_intermixed_args(arguments))
@@ -77,7 +77,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     dialect = flags["dialect"]
     if flags["udp"]:
         if dialect and dialect.lower() != Datagram.name:
-            raise ConfigError(f"--udp is the dialect {Datagram.name}, and --dialect is {dialect}; give one of them.")
+            raise ConfigError(f"--udp means --dialect {Datagram.name}, and --dialect is {dialect}; give one of them.")
         flags["dialect"] = Datagram.name
     flags |= {"user": flags["user"] or word_user}
     values = read_settings(CLIENT_SETTINGS, flags, environment)

@@ -131,8 +131,8 @@ class InputParser:
         """A short hint after the first login."""
         words = self._words
         if self.talks:
-            return f"What you type goes to everybody, {words.direct} USER MESSAGE to one; /help tells more."
-        return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help tells more."
+            return f"Type a message to all users, or {words.direct} USER MESSAGE to one; /help lists the commands."
+        return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help lists the commands."
 
     def prompt(self) -> str:
         """The question between two operations."""
@@ -145,7 +145,7 @@ class InputParser:
             also = f" (also: {', '.join(each.also)})" if each.also else ""
             lines.append(f"{f'{each.word} {each.arguments}'.rstrip():<19} {each.does}{also}")
         if self.talks and self._asks:
-            lines.insert(0, f"{'MESSAGE':<19} any other line is a message to everybody")
+            lines.insert(0, f"{'MESSAGE':<19} any other line is a message to all users")
         way_out = f"{'':<19} an empty line cancels an operation"
         return [*lines, way_out] if self._asks else lines
 
@@ -182,7 +182,7 @@ class InputParser:
         """All commands, in the order of the help."""
         words = self._words
         table = [
-            Command(words.public, "[MESSAGE]", "a message to everybody", self._public, also=(f"@{EVERYONE}",)),
+            Command(words.public, "[MESSAGE]", "a message to all users", self._public, also=(f"@{EVERYONE}",)),
             Command(
                 words.direct,
                 "[USER [MESSAGE]]",
@@ -194,7 +194,7 @@ class InputParser:
                 words.history, "[NUMBER]", "the last messages that you may see", partial(self._history, words.history)
             ),
             Command(words.leave, "", "leave", lambda _: ParsedInput(Leave())),
-            Command("/me", "ACTION", "tell everybody what you do, as in /me waves", self._me),
+            Command("/me", "ACTION", "tell all users what you do, as in /me waves", self._me),
             Command("/users", "", "who is online", lambda _: ParsedInput(AskUsers()), also=("/who", "/names")),
             Command("/history", "[NUMBER]", f"the same as {words.history}", partial(self._history, "/history")),
         ]
@@ -208,11 +208,11 @@ class InputParser:
         if self._is_json:
             table.append(Command("/password", "", "change your password", lambda _: ParsedInput(changes_password=True)))
         if self.talks:
-            table += [self._switch("joins", "show or hide who comes and goes"), self._quiet()]
+            table += [self._switch("joins", "show or hide joins and leaves"), self._quiet()]
         return [*table, *self._common()]
 
     def _quiet(self) -> Command:
-        return self._switch("quiet", "no bell and no highlight, or both again")
+        return self._switch("quiet", "switch bell and highlight off or on")
 
     def _switch(self, what: str, does: str) -> Command:
         return Command(f"/{what}", "", does, lambda _: ParsedInput(toggle=what), is_local=True)
@@ -258,7 +258,7 @@ class InputParser:
             return None
         if meant := _ELSEWHERE.get(line.upper()):
             return ParsedInput(
-                error=f"Nothing was sent. Type {meant}, or {words.public} {line} to say it to everybody."
+                error=f"Nothing was sent. Type {meant}, or {words.public} {line} to send it to all users."
             )
         if word.upper() in WORDS:
             return None
@@ -268,28 +268,28 @@ class InputParser:
         if text and (is_swapped or (is_known and _is_slip(word.upper(), words.direct))):
             return ParsedInput(
                 error=f"Nothing was sent. {words.direct} {recipient} ... writes to {recipient}, "
-                f"{words.public} {word} {recipient} ... says it to everybody."
+                f"{words.public} {word} {recipient} ... sends it to all users."
             )
         return ParsedInput(Say(line))
 
     def _too_much(self, word: str) -> ParsedInput:
         say = f"{self._words.public} {word} ..."
-        return ParsedInput(error=f"{word} stands alone, so nothing was done; {say} says it to everybody.")
+        return ParsedInput(error=f"{word} takes no text, so nothing was done; {say} sends it to all users.")
 
     def _error(self, word: str) -> str:
         words = self._words
         like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
         if word.lower() in ("/search", "/password"):
-            return f"There is no {word} in this dialect, so nothing was sent; there is in json."
+            return f"There is no {word} in this wire format, so nothing was sent; json has it."
         if word.lower() in ("/joins", "/quiet") and not self.talks:
-            return f"There is {word} only at a terminal, so nothing was done."
+            return f"{word} works only at a terminal; nothing was done."
         if word.startswith("/") and like:
-            return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help tells what there is."
+            return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help lists the commands."
         if word.startswith("/") and self.talks:
-            say = f"{words.public} {word} ... says it"
-            return f"There is no {word}, so nothing was sent; {say}. /help tells what there is."
+            say = f"{words.public} {word} ... sends it to all users"
+            return f"There is no {word}, so nothing was sent; {say}. /help lists the commands."
         return (
-            f"{word} is no operation, so nothing was sent. There are {words.public} (to everybody), "
+            f"{word} is no operation, so nothing was sent. There are {words.public} (to all users), "
             f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."
         )
 
@@ -308,7 +308,7 @@ class InputParser:
         if text:
             return ParsedInput(Say(text))
         self.due = Due.PUBLIC_TEXT
-        return ParsedInput(OpenPublic(), question="message for everybody")
+        return ParsedInput(OpenPublic(), question="message for all users")
 
     def _direct(self, rest: str) -> ParsedInput:
         if not rest:
@@ -319,7 +319,7 @@ class InputParser:
 
     def _reply(self, text: str) -> ParsedInput:
         if not self.correspondent:
-            return ParsedInput(error="Nobody has written you a direct message yet; nothing was sent.")
+            return ParsedInput(error="You have received no direct message yet; nothing was sent.")
         return self._addressed(self.correspondent, text)
 
     def _search(self, words: str) -> ParsedInput:
@@ -364,7 +364,7 @@ class Addressing(InputParser):
     def _table(self) -> list[Command]:
         table = [
             Command("@USER", "MESSAGE", "a message to one user", self._take_recipient),
-            Command(f"@{EVERYONE}", "MESSAGE", "a message to everybody", self._take_recipient),
+            Command(f"@{EVERYONE}", "MESSAGE", "a message to all users", self._take_recipient),
             Command(self._words.leave, "", "leave", lambda _: ParsedInput(Leave())),
         ]
         return [*table, *([self._quiet()] if self.talks else []), *self._common()]

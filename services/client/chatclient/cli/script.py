@@ -151,9 +151,5 @@ def play(script: Iterable[Action], transcript: Transcript, type_line: Callable[[
                 transcript.pause(seconds)
             case Wait(line_number, text, seconds):
                 if not transcript.wait_for(text, seconds):
-                    how = (
-                        "the client ended before it saw"
-                        if transcript.has_ended
-                        else f"waited {seconds:g} s in vain for"
-                    )
-                    raise ScriptError(f"line {line_number}: {how} {text!r}")
+                    when = "before the client ended" if transcript.has_ended else f"within {seconds:g} s"
+                    raise ScriptError(f"line {line_number}: {text!r} did not appear {when}")

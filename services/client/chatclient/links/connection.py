@@ -130,7 +130,7 @@ class Connection:
                     reason = self._connect_again(reason)
             self._report(LinkLost(reason))
         except Exception as error:  # a bug; without the report the client would wait forever
-            self._report(LinkLost(f"the collector failed: {error!r}"))
+            self._report(LinkLost(f"the receiver thread failed: {error!r}"))
             raise
 
     def _connect(self, seconds: float) -> str:

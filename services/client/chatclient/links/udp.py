@@ -80,13 +80,13 @@ class UdpLink:
         """Open a session and report events until it ends. Returns the reason. Raises OSError, ProtocolError."""
         request = self._requests.get()
         if not isinstance(request, Command):
-            return "it was given up"
+            return "the client closed the connection"
         opened = self._open(request.text.encode())
         with closing(opened.wire) as wire:
             if opened.arq is None:
                 for event in self._protocol.event_decoder().decode(frame(COMMAND, opened.arrived[0].payload)):
                     report(event)
-                return "what answers there opened no session"
+                return "the server answered, but opened no session"
             return self._converse(wire, opened.arq, opened.arrived, report)
 
     def _open(self, text: bytes) -> _Opened:
@@ -144,7 +144,7 @@ class UdpLink:
             self._watch.check(now)  # raises TimeoutError; its ping is not needed, because UdpSession sends pings
             wire.send(udp_session.due(now))
             arrived = wire.read(min(udp_session.look_at, self._watch.look_at(now)))
-        return "it was given up"
+        return "the client closed the connection"
 
     def _ring(self) -> None:
         with suppress(OSError):  # a wakeup is pending, or the sockets are closed

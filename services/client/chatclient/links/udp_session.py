@@ -61,7 +61,9 @@ class UdpSession:
     def request(self, request: Request, now: float) -> Refused | None:
         """Queue a request. Returns an error event if the request can't be sent."""
         if isinstance(request, Command) and request.text.strip() == PING:
-            reason = f"In the dialect {self._protocol.name} {PING} asks for a sign of life; it can't be a password."
+            reason = (
+                f"In the wire format {self._protocol.name}, {PING} is the keepalive request; it can't be a password."
+            )
             return Refused(ErrorCode.BAD_REQUEST, reason)
         self._arq.put(self._frames.split(self._protocol.encode_request(request)))
         self._said_at = now
@@ -73,7 +75,7 @@ class UdpSession:
             return Received([], [])
         is_said_outside = datagram.sequence == 0 and datagram.kind == COMMAND
         if is_said_outside and (datagram.payload + b" ").startswith(_NO_SESSION + b" "):
-            return Received([], [], "the server does not know this session any more")
+            return Received([], [], "the server no longer knows this session")
         self._has_probed = False
         arrival = self._arq.receive(datagram, now)
         events = [event for each in arrival.frames for event in self._decoder.decode(frame(*each))]

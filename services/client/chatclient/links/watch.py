@@ -37,8 +37,8 @@ _NO_ANSWERS: Final = (Users, Pong)
 class Due(Enum):
     """The kind of answer that the server owes this client."""
 
-    UNKNOWN = "what was heard was not looked at yet"
-    NOTHING = "it may be silent"
+    UNKNOWN = "unknown: received data was not processed yet"
+    NOTHING = "nothing"
     LOGIN = "the answer to a login"
     ANSWER = "an answer, or the confirmation of a message"
 

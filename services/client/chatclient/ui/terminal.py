@@ -278,7 +278,7 @@ class TerminalFrontend:
             yield from self._left_out(left_out, columns)
 
     def _left_out(self, count: int, columns: int) -> list[Row]:
-        text = f"{count:,} messages came faster than they can be read; CH shows the last."
+        text = f"{count:,} messages came too fast to be shown; CH shows the newest."
         return self._timeline.rows_of(Help((text,)), columns)
 
     def _tell(self, *lines: str) -> None:

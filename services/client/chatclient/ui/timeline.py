@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # Maximum number of rows for pending messages and lines.
 _PENDING_ROWS_MAX: Final = 4
 _PASSWORD_QUESTIONS: Final = {
-    "password new": "Nobody has this name yet: choose a password.",
+    "password new": "This name is new: choose a password.",
     "password again": "The same password again, to be sure of it.",
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -199,9 +199,7 @@ class Timeline:
                 return self._end_of_missed(message_id) + self._own(said, view.sent_remark(news))
             case Outcome(said, has_come):
                 self._posted.pop(said.nonce or "", None)
-                return self._own(
-                    said, "" if has_come else "not delivered: nobody has that name, or it was not taken in time"
-                )
+                return self._own(said, "" if has_come else "not delivered: no such user, or not acknowledged in time")
             case DeliveryUnknown(said):
                 self._posted.pop(said.nonce or "", None)
                 return self._own(said, "the connection was lost: it is not known whether this was sent")
@@ -253,7 +251,9 @@ class Timeline:
         count = len(answer.messages)
         words = clean(answer.words)
         behind = (
-            self._told("*", "What came last is not searched yet; try again.") if answer.upto < self._newest_id else []
+            self._told("*", "The newest messages are not indexed yet; try again.")
+            if answer.upto < self._newest_id
+            else []
         )
         if not count:
             return [*self._told("*", f"Nothing was found: {words}"), *behind]
@@ -298,7 +298,7 @@ class Timeline:
             case notices.ConnectionLost(reason):
                 self._cut_at = self._now()
                 goodbye, self._goodbye = self._goodbye, ""
-                lost = f"The connection is lost ({goodbye or reason}). It is being tried again; what you type waits."
+                lost = f"The connection is lost ({goodbye or reason}). Reconnecting; lines that you type wait."
                 return [*self._let_go(), *self._told("!", lost, "class:error")]
             case events.Bye(events.YOU_LEFT):
                 return self._told("*", "You left.")
@@ -356,7 +356,7 @@ class Timeline:
                 "*", "No bell and no highlight from now on." if self.is_quiet else "Bell and highlight are on."
             )
         self.shows_joins = not self.shows_joins
-        return self._told("*", f"Who comes and goes is {'shown' if self.shows_joins else 'hidden'} from now on.")
+        return self._told("*", f"Joins and leaves are {'shown' if self.shows_joins else 'hidden'} from now on.")
 
     # --- rows ---
 

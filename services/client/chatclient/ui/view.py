@@ -68,8 +68,8 @@ def outcome_line(outcome: Outcome) -> str:
     to = f"@{escape_control_characters(said.to)}" if isinstance(said, Whisper) else f"@{EVERYONE}"
     if outcome.has_come:
         return f"[delivered] {to}"
-    why = "there is no such user, or it did" if isinstance(said, Whisper) else "somebody did"
-    return f"[error not_delivered] {to}: {why} not take the message in time"
+    why = "no such user, or not acknowledged" if isinstance(said, Whisper) else "not acknowledged by all users"
+    return f"[error not_delivered] {to}: {why} in time"
 
 
 def event_lines(event: ClientEvent) -> list[str]:

@@ -163,7 +163,7 @@ class EventReader:
                 text = payload.decode()
                 found += self._read_data(text) if kind == DATA else self._read_command(text)
         except ValueError as error:  # UnicodeDecodeError is one, too
-            what = f"no answer of the dialect {self._protocol_name}"
+            what = f"no answer of the wire format {self._protocol_name}"
             reason = str(error)[:_REASON_MAX_CHARACTERS]
             raise ProtocolError(f"The server sent something that is {what}: {reason}.") from error
         return found

@@ -172,7 +172,9 @@ def _read_event(section: Section) -> Event | None:
             code = _CODES.get(number)
             return events.Refused(code, text.strip()) if code is not None else events.NotDelivered()
         case (word, _, _) if not word.isalpha():
-            raise ProtocolError(f"The server sent something that is no answer of the dialect register: {word[:64]!r}.")
+            raise ProtocolError(
+                f"The server sent something that is no answer of the wire format register: {word[:64]!r}."
+            )
         case _:
             return None
 
@@ -251,7 +253,7 @@ class Register:
             case requests.NotReceived():
                 return _error(103, "Header Incomplete")
             case _:
-                raise TypeError(f"No client of the dialect register sends {request!r}.")
+                raise TypeError(f"No client of the wire format register sends {request!r}.")
 
     def connection_for(self, request: Request) -> int:
         """Return 1 (receiving) for its registration and for acknowledgements, otherwise 0 (sending)."""
