@@ -366,9 +366,7 @@ def test_of_a_flood_the_last_messages_are_shown_and_a_line_says_how_many_are_not
     alice.go_on()
     alice.until_shows("flood 2999")
     alice.until_line("alice> steady")
-    notices = re.findall(
-        r"([\d,]+) messages came too fast to be shown; CH shows the newest", alice.text()
-    )
+    notices = re.findall(r"([\d,]+) messages came too fast to be shown; CH shows the newest", alice.text())
     shown = [int(re.search(r"flood (\d+)", row)[1]) for row in rows_of(alice, "│ flood ")]  # type: ignore[index]
     assert sum(int(each.replace(",", "")) for each in notices) == 3_000 - len(shown) > 2_000
     assert shown == sorted(set(shown))
