@@ -1,7 +1,7 @@
-"""Guests at a whole server: two sockets for a user, one room with the users of other protocols, and bad input.
+"""Guests at a whole server, to the byte: two sockets for a user, ends at any moment, and bad input.
 
-The tests share one server. All peers are closed after each test, so the names of guests are free again. Users of other
-protocols have accounts, and fresh names.
+The tests share one server. All peers are closed after each test, so the names of guests are free again. Guests among
+users of other protocols are in the end-to-end tests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from integration.room import (
     deadline,
     message_to,
     sent,
-    wait_for,
 )
 from reliability.guests import HearingGuest
 from reliability.peers import reset
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Iterator
 
-    from integration.room import Peer, Room
+    from integration.room import Room
 
 SIDES = ("TOSEND", "TORECV")
 # Well below the time that a recipient has for its answer.
@@ -56,67 +55,7 @@ def guests(room: Room, *names: str) -> list[Guest]:
     return [room.enter_guest(name) for name in names]
 
 
-def hearing_guests(room: Room, *names: str) -> list[HearingGuest]:
-    """Guests that acknowledge everything. Leave them at the end."""
-    found = [HearingGuest(room.server.port, name) for name in names]
-    for guest in found:
-        guest.come_in()
-    return found
-
-
-def leave(*hearing: HearingGuest) -> None:
-    for guest in hearing:
-        guest.sending.close()
-        guest.join()
-        guest.close()
-
-
-def wait_until_gone(peer: Peer, name: str) -> None:
-    """Until this user of json is told."""
-    while name not in peer.next("users")["left"]:
-        pass
-
-
-def messages(peer: Peer) -> list[str]:
-    """The new messages of a user of json."""
-    return [each["message"] for each in peer.until_fence() if each["type"] in ("broadcast", "direct")]
-
-
 # --- registration ---
-
-
-@pytest.mark.parametrize("sides", [SIDES, SIDES[::-1]])
-def test_user_is_listed_with_the_second_connection(
-    room: Room, fresh_name: Callable[[str], str], sides: tuple[str, str]
-) -> None:
-    """Each connection is told the name as it wrote it; others see the first spelling."""
-    name = fresh_name("alice")
-    alice, first, second = room.enter(name), room.register_peer(), room.register_peer()
-    assert first.register(sides[0], "Bob") == registered(sides[0], "Bob")
-    alice.ask(command="DM", to="bob", message="too early")
-    assert alice.next("error")["code"] == "unknown_user"
-    assert second.register(sides[1], "bOB") == registered(sides[1], "bOB")
-    while "Bob" not in (update := alice.next("users"))["joined"]:
-        pass
-    assert update["users"] == [name, "Bob"]
-    first.close()
-    wait_until_gone(alice, "Bob")
-
-
-def test_invalid_and_used_names_are_refused(room: Room, fresh_name: Callable[[str], str]) -> None:
-    """Invalid and reserved ones, one of a guest, one of an offline account, and one claimed from another address."""
-    account = fresh_name("alice")
-    room.enter(account)
-    room.close_peers()
-    room.enter_guest("carol")
-    peer, half = room.register_peer(), room.register_peer()
-    half.register("TORECV", "bob")
-    for name in ("", "bob carol", "алиса", "b" * 33, "All", "CAROL", account.upper()):
-        for side in SIDES:
-            assert peer.register(side, name) == MALFORMED
-    assert room.register_peer("127.0.0.2").register("TOSEND", "bob") == MALFORMED
-    assert peer.register("TOSEND", "bob") == registered("TOSEND", "bob")
-    assert peer.register("TOSEND", "dave") == MALFORMED, "it is registered"
 
 
 def test_server_may_refuse_guests(open_room: Callable[..., Room]) -> None:
@@ -155,6 +94,7 @@ def test_exchange_to_the_byte(room: Room) -> None:
         + b"REGISTER TOSEND alice\n\n"
     )
     assert alice.sending.piece() == registered("TOSEND", "alice")
+    assert room.register_peer("127.0.0.2").register("TORECV", "alice") == MALFORMED, "it has another address"
     assert alice.receiving.register("TORECV", "alice") == registered("TORECV", "alice")
     assert bob.receiving.piece() == b"FORWARD alice\nContent-length: 7\n\nh\xc3\xa9llo!"
     assert bob.receiving.until_fence() == b"", "one message at a time"
@@ -182,81 +122,17 @@ def test_settings_of_the_wire_format(open_room: Callable[..., Room]) -> None:
     assert carol.next("broadcast")["message"] == text
 
 
-def test_users_of_all_protocols_exchange_messages(room: Room, fresh_name: Callable[[str], str]) -> None:
-    """Promises: public messages reach all others, direct ones their recipient only."""
-    names = fresh_name("alice"), fresh_name("bob")
-    alice, bob = room.enter(names[0]), room.enter_frames(names[1])
-    carol, dave = guests(room, "Carol", "dave")
-    alice.say("from json")
-    bob.frame()
-    bob.say("from\nframes")
-    for guest in (carol, dave):
-        assert [guest.take(), guest.take()] == [(names[0], "from json"), (names[1], "from\nframes")]
-    assert alice.next("broadcast")["message"] == "from\nframes"
-    carol.send("all", "from register")
-    assert dave.take() == ("Carol", "from register")
-    assert carol.sending.section() == sent("all")
-    assert alice.next("broadcast")["from"] == "Carol"
-    assert bob.next_message()[-1] == "from register"
-    alice.ask(command="DM", to="CAROL", message="psst", nonce="n")
-    confirmation = alice.next("sent")
-    assert (confirmation["status"], confirmation["nonce"], confirmation["looks_public"]) == ("sent", "n", True)
-    assert carol.take() == (names[0], "psst")
-    assert carol.say(names[1].upper(), "psst yourself") == sent(names[1].upper())
-    assert bob.next_message()[-1] == "psst yourself"
-    assert dave.receiving.until_fence() == carol.receiving.until_fence() == b""
-    assert messages(alice) == []
-
-
-def test_messages_of_guests_are_stored(room: Room, fresh_name: Callable[[str], str]) -> None:
-    """In the history, and for accounts that are not online. Nothing is kept for guests."""
-    name = fresh_name("alice")
-    room.enter(name)
-    room.close_peers()
-    bob = room.enter_guest("Bob")
-    assert bob.say("ALL", "public") == sent("ALL")
-    assert bob.say(name, "while you were away") == sent(name)
-    bob.close()
-    alice = room.enter(name)
-    assert alice.next("direct")["message"] == "while you were away"
-    alice.ask(command="CH")
-    stored = alice.next("history")["messages"][-2:]
-    assert [(each["from"], each["message"]) for each in stored] == [("Bob", "public"), ("Bob", "while you were away")]
-    room.wait_for_connections(1)
-    alice.ask(command="DM", to="bob", message="hello")
-    assert alice.next("error")["code"] == "unknown_user"
-    assert room.enter_guest("bob").receiving.until_fence() == b""
-
-
-def test_guests_that_all_send_to_all_hear_one_order(room: Room, fresh_name: Callable[[str], str]) -> None:
-    """Promises: one order; no sender waits forever."""
-    crowd, listener = hearing_guests(room, *(f"guest{number}" for number in range(5))), room.enter(fresh_name("json"))
-    answers: dict[str, list[bytes]] = {}
-
-    def talk(guest: Guest) -> None:
-        answers[guest.name] = [guest.say("ALL", f"{guest.name} says {number}") for number in range(10)]
-
-    threads = [threading.Thread(target=talk, args=(guest,), name=guest.name) for guest in crowd]
-    for thread in threads:
-        thread.start()
-    texts = [listener.next("broadcast")["message"] for _ in range(50)]
-    for thread in threads:
-        thread.join()
-    assert answers == {guest.name: [sent("ALL")] * 10 for guest in crowd}
-    for guest in crowd:
-        wait_for(lambda guest=guest: len(guest.heard) == 40, f"{guest.name} hears all")  # type: ignore[misc]
-        assert [text for _, text in guest.heard] == [text for text in texts if not text.startswith(guest.name)]
-    leave(*crowd)
-
-
 def test_guest_may_end_its_side_after_the_last_message(room: Room) -> None:
     """As from a shell: all messages are answered."""
-    (bob,), alice = hearing_guests(room, "bob"), room.enter_guest("alice")
+    bob, alice = HearingGuest(room.server.port, "bob"), room.enter_guest("alice")
+    bob.come_in()
     alice.sending.send(b"".join(message_to("bob", f"text {number}") for number in range(20)))
     alice.sending.socket.shutdown(socket.SHUT_WR)
     assert alice.sending.rest() == sent("bob") * 20
     assert alice.receiving.rest() == b""
-    leave(bob)
+    bob.sending.close()
+    bob.join()
+    bob.close()
     assert bob.heard == [("alice", f"text {number}") for number in range(20)]
 
 
@@ -282,16 +158,6 @@ def test_sender_is_told_at_once_that_a_recipient_vanished(
     alice.send("ALL", "hello again")
     assert carol.take() == new_bob.take() == ("alice", "hello again")
     assert alice.sending.section() == sent("ALL")
-
-
-def test_silent_guest_does_not_delay_others(room: Room, fresh_name: Callable[[str], str]) -> None:
-    alice, bob, silent = room.enter(fresh_name("alice")), room.enter_frames(fresh_name("bob")), room.enter_guest("deaf")
-    with deadline(AT_ONCE_SECONDS, "100 messages"):
-        for number in range(100):
-            alice.say(f"text {number}")
-            assert bob.next_message()[-1] == f"text {number}"
-    assert silent.forwarded()[1] == "text 0"
-    assert silent.receiving.until_fence() == b""
 
 
 @pytest.mark.long
@@ -442,15 +308,3 @@ def test_shutdown_answers_and_closes(open_room: Callable[..., Room]) -> None:
     assert alice.sending.rest() == sent("ALL")
     assert [peer.rest() for peer in (alice.receiving, bob.sending, bob.receiving, half, stranger)] == [b""] * 5
     stopping.join()
-
-
-def test_shutdown_does_not_wait_for_silent_guests(open_room: Callable[..., Room]) -> None:
-    """Promise: shutdown within 8 s."""
-    room = open_room()
-    alice, bob = guests(room, "alice", "bob")
-    alice.send("bob", "hello")
-    assert bob.forwarded() == ("alice", "hello")
-    with deadline(5.0, "the end"):
-        assert room.stop()
-    assert alice.sending.rest() == NOT_SENT
-    assert [peer.rest() for peer in (alice.receiving, bob.sending, bob.receiving)] == [b""] * 3

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
     Delivered,
-    DirectMessage,
     Event,
     Forwarded,
     NotDelivered,
@@ -21,8 +20,6 @@ from chatprotocol.events import (
     PublicMessage,
     Refused,
     Registered,
-    Run,
-    SentBatch,
 )
 from chatprotocol.requests import NotReceived, Received, Request, Send, Side, Unreadable
 from chatprotocol.requests import Register as Claim
@@ -83,19 +80,6 @@ EVENTS: list[tuple[Event, bytes]] = [
     (Forwarded("alice", FORWARD.decode()), b"FORWARD alice\nContent-length: 38\n\n" + FORWARD),
 ]
 
-# Events with more than the protocol carries.
-ENCODED: list[tuple[Event | Run, bytes]] = [
-    (PublicMessage(18, 5, "alice", "hello"), FORWARD),
-    (DirectMessage(19, 5, "alice", "bob", "hello"), FORWARD),
-    (PublicBatch(9, 5, "alice", ("hello", "hello")), FORWARD * 2),
-    (SentBatch(9, (None, "7f")), b""),
-    (Refused(ErrorCode.SERVER_FULL, "The reason is for the log."), b"ERROR 101 No user registered\n\n"),
-    *(
-        (Refused(code, "No."), b"ERROR 102 Unable to send\n\n")
-        for code in set(ErrorCode) - {*map(ErrorCode, ("bad_username", "not_logged_in", "server_full", "bad_request"))}
-    ),
-]
-
 
 @either_length
 @pytest.mark.parametrize(("request_", "data"), REQUESTS, ids=lambda value: f"{value!r:.40}")
@@ -111,9 +95,21 @@ def test_event_bytes(event: Event, data: bytes, length: str) -> None:
     assert read_events(data + data, length) == [event, event]
 
 
-@pytest.mark.parametrize(("event", "data"), ENCODED, ids=lambda value: f"{value!r:.40}")
-def test_event_is_reduced_to_what_the_protocol_carries(event: Event | Run, data: bytes) -> None:
-    assert Register().encode(event) == data
+def test_receiving_connection_carries_its_registration_and_answers() -> None:
+    second = [request for request, _ in REQUESTS if Register().connection_for(request) == 1]
+    assert second == [Claim(Side.RECEIVING, "Alice7"), Received("bob"), NotReceived()]
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_error_has_a_number(code: ErrorCode) -> None:
+    """The reason is for the log: clients compare exactly."""
+    errors = {
+        ErrorCode.BAD_USERNAME: b"ERROR 100 Malformed username\n\n",
+        ErrorCode.NOT_LOGGED_IN: b"ERROR 101 No user registered\n\n",
+        ErrorCode.SERVER_FULL: b"ERROR 101 No user registered\n\n",
+        ErrorCode.BAD_REQUEST: b"ERROR 103 Header incomplete\n\n",
+    }
+    assert Register().encode(Refused(code, "No.", "nonce")) == errors.get(code, b"ERROR 102 Unable to send\n\n")
 
 
 @pytest.mark.parametrize("word", DELIVERED_WORDS)

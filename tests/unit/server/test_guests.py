@@ -142,12 +142,6 @@ def test_name_in_use_is_refused(services: ChatFixture, side: Side, address: str,
     assert not first.send_queue.is_finished
 
 
-def test_account_name_is_refused(services: ChatFixture) -> None:
-    for side in Side:
-        assert Connection(services, side, "ALICE").register().code is ErrorCode.BAD_USERNAME
-    assert is_empty(services, "alice")
-
-
 def test_account_registered_meanwhile_keeps_the_name(services: ChatFixture) -> None:
     """The journal decides, at the second connection; the first one is closed."""
     first, second = Connection(services, SENDING).register(), Connection(services, RECEIVING)

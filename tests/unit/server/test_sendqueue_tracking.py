@@ -211,17 +211,6 @@ def test_data_in_the_peers_system_counts_before_and_after_the_end() -> None:
         eventually(lambda: 3 in connection.reported)
 
 
-def test_data_lost_by_the_network_is_not_reported() -> None:
-    with closing(Connection()) as connection:
-        connection.insert(1, b"one")
-        eventually(lambda: connection.reported == [1])
-        lose_what_arrives(connection.peer)
-        connection.insert(2, b"two")
-        eventually(lambda: not connection.send_queue.next_span(connection.broadcast.end))
-    connection.send_queue.check_acknowledged()  # after the sender has closed the socket
-    assert connection.reported == [1]
-
-
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_broadcast_data_before_the_end_is_reported_if_it_arrived(is_lost: bool) -> None:
     """The queue is caught up, so the sender keeps its position."""
