@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # auto: containers where a Docker engine answers. docker: containers are required. process: no containers.
 STACK ?= auto
-# How long a soak lasts.
+# Duration of a soak.
 MINUTES ?= 30
 PACKAGES := services/protocol services/server services/client
 SOURCES := services tests ops bench
@@ -32,7 +32,7 @@ test-long: $(VENV)/.installed ## Run the tests that wait or repeat, and all prop
 	@CHAT_TEST_LONG=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long or hypothesis" $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.installed ## Let visitors of all manners come and go for MINUTES=30; the server must stay as it was
+soak: $(VENV)/.installed ## Run clients of all kinds for MINUTES=30; then check memory, log and messages
 	@PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(MINUTES)
 
 .PHONY: check
@@ -48,11 +48,11 @@ format: $(VENV)/.installed ## Rewrite the code in the project's format
 	$(BIN)/ruff format $(SOURCES)
 
 .PHONY: bench
-bench: $(VENV)/.installed-bench ## Measure speed, beside the peers that are installed; ARGS=--quick only tries it
+bench: $(VENV)/.installed-bench ## Measure speed, also of other servers if installed; ARGS=--quick for a short run
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: ## Install peers to measure beside, on a Debian machine, as root
+bench-peers: ## Install other servers to compare with, on a Debian machine, as root
 	@bench/peers.sh
 
 .PHONY: picture
@@ -82,7 +82,7 @@ clean: ## Remove the virtual environment and all caches
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf services/*/*.egg-info services/*/build
 
-# The environment is made again when a pinned version or a package's metadata has changed.
+# Recreated after a change of a pinned version or of a package's metadata.
 $(VENV)/.installed: requirements-dev.txt $(PACKAGES:=/pyproject.toml)
 	@echo "Preparing $(VENV) (once; about half a minute)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 $(MAKECMDGOALS)")'

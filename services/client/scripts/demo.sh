@@ -1,16 +1,16 @@
 #!/bin/sh
-# Plays one part of the demo of compose.yaml: demo.sh NAME. Everything that it keeps is on the volume /demo: passwords,
-# made at the first start, and who else was found to use the room.
+# Plays one user of the demo of compose.yaml: demo.sh NAME. The volume /demo keeps the passwords, which are made at the
+# first start, and the list of other users that were found in the room.
 #
-# What the demo's users say goes to everybody, so they say it only in a room that nobody else uses. Each part looks for
-# itself, as the user "demo": were it to look as alice, bob could take that for alice's arrival.
+# The demo's messages are public, so the demo talks only in a room without other users. Each script checks that as the
+# user "demo": a check as alice would look to bob's script like the arrival of alice.
 set -eu
 umask 077
 trap 'exit 143' TERM INT
 attempts=120 # two a second, until the server answers
 name=$1
 
-# Makes a password unless there is one. Several parts may do so at the same time: the first one counts.
+# Makes a password unless the file exists. Several scripts may do so at the same time; the first file counts.
 make_password() { # file
     [ -e "$1" ] && return
     head -c 24 /dev/urandom | base64 >"$1.$name"
@@ -18,8 +18,8 @@ make_password() { # file
     rm "$1.$name"
 }
 
-# Prints who is online and who has written, one a line. What is said with /me begins with a star: * zed waves.
-users_in() { # what a client has shown
+# Prints the users online and the senders of messages, one per line. An action (/me) begins with a star: * zed waves.
+users_in() { # output of a client
     printf '%s\n' "$1" | sed -nE 's/^\[welcome .*; online: //p' | tr ' ' '\n'
     printf '%s\n' "$1" | sed -nE 's/^\[(history|public|direct) #[^]]*\] (\* )?([^ :]+).*/\3/p'
 }
@@ -28,7 +28,7 @@ make_password /demo/demo.password
 make_password "/demo/$name.password"
 
 if [ ! -e /demo/others ]; then
-    # Exit code 1: the server can't be reached, or not yet.
+    # Exit code 1: the server can't be reached yet.
     code=1
     while [ $code = 1 ] && [ $attempts -gt 0 ]; do
         code=0
