@@ -32,8 +32,8 @@ def test_killed_client_leaves_user_list(stack: Stack) -> None:
 def test_user_stays_online_until_the_last_client_ends(stack: Stack) -> None:
     """A user is online from the first login to the end of the last client, and each client gets every message."""
     stack.start_server()
-    alice, laptop = stack.clients("alice", "bob")
-    phone = stack.client("bob")
+    alice = stack.client("alice")
+    laptop, phone = stack.client("bob"), stack.client("bob")
     alice.type("DM bob to both of you")
     for client in (laptop, phone):
         client.expect("alice -> bob: to both of you")
@@ -41,6 +41,7 @@ def test_user_stays_online_until_the_last_client_ends(stack: Stack) -> None:
     laptop.kill()
     stack.client("carol")
     alice.expect("[joined] carol")
+    alice.assert_once("[joined] bob")
     alice.assert_never("[left] bob")
     alice.type("/users")
     alice.expect("[users 3] alice bob carol")
