@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chatserver.config import Config, ConfigError, load_config
+from chatserver.config import Config, ConfigError, load_config, read_environment
 
 # Each setting with a value that is not its default, as text and as what it becomes.
 VALUES: dict[str, tuple[str, object]] = {
@@ -150,3 +150,13 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
 
     assert all(flag_of(setting) in shown for setting in VALUES)
+
+
+def test_variable_wins_over_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And flags over variables: see test_settings."""
+    (tmp_path / ".env").write_text("CHAT_PORT=1\nCHAT_HOST=127.0.0.1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHAT_PORT", "2")
+    environment = read_environment()
+
+    assert (environment["CHAT_PORT"], environment["CHAT_HOST"]) == ("2", "127.0.0.1")
