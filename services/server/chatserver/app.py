@@ -184,6 +184,11 @@ class Server:
         # The bound port, also if the setting is 0.
         self.port = int(listening.getsockname()[1])
 
+    @property
+    def connections(self) -> int:
+        """Number of open connections. For any thread."""
+        return len(self._connections)
+
     def start(self) -> None:
         """Start all threads; the listeners follow the threads that serve their clients.
 

@@ -54,6 +54,11 @@ class Connections:
         # Threads that have ended or are about to, to be joined.
         self._ended: list[threading.Thread] = []
 
+    def __len__(self) -> int:
+        """Number of open connections. For any thread."""
+        with self._lock:
+            return len(self._connections)
+
     def add(self, transport: Transport, address: str, protocol: WireProtocol | None = None) -> Connection:
         """Start a connection. Without a protocol, its first bytes decide. Raises FullError."""
         self._join_ended()
