@@ -198,6 +198,27 @@ def typed_frame(kind: bytes, payload: bytes) -> bytes:
     return kind + struct.pack(">I", len(payload)) + payload
 
 
+def c(text: str) -> bytes:
+    """A command frame."""
+    return typed_frame(b"C", text.encode())
+
+
+def d(text: str) -> bytes:
+    """A data frame."""
+    return typed_frame(b"D", text.encode())
+
+
+def leave(peer: Peer | FramesPeer) -> None:
+    """Log out. After the goodbye the user is offline."""
+    if isinstance(peer, Peer):
+        peer.ask(command="EX")
+        assert peer.next("bye")
+        assert peer.is_closed()
+    else:
+        peer.command("EX")
+        assert peer.rest()[-1:] == ["C BYE"]
+
+
 PAYLOAD_MAX = 1_200
 # One that hears nothing for so long asks whether it still has a session.
 _PROBE_SECONDS = 1.0
@@ -604,7 +625,7 @@ class Room:
 
     def wait_for_connections(self, count: int) -> None:
         """Until so many count: one that has ended does for a moment longer than its user is seen."""
-        wait_for(lambda: len(self.server._connections._connections) == count, f"there are {count} connections")
+        wait_for(lambda: self.server.connections == count, f"there are {count} connections")
 
     def close_peers(self) -> None:
         """Close all peers of TCP and wait until the server has noticed: then the names of guests are free."""

@@ -1,4 +1,4 @@
-"""Limits: what one peer may cost, and that the others don't pay for it."""
+"""Limits: the cost of one peer is bounded, and the other users do not pay for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.room import NOT_SENT, deadline, wait_for
+from integration.room import NOT_SENT, c, deadline, leave
 
 if TYPE_CHECKING:
     import io
@@ -18,27 +18,23 @@ if TYPE_CHECKING:
     from integration.room import Peer, Room
 
 
-def test_the_connection_over_the_limit_is_told_so_and_closed(open_room: Callable[..., Room]) -> None:
-    room = open_room(max_connections=2)
-    alice, bob = room.enter("alice"), room.enter("bob")
-    extra = room.peer()
-    assert json.loads(extra.line())["code"] == "server_full"
-    assert extra.is_closed()
-    alice.next("users")
-    bob.ask(command="EX")
-    assert bob.is_closed()
-    bob.close()
-    while alice.next("users")["left"] != ["bob"]:
-        pass
-    room.wait_for_connections(1)
+def test_connection_over_the_limit_is_refused_in_its_protocol(open_room: Callable[..., Room]) -> None:
+    room = open_room(max_connections=1)
+    alice = room.enter("alice")
+    silent, frames = room.peer(), room.frames_peer()
+    frames.send(c("bob"))
+    (refused,) = frames.rest()
+    assert refused.startswith("C ERROR server_full ")
+    assert json.loads(silent.line())["code"] == "server_full"
+    assert silent.is_closed()
+    leave(alice)
+    room.wait_for_connections(0)
     assert room.enter("carol"), "there is room again"
 
 
 @pytest.mark.parametrize("protocol", ["json", "frames", "register"])
-def test_a_peer_that_writes_byte_by_byte_does_not_wait_for_acknowledgements(
-    open_room: Callable[..., Room], protocol: str
-) -> None:
-    """With Nagle's algorithm it sends a piece when the last one was acknowledged. Linux may put that off for 40 ms."""
+def test_small_pieces_do_not_wait_for_acknowledgements(open_room: Callable[..., Room], protocol: str) -> None:
+    """Nagle's algorithm sends a piece when the last one was acknowledged, which Linux may delay by 40 ms."""
     room = open_room()
     guest, json_peer, frames_peer = room.enter_guest("g"), room.enter("j"), room.enter_frames("f")
     guest.send("g", "to leave the quick mode in which a connection begins")
@@ -62,26 +58,21 @@ def test_a_peer_that_writes_byte_by_byte_does_not_wait_for_acknowledgements(
     assert min(seconds[3:]) < 0.03
 
 
-def test_who_stops_reading_is_disconnected_at_the_limit_and_nobody_waits(
-    open_room: Callable[..., Room], log: io.StringIO
-) -> None:
-    """Nobody waits for the slow: at its limit it is disconnected, and it can resume without loss."""
+def test_lagging_receiver_is_disconnected_and_resumes(open_room: Callable[..., Room], log: io.StringIO) -> None:
+    """Promise: nobody waits for the slow."""
     room = open_room(lag_max_bytes=256 * 1024)
-    alice, bob = room.enter("alice"), room.enter("bob")
-    sleeper = room.enter("sleeper")
-    count = 0
-    text = "x" * 8_000
-    left = False
+    alice, bob, sleeper = room.enter("alice"), room.enter("bob"), room.enter("sleeper")
+    count, left = 0, False
     while not left:
         count += 1
-        alice.ask(command="PM", message=f"{count} {text}")
+        alice.ask(command="PM", message=f"{count} " + "x" * 8_000)
         while (answer := bob.next("broadcast", "users"))["type"] == "users":
             left = left or "sleeper" in answer["left"]
         assert answer["id"] == count
         assert count < 5_000, "it was never disconnected"
     while alice.next("sent")["id"] < count:
         pass
-    assert "disconnected reason=lagging" in log.getvalue()
+    assert "reason=lagging" in log.getvalue()
     seen = [json.loads(line)["id"] for line in whole_lines(sleeper) if b'"broadcast"' in line]
     assert seen == list(range(1, len(seen) + 1))
     back = room.peer()
@@ -90,7 +81,7 @@ def test_who_stops_reading_is_disconnected_at_the_limit_and_nobody_waits(
 
 
 def whole_lines(peer: Peer) -> list[bytes]:
-    """What is left to be read, but for a line that was cut."""
+    """The remaining complete lines."""
     data = b""
     try:
         while piece := peer.socket.recv(65_536):
@@ -100,18 +91,19 @@ def whole_lines(peer: Peer) -> list[bytes]:
     return data.split(b"\n")[:-1]
 
 
-def test_who_never_reads_the_answers_is_read_no_further(room: Room) -> None:
-    """Back-pressure: memory stays bounded by what one connection may leave unread."""
-    greedy = room.enter("greedy")
+@pytest.mark.parametrize("protocol", ["json", "frames"])
+def test_peer_that_does_not_read_answers_is_not_read(room: Room, protocol: str) -> None:
+    """Promise: back-pressure. Memory is bounded by the unread answers of one connection."""
+    greedy = room.enter("greedy") if protocol == "json" else room.enter_frames("greedy")
+    requests = b'{"command":"users"}\n' if protocol == "json" else c("USERS") + c("PM")
     greedy.socket.settimeout(0.5)
-    request = b'{"command":"users"}\n' * 1_000
     with pytest.raises(TimeoutError):
-        greedy.socket.sendall(request * 10_000)
-    assert room.enter("alice").say("nobody else waits")["id"] == 1
+        greedy.socket.sendall(requests * 2_000_000)
+    assert room.enter("alice").say("no other user waits")["id"] == 1
 
 
-def test_many_senders_at_full_speed_lose_nothing(room: Room) -> None:
-    """Back-pressure: who sends faster than the disk accepts is read more slowly."""
+def test_senders_at_full_speed_lose_nothing(room: Room) -> None:
+    """Promise: back-pressure. A sender that is faster than the disk is read more slowly."""
     senders = [room.enter(f"sender{number}") for number in range(4)]
     listener = room.enter("listener")
     each = 3_000
@@ -119,22 +111,23 @@ def test_many_senders_at_full_speed_lose_nothing(room: Room) -> None:
     def flood(peer: Peer) -> None:
         peer.send(b'{"command":"PM","message":"x"}\n' * each)
 
-    threads = [threading.Thread(target=flood, args=(peer,)) for peer in senders]
-    drains = [threading.Thread(target=drain, args=(peer, each)) for peer in senders]
-    for thread in threads + drains:
+    def read_confirmations(peer: Peer) -> None:
+        for _ in range(each):
+            peer.next("sent")
+
+    threads = [threading.Thread(target=work, args=(peer,)) for peer in senders for work in (flood, read_confirmations)]
+    for thread in threads:
         thread.start()
     ids: list[Any] = [listener.next("broadcast")["id"] for _ in range(each * len(senders))]
-    for thread in threads + drains:
+    for thread in threads:
         thread.join()
     assert ids == list(range(1, each * len(senders) + 1))
 
 
-def drain(peer: Peer, confirmations: int) -> None:
-    for _ in range(confirmations):
-        peer.next("sent")
+# --- shutdown ---
 
 
-def test_a_flood_of_connections_does_not_hold_up_the_end(room: Room) -> None:
+def test_flood_of_connections_does_not_delay_shutdown(room: Room) -> None:
     ended = threading.Event()
 
     def flood() -> None:
@@ -156,28 +149,16 @@ def test_a_flood_of_connections_does_not_hold_up_the_end(room: Room) -> None:
             thread.join()
 
 
-def test_who_ends_while_the_server_does_is_not_cut_off_from_what_is_due(room: Room) -> None:
-    """Its reader has ended, and is no connection any more; but the courier has not come to it yet."""
-    alice = room.enter("alice")
-    server, goes_round = room.server, threading.Event()
-    go_round, wait_until = server._sender.run_round, server._connections._wait_until
-
-    def held_go_round() -> None:
-        assert goes_round.wait(5)
-        go_round()
-
-    def wait_until_it_has_ended(condition: Callable[[], bool], patience_seconds: float) -> None:
-        if not goes_round.is_set():
-            alice.socket.shutdown(socket.SHUT_WR)
-            room.wait_for_connections(0)
-            assert not condition(), "it has got nothing yet"
-            goes_round.set()
-        wait_until(condition, patience_seconds)
-
-    alice.until_fence()
-    server._sender.run_round = held_go_round  # type: ignore[method-assign]
-    server._connections._wait_until = wait_until_it_has_ended  # type: ignore[method-assign]
-    alice.ask(command="PM", message="hello")
-    wait_for(lambda: server._journal._last_id == 1, "it is stored")
+def test_shutdown_says_bye_in_every_state(room: Room) -> None:
+    peers = [room.frames_peer() for _ in range(4)]
+    peers[0].login("alice")
+    peers[1].login("bob bm-pm")
+    peers[1].command("PM")
+    assert peers[1].next_command() == "ONLINE alice bob"
+    peers[2].command("carol")
+    assert peers[2].next_command() == "PASSWORD new"
+    peers[3].login("dave")
+    peers[3].command("PM")
+    assert peers[3].next_command() == "READY"
     assert room.stop()
-    assert [alice.next("sent")["id"], alice.next("bye")["type"]] == [1, "bye"]
+    assert [peer.rest() for peer in peers] == [["C BYE the server is shutting down"]] * 4

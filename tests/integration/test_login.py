@@ -1,17 +1,21 @@
-"""Logging in and registering, over a socket."""
+"""Login, registration and the list of users, over sockets."""
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Any
 
+from integration.room import leave
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from integration.room import Room
 
+    Name = Callable[[str], str]
 
-def test_a_new_name_is_registered_and_an_existing_one_needs_its_password(room: Room) -> None:
+
+def test_login_registers_a_new_name_and_needs_the_password_later(room: Room) -> None:
     first = room.peer().login("Alice", "secret")
     assert first == {
         "type": "login",
@@ -28,59 +32,42 @@ def test_a_new_name_is_registered_and_an_existing_one_needs_its_password(room: R
     assert second.login("ALICE", "secret") | {"users": []} == first | {"account": "existing", "users": []}
 
 
-def test_the_password_is_asked_for_where_it_is_not_given(room: Room) -> None:
-    peer = room.peer()
-    peer.ask(command="login", username="alice")
-    assert peer.next("prompt") == {"type": "prompt", "field": "password", "account": "new"}
-    peer.ask(command="password", password="secret")
-    assert peer.next("login")["account"] == "new"
-    again = room.peer()
-    again.ask(command="login", username="alice")
-    assert again.next("prompt")["account"] == "existing"
-    again.ask(command="password", password="wrong")
-    assert again.next("error")["code"] == "wrong_password"
-    again.ask(command="password", password="secret")
-    assert again.next("login")["account"] == "existing"
+def test_missing_password_is_asked_for(shared_room: Room, fresh_name: Name) -> None:
+    name = fresh_name("alice")
+    for account in ("new", "existing"):
+        peer = shared_room.peer()
+        peer.ask(command="login", username=name)
+        assert peer.next("prompt") == {"type": "prompt", "field": "password", "account": account}
+        peer.ask(command="password", password="secret")
+        assert peer.next("login")["account"] == account
 
 
-def test_the_third_wrong_password_closes_the_connection_and_nobody_else_hears_of_it(room: Room) -> None:
-    alice = room.enter("alice")
-    guesser = room.peer()
-    codes = []
-    for guess in ("a", "b", "c"):
-        guesser.ask(command="login", username="alice", password=guess)
-        codes.append(guesser.next("error")["code"])
-    assert codes == ["wrong_password", "wrong_password", "too_many_attempts"]
-    assert guesser.next("bye")
-    assert guesser.is_closed()
-    assert alice.until_fence() == []
-
-
-def test_one_address_guesses_no_faster_by_connecting_again(room: Room) -> None:
-    room.enter("alice").close()
-    codes = []
+def test_reconnecting_does_not_help_to_guess_a_password(shared_room: Room, fresh_name: Name) -> None:
+    name = fresh_name("alice")
+    leave(shared_room.enter(name))
+    codes: list[str] = []
     for _ in range(5):
-        guesser = room.peer()
-        for _ in range(3):
-            guesser.ask(command="login", username="alice", password="wrong")
+        guesser = shared_room.peer()
+        while codes[-1:] != ["too_many_attempts"]:
+            guesser.ask(command="login", username=name, password="wrong")
             codes.append(guesser.next("error")["code"])
-            if codes[-1] == "too_many_attempts":
-                break
+        codes.append("next connection")
     assert codes.count("wrong_password") <= 10
-    late = room.peer()
-    late.ask(command="login", username="alice", password="secret")
+    late = shared_room.peer()
+    late.ask(command="login", username=name, password="secret")
     assert late.next("error")["code"] == "too_many_attempts", "even the right password has to wait"
-    assert room.peer().login("bob")["account"] == "new", "other names are not slowed down"
+    assert shared_room.peer().login(fresh_name("bob"))["account"] == "new", "other names are not slowed down"
 
 
-def test_one_name_registered_by_many_at_the_same_moment_has_one_owner(room: Room) -> None:
-    peers = [room.peer() for _ in range(8)]
+def test_name_registered_by_many_at_once_has_one_owner(shared_room: Room, fresh_name: Name) -> None:
+    name = fresh_name("alice")
+    peers = [shared_room.peer() for _ in range(8)]
     answers: list[dict[str, Any]] = [{} for _ in peers]
     barrier = threading.Barrier(len(peers))
 
     def register(number: int) -> None:
         barrier.wait()
-        peers[number].ask(command="login", username="alice", password=f"password {number}")
+        peers[number].ask(command="login", username=name, password=f"password {number}")
         answers[number] = peers[number].next("login", "error")
 
     threads = [threading.Thread(target=register, args=(number,)) for number in range(len(peers))]
@@ -92,9 +79,9 @@ def test_one_name_registered_by_many_at_the_same_moment_has_one_owner(room: Room
     assert {answer.get("code") for answer in answers} == {None, "wrong_password"}
 
 
-def test_with_registration_closed_a_new_name_is_told_what_a_wrong_password_is(open_room: Callable[..., Room]) -> None:
+def test_closed_registration_answers_a_new_name_like_a_wrong_password(open_room: Callable[..., Room]) -> None:
     first = open_room()
-    first.enter("alice")
+    leave(first.enter("alice"))
     first.close()
     room = open_room(registration="closed", data=first.config.data)
     stranger = room.peer()
@@ -105,41 +92,44 @@ def test_with_registration_closed_a_new_name_is_told_what_a_wrong_password_is(op
     assert room.peer().login("alice")["account"] == "existing"
 
 
-def test_a_password_is_hashed_again_when_the_parameters_have_changed(open_room: Callable[..., Room]) -> None:
+def test_password_is_hashed_again_after_a_change_of_the_cost(open_room: Callable[..., Room]) -> None:
     first = open_room()
     first.enter("alice")
     first.close()
-    second = open_room(data=first.config.data, hash_memory_kib=16)
-    second.enter("alice")
-    second.close()
-    third = open_room(data=first.config.data, hash_memory_kib=16)
-    third.enter("alice")
-    third.close()
+    for _ in range(2):
+        again = open_room(data=first.config.data, hash_memory_kib=16)
+        again.enter("alice")
+        again.close()
     assert b"m=16,t=1" in (first.config.data / "chat.db").read_bytes()
     assert b"m=8,t=1" not in (first.config.data / "chat.db").read_bytes()
 
 
-def test_a_login_is_answered_by_one_object_and_no_update_follows_it(open_room: Callable[..., Room]) -> None:
-    room = open_room(users_seconds=60)
-    peer = room.peer()
-    peer.login("alice")
-    bob = room.enter("bob")
-    assert peer.next("users") == {"type": "users", "users": ["alice", "bob"], "joined": ["bob"], "left": []}
-    assert bob.until_fence() == []
+def test_users_update_tells_who_joined_and_left(room: Room) -> None:
+    """With the last connection of a user; never to a peer of frames, which asks for the list."""
+    alice, carol = room.enter("alice"), room.enter_frames("carol")
+    assert alice.next("users") == {"type": "users", "users": ["alice", "carol"], "joined": ["carol"], "left": []}
+    first, second = room.enter_frames("bob"), room.enter("bob")
+    assert alice.next("users")["joined"] == ["bob"]
+    leave(first)
+    for operation in ("DM", "USERS"):
+        carol.command(operation)
+        assert carol.next_command() == "ONLINE alice carol bob"
+        carol.data("")
+        assert carol.next_command().startswith("ERROR ")
+    leave(second)
+    assert alice.next("users") == {"type": "users", "users": ["alice", "carol"], "joined": [], "left": ["bob"]}
+    assert carol.until_fence() == []
 
 
-def test_the_users_update_comes_again_and_again(open_room: Callable[..., Room]) -> None:
+def test_users_update_is_repeated(open_room: Callable[..., Room]) -> None:
     peer = open_room(users_seconds=0.05).enter("alice")
     for _ in range(3):
         assert peer.next("users") == {"type": "users", "users": ["alice"], "joined": [], "left": []}
 
 
-def test_a_user_with_two_connections_leaves_with_the_last_one(room: Room) -> None:
+def test_welcome_replaces_the_first_users_update(open_room: Callable[..., Room]) -> None:
+    room = open_room(users_seconds=60)
+    alice = room.enter("alice")
     bob = room.enter("bob")
-    first, second = room.enter("alice"), room.enter("alice")
-    assert bob.next("users")["joined"] == ["alice"]
-    first.close()
-    second.ask(command="users")
-    assert second.next("users")["users"] == ["bob", "alice"]
-    second.ask(command="EX")
-    assert bob.next("users") == {"type": "users", "users": ["bob"], "joined": [], "left": ["alice"]}
+    assert alice.next("users")["joined"] == ["bob"]
+    assert bob.until_fence() == []

@@ -7,8 +7,7 @@ import selectors
 import time
 from typing import TYPE_CHECKING, Self
 
-from integration.room import DatagramPeer
-from integration.steps import c, d
+from integration.room import DatagramPeer, c, d
 from reliability.crowd import DEADLINE_SECONDS
 from reliability.history import Content
 
