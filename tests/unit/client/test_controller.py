@@ -1,4 +1,4 @@
-"""The controller after the login, without a terminal: operations, lost connections, and the end."""
+"""The controller without a terminal: login, operations, lost connections, and the end."""
 
 import pytest
 
@@ -10,6 +10,7 @@ from chatprotocol.events import (
     Bye,
     DirectMessage,
     History,
+    PasswordPrompt,
     Pong,
     PublicMessage,
     Refused,
@@ -18,10 +19,12 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Say, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Password, Say, Whisper
 
-from .dialogue import HANGS_UP, Dialogue, sends
+from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, sends
 
+WELCOME = Welcome(AccountKind.NEW, "alice", ("alice",), 10)
+WELCOMES = "[welcome new] alice; online: alice"
 NOON_MS = 1_769_860_800_123
 HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
 SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
@@ -30,6 +33,113 @@ SHOWS_ONLINE = "[users 2] alice bob"
 BACK = Welcome(AccountKind.EXISTING, "alice", ("alice",), 20)
 DOWN = LinkDown("reset")
 LOST = "[lost] reset; connecting again"
+WRONG = Refused(ErrorCode.WRONG_PASSWORD, "Wrong.")
+WRONGS = "[error wrong_password] Wrong."
+ASKS = (HIDES, "[ask] password existing")
+
+
+@pytest.fixture
+def asked() -> Dialogue:
+    """A client that was asked for its password."""
+    client = Dialogue(password=None)
+    client.connect(sends(Login("alice")))
+    client.give(PasswordPrompt(AccountKind.EXISTING), *ASKS)
+    return client
+
+
+def test_missing_username_is_asked_for_before_connecting() -> None:
+    client = Dialogue(None)
+    client.begin("[ask] username")
+    error = "[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
+    client.type("not a name", error, "[ask] username")
+    client.type("", error, "[ask] username")
+    client.type(" alice ", CONNECTS)
+    client.connect(sends(Login("alice", "secret")))
+
+
+def test_known_username_is_not_asked_for(new_client: Dialogue) -> None:
+    new_client.begin(CONNECTS)
+    assert new_client.addresses == [("localhost", 9999)]
+
+
+def test_end_of_input_before_the_username_is_bad_usage() -> None:
+    client = Dialogue(None)
+    client.begin("[ask] username")
+    client.end_input("[error usage] the input ended before the username was given")
+    assert client.exit is Exit.USAGE
+
+
+def test_password_is_sent_as_typed_and_used_for_all_connections(asked: Dialogue) -> None:
+    asked.type("  PM EX @bob  ", sends(Password("  PM EX @bob  ")))
+    asked.give(WELCOME, WELCOMES)
+    asked.give(DOWN, LOST)
+    asked.connect(sends(Login("alice", "  PM EX @bob  ", 10)))
+
+
+def test_wrong_password_is_asked_for_again_until_the_server_ends_it(asked: Dialogue) -> None:
+    asked.type("", sends(Password("")))
+    asked.give(Refused(ErrorCode.BAD_REQUEST, "Empty."), "[error bad_request] Empty.", *ASKS)
+    asked.type("one", sends(Password("one")))
+    asked.give(WRONG, WRONGS, *ASKS)
+    asked.type("two", sends(Password("two")))
+    asked.give(Refused(ErrorCode.TOO_MANY_ATTEMPTS, "Closed."), "[error too_many_attempts] Closed.")
+    assert asked.exit is Exit.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        (ErrorCode.WRONG_PASSWORD, Exit.REFUSED),
+        (ErrorCode.TOO_MANY_ATTEMPTS, Exit.REFUSED),
+        (ErrorCode.BAD_USERNAME, Exit.REFUSED),
+        (ErrorCode.BAD_REQUEST, Exit.REFUSED),
+        (ErrorCode.TOO_LONG, Exit.REFUSED),
+        (ErrorCode.SERVER_FULL, Exit.LOST),
+        (ErrorCode.SHUTTING_DOWN, Exit.LOST),
+        (ErrorCode.INTERNAL, Exit.LOST),
+    ],
+)
+def test_rejected_login_ends_with_the_exit_code_of_its_reason(new_client: Dialogue, code: ErrorCode, end: Exit) -> None:
+    """A configured password is not asked for."""
+    new_client.connect(sends(Login("alice", "secret")))
+    new_client.give(Refused(code, "No."), f"[error {code}] No.")
+    assert new_client.exit is end
+
+
+@pytest.mark.parametrize("signal", [LinkLost("\x1b[2J"), LinkDown("\x1b[2J")])
+def test_connection_lost_before_the_login_ends_the_client(new_client: Dialogue, signal: LinkDown | LinkLost) -> None:
+    new_client.connect(sends(Login("alice", "secret")))
+    new_client.give(signal, r"[error lost] \x1b[2J")
+    assert new_client.exit is Exit.LOST
+
+
+def test_lines_before_the_login_wait_for_it(new_client: Dialogue) -> None:
+    new_client.type("PM one")
+    new_client.connect(sends(Login("alice", "secret")))
+    new_client.end_input()
+    assert new_client.lines_used == 0
+    new_client.give(WELCOME, WELCOMES, sends(Say("one", "n1")), sends(Leave()))
+    new_client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
+    new_client.give(Bye("you left"), "[bye] you left")
+    assert new_client.exit is Exit.OK
+
+
+def test_first_line_of_a_pipe_is_the_password() -> None:
+    client = Dialogue(password=None)
+    client.type("secret")
+    client.type("PM hello")
+    client.connect(sends(Login("alice")))
+    client.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("secret")))
+    assert client.lines_used == 1
+    client.give(WELCOME, WELCOMES, sends(Say("hello", "n1")))
+
+
+def test_end_of_input_at_the_password_prompt_is_a_rejected_login(asked: Dialogue) -> None:
+    asked.end_input("[error refused] the input ended before the password was given")
+    assert asked.exit is Exit.REFUSED
+
+
+# --- operations ---
 
 
 def test_message_is_sent_with_a_nonce_of_its_own_and_confirmed(client: Dialogue) -> None:
@@ -119,17 +229,6 @@ def test_error_of_an_earlier_message_does_not_cancel_an_operation(client: Dialog
     client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
     client.type("bob", "[ask] message for bob")
     client.type("EX", sends(Whisper("bob", "EX", "n2")))
-
-
-def test_65th_message_waits_until_one_of_64_has_an_answer(client: Dialogue) -> None:
-    """Promise: back-pressure. The number of unconfirmed messages is limited."""
-    for number in range(1, 65):
-        client.type(f"PM {number}", sends(Say(str(number), f"n{number}")))
-    client.type("PM 65")
-    client.type("PM 66")
-    assert client.lines_used == 64
-    client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]", sends(Say("65", "n65")))
-    client.give(Refused(ErrorCode.INTERNAL, "Disk.", "n2"), "[error internal] Disk.", sends(Say("66", "n66")))
 
 
 # --- lost connections ---

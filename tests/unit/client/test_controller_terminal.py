@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatclient.cli.controller import Interrupt, Line
+from chatclient.cli.controller import Line
 from chatclient.cli.exits import Exit
 from chatclient.cli.input import Addressing, InputParser
-from chatclient.frames_client import FramesClient
 from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.model import ConnectionState, UiState
-from chatclient.notices import ConnectionLost, ErrorNotice, MessageQueued, Reconnected, Toggle
+from chatclient.notices import ConnectionLost, MessageQueued, Reconnected, Toggle
 from chatclient.register_client import RegisterClient
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
-    Bye,
     DirectMessage,
     History,
     PasswordChanged,
@@ -37,8 +35,6 @@ from chatprotocol.requests import (
     AskUser,
     AskUsers,
     ChangePassword,
-    Command,
-    Leave,
     Login,
     Password,
     Register,
@@ -157,15 +153,6 @@ def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDial
     person.lose()
     person.reconnect("[back] alice")
     assert person.shown[-1] == Reconnected("alice", 20)
-
-
-def test_last_messages_are_requested_in_frames_too() -> None:
-    parser = InputParser(KEYWORD_SETS["pm-dm"], talks=True)
-    client = TerminalDialogue(client_protocol=FramesClient("pm-dm"), parser=parser)
-    client.connect(sends(Command("alice history-id")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    welcome = Welcome(AccountKind.EXISTING, "", (), None)
-    client.give(welcome, "[welcome existing] alice", HINT, sends(Command("CH 20")))
 
 
 def test_guest_requests_no_messages() -> None:
@@ -359,12 +346,6 @@ def test_lost_lines_are_reported_at_the_end(inside: TerminalDialogue, end: str |
     assert inside.exit is Exit.LOST
 
 
-def test_interrupt_sends_the_goodbye(inside: TerminalDialogue) -> None:
-    inside.give(Interrupt(), sends(Leave()))
-    inside.give(Bye("you left"), "[bye] you left")
-    assert inside.exit is Exit.OK
-
-
 def test_keyword_as_the_answer_to_a_question_is_a_message(inside: TerminalDialogue) -> None:
     inside.type("PM", "[ask] message for all users")
     inside.lose()
@@ -519,11 +500,3 @@ def test_parser_knows_users_online_and_the_correspondent(inside: TerminalDialogu
     inside.type("dn eve psst", error)
     inside.give(DirectMessage(11, 0, "bob", "alice", "x"), "[direct #11 1970-01-01T00:00:00Z] bob -> alice: x")
     inside.type("/reply hi", sends(Whisper("bob", "hi", "n2")))
-
-
-def test_bytes_that_are_not_unicode_are_rejected(inside: TerminalDialogue) -> None:
-    """A terminal with another encoding produces them."""
-    inside.controller.react(Line("caf\udce9 noon"))
-    assert isinstance(inside.shown[-1], ErrorNotice)
-    assert inside.exit is None
-    assert not inside.model.unconfirmed

@@ -120,14 +120,6 @@ def test_server_that_closes_after_one_wrong_password_refused_the_login(asked: Di
     assert asked.exit is Exit.REFUSED
 
 
-def test_configured_password_is_sent_once() -> None:
-    client = frames()
-    client.connect(sends(Command("alice history-id")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
-    client.give(WRONG, WRONGS)
-    assert client.exit is Exit.REFUSED
-
-
 def test_password_prompt_after_the_login_gets_neither_line_nor_password(client: Dialogue) -> None:
     client.give(PasswordPrompt(AccountKind.EXISTING))
     client.type("PM hello", sends(Command("PM")))
@@ -169,12 +161,6 @@ def test_public_message_in_steps(client: Dialogue) -> None:
     client.give(SENT, "[sent #11]", PROMPT)
 
 
-def test_public_message_in_one_line_takes_the_same_steps(client: Dialogue) -> None:
-    client.type("PM hello everyone", sends(Command("PM")))
-    client.give(Ready(), sends(Data("hello everyone")))
-    client.give(SENT, "[sent #11]", PROMPT)
-
-
 def test_direct_message_in_steps_goes_on_when_messages_arrive(client: Dialogue) -> None:
     client.type("DM", sends(Command("DM")))
     client.give(HELLO, SHOWS_HELLO)
@@ -209,17 +195,15 @@ def test_rejected_first_step_ends_the_operation(client: Dialogue) -> None:
     client.type("PM hello", sends(Command("PM")))
 
 
-@pytest.mark.parametrize(("line", "command"), [("ch 50", "CH"), ("CH 100", "CH 100")])
-def test_history_takes_one_step_and_omits_the_default_number(client: Dialogue, line: str, command: str) -> None:
-    direct = DirectMessage(10, NOON_MS, "alice", "", "psst")
-    client.type(line, sends(Command(command)))
-    shown = "[history #10 2026-01-31T12:00:00Z] alice -> ?: psst"
-    client.give(History((direct, HELLO)), "[history 2]", shown, *shows(HELLO, kind="history"), PROMPT)
-
-
-def test_users_online_take_one_step(client: Dialogue) -> None:
+def test_queries_take_one_step(client: Dialogue) -> None:
     client.type("/users", sends(Command("USERS")))
     client.give(ONLINE, SHOWS_ONLINE, PROMPT)
+    client.type("ch 50", sends(Command("CH")))
+    client.give(History(()), "[history 0]", PROMPT)
+    client.type("CH 100", sends(Command("CH 100")))
+    own = DirectMessage(10, NOON_MS, "alice", "", "psst")
+    shown = "[history #10 2026-01-31T12:00:00Z] alice -> ?: psst"
+    client.give(History((own, HELLO)), "[history 2]", shown, *shows(HELLO, kind="history"), PROMPT)
 
 
 def test_lines_wait_for_the_end_of_the_running_operation(client: Dialogue) -> None:
@@ -419,13 +403,49 @@ def test_history_is_shown_as_history_if_no_message_was_seen(client: Dialogue) ->
     client.give(History((public(13, "newer"), public(14, "newest"))), BACK, *shows(public(14, "newest")), PROMPT)
 
 
-def test_message_in_the_history_is_confirmed_by_it(informed: Dialogue) -> None:
-    informed.type("PM hello", sends(Command("PM")))
-    informed.give(Ready(), sends(Data("hello")))
-    reconnect(informed)
-    history = (public(9, "hello", "alice"), HELLO, public(12, "hello", "alice"))
-    informed.give(History(history), BACK, "[sent #12]", PROMPT)
-    assert not informed.model.unconfirmed
+OWN = public(9, "hello", "alice")
+SHOWS_OWN = ["[history 1]", *shows(OWN, kind="history")]
+OTHERS = (public(12, "hello"), public(13, "Hello", "alice"))
+LATER = (public(100, "later"), public(101, "more"))
+# The steps of an unconfirmed message, whether message 11 was seen before, the answer to CH, and what follows.
+UNCONFIRMED: dict[str, tuple[str, bool, Event, list[str]]] = {
+    "stored": ("PM Ready", True, History((OWN, HELLO, public(12, "hello", "alice"))), [BACK, "[sent #12]", PROMPT]),
+    "not stored": ("PM Ready", True, History((OWN, HELLO, *OTHERS)), [sends(Command("PM")), BACK, *shows(*OTHERS)]),
+    "direct": ("DM Ready", True, History((OWN, HELLO, *OTHERS)), [sends(Command("DM")), BACK, *shows(*OTHERS)]),
+    # The text was not sent, so it can't be stored.
+    "not sent": ("PM", False, History((OWN,)), [sends(Command("PM")), BACK, *SHOWS_OWN]),
+    # An equal message may be an older one.
+    "nothing seen": ("PM Ready", False, History((OWN,)), [BACK, *SHOWS_OWN, unknown("hello"), PROMPT]),
+    "gap": ("PM Ready", True, History(LATER), [BACK, GAP, *shows(*LATER), unknown("hello"), PROMPT]),
+    "no history": (
+        "PM Ready",
+        True,
+        Refused(ErrorCode.UNKNOWN_COMMAND, "No."),
+        [BACK, GAP, unknown("hello"), PROMPT],
+    ),
+}
+
+
+@pytest.mark.parametrize(("steps", "is_informed", "answer", "outcome"), UNCONFIRMED.values(), ids=UNCONFIRMED)
+def test_unconfirmed_message_is_looked_up_in_the_history(
+    client: Dialogue, steps: str, is_informed: bool, answer: Event, outcome: list[str]
+) -> None:
+    """Promise: once. It is confirmed, sent again, or of unknown delivery."""
+    word = steps[:2]
+    if is_informed:
+        client.give(HELLO, SHOWS_HELLO)
+    client.type("PM hello" if word == "PM" else "DM bob hello", sends(Command(word)))
+    if steps == "PM Ready":
+        client.give(Ready(), sends(Data("hello")))
+    elif steps == "DM Ready":
+        client.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
+    reconnect(client)
+    client.give(answer, *outcome)
+    assert bool(client.model.unconfirmed) == (PROMPT not in outcome)
+    if unknown("hello") in outcome:
+        client.end_input(sends(Command("EX")))
+        client.give(Bye(""), "[bye] you left")
+        assert client.exit is Exit.LOST
 
 
 def test_names_in_the_history_are_compared_without_case() -> None:
@@ -437,57 +457,6 @@ def test_names_in_the_history_are_compared_without_case() -> None:
     client.give(Ready(), sends(Data("hello")))
     reconnect(client, "Alice")
     client.give(History((psst, public(12, "hello", "alice"))), "[back] Alice", "[sent #12]", PROMPT)
-
-
-@pytest.mark.parametrize("line", ["PM hello", "DM bob hello"])
-def test_message_that_is_missing_in_the_history_is_sent_again(informed: Dialogue, line: str) -> None:
-    word = line.split(maxsplit=1)[0]
-    informed.type(line, sends(Command(word)))
-    if word == "PM":
-        informed.give(Ready(), sends(Data("hello")))
-    else:
-        informed.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
-    reconnect(informed)
-    others = (public(12, "hello"), public(13, "Hello", "alice"))
-    history = (public(9, "hello", "alice"), HELLO, *others)
-    informed.give(History(history), sends(Command(word)), BACK, *shows(*others))
-
-
-def test_message_whose_text_was_not_sent_is_sent_again_in_any_case(client: Dialogue) -> None:
-    client.type("PM hello", sends(Command("PM")))
-    reconnect(client)
-    own = public(9, "hello", "alice")
-    client.give(History((own,)), sends(Command("PM")), BACK, "[history 1]", *shows(own, kind="history"))
-
-
-def test_message_is_of_unknown_delivery_if_no_message_was_seen(client: Dialogue) -> None:
-    """An equal message in the history may be an older one, so it is not sent again."""
-    client.type("PM hello", sends(Command("PM")))
-    client.give(Ready(), sends(Data("hello")))
-    reconnect(client)
-    own = public(9, "hello", "alice")
-    client.give(History((own,)), BACK, "[history 1]", *shows(own, kind="history"), unknown("hello"), PROMPT)
-    assert not client.model.unconfirmed
-    client.type("EX", sends(Command("EX")))
-    client.give(Bye(""), "[bye] you left")
-    assert client.exit is Exit.LOST
-
-
-def test_history_that_does_not_reach_back_makes_a_gap(informed: Dialogue) -> None:
-    informed.type("PM hello", sends(Command("PM")))
-    informed.give(Ready(), sends(Data("hello")))
-    reconnect(informed)
-    missed = tuple(public(number, f"missed {number}") for number in range(100, 150))
-    informed.give(History(missed), BACK, GAP, *shows(*missed), unknown("hello"), PROMPT)
-
-
-def test_rejected_history_request_makes_a_gap(informed: Dialogue) -> None:
-    informed.type("PM hello", sends(Command("PM")))
-    informed.give(Ready(), sends(Data("hello")))
-    reconnect(informed)
-    informed.give(public(15, "new"))
-    error = Refused(ErrorCode.UNKNOWN_COMMAND, "No.")
-    informed.give(error, BACK, GAP, *shows(public(15, "new")), unknown("hello"), PROMPT)
 
 
 def test_reset_server_makes_a_gap_and_all_its_messages_are_new(informed: Dialogue) -> None:

@@ -15,15 +15,15 @@ from chatclient.ui.jsonlines import lines
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
-from chatprotocol.requests import Say, Side, Whisper
+from chatprotocol.requests import Say, Whisper
 
+from .samples import NOON_MS, STEPS, everything_with
 from .test_text import SENDABLE_ATTACKS
 
 if TYPE_CHECKING:
     from chatclient.client_protocol import ClientEvent
     from chatclient.notices import UiNotice
 
-NOON_MS = 1_769_860_800_123
 TIME = "2026-01-31T12:00:00.123Z"
 HELLO = events.PublicMessage(18, NOON_MS, "bob", "Gr\u00fc\u00dfe \u65e5\u672c")
 PSST = events.DirectMessage(19, NOON_MS, "bob", "alice", "psst")
@@ -73,8 +73,7 @@ def test_event_is_one_object_in_its_documented_form(shown: ClientEvent | UiNotic
 
 
 def test_step_of_an_operation_is_no_object() -> None:
-    steps = [events.Ready(), events.Registered(Side.SENDING, "alice"), events.Delivered("bob"), events.NotDelivered()]
-    for step in (*steps, notices.MessageQueued(Say("x", "n1")), notices.Toggle("quiet")):
+    for step in (*STEPS, notices.MessageQueued(Say("x", "n1")), notices.Toggle("quiet")):
         assert lines(step) == []
 
 
@@ -97,30 +96,6 @@ def test_time_is_limited_to_the_calendar(time_ms: int, time: str) -> None:
         assert {each["time"] for each in members.get("messages", [members])} == {time}
 
 
-def with_text(text: str) -> list[ClientEvent | UiNotice]:
-    """Every event and notice with received text in each of its members."""
-    return [
-        events.PublicMessage(1, 0, text, text),
-        events.DirectMessage(1, 0, text, text, text),
-        events.Forwarded(text, text),
-        events.Welcome(events.AccountKind.NEW, text, (text,), 0),
-        events.Users(1, (text,), (text,), (text,)),
-        events.Online((text,)),
-        events.History((events.PublicMessage(1, 0, text, text),)),
-        events.Found(text, (events.PublicMessage(1, 0, text, text),), 1),
-        events.Refused(ErrorCode.INTERNAL, text),
-        events.Bye(text),
-        DeliveryUnknown(Whisper(text, text)),
-        Outcome(Say(text), has_come=False),
-        notices.Ask(text),
-        notices.ErrorNotice("lost", text),
-        notices.Help((text,)),
-        notices.ConnectionLost(text),
-        notices.Reconnected(text, 1),
-        notices.ScriptLine(text),
-    ]
-
-
 def texts_in(members: Any) -> set[str]:
     """All texts among the values, at any depth."""
     if isinstance(members, dict | list):
@@ -132,7 +107,7 @@ def texts_in(members: Any) -> set[str]:
 @given(st.sampled_from(SENDABLE_ATTACKS) | st.text(st.characters(codec="utf-8")))
 def test_no_object_acts_on_a_terminal_and_each_text_is_decoded_unchanged(text: str) -> None:
     """Promise: no byte from another user reaches the terminal unsanitised."""
-    for shown in with_text(text):
+    for shown in [*everything_with(text), notices.Help((text,))]:
         (line,) = lines(shown)
         assert escape_control_characters(line) == line, shown
         assert text in texts_in(json.loads(line)), shown

@@ -18,8 +18,9 @@ from chatclient.ui.timeline import Timeline
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, Sent, SentStatus, Users
-from chatprotocol.requests import Say, Side, Whisper
+from chatprotocol.requests import Say, Whisper
 
+from .samples import NOON_MS, STEPS, everything_with
 from .test_text import SENDABLE_ATTACKS
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from chatclient.ui.layout import Row
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-NOON_MS = 1_769_860_800_123
 DAY_MS = 24 * 60 * 60 * 1000
 LONGEST_NAME = "N" * 32
 WELCOME = events.Welcome(AccountKind.EXISTING, "alice", (), 10)
@@ -135,8 +135,7 @@ ROWS: list[tuple[ClientEvent | UiNotice, list[str]]] = [
     (notices.Ask("recipient"), []),
     (SAID, []),
     (Sent(11, SentStatus.SENT, "of another client"), []),
-    *((step, []) for step in (events.Ready(), events.Pong(), events.Registered(Side.SENDING, "alice"))),
-    *((step, []) for step in (events.Delivered("x"), events.NotDelivered(), events.PasswordPrompt(AccountKind.NEW))),
+    *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(AccountKind.NEW))),
 ]
 
 
@@ -156,32 +155,9 @@ ODD_TEXTS = [
 ]
 EVERYTHING = [
     *(shown for shown, _ in ROWS),
-    LOST,
-    *(
-        thing
-        for text in ODD_TEXTS
-        for thing in (
-            public(11, text),
-            direct(12, text, LONGEST_NAME, "n" * 32),
-            direct(14, "hello", text, text),
-            events.Forwarded(text, text),
-            Users(3, None, (text,), (text,)),
-            events.Online((text, "alice")),
-            History((public(1, text), direct(2, text, text))),
-            Found(text, (public(1, text, text),), 1),
-            Found(text, (), 1),
-            Refused(ErrorCode.BAD_REQUEST, text, "n1"),
-            events.Bye(text),
-            DeliveryUnknown(Whisper(text, text, "n1")),
-            Outcome(Say(text, "n1"), has_come=False),
-            Sent(15, SentStatus.STORED, "n1"),
-            notices.ErrorNotice("lost", text),
-            notices.Help((text,)),
-            notices.ConnectionLost(text),
-            events.Welcome(AccountKind.NEW, text, (text,), 0),
-            notices.Reconnected(text, 20),
-        )
-    ),
+    Sent(15, SentStatus.STORED, "n1"),
+    *(direct(12, text, LONGEST_NAME, "n" * 32) for text in ODD_TEXTS),
+    *(shown for text in ODD_TEXTS for shown in everything_with(text)),
 ]
 
 
@@ -379,6 +355,20 @@ LOGINS: dict[str, tuple[list[ClientEvent | UiNotice], list[str]]] = {
         [seen(9), direct(8, "eight"), THREE],
         ["the last 3 messages", "seven", NEW, "eight", "nine", "now"],
     ),
+    "other events": (
+        [
+            WELCOME,
+            direct(3, "three"),
+            notices.ErrorNotice("usage", "x"),
+            Refused(ErrorCode.UNKNOWN_USER, "x", "n1"),
+            Users(2, None, ("eve",)),
+            events.Online(("alice",)),
+            public(12, "twelve"),
+            History((direct(3, "three"), public(4, "four"))),
+            public(13, "thirteen"),
+        ],
+        [NEW, "three", "four", "twelve", "now", "thirteen"],
+    ),
     "no history": (
         [WELCOME, direct(3, "three"), Refused(ErrorCode.INTERNAL, "Disk."), public(4, "four")],
         ["three", "four"],
@@ -394,28 +384,6 @@ def test_login_shows_the_last_messages_once_and_marks_the_new_ones(
 ) -> None:
     found = Window(is_in=False).texts(*shown)
     assert [text for text in found if text != "Saturday, 31 January 2026"] == texts
-
-
-@pytest.mark.parametrize(
-    "between",
-    [
-        notices.ErrorNotice("usage", "x"),
-        Refused(ErrorCode.UNKNOWN_USER, "x", "n1"),
-        SENT,
-        Users(2, None, ("eve",)),
-        events.Online(("alice",)),
-    ],
-)
-def test_other_events_before_the_history_do_not_repeat_messages(between: ClientEvent | UiNotice) -> None:
-    window = Window(is_in=False)
-    shown = [SAID, WELCOME, direct(3, "three"), between, public(12, "twelve")]
-    texts = window.texts(*shown, History((direct(3, "three"), public(4, "four"))), public(13, "thirteen"))
-    assert [text for text in texts if text in ("three", "four", "twelve", "thirteen")] == [
-        "three",
-        "four",
-        "twelve",
-        "thirteen",
-    ]
 
 
 def test_requested_history_has_rules_and_its_day(window: Window) -> None:

@@ -1,0 +1,50 @@
+"""Events and notices for the tests of the three frontends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chatclient import notices
+from chatclient.client_protocol import DeliveryUnknown, Outcome
+from chatprotocol import events
+from chatprotocol.errors import ErrorCode
+from chatprotocol.requests import Say, Side, Whisper
+
+if TYPE_CHECKING:
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import UiNotice
+
+NOON_MS = 1_769_860_800_123
+# Events that are only a step of an operation.
+STEPS: list[ClientEvent] = [
+    events.Ready(),
+    events.Registered(Side.SENDING, "alice"),
+    events.Delivered("bob"),
+    events.NotDelivered(),
+]
+
+
+def everything_with(text: str) -> list[ClientEvent | UiNotice]:
+    """Each event and notice that can have a text of others, with this text in all of its members."""
+    return [
+        events.PublicMessage(1, 0, text, text),
+        events.DirectMessage(2, 0, text, text, text),
+        events.Forwarded(text, text),
+        events.Welcome(events.AccountKind.NEW, text, (text,), 0),
+        events.Users(1, (text,), (text,), (text,)),
+        events.Online((text,)),
+        events.History((events.PublicMessage(1, 0, text, text), events.DirectMessage(2, 0, text, text, text))),
+        events.Found(text, (events.PublicMessage(1, 0, text, text),), 1),
+        events.Found(text, (), 1),
+        events.Refused(ErrorCode.INTERNAL, text, "n1"),
+        events.Bye(text),
+        DeliveryUnknown(Whisper(text, text, "n1")),
+        DeliveryUnknown(Say(text), has_history=False),
+        Outcome(Whisper(text, text, "n1"), has_come=False),
+        Outcome(Whisper(text, text), has_come=True),
+        notices.Ask(text),
+        notices.ErrorNotice("lost", text),
+        notices.ConnectionLost(text),
+        notices.Reconnected(text, 20),
+        notices.ScriptLine(text),
+    ]
