@@ -252,7 +252,7 @@ def test_seen_messages_are_not_returned_again_after_a_restore(session: ClientSes
 
     seen = [public(9, "from the history"), public(11, "heard"), public(12, "said", "alice", 5)]
     assert [session.handle_event(each) for each in seen] == [(), (), ()]
-    others = [public(9, "another"), public(11, "heard", "carol"), public(13, "another"), public(11, "heard", "bob", 1)]
+    others = [public(9, "another"), public(11, "heard", "bob", 1), public(11, "heard", "carol"), public(13, "another")]
     assert [session.handle_event(each) for each in others] == [(each,) for each in others]
 
 
