@@ -109,7 +109,8 @@ def test_rejected_login_ends_with_the_exit_code_of_its_reason(new_client: Dialog
 @pytest.mark.parametrize("signal", [LinkLost("\x1b[2J"), LinkDown("\x1b[2J")])
 def test_connection_lost_before_the_login_ends_the_client(new_client: Dialogue, signal: LinkDown | LinkLost) -> None:
     new_client.connect(sends(Login("alice", "secret")))
-    new_client.give(signal, r"[error lost] \x1b[2J")
+    new_client.type("PM hello")
+    new_client.give(signal, r"[error lost] \x1b[2J", "[error lost] 1 typed line was not confirmed")
     assert new_client.exit is Exit.LOST
 
 

@@ -40,6 +40,7 @@ from chatprotocol.requests import (
     Register,
     Say,
     Search,
+    Send,
     Side,
     Whisper,
 )
@@ -155,13 +156,15 @@ def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDial
     assert person.shown[-1] == Reconnected("alice", 20)
 
 
-def test_guest_requests_no_messages() -> None:
+def test_guest_requests_no_messages_and_has_no_password() -> None:
     guest = TerminalDialogue(None, RegisterClient(), Addressing(KEYWORD_SETS["pm-dm"], talks=True))
     guest.connect(sends(Register(Side.SENDING, "alice")))
+    guest.type("@bob hi")
+    assert guest.ui_state.waiting == ("@bob hi",)
     guest.give(Registered(Side.SENDING, "alice"), sends(Register(Side.RECEIVING, "alice")))
     hint = "[help] Type @USER MESSAGE, @ALL MESSAGE or EX."
     asks = "[ask] @USER MESSAGE or @ALL MESSAGE"
-    guest.give(Registered(Side.RECEIVING, "alice"), "[welcome guest] alice", hint, asks)
+    guest.give(Registered(Side.RECEIVING, "alice"), "[welcome guest] alice", hint, asks, sends(Send("bob", "hi")))
 
 
 @pytest.mark.parametrize("line", ["EX", "/quit", None])
@@ -212,6 +215,7 @@ def test_password_is_never_a_message_nor_shown_among_waiting_lines() -> None:
 
 
 def test_wrong_password_is_asked_for_again(asked: TerminalDialogue) -> None:
+    assert asked.ui_state.is_secret
     asked.type_password("one", sends(Password("one")))
     asked.give(WRONG, WRONGS, *ASKS)
     asked.type_password("EX", sends(Password("EX")))
@@ -312,13 +316,13 @@ def test_new_password_is_tried_too_if_its_confirmation_was_lost(changing: Termin
     changing.reconnect("[back] alice", password="new")
 
 
-def test_password_change_in_a_pipe_takes_two_lines(person: TerminalDialogue) -> None:
-    """The new password is visible in a script, so it is not repeated."""
+def test_password_change_in_a_script_takes_two_lines_and_shows_none(person: TerminalDialogue) -> None:
+    """The new password is visible in the script, so it is not repeated. No terminal echoes the lines of a script."""
     person.tells_secrets = False
     person.log_in()
-    person.type("/password", *CHANGE[0])
-    person.type("secret", *CHANGE[1])
-    person.type("new", sends(ChangePassword("secret", "new")))
+    person.give(Line("/password", is_played=True), "> /password", *CHANGE[0])
+    person.give(Line("secret", is_played=True), "> ***", *CHANGE[1])
+    person.give(Line("new", is_played=True), "> ***", sends(ChangePassword("secret", "new")))
 
 
 # --- while the connection is lost ---
@@ -466,6 +470,7 @@ SHOWS_UNKNOWN = "[error unknown_user] There is no user 'eve'."
 def test_unknown_recipient_is_rejected_before_the_text_is_typed(inside: TerminalDialogue) -> None:
     inside.type("DM eve", sends(AskUser("eve")))
     inside.give(UNKNOWN, SHOWS_UNKNOWN, "[ask] recipient")
+    inside.give(Refused(ErrorCode.INTERNAL, "Other."), "[error internal] Other.")
     inside.type("bob", "[ask] message for bob")
     inside.type("psst", sends(Whisper("bob", "psst", "n1")))
 

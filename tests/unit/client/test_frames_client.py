@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -362,45 +362,12 @@ def informed(client: Dialogue) -> Dialogue:
     return client
 
 
-def test_missed_messages_are_shown_once_and_in_order(informed: Dialogue) -> None:
-    """Promise: once. Messages of this user's other devices are among them."""
-    reconnect(informed)
-    # Messages that waited for alice follow the welcome, and new ones may arrive before the history.
-    waited = DirectMessage(13, NOON_MS, "bob", "", "psst")
-    informed.give(waited)
-    informed.give(public(15, "new"))
-    informed.give(
-        History((public(9, "old"), HELLO, public(12, "missed"), waited, public(14, "from my phone", "alice"))),
-        BACK,
-        *shows(public(12, "missed")),
-        "[direct #13 2026-01-31T12:00:00Z] bob -> alice: psst",
-        *shows(public(14, "from my phone", "alice"), public(15, "new")),
-        PROMPT,
-    )
-    reconnect(informed)
-    informed.give(
-        History((public(14, "x"), public(15, "new"), public(16, "newer"))), BACK, *shows(public(16, "newer")), PROMPT
-    )
-
-
 def test_too_many_messages_before_the_history_make_a_gap(informed: Dialogue) -> None:
     reconnect(informed)
     came = [public(number, "x") for number in range(100, 1_101)]
     for message in came:
         informed.give(message)
     informed.give(History((HELLO,)), BACK, GAP, *shows(*came[1:]), PROMPT)
-
-
-def test_history_is_shown_as_history_if_no_message_was_seen(client: Dialogue) -> None:
-    reconnect(client)
-    client.give(public(12, "new"))
-    client.give(public(13, "newer"))
-    history = (public(9, "old or missed"), public(12, "new"))
-    lines = shows(*history, kind="history")
-    client.give(History(history), BACK, "[history 2]", *lines, *shows(public(13, "newer")), PROMPT)
-    # From now on new messages can be told from old ones.
-    reconnect(client)
-    client.give(History((public(13, "newer"), public(14, "newest"))), BACK, *shows(public(14, "newest")), PROMPT)
 
 
 OWN = public(9, "hello", "alice")
@@ -459,32 +426,61 @@ def test_names_in_the_history_are_compared_without_case() -> None:
     client.give(History((psst, public(12, "hello", "alice"))), "[back] Alice", "[sent #12]", PROMPT)
 
 
-def test_reset_server_makes_a_gap_and_all_its_messages_are_new(informed: Dialogue) -> None:
-    one, two, three = public(1, "one"), public(2, "two"), public(3, "three")
-    reconnect(informed)
-    informed.give(History((one, two)), BACK, GAP, *shows(one, two), PROMPT)
-    reconnect(informed)
-    informed.give(History((two, three)), BACK, *shows(three), PROMPT)
-
-
 BEFORE, RESTORED = (Welcome(AccountKind.EXISTING, "", (), None, history_id) for history_id in ("a1", "b2"))
+WAITED = DirectMessage(13, NOON_MS, "bob", "", "psst")
+SHOWS_WAITED = "[direct #13 2026-01-31T12:00:00Z] bob -> alice: psst"
+OLD, MISSED, PHONE, LAST = public(9, "old"), public(12, "missed"), public(14, "from my phone", "alice"), public(15, "x")
+REUSED = public(11, "another 11")
 
 
-def test_restored_server_makes_a_gap_and_unseen_messages_are_shown() -> None:
-    """Promise: nothing is lost silently. The server has more messages than the client saw, so ids don't show it."""
+class Return(NamedTuple):
+    """A reconnect: the messages seen before it, the history, and what is shown."""
+
+    seen: list[PublicMessage]
+    history: list[PublicMessage | DirectMessage]
+    shown: list[str]
+    # Messages that arrive before the history.
+    early: list[PublicMessage | DirectMessage] = []  # noqa: RUF012 - it is not changed
+    welcome: Welcome = BEFORE
+
+
+RETURNS = {
+    # A message that waited for alice follows the welcome, and a new one may arrive before the history.
+    "missed": Return(
+        [HELLO],
+        [OLD, HELLO, MISSED, WAITED, PHONE],
+        [*shows(MISSED), SHOWS_WAITED, *shows(PHONE, LAST)],
+        early=[WAITED, LAST],
+    ),
+    # Old and new messages can't be told apart, so the history is shown as a history.
+    "nothing seen": Return(
+        [], [OLD, MISSED], ["[history 2]", *shows(OLD, MISSED, kind="history"), *shows(LAST)], early=[MISSED, LAST]
+    ),
+    "reset": Return([HELLO], [public(1, "one"), public(2, "two")], [GAP, *shows(public(1, "one"), public(2, "two"))]),
+    # The server has more messages than the client saw, so ids don't show the restore.
+    "restored": Return(
+        [OLD, HELLO], [OLD, REUSED, MISSED, LAST], [GAP, *shows(REUSED, MISSED, LAST)], welcome=RESTORED
+    ),
+    "restored, nothing seen": Return(
+        [], [HELLO], [GAP, "[history 1]", *shows(HELLO, kind="history")], welcome=RESTORED
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RETURNS.values(), ids=RETURNS)
+def test_missed_messages_are_shown_once_and_in_order(case: Return) -> None:
+    """Promises: once; nothing is lost silently. After the next reconnect only the newest message is new."""
     client = log_in(frames(), BEFORE)
-    seen = [public(number, f"text {number}") for number in (10, 11, 12)]
-    for each in seen:
-        client.give(each, *shows(each))
-    client.type("PM 13", sends(Command("PM")))
-    client.give(Ready(), sends(Data("13")))
-    client.give(Sent(13, SentStatus.SENT), "[sent #13]", PROMPT)
-
-    new = [public(11, "other 11"), public(12, "text 12", "carol"), public(13, "13"), public(14, "new")]
-    reconnect(client, welcome=RESTORED, asks="CH 500")
-    client.give(History((seen[0], *new)), BACK, GAP, *shows(*new), PROMPT)
-    reconnect(client, welcome=RESTORED)
-    client.give(History((new[-1], public(15, "newer"))), BACK, *shows(public(15, "newer")), PROMPT)
+    for message in case.seen:
+        client.give(message, *shows(message))
+    reconnect(client, welcome=case.welcome, asks="CH" if case.welcome is BEFORE else "CH 500")
+    for message in case.early:
+        client.give(message)
+    client.give(History((*case.history,)), BACK, *case.shown, PROMPT)
+    reconnect(client, welcome=case.welcome)
+    last = case.early[-1] if case.early else case.history[-1]
+    newest = public(50, "newest")
+    client.give(History((last, newest)), BACK, *shows(newest), PROMPT)
 
 
 def test_message_is_of_unknown_delivery_after_a_restore() -> None:
@@ -496,12 +492,6 @@ def test_message_is_of_unknown_delivery_after_a_restore() -> None:
     old = public(4, "ok", "alice")
     reconnect(client, welcome=RESTORED, asks="CH 500")
     client.give(History((old,)), BACK, GAP, unknown("ok"), *shows(old), PROMPT)
-
-
-def test_restore_is_reported_if_no_message_was_seen() -> None:
-    client = log_in(frames(), BEFORE)
-    reconnect(client, welcome=RESTORED, asks="CH 500")
-    client.give(History((HELLO,)), BACK, GAP, "[history 1]", *shows(HELLO, kind="history"), PROMPT)
 
 
 def test_question_is_asked_again_after_reconnecting(informed: Dialogue) -> None:
