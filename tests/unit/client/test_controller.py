@@ -150,11 +150,6 @@ def test_message_is_sent_with_a_nonce_of_its_own_and_confirmed(client: Dialogue)
     client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
 
 
-def test_public_message_in_two_lines(client: Dialogue) -> None:
-    client.type("PM", "[ask] message for all users")
-    client.type("hello", sends(Say("hello", "n1")))
-
-
 @pytest.mark.parametrize("ops", ["pm-dm", "bm-pm"])
 def test_direct_message_in_steps_goes_on_when_messages_arrive(ops: str) -> None:
     client = Dialogue(ops=ops)
@@ -184,13 +179,6 @@ def test_lines_typed_before_the_list_of_users_wait_for_it(client: Dialogue) -> N
         sends(AskHistory(5)),
     )
     client.give(History((HELLO,)), "[history 1]", "[history #11 2026-01-31T12:00:00Z] bob: hello")
-
-
-def test_cancelled_operation_sends_nothing(client: Dialogue) -> None:
-    client.type("DM", sends(AskUsers()))
-    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
-    client.type("", "[error usage] Nothing was typed; the operation is cancelled.")
-    client.type("PM hello", sends(Say("hello", "n1")))
 
 
 def test_lines_that_send_nothing_are_used_and_answered(client: Dialogue) -> None:
@@ -251,18 +239,6 @@ def test_reconnect_resumes_after_the_last_message_and_sends_unconfirmed_ones_aga
     assert list(client.model.unconfirmed) == ["n4"]
 
 
-def test_question_is_asked_again_after_reconnecting(client: Dialogue) -> None:
-    client.type("DM", sends(AskUsers()))
-    client.give(DOWN, LOST)
-    client.connect(sends(Login("alice", "secret", 10)))
-    client.give(BACK, "[back] alice", "[ask] recipient")
-    client.type("bob", "[ask] message for bob")
-    client.give(DOWN, LOST)
-    client.connect(sends(Login("alice", "secret", 10)))
-    client.give(BACK, "[back] alice", "[ask] message for bob")
-    client.type("hello", sends(Whisper("bob", "hello", "n1")))
-
-
 def test_server_that_stops_or_is_full_is_tried_again(client: Dialogue) -> None:
     client.give(Bye("the server is shutting down"), "[bye] the server is shutting down")
     client.give(DOWN, LOST)
@@ -314,9 +290,3 @@ def test_leaving_with_unconfirmed_messages_goes_on_after_a_lost_connection(clien
     client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
     client.give(Bye("you left"), "[bye] you left")
     assert client.exit is Exit.OK
-
-
-def test_end_of_input_in_an_operation_leaves_after_its_answer(client: Dialogue) -> None:
-    client.type("DM", sends(AskUsers()))
-    client.end_input()
-    client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient", sends(Leave()))

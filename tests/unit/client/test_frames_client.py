@@ -30,7 +30,7 @@ from chatprotocol.events import (
 )
 from chatprotocol.requests import AskHistory, Command, Data, Login, Say, Whisper
 
-from .dialogue import HIDES, Dialogue, sends
+from .dialogue import HANGS_UP, HIDES, Dialogue, sends
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -191,7 +191,7 @@ def test_rejected_message_is_shown_and_not_sent_again(client: Dialogue) -> None:
 
 def test_rejected_first_step_ends_the_operation(client: Dialogue) -> None:
     client.type("PM", sends(Command("PM")))
-    client.give(Refused(ErrorCode.SHUTTING_DOWN, "Ending."), "[error shutting_down] Ending.", PROMPT)
+    client.give(Refused(ErrorCode.BAD_REQUEST, "No."), "[error bad_request] No.", PROMPT)
     client.type("PM hello", sends(Command("PM")))
 
 
@@ -201,9 +201,12 @@ def test_queries_take_one_step(client: Dialogue) -> None:
     client.type("ch 50", sends(Command("CH")))
     client.give(History(()), "[history 0]", PROMPT)
     client.type("CH 100", sends(Command("CH 100")))
-    own = DirectMessage(10, NOON_MS, "alice", "", "psst")
-    shown = "[history #10 2026-01-31T12:00:00Z] alice -> ?: psst"
-    client.give(History((own, HELLO)), "[history 2]", shown, *shows(HELLO, kind="history"), PROMPT)
+    own, other = DirectMessage(9, NOON_MS, "alice", "", "x"), DirectMessage(10, NOON_MS, "bob", "", "y")
+    shown = [
+        f"[history #{number} 2026-01-31T12:00:00Z] {text}"
+        for number, text in ((9, "alice -> ?: x"), (10, "bob -> alice: y"))
+    ]
+    client.give(History((own, other)), "[history 2]", *shown, PROMPT)
 
 
 def test_lines_wait_for_the_end_of_the_running_operation(client: Dialogue) -> None:
@@ -335,9 +338,11 @@ BACK = "[back] alice"
 GAP = "[error lost] more may have been missed than this; CH 500 shows more"
 
 
-def reconnect(client: Dialogue, name: str = "alice", welcome: Welcome = WELCOME, asks: str = "CH") -> None:
-    """The connection is lost and open again, and the history is requested."""
-    client.give(LinkDown("reset"), "[lost] reset; connecting again")
+def reconnect(
+    client: Dialogue, name: str = "alice", welcome: Welcome = WELCOME, asks: str = "CH", *, is_first: bool = True
+) -> None:
+    """The connection is lost and open again, and the history is requested. A loss is shown once per outage."""
+    client.give(LinkDown("reset"), *(["[lost] reset; connecting again"] if is_first else []))
     client.connect(sends(Command(f"{name} history-id")))
     client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     client.give(welcome, sends(Command(asks)))
@@ -406,7 +411,10 @@ def test_unconfirmed_message_is_looked_up_in_the_history(
         client.give(Ready(), sends(Data("hello")))
     elif steps == "DM Ready":
         client.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
-    reconnect(client)
+    client.give(LinkDown("reset"), "[lost] reset; connecting again")
+    client.connect(sends(Command("alice history-id")))
+    client.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.", HANGS_UP)
+    reconnect(client, is_first=False)
     client.give(answer, *outcome)
     assert bool(client.model.unconfirmed) == (PROMPT not in outcome)
     if unknown("hello") in outcome:
