@@ -123,7 +123,7 @@ def test_bad_password_file_is_an_error(tmp_path: Path, content: bytes | None, er
         (["chat.example:x", "bob"], {}, "The port is 'x'"),
         (["alice", "bob"], {}, "The port is 'bob'; it must be a whole number from 1 to 65535. Give HOST PORT USERNAME"),
         (["::1:9999", "alice"], {}, "HOST:PORT USERNAME (as [::1]:9999 alice)"),
-        (["--udp", "--dialect", "morse"], {}, "--udp is the dialect datagram, and --dialect is morse; give one of"),
+        (["--udp", "--dialect", "morse"], {}, "--udp means --dialect datagram, and --dialect is morse; give one of"),
         ([], {"CHAT_RETRY_SECONDS": "nan"}, "CHAT_RETRY_SECONDS is 'nan'; it must be a number of seconds, 0 or more."),
         ([], {"CHAT_DIALECT": "udp"}, "CHAT_DIALECT is 'udp'; it must be one of json, frames, register, datagram."),
         (["--password", "secret"], {}, "nrecognized arguments"),  # all users of the machine could read it

@@ -73,10 +73,10 @@ def test_line_is_an_operation(ops: str, line: str, action: Action | None) -> Non
     ("ops", "line", "error"),
     [
         ("pm-dm", "hello everybody", "hello is no operation, so nothing was sent."),
-        ("pm-dm", "PMhello", "There are PM (to everybody), DM (to one user), CH (history), EX (leave) and /help."),
-        ("bm-pm", "DM bob hello", "There are BM (to everybody), PM (to one user), CH"),
+        ("pm-dm", "PMhello", "There are PM (to all users), DM (to one user), CH (history), EX (leave) and /help."),
+        ("bm-pm", "DM bob hello", "There are BM (to all users), PM (to one user), CH"),
         ("pm-dm", "\u0130", "is no operation"),
-        ("pm-dm", "/QUIET", "There is /QUIET only at a terminal, so nothing was done."),  # not: do you mean /quit?
+        ("pm-dm", "/QUIET", "/QUIET works only at a terminal; nothing was done."),  # not: do you mean /quit?
         ("pm-dm", "@", "A username is 1 to 32 letters"),
         ("pm-dm", "DM b\u00f6b hello", "A username is 1 to 32 letters"),
         ("pm-dm", f"@{'x' * 33} hello", "A username is 1 to 32 letters"),
@@ -100,7 +100,7 @@ def test_line_that_is_no_operation_sends_nothing_and_names_the_error(ops: str, l
 def test_operation_in_steps(ops: str, public: str, direct: str) -> None:
     """Each answer is taken as typed, even if it looks like an operation."""
     steps = parser(ops)
-    assert steps.parse_line(public) == ParsedInput(OpenPublic(), question="message for everybody")
+    assert steps.parse_line(public) == ParsedInput(OpenPublic(), question="message for all users")
     assert steps.parse_line("DM bob /quit") == ParsedInput(Say("DM bob /quit"))
     assert steps.parse_line(direct) == ParsedInput(OpenDirect(), question="recipient")
     assert steps.parse_line(" @bob ") == ParsedInput(question="message for bob")
@@ -238,7 +238,7 @@ def test_other_line_at_a_terminal_is_a_public_message(line: str) -> None:
         ("pm-dm", "/\nsecret", "/help"),
         ("pm-dm", "/histroy 5", "Do you mean /history?"),
         ("pm-dm", "/me", "/me waves"),
-        ("pm-dm", "bm hello", "PM (to everybody)"),
+        ("pm-dm", "bm hello", "PM (to all users)"),
         ("bm-pm", "DM bob hello", "PM (to one user)"),
         ("pm-dm", " Logout ", "Type /quit"),
         ("pm-dm", "?", "Type /help"),
@@ -249,8 +249,8 @@ def test_other_line_at_a_terminal_is_a_public_message(line: str) -> None:
         ("pm-dm", "DMM bob secret", "DM bob"),
         ("pm-dm", "D bob secret", "DM bob"),
         ("bm-pm", "MP bob secret", "PM bob ... writes to bob"),
-        ("pm-dm", "ex and so on", "ex stands alone, so nothing was done; PM ex ..."),
-        ("pm-dm", "/quiet please", "/quiet stands alone"),
+        ("pm-dm", "ex and so on", "ex takes no text, so nothing was done; PM ex ..."),
+        ("pm-dm", "/quiet please", "/quiet takes no text"),
         ("pm-dm", "ch is a country", "CH takes a number"),
     ],
 )
@@ -281,7 +281,7 @@ def test_every_line_at_a_terminal_is_sent_unchanged_or_answered(line: str) -> No
     [
         ("bm-pm", "Bm works for me", ParsedInput(Say("Bm works for me"))),
         ("bm-pm", "Pm bob psst", ParsedInput(Whisper("bob", "psst"))),
-        ("pm-dm", "Pm", ParsedInput(OpenPublic(), question="message for everybody")),
+        ("pm-dm", "Pm", ParsedInput(OpenPublic(), question="message for all users")),
     ],
 )
 def test_capitalised_keyword_begins_a_sentence_only_if_the_message_is_public_anyway(
@@ -318,7 +318,7 @@ def test_reply_goes_to_the_user_that_the_question_named() -> None:
     made = at_terminal("pm-dm", "/reply")
     made.correspondent = "Carol"
     assert made.parse_line("secret") == ParsedInput(Whisper("bob", "secret"))
-    error = "Nobody has written you a direct message yet; nothing was sent."
+    error = "You have received no direct message yet; nothing was sent."
     assert at_terminal(correspondent="").parse_line("/reply hello") == ParsedInput(error=error)
 
 
@@ -422,6 +422,6 @@ def test_reply_alone_is_expanded_to_its_recipient(line: str) -> None:
 
 
 def test_hint_names_the_operations() -> None:
-    assert at_terminal().hint() == "What you type goes to everybody, DM USER MESSAGE to one; /help tells more."
+    assert at_terminal().hint() == "Type a message to all users, or DM USER MESSAGE to one; /help lists the commands."
     assert "PM USER MESSAGE" in at_terminal("bm-pm").hint()
-    assert parser().hint() == "Type PM, DM, CH or EX; /help tells more."
+    assert parser().hint() == "Type PM, DM, CH or EX; /help lists the commands."

@@ -62,9 +62,9 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
     (Outcome(Say("hello", "n1"), has_come=True), ["[delivered] @ALL"]),
     (
         Outcome(Whisper("bob", "hello"), has_come=False),
-        ["[error not_delivered] @bob: there is no such user, or it did not take the message in time"],
+        ["[error not_delivered] @bob: no such user, or not acknowledged in time"],
     ),
-    (Outcome(Say("x"), has_come=False), ["[error not_delivered] @ALL: somebody did not take the message in time"]),
+    (Outcome(Say("x"), has_come=False), ["[error not_delivered] @ALL: not acknowledged by all users in time"]),
     *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(events.AccountKind.NEW))),
 ]
 
