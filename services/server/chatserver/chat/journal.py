@@ -171,7 +171,9 @@ class LocalJournal:
         now_ms: Callable[[], int],
         is_claimed: Callable[[str], bool],
         on_crash: Callable[[str], None],
+        inbox_max_messages: int = INBOX_MAX_MESSAGES,
     ) -> None:
+        self._inbox_max_messages = inbox_max_messages
         self._database = database
         self._hub = hub
         self._deliveries = deliveries
@@ -214,6 +216,12 @@ class LocalJournal:
                 update_delivered(connection, deliveries.items())
         except _NOT_STORED as error:  # the messages are delivered again at the next login
             _log.error("delivery marks not saved", error=describe(error))
+
+    @property
+    def pending(self) -> int:
+        """Number of messages and errands in the inbox. For any thread."""
+        with self._lock:
+            return self._inbox.size
 
     def append(self, batches: Sequence[MessageBatch]) -> None:
         """Accept messages. Blocks while the inbox is full. JournalClosedError: it is shut down."""
@@ -271,7 +279,7 @@ class LocalJournal:
 
     def _put(self, batches: Sequence[MessageBatch], errands: Sequence[_Entry]) -> None:
         with self._lock:
-            while self._inbox.size >= INBOX_MAX_MESSAGES and not self._closed:
+            while self._inbox.size >= self._inbox_max_messages and not self._closed:
                 self._emptied.wait()
             if self._closed:
                 raise JournalClosedError
@@ -288,7 +296,7 @@ class LocalJournal:
         if gathers:
             self._hub.wait_for_sender(GATHER_SECONDS)
         with self._lock:
-            if self._inbox.size >= INBOX_MAX_MESSAGES:
+            if self._inbox.size >= self._inbox_max_messages:
                 self._emptied.notify_all()
             taken, self._inbox = self._inbox, _Inbox()
             return taken
