@@ -22,8 +22,8 @@ CHEAP_HASHES = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
 _LOOK_AGAIN_SECONDS = 0.005
 # The same program, but for what is said about it in docs/wire/datagram.md: nobody wants to wait a minute.
 _HASTY = (
-    "import sys; from chatprotocol.udp import arq; arq.SILENCE_SECONDS = {!r}; "
-    "from chatserver.__main__ import main; sys.exit(main())"
+    "import sys; from functools import partial; from chatserver.app import Server; "
+    "from chatserver.__main__ import main; sys.exit(main(partial(Server, udp_silence_seconds={!r})))"
 )
 _PROGRAM = """
 import sys

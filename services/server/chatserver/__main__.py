@@ -22,6 +22,8 @@ from chatserver.store.errors import StoreError
 from chatserver.threads import Watchdog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatserver.config import Config
 
 _log = structlog.get_logger()
@@ -52,7 +54,7 @@ _UNLESS_IGNORED = (
 )
 
 
-def main() -> int:
+def main(make_server: Callable[[Config, Callable[[], None]], Server] = Server) -> int:
     """Run the server until a signal. Returns 0; 1 if a thread died; 2 if the server could not start."""
     log = None
     watchdog = Watchdog()
@@ -64,7 +66,7 @@ def main() -> int:
         log = _open_log(config, watchdog)
         for name, similar in unknown_settings(environment):
             _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
-        return _serve(config, watchdog)
+        return _serve(make_server, config, watchdog)
     except (ConfigError, StoreError, StartError) as error:
         if log is not None and config.log_format == "json":  # a text log is read by people, as standard error is
             _log.error("start failed", error=str(error))
@@ -113,14 +115,14 @@ def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
     return log
 
 
-def _serve(config: Config, watchdog: Watchdog) -> int:
+def _serve(make_server: Callable[[Config, Callable[[], None]], Server], config: Config, watchdog: Watchdog) -> int:
     # SimpleQueue is reentrant: a signal handler may call put while the same thread is in get. Locks and events are not.
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     # Installed before anything is opened: process 1 of a container ignores signals without a handler.
     signals = [*_SIGNALS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
     for number in signals:
         signal.signal(number, lambda number, _: ended.put(number))
-    server = Server(config, watchdog.trip)
+    server = make_server(config, watchdog.trip)
     try:
         server.start()
         heard = _wait(ended, watchdog)

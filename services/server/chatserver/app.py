@@ -18,6 +18,7 @@ import structlog
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
+from chatprotocol.udp.arq import SILENCE_SECONDS
 from chatprotocol.wire import Datagram, Register, by_name, protocols_with
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
@@ -102,7 +103,9 @@ class Server:
     ``on_crash`` is called, in any thread, after the death of a worker thread. It must work without free memory.
     """
 
-    def __init__(self, config: Config, on_crash: Callable[[], None]) -> None:
+    def __init__(
+        self, config: Config, on_crash: Callable[[], None], *, udp_silence_seconds: float = SILENCE_SECONDS
+    ) -> None:
         self._on_crash = on_crash
         self._crashed = False
         self._started = False
@@ -110,7 +113,7 @@ class Server:
         try:
             self._database = Database(config.data)
             try:
-                self._build(config)
+                self._build(config, udp_silence_seconds)
             except BaseException:
                 self._database.close()
                 raise
@@ -123,7 +126,7 @@ class Server:
             advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
             raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
 
-    def _build(self, config: Config) -> None:
+    def _build(self, config: Config, udp_silence_seconds: float) -> None:
         _allow_descriptors(config.max_connections + _OTHER_DESCRIPTORS)
         memory = system_memory()
         messages = Messages(self._database, memory.claim)
@@ -179,7 +182,9 @@ class Server:
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
         self._listener = Listener(listening, self._connections, protocols, full, self._crash, self._turns)
         datagram = by_name(Datagram.name, protocols)
-        self._udp_listener = UdpListener(bound, self._connections, datagram, self._crash)
+        self._udp_listener = UdpListener(
+            bound, self._connections, datagram, self._crash, silence_seconds=udp_silence_seconds
+        )
         self._control = ControlSocket(config.data, self._answer, self._crash)
         # The bound port, also if the setting is 0.
         self.port = int(listening.getsockname()[1])

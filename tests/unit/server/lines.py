@@ -1,14 +1,11 @@
-"""A line: a channel over a socket that only notes what is sent, a clock that stands still, and the peer."""
+"""A UDP transport over a recording socket, with a clock that the test moves, and its peer. The test carries packets."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from types import SimpleNamespace
-
-import pytest
+from collections.abc import Iterable
+from typing import Any
 
 from chatprotocol.udp.arq import Arq, Frame
 from chatprotocol.udp.packet import ACK, Datagram, unpack
-from chatserver.net import udp_transport as transport_module
 from chatserver.net.udp_transport import UdpTransport
 
 ADDRESS = ("10.0.0.1", 4_711)
@@ -17,101 +14,87 @@ OPENING = b"alice"
 
 
 class Clock:
-    """Stands still until a test moves it."""
+    """A clock that the test moves."""
 
-    def __init__(self) -> None:
-        self.now = 1_000.0
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
-    def set_in(self, patch: pytest.MonkeyPatch, module: object) -> None:
-        """Let the module have its time from here."""
-        patch.setattr(module, "time", SimpleNamespace(monotonic=self.monotonic))
 
+class RecordingSocket:
+    """Records each packet and its destination. For any thread."""
 
-class NotingSocket:
-    """Takes every datagram. For any thread."""
-
-    def __init__(self, when_sent: Callable[[], None] = lambda: None) -> None:
-        # What was sent whereto, and nobody has looked at.
+    def __init__(self) -> None:
         self.sent: deque[tuple[bytes, object]] = deque()
         self.fault: OSError | None = None
-        self._when_sent = when_sent
 
     def sendto(self, data: bytes, address: object) -> int:
-        self._when_sent()
         if self.fault is not None:
             raise self.fault
         self.sent.append((data, address))
         return len(data)
 
-
-class Line:
-    """A channel, and its peer as the engine plays it. Nothing is on its way by itself: a test carries it."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.clock = Clock()
-        self.clock.set_in(patch, transport_module)
-        self.sock = NotingSocket(self._check_nothing_is_held)
-        self.transport = UdpTransport(self.sock, ADDRESS, SESSION, OPENING, self.clock.now)  # type: ignore[arg-type]
-        self.peer = Arq(SESSION, self.clock.now)
-        # What the peer was sent, in order; and how often the courier was called.
-        self.heard: list[Frame] = []
-        self.calls = 0
-        # Is everything done by one thread? Then it shows whether something is done under the lock.
-        self.is_alone = True
-        self.transport.call_when_due(self._note_call)
-
-    def _note_call(self) -> None:
-        self._check_nothing_is_held()
-        self.calls += 1
-
-    def _check_nothing_is_held(self) -> None:
-        assert not self.is_alone or not self.transport._lock.locked()
-
-    def news(self) -> list[Datagram]:
-        """What the channel has sent since somebody looked."""
-        found: list[Datagram] = []
-        while self.sock.sent:
-            data, address = self.sock.sent.popleft()
-            assert address == ADDRESS
+    def take(self) -> list[tuple[Datagram, object]]:
+        """The datagrams sent since the last call, with their destinations."""
+        found: list[tuple[Datagram, object]] = []
+        while self.sent:
+            data, address = self.sent.popleft()
             datagram = unpack(data)
             assert datagram is not None
-            assert datagram.session == SESSION
-            found.append(datagram)
+            found.append((datagram, address))
         return found
 
+
+class Line:
+    """The transport and its peer, which is an Arq."""
+
+    def __init__(self, _: object = None, **limits: int) -> None:
+        self.clock = Clock()
+        self.sock: Any = RecordingSocket()
+        self.transport = UdpTransport(self.sock, ADDRESS, SESSION, OPENING, clock=self.clock, **limits)
+        self.peer = Arq(SESSION, self.clock.now)
+        # The frames that the peer received, and the number of calls of the sender's wakeup.
+        self.heard: list[Frame] = []
+        self.calls = 0
+        self.transport.call_when_due(self._count_call)
+
+    def _count_call(self) -> None:
+        self.calls += 1
+
+    def news(self) -> list[Datagram]:
+        """The datagrams sent since the last call."""
+        found = self.sock.take()
+        assert all(address == ADDRESS and datagram.session == SESSION for datagram, address in found)
+        return [datagram for datagram, _ in found]
+
     def give(self, *datagrams: Datagram) -> None:
-        """These come to the channel."""
+        """Let these arrive at the transport."""
         for datagram in datagrams:
             self.transport.receive(datagram, self.clock.now)
 
     def say(self, *frames: Frame) -> None:
-        """The peer says this, as far as it may."""
+        """Let the peer send these, up to its window."""
         self.peer.put(frames)
         self.give_all(self.peer.due(self.clock.now))
 
-    def give_all(self, datagrams: Iterable[bytes]) -> None:
-        for data in datagrams:
-            datagram = unpack(data)
-            assert datagram is not None
-            self.give(datagram)
+    def give_all(self, packets: Iterable[bytes]) -> None:
+        self.give(*filter(None, map(unpack, packets)))
 
     def acknowledge(self, *sequences: int) -> None:
-        """The peer has these."""
         self.give(*(Datagram(ACK, SESSION, sequence) for sequence in sequences))
 
     def carry(self) -> None:
-        """Bring the peer everything that was sent, and its answers back; nothing is lost."""
+        """Carry everything to the peer and its answers back, until nothing is left."""
         while news := self.news():
             for datagram in news:
-                arrival = self.peer.receive(datagram, self.clock.now)
-                self.heard += arrival.frames
-                self.give_all(arrival.acks)
+                received = self.peer.receive(datagram, self.clock.now)
+                self.heard += received.frames
+                self.give_all(received.acks)
 
     def read(self) -> bytes:
-        """What the reader would get without waiting."""
+        """The bytes that a reader gets without waiting; empty if there are none."""
         try:
             return self.transport.read(1_000_000, 0.0)
         except TimeoutError:

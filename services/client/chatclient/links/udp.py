@@ -46,13 +46,20 @@ class _Opened(NamedTuple):
 class UdpLink:
     """One session, which the first request opens. The receiver thread calls receive() and close()."""
 
-    def __init__(self, protocol: WireProtocol, watch: Callable[[], Watch], address: Address, seconds: float) -> None:
+    def __init__(
+        self,
+        protocol: WireProtocol,
+        watch: Callable[[], Watch],
+        address: Address,
+        seconds: float,
+        resolve: Callable[..., list[Any]] = socket.getaddrinfo,
+    ) -> None:
         """``seconds`` is the handshake timeout. Raises OSError or UnicodeError if the name can't be resolved."""
         self._protocol = protocol
         self._watch = watch()
         self._address = address
         # All addresses of the name, tried in order.
-        self._places = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)
+        self._places = resolve(*address, type=socket.SOCK_DGRAM)
         self._patience_seconds = seconds / len(self._places)
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._ear, self._bell = socket.socketpair()

@@ -104,19 +104,24 @@ class Arq:
         "_next_in",
         "_next_out",
         "_resend_at",
+        "_silence_seconds",
         "_waiting",
         "_window",
         "session",
     )
 
-    def __init__(self, session: int, now: float) -> None:
+    def __init__(
+        self, session: int, now: float, *, silence_seconds: float = SILENCE_SECONDS, first_number: int = 1
+    ) -> None:
+        """``first_number`` is the first sequence number of both directions."""
         self.session = session
+        self._silence_seconds = silence_seconds
         # Frames that were never sent; unacknowledged datagrams by number, the oldest first.
         self._waiting: deque[Frame] = deque()
         self._flying: dict[int, _Flight] = {}
         # Numbers are unbounded here and modulo 2**32 on the wire.
-        self._next_out = 1
-        self._next_in = 1
+        self._next_out = first_number
+        self._next_in = first_number
         # Frames that arrived before their predecessors, by number.
         self._early: dict[int, Frame] = {}
         # Datagrams that are still to be acknowledged twice, including the last one.
@@ -183,12 +188,12 @@ class Arq:
         # The UDP listener reads this without the transport's lock, as a hint. Both attributes are replaced as a whole.
         # _heard_at is written by the listener's own thread. A stale _resend_at costs one scan too early or one tick of
         # delay: why_lost() and due() decide, under the lock.
-        return min(self._resend_at, self._heard_at + SILENCE_SECONDS)
+        return min(self._resend_at, self._heard_at + self._silence_seconds)
 
     def why_lost(self, now: float) -> str:
         """The reason why the peer is lost; empty while it isn't."""
-        if now - self._heard_at >= SILENCE_SECONDS:
-            return f"nothing was heard for {SILENCE_SECONDS:g} s"
+        if now - self._heard_at >= self._silence_seconds:
+            return f"nothing was heard for {self._silence_seconds:g} s"
         if any(each.resends == RESENDS_MAX and now >= each.resend_at for each in self._flying.values()):
             return f"a datagram was not acknowledged, and was sent {RESENDS_MAX + 1} times"
         return ""

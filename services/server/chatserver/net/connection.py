@@ -71,6 +71,7 @@ class ConnectionServices:
     login_seconds: float
     # Makes the session of a connection, from its dialect's name, its outbox, its label and its peer's address.
     open_session: Callable[[str, SendQueue, str, str], Session]
+    clock: Callable[[], float] = time.monotonic
 
 
 class Connection:
@@ -109,7 +110,7 @@ class Connection:
         self._protocol = protocol
         self._services = services
         self._on_end = on_end
-        self._login_by = time.monotonic() + services.login_seconds
+        self._login_by = services.clock() + services.login_seconds
         self._patience_seconds = services.login_seconds
         self._read_bytes = _READ_BYTES
         self._send_queue: SendQueue | None = None
@@ -248,7 +249,7 @@ class Connection:
         Whoever is known may be silent for as long as it likes, but not inside of something that has begun.
         """
         if not is_known:
-            self._patience_seconds = self._login_by - time.monotonic()
+            self._patience_seconds = self._login_by - self._services.clock()
         elif is_inside:
             self._patience_seconds = self._services.login_seconds
         elif self._patience_seconds < self._services.login_seconds:
@@ -285,9 +286,9 @@ class Connection:
 
     def _drain(self) -> None:
         """Read and forget until the peer closes: closing over unread bytes would destroy what it has not read."""
-        deadline = time.monotonic() + (_FOREVER_SECONDS if self._stopping else _PARTING_SECONDS)
+        deadline = self._services.clock() + (_FOREVER_SECONDS if self._stopping else _PARTING_SECONDS)
         with suppress(OSError):
-            while (patience := deadline - time.monotonic()) > 0:
+            while (patience := deadline - self._services.clock()) > 0:
                 if not self._transport.read(_READ_MAX_BYTES, patience):
                     return
 

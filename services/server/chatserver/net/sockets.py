@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BACKLOG: Final = 4_096
 # Of datagrams so much is kept while nobody has the time to read; less where the system's limit is lower.
@@ -13,7 +16,29 @@ _KEPT_BYTES: Final = 4 * 1024 * 1024
 _TRIES: Final = 20
 
 
-def bind(host: str, port: int, peer_timeout_seconds: float) -> tuple[socket.socket, socket.socket]:
+def bind_udp(host: str, port: int) -> socket.socket:
+    """A bound socket of UDP, in non-blocking mode. OSError."""
+    family = _family(host)
+    bound = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            bound.setsockopt(socket.SOL_SOCKET, option, _KEPT_BYTES)
+        bound.setblocking(False)
+        bound.bind((host, port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def bind(
+    host: str,
+    port: int,
+    peer_timeout_seconds: float,
+    bind_udp: Callable[[str, int], socket.socket] = bind_udp,
+) -> tuple[socket.socket, socket.socket]:
     """A listening socket of TCP, and one of UDP with the same number; 0 takes a free one. OSError, UnicodeError.
 
     A TCP connection whose peer acknowledges nothing for this time is ended by the system.
@@ -21,7 +46,7 @@ def bind(host: str, port: int, peer_timeout_seconds: float) -> tuple[socket.sock
     for _ in range(_TRIES):
         listening = _bind_tcp(host, port, peer_timeout_seconds)
         try:
-            return listening, _bind_udp(host, listening.getsockname()[1])
+            return listening, bind_udp(host, listening.getsockname()[1])
         except OSError as error:
             listening.close()
             error.add_note("(UDP)")
@@ -64,19 +89,3 @@ def _lost_peer_options(timeout_seconds: float) -> tuple[tuple[str, int], ...]:
         ("TCP_KEEPCNT", 3),
         ("TCP_USER_TIMEOUT", round(timeout_seconds * 1000)),
     )
-
-
-def _bind_udp(host: str, port: int) -> socket.socket:
-    family = _family(host)
-    bound = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            bound.setsockopt(socket.SOL_SOCKET, option, _KEPT_BYTES)
-        bound.setblocking(False)
-        bound.bind((host, port))
-    except BaseException:
-        bound.close()
-        raise
-    return bound

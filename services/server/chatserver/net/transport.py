@@ -92,16 +92,19 @@ class Transport(Protocol):
 class TcpTransport:
     """The system does it all."""
 
-    __slots__ = ("_patience_seconds", "_sock", "_turns", "_waiter")
+    __slots__ = ("_active_seconds", "_patience_seconds", "_sock", "_turns", "_waiter")
 
     is_socket = True
     can_be_closed = True
     # So that no connection holds the courier for long.
     write_max_bytes = SEND_MAX_BYTES
 
-    def __init__(self, sock: socket.socket, turns: ReadTurns | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, turns: ReadTurns | None = None, active_seconds: float = _ACTIVE_SECONDS
+    ) -> None:
         """With ``turns`` a quiet reader waits for its turn, unless the system can't watch one more socket."""
         self._sock = sock
+        self._active_seconds = active_seconds
         self._patience_seconds: float | None = None
         self._turns: ReadTurns | None = None
         if turns is not None:
@@ -122,12 +125,12 @@ class TcpTransport:
             return self._read(size_bytes, patience_seconds)
         if turns.be_active(self._waiter):
             try:
-                return self._read(size_bytes, min(patience_seconds, _ACTIVE_SECONDS))
+                return self._read(size_bytes, min(patience_seconds, self._active_seconds))
             except TimeoutError:
-                if patience_seconds <= _ACTIVE_SECONDS:
+                if patience_seconds <= self._active_seconds:
                     raise
             turns.be_quiet(self._waiter)
-            patience_seconds -= _ACTIVE_SECONDS
+            patience_seconds -= self._active_seconds
         while True:
             turns.wait(self._waiter, patience_seconds)
             try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from chatprotocol.errors import ErrorCode
+from chatprotocol.udp.arq import SILENCE_SECONDS
 from chatprotocol.udp.packet import (
     ACK,
     COOKIE_WORD,
@@ -60,12 +61,23 @@ class UdpListener:
     """Owns the socket and the channels. A peer gets a session once it has sent its cookie back."""
 
     def __init__(
-        self, bound: socket.socket, connections: Connections, protocol: WireProtocol, on_crash: Callable[[str], None]
+        self,
+        bound: socket.socket,
+        connections: Connections,
+        protocol: WireProtocol,
+        on_crash: Callable[[str], None],
+        *,
+        silence_seconds: float = SILENCE_SECONDS,
+        strangers_max: int = _STRANGERS_MAX,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``dialect`` is the one that is spoken here."""
         self._socket = bound
         self._connections = connections
         self._protocol = protocol
+        self._silence_seconds = silence_seconds
+        self._strangers_max = strangers_max
+        self._clock = clock
         self._worker = Worker("datagrams", self._run, on_crash)
         self._stop = StopSignal()
         self._cookies = Cookies()
@@ -74,7 +86,7 @@ class UdpListener:
         self._transports: dict[int, UdpTransport] = {}
         self._opened: dict[tuple[Address, bytes], UdpTransport] = {}
         self._look_at = 0.0
-        self._strangers_left = _STRANGERS_MAX
+        self._strangers_left = strangers_max
         self._log_at = 0.0
 
     def start(self) -> None:
@@ -102,10 +114,10 @@ class UdpListener:
                     return
                 if self._socket in ready:
                     self._read_all()
-                now = time.monotonic()
+                now = self._clock()
                 if now >= self._look_at:
                     self._look_at = now + _TICK_SECONDS * max(1.0, len(self._transports) / _TICK_TRANSPORTS)
-                    self._look(now)
+                    self.check_timeouts()
 
     def _read_all(self) -> None:
         """What has come, if it is not too much."""
@@ -118,9 +130,16 @@ class UdpListener:
                 continue
             datagram = unpack(data)
             if datagram is not None:
-                self._take(datagram, address, time.monotonic())
+                self.receive(datagram, address)
 
-    def _take(self, datagram: Datagram, address: Address, now: float) -> None:
+    @property
+    def is_empty(self) -> bool:
+        """True if no session and no opening is remembered. For the listener's thread."""
+        return not self._transports and not self._opened
+
+    def receive(self, datagram: Datagram, address: Address) -> None:
+        """Process a packet. For the listener's thread."""
+        now = self._clock()
         transport = self._transports.get(datagram.session)
         if transport is not None and transport.address == address and not transport.closed:
             transport.receive(datagram, now)
@@ -147,7 +166,14 @@ class UdpListener:
         if self._closing:
             self._send(address, NO_SESSION, _error(ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
             return
-        transport = UdpTransport(self._socket, address, secrets.randbelow(SESSION_MAX) + 1, opening.text, now)
+        transport = UdpTransport(
+            self._socket,
+            address,
+            secrets.randbelow(SESSION_MAX) + 1,
+            opening.text,
+            silence_seconds=self._silence_seconds,
+            clock=self._clock,
+        )
         transport.deliver([(COMMAND, opening.text)])
         try:
             transport.label = self._connections.add(transport, str(address[0]), self._protocol).label
@@ -177,9 +203,10 @@ class UdpListener:
         with suppress(OSError):
             self._socket.sendto(pack(Datagram(COMMAND, session, 0, payload)), address)
 
-    def _look(self, now: float) -> None:
-        """After all channels; and forget those that are closed."""
-        self._strangers_left = _STRANGERS_MAX
+    def check_timeouts(self) -> None:
+        """Check the timeouts of all sessions, and forget the closed ones. For the listener's thread."""
+        now = self._clock()
+        self._strangers_left = self._strangers_max
         for transport in list(self._transports.values()):
             if transport.closed:
                 del self._transports[transport.session]

@@ -21,7 +21,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from chatprotocol.limits import FRAME_MAX_BYTES
-from chatprotocol.udp.arq import Arq
+from chatprotocol.udp.arq import SILENCE_SECONDS, Arq
 from chatprotocol.wire.readers import ANY_KIND, FrameBuffer, frame
 
 if TYPE_CHECKING:
@@ -48,11 +48,13 @@ class UdpTransport:
     __slots__ = (
         "_arq",
         "_arrived",
+        "_clock",
         "_ended",
         "_frames",
         "_hung_up",
         "_inbox",
         "_inbox_bytes",
+        "_inbox_max_bytes",
         "_lock",
         "_refused",
         "_sock",
@@ -63,20 +65,34 @@ class UdpTransport:
         "lost",
         "opened_at",
         "opening",
+        "write_max_bytes",
     )
 
     is_socket = False
     descriptor = -1
-    write_max_bytes = _SEND_QUEUE_MAX_BYTES
 
-    def __init__(self, sock: socket.socket, address: Address, session: int, opening: bytes, now: float) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: Address,
+        session: int,
+        opening: bytes,
+        *,
+        silence_seconds: float = SILENCE_SECONDS,
+        inbox_max_bytes: int = _INBOX_MAX_BYTES,
+        write_max_bytes: int = _SEND_QUEUE_MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.address = address
         # The text of the peer's opening packet, and its time of arrival.
         self.opening = opening
-        self.opened_at = now
+        self.opened_at = clock()
+        self.write_max_bytes = write_max_bytes
         # The connection's name in the log.
         self.label = ""
         self._sock = sock
+        self._clock = clock
+        self._inbox_max_bytes = inbox_max_bytes
         # Set once there is a send queue.
         self._wake: Callable[[], None] = _do_nothing
         # Written by the sender, or by the reader if there is no send queue. The listener reads it without the lock: an
@@ -87,7 +103,7 @@ class UdpTransport:
         # Guards everything below and ``lost``. The condition is notified when the reader can go on.
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
-        self._arq = Arq(session, now)
+        self._arq = Arq(session, self.opened_at, silence_seconds=silence_seconds)
         # Holds the written part of an incomplete frame.
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         self._inbox: deque[bytes] = deque()
@@ -112,7 +128,7 @@ class UdpTransport:
     def receive(self, datagram: Datagram, now: float) -> None:
         """Process a packet of this session: acknowledge it, and pass complete frames to the reader."""
         with self._lock:
-            has_room = self._inbox_bytes < _INBOX_MAX_BYTES
+            has_room = self._inbox_bytes < self._inbox_max_bytes
             arrival = self._arq.receive(datagram, now, has_room=has_room)
             if arrival.frames:
                 self._deliver(arrival.frames)
@@ -171,14 +187,14 @@ class UdpTransport:
             self._check_peer()
             taken_bytes = 0
             for piece in pieces:
-                room_bytes = _SEND_QUEUE_MAX_BYTES - taken_bytes if self._arq.may_send else 0
+                room_bytes = self.write_max_bytes - taken_bytes if self._arq.may_send else 0
                 part = bytes(piece[:room_bytes])
                 self._arq.put(self._frames.split(part))
                 taken_bytes += len(part)
                 if len(part) < len(piece):
                     break
             self._refused = taken_bytes < sum(map(len, pieces))
-            due = self._arq.due(time.monotonic())
+            due = self._arq.due(self._clock())
         self._send(due)
         if not taken_bytes:
             raise BlockingIOError
@@ -188,7 +204,7 @@ class UdpTransport:
         """Send new packets and retransmissions. ConnectionAbortedError: the peer is lost."""
         with self._lock:
             self._check_peer()
-            due = self._arq.due(time.monotonic())
+            due = self._arq.due(self._clock())
         self._send(due)
 
     def end(self) -> None:

@@ -1,0 +1,463 @@
+"""The UDP transport: frames in both directions, back-pressure, wakeups of the sender, the end, and lost peers."""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatprotocol.udp.packet import ACK, PIECE, Datagram, unpack
+from chatprotocol.wire.readers import frame
+from chatserver.net.udp_transport import UdpTransport
+
+from .lines import ADDRESS, OPENING, SESSION, Line, RecordingSocket
+from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
+
+C, D = ord("C"), ord("D")
+INBOX_MAX_BYTES = 64 * 1024
+WRITE_MAX_BYTES = 16 * 1024
+RESEND_SECONDS = 0.2
+WINDOW = 64
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def acknowledged(line: Line) -> list[int]:
+    return [datagram.sequence for datagram in line.news() if datagram.kind == ACK]
+
+
+def short_frames(count: int) -> list[bytes]:
+    """Numbered, of nine bytes each."""
+    return [frame(D, b"%04d" % number) for number in range(1, count + 1)]
+
+
+def fill_window(line: Line) -> None:
+    """Write as many frames as may be in flight, and one more that is refused."""
+    line.transport.write(short_frames(WINDOW))
+    with pytest.raises(BlockingIOError):
+        line.transport.write(short_frames(1))
+    line.news()
+
+
+# --- reading ---
+
+
+def test_frames_are_read_once_in_order_and_acknowledged(line: Line) -> None:
+    """After the opening. A kind that is unknown to the transport is for the protocol to refuse."""
+    line.transport.deliver([(C, b"alice")])
+    said = [Datagram(kind, SESSION, number, b"%d" % number) for number, kind in enumerate((C, PIECE, 0), 1)]
+    line.give(said[2])
+    assert line.read() == b"C\0\0\0\5alice"
+    assert line.read() == b""
+    line.give(said[0], said[0], said[2], said[1])
+
+    assert line.read() + line.read() == b"C\0\0\0\x011d\0\0\0\x012\0\0\0\0\x013"
+    assert line.read() == b""
+    assert acknowledged(line) == [3, 1, 1, 1, 3, 3, 2, 2]
+
+
+def test_read_returns_at_most_the_requested_bytes(line: Line) -> None:
+    data = frame(D, bytes(at % 251 for at in range(1_000))) + frame(C, b"EX")
+    line.say((D, data[5:1_005]), (C, b"EX"))
+    parts = []
+    while sum(map(len, parts)) < len(data):
+        parts.append(line.transport.read(7, 0.0))
+
+    assert b"".join(parts) == data
+    assert max(map(len, parts)) == 7
+    with pytest.raises(TimeoutError):
+        line.transport.read(7, 0.001)
+
+
+def lose(line: Line) -> None:
+    line.clock.now += 60.0
+    line.transport.check_timeouts(line.clock.now)
+
+
+WAKE_READER: dict[str, tuple[Callable[[Line], object], bytes]] = {
+    "datagram": (lambda line: line.say((C, b"EX")), b"C\0\0\0\2EX"),
+    "opening": (lambda line: line.transport.deliver([(C, b"EX")]), b"C\0\0\0\2EX"),
+    "hang up": (lambda line: line.transport.hang_up(), b""),
+    "close": (lambda line: line.transport.close(), b""),
+    "end": (lambda line: line.transport.end(), b""),
+    "lost": (lose, b""),
+    "last acknowledgement": (lambda line: line.acknowledge(1), b""),
+}
+
+
+@pytest.mark.parametrize("event", WAKE_READER)
+def test_waiting_reader_is_woken(line: Line, event: str) -> None:
+    wake, expected = WAKE_READER[event]
+    if event == "last acknowledgement":
+        line.transport.write([frame(C, b"BYE")])
+        line.transport.end()
+    read: list[bytes] = []
+    reader = in_background(lambda: read.append(line.transport.read(100, 10 * DEADLINE_SECONDS)))
+    eventually(lambda: sys._current_frames()[reader.ident or 0].f_code.co_name == "wait")
+    wake(line)
+    must_end(reader)
+
+    assert read == [expected]
+
+
+# --- back-pressure: the inbox ---
+
+
+def test_full_inbox_takes_the_rest_later(line: Line) -> None:
+    """Promise: back-pressure. However much a peer sends, memory stays bounded, and nothing is lost."""
+    payloads = [b"%04d" % number * 300 for number in range(WINDOW)]
+    line.say(*((D, payload) for payload in payloads))
+    taken = acknowledged(line)
+    assert taken == list(range(1, len(taken) + 1))
+    assert INBOX_MAX_BYTES <= len(taken) * 1_205 < INBOX_MAX_BYTES + 1_205
+
+    data = b"".join(line.read() for _ in taken)
+    for number in taken:
+        line.peer.receive(Datagram(ACK, SESSION, number), line.clock.now)
+    line.clock.now += RESEND_SECONDS
+    line.give_all(line.peer.due(line.clock.now))
+    assert acknowledged(line) == list(range(len(taken) + 1, WINDOW + 1))
+    data += b"".join(line.read() for _ in payloads[len(taken) :])
+
+    assert data == b"".join(frame(D, payload) for payload in payloads)
+
+
+def test_full_inbox_takes_acknowledgements_and_repeats_its_own(line: Line) -> None:
+    """It takes no early datagrams."""
+    line.say((C, b"PM"))
+    line.transport.write([frame(C, b"READY")])
+    line.transport.deliver([(D, b"x" * INBOX_MAX_BYTES)])
+    line.news()
+    line.give(*(Datagram(D, SESSION, number, b"x") for number in (1, 2, 3, 128)))
+    line.acknowledge(1)
+
+    assert acknowledged(line) == [1, 1]
+    assert line.transport.unacknowledged_bytes() == 0
+
+
+# --- writing ---
+
+
+def test_each_complete_frame_is_sent_as_a_datagram(line: Line) -> None:
+    assert line.transport.write([b"C\0\0\0\5READYd\0\0\0\3abc", b"D\0\0\0\0"]) == 23
+    for byte in frame(D, b"hello"):
+        assert line.transport.write([bytes([byte])]) == 1
+
+    assert line.news() == [
+        Datagram(C, SESSION, 1, b"READY"),
+        Datagram(PIECE, SESSION, 2, b"abc"),
+        Datagram(D, SESSION, 3, b""),
+        Datagram(D, SESSION, 4, b"hello"),
+    ]
+
+
+def test_write_takes_16_kib_and_sends_the_window(line: Line) -> None:
+    """Promise: memory stays bounded. A write with a full window takes nothing."""
+    data = b"".join(short_frames(4_000))
+    assert line.transport.write_max_bytes == WRITE_MAX_BYTES
+    assert line.transport.write([data[at : at + 5_000] for at in range(0, len(data), 5_000)]) == WRITE_MAX_BYTES
+    assert [datagram.sequence for datagram in line.news()] == list(range(1, WINDOW + 1))
+    held_bytes = line.transport.unacknowledged_bytes()
+    assert held_bytes < WRITE_MAX_BYTES + WINDOW * 13
+    for pieces in ([], [b"x"], [b"x" * 100_000]):
+        with pytest.raises(BlockingIOError):
+            line.transport.write(pieces)
+
+    assert line.news() == []
+    assert line.transport.unacknowledged_bytes() == held_bytes
+
+
+def test_flush_sends_waiting_frames_and_resends(line: Line) -> None:
+    line.transport.write(short_frames(WINDOW + 3))
+    first = line.news()
+    line.acknowledge(*range(2, WINDOW), 1)
+    assert line.news() == [], "the sender does that"
+    line.transport.flush()
+    assert [datagram.sequence for datagram in line.news()] == [WINDOW + 1, WINDOW + 2, WINDOW + 3]
+    line.clock.now += RESEND_SECONDS - 0.001
+    line.transport.flush()
+    assert line.news() == []
+    line.clock.now += 0.002
+    line.transport.flush()
+
+    assert line.news()[0] == first[-1]
+
+
+def test_failed_send_counts_as_a_lost_packet(line: Line) -> None:
+    line.sock.fault = PermissionError()
+    assert line.transport.write([frame(C, b"READY")]) == 10
+    line.say((C, b"PM"))
+    line.sock.fault = None
+    line.clock.now += RESEND_SECONDS
+    line.transport.flush()
+    line.give_all(line.peer.due(line.clock.now))
+
+    assert line.news() == [Datagram(C, SESSION, 1, b"READY"), *[Datagram(ACK, SESSION, 1)] * 2]
+    assert line.read() == b"C\0\0\0\2PM"
+
+
+def test_progress_is_counted_in_bytes_and_frames(line: Line) -> None:
+    assert line.transport.can_be_closed
+    line.transport.write([frame(C, b"READY"), frame(D, b"hello")])
+    line.acknowledge(2)
+    assert (line.transport.unacknowledged_bytes(), line.transport.can_be_closed) == (13 + 5, False)
+    assert (line.transport.acknowledged(), line.transport.written()) == (0, 2)
+    line.acknowledge(1)
+
+    assert (line.transport.unacknowledged_bytes(), line.transport.can_be_closed) == (0, True)
+    assert (line.transport.acknowledged(), line.transport.written()) == (2, 2)
+
+
+# --- wakeups of the sender ---
+
+
+def test_sender_is_woken_once_a_refused_write_has_room(line: Line) -> None:
+    fill_window(line)
+    line.acknowledge(2)
+    assert line.calls == 0, "the window begins at the oldest datagram in flight"
+    line.acknowledge(1)
+
+    assert line.calls == 1
+
+
+def test_sender_is_woken_after_a_partly_refused_write(line: Line) -> None:
+    assert line.transport.write([frame(D, b"x" * 1_200)] * 20) == WRITE_MAX_BYTES
+    line.acknowledge(1)
+
+    assert line.calls == 1
+
+
+def test_sender_is_woken_while_frames_wait(line: Line) -> None:
+    """Also after the end: the rest must not go out one window for each timeout."""
+    line.transport.write(short_frames(WINDOW + 1))
+    line.acknowledge(1)
+    assert line.calls == 1
+    line.transport.flush()
+    line.acknowledge(2)
+    assert line.calls == 1
+    line.transport.write(short_frames(1_000))
+    line.transport.end()
+    while line.transport.unacknowledged_bytes():
+        calls = line.calls
+        line.carry()
+        assert line.calls > calls
+        line.transport.flush()
+
+    assert len(line.heard) >= 1_000
+
+
+def test_sender_is_woken_for_a_resend(line: Line) -> None:
+    line.transport.write(short_frames(1))
+    for later, calls in ((RESEND_SECONDS - 0.001, 0), (0.002, 1)):
+        line.clock.now += later
+        assert line.transport.check_timeouts(line.clock.now) == ""
+        assert line.calls == calls
+    line.transport.flush()
+    assert line.transport.check_timeouts(line.clock.now) == ""
+
+    assert line.calls == 1
+
+
+def test_sender_is_woken_by_the_last_acknowledgement_after_the_end(line: Line) -> None:
+    """Only then may it close the transport."""
+    line.transport.write(short_frames(2))
+    line.transport.end()
+    line.acknowledge(2)
+    assert line.calls == 0
+    line.acknowledge(1)
+
+    assert line.calls == 1
+
+
+def test_sender_is_not_woken_without_need(line: Line) -> None:
+    line.transport.write(short_frames(3))
+    line.acknowledge(1, 2, 3)
+    line.say((C, b"PM"), (D, b"hello"))
+    line.transport.check_timeouts(line.clock.now)
+
+    assert line.calls == 0
+    without_sender = UdpTransport(RecordingSocket(), ADDRESS, SESSION, OPENING, clock=line.clock)  # type: ignore[arg-type]
+    assert without_sender.check_timeouts(line.clock.now + 60.0) != ""
+
+
+def test_callbacks_run_without_the_lock(line: Line) -> None:
+    """The sender's wakeup and the system may take their time; other threads go on."""
+    checked = []
+
+    def check(*_: object) -> int:
+        must_end(in_background(line.transport.unacknowledged_bytes))
+        checked.append(True)
+        return 0
+
+    line.transport.call_when_due(check)
+    line.sock.sendto = check
+    line.say((C, b"PM"))
+    line.transport.write(short_frames(WINDOW + 1))
+    line.acknowledge(1)
+    line.transport.flush()
+    lose(line)
+    line.transport.hang_up()
+
+    assert len(checked) == 1 + WINDOW + 1 + 1 + 1 + 1
+
+
+# --- the end ---
+
+
+def test_reader_sees_the_end_after_the_last_acknowledgement(line: Line) -> None:
+    line.transport.write([frame(C, b"BYE")])
+    line.transport.end()
+    with pytest.raises(TimeoutError):
+        line.transport.read(100, 0.0)
+    line.say((C, b"PM"))
+    line.acknowledge(1)
+
+    assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
+    assert line.transport.read(100, 0.0) == b""
+
+
+def test_unacknowledged_frames_are_resent_after_the_end(line: Line) -> None:
+    line.transport.write([frame(C, b"BYE")])
+    line.transport.end()
+    (bye,) = line.news()
+    line.clock.now += RESEND_SECONDS
+    line.transport.check_timeouts(line.clock.now)
+    line.transport.flush()
+
+    assert line.calls == 1
+    assert line.news() == [bye]
+
+
+def test_transport_that_hung_up_takes_and_holds_nothing(line: Line) -> None:
+    """It still acknowledges, so that the peer goes on to read what was sent."""
+    line.say((C, b"PM"))
+    line.transport.hang_up()
+    assert line.calls == 1
+    line.news()
+    line.say(*[(D, b"x" * 1_200)] * 60)
+
+    assert acknowledged(line) == list(range(2, 62)), "the inbox is not filled"
+    assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
+    assert line.transport.read(100, 0.0) == b""
+    for act in (line.transport.flush, lambda: line.transport.write([frame(C, b"more")])):
+        with pytest.raises(ConnectionAbortedError):
+            act()
+
+
+def test_closed_transport_is_marked_for_the_listener(line: Line) -> None:
+    assert not line.transport.closed
+    line.transport.close()
+    assert line.transport.closed
+    assert (line.transport.session, line.transport.address, line.transport.opening) == (SESSION, ADDRESS, OPENING)
+    assert (line.transport.is_socket, line.transport.descriptor) == (False, -1)
+
+
+# --- lost peers ---
+
+
+@pytest.mark.parametrize("heard", [Datagram(ACK, SESSION, 1), Datagram(C, SESSION, 1, b"PING")])
+def test_silent_peer_is_lost_after_60_seconds(line: Line, heard: Datagram) -> None:
+    """Promise: who vanishes without a word is gone from the list within 60 s. It is reported once."""
+    for _ in range(3):
+        line.give(heard)
+        line.clock.now += 59.9
+        assert line.transport.check_timeouts(line.clock.now) == ""
+    line.transport.write([frame(C, b"READY")])
+    line.clock.now += 0.1
+    assert line.transport.check_timeouts(line.clock.now) == "nothing was heard for 60 s"
+    assert line.transport.check_timeouts(line.clock.now) == ""
+    line.news()
+
+    assert line.calls == 1
+    assert line.read() == (b"" if heard.kind == ACK else b"C\0\0\0\4PING")
+    assert line.transport.read(100, 0.0) == b""
+    for act in (line.transport.flush, lambda: line.transport.write([frame(C, b"more")])):
+        with pytest.raises(ConnectionAbortedError, match="nothing was heard for 60 s"):
+            act()
+    assert line.news() == []
+
+
+def test_peer_that_acknowledges_nothing_is_lost(line: Line) -> None:
+    line.transport.write([frame(C, b"READY")])
+    sent, reason = line.news(), ""
+    for number in range(1, 2_000):
+        line.clock.now += 0.1
+        line.give(Datagram(C, SESSION, number, b"PING"))
+        if reason := line.transport.check_timeouts(line.clock.now):
+            break
+        line.transport.flush()
+        sent += [datagram for datagram in line.news() if datagram.kind != ACK]
+
+    assert reason == "a datagram was not acknowledged, and was sent 9 times"
+    assert sent == [Datagram(C, SESSION, 1, b"READY")] * 9
+
+
+# --- everything at once ---
+
+
+class Network:
+    """Between a transport and its peer; it loses, repeats and reorders datagrams until it is fair."""
+
+    def __init__(self, line: Line, dice: Random) -> None:
+        self._line = line
+        self._dice = dice
+        self.is_fair = False
+        self._to_peer: list[Datagram] = []
+        self._to_transport: list[Datagram] = []
+
+    def carry(self) -> None:
+        line = self._line
+        self._to_peer += line.news()
+        self._to_transport += filter(None, map(unpack, line.peer.due(line.clock.now)))
+        for datagram in self._arriving(self._to_peer):
+            received = line.peer.receive(datagram, line.clock.now)
+            line.heard += received.frames
+            self._to_transport += filter(None, map(unpack, received.acks))
+        line.give(*self._arriving(self._to_transport))
+
+    def _arriving(self, under_way: list[Datagram]) -> list[Datagram]:
+        found: list[Datagram] = []
+        if not self.is_fair:
+            self._dice.shuffle(under_way)
+        for _ in range(len(under_way) if self.is_fair else self._dice.randint(0, len(under_way))):
+            found += [under_way.pop(0 if self.is_fair else -1)] * (
+                1 if self.is_fair else self._dice.choice([0, 1, 1, 1, 2])
+            )
+        return found
+
+
+@given(dice=st.randoms(use_true_random=True))
+def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None:
+    """Both ways, with small limits, while reader and sender take their time. The sender acts only when it is woken."""
+    line = Line(inbox_max_bytes=200, write_max_bytes=100)
+    network = Network(line, dice)
+    asked, answers = (
+        [(kind, b"%d " % number * dice.randint(0, 20)) for number in range(dice.randint(0, 150))] for kind in (D, C)
+    )
+    line.peer.put(asked)
+    rest, read, calls = b"".join(frame(*each) for each in answers), b"", -1
+    expected = b"".join(frame(*each) for each in asked)
+    for round_ in range(4_000):
+        network.is_fair = round_ >= 200
+        network.carry()
+        if dice.random() < 0.5 or network.is_fair:
+            read += line.read()
+        line.clock.now += 0.02
+        assert line.transport.check_timeouts(line.clock.now) == ""
+        if line.calls != calls:
+            calls = line.calls
+            line.transport.flush()
+            with suppress(BlockingIOError):
+                while rest:
+                    rest = rest[line.transport.write([rest[:30], rest[30:200]]) :]
+        if not (rest or line.transport.unacknowledged_bytes()) and len(read) == len(expected):
+            break
+
+    assert line.heard == answers
+    assert read == expected
