@@ -1,0 +1,233 @@
+"""Read turns: quiet readers wake up one after the other, and none is forgotten."""
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+
+import pytest
+
+from chatserver.net.read_turns import ReadTurns, Waiter
+from chatserver.net.transport import TcpTransport
+
+from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
+
+READERS = 20
+
+
+class Fixture:
+    """Read turns without active readers, so that every read is a turn; and sockets."""
+
+    def __init__(self) -> None:
+        self.crashes: list[str] = []
+        self._sockets: list[socket.socket] = []
+        self._started: list[ReadTurns] = []
+        self.turns = self.more_turns(active_max=0)
+
+    def more_turns(self, active_max: int) -> ReadTurns:
+        turns = ReadTurns(self.crashes.append, active_max)
+        turns.start()
+        self._started.append(turns)
+        return turns
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """The reader's end, and the peer's."""
+        pair = socket.socketpair()
+        self._sockets += pair
+        for end in pair:
+            end.settimeout(DEADLINE_SECONDS)
+        return pair
+
+    def waiter(self, turns: ReadTurns | None = None) -> Waiter:
+        return (turns or self.turns).add(self.pair()[0].fileno())
+
+    def stop(self) -> None:
+        while self._started:
+            self._started.pop().stop()
+
+    def close(self) -> None:
+        self.stop()
+        for sock in self._sockets:
+            sock.close()
+        assert self.crashes == []
+
+
+@pytest.fixture
+def fixture() -> Iterator[Fixture]:
+    fixture = Fixture()
+    yield fixture
+    fixture.close()
+
+
+class Reader:
+    """Reads once, in a thread."""
+
+    def __init__(self, fixture: Fixture) -> None:
+        self.ours, self.peer = fixture.pair()
+        self.transport = TcpTransport(self.ours, fixture.turns)
+        self._got: SimpleQueue[bytes | Exception] = SimpleQueue()
+        self.thread = in_background(self._read)
+
+    def _read(self) -> None:
+        try:
+            self._got.put(self.transport.read(100, DEADLINE_SECONDS))
+        except OSError as error:
+            self._got.put(error)
+
+    def result(self) -> bytes | Exception:
+        return self._got.get(timeout=DEADLINE_SECONDS)
+
+
+def test_one_reader_at_a_time_is_awake(fixture: Fixture) -> None:
+    """Though all sockets become readable together."""
+    awake: list[int] = []
+    counts: list[int] = []
+    may_go = threading.Semaphore(0)
+    pairs = [fixture.pair() for _ in range(READERS)]
+
+    def read(number: int, waiter: Waiter) -> None:
+        fixture.turns.wait(waiter, DEADLINE_SECONDS)
+        awake.append(number)
+        counts.append(len(awake))
+        may_go.acquire()
+        awake.remove(number)
+        fixture.turns.pass_on()
+
+    waiters = [fixture.turns.add(ours.fileno()) for ours, _ in pairs]
+    threads = [in_background(partial(read, number, waiter)) for number, waiter in enumerate(waiters)]
+    for _, peer in pairs:
+        peer.send(b"x")
+    for count in range(1, READERS + 1):
+        eventually(lambda count=count: len(counts) == count)  # type: ignore[misc]
+        may_go.release()
+    for thread in threads:
+        must_end(thread)
+
+    assert counts == [1] * READERS
+
+
+def test_readers_with_and_without_a_time_limit_alternate(fixture: Fixture) -> None:
+    """Thousands of strangers close at once; a user who is logged in does not wait for all of them."""
+    turns = fixture.turns
+    had: list[float] = []
+
+    def read(waiter: Waiter, patience_seconds: float) -> None:
+        turns.wait(waiter, patience_seconds)
+        had.append(patience_seconds)
+        turns.pass_on()
+
+    pairs = [fixture.pair() for _ in range(9)]
+    waiters = [turns.add(ours.fileno()) for ours, _ in pairs]
+    pairs[0][1].send(b"x")
+    turns.wait(waiters[0], DEADLINE_SECONDS)  # keeps the turn
+    limits = [60.0] * 6 + [86_400.0] * 2
+    threads = [in_background(partial(read, *each)) for each in zip(waiters[1:], limits, strict=True)]
+    for _, peer in pairs[1:]:
+        peer.send(b"x")
+    eventually(lambda: turns.count_ready() == len(limits))
+    turns.pass_on()
+    for thread in threads:
+        must_end(thread)
+
+    assert sorted(had[:4]) == [60.0, 60.0, 86_400.0, 86_400.0]
+
+
+@pytest.mark.parametrize("event", ["data", "peer closes", "hang up"])
+def test_waiting_reader_sees_data_and_the_end(fixture: Fixture, event: str) -> None:
+    reader = Reader(fixture)
+    match event:
+        case "data":
+            reader.peer.send(b"hello")
+        case "peer closes":
+            reader.peer.close()
+        case _:
+            reader.transport.hang_up()
+
+    assert reader.result() == (b"hello" if event == "data" else b"")
+
+
+def test_unread_data_is_reported_again(fixture: Fixture) -> None:
+    """Sockets are armed for one event; a reader that took a part must not wait for more to come."""
+    ours, peer = fixture.pair()
+    transport = TcpTransport(ours, fixture.turns)
+    peer.send(b"abc")
+
+    assert [transport.read(1, DEADLINE_SECONDS) for _ in range(3)] == [b"a", b"b", b"c"]
+
+
+def test_timeout_passes_the_turn_on(fixture: Fixture) -> None:
+    ours, peer = fixture.pair()
+    transport = TcpTransport(ours, fixture.turns)
+    with pytest.raises(TimeoutError):
+        transport.read(100, 0.01)
+    peer.send(b"later")
+
+    assert transport.read(100, DEADLINE_SECONDS) == b"later"
+
+
+def test_reader_that_finds_nothing_waits_again(fixture: Fixture) -> None:
+    """The bytes that were reported are gone when its turn comes."""
+    ours, peer = fixture.pair()
+    first = fixture.turns.add(ours.fileno())
+    peer.send(b"x")
+    fixture.turns.wait(first, DEADLINE_SECONDS)  # keeps the turn
+    second = Reader(fixture)
+    second.peer.send(b"gone")
+    taken = b""
+    while not taken:
+        with suppress(BlockingIOError):
+            taken = second.ours.recv(100)
+    fixture.turns.pass_on()
+    second.peer.send(b"here")
+
+    assert second.result() == b"here"
+
+
+def test_number_of_active_readers_is_limited(fixture: Fixture) -> None:
+    turns = fixture.more_turns(active_max=2)
+    first, second, third, fourth = (fixture.waiter(turns) for _ in range(4))
+    assert [turns.be_active(waiter) for waiter in (first, first, second, third)] == [True, True, True, False]
+    turns.remove(first)  # its reader has ended
+    assert turns.be_active(third)
+    turns.be_quiet(second)
+    turns.be_quiet(second)
+    assert turns.be_active(fourth)
+    assert not turns.be_active(second)
+
+
+def test_active_reader_becomes_quiet_and_waits_for_a_turn(fixture: Fixture) -> None:
+    """Its place among the active is then free."""
+    turns = fixture.more_turns(active_max=1)
+    ours, peer = fixture.pair()
+    transport = TcpTransport(ours, turns, active_seconds=0.01)
+    with pytest.raises(TimeoutError):
+        transport.read(100, 0.02)
+    assert turns.be_active(fixture.waiter(turns))
+    peer.send(b"hello")
+
+    assert transport.read(100, DEADLINE_SECONDS) == b"hello"
+
+
+def test_readers_end_with_the_thread(fixture: Fixture) -> None:
+    """It may have crashed; the server then ends, and joins its readers."""
+    waiting = Reader(fixture)
+    late = TcpTransport(fixture.pair()[0], fixture.turns)
+    fixture.stop()
+
+    assert isinstance(waiting.result(), ConnectionAbortedError)
+    with pytest.raises(ConnectionAbortedError):
+        late.read(100, DEADLINE_SECONDS)
+
+
+def test_server_works_on_a_system_without_epoll() -> None:
+    script = """
+import select
+for name in [name for name in vars(select) if "epoll" in name.lower()]:
+    delattr(select, name)
+import chatserver.app
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=DEADLINE_SECONDS)

@@ -1,0 +1,204 @@
+"""The TCP transport: it never makes the sender wait, and loses nothing at the end."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+
+from chatserver.net.transport import TcpTransport
+
+from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
+
+MUCH = 10_000_000
+
+
+class Pair:
+    """A TCP connection within this machine."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.peer = socket.create_connection(listening.getsockname())
+            self.ours, _ = listening.accept()
+        self.peer.settimeout(DEADLINE_SECONDS)
+        self.transport = TcpTransport(self.ours)
+
+    def fill(self) -> int:
+        """Write until the system takes no more. Returns the bytes taken."""
+        self.ours.setblocking(False)
+        taken_bytes = 0
+        with suppress(BlockingIOError):
+            while True:
+                taken_bytes += self.transport.write([b"x" * 100_000])
+        return taken_bytes
+
+    def leave_unread(self) -> None:
+        """Reset the connection: the peer closes without reading everything."""
+        self.transport.write([b"unread"])
+        eventually(lambda: self.transport.unacknowledged_bytes() == 0)
+        self.peer.close()
+
+    def read_all(self) -> bytes:
+        data = b""
+        while part := self.peer.recv(1_000_000):
+            data += part
+        return data
+
+    def close(self) -> None:
+        self.ours.close()
+        self.peer.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.close()
+
+
+# --- reading ---
+
+
+def test_read_returns_at_most_the_requested_bytes(pair: Pair) -> None:
+    """And nothing at the end."""
+    pair.peer.sendall(b"hello")
+    assert pair.transport.read(2, DEADLINE_SECONDS) == b"he"
+    assert pair.transport.read(100, DEADLINE_SECONDS) == b"llo"
+    pair.peer.close()
+    assert pair.transport.read(100, DEADLINE_SECONDS) == b""
+
+
+def test_read_times_out(pair: Pair) -> None:
+    with pytest.raises(TimeoutError):
+        pair.transport.read(100, 0.001)
+    pair.peer.sendall(b"x")
+
+    assert pair.transport.read(100, DEADLINE_SECONDS) == b"x"
+
+
+def test_reset_connection_is_an_error(pair: Pair) -> None:
+    pair.leave_unread()
+    with pytest.raises(ConnectionResetError):
+        pair.transport.read(100, DEADLINE_SECONDS)
+
+
+def test_timeout_is_set_only_if_it_changes() -> None:
+    """It is a system call."""
+    timeouts: list[float] = []
+    transport = TcpTransport(SimpleNamespace(settimeout=timeouts.append, recv=lambda _: b"x"))  # type: ignore[arg-type]
+    for patience in (60.0, 60.0, 5.0, 5.0, 60.0):
+        transport.read(1, patience)
+
+    assert timeouts == [60.0, 5.0, 60.0]
+
+
+@pytest.mark.parametrize("patience", [1e-9, 86_400.0])
+def test_socket_is_non_blocking_after_a_read(pair: Pair, patience: float) -> None:
+    """Promise: nobody waits for the slow. The sender writes without asking whether a socket would block."""
+    pair.peer.sendall(b"x")
+    with suppress(TimeoutError):
+        pair.transport.read(1, patience)
+
+    assert not os.get_blocking(pair.transport.descriptor)
+
+
+# --- writing ---
+
+
+def test_pieces_are_written_with_one_system_call() -> None:
+    """A packet socket shows it."""
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, peer:
+        assert TcpTransport(ours).write([b"one ", b"two ", b"three"]) == 13
+        assert peer.recv(100) == b"one two three"
+
+
+def test_full_socket_takes_a_part_and_then_nothing(pair: Pair) -> None:
+    pair.ours.setblocking(False)
+    taken_bytes = pair.transport.write([b"x" * MUCH, b"y"])
+    assert 0 < taken_bytes < MUCH
+    taken_bytes += pair.fill()
+    with pytest.raises(BlockingIOError):
+        pair.transport.write([b"x"])
+    pair.transport.end()
+
+    assert pair.read_all() == b"x" * taken_bytes
+
+
+def test_write_to_a_closed_peer_is_an_error(pair: Pair) -> None:
+    pair.leave_unread()
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        pair.transport.write([b"x"])
+
+
+def test_unacknowledged_bytes_are_counted(pair: Pair) -> None:
+    """None for a closed transport. The position moves with them."""
+    assert pair.transport.unacknowledged_bytes() == 0
+    start = pair.transport.acknowledged()
+    taken_bytes = pair.fill()
+    assert 0 < pair.transport.unacknowledged_bytes() <= taken_bytes
+    assert start + taken_bytes <= pair.transport.written() + 1
+    reader = in_background(pair.read_all)
+    eventually(lambda: pair.transport.unacknowledged_bytes() == 0)
+    assert pair.transport.acknowledged() == start + taken_bytes
+    pair.transport.end()
+    must_end(reader)
+    pair.transport.close()
+
+    assert pair.transport.unacknowledged_bytes() == 0
+
+
+def test_sender_is_not_woken(pair: Pair) -> None:
+    """It watches the socket itself."""
+    calls: list[str] = []
+    pair.transport.call_when_due(lambda: calls.append("called"))
+    pair.fill()
+    pair.transport.flush()
+    pair.peer.recv(MUCH)
+    pair.transport.flush()
+
+    assert calls == []
+    assert (pair.transport.is_socket, pair.transport.descriptor) == (True, pair.ours.fileno())
+
+
+# --- the end ---
+
+
+def test_peer_may_still_send_after_the_end(pair: Pair) -> None:
+    pair.transport.write([b"bye"])
+    pair.transport.end()
+    assert pair.read_all() == b"bye"
+    pair.peer.sendall(b"x")
+
+    assert pair.transport.read(1, DEADLINE_SECONDS) == b"x"
+
+
+def test_hang_up_ends_the_reader_and_the_peer(pair: Pair) -> None:
+    read: list[bytes] = []
+    reader = in_background(lambda: read.append(pair.transport.read(100, DEADLINE_SECONDS)))
+    pair.transport.hang_up()
+    must_end(reader)
+
+    assert read == [b""]
+    assert pair.read_all() == b""
+
+
+def test_end_of_a_dead_or_closed_connection_is_no_error(pair: Pair) -> None:
+    pair.leave_unread()
+    for _ in range(2):
+        pair.transport.end()
+        pair.transport.hang_up()
+        pair.transport.close()
+
+    assert pair.transport.descriptor == -1
+
+
+def test_closed_transport_still_delivers(pair: Pair) -> None:
+    """The system goes on with it."""
+    taken_bytes = pair.fill()
+    assert pair.transport.can_be_closed
+    pair.transport.close()
+
+    assert len(pair.read_all()) == taken_bytes
