@@ -1,54 +1,117 @@
-"""A connection's reader thread, over a socket pair: sniffing, time limits, back-pressure, the end."""
+"""A connection's reader thread: the wire protocol, time limits, read sizes, back-pressure and the end.
+
+Time limits are tested with a transport that plays arrivals on a simulated clock; the rest with a socket pair.
+"""
 
 import os
 import queue
 import socket
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from typing import NoReturn
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.events import Bye, Pong
-from chatprotocol.requests import Command, Leave, Ping, Unreadable
+from chatprotocol.requests import Command, Leave, Ping, Request, Unreadable
 from chatprotocol.wire import PROTOCOLS, by_name
-from chatserver.net import connection as connection_module
 from chatserver.net.broadcast import BroadcastBuffer
 from chatserver.net.connection import Connection, ConnectionServices
 from chatserver.net.sender import Sender
 from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
 from chatserver.net.transport import TcpTransport
 
+from .lines import Clock
 from .rooms import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
 
 PING = b'{"command":"ping"}\n'
 PONG = b'{"type":"pong"}\n'
 BYE = b'{"type":"bye","reason":"x"}\n'
+LEAVE = b'{"command":"EX"}\n'
 FRAME = b"C\0\0\0\4PING"
-# Of each dialect something whole, and something that has begun.
-BEGUN = {"json": (PING, b'{"command":'), "frames": (FRAME, b"D\0\0\0\5hel"), "frames, a header": (FRAME, b"C\0")}
+# A request, and an incomplete one.
+UNFINISHED = {"json": (PING, PING[:5]), "frames": (FRAME, b"D\0\0\0\5hel"), "frames, header": (FRAME, b"C\0")}
+LOGIN_SECONDS = 10.0
+DAY_SECONDS = 86_400.0
 
 
-class Wire:
-    """One connection with a real courier and a fake session."""
+class ScriptedTransport:
+    """Plays arrivals, in pairs of a time and bytes, on a clock that its reads move. At the end the peer is silent.
 
-    def __init__(self, login_seconds: float = 1_000.0) -> None:
+    A silent peer closes once the connection waits for a day.
+    """
+
+    is_socket = False
+    descriptor = -1
+    write_max_bytes = 1_000_000
+    can_be_closed = True
+
+    def __init__(self, clock: Clock, arrivals: Sequence[tuple[float, bytes]]) -> None:
+        self._clock = clock
+        self._arrivals = deque((clock.now + at, data) for at, data in arrivals)
+        # The size of each read.
+        self.sizes: list[int] = []
+        self.written = b""
+        self.closed = threading.Event()
+
+    def read(self, size_bytes: int, patience_seconds: float) -> bytes:
+        assert patience_seconds > 0, "0 means no limit to the system"
+        self.sizes.append(size_bytes)
+        if not self._arrivals and patience_seconds >= DAY_SECONDS:
+            return b""
+        if not self._arrivals or self._arrivals[0][0] > self._clock.now + patience_seconds:
+            self._clock.now += patience_seconds
+            raise TimeoutError
+        at, data = self._arrivals.popleft()
+        self._clock.now = max(self._clock.now, at)
+        if len(data) > size_bytes:
+            self._arrivals.appendleft((at, data[size_bytes:]))
+        return data[:size_bytes]
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> int:
+        self.written += b"".join(pieces)
+        return sum(map(len, pieces))
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def unacknowledged_bytes(self) -> int:
+        return 0
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        """The rest of the interface does nothing."""
+        return lambda *_: None
+
+
+class Fixture:
+    """One connection with a real sender and a fake session, which answers each request with a pong."""
+
+    def __init__(self, transport: Any, clock: Clock | None = None) -> None:
         self.broadcasts = {protocol.name: BroadcastBuffer(protocol.encode_all, 1_000_000) for protocol in PROTOCOLS}
         self.sender = Sender(list(self.broadcasts.values()), 1_000_000, lambda _: None)
-        services = ConnectionServices(PROTOCOLS, self.broadcasts, self.sender, login_seconds, self._open_session)
-        self._sender_works = False
-        ours, self.peer = socket.socketpair()
-        self.peer.settimeout(DEADLINE_SECONDS)
+        more = {} if clock is None else {"clock": clock}
+        services = ConnectionServices(
+            PROTOCOLS, self.broadcasts, self.sender, LOGIN_SECONDS, self._open_session, **more
+        )
         self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        self.connection = Connection(TcpTransport(ours), "test", 1, services, self.ended.put)
-        self.session: FakeSession | None = None
-        self.answer: Callable[[FakeSession], None] = lambda session: session.send_queue.put([Pong()])
+        self.connection = Connection(transport, "test", 1, services, self.ended.put)
+        self.answer: Callable[[FakeSession], None] = pong
+        self.session_type = FakeSession
+        self.sessions: list[FakeSession] = []
+        self._sender_works = False
+
+    @property
+    def session(self) -> FakeSession:
+        (session,) = self.sessions
+        return session
 
     def _open_session(self, protocol: str, send_queue: SendQueue, label: str, address: str) -> FakeSession:
-        self.session = FakeSession(send_queue, answer=self.answer, protocol=protocol)
         assert (label, address) == ("1@test", "test")
+        assert send_queue.broadcast is self.broadcasts[protocol]
+        self.sessions.append(self.session_type(send_queue, answer=self.answer, protocol=protocol))
         return self.session
 
     def start(self) -> None:
@@ -59,10 +122,34 @@ class Wire:
         self._sender_works = True
         self.sender.start()
 
+    def await_end(self) -> None:
+        self.ended.get(timeout=DEADLINE_SECONDS)
+        must_end(self.connection.thread)
+
+    def close(self) -> None:
+        if not self._sender_works:
+            self.start_sender()
+        self.sender.stop(0)
+        for broadcast in self.broadcasts.values():
+            broadcast.close()
+
+
+class Wire(Fixture):
+    """Over a socket pair."""
+
+    def __init__(self) -> None:
+        ours, self.peer = socket.socketpair()
+        self.peer.settimeout(DEADLINE_SECONDS)
+        super().__init__(TcpTransport(ours))
+
     def reader_waits(self) -> bool:
-        """Does the reader thread wait for its peer to read?"""
-        drained = self.session.send_queue._drained if self.session else None
-        return drained is not None and bool(drained._waiters)  # type: ignore[attr-defined]
+        """True if the reader thread waits for its peer to read."""
+        frame = sys._current_frames().get(self.connection.thread.ident or 0)
+        return frame is not None and frame.f_code.co_name == "wait"
+
+    def ask(self, data: bytes, answer: bytes) -> None:
+        self.peer.sendall(data)
+        assert self.read(len(answer)) == answer
 
     def read(self, size_bytes: int) -> bytes:
         data = b""
@@ -76,22 +163,24 @@ class Wire:
             data += part
         return data
 
-    def await_end(self) -> None:
-        self.ended.get(timeout=DEADLINE_SECONDS)
-
     def close(self) -> None:
         self.peer.close()
-        if self.session is not None:
-            self.session.send_queue.finish()  # lets the reader go in any case
-        self.connection.drain()
-        self.connection.disconnect()
-        self.connection.join()
-        self.connection.drain()
-        if not self._sender_works:
-            self.start_sender()
-        self.sender.stop(0)
-        for broadcast in self.broadcasts.values():
-            broadcast.close()
+        for session in self.sessions:
+            session.send_queue.finish()  # frees the reader in any case
+        if self.connection.thread.ident is not None:
+            self.connection.drain()
+            self.connection.disconnect()
+            self.connection.join()
+        super().close()
+
+
+def pong(session: FakeSession) -> None:
+    session.send_queue.put([Pong()])
+
+
+def log_in(session: FakeSession) -> None:
+    session.is_logged_in = True
+    pong(session)
 
 
 @pytest.fixture
@@ -102,169 +191,132 @@ def wire() -> Iterator[Wire]:
 
 
 @pytest.fixture
-def open_wire() -> Iterator[Callable[[float], Wire]]:
-    """Opens wires with a time to log in of their own, and closes them."""
-    with ExitStack() as wires:
-        yield lambda login_seconds: wires.enter_context(closing(Wire(login_seconds)))
+def play() -> Iterator[Callable[..., "Played"]]:
+    """Plays arrivals to a connection until it ends."""
+    fixtures = []
+
+    def play(*arrivals: tuple[float, bytes], answer: Callable[[FakeSession, Clock], None] | None = None) -> Played:
+        played = Played(arrivals, answer)
+        fixtures.append(played)
+        played.run()
+        return played
+
+    yield play
+    for fixture in fixtures:
+        fixture.close()
 
 
-def test_requests_are_handled_in_order_and_answered(wire: Wire) -> None:
-    wire.start()
-    wire.peer.sendall(PING * 3 + b'{"command":"EX"}\n')
+class Played(Fixture):
+    """A connection that has ended, and what it did."""
 
-    assert wire.read_all() == PONG * 3 + BYE
-    wire.peer.close()
-    wire.await_end()
-    assert wire.session is not None
-    assert wire.session.handled == [Ping(), Ping(), Ping(), Leave()]
-    assert wire.session.calls == ["end"]
+    def __init__(
+        self, arrivals: Sequence[tuple[float, bytes]], answer: Callable[[FakeSession, Clock], None] | None
+    ) -> None:
+        self.clock = Clock()
+        self._started_at = self.clock.now
+        self.transport = ScriptedTransport(self.clock, arrivals)
+        super().__init__(self.transport, self.clock)
+        if answer is not None:
+            self.answer = lambda session: answer(session, self.clock)
+        self.log: list[Any] = []
 
+    def run(self) -> None:
+        with capture_logs() as log:
+            self.start()
+            self.await_end()
+            assert self.transport.closed.wait(DEADLINE_SECONDS)
+        self.log += log
 
-def test_what_came_in_one_read_is_handed_over_together(wire: Wire) -> None:
-    """So that messages that stand together can be posted together."""
-    wire.start()
-    wire.peer.sendall(PING * 3)
-    assert wire.read(3 * len(PONG)) == PONG * 3
-    wire.peer.sendall(PING * 2)
-    assert wire.read(2 * len(PONG)) == PONG * 2
+    @property
+    def seconds(self) -> float:
+        """The time from the beginning to the end, up to 2 s of which are the wait for the peer to close."""
+        return self.clock.now - self._started_at
 
-    assert wire.session is not None
-    assert wire.session.reads == [[Ping()] * 3, [Ping()] * 2]
+    @property
+    def handled(self) -> list[Request]:
+        return self.session.handled
 
-
-def test_a_peer_that_sends_much_is_read_in_large_pieces_until_it_is_quiet(wire: Wire) -> None:
-    """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
-    wire.answer = lambda session: setattr(session, "is_logged_in", True) or session.send_queue.put([Pong()])  # type: ignore[func-returns-value]
-    wire.start()
-    wire.peer.sendall(PING)
-    assert wire.read(len(PONG)) == PONG
-    count = 30_000 // len(PING)
-    wire.peer.sendall(PING * count)
-    assert wire.read(count * len(PONG)) == PONG * count
-    wire.peer.sendall(PING)
-    assert wire.read(len(PONG)) == PONG
-
-    assert wire.session is not None
-    assert len(wire.session.reads) == 4
-    eventually(lambda: wire.connection._read_bytes < 512)
+    @property
+    def calls(self) -> list[str]:
+        return self.session.calls
 
 
-def test_who_is_not_logged_in_is_read_in_small_pieces(wire: Wire) -> None:
-    """Promise: memory stays bounded. What is read at once is held until it is answered, and anybody may connect."""
-    count = 3_000 // len(PING)
-    wire.peer.sendall(PING * count)
-    wire.start()
-    assert wire.read(count * len(PONG)) == PONG * count
-
-    assert wire.session is not None
-    assert max(map(len, wire.session.reads)) <= 512 // len(PING) + 1
+def logs_in(session: FakeSession, _: Clock) -> None:
+    log_in(session)
 
 
-def test_after_the_last_request_nothing_more_is_handled(wire: Wire) -> None:
-    wire.start()
-    wire.peer.sendall(b'{"command":"EX"}\n')
-    assert wire.read_all() == BYE
-    wire.peer.sendall(PING)
-    wire.peer.close()
-    wire.await_end()
-
-    assert wire.session is not None
-    assert wire.session.handled == [Leave()]
+# --- requests and protocols ---
 
 
-def test_of_a_line_that_has_no_end_the_session_is_told(wire: Wire) -> None:
-    wire.start()
-    wire.peer.sendall(PING + b'{"command":')
-    wire.peer.shutdown(socket.SHUT_WR)
+def test_requests_are_handled_in_order_and_answered(play: Callable[..., Played]) -> None:
+    """The requests of one read together, so that adjacent messages can be stored together. None after the last one."""
+    played = play((0, PING * 3), (1, PING + LEAVE + PING), (1, PING))
 
-    assert wire.read_all() == PONG * 2
-    wire.await_end()
-    assert wire.session is not None
-    assert isinstance(wire.session.handled[-1], Unreadable)
-    assert wire.session.calls == ["end"]
+    assert played.session.reads == [[Ping()] * 3, [Ping(), Leave(), Ping()]]
+    assert played.transport.written == PONG * 4 + BYE
+    assert played.calls == ["end"]
 
 
-def test_a_connection_is_answered_in_the_dialect_that_it_begins_with(wire: Wire) -> None:
-    """Though its first bytes come one by one."""
-    wire.start()
-    for byte in FRAME:
-        wire.peer.sendall(bytes([byte]))
-    pong = by_name("frames").encode(Pong())
+def test_request_without_an_end_is_reported(play: Callable[..., Played]) -> None:
+    played = play((0, PING + b'{"command":'), (1, b""))
 
-    assert wire.read(len(pong)) == pong
-    assert wire.session is not None
-    assert wire.session.handled == [Command("PING")]
-
-
-def test_a_byte_order_mark_at_the_beginning_is_no_part_of_what_is_said(wire: Wire) -> None:
-    wire.start()
-    for byte in b"\xef\xbb\xbf" + PING:
-        wire.peer.sendall(bytes([byte]))
-
-    assert wire.read(len(PONG)) == PONG
-    assert wire.session is not None
-    assert wire.session.handled == [Ping()]
+    assert isinstance(played.handled[-1], Unreadable)
+    assert played.transport.written == PONG * 2
+    assert played.calls == ["end"]
 
 
 @pytest.mark.parametrize(
-    ("first", "protocol"), [(PING, "json"), (FRAME, "frames"), (b"REGISTER TOSEND carol\n\n", "register")]
+    ("first", "protocol", "handled"),
+    [
+        (PING, "json", Ping()),
+        (b"\xef\xbb\xbf" + PING, "json", Ping()),
+        (FRAME, "frames", Command("PING")),
+        (b"REGISTER TOSEND carol\n\n", "register", None),
+    ],
 )
-def test_the_session_is_the_one_of_the_dialect_that_the_connection_begins_with(
-    wire: Wire, first: bytes, protocol: str
+def test_first_bytes_decide_the_protocol(
+    play: Callable[..., Played], first: bytes, protocol: str, handled: Request | None
 ) -> None:
-    wire.start()
-    wire.peer.sendall(first)
-    eventually(lambda: wire.session is not None and wire.session.handled)
-
-    assert wire.session is not None
-    assert wire.session.protocol == protocol
-    assert wire.session.send_queue.broadcast is wire.broadcasts[protocol]
+    """Also one by one. A byte order mark is skipped."""
+    for arrivals in ([(0.0, first)], [(0.1 * at, bytes([byte])) for at, byte in enumerate(first)]):
+        played = play(*arrivals, answer=logs_in)
+        assert played.session.protocol == protocol
+        assert len(played.handled) == 1
+        assert handled is None or played.handled == [handled]
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J", b"Chello", b"D\0\0\0\1x"])
-def test_a_stranger_gets_one_line_that_says_how_to_begin(wire: Wire, first: bytes) -> None:
-    with capture_logs() as log:
-        wire.start()
-        wire.peer.sendall(first)
-        line = wire.read_all()
-        wire.peer.close()
-        wire.await_end()
+def test_unknown_protocol_gets_one_line_of_help(play: Callable[..., Played], first: bytes) -> None:
+    """Without the peer's own text: it may be a password."""
+    played = play((0, first))
+    line = played.transport.written
 
-    assert line.startswith(b"This is a chat room server. ")
-    assert line.count(b"\n") == 1
+    assert line.startswith(b"This is a chat room server. There is no dialect whose connections begin with the bytes ")
     assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames), or ' in line
-    assert rb"or REGISTER TOSEND alice\n\n (register)." in line
+    assert line.endswith(rb"or REGISTER TOSEND alice\n\n (register)." + b"\n")
     assert line.removesuffix(b"\n").decode().isprintable()
-    assert [(entry["event"], entry["reason"]) for entry in log] == [("connection rejected", "unknown_protocol")]
-    assert wire.session is None
+    assert [entry["event"] for entry in played.log] == ["Turned away"]
+    assert not played.sessions
 
 
-def test_a_peer_that_says_nothing_and_closes_is_forgotten(wire: Wire) -> None:
-    wire.start()
-    wire.peer.close()
-    wire.await_end()
-
-    assert wire.session is None
+def test_peer_that_closes_at_once_has_no_session(play: Callable[..., Played]) -> None:
+    played = play((0, b""))
+    assert not played.sessions
+    assert (played.transport.written, played.log) == (b"", [])
 
 
-def test_a_session_that_fails_closes_its_own_connection_only(wire: Wire) -> None:
-    def fail(_: FakeSession) -> None:
+def test_failing_session_closes_its_own_connection(play: Callable[..., Played]) -> None:
+    def fail(*_: object) -> NoReturn:
         raise ZeroDivisionError
 
-    wire.answer = fail
-    with capture_logs() as log:
-        wire.start()
-        wire.peer.sendall(PING)
-        assert wire.read_all() == b""
-        wire.await_end()
+    played = play((0, PING), answer=fail)
 
-    assert [entry["log_level"] for entry in log] == ["error"]
-    assert wire.session is not None
-    assert wire.session.calls == ["end"]
+    assert [entry["log_level"] for entry in played.log] == ["error"]
+    assert played.calls == ["end"]
 
 
-def test_a_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its user would stay online for ever. What is raised in a thread comes to the hook."""
+def test_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its user would stay online for ever. The hook gets what is raised in a thread."""
     raised: queue.SimpleQueue[type[BaseException]] = queue.SimpleQueue()
     monkeypatch.setattr(threading, "excepthook", lambda crash: raised.put(crash.exc_type))
 
@@ -276,387 +328,216 @@ def test_a_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pyte
     wire.peer.sendall(PING)
     wire.peer.shutdown(socket.SHUT_WR)
     wire.await_end()
+
     assert raised.get(timeout=DEADLINE_SECONDS) is MemoryError
 
 
-# --- the time to log in ---
+# --- time limits ---
 
 
-def test_a_peer_that_says_nothing_in_its_time_is_turned_away() -> None:
-    wire = Wire(login_seconds=0.001)
-    with capture_logs():
-        wire.start()
-        assert b"Nothing was said for 0.001 s." in wire.read_all()
-    wire.close()
+def test_silent_peer_is_turned_away_after_the_login_time(play: Callable[..., Played]) -> None:
+    played = play()
+
+    assert b"Nothing was said for 10 s." in played.transport.written
+    assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
 
 
-def test_a_peer_that_does_not_log_in_in_its_time_is_timed_out() -> None:
-    wire = Wire(login_seconds=0.2)
-    wire.start()
-    wire.peer.sendall(PING)
+@pytest.mark.parametrize(
+    "arrivals", [[(0.0, PING)], [(0.0, PING + PING[:5])], [(at * 3.0, PING) for at in range(10)]], ids=len
+)
+def test_login_must_be_complete_in_time(play: Callable[..., Played], arrivals: list[tuple[float, bytes]]) -> None:
+    """However much the peer says meanwhile."""
+    played = play(*arrivals)
 
-    assert wire.read_all() == PONG + BYE
-    assert wire.session is not None
-    assert wire.session.calls[:1] == ["time_out"]
-    wire.close()
-
-
-def test_a_peer_whose_time_passes_while_it_is_answered_is_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No read without a limit: a time of 0 means for ever to the kernel."""
-    wire = Wire(login_seconds=1_000.0)
-    clock = connection_module.time.monotonic
-
-    def answer_slowly(session: FakeSession) -> None:
-        monkeypatch.setattr(connection_module.time, "monotonic", lambda: clock() + 2_000.0)
-        session.send_queue.put([Pong()])
-
-    wire.answer = answer_slowly
-    wire.start()
-    wire.peer.sendall(PING)
-    assert wire.read(len(PONG)) == PONG
-    wire.peer.settimeout(2.0)
-    try:
-        last = wire.read_all()
-    except TimeoutError:
-        last = b"(it still waits)"
-    wire.close()
-
-    assert last == BYE
+    assert played.transport.written == PONG * len([each for at, each in arrivals if at < LOGIN_SECONDS]) + BYE
+    assert played.calls == ["time_out", "end"]
+    assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
 
 
-def test_a_peer_that_has_logged_in_may_be_silent() -> None:
-    wire = Wire(login_seconds=0.2)
+@pytest.mark.parametrize("logs_in", [False, True])
+def test_time_limit_that_passes_during_an_answer(play: Callable[..., Played], logs_in: bool) -> None:
+    """It counts, but not for a login, which may wait long for its password to be checked."""
 
-    def log_in(session: FakeSession) -> None:
-        session.is_logged_in = True
-        session.send_queue.put([Pong()])
+    def answer_slowly(session: FakeSession, clock: Clock) -> None:
+        clock.now += 2 * LOGIN_SECONDS
+        session.is_logged_in = logs_in
+        pong(session)
 
-    wire.answer = log_in
-    wire.start()
-    wire.peer.sendall(PING)
-    wire.read(len(PONG))
-    wire.peer.settimeout(0.4)
-    with pytest.raises(TimeoutError):
-        wire.peer.recv(1)
-    wire.close()
+    played = play((0, PING), (1, PING), answer=answer_slowly)
+
+    assert played.calls == (["end"] if logs_in else ["time_out", "end"])
+    assert played.transport.written == (PONG * 2 if logs_in else PONG + BYE)
 
 
-def test_a_peer_whose_time_passes_while_it_logs_in_is_not_timed_out(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may have to wait long for its password to be checked."""
-    clock = connection_module.time.monotonic
+def test_logged_in_peer_may_be_silent(play: Callable[..., Played]) -> None:
+    """For days: longer than one read may take. White space is no incomplete request."""
+    played = play((0, PING + b" "), (3 * DAY_SECONDS, PING), answer=logs_in)
 
-    def log_in_slowly(session: FakeSession) -> None:
-        monkeypatch.setattr(connection_module.time, "monotonic", lambda: clock() + 2_000.0)
-        session.is_logged_in = True
-        session.send_queue.put([Pong()])
-
-    wire.answer = log_in_slowly
-    wire.start()
-    for _ in range(2):
-        wire.peer.sendall(PING)
-        assert wire.read(len(PONG)) == PONG
+    assert played.handled == [Ping(), Ping()]
+    assert played.calls == ["end"]
 
 
-def test_a_peer_that_was_silent_for_longer_than_a_read_may_take_is_answered_all_the_same(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_module, "_FOREVER_SECONDS", 0.02)
-
-    def log_in(session: FakeSession) -> None:
-        session.is_logged_in = True
-        session.send_queue.put([Pong()])
-
-    wire.answer = log_in
-    wire.start()
-    wire.peer.sendall(PING)
-    assert wire.read(len(PONG)) == PONG
-    wire.peer.settimeout(0.1)
-    with pytest.raises(TimeoutError):
-        wire.peer.recv(1)
-    wire.peer.settimeout(DEADLINE_SECONDS)
-    wire.peer.sendall(PING)
-
-    assert wire.read(len(PONG)) == PONG
-
-
-def in_the_room_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose time to log in passes is logged in just then, by what another connection said."""
-    read = Connection._read
-
-    def read_and_log_in(connection: Connection, *, is_known: bool, is_inside: bool) -> bytes | None:
-        data = read(connection, is_known=is_known, is_inside=is_inside)
-        if data is None and not is_known:
-            session = connection._session
-            assert isinstance(session, FakeSession)
-            session.is_logged_in = True
-        return data
-
-    monkeypatch.setattr(Connection, "_read", read_and_log_in)
-
-
-def test_who_was_logged_in_meanwhile_by_another_connection_may_be_silent(
-    open_wire: Callable[[float], Wire], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A guest has two. The one that was first may have waited for long."""
-    in_the_room_by_then(monkeypatch)
-    wire = open_wire(0.1)
-    wire.start()
-    wire.peer.sendall(PING)
-    assert wire.read(len(PONG)) == PONG
-    eventually(lambda: wire.session is not None and wire.session.is_logged_in)
-    assert stays_silent(wire, 0.3)
-    wire.peer.sendall(PING)
-
-    assert wire.read(len(PONG)) == PONG
-    assert wire.session is not None
-    assert wire.session.calls == []
-
-
-def test_who_was_logged_in_meanwhile_and_leaves_something_unfinished_is_timed_out(
-    open_wire: Callable[[float], Wire], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_the_room_by_then(monkeypatch)
-    wire = open_wire(0.1)
-    wire.start()
-    wire.peer.sendall(PING + b'{"command":')
-
-    assert wire.read_all() == PONG + BYE
-    assert wire.session is not None
-    assert wire.session.is_logged_in
-
-
-# --- the time to complete what was begun ---
-
-
-def log_in(session: FakeSession) -> None:
-    session.is_logged_in = True
-    session.send_queue.put([Pong()])
-
-
-def stays_silent(wire: Wire, seconds: float) -> bool:
-    """Is the peer told nothing for so long?"""
-    wire.peer.settimeout(seconds)
-    try:
-        wire.peer.recv(1)
-    except TimeoutError:
-        return True
-    finally:
-        wire.peer.settimeout(DEADLINE_SECONDS)
-    return False
-
-
-@pytest.mark.parametrize(("whole", "begun"), BEGUN.values(), ids=BEGUN)
-@pytest.mark.parametrize("at_once", [False, True])
-def test_who_leaves_something_unfinished_is_timed_out(
-    open_wire: Callable[[float], Wire], whole: bytes, begun: bytes, at_once: bool
-) -> None:
-    wire = open_wire(0.2)
-    wire.answer = log_in
-    wire.start()
-    if at_once:
-        wire.peer.sendall(whole + begun)
-    else:
-        wire.peer.sendall(whole)
-        assert wire.peer.recv(100)
-        wire.peer.sendall(begun)
-    wire.peer.settimeout(2.0)
-    try:
-        told = wire.read_all()
-    except TimeoutError:
-        told = b"(it still waits)"
-    wire.peer.close()
-    wire.await_end()
-
+@pytest.mark.parametrize(("whole", "begun"), UNFINISHED.values(), ids=UNFINISHED)
+@pytest.mark.parametrize("later", [0.0, 1_000.0])
+def test_incomplete_request_times_out(play: Callable[..., Played], whole: bytes, begun: bytes, later: float) -> None:
+    """Also behind a whole one."""
+    arrivals = [(later, whole), (later, begun)] if later else [(0.0, whole + begun)]
+    if later:
+        arrivals.insert(0, (0.0, whole))
+    played = play(*arrivals, answer=logs_in)
     protocol = by_name("json" if whole == PING else "frames")
-    assert told.removeprefix(protocol.encode(Pong())) == protocol.encode(Bye("x"))
-    assert wire.session is not None
-    assert wire.session.calls[:2] == ["time_out", "end"]
+
+    assert played.transport.written == protocol.encode(Pong()) * (2 if later else 1) + protocol.encode(Bye("x"))
+    assert played.calls == ["time_out", "end"]
+    assert later + LOGIN_SECONDS <= played.seconds <= later + LOGIN_SECONDS + 2
 
 
-@pytest.mark.parametrize(("whole", "begun"), BEGUN.values(), ids=BEGUN)
-def test_who_leaves_something_unfinished_before_the_login_is_timed_out(
-    open_wire: Callable[[float], Wire], whole: bytes, begun: bytes
-) -> None:
-    wire = open_wire(0.2)
-    wire.start()
-    wire.peer.sendall(whole + begun)
-    told = wire.read_all()
+def test_each_read_restarts_the_time_of_an_incomplete_request(play: Callable[..., Played]) -> None:
+    """A complete request ends it."""
+    slowly = [(9.0 * at, bytes([byte])) for at, byte in enumerate(PING)]
+    end = slowly[-1][0]
+    played = play((0, PING), *slowly, (end + 1_000, PING + PING[:5]), (end + 1_009, PING[5:]), answer=logs_in)
 
-    protocol = by_name("json" if whole == PING else "frames")
-    assert told == protocol.encode_all([Pong(), Bye("x")])
+    assert played.handled == [Ping()] * 4
+    assert played.calls == ["end"]
 
 
-def test_who_completes_what_was_begun_may_be_silent_again(open_wire: Callable[[float], Wire]) -> None:
-    """Whole and unfinished by turns: the limit is on while something is unfinished, and off again."""
-    wire = open_wire(0.2)
-    wire.answer = log_in
-    wire.start()
-    for _ in range(2):
-        wire.peer.sendall(PING + PING[:5])
-        assert wire.read(len(PONG)) == PONG, "it waits for the rest now"
-        wire.peer.sendall(PING[5:])
-        assert wire.read(len(PONG)) == PONG
-        assert stays_silent(wire, 0.5)
-    wire.peer.sendall(PING + b'{"command":')
-    told = wire.read(len(PONG + BYE))
+class LoggedInByAnother(FakeSession):
+    """Logged in by another connection while its own login time ends: a guest has two."""
 
-    assert told == PONG + BYE
+    _looks = 0
+
+    @property
+    def is_logged_in(self) -> bool:  # type: ignore[override]
+        self._looks += 1
+        return self._looks > 1
+
+    @is_logged_in.setter
+    def is_logged_in(self, _: bool) -> None:
+        """The dataclass sets it."""
 
 
-def test_each_byte_of_something_unfinished_may_take_its_time(open_wire: Callable[[float], Wire]) -> None:
-    wire = open_wire(0.4)
-    wire.answer = log_in
-    wire.start()
-    wire.peer.sendall(PING)
-    assert wire.read(len(PONG)) == PONG
-    for byte in PING[:6]:
-        wire.peer.sendall(bytes([byte]))
-        assert stays_silent(wire, 0.1)
-    wire.peer.sendall(PING[6:])
-    told = wire.read(len(PONG))
+@pytest.mark.parametrize("begun", [b"", PING[:5]])
+def test_login_by_another_connection_lifts_the_login_time(begun: bytes) -> None:
+    """But not the time for an incomplete request."""
+    played = Played([(0, PING + begun), (1_000, b"")], None)
+    played.session_type = LoggedInByAnother
+    played.run()
+    played.close()
 
-    assert told == PONG
+    assert played.calls == (["time_out", "end"] if begun else ["end"])
 
 
-def test_white_space_is_nothing_that_has_begun(open_wire: Callable[[float], Wire]) -> None:
-    wire = open_wire(0.1)
-    wire.answer = log_in
-    wire.start()
-    wire.peer.sendall(PING + b" ")
-    assert wire.read(len(PONG)) == PONG
-    is_left_alone = stays_silent(wire, 0.3)
-
-    assert is_left_alone
+# --- read sizes ---
 
 
-def test_whatever_a_peer_does_its_socket_never_makes_the_courier_wait(wire: Wire) -> None:
-    """Promise: nobody waits for the slow. The courier writes without asking whether a socket would block."""
+def test_read_size_follows_the_amount_of_data(play: Callable[..., Played]) -> None:
+    """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
+    played = play((0, PING), (1, PING * 10_000), (2, PING), answer=logs_in)
+
+    small, large = 448, 64 * 1024
+    # The first request; a full small read; large ones until one returns little; and the end.
+    assert played.transport.sizes == [small, small, *[large] * 4, small, small]
+    assert len(played.handled) == 10_002
+
+
+def test_reads_before_the_login_are_small(play: Callable[..., Played]) -> None:
+    """Promise: memory stays bounded. What is read at once is held until it is answered, and anybody may connect."""
+    played = play((0, PING * 1_000), (1, b""))
+
+    assert set(played.transport.sizes) == {448}
+    assert len(played.handled) == 1_000
+
+
+# --- the socket, back-pressure, the end ---
+
+
+def test_socket_is_always_non_blocking(wire: Wire) -> None:
+    """Promise: nobody waits for the slow. The sender writes without asking whether a socket would block."""
     blocking: list[bool] = []
 
     def note(session: FakeSession) -> None:
         blocking.append(os.get_blocking(session.send_queue.transport.descriptor))
         session.is_logged_in = len(blocking) > 1
-        session.send_queue.put([Pong()])
+        pong(session)
 
     wire.answer = note
     wire.start()
-    for _ in range(5):
-        wire.peer.sendall(PING)
-        assert wire.read(len(PONG)) == PONG
-    wire.peer.sendall(b'{"command":"EX"}\n')
-    assert wire.read_all() == BYE
-    assert wire.session is not None
-    blocking.append(
-        os.get_blocking(wire.session.send_queue.transport.descriptor)
-    )  # while it waits for the peer to close
+    assert "reader 1@test" in {thread.name for thread in threading.enumerate()}
+    for _ in range(4):
+        wire.ask(PING, PONG)
+    wire.ask(LEAVE, BYE)
+    blocking.append(os.get_blocking(wire.session.send_queue.transport.descriptor))  # it waits for the peer to close
 
-    assert blocking == [False] * 6
+    assert blocking == [False] * 5
 
 
-# --- back-pressure ---
-
-
-def test_a_peer_that_does_not_read_its_answers_is_not_read_further(wire: Wire) -> None:
+def test_peer_that_does_not_read_is_not_read(wire: Wire) -> None:
     """Promise: back-pressure. However much a peer sends, memory stays bounded."""
-    wire.answer = lambda session: session.send_queue.put([Bye("x" * UNREAD_MAX_BYTES)])
-    wire.connection.start()  # the courier rests, as it does when a socket is full
+    text = "x" * UNREAD_MAX_BYTES
+    wire.answer = lambda session: session.send_queue.put([Bye(text)])
+    wire.connection.start()  # without its sender, as if the socket were full
     wire.peer.sendall(PING)
-    eventually(lambda: wire.session is not None and wire.session.handled)
+    eventually(lambda: wire.sessions and wire.session.handled)
     wire.peer.sendall(PING)
-    session = wire.session
-    assert session is not None
-    eventually(lambda: wire.reader_waits() or len(session.handled) == 2)
-    assert session.handled == [Ping()]
-
+    eventually(lambda: wire.reader_waits() or len(wire.session.handled) == 2)
+    assert wire.session.handled == [Ping()]
     wire.start_sender()
-    answer = BYE.replace(b"x", b"x" * UNREAD_MAX_BYTES)
+
+    answer = BYE.replace(b"x", text.encode())
     assert wire.read(2 * len(answer)) == answer * 2
 
 
-# --- the end ---
-
-
-def test_when_the_server_shuts_down_the_peer_is_told_and_may_close_first(wire: Wire) -> None:
-    """Promise: shutdown. Each client is told."""
+def test_drained_peer_is_told_and_may_close_first(wire: Wire) -> None:
+    """Promise: shutdown. Each client is told. It counts as told once its system has everything."""
     wire.start()
-    wire.peer.sendall(PING)
-    wire.read(len(PONG))
+    wire.ask(PING, PONG)
+    assert not wire.connection.has_been_told()
     wire.connection.drain()
-
+    eventually(lambda: wire.session.send_queue.shut)
+    assert not wire.connection.has_been_told()
     assert wire.read_all() == BYE
+    eventually(wire.connection.has_been_told)
     wire.peer.close()
     must_end(in_background(wire.connection.join))
-    assert wire.session is not None
+
     assert wire.session.calls == ["say_bye"]
 
 
-def test_while_the_server_shuts_down_what_comes_is_read_and_forgotten(wire: Wire) -> None:
-    """Promise: shutdown. To close over unread bytes would destroy what the peer has not read."""
+def test_drained_connection_reads_and_forgets(wire: Wire) -> None:
+    """Promise: shutdown. Closing over unread bytes would destroy what the peer has not read."""
     wire.start()
-    wire.peer.sendall(PING)
-    wire.read(len(PONG))
+    wire.ask(PING, PONG)
     wire.connection.drain()
-    much = in_background(lambda: wire.peer.sendall(PING * 100_000))
+    must_end(in_background(lambda: wire.peer.sendall(PING * 100_000)))
 
-    must_end(much)
-    assert wire.session is not None
     assert wire.session.handled == [Ping()]
     assert wire.read_all() == BYE
 
 
-def test_a_peer_that_has_not_read_its_answers_has_not_been_told(wire: Wire) -> None:
-    """Promise: shutdown. Until then its connection is not closed."""
+@pytest.mark.parametrize("says", [b"", PING])
+def test_disconnect_ends_the_reader(wire: Wire, says: bytes) -> None:
+    """Promise: shutdown within 8 s. A peer that has said nothing is disconnected by drain itself."""
     wire.start()
-    wire.peer.sendall(PING)
-    wire.read(len(PONG))
-    assert not wire.connection.has_been_told()
+    if says:
+        wire.ask(says, PONG)
     wire.connection.drain()
-    eventually(lambda: wire.session is not None and wire.session.send_queue.shut)
-    assert not wire.connection.has_been_told()
-    wire.read_all()
-
-    eventually(wire.connection.has_been_told)
-
-
-def test_a_peer_that_does_not_close_is_cut_off(wire: Wire) -> None:
-    """Promise: shutdown within 8 s."""
-    wire.start()
-    wire.peer.sendall(PING)
-    wire.read(len(PONG))
-    wire.connection.drain()
-    wire.connection.disconnect()
+    if says:
+        wire.connection.disconnect()
 
     must_end(in_background(wire.connection.join))
 
 
-def test_a_peer_that_has_said_nothing_is_cut_off_at_once(wire: Wire) -> None:
-    """Promise: shutdown. Nothing is due to it, in no dialect."""
-    wire.start()
-    wire.connection.drain()
-
-    must_end(in_background(wire.connection.join))
-    assert wire.read_all() == b""
-
-
-def test_a_reader_that_waits_for_its_peer_is_let_go_when_the_server_shuts_down(wire: Wire) -> None:
+def test_reader_that_waits_for_its_peer_is_freed_by_the_shutdown(wire: Wire) -> None:
     """Promise: shutdown. Every thread is joined."""
     wire.answer = lambda session: session.send_queue.put([Bye("x" * (UNREAD_MAX_BYTES + 1))])
     wire.connection.start()
     wire.peer.sendall(PING)
-    eventually(lambda: wire.session is not None and wire.session.handled)
+    eventually(lambda: wire.sessions and wire.session.handled)
     wire.peer.sendall(PING)
     eventually(wire.reader_waits)
     wire.connection.drain()
     wire.connection.disconnect()
     must_end(in_background(wire.connection.join))
 
-    assert wire.session is not None
     assert wire.session.handled == [Ping()]
-
-
-def test_a_readers_thread_has_a_name(wire: Wire) -> None:
-    wire.start()
-
-    assert "reader 1@test" in {thread.name for thread in threading.enumerate()}

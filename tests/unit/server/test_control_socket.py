@@ -1,4 +1,4 @@
-"""The control socket: whoever knows the data folder can ask, and nobody can keep the server waiting."""
+"""The control socket: requests of a process that knows the data folder are answered, and nobody keeps the server."""
 
 import socket
 import stat
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 10.0
 
 @contextmanager
 def answering(folder: Path, answer: Callable[[str], str] = str.upper) -> Iterator[None]:
-    """A server that answers each request with the same word in capitals."""
+    """A control socket that answers each request with the same word in capitals."""
     crashes: list[str] = []
     control = ControlSocket(folder, answer, crashes.append)
     control.start()
@@ -29,9 +29,11 @@ def answering(folder: Path, answer: Callable[[str], str] = str.upper) -> Iterato
     assert crashes == []
 
 
-def test_each_request_is_answered_and_afterwards_nothing_is_left(tmp_path: Path) -> None:
+def test_requests_are_answered_and_nothing_is_left(tmp_path: Path) -> None:
+    """Only the user of the server may ask."""
     descriptors = len([*Path("/proc/self/fd").iterdir()])
     with answering(tmp_path):
+        assert stat.S_IMODE((tmp_path / CONTROL_FILE).stat().st_mode) == 0o600
         assert [ask(tmp_path, word, PATIENCE_SECONDS) for word in ("one", "two")] == ["ONE", "TWO"]
 
     assert list(tmp_path.iterdir()) == []
@@ -40,12 +42,8 @@ def test_each_request_is_answered_and_afterwards_nothing_is_left(tmp_path: Path)
         ask(tmp_path, "three", PATIENCE_SECONDS)
 
 
-def test_only_its_user_may_ask(tmp_path: Path) -> None:
-    with answering(tmp_path):
-        assert stat.S_IMODE((tmp_path / CONTROL_FILE).stat().st_mode) == 0o600
-
-
-def test_a_path_that_is_too_long_for_an_address_will_do(tmp_path: Path) -> None:
+def test_long_path_works(tmp_path: Path) -> None:
+    """Longer than a socket address may be."""
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
     with answering(folder):
@@ -53,7 +51,7 @@ def test_a_path_that_is_too_long_for_an_address_will_do(tmp_path: Path) -> None:
         assert (folder / CONTROL_FILE).is_socket()
 
 
-def test_the_socket_of_a_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
+def test_socket_of_a_killed_server_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as killed:
         killed.bind(str(tmp_path / CONTROL_FILE))
     with pytest.raises(ConnectionRefusedError):
@@ -62,8 +60,8 @@ def test_the_socket_of_a_server_that_was_killed_is_replaced(tmp_path: Path) -> N
         assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
 
 
-def test_a_folder_that_can_have_no_socket_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some file systems have none."""
+def test_file_system_without_sockets_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another folder of the same name is not the server's."""
     bind = socket.socket.bind
 
     def bind_no_file(sock: socket.socket, address: str) -> None:
@@ -78,19 +76,20 @@ def test_a_folder_that_can_have_no_socket_will_do(tmp_path: Path, monkeypatch: p
         assert not (folder / CONTROL_FILE).exists()
         assert ask(folder, "one", PATIENCE_SECONDS) == "ONE"
         folder.rename(tmp_path / "before")
-        folder.mkdir()  # it is not that of the server
+        folder.mkdir()
         with pytest.raises(ConnectionRefusedError):
             ask(folder, "one", PATIENCE_SECONDS)
 
 
-def test_who_cannot_be_answered_or_does_not_listen_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_peers_that_take_no_answer_do_not_block(tmp_path: Path) -> None:
+    """Without an address, gone, or not reading."""
     address = str(tmp_path / CONTROL_FILE)
     with answering(tmp_path), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nobody:
-            nobody.sendto(b"no address", address)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
-            gone.bind("")
-            gone.sendto(b"gone", address)
+        for name in (None, ""):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+                if name is not None:
+                    gone.bind(name)
+                gone.sendto(b"gone", address)
         deaf.bind("")
         for _ in range(100):
             deaf.sendto(b"\xff" * 1_000, address)
@@ -98,7 +97,7 @@ def test_who_cannot_be_answered_or_does_not_listen_keeps_nobody_waiting(tmp_path
         assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
 
 
-def test_a_server_that_hangs_is_waited_for_no_longer_than_was_said(tmp_path: Path) -> None:
+def test_hanging_server_is_given_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hangs:
         hangs.bind(str(tmp_path / CONTROL_FILE))
         with pytest.raises(TimeoutError):
@@ -115,14 +114,12 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_was_said(tmp_path: Pat
         (b"", None),
     ],
 )
-def test_the_arguments_of_a_server_are_found_in_its_command_line(
-    command_line: bytes, arguments: list[str] | None
-) -> None:
+def test_arguments_are_found_in_a_command_line(command_line: bytes, arguments: list[str] | None) -> None:
     assert server_arguments(command_line) == arguments
 
 
 @pytest.mark.parametrize("answer", [WELL, "it has a cold"])
-def test_without_arguments_the_server_that_is_asked_is_process_1(
+def test_health_check_without_arguments_asks_process_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
     process_1, its_folder = tmp_path / "proc", tmp_path / "srv"
@@ -135,8 +132,5 @@ def test_without_arguments_the_server_that_is_asked_is_process_1(
     with answering(its_folder / "data", lambda _: answer):
         assert main(process_1) == (answer != WELL)
 
-    assert capsys.readouterr().err == (
-        ""
-        if answer == WELL
-        else "chatserver.health: The server with the data folder data is not well: it has a cold.\n"
-    )
+    complaint = "chatserver.health: The server with the data folder data is not well: it has a cold.\n"
+    assert capsys.readouterr().err == ("" if answer == WELL else complaint)

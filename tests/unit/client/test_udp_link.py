@@ -1,0 +1,376 @@
+"""The client's link over UDP, against a server that a test plays: opening, addresses, sessions, and how they end."""
+
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
+from chatclient.links.udp import UdpLink
+from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicMessage, Refused, Welcome
+from chatprotocol.requests import Command, Data, Request
+from chatprotocol.wire import Datagram
+
+from .debts import patient
+from .udp_server import COOKIE, DEADLINE_SECONDS, SESSION, UdpServer, opening, wire
+
+PROMPT = PasswordPrompt(AccountKind.NEW)
+PROBE = "PING            "
+Place = tuple[Any, ...]
+
+
+class Caller:
+    """A link and its receiver thread: the events that it reports, and how it ends."""
+
+    def __init__(self, port: int, seconds: float, places: list[Place]) -> None:
+        resolved = [
+            (socket.AF_INET6 if len(place) == 4 else socket.AF_INET, socket.SOCK_DGRAM, 0, "", place)
+            for place in places or [("127.0.0.1", port)]
+        ]
+        self.link = UdpLink(Datagram(), patient, ("a name", port), seconds, lambda *_, **__: resolved)
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._reason: str | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._reason = self.link.receive(self._events.put)
+        except Exception as error:
+            self._error = error
+
+    def sends(self, *requests: Request) -> None:
+        for request in requests:
+            self.link.send(request)
+
+    def reports(self, *events: Event) -> None:
+        """These are the next events."""
+        for expected in events:
+            assert self._events.get(timeout=DEADLINE_SECONDS) == expected
+
+    def ends(self, reason: str, *events: Event) -> None:
+        """The receiver thread ends for this reason, after these events."""
+        self._join()
+        assert (self._error, self._reason) == (None, reason)
+        assert [self._events.get_nowait() for _ in range(self._events.qsize())] == list(events)
+
+    def fails(self, error_type: type[Exception], reason: str) -> None:
+        """The receiver thread ends with this error."""
+        self._join()
+        assert isinstance(self._error, error_type), self._reason or self._error
+        assert reason in str(self._error)
+
+    def close(self) -> None:
+        self.link.shut_down()
+        self._join()
+        self.link.close()
+
+    def _join(self) -> None:
+        self._thread.join(DEADLINE_SECONDS)
+        assert not self._thread.is_alive(), "the receiver thread still runs"
+
+
+@contextmanager
+def at_once(what: str) -> Iterator[None]:
+    """Long before a timeout."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < DEADLINE_SECONDS / 2, f"{what} took {time.monotonic() - started:.1f} s"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[], UdpServer]]:
+    with ExitStack() as stack:
+
+        def serve() -> UdpServer:
+            server = UdpServer()
+            stack.callback(server.close)
+            return server
+
+        yield serve
+
+
+@pytest.fixture
+def server(serve: Callable[[], UdpServer]) -> UdpServer:
+    return serve()
+
+
+@pytest.fixture
+def call() -> Iterator[Callable[..., Caller]]:
+    """Opens links; no thread of theirs may be left."""
+    before = set(threading.enumerate())
+    with ExitStack() as stack:
+
+        def call(port: int, *places: Place, seconds: float = 40.0, name: str | None = "alice") -> Caller:
+            caller = Caller(port, seconds, list(places))
+            stack.callback(caller.close)
+            if name is not None:
+                caller.sends(Command(name))
+            return caller
+
+        yield call
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture
+def inside(server: UdpServer, call: Callable[..., Caller]) -> Caller:
+    """A caller with a session that was asked for its password."""
+    caller = call(server.port)
+    server.opens()
+    caller.reports(PROMPT)
+    return caller
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def public(message_id: int, text: str) -> tuple[str, PublicMessage]:
+    """A message as the server sends it, and its event."""
+    return f"PUBLIC bob {message_id} 5\n{text}", PublicMessage(message_id, 5, "bob", text)
+
+
+HELLO_TEXT, HELLO = public(7, "hello")
+
+
+# --- opening ---
+
+
+@pytest.mark.parametrize("name", ["alice", "alice bm-pm", "a" * 32])
+def test_first_request_opens_a_session(server: UdpServer, call: Callable[..., Caller], name: str) -> None:
+    caller = call(server.port, name=name)
+    server.opens(name)
+    caller.reports(PROMPT)
+    caller.sends(Command("secret"))
+    server.hears("C", SESSION, 1, "secret")
+
+
+def test_lost_openings_are_resent_and_an_old_cookie_is_replaced(server: UdpServer, call: Callable[..., Caller]) -> None:
+    """The session may begin with its second datagram. Others than those of the handshake are ignored."""
+    caller = call(server.port)
+    for _ in range(3):
+        server.hears("C", 0, 0, opening("alice"))
+    server.says("C", SESSION + 1, 1, "PASSWORD existing")
+    server.says("D", 0, 0, "ERROR server_full")
+    for short in (b"C", b""):
+        server.says_bytes(short)
+    server.says("C", 0, 0, "COOKIE 00000000000000aa")
+    server.hears("C", 0, 0, opening("alice", "00000000000000aa"))
+    server.says("C", 0, 0, f"COOKIE {COOKIE}")
+    for _ in range(2):
+        server.hears("C", 0, 0, opening("alice", COOKIE))
+    server.says("D", SESSION, 2, HELLO_TEXT)
+    server.says("C", SESSION, 1, "PASSWORD new")
+    caller.reports(PROMPT, HELLO)
+
+
+@pytest.mark.parametrize("with_cookie", [False, True])
+def test_rejection_is_reported(server: UdpServer, call: Callable[..., Caller], with_cookie: bool) -> None:
+    caller = call(server.port)
+    server.hears("C", 0, 0, opening("alice"))
+    if with_cookie:
+        server.says("C", 0, 0, f"COOKIE {COOKIE}")
+        server.hears("C", 0, 0, opening("alice", COOKIE))
+    server.says("C", 0, 0, "ERROR server_full Full.")
+    caller.ends("the server answered, but opened no session", Refused(ErrorCode.SERVER_FULL, "Full."))
+
+
+# --- addresses ---
+
+
+def test_closed_port_fails_at_once(call: Callable[..., Caller]) -> None:
+    port = free_port()
+    with at_once("the refusal"):
+        call(port).fails(OSError, f"can't reach a name:{port} over UDP: Connection refused")
+
+
+@pytest.mark.parametrize("first", ["IPv4", "IPv6"])
+def test_second_address_is_tried_if_the_first_refuses(
+    server: UdpServer, call: Callable[..., Caller], first: str
+) -> None:
+    """For example localhost, if the server listens on IPv4 only."""
+    port = free_port()
+    with at_once("the second address"):
+        caller = call(port, ("127.0.0.1", port) if first == "IPv4" else ("::1", port, 0, 0), ("127.0.0.1", server.port))
+        server.opens()
+        caller.reports(PROMPT)
+
+
+def test_all_addresses_share_the_timeout(serve: Callable[[], UdpServer], call: Callable[..., Caller]) -> None:
+    """A silent one is followed by the next."""
+    silent = [serve() for _ in range(8)]
+    started = time.monotonic()
+    with at_once("half a second"):
+        caller = call(1, *(("127.0.0.1", each.port) for each in silent), seconds=0.5)
+        for each in silent:
+            each.hears("C", 0, 0, opening("alice"))
+        caller.fails(OSError, "can't reach a name:1 over UDP: no answer")
+    assert time.monotonic() - started >= 0.5
+
+
+def test_invalid_domain_name_is_an_error() -> None:
+    with pytest.raises((OSError, UnicodeError)):
+        UdpLink(Datagram(), patient, ("a" * 64 + ".example", 9_999), 1.0)
+
+
+# --- a session ---
+
+
+def test_requests_are_sent_at_once_and_resent(server: UdpServer, inside: Caller) -> None:
+    """In pieces if they are long."""
+    for sequence, text in enumerate(("one", "two", "three"), 1):
+        with at_once("a request"):
+            inside.sends(Data(text))
+            server.hears("D", SESSION, sequence, text)
+        server.says("A", SESSION, sequence)
+    inside.sends(Data("x" * 1_300))
+    for _ in range(3):
+        server.hears("d", SESSION, 4, "x" * 1_200)
+        server.hears("D", SESSION, 5, "x" * 100)
+
+
+def test_events_are_acknowledged_and_reported_in_order(server: UdpServer, inside: Caller) -> None:
+    """More than are read in a row."""
+    sequences = [*range(101, 1, -1)]
+    for sequence in sequences:
+        server.says("D", SESSION, sequence, public(sequence, "hello")[0])
+    inside.reports(*(public(sequence, "hello")[1] for sequence in sorted(sequences)))
+    for sequence in sequences:
+        server.hears("A", SESSION, sequence)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_foreign_datagrams_are_ignored(server: UdpServer, inside: Caller, address: str) -> None:
+    """Of strangers who know the session, and of other sessions."""
+    forged = public(666, "forged")[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind((address, 0))
+        stranger.sendto(wire("D", SESSION, 2, forged), server.client)
+        stranger.sendto(wire("C", SESSION, 0, "ERROR no_session"), server.client)
+    server.says("D", SESSION + 1, 2, forged)
+    server.says("C", 0, 0, "ERROR server_full")
+    server.says("C", 0, 0, f"COOKIE {COOKIE}")
+    for short in (b"", wire("D", SESSION, 2)[:-1]):
+        server.says_bytes(short)
+    server.says("D", SESSION, 2, HELLO_TEXT)
+    inside.reports(HELLO)
+
+
+def test_request_that_cannot_be_sent_is_refused(server: UdpServer, inside: Caller) -> None:
+    inside.sends(Command("PING"))
+    reason = "In the wire format datagram, PING is the keepalive request; it can't be a password."
+    inside.reports(Refused(ErrorCode.BAD_REQUEST, reason))
+    inside.sends(Command("secret"))
+    server.hears("C", SESSION, 1, "secret")
+
+
+def test_thousands_of_requests_are_sent(server: UdpServer, inside: Caller) -> None:
+    """Sending never waits for the receiver thread."""
+    link = UdpLink(Datagram(), patient, ("127.0.0.1", free_port()), 1.0)
+    for number in range(5_000):
+        link.send(Data(f"{number}"))
+    link.shut_down()
+    link.close()
+    inside.sends(*(Data(f"{number}") for number in range(1, 5_001)))
+    for sequence in range(1, 5_001):
+        server.hears("D", SESSION, sequence, f"{sequence}")
+        server.says("A", SESSION, sequence)
+
+
+# --- the end ---
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_goodbye_is_acknowledged_three_times(server: UdpServer, inside: Caller, is_gone: bool) -> None:
+    """If the server has ended already, it counts all the same. A later request is lost without an error."""
+    server.says("C", SESSION, 2, "BYE the server is shutting down")
+    if is_gone:
+        server.close()
+    else:
+        for _ in range(3):
+            server.hears("A", SESSION, 2)
+    inside.ends("the server closed the session", Bye("the server is shutting down"))
+    inside.link.close()
+    inside.sends(Command("PM"), Data("hello"))
+    inside.link.shut_down()
+
+
+def test_server_that_forgot_the_session_is_noticed_in_seconds(server: UdpServer, inside: Caller) -> None:
+    """It was restarted. Only the probe is long enough for its answer."""
+    with at_once("the end"):
+        inside.sends(Command("PM"))
+        server.hears("C", SESSION, 1, "PM")
+        server.hears("C", SESSION, 2, PROBE)
+        server.says("C", SESSION, 0, "ERROR no_session")
+        inside.ends("the server no longer knows this session")
+
+
+def test_server_that_is_gone_is_noticed_with_the_next_request(server: UdpServer, inside: Caller) -> None:
+    server.close()
+    with at_once("the end"):
+        inside.sends(Command("secret"))
+        inside.fails(ConnectionRefusedError, "Connection refused")
+
+
+def test_invalid_datagram_ends_the_session(server: UdpServer, inside: Caller) -> None:
+    server.says("D", SESSION, 2, "no header")
+    inside.fails(ProtocolError, "The server sent something that is no answer of the wire format datagram")
+
+
+@pytest.mark.parametrize("state", ["unused", "opening", "open"])
+def test_shut_down_ends_the_link_in_any_state(
+    serve: Callable[[], UdpServer], call: Callable[..., Caller], state: str
+) -> None:
+    """No other address is tried."""
+    first, second = serve(), serve()
+    caller = call(
+        1, *(("127.0.0.1", each.port) for each in (first, second)), name=None if state == "unused" else "alice"
+    )
+    match state:
+        case "opening":
+            first.hears("C", 0, 0, opening("alice"))
+        case "open":
+            first.opens()
+    with at_once("the end"):
+        caller.link.shut_down()
+        if state == "opening":
+            caller.fails(OSError, "can't reach a name:1 over UDP: no answer")
+        else:
+            caller.ends("the client closed the connection", *([PROMPT] if state == "open" else []))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as fence:
+        fence.sendto(wire("C", 0, 0, "fence"), ("127.0.0.1", second.port))
+    second.hears("C", 0, 0, "fence")
+
+
+# --- under a Connection ---
+
+
+def test_connection_opens_a_new_session_after_a_restart(server: UdpServer) -> None:
+    reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    connection = Connection(lambda address, seconds: UdpLink(Datagram(), patient, address, seconds), 30.0, reports.put)
+    connection.start(("127.0.0.1", server.port))
+    try:
+        for session in (SESSION, SESSION + 1):
+            up = reports.get(timeout=DEADLINE_SECONDS)
+            assert isinstance(up, LinkUp)
+            up.link.send(Command("alice"))
+            server.opens(session=session, text="WELCOME existing")
+            assert isinstance(reports.get(timeout=DEADLINE_SECONDS), Welcome)
+            if session == SESSION:
+                server.says("C", session, 0, "ERROR no_session")
+                down = reports.get(timeout=DEADLINE_SECONDS)
+                assert down == LinkDown("the server no longer knows this session")
+    finally:
+        with at_once("the end"):
+            connection.close()
+    assert reports.get(timeout=DEADLINE_SECONDS) == LinkLost("the client closed the connection")
