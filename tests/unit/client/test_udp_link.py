@@ -208,7 +208,7 @@ def test_second_address_is_tried_if_the_first_refuses(
 
 def test_all_addresses_share_the_timeout(serve: Callable[[], UdpServer], call: Callable[..., Caller]) -> None:
     """A silent one is followed by the next."""
-    silent = [serve() for _ in range(8)]
+    silent = [serve() for _ in range(12)]
     started = time.monotonic()
     with at_once("half a second"):
         caller = call(1, *(("127.0.0.1", each.port) for each in silent), seconds=0.5)
