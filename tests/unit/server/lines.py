@@ -50,7 +50,7 @@ class RecordingSocket:
 class Line:
     """The transport and its peer, which is an Arq."""
 
-    def __init__(self, _: object = None, **limits: int) -> None:
+    def __init__(self, **limits: int) -> None:
         self.clock = Clock()
         self.sock: Any = RecordingSocket()
         self.transport = UdpTransport(self.sock, ADDRESS, SESSION, OPENING, clock=self.clock, **limits)

@@ -295,7 +295,7 @@ def test_unknown_protocol_gets_one_line_of_help(play: Callable[..., Played], fir
     assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames), or ' in line
     assert line.endswith(rb"or REGISTER TOSEND alice\n\n (register)." + b"\n")
     assert line.removesuffix(b"\n").decode().isprintable()
-    assert [entry["event"] for entry in played.log] == ["Turned away"]
+    assert [(entry["event"], entry["reason"]) for entry in played.log] == [("connection rejected", "unknown_protocol")]
     assert not played.sessions
 
 

@@ -93,7 +93,7 @@ class SenderFixture:
         self.broadcast = self.broadcasts[0]
         self.clock = Clock()
         self.crashes: list[str] = []
-        options.setdefault("monotonic", self.clock.monotonic)
+        options.setdefault("monotonic", self.clock)
         self.sender = Sender(self.broadcasts, LAG_MAX_BYTES, self.crashes.append, **options)
         self._sockets: list[socket.socket] = []
         # Queues whose readers have not ended.
@@ -473,8 +473,8 @@ def test_crashed_sender_releases_waiting_writers() -> None:
 
 
 @pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch) -> Line:
-    return Line(monkeypatch)
+def line() -> Line:
+    return Line()
 
 
 def frames(count: int, text: bytes = b"%d") -> list[bytes]:
@@ -598,7 +598,6 @@ def test_stop_waits_for_udp_acknowledgements_within_its_limit(
     fixture: SenderFixture, line: Line, *, acknowledges: bool
 ) -> None:
     """Promise: shutdown."""
-    line.is_alone = False
     send_queue = fixture.udp_queue(line, follows=False)
     fixture.start()
     put(send_queue, *frames(1 if acknowledges else 1_000))

@@ -342,9 +342,10 @@ def test_short_opening_is_logged_once_a_minute(fixture: Fixture) -> None:
             assert fixture.answers(opening(b"bob".ljust(OPENING_BYTES - 1))) == []
 
     expected = {
-        "event": "An opening is shorter than its answer, and not answered",
-        "peer": PEER[0],
-        "least": 13 + OPENING_BYTES,
+        "event": "handshake ignored",
+        "reason": "too_short",
+        "address": PEER[0],
+        "min_bytes": 13 + OPENING_BYTES,
         "log_level": "warning",
     }
     assert log == [expected, expected]
@@ -423,7 +424,7 @@ def test_udp_sessions_and_tcp_connections_have_one_limit(stack: ExitStack) -> No
         assert fixture.answers(said, said) == [Datagram(C, 0, 0, SERVER_FULL)] * 2
         with pytest.raises(FullError, match="the limit of 2 connections is reached"):
             fixture.connections.add(TcpTransport(pairs[1][0]), "10.0.0.2")
-    assert [entry["event"] for entry in log] == ["Refusing connections"]
+    assert [entry["event"] for entry in log] == ["refusing connections"]
     fixture.leave(session)
 
     fixture.open(b"b")
@@ -438,7 +439,7 @@ def test_connection_is_refused_while_memory_is_short(stack: ExitStack) -> None:
         for _ in range(2):
             said = opening(b"a " + fixture.cookie(b"a"))
             assert fixture.answers(said) == [Datagram(C, 0, 0, SERVER_FULL)]
-    assert [(entry["event"], entry["reason"]) for entry in log] == [("Refusing connections", "memory is short")]
+    assert [(entry["event"], entry["reason"]) for entry in log] == [("refusing connections", "memory_short")]
     assert fixture.listener.is_empty
 
 
@@ -487,9 +488,8 @@ def test_silent_peer_is_lost_and_forgotten(stack: ExitStack) -> None:
             fixture.listener.receive(Datagram(ACK, session, 1), PEER)
             fixture.listener.check_timeouts()
         eventually(lambda: fixture.sessions[0].calls == ["end"])
-    assert log == [
-        {"event": "Disconnected: nothing was heard for 2 s", "connection": "1@192.0.2.1", "log_level": "info"}
-    ]
+    expected = {"reason": "peer_lost", "connection": "1@192.0.2.1", "detail": "nothing was heard for 2 s"}
+    assert log == [{"event": "disconnected", **expected, "log_level": "info"}]
     assert fixture.sessions[1].calls == []
     fixture.clock.now += 2.0
     eventually(lambda: fixture.listener.check_timeouts() or fixture.listener.is_empty)  # type: ignore[func-returns-value]
@@ -506,7 +506,7 @@ def test_peer_that_acknowledges_nothing_is_lost(fixture: Fixture) -> None:
             assert resend == 8 or fixture.sent() == [first]
         eventually(lambda: fixture.sessions[0].calls == ["end"])
 
-    assert [each["event"] for each in log] == ["Disconnected: a datagram was not acknowledged, and was sent 9 times"]
+    assert [each["detail"] for each in log] == ["a datagram was not acknowledged, and was sent 9 times"]
 
 
 # --- with its thread and a real socket ---
