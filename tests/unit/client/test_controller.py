@@ -54,12 +54,9 @@ def test_missing_username_is_asked_for_before_connecting() -> None:
     client.type("not a name", error, "[ask] username")
     client.type("", error, "[ask] username")
     client.type(" alice ", CONNECTS)
+    assert client.addresses == [("localhost", 9999)]
     client.connect(sends(Login("alice", "secret")))
-
-
-def test_known_username_is_not_asked_for(new_client: Dialogue) -> None:
-    new_client.begin(CONNECTS)
-    assert new_client.addresses == [("localhost", 9999)]
+    Dialogue("alice").begin(CONNECTS)
 
 
 def test_end_of_input_before_the_username_is_bad_usage() -> None:

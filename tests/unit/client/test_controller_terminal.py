@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from chatclient.client_protocol import ClientEvent, ClientProtocol
     from chatclient.notices import UiNotice
     from chatprotocol.events import Event
-    from chatprotocol.requests import Request
 
 SERVER = ("localhost", 9999)
 HINT = "[help] Type a message to all users, or DM USER MESSAGE to one; /help lists the commands."
@@ -168,17 +167,13 @@ def test_guest_requests_no_messages_and_has_no_password() -> None:
 
 
 @pytest.mark.parametrize("line", ["EX", "/quit", None])
-def test_leaving_before_the_login_ends_immediately(person: TerminalDialogue, line: str | None) -> None:
+def test_messages_typed_before_the_login_wait_and_leaving_does_not(person: TerminalDialogue, line: str | None) -> None:
     person.connect(sends(Login("alice", "secret")))
-    person.end_input() if line is None else person.type(line)
+    person.type("hello")
+    assert person.ui_state.waiting == ("hello",)
+    lost = "[error lost] 1 typed line was not confirmed\\nhello"
+    person.end_input(lost) if line is None else person.type(line, lost)
     assert person.exit is Exit.LOST
-
-
-def test_messages_typed_before_the_login_wait_if_the_password_is_known(person: TerminalDialogue) -> None:
-    person.connect(sends(Login("alice", "secret")))
-    person.type("hello everybody")
-    assert person.ui_state.waiting == ("hello everybody",)
-    person.give(WELCOME, *WELCOMES, sends(Say("hello everybody", "n1")))
 
 
 # --- the password ---
@@ -219,7 +214,9 @@ def test_wrong_password_is_asked_for_again(asked: TerminalDialogue) -> None:
     asked.type_password("one", sends(Password("one")))
     asked.give(WRONG, WRONGS, *ASKS)
     asked.type_password("EX", sends(Password("EX")))
-    assert asked.exit is None
+    asked.give(WRONG, WRONGS, *ASKS)
+    asked.end_input("[error refused] the input ended before the password was given")
+    assert asked.exit is Exit.REFUSED
 
 
 @pytest.mark.parametrize("is_told", [False, True])
@@ -235,11 +232,6 @@ def test_password_typed_after_the_servers_time_limit_is_used_on_a_new_connection
     asked.connect(sends(Login("alice")))
     asked.give(PasswordPrompt(AccountKind.EXISTING), *ASKS, sends(Password("my secret")))
     asked.give(WELCOME, *WELCOMES)
-
-
-def test_end_of_input_at_the_password_prompt_is_a_rejected_login(asked: TerminalDialogue) -> None:
-    asked.end_input("[error refused] the input ended before the password was given")
-    assert asked.exit is Exit.REFUSED
 
 
 def test_password_of_a_new_account_is_typed_twice(new: TerminalDialogue) -> None:
@@ -291,20 +283,17 @@ def test_changed_password_is_used_when_reconnecting(
 
 @pytest.mark.parametrize(
     ("last", "why"),
-    [
-        ("", "Nothing was typed; the password was not changed."),
-        ("nwe", "The two new passwords differ; the password was not changed."),
-    ],
+    [("", "Nothing was typed"), ("nwe", "The two new passwords differ"), (None, "")],
 )
-def test_password_change_is_cancelled(changing: TerminalDialogue, last: str, why: str) -> None:
-    changing.type_password(last, f"[error usage] {why}")
+def test_password_change_is_cancelled(changing: TerminalDialogue, last: str | None, why: str) -> None:
+    """By an empty line, by a typing error, and by a lost connection."""
+    if last is None:
+        changing.lose()
+        changing.reconnect("[back] alice")
+    else:
+        changing.type_password(last, f"[error usage] {why}; the password was not changed.")
     assert not changing.ui_state.is_secret
     changing.type("hello", sends(Say("hello", "n1")))
-
-
-def test_lost_connection_cancels_a_password_change(changing: TerminalDialogue) -> None:
-    changing.lose()
-    assert not changing.ui_state.is_secret
 
 
 def test_new_password_is_tried_too_if_its_confirmation_was_lost(changing: TerminalDialogue) -> None:
@@ -350,14 +339,6 @@ def test_lost_lines_are_reported_at_the_end(inside: TerminalDialogue, end: str |
     assert inside.exit is Exit.LOST
 
 
-def test_keyword_as_the_answer_to_a_question_is_a_message(inside: TerminalDialogue) -> None:
-    inside.type("PM", "[ask] message for all users")
-    inside.lose()
-    inside.type("EX")
-    assert inside.exit is None
-    inside.reconnect("[back] alice", "[ask] message for all users", sends(Say("EX", "n1")))
-
-
 def test_local_commands_work_while_the_connection_is_lost(away: TerminalDialogue) -> None:
     away.type("/help", *(f"[help] {line}" for line in away.parser.help()))
     away.type("/quiet")
@@ -366,30 +347,15 @@ def test_local_commands_work_while_the_connection_is_lost(away: TerminalDialogue
     assert away.ui_state.waiting == ()
 
 
-def test_waiting_lines_are_used_in_order(away: TerminalDialogue) -> None:
-    away.type("hello")
-    away.type("/quiet")
-    assert away.ui_state.waiting == ("hello", "/quiet")
-    away.reconnect("[back] alice", sends(Say("hello", "n1")))
-    assert away.shown[-2:] == [MessageQueued(Say("hello", "n1")), Toggle("quiet")]
-
-
-@pytest.mark.parametrize(
-    ("line", "request_"),
-    [
-        ("DM bob psst", Whisper("bob", "psst", "n1")),
-        ("/search x", Search("x")),
-        ("/history 5", AskHistory(5)),
-        ("DM", AskUsers()),
-    ],
-)
-def test_line_that_needs_the_server_waits_and_is_sent_once(
-    away: TerminalDialogue, line: str, request_: Request
-) -> None:
-    away.type(line)
-    assert away.ui_state.waiting == (line,)
-    away.reconnect("[back] alice", sends(request_))
-    assert away.ui_state.waiting == ()
+def test_lines_that_need_the_server_wait_and_are_sent_once_in_order(away: TerminalDialogue) -> None:
+    lines = ("hello", "/quiet", "DM bob psst", "/search x", "/history 5", "DM", "bob")
+    for line in lines:
+        away.type(line)
+    assert away.ui_state.waiting == lines
+    sent = (Say("hello", "n1"), Whisper("bob", "psst", "n2"), Search("x"), AskHistory(5), AskUsers())
+    away.reconnect("[back] alice", *map(sends, sent))
+    assert away.ui_state.waiting == ("bob",)
+    assert Toggle("quiet") in away.shown
 
 
 def test_lost_connection_is_shown_once_per_outage(away: TerminalDialogue) -> None:
@@ -442,7 +408,9 @@ def test_question_stands_until_it_is_answered_or_cancelled(inside: TerminalDialo
     inside.type("bob", "[ask] message for bob")
     inside.lose()
     assert inside.ui_state.question == "message for bob"
-    inside.reconnect("[back] alice", "[ask] message for bob", since=11)
+    inside.type("EX")  # the answer, although it looks like a keyword
+    inside.reconnect("[back] alice", "[ask] message for bob", sends(Whisper("bob", "EX", "n1")), since=11)
+    inside.type("PM", "[ask] message for all users")
     inside.type("", "[error usage] Nothing was typed; the operation is cancelled.")
     assert inside.ui_state.question == ""
 
@@ -467,20 +435,17 @@ UNKNOWN = Refused(ErrorCode.UNKNOWN_USER, "There is no user 'eve'.")
 SHOWS_UNKNOWN = "[error unknown_user] There is no user 'eve'."
 
 
-def test_unknown_recipient_is_rejected_before_the_text_is_typed(inside: TerminalDialogue) -> None:
+def test_unknown_recipient_is_asked_for_again(inside: TerminalDialogue) -> None:
+    """A text that was typed before the answer is sent to no other user."""
+    unusable = "[error usage] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."
+    inside.type("DM eve", sends(AskUser("eve")))
+    inside.type("only for you")
+    inside.give(UNKNOWN, SHOWS_UNKNOWN, "[ask] recipient", unusable)
     inside.type("DM eve", sends(AskUser("eve")))
     inside.give(UNKNOWN, SHOWS_UNKNOWN, "[ask] recipient")
     inside.give(Refused(ErrorCode.INTERNAL, "Other."), "[error internal] Other.")
     inside.type("bob", "[ask] message for bob")
     inside.type("psst", sends(Whisper("bob", "psst", "n1")))
-
-
-def test_text_for_an_unknown_recipient_is_sent_to_no_other(inside: TerminalDialogue) -> None:
-    inside.type("DM eve", sends(AskUser("eve")))
-    inside.type("only for you")  # before the answer
-    unusable = "[error usage] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."
-    inside.give(UNKNOWN, SHOWS_UNKNOWN, "[ask] recipient", unusable)
-    assert inside.ui_state.unconfirmed == ()
 
 
 @pytest.mark.parametrize(

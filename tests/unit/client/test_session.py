@@ -6,6 +6,7 @@ import pytest
 
 from chatclient.client_protocol import JsonClient, PossibleGap
 from chatclient.frames_client import FramesClient
+from chatclient.links.watch import Due
 from chatclient.model import ConnectionState, Model
 from chatclient.session import ClientSession
 from chatprotocol.errors import ErrorCode, RequestError
@@ -22,7 +23,7 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
-from chatprotocol.requests import AskHistory, AskUsers, Command, Login, Request, Say, Search, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Command, Leave, Login, Ping, Request, Say, Search, Whisper
 
 from .dialogue import FakeLink, nonces
 
@@ -67,6 +68,27 @@ def test_newest_connection_is_used_and_shut(session: ClientSession) -> None:
     session.shut()
     assert AskUsers() not in old.sent
     assert (old.is_shut, new.is_shut) == (False, True)
+
+
+def test_due_and_ping_follow_the_session(session: ClientSession) -> None:
+    """Watch reads them to find a hanging server."""
+    assert (session.due, session.ping) == (Due.NOTHING, None)
+    for _ in range(2):
+        session.log_in(FakeLink())
+        assert (session.due, session.ping) == (Due.LOGIN, None)
+        session.handle_event(WELCOME)
+        assert (session.due, session.ping) == (Due.NOTHING, Ping())
+        said = session.prepare(Say("hello"))
+        assert session.due is Due.ANSWER
+        session.handle_event(Sent(11, SentStatus.SENT, said.nonce))
+        session.request(AskHistory(5))
+        assert session.due is Due.ANSWER
+        session.handle_event(History(()))
+        assert session.due is Due.NOTHING
+        session.request(Leave())
+        assert session.due is Due.ANSWER
+        session.connection_lost()
+        assert (session.due, session.ping) == (Due.NOTHING, None)
 
 
 # --- messages ---
@@ -174,6 +196,7 @@ def test_own_message_of_another_device_with_the_same_text_is_returned(session: C
     session.prepare(Say("ok"))
     assert session.handle_event(public(11, "ok", "alice")) == ()
     assert session.handle_event(answer) == (answer, public(11, "ok", "alice"))
+    assert session.model.last_seen_id in (11, 12)
 
 
 def test_message_to_oneself_is_returned_and_confirmed(session: ClientSession) -> None:
