@@ -59,15 +59,8 @@ def test_words_are_host_port_and_username(arguments: list[str], expected: tuple[
     """Flags win over words, words over variables. Flags may stand among the words."""
     config = load(*arguments, env={"CHAT_SERVER": "env.example", "CHAT_PORT": "5"})
     assert (config.server, config.port, config.user) == expected
-
-
-def test_address_in_the_variable_may_have_a_port() -> None:
-    config = load(env={"CHAT_SERVER": "[::1]:1234", "CHAT_PORT": "1"})
-    assert (config.server, config.port) == ("::1", 1234)
-
-
-def test_missing_username_is_asked_for_later() -> None:
-    assert load(env={"CHAT_USER": ""}).user is None
+    config = load_config([], {"CHAT_SERVER": "[::1]:1234", "CHAT_PORT": "1"})
+    assert (config.server, config.port, config.user) == ("::1", 1234, None)
 
 
 @pytest.mark.parametrize(
