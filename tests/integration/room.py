@@ -1,4 +1,4 @@
-"""A server in this process, and peers that speak raw bytes to it."""
+"""A server in this process, and peers that speak each protocol with their own bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from chatserver.config import Config
 
 DEADLINE_SECONDS = 20.0
-_LOOK_SECONDS = 0.01
+_POLL_SECONDS = 0.01
 
 
 class _Peer:
-    """One connection that speaks some dialect by hand. Every read has a deadline."""
+    """One TCP connection. Every read has a deadline."""
 
     def __init__(self, port: int, address: str | None = None) -> None:
-        """``address`` is its own, where it is not to be the usual one."""
+        """``address`` is the peer's own address, to look like another host."""
         source = None if address is None else (address, 0)
         self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS, source)
         self._buffer = b""
@@ -43,12 +43,10 @@ class _Peer:
         self.socket.sendall(data)
 
     def is_closed(self) -> bool:
-        """Wait for the server to close; what comes before is passed over."""
-        try:
+        """Wait until the server closes. Input is skipped."""
+        with suppress(ConnectionResetError):
             while self.socket.recv(65_536):
                 pass
-        except ConnectionResetError:
-            pass
         return True
 
     def close(self) -> None:
@@ -56,13 +54,13 @@ class _Peer:
 
 
 class Peer(_Peer):
-    """One that speaks json."""
+    """A peer of json."""
 
     def ask(self, **members: Any) -> None:
         self.send(json.dumps(members).encode() + b"\n")
 
     def line(self) -> bytes:
-        """The next line; nothing when the server has closed."""
+        """The next line; empty at the end."""
         while b"\n" not in self._buffer:
             data = self.socket.recv(65_536)
             if not data:
@@ -72,16 +70,16 @@ class Peer(_Peer):
         return line
 
     def next(self, *types: str) -> dict[str, Any]:
-        """The next object of one of these types; others, but errors, are passed over."""
+        """The next object of one of these types. Others are skipped, but not errors."""
         while line := self.line():
             answer: dict[str, Any] = json.loads(line)
             if answer["type"] in types:
                 return answer
             assert answer["type"] != "error" or "error" in types, f"waiting for {types}, got {answer}"
-        pytest.fail(f"the server closed while {types} was waited for")
+        pytest.fail(f"the server closed before {types}")
 
     def until_fence(self) -> list[dict[str, Any]]:
-        """Everything that comes before the answer to a ping that is sent now."""
+        """All objects before the answer to a ping that is sent now."""
         self.ask(command="ping")
         answers = []
         while (answer := json.loads(self.line()))["type"] != "pong":
@@ -98,7 +96,7 @@ class Peer(_Peer):
 
 
 class FramesPeer(_Peer):
-    """One that speaks frames. What arrives is told as its type, a space and its payload: ``C READY``."""
+    """A peer of frames. A frame is its kind, a space and its payload: ``C READY``."""
 
     def command(self, text: str) -> None:
         self.send(typed_frame(b"C", text.encode()))
@@ -115,7 +113,7 @@ class FramesPeer(_Peer):
         return True
 
     def frame(self) -> str:
-        """The next frame; nothing when the server has closed."""
+        """The next frame; empty at the end."""
         if not self._has(5):
             assert self._buffer == b"", f"the server closed inside a frame: {self._buffer!r}"
             return ""
@@ -126,37 +124,37 @@ class FramesPeer(_Peer):
         return f"{kind.decode()} {payload.decode()}"
 
     def next_command(self) -> str:
-        """The payload of the next C frame; messages are passed over."""
+        """The payload of the next C frame. Messages are skipped."""
         while text := self.frame():
             if text.startswith("C "):
                 return text[2:]
-        pytest.fail("the server closed while a command was waited for")
+        pytest.fail("the server closed before a command")
 
     def next_message(self) -> list[str]:
-        """The next D frame: the words of its header, and its text."""
+        """The next frame, which must be a message: the words of its header, and its text."""
         text = self.frame()
         assert text.startswith("D "), f"waiting for a message, got {text!r}"
         header, _, body = text[2:].partition("\n")
         return [*header.split(" "), body]
 
     def until_fence(self) -> list[str]:
-        """Everything that comes before the answer to a PING that is sent now."""
+        """All frames before the answer to a PING that is sent now."""
         self.command("PING")
         frames: list[str] = []
         while (text := self.frame()) != "C PONG":
-            assert text, f"the server closed; before that came {frames}"
+            assert text, f"the server closed after {frames}"
             frames.append(text)
         return frames
 
     def rest(self) -> list[str]:
-        """All frames until the server closes."""
+        """All frames up to the end."""
         frames = []
         while text := self.frame():
             frames.append(text)
         return frames
 
     def login(self, name: str, password: str = "secret") -> str:
-        """The name may have the tradition behind it. What was missed comes next."""
+        """``name`` may have options. Missed messages follow the welcome."""
         self.command(name)
         prompt = self.next_command()
         assert prompt.startswith("PASSWORD "), prompt
@@ -181,7 +179,7 @@ class FramesPeer(_Peer):
         return self._confirmed(status)
 
     def history(self, asked: str = "CH") -> list[list[str]]:
-        """The messages, with nothing between them."""
+        """The words and text of each message."""
         self.command(asked)
         word, count = self.next_command().split(" ")
         assert word == "HISTORY"
@@ -194,7 +192,7 @@ class FramesPeer(_Peer):
 
 
 def typed_frame(kind: bytes, payload: bytes) -> bytes:
-    """As docs/wire/frames.md has it."""
+    """A frame of docs/wire/frames.md."""
     return kind + struct.pack(">I", len(payload)) + payload
 
 
@@ -220,30 +218,30 @@ def leave(peer: Peer | FramesPeer) -> None:
 
 
 PAYLOAD_MAX = 1_200
-# One that hears nothing for so long asks whether it still has a session.
+# Silence before a peer asks if it still has a session.
 _PROBE_SECONDS = 1.0
 
 
 class DatagramPeer(FramesPeer):
-    """One that speaks datagram. The first command opens its session.
+    """A peer of datagram. Its first command opens the session.
 
-    It has no thread: what there is to be sent, sent again or acknowledged is sent while it waits for something. So who
-    is not asked for anything is as silent as somebody who has vanished.
+    It has no thread: it sends, retransmits and acknowledges only while the test waits for something. Otherwise it looks
+    like a peer that has vanished.
     """
 
     def __init__(self, port: int, address: str | None = None) -> None:
-        """``address`` is its own, where it is not to be the usual one."""
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.bind((address or "127.0.0.1", 0))
         self.socket.connect(("127.0.0.1", port))
-        # The session, once it is open. It is over when the server has said so, or is not there any more.
+        # The session after the handshake.
         self.arq: Arq | None = None
+        # True after the server's last frame, or if it does not exist any more.
         self.is_over = False
-        # The server knows it no more.
+        # True if the server does not know the session.
         self.is_lost = False
         self._handshake: UdpHandshake | None = None
-        # What is said before there is a session; what has come of data in pieces; what has come and was not asked for.
+        # Frames to send after the handshake, pieces of an incomplete frame, and frames that the test has not read.
         self._ahead: list[Frame] = []
         self._pieces = b""
         self._arrived: deque[str] = deque()
@@ -252,16 +250,16 @@ class DatagramPeer(FramesPeer):
 
     @property
     def session(self) -> int:
-        """Its number. It must be open."""
+        """The session number."""
         assert self.arq is not None, "it has no session"
         return self.arq.session
 
     def send(self, data: bytes) -> None:
-        """As the dialect frames has it; what is long goes in pieces."""
+        """Send frames as in the protocol frames. Long ones are split."""
         self.put(*(piece for step in split_frames(data) for piece in _in_pieces(*step)))
 
     def put(self, *frames: Frame) -> None:
-        """These datagrams, just as they are."""
+        """Send each frame in one datagram."""
         if self._handshake is None:
             (_, text), *rest = frames
             self._handshake = UdpHandshake(text, time.monotonic())
@@ -273,7 +271,7 @@ class DatagramPeer(FramesPeer):
         self.turn()
 
     def turn(self) -> None:
-        """Take what has come, and send what is due. It waits for nothing."""
+        """Read the datagrams that have arrived, and send the ones that are due. It never waits."""
         for datagram in self.take_all():
             self._take(datagram)
         engine = self.arq or self._handshake
@@ -281,18 +279,18 @@ class DatagramPeer(FramesPeer):
             self._send_all(engine.due(time.monotonic()))
 
     def look_at(self) -> float:
-        """When the next turn is due, if nothing comes before."""
+        """The time of the next turn, if no datagram arrives before."""
         engine = self.arq or self._handshake
         return time.monotonic() + DEADLINE_SECONDS if engine is None else engine.look_at
 
     def arrived(self) -> list[str]:
-        """Every frame that has come and was not asked for yet."""
+        """All frames that have arrived and were not read."""
         frames = list(self._arrived)
         self._arrived.clear()
         return frames
 
     def frame(self) -> str:
-        """The next frame; nothing when the session is over."""
+        """The next frame; empty after the end of the session."""
         patience_ends = time.monotonic() + DEADLINE_SECONDS
         probe_at = time.monotonic() + _PROBE_SECONDS
         while True:
@@ -310,7 +308,7 @@ class DatagramPeer(FramesPeer):
             self._wait(min(self.look_at(), probe_at, patience_ends))
 
     def settle(self) -> None:
-        """Wait until all that was said is acknowledged, and take what comes meanwhile."""
+        """Wait until everything is acknowledged."""
         patience_ends = time.monotonic() + DEADLINE_SECONDS
         self.turn()
         while not self.is_over and (self.arq is None or self.arq.unacknowledged_bytes):
@@ -319,18 +317,18 @@ class DatagramPeer(FramesPeer):
             self.turn()
 
     def is_closed(self) -> bool:
-        """Wait for the session's end; what comes before is passed over."""
+        """Wait for the end of the session. Input is skipped."""
         while self.frame():
             pass
         return True
 
-    # --- datagrams as they are, with nothing acknowledged or sent again ---
+    # --- single datagrams, without acknowledgements and retransmissions ---
 
     def throw(self, kind: bytes, session: int, sequence: int, payload: bytes = b"") -> None:
         self.throw_bytes(pack(Datagram(kind[0], session, sequence, payload)))
 
     def throw_bytes(self, data: bytes) -> None:
-        with suppress(ConnectionRefusedError):  # told of an earlier one
+        with suppress(ConnectionRefusedError):  # the error of an earlier one
             self.socket.send(data)
 
     def catch(self) -> Datagram:
@@ -344,11 +342,11 @@ class DatagramPeer(FramesPeer):
             self._wait(patience_ends)
 
     def catch_until_fence(self) -> list[Datagram]:
-        """Everything that comes before the answer to a datagram of some other session that is sent now.
+        """All datagrams before the answer to one of an unknown session that is sent now.
 
-        The server reads its socket in one thread, and this one sends its answers.
+        One thread of the server reads the socket and sends these answers. A busy machine may lose a datagram, so it is
+        sent repeatedly.
         """
-        # A busy machine may lose a datagram, so it is sent again.
         fence = (1 << 63) + time.monotonic_ns()
         caught: list[Datagram] = []
         patience_ends = time.monotonic() + DEADLINE_SECONDS
@@ -363,20 +361,20 @@ class DatagramPeer(FramesPeer):
         raise TimeoutError
 
     def cookie_for(self, text: bytes) -> bytes:
-        """What has to be sent behind it."""
+        """The cookie that the server gives for this first command."""
         self.throw(b"C", NO_SESSION, 0, text.ljust(len("COOKIE 0123456789abcdef")))
         kind, session, sequence, payload = self.catch()
         assert (kind, session, sequence, payload[:7]) == (ord("C"), NO_SESSION, 0, b"COOKIE ")
         return payload[7:]
 
     def take_all(self, most: int = 1_000) -> list[Datagram]:
-        """What has come by now, but no more than so many."""
+        """The datagrams that have arrived."""
         found: list[Datagram] = []
         with suppress(BlockingIOError):
             while len(found) < most:
                 try:
                     datagram = unpack(self.socket.recv(READ_BYTES))
-                except ConnectionRefusedError:  # nobody has this port any more
+                except ConnectionRefusedError:  # the port is closed
                     self.is_over = True
                     break
                 assert datagram is not None, "the server sent something that is no datagram"
@@ -409,7 +407,7 @@ class DatagramPeer(FramesPeer):
         if kind == ord("d"):
             self._pieces += payload
             return
-        assert not self._pieces or kind == ord("D"), "pieces were not ended"
+        assert not self._pieces or kind == ord("D"), "the last piece is missing"
         text, self._pieces = (self._pieces + payload).decode(), b""
         self._arrived.append(f"{chr(kind)} {text}")
         self.is_over |= kind == ord("C") and text.split(" ")[0] == "BYE"
@@ -418,13 +416,13 @@ class DatagramPeer(FramesPeer):
         for each in datagrams:
             try:
                 self.socket.send(each)
-            except ConnectionRefusedError:  # an earlier one: nobody has this port any more
+            except ConnectionRefusedError:  # the port is closed
                 self.is_over = True
-            except OSError:  # as good as lost on the way
+            except OSError:  # equal to a lost datagram
                 pass
 
     def _probe(self) -> None:
-        """Is there still such a session? It is too far ahead of its time to be anything else."""
+        """Ask if the session exists. The sequence number is too high for anything else."""
         self.throw(b"C", self.session, 1 << 31, b"PING".ljust(len("ERROR no_session")))
 
     def _wait(self, until: float) -> None:
@@ -432,7 +430,7 @@ class DatagramPeer(FramesPeer):
 
 
 def split_frames(data: bytes) -> Iterator[Frame]:
-    """Typed frames, one by one."""
+    """Kind and payload of each frame."""
     while data:
         (size_bytes,) = struct.unpack(">I", data[1:5])
         yield data[0], data[5 : 5 + size_bytes]
@@ -440,7 +438,7 @@ def split_frames(data: bytes) -> Iterator[Frame]:
 
 
 def _in_pieces(kind: int, payload: bytes) -> Iterator[Frame]:
-    """As docs/wire/datagram.md has it."""
+    """The pieces of docs/wire/datagram.md."""
     while kind == ord("D") and len(payload) > PAYLOAD_MAX:
         yield ord("d"), payload[:PAYLOAD_MAX]
         payload = payload[PAYLOAD_MAX:]
@@ -448,7 +446,7 @@ def _in_pieces(kind: int, payload: bytes) -> Iterator[Frame]:
 
 
 class RegisterPeer(_Peer):
-    """One connection that speaks register."""
+    """One connection of register."""
 
     def register(self, side: str, name: str) -> bytes:
         """Returns the answer."""
@@ -456,7 +454,7 @@ class RegisterPeer(_Peer):
         return self.section()
 
     def section(self) -> bytes:
-        """The next header, with its body if it has one; nothing when the server has closed."""
+        """The next header, with its body; empty at the end."""
         if not self._reads_on_until(lambda: b"\n\n" in self._buffer):
             return b""
         size_bytes = self._buffer.index(b"\n\n") + 2
@@ -468,21 +466,21 @@ class RegisterPeer(_Peer):
         return section
 
     def piece(self) -> bytes:
-        """What one read brings: simple clients take it for one answer."""
+        """The result of one read: simple clients take it for one answer."""
         assert self._buffer == b""
         return self.socket.recv(1_024)
 
     def until_fence(self) -> bytes:
-        """Everything that comes before the answer to a second registration, which is always the same."""
+        """All input before the answer to a second registration, which is always an error."""
         self.send(b"REGISTER TOSEND fence\n\n")
         before = b""
         while (section := self.section()) != MALFORMED:
-            assert section, f"the server closed; before that came {before!r}"
+            assert section, f"the server closed after {before!r}"
             before += section
         return before
 
     def rest(self) -> bytes:
-        """Everything until the server closes."""
+        """All input up to the end."""
         sections = b""
         while section := self.section():
             sections += section
@@ -499,7 +497,7 @@ class RegisterPeer(_Peer):
 
 
 class Guest:
-    """A user of register, with both of its connections."""
+    """A user of register, with its two connections."""
 
     def __init__(self, port: int, name: str, address: str | None = None) -> None:
         self.name = name
@@ -511,7 +509,7 @@ class Guest:
             assert answer == f"REGISTERED {side} {self.name}\n\n".encode(), answer
 
     def send(self, to: str, text: str) -> None:
-        """And wait for nothing."""
+        """Send without waiting for the answer."""
         self.sending.send(message_to(to, text))
 
     def say(self, to: str, text: str) -> bytes:
@@ -520,7 +518,7 @@ class Guest:
         return self.sending.section()
 
     def forwarded(self) -> tuple[str, str]:
-        """The next message, which is not answered: its sender, and its text."""
+        """Sender and text of the next message, without an acknowledgement."""
         section = self.receiving.section()
         header, _, body = section.partition(b"\n\n")
         found = re.fullmatch(rb"FORWARD (\w+)\nContent-length: [0-9]+", header)
@@ -531,13 +529,13 @@ class Guest:
         self.receiving.send(f"RECEIVED {sender}\n\n".encode())
 
     def take(self) -> tuple[str, str]:
-        """The next message, which is answered: its sender, and its text."""
+        """Sender and text of the next message, which is acknowledged."""
         sender, text = self.forwarded()
         self.confirm(sender)
         return sender, text
 
     def is_over(self) -> bool:
-        """Wait for the server to close both; what comes before is passed over."""
+        """Wait until the server closes both. Input is skipped."""
         return self.sending.is_closed() and self.receiving.is_closed()
 
     def close(self) -> None:
@@ -553,13 +551,16 @@ INCOMPLETE = b"ERROR 103 Header incomplete\n\n"
 
 
 def message_to(to: str, text: str) -> bytes:
-    """A message, as docs/wire/register.md has it."""
+    """A message of docs/wire/register.md."""
     return b"SEND %b\nContent-length: %d\n\n%b" % (to.encode(), len(text.encode()), text.encode())
 
 
 def sent(to: str) -> bytes:
-    """The answer to a message that everybody got."""
+    """The answer to a delivered message."""
     return f"SEND {to}\n\n".encode()
+
+
+AnyPeer = TypeVar("AnyPeer", Peer, FramesPeer, RegisterPeer, Guest)
 
 
 class Room:
@@ -577,15 +578,15 @@ class Room:
     def _note_crash(self) -> None:
         self.has_crashed = True
 
-    def peer(self) -> Peer:
-        peer = Peer(self.server.port)
+    def _close_later(self, peer: AnyPeer) -> AnyPeer:
         self._peers.callback(peer.close)
         return peer
 
+    def peer(self) -> Peer:
+        return self._close_later(Peer(self.server.port))
+
     def frames_peer(self) -> FramesPeer:
-        peer = FramesPeer(self.server.port)
-        self._peers.callback(peer.close)
-        return peer
+        return self._close_later(FramesPeer(self.server.port))
 
     def datagram_peer(self, address: str | None = None) -> DatagramPeer:
         peer = DatagramPeer(self.server.port, address)
@@ -593,15 +594,11 @@ class Room:
         return peer
 
     def register_peer(self, address: str | None = None) -> RegisterPeer:
-        peer = RegisterPeer(self.server.port, address)
-        self._peers.callback(peer.close)
-        return peer
+        return self._close_later(RegisterPeer(self.server.port, address))
 
     def guest(self, name: str, address: str | None = None) -> Guest:
-        """Its connections are there; it is not registered."""
-        guest = Guest(self.server.port, name, address)
-        self._peers.callback(guest.close)
-        return guest
+        """Two connections, not registered."""
+        return self._close_later(Guest(self.server.port, name, address))
 
     def enter_guest(self, name: str, address: str | None = None) -> Guest:
         guest = self.guest(name, address)
@@ -624,8 +621,8 @@ class Room:
         return peer
 
     def wait_for_connections(self, count: int) -> None:
-        """Until so many count: one that has ended does for a moment longer than its user is seen."""
-        wait_for(lambda: self.server.connections == count, f"there are {count} connections")
+        """A connection ends a moment after its user has left."""
+        wait_for(lambda: self.server.connections == count, f"{count} connections")
 
     def close_peers(self) -> None:
         """Close all peers of TCP and wait until the server has noticed: then the names of guests are free."""
@@ -647,13 +644,13 @@ class Room:
 
 @contextmanager
 def _acknowledging(peers: list[DatagramPeer]) -> Iterator[None]:
-    """Whatever the server says meanwhile has come, so that it need not wait for peers that do nothing of themselves."""
+    """Acknowledge in a thread, so that the server need not wait for peers that have none."""
     is_over = threading.Event()
 
     def acknowledge() -> None:
         places = {peer.socket: peer for peer in peers if peer.socket.fileno() >= 0}
         while not is_over.is_set():
-            for ready in select.select(list(places), [], [], _LOOK_SECONDS)[0]:
+            for ready in select.select(list(places), [], [], _POLL_SECONDS)[0]:
                 for datagram in places[ready].take_all():
                     if datagram.kind != ACK and datagram.sequence:
                         places[ready].throw(b"A", datagram.session, datagram.sequence)
@@ -668,16 +665,16 @@ def _acknowledging(peers: list[DatagramPeer]) -> Iterator[None]:
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Look until it holds."""
+    """Poll until the condition holds."""
     patience_ends = time.monotonic() + DEADLINE_SECONDS
     while not condition():
-        assert time.monotonic() < patience_ends, f"it never came to that: {what}"
-        time.sleep(_LOOK_SECONDS)
+        assert time.monotonic() < patience_ends, f"in vain: {what}"
+        time.sleep(_POLL_SECONDS)
 
 
 @contextmanager
 def deadline(seconds: float, what: str) -> Iterator[None]:
-    """Fail when the block takes longer."""
+    """Fail if the block takes longer."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < seconds, f"{what} took {time.monotonic() - started:.1f} s"
