@@ -1,4 +1,4 @@
-"""Peers for whom the kernel keeps little, so that what they don't read is soon the server's business; and resets."""
+"""Peers with small kernel buffers, which lag as soon as they stop reading; resets and dead networks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from integration.room import DEADLINE_SECONDS, Peer
 
-# With these the kernel holds about 45 KB between the server and one who does not read, in place of 4 MB: how much the
-# sender's side may hold grows with the size of a segment, and loopback's is 64 KiB.
+# With these the kernel holds about 45 KB for a peer that does not read, instead of 4 MB: the sender's buffer grows with
+# the segment size, and loopback's is 64 KiB.
 _WINDOW_BYTES = 4_096
 _SEGMENT_BYTES = 536
 _SO_ATTACH_FILTER = 26
 
 
 class NarrowPeer(Peer):
-    """A peer that is behind as soon as it stops reading."""
+    """A peer that lags as soon as it stops reading."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.socket()
@@ -31,7 +31,7 @@ class NarrowPeer(Peer):
         self._buffer = b""
 
     def rest(self, until: bytes = b"") -> list[dict[str, Any]]:
-        """What still comes until the server closes, but for a line that was cut; or until something like this comes."""
+        """The remaining complete lines until the server closes, or until these bytes have arrived."""
         data = self._buffer
         with suppress(ConnectionError):
             while piece := self.socket.recv(65_536):
@@ -42,12 +42,12 @@ class NarrowPeer(Peer):
 
 
 def reset(peer: Peer) -> None:
-    """End the connection as a crash of the peer's machine is noticed: without a goodbye."""
+    """Reset the connection, as after a crash of the peer's machine."""
     peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
 
 
 def lose_what_arrives(sock: socket.socket) -> None:
-    """As a network that is gone: the system drops every segment for this socket (a filter that keeps 0 bytes)."""
+    """Cut the network: the system drops every packet for this socket (a filter that keeps 0 bytes)."""
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(instruction)))

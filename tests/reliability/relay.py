@@ -1,4 +1,4 @@
-"""A relay that does to datagrams what bad networks do: it loses some, repeats some, and lets some overtake others."""
+"""A relay of UDP packets that loses, repeats and delays them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import random
 
 _READ_BYTES = 65_536
-# What is overtaken comes so much later at most.
 _LATE_MAX_SECONDS = 0.02
-# As much as comes while nobody has the time to read, so that what is lost is lost by chance.
-_KEPT_BYTES = 4 * 1024 * 1024
-# Chance loses the same bytes nine times in a row, too, once in a hundred runs; then a session is over, as it should be.
-# So that the tests do not depend on it, nothing is lost more often than this in a row.
+# Receive buffer: packets must be lost by chance only.
+_BUFFER_BYTES = 4 * 1024 * 1024
+# Losses of the same packet in a row. Chance alone would lose one nine times, and end its session, once in 100 runs.
 _LOST_IN_A_ROW_MAX = 4
+
+_Address = tuple[str, int]
 
 
 class Faults(NamedTuple):
-    """Shares of one."""
+    """Shares of all packets."""
 
     lost: float
     repeated: float
@@ -32,13 +32,13 @@ class Faults(NamedTuple):
 
 
 class Relay:
-    """Carries datagrams to a port of this machine and back, each peer's through a socket of its own.
+    """Carries packets to a port of this machine and back, each peer's through a socket of its own.
 
     Leaving the context ends its thread.
     """
 
     def __init__(self, port: int, chance: random.Random, faults: Faults) -> None:
-        # What came, and what was done to it. Written by the relay's thread.
+        # Counts of packets. Written by the relay's thread.
         self.carried = self.lost = self.repeated = self.late = 0
         self._target = ("127.0.0.1", port)
         self._chance = chance
@@ -47,12 +47,11 @@ class Relay:
         self._front = self._open(None)
         self._front.bind(("127.0.0.1", 0))
         self.port = int(self._front.getsockname()[1])
-        # To whom, and what: how often it was lost the last times.
-        self._times_lost: dict[tuple[tuple[str, int], bytes], int] = {}
-        # For each peer's address its own socket, and the other way round.
-        self._backs: dict[tuple[str, int], socket.socket] = {}
-        # What is late: when it is due, a number that keeps the order, from where to where, and what.
-        self._late: list[tuple[float, int, socket.socket, tuple[str, int], bytes]] = []
+        # Losses in a row, by destination and packet.
+        self._times_lost: dict[tuple[_Address, bytes], int] = {}
+        self._backs: dict[_Address, socket.socket] = {}
+        # A heap: due time, a number that keeps the order, socket, destination, packet.
+        self._late: list[tuple[float, int, socket.socket, _Address, bytes]] = []
         self._stop_here, self._stop_there = socket.socketpair()
         self._selector.register(self._stop_here, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="relay")
@@ -68,9 +67,9 @@ class Relay:
         for each in (self._front, self._stop_here, self._stop_there, *self._backs.values()):
             each.close()
 
-    def _open(self, peer: tuple[str, int] | None) -> socket.socket:
+    def _open(self, peer: _Address | None) -> socket.socket:
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KEPT_BYTES)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         opened.setblocking(False)
         self._selector.register(opened, selectors.EVENT_READ, peer)
         return opened
@@ -85,9 +84,9 @@ class Relay:
             while self._late and self._late[0][0] <= time.monotonic():
                 self._send(*heapq.heappop(self._late)[2:])
 
-    def _read(self, sock: object, peer: tuple[str, int] | None) -> None:
+    def _read(self, sock: object, peer: _Address | None) -> None:
         assert isinstance(sock, socket.socket)
-        with suppress(OSError):  # there is no more, or nobody took an earlier one
+        with suppress(OSError):  # nothing more to read
             while True:
                 data, source = sock.recvfrom(_READ_BYTES)
                 if peer is None:
@@ -97,7 +96,7 @@ class Relay:
                 else:
                     self._carry(self._front, peer, data)
 
-    def _carry(self, sock: socket.socket, to: tuple[str, int], data: bytes) -> None:
+    def _carry(self, sock: socket.socket, to: _Address, data: bytes) -> None:
         self.carried += 1
         times = self._times_lost.pop((to, data), 0)
         if times < _LOST_IN_A_ROW_MAX and self._happens(self._faults.lost):
@@ -120,6 +119,6 @@ class Relay:
         return self._chance.random() < share
 
     @staticmethod
-    def _send(sock: socket.socket, to: tuple[str, int], data: bytes) -> None:
+    def _send(sock: socket.socket, to: _Address, data: bytes) -> None:
         with suppress(OSError):  # as good as lost
             sock.sendto(data, to)

@@ -1,4 +1,4 @@
-"""A client whose network is gone: it leaves the room in time, and what it was not given waits for it."""
+"""A client whose network is gone: its user leaves in time, and undelivered messages wait for the next login."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 2.0
 
 
+def heard_by(peer: Peer | FramesPeer, last: str) -> list[str]:
+    """The texts of the next direct messages, up to this one."""
+    texts: list[str] = []
+    while last not in texts:
+        texts.append(peer.next("direct")["message"] if isinstance(peer, Peer) else peer.next_message()[-1])
+    return texts
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("bob_type", [Peer, FramesPeer, DatagramPeer])
-def test_who_lost_the_network_leaves_and_gets_the_direct_messages_of_that_time_at_the_next_login(
+def test_user_without_network_leaves_and_misses_nothing(
     tmp_path: Path, bob_type: type[Peer | FramesPeer | DatagramPeer]
 ) -> None:
-    """Promise: no confirmed message is lost. Nothing unacknowledged (carol) or something (bob): both are noticed."""
+    """Promise: no confirmed message is lost. Carol has no unacknowledged data, and bob has: both are noticed."""
+    seconds = f"{PATIENCE_SECONDS:g}"
     with (
-        Program(
-            tmp_path, "--peer-timeout-seconds", f"{PATIENCE_SECONDS:g}", silence_seconds=PATIENCE_SECONDS
-        ) as server,
+        Program(tmp_path, "--peer-timeout-seconds", seconds, silence_seconds=PATIENCE_SECONDS) as server,
         ExitStack() as peers,
     ):
         alice, carol, bob = (peers.enter_context(closing(each(server.port))) for each in (Peer, FramesPeer, bob_type))
@@ -44,14 +52,6 @@ def test_who_lost_the_network_leaves_and_gets_the_direct_messages_of_that_time_a
 
         again = peers.enter_context(closing(bob_type(server.port)))
         welcome = again.login("bob")
-        if isinstance(welcome, dict):  # json tells up to where bob was there
+        if isinstance(welcome, dict):  # json has the last delivered message
             assert welcome["seen_id"] == heard["id"]
         assert heard_by(again, "missed") == ["missed"]
-
-
-def heard_by(peer: Peer | FramesPeer, last: str) -> list[str]:
-    """The texts of the direct messages that come, up to this one."""
-    texts: list[str] = []
-    while last not in texts:
-        texts.append(peer.next("direct")["message"] if isinstance(peer, Peer) else peer.next_message()[-1])
-    return texts
