@@ -25,7 +25,7 @@ from chatprotocol.requests import NotReceived, Received, Request, Send, Side, Un
 from chatprotocol.requests import Register as Claim
 from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
 
-from .samples import decode, pieces
+from .samples import decode, pieces, read_whole_and_cut
 
 HELLO = b"SEND bob\nContent-length: 5\n\nhello"
 FORWARD = b"FORWARD alice\nContent-length: 5\n\nhello"
@@ -37,17 +37,11 @@ either_length = pytest.mark.parametrize("length", LENGTH_UNITS)
 
 
 def read(data: bytes, length: str = "bytes") -> list[Request]:
-    """The requests of a connection that sends this and ends. Whole or byte by byte, they are the same."""
-    found = []
-    for size in (max(1, len(data)), 1):
-        decoder = Register(length=length).request_decoder()
-        found.append([*decode(decoder, pieces(data, size)), *decoder.end()])
-    assert found[0] == found[1]
-    return found[0]
+    return read_whole_and_cut(Register(length=length), data)
 
 
 def read_events(data: bytes, length: str = "bytes") -> list[Event]:
-    """The same for a client."""
+    """The events, which must be the same byte by byte."""
     whole, in_pieces = (decode(Register(length=length).event_decoder(), pieces(data, n)) for n in (len(data), 1))
     assert whole == in_pieces
     return whole

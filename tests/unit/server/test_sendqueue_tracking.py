@@ -205,10 +205,12 @@ def test_data_in_the_peers_system_counts_before_and_after_the_end() -> None:
         connection.insert(1, b"one")
         connection.insert(2, b"two")
         eventually(lambda: 2 in connection.reported)
-        connection.insert(3, b"end")
+        connection.send_queue.track(3, connection.reported.append)  # the sender has nothing to send
+        eventually(lambda: 3 in connection.reported)
+        connection.insert(4, b"end")
         connection.end()
         assert connection.peer.recv(9, socket.MSG_WAITALL) == b"onetwoend"
-        eventually(lambda: 3 in connection.reported)
+        eventually(lambda: 4 in connection.reported)
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
@@ -221,6 +223,7 @@ def test_broadcast_data_before_the_end_is_reported_if_it_arrived(is_lost: bool) 
         connection.sender.wake()
         eventually(lambda: connection.broadcast.offered_upto == connection.broadcast.end)
         connection.send_queue.unfollow()
+        publish(connection.broadcast, b"not for this connection")
         connection.send_queue.track(1, connection.reported.append)
         connection.send_queue.check_acknowledged()
         if not is_lost:
