@@ -137,7 +137,7 @@ class ChatClient:
         self.session = ClientSession(Model(address, None, None), _client_protocol(dialect, ops))
         self._is_json = dialect == Json.name
         self._inputs = Inbox()
-        watch = partial(Watch, _Debts(self.session, self._inputs), silence_seconds or math.inf)
+        watch = partial(Watch, _SessionState(self.session, self._inputs), silence_seconds or math.inf)
         open_watched = partial(open_link, spoken, lambda: watch(time.monotonic()))
         self._connection = Connection(open_watched, retry_seconds, self._inputs.put_heard)
         self._link: Link | None = None
@@ -405,7 +405,7 @@ class ChatClient:
         return news
 
 
-class _Debts:
+class _SessionState:
     """The state of the session as Watch sees it. Read by the receiver thread.
 
     Lock-free: the receiver thread alone adds server events to the inbox, so while it reads, no event arrives. An empty

@@ -118,7 +118,7 @@ class ClientSession:
         # Lock-free: every operand is one attribute or the truth value of one container, and reading it is atomic in
         # CPython. The result may be out of date, or mix two states while the owner handles an event. Watch tolerates
         # both: it polls, and a timeout needs the whole limit to pass since the last event that counts as an answer.
-        # Events in the inbox may change the result, so _Debts (client.py) reports UNKNOWN until the inbox is empty.
+        # Events in the inbox may change the result: _SessionState (client.py) reports UNKNOWN until it is empty.
         if self.model.connection_state is ConnectionState.KNOCKING:
             return Due.LOGIN
         is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self._is_leaving

@@ -12,7 +12,7 @@ from chatprotocol.events import Bye, Event, Refused
 from chatprotocol.requests import Ping, Say
 from chatprotocol.wire.json import Json
 
-from .debts import ScriptedWatch
+from .watches import ScriptedWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

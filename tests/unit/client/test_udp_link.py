@@ -17,8 +17,8 @@ from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicM
 from chatprotocol.requests import Command, Data, Request
 from chatprotocol.wire import Datagram
 
-from .debts import patient
 from .udp_server import COOKIE, DEADLINE_SECONDS, SESSION, UdpServer, opening, wire
+from .watches import patient
 
 PROMPT = PasswordPrompt(AccountKind.NEW)
 PROBE = "PING            "

@@ -11,7 +11,7 @@ from chatclient.links.watch import Due, Watch
 from chatprotocol.events import AccountKind, PasswordPrompt, Pong, PublicMessage, Users
 from chatprotocol.requests import Ping
 
-from .debts import Debts
+from .watches import FakeSession
 
 if TYPE_CHECKING:
     from chatprotocol.events import Event
@@ -22,7 +22,7 @@ PROMPT = PasswordPrompt(AccountKind.NEW)
 
 
 def watch(due: Due = Due.NOTHING, silence_seconds: float = 60.0) -> Watch:
-    return Watch(Debts(due), silence_seconds, 0.0)
+    return Watch(FakeSession(due), silence_seconds, 0.0)
 
 
 def test_silent_server_gets_one_ping_and_is_lost_without_an_answer() -> None:
@@ -45,7 +45,7 @@ def test_any_byte_answers_a_ping(events: list[Event]) -> None:
 
 
 def test_server_without_pings_may_be_silent() -> None:
-    assert not Watch(Debts(ping=None), 60.0, 0.0).check(1_000_000.0)
+    assert not Watch(FakeSession(ping=None), 60.0, 0.0).check(1_000_000.0)
 
 
 # Limit of an answer or a login: the event that arrives at 50 s, and the time of the loss.
@@ -72,7 +72,7 @@ def test_answer_or_login_has_a_limit_that_only_some_events_restart(
 
 
 def test_limit_begins_when_the_answer_becomes_due() -> None:
-    session = Debts()
+    session = FakeSession()
     waiting = Watch(session, 60.0, 0.0)
     waiting.heard([HELLO], 500.0)
     session.due = Due.ANSWER
@@ -83,7 +83,7 @@ def test_limit_begins_when_the_answer_becomes_due() -> None:
 
 
 def test_short_unknown_states_do_not_extend_the_limit() -> None:
-    session = Debts(Due.ANSWER)
+    session = FakeSession(Due.ANSWER)
     waiting = Watch(session, 60.0, 0.0)
     for now in range(60):
         session.due = Due.UNKNOWN if now % 2 else Due.ANSWER
@@ -95,7 +95,7 @@ def test_short_unknown_states_do_not_extend_the_limit() -> None:
 
 def test_limit_restarts_after_a_long_unknown_state() -> None:
     """The program did not read for a long time, and the answer may be among what it reads now."""
-    session = Debts(Due.ANSWER)
+    session = FakeSession(Due.ANSWER)
     waiting = Watch(session, 60.0, 0.0)
     waiting.check(0.0)
     session.due = Due.UNKNOWN

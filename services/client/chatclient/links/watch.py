@@ -61,8 +61,8 @@ class Watch:
     It is not notified of requests; it polls the session at least ``_LOOKS`` times per silence limit.
     """
 
-    def __init__(self, debtor: WatchedSession, silence_seconds: float, now: float) -> None:
-        self.debtor = debtor
+    def __init__(self, session: WatchedSession, silence_seconds: float, now: float) -> None:
+        self._session = session
         self._silence_seconds = silence_seconds
         self._login_seconds = silence_seconds * _LOGIN_PART
         self._heard_at = self._answered_at = now
@@ -75,7 +75,7 @@ class Watch:
     def heard(self, events: Sequence[Event], now: float) -> None:
         """Bytes arrived and completed these events. No event: they are part of one, perhaps of a long history."""
         self._heard_at = now
-        is_part = not events and self.debtor.due is not Due.LOGIN
+        is_part = not events and self._session.due is not Due.LOGIN
         if is_part or not all(isinstance(event, _NO_ANSWERS) for event in events):
             self._answered_at = now
 
@@ -89,7 +89,7 @@ class Watch:
 
     def check(self, now: float) -> Request | None:
         """The ping to send now, or None. Raises TimeoutError if the server is lost."""
-        due = self.debtor.due
+        due = self._session.due
         if due is Due.UNKNOWN:
             self._unknown_since = now if self._unknown_since is None else self._unknown_since
             return None
@@ -100,7 +100,7 @@ class Watch:
             self._due_since = None
             if self._pinged_at < self._heard_at:
                 is_silent = now >= self._heard_at + self._silence_seconds * _PING_PART
-                return self.debtor.ping if is_silent else None
+                return self._session.ping if is_silent else None
             if now >= self._heard_at + self._silence_seconds:
                 raise TimeoutError(f"the server was silent for {self._silence_seconds:g} s")
             return None

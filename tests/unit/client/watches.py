@@ -10,7 +10,7 @@ from chatprotocol.requests import Ping, Request
 
 
 @dataclass
-class Debts:
+class FakeSession:
     """The state of a session."""
 
     due: Due = Due.NOTHING
@@ -21,7 +21,7 @@ class ScriptedWatch(Watch):
     """Polls often. Each check takes the next decision of ``script``: a ping to send, or the error of a lost server."""
 
     def __init__(self) -> None:
-        super().__init__(Debts(), math.inf, 0.0)
+        super().__init__(FakeSession(), math.inf, 0.0)
         self.script: queue.SimpleQueue[Request | TimeoutError] = queue.SimpleQueue()
 
     def look_at(self, now: float) -> float:
@@ -39,4 +39,4 @@ class ScriptedWatch(Watch):
 
 def patient() -> Watch:
     """A watch that never counts a server as lost."""
-    return Watch(Debts(), math.inf, time.monotonic())
+    return Watch(FakeSession(), math.inf, time.monotonic())
