@@ -56,10 +56,11 @@ class Window:
     def lines(self, *shown: ClientEvent | UiNotice) -> list[str]:
         return [text_of(row).rstrip() for row in self.rows(*shown)]
 
-    def texts(self, *shown: ClientEvent | UiNotice) -> list[str]:
-        """The messages and rules alone, without time, sender and notices."""
+    def story(self, *shown: ClientEvent | UiNotice) -> str:
+        """The texts of messages, and the rules as in ``-now-``, without times, senders and notices."""
         lines = [line for line in self.lines(*shown) if not line.startswith((NOTICE, PROBLEM, MORE))]
-        return [line.split("\u2502 ")[-1].strip("\u2500 ") for line in lines]
+        texts = [line.split("\u2502 ")[-1] for line in lines]
+        return " ".join(f"-{text.strip(RULE)}-" if text[0] in RULE else text for text in texts)
 
     def has_rung(self) -> bool:
         rings, self.timeline.rings = self.timeline.rings, False
@@ -87,6 +88,15 @@ def direct(message_id: int, text: str = "psst", sender: str = "bob", recipient: 
     return events.DirectMessage(message_id, NOON_MS, sender, recipient, text)
 
 
+def p(number: int, time_ms: int = NOON_MS) -> PublicMessage:
+    """A public message with its number as the text."""
+    return public(number, str(number), time_ms=time_ms)
+
+
+def d(number: int) -> events.DirectMessage:
+    return direct(number, str(number))
+
+
 @pytest.fixture
 def window() -> Window:
     return Window()
@@ -94,6 +104,7 @@ def window() -> Window:
 
 # --- the rows of each event ---
 
+RULE = "\u2500 "
 NOTICE = "12:00                * \u2502 "
 PROBLEM = "12:00                ! \u2502 "
 MORE = "                       \u2502 "
@@ -223,8 +234,8 @@ def test_ascii_terminal_gets_ascii_separators() -> None:
 def test_new_day_has_a_rule(window: Window) -> None:
     """In the user's time zone."""
     times = [NOON_MS, NOON_MS + DAY_MS, NOON_MS + DAY_MS + 60_000, NOON_MS + 2 * DAY_MS]
-    lines = window.texts(*(public(number, str(number), time_ms=time_ms) for number, time_ms in enumerate(times, 11)))
-    assert lines == ["11", "Sunday, 1 February 2026", "12", "13", "Monday, 2 February 2026", "14"]
+    story = window.story(*(p(number, time_ms) for number, time_ms in enumerate(times, 11)))
+    assert story == "11 -Sunday, 1 February 2026- 12 13 -Monday, 2 February 2026- 14"
     day, message = Timeline(lambda: NOON, timezone(timedelta(hours=14))).rows_of(public(11), 80)
     assert text_of(day).strip("\u2500 ") == "Sunday, 1 February 2026"
     assert text_of(message).startswith("02:00 ")
@@ -308,82 +319,58 @@ def test_message_styles_differ_by_kind(window: Window) -> None:
 
 # --- the last messages at the login ---
 
-THREE = History((public(7, "seven"), direct(8, "eight"), public(9, "nine")))
-NEW = "new since you were here"
+THREE = History((p(7), d(8), p(9)))
+LAST = "-the last 3 messages-"
+NEW = "-new since you were here-"
 
 
 def seen(seen_id: int | None) -> events.Welcome:
     return events.Welcome(AccountKind.EXISTING, "alice", (), 9, seen_id=seen_id)
 
 
-LOGINS: dict[str, tuple[list[ClientEvent | UiNotice], list[str]]] = {
-    "empty": ([WELCOME, History(()), public(3, "three")], ["three"]),
-    "one": ([WELCOME, History((public(1, "one"),))], ["the last message", "one", "now"]),
-    "before the last stay": (
-        [seen(9), THREE, public(10, "ten")],
-        ["the last 3 messages", "seven", "eight", "nine", "now", "ten"],
-    ),
-    "after the last stay": ([seen(7), THREE], ["the last 3 messages", "seven", NEW, "eight", "nine", "now"]),
-    "all new": ([seen(0), THREE], [NEW, "seven", "eight", "nine", "now"]),
-    "unknown stay": ([seen(None), THREE], ["the last 3 messages", "seven", "eight", "nine", "now"]),
+OTHERS = [
+    notices.ErrorNotice("usage", "x"),
+    Refused(ErrorCode.UNKNOWN_USER, "x", "n1"),
+    Users(2, None, ("eve",)),
+    events.Online(("alice",)),
+]
+LOGINS: dict[str, tuple[list[ClientEvent | UiNotice], str]] = {
+    "empty": ([WELCOME, History(()), p(3)], "3"),
+    "one": ([WELCOME, History((p(1),))], "-the last message- 1 -now-"),
+    "before the last stay": ([seen(9), THREE, p(10)], f"{LAST} 7 8 9 -now- 10"),
+    "after the last stay": ([seen(7), THREE], f"{LAST} 7 {NEW} 8 9 -now-"),
+    "all new": ([seen(0), THREE], f"{NEW} 7 8 9 -now-"),
+    "unknown stay": ([seen(None), THREE], f"{LAST} 7 8 9 -now-"),
     # A direct message that waited is new, and so is all that follows it. Each is shown once.
-    "waiting": (
-        [WELCOME, direct(3, "three"), direct(8, "eight"), public(10, "ten"), THREE],
-        [NEW, "three", "seven", "eight", "nine", "ten", "now"],
-    ),
-    "waiting in the history": (
-        [WELCOME, direct(8, "eight"), THREE, public(10, "ten")],
-        ["the last 3 messages", "seven", NEW, "eight", "nine", "now", "ten"],
-    ),
-    "waiting and seen": (
-        [seen(9), direct(8, "eight"), THREE],
-        ["the last 3 messages", "seven", NEW, "eight", "nine", "now"],
-    ),
-    "other events": (
-        [
-            WELCOME,
-            direct(3, "three"),
-            notices.ErrorNotice("usage", "x"),
-            Refused(ErrorCode.UNKNOWN_USER, "x", "n1"),
-            Users(2, None, ("eve",)),
-            events.Online(("alice",)),
-            public(12, "twelve"),
-            History((direct(3, "three"), public(4, "four"))),
-            public(13, "thirteen"),
-        ],
-        [NEW, "three", "four", "twelve", "now", "thirteen"],
-    ),
-    "no history": (
-        [WELCOME, direct(3, "three"), Refused(ErrorCode.INTERNAL, "Disk."), public(4, "four")],
-        ["three", "four"],
-    ),
-    "lost": ([WELCOME, direct(3, "three"), LOST, public(4, "four")], ["three", "four"]),
-    "guest": ([events.Welcome(AccountKind.GUEST, "alice", (), None), events.Forwarded("bob", "hi")], ["hi"]),
+    "waiting": ([WELCOME, d(3), d(8), p(10), THREE], f"{NEW} 3 7 8 9 10 -now-"),
+    "waiting in the history": ([WELCOME, d(8), THREE, p(10)], f"{LAST} 7 {NEW} 8 9 -now- 10"),
+    "waiting and seen": ([seen(9), d(8), THREE], f"{LAST} 7 {NEW} 8 9 -now-"),
+    "other events": ([WELCOME, d(3), *OTHERS, p(12), History((d(3), p(4))), p(13)], f"{NEW} 3 4 12 -now- 13"),
+    "no history": ([WELCOME, d(3), Refused(ErrorCode.INTERNAL, "Disk."), p(4)], "3 4"),
+    "lost": ([WELCOME, d(3), LOST, p(4)], "3 4"),
+    "guest": ([events.Welcome(AccountKind.GUEST, "alice", (), None), events.Forwarded("bob", "hi")], "hi"),
 }
 
 
-@pytest.mark.parametrize(("shown", "texts"), LOGINS.values(), ids=LOGINS)
+@pytest.mark.parametrize(("shown", "story"), LOGINS.values(), ids=LOGINS)
 def test_login_shows_the_last_messages_once_and_marks_the_new_ones(
-    shown: list[ClientEvent | UiNotice], texts: list[str]
+    shown: list[ClientEvent | UiNotice], story: str
 ) -> None:
-    found = Window(is_in=False).texts(*shown)
-    assert [text for text in found if text != "Saturday, 31 January 2026"] == texts
+    assert Window(is_in=False).story(*shown).replace("-Saturday, 31 January 2026- ", "") == story
 
 
 def test_requested_history_has_rules_and_its_day(window: Window) -> None:
-    texts = window.texts(public(11), History((public(1, "one"),)), public(12))
-    assert texts == ["hello", "the last message", "Saturday, 31 January 2026", "one", "now", "hello"]
+    story = window.story(p(11), History((p(1),)), p(12))
+    assert story == "11 -the last message- -Saturday, 31 January 2026- 1 -now- 12"
 
 
 def test_search_result_has_its_number_and_words(window: Window) -> None:
-    found = Found("caf\u00e9 \x1b[2J", (public(1, "caf\u00e9"), direct(2, "cafe")), 2)
-    assert window.texts(found)[0] == "2 messages found: caf\u00e9 \\x1b[2J"
-    assert window.texts(Found("x", (public(1),), 2))[0] == "1 message found: x"
-    # The newest messages were not searched.
-    for messages in ((), (public(1),)):
-        assert (
-            window.lines(Found("x", messages, 1))[-1] == NOTICE + "The newest messages are not indexed yet; try again."
-        )
+    found = Found("caf\u00e9 \x1b[2J", (p(1), d(2)), 2)
+    assert window.story(found) == "-2 messages found: caf\u00e9 \\x1b[2J- -Saturday, 31 January 2026- 1 2 -now-"
+    assert window.story(Found("x", (p(1),), 2)).startswith("-1 message found: x- ")
+    for messages in ((), (p(1),)):
+        (*_, last) = window.lines(Found("x", messages, 1))
+        assert last == NOTICE + "The newest messages are not indexed yet; try again."
 
 
 # --- own messages ---
@@ -422,7 +409,7 @@ def test_own_message_is_shown_with_its_outcome(window: Window, news: ClientEvent
 def test_own_message_that_is_also_received_is_shown_once(window: Window, is_echo_first: bool) -> None:
     """After a reconnect, the server may take it from the connection that was lost."""
     both = [public(21, "mine", "alice"), SENT]
-    assert window.texts(SAID, LOST, BACK, *(both if is_echo_first else reversed(both))) == ["mine"]
+    assert window.story(SAID, LOST, BACK, *(both if is_echo_first else reversed(both))) == "mine"
 
 
 # --- a lost connection ---
@@ -445,33 +432,24 @@ def test_duration_has_a_fitting_unit(window: Window, seconds: float, words: str)
     assert window.lines(BACK)[-1].endswith(f"after {words}.")
 
 
-MISSED = "what you missed"
-RETURNS: dict[str, tuple[list[ClientEvent | UiNotice], list[str]]] = {
-    "missed": (
-        [public(15, "a"), direct(20, "b"), public(21, "c"), public(22, "d")],
-        [MISSED, "a", "b", "now", "c", "d"],
-    ),
-    "nothing": ([public(21, "c")], ["c"]),
-    "own after it": ([public(15, "a"), SENT, public(22, "c")], [MISSED, "a", "now", "mine", "c"]),
-    "twice": (
-        [public(15, "a"), LOST, notices.Reconnected("alice", 30), public(25, "b"), public(31, "c")],
-        [MISSED, "a", MISSED, "b", "now", "c"],
-    ),
-    "other day": (
-        [public(15, "a", time_ms=NOON_MS - DAY_MS)],
-        [MISSED, "Friday, 30 January 2026", "a"],
-    ),
+MISSED = "-what you missed-"
+RETURNS: dict[str, tuple[list[ClientEvent | UiNotice], str]] = {
+    "missed": ([p(15), d(20), p(21), p(22)], f"{MISSED} 15 20 -now- 21 22"),
+    "nothing": ([p(21)], "21"),
+    "own after it": ([p(15), SENT, p(22)], f"{MISSED} 15 -now- mine 22"),
+    "twice": ([p(15), LOST, notices.Reconnected("alice", 30), p(25), p(31)], f"{MISSED} 15 {MISSED} 25 -now- 31"),
+    "other day": ([p(15, NOON_MS - DAY_MS)], f"{MISSED} -Friday, 30 January 2026- 15"),
     # Another device sent it, and the restored server has more messages than before: the id is used again.
-    "restored": ([PossibleGap(), public(11, "after", "alice")], [MISSED, "after"]),
+    "restored": ([PossibleGap(), public(11, "after", "alice")], f"{MISSED} after"),
 }
 
 
-@pytest.mark.parametrize(("shown", "texts"), RETURNS.values(), ids=RETURNS)
+@pytest.mark.parametrize(("shown", "story"), RETURNS.values(), ids=RETURNS)
 def test_reconnect_shows_missed_messages_between_rules(
-    window: Window, shown: list[ClientEvent | UiNotice], texts: list[str]
+    window: Window, shown: list[ClientEvent | UiNotice], story: str
 ) -> None:
     window.rows(notices.MessageQueued(Say("before", "n0")), Sent(11, SentStatus.SENT, "n0"), SAID, LOST, BACK)
-    assert window.texts(*shown) == texts
+    assert window.story(*shown) == story
 
 
 # --- pending messages, status and prompt ---
