@@ -89,13 +89,6 @@ def test_empty_line_chooses_the_default_server() -> None:
     assert client.addresses == [("localhost", 9999)]
 
 
-def test_invalid_name_from_the_settings_is_asked_for_again() -> None:
-    client = new_client(username="no name")
-    client.begin(f"[error bad_username] {NAME_RULE}", ASKS_NAME)
-    client.type("alice", CONNECTS)
-    connect(client)
-
-
 def test_refused_name_is_asked_for_again_on_a_new_connection() -> None:
     """Some servers close the connection with the refusal. Either side may be refused; a lost connection stays lost."""
     client = new_client()
@@ -134,14 +127,6 @@ def test_other_refusals_of_the_registration_end_the_client(
     why = f"The server rejected alice ({reason}); it may be full, or accept no guests."
     client.give(error, f"[error {code}] {why}")
     assert client.exit is Exit.REFUSED
-
-
-def test_connection_lost_during_the_registration_ends_the_client() -> None:
-    client = new_client()
-    connect(client)
-    client.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
-    client.give(CLOSED, f"[error lost] {CLOSED_TEXT}")
-    assert client.exit is Exit.LOST
 
 
 @pytest.mark.parametrize("line", ["EX", " /quit "])

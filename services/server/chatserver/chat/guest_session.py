@@ -73,7 +73,7 @@ class GuestSession:
                 self._refuse(as_error(error, self._label))
             if self._surplus >= _SURPLUS_ANSWERS_MAX:
                 _log.warning("disconnected", reason="unsolicited_acks", user=self._name, connection=self._label)
-                self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Nobody waits for these answers.")])
+                self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Too many acknowledgements of nothing.")])
                 return False
         return True
 

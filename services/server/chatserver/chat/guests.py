@@ -178,7 +178,7 @@ def _admit(services: Services, name: str) -> Account:
         account = services.journal.admit_guest(name)
     except OSError as error:
         _log.error("guest not admitted", user=name, error=str(error))
-        reason = "The server can't write to its disk; nobody was registered."
+        reason = "The server can't write to its disk; the guest was not registered."
         raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
     if account is None:  # an account was registered at the same time
         raise _taken(name)
