@@ -24,9 +24,9 @@ Locks: guests, then hub, then ``_lock``. ``_lock`` guards all windows, deliverie
 after it is released. A window has at most one part in flight, so parts can be reordered only for a peer that
 acknowledges a part before it has received it.
 
-``_due`` is ordered by time: entries are appended with the same timeout. ``hurry`` shortens the timeout; it keeps the
-order, because it runs after the journal ended, so no entry that it adds is set again. Thus the watcher needs to look at
-the first entries only, and to be woken only if it sleeps without a timeout or has something to disconnect.
+``_deadlines`` is ordered by time: entries are appended with the same timeout. ``hurry`` shortens the timeout; it keeps
+the order, because it runs after the journal ended, so no entry that it adds is set again. Thus the watcher needs to
+look at the first entries only, and to be woken only if it sleeps without a timeout or has something to disconnect.
 """
 
 from __future__ import annotations
@@ -65,28 +65,28 @@ class Ack:
     reads the other fields only after :meth:`wait`.
     """
 
-    __slots__ = ("_settled", "answers_due", "has_failed", "is_stored_only")
+    __slots__ = ("_completed", "answers_expected", "has_failed", "is_stored_only")
 
     def __init__(self) -> None:
-        self._settled = threading.Event()
-        self.answers_due = 0
+        self._completed = threading.Event()
+        self.answers_expected = 0
         self.has_failed = False
         # The recipient of a direct message is not online.
         self.is_stored_only = False
 
     def wait(self) -> bool:
         """Wait for the outcome. True if all recipients acknowledged. Takes ANSWER_SECONDS at most after the commit."""
-        self._settled.wait()
+        self._completed.wait()
         # Read without the lock: it is written before the event is set, and never after.
         return not self.has_failed
 
     @property
     def is_complete(self) -> bool:
         """True if the outcome is known. Safe without the lock: it changes once, from false to true."""
-        return self._settled.is_set()
+        return self._completed.is_set()
 
     def complete(self) -> None:
-        self._settled.set()
+        self._completed.set()
 
 
 class Delivery(Struct, gc=False, eq=False):
@@ -120,7 +120,7 @@ class DeliveryWindow:
         "is_held",
         "is_open",
         "name",
-        "on_part",
+        "on_idle",
         "own_bytes",
         "parts_given",
         "position",
@@ -145,7 +145,7 @@ class DeliveryWindow:
         self.is_open = False
         self.is_held = True
         # Called when nothing is in flight to or from the user; None until shutdown.
-        self.on_part: Callable[[], None] | None = None
+        self.on_idle: Callable[[], None] | None = None
 
     # --- for the hub, under its lock ---
 
@@ -200,13 +200,13 @@ class AckedDelivery:
         self._first = 0
         self._total_bytes = 0
         # Pending acks with their deliveries.
-        self._unsettled: dict[Ack, Delivery] = {}
+        self._pending: dict[Ack, Delivery] = {}
         # Deadlines of windows in flight and of pending acks, ordered by time (dict insertion order).
-        self._due: dict[DeliveryWindow | Ack, float] = {}
+        self._deadlines: dict[DeliveryWindow | Ack, float] = {}
         self._answer_seconds = answer_seconds
         self._clock = clock
         # Windows to disconnect, with the reason.
-        self._unwanted: list[tuple[DeliveryWindow, str]] = []
+        self._to_disconnect: list[tuple[DeliveryWindow, str]] = []
         self._changed = threading.Condition(self._lock)
         self._watcher_sleeps = False
         self._stopping = False
@@ -226,24 +226,24 @@ class AckedDelivery:
     def check_deadlines(self) -> None:
         """Fail the acks whose deadline has passed; disconnect users that are late or lag too far. For the watcher."""
         with self._lock:
-            self._give_up_late(self._clock())
-            unwanted, self._unwanted = self._unwanted, []
-        for window, reason in unwanted:
+            self._expire(self._clock())
+            disconnected, self._to_disconnect = self._to_disconnect, []
+        for window, reason in disconnected:
             # The reader of this connection sees the end and closes the other connection.
             _log.warning("disconnected", reason=reason, user=window.name)
             window.send_queue.finish(hang_up=True)
-            self._part_if_idle(window)
+            self._call_if_idle(window)
 
     def hurry(self, answer_seconds: float) -> None:
         """Shorten all timeouts, at shutdown. The journal must have ended before."""
         latest = self._clock() + answer_seconds
         with self._lock:
             self._answer_seconds = answer_seconds
-            self._due = {whose: min(due, latest) for whose, due in self._due.items()}
+            self._deadlines = {whose: min(due, latest) for whose, due in self._deadlines.items()}
             for window in self._windows:
                 # If the journal crashed, an appended message is never confirmed or refused.
                 if window.ack is not None and not window.ack.is_complete:
-                    self._due.setdefault(window.ack, latest)
+                    self._deadlines.setdefault(window.ack, latest)
             self._changed.notify()
 
     # --- for the hub, under its lock: BroadcastBuffer ---
@@ -270,8 +270,8 @@ class AckedDelivery:
                 self._put(delivery)
             given = [(window, self._next(window)) for window in self._windows if not self._is_lagging(window)]
             self._forget_deliveries()
-        for window, due in given:
-            _give_out(window, due)
+        for window, part in given:
+            _send_part(window, part)
 
     def wait_for_sender(self, ahead_max_bytes: int = 0, limit_seconds: float | None = None) -> None:
         """Return at once: the lag limit bounds guests instead."""
@@ -308,7 +308,7 @@ class AckedDelivery:
         with self._lock:
             window.is_held = False
             part = self._next(window)
-        _give_out(window, part)
+        _send_part(window, part)
 
     def expect(self, window: DeliveryWindow) -> Ack:
         """Return the ack for the user's next message; it has failed already if the window is closed.
@@ -325,7 +325,7 @@ class AckedDelivery:
         """End the request that :meth:`expect` began."""
         with self._lock:
             window.ack = None
-        self._part_if_idle(window)
+        self._call_if_idle(window)
 
     def take_answer(self, window: DeliveryWindow, sender: str | None) -> bool:
         """Acknowledge the current part; ``sender`` None rejects it. False if no message of that sender is in flight."""
@@ -333,32 +333,32 @@ class AckedDelivery:
             answered = window.in_flight
             if answered is None or (sender and name_key(sender) != name_key(answered.parts[0].sender)):
                 return False
-            del self._due[window]
+            del self._deadlines[window]
             if sender is not None and window.parts_given < len(answered.parts):
                 part: Message | None = self._next_part(window, answered)
             else:  # a rejected part fails the whole message
                 window.in_flight = None
                 self._note_answer(answered, has_come=sender is not None)
                 part = self._next(window)
-        _give_out(window, part)
-        self._part_if_idle(window)
+        _send_part(window, part)
+        self._call_if_idle(window)
         return True
 
-    def drain(self, window: DeliveryWindow, on_part: Callable[[], None]) -> None:
-        """Call ``on_part``, once or more, from any thread, when nothing is in flight for this user. At shutdown."""
+    def drain(self, window: DeliveryWindow, on_idle: Callable[[], None]) -> None:
+        """Call ``on_idle``, once or more, from any thread, when nothing is in flight for this user. At shutdown."""
         with self._lock:
-            window.on_part = on_part
-        self._part_if_idle(window)
+            window.on_idle = on_idle
+        self._call_if_idle(window)
 
-    def _part_if_idle(self, window: DeliveryWindow) -> None:
-        """Call ``on_part`` if it is set and nothing is in flight."""
-        # Read without the lock: if a concurrent drain is missed here, drain checks itself after it has set on_part.
-        if window.on_part is None:
+    def _call_if_idle(self, window: DeliveryWindow) -> None:
+        """Call ``on_idle`` if it is set and nothing is in flight."""
+        # Read without the lock: if a concurrent drain is missed here, drain checks itself after it has set on_idle.
+        if window.on_idle is None:
             return
         with self._lock:
             is_idle = window.in_flight is None and window.ack is None and not self._lag_bytes(window)
         if is_idle:
-            window.on_part()
+            window.on_idle()
 
     # --- deliveries: the lock is held ---
 
@@ -382,9 +382,9 @@ class AckedDelivery:
         ack = delivery.ack
         if ack is not None:
             addressed = self._windows - {delivery.sender} if delivery.to is None else {delivery.to}
-            ack.answers_due = sum(window.is_open for window in addressed)
-            if not ack.answers_due:
-                self._settle(ack, has_failed=delivery.to is not None)
+            ack.answers_expected = sum(window.is_open for window in addressed)
+            if not ack.answers_expected:
+                self._complete(ack, has_failed=delivery.to is not None)
 
     def _delivery(self, message: Message, to: DeliveryWindow | None = None) -> Delivery:
         parts = self._split(message)
@@ -401,7 +401,7 @@ class AckedDelivery:
     def _next_part(self, window: DeliveryWindow, delivery: Delivery) -> Message:
         """The lock is held."""
         window.parts_given += 1
-        self._note_due(window)
+        self._add_deadline(window)
         return delivery.parts[window.parts_given - 1]
 
     def _take(self, window: DeliveryWindow) -> Delivery | None:
@@ -429,10 +429,10 @@ class AckedDelivery:
         return self._total_bytes - first.offset_bytes - window.own_bytes + window.direct_bytes
 
     def _is_lagging(self, window: DeliveryWindow) -> bool:
-        """True if the lag exceeds the limit; the window is then given up. The lock is held."""
+        """True if the lag exceeds the limit; the user is then disconnected. The lock is held."""
         if self._lag_bytes(window) <= self._lag_max_bytes:
             return False
-        self._give_up(window, "lagging")
+        self._disconnect(window, "lagging")
         return True
 
     def _forget_deliveries(self) -> None:
@@ -447,9 +447,9 @@ class AckedDelivery:
         if not window.is_open:
             return
         window.is_open = False
-        self._due.pop(window, None)
+        self._deadlines.pop(window, None)
         # Scan the pending acks, not the undelivered messages: there are fewer of them.
-        for ack, delivery in [*self._unsettled.items()]:
+        for ack, delivery in [*self._pending.items()]:
             is_to_come = delivery.to is None and delivery.position >= window.position and delivery.sender is not window
             if is_to_come or delivery is window.in_flight or delivery.to is window:
                 self._fail(ack)
@@ -468,45 +468,45 @@ class AckedDelivery:
             return
         ack.is_stored_only = isinstance(confirmed, Sent) and confirmed.status is SentStatus.STORED
         if not self._staged or self._staged[-1].parts[0].id != confirmed.id:
-            self._settle(ack)
+            self._complete(ack)
             return
         delivery = self._staged[-1]
         delivery.sender, delivery.ack = sender, ack
-        self._unsettled[ack] = delivery
-        self._note_due(ack)
+        self._pending[ack] = delivery
+        self._add_deadline(ack)
 
     def _note_answer(self, delivery: Delivery, *, has_come: bool) -> None:
         """Count one answer. The lock is held."""
         ack = delivery.ack
         if ack is None:
             return
-        ack.answers_due -= 1
-        if not has_come or ack.answers_due == 0:
-            self._settle(ack, has_failed=not has_come)
+        ack.answers_expected -= 1
+        if not has_come or ack.answers_expected == 0:
+            self._complete(ack, has_failed=not has_come)
 
     def _fail(self, ack: Ack | None) -> None:
         """The lock is held."""
         if ack is not None:
-            self._settle(ack, has_failed=True)
+            self._complete(ack, has_failed=True)
 
-    def _settle(self, ack: Ack, *, has_failed: bool = False) -> None:
+    def _complete(self, ack: Ack, *, has_failed: bool = False) -> None:
         """Complete the ack; the first outcome counts. The lock is held."""
-        self._due.pop(ack, None)
-        self._unsettled.pop(ack, None)
+        self._deadlines.pop(ack, None)
+        self._pending.pop(ack, None)
         if not ack.is_complete:
             ack.has_failed = has_failed
             ack.complete()
 
-    def _note_due(self, whose: DeliveryWindow | Ack) -> None:
+    def _add_deadline(self, whose: DeliveryWindow | Ack) -> None:
         """Append a deadline, later than all others. The lock is held."""
-        self._due[whose] = self._clock() + self._answer_seconds
+        self._deadlines[whose] = self._clock() + self._answer_seconds
         if self._watcher_sleeps:
             self._changed.notify()
 
-    def _give_up(self, window: DeliveryWindow, reason: str) -> None:
+    def _disconnect(self, window: DeliveryWindow, reason: str) -> None:
         """Close the window and let the watcher disconnect the user. The lock is held."""
         self._clear(window)
-        self._unwanted.append((window, reason))
+        self._to_disconnect.append((window, reason))
         self._changed.notify()
 
     # --- the watcher ---
@@ -529,23 +529,23 @@ class AckedDelivery:
 
     def _sleep(self) -> None:
         """Sleep until the first deadline, or without a limit if there is none, or until notified. The lock is held."""
-        if self._stopping or self._unwanted:
+        if self._stopping or self._to_disconnect:
             return
-        first = next(iter(self._due.values()), None)
+        first = next(iter(self._deadlines.values()), None)
         self._watcher_sleeps = first is None
         self._changed.wait(None if first is None else first - self._clock())
         self._watcher_sleeps = False
 
-    def _give_up_late(self, now: float) -> None:
-        """Fail the acks and give up the windows whose deadline has passed. The lock is held."""
-        for whose in list(takewhile(lambda each: self._due[each] <= now, self._due)):
+    def _expire(self, now: float) -> None:
+        """Fail the acks and disconnect the users whose deadline has passed. The lock is held."""
+        for whose in list(takewhile(lambda each: self._deadlines[each] <= now, self._deadlines)):
             if isinstance(whose, Ack):
                 self._fail(whose)
             elif whose.is_open:
-                self._give_up(whose, "ack_timeout")
+                self._disconnect(whose, "ack_timeout")
 
 
-def _give_out(window: DeliveryWindow, part: Message | None) -> None:
+def _send_part(window: DeliveryWindow, part: Message | None) -> None:
     if part is not None:
         window.send_queue.put([part])
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from chatserver.chat.member import SendQueue
     from chatserver.chat.services import Services
 
-    _Moves = dict[type, Callable[[Any, Any], None]]
+    _Handlers = dict[type, Callable[[Any, Any], None]]
 
 _log = structlog.get_logger()
 
 # Maximum unsolicited acks in a row. They cost the peer nothing, because they get no reply, and cost the server CPU
 # time; more of them are no mistake of a simple client.
-_SURPLUS_ANSWERS_MAX = 1_000
+_UNSOLICITED_ACKS_MAX = 1_000
 # Errors reported with their own code; other errors are mapped by connection.
 _TOLD = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
 
@@ -38,7 +38,7 @@ _TOLD = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
 class GuestSession:
     """Answers the requests of one connection. For its reader thread only, except :meth:`send_bye`."""
 
-    __slots__ = ("_address", "_errors", "_guest", "_label", "_send_queue", "_services", "_side", "_surplus")
+    __slots__ = ("_address", "_errors", "_guest", "_label", "_send_queue", "_services", "_side", "_unsolicited_acks")
 
     def __init__(self, services: Services, send_queue: SendQueue, label: str, address: str) -> None:
         self._services = services
@@ -50,7 +50,7 @@ class GuestSession:
         self._side: Side | None = None
         self._guest: Guest | None = None
         # Unsolicited acks since the last valid one.
-        self._surplus = 0
+        self._unsolicited_acks = 0
 
     @property
     def is_logged_in(self) -> bool:
@@ -68,10 +68,10 @@ class GuestSession:
                     return False
                 continue
             try:
-                self._obey(request)
+                self._dispatch(request)
             except REFUSED_WITH as error:
                 self._refuse(as_error(error, self._label))
-            if self._surplus >= _SURPLUS_ANSWERS_MAX:
+            if self._unsolicited_acks >= _UNSOLICITED_ACKS_MAX:
                 _log.warning("disconnected", reason="unsolicited_acks", user=self._name, connection=self._label)
                 self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Too many acknowledgements of nothing.")])
                 return False
@@ -102,13 +102,13 @@ class GuestSession:
         else:
             self._services.acked_delivery.drain(guest.window, guest.finish)
 
-    def _obey(self, request: Request) -> None:
-        move = self._MOVES[self._side].get(type(request))
-        if move is None:
+    def _dispatch(self, request: Request) -> None:
+        handler = self._HANDLERS[self._side].get(type(request))
+        if handler is None:
             raise RequestError(ErrorCode.NOT_LOGGED_IN, "This connection is not registered; send REGISTER first.")
-        move(self, request)
+        handler(self, request)
 
-    # --- transitions ---
+    # --- handlers ---
 
     def _register(self, request: requests.Register) -> None:
         services, side = self._services, request.side
@@ -147,34 +147,34 @@ class GuestSession:
     def _refuse_to_send(self, _: requests.Send) -> None:
         raise RequestError(ErrorCode.BAD_REQUEST, "This connection is for receiving; send on the other one.")
 
-    def _take_answer(self, request: requests.Received | requests.NotReceived) -> None:
+    def _take_ack(self, request: requests.Received | requests.NotReceived) -> None:
         guest = self._guest
         assert guest is not None
         sender = request.sender if isinstance(request, requests.Received) else None
         if guest.window is not None and self._services.acked_delivery.take_answer(guest.window, sender):
-            self._surplus = 0
+            self._unsolicited_acks = 0
         else:
-            self._pass_over(request)
+            self._ignore_ack(request)
 
-    def _pass_over(self, _: Request) -> None:
+    def _ignore_ack(self, _: Request) -> None:
         """Ignore an unsolicited ack. A reply could make the two peers answer each other forever."""
         self._errors.note_ignored_ack(self._name)
-        self._surplus += 1
+        self._unsolicited_acks += 1
 
-    # Transitions by side and request type. An unregistered connection may only register.
-    _MOVES: ClassVar[dict[Side | None, _Moves]] = {
+    # Handlers by side and request type. An unregistered connection may only register.
+    _HANDLERS: ClassVar[dict[Side | None, _Handlers]] = {
         None: {requests.Register: _register},
         Side.SENDING: {
             requests.Register: _refuse_second_name,
             requests.Send: _send,
-            requests.Received: _pass_over,
-            requests.NotReceived: _pass_over,
+            requests.Received: _ignore_ack,
+            requests.NotReceived: _ignore_ack,
         },
         Side.RECEIVING: {
             requests.Register: _refuse_second_name,
             requests.Send: _refuse_to_send,
-            requests.Received: _take_answer,
-            requests.NotReceived: _take_answer,
+            requests.Received: _take_ack,
+            requests.NotReceived: _take_ack,
         },
     }
 

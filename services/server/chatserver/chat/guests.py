@@ -38,7 +38,7 @@ class Guest:
         "_wait_until",
         "account",
         "address",
-        "has_gone",
+        "has_left",
         "member",
         "name",
         "registered",
@@ -57,7 +57,7 @@ class Guest:
         self.registered: set[Side] = set()
         self.member: Member | None = None
         self.window: DeliveryWindow | None = None
-        self.has_gone = False
+        self.has_left = False
         # Set when the guest is complete, and when it never will be.
         self._arrived = threading.Event()
         self._wait_until = wait_until
@@ -65,7 +65,7 @@ class Guest:
     @property
     def is_here(self) -> bool:
         """True if both connections are registered and neither has ended."""
-        return self.member is not None and not self.has_gone
+        return self.member is not None and not self.has_left
 
     def is_late(self, now: float) -> bool:
         """True if the second connection is late: the name may then be taken."""
@@ -116,7 +116,7 @@ class Guests:
         with self._lock:
             wait_until = self._clock() + _ARRIVAL_SECONDS
             guest = self._by_key.setdefault(name_key(name), Guest(name, address, wait_until, self._clock))
-            if guest.address != address or side in guest.send_queues or guest.has_gone:
+            if guest.address != address or side in guest.send_queues or guest.has_left:
                 raise _taken(name)
             guest.send_queues[side] = send_queue
             is_complete = len(guest.send_queues) == len(Side)
@@ -134,7 +134,7 @@ class Guests:
         if late is None or (late.address == address and side not in late.send_queues):
             return
         with self._lock:
-            if late.has_gone or not late.is_late(self._clock()):
+            if late.has_left or not late.is_late(self._clock()):
                 return
             ((its_side, send_queue),) = late.send_queues.items()
         self.leave(services, late, its_side)
@@ -143,11 +143,11 @@ class Guests:
     def add(self, services: Services, guest: Guest, side: Side, name: str) -> None:
         """Confirm the registration of one connection; the second one makes the guest join the hub."""
         with self._lock:
-            if guest.has_gone:
+            if guest.has_left:
                 return
             guest.registered.add(side)
             if len(guest.registered) == len(Side):
-                _enter(services, guest)
+                _join(services, guest)
             guest.send_queues[side].put([Registered(side, name)])
             if guest.window is not None:  # after the confirmation
                 services.acked_delivery.release(guest.window)
@@ -158,9 +158,9 @@ class Guests:
     def leave(self, services: Services, guest: Guest, side: Side) -> None:
         """Remove the guest after the end of one connection: close the other and free the name."""
         with self._lock:
-            if guest.has_gone:
+            if guest.has_left:
                 return
-            guest.has_gone = True
+            guest.has_left = True
         guest.end_waiting()
         if guest.member is not None:
             _log.info("logout", user=guest.name, address=guest.address)
@@ -189,7 +189,7 @@ def _taken(name: str) -> RequestError:
     return RequestError(ErrorCode.BAD_USERNAME, f"The name {name} is in use, or belongs to an account.")
 
 
-def _enter(services: Services, guest: Guest) -> None:
+def _join(services: Services, guest: Guest) -> None:
     """Join the hub with both connections. The lock of Guests is held."""
     assert guest.account is not None
     window = DeliveryWindow(services.acked_delivery, guest.send_queues[Side.RECEIVING], guest.name)
