@@ -1,0 +1,366 @@
+"""The hub: which members receive a committed message, in which order, and how they are confirmed."""
+
+import itertools
+import time
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused, Run, Sent, SentStatus, Users
+from chatserver.chat.batch import MessageBatch
+from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.hub import Hub, Joined
+from chatserver.chat.member import Member
+from chatserver.store.accounts import Account
+
+from .rooms import FakeOutbox, FakeStream, eventually
+
+UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
+ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
+# Nonces by position in a batch.
+NONCES = {1: "n2"}
+
+
+class Room:
+    """A hub over fake broadcast buffers; it publishes what the tests say."""
+
+    def __init__(self, *broadcasts: FakeStream) -> None:
+        self.broadcasts = broadcasts or (FakeStream(),)
+        self.wakes = 0
+        self.deliveries = DeliveryMarks()
+        self.hub = Hub(self.broadcasts, 10, self.deliveries, self._wake)
+        self._ids = itertools.count(11)
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def join(self, account: Account, broadcast: FakeStream | None = None) -> Member:
+        member = Member(account.id, account.name, FakeOutbox(broadcast or self.broadcasts[0]))
+        self.hub.join(member)
+        return member
+
+    def batch(self, member: Member, text: str, nonce: str | None = None, to: Account | None = None) -> MessageBatch:
+        return MessageBatch(member, [text], [nonce], to, id=next(self._ids))
+
+    def run(self, member: Member, *texts: str) -> MessageBatch:
+        """A batch of several messages; the second one has a nonce."""
+        first_id, *_ = (next(self._ids) for _ in texts)
+        return MessageBatch(member, list(texts), [NONCES.get(number) for number in range(len(texts))], id=first_id)
+
+    def say(self, member: Member, text: str, nonce: str | None = None, to: Account | None = None) -> None:
+        self.hub.publish([self.batch(member, text, nonce, to)])
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def queue_of(member: Member) -> FakeOutbox:
+    assert isinstance(member.send_queue, FakeOutbox)
+    return member.send_queue
+
+
+def received(member: Member) -> list[Event]:
+    return queue_of(member).heard()
+
+
+def ids(member: Member) -> list[int]:
+    return [event.id for event in received(member)]  # type: ignore[union-attr]
+
+
+# --- who receives a message ---
+
+
+def test_public_message_reaches_all_connections_and_confirms_its_sender(room: Room) -> None:
+    """It is encoded once for all of them."""
+    alice, other_alice, bob, carol = map(room.join, (ALICE, ALICE, BOB, CAROL))
+    room.say(alice, "hello", "n1")
+
+    assert received(other_alice) == received(bob) == received(carol) == [PublicMessage(11, 0, "alice", "hello")]
+    assert received(alice) == [Sent(11, SentStatus.SENT, "n1")]
+    assert room.broadcasts[0].events == [PublicMessage(11, 0, "alice", "hello")]
+
+
+def test_direct_message_reaches_all_connections_of_both_and_no_other(room: Room) -> None:
+    alice, other_alice, bob, other_bob, carol = map(room.join, (ALICE, ALICE, BOB, BOB, CAROL))
+    room.say(alice, "psst", "n1", BOB)
+    room.say(alice, "note", "n2", ALICE)
+    direct, note = DirectMessage(11, 0, "alice", "bob", "psst"), DirectMessage(12, 0, "alice", "alice", "note")
+
+    assert received(bob) == received(other_bob) == [direct]
+    assert received(other_alice) == [direct, note]
+    assert received(alice) == [Sent(11, SentStatus.SENT, "n1"), note, Sent(12, SentStatus.SENT, "n2")]
+    assert received(carol) == []
+    assert room.broadcasts[0].events == []
+
+
+def test_direct_message_to_absent_user_is_confirmed_as_stored(room: Room) -> None:
+    alice = room.join(ALICE)
+    room.say(alice, "psst", "n1", BOB)
+
+    assert received(alice) == [Sent(11, SentStatus.STORED, "n1")]
+
+
+@pytest.mark.parametrize("to", [None, BOB])
+def test_repeated_message_is_confirmed_and_not_delivered_again(room: Room, to: Account | None) -> None:
+    """Promise: once. The position of the room does not go back."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    batch = room.batch(alice, "hello", "n1", to)
+    batch.id, batch.repeated = 5, True
+    room.hub.publish([batch])
+
+    assert received(bob) == []
+    assert received(alice) == [Sent(5, SentStatus.SENT, "n1")]
+    assert room.hub.last_id() == 10
+
+
+def test_refusal_answers_each_message_of_its_sender(room: Room) -> None:
+    """A client counts the replies to its messages."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.hub.refuse(
+        [room.run(alice, "one", "two"), room.batch(bob, "three", "n3")], Refused(ErrorCode.INTERNAL, "Disk")
+    )
+
+    assert received(alice) == [Refused(ErrorCode.INTERNAL, "Disk"), Refused(ErrorCode.INTERNAL, "Disk", "n2")]
+    assert received(bob) == [Refused(ErrorCode.INTERNAL, "Disk", "n3")]
+    assert room.wakes == 1
+
+
+def test_each_protocol_in_use_has_its_buffer_and_unused_ones_cost_nothing() -> None:
+    json, frames, unused = FakeStream("json"), FakeStream("frames"), FakeStream("unused")
+    frames.append([UPDATE])  # positions differ between buffers
+    frames.flush()
+    room = Room(json, frames, unused)
+    alice, bob, carol = room.join(ALICE, json), room.join(BOB, frames), room.join(CAROL, frames)
+    room.say(alice, "one")
+    room.say(bob, "two")
+
+    assert received(alice) == [Sent(11, SentStatus.SENT), PublicMessage(12, 0, "bob", "two")]
+    assert received(bob) == [PublicMessage(11, 0, "alice", "one"), Sent(12, SentStatus.SENT)]
+    assert received(carol) == [PublicMessage(11, 0, "alice", "one"), PublicMessage(12, 0, "bob", "two")]
+    assert unused.events == []
+
+
+# --- order, and batches ---
+
+
+MEMBERS = 4  # two of alice, one of bob, one of carol, who uses another protocol
+said = st.tuples(st.integers(0, MEMBERS - 1), st.sampled_from(["public", "run", "direct", "repeated"]))
+
+
+@given(batches=st.lists(st.lists(st.tuples(said, st.integers(0, 2)), max_size=8), max_size=4))
+def test_round_is_received_as_if_each_message_had_come_alone(
+    batches: list[list[tuple[tuple[int, str], int]]],
+) -> None:
+    """Promises: one order, and once. Batches are encoded together, and no member sees the difference."""
+    together, alone = (Room(FakeStream("json"), FakeStream("frames")) for _ in range(2))
+    accounts = (ALICE, ALICE, BOB, CAROL)
+    members = {
+        room: [room.join(account, room.broadcasts[account is CAROL]) for account in accounts]
+        for room in (together, alone)
+    }
+    for batch in batches:
+        for room in (together, alone):
+            batches = []
+            for (who, kind), whom in batch:
+                member = members[room][who]
+                if kind == "run":
+                    texts = ["one", "two"]
+                    alone_batches = (room.batch(member, text, NONCES.get(number)) for number, text in enumerate(texts))
+                    batches += [room.run(member, *texts)] if room is together else alone_batches
+                    continue
+                batches.append(
+                    room.batch(member, "text", None, (ALICE, BOB, CAROL)[whom] if kind == "direct" else None)
+                )
+                batches[-1].repeated = kind == "repeated"
+            for part in [batches] if room is together else [[batch] for batch in batches]:
+                room.hub.publish(part)
+
+    assert [received(member) for member in members[together]] == [received(member) for member in members[alone]]
+
+
+@pytest.mark.parametrize("between", ["another sender", "another connection", "direct", "repeated"])
+def test_message_between_two_of_a_sender_keeps_its_place(room: Room, between: str) -> None:
+    """Promise: one order."""
+    alice, other_alice, bob = room.join(ALICE), room.join(ALICE), room.join(BOB)
+    first = room.batch(alice, "first")
+    sender = {"another sender": bob, "another connection": other_alice}.get(between, alice)
+    second = room.batch(sender, "second", "n2", BOB if between == "direct" else None)
+    second.repeated = between == "repeated"
+    room.hub.publish([first, second, room.batch(alice, "third")])
+
+    others = [11, 13] if between == "repeated" else [11, 12, 13]
+    assert [ids(member) for member in (alice, other_alice, bob)] == [[11, 12, 13], others, others]
+
+
+def test_batch_is_one_piece_of_the_buffer_and_one_edit(room: Room) -> None:
+    """Neither is paid for each message."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.hub.publish([room.run(alice, "one", "two", "three")])
+
+    assert room.broadcasts[0].appended == [3]
+    assert queue_of(alice).splices == [(0, 3, [Sent(11 + nr, SentStatus.SENT, NONCES.get(nr)) for nr in range(3)])]
+    assert ids(bob) == [11, 12, 13]
+    assert room.hub.last_id() == 13
+
+
+def test_edits_are_in_place_before_the_flush(room: Room) -> None:
+    """Otherwise the sender could send a user its own message. It is woken once."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    broadcast = room.broadcasts[0]
+    shown: list[int] = []
+
+    class Watched(FakeOutbox):
+        def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
+            shown.append(broadcast.shown)
+            super().insert(start, end, events)
+
+    watched = Member(CAROL.id, CAROL.name, Watched(broadcast))
+    room.hub.join(watched)
+    room.hub.publish([room.batch(watched, "one"), room.batch(bob, "two"), room.batch(watched, "three", to=ALICE)])
+
+    assert shown == [0, 0]
+    assert broadcast.shown == 2
+    assert ids(alice) == [11, 12, 13]
+    assert room.wakes == 1
+
+
+# --- back-pressure ---
+
+
+@pytest.mark.parametrize(
+    ("batches", "texts", "size", "waits"), [(1, 1, 1, 1), (100, 1, 8192, 13), (5, 4, 8192, 3), (4, 400, 1, 2)]
+)
+def test_large_round_is_flushed_in_portions_that_wait_for_the_sender(
+    room: Room, batches: int, texts: int, size: int, waits: int
+) -> None:
+    """Promise: nobody waits for the slow, nor is called slow for data that came all at once.
+
+    Portions are counted in characters, with about a hundred more for each message.
+    """
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.hub.publish([room.run(alice, *["x" * size] * texts) for _ in range(batches)])
+
+    assert room.broadcasts[0].waits == waits
+    assert ids(alice) == ids(bob) == list(range(11, 11 + batches * texts))
+
+
+def test_wait_for_sender_has_one_limit_for_all_buffers() -> None:
+    """Promise: nobody waits for the slow. Another protocol in use makes the wait no longer."""
+    began = time.monotonic()
+
+    class Slow(FakeStream):
+        def wait_for_sender(self, _: int | None = None, limit_seconds: float | None = None) -> None:
+            eventually(lambda: time.monotonic() > began + (limit_seconds or 0))
+
+    other = FakeStream("other")
+    Room(Slow(), other).hub.wait_for_sender(0.01)
+
+    ahead_max_bytes, limit_seconds = other.last_wait
+    assert ahead_max_bytes == 0
+    assert limit_seconds is not None
+    assert limit_seconds <= 0
+
+
+# --- joining and leaving ---
+
+
+def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
+    """Promise: once. Earlier messages are in the history: none is in both, none in neither. Also between portions."""
+    joined: list[tuple[Member, Joined]] = []
+
+    class Joining(FakeStream):
+        def wait_for_sender(self, *_: object) -> None:
+            member = Member(BOB.id, BOB.name, FakeOutbox(self))
+            joined.append((member, room.hub.join(member)))
+
+    room = Room(Joining())
+    alice = room.join(ALICE)
+    room.hub.publish([room.run(alice, "x" * 8192, "y") for _ in range(20)])
+
+    assert [where.last_id for _, where in joined] == [10, 26, 42]
+    assert [where.is_alone for _, where in joined] == [True, False, False]
+    for bob, where in joined:
+        assert ids(bob) == list(range(where.last_id + 1, 51))
+
+
+def test_member_that_left_receives_nothing_more_and_its_last_words_are_delivered(room: Room) -> None:
+    alice, bob = room.join(ALICE), room.join(BOB)
+    last_words = room.batch(bob, "bye")
+    room.hub.leave(bob)
+    room.hub.publish([last_words])
+    room.say(alice, "psst", to=BOB)
+
+    assert received(bob) == []
+    assert received(alice) == [PublicMessage(11, 0, "bob", "bye"), Sent(12, SentStatus.STORED)]
+    assert room.hub.join(bob).is_alone
+
+
+# --- delivery marks ---
+
+
+def test_received_direct_message_moves_the_mark(room: Room) -> None:
+    """Promise: once. The next login does not get it again. A mark never goes back."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    room.say(alice, "psst", to=BOB)
+    assert room.deliveries.unsaved() == {}, "older messages may still be unsent, and the mark would cover them"
+    room.hub.catch_up(bob, 10)
+    assert room.deliveries.unsaved() == {BOB.id: 11}
+    room.say(alice, "psst", to=BOB)
+    room.say(alice, "absent", to=CAROL)
+    room.hub.catch_up(bob, 5)
+    assert room.deliveries.unsaved() == {BOB.id: 12}
+    room.hub.leave(bob)
+    assert room.hub.join(bob) == Joined(13, 13)
+
+
+def test_marks_are_unsaved_until_the_disk_has_them(room: Room) -> None:
+    bob = room.join(BOB)
+    room.hub.catch_up(bob, 5)
+    taken = room.deliveries.unsaved()
+    room.hub.catch_up(bob, 6)
+    room.deliveries.note_saved(taken)
+    assert room.deliveries.unsaved() == {BOB.id: 6}
+    room.deliveries.note_saved({BOB.id: 6})
+    assert room.deliveries.unsaved() == {}
+
+
+@pytest.mark.parametrize("case", ["leave", "shutdown", "not acknowledged", "not caught up", "guest"])
+def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case: str) -> None:
+    """Messages after that are new at the next login. The peer must have acknowledged everything."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    if case != "not caught up":
+        room.hub.catch_up(bob, 10)
+    bob.guest = BOB if case == "guest" else None
+    queue_of(bob).acknowledges = case != "not acknowledged"
+    before = room.deliveries.unsaved()
+    room.say(alice, "hello")
+    if case == "shutdown":
+        room.hub.end()
+    else:
+        room.hub.leave(bob)
+    room.say(alice, "bob has left")
+
+    assert room.deliveries.unsaved() == ({BOB.id: 11} if case in ("leave", "shutdown") else before)
+
+
+# --- announcements ---
+
+
+def test_update_reaches_members_whose_login_showed_less() -> None:
+    """Not those that are still logging in: their list of users will show as much, and the update would follow it."""
+    json, frames, unused = FakeStream("json"), FakeStream("frames"), FakeStream("unused")
+    room = Room(json, frames, unused)
+    members = [room.join(account, frames if account is CAROL else json) for account in (ALICE, BOB, CAROL, ALICE)]
+    for member, version in zip(members, (1, 2, 1, None), strict=True):
+        if version is not None:
+            member.presence_version = version
+    room.hub.announce(UPDATE, 2)
+
+    assert [received(member) for member in members] == [[UPDATE], [], [UPDATE], []]
+    assert unused.events == []
+    assert room.wakes == 1
