@@ -1,10 +1,10 @@
-"""The indexer: a search finds what was stored before it, and no fault of the index costs more than searches."""
+"""The indexer: a search finds what was stored before it, and an error of the index affects searches only."""
 
 import random
-import threading
-import time
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,16 +12,14 @@ from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import DirectMessage, PublicMessage
-from chatserver.store import indexer as indexer_module
-from chatserver.store import search_index as index_module
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
-from chatserver.store.indexer import Indexer, SearchClosedError, SearchFailedError
+from chatserver.store.indexer import Indexer, IndexerTimes, Pace, SearchClosedError, SearchFailedError
 from chatserver.store.messages import Messages, Written, insert_direct, insert_public
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.words import terms_of
 
-from .rooms import Gate, eventually, in_background, must_end, register
+from .rooms import DEADLINE_SECONDS, Gate, assert_waits, eventually, in_background, must_end, register
 
 FAR = 10**9
 
@@ -41,7 +39,7 @@ class GatedMessages(Messages):
 
 
 class Library:
-    """A database with two users, and an indexer that can be started again."""
+    """A database with two users, and an indexer that looks for new messages only when it is called."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
@@ -49,30 +47,33 @@ class Library:
         self.messages = GatedMessages(database)
         self.alice, self.bob = (register(database, name) for name in ("alice", "bob"))
         self.crashes: list[str] = []
-        self.indexer = self.make()
         self.started = ExitStack()
+        self.opened: list[Index] = []
 
-    def make(self) -> Indexer:
-        return Indexer(self.folder, self.messages, self.crashes.append)
+    def start(
+        self,
+        open_index: Callable[[Path, Messages], Index] = Index,
+        patience_seconds: float = DEADLINE_SECONDS,
+        **times: float,
+    ) -> None:
+        def open_and_note(folder: Path, messages: Messages) -> Index:
+            self.opened.append(open_index(folder, messages))
+            return self.opened[-1]
 
-    def start(self) -> None:
+        limits = IndexerTimes(patience_seconds, look_seconds=1_000.0, **times)
+        self.indexer = Indexer(self.folder, self.messages, self.crashes.append, limits, open_and_note)
         self.indexer.start()
         self.started.callback(self.indexer.stop)
 
-    def restart(self) -> None:
-        self.indexer.stop()
-        self.indexer = self.make()
-        self.start()
-
-    def say(self, *texts: str) -> int:
-        """Returns the id of the last one."""
+    def publish(self, *texts: str) -> int:
+        """Messages of alice; returns the id of the last one."""
         first_id = self.messages.last_id() + 1
         with self.database.transaction() as connection:
             insert_public(connection, first_id, 1_000, self.alice.id, texts, [None] * len(texts))
         return first_id + len(texts) - 1
 
     def whisper(self, text: str) -> int:
-        """Alice to Bob."""
+        """A direct message of alice to bob."""
         message_id = self.messages.last_id() + 1
         with self.database.transaction() as connection:
             insert_direct(connection, message_id, 1_000, self.alice.id, self.bob.id, text, None)
@@ -84,36 +85,39 @@ class Library:
         found, upto_id = self.indexer.search(terms_of(query), self.bob.id, FAR, limit, newest_id)
         return [message.id for message in found], upto_id
 
+    def fails(self) -> bool:
+        try:
+            self.search("word")
+        except SearchFailedError:
+            return True
+        return False
+
     @property
     def path(self) -> Path:
         return self.folder / SEARCH_FILE
 
-    def fill_with_rubbish(self, from_page: int = 0) -> None:
-        with self.path.open("r+b") as file:
-            file.seek(from_page * 4_096)
-            file.write(random.Random(1).randbytes(self.path.stat().st_size - from_page * 4_096))
-
 
 @pytest.fixture
-def library(database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Library]:
-    """The indexer looks for news only when it is called."""
-    monkeypatch.setattr(indexer_module, "LOOK_SECONDS", 1_000.0)
+def library(database: Database, folder: Path) -> Iterator[Library]:
     library = Library(database, folder)
     with library.started:
         yield library
     assert library.crashes == []
 
 
-def test_a_search_finds_what_was_stored_before_it_without_waiting_for_the_next_look(library: Library) -> None:
-    library.start()
+def test_search_finds_messages_that_were_stored_before_it(library: Library) -> None:
+    """An id that no message has is not waited for, and ids that are not published are not reported."""
+    library.start(patience_seconds=1_000.0)
     for number in range(1, 4):
-        library.say("word")
+        library.publish("word")
         assert library.search("word") == (list(range(1, number + 1)), number)
+    assert library.search("word", newest_id=7) == ([1, 2, 3], 7)
+    assert library.search("word", newest_id=1)[1] == 1
 
 
-def test_what_is_found_comes_oldest_first_with_all_that_a_message_has(library: Library) -> None:
+def test_search_returns_whole_messages_oldest_first(library: Library) -> None:
     library.start()
-    library.say("one word", "two words", "three")
+    library.publish("one word", "two words", "three")
     library.whisper("a direct word")
 
     found, _ = library.indexer.search(terms_of("word*"), library.bob.id, FAR, 2, 4)
@@ -123,190 +127,134 @@ def test_what_is_found_comes_oldest_first_with_all_that_a_message_has(library: L
     )
 
 
-def test_an_id_that_no_message_has_is_not_waited_for(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexer_module, "PATIENCE_SECONDS", 1_000.0)
-    library.start()
-    library.say("word")
-
-    assert library.search("word", newest_id=7) == ([1], 7)
-
-
-def test_what_the_index_has_not_reached_in_time_is_told(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    library.say("word")
-    library.start()
-    library.search("word")
-    library.messages.gate = gate = Gate()
-    library.say("word")
-    monkeypatch.setattr(indexer_module, "PATIENCE_SECONDS", 0.05)
-
-    assert library.search("word") == ([1], 1)
-    gate.open()
-
-
-def test_a_search_does_not_tell_of_ids_that_are_not_published(library: Library) -> None:
-    library.start()
-    library.say("word", "word")
-    library.search("word")
-
-    assert library.search("word", newest_id=1)[1] == 1
-
-
-def test_nobody_is_shown_what_is_not_for_them_even_if_the_index_says_so(library: Library) -> None:
-    """Promise: the index finds, the database decides."""
+def test_database_decides_who_may_see_a_found_message(library: Library) -> None:
     library.whisper("word")
-    library.say("word")
+    library.publish("word")
     carol = register(library.database, "carol")
 
     assert [message.id for message in library.messages.seen(library.bob.id, [1, 2])] == [1, 2]
     assert [message.id for message in library.messages.seen(carol.id, [2, 1])] == [2]
 
 
-def test_more_than_one_slice_is_indexed(library: Library) -> None:
+def test_search_reports_how_far_a_slow_index_is(library: Library) -> None:
+    library.publish("word")
+    library.start(patience_seconds=0.05)
+    eventually(lambda: not library.fails() and library.search("word") == ([1], 1))
+    library.messages.gate = gate = Gate()
+    library.publish("word")
+    assert library.search("word") == ([1], 1)
+    gate.open()
+
+
+def test_concurrent_searches_wait_for_more_than_one_slice(library: Library) -> None:
     library.start()
-    last_id = library.say(*["word"] * 1_000)
+    last_id = library.publish(*["word"] * 1_000)
+    found: list[tuple[list[int], int]] = []
+    searches = [in_background(lambda: found.append(library.search("word", limit=500))) for _ in range(8)]
+    for search in searches:
+        must_end(search)
+    assert found == [(list(range(501, 1_001)), last_id)] * 8
 
-    assert library.search("word", limit=500) == (list(range(501, 1_001)), last_id)
+
+# --- errors ---
 
 
-# --- what goes wrong ---
-
-
-def test_what_takes_too_long_is_given_up_with_what_to_do(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: who searches for something absurd does not hold up others who search."""
-    library.start()
-    library.say("word")
-    library.search("word")
-    monkeypatch.setattr(index_module, "FIND_SECONDS", -1.0)
-    monkeypatch.setattr(index_module, "_STEPS", 1)
-
+def test_long_search_is_refused_with_advice(library: Library) -> None:
+    """Promise: an absurd search does not hold up the searches of others."""
+    library.start(partial(Index, find_seconds=-1.0, find_steps=1))
+    library.publish("word")
     with pytest.raises(RequestError, match="too long to find") as refused:
         library.search("w* o*")
     assert refused.value.code is ErrorCode.BAD_REQUEST
 
 
-def test_a_file_that_is_found_damaged_by_a_search_is_made_anew(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(indexer_module, "PATIENCE_SECONDS", 20.0)
-    library.say(*(f"word {number}" for number in range(1, 2_001)))
+def test_damaged_file_is_rebuilt_after_a_search_found_the_damage(library: Library) -> None:
+    library.publish(*(f"word {number}" for number in range(1, 2_001)))
     library.start()
     library.search("word")
-    library.restart()
-    library.search("word", newest_id=0)
-    damaged = library.indexer._index
-    library.fill_with_rubbish(from_page=1)
+    library.indexer.stop()
+    library.start()
+    library.search("nothing", newest_id=0)
+    with library.path.open("r+b") as file:
+        file.seek(4_096)
+        file.write(random.Random(1).randbytes(library.path.stat().st_size - 4_096))
 
     with pytest.raises(SearchFailedError):
         library.search("word")
     with capture_logs() as log:
-        eventually(lambda: library.indexer._index not in (damaged, None))
+        eventually(lambda: len(library.opened) == 3)
+        eventually(lambda: not library.fails())
     assert library.search("word", limit=2) == ([1_999, 2_000], 2_000)
     assert sum(line["log_level"] == "error" for line in log) <= 1
 
 
-def fails(library: Library) -> bool:
-    try:
-        library.search("word")
-    except SearchFailedError:
-        return True
-    return False
-
-
-@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"rubbish" * 1_000)])
-def test_a_file_that_was_deleted_or_filled_with_rubbish_is_made_anew_at_the_next_start(
-    library: Library, harm: Callable[[Path], object]
-) -> None:
-    library.say(*(f"word {number}" for number in range(1, 101)))
-    library.start()
-    library.search("word")
-    library.indexer.stop()
-    harm(library.path)
-    library.restart()
-
-    assert library.search("word", limit=500) == (list(range(1, 101)), 100)
-
-
-def test_where_there_can_be_no_file_searches_are_refused_and_nothing_else(library: Library) -> None:
+def test_unusable_path_fails_searches_and_is_logged_once(library: Library) -> None:
     library.path.mkdir()
-    library.say("word")
+    library.publish("word")
     with capture_logs() as log:
         library.start()
         eventually(lambda: log)
         with pytest.raises(SearchFailedError):
             library.search("word")
-
-    assert [(line["log_level"], line["event"]) for line in log] == [("error", "search index failed")]
-
-
-def test_after_a_fault_that_has_passed_searches_work_again(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexer_module, "_RETRY_SECONDS", 0.01)
-    library.say("word")
-    library.messages.fault = StoreError("The disk is away.")
-    library.start()
-    eventually(lambda: fails(library))
-    library.messages.fault = None
-
-    eventually(lambda: not fails(library))
-    assert library.search("word") == ([1], 1)
+    assert [line["log_level"] for line in log] == ["error"]
 
 
-def test_while_the_disk_takes_nothing_searches_are_refused_and_nothing_is_lost(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(indexer_module, "_RETRY_SECONDS", 0.01)
-    library.start()
-    library.say("word 1")
+@pytest.mark.parametrize("fault", ["read", "write"])
+def test_searches_work_again_after_an_error_has_passed(library: Library, fault: str) -> None:
+    """No message is lost or found twice."""
+    failures = [fault == "write"]
+
+    class Failing(Index):
+        def add(self, messages: Sequence[Written]) -> None:
+            if len(messages) > 1 and failures.pop() if failures else False:
+                raise sqlite3.OperationalError("attempt to write a readonly database")
+            super().add(messages)
+
+    library.start(Failing, retry_seconds=0.01)
+    library.publish("word 1")
     library.search("word")
-    index = library.indexer._index
-    assert index is not None
-    index._writer.execute("PRAGMA query_only = ON")
     with capture_logs() as log:
-        library.say(*(f"word {number}" for number in range(2, 7)))
-        eventually(lambda: fails(library) or library.search("word")[1] == 6)
-        eventually(lambda: not fails(library))
+        library.messages.fault = StoreError("The disk is away.") if fault == "read" else None
+        library.publish(*(f"word {number}" for number in range(2, 7)))
+        eventually(lambda: library.fails() or log)
+        library.messages.fault = None
+        eventually(lambda: not library.fails())
     assert library.search("word") == (list(range(1, 7)), 6)
-    assert "readonly" in str([line for line in log if line["log_level"] == "error"])
+    assert "error" in [line["log_level"] for line in log]
 
 
-def test_where_sqlite_has_no_fts5_searches_are_refused_with_the_reason_and_one_warning_is_logged(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index_module, "_SCHEMA", "CREATE VIRTUAL TABLE public USING fts99(words);")
-    library.say("word")
+def test_sqlite_without_fts5_refuses_searches_with_the_reason(library: Library) -> None:
+    library.publish("word")
     with capture_logs() as log:
-        library.start()
+        library.start(partial(Index, schema="CREATE VIRTUAL TABLE public USING fts99(words);"))
         for _ in range(2):
             with pytest.raises(RequestError, match="FTS5") as refused:
                 library.search("word")
             assert refused.value.code is ErrorCode.INTERNAL
         library.indexer.stop()
-
-    assert [(line["event"], line["reason"]) for line in log] == [("search unavailable", "no_fts5")]
+    assert [line["log_level"] for line in log] == ["warning"]
 
 
 # --- the end ---
 
 
-def test_who_waits_for_the_index_when_the_server_stops_is_told(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(indexer_module, "PATIENCE_SECONDS", 1_000.0)
+def test_stop_releases_waiting_searches(library: Library) -> None:
     library.messages.gate = gate = Gate()
-    library.say("word")
-    library.start()
+    library.publish("word")
+    library.start(patience_seconds=1_000.0)
     gate.await_thread()
     told: list[Exception] = []
 
-    def ask() -> None:
+    def search() -> None:
         try:
             library.search("word")
         except SearchClosedError as error:
             told.append(error)
 
-    asker = in_background(ask)
-    eventually(lambda: library.indexer._wanted_id)
+    searching = in_background(search)
+    assert_waits(searching)
     stopping = in_background(library.indexer.stop)
-    must_end(asker)
+    must_end(searching)
     gate.open()
     must_end(stopping)
     assert len(told) == 1
@@ -315,60 +263,36 @@ def test_who_waits_for_the_index_when_the_server_stops_is_told(
 
 
 @pytest.mark.parametrize("is_stopping", [True, False])
-def test_a_search_whose_index_is_closed_is_told_whether_the_server_stops(
-    library: Library, monkeypatch: pytest.MonkeyPatch, is_stopping: bool
-) -> None:
-    """Or whether the index is about to be made again."""
-    library.start()
-    library.say("word")
-    library.search("word")
+def test_search_in_a_closed_index_raises_by_the_state_of_the_indexer(library: Library, *, is_stopping: bool) -> None:
+    """The server stops, or the index is about to be rebuilt."""
+    ending = []
 
-    def find(*_: object) -> list[int]:
-        library.indexer._closed = is_stopping
-        raise IndexClosedError
+    class Closed(Index):
+        def find(self, *_: object) -> list[int]:
+            if is_stopping:
+                ending.append(in_background(library.indexer.stop))
+                must_end(ending[0])
+            raise IndexClosedError
 
-    monkeypatch.setattr(Index, "find", find)
+    library.start(Closed)
+    library.publish("word")
     with pytest.raises(SearchClosedError if is_stopping else SearchFailedError):
         library.search("word")
 
 
-def test_to_stop_does_not_wait_until_everything_is_indexed(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: the server ends within 8 s, whatever it does."""
-    monkeypatch.setattr(indexer_module, "_PAUSE", 1_000.0)
-    monkeypatch.setattr(indexer_module, "_PAUSE_MAX_SECONDS", 1_000.0)
-    library.say(*["word"] * 2_000)
-    library.start()
-    eventually(lambda: library.indexer._reached_id)
+def test_stop_does_not_wait_until_all_is_indexed(library: Library) -> None:
+    """Promise: the server ends within 8 s."""
+    library.publish(*["word"] * 2_000)
+    library.start(pause=1_000.0, pause_max_seconds=1_000.0)
+    eventually(lambda: library.opened and library.opened[0].last_id)
     must_end(in_background(library.indexer.stop))
-    assert 0 < library.indexer._reached_id + 1 < 2_000
+    assert 0 < library.opened[0].last_id < 2_000
 
 
-def test_to_stop_what_was_never_started_is_nothing(library: Library) -> None:
-    library.indexer.stop()
-
-
-def test_two_can_search_at_once(library: Library) -> None:
-    library.say(*(f"word {number}" for number in range(500)))
-    library.start()
-    library.search("word")
-    found: list[tuple[list[int], int]] = []
-    askers = [threading.Thread(target=lambda: found.append(library.search("word"))) for _ in range(8)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        must_end(asker)
-    assert found == [(list(range(451, 501)), 500)] * 8
-
-
-# --- its pace ---
-
-
-def test_in_a_busy_room_it_rests_most_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: who talks does not feel that it works."""
-    now = 100.0
-    last_id = 0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    pace = indexer_module._Pace(lambda: last_id)
+def test_busy_server_makes_the_indexer_pause_longer() -> None:
+    """Promise: messages are not delayed by the indexer. A waiting search shortens the pause."""
+    now, last_id = 100.0, 0
+    pace = Pace(lambda: last_id, monotonic=lambda: now)
 
     assert pace.pause(0.001, is_wanted=False) == 0.02
     now, last_id = 100.2, 100

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -51,6 +51,18 @@ _PAUSE_MAX_SECONDS = 0.2
 # Delay of the next attempt if the file can't be used.
 _RETRY_SECONDS = 30.0
 
+
+class IndexerTimes(NamedTuple):
+    """Time limits and pauses of the indexer."""
+
+    patience_seconds: float = PATIENCE_SECONDS
+    look_seconds: float = LOOK_SECONDS
+    retry_seconds: float = _RETRY_SECONDS
+    pause: float = _PAUSE
+    pause_max_seconds: float = _PAUSE_MAX_SECONDS
+
+
+_TIMES = IndexerTimes()
 _FAULTS = (sqlite3.Error, OSError, StoreError)
 
 
@@ -68,7 +80,16 @@ class Indexer:
     An error of the index affects searches only, and only until the index is rebuilt.
     """
 
-    def __init__(self, folder: Path, messages: Messages, on_crash: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        messages: Messages,
+        on_crash: Callable[[str], None],
+        times: IndexerTimes = _TIMES,
+        open_index: Callable[[Path, Messages], Index] = Index,
+    ) -> None:
+        self._times = times
+        self._open_index = open_index
         self._folder = folder
         self._messages = messages
         self._worker = Worker("indexer", self._run, on_crash)
@@ -119,7 +140,7 @@ class Indexer:
         return self._messages.seen(reader_id, ids), min(reached_id, newest_id)
 
     def _wait_for(self, newest_id: int) -> tuple[Index, int]:
-        patience_ends = time.monotonic() + PATIENCE_SECONDS
+        patience_ends = time.monotonic() + self._times.patience_seconds
         with self._lock:
             if newest_id > self._reached_id:
                 self._wanted_id = max(self._wanted_id, newest_id)
@@ -152,7 +173,7 @@ class Indexer:
             self._mend()
 
     def _open(self) -> Index:
-        index = Index(self._folder, self._messages)
+        index = self._open_index(self._folder, self._messages)
         with self._lock:
             self._index = index
             self._reached_id = index.last_id
@@ -166,7 +187,7 @@ class Indexer:
         old is corrected in the next round, and the waits check again under the lock. Only this thread writes
         ``_reached_id``.
         """
-        pace = _Pace(self._messages.last_id)
+        pace = Pace(self._messages.last_id, self._times)
         while not self._closed:
             if self._fault is not None:
                 raise self._fault
@@ -194,7 +215,8 @@ class Indexer:
     def _await_news(self) -> None:
         with self._lock:
             self._called.wait_for(
-                lambda: self._closed or self._fault is not None or self._wanted_id > self._reached_id, LOOK_SECONDS
+                lambda: self._closed or self._fault is not None or self._wanted_id > self._reached_id,
+                self._times.look_seconds,
             )
 
     def _drop(self) -> None:
@@ -231,25 +253,33 @@ class Indexer:
                 self._complain(error)
             else:
                 return
-        self._take_breath(_RETRY_SECONDS)
+        self._take_breath(self._times.retry_seconds)
 
 
-class _Pace:
+class Pace:
     """Chooses the pauses of the indexer, so that it does not delay messages."""
 
-    def __init__(self, last_id: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        last_id: Callable[[], int],
+        times: IndexerTimes = _TIMES,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._last_id = last_id
-        self._looked = time.monotonic()
+        self._times = times
+        self._monotonic = monotonic
+        self._looked = monotonic()
         self._seen_id = last_id()
         self._is_busy = True  # until the first measurement
 
     def pause(self, worked_seconds: float, *, is_wanted: bool) -> float:
         """The pause after a slice that took ``worked_seconds``, in seconds. ``is_wanted``: a search waits."""
-        passed = time.monotonic() - self._looked
+        passed = self._monotonic() - self._looked
         if passed >= _BUSY_LOOK_SECONDS:
             last_id = self._last_id()
             self._is_busy = last_id - self._seen_id > _BUSY_MESSAGES * passed
-            self._looked, self._seen_id = time.monotonic(), last_id
+            self._looked, self._seen_id = self._monotonic(), last_id
         if is_wanted:
-            return worked_seconds * _PAUSE if self._is_busy else 0.0
-        return min(worked_seconds * (_BUSY_PAUSE if self._is_busy else _PAUSE), _PAUSE_MAX_SECONDS)
+            return worked_seconds * self._times.pause if self._is_busy else 0.0
+        pause = _BUSY_PAUSE if self._is_busy else self._times.pause
+        return min(worked_seconds * pause, self._times.pause_max_seconds)

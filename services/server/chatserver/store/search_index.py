@@ -13,7 +13,7 @@ from chatserver.store.files import touch_private
 from chatserver.store.words import words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from chatserver.store.messages import Written
@@ -77,15 +77,28 @@ class Index:
     The whole file can be rebuilt from the messages, so a damaged file never prevents the start of the server.
     """
 
-    def __init__(self, folder: Path, source: Source) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        *,
+        find_seconds: float = FIND_SECONDS,
+        find_steps: int = _STEPS,
+        monotonic: Callable[[], float] = time.monotonic,
+        schema: str = _SCHEMA,
+    ) -> None:
         """Open or create the file; rebuild it if it belongs to other messages.
 
         Raises NoFtsError, sqlite3.Error, OSError, and errors of the source.
         """
         self._source = source
-        self._is_closed = False
+        self._find_seconds = find_seconds
+        self._find_steps = find_steps
+        self._monotonic = monotonic
+        # True from the start of close() on.
+        self.closed = False
         path = folder / SEARCH_FILE
-        self._writer = _open(path)
+        self._writer = _open(path, schema)
         self._readers: queue.Queue[sqlite3.Connection] = queue.Queue()
         try:
             # Messages up to this id are indexed. Only the indexer thread uses it.
@@ -93,7 +106,7 @@ class Index:
             if self.last_id and source.mark(self.last_id) != mark:
                 self._writer.close()
                 remove_index(folder)
-                self._writer = _open(path)
+                self._writer = _open(path, schema)
                 self.last_id = 0
             for _ in range(_READERS):
                 self._readers.put(_connect_reader(path))
@@ -132,21 +145,21 @@ class Index:
         reader = self._readers.get()
         try:
             # Read without a lock: close() sets the flag before it puts closed readers into the queue.
-            if self._is_closed:
+            if self.closed:
                 raise IndexClosedError
-            patience_ends = time.monotonic() + FIND_SECONDS
-            reader.set_progress_handler(lambda: self._is_closed or time.monotonic() > patience_ends, _STEPS)
+            patience_ends = self._monotonic() + self._find_seconds
+            reader.set_progress_handler(lambda: self.closed or self._monotonic() > patience_ends, self._find_steps)
             yield reader
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
-            raise (IndexClosedError if self._is_closed else TooLongError) from error
+            raise (IndexClosedError if self.closed else TooLongError) from error
         finally:
             self._readers.put(reader)
 
     def close(self) -> None:
         """Interrupt all searches and close the file."""
-        self._is_closed = True
+        self.closed = True
         readers = [self._readers.get() for _ in range(_READERS)]
         for reader in readers:
             reader.close()
@@ -172,22 +185,22 @@ def _party(account_id: int) -> str:
     return f"_{account_id}"
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, schema: str) -> sqlite3.Connection:
     """The writing connection. A file that is not an index of this version is deleted first."""
     try:
         with suppress(
             sqlite3.Error, UnicodeError
         ):  # UnicodeError: an error message may quote bytes of the damaged file
-            return _connect_writer(path)
+            return _connect_writer(path, schema)
         remove_index(path.parent)
-        return _connect_writer(path)
+        return _connect_writer(path, schema)
     except sqlite3.OperationalError as error:
         if "no such module" in str(error):
             raise NoFtsError from error
         raise
 
 
-def _connect_writer(path: Path) -> sqlite3.Connection:
+def _connect_writer(path: Path, schema: str) -> sqlite3.Connection:
     touch_private(path)
     writer = _connect(path)
     try:
@@ -197,7 +210,7 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
         )  # a power failure may lose the last messages; they are indexed again
         (version,) = writer.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            writer.executescript(f"BEGIN IMMEDIATE;\n{_SCHEMA}COMMIT;")
+            writer.executescript(f"BEGIN IMMEDIATE;\n{schema}COMMIT;")
             version = _VERSION
         if version != _VERSION or not _is_readable(writer):
             raise sqlite3.DatabaseError(f"version {version}")  # noqa: TRY301 -- handled like a damaged file

@@ -1,4 +1,4 @@
-"""The index of words: what is found, by whom; and the file, whatever happened to it."""
+"""The search index: which messages a query finds for which reader; and the file, damaged in any way."""
 
 import random
 import shutil
@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chatserver.store import search_index as index_module
 from chatserver.store.errors import StoreError
 from chatserver.store.messages import Written
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError, NoFtsError, TooLongError
@@ -37,10 +37,11 @@ class Shelf:
         self.folder = folder
         folder.mkdir()
         self.messages: list[Written] = []
+        self.fault: StoreError | None = None
         self.opened = ExitStack()
 
-    def open(self) -> Index:
-        index = Index(self.folder, self)
+    def open(self, **options: Any) -> Index:
+        index = Index(self.folder, self, **options)
         self.opened.callback(index.close)
         return index
 
@@ -48,6 +49,8 @@ class Shelf:
         self.messages += messages
 
     def mark(self, message_id: int) -> str | None:
+        if self.fault:
+            raise self.fault
         return next((message.text for message in self.messages if message.id == message_id), None)
 
     def fill(self, index: Index) -> None:
@@ -67,6 +70,16 @@ def shelf(folder: Path) -> Iterator[Shelf]:
 
 def find(index: Index, query: str, reader: int = ALICE, before: int = FAR, limit: int = 50) -> list[int]:
     return index.find(terms_of(query), reader, before, limit)
+
+
+def test_find_returns_messages_with_all_words_that_the_reader_may_see(shelf: Shelf) -> None:
+    """Promise: direct messages are found by their sender and recipient only."""
+    index = shelf.open()
+    shelf.store(*TALK)
+    shelf.fill(index)
+    assert {(query, reader): find(index, query, reader) for query, reader, _ in FOUND} == {
+        (query, reader): ids for query, reader, ids in FOUND
+    }
 
 
 TALK = (
@@ -99,20 +112,7 @@ FOUND: list[tuple[str, int, list[int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("query", "reader", "ids"), FOUND)
-def test_what_is_found_has_all_the_words_and_is_for_the_reader(
-    shelf: Shelf, query: str, reader: int, ids: list[int]
-) -> None:
-    """Promise: nobody finds what was said between others."""
-    index = shelf.open()
-    shelf.store(*TALK)
-    shelf.fill(index)
-
-    assert find(index, query, reader) == ids
-
-
-def test_no_text_passes_for_an_account(shelf: Shelf) -> None:
-    """Promise: what somebody writes to another decides for nobody who finds it."""
+def test_text_can_not_pass_for_an_account(shelf: Shelf) -> None:
     index = shelf.open()
     shelf.store(direct(1, ALICE, BOB, "word _12 12 \uff3f12"), public(2, "word _1"))
     shelf.fill(index)
@@ -121,32 +121,21 @@ def test_no_text_passes_for_an_account(shelf: Shelf) -> None:
     assert find(index, "12", ALICE) == [1]
 
 
-@pytest.mark.parametrize(
-    ("before", "limit", "ids"),
-    [(FAR, 2, [9, 8]), (9, 2, [8, 7]), (4, 50, [3, 2, 1]), (1, 50, []), (0, 50, []), (FAR, 50, list(range(9, 0, -1)))],
-)
-def test_the_newest_come_first_and_only_those_below_the_id(
-    shelf: Shelf, before: int, limit: int, ids: list[int]
-) -> None:
+def test_find_returns_the_newest_below_an_id(shelf: Shelf) -> None:
+    """Ids may have gaps of any size."""
+    numbers = [1, 2, 7, 8, 32_774, 10**7, 2**62]
     index = shelf.open()
-    for number in range(1, 10):
+    for number in numbers:
         shelf.store(public(number, "a word") if number % 2 else direct(number, ALICE, BOB, "a word"))
     shelf.fill(index)
 
-    assert find(index, "word", before=before, limit=limit) == ids
+    for before, limit in ((2**63 - 1, 50), (2**63 - 1, 2), (32_774, 2), (2, 50), (1, 50), (0, 50)):
+        expected = [number for number in numbers[::-1] if number < before][:limit]
+        assert find(index, "word", before=before, limit=limit) == expected
 
 
-def test_ids_may_have_gaps_of_any_size(shelf: Shelf) -> None:
-    index = shelf.open()
-    numbers = [7, 8, 32_774, 10**7, 2**62]
-    shelf.store(*(public(number, "word") for number in numbers))
-    shelf.fill(index)
-
-    assert find(index, "word", before=2**63 - 1) == numbers[::-1]
-
-
-def test_any_words_are_found_as_a_plain_look_through_all_messages_finds_them(shelf: Shelf) -> None:
-    """Beginnings that FTS5 keeps a list of, and longer ones."""
+def test_find_agrees_with_a_scan_of_all_messages(shelf: Shelf) -> None:
+    """Also with prefixes that are longer than those that FTS5 keeps lists of."""
     chance = random.Random(7)
     names = ["a", "ab", "abc", "b", "bc", "\u010de\u0161tina", "lengthy", "lengthier", "rare"]
     accounts = [ALICE, BOB, CAROL]
@@ -176,47 +165,30 @@ def test_any_words_are_found_as_a_plain_look_through_all_messages_finds_them(she
 # --- the file ---
 
 
-def is_whole(shelf: Shelf) -> bool:
-    """Does an index that is opened now find everything, once it was filled?"""
-    index = shelf.open()
-    shelf.fill(index)
-    return find(index, "word", limit=1_000) == [message.id for message in reversed(shelf.messages)]
-
-
-def stored(shelf: Shelf, count: int = 10) -> None:
-    """So many messages in an index that was closed."""
+def store_words(shelf: Shelf, count: int = 10) -> None:
+    """Index this many messages, and close the index."""
     shelf.store(*(public(number, f"word {number}") for number in range(1, count + 1)))
     index = shelf.open()
     shelf.fill(index)
     index.close()
 
 
-def test_what_was_written_is_not_read_again(shelf: Shelf) -> None:
-    stored(shelf)
-    index = shelf.open()
-
-    assert index.last_id == 10
-    assert find(index, "word") == list(range(10, 0, -1))
-
-
-def test_what_was_added_is_there_after_the_server_was_killed(shelf: Shelf, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_index_is_kept_over_a_restart(shelf: Shelf, tmp_path: Path, *, is_killed: bool) -> None:
+    """Its files are private: they tell what two users wrote to each other."""
     shelf.store(*(public(number, "word") for number in range(1, 11)))
-    shelf.fill(shelf.open())
-    shelf.folder = Path(shutil.copytree(shelf.folder, tmp_path / "as it was left"))
+    index = shelf.open()
+    shelf.fill(index)
+    files = list(shelf.folder.glob(f"{SEARCH_FILE}*"))
+    assert [each.stat().st_mode & 0o777 for each in files] == [0o600] * 3
+    if is_killed:
+        shelf.folder = Path(shutil.copytree(shelf.folder, tmp_path / "as it was left"))
+    else:
+        index.close()
     index = shelf.open()
 
     assert index.last_id == 10
     assert find(index, "word") == list(range(10, 0, -1))
-
-
-def test_the_file_is_for_nobody_else(shelf: Shelf) -> None:
-    """It tells what was said between two."""
-    stored(shelf)
-    shelf.open()
-
-    files = list(shelf.folder.glob(f"{SEARCH_FILE}*"))
-    assert len(files) == 3
-    assert {each.stat().st_mode & 0o777 for each in files} == {0o600}
 
 
 def fill_with_rubbish(path: Path) -> None:
@@ -277,73 +249,50 @@ def lack_the_row(path: Path) -> None:
         lack_the_row,
     ],
 )
-def test_a_file_that_is_no_index_is_made_anew(shelf: Shelf, harm: Callable[[Path], None]) -> None:
-    """Promise: what is wrong with the index is no reason not to start."""
-    stored(shelf)
+def test_file_that_is_no_index_is_rebuilt(shelf: Shelf, harm: Callable[[Path], None]) -> None:
+    """Promise: a broken index does not prevent the start."""
+    store_words(shelf)
     harm(shelf.path)
-
-    assert shelf.open().last_id == 0
-    assert is_whole(shelf)
-
-
-def test_an_index_of_other_messages_is_made_anew(shelf: Shelf) -> None:
-    stored(shelf)
-    shelf.messages = []
-    shelf.store(*(public(number, f"word but another {number}") for number in range(1, 12)))
-
-    assert shelf.open().last_id == 0
-    assert is_whole(shelf)
+    index = shelf.open()
+    assert index.last_id == 0
+    shelf.fill(index)
+    assert find(index, "word") == list(range(10, 0, -1))
 
 
-def test_an_index_that_is_ahead_of_the_messages_is_made_anew(shelf: Shelf) -> None:
-    """After a backup was put back, from where it was then on other things are said."""
-    stored(shelf, 20)
-    shelf.messages = shelf.messages[:10]
+@pytest.mark.parametrize("kept", [0, 10])
+def test_index_of_other_messages_is_rebuilt(shelf: Shelf, kept: int) -> None:
+    """Such as of a database that was replaced, or restored from a backup that is older than the index."""
+    store_words(shelf, 20)
+    shelf.messages = shelf.messages[:kept]
+    if not kept:
+        shelf.store(*(public(number, f"other {number}") for number in range(1, 22)))
     index = shelf.open()
     assert index.last_id == 0
 
-    shelf.store(*(public(number, f"word of later {number}") for number in range(11, 14)))
+    shelf.store(public(30, "later word"))
     shelf.fill(index)
-    assert find(index, "word") == list(range(13, 0, -1))
-    assert find(index, "later") == [13, 12, 11]
+    assert find(index, "word") == [30, *range(kept, 0, -1)]
 
 
-def test_a_disk_that_is_full_for_a_while_loses_nothing_and_takes_nothing_twice(shelf: Shelf) -> None:
-    """Promise: messages are in it all, with how far it got, or none of them."""
-    index = shelf.open()
-    shelf.store(*(public(number, "word") for number in range(1, 4)))
-    shelf.fill(index)
-    (pages,) = index._writer.execute("PRAGMA page_count").fetchone()
-    index._writer.execute(f"PRAGMA max_page_count = {pages}")
-    shelf.store(*(public(number, f"word {number}" * 20) for number in range(4, 2_000)))
-    with pytest.raises(sqlite3.OperationalError, match="full"):
-        shelf.fill(index)
-    assert index.last_id == 3
-    assert find(index, "word") == [3, 2, 1]
-    index._writer.execute(f"PRAGMA max_page_count = {2**30}")
-    shelf.fill(index)
-
-    assert find(index, "word", limit=3_000) == list(range(1_999, 0, -1))
-
-
-def test_what_can_not_be_marked_is_not_taken(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: int) -> str:
-        raise StoreError("The disk is away.")
-
+def test_failed_add_indexes_none_of_its_messages(shelf: Shelf) -> None:
+    """Promise: messages are in the index with their position, or not at all. None is lost or taken twice."""
     index = shelf.open()
     shelf.store(public(1, "word"))
-    with monkeypatch.context() as broken:
-        broken.setattr(shelf, "mark", fail)
-        with pytest.raises(StoreError):
-            shelf.fill(index)
-    assert find(index, "word") == []
-
     shelf.fill(index)
+    shelf.store(public(2, "word"), direct(3, ALICE, BOB, "word"))
+    shelf.fault = StoreError("The disk is away.")
+    with pytest.raises(StoreError):
+        shelf.fill(index)
+    assert index.last_id == 1
     assert find(index, "word") == [1]
 
+    shelf.fault = None
+    shelf.fill(index)
+    assert find(index, "word") == [3, 2, 1]
 
-def test_a_search_that_finds_the_file_damaged_says_so(shelf: Shelf) -> None:
-    stored(shelf, 2_000)
+
+def test_find_in_damaged_file_raises(shelf: Shelf) -> None:
+    store_words(shelf, 2_000)
     index = shelf.open()
     with shelf.path.open("r+b") as file:
         file.seek(4_096)
@@ -354,108 +303,91 @@ def test_a_search_that_finds_the_file_damaged_says_so(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_an_sqlite_without_fts5_is_told_from_a_fault(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, is_there: bool
-) -> None:
+def test_sqlite_without_fts5_raises_its_own_error(shelf: Shelf, *, is_there: bool) -> None:
     if is_there:
-        stored(shelf)
-    monkeypatch.setattr(index_module, "_VERSION", 99)
-    monkeypatch.setattr(index_module, "_SCHEMA", "CREATE VIRTUAL TABLE public USING fts99(words);")
-
+        store_words(shelf)
+        be_of_another_version(shelf.path)
     with pytest.raises(NoFtsError):
-        shelf.open()
+        shelf.open(schema="CREATE VIRTUAL TABLE public USING fts99(words);")
 
 
-# --- the end ---
+# --- limits and the end ---
 
 
-def many(shelf: Shelf) -> Index:
-    """An index with so much in it that a search can be interrupted."""
-    index = shelf.open()
+def fill_with_many(shelf: Shelf, index: Index) -> None:
+    """So many messages that a search takes some time."""
     shelf.store(*(public(number, "left" if number % 2 else "right") for number in range(1, 20_001)))
     shelf.fill(index)
-    return index
 
 
-def test_what_takes_too_long_is_given_up(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: who searches for something absurd does not hold up others who search."""
-    index = many(shelf)
-    assert find(index, "left right") == []
-    monkeypatch.setattr(index_module, "FIND_SECONDS", -1.0)
-    monkeypatch.setattr(index_module, "_STEPS", 1)
+def test_long_search_is_interrupted(shelf: Shelf) -> None:
+    """Promise: an absurd search does not hold up the searches of others."""
+    now, step = 0.0, 10.0
+
+    def monotonic() -> float:
+        nonlocal now
+        now += step
+        return now
+
+    index = shelf.open(monotonic=monotonic, find_steps=1)
+    fill_with_many(shelf, index)
     with pytest.raises(TooLongError):
         find(index, "left right")
-    monkeypatch.undo()
-
+    step = 0.0
     assert find(index, "left", limit=1) == [19_999]
 
 
-class GatedTime:
-    """Who searches stops where it looks whether it may go on."""
+def test_close_interrupts_running_searches(shelf: Shelf) -> None:
+    """Promise: the server ends within 8 s."""
+    gate = Gate()
+    looks: list[float] = []
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._looks = 0
-
-    def monotonic(self) -> float:
-        self._looks += 1
-        if self._looks == 2:
-            self._gate.pass_through()
+    def monotonic() -> float:
+        looks.append(0.0)
+        if len(looks) == 2:
+            gate.pass_through()
         return 0.0
 
-
-def test_to_close_it_is_not_waited_until_a_search_has_ended(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: the server ends within 8 s, whoever searches for whatever."""
-    index = many(shelf)
-    gate = Gate()
-    monkeypatch.setattr(index_module, "_STEPS", 1)
-    monkeypatch.setattr(index_module, "time", GatedTime(gate))
-    told: list[list[int] | IndexClosedError] = []
+    index = shelf.open(monotonic=monotonic, find_steps=1)
+    fill_with_many(shelf, index)
+    outcomes: list[list[int] | IndexClosedError] = []
 
     def search() -> None:
         try:
-            told.append(find(index, "left right"))
+            outcomes.append(find(index, "left right"))
         except IndexClosedError as error:
-            told.append(error)
+            outcomes.append(error)
 
-    asking = in_background(search)
+    searching = in_background(search)
     gate.await_thread()
     closing_it = in_background(index.close)
-    eventually(lambda: index._is_closed)
+    eventually(lambda: index.closed)
     gate.open()
-    must_end(asking)
+    must_end(searching)
     must_end(closing_it)
-    assert [type(each) for each in told] == [IndexClosedError]
-
-
-def test_who_searches_a_closed_index_is_told(shelf: Shelf) -> None:
-    index = shelf.open()
+    assert [type(each) for each in outcomes] == [IndexClosedError]
     index.close()
-    index.close()
-
     with pytest.raises(IndexClosedError):
         find(index, "word")
 
 
-def test_who_searches_while_messages_are_added_finds_each_once(shelf: Shelf) -> None:
+def test_search_during_add_finds_each_message_once(shelf: Shelf) -> None:
     index = shelf.open()
-    shelf.store(*(public(number, f"word {number}") for number in range(1, 600)))
+    shelf.store(*(public(number, f"word {number}") for number in range(1, 300)))
     is_over = threading.Event()
     faults: list[list[int]] = []
 
-    def look() -> None:
+    def search() -> None:
         while not is_over.is_set():
             known = index.last_id
             found = find(index, "word", limit=1_000)
             if len(found) < known or found != list(range(len(found), 0, -1)):
                 faults.append(found)
 
-    threads = [threading.Thread(target=look) for _ in range(3)]
-    for thread in threads:
-        thread.start()
+    threads = [in_background(search) for _ in range(3)]
     for message in shelf.messages:
         index.add([message])
     is_over.set()
     for thread in threads:
-        thread.join()
+        must_end(thread)
     assert faults == []
