@@ -1,0 +1,122 @@
+"""Proxies between a client and a server in this process: they cut connections and lose data when told to."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from contextlib import suppress
+from typing import Self
+
+from integration.room import DEADLINE_SECONDS
+
+
+class TcpProxy:
+    """Carries TCP connections to ``server_port``, which can be changed."""
+
+    def __init__(self, server_port: int) -> None:
+        self.server_port = server_port
+        # True: data of the server is lost, until cut().
+        self.loses_answers = False
+        # True: new connections are closed at once.
+        self.is_cut = False
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self._lock = threading.Lock()  # guards the sockets, and is_cut while one is added
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, name="proxy")]
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for each in (self._listening, *self._sockets):
+            each.close()
+
+    def cut(self) -> None:
+        """End all connections, and accept no more until mend()."""
+        with self._lock:
+            self.is_cut = True
+            for each in self._sockets:
+                with suppress(OSError):  # it has ended before
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Carry new connections, with all their data."""
+        self.loses_answers = self.is_cut = False
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            with self._lock:
+                if self.is_cut:
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.server_port), DEADLINE_SECONDS)
+                server.settimeout(None)
+                self._sockets += [client, server]
+            for source, target, is_answer in ((client, server, False), (server, client, True)):
+                thread = threading.Thread(target=self._carry, args=(source, target, is_answer), name="proxy")
+                self._threads.append(thread)
+                thread.start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if not (is_answer and self.loses_answers):
+                    target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class UdpProxy:
+    """Carries datagrams of one client to a server and back."""
+
+    def __init__(self, server_port: int) -> None:
+        # True: what goes this way is lost.
+        self.loses_requests = self.loses_answers = False
+        self.lost_requests: list[bytes] = []
+        self._server = ("127.0.0.1", server_port)
+        self._front, self._back = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        for each in (self._front, self._back):
+            each.bind(("127.0.0.1", 0))
+        self.port = int(self._front.getsockname()[1])
+        self._stop_here, self._stop_there = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="proxy")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_there.send(b"\0")
+        self._thread.join()
+        for each in (self._front, self._back, self._stop_here, self._stop_there):
+            each.close()
+
+    def _run(self) -> None:
+        client = None
+        while True:
+            ready, _, _ = select.select([self._front, self._back, self._stop_here], [], [])
+            if self._stop_here in ready:
+                return
+            if self._front in ready:
+                datagram, client = self._front.recvfrom(2_048)
+                if self.loses_requests:
+                    self.lost_requests.append(datagram)
+                else:
+                    self._back.sendto(datagram, self._server)
+            if self._back in ready:
+                datagram = self._back.recv(2_048)
+                if client is not None and not self.loses_answers:
+                    self._front.sendto(datagram, client)
