@@ -14,7 +14,7 @@ from chatclient.cli.controller import Controller, EndOfInput, Interrupt
 from chatclient.cli.exits import Exit
 from chatclient.cli.input import Addressing, InputParser
 from chatclient.cli.script import ScriptError, play
-from chatclient.cli.signals import ENDING
+from chatclient.cli.signals import ENDING, wait_interruptibly
 from chatclient.client import ChatClient
 from chatclient.notices import ErrorNotice
 from chatclient.ui import jsonlines, view
@@ -76,7 +76,7 @@ class App:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             self._run_frontend()
             self._client.inject(EndOfInput())
-            self._ended.wait()
+            wait_interruptibly(self._ended.wait)
         except ScriptError as error:
             self._frontend.display([ErrorNotice("script", str(error))])
             # If the client had ended before, its exit code explains the failure.
@@ -107,7 +107,7 @@ class App:
             if not is_interrupted:
                 self._client.inject(Interrupt())  # ends the controller if this thread has failed
                 self._client.hang_up()
-                self._ended.wait()
+                wait_interruptibly(self._ended.wait)
                 return
         except KeyboardInterrupt:
             pass

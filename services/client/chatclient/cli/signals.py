@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Signals that end the process without a goodbye by default. A parent process may set them to ignored (nohup).
 _UNLESS_IGNORED: Final = (
@@ -15,6 +18,8 @@ _UNLESS_IGNORED: Final = (
     signal.SIGXCPU,
 )
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, *_UNLESS_IGNORED)
+# Maximum delay of a signal that arrives just before a wait.
+_DELAY_SECONDS: Final = 0.25
 
 
 def heed_signals() -> None:
@@ -24,3 +29,13 @@ def heed_signals() -> None:
     for number in _UNLESS_IGNORED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+
+
+def wait_interruptibly(wait: Callable[[float], bool]) -> None:
+    """Call ``wait(timeout_seconds)`` until it returns true. For the main thread.
+
+    A signal that arrives after Python has looked for signals and before the system call does not interrupt the call,
+    and Python would handle it only afterwards. The timeout limits that.
+    """
+    while not wait(_DELAY_SECONDS):
+        pass

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from chatclient.cli.controller import Line
 from chatclient.cli.script import Transcript
+from chatclient.cli.signals import wait_interruptibly
 from chatprotocol.encoding import TextDecoder
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class PlainFrontend:
         """A function that passes on a line once there is room. It returns false after end()."""
 
         def type_line(line: str) -> bool:
-            self._room.acquire()
+            wait_interruptibly(lambda seconds: self._room.acquire(timeout=seconds))
             if not self._ended:
                 give(Line(line, is_played))
             return not self._ended

@@ -36,7 +36,7 @@ from prompt_toolkit.styles import Style
 
 from chatclient.cli.controller import Line
 from chatclient.cli.exits import Exit
-from chatclient.cli.signals import ENDING
+from chatclient.cli.signals import ENDING, wait_interruptibly
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import ErrorNotice, Help
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
@@ -106,6 +106,8 @@ class TerminalFrontend:
         # Undrawn events and the current state. Written by the controller thread.
         self._shown: deque[ClientEvent | UiNotice] = deque()
         self._ui_state = UiState(ConnectionState.AWAY, is_secret=True)
+        # Set by the first update(), and by end().
+        self._has_state = threading.Event()
         # Set while a call of _look is scheduled.
         self._is_due = threading.Event()
         # Set after drawing, and when the prompt has ended.
@@ -151,6 +153,7 @@ class TerminalFrontend:
         if ui_state != self._ui_state:
             self._ui_state = ui_state
             self._wake()
+        self._has_state.set()
 
     def ask_password(self) -> None:
         """Do nothing: the UiState has the question."""
@@ -161,6 +164,7 @@ class TerminalFrontend:
     def end(self) -> None:
         """End the prompt. For any thread; can be called more than once."""
         self._ended = True
+        self._has_state.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -175,6 +179,8 @@ class TerminalFrontend:
     def run(self, give: Callable[[Input], None]) -> None:
         """Pass on typed lines until end() is called. Raises KeyboardInterrupt if the user wants to leave."""
         self._give = give
+        # Until the state is known, a typed line may be a password or a message. It stays in the terminal's buffer.
+        wait_interruptibly(self._has_state.wait)
         self._modes = termios.tcgetattr(sys.stdin)
         try:
             self._session.prompt(pre_run=self._begin, handle_sigint=False, set_exception_handler=False)
