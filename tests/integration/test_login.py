@@ -32,16 +32,6 @@ def test_login_registers_a_new_name_and_needs_the_password_later(room: Room) -> 
     assert second.login("ALICE", "secret") | {"users": []} == first | {"account": "existing", "users": []}
 
 
-def test_missing_password_is_asked_for(shared_room: Room, fresh_name: Name) -> None:
-    name = fresh_name("alice")
-    for account in ("new", "existing"):
-        peer = shared_room.peer()
-        peer.ask(command="login", username=name)
-        assert peer.next("prompt") == {"type": "prompt", "field": "password", "account": account}
-        peer.ask(command="password", password="secret")
-        assert peer.next("login")["account"] == account
-
-
 def test_reconnecting_does_not_help_to_guess_a_password(shared_room: Room, fresh_name: Name) -> None:
     name = fresh_name("alice")
     leave(shared_room.enter(name))
@@ -119,12 +109,6 @@ def test_users_update_tells_who_joined_and_left(room: Room) -> None:
     leave(second)
     assert alice.next("users") == {"type": "users", "users": ["alice", "carol"], "joined": [], "left": ["bob"]}
     assert carol.until_fence() == []
-
-
-def test_users_update_is_repeated(open_room: Callable[..., Room]) -> None:
-    peer = open_room(users_seconds=0.05).enter("alice")
-    for _ in range(3):
-        assert peer.next("users") == {"type": "users", "users": ["alice"], "joined": [], "left": []}
 
 
 def test_welcome_replaces_the_first_users_update(open_room: Callable[..., Room]) -> None:

@@ -100,15 +100,6 @@ def test_direct_message_to_an_offline_user_is_delivered_once(shared_room: Room, 
     assert heard(shared_room.enter_frames(alice), 0) == []
 
 
-def test_direct_message_to_an_unknown_user_is_refused(shared_room: Room, fresh_name: Name) -> None:
-    alice = shared_room.enter(fresh_name("alice"))
-    alice.ask(command="DM", to="nobody", message="psst", nonce="n1")
-    error = alice.next("error")
-    assert (error["code"], error["nonce"]) == ("unknown_user", "n1")
-    alice.ask(command="user", username="nobody")
-    assert alice.next("error")["code"] == "unknown_user"
-
-
 def test_history_is_the_same_in_every_protocol(room: Room) -> None:
     """It contains the user's own direct messages and no others, and ends with the last message of the connection."""
     alice, bob, carol = room.enter("alice"), room.enter_frames("bob"), room.enter_frames("carol")

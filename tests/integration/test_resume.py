@@ -81,17 +81,6 @@ def test_client_ahead_of_a_restored_server_is_told(open_room: Callable[..., Room
     assert "since" not in room.peer().login("bob", since=welcome["last_id"], history_id=welcome["history_id"])
 
 
-def test_frames_welcome_has_the_history_id_on_request(shared_room: Room, fresh_name: Name) -> None:
-    name = fresh_name("alice")
-    known = shared_room.peer().login(name)["history_id"]
-    for peer in (shared_room.frames_peer(), shared_room.datagram_peer()):
-        peer.command(f"{name} history-id")
-        assert peer.next_command() == "PASSWORD existing"
-        peer.command("secret")
-        assert peer.next_command() == f"WELCOME existing {known}"
-    assert shared_room.frames_peer().login(name) == "WELCOME existing"
-
-
 def test_pages_of_missed_messages_are_followed_by_new_ones(shared_room: Room, fresh_name: Name) -> None:
     name = fresh_name("bob")
     since = shared_room.peer().login(name)["last_id"]

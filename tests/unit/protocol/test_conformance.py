@@ -12,7 +12,7 @@ from chatprotocol.limits import FRAME_MAX_BYTES, LINE_MAX_BYTES
 from chatprotocol.requests import CommandBatch, Request, Unreadable
 from chatprotocol.wire import PROTOCOLS, SNIFF_MAX_BYTES, Sniff, WireProtocol, by_name, sniff
 
-from .samples import SAMPLES, SETTINGS, any_pieces, decode, held_bytes, pieces, unfold
+from .samples import SAMPLES, SETTINGS, decode, held_bytes, pieces, unfold
 
 EVERY_REQUEST = tuple(request for samples in SAMPLES.values() for request in samples.requests)
 EVERY_EVENT = tuple(event for samples in SAMPLES.values() for event in samples.said)
@@ -51,18 +51,6 @@ def test_requests_arrive_as_sent(protocol: WireProtocol) -> None:
         assert protocol.request_decoder().decode(protocol.encode_request(request)) == [request]
     together = protocol.request_decoder().decode(encode(protocol, samples_of(protocol)))
     assert unfold(together) == list(samples_of(protocol))
-
-
-@every_protocol
-@given(data=st.data())
-def test_requests_in_any_pieces_are_the_same(protocol: WireProtocol, data: st.DataObject) -> None:
-    """With many messages in the middle, which some decoders read as a batch."""
-    short = [request for request in samples_of(protocol) if len(protocol.encode_request(request)) < 200]
-    requests = [*short, *SAMPLES[protocol.name].message * data.draw(st.integers(0, 12)), *short]
-    stream = encode(protocol, requests)
-    parts = data.draw(any_pieces(stream) | st.integers(1, 40).map(lambda size: list(pieces(stream, size))))
-
-    assert unfold(decode(protocol.request_decoder(), parts)) == requests
 
 
 @every_protocol
@@ -128,16 +116,6 @@ def test_decoders_share_nothing(protocol: WireProtocol) -> None:
 def test_events_arrive_as_far_as_the_protocol_carries_them(protocol: WireProtocol) -> None:
     for event, arriving in SAMPLES[protocol.name].arrivals:
         assert protocol.event_decoder().decode(protocol.encode(event)) == list(arriving)
-
-
-@every_protocol
-@given(data=st.data())
-def test_events_in_any_pieces_are_the_same(protocol: WireProtocol, data: st.DataObject) -> None:
-    samples = SAMPLES[protocol.name]
-    stream = b"".join(map(protocol.encode, samples.said))
-    parts = data.draw(any_pieces(stream) | st.integers(7, 1_000).map(lambda size: list(pieces(stream, size))))
-
-    assert decode(protocol.event_decoder(), parts) == [each for _, arriving in samples.arrivals for each in arriving]
 
 
 @every_protocol

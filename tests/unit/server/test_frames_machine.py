@@ -6,14 +6,12 @@ from itertools import product
 from textwrap import dedent
 
 import pytest
-from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, PublicMessage, Ready, Refused
 from chatprotocol.requests import Command, CommandBatch, Data, Request, Unreadable
 from chatprotocol.wire.frames import Frames
 from chatprotocol.wire.readers import FrameBuffer
-from chatserver.store.errors import StoreError
 
 from .chat_fixture import HISTORY_ID, ChatFixture, Visitor
 
@@ -139,32 +137,6 @@ def test_options_of_the_name_last_through_wrong_passwords(
     assert services.presence.names() == ("Alice",)
 
 
-def test_third_wrong_password_ends_the_session(stranger: Visitor) -> None:
-    play(
-        stranger,
-        """
-        > C alice | C a | C b | C c | C secret
-        < C PASSWORD existing
-        < C DENIED
-        < C DENIED
-        < C DENIED
-        < C BYE too many wrong passwords
-        (the end)
-        """,
-    )
-
-
-def test_missed_messages_follow_the_welcome(services: ChatFixture, stranger: Visitor) -> None:
-    services.accounts.add("dave", "terces", delivered_id=3)
-    services.messages.stored = (DirectMessage(4, 5, "bob", "dave", "while you\nwere away"),)
-
-    assert say(stranger, "C dave | C secret") == [
-        "< C PASSWORD existing",
-        "< C WELCOME existing",
-        "< D DIRECT bob 4 5\nwhile you\nwere away",
-    ]
-
-
 @pytest.mark.parametrize("name", ["pm", "ex", "PING", "USERS"])
 def test_username_may_be_a_keyword_in_another_case(services: ChatFixture, stranger: Visitor, name: str) -> None:
     say(stranger, f"C {name} | C secret")
@@ -212,11 +184,6 @@ def test_each_keyword_set_has_its_operations_in_any_case(
     assert say(stranger, f"C {history}") == ["< C HISTORY 2", "< D PUBLIC bob 3 4\nhello", "< D DIRECT bob 5 6\n"]
     play(stranger, f"> C {leave}\n< C BYE\n(the end)")
     assert appended(services) == [("hello everybody", None), ("hello you", "bob")]
-
-
-def test_direct_message_to_oneself_arrives_and_is_confirmed(alice: Visitor) -> None:
-    play(alice, "> C DM\n< C ONLINE Alice\n> C alice")
-    assert say(alice, "D note") == ["< D DIRECT Alice 11 0\nnote", "< C SENT 11"]
 
 
 @pytest.mark.parametrize(("asked", "limit"), [("CH", 50), ("ch 7", 7), ("CH 500", 500)])
@@ -521,19 +488,3 @@ def test_each_message_is_refused_if_the_disk_fails(services: ChatFixture, alice:
     assert answers == ["< C ERROR internal"] * 5 + ["< C HISTORY 0"]
     services.journal.disk_refuses = None
     assert say(alice, "C PM | D again | C CH")[-2:] == ["< C SENT 16", "< C HISTORY 0"]
-
-
-def test_failed_registration_may_be_repeated(services: ChatFixture, stranger: Visitor) -> None:
-    services.journal.fault = OSError("disk full")
-    play(stranger, "> C carol | C secret\n< C PASSWORD new\n< C ERROR internal")
-    services.journal.fault = None
-    play(stranger, "> C secret\n< C WELCOME new")
-
-
-def test_unreadable_history_is_refused(services: ChatFixture, alice: Visitor) -> None:
-    def fail(*_: int) -> tuple[()]:
-        raise StoreError("disk I/O error")
-
-    services.messages.history = fail
-    with capture_logs():
-        play(alice, "> C CH\n< C ERROR internal", EXPECTS_OPERATION)

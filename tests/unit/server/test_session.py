@@ -39,7 +39,6 @@ from chatprotocol.requests import (
     Request,
     Say,
     Search,
-    Send,
     Side,
     Unreadable,
     Whisper,
@@ -402,9 +401,7 @@ def test_client_ahead_of_a_restored_server_is_told(
 
 
 def test_client_ahead_of_an_empty_server_is_told(visitor: Visitor) -> None:
-    (welcome,) = visitor.ask(Login("alice", "secret", 31))
-    assert isinstance(welcome, Welcome)
-    assert welcome.since == 10
+    assert [event.since for event in visitor.ask(Login("alice", "secret", 31)) if isinstance(event, Welcome)] == [10]
 
 
 def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, visitor: Visitor) -> None:
@@ -711,15 +708,6 @@ def test_login_and_message_in_one_read_are_handled_in_order(services: ChatFixtur
     assert appended(services) == [[(["hello"], [None], None)]]
 
 
-def test_message_before_another_request_is_appended_first(services: ChatFixture, alice: Visitor) -> None:
-    before: list[int] = []
-    services.messages.history = lambda *_: before.append(len(appended(services))) or ()
-    alice.ask(Say("one"), AskHistory(), Say("two"))
-
-    assert before == [1]
-    assert len(appended(services)) == 2
-
-
 def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Visitor) -> None:
     """Promise: back-pressure. The number of requests in one read does not matter."""
     alice.send_queue.waits.clear()
@@ -790,16 +778,6 @@ def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, whis
     assert codes(alice.ask(*whisper))[-1] is UNKNOWN
 
 
-def test_guests_share_the_room_with_users(services: ChatFixture, alice: Visitor) -> None:
-    carol = services.guest("carol")
-    assert alice.ask(AskUsers()) == [Online(("Alice", "carol"))]
-    carol.sending.ask(Send("ALL", "hello"), Send("alice", "psst"))
-    carol.receiving.session.end()
-
-    assert services.presence.names() == ("Alice",)
-    assert alice.heard() == [PublicMessage(11, 0, "carol", "hello"), DirectMessage(12, 0, "carol", "Alice", "psst")]
-
-
 # --- the end ---
 
 
@@ -832,12 +810,6 @@ def test_login_is_refused_during_shutdown(services: ChatFixture, visitor: Visito
     services.passwords.is_closed = True
 
     assert codes(visitor.ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
-
-
-def test_shutdown_says_bye(alice: Visitor) -> None:
-    alice.session.send_bye()
-
-    assert alice.news() == [Bye("the server is shutting down")]
 
 
 @pytest.mark.parametrize("has_posted", [False, True])
