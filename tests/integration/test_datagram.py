@@ -8,8 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import PAYLOAD_MAX, deadline
-from integration.steps import c, d, leave, without_sentences
+from integration.room import PAYLOAD_MAX, c, d, deadline, leave, without_sentences
 
 from chatprotocol.udp.packet import ACK, Datagram, pack
 from chatserver.app import StartError

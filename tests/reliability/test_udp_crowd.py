@@ -7,8 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import Peer
-from integration.steps import c, d
+from integration.room import Peer, c, d
 from reliability.callers import Callers
 from reliability.program import Program
 

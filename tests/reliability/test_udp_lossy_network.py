@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.steps import c, d
+from integration.room import c, d
 from reliability.callers import Callers
 from reliability.history import read_history
 from reliability.program import Program
