@@ -1,6 +1,8 @@
 """SendQueue.track: report a number after the peer's system has acknowledged all earlier data, and never too early."""
 
 import socket
+import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import SimpleNamespace
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 from reliability.peers import lose_what_arrives
 
 from chatserver.net.broadcast import BroadcastBuffer, Span
-from chatserver.net.sender import Sender
+from chatserver.net.sender import LINGER_SECONDS, Sender
 from chatserver.net.sendqueue import SendQueue
 from chatserver.net.transport import TcpTransport
 
+from .lines import Clock
 from .rooms import bytes_broadcast, eventually, publish, put, splice
 
 
@@ -165,9 +168,9 @@ def test_caught_up_queue_counts_the_offered_data_as_sent() -> None:
 class Connection:
     """A sender and a connection that it sends to."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.broadcast: BroadcastBuffer = bytes_broadcast()
-        self.sender = Sender([self.broadcast], 1_000_000, lambda _: None)
+        self.sender = Sender([self.broadcast], 1_000_000, lambda _: None, monotonic=monotonic)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.peer = socket.create_connection(listening.getsockname())
             sock, _ = listening.accept()
@@ -231,3 +234,25 @@ def test_broadcast_data_before_the_end_is_reported_if_it_arrived(is_lost: bool) 
             assert not connection.send_queue.is_tracked
         connection.end()
     assert set(connection.reported) == (set() if is_lost else {1})
+
+
+@pytest.mark.parametrize("is_reset_first", [True, False])
+def test_reset_connection_is_closed_without_waiting_for_acknowledgements(is_reset_first: bool) -> None:
+    """None can arrive. The server would wait for LINGER_SECONDS, and for its whole time limit when it is stopped."""
+    clock = Clock()
+    with closing(Connection(clock.monotonic)) as connection:
+        transport = connection.send_queue.transport
+        lose_what_arrives(connection.peer)
+        connection.insert(1, b"lost")
+        eventually(transport.unacknowledged_bytes)
+        if not is_reset_first:
+            connection.end()
+        connection.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.peer.close()
+        eventually(lambda: transport.is_over or transport.descriptor == -1)
+        if is_reset_first:
+            connection.end()
+        clock.now += 0.0 if is_reset_first else LINGER_SECONDS / 2  # later it is noticed by the periodic check
+        connection.sender.wake()
+        eventually(lambda: transport.descriptor == -1)
+    assert connection.reported == []

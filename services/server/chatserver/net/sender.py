@@ -373,8 +373,15 @@ class Sender:
         for send_queue in list(islice(self._tracked, _CHECKED_MAX)):
             del self._tracked[send_queue]
             send_queue.check_acknowledged()
+            if send_queue in self._retired:
+                self._break_if_over(send_queue)
             if send_queue.is_tracked and not send_queue.broken:
                 self._tracked[send_queue] = None
+
+    def _break_if_over(self, send_queue: SendQueue) -> None:
+        """Break a retired queue that waits for acknowledgements after a reset, which would take LINGER_SECONDS."""
+        if send_queue.is_tracked and send_queue.transport.is_over:
+            send_queue.broken = True
 
     def _give_up_stalled(self, now: float) -> None:
         """Disconnect peers that take no replies. ``_full`` is ordered by time: dicts keep insertion order."""
@@ -410,7 +417,9 @@ class Sender:
         with self._lock:
             retiring, self._retiring = self._retiring, []
             give_up_at = self._stop_at
-        self._retired.update((send_queue, now + LINGER_SECONDS) for send_queue in retiring)
+        for send_queue in retiring:
+            self._retired[send_queue] = now + LINGER_SECONDS
+            self._break_if_over(send_queue)
         # Tracked queues are polled at the next tick and once more before the close, not in each round.
         for send_queue, patience_ends in list(self._retired.items()):
             is_told = send_queue.shut and send_queue.transport.can_be_closed and not send_queue.is_tracked

@@ -25,6 +25,8 @@ _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked, what the peer's system has acknowledged, of RFC 4898.
 _BYTES_ACKED_AT: Final = 120
 _TCP_INFO_BYTES: Final = 128
+# tcpi_state, the first byte of tcp_info, of a connection that is closed or was reset (net/tcp_states.h).
+_TCP_CLOSE: Final = 7
 
 
 class Transport(Protocol):
@@ -83,6 +85,10 @@ class Transport(Protocol):
 
     def written(self) -> int:
         """The position of what was written last, or a little more; for any thread that knows that it was written."""
+
+    @property
+    def is_over(self) -> bool:
+        """True if the peer can't acknowledge anything any more, because the connection was reset or is lost."""
 
     @property
     def can_be_closed(self) -> bool:
@@ -206,6 +212,16 @@ class TcpTransport:
         except OSError:  # not a TCP socket, or closed
             return 0
         return int(struct.unpack_from("Q", info, _BYTES_ACKED_AT)[0])
+
+    @property
+    def is_over(self) -> bool:
+        """See Transport; always false if the system can't tell."""
+        if sys.platform != "linux":
+            return False
+        try:
+            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+        except OSError:  # not a TCP socket, or closed
+            return False
 
     def written(self) -> int:
         """More than was written by what is acknowledged between the two calls, so never less."""

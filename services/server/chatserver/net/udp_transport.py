@@ -227,6 +227,12 @@ class UdpTransport:
         self._wake = _do_nothing  # breaks the reference cycle with the send queue
 
     @property
+    def is_over(self) -> bool:
+        """True if the peer is lost."""
+        # Read without the lock: the listener sets it once.
+        return bool(self.lost)
+
+    @property
     def can_be_closed(self) -> bool:
         """True if everything is acknowledged: the rest may need a retransmission."""
         return not self.unacknowledged_bytes()
