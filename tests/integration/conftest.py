@@ -43,7 +43,7 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]:
-    """Opens rooms with settings of their own, and closes them; no thread may be left."""
+    """Opens rooms with other settings, and closes them. No thread may be left."""
     configure_log("info", "text", log)
     before = set(threading.enumerate())
     with ExitStack() as rooms:
@@ -60,7 +60,7 @@ def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]
 
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> random.Random:
-    """Where chance decides. Each test has its own, and always the same."""
+    """A random generator with the same seed in each run of the test."""
     return random.Random(request.node.name)
 
 

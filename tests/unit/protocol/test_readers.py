@@ -16,7 +16,6 @@ from chatprotocol.wire.readers import (
     SectionBuffer,
     frame,
     frame_header,
-    is_object,
     nesting,
     split_objects,
 )
@@ -88,23 +87,12 @@ def test_used_part_of_the_tail_is_dropped() -> None:
     assert buffer.split(b"{\n") == b"}{\n"
 
 
-# --- ObjectScanner, is_object, split_objects, nesting ---
+# --- ObjectScanner, split_objects, nesting ---
 
 
-@pytest.mark.parametrize(
-    ("text", "end"),
-    [
-        (b' {"a":{"b":[1,{}]}} rest', 19),
-        (b'{"a":"\\"}\\\\"}x', 13),
-        (b'{"a":"\\', -1),
-        (b"{", -1),
-        (b"word", -1),
-        (b"[1,[2]]", 7),
-        (b"}", 1),
-        (b"{[}", -1),
-    ],
-)
-def test_scanner_finds_the_end_of_the_first_object(text: bytes, end: int) -> None:
+@pytest.mark.parametrize(("text", "end"), [(b'{"a":"\\', -1), (b"word", -1), (b"[1,[2]]", 7), (b"}", 1), (b"{[}", -1)])
+def test_scanner_does_not_validate(text: bytes, end: int) -> None:
+    """It finds the end of anything with brackets; the parser refuses it."""
     assert ObjectScanner().scan(text) == end
 
 
@@ -118,13 +106,6 @@ def test_scanner_finds_the_same_end_of_a_growing_object(
         end = scanner.scan(text[: len(before) + size], len(before))
 
     assert end == len(before) + len(first)
-
-
-@pytest.mark.parametrize(
-    ("text", "start", "answer"), [(b" \t\r\n{", 0, True), (b"}{", 1, True), (b"", 0, False), (b"[{}]", 0, False)]
-)
-def test_object_begins_with_a_brace_after_white_space(text: bytes, start: int, answer: bool) -> None:
-    assert is_object(text, start) is answer
 
 
 @given(
