@@ -368,9 +368,11 @@ def test_search_result_has_its_number_and_words(window: Window) -> None:
     found = Found("caf\u00e9 \x1b[2J", (p(1), d(2)), 2)
     assert window.story(found) == "-2 messages found: caf\u00e9 \\x1b[2J- -Saturday, 31 January 2026- 1 2 -now-"
     assert window.story(Found("x", (p(1),), 2)).startswith("-1 message found: x- ")
+    not_indexed = NOTICE + "The newest messages are not indexed yet; try again."
     for messages in ((), (p(1),)):
-        (*_, last) = window.lines(Found("x", messages, 1))
-        assert last == NOTICE + "The newest messages are not indexed yet; try again."
+        assert window.lines(Found("x", messages, 1))[-1] == not_indexed
+    window.rows(SENT)
+    assert window.lines(Found("x", (), SENT.id - 1))[-1] == not_indexed
 
 
 # --- own messages ---
@@ -450,6 +452,11 @@ def test_reconnect_shows_missed_messages_between_rules(
 ) -> None:
     window.rows(notices.MessageQueued(Say("before", "n0")), Sent(11, SentStatus.SENT, "n0"), SAID, LOST, BACK)
     assert window.story(*shown) == story
+
+
+def test_missed_messages_and_mentions_must_be_shown_in_a_flood(window: Window) -> None:
+    window.rows(LOST, BACK)
+    assert [window.timeline.must_show(each) for each in (p(20), p(21), public(22, "alice!"))] == [True, False, True]
 
 
 # --- pending messages, status and prompt ---
