@@ -23,13 +23,14 @@ UNKNOWN = b'{"type":"error","code":"unknown_command","message":"?"}\n'
 
 
 class Pair:
-    """A link with its receiver thread, and the server's end of it."""
+    """A link of two sockets with its receiver thread, and the server's ends of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, others_seconds: float) -> None:
         ours, self.server = socket.socketpair()
+        also_ours, self.other = socket.socketpair()
         self.server.settimeout(DEADLINE_SECONDS)
         self.watch = ScriptedWatch()
-        self.link = TcpLink([ours], Json(), self.watch)
+        self.link = TcpLink([ours, also_ours], Json(), self.watch, others_seconds)
         self.heard: list[Event] = []
         self.reason = ""
         self._thread = threading.Thread(target=self._receive, name="receiver", daemon=True)
@@ -47,6 +48,12 @@ class Pair:
             data += more
         return data
 
+    def close(self) -> str:
+        """The server closes both sockets. Returns the reason of the end."""
+        self.server.shutdown(socket.SHUT_WR)
+        self.other.shutdown(socket.SHUT_WR)
+        return self.end()
+
     def end(self) -> str:
         """The reason of the end."""
         self._thread.join(DEADLINE_SECONDS)
@@ -55,8 +62,8 @@ class Pair:
 
 
 @contextmanager
-def pair() -> Iterator[Pair]:
-    made = Pair()
+def pair(others_seconds: float = DEADLINE_SECONDS) -> Iterator[Pair]:
+    made = Pair(others_seconds)
     try:
         yield made
     finally:
@@ -64,6 +71,7 @@ def pair() -> Iterator[Pair]:
         made.end()
         made.link.close()
         made.server.close()
+        made.other.close()
 
 
 def test_server_that_is_lost_ends_the_connection() -> None:
@@ -73,6 +81,19 @@ def test_server_that_is_lost_ends_the_connection() -> None:
         assert made.end() == "the server was silent"
 
 
+def test_end_of_one_socket_ends_the_link_after_the_other_was_read() -> None:
+    """The server closes both sockets of a guest together. The second one has a time limit."""
+    with pair() as made:
+        made.server.shutdown(socket.SHUT_WR)
+        made.other.sendall(BYE)
+        made.other.shutdown(socket.SHUT_WR)
+        assert made.end() == "the server closed the connection"
+        assert made.heard == [Bye("enough")]
+    with pair(others_seconds=0.0) as made:
+        made.server.shutdown(socket.SHUT_WR)
+        assert made.end() == "the server closed the connection"
+
+
 def test_answer_to_a_ping_is_not_reported() -> None:
     """An older server answers with an error. A second one answers something else and is reported."""
     with pair() as made:
@@ -80,8 +101,7 @@ def test_answer_to_a_ping_is_not_reported() -> None:
             made.watch.script.put(Ping())
             assert made.server.recv(100) == b'{"command":"ping"}\n'
             made.server.sendall(answer)
-        made.server.shutdown(socket.SHUT_WR)
-        assert made.end() == "the server closed the connection"
+        assert made.close() == "the server closed the connection"
         assert [type(event) for event in made.heard] == [Refused, Bye]
 
 
@@ -98,8 +118,7 @@ def test_send_does_not_block_if_the_server_does_not_read() -> None:
             made.link.send(Say(text))
         all_bytes = b"".join(Json().encode_request(Say(text)) for text in texts)
         assert read + made.read(len(all_bytes) - len(read)) == all_bytes
-        made.server.shutdown(socket.SHUT_WR)
-        made.end()
+        made.close()
         assert made.heard == [Bye("enough")]
 
 

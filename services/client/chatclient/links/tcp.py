@@ -39,10 +39,17 @@ _UNSENT_MAX_BYTES: Final = 8 * 1024 * 1024
 class TcpLink:
     """Connected sockets. The receiver thread calls receive() and close(); send() and shut_down() are for any thread."""
 
-    def __init__(self, sockets: Sequence[socket.socket], protocol: WireProtocol, watch: Watch) -> None:
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        protocol: WireProtocol,
+        watch: Watch,
+        others_seconds: float = _OTHERS_SECONDS,
+    ) -> None:
         self._sockets = sockets
         self._protocol = protocol
         self._watch = watch
+        self._others_seconds = others_seconds
         # Guards _unsent and keeps the bytes of a request together. No call under it blocks.
         self._sending = threading.Lock()
         self._unsent = [bytearray() for _ in sockets]
@@ -89,7 +96,7 @@ class TcpLink:
                         self._write_unsent(selector, key)
                     if mask & selectors.EVENT_READ and not self._read(key, report):
                         selector.unregister(key.fileobj)
-                        others_until = time.monotonic() + _OTHERS_SECONDS
+                        others_until = time.monotonic() + self._others_seconds
         return "the server closed the connection"
 
     def close(self) -> None:
