@@ -1,5 +1,6 @@
-"""The identity of the history: of one database, in it and in its copies, until it is renewed."""
+"""The identity of the history: it belongs to one database and its copies, until it is renewed."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,39 +10,24 @@ from chatserver.store.identity import read_history_id, renew_history_id
 
 
 def identity_of(folder: Path) -> str:
-    """Open the database as a server does at its start."""
-    database = Database(folder)
-    with database.transaction() as connection:
-        history_id = read_history_id(connection)
-    database.close()
-    return history_id
+    with closing(Database(folder)) as database, database.transaction() as connection:
+        return read_history_id(connection)
 
 
-def test_the_identity_stays_with_the_database_and_another_one_has_another(tmp_path: Path) -> None:
+def test_identity_stays_with_a_database_and_its_copies_until_renewed(tmp_path: Path) -> None:
     first = identity_of(tmp_path / "a")
     assert len(first) >= 16
-    assert identity_of(tmp_path / "a") == first
-    assert identity_of(tmp_path / "b") != first
-
-
-def test_a_copy_has_the_identity_of_its_original_until_it_is_renewed(tmp_path: Path) -> None:
-    first = identity_of(tmp_path / "a")
-    (tmp_path / "copy").mkdir()
-    with closing(sqlite3.connect(tmp_path / "a" / "chat.db")) as connection:
-        connection.execute(f"VACUUM INTO '{tmp_path}/copy/chat.db'")
-    assert identity_of(tmp_path / "copy") == first
-
-    database = Database(tmp_path / "copy")
-    with database.transaction() as connection:
+    assert identity_of(tmp_path / "a") == first != identity_of(tmp_path / "b")
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    with closing(Database(tmp_path / "copy")) as database, database.transaction() as connection:
+        assert read_history_id(connection) == first
         renewed = renew_history_id(connection)
-    database.close()
     assert identity_of(tmp_path / "copy") == renewed != first
 
 
-def test_an_identity_that_is_missing_is_made(folder: Path) -> None:
+def test_missing_identity_is_created(folder: Path) -> None:
     first = identity_of(folder)
     with closing(sqlite3.connect(folder / "chat.db", isolation_level=None)) as connection:
         connection.execute("DELETE FROM history_identity")
-    made = identity_of(folder)
-    assert made != first
-    assert identity_of(folder) == made
+    created = identity_of(folder)
+    assert identity_of(folder) == created != first

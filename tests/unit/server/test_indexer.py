@@ -292,7 +292,7 @@ def test_stop_does_not_wait_until_all_is_indexed(library: Library) -> None:
 def test_busy_server_makes_the_indexer_pause_longer() -> None:
     """Promise: messages are not delayed by the indexer. A waiting search shortens the pause."""
     now, last_id = 100.0, 0
-    pace = Pace(lambda: last_id, monotonic=lambda: now)
+    pace = Pace(lambda: last_id, clock=lambda: now)
 
     assert pace.pause(0.001, is_wanted=False) == 0.02
     now, last_id = 100.2, 100

@@ -1,35 +1,36 @@
-"""Presence: who is online, and what is told of it when."""
+"""Presence: the online users, and the updates about them."""
 
 import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from chatprotocol.events import Users
 from chatprotocol.limits import USERS_LISTED_MAX
-from chatserver.chat import presence as presence_module
 from chatserver.chat.member import Member
 from chatserver.chat.presence import UPDATE_MAX_NAMES, Presence
 
-from .rooms import DEADLINE_SECONDS, FakeOutbox, FakeStream
+from .rooms import DEADLINE_SECONDS, FakeOutbox, FakeStream, eventually
 
 NEVER_SECONDS = 1_000_000.0
 
 
-class Watched:
-    """A presence whose announcements can be waited for."""
+class PresenceFixture:
+    """A presence whose updates can be waited for. Updates follow each other without a pause."""
 
-    def __init__(self, repeat_seconds: float = NEVER_SECONDS) -> None:
-        self._said: queue.SimpleQueue[tuple[Users, int]] = queue.SimpleQueue()
+    def __init__(self, repeat_seconds: float = NEVER_SECONDS, per_user: float = 0.0, coalesce: float = 0.0) -> None:
+        self._updates: queue.SimpleQueue[tuple[Users, int]] = queue.SimpleQueue()
         self.crashes: list[str] = []
-        self.presence = Presence(lambda *said: self._said.put(said), repeat_seconds, self.crashes.append)
+        self.presence = Presence(
+            lambda *update: self._updates.put(update),
+            repeat_seconds,
+            self.crashes.append,
+            coalesce_seconds=coalesce,
+            coalesce_seconds_per_user=per_user,
+        )
 
     def next(self, within_seconds: float = DEADLINE_SECONDS) -> tuple[Users, int]:
-        return self._said.get(timeout=within_seconds)
-
-    def is_silent(self) -> bool:
-        return self._said.empty()
+        return self._updates.get(timeout=within_seconds)
 
     def enter(self, name: str) -> Member:
         member = Member(1, name, FakeOutbox(FakeStream()))
@@ -38,192 +39,142 @@ class Watched:
 
 
 @pytest.fixture
-def watched() -> Iterator[Watched]:
-    watched = Watched()
-    yield watched
-    watched.presence.stop()
+def start() -> Iterator[Callable[..., PresenceFixture]]:
+    """Fixtures that are stopped at the end."""
+    started: list[PresenceFixture] = []
+
+    def start(**options: float) -> PresenceFixture:
+        started.append(PresenceFixture(**options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.presence.stop()
+        assert each.crashes == []
 
 
-@pytest.fixture
-def _no_coalescing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence_module, "COALESCE_SECONDS", 0.0)
+StartFixture = Callable[..., PresenceFixture]
 
 
-def test_a_user_is_present_from_the_first_login_to_the_last_leave(watched: Watched) -> None:
-    first, second = watched.enter("alice"), watched.enter("alice")
-    assert watched.presence.names() == ("alice",)
-    watched.presence.leave(first)
-    assert watched.presence.names() == ("alice",)
-    watched.presence.leave(second)
-    assert watched.presence.names() == ()
+def test_user_is_online_from_the_first_login_to_the_last_leave(start: StartFixture) -> None:
+    """Names are in the order of arrival. The last one of all to leave is told so."""
+    fixture = start()
+    carol, again, bob = (fixture.enter(name) for name in ("carol", "carol", "bob"))
+    assert fixture.presence.enter(Member(2, "alice", FakeOutbox(FakeStream()))) == ("carol", "bob", "alice")
+    assert not fixture.presence.leave(carol)
+    assert fixture.presence.is_online("carol")
+    assert not fixture.presence.leave(again)
+    assert not fixture.presence.is_online("carol")
+    assert fixture.presence.names() == ("bob", "alice")
+    assert not fixture.presence.leave(bob)
+    assert fixture.presence.leave(Member(2, "alice", FakeOutbox(FakeStream())))
 
 
-def test_it_is_told_when_the_last_seat_was_given_up(watched: Watched) -> None:
-    alice, again, bob = watched.enter("alice"), watched.enter("alice"), watched.enter("bob")
-
-    assert [watched.presence.leave(member) for member in (alice, bob, again)] == [False, False, True]
-    assert watched.presence.leave(watched.enter("alice"))
-
-
-def test_users_are_named_in_the_order_in_which_they_came(watched: Watched) -> None:
-    for name in ("carol", "alice", "bob"):
-        watched.enter(name)
-
-    assert watched.presence.names() == ("carol", "alice", "bob")
+def test_updates_list_joined_and_left_users_since_the_last_one(start: StartFixture) -> None:
+    fixture = start()
+    for name in ("carol", "alice"):
+        fixture.enter(name)
+    fixture.presence.start()
+    assert fixture.next()[0] == Users(2, ("carol", "alice"), ("alice", "carol"), ())
+    bob = fixture.enter("bob")
+    assert fixture.next()[0] == Users(3, ("carol", "alice", "bob"), ("bob",), ())
+    fixture.presence.leave(bob)
+    assert fixture.next()[0] == Users(2, ("carol", "alice"), (), ("bob",))
 
 
-def test_whoever_comes_is_told_who_is_there_with_the_own_name(watched: Watched) -> None:
-    watched.enter("alice")
+def test_last_change_of_a_user_between_two_updates_counts(start: StartFixture) -> None:
+    """It is told even if nothing changed: another user may have logged in meanwhile and seen the list."""
+    fixture = start()
+    fixture.presence.leave(fixture.enter("bob"))
+    fixture.presence.leave(fixture.enter("alice"))
+    fixture.enter("alice")
+    fixture.presence.start()
 
-    assert watched.presence.enter(Member(2, "bob", FakeOutbox(FakeStream()))) == ("alice", "bob")
-
-
-def test_all_changes_since_the_last_update_are_told_together(watched: Watched) -> None:
-    """Coalescing: a hundred logins at once are one update, not a hundred."""
-    for name in ("bob", "alice", "carol"):
-        watched.enter(name)
-    watched.presence.start()
-
-    update, _ = watched.next()
-    assert update == Users(3, ("bob", "alice", "carol"), ("alice", "bob", "carol"), ())
+    assert fixture.next()[0] == Users(1, ("alice",), ("alice",), ("bob",))
 
 
-@pytest.mark.usefixtures("_no_coalescing")
-def test_updates_tell_who_came_and_who_left_since_the_one_before(watched: Watched) -> None:
-    watched.presence.start()
-    bob = watched.enter("bob")
-    assert watched.next()[0] == Users(1, ("bob",), ("bob",), ())
-    watched.enter("alice")
-    assert watched.next()[0] == Users(2, ("bob", "alice"), ("alice",), ())
-    watched.presence.leave(bob)
-    assert watched.next()[0] == Users(1, ("alice",), (), ("bob",))
+def test_update_is_not_for_members_whose_login_showed_it(start: StartFixture) -> None:
+    fixture = start()
+    first, last = fixture.enter("alice"), fixture.enter("bob")
+    fixture.presence.start()
+    _, version = fixture.next()
+    assert first.presence_version < version <= last.presence_version
+    fixture.enter("carol")
+    assert last.presence_version < fixture.next()[1]
 
 
-def test_of_who_comes_and_goes_between_two_updates_the_last_is_told(watched: Watched) -> None:
-    """Somebody who logged in meanwhile may have seen the name in the list."""
-    watched.presence.leave(watched.enter("bob"))
-    watched.enter("alice")
-    watched.presence.start()
-
-    assert watched.next()[0] == Users(1, ("alice",), ("alice",), ("bob",))
-
-
-@pytest.mark.usefixtures("_no_coalescing")
-def test_of_who_goes_and_comes_back_between_two_updates_the_last_is_told(watched: Watched) -> None:
-    bob = watched.enter("bob")
-    watched.presence.leave(bob)
-    watched.enter("bob")
-    watched.presence.start()
-
-    assert watched.next()[0] == Users(1, ("bob",), ("bob",), ())
-
-
-def test_an_update_after_ones_own_login_is_not_for_oneself(watched: Watched) -> None:
-    first = watched.enter("alice")
-    last = watched.enter("bob")
-    watched.presence.start()
-
-    _, version = watched.next()
-    assert first.presence_version < version
-    assert last.presence_version >= version
-
-
-@pytest.mark.usefixtures("_no_coalescing")
-def test_the_next_update_is_for_those_whose_login_showed_the_last_one(watched: Watched) -> None:
-    watched.presence.start()
-    alice = watched.enter("alice")
-    watched.next()
-    watched.enter("bob")
-
-    assert alice.presence_version < watched.next()[1]
-
-
-@pytest.mark.usefixtures("_no_coalescing")
-def test_a_repetition_is_for_everybody_and_names_nobody_who_came_or_went() -> None:
-    watched = Watched(repeat_seconds=0.0)
-    alice = watched.enter("alice")
-    watched.presence.start()
-    watched.next()
-    update, version = watched.next()
-    watched.presence.stop()
+def test_repetition_is_for_all_and_names_no_changes(start: StartFixture) -> None:
+    fixture = start(repeat_seconds=0.0)
+    alice = fixture.enter("alice")
+    fixture.presence.start()
+    fixture.next()
+    update, version = fixture.next()
 
     assert update == Users(1, ("alice",), (), ())
     assert version > alice.presence_version
 
 
 @pytest.mark.parametrize(("count", "is_listed"), [(USERS_LISTED_MAX, True), (USERS_LISTED_MAX + 1, False)])
-def test_above_500_users_an_update_counts_them(watched: Watched, count: int, is_listed: bool) -> None:
+def test_update_about_many_users_only_counts_them(start: StartFixture, count: int, *, is_listed: bool) -> None:
+    fixture = start()
     for number in range(count):
-        watched.enter(f"user{number}")
-    watched.presence.start()
-    update, _ = watched.next()
+        fixture.enter(f"user{number}")
+    fixture.presence.start()
+    update, _ = fixture.next()
 
-    assert update.count == count
+    assert update.count == len(fixture.presence.names()) == count
     assert (update.users is not None) is is_listed
-    assert len(watched.presence.names()) == count
 
 
-@pytest.mark.usefixtures("_no_coalescing")
-def test_many_changes_are_told_in_their_order_a_few_at_a_time(watched: Watched) -> None:
-    """An update stays so short that a simple client reads it at once; each is for those to whom any of it is news."""
+def test_many_changes_are_told_in_order_in_several_updates(start: StartFixture) -> None:
+    """A simple client reads an update at once. Each is for the members to whom any of it is news."""
+    fixture = start()
     names = [f"user{number}" for number in range(2 * UPDATE_MAX_NAMES + 1)]
-    members = [watched.enter(name) for name in names]
-    watched.presence.leave(members[0])
-    watched.presence.start()
-    told = [watched.next() for _ in range(3)]
+    members = [fixture.enter(name) for name in names]
+    fixture.presence.leave(members[0])
+    fixture.presence.start()
+    updates = [fixture.next() for _ in range(3)]
 
-    assert [len(update.joined) + len(update.left) for update, _ in told] == [UPDATE_MAX_NAMES, UPDATE_MAX_NAMES, 1]
-    assert [set(update.joined) for update, _ in told] == [
+    assert [set(update.joined) for update, _ in updates] == [
         set(names[1 : 1 + UPDATE_MAX_NAMES]),
         set(names[1 + UPDATE_MAX_NAMES :]),
         set(),
     ]
-    assert told[2][0].left == ("user0",)
-    # Who came last in an update knows all of it from the login; who came just before does not.
-    for (_, version), last in zip(told, [UPDATE_MAX_NAMES, 2 * UPDATE_MAX_NAMES], strict=False):
+    assert [update.left for update, _ in updates] == [(), (), ("user0",)]
+    # The last to enter within an update knows all of it from its login; the one before does not.
+    for (_, version), last in zip(updates, [UPDATE_MAX_NAMES, 2 * UPDATE_MAX_NAMES], strict=False):
         assert members[last].presence_version >= version > members[last - 1].presence_version
-    assert all(member.presence_version < told[2][1] for member in members)
+    assert all(member.presence_version < updates[2][1] for member in members)
 
 
-def test_a_large_room_is_told_less_often(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An update is a system call for each who is in: telling each of each would leave time for nothing else."""
-    monkeypatch.setattr(presence_module, "COALESCE_SECONDS_PER_USER", DEADLINE_SECONDS)
-    watched.presence.start()
-    watched.enter("alice")
-    watched.next()
+@pytest.mark.parametrize("per_user", [0.0, DEADLINE_SECONDS])
+def test_changes_are_coalesced_for_longer_in_a_large_room(start: StartFixture, per_user: float) -> None:
+    """An update costs a system call per member. It is sent when its names are full."""
+    fixture = start(per_user=per_user, coalesce=0.1)
+    fixture.presence.start()
+    fixture.enter("alice")
+    fixture.next()
     for number in range(UPDATE_MAX_NAMES - 1):
-        watched.enter(f"user{number}")
-    with pytest.raises(queue.Empty):
-        watched.next(within_seconds=0.3)
-    watched.enter("the last one that fits")
-
-    assert len(watched.next()[0].joined) == UPDATE_MAX_NAMES
-
-
-def test_after_the_end_nothing_is_told(watched: Watched) -> None:
-    watched.presence.start()
-    watched.presence.stop()
-    watched.enter("alice")
-
-    assert watched.is_silent()
-    assert watched.crashes == []
+        fixture.enter(f"user{number}")
+    if per_user:
+        with pytest.raises(queue.Empty):
+            fixture.next(within_seconds=0.3)
+        fixture.enter("the last one that fits")
+        assert len(fixture.next()[0].joined) == UPDATE_MAX_NAMES
+    else:
+        joined = 0
+        while joined < UPDATE_MAX_NAMES - 1:
+            joined += len(fixture.next()[0].joined)
 
 
-def test_a_presence_that_dies_is_reported() -> None:
+def test_crashed_presence_is_reported() -> None:
     crashes: list[str] = []
-    reported = threading.Event()
 
     def announce(_: Users, __: int) -> None:
         raise ZeroDivisionError
 
-    def on_crash(thread: str) -> None:
-        crashes.append(thread)
-        reported.set()
-
-    presence = Presence(announce, NEVER_SECONDS, on_crash)
+    presence = Presence(announce, NEVER_SECONDS, crashes.append)
     presence.start()
     presence.enter(Member(1, "alice", FakeOutbox(FakeStream())))
-
-    assert reported.wait(DEADLINE_SECONDS)
+    eventually(lambda: crashes == ["presence"])
     presence.stop()
-    assert crashes == ["presence"]

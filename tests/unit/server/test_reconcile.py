@@ -1,4 +1,4 @@
-"""What is not as the server left it is noticed at the start, and nothing that was confirmed is overwritten."""
+"""The check at the start: lost data is noticed, and the ids of confirmed messages are not used again."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ CALLS_THAT_CHANGE_FILES = ("execute", "executescript", "pwrite", "close")
 
 
 class Run:
-    """What a server does with its database from its start on."""
+    """A server's use of its database, from the start on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ def run_of(folder: Path, messages: int = 0) -> Run:
 
 
 def restore(backup: Path, folder: Path) -> None:
-    """As a careful user does."""
+    """Replace the database and its log."""
     for each in folder.glob("chat.db*"):
         each.unlink()
     shutil.copy(backup, folder / "chat.db")
@@ -95,7 +95,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def error(folder: Path) -> str:
-    """Why a server does not start; nothing is changed by that."""
+    """The error of a start that is refused. Nothing is changed."""
     before = contents(folder)
     with pytest.raises(StoreError) as error:
         Run(folder)
@@ -107,7 +107,7 @@ def error(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_what_is_as_the_server_left_it_is_nothing_to_talk_of(folder: Path, tmp_path: Path, is_killed: bool) -> None:
+def test_unchanged_database_is_accepted_silently(folder: Path, tmp_path: Path, is_killed: bool) -> None:
     run = run_of(folder, 10)
     assert run.said == []
     identity = run.identity()
@@ -118,7 +118,8 @@ def test_what_is_as_the_server_left_it_is_nothing_to_talk_of(folder: Path, tmp_p
         run.database.close()
 
 
-def test_a_start_that_is_killed_anywhere_is_no_false_alarm(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_start_killed_at_any_step_raises_no_false_alarm(folder: Path, tmp_path: Path) -> None:
     killed = run_of(folder, 10).kill(tmp_path / "killed")
     assert (killed / "chat.db-wal").stat().st_size > 0
     copy = tmp_path / "copy"
@@ -177,7 +178,7 @@ def put_backup(folder: Path, backup: Path) -> None:
 
 
 @pytest.mark.parametrize("lose", [cut_log, remove_log, put_backup])
-def test_confirmed_messages_that_are_gone_are_told_and_their_ids_not_used_again(
+def test_lost_messages_are_logged_once_and_their_ids_not_used_again(
     folder: Path, tmp_path: Path, lose: Callable[[Path, Path], None]
 ) -> None:
     run = run_of(folder)
@@ -205,7 +206,7 @@ def test_confirmed_messages_that_are_gone_are_told_and_their_ids_not_used_again(
     run.database.close()
 
 
-def test_a_lost_account_is_told(folder: Path, tmp_path: Path) -> None:
+def test_lost_account_is_logged(folder: Path, tmp_path: Path) -> None:
     run = run_of(folder)
     run.database.close()
     run = Run(folder)
@@ -218,7 +219,7 @@ def test_a_lost_account_is_told(folder: Path, tmp_path: Path) -> None:
     run.database.close()
 
 
-def test_the_database_of_another_server_is_told(folder: Path, tmp_path: Path) -> None:
+def test_database_of_another_server_is_logged(folder: Path, tmp_path: Path) -> None:
     run_of(folder, 10).database.close()
     other = run_of(tmp_path / "other", 20)
     identity = other.identity()
@@ -232,8 +233,8 @@ def test_the_database_of_another_server_is_told(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 512, b'{"history_id": 7}'])
-def test_a_database_without_its_state_has_a_new_identity(folder: Path, content: bytes | None) -> None:
-    """Nobody knows what clients saw: it may be a backup that was put into an empty folder."""
+def test_database_without_its_state_gets_a_new_identity(folder: Path, content: bytes | None) -> None:
+    """It may be a backup in an empty folder, and clients may have seen more messages."""
     run = run_of(folder, 10)
     identity = run.identity()
     run.database.close()
@@ -247,7 +248,7 @@ def test_a_database_without_its_state_has_a_new_identity(folder: Path, content: 
     run.database.close()
 
 
-def test_the_state_is_for_nobody_else_and_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_state_file_is_private_and_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / STATE_FILE
     file = StateFile(path)
     for last_id in (2**53, 1):
@@ -263,10 +264,10 @@ def test_the_state_is_for_nobody_else_and_replaced_as_a_whole(tmp_path: Path) ->
 
 @pytest.mark.parametrize("with_state", [True, False])
 @pytest.mark.parametrize("is_there", [True, False])
-def test_an_emptied_or_missing_database_is_not_taken_for_a_new_server(
+def test_missing_database_is_not_taken_for_a_new_server(
     folder: Path, tmp_path: Path, is_there: bool, with_state: bool
 ) -> None:
-    """Without its state it is known by the log of a killed server, which SQLite would delete."""
+    """Without its state it is known by the log of a killed server. SQLite would delete that log."""
     run = run_of(folder, 10)
     killed = run.kill(tmp_path / "killed")
     (killed / "chat.db").unlink()
@@ -286,7 +287,7 @@ def test_an_emptied_or_missing_database_is_not_taken_for_a_new_server(
 
 @pytest.mark.parametrize("back_up", [vacuum, backup_api])
 @pytest.mark.parametrize("runs_later", [0, 1])
-def test_a_log_that_was_forgotten_beside_a_backup_does_not_undo_the_restore(
+def test_forgotten_log_beside_a_backup_does_not_undo_the_restore(
     folder: Path, tmp_path: Path, back_up: Callable[[Path, Path], None], runs_later: int
 ) -> None:
     run = run_of(folder, 10)
@@ -306,7 +307,7 @@ def test_a_log_that_was_forgotten_beside_a_backup_does_not_undo_the_restore(
     run.database.close()
 
 
-def test_a_forgotten_log_is_noticed_without_a_state_too(folder: Path, tmp_path: Path) -> None:
+def test_forgotten_log_is_noticed_without_the_state(folder: Path, tmp_path: Path) -> None:
     run = run_of(folder, 10)
     vacuum(folder, tmp_path / "backup.db")
     run.say(5)

@@ -324,12 +324,12 @@ def test_long_search_is_interrupted(shelf: Shelf) -> None:
     """Promise: an absurd search does not hold up the searches of others."""
     now, step = 0.0, 10.0
 
-    def monotonic() -> float:
+    def clock() -> float:
         nonlocal now
         now += step
         return now
 
-    index = shelf.open(monotonic=monotonic, find_steps=1)
+    index = shelf.open(clock=clock, find_steps=1)
     fill_with_many(shelf, index)
     with pytest.raises(TooLongError):
         find(index, "left right")
@@ -342,13 +342,13 @@ def test_close_interrupts_running_searches(shelf: Shelf) -> None:
     gate = Gate()
     looks: list[float] = []
 
-    def monotonic() -> float:
+    def clock() -> float:
         looks.append(0.0)
         if len(looks) == 2:
             gate.pass_through()
         return 0.0
 
-    index = shelf.open(monotonic=monotonic, find_steps=1)
+    index = shelf.open(clock=clock, find_steps=1)
     fill_with_many(shelf, index)
     outcomes: list[list[int] | IndexClosedError] = []
 

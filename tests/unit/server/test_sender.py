@@ -93,7 +93,7 @@ class SenderFixture:
         self.broadcast = self.broadcasts[0]
         self.clock = Clock()
         self.crashes: list[str] = []
-        options.setdefault("monotonic", self.clock)
+        options.setdefault("clock", self.clock)
         self.sender = Sender(self.broadcasts, LAG_MAX_BYTES, self.crashes.append, **options)
         self._sockets: list[socket.socket] = []
         # Queues whose readers have not ended.

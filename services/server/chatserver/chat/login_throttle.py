@@ -22,8 +22,9 @@ class LoginThrottle:
     The address is part of the key so that a user can't be locked out from another address. ``clock`` returns seconds.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], remembered_max: int = _REMEMBERED_MAX) -> None:
         self._clock = clock
+        self._remembered_max = remembered_max
         # Guards the failures: when each was, by (address, name), the key that failed last at the end.
         self._lock = threading.Lock()
         self._failures: dict[tuple[str, str], deque[float]] = {}
@@ -41,5 +42,5 @@ class LoginThrottle:
             times = self._failures.pop((address, name_key), deque(maxlen=FAILURES_MAX))
             times.append(self._clock())
             self._failures[address, name_key] = times
-            if len(self._failures) > _REMEMBERED_MAX:
+            if len(self._failures) > self._remembered_max:
                 del self._failures[next(iter(self._failures))]

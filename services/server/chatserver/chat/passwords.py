@@ -64,11 +64,16 @@ class Passwords:
     reader threads small, because hashing needs the largest stack.
     """
 
-    def __init__(self, cost: HashCost, on_crash: Callable[[str], None]) -> None:
-        """Raises PasswordsFailedError if there is no memory for one hash."""
-        self._hasher = argon2.PasswordHasher(
-            time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism
-        )
+    def __init__(
+        self,
+        cost: HashCost,
+        on_crash: Callable[[str], None],
+        *,
+        threads: int | None = None,
+        new_hasher: Callable[..., argon2.PasswordHasher] = argon2.PasswordHasher,
+    ) -> None:
+        """``threads`` is one per processor by default. Raises PasswordsFailedError if there is no memory for a hash."""
+        self._hasher = new_hasher(time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism)
         # Hash for the check of unknown users, so that it takes as long as for known ones.
         try:
             self._unknown_user_hash = self._hasher.hash("nobody")
@@ -77,7 +82,7 @@ class Passwords:
         # Tasks in order; None ends a worker.
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._workers = [
-            Worker(f"hasher {number}", self._run, on_crash) for number in range(1, _count_processors() + 1)
+            Worker(f"hasher {number}", self._run, on_crash) for number in range(1, (threads or _count_processors()) + 1)
         ]
         # Guards the closed flag, and the order of tasks and end marks.
         self._lock = threading.Lock()

@@ -37,7 +37,12 @@ class Presence:
         announce: Callable[[Users, int], None],
         repeat_seconds: float,
         on_crash: Callable[[str], None],
+        *,
+        coalesce_seconds: float = COALESCE_SECONDS,
+        coalesce_seconds_per_user: float = COALESCE_SECONDS_PER_USER,
     ) -> None:
+        self._coalesce_seconds = coalesce_seconds
+        self._coalesce_seconds_per_user = coalesce_seconds_per_user
         self._announce = announce
         self._repeat_seconds = repeat_seconds
         self._worker = Worker("presence", self._run, on_crash)
@@ -107,12 +112,12 @@ class Presence:
                 if self._stopping:
                     return
                 update, version = self._take_update()
-                pause_seconds = COALESCE_SECONDS_PER_USER * len(self._members_of) - COALESCE_SECONDS
+                pause_seconds = self._coalesce_seconds_per_user * len(self._members_of) - self._coalesce_seconds
             if not news:
                 repeat_at += self._repeat_seconds
             self._announce(update, version)
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping, timeout=COALESCE_SECONDS)
+                self._changed.wait_for(lambda: self._stopping, timeout=self._coalesce_seconds)
                 self._changed.wait_for(self._has_much_news, timeout=max(0.0, pause_seconds))
 
     def _has_news(self) -> bool:

@@ -121,12 +121,12 @@ class Sender:
         *,
         visits_max: int = _VISITS_MAX,
         write: Callable[[int, bytes], int] = os.write,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._visits_max = visits_max
         # The system calls for caught-up sockets and for time.
         self._write = write
-        self._monotonic = monotonic
+        self._clock = clock
         self._is_memory_short = is_memory_short
         self._followers = {broadcast: _Followers(broadcast) for broadcast in broadcasts}
         self._lag_max_bytes = lag_max_bytes
@@ -157,7 +157,7 @@ class Sender:
     def stop(self, patience_seconds: float) -> None:
         """Send the data of finished queues within the time limit, close every transport, and join the thread."""
         with self._lock:
-            self._stop_at = self._monotonic() + patience_seconds
+            self._stop_at = self._clock() + patience_seconds
         self.wake()
         self._worker.join()
         self._selector.close()
@@ -206,7 +206,7 @@ class Sender:
         while True:
             self.run_round()
             with self._lock:
-                if self._stop_at is not None and (not self._open or self._monotonic() > self._stop_at + _TICK_SECONDS):
+                if self._stop_at is not None and (not self._open or self._clock() > self._stop_at + _TICK_SECONDS):
                     return
 
     def run_round(self, *, wait: bool = True) -> bool:
@@ -214,7 +214,7 @@ class Sender:
         if not self._await_work(wait=wait) and not wait:
             return False
         self._send_all()
-        self._run_checks(self._monotonic())
+        self._run_checks(self._clock())
         self._close_retired()
         return True
 
@@ -356,7 +356,7 @@ class Sender:
     def _note_full(self, send_queue: SendQueue) -> None:
         """Wait until the socket is writable. A transport without a socket wakes the sender instead."""
         if send_queue.transport.is_socket:
-            self._full[send_queue] = self._monotonic()
+            self._full[send_queue] = self._clock()
             self._selector.register(send_queue.transport.descriptor, selectors.EVENT_WRITE, send_queue)
 
     def _run_checks(self, now: float) -> None:
@@ -413,7 +413,7 @@ class Sender:
         send_queue.transport.hang_up()
 
     def _close_retired(self) -> None:
-        now = self._monotonic()
+        now = self._clock()
         with self._lock:
             retiring, self._retiring = self._retiring, []
             give_up_at = self._stop_at

@@ -18,7 +18,7 @@ from chatserver.store.files import LOCK_FILE, lock, make_private, touch_private,
 from chatserver.store.state import STATE_FILE, State, StateFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 DATABASE_FILE = "chat.db"
 
@@ -46,8 +46,9 @@ class Database:
     mode (VACUUM INTO), or it has another schema cookie (SQLite's backup interface).
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open or create the database and migrate its schema. Raises StoreError."""
+    def __init__(self, folder: Path, schema: Mapping[int, str] | None = None) -> None:
+        """Open or create the database and migrate it to ``schema``, by default :func:`schema_files`. StoreError."""
+        self._schema = schema_files() if schema is None else schema
         self.path = folder / DATABASE_FILE
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,7 +93,7 @@ class Database:
         try:
             _use_log(writer, self.path)
             writer.execute("PRAGMA synchronous = FULL")
-            _migrate(writer, self.path)
+            _migrate(writer, self.path, self._schema)
             self._begin_run(writer, header)
         except BaseException:
             writer.close()
@@ -310,10 +311,9 @@ def _damaged(path: Path, how: str) -> StoreError:
     )
 
 
-def _migrate(writer: sqlite3.Connection, path: Path) -> None:
+def _migrate(writer: sqlite3.Connection, path: Path, steps: Mapping[int, str]) -> None:
     """Back up an existing database, then apply the pending schema steps in one transaction."""
     (version,) = writer.execute("PRAGMA user_version").fetchone()
-    steps = _schema_files()
     newest = max(steps)
     if version > newest:
         raise StoreError(
@@ -336,7 +336,7 @@ def _migrate(writer: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _schema_files() -> dict[int, str]:
+def schema_files() -> dict[int, str]:
     """Step number to SQL: ``0001_what_it_does.sql`` is step 1."""
     folder = resources.files("chatserver.store") / "schema"
     return {int(entry.name[:4]): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".sql")}

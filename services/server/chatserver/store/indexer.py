@@ -263,22 +263,22 @@ class Pace:
         self,
         last_id: Callable[[], int],
         times: IndexerTimes = _TIMES,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._last_id = last_id
         self._times = times
-        self._monotonic = monotonic
-        self._looked = monotonic()
+        self._clock = clock
+        self._looked = clock()
         self._seen_id = last_id()
         self._is_busy = True  # until the first measurement
 
     def pause(self, worked_seconds: float, *, is_wanted: bool) -> float:
         """The pause after a slice that took ``worked_seconds``, in seconds. ``is_wanted``: a search waits."""
-        passed = self._monotonic() - self._looked
+        passed = self._clock() - self._looked
         if passed >= _BUSY_LOOK_SECONDS:
             last_id = self._last_id()
             self._is_busy = last_id - self._seen_id > _BUSY_MESSAGES * passed
-            self._looked, self._seen_id = self._monotonic(), last_id
+            self._looked, self._seen_id = self._clock(), last_id
         if is_wanted:
             return worked_seconds * self._times.pause if self._is_busy else 0.0
         pause = _BUSY_PAUSE if self._is_busy else self._times.pause

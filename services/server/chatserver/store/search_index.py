@@ -84,7 +84,7 @@ class Index:
         *,
         find_seconds: float = FIND_SECONDS,
         find_steps: int = _STEPS,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
         schema: str = _SCHEMA,
     ) -> None:
         """Open or create the file; rebuild it if it belongs to other messages.
@@ -94,7 +94,7 @@ class Index:
         self._source = source
         self._find_seconds = find_seconds
         self._find_steps = find_steps
-        self._monotonic = monotonic
+        self._clock = clock
         # True from the start of close() on.
         self.closed = False
         path = folder / SEARCH_FILE
@@ -147,8 +147,8 @@ class Index:
             # Read without a lock: close() sets the flag before it puts closed readers into the queue.
             if self.closed:
                 raise IndexClosedError
-            patience_ends = self._monotonic() + self._find_seconds
-            reader.set_progress_handler(lambda: self.closed or self._monotonic() > patience_ends, self._find_steps)
+            patience_ends = self._clock() + self._find_seconds
+            reader.set_progress_handler(lambda: self.closed or self._clock() > patience_ends, self._find_steps)
             yield reader
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
