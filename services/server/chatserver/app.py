@@ -70,7 +70,7 @@ _GARBAGE_OBJECTS = 100_000
 _M_ARENA_MAX = -8
 # Time to drain connections at shutdown, a part of the promised 8 s from signal to exit. Slow receivers get the rest
 # after their next login.
-_PARTING_SECONDS = 3.0
+_DRAIN_SECONDS = 3.0
 # Part of that time for acknowledgements of delivered messages.
 _ANSWER_SECONDS = 2.0
 # Time for the sender to close the remaining sockets.
@@ -235,7 +235,7 @@ class Server:
         self._presence.stop()
         self._hub.end()
         self._acked_delivery.hurry(_ANSWER_SECONDS)
-        connections = self._connections.drain(_PARTING_SECONDS)
+        connections = self._connections.drain(_DRAIN_SECONDS)
         if self._turns is not None:
             self._turns.stop()
         self._acked_delivery.stop()

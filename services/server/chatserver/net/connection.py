@@ -1,4 +1,16 @@
-"""A connection: one accepted peer, the thread that reads it, and the outbox through which the courier answers."""
+"""A connection: the thread that reads one accepted peer, decodes its requests and passes them to a session.
+
+Life of a reader thread: sniff the protocol from the first bytes (over TCP), or reject the peer; create the send queue
+and the session; read until the peer or the session ends; end the session; drain the input; hand the transport to the
+sender, which closes it. Before there is a send queue the reader alone uses the transport. After that it only reads, and
+the sender writes and closes.
+
+Time limits: ``login_seconds`` from the start to the login, the same again for the rest of an incomplete request, and
+none for a user who is silent.
+
+At shutdown another thread calls ``drain``: the session sends its last events and the reader goes on, because a close
+over unread input would reset the connection, and the peer would lose data that it has not read.
+"""
 
 from __future__ import annotations
 
@@ -25,57 +37,57 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# A quiet connection waits with a small buffer, for there may be ten thousand of them. One that sends more than that at
-# once gets a large one until it is quiet again. Who is not logged in does not: what is read at once is held until it is
-# answered, and may be thousands of requests.
+# Size of a read. Quiet connections wait with a small buffer, because there may be ten thousand of them. A user who
+# fills it gets the large one until the next small read. Before the login it stays small: the requests of one read are
+# held in memory until they are answered, and a large read may contain thousands.
 _READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
-# How long a read may take once there is no limit.
+# Time limit of a read without a limit.
 _FOREVER_SECONDS = 86_400.0
-# After our last byte a peer gets this long to close its side.
-_PARTING_SECONDS = 2.0
+# Time for the peer to close its side after our last byte.
+_CLOSE_SECONDS = 2.0
 
 
 class Session(Protocol):
-    """Who decides what is answered. One for each connection, called by its reader thread, but for say_bye."""
+    """Answers the requests of one connection. For its reader thread only, except ``send_bye``."""
 
     @property
     def is_logged_in(self) -> bool:
-        """From then on the connection may be silent for as long as it likes."""
+        """True after the login: the connection may then be silent without a time limit."""
 
     def handle(self, asked: Sequence[Request]) -> bool:
-        """Answer what was asked, in order; false when the connection has come to its end.
+        """Answer the requests in order. False if the connection ends.
 
-        It may wait: for the disk, for a hash, for its peer to read.
+        It may wait for the disk, for a hash, and until the peer reads.
         """
 
     def time_out(self) -> None:
-        """The time to log in has passed, or the one to complete what was begun."""
+        """Handle the timeout of the login or of an incomplete request."""
 
     def end(self) -> None:
-        """The peer sends no more."""
+        """End the session after the last request."""
 
     def send_bye(self) -> None:
-        """The server shuts down: say so where there is a word for it, and soon nothing more. For any thread."""
+        """Send the last events at shutdown, and finish the send queue soon. For any thread."""
 
 
 @dataclass(frozen=True)
 class ConnectionServices:
-    """What a connection needs of the server around it."""
+    """The services that all connections share."""
 
-    # All that are spoken here, in sniffing order, and the stream of each by its name.
+    # In the order of sniffing, and the broadcast buffer of each by its name.
     protocols: tuple[WireProtocol, ...]
     broadcasts: Mapping[str, BroadcastBuffer]
     sender: Sender
-    # The time from connecting to being logged in; after that, how long the rest of what was begun may fail to come.
+    # Time limit of the login, and then of the rest of an incomplete request.
     login_seconds: float
-    # Makes the session of a connection, from its dialect's name, its outbox, its label and its peer's address.
+    # Returns the session for a protocol's name, a send queue, the connection's label and the peer's address.
     open_session: Callable[[str, SendQueue, str, str], Session]
     clock: Callable[[], float] = time.monotonic
 
 
 class Connection:
-    """Reads one carrier in a thread of its own. Once it has an outbox, writing and closing are the courier's."""
+    """One connection and its reader thread. See the module's docstring."""
 
     __slots__ = (
         "_address",
@@ -103,7 +115,7 @@ class Connection:
         on_end: Callable[[Connection], None],
         protocol: WireProtocol | None = None,
     ) -> None:
-        """Without a dialect, it shows in what the peer says first."""
+        """Without ``protocol``, the first bytes decide. ``on_end`` is called last, in the reader thread."""
         self.label = f"{number}@{address}"
         self._transport = transport
         self._address = address
@@ -118,39 +130,37 @@ class Connection:
         self._stopping = False
         # True while the session ends.
         self._leaving = False
-        # It is joined by its owner. As a daemon it is not joined by the interpreter as well, which looks through all
-        # threads that there are whenever one is started.
+        # Joined by Connections. It is a daemon because the interpreter scans a list of all other threads whenever a
+        # thread starts.
         self.thread = threading.Thread(target=self._run, name=f"reader {self.label}", daemon=True)
 
     def start(self) -> None:
-        """Start to read. RuntimeError: the system has no thread to give."""
+        """Start the thread. Raises RuntimeError if the system can't create one."""
         self.thread.start()
 
     def join(self) -> None:
-        """Wait for the reader thread's end."""
         self.thread.join()
 
     def drain(self) -> None:
-        """The server shuts down: say goodbye. The reader thread ends when the peer has closed its side, or is cut off.
+        """Send the last events, at shutdown. For any thread.
 
-        Until then it reads, and once everything was said forgets what it reads. To close over unread bytes, or to shut
-        the side that reads, would destroy what is on its way to the peer.
+        The reader thread reads and discards input until the peer closes its side or :meth:`disconnect` is called.
         """
         self._stopping = True
-        if self._session is None:  # nothing is due to it, and in no dialect
+        if self._session is None:  # the protocol is not known yet
             self.disconnect()
         else:
             self._session.send_bye()
 
     def has_been_told(self) -> bool:
-        """Has the peer's system got everything that there was to say to it?"""
+        """True if the peer's system has acknowledged all data, or the peer is lost. For any thread."""
         send_queue = self._send_queue
         return (
             send_queue is None or send_queue.broken or (send_queue.shut and not self._transport.unacknowledged_bytes())
         )
 
     def disconnect(self) -> None:
-        """The peer has had its time: let the reader thread end."""
+        """Let the reader thread end, whether or not the peer has closed its side. For any thread."""
         self._transport.hang_up()
 
     def _run(self) -> None:
@@ -158,7 +168,7 @@ class Connection:
             self._converse()
         except Exception:
             _log.exception("reader failed", connection=self.label)
-            if self._leaving:  # its user would stay online for ever: what is raised in a thread ends the server
+            if self._leaving:  # the user would stay online forever; an uncaught exception ends the server
                 raise
         finally:
             try:
@@ -167,7 +177,7 @@ class Connection:
                 self._on_end(self)
 
     def _close(self) -> None:
-        """For good, after what is due was sent."""
+        """Close the transport, or let the sender close it after all data was sent."""
         self._transport.stop_reading()
         if self._send_queue is None:
             self._transport.close()
@@ -176,7 +186,7 @@ class Connection:
             self._services.sender.close_when_drained(self._send_queue)
 
     def _converse(self) -> None:
-        """From the first byte to the last."""
+        """Handle the connection from the first byte to the last."""
         protocol, first = self._meet()
         if protocol is None:
             return
@@ -201,35 +211,35 @@ class Connection:
     def _read_requests(
         self, decoder: RequestDecoder, send_queue: SendQueue, session: Session, data: bytes | None
     ) -> bool:
-        """Until the peer ends, or the session does; returns whether it was the peer."""
+        """Read and handle requests until the peer or the session ends. True if the peer has ended."""
         while data:
             if not send_queue.wait_for_room() or not session.handle(decoder.decode(data)):
                 return False
             is_known = session.is_logged_in
             data = self._read(is_known=is_known, is_inside=decoder.is_inside)
-            if data is None and not is_known and session.is_logged_in:  # meanwhile, by what another connection said
+            if data is None and not is_known and session.is_logged_in:  # by a request on the guest's other connection
                 data = self._read(is_known=True, is_inside=decoder.is_inside)
         if data is None:
             session.time_out()
             return False
-        if not self._stopping:  # who was cut off has not ended inside an object
+        if not self._stopping:  # a disconnected peer is not told that its input is incomplete
             session.handle(decoder.end())
         return True
 
     def _meet(self) -> tuple[WireProtocol | None, bytes | None]:
-        """The dialect, and the first bytes in it."""
+        """The protocol and the first bytes; None for the protocol if the peer was rejected or has ended."""
         if self._protocol is None:
             return self._sniff()
         return self._protocol, self._read(is_known=False, is_inside=True)
 
     def _sniff(self) -> tuple[WireProtocol | None, bytes]:
-        """Read until the first bytes say which dialect this is; they are its first input."""
+        """Read until the first bytes decide the protocol; return both. Reject an unknown protocol."""
         first = b""
         while data := self._read(is_known=False, is_inside=True):
             first += data
             found = sniff(first, self._services.protocols)
             if found is Sniff.NO:
-                # No more of it: it may be a password.
+                # Two bytes only: the text may be a password.
                 first_bytes = first[:2].hex(" ")
                 _log.warning(
                     "connection rejected", reason="unknown_protocol", connection=self.label, first_bytes=first_bytes
@@ -244,9 +254,9 @@ class Connection:
         return None, b""
 
     def _read(self, *, is_known: bool, is_inside: bool) -> bytes | None:
-        """The next bytes; nothing at the end, None when they did not come in time.
+        """The next bytes; empty at the end, None after a timeout.
 
-        Whoever is known may be silent for as long as it likes, but not inside of something that has begun.
+        ``is_known``: the user is logged in, so there is no time limit, except ``is_inside`` an incomplete request.
         """
         if not is_known:
             self._patience_seconds = self._login_by - self._services.clock()
@@ -254,7 +264,7 @@ class Connection:
             self._patience_seconds = self._services.login_seconds
         elif self._patience_seconds < self._services.login_seconds:
             self._patience_seconds = _FOREVER_SECONDS
-        # Otherwise it stays as it is: to change it is a system call.
+        # Otherwise the time limit is unchanged: a change is a system call.
         if is_inside:
             self._transport.acknowledge()
         while self._patience_seconds > 0:
@@ -272,7 +282,7 @@ class Connection:
         return None
 
     def _reject(self, reason: str) -> None:
-        """One line of text for a peer whose dialect is not known."""
+        """Send one line of text to a peer whose protocol is not known, and close."""
         openings = ", or ".join(
             f"{_printable(protocol.opening)} ({protocol.name})"
             for protocol in self._services.protocols
@@ -285,8 +295,8 @@ class Connection:
         self._drain()
 
     def _drain(self) -> None:
-        """Read and forget until the peer closes: closing over unread bytes would destroy what it has not read."""
-        deadline = self._services.clock() + (_FOREVER_SECONDS if self._stopping else _PARTING_SECONDS)
+        """Read and discard input until the peer closes. A close over unread input would reset the connection."""
+        deadline = self._services.clock() + (_FOREVER_SECONDS if self._stopping else _CLOSE_SECONDS)
         with suppress(OSError):
             while (patience := deadline - self._services.clock()) > 0:
                 if not self._transport.read(_READ_MAX_BYTES, patience):

@@ -1,4 +1,4 @@
-"""Binding: one port number, for TCP and for UDP."""
+"""Binds one port number for TCP and UDP."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Connections that the system keeps until they are accepted; the system's limit may be lower.
 _BACKLOG: Final = 4_096
-# Of datagrams so much is kept while nobody has the time to read; less where the system's limit is lower.
-_KEPT_BYTES: Final = 4 * 1024 * 1024
-# Where any port will do: a number that is free for TCP may be taken for UDP.
+# Size of the kernel's UDP buffers, for packets that arrive faster than they are read; the system's limit may be lower.
+_UDP_BUFFER_BYTES: Final = 4 * 1024 * 1024
+# Attempts to find a free port: a number that is free for TCP may be in use for UDP.
 _TRIES: Final = 20
 
 
 def bind_udp(host: str, port: int) -> socket.socket:
-    """A bound socket of UDP, in non-blocking mode. OSError."""
+    """A bound, non-blocking UDP socket. Raises OSError."""
     family = _family(host)
     bound = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            bound.setsockopt(socket.SOL_SOCKET, option, _KEPT_BYTES)
+            bound.setsockopt(socket.SOL_SOCKET, option, _UDP_BUFFER_BYTES)
         bound.setblocking(False)
         bound.bind((host, port))
     except BaseException:
@@ -39,9 +40,10 @@ def bind(
     peer_timeout_seconds: float,
     bind_udp: Callable[[str, int], socket.socket] = bind_udp,
 ) -> tuple[socket.socket, socket.socket]:
-    """A listening socket of TCP, and one of UDP with the same number; 0 takes a free one. OSError, UnicodeError.
+    """A listening TCP socket, and a UDP socket with the same port number; 0 picks a free one.
 
-    A TCP connection whose peer acknowledges nothing for this time is ended by the system.
+    The system ends a TCP connection whose peer acknowledges nothing for ``peer_timeout_seconds``. Raises OSError, with
+    the note "(UDP)" if the UDP socket failed, and UnicodeError for an invalid host name.
     """
     for _ in range(_TRIES):
         listening = _bind_tcp(host, port, peer_timeout_seconds)
@@ -66,7 +68,7 @@ def _bind_tcp(host: str, port: int, peer_timeout_seconds: float) -> socket.socke
         (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=family == socket.AF_INET6
     )
     listening.setblocking(False)
-    # Each connection has these from the socket that accepts it: to set them anew would be five system calls a login.
+    # Accepted sockets inherit these options, which saves five system calls per connection.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _lost_peer_options(peer_timeout_seconds):
@@ -76,12 +78,12 @@ def _bind_tcp(host: str, port: int, peer_timeout_seconds: float) -> socket.socke
 
 
 def _lost_peer_options(timeout_seconds: float) -> tuple[tuple[str, int], ...]:
-    """TCP options that end a connection whose peer is lost: options of the level IPPROTO_TCP, and their values.
+    """TCP options (level IPPROTO_TCP) that end the connection of a lost peer, and their values.
 
-    Keepalive probes a connection only while nothing is unacknowledged, and the user list that everybody gets twice a
-    minute makes sure that something is. Then TCP_USER_TIMEOUT decides, and it decides for keepalive as well (tcp(7)):
-    the first probe after two thirds of the time, and the connection ends at a probe after all of it. A peer that is
-    alive but whose receive buffer stays full for that long is ended, too.
+    Keepalive probes a connection only while no data is unacknowledged. Usually there is some, because all users get a
+    user list twice a minute; then TCP_USER_TIMEOUT applies. It also limits keepalive (tcp(7)): the first probe is sent
+    after two thirds of the time, and the connection ends at the first probe after all of it. A peer whose receive
+    buffer stays full for that time is disconnected as well.
     """
     return (
         ("TCP_KEEPIDLE", max(1, round(timeout_seconds * 2 / 3))),

@@ -1,4 +1,4 @@
-"""Carriers: what brings a connection's bytes to its peer and back. One is a TCP socket; over UDP see channel.py."""
+"""Transports: the bytes of a connection, to its peer and back. TcpTransport is here, UdpTransport in udp_transport."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from chatserver.net.read_turns import ReadTurns
 
-# A reader that has read nothing for so long is quiet.
+# Time without input after which a reader is quiet and waits for its turn: see read_turns.
 _ACTIVE_SECONDS = 1.0
-# Linux alone has it.
+# Only on Linux.
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
-# struct tcp_info (linux/tcp.h): tcpi_bytes_acked, what the peer's system has acknowledged, of RFC 4898.
+# Offset of tcpi_bytes_acked in struct tcp_info (linux/tcp.h): the bytes that the peer has acknowledged (RFC 4898).
 _BYTES_ACKED_AT: Final = 120
 _TCP_INFO_BYTES: Final = 128
 # tcpi_state, the first byte of tcp_info, of a connection that is closed or was reset (net/tcp_states.h).
@@ -30,61 +30,65 @@ _TCP_CLOSE: Final = 7
 
 
 class Transport(Protocol):
-    """Bytes both ways. One thread reads; the rest is the courier's once there is an outbox, if nothing else is said."""
+    """A stream of bytes in both directions.
+
+    The reader calls ``read``, ``acknowledge`` and ``stop_reading``. Until there is a send queue it also calls the other
+    methods; then these are for the sender, except those for any thread.
+    """
 
     @property
     def is_socket(self) -> bool:
-        """Is there a socket that the courier may write to by itself, and wait for where it is full?
+        """True if the sender may write to :attr:`descriptor` and wait until it is writable.
 
-        Otherwise it wakes the courier when there is room again, or something to be sent once more.
+        Otherwise the transport wakes the sender when it can take more data, or needs a :meth:`flush`.
         """
 
     @property
     def descriptor(self) -> int:
-        """The socket's; -1 where there is none, or it is closed."""
+        """The descriptor of the socket; -1 if there is none, or it is closed."""
 
     @property
     def write_max_bytes(self) -> int:
-        """There is no use in writing more at once."""
+        """Maximum useful size of one write."""
 
     def read(self, size_bytes: int, patience_seconds: float) -> bytes:
-        """The next bytes, nothing at the end. TimeoutError: there were none for so long. OSError."""
+        """The next bytes; empty at the end. TimeoutError: nothing arrived within ``patience_seconds``. OSError."""
 
     def stop_reading(self) -> None:
-        """The reader's last call, before anybody closes this."""
+        """The reader's last call, before the close."""
 
     def acknowledge(self) -> None:
-        """Tell the peer's system now, and not some time later, that what it sent has come: the rest is waited for."""
+        """Acknowledge received data at once instead of with a delay, because the reader waits for more."""
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> int:
-        """Take as many bytes as there is room for now, and say how many. BlockingIOError: for none. OSError."""
+        """Take the bytes that fit; returns their number. BlockingIOError: no room. OSError: the peer is lost."""
 
     def flush(self) -> None:
-        """Send what was taken and waits for its time. OSError."""
+        """Send data that was taken and not sent yet, and retransmissions. OSError: the peer is lost."""
 
     def call_when_due(self, wake: Callable[[], None]) -> None:
-        """What wakes the courier, for a carrier that has to. It is called from any thread, under no lock."""
+        """Set the function that wakes the sender. It is called in any thread, without a lock."""
 
     def end(self) -> None:
-        """Nothing more will be written."""
+        """Announce that nothing more is written."""
 
     def hang_up(self) -> None:
-        """Let the reader see the end, and take nothing more. For any thread."""
+        """Let the reader see the end, and let writes fail. For any thread."""
 
     def close(self) -> None:
-        """The last thing that is done."""
+        """Free the resources. The last call."""
 
     def unacknowledged_bytes(self) -> int:
-        """On their way to the peer; the end may count as one. For any thread."""
+        """Number of bytes that the peer has not acknowledged; the end may count as one. For any thread."""
 
     def acknowledged(self) -> int:
-        """The position in all that was ever written up to which the peer's system has it. For any thread.
+        """Position up to which the peer's system has acknowledged the written data. For any thread.
 
-        A position is compared with those of the same carrier only. It can still be asked after the peer is lost.
+        Compare positions of the same transport only. The position is valid after the peer was lost, too.
         """
 
     def written(self) -> int:
-        """The position of what was written last, or a little more; for any thread that knows that it was written."""
+        """Position of the end of the written data, or a little more. For any thread, after the write."""
 
     @property
     def is_over(self) -> bool:
@@ -92,23 +96,23 @@ class Transport(Protocol):
 
     @property
     def can_be_closed(self) -> bool:
-        """Does what was taken come to the peer even if this is closed?"""
+        """True if a close still delivers the data that was taken."""
 
 
 class TcpTransport:
-    """The system does it all."""
+    """A TCP socket."""
 
     __slots__ = ("_active_seconds", "_patience_seconds", "_sock", "_turns", "_waiter")
 
     is_socket = True
     can_be_closed = True
-    # So that no connection holds the courier for long.
+    # One connection must not occupy the sender for long.
     write_max_bytes = SEND_MAX_BYTES
 
     def __init__(
         self, sock: socket.socket, turns: ReadTurns | None = None, active_seconds: float = _ACTIVE_SECONDS
     ) -> None:
-        """With ``turns`` a quiet reader waits for its turn, unless the system can't watch one more socket."""
+        """With ``turns`` a quiet reader waits for its turn, unless the system can't watch another socket."""
         self._sock = sock
         self._active_seconds = active_seconds
         self._patience_seconds: float | None = None
@@ -121,7 +125,6 @@ class TcpTransport:
 
     @property
     def descriptor(self) -> int:
-        """It is -1 once it is closed."""
         return self._sock.fileno()
 
     def read(self, size_bytes: int, patience_seconds: float) -> bytes:
@@ -147,10 +150,9 @@ class TcpTransport:
                 turns.pass_on()
 
     def _read(self, size_bytes: int, patience_seconds: float) -> bytes:
-        """To say how long it may take is a system call, and seldom needed.
+        """Read with a timeout. It is set only if it has changed, which saves a system call.
 
-        The courier must never wait for a socket, so all are in non-blocking mode, as Python's are while they have some
-        time-out.
+        A timeout also keeps the socket in non-blocking mode, which the sender needs.
         """
         if patience_seconds != self._patience_seconds:
             self._sock.settimeout(patience_seconds)
@@ -158,45 +160,44 @@ class TcpTransport:
         return self._sock.recv(size_bytes)
 
     def stop_reading(self) -> None:
-        """The socket is not watched any more."""
+        """Remove the socket from the turns."""
         if self._turns is not None:
             self._turns.remove(self._waiter)
 
     def acknowledge(self) -> None:
-        """A peer that writes in small pieces (Nagle's algorithm) sends the next one when the last is acknowledged.
+        """See Transport. A peer with Nagle's algorithm sends the next small piece after the last was acknowledged.
 
-        Linux puts that off for 40 ms, because an answer could carry it. The option holds until it does so again.
+        Linux delays acknowledgements by up to 40 ms, because a reply could carry them. The option is not permanent.
         """
         if _QUICKACK is not None:
             with suppress(OSError):
                 self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> int:
-        """One system call."""
         return os.writev(self._sock.fileno(), pieces)
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: the system sends."""
 
     def call_when_due(self, _: Callable[[], None]) -> None:
-        """The courier looks at the socket itself."""
+        """Do nothing: the sender waits for the socket."""
 
     def end(self) -> None:
-        """Lets the peer see the end."""
+        """Let the peer see the end."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
     def hang_up(self) -> None:
-        """Lets reader and peer see the end."""
+        """Let the reader and the peer see the end."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Of a socket that nobody reads any more."""
+        """Close the socket. Its reader must have ended."""
         self._sock.close()
 
     def unacknowledged_bytes(self) -> int:
-        """0 where the system can't tell, or the socket is closed."""
+        """See Transport; 0 if the system can't tell, or the socket is closed."""
         try:
             (count,) = struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))
         except (OSError, ValueError):
@@ -204,7 +205,7 @@ class TcpTransport:
         return int(count)
 
     def acknowledged(self) -> int:
-        """0 where the system can't tell: then what was written counts as acknowledged."""
+        """See Transport; 0 if the system can't tell: ``written`` is 0 then, too, so all data counts as acknowledged."""
         if sys.platform != "linux":
             return 0
         try:
@@ -224,5 +225,5 @@ class TcpTransport:
             return False
 
     def written(self) -> int:
-        """More than was written by what is acknowledged between the two calls, so never less."""
+        """See Transport. Data that is acknowledged between the two calls counts twice, so it is never too little."""
         return self.unacknowledged_bytes() + self.acknowledged() if sys.platform == "linux" else 0

@@ -1,4 +1,16 @@
-"""The door for UDP: one socket, one thread that reads it, and a channel for each session."""
+"""The UDP listener: one socket, one thread that reads it, and a UdpTransport for each session.
+
+A peer opens a session in two steps. Its first packet (the *opening*) has a text, usually a username; the server answers
+with a cookie and remembers nothing. The second packet has the same text and the cookie, which proves that the peer
+receives packets at its address. Then a session begins, with a random number, and with the text as its first frame.
+
+A packet belongs to a session if its number and its address are those of the session. Any other packet is a stranger's.
+An answer to a stranger is never longer than the packet that it answers, because the address may be forged, and the
+number of such answers per tick is limited. Cookies and errors aren't numbered or resent, and no packet that could
+itself be a server's answer is answered: two servers would answer each other forever.
+
+The thread (named "datagrams") owns both dicts of sessions. Readers and the sender use the transports, which have locks.
+"""
 
 from __future__ import annotations
 
@@ -42,23 +54,22 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# While there are sessions, so often it is looked what is to be sent again, and who is lost: where there are more
-# than so many, less often, for to look at 1,000 takes half a millisecond.
+# Interval of the scan for retransmissions and lost peers. It grows with the number of sessions above _TICK_SESSIONS: a
+# scan of 1,000 takes half a millisecond.
 _TICK_SECONDS: Final = 0.05
-_TICK_TRANSPORTS: Final = 2_000
-# Of those without a session so many are answered between two such looks. All of that costs half a processor; a
-# flood of them would take the time to read from those who have one.
+_TICK_SESSIONS: Final = 2_000
+# Maximum answers to strangers per tick. They take half a processor; more would delay the packets of sessions.
 _STRANGERS_MAX: Final = 2_000
-# Read in a row before that is looked at: under a flood there is always one more.
+# Maximum packets read in a row: the scan must run during a flood, too.
 _READ_MAX: Final = 256
-# An opening that comes again within this time was repeated on its way, or its answer was lost; later somebody means it.
+# Time in which the same opening is a duplicate, or a repetition because the answer was lost. Later it opens a session.
 _REPEATED_SECONDS: Final = 10.0
-# That somebody is not answered is logged once in this time.
+# Interval between log lines about ignored handshakes.
 _LOG_SECONDS: Final = 60.0
 
 
 class UdpListener:
-    """Owns the socket and the channels. A peer gets a session once it has sent its cookie back."""
+    """Owns the socket and the sessions."""
 
     def __init__(
         self,
@@ -71,7 +82,7 @@ class UdpListener:
         strangers_max: int = _STRANGERS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``dialect`` is the one that is spoken here."""
+        """``protocol`` is that of all sessions. ``strangers_max``: answers to packets without a session, per tick."""
         self._socket = bound
         self._connections = connections
         self._protocol = protocol
@@ -82,23 +93,22 @@ class UdpListener:
         self._stop = StopSignal()
         self._cookies = Cookies()
         self._closing = False
-        # The thread's own: by the session, and those who asked for one, by what they said from where.
-        self._transports: dict[int, UdpTransport] = {}
-        self._opened: dict[tuple[Address, bytes], UdpTransport] = {}
+        # For the listener's thread: the sessions by number, and by the address and text of their openings.
+        self._by_number: dict[int, UdpTransport] = {}
+        self._by_opening: dict[tuple[Address, bytes], UdpTransport] = {}
         self._look_at = 0.0
         self._strangers_left = strangers_max
         self._log_at = 0.0
 
     def start(self) -> None:
-        """Start to read."""
         self._worker.start()
 
     def close(self) -> None:
-        """Let nobody in any more. Who is in stays."""
+        """Open no more sessions; existing ones continue. For any thread."""
         self._closing = True
 
     def stop(self) -> None:
-        """Read no more, when everybody has gone."""
+        """Stop and join the thread and close the socket, after all sessions have ended."""
         self._stop.send()
         self._worker.join()
         self._socket.close()
@@ -109,24 +119,24 @@ class UdpListener:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._stop, selectors.EVENT_READ)
             while True:
-                ready = [key.fileobj for key, _ in selector.select(_TICK_SECONDS if self._transports else None)]
+                ready = [key.fileobj for key, _ in selector.select(_TICK_SECONDS if self._by_number else None)]
                 if self._stop in ready:
                     return
                 if self._socket in ready:
                     self._read_all()
                 now = self._clock()
                 if now >= self._look_at:
-                    self._look_at = now + _TICK_SECONDS * max(1.0, len(self._transports) / _TICK_TRANSPORTS)
+                    self._look_at = now + _TICK_SECONDS * max(1.0, len(self._by_number) / _TICK_SESSIONS)
                     self.check_timeouts()
 
     def _read_all(self) -> None:
-        """What has come, if it is not too much."""
+        """Process pending packets, _READ_MAX at most."""
         for _ in range(_READ_MAX):
             try:
                 data, address = self._socket.recvfrom(READ_BYTES)
             except BlockingIOError:
                 return
-            except OSError:  # some systems tell here of an earlier answer that nobody took
+            except OSError:  # on some systems an earlier packet was rejected (ICMP)
                 continue
             datagram = unpack(data)
             if datagram is not None:
@@ -135,12 +145,12 @@ class UdpListener:
     @property
     def is_empty(self) -> bool:
         """True if no session and no opening is remembered. For the listener's thread."""
-        return not self._transports and not self._opened
+        return not self._by_number and not self._by_opening
 
     def receive(self, datagram: Datagram, address: Address) -> None:
         """Process a packet. For the listener's thread."""
         now = self._clock()
-        transport = self._transports.get(datagram.session)
+        transport = self._by_number.get(datagram.session)
         if transport is not None and transport.address == address and not transport.closed:
             transport.receive(datagram, now)
         elif self._strangers_left <= 0:
@@ -148,7 +158,7 @@ class UdpListener:
         elif (datagram.kind, datagram.session, datagram.sequence) == (COMMAND, NO_SESSION, 0):
             self._strangers_left -= 1
             self._open(datagram, address, now)
-        elif datagram.kind != ACK and datagram.sequence:  # without one it may be the answer of another server
+        elif datagram.kind != ACK and datagram.sequence:  # without a number it may be another server's answer
             self._strangers_left -= 1
             reason = _error(ErrorCode.NO_SESSION, "There is no such session; open a new one.")
             self._answer(datagram, address, reason, _error(ErrorCode.NO_SESSION))
@@ -156,13 +166,13 @@ class UdpListener:
     def _open(self, datagram: Datagram, address: Address, now: float) -> None:
         opening = read_opening(datagram.payload)
         if opening.text == COOKIE_WORD:
-            return  # an answer of this kind of server, which came back: the two would never end
+            return  # another server's answer: the two servers would answer each other forever
         if opening.cookie is None or not self._cookies.is_good(opening.cookie, address, opening.text, now):
             self._give_cookie(datagram, opening, address, now)
             return
-        asked = self._opened.get((address, opening.text))
-        if asked is not None and not asked.closed and now < asked.opened_at + _REPEATED_SECONDS:
-            return  # once more the same: the session is on its way
+        earlier = self._by_opening.get((address, opening.text))
+        if earlier is not None and not earlier.closed and now < earlier.opened_at + _REPEATED_SECONDS:
+            return  # a repetition: the session's first packet is resent until it arrives
         if self._closing:
             self._send(address, NO_SESSION, _error(ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
             return
@@ -180,8 +190,8 @@ class UdpListener:
         except FullError:
             self._send(address, NO_SESSION, _error(ErrorCode.SERVER_FULL, "The server is full; try again later."))
             return
-        self._transports[transport.session] = transport
-        self._opened[address, opening.text] = transport
+        self._by_number[transport.session] = transport
+        self._by_opening[address, opening.text] = transport
 
     def _give_cookie(self, datagram: Datagram, opening: Opening, address: Address, now: float) -> None:
         payload = cookie_payload(self._cookies.make(address, opening.text, now))
@@ -191,7 +201,7 @@ class UdpListener:
             _log.warning("handshake ignored", reason="too_short", address=address[0], min_bytes=least_bytes)
 
     def _answer(self, datagram: Datagram, address: Address, *payloads: bytes) -> bool:
-        """Say the first of these that is no longer than what is answered, for the address may be forged."""
+        """Send the first payload that is no longer than that of the packet. False if all are longer."""
         for payload in payloads:
             if len(payload) <= len(datagram.payload):
                 self._send(address, datagram.session, payload)
@@ -199,7 +209,7 @@ class UdpListener:
         return False
 
     def _send(self, address: Address, session: int, payload: bytes) -> None:
-        """Outside of a conversation: it is not numbered, and not sent again."""
+        """Send a packet that is not numbered and not resent."""
         with suppress(OSError):
             self._socket.sendto(pack(Datagram(COMMAND, session, 0, payload)), address)
 
@@ -207,11 +217,11 @@ class UdpListener:
         """Check the timeouts of all sessions, and forget the closed ones. For the listener's thread."""
         now = self._clock()
         self._strangers_left = self._strangers_max
-        for transport in list(self._transports.values()):
+        for transport in list(self._by_number.values()):
             if transport.closed:
-                del self._transports[transport.session]
-                if self._opened.get((transport.address, transport.opening)) is transport:
-                    del self._opened[transport.address, transport.opening]
+                del self._by_number[transport.session]
+                if self._by_opening.get((transport.address, transport.opening)) is transport:
+                    del self._by_opening[transport.address, transport.opening]
                 continue
             if lost := transport.check_timeouts(now):
                 _log.info("disconnected", reason="peer_lost", connection=transport.label, detail=lost)
