@@ -36,9 +36,9 @@ _OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 class Verdict(Enum):
     """The result of a check."""
 
-    WRONG = "another one"
-    RIGHT = "the one"
-    OUTDATED = "the one, and to be hashed anew: the hash was made with other parameters, or of another Unicode form"
+    WRONG = "wrong"
+    RIGHT = "right"
+    OUTDATED = "right, but the hash has other parameters or another Unicode form and must be replaced"
 
 
 class HashCost(Struct, frozen=True):

@@ -110,7 +110,8 @@ class Database:
             if state.history_id or log_bytes:
                 raise StoreError(
                     f"The database {self.path} is missing or empty, and there was one. Nothing was changed; put a "
-                    f"backup in its place, or remove {STATE_FILE} and {DATABASE_FILE}-wal to begin anew."
+                    f"backup in its place, or remove {STATE_FILE} and {DATABASE_FILE}-wal to start with an empty "
+                    "database."
                 )
         elif log_bytes and not header.has_log_of(state):
             raise StoreError(
