@@ -3,7 +3,6 @@
 Time limits are tested with a transport that plays arrivals on a simulated clock; the rest with a socket pair.
 """
 
-import os
 import queue
 import socket
 import sys
@@ -35,6 +34,7 @@ FRAME = b"C\0\0\0\4PING"
 # A request, and an incomplete one.
 UNFINISHED = {"json": (PING, PING[:5]), "frames": (FRAME, b"D\0\0\0\5hel"), "frames, header": (FRAME, b"C\0")}
 LOGIN_SECONDS = 10.0
+Answer = Callable[[FakeSession, Clock], None]
 DAY_SECONDS = 86_400.0
 
 
@@ -190,55 +190,38 @@ def wire() -> Iterator[Wire]:
     wire.close()
 
 
-@pytest.fixture
-def play() -> Iterator[Callable[..., "Played"]]:
-    """Plays arrivals to a connection until it ends."""
-    fixtures = []
-
-    def play(*arrivals: tuple[float, bytes], answer: Callable[[FakeSession, Clock], None] | None = None) -> Played:
-        played = Played(arrivals, answer)
-        fixtures.append(played)
-        played.run()
-        return played
-
-    yield play
-    for fixture in fixtures:
-        fixture.close()
-
-
 class Played(Fixture):
     """A connection that has ended, and what it did."""
 
     def __init__(
-        self, arrivals: Sequence[tuple[float, bytes]], answer: Callable[[FakeSession, Clock], None] | None
+        self, arrivals: Sequence[tuple[float, bytes]], answer: Answer, session_type: type[FakeSession]
     ) -> None:
         self.clock = Clock()
-        self._started_at = self.clock.now
+        started_at = self.clock.now
         self.transport = ScriptedTransport(self.clock, arrivals)
         super().__init__(self.transport, self.clock)
-        if answer is not None:
-            self.answer = lambda session: answer(session, self.clock)
-        self.log: list[Any] = []
-
-    def run(self) -> None:
+        self.answer = lambda session: answer(session, self.clock)
+        self.session_type = session_type
         with capture_logs() as log:
             self.start()
             self.await_end()
             assert self.transport.closed.wait(DEADLINE_SECONDS)
-        self.log += log
+        self.close()
+        self.log: list[Any] = [*log]
+        # Up to 2 s of it are the wait for the peer to close.
+        self.seconds = self.clock.now - started_at
+        self.written = self.transport.written
+        self.handled = self.session.handled if self.sessions else []
+        self.calls = self.session.calls if self.sessions else []
 
-    @property
-    def seconds(self) -> float:
-        """The time from the beginning to the end, up to 2 s of which are the wait for the peer to close."""
-        return self.clock.now - self._started_at
 
-    @property
-    def handled(self) -> list[Request]:
-        return self.session.handled
-
-    @property
-    def calls(self) -> list[str]:
-        return self.session.calls
+def play(
+    *arrivals: tuple[float, bytes],
+    answer: Answer = lambda session, _: pong(session),
+    session_type: type[FakeSession] = FakeSession,
+) -> Played:
+    """Play arrivals to a connection until it ends."""
+    return Played(arrivals, answer, session_type)
 
 
 def logs_in(session: FakeSession, _: Clock) -> None:
@@ -248,20 +231,20 @@ def logs_in(session: FakeSession, _: Clock) -> None:
 # --- requests and protocols ---
 
 
-def test_requests_are_handled_in_order_and_answered(play: Callable[..., Played]) -> None:
+def test_requests_are_handled_in_order_and_answered() -> None:
     """The requests of one read together, so that adjacent messages can be stored together. None after the last one."""
     played = play((0, PING * 3), (1, PING + LEAVE + PING), (1, PING))
 
     assert played.session.reads == [[Ping()] * 3, [Ping(), Leave(), Ping()]]
-    assert played.transport.written == PONG * 4 + BYE
+    assert played.written == PONG * 4 + BYE
     assert played.calls == ["end"]
 
 
-def test_request_without_an_end_is_reported(play: Callable[..., Played]) -> None:
+def test_request_without_an_end_is_reported() -> None:
     played = play((0, PING + b'{"command":'), (1, b""))
 
     assert isinstance(played.handled[-1], Unreadable)
-    assert played.transport.written == PONG * 2
+    assert played.written == PONG * 2
     assert played.calls == ["end"]
 
 
@@ -274,9 +257,7 @@ def test_request_without_an_end_is_reported(play: Callable[..., Played]) -> None
         (b"REGISTER TOSEND carol\n\n", "register", None),
     ],
 )
-def test_first_bytes_decide_the_protocol(
-    play: Callable[..., Played], first: bytes, protocol: str, handled: Request | None
-) -> None:
+def test_first_bytes_decide_the_protocol(first: bytes, protocol: str, handled: Request | None) -> None:
     """Also one by one. A byte order mark is skipped."""
     for arrivals in ([(0.0, first)], [(0.1 * at, bytes([byte])) for at, byte in enumerate(first)]):
         played = play(*arrivals, answer=logs_in)
@@ -286,10 +267,10 @@ def test_first_bytes_decide_the_protocol(
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J", b"Chello", b"D\0\0\0\1x"])
-def test_unknown_protocol_gets_one_line_of_help(play: Callable[..., Played], first: bytes) -> None:
+def test_unknown_protocol_gets_one_line_of_help(first: bytes) -> None:
     """Without the peer's own text: it may be a password."""
     played = play((0, first))
-    line = played.transport.written
+    line = played.written
 
     assert line.startswith(b"This is a chat room server. There is no dialect whose connections begin with the bytes ")
     assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames), or ' in line
@@ -299,13 +280,13 @@ def test_unknown_protocol_gets_one_line_of_help(play: Callable[..., Played], fir
     assert not played.sessions
 
 
-def test_peer_that_closes_at_once_has_no_session(play: Callable[..., Played]) -> None:
+def test_peer_that_closes_at_once_has_no_session() -> None:
     played = play((0, b""))
     assert not played.sessions
-    assert (played.transport.written, played.log) == (b"", [])
+    assert (played.written, played.log) == (b"", [])
 
 
-def test_failing_session_closes_its_own_connection(play: Callable[..., Played]) -> None:
+def test_failing_session_closes_its_own_connection() -> None:
     def fail(*_: object) -> NoReturn:
         raise ZeroDivisionError
 
@@ -335,27 +316,27 @@ def test_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest
 # --- time limits ---
 
 
-def test_silent_peer_is_turned_away_after_the_login_time(play: Callable[..., Played]) -> None:
+def test_silent_peer_is_turned_away_after_the_login_time() -> None:
     played = play()
 
-    assert b"Nothing was said for 10 s." in played.transport.written
+    assert b"Nothing was said for 10 s." in played.written
     assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
 
 
 @pytest.mark.parametrize(
     "arrivals", [[(0.0, PING)], [(0.0, PING + PING[:5])], [(at * 3.0, PING) for at in range(10)]], ids=len
 )
-def test_login_must_be_complete_in_time(play: Callable[..., Played], arrivals: list[tuple[float, bytes]]) -> None:
+def test_login_must_be_complete_in_time(arrivals: list[tuple[float, bytes]]) -> None:
     """However much the peer says meanwhile."""
     played = play(*arrivals)
 
-    assert played.transport.written == PONG * len([each for at, each in arrivals if at < LOGIN_SECONDS]) + BYE
+    assert played.written == PONG * len([each for at, each in arrivals if at < LOGIN_SECONDS]) + BYE
     assert played.calls == ["time_out", "end"]
     assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
 
 
 @pytest.mark.parametrize("logs_in", [False, True])
-def test_time_limit_that_passes_during_an_answer(play: Callable[..., Played], logs_in: bool) -> None:
+def test_time_limit_that_passes_during_an_answer(logs_in: bool) -> None:
     """It counts, but not for a login, which may wait long for its password to be checked."""
 
     def answer_slowly(session: FakeSession, clock: Clock) -> None:
@@ -366,10 +347,10 @@ def test_time_limit_that_passes_during_an_answer(play: Callable[..., Played], lo
     played = play((0, PING), (1, PING), answer=answer_slowly)
 
     assert played.calls == (["end"] if logs_in else ["time_out", "end"])
-    assert played.transport.written == (PONG * 2 if logs_in else PONG + BYE)
+    assert played.written == (PONG * 2 if logs_in else PONG + BYE)
 
 
-def test_logged_in_peer_may_be_silent(play: Callable[..., Played]) -> None:
+def test_logged_in_peer_may_be_silent() -> None:
     """For days: longer than one read may take. White space is no incomplete request."""
     played = play((0, PING + b" "), (3 * DAY_SECONDS, PING), answer=logs_in)
 
@@ -379,7 +360,7 @@ def test_logged_in_peer_may_be_silent(play: Callable[..., Played]) -> None:
 
 @pytest.mark.parametrize(("whole", "begun"), UNFINISHED.values(), ids=UNFINISHED)
 @pytest.mark.parametrize("later", [0.0, 1_000.0])
-def test_incomplete_request_times_out(play: Callable[..., Played], whole: bytes, begun: bytes, later: float) -> None:
+def test_incomplete_request_times_out(whole: bytes, begun: bytes, later: float) -> None:
     """Also behind a whole one."""
     arrivals = [(later, whole), (later, begun)] if later else [(0.0, whole + begun)]
     if later:
@@ -387,12 +368,12 @@ def test_incomplete_request_times_out(play: Callable[..., Played], whole: bytes,
     played = play(*arrivals, answer=logs_in)
     protocol = by_name("json" if whole == PING else "frames")
 
-    assert played.transport.written == protocol.encode(Pong()) * (2 if later else 1) + protocol.encode(Bye("x"))
+    assert played.written == protocol.encode(Pong()) * (2 if later else 1) + protocol.encode(Bye("x"))
     assert played.calls == ["time_out", "end"]
     assert later + LOGIN_SECONDS <= played.seconds <= later + LOGIN_SECONDS + 2
 
 
-def test_each_read_restarts_the_time_of_an_incomplete_request(play: Callable[..., Played]) -> None:
+def test_each_read_restarts_the_time_of_an_incomplete_request() -> None:
     """A complete request ends it."""
     slowly = [(9.0 * at, bytes([byte])) for at, byte in enumerate(PING)]
     end = slowly[-1][0]
@@ -420,10 +401,7 @@ class LoggedInByAnother(FakeSession):
 @pytest.mark.parametrize("begun", [b"", PING[:5]])
 def test_login_by_another_connection_lifts_the_login_time(begun: bytes) -> None:
     """But not the time for an incomplete request."""
-    played = Played([(0, PING + begun), (1_000, b"")], None)
-    played.session_type = LoggedInByAnother
-    played.run()
-    played.close()
+    played = play((0, PING + begun), (1_000, b""), session_type=LoggedInByAnother)
 
     assert played.calls == (["time_out", "end"] if begun else ["end"])
 
@@ -431,7 +409,7 @@ def test_login_by_another_connection_lifts_the_login_time(begun: bytes) -> None:
 # --- read sizes ---
 
 
-def test_read_size_follows_the_amount_of_data(play: Callable[..., Played]) -> None:
+def test_read_size_follows_the_amount_of_data() -> None:
     """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
     played = play((0, PING), (1, PING * 10_000), (2, PING), answer=logs_in)
 
@@ -441,7 +419,7 @@ def test_read_size_follows_the_amount_of_data(play: Callable[..., Played]) -> No
     assert len(played.handled) == 10_002
 
 
-def test_reads_before_the_login_are_small(play: Callable[..., Played]) -> None:
+def test_reads_before_the_login_are_small() -> None:
     """Promise: memory stays bounded. What is read at once is held until it is answered, and anybody may connect."""
     played = play((0, PING * 1_000), (1, b""))
 
@@ -449,27 +427,7 @@ def test_reads_before_the_login_are_small(play: Callable[..., Played]) -> None:
     assert len(played.handled) == 1_000
 
 
-# --- the socket, back-pressure, the end ---
-
-
-def test_socket_is_always_non_blocking(wire: Wire) -> None:
-    """Promise: nobody waits for the slow. The sender writes without asking whether a socket would block."""
-    blocking: list[bool] = []
-
-    def note(session: FakeSession) -> None:
-        blocking.append(os.get_blocking(session.send_queue.transport.descriptor))
-        session.is_logged_in = len(blocking) > 1
-        pong(session)
-
-    wire.answer = note
-    wire.start()
-    assert "reader 1@test" in {thread.name for thread in threading.enumerate()}
-    for _ in range(4):
-        wire.ask(PING, PONG)
-    wire.ask(LEAVE, BYE)
-    blocking.append(os.get_blocking(wire.session.send_queue.transport.descriptor))  # it waits for the peer to close
-
-    assert blocking == [False] * 5
+# --- back-pressure and the end ---
 
 
 def test_peer_that_does_not_read_is_not_read(wire: Wire) -> None:
@@ -491,6 +449,7 @@ def test_peer_that_does_not_read_is_not_read(wire: Wire) -> None:
 def test_drained_peer_is_told_and_may_close_first(wire: Wire) -> None:
     """Promise: shutdown. Each client is told. It counts as told once its system has everything."""
     wire.start()
+    assert "reader 1@test" in {thread.name for thread in threading.enumerate()}
     wire.ask(PING, PONG)
     assert not wire.connection.has_been_told()
     wire.connection.drain()
