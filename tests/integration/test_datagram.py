@@ -99,26 +99,6 @@ def test_many_requests_and_messages_keep_their_order(shared_room: Room, fresh_na
         assert [text for *_, text in bob.history("CH 300")] == texts
 
 
-def test_ping_is_answered_at_any_step(shared_room: Room, fresh_name: FreshName) -> None:
-    """It leaves the steps as they are."""
-    alice, name = shared_room.datagram_peer(), fresh_name("alice").encode()
-    steps: list[tuple[int, bytes, str]] = [
-        (C, b"no valid name", "C ERROR bad_request"),
-        (C, name, "C PASSWORD new"),
-        (C, b"secret", "C WELCOME new"),
-        (C, b"PM", "C READY"),
-        (PIECE, b"hel", ""),
-        (D, b"lo", "C SENT"),
-    ]
-    for kind, payload, answer in steps:
-        alice.put((kind, payload), (C, b" PING\t"))
-        came = [alice.frame() for _ in range(2 if answer else 1)]
-        assert sorted(re.sub(r" \d+$", "", text) for text in without_sentences(came)) == sorted(
-            ["C PONG", *filter(None, [answer])]
-        )
-    assert alice.history("CH 1")[0][-1] == "hello"
-
-
 def test_invalid_datagrams_are_refused_and_the_session_goes_on(shared_room: Room, fresh_name: FreshName) -> None:
     """One error each, and nothing is stored."""
     alice = shared_room.enter_datagram(fresh_name("alice"))

@@ -1,4 +1,7 @@
-"""The client's link over UDP, against a server that a test plays: opening, addresses, sessions, and how they end."""
+"""The client's link over UDP, against a server that a test plays: opening, addresses, threads, and the end.
+
+test_udp_session.py tests the session itself.
+"""
 
 import queue
 import socket
@@ -12,7 +15,7 @@ import pytest
 
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
 from chatclient.links.udp import UdpLink
-from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicMessage, Refused, Welcome
 from chatprotocol.requests import Command, Data, Request
 from chatprotocol.wire import Datagram
@@ -21,7 +24,6 @@ from .udp_server import COOKIE, DEADLINE_SECONDS, SESSION, UdpServer, opening, w
 from .watches import patient
 
 PROMPT = PasswordPrompt(AccountKind.NEW)
-PROBE = "PING            "
 Place = tuple[Any, ...]
 
 
@@ -261,14 +263,6 @@ def test_foreign_datagrams_are_ignored(server: UdpServer, inside: Caller, addres
     inside.reports(HELLO)
 
 
-def test_request_that_cannot_be_sent_is_refused(server: UdpServer, inside: Caller) -> None:
-    inside.sends(Command("PING"))
-    reason = "In the wire format datagram, PING is the keepalive request; it can't be a password."
-    inside.reports(Refused(ErrorCode.BAD_REQUEST, reason))
-    inside.sends(Command("secret"))
-    server.hears("C", SESSION, 1, "secret")
-
-
 def test_thousands_of_requests_are_sent(server: UdpServer, inside: Caller) -> None:
     """Sending never waits for the receiver thread."""
     link = UdpLink(Datagram(), patient, ("127.0.0.1", free_port()), 1.0)
@@ -300,26 +294,11 @@ def test_goodbye_is_acknowledged_three_times(server: UdpServer, inside: Caller, 
     inside.link.shut_down()
 
 
-def test_server_that_forgot_the_session_is_noticed_in_seconds(server: UdpServer, inside: Caller) -> None:
-    """It was restarted. Only the probe is long enough for its answer."""
-    with at_once("the end"):
-        inside.sends(Command("PM"))
-        server.hears("C", SESSION, 1, "PM")
-        server.hears("C", SESSION, 2, PROBE)
-        server.says("C", SESSION, 0, "ERROR no_session")
-        inside.ends("the server no longer knows this session")
-
-
 def test_server_that_is_gone_is_noticed_with_the_next_request(server: UdpServer, inside: Caller) -> None:
     server.close()
     with at_once("the end"):
         inside.sends(Command("secret"))
         inside.fails(ConnectionRefusedError, "Connection refused")
-
-
-def test_invalid_datagram_is_a_protocol_error(server: UdpServer, inside: Caller) -> None:
-    server.says("D", SESSION, 2, "no header")
-    inside.fails(ProtocolError, "The server sent something that is no answer of the wire format datagram")
 
 
 @pytest.mark.parametrize("state", ["unused", "opening", "open"])

@@ -1,4 +1,7 @@
-"""ARQ, one side of a session over UDP: numbering, resends, windows, acknowledgements, order and loss of the peer."""
+"""ARQ, one side of a session over UDP: numbering, resends, windows, acknowledgements and loss of the peer.
+
+test_udp_network.py tests that frames arrive once and in order.
+"""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -157,14 +160,6 @@ def test_each_datagram_has_its_own_resend_time(arq: Arq) -> None:
     assert numbers(arq.due(0.9 + MOMENT)) == [3]
 
 
-def test_resends_go_before_new_datagrams(arq: Arq) -> None:
-    arq.put(frames(3))
-    arq.due(0.0)
-    arq.put(frames(2))
-
-    assert numbers(arq.due(0.2)) == [1, 2, 3, 4, 5]
-
-
 # --- silence ---
 
 
@@ -258,20 +253,6 @@ def test_datagram_in_order_is_acknowledged_and_delivered(arq: Arq) -> None:
     )
     received = arq.receive(Datagram(0xFF, SESSION, 2, b"\xff" * 1_201), 0.0)
     assert (numbers(received.acks), received.frames) == ([2], [(0xFF, b"\xff" * 1_201)])
-
-
-@pytest.mark.parametrize(
-    ("order", "delivered"),
-    [([3, 2, 1], [[], [], [1, 2, 3]]), ([1, 3, 5, 2, 4], [[1], [], [], [2, 3], [4, 5]])],
-)
-def test_early_datagrams_are_acknowledged_and_delivered_in_order(
-    arq: Arq, order: list[int], delivered: list[list[int]]
-) -> None:
-    outcomes = [outcome(arq.receive(data(number), 0.0)) for number in order]
-
-    assert outcomes == [
-        ([number], [b"%d" % each for each in some]) for number, some in zip(order, delivered, strict=True)
-    ]
 
 
 @pytest.mark.parametrize("has_room", [True, False])
