@@ -200,15 +200,6 @@ def test_appended_batches_stay_together_despite_concurrent_senders(fixture: Jour
     assert fixture.stored()[1:] == [(number, *each.texts) for number, each in enumerate(batch, 2)]
 
 
-def test_direct_message_is_stored_for_both_and_no_other(fixture: JournalFixture) -> None:
-    fixture.journal.start()
-    fixture.journal.append([batch_of(fixture.member("alice"), ["psst"], "n1", register(fixture.database, "bob"))])
-    fixture.stop()
-
-    assert fixture.stored("alice") == fixture.stored("bob") == [(1, "psst")]
-    assert fixture.stored("eve") == []
-
-
 # --- commits ---
 
 

@@ -1,4 +1,4 @@
-"""What costs much is claimed, and refused while memory is short."""
+"""Memory accounting: large uses claim their memory, and are rejected while memory is short."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from chatserver.memory import READING_SECONDS, Memory, ShortOfMemoryError, Syste
 
 
 class Machine:
-    """Memory that the test says, and a clock that it moves."""
+    """Free memory and a clock that the test sets."""
 
     def __init__(self, spare_bytes: int | None) -> None:
         self.spare_bytes = spare_bytes
@@ -28,12 +28,12 @@ class Machine:
         return True
 
 
-def test_no_more_is_granted_than_there_is() -> None:
+def test_claims_are_limited_to_the_spare_memory() -> None:
     machine = Machine(1_000)
     assert [machine.grants(size) for size in (600, 500, 400, 1)] == [True, False, True, False]
 
 
-def test_what_was_claimed_just_before_a_reading_may_not_be_in_it() -> None:
+def test_claim_counts_until_the_reading_after_the_next() -> None:
     machine = Machine(1_000)
     assert machine.grants(600)
     machine.now += READING_SECONDS
@@ -42,31 +42,27 @@ def test_what_was_claimed_just_before_a_reading_may_not_be_in_it() -> None:
     assert machine.grants(500)
 
 
-def test_the_system_is_asked_now_and_then_only() -> None:
+def test_reading_is_shared_by_many_claims() -> None:
     machine = Machine(1_000)
     assert all(machine.grants(1) for _ in range(100))
     assert machine.readings == 1
 
 
-def test_memory_is_short_while_nothing_is_to_spare() -> None:
+def test_memory_is_short_while_none_is_spare() -> None:
+    """Also if there is no memory for the reading. An unknown limit grants everything."""
     machine = Machine(0)
     assert machine.memory.is_short()
     machine.now, machine.spare_bytes = machine.now + READING_SECONDS, 1
     assert not machine.memory.is_short()
+    assert Machine(None).grants(10**15)
 
-
-def test_memory_is_short_if_there_is_none_to_find_that_out() -> None:
     def read() -> int:
         raise MemoryError
 
     assert Memory(read, lambda: 0.0).is_short()
 
 
-def test_where_nothing_is_known_everything_is_granted() -> None:
-    assert Machine(None).grants(10**15)
-
-
-# Prints what is left of an address space of 512 MiB: it takes half of it in between.
+# Prints the spare bytes of an address space of 512 MiB, before and after half of it was allocated.
 LIMITED = """
 import mmap, resource
 from chatserver.memory import SystemMemory
@@ -78,14 +74,14 @@ print(before, memory.spare_bytes())
 """
 
 
-def test_the_limit_of_the_address_space_counts() -> None:
+def test_limit_of_the_address_space_counts() -> None:
     before, after = map(int, subprocess.check_output([sys.executable, "-c", LIMITED]).split())
     assert before - after == 2**28
     assert 2**28 < before <= 2**29 - 2**26
 
 
-def test_a_control_group_counts_with_those_above_it(tmp_path: Path) -> None:
-    """What the system keeps of files is free."""
+def test_control_group_and_its_ancestors_count(tmp_path: Path) -> None:
+    """The cache of files counts as free."""
     outer, inner = tmp_path, tmp_path / "inner"
     inner.mkdir()
     for group, limit, used in ((outer, b"80000000\n", b"30000000\n"), (inner, b"max\n", b"20000000\n")):
@@ -95,8 +91,8 @@ def test_a_control_group_counts_with_those_above_it(tmp_path: Path) -> None:
     assert SystemMemory([inner, outer]).spare_bytes() == 80_000_000 - 30_000_000 + 10_000_000 - 80_000_000 // 8
 
 
-def test_the_control_groups_of_a_process_are_found(tmp_path: Path) -> None:
-    """In the file of all kernels version 1 may stand before it; the root of all groups has no limit."""
+def test_control_groups_of_a_process_are_found(tmp_path: Path) -> None:
+    """Lines of version 1 may precede that of version 2. The root group has no limit."""
     inner = tmp_path / "groups/outer/inner"
     inner.mkdir(parents=True)
     for group in (inner, inner.parent):

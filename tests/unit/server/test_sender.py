@@ -180,6 +180,11 @@ class SenderFixture:
             broadcast.close()
 
 
+def frames(count: int, text: bytes = b"%d") -> list[bytes]:
+    """Numbered ones."""
+    return [frame(ord("D"), text % number) for number in range(count)]
+
+
 @pytest.fixture
 def fixture() -> Iterator[SenderFixture]:
     with closing(SenderFixture()) as fixture:
@@ -235,16 +240,21 @@ def test_slow_peer_delays_no_other_and_catches_up(fixture: SenderFixture) -> Non
     assert slow.received() == quick.received() == b"hello"
 
 
-def test_lagging_peer_is_disconnected_and_logged(fixture: SenderFixture) -> None:
+def test_lagging_peers_are_disconnected_and_logged(fixture: SenderFixture) -> None:
     """Promise: nobody waits for the slow. A peer that is more than the limit behind is disconnected."""
-    slow, quick = fixture.peer(), fixture.peer()
+    line = Line()
+    lagging = [fixture.peer().send_queue, fixture.udp_queue(line)]
+    quick = fixture.peer()
     with capture_logs() as log:
         for _ in range(20):
-            fixture.publish(b"x" * 200_000)
-            assert len(quick.received()) == 200_000
-    assert slow.send_queue.broken
-    assert slow.send_queue.transport.read(1, DEADLINE_SECONDS) == b""
-    assert [(entry["connection"], entry["limit_bytes"]) for entry in log] == [(slow.send_queue.label, LAG_MAX_BYTES)]
+            fixture.publish(*frames(200, b"%01000d"))
+            assert len(quick.received()) == 200 * 1_005
+    assert [send_queue.broken for send_queue in (*lagging, quick.send_queue)] == [True, True, False]
+    for send_queue in lagging:
+        assert send_queue.transport.read(1, DEADLINE_SECONDS) == b""
+    assert {(entry["connection"], entry["limit_bytes"]) for entry in log} == {
+        (send_queue.label, LAG_MAX_BYTES) for send_queue in lagging
+    }
 
 
 def test_peer_behind_discarded_data_is_disconnected() -> None:
@@ -343,13 +353,16 @@ def test_hang_up_does_not_wait_for_full_socket(fixture: SenderFixture, *, is_ful
 
 
 def test_unread_last_words_are_dropped_after_the_linger_time(fixture: SenderFixture) -> None:
-    peer = fixture.peer(follows=False)
-    fixture.put(peer.send_queue, b"x" * LAG_MAX_BYTES)
-    fixture.retire(peer.send_queue)
-    fixture.pass_time(LINGER_SECONDS - 0.1)
-    assert peer.send_queue.transport.descriptor != -1
-    fixture.pass_time(0.1)
-    assert peer.send_queue.transport.descriptor == -1
+    """Over UDP unread means not acknowledged."""
+    line = Line()
+    queues = [fixture.peer(follows=False).send_queue, fixture.udp_queue(line, follows=False)]
+    fixture.put(queues[0], b"x" * LAG_MAX_BYTES)
+    fixture.put(queues[1], *frames(1))
+    for send_queue in queues:
+        fixture.retire(send_queue)
+    for seconds, is_closed in ((LINGER_SECONDS - 0.1, False), (0.1, True)):
+        fixture.pass_time(seconds)
+        assert [queues[0].transport.descriptor == -1, line.transport.closed] == [is_closed] * 2
 
 
 def test_peer_that_takes_no_replies_is_disconnected(fixture: SenderFixture) -> None:
@@ -477,11 +490,6 @@ def line() -> Line:
     return Line()
 
 
-def frames(count: int, text: bytes = b"%d") -> list[bytes]:
-    """Numbered ones."""
-    return [frame(ord("D"), text % number) for number in range(count)]
-
-
 def received(fixture: SenderFixture, line: Line) -> list[bytes]:
     """All that the peer of the line has received, once no datagram is lost."""
     while line.sock.sent:
@@ -524,18 +532,6 @@ def test_udp_session_without_acknowledgements_delays_no_other(fixture: SenderFix
     assert received(fixture, line) == said
 
 
-def test_unacknowledged_datagrams_are_sent_again(fixture: SenderFixture, line: Line) -> None:
-    fixture.udp_queue(line)
-    fixture.publish(*frames(3))
-    sent = line.news()
-    line.acknowledge(2)
-    line.clock.now += RESEND_SECONDS
-    assert line.transport.check_timeouts(line.clock.now) == ""
-    fixture.run()
-
-    assert line.news() == [sent[0], sent[2]]
-
-
 def test_udp_session_with_lost_peer_is_given_up(fixture: SenderFixture, line: Line) -> None:
     send_queue = fixture.udp_queue(line)
     line.clock.now += 60.0
@@ -548,18 +544,6 @@ def test_udp_session_with_lost_peer_is_given_up(fixture: SenderFixture, line: Li
     assert line.transport.closed
     fixture.publish(b"hello")
     assert line.news() == []
-
-
-def test_lagging_udp_session_is_disconnected_and_logged(fixture: SenderFixture, line: Line) -> None:
-    """Promise: nobody waits for the slow."""
-    send_queue = fixture.udp_queue(line)
-    with capture_logs() as log:
-        for _ in range(20):
-            fixture.publish(*frames(100, b"%01000d"))
-
-    assert send_queue.broken
-    assert [entry["connection"] for entry in log] == ["udp@test"]
-    assert line.transport.read(1, DEADLINE_SECONDS) == b""
 
 
 def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFixture, line: Line) -> None:
@@ -578,18 +562,6 @@ def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFix
     assert [datagram.payload for datagram in line.news()] == [b"0"]
     line.acknowledge(1)
     fixture.run()
-    assert line.transport.closed
-
-
-def test_udp_session_without_last_acknowledgement_is_closed_after_the_linger_time(
-    fixture: SenderFixture, line: Line
-) -> None:
-    send_queue = fixture.udp_queue(line, follows=False)
-    fixture.put(send_queue, *frames(1))
-    fixture.retire(send_queue)
-    fixture.pass_time(LINGER_SECONDS - 0.1)
-    assert not line.transport.closed
-    fixture.pass_time(0.1)
     assert line.transport.closed
 
 

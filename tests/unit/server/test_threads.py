@@ -1,4 +1,4 @@
-"""A thread that dies ends the process, whatever else fails."""
+"""Workers and the watchdog: a thread that dies ends the process, whatever else fails."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from chatserver.threads import Worker
 
 @pytest.fixture
 def failing_log() -> Iterator[None]:
-    """A log that fails for the same reason as everything else."""
+    """A log that fails for lack of memory, too."""
 
     def fail(*_: object) -> NoReturn:
         raise MemoryError
@@ -27,7 +27,7 @@ def failing_log() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.usefixtures("failing_log")
 @pytest.mark.parametrize("error", [ValueError, MemoryError, SystemExit])
-def test_a_crash_is_told_even_if_it_cannot_be_logged(error: type[BaseException]) -> None:
+def test_crash_is_reported_even_if_it_can_not_be_logged(error: type[BaseException]) -> None:
     told: list[str] = []
 
     def work() -> NoReturn:
@@ -39,7 +39,7 @@ def test_a_crash_is_told_even_if_it_cannot_be_logged(error: type[BaseException])
     assert told == ["journal"]
 
 
-def test_the_end_of_the_work_is_no_crash() -> None:
+def test_end_of_the_work_is_no_crash() -> None:
     told: list[str] = []
     worked = threading.Event()
     worker = Worker("journal", worked.set, told.append)
@@ -68,12 +68,12 @@ def run(script: str) -> int:
     return process.returncode
 
 
-def test_a_process_that_does_not_end_in_order_is_ended() -> None:
+def test_watchdog_ends_a_stuck_process() -> None:
     assert run(STUCK.format(0.05, "watchdog.trip(); watchdog.trip()")) == 1
 
 
 @pytest.mark.parametrize(
     ("patience_seconds", "crash"), [(20.0, "watchdog.trip()"), (0.0, "")], ids=["ends in time", "no crash"]
 )
-def test_a_process_that_ends_in_order_is_left_alone(patience_seconds: float, crash: str) -> None:
+def test_watchdog_leaves_an_orderly_end_alone(patience_seconds: float, crash: str) -> None:
     assert run(STUCK.format(patience_seconds, f"{crash}; time.sleep(0.05); raise SystemExit(3)".strip("; "))) == 3
