@@ -1,4 +1,4 @@
-"""A house for a session: a real feed and presence, and fakes of everything that has a disk or costs time."""
+"""The services of a session: a real hub and presence, and fakes of all that uses a disk or much time."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ from chatserver.chat.services import Services
 from chatserver.chat.session import Session
 from chatserver.store.accounts import Account
 
-from .rooms import FakeOutbox, FakeStream
+from .helpers import FakeBroadcast, FakeSendQueue
 
 LAG_MAX_BYTES = 10_000
 
@@ -50,7 +50,7 @@ class FakeAccounts:
         return account
 
     def admit(self, name: str) -> Account | None:
-        """What stands for a guest is found by nobody; it has one number for all of a name."""
+        """The account of a guest: ``find`` does not return it. There is one per name."""
         if name_key(name) in self.by_key:
             return None
         number = self.guests.setdefault(name, 1_000 + len(self.guests))
@@ -58,7 +58,7 @@ class FakeAccounts:
 
 
 class FakeMessages:
-    """Answers with what the test has put there, and notes what was asked."""
+    """Returns what the test has set, and records the queries."""
 
     def __init__(self) -> None:
         self.stored: tuple[Message, ...] = ()
@@ -83,7 +83,7 @@ HISTORY_ID = "0123456789abcdef"
 
 
 class FakeIdentity:
-    """One identity, and the former ones that the test has put there."""
+    """One identity, and the former ones that the test has set."""
 
     history_id = HISTORY_ID
 
@@ -95,7 +95,7 @@ class FakeIdentity:
 
 
 class FakeIndexer:
-    """Answers with what the test has put there, and notes what was asked."""
+    """Returns what the test has set, and records the queries."""
 
     def __init__(self) -> None:
         self.found: tuple[tuple[Message, ...], int] = ((), 0)
@@ -110,10 +110,7 @@ class FakeIndexer:
 
 
 class FakeJournal:
-    """Publishes at once what it is given; one that holds back, when somebody waits for it.
-
-    For any thread: what they ask for is done in one order, as in the journal's thread.
-    """
+    """Publishes at once; with ``holds_back``, when a thread waits for pending messages. For any thread."""
 
     def __init__(self, accounts: FakeAccounts, hub: Hub) -> None:
         self._accounts = accounts
@@ -123,14 +120,14 @@ class FakeJournal:
         self.batches: list[list[MessageBatch]] = []
         self.settled = 0
         self.changed_hashes: list[tuple[int, str]] = []
-        # The account's password was changed by somebody else while it was checked.
+        # True if the password was changed while it was checked.
         self.hash_is_another = False
         self.fault: Exception | None = None
-        # What the senders are told while the disk takes nothing.
+        # The refusal of all messages, while the disk is full.
         self.disk_refuses: Refused | None = None
         self.holds_back = False
         self._held: list[MessageBatch] = []
-        self.somebody_is_faster = False
+        self.name_was_taken = False
 
     def _check(self) -> None:
         if self.fault:
@@ -164,7 +161,7 @@ class FakeJournal:
 
     def create_account(self, name: str, password_hash: str) -> Account | None:
         self._check()
-        if self.somebody_is_faster:
+        if self.name_was_taken:
             self._accounts.add(name.upper(), "rehto")
         return self._accounts.add(name, password_hash)
 
@@ -206,10 +203,10 @@ class FakePasswords:
 
 
 class ChatFixture:
-    """Everything that a session works with."""
+    """The services, and new sessions that use them."""
 
     def __init__(self, *, registration_open: bool = True, guests_allowed: bool = True, last_id: int = 10) -> None:
-        self.broadcast = FakeStream()
+        self.broadcast = FakeBroadcast()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
         self.identity = FakeIdentity()
@@ -234,7 +231,7 @@ class ChatFixture:
             "guests": Guests(lambda: time.monotonic() + self.now),
             "acked_delivery": self.acked_delivery,
         }
-        # How often the last one has left.
+        # Number of times that the last user has left.
         self.times_empty = 0
         self.services = Services(
             **parts,
@@ -251,16 +248,16 @@ class ChatFixture:
         self.journal.fault = JournalClosedError()
 
     def visitor(self, address: str = "10.0.0.1") -> "Visitor":
-        send_queue = FakeOutbox(self.broadcast)
+        send_queue = FakeSendQueue(self.broadcast)
         return Visitor(Session(self.services, send_queue, f"1@{address}", address), send_queue)
 
     def half(self, address: str = "10.0.0.1") -> "Half":
-        """One of a guest's two connections, or what is to become one."""
-        send_queue = FakeOutbox(FakeStream("register"))
+        """A connection of the guest protocol: one of the two of a guest."""
+        send_queue = FakeSendQueue(FakeBroadcast("register"))
         return Half(GuestSession(self.services, send_queue, f"1@{address}", address), send_queue)
 
     def guest(self, name: str, address: str = "10.0.0.1") -> "GuestVisitor":
-        """One who is here, with both connections."""
+        """A guest that is logged in with both connections."""
         guest = GuestVisitor(self.half(address), self.half(address))
         guest.sending.ask(Register(Side.SENDING, name))
         guest.receiving.ask(Register(Side.RECEIVING, name))
@@ -268,15 +265,15 @@ class ChatFixture:
 
 
 class Peer(Generic[AnySession]):
-    """One connection: asks its session, and looks at what comes back."""
+    """One connection: sends requests to its session, and reads the replies."""
 
-    def __init__(self, session: AnySession, send_queue: FakeOutbox) -> None:
+    def __init__(self, session: AnySession, send_queue: FakeSendQueue) -> None:
         self.session: AnySession = session
         self.send_queue = send_queue
         self._seen = 0
 
     def ask(self, *requests: Request) -> list[Event]:
-        """What the session puts into the outbox as the answer to what came in one read."""
+        """The replies to the requests of one read."""
         self.session.handle(requests)
         return self.news()
 
@@ -290,7 +287,7 @@ class Peer(Generic[AnySession]):
         return len(self.send_queue.replies) > self._seen
 
     def next(self) -> Event:
-        """The first of the news."""
+        """The first of the new replies."""
         self._seen += 1
         return self.send_queue.replies[self._seen - 1]
 
@@ -303,7 +300,7 @@ Half = Peer[GuestSession]
 
 
 class GuestVisitor:
-    """A guest, with its two connections."""
+    """The two connections of a guest."""
 
     def __init__(self, sending: Half, receiving: Half) -> None:
         self.sending = sending
@@ -311,11 +308,11 @@ class GuestVisitor:
 
 
 def codes(events: list[Event]) -> list[ErrorCode | type]:
-    """The codes of refusals, the types of everything else."""
+    """The codes of refusals and the types of all other events."""
     return [event.code if isinstance(event, Refused) else type(event) for event in events]
 
 
 def secrets_in(log: list[Any], *secrets: str) -> Iterator[str]:
-    """Which of these texts the log gives away."""
+    """The texts that are in the log."""
     text = str(log)
     return (secret for secret in secrets if secret in text)

@@ -1,4 +1,4 @@
-"""What the server's tests share."""
+"""Fixtures of the server's unit tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from .chat_fixture import ChatFixture
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder that is not there yet."""
+    """The path of a data folder that does not exist yet."""
     return tmp_path / "data"
 
 
@@ -26,7 +26,7 @@ def database(folder: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def services() -> ChatFixture:
-    """What sessions work with, and two who are registered."""
+    """The services of a session, with two accounts."""
     services = ChatFixture()
     services.accounts.add("Alice", "terces")
     services.accounts.add("bob", "terces")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chatserver.net.broadcast import BroadcastBuffer, SendLimits
 from chatserver.net.sendqueue import SendQueue
 
-from .rooms import publish, put, release, splice
+from .helpers import insert, publish, put, release
 
 LISTENERS = 2
 # The reply that each gets with the release.
@@ -164,14 +164,14 @@ class SendModel:
     def _publish_direct(self, recipient: int, texts: list[bytes]) -> None:
         tail = self.broadcast.tail
         for listener in self.listeners[recipient : recipient + 1]:
-            splice(listener.send_queue, tail, tail, *texts)
+            insert(listener.send_queue, tail, tail, *texts)
             listener.expect((tail, b"".join(texts)))
 
     def _publish(self, sender: int, texts: list[bytes], confirmations: list[bytes]) -> None:
         start, end = self.broadcast.append(texts)  # type: ignore[arg-type]
         for number, listener in enumerate(self.listeners):
             if number == sender:
-                splice(listener.send_queue, start, end, *confirmations)
+                insert(listener.send_queue, start, end, *confirmations)
                 listener.expect((start, b"".join(confirmations)))
             else:
                 listener.expect(*((start + at + 1, bytes([byte])) for at, byte in enumerate(b"".join(texts))))

@@ -23,8 +23,8 @@ from chatserver.net.sender import Sender
 from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
 from chatserver.net.transport import TcpTransport
 
+from .helpers import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
 from .lines import Clock
-from .rooms import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
 
 PING = b'{"command":"ping"}\n'
 PONG = b'{"type":"pong"}\n'

@@ -17,7 +17,7 @@ from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database, schema_files
 from chatserver.store.errors import DamagedError, StoreError
 
-from .rooms import register
+from .helpers import register
 
 FIRST = "CREATE TABLE one (x INTEGER); INSERT INTO one VALUES (7);"
 SECOND = "ALTER TABLE one ADD COLUMN y INTEGER; UPDATE one SET y = x + 1;"

@@ -32,18 +32,18 @@ from chatserver.chat.hub import Hub
 from chatserver.chat.member import Member
 from chatserver.store.accounts import Account
 
-from .rooms import FakeOutbox, FakeStream, eventually, in_background, must_end
+from .helpers import FakeBroadcast, FakeSendQueue, eventually, in_background, must_end
 
 LAG_MAX_BYTES = 1_000
 # Size of a part without text.
 PART_BYTES = 100
 
 
-class GuestQueue(FakeOutbox):
+class GuestQueue(FakeSendQueue):
     """The send queue of a guest's receiving connection. ``arrived`` is for threads that wait for messages."""
 
     def __init__(self) -> None:
-        super().__init__(FakeStream("register"))
+        super().__init__(FakeBroadcast("register"))
         self.arrived: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
     def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
@@ -100,7 +100,7 @@ class Room:
     def __init__(self, lag_max_bytes: int = LAG_MAX_BYTES, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.now = 0.0
         self.crashes: list[str] = []
-        self.broadcast = FakeStream()
+        self.broadcast = FakeBroadcast()
         self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, answer_seconds, self._clock)
         self.hub = Hub([self.broadcast, self.delivery], 10, DeliveryMarks(), lambda: None)
         self._ids = itertools.count(11)
@@ -128,7 +128,7 @@ class Room:
         return [self.user(name) for name in names]
 
     def json_user(self, name: str) -> Member:
-        member = Member(next(self._numbers), name, FakeOutbox(self.broadcast))
+        member = Member(next(self._numbers), name, FakeSendQueue(self.broadcast))
         self.hub.join(member)
         return member
 

@@ -17,7 +17,7 @@ from chatprotocol.requests import Login, NotReceived, Received, Register, Reques
 from chatprotocol.wire import Register as WireProtocol
 
 from .chat_fixture import ChatFixture, Half, Visitor, codes, secrets_in
-from .rooms import eventually, in_background, must_end
+from .helpers import eventually, in_background, must_end
 
 # What the decoder makes of invalid input.
 UNREADABLE = {

@@ -18,7 +18,7 @@ from chatserver.chat.member import Member
 from chatserver.store.accounts import Account
 
 from .chat_fixture import ChatFixture
-from .rooms import FakeOutbox, FakeStream, in_background, must_end
+from .helpers import FakeBroadcast, FakeSendQueue, in_background, must_end
 
 SENDING, RECEIVING = Side.SENDING, Side.RECEIVING
 BOTH_ORDERS = [(SENDING, RECEIVING), (RECEIVING, SENDING)]
@@ -33,7 +33,7 @@ class Connection:
         self.side = side
         self._name = name
         self._address = address
-        self.send_queue = FakeOutbox(FakeStream("register"))
+        self.send_queue = FakeSendQueue(FakeBroadcast("register"))
         self.guest: Guest | None = None
         self.refused: Exception | None = None
 
@@ -110,7 +110,7 @@ def test_name_is_claimed_while_the_journal_is_asked(services: ChatFixture) -> No
 
 def test_registration_is_confirmed_before_the_first_message(services: ChatFixture) -> None:
     """Simple clients take the first thing they read for the answer. Here a message arrives during the registration."""
-    alice = Member(1, "Alice", FakeOutbox(services.broadcast))
+    alice = Member(1, "Alice", FakeSendQueue(services.broadcast))
     services.hub.join(alice)
     Connection(services, SENDING).register()
     receiving = Connection(services, RECEIVING)
@@ -252,7 +252,7 @@ def test_name_is_free_when_the_peer_sees_the_end(services: ChatFixture) -> None:
 
 def test_next_guest_of_the_name_gets_nothing_of_the_last_one(services: ChatFixture) -> None:
     """Promise: a direct message reaches its recipient only. Both messages waited for the journal meanwhile."""
-    alice = Member(1, "alice", FakeOutbox(services.broadcast))
+    alice = Member(1, "alice", FakeSendQueue(services.broadcast))
     services.hub.join(alice)
     old = Connection(services, SENDING).register()
     Connection(services, RECEIVING).register()

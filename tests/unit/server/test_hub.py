@@ -16,7 +16,7 @@ from chatserver.chat.hub import Hub, Joined
 from chatserver.chat.member import Member
 from chatserver.store.accounts import Account
 
-from .rooms import FakeOutbox, FakeStream, eventually
+from .helpers import FakeBroadcast, FakeSendQueue, eventually
 
 UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
 ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
@@ -27,8 +27,8 @@ NONCES = {1: "n2"}
 class Room:
     """A hub over fake broadcast buffers; it publishes what the tests say."""
 
-    def __init__(self, *broadcasts: FakeStream) -> None:
-        self.broadcasts = broadcasts or (FakeStream(),)
+    def __init__(self, *broadcasts: FakeBroadcast) -> None:
+        self.broadcasts = broadcasts or (FakeBroadcast(),)
         self.wakes = 0
         self.deliveries = DeliveryMarks()
         self.hub = Hub(self.broadcasts, 10, self.deliveries, self._wake)
@@ -37,8 +37,8 @@ class Room:
     def _wake(self) -> None:
         self.wakes += 1
 
-    def join(self, account: Account, broadcast: FakeStream | None = None) -> Member:
-        member = Member(account.id, account.name, FakeOutbox(broadcast or self.broadcasts[0]))
+    def join(self, account: Account, broadcast: FakeBroadcast | None = None) -> Member:
+        member = Member(account.id, account.name, FakeSendQueue(broadcast or self.broadcasts[0]))
         self.hub.join(member)
         return member
 
@@ -59,8 +59,8 @@ def room() -> Room:
     return Room()
 
 
-def queue_of(member: Member) -> FakeOutbox:
-    assert isinstance(member.send_queue, FakeOutbox)
+def queue_of(member: Member) -> FakeSendQueue:
+    assert isinstance(member.send_queue, FakeSendQueue)
     return member.send_queue
 
 
@@ -131,7 +131,7 @@ def test_refusal_answers_each_message_of_its_sender(room: Room) -> None:
 
 
 def test_each_protocol_in_use_has_its_buffer_and_unused_ones_cost_nothing() -> None:
-    json, frames, unused = FakeStream("json"), FakeStream("frames"), FakeStream("unused")
+    json, frames, unused = FakeBroadcast("json"), FakeBroadcast("frames"), FakeBroadcast("unused")
     frames.append([UPDATE])  # positions differ between buffers
     frames.flush()
     room = Room(json, frames, unused)
@@ -157,7 +157,7 @@ def test_round_is_received_as_if_each_message_had_come_alone(
     batches: list[list[tuple[tuple[int, str], int]]],
 ) -> None:
     """Promises: one order, and once. Batches are encoded together, and no member sees the difference."""
-    together, alone = (Room(FakeStream("json"), FakeStream("frames")) for _ in range(2))
+    together, alone = (Room(FakeBroadcast("json"), FakeBroadcast("frames")) for _ in range(2))
     accounts = (ALICE, ALICE, BOB, CAROL)
     members = {
         room: [room.join(account, room.broadcasts[account is CAROL]) for account in accounts]
@@ -203,7 +203,7 @@ def test_batch_is_one_piece_of_the_buffer_and_one_edit(room: Room) -> None:
     room.hub.publish([room.run(alice, "one", "two", "three")])
 
     assert room.broadcasts[0].appended == [3]
-    assert queue_of(alice).splices == [(0, 3, [Sent(11 + nr, SentStatus.SENT, NONCES.get(nr)) for nr in range(3)])]
+    assert queue_of(alice).insertions == [(0, 3, [Sent(11 + nr, SentStatus.SENT, NONCES.get(nr)) for nr in range(3)])]
     assert ids(bob) == [11, 12, 13]
     assert room.hub.last_id() == 13
 
@@ -214,9 +214,9 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
     broadcast = room.broadcasts[0]
     shown: list[int] = []
 
-    class Watched(FakeOutbox):
+    class Watched(FakeSendQueue):
         def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
-            shown.append(broadcast.shown)
+            shown.append(broadcast.flushed)
             super().insert(start, end, events)
 
     watched = Member(CAROL.id, CAROL.name, Watched(broadcast))
@@ -224,7 +224,7 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
     room.hub.publish([room.batch(watched, "one"), room.batch(bob, "two"), room.batch(watched, "three", to=ALICE)])
 
     assert shown == [0, 0]
-    assert broadcast.shown == 2
+    assert broadcast.flushed == 2
     assert ids(alice) == [11, 12, 13]
     assert room.wakes == 1
 
@@ -252,12 +252,12 @@ def test_large_round_is_flushed_in_portions_that_wait_for_the_sender(
 def test_wait_for_sender_has_one_limit_for_all_buffers() -> None:
     """Promise: nobody waits for the slow. Another protocol in use makes the wait no longer."""
 
-    class Slow(FakeStream):
+    class Slow(FakeBroadcast):
         def wait_for_sender(self, _: int | None = None, limit_seconds: float | None = None) -> None:
             ends = time.monotonic() + (limit_seconds or 0)
             eventually(lambda: time.monotonic() > ends)
 
-    other = FakeStream("other")
+    other = FakeBroadcast("other")
     Room(Slow(), other).hub.wait_for_sender(0.01)
 
     ahead_max_bytes, limit_seconds = other.last_wait
@@ -273,9 +273,9 @@ def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
     """Promise: once. Earlier messages are in the history: none is in both, none in neither. Also between portions."""
     joined: list[tuple[Member, Joined]] = []
 
-    class Joining(FakeStream):
+    class Joining(FakeBroadcast):
         def wait_for_sender(self, *_: object) -> None:
-            member = Member(BOB.id, BOB.name, FakeOutbox(self))
+            member = Member(BOB.id, BOB.name, FakeSendQueue(self))
             joined.append((member, room.hub.join(member)))
 
     room = Room(Joining())
@@ -353,7 +353,7 @@ def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case:
 
 def test_update_reaches_members_whose_login_showed_less() -> None:
     """Not those that are still logging in: their list of users will show as much, and the update would follow it."""
-    json, frames, unused = FakeStream("json"), FakeStream("frames"), FakeStream("unused")
+    json, frames, unused = FakeBroadcast("json"), FakeBroadcast("frames"), FakeBroadcast("unused")
     room = Room(json, frames, unused)
     members = [room.join(account, frames if account is CAROL else json) for account in (ALICE, BOB, CAROL, ALICE)]
     for member, version in zip(members, (1, 2, 1, None), strict=True):

@@ -19,7 +19,7 @@ from chatserver.store.messages import Messages, Written, insert_direct, insert_p
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.words import terms_of
 
-from .rooms import DEADLINE_SECONDS, Gate, assert_waits, eventually, in_background, must_end, register
+from .helpers import DEADLINE_SECONDS, Gate, assert_waits, eventually, in_background, must_end, register
 
 FAR = 10**9
 

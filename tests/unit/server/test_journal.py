@@ -27,7 +27,7 @@ from chatserver.store.accounts import Account, Accounts
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages
 
-from .rooms import FakeFeed, Gate, assert_waits, batch_of, eventually, in_background, member_of, must_end, register
+from .helpers import FakeHub, Gate, assert_waits, batch_of, eventually, in_background, member_of, must_end, register
 
 
 class Disk:
@@ -64,7 +64,7 @@ class JournalFixture:
     def __init__(self, database: Database, inbox_max_messages: int = INBOX_MAX_MESSAGES) -> None:
         self.database = database
         self.disk = Disk(database)
-        self.hub = FakeFeed()
+        self.hub = FakeHub()
         self.deliveries = DeliveryMarks()
         self.crashes: list[str] = []
         # Names that guests use.

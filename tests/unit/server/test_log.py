@@ -16,7 +16,7 @@ import structlog
 
 from chatserver.log import LibraryLog, LogWriter, _as_text, _quoted, configure_log
 
-from .rooms import DEADLINE_SECONDS
+from .helpers import DEADLINE_SECONDS
 
 
 def line(**event: Any) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chatserver.net.memory_file import MemoryFile, open_memory, open_unnamed_file
 
-from .rooms import DEADLINE_SECONDS
+from .helpers import DEADLINE_SECONDS
 
 SEGMENT_BYTES = 8
 

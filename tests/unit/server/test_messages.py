@@ -21,7 +21,7 @@ from chatserver.store.accounts import (
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages, find_direct_nonce, find_public_nonce, insert_direct, insert_public
 
-from .rooms import register
+from .helpers import register
 
 TIME_MS = 1_769_860_800_123
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsClosedError, PasswordsFailedError, Verdict
 
-from .rooms import Gate, assert_waits, eventually, in_background, must_end
+from .helpers import Gate, assert_waits, eventually, in_background, must_end
 
 CHEAP = HashCost(time_cost=1, memory_kib=8, parallelism=1)
 

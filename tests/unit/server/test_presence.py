@@ -10,7 +10,7 @@ from chatprotocol.limits import USERS_LISTED_MAX
 from chatserver.chat.member import Member
 from chatserver.chat.presence import UPDATE_MAX_NAMES, Presence
 
-from .rooms import DEADLINE_SECONDS, FakeOutbox, FakeStream, eventually
+from .helpers import DEADLINE_SECONDS, FakeBroadcast, FakeSendQueue, eventually
 
 NEVER_SECONDS = 1_000_000.0
 
@@ -33,7 +33,7 @@ class PresenceFixture:
         return self._updates.get(timeout=within_seconds)
 
     def enter(self, name: str) -> Member:
-        member = Member(1, name, FakeOutbox(FakeStream()))
+        member = Member(1, name, FakeSendQueue(FakeBroadcast()))
         self.presence.enter(member)
         return member
 
@@ -60,14 +60,14 @@ def test_user_is_online_from_the_first_login_to_the_last_leave(start: StartFixtu
     """Names are in the order of arrival. The last one of all to leave is told so."""
     fixture = start()
     carol, again, bob = (fixture.enter(name) for name in ("carol", "carol", "bob"))
-    assert fixture.presence.enter(Member(2, "alice", FakeOutbox(FakeStream()))) == ("carol", "bob", "alice")
+    assert fixture.presence.enter(Member(2, "alice", FakeSendQueue(FakeBroadcast()))) == ("carol", "bob", "alice")
     assert not fixture.presence.leave(carol)
     assert fixture.presence.is_online("carol")
     assert not fixture.presence.leave(again)
     assert not fixture.presence.is_online("carol")
     assert fixture.presence.names() == ("bob", "alice")
     assert not fixture.presence.leave(bob)
-    assert fixture.presence.leave(Member(2, "alice", FakeOutbox(FakeStream())))
+    assert fixture.presence.leave(Member(2, "alice", FakeSendQueue(FakeBroadcast())))
 
 
 def test_updates_list_joined_and_left_users_since_the_last_one(start: StartFixture) -> None:
@@ -175,6 +175,6 @@ def test_crashed_presence_is_reported() -> None:
 
     presence = Presence(announce, NEVER_SECONDS, crashes.append)
     presence.start()
-    presence.enter(Member(1, "alice", FakeOutbox(FakeStream())))
+    presence.enter(Member(1, "alice", FakeSendQueue(FakeBroadcast())))
     eventually(lambda: crashes == ["presence"])
     presence.stop()

@@ -14,7 +14,7 @@ import pytest
 from chatserver.net.read_turns import ReadTurns, Waiter
 from chatserver.net.transport import TcpTransport
 
-from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
+from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
 
 READERS = 20
 

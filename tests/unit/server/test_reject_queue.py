@@ -12,7 +12,7 @@ from chatprotocol.events import Refused
 from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.net.reject_queue import RejectQueue
 
-from .rooms import DEADLINE_SECONDS
+from .helpers import DEADLINE_SECONDS
 
 FULL = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
 IN_JSON, IN_FRAMES = by_name("json").encode(FULL), by_name("frames").encode(FULL)

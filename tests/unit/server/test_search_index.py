@@ -16,7 +16,7 @@ from chatserver.store.messages import Written
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError, NoFtsError, TooLongError
 from chatserver.store.words import terms_of, words_of
 
-from .rooms import Gate, eventually, in_background, must_end
+from .helpers import Gate, eventually, in_background, must_end
 
 ALICE, BOB, CAROL = 1, 2, 12
 FAR = 10**9

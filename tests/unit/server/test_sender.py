@@ -22,18 +22,18 @@ from chatserver.net.sender import LINGER_SECONDS, STALL_SECONDS, Sender
 from chatserver.net.sendqueue import SendQueue
 from chatserver.net.transport import TcpTransport
 
-from .lines import Clock, Line
-from .rooms import (
+from .helpers import (
     DEADLINE_SECONDS,
     assert_waits,
     bytes_broadcast,
     eventually,
     in_background,
+    insert,
     must_end,
     publish,
     put,
-    splice,
 )
+from .lines import Clock, Line
 from .send_model import LISTENERS, SendModel, Step, random_listener, random_step, random_take, scripts, small_limits
 
 LAG_MAX_BYTES = 1_000_000
@@ -208,7 +208,7 @@ def test_put_not_alone_is_sent_with_next_insertion(fixture: SenderFixture) -> No
     fixture.put(other.send_queue, b"a round")
     assert (peer.received(), other.received()) == (b"", b"a round")
 
-    splice(peer.send_queue, *fixture.broadcast.append([b"its message"]), b"sent")  # type: ignore[list-item]
+    insert(peer.send_queue, *fixture.broadcast.append([b"its message"]), b"sent")  # type: ignore[list-item]
     fixture.publish()
     assert peer.sock.recv(100) == b"ready sent"
 

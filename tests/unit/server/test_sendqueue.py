@@ -15,7 +15,7 @@ from chatserver.net.memory_file import SEGMENT_BYTES
 from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
 from chatserver.net.transport import TcpTransport
 
-from .rooms import DEADLINE_SECONDS, assert_waits, bytes_broadcast, in_background, must_end, publish, put, splice
+from .helpers import DEADLINE_SECONDS, assert_waits, bytes_broadcast, in_background, insert, must_end, publish, put
 from .send_model import (
     LISTENERS,
     MUCH,
@@ -67,7 +67,7 @@ def drain(send_queue: SendQueue) -> bytes:
 
 
 def insert_at_tail(send_queue: SendQueue, *events: bytes) -> None:
-    splice(send_queue, send_queue.broadcast.tail, send_queue.broadcast.tail, *events)
+    insert(send_queue, send_queue.broadcast.tail, send_queue.broadcast.tail, *events)
 
 
 # --- against the model ---
@@ -201,9 +201,9 @@ def test_rest_of_large_reply_is_not_copied(broadcast: BroadcastBuffer, *, is_rel
 def test_small_insertions_at_one_position_are_joined_up_to_a_limit(broadcast: BroadcastBuffer) -> None:
     """Promise: memory stays bounded. An edit costs more than a short message; a joined one is copied as it grows."""
     send_queue = following(broadcast)
-    for insert in (insert_at_tail, put):
+    for add in (insert_at_tail, put):
         for _ in range(1_000):
-            insert(send_queue, b"0123456789")
+            add(send_queue, b"0123456789")
     sizes = [len(piece) for piece in send_queue.next_span(broadcast.end)]
 
     assert sum(sizes) == 20_000
@@ -215,7 +215,7 @@ def test_small_insertions_at_one_position_are_joined_up_to_a_limit(broadcast: Br
 def test_one_send_takes_a_limited_part_of_the_buffer(broadcast: BroadcastBuffer, told: bytes) -> None:
     """Promise: nobody waits for the slow, nor for a peer with much unsent data."""
     send_queue = following(broadcast)
-    splice(send_queue, 0, 0, told)
+    insert(send_queue, 0, 0, told)
     publish(broadcast, b"x" * (3 * SEND_MAX_BYTES))
 
     assert next_data(send_queue) == told + b"x" * SEND_MAX_BYTES
@@ -253,7 +253,7 @@ def test_replies_alone_and_insertions_wake_the_sender(broadcast: BroadcastBuffer
         (lambda: put(send_queue, b"ready ", alone=False), False),
         (lambda: insert_at_tail(send_queue, b"stored"), True),
         (lambda: insert_at_tail(send_queue, b""), False),
-        (lambda: splice(send_queue, broadcast.tail, broadcast.tail + 9, b"sent"), False),  # the flush wakes it
+        (lambda: insert(send_queue, broadcast.tail, broadcast.tail + 9, b"sent"), False),  # the flush wakes it
         (send_queue.finish, True),
     ]
     for act, is_woken in wakes:
@@ -266,7 +266,7 @@ ends_of_being_caught_up: dict[str, Callable[[SendQueue], None]] = {
     "reply": lambda send_queue: put(send_queue, b"x"),
     "reply not alone": lambda send_queue: put(send_queue, b"x", alone=False),
     "insertion": lambda send_queue: insert_at_tail(send_queue, b"x"),
-    "skip": lambda send_queue: splice(send_queue, send_queue.broadcast.tail, send_queue.broadcast.tail + 9),
+    "skip": lambda send_queue: insert(send_queue, send_queue.broadcast.tail, send_queue.broadcast.tail + 9),
     "unfollow": SendQueue.unfollow,
     "finish": SendQueue.finish,
 }
@@ -355,8 +355,8 @@ def test_lag_counts_unsent_broadcasts_and_insertions_but_no_replies(broadcast: B
     """Promise: nobody waits for the slow. A reply is the peer's own doing."""
     send_queue = following(broadcast)
     publish(broadcast, b"12345")
-    for insert, data in ((put, b"12"), (insert_at_tail, b"345"), (put, b"6789"), (insert_at_tail, b"0")):
-        insert(send_queue, data)
+    for add, data in ((put, b"12"), (insert_at_tail, b"345"), (put, b"6789"), (insert_at_tail, b"0")):
+        add(send_queue, data)
     counted = []
     while next_data(send_queue):
         counted.append((send_queue.lag_bytes(), send_queue.has_unsent_replies))
@@ -415,7 +415,7 @@ def test_held_queue_does_not_wait_for_insertions(broadcast: BroadcastBuffer) -> 
     """They can't be sent before the release, which comes after the wait: a login would wait for itself."""
     send_queue = new_queue(broadcast)
     send_queue.follow()
-    splice(send_queue, 0, 0, b"x" * (UNREAD_MAX_BYTES + 1))
+    insert(send_queue, 0, 0, b"x" * (UNREAD_MAX_BYTES + 1))
     assert send_queue.wait_for_room()
 
 
@@ -425,7 +425,7 @@ def test_writer_waits_while_the_sender_has_too_much_to_offer(broadcast: Broadcas
     publish(broadcast, b"x" * AHEAD_MAX_BYTES)
     broadcast.wait_for_sender()
     if is_beside:
-        splice(following(broadcast), broadcast.tail, broadcast.tail, b"x")
+        insert(following(broadcast), broadcast.tail, broadcast.tail, b"x")
     else:
         publish(broadcast, b"x")
     writer = in_background(broadcast.wait_for_sender)

@@ -17,8 +17,8 @@ from chatserver.net.sender import LINGER_SECONDS, Sender
 from chatserver.net.sendqueue import SendQueue
 from chatserver.net.transport import TcpTransport
 
+from .helpers import bytes_broadcast, eventually, insert, publish, put
 from .lines import Clock
-from .rooms import bytes_broadcast, eventually, publish, put, splice
 
 
 class FakeTransport(SimpleNamespace):
@@ -77,7 +77,7 @@ def test_number_is_reported_after_all_earlier_data_is_acknowledged(script: list[
                     if what == "track":
                         queued += size
                         tail = send_queue.broadcast.tail
-                        splice(send_queue, tail, tail, b"d" * size)
+                        insert(send_queue, tail, tail, b"d" * size)
                     needed[len(needed) - 1] = queued
                     send_queue.track(len(needed) - 2, reported.append)
                 case "publish":
@@ -168,9 +168,9 @@ def test_caught_up_queue_counts_the_offered_data_as_sent() -> None:
 class Connection:
     """A sender and a connection that it sends to."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.broadcast: BroadcastBuffer = bytes_broadcast()
-        self.sender = Sender([self.broadcast], 1_000_000, lambda _: None, monotonic=monotonic)
+        self.sender = Sender([self.broadcast], 1_000_000, lambda _: None, clock=clock)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.peer = socket.create_connection(listening.getsockname())
             sock, _ = listening.accept()
@@ -185,7 +185,7 @@ class Connection:
 
     def insert(self, number: int, text: bytes) -> None:
         """Send an event to this connection alone, and track its number."""
-        splice(self.send_queue, self.broadcast.tail, self.broadcast.tail, text)
+        insert(self.send_queue, self.broadcast.tail, self.broadcast.tail, text)
         self.send_queue.track(number, self.reported.append)
 
     def end(self) -> None:
@@ -240,7 +240,7 @@ def test_broadcast_data_before_the_end_is_reported_if_it_arrived(is_lost: bool) 
 def test_reset_connection_is_closed_without_waiting_for_acknowledgements(is_reset_first: bool) -> None:
     """None can arrive. The server would wait for LINGER_SECONDS, and for its whole time limit when it is stopped."""
     clock = Clock()
-    with closing(Connection(clock.monotonic)) as connection:
+    with closing(Connection(clock)) as connection:
         transport = connection.send_queue.transport
         lose_what_arrives(connection.peer)
         connection.insert(1, b"lost")

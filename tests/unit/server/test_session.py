@@ -206,7 +206,7 @@ def test_login_by_prompt_keeps_its_since(services: ChatFixture, visitor: Visitor
 
 
 def test_slower_of_two_registrations_needs_the_password_of_the_other(services: ChatFixture, visitor: Visitor) -> None:
-    services.journal.somebody_is_faster = True
+    services.journal.name_was_taken = True
 
     assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
     (welcome,) = visitor.ask(Login("carol", "other"))

@@ -10,7 +10,7 @@ import pytest
 
 from chatserver.net.transport import TcpTransport
 
-from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
+from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
 
 MUCH = 10_000_000
 

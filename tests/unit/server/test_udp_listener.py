@@ -31,8 +31,8 @@ from chatserver.net.sendqueue import SendQueue
 from chatserver.net.transport import TcpTransport
 from chatserver.net.udp_listener import UdpListener
 
+from .helpers import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
 from .lines import Clock, RecordingSocket
-from .rooms import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
 
 C, D = ord("C"), ord("D")
 # Length of the shortest opening that is answered.

@@ -13,8 +13,8 @@ from chatprotocol.udp.packet import ACK, PIECE, Datagram, unpack
 from chatprotocol.wire.readers import frame
 from chatserver.net.udp_transport import UdpTransport
 
+from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
 from .lines import ADDRESS, OPENING, SESSION, Line, RecordingSocket
-from .rooms import DEADLINE_SECONDS, eventually, in_background, must_end
 
 C, D = ord("C"), ord("D")
 INBOX_MAX_BYTES = 64 * 1024

@@ -1,4 +1,4 @@
-"""What stands in for the rooms around the one that a test looks at, and short ways to fill a database."""
+"""Fakes of the broadcast buffer, the send queue, the hub and the session; threads; and rows in a database."""
 
 import threading
 import time
@@ -15,20 +15,20 @@ from chatserver.net.sendqueue import SendQueue
 from chatserver.store.accounts import Account, insert_account
 from chatserver.store.database import Database
 
-# A test that waits this long has found that somebody waits for ever.
+# Time limit of every wait: a thread that waits longer is stuck.
 DEADLINE_SECONDS = 20.0
 
 
-class FakeStream:
-    """One dialect's stream, as a list of events; an event is one byte long."""
+class FakeBroadcast:
+    """The broadcast buffer of one protocol as a list of events; an event is one byte long."""
 
     def __init__(self, name: str = "json") -> None:
         self.name = name
         self.events: list[Event] = []
-        # How many events were encoded at a time.
+        # The number of events of each call of append.
         self.appended: list[int] = []
-        self.shown = 0
-        self.send_queues: list[FakeOutbox] = []
+        self.flushed = 0
+        self.send_queues: list[FakeSendQueue] = []
         self.waits = 0
         self.last_wait: tuple[int | None, float | None] = (None, None)
 
@@ -47,31 +47,30 @@ class FakeStream:
         return start, len(self.events)
 
     def flush(self) -> None:
-        self.shown = len(self.events)
+        self.flushed = len(self.events)
 
     def wait_for_sender(self, ahead_max_bytes: int | None = None, limit_seconds: float | None = None) -> None:
         self.waits += 1
         self.last_wait = (ahead_max_bytes, limit_seconds)
 
 
-class FakeOutbox:
-    """What one connection hears, in order: :meth:`heard`."""
+class FakeSendQueue:
+    """A send queue that keeps events: replies in ``replies``, and the edited buffer in :meth:`heard`."""
 
-    def __init__(self, broadcast: FakeStream) -> None:
+    def __init__(self, broadcast: FakeBroadcast) -> None:
         self.broadcast = broadcast
         self.held = False
         self.replies: list[Event] = []
-        self.splices: list[tuple[int, int, list[Event]]] = []
-        # All that was said to this connection and not to everybody, in order.
+        self.insertions: list[tuple[int, int, list[Event]]] = []
+        # Replies and insertions, in order; and the replies that wait for an insertion.
         self.told: list[Event] = []
-        # What of it still waits for something to go out with.
         self.waiting: list[Event] = []
-        # How many replies there were whenever somebody waited for the peer to read; and has it?
+        # The number of replies at each wait_for_room, and its result.
         self.waits: list[int] = []
         self.has_room = True
         self.is_finished = False
         self.hangs_up = False
-        # Does the peer's system acknowledge what it is sent? What waits for that otherwise.
+        # True if the peer's system acknowledges all data at once; otherwise the callbacks wait in ``tracked``.
         self.acknowledges = True
         self.tracked: list[Callable[[], None]] = []
         self._from: int | None = None
@@ -80,11 +79,11 @@ class FakeOutbox:
     def follow(self) -> None:
         self.held = True
         self.broadcast.send_queues.append(self)
-        self._from, self._upto = self.broadcast.shown, None
+        self._from, self._upto = self.broadcast.flushed, None
 
     def unfollow(self) -> None:
         self.broadcast.send_queues.remove(self)
-        self._upto = self.broadcast.shown
+        self._upto = self.broadcast.flushed
 
     def release(self, events: Sequence[Event]) -> None:
         self.put(events)
@@ -107,9 +106,9 @@ class FakeOutbox:
 
     def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
         if self._upto is None:
-            said = list(one_by_one(events))
-            self.splices.append((start, end, said))
-            self.told += said
+            inserted = list(one_by_one(events))
+            self.insertions.append((start, end, inserted))
+            self.told += inserted
             self.waiting.clear()
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
@@ -121,24 +120,24 @@ class FakeOutbox:
             self.tracked.pop(0)()
 
     def heard(self) -> list[Event]:
-        """What the stream and its edits came to; the replies are apart."""
+        """The buffer with the edits of this queue; without the replies."""
         if self._from is None:
             return []
         heard: list[Event] = []
         cursor = self._from
-        for start, end, events in self.splices:
+        for start, end, events in self.insertions:
             heard += self.broadcast.events[cursor:start]
             heard += events
             cursor = max(cursor, end)
-        return heard + self.broadcast.events[cursor : self.broadcast.shown if self._upto is None else self._upto]
+        return heard + self.broadcast.events[cursor : self.broadcast.flushed if self._upto is None else self._upto]
 
 
 @dataclass
-class FakeFeed:
-    """Notes what the journal publishes and refuses; ``when_published`` looks at the moment itself."""
+class FakeHub:
+    """Records the batches that the journal publishes and refuses; calls ``when_published`` before."""
 
     when_published: Callable[[list[MessageBatch]], None] = lambda _: None
-    # The courier's round: whoever waits for it is in here.
+    # Called by a wait for the end of the sender's round.
     go_round: Callable[[float], None] = lambda _: None
     batches: list[list[MessageBatch]] = field(default_factory=list)
     refused: list[tuple[MessageBatch, Refused]] = field(default_factory=list)
@@ -160,12 +159,12 @@ class FakeFeed:
 
 @dataclass
 class FakeSession:
-    """A connection's: answers each request with a pong, and the last one with a goodbye."""
+    """Answers each request with a pong, and the last one with a goodbye."""
 
     send_queue: SendQueue
     is_logged_in: bool = False
     protocol: str = ""
-    # What came in each read.
+    # The requests of each read.
     reads: list[Sequence[Request]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     answer: Callable[["FakeSession"], None] = lambda self: self.send_queue.put([Pong()])
@@ -196,32 +195,27 @@ class FakeSession:
 
 
 class Gate:
-    """Where a thread is stopped until the test lets it go on."""
+    """Stops a thread until the test opens it."""
 
     def __init__(self) -> None:
         self._reached = threading.Event()
         self._opened = threading.Event()
 
     def pass_through(self) -> None:
-        """The thread comes here."""
+        """The thread waits here."""
         self._reached.set()
         assert self._opened.wait(DEADLINE_SECONDS)
 
     def await_thread(self) -> None:
-        """The test waits until it has."""
+        """Wait until a thread is here."""
         assert self._reached.wait(DEADLINE_SECONDS)
 
-    @property
-    def is_open(self) -> bool:
-        return self._opened.is_set()
-
     def open(self) -> None:
-        """Let it, and everybody after it, go on."""
         self._opened.set()
 
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
-    """Start a thread that does not keep the tests from ending."""
+    """Start a daemon thread."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
@@ -231,12 +225,12 @@ def eventually(condition: Callable[[], object]) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, "the condition never held"
         time.sleep(0)  # lets the other threads run
 
 
 def must_end(thread: threading.Thread) -> None:
-    """Nobody waits for ever."""
+    """Join the thread within the time limit."""
     thread.join(DEADLINE_SECONDS)
     assert not thread.is_alive(), "the thread still waits"
 
@@ -253,28 +247,28 @@ def bytes_broadcast(kept_bytes: int = 1_000_000, limits: SendLimits = SendLimits
 
 
 def publish(broadcast: BroadcastBuffer, *events: bytes) -> None:
-    """Append and show."""
+    """Append and flush."""
     broadcast.append(events)  # type: ignore[arg-type]
     broadcast.flush()
 
 
 def release(send_queue: SendQueue, *events: bytes) -> None:
-    """Tell one connection the last of what it missed."""
+    """Release a queue with a last reply."""
     send_queue.release(events)  # type: ignore[arg-type]
 
 
 def put(send_queue: SendQueue, *events: bytes, alone: bool = True) -> None:
-    """Answer one connection."""
+    """Put a reply."""
     send_queue.put(events, alone=alone)  # type: ignore[arg-type]
 
 
-def splice(send_queue: SendQueue, start: int, end: int, *events: bytes) -> None:
-    """Tell one connection something in the place of a part of the stream."""
+def insert(send_queue: SendQueue, start: int, end: int, *events: bytes) -> None:
+    """Send one connection events in place of a part of the buffer."""
     send_queue.insert(start, end, events)  # type: ignore[arg-type]
 
 
 def register(database: Database, name: str) -> Account:
-    """A new account, without its password."""
+    """A new account."""
     with database.transaction() as connection:
         account = insert_account(connection, name, f"hash of {name}", 0)
     assert account is not None
@@ -284,10 +278,9 @@ def register(database: Database, name: str) -> Account:
 def batch_of(
     member: Member, texts: list[str], nonce: str | None = None, recipient: Account | None = None
 ) -> MessageBatch:
-    """A post; the nonce is of its first message."""
+    """A batch; the nonce is that of its first message."""
     return MessageBatch(member, texts, [nonce, *[None] * (len(texts) - 1)], recipient)
 
 
-def member_of(account: Account, broadcast: FakeStream | None = None) -> Member:
-    """A seat with a fake outbox."""
-    return Member(account.id, account.name, FakeOutbox(broadcast or FakeStream()))
+def member_of(account: Account) -> Member:
+    return Member(account.id, account.name, FakeSendQueue(FakeBroadcast()))
