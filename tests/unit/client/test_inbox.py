@@ -46,12 +46,12 @@ def test_items_of_the_program_never_block_and_closing_unblocks_all() -> None:
     inbox = Inbox(max_bytes=0)
     for number in range(100):
         inbox.put(message(number))
-    receiver = threading.Thread(target=lambda: [inbox.put_heard(message(n)) for n in range(9)], daemon=True)
+    receiver = threading.Thread(target=lambda: [inbox.put_heard(message(n)) for n in range(100, 109)], daemon=True)
     receiver.start()
     inbox.close()
     receiver.join(DEADLINE_SECONDS)
     assert not receiver.is_alive()
-    assert inbox.get(0.0) == message(0)
+    assert [inbox.get(0.0) for _ in range(109)] == [message(number) for number in range(109)]
 
 
 def test_full_backlog_drops_and_counts_the_oldest_events() -> None:
