@@ -121,7 +121,7 @@ def test_invalid_datagrams_are_refused_and_the_session_goes_on(shared_room: Room
 def test_strangers_get_no_longer_answers_and_no_session(
     shared_room: Room, fresh_name: FreshName, chance: random.Random
 ) -> None:
-    """Promises: no amplification; nobody else can speak in a session, though it knows the number."""
+    """Promises: no amplification; no stranger can speak in a session, though it knows the number."""
     inside = shared_room.enter_datagram(fresh_name("alice"))
     inside.settle()
     answered = 0

@@ -80,7 +80,7 @@ def chat(alice: Peer, bob: Peer) -> list[float]:
 
 
 @pytest.mark.long
-def test_flood_of_packets_delays_nobody(tmp_path: Path, chance: random.Random) -> None:
+def test_flood_of_packets_does_not_delay_users(tmp_path: Path, chance: random.Random) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(Program(tmp_path))
         alice, bob = (stack.enter_context(closing(Peer(server.port))) for _ in range(2))

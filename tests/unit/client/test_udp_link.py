@@ -248,7 +248,7 @@ def test_events_are_acknowledged_and_reported_in_order(server: UdpServer, inside
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
 def test_foreign_datagrams_are_ignored(server: UdpServer, inside: Caller, address: str) -> None:
-    """Of strangers who know the session, and of other sessions."""
+    """From strangers that know the session, and for other sessions."""
     forged = public(666, "forged")[0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind((address, 0))

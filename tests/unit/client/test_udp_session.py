@@ -203,7 +203,7 @@ def test_unknown_session_ends_it(session: UdpSession, words: str) -> None:
 
 
 def test_goodbye_ends_the_session_with_three_acknowledgements(session: UdpSession) -> None:
-    """A later resend finds nobody. Earlier messages are returned first."""
+    """The client is gone when a resend arrives. Earlier messages are returned first."""
     session.receive(heard("C", 2, "BYE the server is shutting down"), 1.0)
     ended = session.receive(heard("C", 1, "READY"), 1.0)
 

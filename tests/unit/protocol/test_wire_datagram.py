@@ -149,7 +149,7 @@ def test_command_that_resembles_a_ping_is_a_command(text: str) -> None:
     ids=lambda data: f"{data[:1].decode()} {len(data)}",
 )
 def test_data_over_a_limit_is_refused_once(data: bytes) -> None:
-    """What follows counts. Nothing is held of the refused data."""
+    """The next requests count. Nothing is held of the refused data."""
     assert read(data + PM + X) == [TOO_LONG, Command("PM"), Data("x")]
     assert read(data + FULL_PIECE * 54 + frame("D", b"x" * LAST_BYTES)) == [TOO_LONG, Data("x" * WHOLE_MAX)]
 

@@ -337,7 +337,7 @@ def test_login_must_be_complete_in_time(arrivals: list[tuple[float, bytes]]) -> 
 
 @pytest.mark.parametrize("logs_in", [False, True])
 def test_time_limit_that_passes_during_an_answer(logs_in: bool) -> None:
-    """It counts, but not for a login, which may wait long for its password to be checked."""
+    """It counts. A login is excepted: its password may be checked late."""
 
     def answer_slowly(session: FakeSession, clock: Clock) -> None:
         clock.now += 2 * LOGIN_SECONDS
@@ -361,7 +361,7 @@ def test_logged_in_peer_may_be_silent() -> None:
 @pytest.mark.parametrize(("whole", "begun"), UNFINISHED.values(), ids=UNFINISHED)
 @pytest.mark.parametrize("later", [0.0, 1_000.0])
 def test_incomplete_request_times_out(whole: bytes, begun: bytes, later: float) -> None:
-    """Also behind a whole one."""
+    """Also after a complete one."""
     arrivals = [(later, whole), (later, begun)] if later else [(0.0, whole + begun)]
     if later:
         arrivals.insert(0, (0.0, whole))

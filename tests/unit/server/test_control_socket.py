@@ -1,4 +1,4 @@
-"""The control socket: requests of a process that knows the data folder are answered, and nobody keeps the server."""
+"""The control socket: requests of a process that knows the data folder are answered, and no peer blocks the server."""
 
 import socket
 import stat

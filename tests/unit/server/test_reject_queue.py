@@ -163,7 +163,7 @@ def test_gone_or_full_peers_do_not_disturb_the_others(fixture: Fixture) -> None:
 
 
 def test_flood_evicts_told_peers_first_and_then_the_oldest(fixture: Fixture) -> None:
-    """Promise: the descriptors that a flood costs are limited. Nobody is closed without an answer."""
+    """Promise: the descriptors that a flood costs are limited. Each peer gets an answer before it is closed."""
     silent = [fixture.reject() for _ in range(QUEUE_MAX - 2)]
     told = [fixture.reject(b"C\0"), fixture.reject(b"{")]
     fixture.queue.check(NOW)
@@ -177,7 +177,7 @@ def test_flood_evicts_told_peers_first_and_then_the_oldest(fixture: Fixture) -> 
     assert all(peer.heard() == IN_JSON for peer in silent + late)
 
 
-def test_close_all_tells_and_closes_everybody(fixture: Fixture) -> None:
+def test_close_all_tells_and_closes_all_peers(fixture: Fixture) -> None:
     peers = [fixture.reject(), fixture.reject(b"C\0")]
     fixture.queue.check(NOW)
     peers.append(fixture.reject(b"C\0"))

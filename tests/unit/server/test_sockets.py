@@ -106,7 +106,7 @@ def test_error_says_whether_udp_was_taken(stack: ExitStack, kind: socket.SocketK
 
 
 class FailingBind:
-    """Binds UDP ports after so many failures, and records the ports."""
+    """Binds UDP ports after some failures, and records the ports."""
 
     def __init__(self, code: int, failures: int) -> None:
         self.ports: list[int] = []

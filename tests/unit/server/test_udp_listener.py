@@ -234,7 +234,7 @@ def test_opening_after_the_end_of_its_session_opens_another(fixture: Fixture) ->
 
 @pytest.mark.parametrize("kind", [C, D, PIECE, ord("x"), 0])
 def test_unknown_session_is_answered_with_an_error(fixture: Fixture, kind: int) -> None:
-    """Promise: nobody else can speak in a session: its number is random, and from another address it is unknown."""
+    """Promise: no stranger can speak in a session: its number is random, and from another address it is unknown."""
     session, _ = fixture.open()
     assert session > 2**40
     for number, address in ((session, OTHER_PORT), (session, OTHER_HOST), (1, PEER), (2**64 - 1, PEER)):
@@ -301,7 +301,7 @@ def test_answer_to_a_stranger_is_no_longer_than_its_packet(max_connections: int,
 @given(said=datagrams)
 @example(said=opening(b"COOKIE".ljust(OPENING_BYTES)))
 def test_servers_do_not_answer_each_other_for_ever(said: Datagram) -> None:
-    """If somebody forges the address of another server, of an echo service, or of the server itself."""
+    """With the forged address of another server, of an echo service, or of the server itself."""
     with closing(Fixture()) as one, closing(Fixture()) as other:
         for servers in ([one, one, one, one], [one, other, one, other]):
             under_way = [said]
@@ -313,7 +313,7 @@ def test_servers_do_not_answer_each_other_for_ever(said: Datagram) -> None:
 
 
 def test_short_opening_is_logged_once_a_minute(fixture: Fixture) -> None:
-    """Authors of clients learn of it, and nobody can fill the disk with it."""
+    """Authors of clients learn of it, and a flood does not fill the disk."""
     with capture_logs() as log:
         for later in (0.0, 0.0, 59.9, 0.1, 59.9):
             fixture.clock.now += later
@@ -491,7 +491,7 @@ def test_peer_that_acknowledges_nothing_is_lost(fixture: Fixture) -> None:
 
 
 def test_listener_survives_arbitrary_packets(running: Fixture, stack: ExitStack) -> None:
-    """Of strangers and within a session. A packet shorter than a header is dropped."""
+    """From strangers and within a session. A packet shorter than a header is dropped."""
     dice = Random(6)
     port = running.bound.getsockname()[1]
     peer, stranger, newcomer = (stack.enter_context(closing(DatagramPeer(port))) for _ in range(3))
