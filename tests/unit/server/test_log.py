@@ -1,4 +1,4 @@
-"""The log's lines, as people and programs read them."""
+"""The lines of the log, its writer thread, and entries that can't be written."""
 
 import io
 import json
@@ -23,13 +23,13 @@ def line(**event: Any) -> str:
     return _as_text(None, "", {"level": "info", "event": "Something happened", "time": "noon", **event})
 
 
-def test_a_line_says_its_level_what_happened_the_details_and_when() -> None:
+def test_line_has_level_event_keys_and_time() -> None:
     assert line(connection="1@here", code="too_long", user=None) == (
         "[INFO] Something happened connection=1@here code=too_long time=noon"
     )
 
 
-def test_a_traceback_follows_on_lines_of_its_own() -> None:
+def test_traceback_follows_on_its_own_lines() -> None:
     assert line(exception="Traceback...\n  ...") == "[INFO] Something happened time=noon\nTraceback...\n  ..."
 
 
@@ -45,13 +45,13 @@ def test_a_traceback_follows_on_lines_of_its_own() -> None:
         ("\u202e", r"'\u202e'"),
     ],
 )
-def test_nobody_can_write_a_line_of_their_own_into_the_log(value: object, written: str) -> None:
+def test_value_can_not_forge_a_line(value: object, written: str) -> None:
     assert _quoted(value) == written
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe's two ends, to read and to write."""
+    """The reading and the writing end of a pipe."""
     ends = os.pipe()
     yield ends
     for end in ends:
@@ -59,7 +59,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
 
 
-def test_everything_is_written_in_order_before_the_end(pipe: tuple[int, int]) -> None:
+def test_all_entries_are_written_in_order_before_the_end(pipe: tuple[int, int]) -> None:
     reader, end = pipe
     log = LogWriter(end, "text")
     log.start()
@@ -72,8 +72,8 @@ def test_everything_is_written_in_order_before_the_end(pipe: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("limit", [{"max_entries": 2_000}, {"max_characters": 2_000_000}])
-def test_what_nobody_reads_is_dropped_and_counted(pipe: tuple[int, int], limit: dict[str, int]) -> None:
-    """Nobody waits meanwhile, and neither does the end."""
+def test_entries_that_are_not_read_are_dropped_and_counted(pipe: tuple[int, int], limit: dict[str, int]) -> None:
+    """No thread waits for the reader, nor does the shutdown."""
     reader, end = pipe
     log = LogWriter(end, "text", **limit)
     log.start()
@@ -95,8 +95,8 @@ def test_what_nobody_reads_is_dropped_and_counted(pipe: tuple[int, int], limit: 
     assert 500 < dropped <= 3_000
 
 
-def test_the_log_goes_on_after_a_write_that_failed(pipe: tuple[int, int]) -> None:
-    """The disk was full, say; here the reader is somebody else."""
+def test_log_goes_on_after_a_failed_write(pipe: tuple[int, int]) -> None:
+    """Such as on a full disk."""
     reader, end = pipe
     other_reader, other_end = os.pipe()
     os.close(reader)
@@ -116,8 +116,8 @@ def test_the_log_goes_on_after_a_write_that_failed(pipe: tuple[int, int]) -> Non
     assert "dropped count=1" in dropped
 
 
-def test_an_entry_may_be_written_while_another_one_is_taken(pipe: tuple[int, int]) -> None:
-    """A finalizer that fails meanwhile is logged, by the same thread."""
+def test_entry_may_be_logged_while_another_is_taken(pipe: tuple[int, int]) -> None:
+    """A finalizer that fails is logged by the same thread."""
     reader, end = pipe
     log = LogWriter(end, "text")
 
@@ -137,7 +137,7 @@ def test_an_entry_may_be_written_while_another_one_is_taken(pipe: tuple[int, int
     assert "entry\n" in os.read(reader, 1_000).decode()
 
 
-def test_an_entry_that_cannot_be_made_raises_nothing() -> None:
+def test_entry_that_can_not_be_rendered_raises_nothing() -> None:
     class OutOfMemory:
         def __str__(self) -> str:
             raise MemoryError
@@ -151,7 +151,7 @@ def test_an_entry_that_cannot_be_made_raises_nothing() -> None:
     assert "And then" in file.getvalue()
 
 
-def test_what_a_library_logs_goes_the_same_way() -> None:
+def test_library_logs_through_the_same_writer() -> None:
     file = io.StringIO()
     configure_log("info", "text", file)
     logger = logging.Logger("library")  # noqa: LOG001 -- one that no other test has
@@ -162,8 +162,8 @@ def test_what_a_library_logs_goes_the_same_way() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_traceback_does_not_tell_what_the_variables_held(log_format: str) -> None:
-    """Passwords and messages are in them."""
+def test_traceback_does_not_show_variables(log_format: str) -> None:
+    """They hold passwords and messages."""
     file = io.StringIO()
     configure_log("info", log_format, file)
     password = "verysecret"

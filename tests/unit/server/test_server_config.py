@@ -1,4 +1,4 @@
-"""The server's settings: where each comes from, and one line for each that can't be used."""
+"""The server's settings: their sources, and one line for each invalid value."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -38,7 +38,7 @@ def variable_of(setting: str) -> str:
     return f"CHAT_{setting.upper()}"
 
 
-def test_nothing_must_be_set() -> None:
+def test_no_setting_is_required() -> None:
     config = load_config([], {})
 
     assert (config.host, config.port, config.lag_max_bytes) == ("0.0.0.0", 9999, 8 * 1024 * 1024)
@@ -46,7 +46,7 @@ def test_nothing_must_be_set() -> None:
     assert (config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism) == (2, 19_456, 1)
 
 
-def test_this_table_has_every_setting() -> None:
+def test_table_has_every_setting() -> None:
     assert set(VALUES) >= {setting.name for setting in fields(Config)}
 
 
@@ -73,20 +73,18 @@ def test_each_setting_has_a_variable(setting: str) -> None:
         ("off", "open", False),
     ],
 )
-def test_where_nobody_new_may_register_guests_come_in_only_if_that_is_said(
-    guests: str, registration: str, *, allowed: bool
-) -> None:
+def test_closed_registration_excludes_guests_unless_allowed(guests: str, registration: str, *, allowed: bool) -> None:
     config = load_config([], {"CHAT_GUESTS": guests, "CHAT_REGISTRATION": registration})
 
     assert config.guests_allowed is allowed
 
 
 @pytest.mark.parametrize("arguments", [["1234"], ["-p", "1234"], ["--port", "1234"]])
-def test_the_port_can_be_given_in_three_ways(arguments: list[str]) -> None:
+def test_port_has_three_spellings(arguments: list[str]) -> None:
     assert load_config(arguments, {"CHAT_PORT": "5"}).port == 1234
 
 
-def test_port_0_takes_a_free_one() -> None:
+def test_port_0_means_a_free_port() -> None:
     assert load_config(["0"], {"CHAT_PORT": "5"}).port == 0
 
 
@@ -115,7 +113,7 @@ USAGE_ERRORS: list[tuple[list[str], dict[str, str | None], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "environment", "text"), USAGE_ERRORS)
-def test_what_cannot_be_used_is_one_line_that_names_it(
+def test_invalid_value_is_one_line_that_names_it(
     arguments: list[str], environment: dict[str, str | None], text: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
@@ -129,14 +127,14 @@ def test_what_cannot_be_used_is_one_line_that_names_it(
     "arguments",
     [["--hash-memory-kib", "8", "--hash-parallelism", "2"], ["--hash-memory-kib", "500", "--hash-parallelism", "64"]],
 )
-def test_lanes_that_their_memory_does_not_suffice_for_are_refused(arguments: list[str]) -> None:
-    """argon2 needs 8 KiB a lane, and would raise in the middle of the start."""
+def test_too_little_memory_per_lane_is_refused(arguments: list[str]) -> None:
+    """argon2 needs 8 KiB per lane. It would raise in the middle of the start."""
     with pytest.raises(ConfigError):
         load_config(arguments, {})
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
-def test_help_and_version_are_printed_and_end_well(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version_are_printed_with_exit_code_0(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         load_config([flag], {})
 
