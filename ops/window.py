@@ -196,9 +196,22 @@ class Window:
     def _unread_bytes(self) -> int:
         return int.from_bytes(fcntl.ioctl(self._program.child_fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
+    def hang_up(self) -> None:
+        """Close the terminal, as a person closes a window, and wait for the program's end."""
+        self._program.ptyproc.fileobj.close()
+        give_up_at = time.monotonic() + DEADLINE_SECONDS
+        while not self.is_gone:
+            assert time.monotonic() < give_up_at, f"it did not end\n{self}"
+            time.sleep(_LOOK_SECONDS)
+
     def go_on(self) -> None:
         """Resume the program."""
         self.signal(signal.SIGCONT)
+
+    @property
+    def is_gone(self) -> bool:
+        """True if the program has ended, whether or not its output was read."""
+        return not self._program.isalive()
 
     def close(self) -> None:
         """Kill the program if it has not ended."""
@@ -309,14 +322,6 @@ class Window:
         if self._program.isalive():
             self._program.wait()
         return -self._program.signalstatus if self._program.signalstatus else int(self._program.exitstatus)
-
-    def until_gone(self) -> int:
-        """Wait for the end without reading; then as :meth:`until_end`."""
-        give_up_at = time.monotonic() + DEADLINE_SECONDS
-        while self._program.isalive():
-            assert time.monotonic() < give_up_at, f"it did not end\n{self}"
-            time.sleep(_LOOK_SECONDS)
-        return self.until_end()
 
     def _read(self, timeout_seconds: float) -> None:
         """Read available output, or wait for some."""

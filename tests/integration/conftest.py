@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from integration.room import Room
+from integration.terminals import Terminals
 
 from chatserver.config import load_config
 from chatserver.log import configure_log
@@ -83,3 +84,9 @@ def shared_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
 def fresh_name() -> Callable[[str], str]:
     """Returns a username that no other test uses: ``alice17``."""
     return lambda name: f"{name}{next(_numbers)}"
+
+
+@pytest.fixture
+def terminals(room: Room, tmp_path: Path) -> Iterator[Terminals]:
+    with Terminals(room.server.port, tmp_path) as terminals:
+        yield terminals

@@ -1,29 +1,26 @@
-"""The program ``chatclient`` at a terminal: what others write does nothing to it, wherever it comes from."""
+"""The client at a terminal: texts of other users and of servers do not control it."""
 
 from __future__ import annotations
 
-import json
 import re
-import socket
-import threading
 import unicodedata
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from integration.desk import Desk, StandIn, broadcast, is_in, serves, welcome
+from integration.fake_server import FakeServer, broadcast, serve_but, welcome
 
 from ops.window import ENTER, TAB, control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from integration.room import Peer, Room
+    from integration.terminals import Terminals
 
     from ops.window import Window
 
-# What is known to do harm in a terminal. Numbers that this program never writes make them known again in its output.
+# Texts that change a terminal. Their numbers do not occur in the client's own output.
 ATTACKS: Final = {
     "copy to the clipboard": "\x1b]52;c;cm0gLXJmIC8=\x07",
     "copy, ended by ST": "\x1b]52;c;cm0gLXJmIC8=\x1b\\",
@@ -74,7 +71,7 @@ ATTACKS: Final = {
     "annotations": "\ufff9x\ufffay\ufffbz",
     "private and no letters": "\ue000\ufdd0\uffff\U0010ffff",
 }
-# These break lines, which is allowed: behind the gutter.
+# Texts that imitate rows of the client. Their lines may be broken only in the message column.
 FAKES: Final = {
     "a line of carol's": "hi\n12:00            carol │ FAKE",
     "carriage return": "hi\r12:00            carol │ FAKE",
@@ -91,42 +88,36 @@ FAKES: Final = {
 ZALGO: Final = "z" + "".join(chr(0x300 + each) for each in range(60)) + "a" + "\u0489" * 60
 LONG: Final = "W" * 8_000
 
-# What this program itself writes to a terminal.
-_OWN: Final = re.compile(rb"\x1b\[(?:[0-9;]*m|[0-9]{0,3}[ABCDGX]|[0-9]{0,2}[JK]|\?(?:1|7|12|25|2004)[hl])")
-
-
-@pytest.fixture
-def desk(room: Room, tmp_path: Path) -> Iterator[Desk]:
-    with Desk(room.server.port, tmp_path) as desk:
-        yield desk
+# The control sequences of the client itself.
+OWN: Final = re.compile(rb"\x1b\[(?:[0-9;]*m|[0-9]{0,3}[ABCDGX]|[0-9]{0,2}[JK]|\?(?:1|7|12|25|2004)[hl])")
 
 
 def assert_harmless(window: Window, bells: int = 0) -> None:
-    """No byte of an attack has gone out, and nothing has happened to the window."""
-    rest = _OWN.sub(b"", window.raw)
+    """No byte of an attack was printed, and the window is as it should be."""
+    rest = OWN.sub(b"", window.raw)
     rung, rest = rest.count(b"\x07"), rest.replace(b"\x07", b"")
     text = rest.decode()
-    found = {each for each in text if not each.isprintable() and each not in "\r\n\u200c\u200d"}
-    assert not found, f"these went out: {sorted(map(ascii, found))}"
-    assert not {each for each in text if each in "\u115f\u1160\u3164\uffa0"}
+    assert not {ascii(each) for each in text if not each.isprintable() and each not in "\r\n\u200c\u200d"}
+    assert not {ascii(each) for each in text if each in "\u115f\u1160\u3164\uffa0"}
     assert b"\r" not in re.sub(rb"\r+\n|\r(?=$)", b"", re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", window.raw)).strip(b"\r")
-    for what, attack in ATTACKS.items():
+    for name, attack in ATTACKS.items():
         sequences = re.findall(r"[\x1b\x9b][^\x1b]*", attack)
-        assert not [each for each in sequences if each.encode() in window.raw and len(each) > 3], what
+        assert not [each for each in sequences if each.encode() in window.raw and len(each) > 3], name
     assert rung == window.bells <= bells
-    assert window.title == ""
-    assert window.shows_cursor
+    assert (window.title, window.shows_cursor) == ("", True)
+    marks = [len(heap) for heap in re.findall(r"[\u0300-\u036f\u0489]+", window.raw.decode())]
+    assert max(marks, default=0) <= 4
 
 
-def assert_every_row_is_its_writers(window: Window) -> None:
-    """What bob wrote has his name before it, or stands behind the gutter."""
+def assert_every_row_has_its_sender(window: Window) -> None:
+    """Each row of bob's messages has his name, or is in the message column."""
     for row in window.everything():
         assert re.match(r"\d\d:\d\d |─── | +│|alice>|  |alice · |$|\(", row), row
         if "FAKE" in row:
             assert re.match(r"\d\d:\d\d +bob( » alice)? │ | +│ ", row), row
 
 
-def attack(bob: Peer, **members: str) -> None:
+def send_attacks(bob: Peer, **members: str) -> None:
     for number, text in enumerate([*ATTACKS.values(), *FAKES.values(), ZALGO, LONG]):
         bob.ask(message=f"{number} begins {text} and ends", **members)
         bob.next("sent")
@@ -137,86 +128,82 @@ def attack(bob: Peer, **members: str) -> None:
 COUNT: Final = len(ATTACKS) + len(FAKES) + 3
 
 
-def test_live_messages_do_nothing_to_the_terminal(room: Room, desk: Desk) -> None:
+def test_live_messages_do_not_control_the_terminal(room: Room, terminals: Terminals) -> None:
+    """Promise: public and direct messages do nothing but ring. Control characters are shown as escapes."""
     bob = room.enter("bob")
-    alice = desk.sit(rows=40)
+    alice = terminals.log_in(rows=40)
     alice.type("half a line")
-    attack(bob, command="PM")
+    send_attacks(bob, command="PM")
     alice.until_shows("bob │ that was all")
     alice.until_line("alice> half a line")
-    assert_harmless(alice, bells=3)  # where a fake has her name
-    assert_every_row_is_its_writers(alice)
+    assert_harmless(alice, bells=3)  # a fake has her name
     assert alice.cursor.column == len("alice> half a line")
-    shown = alice.text()
     for written in ("\\x1b]52;c;cm0gLXJmIC8=\\x07", "\\x9b97A", "\\u202e", "a\\x00b", "\\U000e0068"):
-        assert written in shown
-    marks = [len(heap) for heap in re.findall(r"[\u0300-\u036f\u0489]+", alice.raw.decode())]
-    assert 0 < max(marks) <= 4
-
-
-def test_direct_messages_do_nothing_but_ring(room: Room, desk: Desk) -> None:
-    bob = room.enter("bob")
-    alice = desk.sit(rows=40)
-    alice.type("half a line")
-    attack(bob, command="DM", to="alice")
+        assert written in alice.text()
+    send_attacks(bob, command="DM", to="alice")
     alice.until_shows("bob » alice │ that was all")
     alice.until_line("alice> half a line")
     assert_harmless(alice, bells=COUNT)
-    assert_every_row_is_its_writers(alice)
+    assert_every_row_has_its_sender(alice)
 
 
-@pytest.mark.parametrize("flags", [[], ["--dialect", "frames"], ["--dialect", "datagram"]], ids=repr)
-def test_stored_messages_do_nothing_to_the_terminal(room: Room, desk: Desk, flags: list[str]) -> None:
+@pytest.mark.parametrize("protocol", ["json", "datagram"])
+def test_stored_messages_do_not_control_the_terminal(room: Room, terminals: Terminals, protocol: str) -> None:
+    """In the history, in messages that waited, and in the results of a search."""
     room.enter("alice").close()
     bob = room.enter("bob")
     room.wait_for_connections(1)
-    attack(bob, command="PM")
-    attack(bob, command="DM", to="alice")
-    alice = desk.sit("alice", *flags, rows=40)
+    send_attacks(bob, command="PM")
+    send_attacks(bob, command="DM", to="alice")
+    alice = terminals.log_in("alice", "--dialect", protocol, rows=40)
     alice.until_shows("that was all")
     alice.type("CH 500", ENTER)
     alice.until_shows(f"─── the last {2 * COUNT} messages ───")
-    alice.type("half a line")
     alice.until(lambda: alice.text().count("bob » alice │ that was all") >= 2, "all is shown")
-    if not flags:
-        alice.type(control("c"), "/search begins", ENTER)
+    if protocol == "json":
+        alice.until_line("alice>")
+        alice.type("/search begins", ENTER)
         alice.until_shows("─── 50 messages found: begins ───")
-        alice.type("half a line")
-    alice.until_line("alice> half a line")
+    alice.until_line("alice>")
     assert_harmless(alice, bells=COUNT)
-    assert_every_row_is_its_writers(alice)
+    assert_every_row_has_its_sender(alice)
 
 
 @pytest.mark.parametrize(("columns", "beginning"), [(64, r" +│ |\d\d:\d\d +bob │ "), (34, r"  |\d\d:\d\d bob │ ")])
-def test_in_a_narrow_window_no_row_looks_like_another_ones_either(
-    room: Room, desk: Desk, columns: int, beginning: str
+def test_no_row_of_a_narrow_window_imitates_another_sender(
+    room: Room, terminals: Terminals, columns: int, beginning: str
 ) -> None:
     bob = room.enter("bob")
-    alice = desk.sit(columns=columns, rows=40)
+    alice = terminals.log_in(columns=columns, rows=40)
     texts = [*FAKES.values(), *(f"{'x' * each} 12:00 carol FAKE" for each in range(20, 40))]
-    for text in texts:
+    for text in [*texts, "that was all"]:
         bob.say(text)
-    bob.say("that was all")
     alice.until_shows("that was all")
-    assert sum("FAKE" in row for row in alice.everything()) >= len(texts)
-    assert not [row for row in alice.everything() if "FAKE" in row and not re.match(beginning, row)]
+    fakes = [row for row in alice.everything() if "FAKE" in row]
+    assert len(fakes) >= len(texts)
+    assert not [row for row in fakes if not re.match(beginning, row)]
 
 
-def test_what_a_visitor_pastes_back_is_harmless_while_it_waits(desk: Desk) -> None:
-    """What is typed is shown by the prompt, and what waits above it."""
-    alice = desk.sit()
-    alice.paste("x".join(ATTACKS.values()).replace("\x1b[201~", ""))
-    alice.until(lambda: "\x1b" not in alice.text() and len(alice.text()) > 500, "it is in the line")
-    rest = _OWN.sub(b"", alice.raw)
-    assert not {each for each in rest.decode() if unicodedata.category(each) == "Cc" and each not in "\r\n"}
+def test_pasted_attack_does_not_control_the_terminal(room: Room, terminals: Terminals) -> None:
+    """Neither its sequences nor the keys in it: nothing is sent, and nobody leaves."""
+    bob = room.enter("bob")
+    alice = terminals.log_in()
+    alice.paste("EX\r\x03\x04" + "x".join(ATTACKS.values()).replace("\x1b[201~", ""))
+    alice.until_shows("evil.example")
+    rest = OWN.sub(b"", alice.raw).decode()
+    assert not {each for each in rest if unicodedata.category(each) == "Cc" and each not in "\r\n"}
     assert alice.title == ""
+    alice.type(control("c"))
+    alice.until_line("alice>")
+    alice.type("still here", ENTER)
+    assert bob.next("broadcast")["message"] == "still here"
 
 
-# --- a server that means ill ---
+# --- a hostile server ---
 
 
-def hostile(evil: str) -> list[dict[str, Any]]:
-    """A server's answers to a login, with ``evil`` wherever there is a text."""
+def hostile_answers(evil: str) -> list[dict[str, Any]]:
+    """Answers to a login with this text in all members."""
     return [
         welcome("alice", evil),
         {"type": "users", "users": ["alice", evil, f"{evil}2"], "joined": [evil], "left": []},
@@ -236,44 +223,21 @@ def hostile(evil: str) -> list[dict[str, Any]]:
     ]
 
 
+EVIL: Final = ["".join(ATTACKS.values()), "bob\n12:00            carol │ FAKE", "x\r12:00  carol │ FAKE", ZALGO]
+
+
 @contextmanager
-def answering(lines: list[dict[str, Any]]) -> Iterator[int]:
-    """A server that says all that to whoever comes first, and ends the connection; to nobody else. Its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            said = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                with connection, suppress(OSError):
-                    connection.recv(4_096)
-                    connection.sendall(said)
-                    connection.shutdown(socket.SHUT_WR)
-                    while said and connection.recv(4_096):
-                        pass
-                said = b""
-
-        thread = threading.Thread(target=serve, name="a server that means ill")
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-            thread.join()
+def answering(answers: list[dict[str, Any]]) -> Iterator[FakeServer]:
+    """A server that answers a login so and ends the connection; later connections end at once."""
+    with FakeServer(lambda _: [*answers, None], lambda _: [None]) as server:
+        yield server
 
 
-@pytest.mark.parametrize(
-    "evil",
-    ["".join(ATTACKS.values()), "bob\n12:00            carol │ FAKE", "x\r12:00  carol │ FAKE", ZALGO],
-    ids=ascii,
-)
-def test_a_server_that_means_ill_does_nothing_to_the_terminal(desk: Desk, evil: str) -> None:
-    """With names, reasons and words that no server of this project would say."""
-    with answering(hostile(evil)) as port:
-        alice = desk.open(port=port, rows=40)
+@pytest.mark.parametrize("evil", EVIL, ids=ascii)
+def test_hostile_server_does_not_control_the_terminal(terminals: Terminals, evil: str) -> None:
+    """Promise: no name, reason or word of a server is printed unescaped, in whichever answer."""
+    with answering(hostile_answers(evil)) as server:
+        alice = terminals.open(port=server.port, rows=40)
         alice.until_shows("that was all")
         alice.until(lambda: "connection lost" in alice.text() or alice.has_ended, "it has ended")
         alice.type(control("c"), control("d"))
@@ -281,58 +245,34 @@ def test_a_server_that_means_ill_does_nothing_to_the_terminal(desk: Desk, evil: 
     assert_harmless(alice, bells=10)
     fakes = [row for row in alice.everything() if "FAKE" in row]
     assert not [row for row in fakes if not re.match(r" +│ |.*\\[nr]12:00", row)], "a line was broken"
-    marks = [len(heap) for heap in re.findall(r"[\u0300-\u036f\u0489]+", alice.raw.decode())]
-    assert max(marks, default=0) <= 4
+    refused = {"type": "error", "code": "wrong_password", "message": evil}
+    misunderstood = {"type": "sent", "id": 1, "status": evil}
+    for answers in ([refused, {"type": "bye", "reason": evil}], [misunderstood]):
+        with answering(answers) as server:
+            alice = terminals.open(port=server.port)
+            assert alice.until_end() in (1, 3)
+        assert_harmless(alice)
 
 
-@pytest.mark.parametrize("evil", ["".join(ATTACKS.values()), "no\n12:00            carol │ FAKE"], ids=ascii)
-def test_a_reason_to_let_nobody_in_does_nothing_either(desk: Desk, evil: str) -> None:
-    refusal = {"type": "error", "code": "wrong_password", "message": evil}
-    with answering([refusal, {"type": "bye", "reason": evil}]) as port:
-        alice = desk.open(port=port)
-        alice.until(lambda: alice.has_ended, "it has ended")
-        assert alice.until_end() in (1, 3)
-    assert_harmless(alice)
-
-
-@pytest.mark.parametrize("evil", ["".join(ATTACKS.values()), "no\n12:00            carol │ FAKE", ZALGO], ids=ascii)
-def test_an_answer_that_nobody_understands_is_told_without_harm(desk: Desk, evil: str) -> None:
-    with answering([{"type": "sent", "id": 1, "status": evil}]) as port:
-        alice = desk.open(port=port)
-        alice.until_end()
-    assert "no answer of the wire format json" in alice.text()
-    assert_harmless(alice)
-
-
-def test_a_name_that_is_given_back_differently_does_nothing(desk: Desk) -> None:
-    """The prompt and the status line show it."""
-    evil = "\x1b]0;owned\x07\u202e\nFAKE"
-    with answering([welcome(evil), broadcast(1, "bob", f"hi {evil}"), broadcast(2, "bob", "that was all")]) as port:
-        alice = desk.open(port=port)
-        alice.until(lambda: "that was all" in alice.text() or alice.has_ended, "it is read")
-    rest = _OWN.sub(b"", alice.raw).replace(b"\a", b"", alice.bells).decode()
-    assert not {each for each in rest if unicodedata.category(each) in ("Cc", "Cf") and each not in "\r\n"}
-    assert alice.title == ""
-    assert not is_in(alice) or "FAKE" not in alice.rows()[0]
-
-
-def test_names_that_nobody_can_have_are_not_completed_and_nobody_replies_to_them(desk: Desk) -> None:
-    """A menu, and the line in which somebody types, show a name as it is."""
+def test_invalid_names_are_not_completed_nor_replied_to(terminals: Terminals) -> None:
+    """The menu and the input line show names unescaped. The own name may be hostile, too."""
     evil = ["x\u202eevil", "x\x9b31mred", "x\x1b]0;owned\x07", "x\u2066y", "x\u200fz", "x y", "x" * 33]
     direct = [broadcast(8, "bob", "psst", type="direct", to="alice")]
     direct += [broadcast(9 + number, name, "psst", type="direct", to="alice") for number, name in enumerate(evil)]
-    said = [welcome("alice", *evil), *direct, {"type": "users", "joined": ["xenia", *evil], "left": [], "count": 9}]
-    with StandIn(lambda request: said if request["command"] == "login" else serves(request)) as server:  # type: ignore[misc]
-        alice = desk.sit(port=server.port)
+    answers = [welcome("alice", *evil), *direct, {"type": "users", "joined": ["xenia", *evil], "left": [], "count": 9}]
+    with FakeServer(serve_but("login", *answers)) as server:
+        alice = terminals.log_in(port=server.port)
         alice.until_shows("xenia")
-        alice.type("DM x")
-        alice.until_line("alice> DM x")
-        alice.type(TAB)
-        alice.until_line("alice> DM xenia")
-        alice.type(control("c"), "x")
-        alice.until_line("alice> x")
-        alice.type(TAB)
-        alice.until_line("alice> xenia:")
-        alice.type(control("c"), "/reply ")
-        alice.until_line("alice> DM bob")
+        for typed, key, line in (("DM x", TAB, "DM xenia"), ("x", TAB, "xenia:"), ("/reply", " ", "DM bob")):
+            alice.type(typed)
+            alice.until_line(f"alice> {typed}")
+            alice.type(key)
+            alice.until_line(f"alice> {line}")
+            alice.type(control("c"))
+            alice.until_line("alice>")
         assert_harmless(alice, bells=1 + len(evil))
+    with answering([welcome("\x1b]0;owned\x07\u202e\nFAKE"), broadcast(2, "bob", "that was all")]) as server:
+        alice = terminals.open(port=server.port)
+        alice.until(lambda: "that was all" in alice.text() or alice.has_ended, "it is read")
+    assert_harmless(alice, bells=1)
+    assert not [row for row in alice.everything() if row.startswith("FAKE")]
