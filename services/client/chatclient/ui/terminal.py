@@ -119,9 +119,10 @@ class TerminalFrontend:
         self._drawn_at = 0.0
         self._rang_at = -math.inf
         self._agreed_to = ""
-        # Time of the last key; whether the keys are part of a paste; the timer of an Enter that may be part of it.
+        # Time of the last key, and whether more keys came in the same read; whether the keys are part of a paste; the
+        # timer of an Enter that may be part of it.
         self._key_at = -math.inf
-        self._is_fast = self._is_pasted = False
+        self._has_more_keys = self._is_fast = self._is_pasted = False
         self._held: asyncio.TimerHandle | None = None
         self._signals: list[signal.Signals] = []
         self._signaled_at = math.inf
@@ -360,7 +361,9 @@ class TerminalFrontend:
         """
         assert self._loop is not None
         now = self._loop.time()
-        self._is_fast = now - self._key_at < _PASTE_SECONDS
+        # Keys of one read are a paste, however long a busy machine takes to handle them.
+        self._is_fast = self._has_more_keys or now - self._key_at < _PASTE_SECONDS
+        self._has_more_keys = bool(self._session.app.key_processor.input_queue)
         self._is_pasted &= self._is_fast
         self._key_at = now
         if self._held is not None:
