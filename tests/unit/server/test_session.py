@@ -306,6 +306,19 @@ def test_wrong_passwords_of_an_address_throttle_the_name(services: ChatFixture) 
     assert codes(services.visitor().ask(LOGIN)) == [Welcome]
 
 
+def test_wrong_passwords_during_hashing_count(services: ChatFixture, visitor: Visitor) -> None:
+    check = services.passwords.check
+
+    def slow_check(*asked: str) -> object:
+        services.passwords.check = check
+        for _ in range(FAILURES_MAX):
+            services.visitor().ask(Login("alice", "wrong"))
+        return check(*asked)
+
+    services.passwords.check = slow_check
+    assert codes(visitor.ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
+
+
 def test_changed_password_is_stored_before_the_answer(services: ChatFixture, alice: Visitor) -> None:
     """Promise: confirmed means stored."""
     assert alice.ask(ChangePassword("secret", "new")) == [PasswordChanged()]
@@ -416,20 +429,21 @@ def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture
     assert services.messages.asked == [("waiting", 3, 3, 10, 500), ("waiting", 3, 10, 10, 500)]
 
 
-@pytest.mark.parametrize("acknowledges", [True, False])
+@pytest.mark.parametrize(("acknowledged", "seen_id"), [("at once", 11), ("at the end", 11), ("never", 10)])
 def test_welcome_tells_the_newest_acknowledged_message(
-    services: ChatFixture, alice: Visitor, acknowledges: bool
+    services: ChatFixture, alice: Visitor, acknowledged: str, seen_id: int
 ) -> None:
     """A message that the peer's system did not acknowledge may be lost with its network."""
     bob = enter(services, "bob")
-    alice.send_queue.acknowledges = acknowledges
+    alice.send_queue.acknowledges = acknowledged == "at once"
     bob.ask(Say("hello"))
+    alice.send_queue.acknowledges = acknowledged != "never"
     alice.session.end()
     bob.ask(Say("Alice has gone"))
 
     (welcome,) = services.visitor().ask(LOGIN)
     assert isinstance(welcome, Welcome)
-    assert (welcome.seen_id, welcome.last_id) == (11 if acknowledges else 10, 12)
+    assert (welcome.seen_id, welcome.last_id) == (seen_id, 12)
 
 
 # --- missed messages: pages and faults ---
