@@ -144,23 +144,6 @@ def test_server_is_lost_after_60_seconds_of_silence(session: UdpSession) -> None
         session.due(63.0)
 
 
-def test_server_that_never_acknowledges_a_request_is_lost(session: UdpSession) -> None:
-    """Though it says something, and acknowledges the rest."""
-    session.request(Command("PM"), 0.0)
-    sent_at: list[float] = []
-
-    def go_on() -> None:
-        for count, (now, due) in enumerate(run(session, 200.0), 1):
-            sent_at.extend([now] * len(only(due, "PM")))
-            session.receive(heard("D", count, SAYS_HELLO), now)
-            for each in set(due) - {sent("C", 1, "PM")}:
-                session.receive(heard("A", sequence_of(each)), now)
-
-    with pytest.raises(TimeoutError, match="a datagram was not acknowledged, and was sent 9 times"):
-        go_on()
-    assert sent_at == pytest.approx([0.0, 0.2, 0.6, 1.4, 3.0, 6.2, 12.6, 25.4, 51.0])
-
-
 # --- probes: does the session still exist? ---
 
 

@@ -116,7 +116,10 @@ def test_session_without_a_cookie_is_ignored(handshake: UdpHandshake, first: Dat
     assert request(handshake, 0.2) == b"alice"
 
 
-@pytest.mark.parametrize("payload", [b"ERROR server_full The server is full.", b"COOKIE", b"PASSWORD new", b""])
+@pytest.mark.parametrize(
+    "payload",
+    [b"ERROR server_full Full.", b"COOKIE", b"COOKIE ", b"cookie 0123", b"COOKIES 0123", b" COOKIE 0123", b""],
+)
 def test_other_reply_is_a_rejection(handshake: UdpHandshake, payload: bytes) -> None:
     assert handshake.receive_reply(reply(payload), 0.0) == payload
     handshake.receive_reply(reply(COOKIE), 0.0)

@@ -364,21 +364,6 @@ def test_silent_peer_is_lost_after_60_seconds(line: Line, heard: Datagram) -> No
     assert line.news() == []
 
 
-def test_peer_that_acknowledges_nothing_is_lost(line: Line) -> None:
-    line.transport.write([frame(C, b"READY")])
-    sent, reason = line.news(), ""
-    for number in range(1, 2_000):
-        line.clock.now += 0.1
-        line.give(Datagram(C, SESSION, number, b"PING"))
-        if reason := line.transport.check_timeouts(line.clock.now):
-            break
-        line.transport.flush()
-        sent += [datagram for datagram in line.news() if datagram.kind != ACK]
-
-    assert reason == "a datagram was not acknowledged, and was sent 9 times"
-    assert sent == [Datagram(C, SESSION, 1, b"READY")] * 9
-
-
 # --- everything at once ---
 
 
