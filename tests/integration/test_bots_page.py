@@ -1,4 +1,4 @@
-"""The page for those who write bots, docs/bots.md: what it tells of the classes is so, and its programs work."""
+"""docs/bots.md: its tables are those of the classes, and its programs work."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ DEADLINE_SECONDS = 30.0
 
 
 def rows(section: str) -> dict[str, str]:
-    """The table of a section: the second column by the first one, which is code."""
+    """The table of a section: the second column by the first."""
     text = re.split(r"^## ", PAGE.split(f"## {section}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
     found = re.findall(r"^\| `([^`]+)` \|(.*?)(?<!\\)\| ", text, re.MULTILINE)
     return {name: second.strip() for name, second in found}
 
 
 def fields(kind: type) -> str:
-    """As the page writes them."""
     return ", ".join(f"`{name}: {shown(hint)}`" for name, hint in get_annotations(kind).items())
 
 
@@ -51,26 +50,24 @@ def shown(hint: object) -> str:
     return re.sub(r"\b(\w+\.)+", "", text).replace("|", r"\|")
 
 
-def test_every_event_has_its_row_with_all_of_its_fields() -> None:
+def test_events_table_has_all_events_and_fields() -> None:
     assert {name: text for name, text in rows("Events").items() if name[0].isupper()} == {
         kind.__name__: fields(kind) for kind in get_args(Happening)
     }
 
 
-def test_what_a_server_can_say_has_a_row_or_is_answered_by_the_client_itself() -> None:
-    """Whoever adds a class to those of the protocol decides which of the two."""
-    used_up = {Welcome, PasswordPrompt, PasswordChanged, Ready, Registered, Delivered, NotDelivered, Pong, User}
-    assert {*get_args(Event)} - {*get_args(Happening)} == used_up
+def test_every_event_is_in_the_table_or_handled_by_the_client() -> None:
+    handled = {Welcome, PasswordPrompt, PasswordChanged, Ready, Registered, Delivered, NotDelivered, Pong, User}
+    assert {*get_args(Event)} - {*get_args(Happening)} == handled
 
 
-def test_whatever_a_row_names_can_be_imported_from_the_package() -> None:
+def test_names_in_the_tables_are_exported() -> None:
     named = {*rows("Events"), *rows("Errors"), "Welcome", "AccountKind", "SentStatus", "Say", "Whisper"}
     assert {name for name in named if name[0].isupper()} <= {*chatclient.__all__}
     assert all(hasattr(chatclient, name) for name in chatclient.__all__)
 
 
-def test_every_call_has_its_row() -> None:
-    """With its arguments and their defaults."""
+def test_calls_table_has_all_arguments_and_defaults() -> None:
     calls = {row.partition("(")[0]: row for row in rows("Calls")}
     for name, row in calls.items():
         told = signature(ChatClient) if name == "ChatClient" else signature(getattr(ChatClient, name))
@@ -81,11 +78,11 @@ def test_every_call_has_its_row() -> None:
     assert {"connect", "login", "say", "whisper", "users", "history", "search", "events", "inject", "close"} < {*calls}
 
 
-def test_the_example_is_the_one_that_is_tested() -> None:
+def test_first_program_is_the_example_bot() -> None:
     assert PROGRAMS[0] == (DOCS / "examples/echo_bot.py").read_text(encoding="utf-8")
 
 
-def test_the_program_with_a_timer_works_as_it_is_written(room: Room) -> None:
+def test_program_with_a_timer_works(room: Room) -> None:
     watcher = room.enter("watcher")
     program = PROGRAMS[1].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
     program = program.replace("Timer(3.0", "Timer(0.0")

@@ -1,4 +1,4 @@
-"""The example of a client in C, docs/examples/frames_client.c: compiled, and used by people who type."""
+"""The example of a client in C, docs/examples/frames_client.c: compiled, and run with pipes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from integration.room import Peer, Room
+    from integration.room import Room
 
-    # Somebody with the program at a port, under a name.
+    # Starts the program: port, name.
     Start = Callable[..., "Person"]
 
 SOURCE: Final = Path(__file__).parents[2] / "docs/examples/frames_client.c"
@@ -35,14 +35,14 @@ PASSWORD: Final = "password:"
 OPERATION: Final = "operation:"
 RECIPIENT: Final = "recipient:"
 MESSAGE: Final = "message:"
-# Where a line is asked for, behind what the server said.
+# What the server sends, and the question that follows.
 PASSWORD_NEW: Final = ("[PASSWORD new]", PASSWORD)
 PASSWORD_EXISTING: Final = ("[PASSWORD existing]", PASSWORD)
 MESSAGE_DUE: Final = ("[READY]", MESSAGE)
 
 
 class Person:
-    """Somebody at the program: types lines, and reads what it prints. Every read has a deadline."""
+    """The running program: types lines, and reads its output. Every read has a deadline."""
 
     def __init__(self, *command: str) -> None:
         pipe = subprocess.PIPE
@@ -60,7 +60,7 @@ class Person:
         self.process.stdin = None  # communicate() would flush it
 
     def line(self) -> str:
-        """The next line; fails when there is none."""
+        """The next line."""
         until = time.monotonic() + DEADLINE_SECONDS
         while b"\n" not in self._buffer:
             if not self._read(until):
@@ -79,16 +79,16 @@ class Person:
         return bool(data)
 
     def sees(self, *lines: str) -> None:
-        """These are the next lines, and nothing stands between them."""
+        """The next lines are these."""
         assert [self.line() for _ in lines] == list(lines)
 
     def sees_online(self, *names: str) -> None:
-        """They are listed, in whatever order."""
+        """The next line lists these users, in any order."""
         word, *listed = self.line().strip("[]").split()
         assert (word, sorted(listed)) == ("ONLINE", sorted(names))
 
     def ends(self, code: int) -> tuple[list[str], str]:
-        """It ends with this code, while its input is open; what it printed before, and to standard error."""
+        """It exits with this code. Returns the remaining lines, and standard error."""
         until = time.monotonic() + DEADLINE_SECONDS
         while self._read(until):
             pass
@@ -104,7 +104,7 @@ class Person:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The example, compiled as its head says, and with every warning an error."""
+    """The example, compiled as its head says, with every warning an error."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip(f"there is no C compiler (cc or gcc) for {SOURCE.name}")
@@ -118,7 +118,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def start(program: str) -> Iterator[Start]:
-    """Starts the program, and ends it after the test."""
+    """Starts the program, and kills it after the test."""
     with ExitStack() as people:
 
         def start(port: int, name: str) -> Person:
@@ -131,161 +131,126 @@ def start(program: str) -> Iterator[Start]:
 
 @pytest.fixture
 def alice(room: Room, start: Start) -> Person:
-    """Somebody who has come into the room with the program, and may choose an operation."""
+    """The program, logged in as alice."""
     alice = start(room.server.port, "alice")
     alice.type("secret")
     alice.sees(*PASSWORD_NEW, "[WELCOME new]", OPERATION)
     return alice
 
 
-# --- coming in ---
+# --- login ---
 
 
-def test_a_new_name_is_registered_and_comes_back_with_its_password(room: Room, start: Start) -> None:
-    for prompt, welcome in ((PASSWORD_NEW, "[WELCOME new]"), (PASSWORD_EXISTING, "[WELCOME existing]")):
+def test_new_name_is_registered_and_returns_with_its_password(room: Room, start: Start) -> None:
+    """Operations may be typed in lower case."""
+    for prompt, welcome, leave_word in (
+        (PASSWORD_NEW, "[WELCOME new]", "EX"),
+        (PASSWORD_EXISTING, "[WELCOME existing]", "ex"),
+    ):
         alice = start(room.server.port, "alice")
         alice.sees(*prompt)
         alice.type("secret")
         alice.sees(welcome, OPERATION)
-        alice.type("EX")
+        alice.type(leave_word)
         assert alice.ends(LEFT) == (["[BYE]"], "")
 
 
-def test_a_wrong_password_is_asked_for_again_and_the_right_one_lets_in(room: Room, start: Start) -> None:
+def test_wrong_password_is_requested_again_up_to_three_times(room: Room, start: Start) -> None:
     room.enter("alice")
     alice = start(room.server.port, "alice")
-    alice.type("wrong")
-    alice.sees(*PASSWORD_EXISTING, "[DENIED That is not the password of alice.]", PASSWORD)
+    alice.type("", "wrong")
+    alice.sees(*PASSWORD_EXISTING)
+    assert alice.line().startswith("[ERROR bad_request ")
+    alice.sees(PASSWORD, "[DENIED That is not the password of alice.]", PASSWORD)
     alice.type("secret")
     alice.sees("[WELCOME existing]", OPERATION)
-    room.stop()
-    alice.ends(LOST)
-
-
-def test_an_empty_password_is_asked_for_again(room: Room, start: Start) -> None:
-    alice = start(room.server.port, "alice")
-    alice.type("", "secret")
-    alice.sees(*PASSWORD_NEW)
-    assert alice.line().startswith("[ERROR bad_request ")
-    alice.sees(PASSWORD, "[WELCOME new]")
-
-
-@pytest.mark.parametrize("more", [0, 1], ids=["nothing is typed after it", "a fourth one lies ready"])
-def test_the_third_wrong_password_ends_it_with_3(room: Room, start: Start, more: int) -> None:
-    room.enter("alice")
-    alice = start(room.server.port, "alice")
-    alice.type(*["wrong"] * (3 + more))
-    lines, errors = alice.ends(REFUSED)
+    other = start(room.server.port, "alice")
+    other.type(*["wrong"] * 4)
+    lines, errors = other.ends(REFUSED)
     assert sum(line.startswith("[DENIED ") for line in lines) == 3
     assert errors == "frames_client: the connection has ended\n"
 
 
-def test_a_name_that_can_not_be_ends_it_with_3(room: Room, start: Start) -> None:
+def test_exit_codes_have_their_reasons(open_room: Callable[..., Room], start: Start, program: str) -> None:
+    room = open_room(login_seconds=1)
     lines, errors = start(room.server.port, "server").ends(REFUSED)
     assert lines == ["[ERROR bad_username The name server is reserved; choose another one.]"]
     assert errors == "frames_client: you were not let in\n"
-
-
-def test_who_gives_no_password_in_time_is_not_let_in(open_room: Callable[..., Room], start: Start) -> None:
-    alice = start(open_room(login_seconds=1).server.port, "alice")
+    alice = start(room.server.port, "alice")
     alice.sees(*PASSWORD_NEW)
     lines, errors = alice.ends(REFUSED)
-    assert lines == ["[ERROR not_logged_in Nobody logged in within 1 s of connecting.]", "[BYE not logged in]"]
+    assert [line.split()[0] for line in lines] == ["[ERROR", "[BYE"]
     assert errors == "frames_client: the connection has ended\n"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert start(port, "alice").ends(LOST) == ([], "frames_client: can't reach the server\n")
+    ended = subprocess.run([program], capture_output=True, timeout=DEADLINE_SECONDS, check=False)
+    assert (ended.returncode, ended.stderr) == (USAGE, b"frames_client: expected arguments: HOST PORT USERNAME\n")
 
 
-def test_what_was_said_to_somebody_who_was_away_comes_with_the_welcome(room: Room, start: Start) -> None:
-    alice, bob = room.enter("alice"), room.enter("bob")
-    leave(alice)
-    bob.ask(command="DM", to="alice", message="are you there?")
-    assert bob.next("sent")["status"] == "stored"
-    back = start(room.server.port, "alice")
-    back.type("secret")
-    back.sees(*PASSWORD_EXISTING, "[WELCOME existing]", OPERATION, "[DIRECT 1] bob: are you there?")
+# --- operations ---
 
 
-def leave(peer: Peer) -> None:
-    """And wait until the server has noticed."""
-    peer.ask(command="EX")
-    peer.next("bye")
-
-
-# --- the operations ---
-
-
-def test_a_public_message_reaches_a_client_of_another_dialect(room: Room, alice: Person) -> None:
-    bob = room.enter("bob")
-    alice.type("PM")
+def test_operations_go_one_step_at_a_time(room: Room, alice: Person) -> None:
+    """Messages are shown at every prompt, before the line is typed; half a line stays what it is."""
+    bob, carol = room.enter("bob"), room.enter("carol")
+    bob.say("at the operation")
+    alice.sees("[PUBLIC 1] bob: at the operation")
+    alice.type("P", end="")
+    bob.say("in half a line")
+    alice.sees("[PUBLIC 2] bob: in half a line")
+    alice.type("M")
     alice.sees(*MESSAGE_DUE)
     alice.type("hello everybody, ä € 😀")
-    alice.sees("[SENT 1]", OPERATION)
+    alice.sees("[SENT 3]", OPERATION)
     message = bob.next("broadcast")
-    assert (message["from"], message["id"], message["message"]) == ("alice", 1, "hello everybody, ä € 😀")
-
-
-def test_a_direct_message_shows_who_is_online_and_reaches_one_user(room: Room, alice: Person) -> None:
-    bob, carol = room.enter("bob"), room.enter("carol")
+    assert (message["from"], message["id"], message["message"]) == ("alice", 3, "hello everybody, ä € 😀")
     alice.type("DM")
     alice.sees_online("alice", "bob", "carol")
     alice.sees(RECIPIENT)
+    bob.say("at the recipient")
+    alice.sees("[PUBLIC 4] bob: at the recipient")
     alice.type("bob")
     alice.sees(MESSAGE)
+    bob.ask(command="DM", to="alice", message="at the message")
+    alice.sees("[DIRECT 5] bob: at the message")
     alice.type("between us")
-    alice.sees("[SENT 1]", OPERATION)
-    message = bob.next("direct")
-    assert (message["from"], message["to"], message["message"]) == ("alice", "bob", "between us")
+    alice.sees("[SENT 6]", OPERATION)
+    assert bob.next("direct")["message"] == "between us"
     assert "between us" not in str(carol.until_fence())
-
-
-def test_a_direct_message_to_a_user_who_is_away_is_stored(room: Room, alice: Person) -> None:
-    leave(room.enter("bob"))
+    bob.ask(command="EX")
+    bob.next("bye")
     alice.type("DM", "bob", "for later")
-    alice.sees("[ONLINE alice]", RECIPIENT, MESSAGE, "[STORED 1]", OPERATION)
-    assert room.enter("bob").next("direct")["message"] == "for later"
-
-
-def test_a_direct_message_to_nobody_is_said_to_be_one(alice: Person) -> None:
+    alice.sees_online("alice", "carol")
+    alice.sees(RECIPIENT, MESSAGE, "[STORED 7]", OPERATION)
     alice.type("DM", "nobody", "hello?")
-    alice.sees("[ONLINE alice]", RECIPIENT, MESSAGE, "[NOUSER nobody]", OPERATION)
+    alice.sees_online("alice", "carol")
+    alice.sees(RECIPIENT, MESSAGE, "[NOUSER nobody]", OPERATION)
+    alice.type("CH 1", "USERS", "PING")
+    alice.sees("[HISTORY 1]", "[DIRECT 7] alice: for later", OPERATION)
+    alice.sees_online("alice", "carol")
+    alice.sees(OPERATION, "[PONG]", OPERATION)
 
 
-def test_the_history_has_what_was_said_before_in_its_order(room: Room, start: Start) -> None:
-    bob, carol = room.enter("bob"), room.enter("carol")
-    bob.say("first")
-    carol.say("second\nof two lines")
-    alice = start(room.server.port, "alice")
-    alice.type("secret", "PM", "third", "CH")
-    alice.sees(*PASSWORD_NEW, "[WELCOME new]", OPERATION, *MESSAGE_DUE, "[SENT 3]", OPERATION)
-    alice.sees("[HISTORY 3]", "[PUBLIC 1] bob: first", "[PUBLIC 2] carol: second of two lines")
-    alice.sees("[PUBLIC 3] alice: third", OPERATION)
-
-
-def test_a_history_of_nothing_is_one_line(alice: Person) -> None:
-    alice.type("CH")
-    alice.sees("[HISTORY 0]", OPERATION)
-
-
-def test_operations_may_be_typed_in_any_case(alice: Person) -> None:
-    alice.type("pm", "hi", "ex")
+def test_rejected_operation_or_message_is_shown(alice: Person) -> None:
+    """The next one is asked for, also after a message of the maximum frame size. A longer line ends it with 2."""
+    for lines, code in (
+        (["hello"], "unknown_command"),
+        (["PM", ""], "empty_message"),
+        (["PM", "x" * (FRAME_MAX - HEADER)], "too_long"),
+    ):
+        alice.type(*lines)
+        if len(lines) == 2:
+            alice.sees(*MESSAGE_DUE)
+        assert alice.line().startswith(f"[ERROR {code} ")
+        alice.sees(OPERATION)
+    alice.type("PM", "hello")
     alice.sees(*MESSAGE_DUE, "[SENT 1]", OPERATION)
-    assert alice.ends(LEFT) == (["[BYE]"], "")
+    alice.type("x" * (FRAME_MAX - HEADER + 1))
+    assert alice.ends(USAGE) == ([], "frames_client: the line is longer than a frame\n")
 
 
-def test_an_operation_that_the_server_does_not_know_is_refused(alice: Person) -> None:
-    alice.type("hello", "PM", "hi")
-    assert alice.line().startswith("[ERROR unknown_command ")
-    alice.sees(OPERATION, *MESSAGE_DUE, "[SENT 1]", OPERATION)
-
-
-def test_operations_of_this_server_alone_can_be_used_too(alice: Person) -> None:
-    alice.type("PM", "first", "PM", "second", "CH 1", "USERS", "PING", "EX")
-    alice.sees(*MESSAGE_DUE, "[SENT 1]", OPERATION, *MESSAGE_DUE, "[SENT 2]", OPERATION)
-    alice.sees("[HISTORY 1]", "[PUBLIC 2] alice: second", OPERATION)
-    alice.sees("[ONLINE alice]", OPERATION, "[PONG]", OPERATION)
-    assert alice.ends(LEFT) == (["[BYE]"], "")
-
-
-def test_the_other_words_for_the_operations_can_be_chosen(room: Room, start: Start) -> None:
+def test_keyword_set_bm_pm_can_be_chosen(room: Room, start: Start) -> None:
     bob = room.enter("bob")
     alice = start(room.server.port, "alice bm-pm")
     alice.type("secret", "BM", "to all", "PM", "bob", "to bob")
@@ -296,139 +261,48 @@ def test_the_other_words_for_the_operations_can_be_chosen(room: Room, start: Sta
     assert bob.next("direct")["message"] == "to bob"
 
 
-def test_a_message_that_is_refused_ends_its_dialogue_only(alice: Person) -> None:
-    alice.type("PM", "", "PM", "hello")
-    alice.sees(*MESSAGE_DUE)
-    assert alice.line().startswith("[ERROR empty_message ")
-    alice.sees(OPERATION, *MESSAGE_DUE, "[SENT 1]", OPERATION)
-
-
-# --- what arrives ---
-
-
-def test_a_message_is_shown_at_every_prompt_before_anything_is_typed(room: Room, alice: Person) -> None:
-    bob = room.enter("bob")
-    bob.say("at the operation")
-    alice.sees("[PUBLIC 1] bob: at the operation")
-    alice.type("DM")
-    alice.sees_online("alice", "bob")
-    alice.sees(RECIPIENT)
-    bob.say("at the recipient")
-    alice.sees("[PUBLIC 2] bob: at the recipient")
-    alice.type("bob")
-    alice.sees(MESSAGE)
-    bob.ask(command="DM", to="alice", message="at the message")
-    alice.sees("[DIRECT 3] bob: at the message")
-    alice.type("and the dialogue goes on")
-    alice.sees("[SENT 4]", OPERATION)
-    assert bob.next("direct")["message"] == "and the dialogue goes on"
-
-
-def test_half_a_line_stays_what_it_is_while_messages_arrive(room: Room, alice: Person) -> None:
-    bob = room.enter("bob")
-    alice.type("P", end="")
-    bob.say("hello")
-    alice.sees("[PUBLIC 1] bob: hello")
-    alice.type("M")
-    alice.sees(*MESSAGE_DUE)
-
-
-def test_control_characters_of_others_do_nothing_to_the_terminal(room: Room, alice: Person) -> None:
-    room.enter("bob").say("a\x1b[2Jb\x07c\rd\x00e\x7ff\ng\tä€😀")
-    alice.sees("[PUBLIC 1] bob: a?[2Jb?c?d?e?f g?ä€😀")
-
-
-def test_long_messages_are_whole(room: Room, alice: Person) -> None:
-    """The longest ones that there are, many of them at once."""
+def test_texts_of_others_are_whole_and_control_nothing(room: Room, alice: Person) -> None:
     bob, text = room.enter("bob"), "€" * 2_730
-    for number in range(1, 51):
+    bob.say("a\x1b[2Jb\x07c\rd\x00e\x7ff\ng\tä€😀")
+    alice.sees("[PUBLIC 1] bob: a?[2Jb?c?d?e?f g?ä€😀")
+    for number in range(2, 52):
         bob.say(text)
         alice.sees(f"[PUBLIC {number}] bob: {text}")
-    alice.type("PM", text, "CH")
-    alice.sees(*MESSAGE_DUE, "[SENT 51]", OPERATION, "[HISTORY 50]")
-    assert bob.next("broadcast")["message"] == text
-    assert [alice.line() for _ in range(50)] == [
-        *(f"[PUBLIC {number}] bob: {text}" for number in range(2, 51)),
-        f"[PUBLIC 51] alice: {text}",
-    ]
+    alice.type("CH")
+    alice.sees("[HISTORY 50]", *(f"[PUBLIC {number}] bob: {text}" for number in range(2, 52)), OPERATION)
 
 
-def test_a_message_that_is_too_long_is_refused_and_the_next_one_is_sent(room: Room, alice: Person) -> None:
-    bob = room.enter("bob")
-    alice.type("PM", "x" * (FRAME_MAX - HEADER), "PM", "short")
-    alice.sees(*MESSAGE_DUE)
-    assert alice.line().startswith("[ERROR too_long ")
-    alice.sees(OPERATION, *MESSAGE_DUE, "[SENT 1]", OPERATION)
-    assert bob.next("broadcast")["message"] == "short"
+def test_input_may_come_ahead_and_end_at_any_step(room: Room, start: Start) -> None:
+    """Lines are used when their step comes, whatever they look like. The end of the input leaves."""
+    watcher = room.enter("watcher")
+    cases = {
+        (): PASSWORD,
+        ("secret",): OPERATION,
+        ("secret", "PM"): MESSAGE,
+        ("secret", "DM"): RECIPIENT,
+        ("secret", "DM", "watcher"): MESSAGE,
+        ("secret", "PM", "PM", "DM", "watcher", "EX", "CH"): OPERATION,
+    }
+    for typed, last in cases.items():
+        alice = start(room.server.port, "alice")
+        alice.type(*typed, end="")
+        alice.type_no_more()
+        lines, errors = alice.ends(LEFT)
+        assert (lines[-1], errors) == (last, "")
+    watcher.ask(command="CH")
+    assert [said["message"] for said in watcher.next("history")["messages"]] == ["PM", "EX"]
 
 
-# --- the end ---
-
-
-def test_lines_that_come_ahead_are_used_when_their_step_is_due(room: Room, start: Start) -> None:
-    leave(room.enter("bob"))
-    alice = start(room.server.port, "alice")
-    alice.type("secret", "PM", "PM", "DM", "bob", "EX", "CH", "EX", end="")
-    alice.type_no_more()
-    lines, errors = alice.ends(LEFT)
-    steps = [*PASSWORD_NEW, "[WELCOME new]", OPERATION, *MESSAGE_DUE, "[SENT 1]"]
-    steps += [OPERATION, "[ONLINE alice]", RECIPIENT, MESSAGE, "[STORED 2]"]
-    steps += [OPERATION, "[HISTORY 2]", "[PUBLIC 1] alice: PM", "[DIRECT 2] alice: EX"]
-    assert (lines, errors) == ([*steps, OPERATION, "[BYE]"], "")
-
-
-@pytest.mark.parametrize(
-    ("typed", "last"),
-    [
-        ([], PASSWORD),
-        (["secret"], OPERATION),
-        (["secret", "PM"], MESSAGE),
-        (["secret", "DM"], RECIPIENT),
-        (["secret", "DM", "bob"], MESSAGE),
-        (["secret", "PM", "hello"], OPERATION),
-    ],
-    ids=["the password", "an operation", "the public message", "the recipient", "the direct message", "another one"],
-)
-def test_the_input_ends_where_this_is_due_and_it_leaves(room: Room, start: Start, typed: list[str], last: str) -> None:
-    bob = room.enter("bob")
-    alice = start(room.server.port, "alice")
-    alice.type(*typed, end="")
-    alice.type_no_more()
-    lines, errors = alice.ends(LEFT)
-    assert (lines[-1], errors) == (last, "")
-    bob.ask(command="CH")
-    assert [said["message"] for said in bob.next("history")["messages"]] == ["hello"] * ("hello" in typed)
-
-
-def test_a_server_that_shuts_down_is_told_and_ends_it_with_1(room: Room, alice: Person) -> None:
+def test_server_that_shuts_down_ends_it_with_1(room: Room, alice: Person) -> None:
     room.stop()
-    assert alice.ends(LOST) == (
-        ["[BYE the server is shutting down]"],
-        "frames_client: the connection has ended\n",
-    )
+    assert alice.ends(LOST) == (["[BYE the server is shutting down]"], "frames_client: the connection has ended\n")
 
 
-def test_no_server_ends_it_with_1(start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    assert start(port, "alice").ends(LOST) == ([], "frames_client: can't reach the server\n")
-
-
-def test_wrong_arguments_end_it_with_2(program: str) -> None:
-    ended = subprocess.run([program], capture_output=True, timeout=DEADLINE_SECONDS, check=False)
-    assert (ended.returncode, ended.stderr) == (USAGE, b"frames_client: expected arguments: HOST PORT USERNAME\n")
-
-
-def test_a_line_that_no_frame_can_hold_ends_it_with_2(alice: Person) -> None:
-    alice.type("x" * (FRAME_MAX - HEADER + 1))
-    assert alice.ends(USAGE) == ([], "frames_client: the line is longer than a frame\n")
-
-
-# --- servers of other manners ---
+# --- a server played by hand ---
 
 
 class Wire:
-    """A server that is played by hand, frame by frame, for one client. Every read has a deadline."""
+    """A server for one client, played by hand, frame by frame. Every read has a deadline."""
 
     def __init__(self, start: Start) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -439,7 +313,7 @@ class Wire:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def gets(self, expected: bytes) -> None:
-        """This comes next; the last byte that was asked for is the last one that there is."""
+        """These bytes are the next."""
         data = b""
         while len(data) < len(expected) and (piece := self.socket.recv(len(expected) - len(data))):
             data += piece
@@ -469,62 +343,37 @@ HELLO: Final = b"D\0\0\0\x13PUBLIC bob 17 0\nhey"
 HEY: Final = "[PUBLIC 17] bob: hey"
 
 
-def test_messages_between_a_step_and_its_answer_are_shown_and_the_answer_is_waited_for(wire: Wire) -> None:
+def test_answer_is_found_among_messages_and_unknown_commands(wire: Wire) -> None:
+    """Byte by byte, and in a frame of the maximum size."""
     wire.log_in()
     wire.alice.type("PM")
     wire.gets(b"C\0\0\0\2PM")
-    wire.send(HELLO, HELLO)
-    wire.alice.sees(HEY, HEY)
-    wire.send(b"C\0\0\0\5READY")
-    wire.alice.sees(*MESSAGE_DUE)
+    wire.send(HELLO, b"C\0\0\0\7WEATHER", b"C\0\0\0\0", *[bytes([byte]) for byte in HELLO + b"C\0\0\0\5READY"])
+    wire.alice.sees(HEY, "[WEATHER]", "[]", HEY, *MESSAGE_DUE)
     wire.alice.type("x")
     wire.gets(b"D\0\0\0\1x")
-    wire.send(HELLO + b"C\0\0\0\7SENT 18" + HELLO)
-    wire.alice.sees(HEY, "[SENT 18]", OPERATION, HEY)
-
-
-def test_frames_may_come_byte_by_byte(wire: Wire) -> None:
-    wire.log_in()
-    wire.alice.type("CH")
-    wire.gets(b"C\0\0\0\2CH")
-    answer = b"C\0\0\0\x09HISTORY 2" + HELLO + HELLO
-    for byte in answer:
-        wire.send(bytes([byte]))
-    wire.alice.sees("[HISTORY 2]", HEY, HEY, OPERATION)
-
-
-def test_a_frame_may_be_as_long_as_a_frame_can_be(wire: Wire) -> None:
-    wire.log_in()
     head = b"PUBLIC bob 17 0\n"
     text = b"x" * (FRAME_MAX - HEADER - len(head))
-    frame = b"D" + (len(head) + len(text)).to_bytes(4, "big") + head + text
-    wire.send(frame[:1_000], frame[1_000:] + HELLO)
-    wire.alice.sees(f"[PUBLIC 17] bob: {text.decode()}", HEY)
-
-
-def test_commands_that_it_does_not_know_are_shown_and_passed_over(wire: Wire) -> None:
-    wire.log_in()
-    wire.alice.type("PM")
-    wire.gets(b"C\0\0\0\2PM")
-    wire.send(b"C\0\0\0\7WEATHER", b"C\0\0\0\0", b"C\0\0\0\5READY")
-    wire.alice.sees("[WEATHER]", "[]", *MESSAGE_DUE)
+    longest = b"D" + (len(head) + len(text)).to_bytes(4, "big") + head + text
+    wire.send(longest[:1_000], longest[1_000:] + b"C\0\0\0\7SENT 18" + HELLO)
+    wire.alice.sees(f"[PUBLIC 17] bob: {text.decode()}", "[SENT 18]", OPERATION, HEY)
 
 
 @pytest.mark.parametrize("rubbish", [b"X\0\0\0\1x", b"C\0\0\xff\xfc", b"HTTP/1.1 400"], ids=["type", "length", "text"])
-def test_what_is_no_frame_ends_it_with_1(wire: Wire, rubbish: bytes) -> None:
+def test_bytes_that_are_no_frame_end_it_with_1(wire: Wire, rubbish: bytes) -> None:
     wire.send(rubbish)
     assert wire.alice.ends(LOST) == ([], "frames_client: the server sent something that is no frame\n")
 
 
-@pytest.mark.parametrize("half", [b"", b"D\0", b"D\0\0\0\x13PUBLIC"], ids=["frames", "its head", "its payload"])
-def test_a_connection_that_breaks_after_this_is_lost(wire: Wire, half: bytes) -> None:
-    wire.log_in()
-    wire.send(half)
-    wire.socket.close()
-    assert wire.alice.ends(LOST) == ([], "frames_client: the connection has ended\n")
-
-
-def test_who_was_denied_and_is_cut_off_was_not_let_in(wire: Wire) -> None:
+def test_lost_connection_ends_it_with_1_or_after_a_denial_with_3(start: Start) -> None:
+    ended = "frames_client: the connection has ended\n"
+    for half in (b"", b"D\0", b"D\0\0\0\x13PUBLIC"):
+        wire = Wire(start)
+        wire.log_in()
+        wire.send(half)
+        wire.socket.close()
+        assert wire.alice.ends(LOST) == ([], ended)
+    wire = Wire(start)
     wire.gets(b"C\0\0\0\5alice")
     wire.send(b"C\0\0\0\x11PASSWORD existing")
     wire.alice.type("wrong")
@@ -532,12 +381,11 @@ def test_who_was_denied_and_is_cut_off_was_not_let_in(wire: Wire) -> None:
     wire.send(b"C\0\0\0\x09DENIED no")
     wire.alice.sees(*PASSWORD_EXISTING, "[DENIED no]", PASSWORD)
     wire.socket.close()
-    assert wire.alice.ends(REFUSED) == ([], "frames_client: the connection has ended\n")
+    assert wire.alice.ends(REFUSED) == ([], ended)
 
 
-def test_what_was_said_before_the_connection_broke_is_shown_when_a_step_fails(wire: Wire) -> None:
-    """It sleeps through the end, and then writes to a connection that is gone. Before it has read its line, it has not
-    read so many messages."""
+def test_messages_before_a_reset_are_shown(wire: Wire) -> None:
+    """The client is paused, and its next write fails."""
     wire.log_in()
     wire.alice.type("PM", "hello")
     wire.gets(b"C\0\0\0\2PM")
