@@ -400,6 +400,7 @@ def test_delivery_marks_are_saved(fixture: JournalFixture, when: str) -> None:
         fixture.journal.save_deliveries()
 
     assert fixture.accounts.find("alice") == replace(alice, delivered_id=7)
+    assert when == "after the end" or fixture.deliveries.unsaved() == {}
 
 
 def test_unsaved_delivery_marks_do_not_block_the_shutdown(fixture: JournalFixture) -> None:
@@ -470,6 +471,7 @@ def test_probe_reports_whether_a_write_can_be_committed(fixture: JournalFixture)
 def test_probes_of_a_hanging_journal_time_out_and_are_one_write(fixture: JournalFixture) -> None:
     gate = fixture.start_with_held_commit()
     assert [fixture.journal.probe(0.01) for _ in range(3)] == [False] * 3
+    assert fixture.journal.pending == 1
     gate.open()
     fixture.journal.wait_for_pending()
     assert fixture.disk.transactions == 2
@@ -614,6 +616,9 @@ def test_crashed_journal_releases_all_waiting_threads(fixture: JournalFixture) -
         publication.open()
         for waiter in waiters:
             must_end(waiter)
+        eventually(lambda: fixture.crashes)
+        with pytest.raises(JournalClosedError):
+            fixture.append("alice", "third")
         must_end(in_background(fixture.journal.stop))
 
     assert sorted(outcomes) == ["closed"] * 4 + ["released"] * 2
