@@ -168,7 +168,7 @@ class UdpSession:
     def _receive_handshake(self, datagram: Datagram, data: bytes, now: float) -> bytes:
         if self._handshake is None:
             return b""
-        answer = self._handshake.receive_reply(datagram, now)
+        answer = self._handshake.handle_reply(datagram, now)
         if isinstance(answer, Arq):
             self._arq = answer
             return self._receive_other(data)
@@ -197,12 +197,12 @@ class UdpSession:
     def send_due(self, now: float) -> None:
         """Send queued frames as the window allows, and resend the unacknowledged ones whose time has come."""
         if self._arq is not None:
-            self._send_all(self._arq.due(now))
+            self._send_all(self._arq.datagrams_to_send(now))
             while self._queue and self._arq.may_send:
                 self._arq.put([self._queue.popleft()])
-                self._send_all(self._arq.due(now))
+                self._send_all(self._arq.datagrams_to_send(now))
         elif self._handshake is not None:
-            self._send_all(self._handshake.due(now))
+            self._send_all(self._handshake.datagrams_to_send(now))
 
     def keep_alive(self) -> None:
         """Send a PING if nothing was received since the last call: each acknowledgement keeps the session alive."""

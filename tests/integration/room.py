@@ -281,12 +281,12 @@ class DatagramPeer(FramesPeer):
             self._take(datagram)
         engine = self.arq or self._handshake
         if engine is not None and not self.is_over:
-            self._send_all(engine.due(time.monotonic()))
+            self._send_all(engine.datagrams_to_send(time.monotonic()))
 
     def look_at(self) -> float:
         """The time of the next turn, if no datagram arrives before."""
         engine = self.arq or self._handshake
-        return time.monotonic() + DEADLINE_SECONDS if engine is None else engine.look_at
+        return time.monotonic() + DEADLINE_SECONDS if engine is None else engine.next_check_at
 
     def arrived(self) -> list[str]:
         """All frames that have arrived and were not read."""
@@ -389,7 +389,7 @@ class DatagramPeer(FramesPeer):
     def _take(self, datagram: Datagram) -> None:
         now = time.monotonic()
         if self.arq is None:
-            begun = None if self._handshake is None else self._handshake.receive_reply(datagram, now)
+            begun = None if self._handshake is None else self._handshake.handle_reply(datagram, now)
             if isinstance(begun, bytes):
                 self._arrived.append(f"C {begun.decode()}")
                 self.is_over = True

@@ -221,12 +221,12 @@ Event: TypeAlias = (
     | Bye
 )
 # A batch, equivalent to several events.
-Run: TypeAlias = PublicBatch | SentBatch
+EventBatch: TypeAlias = PublicBatch | SentBatch
 
 
-def one_by_one(said: Iterable[Event | Run]) -> Iterator[Event]:
+def expand_batches(items: Iterable[Event | EventBatch]) -> Iterator[Event]:
     """The same events, with each batch replaced by its events."""
-    for event in said:
+    for event in items:
         if isinstance(event, PublicBatch | SentBatch):
             yield from event
         else:

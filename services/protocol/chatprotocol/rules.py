@@ -16,7 +16,7 @@ _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
 PORT_MAX = 65_535
 _NUMBER = re.compile("[0-9]{1,9}")
 # Length of a message that needs no count of its bytes: a character has at most four bytes in UTF-8.
-_BODY_SURE_CHARACTERS = BODY_MAX_BYTES // 4
+_BODY_SAFE_CHARACTERS = BODY_MAX_BYTES // 4
 
 EVERYONE = "ALL"
 RESERVED_NAMES = frozenset({"all", "server"})
@@ -62,7 +62,7 @@ def check_text(text: str) -> None:
     """A message is within the limit, and contains more than white space."""
     if not text or text.isspace():
         raise RequestError(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
-    if len(text) > _BODY_SURE_CHARACTERS:
+    if len(text) > _BODY_SAFE_CHARACTERS:
         _check_bytes("A message", text, BODY_MAX_BYTES)
 
 

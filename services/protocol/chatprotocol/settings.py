@@ -110,7 +110,7 @@ def _interval(text: str) -> float:
     return seconds
 
 
-def _patience(text: str) -> float:
+def _wait_seconds(text: str) -> float:
     """Seconds that the client waits; infinity is allowed."""
     seconds = _float(text)
     if not seconds >= 0:  # also true for NaN
@@ -277,7 +277,7 @@ CLIENT_SETTINGS: Final = (
         "--retry-seconds",
         "time to try to reconnect after a lost connection; at a terminal the default has no limit",
         "60",
-        _patience,
+        _wait_seconds,
         metavar="N",
     ),
     Setting(
@@ -285,7 +285,7 @@ CLIENT_SETTINGS: Final = (
         "--silence-seconds",
         "treat the connection as lost if the server is silent for this time; 0: never",
         "60",
-        _patience,
+        _wait_seconds,
         metavar="N",
     ),
     Setting(

@@ -49,10 +49,10 @@ def run(session: UdpSession, until: float) -> Iterator[tuple[float, list[bytes]]
     """The datagrams to send and their times, for a caller that calls due() only at look_at."""
     now = 0.0
     while now < until:
-        if due := session.due(now):
+        if due := session.datagrams_to_send(now):
             yield now, due
-        assert session.look_at > now
-        now = session.look_at
+        assert session.next_check_at > now
+        now = session.next_check_at
 
 
 # --- requests and events ---
@@ -61,10 +61,10 @@ def run(session: UdpSession, until: float) -> Iterator[tuple[float, list[bytes]]
 def test_requests_are_sent_in_order_until_acknowledged(session: UdpSession) -> None:
     assert session.request(Command("PM"), 0.0) is None
     assert session.request(Data("x" * 1_300), 0.0) is None
-    assert session.due(0.0) == [sent("C", 1, "PM"), sent("d", 2, "x" * 1_200), sent("D", 3, "x" * 100)]
+    assert session.datagrams_to_send(0.0) == [sent("C", 1, "PM"), sent("d", 2, "x" * 1_200), sent("D", 3, "x" * 100)]
     assert session.receive(heard("A", 2), 0.1) == Received([], [])
-    assert session.look_at == pytest.approx(0.2)
-    assert session.due(0.2) == [sent("C", 1, "PM"), sent("D", 3, "x" * 100)]
+    assert session.next_check_at == pytest.approx(0.2)
+    assert session.datagrams_to_send(0.2) == [sent("C", 1, "PM"), sent("D", 3, "x" * 100)]
 
 
 def test_events_are_returned_once_and_in_order(session: UdpSession) -> None:
@@ -86,7 +86,7 @@ def test_foreign_session_is_ignored(session: UdpSession, number: int, kind: str,
     """It does not end the silence."""
     assert session.receive(heard(kind, sequence, text, number), 59.0) == Received([], [])
     with pytest.raises(TimeoutError):
-        session.due(60.0)
+        session.datagrams_to_send(60.0)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_ping_is_not_a_password(session: UdpSession, text: str) -> None:
     assert refused is not None
     assert refused.code is ErrorCode.BAD_REQUEST
     assert refused.reason == "In the wire format datagram, PING is the keepalive request; it can't be a password."
-    assert (session.due(1.0), session.look_at) == ([], 15.0)
+    assert (session.datagrams_to_send(1.0), session.next_check_at) == ([], 15.0)
     assert session.request(Command("PINGS"), 1.0) is None
     assert session.request(Data("PING"), 1.0) is None
-    assert session.due(1.0) == [sent("C", 1, "PINGS"), sent("D", 2, "PING")]
+    assert session.datagrams_to_send(1.0) == [sent("C", 1, "PINGS"), sent("D", 2, "PING")]
 
 
 # --- pings and silence ---
@@ -130,18 +130,18 @@ def test_answered_pings_every_15_seconds_keep_the_session(session: UdpSession) -
 
 def test_request_postpones_the_ping(session: UdpSession) -> None:
     session.request(Command("CH"), 10.0)
-    session.due(10.0)
+    session.datagrams_to_send(10.0)
     session.receive(heard("A", 1), 10.1)
-    assert session.due(15.0) == []
-    assert session.look_at == 25.0
-    assert only(session.due(25.0), "PING") == [sent("C", 2, "PING")]
+    assert session.datagrams_to_send(15.0) == []
+    assert session.next_check_at == 25.0
+    assert only(session.datagrams_to_send(25.0), "PING") == [sent("C", 2, "PING")]
 
 
 def test_server_is_lost_after_60_seconds_of_silence(session: UdpSession) -> None:
     session.receive(heard("C", 1, "READY"), 3.0)
-    session.due(62.9)
+    session.datagrams_to_send(62.9)
     with pytest.raises(TimeoutError, match="nothing was heard for 60 s"):
-        session.due(63.0)
+        session.datagrams_to_send(63.0)
 
 
 # --- probes: does the session still exist? ---
@@ -152,14 +152,16 @@ def test_unacknowledged_request_probes_after_a_second_of_silence(session: UdpSes
     """Once, and after anything was heard once more. An idle client gives the server the time to answer."""
     session.request(Command("PM"), start)
     for later in (0.0, 0.2, 0.9):
-        assert only(session.due(start + later), PROBE) == []
-    assert only(session.due(start + 1.0), PROBE) == [sent("C", 2, PROBE)]
-    resent = [probe for later in (2.0, 5.0, 14.0, 31.0) for probe in only(session.due(start + later), PROBE)]
+        assert only(session.datagrams_to_send(start + later), PROBE) == []
+    assert only(session.datagrams_to_send(start + 1.0), PROBE) == [sent("C", 2, PROBE)]
+    resent = [
+        probe for later in (2.0, 5.0, 14.0, 31.0) for probe in only(session.datagrams_to_send(start + later), PROBE)
+    ]
     assert set(resent) == {sent("C", 2, PROBE)}
     session.receive(heard("D", 1, SAYS_HELLO), start + 31.5)
     session.receive(heard("A", 2), start + 31.5)
-    assert only(session.due(start + 32.4), PROBE) == []
-    assert len(only(session.due(start + 32.5), PROBE)) == 1
+    assert only(session.datagrams_to_send(start + 32.4), PROBE) == []
+    assert len(only(session.datagrams_to_send(start + 32.5), PROBE)) == 1
 
 
 def test_probe_is_sent_within_2_seconds_without_extra_calls(session: UdpSession) -> None:
@@ -170,10 +172,10 @@ def test_probe_is_sent_within_2_seconds_without_extra_calls(session: UdpSession)
 
 def test_idle_client_does_not_probe(session: UdpSession) -> None:
     session.request(Command("PM"), 0.0)
-    session.due(0.0)
+    session.datagrams_to_send(0.0)
     session.receive(heard("A", 1), 0.1)
 
-    assert [session.due(now) for now in (1.0, 1.2, 5.0, 14.9)] == [[]] * 4
+    assert [session.datagrams_to_send(now) for now in (1.0, 1.2, 5.0, 14.9)] == [[]] * 4
 
 
 @pytest.mark.parametrize("words", ["", " There is no such session; open a new one."])

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import Event, PublicBatch, PublicMessage, Run, Sent, SentBatch, SentStatus, one_by_one
+from chatprotocol.events import (
+    Event,
+    EventBatch,
+    PublicBatch,
+    PublicMessage,
+    Sent,
+    SentBatch,
+    SentStatus,
+    expand_batches,
+)
 from chatprotocol.limits import FRAME_MAX_BYTES, LINE_MAX_BYTES
 from chatprotocol.requests import CommandBatch, Request, Unreadable
 from chatprotocol.wire import PROTOCOLS, SNIFF_MAX_BYTES, Sniff, WireProtocol, by_name, sniff
@@ -73,21 +82,21 @@ def test_request_over_the_limit_is_refused_with_the_limit(protocol: WireProtocol
 
 @every_protocol
 def test_incomplete_request_is_reported_at_the_end(protocol: WireProtocol) -> None:
-    """``is_inside`` is True from the first byte of a request to its last."""
+    """``is_incomplete`` is True from the first byte of a request to its last."""
     for request in samples_of(protocol):
         encoded = protocol.encode_request(request)
         for size in (1, 2, len(encoded) // 2, len(encoded) - 2):  # the last byte may be an optional line end
             ended, goes_on = protocol.request_decoder(), protocol.request_decoder()
             for decoder in (ended, goes_on):
-                assert not decoder.is_inside
+                assert not decoder.is_incomplete
                 assert decoder.decode(encoded[:size]) == []
-                assert decoder.is_inside, (request, size)
+                assert decoder.is_incomplete, (request, size)
             assert [type(each) for each in ended.end()] == [Unreadable], (request, size)
             assert goes_on.decode(encoded[size:]) == [request]
-            assert not goes_on.is_inside
+            assert not goes_on.is_incomplete
             assert goes_on.end() == []
             goes_on.decode(encoded[:2])
-            assert goes_on.is_inside
+            assert goes_on.is_incomplete
 
 
 @every_protocol
@@ -105,7 +114,7 @@ def test_decoders_share_nothing(protocol: WireProtocol) -> None:
     one, other = protocol.request_decoder(), protocol.request_decoder()
     one.decode(protocol.encode_request(samples.login)[:-5])
 
-    assert not other.is_inside
+    assert not other.is_incomplete
     assert other.decode(encode(protocol, samples.message)) == list(samples.message)
 
 
@@ -121,15 +130,15 @@ def test_events_arrive_as_far_as_the_protocol_carries_them(protocol: WireProtoco
 @every_protocol
 @given(data=st.data())
 def test_events_encoded_together_are_the_same_as_one_by_one(protocol: WireProtocol, data: st.DataObject) -> None:
-    said: list[Event | Run] = data.draw(
+    said: list[Event | EventBatch] = data.draw(
         st.lists(st.one_of(st.sampled_from(SAMPLES[protocol.name].said), batches), max_size=5)
     )
 
-    assert protocol.encode_all(said) == b"".join(map(protocol.encode, one_by_one(said)))
+    assert protocol.encode_all(said) == b"".join(map(protocol.encode, expand_batches(said)))
 
 
 def test_batch_counts_its_ids() -> None:
-    assert list(one_by_one([PublicBatch(7, 5, "alice", ["one", "two"]), SentBatch(8, (None, "n1"))])) == [
+    assert list(expand_batches([PublicBatch(7, 5, "alice", ["one", "two"]), SentBatch(8, (None, "n1"))])) == [
         PublicMessage(7, 5, "alice", "one"),
         PublicMessage(8, 5, "alice", "two"),
         Sent(8, SentStatus.SENT),
@@ -192,7 +201,7 @@ def test_documented_opening_is_detected_and_is_a_request(protocol: WireProtocol)
         assert [type(each) for each in decoder.decode(protocol.opening.encode())] == [
             type(SAMPLES[protocol.name].login)
         ]
-        assert not decoder.is_inside
+        assert not decoder.is_incomplete
 
 
 @every_default

@@ -10,6 +10,7 @@ from chatprotocol.events import (
     Bye,
     DirectMessage,
     Event,
+    EventBatch,
     History,
     Online,
     PasswordPrompt,
@@ -18,7 +19,6 @@ from chatprotocol.events import (
     PublicMessage,
     Ready,
     Refused,
-    Run,
     Sent,
     SentBatch,
     SentStatus,
@@ -119,7 +119,7 @@ def test_invalid_header_is_one_error_that_closes_and_nothing_is_read_after_it(
     decoder = Frames().request_decoder()
     decoder.decode(broken + after)
     assert decoder.decode(after) == decoder.decode(b"") == decoder.end() == []
-    assert not decoder.is_inside
+    assert not decoder.is_incomplete
 
 
 @pytest.mark.parametrize("piece_bytes", [5, 1_000, 65_536, 200_000])
@@ -150,7 +150,7 @@ def test_incomplete_frame_at_the_end_is_a_bad_request(size: int) -> None:
 # --- many public messages at once: read as batches, and the same as one by one ---
 
 
-def one_by_one(stream: bytes) -> list[Request | ErrorCode]:
+def expand_batches(stream: bytes) -> list[Request | ErrorCode]:
     """The steps of complete C and D frames, read in the simplest way; the code for a payload that is not UTF-8."""
     found: list[Request | ErrorCode] = []
     while stream:
@@ -212,8 +212,8 @@ def test_batches_are_the_same_steps_as_one_by_one(stream: bytes, data: st.DataOb
     decoder = Frames().request_decoder()
     found = unfold(decode(decoder, data.draw(any_pieces(stream, 4))))
 
-    assert list(map(gist, found)) == one_by_one(stream)
-    assert not decoder.is_inside
+    assert list(map(gist, found)) == expand_batches(stream)
+    assert not decoder.is_incomplete
     assert decoder.end() == []
 
 
@@ -313,7 +313,7 @@ EVENTS: list[tuple[Event, bytes]] = [
 ]
 
 # Encoded only: events that hold more than the protocol carries.
-ENCODED: list[tuple[Event | Run, bytes]] = [
+ENCODED: list[tuple[Event | EventBatch, bytes]] = [
     (Bye("you left"), b"C\0\0\0\x03BYE"),
     (Welcome(AccountKind.NEW, "alice", ("alice", "bob"), 17), b"C\0\0\0\x0bWELCOME new"),
     (Users(2, ("alice", "bob"), ("bob",), ()), b""),
@@ -370,7 +370,7 @@ def test_event_is_its_frames(event: Event, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("event", "data"), ENCODED, ids=lambda value: f"{value!r:.60}")
-def test_event_is_reduced_to_the_protocol(event: Event | Run, data: bytes) -> None:
+def test_event_is_reduced_to_the_protocol(event: Event | EventBatch, data: bytes) -> None:
     assert Frames().encode_all([event]) == data
 
 

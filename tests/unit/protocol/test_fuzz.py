@@ -144,7 +144,7 @@ def test_random_bytes_in_any_pieces_are_the_same_requests(protocol: WireProtocol
 
     assert list(map(gist, unfold(found))) == list(map(gist, unfold(whole.decode(stream))))
     assert cut.end() == whole.end()
-    assert cut.is_inside == whole.is_inside
+    assert cut.is_incomplete == whole.is_incomplete
 
 
 def events_or_error(protocol: WireProtocol, parts: list[bytes]) -> list[Event] | None:

@@ -303,7 +303,7 @@ def test_longest_message_with_every_letter_escaped_fits(text: str) -> None:
 def test_white_space_between_objects_is_no_incomplete_request(before: bytes, space: bytes) -> None:
     decoder = Json().request_decoder()
     decoder.decode(before + space)
-    assert not decoder.is_inside
+    assert not decoder.is_incomplete
     assert decoder.end() == []
 
 
@@ -311,13 +311,13 @@ def test_white_space_between_objects_is_no_incomplete_request(before: bytes, spa
 def test_incomplete_line_at_the_end_is_bad_json(begun: bytes) -> None:
     decoder = Json().request_decoder()
     decoder.decode(begun)
-    assert decoder.is_inside
+    assert decoder.is_incomplete
     (refused,) = decoder.end()
     assert isinstance(refused, Unreadable)
     assert refused.code is ErrorCode.BAD_JSON
 
     decoder.decode(b"\n")
-    assert not decoder.is_inside
+    assert not decoder.is_incomplete
 
 
 def test_refused_line_is_not_reported_again_at_the_end() -> None:

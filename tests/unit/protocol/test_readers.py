@@ -184,7 +184,7 @@ def sections_of(parts: list[bytes], *, characters: bool = False) -> tuple[list[S
         sections += buffer.split(part)
         if buffer.problem is None:
             assert held_bytes(buffer) - empty_bytes <= HEADER_LIMIT + BODY_LIMIT
-    return sections, buffer.is_inside, buffer.problem.code if buffer.problem is not None else None
+    return sections, buffer.is_incomplete, buffer.problem.code if buffer.problem is not None else None
 
 
 @pytest.mark.parametrize(
@@ -202,10 +202,10 @@ def sections_of(parts: list[bytes], *, characters: bool = False) -> tuple[list[S
 def test_characters_are_counted_when_they_are_complete(
     parts: list[bytes], bodies: list[str | None], inside: bool
 ) -> None:
-    sections, is_inside, problem = sections_of([b"PUT a\nContent-length: 2\n\n", *parts], characters=True)
+    sections, is_incomplete, problem = sections_of([b"PUT a\nContent-length: 2\n\n", *parts], characters=True)
 
     assert [section.body for section in sections] == bodies
-    assert (is_inside, problem) == (inside, None)
+    assert (is_incomplete, problem) == (inside, None)
 
 
 # Parts of sections, and bytes near to them.

@@ -264,7 +264,7 @@ def test_broken_header_closes_the_connection(data: bytes, code: ErrorCode, reaso
     decoder = Register(length=length).request_decoder()
     decoder.decode(data)
     assert decoder.decode(HELLO) == decoder.end() == []
-    assert not decoder.is_inside
+    assert not decoder.is_incomplete
 
 
 @either_length

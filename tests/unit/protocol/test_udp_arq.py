@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import pytest
 
-from chatprotocol.udp.arq import RECEIVE_WINDOW, RESENDS_MAX, SEND_WINDOW, Arq, Frame, Received
+from chatprotocol.udp.arq import RECEIVE_WINDOW, RESENDS_MAX, SEND_WINDOW, Arq, ArqResult, Frame
 from chatprotocol.udp.packet import ACK, PIECE, Datagram, unpack
 
 SESSION = 0x0123456789ABCDEF
@@ -17,7 +17,7 @@ C, D = ord("C"), ord("D")
 RESENT_AT = list(accumulate([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6]))
 LOST_AT = RESENT_AT[-1] + 51.2
 MOMENT = 0.001
-NOTHING = Received([], [])
+NOTHING = ArqResult([], [])
 
 
 def frames(count: int) -> list[Frame]:
@@ -44,7 +44,7 @@ def numbers(packets: Iterable[bytes]) -> list[int]:
     return found
 
 
-def outcome(received: Received) -> tuple[list[int], list[bytes]]:
+def outcome(received: ArqResult) -> tuple[list[int], list[bytes]]:
     """The acknowledged numbers, and the delivered payloads."""
     assert all(len(packet) == 13 and packet[:1] == b"A" for packet in received.acks)
     return numbers(received.acks), [payload for _, payload in received.frames]
@@ -64,41 +64,41 @@ def arq() -> Arq:
 
 
 def test_frames_are_sent_once_numbered_from_1(arq: Arq) -> None:
-    assert arq.due(0.0) == []
+    assert arq.datagrams_to_send(0.0) == []
     arq.put([(C, b"PM"), (PIECE, b"hel")])
     arq.put([(D, b"lo"), (C, b"")])
 
-    assert arq.due(0.0) == [
+    assert arq.datagrams_to_send(0.0) == [
         b"C\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1PM",
         b"d\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\2hel",
         b"D\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\3lo",
         b"C\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\4",
     ]
-    assert arq.due(0.1) == []
+    assert arq.datagrams_to_send(0.1) == []
 
 
 def test_each_datagram_is_acknowledged_separately(arq: Arq) -> None:
     arq.put(frames(5))
-    arq.due(0.0)
+    arq.datagrams_to_send(0.0)
 
     acknowledge(arq, 0.1, [4, 2, 2])
     assert arq.receive(Datagram(ACK, SESSION, 4, b"a payload"), 0.1) == NOTHING
 
-    assert numbers(arq.due(0.2)) == [1, 3, 5]
+    assert numbers(arq.datagrams_to_send(0.2)) == [1, 3, 5]
     acknowledge(arq, 0.3, [1, 3, 5])
-    assert arq.due(1_000.0) == []
+    assert arq.datagrams_to_send(1_000.0) == []
 
 
 @pytest.mark.parametrize("sequence", [0, 2, 65, 2**31 + 1, 2**32 - 1])
 def test_acknowledgement_of_unsent_number_is_ignored(arq: Arq, sequence: int) -> None:
     arq.put(frames(1))
-    arq.due(0.0)
+    arq.datagrams_to_send(0.0)
 
     acknowledge(arq, 0.1, [sequence])
 
     arq.put(frames(2))
-    assert numbers(arq.due(0.2)) == [1, 2, 3]
-    assert numbers(arq.due(0.6 + MOMENT)) == [1, 2, 3]
+    assert numbers(arq.datagrams_to_send(0.2)) == [1, 2, 3]
+    assert numbers(arq.datagrams_to_send(0.6 + MOMENT)) == [1, 2, 3]
 
 
 def test_progress_is_counted_in_frames_and_bytes(arq: Arq) -> None:
@@ -106,16 +106,16 @@ def test_progress_is_counted_in_frames_and_bytes(arq: Arq) -> None:
     arq.put([(D, b"x" * 1_000)] * 64)
     arq.put([(D, b"x" * 7)] * 2)
     assert arq.unacknowledged_bytes == 64_000 + 14
-    arq.due(0.0)
-    assert (arq.unacknowledged_bytes, arq.put_in_all, arq.acknowledged) == (64 * 1_013 + 14, 66, 0)
+    arq.datagrams_to_send(0.0)
+    assert (arq.unacknowledged_bytes, arq.frames_queued, arq.acknowledged) == (64 * 1_013 + 14, 66, 0)
     acknowledge(arq, 0.1, [64, 2])
     assert (arq.unacknowledged_bytes, arq.acknowledged) == (62 * 1_013 + 14, 0)
     acknowledge(arq, 0.1, [1])
     assert arq.acknowledged == 2
-    arq.due(0.1)
+    arq.datagrams_to_send(0.1)
     assert arq.unacknowledged_bytes == 61 * 1_013 + 2 * 20
     acknowledge(arq, 0.1, range(1, 67))
-    assert (arq.unacknowledged_bytes, arq.put_in_all, arq.acknowledged) == (0, 66, 66)
+    assert (arq.unacknowledged_bytes, arq.frames_queued, arq.acknowledged) == (0, 66, 66)
 
 
 # --- resends ---
@@ -124,40 +124,40 @@ def test_progress_is_counted_in_frames_and_bytes(arq: Arq) -> None:
 def test_unacknowledged_datagram_is_resent_8_times_with_doubled_waits(arq: Arq) -> None:
     """look_at is the time of each resend, and finally the time at which the peer is lost."""
     arq.put([(C, b"PM")])
-    (packet,) = arq.due(0.0)
+    (packet,) = arq.datagrams_to_send(0.0)
     for time in RESENT_AT:
         acknowledge(arq, time, [99])  # keeps the peer alive
-        assert arq.look_at == time
-        assert arq.due(time - MOMENT) == []
-        assert arq.due(time) == [packet], f"after {time} s"
-        assert arq.due(time) == []
-        assert arq.why_lost(time) == ""
+        assert arq.next_check_at == time
+        assert arq.datagrams_to_send(time - MOMENT) == []
+        assert arq.datagrams_to_send(time) == [packet], f"after {time} s"
+        assert arq.datagrams_to_send(time) == []
+        assert arq.lost_reason(time) == ""
     assert len(RESENT_AT) == RESENDS_MAX == 8
     acknowledge(arq, 100.0, [99])
 
-    assert arq.look_at == LOST_AT
-    assert arq.due(LOST_AT) == []
-    assert arq.why_lost(LOST_AT - MOMENT) == ""
-    assert arq.why_lost(LOST_AT) == "a datagram was not acknowledged, and was sent 9 times"
+    assert arq.next_check_at == LOST_AT
+    assert arq.datagrams_to_send(LOST_AT) == []
+    assert arq.lost_reason(LOST_AT - MOMENT) == ""
+    assert arq.lost_reason(LOST_AT) == "a datagram was not acknowledged, and was sent 9 times"
     acknowledge(arq, LOST_AT, [1])
-    assert arq.why_lost(LOST_AT) == ""
-    arq.due(LOST_AT)
-    assert arq.look_at == LOST_AT + 60, "nothing is in flight"
+    assert arq.lost_reason(LOST_AT) == ""
+    arq.datagrams_to_send(LOST_AT)
+    assert arq.next_check_at == LOST_AT + 60, "nothing is in flight"
 
 
 def test_each_datagram_has_its_own_resend_time(arq: Arq) -> None:
     """A late resend counts its next wait from the time at which it was sent."""
     for start in (0.0, 0.05, 0.15):
         arq.put(frames(1))
-        assert len(arq.due(start)) == 1
+        assert len(arq.datagrams_to_send(start)) == 1
     acknowledge(arq, 0.16, [2])
 
-    assert numbers(arq.due(0.2)) == [1]
-    assert arq.due(0.35 - MOMENT) == []
-    assert numbers(arq.due(0.5)) == [3]
-    assert numbers(arq.due(0.6 + MOMENT)) == [1]
-    assert arq.due(0.9 - MOMENT) == []
-    assert numbers(arq.due(0.9 + MOMENT)) == [3]
+    assert numbers(arq.datagrams_to_send(0.2)) == [1]
+    assert arq.datagrams_to_send(0.35 - MOMENT) == []
+    assert numbers(arq.datagrams_to_send(0.5)) == [3]
+    assert numbers(arq.datagrams_to_send(0.6 + MOMENT)) == [1]
+    assert arq.datagrams_to_send(0.9 - MOMENT) == []
+    assert numbers(arq.datagrams_to_send(0.9 + MOMENT)) == [3]
 
 
 # --- silence ---
@@ -169,23 +169,23 @@ def test_each_datagram_has_its_own_resend_time(arq: Arq) -> None:
 @pytest.mark.parametrize("has_room", [True, False])
 def test_any_datagram_of_the_peer_ends_its_silence(heard: Datagram, has_room: bool) -> None:
     arq = Arq(SESSION, 1_000.0)
-    assert arq.look_at == 1_060.0
+    assert arq.next_check_at == 1_060.0
     arq.receive(heard, 1_059.0, has_room=has_room)
 
-    assert (arq.silent_seconds(1_059.0), arq.silent_seconds(1_062.5)) == (0.0, 3.5)
-    assert arq.look_at == 1_119.0
-    assert arq.why_lost(1_119.0 - MOMENT) == ""
-    assert arq.why_lost(1_119.0) == "nothing was heard for 60 s"
+    assert (arq.silence_so_far(1_059.0), arq.silence_so_far(1_062.5)) == (0.0, 3.5)
+    assert arq.next_check_at == 1_119.0
+    assert arq.lost_reason(1_119.0 - MOMENT) == ""
+    assert arq.lost_reason(1_119.0) == "nothing was heard for 60 s"
 
 
 def test_own_datagrams_do_not_end_the_silence() -> None:
     arq = Arq(SESSION, 0.0, silence_seconds=2.5)
     arq.put(frames(1))
     for time in (0.0, *RESENT_AT[:3]):
-        arq.due(time)
+        arq.datagrams_to_send(time)
 
-    assert arq.look_at == 2.5
-    assert arq.why_lost(2.5) == "nothing was heard for 2.5 s"
+    assert arq.next_check_at == 2.5
+    assert arq.lost_reason(2.5) == "nothing was heard for 2.5 s"
 
 
 # --- the send window ---
@@ -193,17 +193,17 @@ def test_own_datagrams_do_not_end_the_silence() -> None:
 
 def test_newest_datagram_is_less_than_64_above_the_oldest_in_flight(arq: Arq) -> None:
     arq.put(frames(200))
-    assert (arq.may_send, arq.is_waiting) == (True, True)
-    assert numbers(arq.due(0.0)) == list(range(1, 65))
+    assert (arq.may_send, arq.has_unsent) == (True, True)
+    assert numbers(arq.datagrams_to_send(0.0)) == list(range(1, 65))
     assert SEND_WINDOW == 64
     acknowledge(arq, 0.1, range(2, 65))
-    assert (arq.may_send, arq.is_waiting) == (False, True)
-    assert arq.due(0.1) == []
+    assert (arq.may_send, arq.has_unsent) == (False, True)
+    assert arq.datagrams_to_send(0.1) == []
     acknowledge(arq, 0.1, [1])
-    assert (arq.may_send, arq.is_waiting) == (True, True)
-    assert numbers(arq.due(0.1)) == list(range(65, 129))
+    assert (arq.may_send, arq.has_unsent) == (True, True)
+    assert numbers(arq.datagrams_to_send(0.1)) == list(range(65, 129))
     acknowledge(arq, 0.1, [65, 66, 68])
-    assert numbers(arq.due(0.1)) == [129, 130]
+    assert numbers(arq.datagrams_to_send(0.1)) == [129, 130]
 
 
 @pytest.mark.parametrize(("resends", "window"), [(0, 64), (1, 32), (2, 16), (3, 16), (8, 16)])
@@ -211,34 +211,34 @@ def test_each_resend_halves_the_window_down_to_16(arq: Arq, resends: int, window
     times = [0.0, *RESENT_AT[:resends]]
     arq.put(frames(1))
     for time in times:
-        assert numbers(arq.due(time)) == [1]
+        assert numbers(arq.datagrams_to_send(time)) == [1]
     arq.put(frames(200))
 
-    assert 1 + len(arq.due(times[-1])) == window
+    assert 1 + len(arq.datagrams_to_send(times[-1])) == window
 
 
 def test_resends_of_one_moment_halve_the_window_once(arq: Arq) -> None:
     """Datagrams in flight beyond the smaller window stay in flight."""
     arq.put(frames(200))
-    arq.due(0.0)
-    assert len(arq.due(0.2)) == 64
+    arq.datagrams_to_send(0.0)
+    assert len(arq.datagrams_to_send(0.2)) == 64
     acknowledge(arq, 0.3, range(1, 31))
     assert not arq.may_send, "34 are still in flight"
     acknowledge(arq, 0.3, range(31, 65))
 
-    assert 32 <= len(arq.due(0.3)) <= 34  # acknowledgements widen the window
+    assert 32 <= len(arq.datagrams_to_send(0.3)) <= 34  # acknowledgements widen the window
 
 
 def test_each_acknowledged_window_widens_the_window_by_one_up_to_64(arq: Arq) -> None:
     arq.put(frames(1))
-    arq.due(0.0)
+    arq.datagrams_to_send(0.0)
     arq.put(frames(3_000))
-    in_flight = numbers(arq.due(0.2))
+    in_flight = numbers(arq.datagrams_to_send(0.2))
     windows = []
     for _ in range(40):
         windows.append(len(in_flight))
         acknowledge(arq, 0.2, in_flight)
-        in_flight = numbers(arq.due(0.2))
+        in_flight = numbers(arq.datagrams_to_send(0.2))
 
     assert windows == [*range(32, 64), *[64] * 8]
 
@@ -248,7 +248,7 @@ def test_each_acknowledged_window_widens_the_window_by_one_up_to_64(arq: Arq) ->
 
 def test_datagram_in_order_is_acknowledged_and_delivered(arq: Arq) -> None:
     """Also one of an unknown kind, or of any length: the wire protocol judges it."""
-    assert arq.receive(Datagram(C, SESSION, 1, b"PASSWORD new"), 0.0) == Received(
+    assert arq.receive(Datagram(C, SESSION, 1, b"PASSWORD new"), 0.0) == ArqResult(
         [b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")]
     )
     received = arq.receive(Datagram(0xFF, SESSION, 2, b"\xff" * 1_201), 0.0)
@@ -301,7 +301,7 @@ def test_new_datagram_without_room_is_dropped(arq: Arq) -> None:
     for number in (1, 1, 4):
         arq.receive(data(number), 0.0)
     arq.put(frames(1))
-    arq.due(0.0)
+    arq.datagrams_to_send(0.0)
     arq.receive(ack(1), 0.0, has_room=False)
     for number in (2, 3, 128):
         assert arq.receive(data(number), 0.0, has_room=False) == NOTHING
@@ -318,10 +318,10 @@ def test_sequence_numbers_wrap_around_at_2_to_the_32() -> None:
     """The simulated network of test_udp_network.py tests more of it."""
     wrapping = Arq(SESSION, 0.0, first_number=2**32 - 2)
     wrapping.put(frames(200))
-    assert numbers(wrapping.due(0.0)) == [2**32 - 2, 2**32 - 1, *range(62)]
+    assert numbers(wrapping.datagrams_to_send(0.0)) == [2**32 - 2, 2**32 - 1, *range(62)]
     acknowledge(wrapping, 0.1, [0, 2**32 - 1, 2**32 - 3, 62])
-    assert wrapping.due(0.1) == []
-    assert numbers(wrapping.due(0.2))[:3] == [2**32 - 2, 1, 2]
+    assert wrapping.datagrams_to_send(0.1) == []
+    assert numbers(wrapping.datagrams_to_send(0.2))[:3] == [2**32 - 2, 1, 2]
     acknowledge(wrapping, 0.2, [2**32 - 2, *range(1, 62)])
     for number in (1, 0, 2**32 - 1):
         wrapping.receive(data(number), 0.2)

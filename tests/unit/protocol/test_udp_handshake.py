@@ -4,7 +4,7 @@ from itertools import accumulate
 
 import pytest
 
-from chatprotocol.udp.arq import Arq, Received
+from chatprotocol.udp.arq import Arq, ArqResult
 from chatprotocol.udp.handshake import UdpHandshake
 from chatprotocol.udp.packet import ACK, Datagram, unpack
 
@@ -23,7 +23,7 @@ def reply(payload: bytes) -> Datagram:
 
 def request(handshake: UdpHandshake, now: float) -> bytes:
     """The payload of the only request to send now, without padding."""
-    (packet,) = handshake.due(now)
+    (packet,) = handshake.datagrams_to_send(now)
     datagram = unpack(packet)
     assert datagram is not None
     assert (datagram.kind, datagram.session, datagram.sequence) == (C, 0, 0)
@@ -40,25 +40,25 @@ def handshake() -> UdpHandshake:
 def with_cookie(handshake: UdpHandshake) -> UdpHandshake:
     """A handshake that has sent its cookie."""
     assert request(handshake, 0.0) == b"alice"
-    assert handshake.receive_reply(reply(COOKIE), 0.0) is None
+    assert handshake.handle_reply(reply(COOKIE), 0.0) is None
     assert request(handshake, 0.0) == b"alice 0123456789abcdef"
     return handshake
 
 
 @pytest.mark.parametrize("text", [b"a", b"alice bm-pm", b"x" * 22, b"x" * 23, b"x" * 32 + b" pm-dm"])
 def test_request_is_padded_to_the_length_of_a_cookie(text: bytes) -> None:
-    assert UdpHandshake(text, 0.0).due(0.0) == [b"C" + bytes(12) + text.ljust(23)]
+    assert UdpHandshake(text, 0.0).datagrams_to_send(0.0) == [b"C" + bytes(12) + text.ljust(23)]
 
 
 @pytest.mark.parametrize("cookie", [b"0123456789abcdef", b"Of-another-server/7="])
 def test_cookie_is_appended_to_the_name_at_once(handshake: UdpHandshake, cookie: bytes) -> None:
-    handshake.due(0.0)
+    handshake.datagrams_to_send(0.0)
 
-    assert handshake.receive_reply(reply(b"COOKIE " + cookie), 0.1) is None
+    assert handshake.handle_reply(reply(b"COOKIE " + cookie), 0.1) is None
 
-    assert handshake.look_at == 0.1
+    assert handshake.next_check_at == 0.1
     assert request(handshake, 0.1) == b"alice " + cookie
-    assert handshake.due(0.1) == []
+    assert handshake.datagrams_to_send(0.1) == []
 
 
 @pytest.mark.parametrize("start", [0.0, 1_000.0])
@@ -66,22 +66,22 @@ def test_request_is_resent_8_times_with_doubled_waits(start: float) -> None:
     """A cookie begins the resends again."""
     handshake = UdpHandshake(b"alice", start)
     for expected in (b"alice", b"alice 0123456789abcdef"):
-        assert handshake.look_at == start
+        assert handshake.next_check_at == start
         assert request(handshake, start) == expected
         for time in (start + each for each in RESENT_AT):
-            assert handshake.look_at == pytest.approx(time)
-            assert handshake.due(time - MOMENT) == []
-            assert request(handshake, handshake.look_at) == expected, f"after {time} s"
-        assert handshake.due(start + 100_000) == []
+            assert handshake.next_check_at == pytest.approx(time)
+            assert handshake.datagrams_to_send(time - MOMENT) == []
+            assert request(handshake, handshake.next_check_at) == expected, f"after {time} s"
+        assert handshake.datagrams_to_send(start + 100_000) == []
         start += 100_000
-        assert handshake.receive_reply(reply(COOKIE), start) is None
+        assert handshake.handle_reply(reply(COOKIE), start) is None
 
 
 def test_repeated_cookie_does_not_hasten_the_resend(with_cookie: UdpHandshake) -> None:
     """The server answers each copy of a request."""
     for _ in range(20):
-        assert with_cookie.receive_reply(reply(COOKIE), 0.1) is None
-    assert with_cookie.due(0.2 - MOMENT) == []
+        assert with_cookie.handle_reply(reply(COOKIE), 0.1) is None
+    assert with_cookie.datagrams_to_send(0.2 - MOMENT) == []
     assert request(with_cookie, 0.2) == b"alice 0123456789abcdef"
 
 
@@ -90,8 +90,8 @@ def test_handshake_follows_4_cookies() -> None:
     handshake = UdpHandshake(b"alice", 0.0)
     sent = []
     for number in range(100):
-        handshake.receive_reply(reply(b"COOKIE %016x" % number), 0.0)
-        sent += handshake.due(0.0)
+        handshake.handle_reply(reply(b"COOKIE %016x" % number), 0.0)
+        sent += handshake.datagrams_to_send(0.0)
 
     assert [packet[13:].rstrip() for packet in sent] == [b"alice %016x" % number for number in range(4)]
 
@@ -99,19 +99,19 @@ def test_handshake_follows_4_cookies() -> None:
 @pytest.mark.parametrize("first", [FIRST, Datagram(D, SESSION, 2, b"PUBLIC")])
 def test_first_datagram_of_a_session_opens_it(with_cookie: UdpHandshake, first: Datagram) -> None:
     """Whichever arrives first. The datagram itself is not yet received."""
-    arq = with_cookie.receive_reply(first, 5.0)
+    arq = with_cookie.handle_reply(first, 5.0)
 
     assert isinstance(arq, Arq)
-    assert (arq.session, arq.silent_seconds(7.0)) == (SESSION, 2.0)
-    assert arq.receive(FIRST, 5.0) == Received([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")])
+    assert (arq.session, arq.silence_so_far(7.0)) == (SESSION, 2.0)
+    assert arq.receive(FIRST, 5.0) == ArqResult([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")])
 
 
 @pytest.mark.parametrize("first", [FIRST, Datagram(ACK, SESSION, 1), Datagram(C, 2**64 - 1, 0, b"ERROR no_session")])
 def test_session_without_a_cookie_is_ignored(handshake: UdpHandshake, first: Datagram) -> None:
     """It belonged to an earlier client with the same port."""
-    handshake.due(0.0)
+    handshake.datagrams_to_send(0.0)
 
-    assert handshake.receive_reply(first, 0.1) is None
+    assert handshake.handle_reply(first, 0.1) is None
 
     assert request(handshake, 0.2) == b"alice"
 
@@ -121,13 +121,13 @@ def test_session_without_a_cookie_is_ignored(handshake: UdpHandshake, first: Dat
     [b"ERROR server_full Full.", b"COOKIE", b"COOKIE ", b"cookie 0123", b"COOKIES 0123", b" COOKIE 0123", b""],
 )
 def test_other_reply_is_a_rejection(handshake: UdpHandshake, payload: bytes) -> None:
-    assert handshake.receive_reply(reply(payload), 0.0) == payload
-    handshake.receive_reply(reply(COOKIE), 0.0)
-    assert handshake.receive_reply(reply(payload), 0.0) == payload
+    assert handshake.handle_reply(reply(payload), 0.0) == payload
+    handshake.handle_reply(reply(COOKIE), 0.0)
+    assert handshake.handle_reply(reply(payload), 0.0) == payload
 
 
 @pytest.mark.parametrize("kind", [D, ACK, ord("c"), 0])
 def test_reply_that_is_not_a_command_is_ignored(handshake: UdpHandshake, kind: int) -> None:
-    assert handshake.receive_reply(Datagram(kind, 0, 0, COOKIE), 0.0) is None
+    assert handshake.handle_reply(Datagram(kind, 0, 0, COOKIE), 0.0) is None
 
     assert request(handshake, 0.0) == b"alice"

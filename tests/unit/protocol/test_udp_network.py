@@ -97,14 +97,14 @@ class End:
     def look_at(self) -> float:
         if self.arq is None:
             return math.inf
-        return min(self.arq.look_at, self._to_say[0][0] if self._to_say else math.inf)
+        return min(self.arq.next_check_at, self._to_say[0][0] if self._to_say else math.inf)
 
     def due(self, now: float) -> list[bytes]:
         if self.arq is None:
             return []
         while self._to_say and self._to_say[0][0] <= now:
             self.arq.put([self._to_say.popleft()[1]])
-        return self.arq.due(now)
+        return self.arq.datagrams_to_send(now)
 
     def receive(self, datagram: Datagram, now: float) -> Sequence[bytes]:
         """Returns the answers."""
@@ -115,8 +115,8 @@ class End:
         self.heard += received.frames
         return received.acks
 
-    def why_lost(self, now: float) -> str:
-        return "" if self.arq is None else self.arq.why_lost(now)
+    def lost_reason(self, now: float) -> str:
+        return "" if self.arq is None else self.arq.lost_reason(now)
 
 
 class Client(End):
@@ -129,14 +129,14 @@ class Client(End):
 
     @property
     def look_at(self) -> float:
-        return self._handshake.look_at if self.arq is None else super().look_at
+        return self._handshake.next_check_at if self.arq is None else super().look_at
 
     def due(self, now: float) -> list[bytes]:
-        return self._handshake.due(now) if self.arq is None else super().due(now)
+        return self._handshake.datagrams_to_send(now) if self.arq is None else super().due(now)
 
     def receive(self, datagram: Datagram, now: float) -> Sequence[bytes]:
         if self.arq is None:
-            opened = self._handshake.receive_reply(datagram, now)
+            opened = self._handshake.handle_reply(datagram, now)
             assert not isinstance(opened, bytes)
             self.arq = opened
         return super().receive(datagram, now)
@@ -169,7 +169,7 @@ class Server(End):
 def converse(network: Network, ends: Sequence[End]) -> float:
     """Run until both ends have said everything and it has arrived, or one end gives up. Returns the time."""
     now = 0.0
-    while now < END_SECONDS and not any(end.why_lost(now) for end in ends):
+    while now < END_SECONDS and not any(end.lost_reason(now) for end in ends):
         for number, end in enumerate(ends):
             network.send(1 - number, end.due(now), now)
         if network.next_at == math.inf and all(end.is_done for end in ends):
@@ -226,7 +226,7 @@ def test_frames_heard_before_the_peer_is_lost_are_a_prefix(there: Said, back: Sa
 
     assert other.heard == frames_of(there)[: len(other.heard)]
     assert one.heard == frames_of(back)[: len(one.heard)]
-    if not (one.why_lost(now) or other.why_lost(now)):
+    if not (one.lost_reason(now) or other.lost_reason(now)):
         assert (len(one.heard), len(other.heard)) == (len(back), len(there))
 
 
@@ -271,7 +271,7 @@ def test_dead_network_is_noticed_at_both_ends_after_60_seconds() -> None:
     network = Network(1, Faults(lost=1.0))
 
     assert converse(network, [one, other]) == 60.0
-    assert one.why_lost(60.0) == other.why_lost(60.0) == "nothing was heard for 60 s"
+    assert one.lost_reason(60.0) == other.lost_reason(60.0) == "nothing was heard for 60 s"
     assert network.sent_to == [0, 9]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import Event, History, Online, Pong, PublicBatch, PublicMessage, Run
+from chatprotocol.events import Event, EventBatch, History, Online, Pong, PublicBatch, PublicMessage
 from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Command, Data, Ping, Request, Unreadable
 from chatprotocol.wire import Datagram, Frames
@@ -76,7 +76,7 @@ def test_message_is_sent_in_pieces_of_1200_bytes(size: int, letter: str) -> None
 def test_each_message_of_a_history_or_batch_has_its_own_pieces() -> None:
     long, short = PublicMessage(1, 0, "A", "x" * 1_188), PublicMessage(2, 0, "A", "y")
     both = frame("d", b"PUBLIC A 1 0\n" + b"x" * 1_187) + X + frame("D", b"PUBLIC A 2 0\ny")
-    batch: list[Event | Run] = [PublicBatch(1, 0, "A", (long.text, short.text))]
+    batch: list[Event | EventBatch] = [PublicBatch(1, 0, "A", (long.text, short.text))]
 
     assert Datagram().encode(History((long, short))) == frame("C", b"HISTORY 2") + both
     assert Datagram().encode_all(batch) == both
@@ -104,7 +104,7 @@ def test_event_that_fits_one_datagram_is_encoded_as_in_frames(event: Event) -> N
 def test_pieces_of_any_length_are_joined(data: bytes, text: str) -> None:
     decoder = Datagram().request_decoder()
     assert [request for part in pieces(data, 1_000) for request in decoder.decode(part)] == [Data(text)]
-    assert not decoder.is_inside
+    assert not decoder.is_incomplete
     assert decoder.decode(data) == [Data(text)], "nothing is left of the first one"
 
 

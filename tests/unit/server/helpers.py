@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from chatprotocol.events import Bye, Event, Pong, Refused, Run, one_by_one
+from chatprotocol.events import Bye, Event, EventBatch, Pong, Refused, expand_batches
 from chatprotocol.requests import Command, Leave, Request
 from chatserver.chat.batch import MessageBatch
 from chatserver.chat.member import Member
@@ -40,9 +40,9 @@ class FakeBroadcast:
     def tail(self) -> int:
         return len(self.events)
 
-    def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
+    def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         start = len(self.events)
-        self.events += one_by_one(events)
+        self.events += expand_batches(events)
         self.appended.append(len(self.events) - start)
         return start, len(self.events)
 
@@ -104,9 +104,9 @@ class FakeSendQueue:
         self.waits.append(len(self.replies))
         return self.has_room
 
-    def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
+    def insert(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
         if self._upto is None:
-            inserted = list(one_by_one(events))
+            inserted = list(expand_batches(events))
             self.insertions.append((start, end, inserted))
             self.told += inserted
             self.waiting.clear()

@@ -77,7 +77,7 @@ class Line:
     def say(self, *frames: Frame) -> None:
         """Let the peer send these, up to its window."""
         self.peer.put(frames)
-        self.give_all(self.peer.due(self.clock.now))
+        self.give_all(self.peer.datagrams_to_send(self.clock.now))
 
     def give_all(self, packets: Iterable[bytes]) -> None:
         self.give(*filter(None, map(unpack, packets)))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused, Run, Sent, SentStatus, Users
+from chatprotocol.events import DirectMessage, Event, EventBatch, PublicMessage, Refused, Sent, SentStatus, Users
 from chatserver.chat.batch import MessageBatch
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub, Joined
@@ -215,7 +215,7 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
     shown: list[int] = []
 
     class Watched(FakeSendQueue):
-        def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
+        def insert(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
             shown.append(broadcast.flushed)
             super().insert(start, end, events)
 

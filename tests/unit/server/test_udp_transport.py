@@ -113,7 +113,7 @@ def test_full_inbox_takes_the_rest_later(line: Line) -> None:
     for number in taken:
         line.peer.receive(Datagram(ACK, SESSION, number), line.clock.now)
     line.clock.now += RESEND_SECONDS
-    line.give_all(line.peer.due(line.clock.now))
+    line.give_all(line.peer.datagrams_to_send(line.clock.now))
     assert acknowledged(line) == list(range(len(taken) + 1, WINDOW + 1))
     data += b"".join(line.read() for _ in payloads[len(taken) :])
 
@@ -188,7 +188,7 @@ def test_failed_send_counts_as_a_lost_packet(line: Line) -> None:
     line.sock.fault = None
     line.clock.now += RESEND_SECONDS
     line.transport.flush()
-    line.give_all(line.peer.due(line.clock.now))
+    line.give_all(line.peer.datagrams_to_send(line.clock.now))
 
     assert line.news() == [Datagram(C, SESSION, 1, b"READY"), *[Datagram(ACK, SESSION, 1)] * 2]
     assert line.read() == b"C\0\0\0\2PM"
@@ -380,7 +380,7 @@ class Network:
     def carry(self) -> None:
         line = self._line
         self._to_peer += line.news()
-        self._to_transport += filter(None, map(unpack, line.peer.due(line.clock.now)))
+        self._to_transport += filter(None, map(unpack, line.peer.datagrams_to_send(line.clock.now)))
         for datagram in self._arriving(self._to_peer):
             received = line.peer.receive(datagram, line.clock.now)
             line.heard += received.frames

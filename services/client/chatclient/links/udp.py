@@ -117,9 +117,9 @@ class UdpLink:
             handshake = UdpHandshake(text, time.monotonic())
             patience_ends = time.monotonic() + self._patience_seconds
             while opened is None and not self._is_shut and (now := time.monotonic()) < patience_ends:
-                wire.send(handshake.due(now))
-                arrived = wire.read(min(handshake.look_at, patience_ends))
-                while arrived and (answer := handshake.receive_reply(arrived[0], time.monotonic())) is None:
+                wire.send(handshake.datagrams_to_send(now))
+                arrived = wire.read(min(handshake.next_check_at, patience_ends))
+                while arrived and (answer := handshake.handle_reply(arrived[0], time.monotonic())) is None:
                     del arrived[0]
                 if arrived:
                     opened = _Opened(wire, answer if isinstance(answer, Arq) else None, arrived)
@@ -149,8 +149,8 @@ class UdpLink:
                     report(refused)
             now = time.monotonic()
             self._watch.check(now)  # raises TimeoutError; its ping is not needed, because UdpSession sends pings
-            wire.send(udp_session.due(now))
-            arrived = wire.read(min(udp_session.look_at, self._watch.look_at(now)))
+            wire.send(udp_session.datagrams_to_send(now))
+            arrived = wire.read(min(udp_session.next_check_at, self._watch.look_at(now)))
         return "the client closed the connection"
 
     def _ring(self) -> None:

@@ -54,9 +54,9 @@ class UdpSession:
         self._has_probed = False
 
     @property
-    def look_at(self) -> float:
-        """Time of the next call of due()."""
-        return min(self._arq.look_at, self._said_at + _PING_SECONDS)
+    def next_check_at(self) -> float:
+        """Time of the next call of datagrams_to_send()."""
+        return min(self._arq.next_check_at, self._said_at + _PING_SECONDS)
 
     def request(self, request: Request, now: float) -> Refused | None:
         """Queue a request. Returns an error event if the request can't be sent."""
@@ -83,14 +83,14 @@ class UdpSession:
             return Received([*arrival.acks] * _GOODBYE_ACKS, events, "the server closed the session")
         return Received(arrival.acks, [event for event in events if not isinstance(event, Pong)])
 
-    def due(self, now: float) -> list[bytes]:
+    def datagrams_to_send(self, now: float) -> list[bytes]:
         """Datagrams to send now. Raises TimeoutError if the server is lost."""
-        if reason := self._arq.why_lost(now):
+        if reason := self._arq.lost_reason(now):
             raise TimeoutError(reason)
         if now >= self._said_at + _PING_SECONDS:
             self.request(Ping(), now)
-        waiting_seconds = min(self._arq.silent_seconds(now), now - self._said_at)
+        waiting_seconds = min(self._arq.silence_so_far(now), now - self._said_at)
         if self._arq.unacknowledged_bytes and waiting_seconds >= _DOUBT_SECONDS and not self._has_probed:
             self._has_probed = True
             self._arq.put([_PROBE])
-        return self._arq.due(now)
+        return self._arq.datagrams_to_send(now)

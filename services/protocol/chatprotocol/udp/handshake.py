@@ -30,11 +30,11 @@ class UdpHandshake:
         self._send_at = now
 
     @property
-    def look_at(self) -> float:
+    def next_check_at(self) -> float:
         """Before this time nothing needs to be sent."""
         return self._send_at
 
-    def due(self, now: float) -> list[bytes]:
+    def datagrams_to_send(self, now: float) -> list[bytes]:
         """The datagrams to send now; none after the last resend."""
         if now < self._send_at:
             return []
@@ -42,7 +42,7 @@ class UdpHandshake:
         self._resends += 1
         return [pack(Datagram(COMMAND, NO_SESSION, 0, self._payload))]
 
-    def receive_reply(self, datagram: Datagram, now: float) -> Arq | bytes | None:
+    def handle_reply(self, datagram: Datagram, now: float) -> Arq | bytes | None:
         """Process a datagram of the server.
 
         Returns the new session's Arq, whose first datagram this is; the payload of a rejection; or None to continue.

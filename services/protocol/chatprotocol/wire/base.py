@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final, Protocol, TypeVar
 
-from chatprotocol.events import Event, Run
+from chatprotocol.events import Event, EventBatch
 from chatprotocol.requests import Request
 
 Decoded = TypeVar("Decoded")
@@ -46,7 +46,7 @@ class RequestDecoder(Decoder[Request], Protocol):
         """The peer sends no more: an Unreadable if a request is incomplete."""
 
     @property
-    def is_inside(self) -> bool:
+    def is_incomplete(self) -> bool:
         """True if a request is incomplete."""
 
 
@@ -74,7 +74,7 @@ class WireProtocol(Protocol):
     def encode(self, event: Event) -> bytes:
         """Encode an event. The bytes are the same for every connection."""
 
-    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode several events; faster than one by one. Events without a form in this protocol are skipped."""
 
     def event_decoder(self) -> Decoder[Event]:

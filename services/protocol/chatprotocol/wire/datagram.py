@@ -20,14 +20,14 @@ from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from chatprotocol.events import Event, Run
+    from chatprotocol.events import Event, EventBatch
     from chatprotocol.requests import Request
     from chatprotocol.udp.arq import Frame
     from chatprotocol.wire.frames_text import Step
 
 _KINDS: Final = bytes((COMMAND, DATA, PIECE))
 # Size limit of all pieces of one payload together.
-_WHOLE_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
+_JOINED_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
 _PING: Final = PING.encode()
 
 
@@ -44,44 +44,44 @@ def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
 class _Pieces:
     """Reassembly buffer for data in pieces."""
 
-    __slots__ = ("_begun", "are_there", "problem")
+    __slots__ = ("_data", "is_incomplete", "problem")
 
     def __init__(self) -> None:
-        self._begun = bytearray()
+        self._data = bytearray()
         # True after the first piece. A piece may be empty.
-        self.are_there = False
+        self.is_incomplete = False
         # The error of an invalid piece. It makes the whole data invalid.
         self.problem: RequestError | None = None
 
     def add(self, payload: bytes) -> None:
         """Add a piece that is not the last one."""
-        self.are_there = True
-        if len(self._begun) + len(payload) > _WHOLE_MAX_BYTES:
-            reason = f"The pieces of a payload have {_WHOLE_MAX_BYTES:,} bytes at most together; nothing was done."
+        self.is_incomplete = True
+        if len(self._data) + len(payload) > _JOINED_MAX_BYTES:
+            reason = f"The pieces of a payload have {_JOINED_MAX_BYTES:,} bytes at most together; nothing was done."
             self.problem = RequestError(ErrorCode.TOO_LONG, reason)
         if self.problem is None:
-            self._begun += payload
+            self._data += payload
         else:
-            self._begun.clear()
+            self._data.clear()
 
     def end(self, payload: bytes) -> bytes:
         """Add the last piece and return the whole payload. Raises RequestError if a piece was invalid."""
         self.add(payload)
-        whole, problem = bytes(self._begun), self.problem
+        joined, problem = bytes(self._data), self.problem
         self.drop()
         if problem is not None:
             raise problem
-        return whole
+        return joined
 
-    def spoil(self, problem: RequestError) -> None:
+    def mark_invalid(self, problem: RequestError) -> None:
         """Record an invalid piece. :meth:`end` reports it once."""
-        self.are_there = True
+        self.is_incomplete = True
         self.problem = problem
 
     def drop(self) -> None:
         """Drop all pieces."""
-        self._begun.clear()
-        self.are_there = False
+        self._data.clear()
+        self.is_incomplete = False
         self.problem = None
 
 
@@ -107,7 +107,7 @@ class RequestDecoder:
         if kind == COMMAND and payload.strip() == _PING:
             return [Ping()]  # allowed between any two steps; it does not change the state
         found: list[Request] = []
-        if kind not in (DATA, PIECE) and self._pieces.are_there:
+        if kind not in (DATA, PIECE) and self._pieces.is_incomplete:
             self._pieces.drop()
             found.append(Unreadable(ErrorCode.BAD_REQUEST, "Pieces of data (d) were not ended by a datagram D."))
         try:
@@ -115,26 +115,26 @@ class RequestDecoder:
             if kind == PIECE:
                 self._pieces.add(payload)
                 return found
-            if self._pieces.are_there:
+            if self._pieces.is_incomplete:
                 payload = self._pieces.end(payload)
-        except RequestError as refusal:
+        except RequestError as error:
             if kind == PIECE:
-                self._pieces.spoil(refusal)
+                self._pieces.mark_invalid(error)
                 return found
             self._pieces.drop()
-            return [*found, Unreadable(refusal.code, refusal.reason)]
+            return [*found, Unreadable(error.code, error.reason)]
         return found + read_requests([(kind, payload)])
 
     def end(self) -> list[Request]:
         """An Unreadable if the session ended inside of data."""
-        if not self.is_inside:
+        if not self.is_incomplete:
             return []
         return [Unreadable(ErrorCode.BAD_REQUEST, "The session ended in the middle of data.")]
 
     @property
-    def is_inside(self) -> bool:
+    def is_incomplete(self) -> bool:
         """True if data or a frame is incomplete."""
-        return self._pieces.are_there or bool(self._frames.rest)
+        return self._pieces.is_incomplete or bool(self._frames.rest)
 
 
 def _check(kind: int, payload: bytes) -> None:
@@ -164,19 +164,19 @@ class EventDecoder:
         for kind, payload in self._frames.split(data):
             if kind == PIECE:
                 self._pieces.add(payload)
-            elif kind == DATA and self._pieces.are_there:
-                found += self._reader.read([(DATA, self._whole(payload))])
+            elif kind == DATA and self._pieces.is_incomplete:
+                found += self._reader.read([(DATA, self._join(payload))])
             else:
                 found += self._reader.read([(kind, payload)])
         if self._frames.problem is not None:
             raise ProtocolError(f"The server sent something that is no datagram. {self._frames.problem.reason}")
         return found
 
-    def _whole(self, payload: bytes) -> bytes:
+    def _join(self, payload: bytes) -> bytes:
         try:
             return self._pieces.end(payload)
-        except RequestError as refusal:
-            raise ProtocolError(f"The server sent too much. {refusal.reason}") from refusal
+        except RequestError as error:
+            raise ProtocolError(f"The server sent too much. {error.reason}") from error
 
 
 class Datagram:
@@ -198,9 +198,9 @@ class Datagram:
         """Encode as one frame for each datagram."""
         return self.encode_all((event,))
 
-    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as one frame for each datagram."""
-        steps = (step for each in said for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
+        steps = (step for each in items for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
         return b"".join([frame(*each) for each in _to_frames(steps)])
 
     def event_decoder(self) -> EventDecoder:

@@ -15,7 +15,7 @@ from chatprotocol.wire.readers import HEADER_BYTES, FrameBuffer, frame, frame_he
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatprotocol.events import Event, Run
+    from chatprotocol.events import Event, EventBatch
     from chatprotocol.requests import Request
 
 _KINDS: Final = bytes((COMMAND, DATA))
@@ -33,8 +33,8 @@ class RequestDecoder:
     def decode(self, data: bytes) -> list[Request]:
         """The requests of all complete frames. After an invalid frame, one Unreadable and then nothing."""
         for public in _PUBLIC_FRAMES:
-            if data.count(public) >= _RUN_MIN:
-                return self._read_runs(public, data)
+            if data.count(public) >= _BATCH_MIN:
+                return self._read_batch(public, data)
         return self._read(data)
 
     def _read(self, data: bytes) -> list[Request]:
@@ -45,7 +45,7 @@ class RequestDecoder:
             found.append(Unreadable(problem.code, problem.reason, closes=True))
         return found
 
-    def _read_runs(self, public: bytes, data: bytes) -> list[Request]:
+    def _read_batch(self, public: bytes, data: bytes) -> list[Request]:
         """Split many public messages at their command frames, in half the time of reading each length.
 
         The split is correct only if the bytes between two of these frames are exactly one data frame. Otherwise the
@@ -53,7 +53,7 @@ class RequestDecoder:
         """
         first, *between, last = data.split(public)
         found = self._read(first)
-        is_between_frames = not self.is_inside and self._frames.problem is None
+        is_between_frames = not self.is_incomplete and self._frames.problem is None
         if is_between_frames and (texts := _read_texts(between)) is not None:
             found.append(CommandBatch(_PUBLIC_FRAMES[public], texts))
             return found + self._read(public + last)
@@ -61,13 +61,13 @@ class RequestDecoder:
 
     def end(self) -> list[Request]:
         """An Unreadable if the input ended inside a frame."""
-        if not self.is_inside:
+        if not self.is_incomplete:
             return []
         reason = f"The connection ended inside a frame; {len(self._frames.rest)} bytes were dropped."
         return [Unreadable(ErrorCode.BAD_REQUEST, reason)]
 
     @property
-    def is_inside(self) -> bool:
+    def is_incomplete(self) -> bool:
         """True if a frame is incomplete."""
         return bool(self._frames.rest)
 
@@ -75,7 +75,7 @@ class RequestDecoder:
 # The command frame of a public message, in each keyword set.
 _PUBLIC_FRAMES: Final = {frame(COMMAND, words.public.encode()): words.public for words in KEYWORD_SETS.values()}
 # Minimum number of public messages for a batch: fewer are not worth the search.
-_RUN_MIN: Final = 4
+_BATCH_MIN: Final = 4
 
 
 def _read_texts(pieces: Sequence[bytes]) -> list[str] | None:
@@ -126,9 +126,9 @@ class Frames:
         """Encode as one frame, or several for a history."""
         return self.encode_all((event,))
 
-    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as frames."""
-        steps = [step for each in said for step in event_steps(each, _PAYLOAD_MAX_BYTES)]
+        steps = [step for each in items for step in event_steps(each, _PAYLOAD_MAX_BYTES)]
         return b"".join([frame_header(kind, len(payload)) + payload for kind, payload in steps])
 
     def event_decoder(self) -> EventDecoder:

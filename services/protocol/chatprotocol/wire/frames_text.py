@@ -14,7 +14,7 @@ from chatprotocol.rules import unknown_user
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from chatprotocol.events import Event, Message, Run
+    from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
 
 COMMAND: Final = ord("C")
@@ -23,7 +23,7 @@ DATA: Final = ord("D")
 Step: TypeAlias = tuple[int, bytes]
 
 # Error codes of a login, sent as DENIED. All others are sent as ERROR or NOUSER.
-_DENIALS: Final = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.TOO_MANY_ATTEMPTS})
+_DENIED_CODES: Final = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.TOO_MANY_ATTEMPTS})
 
 
 # --- requests ---
@@ -54,7 +54,7 @@ def request_step(request: Request) -> Step:
 # --- events, encoded by the server ---
 
 
-def event_steps(event: Event | Run, command_max_bytes: int) -> Iterable[Step]:
+def event_steps(event: Event | EventBatch, command_max_bytes: int) -> Iterable[Step]:
     """Encode an event: several steps for a history or a batch, none for an event without a form in this protocol.
 
     ONLINE is truncated to ``command_max_bytes``: the recipient of a direct message need not be in the list.
@@ -93,13 +93,13 @@ def _sent(event: events.Sent) -> tuple[Step]:
     return _command("SENT" if event.status is SentStatus.SENT else "STORED", event.id)
 
 
-def _public_run(run: events.PublicBatch) -> list[Step]:
-    before, after = f"PUBLIC {run.sender} ", f" {run.time_ms}\n"
-    return [(DATA, f"{before}{number}{after}{text}".encode()) for number, text in enumerate(run.texts, run.id)]
+def _public_batch(batch: events.PublicBatch) -> list[Step]:
+    before, after = f"PUBLIC {batch.sender} ", f" {batch.time_ms}\n"
+    return [(DATA, f"{before}{number}{after}{text}".encode()) for number, text in enumerate(batch.texts, batch.id)]
 
 
-def _sent_run(run: events.SentBatch) -> list[Step]:
-    return [(COMMAND, b"SENT %d" % number) for number in range(run.id, run.id + len(run.nonces))]
+def _sent_batch(batch: events.SentBatch) -> list[Step]:
+    return [(COMMAND, b"SENT %d" % number) for number in range(batch.id, batch.id + len(batch.nonces))]
 
 
 def _history(event: events.History) -> list[Step]:
@@ -107,7 +107,7 @@ def _history(event: events.History) -> list[Step]:
 
 
 def _refused(event: events.Refused) -> tuple[Step]:
-    if event.code in _DENIALS:
+    if event.code in _DENIED_CODES:
         return _command("DENIED", event.reason)
     if event.code is ErrorCode.UNKNOWN_USER and event.about is not None:
         return _command("NOUSER", event.about)
@@ -121,11 +121,11 @@ _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
     events.Welcome: _welcome,
     events.PublicMessage: _message,
-    events.PublicBatch: _public_run,
+    events.PublicBatch: _public_batch,
     events.DirectMessage: _message,
     events.Ready: lambda _: _READY,
     events.Sent: _sent,
-    events.SentBatch: _sent_run,
+    events.SentBatch: _sent_batch,
     events.History: _history,
     events.Refused: _refused,
     events.Pong: lambda _: _command("PONG"),
@@ -146,13 +146,13 @@ _REASON_MAX_CHARACTERS: Final = 128
 class EventReader:
     """Decodes the steps of one connection to events. Unknown commands are skipped."""
 
-    __slots__ = ("_history", "_history_bytes", "_history_due", "_protocol_name")
+    __slots__ = ("_history", "_history_bytes", "_history_missing", "_protocol_name")
 
     def __init__(self, protocol_name: str) -> None:
         self._protocol_name = protocol_name
         # The incomplete history: its messages so far, and the number of missing ones.
         self._history: list[Message] = []
-        self._history_due = 0
+        self._history_missing = 0
         self._history_bytes = 0
 
     def read(self, steps: Iterable[Step]) -> list[Event]:
@@ -170,22 +170,22 @@ class EventReader:
 
     def _read_data(self, text: str) -> Iterable[Event]:
         message = _read_message(text)
-        if not self._history_due:
+        if not self._history_missing:
             return (message,)
         self._history.append(message)
-        self._history_due -= 1
+        self._history_missing -= 1
         self._history_bytes += len(text)
         if self._history_bytes > _HISTORY_MAX_BYTES:
             raise ValueError(f"a history of more than {_HISTORY_MAX_BYTES:,} bytes")
-        return self._finish_history() if not self._history_due else ()
+        return self._finish_history() if not self._history_missing else ()
 
     def _read_command(self, text: str) -> Iterable[Event]:
         word, _, rest = text.partition(" ")
         if word == "HISTORY":
-            if self._history_due:
+            if self._history_missing:
                 raise ValueError("a history inside another one")
-            self._history_due = _number(rest)
-            return self._finish_history() if not self._history_due else ()
+            self._history_missing = _number(rest)
+            return self._finish_history() if not self._history_missing else ()
         read = _READ.get(word)
         return (read(rest),) if read is not None else ()
 
@@ -224,8 +224,8 @@ def _read_error(rest: str) -> Event:
 
 
 def _read_no_user(name: str) -> Event:
-    refusal = unknown_user(name)
-    return events.Refused(refusal.code, refusal.reason, about=refusal.about)
+    error = unknown_user(name)
+    return events.Refused(error.code, error.reason, about=error.about)
 
 
 _READ: Final[dict[str, Callable[[str], Event]]] = {

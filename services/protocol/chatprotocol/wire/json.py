@@ -50,7 +50,7 @@ from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.events import Event, Message, Run
+    from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -209,7 +209,7 @@ class RequestDecoder:
         return [_unreadable(ErrorCode.BAD_JSON, reason)]
 
     @property
-    def is_inside(self) -> bool:
+    def is_incomplete(self) -> bool:
         """True if an object is incomplete. White space between objects does not count."""
         return bool(self._buffer.tail) and not self._buffer.tail.isspace()
 
@@ -510,14 +510,14 @@ def _message(event: Message) -> _Broadcast | _Direct:
     return _broadcast(event) if isinstance(event, events.PublicMessage) else _direct(event)
 
 
-def _broadcasts(run: events.PublicBatch) -> list[Struct]:
-    time, sender = _to_iso(run.time_ms), run.sender
-    return [_Broadcast(message_id, time, sender, text) for message_id, text in enumerate(run.texts, run.id)]
+def _broadcasts(batch: events.PublicBatch) -> list[Struct]:
+    time, sender = _to_iso(batch.time_ms), batch.sender
+    return [_Broadcast(message_id, time, sender, text) for message_id, text in enumerate(batch.texts, batch.id)]
 
 
-def _confirmations(run: events.SentBatch) -> list[Struct]:
+def _confirmations(batch: events.SentBatch) -> list[Struct]:
     status = events.SentStatus.SENT
-    return [_Sent(message_id, status, nonce) for message_id, nonce in enumerate(run.nonces, run.id)]
+    return [_Sent(message_id, status, nonce) for message_id, nonce in enumerate(batch.nonces, batch.id)]
 
 
 def _user_list(event: events.Users) -> _UserList:
@@ -593,10 +593,10 @@ class Json:
         """Encode as one line."""
         return self.encode_all((event,))
 
-    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as lines: one for each event or message of a batch, none for events of other protocols only."""
         replies: list[Struct] = []
-        for event in said:
+        for event in items:
             if (replies_of := _REPLIES_OF.get(type(event))) is not None:
                 replies += replies_of(event)
             elif (reply_of := _REPLY_OF.get(type(event))) is not None:

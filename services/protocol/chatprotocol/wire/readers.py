@@ -95,11 +95,11 @@ class ObjectScanner:
                 self._position = len(text)
                 return -1
             self._position = found.end()
-            if self._enter(found.group()):
+            if self._handle_token(found.group()):
                 return self._position
         return -1
 
-    def _enter(self, token: bytes) -> bool:
+    def _handle_token(self, token: bytes) -> bool:
         """Process one token outside a string. True if it closes the object."""
         if token == b'"':
             self._in_string = True
@@ -226,7 +226,7 @@ class _Header(NamedTuple):
 
 _HEADER_END = re.compile(rb"\n[ \t\r]*\n")
 _LENGTH = re.compile(r"^([ \t]*)content-length[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
-_WHITE = b" \t\r\n"
+_WHITE_SPACE = b" \t\r\n"
 
 
 class SectionBuffer:
@@ -237,21 +237,21 @@ class SectionBuffer:
     """
 
     __slots__ = (
-        "_bodied",
         "_counts_characters",
         "_header",
         "_header_max_bytes",
         "_limit_bytes",
         "_rest",
         "_wanted_bytes",
+        "_words_with_body",
         "problem",
     )
 
     def __init__(
-        self, bodied: frozenset[str], header_max_bytes: int, body_max_bytes: int, *, counts_characters: bool
+        self, words_with_body: frozenset[str], header_max_bytes: int, body_max_bytes: int, *, counts_characters: bool
     ) -> None:
-        """``bodied``: the words whose sections must have a body. Lengths count bytes or characters."""
-        self._bodied = bodied
+        """``words_with_body``: the words whose sections must have a body. Lengths count bytes or characters."""
+        self._words_with_body = words_with_body
         self._header_max_bytes = header_max_bytes
         self._limit_bytes = body_max_bytes
         self._counts_characters = counts_characters
@@ -263,7 +263,7 @@ class SectionBuffer:
         self.problem: RequestError | None = None
 
     @property
-    def is_inside(self) -> bool:
+    def is_incomplete(self) -> bool:
         """True if a section is incomplete."""
         return self._header is not None or bool(self._rest)
 
@@ -299,8 +299,8 @@ class SectionBuffer:
 
     def _take_header(self) -> _Header | None:
         """Take the header before the first empty line, if it is complete. Raises RequestError."""
-        if self._rest[:1] in _WHITE:  # a newline after a body that was not counted
-            del self._rest[: len(self._rest) - len(self._rest.lstrip(_WHITE))]
+        if self._rest[:1] in _WHITE_SPACE:  # a newline after a body that was not counted
+            del self._rest[: len(self._rest) - len(self._rest.lstrip(_WHITE_SPACE))]
         end = _HEADER_END.search(self._rest)
         if (end.end() if end else len(self._rest)) > self._header_max_bytes:
             reason = f"A header has {self._header_max_bytes:,} bytes at most, and ends with an empty line."
@@ -317,7 +317,7 @@ class SectionBuffer:
         word, _, rest = first.removeprefix("\ufeff").strip().partition(" ")
         word = word.upper()
         lengths = {value.strip(): space for space, value in _LENGTH.findall(others)}
-        if not lengths and word not in self._bodied:
+        if not lengths and word not in self._words_with_body:
             return _Header(word, rest.strip(), None, is_spaced=False)
         if len(lengths) != 1:
             reason = f"{len(lengths)} different ones" if lengths else "none"
@@ -330,9 +330,9 @@ class SectionBuffer:
             reason = f"A Content-length is a number, 0 or more; this one is {value[:32]!r}."
             raise RequestError(ErrorCode.BAD_REQUEST, reason)
         length = int(value)
-        letter_bytes = 4 if self._counts_characters else 1
-        if length * letter_bytes > self._limit_bytes:
-            limit = f"{self._limit_bytes:,} bytes at most" + (", 4 for a character" if letter_bytes > 1 else "")
+        character_bytes = 4 if self._counts_characters else 1
+        if length * character_bytes > self._limit_bytes:
+            limit = f"{self._limit_bytes:,} bytes at most" + (", 4 for a character" if character_bytes > 1 else "")
             reason = f"A body has {limit}; the Content-length is {f'{length:,}'[:32]}."
             raise RequestError(ErrorCode.TOO_LONG, reason)
         return length
@@ -343,8 +343,8 @@ class SectionBuffer:
             return -1
         if not self._counts_characters:
             return start + length
-        has_come = len(self._rest) - start
-        if has_come < self._wanted_bytes:
+        received_bytes = len(self._rest) - start
+        if received_bytes < self._wanted_bytes:
             return -1
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         body = decoder.decode(self._rest[start : start + 4 * length])
@@ -352,7 +352,7 @@ class SectionBuffer:
         if missing > 0:
             # Each missing character needs at least one byte. Up to three bytes may be buffered already: the beginning
             # of a character, which may turn out to be invalid and count as three.
-            self._wanted_bytes = has_come + max(1, missing - 3)
+            self._wanted_bytes = received_bytes + max(1, missing - 3)
             return -1
         self._wanted_bytes = 0
         return start + len(body[:length].encode(errors="surrogateescape"))

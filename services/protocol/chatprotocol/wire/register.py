@@ -20,7 +20,7 @@ from chatprotocol.wire.readers import SectionBuffer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from chatprotocol.events import Event, Message, Run
+    from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
     from chatprotocol.wire.readers import Section
 
@@ -63,19 +63,22 @@ class RequestDecoder:
 
     def end(self) -> list[Request]:
         """An Unreadable if the input ended inside a header or a body."""
-        if not self.is_inside:
+        if not self.is_incomplete:
             return []
         return [Unreadable(ErrorCode.BAD_REQUEST, "The connection ended inside a header or a body.", closes=True)]
 
     @property
-    def is_inside(self) -> bool:
+    def is_incomplete(self) -> bool:
         """True if a section is incomplete."""
-        return self._sections.is_inside
+        return self._sections.is_incomplete
 
 
-def _buffer(bodied: str, *, counts_characters: bool) -> SectionBuffer:
+def _buffer(words_with_body: str, *, counts_characters: bool) -> SectionBuffer:
     return SectionBuffer(
-        frozenset({bodied}), HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES, counts_characters=counts_characters
+        frozenset({words_with_body}),
+        HEADER_SECTION_MAX_BYTES,
+        SECTION_BODY_MAX_BYTES,
+        counts_characters=counts_characters,
     )
 
 
@@ -201,7 +204,7 @@ class Register:
             events.PublicMessage: self._forward,
             events.DirectMessage: self._forward,
             events.Forwarded: self._forward,
-            events.PublicBatch: lambda run: b"".join(map(self._forward, run)),
+            events.PublicBatch: lambda batch: b"".join(map(self._forward, batch)),
             events.Delivered: lambda event: f"{self._delivered} {event.to}\n\n".encode(),
             events.NotDelivered: lambda _: _error(*_NOT_DELIVERED),
             events.Refused: lambda event: _error(*_ERRORS.get(event.code, _NOT_DELIVERED)),
@@ -228,14 +231,14 @@ class Register:
         # At least one part: no message consists of white space only.
         return tuple(replace(message, text=part) for line in lines for part in _cut(line, body_max_bytes))
 
-    def encode(self, event: Event | Run) -> bytes:
+    def encode(self, event: Event | EventBatch) -> bytes:
         """Encode as a section; empty for an event without a form in this protocol."""
         encode = self._sections_of.get(type(event))
         return encode(event) if encode is not None else b""
 
-    def encode_all(self, said: Sequence[Event | Run]) -> bytes:
+    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as sections."""
-        return b"".join(map(self.encode, said))
+        return b"".join(map(self.encode, items))
 
     def event_decoder(self) -> EventDecoder:
         """Return the decoder for the client's side of a new connection."""

@@ -47,7 +47,7 @@ from chatserver.threads import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.events import Event, Message, Run
+    from chatprotocol.events import Event, EventBatch, Message
     from chatserver.chat.member import SendQueue
 
 _log = structlog.get_logger()
@@ -157,7 +157,7 @@ class DeliveryWindow:
         """Close the window."""
         self.broadcast.close(self)
 
-    def insert(self, _: int, __: int, events: Sequence[Event | Run], /) -> None:
+    def insert(self, _: int, __: int, events: Sequence[Event | EventBatch], /) -> None:
         """Pass on direct messages and confirmations. Own public messages are skipped on delivery."""
         for event in events:
             self.broadcast.tell(self, event)
@@ -254,7 +254,7 @@ class AckedDelivery:
         # Read without ``_lock``: the set changes only in open and close, under the hub's lock, which the caller holds.
         return bool(self._windows)
 
-    def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
+    def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Stage a delivery for each public message, until :meth:`flush`. Other events are ignored."""
         runs = [event for event in events if isinstance(event, PublicBatch)]
         deliveries = [self._delivery(message) for run in runs for message in run]
@@ -290,7 +290,7 @@ class AckedDelivery:
             self._windows.discard(window)
             self._clear(window)
 
-    def tell(self, window: DeliveryWindow, event: Event | Run) -> None:
+    def tell(self, window: DeliveryWindow, event: Event | EventBatch) -> None:
         """Handle a direct message to the user, or the confirmation or refusal of its own message."""
         with self._lock:
             match event:

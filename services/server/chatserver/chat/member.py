@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.events import Event, Run
+    from chatprotocol.events import Event, EventBatch
     from chatserver.store.accounts import Account
 
 
@@ -19,7 +19,7 @@ class BroadcastBuffer(Protocol):
     def followed(self) -> bool:
         """True if a send queue follows it."""
 
-    def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
+    def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Encode and stage events until :meth:`flush`; return their start and end offsets."""
 
     @property
@@ -49,7 +49,7 @@ class Follower(Protocol):
     def unfollow(self) -> None:
         """Stop following after the data flushed so far."""
 
-    def insert(self, start: int, end: int, events: Sequence[Event | Run], /) -> None:
+    def insert(self, start: int, end: int, events: Sequence[Event | EventBatch], /) -> None:
         """Send these events instead of the buffer's bytes from start to end."""
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:

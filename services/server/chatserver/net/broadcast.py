@@ -10,7 +10,7 @@ from chatserver.net.memory_file import SEGMENT_BYTES, MemoryFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.events import Event, Run
+    from chatprotocol.events import Event, EventBatch
 
 # Maximum lead of the journal over the sender. More data would fall out of the processor's cache before it is sent; with
 # less, the journal would wait for nothing.
@@ -49,7 +49,7 @@ class BroadcastBuffer:
     """
 
     def __init__(
-        self, encode: Callable[[Sequence[Event | Run]], bytes], kept_bytes: int, limits: SendLimits = _LIMITS
+        self, encode: Callable[[Sequence[Event | EventBatch]], bytes], kept_bytes: int, limits: SendLimits = _LIMITS
     ) -> None:
         self.encode = encode
         self.limits = limits
@@ -82,7 +82,7 @@ class BroadcastBuffer:
         """End of the flushed data, which may be sent."""
         return self._end
 
-    def append(self, events: Sequence[Event | Run]) -> tuple[int, int]:
+    def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Encode events and stage them until :meth:`flush`; returns the positions of their start and end."""
         data = self.encode(events)
         start = self._tail

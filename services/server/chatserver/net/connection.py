@@ -216,9 +216,9 @@ class Connection:
             if not send_queue.wait_for_room() or not session.handle(decoder.decode(data)):
                 return False
             is_known = session.is_logged_in
-            data = self._read(is_known=is_known, is_inside=decoder.is_inside)
+            data = self._read(is_known=is_known, is_incomplete=decoder.is_incomplete)
             if data is None and not is_known and session.is_logged_in:  # by a request on the guest's other connection
-                data = self._read(is_known=True, is_inside=decoder.is_inside)
+                data = self._read(is_known=True, is_incomplete=decoder.is_incomplete)
         if data is None:
             session.time_out()
             return False
@@ -230,12 +230,12 @@ class Connection:
         """The protocol and the first bytes; None for the protocol if the peer was rejected or has ended."""
         if self._protocol is None:
             return self._sniff()
-        return self._protocol, self._read(is_known=False, is_inside=True)
+        return self._protocol, self._read(is_known=False, is_incomplete=True)
 
     def _sniff(self) -> tuple[WireProtocol | None, bytes]:
         """Read until the first bytes decide the protocol; return both. Reject an unknown protocol."""
         first = b""
-        while data := self._read(is_known=False, is_inside=True):
+        while data := self._read(is_known=False, is_incomplete=True):
             first += data
             found = sniff(first, self._services.protocols)
             if found is Sniff.NO:
@@ -253,25 +253,25 @@ class Connection:
             self._reject(f"Nothing was said for {self._services.login_seconds:g} s.")
         return None, b""
 
-    def _read(self, *, is_known: bool, is_inside: bool) -> bytes | None:
+    def _read(self, *, is_known: bool, is_incomplete: bool) -> bytes | None:
         """The next bytes; empty at the end, None after a timeout.
 
-        ``is_known``: the user is logged in, so there is no time limit, except ``is_inside`` an incomplete request.
+        ``is_known``: the user is logged in, so there is no time limit, except ``is_incomplete`` an incomplete request.
         """
         if not is_known:
             self._patience_seconds = self._login_by - self._services.clock()
-        elif is_inside:
+        elif is_incomplete:
             self._patience_seconds = self._services.login_seconds
         elif self._patience_seconds < self._services.login_seconds:
             self._patience_seconds = _FOREVER_SECONDS
         # Otherwise the time limit is unchanged: a change is a system call.
-        if is_inside:
+        if is_incomplete:
             self._transport.acknowledge()
         while self._patience_seconds > 0:
             try:
                 data = self._transport.read(self._read_bytes, self._patience_seconds)
             except TimeoutError:
-                if is_inside or not is_known:
+                if is_incomplete or not is_known:
                     return None
                 self._patience_seconds = _FOREVER_SECONDS
                 continue

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.events import Event, Run
+    from chatprotocol.events import Event, EventBatch
     from chatserver.net.broadcast import BroadcastBuffer, Span
     from chatserver.net.transport import Transport
 
@@ -223,7 +223,7 @@ class SendQueue:
             if self._end is None:
                 self._stop_listening(end)
 
-    def insert(self, start: int, end: int, events: Sequence[Event | Run]) -> None:
+    def insert(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
         """Send these events instead of the buffer's bytes from start to end; insert them if both are equal."""
         data = self.broadcast.encode(events)
         if start == end and not data:  # the protocol can't express these events

@@ -132,7 +132,7 @@ class UdpTransport:
             arrival = self._arq.receive(datagram, now, has_room=has_room)
             if arrival.frames:
                 self._deliver(arrival.frames)
-            can_go_on = (self._refused or self._arq.is_waiting) and self._arq.may_send
+            can_go_on = (self._refused or self._arq.has_unsent) and self._arq.may_send
             if self._ended and not self._arq.unacknowledged_bytes:  # the reader and the sender wait for the last ack
                 can_go_on = True
                 self._arrived.notify()
@@ -144,10 +144,10 @@ class UdpTransport:
         """Wake the sender if a retransmission is pending; the reason if the peer has just been lost, else empty."""
         # Read without the lock: look_at is a hint, and an old value costs a check or delays it by a tick. Only this
         # thread writes lost.
-        if now < self._arq.look_at or self.lost:  # nothing to do yet
+        if now < self._arq.next_check_at or self.lost:  # nothing to do yet
             return ""
         with self._lock:
-            self.lost = self._arq.why_lost(now)
+            self.lost = self._arq.lost_reason(now)
             if self.lost:
                 self._arrived.notify()
         self._wake()
@@ -194,7 +194,7 @@ class UdpTransport:
                 if len(part) < len(piece):
                     break
             self._refused = taken_bytes < sum(map(len, pieces))
-            due = self._arq.due(self._clock())
+            due = self._arq.datagrams_to_send(self._clock())
         self._send(due)
         if not taken_bytes:
             raise BlockingIOError
@@ -204,7 +204,7 @@ class UdpTransport:
         """Send new packets and retransmissions. ConnectionAbortedError: the peer is lost."""
         with self._lock:
             self._check_peer()
-            due = self._arq.due(self._clock())
+            due = self._arq.datagrams_to_send(self._clock())
         self._send(due)
 
     def end(self) -> None:
@@ -250,7 +250,7 @@ class UdpTransport:
     def written(self) -> int:
         """Number of frames written. For any thread."""
         with self._lock:
-            return self._arq.put_in_all
+            return self._arq.frames_queued
 
     def _send(self, datagrams: Sequence[bytes]) -> None:
         """Send packets. A failed send counts as a lost packet, which is resent later."""
