@@ -13,6 +13,7 @@ from ops.window import Window
 if TYPE_CHECKING:
     from pathlib import Path
 
+_MAIN = "import sys; from chatclient.__main__ import main; sys.exit(main())"
 _INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "HOME")
 _DEFAULTS = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "TZ": "UTC", "CHAT_PASSWORD": "secret"}
 
@@ -39,16 +40,17 @@ class Terminals:
         rows: int = 30,
         port: int | None = None,
         joins: bool = False,
+        prelude: str = "",
         **settings: str | None,
     ) -> Window:
-        """Start a client. ``settings`` are variables of its environment; None removes one."""
+        """Start a client. ``settings`` are variables of its environment; None removes one. ``prelude`` is Python."""
         inherited = {each: os.environ[each] for each in _INHERITED if each in os.environ}
         environment = {key: value for key, value in {**inherited, **_DEFAULTS, **settings}.items() if value is not None}
+        program = ["-c", prelude + _MAIN] if prelude else ["-m", "chatclient"]
         window = Window(
             [
                 sys.executable,
-                "-m",
-                "chatclient",
+                *program,
                 "127.0.0.1",
                 str(port or self._port),
                 *([name] if name else []),

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from ops.window import Window
 
 
+# Python that runs before the client: its controller thread starts after the prompt.
+LATE_CONTROLLER = """
+import time
+from chatclient.cli.controller import Controller
+begin = Controller.begin
+Controller.begin = lambda self: (time.sleep(0.5), begin(self))
+"""
+
+
 def until_left(peer: Peer, name: str = "alice") -> None:
     while name not in peer.next("users")["left"]:
         pass
@@ -85,9 +94,11 @@ def test_status_line_has_user_server_protocol_and_count(room: Room, terminals: T
         alice.until(lambda short=short: status(alice) == short, "it is short")  # type: ignore[misc]
 
 
-def test_line_typed_before_the_prompt_appears_is_sent(room: Room, terminals: Terminals) -> None:
+@pytest.mark.parametrize("prelude", ["", LATE_CONTROLLER], ids=["", "controller starts late"])
+def test_line_typed_before_the_prompt_appears_is_sent(room: Room, terminals: Terminals, prelude: str) -> None:
+    """It is not taken for a password, even if the prompt is ready before the controller thread."""
     bob = room.enter("bob")
-    alice = terminals.open()
+    alice = terminals.open(prelude=prelude)
     alice.type("early", ENTER)
     assert bob.next("broadcast")["message"] == "early"
     alice.until_shows("alice │ early")
