@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import select
 import signal
 import socket
 import sys
@@ -16,6 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from integration.room import wait_for
+from reliability.relay import Faults, Relay
 
 from bench import measure
 from bench.connections import Connections, LoadError
@@ -57,6 +58,7 @@ def environment(folder: Path, *servers: Server) -> Environment:
 # --- measurements ---
 
 
+@pytest.mark.long
 def test_servers_are_compared(tmp_path: Path) -> None:
     """Throughput, latency and memory of our server over TCP and UDP, and throughput of the baseline."""
     both = environment(tmp_path, OURS, OURS_OVER_UDP)
@@ -74,6 +76,7 @@ def test_servers_are_compared(tmp_path: Path) -> None:
         assert min(row.logins_per_second, row.deliveries_per_second, row.after_load_bytes) > 0
 
 
+@pytest.mark.long
 def test_our_server_alone_is_measured(tmp_path: Path) -> None:
     """Logins, a login storm, a receiver that does not read, and a stored history."""
     ours = environment(tmp_path)
@@ -139,27 +142,26 @@ def test_interrupted_benchmark_ends_its_server(tmp_path: Path) -> None:
         os.kill(started.pid, 0)
 
 
-def relay(listener: socket.socket, alter: Callable[[bytes], bytes]) -> None:
-    """Serves three receivers and a sender; the receivers get the altered pieces of the sender."""
-    with ExitStack() as stack, suppress(OSError):  # the load closes its connections when the server has failed
-        *receivers, sender = (stack.enter_context(listener.accept()[0]) for _ in range(4))
-        for sock in (*receivers, sender):
-            sock.recv(1)
-            sock.send(b".")
-        while data := sender.recv(65_536):
-            for receiver in receivers:
-                receiver.sendall(alter(data))
-
-
 @contextmanager
 def relayed(alter: Callable[[bytes], bytes]) -> Iterator[Connections]:
+    """Three receivers and a sender of a server whose receivers get the altered pieces of the sender."""
+
+    def serve() -> None:
+        with ExitStack() as stack, suppress(OSError):  # the load closes its connections when the server has failed
+            *receivers, sender = (stack.enter_context(listener.accept()[0]) for _ in range(4))
+            for sock in (*receivers, sender):
+                sock.recv(1)
+                sock.send(b".")
+            while data := sender.recv(65_536):
+                for receiver in receivers:
+                    receiver.sendall(alter(data))
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10.0)
-        thread = threading.Thread(target=relay, args=(listener, alter), name="relay")
+        thread = threading.Thread(target=serve, name="server")
         thread.start()
         try:
-            port = listener.getsockname()[1]
-            with Connections(PROTOCOLS["raw"], port, poll_seconds=POLL_SECONDS) as connections:
+            with Connections(PROTOCOLS["raw"], listener.getsockname()[1], poll_seconds=POLL_SECONDS) as connections:
                 connections.log_in(["a", "b", "c"], ["d"])
                 yield connections
         finally:
@@ -193,41 +195,6 @@ def test_logins_that_are_not_accepted_fail_the_load() -> None:
 # --- over UDP ---
 
 
-def forward(listening: socket.socket, port: int, end: socket.socket) -> None:
-    """Until ``end`` is closed, loses a tenth of the datagrams between clients and a server, and doubles a tenth."""
-    chance = random.Random(6)
-    clients: dict[socket.socket, tuple[str, int]] = {}
-    sockets: dict[tuple[str, int], socket.socket] = {}
-    with ExitStack() as stack:
-        while end not in (ready := select.select([end, listening, *clients], [], [])[0]):
-            for sock in ready:
-                data, address = sock.recvfrom(2_048)
-                if sock is listening:
-                    if address not in sockets:
-                        sockets[address] = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-                        clients[sockets[address]] = address
-                    out, to = sockets[address], ("127.0.0.1", port)
-                else:
-                    out, to = listening, clients[sock]
-                for _ in range(chance.choice((0, 2, 1, 1, 1, 1, 1, 1, 1, 1))):
-                    out.sendto(data, to)
-
-
-@contextmanager
-def lossy(port: int) -> Iterator[int]:
-    """The port of a lossy network in front of a server."""
-    here, there = socket.socketpair()
-    with there, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
-        listening.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=forward, args=(listening, port, there), name="lossy")
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            here.close()
-            thread.join()
-
-
 def online(port: int) -> list[str]:
     with closing(socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)) as sock:
         sock.sendall(next(PROTOCOLS["json"].log_in("watcher", Role.RECEIVER)))
@@ -235,11 +202,13 @@ def online(port: int) -> list[str]:
         return sorted(users)
 
 
-def test_deliveries_over_a_lossy_network_count_once_and_sessions_log_out(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_deliveries_over_a_lossy_network_count_once(tmp_path: Path) -> None:
+    """At the end the sessions log out."""
     with running(OURS_OVER_UDP, tmp_path / "server") as started:
         with (
-            lossy(started.port) as port,
-            Connections(PROTOCOLS["datagram"], port, poll_seconds=POLL_SECONDS) as connections,
+            Relay(started.port, random.Random(6), Faults(lost=0.1, repeated=0.1, late=0.0)) as relay,
+            Connections(PROTOCOLS["datagram"], relay.port, poll_seconds=POLL_SECONDS) as connections,
         ):
             connections.log_in(["anna", "ben", "cleo"], ["dora"])
             connections.wait_until_quiet()
@@ -247,20 +216,7 @@ def test_deliveries_over_a_lossy_network_count_once_and_sessions_log_out(tmp_pat
             assert result.deliveries == 3 * result.messages > 0
             assert len(measure_latency(connections, 100.0, 0.1)) % 3 == 0
             assert online(started.port) == ["anna", "ben", "cleo", "dora", "watcher"]
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while (users := online(started.port)) != ["watcher"]:
-            assert time.monotonic() < deadline, users
-
-
-def test_server_that_stops_fails_the_load(tmp_path: Path) -> None:
-    with (
-        running(OURS_OVER_UDP, tmp_path / "server") as started,
-        Connections(PROTOCOLS["datagram"], started.port, poll_seconds=POLL_SECONDS) as connections,
-    ):
-        connections.log_in(["anna", "ben"], ["cleo"])
-        os.kill(started.pid, signal.SIGTERM)
-        with pytest.raises(LoadError, match="was lost: closed by the server"):
-            measure_throughput(connections, PATIENCE_SECONDS)
+        wait_for(lambda: online(started.port) == ["watcher"], "the end of the sessions")
 
 
 def test_killed_server_fails_the_load_and_does_not_delay_its_end(tmp_path: Path) -> None:

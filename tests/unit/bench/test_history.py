@@ -1,4 +1,4 @@
-"""The histories that the benchmark writes into a database can be read by the server."""
+"""The server can read the histories that the benchmark writes into a database."""
 
 from __future__ import annotations
 
@@ -12,43 +12,41 @@ from chatserver.store.messages import Messages
 from chatserver.store.words import terms_of, words_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from chatserver.store.messages import Written
 
 MESSAGES = 25_000
 READER = 1
 
 
-def create_reader(folder: Path) -> None:
+def filled(folder: Path, fill: Callable[[Path, int], object], count: int) -> list[Written]:
+    """All messages of a history that the benchmark writes beside the account of a reader."""
     with closing(store.Database(folder)) as database, database.transaction() as connection:
         account = insert_account(connection, "anna", "hash", 0)
     assert account is not None
     assert account.id == READER
+    fill(folder, count)
+    with closing(store.Database(folder)) as database:
+        messages = Messages(database)
+        assert messages.last_id() == count
+        assert not messages.waiting(READER, count, count, 500)
+        return messages.after(0, count)
 
 
 def test_server_reads_the_history_of_the_benchmark(tmp_path: Path) -> None:
-    """It has the messages asked for, a tenth direct and none to its sender, all of them delivered."""
+    """A tenth is direct, none of it to its sender, and all is delivered."""
     assert store.DATABASE_FILE == history.DATABASE_FILE
-    create_reader(tmp_path)
-    assert history.fill(tmp_path, MESSAGES) > MESSAGES * 60
-    with closing(store.Database(tmp_path)) as database:
-        messages = Messages(database)
-        assert messages.last_id() == MESSAGES
-        assert len(messages.history(READER, MESSAGES + 1, 50)) == 50
-        assert not messages.waiting(READER, MESSAGES, MESSAGES, 500)
-        everything = messages.after(0, MESSAGES)
-    assert len(everything) == MESSAGES
-    assert sum(message.recipient_id is not None for message in everything) == MESSAGES // 10
-    assert not any(message.recipient_id == message.sender_id for message in everything)
+    messages = filled(tmp_path, history.fill, MESSAGES)
+    assert len(messages) == MESSAGES
+    assert sum(message.recipient_id is not None for message in messages) == MESSAGES // 10
+    assert not any(message.recipient_id == message.sender_id for message in messages)
 
 
 def test_search_history_contains_the_words_of_the_queries(tmp_path: Path) -> None:
-    create_reader(tmp_path)
-    search.fill(tmp_path, MESSAGES * 4)
-    with closing(store.Database(tmp_path)) as database:
-        everything = Messages(database).after(0, MESSAGES * 4)
-    assert len(everything) == MESSAGES * 4
     both, own, others = 0, 0, 0
-    for message in everything:
+    for message in filled(tmp_path, search.fill, MESSAGES * 4):
         words = words_of(message.text)
         is_own = READER in (message.sender_id, message.recipient_id)
         both += {"left", "right"} <= words
