@@ -24,7 +24,7 @@ from integration.room import (
     message_to,
     sent,
 )
-from reliability.guests import HearingGuest
+from reliability.guests import AckingGuest
 from reliability.peers import reset
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def test_settings_of_the_wire_format(open_room: Callable[..., Room]) -> None:
 
 def test_guest_may_end_its_side_after_the_last_message(room: Room) -> None:
     """As from a shell: all messages are answered."""
-    bob, alice = HearingGuest(room.server.port, "bob"), room.enter_guest("alice")
+    bob, alice = AckingGuest(room.server.port, "bob"), room.enter_guest("alice")
     bob.come_in()
     alice.sending.send(b"".join(message_to("bob", f"text {number}") for number in range(20)))
     alice.sending.socket.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""Fixtures: chance, which can be repeated."""
+"""A random generator for faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> random.Random:
-    """Where faults come from. Each test has its own; CHAT_TEST_SEED gives all of them another one."""
+    """A generator of its own for each test. CHAT_TEST_SEED changes all of them."""
     seed = os.environ.get("CHAT_TEST_SEED", "0")
     print(f"CHAT_TEST_SEED={seed}")  # shown when the test fails
     return random.Random(f"{seed} {request.node.name}")

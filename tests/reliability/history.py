@@ -1,20 +1,29 @@
-"""What is stored, as the server tells it."""
+"""The stored messages: by the server's answers, and in the database."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from integration.room import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-# The most that one answer holds.
+# Maximum of one answer.
 _PAGE = 500
+_QUERY = """
+SELECT message.id, sender.name, recipient.name, text
+FROM (SELECT id, sender_id, NULL AS recipient_id, text FROM public_message
+      UNION ALL SELECT id, sender_id, recipient_id, text FROM direct_message) AS message
+JOIN account AS sender ON sender.id = sender_id LEFT JOIN account AS recipient ON recipient.id = recipient_id
+WHERE message.id > ? ORDER BY message.id
+"""
 
 
 class Content(NamedTuple):
-    """A message, but for its place."""
+    """A message without its id and time."""
 
     sender: str
     recipient: str | None
@@ -22,29 +31,29 @@ class Content(NamedTuple):
 
 
 def content_of(answer: dict[str, Any]) -> Content:
-    """Of a broadcast or direct object."""
+    """The content of a broadcast or direct object."""
     return Content(answer["from"], answer.get("to"), answer["message"])
 
 
-def read_history(port: int, name: str, after_id: int = 0) -> dict[int, Content]:
-    """All that the user may see after this id, oldest first, by CH on a connection of its own."""
-    newest_first = list(_read_back(port, name, after_id))
-    ids = [message_id for message_id, _ in newest_first]
-    assert ids == sorted(set(ids), reverse=True), "the history is in the order of the ids, each once"
-    return dict(reversed(newest_first))
+def read_database(folder: Path, after_id: int = 0) -> dict[int, Content]:
+    """All messages by id, in order."""
+    with closing(sqlite3.connect(folder / "chat.db")) as database:
+        return {message_id: Content(*content) for message_id, *content in database.execute(_QUERY, [after_id])}
 
 
-def _read_back(port: int, name: str, after_id: int) -> Iterator[tuple[int, Content]]:
-    reader = Peer(port)
-    reader.login(name)
+def read_history(port: int, name: str) -> dict[int, Content]:
+    """All messages that the user may see, oldest first, by CH on a connection of its own."""
+    newest_first: list[tuple[int, Content]] = []
     before: dict[str, int] = {}
-    while True:
-        reader.ask(command="CH", limit=_PAGE, **before)
-        page = reader.next("history")["messages"]
-        for message in reversed(page):
-            if message["id"] > after_id:
-                yield message["id"], content_of(message)
-        if len(page) < _PAGE or page[0]["id"] <= after_id:
-            reader.close()
-            return
-        before = {"before": page[0]["id"]}
+    with closing(Peer(port)) as reader:
+        reader.login(name)
+        is_complete = False
+        while not is_complete:
+            reader.ask(command="CH", limit=_PAGE, **before)
+            page = reader.next("history")["messages"]
+            newest_first += [(message["id"], content_of(message)) for message in reversed(page)]
+            is_complete = len(page) < _PAGE
+            before = {"before": newest_first[-1][0]} if page else {}
+    ids = [message_id for message_id, _ in newest_first]
+    assert ids == sorted(set(ids), reverse=True), "the history has each id once, in order"
+    return dict(reversed(newest_first))

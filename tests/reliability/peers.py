@@ -1,4 +1,4 @@
-"""Peers with small kernel buffers, which lag as soon as they stop reading; resets and dead networks."""
+"""Peers with small kernel buffers; resets; dead networks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from integration.room import DEADLINE_SECONDS, Peer
 
-# With these the kernel holds about 45 KB for a peer that does not read, instead of 4 MB: the sender's buffer grows with
-# the segment size, and loopback's is 64 KiB.
+# Kernel buffers: about 45 KB for a peer that does not read, instead of 4 MB. The sender's buffer grows with the segment
+# size, which is 64 KiB on loopback.
 _WINDOW_BYTES = 4_096
 _SEGMENT_BYTES = 536
 _SO_ATTACH_FILTER = 26
@@ -48,6 +48,6 @@ def reset(peer: Peer) -> None:
 
 
 def lose_what_arrives(sock: socket.socket) -> None:
-    """Cut the network: the system drops every packet for this socket (a filter that keeps 0 bytes)."""
+    """Let the system drop every packet for this socket, by a filter that keeps 0 bytes."""
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(instruction)))

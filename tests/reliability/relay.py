@@ -1,26 +1,23 @@
-"""A relay of UDP packets that loses, repeats and delays them."""
+"""A relay of UDP packets that loses, repeats and reorders them."""
 
 from __future__ import annotations
 
-import heapq
 import selectors
 import socket
 import threading
-import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 if TYPE_CHECKING:
     import random
 
 _READ_BYTES = 65_536
-_LATE_MAX_SECONDS = 0.02
 # Receive buffer: packets must be lost by chance only.
 _BUFFER_BYTES = 4 * 1024 * 1024
 # Losses of the same packet in a row. Chance alone would lose one nine times, and end its session, once in 100 runs.
 _LOST_IN_A_ROW_MAX = 4
 
-_Address = tuple[str, int]
+_Packet: TypeAlias = tuple[socket.socket, tuple[str, int], bytes]
 
 
 class Faults(NamedTuple):
@@ -34,7 +31,7 @@ class Faults(NamedTuple):
 class Relay:
     """Carries packets to a port of this machine and back, each peer's through a socket of its own.
 
-    Leaving the context ends its thread.
+    A late packet is sent after the next one. Leaving the context ends its thread.
     """
 
     def __init__(self, port: int, chance: random.Random, faults: Faults) -> None:
@@ -48,10 +45,9 @@ class Relay:
         self._front.bind(("127.0.0.1", 0))
         self.port = int(self._front.getsockname()[1])
         # Losses in a row, by destination and packet.
-        self._times_lost: dict[tuple[_Address, bytes], int] = {}
-        self._backs: dict[_Address, socket.socket] = {}
-        # A heap: due time, a number that keeps the order, socket, destination, packet.
-        self._late: list[tuple[float, int, socket.socket, _Address, bytes]] = []
+        self._times_lost: dict[tuple[tuple[str, int], bytes], int] = {}
+        self._backs: dict[tuple[str, int], socket.socket] = {}
+        self._late: list[_Packet] = []
         self._stop_here, self._stop_there = socket.socketpair()
         self._selector.register(self._stop_here, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="relay")
@@ -67,7 +63,7 @@ class Relay:
         for each in (self._front, self._stop_here, self._stop_there, *self._backs.values()):
             each.close()
 
-    def _open(self, peer: _Address | None) -> socket.socket:
+    def _open(self, peer: tuple[str, int] | None) -> socket.socket:
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         opened.setblocking(False)
@@ -76,49 +72,38 @@ class Relay:
 
     def _run(self) -> None:
         while True:
-            patience = max(0.0, self._late[0][0] - time.monotonic()) if self._late else None
-            for key, _ in self._selector.select(patience):
+            for key, _ in self._selector.select():
                 if key.fileobj is self._stop_here:
                     return
-                self._read(key.fileobj, key.data)
-            while self._late and self._late[0][0] <= time.monotonic():
-                self._send(*heapq.heappop(self._late)[2:])
+                with suppress(OSError):  # nothing more to read
+                    while True:
+                        data, source = key.fileobj.recvfrom(_READ_BYTES)
+                        if key.data is not None:
+                            self._carry(self._front, key.data, data)
+                            continue
+                        if source not in self._backs:
+                            self._backs[source] = self._open(source)
+                        self._carry(self._backs[source], self._target, data)
 
-    def _read(self, sock: object, peer: _Address | None) -> None:
-        assert isinstance(sock, socket.socket)
-        with suppress(OSError):  # nothing more to read
-            while True:
-                data, source = sock.recvfrom(_READ_BYTES)
-                if peer is None:
-                    if source not in self._backs:
-                        self._backs[source] = self._open(source)
-                    self._carry(self._backs[source], self._target, data)
-                else:
-                    self._carry(self._front, peer, data)
-
-    def _carry(self, sock: socket.socket, to: _Address, data: bytes) -> None:
+    def _carry(self, sock: socket.socket, to: tuple[str, int], data: bytes) -> None:
         self.carried += 1
         times = self._times_lost.pop((to, data), 0)
         if times < _LOST_IN_A_ROW_MAX and self._happens(self._faults.lost):
             self._times_lost[to, data] = times + 1
             self.lost += 1
             return
-        copies = 1
-        if self._happens(self._faults.repeated):
-            self.repeated += 1
-            copies = 2
+        copies = 1 + self._happens(self._faults.repeated)
+        self.repeated += copies - 1
+        late, self._late = self._late, []
         for _ in range(copies):
             if self._happens(self._faults.late):
                 self.late += 1
-                due_at = time.monotonic() + self._chance.uniform(0, _LATE_MAX_SECONDS)
-                heapq.heappush(self._late, (due_at, self.carried, sock, to, data))
+                self._late.append((sock, to, data))
             else:
-                self._send(sock, to, data)
+                late.insert(0, (sock, to, data))
+        for packet_socket, destination, packet in late:
+            with suppress(OSError):  # equal to a loss
+                packet_socket.sendto(packet, destination)
 
     def _happens(self, share: float) -> bool:
         return self._chance.random() < share
-
-    @staticmethod
-    def _send(sock: socket.socket, to: _Address, data: bytes) -> None:
-        with suppress(OSError):  # as good as lost
-            sock.sendto(data, to)

@@ -1,4 +1,4 @@
-"""The system gives no more descriptors, or no more threads: the log says so once, those inside go on, others wait."""
+"""The system has no more descriptors or threads: the log has one line, members go on, and new clients wait."""
 
 from __future__ import annotations
 
@@ -17,97 +17,91 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# So many come where there is room for so many.
-COMING = 20
-ROOM = 8
-# Each of those inside asks for so much at once, so that some of them read the disk at the same time.
-QUESTIONS = 200
-COMPLAINT = "[ERROR] accepting paused error='Too many open files'"
+# New clients, and free descriptors.
+NEW = 12
+DESCRIPTORS = 8
+# Requests of each member at once, so that several members read the disk at the same time.
+REQUESTS = 200
+PAUSED = "[ERROR] accepting paused error='Too many open files'"
 
 
 @pytest.fixture
 def peers() -> Iterator[ExitStack]:
-    """Closes every peer that is entered here."""
+    """Closes all peers that are entered here."""
     with ExitStack() as stack:
         yield stack
 
 
-def come(peers: ExitStack, server: Program, count: int) -> list[Peer]:
-    """Connect so many, who wait to be let in."""
+def connect(peers: ExitStack, server: Program, count: int) -> list[Peer]:
     return [peers.enter_context(closing(Peer(server.port))) for _ in range(count)]
 
 
 def talk(alice: Peer, bob: Peer) -> None:
-    """Those inside notice nothing."""
-    said = alice.say("are you there?")["id"]
-    assert bob.next("broadcast")["id"] == said
+    """Members notice nothing."""
+    message_id = alice.say("are you there?")["id"]
+    assert bob.next("broadcast")["id"] == message_id
     bob.ask(command="CH", limit=1)
-    assert bob.next("history")["messages"][0]["id"] == said
+    assert bob.next("history")["messages"][0]["id"] == message_id
 
 
-def ask_much(inside: list[Peer]) -> None:
-    """Whatever those inside ask is answered."""
-    for peer in inside:
-        peer.send(b'{"command":"CH","limit":1}\n' * QUESTIONS)
-    for peer in inside:
-        for _ in range(QUESTIONS):
-            peer.next("history")
-
-
-def test_without_descriptors_those_at_the_door_wait_until_somebody_leaves(tmp_path: Path, peers: ExitStack) -> None:
+def test_new_clients_wait_for_free_descriptors(tmp_path: Path, peers: ExitStack) -> None:
     with Program(tmp_path) as server:
-        alice, bob = come(peers, server, 2)
+        alice, bob = connect(peers, server, 2)
         alice.login("alice")
         bob.login("bob")
         before = server.descriptors("socket:")
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (server.descriptors() + ROOM, hard))
-        coming = come(peers, server, COMING)
-        server.wait_until(lambda: COMPLAINT in server.log(), "the server's complaint")
-        # They are let in in the order in which they came.
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (server.descriptors() + DESCRIPTORS, hard))
+        new = connect(peers, server, NEW)
+        server.wait_until(lambda: PAUSED in server.log(), "the line in the log")
+        # The server accepts in order.
         count = server.descriptors("socket:") - before
-        inside, waiting = coming[:count], coming[count:]
-        assert inside
+        accepted, waiting = new[:count], new[count:]
+        assert accepted
         assert waiting
-        for number, peer in enumerate(inside):
+        for number, peer in enumerate(accepted):
             peer.login(f"early{number}")
         talk(alice, bob)
-        ask_much([alice, bob, *inside])
+        for peer in (alice, bob, *accepted):
+            peer.send(b'{"command":"CH","limit":1}\n' * REQUESTS)
+        for peer in (alice, bob, *accepted):
+            for _ in range(REQUESTS):
+                peer.next("history")
         for number, peer in enumerate(waiting):
-            inside.pop(0).close()
+            accepted.pop(0).close()
             peer.login(f"late{number}")
-            inside.append(peer)
+            accepted.append(peer)
             talk(alice, bob)
         log = server.log()
         assert server.stop() == 0
-    assert log.count(COMPLAINT) == 1
+    assert log.count(PAUSED) == 1
     assert "Traceback" not in log
 
 
 @pytest.fixture
 def ordinary_user() -> list[str]:
-    """What runs a command as a user whose threads can be limited: root's can't be. All files are open to it, too."""
+    """Runs a command as a user with a limit of threads, which root does not have. It can read all files."""
     root_only = ["setpriv", "--reuid=61234", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     command = root_only if os.geteuid() == 0 else []
     try:
         subprocess.run([*command, "prlimit", "--nproc"], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"threads can't be limited here: {error}")
+        pytest.skip(f"threads cannot be limited here: {error}")
     return command
 
 
-def test_without_threads_those_who_come_are_told_that_it_is_full(
+def test_new_clients_are_rejected_without_free_threads(
     tmp_path: Path, peers: ExitStack, ordinary_user: list[str]
 ) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     usual = "unlimited" if soft == resource.RLIM_INFINITY else soft
     with Program(tmp_path, under=ordinary_user) as server:
         limit_threads = [*ordinary_user, "prlimit", f"--pid={server.process.pid}"]
-        alice, bob = come(peers, server, 2)
+        alice, bob = connect(peers, server, 2)
         alice.login("alice")
         bob.login("bob")
         subprocess.run([*limit_threads, "--nproc=1:"], check=True)
-        for peer in come(peers, server, COMING):
+        for peer in connect(peers, server, NEW):
             assert json.loads(peer.line())["code"] == "server_full"
             assert peer.is_closed()
             talk(alice, bob)
@@ -115,8 +109,8 @@ def test_without_threads_those_who_come_are_told_that_it_is_full(
             extra.command("extra")
             assert extra.rest() == ["C ERROR server_full The server is full; try again later."]
         subprocess.run([*limit_threads, f"--nproc={usual}:"], check=True)
-        for number, peer in enumerate(come(peers, server, COMING)):
-            peer.login(f"guest{number}")
+        for number, peer in enumerate(connect(peers, server, NEW)):
+            peer.login(f"new{number}")
         with closing(DatagramPeer(server.port)) as extra:
             extra.login("extra")
             extra.command("EX")

@@ -1,4 +1,4 @@
-"""A client whose network is gone: its user leaves in time, and undelivered messages wait for the next login."""
+"""A client without network: its user leaves in time, and undelivered messages wait for the next login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One order: what everybody sees, and what is stored."""
+"""One order: all clients see the messages in the order of the history."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIRECT_EACH = 10
 
 
 def lines_of(name: str, chance: random.Random) -> list[Line]:
-    """What a client says, in its order."""
+    """The commands of a client: public messages, with direct ones between them."""
     lines: list[Line] = [{"command": "PM", "message": f"{name} says {turn}"} for turn in range(PUBLIC_EACH)]
     for turn in range(DIRECT_EACH):
         other = chance.choice([other for other in NAMES if other != name])
@@ -33,7 +33,7 @@ def lines_of(name: str, chance: random.Random) -> list[Line]:
 
 
 def view_of(member: Member, lines: Iterable[Line]) -> list[tuple[int, str]]:
-    """Every message in the order in which the client learned its place: by seeing it, or by its confirmation."""
+    """Id and text of each message, in the order in which the client got it or its confirmation."""
     own = iter(lines)
     return [
         (answer["id"], next(own)["message"] if answer["type"] == "sent" else answer["message"])
@@ -41,28 +41,28 @@ def view_of(member: Member, lines: Iterable[Line]) -> list[tuple[int, str]]:
     ]
 
 
-def may_see(name: str, said: dict[str, list[Line]]) -> set[Content]:
-    everything = {Content(owner, line.get("to"), line["message"]) for owner in said for line in said[owner]}
-    return {content for content in everything if content.recipient is None or name in content[:2]}
-
-
-def test_all_see_all_messages_in_the_order_of_the_history(tmp_path: Path, chance: random.Random) -> None:
+def test_all_see_messages_in_the_order_of_the_history(tmp_path: Path, chance: random.Random) -> None:
+    """Promise: one order."""
     said = {name: lines_of(name, chance) for name in NAMES}
-    due = {name: may_see(name, said) for name in [*NAMES, "late"]}
+    everything = {Content(name, line.get("to"), line["message"]) for name in said for line in said[name]}
+    visible = {
+        name: {content for content in everything if content.recipient is None or name in content[:2]}
+        for name in [*NAMES, "late"]
+    }
     with Program(tmp_path) as program, Crowd() as crowd:
         members = crowd.enter(program.port, NAMES)
         for turn in range(PUBLIC_EACH + DIRECT_EACH):
             for member in members:
                 member.ask(**said[member.name][turn])
-        crowd.wait_until(lambda: all(len(member.seen) > len(due[member.name]) for member in members), "all messages")
+        crowd.wait_until(lambda: all(len(each.seen) > len(visible[each.name]) for each in members), "all messages")
         members += crowd.enter(program.port, ["late"], since=0)
-        crowd.wait_until(lambda: len(members[-1].seen) > len(due["late"]), "all messages at one who comes late")
+        crowd.wait_until(lambda: len(members[-1].seen) > len(visible["late"]), "all messages since the beginning")
         for member in members:
-            member.ask(command="ping")  # a fence: whatever comes twice has come
+            member.ask(command="ping")  # a fence after any message that comes twice
         crowd.wait_until(lambda: all(member.seen[-1]["type"] == "pong" for member in members), "the fence")
-        history = {name: read_history(program.port, name) for name in due}
+        history = {name: read_history(program.port, name) for name in visible}
     for member in members:
         stored = history[member.name]
         assert view_of(member, said.get(member.name, [])) == [(key, content.text) for key, content in stored.items()]
-        assert set(stored.values()) == due[member.name]
+        assert set(stored.values()) == visible[member.name]
         assert {key: content for key, content in stored.items() if content.recipient is None} == history["late"]

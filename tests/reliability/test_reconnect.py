@@ -1,4 +1,4 @@
-"""A client whose connection breaks again and again misses nothing, and says nothing twice."""
+"""A client whose connection breaks repeatedly misses no message, and sends none twice."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from reliability.proxy import Proxy
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from reliability.crowd import Member
 
     Line = dict[str, Any]
 
-WANDERER = "wanderer"
-TALKERS = ["alice", "bob", "carol"]
-# What the wanderer hears, and what it says itself.
+CLIENT = "client"
+SPEAKERS = ["alice", "bob", "carol"]
+# Messages that the client hears, and sends.
 HEARD = 1_000
 SAID = 200
-DIRECT_PART = 0.1
-# Nothing that is waited for here takes so long.
+DIRECT_SHARE = 0.1
+# Deadline of each wait.
 PATIENCE_SECONDS = 20.0
 _READ_BYTES = 64 * 1024
 
 
-class Talkers:
-    """Those whom the wanderer hears. They are a few messages ahead of it, so that it misses some while it is away."""
+class Speakers:
+    """The other users. They are a few messages ahead of the client, so that it misses some while disconnected."""
 
     def __init__(self, members: list[Member], chance: random.Random, ahead_max: int) -> None:
         self._members = members
@@ -49,36 +49,35 @@ class Talkers:
         self._ahead_max = ahead_max
         self._said = 0
 
-    def go_on(self, heard: int) -> None:
-        """The wanderer has heard so much."""
+    def follow(self, heard: int) -> None:
+        """The client has heard this number of messages."""
         ahead = self._chance.choice((1, 5, self._ahead_max))
         while self._said < min(HEARD, heard + ahead):
             self._said += 1
-            line = say(f"message {self._said}", self._chance, [WANDERER])
-            self._chance.choice(self._members).ask(**line)
+            self._chance.choice(self._members).ask(**message_to(f"message {self._said}", self._chance, [CLIENT]))
 
 
-class Wanderer:
-    """A client whose connection breaks again and again: what it hears and says."""
+class Client:
+    """A client and what it hears and sends."""
 
-    # The connection breaks when so many bytes have gone one way at most: after thirty messages or so.
+    # A connection breaks after at most this many bytes in one direction: about thirty messages.
     CARRIED_MAX_BYTES = 6_000
-    # So many messages are missed at most.
+    # Maximum number of messages that are missed at once.
     MISSED_MAX = 50
-    # Whom it writes to.
-    OTHERS = TALKERS
+    # Recipients of its direct messages.
+    OTHERS = SPEAKERS
 
     def __init__(self, port: int, chance: random.Random) -> None:
         self.heard: list[tuple[int, Content]] = []
-        # Its own words: a connection that is lost, and not yet to the server, is another connection of the same user.
+        # Own messages: a broken connection that the server still has is another connection of the same user.
         self.echoed: list[tuple[int, Content]] = []
         self.said: list[str] = []
         self.confirmed_ids: list[int] = []
         self._port = port
         self._chance = chance
 
-    def wander(self, talkers: Talkers) -> None:
-        """Until all is heard, said and confirmed."""
+    def run(self, speakers: Speakers) -> None:
+        """Until all messages are heard, sent and confirmed."""
         raise NotImplementedError
 
     def _is_done(self) -> bool:
@@ -87,49 +86,51 @@ class Wanderer:
     def _hear(self, message_id: int, content: Content) -> None:
         for last_id, _ in self.heard[-1:] + self.echoed[-1:]:
             assert message_id > last_id, f"{message_id} came after {last_id}"
-        (self.echoed if content.sender == WANDERER else self.heard).append((message_id, content))
+        (self.echoed if content.sender == CLIENT else self.heard).append((message_id, content))
 
-    def _next_words(self) -> list[Line]:
-        """What it says now: something now and then, and the rest when there is nothing more to hear."""
-        words = []
+    def _next_messages(self) -> list[Line]:
+        """Some messages while there is more to hear, and then all the rest."""
+        lines = []
         while len(self.said) < SAID and (len(self.heard) == HEARD or self._chance.random() < SAID / HEARD):
-            words.append(say(f"word {len(self.said)}", self._chance, self.OTHERS))
-            self.said.append(words[-1]["message"])
-        return words
+            lines.append(message_to(f"text {len(self.said)}", self._chance, self.OTHERS))
+            self.said.append(lines[-1]["message"])
+        return lines
 
 
-class RawClient(Wanderer):
-    """Does what docs/wire/json.md tells clients to do, and no more."""
+class RawClient(Client):
+    """Does only what docs/wire/json.md tells clients to do."""
 
     def __init__(self, port: int, chance: random.Random) -> None:
         super().__init__(port, chance)
         self._last_id: int | None = None
         self._unconfirmed: dict[str, Line] = {}
 
-    def wander(self, talkers: Talkers) -> None:
+    def run(self, speakers: Speakers) -> None:
         while not self._is_done():
             connected = socket.create_connection(("127.0.0.1", self._port), PATIENCE_SECONDS)
             with connected, suppress(ConnectionError):
-                self._live(connected, talkers)
+                self._run_connection(connected, speakers)
 
-    def _live(self, connected: socket.socket, talkers: Talkers) -> None:
-        """One connection, to its end."""
+    def _run_connection(self, connected: socket.socket, speakers: Speakers) -> None:
+        def send(line: Line) -> None:
+            connected.sendall(json.dumps(line).encode() + b"\n")
+
         since = {} if self._last_id is None else {"since": self._last_id}
-        send(connected, {"command": "login", "username": WANDERER, "password": "secret", **since})
-        for answer in read(connected):
-            self._take(answer)
+        send({"command": "login", "username": CLIENT, "password": "secret", **since})
+        for answer in map(json.loads, read_lines(connected.fileno(), connected.recv)):
+            self._handle(answer)
             if answer["type"] == "login":
                 for line in self._unconfirmed.values():
-                    send(connected, line)
-            talkers.go_on(len(self.heard))
-            new = [{**line, "nonce": line["message"]} for line in self._next_words()]
+                    send(line)
+            speakers.follow(len(self.heard))
+            new = [{**line, "nonce": line["message"]} for line in self._next_messages()]
             self._unconfirmed |= {line["nonce"]: line for line in new}
             for line in new:
-                send(connected, line)
+                send(line)
             if self._is_done():
                 return
 
-    def _take(self, answer: dict[str, Any]) -> None:
+    def _handle(self, answer: Line) -> None:
         match answer["type"]:
             case "login":
                 assert answer["last_id"] >= (self._last_id or 0)
@@ -145,10 +146,10 @@ class RawClient(Wanderer):
                 assert other == "users", answer
 
 
-class ClientProgram(Wanderer):
-    """The program ``chatclient``, with a test in the place of the person who reads and types."""
+class ClientProgram(Client):
+    """The program ``chatclient``; the test reads its output and writes its input."""
 
-    # It rests for a moment before it comes back; with more of them the test would take long.
+    # It pauses before it connects again, so the test would take long with more connections.
     CARRIED_MAX_BYTES = 12_000
 
     _MESSAGE = re.compile(r"\[(?:public|direct) #(\d+) \S+\] (\w+)(?: -> (\w+))?: (.*)")
@@ -156,35 +157,32 @@ class ClientProgram(Wanderer):
     _OTHER = re.compile(r"\[(welcome new|back|lost|joined|left|bye|ask)\] .*")
     FLAGS: tuple[str, ...] = ()
 
-    def wander(self, talkers: Talkers) -> None:
+    def run(self, speakers: Speakers) -> None:
         with subprocess.Popen(
-            [sys.executable, "-m", "chatclient", "127.0.0.1", str(self._port), WANDERER, *self.FLAGS],
+            [sys.executable, "-m", "chatclient", "127.0.0.1", str(self._port), CLIENT, *self.FLAGS],
             env={**own_environment(), "CHAT_PASSWORD": "secret"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            output = process.stdout.fileno()
             try:
-                self._live(process, talkers)
+                for line in read_lines(output, lambda most: os.read(output, most)):
+                    self._handle(line.decode())
+                    speakers.follow(len(self.heard))
+                    for message in self._next_messages():
+                        command = f"DM {message['to']}" if "to" in message else "PM"
+                        process.stdin.write(f"{command} {message['message']}\n".encode())
+                        process.stdin.flush()
+                    if self._is_done():
+                        process.stdin.close()
                 assert process.wait(PATIENCE_SECONDS) == 0
             finally:
                 process.kill()
 
-    def _live(self, process: subprocess.Popen[bytes], talkers: Talkers) -> None:
-        """One run of the program, to its end."""
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for line in read_lines(process.stdout.fileno()):
-            self._take(line)
-            talkers.go_on(len(self.heard))
-            for words in self._next_words():
-                operation = f"DM {words['to']}" if "to" in words else "PM"
-                process.stdin.write(f"{operation} {words['message']}\n".encode())
-                process.stdin.flush()
-            if self._is_done():
-                process.stdin.close()
-
-    def _take(self, line: str) -> None:
+    def _handle(self, line: str) -> None:
         if message := self._MESSAGE.fullmatch(line):
             self._hear(int(message[1]), Content(*message.group(2, 3, 4)))
         elif confirmed := self._CONFIRMED.fullmatch(line):
@@ -193,78 +191,58 @@ class ClientProgram(Wanderer):
             assert self._OTHER.fullmatch(line), line
 
 
-class StepwiseProgram(ClientProgram):
-    """The same in a dialect without ``since`` and ``nonce``: it looks into the history, which shows 50 messages."""
+class FramesProgram(ClientProgram):
+    """A protocol without ``since`` and ``nonce``: the program searches the history, which shows 50 messages."""
 
     FLAGS = ("--dialect", "frames")
     MISSED_MAX = 30
-    # This dialect does not tell to whom one's own messages went.
+    # Echoes of its own direct messages have no recipient in this protocol.
     OTHERS: ClassVar[list[str]] = []
 
-    def _next_words(self) -> list[Line]:
-        """Who has seen nothing yet can't tell an own message in the history from an older one."""
-        return super()._next_words() if self.heard else []
+    def _next_messages(self) -> list[Line]:
+        """Before its first message the program cannot tell an own message in the history from an older one."""
+        return super()._next_messages() if self.heard else []
 
 
-def say(text: str, chance: random.Random, others: list[str]) -> Line:
-    """A command that says it to everybody, or to one of the others."""
-    if others and chance.random() < DIRECT_PART:
+def message_to(text: str, chance: random.Random, others: list[str]) -> Line:
+    """A command that sends this to all, or to one of the others."""
+    if others and chance.random() < DIRECT_SHARE:
         return {"command": "DM", "to": chance.choice(others), "message": text}
     return {"command": "PM", "message": text}
 
 
-def send(connected: socket.socket, line: Line) -> None:
-    connected.sendall(json.dumps(line).encode() + b"\n")
-
-
-def read(connected: socket.socket) -> Iterator[dict[str, Any]]:
-    """What the server says, to the last whole line."""
+def read_lines(descriptor: int, read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """All complete lines up to the end."""
     unread = b""
     while True:
-        assert select.select([connected], [], [], PATIENCE_SECONDS)[0], "something is waited for that does not come"
-        data = connected.recv(_READ_BYTES)
-        if not data:
-            return
+        assert select.select([descriptor], [], [], PATIENCE_SECONDS)[0], "no more input"
+        data = read(_READ_BYTES)
         *lines, unread = (unread + data).split(b"\n")
-        yield from map(json.loads, lines)
-
-
-def read_lines(output: int) -> Iterator[str]:
-    """What a program prints, to its end."""
-    unread = b""
-    while True:
-        assert select.select([output], [], [], PATIENCE_SECONDS)[0], "something is waited for that is not printed"
-        data = os.read(output, _READ_BYTES)
-        *lines, unread = (unread + data).split(b"\n")
-        yield from map(bytes.decode, lines)
+        yield from lines
         if not data:
             return
 
 
-def news_for(name: str, port: int, since: int) -> list[dict[str, Any]]:
-    """What is left to be told to a client that comes back now."""
-    with closing(Peer(port)) as peer:
-        peer.login(name, since=since)
-        return [answer for answer in peer.until_fence() if answer["type"] != "users"]
-
-
-@pytest.mark.parametrize("kind", [RawClient, ClientProgram, StepwiseProgram])
-def test_a_client_whose_connection_breaks_again_and_again_misses_nothing_and_says_nothing_twice(
-    tmp_path: Path, chance: random.Random, kind: type[Wanderer]
+@pytest.mark.parametrize(
+    "kind", [RawClient, *(pytest.param(kind, marks=pytest.mark.long) for kind in (ClientProgram, FramesProgram))]
+)
+def test_client_with_broken_connections_misses_nothing(
+    tmp_path: Path, chance: random.Random, kind: type[Client]
 ) -> None:
-    """Every message of others once and in order, every message of one's own once."""
+    """Promise: each message of others arrives once and in order; each message of the client is stored once."""
     with Program(tmp_path) as program, Crowd() as crowd, Proxy(program.port, chance, kind.CARRIED_MAX_BYTES) as proxy:
-        talkers = Talkers(crowd.enter(program.port, TALKERS), chance, kind.MISSED_MAX)
-        wanderer = kind(proxy.port, chance)
-        wanderer.wander(talkers)
-        history = read_history(program.port, WANDERER)
-        newest_id = max(wanderer.heard[-1][0], *wanderer.confirmed_ids)
-        assert news_for(WANDERER, program.port, since=newest_id) == []
-    print(f"{Counter(proxy.cuts)}; {len(wanderer.echoed)} of its own words came back")
-    own = {key: content for key, content in history.items() if content.sender == WANDERER}
-    assert wanderer.heard == [(key, content) for key, content in history.items() if key not in own]
-    assert sorted(content.text for content in own.values()) == sorted(wanderer.said)
-    assert sorted(wanderer.confirmed_ids) == list(own)
-    assert dict(wanderer.echoed).items() <= own.items()
-    assert kind is RawClient or wanderer.echoed == [], "the program knows what it said itself"
-    assert {cut.how for cut in proxy.cuts if cut.is_inside_a_line} == {"close", "reset", "swallow"}
+        speakers = Speakers(crowd.enter(program.port, SPEAKERS), chance, kind.MISSED_MAX)
+        client = kind(proxy.port, chance)
+        client.run(speakers)
+        history = read_history(program.port, CLIENT)
+        with closing(Peer(program.port)) as again:
+            again.login(CLIENT, since=max(client.heard[-1][0], *client.confirmed_ids))
+            assert {answer["type"] for answer in again.until_fence()} <= {"users"}, "there is nothing new"
+    print(f"{Counter(proxy.cuts)}; {len(client.echoed)} own messages came back")
+    own = {key: content for key, content in history.items() if content.sender == CLIENT}
+    assert client.heard == [(key, content) for key, content in history.items() if key not in own]
+    assert sorted(content.text for content in own.values()) == sorted(client.said)
+    assert sorted(client.confirmed_ids) == list(own)
+    assert dict(client.echoed).items() <= own.items()
+    assert kind is RawClient or client.echoed == [], "the program knows its own messages"
+    assert {cut.how for cut in proxy.cuts if cut.is_inside_line} == {"close", "reset", "swallow"}

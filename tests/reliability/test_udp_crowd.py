@@ -1,4 +1,4 @@
-"""A thousand sessions over UDP at once: all are served, each costs little, and lost ones cost nothing more."""
+"""A thousand UDP sessions at once: all are served, each needs little memory, and lost ones are removed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import Peer, c, d
-from reliability.callers import Callers
+from integration.room import Peer
+from reliability.crowd import Crowd
 from reliability.program import Program
 
 if TYPE_CHECKING:
@@ -19,69 +19,53 @@ pytestmark = pytest.mark.long
 SESSIONS = 1_000
 NAMES = [f"user{number}" for number in range(SESSIONS)]
 MEBIBYTE = 1024 * 1024
-# A thread, its stack and a session. It is about 30 KiB.
+# A thread, its stack and a session need about 30 KiB.
 SESSION_MAX_BYTES = 64 * 1024
 # Long enough for a thousand logins.
 SILENCE_SECONDS = 15.0
 # Maximum delay of the check for lost sessions.
 LATE_SECONDS = 3.0
-# Fragmentation: a second crowd of the same size may cost this much more.
+# Fragmentation: a second crowd of the same size may need this much more.
 GROWTH_MAX_BYTES = 12 * MEBIBYTE
-
-
-def talk(crowd: Callers, witness: Peer, text: str) -> None:
-    """All hear the same message, and each ping is answered."""
-    heard = [len(each.of("D PUBLIC witness")) for each in crowd.members]
-    pongs = [len(each.of("C PONG")) for each in crowd.members]
-    witness.say(text)
-    for each in crowd.members:
-        each.command("PING")
-    crowd.wait_until(
-        lambda: all(
-            (len(each.of("D PUBLIC witness")), len(each.of("C PONG"))) == (heard_before + 1, pongs_before + 1)
-            for each, heard_before, pongs_before in zip(crowd.members, heard, pongs, strict=True)
-        ),
-        "the message and the answers",
-    )
-    assert {each.of("D PUBLIC witness")[-1].partition("\n")[2] for each in crowd.members} == {text}
 
 
 @pytest.mark.timeout(180)
 def test_thousand_sessions_are_served_and_lost_ones_removed(tmp_path: Path) -> None:
-    """Twice: the second thousand reuses what the first one cost, and leaves politely."""
+    """Twice: the second thousand uses the memory of the first, and leaves with a goodbye."""
     peaks = []
-    with (
-        Program(tmp_path, silence_seconds=SILENCE_SECONDS) as server,
-        Callers() as crowd,
-        closing(Peer(server.port)) as witness,
-    ):
-        witness.login("witness")
+    with Program(tmp_path, silence_seconds=SILENCE_SECONDS) as server, closing(Peer(server.port)) as talker:
+        talker.login("talker")
         before_bytes, threads = server.memory_bytes(), server.threads()
         for wave in ("first", "second"):
-            crowd.enter(server.port, NAMES)
-            assert server.threads() == threads + SESSIONS
-            talk(crowd, witness, f"hello, {wave} thousand")
-            crowd.members[0].send(c("PM") + d("hello, all"))
-            crowd.wait_until(
-                lambda: sum(len(each.of("D PUBLIC user0")) for each in crowd.members) == SESSIONS - 1, "all"
-            )
-            peaks.append(server.memory_bytes() - before_bytes)
-            if wave == "first":
-                crowd.vanish(crowd.members)
-                vanished_at = time.monotonic()
-                here = set(NAMES)
-                witness.until_fence()
-                witness.socket.settimeout(SILENCE_SECONDS + LATE_SECONDS)
-                witness.ask(command="users")
-                while here:
-                    left = witness.next("users")["left"]
-                    assert not left or time.monotonic() - vanished_at > SILENCE_SECONDS - 5.0
-                    here -= set(left)
-                gone_seconds = time.monotonic() - vanished_at
+            with Crowd() as crowd:
+                members = crowd.enter_udp(server.port, NAMES)
+                assert server.threads() == threads + SESSIONS
+                talker.say(f"hello, {wave} thousand")
+                for each in members:
+                    each.command("PING")
+                crowd.wait_until(
+                    lambda: all(each.of("D PUBLIC talker") and each.of("C PONG") for each in members),  # noqa: B023
+                    "the message and the answers",
+                )
+                for each in members:
+                    assert [frame.partition("\n")[2] for frame in each.of("D ")] == [f"hello, {wave} thousand"]
+                    assert each.of("C PONG") == ["C PONG"]
+                peaks.append(server.memory_bytes() - before_bytes)
+                if wave == "second":
+                    for each in members:
+                        each.command("EX")
+                    crowd.wait_until_all_are_over()
+            if wave == "first":  # the crowd has closed its sockets, and sent no goodbye
+                closed_at = time.monotonic()
+                online = set(NAMES)
+                talker.until_fence()
+                talker.socket.settimeout(SILENCE_SECONDS + LATE_SECONDS)
+                while online:
+                    left = talker.next("users")["left"]
+                    assert not left or time.monotonic() - closed_at > SILENCE_SECONDS - 5.0
+                    online -= set(left)
+                gone_seconds = time.monotonic() - closed_at
                 assert server.log().count(f"detail='nothing was heard for {SILENCE_SECONDS:g} s'") == SESSIONS
-        for each in crowd.members:
-            each.command("EX")
-        crowd.wait_until(lambda: all(each.is_over for each in crowd.members), "the goodbyes")
         server.wait_until(lambda: server.threads() == threads, "the end of their threads")
         first, second = peaks
         print(f"{first / SESSIONS / 1024:.0f} KiB each; gone in {gone_seconds:.1f} s")
@@ -97,10 +81,10 @@ def test_ended_sessions_give_their_memory_back(tmp_path: Path) -> None:
     with Program(tmp_path) as server:
         threads, rests = server.threads(), []
         for _ in range(6):
-            with Callers() as crowd:
-                for caller in crowd.enter(server.port, NAMES[:300]):
-                    caller.command("EX")
-                crowd.wait_until(lambda: all(each.is_over for each in crowd.members), "the goodbyes")
+            with Crowd() as crowd:
+                for member in crowd.enter_udp(server.port, NAMES[:300]):
+                    member.command("EX")
+                crowd.wait_until_all_are_over()
             server.wait_until(lambda: server.threads() == threads, "the end of their threads")
             rests.append(server.memory_bytes())
         assert rests[-1] - rests[0] < 2 * MEBIBYTE
