@@ -19,6 +19,10 @@ export DOCKER_BUILDKIT := 1
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+.PHONY: install
+install: $(VENV)/.installed ## Install both programs and the tools into .venv, with pinned versions
+	@echo "Installed: $(BIN)/chatserver, $(BIN)/chatclient"
+
 .PHONY: demo
 demo: $(VENV)/.installed ## Show a conversation: a server and three scripted clients
 	@$(BIN)/python -m ops.demo --stack $(STACK)
@@ -84,7 +88,7 @@ clean: ## Remove the virtual environment and all caches
 
 # Recreated after a change of a pinned version or of a package's metadata.
 $(VENV)/.installed: requirements-dev.txt $(PACKAGES:=/pyproject.toml)
-	@echo "Preparing $(VENV) (once; about half a minute)"
+	@echo "Preparing $(VENV) (once; a minute or two)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
