@@ -43,7 +43,7 @@ def fallback_address(descriptor: int) -> str:
     return f"\0chatserver-{status.st_dev:x}-{status.st_ino:x}"
 
 
-def ask(folder: Path, request: str, patience_seconds: float) -> str:
+def ask(folder: Path, request: str, timeout_seconds: float) -> str:
     """Send a request to the server of this data folder and return its answer.
 
     Raises TimeoutError if it does not answer, OSError if no server listens.
@@ -52,7 +52,7 @@ def ask(folder: Path, request: str, patience_seconds: float) -> str:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.bind("")  # the kernel assigns an address for the answer
-            sock.settimeout(patience_seconds)
+            sock.settimeout(timeout_seconds)
             try:
                 sock.connect(address_in(folder, descriptor))
             except FileNotFoundError:

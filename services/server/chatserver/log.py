@@ -88,13 +88,13 @@ class LogWriter:
         """Start the thread. Raises RuntimeError if the system can't create one."""
         self._thread.start()
 
-    def close(self, patience_seconds: float) -> None:
-        """Write the queued entries, waiting at most ``patience_seconds``. Unwritten entries are lost."""
+    def close(self, timeout_seconds: float) -> None:
+        """Write the queued entries, waiting at most ``timeout_seconds``. Unwritten entries are lost."""
         with self._lock:
             self._closed = True
             self._filled.notify()
         if self._thread.ident is not None:
-            self._thread.join(patience_seconds)
+            self._thread.join(timeout_seconds)
 
     def write(self, text: str) -> None:
         """Append an entry to the queue; drop and count it if the queue is full. For any thread."""

@@ -54,10 +54,10 @@ class Worker:
 
 
 class Watchdog:
-    """Ends the process ``patience_seconds`` after :meth:`trip`, unless it has ended before."""
+    """Ends the process ``timeout_seconds`` after :meth:`trip`, unless it has ended before."""
 
-    def __init__(self, patience_seconds: float = HARD_END_SECONDS) -> None:
-        self._patience_seconds = patience_seconds
+    def __init__(self, timeout_seconds: float = HARD_END_SECONDS) -> None:
+        self._timeout_seconds = timeout_seconds
         # Held from here on; trip() releases it to wake the thread.
         self._lock = threading.Lock()
         self._lock.acquire()
@@ -78,5 +78,5 @@ class Watchdog:
 
     def _run(self) -> None:
         self._lock.acquire()
-        time.sleep(self._patience_seconds)
+        time.sleep(self._timeout_seconds)
         os._exit(_EXIT_CRASHED)

@@ -33,7 +33,7 @@ class FakeBroadcast:
         self.last_wait: tuple[int | None, float | None] = (None, None)
 
     @property
-    def followed(self) -> bool:
+    def has_followers(self) -> bool:
         return bool(self.send_queues)
 
     @property
@@ -89,11 +89,11 @@ class FakeSendQueue:
         self.put(events)
         self.held = False
 
-    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
+    def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
         if not self.is_finished:
             self.replies += events
             self.told += events
-            self.waiting = [] if alone else [*self.waiting, *events]
+            self.waiting = [] if wake else [*self.waiting, *events]
 
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         self.put(last)
@@ -257,9 +257,9 @@ def release(send_queue: SendQueue, *events: bytes) -> None:
     send_queue.release(events)  # type: ignore[arg-type]
 
 
-def put(send_queue: SendQueue, *events: bytes, alone: bool = True) -> None:
+def put(send_queue: SendQueue, *events: bytes, wake: bool = True) -> None:
     """Put a reply."""
-    send_queue.put(events, alone=alone)  # type: ignore[arg-type]
+    send_queue.put(events, wake=wake)  # type: ignore[arg-type]
 
 
 def insert(send_queue: SendQueue, start: int, end: int, *events: bytes) -> None:

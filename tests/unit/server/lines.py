@@ -58,7 +58,7 @@ class Line:
         # The frames that the peer received, and the number of calls of the sender's wakeup.
         self.heard: list[Frame] = []
         self.calls = 0
-        self.transport.call_when_due(self._count_call)
+        self.transport.set_wake(self._count_call)
 
     def _count_call(self) -> None:
         self.calls += 1

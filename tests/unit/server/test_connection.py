@@ -57,13 +57,13 @@ class ScriptedTransport:
         self.written = b""
         self.closed = threading.Event()
 
-    def read(self, size_bytes: int, patience_seconds: float) -> bytes:
-        assert patience_seconds > 0, "0 means no limit to the system"
+    def read(self, size_bytes: int, timeout_seconds: float) -> bytes:
+        assert timeout_seconds > 0, "0 means no limit to the system"
         self.sizes.append(size_bytes)
-        if not self._arrivals and patience_seconds >= DAY_SECONDS:
+        if not self._arrivals and timeout_seconds >= DAY_SECONDS:
             return b""
-        if not self._arrivals or self._arrivals[0][0] > self._clock.now + patience_seconds:
-            self._clock.now += patience_seconds
+        if not self._arrivals or self._arrivals[0][0] > self._clock.now + timeout_seconds:
+            self._clock.now += timeout_seconds
             raise TimeoutError
         at, data = self._arrivals.popleft()
         self._clock.now = max(self._clock.now, at)
@@ -451,12 +451,12 @@ def test_drained_peer_is_told_and_may_close_first(wire: Wire) -> None:
     wire.start()
     assert "reader 1@test" in {thread.name for thread in threading.enumerate()}
     wire.ask(PING, PONG)
-    assert not wire.connection.has_been_told()
+    assert not wire.connection.has_received_all()
     wire.connection.drain()
     eventually(lambda: wire.session.send_queue.shut)
-    assert not wire.connection.has_been_told()
+    assert not wire.connection.has_received_all()
     assert wire.read_all() == BYE
-    eventually(wire.connection.has_been_told)
+    eventually(wire.connection.has_received_all)
     wire.peer.close()
     must_end(in_background(wire.connection.join))
 

@@ -27,7 +27,7 @@ def test_cookie_is_good_for_its_address_and_text(address: tuple[object, ...], te
     cookie = cookies.make(ADDRESS, b"alice", NOW)
 
     assert len(cookie) == 8
-    assert cookies.is_good(cookie, address, text, NOW) is is_good
+    assert cookies.is_valid(cookie, address, text, NOW) is is_good
 
 
 @pytest.mark.parametrize("address", [ADDRESS, ("fe80::1", 4_711, 0, 2)])
@@ -37,8 +37,8 @@ def test_changed_cookie_is_bad(address: tuple[object, ...]) -> None:
     cookie = cookies.make(address, text, NOW)
     changed = [bytes([*cookie[:at], cookie[at] ^ 1, *cookie[at + 1 :]]) for at in range(8)]
 
-    assert cookies.is_good(cookie, address, text, NOW)
-    assert not any(cookies.is_good(bad, address, text, NOW) for bad in (*changed, b"", cookie[:7], cookie + b"\0"))
+    assert cookies.is_valid(cookie, address, text, NOW)
+    assert not any(cookies.is_valid(bad, address, text, NOW) for bad in (*changed, b"", cookie[:7], cookie + b"\0"))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_cookie_is_good_for_30_to_60_seconds(made_at: float, shown_at: float, is
     cookies = Cookies()
     cookie = cookies.make(ADDRESS, b"alice", made_at)
 
-    assert cookies.is_good(cookie, ADDRESS, b"alice", shown_at) is is_good
+    assert cookies.is_valid(cookie, ADDRESS, b"alice", shown_at) is is_good
     assert (cookies.make(ADDRESS, b"alice", shown_at) == cookie) is (made_at // 30 == shown_at // 30)
 
 
@@ -65,4 +65,4 @@ def test_cookie_of_another_server_is_bad() -> None:
     other = Cookies()
 
     assert other.make(ADDRESS, b"alice", NOW) != cookie
-    assert not other.is_good(cookie, ADDRESS, b"alice", NOW)
+    assert not other.is_valid(cookie, ADDRESS, b"alice", NOW)

@@ -46,8 +46,8 @@ class GuestQueue(FakeSendQueue):
         super().__init__(FakeBroadcast("register"))
         self.arrived: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
-    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
-        super().put(events, alone=alone)
+    def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
+        super().put(events, wake=wake)
         for event in events:
             assert isinstance(event, PublicMessage | DirectMessage)
             self.arrived.put(event)

@@ -68,7 +68,7 @@ def is_empty(services: ChatFixture, name: str = "carol") -> bool:
     """True if no trace of a guest is left."""
     return not (
         services.presence.names()
-        or services.acked_delivery.followed
+        or services.acked_delivery.has_followers
         or guests_of(services).is_claimed(name)
         or guests_of(services).find(name)
     )

@@ -53,14 +53,14 @@ class Library:
     def start(
         self,
         open_index: Callable[[Path, Messages], Index] = Index,
-        patience_seconds: float = DEADLINE_SECONDS,
+        timeout_seconds: float = DEADLINE_SECONDS,
         **times: float,
     ) -> None:
         def open_and_note(folder: Path, messages: Messages) -> Index:
             self.opened.append(open_index(folder, messages))
             return self.opened[-1]
 
-        limits = IndexerTimes(patience_seconds, look_seconds=1_000.0, **times)
+        limits = IndexerTimes(timeout_seconds, look_seconds=1_000.0, **times)
         self.indexer = Indexer(self.folder, self.messages, self.crashes.append, limits, open_and_note)
         self.indexer.start()
         self.started.callback(self.indexer.stop)
@@ -107,7 +107,7 @@ def library(database: Database, folder: Path) -> Iterator[Library]:
 
 def test_search_finds_messages_that_were_stored_before_it(library: Library) -> None:
     """An id that no message has is not waited for, and ids that are not published are not reported."""
-    library.start(patience_seconds=1_000.0)
+    library.start(timeout_seconds=1_000.0)
     for number in range(1, 4):
         library.publish("word")
         assert library.search("word") == (list(range(1, number + 1)), number)
@@ -138,7 +138,7 @@ def test_database_decides_who_may_see_a_found_message(library: Library) -> None:
 
 def test_search_reports_how_far_a_slow_index_is(library: Library) -> None:
     library.publish("word")
-    library.start(patience_seconds=0.05)
+    library.start(timeout_seconds=0.05)
     eventually(lambda: not library.fails() and library.search("word") == ([1], 1))
     library.messages.gate = gate = Gate()
     library.publish("word")
@@ -241,7 +241,7 @@ def test_sqlite_without_fts5_refuses_searches_with_the_reason(library: Library) 
 def test_stop_releases_waiting_searches(library: Library) -> None:
     library.messages.gate = gate = Gate()
     library.publish("word")
-    library.start(patience_seconds=1_000.0)
+    library.start(timeout_seconds=1_000.0)
     gate.await_thread()
     told: list[Exception] = []
 

@@ -64,7 +64,7 @@ def test_kept_data_is_read_from_any_position_and_memory_stays_bounded(
         for text, kept_bytes in steps:
             file.append(text)
             whole += text
-            file.forget(len(whole) - kept_bytes)
+            file.discard_before(len(whole) - kept_bytes)
             kept_from = max(kept_from, (len(whole) - kept_bytes) // SEGMENT_BYTES * SEGMENT_BYTES)
             start = data.draw(st.integers(min(kept_from, len(whole)), len(whole)))
             end = data.draw(st.integers(start, len(whole)))
@@ -76,7 +76,7 @@ def test_kept_data_is_read_from_any_position_and_memory_stays_bounded(
 
 def test_discarded_data_is_a_lookup_error(file: MemoryFile) -> None:
     file.append(b"0123456789abcdefXYZ")
-    file.forget(16)
+    file.discard_before(16)
     for start in (0, 7, 8, 15):
         with pytest.raises(LookupError):
             file.read(start, 19)
@@ -91,7 +91,7 @@ def test_expected_size_is_opened_from_the_start() -> None:
         descriptors.clear()
         for number in range(20):
             file.append(b"%8d" % number * 4)
-            file.forget((number - 1) * 4 * SEGMENT_BYTES)
+            file.discard_before((number - 1) * 4 * SEGMENT_BYTES)
             assert file.read(number * 32, number * 32 + 32) == b"%8d" % number * 4
 
 
@@ -127,7 +127,7 @@ def test_sent_data_survives_that_it_is_discarded(file: MemoryFile, pair: tuple[s
     ours, theirs = pair
     file.append(b"01234567")
     file.send(ours.fileno(), 0, 8)
-    file.forget(8)
+    file.discard_before(8)
     file.append(b"abcdefgh")
     assert theirs.recv(8) == b"01234567"
 

@@ -95,7 +95,7 @@ def test_one_reader_at_a_time_is_awake(fixture: Fixture) -> None:
         counts.append(len(awake))
         may_go.acquire()
         awake.remove(number)
-        fixture.turns.pass_on()
+        fixture.turns.end_turn()
 
     waiters = [fixture.turns.add(ours.fileno()) for ours, _ in pairs]
     threads = [in_background(partial(read, number, waiter)) for number, waiter in enumerate(waiters)]
@@ -115,10 +115,10 @@ def test_readers_with_and_without_a_time_limit_alternate(fixture: Fixture) -> No
     turns = fixture.turns
     had: list[float] = []
 
-    def read(waiter: Waiter, patience_seconds: float) -> None:
-        turns.wait(waiter, patience_seconds)
-        had.append(patience_seconds)
-        turns.pass_on()
+    def read(waiter: Waiter, timeout_seconds: float) -> None:
+        turns.wait(waiter, timeout_seconds)
+        had.append(timeout_seconds)
+        turns.end_turn()
 
     pairs = [fixture.pair() for _ in range(9)]
     waiters = [turns.add(ours.fileno()) for ours, _ in pairs]
@@ -129,7 +129,7 @@ def test_readers_with_and_without_a_time_limit_alternate(fixture: Fixture) -> No
     for _, peer in pairs[1:]:
         peer.send(b"x")
     eventually(lambda: turns.count_ready() == len(limits))
-    turns.pass_on()
+    turns.end_turn()
     for thread in threads:
         must_end(thread)
 
@@ -181,7 +181,7 @@ def test_reader_that_finds_nothing_waits_again(fixture: Fixture) -> None:
     while not taken:
         with suppress(BlockingIOError):
             taken = second.ours.recv(100)
-    fixture.turns.pass_on()
+    fixture.turns.end_turn()
     second.peer.send(b"here")
 
     assert second.result() == b"here"
@@ -190,13 +190,13 @@ def test_reader_that_finds_nothing_waits_again(fixture: Fixture) -> None:
 def test_number_of_active_readers_is_limited(fixture: Fixture) -> None:
     turns = fixture.more_turns(active_max=2)
     first, second, third, fourth = (fixture.waiter(turns) for _ in range(4))
-    assert [turns.be_active(waiter) for waiter in (first, first, second, third)] == [True, True, True, False]
+    assert [turns.try_activate(waiter) for waiter in (first, first, second, third)] == [True, True, True, False]
     turns.remove(first)  # its reader has ended
-    assert turns.be_active(third)
-    turns.be_quiet(second)
-    turns.be_quiet(second)
-    assert turns.be_active(fourth)
-    assert not turns.be_active(second)
+    assert turns.try_activate(third)
+    turns.deactivate(second)
+    turns.deactivate(second)
+    assert turns.try_activate(fourth)
+    assert not turns.try_activate(second)
 
 
 def test_active_reader_becomes_quiet_and_waits_for_a_turn(fixture: Fixture) -> None:
@@ -206,7 +206,7 @@ def test_active_reader_becomes_quiet_and_waits_for_a_turn(fixture: Fixture) -> N
     transport = TcpTransport(ours, turns, active_seconds=0.01)
     with pytest.raises(TimeoutError):
         transport.read(100, 0.02)
-    assert turns.be_active(fixture.waiter(turns))
+    assert turns.try_activate(fixture.waiter(turns))
     peer.send(b"hello")
 
     assert transport.read(100, DEADLINE_SECONDS) == b"hello"

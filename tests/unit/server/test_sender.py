@@ -134,7 +134,7 @@ class SenderFixture:
     def udp_queue(self, line: Line, *, follows: bool = True) -> SendQueue:
         """The send queue of a session over UDP."""
         send_queue = SendQueue(line.transport, self.broadcast, "udp@test", self.sender.mark_ready)
-        line.transport.call_when_due(partial(self.sender.mark_ready, send_queue))
+        line.transport.set_wake(partial(self.sender.mark_ready, send_queue))
         self.add(send_queue, follows=follows)
         return send_queue
 
@@ -165,9 +165,9 @@ class SenderFixture:
         self.sender.close_when_drained(send_queue)
         self.run()
 
-    def stop(self, patience_seconds: float = 0) -> None:
+    def stop(self, timeout_seconds: float = 0) -> None:
         self._is_stopped = True
-        self.sender.stop(patience_seconds)
+        self.sender.stop(timeout_seconds)
 
     def close(self) -> None:
         if not self._is_stopped:
@@ -204,7 +204,7 @@ def test_broadcast_reaches_all_and_reply_reaches_one(fixture: SenderFixture) -> 
 
 def test_put_not_alone_is_sent_with_next_insertion(fixture: SenderFixture) -> None:
     peer, other = fixture.peer(), fixture.peer()
-    put(peer.send_queue, b"ready ", alone=False)
+    put(peer.send_queue, b"ready ", wake=False)
     fixture.put(other.send_queue, b"a round")
     assert (peer.received(), other.received()) == (b"", b"a round")
 

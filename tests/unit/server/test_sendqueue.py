@@ -250,7 +250,7 @@ def test_replies_alone_and_insertions_wake_the_sender(broadcast: BroadcastBuffer
         (lambda: put(send_queue, b"reply"), True),
         (send_queue.follow, False),
         (lambda: send_queue.release([]), True),
-        (lambda: put(send_queue, b"ready ", alone=False), False),
+        (lambda: put(send_queue, b"ready ", wake=False), False),
         (lambda: insert_at_tail(send_queue, b"stored"), True),
         (lambda: insert_at_tail(send_queue, b""), False),
         (lambda: insert(send_queue, broadcast.tail, broadcast.tail + 9, b"sent"), False),  # the flush wakes it
@@ -264,7 +264,7 @@ def test_replies_alone_and_insertions_wake_the_sender(broadcast: BroadcastBuffer
 
 ends_of_being_caught_up: dict[str, Callable[[SendQueue], None]] = {
     "reply": lambda send_queue: put(send_queue, b"x"),
-    "reply not alone": lambda send_queue: put(send_queue, b"x", alone=False),
+    "reply not alone": lambda send_queue: put(send_queue, b"x", wake=False),
     "insertion": lambda send_queue: insert_at_tail(send_queue, b"x"),
     "skip": lambda send_queue: insert(send_queue, send_queue.broadcast.tail, send_queue.broadcast.tail + 9),
     "unfollow": SendQueue.unfollow,
@@ -374,16 +374,16 @@ def test_buffer_keeps_what_was_not_offered_and_kept_bytes_of_the_rest() -> None:
     with closing(bytes_broadcast(10, SendLimits(segment_bytes=4))) as broadcast:
         slow = following(broadcast)
         publish(broadcast, b"x" * 101)
-        broadcast.offered(9)
+        broadcast.note_offered(9)
         assert len(next_data(slow)) == 101
-        broadcast.offered(101)
+        broadcast.note_offered(101)
         with pytest.raises(LookupError):
             slow.next_span(broadcast.end)
         with pytest.raises(LookupError):
             broadcast.send(-1, Span(0, 4))
         quick = following(broadcast)
         publish(broadcast, b"1234567890")
-        broadcast.offered(111)
+        broadcast.note_offered(111)
         assert drain(quick) == b"1234567890"
 
 
@@ -430,7 +430,7 @@ def test_writer_waits_while_the_sender_has_too_much_to_offer(broadcast: Broadcas
         publish(broadcast, b"x")
     writer = in_background(broadcast.wait_for_sender)
     assert_waits(writer)
-    broadcast.offered(1)
+    broadcast.note_offered(1)
     must_end(writer)
 
 
@@ -440,13 +440,13 @@ def test_wait_for_a_round_ends_with_the_round_its_limit_or_the_sender(broadcast:
     broadcast.wait_for_sender(0, DEADLINE_SECONDS)
     publish(broadcast, b"ab")
     writer = in_background(lambda: broadcast.wait_for_sender(0, 0.001 if end == "limit" else 2 * DEADLINE_SECONDS))
-    broadcast.offered(1)
+    broadcast.note_offered(1)
     if end != "limit":
         assert_waits(writer)
     if end == "round":
-        broadcast.offered(2)
+        broadcast.note_offered(2)
     elif end == "abandon":
-        broadcast.abandon()
+        broadcast.note_sender_end()
     must_end(writer)
 
 

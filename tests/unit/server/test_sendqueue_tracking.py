@@ -156,7 +156,7 @@ def test_caught_up_queue_counts_the_offered_data_as_sent() -> None:
         send_queue.track(1, reported.append)
         send_queue.check_acknowledged()
         assert reported == []
-        broadcast.offered(broadcast.end)
+        broadcast.note_offered(broadcast.end)
         send_queue.unfollow()
         send_queue.check_acknowledged()
         assert reported == [1]
@@ -224,7 +224,7 @@ def test_broadcast_data_before_the_end_is_reported_if_it_arrived(is_lost: bool) 
             lose_what_arrives(connection.peer)
         publish(connection.broadcast, b"hello")
         connection.sender.wake()
-        eventually(lambda: connection.broadcast.offered_upto == connection.broadcast.end)
+        eventually(lambda: connection.broadcast.offered_end == connection.broadcast.end)
         connection.send_queue.unfollow()
         publish(connection.broadcast, b"not for this connection")
         connection.send_queue.track(1, connection.reported.append)
@@ -249,7 +249,7 @@ def test_reset_connection_is_closed_without_waiting_for_acknowledgements(is_rese
             connection.end()
         connection.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.peer.close()
-        eventually(lambda: transport.is_over or transport.descriptor == -1)
+        eventually(lambda: transport.is_lost or transport.descriptor == -1)
         if is_reset_first:
             connection.end()
         clock.now += 0.0 if is_reset_first else LINGER_SECONDS / 2  # later it is noticed by the periodic check

@@ -521,7 +521,7 @@ def test_login_that_fails_unexpectedly_leaves_no_member(long_services: ChatFixtu
     visitor.session.end()
 
     assert long_services.presence.names() == ()
-    assert not long_services.broadcast.followed
+    assert not long_services.broadcast.has_followers
 
 
 @pytest.mark.parametrize(
@@ -545,7 +545,7 @@ def test_session_ends_if_reading_fails_after_the_welcome(
     assert tuple(told) == long_services.messages.stored[:500]
     assert bye == Bye(reason)
     assert long_services.presence.names() == ()
-    assert not long_services.broadcast.followed
+    assert not long_services.broadcast.has_followers
 
 
 @pytest.mark.parametrize("pages", [0, 1])

@@ -73,7 +73,7 @@ def test_watchdog_ends_a_stuck_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("patience_seconds", "crash"), [(20.0, "watchdog.trip()"), (0.0, "")], ids=["ends in time", "no crash"]
+    ("timeout_seconds", "crash"), [(20.0, "watchdog.trip()"), (0.0, "")], ids=["ends in time", "no crash"]
 )
-def test_watchdog_leaves_an_orderly_end_alone(patience_seconds: float, crash: str) -> None:
-    assert run(STUCK.format(patience_seconds, f"{crash}; time.sleep(0.05); raise SystemExit(3)".strip("; "))) == 3
+def test_watchdog_leaves_an_orderly_end_alone(timeout_seconds: float, crash: str) -> None:
+    assert run(STUCK.format(timeout_seconds, f"{crash}; time.sleep(0.05); raise SystemExit(3)".strip("; "))) == 3

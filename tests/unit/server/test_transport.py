@@ -76,18 +76,18 @@ def test_timeout_is_set_only_if_it_changes() -> None:
     """It is a system call."""
     timeouts: list[float] = []
     transport = TcpTransport(SimpleNamespace(settimeout=timeouts.append, recv=lambda _: b"x"))  # type: ignore[arg-type]
-    for patience in (60.0, 60.0, 5.0, 5.0, 60.0):
-        transport.read(1, patience)
+    for timeout in (60.0, 60.0, 5.0, 5.0, 60.0):
+        transport.read(1, timeout)
 
     assert timeouts == [60.0, 5.0, 60.0]
 
 
-@pytest.mark.parametrize("patience", [1e-9, 86_400.0])
-def test_socket_is_non_blocking_after_a_read(pair: Pair, patience: float) -> None:
+@pytest.mark.parametrize("timeout", [1e-9, 86_400.0])
+def test_socket_is_non_blocking_after_a_read(pair: Pair, timeout: float) -> None:
     """Promise: nobody waits for the slow. The sender writes without asking whether a socket would block."""
     pair.peer.sendall(b"x")
     with suppress(TimeoutError):
-        pair.transport.read(1, patience)
+        pair.transport.read(1, timeout)
 
     assert not os.get_blocking(pair.transport.descriptor)
 

@@ -151,7 +151,7 @@ def running(stack: ExitStack) -> Fixture:
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     bound.bind(("127.0.0.1", 0))
     bound.setblocking(False)
-    running = stack.enter_context(closing(Fixture(bound, strangers_max=10**9)))
+    running = stack.enter_context(closing(Fixture(bound, stateless_max=10**9)))
     running.listener.start()
     return running
 
@@ -375,7 +375,7 @@ def test_flood_of_forged_openings_leaves_nothing_behind(fixture: Fixture) -> Non
 
 def test_strangers_get_a_limited_number_of_answers_per_tick(stack: ExitStack) -> None:
     """Promise: strangers don't take all the time from those who have a session."""
-    fixture = stack.enter_context(closing(Fixture(strangers_max=5)))
+    fixture = stack.enter_context(closing(Fixture(stateless_max=5)))
     session, _ = fixture.open()
     fixture.listener.check_timeouts()
     strangers = [opening(b"alice".ljust(OPENING_BYTES)), Datagram(D, 77, 5, b" " * 60)] * 10

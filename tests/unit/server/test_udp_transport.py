@@ -286,7 +286,7 @@ def test_callbacks_run_without_the_lock(line: Line) -> None:
         checked.append(True)
         return 0
 
-    line.transport.call_when_due(check)
+    line.transport.set_wake(check)
     line.sock.sendto = check
     line.say((C, b"PM"))
     line.transport.write(short_frames(WINDOW + 1))

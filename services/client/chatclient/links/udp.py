@@ -60,7 +60,7 @@ class UdpLink:
         self._address = address
         # All addresses of the name, tried in order.
         self._places = resolve(*address, type=socket.SOCK_DGRAM)
-        self._patience_seconds = seconds / len(self._places)
+        self._timeout_seconds = seconds / len(self._places)
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._ear, self._bell = socket.socketpair()
         self._ear.setblocking(False)
@@ -115,7 +115,7 @@ class UdpLink:
         opened = None
         try:
             handshake = UdpHandshake(text, time.monotonic())
-            patience_ends = time.monotonic() + self._patience_seconds
+            patience_ends = time.monotonic() + self._timeout_seconds
             while opened is None and not self._is_shut and (now := time.monotonic()) < patience_ends:
                 wire.send(handshake.datagrams_to_send(now))
                 arrived = wire.read(min(handshake.next_check_at, patience_ends))

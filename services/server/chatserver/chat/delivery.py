@@ -249,7 +249,7 @@ class AckedDelivery:
     # --- for the hub, under its lock: BroadcastBuffer ---
 
     @property
-    def followed(self) -> bool:
+    def has_followers(self) -> bool:
         """True if there is a window."""
         # Read without ``_lock``: the set changes only in open and close, under the hub's lock, which the caller holds.
         return bool(self._windows)

@@ -124,7 +124,9 @@ class Hub:
     def announce(self, update: Users, version: int) -> None:
         """Send the update to all members whose login showed an older version. For the presence thread."""
         with self._lock:
-            spans = {id(broadcast): broadcast.append([update]) for broadcast in self._broadcasts if broadcast.followed}
+            spans = {
+                id(broadcast): broadcast.append([update]) for broadcast in self._broadcasts if broadcast.has_followers
+            }
             for members in self._members.values():
                 for member in members:
                     if member.presence_version >= version:
@@ -144,7 +146,7 @@ class Hub:
 
     def _publish_portion(self, portion: Sequence[MessageBatch]) -> None:
         """The lock is held."""
-        broadcasts = [broadcast for broadcast in self._broadcasts if broadcast.followed]
+        broadcasts = [broadcast for broadcast in self._broadcasts if broadcast.has_followers]
         for batch in portion:
             if batch.repeated:
                 self._confirm(batch, SentStatus.SENT)

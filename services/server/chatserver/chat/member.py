@@ -16,7 +16,7 @@ class BroadcastBuffer(Protocol):
     """The append-only broadcast stream of one wire protocol. Only the hub writes to it."""
 
     @property
-    def followed(self) -> bool:
+    def has_followers(self) -> bool:
         """True if a send queue follows it."""
 
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
@@ -65,7 +65,7 @@ class SendQueue(Follower, Protocol):
     def release(self, events: Sequence[Event]) -> None:
         """Send the last missed events, then continue with the buffer."""
 
-    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
+    def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
         """Send the events on this connection.
 
         ``alone=False``: don't wake the sender; the next insert does.

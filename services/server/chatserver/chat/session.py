@@ -117,7 +117,7 @@ class Session:
     def _batch(self, batches: list[MessageBatch]) -> None:
         """Send pending Ready events, append the batches to the journal, and clear the list."""
         if self._machine.readies:
-            self._send_queue.put([Ready()] * self._machine.readies, alone=not batches)
+            self._send_queue.put([Ready()] * self._machine.readies, wake=not batches)
             self._machine.readies = 0
         if batches:
             try:

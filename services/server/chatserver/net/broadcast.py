@@ -60,15 +60,15 @@ class BroadcastBuffer:
         # The flushed data: the hub appends, the sender reads and discards.
         self._file = MemoryFile(kept_bytes, limits.segment_bytes)
         # Guards everything below; notified after each round of the sender.
-        self._offering = threading.Condition()
+        self._progress = threading.Condition()
         self._end = 0
         self._offered = 0
-        self._beside = 0
-        self._abandoned = False
+        self._inserted_bytes = 0
+        self._sender_ended = False
         self._followers = 0
 
     @property
-    def followed(self) -> bool:
+    def has_followers(self) -> bool:
         """True if a connection follows this buffer."""
         return self._followers > 0
 
@@ -96,29 +96,29 @@ class BroadcastBuffer:
         if self._staged:
             self._file.append(b"".join(self._staged))
             self._staged.clear()
-            with self._offering:
+            with self._progress:
                 self._end = self._tail
 
     def wait_for_sender(self, ahead_max_bytes: int = AHEAD_MAX_BYTES, limit_seconds: float | None = None) -> None:
         """Wait until the sender has at most ``ahead_max_bytes`` left to offer, or until the time limit."""
 
-        def is_near() -> bool:
-            return self._abandoned or self._end - self._offered + self._beside <= ahead_max_bytes
+        def is_close_enough() -> bool:
+            return self._sender_ended or self._end - self._offered + self._inserted_bytes <= ahead_max_bytes
 
-        if not is_near():
-            with self._offering:
-                self._offering.wait_for(is_near, limit_seconds)
+        if not is_close_enough():
+            with self._progress:
+                self._progress.wait_for(is_close_enough, limit_seconds)
 
-    def note_behind(self, size_bytes: int) -> None:
+    def note_inserted(self, size_bytes: int) -> None:
         """Count data that was inserted into send queues: the sender must send it as well."""
-        with self._offering:
-            self._beside += size_bytes
+        with self._progress:
+            self._inserted_bytes += size_bytes
 
-    def abandon(self) -> None:
+    def note_sender_end(self) -> None:
         """The sender has ended: release all threads that wait for it."""
-        with self._offering:
-            self._abandoned = True
-            self._offering.notify_all()
+        with self._progress:
+            self._sender_ended = True
+            self._progress.notify_all()
 
     def close(self) -> None:
         """Free the memory. No thread may use the buffer afterwards."""
@@ -126,28 +126,28 @@ class BroadcastBuffer:
 
     def add_follower(self) -> int:
         """Count a follower; returns the position at which it begins."""
-        with self._offering:
+        with self._progress:
             self._followers += 1
             return self._end
 
     def remove_follower(self) -> int:
         """Count a follower less; returns the position at which it ends."""
-        with self._offering:
+        with self._progress:
             self._followers -= 1
             return self._end
 
     # --- for the sender ---
 
-    def offered(self, end: int) -> None:
+    def note_offered(self, end: int) -> None:
         """Record that everything up to this position, and all insertions, were offered to all followers."""
-        with self._offering:
+        with self._progress:
             self._offered = end
-            self._beside = 0
-            self._offering.notify_all()
-        self._file.forget(end - self._kept_bytes)
+            self._inserted_bytes = 0
+            self._progress.notify_all()
+        self._file.discard_before(end - self._kept_bytes)
 
     @property
-    def offered_upto(self) -> int:
+    def offered_end(self) -> int:
         """The position that all followers were offered the buffer up to, and caught-up ones sent. For any thread."""
         return self._offered
 

@@ -43,7 +43,7 @@ _log = structlog.get_logger()
 _READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
 # Time limit of a read without a limit.
-_FOREVER_SECONDS = 86_400.0
+_NO_LIMIT_SECONDS = 86_400.0
 # Time for the peer to close its side after our last byte.
 _CLOSE_SECONDS = 2.0
 
@@ -91,16 +91,16 @@ class Connection:
 
     __slots__ = (
         "_address",
-        "_leaving",
+        "_ending_session",
         "_login_by",
         "_on_end",
-        "_patience_seconds",
         "_protocol",
         "_read_bytes",
         "_send_queue",
         "_services",
         "_session",
         "_stopping",
+        "_timeout_seconds",
         "_transport",
         "label",
         "thread",
@@ -123,13 +123,13 @@ class Connection:
         self._services = services
         self._on_end = on_end
         self._login_by = services.clock() + services.login_seconds
-        self._patience_seconds = services.login_seconds
+        self._timeout_seconds = services.login_seconds
         self._read_bytes = _READ_BYTES
         self._send_queue: SendQueue | None = None
         self._session: Session | None = None
         self._stopping = False
         # True while the session ends.
-        self._leaving = False
+        self._ending_session = False
         # Joined by Connections. It is a daemon because the interpreter scans a list of all other threads whenever a
         # thread starts.
         self.thread = threading.Thread(target=self._run, name=f"reader {self.label}", daemon=True)
@@ -152,7 +152,7 @@ class Connection:
         else:
             self._session.send_bye()
 
-    def has_been_told(self) -> bool:
+    def has_received_all(self) -> bool:
         """True if the peer's system has acknowledged all data, or the peer is lost. For any thread."""
         send_queue = self._send_queue
         return (
@@ -165,10 +165,10 @@ class Connection:
 
     def _run(self) -> None:
         try:
-            self._converse()
+            self._serve()
         except Exception:
             _log.exception("reader failed", connection=self.label)
-            if self._leaving:  # the user would stay online forever; an uncaught exception ends the server
+            if self._ending_session:  # the user would stay online forever; an uncaught exception ends the server
                 raise
         finally:
             try:
@@ -185,15 +185,15 @@ class Connection:
             self._send_queue.finish()
             self._services.sender.close_when_drained(self._send_queue)
 
-    def _converse(self) -> None:
+    def _serve(self) -> None:
         """Handle the connection from the first byte to the last."""
-        protocol, first = self._meet()
+        protocol, first = self._detect_protocol()
         if protocol is None:
             return
         self._send_queue = SendQueue(
             self._transport, self._services.broadcasts[protocol.name], self.label, self._services.sender.mark_ready
         )
-        self._transport.call_when_due(partial(self._services.sender.mark_ready, self._send_queue))
+        self._transport.set_wake(partial(self._services.sender.mark_ready, self._send_queue))
         self._services.sender.add()
         self._session = self._services.open_session(protocol.name, self._send_queue, self.label, self._address)
         peer_ended = False
@@ -201,9 +201,9 @@ class Connection:
             peer_ended = self._read_requests(protocol.request_decoder(), self._send_queue, self._session, first)
         finally:
             if not self._stopping:
-                self._leaving = True
+                self._ending_session = True
                 self._session.end()
-                self._leaving = False
+                self._ending_session = False
             self._send_queue.finish()
         if not peer_ended:
             self._drain()
@@ -215,10 +215,11 @@ class Connection:
         while data:
             if not send_queue.wait_for_room() or not session.handle(decoder.decode(data)):
                 return False
-            is_known = session.is_logged_in
-            data = self._read(is_known=is_known, is_incomplete=decoder.is_incomplete)
-            if data is None and not is_known and session.is_logged_in:  # by a request on the guest's other connection
-                data = self._read(is_known=True, is_incomplete=decoder.is_incomplete)
+            is_logged_in = session.is_logged_in
+            data = self._read(is_logged_in=is_logged_in, is_incomplete=decoder.is_incomplete)
+            # A guest may have logged in by a request on the other connection.
+            if data is None and not is_logged_in and session.is_logged_in:
+                data = self._read(is_logged_in=True, is_incomplete=decoder.is_incomplete)
         if data is None:
             session.time_out()
             return False
@@ -226,16 +227,16 @@ class Connection:
             session.handle(decoder.end())
         return True
 
-    def _meet(self) -> tuple[WireProtocol | None, bytes | None]:
+    def _detect_protocol(self) -> tuple[WireProtocol | None, bytes | None]:
         """The protocol and the first bytes; None for the protocol if the peer was rejected or has ended."""
         if self._protocol is None:
             return self._sniff()
-        return self._protocol, self._read(is_known=False, is_incomplete=True)
+        return self._protocol, self._read(is_logged_in=False, is_incomplete=True)
 
     def _sniff(self) -> tuple[WireProtocol | None, bytes]:
         """Read until the first bytes decide the protocol; return both. Reject an unknown protocol."""
         first = b""
-        while data := self._read(is_known=False, is_incomplete=True):
+        while data := self._read(is_logged_in=False, is_incomplete=True):
             first += data
             found = sniff(first, self._services.protocols)
             if found is Sniff.NO:
@@ -253,31 +254,31 @@ class Connection:
             self._reject(f"Nothing was said for {self._services.login_seconds:g} s.")
         return None, b""
 
-    def _read(self, *, is_known: bool, is_incomplete: bool) -> bytes | None:
+    def _read(self, *, is_logged_in: bool, is_incomplete: bool) -> bytes | None:
         """The next bytes; empty at the end, None after a timeout.
 
         ``is_known``: the user is logged in, so there is no time limit, except ``is_incomplete`` an incomplete request.
         """
-        if not is_known:
-            self._patience_seconds = self._login_by - self._services.clock()
+        if not is_logged_in:
+            self._timeout_seconds = self._login_by - self._services.clock()
         elif is_incomplete:
-            self._patience_seconds = self._services.login_seconds
-        elif self._patience_seconds < self._services.login_seconds:
-            self._patience_seconds = _FOREVER_SECONDS
+            self._timeout_seconds = self._services.login_seconds
+        elif self._timeout_seconds < self._services.login_seconds:
+            self._timeout_seconds = _NO_LIMIT_SECONDS
         # Otherwise the time limit is unchanged: a change is a system call.
         if is_incomplete:
             self._transport.acknowledge()
-        while self._patience_seconds > 0:
+        while self._timeout_seconds > 0:
             try:
-                data = self._transport.read(self._read_bytes, self._patience_seconds)
+                data = self._transport.read(self._read_bytes, self._timeout_seconds)
             except TimeoutError:
-                if is_incomplete or not is_known:
+                if is_incomplete or not is_logged_in:
                     return None
-                self._patience_seconds = _FOREVER_SECONDS
+                self._timeout_seconds = _NO_LIMIT_SECONDS
                 continue
             except OSError:
                 return b""
-            self._read_bytes = _READ_MAX_BYTES if is_known and len(data) >= _READ_BYTES else _READ_BYTES
+            self._read_bytes = _READ_MAX_BYTES if is_logged_in and len(data) >= _READ_BYTES else _READ_BYTES
             return data
         return None
 
@@ -296,10 +297,10 @@ class Connection:
 
     def _drain(self) -> None:
         """Read and discard input until the peer closes. A close over unread input would reset the connection."""
-        deadline = self._services.clock() + (_FOREVER_SECONDS if self._stopping else _CLOSE_SECONDS)
+        deadline = self._services.clock() + (_NO_LIMIT_SECONDS if self._stopping else _CLOSE_SECONDS)
         with suppress(OSError):
-            while (patience := deadline - self._services.clock()) > 0:
-                if not self._transport.read(_READ_MAX_BYTES, patience):
+            while (timeout := deadline - self._services.clock()) > 0:
+                if not self._transport.read(_READ_MAX_BYTES, timeout):
                     return
 
 

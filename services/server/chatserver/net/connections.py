@@ -83,17 +83,17 @@ class Connections:
         self._is_refusing = False
         return connection
 
-    def drain(self, patience_seconds: float) -> int:
+    def drain(self, timeout_seconds: float) -> int:
         """End all connections at shutdown, and refuse new ones; returns how many there were.
 
-        A peer that has not received everything within ``patience_seconds`` is disconnected.
+        A peer that has not received everything within ``timeout_seconds`` is disconnected.
         """
         with self._lock:
             self._draining = True  # a listener may be about to add a connection
             connections = list(self._connections)
         for connection in connections:
             connection.drain()
-        self._wait_until(lambda: all(each.has_been_told() for each in connections), patience_seconds)
+        self._wait_until(lambda: all(each.has_received_all() for each in connections), timeout_seconds)
         self._wait_until(lambda: not self._connections, _CLOSE_SECONDS)
         for connection in connections:
             connection.disconnect()
@@ -115,9 +115,9 @@ class Connections:
             self._ended.append(connection.thread)  # the thread only, so that the connection's memory is freed
             self._changed.notify()
 
-    def _wait_until(self, condition: Callable[[], bool], patience_seconds: float) -> None:
+    def _wait_until(self, condition: Callable[[], bool], timeout_seconds: float) -> None:
         """Check the condition after each end of a connection, and once per poll interval."""
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + timeout_seconds
         while not condition() and time.monotonic() < deadline:
             with self._lock:
                 self._changed.wait(_POLL_SECONDS)

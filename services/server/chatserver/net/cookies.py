@@ -29,7 +29,7 @@ class Cookies:
         """Return the cookie for this address and the text of its first packet."""
         return self._sign(address, text, int(now / _PERIOD_SECONDS))
 
-    def is_good(self, cookie: bytes, address: Address, text: bytes, now: float) -> bool:
+    def is_valid(self, cookie: bytes, address: Address, text: bytes, now: float) -> bool:
         """True if the cookie was made for this address and text, and is still valid."""
         period = int(now / _PERIOD_SECONDS)
         return any(hmac.compare_digest(cookie, self._sign(address, text, each)) for each in (period, period - 1))

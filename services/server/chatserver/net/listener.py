@@ -73,8 +73,8 @@ class Listener:
             selector.register(self._stop, selectors.EVENT_READ)
             selector.register(self._reject_queue, selectors.EVENT_READ)
             while True:
-                patience = None if self._reject_queue.is_empty else _REJECT_QUEUE_SECONDS
-                ready = [key.fileobj for key, _ in selector.select(patience)]
+                timeout = None if self._reject_queue.is_empty else _REJECT_QUEUE_SECONDS
+                ready = [key.fileobj for key, _ in selector.select(timeout)]
                 self._reject_queue.check(time.monotonic())
                 if self._stop in ready:
                     self._reject_queue.close_all()

@@ -82,7 +82,7 @@ class MemoryFile:
         descriptor, offset, size = self._locate(start, end)
         return os.sendfile(target, descriptor, offset, size)
 
-    def forget(self, before: int) -> None:
+    def discard_before(self, before: int) -> None:
         """Discard the segments that end at or before this position. For the thread that reads."""
         while (self._oldest + 1) * self._segment_bytes <= before:
             descriptor = self._segments.pop(self._oldest)

@@ -12,10 +12,10 @@ often wait for their sockets themselves, because a turn costs two more switches 
 There are two queues: readers without a time limit, whose users are logged in and silent, and readers with one. Turns
 alternate between them, so a user does not wait until thousands of strangers have had their turns, which takes seconds.
 
-Why none is forgotten: a waiter is in ``_waiting`` (and its socket armed), or in ``_ready``, or awake, and moves under
-the lock. ``_is_taken`` means that a reader is awake and has not passed on yet. So if ``_ready`` is not empty, a reader
-is awake that will wake its first; and between waking up and passing on a reader does nothing that may block. An
-event for a descriptor that is not in ``_waiting`` means nothing: its reader is busy, and will arm the socket again,
+Why no reader is forgotten: a waiter is in ``_waiting`` (and its socket armed), or in ``_ready``, or awake, and moves
+under the lock. ``_reader_awake`` means that a reader is awake and has not passed on yet. So if ``_ready`` is not empty,
+a reader is awake that will wake its first; and between waking up and passing on a reader does nothing that may block.
+An event for a descriptor that is not in ``_waiting`` means nothing: its reader is busy, and will arm the socket again,
 which reports what is still unread. At worst, after a descriptor was used again, a reader wakes up and finds nothing.
 """
 
@@ -33,28 +33,28 @@ from chatserver.threads import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Readers that may wait for their sockets themselves: all may wake up at once, so there must not be many. In a small
-# room these are all users who write.
+# Maximum readers that wait for their own sockets: all of them may wake up at once. In a small room all users who write
+# are among them.
 _ACTIVE_MAX = 16
-# Interval of the search for readers whose time is over.
+# Interval of the scan for expired time limits.
 _TICK_SECONDS = 0.25
-# Time limits from here on count as none, and are not checked.
-_ENDLESS_SECONDS = 3_600.0
-# Events taken at once. The rest is taken in the next round.
+# Minimum time limit that counts as no limit and is not checked.
+_NO_LIMIT_SECONDS = 3_600.0
+# Maximum events per poll. The rest follows with the next poll.
 _EVENTS_MAX = 1_024
 
 
 class Waiter:
     """A reader, and the socket that it reads."""
 
-    __slots__ = ("descriptor", "has_timed_out", "is_active", "is_endless", "wakeup")
+    __slots__ = ("descriptor", "has_no_limit", "has_timed_out", "is_active", "wakeup")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         # For the reader's thread.
         self.is_active = False
         # True if it waits without a time limit.
-        self.is_endless = False
+        self.has_no_limit = False
         # Set before the reader is woken.
         self.has_timed_out = False
         # Released to wake the reader.
@@ -69,46 +69,46 @@ class ReadTurns:
         self._active_max = active_max
         self._worker = Worker("read turns", self._run, on_crash)
         self._epoll = select.epoll()
-        # For one event: while the reader is busy with it, the next one is of no interest.
+        # One-shot: further events are not reported while the reader handles this one.
         self._armed = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
         self._stop = StopSignal()
         self._epoll.register(self._stop, select.EPOLLIN)
         # Guards everything below.
         self._lock = threading.Lock()
         self._active = 0
-        # By descriptor: the reader that waits for the socket, and until when, if not for ever.
+        # The waiting reader and its deadline, by descriptor. No deadline: no time limit.
         self._waiting: dict[int, Waiter] = {}
         self._deadlines: dict[int, float] = {}
-        # Readers that are to wake up, in order: with a time limit, and without; which is next, if not empty;
+        # Readers that wait for their turns: with a time limit (False) and without (True), the queue of the next turn,
         # and true if a reader is awake.
         self._ready: dict[bool, deque[Waiter]] = {False: deque(), True: deque()}
-        self._endless_next = True
-        self._is_taken = False
-        # The thread has ended: no reader is woken any more.
-        self._is_over = False
+        self._unlimited_next = True
+        self._reader_awake = False
+        # True after the thread ended: no reader is woken any more.
+        self._ended = False
 
     def start(self) -> None:
         self._worker.start()
 
     def stop(self) -> None:
-        """End, after all readers have ended."""
+        """Stop and join the thread. All readers must have ended."""
         self._stop.send()
         self._worker.join()
         self._epoll.close()
         self._stop.close()
 
     def add(self, descriptor: int) -> Waiter:
-        """A socket that one reader is going to read. OSError: the system can't watch one more. For any thread."""
+        """Register the socket of one reader. OSError: the system can't watch another socket. For any thread."""
         self._epoll.register(descriptor, select.EPOLLONESHOT)
         return Waiter(descriptor)
 
     def remove(self, waiter: Waiter) -> None:
-        """Its reader has ended. The socket must still be open."""
-        self.be_quiet(waiter)
+        """Unregister the socket of a reader that has ended. The socket must still be open."""
+        self.deactivate(waiter)
         self._epoll.unregister(waiter.descriptor)
 
-    def be_active(self, waiter: Waiter) -> bool:
-        """True if the reader may wait for its socket itself, from now on until it is quiet."""
+    def try_activate(self, waiter: Waiter) -> bool:
+        """True if the reader may wait for its own socket until :meth:`deactivate`. False if too many are active."""
         if not waiter.is_active:
             with self._lock:
                 if self._active < self._active_max:
@@ -116,50 +116,50 @@ class ReadTurns:
                     waiter.is_active = True
         return waiter.is_active
 
-    def be_quiet(self, waiter: Waiter) -> None:
-        """The reader leaves its place among the active to another one."""
+    def deactivate(self, waiter: Waiter) -> None:
+        """End the active state of the reader, so that another one may become active."""
         if waiter.is_active:
             waiter.is_active = False
             with self._lock:
                 self._active -= 1
 
-    def wait(self, waiter: Waiter, patience_seconds: float) -> None:
-        """Wait until the socket is readable, probably, and it is this reader's turn; it must then :meth:`pass_on`.
+    def wait(self, waiter: Waiter, timeout_seconds: float) -> None:
+        """Wait for this reader's turn: the socket is then probably readable. Call :meth:`end_turn` next.
 
-        TimeoutError: the time is over. ConnectionAbortedError: no reader is woken any more. After either error the
+        TimeoutError: the time limit has passed. ConnectionAbortedError: the thread has ended. After either error the
         reader has no turn.
         """
         with self._lock:
-            if self._is_over:
+            if self._ended:
                 raise ConnectionAbortedError
             self._waiting[waiter.descriptor] = waiter
-            waiter.is_endless = patience_seconds >= _ENDLESS_SECONDS
-            if not waiter.is_endless:
-                self._deadlines[waiter.descriptor] = time.monotonic() + patience_seconds
+            waiter.has_no_limit = timeout_seconds >= _NO_LIMIT_SECONDS
+            if not waiter.has_no_limit:
+                self._deadlines[waiter.descriptor] = time.monotonic() + timeout_seconds
         self._epoll.modify(waiter.descriptor, self._armed)
         waiter.wakeup.acquire()
         if waiter.has_timed_out:
             waiter.has_timed_out = False
-            self.pass_on()
+            self.end_turn()
             raise TimeoutError
 
-    def pass_on(self) -> None:
-        """The reader has read: wake the next one."""
+    def end_turn(self) -> None:
+        """Wake the next reader. Called after the read."""
         with self._lock:
-            following = self._take_next()
-        if following is not None:
-            following.wakeup.release()
+            next_waiter = self._take_next()
+        if next_waiter is not None:
+            next_waiter.wakeup.release()
 
     def count_ready(self) -> int:
-        """Readers that are to wake up. For any thread."""
+        """Number of readers that wait for their turns. For any thread."""
         with self._lock:
             return sum(map(len, self._ready.values()))
 
     def _take_next(self) -> Waiter | None:
-        """Whose turn it is now; it must be woken. The lock is held."""
-        queue = self._ready[self._endless_next] or self._ready[not self._endless_next]
-        self._endless_next = not self._endless_next
-        self._is_taken = bool(queue)
+        """Remove and return the next reader, which the caller must wake. The lock is held."""
+        queue = self._ready[self._unlimited_next] or self._ready[not self._unlimited_next]
+        self._unlimited_next = not self._unlimited_next
+        self._reader_awake = bool(queue)
         return queue.popleft() if queue else None
 
     def _run(self) -> None:
@@ -167,14 +167,14 @@ class ReadTurns:
             self._wake_readers()
         finally:
             with self._lock:
-                self._is_over = True
+                self._ended = True
                 for waiter in (*self._waiting.values(), *self._ready[False], *self._ready[True]):
                     waiter.wakeup.release()
                 self._waiting.clear()
                 self._ready = {False: deque(), True: deque()}
 
     def _wake_readers(self) -> None:
-        look_at = 0.0
+        next_check_at = 0.0
         while True:
             readable = [descriptor for descriptor, _ in self._epoll.poll(_TICK_SECONDS, _EVENTS_MAX)]
             if self._stop.fileno() in readable:
@@ -183,18 +183,18 @@ class ReadTurns:
             with self._lock:
                 for descriptor in readable:
                     self._make_ready(descriptor, has_timed_out=False)
-                if now >= look_at:
-                    look_at = now + _TICK_SECONDS
+                if now >= next_check_at:
+                    next_check_at = now + _TICK_SECONDS
                     for descriptor in [each for each, deadline in self._deadlines.items() if deadline <= now]:
                         self._make_ready(descriptor, has_timed_out=True)
-                first = None if self._is_taken else self._take_next()
+                first = None if self._reader_awake else self._take_next()
             if first is not None:
                 first.wakeup.release()
 
     def _make_ready(self, descriptor: int, *, has_timed_out: bool) -> None:
-        """It is to be woken. The lock is held."""
+        """Queue the reader of this descriptor for its turn. The lock is held."""
         waiter = self._waiting.pop(descriptor, None)
         if waiter is not None:
             self._deadlines.pop(descriptor, None)
             waiter.has_timed_out = has_timed_out
-            self._ready[waiter.is_endless].append(waiter)
+            self._ready[waiter.has_no_limit].append(waiter)

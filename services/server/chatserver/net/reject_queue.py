@@ -1,8 +1,8 @@
 """The reject queue: connections that can't be accepted. Each gets the error in its protocol, and time to read it.
 
-A socket in the queue is *silent* until its first bytes arrive, which show its protocol, or until _SPEAK_SECONDS have
-passed. Then the error is sent, and the socket is *told*: it is closed after _READ_SECONDS, because a close over unread
-input would reset the connection before the peer has read the error.
+A socket in the queue is *silent* until its first bytes arrive, which show its protocol, or until _FIRST_BYTES_SECONDS
+have passed. Then the error is sent, and the socket is *closing*: it is closed after _READ_SECONDS, because a close over
+unread input would reset the connection before the peer has read the error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from chatprotocol.wire import WireProtocol
 
 # Time limit for the first bytes of a peer, and time for it to read the error.
-_SPEAK_SECONDS = 1.0
+_FIRST_BYTES_SECONDS = 1.0
 _READ_SECONDS = 1.0
 # Maximum sockets in the queue: it bounds the descriptors that a flood takes. The oldest are closed first.
 _SOCKETS_MAX = 64
@@ -38,7 +38,7 @@ class RejectQueue:
         self._selector = selectors.DefaultSelector()
         # Deadline of each socket, the oldest first.
         self._silent: dict[socket.socket, float] = {}
-        self._told: dict[socket.socket, float] = {}
+        self._closing: dict[socket.socket, float] = {}
 
     def fileno(self) -> int:
         """The descriptor for a selector: readable if a silent socket has input."""
@@ -47,26 +47,26 @@ class RejectQueue:
     @property
     def is_empty(self) -> bool:
         """True if no socket needs :meth:`check`."""
-        return not self._silent and not self._told
+        return not self._silent and not self._closing
 
     def add(self, sock: socket.socket, now: float) -> None:
         """Add a refused connection."""
         sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ)
-        self._silent[sock] = now + _SPEAK_SECONDS
-        if len(self._silent) + len(self._told) > _SOCKETS_MAX:
-            oldest = next(iter(self._told or self._silent))
+        self._silent[sock] = now + _FIRST_BYTES_SECONDS
+        if len(self._silent) + len(self._closing) > _SOCKETS_MAX:
+            oldest = next(iter(self._closing or self._silent))
             if oldest in self._silent:
-                self._answer(oldest, now)
+                self._reject(oldest, now)
             self._close(oldest)
 
     def check(self, now: float) -> None:
-        """Send the error to sockets with input and to silent ones whose time is over; close told ones after theirs."""
+        """Send the error to sockets with input and to silent ones whose time is over; close the others after theirs."""
         for key, _ in self._selector.select(0):
-            self._answer(key.fileobj, now)  # type: ignore[arg-type]
+            self._reject(key.fileobj, now)  # type: ignore[arg-type]
         for sock in _expired(self._silent, now):
-            self._tell(sock, self._protocols[0], now)
-        for sock in _expired(self._told, now):
+            self._send_error(sock, self._protocols[0], now)
+        for sock in _expired(self._closing, now):
             self._close(sock)
 
     def close_all(self) -> None:
@@ -74,27 +74,27 @@ class RejectQueue:
         self.check(math.inf)  # later than all deadlines
         self._selector.close()
 
-    def _answer(self, sock: socket.socket, now: float) -> None:
+    def _reject(self, sock: socket.socket, now: float) -> None:
         """Send the error in the protocol of the bytes received so far.
 
         It does not wait for more, because peers that send single bytes would keep this thread busy.
         """
-        first = b""
+        first_bytes = b""
         with suppress(OSError):
-            first = sock.recv(SNIFF_MAX_BYTES, socket.MSG_PEEK)
-        found = sniff(first, self._protocols) if first else Sniff.NO
-        self._tell(sock, self._protocols[0] if isinstance(found, Sniff) else found, now)
+            first_bytes = sock.recv(SNIFF_MAX_BYTES, socket.MSG_PEEK)
+        found = sniff(first_bytes, self._protocols) if first_bytes else Sniff.NO
+        self._send_error(sock, self._protocols[0] if isinstance(found, Sniff) else found, now)
 
-    def _tell(self, sock: socket.socket, protocol: WireProtocol, now: float) -> None:
+    def _send_error(self, sock: socket.socket, protocol: WireProtocol, now: float) -> None:
         self._selector.unregister(sock)
         del self._silent[sock]
-        self._told[sock] = now + _READ_SECONDS
+        self._closing[sock] = now + _READ_SECONDS
         with suppress(OSError):
             sock.send(protocol.encode(self._error), socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
 
     def _close(self, sock: socket.socket) -> None:
-        del self._told[sock]
+        del self._closing[sock]
         sock.close()
 
 

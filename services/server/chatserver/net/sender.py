@@ -10,13 +10,13 @@ States of a send queue:
   :meth:`_advance` sends the next span to all of these, with one system call each.
 * behind: in ``_Followers.behind``. It follows, and has replies, edits or an older cursor. :meth:`_visit` serves it.
 * full: also in ``_full``. Its socket took less than was offered; the selector reports when it is writable again.
-* closing: also in ``_retired``. Its reader has ended. It is closed once its data was sent, or after
+* closing: also in ``_closing``. Its reader has ended. It is closed once its data was sent, or after
   LINGER_SECONDS.
 * broken: in neither set of followers. Nothing more is sent, and it waits only for its reader to end.
 
 A queue that is not logged in is in no set; ``mark_ready`` brings it to the next round. :meth:`_serve` moves a queue
 from behind to caught up; :meth:`_advance` moves back on a short send, or if another thread has cleared ``caught_up``;
-:meth:`_visit` moves back if the queue was marked ready; :meth:`_give_up` breaks it; :meth:`_close` ends it.
+:meth:`_visit` moves back if the queue was marked ready; :meth:`_disconnect` breaks it; :meth:`_close` ends it.
 
 Threads. ``mark_ready``, ``add``, ``close_when_drained`` and ``wake`` may be called from any thread. All else runs
 in the sender's thread, except for ``start`` and ``stop``. The sender alone closes sockets of connections with a send
@@ -25,9 +25,9 @@ queue, so a descriptor is never closed while it is used, and never reused for an
 Locks. ``_lock`` guards the hand-over fields and is a leaf: no other lock is taken and no system call is made under it,
 so callers may hold the hub's lock. The sender holds no lock while it writes.
 
-No wake-up is lost. A caller first publishes its work (``_dirty``, ``_retiring``, ``_stop_at``, the end of a buffer) and
-then calls ``wake``. The sender first reads the pipe, then clears ``_rung``, then looks for work. If a caller finds
-``_rung`` set, the byte is still to be read, or the sender has not looked for work yet. Either way it finds the work.
+No wake-up is lost. A caller first publishes its work (``_ready``, ``_to_close``, ``_stop_at``, the end of a buffer) and
+then calls ``wake``. The sender first reads the pipe, then clears ``_woken``, then looks for work. If a caller finds
+``_woken`` set, the byte is still to be read, or the sender has not looked for work yet. Either way it finds the work.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LINGER_SECONDS = 5.0
 # Broadcast data needs no such limit, because the lag limit covers it.
 STALL_SECONDS = 60.0
 # Minimum unsent data for a disconnect while memory is short: less would not help.
-_GREEDY_BYTES = 1024 * 1024
+_SHORT_MEMORY_UNSENT_BYTES = 1024 * 1024
 # Maximum visits per round: thousands of clients may send requests at once, a visit takes 10 to 50 microseconds, and
 # broadcast data must not wait for all of them.
 _VISITS_MAX = 500
@@ -137,31 +137,31 @@ class Sender:
         os.set_blocking(self._wakeup_writer, False)
         self._selector.register(self._wakeup_reader, selectors.EVENT_READ)
         # Queues whose readers have ended, with the time limit of each. For the sender's thread.
-        self._retired: dict[SendQueue, float] = {}
+        self._closing: dict[SendQueue, float] = {}
         # Queues whose sockets are full, with the time since when; oldest first. For the sender's thread.
         self._full: dict[SendQueue, float] = {}
         # Queues that wait for an acknowledgement, least recently checked first. For the sender's thread.
         self._tracked: dict[SendQueue, None] = {}
-        self._look_at = 0.0
+        self._next_check_at = 0.0
         # Guards everything below.
         self._lock = threading.Lock()
-        self._dirty: dict[SendQueue, None] = {}
-        self._retiring: list[SendQueue] = []
+        self._ready: dict[SendQueue, None] = {}
+        self._to_close: list[SendQueue] = []
         self._open = 0
-        self._rung = False
+        self._woken = False
         self._stop_at: float | None = None
 
     def start(self) -> None:
         self._worker.start()
 
-    def stop(self, patience_seconds: float) -> None:
+    def stop(self, timeout_seconds: float) -> None:
         """Send the data of finished queues within the time limit, close every transport, and join the thread."""
         with self._lock:
-            self._stop_at = self._clock() + patience_seconds
+            self._stop_at = self._clock() + timeout_seconds
         self.wake()
         self._worker.join()
         self._selector.close()
-        self._rung = True  # wake must not write to a closed pipe
+        self._woken = True  # wake must not write to a closed pipe
         os.close(self._wakeup_reader)
         os.close(self._wakeup_writer)
 
@@ -173,13 +173,13 @@ class Sender:
     def mark_ready(self, send_queue: SendQueue) -> None:
         """Visit this queue in the next round. For any thread."""
         with self._lock:
-            self._dirty[send_queue] = None
+            self._ready[send_queue] = None
         self.wake()
 
     def close_when_drained(self, send_queue: SendQueue) -> None:
         """Close the transport once its data was sent, or after LINGER_SECONDS. The reader thread's last call."""
         with self._lock:
-            self._retiring.append(send_queue)
+            self._to_close.append(send_queue)
         self.wake()
 
     def wake(self) -> None:
@@ -189,20 +189,20 @@ class Sender:
         """
         # Read without a lock: if it is set, the sender has yet to look for work (see the module's docstring). If two
         # threads find it clear, both write a byte, and the sender makes at most one empty round.
-        if self._rung:
+        if self._woken:
             return
-        self._rung = True
+        self._woken = True
         with suppress(BlockingIOError):  # the pipe is full, so the sender will wake up
             os.write(self._wakeup_writer, b"\0")
 
     def _run(self) -> None:
         try:
-            self._deliver()
+            self._run_rounds()
         finally:
             for broadcast in self._followers:
-                broadcast.abandon()
+                broadcast.note_sender_end()
 
-    def _deliver(self) -> None:
+    def _run_rounds(self) -> None:
         while True:
             self.run_round()
             with self._lock:
@@ -215,7 +215,7 @@ class Sender:
             return False
         self._send_all()
         self._run_checks(self._clock())
-        self._close_retired()
+        self._close_drained()
         return True
 
     def _await_work(self, *, wait: bool) -> bool:
@@ -223,30 +223,30 @@ class Sender:
 
         False if there is no work, but perhaps a check.
         """
-        # _dirty and _stop_at are read without the lock: a change makes the pipe readable, so select returns.
-        busy = bool(self._dirty) or any(followers.have_unsent for followers in self._followers.values())
-        ticks = self._retired or self._full or self._tracked or self._stop_at is not None
-        patience = _TICK_SECONDS if ticks else None
-        ready = self._selector.select(patience if wait and not busy else 0)
+        # _ready and _stop_at are read without the lock: a change makes the pipe readable, so select returns.
+        busy = bool(self._ready) or any(followers.have_unsent for followers in self._followers.values())
+        has_checks = self._closing or self._full or self._tracked or self._stop_at is not None
+        timeout = _TICK_SECONDS if has_checks else None
+        ready = self._selector.select(timeout if wait and not busy else 0)
         for key, _ in ready:
             if key.fd == self._wakeup_reader:
                 os.read(self._wakeup_reader, 64)
-                self._rung = False
+                self._woken = False
             else:
                 self._selector.unregister(key.fileobj)
                 del self._full[key.data]
                 with self._lock:
-                    self._dirty[key.data] = None
+                    self._ready[key.data] = None
         return busy or bool(ready)
 
     def _send_all(self) -> None:
         # Broadcast data first, then queues that were marked ready. Queues over the limit are first in the next round,
         # so each gets its visit. Followers that are behind do not count for the limit: if they were skipped while the
         # buffer grows, their lag would grow.
-        news = [followers for followers in self._followers.values() if followers.have_unsent]
+        with_data = [followers for followers in self._followers.values() if followers.have_unsent]
         with self._lock:
-            targets, self._dirty = self._dirty, {}
-        for followers in news:
+            targets, self._ready = self._ready, {}
+        for followers in with_data:
             self._advance(followers)
             for send_queue in list(followers.behind):
                 targets.pop(send_queue, None)
@@ -256,9 +256,9 @@ class Sender:
             self._visit(send_queue)
         if len(targets) > self._visits_max:
             with self._lock:
-                self._dirty = dict.fromkeys(left) | self._dirty
+                self._ready = dict.fromkeys(left) | self._ready
         for followers in self._followers.values():
-            followers.broadcast.offered(followers.offered)
+            followers.broadcast.note_offered(followers.offered)
 
     def _advance(self, followers: _Followers) -> None:
         """Send the next span of the buffer to all caught-up queues: one system call each."""
@@ -269,9 +269,9 @@ class Sender:
         size = span.end - span.start
         is_long = size >= followers.broadcast.limits.span_min_bytes
         send: Callable[[int, Any], int] = followers.broadcast.send if is_long else self._write
-        what = span if is_long else followers.broadcast.slice(*span)
-        out: list[tuple[SendQueue, int]] = []
-        gone: list[SendQueue] = []
+        data = span if is_long else followers.broadcast.slice(*span)
+        incomplete: list[tuple[SendQueue, int]] = []
+        lost: list[SendQueue] = []
         for send_queue, descriptor in followers.caught_up.items():
             sent_bytes = 0
             # Read without the queue's lock. If it is cleared after this read, the span is still right: edits added now
@@ -279,20 +279,20 @@ class Sender:
             # were added before it was flushed, so the flag was cleared before this thread saw the new end.
             if send_queue.caught_up:
                 try:
-                    sent_bytes = send(descriptor, what)
+                    sent_bytes = send(descriptor, data)
                 except BlockingIOError:
                     pass
                 except OSError:
-                    gone.append(send_queue)
+                    lost.append(send_queue)
                     continue
                 if sent_bytes == size:
                     continue
                 self._note_full(send_queue)
-            out.append((send_queue, sent_bytes))
-        for send_queue, sent_bytes in out:
+            incomplete.append((send_queue, sent_bytes))
+        for send_queue, sent_bytes in incomplete:
             followers.remove(send_queue, span.start + sent_bytes)
-        for send_queue in gone:
-            self._give_up(send_queue)
+        for send_queue in lost:
+            self._disconnect(send_queue)
 
     def _visit(self, send_queue: SendQueue) -> None:
         """Serve a queue that is behind, was marked ready, or is not logged in."""
@@ -307,45 +307,45 @@ class Sender:
             send_queue.check_acknowledged()  # before more data is sent
             self._tracked[send_queue] = None
         if send_queue.lag_bytes() > self._lag_max_bytes:
-            self._give_up_lagging(send_queue)
+            self._disconnect_lagging(send_queue)
         elif send_queue not in self._full:
             self._serve(send_queue, followers)
         if send_queue.hangs_up and send_queue in self._full:  # the peer does not read; hang_up does not wait for it
-            self._give_up(send_queue)
+            self._disconnect(send_queue)
 
     def _serve(self, send_queue: SendQueue, followers: _Followers) -> None:
         """Make one send at most. A queue with more data is visited again in the next round."""
         try:
             send_queue.transport.flush()
-            due = send_queue.next_span(followers.offered)
-            if due and not self._send(send_queue, due):
+            data = send_queue.next_span(followers.offered)
+            if data and not self._send(send_queue, data):
                 return
         except LookupError:
-            self._give_up_lagging(send_queue)
+            self._disconnect_lagging(send_queue)
             return
         except (OSError, MemoryError):
-            self._give_up(send_queue)
+            self._disconnect(send_queue)
             return
         if send_queue.catch_up(followers.offered):
             followers.add(send_queue)
-        elif due:  # there may be more
+        elif data:  # there may be more
             with self._lock:
-                self._dirty[send_queue] = None
+                self._ready[send_queue] = None
         elif send_queue.is_drained() and not send_queue.shut:
             send_queue.shut = True
             send_queue.transport.end()
             if send_queue.hangs_up:
                 send_queue.transport.hang_up()
 
-    def _send(self, send_queue: SendQueue, due: list[bytes | memoryview] | Span) -> bool:
+    def _send(self, send_queue: SendQueue, data: list[bytes | memoryview] | Span) -> bool:
         """True if the transport took everything. LookupError: the data was discarded. OSError: the peer is lost."""
         try:
-            if isinstance(due, Span):
-                size = due.end - due.start
-                sent_bytes = send_queue.broadcast.send(send_queue.transport.descriptor, due)
+            if isinstance(data, Span):
+                size = data.end - data.start
+                sent_bytes = send_queue.broadcast.send(send_queue.transport.descriptor, data)
             else:
-                size = sum(map(len, due))
-                sent_bytes = send_queue.transport.write(due)
+                size = sum(map(len, data))
+                sent_bytes = send_queue.transport.write(data)
         except BlockingIOError:
             sent_bytes = 0
         send_queue.note_sent(sent_bytes)
@@ -361,73 +361,73 @@ class Sender:
 
     def _run_checks(self, now: float) -> None:
         """Run the periodic checks, once per tick."""
-        if now < self._look_at:
+        if now < self._next_check_at:
             return
-        self._look_at = now + _TICK_SECONDS
+        self._next_check_at = now + _TICK_SECONDS
         self._check_tracked()
-        self._give_up_stalled(now)
+        self._disconnect_stalled(now)
         if self._is_memory_short():
-            self._give_up_greediest()
+            self._disconnect_largest()
 
     def _check_tracked(self) -> None:
         for send_queue in list(islice(self._tracked, _CHECKED_MAX)):
             del self._tracked[send_queue]
             send_queue.check_acknowledged()
-            if send_queue in self._retired:
-                self._break_if_over(send_queue)
+            if send_queue in self._closing:
+                self._break_if_lost(send_queue)
             if send_queue.is_tracked and not send_queue.broken:
                 self._tracked[send_queue] = None
 
-    def _break_if_over(self, send_queue: SendQueue) -> None:
-        """Break a retired queue that waits for acknowledgements after a reset, which would take LINGER_SECONDS."""
-        if send_queue.is_tracked and send_queue.transport.is_over:
+    def _break_if_lost(self, send_queue: SendQueue) -> None:
+        """Break a closing queue that waits for acknowledgements after a reset, which would take LINGER_SECONDS."""
+        if send_queue.is_tracked and send_queue.transport.is_lost:
             send_queue.broken = True
 
-    def _give_up_stalled(self, now: float) -> None:
+    def _disconnect_stalled(self, now: float) -> None:
         """Disconnect peers that take no replies. ``_full`` is ordered by time: dicts keep insertion order."""
         for send_queue, since in list(self._full.items()):
             if now - since < STALL_SECONDS:
                 return
             if send_queue.has_unsent_replies and not send_queue.broken:
                 _log.warning("disconnected", reason="replies_unread", connection=send_queue.label)
-                self._give_up(send_queue)
+                self._disconnect(send_queue)
 
-    def _give_up_greediest(self) -> None:
+    def _disconnect_largest(self) -> None:
         """While memory is short, disconnect the peer with the most unsent data, one per tick."""
         behind = [send_queue for followers in self._followers.values() for send_queue in followers.behind]
-        greediest = max(behind, key=lambda send_queue: send_queue.kept_bytes, default=None)
-        if greediest is not None and greediest.kept_bytes >= _GREEDY_BYTES:
-            unsent_bytes = greediest.kept_bytes
-            _log.warning("disconnected", reason="memory_short", connection=greediest.label, unsent_bytes=unsent_bytes)
-            self._give_up(greediest)
+        largest = max(behind, key=lambda send_queue: send_queue.kept_bytes, default=None)
+        if largest is not None and largest.kept_bytes >= _SHORT_MEMORY_UNSENT_BYTES:
+            unsent_bytes = largest.kept_bytes
+            _log.warning("disconnected", reason="memory_short", connection=largest.label, unsent_bytes=unsent_bytes)
+            self._disconnect(largest)
 
-    def _give_up_lagging(self, send_queue: SendQueue) -> None:
+    def _disconnect_lagging(self, send_queue: SendQueue) -> None:
         _log.warning("disconnected", reason="lagging", connection=send_queue.label, limit_bytes=self._lag_max_bytes)
-        self._give_up(send_queue)
+        self._disconnect(send_queue)
 
-    def _give_up(self, send_queue: SendQueue) -> None:
+    def _disconnect(self, send_queue: SendQueue) -> None:
         """Stop sending to this peer, and let its reader see the end of the connection."""
         send_queue.broken = True
         send_queue.finish()
         self._followers[send_queue.broadcast].forget(send_queue)
         send_queue.transport.hang_up()
 
-    def _close_retired(self) -> None:
+    def _close_drained(self) -> None:
         now = self._clock()
         with self._lock:
-            retiring, self._retiring = self._retiring, []
-            give_up_at = self._stop_at
-        for send_queue in retiring:
-            self._retired[send_queue] = now + LINGER_SECONDS
-            self._break_if_over(send_queue)
+            to_close, self._to_close = self._to_close, []
+            stop_at = self._stop_at
+        for send_queue in to_close:
+            self._closing[send_queue] = now + LINGER_SECONDS
+            self._break_if_lost(send_queue)
         # Tracked queues are polled at the next tick and once more before the close, not in each round.
-        for send_queue, patience_ends in list(self._retired.items()):
-            is_told = send_queue.shut and send_queue.transport.can_be_closed and not send_queue.is_tracked
-            if send_queue.broken or is_told or now >= min(patience_ends, give_up_at or patience_ends):
+        for send_queue, deadline in list(self._closing.items()):
+            is_done = send_queue.shut and send_queue.transport.can_be_closed and not send_queue.is_tracked
+            if send_queue.broken or is_done or now >= min(deadline, stop_at or deadline):
                 self._close(send_queue)
 
     def _close(self, send_queue: SendQueue) -> None:
-        del self._retired[send_queue]
+        del self._closing[send_queue]
         send_queue.check_acknowledged()
         send_queue.stop_tracking()
         self._tracked.pop(send_queue, None)

@@ -56,7 +56,7 @@ TRACKED_MAX = 64
 # Maximum size for joining insertions at one position: an edit takes 200 bytes, more than a short direct message.
 _JOIN_MAX_BYTES = 4 * 1024
 # Placeholder for an unused queue: most queues are empty most of the time. It can hold nothing.
-_NONE: Final[deque[Any]] = deque(maxlen=0)
+_EMPTY: Final[deque[Any]] = deque(maxlen=0)
 
 
 class _Edit(NamedTuple):
@@ -102,16 +102,16 @@ class SendQueue:
 
     __slots__ = (
         "_cursor",
-        "_drained",
         "_edits",
         "_end",
         "_finishing",
         "_held",
+        "_inserted_bytes",
         "_lock",
         "_replies",
         "_replies_bytes",
+        "_room_available",
         "_sent_bytes",
-        "_told_bytes",
         "_tracked",
         "_wake",
         "broadcast",
@@ -139,12 +139,12 @@ class SendQueue:
         self.caught_up = False
         # Guards everything below.
         self._lock = threading.Lock()
-        self._drained: threading.Condition | None = None
+        self._room_available: threading.Condition | None = None
         # Both deques are created on first use and dropped when the queue has caught up: there are thousands of queues.
-        self._replies: deque[bytes | memoryview] = _NONE
+        self._replies: deque[bytes | memoryview] = _EMPTY
         self._replies_bytes = 0
-        self._edits: deque[_Edit] = _NONE
-        self._told_bytes = 0
+        self._edits: deque[_Edit] = _EMPTY
+        self._inserted_bytes = 0
         # Bytes of replies and edits sent so far.
         self._sent_bytes = 0
         self._tracked: _Tracked | None = None
@@ -155,7 +155,7 @@ class SendQueue:
 
     # --- for the session: its reader thread, and for guests the reader threads of others ---
 
-    def put(self, events: Sequence[Event], *, alone: bool = True) -> None:
+    def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
         """Queue a reply to this connection: immediate while the queue is held, otherwise after the flushed data.
 
         A reply after :meth:`finish` is dropped. With ``alone=False`` the sender is not woken: the reply is sent with
@@ -164,7 +164,7 @@ class SendQueue:
         data = self.broadcast.encode(events)
         with self._lock:
             self._put(data)
-        if alone:
+        if wake:
             self._wake(self)
 
     def release(self, events: Sequence[Event]) -> None:
@@ -184,14 +184,14 @@ class SendQueue:
         data = self.broadcast.encode(last)
         with self._lock:
             if self._end is None:
-                self._stop_listening(self.broadcast.end)
+                self._stop_following(self.broadcast.end)
             self._put(data)
             self._held = False
             self._finishing = True
             self.hangs_up |= hang_up
             self.caught_up = False
-            if self._drained is not None:
-                self._drained.notify_all()
+            if self._room_available is not None:
+                self._room_available.notify_all()
         self._wake(self)
 
     def wait_for_room(self) -> bool:
@@ -200,9 +200,9 @@ class SendQueue:
         if self._unread_bytes() <= UNREAD_MAX_BYTES:
             return not self._finishing
         with self._lock:
-            if self._drained is None:
-                self._drained = threading.Condition(self._lock)
-            self._drained.wait_for(lambda: self._finishing or self._unread_bytes() <= UNREAD_MAX_BYTES)
+            if self._room_available is None:
+                self._room_available = threading.Condition(self._lock)
+            self._room_available.wait_for(lambda: self._finishing or self._unread_bytes() <= UNREAD_MAX_BYTES)
             return not self._finishing
 
     # --- for the hub, under its lock ---
@@ -221,7 +221,7 @@ class SendQueue:
             self._cursor = self._sent_upto()
             self.caught_up = False
             if self._end is None:
-                self._stop_listening(end)
+                self._stop_following(end)
 
     def insert(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
         """Send these events instead of the buffer's bytes from start to end; insert them if both are equal."""
@@ -232,9 +232,9 @@ class SendQueue:
             self.caught_up = False
             if self._end is None:
                 self._add(_Edit(start, end, data, is_reply=False))
-                self._told_bytes += len(data)
+                self._inserted_bytes += len(data)
         if start == end:
-            self.broadcast.note_behind(len(data))
+            self.broadcast.note_inserted(len(data))
             self._wake(self)
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
@@ -254,7 +254,7 @@ class SendQueue:
             queued = self._tracked.queued
             if len(queued) >= TRACKED_MAX:
                 queued.pop()
-            own_bytes = self._sent_bytes + self._replies_bytes + self._told_bytes
+            own_bytes = self._sent_bytes + self._replies_bytes + self._inserted_bytes
             queued.append((number, own_bytes, self._limit(self.broadcast.end)))
         if is_new:  # otherwise the sender polls this queue already
             self._wake(self)
@@ -320,7 +320,7 @@ class SendQueue:
                 return [self._replies[0]]
             if self._held:
                 return []
-            self._pass_skips()
+            self._skip_empty_edits()
             cursor = self._cursor
             limit = min(self._limit(offered), cursor + self.transport.write_max_bytes)
             stop = min(self._edits[0].at, limit) if self._edits else limit
@@ -354,11 +354,11 @@ class SendQueue:
         Only a transport with a socket can be caught up, because the sender then writes to the descriptor directly.
         """
         with self._lock:
-            self._pass_skips()
+            self._skip_empty_edits()
             own = self._held or self._replies or self._edits or self._finishing or self._end is not None
             self.caught_up = not own and self._cursor == offered and self.transport.is_socket
             if self.caught_up:
-                self._replies = self._edits = _NONE
+                self._replies = self._edits = _EMPTY
             return self.caught_up
 
     @property
@@ -382,7 +382,7 @@ class SendQueue:
     def kept_bytes(self) -> int:
         """Bytes kept for this connection alone."""
         # Read without the lock: an estimate, compared with a limit in megabytes.
-        return self._replies_bytes + self._told_bytes
+        return self._replies_bytes + self._inserted_bytes
 
     def note_sent(self, sent_bytes: int) -> None:
         """Record that the transport took the first ``sent_bytes`` bytes of the last :meth:`next_span`."""
@@ -396,14 +396,14 @@ class SendQueue:
                 sent_bytes -= min(sent_bytes, len(reply))
             while sent_bytes:
                 sent_bytes -= self._advance(sent_bytes)
-            self._pass_skips()
-            if self._drained is not None and self._unread_bytes() <= UNREAD_MAX_BYTES:
-                self._drained.notify_all()
+            self._skip_empty_edits()
+            if self._room_available is not None and self._unread_bytes() <= UNREAD_MAX_BYTES:
+                self._room_available.notify_all()
 
     def is_drained(self) -> bool:
         """True if the queue is finishing and everything was sent."""
         with self._lock:
-            self._pass_skips()
+            self._skip_empty_edits()
             own = self._replies or self._edits
             return self._finishing and not own and self._cursor >= self._limit(self.broadcast.end)
 
@@ -411,7 +411,7 @@ class SendQueue:
         """Unsent bytes of the broadcast buffer and of insertions; replies do not count."""
         # Read without the lock: an estimate for a limit. The limit is read before the cursor, which may move meanwhile;
         # the result is then too small or negative, hence max().
-        return max(0, self._limit(self.broadcast.end) - self._cursor) + self._told_bytes
+        return max(0, self._limit(self.broadcast.end) - self._cursor) + self._inserted_bytes
 
     # --- the lock is held, unless a caller above says otherwise ---
 
@@ -424,22 +424,22 @@ class SendQueue:
             here = self._limit(self.broadcast.end)
             self._add(_Edit(here, here, data, is_reply=True))
             return
-        if self._replies is _NONE:
+        if self._replies is _EMPTY:
             self._replies = deque()
         self._replies.append(data)
 
-    def _stop_listening(self, end: int) -> None:
+    def _stop_following(self, end: int) -> None:
         """End following at this position."""
         self._end = end
         if self._held:
             # The missed messages are incomplete: newer messages would hide the gap.
             self._end = self._cursor
             self._edits.clear()
-            self._told_bytes = 0
+            self._inserted_bytes = 0
 
     def _add(self, edit: _Edit) -> None:
         """Append an edit, or join it to the last one if both insert at the same position."""
-        if self._edits is _NONE:
+        if self._edits is _EMPTY:
             self._edits = deque()
         last = self._edits[-1] if self._edits else None
         if (
@@ -452,27 +452,27 @@ class SendQueue:
         else:
             self._edits.append(edit)
 
-    def _advance(self, most_bytes: int) -> int:
+    def _advance(self, max_bytes: int) -> int:
         """Advance over one edit or up to the next one, by ``most_bytes`` at most; returns the number of bytes."""
         edit = self._edits[0] if self._edits else None
         if edit is None or self._cursor < edit.at:
-            step = most_bytes if edit is None else min(most_bytes, edit.at - self._cursor)
+            step = max_bytes if edit is None else min(max_bytes, edit.at - self._cursor)
             self._cursor += step
             return step
         self._edits.popleft()
-        step = min(most_bytes, len(edit.data))
+        step = min(max_bytes, len(edit.data))
         self._sent_bytes += step
         if edit.is_reply:
             self._replies_bytes -= step
         else:
-            self._told_bytes -= step
+            self._inserted_bytes -= step
         if step < len(edit.data):
             self._edits.appendleft(edit._replace(data=memoryview(edit.data)[step:]))
         else:
             self._cursor = max(self._cursor, edit.resume)
         return step
 
-    def _pass_skips(self) -> None:
+    def _skip_empty_edits(self) -> None:
         """Advance over edits without data: they only omit a part of the buffer."""
         while self._edits and self._edits[0].at <= self._cursor and not self._edits[0].data:
             self._cursor = max(self._cursor, self._edits.popleft().resume)
@@ -482,7 +482,7 @@ class SendQueue:
 
         While caught up, the cursor stands still and the buffer has the position of the last finished round.
         """
-        return max(self._cursor, self.broadcast.offered_upto) if self.caught_up else self._cursor
+        return max(self._cursor, self.broadcast.offered_end) if self.caught_up else self._cursor
 
     def _limit(self, offered: int) -> int:
         """The end of the data to send: a follower's is ``offered``."""
@@ -490,4 +490,4 @@ class SendQueue:
 
     def _unread_bytes(self) -> int:
         """Bytes that the peer has not read. Insertions do not count while the queue is held: they can't be sent."""
-        return self._replies_bytes + (0 if self._held else self._told_bytes)
+        return self._replies_bytes + (0 if self._held else self._inserted_bytes)

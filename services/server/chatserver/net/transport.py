@@ -51,8 +51,8 @@ class Transport(Protocol):
     def write_max_bytes(self) -> int:
         """Maximum useful size of one write."""
 
-    def read(self, size_bytes: int, patience_seconds: float) -> bytes:
-        """The next bytes; empty at the end. TimeoutError: nothing arrived within ``patience_seconds``. OSError."""
+    def read(self, size_bytes: int, timeout_seconds: float) -> bytes:
+        """The next bytes; empty at the end. TimeoutError: nothing arrived within ``timeout_seconds``. OSError."""
 
     def stop_reading(self) -> None:
         """The reader's last call, before the close."""
@@ -66,7 +66,7 @@ class Transport(Protocol):
     def flush(self) -> None:
         """Send data that was taken and not sent yet, and retransmissions. OSError: the peer is lost."""
 
-    def call_when_due(self, wake: Callable[[], None]) -> None:
+    def set_wake(self, wake: Callable[[], None]) -> None:
         """Set the function that wakes the sender. It is called in any thread, without a lock."""
 
     def end(self) -> None:
@@ -91,7 +91,7 @@ class Transport(Protocol):
         """Position of the end of the written data, or a little more. For any thread, after the write."""
 
     @property
-    def is_over(self) -> bool:
+    def is_lost(self) -> bool:
         """True if the peer can't acknowledge anything any more, because the connection was reset or is lost."""
 
     @property
@@ -102,7 +102,7 @@ class Transport(Protocol):
 class TcpTransport:
     """A TCP socket."""
 
-    __slots__ = ("_active_seconds", "_patience_seconds", "_sock", "_turns", "_waiter")
+    __slots__ = ("_active_seconds", "_sock", "_timeout_seconds", "_turns", "_waiter")
 
     is_socket = True
     can_be_closed = True
@@ -115,7 +115,7 @@ class TcpTransport:
         """With ``turns`` a quiet reader waits for its turn, unless the system can't watch another socket."""
         self._sock = sock
         self._active_seconds = active_seconds
-        self._patience_seconds: float | None = None
+        self._timeout_seconds: float | None = None
         self._turns: ReadTurns | None = None
         if turns is not None:
             sock.setblocking(False)
@@ -127,36 +127,36 @@ class TcpTransport:
     def descriptor(self) -> int:
         return self._sock.fileno()
 
-    def read(self, size_bytes: int, patience_seconds: float) -> bytes:
+    def read(self, size_bytes: int, timeout_seconds: float) -> bytes:
         """Wait for the socket while the reader is active, then for a turn."""
         turns = self._turns
         if turns is None:
-            return self._read(size_bytes, patience_seconds)
-        if turns.be_active(self._waiter):
+            return self._read(size_bytes, timeout_seconds)
+        if turns.try_activate(self._waiter):
             try:
-                return self._read(size_bytes, min(patience_seconds, self._active_seconds))
+                return self._read(size_bytes, min(timeout_seconds, self._active_seconds))
             except TimeoutError:
-                if patience_seconds <= self._active_seconds:
+                if timeout_seconds <= self._active_seconds:
                     raise
-            turns.be_quiet(self._waiter)
-            patience_seconds -= self._active_seconds
+            turns.deactivate(self._waiter)
+            timeout_seconds -= self._active_seconds
         while True:
-            turns.wait(self._waiter, patience_seconds)
+            turns.wait(self._waiter, timeout_seconds)
             try:
                 return os.read(self._sock.fileno(), size_bytes)
             except BlockingIOError:
                 continue
             finally:
-                turns.pass_on()
+                turns.end_turn()
 
-    def _read(self, size_bytes: int, patience_seconds: float) -> bytes:
+    def _read(self, size_bytes: int, timeout_seconds: float) -> bytes:
         """Read with a timeout. It is set only if it has changed, which saves a system call.
 
         A timeout also keeps the socket in non-blocking mode, which the sender needs.
         """
-        if patience_seconds != self._patience_seconds:
-            self._sock.settimeout(patience_seconds)
-            self._patience_seconds = patience_seconds
+        if timeout_seconds != self._timeout_seconds:
+            self._sock.settimeout(timeout_seconds)
+            self._timeout_seconds = timeout_seconds
         return self._sock.recv(size_bytes)
 
     def stop_reading(self) -> None:
@@ -179,7 +179,7 @@ class TcpTransport:
     def flush(self) -> None:
         """Do nothing: the system sends."""
 
-    def call_when_due(self, _: Callable[[], None]) -> None:
+    def set_wake(self, _: Callable[[], None]) -> None:
         """Do nothing: the sender waits for the socket."""
 
     def end(self) -> None:
@@ -215,7 +215,7 @@ class TcpTransport:
         return int(struct.unpack_from("Q", info, _BYTES_ACKED_AT)[0])
 
     @property
-    def is_over(self) -> bool:
+    def is_lost(self) -> bool:
         """See Transport; always false if the system can't tell."""
         if sys.platform != "linux":
             return False

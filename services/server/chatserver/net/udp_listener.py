@@ -59,11 +59,11 @@ _log = structlog.get_logger()
 _TICK_SECONDS: Final = 0.05
 _TICK_SESSIONS: Final = 2_000
 # Maximum answers to strangers per tick. They take half a processor; more would delay the packets of sessions.
-_STRANGERS_MAX: Final = 2_000
+_STATELESS_MAX: Final = 2_000
 # Maximum packets read in a row: the scan must run during a flood, too.
 _READ_MAX: Final = 256
 # Time in which the same opening is a duplicate, or a repetition because the answer was lost. Later it opens a session.
-_REPEATED_SECONDS: Final = 10.0
+_DUPLICATE_SECONDS: Final = 10.0
 # Interval between log lines about ignored handshakes.
 _LOG_SECONDS: Final = 60.0
 
@@ -79,15 +79,15 @@ class UdpListener:
         on_crash: Callable[[str], None],
         *,
         silence_seconds: float = SILENCE_SECONDS,
-        strangers_max: int = _STRANGERS_MAX,
+        stateless_max: int = _STATELESS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``protocol`` is that of all sessions. ``strangers_max``: answers to packets without a session, per tick."""
+        """``protocol`` is that of all sessions. ``stateless_max``: answers to packets without a session, per tick."""
         self._socket = bound
         self._connections = connections
         self._protocol = protocol
         self._silence_seconds = silence_seconds
-        self._strangers_max = strangers_max
+        self._stateless_max = stateless_max
         self._clock = clock
         self._worker = Worker("datagrams", self._run, on_crash)
         self._stop = StopSignal()
@@ -96,8 +96,8 @@ class UdpListener:
         # For the listener's thread: the sessions by number, and by the address and text of their openings.
         self._by_number: dict[int, UdpTransport] = {}
         self._by_opening: dict[tuple[Address, bytes], UdpTransport] = {}
-        self._look_at = 0.0
-        self._strangers_left = strangers_max
+        self._next_check_at = 0.0
+        self._stateless_left = stateless_max
         self._log_at = 0.0
 
     def start(self) -> None:
@@ -125,8 +125,8 @@ class UdpListener:
                 if self._socket in ready:
                     self._read_all()
                 now = self._clock()
-                if now >= self._look_at:
-                    self._look_at = now + _TICK_SECONDS * max(1.0, len(self._by_number) / _TICK_SESSIONS)
+                if now >= self._next_check_at:
+                    self._next_check_at = now + _TICK_SECONDS * max(1.0, len(self._by_number) / _TICK_SESSIONS)
                     self.check_timeouts()
 
     def _read_all(self) -> None:
@@ -153,13 +153,13 @@ class UdpListener:
         transport = self._by_number.get(datagram.session)
         if transport is not None and transport.address == address and not transport.closed:
             transport.receive(datagram, now)
-        elif self._strangers_left <= 0:
+        elif self._stateless_left <= 0:
             return
         elif (datagram.kind, datagram.session, datagram.sequence) == (COMMAND, NO_SESSION, 0):
-            self._strangers_left -= 1
+            self._stateless_left -= 1
             self._open(datagram, address, now)
         elif datagram.kind != ACK and datagram.sequence:  # without a number it may be another server's answer
-            self._strangers_left -= 1
+            self._stateless_left -= 1
             reason = _error(ErrorCode.NO_SESSION, "There is no such session; open a new one.")
             self._answer(datagram, address, reason, _error(ErrorCode.NO_SESSION))
 
@@ -167,11 +167,11 @@ class UdpListener:
         opening = read_opening(datagram.payload)
         if opening.text == COOKIE_WORD:
             return  # another server's answer: the two servers would answer each other forever
-        if opening.cookie is None or not self._cookies.is_good(opening.cookie, address, opening.text, now):
-            self._give_cookie(datagram, opening, address, now)
+        if opening.cookie is None or not self._cookies.is_valid(opening.cookie, address, opening.text, now):
+            self._send_cookie(datagram, opening, address, now)
             return
         earlier = self._by_opening.get((address, opening.text))
-        if earlier is not None and not earlier.closed and now < earlier.opened_at + _REPEATED_SECONDS:
+        if earlier is not None and not earlier.closed and now < earlier.opened_at + _DUPLICATE_SECONDS:
             return  # a repetition: the session's first packet is resent until it arrives
         if self._closing:
             self._send(address, NO_SESSION, _error(ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
@@ -193,12 +193,12 @@ class UdpListener:
         self._by_number[transport.session] = transport
         self._by_opening[address, opening.text] = transport
 
-    def _give_cookie(self, datagram: Datagram, opening: Opening, address: Address, now: float) -> None:
+    def _send_cookie(self, datagram: Datagram, opening: Opening, address: Address, now: float) -> None:
         payload = cookie_payload(self._cookies.make(address, opening.text, now))
         if not self._answer(datagram, address, payload) and now >= self._log_at:
             self._log_at = now + _LOG_SECONDS
-            least_bytes = HEADER_BYTES + len(payload)
-            _log.warning("handshake ignored", reason="too_short", address=address[0], min_bytes=least_bytes)
+            min_bytes = HEADER_BYTES + len(payload)
+            _log.warning("handshake ignored", reason="too_short", address=address[0], min_bytes=min_bytes)
 
     def _answer(self, datagram: Datagram, address: Address, *payloads: bytes) -> bool:
         """Send the first payload that is no longer than that of the packet. False if all are longer."""
@@ -216,15 +216,15 @@ class UdpListener:
     def check_timeouts(self) -> None:
         """Check the timeouts of all sessions, and forget the closed ones. For the listener's thread."""
         now = self._clock()
-        self._strangers_left = self._strangers_max
+        self._stateless_left = self._stateless_max
         for transport in list(self._by_number.values()):
             if transport.closed:
                 del self._by_number[transport.session]
                 if self._by_opening.get((transport.address, transport.opening)) is transport:
                     del self._by_opening[transport.address, transport.opening]
                 continue
-            if lost := transport.check_timeouts(now):
-                _log.info("disconnected", reason="peer_lost", connection=transport.label, detail=lost)
+            if lost_reason := transport.check_timeouts(now):
+                _log.info("disconnected", reason="peer_lost", connection=transport.label, detail=lost_reason)
 
 
 def _error(code: ErrorCode, reason: str = "") -> bytes:

@@ -6,8 +6,9 @@ lost (the listener's timeout check) or hung up (:meth:`~UdpTransport.hang_up`): 
 lost, hung up, or ended with everything acknowledged.
 
 Threads. The listener calls ``deliver``, ``receive`` and ``check_timeouts``. One reader calls ``read``. The sender calls
-``write``, ``flush``, ``end`` and ``close``. If a write takes less than it was given, ``_refused`` is set, and the next
-``receive`` that makes room wakes the sender. ``check_timeouts`` wakes it for retransmissions, which ``flush`` sends.
+``write``, ``flush``, ``end`` and ``close``. If a write takes less than it was given, ``_was_partial`` is set, and the
+next ``receive`` that makes room wakes the sender. ``check_timeouts`` wakes it for retransmissions, which ``flush``
+sends.
 
 ``_lock`` guards the state. Packets are sent and ``_wake`` is called without it. The order of packets does not matter,
 because the ARQ numbers them.
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 # arrive out of order do not count; see chatprotocol.udp.arq.RECEIVE_WINDOW.
 _INBOX_MAX_BYTES = 64 * 1024
 # Maximum bytes per write. The rest stays in the broadcast buffer, which all sessions share.
-_SEND_QUEUE_MAX_BYTES = 16 * 1024
+_WRITE_MAX_BYTES = 16 * 1024
 
 
 # A peer's address in the form of the socket module.
@@ -47,7 +48,6 @@ class UdpTransport:
 
     __slots__ = (
         "_arq",
-        "_arrived",
         "_clock",
         "_ended",
         "_frames",
@@ -56,13 +56,14 @@ class UdpTransport:
         "_inbox_bytes",
         "_inbox_max_bytes",
         "_lock",
-        "_refused",
+        "_readable",
         "_sock",
         "_wake",
+        "_was_partial",
         "address",
         "closed",
         "label",
-        "lost",
+        "lost_reason",
         "opened_at",
         "opening",
         "write_max_bytes",
@@ -80,7 +81,7 @@ class UdpTransport:
         *,
         silence_seconds: float = SILENCE_SECONDS,
         inbox_max_bytes: int = _INBOX_MAX_BYTES,
-        write_max_bytes: int = _SEND_QUEUE_MAX_BYTES,
+        write_max_bytes: int = _WRITE_MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
@@ -99,17 +100,17 @@ class UdpTransport:
         # old value only delays the removal.
         self.closed = False
         # The reason why the peer is lost, or empty.
-        self.lost = ""
-        # Guards everything below and ``lost``. The condition is notified when the reader can go on.
+        self.lost_reason = ""
+        # Guards everything below and ``lost_reason``. The condition is notified when the reader can go on.
         self._lock = threading.Lock()
-        self._arrived = threading.Condition(self._lock)
+        self._readable = threading.Condition(self._lock)
         self._arq = Arq(session, self.opened_at, silence_seconds=silence_seconds)
         # Holds the written part of an incomplete frame.
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         self._inbox: deque[bytes] = deque()
         self._inbox_bytes = 0
         # True if the last write took less than it was given.
-        self._refused = False
+        self._was_partial = False
         self._ended = False
         self._hung_up = False
 
@@ -123,42 +124,42 @@ class UdpTransport:
     def deliver(self, frames: Sequence[Frame]) -> None:
         """Pass frames to the reader."""
         with self._lock:
-            self._deliver(frames)
+            self._add_to_inbox(frames)
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """Process a packet of this session: acknowledge it, and pass complete frames to the reader."""
         with self._lock:
             has_room = self._inbox_bytes < self._inbox_max_bytes
-            arrival = self._arq.receive(datagram, now, has_room=has_room)
-            if arrival.frames:
-                self._deliver(arrival.frames)
-            can_go_on = (self._refused or self._arq.has_unsent) and self._arq.may_send
+            result = self._arq.receive(datagram, now, has_room=has_room)
+            if result.frames:
+                self._add_to_inbox(result.frames)
+            can_write = (self._was_partial or self._arq.has_unsent) and self._arq.may_send
             if self._ended and not self._arq.unacknowledged_bytes:  # the reader and the sender wait for the last ack
-                can_go_on = True
-                self._arrived.notify()
-        self._send(arrival.acks)
-        if can_go_on:
+                can_write = True
+                self._readable.notify()
+        self._send(result.acks)
+        if can_write:
             self._wake()
 
     def check_timeouts(self, now: float) -> str:
         """Wake the sender if a retransmission is pending; the reason if the peer has just been lost, else empty."""
         # Read without the lock: look_at is a hint, and an old value costs a check or delays it by a tick. Only this
         # thread writes lost.
-        if now < self._arq.next_check_at or self.lost:  # nothing to do yet
+        if now < self._arq.next_check_at or self.lost_reason:  # nothing to do yet
             return ""
         with self._lock:
-            self.lost = self._arq.lost_reason(now)
-            if self.lost:
-                self._arrived.notify()
+            self.lost_reason = self._arq.lost_reason(now)
+            if self.lost_reason:
+                self._readable.notify()
         self._wake()
-        return self.lost
+        return self.lost_reason
 
     # --- for the reader ---
 
-    def read(self, size_bytes: int, patience_seconds: float) -> bytes:
+    def read(self, size_bytes: int, timeout_seconds: float) -> bytes:
         """Bytes of frames; empty at the end of the session. TimeoutError: nothing arrived in time."""
         with self._lock:
-            if not self._arrived.wait_for(self._is_readable, patience_seconds):
+            if not self._readable.wait_for(self._is_readable, timeout_seconds):
                 raise TimeoutError
             if not self._inbox:
                 return b""
@@ -177,7 +178,7 @@ class UdpTransport:
 
     # --- for the sender ---
 
-    def call_when_due(self, wake: Callable[[], None]) -> None:
+    def set_wake(self, wake: Callable[[], None]) -> None:
         """Set the function that wakes the sender."""
         self._wake = wake
 
@@ -193,9 +194,9 @@ class UdpTransport:
                 taken_bytes += len(part)
                 if len(part) < len(piece):
                     break
-            self._refused = taken_bytes < sum(map(len, pieces))
-            due = self._arq.datagrams_to_send(self._clock())
-        self._send(due)
+            self._was_partial = taken_bytes < sum(map(len, pieces))
+            datagrams = self._arq.datagrams_to_send(self._clock())
+        self._send(datagrams)
         if not taken_bytes:
             raise BlockingIOError
         return taken_bytes
@@ -204,20 +205,20 @@ class UdpTransport:
         """Send new packets and retransmissions. ConnectionAbortedError: the peer is lost."""
         with self._lock:
             self._check_peer()
-            due = self._arq.datagrams_to_send(self._clock())
-        self._send(due)
+            datagrams = self._arq.datagrams_to_send(self._clock())
+        self._send(datagrams)
 
     def end(self) -> None:
         """Note that nothing more is written. No packet announces it."""
         with self._lock:
             self._ended = True
-            self._arrived.notify()
+            self._readable.notify()
 
     def hang_up(self) -> None:
         """Let the reader see the end, and let writes fail. For any thread."""
         with self._lock:
             self._hung_up = True
-            self._arrived.notify()
+            self._readable.notify()
         self._wake()
 
     def close(self) -> None:
@@ -227,10 +228,10 @@ class UdpTransport:
         self._wake = _do_nothing  # breaks the reference cycle with the send queue
 
     @property
-    def is_over(self) -> bool:
+    def is_lost(self) -> bool:
         """True if the peer is lost."""
         # Read without the lock: the listener sets it once.
-        return bool(self.lost)
+        return bool(self.lost_reason)
 
     @property
     def can_be_closed(self) -> bool:
@@ -262,20 +263,20 @@ class UdpTransport:
 
     # --- the lock is held ---
 
-    def _deliver(self, frames: Sequence[Frame]) -> None:
+    def _add_to_inbox(self, frames: Sequence[Frame]) -> None:
         if not self._hung_up:
             data = b"".join([frame(*each) for each in frames])
             self._inbox.append(data)
             self._inbox_bytes += len(data)
-            self._arrived.notify()
+            self._readable.notify()
 
     def _is_readable(self) -> bool:
-        is_told = self._ended and not self._arq.unacknowledged_bytes
-        return bool(self._inbox or self.lost or self._hung_up or is_told)
+        is_done = self._ended and not self._arq.unacknowledged_bytes
+        return bool(self._inbox or self.lost_reason or self._hung_up or is_done)
 
     def _check_peer(self) -> None:
-        if self.lost or self._hung_up:
-            raise ConnectionAbortedError(self.lost)
+        if self.lost_reason or self._hung_up:
+            raise ConnectionAbortedError(self.lost_reason)
 
 
 def _do_nothing() -> None:

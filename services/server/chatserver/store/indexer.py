@@ -55,7 +55,7 @@ _RETRY_SECONDS = 30.0
 class IndexerTimes(NamedTuple):
     """Time limits and pauses of the indexer."""
 
-    patience_seconds: float = PATIENCE_SECONDS
+    timeout_seconds: float = PATIENCE_SECONDS
     look_seconds: float = LOOK_SECONDS
     retry_seconds: float = _RETRY_SECONDS
     pause: float = _PAUSE
@@ -140,7 +140,7 @@ class Indexer:
         return self._messages.seen(reader_id, ids), min(reached_id, newest_id)
 
     def _wait_for(self, newest_id: int) -> tuple[Index, int]:
-        patience_ends = time.monotonic() + self._times.patience_seconds
+        patience_ends = time.monotonic() + self._times.timeout_seconds
         with self._lock:
             if newest_id > self._reached_id:
                 self._wanted_id = max(self._wanted_id, newest_id)
