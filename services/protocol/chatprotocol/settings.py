@@ -349,7 +349,7 @@ def read_settings(
     for setting in settings:
         if text := flags.get(setting.name):
             source = setting.flag
-        elif text := environment.get(setting.variable):
+        elif setting.variable and (text := environment.get(setting.variable)):
             source = setting.variable
         else:
             source, text = "The default", setting.default

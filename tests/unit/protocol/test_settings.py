@@ -50,6 +50,12 @@ def test_flag_wins_over_variable_and_variable_over_default(flag: str | None, var
     assert read_settings([SPEED], {"speed": flag}, {"CHAT_SPEED": variable}) == {"speed": value}
 
 
+def test_setting_without_variable_has_only_flag() -> None:
+    """The name of a variable may be empty."""
+    setting = Setting("fast", "--fast", "be fast", own_variable="", switch="yes")
+    assert read_settings([setting], {"fast": None}, {"": "yes"}) == {"fast": None}
+
+
 @pytest.mark.parametrize(("flag", "source"), [("x", "--speed"), (None, "CHAT_SPEED")])
 def test_error_names_source_of_bad_value(flag: str | None, source: str) -> None:
     with pytest.raises(ConfigError, match=f"^{source} is 'x'; it must be "):
