@@ -56,6 +56,9 @@ def test_log_has_no_passwords_and_no_messages(room: Room, log: io.StringIO, prot
         receiver = room.register_peer()
         receiver.register("TORECV", "carol")
         peer.send(message_to("pr1vate", "publ1c") + message_to("carol", "pr1vate") + b"SEND carol\npr1vate: x\n\n")
+        guesser = connect()
+        guesser.send(b"REGISTER TOSEND dave\n\nSEND carol\nContent-length: 7 pr1vate\n\n")
+        assert guesser.is_closed()
     else:
         peer.until_fence()
         peer.send(b"hunter2\n" if protocol != "datagram" else c("EX"))

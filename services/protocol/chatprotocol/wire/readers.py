@@ -327,8 +327,8 @@ class SectionBuffer:
 
     def _check_length(self, value: str) -> int:
         if not re.fullmatch("[0-9]+", value):
-            reason = f"A Content-length is a number, 0 or more; this one is {value[:32]!r}."
-            raise RequestError(ErrorCode.BAD_REQUEST, reason)
+            # The value is not quoted: it may contain a message, and the server logs the reason.
+            raise RequestError(ErrorCode.BAD_REQUEST, "A Content-length is a number, 0 or more, and nothing else.")
         length = int(value)
         character_bytes = 4 if self._counts_characters else 1
         if length * character_bytes > self._limit_bytes:
