@@ -29,7 +29,7 @@ def split_address(text: str) -> tuple[str, str]:
         words = [f"[{bracketed[1]}]", bracketed[2]]
     elif text.count(":") == 1:
         words = text.split(":")
-    else:  # an IPv6 address has more colons than one
+    else:  # an IPv6 address has several colons
         words = text.split(maxsplit=1)
     host, port = (word.strip() for word in (*words, "", "")[:2])
     if " " in host + port or "\t" in host + port:

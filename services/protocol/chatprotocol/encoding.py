@@ -10,9 +10,10 @@ _HALF_MARKS: Final = (b"", *(mark[:1] for mark in _UTF16_MARKS))
 
 
 def encoding_of(first: bytes) -> str:
-    """The codec of a text with these first bytes: UTF-16 after its byte order mark, otherwise UTF-8. It drops the mark.
+    """The codec for a text that begins with these bytes: UTF-16 if they are its byte order mark, otherwise UTF-8.
 
-    Editors and shells of Windows write such marks. The bytes of the UTF-16 marks never occur in UTF-8.
+    Both codecs drop the mark. Editors and shells of Windows write such marks. The bytes of the UTF-16 marks never occur
+    in UTF-8.
     """
     return "utf-16" if first.startswith(_UTF16_MARKS) else "utf-8-sig"
 

@@ -37,7 +37,7 @@ class PasswordPrompt(Struct, frozen=True, gc=False):
 class Welcome(Struct, frozen=True):
     """The login succeeded. ``username`` has the registered spelling; ``last_id`` is the newest message (0 if none).
 
-    Protocols without these leave ``username`` and ``users`` empty and ``last_id`` None.
+    Protocols that do not send these fields leave ``username`` and ``users`` empty and ``last_id`` None.
 
     ``history_id`` identifies the history that all ids belong to. ``since`` is set only if the login's ``since`` could
     not be used: the messages after this id follow, and earlier ones may be missing. ``seen_id`` is the newest message
@@ -164,7 +164,7 @@ class Registered(Struct, frozen=True, gc=False):
 
 
 class Forwarded(Struct, frozen=True, gc=False):
-    """A message in a protocol that sends only sender and text. The client must acknowledge it: requests.Received."""
+    """A message in a protocol that sends only sender and text. The client must reply with requests.Received."""
 
     sender: str
     text: str

@@ -1,4 +1,8 @@
-"""Keywords of the operations, as users type them and frames and datagram send them. There are two sets."""
+"""Keywords of the operations, as users type them and the wire protocols frames and datagram send them.
+
+PM is a public message and DM a direct message; in the set bm-pm these are BM (broadcast message) and PM (private
+message). CH requests the chat history, and EX exits.
+"""
 
 from typing import Final, NamedTuple
 

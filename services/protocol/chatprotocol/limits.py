@@ -22,7 +22,7 @@ LINE_MAX_BYTES = 65_536
 # Frame limit, header included. A longer length probably means that the data is not a frame.
 FRAME_MAX_BYTES = 65_536
 
-# Datagram payload: with its header and those of IPv6 and UDP it is below 1,280 bytes, which every IPv6 network carries
+# Datagram payload: with all headers (ours, UDP, IPv6) a datagram is below 1,280 bytes, which every IPv6 network carries
 # unfragmented (RFC 8200, section 5). One lost fragment would lose the whole datagram.
 DATAGRAM_PAYLOAD_MAX_BYTES = 1_200
 

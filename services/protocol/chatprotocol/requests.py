@@ -16,7 +16,7 @@ class Login(Struct, frozen=True, gc=False):
     ``since`` is the id of the last message that the client saw; the server sends the later ones. ``history_id``
     identifies the history of that id. ``wants_history_id`` is False if the client did not ask for the history id and
     its protocol sends it on request only. ``is_stepwise`` is True if the client would take any error for the reply to
-    its next step, so that it must get no unsolicited error.
+    its next step. The server sends such a client no unsolicited error.
     """
 
     username: str

@@ -15,7 +15,7 @@ from chatprotocol.limits import (
 _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
 PORT_MAX = 65_535
 _NUMBER = re.compile("[0-9]{1,9}")
-# Length of a message that needs no count of its bytes: a character has at most four bytes in UTF-8.
+# Messages up to this length are within the limit: a character has at most four bytes in UTF-8.
 _BODY_SAFE_CHARACTERS = BODY_MAX_BYTES // 4
 
 EVERYONE = "ALL"

@@ -2,7 +2,7 @@
 
 Each program takes its parser, defaults and help from its table. Both tables are here because server, client and
 containers may share a ``.env``: each program must know the variables of the others. docs/settings.md, .env.example and
-compose.yaml repeat the tables; ``make settings`` writes them there, and a test compares.
+compose.yaml repeat the tables; ``make settings`` writes them there, and a test compares them.
 
 Precedence: flags, environment, ``.env``, defaults. An empty text counts as not set.
 """
@@ -48,7 +48,7 @@ class Setting:
     # Separated by a space, the long one last; empty if the setting has only a variable.
     flags: str
     meaning: str
-    # As a user would write it; empty if there is none.
+    # In the user's notation; empty if there is none.
     default: str = ""
     # From text to value. Raises ValueError with the valid values, as in "it must be ...".
     parse: Callable[[str], Any] = str
@@ -399,7 +399,7 @@ def unknown_settings(names: Iterable[str]) -> list[UnknownSetting]:
     found = []
     for name in sorted(names):
         if re.match("chat[_-]", name, re.IGNORECASE) and name not in VARIABLES:
-            # Compare without the prefix: it would make all names similar.
+            # Compare without the prefix: with it all names are similar.
             like = difflib.get_close_matches(name[len(_PREFIX) :].upper(), sorted(known), 1)
             found.append(UnknownSetting(name, known[like[0]] if like else ""))
     return found

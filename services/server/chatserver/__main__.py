@@ -34,16 +34,17 @@ EXIT_USAGE = 2
 
 _STDERR = 2
 
-# Poll interval of the main thread for a crash, which can only set a flag.
-_LOOK_UP_SECONDS = 0.2
+# Interval at which the main thread checks for a crash, which can only set a flag.
+_POLL_SECONDS = 0.2
 # Time for the log writer to write the last entries at the end. Unwritten entries are lost.
 _LOG_SECONDS = 1.0
 # A second signal kills the process, but not within this time, because systemd (SendSIGHUP=), a shell whose terminal is
 # closed, and timeout(1) send two signals for one shutdown.
-_SAME_END_SECONDS = 1.0
+_SECOND_SIGNAL_SECONDS = 1.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Signals whose default ends the process without notice to the clients. Left alone if ignored at the start (nohup).
+# Signals that by default end the process without notice to the clients. A signal that is ignored at the start (nohup)
+# stays ignored.
 _UNLESS_IGNORED = (
     signal.SIGHUP,
     signal.SIGQUIT,
@@ -68,7 +69,7 @@ def main(make_server: Callable[[Config, Callable[[], None]], Server] = Server) -
             _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
         return _serve(make_server, config, watchdog)
     except (ConfigError, StoreError, StartError) as error:
-        if log is not None and config.log_format == "json":  # a text log is read by people, as standard error is
+        if log is not None and config.log_format == "json":  # readers of a text log also see standard error
             _log.error("start failed", error=str(error))
         return _complain(str(error))
     except BaseException:
@@ -141,8 +142,8 @@ def _serve(make_server: Callable[[Config, Callable[[], None]], Server], config: 
 
 
 def _end_at_once_on(signals: list[signal.Signals]) -> None:
-    """After _SAME_END_SECONDS, let each of these signals kill the process during the shutdown."""
-    begins_at = time.monotonic() + _SAME_END_SECONDS
+    """After _SECOND_SIGNAL_SECONDS, let each of these signals kill the process during the shutdown."""
+    begins_at = time.monotonic() + _SECOND_SIGNAL_SECONDS
 
     def end_at_once(number: int, _: object) -> None:
         if time.monotonic() >= begins_at:
@@ -161,7 +162,7 @@ def _wait(ended: queue.SimpleQueue[int], watchdog: Watchdog) -> int | None:
     """
     while not watchdog.tripped:
         with suppress(queue.Empty):
-            return ended.get(timeout=_LOOK_UP_SECONDS)
+            return ended.get(timeout=_POLL_SECONDS)
     return None
 
 

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # Stack size of a thread. Python's frames are on the heap; the stack only serves C code: parsing, SQLite, hashing.
-# 10,000 stacks of the default 8 MiB would take 80 GiB of addresses, and huge pages would turn some of it into memory.
+# 10,000 stacks of the default 8 MiB would take 80 GiB of address space, and huge pages would make a part resident.
 _STACK_BYTES = 256 * 1024
 # Interval at which a computing thread yields the GIL. With the default of 5 ms a message would wait that long.
 _SWITCH_SECONDS = 0.001
@@ -89,7 +89,7 @@ class StartError(Exception):
 
     @classmethod
     def no_threads(cls, error: RuntimeError) -> Self:
-        """For a thread that could not start: a limit of threads, or no memory for its stack."""
+        """The error for a thread that could not start: a limit of threads, or no memory for its stack."""
         return cls(f"The system gives no more threads ({error}); allow more (ulimit -u, the container's pids limit).")
 
     @classmethod
@@ -186,7 +186,7 @@ class Server:
             bound, self._connections, datagram, self._crash, silence_seconds=udp_silence_seconds
         )
         self._control = ControlSocket(config.data, self._answer, self._crash)
-        # The bound port, also if the setting is 0.
+        # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
 
     @property

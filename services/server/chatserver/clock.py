@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # Largest backward step that is hidden: timestamps repeat until the clock has caught up, because a history whose times
-# run backwards looks broken. A larger step means that the clock was or is wrong. It shows; messages are ordered by id.
+# run backwards looks broken. A larger step means that the clock was or is wrong, and is not hidden. The order of
+# messages does not depend on the clock: they are ordered by id.
 STEP_MAX_MS: Final = 5_000
 
 
@@ -23,7 +24,7 @@ def wall_ms() -> int:
 
 
 def steady_ms() -> int:
-    """Milliseconds since a fixed moment, independent of the system clock; with CLOCK_BOOTTIME sleep counts."""
+    """Milliseconds since a fixed moment, unaffected by setting the system clock. CLOCK_BOOTTIME includes suspension."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 
 

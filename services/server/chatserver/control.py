@@ -1,8 +1,8 @@
 """The control socket: requests from programs on the same machine to the running server.
 
-It is a Unix datagram socket in the data folder: a program that knows the folder finds the server, whatever host and
-port it listens on, and only the server's own user (and root) may write to it. It uses datagrams because they need no
-connection: the server needs no descriptor to accept, and a silent peer can't block it.
+The control socket is a Unix datagram socket in the data folder. A program that knows the folder finds the server
+without its host and port, and only the server's own user (and root) may write to the socket. Datagrams need no
+connection: the server needs no descriptor to accept one, and a silent peer can't block it.
 
 A request is one word, an answer is one line of text. The only request is ``health``.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONTROL_FILE: Final = "control.sock"
 # Maximum size of an answer; longer answers are cut.
 ANSWER_MAX_BYTES: Final = 1_024
-# Answer to ``health`` of a healthy server. Any other answer is the problem.
+# Answer of a healthy server to ``health``. Any other answer describes the problem.
 WELL: Final = "ok"
 
 # Longest path of a Unix socket: sockaddr_un has 108 bytes, including the final zero.

@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 WAITING_MAX_ENTRIES: Final = 20_000
 # Maximum text in the queue: about 200 characters per entry.
 WAITING_MAX_CHARACTERS: Final = 4 * 1024 * 1024
-# Maximum entries per write: they are lost if the reader disappears.
+# Maximum entries per write: a failed write loses its entries.
 _WRITE_MAX_ENTRIES: Final = 500
 # Delay after a write that failed for lack of memory.
 _MEMORY_PAUSE_SECONDS: Final = 0.1
@@ -107,7 +107,7 @@ class LogWriter:
             self._filled.notify()
 
     def flush(self) -> None:
-        """Do nothing: the thread writes without being told."""
+        """Do nothing: :meth:`write` wakes the thread."""
 
     @property
     def dropped(self) -> int:
@@ -136,7 +136,7 @@ class LogWriter:
                 time.sleep(_MEMORY_PAUSE_SECONDS)
 
     def _take(self) -> tuple[deque[str], int]:
-        """Wait for entries; all queued entries, and the number dropped since. No entries after ``close``."""
+        """Wait for entries; returns all queued ones, and the number of dropped ones. After ``close``, perhaps none."""
         with self._lock:
             while not (self._waiting or self._closed):
                 self._filled.wait()

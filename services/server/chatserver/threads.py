@@ -54,11 +54,11 @@ class Worker:
 
 
 class Watchdog:
-    """Ends the process ``timeout_seconds`` after :meth:`trip`, unless it has ended before."""
+    """Ends the process ``timeout_seconds`` after :meth:`trip`, unless the process has ended before."""
 
     def __init__(self, timeout_seconds: float = HARD_END_SECONDS) -> None:
         self._timeout_seconds = timeout_seconds
-        # Held from here on; trip() releases it to wake the thread.
+        # Locked until trip().
         self._lock = threading.Lock()
         self._lock.acquire()
         self._release = self._lock.release
@@ -71,7 +71,7 @@ class Watchdog:
         self._thread.start()
 
     def trip(self) -> None:
-        """Start the countdown to the forced exit. Allocates no memory. For any thread, repeatedly."""
+        """Start the countdown to the forced exit. Allocates no memory. For any thread; repeated calls do nothing."""
         self.tripped = True
         with suppress(RuntimeError):  # already released
             self._release()

@@ -138,7 +138,7 @@ def test_unacknowledged_datagram_is_resent_8_times_with_doubled_waits(arq: Arq) 
     assert arq.next_check_at == LOST_AT
     assert arq.datagrams_to_send(LOST_AT) == []
     assert arq.lost_reason(LOST_AT - MOMENT) == ""
-    assert arq.lost_reason(LOST_AT) == "a datagram was not acknowledged, and was sent 9 times"
+    assert arq.lost_reason(LOST_AT) == "a datagram was sent 9 times without an acknowledgement"
     acknowledge(arq, LOST_AT, [1])
     assert arq.lost_reason(LOST_AT) == ""
     arq.datagrams_to_send(LOST_AT)

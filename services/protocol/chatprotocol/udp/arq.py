@@ -12,7 +12,7 @@ A frame to send has three states:
     acknowledged  receive(ACK): removed from _in_flight
 
 The wait before a resend starts at RESEND_SECONDS and doubles. After RESENDS_MAX resends and one more wait,
-lost_reason() reports the peer as lost. It also does after SILENCE_SECONDS without any datagram. Then the session is
+lost_reason() reports the peer as lost. It does the same after SILENCE_SECONDS without any datagram. Then the session is
 over.
 
 A received number has three states as well:
@@ -69,7 +69,7 @@ _SEND_WINDOW_MIN: Final = 16
 # Accepted sequence numbers, from the next expected one. A datagram further ahead is dropped without acknowledgement.
 RECEIVE_WINDOW: Final = 128
 
-# Datagrams that are acknowledged twice, beginning with a duplicate: it shows that acknowledgements get lost.
+# Number of datagrams acknowledged twice, from a duplicate on: a duplicate shows that acknowledgements get lost.
 _DOUBLE_ACKS: Final = 32
 
 _SEQUENCES: Final = 2**32
@@ -87,7 +87,7 @@ class _InFlight:
 
 
 class ArqResult(NamedTuple):
-    """The result of a datagram: acknowledgements to send at once, and the frames that are next in order."""
+    """The result of :meth:`Arq.receive`: acknowledgements to send at once, and the frames that are next in order."""
 
     acks: Sequence[bytes]
     frames: Sequence[Frame]
@@ -198,7 +198,7 @@ class Arq:
         if now - self._received_at >= self._silence_seconds:
             return f"nothing was heard for {self._silence_seconds:g} s"
         if any(each.resends == RESENDS_MAX and now >= each.resend_at for each in self._in_flight.values()):
-            return f"a datagram was not acknowledged, and was sent {RESENDS_MAX + 1} times"
+            return f"a datagram was sent {RESENDS_MAX + 1} times without an acknowledgement"
         return ""
 
     def silence_so_far(self, now: float) -> float:
@@ -232,7 +232,7 @@ class Arq:
         is_known = number < self._next_in or number in self._early
         if not is_known and not has_room:
             return _NOTHING
-        # A duplicate suggests that an acknowledgement was lost. Two are less likely to be lost.
+        # A duplicate suggests that an acknowledgement was lost. It is less likely that two are lost.
         self._double_acks_left = _DOUBLE_ACKS if is_known else max(0, self._double_acks_left - 1)
         acks = [datagram_header(ACK, self.session, datagram.sequence)] * (2 if self._double_acks_left else 1)
         if is_known:

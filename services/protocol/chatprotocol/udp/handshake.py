@@ -2,7 +2,7 @@
 
     alice ->   <- COOKIE 0123456789abcdef   alice 0123456789abcdef ->   <- the first datagram of the session
 
-The cookie proves that the client receives at its address. Before that the server keeps no state for it.
+The cookie proves that the client receives datagrams at its address. Until then the server keeps no state for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from chatprotocol.udp.arq import RESEND_SECONDS, RESENDS_MAX, Arq
 from chatprotocol.udp.packet import NO_SESSION, OPENING_BYTES, Datagram, pack, read_cookie
 from chatprotocol.wire.frames_text import COMMAND
 
-# Cookies accepted per handshake: one may expire on its way, but a server that only sends cookies rejects the client.
+# Maximum cookies used per handshake: a cookie may expire on the way, but a server that sends more is broken.
 _COOKIES_MAX: Final = 4
 
 

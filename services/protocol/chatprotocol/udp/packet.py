@@ -1,4 +1,7 @@
-"""Datagrams: the content of a UDP packet, and the payloads of the handshake. Wire format: docs/wire/datagram.md."""
+"""Packets: the header and payload in one UDP datagram, and the payloads of the handshake.
+
+Wire format: docs/wire/datagram.md.
+"""
 
 import re
 import struct
@@ -25,7 +28,7 @@ NO_SESSION: Final = 0
 
 
 class Datagram(NamedTuple):
-    """One packet. ``session`` is unsigned 64 bits, ``sequence`` unsigned 32 bits."""
+    """A packet: the decoded content of one UDP datagram. ``session`` has 64 bits, ``sequence`` 32 bits, unsigned."""
 
     kind: int
     session: int
@@ -38,13 +41,13 @@ datagram_header: Final = _HEADER.pack
 
 
 def pack(datagram: Datagram) -> bytes:
-    """Encode a datagram."""
+    """Encode a packet."""
     kind, session, sequence, payload = datagram
     return _HEADER.pack(kind, session, sequence) + payload
 
 
 def unpack(data: bytes) -> Datagram | None:
-    """Decode a datagram; None if ``data`` is shorter than a header."""
+    """Decode a packet; None if ``data`` is shorter than a header."""
     if len(data) < HEADER_BYTES:
         return None
     kind, session, sequence = _HEADER.unpack_from(data)

@@ -43,7 +43,7 @@ class RequestDecoder(Decoder[Request], Protocol):
     """A decoder of the server. It never raises: invalid input becomes an Unreadable."""
 
     def end(self) -> list[Request]:
-        """The peer sends no more: an Unreadable if a request is incomplete."""
+        """Handle the end of the input; returns an Unreadable if a request is incomplete."""
 
     @property
     def is_incomplete(self) -> bool:

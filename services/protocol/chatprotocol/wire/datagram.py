@@ -32,7 +32,7 @@ _PING: Final = PING.encode()
 
 
 def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
-    """Yield a datagram for each step, or several for long data."""
+    """Yield a frame for each step, or several for long data."""
     for kind, payload in steps:
         start = 0
         while kind == DATA and len(payload) - start > DATAGRAM_PAYLOAD_MAX_BYTES:
@@ -95,7 +95,7 @@ class RequestDecoder:
         self._pieces = _Pieces()
 
     def decode(self, data: bytes) -> list[Request]:
-        """The requests that are complete after this piece. An invalid datagram becomes one Unreadable."""
+        """The requests that are complete after this piece. An invalid frame becomes one Unreadable."""
         was_broken = self._frames.problem is not None
         found = [request for each in self._frames.split(data) for request in self._read(*each)]
         problem = self._frames.problem

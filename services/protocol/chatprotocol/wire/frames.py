@@ -46,9 +46,9 @@ class RequestDecoder:
         return found
 
     def _read_batch(self, public: bytes, data: bytes) -> list[Request]:
-        """Split many public messages at their command frames, in half the time of reading each length.
+        """Split many public messages at their command frames, which takes half the time of reading each length.
 
-        The split is correct only if the bytes between two of these frames are exactly one data frame. Otherwise the
+        The split is correct only if the bytes between two command frames are exactly one data frame. Otherwise the
         frames are read one by one.
         """
         first, *between, last = data.split(public)
@@ -74,7 +74,7 @@ class RequestDecoder:
 
 # The command frame of a public message, in each keyword set.
 _PUBLIC_FRAMES: Final = {frame(COMMAND, words.public.encode()): words.public for words in KEYWORD_SETS.values()}
-# Minimum number of public messages for a batch: fewer are not worth the search.
+# Minimum number of public messages for a batch: with fewer, the search costs more than it saves.
 _BATCH_MIN: Final = 4
 
 

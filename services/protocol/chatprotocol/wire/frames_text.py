@@ -129,7 +129,7 @@ _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.History: _history,
     events.Refused: _refused,
     events.Pong: lambda _: _command("PONG"),
-    # The answer to EX is the word alone.
+    # The reply to EX is BYE without a reason.
     events.Bye: lambda event: _command("BYE") if event.reason == YOU_LEFT else _command("BYE", event.reason),
 }
 
@@ -137,7 +137,7 @@ _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
 # --- events, decoded by the client ---
 
 
-# History limit of a client: other servers may send longer histories than this one.
+# History limit of a client: other servers may send longer histories than ours.
 _HISTORY_MAX_BYTES: Final = 64 * 1024 * 1024
 # Length limit of server text that is quoted in an error.
 _REASON_MAX_CHARACTERS: Final = 128

@@ -14,13 +14,13 @@ On the server each line takes one of two paths, both in the reader thread of its
 
 Why the guard is correct:
 
-- A level needs an opening bracket, so the number of "{" and "[" is at least the depth. Brackets inside strings count as
-  well and only make the count higher: then the exact scanner decides, or the slow path.
-- nesting() tracks strings and brackets in constant stack. It stops at the end of the first object or array, and so does
-  the parser: it rejects any text after that.
+- A level needs an opening bracket, so the number of "{" and "[" is at least the depth. Brackets inside strings raise
+  the count. Then the slow path or the exact scanner decides.
+- nesting() tracks strings and brackets in constant stack. It stops at the end of the first object or array. The parser
+  goes no deeper after that end, because it rejects any further text.
 - decode_lines skips line ends as white space, so an unclosed object would continue in the next line, and depth could
   add up over lines. _is_simple excludes that, see there.
-- RecursionError is caught in addition: on CPython 3.11 the interpreter reports too many levels itself.
+- RecursionError is caught as well: CPython 3.11 raises it for too many levels.
 
 The client guards each event line in the same way, in _read_event. There a failure ends the connection.
 """
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Event line limit of a client: other servers may send longer histories than this one.
+# Event line limit of a client: other servers may send longer histories than ours.
 _EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
 # Limit of all other events: a list of 30,000 users. In memory a name takes up to twenty times its bytes on the wire.
 _SHORT_EVENT_MAX_BYTES: Final = 1024 * 1024

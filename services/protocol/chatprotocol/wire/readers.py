@@ -15,7 +15,7 @@ _STRING_BODY = re.compile(rb'(?:[^"\\]|\\.)*', re.DOTALL)
 class LineBuffer:
     """Splits a byte stream into lines. Call :meth:`drop_overflow` after each :meth:`split`.
 
-    Then it holds at most ``limit_bytes`` between two pieces. The rest of a line over the limit is skipped.
+    The buffer then holds at most ``limit_bytes`` between two pieces. The rest of a line over the limit is skipped.
     """
 
     __slots__ = ("_limit_bytes", "_skipping", "_tail")
@@ -46,7 +46,7 @@ class LineBuffer:
         self._tail = self._tail[size_bytes:]
 
     def drop_overflow(self) -> bool:
-        """Drop a tail over the limit, and the rest of its line when that arrives. True if it was over the limit."""
+        """Drop a tail over the limit, and skip the rest of its line. True if the tail was over the limit."""
         if len(self._tail) <= self._limit_bytes:
             return False
         self._tail = b""
@@ -57,8 +57,8 @@ class LineBuffer:
 class ObjectScanner:
     """Finds the end of a JSON object in text that arrives in pieces. Scans each byte once, in constant stack.
 
-    It knows strings and brackets only and does not validate. It serves peers that send no line end, and measures depth
-    before a recursive parser runs.
+    The scanner knows strings and brackets only, and does not validate. The decoder uses it for peers that send no line
+    end, and to measure the depth before a recursive parser runs.
     """
 
     __slots__ = ("_in_string", "_position", "_scanned", "deepest", "depth")
@@ -211,7 +211,7 @@ class Section(NamedTuple):
 
     word: str
     rest: str
-    # Bytes that are not UTF-8 are lone surrogates.
+    # A byte that is not UTF-8 is decoded to a lone surrogate.
     body: str | None
 
 
@@ -258,7 +258,7 @@ class SectionBuffer:
         # The incomplete header, or the incomplete body if _header is set.
         self._rest = bytearray()
         self._header: _Header | None = None
-        # Bytes before the next attempt to decode a body that is counted in characters.
+        # Number of received bytes for the next attempt to decode a body whose length is in characters.
         self._wanted_bytes = 0
         self.problem: RequestError | None = None
 

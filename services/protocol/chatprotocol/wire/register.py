@@ -34,7 +34,7 @@ FORWARD_MAX_LEAST_BYTES: Final = 256
 
 _LINE_END: Final = re.compile("\r\n|\n|\r")
 
-# First words that identify this protocol. All but REGISTER are out of place there and get an error.
+# First words that identify this protocol. A connection that begins with another word than REGISTER gets an error.
 _WORDS: Final = ("REGISTER", "SEND", "RECEIVED", "ERROR")
 _OPENINGS: Final = tuple(f"{word} ".encode() for word in _WORDS)
 # Side by its word in upper case.
@@ -103,13 +103,13 @@ def _read_register(rest: str) -> Request:
     word, _, username = rest.partition(" ")
     side = _SIDES.get(word.upper())
     if side is None:
-        reason = f"Behind REGISTER stands {' or '.join(Side)}, and then a username."
+        reason = f"A REGISTER header continues with {' or '.join(Side)} and a username."
         return Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
     return requests.Register(side, username.strip())
 
 
 def _is_text(body: str) -> bool:
-    """True if the body was UTF-8: other bytes are lone surrogates."""
+    """True if the body was UTF-8: other bytes are decoded to lone surrogates."""
     try:
         body.encode()
     except UnicodeEncodeError:
@@ -152,7 +152,7 @@ class EventDecoder:
         """The events of all complete sections. Raises ProtocolError for an invalid one."""
         found = [event for section in self._sections.split(data) if (event := _read_event(section)) is not None]
         if self._sections.problem is not None:
-            raise ProtocolError(f"The server sent what can't be read. {self._sections.problem.reason}")
+            raise ProtocolError(f"The server sent an invalid header or body. {self._sections.problem.reason}")
         return found
 
 

@@ -50,7 +50,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatserver.chat.batch import MessageBatch
 from chatserver.store.accounts import admit_guest, insert_account, replace_password_hash, update_delivered
-from chatserver.store.database import write_nothing_new
+from chatserver.store.database import touch_page
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
 from chatserver.threads import Worker
@@ -391,7 +391,7 @@ class LocalJournal:
             case _HashChange(account, password_hash):
                 return account if replace_password_hash(connection, account, password_hash) else None
             case _Probe():
-                write_nothing_new(connection)
+                touch_page(connection)
         return None
 
     def _answer(self, errand: _Entry, outcome: Account | Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""Accounts: registered users and the senders of guests' messages."""
+"""Accounts of registered users, and rows for guests, because every message needs a sender."""
 
 from __future__ import annotations
 

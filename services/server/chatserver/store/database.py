@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
-from chatserver.store.files import LOCK_FILE, lock, make_private, touch_private, whose
+from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint, touch_private
 from chatserver.store.state import STATE_FILE, State, StateFile
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ DATABASE_FILE = "chat.db"
 _READERS = 4
 # Largest file that is checked at the start: reading every page takes about 1 s per gigabyte.
 _CHECK_MAX_BYTES = 64 * 1024 * 1024
-# Write-ahead log size that triggers a checkpoint: a larger log makes reads slower.
-_LOG_MAX_BYTES = 16 * 1024 * 1024
+# Size of the write-ahead log (WAL) that triggers a checkpoint: a larger WAL makes reads slower.
+_WAL_MAX_BYTES = 16 * 1024 * 1024
 # The first bytes of a SQLite database and the length of its header (SQLite file format, section 1.3).
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
@@ -38,12 +38,18 @@ class Database:
 
     One connection writes; only the journal thread uses it. The readers serve any thread, one thread at a time each.
 
-    SQLite does not know to which file a write-ahead log belongs: it replays a log that was left beside a restored
-    backup. Therefore each start stores a random number, the run id, in the header of the file (as SQLite's
-    ``application_id``) and in ``chat.state``. The log of a killed server is replayed only onto a file with the run id
-    of that server. The run id in the file never changes while that log grows: before the change the log is empty, or
-    ``chat.state`` holds the old and the new run id. A backup of the same run has the same run id, but it is not in WAL
-    mode (VACUUM INTO), or it has another schema cookie (SQLite's backup interface).
+    SQLite does not know to which file a write-ahead log (WAL) belongs. If a killed server left a WAL and the operator
+    then restores a backup, SQLite would replay the WAL onto the backup. To prevent that, each start stores a random
+    number, the run id, in the file header (as SQLite's ``application_id``) and in ``chat.state``. At the start there
+    are four cases:
+
+    1. The WAL is missing or empty: there is nothing to replay.
+    2. ``chat.state`` has no run id, or that of the file: the WAL belongs to the file and is replayed.
+    3. The file has another run id: the file was replaced, and the server refuses to start.
+    4. The file is a backup of the same run, with the same run id. It is not in WAL mode (VACUUM INTO) or its schema
+       cookie is lower (SQLite's backup interface): the server refuses to start.
+
+    While ``_begin_run`` changes the run id, ``chat.state`` holds the old and the new one, and both count in case 2.
     """
 
     def __init__(self, folder: Path, schema: Mapping[int, str] | None = None) -> None:
@@ -52,8 +58,8 @@ class Database:
         self.path = folder / DATABASE_FILE
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite resolves symbolic links: the log is beside the real file, perhaps on another disk.
-            self._log_path = f"{self.path.resolve() if self.path.is_symlink() else self.path}-wal"
+            # SQLite resolves symbolic links: the WAL is beside the real file, perhaps on another disk.
+            self._wal_path = f"{self.path.resolve() if self.path.is_symlink() else self.path}-wal"
             # The locks are released last, in reverse order: see _open.
             self._locks = ExitStack()
             self._locks.enter_context(lock(folder / LOCK_FILE))
@@ -70,28 +76,28 @@ class Database:
         except OSError as error:
             where = error.filename or folder
             raise StoreError(
-                f"The data folder {folder} can't be used: {error.strerror or error} ({where}).{whose(folder)}"
+                f"The data folder {folder} can't be used: {error.strerror or error} ({where}).{owner_hint(folder)}"
             ) from error
         except (sqlite3.Error, UnicodeError) as error:
             raise StoreError(
-                f"The database {self.path} can't be used: {describe(error)}. Nothing was changed.{whose(folder)}"
+                f"The database {self.path} can't be used: {describe(error)}. Nothing was changed.{owner_hint(folder)}"
             ) from error
         # Files that must exist for a commit to last. SQLite does not check: it writes into deleted files.
-        self._files = [(name, _file_id(os.stat(name))) for name in (str(self.path), self._log_path)]  # noqa: PTH116
-        # The length of the log at the last commit.
-        self._log_bytes = 0
+        self._files = [(name, _file_id(os.stat(name))) for name in (str(self.path), self._wal_path)]  # noqa: PTH116
+        # Length of the WAL at the last commit.
+        self._wal_bytes = 0
 
     def _open(self) -> sqlite3.Connection:
         # Read before SQLite opens the file: closing a file releases all POSIX locks that this process has on it.
         header = _read_header(self.path)
-        self._check_left(header)
+        self._check_files_match(header)
         # A second lock, on the database itself: people remove lock files that look stale while the server runs.
         self._locks.enter_context(lock(self.path))
         if header is not None:
             _check(self.path)
         writer = _connect(self.path)
         try:
-            _use_log(writer, self.path)
+            _enable_wal(writer, self.path)
             writer.execute("PRAGMA synchronous = FULL")
             _migrate(writer, self.path, self._schema)
             self._begin_run(writer, header)
@@ -101,27 +107,27 @@ class Database:
             raise
         return writer
 
-    def _check_left(self, header: _Header | None) -> None:
-        """Raise StoreError if SQLite would start an empty database, or replay a log of another database."""
+    def _check_files_match(self, header: _Header | None) -> None:
+        """Raise StoreError if SQLite would start an empty database, or replay the WAL of another database."""
         state = self.state_file.state
-        log_path = Path(self._log_path)
-        log_bytes = log_path.stat().st_size if log_path.exists() else 0
+        wal_path = Path(self._wal_path)
+        wal_bytes = wal_path.stat().st_size if wal_path.exists() else 0
         if header is None:
-            if state.history_id or log_bytes:
+            if state.history_id or wal_bytes:
                 raise StoreError(
                     f"The database {self.path} is missing or empty, and there was one. Nothing was changed; put a "
                     f"backup in its place, or remove {STATE_FILE} and {DATABASE_FILE}-wal to start with an empty "
                     "database."
                 )
-        elif log_bytes and not header.has_log_of(state):
+        elif wal_bytes and not header.may_own_wal(state):
             raise StoreError(
-                f"The write-ahead log {self._log_path} is not of the database {self.path}, which was put in its place. "
+                f"The write-ahead log {self._wal_path} is not of the database {self.path}, which was put in its place. "
                 f"Nothing was changed; if {DATABASE_FILE} is a backup that no server has used since, remove "
                 f"{DATABASE_FILE}-wal and {DATABASE_FILE}-shm; if they belong together, remove {STATE_FILE}."
             )
 
     def _begin_run(self, writer: sqlite3.Connection, header: _Header | None) -> None:
-        """Store a new run id in the file and in chat.state, so that a later start recognizes this run's log."""
+        """Store a new run id in the file and in chat.state, so that a later start recognizes this run's WAL."""
         run_id = secrets.randbelow(2**31 - 1) + 1
         before = header.run_id if header else 0
         (cookie,) = writer.execute("PRAGMA schema_version").fetchone()
@@ -131,7 +137,7 @@ class Database:
         self.state_file.sync()
         writer.execute(f"PRAGMA application_id = {run_id}")
         is_busy, *_ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if not is_busy:  # busy: another program is reading, the file may keep the old run id; keep both
+        if not is_busy:  # if another program is reading, the file may keep the old run id, and chat.state keeps both
             self.state_file.write(replace(state, run_ids=(run_id,), schema_cookie=cookie))
 
     @contextmanager
@@ -145,7 +151,7 @@ class Database:
             self._check_files()
 
     def _check_files(self) -> None:
-        """Raise StoreError if the database file or its log was removed or replaced."""
+        """Raise StoreError if the database file or its WAL was removed or replaced."""
         for name, file_id in self._files:
             reason = ""
             try:
@@ -157,12 +163,12 @@ class Database:
                     f"The file {name} was removed or replaced while the server runs{reason}. Nothing is stored until "
                     "it is put back, or the server is restarted."
                 )
-            self._log_bytes = found.st_size  # the log is the last of the files
+            self._wal_bytes = found.st_size  # the WAL is the last of the files
 
     def note_commit(self, last_id: int, account_id: int) -> None:
         """Record in chat.state that messages and accounts up to these ids are committed. Journal thread only.
 
-        The caller calls it after each commit and before it confirms or publishes anything of it. Raises OSError.
+        Call it after each commit, before anything in the commit is confirmed or published. Raises OSError.
         """
         state = self.state_file.state
         account_id = max(account_id, state.account_id)
@@ -186,12 +192,12 @@ class Database:
             self._readers.put(reader)
 
     def trim_log(self) -> None:
-        """Checkpoint and truncate a large write-ahead log. Journal thread only, between transactions.
+        """Checkpoint and truncate a large WAL. Journal thread only, between transactions.
 
-        SQLite's automatic checkpoint resets the log only while no reader is active, and under load a reader is always
-        active. This method takes all readers out of the pool for the time of the checkpoint.
+        SQLite's automatic checkpoint resets the WAL only while no reader is active, and under load a reader is always
+        active. This method takes all readers out of the pool during the checkpoint.
         """
-        if self._log_bytes <= _LOG_MAX_BYTES:
+        if self._wal_bytes <= _WAL_MAX_BYTES:
             return
         readers = [self._readers.get() for _ in range(_READERS)]
         try:
@@ -204,7 +210,7 @@ class Database:
         """Checkpoint, close all connections and release the locks. No other thread may use the database any more."""
         for _ in range(_READERS):
             self._readers.get().close()
-        self._writer.close()  # deletes the log, unless the file was moved: that name may then be another server's
+        self._writer.close()  # deletes the WAL, unless the file was moved: another server may use that name then
         with suppress(OSError):
             self.state_file.sync()
         self.state_file.close()
@@ -224,22 +230,22 @@ def transaction(writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def write_nothing_new(connection: sqlite3.Connection) -> None:
+def touch_page(connection: sqlite3.Connection) -> None:
     """Rewrite one page unchanged, so that the commit of the transaction needs the disk."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute(f"PRAGMA user_version = {version}")
 
 
 class _Header(NamedTuple):
-    """Fields of the header of the database file itself, without the changes in a write-ahead log."""
+    """Fields of the header of the database file itself, without the changes in a WAL."""
 
     run_id: int
     schema_cookie: int
-    uses_log: bool
+    uses_wal: bool
 
-    def has_log_of(self, state: State) -> bool:
-        """True if a write-ahead log beside the file may belong to it, judged by ``chat.state``."""
-        if not self.uses_log:
+    def may_own_wal(self, state: State) -> bool:
+        """True if a WAL beside the file may belong to the file, according to ``chat.state``."""
+        if not self.uses_wal:
             return False
         return not state.run_ids or (self.run_id in state.run_ids and self.schema_cookie >= state.schema_cookie)
 
@@ -258,11 +264,11 @@ def _read_header(path: Path) -> _Header | None:
         return None
     if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
         # SQLite treats a file shorter than the header as an empty database and would overwrite it.
-        raise _damaged(path, "it does not begin as one")
+        raise _damaged(path, "the file header is not SQLite's")
     return _Header(
         run_id=int.from_bytes(data[68:72], "big"),
         schema_cookie=int.from_bytes(data[40:44], "big"),
-        uses_log=data[18:20] == b"\2\2",
+        uses_wal=data[18:20] == b"\2\2",
     )
 
 
@@ -282,12 +288,12 @@ def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
 
 def _connect_reader(path: Path) -> sqlite3.Connection:
     reader = _connect(path, "ro")
-    # The first query opens the log. Later there may be no descriptor left for it.
+    # The first query opens the WAL. Later there may be no descriptor left for it.
     reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return reader
 
 
-def _use_log(writer: sqlite3.Connection, path: Path) -> None:
+def _enable_wal(writer: sqlite3.Connection, path: Path) -> None:
     (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"The data folder {path.parent} can't hold a write-ahead log; is it a network disk?")
@@ -295,7 +301,7 @@ def _use_log(writer: sqlite3.Connection, path: Path) -> None:
 
 def _check(path: Path) -> None:
     """Raise StoreError if the file is damaged, before anything is written to it."""
-    # Read-only: a read-write connection would checkpoint the log of a killed server when it closes.
+    # Read-only: a read-write connection would checkpoint the WAL of a killed server when it closes.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if path.stat().st_size > _CHECK_MAX_BYTES:

@@ -72,7 +72,7 @@ def _holder(locked: os.stat_result) -> str:
     return ""
 
 
-def whose(folder: Path) -> str:
+def owner_hint(folder: Path) -> str:
     """A sentence about a file of another user that can't be used, with advice; empty if there is none."""
     with suppress(OSError):
         for path in (folder, *sorted(folder.iterdir())):

@@ -26,14 +26,14 @@ class HistoryIdentity:
     """The identity that each login sends and compares. Constant while the server runs. For any thread."""
 
     def __init__(self, database: Database) -> None:
-        """Read it. The caller runs ``reconcile`` before, which may renew the identity. Raises StoreError."""
+        """Read the identity. Call ``reconcile`` first, because it may renew the identity. Raises StoreError."""
         with database.reading() as connection:
             (self.history_id,) = connection.execute("SELECT history_id FROM history_identity").fetchone()
             # Former identity to last shared message; one entry for each restored backup.
             self._shared: dict[str, int] = dict(connection.execute("SELECT history_id, last_id FROM former_identity"))
 
     def shared_upto(self, history_id: str | None) -> int | None:
-        """The last message shared with the former history ``history_id``; None if that is no former identity."""
+        """The last message shared with the history ``history_id``; None if that is not a former identity."""
         return self._shared.get(history_id) if history_id is not None else None
 
 

@@ -1,13 +1,13 @@
 """The indexer: a thread that keeps the search index up to date, and ``search`` for all other threads.
 
-The thread opens the index, then indexes new messages in slices until it has all. Then it sleeps until a search asks for
-a newer message, until an error, or for LOOK_SECONDS. After an error it closes the index, deletes a damaged file or
-waits _RETRY_SECONDS, and opens the index again; meanwhile searches fail. Without FTS5 the thread ends and
-every search is refused.
+The thread opens the index, then indexes new messages in slices until all are indexed. Then it sleeps until a search
+needs a newer message or reports an error, at most LOOK_SECONDS. After an error the thread closes the index, deletes a
+damaged file or waits _RETRY_SECONDS, and opens the index again; meanwhile searches fail. If SQLite lacks FTS5, the
+thread ends and every search is rejected.
 
-A search runs in its caller's thread. It waits until the index contains the newest message, at most PATIENCE_SECONDS,
-then queries the index without the lock. If the query fails, it stores the error in ``_fault`` and the thread repairs
-the index.
+A search runs in its caller's thread. The search waits until the index contains the newest message, at most
+PATIENCE_SECONDS, then queries the index without the lock. If the query fails, the search stores the error in
+``_fault``, and the thread repairs the index.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SLICE_MESSAGES = 500
 # New messages per second above which the server counts as busy, and the interval of that measurement.
 _BUSY_MESSAGES = 5_000
 _BUSY_LOOK_SECONDS = 0.2
-# Pause after a slice, as a multiple of the time it took: on a busy server without a waiting search, and otherwise.
+# Pause after a slice, as a multiple of the slice's time: on a busy server without a waiting search, and otherwise.
 _BUSY_PAUSE = 20.0
 _PAUSE = 1.0
 _PAUSE_MAX_SECONDS = 0.2
@@ -135,18 +135,18 @@ class Indexer:
             reason = "That takes too long to find; send fewer words, or such as are rarer."
             raise RequestError(ErrorCode.BAD_REQUEST, reason) from error
         except sqlite3.Error as error:
-            self._give_up(index, error)
+            self._report_failure(index, error)
             raise SearchFailedError from error
         return self._messages.seen(reader_id, ids), min(reached_id, newest_id)
 
     def _wait_for(self, newest_id: int) -> tuple[Index, int]:
-        patience_ends = time.monotonic() + self._times.timeout_seconds
+        deadline = time.monotonic() + self._times.timeout_seconds
         with self._lock:
             if newest_id > self._reached_id:
                 self._wanted_id = max(self._wanted_id, newest_id)
                 self._called.notify()
             while not self._closed and self._fault is None and (self._index is None or self._reached_id < newest_id):
-                left_seconds = patience_ends - time.monotonic()
+                left_seconds = deadline - time.monotonic()
                 if left_seconds <= 0:
                     break
                 self._moved.wait(left_seconds)
@@ -170,7 +170,7 @@ class Indexer:
                 self._complain(error)
             finally:
                 self._drop()
-            self._mend()
+            self._repair()
 
     def _open(self) -> Index:
         index = self._open_index(self._folder, self._messages)
@@ -183,36 +183,35 @@ class Indexer:
     def _work(self, index: Index) -> None:
         """Index new messages in slices until the indexer stops. Raises its own errors and those of searches.
 
-        It reads ``_closed``, ``_fault`` and ``_wanted_id`` without the lock: each read is atomic, a value that is too
-        old is corrected in the next round, and the waits check again under the lock. Only this thread writes
-        ``_reached_id``.
+        ``_closed``, ``_fault`` and ``_wanted_id`` are read without the lock: each read is atomic, a stale value is
+        corrected in the next round, and the waits check again under the lock. Only this thread writes ``_reached_id``.
         """
         pace = Pace(self._messages.last_id, self._times)
         while not self._closed:
             if self._fault is not None:
                 raise self._fault
             began = time.monotonic()
-            # Read before the query: a message that a search asked for was committed before, so the query finds it.
+            # Read before the query: the message was committed before a search asked for it, so the query finds it.
             wanted_id = self._wanted_id
             messages = self._messages.after(index.last_id, _SLICE_MESSAGES)
             index.add(messages)
             is_behind = len(messages) == _SLICE_MESSAGES
             self._note_reached(index.last_id if is_behind else max(index.last_id, wanted_id))
             if is_behind:
-                self._take_breath(pace.pause(time.monotonic() - began, is_wanted=self._wanted_id > self._reached_id))
+                self._pause(pace.pause(time.monotonic() - began, is_wanted=self._wanted_id > self._reached_id))
             else:
-                self._await_news()
+                self._wait_for_news()
 
     def _note_reached(self, reached_id: int) -> None:
         with self._lock:
             self._reached_id = reached_id
             self._moved.notify_all()
 
-    def _take_breath(self, pause_seconds: float) -> None:
+    def _pause(self, pause_seconds: float) -> None:
         with self._lock:
             self._called.wait_for(lambda: self._closed, pause_seconds)
 
-    def _await_news(self) -> None:
+    def _wait_for_news(self) -> None:
         with self._lock:
             self._called.wait_for(
                 lambda: self._closed or self._fault is not None or self._wanted_id > self._reached_id,
@@ -228,7 +227,7 @@ class Indexer:
             with suppress(*_FAULTS):
                 index.close()
 
-    def _give_up(self, index: Index, error: sqlite3.Error) -> None:
+    def _report_failure(self, index: Index, error: sqlite3.Error) -> None:
         """Tell the thread that a search could not read the index."""
         with self._lock:
             if self._index is index and self._fault is None:
@@ -244,7 +243,7 @@ class Indexer:
         self._note_fault(error)
         _log.error("search index failed", error=describe(error))
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Delete a damaged file; after any other error wait, because it may be temporary."""
         if isinstance(self._fault, sqlite3.DatabaseError) and not isinstance(self._fault, sqlite3.OperationalError):
             try:
@@ -253,7 +252,7 @@ class Indexer:
                 self._complain(error)
             else:
                 return
-        self._take_breath(self._times.retry_seconds)
+        self._pause(self._times.retry_seconds)
 
 
 class Pace:

@@ -114,7 +114,7 @@ class Messages:
     """
 
     def __init__(self, database: Database, claim: Callable[[int], None] = no_limit) -> None:
-        """``claim`` gets the size of a result in bytes before it is encoded; the query raises what ``claim`` raises."""
+        """``claim`` gets the bytes that a result takes, before it is encoded; its errors leave the query."""
         self._database = database
         self._claim = claim
 
@@ -190,7 +190,7 @@ def _find_nonce(connection: sqlite3.Connection, query: str, sender_id: int, nonc
 _INSERT_PUBLIC = "INSERT INTO public_message VALUES (?, ?, ?, ?, ?)"
 # Inserts a batch in one statement. Binding values dominates the cost of a row, so this is cheaper from two texts on;
 # with 16 texts it takes a quarter of the time.
-_INSERT_PUBLIC_RUN = "INSERT INTO public_message SELECT ?1 + key, ?2, ?3, value, NULL FROM json_each(?4)"
+_INSERT_PUBLIC_BATCH = "INSERT INTO public_message SELECT ?1 + key, ?2, ?3, value, NULL FROM json_each(?4)"
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -209,7 +209,7 @@ def insert_public(
     if len(texts) > 1 and not any(nonces):
         array = _ENCODER.encode(texts).decode()
         if "\\u0000" not in array:  # SQLite's JSON functions cut a text at a NUL
-            connection.execute(_INSERT_PUBLIC_RUN, (first_id, time_ms, sender_id, array))
+            connection.execute(_INSERT_PUBLIC_BATCH, (first_id, time_ms, sender_id, array))
             return True
     pairs = enumerate(zip(texts, nonces, strict=True), first_id)
     rows = ((message_id, time_ms, sender_id, text, nonce) for message_id, (text, nonce) in pairs)

@@ -1,4 +1,4 @@
-"""The check at the start that the database is the one that the server left."""
+"""Checks at the start that no data is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reconcile(database: Database) -> int:
     """Compare the database with ``chat.state``, and renew the identity of the history if messages may be missing.
 
     Returns the highest id that a message ever had. The next id must be higher, so that no client mistakes a new message
-    for a lost one that it saw. The caller calls it once, before anything else is written. Raises StoreError.
+    for a lost one that it saw. Call it once, before anything else is written. Raises StoreError.
     """
     try:
         return _reconcile(database)
@@ -38,7 +38,7 @@ def _reconcile(database: Database) -> int:
         history_id = read_history_id(connection)
         last_id, account_id = read_last_id(connection), read_last_account_id(connection)
         highest_id = max(last_id, state.highest_id)
-        reason = _why_renew(state, history_id, last_id, account_id)
+        reason = _renewal_reason(state, history_id, last_id, account_id)
         if reason is not None:
             _log.warning(
                 "history renewed",
@@ -58,7 +58,7 @@ def _reconcile(database: Database) -> int:
     return highest_id
 
 
-def _why_renew(state: State, history_id: str, last_id: int, account_id: int) -> str | None:
+def _renewal_reason(state: State, history_id: str, last_id: int, account_id: int) -> str | None:
     """The reason why clients must fetch the history again; None if nothing that a client saw can be missing."""
     if not state.history_id:
         # The database may be a copy that is older than the messages that clients saw, unless it is empty.

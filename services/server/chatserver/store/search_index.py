@@ -32,8 +32,8 @@ _SCHEMA = f"""
 CREATE VIRTUAL TABLE public USING {_TABLE};
 CREATE VIRTUAL TABLE direct USING {_TABLE};
 CREATE TABLE reached (  -- one row
-    id   INTEGER NOT NULL,  -- messages up to this one are in it
-    mark TEXT               -- what tells that one from another database's
+    id   INTEGER NOT NULL,  -- messages up to this id are indexed
+    mark TEXT               -- fingerprint of the message with this id
 ) STRICT;
 INSERT INTO reached VALUES (0, NULL);
 PRAGMA user_version = {_VERSION};
@@ -48,7 +48,7 @@ _READERS = 2
 # Time limit of one search, because others wait for its reader. FTS5 scans its lists message by message: common words
 # that rarely occur together take 0.1 s in a history of millions, prefixes of thousands of words reach the limit.
 FIND_SECONDS = 1.0
-# SQLite VM instructions between two checks of the time limit: some hundred checks per second.
+# SQLite VM instructions between two checks of the time limit: a few hundred checks per second.
 _STEPS = 100
 
 
@@ -136,7 +136,9 @@ class Index:
         words = " ".join(f'"{word}"*' if is_prefix else f'"{word}"' for word, is_prefix in terms)
         with self._reading() as reader:
             rows = reader.execute(_FIND_PUBLIC, (words, before_id, limit)).fetchall()
-            rows += reader.execute(_FIND_DIRECT, (f'{words} "{_party(reader_id)}"', before_id, limit)).fetchall()
+            rows += reader.execute(
+                _FIND_DIRECT, (f'{words} "{_account_token(reader_id)}"', before_id, limit)
+            ).fetchall()
         return sorted((message_id for (message_id,) in rows), reverse=True)[:limit]
 
     @contextmanager
@@ -147,8 +149,8 @@ class Index:
             # Read without a lock: close() sets the flag before it puts closed readers into the queue.
             if self.closed:
                 raise IndexClosedError
-            patience_ends = self._clock() + self._find_seconds
-            reader.set_progress_handler(lambda: self.closed or self._clock() > patience_ends, self._find_steps)
+            deadline = self._clock() + self._find_seconds
+            reader.set_progress_handler(lambda: self.closed or self._clock() > deadline, self._find_steps)
             yield reader
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
@@ -168,7 +170,7 @@ class Index:
 
 
 def remove_index(folder: Path) -> None:
-    """Delete the file and its log. The next ``Index`` creates it again. Raises OSError."""
+    """Delete the file and its WAL. The next ``Index`` creates the file again. Raises OSError."""
     for name in (SEARCH_FILE, f"{SEARCH_FILE}-wal", f"{SEARCH_FILE}-shm"):
         (folder / name).unlink(missing_ok=True)
 
@@ -176,11 +178,11 @@ def remove_index(folder: Path) -> None:
 def _row(message: Written) -> tuple[int, str]:
     words = words_of(message.text)
     if message.recipient_id is not None:
-        words |= {_party(message.sender_id), _party(message.recipient_id)}
+        words |= {_account_token(message.sender_id), _account_token(message.recipient_id)}
     return message.id, " ".join(words)
 
 
-def _party(account_id: int) -> str:
+def _account_token(account_id: int) -> str:
     """The token of an account that sent or received a direct message."""
     return f"_{account_id}"
 

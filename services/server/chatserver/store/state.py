@@ -3,10 +3,10 @@
 A database can't detect that it is older than before: SQLite accepts a truncated write-ahead log, and a backup looks
 like the database that it replaced. So the server records its progress in a second file.
 
-A plain write without sync is enough. The server writes the state after a commit and before it confirms anything of it.
-The writes of a killed server are in the system's cache, so the state is never older than what was confirmed. After a
-power failure the state may be older than the database, never newer, because the database was synced first. A loss may
-then go undetected, but no false loss is reported.
+A plain write without sync is enough. The server writes the state after a commit and before it confirms anything in the
+commit. The writes of a killed server are in the system's cache, so the state is never older than the last confirmation.
+After a power failure the state may be older than the database, never newer, because the database was synced first. A
+loss may then go undetected, but no false loss is reported.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     account_id: int = 0
     # The highest id that a message ever had. It is above last_id after messages were lost.
     highest_id: int = 0
-    # Possible header fields of the database file; they tell whether a write-ahead log belongs to it (see database.py).
+    # Possible header fields of the database file that a write-ahead log belongs to: see Database.
     run_ids: tuple[int, ...] = ()
     schema_cookie: int = 0
 

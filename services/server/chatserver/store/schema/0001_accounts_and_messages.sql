@@ -1,7 +1,7 @@
 -- Accounts, public messages and direct messages.
 --
--- One sequence of ids runs through both kinds of message; the journal gives them out. They have a table each, so that
--- the last 50 of either are found in the same time among five million of the other.
+-- Both kinds of message share one sequence of ids, which the journal assigns. Each kind has its own table, so that the
+-- last 50 messages of one kind are found as fast among five million messages of the other kind.
 
 CREATE TABLE account (
     id            INTEGER PRIMARY KEY,
@@ -9,7 +9,7 @@ CREATE TABLE account (
     name_key      TEXT    NOT NULL UNIQUE,      -- as compared: lower case
     password_hash TEXT    NOT NULL,             -- argon2id, with its parameters and salt
     created_ms    INTEGER NOT NULL,
-    delivered_id  INTEGER NOT NULL DEFAULT 0    -- direct messages up to this one need not be sent at the next login
+    delivered_id  INTEGER NOT NULL DEFAULT 0    -- newest direct message that the account received
 ) STRICT;
 
 CREATE TABLE public_message (

@@ -1,15 +1,15 @@
--- The identity of the history. It tells clients whether ids that they remember are of the messages that are here.
---
--- A copy has the same one. Where a copy takes the place of a database that went on, the server gives it a new one.
+-- The identity of the history. A client that remembers message ids compares it: the ids are valid only with the same
+-- identity. A copy of the database has the same identity. If a copy replaces a database with newer messages, the server
+-- gives the copy a new identity.
 
 CREATE TABLE history_identity (
-    one        INTEGER PRIMARY KEY CHECK (one = 1),    -- there is one row
+    one        INTEGER PRIMARY KEY CHECK (one = 1),    -- the table has one row
     history_id TEXT    NOT NULL                        -- random, 32 hexadecimal digits
 ) STRICT;
 
 INSERT INTO history_identity VALUES (1, lower(hex(randomblob(16))));
 
--- The identities that it had before. Up to the message last_id the history is the same as it was under that one.
+-- Former identities of the history. Messages up to last_id are the same in the former and the present history.
 CREATE TABLE former_identity (
     history_id TEXT    PRIMARY KEY,
     last_id    INTEGER NOT NULL
