@@ -532,20 +532,6 @@ def test_udp_session_without_acknowledgements_delays_no_other(fixture: SenderFix
     assert received(fixture, line) == said
 
 
-def test_udp_session_with_lost_peer_is_given_up(fixture: SenderFixture, line: Line) -> None:
-    send_queue = fixture.udp_queue(line)
-    line.clock.now += 60.0
-    assert line.transport.check_timeouts(line.clock.now)
-    fixture.run()
-    assert line.transport.read(1, DEADLINE_SECONDS) == b""
-    assert send_queue.broken
-    fixture.retire(send_queue)
-
-    assert line.transport.closed
-    fixture.publish(b"hello")
-    assert line.news() == []
-
-
 def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFixture, line: Line) -> None:
     """Otherwise a lost datagram could not be sent again."""
     send_queue = fixture.udp_queue(line)
@@ -562,26 +548,6 @@ def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFix
     assert [datagram.payload for datagram in line.news()] == [b"0"]
     line.acknowledge(1)
     fixture.run()
-    assert line.transport.closed
-
-
-@pytest.mark.parametrize("acknowledges", [True, False])
-def test_stop_waits_for_udp_acknowledgements_within_its_limit(
-    fixture: SenderFixture, line: Line, *, acknowledges: bool
-) -> None:
-    """Promise: shutdown."""
-    send_queue = fixture.udp_queue(line, follows=False)
-    fixture.start()
-    put(send_queue, *frames(1 if acknowledges else 1_000))
-    fixture.retire(send_queue)
-    end = in_background(lambda: fixture.stop(DEADLINE_SECONDS if acknowledges else 0))
-    if acknowledges:
-        eventually(lambda: send_queue.shut)
-        assert_waits(end)
-        assert not line.transport.closed
-        line.acknowledge(1)
-
-    must_end(end)
     assert line.transport.closed
 
 

@@ -8,8 +8,9 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.protocol.network import Faults, Network
 
-from chatprotocol.udp.packet import ACK, PIECE, Datagram, unpack
+from chatprotocol.udp.packet import ACK, PIECE, Datagram, pack, unpack
 from chatprotocol.wire.readers import frame
 from chatserver.net.udp_transport import UdpTransport
 
@@ -367,42 +368,28 @@ def test_silent_peer_is_lost_after_60_seconds(line: Line, heard: Datagram) -> No
 # --- everything at once ---
 
 
-class Network:
-    """Between a transport and its peer; it loses, repeats and reorders datagrams until it is fair."""
+TO_PEER, TO_TRANSPORT = 0, 1
 
-    def __init__(self, line: Line, dice: Random) -> None:
-        self._line = line
-        self._dice = dice
-        self.is_fair = False
-        self._to_peer: list[Datagram] = []
-        self._to_transport: list[Datagram] = []
 
-    def carry(self) -> None:
-        line = self._line
-        self._to_peer += line.news()
-        self._to_transport += filter(None, map(unpack, line.peer.datagrams_to_send(line.clock.now)))
-        for datagram in self._arriving(self._to_peer):
-            received = line.peer.receive(datagram, line.clock.now)
-            line.heard += received.frames
-            self._to_transport += filter(None, map(unpack, received.acks))
-        line.give(*self._arriving(self._to_transport))
-
-    def _arriving(self, under_way: list[Datagram]) -> list[Datagram]:
-        found: list[Datagram] = []
-        if not self.is_fair:
-            self._dice.shuffle(under_way)
-        for _ in range(len(under_way) if self.is_fair else self._dice.randint(0, len(under_way))):
-            found += [under_way.pop(0 if self.is_fair else -1)] * (
-                1 if self.is_fair else self._dice.choice([0, 1, 1, 1, 2])
-            )
-        return found
+def carry(network: Network, line: Line) -> None:
+    """Send all that is due, and let the packets arrive that are due."""
+    now = line.clock.now
+    network.send(TO_PEER, map(pack, line.news()), now)
+    network.send(TO_TRANSPORT, line.peer.datagrams_to_send(now), now)
+    for to, packet in network.arrive(now):
+        if to == TO_TRANSPORT:
+            line.give_all([packet])
+            continue
+        received = line.peer.receive(unpack(packet), now)
+        line.heard += received.frames
+        network.send(TO_TRANSPORT, received.acks, now)
 
 
 @given(dice=st.randoms(use_true_random=True))
 def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None:
     """Both ways, with small limits, while reader and sender take their time. The sender acts only when it is woken."""
     line = Line(inbox_max_bytes=200, write_max_bytes=100)
-    network = Network(line, dice)
+    network = Network(dice.getrandbits(32), Faults(lost=0.2, repeated=0.2, late=0.5, late_seconds=0.3))
     asked, answers = (
         [(kind, b"%d " % number * dice.randint(0, 20)) for number in range(dice.randint(0, 150))] for kind in (D, C)
     )
@@ -410,9 +397,10 @@ def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None
     rest, read, calls = b"".join(frame(*each) for each in answers), b"", -1
     expected = b"".join(frame(*each) for each in asked)
     for round_ in range(4_000):
-        network.is_fair = round_ >= 200
-        network.carry()
-        if dice.random() < 0.5 or network.is_fair:
+        if round_ == 200:
+            network.faults = Faults()
+        carry(network, line)
+        if dice.random() < 0.5 or round_ >= 200:
             read += line.read()
         line.clock.now += 0.02
         assert line.transport.check_timeouts(line.clock.now) == ""
