@@ -7,9 +7,9 @@ import re
 import select
 import socket
 import struct
-import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +42,15 @@ class _Peer:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
+    def _read_until(self, has_come: Callable[[], bool]) -> bool:
+        """Read into the buffer until the condition holds. Returns False at the end of the connection."""
+        while not has_come():
+            part = self.socket.recv(65_536)
+            if not part:
+                return False
+            self._buffer += part
+        return True
+
     def is_closed(self) -> bool:
         """Wait until the server closes. Input is skipped."""
         with suppress(ConnectionResetError):
@@ -61,11 +70,8 @@ class Peer(_Peer):
 
     def line(self) -> bytes:
         """The next line; empty at the end."""
-        while b"\n" not in self._buffer:
-            data = self.socket.recv(65_536)
-            if not data:
-                return self._buffer
-            self._buffer += data
+        if not self._read_until(lambda: b"\n" in self._buffer):
+            return self._buffer
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
@@ -104,21 +110,13 @@ class FramesPeer(_Peer):
     def data(self, text: str) -> None:
         self.send(typed_frame(b"D", text.encode()))
 
-    def _has(self, size_bytes: int) -> bool:
-        while len(self._buffer) < size_bytes:
-            part = self.socket.recv(65_536)
-            if not part:
-                return False
-            self._buffer += part
-        return True
-
     def frame(self) -> str:
         """The next frame; empty at the end."""
-        if not self._has(5):
+        if not self._read_until(lambda: len(self._buffer) >= 5):
             assert self._buffer == b"", f"the server closed inside a frame: {self._buffer!r}"
             return ""
         (size_bytes,) = struct.unpack(">I", self._buffer[1:5])
-        assert self._has(5 + size_bytes), f"the server closed inside a frame: {self._buffer[:100]!r}"
+        assert self._read_until(lambda: len(self._buffer) >= 5 + size_bytes), "the server closed inside a frame"
         kind, payload = self._buffer[:1], self._buffer[5 : 5 + size_bytes]
         self._buffer = self._buffer[5 + size_bytes :]
         return f"{kind.decode()} {payload.decode()}"
@@ -148,10 +146,7 @@ class FramesPeer(_Peer):
 
     def rest(self) -> list[str]:
         """All frames up to the end."""
-        frames = []
-        while text := self.frame():
-            frames.append(text)
-        return frames
+        return list(iter(self.frame, ""))
 
     def login(self, name: str, password: str = "secret") -> str:
         """``name`` may have options. Missed messages follow the welcome."""
@@ -312,20 +307,9 @@ class DatagramPeer(FramesPeer):
                 probe_at = now + _PROBE_SECONDS
             self._wait(min(self.look_at(), probe_at, patience_ends))
 
-    def settle(self) -> None:
-        """Wait until everything is acknowledged."""
-        patience_ends = time.monotonic() + DEADLINE_SECONDS
-        self.turn()
-        while not self.is_over and (self.arq is None or self.arq.unacknowledged_bytes):
-            assert time.monotonic() < patience_ends, "it was never acknowledged"
-            self._wait(min(self.look_at(), patience_ends))
-            self.turn()
-
     def is_closed(self) -> bool:
         """Wait for the end of the session. Input is skipped."""
-        while self.frame():
-            pass
-        return True
+        return self.rest() is not None
 
     # --- single datagrams, without acknowledgements and retransmissions ---
 
@@ -364,6 +348,12 @@ class DatagramPeer(FramesPeer):
                     caught.append(datagram)
                 self._wait(now + _PROBE_SECONDS)
         raise TimeoutError
+
+    def acknowledge(self) -> None:
+        """Acknowledge the datagrams that have arrived."""
+        for datagram in self.take_all():
+            if datagram.kind != ACK and datagram.sequence:
+                self.throw(b"A", datagram.session, datagram.sequence)
 
     def cookie_for(self, text: bytes) -> bytes:
         """The cookie that the server gives for this first command."""
@@ -460,13 +450,14 @@ class RegisterPeer(_Peer):
 
     def section(self) -> bytes:
         """The next header, with its body; empty at the end."""
-        if not self._reads_on_until(lambda: b"\n\n" in self._buffer):
+        if not self._read_until(lambda: b"\n\n" in self._buffer):
+            assert self._buffer == b"", f"the server closed inside a section: {self._buffer!r}"
             return b""
         size_bytes = self._buffer.index(b"\n\n") + 2
         length = re.search(rb"\nContent-length: ([0-9]+)\n\n", self._buffer[:size_bytes])
         if length is not None:
             size_bytes += int(length[1])
-            assert self._reads_on_until(lambda: len(self._buffer) >= size_bytes)
+            assert self._read_until(lambda: len(self._buffer) >= size_bytes), "the server closed inside a section"
         section, self._buffer = self._buffer[:size_bytes], self._buffer[size_bytes:]
         return section
 
@@ -486,19 +477,7 @@ class RegisterPeer(_Peer):
 
     def rest(self) -> bytes:
         """All input up to the end."""
-        sections = b""
-        while section := self.section():
-            sections += section
-        return sections
-
-    def _reads_on_until(self, has_come: Callable[[], bool]) -> bool:
-        while not has_come():
-            part = self.socket.recv(65_536)
-            if not part:
-                assert self._buffer == b"", f"the server closed inside a section: {self._buffer!r}"
-                return False
-            self._buffer += part
-        return True
+        return b"".join(iter(self.section, b""))
 
 
 class Guest:
@@ -641,32 +620,15 @@ class Room:
     def close(self) -> None:
         self._peers.close()
         if not self.is_stopped:
-            with _acknowledging(self._datagram_peers):
-                assert self.stop(), "a thread of the server died"
+            with ThreadPoolExecutor(1) as pool:
+                stopping = pool.submit(self.stop)
+                while not stopping.done():  # the server waits for acknowledgements
+                    for peer in self._datagram_peers:
+                        peer.acknowledge()
+                    time.sleep(_POLL_SECONDS)
+            assert stopping.result(), "a thread of the server died"
         for peer in self._datagram_peers:
             peer.close()
-
-
-@contextmanager
-def _acknowledging(peers: list[DatagramPeer]) -> Iterator[None]:
-    """Acknowledge in a thread, so that the server need not wait for peers that have none."""
-    is_over = threading.Event()
-
-    def acknowledge() -> None:
-        places = {peer.socket: peer for peer in peers if peer.socket.fileno() >= 0}
-        while not is_over.is_set():
-            for ready in select.select(list(places), [], [], _POLL_SECONDS)[0]:
-                for datagram in places[ready].take_all():
-                    if datagram.kind != ACK and datagram.sequence:
-                        places[ready].throw(b"A", datagram.session, datagram.sequence)
-
-    thread = threading.Thread(target=acknowledge, name="datagram peers")
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

@@ -123,7 +123,7 @@ def test_strangers_get_no_longer_answers_and_no_session(
 ) -> None:
     """Promises: no amplification; no stranger can speak in a session, though it knows the number."""
     inside = shared_room.enter_datagram(fresh_name("alice"))
-    inside.settle()
+    inside.until_fence()
     answered = 0
     for peer in (shared_room.datagram_peer(), shared_room.datagram_peer("127.0.0.2")):
         cookie = shared_room.datagram_peer().cookie_for(b"alice")  # of another address
