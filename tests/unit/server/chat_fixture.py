@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event, Message, Refused
@@ -247,18 +247,18 @@ class ChatFixture:
     def shut_down(self) -> None:
         self.journal.fault = JournalClosedError()
 
-    def visitor(self, address: str = "10.0.0.1") -> "Visitor":
+    def connect(self, address: str = "10.0.0.1") -> "UserPeer":
         send_queue = FakeSendQueue(self.broadcast)
-        return Visitor(Session(self.services, send_queue, f"1@{address}", address), send_queue)
+        return UserPeer(Session(self.services, send_queue, f"1@{address}", address), send_queue)
 
-    def half(self, address: str = "10.0.0.1") -> "Half":
+    def connect_guest(self, address: str = "10.0.0.1") -> "GuestPeer":
         """A connection of the guest protocol: one of the two of a guest."""
         send_queue = FakeSendQueue(FakeBroadcast("register"))
-        return Half(GuestSession(self.services, send_queue, f"1@{address}", address), send_queue)
+        return GuestPeer(GuestSession(self.services, send_queue, f"1@{address}", address), send_queue)
 
-    def guest(self, name: str, address: str = "10.0.0.1") -> "GuestVisitor":
+    def guest(self, name: str, address: str = "10.0.0.1") -> "GuestPeers":
         """A guest that is logged in with both connections."""
-        guest = GuestVisitor(self.half(address), self.half(address))
+        guest = GuestPeers(self.connect_guest(address), self.connect_guest(address))
         guest.sending.ask(Register(Side.SENDING, name))
         guest.receiving.ask(Register(Side.RECEIVING, name))
         return guest
@@ -275,15 +275,15 @@ class Peer(Generic[AnySession]):
     def ask(self, *requests: Request) -> list[Event]:
         """The replies to the requests of one read."""
         self.session.handle(requests)
-        return self.news()
+        return self.new_replies()
 
-    def news(self) -> list[Event]:
+    def new_replies(self) -> list[Event]:
         new = self.send_queue.replies[self._seen :]
         self._seen += len(new)
         return new
 
     @property
-    def has_news(self) -> bool:
+    def has_new_replies(self) -> bool:
         return len(self.send_queue.replies) > self._seen
 
     def next(self) -> Event:
@@ -291,28 +291,21 @@ class Peer(Generic[AnySession]):
         self._seen += 1
         return self.send_queue.replies[self._seen - 1]
 
-    def heard(self) -> list[Event]:
-        return self.send_queue.heard()
+    def received(self) -> list[Event]:
+        return self.send_queue.received()
 
 
-Visitor = Peer[Session]
-Half = Peer[GuestSession]
+UserPeer = Peer[Session]
+GuestPeer = Peer[GuestSession]
 
 
-class GuestVisitor:
+class GuestPeers(NamedTuple):
     """The two connections of a guest."""
 
-    def __init__(self, sending: Half, receiving: Half) -> None:
-        self.sending = sending
-        self.receiving = receiving
+    sending: GuestPeer
+    receiving: GuestPeer
 
 
 def codes(events: list[Event]) -> list[ErrorCode | type]:
     """The codes of refusals and the types of all other events."""
     return [event.code if isinstance(event, Refused) else type(event) for event in events]
-
-
-def secrets_in(log: list[Any], *secrets: str) -> Iterator[str]:
-    """The texts that are in the log."""
-    text = str(log)
-    return (secret for secret in secrets if secret in text)

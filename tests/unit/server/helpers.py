@@ -119,7 +119,7 @@ class FakeSendQueue:
         while self.acknowledges and self.tracked:
             self.tracked.pop(0)()
 
-    def heard(self) -> list[Event]:
+    def received(self) -> list[Event]:
         """The buffer with the edits of this queue; without the replies."""
         if self._from is None:
             return []

@@ -63,7 +63,7 @@ class Line:
     def _count_call(self) -> None:
         self.calls += 1
 
-    def news(self) -> list[Datagram]:
+    def new_packets(self) -> list[Datagram]:
         """The datagrams sent since the last call."""
         found = self.sock.take()
         assert all(address == ADDRESS and datagram.session == SESSION for datagram, address in found)
@@ -87,8 +87,8 @@ class Line:
 
     def carry(self) -> None:
         """Carry everything to the peer and its answers back, until nothing is left."""
-        while news := self.news():
-            for datagram in news:
+        while packets := self.new_packets():
+            for datagram in packets:
                 received = self.peer.receive(datagram, self.clock.now)
                 self.heard += received.frames
                 self.give_all(received.acks)

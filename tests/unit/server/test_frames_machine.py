@@ -13,7 +13,7 @@ from chatprotocol.requests import Command, CommandBatch, Data, Request, Unreadab
 from chatprotocol.wire.frames import Frames
 from chatprotocol.wire.readers import FrameBuffer
 
-from .chat_fixture import HISTORY_ID, ChatFixture, Visitor
+from .chat_fixture import HISTORY_ID, ChatFixture, UserPeer
 
 # Results of the decoder for invalid frames.
 UNREADABLE = {
@@ -30,13 +30,13 @@ EXPECTS_OPERATION = """
 
 
 @pytest.fixture
-def stranger(services: ChatFixture) -> Visitor:
+def stranger(services: ChatFixture) -> UserPeer:
     """A connection before the login."""
-    return services.visitor()
+    return services.connect()
 
 
 @pytest.fixture
-def alice(stranger: Visitor) -> Visitor:
+def alice(stranger: UserPeer) -> UserPeer:
     """The same connection, logged in."""
     stranger.session.handle([Command("alice"), Command("secret")])
     return stranger
@@ -54,25 +54,25 @@ def shown(event: Event) -> list[str]:
     return [re.sub(r"^(C ERROR \S+|C DENIED) .*", r"\1", text) for text in texts]
 
 
-def hear(visitor: Visitor, requests: Sequence[Request]) -> list[str]:
+def hear(peer: UserPeer, requests: Sequence[Request]) -> list[str]:
     """The answers to requests that arrive in one read."""
-    before = len(visitor.send_queue.told)
-    goes_on = visitor.session.handle(requests)
-    said = [f"< {text}" for event in visitor.send_queue.told[before:] for text in shown(event)]
+    before = len(peer.send_queue.told)
+    goes_on = peer.session.handle(requests)
+    said = [f"< {text}" for event in peer.send_queue.told[before:] for text in shown(event)]
     return said if goes_on else [*said, "(the end)"]
 
 
-def say(visitor: Visitor, steps: str) -> list[str]:
-    return hear(visitor, read_steps(steps))
+def say(peer: UserPeer, steps: str) -> list[str]:
+    return hear(peer, read_steps(steps))
 
 
-def play(visitor: Visitor, *scripts: str) -> None:
+def play(peer: UserPeer, *scripts: str) -> None:
     """Send the steps after ``>``; steps joined by ``|`` arrive in one read. The answers must be those after ``<``."""
     script = [line for each in scripts for line in dedent(each).splitlines() if line.strip()]
     transcript = []
     for line in script:
         if line.startswith("> "):
-            transcript += [line, *say(visitor, line[2:])]
+            transcript += [line, *say(peer, line[2:])]
     assert transcript == script
 
 
@@ -89,7 +89,7 @@ def appended(services: ChatFixture) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("password", ["secret", "PM", "ch", " two words ", "PING", "alice bm-pm"])
-def test_new_name_is_registered_with_its_password(services: ChatFixture, stranger: Visitor, password: str) -> None:
+def test_new_name_is_registered_with_its_password(services: ChatFixture, stranger: UserPeer, password: str) -> None:
     play(
         stranger,
         f"""
@@ -116,7 +116,7 @@ def test_new_name_is_registered_with_its_password(services: ChatFixture, strange
 )
 @pytest.mark.parametrize("refused", ["", "no-name bm-pm", "ALL pm-dm", "x bm-pm pm-dm", "x history-id history-id"])
 def test_options_of_the_name_last_through_wrong_passwords(
-    services: ChatFixture, stranger: Visitor, name: str, welcome: str, public: str, refused: str
+    services: ChatFixture, stranger: UserPeer, name: str, welcome: str, public: str, refused: str
 ) -> None:
     """Options of an earlier, refused name have no effect."""
     (error,) = say(stranger, f"C {refused}")
@@ -138,12 +138,12 @@ def test_options_of_the_name_last_through_wrong_passwords(
 
 
 @pytest.mark.parametrize("name", ["pm", "ex", "PING", "USERS"])
-def test_username_may_be_a_keyword_in_another_case(services: ChatFixture, stranger: Visitor, name: str) -> None:
+def test_username_may_be_a_keyword_in_another_case(services: ChatFixture, stranger: UserPeer, name: str) -> None:
     say(stranger, f"C {name} | C secret")
     assert services.presence.names() == (name,)
 
 
-def test_leave_before_the_login(services: ChatFixture, stranger: Visitor) -> None:
+def test_leave_before_the_login(services: ChatFixture, stranger: UserPeer) -> None:
     play(stranger, "> C EX | C alice\n< C BYE\n(the end)")
     assert services.accounts.find("EX") is None
 
@@ -156,7 +156,7 @@ def test_leave_before_the_login(services: ChatFixture, stranger: Visitor) -> Non
 )
 @pytest.mark.parametrize("spell", [str.upper, str.title, " {} ".format])
 def test_each_keyword_set_has_its_operations_in_any_case(
-    services: ChatFixture, stranger: Visitor, keywords: str, public: str, direct: str, foreign: str, spell: type[str]
+    services: ChatFixture, stranger: UserPeer, keywords: str, public: str, direct: str, foreign: str, spell: type[str]
 ) -> None:
     public, direct, history, leave, users, ping = map(spell, [public, direct, "CH", "EX", "USERS", "PING"])
     say(stranger, f"C alice {keywords} | C secret")
@@ -187,7 +187,7 @@ def test_each_keyword_set_has_its_operations_in_any_case(
 
 
 @pytest.mark.parametrize(("asked", "limit"), [("CH", 50), ("ch 7", 7), ("CH 500", 500)])
-def test_history_has_its_default_or_a_limit(services: ChatFixture, alice: Visitor, asked: str, limit: int) -> None:
+def test_history_has_its_default_or_a_limit(services: ChatFixture, alice: UserPeer, asked: str, limit: int) -> None:
     services.messages.asked.clear()
     play(alice, f"> C {asked}\n< C HISTORY 0", EXPECTS_OPERATION)
 
@@ -195,7 +195,7 @@ def test_history_has_its_default_or_a_limit(services: ChatFixture, alice: Visito
 
 
 @pytest.mark.parametrize("text", ["  hello\n", "C PM", "\0", "a\r\nb", "\u20ac" * 2_730, "EX"])
-def test_text_is_taken_unchanged(services: ChatFixture, alice: Visitor, text: str) -> None:
+def test_text_is_taken_unchanged(services: ChatFixture, alice: UserPeer, text: str) -> None:
     hear(alice, [Command("PM"), Data(text), Command("DM"), Command("bob"), Data(text)])
 
     assert appended(services) == [(text, None), (text, "bob")]
@@ -216,14 +216,14 @@ AFTER_PROMPT = {
 
 
 @pytest.mark.parametrize(("step", "code"), BEFORE_LOGIN.items(), ids=lambda value: value[:20])
-def test_invalid_name_is_refused_and_a_name_expected(stranger: Visitor, step: str, code: str) -> None:
+def test_invalid_name_is_refused_and_a_name_expected(stranger: UserPeer, step: str, code: str) -> None:
     for _ in range(5):
         assert say(stranger, step) == [f"< C ERROR {code}"]
     play(stranger, "> C alice\n< C PASSWORD existing")
 
 
 @pytest.mark.parametrize(("step", "code"), AFTER_PROMPT.items(), ids=lambda value: value[:20])
-def test_invalid_password_is_refused_and_a_password_expected(stranger: Visitor, step: str, code: str) -> None:
+def test_invalid_password_is_refused_and_a_password_expected(stranger: UserPeer, step: str, code: str) -> None:
     """It does not count as a wrong password."""
     play(stranger, "> C alice bm-pm\n< C PASSWORD existing")
     for _ in range(5):
@@ -241,7 +241,7 @@ def test_invalid_password_is_refused_and_a_password_expected(stranger: Visitor, 
     ],
 )
 def test_unexpected_step_is_refused_and_an_operation_expected(
-    services: ChatFixture, alice: Visitor, way: str | None, unexpected: list[str]
+    services: ChatFixture, alice: UserPeer, way: str | None, unexpected: list[str]
 ) -> None:
     for step in [*unexpected, "(not UTF-8)", "(half a frame, and the end)"]:
         if way is not None:
@@ -259,7 +259,7 @@ def test_unexpected_step_is_refused_and_an_operation_expected(
     ],
     ids=lambda value: value[:20],
 )
-def test_unknown_operation_is_refused(alice: Visitor, step: str, code: str) -> None:
+def test_unknown_operation_is_refused(alice: UserPeer, step: str, code: str) -> None:
     play(alice, f"> {step}\n< C ERROR {code}", EXPECTS_OPERATION)
 
 
@@ -267,7 +267,7 @@ def test_unknown_operation_is_refused(alice: Visitor, step: str, code: str) -> N
     ("text", "code"), [("", "empty_message"), (" \n\t", "empty_message"), ("é" * 4_097, "too_long")]
 )
 @pytest.mark.parametrize("way", ["C PM", "C DM | C bob", "C DM | C nobody"])
-def test_invalid_message_is_refused(services: ChatFixture, alice: Visitor, way: str, text: str, code: str) -> None:
+def test_invalid_message_is_refused(services: ChatFixture, alice: UserPeer, way: str, text: str, code: str) -> None:
     say(alice, way)
     assert hear(alice, [Data(text)]) == [f"< C ERROR {code}"]
     play(alice, EXPECTS_OPERATION)
@@ -275,13 +275,13 @@ def test_invalid_message_is_refused(services: ChatFixture, alice: Visitor, way: 
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "ALL", "not a name"])
-def test_message_to_an_unknown_user_is_refused(services: ChatFixture, alice: Visitor, name: str) -> None:
+def test_message_to_an_unknown_user_is_refused(services: ChatFixture, alice: UserPeer, name: str) -> None:
     play(alice, f"> C DM\n< C ONLINE Alice\n> C {name}\n> D psst\n< C NOUSER {name}", EXPECTS_OPERATION)
     assert appended(services) == []
 
 
 @pytest.mark.parametrize("way", [None, "C alice", "C alice | C secret", "C alice | C secret | C PM"])
-def test_invalid_frame_ends_the_session(stranger: Visitor, way: str | None) -> None:
+def test_invalid_frame_ends_the_session(stranger: UserPeer, way: str | None) -> None:
     if way:
         say(stranger, way)
     play(
@@ -310,13 +310,13 @@ def test_incomplete_message_is_never_sent(keywords: str, steps: list[str]) -> No
     for length, end, in_one_read in product(range(len(steps)), ends, [True, False]):
         services = ChatFixture()
         services.accounts.add("bob", "terces")
-        visitor = services.visitor()
-        say(visitor, f"C alice {keywords} | C secret")
+        peer = services.connect()
+        say(peer, f"C alice {keywords} | C secret")
         requests = [request for step in [*steps[:length], *end] for request in read_steps(step)]
         for read in [requests] if in_one_read else [[request] for request in requests]:
-            visitor.session.handle(read)
-        visitor.session.time_out()
-        visitor.session.end()
+            peer.session.handle(read)
+        peer.session.time_out()
+        peer.session.end()
 
         assert appended(services) == [], (length, end)
 
@@ -324,7 +324,7 @@ def test_incomplete_message_is_never_sent(keywords: str, steps: list[str]) -> No
 # --- pipelined steps ---
 
 
-def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: Visitor) -> None:
+def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: UserPeer) -> None:
     """Answers that need the disk, and the answers after them, come in the order of the steps."""
     services.journal.holds_back = True
     services.messages.stored = (PublicMessage(3, 4, "bob", "hello"),)
@@ -352,7 +352,7 @@ def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: Vis
 
 
 @pytest.mark.parametrize("in_one_read", [False, True])
-def test_answers_that_need_no_disk_do_not_wait(services: ChatFixture, alice: Visitor, in_one_read: bool) -> None:
+def test_answers_that_need_no_disk_do_not_wait(services: ChatFixture, alice: UserPeer, in_one_read: bool) -> None:
     services.journal.holds_back = True
     steps = read_steps("C PM | D one | C PING | C USERS | C PM")
     reads = [steps] if in_one_read else [[step] for step in steps]
@@ -363,7 +363,7 @@ def test_answers_that_need_no_disk_do_not_wait(services: ChatFixture, alice: Vis
     assert say(alice, "D two | C CH") == ["< C SENT 11", "< C SENT 12", "< C HISTORY 0"]
 
 
-def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: ChatFixture, alice: Visitor) -> None:
+def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: ChatFixture, alice: UserPeer) -> None:
     """One system call for both is half the cost of a message. A READY that the client waits for is sent at once."""
     services.journal.holds_back = True
     say(alice, "C PM | D one | C PM | D two")
@@ -378,7 +378,7 @@ def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: Ch
 # --- batches of public messages ---
 
 
-def test_batch_and_neighbouring_messages_are_appended_together(services: ChatFixture, alice: Visitor) -> None:
+def test_batch_and_neighbouring_messages_are_appended_together(services: ChatFixture, alice: UserPeer) -> None:
     one, two = read_steps("C PM | D one"), read_steps("C DM | C bob | D two | C PM")
     hear(alice, [*one, CommandBatch("PM", ["a", "b"]), *one, CommandBatch("PM", ["c", "d"]), *two])
     hear(alice, [Data("last"), CommandBatch("PM", ["e"])])
@@ -388,7 +388,7 @@ def test_batch_and_neighbouring_messages_are_appended_together(services: ChatFix
         [["two"]],
         [["last", "e"]],
     ]
-    assert [event for event in alice.heard() if isinstance(event, PublicMessage)] == []
+    assert [event for event in alice.received() if isinstance(event, PublicMessage)] == []
     assert hear(alice, [Command("EX"), CommandBatch("PM", ["f"])]) == ["< C BYE", "(the end)"]
 
 
@@ -407,11 +407,11 @@ def test_batch_is_answered_like_its_steps(way: str | None) -> None:
         services.journal.holds_back = True
         services.accounts.add("Alice", "terces")
         services.accounts.add("bob", "terces")
-        visitor = services.visitor()
-        heard = say(visitor, way) if way else []
-        heard += hear(visitor, [*requests, Command("PM"), Data("after")])
+        peer = services.connect()
+        heard = say(peer, way) if way else []
+        heard += hear(peer, [*requests, Command("PM"), Data("after")])
         if heard[-1] != "(the end)":
-            heard += hear(visitor, [Command("CH")])
+            heard += hear(peer, [Command("CH")])
         in_order = [line for line in heard if line != "< C READY"]
         return in_order, len(heard) - len(in_order), appended(services)
 
@@ -422,7 +422,7 @@ def test_batch_is_answered_like_its_steps(way: str | None) -> None:
         assert answers([*before, batch]) == answers([*before, *batch]), (before, batch)
 
 
-def test_invalid_message_of_a_batch_is_refused_in_its_place(services: ChatFixture, alice: Visitor) -> None:
+def test_invalid_message_of_a_batch_is_refused_in_its_place(services: ChatFixture, alice: UserPeer) -> None:
     services.journal.holds_back = True
     heard = hear(alice, [CommandBatch("PM", ["one", "two", "", "three", TOO_LONG, "four"]), Command("CH")])
 
@@ -441,7 +441,7 @@ def test_invalid_message_of_a_batch_is_refused_in_its_place(services: ChatFixtur
             assert heard[:at].count("< C READY") > sum("SENT" in each for each in heard[:at])
 
 
-def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Visitor) -> None:
+def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: UserPeer) -> None:
     """Promise: back-pressure. READY counts as an answer."""
     alice.send_queue.waits.clear()
     before = len(alice.send_queue.replies)
@@ -456,7 +456,7 @@ def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Vi
 # --- faults of the server ---
 
 
-def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: Visitor) -> None:
+def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: UserPeer) -> None:
     """Promise: shutdown."""
     services.shut_down()
     play(
@@ -477,7 +477,7 @@ def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: V
 
 
 @pytest.mark.parametrize("holds_back", [False, True])
-def test_each_message_is_refused_if_the_disk_fails(services: ChatFixture, alice: Visitor, holds_back: bool) -> None:
+def test_each_message_is_refused_if_the_disk_fails(services: ChatFixture, alice: UserPeer, holds_back: bool) -> None:
     """Promise: confirmed means stored."""
     services.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
     services.journal.holds_back = holds_back

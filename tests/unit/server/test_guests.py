@@ -265,7 +265,7 @@ def test_next_guest_of_the_name_gets_nothing_of_the_last_one(services: ChatFixtu
     old.leave()
     new = services.guest("carol", ELSEWHERE)
     services.journal.append(batches)
-    assert new.receiving.news() == []
+    assert new.receiving.new_replies() == []
 
 
 # --- at the same time ---

@@ -65,7 +65,7 @@ def queue_of(member: Member) -> FakeSendQueue:
 
 
 def received(member: Member) -> list[Event]:
-    return queue_of(member).heard()
+    return queue_of(member).received()
 
 
 def ids(member: Member) -> list[int]:

@@ -538,14 +538,14 @@ def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFix
     fixture.publish(*frames(1))
     fixture.put(send_queue, *frames(1, b"bye %d"))
     fixture.retire(send_queue)
-    line.news()  # all are lost
+    line.new_packets()  # all are lost
     line.acknowledge(2)
     fixture.run()
     assert not line.transport.closed
     line.clock.now += RESEND_SECONDS
     line.transport.check_timeouts(line.clock.now)
     fixture.run()
-    assert [datagram.payload for datagram in line.news()] == [b"0"]
+    assert [datagram.payload for datagram in line.new_packets()] == [b"0"]
     line.acknowledge(1)
     fixture.run()
     assert line.transport.closed

@@ -49,7 +49,7 @@ from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
 from chatserver.store.words import Term
 
-from .chat_fixture import HISTORY_ID, ChatFixture, Visitor, codes
+from .chat_fixture import HISTORY_ID, ChatFixture, UserPeer, codes
 
 LOGIN = Login("alice", "secret")
 BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
@@ -58,22 +58,22 @@ UNKNOWN, EMPTY, LONG = ErrorCode.UNKNOWN_USER, ErrorCode.EMPTY_MESSAGE, ErrorCod
 
 
 @pytest.fixture
-def visitor(services: ChatFixture) -> Visitor:
+def peer(services: ChatFixture) -> UserPeer:
     """A connection before the login."""
-    return services.visitor()
+    return services.connect()
 
 
 @pytest.fixture
-def alice(visitor: Visitor) -> Visitor:
+def alice(peer: UserPeer) -> UserPeer:
     """The same connection, logged in."""
-    visitor.ask(LOGIN)
-    return visitor
+    peer.ask(LOGIN)
+    return peer
 
 
-def enter(services: ChatFixture, name: str) -> Visitor:
-    visitor = services.visitor()
-    visitor.ask(Login(name, "secret"))
-    return visitor
+def enter(services: ChatFixture, name: str) -> UserPeer:
+    peer = services.connect()
+    peer.ask(Login(name, "secret"))
+    return peer
 
 
 def message(number: int) -> PublicMessage:
@@ -91,16 +91,16 @@ def appended(services: ChatFixture) -> list[list[tuple[list[str], list[str | Non
 # --- states ---
 
 
-def outside(_: Visitor) -> None:
+def outside(_: UserPeer) -> None:
     pass
 
 
-def asked(visitor: Visitor) -> None:
-    visitor.ask(Login("alice"))
+def asked(peer: UserPeer) -> None:
+    peer.ask(Login("alice"))
 
 
-def inside(visitor: Visitor) -> None:
-    visitor.ask(LOGIN)
+def inside(peer: UserPeer) -> None:
+    peer.ask(LOGIN)
 
 
 every_state = pytest.mark.parametrize("state", [outside, asked, inside])
@@ -133,19 +133,19 @@ TABLE: list[tuple[Request, list[object], list[object], list[object]]] = [
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]!r:.40}")
 @every_state
 def test_request_is_answered_by_state(
-    visitor: Visitor, state: Callable[[Visitor], None], row: tuple[Request, list[object], list[object], list[object]]
+    peer: UserPeer, state: Callable[[UserPeer], None], row: tuple[Request, list[object], list[object], list[object]]
 ) -> None:
-    state(visitor)
+    state(peer)
 
-    assert codes(visitor.ask(row[0])) == dict(zip((outside, asked, inside), row[1:], strict=True))[state]
+    assert codes(peer.ask(row[0])) == dict(zip((outside, asked, inside), row[1:], strict=True))[state]
 
 
 @every_state
-def test_refused_request_leaves_the_state(visitor: Visitor, state: Callable[[Visitor], None]) -> None:
-    state(visitor)
+def test_refused_request_leaves_the_state(peer: UserPeer, state: Callable[[UserPeer], None]) -> None:
+    state(peer)
     for request in (BAD_JSON, Password(""), Say(""), Login("not a name")):
-        assert visitor.session.handle([request])
-    visitor.news()
+        assert peer.session.handle([request])
+    peer.new_replies()
 
     after: dict[object, tuple[Request, object]] = {
         outside: (LOGIN, Welcome),
@@ -153,77 +153,77 @@ def test_refused_request_leaves_the_state(visitor: Visitor, state: Callable[[Vis
         inside: (AskUsers(), Online),
     }
     request, answer = after[state]
-    assert codes(visitor.ask(request)) == [answer]
+    assert codes(peer.ask(request)) == [answer]
 
 
 @every_state
 def test_nothing_is_answered_after_leave(
-    services: ChatFixture, visitor: Visitor, state: Callable[[Visitor], None]
+    services: ChatFixture, peer: UserPeer, state: Callable[[UserPeer], None]
 ) -> None:
-    state(visitor)
-    visitor.news()
+    state(peer)
+    peer.new_replies()
 
-    assert not visitor.session.handle([Leave(), LOGIN, Say("two"), Ping()])
-    assert visitor.news() == [Bye("you left")]
-    assert not visitor.session.handle([LOGIN])
+    assert not peer.session.handle([Leave(), LOGIN, Say("two"), Ping()])
+    assert peer.new_replies() == [Bye("you left")]
+    assert not peer.session.handle([LOGIN])
     assert services.presence.names() == ()
     assert appended(services) == []
 
 
-def test_input_that_cannot_be_resynchronized_ends_the_session(alice: Visitor) -> None:
+def test_input_that_cannot_be_resynchronized_ends_the_session(alice: UserPeer) -> None:
     assert not alice.session.handle([Unreadable(LONG, "Too long.", closes=True)])
-    assert codes(alice.news()) == [LONG, Bye]
+    assert codes(alice.new_replies()) == [LONG, Bye]
 
 
 # --- login ---
 
 
-def test_new_name_is_registered(services: ChatFixture, visitor: Visitor) -> None:
-    assert visitor.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10, HISTORY_ID)]
+def test_new_name_is_registered(services: ChatFixture, peer: UserPeer) -> None:
+    assert peer.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10, HISTORY_ID)]
     assert services.accounts.by_key["carol"].password_hash == "terces"
     # A direct message may have been stored between the registration and the welcome.
     assert services.messages.asked == [("waiting", 3, 0, 10, 500)]
 
 
-def test_known_name_keeps_its_registered_spelling(visitor: Visitor) -> None:
+def test_known_name_keeps_its_registered_spelling(peer: UserPeer) -> None:
     welcome = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID, seen_id=0)
-    assert visitor.ask(Login("aLICE", "secret")) == [welcome]
+    assert peer.ask(Login("aLICE", "secret")) == [welcome]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ALICE", AccountKind.EXISTING), ("carol", AccountKind.NEW)])
-def test_prompt_tells_if_the_name_is_new(visitor: Visitor, name: str, kind: AccountKind) -> None:
-    assert visitor.ask(Login(name)) == [PasswordPrompt(kind)]
-    assert not visitor.session.is_logged_in
-    assert codes(visitor.ask(Password("secret"))) == [Welcome]
-    assert visitor.session.is_logged_in
+def test_prompt_tells_if_the_name_is_new(peer: UserPeer, name: str, kind: AccountKind) -> None:
+    assert peer.ask(Login(name)) == [PasswordPrompt(kind)]
+    assert not peer.session.is_logged_in
+    assert codes(peer.ask(Password("secret"))) == [Welcome]
+    assert peer.session.is_logged_in
 
 
-def test_login_by_prompt_keeps_its_since(services: ChatFixture, visitor: Visitor) -> None:
-    visitor.ask(Login("alice", None, 5))
-    visitor.ask(Password("secret"))
+def test_login_by_prompt_keeps_its_since(services: ChatFixture, peer: UserPeer) -> None:
+    peer.ask(Login("alice", None, 5))
+    peer.ask(Password("secret"))
 
     assert services.messages.asked == [("missed", 1, 5, 10, 500)]
 
 
-def test_slower_of_two_registrations_needs_the_password_of_the_other(services: ChatFixture, visitor: Visitor) -> None:
+def test_slower_of_two_registrations_needs_the_password_of_the_other(services: ChatFixture, peer: UserPeer) -> None:
     services.journal.name_was_taken = True
 
-    assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
-    (welcome,) = visitor.ask(Login("carol", "other"))
+    assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
+    (welcome,) = peer.ask(Login("carol", "other"))
     assert welcome == Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10, HISTORY_ID, seen_id=0)
 
 
-def test_failed_registration_is_refused_and_may_be_repeated(services: ChatFixture, visitor: Visitor) -> None:
+def test_failed_registration_is_refused_and_may_be_repeated(services: ChatFixture, peer: UserPeer) -> None:
     services.journal.fault = OSError("disk full")
-    assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
+    assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
 
     services.journal.fault = None
-    assert codes(visitor.ask(Login("carol", "secret"))) == [Welcome]
+    assert codes(peer.ask(Login("carol", "secret"))) == [Welcome]
 
 
-def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, alice: Visitor) -> None:
+def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, alice: UserPeer) -> None:
     """The server is told each time when the last user has left; connections without a login don't count."""
-    stranger, other, bob = services.visitor(), services.visitor(), enter(services, "bob")
+    stranger, other, bob = services.connect(), services.connect(), enter(services, "bob")
     assert other.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice", "bob"), 10, HISTORY_ID)]
     assert other.ask(AskUsers()) == [Online(("Alice", "bob"))]
     alice.ask(Leave())
@@ -239,11 +239,11 @@ def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, al
     assert services.times_empty == 1
 
 
-def test_outdated_hash_is_replaced_after_a_right_password(services: ChatFixture, visitor: Visitor) -> None:
+def test_outdated_hash_is_replaced_after_a_right_password(services: ChatFixture, peer: UserPeer) -> None:
     services.accounts.add("old", "!terces")
-    visitor.ask(Login("old", "wrong"))
+    peer.ask(Login("old", "wrong"))
     assert services.journal.changed_hashes == []
-    visitor.ask(Login("old", "secret"))
+    peer.ask(Login("old", "secret"))
 
     assert services.journal.changed_hashes == [(3, "terces")]
 
@@ -255,13 +255,13 @@ def test_closed_registration_does_not_reveal_which_names_exist() -> None:
 
     def answers(name: str) -> list[str]:
         return [
-            repr(services.visitor().ask(each)).replace(name, "NAME") for each in (Login(name), Login(name, "wrong"))
+            repr(services.connect().ask(each)).replace(name, "NAME") for each in (Login(name), Login(name, "wrong"))
         ]
 
     assert answers("alice") == answers("nobody")
     assert services.accounts.find("nobody") is None
     assert services.passwords.checked == [("terces", "wrong"), (None, "wrong")]
-    assert codes(services.visitor().ask(LOGIN)) == [Welcome]
+    assert codes(services.connect().ask(LOGIN)) == [Welcome]
 
 
 # --- passwords ---
@@ -275,52 +275,52 @@ def test_closed_registration_does_not_reveal_which_names_exist() -> None:
         [Login("alice", "a"), Login("bob"), Password("b"), Login("alice", "c")],
     ],
 )
-def test_third_wrong_password_ends_the_session(visitor: Visitor, tries: list[Request]) -> None:
+def test_third_wrong_password_ends_the_session(peer: UserPeer, tries: list[Request]) -> None:
     *first, last = tries
     for request in first:
-        assert visitor.session.handle([request])
-    assert codes(visitor.news()).count(ErrorCode.WRONG_PASSWORD) == 2
+        assert peer.session.handle([request])
+    assert codes(peer.new_replies()).count(ErrorCode.WRONG_PASSWORD) == 2
 
-    assert not visitor.session.handle([last])
-    assert codes(visitor.news()) == [ErrorCode.TOO_MANY_ATTEMPTS, Bye]
+    assert not peer.session.handle([last])
+    assert codes(peer.new_replies()) == [ErrorCode.TOO_MANY_ATTEMPTS, Bye]
 
 
-def test_other_errors_are_no_wrong_passwords(visitor: Visitor) -> None:
+def test_other_errors_are_no_wrong_passwords(peer: UserPeer) -> None:
     for _ in range(5):
-        assert visitor.session.handle([Login("alice", "")])
-        assert visitor.session.handle([Login("a b", "secret")])
-    assert visitor.session.handle([Login("alice", "wrong")])
-    assert codes(visitor.ask(LOGIN))[-1] is Welcome
+        assert peer.session.handle([Login("alice", "")])
+        assert peer.session.handle([Login("a b", "secret")])
+    assert peer.session.handle([Login("alice", "wrong")])
+    assert codes(peer.ask(LOGIN))[-1] is Welcome
 
 
 def test_wrong_passwords_of_an_address_throttle_the_name(services: ChatFixture) -> None:
     for _ in range(10):
-        services.visitor().ask(Login("alice", "wrong"))
+        services.connect().ask(Login("alice", "wrong"))
     checked = len(services.passwords.checked)
 
-    assert codes(services.visitor().ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
-    assert codes(services.visitor().ask(Login("ALICE", "secret"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
+    assert codes(services.connect().ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
+    assert codes(services.connect().ask(Login("ALICE", "secret"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
     assert len(services.passwords.checked) == checked, "a throttled attempt costs no hash"
-    assert codes(services.visitor().ask(Login("bob", "secret"))) == [Welcome]
-    assert codes(services.visitor("10.0.0.2").ask(LOGIN)) == [Welcome]
+    assert codes(services.connect().ask(Login("bob", "secret"))) == [Welcome]
+    assert codes(services.connect("10.0.0.2").ask(LOGIN)) == [Welcome]
     services.now += 61
-    assert codes(services.visitor().ask(LOGIN)) == [Welcome]
+    assert codes(services.connect().ask(LOGIN)) == [Welcome]
 
 
-def test_wrong_passwords_during_hashing_count(services: ChatFixture, visitor: Visitor) -> None:
+def test_wrong_passwords_during_hashing_count(services: ChatFixture, peer: UserPeer) -> None:
     check = services.passwords.check
 
     def slow_check(*asked: str) -> object:
         services.passwords.check = check
         for _ in range(FAILURES_MAX):
-            services.visitor().ask(Login("alice", "wrong"))
+            services.connect().ask(Login("alice", "wrong"))
         return check(*asked)
 
     services.passwords.check = slow_check
-    assert codes(visitor.ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
+    assert codes(peer.ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
 
 
-def test_changed_password_is_stored_before_the_answer(services: ChatFixture, alice: Visitor) -> None:
+def test_changed_password_is_stored_before_the_answer(services: ChatFixture, alice: UserPeer) -> None:
     """Promise: confirmed means stored."""
     assert alice.ask(ChangePassword("secret", "new")) == [PasswordChanged()]
     assert services.journal.changed_hashes == [(1, "wen")]
@@ -331,24 +331,24 @@ def test_changed_password_is_stored_before_the_answer(services: ChatFixture, ali
     assert codes(alice.ask(ChangePassword("secret", "newer"))) == [ErrorCode.WRONG_PASSWORD]
 
 
-def test_invalid_password_change_is_refused(services: ChatFixture, alice: Visitor) -> None:
+def test_invalid_password_change_is_refused(services: ChatFixture, alice: UserPeer) -> None:
     invalid = [ChangePassword("wrong", "new"), ChangePassword("secret", ""), ChangePassword("secret", "x" * 1_025)]
     assert codes(alice.ask(*invalid)) == [ErrorCode.WRONG_PASSWORD, BAD, LONG]
     assert services.journal.changed_hashes == []
 
 
-def test_password_changes_of_logged_in_users_are_throttled_apart(services: ChatFixture, alice: Visitor) -> None:
+def test_password_changes_of_logged_in_users_are_throttled_apart(services: ChatFixture, alice: UserPeer) -> None:
     """A stolen session can't guess, and its user can still log in elsewhere."""
     for _ in range(FAILURES_MAX):
         assert codes(alice.ask(ChangePassword("wrong", "new"))) == [ErrorCode.WRONG_PASSWORD]
     assert codes(alice.ask(ChangePassword("secret", "new"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
-    assert codes(services.visitor().ask(LOGIN)) == [Welcome]
+    assert codes(services.connect().ask(LOGIN)) == [Welcome]
 
 
 # --- missed messages ---
 
 
-def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, visitor: Visitor) -> None:
+def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, peer: UserPeer) -> None:
     """Promise: once. New messages are held back meanwhile, and follow."""
     services.messages.stored = (message(4), message(5), message(10))
     bob = enter(services, "bob")
@@ -356,19 +356,19 @@ def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, vi
     page = services.messages.missed
 
     def missed(*asked: int) -> object:
-        assert visitor.send_queue.held
+        assert peer.send_queue.held
         bob.ask(Say("meanwhile"))
         return page(*asked)
 
     services.messages.missed = missed
 
-    assert visitor.ask(Login("alice", "secret", 4)) == [
+    assert peer.ask(Login("alice", "secret", 4)) == [
         Welcome(AccountKind.EXISTING, "Alice", ("bob", "Alice"), 10, HISTORY_ID, seen_id=0),
         message(5),
         message(10),
     ]
-    assert not visitor.send_queue.held
-    assert visitor.heard() == [PublicMessage(11, 0, "bob", "meanwhile")]
+    assert not peer.send_queue.held
+    assert peer.received() == [PublicMessage(11, 0, "bob", "meanwhile")]
 
 
 @pytest.mark.parametrize(
@@ -388,41 +388,41 @@ def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, vi
     ],
 )
 def test_client_ahead_of_a_restored_server_is_told(
-    services: ChatFixture, visitor: Visitor, since: int, history_id: str | None, after_id: int, is_told: bool
+    services: ChatFixture, peer: UserPeer, since: int, history_id: str | None, after_id: int, is_told: bool
 ) -> None:
     """Promise: nothing is lost silently. The newest message is 10, the oldest recent one 4; "former" is the same up to 6."""
     services.messages.stored = tuple(map(message, (4, 5, 6, 7, 10)))
     services.identity.shared["former"] = 6
-    welcome, *messages = visitor.ask(Login("alice", "secret", since, history_id))
+    welcome, *messages = peer.ask(Login("alice", "secret", since, history_id))
 
     assert isinstance(welcome, Welcome)
     assert welcome.since == (after_id if is_told else None)
     assert messages == [each for each in services.messages.stored if each.id > after_id]
 
 
-def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, visitor: Visitor) -> None:
+def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, peer: UserPeer) -> None:
     """Promise: a direct message waits until a device of its recipient has it."""
     services.messages.history = lambda *_: (message(4), message(10))
     services.messages.stored = tuple(map(message, (2, 4, 10)))
 
-    assert visitor.ask(Login("alice", "secret", 31))[1:] == list(services.messages.stored)
+    assert peer.ask(Login("alice", "secret", 31))[1:] == list(services.messages.stored)
     assert [asked[0::2] for asked in services.messages.asked] == [("waiting", 0, 500), ("missed", 3, 500)]
 
 
-def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture, visitor: Visitor) -> None:
+def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture, peer: UserPeer) -> None:
     """Promise: once. Another login does not read again what this connection was given."""
     services.accounts.add("dave", "terces", delivered_id=3)
     note = DirectMessage(4, 0, "bob", "dave", "while you were away")
     services.messages.stored = (note,)
-    assert visitor.ask(Login("dave", "secret"))[1:] == [note]
-    services.visitor().ask(Login("dave", "secret"))
+    assert peer.ask(Login("dave", "secret"))[1:] == [note]
+    services.connect().ask(Login("dave", "secret"))
 
     assert services.messages.asked == [("waiting", 3, 3, 10, 500), ("waiting", 3, 10, 10, 500)]
 
 
 @pytest.mark.parametrize(("acknowledged", "seen_id"), [("at once", 11), ("at the end", 11), ("never", 10)])
 def test_welcome_tells_the_newest_acknowledged_message(
-    services: ChatFixture, alice: Visitor, acknowledged: str, seen_id: int
+    services: ChatFixture, alice: UserPeer, acknowledged: str, seen_id: int
 ) -> None:
     """A message that the peer's system did not acknowledge may be lost with its network."""
     bob = enter(services, "bob")
@@ -432,7 +432,7 @@ def test_welcome_tells_the_newest_acknowledged_message(
     alice.session.end()
     bob.ask(Say("Alice has gone"))
 
-    (welcome,) = services.visitor().ask(LOGIN)
+    (welcome,) = services.connect().ask(LOGIN)
     assert isinstance(welcome, Welcome)
     assert (welcome.seen_id, welcome.last_id) == (seen_id, 12)
 
@@ -469,9 +469,9 @@ def raise_(error: Exception) -> Callable[[], None]:
 
 
 def test_missed_messages_are_read_in_pages(long_services: ChatFixture) -> None:
-    visitor = long_services.visitor()
+    peer = long_services.connect()
 
-    assert visitor.ask(Login("alice", "secret", 0))[1:] == list(long_services.messages.stored)
+    assert peer.ask(Login("alice", "secret", 0))[1:] == list(long_services.messages.stored)
     assert [asked[2:] for asked in long_services.messages.asked] == [
         (0, 1200, 500),
         (500, 1200, 500),
@@ -481,35 +481,35 @@ def test_missed_messages_are_read_in_pages(long_services: ChatFixture) -> None:
 
 def test_no_page_is_read_for_a_closed_connection(long_services: ChatFixture) -> None:
     """Its direct messages are not marked as delivered."""
-    visitor = long_services.visitor()
-    fail_after(1, long_services, "waiting", lambda: setattr(visitor.send_queue, "has_room", False))
-    visitor.ask(LOGIN)
+    peer = long_services.connect()
+    fail_after(1, long_services, "waiting", lambda: setattr(peer.send_queue, "has_room", False))
+    peer.ask(LOGIN)
 
     assert len(long_services.messages.asked) == 2
     assert long_services.deliveries.unsaved() == {}
-    visitor.session.end()
+    peer.session.end()
     assert long_services.deliveries.unsaved() == {}
 
 
 @pytest.mark.parametrize("error", [StoreError("disk I/O error"), ShortOfMemoryError()])
 def test_login_is_refused_if_nothing_can_be_read(long_services: ChatFixture, error: Exception) -> None:
-    visitor = long_services.visitor()
+    peer = long_services.connect()
     waiting = long_services.messages.waiting
     fail_after(0, long_services, "waiting", raise_(error))
     with capture_logs():
-        assert codes(visitor.ask(LOGIN)) == [ErrorCode.INTERNAL]
+        assert codes(peer.ask(LOGIN)) == [ErrorCode.INTERNAL]
     assert long_services.presence.names() == ()
 
     long_services.messages.waiting = waiting
-    assert codes(visitor.ask(LOGIN))[0] is Welcome
+    assert codes(peer.ask(LOGIN))[0] is Welcome
 
 
 def test_login_that_fails_unexpectedly_leaves_no_member(long_services: ChatFixture) -> None:
-    visitor = long_services.visitor()
+    peer = long_services.connect()
     fail_after(0, long_services, "missed", raise_(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
-        visitor.ask(Login("alice", "secret", 4))
-    visitor.session.end()
+        peer.ask(Login("alice", "secret", 4))
+    peer.session.end()
 
     assert long_services.presence.names() == ()
     assert not long_services.broadcast.has_followers
@@ -526,12 +526,12 @@ def test_session_ends_if_reading_fails_after_the_welcome(
     long_services: ChatFixture, error: Exception, reason: str
 ) -> None:
     """Promise: once. New messages would hide the gap."""
-    visitor = long_services.visitor()
+    peer = long_services.connect()
     fail_after(1, long_services, "missed", raise_(error))
     with capture_logs():
-        assert not visitor.session.handle([Login("alice", "secret", 0)])
+        assert not peer.session.handle([Login("alice", "secret", 0)])
 
-    welcome, *told, bye = visitor.news()
+    welcome, *told, bye = peer.new_replies()
     assert codes([welcome]) == [Welcome]
     assert tuple(told) == long_services.messages.stored[:500]
     assert bye == Bye(reason)
@@ -543,12 +543,12 @@ def test_session_ends_if_reading_fails_after_the_welcome(
 @pytest.mark.parametrize("since", [None, 0])
 def test_damaged_messages_are_left_out_and_told(long_services: ChatFixture, pages: int, since: int | None) -> None:
     """Another login would not help. The messages that were left out are not marked as delivered."""
-    visitor = long_services.visitor()
+    peer = long_services.connect()
     fail_after(pages, long_services, "waiting" if since is None else "missed", raise_(DamagedError("damaged")))
     with capture_logs() as log:
-        assert visitor.session.handle([Login("alice", "secret", since)])
+        assert peer.session.handle([Login("alice", "secret", since)])
 
-    welcome, *told, refused = visitor.news()
+    welcome, *told, refused = peer.new_replies()
     assert codes([welcome, refused]) == [Welcome, ErrorCode.INTERNAL]
     assert tuple(told) == long_services.messages.stored[: 500 * pages]
     assert long_services.presence.names() == ("Alice",)
@@ -558,10 +558,10 @@ def test_damaged_messages_are_left_out_and_told(long_services: ChatFixture, page
 
 def test_stepwise_client_gets_no_unsolicited_error(long_services: ChatFixture) -> None:
     """It would take the error for the answer to its next step."""
-    visitor = long_services.visitor()
+    peer = long_services.connect()
     fail_after(0, long_services, "waiting", raise_(DamagedError("damaged")))
     with capture_logs():
-        answers = codes([*visitor.ask(Command("alice")), *visitor.ask(Command("secret"))])
+        answers = codes([*peer.ask(Command("alice")), *peer.ask(Command("secret"))])
 
     assert answers == [PasswordPrompt, Welcome]
 
@@ -569,21 +569,21 @@ def test_stepwise_client_gets_no_unsolicited_error(long_services: ChatFixture) -
 # --- messages ---
 
 
-def test_public_message_is_appended_unchanged(services: ChatFixture, alice: Visitor) -> None:
+def test_public_message_is_appended_unchanged(services: ChatFixture, alice: UserPeer) -> None:
     assert alice.ask(Say("  hello\n", "n1")) == []
     assert appended(services) == [[(["  hello\n"], ["n1"], None)]]
-    assert alice.heard() == [Sent(11, SentStatus.SENT, "n1")]
+    assert alice.received() == [Sent(11, SentStatus.SENT, "n1")]
 
 
-def test_direct_message_finds_its_recipient_in_any_case(services: ChatFixture, alice: Visitor) -> None:
+def test_direct_message_finds_its_recipient_in_any_case(services: ChatFixture, alice: UserPeer) -> None:
     assert alice.ask(AskUser("BOB")) == [User("bob", online=False)]
     alice.ask(Whisper("BOB", "stored"))
     bob = enter(services, "bob")
     assert alice.ask(AskUser("BOB")) == [User("bob", online=True)]
     alice.ask(Whisper("BOB", "psst", "n1"))
 
-    assert bob.heard() == [DirectMessage(12, 0, "Alice", "bob", "psst")]
-    assert alice.heard() == [Sent(11, SentStatus.STORED), Sent(12, SentStatus.SENT, "n1")]
+    assert bob.received() == [DirectMessage(12, 0, "Alice", "bob", "psst")]
+    assert alice.received() == [Sent(11, SentStatus.STORED), Sent(12, SentStatus.SENT, "n1")]
 
 
 @pytest.mark.parametrize(
@@ -604,7 +604,7 @@ def test_direct_message_finds_its_recipient_in_any_case(services: ChatFixture, a
     ids=lambda value: f"{value!r:.40}",
 )
 def test_invalid_message_is_refused_with_its_nonce(
-    services: ChatFixture, alice: Visitor, request_: Say | Whisper | Unreadable, code: ErrorCode
+    services: ChatFixture, alice: UserPeer, request_: Say | Whisper | Unreadable, code: ErrorCode
 ) -> None:
     (refused,) = alice.ask(request_)
 
@@ -615,7 +615,7 @@ def test_invalid_message_is_refused_with_its_nonce(
     assert appended(services) == []
 
 
-def test_history_ends_with_the_newest_published_message(services: ChatFixture, alice: Visitor) -> None:
+def test_history_ends_with_the_newest_published_message(services: ChatFixture, alice: UserPeer) -> None:
     services.messages.asked.clear()
     services.messages.stored = (message(5),)
 
@@ -624,7 +624,7 @@ def test_history_ends_with_the_newest_published_message(services: ChatFixture, a
     assert services.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
 
 
-def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice: Visitor) -> None:
+def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice: UserPeer) -> None:
     services.indexer.found = ((message(5),), 8)
     hello, prefix = Term("hello", is_prefix=False), Term("w", is_prefix=True)
 
@@ -641,7 +641,7 @@ def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice
     ("fault", "code"),
     [(SearchFailedError(), ErrorCode.INTERNAL), (SearchClosedError(), ErrorCode.SHUTTING_DOWN)],
 )
-def test_failed_search_is_refused(services: ChatFixture, alice: Visitor, fault: Exception, code: ErrorCode) -> None:
+def test_failed_search_is_refused(services: ChatFixture, alice: UserPeer, fault: Exception, code: ErrorCode) -> None:
     services.indexer.fault = fault
 
     assert codes(alice.ask(Search("hello"), AskUsers())) == [code, Online]
@@ -649,7 +649,7 @@ def test_failed_search_is_refused(services: ChatFixture, alice: Visitor, fault: 
 
 @pytest.mark.parametrize("request_", [AskHistory(), Search("hello"), Leave(), Say(" ")])
 def test_answer_waits_for_earlier_messages_of_the_user(
-    services: ChatFixture, alice: Visitor, request_: Request
+    services: ChatFixture, alice: UserPeer, request_: Request
 ) -> None:
     """Promise: confirmed means stored. An error follows the confirmations, too: its place tells what it is about."""
     alice.ask(AskHistory())
@@ -663,7 +663,7 @@ def test_answer_waits_for_earlier_messages_of_the_user(
 # --- several requests in one read ---
 
 
-def test_consecutive_messages_are_appended_together(services: ChatFixture, alice: Visitor) -> None:
+def test_consecutive_messages_are_appended_together(services: ChatFixture, alice: UserPeer) -> None:
     """Public messages share a batch; a recipient, and another read, begin a new one."""
     alice.ask(Say("one"), Say("two", "n2"), Say("three"), Whisper("bob", "four", "n4"), Say("five"), Say("six"))
     alice.ask(Say("seven"))
@@ -683,7 +683,7 @@ def test_consecutive_messages_are_appended_together(services: ChatFixture, alice
     [(Say("", "n2"), EMPTY), (Whisper("eve", "x", "n2"), UNKNOWN), (Unreadable(BAD, "x", "n2"), BAD)],
 )
 def test_invalid_message_does_not_stop_its_neighbours(
-    services: ChatFixture, alice: Visitor, refused: Request, code: ErrorCode
+    services: ChatFixture, alice: UserPeer, refused: Request, code: ErrorCode
 ) -> None:
     (error,) = alice.ask(Say("one"), Say("two"), refused, Say("three"))
 
@@ -692,22 +692,22 @@ def test_invalid_message_does_not_stop_its_neighbours(
     assert [[texts for texts, _, _ in each] for each in appended(services)] == [[["one", "two"]], [["three"]]]
 
 
-def test_login_and_message_in_one_read_are_handled_in_order(services: ChatFixture, visitor: Visitor) -> None:
-    assert codes(visitor.ask(Say("too early"), LOGIN, Say("hello"), AskUsers())) == [NOT_IN, Welcome, Online]
+def test_login_and_message_in_one_read_are_handled_in_order(services: ChatFixture, peer: UserPeer) -> None:
+    assert codes(peer.ask(Say("too early"), LOGIN, Say("hello"), AskUsers())) == [NOT_IN, Welcome, Online]
     assert appended(services) == [[(["hello"], [None], None)]]
 
 
-def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Visitor) -> None:
+def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: UserPeer) -> None:
     """Promise: back-pressure. The number of requests in one read does not matter."""
     alice.send_queue.waits.clear()
     before = len(alice.send_queue.replies)
     alice.ask(Ping(), Say("hello"), AskUsers(), Say(""))
     assert alice.send_queue.waits == [before, before + 1, before + 2]
-    alice.news()
+    alice.new_replies()
 
     alice.send_queue.has_room = False
     assert not alice.session.handle([Say("one"), Ping(), Say("two")])
-    assert alice.news() == []
+    assert alice.new_replies() == []
     assert [texts for each in appended(services) for texts, _, _ in each] == [["hello"], ["one"]]
 
 
@@ -718,51 +718,51 @@ def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Vi
 @pytest.mark.parametrize("connections", [1, 2])
 def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, request_: Request, connections: int) -> None:
     """Nor after the guest's first connection of two."""
-    halves = [services.half(), services.half()]
+    halves = [services.connect_guest(), services.connect_guest()]
     for half, side in list(zip(halves, Side, strict=True))[:connections]:
         half.ask(Register(side, "Carol"))
-    visitor = services.visitor()
+    peer = services.connect()
 
-    assert codes(visitor.ask(request_)) == [ErrorCode.BAD_USERNAME]
+    assert codes(peer.ask(request_)) == [ErrorCode.BAD_USERNAME]
     assert services.accounts.find("carol") is None
     halves[0].session.end()
-    assert codes(visitor.ask(request_))[0] in (PasswordPrompt, Welcome)
+    assert codes(peer.ask(request_))[0] in (PasswordPrompt, Welcome)
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [(Login("carol"), Password("secret")), (Command("carol"), Command("secret"))]
 )
 def test_name_taken_by_a_guest_during_the_prompt_cannot_be_registered(
-    services: ChatFixture, visitor: Visitor, first: Request, second: Request
+    services: ChatFixture, peer: UserPeer, first: Request, second: Request
 ) -> None:
-    assert visitor.ask(first) == [PasswordPrompt(AccountKind.NEW)]
+    assert peer.ask(first) == [PasswordPrompt(AccountKind.NEW)]
     services.guest("carol")
 
-    assert codes(visitor.ask(second)) == [ErrorCode.BAD_USERNAME]
-    assert not visitor.session.is_logged_in
+    assert codes(peer.ask(second)) == [ErrorCode.BAD_USERNAME]
+    assert not peer.session.is_logged_in
     assert services.accounts.find("carol") is None
 
 
-def test_name_taken_by_a_guest_during_hashing_cannot_be_registered(services: ChatFixture, visitor: Visitor) -> None:
+def test_name_taken_by_a_guest_during_hashing_cannot_be_registered(services: ChatFixture, peer: UserPeer) -> None:
     """The journal decides."""
     services.journal.create_account = lambda *_: None
 
-    assert codes(visitor.ask(Login("carol", "secret"))) == [ErrorCode.BAD_USERNAME]
+    assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.BAD_USERNAME]
     assert services.passwords.checked == []
 
 
 @pytest.mark.parametrize("whisper", [[Whisper("CAROL", "psst")], [Command("DM"), Command("CAROL"), Data("psst")]])
 def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, whisper: list[Request]) -> None:
     """It can't wait: the next guest of this name may be another person."""
-    sending, receiving = services.half(), services.half()
-    alice = services.visitor()
+    sending, receiving = services.connect_guest(), services.connect_guest()
+    alice = services.connect()
     alice.ask(*([LOGIN] if len(whisper) == 1 else [Command("alice"), Command("secret")]))
     sending.ask(Register(Side.SENDING, "carol"))
     assert codes(alice.ask(*whisper))[-1] is UNKNOWN
     receiving.ask(Register(Side.RECEIVING, "carol"))
     alice.ask(*whisper)
-    assert receiving.news()[-1] == DirectMessage(11, 0, "Alice", "carol", "psst")
-    assert alice.heard() == [Sent(11, SentStatus.SENT, looks_public=True)]
+    assert receiving.new_replies()[-1] == DirectMessage(11, 0, "Alice", "carol", "psst")
+    assert alice.received() == [Sent(11, SentStatus.SENT, looks_public=True)]
     sending.session.end()
     assert codes(alice.ask(*whisper))[-1] is UNKNOWN
 
@@ -770,7 +770,7 @@ def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, whis
 # --- the end ---
 
 
-def test_end_waits_for_messages_and_leaves(services: ChatFixture, alice: Visitor) -> None:
+def test_end_waits_for_messages_and_leaves(services: ChatFixture, alice: UserPeer) -> None:
     """Promise: confirmed means stored. The messages of a closed connection are stored and confirmed."""
     bob = enter(services, "bob")
     alice.ask(Say("last words"))
@@ -779,10 +779,10 @@ def test_end_waits_for_messages_and_leaves(services: ChatFixture, alice: Visitor
     bob.ask(Say("hello"))
 
     assert services.presence.names() == ("bob",)
-    assert alice.heard() == [Sent(11, SentStatus.SENT)]
+    assert alice.received() == [Sent(11, SentStatus.SENT)]
 
 
-def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: Visitor) -> None:
+def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: UserPeer) -> None:
     """Promise: shutdown. Each has its nonce, and the session can still end."""
     alice.ask(Say("hello"))
     services.shut_down()
@@ -795,15 +795,15 @@ def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: Visi
     assert services.presence.names() == ()
 
 
-def test_login_is_refused_during_shutdown(services: ChatFixture, visitor: Visitor) -> None:
+def test_login_is_refused_during_shutdown(services: ChatFixture, peer: UserPeer) -> None:
     services.passwords.is_closed = True
 
-    assert codes(visitor.ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
+    assert codes(peer.ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
 
 
 @pytest.mark.parametrize("has_posted", [False, True])
 def test_incomplete_request_times_out_after_confirmations(
-    services: ChatFixture, alice: Visitor, has_posted: bool
+    services: ChatFixture, alice: UserPeer, has_posted: bool
 ) -> None:
     services.journal.holds_back = True
     if has_posted:
@@ -817,10 +817,10 @@ def test_incomplete_request_times_out_after_confirmations(
     assert "60 s" in str(refused)
 
 
-def test_missing_login_times_out(visitor: Visitor) -> None:
-    visitor.session.time_out()
+def test_missing_login_times_out(peer: UserPeer) -> None:
+    peer.session.time_out()
 
-    refused, bye = visitor.news()
+    refused, bye = peer.new_replies()
     assert codes([refused, bye]) == [NOT_IN, Bye]
     assert "60 s" in str(refused)
 
@@ -830,9 +830,9 @@ def test_missing_login_times_out(visitor: Visitor) -> None:
 
 def test_login_error_and_leave_are_one_log_line_each(services: ChatFixture) -> None:
     with capture_logs() as log:
-        visitor = services.visitor()
-        visitor.ask(Say("too early"), LOGIN, BAD_JSON)
-        visitor.session.end()
+        peer = services.connect()
+        peer.ask(Say("too early"), LOGIN, BAD_JSON)
+        peer.session.end()
 
     assert [(entry["event"], entry.get("code"), entry.get("user")) for entry in log] == [
         ("request refused", "not_logged_in", None),
@@ -843,7 +843,7 @@ def test_login_error_and_leave_are_one_log_line_each(services: ChatFixture) -> N
     assert {entry["connection"] for entry in log} == {"1@10.0.0.1"}
 
 
-def test_errors_of_one_connection_are_logged_up_to_a_limit(alice: Visitor) -> None:
+def test_errors_of_one_connection_are_logged_up_to_a_limit(alice: UserPeer) -> None:
     with capture_logs() as log:
         for _ in range(1_000):
             alice.ask(BAD_JSON)

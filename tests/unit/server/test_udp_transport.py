@@ -30,7 +30,7 @@ def line() -> Line:
 
 
 def acknowledged(line: Line) -> list[int]:
-    return [datagram.sequence for datagram in line.news() if datagram.kind == ACK]
+    return [datagram.sequence for datagram in line.new_packets() if datagram.kind == ACK]
 
 
 def short_frames(count: int) -> list[bytes]:
@@ -126,7 +126,7 @@ def test_full_inbox_takes_acknowledgements_and_repeats_its_own(line: Line) -> No
     line.say((C, b"PM"))
     line.transport.write([frame(C, b"READY")])
     line.transport.deliver([(D, b"x" * INBOX_MAX_BYTES)])
-    line.news()
+    line.new_packets()
     line.give(*(Datagram(D, SESSION, number, b"x") for number in (1, 2, 3, 128)))
     line.acknowledge(1)
 
@@ -142,7 +142,7 @@ def test_each_complete_frame_is_sent_as_a_datagram(line: Line) -> None:
     for byte in frame(D, b"hello"):
         assert line.transport.write([bytes([byte])]) == 1
 
-    assert line.news() == [
+    assert line.new_packets() == [
         Datagram(C, SESSION, 1, b"READY"),
         Datagram(PIECE, SESSION, 2, b"abc"),
         Datagram(D, SESSION, 3, b""),
@@ -155,31 +155,31 @@ def test_write_takes_16_kib_and_sends_the_window(line: Line) -> None:
     data = b"".join(short_frames(4_000))
     assert line.transport.write_max_bytes == WRITE_MAX_BYTES
     assert line.transport.write([data[at : at + 5_000] for at in range(0, len(data), 5_000)]) == WRITE_MAX_BYTES
-    assert [datagram.sequence for datagram in line.news()] == list(range(1, WINDOW + 1))
+    assert [datagram.sequence for datagram in line.new_packets()] == list(range(1, WINDOW + 1))
     held_bytes = line.transport.unacknowledged_bytes()
     assert held_bytes < WRITE_MAX_BYTES + WINDOW * 13
     for pieces in ([], [b"x"], [b"x" * 100_000]):
         with pytest.raises(BlockingIOError):
             line.transport.write(pieces)
 
-    assert line.news() == []
+    assert line.new_packets() == []
     assert line.transport.unacknowledged_bytes() == held_bytes
 
 
 def test_flush_sends_waiting_frames_and_resends(line: Line) -> None:
     line.transport.write(short_frames(WINDOW + 3))
-    first = line.news()
+    first = line.new_packets()
     line.acknowledge(*range(2, WINDOW), 1)
-    assert line.news() == [], "the sender does that"
+    assert line.new_packets() == [], "the sender does that"
     line.transport.flush()
-    assert [datagram.sequence for datagram in line.news()] == [WINDOW + 1, WINDOW + 2, WINDOW + 3]
+    assert [datagram.sequence for datagram in line.new_packets()] == [WINDOW + 1, WINDOW + 2, WINDOW + 3]
     line.clock.now += RESEND_SECONDS - 0.001
     line.transport.flush()
-    assert line.news() == []
+    assert line.new_packets() == []
     line.clock.now += 0.002
     line.transport.flush()
 
-    assert line.news()[0] == first[-1]
+    assert line.new_packets()[0] == first[-1]
 
 
 def test_failed_send_counts_as_a_lost_packet(line: Line) -> None:
@@ -191,7 +191,7 @@ def test_failed_send_counts_as_a_lost_packet(line: Line) -> None:
     line.transport.flush()
     line.give_all(line.peer.datagrams_to_send(line.clock.now))
 
-    assert line.news() == [Datagram(C, SESSION, 1, b"READY"), *[Datagram(ACK, SESSION, 1)] * 2]
+    assert line.new_packets() == [Datagram(C, SESSION, 1, b"READY"), *[Datagram(ACK, SESSION, 1)] * 2]
     assert line.read() == b"C\0\0\0\2PM"
 
 
@@ -306,14 +306,14 @@ def test_reader_sees_the_end_after_the_last_acknowledgement(line: Line) -> None:
     """Until then the last frame is resent."""
     line.transport.write([frame(C, b"BYE")])
     line.transport.end()
-    (bye,) = line.news()
+    (bye,) = line.new_packets()
     with pytest.raises(TimeoutError):
         line.transport.read(100, 0.0)
     line.clock.now += RESEND_SECONDS
     line.transport.check_timeouts(line.clock.now)
     assert line.calls == 1
     line.transport.flush()
-    assert line.news() == [bye]
+    assert line.new_packets() == [bye]
     line.say((C, b"PM"))
     line.acknowledge(1)
 
@@ -327,7 +327,7 @@ def test_transport_that_hung_up_takes_and_holds_nothing(line: Line) -> None:
     assert not line.transport.closed
     line.transport.hang_up()
     assert line.calls == 1
-    line.news()
+    line.new_packets()
     line.say(*[(D, b"x" * 1_200)] * 60)
 
     assert acknowledged(line) == list(range(2, 62)), "the inbox is not filled"
@@ -354,7 +354,7 @@ def test_silent_peer_is_lost_after_60_seconds(line: Line, heard: Datagram) -> No
     line.clock.now += 0.1
     assert line.transport.check_timeouts(line.clock.now) == "nothing was heard for 60 s"
     assert line.transport.check_timeouts(line.clock.now) == ""
-    line.news()
+    line.new_packets()
 
     assert line.calls == 1
     assert line.read() == (b"" if heard.kind == ACK else b"C\0\0\0\4PING")
@@ -362,7 +362,7 @@ def test_silent_peer_is_lost_after_60_seconds(line: Line, heard: Datagram) -> No
     for act in (line.transport.flush, lambda: line.transport.write([frame(C, b"more")])):
         with pytest.raises(ConnectionAbortedError, match="nothing was heard for 60 s"):
             act()
-    assert line.news() == []
+    assert line.new_packets() == []
 
 
 # --- everything at once ---
@@ -374,7 +374,7 @@ TO_PEER, TO_TRANSPORT = 0, 1
 def carry(network: Network, line: Line) -> None:
     """Send all that is due, and let the packets arrive that are due."""
     now = line.clock.now
-    network.send(TO_PEER, map(pack, line.news()), now)
+    network.send(TO_PEER, map(pack, line.new_packets()), now)
     network.send(TO_TRANSPORT, line.peer.datagrams_to_send(now), now)
     for to, packet in network.arrive(now):
         if to == TO_TRANSPORT:
