@@ -133,9 +133,7 @@ class Transcript:
 
     def must_be_quiet(self) -> None:
         eventually(lambda: all(connection.is_idle for connection in self.connections.values()))
-        unread = {
-            name: connection.next() for name, connection in self.connections.items() if connection.peer.has_new_replies
-        }
+        unread = {name: each.next() for name, each in self.connections.items() if each.peer.has_new_replies}
         assert unread == {}
 
     def register(self, *names: str) -> None:
@@ -227,7 +225,7 @@ def test_connection_registers_once_and_sends_on_one_side(guests: Transcript) -> 
 
 
 def test_no_guest_registers_if_guests_are_not_allowed() -> None:
-    peer = ChatFixture(guests_allowed=False).peer()
+    peer = ChatFixture(guests_allowed=False).connect_guest()
     assert codes(peer.ask(Register(Side.SENDING, "not a name"))) == [ErrorCode.BAD_USERNAME]
     assert codes(peer.ask(Register(Side.SENDING, "carol"))) == [ErrorCode.NOT_LOGGED_IN]
     assert not peer.session.is_logged_in
@@ -391,7 +389,7 @@ def test_message_waits_for_the_receiving_connection(guests: Transcript) -> None:
 
 
 def test_messages_wait_for_the_receiving_connection_once(new: Transcript) -> None:
-    """The limit counts from the first registration; otherwise a flood of messages would keep peer a guest alive."""
+    """The limit counts from the first registration; otherwise a flood of messages would keep half a guest alive."""
     new.play("""
         x> REGISTER TOSEND carol
         x< REGISTERED TOSEND carol
@@ -506,7 +504,7 @@ def test_end_of_either_connection_ends_the_guest(guests: Transcript, ends: str, 
 
 @pytest.mark.parametrize("side", [*Side, None])
 def test_timeout_is_told(new: Transcript, side: Side | None) -> None:
-    """Without a name and for one peer of a guest it is the login that is late, later an incomplete request."""
+    """Without a name and for one connection of a guest it is the login that is late, later an incomplete request."""
     if side is not None:
         new.play(f"""
             x> REGISTER {side} carol
@@ -525,7 +523,7 @@ def test_timeout_is_told(new: Transcript, side: Side | None) -> None:
 
 
 def test_shutdown_closes_idle_connections(guests: Transcript) -> None:
-    """Promise: shutdown. Registered, peer registered and unregistered ones; a waiting message is let go."""
+    """Promise: shutdown. Registered, half registered and unregistered ones; a waiting message is let go."""
     guests.play("""
         x> REGISTER TOSEND erin
         x< REGISTERED TOSEND erin

@@ -390,7 +390,7 @@ def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, pe
 def test_client_ahead_of_a_restored_server_is_told(
     services: ChatFixture, peer: UserPeer, since: int, history_id: str | None, after_id: int, is_told: bool
 ) -> None:
-    """Promise: nothing is lost silently. The newest message is 10, the oldest recent one 4; "former" is the same up to 6."""
+    """Promise: nothing is lost silently. Message 10 is the newest; "former" is the same up to 6."""
     services.messages.stored = tuple(map(message, (4, 5, 6, 7, 10)))
     services.identity.shared["former"] = 6
     welcome, *messages = peer.ask(Login("alice", "secret", since, history_id))
@@ -718,14 +718,14 @@ def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Us
 @pytest.mark.parametrize("connections", [1, 2])
 def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, request_: Request, connections: int) -> None:
     """Nor after the guest's first connection of two."""
-    halves = [services.connect_guest(), services.connect_guest()]
-    for half, side in list(zip(halves, Side, strict=True))[:connections]:
-        half.ask(Register(side, "Carol"))
+    guest = [services.connect_guest(), services.connect_guest()]
+    for each, side in list(zip(guest, Side, strict=True))[:connections]:
+        each.ask(Register(side, "Carol"))
     peer = services.connect()
 
     assert codes(peer.ask(request_)) == [ErrorCode.BAD_USERNAME]
     assert services.accounts.find("carol") is None
-    halves[0].session.end()
+    guest[0].session.end()
     assert codes(peer.ask(request_))[0] in (PasswordPrompt, Welcome)
 
 
