@@ -35,6 +35,10 @@ test: $(VENV)/.installed ## Run the tests; STACK=docker requires containers, STA
 test-long: $(VENV)/.installed ## Run the tests that wait or repeat, and all properties with many more examples
 	@CHAT_TEST_LONG=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long or hypothesis" $(ARGS)
 
+.PHONY: mutants
+mutants: $(VENV)/.installed ## Break each promise on purpose, and check that a test notices
+	@PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/.installed ## Run clients of all kinds for MINUTES=30; then check memory, log and messages
 	@PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(MINUTES)

@@ -201,7 +201,7 @@ class Server(Program):
         return self.wait_exit()
 
     def stop_within(self, seconds: float) -> int:
-        """The same, and check that it takes at most so many seconds."""
+        """The same. Raises ExpectationError if it takes longer."""
         __tracebackhide__ = True
         began = time.monotonic()
         code = self.stop()

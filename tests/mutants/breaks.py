@@ -1,0 +1,796 @@
+"""Breaks of the product, one or more for each promise, and the tests that must notice them.
+
+``make mutants`` applies each of them to a copy of the project and runs its tests. docs/testing.md lists the promises.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Break(NamedTuple):
+    """A change of one file of services/ that breaks a promise.
+
+    Each old text must occur once in the file. ``tests`` are tests below tests/, as ``file::test``. Each of them must
+    fail; of a parametrized test, one row.
+    """
+
+    promise: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+
+def _break(promise: str, file: str, old: str, new: str, *tests: str) -> Break:
+    return Break(promise, file, ((old, new),), tests)
+
+
+_SERVER = "server/chatserver/"
+_CHAT = "server/chatserver/chat/"
+_NET = "server/chatserver/net/"
+_STORE = "server/chatserver/store/"
+_PROTOCOL = "protocol/chatprotocol/"
+_CLIENT = "client/chatclient/"
+
+# --- README.md ---
+
+_STORED = "A message is on the disk before its sender gets a confirmation, and before others see it."
+_ORDER = "All clients see the messages in the same order."
+_RESUMED = "A json client that reconnects gets each message that it missed, once."
+_WAITING = "Direct messages wait for users who are offline."
+_SLOW = "A slow or stuck client never delays the others."
+_ONE_PORT = "Clients speak one of four wire formats, all on one port."
+_GUESTS = "Guests without a password use the wire format register."
+_SEARCH = "Users search the history."
+_CLOSED = "Closed registration admits existing accounts only."
+
+# --- the table in docs/architecture.md ---
+
+_CONFIRMED = "A confirmed message is stored; a visible message is stored."
+_ONE_ORDER = "All clients see one order."
+_RECONNECT = "No message is missed or repeated after a reconnect (json)."
+_RECEIVED = "A direct message waits until a device of its recipient has received it."
+_VISIBLE = "A search finds only messages that its user may see."
+_NO_DELAY = "A slow client delays no other client."
+_BOUNDED = "Memory for waiting data is limited."
+_CONNECTIONS = "The number of connections is limited."
+_MEMORY = "Short memory refuses requests, and does not crash the server."
+_STARVING = "Thousands of active clients don't starve the others."
+_LOST_NETWORK = "A client whose network is gone leaves the room."
+_STUCK_LOG = "A stuck log delays no thread."
+_DEAD_THREAD = "A dead thread ends the process."
+_LOST_DATA = "Lost data is reported, and no id is used twice."
+_SHUTDOWN = "Shutdown takes at most 8 s, and loses nothing that was accepted."
+
+# --- more promises of docs/architecture.md and of the pages that it links ---
+
+_NO_ECHO = "A sender gets a confirmation, and not its own message."
+_PRIVATE = "Only its sender and its recipient see a direct message."
+_PASSWORD = "A wrong password is refused, and the third one closes the connection."
+_HASHED = "The database has hashes of passwords only, and other users of the machine can't read it."
+_FAREWELL = "All clients are told that the server shuts down."
+_THROTTLE = "Guessing passwords is slow."
+_LOG_PRIVACY = "The log contains no passwords and no messages."
+_DATA_FOLDER = "Two servers never use one data folder, and a removed database stops confirmations."
+_HEALTH = "The health check fails if the server can't commit."
+_SIZES = "Each size limit of the wire formats is enforced."
+_DEPTH = "Deeply nested JSON does not reach a recursive parser."
+_TIMEOUT = "A connection that does not log in, or stops inside a request, is closed."
+_PRESENCE = "Joins and leaves are announced once to the users that need them."
+_ACKED = "A guest gets one message at a time, and a sender is told when all guests have acknowledged."
+_GUEST_NAMES = "A guest's name belongs to one guest at one address, and to no account."
+_ARQ = "Every datagram arrives once and in order, or the session is lost."
+_COOKIE = "A UDP address gets a session after it proved to receive there; no answer is longer than its request."
+_CLIENT_ONCE = "The client sends an unconfirmed message again, and shows each message once."
+_UNKNOWN = "The client reports a message if it can't know whether it was stored."
+_RETRY = "The client reconnects, and gives up a silent server."
+_ESCAPES = "Messages can't control the terminal."
+_SECRET = "A password is not shown at the terminal."
+_EXIT_CODES = "The exit code of the client tells what happened."
+_SETTINGS = "Flags win over variables, and variables over .env."
+_CLIENT_MEMORY = "The client's memory for unread events is limited."
+
+BREAKS = (
+    # Stored and ordered.
+    Break(
+        _STORED,
+        _CHAT + "journal.py",
+        (
+            (
+                "outcomes = [self._do(connection, errand) for errand in errands]",
+                "self._hub.publish(stored); outcomes = [self._do(connection, errand) for errand in errands]",
+            ),
+            ("        if stored:\n            self._hub.publish(stored)\n", ""),
+        ),
+        ("unit/server/test_journal.py::test_messages_are_published_after_their_commit",),
+    ),
+    _break(
+        _CONFIRMED,
+        _CHAT + "journal.py",
+        "self._hub.refuse(taken.batches, Refused(",
+        "self._hub.publish(taken.batches) or str((",
+        "unit/server/test_journal.py::test_failed_commit_refuses_its_messages_and_the_next_one_goes_on",
+    ),
+    _break(
+        _CONFIRMED,
+        _STORE + "database.py",
+        '"PRAGMA synchronous = FULL"',
+        '"PRAGMA synchronous = OFF"',
+        "unit/server/test_database.py::test_new_database_is_durable_and_sorts_in_memory",
+    ),
+    _break(
+        _ORDER,
+        _CHAT + "journal.py",
+        "stored += parts",
+        "stored = [*parts, *stored]",
+        "unit/server/test_journal.py::test_appended_batches_stay_together_despite_concurrent_senders",
+        "e2e/test_public_messages.py::test_all_clients_see_one_order",
+    ),
+    _break(
+        _ONE_ORDER,
+        _CHAT + "hub.py",
+        "send_queue.broadcast.tail, send_queue.broadcast.tail, [Sent(batch.id, status,",
+        "send_queue.broadcast.end, send_queue.broadcast.end, [Sent(batch.id, status,",
+        "unit/server/test_hub.py::test_direct_message_reaches_all_connections_of_both_and_no_other",
+    ),
+    _break(
+        _NO_ECHO,
+        _CHAT + "hub.py",
+        "member.send_queue.insert(start, end, [SentBatch",
+        "member.send_queue.insert(end, end, [SentBatch",
+        "unit/server/test_hub.py::test_public_message_reaches_all_connections_and_confirms_its_sender",
+    ),
+    # Reconnects and offline users.
+    _break(
+        _RESUMED,
+        _CHAT + "login.py",
+        "return [_Range(messages.missed, since, last_id)], since if is_other else None",
+        "return [_Range(messages.missed, last_id, last_id)], since if is_other else None",
+        "integration/test_resume.py::test_since_sends_missed_messages_once",
+        "e2e/test_restart.py::test_no_message_is_missed_over_a_restart",
+    ),
+    _break(
+        _RECONNECT,
+        _NET + "sendqueue.py",
+        "            self._held = True\n            self._cursor = self.broadcast.add_follower()",
+        "            self._held = False\n            self._cursor = self.broadcast.add_follower()",
+        "unit/server/test_sendqueue.py::test_sent_data_is_the_buffer_with_its_edits",
+    ),
+    _break(
+        _RECONNECT,
+        _STORE + "messages.py",
+        "rows = ((message_id, time_ms, sender_id, text, nonce) for",
+        "rows = ((message_id, time_ms, sender_id, text, None) for",
+        "unit/server/test_journal.py::test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id",
+    ),
+    _break(
+        _WAITING,
+        _CHAT + "login.py",
+        "return [_Range(messages.waiting, delivered_id, last_id)], None",
+        "return [_Range(messages.waiting, last_id, last_id)], None",
+        "integration/test_messages.py::test_direct_message_to_an_offline_user_is_delivered_once",
+        "e2e/test_direct_messages.py::test_direct_message_waits_for_an_offline_user",
+    ),
+    _break(
+        _RECEIVED,
+        _CHAT + "delivery_marks.py",
+        "if message_id > self._newest.get(account_id, 0):",
+        "if False:",
+        "integration/test_messages.py::test_direct_message_to_an_offline_user_is_delivered_once",
+        "e2e/test_direct_messages.py::test_direct_message_waits_for_an_offline_user",
+    ),
+    _break(
+        _RECEIVED,
+        _NET + "sendqueue.py",
+        "if self.transport.unacknowledged_bytes():",
+        "if False:",
+        "unit/server/test_sendqueue_tracking.py::test_two_threads_check_at_the_same_time",
+    ),
+    # Slow clients and limits.
+    _break(
+        _SLOW,
+        _NET + "sender.py",
+        "if send_queue.lag_bytes() > self._lag_max_bytes:",
+        "if False:",
+        "unit/server/test_sender.py::test_lagging_peers_are_disconnected_and_logged",
+        "reliability/test_slow_receiver.py::test_stopped_receiver_does_not_delay_the_others",
+    ),
+    _break(
+        _NO_DELAY,
+        _NET + "sender.py",
+        "        elif send_queue not in self._full:\n            self._serve(send_queue, followers)",
+        "        elif not self._full:\n            self._serve(send_queue, followers)",
+        "unit/server/test_sender.py::test_peer_that_takes_no_replies_is_disconnected",
+    ),
+    _break(
+        _NO_DELAY,
+        _NET + "sender.py",
+        "if send_queue.has_unsent_replies and not send_queue.broken:",
+        "if False:",
+        "unit/server/test_sender.py::test_peer_that_takes_no_replies_is_disconnected",
+    ),
+    _break(
+        _BOUNDED,
+        _CHAT + "journal.py",
+        "while self._inbox.size >= self._inbox_max_messages and not self._closed:",
+        "while False:",
+        "unit/server/test_journal.py::test_append_and_errands_wait_while_the_inbox_is_full",
+    ),
+    _break(
+        _BOUNDED,
+        _CHAT + "hub.py",
+        "broadcast.wait_for_sender()\n",
+        "pass\n",
+        "unit/server/test_hub.py::test_large_round_is_flushed_in_portions_that_wait_for_the_sender",
+    ),
+    _break(
+        _BOUNDED,
+        _NET + "sendqueue.py",
+        ("        if self._unread_bytes() <= UNREAD_MAX_BYTES:\n            return not self._finishing\n        with"),
+        "        if self._unread_bytes() >= 0:\n            return not self._finishing\n        with",
+        "unit/server/test_sendqueue.py::test_reader_waits_while_its_peer_leaves_too_much_unread",
+    ),
+    _break(
+        _BOUNDED,
+        _NET + "memory_file.py",
+        "os.ftruncate(descriptor, 0)",
+        "pass",
+        "unit/server/test_memory_file.py::test_kept_data_is_read_from_any_position_and_memory_stays_bounded",
+    ),
+    _break(
+        _BOUNDED,
+        _CHAT + "delivery.py",
+        "if self._lag_bytes(window) <= self._lag_max_bytes:",
+        "if self._lag_bytes(window) >= 0:",
+        "unit/server/test_delivery.py::test_delivery_agrees_with_the_model",
+        "unit/server/test_delivery.py::test_disconnects_are_logged_with_reason_and_user",
+    ),
+    _break(
+        _CONNECTIONS,
+        _NET + "connections.py",
+        "is_full = len(self._connections) >= self._max_connections",
+        "is_full = False",
+        "integration/test_limits.py::test_connection_over_the_limit_is_refused_in_its_protocol",
+    ),
+    _break(
+        _CONNECTIONS,
+        _NET + "reject_queue.py",
+        "sock.send(protocol.encode(self._error), socket.MSG_NOSIGNAL)",
+        "pass",
+        "unit/server/test_reject_queue.py::test_peer_that_spoke_is_told_at_once_in_its_protocol",
+    ),
+    _break(
+        _BOUNDED,
+        _NET + "reject_queue.py",
+        "> _SOCKETS_MAX:",
+        "> 10**9:",
+        "unit/server/test_reject_queue.py::test_flood_evicts_told_peers_first_and_then_the_oldest",
+    ),
+    _break(
+        _MEMORY,
+        _SERVER + "memory.py",
+        "if self._left() < size_bytes:",
+        "if False:",
+        "unit/server/test_memory.py::test_claims_are_limited_to_the_spare_memory",
+    ),
+    _break(
+        _MEMORY,
+        _NET + "sender.py",
+        ">= _SHORT_MEMORY_UNSENT_BYTES:",
+        ">= 10**12:",
+        "unit/server/test_sender.py::test_short_memory_disconnects_the_peer_with_most_unsent_data",
+    ),
+    _break(
+        _STARVING,
+        _NET + "read_turns.py",
+        "first = None if self._reader_awake else self._take_next()",
+        "first = self._take_next()",
+        "unit/server/test_read_turns.py::test_readers_with_and_without_a_time_limit_alternate",
+    ),
+    _break(
+        _LOST_NETWORK,
+        _NET + "sockets.py",
+        "for name, value in _lost_peer_options(peer_timeout_seconds):",
+        "for name, value in ():",
+        "reliability/test_lost_network.py::test_user_without_network_leaves_and_misses_nothing",
+    ),
+    _break(
+        _LOST_NETWORK,
+        _PROTOCOL + "udp/arq.py",
+        "if now - self._received_at >= self._silence_seconds:",
+        "if False:",
+        "unit/protocol/test_udp_arq.py::test_any_datagram_of_the_peer_ends_its_silence",
+    ),
+    _break(
+        _STUCK_LOG,
+        _SERVER + "log.py",
+        "                self._dropped += 1\n                return\n",
+        "                self._dropped += 1\n",
+        "unit/server/test_log.py::test_entries_that_are_not_read_are_dropped_and_counted",
+    ),
+    _break(
+        _STUCK_LOG,
+        _SERVER + "log.py",
+        "            self._waiting.append(text)\n",
+        "            self._write_all(text)\n",
+        "integration/test_server_program.py::test_blocked_log_does_not_block_the_server",
+    ),
+    _break(
+        _DEAD_THREAD,
+        _SERVER + "threads.py",
+        "            self._on_crash(self._name)",
+        "            pass",
+        "unit/server/test_threads.py::test_crash_is_reported_even_if_it_can_not_be_logged",
+    ),
+    _break(
+        _DEAD_THREAD,
+        _SERVER + "threads.py",
+        "os._exit(_EXIT_CRASHED)",
+        "pass",
+        "unit/server/test_threads.py::test_watchdog_ends_a_stuck_process",
+    ),
+    _break(
+        _LOST_DATA,
+        _STORE + "reconcile.py",
+        "if last_id < state.last_id or account_id < state.account_id:",
+        "if False:",
+        "unit/server/test_reconcile.py::test_lost_messages_are_logged_once_and_their_ids_not_used_again",
+    ),
+    _break(
+        _LOST_DATA,
+        _STORE + "reconcile.py",
+        "highest_id = max(last_id, state.highest_id)",
+        "highest_id = last_id",
+        "unit/server/test_reconcile.py::test_lost_messages_are_logged_once_and_their_ids_not_used_again",
+    ),
+    _break(
+        _LOST_DATA,
+        _CHAT + "login.py",
+        "after_id = min(since, shared_id)",
+        "after_id = since",
+        "integration/test_resume.py::test_client_ahead_of_a_restored_server_is_told",
+    ),
+    _break(
+        _DATA_FOLDER,
+        _STORE + "database.py",
+        "            yield writer\n            self._check_files()",
+        "            yield writer",
+        "unit/server/test_database.py::test_commit_to_removed_files_fails",
+    ),
+    _break(
+        _DATA_FOLDER,
+        _STORE + "files.py",
+        "fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        "unit/server/test_database.py::test_folder_in_use_is_refused_with_its_holder",
+    ),
+    _break(
+        _SHUTDOWN,
+        _NET + "connections.py",
+        "self._wait_until(lambda: all(each.has_received_all() for each in connections), timeout_seconds)",
+        "pass",
+        "reliability/test_shutdown.py::test_shutdown_waits_for_a_slow_reader",
+    ),
+    _break(
+        _SHUTDOWN,
+        _SERVER + "app.py",
+        "_DRAIN_SECONDS = 3.0",
+        "_DRAIN_SECONDS = 30.0",
+        "integration/test_server_program.py::test_client_that_does_not_read_delays_the_end_by_seconds_only",
+    ),
+    Break(
+        _SHUTDOWN,
+        _CHAT + "journal.py",
+        (
+            ("while (taken := self._take()).size:", "while (taken := self._take()).size and not self._closed:"),
+            ("            self._write(taken)\n        finally:", "            pass\n        finally:"),
+        ),
+        ("unit/server/test_journal.py::test_appended_batches_stay_together_despite_concurrent_senders",),
+    ),
+    _break(
+        _FAREWELL,
+        _CHAT + "session.py",
+        'self._send_queue.finish([Bye("the server is shutting down")])',
+        "self._send_queue.finish()",
+        "e2e/test_exit_codes.py::test_server_stops_within_two_seconds",
+    ),
+    # Visibility.
+    _break(
+        _PRIVATE,
+        _CHAT + "hub.py",
+        "            for member in self._members.get(recipient.id, [])\n",
+        "            for each in self._members.values() for member in each\n",
+        "unit/server/test_hub.py::test_direct_message_reaches_all_connections_of_both_and_no_other",
+        "e2e/test_direct_messages.py::test_only_the_recipient_sees_a_direct_message",
+    ),
+    _break(
+        _PRIVATE,
+        _STORE + "messages.py",
+        "WHERE sender_id = :reader AND id < :before ORDER BY id DESC LIMIT :limit)",
+        "WHERE sender_id >= 0 AND id < :before ORDER BY id DESC LIMIT :limit)",
+        "unit/server/test_messages.py::test_queries_return_what_the_reader_may_see_oldest_first",
+        "e2e/test_history.py::test_history_has_own_and_public_messages",
+    ),
+    _break(
+        _PRIVATE,
+        _STORE + "messages.py",
+        "WHERE sender_id = :reader AND id > :after AND id <= :upto ORDER BY id LIMIT :limit)",
+        "WHERE sender_id >= 0 AND id > :after AND id <= :upto ORDER BY id LIMIT :limit)",
+        "unit/server/test_messages.py::test_queries_return_what_the_reader_may_see_oldest_first",
+    ),
+    _break(
+        _VISIBLE,
+        _STORE + "messages.py",
+        " AND :reader IN (sender_id, recipient_id)",
+        " AND :reader >= 0",
+        "unit/server/test_indexer.py::test_database_decides_who_may_see_a_found_message",
+    ),
+    _break(
+        _VISIBLE,
+        _STORE + "search_index.py",
+        "(f'{words} \"{_party(reader_id)}\"', before_id, limit)",
+        "(words, before_id, limit)",
+        "unit/server/test_search_index.py::test_text_can_not_pass_for_an_account",
+        "unit/server/test_search_index.py::test_find_agrees_with_a_scan_of_all_messages",
+    ),
+    _break(
+        _SEARCH,
+        _STORE + "search_index.py",
+        "f'\"{word}\"*' if is_prefix else",
+        "f'\"{word}\"' if is_prefix else",
+        "unit/server/test_search_index.py::test_find_agrees_with_a_scan_of_all_messages",
+    ),
+    # Logins.
+    _break(
+        _PASSWORD,
+        _CHAT + "login.py",
+        "if verdict is Verdict.WRONG or account is None:",
+        "if account is None:",
+        "integration/test_login.py::test_login_registers_a_new_name_and_needs_the_password_later",
+        "e2e/test_login.py::test_third_wrong_password_ends_the_client",
+    ),
+    _break(
+        _PASSWORD,
+        _CHAT + "session.py",
+        "if self._wrong_passwords < LOGIN_ATTEMPTS_MAX:",
+        "if self._wrong_passwords <= LOGIN_ATTEMPTS_MAX:",
+        "unit/server/test_session.py::test_third_wrong_password_ends_the_session",
+        "e2e/test_login.py::test_third_wrong_password_ends_the_client",
+    ),
+    _break(
+        _PASSWORD,
+        _CHAT + "login.py",
+        "if account is None or services.passwords.check(account.password_hash, old) is Verdict.WRONG:",
+        "if account is None:",
+        "unit/server/test_session.py::test_invalid_password_change_is_refused",
+    ),
+    _break(
+        _HASHED,
+        _CHAT + "passwords.py",
+        "self._do(lambda: self._hasher.hash(_prepare(password)))",
+        "self._do(lambda: _prepare(password))",
+        "unit/server/test_passwords.py::test_any_text_is_a_password_and_no_other_text_matches",
+    ),
+    _break(
+        _HASHED,
+        _STORE + "files.py",
+        "path.chmod(mode & ~_OTHERS)",
+        "pass",
+        "unit/server/test_database.py::test_readable_files_are_made_private_at_the_start",
+    ),
+    _break(
+        _THROTTLE,
+        _CHAT + "login_throttle.py",
+        "return recent >= FAILURES_MAX",
+        "return False",
+        "unit/server/test_login_throttle.py::test_too_many_failures_block_one_name_from_one_address",
+    ),
+    _break(
+        _CLOSED,
+        _CHAT + "login.py",
+        "if account is None and services.registration_open:",
+        "if account is None:",
+        "unit/server/test_session.py::test_closed_registration_does_not_reveal_which_names_exist",
+        "integration/test_login.py::test_closed_registration_answers_a_new_name_like_a_wrong_password",
+    ),
+    _break(
+        _LOG_PRIVACY,
+        _CHAT + "errors.py",
+        "detail = None if error.code in _ECHOING else error.reason",
+        "detail = error.reason",
+        "integration/test_server_log.py::test_log_has_no_passwords_and_no_messages",
+    ),
+    _break(
+        _LOG_PRIVACY,
+        _SERVER + "log.py",
+        "show_locals=False",
+        "show_locals=True",
+        "unit/server/test_log.py::test_traceback_does_not_show_variables",
+    ),
+    _break(
+        _HEALTH,
+        _SERVER + "app.py",
+        "return WELL if self._journal.probe(_PROBE_SECONDS) else",
+        "return WELL if self._journal else",
+        "integration/test_server_program.py::test_health_check_fails_if_the_server_can_not_commit",
+    ),
+    _break(
+        _PRESENCE,
+        _CHAT + "presence.py",
+        "if self._members_of[member.name] == 1:",
+        "if self._members_of[member.name]:",
+        "e2e/test_presence.py::test_user_stays_online_until_the_last_client_ends",
+    ),
+    _break(
+        _TIMEOUT,
+        _NET + "connection.py",
+        "self._login_by = services.clock() + services.login_seconds",
+        "self._login_by = services.clock() + 1e9",
+        "unit/server/test_connection.py::test_silent_peer_is_turned_away_after_the_login_time",
+    ),
+    # Wire formats.
+    _break(
+        _ONE_PORT,
+        _PROTOCOL + "wire/base.py",
+        "return Sniff.MORE if any(opening.startswith(text) for opening in openings) else Sniff.NO",
+        "return Sniff.NO",
+        "unit/protocol/test_detection.py::test_prefix_of_an_opening_needs_more_bytes",
+    ),
+    _break(
+        _DEPTH,
+        _PROTOCOL + "wire/json.py",
+        "if not _is_shallow(text) and nesting(text) > NESTING_MAX_LEVELS:",
+        "if False:",
+        "unit/protocol/test_json.py::test_deeply_nested_object_is_refused_before_it_is_parsed",
+    ),
+    _break(
+        _SIZES,
+        _PROTOCOL + "wire/readers.py",
+        "if len(self._tail) <= self._limit_bytes:",
+        "if len(self._tail) >= 0:",
+        "unit/protocol/test_readers.py::test_line_over_the_limit_is_dropped_to_its_end",
+    ),
+    _break(
+        _SIZES,
+        _PROTOCOL + "wire/readers.py",
+        "            if size_bytes > self._payload_max_bytes:",
+        "            if False:",
+        "unit/protocol/test_conformance.py::test_request_over_the_limit_is_refused_with_the_limit",
+    ),
+    _break(
+        _SIZES,
+        _PROTOCOL + "wire/readers.py",
+        "if length * character_bytes > self._limit_bytes:",
+        "if False:",
+        "unit/protocol/test_conformance.py::test_request_over_the_limit_is_refused_with_the_limit",
+    ),
+    _break(
+        _SIZES,
+        _PROTOCOL + "rules.py",
+        "if len(value.encode()) > limit_bytes:",
+        "if False:",
+        "unit/protocol/test_rules.py::test_value_over_the_limit_or_empty_is_refused",
+    ),
+    # Guests.
+    _break(
+        _GUESTS,
+        _CHAT + "delivery.py",
+        "if delivery.sender is not window:",
+        "if True:",
+        "unit/server/test_delivery.py::test_next_message_follows_the_answer",
+        "e2e/test_register.py::test_only_recipients_get_a_message",
+    ),
+    _break(
+        _ACKED,
+        _CHAT + "delivery.py",
+        "if window.is_held or window.in_flight is not None or not window.is_open:",
+        "if window.is_held or not window.is_open:",
+        "unit/server/test_delivery.py::test_next_message_follows_the_answer",
+    ),
+    _break(
+        _ACKED,
+        _CHAT + "delivery.py",
+        "if not has_come or ack.answers_expected == 0:",
+        "if True:",
+        "unit/server/test_delivery.py::test_delivery_agrees_with_the_model",
+    ),
+    _break(
+        _ACKED,
+        _CHAT + "delivery.py",
+        "elif whose.is_open:",
+        "elif False:",
+        "unit/server/test_delivery.py::test_delivery_agrees_with_the_model",
+    ),
+    _break(
+        _GUEST_NAMES,
+        _CHAT + "guests.py",
+        "if guest.address != address or side in",
+        "if side in",
+        "unit/server/test_guests.py::test_name_in_use_is_refused",
+    ),
+    _break(
+        _GUEST_NAMES,
+        _CHAT + "journal.py",
+        "case _NewAccount(name, password_hash) if not self._is_claimed(name):",
+        "case _NewAccount(name, password_hash):",
+        "unit/server/test_journal.py::test_first_of_guest_and_account_gets_the_name",
+    ),
+    # UDP.
+    _break(
+        _ARQ,
+        _PROTOCOL + "udp/arq.py",
+        "datagrams = self._resend_overdue(now) if now >= self._resend_at else []",
+        "datagrams: list[bytes] = []",
+        "unit/protocol/test_udp_arq.py::test_each_datagram_is_acknowledged_separately",
+    ),
+    _break(
+        _ARQ,
+        _PROTOCOL + "udp/arq.py",
+        "is_known = number < self._next_in or number in self._early",
+        "is_known = number in self._early",
+        "unit/protocol/test_udp_arq.py::test_duplicate_is_acknowledged_twice_and_not_delivered",
+    ),
+    _break(
+        _ARQ,
+        _PROTOCOL + "udp/arq.py",
+        "if any(each.resends == RESENDS_MAX and now >= each.resend_at for each in self._in_flight.values()):",
+        "if False:",
+        "unit/protocol/test_udp_arq.py::test_unacknowledged_datagram_is_resent_8_times_with_doubled_waits",
+    ),
+    _break(
+        _BOUNDED,
+        _PROTOCOL + "udp/arq.py",
+        "room = min(self._room(), len(self._waiting))",
+        "room = len(self._waiting)",
+        "unit/protocol/test_udp_arq.py::test_newest_datagram_is_less_than_64_above_the_oldest_in_flight",
+    ),
+    _break(
+        _BOUNDED,
+        _PROTOCOL + "udp/arq.py",
+        "if not 0 < number < self._next_in + RECEIVE_WINDOW:",
+        "if number <= 0:",
+        "unit/protocol/test_udp_arq.py::test_receive_window_holds_128_datagrams",
+    ),
+    _break(
+        _BOUNDED,
+        _NET + "udp_transport.py",
+        "has_room = self._inbox_bytes < self._inbox_max_bytes",
+        "has_room = True",
+        "unit/server/test_udp_transport.py::test_full_inbox_takes_the_rest_later",
+    ),
+    _break(
+        _COOKIE,
+        _NET + "udp_listener.py",
+        "if opening.cookie is None or not self._cookies.is_valid(opening.cookie, address, opening.text, now):",
+        "if opening.cookie is None:",
+        "unit/server/test_udp_listener.py::test_cookie_is_good_for_one_address_and_text_for_a_while",
+    ),
+    _break(
+        _COOKIE,
+        _NET + "udp_listener.py",
+        "if len(payload) <= len(datagram.payload):",
+        "if True:",
+        "unit/server/test_udp_listener.py::test_answer_to_a_stranger_is_no_longer_than_its_packet",
+    ),
+    _break(
+        _COOKIE,
+        _NET + "udp_listener.py",
+        "if transport is not None and transport.address == address and not transport.closed:",
+        "if transport is not None and not transport.closed:",
+        "unit/server/test_udp_listener.py::test_unknown_session_is_answered_with_an_error",
+    ),
+    _break(
+        _COOKIE,
+        _NET + "cookies.py",
+        "(address, period, text)",
+        "(b'', period, text)",
+        "unit/server/test_cookies.py::test_cookie_is_good_for_its_address_and_text",
+    ),
+    # The client.
+    _break(
+        _CLIENT_ONCE,
+        _CLIENT + "client_protocol.py",
+        "return Effects(self._unconfirmed, (event, PossibleGap())",
+        "return Effects((), (event, PossibleGap())",
+        "unit/client/test_session.py::test_unconfirmed_messages_are_sent_again_with_the_same_nonce_in_order",
+        "e2e/test_restart.py::test_unconfirmed_messages_are_stored_once",
+    ),
+    _break(
+        _CLIENT_ONCE,
+        _CLIENT + "session.py",
+        "            if self.model.has_seen(news):\n                return ()\n",
+        "",
+        "unit/client/test_session.py::test_seen_messages_are_not_returned_again_after_a_restore",
+    ),
+    _break(
+        _UNKNOWN,
+        _CLIENT + "resume.py",
+        "return DeliveryUnknown(said) if self._has_gap else None",
+        "return None",
+        "unit/client/test_frames_client.py::test_unconfirmed_message_is_looked_up_in_the_history",
+    ),
+    _break(
+        _UNKNOWN,
+        _CLIENT + "register_client.py",
+        "return (welcome, PossibleGap(has_history=False), *doubts)",
+        "return (welcome, PossibleGap(has_history=False))",
+        "unit/client/test_register_client.py::test_unanswered_message_is_reported_once_and_not_sent_again",
+    ),
+    _break(
+        _RETRY,
+        _CLIENT + "links/connection.py",
+        "if self._give_up_at is None or self._monotonic() >= self._give_up_at:",
+        "if reason:",
+        "unit/client/test_connection.py::test_lost_connection_is_tried_again_with_growing_pauses_until_the_limit",
+        "e2e/test_restart.py::test_operation_continues_after_a_reconnect",
+    ),
+    _break(
+        _RETRY,
+        _CLIENT + "links/watch.py",
+        "if due is Due.ANSWER and now >= since + self._silence_seconds:",
+        "if False:",
+        "unit/client/test_watch.py::test_answer_or_login_has_a_limit_that_only_some_events_restart",
+    ),
+    _break(
+        _ESCAPES,
+        _CLIENT + "ui/text.py",
+        "return letter.isprintable() or letter in _HARMLESS_FORMATS",
+        "return letter >= ' ' or letter in _HARMLESS_FORMATS",
+        "unit/client/test_text.py::test_text_that_acts_on_a_terminal_is_escaped",
+        "integration/test_terminal_attacks.py::test_live_messages_do_not_control_the_terminal",
+    ),
+    _break(
+        _SECRET,
+        _CLIENT + "ui/terminal.py",
+        "input_processors=[ConditionalProcessor(_Hidden(), self._is_secret)]",
+        "input_processors=[]",
+        "integration/test_terminal.py::test_password_is_never_printed",
+    ),
+    _break(
+        _EXIT_CODES,
+        _CLIENT + "cli/exits.py",
+        "REFUSED = 3",
+        "REFUSED = 1",
+        "e2e/test_login.py::test_third_wrong_password_ends_the_client",
+    ),
+    _break(
+        _EXIT_CODES,
+        _CLIENT + "cli/exits.py",
+        "LOST = 1",
+        "LOST = 0",
+        "e2e/test_exit_codes.py::test_lost_server_is_exit_code_1",
+    ),
+    _break(
+        _SETTINGS,
+        _SERVER + "config.py",
+        "return {**read_dotenv(), **os.environ}",
+        "return {**os.environ, **read_dotenv()}",
+        "unit/server/test_server_config.py::test_variable_wins_over_dotenv",
+    ),
+    Break(
+        _SETTINGS,
+        _PROTOCOL + "settings.py",
+        (
+            ("if text := flags.get(setting.name):", "if text := environment.get(setting.variable or ''):"),
+            (
+                "elif setting.variable and (text := environment.get(setting.variable)):",
+                "elif text := flags.get(setting.name):",
+            ),
+        ),
+        ("unit/protocol/test_settings.py::test_flag_wins_over_variable_and_variable_over_default",),
+    ),
+    _break(
+        _CLIENT_MEMORY,
+        _CLIENT + "inbox.py",
+        "while self._kept_bytes > self._max_bytes:",
+        "while False:",
+        "unit/client/test_inbox.py::test_full_backlog_drops_and_counts_the_oldest_events",
+    ),
+    _break(
+        _CLIENT_MEMORY,
+        _CLIENT + "inbox.py",
+        "if self._is_closed or self._put_bytes - self._taken_bytes <= self._max_bytes:",
+        "if True:",
+        "unit/client/test_inbox.py::test_full_inbox_blocks_the_receiver_thread_until_an_item_is_taken",
+    ),
+)
