@@ -71,7 +71,7 @@ def main(make_server: Callable[[Config, Callable[[], None]], Server] = Server) -
     except (ConfigError, StoreError, StartError) as error:
         if log is not None and config.log_format == "json":  # readers of a text log also see standard error
             _log.error("start failed", error=str(error))
-        return _complain(str(error))
+        return _print_error(str(error))
     except BaseException:
         watchdog.trip()
         raise
@@ -106,55 +106,55 @@ def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
     configure_log(config.log_level, config.log_format, log or NoLog())
     logging.basicConfig(handlers=[LibraryLog()])
 
-    def note_escaped(crash: threading.ExceptHookArgs) -> None:
+    def log_uncaught(crash: threading.ExceptHookArgs) -> None:
         watchdog.trip()
         _log.error("thread died", thread=crash.thread and crash.thread.name, exc_info=crash.exc_value)
 
     # The default hooks write to standard error, which may block.
-    threading.excepthook = note_escaped
+    threading.excepthook = log_uncaught
     sys.unraisablehook = lambda crash: _log.error("finalizer failed", exc_info=crash.exc_value)
     return log
 
 
 def _serve(make_server: Callable[[Config, Callable[[], None]], Server], config: Config, watchdog: Watchdog) -> int:
     # SimpleQueue is reentrant: a signal handler may call put while the same thread is in get. Locks and events are not.
-    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    signals_received: queue.SimpleQueue[int] = queue.SimpleQueue()
     # Installed before anything is opened: process 1 of a container ignores signals without a handler.
     signals = [*_SIGNALS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
     for number in signals:
-        signal.signal(number, lambda number, _: ended.put(number))
+        signal.signal(number, lambda number, _: signals_received.put(number))
     server = make_server(config, watchdog.trip)
     try:
         server.start()
-        heard = _wait(ended, watchdog)
-        if heard is not None:
-            _log.info("shutting down", reason="signal", signal=signal.Signals(heard).name)
+        received = _wait(signals_received, watchdog)
+        if received is not None:
+            _log.info("shutting down", reason="signal", signal=signal.Signals(received).name)
     except BaseException:
         watchdog.trip()
         raise
     finally:
-        _end_at_once_on(signals)
-        all_well = server.stop()
+        _exit_on_second_signal(signals)
+        is_clean = server.stop()
         # Python restores the default handlers at its exit; a signal would then change the exit code.
         for number in signals:
             signal.signal(number, signal.SIG_IGN)
-    return EXIT_OK if all_well and not watchdog.tripped else EXIT_CRASHED
+    return EXIT_OK if is_clean and not watchdog.tripped else EXIT_CRASHED
 
 
-def _end_at_once_on(signals: list[signal.Signals]) -> None:
+def _exit_on_second_signal(signals: list[signal.Signals]) -> None:
     """After _SECOND_SIGNAL_SECONDS, let each of these signals kill the process during the shutdown."""
     begins_at = time.monotonic() + _SECOND_SIGNAL_SECONDS
 
-    def end_at_once(number: int, _: object) -> None:
+    def exit_now(number: int, _: object) -> None:
         if time.monotonic() >= begins_at:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
     for number in signals:
-        signal.signal(number, end_at_once)
+        signal.signal(number, exit_now)
 
 
-def _wait(ended: queue.SimpleQueue[int], watchdog: Watchdog) -> int | None:
+def _wait(signals_received: queue.SimpleQueue[int], watchdog: Watchdog) -> int | None:
     """Wait for a signal and return its number; None after a crash.
 
     It polls for two reasons. Python handles a signal that arrives just before the wait only after the wait. A crash can
@@ -162,11 +162,11 @@ def _wait(ended: queue.SimpleQueue[int], watchdog: Watchdog) -> int | None:
     """
     while not watchdog.tripped:
         with suppress(queue.Empty):
-            return ended.get(timeout=_POLL_SECONDS)
+            return signals_received.get(timeout=_POLL_SECONDS)
     return None
 
 
-def _complain(problem: str) -> int:
+def _print_error(problem: str) -> int:
     print(f"chatserver: {problem}", file=sys.stderr)
     return EXIT_USAGE
 

@@ -32,7 +32,7 @@ from chatserver.chat.presence import Presence
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
 from chatserver.clock import Clock
-from chatserver.control import WELL
+from chatserver.control import HEALTHY
 from chatserver.memory import system_memory
 from chatserver.net.broadcast import BroadcastBuffer
 from chatserver.net.connection import ConnectionServices
@@ -72,7 +72,7 @@ _M_ARENA_MAX = -8
 # after their next login.
 _DRAIN_SECONDS = 3.0
 # Part of that time for acknowledgements of delivered messages.
-_ANSWER_SECONDS = 2.0
+_ACK_SECONDS = 2.0
 # Time for the sender to close the remaining sockets.
 _CLOSING_SECONDS = 1.0
 # Time limit of the commit that the health check tries; a slower disk counts as failed. Less than the time limit of the
@@ -127,7 +127,7 @@ class Server:
             raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
 
     def _build(self, config: Config, udp_silence_seconds: float) -> None:
-        _allow_descriptors(config.max_connections + _OTHER_DESCRIPTORS)
+        _raise_descriptor_limit(config.max_connections + _OTHER_DESCRIPTORS)
         memory = system_memory()
         messages = Messages(self._database, memory.claim)
         last_id = reconcile(self._database)
@@ -138,11 +138,11 @@ class Server:
         self._broadcasts = list(broadcasts.values())
         self._sender = Sender(self._broadcasts, config.lag_max_bytes, self._crash, memory.is_short)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
-        deliveries = DeliveryMarks()
-        hub = Hub([*self._broadcasts, self._acked_delivery], last_id, deliveries, self._sender.wake)
+        marks = DeliveryMarks()
+        hub = Hub([*self._broadcasts, self._acked_delivery], last_id, marks, self._sender.wake)
         guests = Guests()
         self._journal = LocalJournal(
-            self._database, hub, deliveries, last_id, Clock().now_ms, guests.is_claimed, self._crash
+            self._database, hub, marks, last_id, Clock().now_ms, guests.is_claimed, self._crash
         )
         self._indexer = Indexer(config.data, messages, self._crash)
         self._hub = hub
@@ -164,23 +164,23 @@ class Server:
             registration_open=config.registration == "open",
             guests_allowed=config.guests_allowed,
             login_seconds=config.login_seconds,
-            on_empty=self._say_waiting,
+            on_empty=self._log_waiting,
         )
         connection_services = ConnectionServices(
             protocols=protocols,
             broadcasts=broadcasts,
             sender=self._sender,
             login_seconds=config.login_seconds,
-            open_session=lambda protocol, *its: (GuestSession if protocol == Register.name else Session)(
-                services, *its
+            open_session=lambda protocol, *arguments: (GuestSession if protocol == Register.name else Session)(
+                services, *arguments
             ),
         )
-        full = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
+        full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(connection_services, config.max_connections, memory.claim)
         listening, bound = _listen(config)
         # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
-        self._listener = Listener(listening, self._connections, protocols, full, self._crash, self._turns)
+        self._listener = Listener(listening, self._connections, protocols, full_error, self._crash, self._turns)
         datagram = by_name(Datagram.name, protocols)
         self._udp_listener = UdpListener(
             bound, self._connections, datagram, self._crash, silence_seconds=udp_silence_seconds
@@ -209,7 +209,7 @@ class Server:
         except MemoryError as error:
             raise StartError.no_memory() from error
         self._started = True
-        self._say_waiting()
+        self._log_waiting()
 
     def _start_threads(self) -> None:
         self._sender.start()
@@ -233,8 +233,8 @@ class Server:
         self._indexer.stop()
         self._journal.stop()  # messages are rejected from now on
         self._presence.stop()
-        self._hub.end()
-        self._acked_delivery.hurry(_ANSWER_SECONDS)
+        self._hub.track_newest()
+        self._acked_delivery.shorten_timeouts(_ACK_SECONDS)
         connections = self._connections.drain(_DRAIN_SECONDS)
         if self._turns is not None:
             self._turns.stop()
@@ -242,7 +242,7 @@ class Server:
         self._udp_listener.stop()  # before the sender: it wakes the sender
         self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
-        self._journal.save_deliveries()
+        self._journal.save_marks()
         for broadcast in self._broadcasts:
             broadcast.close()
         self._database.close()
@@ -258,9 +258,9 @@ class Server:
             return "a thread died"
         if self._stopping:
             return "it is shutting down"
-        return WELL if self._journal.probe(_PROBE_SECONDS) else "it can't write to its disk"
+        return HEALTHY if self._journal.probe(_PROBE_SECONDS) else "it can't write to its disk"
 
-    def _say_waiting(self) -> None:
+    def _log_waiting(self) -> None:
         """Log that no user is connected. For any thread."""
         if not self._stopping:
             _log.info("waiting for connection", port=self.port)
@@ -275,7 +275,7 @@ class Server:
         _log.error("shutting down", reason="thread_died", thread=thread)
 
 
-def _allow_descriptors(needed: int) -> None:
+def _raise_descriptor_limit(needed: int) -> None:
     """Raise the soft limit of open files towards ``needed``: the usual 1,024 is below ``max_connections``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY in (soft, hard) or soft >= needed:
@@ -287,7 +287,7 @@ def _allow_descriptors(needed: int) -> None:
 
 def prepare_threads() -> None:
     """Set the stack size and the heap of all threads. Call it before the first thread starts; repeats are harmless."""
-    _share_heap()
+    _use_one_heap()
     threading.stack_size(_STACK_BYTES)
 
 
@@ -301,7 +301,7 @@ def _listen(config: Config) -> tuple[socket.socket, socket.socket]:
         raise StartError(f"Can't listen on {config.host} port {config.port}: {reason}.") from error
 
 
-def _share_heap() -> None:
+def _use_one_heap() -> None:
     """Make all threads share one heap.
 
     By default glibc creates up to eight heaps per processor and keeps the peak size of each. Each connection has a new

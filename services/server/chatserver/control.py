@@ -20,7 +20,7 @@ CONTROL_FILE: Final = "control.sock"
 # Maximum size of an answer; longer answers are cut.
 ANSWER_MAX_BYTES: Final = 1_024
 # Answer of a healthy server to ``health``. Any other answer describes the problem.
-WELL: Final = "ok"
+HEALTHY: Final = "ok"
 
 # Longest path of a Unix socket: sockaddr_un has 108 bytes, including the final zero.
 _PATH_MAX_BYTES: Final = 107

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from chatprotocol.settings import ConfigError
 from chatserver.config import load_config, read_environment
-from chatserver.control import WELL, ask
+from chatserver.control import HEALTHY, ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Timeout of the answer: less than the timeout in the Dockerfile, and more than the server's test of its disk.
-_PATIENCE_SECONDS = 2.5
+_TIMEOUT_SECONDS = 2.5
 PROCESS_1 = Path("/proc/1")
 
 
@@ -47,12 +47,12 @@ def _find_problem(process_1: Path) -> str:
                 os.chdir(process_1 / "cwd")  # for its .env and its relative paths
     folder = load_config(arguments or (), read_environment()).data
     try:
-        answer = ask(folder, "health", _PATIENCE_SECONDS)
+        answer = ask(folder, "health", _TIMEOUT_SECONDS)
     except TimeoutError:
-        return f"The server with the data folder {folder} does not answer within {_PATIENCE_SECONDS:g} s."
+        return f"The server with the data folder {folder} does not answer within {_TIMEOUT_SECONDS:g} s."
     except OSError as error:
         return f"No server can be asked in the data folder {folder}: {error.strerror or error}."
-    return "" if answer == WELL else f"The server with the data folder {folder} is not well: {answer}."
+    return "" if answer == HEALTHY else f"The server with the data folder {folder} is not well: {answer}."
 
 
 def server_arguments(command_line: bytes) -> list[str] | None:

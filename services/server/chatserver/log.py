@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # Maximum entries in the queue: 10,000 users who log in and disconnect at once cause this many.
-WAITING_MAX_ENTRIES: Final = 20_000
+QUEUE_MAX_ENTRIES: Final = 20_000
 # Maximum text in the queue: about 200 characters per entry.
-WAITING_MAX_CHARACTERS: Final = 4 * 1024 * 1024
+QUEUE_MAX_CHARACTERS: Final = 4 * 1024 * 1024
 # Maximum entries per write: a failed write loses its entries.
 _WRITE_MAX_ENTRIES: Final = 500
 # Delay after a write that failed for lack of memory.
@@ -67,8 +67,8 @@ class LogWriter:
         descriptor: int,
         log_format: str,
         *,
-        max_entries: int = WAITING_MAX_ENTRIES,
-        max_characters: int = WAITING_MAX_CHARACTERS,
+        max_entries: int = QUEUE_MAX_ENTRIES,
+        max_characters: int = QUEUE_MAX_CHARACTERS,
     ) -> None:
         self._descriptor = descriptor
         self._processors = _processors(log_format)
@@ -79,8 +79,8 @@ class LogWriter:
         # a finalizer is logged.
         self._lock = threading.RLock()
         self._filled = threading.Condition(self._lock)
-        self._waiting: deque[str] = deque()
-        self._waiting_characters = 0
+        self._queued: deque[str] = deque()
+        self._queued_characters = 0
         self._dropped = 0
         self._closed = False
 
@@ -99,11 +99,11 @@ class LogWriter:
     def write(self, text: str) -> None:
         """Append an entry to the queue; drop and count it if the queue is full. For any thread."""
         with self._lock:
-            if len(self._waiting) >= self._max_entries or self._waiting_characters + len(text) > self._max_characters:
+            if len(self._queued) >= self._max_entries or self._queued_characters + len(text) > self._max_characters:
                 self._dropped += 1
                 return
-            self._waiting.append(text)
-            self._waiting_characters += len(text)
+            self._queued.append(text)
+            self._queued_characters += len(text)
             self._filled.notify()
 
     def flush(self) -> None:
@@ -122,11 +122,11 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             try:
-                taken, dropped = self._take()
-                if not taken:
+                entries, dropped = self._wait_for_entries()
+                if not entries:
                     return
-                while taken:
-                    self._write_entries([taken.popleft() for _ in range(min(len(taken), _WRITE_MAX_ENTRIES))])
+                while entries:
+                    self._write_entries([entries.popleft() for _ in range(min(len(entries), _WRITE_MAX_ENTRIES))])
                 if dropped:  # all dropped entries are newer than the taken ones
                     self._write_all(self._dropped_line(dropped))
                     self.count_dropped(-dropped)
@@ -135,14 +135,14 @@ class LogWriter:
             except MemoryError:
                 time.sleep(_MEMORY_PAUSE_SECONDS)
 
-    def _take(self) -> tuple[deque[str], int]:
+    def _wait_for_entries(self) -> tuple[deque[str], int]:
         """Wait for entries; returns all queued ones, and the number of dropped ones. After ``close``, perhaps none."""
         with self._lock:
-            while not (self._waiting or self._closed):
+            while not (self._queued or self._closed):
                 self._filled.wait()
-            taken, self._waiting = self._waiting, deque()
-            self._waiting_characters = 0
-            return taken, self._dropped
+            entries, self._queued = self._queued, deque()
+            self._queued_characters = 0
+            return entries, self._dropped
 
     def _write_entries(self, entries: list[str]) -> None:
         """Write entries; count them as dropped if the reader is gone, the disk is full, or memory is short."""
@@ -171,22 +171,22 @@ class LogWriter:
 def configure_log(level: str, log_format: str, file: LogFile) -> None:
     """Send entries of this level and above to the file. Called once, at the start."""
     filtering = structlog.make_filtering_bound_logger(getattr(logging, level.upper()))
-    lost: Callable[[int], None] | None = getattr(file, "count_dropped", None)
+    count_dropped: Callable[[int], None] | None = getattr(file, "count_dropped", None)
 
-    class Unfailing(filtering):  # type: ignore[misc, valid-type]
+    class SafeLogger(filtering):  # type: ignore[misc, valid-type]
         """A logger that never raises. An entry that can't be formatted, mostly for lack of memory, is dropped."""
 
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> Any:
             try:
                 return super()._proxy_to_logger(method_name, event, **event_kw)
             except Exception:
-                if lost is not None:
-                    lost(1)
+                if count_dropped is not None:
+                    count_dropped(1)
                 return None
 
     structlog.configure(
         processors=_processors(log_format),
-        wrapper_class=Unfailing,
+        wrapper_class=SafeLogger,
         logger_factory=structlog.WriteLoggerFactory(file),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
@@ -200,7 +200,7 @@ def _processors(log_format: str) -> list[Any]:
         tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         render = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
-        render = [structlog.processors.format_exc_info, _as_text]
+        render = [structlog.processors.format_exc_info, _format_text]
     return [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
@@ -216,7 +216,7 @@ class LibraryLog(logging.Handler):
         _log.log(record.levelno, "library message", logger=record.name, text=record.getMessage())
 
 
-def _as_text(_: WrappedLogger, __: str, event: EventDict) -> str:
+def _format_text(_: WrappedLogger, __: str, event: EventDict) -> str:
     """``[INFO] event key=value ... time=...``, then the traceback on separate lines."""
     level = event.pop("level").upper()
     text = event.pop("event")

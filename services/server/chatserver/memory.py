@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Margin below which memory is short: an eighth of the limit, at most 64 MiB. It covers unclaimed memory: messages that
 # wait for the disk (32 MiB), hashes (19 MiB each), answers of a few messages.
-_MARGIN_PART: Final = 8
+_MARGIN_DIVISOR: Final = 8
 _MARGIN_MAX_BYTES: Final = 64 * 1024 * 1024
 # Maximum age of a reading: a reading takes 40 µs, and more in a control group.
 READING_SECONDS: Final = 0.1
@@ -49,16 +49,16 @@ class Memory:
     def claim(self, size_bytes: int) -> None:
         """Reserve memory that is about to be allocated. Raises ShortOfMemoryError if it is not available."""
         with self._lock:
-            if self._left() < size_bytes:
+            if self._available_bytes() < size_bytes:
                 raise ShortOfMemoryError
             self._claimed += size_bytes
 
     def is_short(self) -> bool:
         """True if no memory is left above the margin."""
         with self._lock:
-            return self._left() <= 0
+            return self._available_bytes() <= 0
 
-    def _left(self) -> float:
+    def _available_bytes(self) -> float:
         now = self._clock()
         if now - self._read_at >= READING_SECONDS:
             self._read_at = now
@@ -81,7 +81,7 @@ class SystemMemory:
         """Bytes left above the margin; negative if memory is short. None if no limit can be read."""
         spare: int | None = None
         for free, limit in self._readings():
-            left = free - min(limit // _MARGIN_PART, _MARGIN_MAX_BYTES)
+            left = free - min(limit // _MARGIN_DIVISOR, _MARGIN_MAX_BYTES)
             spare = left if spare is None else min(left, spare)
         return spare
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # Delay of the forced exit: the orderly shutdown takes at most 8 s.
-HARD_END_SECONDS: Final = 10.0
+FORCED_EXIT_SECONDS: Final = 10.0
 _EXIT_CRASHED: Final = 1
 
 
@@ -56,7 +56,7 @@ class Worker:
 class Watchdog:
     """Ends the process ``timeout_seconds`` after :meth:`trip`, unless the process has ended before."""
 
-    def __init__(self, timeout_seconds: float = HARD_END_SECONDS) -> None:
+    def __init__(self, timeout_seconds: float = FORCED_EXIT_SECONDS) -> None:
         self._timeout_seconds = timeout_seconds
         # Locked until trip().
         self._lock = threading.Lock()

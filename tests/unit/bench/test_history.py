@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from chatserver.store.messages import Written
+    from chatserver.store.messages import IndexedMessage
 
 MESSAGES = 50_000
 READER = 1
 
 
-def filled(folder: Path, fill: Callable[[Path, int], object], count: int) -> list[Written]:
+def filled(folder: Path, fill: Callable[[Path, int], object], count: int) -> list[IndexedMessage]:
     """All messages of a history that the benchmark writes beside the account of a reader."""
     with closing(store.Database(folder)) as database, database.transaction() as connection:
         account = insert_account(connection, "anna", "hash", 0)
@@ -31,7 +31,7 @@ def filled(folder: Path, fill: Callable[[Path, int], object], count: int) -> lis
     with closing(store.Database(folder)) as database:
         messages = Messages(database)
         assert messages.last_id() == count
-        assert not messages.waiting(READER, count, count, 500)
+        assert not messages.undelivered(READER, count, count, 500)
         return messages.after(0, count)
 
 

@@ -71,8 +71,8 @@ class FakeMessages:
     def missed(self, *asked: int) -> tuple[Message, ...]:
         return self._page("missed", *asked)
 
-    def waiting(self, *asked: int) -> tuple[Message, ...]:
-        return self._page("waiting", *asked)
+    def undelivered(self, *asked: int) -> tuple[Message, ...]:
+        return self._page("undelivered", *asked)
 
     def _page(self, what: str, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         self.asked.append((what, reader_id, after_id, upto_id, limit))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from chatserver.control import CONTROL_FILE, WELL, ask
+from chatserver.control import CONTROL_FILE, HEALTHY, ask
 from chatserver.health import main, server_arguments
 from chatserver.net.control_socket import ControlSocket
 
-PATIENCE_SECONDS = 10.0
+WAIT_SECONDS = 10.0
 
 
 @contextmanager
@@ -34,12 +34,12 @@ def test_requests_are_answered_and_nothing_is_left(tmp_path: Path) -> None:
     descriptors = len([*Path("/proc/self/fd").iterdir()])
     with answering(tmp_path):
         assert stat.S_IMODE((tmp_path / CONTROL_FILE).stat().st_mode) == 0o600
-        assert [ask(tmp_path, word, PATIENCE_SECONDS) for word in ("one", "two")] == ["ONE", "TWO"]
+        assert [ask(tmp_path, word, WAIT_SECONDS) for word in ("one", "two")] == ["ONE", "TWO"]
 
     assert list(tmp_path.iterdir()) == []
     assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
     with pytest.raises(OSError, match="refused"):
-        ask(tmp_path, "three", PATIENCE_SECONDS)
+        ask(tmp_path, "three", WAIT_SECONDS)
 
 
 def test_long_path_works(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_long_path_works(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
     with answering(folder):
-        assert ask(folder, "one", PATIENCE_SECONDS) == "ONE"
+        assert ask(folder, "one", WAIT_SECONDS) == "ONE"
         assert (folder / CONTROL_FILE).is_socket()
 
 
@@ -55,9 +55,9 @@ def test_socket_of_a_killed_server_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as killed:
         killed.bind(str(tmp_path / CONTROL_FILE))
     with pytest.raises(ConnectionRefusedError):
-        ask(tmp_path, "one", PATIENCE_SECONDS)
+        ask(tmp_path, "one", WAIT_SECONDS)
     with answering(tmp_path):
-        assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
+        assert ask(tmp_path, "one", WAIT_SECONDS) == "ONE"
 
 
 def test_file_system_without_sockets_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +74,11 @@ def test_file_system_without_sockets_works(tmp_path: Path, monkeypatch: pytest.M
     folder.mkdir()
     with answering(folder):
         assert not (folder / CONTROL_FILE).exists()
-        assert ask(folder, "one", PATIENCE_SECONDS) == "ONE"
+        assert ask(folder, "one", WAIT_SECONDS) == "ONE"
         folder.rename(tmp_path / "before")
         folder.mkdir()
         with pytest.raises(ConnectionRefusedError):
-            ask(folder, "one", PATIENCE_SECONDS)
+            ask(folder, "one", WAIT_SECONDS)
 
 
 def test_peers_that_take_no_answer_do_not_block(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_peers_that_take_no_answer_do_not_block(tmp_path: Path) -> None:
         for _ in range(100):
             deaf.sendto(b"\xff" * 1_000, address)
 
-        assert ask(tmp_path, "one", PATIENCE_SECONDS) == "ONE"
+        assert ask(tmp_path, "one", WAIT_SECONDS) == "ONE"
 
 
 def test_hanging_server_is_given_up(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_arguments_are_found_in_a_command_line(command_line: bytes, arguments: l
     assert server_arguments(command_line) == arguments
 
 
-@pytest.mark.parametrize("answer", [WELL, "it has a cold"])
+@pytest.mark.parametrize("answer", [HEALTHY, "it has a cold"])
 def test_health_check_without_arguments_asks_process_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
@@ -130,7 +130,7 @@ def test_health_check_without_arguments_asks_process_1(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["health"])
     with answering(its_folder / "data", lambda _: answer):
-        assert main(process_1) == (answer != WELL)
+        assert main(process_1) == (answer != HEALTHY)
 
     complaint = "chatserver.health: The server with the data folder data is not well: it has a cold.\n"
-    assert capsys.readouterr().err == ("" if answer == WELL else complaint)
+    assert capsys.readouterr().err == ("" if answer == HEALTHY else complaint)

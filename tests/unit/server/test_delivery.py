@@ -26,7 +26,7 @@ from structlog.testing import capture_logs
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Refused, Users
 from chatserver.chat.batch import MessageBatch
-from chatserver.chat.delivery import ANSWER_SECONDS, Ack, AckedDelivery, DeliveryWindow
+from chatserver.chat.delivery import ACK_SECONDS, Ack, AckedDelivery, DeliveryWindow
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub
 from chatserver.chat.member import Member
@@ -77,7 +77,7 @@ class User:
         return [event.text for event in new if isinstance(event, PublicMessage | DirectMessage)]
 
     def answer(self, sender: str | None) -> bool:
-        return self._room.delivery.take_answer(self.window, sender)
+        return self._room.delivery.handle_ack(self.window, sender)
 
     def take(self, sender: str, text: str) -> None:
         """Expect this message and no other; acknowledge it."""
@@ -97,11 +97,11 @@ class Room:
     Its clock is ``now``. The watcher thread runs only after ``delivery.start``; other tests call ``check_deadlines``.
     """
 
-    def __init__(self, lag_max_bytes: int = LAG_MAX_BYTES, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, lag_max_bytes: int = LAG_MAX_BYTES, ack_seconds: float = ACK_SECONDS) -> None:
         self.now = 0.0
         self.crashes: list[str] = []
         self.broadcast = FakeBroadcast()
-        self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, answer_seconds, self._clock)
+        self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, ack_seconds, self._clock)
         self.hub = Hub([self.broadcast, self.delivery], 10, DeliveryMarks(), lambda: None)
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
@@ -138,7 +138,7 @@ class Room:
 
     def send(self, user: User, text: str, to: Account | None = None) -> Ack:
         """Send a message and publish it, as the session and the journal do."""
-        ack = self.delivery.expect(user.window)
+        ack = self.delivery.begin_send(user.window)
         self.hub.publish([self.batch(user.member, text, to=to)])
         return ack
 
@@ -209,7 +209,7 @@ class Model:
 
     def __init__(self) -> None:
         self.room = Room()
-        self._answer_seconds = ANSWER_SECONDS
+        self._ack_seconds = ACK_SECONDS
         self._json_user = self.room.json_user("json")
         self._names = itertools.count()
         self.players = [self._new_player(is_held=is_held) for is_held in (False, False, True, True)]
@@ -252,7 +252,7 @@ class Model:
 
     def _note_said(self, number: int, text: str, sender: Player | None = None, to: Player | None = None) -> Said:
         name = "json" if sender is None else sender.user.account.name
-        ack = None if sender is None else self.room.delivery.expect(sender.user.window)
+        ack = None if sender is None else self.room.delivery.begin_send(sender.user.window)
         said = Said(number, sender, name, text.split(" "), to, ack)
         self._said.append(said)
         return said
@@ -293,7 +293,7 @@ class Model:
             # A direct message to a user who is not a member is stored; to a disconnected one it fails.
             said.complete(success=said.to is None or not said.to.is_member)
         elif said.outcome is None:
-            said.due = self.room.now + self._answer_seconds
+            said.due = self.room.now + self._ack_seconds
 
     def _give(self, player: Player) -> None:
         if player.is_open and not player.is_held and player.due is None and player.queue:
@@ -304,7 +304,7 @@ class Model:
         said = player.queue[0]
         player.given.append((said.id, said.words[player.part]))
         player.part += 1
-        player.due = self.room.now + self._answer_seconds
+        player.due = self.room.now + self._ack_seconds
 
     def _answer(self, player: Player, kind: str) -> None:
         is_due = player.due is not None
@@ -350,8 +350,8 @@ class Model:
 
     def hurry(self, seconds: float) -> None:
         """Shutdown: the journal has ended, so messages that are not published now never will be."""
-        self.room.delivery.hurry(seconds)
-        self._answer_seconds = seconds
+        self.room.delivery.shorten_timeouts(seconds)
+        self._ack_seconds = seconds
         latest = self.room.now + seconds
         for said in self._said:
             is_lost = said is getattr(said.sender, "own", None) and said.outcome is None
@@ -367,7 +367,7 @@ class Model:
             assert [(event.id, event.text) for event in player.user.send_queue.replies] == player.given  # type: ignore[union-attr]
             assert player.user.send_queue.hangs_up == player.was_late
             if player.own is not None and player.own.outcome is not None:  # its reader has sent the reply
-                self.room.delivery.forget_ack(player.user.window)
+                self.room.delivery.end_send(player.user.window)
                 player.own = None
         assert [outcome(said.ack) for said in self._said if said.ack] == [
             said.outcome for said in self._said if said.ack
@@ -464,7 +464,7 @@ def test_disconnects_are_logged_with_reason_and_user(room: Room) -> None:
     alice, _, slow = room.users("alice", "silent", "slow")
     room.send(alice, "hello")
     slow.answer("alice")
-    room.now += ANSWER_SECONDS
+    room.now += ACK_SECONDS
     with capture_logs() as log:
         room.delivery.check_deadlines()
         room.send(alice, "x" * LAG_MAX_BYTES)
@@ -525,7 +525,7 @@ def lines_run(work: Callable[[], object]) -> int:
 
 def test_first_message_wakes_the_idle_watcher() -> None:
     """Each round begins with a watcher that has nothing to watch."""
-    with closing(Room(answer_seconds=0.0)) as room:
+    with closing(Room(ack_seconds=0.0)) as room:
         room.delivery.start()
         for number in range(20):
             sender, receiver = room.users(f"sender{number}", f"receiver{number}")
@@ -537,7 +537,7 @@ def test_first_message_wakes_the_idle_watcher() -> None:
 
 def test_lag_wakes_the_watcher() -> None:
     """Also while it disconnects another user."""
-    with closing(Room(answer_seconds=1_000.0)) as room:
+    with closing(Room(ack_seconds=1_000.0)) as room:
         sender, first, second = room.users("sender", "first", "second")
         room.send(sender, "in flight")
         finish = first.send_queue.finish
@@ -557,11 +557,11 @@ def test_lag_wakes_the_watcher() -> None:
 def test_hurry_wakes_the_watcher(is_published: bool) -> None:
     """Promise: shutdown within 8 s. A journal that died publishes nothing more."""
     for _ in range(20):
-        with closing(Room(answer_seconds=1_000.0)) as room:
+        with closing(Room(ack_seconds=1_000.0)) as room:
             alice, _ = room.users("alice", "bob")
             room.delivery.start()
-            ack = room.send(alice, "hello") if is_published else room.delivery.expect(alice.window)
-            room.delivery.hurry(0.0)
+            ack = room.send(alice, "hello") if is_published else room.delivery.begin_send(alice.window)
+            room.delivery.shorten_timeouts(0.0)
             must_end(in_background(ack.wait))
             assert outcome(ack) is False
 
@@ -577,18 +577,18 @@ def test_stop_ends_the_watcher_while_an_answer_is_due(room: Room) -> None:
 
 def test_acks_fail_after_the_watcher_died() -> None:
     """Promise: no sender waits forever."""
-    room = Room(answer_seconds=0.0)
+    room = Room(ack_seconds=0.0)
     alice, bob, carol = room.users("alice", "bob", "carol")
 
     def fail(**_: object) -> None:
         raise OSError("the log can't be written")
 
     bob.send_queue.finish = fail  # type: ignore[method-assign, assignment]
-    waiting = room.delivery.expect(carol.window)
+    waiting = room.delivery.begin_send(carol.window)
     ack = room.send(alice, "hello", bob.account)
     room.delivery.start()
     eventually(lambda: room.crashes)
-    for each in (ack, waiting, room.delivery.expect(alice.window)):
+    for each in (ack, waiting, room.delivery.begin_send(alice.window)):
         must_end(in_background(each.wait))
         assert outcome(each) is False
     room.close()
@@ -634,11 +634,11 @@ class Crowd:
 
     def _send(self, user: User) -> None:
         for number in range(self.MESSAGES):
-            ack = self._room.delivery.expect(user.window)
+            ack = self._room.delivery.begin_send(user.window)
             with self._journal:
                 self._room.hub.publish([self._room.batch(user.member, f"{number}of{user.account.name}")])
             self._outcomes.append(ack.wait())
-            self._room.delivery.forget_ack(user.window)
+            self._room.delivery.end_send(user.window)
 
     def _receive(self, user: User) -> None:
         while (message := user.send_queue.arrived.get()) is not None:

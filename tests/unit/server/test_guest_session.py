@@ -106,7 +106,7 @@ class Transcript:
 
     def time_out_answers(self) -> None:
         """From now on no answer is waited for."""
-        self.services.acked_delivery.hurry(0.0)
+        self.services.acked_delivery.shorten_timeouts(0.0)
         if not self._is_watched:
             self._is_watched = True
             self.services.acked_delivery.start()

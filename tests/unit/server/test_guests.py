@@ -44,7 +44,7 @@ class Connection:
         except (RequestError, JournalClosedError) as error:
             self.refused = error
         else:
-            guests.add(self._services, self.guest, self.side, self._name)
+            guests.confirm_registration(self._services, self.guest, self.side, self._name)
         return self
 
     def leave(self) -> None:
@@ -114,14 +114,14 @@ def test_registration_is_confirmed_before_the_first_message(services: ChatFixtur
     services.hub.join(alice)
     Connection(services, SENDING).register()
     receiving = Connection(services, RECEIVING)
-    enter = services.presence.enter
+    enter = services.presence.add
 
     def enter_during_a_message(member: Member) -> tuple[str, ...]:
         services.journal.append([MessageBatch(alice, ["hello"], [None])])
         assert receiving.told == []
         return enter(member)
 
-    services.presence.enter = enter_during_a_message  # type: ignore[method-assign]
+    services.presence.add = enter_during_a_message  # type: ignore[method-assign]
     receiving.register()
     assert receiving.told == [Registered(RECEIVING, "carol"), PublicMessage(11, 0, "Alice", "hello")]
 
@@ -184,7 +184,7 @@ def test_late_guest_loses_its_name_to_another(services: ChatFixture, claimer: tu
     late.leave()
     second = Connection(services, RECEIVING if side is SENDING else SENDING, address=address).register()
     assert first.guest is second.guest is not None
-    assert first.guest.is_here
+    assert first.guest.is_online
 
 
 def test_late_connection_joins_if_the_name_is_not_wanted(services: ChatFixture) -> None:
@@ -192,7 +192,7 @@ def test_late_connection_joins_if_the_name_is_not_wanted(services: ChatFixture) 
     services.now += 30
     second = Connection(services, RECEIVING).register()
     assert second.guest is not None
-    assert second.guest.is_here
+    assert second.guest.is_online
     assert Connection(services, SENDING, address=ELSEWHERE).register().code is ErrorCode.BAD_USERNAME
 
 
@@ -200,11 +200,11 @@ def test_failed_second_registration_releases_the_waiting_sender(services: ChatFi
     first = Connection(services, SENDING).register()
     assert first.guest is not None
     services.now -= 1_000  # the limit is far away
-    waiting = in_background(first.guest.wait_for_arrival)
+    waiting = in_background(first.guest.wait_until_registered)
     services.journal.fault = OSError("disk full")
     Connection(services, RECEIVING).register()
     must_end(waiting)
-    assert not first.guest.is_here
+    assert not first.guest.is_online
 
 
 # --- the end, and the next guest of that name ---
@@ -214,7 +214,7 @@ def test_name_is_taken_until_the_guest_has_left_the_hub(services: ChatFixture) -
     """The hub may be busy."""
     first = Connection(services, SENDING).register()
     Connection(services, RECEIVING).register()
-    leave = services.presence.leave
+    leave = services.presence.remove
     refused: list[ErrorCode | None] = []
 
     def leave_during_a_registration(member: Member) -> bool:
@@ -222,7 +222,7 @@ def test_name_is_taken_until_the_guest_has_left_the_hub(services: ChatFixture) -
         refused.extend(Connection(services, side).register().code for side in Side)
         return leave(member)
 
-    services.presence.leave = leave_during_a_registration  # type: ignore[method-assign]
+    services.presence.remove = leave_during_a_registration  # type: ignore[method-assign]
     with capture_logs() as log:
         first.leave()
     assert refused == [ErrorCode.BAD_USERNAME] * 2
@@ -232,7 +232,7 @@ def test_name_is_taken_until_the_guest_has_left_the_hub(services: ChatFixture) -
 
 def test_ending_half_of_a_guest_is_not_joined(services: ChatFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Connection(services, SENDING).register(), Connection(services, RECEIVING)
-    monkeypatch.setattr(Guest, "end_waiting", lambda _: second.register())
+    monkeypatch.setattr(Guest, "stop_waiting", lambda _: second.register())
     first.leave()
     assert second.code is ErrorCode.BAD_USERNAME
     assert is_empty(services)

@@ -323,9 +323,9 @@ def test_marks_are_unsaved_until_the_disk_has_them(room: Room) -> None:
     room.hub.catch_up(bob, 5)
     taken = room.deliveries.unsaved()
     room.hub.catch_up(bob, 6)
-    room.deliveries.note_saved(taken)
+    room.deliveries.mark_saved(taken)
     assert room.deliveries.unsaved() == {BOB.id: 6}
-    room.deliveries.note_saved({BOB.id: 6})
+    room.deliveries.mark_saved({BOB.id: 6})
     assert room.deliveries.unsaved() == {}
 
 
@@ -340,7 +340,7 @@ def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case:
     before = room.deliveries.unsaved()
     room.say(alice, "hello")
     if case == "shutdown":
-        room.hub.end()
+        room.hub.track_newest()
     else:
         room.hub.leave(bob)
     room.say(alice, "bob has left")

@@ -15,7 +15,7 @@ from chatprotocol.events import DirectMessage, PublicMessage
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
 from chatserver.store.indexer import Indexer, IndexerTimes, Pace, SearchClosedError, SearchFailedError
-from chatserver.store.messages import Messages, Written, insert_direct, insert_public
+from chatserver.store.messages import IndexedMessage, Messages, insert_direct, insert_public
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.words import terms_of
 
@@ -30,7 +30,7 @@ class GatedMessages(Messages):
     gate: Gate | None = None
     fault: StoreError | None = None
 
-    def after(self, after_id: int, limit: int) -> list[Written]:
+    def after(self, after_id: int, limit: int) -> list[IndexedMessage]:
         if self.gate is not None:
             self.gate.pass_through()
         if self.fault is not None:
@@ -60,7 +60,7 @@ class Library:
             self.opened.append(open_index(folder, messages))
             return self.opened[-1]
 
-        limits = IndexerTimes(timeout_seconds, look_seconds=1_000.0, **times)
+        limits = IndexerTimes(timeout_seconds, poll_seconds=1_000.0, **times)
         self.indexer = Indexer(self.folder, self.messages, self.crashes.append, limits, open_and_note)
         self.indexer.start()
         self.started.callback(self.indexer.stop)
@@ -132,8 +132,8 @@ def test_database_decides_who_may_see_a_found_message(library: Library) -> None:
     library.publish("word")
     carol = register(library.database, "carol")
 
-    assert [message.id for message in library.messages.seen(library.bob.id, [1, 2])] == [1, 2]
-    assert [message.id for message in library.messages.seen(carol.id, [2, 1])] == [2]
+    assert [message.id for message in library.messages.visible(library.bob.id, [1, 2])] == [1, 2]
+    assert [message.id for message in library.messages.visible(carol.id, [2, 1])] == [2]
 
 
 def test_search_reports_how_far_a_slow_index_is(library: Library) -> None:
@@ -205,7 +205,7 @@ def test_searches_work_again_after_an_error_has_passed(library: Library, fault: 
     failures = [fault == "write"]
 
     class Failing(Index):
-        def add(self, messages: Sequence[Written]) -> None:
+        def add(self, messages: Sequence[IndexedMessage]) -> None:
             if len(messages) > 1 and failures.pop() if failures else False:
                 raise sqlite3.OperationalError("attempt to write a readonly database")
             super().add(messages)
@@ -294,13 +294,13 @@ def test_busy_server_makes_the_indexer_pause_longer() -> None:
     now, last_id = 100.0, 0
     pace = Pace(lambda: last_id, clock=lambda: now)
 
-    assert pace.pause(0.001, is_wanted=False) == 0.02
+    assert pace.pause(0.001, search_waits=False) == 0.02
     now, last_id = 100.2, 100
-    assert pace.pause(0.001, is_wanted=False) == 0.001
-    assert pace.pause(0.001, is_wanted=True) == 0.0
+    assert pace.pause(0.001, search_waits=False) == 0.001
+    assert pace.pause(0.001, search_waits=True) == 0.0
     now, last_id = 101.2, 10_000
-    assert pace.pause(0.001, is_wanted=False) == 0.02
-    assert pace.pause(0.001, is_wanted=True) == 0.001
-    assert pace.pause(1.0, is_wanted=False) == 0.2
+    assert pace.pause(0.001, search_waits=False) == 0.02
+    assert pace.pause(0.001, search_waits=True) == 0.001
+    assert pace.pause(1.0, search_waits=False) == 0.2
     now, last_id = 102.2, 10_100
-    assert pace.pause(0.001, is_wanted=False) == 0.001
+    assert pace.pause(0.001, search_waits=False) == 0.001

@@ -38,8 +38,8 @@ class Disk:
         self.transactions = 0
         self.before_commit: Callable[[], None] = lambda: None
 
-    def trim_log(self) -> None:
-        self._database.trim_log()
+    def truncate_log(self) -> None:
+        self._database.truncate_log()
 
     def note_commit(self, last_id: int, account_id: int) -> None:
         self._database.note_commit(last_id, account_id)
@@ -391,23 +391,23 @@ def test_delivery_marks_are_saved(fixture: JournalFixture, when: str) -> None:
     fixture.journal.start()
     if when == "after the end":
         fixture.journal.stop()
-    fixture.deliveries.note(alice.id, 7)
+    fixture.deliveries.advance(alice.id, 7)
     if when == "with the next commit":
         fixture.journal.wait_for_pending()
     elif when == "at the end":
         fixture.journal.stop()
     else:
-        fixture.journal.save_deliveries()
+        fixture.journal.save_marks()
 
     assert fixture.accounts.find("alice") == replace(alice, delivered_id=7)
     assert when == "after the end" or fixture.deliveries.unsaved() == {}
 
 
 def test_unsaved_delivery_marks_do_not_block_the_shutdown(fixture: JournalFixture) -> None:
-    fixture.deliveries.note(fixture.member("alice").account_id, 7)
+    fixture.deliveries.advance(fixture.member("alice").account_id, 7)
     fixture.database.path.unlink()
     with capture_logs() as log:
-        fixture.journal.save_deliveries()
+        fixture.journal.save_marks()
 
     assert [entry["event"] for entry in log] == ["delivery marks not saved"]
 
@@ -443,7 +443,7 @@ def test_failed_commit_refuses_its_messages_and_the_next_one_goes_on(fixture: Jo
 
 
 def test_failed_commit_fails_its_errands_and_keeps_delivery_marks(fixture: JournalFixture) -> None:
-    fixture.deliveries.note(1, 7)
+    fixture.deliveries.advance(1, 7)
     fixture.disk.before_commit = refuse_to_write
     fixture.journal.start()
     with pytest.raises(OSError, match="full"):

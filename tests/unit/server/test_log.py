@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import structlog
 
-from chatserver.log import LibraryLog, LogWriter, _as_text, _quoted, configure_log
+from chatserver.log import LibraryLog, LogWriter, _format_text, _quoted, configure_log
 
 from .helpers import DEADLINE_SECONDS
 
 
 def line(**event: Any) -> str:
-    return _as_text(None, "", {"level": "info", "event": "Something happened", "time": "noon", **event})
+    return _format_text(None, "", {"level": "info", "event": "Something happened", "time": "noon", **event})
 
 
 def test_line_has_level_event_keys_and_time() -> None:

@@ -142,7 +142,7 @@ def test_queries_return_what_the_reader_may_see_oldest_first(room: Room, reader:
         missed = [each for each in visible if bound < each <= upto][:limit]
         assert ids(room.messages.missed(reader_id, bound, upto, limit)) == missed
         waiting = [each for each in received if bound < each <= upto][:limit]
-        assert ids(room.messages.waiting(reader_id, bound, upto, limit)) == waiting
+        assert ids(room.messages.undelivered(reader_id, bound, upto, limit)) == waiting
 
 
 def test_history_has_names_times_and_texts(room: Room) -> None:

@@ -34,7 +34,7 @@ class PresenceFixture:
 
     def enter(self, name: str) -> Member:
         member = Member(1, name, FakeSendQueue(FakeBroadcast()))
-        self.presence.enter(member)
+        self.presence.add(member)
         return member
 
 
@@ -60,14 +60,14 @@ def test_user_is_online_from_the_first_login_to_the_last_leave(start: StartFixtu
     """Names are in the order of arrival. The last one of all to leave is told so."""
     fixture = start()
     carol, again, bob = (fixture.enter(name) for name in ("carol", "carol", "bob"))
-    assert fixture.presence.enter(Member(2, "alice", FakeSendQueue(FakeBroadcast()))) == ("carol", "bob", "alice")
-    assert not fixture.presence.leave(carol)
+    assert fixture.presence.add(Member(2, "alice", FakeSendQueue(FakeBroadcast()))) == ("carol", "bob", "alice")
+    assert not fixture.presence.remove(carol)
     assert fixture.presence.is_online("carol")
-    assert not fixture.presence.leave(again)
+    assert not fixture.presence.remove(again)
     assert not fixture.presence.is_online("carol")
     assert fixture.presence.names() == ("bob", "alice")
-    assert not fixture.presence.leave(bob)
-    assert fixture.presence.leave(Member(2, "alice", FakeSendQueue(FakeBroadcast())))
+    assert not fixture.presence.remove(bob)
+    assert fixture.presence.remove(Member(2, "alice", FakeSendQueue(FakeBroadcast())))
 
 
 def test_updates_list_joined_and_left_users_since_the_last_one(start: StartFixture) -> None:
@@ -78,15 +78,15 @@ def test_updates_list_joined_and_left_users_since_the_last_one(start: StartFixtu
     assert fixture.next()[0] == Users(2, ("carol", "alice"), ("alice", "carol"), ())
     bob = fixture.enter("bob")
     assert fixture.next()[0] == Users(3, ("carol", "alice", "bob"), ("bob",), ())
-    fixture.presence.leave(bob)
+    fixture.presence.remove(bob)
     assert fixture.next()[0] == Users(2, ("carol", "alice"), (), ("bob",))
 
 
 def test_last_change_of_a_user_between_two_updates_counts(start: StartFixture) -> None:
     """It is told even if nothing changed: another user may have logged in meanwhile and seen the list."""
     fixture = start()
-    fixture.presence.leave(fixture.enter("bob"))
-    fixture.presence.leave(fixture.enter("alice"))
+    fixture.presence.remove(fixture.enter("bob"))
+    fixture.presence.remove(fixture.enter("alice"))
     fixture.enter("alice")
     fixture.presence.start()
 
@@ -131,7 +131,7 @@ def test_many_changes_are_told_in_order_in_several_updates(start: StartFixture) 
     fixture = start()
     names = [f"user{number}" for number in range(2 * UPDATE_MAX_NAMES + 1)]
     members = [fixture.enter(name) for name in names]
-    fixture.presence.leave(members[0])
+    fixture.presence.remove(members[0])
     fixture.presence.start()
     updates = [fixture.next() for _ in range(3)]
 
@@ -175,6 +175,6 @@ def test_crashed_presence_is_reported() -> None:
 
     presence = Presence(announce, NEVER_SECONDS, crashes.append)
     presence.start()
-    presence.enter(Member(1, "alice", FakeSendQueue(FakeBroadcast())))
+    presence.add(Member(1, "alice", FakeSendQueue(FakeBroadcast())))
     eventually(lambda: crashes == ["presence"])
     presence.stop()

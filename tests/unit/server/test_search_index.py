@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chatserver.store.errors import StoreError
-from chatserver.store.messages import Written
+from chatserver.store.messages import IndexedMessage
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError, NoFtsError, TooLongError
 from chatserver.store.words import terms_of, words_of
 
@@ -22,12 +22,12 @@ ALICE, BOB, CAROL = 1, 2, 12
 FAR = 10**9
 
 
-def public(number: int, text: str) -> Written:
-    return Written(number, ALICE, None, text)
+def public(number: int, text: str) -> IndexedMessage:
+    return IndexedMessage(number, ALICE, None, text)
 
 
-def direct(number: int, sender: int, recipient: int, text: str) -> Written:
-    return Written(number, sender, recipient, text)
+def direct(number: int, sender: int, recipient: int, text: str) -> IndexedMessage:
+    return IndexedMessage(number, sender, recipient, text)
 
 
 class Shelf:
@@ -36,7 +36,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        self.messages: list[Written] = []
+        self.messages: list[IndexedMessage] = []
         self.fault: StoreError | None = None
         self.opened = ExitStack()
 
@@ -45,10 +45,10 @@ class Shelf:
         self.opened.callback(index.close)
         return index
 
-    def store(self, *messages: Written) -> None:
+    def store(self, *messages: IndexedMessage) -> None:
         self.messages += messages
 
-    def mark(self, message_id: int) -> str | None:
+    def fingerprint(self, message_id: int) -> str | None:
         if self.fault:
             raise self.fault
         return next((message.text for message in self.messages if message.id == message_id), None)
@@ -105,7 +105,7 @@ def test_find_agrees_with_a_scan_of_all_messages(shelf: Shelf) -> None:
     for number in range(1, 2_001):
         text = " ".join(chance.choices(names, weights=[9, 6, 3, 9, 3, 5, 5, 5, 0.02], k=3))
         recipient = chance.choice(accounts) if chance.random() < 0.5 else None
-        shelf.store(Written(number, chance.choice(accounts), recipient, text))
+        shelf.store(IndexedMessage(number, chance.choice(accounts), recipient, text))
         if number % 100 == 0:
             shelf.fill(index)
 

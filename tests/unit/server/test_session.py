@@ -182,7 +182,7 @@ def test_new_name_is_registered(services: ChatFixture, peer: UserPeer) -> None:
     assert peer.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10, HISTORY_ID)]
     assert services.accounts.by_key["carol"].password_hash == "terces"
     # A direct message may have been stored between the registration and the welcome.
-    assert services.messages.asked == [("waiting", 3, 0, 10, 500)]
+    assert services.messages.asked == [("undelivered", 3, 0, 10, 500)]
 
 
 def test_known_name_keeps_its_registered_spelling(peer: UserPeer) -> None:
@@ -406,7 +406,7 @@ def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, peer
     services.messages.stored = tuple(map(message, (2, 4, 10)))
 
     assert peer.ask(Login("alice", "secret", 31))[1:] == list(services.messages.stored)
-    assert [asked[0::2] for asked in services.messages.asked] == [("waiting", 0, 500), ("missed", 3, 500)]
+    assert [asked[0::2] for asked in services.messages.asked] == [("undelivered", 0, 500), ("missed", 3, 500)]
 
 
 def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture, peer: UserPeer) -> None:
@@ -417,7 +417,7 @@ def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture
     assert peer.ask(Login("dave", "secret"))[1:] == [note]
     services.connect().ask(Login("dave", "secret"))
 
-    assert services.messages.asked == [("waiting", 3, 3, 10, 500), ("waiting", 3, 10, 10, 500)]
+    assert services.messages.asked == [("undelivered", 3, 3, 10, 500), ("undelivered", 3, 10, 10, 500)]
 
 
 @pytest.mark.parametrize(("acknowledged", "seen_id"), [("at once", 11), ("at the end", 11), ("never", 10)])
@@ -482,7 +482,7 @@ def test_missed_messages_are_read_in_pages(long_services: ChatFixture) -> None:
 def test_no_page_is_read_for_a_closed_connection(long_services: ChatFixture) -> None:
     """Its direct messages are not marked as delivered."""
     peer = long_services.connect()
-    fail_after(1, long_services, "waiting", lambda: setattr(peer.send_queue, "has_room", False))
+    fail_after(1, long_services, "undelivered", lambda: setattr(peer.send_queue, "has_room", False))
     peer.ask(LOGIN)
 
     assert len(long_services.messages.asked) == 2
@@ -494,13 +494,13 @@ def test_no_page_is_read_for_a_closed_connection(long_services: ChatFixture) -> 
 @pytest.mark.parametrize("error", [StoreError("disk I/O error"), ShortOfMemoryError()])
 def test_login_is_refused_if_nothing_can_be_read(long_services: ChatFixture, error: Exception) -> None:
     peer = long_services.connect()
-    waiting = long_services.messages.waiting
-    fail_after(0, long_services, "waiting", raise_(error))
+    waiting = long_services.messages.undelivered
+    fail_after(0, long_services, "undelivered", raise_(error))
     with capture_logs():
         assert codes(peer.ask(LOGIN)) == [ErrorCode.INTERNAL]
     assert long_services.presence.names() == ()
 
-    long_services.messages.waiting = waiting
+    long_services.messages.undelivered = waiting
     assert codes(peer.ask(LOGIN))[0] is Welcome
 
 
@@ -544,7 +544,7 @@ def test_session_ends_if_reading_fails_after_the_welcome(
 def test_damaged_messages_are_left_out_and_told(long_services: ChatFixture, pages: int, since: int | None) -> None:
     """Another login would not help. The messages that were left out are not marked as delivered."""
     peer = long_services.connect()
-    fail_after(pages, long_services, "waiting" if since is None else "missed", raise_(DamagedError("damaged")))
+    fail_after(pages, long_services, "undelivered" if since is None else "missed", raise_(DamagedError("damaged")))
     with capture_logs() as log:
         assert peer.session.handle([Login("alice", "secret", since)])
 
@@ -559,7 +559,7 @@ def test_damaged_messages_are_left_out_and_told(long_services: ChatFixture, page
 def test_stepwise_client_gets_no_unsolicited_error(long_services: ChatFixture) -> None:
     """It would take the error for the answer to its next step."""
     peer = long_services.connect()
-    fail_after(0, long_services, "waiting", raise_(DamagedError("damaged")))
+    fail_after(0, long_services, "undelivered", raise_(DamagedError("damaged")))
     with capture_logs():
         answers = codes([*peer.ask(Command("alice")), *peer.ask(Command("secret"))])
 
@@ -801,18 +801,18 @@ def test_login_is_refused_during_shutdown(services: ChatFixture, peer: UserPeer)
     assert codes(peer.ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
 
 
-@pytest.mark.parametrize("has_posted", [False, True])
+@pytest.mark.parametrize("has_appended", [False, True])
 def test_incomplete_request_times_out_after_confirmations(
-    services: ChatFixture, alice: UserPeer, has_posted: bool
+    services: ChatFixture, alice: UserPeer, has_appended: bool
 ) -> None:
     services.journal.holds_back = True
-    if has_posted:
+    if has_appended:
         alice.ask(Say("hello"))
     before = len(alice.send_queue.told)
     alice.session.time_out()
 
     *sent, refused, bye = alice.send_queue.told[before:]
-    assert sent == ([Sent(11, SentStatus.SENT)] if has_posted else [])
+    assert sent == ([Sent(11, SentStatus.SENT)] if has_appended else [])
     assert codes([refused, bye]) == [BAD, Bye]
     assert "60 s" in str(refused)
 

@@ -58,9 +58,9 @@ def find_recipient(services: Services, name: str) -> Account:
     return recipient
 
 
-def hand_over(services: Services, batches: Sequence[MessageBatch]) -> None:
+def append_batches(services: Services, batches: Sequence[MessageBatch]) -> None:
     """Append the batches of one member to the journal. Raises JournalClosedError."""
-    batches[0].member.has_posted = True
+    batches[0].member.has_appended = True
     services.journal.append(batches)
 
 
@@ -77,7 +77,7 @@ def find_user(services: Services, _: Member, send_queue: SendQueue, request: req
 
 def show_history(services: Services, member: Member, send_queue: SendQueue, request: requests.AskHistory) -> None:
     """CH: includes the user's earlier messages, and none that is delivered after the reply."""
-    settle(services, member)
+    wait_for_pending(services, member)
     before_id = _before_id(request, services.hub.last_id())
     send_queue.put([History(services.messages.history(member.account_id, before_id, request.limit))])
 
@@ -85,7 +85,7 @@ def show_history(services: Services, member: Member, send_queue: SendQueue, requ
 def search(services: Services, member: Member, send_queue: SendQueue, request: requests.Search) -> None:
     """Search the same messages as :func:`show_history` shows."""
     terms = terms_of(request.words)
-    settle(services, member)
+    wait_for_pending(services, member)
     newest_id = services.hub.last_id()
     before_id = _before_id(request, newest_id)
     messages, upto_id = services.indexer.search(terms, member.account_id, before_id, request.limit, newest_id)
@@ -105,15 +105,15 @@ def _before_id(request: requests.AskHistory | requests.Search, newest_id: int) -
     return newest_id + 1 if request.before is None else min(newest_id + 1, request.before)
 
 
-def settle(services: Services, member: Member) -> None:
+def wait_for_pending(services: Services, member: Member) -> None:
     """Wait until all messages of the member are confirmed or refused."""
-    if member.has_posted:
-        member.has_posted = False
+    if member.has_appended:
+        member.has_appended = False
         services.journal.wait_for_pending()
 
 
 # Requests that add a message to the batches, and requests that are answered at once.
-BATCHES: Final[dict[type, Callable[[Services, Member, Any, list[MessageBatch]], None]]] = {
+MESSAGE_COMMANDS: Final[dict[type, Callable[[Services, Member, Any, list[MessageBatch]], None]]] = {
     requests.Say: say,
     requests.Whisper: whisper,
 }

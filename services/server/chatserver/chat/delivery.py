@@ -8,25 +8,27 @@ A direct delivery has the position of the public one that it precedes, so each u
 AckedDelivery is a BroadcastBuffer, and each window is a Follower.
 
 A window: new -> held (``follow``) -> idle (``release``) <-> in flight (one part given out) -> closed.
-``take_answer`` leads from in flight to the next part, the next delivery, or idle. ``unfollow`` closes a window, and so
+``handle_ack`` leads from in flight to the next part, the next delivery, or idle. ``unfollow`` closes a window, and so
 do a lag over the limit and a missing answer; then the watcher disconnects the user. A closed window isn't opened again.
 
-An Ack: pending -> complete, with success or failure; the first outcome counts. ``expect`` creates it. The hub stages
-the delivery and confirms the batch (``_confirm``), which links the two; ``flush`` counts the recipients (``_put``).
-The last positive answer completes it, and so does the first failure: a negative answer, a closed window, the timeout.
+An Ack: pending -> complete, with success or failure; the first outcome counts. ``begin_send`` creates it. The hub
+stages the delivery and confirms the batch (``_confirm``), which links the two; ``flush`` counts the recipients
+(``_enqueue``). The last positive answer completes it, and so does the first failure: a negative answer, a closed
+window, the timeout.
 
-Threads: the reader of a guest's sending connection calls ``expect`` and ``forget_ack`` and waits for the Ack; that
-of its receiving connection calls ``take_answer``. The hub calls ``append``, ``tell``, ``flush``, ``open`` and ``close``
-under its lock, in the journal thread, the presence thread or a reader. The watcher (thread "delivery") handles timeouts
-and disconnects.
+Threads: the reader of a guest's sending connection calls ``begin_send`` and ``end_send`` and waits for the Ack; that
+of its receiving connection calls ``handle_ack``. The hub calls ``append``, ``handle_own_event``, ``flush``, ``open``
+and ``close`` under its lock, in the journal thread, the presence thread or a reader. The watcher (thread "delivery")
+handles timeouts and disconnects.
 
 Locks: guests, then hub, then ``_lock``. ``_lock`` guards all windows, deliveries and acks; send queues are written to
 after it is released. A window has at most one part in flight, so parts can be reordered only for a peer that
 acknowledges a part before it has received it.
 
-``_deadlines`` is ordered by time: entries are appended with the same timeout. ``hurry`` shortens the timeout; it keeps
-the order, because it runs after the journal ended, so no entry that it adds is set again. Thus the watcher needs to
-look at the first entries only, and to be woken only if it sleeps without a timeout or has something to disconnect.
+``_deadlines`` is ordered by time: entries are appended with the same timeout. ``shorten_timeouts`` shortens the
+timeout; it keeps the order, because it runs after the journal ended, so no entry that it adds is set again. Thus the
+watcher needs to look at the first entries only, and to be woken only if it sleeps without a timeout or has something to
+disconnect.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # Acknowledgement timeout: for the recipient of each part, and for the sender that waits for all recipients.
-ANSWER_SECONDS = 5.0
+ACK_SECONDS = 5.0
 # Per-message overhead.
 _DELIVERY_BYTES = 100
 
@@ -65,17 +67,17 @@ class Ack:
     reads the other fields only after :meth:`wait`.
     """
 
-    __slots__ = ("_completed", "answers_expected", "has_failed", "is_stored_only")
+    __slots__ = ("_completed", "acks_expected", "has_failed", "is_stored_only")
 
     def __init__(self) -> None:
         self._completed = threading.Event()
-        self.answers_expected = 0
+        self.acks_expected = 0
         self.has_failed = False
         # The recipient of a direct message is not online.
         self.is_stored_only = False
 
     def wait(self) -> bool:
-        """Wait for the outcome. True if all recipients acknowledged. Takes ANSWER_SECONDS at most after the commit."""
+        """Wait for the outcome. True if all recipients acknowledged. Takes ACK_SECONDS at most after the commit."""
         self._completed.wait()
         # Read without the lock: it is written before the event is set, and never after.
         return not self.has_failed
@@ -160,7 +162,7 @@ class DeliveryWindow:
     def insert(self, _: int, __: int, events: Sequence[Event | EventBatch], /) -> None:
         """Pass on direct messages and confirmations. Own public messages are skipped on delivery."""
         for event in events:
-            self.broadcast.tell(self, event)
+            self.broadcast.handle_own_event(self, event)
 
     def track(self, _: int, __: Callable[[int], None]) -> None:
         """Do nothing: guests acknowledge each message, and have no delivery mark."""
@@ -180,12 +182,12 @@ class AckedDelivery:
         lag_max_bytes: int,
         on_crash: Callable[[str], None],
         split: Callable[[Message], Sequence[Message]] = lambda message: (message,),
-        answer_seconds: float = ANSWER_SECONDS,
+        ack_seconds: float = ACK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``split`` divides a message into the parts that are given out one after the other.
 
-        ``answer_seconds`` is the acknowledgement timeout; ``clock`` returns seconds.
+        ``ack_seconds`` is the acknowledgement timeout; ``clock`` returns seconds.
         """
         self._lag_max_bytes = lag_max_bytes
         self._split = split
@@ -203,7 +205,7 @@ class AckedDelivery:
         self._pending: dict[Ack, Delivery] = {}
         # Deadlines of windows in flight and of pending acks, ordered by time (dict insertion order).
         self._deadlines: dict[DeliveryWindow | Ack, float] = {}
-        self._answer_seconds = answer_seconds
+        self._ack_seconds = ack_seconds
         self._clock = clock
         # Windows to disconnect, with the reason.
         self._to_disconnect: list[tuple[DeliveryWindow, str]] = []
@@ -211,7 +213,7 @@ class AckedDelivery:
         self._watcher_sleeps = False
         self._stopping = False
         # True after the watcher ended: acks fail at once, because no timeout would be noticed.
-        self._abandoned = False
+        self._watcher_ended = False
 
     def start(self) -> None:
         self._worker.start()
@@ -226,7 +228,7 @@ class AckedDelivery:
     def check_deadlines(self) -> None:
         """Fail the acks whose deadline has passed; disconnect users that are late or lag too far. For the watcher."""
         with self._lock:
-            self._expire(self._clock())
+            self._expire_deadlines(self._clock())
             disconnected, self._to_disconnect = self._to_disconnect, []
         for window, reason in disconnected:
             # The reader of this connection sees the end and closes the other connection.
@@ -234,12 +236,12 @@ class AckedDelivery:
             window.send_queue.finish(hang_up=True)
             self._call_if_idle(window)
 
-    def hurry(self, answer_seconds: float) -> None:
+    def shorten_timeouts(self, ack_seconds: float) -> None:
         """Shorten all timeouts, at shutdown. The journal must have ended before."""
-        latest = self._clock() + answer_seconds
+        latest = self._clock() + ack_seconds
         with self._lock:
-            self._answer_seconds = answer_seconds
-            self._deadlines = {whose: min(due, latest) for whose, due in self._deadlines.items()}
+            self._ack_seconds = ack_seconds
+            self._deadlines = {key: min(deadline, latest) for key, deadline in self._deadlines.items()}
             for window in self._windows:
                 # If the journal crashed, an appended message is never confirmed or refused.
                 if window.ack is not None and not window.ack.is_complete:
@@ -256,8 +258,8 @@ class AckedDelivery:
 
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Stage a delivery for each public message, until :meth:`flush`. Other events are ignored."""
-        runs = [event for event in events if isinstance(event, PublicBatch)]
-        deliveries = [self._delivery(message) for run in runs for message in run]
+        batches = [event for event in events if isinstance(event, PublicBatch)]
+        deliveries = [self._delivery(message) for batch in batches for message in batch]
         with self._lock:
             self._staged += deliveries
         return self.tail, self.tail
@@ -267,10 +269,10 @@ class AckedDelivery:
         with self._lock:
             deliveries, self._staged = self._staged, []
             for delivery in deliveries:
-                self._put(delivery)
-            given = [(window, self._next(window)) for window in self._windows if not self._is_lagging(window)]
-            self._forget_deliveries()
-        for window, part in given:
+                self._enqueue(delivery)
+            to_send = [(window, self._start_next(window)) for window in self._windows if not self._is_lagging(window)]
+            self._drop_delivered()
+        for window, part in to_send:
             _send_part(window, part)
 
     def wait_for_sender(self, ahead_max_bytes: int = 0, limit_seconds: float | None = None) -> None:
@@ -288,9 +290,9 @@ class AckedDelivery:
         """Close the window; the pending acks of its undelivered messages fail."""
         with self._lock:
             self._windows.discard(window)
-            self._clear(window)
+            self._close_window(window)
 
-    def tell(self, window: DeliveryWindow, event: Event | EventBatch) -> None:
+    def handle_own_event(self, window: DeliveryWindow, event: Event | EventBatch) -> None:
         """Handle a direct message to the user, or the confirmation or refusal of its own message."""
         with self._lock:
             match event:
@@ -307,27 +309,27 @@ class AckedDelivery:
         """Start to give out deliveries."""
         with self._lock:
             window.is_held = False
-            part = self._next(window)
+            part = self._start_next(window)
         _send_part(window, part)
 
-    def expect(self, window: DeliveryWindow) -> Ack:
+    def begin_send(self, window: DeliveryWindow) -> Ack:
         """Return the ack for the user's next message; it has failed already if the window is closed.
 
-        Call :meth:`forget_ack` after the reply was sent.
+        Call :meth:`end_send` after the reply was sent.
         """
         with self._lock:
             window.ack = Ack()
-            if self._abandoned or not window.is_open:
+            if self._watcher_ended or not window.is_open:
                 self._fail(window.ack)
             return window.ack
 
-    def forget_ack(self, window: DeliveryWindow) -> None:
-        """End the request that :meth:`expect` began."""
+    def end_send(self, window: DeliveryWindow) -> None:
+        """End the request that :meth:`begin_send` began."""
         with self._lock:
             window.ack = None
         self._call_if_idle(window)
 
-    def take_answer(self, window: DeliveryWindow, sender: str | None) -> bool:
+    def handle_ack(self, window: DeliveryWindow, sender: str | None) -> bool:
         """Acknowledge the current part; ``sender`` None rejects it. False if no message of that sender is in flight."""
         with self._lock:
             answered = window.in_flight
@@ -338,8 +340,8 @@ class AckedDelivery:
                 part: Message | None = self._next_part(window, answered)
             else:  # a rejected part fails the whole message
                 window.in_flight = None
-                self._note_answer(answered, has_come=sender is not None)
-                part = self._next(window)
+                self._count_ack(answered, is_positive=sender is not None)
+                part = self._start_next(window)
         _send_part(window, part)
         self._call_if_idle(window)
         return True
@@ -367,7 +369,7 @@ class AckedDelivery:
         """Position of the next public delivery. The lock is held."""
         return self._first + len(self._deliveries)
 
-    def _put(self, delivery: Delivery) -> None:
+    def _enqueue(self, delivery: Delivery) -> None:
         """Queue a staged delivery and count the answers that its ack needs. The lock is held."""
         delivery.position = self._end
         if delivery.to is None:
@@ -382,19 +384,19 @@ class AckedDelivery:
         ack = delivery.ack
         if ack is not None:
             addressed = self._windows - {delivery.sender} if delivery.to is None else {delivery.to}
-            ack.answers_expected = sum(window.is_open for window in addressed)
-            if not ack.answers_expected:
+            ack.acks_expected = sum(window.is_open for window in addressed)
+            if not ack.acks_expected:
                 self._complete(ack, has_failed=delivery.to is not None)
 
     def _delivery(self, message: Message, to: DeliveryWindow | None = None) -> Delivery:
         parts = self._split(message)
         return Delivery(parts, sum(_size_bytes(part.text) for part in parts), to)
 
-    def _next(self, window: DeliveryWindow) -> Message | None:
+    def _start_next(self, window: DeliveryWindow) -> Message | None:
         """Start the next delivery if the window is idle; return its first part. The lock is held."""
         if window.is_held or window.in_flight is not None or not window.is_open:
             return None
-        window.in_flight = delivery = self._take(window)
+        window.in_flight = delivery = self._take_next(window)
         window.parts_given = 0
         return self._next_part(window, delivery) if delivery is not None else None
 
@@ -404,7 +406,7 @@ class AckedDelivery:
         self._add_deadline(window)
         return delivery.parts[window.parts_given - 1]
 
-    def _take(self, window: DeliveryWindow) -> Delivery | None:
+    def _take_next(self, window: DeliveryWindow) -> Delivery | None:
         """Take the next delivery of the window; the user's own are skipped. The lock is held."""
         while True:
             if window.direct and window.direct[0].position <= window.position:
@@ -435,14 +437,14 @@ class AckedDelivery:
         self._disconnect(window, "lagging")
         return True
 
-    def _forget_deliveries(self) -> None:
+    def _drop_delivered(self) -> None:
         """Drop delivered entries once they are half of the log: amortized cost. The lock is held."""
         needed = min((window.position for window in self._windows if window.is_open), default=self._end)
         if 2 * (needed - self._first) >= len(self._deliveries):
             del self._deliveries[: needed - self._first]
             self._first = needed
 
-    def _clear(self, window: DeliveryWindow) -> None:
+    def _close_window(self, window: DeliveryWindow) -> None:
         """Close the window; fail its own ack and those of its undelivered messages. The lock is held."""
         if not window.is_open:
             return
@@ -450,8 +452,10 @@ class AckedDelivery:
         self._deadlines.pop(window, None)
         # Scan the pending acks, not the undelivered messages: there are fewer of them.
         for ack, delivery in [*self._pending.items()]:
-            is_to_come = delivery.to is None and delivery.position >= window.position and delivery.sender is not window
-            if is_to_come or delivery is window.in_flight or delivery.to is window:
+            is_undelivered = (
+                delivery.to is None and delivery.position >= window.position and delivery.sender is not window
+            )
+            if is_undelivered or delivery is window.in_flight or delivery.to is window:
                 self._fail(ack)
         window.in_flight = None
         window.direct.clear()
@@ -475,14 +479,14 @@ class AckedDelivery:
         self._pending[ack] = delivery
         self._add_deadline(ack)
 
-    def _note_answer(self, delivery: Delivery, *, has_come: bool) -> None:
+    def _count_ack(self, delivery: Delivery, *, is_positive: bool) -> None:
         """Count one answer. The lock is held."""
         ack = delivery.ack
         if ack is None:
             return
-        ack.answers_expected -= 1
-        if not has_come or ack.answers_expected == 0:
-            self._complete(ack, has_failed=not has_come)
+        ack.acks_expected -= 1
+        if not is_positive or ack.acks_expected == 0:
+            self._complete(ack, has_failed=not is_positive)
 
     def _fail(self, ack: Ack | None) -> None:
         """The lock is held."""
@@ -497,15 +501,15 @@ class AckedDelivery:
             ack.has_failed = has_failed
             ack.complete()
 
-    def _add_deadline(self, whose: DeliveryWindow | Ack) -> None:
+    def _add_deadline(self, key: DeliveryWindow | Ack) -> None:
         """Append a deadline, later than all others. The lock is held."""
-        self._deadlines[whose] = self._clock() + self._answer_seconds
+        self._deadlines[key] = self._clock() + self._ack_seconds
         if self._watcher_sleeps:
             self._changed.notify()
 
     def _disconnect(self, window: DeliveryWindow, reason: str) -> None:
         """Close the window and let the watcher disconnect the user. The lock is held."""
-        self._clear(window)
+        self._close_window(window)
         self._to_disconnect.append((window, reason))
         self._changed.notify()
 
@@ -516,7 +520,7 @@ class AckedDelivery:
             self._watch()
         finally:
             with self._lock:
-                self._abandoned = True
+                self._watcher_ended = True
                 for window in self._windows:
                     self._fail(window.ack)
 
@@ -536,13 +540,13 @@ class AckedDelivery:
         self._changed.wait(None if first is None else first - self._clock())
         self._watcher_sleeps = False
 
-    def _expire(self, now: float) -> None:
+    def _expire_deadlines(self, now: float) -> None:
         """Fail the acks and disconnect the users whose deadline has passed. The lock is held."""
-        for whose in list(takewhile(lambda each: self._deadlines[each] <= now, self._deadlines)):
-            if isinstance(whose, Ack):
-                self._fail(whose)
-            elif whose.is_open:
-                self._disconnect(whose, "ack_timeout")
+        for key in list(takewhile(lambda each: self._deadlines[each] <= now, self._deadlines)):
+            if isinstance(key, Ack):
+                self._fail(key)
+            elif key.is_open:
+                self._disconnect(key, "ack_timeout")
 
 
 def _send_part(window: DeliveryWindow, part: Message | None) -> None:

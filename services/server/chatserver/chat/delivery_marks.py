@@ -18,28 +18,28 @@ class DeliveryMarks:
         # Guards everything below.
         self._lock = threading.Lock()
         # Marks by account id, since the server started.
-        self._newest: dict[int, int] = {}
+        self._marks: dict[int, int] = {}
         # Accounts whose mark is not on the disk yet.
         self._unsaved: set[int] = set()
 
-    def note(self, account_id: int, message_id: int) -> None:
+    def advance(self, account_id: int, message_id: int) -> None:
         """Move the mark up to the message; a mark never moves back."""
         with self._lock:
-            if message_id > self._newest.get(account_id, 0):
-                self._newest[account_id] = message_id
+            if message_id > self._marks.get(account_id, 0):
+                self._marks[account_id] = message_id
                 self._unsaved.add(account_id)
 
-    def newest(self, account_id: int) -> int:
+    def mark_of(self, account_id: int) -> int:
         """Return the account's mark; 0 if it has not moved since the server started."""
         with self._lock:
-            return self._newest.get(account_id, 0)
+            return self._marks.get(account_id, 0)
 
     def unsaved(self) -> dict[int, int]:
         """Return the marks not on the disk yet, by account. For the journal thread, or after its end."""
         with self._lock:
-            return {account_id: self._newest[account_id] for account_id in self._unsaved}
+            return {account_id: self._marks[account_id] for account_id in self._unsaved}
 
-    def note_saved(self, saved: dict[int, int]) -> None:
+    def mark_saved(self, saved: dict[int, int]) -> None:
         """Record that these marks are on the disk. For the journal thread."""
         with self._lock:
-            self._unsaved -= {account_id for account_id, upto in saved.items() if self._newest[account_id] == upto}
+            self._unsaved -= {account_id for account_id, upto in saved.items() if self._marks[account_id] == upto}

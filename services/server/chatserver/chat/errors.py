@@ -14,7 +14,7 @@ from chatserver.store.indexer import SearchClosedError, SearchFailedError
 _log = structlog.get_logger()
 
 # Exceptions that fail a request and keep the connection open.
-REFUSED_WITH = (
+REQUEST_ERRORS = (
     RequestError,
     StoreError,
     PasswordsFailedError,
@@ -27,7 +27,7 @@ REFUSED_WITH = (
 # Maximum logged errors per connection: an attacker must not fill the disk with the log.
 _LOGGED_MAX = 100
 # Codes whose reason repeats the peer's input, which may be a mistyped message or password: the reason isn't logged.
-_ECHOING = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
+_QUOTING_CODES = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
 
 
 class ErrorLog:
@@ -39,13 +39,13 @@ class ErrorLog:
         self._label = label
         self._count = 0
 
-    def note_refusal(self, error: RequestError, user: str | None) -> None:
+    def log_refusal(self, error: RequestError, user: str | None) -> None:
         """Log a refused request. ``user`` is None before the login."""
         if self._may_log():
-            detail = None if error.code in _ECHOING else error.reason
+            detail = None if error.code in _QUOTING_CODES else error.reason
             _log.warning("request refused", code=error.code.value, user=user, connection=self._label, detail=detail)
 
-    def note_ignored_ack(self, user: str | None) -> None:
+    def log_ignored_ack(self, user: str | None) -> None:
         """Log an unsolicited acknowledgement, which gets no reply."""
         if self._may_log():
             _log.warning("ack ignored", user=user, connection=self._label)
@@ -57,8 +57,8 @@ class ErrorLog:
         return self._count <= _LOGGED_MAX
 
 
-def as_error(error: Exception, connection: str) -> RequestError:
-    """Convert an exception of REFUSED_WITH to the reply for the peer; server faults are logged."""
+def to_request_error(error: Exception, connection: str) -> RequestError:
+    """Convert an exception of REQUEST_ERRORS to the reply for the peer; server faults are logged."""
     match error:
         case RequestError():
             return error

@@ -13,7 +13,7 @@ from chatprotocol.requests import Side
 from chatprotocol.rules import check_text, check_username, is_everyone
 from chatserver.chat.batch import MessageBatch
 from chatserver.chat.commands import find_recipient
-from chatserver.chat.errors import REFUSED_WITH, ErrorLog, as_error
+from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
 from chatserver.chat.journal import JournalClosedError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 # time; more of them are no mistake of a simple client.
 _UNSOLICITED_ACKS_MAX = 1_000
 # Errors reported with their own code; other errors are mapped by connection.
-_TOLD = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
+_REPORTED_CODES = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
 
 
 class GuestSession:
@@ -55,11 +55,11 @@ class GuestSession:
     @property
     def is_logged_in(self) -> bool:
         """True if both connections are registered; the login timeout then no longer applies."""
-        return self._guest is not None and self._guest.is_here
+        return self._guest is not None and self._guest.is_online
 
-    def handle(self, asked: Sequence[Request]) -> bool:
+    def handle(self, incoming: Sequence[Request]) -> bool:
         """Answer the requests in order. False if the connection ends."""
-        for request in asked:
+        for request in incoming:
             if not self._send_queue.wait_for_room():
                 return False
             if isinstance(request, requests.Unreadable):
@@ -69,8 +69,8 @@ class GuestSession:
                 continue
             try:
                 self._dispatch(request)
-            except REFUSED_WITH as error:
-                self._refuse(as_error(error, self._label))
+            except REQUEST_ERRORS as error:
+                self._refuse(to_request_error(error, self._label))
             if self._unsolicited_acks >= _UNSOLICITED_ACKS_MAX:
                 _log.warning("disconnected", reason="unsolicited_acks", user=self._name, connection=self._label)
                 self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Too many acknowledgements of nothing.")])
@@ -97,7 +97,7 @@ class GuestSession:
         if guest is None:
             self._send_queue.finish()
         elif guest.window is None:
-            guest.end_waiting()
+            guest.stop_waiting()
             self._send_queue.finish()
         else:
             self._services.acked_delivery.drain(guest.window, guest.finish)
@@ -117,7 +117,7 @@ class GuestSession:
             raise RequestError(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
         guest = services.guests.claim(services, request.username, side, self._address, self._send_queue)
         self._guest, self._side = guest, side
-        services.guests.add(services, guest, side, request.username)
+        services.guests.confirm_registration(services, guest, side, request.username)
 
     def _refuse_second_name(self, _: requests.Register) -> None:
         raise RequestError(ErrorCode.BAD_USERNAME, "This connection is registered already.")
@@ -126,39 +126,39 @@ class GuestSession:
         """SEND: reply after all recipients acknowledged; this blocks the reader, and so the next request."""
         services, guest = self._services, self._guest
         assert guest is not None
-        guest.wait_for_arrival()
+        guest.wait_until_registered()
         if guest.window is None or guest.member is None:
             raise RequestError(ErrorCode.NOT_LOGGED_IN, "The other connection is not registered; send REGISTER TORECV.")
         check_text(request.text)
         recipient = None if is_everyone(request.to) else find_recipient(services, request.to)
-        ack = services.acked_delivery.expect(guest.window)
+        ack = services.acked_delivery.begin_send(guest.window)
         try:
             if not ack.is_complete:  # it is complete if the guest has just left
                 services.journal.append([MessageBatch(guest.member, [request.text], [None], recipient)])
-            has_come = ack.wait()
+            is_delivered = ack.wait()
             if recipient is not None and recipient.is_guest and ack.is_stored_only:
-                has_come = False  # a guest that left never receives it
-            self._send_queue.put([Delivered(request.to) if has_come else NotDelivered()])
+                is_delivered = False  # a guest that left never receives it
+            self._send_queue.put([Delivered(request.to) if is_delivered else NotDelivered()])
         except JournalClosedError as error:
-            self._refuse(as_error(error, self._label))
+            self._refuse(to_request_error(error, self._label))
         finally:
-            services.acked_delivery.forget_ack(guest.window)
+            services.acked_delivery.end_send(guest.window)
 
     def _refuse_to_send(self, _: requests.Send) -> None:
         raise RequestError(ErrorCode.BAD_REQUEST, "This connection is for receiving; send on the other one.")
 
-    def _take_ack(self, request: requests.Received | requests.NotReceived) -> None:
+    def _handle_ack(self, request: requests.Received | requests.NotReceived) -> None:
         guest = self._guest
         assert guest is not None
         sender = request.sender if isinstance(request, requests.Received) else None
-        if guest.window is not None and self._services.acked_delivery.take_answer(guest.window, sender):
+        if guest.window is not None and self._services.acked_delivery.handle_ack(guest.window, sender):
             self._unsolicited_acks = 0
         else:
             self._ignore_ack(request)
 
     def _ignore_ack(self, _: Request) -> None:
         """Ignore an unsolicited ack. A reply could make the two peers answer each other forever."""
-        self._errors.note_ignored_ack(self._name)
+        self._errors.log_ignored_ack(self._name)
         self._unsolicited_acks += 1
 
     # Handlers by side and request type. An unregistered connection may only register.
@@ -173,8 +173,8 @@ class GuestSession:
         Side.RECEIVING: {
             requests.Register: _refuse_second_name,
             requests.Send: _refuse_to_send,
-            requests.Received: _take_ack,
-            requests.NotReceived: _take_ack,
+            requests.Received: _handle_ack,
+            requests.NotReceived: _handle_ack,
         },
     }
 
@@ -183,8 +183,8 @@ class GuestSession:
         return self._guest.name if self._guest is not None else None
 
     def _refuse(self, error: RequestError, *, closes: bool = False) -> None:
-        self._errors.note_refusal(error, self._name)
-        if error.code in _TOLD:
+        self._errors.log_refusal(error, self._name)
+        if error.code in _REPORTED_CODES:
             self._send_queue.put([Refused(error.code, error.reason)])
         elif self._side is None:
             self._send_queue.put([Refused(ErrorCode.NOT_LOGGED_IN, error.reason)])

@@ -13,7 +13,7 @@ from chatprotocol.events import AccountKind, Registered
 from chatprotocol.requests import Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import DeliveryWindow
-from chatserver.chat.login import go_out
+from chatserver.chat.login import leave
 from chatserver.chat.member import Member
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # Wait for the second connection, from the first one on: some clients send before both are registered.
-_ARRIVAL_SECONDS = 5.0
+_SECOND_CONNECTION_SECONDS = 5.0
 
 
 class Guest:
     """One guest, from its first connection to the end of either. Changes are guarded by the lock of Guests."""
 
     __slots__ = (
-        "_arrived",
         "_clock",
+        "_wait_over",
         "_wait_until",
         "account",
         "address",
@@ -59,11 +59,11 @@ class Guest:
         self.window: DeliveryWindow | None = None
         self.has_left = False
         # Set when the guest is complete, and when it never will be.
-        self._arrived = threading.Event()
+        self._wait_over = threading.Event()
         self._wait_until = wait_until
 
     @property
-    def is_here(self) -> bool:
+    def is_online(self) -> bool:
         """True if both connections are registered and neither has ended."""
         return self.member is not None and not self.has_left
 
@@ -71,13 +71,13 @@ class Guest:
         """True if the second connection is late: the name may then be taken."""
         return len(self.send_queues) < len(Side) and now >= self._wait_until
 
-    def wait_for_arrival(self) -> None:
+    def wait_until_registered(self) -> None:
         """Wait for the registration of the other connection, within the limit."""
-        self._arrived.wait(max(0.0, self._wait_until - self._clock()))
+        self._wait_over.wait(max(0.0, self._wait_until - self._clock()))
 
-    def end_waiting(self) -> None:
+    def stop_waiting(self) -> None:
         """Wake the waiting sender. For any thread."""
-        self._arrived.set()
+        self._wait_over.set()
 
     def finish(self) -> None:
         """Finish the send queues of both connections. For any thread."""
@@ -106,18 +106,21 @@ class Guests:
     def find(self, name: str) -> Account | None:
         """Return the account object of the online guest of this name."""
         guest = self._by_key.get(name_key(name))
-        return guest.account if guest is not None and guest.is_here else None
+        return guest.account if guest is not None and guest.is_online else None
 
     def claim(self, services: Services, name: str, side: Side, address: str, send_queue: SendQueue) -> Guest:
-        """Claim the name for one connection; call :meth:`add` next. RequestError, StoreError, JournalClosedError."""
+        """Claim the name for one connection; call :meth:`confirm_registration` next.
+
+        Raises RequestError, StoreError, JournalClosedError.
+        """
         if not self.is_claimed(name) and services.accounts.find(name) is not None:
-            raise _taken(name)
-        self._displace(services, name, side, address)
+            raise _name_taken(name)
+        self._remove_late(services, name, side, address)
         with self._lock:
-            wait_until = self._clock() + _ARRIVAL_SECONDS
+            wait_until = self._clock() + _SECOND_CONNECTION_SECONDS
             guest = self._by_key.setdefault(name_key(name), Guest(name, address, wait_until, self._clock))
             if guest.address != address or side in guest.send_queues or guest.has_left:
-                raise _taken(name)
+                raise _name_taken(name)
             guest.send_queues[side] = send_queue
             is_complete = len(guest.send_queues) == len(Side)
         if is_complete:
@@ -128,7 +131,7 @@ class Guests:
                 raise
         return guest
 
-    def _displace(self, services: Services, name: str, side: Side, address: str) -> None:
+    def _remove_late(self, services: Services, name: str, side: Side, address: str) -> None:
         """Remove a late guest, unless this is its missing connection."""
         late = self._by_key.get(name_key(name))
         if late is None or (late.address == address and side not in late.send_queues):
@@ -140,7 +143,7 @@ class Guests:
         self.leave(services, late, its_side)
         send_queue.finish(hang_up=True)
 
-    def add(self, services: Services, guest: Guest, side: Side, name: str) -> None:
+    def confirm_registration(self, services: Services, guest: Guest, side: Side, name: str) -> None:
         """Confirm the registration of one connection; the second one makes the guest join the hub."""
         with self._lock:
             if guest.has_left:
@@ -152,7 +155,7 @@ class Guests:
             if guest.window is not None:  # after the confirmation
                 services.acked_delivery.release(guest.window)
         if guest.window is not None:
-            guest.end_waiting()
+            guest.stop_waiting()
             _log.info("login", user=guest.name, account=AccountKind.GUEST.value, address=guest.address)
 
     def leave(self, services: Services, guest: Guest, side: Side) -> None:
@@ -161,10 +164,10 @@ class Guests:
             if guest.has_left:
                 return
             guest.has_left = True
-        guest.end_waiting()
+        guest.stop_waiting()
         if guest.member is not None:
             _log.info("logout", user=guest.name, address=guest.address)
-            go_out(services, guest.member)
+            leave(services, guest.member)
         with self._lock:
             del self._by_key[name_key(guest.name)]
         for other, send_queue in guest.send_queues.items():  # last, because the peer may reconnect when it sees the end
@@ -181,11 +184,11 @@ def _admit(services: Services, name: str) -> Account:
         reason = "The server can't write to its disk; the guest was not registered."
         raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
     if account is None:  # an account was registered at the same time
-        raise _taken(name)
+        raise _name_taken(name)
     return account
 
 
-def _taken(name: str) -> RequestError:
+def _name_taken(name: str) -> RequestError:
     return RequestError(ErrorCode.BAD_USERNAME, f"The name {name} is in use, or belongs to an account.")
 
 
@@ -196,4 +199,4 @@ def _join(services: Services, guest: Guest) -> None:
     member = Member(guest.account.id, guest.name, window, guest.account)
     services.hub.join(member)
     guest.window, guest.member = window, member
-    services.presence.enter(member)  # last, so that an announced guest can be found
+    services.presence.add(member)  # last, so that an announced guest can be found

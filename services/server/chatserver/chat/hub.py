@@ -47,10 +47,10 @@ class Hub:
     """
 
     def __init__(
-        self, broadcasts: Sequence[BroadcastBuffer], last_id: int, deliveries: DeliveryMarks, wake: Callable[[], None]
+        self, broadcasts: Sequence[BroadcastBuffer], last_id: int, marks: DeliveryMarks, wake: Callable[[], None]
     ) -> None:
         self._broadcasts = broadcasts
-        self._deliveries = deliveries
+        self._marks = marks
         self._wake = wake
         # Guards everything below, and the order of writes to broadcast buffers and send queues.
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class Hub:
             members = self._members.setdefault(member.account_id, [])
             members.append(member)
             member.send_queue.follow()
-            return Joined(self._last_id, self._deliveries.newest(member.account_id), len(members) == 1)
+            return Joined(self._last_id, self._marks.mark_of(member.account_id), len(members) == 1)
 
     def leave(self, member: Member) -> None:
         """Remove a member; later messages are not for it.
@@ -85,7 +85,7 @@ class Hub:
             member.send_queue.unfollow()
             self._track_all(member)
 
-    def end(self) -> None:
+    def track_newest(self) -> None:
         """Track the newest message for all members at shutdown, as :meth:`leave` does. Nothing is published later."""
         with self._lock:
             for members in self._members.values():
@@ -108,9 +108,9 @@ class Hub:
 
     def wait_for_sender(self, limit_seconds: float) -> None:
         """Wait until the sender has offered all published data to all members, or until the limit."""
-        patience_ends = time.monotonic() + limit_seconds
+        deadline = time.monotonic() + limit_seconds
         for broadcast in self._broadcasts:
-            broadcast.wait_for_sender(0, patience_ends - time.monotonic())
+            broadcast.wait_for_sender(0, deadline - time.monotonic())
 
     def refuse(self, batches: Iterable[MessageBatch], error: Refused) -> None:
         """Tell the senders that their messages were not stored. For the journal thread."""
@@ -162,11 +162,11 @@ class Hub:
     def _publish_public(self, batch: MessageBatch, broadcasts: Sequence[BroadcastBuffer]) -> None:
         """Encode the batch once for each buffer, with one edit for the sender. The lock is held."""
         member = batch.member
-        run = PublicBatch(batch.id, batch.time_ms, member.name, batch.texts)
+        public = PublicBatch(batch.id, batch.time_ms, member.name, batch.texts)
         own = member.send_queue.broadcast
         start = end = own.tail
         for broadcast in broadcasts:
-            span = broadcast.append([run])
+            span = broadcast.append([public])
             if broadcast is own:
                 start, end = span
         member.send_queue.insert(start, end, [SentBatch(batch.id, batch.nonces)])
@@ -208,7 +208,7 @@ class Hub:
 
     def _track(self, member: Member, message_id: int) -> None:
         """Move the mark to this message after the peer has acknowledged all data so far. The lock is held."""
-        member.send_queue.track(message_id, partial(self._deliveries.note, member.account_id))
+        member.send_queue.track(message_id, partial(self._marks.advance, member.account_id))
 
 
 def _portions(batches: Iterable[MessageBatch]) -> Iterator[list[MessageBatch]]:

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 
-Callers put batches of messages and other writes ("errands": accounts, guests, password hashes, fences, probes) into
+Callers put batches of messages and other writes ("tasks": accounts, guests, password hashes, fences, probes) into
 the inbox. Any thread may call; in practice these are the connections' reader threads. The journal thread takes the
 whole inbox and commits it in one transaction (group commit). It alone uses the database for writing until it ends.
 
@@ -11,25 +11,25 @@ States: open, closed, ended.
 
 * open -> closed: ``stop``, or a crash of the journal thread. Every later call raises JournalClosedError.
 * closed -> ended: the journal thread has committed the rest of the inbox and, in one last transaction, the delivery
-  marks. After a crash it instead completes the waiting errands with JournalClosedError; the batches that it held are
+  marks. After a crash it instead completes the waiting tasks with JournalClosedError; the batches that it held are
   neither confirmed nor refused. ``_ended`` is set in both cases.
 
-One round of the journal thread (``_take``, ``_write``):
+One round of the journal thread (``_take_inbox``, ``_commit``):
 
 1. Wait until the inbox is not empty. A small inbox is given a few milliseconds more while the sender is busy.
-2. In one transaction: assign ids and times, insert the messages, execute the errands, save the delivery marks.
-3. After the commit: publish the messages through the hub, then complete the errands.
-   If the transaction fails: refuse the messages through the hub, then complete the errands with OSError. Fences pass in
+2. In one transaction: assign ids and times, insert the messages, execute the tasks, save the delivery marks.
+3. After the commit: publish the messages through the hub, then complete the tasks.
+   If the transaction fails: refuse the messages through the hub, then complete the tasks with OSError. Fences pass in
    both cases. ``_last_id`` is not advanced, so the ids are used again.
 
 Why it is correct:
 
 * Nothing is published that is not on the disk, because the hub is called only after the commit.
 * There is one order, because one thread assigns ids and publishes in the order of the inbox.
-* A fence passes after all batches that were put before it: they are in the same or an earlier transaction, and errands
+* A fence passes after all batches that were put before it: they are in the same or an earlier transaction, and tasks
   are completed after the batches of their transaction.
-* A name belongs to an account or to a guest, never to both. A guest claims its name before its errand is put. If an
-  account was created before, that errand finds it; if one is to be created later, the journal thread finds the claim.
+* A name belongs to an account or to a guest, never to both. A guest claims its name before its task is put. If an
+  account was created before, that task finds it; if one is to be created later, the journal thread finds the claim.
 * No wake-up is lost. The journal thread waits only for an empty inbox, and the caller that fills an empty inbox
   notifies it. Callers wait only for a full inbox, and taking a full inbox notifies all of them.
 
@@ -74,7 +74,7 @@ GATHER_SECONDS = 0.005
 GATHER_MESSAGES = 256
 
 # Errors of a transaction: the disk refuses it, or the files are not those that were opened.
-_NOT_STORED = (sqlite3.Error, OSError, StoreError)
+_WRITE_ERRORS = (sqlite3.Error, OSError, StoreError)
 
 
 class JournalClosedError(Exception):
@@ -136,23 +136,23 @@ class _Probe(NamedTuple):
     outcome: Future[Account | None]
 
 
-_Entry = _NewAccount | _GuestAdmission | _HashChange | _Fence | _Probe
+_Task = _NewAccount | _GuestAdmission | _HashChange | _Fence | _Probe
 
 
 class _Inbox:
-    """Entries to be written. Both lists are in order of arrival; errands are completed after the batches."""
+    """Entries to be written. Both lists are in order of arrival; tasks are completed after the batches."""
 
-    __slots__ = ("batches", "errands", "size")
+    __slots__ = ("batches", "size", "tasks")
 
     def __init__(self) -> None:
         self.batches: list[MessageBatch] = []
-        self.errands: list[_Entry] = []
+        self.tasks: list[_Task] = []
         self.size = 0
 
-    def add(self, batches: Sequence[MessageBatch], errands: Sequence[_Entry]) -> None:
+    def add(self, batches: Sequence[MessageBatch], tasks: Sequence[_Task]) -> None:
         self.batches.extend(batches)
-        self.errands.extend(errands)
-        self.size += sum(len(batch.texts) for batch in batches) + len(errands)
+        self.tasks.extend(tasks)
+        self.size += sum(len(batch.texts) for batch in batches) + len(tasks)
 
 
 class LocalJournal:
@@ -166,7 +166,7 @@ class LocalJournal:
         self,
         database: Database,
         hub: Hub,
-        deliveries: DeliveryMarks,
+        marks: DeliveryMarks,
         last_id: int,
         now_ms: Callable[[], int],
         is_claimed: Callable[[str], bool],
@@ -176,7 +176,7 @@ class LocalJournal:
         self._inbox_max_messages = inbox_max_messages
         self._database = database
         self._hub = hub
-        self._deliveries = deliveries
+        self._marks = marks
         self._now_ms = now_ms
         self._is_claimed = is_claimed
         self._worker = Worker("journal", self._run, on_crash)
@@ -184,8 +184,8 @@ class LocalJournal:
         self._last_id = last_id
         # Journal thread only. True while an error persists, so that it is logged once.
         self._failing = False
-        self._overgrown = False
-        self._forgetful = False
+        self._checkpoint_failing = False
+        self._state_file_failing = False
         # Guards the inbox, the probe and the closed flag.
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
@@ -206,20 +206,20 @@ class LocalJournal:
             self._emptied.notify_all()
         self._worker.join()
 
-    def save_deliveries(self) -> None:
+    def save_marks(self) -> None:
         """Save the delivery marks that moved after the journal thread ended. Only for the thread that called stop."""
-        deliveries = self._deliveries.unsaved()
-        if not deliveries:
+        marks = self._marks.unsaved()
+        if not marks:
             return
         try:
             with self._database.transaction() as connection:
-                update_delivered(connection, deliveries.items())
-        except _NOT_STORED as error:  # the messages are delivered again at the next login
+                update_delivered(connection, marks.items())
+        except _WRITE_ERRORS as error:  # the messages are delivered again at the next login
             _log.error("delivery marks not saved", error=describe(error))
 
     @property
     def pending(self) -> int:
-        """Number of messages and errands in the inbox. For any thread."""
+        """Number of messages and tasks in the inbox. For any thread."""
         with self._lock:
             return self._inbox.size
 
@@ -277,7 +277,7 @@ class LocalJournal:
             return False
         return True
 
-    def _put(self, batches: Sequence[MessageBatch], errands: Sequence[_Entry]) -> None:
+    def _put(self, batches: Sequence[MessageBatch], tasks: Sequence[_Task]) -> None:
         with self._lock:
             while self._inbox.size >= self._inbox_max_messages and not self._closed:
                 self._emptied.wait()
@@ -285,9 +285,9 @@ class LocalJournal:
                 raise JournalClosedError
             if not self._inbox.size:
                 self._filled.notify()
-            self._inbox.add(batches, errands)
+            self._inbox.add(batches, tasks)
 
-    def _take(self) -> _Inbox:
+    def _take_inbox(self) -> _Inbox:
         """Take the whole inbox. It is empty only if the journal is closed and everything was taken before."""
         with self._lock:
             while not self._inbox.size and not self._closed:
@@ -304,70 +304,70 @@ class LocalJournal:
     def _run(self) -> None:
         taken = _Inbox()
         try:
-            while (taken := self._take()).size:
-                self._write(taken)
-            self._write(taken)
+            while (taken := self._take_inbox()).size:
+                self._commit(taken)
+            self._commit(taken)
         finally:
-            self._abandon(taken)
+            self._release_callers(taken)
 
-    def _abandon(self, taken: _Inbox) -> None:
+    def _release_callers(self, taken: _Inbox) -> None:
         """Release all waiting threads when the journal thread ends, normally or by a crash.
 
-        ``taken`` are the entries of the current round; some of its errands may be complete already.
+        ``taken`` are the entries of the current round; some of its tasks may be complete already.
         """
         with self._lock:
             self._closed = True
-            left, self._inbox = self._inbox, _Inbox()
+            rest, self._inbox = self._inbox, _Inbox()
             self._emptied.notify_all()
-        for errand in [*taken.errands, *left.errands]:
-            self._answer(errand, JournalClosedError())
+        for task in [*taken.tasks, *rest.tasks]:
+            self._complete_task(task, JournalClosedError())
         self._ended.set()
 
-    def _write(self, taken: _Inbox) -> None:
-        """Commit the entries in one transaction, then publish the messages and complete the errands."""
-        batches, errands = taken.batches, taken.errands
-        deliveries = self._deliveries.unsaved()
+    def _commit(self, taken: _Inbox) -> None:
+        """Commit the entries in one transaction, then publish the messages and complete the tasks."""
+        batches, tasks = taken.batches, taken.tasks
+        marks = self._marks.unsaved()
         try:
             with self._database.transaction() as connection:
                 changes = connection.total_changes
                 stored, last_id = self._store_batches(connection, batches)
-                outcomes = [self._do(connection, errand) for errand in errands]
-                update_delivered(connection, deliveries.items())
+                outcomes = [self._run_task(connection, task) for task in tasks]
+                update_delivered(connection, marks.items())
                 # A transaction without writes succeeds even on a full disk, so it does not prove that the disk works.
-                wrote = connection.total_changes > changes or any(isinstance(errand, _Probe) for errand in errands)
-        except _NOT_STORED as error:
-            self._fail(taken, error)
+                wrote = connection.total_changes > changes or any(isinstance(task, _Probe) for task in tasks)
+        except _WRITE_ERRORS as error:
+            self._refuse_all(taken, error)
             return
         self._note_commit(last_id, outcomes)
         if self._failing and wrote:
             self._failing = False
             _log.info("journal recovered")
         self._last_id = last_id
-        self._deliveries.note_saved(deliveries)
+        self._marks.mark_saved(marks)
         if stored:
             self._hub.publish(stored)
-        for errand, outcome in zip(errands, outcomes, strict=True):
-            self._answer(errand, outcome)
-        self._trim_log()
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            self._complete_task(task, outcome)
+        self._truncate_log()
 
     def _note_commit(self, last_id: int, outcomes: Sequence[Account | None]) -> None:
         """Record the commit in chat.state, for the check at the next start. Called before anything is published."""
         try:
             self._database.note_commit(last_id, max((each.id for each in outcomes if each is not None), default=0))
-            self._forgetful = False
+            self._state_file_failing = False
         except OSError as error:
-            if not self._forgetful:  # retried after each commit
+            if not self._state_file_failing:  # retried after each commit
                 _log.error("state file write failed", error=str(error))
-            self._forgetful = True
+            self._state_file_failing = True
 
-    def _trim_log(self) -> None:
+    def _truncate_log(self) -> None:
         try:
-            self._database.trim_log()
-            self._overgrown = False
+            self._database.truncate_log()
+            self._checkpoint_failing = False
         except (sqlite3.Error, OSError) as error:
-            if not self._overgrown:  # retried after each commit
+            if not self._checkpoint_failing:  # retried after each commit
                 _log.error("checkpoint failed", error=describe(error))
-            self._overgrown = True
+            self._checkpoint_failing = True
 
     def _store_batches(
         self, connection: sqlite3.Connection, batches: Sequence[MessageBatch]
@@ -382,8 +382,8 @@ class LocalJournal:
             stored += parts
         return stored, last_id
 
-    def _do(self, connection: sqlite3.Connection, errand: _Entry) -> Account | None:
-        match errand:
+    def _run_task(self, connection: sqlite3.Connection, task: _Task) -> Account | None:
+        match task:
             case _NewAccount(name, password_hash) if not self._is_claimed(name):
                 return insert_account(connection, name, password_hash, self._now_ms())
             case _GuestAdmission(name):
@@ -394,16 +394,16 @@ class LocalJournal:
                 touch_page(connection)
         return None
 
-    def _answer(self, errand: _Entry, outcome: Account | Exception | None) -> None:
-        if isinstance(errand, _Fence):
-            errand.passed.set()
-        elif not errand.outcome.done():
+    def _complete_task(self, task: _Task, outcome: Account | Exception | None) -> None:
+        if isinstance(task, _Fence):
+            task.passed.set()
+        elif not task.outcome.done():
             if isinstance(outcome, Exception):
-                errand.outcome.set_exception(outcome)
+                task.outcome.set_exception(outcome)
             else:
-                errand.outcome.set_result(outcome)
+                task.outcome.set_result(outcome)
 
-    def _fail(self, taken: _Inbox, error: Exception) -> None:
+    def _refuse_all(self, taken: _Inbox, error: Exception) -> None:
         """Refuse all entries of a failed transaction. The journal goes on, because the disk may recover."""
         if not self._failing:
             self._failing = True
@@ -411,8 +411,8 @@ class LocalJournal:
         if taken.batches:
             reason = "The server can't write to its disk; the message was not stored."
             self._hub.refuse(taken.batches, Refused(ErrorCode.INTERNAL, reason))
-        for errand in taken.errands:
-            self._answer(errand, OSError(describe(error)))
+        for task in taken.tasks:
+            self._complete_task(task, OSError(describe(error)))
 
 
 def _store(connection: sqlite3.Connection, batch: MessageBatch, first_id: int, time_ms: int) -> list[MessageBatch]:

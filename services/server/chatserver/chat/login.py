@@ -46,7 +46,7 @@ class _Range(NamedTuple):
     upto_id: int
 
 
-class CutShortError(Exception):
+class LoginAbortedError(Exception):
     """Missed messages can't be read after the welcome was sent. The text is the reason; the cause is the error."""
 
 
@@ -55,11 +55,11 @@ def account_kind(services: Services, username: str) -> AccountKind:
     check_username(username)
     is_new = services.registration_open and services.accounts.find(username) is None
     if is_new and services.guests.is_claimed(username):
-        raise _in_use(username)
+        raise _name_in_use(username)
     return AccountKind.NEW if is_new else AccountKind.EXISTING
 
 
-def identify(services: Services, username: str, password: str, address: str) -> tuple[Account, AccountKind]:
+def authenticate(services: Services, username: str, password: str, address: str) -> tuple[Account, AccountKind]:
     """Return the account for the name and password; register it if the name is new. Raises RequestError."""
     check_username(username)
     check_password(password)
@@ -71,7 +71,7 @@ def identify(services: Services, username: str, password: str, address: str) -> 
             return registered, AccountKind.NEW
         account = services.accounts.find(username)  # another login registered it at the same time
         if account is None:
-            raise _in_use(username)
+            raise _name_in_use(username)
     verdict = services.passwords.check(account.password_hash if account else None, password)
     _check_throttle(services, address, username)  # other attempts may have failed during the wait for a hasher
     if verdict is Verdict.WRONG or account is None:
@@ -108,7 +108,7 @@ def _check_throttle(services: Services, address: str, username: str) -> None:
         raise RequestError(ErrorCode.TOO_MANY_ATTEMPTS, f"Too many wrong passwords for {username}; wait a minute.")
 
 
-def _in_use(username: str) -> RequestError:
+def _name_in_use(username: str) -> RequestError:
     return RequestError(ErrorCode.BAD_USERNAME, f"A guest uses the name {username} now; choose another one, or wait.")
 
 
@@ -123,38 +123,40 @@ def _register(services: Services, username: str, password: str) -> Account | Non
         raise RequestError(ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered.") from error
 
 
-def come_in(services: Services, send_queue: SendQueue, account: Account, kind: AccountKind, login: Login) -> Member:
+def join(services: Services, send_queue: SendQueue, account: Account, kind: AccountKind, login: Login) -> Member:
     """Join the hub, send the welcome, then missed messages, then new ones.
 
-    StoreError, ShortOfMemoryError: missed messages can't be read, and nothing was sent. CutShortError: reading failed
-    after the welcome.
+    StoreError, ShortOfMemoryError: missed messages can't be read, and nothing was sent. LoginAbortedError: reading
+    failed after the welcome.
     """
     member = Member(account.id, account.name, send_queue)
     services.hub.check_acknowledged(account.id)
     joined = services.hub.join(member)
-    users = services.presence.enter(member)
+    users = services.presence.add(member)
     try:
-        ranges, since = _missed(services, account, login, joined)
+        ranges, since = _missed_ranges(services, account, login, joined)
         history_id = services.identity.history_id if login.wants_history_id else None
         # While another device is online the mark may lag, although that device receives everything.
         is_known = joined.is_alone and kind is AccountKind.EXISTING
         seen_id = max(account.delivered_id, joined.delivered_id) if is_known else None
         welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since, seen_id)
-        last_page, is_whole = _send_pages(send_queue, welcome, account.id, ranges)
-        if last_page is not None and not is_whole and not login.is_stepwise:
+        last_page, is_complete = _send_pages(send_queue, welcome, account.id, ranges)
+        if last_page is not None and not is_complete and not login.is_stepwise:
             last_page = (*last_page, _UNREADABLE)
         if last_page is not None:
             send_queue.release(last_page)
-            if is_whole:  # otherwise direct messages stay undelivered and are sent again
+            if is_complete:  # otherwise direct messages stay undelivered and are sent again
                 services.hub.catch_up(member, joined.last_id)
         # Otherwise the connection ends; no new message may follow the gap.
     except BaseException:
-        go_out(services, member)
+        leave(services, member)
         raise
     return member
 
 
-def _missed(services: Services, account: Account, login: Login, joined: Joined) -> tuple[list[_Range], int | None]:
+def _missed_ranges(
+    services: Services, account: Account, login: Login, joined: Joined
+) -> tuple[list[_Range], int | None]:
     """Return the ranges to read at a login, and the ``since`` of the welcome: None if the client's is valid.
 
     After a backup was restored, the message that a client saw last may be gone. It then gets the messages since the two
@@ -165,7 +167,7 @@ def _missed(services: Services, account: Account, login: Login, joined: Joined) 
     delivered_id = max(account.delivered_id, joined.delivered_id)
     since, history_id = login.since, login.history_id
     if since is None:
-        return [_Range(messages.waiting, delivered_id, last_id)], None
+        return [_Range(messages.undelivered, delivered_id, last_id)], None
     is_other = history_id is not None and history_id != services.identity.history_id
     if since == 0 or (since <= last_id and not is_other):
         return [_Range(messages.missed, since, last_id)], since if is_other else None
@@ -175,13 +177,13 @@ def _missed(services: Services, account: Account, login: Login, joined: Joined) 
         return [_Range(messages.missed, after_id, last_id)], after_id
     recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
     after_id = recent[0].id - 1 if recent else last_id
-    return [_Range(messages.waiting, delivered_id, after_id), _Range(messages.missed, after_id, last_id)], after_id
+    return [_Range(messages.undelivered, delivered_id, after_id), _Range(messages.missed, after_id, last_id)], after_id
 
 
-def go_out(services: Services, member: Member) -> None:
+def leave(services: Services, member: Member) -> None:
     """Leave the hub and presence."""
     services.hub.leave(member)
-    if services.presence.leave(member):
+    if services.presence.remove(member):
         services.on_empty()
 
 
@@ -208,7 +210,7 @@ def _send_pages(
                     raise
                 is_short = isinstance(error, ShortOfMemoryError)
                 reason = "the server is short of memory" if is_short else "the server can't read its disk"
-                raise CutShortError(reason) from error
+                raise LoginAbortedError(reason) from error
             if head and found:
                 send_queue.put(head)
                 head = ()

@@ -84,8 +84,8 @@ class Member:
     __slots__ = (
         "account_id",
         "guest",
+        "has_appended",
         "has_caught_up",
-        "has_posted",
         "name",
         "newest_direct_id",
         "presence_version",
@@ -104,4 +104,4 @@ class Member:
         self.has_caught_up = False
         self.newest_direct_id = 0
         # True if it appended messages since the last wait for them. Reader thread only.
-        self.has_posted = False
+        self.has_appended = False

@@ -48,7 +48,7 @@ class Presence:
         self._worker = Worker("presence", self._run, on_crash)
         # Guards everything below; notified after each change and at the end.
         self._changed = threading.Condition()
-        self._members_of: Counter[str] = Counter()
+        self._member_counts: Counter[str] = Counter()
         # Unannounced changes by name: version, and true if the user came online; oldest first.
         self._changes: dict[str, tuple[int, bool]] = {}
         self._version = 0
@@ -64,23 +64,23 @@ class Presence:
             self._changed.notify()
         self._worker.join()
 
-    def enter(self, member: Member) -> tuple[str, ...]:
+    def add(self, member: Member) -> tuple[str, ...]:
         """Add a member; return the names of all online users."""
         with self._changed:
-            self._members_of[member.name] += 1
-            if self._members_of[member.name] == 1:
-                self._note_change(member.name, came=True)
+            self._member_counts[member.name] += 1
+            if self._member_counts[member.name] == 1:
+                self._note_change(member.name, is_online=True)
             member.presence_version = self._version
             return self._names()
 
-    def leave(self, member: Member) -> bool:
+    def remove(self, member: Member) -> bool:
         """Remove a member. True if it was the last one."""
         with self._changed:
-            self._members_of[member.name] -= 1
-            if self._members_of[member.name] == 0:
-                del self._members_of[member.name]
-                self._note_change(member.name, came=False)
-            return not self._members_of
+            self._member_counts[member.name] -= 1
+            if self._member_counts[member.name] == 0:
+                del self._member_counts[member.name]
+                self._note_change(member.name, is_online=False)
+            return not self._member_counts
 
     def names(self) -> tuple[str, ...]:
         """Names of all online users, in order of arrival."""
@@ -90,17 +90,17 @@ class Presence:
     def is_online(self, name: str) -> bool:
         """True if this user, spelled as it was registered, is online."""
         with self._changed:
-            return name in self._members_of
+            return name in self._member_counts
 
     def _names(self) -> tuple[str, ...]:
         """The lock is held."""
-        return tuple(self._members_of)
+        return tuple(self._member_counts)
 
-    def _note_change(self, name: str, *, came: bool) -> None:
+    def _note_change(self, name: str, *, is_online: bool) -> None:
         """Record the last change of a user; it replaces an earlier one. The lock is held."""
         self._version += 1
         self._changes.pop(name, None)
-        self._changes[name] = (self._version, came)
+        self._changes[name] = (self._version, is_online)
         if len(self._changes) in (1, UPDATE_MAX_NAMES):
             self._changed.notify()
 
@@ -108,23 +108,23 @@ class Presence:
         repeat_at = time.monotonic() + self._repeat_seconds
         while True:
             with self._changed:
-                news = self._changed.wait_for(self._has_news, timeout=max(0.0, repeat_at - time.monotonic()))
+                has_changed = self._changed.wait_for(self._has_changes, timeout=max(0.0, repeat_at - time.monotonic()))
                 if self._stopping:
                     return
                 update, version = self._take_update()
-                pause_seconds = self._coalesce_seconds_per_user * len(self._members_of) - self._coalesce_seconds
-            if not news:
+                pause_seconds = self._coalesce_seconds_per_user * len(self._member_counts) - self._coalesce_seconds
+            if not has_changed:
                 repeat_at += self._repeat_seconds
             self._announce(update, version)
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, timeout=self._coalesce_seconds)
-                self._changed.wait_for(self._has_much_news, timeout=max(0.0, pause_seconds))
+                self._changed.wait_for(self._has_full_update, timeout=max(0.0, pause_seconds))
 
-    def _has_news(self) -> bool:
+    def _has_changes(self) -> bool:
         """The lock is held."""
         return self._stopping or bool(self._changes)
 
-    def _has_much_news(self) -> bool:
+    def _has_full_update(self) -> bool:
         """The lock is held."""
         return self._stopping or len(self._changes) >= UPDATE_MAX_NAMES
 
@@ -134,10 +134,10 @@ class Presence:
         Without changes it is a repetition, which is sent to all members.
         """
         version = self._version + 1
-        told: dict[bool, list[str]] = {True: [], False: []}
+        by_change: dict[bool, list[str]] = {True: [], False: []}
         for name in list(islice(self._changes, UPDATE_MAX_NAMES)):
-            version, came = self._changes.pop(name)
-            told[came].append(name)
-        count = len(self._members_of)
+            version, is_online = self._changes.pop(name)
+            by_change[is_online].append(name)
+        count = len(self._member_counts)
         users = self._names() if count <= USERS_LISTED_MAX else None
-        return Users(count, users, tuple(sorted(told[True])), tuple(sorted(told[False]))), version
+        return Users(count, users, tuple(sorted(by_change[True])), tuple(sorted(by_change[False]))), version

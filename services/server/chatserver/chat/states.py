@@ -6,7 +6,7 @@ from enum import Enum
 class State(Enum):
     """The state of a session."""
 
-    OUTSIDE = "has not said who it is"
-    ASKED = "was asked for the password"
-    INSIDE = "is logged in"
-    GONE = "has said goodbye"
+    NOT_LOGGED_IN = "no login yet"
+    PASSWORD_REQUESTED = "the password was requested"  # noqa: S105 - a state, not a secret
+    LOGGED_IN = "logged in"
+    CLOSED = "the goodbye was sent"

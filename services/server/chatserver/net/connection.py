@@ -55,7 +55,7 @@ class Session(Protocol):
     def is_logged_in(self) -> bool:
         """True after the login: the connection may then be silent without a time limit."""
 
-    def handle(self, asked: Sequence[Request]) -> bool:
+    def handle(self, incoming: Sequence[Request]) -> bool:
         """Answer the requests in order. False if the connection ends.
 
         It may wait for the disk, for a hash, and until the peer reads.

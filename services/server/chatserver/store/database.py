@@ -191,7 +191,7 @@ class Database:
         finally:
             self._readers.put(reader)
 
-    def trim_log(self) -> None:
+    def truncate_log(self) -> None:
         """Checkpoint and truncate a large WAL. Journal thread only, between transactions.
 
         SQLite's automatic checkpoint resets the WAL only while no reader is active, and under load a reader is always
@@ -264,7 +264,7 @@ def _read_header(path: Path) -> _Header | None:
         return None
     if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
         # SQLite treats a file shorter than the header as an empty database and would overwrite it.
-        raise _damaged(path, "the file header is not SQLite's")
+        raise _damaged_error(path, "the file header is not SQLite's")
     return _Header(
         run_id=int.from_bytes(data[68:72], "big"),
         schema_cookie=int.from_bytes(data[40:44], "big"),
@@ -308,10 +308,10 @@ def _check(path: Path) -> None:
             return
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise _damaged(path, verdict)
+            raise _damaged_error(path, verdict)
 
 
-def _damaged(path: Path, how: str) -> StoreError:
+def _damaged_error(path: Path, how: str) -> StoreError:
     return StoreError(
         f"The database {path} is damaged ({' '.join(how.split())}). Nothing was changed; put a backup in its place, "
         "or start with another data folder."

@@ -1,12 +1,12 @@
 """The indexer: a thread that keeps the search index up to date, and ``search`` for all other threads.
 
 The thread opens the index, then indexes new messages in slices until all are indexed. Then it sleeps until a search
-needs a newer message or reports an error, at most LOOK_SECONDS. After an error the thread closes the index, deletes a
+needs a newer message or reports an error, at most POLL_SECONDS. After an error the thread closes the index, deletes a
 damaged file or waits _RETRY_SECONDS, and opens the index again; meanwhile searches fail. If SQLite lacks FTS5, the
 thread ends and every search is rejected.
 
 A search runs in its caller's thread. The search waits until the index contains the newest message, at most
-PATIENCE_SECONDS, then queries the index without the lock. If the query fails, the search stores the error in
+WAIT_SECONDS, then queries the index without the lock. If the query fails, the search stores the error in
 ``_fault``, and the thread repairs the index.
 """
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 # Maximum wait of a search for the index to contain all messages that were published before it.
-PATIENCE_SECONDS = 2.0
+WAIT_SECONDS = 2.0
 # Poll interval for new messages while no search waits.
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 # Messages per transaction: about 10 ms, most of it in SQLite, which releases the GIL.
 _SLICE_MESSAGES = 500
 # New messages per second above which the server counts as busy, and the interval of that measurement.
 _BUSY_MESSAGES = 5_000
-_BUSY_LOOK_SECONDS = 0.2
+_BUSY_INTERVAL_SECONDS = 0.2
 # Pause after a slice, as a multiple of the slice's time: on a busy server without a waiting search, and otherwise.
 _BUSY_PAUSE = 20.0
 _PAUSE = 1.0
@@ -55,8 +55,8 @@ _RETRY_SECONDS = 30.0
 class IndexerTimes(NamedTuple):
     """Time limits and pauses of the indexer."""
 
-    timeout_seconds: float = PATIENCE_SECONDS
-    look_seconds: float = LOOK_SECONDS
+    timeout_seconds: float = WAIT_SECONDS
+    poll_seconds: float = POLL_SECONDS
     retry_seconds: float = _RETRY_SECONDS
     pause: float = _PAUSE
     pause_max_seconds: float = _PAUSE_MAX_SECONDS
@@ -93,19 +93,19 @@ class Indexer:
         self._folder = folder
         self._messages = messages
         self._worker = Worker("indexer", self._run, on_crash)
-        # Guards all attributes below. The thread reads some without it; see _work.
+        # Guards all attributes below. The thread reads some without it; see _index_messages.
         self._lock = threading.Lock()
         # Wakes the thread: a search waits for a newer message or has failed, or the indexer stops.
-        self._called = threading.Condition(self._lock)
+        self._work_available = threading.Condition(self._lock)
         # Wakes searches: the index grew, was closed or failed, or the indexer stops.
-        self._moved = threading.Condition(self._lock)
+        self._index_changed = threading.Condition(self._lock)
         self._index: Index | None = None
         # The last error; None while the index is usable.
         self._fault: Exception | None = None
         self._closed = False
         # The newest message that a search waits for, and the newest message that is indexed.
-        self._wanted_id = 0
-        self._reached_id = 0
+        self._requested_id = 0
+        self._indexed_id = 0
 
     def start(self) -> None:
         self._worker.start()
@@ -114,8 +114,8 @@ class Indexer:
         """Make searches fail with SearchClosedError and join the thread. The next start indexes the rest."""
         with self._lock:
             self._closed = True
-            self._called.notify_all()
-            self._moved.notify_all()
+            self._work_available.notify_all()
+            self._index_changed.notify_all()
         self._worker.join()
 
     def search(
@@ -123,7 +123,7 @@ class Indexer:
     ) -> tuple[tuple[Message, ...], int]:
         """The newest messages with these terms that the account may see, oldest first; and the last id searched.
 
-        Waits at most PATIENCE_SECONDS for the index to contain ``newest_id``. Raises SearchFailedError,
+        Waits at most WAIT_SECONDS for the index to contain ``newest_id``. Raises SearchFailedError,
         SearchClosedError, StoreError; RequestError if the search takes too long or SQLite lacks FTS5. For any thread.
         """
         index, reached_id = self._wait_for(newest_id)
@@ -137,54 +137,54 @@ class Indexer:
         except sqlite3.Error as error:
             self._report_failure(index, error)
             raise SearchFailedError from error
-        return self._messages.seen(reader_id, ids), min(reached_id, newest_id)
+        return self._messages.visible(reader_id, ids), min(reached_id, newest_id)
 
     def _wait_for(self, newest_id: int) -> tuple[Index, int]:
         deadline = time.monotonic() + self._times.timeout_seconds
         with self._lock:
-            if newest_id > self._reached_id:
-                self._wanted_id = max(self._wanted_id, newest_id)
-                self._called.notify()
-            while not self._closed and self._fault is None and (self._index is None or self._reached_id < newest_id):
+            if newest_id > self._indexed_id:
+                self._requested_id = max(self._requested_id, newest_id)
+                self._work_available.notify()
+            while not self._closed and self._fault is None and (self._index is None or self._indexed_id < newest_id):
                 left_seconds = deadline - time.monotonic()
                 if left_seconds <= 0:
                     break
-                self._moved.wait(left_seconds)
+                self._index_changed.wait(left_seconds)
             if self._closed:
                 raise SearchClosedError
             if isinstance(self._fault, NoFtsError):
                 raise RequestError(ErrorCode.INTERNAL, "This server can't search: its SQLite was built without FTS5.")
             if self._index is None:
                 raise SearchFailedError
-            return self._index, self._reached_id
+            return self._index, self._indexed_id
 
     def _run(self) -> None:
         while not self._closed:
             try:
-                self._work(self._open())
+                self._index_messages(self._open())
             except NoFtsError as error:
                 _log.warning("search unavailable", reason="no_fts5")
                 self._note_fault(error)
                 return
             except _FAULTS as error:
-                self._complain(error)
+                self._log_fault(error)
             finally:
-                self._drop()
+                self._close_index()
             self._repair()
 
     def _open(self) -> Index:
         index = self._open_index(self._folder, self._messages)
         with self._lock:
             self._index = index
-            self._reached_id = index.last_id
+            self._indexed_id = index.last_id
             self._fault = None
         return index
 
-    def _work(self, index: Index) -> None:
+    def _index_messages(self, index: Index) -> None:
         """Index new messages in slices until the indexer stops. Raises its own errors and those of searches.
 
-        ``_closed``, ``_fault`` and ``_wanted_id`` are read without the lock: each read is atomic, a stale value is
-        corrected in the next round, and the waits check again under the lock. Only this thread writes ``_reached_id``.
+        ``_closed``, ``_fault`` and ``_requested_id`` are read without the lock: each read is atomic, a stale value is
+        corrected in the next round, and the waits check again under the lock. Only this thread writes ``_indexed_id``.
         """
         pace = Pace(self._messages.last_id, self._times)
         while not self._closed:
@@ -192,37 +192,37 @@ class Indexer:
                 raise self._fault
             began = time.monotonic()
             # Read before the query: the message was committed before a search asked for it, so the query finds it.
-            wanted_id = self._wanted_id
+            wanted_id = self._requested_id
             messages = self._messages.after(index.last_id, _SLICE_MESSAGES)
             index.add(messages)
             is_behind = len(messages) == _SLICE_MESSAGES
-            self._note_reached(index.last_id if is_behind else max(index.last_id, wanted_id))
+            self._set_indexed(index.last_id if is_behind else max(index.last_id, wanted_id))
             if is_behind:
-                self._pause(pace.pause(time.monotonic() - began, is_wanted=self._wanted_id > self._reached_id))
+                self._pause(pace.pause(time.monotonic() - began, search_waits=self._requested_id > self._indexed_id))
             else:
                 self._wait_for_news()
 
-    def _note_reached(self, reached_id: int) -> None:
+    def _set_indexed(self, reached_id: int) -> None:
         with self._lock:
-            self._reached_id = reached_id
-            self._moved.notify_all()
+            self._indexed_id = reached_id
+            self._index_changed.notify_all()
 
     def _pause(self, pause_seconds: float) -> None:
         with self._lock:
-            self._called.wait_for(lambda: self._closed, pause_seconds)
+            self._work_available.wait_for(lambda: self._closed, pause_seconds)
 
     def _wait_for_news(self) -> None:
         with self._lock:
-            self._called.wait_for(
-                lambda: self._closed or self._fault is not None or self._wanted_id > self._reached_id,
-                self._times.look_seconds,
+            self._work_available.wait_for(
+                lambda: self._closed or self._fault is not None or self._requested_id > self._indexed_id,
+                self._times.poll_seconds,
             )
 
-    def _drop(self) -> None:
+    def _close_index(self) -> None:
         with self._lock:
             index, self._index = self._index, None
-            self._reached_id = 0
-            self._moved.notify_all()
+            self._indexed_id = 0
+            self._index_changed.notify_all()
         if index is not None:
             with suppress(*_FAULTS):
                 index.close()
@@ -232,14 +232,14 @@ class Indexer:
         with self._lock:
             if self._index is index and self._fault is None:
                 self._fault = error
-                self._called.notify()
+                self._work_available.notify()
 
     def _note_fault(self, error: Exception) -> None:
         with self._lock:
             self._fault = error
-            self._moved.notify_all()
+            self._index_changed.notify_all()
 
-    def _complain(self, error: Exception) -> None:
+    def _log_fault(self, error: Exception) -> None:
         self._note_fault(error)
         _log.error("search index failed", error=describe(error))
 
@@ -249,7 +249,7 @@ class Indexer:
             try:
                 remove_index(self._folder)
             except OSError as error:
-                self._complain(error)
+                self._log_fault(error)
             else:
                 return
         self._pause(self._times.retry_seconds)
@@ -267,18 +267,18 @@ class Pace:
         self._last_id = last_id
         self._times = times
         self._clock = clock
-        self._looked = clock()
+        self._measured_at = clock()
         self._seen_id = last_id()
         self._is_busy = True  # until the first measurement
 
-    def pause(self, worked_seconds: float, *, is_wanted: bool) -> float:
-        """The pause after a slice that took ``worked_seconds``, in seconds. ``is_wanted``: a search waits."""
-        passed = self._clock() - self._looked
-        if passed >= _BUSY_LOOK_SECONDS:
+    def pause(self, worked_seconds: float, *, search_waits: bool) -> float:
+        """The pause after a slice that took ``worked_seconds``, in seconds. ``search_waits``: a search waits."""
+        passed = self._clock() - self._measured_at
+        if passed >= _BUSY_INTERVAL_SECONDS:
             last_id = self._last_id()
             self._is_busy = last_id - self._seen_id > _BUSY_MESSAGES * passed
-            self._looked, self._seen_id = self._clock(), last_id
-        if is_wanted:
+            self._measured_at, self._seen_id = self._clock(), last_id
+        if search_waits:
             return worked_seconds * self._times.pause if self._is_busy else 0.0
         pause = _BUSY_PAUSE if self._is_busy else self._times.pause
         return min(worked_seconds * pause, self._times.pause_max_seconds)

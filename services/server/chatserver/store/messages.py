@@ -52,7 +52,7 @@ LEFT JOIN account AS recipient ON recipient.id = recipient_id
 ORDER BY message.id LIMIT :limit
 """
 
-_WAITING = """
+_UNDELIVERED = """
 SELECT direct_message.id, time_ms, sender.name, recipient.name, text
 FROM direct_message
 JOIN account AS sender ON sender.id = sender_id
@@ -71,14 +71,14 @@ SELECT * FROM (SELECT id, sender_id, recipient_id, text FROM direct_message
 ORDER BY id LIMIT :limit
 """
 
-_MARK = """
+_FINGERPRINT = """
 SELECT time_ms, sender_id, NULL, text FROM public_message WHERE id = :id
 UNION ALL
 SELECT time_ms, sender_id, recipient_id, text FROM direct_message WHERE id = :id
 """
 
 # This query decides which messages an account may see; the search index is not trusted for that.
-_SEEN = """
+_VISIBLE = """
 SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
     SELECT id, time_ms, sender_id, NULL AS recipient_id, text FROM public_message
     WHERE id IN (SELECT value FROM json_each(:ids))
@@ -98,7 +98,7 @@ _ENCODED_BYTES = 256
 _ENCODED_BYTES_PER_CHARACTER = 9
 
 
-class Written(NamedTuple):
+class IndexedMessage(NamedTuple):
     """A message for the search index. ``recipient_id`` is None for a public message."""
 
     id: int
@@ -132,24 +132,24 @@ class Messages:
         """Messages after ``after_id`` up to ``upto_id``, the account's own included, oldest first."""
         return self._query(_MISSED, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
 
-    def waiting(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
+    def undelivered(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         """Direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
-        return self._query(_WAITING, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
+        return self._query(_UNDELIVERED, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
 
-    def seen(self, reader_id: int, ids: Sequence[int]) -> tuple[Message, ...]:
+    def visible(self, reader_id: int, ids: Sequence[int]) -> tuple[Message, ...]:
         """The messages of these ids, without those that the account may not see, oldest first."""
-        return self._query(_SEEN, reader=reader_id, ids=str(list(ids)))
+        return self._query(_VISIBLE, reader=reader_id, ids=str(list(ids)))
 
-    def after(self, after_id: int, limit: int) -> list[Written]:
+    def after(self, after_id: int, limit: int) -> list[IndexedMessage]:
         """All messages after ``after_id``, oldest first, without access control. For the search index only."""
         with self._database.reading() as connection:
             rows = connection.execute(_AFTER, {"after": after_id, "limit": limit}).fetchall()
-        return [Written(*row) for row in rows]
+        return [IndexedMessage(*row) for row in rows]
 
-    def mark(self, message_id: int) -> str | None:
+    def fingerprint(self, message_id: int) -> str | None:
         """A fingerprint of the message, to detect another database with the same ids; None if it does not exist."""
         with self._database.reading() as connection:
-            row = connection.execute(_MARK, {"id": message_id}).fetchone()
+            row = connection.execute(_FINGERPRINT, {"id": message_id}).fetchone()
         if row is None:
             return None
         time_ms, sender_id, recipient_id, text = row

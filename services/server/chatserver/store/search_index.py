@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from chatserver.store.messages import Written
+    from chatserver.store.messages import IndexedMessage
     from chatserver.store.words import Term
 
 SEARCH_FILE = "search.db"
@@ -67,7 +67,7 @@ class IndexClosedError(Exception):
 class Source(Protocol):
     """The messages, as the index needs them."""
 
-    def mark(self, message_id: int, /) -> str | None:
+    def fingerprint(self, message_id: int, /) -> str | None:
         """A fingerprint of the message, to detect another database with the same ids; None if it does not exist."""
 
 
@@ -103,7 +103,7 @@ class Index:
         try:
             # Messages up to this id are indexed. Only the indexer thread uses it.
             self.last_id, mark = self._writer.execute("SELECT id, mark FROM reached").fetchone()
-            if self.last_id and source.mark(self.last_id) != mark:
+            if self.last_id and source.fingerprint(self.last_id) != mark:
                 self._writer.close()
                 remove_index(folder)
                 self._writer = _open(path, schema)
@@ -114,7 +114,7 @@ class Index:
             self._writer.close()
             raise
 
-    def add(self, messages: Sequence[Written]) -> None:
+    def add(self, messages: Sequence[IndexedMessage]) -> None:
         """Index messages, all or none. They must be newer than all indexed ones, in the order of their ids.
 
         Raises sqlite3.Error, and errors of the source.
@@ -125,7 +125,7 @@ class Index:
         with transaction(self._writer):
             self._writer.executemany(_ADD_PUBLIC, (_row(each) for each in messages if each.recipient_id is None))
             self._writer.executemany(_ADD_DIRECT, (_row(each) for each in messages if each.recipient_id is not None))
-            self._writer.execute("UPDATE reached SET id = ?, mark = ?", (last_id, self._source.mark(last_id)))
+            self._writer.execute("UPDATE reached SET id = ?, mark = ?", (last_id, self._source.fingerprint(last_id)))
         self.last_id = last_id
 
     def find(self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int) -> list[int]:
@@ -175,7 +175,7 @@ def remove_index(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _row(message: Written) -> tuple[int, str]:
+def _row(message: IndexedMessage) -> tuple[int, str]:
     words = words_of(message.text)
     if message.recipient_id is not None:
         words |= {_account_token(message.sender_id), _account_token(message.recipient_id)}

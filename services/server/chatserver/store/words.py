@@ -13,8 +13,8 @@ from chatprotocol.limits import SEARCH_MAX_BYTES, SEARCH_MAX_WORDS
 WORD_MAX_CHARACTERS = 64
 
 # Characters of Chinese and Japanese, which are written without spaces: each one counts as a word.
-_ALONE = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}]+")
+_SINGLE = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_SINGLE}]|[^\W_{_SINGLE}]+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _TERM = re.compile(rf"({_WORD.pattern})(\*?)")
 
