@@ -1,4 +1,4 @@
-"""The benchmark against real servers, for a moment each: it measures, and it notices servers that fail."""
+"""The benchmark against real servers: it measures them, and notices servers that fail."""
 
 from __future__ import annotations
 

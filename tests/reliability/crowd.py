@@ -118,7 +118,7 @@ class UdpMember:
         return self._peer.look_at()
 
     def read(self) -> None:
-        """Read what has arrived, and send what is due."""
+        """Read what has arrived, and retransmit."""
         self._peer.turn()
         while frames := self._peer.arrived():  # a reaction may receive more
             for frame in frames:

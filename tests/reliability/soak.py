@@ -16,19 +16,21 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from array import array
 from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 from integration.room import Peer
+from reliability.crowd import Crowd
 from reliability.history import read_database
 from reliability.program import DEADLINE_SECONDS, Program
 from reliability.random_clients import LOCKED, NAMES, PASSWORD, TEXT_MAX_BYTES, RandomClient, Record
+
+if TYPE_CHECKING:
+    from reliability.crowd import Answer, Member
 
 MEBIBYTE = 1024 * 1024
 CLIENTS = 8
@@ -51,7 +53,7 @@ _PROBLEMS_MAX = 20
 
 
 class Sample(NamedTuple):
-    """What the server uses."""
+    """Resources of the server."""
 
     memory_bytes: int
     threads: int
@@ -65,32 +67,6 @@ class Sample(NamedTuple):
         return f"{self.memory_bytes / MEBIBYTE:.1f} MiB, {self.threads} threads, {self.descriptors} descriptors"
 
 
-class Listener:
-    """A client that stays all the time, and only receives."""
-
-    def __init__(self, port: int) -> None:
-        self.heard = array("Q")
-        self.failure = ""
-        self._peer = Peer(port)
-        self._peer.login("listener", PASSWORD)
-        self._thread = threading.Thread(target=self._run, name="listener")
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait until the server has closed."""
-        self._thread.join()
-        self._peer.close()
-
-    def _run(self) -> None:
-        try:
-            while line := self._peer.line():
-                answer = msgspec.json.decode(line)
-                if answer["type"] == "broadcast":
-                    self.heard.append(answer["id"])
-        except Exception as error:
-            self.failure = f"the listener: {error!r}"
-
-
 class Soak:
     """A soak of one server. ``seconds`` is the sum of all rounds."""
 
@@ -102,20 +78,26 @@ class Soak:
         self._record = Record()
         # At the end of each round.
         self._rests: list[Sample] = []
+        # Ids of the messages that a client heard which stays all the time.
+        self._heard = array("Q")
 
     def run(self) -> list[str]:
         """Run to the end of the server. Prints a line for each round. Returns the problems."""
         print(f"CHAT_TEST_SEED={self._seed}: {self._rounds} rounds of {self._round_seconds:g} s, {CLIENTS} at a time")
-        listener = Listener(self._server.port)
-        try:
+        with Crowd() as crowd:
+            (listener,) = crowd.enter(self._server.port, ["listener"])
+            listener.react = self._note_heard
             self._run_rounds()
             code = self._server.stop()
-        finally:
-            self._server.kill()  # or the listener waits for ever
-            listener.join()
-        problems = [*self._record.failures, listener.failure, f"it ended with {code}" if code else ""]
-        problems += [self._check_memory(), self._check_log(), *self._check_messages(listener)]
+            crowd.wait_until_all_are_over()
+        problems = [*self._record.failures, f"it ended with {code}" if code else ""]
+        problems += [self._check_memory(), self._check_log(), *self._check_messages()]
         return [problem for problem in problems if problem][:_PROBLEMS_MAX]
+
+    def _note_heard(self, listener: Member, answer: Answer) -> None:
+        listener.seen.clear()
+        if answer["type"] == "broadcast":
+            self._heard.append(answer["id"])
 
     def _run_rounds(self) -> None:
         threads, sockets = self._server.threads(), self._server.descriptors("socket:")
@@ -196,7 +178,7 @@ class Soak:
             return "there are errors in its log"
         return "" if lagging else "no client was disconnected because it lagged"
 
-    def _check_messages(self, listener: Listener) -> list[str]:
+    def _check_messages(self) -> list[str]:
         """Confirmed messages are stored once, and the listener has heard all public ones."""
         stored = read_database(self._server.data)
         times = Counter(content.text for content in stored.values())
@@ -205,7 +187,7 @@ class Soak:
             for message_id, content in self._record.confirmed.items()
             if stored.get(message_id) != content or times[content.text] != 1
         ]
-        if list(listener.heard) != [key for key, content in stored.items() if content.recipient is None]:
+        if list(self._heard) != [key for key, content in stored.items() if content.recipient is None]:
             problems.append("the listener did not hear the stored messages")
         return problems
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Talker:
-    """What one user knows."""
+    """One user and its messages."""
 
     def __init__(self, name: str, other: str, prefix: str) -> None:
         self.name = name
@@ -115,7 +115,7 @@ class _UdpTalker(Talker):
 
     def _react(self, frame: str) -> None:
         if confirmed := re.fullmatch(r"C (?:SENT|STORED) (\d+)", frame):
-            assert int(confirmed[1]) > self._confirmed_id, "confirmations come in order"
+            assert int(confirmed[1]) > self._confirmed_id, "confirmations are in order"
             self._confirmed_id = int(confirmed[1])
             self.confirmed.append(self.said[len(self.confirmed)])
             self.ids[self._confirmed_id] = self.confirmed[-1]

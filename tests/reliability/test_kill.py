@@ -40,7 +40,7 @@ class Said:
 
 @dataclass
 class Record:
-    """What the server has told, in all runs. Written by the crowd's thread."""
+    """Answers of the server in all runs. Written by the crowd's thread."""
 
     registered: set[str] = field(default_factory=set)
     # By id: messages whose sender got a confirmation, and messages that others saw.
@@ -89,7 +89,7 @@ class Sender:
                     self._say_next(member)
             case "sent":
                 said = self.unconfirmed.popleft()
-                assert answer.get("nonce") == said.nonce, "confirmations come in the order of the messages"
+                assert answer.get("nonce") == said.nonce, "confirmations have the order of the messages"
                 self._record.confirm(answer["id"], said)
                 self._last_seen_id = max(self._last_seen_id, answer["id"])
                 if not self.is_silent:
