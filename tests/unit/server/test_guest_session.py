@@ -460,7 +460,7 @@ def test_valid_answer_resets_the_count_of_unsolicited_ones(services: ChatFixture
     for _ in range(4):
         assert carol.receiving.session.handle([Received("dave")] * 300)
         sent = in_background(lambda: dave.sending.ask(Send("carol", "hello")))
-        eventually(carol.receiving.news)
+        eventually(carol.receiving.new_replies)
         carol.receiving.ask(Received("dave"))
         must_end(sent)
 
