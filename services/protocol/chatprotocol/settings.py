@@ -164,7 +164,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "max_connections",
         "--max-connections",
-        "maximum number of connections, including sessions over UDP",
+        "maximum number of connections, including sessions over UDP; 1 to 1000000",
         "10000",
         _integer(1, 10**6),
     ),
@@ -187,14 +187,20 @@ SERVER_SETTINGS: Final = (
     Setting(
         "lag_max_bytes",
         "--lag-max-bytes",
-        "disconnect a client that is more than this many bytes behind; at least 1048576",
+        "maximum unsent bytes of a client; above it the client is disconnected; 1048576 to 2147483648",
         "8388608",
         _integer(2**20, 2**31),
     ),
     # Defaults from OWASP's Password Storage Cheat Sheet for argon2id.
-    Setting("hash_time_cost", "--hash-time-cost", "argon2id: passes over the memory", "2", _integer(1, 100)),
-    Setting("hash_memory_kib", "--hash-memory-kib", "argon2id: memory of one hash", "19456", _integer(8, 2**22)),
-    Setting("hash_parallelism", "--hash-parallelism", "argon2id: lanes", "1", _integer(1, 64)),
+    Setting("hash_time_cost", "--hash-time-cost", "argon2id: passes over the memory; 1 to 100", "2", _integer(1, 100)),
+    Setting(
+        "hash_memory_kib",
+        "--hash-memory-kib",
+        "argon2id: memory of one hash; 8 to 4194304",
+        "19456",
+        _integer(8, 2**22),
+    ),
+    Setting("hash_parallelism", "--hash-parallelism", "argon2id: lanes; 1 to 64", "1", _integer(1, 64)),
     Setting(
         "register_delivered",
         "--register-delivered",
@@ -212,7 +218,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "register_forward_max",
         "--register-forward-max",
-        "wire format register: maximum size of a FORWARD in bytes, at least 256; longer texts and texts of several "
+        "wire format register: maximum size of a FORWARD in bytes, 256 to 65536; longer texts and texts of several "
         "lines are split; 0: never split",
         "0",
         _integer_or_0(FORWARD_MAX_LEAST_BYTES, 65_536),

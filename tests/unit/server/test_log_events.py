@@ -48,14 +48,24 @@ def calls_of_the_log() -> Iterator[Logged]:
 LOGGED = list(calls_of_the_log())
 
 
-def documented() -> dict[str, tuple[set[str], set[str], str]]:
-    """By event: its keys, its levels, and the whole row."""
-    rows: dict[str, tuple[set[str], set[str], str]] = {}
+class Documented(NamedTuple):
+    """The rows of an event: one row, or one for each reason, such as `disconnected reason=lagging`."""
+
+    keys: set[str]
+    levels: set[str]
+    reasons: set[str]
+
+
+def documented() -> dict[str, Documented]:
+    rows: dict[str, Documented] = defaultdict(lambda: Documented(set(), set(), set()))
     for line in OPERATIONS.read_text(encoding="utf-8").splitlines():
         if line.startswith("| `") and len(cells := line.split("|")) == 7:
-            (event,) = re.findall("`(.+)`", cells[1])
-            assert event not in rows
-            rows[event] = set(re.findall("`(.+?)`", cells[2])), set(cells[3].strip().split(", ")), line
+            (first,) = re.findall("`(.+)`", cells[1])
+            event, _, reason = first.partition(" reason=")
+            assert event not in rows or (reason and reason not in rows[event].reasons), first
+            rows[event].keys.update(re.findall("`(.+?)`", cells[2]), ["reason"] if reason else [])
+            rows[event].levels.update(cells[3].strip().split(", "))
+            rows[event].reasons.update([reason] if reason else re.findall("`([a-z0-9_]+)`", cells[4]))
     return rows
 
 
@@ -84,7 +94,14 @@ def test_operations_page_lists_each_event_with_its_keys_and_levels() -> None:
         event = str(call.event)
         keys[event] |= call.keys
         levels[event].add(call.level)
-        assert call.reason is None or f"`{call.reason}`" in rows[event][2], call.where
-    assert {event: (row[0], row[1]) for event, row in rows.items()} == {
+        assert call.reason is None or call.reason in rows[event].reasons, call.where
+    assert {event: (row.keys, row.levels) for event, row in rows.items()} == {
         event: (keys[event], levels[event]) for event in keys
     }
+
+
+def test_reasons_of_rows_are_in_the_source() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
+    reasons = re.findall(r"^\| `[a-z ]+ reason=(\w+)`", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(reasons) > 1
+    assert [reason for reason in reasons if f'"{reason}"' not in source] == []
