@@ -147,7 +147,7 @@ def test_held_and_finished_queues_track_nothing() -> None:
 
 
 def test_caught_up_queue_counts_the_offered_data_as_sent() -> None:
-    """Its own cursor stands still."""
+    """Its own position is stale."""
     reported: list[int] = []
     with new_queue(FakeTransport()) as send_queue:
         broadcast = send_queue.broadcast

@@ -1,1 +1,1 @@
-"""Sockets, bytes and the threads that move them. This package does not know what a chat is."""
+"""Sockets, bytes and the threads that move them. This package imports nothing from chatserver.chat."""

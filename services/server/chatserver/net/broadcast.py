@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, EventBatch
 
-# Maximum lead of the journal over the sender. More data would fall out of the processor's cache before it is sent; with
-# less, the journal would wait for nothing.
+# Maximum bytes that the journal publishes ahead of the sender. With more, the data would leave the processor's cache
+# before it is sent; with less, the journal would often wait without need.
 AHEAD_MAX_BYTES = 256 * 1024
 # Maximum bytes per send: one connection must not occupy the sender for long.
 SEND_MAX_BYTES = 256 * 1024
-# Minimum size for sending from shared memory with sendfile: below it, a copy per socket costs less.
+# Minimum size for sendfile from shared memory: for less data, a copy per socket costs less.
 SPAN_MIN_BYTES = 32 * 1024
 # Maximum pieces per send: one connection must not occupy the sender for long.
 SEND_MAX_PIECES = 128
@@ -54,7 +54,7 @@ class BroadcastBuffer:
         self.encode = encode
         self.limits = limits
         self._kept_bytes = kept_bytes
-        # Appended and not flushed yet. For the hub, under its lock.
+        # Data that is appended and not flushed yet. For the hub, under its lock.
         self._staged: list[bytes] = []
         self._tail = 0
         # The flushed data: the hub appends, the sender reads and discards.
@@ -74,7 +74,7 @@ class BroadcastBuffer:
 
     @property
     def tail(self) -> int:
-        """Position of the next event. Under the hub's lock."""
+        """Position of the next event. Read it under the hub's lock."""
         return self._tail
 
     @property
@@ -100,7 +100,7 @@ class BroadcastBuffer:
                 self._end = self._tail
 
     def wait_for_sender(self, ahead_max_bytes: int = AHEAD_MAX_BYTES, limit_seconds: float | None = None) -> None:
-        """Wait until the sender has at most ``ahead_max_bytes`` left to offer, or until the time limit."""
+        """Wait until at most ``ahead_max_bytes`` are not offered to the followers yet, or until the time limit."""
 
         def is_close_enough() -> bool:
             return self._sender_ended or self._end - self._offered + self._inserted_bytes <= ahead_max_bytes
@@ -115,7 +115,7 @@ class BroadcastBuffer:
             self._inserted_bytes += size_bytes
 
     def note_sender_end(self) -> None:
-        """The sender has ended: release all threads that wait for it."""
+        """Release all threads that wait for the sender, which has ended."""
         with self._progress:
             self._sender_ended = True
             self._progress.notify_all()
@@ -125,13 +125,13 @@ class BroadcastBuffer:
         self._file.close()
 
     def add_follower(self) -> int:
-        """Count a follower; returns the position at which it begins."""
+        """Count a new follower; returns the position at which following begins."""
         with self._progress:
             self._followers += 1
             return self._end
 
     def remove_follower(self) -> int:
-        """Count a follower less; returns the position at which it ends."""
+        """Count a follower that leaves; returns the position at which following ends."""
         with self._progress:
             self._followers -= 1
             return self._end
@@ -148,7 +148,7 @@ class BroadcastBuffer:
 
     @property
     def offered_end(self) -> int:
-        """The position that all followers were offered the buffer up to, and caught-up ones sent. For any thread."""
+        """The position up to which the data was offered to all followers, and sent to caught-up ones. For any thread."""
         return self._offered
 
     def slice(self, start: int, end: int) -> bytes:
@@ -156,7 +156,7 @@ class BroadcastBuffer:
         return self._file.read(start, end)
 
     def span(self, start: int, end: int) -> Span:
-        """The part of the bytes from start to end that one send may take: at most up to the end of the segment."""
+        """The first part of the bytes from start to end that one send may take; it ends with the segment at most."""
         limits = self.limits
         segment_end = (start // limits.segment_bytes + 1) * limits.segment_bytes
         return Span(start, min(end, start + limits.send_max_bytes, segment_end))

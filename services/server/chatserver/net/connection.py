@@ -2,14 +2,14 @@
 
 Life of a reader thread: sniff the protocol from the first bytes (over TCP), or reject the peer; create the send queue
 and the session; read until the peer or the session ends; end the session; drain the input; hand the transport to the
-sender, which closes it. Before there is a send queue the reader alone uses the transport. After that it only reads, and
-the sender writes and closes.
+sender, which closes it. Until the send queue exists, the reader alone uses the transport. After that the reader only
+reads, and the sender writes and closes.
 
-Time limits: ``login_seconds`` from the start to the login, the same again for the rest of an incomplete request, and
-none for a user who is silent.
+Time limits: ``login_seconds`` from the start to the login; after the login ``login_seconds`` for the rest of an
+incomplete request, and no limit between requests.
 
-At shutdown another thread calls ``drain``: the session sends its last events and the reader goes on, because a close
-over unread input would reset the connection, and the peer would lose data that it has not read.
+At shutdown another thread calls ``drain``: the session sends its last events, and the reader continues to read. A close
+with unread input would reset the connection, and the peer would lose data that it has not read.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Size of a read. Quiet connections wait with a small buffer, because there may be ten thousand of them. A user who
-# fills it gets the large one until the next small read. Before the login it stays small: the requests of one read are
-# held in memory until they are answered, and a large read may contain thousands.
+# Size of a read. Quiet connections wait with a small buffer, because there may be ten thousand of them. After a read
+# that fills the small buffer, the next read of a logged-in user has the large one. Before the login all reads are
+# small: the requests of one read are held in memory until they are answered, and a large read may contain thousands.
 _READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
-# Time limit of a read without a limit.
+# Timeout that means no time limit.
 _NO_LIMIT_SECONDS = 86_400.0
 # Time for the peer to close its side after our last byte.
 _CLOSE_SECONDS = 2.0
@@ -53,12 +53,12 @@ class Session(Protocol):
 
     @property
     def is_logged_in(self) -> bool:
-        """True after the login: the connection may then be silent without a time limit."""
+        """True after the login: the time between requests is then not limited."""
 
     def handle(self, incoming: Sequence[Request]) -> bool:
         """Answer the requests in order. False if the connection ends.
 
-        It may wait for the disk, for a hash, and until the peer reads.
+        The call may wait for the disk, for a password hash, and for the peer to read.
         """
 
     def time_out(self) -> None:
@@ -68,14 +68,14 @@ class Session(Protocol):
         """End the session after the last request."""
 
     def send_bye(self) -> None:
-        """Send the last events at shutdown, and finish the send queue soon. For any thread."""
+        """Send the last events at shutdown; finishes the send queue, at once or after the last answers. Any thread."""
 
 
 @dataclass(frozen=True)
 class ConnectionServices:
     """The services that all connections share."""
 
-    # In the order of sniffing, and the broadcast buffer of each by its name.
+    # All protocols in the order of sniffing, and their broadcast buffers by name.
     protocols: tuple[WireProtocol, ...]
     broadcasts: Mapping[str, BroadcastBuffer]
     sender: Sender
@@ -130,8 +130,8 @@ class Connection:
         self._stopping = False
         # True while the session ends.
         self._ending_session = False
-        # Joined by Connections. It is a daemon because the interpreter scans a list of all other threads whenever a
-        # thread starts.
+        # Connections joins the thread. It is a daemon because the interpreter scans a list of all non-daemon threads at
+        # each start of a thread.
         self.thread = threading.Thread(target=self._run, name=f"reader {self.label}", daemon=True)
 
     def start(self) -> None:
@@ -160,7 +160,7 @@ class Connection:
         )
 
     def disconnect(self) -> None:
-        """Let the reader thread end, whether or not the peer has closed its side. For any thread."""
+        """Let the reader thread end, even if the peer has not closed its side. For any thread."""
         self._transport.hang_up()
 
     def _run(self) -> None:
@@ -223,7 +223,7 @@ class Connection:
         if data is None:
             session.time_out()
             return False
-        if not self._stopping:  # a disconnected peer is not told that its input is incomplete
+        if not self._stopping:  # at shutdown incomplete input is not an error of the peer
             session.handle(decoder.end())
         return True
 
@@ -257,7 +257,7 @@ class Connection:
     def _read(self, *, is_logged_in: bool, is_incomplete: bool) -> bytes | None:
         """The next bytes; empty at the end, None after a timeout.
 
-        ``is_known``: the user is logged in, so there is no time limit, except ``is_incomplete`` an incomplete request.
+        ``is_logged_in``: there is no time limit, except for the rest of an incomplete request (``is_incomplete``).
         """
         if not is_logged_in:
             self._timeout_seconds = self._login_by - self._services.clock()
@@ -296,7 +296,7 @@ class Connection:
         self._drain()
 
     def _drain(self) -> None:
-        """Read and discard input until the peer closes. A close over unread input would reset the connection."""
+        """Read and discard input until the peer closes. A close with unread input would reset the connection."""
         deadline = self._services.clock() + (_NO_LIMIT_SECONDS if self._stopping else _CLOSE_SECONDS)
         with suppress(OSError):
             while (timeout := deadline - self._services.clock()) > 0:

@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 _CLOSE_SECONDS = 0.2
 # Poll interval at shutdown: no event reports what a peer's system has acknowledged.
 _POLL_SECONDS = 0.02
-# Memory of one connection: its thread's stack is 256 KiB of addresses, of which a part is used.
+# Memory of one connection: a part of its thread's stack of 256 KiB, and its buffers.
 _CONNECTION_BYTES = 128 * 1024
 
 
@@ -44,14 +44,14 @@ class Connections:
         self._claim = claim
         self._max_connections = max_connections
         self._numbers = itertools.count(1)
-        # True after a refusal was logged: a flood is logged once. The two listeners may both set it, which is harmless.
+        # True after a refusal was logged: a flood is logged once. Both listeners may set it at the same time: harmless.
         self._is_refusing = False
         # Guards everything below. The condition is notified after each end; only ``drain`` waits for it.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._draining = False
         self._connections: set[Connection] = set()
-        # Threads that have ended or are about to, to be joined.
+        # Threads to join: they have ended or are about to end.
         self._ended: list[threading.Thread] = []
 
     def __len__(self) -> int:

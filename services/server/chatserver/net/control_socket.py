@@ -28,11 +28,11 @@ class ControlSocket:
     """Answers requests in a thread of its own, one after the other.
 
     This process holds the lock of the data folder, so an existing socket was left by a killed server and is replaced.
-    If no socket can be created, that is logged and the health check fails; the server works without it.
+    If no socket can be created, a warning is logged and the health check fails; everything else works.
     """
 
     def __init__(self, folder: Path, answer: Callable[[str], str], on_crash: Callable[[str], None]) -> None:
-        """``answer`` returns the answer to a request. It may take a while: the asking program has a time limit."""
+        """``answer`` returns the answer to a request. It may be slow, because the asking program has a time limit."""
         self._answer = answer
         self._worker = Worker("control", self._run, on_crash)
         self._stop = StopSignal()
@@ -68,7 +68,7 @@ class ControlSocket:
 
 
 def _bind(folder: Path, descriptor: int) -> socket.socket | None:
-    """The bound socket; None, after a log line, if the system can't create one."""
+    """The bound socket; None if the system can't create one, which is logged."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.setblocking(False)
     os.fchmod(sock.fileno(), 0o600)  # the mode of the file to be created

@@ -1,7 +1,7 @@
-"""Cookies prove that a peer receives packets at its address, without any state per peer.
+"""Cookies prove that a peer receives datagrams at its address, without any state per peer.
 
-The server answers the first packet of an address with a cookie, and opens a session only for a packet that returns it.
-A peer with a forged address never sees the cookie. This is the cookie exchange of DTLS: RFC 9147, section 5.1.
+The server answers the first datagram of an address with a cookie, and opens a session only for a datagram that returns
+the cookie. A peer with a forged address never sees it. This is the cookie exchange of DTLS: RFC 9147, section 5.1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Cookies:
         self._secret = secrets.token_bytes(32)
 
     def make(self, address: Address, text: bytes, now: float) -> bytes:
-        """Return the cookie for this address and the text of its first packet."""
+        """Return the cookie for this address and the text of its first datagram."""
         return self._sign(address, text, int(now / _PERIOD_SECONDS))
 
     def is_valid(self, cookie: bytes, address: Address, text: bytes, now: float) -> bool:

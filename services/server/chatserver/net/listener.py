@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 
 # Maximum connections accepted in a row: the stop signal must be seen during a flood of connections.
 _ACCEPT_MAX = 64
-# Pause of accepting while the system has no descriptor or memory for another connection.
+# Time without accepting while the system has no descriptor or memory for another connection.
 _PAUSE_SECONDS = 0.2
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # Interval of checks of the reject queue while it is not empty.

@@ -1,6 +1,6 @@
 """A growing file in memory, addressed by positions; old data is discarded.
 
-The file is a row of segments of equal size, because a file in memory can be shortened at its end only. One thread
+The file consists of segments of equal size, because the system can free a file in memory from its end only. One thread
 appends, and one thread reads and discards. The caller ensures that data is read only after it was written.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Segment size: a send never crosses the end of a segment, and data is discarded in whole segments.
 SEGMENT_BYTES = 2 * 1024 * 1024
-# Maximum segments opened in advance: later there may be no free descriptor, and every connection needs these.
+# Maximum segments opened in advance: later there may be no free descriptor, and all connections need the segments.
 _SPARE_MAX = 16
 
 
@@ -33,9 +33,9 @@ def open_memory() -> int:
 
 
 class MemoryFile:
-    """Bytes that the kernel can send from: all sockets share them, and nothing is copied per socket.
+    """Bytes in files that the kernel can send from: all connections share them, and nothing is copied per socket.
 
-    ``kept_bytes`` is the expected size; the descriptors for it are opened at once.
+    ``kept_bytes`` is the expected size; the descriptors for that size are opened at once.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class MemoryFile:
         """Discard the segments that end at or before this position. For the thread that reads."""
         while (self._oldest + 1) * self._segment_bytes <= before:
             descriptor = self._segments.pop(self._oldest)
-            # The kernel keeps pages that it still sends from.
+            # The kernel keeps the pages of unfinished sends.
             os.ftruncate(descriptor, 0)
             self._spare.append(descriptor)
             self._oldest += 1

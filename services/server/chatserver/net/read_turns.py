@@ -1,22 +1,27 @@
 """Read turns: quiet readers wake up one at a time. Needs epoll (Linux).
 
-Each connection has a thread. If thousands of them receive something in the same moment, thousands of threads want the
-interpreter, and each of them asks for it again once every switch interval. That alone takes more time than two
-processors have, and all other threads wait for seconds (docs/decisions/0021).
+Each connection has a thread. If thousands of them receive something in the same moment, thousands of threads compete
+for the interpreter, and each of them requests it again at every switch interval. The requests alone take more time than
+two processors have, and all other threads wait for seconds (docs/decisions/0021).
 
-So a reader that was quiet does not wait for its socket. It waits for a lock of its own, which costs nothing while
-others run. One thread waits for all these sockets, and queues the readers whose sockets are readable or whose time is
-over. The first in the queue is woken, and as soon as it has read it wakes the next: that is a turn. Readers that read
-often wait for their sockets themselves, because a turn costs two more switches of threads. Their number is limited.
+So a quiet reader does not wait for its socket. It waits for a lock of its own, which costs nothing while other threads
+run. One thread waits for the sockets of all quiet readers, and queues the readers whose sockets are readable or whose
+time limit has passed. The thread wakes the first reader in the queue. That reader reads once, and then wakes the next:
+that is a turn. Readers that read often wait for their own sockets, because a turn costs two more switches of threads.
+The number of these active readers is limited.
 
-There are two queues: readers without a time limit, whose users are logged in and silent, and readers with one. Turns
-alternate between them, so a user does not wait until thousands of strangers have had their turns, which takes seconds.
+There are two queues: readers without a time limit, whose users are logged in, and readers with a time limit, before the
+login or inside a request. Turns alternate between the queues, so a user does not wait until thousands of new
+connections have had their turns, which takes seconds.
 
-Why no reader is forgotten: a waiter is in ``_waiting`` (and its socket armed), or in ``_ready``, or awake, and moves
-under the lock. ``_reader_awake`` means that a reader is awake and has not passed on yet. So if ``_ready`` is not empty,
-a reader is awake that will wake its first; and between waking up and passing on a reader does nothing that may block.
-An event for a descriptor that is not in ``_waiting`` means nothing: its reader is busy, and will arm the socket again,
-which reports what is still unread. At worst, after a descriptor was used again, a reader wakes up and finds nothing.
+Why no reader is forgotten:
+
+- A waiter is in ``_waiting`` (and its socket is armed), or in ``_ready``, or awake. It moves under the lock.
+- ``_reader_awake`` means that a reader is awake and has not ended its turn. So if ``_ready`` is not empty, a reader is
+  awake that will wake the first of ``_ready``. During a turn a reader does nothing that may block.
+- An event for a descriptor that is not in ``_waiting`` is ignored: the reader is busy, and will arm the socket again,
+  which reports any unread data.
+- If a descriptor was closed and used again, a reader may wake up and find nothing. It then waits again.
 """
 
 from __future__ import annotations
@@ -53,7 +58,7 @@ class Waiter:
         self.descriptor = descriptor
         # For the reader's thread.
         self.is_active = False
-        # True if it waits without a time limit.
+        # True if the reader waits without a time limit.
         self.has_no_limit = False
         # Set before the reader is woken.
         self.has_timed_out = False

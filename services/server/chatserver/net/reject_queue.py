@@ -1,7 +1,7 @@
 """The reject queue: connections that can't be accepted. Each gets the error in its protocol, and time to read it.
 
 A socket in the queue is *silent* until its first bytes arrive, which show its protocol, or until _FIRST_BYTES_SECONDS
-have passed. Then the error is sent, and the socket is *closing*: it is closed after _READ_SECONDS, because a close over
+have passed. Then the error is sent, and the socket is *closing*: it is closed after _READ_SECONDS, because a close with
 unread input would reset the connection before the peer has read the error.
 """
 
@@ -61,7 +61,7 @@ class RejectQueue:
             self._close(oldest)
 
     def check(self, now: float) -> None:
-        """Send the error to sockets with input and to silent ones whose time is over; close the others after theirs."""
+        """Send the error to sockets with input or after _FIRST_BYTES_SECONDS; close sockets after _READ_SECONDS."""
         for key, _ in self._selector.select(0):
             self._reject(key.fileobj, now)  # type: ignore[arg-type]
         for sock in _expired(self._silent, now):
@@ -77,7 +77,7 @@ class RejectQueue:
     def _reject(self, sock: socket.socket, now: float) -> None:
         """Send the error in the protocol of the bytes received so far.
 
-        It does not wait for more, because peers that send single bytes would keep this thread busy.
+        More bytes are not awaited, because peers that send single bytes would keep this thread busy.
         """
         first_bytes = b""
         with suppress(OSError):

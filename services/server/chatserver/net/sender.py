@@ -6,28 +6,29 @@ number of system calls per message falls.
 
 States of a send queue:
 
-* caught up: in ``_Followers.caught_up``. It was sent everything up to ``offered`` and has nothing of its own.
-  :meth:`_advance` sends the next span to all of these, with one system call each.
-* behind: in ``_Followers.behind``. It follows, and has replies, edits or an older cursor. :meth:`_visit` serves it.
-* full: also in ``_full``. Its socket took less than was offered; the selector reports when it is writable again.
-* closing: also in ``_closing``. Its reader has ended. It is closed once its data was sent, or after
+* caught up: in ``_Followers.caught_up``. All data up to ``offered`` was sent, and the queue has no replies and no
+  edits. :meth:`_advance` sends the next span to all caught-up queues, with one system call each.
+* behind: in ``_Followers.behind``. The queue follows, and has replies, edits or an older position. :meth:`_visit`
+  serves it.
+* full: also in ``_full``. The socket took less than was offered; the selector reports when it is writable again.
+* closing: also in ``_closing``. The reader has ended. The transport is closed once all data was sent, or after
   LINGER_SECONDS.
-* broken: in neither set of followers. Nothing more is sent, and it waits only for its reader to end.
+* broken: in neither set of followers. Nothing more is sent; the queue waits only for its reader to end.
 
-A queue that is not logged in is in no set; ``mark_ready`` brings it to the next round. :meth:`_serve` moves a queue
-from behind to caught up; :meth:`_advance` moves back on a short send, or if another thread has cleared ``caught_up``;
-:meth:`_visit` moves back if the queue was marked ready; :meth:`_disconnect` breaks it; :meth:`_close` ends it.
+A queue that is not logged in is in no set; ``mark_ready`` adds it to the next round. :meth:`_serve` moves a queue from
+behind to caught up. :meth:`_advance` moves it back after a short send, or if another thread has cleared ``caught_up``.
+:meth:`_visit` moves it back if it was marked ready. :meth:`_disconnect` breaks it, and :meth:`_close` ends it.
 
-Threads. ``mark_ready``, ``add``, ``close_when_drained`` and ``wake`` may be called from any thread. All else runs
-in the sender's thread, except for ``start`` and ``stop``. The sender alone closes sockets of connections with a send
-queue, so a descriptor is never closed while it is used, and never reused for another peer.
+Threads. ``mark_ready``, ``add``, ``close_when_drained`` and ``wake`` may be called from any thread. All other methods
+except ``start`` and ``stop`` run in the sender's thread. The sender alone closes the transport of a connection with a
+send queue, so a descriptor is never closed, and never reused for another peer, while it is in use.
 
 Locks. ``_lock`` guards the hand-over fields and is a leaf: no other lock is taken and no system call is made under it,
 so callers may hold the hub's lock. The sender holds no lock while it writes.
 
 No wake-up is lost. A caller first publishes its work (``_ready``, ``_to_close``, ``_stop_at``, the end of a buffer) and
 then calls ``wake``. The sender first reads the pipe, then clears ``_woken``, then looks for work. If a caller finds
-``_woken`` set, the byte is still to be read, or the sender has not looked for work yet. Either way it finds the work.
+``_woken`` set, either the byte is unread, or the sender has not looked for work yet. In both cases it finds the work.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ _log = structlog.get_logger()
 
 # Time limit for sending the last bytes after the reader of a connection has ended.
 LINGER_SECONDS = 5.0
-# Time limit for a peer with unsent replies that takes no byte: it is lost or hostile, and a reply may take megabytes.
+# Time limit for a peer that takes no byte of its unsent replies: it is lost or hostile, and replies may take megabytes.
 # Broadcast data needs no such limit, because the lag limit covers it.
 STALL_SECONDS = 60.0
-# Minimum unsent data for a disconnect while memory is short: less would not help.
+# Minimum unsent data for a disconnect while memory is short: with less, a disconnect would free too little.
 _SHORT_MEMORY_UNSENT_BYTES = 1024 * 1024
 # Maximum visits per round: thousands of clients may send requests at once, a visit takes 10 to 50 microseconds, and
 # broadcast data must not wait for all of them.
@@ -74,17 +75,17 @@ class _Followers:
 
     def __init__(self, broadcast: BroadcastBuffer) -> None:
         self.broadcast = broadcast
-        # The position up to which the buffer was offered to all followers.
+        # Position up to which the data was offered to all followers.
         self.offered = 0
-        # Queues that were sent all of that and have nothing of their own; the value is the socket's descriptor.
+        # Caught-up queues (see the module's docstring), each with the descriptor of its socket.
         self.caught_up: dict[SendQueue, int] = {}
-        # All other followers: logging in, lagging, or with data of their own.
+        # All other followers: logging in, lagging, or with replies or edits.
         self.behind: set[SendQueue] = set()
 
     @property
     def have_unsent(self) -> bool:
         """True if the buffer has data that was not offered yet."""
-        # Read without the buffer's lock: the end only grows, and the hub wakes the sender after it has moved.
+        # Read without the buffer's lock: the end only grows, and the hub wakes the sender after each growth.
         return self.broadcast.end > self.offered
 
     def next_span(self) -> Span:
@@ -92,19 +93,19 @@ class _Followers:
         return self.broadcast.span(self.offered, self.broadcast.end)
 
     def add(self, send_queue: SendQueue) -> None:
-        """Move a queue to the caught-up ones."""
+        """Move a queue from those behind to the caught-up ones."""
         self.behind.discard(send_queue)
         self.caught_up[send_queue] = send_queue.transport.descriptor
 
-    def remove(self, send_queue: SendQueue, cursor: int) -> None:
+    def remove(self, send_queue: SendQueue, position: int) -> None:
         """Move a queue from the caught-up ones to those behind, at its true position."""
         del self.caught_up[send_queue]
-        send_queue.fall_behind(cursor)
+        send_queue.fall_behind(position)
         if send_queue.follows:
             self.behind.add(send_queue)
 
     def forget(self, send_queue: SendQueue) -> None:
-        """Drop a queue that nothing more is sent to."""
+        """Remove a queue from both sets: nothing more is sent to it."""
         self.caught_up.pop(send_queue, None)
         self.behind.discard(send_queue)
 
@@ -136,9 +137,9 @@ class Sender:
         os.set_blocking(self._wakeup_reader, False)
         os.set_blocking(self._wakeup_writer, False)
         self._selector.register(self._wakeup_reader, selectors.EVENT_READ)
-        # Queues whose readers have ended, with the time limit of each. For the sender's thread.
+        # Queues whose readers have ended, each with its deadline. For the sender's thread.
         self._closing: dict[SendQueue, float] = {}
-        # Queues whose sockets are full, with the time since when; oldest first. For the sender's thread.
+        # Queues whose sockets are full, each with the time when it became full; oldest first. For the sender's thread.
         self._full: dict[SendQueue, float] = {}
         # Queues that wait for an acknowledgement, least recently checked first. For the sender's thread.
         self._tracked: dict[SendQueue, None] = {}
@@ -187,8 +188,8 @@ class Sender:
 
         Call it after the work was published.
         """
-        # Read without a lock: if it is set, the sender has yet to look for work (see the module's docstring). If two
-        # threads find it clear, both write a byte, and the sender makes at most one empty round.
+        # _woken is read without a lock. If it is set, the sender will still look for work (see the module's docstring).
+        # If two threads find it clear, both write a byte, and the sender makes at most one empty round.
         if self._woken:
             return
         self._woken = True
@@ -240,9 +241,9 @@ class Sender:
         return busy or bool(ready)
 
     def _send_all(self) -> None:
-        # Broadcast data first, then queues that were marked ready. Queues over the limit are first in the next round,
-        # so each gets its visit. Followers that are behind do not count for the limit: if they were skipped while the
-        # buffer grows, their lag would grow.
+        # Broadcast data first, then queues that were marked ready. Queues beyond the limit of visits are first in the
+        # next round, so each gets its visit. Followers that are behind do not count for the limit: if they were skipped
+        # while the buffer grows, their lag would grow.
         with_data = [followers for followers in self._followers.values() if followers.have_unsent]
         with self._lock:
             targets, self._ready = self._ready, {}
@@ -274,9 +275,9 @@ class Sender:
         lost: list[SendQueue] = []
         for send_queue, descriptor in followers.caught_up.items():
             sent_bytes = 0
-            # Read without the queue's lock. If it is cleared after this read, the span is still right: edits added now
-            # lie at the flushed end or later, and the span ends there at the latest. Edits inside the span
-            # were added before it was flushed, so the flag was cleared before this thread saw the new end.
+            # caught_up is read without the queue's lock. If another thread clears it after this read, the span is still
+            # right: an edit that is added now is at the flushed end or later, and the span ends there or earlier. An
+            # edit inside the span was added before the flush, so caught_up was cleared before this thread saw the end.
             if send_queue.caught_up:
                 try:
                     sent_bytes = send(descriptor, data)
@@ -310,7 +311,7 @@ class Sender:
             self._disconnect_lagging(send_queue)
         elif send_queue not in self._full:
             self._serve(send_queue, followers)
-        if send_queue.hangs_up and send_queue in self._full:  # the peer does not read; hang_up does not wait for it
+        if send_queue.hangs_up and send_queue in self._full:  # hang_up does not wait for a peer that does not read
             self._disconnect(send_queue)
 
     def _serve(self, send_queue: SendQueue, followers: _Followers) -> None:
@@ -384,7 +385,7 @@ class Sender:
             send_queue.broken = True
 
     def _disconnect_stalled(self, now: float) -> None:
-        """Disconnect peers that take no replies. ``_full`` is ordered by time: dicts keep insertion order."""
+        """Disconnect peers that read no replies. ``_full`` is ordered by time: dicts keep insertion order."""
         for send_queue, since in list(self._full.items()):
             if now - since < STALL_SECONDS:
                 return

@@ -1,37 +1,37 @@
-"""The send queue of one connection: a cursor into the broadcast buffer, and edits to what the buffer holds.
+"""The send queue of one connection: a position in the broadcast buffer, and edits to the data after it.
 
 Public messages are encoded once per protocol and stored once, in the broadcast buffer. A send queue keeps only the
-position up to which its connection was sent the buffer (``_cursor``) and the differences (``_edits``). An edit
-``(at, resume, data)`` means: at position ``at``, send ``data``, then continue at ``resume``. A reply inserts
+position up to which the buffer was sent on its connection (``_position``) and the differences (``_edits``). An edit
+``(at, resume, data)`` means: at position ``at``, send ``data``, then continue at ``resume``. A reply is an insertion
 (``at == resume``). A sender's own message is replaced by its confirmation (``at < resume``).
 
-Phases. Positions below are positions in the broadcast buffer:
+Phases. All positions are positions in the broadcast buffer:
 
 1. Not logged in: the queue is held from the start (``_held``), and ``_end`` is 0, so nothing of the buffer is pending.
    While the queue is held, replies go to ``_replies`` and are sent at once.
-2. Logging in: :meth:`follow` sets the cursor to the end of the buffer and ``_end`` to None. The missed messages go to
-   ``_replies``. The buffer and insertions wait.
-3. Following: :meth:`release` ends the hold. After ``_replies``, the buffer and the edits are sent from the cursor on.
-   New replies are edits.
-4. Not following again: :meth:`unfollow` fixes ``_end`` at the flushed end of the buffer; if held, at the cursor.
-5. Finishing: :meth:`finish` stops following, ends the hold and rejects later replies. Pending data is still sent.
-   The sender shuts the connection once :meth:`is_drained` is true.
+2. Logging in: :meth:`follow` sets ``_position`` to the end of the buffer and ``_end`` to None. The missed messages go
+   to ``_replies``. The buffer and insertions wait.
+3. Following: :meth:`release` ends the hold. After ``_replies``, the buffer and the edits are sent from ``_position``
+   on. New replies are edits.
+4. Not following again: :meth:`unfollow` fixes ``_end`` at the flushed end of the buffer; if held, at ``_position``.
+5. Finishing: :meth:`finish` stops following, ends the hold and drops later replies. Pending data is still sent. The
+   sender shuts the connection once :meth:`is_drained` is true.
 
 A following queue is either *caught up* or *behind*. A caught-up queue has no edits and no replies; the sender keeps one
-position for all of them, so ``_cursor`` stands still. :meth:`catch_up` alone sets ``caught_up``. Every method that adds
-something clears it. The sender then writes the true position with :meth:`fall_behind` before it uses the cursor.
+position for all caught-up queues and does not update ``_position``. :meth:`catch_up` alone sets ``caught_up``. Every
+method that adds data clears it. The sender then sets ``_position`` with :meth:`fall_behind` before it uses the value.
 
 Threads. The connection's reader, and for guests the readers of others, call ``put``, ``release``, ``finish`` and
 ``wait_for_room``. The hub calls ``follow``, ``unfollow`` and ``insert`` under its lock. The sender alone calls
-``next_span``, passes the result to the transport without a lock, and reports with ``note_sent``. Other threads only
-append edits and replies meanwhile, so the parts that are being sent stay first.
+``next_span``, passes the result to the transport without a lock, and reports with ``note_sent``. Meanwhile other
+threads only append edits and replies, so the data that is being sent stays first.
 
 Locks. ``_lock`` guards the state and is a leaf except for the buffer's lock: hub, then queue, then buffer. ``wake`` and
 ``on_acknowledged`` are called after ``_lock`` was released. No socket is used under it.
 
-Edits are correct without knowledge of the cursor, because an edit never lies before data that was flushed: the hub
+An edit is correct wherever ``_position`` is, because an edit is never inside data that was flushed before: the hub
 inserts before it flushes, and replies go to the end of the flushed data. The sender sends flushed data only, so a send
-that runs while an edit is added can't pass the edit. The hub's order (edit, then flush) also means that a thread which
+that runs while an edit is added can't pass the edit. The hub's order (edit, then flush) also means that a thread that
 sees the new end of the buffer sees ``caught_up`` cleared.
 """
 
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
 
 # Maximum unsent replies per connection: above it, the server stops reading requests from this client.
 UNREAD_MAX_BYTES = 64 * 1024
-# Maximum numbers that wait for their bytes to be sent (see track). If it is reached, a new number replaces the last.
+# Maximum numbers that wait for their data to be sent (see track). At the maximum, a new number replaces the last one.
 TRACKED_MAX = 64
 
 # Maximum size for joining insertions at one position: an edit takes 200 bytes, more than a short direct message.
 _JOIN_MAX_BYTES = 4 * 1024
-# Placeholder for an unused queue: most queues are empty most of the time. It can hold nothing.
+# Placeholder for an unused deque: most deques are empty most of the time. It can hold nothing.
 _EMPTY: Final[deque[Any]] = deque(maxlen=0)
 
 
@@ -70,12 +70,13 @@ class _Edit(NamedTuple):
 
 
 class _Tracked:
-    """Numbers to report once the peer's system has acknowledged the data that they stand for.
+    """Numbers to report once the peer's system has acknowledged all data that was queued before them.
 
-    A number waits in ``queued`` together with two positions: the bytes queued for this connection alone, and the end of
-    the broadcast buffer. After both were sent it becomes ``sent_number``. It is reported when nothing is
-    unacknowledged. Under constant traffic that may never happen, so it is also reported when the transport's position
-    ``mark``, taken after the send, is acknowledged. The queue's lock guards all fields.
+    A number waits in ``queued`` together with two ends: the count of bytes queued for this connection alone, and the
+    end of the broadcast buffer. After the data up to both ends was sent, the number becomes ``sent_number``. It is
+    reported when no sent data is unacknowledged. Under constant traffic that may never happen, so the number is also
+    reported when the transport's position ``mark``, read after the send, is acknowledged. The queue's lock guards all
+    fields.
     """
 
     __slots__ = ("mark", "marked_number", "on_acknowledged", "queued", "sent_number")
@@ -87,21 +88,21 @@ class _Tracked:
         self.marked_number: int | None = None
         self.mark = 0
 
-    def note_sent(self, sent_bytes: int, cursor: int) -> None:
+    def note_sent(self, sent_bytes: int, position: int) -> None:
         """Record progress: bytes sent for this connection alone, and the position in the broadcast buffer."""
-        while self.queued and self.queued[0][1] <= sent_bytes and self.queued[0][2] <= cursor:
+        while self.queued and self.queued[0][1] <= sent_bytes and self.queued[0][2] <= position:
             self.sent_number, _, _ = self.queued.popleft()
 
 
 class SendQueue:
     """The unsent data of one connection: replies first, then the broadcast buffer with the edits to it.
 
-    ``wake`` tells the sender that there is something to send; it is called from any thread, without the queue's lock.
+    ``wake`` marks the queue as ready to send; it is called from any thread, without the queue's lock.
     The module's docstring has the phases, the threads and the lock rules.
     """
 
     __slots__ = (
-        "_cursor",
+        "_position",
         "_edits",
         "_end",
         "_finishing",
@@ -130,10 +131,10 @@ class SendQueue:
         self.broadcast = broadcast
         self.label = label
         self._wake = wake
-        # Written by the sender alone. shut: our side was shut after the last byte. broken: no further send is possible.
+        # Written by the sender alone. shut: our side was shut after the last byte. broken: nothing more is sent.
         self.shut = False
         self.broken = False
-        # True if the reader must see the end once the last byte was sent. Set under the lock, never cleared.
+        # True if the reader must see the end of the connection after the last byte. Set under the lock, never cleared.
         self.hangs_up = False
         # Written under the lock; set to true by the sender alone. The sender reads it without the lock (see above).
         self.caught_up = False
@@ -149,14 +150,14 @@ class SendQueue:
         self._sent_bytes = 0
         self._tracked: _Tracked | None = None
         self._held = True
-        self._cursor = 0
+        self._position = 0
         self._end: int | None = 0
         self._finishing = False
 
     # --- for the session: its reader thread, and for guests the reader threads of others ---
 
     def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
-        """Queue a reply to this connection: immediate while the queue is held, otherwise after the flushed data.
+        """Queue a reply to this connection. It is sent at once while the queue is held, else after the flushed data.
 
         A reply after :meth:`finish` is dropped. With ``alone=False`` the sender is not woken: the reply is sent with
         the next insertion.
@@ -178,8 +179,8 @@ class SendQueue:
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         """Queue the last events. Pending data is sent, then our side of the connection is shut. For any thread.
 
-        With ``hang_up`` both sides are shut, so that the reader sees the end, and data that the socket does not take at
-        once is discarded.
+        With ``hang_up`` both sides are shut, so that the reader sees the end. Data that does not fit into the socket is
+        then discarded.
         """
         data = self.broadcast.encode(last)
         with self._lock:
@@ -196,7 +197,7 @@ class SendQueue:
 
     def wait_for_room(self) -> bool:
         """Wait while more than UNREAD_MAX_BYTES of replies are unsent; false if the connection is finishing."""
-        # Read without the lock: an old value admits the requests of one more read, or costs a check under the lock.
+        # Read without the lock: a stale value admits the requests of one more read, or costs a check under the lock.
         if self._unread_bytes() <= UNREAD_MAX_BYTES:
             return not self._finishing
         with self._lock:
@@ -208,17 +209,17 @@ class SendQueue:
     # --- for the hub, under its lock ---
 
     def follow(self) -> None:
-        """Follow the broadcast buffer from its current end on. Nothing of it is sent before :meth:`release`."""
+        """Follow the broadcast buffer from its current end on. No data of the buffer is sent before :meth:`release`."""
         with self._lock:
             self._held = True
-            self._cursor = self.broadcast.add_follower()
+            self._position = self.broadcast.add_follower()
             self._end = None
 
     def unfollow(self) -> None:
         """Stop following at the current end of the broadcast buffer; data up to there is still sent."""
         end = self.broadcast.remove_follower()
         with self._lock:
-            self._cursor = self._sent_upto()
+            self._position = self._sent_upto()
             self.caught_up = False
             if self._end is None:
                 self._stop_following(end)
@@ -241,9 +242,9 @@ class SendQueue:
         """Report the number to ``on_acknowledged`` once the peer's system has acknowledged all data queued before.
 
         Numbers grow, and one report covers all smaller numbers. There is no report if the connection ends first.
-        ``on_acknowledged`` is called from any thread, without the queue's lock. After :meth:`unfollow`, the data ends
-        where following ended. While the queue is held, data is not sent in the order in which it was queued, so a
-        number is ignored.
+        ``on_acknowledged`` is called from any thread, without the queue's lock. After :meth:`unfollow`, only data up to
+        the end of following counts. While the queue is held, numbers are ignored, because data is then not sent in the
+        order in which it was queued.
         """
         with self._lock:
             if self._held or self._finishing:
@@ -264,15 +265,15 @@ class SendQueue:
     @property
     def is_tracked(self) -> bool:
         """True if a number waits for an acknowledgement."""
-        # Read without the lock: track wakes the sender after it sets the first number, so the sender reads again.
+        # Read without the lock: track wakes the sender after the first number, so the sender reads it again.
         return self._tracked is not None
 
     def check_acknowledged(self) -> None:
-        """Poll the transport for acknowledgements and report numbers. For any thread; it never waits for the peer.
+        """Poll the transport for acknowledgements and report numbers. For any thread; never waits for the peer.
 
-        The transport is polled without the queue's lock. The answer is still valid: the numbers were sent before the
-        poll, and acknowledged data stays acknowledged. If the transport is closed meanwhile its answer is meaningless,
-        but :meth:`stop_tracking` ran before the close, and the check under the lock below sees that.
+        The transport is polled without the queue's lock. Its answer stays valid: the data was sent before the poll, and
+        acknowledged data stays acknowledged. If the transport is closed meanwhile, its answer means nothing. But
+        :meth:`stop_tracking` runs before the close, and the check under the lock below detects that.
         """
         with self._lock:
             tracked = self._tracked
@@ -321,42 +322,42 @@ class SendQueue:
             if self._held:
                 return []
             self._skip_empty_edits()
-            cursor = self._cursor
-            limit = min(self._limit(offered), cursor + self.transport.write_max_bytes)
+            position = self._position
+            limit = min(self._limit(offered), position + self.transport.write_max_bytes)
             stop = min(self._edits[0].at, limit) if self._edits else limit
-            if stop - cursor >= self.broadcast.limits.span_min_bytes:
-                return self.broadcast.span(cursor, stop)
+            if stop - position >= self.broadcast.limits.span_min_bytes:
+                return self.broadcast.span(position, stop)
             pieces: list[bytes | memoryview] = []
             for edit in self._edits:
                 if len(pieces) >= self.broadcast.limits.send_max_pieces:
                     return pieces
                 stop = min(edit.at, limit)
-                if cursor < stop:
-                    pieces.append(self.broadcast.slice(cursor, stop))
+                if position < stop:
+                    pieces.append(self.broadcast.slice(position, stop))
                 if stop < edit.at:
                     return pieces
                 if edit.data:
                     pieces.append(edit.data)
-                cursor = max(cursor, edit.resume)
-            if cursor < limit:
-                pieces.append(self.broadcast.slice(cursor, limit))
+                position = max(position, edit.resume)
+            if position < limit:
+                pieces.append(self.broadcast.slice(position, limit))
             return pieces
 
-    def fall_behind(self, cursor: int) -> None:
+    def fall_behind(self, position: int) -> None:
         """Leave the caught-up state at this position."""
         with self._lock:
             self.caught_up = False
-            self._cursor = cursor
+            self._position = position
 
     def catch_up(self, offered: int) -> bool:
-        """Become caught up if the queue has nothing of its own and its cursor is at ``offered``; true if it did.
+        """Become caught up if the queue has no replies and edits, and its position is ``offered``. True if it is now.
 
-        Only a transport with a socket can be caught up, because the sender then writes to the descriptor directly.
+        Only a queue whose transport is a socket can be caught up, because the sender then writes to the descriptor.
         """
         with self._lock:
             self._skip_empty_edits()
             own = self._held or self._replies or self._edits or self._finishing or self._end is not None
-            self.caught_up = not own and self._cursor == offered and self.transport.is_socket
+            self.caught_up = not own and self._position == offered and self.transport.is_socket
             if self.caught_up:
                 self._replies = self._edits = _EMPTY
             return self.caught_up
@@ -364,7 +365,7 @@ class SendQueue:
     @property
     def follows(self) -> bool:
         """True if the connection follows the broadcast buffer."""
-        # Read without the lock: follow sets _end while the queue is held, and release wakes the sender afterwards.
+        # Read without the lock: follow sets _end while the queue is held, and release wakes the sender later.
         return self._end is None
 
     @property
@@ -375,7 +376,7 @@ class SendQueue:
     @property
     def has_unsent_replies(self) -> bool:
         """True if replies are unsent."""
-        # Read without the lock: one integer, which decides about a stalled peer only after STALL_SECONDS.
+        # Read without the lock: one integer, which is used only after a peer was stalled for STALL_SECONDS.
         return self._replies_bytes > 0
 
     @property
@@ -405,15 +406,15 @@ class SendQueue:
         with self._lock:
             self._skip_empty_edits()
             own = self._replies or self._edits
-            return self._finishing and not own and self._cursor >= self._limit(self.broadcast.end)
+            return self._finishing and not own and self._position >= self._limit(self.broadcast.end)
 
     def lag_bytes(self) -> int:
         """Unsent bytes of the broadcast buffer and of insertions; replies do not count."""
-        # Read without the lock: an estimate for a limit. The limit is read before the cursor, which may move meanwhile;
-        # the result is then too small or negative, hence max().
-        return max(0, self._limit(self.broadcast.end) - self._cursor) + self._inserted_bytes
+        # Read without the lock: an estimate for a limit. The end is read before the position, which may move meanwhile.
+        # The difference is then too small or negative, therefore max().
+        return max(0, self._limit(self.broadcast.end) - self._position) + self._inserted_bytes
 
-    # --- the lock is held, unless a caller above says otherwise ---
+    # --- the lock is held, except for the callers above that read without it ---
 
     def _put(self, data: bytes) -> None:
         if not data or self._finishing:
@@ -433,7 +434,7 @@ class SendQueue:
         self._end = end
         if self._held:
             # The missed messages are incomplete: newer messages would hide the gap.
-            self._end = self._cursor
+            self._end = self._position
             self._edits.clear()
             self._inserted_bytes = 0
 
@@ -455,9 +456,9 @@ class SendQueue:
     def _advance(self, max_bytes: int) -> int:
         """Advance over one edit or up to the next one, by ``most_bytes`` at most; returns the number of bytes."""
         edit = self._edits[0] if self._edits else None
-        if edit is None or self._cursor < edit.at:
-            step = max_bytes if edit is None else min(max_bytes, edit.at - self._cursor)
-            self._cursor += step
+        if edit is None or self._position < edit.at:
+            step = max_bytes if edit is None else min(max_bytes, edit.at - self._position)
+            self._position += step
             return step
         self._edits.popleft()
         step = min(max_bytes, len(edit.data))
@@ -469,23 +470,23 @@ class SendQueue:
         if step < len(edit.data):
             self._edits.appendleft(edit._replace(data=memoryview(edit.data)[step:]))
         else:
-            self._cursor = max(self._cursor, edit.resume)
+            self._position = max(self._position, edit.resume)
         return step
 
     def _skip_empty_edits(self) -> None:
         """Advance over edits without data: they only omit a part of the buffer."""
-        while self._edits and self._edits[0].at <= self._cursor and not self._edits[0].data:
-            self._cursor = max(self._cursor, self._edits.popleft().resume)
+        while self._edits and self._edits[0].at <= self._position and not self._edits[0].data:
+            self._position = max(self._position, self._edits.popleft().resume)
 
     def _sent_upto(self) -> int:
         """The position up to which the buffer was sent, or a smaller one.
 
-        While caught up, the cursor stands still and the buffer has the position of the last finished round.
+        While the queue is caught up, ``_position`` is stale, and the buffer has the position of the last finished round.
         """
-        return max(self._cursor, self.broadcast.offered_end) if self.caught_up else self._cursor
+        return max(self._position, self.broadcast.offered_end) if self.caught_up else self._position
 
     def _limit(self, offered: int) -> int:
-        """The end of the data to send: a follower's is ``offered``."""
+        """End of the data to send: ``offered`` for a follower, otherwise ``_end``."""
         return offered if self._end is None else self._end
 
     def _unread_bytes(self) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Connections that the system keeps until they are accepted; the system's limit may be lower.
 _BACKLOG: Final = 4_096
-# Size of the kernel's UDP buffers, for packets that arrive faster than they are read; the system's limit may be lower.
+# Size of the kernel's UDP buffers: datagrams may arrive faster than they are read. The system's limit may be lower.
 _UDP_BUFFER_BYTES: Final = 4 * 1024 * 1024
 # Attempts to find a free port: a number that is free for TCP may be in use for UDP.
 _TRIES: Final = 20
@@ -80,10 +80,10 @@ def _bind_tcp(host: str, port: int, peer_timeout_seconds: float) -> socket.socke
 def _lost_peer_options(timeout_seconds: float) -> tuple[tuple[str, int], ...]:
     """TCP options (level IPPROTO_TCP) that end the connection of a lost peer, and their values.
 
-    Keepalive probes a connection only while no data is unacknowledged. Usually there is some, because all users get a
+    Keepalive probes a connection only while all data is acknowledged. Usually some data is not, because all users get a
     user list twice a minute; then TCP_USER_TIMEOUT applies. It also limits keepalive (tcp(7)): the first probe is sent
-    after two thirds of the time, and the connection ends at the first probe after all of it. A peer whose receive
-    buffer stays full for that time is disconnected as well.
+    after two thirds of the timeout, and the connection ends at the first probe after the timeout. A peer whose receive
+    buffer stays full for the timeout is disconnected as well.
     """
     return (
         ("TCP_KEEPIDLE", max(1, round(timeout_seconds * 2 / 3))),

@@ -6,9 +6,9 @@ import socket
 
 
 class StopSignal:
-    """Wakes a thread that has registered this object for reading; it stays readable once it was sent.
+    """Wakes a thread that has registered this object for reading. After :meth:`send` it stays readable.
 
-    For any thread, except that only the owner of the waiting thread closes it, after that thread has ended.
+    For any thread, except ``close``: only the owner of the waiting thread calls it, after that thread has ended.
     """
 
     __slots__ = ("_reader", "_writer")
@@ -21,7 +21,7 @@ class StopSignal:
         return self._reader.fileno()
 
     def send(self) -> None:
-        """Make it readable."""
+        """Make the descriptor readable."""
         self._writer.send(b"\0")
 
     def close(self) -> None:

@@ -32,15 +32,15 @@ _TCP_CLOSE: Final = 7
 class Transport(Protocol):
     """A stream of bytes in both directions.
 
-    The reader calls ``read``, ``acknowledge`` and ``stop_reading``. Until there is a send queue it also calls the other
-    methods; then these are for the sender, except those for any thread.
+    The reader calls ``read``, ``acknowledge`` and ``stop_reading``. All other methods are for the sender, or for the
+    reader until the send queue exists, except those for any thread.
     """
 
     @property
     def is_socket(self) -> bool:
         """True if the sender may write to :attr:`descriptor` and wait until it is writable.
 
-        Otherwise the transport wakes the sender when it can take more data, or needs a :meth:`flush`.
+        Otherwise the transport wakes the sender when there is room for more data, or when :meth:`flush` is needed.
         """
 
     @property
@@ -55,10 +55,10 @@ class Transport(Protocol):
         """The next bytes; empty at the end. TimeoutError: nothing arrived within ``timeout_seconds``. OSError."""
 
     def stop_reading(self) -> None:
-        """The reader's last call, before the close."""
+        """Release what the reader used. The reader's last call, before the close."""
 
     def acknowledge(self) -> None:
-        """Acknowledge received data at once instead of with a delay, because the reader waits for more."""
+        """Acknowledge received data without delay, because the reader waits for more."""
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> int:
         """Take the bytes that fit; returns their number. BlockingIOError: no room. OSError: the peer is lost."""
@@ -67,7 +67,7 @@ class Transport(Protocol):
         """Send data that was taken and not sent yet, and retransmissions. OSError: the peer is lost."""
 
     def set_wake(self, wake: Callable[[], None]) -> None:
-        """Set the function that wakes the sender. It is called in any thread, without a lock."""
+        """Set the function that wakes the sender. The transport calls it in any thread, without a lock."""
 
     def end(self) -> None:
         """Announce that nothing more is written."""
@@ -76,7 +76,7 @@ class Transport(Protocol):
         """Let the reader see the end, and let writes fail. For any thread."""
 
     def close(self) -> None:
-        """Free the resources. The last call."""
+        """Free all resources. The last call of all."""
 
     def unacknowledged_bytes(self) -> int:
         """Number of bytes that the peer has not acknowledged; the end may count as one. For any thread."""
@@ -84,11 +84,11 @@ class Transport(Protocol):
     def acknowledged(self) -> int:
         """Position up to which the peer's system has acknowledged the written data. For any thread.
 
-        Compare positions of the same transport only. The position is valid after the peer was lost, too.
+        Compare it only with positions of the same transport. It stays valid after the peer was lost.
         """
 
     def written(self) -> int:
-        """Position of the end of the written data, or a little more. For any thread, after the write."""
+        """Position of the end of the written data, or slightly more. For any thread, after the write."""
 
     @property
     def is_lost(self) -> bool:
@@ -150,9 +150,9 @@ class TcpTransport:
                 turns.end_turn()
 
     def _read(self, size_bytes: int, timeout_seconds: float) -> bytes:
-        """Read with a timeout. It is set only if it has changed, which saves a system call.
+        """Read with a timeout. The timeout is set only if it has changed, which saves a system call.
 
-        A timeout also keeps the socket in non-blocking mode, which the sender needs.
+        Python keeps a socket with a timeout in non-blocking mode, which the sender needs.
         """
         if timeout_seconds != self._timeout_seconds:
             self._sock.settimeout(timeout_seconds)
@@ -165,9 +165,9 @@ class TcpTransport:
             self._turns.remove(self._waiter)
 
     def acknowledge(self) -> None:
-        """See Transport. A peer with Nagle's algorithm sends the next small piece after the last was acknowledged.
+        """See Transport. A peer with Nagle's algorithm waits for the acknowledgement before its next small segment.
 
-        Linux delays acknowledgements by up to 40 ms, because a reply could carry them. The option is not permanent.
+        Linux delays acknowledgements by up to 40 ms, because a reply could carry them. Linux clears the option later.
         """
         if _QUICKACK is not None:
             with suppress(OSError):
@@ -205,7 +205,7 @@ class TcpTransport:
         return int(count)
 
     def acknowledged(self) -> int:
-        """See Transport; 0 if the system can't tell: ``written`` is 0 then, too, so all data counts as acknowledged."""
+        """See Transport; 0 if the system can't tell. ``written`` is then 0 as well: all data counts as acknowledged."""
         if sys.platform != "linux":
             return 0
         try:

@@ -1,13 +1,14 @@
 """The UDP listener: one socket, one thread that reads it, and a UdpTransport for each session.
 
-A peer opens a session in two steps. Its first packet (the *opening*) has a text, usually a username; the server answers
-with a cookie and remembers nothing. The second packet has the same text and the cookie, which proves that the peer
-receives packets at its address. Then a session begins, with a random number, and with the text as its first frame.
+A peer opens a session in two steps. Its first datagram (the *opening*) has a text, usually a username; the server
+answers with a cookie and stores nothing. The second datagram has the same text and the cookie, which proves that the
+peer receives datagrams at its address. Then a session begins, with a random number, and with the text as its first
+frame.
 
-A packet belongs to a session if its number and its address are those of the session. Any other packet is a stranger's.
-An answer to a stranger is never longer than the packet that it answers, because the address may be forged, and the
-number of such answers per tick is limited. Cookies and errors aren't numbered or resent, and no packet that could
-itself be a server's answer is answered: two servers would answer each other forever.
+A datagram belongs to a session if its session number and its address are those of the session. Any other datagram has
+no session, and its address may be forged. So the answer to it is never longer than the datagram, and the number of such
+answers per tick is limited. Cookies and errors aren't numbered or resent. The server does not answer a datagram that
+may be a server's answer, because two servers would answer each other forever.
 
 The thread (named "datagrams") owns both dicts of sessions. Readers and the sender use the transports, which have locks.
 """
@@ -58,9 +59,9 @@ _log = structlog.get_logger()
 # scan of 1,000 takes half a millisecond.
 _TICK_SECONDS: Final = 0.05
 _TICK_SESSIONS: Final = 2_000
-# Maximum answers to strangers per tick. They take half a processor; more would delay the packets of sessions.
+# Maximum answers to datagrams without a session, per tick. They take half a processor; more would delay sessions.
 _STATELESS_MAX: Final = 2_000
-# Maximum packets read in a row: the scan must run during a flood, too.
+# Maximum datagrams read in a row: the scan must run during a flood, too.
 _READ_MAX: Final = 256
 # Time in which the same opening is a duplicate, or a repetition because the answer was lost. Later it opens a session.
 _DUPLICATE_SECONDS: Final = 10.0
@@ -82,7 +83,7 @@ class UdpListener:
         stateless_max: int = _STATELESS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``protocol`` is that of all sessions. ``stateless_max``: answers to packets without a session, per tick."""
+        """All sessions have ``protocol``. ``stateless_max``: maximum answers per tick to datagrams without a session."""
         self._socket = bound
         self._connections = connections
         self._protocol = protocol
@@ -130,13 +131,13 @@ class UdpListener:
                     self.check_timeouts()
 
     def _read_all(self) -> None:
-        """Process pending packets, _READ_MAX at most."""
+        """Process pending datagrams, _READ_MAX at most."""
         for _ in range(_READ_MAX):
             try:
                 data, address = self._socket.recvfrom(READ_BYTES)
             except BlockingIOError:
                 return
-            except OSError:  # on some systems an earlier packet was rejected (ICMP)
+            except OSError:  # some systems report here that an earlier datagram was rejected (ICMP)
                 continue
             datagram = unpack(data)
             if datagram is not None:
@@ -148,7 +149,7 @@ class UdpListener:
         return not self._by_number and not self._by_opening
 
     def receive(self, datagram: Datagram, address: Address) -> None:
-        """Process a packet. For the listener's thread."""
+        """Process a datagram. For the listener's thread."""
         now = self._clock()
         transport = self._by_number.get(datagram.session)
         if transport is not None and transport.address == address and not transport.closed:
@@ -172,7 +173,7 @@ class UdpListener:
             return
         earlier = self._by_opening.get((address, opening.text))
         if earlier is not None and not earlier.closed and now < earlier.opened_at + _DUPLICATE_SECONDS:
-            return  # a repetition: the session's first packet is resent until it arrives
+            return  # a repetition: the session's first datagram is resent until it arrives
         if self._closing:
             self._send(address, NO_SESSION, _error(ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
             return
@@ -201,7 +202,7 @@ class UdpListener:
             _log.warning("handshake ignored", reason="too_short", address=address[0], min_bytes=min_bytes)
 
     def _answer(self, datagram: Datagram, address: Address, *payloads: bytes) -> bool:
-        """Send the first payload that is no longer than that of the packet. False if all are longer."""
+        """Send the first of ``payloads`` that is no longer than that of the datagram. False if all are longer."""
         for payload in payloads:
             if len(payload) <= len(datagram.payload):
                 self._send(address, datagram.session, payload)
@@ -209,7 +210,7 @@ class UdpListener:
         return False
 
     def _send(self, address: Address, session: int, payload: bytes) -> None:
-        """Send a packet that is not numbered and not resent."""
+        """Send a datagram that is not numbered and not resent."""
         with suppress(OSError):
             self._socket.sendto(pack(Datagram(COMMAND, session, 0, payload)), address)
 

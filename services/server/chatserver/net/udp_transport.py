@@ -10,8 +10,8 @@ Threads. The listener calls ``deliver``, ``receive`` and ``check_timeouts``. One
 next ``receive`` that makes room wakes the sender. ``check_timeouts`` wakes it for retransmissions, which ``flush``
 sends.
 
-``_lock`` guards the state. Packets are sent and ``_wake`` is called without it. The order of packets does not matter,
-because the ARQ numbers them.
+``_lock`` guards the state. Datagrams are sent and ``_wake`` is called without it. The order of datagrams does not
+matter, because the ARQ numbers them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from chatprotocol.udp.arq import Frame
     from chatprotocol.udp.packet import Datagram
 
-# Maximum unread data per session: above it, packets are not acknowledged, so the peer resends them later. Packets that
-# arrive out of order do not count; see chatprotocol.udp.arq.RECEIVE_WINDOW.
+# Maximum unread data per session: above it, datagrams are not acknowledged, so the peer resends them later. Datagrams
+# that arrive out of order do not count; see chatprotocol.udp.arq.RECEIVE_WINDOW.
 _INBOX_MAX_BYTES = 64 * 1024
 # Maximum bytes per write. The rest stays in the broadcast buffer, which all sessions share.
 _WRITE_MAX_BYTES = 16 * 1024
@@ -85,7 +85,7 @@ class UdpTransport:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
-        # The text of the peer's opening packet, and its time of arrival.
+        # The text of the peer's opening, and its time of arrival.
         self.opening = opening
         self.opened_at = clock()
         self.write_max_bytes = write_max_bytes
@@ -94,10 +94,10 @@ class UdpTransport:
         self._sock = sock
         self._clock = clock
         self._inbox_max_bytes = inbox_max_bytes
-        # Set once there is a send queue.
+        # Set when the send queue is created.
         self._wake: Callable[[], None] = _do_nothing
-        # Written by the sender, or by the reader if there is no send queue. The listener reads it without the lock: an
-        # old value only delays the removal.
+        # Written by the sender, or by the reader if there is no send queue. The listener reads it without the lock: a
+        # stale value only delays the removal.
         self.closed = False
         # The reason why the peer is lost, or empty.
         self.lost_reason = ""
@@ -127,7 +127,7 @@ class UdpTransport:
             self._add_to_inbox(frames)
 
     def receive(self, datagram: Datagram, now: float) -> None:
-        """Process a packet of this session: acknowledge it, and pass complete frames to the reader."""
+        """Process a datagram of this session: acknowledge it, and pass complete frames to the reader."""
         with self._lock:
             has_room = self._inbox_bytes < self._inbox_max_bytes
             result = self._arq.receive(datagram, now, has_room=has_room)
@@ -142,9 +142,9 @@ class UdpTransport:
             self._wake()
 
     def check_timeouts(self, now: float) -> str:
-        """Wake the sender if a retransmission is pending; the reason if the peer has just been lost, else empty."""
-        # Read without the lock: look_at is a hint, and an old value costs a check or delays it by a tick. Only this
-        # thread writes lost.
+        """Wake the sender if a retransmission is pending. Returns the reason if the peer has just been lost, or ""."""
+        # Read without the lock: next_check_at is a hint, and a stale value costs a check or delays it by a tick. Only
+        # this thread writes lost_reason.
         if now < self._arq.next_check_at or self.lost_reason:  # nothing to do yet
             return ""
         with self._lock:
@@ -174,7 +174,7 @@ class UdpTransport:
         """Do nothing: the listener watches the socket."""
 
     def acknowledge(self) -> None:
-        """Do nothing: :meth:`receive` acknowledges each packet."""
+        """Do nothing: :meth:`receive` acknowledges each datagram."""
 
     # --- for the sender ---
 
@@ -202,14 +202,14 @@ class UdpTransport:
         return taken_bytes
 
     def flush(self) -> None:
-        """Send new packets and retransmissions. ConnectionAbortedError: the peer is lost."""
+        """Send new datagrams and retransmissions. ConnectionAbortedError: the peer is lost."""
         with self._lock:
             self._check_peer()
             datagrams = self._arq.datagrams_to_send(self._clock())
         self._send(datagrams)
 
     def end(self) -> None:
-        """Note that nothing more is written. No packet announces it."""
+        """Note that nothing more is written. The peer is not informed."""
         with self._lock:
             self._ended = True
             self._readable.notify()
@@ -230,12 +230,12 @@ class UdpTransport:
     @property
     def is_lost(self) -> bool:
         """True if the peer is lost."""
-        # Read without the lock: the listener sets it once.
+        # Read without the lock: the listener sets lost_reason once.
         return bool(self.lost_reason)
 
     @property
     def can_be_closed(self) -> bool:
-        """True if everything is acknowledged: the rest may need a retransmission."""
+        """True if all data is acknowledged: unacknowledged data may need a retransmission."""
         return not self.unacknowledged_bytes()
 
     def unacknowledged_bytes(self) -> int:
@@ -254,7 +254,7 @@ class UdpTransport:
             return self._arq.frames_queued
 
     def _send(self, datagrams: Sequence[bytes]) -> None:
-        """Send packets. A failed send counts as a lost packet, which is resent later."""
+        """Send datagrams. A failed send counts as a lost datagram, which is resent later."""
         for each in datagrams:
             try:
                 self._sock.sendto(each, self.address)
