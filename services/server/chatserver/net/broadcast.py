@@ -148,7 +148,7 @@ class BroadcastBuffer:
 
     @property
     def offered_end(self) -> int:
-        """The position up to which the data was offered to all followers, and sent to caught-up ones. For any thread."""
+        """Position up to which the data was offered to all followers, and sent to caught-up ones. For any thread."""
         return self._offered
 
     def slice(self, start: int, end: int) -> bytes:

@@ -102,13 +102,13 @@ class SendQueue:
     """
 
     __slots__ = (
-        "_position",
         "_edits",
         "_end",
         "_finishing",
         "_held",
         "_inserted_bytes",
         "_lock",
+        "_position",
         "_replies",
         "_replies_bytes",
         "_room_available",
@@ -481,7 +481,7 @@ class SendQueue:
     def _sent_upto(self) -> int:
         """The position up to which the buffer was sent, or a smaller one.
 
-        While the queue is caught up, ``_position`` is stale, and the buffer has the position of the last finished round.
+        While the queue is caught up, ``_position`` is stale, and the buffer has the position of the last round.
         """
         return max(self._position, self.broadcast.offered_end) if self.caught_up else self._position
 

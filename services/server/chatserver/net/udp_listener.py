@@ -83,7 +83,7 @@ class UdpListener:
         stateless_max: int = _STATELESS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """All sessions have ``protocol``. ``stateless_max``: maximum answers per tick to datagrams without a session."""
+        """``stateless_max`` is the maximum of answers to datagrams without a session, per tick."""
         self._socket = bound
         self._connections = connections
         self._protocol = protocol
