@@ -97,8 +97,8 @@ BREAKS = (
         _CHAT + "journal.py",
         (
             (
-                "outcomes = [self._do(connection, errand) for errand in errands]",
-                "self._hub.publish(stored); outcomes = [self._do(connection, errand) for errand in errands]",
+                "outcomes = [self._run_task(connection, task) for task in tasks]",
+                "self._hub.publish(stored); outcomes = [self._run_task(connection, task) for task in tasks]",
             ),
             ("        if stored:\n            self._hub.publish(stored)\n", ""),
         ),
@@ -166,15 +166,15 @@ BREAKS = (
     _break(
         _WAITING,
         _CHAT + "login.py",
-        "return [_Range(messages.waiting, delivered_id, last_id)], None",
-        "return [_Range(messages.waiting, last_id, last_id)], None",
+        "return [_Range(messages.undelivered, delivered_id, last_id)], None",
+        "return [_Range(messages.undelivered, last_id, last_id)], None",
         "integration/test_messages.py::test_direct_message_to_an_offline_user_is_delivered_once",
         "e2e/test_direct_messages.py::test_direct_message_waits_for_an_offline_user",
     ),
     _break(
         _RECEIVED,
         _CHAT + "delivery_marks.py",
-        "if message_id > self._newest.get(account_id, 0):",
+        "if message_id > self._marks.get(account_id, 0):",
         "if False:",
         "integration/test_messages.py::test_direct_message_to_an_offline_user_is_delivered_once",
         "e2e/test_direct_messages.py::test_direct_message_waits_for_an_offline_user",
@@ -269,7 +269,7 @@ BREAKS = (
     _break(
         _MEMORY,
         _SERVER + "memory.py",
-        "if self._left() < size_bytes:",
+        "if self._available_bytes() < size_bytes:",
         "if False:",
         "unit/server/test_memory.py::test_claims_are_limited_to_the_spare_memory",
     ),
@@ -311,7 +311,7 @@ BREAKS = (
     _break(
         _STUCK_LOG,
         _SERVER + "log.py",
-        "            self._waiting.append(text)\n",
+        "            self._queued.append(text)\n",
         "            self._write_all(text)\n",
         "integration/test_server_program.py::test_blocked_log_does_not_block_the_server",
     ),
@@ -382,8 +382,8 @@ BREAKS = (
         _SHUTDOWN,
         _CHAT + "journal.py",
         (
-            ("while (taken := self._take()).size:", "while (taken := self._take()).size and not self._closed:"),
-            ("            self._write(taken)\n        finally:", "            pass\n        finally:"),
+            ("while (taken := self._take_inbox()).size:", "while (taken := self._take_inbox()).size and not self._closed:"),
+            ("            self._commit(taken)\n        finally:", "            pass\n        finally:"),
         ),
         ("unit/server/test_journal.py::test_appended_batches_stay_together_despite_concurrent_senders",),
     ),
@@ -428,7 +428,7 @@ BREAKS = (
     _break(
         _VISIBLE,
         _STORE + "search_index.py",
-        "(f'{words} \"{_party(reader_id)}\"', before_id, limit)",
+        "(f'{words} \"{_account_token(reader_id)}\"', before_id, limit)",
         "(words, before_id, limit)",
         "unit/server/test_search_index.py::test_text_can_not_pass_for_an_account",
         "unit/server/test_search_index.py::test_find_agrees_with_a_scan_of_all_messages",
@@ -496,7 +496,7 @@ BREAKS = (
     _break(
         _LOG_PRIVACY,
         _CHAT + "errors.py",
-        "detail = None if error.code in _ECHOING else error.reason",
+        "detail = None if error.code in _QUOTING_CODES else error.reason",
         "detail = error.reason",
         "integration/test_server_log.py::test_log_has_no_passwords_and_no_messages",
     ),
@@ -510,15 +510,15 @@ BREAKS = (
     _break(
         _HEALTH,
         _SERVER + "app.py",
-        "return WELL if self._journal.probe(_PROBE_SECONDS) else",
-        "return WELL if self._journal else",
+        "return HEALTHY if self._journal.probe(_PROBE_SECONDS) else",
+        "return HEALTHY if self._journal else",
         "integration/test_server_program.py::test_health_check_fails_if_the_server_can_not_commit",
     ),
     _break(
         _PRESENCE,
         _CHAT + "presence.py",
-        "if self._members_of[member.name] == 1:",
-        "if self._members_of[member.name]:",
+        "if self._member_counts[member.name] == 1:",
+        "if self._member_counts[member.name]:",
         "e2e/test_presence.py::test_user_stays_online_until_the_last_client_ends",
     ),
     _break(
@@ -590,14 +590,14 @@ BREAKS = (
     _break(
         _ACKED,
         _CHAT + "delivery.py",
-        "if not has_come or ack.answers_expected == 0:",
+        "if not is_positive or ack.acks_expected == 0:",
         "if True:",
         "unit/server/test_delivery.py::test_delivery_agrees_with_the_model",
     ),
     _break(
         _ACKED,
         _CHAT + "delivery.py",
-        "elif whose.is_open:",
+        "elif key.is_open:",
         "elif False:",
         "unit/server/test_delivery.py::test_delivery_agrees_with_the_model",
     ),
