@@ -382,7 +382,10 @@ BREAKS = (
         _SHUTDOWN,
         _CHAT + "journal.py",
         (
-            ("while (taken := self._take_inbox()).size:", "while (taken := self._take_inbox()).size and not self._closed:"),
+            (
+                "while (taken := self._take_inbox()).size:",
+                "while (taken := self._take_inbox()).size and not self._closed:",
+            ),
             ("            self._commit(taken)\n        finally:", "            pass\n        finally:"),
         ),
         ("unit/server/test_journal.py::test_appended_batches_stay_together_despite_concurrent_senders",),
@@ -670,7 +673,7 @@ BREAKS = (
         _NET + "udp_listener.py",
         "if len(payload) <= len(datagram.payload):",
         "if True:",
-        "unit/server/test_udp_listener.py::test_answer_to_a_stranger_is_no_longer_than_its_packet",
+        "unit/server/test_udp_listener.py::test_answer_to_a_stranger_fits_its_packet",
     ),
     _break(
         _COOKIE,
