@@ -1,5 +1,6 @@
 """The database file: created, reopened, migrated, refused."""
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -23,6 +24,8 @@ FIRST = "CREATE TABLE one (x INTEGER); INSERT INTO one VALUES (7);"
 SECOND = "ALTER TABLE one ADD COLUMN y INTEGER; UPDATE one SET y = x + 1;"
 BROKEN = "CREATE TABLE two (x INTEGER); INSERT INTO nowhere VALUES (1);"
 PAGE_BYTES = 4096
+# Digest of the stored schema after each step.
+RELEASED = {1: "a9d4941b", 2: "6a71808a"}
 
 
 def make(folder: Path, accounts: int = 0, schema: Mapping[int, str] | None = None) -> Path:
@@ -232,6 +235,17 @@ def test_failed_migration_changes_nothing(folder: Path) -> None:
 
 def test_schema_steps_are_numbered_without_a_gap() -> None:
     assert sorted(schema_files()) == list(range(1, len(schema_files()) + 1))
+
+
+def test_released_schema_steps_are_unchanged() -> None:
+    """Comments inside a statement are stored with the table. A new step gets a new number, and its digest a new row."""
+    digests = {}
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for number, sql in sorted(schema_files().items()):
+            connection.executescript(sql)
+            stored = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").fetchall()
+            digests[number] = hashlib.sha256("\n".join(text for (text,) in stored).encode()).hexdigest()[:8]
+    assert digests == RELEASED
 
 
 # --- refused ---

@@ -9,7 +9,7 @@ CREATE TABLE account (
     name_key      TEXT    NOT NULL UNIQUE,      -- as compared: lower case
     password_hash TEXT    NOT NULL,             -- argon2id, with its parameters and salt
     created_ms    INTEGER NOT NULL,
-    delivered_id  INTEGER NOT NULL DEFAULT 0    -- newest direct message that the account received
+    delivered_id  INTEGER NOT NULL DEFAULT 0    -- direct messages up to this one need not be sent at the next login
 ) STRICT;
 
 CREATE TABLE public_message (

@@ -3,7 +3,7 @@
 -- gives the copy a new identity.
 
 CREATE TABLE history_identity (
-    one        INTEGER PRIMARY KEY CHECK (one = 1),    -- the table has one row
+    one        INTEGER PRIMARY KEY CHECK (one = 1),    -- there is one row
     history_id TEXT    NOT NULL                        -- random, 32 hexadecimal digits
 ) STRICT;
 
