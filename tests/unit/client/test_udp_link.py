@@ -148,15 +148,6 @@ HELLO_TEXT, HELLO = public(7, "hello")
 # --- opening ---
 
 
-@pytest.mark.parametrize("name", ["alice", "alice bm-pm", "a" * 32])
-def test_first_request_opens_a_session(server: UdpServer, call: Callable[..., Caller], name: str) -> None:
-    caller = call(server.port, name=name)
-    server.opens(name)
-    caller.reports(PROMPT)
-    caller.sends(Command("secret"))
-    server.hears("C", SESSION, 1, "secret")
-
-
 def test_lost_openings_are_resent_and_an_old_cookie_is_replaced(server: UdpServer, call: Callable[..., Caller]) -> None:
     """The session may begin with its second datagram. Others than those of the handshake are ignored."""
     caller = call(server.port)
