@@ -68,8 +68,9 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         description="Join a chat room. In pipes, in scripts and with --plain each line is an operation (PM, DM, CH, "
         "EX, /help), and any other line is an error. At a terminal any other line is a message to all members.",
         epilog="Flags win over variables, and variables over the file .env. Exit codes: 0 after EX or at the end of "
-        "the input, 1 if the server can't be reached or the connection is lost for good, 2 for bad usage, 3 if the "
-        "login is refused, 4 if text that a script waits for does not appear.",
+        "the input, 1 if the server can't be reached, the connection is lost for good, a line is not confirmed, "
+        "the login is interrupted or the output can't be written, 2 for bad usage, 3 if the login is refused, 4 if "
+        "text that a script waits for does not appear.",
     )
     parser.add_argument("WORD", nargs="*", help="HOST PORT USERNAME, HOST:PORT USERNAME, HOST PORT, or USERNAME alone")
     flags = vars(parser.parse_intermixed_args(arguments))
