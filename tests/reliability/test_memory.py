@@ -43,13 +43,13 @@ def test_large_answers_are_rejected_while_memory_is_short(tmp_path: Path) -> Non
 # The journal's thread dies, and so does the thread that would log it.
 JOURNAL_DIES = """
 from chatserver import threads
-from chatserver.chat.journal import LocalJournal
+from chatserver.store.database import Database
 
 def fail(*_):
     threads._log = None
     raise MemoryError
 
-LocalJournal._write = fail
+Database.note_commit = fail
 """
 # The shutdown hangs, too.
 SHUTDOWN_HANGS = """

@@ -60,8 +60,8 @@ RESULTS = Results(
 )
 # One line of each table, and the lines that give reasons.
 LINES = (
-    "| 1,000                |       6.00 |  3.00 (2.00) |",
-    "| 100, from 10 senders |       2.00 |        fails |",
+    "| 1,000                |       6.00 | 3.00 (2.00) |",
+    "| 100, from 10 senders |       2.00 |       fails |",
     "| nats-server | fails | fails | fails | fails | fails |",
     "| chatserver  |       1,024 |     32.0 |           33.0 |    3,000 |                 5.00 |",
     "| new names      |    3,000 |",
