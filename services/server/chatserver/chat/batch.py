@@ -14,19 +14,20 @@ if TYPE_CHECKING:
 class MessageBatch(Struct, gc=False, eq=False):
     """Consecutive public messages of one member, or one direct message.
 
-    The journal sets the id and time before the commit; it does not change afterwards.
+    The journal sets the id and the time before the commit; a batch does not change after the commit.
     """
 
     member: Member
     texts: list[str]
-    # One for each text; None if the client gave none.
+    # One for each text; None if the client sent no nonce.
     nonces: list[str | None]
-    # None: public.
+    # None for public messages.
     recipient: Account | None = None
-    # Id of the first message; the others have the following ids.
+    # Id of the first message; the following messages have the next ids.
     id: int = 0
     time_ms: int = 0
-    # True if the nonce was used before: it has the earlier message's id and is not delivered again. A single message.
+    # True if the nonce was used before. The batch is then a single message with the id of the earlier message, and is
+    # confirmed but not delivered.
     repeated: bool = False
 
     @property

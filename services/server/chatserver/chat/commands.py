@@ -76,14 +76,14 @@ def find_user(services: Services, _: Member, send_queue: SendQueue, request: req
 
 
 def show_history(services: Services, member: Member, send_queue: SendQueue, request: requests.AskHistory) -> None:
-    """CH: includes the user's earlier messages, and none that is delivered after the reply."""
+    """CH: includes all earlier messages of the user, and no message that is delivered after the reply."""
     wait_for_pending(services, member)
     before_id = _before_id(request, services.hub.last_id())
     send_queue.put([History(services.messages.history(member.account_id, before_id, request.limit))])
 
 
 def search(services: Services, member: Member, send_queue: SendQueue, request: requests.Search) -> None:
-    """Search the same messages as :func:`show_history` shows."""
+    """Search the messages that :func:`show_history` would show."""
     terms = terms_of(request.words)
     wait_for_pending(services, member)
     newest_id = services.hub.last_id()

@@ -1,34 +1,37 @@
-"""Acknowledged delivery, for guests: one message at a time, the next one after the acknowledgement.
+"""Acked delivery, for guests: one message at a time, and the next one after the acknowledgement.
 
 Theory of operation
 -------------------
 
-AckedDelivery holds one log of public deliveries; each DeliveryWindow has a position in it and a queue of direct ones.
-A direct delivery has the position of the public one that it precedes, so each user gets one order. To the hub
-AckedDelivery is a BroadcastBuffer, and each window is a Follower.
+AckedDelivery holds one list of public deliveries. Each DeliveryWindow has a position in that list, and a queue of
+direct deliveries. A direct delivery has the position of the public delivery that follows it, so each user gets one
+order. For the hub, AckedDelivery is a BroadcastBuffer, and each window is a Follower.
 
-A window: new -> held (``follow``) -> idle (``release``) <-> in flight (one part given out) -> closed.
-``handle_ack`` leads from in flight to the next part, the next delivery, or idle. ``unfollow`` closes a window, and so
-do a lag over the limit and a missing answer; then the watcher disconnects the user. A closed window isn't opened again.
+States of a window: new -> held (``follow``) -> idle (``release``) <-> in flight (one part was sent) -> closed.
+``handle_ack`` leads from in flight to the next part, the next delivery, or idle. ``unfollow`` closes a window. A lag
+above the limit and a missing answer close it too, and then the watcher disconnects the user. A closed window is never
+opened again.
 
-An Ack: pending -> complete, with success or failure; the first outcome counts. ``begin_send`` creates it. The hub
-stages the delivery and confirms the batch (``_confirm``), which links the two; ``flush`` counts the recipients
-(``_enqueue``). The last positive answer completes it, and so does the first failure: a negative answer, a closed
-window, the timeout.
+States of an Ack: pending -> complete, with success or failure; the first outcome counts.
 
-Threads: the reader of a guest's sending connection calls ``begin_send`` and ``end_send`` and waits for the Ack; that
-of its receiving connection calls ``handle_ack``. The hub calls ``append``, ``handle_own_event``, ``flush``, ``open``
-and ``close`` under its lock, in the journal thread, the presence thread or a reader. The watcher (thread "delivery")
-handles timeouts and disconnects.
+1. ``begin_send`` creates the Ack, and the session appends the message to the journal.
+2. The hub stages the delivery and confirms the batch. ``_confirm`` links the Ack to the delivery.
+3. ``flush`` counts the recipients (``_enqueue``).
+4. The last positive answer completes the Ack. So does the first failure: a negative answer, a closed window, or the
+   timeout.
 
-Locks: guests, then hub, then ``_lock``. ``_lock`` guards all windows, deliveries and acks; send queues are written to
-after it is released. A window has at most one part in flight, so parts can be reordered only for a peer that
-acknowledges a part before it has received it.
+Threads. The reader of a guest's sending connection calls ``begin_send`` and ``end_send``, and waits for the Ack. The
+reader of the receiving connection calls ``handle_ack``. The hub calls ``append``, ``handle_own_event``, ``flush``,
+``open`` and ``close`` under its lock, in the journal thread, the presence thread or a reader. The watcher (thread
+"delivery") handles timeouts and disconnects.
 
-``_deadlines`` is ordered by time: entries are appended with the same timeout. ``shorten_timeouts`` shortens the
-timeout; it keeps the order, because it runs after the journal ended, so no entry that it adds is set again. Thus the
-watcher needs to look at the first entries only, and to be woken only if it sleeps without a timeout or has something to
-disconnect.
+Locks. Order: guests, hub, ``_lock``. ``_lock`` guards all windows, deliveries and acks. Parts are put into send queues
+after its release. The order of parts stays correct, because a window has at most one part in flight. Only a peer that
+acknowledges a part before it arrives can get parts in another order.
+
+``_deadlines`` is ordered by time, because all entries are appended with the same timeout. ``shorten_timeouts`` keeps
+the order: it runs after the end of the journal, so no entry that it adds is set again. Therefore the watcher checks the
+first entries only. It is woken only if it sleeps without a timeout or must disconnect a user.
 """
 
 from __future__ import annotations
@@ -61,10 +64,10 @@ _DELIVERY_BYTES = 100
 
 
 class Ack:
-    """The outcome of one message: acknowledged by all recipients here, or failed.
+    """The outcome of one message: acknowledged by all recipients that have a window, or failed.
 
-    Written by AckedDelivery under its lock. The sender calls :meth:`wait` and reads :attr:`is_complete` without it; it
-    reads the other fields only after :meth:`wait`.
+    AckedDelivery writes it under its lock. The sender calls :meth:`wait` and reads :attr:`is_complete` without the
+    lock, and reads the other fields only after :meth:`wait`.
     """
 
     __slots__ = ("_completed", "acks_expected", "has_failed", "is_stored_only")
@@ -73,18 +76,18 @@ class Ack:
         self._completed = threading.Event()
         self.acks_expected = 0
         self.has_failed = False
-        # The recipient of a direct message is not online.
+        # True for a direct message if the recipient is not online.
         self.is_stored_only = False
 
     def wait(self) -> bool:
         """Wait for the outcome. True if all recipients acknowledged. Takes ACK_SECONDS at most after the commit."""
         self._completed.wait()
-        # Read without the lock: it is written before the event is set, and never after.
+        # Read without the lock: has_failed is written only before the event is set.
         return not self.has_failed
 
     @property
     def is_complete(self) -> bool:
-        """True if the outcome is known. Safe without the lock: it changes once, from false to true."""
+        """True if the outcome is known. Read without the lock: the event is set once and never cleared."""
         return self._completed.is_set()
 
     def complete(self) -> None:
@@ -94,23 +97,24 @@ class Ack:
 class Delivery(Struct, gc=False, eq=False):
     """One message, to one window or to all windows except its sender's."""
 
-    # Given out one after the other; usually the message itself.
+    # Parts of the message, sent one after the other; usually one part, the message itself.
     parts: Sequence[Message]
     size_bytes: int
-    # None: public. ``sender`` is None if the sender has no window here.
+    # ``to`` is None for a public message. ``sender`` is None if the sender has no window.
     to: DeliveryWindow | None = None
     sender: DeliveryWindow | None = None
     ack: Ack | None = None
-    # Position in the log, -1 until flushed. A direct delivery precedes the public one at the same position.
-    # ``offset_bytes``: size of all earlier public deliveries; not set for direct ones.
+    # Position in the list, -1 before the flush. A direct delivery precedes the public delivery at the same position.
+    # ``offset_bytes``: size of all earlier public deliveries; not set for direct deliveries.
     position: int = -1
     offset_bytes: int = 0
 
 
 class DeliveryWindow:
-    """The undelivered messages of one user: public ones from ``position`` on, and a queue of direct ones.
+    """The undelivered messages of one user: the public ones from ``position`` on, and a queue of direct ones.
 
-    Guarded by the lock of AckedDelivery, except ``broadcast``, ``send_queue`` and ``name``, which never change.
+    The lock of AckedDelivery guards all attributes except ``broadcast``, ``send_queue`` and ``name``, which never
+    change.
     """
 
     __slots__ = (
@@ -135,11 +139,11 @@ class DeliveryWindow:
         self.send_queue = send_queue
         self.name = name
         self.position = 0
-        # Size of the user's own public messages after the position; they are skipped.
+        # Size of the user's own public messages after the position. Own messages are skipped.
         self.own_bytes = 0
         self.direct: deque[Delivery] = deque()
         self.direct_bytes = 0
-        # The current delivery until all its parts are acknowledged, and the number of parts given out.
+        # The current delivery until all its parts are acknowledged, and the number of its parts that were sent.
         self.in_flight: Delivery | None = None
         self.parts_given = 0
         # The user's own message that awaits its outcome.
@@ -152,7 +156,7 @@ class DeliveryWindow:
     # --- for the hub, under its lock ---
 
     def follow(self) -> None:
-        """Start to queue deliveries; none is given out until :meth:`AckedDelivery.release`."""
+        """Start to queue deliveries. No delivery is sent before :meth:`AckedDelivery.release`."""
         self.broadcast.open(self)
 
     def unfollow(self) -> None:
@@ -174,7 +178,7 @@ class DeliveryWindow:
 class AckedDelivery:
     """All delivery windows, and the watcher thread. See the module's theory of operation."""
 
-    # For the hub: stream positions have no meaning here.
+    # For the hub. Positions in a broadcast buffer have no meaning here.
     tail = 0
 
     def __init__(
@@ -185,7 +189,7 @@ class AckedDelivery:
         ack_seconds: float = ACK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``split`` divides a message into the parts that are given out one after the other.
+        """``split`` divides a message into parts that are sent one after the other.
 
         ``ack_seconds`` is the acknowledgement timeout; ``clock`` returns seconds.
         """
@@ -195,9 +199,9 @@ class AckedDelivery:
         # Guards everything below, and all windows, deliveries and acks. Taken after the hub's lock.
         self._lock = threading.Lock()
         self._windows: set[DeliveryWindow] = set()
-        # Appended and not flushed yet.
+        # Deliveries that are appended and not flushed yet.
         self._staged: list[Delivery] = []
-        # The log of public deliveries, the position of its first one, and the size of all public deliveries ever.
+        # Public deliveries, the position of the first of them, and the size of all public deliveries since the start.
         self._deliveries: list[Delivery] = []
         self._first = 0
         self._total_bytes = 0
@@ -237,7 +241,7 @@ class AckedDelivery:
             self._call_if_idle(window)
 
     def shorten_timeouts(self, ack_seconds: float) -> None:
-        """Shorten all timeouts, at shutdown. The journal must have ended before."""
+        """Shorten all timeouts, at shutdown. Call it after the end of the journal."""
         latest = self._clock() + ack_seconds
         with self._lock:
             self._ack_seconds = ack_seconds
@@ -265,7 +269,7 @@ class AckedDelivery:
         return self.tail, self.tail
 
     def flush(self) -> None:
-        """Queue the staged deliveries, give out the next parts, and close windows that lag too far."""
+        """Queue the staged deliveries, send the next parts, and close windows that lag too far."""
         with self._lock:
             deliveries, self._staged = self._staged, []
             for delivery in deliveries:
@@ -276,7 +280,7 @@ class AckedDelivery:
             _send_part(window, part)
 
     def wait_for_sender(self, ahead_max_bytes: int = 0, limit_seconds: float | None = None) -> None:
-        """Return at once: the lag limit bounds guests instead."""
+        """Return at once: guests are limited by their lag instead."""
 
     # --- for windows, under the hub's lock ---
 
@@ -293,7 +297,7 @@ class AckedDelivery:
             self._close_window(window)
 
     def handle_own_event(self, window: DeliveryWindow, event: Event | EventBatch) -> None:
-        """Handle a direct message to the user, or the confirmation or refusal of its own message."""
+        """Handle a direct message to the user, or the confirmation or rejection of the user's own message."""
         with self._lock:
             match event:
                 case DirectMessage():
@@ -306,14 +310,14 @@ class AckedDelivery:
     # --- for the reader threads of a guest's two connections ---
 
     def release(self, window: DeliveryWindow) -> None:
-        """Start to give out deliveries."""
+        """Start to send deliveries."""
         with self._lock:
             window.is_held = False
             part = self._start_next(window)
         _send_part(window, part)
 
     def begin_send(self, window: DeliveryWindow) -> Ack:
-        """Return the ack for the user's next message; it has failed already if the window is closed.
+        """Return the ack for the user's next message. If the window is closed, the ack has failed already.
 
         Call :meth:`end_send` after the reply was sent.
         """
@@ -330,7 +334,7 @@ class AckedDelivery:
         self._call_if_idle(window)
 
     def handle_ack(self, window: DeliveryWindow, sender: str | None) -> bool:
-        """Acknowledge the current part; ``sender`` None rejects it. False if no message of that sender is in flight."""
+        """Acknowledge the current part; ``sender`` None rejects it. False if no message of ``sender`` is in flight."""
         with self._lock:
             answered = window.in_flight
             if answered is None or (sender and name_key(sender) != name_key(answered.parts[0].sender)):
@@ -347,14 +351,14 @@ class AckedDelivery:
         return True
 
     def drain(self, window: DeliveryWindow, on_idle: Callable[[], None]) -> None:
-        """Call ``on_idle``, once or more, from any thread, when nothing is in flight for this user. At shutdown."""
+        """At shutdown, call ``on_idle`` when nothing is in flight for this user; once or more, in any thread."""
         with self._lock:
             window.on_idle = on_idle
         self._call_if_idle(window)
 
     def _call_if_idle(self, window: DeliveryWindow) -> None:
         """Call ``on_idle`` if it is set and nothing is in flight."""
-        # Read without the lock: if a concurrent drain is missed here, drain checks itself after it has set on_idle.
+        # Read without the lock: if this read misses a concurrent drain, that drain calls this method after the write.
         if window.on_idle is None:
             return
         with self._lock:
@@ -407,7 +411,7 @@ class AckedDelivery:
         return delivery.parts[window.parts_given - 1]
 
     def _take_next(self, window: DeliveryWindow) -> Delivery | None:
-        """Take the next delivery of the window; the user's own are skipped. The lock is held."""
+        """Take the next delivery of the window, and skip the user's own messages. The lock is held."""
         while True:
             if window.direct and window.direct[0].position <= window.position:
                 delivery = window.direct.popleft()
@@ -438,14 +442,14 @@ class AckedDelivery:
         return True
 
     def _drop_delivered(self) -> None:
-        """Drop delivered entries once they are half of the log: amortized cost. The lock is held."""
+        """Drop the delivered entries if they are at least half of the list (amortized cost). The lock is held."""
         needed = min((window.position for window in self._windows if window.is_open), default=self._end)
         if 2 * (needed - self._first) >= len(self._deliveries):
             del self._deliveries[: needed - self._first]
             self._first = needed
 
     def _close_window(self, window: DeliveryWindow) -> None:
-        """Close the window; fail its own ack and those of its undelivered messages. The lock is held."""
+        """Close the window; fail the user's own ack and the acks of undelivered messages. The lock is held."""
         if not window.is_open:
             return
         window.is_open = False
@@ -466,7 +470,7 @@ class AckedDelivery:
     # --- acks: the lock is held ---
 
     def _confirm(self, sender: DeliveryWindow, confirmed: Sent | SentBatch) -> None:
-        """Link the ack to the staged delivery; complete it if there is none. The lock is held."""
+        """Link the ack to the staged delivery; without a delivery, complete the ack. The lock is held."""
         ack = sender.ack
         if ack is None or ack.is_complete:
             return
@@ -525,14 +529,14 @@ class AckedDelivery:
                     self._fail(window.ack)
 
     def _watch(self) -> None:
-        # Read without the lock: _sleep reads it again under the lock, so the wake-up of stop is not lost.
+        # _stopping is read without the lock: _sleep reads it again under the lock, so the wake-up by stop is not lost.
         while not self._stopping:
             self.check_deadlines()
             with self._lock:
                 self._sleep()
 
     def _sleep(self) -> None:
-        """Sleep until the first deadline, or without a limit if there is none, or until notified. The lock is held."""
+        """Sleep until the first deadline or a notification; without deadlines there is no limit. The lock is held."""
         if self._stopping or self._to_disconnect:
             return
         first = next(iter(self._deadlines.values()), None)

@@ -6,12 +6,13 @@ import threading
 
 
 class DeliveryMarks:
-    """One mark per account: a device of the user has this message and all older direct ones. For any thread.
+    """One mark per account: a device of the user has this message and all older direct messages. For any thread.
 
     A message has reached a device when the device's operating system has acknowledged it. Only a connection that was
-    given all older messages moves the mark, and only forward: at its login, after direct messages, and at its end, then
-    up to the newest message. The journal saves marks with its next commit. A login delivers the direct messages that
-    are newer than the mark, and reports the mark: newer messages arrived while the user was offline.
+    sent all older messages moves the mark, and only forward: at its login, after each direct message, and at its end.
+    At its end the mark moves to the newest message. The journal saves marks with its next commit. A login delivers the
+    direct messages that are newer than the mark. It also reports the mark, because all newer messages arrived while the
+    user was offline.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Request errors: the reply to the peer, and the log of them."""
+"""Request errors: the replies to the peer, and their log lines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUEST_ERRORS = (
 )
 # Maximum logged errors per connection: an attacker must not fill the disk with the log.
 _LOGGED_MAX = 100
-# Codes whose reason repeats the peer's input, which may be a mistyped message or password: the reason isn't logged.
+# Codes for which the reason is not logged: it repeats the peer's input, which may be a mistyped message or password.
 _QUOTING_CODES = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
 
 
@@ -70,7 +70,7 @@ def to_request_error(error: Exception, connection: str) -> RequestError:
             return RequestError(ErrorCode.INTERNAL, "The server can't check passwords now.")
         case ShortOfMemoryError():
             return RequestError(ErrorCode.INTERNAL, "The server is short of memory; try again later.")
-        case SearchFailedError():  # the indexer has logged why
+        case SearchFailedError():  # the indexer has logged the reason
             return RequestError(ErrorCode.INTERNAL, "The server can't search now; try again a little later.")
         case _:
             return RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")

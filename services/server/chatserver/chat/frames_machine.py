@@ -28,7 +28,7 @@ class StepState(NamedTuple):
 
 
 class FramesMachine:
-    """The steps of one peer. An unexpected step resets it: an operation is expected next."""
+    """The steps of one peer. An unexpected step resets the state: an operation is expected next."""
 
     __slots__ = ("_keywords", "_recipient", "_step_state", "ready_count")
 

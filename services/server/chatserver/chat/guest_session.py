@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Maximum unsolicited acks in a row. They cost the peer nothing, because they get no reply, and cost the server CPU
-# time; more of them are no mistake of a simple client.
+# Maximum unsolicited acks in a row. A simple client may send some by mistake. More are an attack: they cost the server
+# processor time and the peer nothing, because they get no reply.
 _UNSOLICITED_ACKS_MAX = 1_000
-# Errors reported with their own code; other errors are mapped by connection.
+# Errors that are sent with their own code. The code of other errors depends on the connection: see _refuse.
 _REPORTED_CODES = frozenset({ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN})
 
 
@@ -54,7 +54,7 @@ class GuestSession:
 
     @property
     def is_logged_in(self) -> bool:
-        """True if both connections are registered; the login timeout then no longer applies."""
+        """True if both connections are registered. The login timeout then no longer applies."""
         return self._guest is not None and self._guest.is_online
 
     def handle(self, incoming: Sequence[Request]) -> bool:
@@ -87,12 +87,12 @@ class GuestSession:
             self._refuse(RequestError(ErrorCode.NOT_LOGGED_IN, reason))
 
     def end(self) -> None:
-        """End the guest, with both connections, after the last request of this one."""
+        """End both connections of the guest, after the last request of this connection."""
         if self._guest is not None and self._side is not None:
             self._services.guests.leave(self._services, self._guest, self._side)
 
     def send_bye(self) -> None:
-        """Drain messages in flight, then close, at shutdown; the protocol has no farewell. For any thread."""
+        """At shutdown, finish the messages in flight, then close. The protocol has no goodbye. For any thread."""
         guest = self._guest
         if guest is None:
             self._send_queue.finish()
@@ -123,7 +123,7 @@ class GuestSession:
         raise RequestError(ErrorCode.BAD_USERNAME, "This connection is registered already.")
 
     def _send(self, request: requests.Send) -> None:
-        """SEND: reply after all recipients acknowledged; this blocks the reader, and so the next request."""
+        """SEND: reply after all recipients acknowledged. Until then this thread reads no further request."""
         services, guest = self._services, self._guest
         assert guest is not None
         guest.wait_until_registered()
@@ -133,7 +133,7 @@ class GuestSession:
         recipient = None if is_everyone(request.to) else find_recipient(services, request.to)
         ack = services.acked_delivery.begin_send(guest.window)
         try:
-            if not ack.is_complete:  # it is complete if the guest has just left
+            if not ack.is_complete:  # an ack is complete from the start if the guest has just left
                 services.journal.append([MessageBatch(guest.member, [request.text], [None], recipient)])
             is_delivered = ack.wait()
             if recipient is not None and recipient.is_guest and ack.is_stored_only:
@@ -157,7 +157,7 @@ class GuestSession:
             self._ignore_ack(request)
 
     def _ignore_ack(self, _: Request) -> None:
-        """Ignore an unsolicited ack. A reply could make the two peers answer each other forever."""
+        """Ignore an unsolicited ack. With a reply, the two peers might answer each other forever."""
         self._errors.log_ignored_ack(self._name)
         self._unsolicited_acks += 1
 

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Wait for the second connection, from the first one on: some clients send before both are registered.
+# Maximum time between the first and the second connection: some clients send before both are registered.
 _SECOND_CONNECTION_SECONDS = 5.0
 
 
 class Guest:
-    """One guest, from its first connection to the end of either. Changes are guarded by the lock of Guests."""
+    """One guest, from its first connection to the end of either. The lock of Guests guards all changes."""
 
     __slots__ = (
         "_clock",
@@ -51,14 +51,14 @@ class Guest:
         self.name = name
         self.address = address
         self.send_queues: dict[Side, SendQueue] = {}
-        # The sender of its messages; set after both connections were claimed.
+        # The account row of the guest's messages; set after both connections have claimed the name.
         self.account: Account | None = None
         # Connections whose registration was confirmed.
         self.registered: set[Side] = set()
         self.member: Member | None = None
         self.window: DeliveryWindow | None = None
         self.has_left = False
-        # Set when the guest is complete, and when it never will be.
+        # Set when both connections are registered, and when the wait for that ends in vain.
         self._wait_over = threading.Event()
         self._wait_until = wait_until
 
@@ -68,7 +68,7 @@ class Guest:
         return self.member is not None and not self.has_left
 
     def is_late(self, now: float) -> bool:
-        """True if the second connection is late: the name may then be taken."""
+        """True if the second connection is late: another guest may then take the name."""
         return len(self.send_queues) < len(Side) and now >= self._wait_until
 
     def wait_until_registered(self) -> None:
@@ -76,7 +76,7 @@ class Guest:
         self._wait_over.wait(max(0.0, self._wait_until - self._clock()))
 
     def stop_waiting(self) -> None:
-        """Wake the waiting sender. For any thread."""
+        """Wake the thread that waits in :meth:`wait_for_arrival`. For any thread."""
         self._wait_over.set()
 
     def finish(self) -> None:
@@ -88,8 +88,8 @@ class Guest:
 class Guests:
     """The guests by name, from the first connection on. For any thread.
 
-    A guest with one connection keeps its name for a few seconds only: otherwise it would block the name until the login
-    timeout. ``clock`` returns seconds.
+    A guest with one connection keeps its name for a few seconds only; otherwise the name would be blocked until the
+    login timeout. ``clock`` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -132,7 +132,7 @@ class Guests:
         return guest
 
     def _remove_late(self, services: Services, name: str, side: Side, address: str) -> None:
-        """Remove a late guest, unless this is its missing connection."""
+        """Remove a late guest of this name, unless this connection is the missing one."""
         late = self._by_key.get(name_key(name))
         if late is None or (late.address == address and side not in late.send_queues):
             return
@@ -144,7 +144,7 @@ class Guests:
         send_queue.finish(hang_up=True)
 
     def confirm_registration(self, services: Services, guest: Guest, side: Side, name: str) -> None:
-        """Confirm the registration of one connection; the second one makes the guest join the hub."""
+        """Confirm the registration of one connection. With the second connection, the guest joins the hub."""
         with self._lock:
             if guest.has_left:
                 return

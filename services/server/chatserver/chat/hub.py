@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from chatserver.chat.member import BroadcastBuffer, Member
     from chatserver.store.accounts import Account
 
-# Portion flushed at once. A commit on a slow disk may hold megabytes; flushed at once, they could exceed the lag limit
-# of a receiver that reads fast enough.
+# Size of the portions in which a commit is flushed. On a slow disk a commit may hold megabytes. Flushed at once, they
+# could exceed the lag limit of a receiver that reads fast enough.
 _PORTION_CHARACTERS = 64 * 1024
 # Per-message overhead of the wire format.
 _MESSAGE_CHARACTERS = 100
 
 
-# Members of an account checked at each login, newest first: each costs a few system calls.
+# Maximum members of the account that each login checks, newest first: each check takes a few system calls.
 _CHECKED_MAX = 4
 
 
@@ -73,9 +73,9 @@ class Hub:
             return Joined(self._last_id, self._marks.mark_of(member.account_id), len(members) == 1)
 
     def leave(self, member: Member) -> None:
-        """Remove a member; later messages are not for it.
+        """Remove a member, which receives no later messages.
 
-        After its peer has acknowledged all earlier ones, the account's mark moves up to the newest message.
+        After its peer has acknowledged all earlier messages, the account's mark moves to the newest message.
         """
         with self._lock:
             members = self._members[member.account_id]
@@ -93,7 +93,7 @@ class Hub:
                     self._track_all(member)
 
     def last_id(self) -> int:
-        """Return the id of the newest published message; events put into a send queue now follow it."""
+        """Return the id of the newest published message. Events that are put into a send queue now follow it."""
         with self._lock:
             return self._last_id
 
@@ -113,7 +113,7 @@ class Hub:
             broadcast.wait_for_sender(0, deadline - time.monotonic())
 
     def refuse(self, batches: Iterable[MessageBatch], error: Refused) -> None:
-        """Tell the senders that their messages were not stored. For the journal thread."""
+        """Send the error to the senders of messages that were not stored. For the journal thread."""
         with self._lock:
             for batch in batches:
                 send_queue = batch.member.send_queue
@@ -136,9 +136,9 @@ class Hub:
         self._wake()
 
     def catch_up(self, member: Member, upto_id: int) -> None:
-        """Note that the member was given all missed messages up to this one, and released.
+        """Note that the member's send queue has all missed messages up to this one, and is released.
 
-        Its direct messages count as delivered after its peer has acknowledged them.
+        The member's direct messages count as delivered after its peer has acknowledged them.
         """
         with self._lock:
             member.has_caught_up = True
@@ -180,7 +180,7 @@ class Hub:
             for member in self._members.get(recipient.id, [])
             if member.guest is None or member.guest is recipient
         ]
-        # The sender's other connections receive it too, as it is in their history. A guest has no other connection.
+        # The sender's other connections receive the message too: it is in their history. A guest has one connection.
         is_alone = recipient.id == batch.member.account_id or batch.member.guest is not None
         others = [] if is_alone else self._members.get(batch.member.account_id, [])
         for member in [*members, *(member for member in others if member is not batch.member)]:

@@ -4,34 +4,35 @@ Theory of operation
 -------------------
 
 Callers put batches of messages and other writes ("tasks": accounts, guests, password hashes, fences, probes) into
-the inbox. Any thread may call; in practice these are the connections' reader threads. The journal thread takes the
-whole inbox and commits it in one transaction (group commit). It alone uses the database for writing until it ends.
+the inbox. Any thread may call; most callers are reader threads. The journal thread takes the whole inbox and commits it
+in one transaction (group commit). Until its end it is the only thread that writes to the database.
 
 States: open, closed, ended.
 
 * open -> closed: ``stop``, or a crash of the journal thread. Every later call raises JournalClosedError.
 * closed -> ended: the journal thread has committed the rest of the inbox and, in one last transaction, the delivery
-  marks. After a crash it instead completes the waiting tasks with JournalClosedError; the batches that it held are
-  neither confirmed nor refused. ``_ended`` is set in both cases.
+  marks. After a crash, it completes the waiting tasks with JournalClosedError instead, and the batches in its hands are
+  neither confirmed nor rejected. ``_ended`` is set in both cases.
 
 One round of the journal thread (``_take_inbox``, ``_commit``):
 
 1. Wait until the inbox is not empty. A small inbox is given a few milliseconds more while the sender is busy.
 2. In one transaction: assign ids and times, insert the messages, execute the tasks, save the delivery marks.
 3. After the commit: publish the messages through the hub, then complete the tasks.
-   If the transaction fails: refuse the messages through the hub, then complete the tasks with OSError. Fences pass in
-   both cases. ``_last_id`` is not advanced, so the ids are used again.
+   If the transaction fails: reject the messages through the hub, then complete the tasks with OSError, and keep
+   ``_last_id``, so that the ids are used again. Fences pass in both cases.
 
 Why it is correct:
 
-* Nothing is published that is not on the disk, because the hub is called only after the commit.
+* All published messages are on the disk, because the hub is called only after the commit.
 * There is one order, because one thread assigns ids and publishes in the order of the inbox.
-* A fence passes after all batches that were put before it: they are in the same or an earlier transaction, and tasks
+* A fence passes after all batches that were put before it: these are in the same or an earlier transaction, and tasks
   are completed after the batches of their transaction.
 * A name belongs to an account or to a guest, never to both. A guest claims its name before its task is put. If an
-  account was created before, that task finds it; if one is to be created later, the journal thread finds the claim.
-* No wake-up is lost. The journal thread waits only for an empty inbox, and the caller that fills an empty inbox
-  notifies it. Callers wait only for a full inbox, and taking a full inbox notifies all of them.
+  account with the name was created before that task, the task finds the account. For a later account, the journal
+  thread finds the claim and creates nothing.
+* No wake-up is lost. The journal thread waits only while the inbox is empty, and the caller that fills an empty inbox
+  notifies it. Callers wait only while the inbox is full, and the thread that empties a full inbox notifies all of them.
 
 ``_lock`` guards the inbox, ``_probe`` and ``_closed``. No other lock of the server is taken, and nothing slow is done,
 while it is held.
@@ -68,12 +69,12 @@ _log = structlog.get_logger()
 # Maximum entries in the inbox; callers wait while it is full. At 8 KiB each, 32 MiB of text. One batch may exceed it.
 INBOX_MAX_MESSAGES = 4_096
 
-# Gathering: the sender sends nothing newer until it finishes its round, so small commits before that cost a sync each
-# and gain little. An inbox smaller than GATHER_MESSAGES waits for the end of the round, but at most GATHER_SECONDS.
+# Gathering: during its round the sender sends no newer messages, so small commits before the end of the round cost a
+# sync each and gain little. An inbox with fewer than GATHER_MESSAGES waits for that end, GATHER_SECONDS at most.
 GATHER_SECONDS = 0.005
 GATHER_MESSAGES = 256
 
-# Errors of a transaction: the disk refuses it, or the files are not those that were opened.
+# Errors of a transaction: the disk fails or is full, or a database file was removed or replaced.
 _WRITE_ERRORS = (sqlite3.Error, OSError, StoreError)
 
 
@@ -104,7 +105,7 @@ class Journal(Protocol):
         """
 
     def replace_password_hash(self, account: Account, password_hash: str) -> Future[Account | None]:
-        """Replace the hash that the account had when its password was checked.
+        """Replace the password hash of ``account``, which holds the hash that the password was checked against.
 
         The result is None if the hash has changed since. The future fails with OSError if the hash can't be stored, and
         with JournalClosedError if the journal thread ends first. Raises JournalClosedError if it is shut down already.
@@ -182,7 +183,7 @@ class LocalJournal:
         self._worker = Worker("journal", self._run, on_crash)
         # Journal thread only. The id of the last committed message.
         self._last_id = last_id
-        # Journal thread only. True while an error persists, so that it is logged once.
+        # Journal thread only. True while an error lasts, so that it is logged once.
         self._failing = False
         self._checkpoint_failing = False
         self._state_file_failing = False
@@ -207,7 +208,7 @@ class LocalJournal:
         self._worker.join()
 
     def save_marks(self) -> None:
-        """Save the delivery marks that moved after the journal thread ended. Only for the thread that called stop."""
+        """Save the delivery marks that moved after the end of the journal thread. For the thread that called stop."""
         marks = self._marks.unsaved()
         if not marks:
             return
@@ -252,15 +253,15 @@ class LocalJournal:
         return outcome.result()
 
     def replace_password_hash(self, account: Account, password_hash: str) -> Future[Account | None]:
-        """Replace the hash that the account had when its password was checked; see :class:`Journal`."""
+        """Replace the password hash of ``account``; see :class:`Journal`."""
         outcome: Future[Account | None] = Future()
         self._put((), [_HashChange(account, password_hash, outcome)])
         return outcome
 
     def probe(self, timeout_seconds: float) -> bool:
-        """True if a write that changes nothing is committed within the timeout. For any thread.
+        """True if the disk takes a write that changes no data, within the timeout. For any thread.
 
-        Concurrent callers share one probe, so that many of them cost one write.
+        Concurrent callers share one probe: many callers cost one write.
         """
         with self._lock:
             if self._closed:
@@ -288,7 +289,7 @@ class LocalJournal:
             self._inbox.add(batches, tasks)
 
     def _take_inbox(self) -> _Inbox:
-        """Take the whole inbox. It is empty only if the journal is closed and everything was taken before."""
+        """Take the whole inbox. The result is empty only after the journal was closed and all entries were taken."""
         with self._lock:
             while not self._inbox.size and not self._closed:
                 self._filled.wait()
@@ -404,7 +405,7 @@ class LocalJournal:
                 task.outcome.set_result(outcome)
 
     def _refuse_all(self, taken: _Inbox, error: Exception) -> None:
-        """Refuse all entries of a failed transaction. The journal goes on, because the disk may recover."""
+        """Reject all entries of a failed transaction. The journal continues, because the disk may recover."""
         if not self._failing:
             self._failing = True
             _log.error("journal failed", error=describe(error))

@@ -51,7 +51,7 @@ class LoginAbortedError(Exception):
 
 
 def account_kind(services: Services, username: str) -> AccountKind:
-    """Return whether the name is new or registered. RequestError: it can't be registered."""
+    """Return NEW or EXISTING for the name. RequestError: the name can't be registered."""
     check_username(username)
     is_new = services.registration_open and services.accounts.find(username) is None
     if is_new and services.guests.is_claimed(username):
@@ -136,7 +136,7 @@ def join(services: Services, send_queue: SendQueue, account: Account, kind: Acco
     try:
         ranges, since = _missed_ranges(services, account, login, joined)
         history_id = services.identity.history_id if login.wants_history_id else None
-        # While another device is online the mark may lag, although that device receives everything.
+        # While another device is online, the mark is too old: public messages move it only at the device's logout.
         is_known = joined.is_alone and kind is AccountKind.EXISTING
         seen_id = max(account.delivered_id, joined.delivered_id) if is_known else None
         welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since, seen_id)
@@ -147,7 +147,7 @@ def join(services: Services, send_queue: SendQueue, account: Account, kind: Acco
             send_queue.release(last_page)
             if is_complete:  # otherwise direct messages stay undelivered and are sent again
                 services.hub.catch_up(member, joined.last_id)
-        # Otherwise the connection ends; no new message may follow the gap.
+        # Without a last page the connection ends: no new message may follow the gap.
     except BaseException:
         leave(services, member)
         raise
@@ -159,9 +159,10 @@ def _missed_ranges(
 ) -> tuple[list[_Range], int | None]:
     """Return the ranges to read at a login, and the ``since`` of the welcome: None if the client's is valid.
 
-    After a backup was restored, the message that a client saw last may be gone. It then gets the messages since the two
-    histories diverged. If that point is unknown, it gets the waiting direct messages, which no later login would
-    deliver, and the most recent messages, because the whole history may be millions.
+    After a backup was restored, the last message that a client saw may be missing. The client then gets the messages
+    after the last message that both histories share. If that message is unknown, the client gets the undelivered direct
+    messages, which no later login would deliver, and the most recent messages, because the whole history may be
+    millions of messages.
     """
     messages, last_id = services.messages, joined.last_id
     delivered_id = max(account.delivered_id, joined.delivered_id)
@@ -206,7 +207,7 @@ def _send_pages(
                 _log.error("missed messages damaged", user=welcome.username, error=str(error))
                 return (*head, *page), False
             except (StoreError, ShortOfMemoryError) as error:
-                if head:  # nothing was sent yet: the login is refused
+                if head:  # nothing was sent yet: the login is rejected
                     raise
                 is_short = isinstance(error, ShortOfMemoryError)
                 reason = "the server is short of memory" if is_short else "the server can't read its disk"

@@ -25,7 +25,7 @@ class LoginThrottle:
     def __init__(self, clock: Callable[[], float], remembered_max: int = _REMEMBERED_MAX) -> None:
         self._clock = clock
         self._remembered_max = remembered_max
-        # Guards the failures: when each was, by (address, name), the key that failed last at the end.
+        # Guards _failures: times by (address, name); the latest key is last.
         self._lock = threading.Lock()
         self._failures: dict[tuple[str, str], deque[float]] = {}
 

@@ -13,38 +13,38 @@ if TYPE_CHECKING:
 
 
 class BroadcastBuffer(Protocol):
-    """The append-only broadcast stream of one wire protocol. Only the hub writes to it."""
+    """The broadcast buffer of one wire protocol. Only the hub writes to it."""
 
     @property
     def has_followers(self) -> bool:
         """True if a send queue follows it."""
 
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
-        """Encode and stage events until :meth:`flush`; return their start and end offsets."""
+        """Encode and stage events until :meth:`flush`; return the positions of their start and end."""
 
     @property
     def tail(self) -> int:
-        """Offset of the next event."""
+        """Position of the next event."""
 
     def flush(self) -> None:
         """Release all staged events to the followers."""
 
     def wait_for_sender(self, ahead_max_bytes: int = ..., limit_seconds: float | None = None) -> None:
-        """Wait while the sender has more than this left to send, or until the limit.
+        """Wait until the sender has at most ``ahead_max_bytes`` left to send, or until the limit.
 
-        The default size is the maximum by which writers may be ahead of the sender.
+        The default size is the maximum that the hub publishes ahead of the sender.
         """
 
 
 class Follower(Protocol):
-    """A receiver of a broadcast buffer and of events of its own. The hub uses this interface."""
+    """A receiver of a broadcast buffer and of its own events, as the hub sees it."""
 
     @property
     def broadcast(self) -> BroadcastBuffer:
         """The buffer of its wire protocol."""
 
     def follow(self) -> None:
-        """Follow the buffer from here on; held until released."""
+        """Follow the buffer from its end on. Nothing is sent before the release."""
 
     def unfollow(self) -> None:
         """Stop following after the data flushed so far."""
@@ -94,14 +94,14 @@ class Member:
 
     def __init__(self, account_id: int, name: str, send_queue: Follower, guest: Account | None = None) -> None:
         self.account_id = account_id
-        # The account object of a guest; a later guest of the same name has another one.
+        # The account object of a guest. A later guest of the same name has another object.
         self.guest = guest
         self.name = name
         self.send_queue = send_queue
-        # Presence version of the login's user list; before it is set, no update is sent. See Presence.
+        # Presence version of the user list at the login. Until it is set, no update is sent. See Presence.
         self.presence_version = sys.maxsize
-        # True after all missed messages were given; queued data may be dropped before. Guarded by the hub's lock.
+        # True after the send queue got all missed messages. Earlier, queued data may be dropped. Under the hub's lock.
         self.has_caught_up = False
         self.newest_direct_id = 0
-        # True if it appended messages since the last wait for them. Reader thread only.
+        # True if messages were appended since the last wait_for_pending. Reader thread only.
         self.has_appended = False

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NICENESS_ADDED = 5
 
 
-# Spaces that are not the ASCII one: the category Zs of Unicode, which has had no new member since 2016.
+# Spaces except the ASCII space: the category Zs of Unicode, which has had no new member since 2016.
 _OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 
 
@@ -58,10 +58,10 @@ class PasswordsFailedError(Exception):
 
 
 class Passwords:
-    """Hashes new passwords and checks given ones. For any thread; the work is done by threads of its own.
+    """Hashes new passwords and checks received ones, in its own threads. For any thread.
 
-    This limits concurrent hashes to the number of processors, at a low priority, and keeps the stacks of thousands of
-    reader threads small, because hashing needs the largest stack.
+    The hasher threads limit concurrent hashes to the number of processors, at a low priority. They also keep the stacks
+    of thousands of reader threads small, because hashing needs the largest stack.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Passwords:
         outcome: Future[_Result] = Future()
 
         def task() -> None:
-            # Read without the lock: it changes once; a missed change only lets one more task run per worker.
+            # _closed is read without the lock: it changes once, and a missed change lets one more task run per worker.
             if self._closed:
                 outcome.set_exception(PasswordsClosedError())
                 return

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 # Interval in which changes are combined into one update.
 COALESCE_SECONDS = 0.1
-# An update costs a system call per member. With thousands of members, changes are therefore collected for longer, up to
-# the number of names that simple clients read at once.
+# Minimum interval per member: an update takes a system call per member, so in a large room changes are collected for
+# longer, or until there are UPDATE_MAX_NAMES of them, the number of names that simple clients read at once.
 COALESCE_SECONDS_PER_USER = 0.0002
 UPDATE_MAX_NAMES = 256
 
 
 class Presence:
-    """A user is present from the first login to the last leave.
+    """The online users: a user is online from the first login to the last logout.
 
-    ``announce`` is the hub's. Every change raises the version by one; an update carries the version of its last change,
-    and is not sent to members whose login showed that version already.
+    ``announce`` is Hub.announce. Every change raises the version by one. An update has the version of its last change,
+    and is not sent to members whose user list at the login included that version.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Presence:
             return self._names()
 
     def is_online(self, name: str) -> bool:
-        """True if this user, spelled as it was registered, is online."""
+        """True if this user is online. ``name`` has the registered spelling."""
         with self._changed:
             return name in self._member_counts
 
@@ -97,7 +97,7 @@ class Presence:
         return tuple(self._member_counts)
 
     def _note_change(self, name: str, *, is_online: bool) -> None:
-        """Record the last change of a user; it replaces an earlier one. The lock is held."""
+        """Record the last change of a user, in place of an earlier one. The lock is held."""
         self._version += 1
         self._changes.pop(name, None)
         self._changes[name] = (self._version, is_online)
@@ -131,7 +131,7 @@ class Presence:
     def _take_update(self) -> tuple[Users, int]:
         """Take the oldest changes, up to the limit of one update, and their last version. The lock is held.
 
-        Without changes it is a repetition, which is sent to all members.
+        Without changes the update is a repetition, which is sent to all members.
         """
         version = self._version + 1
         by_change: dict[bool, list[str]] = {True: [], False: []}

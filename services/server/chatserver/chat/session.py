@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Steps of a request in the frames protocol, alone or as a batch.
+# Steps of a request in the protocols frames and datagram, alone or as a batch.
 _STEPS = frozenset({requests.Command, requests.Data, requests.CommandBatch})
 
 
@@ -63,14 +63,14 @@ class Session:
 
     @property
     def is_logged_in(self) -> bool:
-        """True after the login; the login timeout then no longer applies."""
+        """True after the login. The login timeout then no longer applies."""
         return self._state is State.LOGGED_IN
 
     def handle(self, incoming: Sequence[Request]) -> bool:
         """Answer the requests in order. False if the connection ends.
 
         Consecutive messages are appended to the journal together. Other requests wait until the peer has read enough of
-        the earlier replies. A refusal follows the confirmations of all earlier messages.
+        the earlier replies. An error is sent after the confirmations of all earlier messages.
         """
         batches: list[MessageBatch] = []
         for received in incoming:
@@ -107,7 +107,7 @@ class Session:
             try:
                 commands.say_all(self._member, batch.data, batches)
             except RequestError:
-                pass  # step by step: valid messages are accepted, each invalid one is refused
+                pass  # step by step: valid messages are accepted, each invalid one is rejected
             else:
                 self._machine.ready_count += len(batch.data)
                 return True
@@ -235,7 +235,7 @@ class Session:
         requests.Unreadable: _answer_unreadable,
     }
 
-    # Transitions by state and request type. All other requests are refused.
+    # Transitions by state and request type. All other requests are rejected.
     _TRANSITIONS: ClassVar[dict[State, _Transitions]] = {
         State.NOT_LOGGED_IN: {requests.Login: _log_in, **_IN_ANY_STATE},
         State.PASSWORD_REQUESTED: {requests.Login: _log_in, requests.Password: _take_password, **_IN_ANY_STATE},
