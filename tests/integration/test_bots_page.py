@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ForwardRef, get_args
 
 import chatclient
 from chatclient import ChatClient
-from chatclient.client import Happening
+from chatclient.client import ProgramEvent
 from chatprotocol.events import (
     Delivered,
     Event,
@@ -52,13 +52,13 @@ def shown(hint: object) -> str:
 
 def test_events_table_has_all_events_and_fields() -> None:
     assert {name: text for name, text in rows("Events").items() if name[0].isupper()} == {
-        kind.__name__: fields(kind) for kind in get_args(Happening)
+        kind.__name__: fields(kind) for kind in get_args(ProgramEvent)
     }
 
 
 def test_every_event_is_in_the_table_or_handled_by_the_client() -> None:
     handled = {Welcome, PasswordPrompt, PasswordChanged, Ready, Registered, Delivered, NotDelivered, Pong, User}
-    assert {*get_args(Event)} - {*get_args(Happening)} == handled
+    assert {*get_args(Event)} - {*get_args(ProgramEvent)} == handled
 
 
 def test_names_in_the_tables_are_exported() -> None:

@@ -9,13 +9,13 @@ from chatclient.cli.app import App
 from chatclient.cli.config import load_config, read_text
 from chatclient.cli.exits import Exit
 from chatclient.cli.script import ScriptError, parse_script
-from chatclient.cli.signals import heed_signals
+from chatclient.cli.signals import install_signal_handlers
 from chatprotocol.settings import ConfigError, read_dotenv, unknown_settings
 
 
 def main() -> int:
     """Run the client. Returns its exit code."""
-    heed_signals()
+    install_signal_handlers()
     try:
         environment = _read_environment()
         config = load_config(sys.argv[1:], environment)

@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 def check_str(name: str, value: object) -> None:
     """Check for str. The error does not show the value, because it may be a password."""
     if not isinstance(value, str):
-        cure = "; decode it first" if isinstance(value, bytes | bytearray) else ""
-        raise UsageError(f"{name} is of the type {type(value).__name__}; it must be str{cure}.")
+        advice = "; decode it first" if isinstance(value, bytes | bytearray) else ""
+        raise UsageError(f"{name} is of the type {type(value).__name__}; it must be str{advice}.")
 
 
 def check_whole(name: str, value: object) -> None:
     """Check for an int that every protocol can send. The server checks its range."""
     if not _is_number(value, int) or not -ID_MAX <= value <= ID_MAX:
-        raise UsageError(f"{name} is {_shown(value)}; it must be a whole number (int) of 64 bits at most.")
+        raise UsageError(f"{name} is {_short_repr(value)}; it must be a whole number (int) of 64 bits at most.")
 
 
 def check_port(name: str, value: object) -> None:
     """Check for a valid port number."""
     if not _is_number(value, int) or not 1 <= value <= PORT_MAX:
-        raise UsageError(f"{name} is {_shown(value)}; it must be a whole number (int) from 1 to {PORT_MAX}.")
+        raise UsageError(f"{name} is {_short_repr(value)}; it must be a whole number (int) from 1 to {PORT_MAX}.")
 
 
 def check_seconds(name: str, value: object, most: float) -> None:
     """Check for a number of seconds. NaN is rejected."""
     if not _is_number(value, int, float) or not 0 <= value <= most:
-        raise UsageError(f"{name} is {_shown(value)}; it must be a number of seconds from 0 to {most:g}.")
+        raise UsageError(f"{name} is {_short_repr(value)}; it must be a number of seconds from 0 to {most:g}.")
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Check for one of the choices."""
     if not isinstance(value, str) or value not in choices:
-        raise UsageError(f"{name} is {_shown(value)}; it must be one of {', '.join(map(repr, choices))}.")
+        raise UsageError(f"{name} is {_short_repr(value)}; it must be one of {', '.join(map(repr, choices))}.")
 
 
 def _is_number(value: object, *kinds: type) -> TypeGuard[float]:
@@ -52,7 +52,7 @@ def _is_number(value: object, *kinds: type) -> TypeGuard[float]:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def _shown(value: object) -> str:
+def _short_repr(value: object) -> str:
     """A short representation of any value."""
     try:
         return reprlib.repr(value)

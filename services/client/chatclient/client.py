@@ -26,7 +26,7 @@ from chatclient.inbox import Backlog, Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
 from chatclient.links.tcp import connect
 from chatclient.links.udp import UdpLink
-from chatclient.links.watch import SILENCE_SECONDS, Due, Watch
+from chatclient.links.watch import SILENCE_SECONDS, ExpectedAnswer, Watch
 from chatclient.model import ConnectionState, Model
 from chatclient.notices import ConnectionLost, Dropped, Reconnected
 from chatclient.register_client import RegisterClient
@@ -72,7 +72,7 @@ Given = TypeVar("Given")
 Checked = TypeVar("Checked")
 # Types that events() yields. From Sent on: late answers to a call that the program itself interrupted. docs/bots.md
 # describes each type.
-Happening: TypeAlias = (
+ProgramEvent: TypeAlias = (
     PublicMessage
     | DirectMessage
     | Forwarded
@@ -128,7 +128,7 @@ class ChatClient:
         check_choice("register_length", register_length, LENGTH_UNITS)
         check_seconds("retry_seconds", retry_seconds, math.inf)
         check_seconds("silence_seconds", silence_seconds, math.inf)
-        spoken = by_name(dialect, protocols_with(Register(length=register_length)))
+        wire_protocol = by_name(dialect, protocols_with(Register(length=register_length)))
         open_link = UdpLink if dialect == Datagram.name else connect
         try:
             address = (check_host(host), port)
@@ -138,15 +138,15 @@ class ChatClient:
         self._is_json = dialect == Json.name
         self._inputs = Inbox()
         watch = partial(Watch, _SessionState(self.session, self._inputs), silence_seconds or math.inf)
-        open_watched = partial(open_link, spoken, lambda: watch(time.monotonic()))
-        self._connection = Connection(open_watched, retry_seconds, self._inputs.put_heard)
+        open_watched = partial(open_link, wire_protocol, lambda: watch(time.monotonic()))
+        self._connection = Connection(open_watched, retry_seconds, self._inputs.put_received)
         self._link: Link | None = None
-        self._has_knocked = False
-        self._has_been_in = False
+        self._has_tried_login = False
+        self._was_logged_in = False
         # True if ConnectionLost was returned since the last login. It is returned once per outage.
-        self._is_cut = False
+        self._loss_reported = False
         # Events that happened during a call, for events().
-        self._happened = Backlog()
+        self._backlog = Backlog()
         self._end: ChatError | None = None
         self._is_closed = False
 
@@ -172,7 +172,7 @@ class ChatClient:
         self._end = None
         self.start(self.session.model.server)
         while self._link is None:
-            self._keep(self._receive())
+            self._keep_for_events(self._receive())
 
     def login(self, username: str, password: str = "") -> Welcome:
         """Log in; an unused name is registered. Once per client.
@@ -185,16 +185,16 @@ class ChatClient:
         self._check_open()
         if self._link is None:
             raise UsageError("The client is not connected: connect() first, or use `with ChatClient(...)`.")
-        if self._has_knocked:
+        if self._has_tried_login:
             raise UsageError("This client has tried to log in before: make another ChatClient for another login.")
         _refused_as_error(check_username, username)
         _refused_as_error(check_unicode, password)
-        self._has_knocked = True
+        self._has_tried_login = True
         self.session.model.username = username
         self.session.model.password = password or None
-        match self._await(self.session.log_in(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
+        match self._wait_for_event(self.session.log_in(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
             case Welcome() as welcome:
-                self._has_been_in = True
+                self._was_logged_in = True
                 return welcome
             case Refused(code, reason):
                 raise RefusedError(code, reason)
@@ -209,17 +209,17 @@ class ChatClient:
             return
         self._is_closed = True
         try:
-            if self.session.model.connection_state is ConnectionState.IN and self._end is None:
-                self._part()
+            if self.session.model.connection_state is ConnectionState.LOGGED_IN and self._end is None:
+                self._say_goodbye()
         finally:
             self.hang_up()
 
-    def _part(self) -> None:
-        give_up_at = time.monotonic() + _GOODBYE_SECONDS
-        said: Sequence[Any] = self.session.request(Leave())
-        while self._end is None and not any(isinstance(each, Bye | ConnectionLost) for each in said):
+    def _say_goodbye(self) -> None:
+        deadline = time.monotonic() + _GOODBYE_SECONDS
+        events: Sequence[Any] = self.session.request(Leave())
+        while self._end is None and not any(isinstance(each, Bye | ConnectionLost) for each in events):
             try:
-                said = self._take(self._inputs.get(max(0.0, give_up_at - time.monotonic())))
+                events = self._handle_input(self._inputs.get(max(0.0, deadline - time.monotonic())))
             except queue.Empty:
                 return
 
@@ -231,38 +231,38 @@ class ChatClient:
         Returns None in the protocol register, which has no ids, after all users online have received it.
         """
         check_str("text", text)
-        return self._post(Say(text))
+        return self._send_message(Say(text))
 
     def whisper(self, to: str, text: str) -> int | None:
         """Send a direct message. Returns like say(). A recipient who is offline receives it at the next login."""
         check_str("to", to)
         check_str("text", text)
-        return self._post(Whisper(to, text))
+        return self._send_message(Whisper(to, text))
 
     def users(self) -> tuple[str, ...]:
         """The names of the users online."""
-        return self._ask(AskUsers(), Online).users
+        return self._query(AskUsers(), Online).users
 
     def history(self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None) -> tuple[Message, ...]:
         """The newest messages visible to this user, oldest first. ``before``: only older than this id (json only)."""
-        _check_extent(limit, before)
+        _check_range(limit, before)
         if before is not None and not self._is_json:
             raise RefusedError(ErrorCode.BAD_REQUEST, "Only the wire format json has the history before a message.")
-        return self._ask(AskHistory(limit, before), History).messages
+        return self._query(AskHistory(limit, before), History).messages
 
     def search(
         self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None
     ) -> tuple[Message, ...]:
         """The newest messages visible to this user that contain all words, oldest first. Only in the protocol json."""
         check_str("words", words)
-        _check_extent(limit, before)
+        _check_range(limit, before)
         if not self._is_json:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "Only the wire format json has a search.")
         _refused_as_error(check_unicode, words)
-        return self._ask(Search(words, limit, before), Found).messages
+        return self._query(Search(words, limit, before), Found).messages
 
     def events(self, timeout_seconds: float | None = None) -> Iterator[Any]:
-        """Yield events (see ``Happening``) and injected objects in order. Each message is yielded once.
+        """Yield events (see ``ProgramEvent``) and injected objects in order. Each message is yielded once.
 
         Ends if no event arrives within ``timeout_seconds``, and after close(). Raises LostError if the connection is
         lost permanently, and RefusedError if the server rejects the login after a reconnect.
@@ -271,12 +271,12 @@ class ChatClient:
             check_seconds("timeout_seconds", timeout_seconds, threading.TIMEOUT_MAX)
         self._check_logged_in()
         while not self._is_closed:
-            if dropped := self._happened.take_dropped():
+            if dropped := self._backlog.take_dropped():
                 yield Dropped(dropped)
-            while self._happened:
-                yield self._happened.pop_all()
+            while self._backlog:
+                yield self._backlog.pop_oldest()
             try:
-                self._keep(self._receive(timeout_seconds))
+                self._keep_for_events(self._receive(timeout_seconds))
             except queue.Empty:
                 return
 
@@ -307,17 +307,17 @@ class ChatClient:
 
     def _check_logged_in(self) -> None:
         self._check_open()
-        if not self._has_been_in:
+        if not self._was_logged_in:
             raise UsageError("This client is not logged in: call login() first.")
 
     # --- waiting for answers ---
 
-    def _post(self, message: Say | Whisper) -> int | None:
+    def _send_message(self, message: Say | Whisper) -> int | None:
         self._check_logged_in()
         _refused_as_error(check_message, message)
         self._wait_until_ready()
-        said = _refused_as_error(self.session.prepare, message)
-        match self._await(self.session.request(said), lambda each: _nonce_of(each) == said.nonce):
+        prepared = _refused_as_error(self.session.prepare, message)
+        match self._wait_for_event(self.session.request(prepared), lambda each: _nonce_of(each) == prepared.nonce):
             case Sent(message_id):
                 return message_id
             case Refused(code, reason):
@@ -331,86 +331,88 @@ class ChatClient:
             case _:
                 raise LostError("The connection was lost; it is unknown whether the message was stored.")
 
-    def _ask(self, action: Action, kind: type[Answer]) -> Answer:
+    def _query(self, action: Action, kind: type[Answer]) -> Answer:
         """Make a query. The session repeats it on every new connection until it is answered."""
         self._check_logged_in()
         if self.session.client_protocol.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The wire format register has no such request.")
         self._wait_until_ready()
-        answer = self._await(self.session.request(action), lambda each: isinstance(each, kind) or self._refuses(each))
+        answer = self._wait_for_event(
+            self.session.request(action), lambda each: isinstance(each, kind) or self._is_query_error(each)
+        )
         if isinstance(answer, Refused):
             raise RefusedError(answer.code, answer.reason)
         return answer  # type: ignore[no-any-return]
 
-    def _refuses(self, happening: Any) -> bool:
+    def _is_query_error(self, event: Any) -> bool:
         """True if it is an error that concerns neither a message nor a login."""
-        is_in = self.session.model.connection_state is ConnectionState.IN
-        return isinstance(happening, Refused) and happening.nonce is None and is_in
+        is_in = self.session.model.connection_state is ConnectionState.LOGGED_IN
+        return isinstance(event, Refused) and event.nonce is None and is_in
 
     def _wait_until_ready(self) -> None:
         """Receive until a request can be made: after a lost connection, until the next login."""
         while not self.session.is_ready:
-            self._keep(self._receive())
+            self._keep_for_events(self._receive())
 
-    def _await(self, fresh: Sequence[Any], is_it: Callable[[Any], bool]) -> Any:
+    def _wait_for_event(self, events: Sequence[Any], matches: Callable[[Any], bool]) -> Any:
         """Return the first event that matches. All others are kept for :meth:`events`."""
         while True:
-            found = next(filter(is_it, fresh), None)
-            self._keep(each for each in fresh if each is not found)
+            found = next(filter(matches, events), None)
+            self._keep_for_events(each for each in events if each is not found)
             if found is not None:
                 return found
-            fresh = self._receive()
+            events = self._receive()
 
-    def _keep(self, happened: Iterable[Any]) -> None:
-        for each in happened:
-            self._happened.add(each)
+    def _keep_for_events(self, events: Iterable[Any]) -> None:
+        for each in events:
+            self._backlog.add(each)
 
     def _receive(self, timeout_seconds: float | None = None) -> Sequence[Any]:
         """Handle the next input, and return its events. Raises queue.Empty at the timeout, and the final error."""
         if self._end is not None and self._inputs.is_empty:
             raise self._end
-        return self._take(self._inputs.get(timeout_seconds))
+        return self._handle_input(self._inputs.get(timeout_seconds))
 
-    def _take(self, given: Any) -> Sequence[Any]:
+    def _handle_input(self, given: Any) -> Sequence[Any]:
         match given:
             case LinkUp(link):
                 self._link = link
-                return [*self.session.log_in(link)] if self._has_been_in else []
+                return [*self.session.log_in(link)] if self._was_logged_in else []
             case LinkDown(reason):
                 self.session.connection_lost()
-                was_cut, self._is_cut = self._is_cut, True
-                return [] if was_cut else [ConnectionLost(reason)]
+                was_reported, self._loss_reported = self._loss_reported, True
+                return [] if was_reported else [ConnectionLost(reason)]
             case LinkLost(reason):
                 self.session.connection_lost()
                 self._end = LostError(reason)
                 return []
             case _ if isinstance(given, Event):
-                return [self._noted(each) for each in self.session.handle_event(given)]
+                return [self._after_reconnect(each) for each in self.session.handle_event(given)]
             case _:
                 return [given]
 
-    def _noted(self, news: ClientEvent) -> ClientEvent | Reconnected:
+    def _after_reconnect(self, event: ClientEvent) -> ClientEvent | Reconnected:
         """Replace the Welcome of a reconnect by Reconnected. A final login error ends the client."""
-        if not self._has_been_in:
-            return news
-        match news:
+        if not self._was_logged_in:
+            return event
+        match event:
             case Welcome(_, username, _, last_id):
-                self._is_cut = False
+                self._loss_reported = False
                 return Reconnected(username, last_id)
-            case Refused() if self.session.model.connection_state is not ConnectionState.IN:
-                if self.session.passes(news):
-                    self.session.shut()  # and try again
+            case Refused() if self.session.model.connection_state is not ConnectionState.LOGGED_IN:
+                if self.session.may_retry(event):
+                    self.session.close_link()  # and try again
                 else:
-                    self._end = RefusedError(news.code, news.reason)
-        return news
+                    self._end = RefusedError(event.code, event.reason)
+        return event
 
 
 class _SessionState:
     """The state of the session as Watch sees it. Read by the receiver thread.
 
     Lock-free: the receiver thread alone adds server events to the inbox, so while it reads, no event arrives. An empty
-    inbox means that the owner took the last event, but perhaps has not handled it yet; then `due` may be out of date.
-    That does no harm: Watch counts from the last event or, after a long UNKNOWN, from now.
+    inbox means that the owner took the last event, but perhaps has not handled it yet; then `expected_answer` may be
+    out of date. That does no harm: Watch counts from the last event or, after a long UNKNOWN, from now.
     """
 
     def __init__(self, session: ClientSession, inputs: Inbox) -> None:
@@ -418,9 +420,9 @@ class _SessionState:
         self._inputs = inputs
 
     @property
-    def due(self) -> Due:
+    def expected_answer(self) -> ExpectedAnswer:
         """UNKNOWN while the inbox has items: an answer may be among them."""
-        return self._session.due if self._inputs.is_empty else Due.UNKNOWN
+        return self._session.expected_answer if self._inputs.is_empty else ExpectedAnswer.UNKNOWN
 
     @property
     def ping(self) -> Request | None:
@@ -439,7 +441,7 @@ def _client_protocol(protocol: str, ops: str) -> ClientProtocol:
             return JsonClient()
 
 
-def _check_extent(limit: int, before: int | None) -> None:
+def _check_range(limit: int, before: int | None) -> None:
     check_whole("limit", limit)
     if before is not None:
         check_whole("before", before)
@@ -452,11 +454,11 @@ def _refused_as_error(check: Callable[[Given], Checked], given: Given) -> Checke
         raise RefusedError(error.code, error.reason) from None
 
 
-def _nonce_of(happening: Any) -> str | None:
-    match happening:
+def _nonce_of(event: Any) -> str | None:
+    match event:
         case Sent(nonce=nonce) | Refused(nonce=nonce):
             return nonce
-        case DeliveryUnknown(said) | Outcome(said):
-            return said.nonce
+        case DeliveryUnknown(message) | Outcome(message):
+            return message.nonce
         case _:
             return None

@@ -56,7 +56,7 @@ class Effects(NamedTuple):
     """Result of an action or a server event: requests to send, in order, and client events to show."""
 
     send: tuple[Request, ...] = ()
-    news: tuple[ClientEvent, ...] = ()
+    events: tuple[ClientEvent, ...] = ()
 
 
 class ClientProtocol(Protocol):
@@ -123,7 +123,7 @@ class JsonClient:
         """A public message needs no permission. Before a direct message the list of users is requested."""
         match action:
             case OpenPublic():
-                return Effects(news=(Ready(),))
+                return Effects(events=(Ready(),))
             case OpenDirect() | AskUsers():
                 self._awaited = Online
                 return Effects((AskUsers(),))
@@ -138,16 +138,16 @@ class JsonClient:
         match event:
             case Users(users=tuple(users), joined=(), left=()) if self._awaited is Online:
                 self._awaited = None
-                return Effects(news=(Online(users),))
+                return Effects(events=(Online(users),))
             case User() | Refused(code=ErrorCode.UNKNOWN_COMMAND, nonce=None) if self._awaited is User:
                 # Older servers don't know this request. They check the recipient when the message arrives.
                 self._awaited = None
-                return Effects(news=(Ready(),))
+                return Effects(events=(Ready(),))
             case Welcome():
                 return Effects(self._unconfirmed, (event, PossibleGap()) if self._has_gap(event) else (event,))
             case Refused(nonce=None):
                 self._awaited = None
-        return Effects(news=(event,))
+        return Effects(events=(event,))
 
     def _has_gap(self, welcome: Welcome) -> bool:
         """True if messages may be missing, because the server's history was reset or restored from a backup."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
 
 
-class GiveUp(NamedTuple):
+class CancelOpened(NamedTuple):
     """Cancels an opened message: sends an empty one, which the server rejects."""
 
 
@@ -73,7 +73,7 @@ _ANSWER: Final[dict[type, type]] = {
     AskHistory: History,
     Resume: History,
     Leave: Bye,
-    GiveUp: Sent,
+    CancelOpened: Sent,
 }
 
 
@@ -90,14 +90,14 @@ class FramesClient:
         self._login = Login("")
         # Sent once, at the first password prompt of a connection.
         self._password: str | None = None
-        self._has_been_in = False
+        self._was_logged_in = False
         # True if the history's id is requested with the name. Some servers don't know that word.
         self._wants_history_id = True
         # True from sending the name until the first event.
-        self._is_naming = False
+        self._awaits_name_answer = False
         # The last message whose text was sent. While unconfirmed, it may or may not be stored.
-        self._on_its_way: Say | Whisper | None = None
-        self._state: Action | Resume | GiveUp | Opened | None = None
+        self._last_sent: Say | Whisper | None = None
+        self._state: Action | Resume | CancelOpened | Opened | None = None
         self._waiting: deque[Action] = deque()
 
     @property
@@ -118,7 +118,7 @@ class FramesClient:
         self._password = login.password
         self._waiting = deque(unconfirmed)
         self._state = None
-        self._is_naming = True
+        self._awaits_name_answer = True
         return Effects((self._name(),))
 
     def request(self, action: Action) -> Effects:
@@ -130,30 +130,30 @@ class FramesClient:
 
     def handle_event(self, event: Event) -> Effects:
         """Continue or finish the running operation."""
-        was_naming, self._is_naming = self._is_naming, False
+        was_awaiting_name_answer, self._awaits_name_answer = self._awaits_name_answer, False
         match self._state, event:
-            case _, Refused(code) if was_naming and self._wants_history_id and code in _NOT_UNDERSTOOD:
+            case _, Refused(code) if was_awaiting_name_answer and self._wants_history_id and code in _NOT_UNDERSTOOD:
                 self._wants_history_id = False
                 return Effects((self._name(),))
             case _, PasswordPrompt() if self._password is not None:
                 password, self._password = self._password, None
                 return Effects((Command(password),))
             case _, Welcome():
-                return self._come_in(event)
+                return self._on_welcome(event)
             case Resume(), (PublicMessage() | DirectMessage()):
                 self._state.hold(self._complete(event))
                 return Effects()
             case _, (PublicMessage() | DirectMessage()):
-                return Effects(news=(self._complete(event),))
-            case (Say() as said, Ready()) | (Whisper() as said, Online()):
-                return Effects(self._last_steps(said))
+                return Effects(events=(self._complete(event),))
+            case (Say() as message, Ready()) | (Whisper() as message, Online()):
+                return Effects(self._last_steps(message))
             case ((Opened() | None), Refused()):
                 self._state = None  # after any error the server waits for an operation
             case ((Opened() | None), _):
                 pass
             case asked, _ if isinstance(event, (Refused, _ANSWER[type(asked)])):
                 return self._finish(asked, event)
-        return Effects(news=(event,))
+        return Effects(events=(event,))
 
     def _name(self) -> Command:
         """The first frame of a connection."""
@@ -169,10 +169,10 @@ class FramesClient:
         if not self._waiting:
             return ()
         match self._state, self._waiting[0]:
-            case (Opened(OpenPublic()), Say() as said) | (Opened(OpenDirect()), Whisper() as said):
-                steps = self._last_steps(said)
+            case (Opened(OpenPublic()), Say() as message) | (Opened(OpenDirect()), Whisper() as message):
+                steps = self._last_steps(message)
             case Opened(by), _:
-                self._state = GiveUp()
+                self._state = CancelOpened()
                 return (Data(""),) if isinstance(by, OpenPublic) else (Command(""), Data(""))
             case _, action:
                 steps = (Command(self._first_step(action)),)
@@ -195,50 +195,52 @@ class FramesClient:
             case _:
                 raise TypeError(f"{action!r} can't be sent step by step.")
 
-    def _last_steps(self, said: Say | Whisper) -> tuple[Request, ...]:
+    def _last_steps(self, message: Say | Whisper) -> tuple[Request, ...]:
         """The steps with recipient and text. After them the message may be stored."""
-        self._on_its_way = said
-        return (Data(said.text),) if isinstance(said, Say) else (Command(_as_name(said.to)), Data(said.text))
+        self._last_sent = message
+        return (
+            (Data(message.text),) if isinstance(message, Say) else (Command(_as_name(message.to)), Data(message.text))
+        )
 
-    def _come_in(self, event: Welcome) -> Effects:
+    def _on_welcome(self, event: Welcome) -> Effects:
         """After a reconnect, request the history first, to find missed messages."""
         welcome = replace(event, username=event.username or self._login.username)
-        if not self._has_been_in:
-            self._has_been_in = True
-            return Effects(news=(welcome,))
+        if not self._was_logged_in:
+            self._was_logged_in = True
+            return Effects(events=(welcome,))
         is_other = is_other_history(self._login, welcome)
         self._state = Resume(welcome, self._login.since, is_other=is_other)
         history = AskHistory(HISTORY_MAX_MESSAGES if is_other else HISTORY_DEFAULT_MESSAGES)
         return Effects((Command(self._first_step(history)),))
 
-    def _finish(self, asked: Action | Resume | GiveUp, event: Event) -> Effects:
+    def _finish(self, asked: Action | Resume | CancelOpened, event: Event) -> Effects:
         """Finish the operation with its answer, and begin the next one."""
-        news: tuple[ClientEvent, ...] = (event,)
+        events: tuple[ClientEvent, ...] = (event,)
         opened: Opened | None = None
         match asked, event:
-            case GiveUp(), _:
-                news = ()
+            case CancelOpened(), _:
+                events = ()
             case Resume(), _:
-                news = self._resume(asked, event)
+                events = self._resume(asked, event)
             case ((OpenPublic() | OpenDirect()), (Ready() | Online())):
                 opened = Opened(asked)
             case ((Say(nonce=nonce) | Whisper(nonce=nonce)), (Sent() | Refused())):
-                news = (replace(event, nonce=nonce),)
+                events = (replace(event, nonce=nonce),)
             case _, History(messages):
-                news = (History(tuple(map(self._complete, messages))),)
+                events = (History(tuple(map(self._complete, messages))),)
             case _, Bye(""):
-                news = (Bye(YOU_LEFT),)
+                events = (Bye(YOU_LEFT),)
         self._state = opened
-        return Effects(self._begin_next(), news)
+        return Effects(self._begin_next(), events)
 
     def _resume(self, resume: Resume, event: Event) -> tuple[ClientEvent, ...]:
         """Return missed messages, and the outcome of the message whose text was sent."""
         history = [self._complete(message) for message in event.messages] if isinstance(event, History) else []
         resume.read(history)
-        said = self._on_its_way
-        if said is None or said not in self._waiting or (outcome := resume.complete(said)) is None:
+        own_message = self._last_sent
+        if own_message is None or own_message not in self._waiting or (outcome := resume.complete(own_message)) is None:
             return (resume.welcome, *resume.missed())
-        self._waiting.remove(said)
+        self._waiting.remove(own_message)
         return (resume.welcome, *resume.missed(), outcome)
 
     def _complete(self, message: Message) -> Message:

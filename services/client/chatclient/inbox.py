@@ -37,7 +37,7 @@ class Inbox:
     def __init__(self, max_bytes: int = WAITING_MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._queue: queue.SimpleQueue[tuple[Any, int]] = queue.SimpleQueue()
-        # Lock-free counters with one writer each: the receiver thread, and the consumer. put_heard() may read an old
+        # Lock-free counters with one writer each: the receiver thread, and the consumer. put_received() may read an old
         # _taken_bytes and then waits too early. It can't wait forever: it clears _was_taken before it reads, and get()
         # counts before it sets _was_taken, so the wait ends after any get() that it did not see.
         self._put_bytes = self._taken_bytes = 0
@@ -54,7 +54,7 @@ class Inbox:
         """Add an item of the program itself. For any thread; never blocks."""
         self._queue.put((given, 0))
 
-    def put_heard(self, given: object) -> None:
+    def put_received(self, given: object) -> None:
         """Add a received item. For the receiver thread; blocks while the queue is above its limit and open."""
         while True:
             self._was_taken.clear()
@@ -74,7 +74,7 @@ class Inbox:
         return given
 
     def close(self) -> None:
-        """Unblock put_heard() now and from now on. For any thread."""
+        """Unblock put_received() now and from now on. For any thread."""
         self._is_closed = True
         self._was_taken.set()
 
@@ -99,10 +99,10 @@ class Backlog:
         self._kept.append((given, size))
         self._kept_bytes += size
         while self._kept_bytes > self._max_bytes:
-            self.pop_all()
+            self.pop_oldest()
             self._dropped += 1
 
-    def pop_all(self) -> Any:
+    def pop_oldest(self) -> Any:
         """Remove and return the oldest event."""
         given, size = self._kept.popleft()
         self._kept_bytes -= size

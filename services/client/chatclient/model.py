@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 # Temporary errors: the same message is sent again later.
-_LATER = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
+_TEMPORARY_ERRORS = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
 
 # Number of seen messages to remember: a server that can't tell which ones are new sends up to 500 again.
 _SEEN_MAX_MESSAGES = 1_000
@@ -46,12 +46,12 @@ def _usernames(names: tuple[str, ...]) -> tuple[str, ...]:
 class ConnectionState(Enum):
     """State of the connection and the login. For transitions see cli/controller.py."""
 
-    UNPLACED = "server requested"
-    UNNAMED = "username requested"
-    AWAY = "not connected"
-    KNOCKING = "login sent"
-    ASKED = "password requested"
-    IN = "logged in"
+    NO_SERVER = "server requested"
+    NO_NAME = "username requested"
+    DISCONNECTED = "not connected"
+    LOGGING_IN = "login sent"
+    PASSWORD_REQUESTED = "password requested"  # noqa: S105 - a state, not a secret
+    LOGGED_IN = "logged in"
 
 
 class UiState(NamedTuple):
@@ -71,7 +71,7 @@ class UiState(NamedTuple):
     unconfirmed: tuple[Say | Whisper, ...] = ()
 
 
-class _Mark(NamedTuple):
+class _Fingerprint(NamedTuple):
     """Distinguishes messages of different histories that have the same id."""
 
     # None for the user's own messages: a confirmation has no time.
@@ -81,8 +81,8 @@ class _Mark(NamedTuple):
 
     def matches(self, message: Message) -> bool:
         """True if it is this message."""
-        is_then = self.time_ms in (None, message.time_ms)
-        return is_then and self.content_hash == _content_hash(message.sender, message.text)
+        is_same_time = self.time_ms in (None, message.time_ms)
+        return is_same_time and self.content_hash == _content_hash(message.sender, message.text)
 
 
 def _content_hash(sender: str, text: str) -> int:
@@ -97,18 +97,18 @@ class Model:
         self.server = server
         self.username = username or ""
         self.password = password
-        self.connection_state = ConnectionState.AWAY
-        self.has_been_in = False
+        self.connection_state = ConnectionState.DISCONNECTED
+        self.was_logged_in = False
         # Known users online, valid names only; and the number of users online, if the server sent it.
         self.online: tuple[str, ...] = ()
         self.online_count: int | None = None
         # Sender of the last direct message.
-        self.correspondent = ""
+        self.last_sender = ""
         # Id of the newest message seen, including the user's own. A reconnect resumes after it.
         self.last_seen_id: int | None = None
         # Id of its history, if the server sends one.
         self.history_id: str | None = None
-        self._seen: dict[int, _Mark] = {}
+        self._seen: dict[int, _Fingerprint] = {}
         # Messages that are neither confirmed nor finally rejected, by nonce, in the order of typing.
         self.unconfirmed: dict[str, Say | Whisper] = {}
 
@@ -128,27 +128,27 @@ class Model:
     def apply(self, event: ClientEvent) -> None:
         """Update the state with an event."""
         match event:
-            case DeliveryUnknown(said) | Outcome(said):
-                self.unconfirmed.pop(said.nonce or "", None)
+            case DeliveryUnknown(own_message) | Outcome(own_message):
+                self.unconfirmed.pop(own_message.nonce or "", None)
             case Welcome():
-                self._come_in(event)
+                self._on_welcome(event)
             case PublicMessage() | DirectMessage():
-                self._see(event)
-                self._note_writer(event)
+                self._note_seen(event)
+                self._note_direct_sender(event)
             case History():
                 for message in event.messages:
-                    self._see(message)
+                    self._note_seen(message)
             case Online() | Users():
-                self._learn_who_is_online(event)
+                self._update_online(event)
             case Sent():
-                self._learn_own_id(event)
-            case Refused() if event.code not in _LATER:
+                self._note_confirmed(event)
+            case Refused() if event.code not in _TEMPORARY_ERRORS:
                 self.unconfirmed.pop(event.nonce or "", None)
 
-    def _come_in(self, event: Welcome) -> None:
+    def _on_welcome(self, event: Welcome) -> None:
         self.username = event.username
-        self.connection_state = ConnectionState.IN
-        self._learn_who_is_online(Online(event.users))
+        self.connection_state = ConnectionState.LOGGED_IN
+        self._update_online(Online(event.users))
         history_id = event.history_id
         if history_id is not None and len(history_id) > HISTORY_ID_MAX_CHARACTERS:
             history_id = None  # it would not fit into the next login
@@ -160,11 +160,11 @@ class Model:
         elif event.last_id is not None and (is_other or self.last_seen_id is None or event.last_id < self.last_seen_id):
             self.last_seen_id = event.last_id
 
-    def _note_writer(self, message: Message) -> None:
+    def _note_direct_sender(self, message: Message) -> None:
         if isinstance(message, DirectMessage) and not self.is_own(message) and is_username(message.sender):
-            self.correspondent = message.sender
+            self.last_sender = message.sender
 
-    def _learn_who_is_online(self, event: Online | Users) -> None:
+    def _update_online(self, event: Online | Users) -> None:
         """Update the users online from a full list, or from those who joined and left."""
         if isinstance(event, Online) or event.users is not None:
             users = _usernames(event.users or ())
@@ -174,18 +174,18 @@ class Model:
         self.online = users[-_ONLINE_MAX_USERS:]  # recent users are likelier recipients
         self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
-    def _see(self, message: Message) -> None:
-        self._remember(message.id, _Mark(message.time_ms, _content_hash(message.sender, message.text)))
+    def _note_seen(self, message: Message) -> None:
+        self._remember(message.id, _Fingerprint(message.time_ms, _content_hash(message.sender, message.text)))
 
-    def _learn_own_id(self, event: Sent) -> None:
-        said = self.unconfirmed.pop(event.nonce or "", None)
-        mark = None if said is None else _Mark(None, _content_hash(self.username, said.text))
-        self._remember(event.id, mark)
+    def _note_confirmed(self, event: Sent) -> None:
+        message = self.unconfirmed.pop(event.nonce or "", None)
+        fingerprint = None if message is None else _Fingerprint(None, _content_hash(self.username, message.text))
+        self._remember(event.id, fingerprint)
 
-    def _remember(self, message_id: int, mark: _Mark | None) -> None:
+    def _remember(self, message_id: int, fingerprint: _Fingerprint | None) -> None:
         self.last_seen_id = max(message_id, self.last_seen_id or 0)
-        if mark is not None:
+        if fingerprint is not None:
             self._seen.pop(message_id, None)
-            self._seen[message_id] = mark
+            self._seen[message_id] = fingerprint
         if len(self._seen) > _SEEN_MAX_MESSAGES:
             del self._seen[next(iter(self._seen))]

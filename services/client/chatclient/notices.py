@@ -49,7 +49,7 @@ class Dropped(NamedTuple):
 class MessageQueued(NamedTuple):
     """A typed message was accepted. Its confirmation or error follows, with the same nonce."""
 
-    said: Say | Whisper
+    message: Say | Whisper
 
 
 class ScriptLine(NamedTuple):

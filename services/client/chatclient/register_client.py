@@ -43,25 +43,25 @@ class RegisterClient:
 
     def __init__(self) -> None:
         self._login = Login("")
-        self._has_been_in = False
-        self._is_in = False
+        self._was_logged_in = False
+        self._is_logged_in = False
         # Messages sent on previous connections and not answered.
-        self._unsettled: tuple[Say | Whisper, ...] = ()
+        self._unconfirmed: tuple[Say | Whisper, ...] = ()
         # The unanswered message, and whether to leave after its answer.
-        self._asked: Say | Whisper | None = None
+        self._unanswered: Say | Whisper | None = None
         self._is_leaving = False
 
     @property
     def is_busy(self) -> bool:
         """True while a message is unanswered."""
-        return self._asked is not None
+        return self._unanswered is not None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
         """Register the sending connection. Its answer triggers the receiving one: some servers require that order."""
         self._login = login
-        self._unsettled = tuple(unconfirmed)
-        self._is_in = self._is_leaving = False
-        self._asked = None
+        self._unconfirmed = tuple(unconfirmed)
+        self._is_logged_in = self._is_leaving = False
+        self._unanswered = None
         return Effects((Register(Side.SENDING, login.username),))
 
     def request(self, action: Action) -> Effects:
@@ -75,56 +75,56 @@ class RegisterClient:
                 self._is_leaving = True
                 return Effects()
             case Leave():
-                return Effects(news=(Bye(YOU_LEFT),))
+                return Effects(events=(Bye(YOU_LEFT),))
             case _:
                 raise TypeError(f"{action!r} can't be sent by a guest.")
 
     def handle_event(self, event: Event) -> Effects:
         """Continue the registration, acknowledge a message, or finish the unanswered one."""
         match event:
-            case Registered() if self._is_in:
+            case Registered() if self._is_logged_in:
                 return Effects()
             case Registered(Side.SENDING):
                 return Effects((Register(Side.RECEIVING, self._login.username),))
             case Registered():
-                return Effects(news=self._come_in())
+                return Effects(events=self._on_registered())
             case Forwarded(sender):
                 return Effects((Received(sender),), (event,))
-            case Refused(code, reason) if not self._is_in:
-                return Effects(news=(Refused(code, self._why_not_in(code, reason)),))
-            case NotDelivered() if not self._is_in:  # some servers answer REGISTER with it
+            case Refused(code, reason) if not self._is_logged_in:
+                return Effects(events=(Refused(code, self._login_error(code, reason)),))
+            case NotDelivered() if not self._is_logged_in:  # some servers answer REGISTER with it
                 code = ErrorCode.INTERNAL
-                return Effects(news=(Refused(code, self._why_not_in(code, "unable to send")),))
-            case Delivered() | NotDelivered() | Refused() if self._asked is not None:
-                return Effects(news=self._finish(self._asked, event))
+                return Effects(events=(Refused(code, self._login_error(code, "unable to send")),))
+            case Delivered() | NotDelivered() | Refused() if self._unanswered is not None:
+                return Effects(events=self._finish(self._unanswered, event))
             case _:
-                return Effects(news=(event,))
+                return Effects(events=(event,))
 
-    def _send(self, said: Say | Whisper, request: Request) -> Effects:
-        self._asked = said
+    def _send(self, message: Say | Whisper, request: Request) -> Effects:
+        self._unanswered = message
         return Effects((request,))
 
-    def _come_in(self) -> tuple[ClientEvent, ...]:
-        self._is_in = True
+    def _on_registered(self) -> tuple[ClientEvent, ...]:
+        self._is_logged_in = True
         welcome = Welcome(AccountKind.GUEST, self._login.username, (), None)
-        if not self._has_been_in:
-            self._has_been_in = True
+        if not self._was_logged_in:
+            self._was_logged_in = True
             return (welcome,)
-        doubts = (DeliveryUnknown(said, has_history=False) for said in self._unsettled)
-        return (welcome, PossibleGap(has_history=False), *doubts)
+        unknown = (DeliveryUnknown(message, has_history=False) for message in self._unconfirmed)
+        return (welcome, PossibleGap(has_history=False), *unknown)
 
-    def _why_not_in(self, code: ErrorCode, reason: str) -> str:
+    def _login_error(self, code: ErrorCode, reason: str) -> str:
         name = self._login.username
         if code is not ErrorCode.BAD_USERNAME:
             return f"The server rejected {name} ({reason}); it may be full, or accept no guests."
-        if self._has_been_in:
+        if self._was_logged_in:
             return f"The name {name} is taken now; trying again."
         return f"The name {name} is taken or not allowed; choose another one."
 
-    def _finish(self, said: Say | Whisper, event: Delivered | NotDelivered | Refused) -> tuple[ClientEvent, ...]:
+    def _finish(self, message: Say | Whisper, event: Delivered | NotDelivered | Refused) -> tuple[ClientEvent, ...]:
         """Return the outcome of the unanswered message, and the goodbye if it was requested meanwhile."""
-        self._asked = None
-        outcome = Outcome(said, isinstance(event, Delivered))
-        why: tuple[ClientEvent, ...] = (event,) if isinstance(event, Refused) else ()
+        self._unanswered = None
+        outcome = Outcome(message, isinstance(event, Delivered))
+        error: tuple[ClientEvent, ...] = (event,) if isinstance(event, Refused) else ()
         goodbye: tuple[ClientEvent, ...] = (Bye(YOU_LEFT),) if self._is_leaving else ()
-        return (*why, outcome, *goodbye)
+        return (*error, outcome, *goodbye)

@@ -65,17 +65,17 @@ class Resume:
             if self._is_other or message.id > self._known_id:
                 self._missed[message.id] = message
 
-    def complete(self, said: Say | Whisper) -> Sent | DeliveryUnknown | None:
+    def complete(self, own_message: Say | Whisper) -> Sent | DeliveryUnknown | None:
         """Outcome of an unconfirmed message. None if it was not stored and can be sent again."""
         if self._known_id is None or self._is_other:
-            return DeliveryUnknown(said)
-        kind = PublicMessage if isinstance(said, Say) else DirectMessage
+            return DeliveryUnknown(own_message)
+        kind = PublicMessage if isinstance(own_message, Say) else DirectMessage
         for message in self._missed.values():
             is_own = name_key(message.sender) == name_key(self.welcome.username)
-            if is_own and isinstance(message, kind) and message.text == said.text:
+            if is_own and isinstance(message, kind) and message.text == own_message.text:
                 del self._missed[message.id]
-                return Sent(message.id, SentStatus.SENT, said.nonce)
-        return DeliveryUnknown(said) if self._has_gap else None
+                return Sent(message.id, SentStatus.SENT, own_message.nonce)
+        return DeliveryUnknown(own_message) if self._has_gap else None
 
     def missed(self) -> list[ClientEvent]:
         """The missed messages that confirmed no message of this client: each once, in order."""

@@ -4,10 +4,11 @@ ClientSession connects three parts: the Model (state that survives a connection)
 actions to requests and server events to client events), and the Link (the current connection).
 
 Threads. One thread, the owner, calls all methods: the controller thread in the command line client, the program's
-thread in ChatClient. The receiver thread reads `due` and `ping` only, through Watch. There is no lock here; the two
-properties say why.
+thread in ChatClient. The receiver thread reads `expected_answer` and `ping` only, through Watch. There is no lock here;
+the two properties say why.
 
-States. Model.connection_state. log_in() sets KNOCKING, a Welcome sets IN (Model.apply), connection_lost() sets AWAY.
+States. Model.connection_state. log_in() sets LOGGING_IN, a Welcome sets LOGGED_IN (Model.apply), connection_lost() sets
+DISCONNECTED.
 The controller sets the states before the login.
 
 Messages. prepare() gives a message a nonce and stores it in model.unconfirmed. It leaves there when it is confirmed,
@@ -16,8 +17,9 @@ them again after the login, or reports them as DeliveryUnknown if it can't rule 
 nonces store a message once.
 
 A message of this user that arrives with the text of an unconfirmed one may be that message: it was stored on the
-connection before, and the server delivers it like any missed message. _learn() holds it in _held. A confirmation with
-its id drops it; otherwise it is returned as soon as no unconfirmed message can match. So each message is returned once.
+connection before, and the server delivers it like any missed message. _apply_event() holds it in _held. A confirmation
+with its id drops it; otherwise it is returned as soon as no unconfirmed message can match. So each message is returned
+once.
 
 Queries. users, history and search stay in _unanswered until their answer or an error without a nonce arrives; after a
 reconnect they are requested again. The oldest query of the answer's type is removed, because servers answer in order.
@@ -28,7 +30,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 
-from chatclient.links.watch import Due
+from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import ConnectionState
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import DirectMessage, Found, History, Online, PublicMessage, Refused, Welcome
@@ -67,12 +69,12 @@ class Link(Protocol):
         """End the connection. Its receiver thread closes it."""
 
 
-def check_message(said: Say | Whisper) -> None:
+def check_message(message: Say | Whisper) -> None:
     """Check text and recipient. Raises RequestError if the text can't be a message or the name can't be a username."""
-    if isinstance(said, Whisper):
-        check_username(said.to)
-    check_text(said.text)
-    check_unicode(said.text)
+    if isinstance(message, Whisper):
+        check_username(message.to)
+    check_text(message.text)
+    check_unicode(message.text)
 
 
 def check_unicode(text: str) -> None:
@@ -88,7 +90,10 @@ def _new_nonce() -> str:
 
 
 class ClientSession:
-    """For one thread, except `due` and `ping`. Methods return events to show, in order; the model has applied them."""
+    """For one thread, except `expected_answer` and `ping`. Methods return the events to show, in order.
+
+    The model has applied them.
+    """
 
     def __init__(
         self, model: Model, client_protocol: ClientProtocol, new_nonce: Callable[[], str] = _new_nonce
@@ -108,47 +113,51 @@ class ClientSession:
     @property
     def is_ready(self) -> bool:
         """True if the user is logged in and a request can be made now."""
-        if self.model.connection_state is not ConnectionState.IN or self.client_protocol.is_busy:
+        if self.model.connection_state is not ConnectionState.LOGGED_IN or self.client_protocol.is_busy:
             return False
         return len(self.model.unconfirmed) < _UNCONFIRMED_MAX and len(self._unanswered) < _UNANSWERED_MAX
 
     @property
-    def due(self) -> Due:
+    def expected_answer(self) -> ExpectedAnswer:
         """The kind of answer that the server owes. The receiver thread reads it, too."""
         # Lock-free: every operand is one attribute or the truth value of one container, and reading it is atomic in
         # CPython. The result may be out of date, or mix two states while the owner handles an event. Watch tolerates
         # both: it polls, and a timeout needs the whole limit to pass since the last event that counts as an answer.
         # Events in the inbox may change the result: _SessionState (client.py) reports UNKNOWN until it is empty.
-        if self.model.connection_state is ConnectionState.KNOCKING:
-            return Due.LOGIN
+        if self.model.connection_state is ConnectionState.LOGGING_IN:
+            return ExpectedAnswer.LOGIN
         is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self._is_leaving
-        return Due.ANSWER if is_owed and self.model.connection_state is ConnectionState.IN else Due.NOTHING
+        return (
+            ExpectedAnswer.ANSWER
+            if is_owed and self.model.connection_state is ConnectionState.LOGGED_IN
+            else ExpectedAnswer.NOTHING
+        )
 
     @property
     def ping(self) -> Request | None:
         """The request that tests a silent server; None if it would disturb an operation. For the receiver thread."""
         # Lock-free: TcpLink reads it and sends the ping under its sending lock. A protocol marks itself busy before
-        # _follow sends the request, so a ping that saw it idle goes out before the operation's first step. UdpLink does
-        # not use it.
-        return self.client_protocol.ping if self.model.connection_state is ConnectionState.IN else None
+        # _apply_effects sends the request, so a ping that saw it idle goes out before the operation's first step.
+        # UdpLink does not use it.
+        return self.client_protocol.ping if self.model.connection_state is ConnectionState.LOGGED_IN else None
 
     def log_in(self, link: Link) -> tuple[ClientEvent, ...]:
         """Log in on a new connection, and send the unconfirmed messages again."""
         self._link = link
         self._is_leaving = False
-        self.model.connection_state = ConnectionState.KNOCKING
-        return self._follow(self.client_protocol.connect(self.model.login(), [*self.model.unconfirmed.values()]))
+        self.model.connection_state = ConnectionState.LOGGING_IN
+        return self._apply_effects(self.client_protocol.connect(self.model.login(), [*self.model.unconfirmed.values()]))
 
     def connection_lost(self) -> None:
         """Note the loss. Unconfirmed messages and queries are kept for the next log_in()."""
-        self.model.connection_state = ConnectionState.AWAY
+        self.model.connection_state = ConnectionState.DISCONNECTED
 
-    def shut(self) -> None:
+    def close_link(self) -> None:
         """End the current connection. Connection tries a new one."""
         if self._link is not None:
             self._link.shut_down()
 
-    def passes(self, error: Refused) -> bool:
+    def may_retry(self, error: Refused) -> bool:
         """True if a later login of a user who was logged in before can succeed after this error.
 
         Always true for guests: the server may not have noticed yet that the previous connection was lost.
@@ -157,56 +166,58 @@ class ClientSession:
 
     def handle_event(self, event: Event) -> tuple[ClientEvent, ...]:
         """Handle an event of the server. Returns the events to show."""
-        return self._follow(self.client_protocol.handle_event(event))
+        return self._apply_effects(self.client_protocol.handle_event(event))
 
     def request(self, action: Action) -> tuple[ClientEvent, ...]:
         """Request an action. Returns the events to show."""
         self._is_leaving |= isinstance(action, Leave)
         if type(action) in _ANSWERS:
             self._unanswered.append(action)
-        return self._follow(self.client_protocol.request(action))
+        return self._apply_effects(self.client_protocol.request(action))
 
-    def prepare(self, said: Say | Whisper) -> Say | Whisper:
+    def prepare(self, message: Say | Whisper) -> Say | Whisper:
         """Return the message with a nonce, and keep it as unconfirmed. The caller must pass it to request().
 
         Raises RequestError: see check_message.
         """
-        check_message(said)
+        check_message(message)
         nonce = self._new_nonce()
-        said = Say(said.text, nonce) if isinstance(said, Say) else Whisper(said.to, said.text, nonce)
-        self.model.unconfirmed[nonce] = said
-        return said
+        message = Say(message.text, nonce) if isinstance(message, Say) else Whisper(message.to, message.text, nonce)
+        self.model.unconfirmed[nonce] = message
+        return message
 
-    def _follow(self, effects: Effects) -> tuple[ClientEvent, ...]:
+    def _apply_effects(self, effects: Effects) -> tuple[ClientEvent, ...]:
         if self._link is not None:
             for request in effects.send:
                 self._link.send(request)
-        told = tuple(each for news in effects.news for each in self._learn(news))
-        if any(isinstance(news, Welcome) for news in told):
+        shown = tuple(each for event in effects.events for each in self._apply_event(event))
+        if any(isinstance(event, Welcome) for event in shown):
             again, self._unanswered = self._unanswered, []
             for action in again:
-                told += self.request(action)
-        return told
+                shown += self.request(action)
+        return shown
 
-    def _learn(self, news: ClientEvent) -> tuple[ClientEvent, ...]:
+    def _apply_event(self, event: ClientEvent) -> tuple[ClientEvent, ...]:
         """Apply the event to the model. Returns the events to show: it, none, or it and held messages."""
-        if isinstance(news, PublicMessage | DirectMessage):
-            if self.model.has_seen(news):
+        if isinstance(event, PublicMessage | DirectMessage):
+            if self.model.has_seen(event):
                 return ()
             # A message that is held already arrives again after each reconnect until it is confirmed.
-            has_room = news.id in self._held or len(self._held) < _UNCONFIRMED_MAX
-            if has_room and self._may_be_unconfirmed(news):
-                self._held[news.id] = news
+            has_room = event.id in self._held or len(self._held) < _UNCONFIRMED_MAX
+            if has_room and self._may_be_unconfirmed(event):
+                self._held[event.id] = event
                 return ()
-        self.model.apply(news)
+        self.model.apply(event)
         is_refused = (
-            isinstance(news, Refused) and news.nonce is None and self.model.connection_state is ConnectionState.IN
+            isinstance(event, Refused)
+            and event.nonce is None
+            and self.model.connection_state is ConnectionState.LOGGED_IN
         )
         for action in self._unanswered:
-            if is_refused or isinstance(news, _ANSWERS[type(action)]):
+            if is_refused or isinstance(event, _ANSWERS[type(action)]):
                 self._unanswered.remove(action)
                 break
-        return (*(() if self._is_put_off(news) else (news,)), *self._let_go())
+        return (*(() if self._is_sent_again(event) else (event,)), *self._release_held())
 
     def _may_be_unconfirmed(self, message: Message) -> bool:
         """True if it may be a message that this session sent and the server stored, whose confirmation is pending.
@@ -215,29 +226,29 @@ class ClientSession:
         """
         if not self.model.unconfirmed or not self.model.is_own(message):
             return False
-        return any(self._may_be(message, said) for said in self.model.unconfirmed.values())
+        return any(self._matches(message, own_message) for own_message in self.model.unconfirmed.values())
 
-    def _may_be(self, message: Message, said: Say | Whisper) -> bool:
-        if said.text != message.text:
+    def _matches(self, message: Message, own_message: Say | Whisper) -> bool:
+        if own_message.text != message.text:
             return False
-        if isinstance(said, Say) or isinstance(message, PublicMessage):
-            return isinstance(said, Say) and isinstance(message, PublicMessage)
+        if isinstance(own_message, Say) or isinstance(message, PublicMessage):
+            return isinstance(own_message, Say) and isinstance(message, PublicMessage)
         # Some protocols omit the recipient. A message to oneself is never held: it is shown and confirmed separately.
-        to, username = name_key(said.to), name_key(self.model.username)
+        to, username = name_key(own_message.to), name_key(self.model.username)
         return name_key(message.recipient) in ("", to) and to != username
 
-    def _let_go(self) -> tuple[Message, ...]:
+    def _release_held(self) -> tuple[Message, ...]:
         """Drop held messages that were confirmed. Return those that no unconfirmed message can match any more."""
-        told: list[Message] = []
+        shown: list[Message] = []
         for message in list(self._held.values()):
             is_known = self.model.has_seen(message)
             if is_known or not self._may_be_unconfirmed(message):
                 del self._held[message.id]
             if message.id not in self._held and not is_known:
                 self.model.apply(message)
-                told.append(message)
-        return tuple(told)
+                shown.append(message)
+        return tuple(shown)
 
-    def _is_put_off(self, news: ClientEvent) -> bool:
+    def _is_sent_again(self, event: ClientEvent) -> bool:
         """True if it rejects a message that is still unconfirmed. It is sent again later, so the error is not shown."""
-        return isinstance(news, Refused) and news.nonce in self.model.unconfirmed
+        return isinstance(event, Refused) and event.nonce in self.model.unconfirmed

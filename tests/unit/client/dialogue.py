@@ -73,7 +73,7 @@ class Dialogue:
 
     is_person = False
     recent_messages = 0
-    tells_secrets = False
+    marks_passwords = False
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Dialogue:
     def ask_password(self) -> None:
         self._new.append(HIDES)
 
-    def took_line(self) -> None:
+    def line_used(self) -> None:
         self.lines_used += 1
 
     # --- the test ---

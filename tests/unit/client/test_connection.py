@@ -85,7 +85,7 @@ def run(
     clock: Clock,
     attempts: Iterable[ScriptedLink | Exception],
     retry_seconds: float = 60.0,
-    chance: Callable[[float, float], float] = max,
+    jitter: Callable[[float, float], float] = max,
 ) -> list[Event | Signal]:
     """Everything that is reported until LinkLost. After these attempts the server can't be reached."""
     told: list[Event | Signal] = []
@@ -102,7 +102,7 @@ def run(
             raise result
         return result
 
-    connection = Connection(open_link, retry_seconds, report, monotonic=clock.monotonic, closing=clock, chance=chance)
+    connection = Connection(open_link, retry_seconds, report, monotonic=clock.monotonic, closing=clock, jitter=jitter)
     connection.start(ADDRESS)
     assert is_lost.wait(DEADLINE_SECONDS)
     connection.close()
@@ -145,11 +145,11 @@ def test_pauses_are_random_from_half_to_full(clock: Clock) -> None:
     """So that the clients of a restarted server do not reconnect all at once."""
     bounds: set[tuple[float, float]] = set()
 
-    def chance(*given: float) -> float:
+    def jitter(*given: float) -> float:
         bounds.add(given)  # type: ignore[arg-type]
         return min(given)
 
-    run(clock, [steady(clock)], chance=chance)
+    run(clock, [steady(clock)], jitter=jitter)
     assert bounds == {(0.5, 1.0)}
     assert clock.pauses[:3] == [0.05, 0.1, 0.2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from chatclient.cli.controller import Line
 from chatclient.cli.exits import Exit
-from chatclient.cli.input import Addressing, InputParser
+from chatclient.cli.input import GuestInputParser, InputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import ConnectionLost, MessageQueued, Reconnected, Toggle
@@ -70,7 +70,7 @@ class TerminalDialogue(Dialogue):
 
     is_person = True
     recent_messages = 20
-    tells_secrets = True
+    marks_passwords = True
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class TerminalDialogue(Dialogue):
         parser: InputParser | None = None,
     ) -> None:
         self.shown: list[ClientEvent | UiNotice] = []
-        parser = parser or InputParser(KEYWORD_SETS["pm-dm"], talks=True, is_json=True)
+        parser = parser or InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=True, is_json=True)
         super().__init__("alice", password, client_protocol=client_protocol, parser=parser)
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
@@ -156,7 +156,7 @@ def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDial
 
 
 def test_guest_requests_no_messages_and_has_no_password() -> None:
-    guest = TerminalDialogue(None, RegisterClient(), Addressing(KEYWORD_SETS["pm-dm"], talks=True))
+    guest = TerminalDialogue(None, RegisterClient(), GuestInputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=True))
     guest.connect(sends(Register(Side.SENDING, "alice")))
     guest.type("@bob hi")
     assert guest.ui_state.waiting == ("@bob hi",)
@@ -307,11 +307,11 @@ def test_new_password_is_tried_too_if_its_confirmation_was_lost(changing: Termin
 
 def test_password_change_in_a_script_takes_two_lines_and_shows_none(person: TerminalDialogue) -> None:
     """The new password is visible in the script, so it is not repeated. No terminal echoes the lines of a script."""
-    person.tells_secrets = False
+    person.marks_passwords = False
     person.log_in()
-    person.give(Line("/password", is_played=True), "> /password", *CHANGE[0])
-    person.give(Line("secret", is_played=True), "> ***", *CHANGE[1])
-    person.give(Line("new", is_played=True), "> ***", sends(ChangePassword("secret", "new")))
+    person.give(Line("/password", is_from_script=True), "> /password", *CHANGE[0])
+    person.give(Line("secret", is_from_script=True), "> ***", *CHANGE[1])
+    person.give(Line("new", is_from_script=True), "> ***", sends(ChangePassword("secret", "new")))
 
 
 # --- while the connection is lost ---
@@ -391,13 +391,13 @@ def test_rejected_reconnect_is_final_or_tried_again(away: TerminalDialogue, code
 
 def test_ui_state_follows_the_connection_and_the_users_online(person: TerminalDialogue) -> None:
     person.connect(sends(Login("alice", "secret")))
-    assert person.ui_state == UiState(ConnectionState.KNOCKING, "alice", SERVER)
+    assert person.ui_state == UiState(ConnectionState.LOGGING_IN, "alice", SERVER)
     person.give(WELCOME, *WELCOMES)
-    assert person.ui_state == UiState(ConnectionState.IN, "alice", SERVER, 2)
+    assert person.ui_state == UiState(ConnectionState.LOGGED_IN, "alice", SERVER, 2)
     person.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
     assert person.ui_state.online_count == 3
     person.lose()
-    assert person.ui_state.connection_state is ConnectionState.AWAY
+    assert person.ui_state.connection_state is ConnectionState.DISCONNECTED
 
 
 def test_question_stands_until_it_is_answered_or_cancelled(inside: TerminalDialogue) -> None:

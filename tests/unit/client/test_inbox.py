@@ -27,7 +27,7 @@ def test_full_inbox_blocks_the_receiver_thread_until_an_item_is_taken() -> None:
 
     def receive() -> None:
         for each in sent:
-            inbox.put_heard(each)
+            inbox.put_received(each)
             put.append(each)
 
     receiver = threading.Thread(target=receive, daemon=True)
@@ -46,7 +46,7 @@ def test_items_of_the_program_never_block_and_closing_unblocks_all() -> None:
     inbox = Inbox(max_bytes=0)
     for number in range(100):
         inbox.put(message(number))
-    receiver = threading.Thread(target=lambda: [inbox.put_heard(message(n)) for n in range(100, 109)], daemon=True)
+    receiver = threading.Thread(target=lambda: [inbox.put_received(message(n)) for n in range(100, 109)], daemon=True)
     receiver.start()
     inbox.close()
     receiver.join(DEADLINE_SECONDS)
@@ -61,7 +61,7 @@ def test_full_backlog_drops_and_counts_the_oldest_events() -> None:
     dropped = backlog.take_dropped()
     kept = []
     while backlog:
-        kept.append(backlog.pop_all())
+        kept.append(backlog.pop_oldest())
     assert kept == [message(number) for number in range(dropped, 100)]
     assert 0 < len(kept) < 10
     assert backlog.take_dropped() == 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatclient.cli.input import Addressing, Due, InputParser, ParsedInput
+from chatclient.cli.input import GuestInputParser, InputParser, LineMeaning, ParsedInput
 from chatclient.client_protocol import OpenDirect, OpenPublic
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Say, Search, Whisper
@@ -25,18 +25,18 @@ def parser(ops: str = "pm-dm") -> InputParser:
     return InputParser(KEYWORD_SETS[ops])
 
 
-def at_terminal(ops: str = "pm-dm", *steps: str, is_json: bool = True, correspondent: str = "bob") -> InputParser:
+def at_terminal(ops: str = "pm-dm", *steps: str, is_json: bool = True, last_sender: str = "bob") -> InputParser:
     """The parser of a person who sees alice, bob and Carol online, after these lines."""
-    made = InputParser(KEYWORD_SETS[ops], talks=True, is_json=is_json)
+    made = InputParser(KEYWORD_SETS[ops], sends_plain_lines=True, is_json=is_json)
     made.names = ("bob", "alice", "Carol")
-    made.correspondent = correspondent
+    made.last_sender = last_sender
     for step in steps:
         made.parse_line(step)
     return made
 
 
-def guest() -> Addressing:
-    return Addressing(KEYWORD_SETS["pm-dm"])
+def guest() -> GuestInputParser:
+    return GuestInputParser(KEYWORD_SETS["pm-dm"])
 
 
 # --- operations in one line ---
@@ -110,7 +110,7 @@ def test_operation_in_steps(ops: str, public: str, direct: str) -> None:
     assert steps.parse_line("hello") == ParsedInput(Say("hello"))
     assert steps.parse_line("@bob  ") == ParsedInput(question="message for bob")
     assert steps.parse_line("hello") == ParsedInput(Whisper("bob", "hello"))
-    assert steps.due is Due.OPERATION
+    assert steps.next_line is LineMeaning.OPERATION
 
 
 NO_NAME = "A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was sent."
@@ -135,7 +135,7 @@ def test_empty_line_and_invalid_recipient_cancel_an_operation(lines: list[str], 
 
 
 @pytest.mark.parametrize(
-    ("recipient", "talks", "is_json", "action"),
+    ("recipient", "sends_plain_lines", "is_json", "action"),
     [
         ("@eve", True, True, AskUser("eve")),
         ("BOB", True, True, None),  # is online
@@ -146,11 +146,11 @@ def test_empty_line_and_invalid_recipient_cancel_an_operation(lines: list[str], 
     ],
 )
 def test_unknown_recipient_is_looked_up_at_a_terminal(
-    recipient: str, talks: bool, is_json: bool, action: AskUser | None
+    recipient: str, sends_plain_lines: bool, is_json: bool, action: AskUser | None
 ) -> None:
     for lines in (["DM", recipient], [f"DM {recipient}"]):
-        steps = InputParser(KEYWORD_SETS["pm-dm"], talks=talks, is_json=is_json)
-        steps.names, steps.correspondent = ("bob",), "dave"
+        steps = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=sends_plain_lines, is_json=is_json)
+        steps.names, steps.last_sender = ("bob",), "dave"
         parsed = [steps.parse_line(line) for line in lines][-1]
         assert parsed == ParsedInput(action, question=f"message for {recipient.removeprefix('@')}")
 
@@ -165,7 +165,7 @@ def test_every_line_has_at_most_one_result(lines: list[str], is_guest: bool) -> 
     for line in lines:
         parsed = steps.parse_line(line)
         assert sum(map(bool, (parsed.error, parsed.wants_help, parsed.action or parsed.question))) <= 1
-        assert not is_guest or (steps.due is Due.OPERATION and parsed.question is None)
+        assert not is_guest or (steps.next_line is LineMeaning.OPERATION and parsed.question is None)
 
 
 # --- guests ---
@@ -287,7 +287,7 @@ def test_capitalised_keyword_begins_a_sentence_only_if_the_message_is_public_any
 # --- commands ---
 
 
-@pytest.mark.parametrize("talks", [True, False])
+@pytest.mark.parametrize("sends_plain_lines", [True, False])
 @pytest.mark.parametrize(
     ("line", "parsed"),
     [
@@ -300,19 +300,19 @@ def test_capitalised_keyword_begins_a_sentence_only_if_the_message_is_public_any
         ("/password", ParsedInput(changes_password=True)),
     ],
 )
-def test_command_is_parsed(talks: bool, line: str, parsed: ParsedInput) -> None:
-    made = InputParser(KEYWORD_SETS["pm-dm"], talks=talks, is_json=True)
-    made.correspondent = "bob"
+def test_command_is_parsed(sends_plain_lines: bool, line: str, parsed: ParsedInput) -> None:
+    made = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=sends_plain_lines, is_json=True)
+    made.last_sender = "bob"
     assert made.parse_line(line) == parsed
 
 
 def test_reply_goes_to_the_user_that_the_question_named() -> None:
     """Not to a user who writes in between."""
     made = at_terminal("pm-dm", "/reply")
-    made.correspondent = "Carol"
+    made.last_sender = "Carol"
     assert made.parse_line("secret") == ParsedInput(Whisper("bob", "secret"))
     error = "You have received no direct message yet; nothing was sent."
-    assert at_terminal(correspondent="").parse_line("/reply hello") == ParsedInput(error=error)
+    assert at_terminal(last_sender="").parse_line("/reply hello") == ParsedInput(error=error)
 
 
 @pytest.mark.parametrize(
@@ -325,18 +325,18 @@ def test_alias_does_the_same_and_is_in_the_help(alias: str, word: str) -> None:
     assert alias.lower() in re.split("[ ,()]+", line)
 
 
-@pytest.mark.parametrize("talks", [True, False])
+@pytest.mark.parametrize("sends_plain_lines", [True, False])
 @pytest.mark.parametrize("is_json", [True, False])
 @pytest.mark.parametrize("ops", KEYWORD_SETS)
-def test_help_and_completions_name_every_command(ops: str, is_json: bool, talks: bool) -> None:
+def test_help_and_completions_name_every_command(ops: str, is_json: bool, sends_plain_lines: bool) -> None:
     """It is made from the table. Beside the gutter of a window of 100 columns there is room for 75."""
-    made = InputParser(KEYWORD_SETS[ops], talks=talks, is_json=is_json)
+    made = InputParser(KEYWORD_SETS[ops], sends_plain_lines=sends_plain_lines, is_json=is_json)
     lines = made.help()
     search, password = (["/search"], ["/password"]) if is_json else ([], [])
-    switches = ["/joins", "/quiet"] if talks else []
+    switches = ["/joins", "/quiet"] if sends_plain_lines else []
     middle = ["/me", "/users", "/history", *search, "/reply", *password, *switches]
     commands = [*KEYWORD_SETS[ops], *middle, "/help", "/quit"]
-    assert [line.split()[0] for line in lines[:-1]] == [*(["MESSAGE"] if talks else []), *commands]
+    assert [line.split()[0] for line in lines[:-1]] == [*(["MESSAGE"] if sends_plain_lines else []), *commands]
     assert "an empty line" in lines[-1]
     assert all(line[19] == " " and line[20] != " " and len(line) <= 75 for line in lines)
     for word in commands:
@@ -411,7 +411,7 @@ def test_reply_alone_is_expanded_to_its_recipient(line: str) -> None:
     assert at_terminal("bm-pm").expansion("/r") == "PM bob "
     assert at_terminal().expansion(line) is None
     assert at_terminal("pm-dm", "PM").expansion("/reply") is None
-    assert at_terminal(correspondent="").expansion("/reply") is None
+    assert at_terminal(last_sender="").expansion("/reply") is None
 
 
 def test_hint_names_the_operations() -> None:

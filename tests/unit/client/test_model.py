@@ -69,7 +69,7 @@ def test_login_names_the_newest_message_seen(model: Model, events: list[Event], 
     """Promise: once. The server sends what follows it. The name has the spelling of the account."""
     name = "Alice" if WELCOME in events else "alice"
     assert after(model, *events).login() == Login(name, "secret", last_seen_id)
-    assert model.connection_state is (ConnectionState.IN if events else ConnectionState.AWAY)
+    assert model.connection_state is (ConnectionState.LOGGED_IN if events else ConnectionState.DISCONNECTED)
 
 
 def test_1000_seen_messages_are_remembered(model: Model) -> None:
@@ -132,7 +132,7 @@ def test_10000_users_online_are_remembered(model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "correspondent"),
+    ("events", "last_sender"),
     [
         ([direct(11, "bob"), direct(12, "carol")], "carol"),
         ([direct(11, "bob"), public(12, "Alice!", "carol")], "bob"),
@@ -142,9 +142,9 @@ def test_10000_users_online_are_remembered(model: Model) -> None:
     ],
 )
 def test_correspondent_is_the_other_user_of_the_last_direct_message(
-    model: Model, events: list[Event], correspondent: str
+    model: Model, events: list[Event], last_sender: str
 ) -> None:
-    assert after(model, WELCOME, *events).correspondent == correspondent
+    assert after(model, WELCOME, *events).last_sender == last_sender
 
 
 def test_invalid_names_are_not_offered(model: Model) -> None:
@@ -152,4 +152,4 @@ def test_invalid_names_are_not_offered(model: Model) -> None:
     evil = ("x\u202eevil", "x\x1b[2J", "x y", "")
     after(model, WELCOME, Users(7, ("alice", "bob", *evil)), direct(11, "bob"), *(direct(12, name) for name in evil))
     assert model.online == ("alice", "bob")
-    assert model.correspondent == "bob"
+    assert model.last_sender == "bob"

@@ -4,7 +4,7 @@ import pytest
 
 from chatclient.cli.controller import Interrupt
 from chatclient.cli.exits import Exit
-from chatclient.cli.input import Addressing
+from chatclient.cli.input import GuestInputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.register_client import RegisterClient
 from chatprotocol.address import Address
@@ -38,7 +38,7 @@ INCOMPLETE = Refused(ErrorCode.BAD_REQUEST, "Header Incomplete")
 
 
 def new_client(username: str | None = "alice", server: Address | None = ("localhost", 9999)) -> Dialogue:
-    parser = Addressing(KEYWORD_SETS["pm-dm"])
+    parser = GuestInputParser(KEYWORD_SETS["pm-dm"])
     return Dialogue(username, None, client_protocol=RegisterClient(), parser=parser, server=server)
 
 

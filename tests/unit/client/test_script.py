@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from chatclient.cli.script import Action, Pause, ScriptError, Transcript, Type, Wait, parse_script, play
+from chatclient.cli.script import Pause, ScriptError, ScriptStep, Transcript, Type, Wait, parse_script, play
 
 DEADLINE_SECONDS = 10.0
 
@@ -25,7 +25,7 @@ DEADLINE_SECONDS = 10.0
         ("%pause  .5 ", [Pause(0.5)]),
     ],
 )
-def test_line_is_typed_waits_or_pauses(text: str, actions: list[Action]) -> None:
+def test_line_is_typed_waits_or_pauses(text: str, actions: list[ScriptStep]) -> None:
     assert parse_script(text) == actions
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from chatclient.client_protocol import JsonClient, PossibleGap
 from chatclient.frames_client import FramesClient
-from chatclient.links.watch import Due
+from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import ConnectionState, Model
 from chatclient.session import ClientSession
 from chatprotocol.errors import ErrorCode, RequestError
@@ -54,7 +54,7 @@ def test_connection_begins_with_the_login(session: ClientSession) -> None:
     link = FakeLink()
     assert session.log_in(link) == ()
     assert link.sent == [Login("alice", "secret")]
-    assert session.model.connection_state is ConnectionState.KNOCKING
+    assert session.model.connection_state is ConnectionState.LOGGING_IN
     assert not session.is_ready
     assert session.handle_event(WELCOME) == (WELCOME,)
     assert session.is_ready
@@ -62,33 +62,33 @@ def test_connection_begins_with_the_login(session: ClientSession) -> None:
 
 
 def test_newest_connection_is_used_and_shut(session: ClientSession) -> None:
-    session.shut()  # without a connection: nothing to do
+    session.close_link()  # without a connection: nothing to do
     old, new = log_in(session), log_in(session)
     session.request(AskUsers())
-    session.shut()
+    session.close_link()
     assert AskUsers() not in old.sent
     assert (old.is_shut, new.is_shut) == (False, True)
 
 
 def test_due_and_ping_follow_the_session(session: ClientSession) -> None:
     """Watch reads them to find a hanging server."""
-    assert (session.due, session.ping) == (Due.NOTHING, None)
+    assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, None)
     for _ in range(2):
         session.log_in(FakeLink())
-        assert (session.due, session.ping) == (Due.LOGIN, None)
+        assert (session.expected_answer, session.ping) == (ExpectedAnswer.LOGIN, None)
         session.handle_event(WELCOME)
-        assert (session.due, session.ping) == (Due.NOTHING, Ping())
+        assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, Ping())
         said = session.prepare(Say("hello"))
-        assert session.due is Due.ANSWER
+        assert session.expected_answer is ExpectedAnswer.ANSWER
         session.handle_event(Sent(11, SentStatus.SENT, said.nonce))
         session.request(AskHistory(5))
-        assert session.due is Due.ANSWER
+        assert session.expected_answer is ExpectedAnswer.ANSWER
         session.handle_event(History(()))
-        assert session.due is Due.NOTHING
+        assert session.expected_answer is ExpectedAnswer.NOTHING
         session.request(Leave())
-        assert session.due is Due.ANSWER
+        assert session.expected_answer is ExpectedAnswer.ANSWER
         session.connection_lost()
-        assert (session.due, session.ping) == (Due.NOTHING, None)
+        assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, None)
 
 
 # --- messages ---

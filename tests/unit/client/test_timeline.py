@@ -63,8 +63,8 @@ class Window:
         return " ".join(f"-{text.strip(RULE)}-" if text[0] in RULE else text for text in texts)
 
     def has_rung(self) -> bool:
-        rings, self.timeline.rings = self.timeline.rings, False
-        return rings
+        needs_bell, self.timeline.needs_bell = self.timeline.needs_bell, False
+        return needs_bell
 
 
 def text_of(row: Row) -> str:
@@ -225,7 +225,7 @@ def test_ascii_terminal_gets_ascii_separators() -> None:
     rule = "--- Sunday, 1 February 2026 " + "-" * 48
     assert window.lines(public(11, time_ms=NOON_MS + DAY_MS)) == [rule, "12:00              bob | hello"]
     assert window.lines(direct(12))[-1] == "12:00      bob > alice | psst"
-    state = UiState(ConnectionState.IN, "alice", ("localhost", 9999), 2, waiting=("x",))
+    state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2, waiting=("x",))
     assert text_of(window.timeline.pending(state, 80)[0]) == "... x (waits)"
     status = text_of(window.timeline.status(state, "json", 80))
     assert status == "alice - localhost:9999 - json - 2 online - connected"
@@ -462,7 +462,7 @@ def test_missed_messages_and_mentions_must_be_shown_in_a_flood(window: Window) -
 # --- pending messages, status and prompt ---
 
 
-def pending(width: int = 80, state: ConnectionState = ConnectionState.IN, **given: object) -> list[str]:
+def pending(width: int = 80, state: ConnectionState = ConnectionState.LOGGED_IN, **given: object) -> list[str]:
     ui_state = UiState(state, "alice", **given)  # type: ignore[arg-type]
     return [text_of(row) for row in Window().timeline.pending(ui_state, width)]
 
@@ -475,7 +475,7 @@ def test_pending_messages_and_lines_say_what_they_wait_for() -> None:
         "\u2026 @bob two (not confirmed yet)",
         "\u2026 three (waits)",
     ]
-    assert pending(state=ConnectionState.AWAY, waiting=("x",)) == ["\u2026 x (waits for the connection)"]
+    assert pending(state=ConnectionState.DISCONNECTED, waiting=("x",)) == ["\u2026 x (waits for the connection)"]
     assert pending(waiting=tuple(map(str, range(10)))) == [
         "\u2026 6 more",
         *(f"\u2026 {number} (waits)" for number in range(6, 10)),
@@ -486,12 +486,12 @@ def test_pending_messages_and_lines_say_what_they_wait_for() -> None:
 
 
 STATES = {
-    ConnectionState.UNPLACED: "not connected",
-    ConnectionState.UNNAMED: "not connected",
-    ConnectionState.AWAY: "connecting",
-    ConnectionState.KNOCKING: "logging in",
-    ConnectionState.ASKED: "logging in",
-    ConnectionState.IN: "connected",
+    ConnectionState.NO_SERVER: "not connected",
+    ConnectionState.NO_NAME: "not connected",
+    ConnectionState.DISCONNECTED: "connecting",
+    ConnectionState.LOGGING_IN: "logging in",
+    ConnectionState.PASSWORD_REQUESTED: "logging in",
+    ConnectionState.LOGGED_IN: "connected",
 }
 WAITING = ("x" * 100, "\u65e5" * 100, "\x1b[2J\nnext\u202e", "hello everybody " * 10)
 
@@ -507,7 +507,9 @@ def test_pending_and_status_rows_fit_in_every_window(state: ConnectionState, wor
             for width in range(20, 201, 3):
                 status = timeline.status(ui_state, "datagram", width)
                 assert text_of(status).endswith(words)
-                assert status[-1][0] == ("class:status.up" if state is ConnectionState.IN else "class:status.down")
+                assert status[-1][0] == (
+                    "class:status.up" if state is ConnectionState.LOGGED_IN else "class:status.down"
+                )
                 for row in (*timeline.pending(ui_state, width), status):
                     assert columns_of(text_of(row)) <= width, (width, text_of(row))
                     assert escape_control_characters(text_of(row)) == text_of(row)
@@ -515,9 +517,9 @@ def test_pending_and_status_rows_fit_in_every_window(state: ConnectionState, wor
 
 def test_status_reports_a_lost_connection(window: Window) -> None:
     window.rows(LOST)
-    away = UiState(ConnectionState.AWAY, "alice")
+    away = UiState(ConnectionState.DISCONNECTED, "alice")
     assert text_of(window.timeline.status(away, "json", 80)).endswith("connection lost, trying again")
-    back = away._replace(connection_state=ConnectionState.IN)
+    back = away._replace(connection_state=ConnectionState.LOGGED_IN)
     assert text_of(window.timeline.status(back, "json", 80)).endswith(" connected")
 
 
@@ -532,16 +534,16 @@ def test_status_reports_a_lost_connection(window: Window) -> None:
     ],
 )
 def test_narrow_window_omits_words_of_the_status(width: int, status: str) -> None:
-    ui_state = UiState(ConnectionState.IN, "alice", ("localhost", 9999), 2)
+    ui_state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2)
     assert text_of(Window(is_quiet=True).timeline.status(ui_state, "json", width)) == status
 
 
 @pytest.mark.parametrize(
     ("ui_state", "prompt"),
     [
-        (UiState(ConnectionState.IN, "a\x1b[2J"), "a\\x1b[2J> "),
-        (UiState(ConnectionState.IN, "alice", question="message for \x9b"), "message for \\x9b: "),
-        (UiState(ConnectionState.KNOCKING, "alice", is_secret=True), ""),
+        (UiState(ConnectionState.LOGGED_IN, "a\x1b[2J"), "a\\x1b[2J> "),
+        (UiState(ConnectionState.LOGGED_IN, "alice", question="message for \x9b"), "message for \\x9b: "),
+        (UiState(ConnectionState.LOGGING_IN, "alice", is_secret=True), ""),
     ],
 )
 def test_prompt_is_the_question_or_the_username(ui_state: UiState, prompt: str) -> None:

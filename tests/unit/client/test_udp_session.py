@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chatclient.links.udp_session import Received, UdpSession
+from chatclient.links.udp_session import SessionResult, UdpSession
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import AccountKind, Bye, PasswordPrompt, PublicMessage, Ready, Refused
 from chatprotocol.requests import Command, Data
@@ -62,18 +62,18 @@ def test_requests_are_sent_in_order_until_acknowledged(session: UdpSession) -> N
     assert session.request(Command("PM"), 0.0) is None
     assert session.request(Data("x" * 1_300), 0.0) is None
     assert session.datagrams_to_send(0.0) == [sent("C", 1, "PM"), sent("d", 2, "x" * 1_200), sent("D", 3, "x" * 100)]
-    assert session.receive(heard("A", 2), 0.1) == Received([], [])
+    assert session.receive(heard("A", 2), 0.1) == SessionResult([], [])
     assert session.next_check_at == pytest.approx(0.2)
     assert session.datagrams_to_send(0.2) == [sent("C", 1, "PM"), sent("D", 3, "x" * 100)]
 
 
 def test_events_are_returned_once_and_in_order(session: UdpSession) -> None:
     """Pieces when the last one is there; the answer to a ping not at all."""
-    assert session.receive(heard("D", 3, SAYS_HELLO), 1.0) == Received([sent("A", 3)], [])
-    assert session.receive(heard("C", 2, "PONG"), 1.0) == Received([sent("A", 2)], [])
+    assert session.receive(heard("D", 3, SAYS_HELLO), 1.0) == SessionResult([sent("A", 3)], [])
+    assert session.receive(heard("C", 2, "PONG"), 1.0) == SessionResult([sent("A", 2)], [])
     prompt = PasswordPrompt(AccountKind.NEW)
-    assert session.receive(heard("C", 1, "PASSWORD new"), 1.0) == Received([sent("A", 1)], [prompt, HELLO])
-    assert session.receive(heard("D", 3, SAYS_HELLO), 1.0) == Received([sent("A", 3)] * 2, [])
+    assert session.receive(heard("C", 1, "PASSWORD new"), 1.0) == SessionResult([sent("A", 1)], [prompt, HELLO])
+    assert session.receive(heard("D", 3, SAYS_HELLO), 1.0) == SessionResult([sent("A", 3)] * 2, [])
     assert session.receive(heard("d", 4, SAYS_HELLO[:20]), 1.0).events == []
     assert session.receive(heard("D", 5, SAYS_HELLO[20:]), 1.0).events == [HELLO]
 
@@ -84,7 +84,7 @@ def test_events_are_returned_once_and_in_order(session: UdpSession) -> None:
 )
 def test_foreign_session_is_ignored(session: UdpSession, number: int, kind: str, sequence: int, text: str) -> None:
     """It does not end the silence."""
-    assert session.receive(heard(kind, sequence, text, number), 59.0) == Received([], [])
+    assert session.receive(heard(kind, sequence, text, number), 59.0) == SessionResult([], [])
     with pytest.raises(TimeoutError):
         session.datagrams_to_send(60.0)
 
@@ -182,9 +182,9 @@ def test_idle_client_does_not_probe(session: UdpSession) -> None:
 def test_unknown_session_ends_it(session: UdpSession, words: str) -> None:
     """Only outside of the session: inside it is an error like others."""
     error = heard("C", 1, "ERROR no_session No.")
-    assert session.receive(error, 1.0) == Received([sent("A", 1)], [Refused(ErrorCode.NO_SESSION, "No.")])
+    assert session.receive(error, 1.0) == SessionResult([sent("A", 1)], [Refused(ErrorCode.NO_SESSION, "No.")])
     ended = session.receive(heard("C", 0, "ERROR no_session" + words), 1.0)
-    assert ended == Received([], [], "the server no longer knows this session")
+    assert ended == SessionResult([], [], "the server no longer knows this session")
 
 
 def test_goodbye_ends_the_session_with_three_acknowledgements(session: UdpSession) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatclient.links.watch import Due, Watch
+from chatclient.links.watch import ExpectedAnswer, Watch
 from chatprotocol.events import AccountKind, PasswordPrompt, Pong, PublicMessage, Users
 from chatprotocol.requests import Ping
 
@@ -21,7 +21,7 @@ LIST = Users(1, ("alice",), (), ())
 PROMPT = PasswordPrompt(AccountKind.NEW)
 
 
-def watch(due: Due = Due.NOTHING, silence_seconds: float = 60.0) -> Watch:
+def watch(due: ExpectedAnswer = ExpectedAnswer.NOTHING, silence_seconds: float = 60.0) -> Watch:
     return Watch(FakeSession(due), silence_seconds, 0.0)
 
 
@@ -29,7 +29,7 @@ def test_silent_server_gets_one_ping_and_is_lost_without_an_answer() -> None:
     silent = watch()
     assert not silent.check(39.9)
     assert silent.check(40.0) == Ping()
-    silent.pinged(40.0)
+    silent.note_ping(40.0)
     assert not silent.check(59.9)
     with pytest.raises(TimeoutError, match="was silent for 60 s"):
         silent.check(60.0)
@@ -38,8 +38,8 @@ def test_silent_server_gets_one_ping_and_is_lost_without_an_answer() -> None:
 @pytest.mark.parametrize("events", [[Pong()], [LIST], [HELLO], []], ids=["pong", "users", "message", "part of one"])
 def test_any_byte_answers_a_ping(events: list[Event]) -> None:
     silent = watch()
-    silent.pinged(40.0)
-    silent.heard(events, 59.0)
+    silent.note_ping(40.0)
+    silent.note_received(events, 59.0)
     assert not silent.check(98.0)
     assert silent.check(99.0) == Ping()
 
@@ -49,23 +49,23 @@ def test_server_without_pings_may_be_silent() -> None:
 
 
 # Limit of an answer or a login: the event that arrives at 50 s, and the time of the loss.
-LIMITS: list[tuple[Due, list[Event], float, str]] = [
-    (Due.ANSWER, [LIST], 60.0, "gave no answer for 60 s"),  # a server whose disk hangs sends these
-    (Due.ANSWER, [Pong()], 60.0, "gave no answer for 60 s"),
-    (Due.ANSWER, [LIST, HELLO], 110.0, "gave no answer for 60 s"),
-    (Due.ANSWER, [], 110.0, "gave no answer for 60 s"),  # part of a long answer
-    (Due.LOGIN, [PROMPT], 125.0, "does not answer the login"),  # each step has its own limit
-    (Due.LOGIN, [], 75.0, "does not answer the login"),
+LIMITS: list[tuple[ExpectedAnswer, list[Event], float, str]] = [
+    (ExpectedAnswer.ANSWER, [LIST], 60.0, "gave no answer for 60 s"),  # a server whose disk hangs sends these
+    (ExpectedAnswer.ANSWER, [Pong()], 60.0, "gave no answer for 60 s"),
+    (ExpectedAnswer.ANSWER, [LIST, HELLO], 110.0, "gave no answer for 60 s"),
+    (ExpectedAnswer.ANSWER, [], 110.0, "gave no answer for 60 s"),  # part of a long answer
+    (ExpectedAnswer.LOGIN, [PROMPT], 125.0, "does not answer the login"),  # each step has its own limit
+    (ExpectedAnswer.LOGIN, [], 75.0, "does not answer the login"),
 ]
 
 
 @pytest.mark.parametrize(("due", "events", "lost_at", "reason"), LIMITS)
 def test_answer_or_login_has_a_limit_that_only_some_events_restart(
-    due: Due, events: list[Event], lost_at: float, reason: str
+    due: ExpectedAnswer, events: list[Event], lost_at: float, reason: str
 ) -> None:
     waiting = watch(due)
     waiting.check(0.0)
-    waiting.heard(events, 50.0)
+    waiting.note_received(events, 50.0)
     assert not waiting.check(lost_at - 0.1)
     with pytest.raises(TimeoutError, match=reason):
         waiting.check(lost_at)
@@ -74,8 +74,8 @@ def test_answer_or_login_has_a_limit_that_only_some_events_restart(
 def test_limit_begins_when_the_answer_becomes_due() -> None:
     session = FakeSession()
     waiting = Watch(session, 60.0, 0.0)
-    waiting.heard([HELLO], 500.0)
-    session.due = Due.ANSWER
+    waiting.note_received([HELLO], 500.0)
+    session.expected_answer = ExpectedAnswer.ANSWER
     assert not waiting.check(530.0)
     assert not waiting.check(589.9)
     with pytest.raises(TimeoutError):
@@ -83,29 +83,29 @@ def test_limit_begins_when_the_answer_becomes_due() -> None:
 
 
 def test_short_unknown_states_do_not_extend_the_limit() -> None:
-    session = FakeSession(Due.ANSWER)
+    session = FakeSession(ExpectedAnswer.ANSWER)
     waiting = Watch(session, 60.0, 0.0)
     for now in range(60):
-        session.due = Due.UNKNOWN if now % 2 else Due.ANSWER
+        session.expected_answer = ExpectedAnswer.UNKNOWN if now % 2 else ExpectedAnswer.ANSWER
         waiting.check(float(now))
-    session.due = Due.ANSWER
+    session.expected_answer = ExpectedAnswer.ANSWER
     with pytest.raises(TimeoutError):
         waiting.check(60.0)
 
 
 def test_limit_restarts_after_a_long_unknown_state() -> None:
     """The program did not read for a long time, and the answer may be among what it reads now."""
-    session = FakeSession(Due.ANSWER)
+    session = FakeSession(ExpectedAnswer.ANSWER)
     waiting = Watch(session, 60.0, 0.0)
     waiting.check(0.0)
-    session.due = Due.UNKNOWN
+    session.expected_answer = ExpectedAnswer.UNKNOWN
     assert not waiting.check(1.0)
     assert not waiting.check(500.0)
-    session.due = Due.ANSWER
+    session.expected_answer = ExpectedAnswer.ANSWER
     assert not waiting.check(501.0)
 
 
 def test_endless_limit_loses_no_server() -> None:
-    endless = watch(Due.ANSWER, math.inf)
+    endless = watch(ExpectedAnswer.ANSWER, math.inf)
     assert not endless.check(1e9)
-    assert endless.look_at(1e9) < 1e9 + 100
+    assert endless.next_check_at(1e9) < 1e9 + 100

@@ -5,7 +5,7 @@ import queue
 import time
 from dataclasses import dataclass, field
 
-from chatclient.links.watch import Due, Watch
+from chatclient.links.watch import ExpectedAnswer, Watch
 from chatprotocol.requests import Ping, Request
 
 
@@ -13,7 +13,7 @@ from chatprotocol.requests import Ping, Request
 class FakeSession:
     """The state of a session."""
 
-    due: Due = Due.NOTHING
+    expected_answer: ExpectedAnswer = ExpectedAnswer.NOTHING
     ping: Request | None = field(default_factory=Ping)
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from chatclient.cli.config import DEFAULT_SERVER, FrontendKind
 from chatclient.cli.controller import Controller, EndOfInput, Interrupt
 from chatclient.cli.exits import Exit
-from chatclient.cli.input import Addressing, InputParser
+from chatclient.cli.input import GuestInputParser, InputParser
 from chatclient.cli.script import ScriptError, play
-from chatclient.cli.signals import ENDING, wait_interruptibly
+from chatclient.cli.signals import ENDING_SIGNALS, wait_interruptibly
 from chatclient.client import ChatClient
 from chatclient.notices import ErrorNotice
 from chatclient.ui import jsonlines, view
@@ -24,7 +24,7 @@ from chatprotocol.wire.json import Json
 
 if TYPE_CHECKING:
     from chatclient.cli.config import Config
-    from chatclient.cli.script import Action
+    from chatclient.cli.script import ScriptStep
     from chatclient.client_protocol import ClientProtocol
     from chatclient.ui.terminal import TerminalFrontend
 
@@ -38,7 +38,7 @@ _OUTPUT_SECONDS = 1.0
 class App:
     """One run of the client. The main thread queues typed lines; the controller thread handles them."""
 
-    def __init__(self, config: Config, script: list[Action] | None) -> None:
+    def __init__(self, config: Config, script: list[ScriptStep] | None) -> None:
         self._script = script
         self._client = ChatClient(
             config.server or DEFAULT_SERVER,
@@ -58,7 +58,7 @@ class App:
         self._controller = Controller(
             session, parser, self._frontend, (DEFAULT_SERVER, config.port), self._client.start
         )
-        self._thread = threading.Thread(target=self._react, name="controller")
+        self._thread = threading.Thread(target=self._run_controller, name="controller")
         # Set when the controller thread has ended. Used instead of join() while a signal may arrive: after an
         # interrupted join, CPython may consider a running thread as ended.
         self._ended = threading.Event()
@@ -67,13 +67,13 @@ class App:
     def run(self) -> Exit:
         """Run until the client ends. The controller thread has ended, too, when this returns."""
         # A signal between the thread's start and the try block would leave the thread running forever.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         self._thread.start()
         # A signal just before the wait for a line must end that wait.
         signal.set_wakeup_fd(self._frontend.wakeup, warn_on_full_buffer=False)
         script_failed = is_interrupted = False
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
             self._run_frontend()
             self._client.inject(EndOfInput())
             wait_interruptibly(self._ended.wait)
@@ -112,7 +112,7 @@ class App:
         except KeyboardInterrupt:
             pass
         if isinstance(self._frontend, PlainFrontend):
-            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # no step below takes long
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # no step below takes long
         self._client.inject(Interrupt())
         self._client.hang_up()
         if not self._ended.wait(_OUTPUT_SECONDS):
@@ -128,9 +128,13 @@ class App:
             self._frontend.run(self._client.inject)
         else:
             assert isinstance(self._frontend, PlainFrontend)
-            play(self._script, self._frontend.transcript, self._frontend.typist(self._client.inject, is_played=True))
+            play(
+                self._script,
+                self._frontend.transcript,
+                self._frontend.line_typer(self._client.inject, is_from_script=True),
+            )
 
-    def _react(self) -> None:
+    def _run_controller(self) -> None:
         try:
             self._controller.begin()
             while self._controller.exit is None:
@@ -143,10 +147,12 @@ class App:
 
 
 def _parser(config: Config, client_protocol: ClientProtocol) -> InputParser:
-    talks = config.frontend is FrontendKind.TERMINAL
+    sends_plain_lines = config.frontend is FrontendKind.TERMINAL
     if client_protocol.is_guest:
-        return Addressing(KEYWORD_SETS[config.ops], talks=talks)
-    return InputParser(KEYWORD_SETS[config.ops], talks=talks, is_json=config.protocol == Json.name)
+        return GuestInputParser(KEYWORD_SETS[config.ops], sends_plain_lines=sends_plain_lines)
+    return InputParser(
+        KEYWORD_SETS[config.ops], sends_plain_lines=sends_plain_lines, is_json=config.protocol == Json.name
+    )
 
 
 def _frontend(config: Config, parser: InputParser) -> PlainFrontend | TerminalFrontend:

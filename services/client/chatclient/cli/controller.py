@@ -1,7 +1,7 @@
 """The controller of the command line client: handles typed lines, server events and connection signals in order.
 
-Threads. One thread, the controller thread (App._react), calls Controller.begin and then Controller.react, one input at
-a time. The inputs come from one queue, the Inbox of ChatClient:
+Threads. One thread, the controller thread (App._run_controller), calls Controller.begin and then Controller.react, one
+input at a time. The inputs come from one queue, the Inbox of ChatClient:
 
     main thread      Frontend.run or script.play    -> Line, EndOfInput, Interrupt
     receiver thread  links.connection.Connection    -> Event, LinkUp, LinkDown, LinkLost
@@ -12,26 +12,26 @@ below, InputParser).
 
 States. Model.connection_state:
 
-    UNPLACED  --server typed-------------> UNNAMED, or AWAY if the user is known
-    UNNAMED   --valid username typed-----> AWAY; connect() starts the receiver thread
-    AWAY      --LinkUp-------------------> KNOCKING; the login is sent
-    KNOCKING  --PasswordPrompt-----------> ASKED
-    KNOCKING  --correctable Refused------> ASKED, if a password was requested before
-    KNOCKING  --Refused, guest name------> UNNAMED, after the LinkLost that follows (_is_renaming)
-    ASKED     --password typed-----------> KNOCKING; a new account types it twice (_chosen)
-    KNOCKING, ASKED  --Welcome-----------> IN (Model.apply)
-    KNOCKING, ASKED, IN  --LinkDown------> AWAY, if the user was logged in before
+    NO_SERVER           --server typed-------------> NO_NAME, or DISCONNECTED if the user is known
+    NO_NAME             --valid username typed-----> DISCONNECTED; connect() starts the receiver thread
+    DISCONNECTED        --LinkUp-------------------> LOGGING_IN; the login is sent
+    LOGGING_IN          --PasswordPrompt-----------> PASSWORD_REQUESTED
+    LOGGING_IN          --correctable Refused------> PASSWORD_REQUESTED, if a password was requested before
+    LOGGING_IN          --Refused, guest name------> NO_NAME, after the LinkLost that follows (_is_renaming)
+    PASSWORD_REQUESTED  --password typed-----------> LOGGING_IN; a new account types it twice (_first_password)
+    LOGGING_IN, PASSWORD_REQUESTED             --Welcome---> LOGGED_IN (Model.apply)
+    LOGGING_IN, PASSWORD_REQUESTED, LOGGED_IN  --LinkDown--> DISCONNECTED, if the user was logged in before
 
 The client ends when exit is set. Reasons: Bye after the goodbye; LinkLost; LinkDown before the first login or during
-the goodbye; a final login error; an interrupt or the end of input outside of IN.
+the goodbye; a final login error; an interrupt or the end of input outside of LOGGED_IN.
 
-Typed lines. A line is used when the state allows it: in UNPLACED, UNNAMED and ASKED it is the answer to the question,
-in IN it is an operation once ClientSession.is_ready. Until then it waits in _lines. react() handles its input and then
-uses waiting lines until one has to wait, so lines are used in the order in which they were typed. Passwords typed at a
-terminal wait in _secrets instead, so that a password is never sent or shown as a message.
+Typed lines. A line is used when the state allows it: in NO_SERVER, NO_NAME and PASSWORD_REQUESTED it is the answer to
+the question, in LOGGED_IN it is an operation once ClientSession.is_ready. Until then it waits in _lines. react()
+handles its input and then uses waiting lines until one has to wait, so lines are used in the order in which they were
+typed. Passwords typed at a terminal wait in _secrets instead, so that a password is never sent or shown as a message.
 
-A connection that is lost while the user is typing a password is not reported (_is_thinking). _is_late records it, and
-the password is then used on a new connection.
+A connection that is lost while the user is typing a password is not reported (_is_typing_password). _password_is_late
+records it, and the password is then used on a new connection.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatclient.cli.exits import Exit
-from chatclient.cli.input import Due
+from chatclient.cli.input import LineMeaning
 from chatclient.client_protocol import DeliveryUnknown
 from chatclient.links.connection import LinkDown, LinkLost, LinkUp
 from chatclient.model import ConnectionState, UiState
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 # Login errors after which the password is requested again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})
 # Login errors after which the same login can't succeed.
-_LOGIN_REFUSALS = frozenset(
+_FINAL_LOGIN_ERRORS = frozenset(
     {
         ErrorCode.BAD_REQUEST,
         ErrorCode.BAD_USERNAME,
@@ -86,19 +86,19 @@ _LOGIN_REFUSALS = frozenset(
     }
 )
 # The questions before the login.
-_QUESTIONS = {ConnectionState.UNNAMED: "username", ConnectionState.ASKED: "password"}
+_QUESTIONS = {ConnectionState.NO_NAME: "username", ConnectionState.PASSWORD_REQUESTED: "password"}
 # The questions of a password change, in order. A frontend that does not hide passwords (a pipe) skips the last one.
 _CHANGE_QUESTIONS = ("old password", "new password", "new password again")
 _AGAIN = "password again"
 # States in which a typed line answers a question.
-_ASKING = frozenset({ConnectionState.UNPLACED, *_QUESTIONS})
+_ASKING = frozenset({ConnectionState.NO_SERVER, *_QUESTIONS})
 
 
 class Line(NamedTuple):
     """A line, typed or from a script. The controller displays script lines, because no terminal echoed them."""
 
     text: str
-    is_played: bool = False
+    is_from_script: bool = False
     # True if the password prompt was active. The line is then used only as a password.
     is_secret: bool = False
 
@@ -122,7 +122,7 @@ class Frontend(Protocol):
         """True if a person reads the output and may need a hint."""
 
     @property
-    def tells_secrets(self) -> bool:
+    def marks_passwords(self) -> bool:
         """True if Line.is_secret marks passwords. Otherwise the next line is the password, whenever it was typed."""
 
     @property
@@ -135,7 +135,7 @@ class Frontend(Protocol):
     def ask_password(self) -> None:
         """Prepare for a password: the next line is not echoed."""
 
-    def took_line(self) -> None:
+    def line_used(self) -> None:
         """Called for each typed line that was used. A frontend that limits its read-ahead may read one more."""
 
     def update(self, ui_state: UiState) -> None:
@@ -171,21 +171,21 @@ class Controller:
         self._is_leaving = False
         self._was_interrupted = False
         # True if the delivery of a message is unknown. The exit code is LOST then.
-        self._has_doubts = False
+        self._delivery_unknown = False
         self._was_asked = False
-        self._denials = 0
-        # A new account types its password twice. _chosen is the first input until the second one is typed.
+        self._login_refusals = 0
+        # A new account types its password twice. _first_password is the first input until the second one is typed.
         self._is_new_name = False
-        self._chosen: str | None = None
+        self._first_password: str | None = None
         # Input of the current password change, or None. _new_password is the new password until the server confirms it.
         self._change: list[str] | None = None
         self._new_password: str | None = None
         # True if the guest name was rejected. A new name is requested when the connection has ended.
         self._is_renaming = False
         # True if the lost connection, or the rejected login after it, was already shown. Each is shown once per outage.
-        self._has_told_loss = self._has_told_error = False
+        self._loss_shown = self._error_shown = False
         # True if the connection was lost during the password prompt. The typed password is used on a new connection.
-        self._is_late = False
+        self._password_is_late = False
         # _is_opening: the parser's next question waits for the server's answer. _was_prompted: "operation" was shown.
         self._is_opening = False
         self._was_prompted = False
@@ -207,59 +207,63 @@ class Controller:
     def _begin(self) -> None:
         model = self._model
         if model.server is None:
-            model.connection_state = ConnectionState.UNPLACED
+            model.connection_state = ConnectionState.NO_SERVER
             self._ask(self._server_question)
         elif model.username:
-            self._take_username(model.username)
+            self._use_username(model.username)
         else:
             self._ask_username()
 
-    def react(self, given: Input) -> None:
+    def react(self, item: Input) -> None:
         """Handle one input, then all waiting lines that can be used. Sets :attr:`exit` if the client must end."""
-        match given:
+        match item:
             case Line() | EndOfInput():
-                self._take_input(given)
+                self._queue_input(item)
             case Interrupt():
                 self._on_interrupt()
             case LinkUp() | LinkDown() | LinkLost():
-                self._on_signal(given)
+                self._on_signal(item)
             case _:
-                self._tell(self._session.handle_event(given))
+                self._handle_events(self._session.handle_event(item))
         self._parser.names = self._model.online
-        self._parser.correspondent = self._model.correspondent
-        self._prompt()
+        self._parser.last_sender = self._model.last_sender
+        self._ask_operation()
         while self.exit is None and (line := self._next_line()) is not None:
             self._on_line(line)
-            self._prompt()
-        if self._model.connection_state is ConnectionState.AWAY and self._only_wants_to_leave():
+            self._ask_operation()
+        if self._model.connection_state is ConnectionState.DISCONNECTED and self._only_leave_waits():
             self.exit = Exit.OK
         self._frontend.update(self._ui_state())
 
-    def _take_input(self, given: Line | EndOfInput) -> None:
+    def _queue_input(self, item: Line | EndOfInput) -> None:
         """Queue a line. A person who is not connected can leave, and use local commands, without waiting."""
         connection_state = self._model.connection_state
-        is_typed_ahead = self._frontend.tells_secrets and self._may_be_secret()
-        if isinstance(given, Line) and (given.is_secret or is_typed_ahead):
-            self._secrets.append(given)
+        is_typed_ahead = self._frontend.marks_passwords and self._may_be_secret()
+        if isinstance(item, Line) and (item.is_secret or is_typed_ahead):
+            self._secrets.append(item)
             return
-        if isinstance(given, EndOfInput) and self._frontend.tells_secrets and connection_state is ConnectionState.ASKED:
+        if (
+            isinstance(item, EndOfInput)
+            and self._frontend.marks_passwords
+            and connection_state is ConnectionState.PASSWORD_REQUESTED
+        ):
             self._leave()
             return
-        if isinstance(given, EndOfInput):
+        if isinstance(item, EndOfInput):
             self._change = None
-        if self._frontend.is_person and connection_state in (ConnectionState.AWAY, ConnectionState.KNOCKING):
-            if isinstance(given, EndOfInput) or self._parser.is_leave(given.text):
+        if self._frontend.is_person and connection_state in (ConnectionState.DISCONNECTED, ConnectionState.LOGGING_IN):
+            if isinstance(item, EndOfInput) or self._parser.is_leave(item.text):
                 self._on_interrupt()
                 return
-            if not self._lines and self._model.has_been_in and self._parser.is_local(given.text):
-                self._on_line(given)
+            if not self._lines and self._model.was_logged_in and self._parser.is_local(item.text):
+                self._on_line(item)
                 return
-        self._lines.append(given)
+        self._lines.append(item)
 
     def _next_line(self) -> Line | EndOfInput | None:
         """Remove and return the next line that can be used now, or None."""
-        if self._frontend.tells_secrets and (
-            self._model.connection_state is ConnectionState.ASKED or self._change is not None
+        if self._frontend.marks_passwords and (
+            self._model.connection_state is ConnectionState.PASSWORD_REQUESTED or self._change is not None
         ):
             return self._secrets.popleft() if self._secrets else None
         return self._lines.popleft() if self._lines and self._is_ready() else None
@@ -272,13 +276,13 @@ class Controller:
 
     def _ui_state(self) -> UiState:
         model = self._model
-        question = self._question if self._parser.due is not Due.OPERATION else ""
-        if model.connection_state is ConnectionState.UNPLACED:
+        question = self._question if self._parser.next_line is not LineMeaning.OPERATION else ""
+        if model.connection_state is ConnectionState.NO_SERVER:
             question = self._server_question
         elif self._change is not None:
             question = _CHANGE_QUESTIONS[len(self._change)]
         elif model.connection_state in _QUESTIONS:
-            question = _QUESTIONS[model.connection_state] if self._chosen is None else _AGAIN
+            question = _QUESTIONS[model.connection_state] if self._first_password is None else _AGAIN
         return UiState(
             model.connection_state,
             model.username,
@@ -295,40 +299,40 @@ class Controller:
         model = self._model
         if self._change is not None:
             return True
-        if model.has_been_in or self._client_protocol.is_guest:
+        if model.was_logged_in or self._client_protocol.is_guest:
             return False
-        is_underway = model.connection_state in (ConnectionState.AWAY, ConnectionState.KNOCKING)
-        return model.connection_state is ConnectionState.ASKED or (
+        is_underway = model.connection_state in (ConnectionState.DISCONNECTED, ConnectionState.LOGGING_IN)
+        return model.connection_state is ConnectionState.PASSWORD_REQUESTED or (
             is_underway and (self._was_asked or model.password is None)
         )
 
-    def _prompt(self) -> None:
+    def _ask_operation(self) -> None:
         """Ask for the next operation once, in protocols that run one operation at a time."""
-        is_due = self._client_protocol.is_stepwise and self._parser.due is Due.OPERATION
+        is_due = self._client_protocol.is_stepwise and self._parser.next_line is LineMeaning.OPERATION
         if (
             is_due
             and not self._was_prompted
-            and self._model.connection_state is ConnectionState.IN
+            and self._model.connection_state is ConnectionState.LOGGED_IN
             and self._is_ready()
         ):
             self._was_prompted = True
             self._ask(self._parser.prompt())
 
-    def _only_wants_to_leave(self) -> bool:
+    def _only_leave_waits(self) -> bool:
         """True if the next line only leaves and no message is unconfirmed: reconnecting has no purpose."""
-        if not self._model.has_been_in or self._model.unconfirmed or not self._lines:
+        if not self._model.was_logged_in or self._model.unconfirmed or not self._lines:
             return False
         first = self._lines[0]
         return isinstance(first, EndOfInput) or self._parser.is_leave(first.text)
 
     def _on_interrupt(self) -> None:
         """Say goodbye if logged in; otherwise end immediately."""
-        if self._model.connection_state is ConnectionState.IN:
+        if self._model.connection_state is ConnectionState.LOGGED_IN:
             self._was_interrupted = True
             self._leave()
             return
-        nothing_lost = not self._say_what_is_lost()
-        self.exit = Exit.OK if nothing_lost and self._model.has_been_in else Exit.LOST
+        nothing_lost = not self._report_unsent()
+        self.exit = Exit.OK if nothing_lost and self._model.was_logged_in else Exit.LOST
 
     # --- the connection ---
 
@@ -336,10 +340,10 @@ class Controller:
         match signal:
             case LinkUp(link):
                 self._was_asked = self._was_prompted = False
-                self._denials = 0
-                self._tell(self._session.log_in(link))
-            case LinkDown() | LinkLost() if self._is_thinking():
-                self._is_late = True
+                self._login_refusals = 0
+                self._handle_events(self._session.log_in(link))
+            case LinkDown() | LinkLost() if self._is_typing_password():
+                self._password_is_late = True
             case LinkDown(reason):
                 self._on_down(reason)
             case LinkLost() if self._is_renaming:
@@ -347,7 +351,7 @@ class Controller:
                 self._ask_username()
             case LinkLost(reason):
                 self._report_error("lost", reason)
-                self._say_what_is_lost()
+                self._report_unsent()
                 self.exit = Exit.LOST
 
     def _on_down(self, reason: str) -> None:
@@ -355,29 +359,29 @@ class Controller:
         if self._is_renaming:
             return
         if self._is_leaving and not model.unconfirmed:
-            self.exit = Exit.LOST if self._was_interrupted and self._say_what_is_lost() else Exit.OK
+            self.exit = Exit.LOST if self._was_interrupted and self._report_unsent() else Exit.OK
             return
-        if not model.has_been_in:
+        if not model.was_logged_in:
             self._report_error("lost", reason)
-            self._say_what_is_lost()
-            self.exit = Exit.REFUSED if self._denials else Exit.LOST
+            self._report_unsent()
+            self.exit = Exit.REFUSED if self._login_refusals else Exit.LOST
             return
         self._session.connection_lost()
         self._is_opening = False
         self._change = None
-        if not self._has_told_loss:
-            self._has_told_loss = True
+        if not self._loss_shown:
+            self._loss_shown = True
             self._frontend.display([ConnectionLost(reason)])
 
     # --- what arrived ---
 
-    def _tell(self, news: Iterable[ClientEvent]) -> None:
+    def _handle_events(self, events: Iterable[ClientEvent]) -> None:
         """Handle the events in order. Requests that they cause are sent in between."""
-        for event in news:
-            self._on_news(event)
+        for event in events:
+            self._on_event(event)
 
-    def _on_news(self, event: ClientEvent) -> None:
-        is_in = self._model.connection_state is ConnectionState.IN
+    def _on_event(self, event: ClientEvent) -> None:
+        is_in = self._model.connection_state is ConnectionState.LOGGED_IN
         match event:
             case PasswordPrompt() if not is_in:  # if logged in, the next line is a message and must not be hidden
                 self._on_prompt(event)
@@ -391,38 +395,38 @@ class Controller:
             case Bye() if self._is_leaving:
                 self._on_bye(event)
             case Users():
-                self._on_arrivals(event)
+                self._on_users(event)
             case Ready() | Online():
-                self._on_go_on(event)
+                self._on_step_answer(event)
             case Refused(nonce=None) if self._is_opening:
                 self._is_opening = False
                 self._frontend.display([event])
-                self._question = self._parser.refuse()
+                self._question = self._parser.handle_refusal()
                 self._ask(self._question)
             case _:
-                self._has_doubts |= isinstance(event, DeliveryUnknown)
+                self._delivery_unknown |= isinstance(event, DeliveryUnknown)
                 self._frontend.display([event])
 
     def _on_prompt(self, event: PasswordPrompt) -> None:
         self._was_asked = True
-        self._is_new_name = event.account is AccountKind.NEW and self._frontend.tells_secrets
+        self._is_new_name = event.account is AccountKind.NEW and self._frontend.marks_passwords
         if not self._is_new_name:
-            self._chosen = None
+            self._first_password = None
         self._question = f"password {event.account}"
         self._ask_password()
 
     def _on_welcome(self, event: Welcome) -> None:
         model = self._model
-        self._has_told_loss = self._has_told_error = False
+        self._loss_shown = self._error_shown = False
         self._secrets.clear()
-        if model.has_been_in:
+        if model.was_logged_in:
             self._frontend.display([Reconnected(event.username, event.last_id)])
         else:
-            model.has_been_in = True
+            model.was_logged_in = True
             self._welcome(event)
         if self._is_leaving:
             self._action(Leave())
-        elif self._parser.due is not Due.OPERATION:
+        elif self._parser.next_line is not LineMeaning.OPERATION:
             self._ask(self._question)
 
     def _welcome(self, event: Welcome) -> None:
@@ -433,50 +437,50 @@ class Controller:
         if recent and not self._client_protocol.is_guest and not self._is_leaving:
             self._action(AskHistory(recent))
 
-    def _is_thinking(self) -> bool:
+    def _is_typing_password(self) -> bool:
         """True if a person is typing a password before the first login. It may take longer than the server waits."""
         return (
-            self._frontend.tells_secrets
-            and self._model.connection_state is ConnectionState.ASKED
-            and not self._model.has_been_in
+            self._frontend.marks_passwords
+            and self._model.connection_state is ConnectionState.PASSWORD_REQUESTED
+            and not self._model.was_logged_in
         )
 
     def _on_login_refused(self, event: Refused) -> None:
         if self._is_renaming:  # this connection is closing
             return
-        if event.code is ErrorCode.NOT_LOGGED_IN and self._is_thinking():
+        if event.code is ErrorCode.NOT_LOGGED_IN and self._is_typing_password():
             return
         if event.code is ErrorCode.WRONG_PASSWORD and self._new_password is not None:
             # The connection was lost before the confirmation of a password change: try the other password.
             self._model.password, self._new_password = self._new_password, None
-            self._session.shut()
+            self._session.close_link()
             return
-        if self._model.has_been_in and self._session.passes(event):
-            if not self._has_told_error:
-                self._has_told_error = True
+        if self._model.was_logged_in and self._session.may_retry(event):
+            if not self._error_shown:
+                self._error_shown = True
                 self._frontend.display([event])
-            self._session.shut()
+            self._session.close_link()
             return
         self._frontend.display([event])
-        self._denials += event.code is ErrorCode.WRONG_PASSWORD
-        if event.code in _CORRECTABLE and self._was_asked and self._denials < LOGIN_ATTEMPTS_MAX:
+        self._login_refusals += event.code is ErrorCode.WRONG_PASSWORD
+        if event.code in _CORRECTABLE and self._was_asked and self._login_refusals < LOGIN_ATTEMPTS_MAX:
             self._ask_password()
         elif self._client_protocol.is_guest and event.code is ErrorCode.BAD_USERNAME:
-            self._denials += 1
+            self._login_refusals += 1
             self._is_renaming = True
-            self._session.shut()
-        elif event.code in _LOGIN_REFUSALS or self._client_protocol.is_guest:
+            self._session.close_link()
+        elif event.code in _FINAL_LOGIN_ERRORS or self._client_protocol.is_guest:
             self.exit = Exit.REFUSED
-        elif not self._model.has_been_in:
+        elif not self._model.was_logged_in:
             self.exit = Exit.LOST
 
-    def _on_go_on(self, event: Ready | Online) -> None:
+    def _on_step_answer(self, event: Ready | Online) -> None:
         """Show the answer, and ask the next question."""
         self._is_opening = False
         self._frontend.display([event])
         self._ask(self._question)
 
-    def _on_arrivals(self, event: Users) -> None:
+    def _on_users(self, event: Users) -> None:
         """Show other users who joined or left. The user's own arrival is not shown."""
         joined = tuple(name for name in event.joined if name != self._model.username)
         if joined or event.left:
@@ -487,9 +491,9 @@ class Controller:
         self._frontend.display([event])
         if not self._was_interrupted:
             self._lines.clear()  # typed after the goodbye
-        self.exit = Exit.LOST if self._say_what_is_lost() or self._has_doubts else Exit.OK
+        self.exit = Exit.LOST if self._report_unsent() or self._delivery_unknown else Exit.OK
 
-    def _say_what_is_lost(self) -> int:
+    def _report_unsent(self) -> int:
         """Report lines that were not sent or not confirmed. Returns their number."""
         waiting = (line for line in self._lines if isinstance(line, Line))
         unsent = sum(not self._parser.is_leave(line.text) for line in waiting)
@@ -498,8 +502,8 @@ class Controller:
             what = "1 typed line was" if unconfirmed == 1 else f"{unconfirmed} typed lines were"
             texts = [line.text for line in self._lines if isinstance(line, Line)]
             texts = (
-                [*(said.text for said in self._model.unconfirmed.values()), *texts]
-                if self._frontend.tells_secrets
+                [*(message.text for message in self._model.unconfirmed.values()), *texts]
+                if self._frontend.marks_passwords
                 else []
             )
             self._report_error("lost", "\n".join([f"{what} not confirmed", *texts]))
@@ -511,53 +515,54 @@ class Controller:
         if isinstance(line, EndOfInput):
             self._leave()
             return
-        self._frontend.took_line()
+        self._frontend.line_used()
         connection_state = self._model.connection_state
-        if line.is_played:
-            is_secret = connection_state is ConnectionState.ASKED or self._change is not None
+        if line.is_from_script:
+            is_secret = connection_state is ConnectionState.PASSWORD_REQUESTED or self._change is not None
             self._frontend.display([ScriptLine("***" if is_secret else line.text)])
-        if connection_state in (ConnectionState.UNPLACED, ConnectionState.UNNAMED) and self._parser.is_farewell(
-            line.text
-        ):
+        if connection_state in (
+            ConnectionState.NO_SERVER,
+            ConnectionState.NO_NAME,
+        ) and self._parser.is_leave_at_question(line.text):
             self._leave()
-        elif connection_state is ConnectionState.UNPLACED:
-            self._take_server(line.text)
-        elif connection_state is ConnectionState.UNNAMED:
-            self._take_username(line.text.strip())
-        elif connection_state is ConnectionState.ASKED:
-            self._take_password(line)
+        elif connection_state is ConnectionState.NO_SERVER:
+            self._use_server(line.text)
+        elif connection_state is ConnectionState.NO_NAME:
+            self._use_username(line.text.strip())
+        elif connection_state is ConnectionState.PASSWORD_REQUESTED:
+            self._use_password(line)
         elif self._change is not None:
-            self._take_change([*self._change, line.text])
+            self._use_password_change([*self._change, line.text])
         else:
             self._was_prompted = False
-            self._do(self._parser.parse_line(line.text))
+            self._run_parsed(self._parser.parse_line(line.text))
 
-    def _take_password(self, line: Line) -> None:
-        if self._is_late:
-            self._is_late = False
+    def _use_password(self, line: Line) -> None:
+        if self._password_is_late:
+            self._password_is_late = False
             self._model.password = None
             self._secrets.appendleft(line)  # used at the next password prompt
-            self._take_username(self._model.username)
+            self._use_username(self._model.username)
             return
         if self._is_new_name and line.text:
-            if self._chosen is None:  # a hidden password may contain a typing error, so it is typed twice
-                self._chosen = line.text
+            if self._first_password is None:  # a hidden password may contain a typing error, so it is typed twice
+                self._first_password = line.text
                 self._frontend.ask_password()
                 self._ask(_AGAIN)
                 return
-            chosen, self._chosen = self._chosen, None
-            if chosen != line.text:
+            first_password, self._first_password = self._first_password, None
+            if first_password != line.text:
                 self._report_error("usage", "The two passwords differ; choose one again.")
                 self._ask_password()
                 return
         self._model.password = line.text
-        self._model.connection_state = ConnectionState.KNOCKING
+        self._model.connection_state = ConnectionState.LOGGING_IN
         self._action(Password(line.text))
 
-    def _take_change(self, parsed: list[str]) -> None:
+    def _use_password_change(self, parsed: list[str]) -> None:
         """Handle one of the inputs of a password change. An empty line cancels."""
         self._change = None
-        needed = len(_CHANGE_QUESTIONS) if self._frontend.tells_secrets else len(_CHANGE_QUESTIONS) - 1
+        needed = len(_CHANGE_QUESTIONS) if self._frontend.marks_passwords else len(_CHANGE_QUESTIONS) - 1
         if not parsed[-1]:
             self._report_error("usage", "Nothing was typed; the password was not changed.")
         elif len(parsed) < needed:
@@ -573,14 +578,14 @@ class Controller:
         self._frontend.ask_password()
         self._ask(_CHANGE_QUESTIONS[len(parsed)])
 
-    def _take_server(self, line: str) -> None:
+    def _use_server(self, line: str) -> None:
         try:
             self._model.server = read_address(line, self._default)
         except RequestError as error:
             self._report_error("usage", error.reason)
         self._begin()
 
-    def _take_username(self, username: str) -> None:
+    def _use_username(self, username: str) -> None:
         try:
             check_username(username)
         except RequestError as error:
@@ -589,14 +594,14 @@ class Controller:
             return
         assert self._model.server is not None
         self._model.username = username
-        self._model.connection_state = ConnectionState.AWAY
+        self._model.connection_state = ConnectionState.DISCONNECTED
         self._connect(self._model.server)
 
     def _ask_username(self) -> None:
-        self._model.connection_state = ConnectionState.UNNAMED
+        self._model.connection_state = ConnectionState.NO_NAME
         self._ask("username")
 
-    def _do(self, parsed: ParsedInput) -> None:
+    def _run_parsed(self, parsed: ParsedInput) -> None:
         if parsed.error:
             self._report_error("usage", parsed.error)
         if parsed.wants_help:
@@ -611,27 +616,27 @@ class Controller:
                 self._ask(self._question)
             case Leave():
                 self._leave()
-            case Say() | Whisper() as said:
-                self._post(said)
+            case Say() | Whisper() as message:
+                self._send_message(message)
             case action:
                 self._is_opening = bool(self._question)
                 self._action(action)
 
-    def _post(self, said: Say | Whisper) -> None:
+    def _send_message(self, message: Say | Whisper) -> None:
         """Send a message. The session sends it again after a lost connection, until it is confirmed."""
         try:
-            said = self._session.prepare(said)
+            message = self._session.prepare(message)
         except RequestError as error:
             self._report_error(error.code, error.reason)
             return
-        self._frontend.display([MessageQueued(said)])
-        self._action(said)
+        self._frontend.display([MessageQueued(message)])
+        self._action(message)
 
     def _action(self, action: Action) -> None:
-        self._tell(self._session.request(action))
+        self._handle_events(self._session.request(action))
 
     def _ask_password(self) -> None:
-        self._model.connection_state = ConnectionState.ASKED
+        self._model.connection_state = ConnectionState.PASSWORD_REQUESTED
         self._frontend.ask_password()
         self._ask(self._question)
 
@@ -645,12 +650,12 @@ class Controller:
     def _leave(self) -> None:
         self._is_leaving = True
         match self._model.connection_state:
-            case ConnectionState.ASKED:
+            case ConnectionState.PASSWORD_REQUESTED:
                 self._report_error("refused", "the input ended before the password was given")
                 self.exit = Exit.REFUSED
-            case ConnectionState.UNPLACED | ConnectionState.UNNAMED:
+            case ConnectionState.NO_SERVER | ConnectionState.NO_NAME:
                 what = "server" if self._model.server is None else "username"
                 self._report_error("usage", f"the input ended before the {what} was given")
-                self.exit = Exit.REFUSED if self._denials else Exit.USAGE
+                self.exit = Exit.REFUSED if self._login_refusals else Exit.USAGE
             case _:
                 self._action(Leave())

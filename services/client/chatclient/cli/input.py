@@ -1,8 +1,8 @@
 """Parses typed lines to actions, in one line or in several steps. Pure.
 
-InputParser keeps the state between lines in `due`. The controller thread calls all methods that change it. In the
-terminal frontend the main thread calls completions() and expansion(), which only read. They need no lock: `due`,
-`names` and `correspondent` are replaced, never changed in place, and an old value only gives an old suggestion.
+InputParser keeps the state between lines in `next_line`. The controller thread calls all methods that change it. In the
+terminal frontend the main thread calls completions() and expansion(), which only read. They need no lock: `next_line`,
+`names` and `last_sender` are replaced, never changed in place, and an old value only gives an old suggestion.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chatprotocol.keywords import Keywords
 
 
-class Due(Enum):
+class LineMeaning(Enum):
     """The meaning of the next line."""
 
     OPERATION = "operation"
@@ -55,74 +55,74 @@ class Command(NamedTuple):
 
     word: str
     arguments: str
-    does: str
-    act: Callable[[str], ParsedInput]
+    help_text: str
+    run: Callable[[str], ParsedInput]
     # True if it needs no server.
     is_local: bool = False
     # Aliases in lower case. Those that begin with @ are for the help only, because such lines are parsed earlier.
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 # Words of other programs, and the command here. Alone on a line they are probably not meant as a message.
-_ELSEWHERE: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
+_FOREIGN_WORDS: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
 
 
 class InputParser:
     """Parses lines one by one, and remembers the meaning of the next one.
 
-    With ``talks`` (at a terminal), a line that is no command is a public message. ``is_json`` enables the features of
-    the protocol json: search, password change, and the lookup of a user.
+    With ``sends_plain_lines`` (at a terminal), a line that is no command is a public message. ``is_json`` enables the
+    features of the protocol json: search, password change, and the lookup of a user.
     """
 
     # True if some operations ask for more input.
-    _asks = True
+    _has_questions = True
 
-    def __init__(self, words: Keywords, *, talks: bool = False, is_json: bool = False) -> None:
+    def __init__(self, words: Keywords, *, sends_plain_lines: bool = False, is_json: bool = False) -> None:
         self._words = words
-        self.talks = talks
+        self.sends_plain_lines = sends_plain_lines
         self._is_json = is_json
-        self.due = Due.OPERATION
+        self.next_line = LineMeaning.OPERATION
         self._recipient = ""
         # Users online, and the sender of the last direct message. Set by the controller.
         self.names: tuple[str, ...] = ()
-        self.correspondent = ""
+        self.last_sender = ""
         self._commands = {command.word: command for command in self._table()}
-        self._aliases = {alias: command for command in self._commands.values() for alias in command.also}
+        self._aliases = {alias: command for command in self._commands.values() for alias in command.aliases}
 
     def parse_line(self, line: str) -> ParsedInput:
         """Parse one line, without its line break."""
-        due, self.due = self.due, Due.OPERATION
-        if due is Due.OPERATION:
+        meaning, self.next_line = self.next_line, LineMeaning.OPERATION
+        if meaning is LineMeaning.OPERATION:
             return self._operation(line.strip())
         if not line.strip():
             return ParsedInput(error="Nothing was typed; the operation is cancelled.")
-        if due is Due.PUBLIC_TEXT:
+        if meaning is LineMeaning.PUBLIC_TEXT:
             return ParsedInput(Say(line))
-        if due is Due.RECIPIENT:
+        if meaning is LineMeaning.RECIPIENT:
             return self._take_recipient(line.strip().removeprefix("@").rstrip())
         return self._addressed(self._recipient, line)
 
-    def refuse(self) -> str:
+    def handle_refusal(self) -> str:
         """Handle the server's error to the opened operation. Returns the next question, or "".
 
         After an unknown recipient, a recipient is requested again: the text may be typed already, and must not become
         public.
         """
-        self.due = Due.RECIPIENT if self.due is Due.DIRECT_TEXT else Due.OPERATION
-        return "recipient" if self.due is Due.RECIPIENT else ""
+        self.next_line = LineMeaning.RECIPIENT if self.next_line is LineMeaning.DIRECT_TEXT else LineMeaning.OPERATION
+        return "recipient" if self.next_line is LineMeaning.RECIPIENT else ""
 
     def is_leave(self, line: str) -> bool:
         """True if this line would leave, as the next operation."""
-        return self.due is Due.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
+        return self.next_line is LineMeaning.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
 
-    def is_farewell(self, line: str) -> bool:
+    def is_leave_at_question(self, line: str) -> bool:
         """True if this line leaves at the question for a server or name. In lower case the keyword would be a name."""
         return line.strip() in (self._words.leave, "/quit")
 
     def is_local(self, line: str) -> bool:
         """True if this line can be handled now without the server."""
         word = line.strip().partition(" ")[0]
-        if self.due is not Due.OPERATION:
+        if self.next_line is not LineMeaning.OPERATION:
             return False
         command = self._command(word)
         return command.is_local if command else word.startswith("/")
@@ -130,7 +130,7 @@ class InputParser:
     def hint(self) -> str:
         """A short hint after the first login."""
         words = self._words
-        if self.talks:
+        if self.sends_plain_lines:
             return f"Type a message to all users, or {words.direct} USER MESSAGE to one; /help lists the commands."
         return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help lists the commands."
 
@@ -142,36 +142,36 @@ class InputParser:
         """One line for each command."""
         lines = []
         for each in self._commands.values():
-            also = f" (also: {', '.join(each.also)})" if each.also else ""
-            lines.append(f"{f'{each.word} {each.arguments}'.rstrip():<19} {each.does}{also}")
-        if self.talks and self._asks:
+            aliases = f" (also: {', '.join(each.aliases)})" if each.aliases else ""
+            lines.append(f"{f'{each.word} {each.arguments}'.rstrip():<19} {each.help_text}{aliases}")
+        if self.sends_plain_lines and self._has_questions:
             lines.insert(0, f"{'MESSAGE':<19} any other line is a message to all users")
-        way_out = f"{'':<19} an empty line cancels an operation"
-        return [*lines, way_out] if self._asks else lines
+        cancel_line = f"{'':<19} an empty line cancels an operation"
+        return [*lines, cancel_line] if self._has_questions else lines
 
     def expansion(self, line: str) -> str | None:
         """Replacement of this line's beginning, or None. It shows the recipient of a reply before the reply is sent."""
-        if line in ("/reply", "/r") and self.due is Due.OPERATION and self.correspondent:
-            return f"{self._words.direct} {self.correspondent} "
+        if line in ("/reply", "/r") and self.next_line is LineMeaning.OPERATION and self.last_sender:
+            return f"{self._words.direct} {self.last_sender} "
         return None
 
     def completions(self, before: str) -> tuple[int, list[str]]:
         """Length of the word before the cursor, and its completions."""
         first, _, last = before.rpartition(" ")
-        if self.due in (Due.PUBLIC_TEXT, Due.DIRECT_TEXT):
+        if self.next_line in (LineMeaning.PUBLIC_TEXT, LineMeaning.DIRECT_TEXT):
             found = self._names_like(last, "")
-        elif self.due is Due.RECIPIENT:
+        elif self.next_line is LineMeaning.RECIPIENT:
             found = [] if first.strip() else self._names_like(last, "")
         elif first.strip().upper() == self._words.direct:
             found = self._names_like(last, " ")
         elif first:
             found = [] if first.startswith("/") else self._names_like(last, "")
         elif last.startswith("@"):
-            everybody = [f"@{EVERYONE} "] if EVERYONE.startswith(last[1:].upper()) else []
-            found = everybody + [f"@{name}" for name in self._names_like(last[1:], " ")]
+            everyone = [f"@{EVERYONE} "] if EVERYONE.startswith(last[1:].upper()) else []
+            found = everyone + [f"@{name}" for name in self._names_like(last[1:], " ")]
         else:
             words = [f"{word} " for word in self._commands if word[0] != "@" and word.upper().startswith(last.upper())]
-            found = words + (self._names_like(last, ": ") if last and self.talks else [])
+            found = words + (self._names_like(last, ": ") if last and self.sends_plain_lines else [])
         return len(last), found
 
     def _names_like(self, beginning: str, end: str) -> list[str]:
@@ -182,20 +182,20 @@ class InputParser:
         """All commands, in the order of the help."""
         words = self._words
         table = [
-            Command(words.public, "[MESSAGE]", "a message to all users", self._public, also=(f"@{EVERYONE}",)),
+            Command(words.public, "[MESSAGE]", "a message to all users", self._public, aliases=(f"@{EVERYONE}",)),
             Command(
                 words.direct,
                 "[USER [MESSAGE]]",
                 "a message to one user",
                 self._direct,
-                also=("@USER", "/msg", "/w"),
+                aliases=("@USER", "/msg", "/w"),
             ),
             Command(
                 words.history, "[NUMBER]", "the last messages that you may see", partial(self._history, words.history)
             ),
             Command(words.leave, "", "leave", lambda _: ParsedInput(Leave())),
             Command("/me", "ACTION", "tell all users what you do, as in /me waves", self._me),
-            Command("/users", "", "who is online", lambda _: ParsedInput(AskUsers()), also=("/who", "/names")),
+            Command("/users", "", "who is online", lambda _: ParsedInput(AskUsers()), aliases=("/who", "/names")),
             Command("/history", "[NUMBER]", f"the same as {words.history}", partial(self._history, "/history")),
         ]
         if self._is_json:
@@ -203,24 +203,26 @@ class InputParser:
                 Command("/search", "WORDS", "find messages with all words; word* matches a prefix", self._search)
             )
         table.append(
-            Command("/reply", "[MESSAGE]", "answer the last direct message that you got", self._reply, also=("/r",))
+            Command("/reply", "[MESSAGE]", "answer the last direct message that you got", self._reply, aliases=("/r",))
         )
         if self._is_json:
             table.append(Command("/password", "", "change your password", lambda _: ParsedInput(changes_password=True)))
-        if self.talks:
+        if self.sends_plain_lines:
             table += [self._switch("joins", "show or hide joins and leaves"), self._quiet()]
         return [*table, *self._common()]
 
     def _quiet(self) -> Command:
         return self._switch("quiet", "switch bell and highlight off or on")
 
-    def _switch(self, what: str, does: str) -> Command:
-        return Command(f"/{what}", "", does, lambda _: ParsedInput(toggle=what), is_local=True)
+    def _switch(self, what: str, help_text: str) -> Command:
+        return Command(f"/{what}", "", help_text, lambda _: ParsedInput(toggle=what), is_local=True)
 
     def _common(self) -> list[Command]:
         return [
             Command("/help", "", "this list", lambda _: ParsedInput(wants_help=True), is_local=True),
-            Command("/quit", "", f"the same as {self._words.leave}", lambda _: ParsedInput(Leave()), also=("/exit",)),
+            Command(
+                "/quit", "", f"the same as {self._words.leave}", lambda _: ParsedInput(Leave()), aliases=("/exit",)
+            ),
         ]
 
     def _operation(self, line: str) -> ParsedInput:
@@ -231,10 +233,10 @@ class InputParser:
             return self._addressed(word[1:], rest)
         if (command := self._command(word)) is not None and not (rest and self._is_sentence(word)):
             # At a terminal, a line with extra words may be meant as a message.
-            is_strict = self.talks or not self._asks
-            return self._too_much(word) if rest and is_strict and not command.arguments else command.act(rest)
-        if self.talks and (said := self._plain_line(line, word, rest)) is not None:
-            return said
+            is_strict = self.sends_plain_lines or not self._has_questions
+            return self._unexpected_text(word) if rest and is_strict and not command.arguments else command.run(rest)
+        if self.sends_plain_lines and (message := self._plain_line(line, word, rest)) is not None:
+            return message
         return ParsedInput(error=self._error(word))
 
     def _command(self, word: str) -> Command | None:
@@ -247,7 +249,7 @@ class InputParser:
         The whole line is a public message then. The other words keep their meaning however they are written: a direct
         message must not become public by a capital letter.
         """
-        return self.talks and word == self._words.public.capitalize()
+        return self.sends_plain_lines and word == self._words.public.capitalize()
 
     def _plain_line(self, line: str, word: str, rest: str) -> ParsedInput | None:
         """Parse a line that is no command: a public message, unless it looks like a typing error."""
@@ -256,23 +258,23 @@ class InputParser:
             return ParsedInput(Say(line))
         if word.startswith("/"):
             return None
-        if meant := _ELSEWHERE.get(line.upper()):
+        if intended := _FOREIGN_WORDS.get(line.upper()):
             return ParsedInput(
-                error=f"Nothing was sent. Type {meant}, or {words.public} {line} to send it to all users."
+                error=f"Nothing was sent. Type {intended}, or {words.public} {line} to send it to all users."
             )
         if word.upper() in WORDS:
             return None
         recipient, text = _first_word(rest)
         is_known = name_key(recipient) in map(name_key, self.names)
         is_swapped = word == words.direct[::-1]
-        if text and (is_swapped or (is_known and _is_slip(word.upper(), words.direct))):
+        if text and (is_swapped or (is_known and _is_typo(word.upper(), words.direct))):
             return ParsedInput(
                 error=f"Nothing was sent. {words.direct} {recipient} ... writes to {recipient}, "
                 f"{words.public} {word} {recipient} ... sends it to all users."
             )
         return ParsedInput(Say(line))
 
-    def _too_much(self, word: str) -> ParsedInput:
+    def _unexpected_text(self, word: str) -> ParsedInput:
         say = f"{self._words.public} {word} ..."
         return ParsedInput(error=f"{word} takes no text, so nothing was done; {say} sends it to all users.")
 
@@ -281,11 +283,11 @@ class InputParser:
         like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
         if word.lower() in ("/search", "/password"):
             return f"There is no {word} in this wire format, so nothing was sent; json has it."
-        if word.lower() in ("/joins", "/quiet") and not self.talks:
+        if word.lower() in ("/joins", "/quiet") and not self.sends_plain_lines:
             return f"{word} works only at a terminal; nothing was done."
         if word.startswith("/") and like:
             return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help lists the commands."
-        if word.startswith("/") and self.talks:
+        if word.startswith("/") and self.sends_plain_lines:
             say = f"{words.public} {word} ... sends it to all users"
             return f"There is no {word}, so nothing was sent; {say}. /help lists the commands."
         return (
@@ -297,30 +299,30 @@ class InputParser:
         if error := _error_about(recipient):
             return ParsedInput(error=error)
         self._recipient = recipient
-        self.due = Due.DIRECT_TEXT
-        known = map(name_key, (*self.names, self.correspondent))
+        self.next_line = LineMeaning.DIRECT_TEXT
+        known = map(name_key, (*self.names, self.last_sender))
         is_known = is_everyone(recipient) or name_key(recipient) in known
         # Without a terminal the next line is the text, whatever the server answers about the recipient.
-        action = AskUser(recipient) if self.talks and self._is_json and not is_known else None
+        action = AskUser(recipient) if self.sends_plain_lines and self._is_json and not is_known else None
         return ParsedInput(action, question=f"message for {recipient}")
 
     def _public(self, text: str) -> ParsedInput:
         if text:
             return ParsedInput(Say(text))
-        self.due = Due.PUBLIC_TEXT
+        self.next_line = LineMeaning.PUBLIC_TEXT
         return ParsedInput(OpenPublic(), question="message for all users")
 
     def _direct(self, rest: str) -> ParsedInput:
         if not rest:
-            self.due = Due.RECIPIENT
+            self.next_line = LineMeaning.RECIPIENT
             return ParsedInput(OpenDirect(), question="recipient")
         recipient, text = _first_word(rest)
         return self._addressed(recipient.removeprefix("@"), text)
 
     def _reply(self, text: str) -> ParsedInput:
-        if not self.correspondent:
+        if not self.last_sender:
             return ParsedInput(error="You have received no direct message yet; nothing was sent.")
-        return self._addressed(self.correspondent, text)
+        return self._addressed(self.last_sender, text)
 
     def _search(self, words: str) -> ParsedInput:
         if not words:
@@ -335,11 +337,11 @@ class InputParser:
         recipient = next((name for name in self.names if name_key(name) == name_key(recipient)), recipient)
         return ParsedInput(Say(text) if is_everyone(recipient) else Whisper(recipient, text))
 
-    def _me(self, does: str) -> ParsedInput:
+    def _me(self, help_text: str) -> ParsedInput:
         """Sent as typed. Each client decides how to show it (see text.action_of)."""
-        if not does:
+        if not help_text:
             return ParsedInput(error="Nothing was sent; type /me ACTION, as in /me waves.")
-        return ParsedInput(Say(f"{ACTION}{does}"))
+        return ParsedInput(Say(f"{ACTION}{help_text}"))
 
     def _history(self, word: str, rest: str) -> ParsedInput:
         try:
@@ -348,10 +350,10 @@ class InputParser:
             return ParsedInput(error=f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.")
 
 
-class Addressing(InputParser):
+class GuestInputParser(InputParser):
     """The parser for guests: every line names its recipient."""
 
-    _asks = False
+    _has_questions = False
 
     def hint(self) -> str:
         """A short hint after the first login."""
@@ -367,9 +369,9 @@ class Addressing(InputParser):
             Command(f"@{EVERYONE}", "MESSAGE", "a message to all users", self._take_recipient),
             Command(self._words.leave, "", "leave", lambda _: ParsedInput(Leave())),
         ]
-        return [*table, *([self._quiet()] if self.talks else []), *self._common()]
+        return [*table, *([self._quiet()] if self.sends_plain_lines else []), *self._common()]
 
-    def _too_much(self, word: str) -> ParsedInput:
+    def _unexpected_text(self, word: str) -> ParsedInput:
         return ParsedInput(error=self._error(word))
 
     def _plain_line(self, line: str, word: str, rest: str) -> ParsedInput | None:  # noqa: ARG002
@@ -389,11 +391,11 @@ def _first_word(line: str) -> tuple[str, str]:
     return word, rest[0] if rest else ""
 
 
-def _is_slip(word: str, meant: str) -> bool:
+def _is_typo(word: str, intended: str) -> bool:
     """True if the words differ by one changed, missing or extra letter, or are permutations of each other."""
-    if len(word) == len(meant):
-        return sorted(word) == sorted(meant) or sum(a != b for a, b in zip(word, meant, strict=True)) == 1
-    shorter, longer = sorted((word, meant), key=len)
+    if len(word) == len(intended):
+        return sorted(word) == sorted(intended) or sum(a != b for a, b in zip(word, intended, strict=True)) == 1
+    shorter, longer = sorted((word, intended), key=len)
     return len(longer) == len(shorter) + 1 and any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
 
 

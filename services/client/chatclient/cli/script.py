@@ -50,16 +50,16 @@ class Pause(NamedTuple):
     seconds: float
 
 
-Action = Type | Wait | Pause
+ScriptStep = Type | Wait | Pause
 
 
-def parse_script(text: str) -> list[Action]:
+def parse_script(text: str) -> list[ScriptStep]:
     """Parse a script. Raises ScriptError for an invalid line."""
     numbered = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
     return [_parse_line(number, line) for number, line in numbered if line.strip() and not line.startswith("#")]
 
 
-def _parse_line(number: int, line: str) -> Action:
+def _parse_line(number: int, line: str) -> ScriptStep:
     if not line.startswith("%"):
         return Type(line)
     word, _, rest = line[1:].strip().partition(" ")
@@ -115,7 +115,7 @@ class Transcript:
         """Wait for a line with the text and remove it. Returns false at the timeout or the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._has(text), seconds)
-            return self._take(text)
+            return self._remove(text)
 
     def pause(self, seconds: float) -> None:
         """Sleep until the timeout or the end."""
@@ -126,7 +126,7 @@ class Transcript:
         """Requires the lock."""
         return any(text in line for line in self._lines)
 
-    def _take(self, text: str) -> bool:
+    def _remove(self, text: str) -> bool:
         """Requires the lock."""
         for index, line in enumerate(self._lines):
             if text in line:
@@ -140,7 +140,7 @@ class Transcript:
         del self._lines[index]
 
 
-def play(script: Iterable[Action], transcript: Transcript, type_line: Callable[[str], bool]) -> None:
+def play(script: Iterable[ScriptStep], transcript: Transcript, type_line: Callable[[str], bool]) -> None:
     """Play a script until its end, or until ``type_line`` returns false. Raises ScriptError if a wait fails."""
     for action in script:
         match action:

@@ -17,12 +17,12 @@ _UNLESS_IGNORED: Final = (
     signal.SIGALRM,
     signal.SIGXCPU,
 )
-ENDING: Final = (signal.SIGINT, signal.SIGTERM, *_UNLESS_IGNORED)
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *_UNLESS_IGNORED)
 # Maximum delay of a signal that arrives just before a wait.
 _DELAY_SECONDS: Final = 0.25
 
 
-def heed_signals() -> None:
+def install_signal_handlers() -> None:
     """Make these signals raise KeyboardInterrupt in the main thread. Python does so for SIGINT."""
     # Without a handler, SIGTERM has no effect on process 1 of a container.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

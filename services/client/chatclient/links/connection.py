@@ -70,7 +70,7 @@ class Connection:
     ``open_link`` connects to an address within a timeout in seconds, or raises OSError or UnicodeError. ``report``
     receives every event and signal, in order, in the receiver thread. While it blocks, nothing is received.
 
-    Tests replace the rest: ``monotonic`` is the clock, ``closing`` ends the pauses when it is set, and ``chance``
+    Tests replace the rest: ``monotonic`` is the clock, ``closing`` ends the pauses when it is set, and ``jitter``
     returns the share of a pause to wait, between two bounds.
     """
 
@@ -82,14 +82,14 @@ class Connection:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         closing: threading.Event | None = None,
-        chance: Callable[[float, float], float] = random.uniform,
+        jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._open_link = open_link
         self._retry_seconds = retry_seconds
         self._report = report
         self._monotonic = monotonic
         self._closing = closing or threading.Event()
-        self._chance = chance
+        self._jitter = jitter
         # Guards _link: the receiver thread replaces and closes it, close() shuts it down.
         self._lock = threading.Lock()
         self._link: Link | None = None
@@ -97,7 +97,7 @@ class Connection:
         self._address: Address = ("", 0)
         self._welcome_at: float | None = None
         self._was_served = False
-        self._give_up_at: float | None = None
+        self._retry_until: float | None = None
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._receiver = threading.Thread(target=self._run, name="receiver", daemon=True)
 
@@ -122,7 +122,7 @@ class Connection:
         try:
             reason = self._connect(CONNECT_SECONDS)
             while not reason:
-                reason = self._collect()
+                reason = self._receive_events()
                 if self._closing.is_set():
                     reason = "the client closed the connection"  # instead of the socket's error
                 else:
@@ -153,27 +153,27 @@ class Connection:
         (a full server, a proxy without a server, one that crashes at each login) counts as down.
         """
         now = self._monotonic()
-        if self._welcome_at is not None and (self._give_up_at is None or self._was_served or self._has_stood(now)):
-            self._give_up_at = now + self._retry_seconds
+        if self._welcome_at is not None and (self._retry_until is None or self._was_served or self._was_steady(now)):
+            self._retry_until = now + self._retry_seconds
             self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._welcome_at, self._was_served = None, False
         while reason:
-            if self._give_up_at is None or self._monotonic() >= self._give_up_at:
+            if self._retry_until is None or self._monotonic() >= self._retry_until:
                 return reason
-            if self._closing.wait(self._pause_seconds * self._chance(0.5, 1.0)):
+            if self._closing.wait(self._pause_seconds * self._jitter(0.5, 1.0)):
                 return reason
             self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
             reason = self._connect(_CONNECT_AGAIN_SECONDS)
         return ""
 
-    def _has_stood(self, now: float) -> bool:
+    def _was_steady(self, now: float) -> bool:
         return self._welcome_at is not None and now >= self._welcome_at + _STEADY_SECONDS
 
-    def _collect(self) -> str:
+    def _receive_events(self) -> str:
         """Report events until the connection ends. Returns the reason."""
         assert self._link is not None
         try:
-            reason = self._link.receive(self._take)
+            reason = self._link.receive(self._on_event)
         except OSError as error:
             reason = error.strerror or str(error)
         except ProtocolError as error:
@@ -183,7 +183,7 @@ class Connection:
             self._link.close()
         return reason
 
-    def _take(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if _is_welcome(event):
             self._welcome_at = self._monotonic()
         elif self._welcome_at is not None and not isinstance(event, Bye | Refused):

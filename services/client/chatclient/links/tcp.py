@@ -30,7 +30,7 @@ _READ_BYTES = 256 * 1024
 # Time to read the other sockets after one has ended. The server closes all of them together.
 _OTHERS_SECONDS = 0.2
 # TCP keepalive and user timeout: detect a dead network within two minutes, or one minute if data was sent.
-_PATIENCE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60_000))
+_LOST_SERVER_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60_000))
 # Maximum unsent data: twice the size of all unconfirmed messages if every character is escaped. More than that are
 # acknowledgements to a server that sends and does not read.
 _UNSENT_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -84,13 +84,13 @@ class TcpLink:
             while len(selector.get_map()) > 1:
                 now = time.monotonic()
                 if others_until is None:
-                    self._keep_watch(now)
+                    self._check_watch(now)
                 elif now >= others_until:
                     break
-                until = others_until or self._watch.look_at(now)
+                until = others_until or self._watch.next_check_at(now)
                 for key, mask in selector.select(until - now):
                     if key.fileobj is self._wakeup:
-                        self._begin_to_write(selector)
+                        self._start_writing(selector)
                         continue
                     if mask & selectors.EVENT_WRITE:
                         self._write_unsent(selector, key)
@@ -125,18 +125,18 @@ class TcpLink:
         with suppress(OSError):  # a wakeup is pending, or the connection has ended
             self._waker.send(b"\0")
 
-    def _keep_watch(self, now: float) -> None:
+    def _check_watch(self, now: float) -> None:
         """Send a ping if the watch requests one. Raises TimeoutError if the server is lost.
 
         The lock is held for check and send, so that no request is sent between them.
         """
         with self._sending:
             if (ping := self._watch.check(now)) is not None:
-                self._watch.pinged(now)
+                self._watch.note_ping(now)
                 self._has_pinged = True
                 self._send(ping)
 
-    def _begin_to_write(self, selector: selectors.BaseSelector) -> None:
+    def _start_writing(self, selector: selectors.BaseSelector) -> None:
         with suppress(BlockingIOError):
             self._wakeup.recv(64)
         with self._sending:
@@ -165,7 +165,7 @@ class TcpLink:
             if not self._answers_ping(event):
                 report(event)
         if data:
-            self._watch.heard(events, time.monotonic())
+            self._watch.note_received(events, time.monotonic())
         return bool(data)
 
     def _answers_ping(self, event: Event) -> bool:
@@ -194,7 +194,7 @@ def _connect(address: Address, seconds: float) -> socket.socket:
     connected = socket.create_connection(address, seconds)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _PATIENCE:
+    for name, value in _LOST_SERVER_OPTIONS:
         if option := getattr(socket, name, 0):  # not every system has them all
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
     return connected

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Interval of pings while nothing else is sent: they keep the session alive.
 _PING_SECONDS: Final = 15.0
 # Silence after which a client with unacknowledged data tests whether the session still exists.
-_DOUBT_SECONDS: Final = 1.0
+_PROBE_SECONDS: Final = 1.0
 _NO_SESSION: Final = f"ERROR {ErrorCode.NO_SESSION}".encode()
 # Padded to the length of the error: a server sends unknown clients no more bytes than it received.
 _PROBE: Final = (COMMAND, PING.encode().ljust(len(_NO_SESSION)))
@@ -32,7 +32,7 @@ _PROBE: Final = (COMMAND, PING.encode().ljust(len(_NO_SESSION)))
 _GOODBYE_ACKS: Final = 3
 
 
-class Received(NamedTuple):
+class SessionResult(NamedTuple):
     """Result of a datagram: acknowledgements to send, events, and the reason if the session has ended."""
 
     acks: Sequence[bytes]
@@ -49,14 +49,14 @@ class UdpSession:
         self._decoder = protocol.event_decoder()
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         # Time of the last request.
-        self._said_at = now
+        self._requested_at = now
         # True if the existence of the session was tested since the last datagram.
         self._has_probed = False
 
     @property
     def next_check_at(self) -> float:
         """Time of the next call of datagrams_to_send()."""
-        return min(self._arq.next_check_at, self._said_at + _PING_SECONDS)
+        return min(self._arq.next_check_at, self._requested_at + _PING_SECONDS)
 
     def request(self, request: Request, now: float) -> Refused | None:
         """Queue a request. Returns an error event if the request can't be sent."""
@@ -66,31 +66,31 @@ class UdpSession:
             )
             return Refused(ErrorCode.BAD_REQUEST, reason)
         self._arq.put(self._frames.split(self._protocol.encode_request(request)))
-        self._said_at = now
+        self._requested_at = now
         return None
 
-    def receive(self, datagram: Datagram, now: float) -> Received:
+    def receive(self, datagram: Datagram, now: float) -> SessionResult:
         """Handle a datagram of the server. Raises ProtocolError."""
         if datagram.session != self._arq.session:
-            return Received([], [])
-        is_said_outside = datagram.sequence == 0 and datagram.kind == COMMAND
-        if is_said_outside and (datagram.payload + b" ").startswith(_NO_SESSION + b" "):
-            return Received([], [], "the server no longer knows this session")
+            return SessionResult([], [])
+        is_outside_session = datagram.sequence == 0 and datagram.kind == COMMAND
+        if is_outside_session and (datagram.payload + b" ").startswith(_NO_SESSION + b" "):
+            return SessionResult([], [], "the server no longer knows this session")
         self._has_probed = False
-        arrival = self._arq.receive(datagram, now)
-        events = [event for each in arrival.frames for event in self._decoder.decode(frame(*each))]
+        result = self._arq.receive(datagram, now)
+        events = [event for each in result.frames for event in self._decoder.decode(frame(*each))]
         if any(isinstance(event, Bye) for event in events):
-            return Received([*arrival.acks] * _GOODBYE_ACKS, events, "the server closed the session")
-        return Received(arrival.acks, [event for event in events if not isinstance(event, Pong)])
+            return SessionResult([*result.acks] * _GOODBYE_ACKS, events, "the server closed the session")
+        return SessionResult(result.acks, [event for event in events if not isinstance(event, Pong)])
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """Datagrams to send now. Raises TimeoutError if the server is lost."""
         if reason := self._arq.lost_reason(now):
             raise TimeoutError(reason)
-        if now >= self._said_at + _PING_SECONDS:
+        if now >= self._requested_at + _PING_SECONDS:
             self.request(Ping(), now)
-        waiting_seconds = min(self._arq.silence_so_far(now), now - self._said_at)
-        if self._arq.unacknowledged_bytes and waiting_seconds >= _DOUBT_SECONDS and not self._has_probed:
+        waiting_seconds = min(self._arq.silence_so_far(now), now - self._requested_at)
+        if self._arq.unacknowledged_bytes and waiting_seconds >= _PROBE_SECONDS and not self._has_probed:
             self._has_probed = True
             self._arq.put([_PROBE])
         return self._arq.datagrams_to_send(now)

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 # use 60 s, too.
 SILENCE_SECONDS: Final = 60.0
 # Fraction of the silence limit after which a ping is sent.
-_PING_PART: Final = 2 / 3
+_PING_FRACTION: Final = 2 / 3
 # Login limit, as a multiple of the silence limit. Many simultaneous logins wait for password hashing. A server cancels
 # a login after 60 s with an error; this is longer, so that the error is seen.
-_LOGIN_PART: Final = 1.25
-_LOOKS: Final = 12
-_LOOK_MAX_SECONDS: Final = 60.0
+_LOGIN_FACTOR: Final = 1.25
+_CHECKS: Final = 12
+_CHECK_MAX_SECONDS: Final = 60.0
 # Events that a server with a hanging disk still sends.
 _NO_ANSWERS: Final = (Users, Pong)
 
 
-class Due(Enum):
+class ExpectedAnswer(Enum):
     """The kind of answer that the server owes this client."""
 
     UNKNOWN = "unknown: received data was not processed yet"
@@ -47,7 +47,7 @@ class WatchedSession(Protocol):
     """The state of a session. Both properties are read in the receiver thread."""
 
     @property
-    def due(self) -> Due:
+    def expected_answer(self) -> ExpectedAnswer:
         """The kind of answer that the server owes."""
 
     @property
@@ -58,58 +58,58 @@ class WatchedSession(Protocol):
 class Watch:
     """Timeouts of one connection. For the receiver thread only. Times are seconds of one monotonic clock.
 
-    It is not notified of requests; it polls the session at least ``_LOOKS`` times per silence limit.
+    It is not notified of requests; it polls the session at least ``_CHECKS`` times per silence limit.
     """
 
     def __init__(self, session: WatchedSession, silence_seconds: float, now: float) -> None:
         self._session = session
         self._silence_seconds = silence_seconds
-        self._login_seconds = silence_seconds * _LOGIN_PART
-        self._heard_at = self._answered_at = now
+        self._login_seconds = silence_seconds * _LOGIN_FACTOR
+        self._received_at = self._answered_at = now
         # Time since when an answer is expected, as far as polling saw it.
-        self._due_since: float | None = None
+        self._owed_since: float | None = None
         # Time since when the session's state is unknown.
         self._unknown_since: float | None = None
         self._pinged_at = -math.inf
 
-    def heard(self, events: Sequence[Event], now: float) -> None:
+    def note_received(self, events: Sequence[Event], now: float) -> None:
         """Bytes arrived and completed these events. No event: they are part of one, perhaps of a long history."""
-        self._heard_at = now
-        is_part = not events and self._session.due is not Due.LOGIN
+        self._received_at = now
+        is_part = not events and self._session.expected_answer is not ExpectedAnswer.LOGIN
         if is_part or not all(isinstance(event, _NO_ANSWERS) for event in events):
             self._answered_at = now
 
-    def pinged(self, now: float) -> None:
+    def note_ping(self, now: float) -> None:
         """A ping was sent."""
         self._pinged_at = now
 
-    def look_at(self, now: float) -> float:
+    def next_check_at(self, now: float) -> float:
         """Time of the next check()."""
-        return now + min(self._silence_seconds / _LOOKS, _LOOK_MAX_SECONDS)
+        return now + min(self._silence_seconds / _CHECKS, _CHECK_MAX_SECONDS)
 
     def check(self, now: float) -> Request | None:
         """The ping to send now, or None. Raises TimeoutError if the server is lost."""
-        due = self._session.due
-        if due is Due.UNKNOWN:
+        expected = self._session.expected_answer
+        if expected is ExpectedAnswer.UNKNOWN:
             self._unknown_since = now if self._unknown_since is None else self._unknown_since
             return None
         # The program did not read for a long time, and may be about to read the answer.
-        was_away = self._unknown_since is not None and now >= self._unknown_since + self._silence_seconds / 2
+        was_blocked = self._unknown_since is not None and now >= self._unknown_since + self._silence_seconds / 2
         self._unknown_since = None
-        if due is Due.NOTHING:
-            self._due_since = None
-            if self._pinged_at < self._heard_at:
-                is_silent = now >= self._heard_at + self._silence_seconds * _PING_PART
+        if expected is ExpectedAnswer.NOTHING:
+            self._owed_since = None
+            if self._pinged_at < self._received_at:
+                is_silent = now >= self._received_at + self._silence_seconds * _PING_FRACTION
                 return self._session.ping if is_silent else None
-            if now >= self._heard_at + self._silence_seconds:
+            if now >= self._received_at + self._silence_seconds:
                 raise TimeoutError(f"the server was silent for {self._silence_seconds:g} s")
             return None
-        if self._due_since is None or was_away:
-            self._due_since = now
-        since = max(self._due_since, self._answered_at)
-        if due is Due.LOGIN and now >= since + self._login_seconds:
+        if self._owed_since is None or was_blocked:
+            self._owed_since = now
+        since = max(self._owed_since, self._answered_at)
+        if expected is ExpectedAnswer.LOGIN and now >= since + self._login_seconds:
             reason = "the server accepts connections and does not answer the login"
             raise TimeoutError(f"{reason} (within {self._login_seconds:g} s)")
-        if due is Due.ANSWER and now >= since + self._silence_seconds:
+        if expected is ExpectedAnswer.ANSWER and now >= since + self._silence_seconds:
             raise TimeoutError(f"the server gave no answer for {self._silence_seconds:g} s")
         return None

@@ -53,10 +53,10 @@ def _datable(shown: Any) -> Any:
 def _members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:
     """The members of an object that the protocol json lacks; None if the protocol has it."""
     match shown:
-        case DeliveryUnknown(said):
-            return {"type": "unsettled", "to": _recipient(said), "message": said.text}
-        case Outcome(said, has_come):
-            return {"type": "outcome", "to": _recipient(said), "message": said.text, "delivered": has_come}
+        case DeliveryUnknown(message):
+            return {"type": "unsettled", "to": _recipient(message), "message": message.text}
+        case Outcome(message, has_come):
+            return {"type": "outcome", "to": _recipient(message), "message": message.text, "delivered": has_come}
         case PossibleGap():
             return {"type": "gap"}
         case events.Forwarded(sender, text):
@@ -83,8 +83,8 @@ def _notice_members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:
             return None
 
 
-def _recipient(said: Say | Whisper) -> str:
-    return said.to if isinstance(said, Whisper) else EVERYONE
+def _recipient(message: Say | Whisper) -> str:
+    return message.to if isinstance(message, Whisper) else EVERYONE
 
 
 def _escaped(letter: str) -> str:

@@ -36,7 +36,7 @@ class PlainFrontend:
 
     # No recent messages unless requested.
     recent_messages = 0
-    tells_secrets = False
+    marks_passwords = False
 
     def __init__(self, lines_of: Callable[[ClientEvent | UiNotice], list[str]]) -> None:
         self._lines_of = lines_of
@@ -75,25 +75,25 @@ class PlainFrontend:
             silent[3] = silent[3] & ~termios.ECHO | termios.ECHONL
             termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
 
-    def took_line(self) -> None:
+    def line_used(self) -> None:
         """Make room for one more line, and turn the echo on again."""
         self._room.release()
         self._restore_terminal()
 
-    def run(self, give: Callable[[Input], None]) -> None:
+    def run(self, submit: Callable[[Input], None]) -> None:
         """Pass on the lines of standard input until its end, or until end() was called."""
-        type_line = self.typist(give, is_played=False)
+        type_line = self.line_typer(submit, is_from_script=False)
         for line in self._typed_lines():
             if not type_line(line):
                 return
 
-    def typist(self, give: Callable[[Input], None], *, is_played: bool) -> Callable[[str], bool]:
+    def line_typer(self, submit: Callable[[Input], None], *, is_from_script: bool) -> Callable[[str], bool]:
         """A function that passes on a line once there is room. It returns false after end()."""
 
         def type_line(line: str) -> bool:
             wait_interruptibly(lambda seconds: self._room.acquire(timeout=seconds))
             if not self._ended:
-                give(Line(line, is_played))
+                submit(Line(line, is_from_script))
             return not self._ended
 
         return type_line

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.layout.screen import Screen, WritePosition
 
 # Variation selector for wide emoji, which some terminals lack: it is removed, so the narrow form is shown.
-_PICTURE = "\ufe0f"
+_EMOJI_SELECTOR = "\ufe0f"
 
 
 def rewraps(environment: Mapping[str, str]) -> bool:
@@ -206,7 +206,7 @@ class Output(Vt100_Output):
             super().write(data)
             return
         self.write_raw(f"\x1b[{data.end - data.begin}X")  # blank the columns: the character may be narrower
-        super().write(data.replace(_PICTURE, ""))
+        super().write(data.replace(_EMOJI_SELECTOR, ""))
         self.write_raw(f"\x1b[{data.end + 1}G")
 
     def hold(self) -> None:

@@ -1,8 +1,8 @@
 """The terminal frontend: a prompt below the messages, for people. Built on prompt_toolkit.
 
 Two threads, no lock. The controller thread appends to `_shown`, replaces `_ui_state`, and wakes the event loop of the
-main thread, which alone draws and reads keys. Deque operations and attribute assignments are atomic in CPython. `_look`
-clears `_is_due` before it reads `_shown` and `_ui_state`, so a change after that wakes it again.
+main thread, which alone draws and reads keys. Deque operations and attribute assignments are atomic in CPython.
+`_redraw` clears `_redraw_scheduled` before it reads `_shown` and `_ui_state`, so a change after that wakes it again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from prompt_toolkit.styles import Style
 
 from chatclient.cli.controller import Line
 from chatclient.cli.exits import Exit
-from chatclient.cli.signals import ENDING, wait_interruptibly
+from chatclient.cli.signals import ENDING_SIGNALS, wait_interruptibly
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import ErrorNotice, Help
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
@@ -68,26 +68,26 @@ _FLOOD_MESSAGES: Final = 500
 _SHOWN_AHEAD_MAX: Final = 5_000
 _FLOOD_SHOWN_MESSAGES: Final = 100
 # Maximum number of lines of a message that is sent without confirmation.
-_LINES_UNASKED_MAX: Final = 5
+_LINES_UNCONFIRMED_MAX: Final = 5
 _MENU_ROWS: Final = 6
 # Time between keys below which they count as pasted: typing is slower, a paste in several reads is faster.
 _PASTE_SECONDS: Final = 0.03
 # Time after the first signal from which another one ends the process immediately. Earlier ones are ignored, because a
 # closed terminal and timeout(1) send two signals.
-_SAME_END_SECONDS: Final = 1.0
+_SECOND_SIGNAL_SECONDS: Final = 1.0
 # Minimum time between two bells.
 _BELL_SECONDS: Final = 1.0
 # States that ask for a server or name: the answer is one line, and a program may type the password right after it.
-_NAMELESS: Final = frozenset({ConnectionState.UNPLACED, ConnectionState.UNNAMED})
+_NAME_QUESTIONS: Final = frozenset({ConnectionState.NO_SERVER, ConnectionState.NO_NAME})
 # Bytes that are not UTF-8 arrive as surrogates.
-_HALVES: Final = re.compile("[\ud800-\udfff]")
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 class TerminalFrontend:
     """Draws events above the prompt, and passes on typed lines. For threads see the module."""
 
     is_person = True
-    tells_secrets = True
+    marks_passwords = True
     recent_messages = 20
     # The event loop handles signals: see signal.set_wakeup_fd.
     wakeup = -1
@@ -105,20 +105,20 @@ class TerminalFrontend:
         self._output = Output()
         # Undrawn events and the current state. Written by the controller thread.
         self._shown: deque[ClientEvent | UiNotice] = deque()
-        self._ui_state = UiState(ConnectionState.AWAY, is_secret=True)
+        self._ui_state = UiState(ConnectionState.DISCONNECTED, is_secret=True)
         # Set by the first update(), and by end().
         self._has_state = threading.Event()
-        # Set while a call of _look is scheduled.
-        self._is_due = threading.Event()
+        # Set while a call of _redraw is scheduled.
+        self._redraw_scheduled = threading.Event()
         # Set after drawing, and when the prompt has ended.
         self._was_drawn = threading.Event()
         self._ended = False
         # Written by the main thread only.
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._give: Callable[[Input], None] = lambda _: None
+        self._submit: Callable[[Input], None] = lambda _: None
         self._drawn_at = 0.0
-        self._rang_at = -math.inf
-        self._agreed_to = ""
+        self._bell_at = -math.inf
+        self._confirmed_text = ""
         # Time of the last key, and whether more keys came in the same read; whether the keys are part of a paste; the
         # timer of an Enter that may be part of it.
         self._key_at = -math.inf
@@ -128,7 +128,7 @@ class TerminalFrontend:
         self._signaled_at = math.inf
         # The terminal's modes before the prompt.
         self._modes: list[Any] = []
-        self._fault: BaseException | None = None
+        self._error: BaseException | None = None
         self._is_secret = Condition(lambda: self._ui_state.is_secret)
         self._session = self._build()
         app = self._session.app
@@ -159,7 +159,7 @@ class TerminalFrontend:
     def ask_password(self) -> None:
         """Do nothing: the UiState has the question."""
 
-    def took_line(self) -> None:
+    def line_used(self) -> None:
         """Do nothing: typed lines are not limited."""
 
     def end(self) -> None:
@@ -170,16 +170,16 @@ class TerminalFrontend:
 
     def _wake(self) -> None:
         loop = self._loop
-        if loop is not None and not self._is_due.is_set():
-            self._is_due.set()
+        if loop is not None and not self._redraw_scheduled.is_set():
+            self._redraw_scheduled.set()
             with suppress(RuntimeError):  # the loop has just ended
-                loop.call_soon_threadsafe(self._look)
+                loop.call_soon_threadsafe(self._redraw)
 
     # --- for the main thread ---
 
-    def run(self, give: Callable[[Input], None]) -> None:
+    def run(self, submit: Callable[[Input], None]) -> None:
         """Pass on typed lines until end() is called. Raises KeyboardInterrupt if the user wants to leave."""
-        self._give = give
+        self._submit = submit
         # Until the state is known, a typed line may be a password or a message. It stays in the terminal's buffer.
         wait_interruptibly(self._has_state.wait)
         self._modes = termios.tcgetattr(sys.stdin)
@@ -192,8 +192,8 @@ class TerminalFrontend:
             self._was_drawn.set()
             for each in self._signals:  # the loop does not restore the handlers
                 signal.signal(each, signal.default_int_handler)
-        if self._fault is not None:
-            raise self._fault
+        if self._error is not None:
+            raise self._error
         if not self._ended:
             raise KeyboardInterrupt
 
@@ -206,18 +206,18 @@ class TerminalFrontend:
 
     def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(self._on_fault)
-        self._signals = [each for each in ENDING if signal.getsignal(each) is not signal.SIG_IGN]
+        self._loop.set_exception_handler(self._on_error)
+        self._signals = [each for each in ENDING_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
         for each in self._signals:
             self._loop.add_signal_handler(each, self._stop)
             signal.signal(each, self._on_signal)  # in addition to the loop's handler
         self._session.app.key_processor.before_key_press += lambda _: self._on_key()
         self._session.app.after_render += lambda _: self._output.release()
-        self._loop.call_soon(self._look)
+        self._loop.call_soon(self._redraw)
 
-    def _on_fault(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _on_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End the prompt after a bug; run() raises the error."""
-        self._fault = context.get("exception") or RuntimeError(context["message"])
+        self._error = context.get("exception") or RuntimeError(context["message"])
         self._stop()
 
     def _on_signal(self, *_: object) -> None:
@@ -226,7 +226,7 @@ class TerminalFrontend:
         Python calls this handler during the blocked write. A normal exit would have to draw, and block again.
         """
         now = time.monotonic()
-        if now >= self._signaled_at + _SAME_END_SECONDS:
+        if now >= self._signaled_at + _SECOND_SIGNAL_SECONDS:
             termios.tcsetattr(sys.stdin, termios.TCSANOW, self._modes)
             os._exit(Exit.LOST)
         self._signaled_at = min(self._signaled_at, now)
@@ -235,15 +235,15 @@ class TerminalFrontend:
         if self._session.app.is_running and not self._session.app.is_done:
             self._session.app.exit(result="")
 
-    def _look(self) -> None:
+    def _redraw(self) -> None:
         """Draw changes, and stop the prompt after end()."""
         assert self._loop is not None
         wait_seconds = self._drawn_at + _FRAME_SECONDS - self._loop.time()
         if wait_seconds > 0 and not self._ended:
-            self._loop.call_later(wait_seconds, self._look)
+            self._loop.call_later(wait_seconds, self._redraw)
             return
         self._drawn_at = self._loop.time()
-        self._is_due.clear()
+        self._redraw_scheduled.clear()
         if self._shown:
             # The prompt is erased and drawn again below the new rows, all in one write, so that it does not flicker.
             self._output.hold()
@@ -262,11 +262,11 @@ class TerminalFrontend:
         for row in self._rows(waiting, columns):
             rows += [*row, ("", "\n")]
         print_formatted_text(self._output, FormattedText(rows), app.style or Style([]), color_depth=app.color_depth)
-        if self._timeline.rings and time.monotonic() >= self._rang_at + _BELL_SECONDS:
-            self._rang_at = time.monotonic()
+        if self._timeline.needs_bell and time.monotonic() >= self._bell_at + _BELL_SECONDS:
+            self._bell_at = time.monotonic()
             self._output.bell()
             self._output.flush()
-        self._timeline.rings = False
+        self._timeline.needs_bell = False
 
     def _rows(self, shown: list[ClientEvent | UiNotice], columns: int) -> Iterator[Row]:
         """The rows of the events. In a flood, only the last public messages and those that must be shown."""
@@ -288,7 +288,7 @@ class TerminalFrontend:
         text = f"{count:,} messages came too fast to be shown; CH shows the newest."
         return self._timeline.rows_of(Help((text,)), columns)
 
-    def _tell(self, *lines: str) -> None:
+    def _show_help(self, *lines: str) -> None:
         self.display([Help(lines)])
 
     # --- the prompt ---
@@ -339,9 +339,9 @@ class TerminalFrontend:
             # The first Enter selects the completion, so that it is visible before it is sent.
             buffer.complete_state = None
         elif self._ui_state.is_secret:
-            self._give(Line(_whole(buffer.text), is_secret=True))
-            self._forget()
-        elif self._ui_state.connection_state in _NAMELESS or not self._is_fast:
+            self._submit(Line(_replace_surrogates(buffer.text), is_secret=True))
+            self._clear_line()
+        elif self._ui_state.connection_state in _NAME_QUESTIONS or not self._is_fast:
             self._send()
         elif (queue := event.key_processor.input_queue) and _is_text(queue[0].key):
             self._is_pasted = True
@@ -380,11 +380,11 @@ class TerminalFrontend:
         self._is_pasted = False
         buffer = self._session.default_buffer
         if self._may_be_sent(buffer):
-            text = _whole(buffer.text)
+            text = _replace_surrogates(buffer.text)
             if text.strip():
                 buffer.append_to_history()
             buffer.reset()
-            self._give(Line(text))
+            self._submit(Line(text))
 
     def _may_be_sent(self, buffer: Buffer) -> bool:
         """True if it can be sent: not empty unless it cancels a question, not too long, and confirmed if it is long."""
@@ -396,11 +396,11 @@ class TerminalFrontend:
             self._report_length(size_bytes, "sent")
             return False
         lines = text.count("\n") + 1
-        if lines > _LINES_UNASKED_MAX and text != self._agreed_to:
-            self._agreed_to = text
-            self._tell(f"Send these {lines} lines as one message? Enter sends it, Ctrl-C does not.")
+        if lines > _LINES_UNCONFIRMED_MAX and text != self._confirmed_text:
+            self._confirmed_text = text
+            self._show_help(f"Send these {lines} lines as one message? Enter sends it, Ctrl-C does not.")
             return False
-        self._agreed_to = ""
+        self._confirmed_text = ""
         return True
 
     def _report_length(self, size_bytes: int, what: str) -> None:
@@ -410,16 +410,16 @@ class TerminalFrontend:
     def _on_clear(self, event: KeyPressEvent) -> None:
         """Ctrl-C clears the line. On an empty line it cancels a question, or ends a client that is not logged in."""
         if event.current_buffer.text:
-            self._forget()
-            self._agreed_to = ""
-        elif self._ui_state.question and self._ui_state.connection_state is ConnectionState.IN:
-            self._give(Line(""))
+            self._clear_line()
+            self._confirmed_text = ""
+        elif self._ui_state.question and self._ui_state.connection_state is ConnectionState.LOGGED_IN:
+            self._submit(Line(""))
         elif self._ui_state.is_secret or self._ui_state.question:
             self._stop()
         else:
-            self._tell("Ctrl-D or EX leaves.")
+            self._show_help("Ctrl-D or EX leaves.")
 
-    def _forget(self) -> None:
+    def _clear_line(self) -> None:
         """Clear the line, and the clipboard if it may hold a password."""
         self._session.default_buffer.reset()
         if self._ui_state.is_secret:
@@ -447,9 +447,9 @@ def _is_text(key: Keys | str) -> bool:
     return not isinstance(key, Keys) or key in (Keys.ControlM, Keys.ControlJ, Keys.ControlI)
 
 
-def _whole(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """The text with surrogates replaced."""
-    return _HALVES.sub("\ufffd", text)
+    return _SURROGATES.sub("\ufffd", text)
 
 
 class _Hidden(Processor):

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Format characters that text needs and terminals ignore: joiners of Persian, Hindi and emoji.
-_HARMLESS_FORMATS: Final = frozenset("\u200c\u200d")
+_SAFE_FORMATS: Final = frozenset("\u200c\u200d")
 # Invisible letters: with them a text could look empty, or like a different one.
 _BLANK_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0")
 # A word and the spaces after it. The first word may be empty.
 _WORDS: Final = re.compile("([^ ]+|^)( *)")
 # Variation selector: requests the wide emoji form of the character before it.
-_PICTURE: Final = "\ufe0f"
+_EMOJI_SELECTOR: Final = "\ufe0f"
 # Maximum number of combining marks in a row, as in no script more occur. Longer runs cover the lines above and below.
-_HEAP_MAX: Final = 4
+_MARKS_MAX: Final = 4
 
 
 # Prefix of an action: "/me waves" is shown as "* alice waves" (XEP-0245).
@@ -43,13 +43,13 @@ def escape_control_characters(text: str) -> str:
     """Escape all characters that could move the cursor, or reorder or hide other text."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in text)
+    return "".join(letter if _is_safe(letter) else _escape(letter) for letter in text)
 
 
-def _is_harmless(letter: str) -> bool:
+def _is_safe(letter: str) -> bool:
     if letter in _BLANK_LETTERS:
         return False
-    return letter.isprintable() or letter in _HARMLESS_FORMATS or unicodedata.category(letter) == "Zs"
+    return letter.isprintable() or letter in _SAFE_FORMATS or unicodedata.category(letter) == "Zs"
 
 
 def _escape(letter: str) -> str:
@@ -61,10 +61,10 @@ def limit_combining_marks(text: str) -> str:
     if text.isascii():
         return text
     kept: list[str] = []
-    heap = 0
+    marks = 0
     for letter in text:
-        heap = 0 if _columns_of(letter) else heap + 1
-        if heap <= _HEAP_MAX:
+        marks = 0 if _columns_of(letter) else marks + 1
+        if marks <= _MARKS_MAX:
             kept.append(letter)
     return "".join(kept)
 
@@ -83,7 +83,7 @@ def _columns(text: str) -> Iterator[int]:
     """The number of columns of each character, in context."""
     before = 0
     for letter in text:
-        here = 1 if letter == _PICTURE and before == 1 else _columns_of(letter)
+        here = 1 if letter == _EMOJI_SELECTOR and before == 1 else _columns_of(letter)
         yield here
         before = 0 if letter == " " else here or before
 

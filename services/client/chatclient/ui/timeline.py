@@ -48,13 +48,13 @@ _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
-_STANDINGS: Final = {
-    ConnectionState.UNPLACED: "not connected",
-    ConnectionState.UNNAMED: "not connected",
-    ConnectionState.AWAY: "connecting",
-    ConnectionState.KNOCKING: "logging in",
-    ConnectionState.ASKED: "logging in",
-    ConnectionState.IN: "connected",
+_STATE_TEXTS: Final = {
+    ConnectionState.NO_SERVER: "not connected",
+    ConnectionState.NO_NAME: "not connected",
+    ConnectionState.DISCONNECTED: "connecting",
+    ConnectionState.LOGGING_IN: "logging in",
+    ConnectionState.PASSWORD_REQUESTED: "logging in",
+    ConnectionState.LOGGED_IN: "connected",
 }
 
 
@@ -76,14 +76,14 @@ class Timeline:
         self.is_quiet = is_quiet
         self.shows_joins = shows_joins
         # True if a mention or direct message was shown. The caller resets it.
-        self.rings = False
+        self.needs_bell = False
         self._username = ""
         self._mention = re.compile("(?!)")
         self._columns = Columns(80, glyphs)
         self._day: tuple[int, int, int] | None = None
         self._newest_id = 0
         # Sent messages without outcome, by nonce.
-        self._posted: dict[str, Say | Whisper] = {}
+        self._unconfirmed: dict[str, Say | Whisper] = {}
         # Messages that arrived between the login and the recent history, which is shown first. None: not waiting.
         self._held: dict[int, Message] | None = None
         # Id of the newest message at the end of the user's previous stay, if the server sent it.
@@ -93,7 +93,7 @@ class Timeline:
         # After a reconnect: the highest id of a missed message, and whether one was shown.
         self._missed_upto = 0
         self._has_missed = False
-        self._cut_at: datetime | None = None
+        self._lost_at: datetime | None = None
         # Reason of the server for ending the connection.
         self._goodbye = ""
 
@@ -102,20 +102,20 @@ class Timeline:
         self._columns = Columns(width, self._glyphs)
         match shown:
             case events.PublicMessage() | events.DirectMessage():
-                return self._arrived(shown)
+                return self._received_rows(shown)
             case events.Forwarded(sender, text):
                 is_alert = self._is_mention(sender, text)
-                return self._message(self._now(), *self._said(sender, text), is_alert=is_alert)
+                return self._text_rows(self._now(), *self._sender_and_text(sender, text), is_alert=is_alert)
             case events.Sent() | Outcome() | DeliveryUnknown() | events.Refused():
-                return self._settled(shown)
+                return self._outcome_rows(shown)
             case events.History() | events.Found():
-                return self._block(shown)
+                return self._history_rows(shown)
             case events.Welcome() | notices.Reconnected() | notices.ConnectionLost() | events.Bye() | PossibleGap():
-                return self._stay(shown)
+                return self._connection_rows(shown)
             case events.Online() | events.Users():
-                return self._people(shown)
+                return self._users_rows(shown)
             case _:
-                return self._notice(shown)
+                return self._other_rows(shown)
 
     # --- messages ---
 
@@ -123,7 +123,7 @@ class Timeline:
         """True if it must be shown even in a flood: it was missed, or mentions the user."""
         return message.id <= self._missed_upto or self._is_mention(message.sender, message.text)
 
-    def _arrived(self, message: Message) -> list[Row]:
+    def _received_rows(self, message: Message) -> list[Row]:
         if self._held is not None:
             self._held[message.id] = message
             return []
@@ -133,9 +133,9 @@ class Timeline:
         if message.id <= self._missed_upto and not self._has_missed:
             self._has_missed = True
             rows.append(self._columns.rule("what you missed"))
-        return rows + self._end_of_missed(message.id) + self._dated(message, is_new=True)
+        return rows + self._end_of_missed_rows(message.id) + self._message_rows(message, is_new=True)
 
-    def _end_of_missed(self, message_id: int) -> list[Row]:
+    def _end_of_missed_rows(self, message_id: int) -> list[Row]:
         """The rule after missed messages, before the first new one."""
         if not self._has_missed or message_id <= self._missed_upto:
             return []
@@ -150,29 +150,31 @@ class Timeline:
         self._own_ids.append(message_id)
         return is_first
 
-    def _dated(self, message: Message, *, is_new: bool) -> list[Row]:
+    def _message_rows(self, message: Message, *, is_new: bool) -> list[Row]:
         """A message, after a row with the date if that has changed."""
         self._newest_id = max(self._newest_id, message.id)
         moment = self._moment(message.time_ms)
         if isinstance(message, events.DirectMessage):
             is_alert = name_key(message.sender) != name_key(self._username)
-            said = self._said(message.sender, message.text, message.recipient or "?")
-            return self._message(moment, *said, "class:direct", is_alert=is_alert, is_new=is_new)
+            sender_and_text = self._sender_and_text(message.sender, message.text, message.recipient or "?")
+            return self._text_rows(moment, *sender_and_text, "class:direct", is_alert=is_alert, is_new=is_new)
         is_alert = self._is_mention(message.sender, message.text)
-        return self._message(moment, *self._said(message.sender, message.text), is_alert=is_alert, is_new=is_new)
+        return self._text_rows(
+            moment, *self._sender_and_text(message.sender, message.text), is_alert=is_alert, is_new=is_new
+        )
 
     def _is_mention(self, sender: str, text: str) -> bool:
         return name_key(sender) != name_key(self._username) and self._mention.search(text) is not None
 
-    def _message(
+    def _text_rows(
         self, moment: datetime, who: Row, text: str, style: str = "", *, is_alert: bool = False, is_new: bool = True
     ) -> list[Row]:
         if is_alert and not self.is_quiet:
             style = f"{style} class:alert"
-            self.rings |= is_new
-        return [*self._new_day(moment), *self._columns.fit(f"{moment:%H:%M}", who, text, style)]
+            self.needs_bell |= is_new
+        return [*self._day_rows(moment), *self._columns.fit(f"{moment:%H:%M}", who, text, style)]
 
-    def _new_day(self, moment: datetime) -> list[Row]:
+    def _day_rows(self, moment: datetime) -> list[Row]:
         day = (moment.year, moment.month, moment.day)
         if day == self._day:
             return []
@@ -188,50 +190,57 @@ class Timeline:
         except (OverflowError, ValueError, OSError):
             return self._now()
 
-    def _settled(self, news: events.Sent | Outcome | DeliveryUnknown | events.Refused) -> list[Row]:
+    def _outcome_rows(self, event: events.Sent | Outcome | DeliveryUnknown | events.Refused) -> list[Row]:
         """The outcome of an own message."""
-        match news:
+        match event:
             case events.Sent(message_id, nonce=nonce):
                 self._newest_id = max(self._newest_id, message_id)
-                said = self._posted.pop(nonce or "", None)
+                own_message = self._unconfirmed.pop(nonce or "", None)
                 if not self._is_first(message_id, self._username):
                     return []
-                return self._end_of_missed(message_id) + self._own(said, view.sent_remark(news))
-            case Outcome(said, has_come):
-                self._posted.pop(said.nonce or "", None)
-                return self._own(said, "" if has_come else "not delivered: no such user, or not acknowledged in time")
-            case DeliveryUnknown(said):
-                self._posted.pop(said.nonce or "", None)
-                return self._own(said, "the connection was lost: it is not known whether this was sent")
+                return self._end_of_missed_rows(message_id) + self._own_rows(own_message, view.sent_remark(event))
+            case Outcome(own_message, has_come):
+                self._unconfirmed.pop(own_message.nonce or "", None)
+                return self._own_rows(
+                    own_message, "" if has_come else "not delivered: no such user, or not acknowledged in time"
+                )
+            case DeliveryUnknown(own_message):
+                self._unconfirmed.pop(own_message.nonce or "", None)
+                return self._own_rows(own_message, "the connection was lost: it is not known whether this was sent")
             case events.Refused(reason=reason, nonce=nonce):
-                said = self._posted.pop(nonce or "", None)
-                about = f" It was: {said.text}" if said else ""
+                own_message = self._unconfirmed.pop(nonce or "", None)
+                about = f" It was: {own_message.text}" if own_message else ""
                 # Without a nonce it may be the answer to the history request, so the held messages are shown.
-                return [*([] if nonce else self._let_go()), *self._told("!", reason + about, "class:error")]
+                return [
+                    *([] if nonce else self._release_held()),
+                    *self._notice_rows("!", reason + about, "class:error"),
+                ]
 
-    def _own(self, said: Say | Whisper | None, remark: str) -> list[Row]:
-        if said is None:
+    def _own_rows(self, own_message: Say | Whisper | None, remark: str) -> list[Row]:
+        if own_message is None:
             return []
-        if isinstance(said, Whisper):
-            rows = self._message(self._now(), *self._said(self._username, said.text, said.to), "class:direct")
+        if isinstance(own_message, Whisper):
+            rows = self._text_rows(
+                self._now(), *self._sender_and_text(self._username, own_message.text, own_message.to), "class:direct"
+            )
         else:
-            rows = self._message(self._now(), *self._said(self._username, said.text))
-        return rows + (self._told("*", remark) if remark else [])
+            rows = self._text_rows(self._now(), *self._sender_and_text(self._username, own_message.text))
+        return rows + (self._notice_rows("*", remark) if remark else [])
 
     # --- blocks of messages ---
 
-    def _block(self, answer: events.History | events.Found) -> list[Row]:
+    def _history_rows(self, answer: events.History | events.Found) -> list[Row]:
         """Old messages between two rules."""
         if isinstance(answer, events.Found):
-            return self._found(answer)
+            return self._found_rows(answer)
         messages = {message.id: message for message in answer.messages}
         held, self._held = self._held, None
         what = f"the last {len(messages)} messages" if len(messages) != 1 else "the last message"
         if held is None:
             return (
-                self._framed(what, list(messages.values()))
+                self._ruled_rows(what, list(messages.values()))
                 if messages
-                else self._told("*", "There are no messages yet.")
+                else self._notice_rows("*", "There are no messages yet.")
             )
         everything = {**held, **messages}
         # If no seen id is known, held messages are new: a stored direct message means that the user was offline since
@@ -244,142 +253,142 @@ class Timeline:
                 rows.append(self._columns.rule("new since you were here"))
             elif not rows:
                 rows.append(self._columns.rule(what))
-            rows += self._dated(everything[message_id], is_new=message_id in held)
+            rows += self._message_rows(everything[message_id], is_new=message_id in held)
         return [*rows, self._columns.rule("now")] if everything else rows
 
-    def _found(self, answer: events.Found) -> list[Row]:
+    def _found_rows(self, answer: events.Found) -> list[Row]:
         count = len(answer.messages)
         words = clean(answer.words)
-        behind = (
-            self._told("*", "The newest messages are not indexed yet; try again.")
+        not_indexed = (
+            self._notice_rows("*", "The newest messages are not indexed yet; try again.")
             if answer.upto < self._newest_id
             else []
         )
         if not count:
-            return [*self._told("*", f"Nothing was found: {words}"), *behind]
+            return [*self._notice_rows("*", f"Nothing was found: {words}"), *not_indexed]
         what = f"{count} message{'s' if count > 1 else ''} found: {words}"
-        return [*self._framed(what, answer.messages), *behind]
+        return [*self._ruled_rows(what, answer.messages), *not_indexed]
 
-    def _framed(self, what: str, messages: Sequence[Message]) -> list[Row]:
+    def _ruled_rows(self, what: str, messages: Sequence[Message]) -> list[Row]:
         self._day = None
         rows = [self._columns.rule(what)]
         for message in messages:
-            rows += self._dated(message, is_new=False)
+            rows += self._message_rows(message, is_new=False)
         return [*rows, self._columns.rule("now")]
 
-    def _let_go(self) -> list[Row]:
+    def _release_held(self) -> list[Row]:
         """The messages held for a history that does not arrive."""
         held, self._held = self._held or {}, None
-        return [row for message_id in sorted(held) for row in self._dated(held[message_id], is_new=True)]
+        return [row for message_id in sorted(held) for row in self._message_rows(held[message_id], is_new=True)]
 
     # --- the connection, and other users ---
 
-    def _stay(
-        self, news: events.Welcome | notices.Reconnected | notices.ConnectionLost | events.Bye | PossibleGap
+    def _connection_rows(
+        self, event: events.Welcome | notices.Reconnected | notices.ConnectionLost | events.Bye | PossibleGap
     ) -> list[Row]:
-        match news:
+        match event:
             case events.Welcome(account, username, users):
-                self._be(username)
+                self._set_username(username)
                 is_guest = account is events.AccountKind.GUEST
                 self._held = None if is_guest else {}
-                self._seen_id = news.seen_id
+                self._seen_id = event.seen_id
                 new = ", which is your name from now on" if account is events.AccountKind.NEW else ""
-                rows = self._told("*", f"You are {username}{new}{', a guest' if is_guest else ''}.")
-                return [*rows, *(self._online(users) if users else [])]
+                rows = self._notice_rows("*", f"You are {username}{new}{', a guest' if is_guest else ''}.")
+                return [*rows, *(self._online_rows(users) if users else [])]
             case notices.Reconnected(username, last_id):
-                self._be(username)
+                self._set_username(username)
                 if (last_id or 0) < self._newest_id:  # the server's history was reset, and ids start again
                     self._own_ids.clear()
                     self._newest_id = last_id or 0
                 self._missed_upto = last_id or 0
                 self._has_missed = False
-                seconds = (self._now() - self._cut_at).total_seconds() if self._cut_at else 0
-                return self._told("*", f"Connected again, after {_duration(seconds)}.")
+                seconds = (self._now() - self._lost_at).total_seconds() if self._lost_at else 0
+                return self._notice_rows("*", f"Connected again, after {_duration(seconds)}.")
             case notices.ConnectionLost(reason):
-                self._cut_at = self._now()
+                self._lost_at = self._now()
                 goodbye, self._goodbye = self._goodbye, ""
                 lost = f"The connection is lost ({goodbye or reason}). Reconnecting; lines that you type wait."
-                return [*self._let_go(), *self._told("!", lost, "class:error")]
+                return [*self._release_held(), *self._notice_rows("!", lost, "class:error")]
             case events.Bye(events.YOU_LEFT):
-                return self._told("*", "You left.")
+                return self._notice_rows("*", "You left.")
             case events.Bye(reason):
                 self._goodbye = reason  # shown with the lost connection that follows
                 return []
             case PossibleGap(has_history):
                 self._own_ids.clear()  # after a restore the ids may belong to other messages
                 more = "; CH 500 shows more" if has_history else ""
-                return self._told("!", f"More may have been missed than is shown{more}.", "class:error")
+                return self._notice_rows("!", f"More may have been missed than is shown{more}.", "class:error")
 
-    def _be(self, username: str) -> None:
+    def _set_username(self, username: str) -> None:
         self._username = username
         self._mention = re.compile(rf"(?<![A-Za-z0-9]){re.escape(username)}(?![A-Za-z0-9])", re.IGNORECASE)
 
-    def _people(self, news: events.Online | events.Users) -> list[Row]:
-        if isinstance(news, events.Online):
-            return self._online(news.users)
+    def _users_rows(self, event: events.Online | events.Users) -> list[Row]:
+        if isinstance(event, events.Online):
+            return self._online_rows(event.users)
         if not self.shows_joins:
             return []
-        comings = [(news.joined, "joined"), (news.left, "left")]
-        return [row for names, did in comings if names for row in self._list(names, f" {did}")]
+        changes = [(event.joined, "joined"), (event.left, "left")]
+        return [row for names, verb in changes if names for row in self._name_rows(names, f" {verb}")]
 
-    def _online(self, users: Sequence[str]) -> list[Row]:
-        return self._list(users, "", f"{len(users)} online: ")
+    def _online_rows(self, users: Sequence[str]) -> list[Row]:
+        return self._name_rows(users, "", f"{len(users)} online: ")
 
-    def _list(self, names: Iterable[str], end: str, start: str = "") -> list[Row]:
+    def _name_rows(self, names: Iterable[str], end: str, start: str = "") -> list[Row]:
         text = start + ", ".join(sorted(map(clean, names), key=str.lower)) + end
-        return self._told("*", text)
+        return self._notice_rows("*", text)
 
     # --- the rest ---
 
-    def _notice(self, notice: ClientEvent | UiNotice) -> list[Row]:
+    def _other_rows(self, notice: ClientEvent | UiNotice) -> list[Row]:
         match notice:
             case notices.ErrorNotice(code, text):
-                return [*(self._let_go() if code == "lost" else []), *self._told("!", text, "class:error")]
+                return [*(self._release_held() if code == "lost" else []), *self._notice_rows("!", text, "class:error")]
             case notices.Help():
-                return [row for line in notice.lines for row in self._told("*", line)]
-            case notices.MessageQueued(said):
-                self._posted[said.nonce or ""] = said
+                return [row for line in notice.lines for row in self._notice_rows("*", line)]
+            case notices.MessageQueued(own_message):
+                self._unconfirmed[own_message.nonce or ""] = own_message
                 return []
             case notices.Toggle(what):
-                return self._switch(what)
+                return self._toggle_rows(what)
             case notices.Ask(question) if question.startswith("password"):
-                return self._told("*", _PASSWORD_QUESTIONS.get(question, "This name has a password."))
+                return self._notice_rows("*", _PASSWORD_QUESTIONS.get(question, "This name has a password."))
             case events.PasswordChanged():
-                return self._told("*", "Your password is changed.")
+                return self._notice_rows("*", "Your password is changed.")
             case _:
                 return []
 
-    def _switch(self, what: str) -> list[Row]:
+    def _toggle_rows(self, what: str) -> list[Row]:
         if what == "quiet":
             self.is_quiet = not self.is_quiet
-            return self._told(
+            return self._notice_rows(
                 "*", "No bell and no highlight from now on." if self.is_quiet else "Bell and highlight are on."
             )
         self.shows_joins = not self.shows_joins
-        return self._told("*", f"Joins and leaves are {'shown' if self.shows_joins else 'hidden'} from now on.")
+        return self._notice_rows("*", f"Joins and leaves are {'shown' if self.shows_joins else 'hidden'} from now on.")
 
     # --- rows ---
 
-    def _told(self, mark: str, text: str, style: str = "class:notice") -> list[Row]:
+    def _notice_rows(self, mark: str, text: str, style: str = "class:notice") -> list[Row]:
         moment = self._now()
-        return [*self._new_day(moment), *self._columns.fit(f"{moment:%H:%M}", [(style, mark)], text, style)]
+        return [*self._day_rows(moment), *self._columns.fit(f"{moment:%H:%M}", [(style, mark)], text, style)]
 
     def _who(self, sender: str, recipient: str = "") -> Row:
         """The sender, and the recipient of a direct message."""
         if not recipient:
-            return [self._named(sender)]
-        return [self._named(sender), ("class:direct", f" {self._glyphs.to} "), self._named(recipient)]
+            return [self._coloured_name(sender)]
+        return [self._coloured_name(sender), ("class:direct", f" {self._glyphs.to} "), self._coloured_name(recipient)]
 
-    def _said(self, sender: str, text: str, recipient: str = "") -> tuple[Row, str]:
+    def _sender_and_text(self, sender: str, text: str, recipient: str = "") -> tuple[Row, str]:
         """The sender column and the text: ``*`` and ``alice waves`` for a public ``/me waves``."""
         action = action_of(text)
         if action is None:
             return self._who(sender, recipient), text
         if recipient:
             return self._who(sender, recipient), f"* {sender} {action}"
-        return [self._named(sender, "*")], f"{sender} {action}"
+        return [self._coloured_name(sender, "*")], f"{sender} {action}"
 
-    def _named(self, name: str, shown: str = "") -> tuple[str, str]:
+    def _coloured_name(self, name: str, shown: str = "") -> tuple[str, str]:
         """A name, or ``shown``, in the name's colour. The user's own name has a style of its own."""
         is_own = name_key(name) == name_key(self._username)
         return ("class:own" if is_own else colour_of(name)), clean(shown or name)
@@ -388,8 +397,8 @@ class Timeline:
 
     def pending(self, ui_state: UiState, width: int) -> list[Row]:
         """Pending messages and lines, one row each; the newest if there are too many."""
-        waits = "waits" if ui_state.connection_state is ConnectionState.IN else "waits for the connection"
-        texts = [(self._pending_text(said), "not confirmed yet") for said in ui_state.unconfirmed]
+        waits = "waits" if ui_state.connection_state is ConnectionState.LOGGED_IN else "waits for the connection"
+        texts = [(self._pending_text(own_message), "not confirmed yet") for own_message in ui_state.unconfirmed]
         texts += [(line, waits) for line in ui_state.waiting]
         hidden = len(texts) - _PENDING_ROWS_MAX
         rows: list[Row] = [[("class:waits", f"{self._glyphs.waits} {hidden} more")]] if hidden > 0 else []
@@ -402,8 +411,8 @@ class Timeline:
             rows.append([("class:waits", row if room > 1 else columns.cut(mark + clean(text)))])
         return rows
 
-    def _pending_text(self, said: Say | Whisper) -> str:
-        return f"@{said.to} {said.text}" if isinstance(said, Whisper) else said.text
+    def _pending_text(self, message: Say | Whisper) -> str:
+        return f"@{message.to} {message.text}" if isinstance(message, Whisper) else message.text
 
     def prompt(self, ui_state: UiState) -> str:
         """The text before the input."""
@@ -413,9 +422,9 @@ class Timeline:
 
     def status(self, ui_state: UiState, protocol: str, width: int) -> Row:
         """User, server, protocol, users online and connection state, as far as they fit."""
-        connection_state = _STANDINGS[ui_state.connection_state]
-        is_up = ui_state.connection_state is ConnectionState.IN
-        if ui_state.connection_state is ConnectionState.AWAY and self._cut_at is not None:
+        connection_state = _STATE_TEXTS[ui_state.connection_state]
+        is_up = ui_state.connection_state is ConnectionState.LOGGED_IN
+        if ui_state.connection_state is ConnectionState.DISCONNECTED and self._lost_at is not None:
             connection_state = "connection lost, trying again"
         server = ""
         if ui_state.server is not None:

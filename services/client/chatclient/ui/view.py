@@ -27,7 +27,7 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
     """The lines for an event or notice. Control characters are escaped."""
     match shown:
         case PossibleGap() | DeliveryUnknown():
-            return [doubt_line(shown)]
+            return [uncertainty_line(shown)]
         case Outcome():
             return [outcome_line(shown)]
         case notices.Ask(question):
@@ -48,27 +48,27 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
             return event_lines(shown)
 
 
-def doubt_line(doubt: PossibleGap | DeliveryUnknown) -> str:
+def uncertainty_line(uncertain: PossibleGap | DeliveryUnknown) -> str:
     """The line that reports uncertainty after a lost connection."""
-    match doubt:
+    match uncertain:
         case PossibleGap(has_history=True):
             return f"[error lost] more may have been missed than this; CH {HISTORY_MAX_MESSAGES} shows more"
         case PossibleGap():
             return "[error lost] messages may have been missed"
-        case DeliveryUnknown(said, has_history=True):
-            text = escape_control_characters(said.text)
+        case DeliveryUnknown(message, has_history=True):
+            text = escape_control_characters(message.text)
             return f"[error lost] it is not known whether this was stored, look at CH: {text}"
-        case DeliveryUnknown(said):
-            return f"[error lost] it is not known whether this was delivered: {escape_control_characters(said.text)}"
+        case DeliveryUnknown(message):
+            return f"[error lost] it is not known whether this was delivered: {escape_control_characters(message.text)}"
 
 
 def outcome_line(outcome: Outcome) -> str:
     """The line that reports whether a message was delivered. ``@ALL`` means all users."""
-    said = outcome.said
-    to = f"@{escape_control_characters(said.to)}" if isinstance(said, Whisper) else f"@{EVERYONE}"
+    message = outcome.said
+    to = f"@{escape_control_characters(message.to)}" if isinstance(message, Whisper) else f"@{EVERYONE}"
     if outcome.has_come:
         return f"[delivered] {to}"
-    why = "no such user, or not acknowledged" if isinstance(said, Whisper) else "not acknowledged by all users"
+    why = "no such user, or not acknowledged" if isinstance(message, Whisper) else "not acknowledged by all users"
     return f"[error not_delivered] {to}: {why} in time"
 
 
@@ -78,7 +78,7 @@ def event_lines(event: ClientEvent) -> list[str]:
         case events.PublicMessage() | events.DirectMessage():
             return [message_line(event)]
         case events.Forwarded():
-            return [f"[message] {_said(event.sender, event.text)}"]
+            return [f"[message] {_sender_and_text(event.sender, event.text)}"]
         case events.Welcome() | events.Online() | events.Users():
             return _people_lines(event)
         case events.Sent():
@@ -127,11 +127,13 @@ def message_line(message: Message, kind: str | None = None) -> str:
     if isinstance(message, events.DirectMessage):
         # Some protocols omit the recipient of the user's own messages.
         to = escape_control_characters(message.recipient) or "?"
-        return f"[{kind or 'direct'} #{message.id} {time}] {_said(message.sender, message.text, f' -> {to}')}"
-    return f"[{kind or 'public'} #{message.id} {time}] {_said(message.sender, message.text)}"
+        return (
+            f"[{kind or 'direct'} #{message.id} {time}] {_sender_and_text(message.sender, message.text, f' -> {to}')}"
+        )
+    return f"[{kind or 'public'} #{message.id} {time}] {_sender_and_text(message.sender, message.text)}"
 
 
-def _said(sender: str, text: str, to: str = "") -> str:
+def _sender_and_text(sender: str, text: str, to: str = "") -> str:
     """``bob: hello``, ``bob -> alice: hello``; for ``/me waves``: ``* bob waves``, ``* bob -> alice waves``."""
     if (action := action_of(text)) is not None:
         return f"* {escape_control_characters(sender)}{to} {escape_control_characters(action)}"
