@@ -1,1 +1,1 @@
-"""The benchmark: a load, the servers that bear it, and what is made of the figures."""
+"""The benchmark: the servers, the load, and the tables and pictures of the results."""

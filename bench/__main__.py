@@ -1,4 +1,4 @@
-"""The benchmark: measures, prints tables, stores the results and draws pictures. measure.py says what is measured."""
+"""The benchmark: measures, prints tables, stores the results and draws pictures. measure.py has the measurements."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from bench.servers import Server
 
 HERE: Final = Path(__file__).resolve().parent
-# The results of an incomplete run. Git ignores the file.
+# Results of an incomplete run. Git ignores the file.
 PARTIAL: Final = HERE / "results" / "partial.json"
 # On the disk of the repository: /tmp may be in memory, and a sync would then cost nothing.
 SCRATCH: Final = HERE / "scratch"
 
 _BEGIN: Final = perf_counter()
 
-# In order. Each key is also the name of a field of Results.
+# The measurements in order. Each key is also the name of a field of Results.
 MEASUREMENTS: Final[dict[str, Callable[[Environment], Any]]] = {
     "throughput": measure.throughput,
     "latency": measure.latency,

@@ -1,7 +1,7 @@
-/* The baseline: the least that a server can do. It copies the bytes of a sender to the socket of each receiver.
+/* The baseline: a relay that copies the bytes of a sender to the socket of each receiver, and does nothing else.
 
    It has no parsing, accounts, history or order of messages, and it waits for slow receivers. Its deliveries a second
-   are the most that the sockets of this machine take from one thread; a server that does more cannot be faster.
+   are the maximum for one thread and the sockets of this machine. A server that does more work cannot be faster.
 
    Usage: baseline PORT. The first byte of a connection is R for a receiver or S for a sender; the answer is a dot. */
 #define _GNU_SOURCE

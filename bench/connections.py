@@ -1,11 +1,11 @@
 """Many connections to one server, in one process and one thread.
 
-A connection logs in with a generator of protocols.py: it yields the bytes to send, and gets the bytes received. Logins
-make progress in each call that waits for input: ``log_in``, ``wait_until_quiet``, and the caller's own loop of
-``ready`` and ``handle_input``. After that the caller reads receivers with ``receive`` and sends with ``send``.
+A connection logs in with a generator of protocols.py, which yields the bytes to send and gets the bytes received.
+Logins make progress in each call that waits for input: ``log_in``, ``wait_until_quiet``, and the caller's own loop of
+``ready`` and ``handle_input``. After the logins the caller reads receivers with ``receive`` and sends with ``send``.
 
-A UDP session (udp.py) looks like a non-blocking socket. In addition it needs a regular call to send what was lost;
-``_wait`` makes it.
+A UDP session (udp.py) looks like a non-blocking socket. In addition it needs regular calls for retransmissions;
+``_wait`` makes them.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ LIMIT_SECONDS: Final = 120.0
 # A server that has sent nothing for this time has sent all joins and leaves.
 QUIET_SECONDS: Final = 0.2
 QUIET_MAX_SECONDS: Final = 5.0
-# More than any load needs.
+# Maximum limit of open files to set: more than any load needs.
 DESCRIPTORS_MAX: Final = 65_536
-# Half of a processor's second-level cache: the data is still there when it is counted.
+# Size of the receive buffer, half of a processor's second-level cache: the data is in the cache while it is counted.
 RECEIVE_BYTES: Final = 512 * 1024
-# Events of one poll. Senders get their turn after it.
+# Maximum events per poll: senders get their turn after each poll.
 _EVENTS_MAX: Final = 512
 _LOGIN_POLL_SECONDS: Final = 0.1
-# UDP sessions that log out at the same time.
+# Maximum UDP sessions that log out at the same time.
 _LOGOUTS_AT_ONCE: Final = 256
 # A server that has sent nothing for this time does not read any more.
 _LOGOUT_SECONDS: Final = 1.0
 
 
 class LoadError(Exception):
-    """The server failed under the load. The text says how."""
+    """The server failed under the load. The text is the reason."""
 
 
 if sys.platform == "linux":
@@ -76,8 +76,8 @@ else:
 class Connections:
     """Connections to one server, all in its one room. For one thread. All methods raise LoadError.
 
-    ``poll_seconds`` is how long ``ready`` waits for input. On a processor of its own the load uses 0: then the server
-    does not have to wake it, which would be work for the server.
+    ``poll_seconds`` is the time that ``ready`` waits for input. If the load has its own processor, it uses 0, because
+    waking a waiting process would be work for the server.
     """
 
     def __init__(
@@ -97,16 +97,16 @@ class Connections:
         self._login_poll_seconds = login_poll_seconds
         self._logout_seconds = logout_seconds
         self._poll = _Poll()
-        # By descriptor. Either all connections are UDP sessions, or none.
+        # Sockets by descriptor. Either all connections are UDP sessions, or none.
         self.sockets: dict[int, socket.socket | UdpSession] = {}
         self._udp_sessions: dict[int, UdpSession] = {}
         self._check_resend_at = 0.0
         self._keep_alive_at = perf_counter() + KEEP_ALIVE_SECONDS
-        # Other connections are in the room as well, but their deliveries do not count.
+        # Connections whose deliveries count. Other connections are in the room as well.
         self.receivers: set[int] = set()
         self.senders: list[int] = []
         self._logins: dict[int, Login] = {}
-        # The bytes received last. All connections share the buffer, so that it stays in the processor's cache.
+        # The bytes of the last receive. All connections share the buffer, so that it stays in the processor's cache.
         self.buffer = bytearray(RECEIVE_BYTES)
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class Connections:
     def log_in(
         self, receivers: Iterable[str], senders: Iterable[str] = (), limit_seconds: float = LIMIT_SECONDS
     ) -> float:
-        """Log in all of them, several at once. Returns the seconds until the last login was accepted."""
+        """Log in all these names, several at once. Returns the seconds until the last login was accepted."""
         begin = perf_counter()
         waiting = deque([(name, Role.RECEIVER) for name in receivers] + [(name, Role.SENDER) for name in senders])
         while waiting or self._logins:
@@ -242,7 +242,7 @@ class Connections:
             raise self._lost(fd, error.strerror) from error
 
     def send_all(self, fd: int, data: bytes) -> None:
-        """Send a few bytes. The socket has no room for them only if the server does not read."""
+        """Send a few bytes. Raises LoadError if the socket has no room, because the server does not read."""
         if data and self.send(fd, data) < len(data):
             raise LoadError("the server does not read")
 
@@ -258,7 +258,7 @@ class Connections:
         return self._poll.poll(seconds, _EVENTS_MAX)
 
     def _send_due(self, now: float) -> None:
-        """Resend for senders and logins in progress; from time to time keep all sessions alive."""
+        """Send retransmissions of senders and of logins in progress; from time to time keep all sessions alive."""
         self._check_resend_at = now + RESEND_CHECK_SECONDS
         for fd in (*self.senders, *self._logins):
             self._send_due_of(fd, now)

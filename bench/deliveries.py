@@ -7,22 +7,22 @@ from typing import Final
 
 from bench.protocols import MARKER, NUMBER_DIGITS
 
-# Smaller pieces are counted byte by byte, which is as fast for them.
+# Maximum size of pieces that are counted byte by byte: for small pieces the step does not pay.
 _PLAIN_MAX_BYTES: Final = 1_024
 
 
 class MarkerCounter:
     """Counts the markers in the first bytes of a buffer.
 
-    Looking at each byte takes as long as all the rest of the load. But most messages of a server have the same length.
-    A slice with that step takes one byte of each message. If all of these bytes are markers, no other marker can be
-    between them. If one is not (an id has one more digit, a users event stands between two messages), all bytes are
-    counted, and the step is measured again.
+    Checking each byte takes as long as all the rest of the load. But most messages of a server have the same length. A
+    slice with that step takes one byte of each message. If all these bytes are markers, there is no other marker
+    between them. If one byte is not a marker (an id has one more digit, or a users event is between two messages), all
+    bytes are checked, and the step is measured again.
     """
 
     def __init__(self, buffer: bytearray) -> None:
         self._buffer = buffer
-        # The distance of adjacent markers in the last piece that had them at equal distances; 0 if there was none.
+        # Distance of adjacent markers in the last piece; 0 if the distances were not equal.
         self._step = 0
 
     def count(self, size: int) -> int:

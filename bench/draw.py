@@ -23,7 +23,7 @@ TOP: Final = Path(__file__).resolve().parent.parent
 LATEST: Final = TOP / "bench" / "results" / "latest.json"
 PICTURES: Final = TOP / "docs" / "pictures"
 
-# Ours has the blue of docs/pictures/way-of-a-message.svg.
+# Our server has the blue of docs/pictures/way-of-a-message.svg.
 _INK: Final = "#444444"
 _FAINT: Final = "#dddddd"
 _LOOKS: Final[dict[str, dict[str, Any]]] = {
@@ -53,7 +53,7 @@ _STYLE: Final = {
     "ytick.color": _INK,
     "lines.markersize": 6,
     "legend.frameon": False,
-    # Text stays text, and the same figures give the same bytes.
+    # Text is written as text, and the same figures give the same bytes.
     "svg.fonttype": "none",
     "svg.hashsalt": "bench",
 }
@@ -140,7 +140,7 @@ def _memory(rows: Sequence[ManyConnections]) -> Figure:
 
 
 def _plain_numbers(axis: Any, ticks: Sequence[float] = ()) -> None:
-    """Label 10,000, not ten to the fourth."""
+    """Label ticks as 10,000, not as a power of ten."""
     if ticks:
         axis.set_ticks(ticks)
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
@@ -148,7 +148,7 @@ def _plain_numbers(axis: Any, ticks: Sequence[float] = ()) -> None:
 
 
 def _legend(axes: Any) -> None:
-    """To the right of the lines, not over them."""
+    """Put the legend to the right of the lines, not over them."""
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 

@@ -49,7 +49,7 @@ FROM number
 def fill(folder: Path, messages: int) -> int:
     """Store ``messages`` messages in the data folder of a stopped server. Returns the database's size in bytes.
 
-    Existing accounts are kept, and are senders and recipients of some of the messages.
+    Existing accounts are kept. They are senders and recipients of some messages.
     """
     path = folder / DATABASE_FILE
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -77,7 +77,7 @@ def time_requests(port: int, name: str, count: int) -> list[float]:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def wait_for(kind: str) -> float:
-            """Returns the time at which the answer arrived, before it was parsed."""
+            """Return the time at which the answer arrived, before parsing."""
             while data := sock.recv(_RECEIVE_BYTES):
                 at = perf_counter()
                 if any(json.loads(line)["type"] == kind for line in lines.split(data)):

@@ -1,15 +1,15 @@
 """The load: messages from the senders, and the deliveries to the receivers.
 
-``measure_throughput`` sends as much as a window of unacknowledged messages allows, and counts deliveries until the last
-message has reached the last receiver. ``measure_latency`` sends at a steady rate; the time of a delivery is from before
-its message was sent to after it was received. Both raise LoadError if the server closes a connection, loses or
+``measure_throughput`` sends as fast as a window of undelivered messages allows, and counts deliveries until the last
+message has reached the last receiver. ``measure_latency`` sends at a steady rate; the time of a delivery begins before
+the message is sent and ends after it is received. Both raise LoadError if the server closes a connection, loses or
 duplicates a message, or makes no progress.
 
 To keep up with servers in C, the load does little work for each message. A sender's messages are slices of one long
-block, which may end inside a message. Receivers read large pieces into one buffer, and markers are counted without
-parsing (deliveries.py). Only over UDP each datagram is parsed (udp.py).
+block, and a slice may end inside a message. Receivers read large pieces into one buffer, and markers are counted
+without parsing (deliveries.py). Only over UDP each datagram is parsed (udp.py).
 
-To put a load on a running server: python -m bench.load --help
+For a load on a running server: python -m bench.load --help
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bench.results import percentiles
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Messages that were sent and have not reached all receivers.
+# Maximum messages that were sent and have not reached all receivers.
 WINDOW_MESSAGES: Final = 1_000
 # The window starts small and grows with the deliveries. Otherwise a slow server would queue seconds of work.
 FIRST_WINDOW_MESSAGES: Final = 16
@@ -41,7 +41,7 @@ STALL_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class ThroughputResult:
-    """Deliveries to all receivers together, and the time from the first message to the last delivery."""
+    """Number of deliveries to all receivers together, and the time from the first message to the last delivery."""
 
     messages: int
     deliveries: int
@@ -54,14 +54,14 @@ class ThroughputResult:
 
 
 class _LoadSender:
-    """Sends the same message again and again, as many times as the window has granted."""
+    """Sends the same message repeatedly, as often as the window grants."""
 
     def __init__(self, connections: Connections, fd: int) -> None:
         frame = connections.protocol.frame(text(0))
         self._connections = connections
         self._fd = fd
         self._frame_bytes = len(frame)
-        # One frame more than the window: a slice may begin anywhere in the first frame.
+        # One frame more than the window, because a slice may begin anywhere in the first frame.
         self._block = memoryview(frame * (WINDOW_MESSAGES + 1))
         self._offset = 0
         self._granted_bytes = 0
@@ -151,7 +151,7 @@ def _measure_throughput(
 def measure_latency(
     connections: Connections, rate: float, seconds: float, stall_seconds: float = STALL_SECONDS
 ) -> Sequence[float]:
-    """Send ``rate`` messages a second for ``seconds``, and until no login is in progress. Raises LoadError.
+    """Send ``rate`` messages a second for at least ``seconds``, until all logins have ended. Raises LoadError.
 
     Returns the time of each delivery in milliseconds.
     """
@@ -166,7 +166,7 @@ def measure_latency(
 
 
 def _measure_latency(connections: Connections, rate: float, seconds: float, stall_seconds: float) -> DeliveryTimes:
-    """Returns once all deliveries have arrived or nothing arrives any more."""
+    """Return after all deliveries have arrived, or after ``stall_seconds`` without input."""
     times = DeliveryTimes()
     # Pieces are parsed when no other input waits, so that parsing delays no time stamp.
     unparsed: list[tuple[int, float, bytearray]] = []
@@ -203,7 +203,7 @@ def _receive_ready(connections: Connections, unparsed: list[tuple[int, float, by
 
 @contextmanager
 def _garbage_collection_paused() -> Iterator[None]:
-    """A collection would take longer than a delivery."""
+    """Disable garbage collection: a collection would take longer than a delivery."""
     gc.collect()
     gc.disable()
     try:

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SYNCS: Final = 100
-# The pause of the disk between two messages of the latency measurement.
+# Pause between two syncs, as between two messages of the latency measurement.
 _REST_SECONDS: Final = 0.002
 _PAGE: Final = b"\0" * 4096
-# The system call of SQLite for a commit; not every system has it.
+# The system call that SQLite uses for a commit; not every system has fdatasync.
 _sync: Final = getattr(os, "fdatasync", os.fsync)
 
 
 def processors() -> tuple[int, int] | None:
-    """One processor for the servers and one for the load; None if there is only one, or they cannot be chosen."""
+    """The processors of the servers and of the load; None if there is only one, or processors cannot be chosen."""
     if sys.platform != "linux":
         return None
     usable = sorted(os.sched_getaffinity(0))
@@ -38,7 +38,7 @@ def processors() -> tuple[int, int] | None:
 
 @contextmanager
 def on_processor(number: int | None) -> Iterator[None]:
-    """Pin the process, and those that it starts meanwhile, to a processor; None pins nothing."""
+    """Pin this process and the processes that it starts to a processor; None pins nothing."""
     if number is None or sys.platform != "linux":
         yield
         return
@@ -99,11 +99,11 @@ def _file_system(folder: Path) -> str:
 
 
 def _sync_seconds(folder: Path, rest_seconds: float) -> float:
-    """The median time of writing and syncing a page, each after a pause of ``rest_seconds``."""
+    """The median time to write and sync a page after a pause of ``rest_seconds``."""
     took = []
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         descriptor = file.fileno()
-        for _ in range(_SYNCS):  # SQLite mostly overwrites its log, so the blocks are allocated before the measurement
+        for _ in range(_SYNCS):  # SQLite mostly overwrites its WAL, so the blocks are allocated before the measurement
             os.write(descriptor, _PAGE)
         os.fsync(descriptor)
         for number in range(_SYNCS):

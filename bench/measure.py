@@ -1,27 +1,28 @@
-"""The measurements. Each is a function here.
+"""The measurements, one function each.
 
-Each load gets a server of its own, just started, with an empty data folder; no other server runs meanwhile. The servers
-have one processor, the load has another. The servers take turns in each of several rounds, so that other work of the
-machine affects all of them. The figures are medians; the value of each round is kept.
+Each load has its own server, just started, with an empty data folder; no other server runs meanwhile. The servers have
+one processor, the load has another. The servers take turns in each of several rounds, so that other work of the machine
+affects all of them. The figures are medians; the value of each round is kept.
 
 throughput   One or ten senders and 10, 100 or 1,000 receivers in one room; texts of 64 bytes, at most 1,000 messages
              undelivered. Deliveries a second, from the first message to the last delivery.
-latency      500 messages a second to 100 receivers. The time of each delivery, from before its message was sent to
-             after it was received.
-connections  Up to 9,000 connections, made in steps, all logged in and receiving. The server's resident memory at each
-             step, before the first message; then deliveries a second to all of them, and the memory after that. Not
-             for the IRC servers: they send each join to all, which is 40 million lines for 9,000. Over UDP a session
-             counts as a connection.
+latency      500 messages a second to 100 receivers. The time of each delivery, which begins before the message is sent
+             and ends after it is received.
+connections  Up to 9,000 connections, opened in steps, all logged in and receiving. The server's resident memory at each
+             step, before the first message; then deliveries a second to all connections, and the memory after that.
+             Not for the IRC servers: they send each join to all users, which is 40 million lines for 9,000 users. Over
+             UDP a session counts as a connection.
 logins       Logins a second, 32 at a time, with the cheapest hash parameters: first new names, then the same names on
              new connections. All stay until the last login is accepted.
 storm        Latency as above, without and with 500 simultaneous logins of new names, with the default hash parameters.
-stopped      Latency of 99 receivers after a burst that fills all buffers of one more receiver, which does not read; and
-             the same without it. The limit at which the server disconnects it is far away.
-history      Throughput and latency of a server that has stored five million messages, a tenth of them direct, and of
-             one that has stored none; and the time of a request for the last 50 messages (CH).
+stopped      Latency of 99 receivers while one more receiver does not read, after a burst that has filled all buffers of
+             that receiver; and the same while it reads. The server's lag limit is set so high that it keeps the
+             receiver.
+history      Throughput and latency of a server with five million stored messages, a tenth of them direct, and of a
+             server with none; and the time of a request for the last 50 messages (CH).
 
-The last four are of our own server only. A server that closes a connection, loses or duplicates a message, or stalls
-has failed the load, and does not get the same load again.
+The last four measurements are for our own server only. A server that closes a connection, loses or duplicates a
+message, or stalls has failed the load, and does not get the same load again.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
     from bench.servers import Running, Server
 
-# The server must keep a receiver that does not read.
+# Flags with which the server keeps a receiver that does not read.
 _HUGE_LAG: Final = ("--lag-max-bytes", str(1024**3))
 _SMALL_BUFFER_BYTES: Final = 4 * 1024
 _HISTORY_READER: Final = "reader"
@@ -160,7 +161,7 @@ def _recording_failure(row: Throughput | Latency | ManyConnections) -> Iterator[
         row.failure = str(error)
 
 
-# --- of all servers ---
+# --- for all servers ---
 
 
 def throughput(environment: Environment) -> list[Throughput]:
@@ -242,7 +243,7 @@ def _connect_in_steps(plan: Plan, row: ManyConnections, connections: Connections
     row.logins_per_second = plan.connection_steps[-1] / seconds
 
 
-# --- of our own server: these raise LoadError and ServerError ---
+# --- for our own server: these raise LoadError and ServerError ---
 
 
 def logins(environment: Environment) -> Logins:

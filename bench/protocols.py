@@ -1,4 +1,4 @@
-"""The protocols that the load speaks: how a connection logs in, and how a message is written. No sockets, no clock."""
+"""The protocols of the servers: the login of a connection, and the bytes of a message. No sockets, no clock."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
-# Each text contains the marker once, and servers send it nowhere else: counting markers counts messages.
+# Each text contains the marker once, and servers send it nowhere else, so the number of markers is that of messages.
 MARKER: Final = b"|"
 TEXT_BYTES: Final = 64
 # The number of the message follows the marker.
 NUMBER_DIGITS: Final = 16
 
-# The dialogue of a login: yields the bytes to send, is sent the bytes received, and returns when the login is accepted.
+# A login: a generator that yields the bytes to send, gets the bytes received, and returns when the login is accepted.
 # Raises RefusedError.
 Login = Generator[bytes, bytes, None]
 
@@ -30,11 +30,11 @@ class Role(Enum):
 
 
 class RefusedError(Exception):
-    """The server refused a login. The text is the server's."""
+    """The server rejected a login. The text is the server's."""
 
 
 class Transport(Enum):
-    """How the bytes travel."""
+    """The transport of the bytes."""
 
     TCP = "tcp"
     # One frame in each datagram of a session: udp.py.
@@ -178,7 +178,7 @@ def _log_in_frames(name: str, _role: Role) -> Login:
 
 
 def _frame_frames(message: bytes) -> bytes:
-    """Both steps in one piece: the load does not wait for READY."""
+    """Both steps at once: the load does not wait for READY."""
     return _typed(b"C", b"PM") + _typed(b"D", message)
 
 

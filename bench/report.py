@@ -53,7 +53,7 @@ def _sections(results: Results) -> Iterator[list[str]]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, padded to be read as plain text. The first column is left-aligned, the others right-aligned."""
+    """A Markdown table, padded so that the text is readable. The first column is left-aligned, the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -109,7 +109,7 @@ def _millions(value: float | None, ours: float | None, server: str) -> str:
 
 
 def _rounded(value: float) -> str:
-    """Three significant digits, or two for small values."""
+    """The value with three significant digits, or two if it is small."""
     digits = 1 if value >= 10 else 2 if value >= 0.1 else 3  # noqa: PLR2004 - the limits of the digits
     return f"{value:.{digits}f}"
 

@@ -1,4 +1,4 @@
-"""The results of a run: the figures of each measurement, and the machine. Their JSON is the file format."""
+"""The results of a run: the figures of each measurement, and the machine. The result files are their JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Percentiles(Struct, frozen=True):
 
 
 def percentiles(milliseconds: Sequence[float]) -> Percentiles:
-    """There must be at least one value."""
+    """The percentiles of at least one value."""
     ordered = sorted(milliseconds)
     p50, p90, p99, p99_9 = (percentile(ordered, percent) for percent in (50, 90, 99, 99.9))
     return Percentiles(len(ordered), p50, p90, p99, p99_9, ordered[-1])
@@ -40,7 +40,7 @@ def percentiles(milliseconds: Sequence[float]) -> Percentiles:
 class Throughput(Struct):
     """Deliveries a second of one server; a value for each round.
 
-    A failed load has no value, and ``failure`` says why. It is empty if the load succeeded.
+    ``failure`` is the reason of a failed load, and empty if the load succeeded.
     """
 
     server: str
@@ -94,7 +94,7 @@ class ManyConnections(Struct):
     failure: str = ""
 
     def bytes_per_connection(self, resident_bytes: int) -> float:
-        """Memory of one connection, if the server has ``resident_bytes`` with all of them."""
+        """Memory of one connection. ``resident_bytes`` is the server's memory with all connections."""
         return (resident_bytes - self.memory[0].resident_bytes) / self.memory[-1].connections
 
 
@@ -126,7 +126,7 @@ class Stopped(Struct):
 
 
 class History(Struct):
-    """Figures of a server that has stored many messages, and of one that has stored none."""
+    """Figures of a server with many stored messages, and of a server with none."""
 
     messages: int
     database_bytes: int
@@ -149,7 +149,7 @@ class Machine(Struct):
     file_system: str
     sync_ms: float
     rested_sync_ms: float
-    # Which processors the servers and the load have.
+    # The processors of the servers and of the load.
     pinning: str
 
 
@@ -176,7 +176,7 @@ class Results(Struct):
 
 
 def read(path: Path) -> Results:
-    """Raises OSError and msgspec.MsgspecError."""
+    """Read a result file. Raises OSError and msgspec.MsgspecError."""
     return msgspec.json.decode(path.read_bytes(), type=Results)
 
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 SCRATCH: Final = Path(__file__).resolve().parent / "scratch"
 SEARCH_FILE: Final = "search.db"
-# The words of the texts: the n-th is 1/n times as frequent as the first.
+# The words of the texts: the n-th word is 1/n times as frequent as the first.
 _VOCABULARY: Final = [f"word{number}" for number in range(1, 50_001)]
 _WEIGHTS: Final = list(accumulate(1 / rank for rank in range(1, len(_VOCABULARY) + 1)))
 _TEXT_WORDS: Final = 8
-# Messages of one insertion.
+# Messages per insertion.
 _BATCH: Final = 10_000
 # One message in 500 is a direct message from the searching user.
 _OWN_EACH: Final = 500
@@ -149,7 +149,7 @@ def fill(folder: Path, messages: int) -> None:
 
 
 def _rows(first: int, end: int) -> Iterator[tuple[int, int, int, int | None, str]]:
-    """Messages as id, time, sender, recipient and text. Every second one is direct."""
+    """Messages as id, time, sender, recipient and text. Every second message is direct."""
     chance = random.Random(first)  # noqa: S311 - the same texts in each run
     for number in range(first, end):
         words = chance.choices(_VOCABULARY, cum_weights=_WEIGHTS, k=_TEXT_WORDS)

@@ -1,11 +1,12 @@
-"""The servers under load: how each is found, configured, started and ended.
+"""The servers under load: finds, configures, starts and ends them.
 
-The peers run with the settings of their distributions, except for limits that stop a load: messages from one client,
-connections from one address, data queued for a slow receiver, and look-ups of client addresses. No server, ours
-included, logs each login. Passwords are hashed with the cheapest parameters unless a measurement says otherwise.
+The peers run with the settings of their distributions, except for settings that stop a load: limits of messages from
+one client, of connections from one address, and of data queued for a slow receiver, and look-ups of client addresses.
+No server, ours included, logs each login. Passwords are hashed with the cheapest parameters unless a measurement has
+other ones.
 
-To add a peer, write a function that writes its settings into a folder and returns its command, and add it to PEERS. If
-its protocol is new, add a login and a frame to protocols.py.
+To add a peer, write a function that writes the peer's settings into a folder and returns the command, and add a row to
+PEERS. For a new protocol, add a login and a frame to protocols.py.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ OURS_IN_DATAGRAMS: Final = "chatserver-datagram"
 # A relay in C that only copies bytes: baseline.c.
 BASELINE: Final = "baseline"
 CHEAPEST_HASH: Final = ("--hash-time-cost", "1", "--hash-memory-kib", "8")
-# More than any load needs.
+# Connection limit of the servers: more than any load needs.
 _CONNECTIONS_MAX: Final = "20000"
 _START_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
-# The folders of daemons may be missing in a user's PATH.
+# Folders of daemons, which a user's PATH may lack.
 _DAEMON_FOLDERS: Final = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin"))
 
 # Returns the command for a port and a folder, in which it may write settings.
@@ -77,7 +78,7 @@ class Running:
 
 
 def chatserver(*flags: str, data: Path | None = None, name: str = OURS, protocol: str = "json") -> Server:
-    """Our own server, with more flags, on the data folder ``data`` or on an empty one."""
+    """Our own server with additional flags, on the data folder ``data`` or an empty one."""
 
     def command(port: int, folder: Path) -> list[str]:
         settings = ("--host", "127.0.0.1", "--log-level", "warning", "--max-connections", _CONNECTIONS_MAX)
@@ -190,8 +191,8 @@ def _if_root(*words: str) -> Sequence[str]:
 class _Peer:
     """Another server, which may be installed. ``version`` is the flag that prints its version.
 
-    With a short accept queue, more ``logins_at_once`` would make some of them retry after a second. If a server answers
-    logins once a second, it needs many at once.
+    ``logins_at_once`` is small for a server with a short accept queue, because excess connections are retried only
+    after a second. It is large for a server that answers logins once a second.
     """
 
     protocol: str

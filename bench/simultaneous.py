@@ -1,8 +1,8 @@
-"""Many connections that act at the same moment, and the latency of two other users meanwhile.
+"""Many connections that act at the same moment, and the latency between two other users meanwhile.
 
-One of the two users sends a public message 20 times a second; the other records when each arrives. The many
-connections are in a process of their own, so that they and the two users do not share an interpreter. The table shows
-the latency of all messages from the beginning of the action until one second after its end.
+One of the two users sends a public message 20 times a second; the other records the time of each arrival. The many
+connections are in another process, so that they and the two users do not share an interpreter. The table shows the
+latency of all messages from the beginning of the action until one second after its end.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ _BYTES_SENT: Final = {"byte": b" ", "ping": b'{"command":"ping"}\n'}
 
 
 def _act(control: Connection, port: int, action: str, connections: int, rounds: int) -> None:
-    """Connect, report it, wait for the start, act, report the time of the end, and wait for the other side to close."""
+    """Connect, report that, wait for the start, act, report the time of the end, and wait until the pipe is closed."""
     raise_descriptor_limit()
     names = [f"many{number}" for number in range(connections)]
     with Connections(PROTOCOLS["json"], port) as users, suppress(EOFError):

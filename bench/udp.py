@@ -1,4 +1,4 @@
-"""Frames over UDP with the interface of a connected socket. Lost frames are sent again; duplicates are dropped."""
+"""Frames over UDP, with the interface of a connected socket. Lost frames are resent; duplicates are dropped."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ RESEND_CHECK_SECONDS: Final = 0.05
 KEEP_ALIVE_SECONDS: Final = 15.0
 # Receive buffer of the socket: 64 datagrams of a server may be unacknowledged, and each may be sent twice.
 _SOCKET_BUFFER_BYTES: Final = 1024 * 1024
-# Datagrams received in one call. Other sessions get their turn after it.
+# Maximum datagrams received per call: other sessions get their turn after it.
 _RECEIVE_MAX: Final = 64
-# Unsent frames: about what a TCP socket buffers.
+# Maximum unsent frames: about as much as a TCP socket buffers.
 _QUEUE_MAX_FRAMES: Final = 2_048
 _SEND_MAX_BYTES: Final = 16 * 1024
 # Copies of each acknowledgement after the server's last datagram: if all are lost, the server resends until its time
@@ -40,9 +40,9 @@ _GOODBYE: Final = b"BYE"
 
 
 class ReceiveBuffer:
-    """Puts the datagrams of one session in order and drops duplicates. Faster than chatprotocol's Arq.
+    """Restores the order of the datagrams of one session, and drops duplicates. Faster than chatprotocol's Arq.
 
-    A load receives fewer than 2**32 datagrams, so no number occurs twice.
+    A load receives fewer than 2**32 datagrams, so each number occurs once.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class ReceiveBuffer:
         self._early: dict[int, bytes] = {}
 
     def add(self, data: bytes) -> bytes:
-        """The frames that are in order with this datagram; empty for a duplicate, or if an earlier one is missing."""
+        """The frames that are now in order. None for a duplicate, or while an earlier datagram is missing."""
         number = int.from_bytes(data[HEADER_BYTES - 4 : HEADER_BYTES], "big")
         frames = frame(data[0], data[HEADER_BYTES:])
         if number != self.next:
@@ -84,7 +84,7 @@ class UdpSession:
             self._sock.close()
             raise
         self._handshake: UdpHandshake | None = None
-        # Only its sending half is used. None until the handshake is complete.
+        # Only the sending half is used. None until the handshake is complete.
         self._arq: Arq | None = None
         self._frames = FrameBuffer(bytes([COMMAND, DATA]), FRAME_MAX_BYTES)
         # Frames that do not fit into the window of _arq.
@@ -114,7 +114,7 @@ class UdpSession:
         return host, port
 
     def close(self) -> None:
-        """Close the socket. The server is not told: see :meth:`log_out`."""
+        """Close the socket without informing the server: see :meth:`log_out`."""
         self._sock.close()
 
     # --- receiving ---
@@ -180,7 +180,7 @@ class UdpSession:
     # --- sending ---
 
     def send(self, data: bytes | memoryview) -> int:
-        """Queue frames, which may be cut anywhere. Returns the number of bytes; raises BlockingIOError if full."""
+        """Queue frames; ``data`` may end inside one. Returns the number of bytes. Raises BlockingIOError if full."""
         if self.is_over:
             raise BrokenPipeError(errno.EPIPE, "the session is over")
         if len(self._queue) >= _QUEUE_MAX_FRAMES:
@@ -195,7 +195,7 @@ class UdpSession:
         return len(piece)
 
     def send_due(self, now: float) -> None:
-        """Send queued frames as the window allows, and resend the unacknowledged ones whose time has come."""
+        """Send queued frames as the window allows, and overdue retransmissions."""
         if self._arq is not None:
             self._send_all(self._arq.datagrams_to_send(now))
             while self._queue and self._arq.may_send:
@@ -219,5 +219,5 @@ class UdpSession:
         for each in datagrams:
             try:
                 self._sock.send(each)
-            except BlockingIOError:  # like a loss on the way: it is sent again
+            except BlockingIOError:  # counts as a lost datagram, which is resent
                 return

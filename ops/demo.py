@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--stack", choices=["auto", "docker", "process"], default="auto")
     stack = parser.parse_args().stack
     bin_folder = BIN.relative_to(TOP) if BIN.is_relative_to(TOP) else BIN
-    # SIGTERM ends the demo as Ctrl-C does, so that its programs are ended as well.
+    # SIGTERM ends the demo like Ctrl-C, so that its programs are ended as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if stack == "docker" or (stack == "auto" and _engine_answers()):
@@ -111,7 +111,7 @@ def _run_containers() -> list[str]:
 
 def _compose(*arguments: str, shown: str | None = None) -> None:
     """Run docker compose on the demo's project, and print the output lines that contain ``shown``."""
-    # Without the user's settings, and on any free port: a running room may have the default one.
+    # Without the user's settings, and on any free port, because a running room may have the default port.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
     environment = {**base_image(), **inherited, "CHAT_PORT": "0"}
     with subprocess.Popen(

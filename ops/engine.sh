@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly OFFICIAL_IMAGE=python:3.13-slim
-# The substitute has a name of its own, because other projects on the machine may use the official one.
+# The substitute has another name, because other projects on the machine may use the official image.
 readonly SUBSTITUTE_IMAGE=chatroom-base:debootstrap
 # The Debian release that has Compose 2, Buildx and Python 3.13.
 readonly RELEASE=trixie
@@ -18,7 +18,7 @@ readonly LOCK_FILE=/run/chatroom-engine.lock
 readonly ENGINE_LOG=/var/log/chatroom-dockerd.log
 readonly STEP_LOG=/var/log/chatroom-engine.log
 readonly START_SECONDS=60
-# dockerd first gives each container its own stop time.
+# Time limit for dockerd, which first waits for the stop time of each container.
 readonly STOP_SECONDS=90
 readonly REGISTRY_SECONDS=20
 
@@ -90,7 +90,7 @@ ensure_plugin() { # compose or buildx
 
 engine_answers() { timeout 20 docker version >/dev/null 2>&1; }
 
-# Prints the process id of the engine that "up" started, if it runs. A process id alone may have been used again.
+# Prints the process id of the engine that "up" started, if it runs. The id alone may belong to another process by now.
 own_pid() {
   local pid
   pid=$(cat "$PID_FILE" 2>/dev/null) && grep -qzxF -e "--pidfile=$PID_FILE" "/proc/$pid/cmdline" 2>/dev/null && echo "$pid"
@@ -101,7 +101,7 @@ ensure_engine() {
   if ! command -v dockerd >/dev/null; then
     prepare_release
     install docker.io iptables
-    # Debian 12 has no such package: docker.io brings the command.
+    # Debian 12 has no package docker-cli: there docker.io contains the command.
     command -v docker >/dev/null || install docker-cli
   fi
   say "starting the engine (log: $ENGINE_LOG)"
@@ -118,7 +118,7 @@ start_dockerd() {
   pgrep -r R,S,D -x containerd >/dev/null || rm -f /run/docker/containerd/containerd.pid
   rm -f "$PID_FILE"
   # Containers inherit this limit, and each chat connection needs a file.
-  # A session of its own and no inherited descriptor: dockerd must outlive the terminal and must not keep the lock.
+  # In a new session and without inherited descriptors, so that dockerd outlives the terminal and does not keep the lock.
   (
     ulimit -n 1048576 2>/dev/null || ulimit -n "$(ulimit -Hn)"
     cd / && exec setsid dockerd --pidfile="$PID_FILE" </dev/null >>"$ENGINE_LOG" 2>&1 9>&-
@@ -164,7 +164,7 @@ build_substitute() {
   say "building $SUBSTITUTE_IMAGE from Debian $RELEASE with debootstrap (about a minute)"
   logged env LC_ALL=C debootstrap --variant=minbase --keyring="$KEYRING" \
     --include=python3,python3-venv,ca-certificates "$RELEASE" "$tree" "$mirror"
-  # pip in a build needs the certificate authorities that this machine trusts.
+  # pip in a build needs the certificate authorities of this machine.
   cp -L "$CERTIFICATES" "$tree$CERTIFICATES"
   rm -rf "$tree"/var/cache/apt/* "$tree"/var/lib/apt/lists/* "$tree"/usr/share/{man,locale,doc}/* \
     "$tree"/etc/{resolv.conf,hostname}

@@ -30,7 +30,7 @@ ROWS: Final = 22
 DEADLINE_SECONDS: Final = 30.0
 PASSWORD: Final = "wonderland"  # noqa: S105 - for a server that lives a second
 
-# In pixels. Text is stretched to the width of its columns, so the columns are straight in all fonts.
+# Sizes in pixels. Text is stretched to the width of its columns, so the columns are straight in all fonts.
 _CELL_WIDTH: Final = 8.4
 _CELL_HEIGHT: Final = 18
 _MARGIN: Final = 14
@@ -151,7 +151,7 @@ def _converse_and_draw(port: int, folder: str) -> str:
 
 
 def _replaced(cells: list[Char], old: str, new: str) -> list[Char]:
-    """A row with ``new`` in place of ``old``. The text after it moves."""
+    """The row with ``old`` replaced by ``new``. The text after it moves."""
     start = "".join(cell.data or "\0" for cell in cells).find(old)
     if start < 0:
         return cells
@@ -184,7 +184,7 @@ def _draw(rows: list[list[Char]], cursor: Place) -> str:
 
 
 def _draw_row(row: int, cells: list[Char]) -> list[str]:
-    """A row as pieces of one style each. Each wide letter is a piece, so that no font can move the others."""
+    """A row as pieces of one style each. Each wide letter is a separate piece, so that no font moves other letters."""
     drawn = []
     for (is_wide, style), piece in groupby(
         enumerate(cells), lambda place: (_is_wide(cells, place[0]), _style(place[1]))
@@ -203,7 +203,7 @@ def _draw_row(row: int, cells: list[Char]) -> list[str]:
 
 
 def _is_wide(cells: list[Char], column: int) -> bool:
-    """True for both columns of a letter that takes two."""
+    """True for both columns of a letter with two columns."""
     return not all(cell.data for cell in cells[column : column + 2])
 
 

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def with_settings(name: str) -> str:
-    """The text of a file with its lists as they should be: the lines between a first line and the next other line."""
+    """The text of a file with new lists. A list is the lines of one pattern after a given first line: see LISTS."""
     text = (TOP / name).read_text()
     for before, kind, lines in LISTS[name]:
         listed = re.compile(f"({before}\n)(?:{kind}\n)*")
@@ -61,7 +61,7 @@ def _passed(settings: Iterable[Setting]) -> list[str]:
 _SERVER_VARIABLES = {setting.variable for setting in SERVER_SETTINGS}
 _CLIENT_ONLY = [setting for setting in CLIENT_SETTINGS if setting.variable not in _SERVER_VARIABLES]
 _HEAD = r"\| flag \| environment \| default \| meaning \|\n\| --- \| --- \| --- \| --- \|"
-# By file: for each list the pattern of what stands before it, the pattern of a line of it, and its lines.
+# Lists by file. Each has the pattern of the text before the list, the pattern of a line, and the lines to write.
 LISTS = {
     "docs/settings.md": [
         (rf"## Server\n[^|]*\n{_HEAD}", r"\|.*", _rows(SERVER_SETTINGS)),

@@ -5,7 +5,7 @@
         window.type("hello", ENTER)
         window.until(lambda: window.row_with("hello").endswith("hello"), "the message is shown")
 
-Output is read only in the methods that wait. Each of them has a deadline.
+Only the methods that wait read the output. Each of these methods has a deadline.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BACKSPACE: Final = "\x7f"
 
 
 def control(letter: str) -> str:
-    """The character that Ctrl and this letter send."""
+    """The character of Ctrl and this letter."""
     return chr(ord(letter.upper()) - 64)
 
 
@@ -55,7 +55,7 @@ class Place(NamedTuple):
 
 
 class _Emulator(pyte.Screen):
-    """A pyte screen with more features: it keeps the rows that scroll out at the top, counts bells, and rewraps rows.
+    """A pyte screen that also keeps the rows that scroll out at the top, counts bells, and rewraps rows.
 
     With ``joins``, a grapheme of several wide characters takes two columns. When the window becomes narrower, most
     terminals rewrap the rows; pyte cuts them, as XTerm does.
@@ -72,7 +72,7 @@ class _Emulator(pyte.Screen):
         self.bells += 1
 
     def draw(self, data: str) -> None:
-        """Draw letters and combining marks. Other characters of no width are not visible."""
+        """Draw letters and combining marks. Other zero-width characters are not visible."""
         if self._joins:
             data = "".join(each[0] if wcwidth(each[0]) > 1 else each for each in iter_graphemes(data))
         super().draw("".join(letter for letter in data if wcwidth(letter) > 0 or unicodedata.combining(letter)))
@@ -210,7 +210,7 @@ class Window:
 
     @property
     def is_gone(self) -> bool:
-        """True if the program has ended, whether or not its output was read."""
+        """True if the program has ended, even if its output was not read."""
         return not self._program.isalive()
 
     def close(self) -> None:
@@ -310,7 +310,7 @@ class Window:
             self.until(lambda text=text: text in self.text(), f"{text!r} is shown")  # type: ignore[misc]
 
     def until_line(self, line: str) -> None:
-        """Read until the cursor's row is this."""
+        """Read until the cursor's row is ``line``."""
         self.until(lambda: self.cursor_row == line.rstrip(), f"the line is {line!r}")
 
     def until_end(self) -> int:
