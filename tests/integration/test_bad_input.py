@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import DEADLINE_SECONDS, FramesPeer, Peer, c, d, typed_frame
+from integration.room import FramesPeer, Peer, c, d, typed_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,43 +160,3 @@ def test_connection_without_login_times_out(open_room: Callable[..., Room]) -> N
         error, bye = peer.rest()
         assert (error.split(" ")[2], bye) == ("not_logged_in", "C BYE not logged in")
     assert alice.say("a user may be silent for longer")["id"] == 1
-
-
-@pytest.mark.parametrize("sent", [b'{"command":"ping"}\n', b" "])
-def test_input_does_not_extend_the_login_timeout(open_room: Callable[..., Room], sent: bytes) -> None:
-    """Neither requests nor single bytes of one."""
-    talker = open_room(login_seconds=0.3).peer()
-    talker.send(b"{" if sent == b" " else sent)
-    talker.socket.settimeout(0.02)
-    answers = b""
-    while b"not_logged_in" not in answers:
-        try:
-            talker.send(sent)
-            part = talker.socket.recv(4_096)
-            assert part, answers
-            answers += part
-        except TimeoutError:
-            continue
-
-
-def test_incomplete_request_times_out(open_room: Callable[..., Room]) -> None:
-    """Complete requests stop the clock."""
-    room = open_room(login_seconds=0.4)
-    alice, bob, carol = room.enter_frames("alice"), room.enter("bob"), room.enter_frames("carol")
-    alice.send(c("PM") + d("x" * 8_000)[:-1])
-    bob.send(b'{"command":"PM","message":"half')
-    carol.send(c("PING") + c("PING")[:3])
-    assert carol.frame() == "C PONG"
-    carol.send(c("PING")[3:])
-    assert carol.frame() == "C PONG"
-
-    ready, error, bye = alice.rest()
-    assert (ready, error.split(" ")[2]) == ("C READY", "bad_request")
-    assert bye == "C BYE the connection can't be read any further"
-    assert bob.next("error")["code"] == "bad_request"
-    assert bob.next("bye")
-    carol.socket.settimeout(0.6)
-    with pytest.raises(TimeoutError):
-        carol.frame()
-    carol.socket.settimeout(DEADLINE_SECONDS)
-    assert carol.say("still here") == 1

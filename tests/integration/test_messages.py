@@ -176,18 +176,3 @@ def test_everything_before_the_end_of_input_is_answered(shared_room: Room, fresh
         answers = [text for text in frames.rest() if text != "C READY"]
         assert [each.split(" ")[1] for each in answers] == ["PASSWORD", "WELCOME", *["SENT"] * 100, "BYE"]
     assert [bob.next("broadcast")["message"] for _ in range(100)] == ["x"] * 100
-
-
-@pytest.mark.parametrize("piece", [1_000_003, 4_999, 7])
-def test_many_messages_in_any_pieces_lose_nothing(shared_room: Room, fresh_name: Name, piece: int) -> None:
-    """With an invalid one among them, which is refused in its place."""
-    alice, bob = shared_room.enter_frames(fresh_name("alice")), shared_room.enter(fresh_name("bob"))
-    texts = [f"text {number}" for number in range(300 if piece < 100 else 3_000)]
-    asked = b"".join(c("PM") + d(text) for text in [*texts, "", "last"]) + c("EX")
-    for start in range(0, len(asked), piece):
-        alice.send(asked[start : start + piece])
-    answers = [text for text in alice.rest() if text != "C READY"]
-    assert [each.split(" ")[1] for each in answers] == [*["SENT"] * len(texts), "ERROR", "SENT", "BYE"]
-    ids = [int(each.split(" ")[2]) for each in answers if "SENT" in each]
-    assert ids == list(range(ids[0], ids[0] + len(ids)))
-    assert [bob.next("broadcast")["message"] for _ in ids] == [*texts, "last"]
