@@ -26,7 +26,7 @@ PICTURES: Final = TOP / "docs" / "pictures"
 # Our server has the blue of docs/pictures/way-of-a-message.svg.
 _INK: Final = "#444444"
 _FAINT: Final = "#dddddd"
-_LOOKS: Final[dict[str, dict[str, Any]]] = {
+_STYLES: Final[dict[str, dict[str, Any]]] = {
     OURS: {"color": "#3b5b8c", "marker": "o", "linewidth": 2.5, "zorder": 4},
     OURS_IN_FRAMES: {"color": "#6d8fc4", "marker": "P", "linewidth": 1.5, "zorder": 3},
     OURS_IN_DATAGRAMS: {"color": "#9db4d8", "marker": "X", "linewidth": 1.5, "linestyle": ":", "zorder": 3},
@@ -101,7 +101,7 @@ def _throughput(rows: Sequence[Throughput]) -> Figure:
     for server in dict.fromkeys(row.server for row in rows):
         points = [(row.receivers, row.median / 1e6) for row in rows if row.server == server and row.median]
         if points:
-            axes.plot(*zip(*points, strict=True), label=server, **_LOOKS.get(server, {}))
+            axes.plot(*zip(*points, strict=True), label=server, **_STYLES.get(server, {}))
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_numbers(axes.xaxis, sorted({row.receivers for row in rows}))
@@ -118,7 +118,7 @@ def _latency(rows: Sequence[Latency]) -> Figure:
         value = row.median
         if value is not None:
             axes.plot(
-                names, [value.p50, value.p90, value.p99, value.p99_9], label=row.server, **_LOOKS.get(row.server, {})
+                names, [value.p50, value.p90, value.p99, value.p99_9], label=row.server, **_STYLES.get(row.server, {})
             )
     axes.set_yscale("log")
     _plain_numbers(axes.yaxis)
@@ -131,7 +131,7 @@ def _memory(rows: Sequence[ManyConnections]) -> Figure:
     for row in rows:
         if row.memory:
             points = [(value.connections, value.resident_bytes / _MEBIBYTE) for value in row.memory]
-            axes.plot(*zip(*points, strict=True), label=row.server, **_LOOKS.get(row.server, {}))
+            axes.plot(*zip(*points, strict=True), label=row.server, **_STYLES.get(row.server, {}))
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     _plain_numbers(axes.xaxis)

@@ -159,7 +159,7 @@ def _run_processes() -> list[str]:
             reader = threading.Thread(target=lambda: server_log.extend(_lines(server)), name="server log")
             reader.start()
             _show("The conversation; > marks the input of a client")
-            failed = _converse(data, port)
+            failed = _run_clients(data, port)
         finally:
             _end(server)
         reader.join()
@@ -203,7 +203,7 @@ def _await_port(server: subprocess.Popen[str], server_log: list[str]) -> str:
     raise DemoError("the server did not start\n" + "".join(server_log))
 
 
-def _converse(folder: str, port: str) -> list[str]:
+def _run_clients(folder: str, port: str) -> list[str]:
     """Run the three clients, and print their lines in the order of arrival. Returns the clients that failed."""
     scripts = TOP / "services" / "client" / "scripts"
     clients = {

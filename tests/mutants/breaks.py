@@ -470,8 +470,8 @@ BREAKS = (
     _break(
         _HASHED,
         _CHAT + "passwords.py",
-        "self._do(lambda: self._hasher.hash(_prepare(password)))",
-        "self._do(lambda: _prepare(password))",
+        "self._run_in_hasher(lambda: self._hasher.hash(_prepare(password)))",
+        "self._run_in_hasher(lambda: _prepare(password))",
         "unit/server/test_passwords.py::test_any_text_is_a_password_and_no_other_text_matches",
     ),
     _break(

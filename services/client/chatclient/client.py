@@ -147,7 +147,7 @@ class ChatClient:
         self._loss_reported = False
         # Events that happened during a call, for events().
         self._backlog = Backlog()
-        self._end: ChatError | None = None
+        self._final_error: ChatError | None = None
         self._is_closed = False
 
     # --- to come and go ---
@@ -169,7 +169,7 @@ class ChatClient:
         if self._link is not None:
             raise UsageError("This client was connected before: `with ChatClient(...)` has done it.")
         assert self.session.model.server is not None  # None only in the command line client
-        self._end = None
+        self._final_error = None
         self.start(self.session.model.server)
         while self._link is None:
             self._keep_for_events(self._receive())
@@ -209,7 +209,7 @@ class ChatClient:
             return
         self._is_closed = True
         try:
-            if self.session.model.connection_state is ConnectionState.LOGGED_IN and self._end is None:
+            if self.session.model.connection_state is ConnectionState.LOGGED_IN and self._final_error is None:
                 self._say_goodbye()
         finally:
             self.hang_up()
@@ -217,7 +217,7 @@ class ChatClient:
     def _say_goodbye(self) -> None:
         deadline = time.monotonic() + _GOODBYE_SECONDS
         events: Sequence[Any] = self.session.request(Leave())
-        while self._end is None and not any(isinstance(each, Bye | ConnectionLost) for each in events):
+        while self._final_error is None and not any(isinstance(each, Bye | ConnectionLost) for each in events):
             try:
                 events = self._handle_input(self._inputs.get(max(0.0, deadline - time.monotonic())))
             except queue.Empty:
@@ -346,8 +346,8 @@ class ChatClient:
 
     def _is_query_error(self, event: Any) -> bool:
         """True if it is an error that concerns neither a message nor a login."""
-        is_in = self.session.model.connection_state is ConnectionState.LOGGED_IN
-        return isinstance(event, Refused) and event.nonce is None and is_in
+        is_logged_in = self.session.model.connection_state is ConnectionState.LOGGED_IN
+        return isinstance(event, Refused) and event.nonce is None and is_logged_in
 
     def _wait_until_ready(self) -> None:
         """Receive until a request can be made: after a lost connection, until the next login."""
@@ -369,8 +369,8 @@ class ChatClient:
 
     def _receive(self, timeout_seconds: float | None = None) -> Sequence[Any]:
         """Handle the next input, and return its events. Raises queue.Empty at the timeout, and the final error."""
-        if self._end is not None and self._inputs.is_empty:
-            raise self._end
+        if self._final_error is not None and self._inputs.is_empty:
+            raise self._final_error
         return self._handle_input(self._inputs.get(timeout_seconds))
 
     def _handle_input(self, given: Any) -> Sequence[Any]:
@@ -384,7 +384,7 @@ class ChatClient:
                 return [] if was_reported else [ConnectionLost(reason)]
             case LinkLost(reason):
                 self.session.connection_lost()
-                self._end = LostError(reason)
+                self._final_error = LostError(reason)
                 return []
             case _ if isinstance(given, Event):
                 return [self._after_reconnect(each) for each in self.session.handle_event(given)]
@@ -403,7 +403,7 @@ class ChatClient:
                 if self.session.may_retry(event):
                     self.session.close_link()  # and try again
                 else:
-                    self._end = RefusedError(event.code, event.reason)
+                    self._final_error = RefusedError(event.code, event.reason)
         return event
 
 

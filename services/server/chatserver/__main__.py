@@ -143,10 +143,10 @@ def _serve(make_server: Callable[[Config, Callable[[], None]], Server], config: 
 
 def _exit_on_second_signal(signals: list[signal.Signals]) -> None:
     """After _SECOND_SIGNAL_SECONDS, let each of these signals kill the process during the shutdown."""
-    begins_at = time.monotonic() + _SECOND_SIGNAL_SECONDS
+    kills_from = time.monotonic() + _SECOND_SIGNAL_SECONDS
 
     def exit_now(number: int, _: object) -> None:
-        if time.monotonic() >= begins_at:
+        if time.monotonic() >= kills_from:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 

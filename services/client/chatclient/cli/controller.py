@@ -308,9 +308,9 @@ class Controller:
 
     def _ask_operation(self) -> None:
         """Ask for the next operation once, in protocols that run one operation at a time."""
-        is_due = self._client_protocol.is_stepwise and self._parser.next_line is LineMeaning.OPERATION
+        expects_operation = self._client_protocol.is_stepwise and self._parser.next_line is LineMeaning.OPERATION
         if (
-            is_due
+            expects_operation
             and not self._was_prompted
             and self._model.connection_state is ConnectionState.LOGGED_IN
             and self._is_ready()
@@ -345,7 +345,7 @@ class Controller:
             case LinkDown() | LinkLost() if self._is_typing_password():
                 self._password_is_late = True
             case LinkDown(reason):
-                self._on_down(reason)
+                self._on_link_down(reason)
             case LinkLost() if self._is_renaming:
                 self._is_renaming = False
                 self._ask_username()
@@ -354,7 +354,7 @@ class Controller:
                 self._report_unsent()
                 self.exit = Exit.LOST
 
-    def _on_down(self, reason: str) -> None:
+    def _on_link_down(self, reason: str) -> None:
         model = self._model
         if self._is_renaming:
             return
@@ -381,13 +381,13 @@ class Controller:
             self._on_event(event)
 
     def _on_event(self, event: ClientEvent) -> None:
-        is_in = self._model.connection_state is ConnectionState.LOGGED_IN
+        is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
         match event:
-            case PasswordPrompt() if not is_in:  # if logged in, the next line is a message and must not be hidden
+            case PasswordPrompt() if not is_logged_in:  # later the next line is a message and must not be hidden
                 self._on_prompt(event)
             case Welcome():
                 self._on_welcome(event)
-            case Refused() if not is_in:
+            case Refused() if not is_logged_in:
                 self._on_login_refused(event)
             case PasswordChanged():
                 self._model.password, self._new_password = self._new_password or self._model.password, None
@@ -423,19 +423,19 @@ class Controller:
             self._frontend.display([Reconnected(event.username, event.last_id)])
         else:
             model.was_logged_in = True
-            self._welcome(event)
+            self._show_welcome(event)
         if self._is_leaving:
-            self._action(Leave())
+            self._request(Leave())
         elif self._parser.next_line is not LineMeaning.OPERATION:
             self._ask(self._question)
 
-    def _welcome(self, event: Welcome) -> None:
+    def _show_welcome(self, event: Welcome) -> None:
         self._frontend.display([event])
         if self._frontend.is_person:
             self._frontend.display([Help((self._parser.hint(),))])
         recent = self._frontend.recent_messages
         if recent and not self._client_protocol.is_guest and not self._is_leaving:
-            self._action(AskHistory(recent))
+            self._request(AskHistory(recent))
 
     def _is_typing_password(self) -> bool:
         """True if a person is typing a password before the first login. It may take longer than the server waits."""
@@ -557,7 +557,7 @@ class Controller:
                 return
         self._model.password = line.text
         self._model.connection_state = ConnectionState.LOGGING_IN
-        self._action(Password(line.text))
+        self._request(Password(line.text))
 
     def _use_password_change(self, parsed: list[str]) -> None:
         """Handle one of the inputs of a password change. An empty line cancels."""
@@ -571,7 +571,7 @@ class Controller:
             self._report_error("usage", "The two new passwords differ; the password was not changed.")
         else:
             self._new_password = parsed[1]
-            self._action(ChangePassword(parsed[0], parsed[1]))
+            self._request(ChangePassword(parsed[0], parsed[1]))
 
     def _ask_change(self, parsed: list[str]) -> None:
         self._change = parsed
@@ -620,7 +620,7 @@ class Controller:
                 self._send_message(message)
             case action:
                 self._is_opening = bool(self._question)
-                self._action(action)
+                self._request(action)
 
     def _send_message(self, message: Say | Whisper) -> None:
         """Send a message. The session sends it again after a lost connection, until it is confirmed."""
@@ -630,9 +630,9 @@ class Controller:
             self._report_error(error.code, error.reason)
             return
         self._frontend.display([MessageQueued(message)])
-        self._action(message)
+        self._request(message)
 
-    def _action(self, action: Action) -> None:
+    def _request(self, action: Action) -> None:
         self._handle_events(self._session.request(action))
 
     def _ask_password(self) -> None:
@@ -658,4 +658,4 @@ class Controller:
                 self._report_error("usage", f"the input ended before the {what} was given")
                 self.exit = Exit.REFUSED if self._login_refusals else Exit.USAGE
             case _:
-                self._action(Leave())
+                self._request(Leave())

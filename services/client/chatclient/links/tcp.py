@@ -51,7 +51,7 @@ class TcpLink:
         self._watch = watch
         self._others_seconds = others_seconds
         # Guards _unsent and keeps the bytes of a request together. No call under it blocks.
-        self._sending = threading.Lock()
+        self._send_lock = threading.Lock()
         self._unsent = [bytearray() for _ in sockets]
         # Wakes the receiver thread if there is unsent data.
         self._wakeup, self._waker = socket.socketpair()
@@ -62,7 +62,7 @@ class TcpLink:
 
     def send(self, request: Request) -> None:
         """Send a request. If that fails, the connection ends and the receiver thread reports it."""
-        with self._sending:
+        with self._send_lock:
             self._send(request)
 
     def shut_down(self) -> None:
@@ -130,7 +130,7 @@ class TcpLink:
 
         The lock is held for check and send, so that no request is sent between them.
         """
-        with self._sending:
+        with self._send_lock:
             if (ping := self._watch.check(now)) is not None:
                 self._watch.note_ping(now)
                 self._has_pinged = True
@@ -139,7 +139,7 @@ class TcpLink:
     def _start_writing(self, selector: selectors.BaseSelector) -> None:
         with suppress(BlockingIOError):
             self._wakeup.recv(64)
-        with self._sending:
+        with self._send_lock:
             for each, unsent in zip(self._sockets, self._unsent, strict=True):
                 if unsent and each in selector.get_map():
                     key = selector.get_key(each)
@@ -147,7 +147,7 @@ class TcpLink:
 
     def _write_unsent(self, selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
         index = self._sockets.index(key.fileobj)
-        with self._sending:
+        with self._send_lock:
             unsent = self._unsent[index]
             with suppress(BlockingIOError):
                 del unsent[: self._sockets[index].send(unsent)]

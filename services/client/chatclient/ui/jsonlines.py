@@ -35,17 +35,17 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
     if (members := _members(shown)) is not None:
         text = msgspec.json.encode(members).decode()
     else:
-        text = _PROTOCOL.encode(_datable(shown)).decode().removesuffix("\n")
-    return ["".join(map(_escaped, text)) if not text.isascii() or "\x7f" in text else text] if text else []
+        text = _PROTOCOL.encode(_limit_times(shown)).decode().removesuffix("\n")
+    return ["".join(map(_escape, text)) if not text.isascii() or "\x7f" in text else text] if text else []
 
 
-def _datable(shown: Any) -> Any:
+def _limit_times(shown: Any) -> Any:
     """Limit times to the range of the calendar: a server may send any number."""
     match shown:
         case events.PublicMessage(time_ms=time_ms) | events.DirectMessage(time_ms=time_ms):
             return replace(shown, time_ms=min(max(time_ms, 0), _LAST_MS))
         case events.History(messages) | events.Found(messages=messages):
-            return replace(shown, messages=tuple(map(_datable, messages)))
+            return replace(shown, messages=tuple(map(_limit_times, messages)))
         case _:
             return shown
 
@@ -87,7 +87,7 @@ def _recipient(message: Say | Whisper) -> str:
     return message.to if isinstance(message, Whisper) else EVERYONE
 
 
-def _escaped(letter: str) -> str:
+def _escape(letter: str) -> str:
     """Escape a character. Non-ASCII characters occur only in JSON strings, so the meaning is unchanged."""
     if letter != "\x7f" and escape_control_characters(letter) == letter:
         return letter

@@ -48,7 +48,7 @@ def request_step(request: Request) -> Step:
         case Data(text):
             return DATA, text.encode()
         case _:
-            raise TypeError(f"{request!r} is no step of a dialogue.")
+            raise TypeError(f"{request!r} is neither a Command nor a Data.")
 
 
 # --- events, encoded by the server ---

@@ -263,7 +263,7 @@ class AckedDelivery:
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Stage a delivery for each public message, until :meth:`flush`. Other events are ignored."""
         batches = [event for event in events if isinstance(event, PublicBatch)]
-        deliveries = [self._delivery(message) for batch in batches for message in batch]
+        deliveries = [self._make_delivery(message) for batch in batches for message in batch]
         with self._lock:
             self._staged += deliveries
         return self.tail, self.tail
@@ -301,7 +301,7 @@ class AckedDelivery:
         with self._lock:
             match event:
                 case DirectMessage():
-                    self._staged.append(self._delivery(event, to=window))
+                    self._staged.append(self._make_delivery(event, to=window))
                 case SentBatch() | Sent():
                     self._confirm(window, event)
                 case Refused():
@@ -392,7 +392,7 @@ class AckedDelivery:
             if not ack.acks_expected:
                 self._complete(ack, has_failed=delivery.to is not None)
 
-    def _delivery(self, message: Message, to: DeliveryWindow | None = None) -> Delivery:
+    def _make_delivery(self, message: Message, to: DeliveryWindow | None = None) -> Delivery:
         parts = self._split(message)
         return Delivery(parts, sum(_size_bytes(part.text) for part in parts), to)
 

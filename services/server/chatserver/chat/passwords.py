@@ -104,14 +104,14 @@ class Passwords:
     def hash(self, password: str) -> str:
         """Hash with a new salt. Blocks until a hasher is free. Raises PasswordsClosedError, PasswordsFailedError."""
         try:
-            return self._do(lambda: self._hasher.hash(_prepare(password)))
+            return self._run_in_hasher(lambda: self._hasher.hash(_prepare(password)))
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
 
     def check(self, password_hash: str | None, password: str) -> Verdict:
         """Check a password. A hash of None, for an unknown user, takes the same time and gives WRONG."""
         try:
-            form = self._do(lambda: self._matching_form(password_hash or self._unknown_user_hash, password))
+            form = self._run_in_hasher(lambda: self._matching_form(password_hash or self._unknown_user_hash, password))
         except VerificationError as error:
             raise PasswordsFailedError(str(error)) from error
         if password_hash is None or form is None:
@@ -130,7 +130,7 @@ class Passwords:
                 return form
         return None
 
-    def _do(self, work: Callable[[], _Result]) -> _Result:
+    def _run_in_hasher(self, work: Callable[[], _Result]) -> _Result:
         outcome: Future[_Result] = Future()
 
         def task() -> None:

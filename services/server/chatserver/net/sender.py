@@ -83,7 +83,7 @@ class _Followers:
         self.behind: set[SendQueue] = set()
 
     @property
-    def have_unsent(self) -> bool:
+    def has_unsent(self) -> bool:
         """True if the buffer has data that was not offered yet."""
         # Read without the buffer's lock: the end only grows, and the hub wakes the sender after each growth.
         return self.broadcast.end > self.offered
@@ -148,7 +148,7 @@ class Sender:
         self._lock = threading.Lock()
         self._ready: dict[SendQueue, None] = {}
         self._to_close: list[SendQueue] = []
-        self._open = 0
+        self._open_count = 0
         self._woken = False
         self._stop_at: float | None = None
 
@@ -169,7 +169,7 @@ class Sender:
     def add(self) -> None:
         """Count an open send queue; the caller must pass it to :meth:`close_when_drained` later."""
         with self._lock:
-            self._open += 1
+            self._open_count += 1
 
     def mark_ready(self, send_queue: SendQueue) -> None:
         """Visit this queue in the next round. For any thread."""
@@ -207,7 +207,9 @@ class Sender:
         while True:
             self.run_round()
             with self._lock:
-                if self._stop_at is not None and (not self._open or self._clock() > self._stop_at + _TICK_SECONDS):
+                if self._stop_at is not None and (
+                    not self._open_count or self._clock() > self._stop_at + _TICK_SECONDS
+                ):
                     return
 
     def run_round(self, *, wait: bool = True) -> bool:
@@ -225,7 +227,7 @@ class Sender:
         False if there is no work, but perhaps a check.
         """
         # _ready and _stop_at are read without the lock: a change makes the pipe readable, so select returns.
-        busy = bool(self._ready) or any(followers.have_unsent for followers in self._followers.values())
+        busy = bool(self._ready) or any(followers.has_unsent for followers in self._followers.values())
         has_checks = self._closing or self._full or self._tracked or self._stop_at is not None
         timeout = _TICK_SECONDS if has_checks else None
         ready = self._selector.select(timeout if wait and not busy else 0)
@@ -244,20 +246,20 @@ class Sender:
         # Broadcast data first, then queues that were marked ready. Queues beyond the limit of visits are first in the
         # next round, so each gets its visit. Followers that are behind do not count for the limit: if they were skipped
         # while the buffer grows, their lag would grow.
-        with_data = [followers for followers in self._followers.values() if followers.have_unsent]
+        growing = [followers for followers in self._followers.values() if followers.has_unsent]
         with self._lock:
             targets, self._ready = self._ready, {}
-        for followers in with_data:
+        for followers in growing:
             self._advance(followers)
             for send_queue in list(followers.behind):
                 targets.pop(send_queue, None)
                 self._visit(send_queue)
-        left = iter(targets)
-        for send_queue in islice(left, self._visits_max):
+        remaining = iter(targets)
+        for send_queue in islice(remaining, self._visits_max):
             self._visit(send_queue)
         if len(targets) > self._visits_max:
             with self._lock:
-                self._ready = dict.fromkeys(left) | self._ready
+                self._ready = dict.fromkeys(remaining) | self._ready
         for followers in self._followers.values():
             followers.broadcast.note_offered(followers.offered)
 
@@ -438,4 +440,4 @@ class Sender:
         self._followers[send_queue.broadcast].forget(send_queue)
         send_queue.transport.close()
         with self._lock:
-            self._open -= 1
+            self._open_count -= 1

@@ -200,7 +200,7 @@ class Indexer:
             if is_behind:
                 self._pause(pace.pause(time.monotonic() - began, search_waits=self._requested_id > self._indexed_id))
             else:
-                self._wait_for_news()
+                self._wait_for_messages()
 
     def _set_indexed(self, reached_id: int) -> None:
         with self._lock:
@@ -211,7 +211,7 @@ class Indexer:
         with self._lock:
             self._work_available.wait_for(lambda: self._closed, pause_seconds)
 
-    def _wait_for_news(self) -> None:
+    def _wait_for_messages(self) -> None:
         with self._lock:
             self._work_available.wait_for(
                 lambda: self._closed or self._fault is not None or self._requested_id > self._indexed_id,
