@@ -1,4 +1,4 @@
-"""The program ``chatclient`` with pipes instead of a terminal."""
+"""The program ``chatclient``, or another client, with pipes instead of a terminal."""
 
 from __future__ import annotations
 
@@ -40,13 +40,16 @@ def run_client(port: int, *arguments: str, typed: str = "", **settings: str) -> 
 class ClientProcess:
     """A running client. Every line that it prints is compared with an expected one. Leaving the context kills it."""
 
+    program: tuple[str, ...] = (sys.executable, "-m", "chatclient")
+    stderr = subprocess.STDOUT
+
     def __init__(self, *arguments: str, **settings: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "chatclient", *arguments],
+            [*self.program, *arguments],
             env=environment(**settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=self.stderr,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -63,12 +66,13 @@ class ClientProcess:
         self._process.kill()
         self._process.wait()
         self._selector.close()
-        self._output.close()
-        self._input.close()
+        for pipe in (self._output, self._input, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
-    def type(self, *lines: str) -> None:
+    def type(self, *lines: str, end: str = "\n") -> None:
         """Type lines, all in one write."""
-        self._input.write("".join(f"{line}\n" for line in lines).encode())
+        self._input.write(("\n".join(lines) + end).encode())
         self._input.flush()
 
     def end_input(self) -> None:
@@ -84,7 +88,7 @@ class ClientProcess:
             assert self._selector.select(give_up_at - time.monotonic()), f"no more output than {self._unread!r}"
             data = os.read(self._output.fileno(), 65_536)
             if not data:
-                return self._unread.decode()
+                break
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
         return _TIME.sub("", line.decode())

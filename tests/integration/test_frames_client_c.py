@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import signal
 import socket
 import struct
 import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from integration.client_process import ClientProcess
+from integration.room import DEADLINE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 SOURCE: Final = Path(__file__).parents[2] / "docs/examples/frames_client.c"
 FLAGS: Final = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-DEADLINE_SECONDS: Final = 20.0
 FRAME_MAX: Final = 65_536
 HEADER: Final = 5
 LEFT, LOST, USAGE, REFUSED = range(4)
@@ -41,65 +40,25 @@ PASSWORD_EXISTING: Final = ("[PASSWORD existing]", PASSWORD)
 MESSAGE_DUE: Final = ("[READY]", MESSAGE)
 
 
-class Person:
-    """The running program: types lines, and reads its output. Every read has a deadline."""
+class Person(ClientProcess):
+    """The running program, which writes its errors elsewhere."""
 
-    def __init__(self, *command: str) -> None:
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        self._buffer = b""
+    program = ()
+    stderr = subprocess.PIPE
 
-    def type(self, *lines: str, end: str = "\n") -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(("\n".join(lines) + end).encode())
-        self.process.stdin.flush()
-
-    def type_no_more(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.stdin = None  # communicate() would flush it
-
-    def line(self) -> str:
-        """The next line."""
-        until = time.monotonic() + DEADLINE_SECONDS
-        while b"\n" not in self._buffer:
-            if not self._read(until):
-                pytest.fail(f"the output ended with {self._buffer!r} where a line was waited for")
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line.decode()
-
-    def _read(self, until: float) -> bool:
-        """More of the output; false at its end."""
-        assert self.process.stdout is not None
-        left_seconds = until - time.monotonic()
-        if left_seconds < 0 or not select.select([self.process.stdout], [], [], left_seconds)[0]:
-            pytest.fail(f"it did not come within {DEADLINE_SECONDS} s; the last that came: {self._buffer[-1_000:]!r}")
-        data = os.read(self.process.stdout.fileno(), FRAME_MAX)
-        self._buffer += data
-        return bool(data)
-
-    def sees(self, *lines: str) -> None:
-        """The next lines are these."""
-        assert [self.line() for _ in lines] == list(lines)
-
-    def sees_online(self, *names: str) -> None:
+    def expect_online(self, *names: str) -> None:
         """The next line lists these users, in any order."""
         word, *listed = self.line().strip("[]").split()
         assert (word, sorted(listed)) == ("ONLINE", sorted(names))
 
     def ends(self, code: int) -> tuple[list[str], str]:
         """It exits with this code. Returns the remaining lines, and standard error."""
-        until = time.monotonic() + DEADLINE_SECONDS
-        while self._read(until):
-            pass
-        assert self.process.stderr is not None
-        errors = self.process.stderr.read().decode()
-        assert self.process.wait(DEADLINE_SECONDS) == code, (self._buffer, errors)
-        return self._buffer.decode().splitlines(), errors
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        lines = list(iter(self.line, ""))
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            errors = stderr.read().decode()
+        assert self._process.wait(DEADLINE_SECONDS) == code, (lines, errors)
+        return lines, errors
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +81,7 @@ def start(program: str) -> Iterator[Start]:
     with ExitStack() as people:
 
         def start(port: int, name: str) -> Person:
-            person = Person(program, "127.0.0.1", str(port), name)
-            people.callback(person.close)
-            return person
+            return people.enter_context(Person(program, "127.0.0.1", str(port), name))
 
         yield start
 
@@ -134,7 +91,7 @@ def alice(room: Room, start: Start) -> Person:
     """The program, logged in as alice."""
     alice = start(room.server.port, "alice")
     alice.type("secret")
-    alice.sees(*PASSWORD_NEW, "[WELCOME new]", OPERATION)
+    alice.expect(*PASSWORD_NEW, "[WELCOME new]", OPERATION)
     return alice
 
 
@@ -148,9 +105,9 @@ def test_new_name_is_registered_and_returns_with_its_password(room: Room, start:
         (PASSWORD_EXISTING, "[WELCOME existing]", "ex"),
     ):
         alice = start(room.server.port, "alice")
-        alice.sees(*prompt)
+        alice.expect(*prompt)
         alice.type("secret")
-        alice.sees(welcome, OPERATION)
+        alice.expect(welcome, OPERATION)
         alice.type(leave_word)
         assert alice.ends(LEFT) == (["[BYE]"], "")
 
@@ -159,11 +116,11 @@ def test_wrong_password_is_requested_again_up_to_three_times(room: Room, start: 
     room.enter("alice")
     alice = start(room.server.port, "alice")
     alice.type("", "wrong")
-    alice.sees(*PASSWORD_EXISTING)
+    alice.expect(*PASSWORD_EXISTING)
     assert alice.line().startswith("[ERROR bad_request ")
-    alice.sees(PASSWORD, "[DENIED That is not the password of alice.]", PASSWORD)
+    alice.expect(PASSWORD, "[DENIED That is not the password of alice.]", PASSWORD)
     alice.type("secret")
-    alice.sees("[WELCOME existing]", OPERATION)
+    alice.expect("[WELCOME existing]", OPERATION)
     other = start(room.server.port, "alice")
     other.type(*["wrong"] * 4)
     lines, errors = other.ends(REFUSED)
@@ -177,7 +134,7 @@ def test_exit_codes_have_their_reasons(open_room: Callable[..., Room], start: St
     assert lines == ["[ERROR bad_username The name server is reserved; choose another one.]"]
     assert errors == "frames_client: you were not let in\n"
     alice = start(room.server.port, "alice")
-    alice.sees(*PASSWORD_NEW)
+    alice.expect(*PASSWORD_NEW)
     lines, errors = alice.ends(REFUSED)
     assert [line.split()[0] for line in lines] == ["[ERROR", "[BYE"]
     assert errors == "frames_client: the connection has ended\n"
@@ -195,41 +152,41 @@ def test_operations_go_one_step_at_a_time(room: Room, alice: Person) -> None:
     """Messages are shown at every prompt, before the line is typed; half a line stays what it is."""
     bob, carol = room.enter("bob"), room.enter("carol")
     bob.say("at the operation")
-    alice.sees("[PUBLIC 1] bob: at the operation")
+    alice.expect("[PUBLIC 1] bob: at the operation")
     alice.type("P", end="")
     bob.say("in half a line")
-    alice.sees("[PUBLIC 2] bob: in half a line")
+    alice.expect("[PUBLIC 2] bob: in half a line")
     alice.type("M")
-    alice.sees(*MESSAGE_DUE)
+    alice.expect(*MESSAGE_DUE)
     alice.type("hello everybody, ä € 😀")
-    alice.sees("[SENT 3]", OPERATION)
+    alice.expect("[SENT 3]", OPERATION)
     message = bob.next("broadcast")
     assert (message["from"], message["id"], message["message"]) == ("alice", 3, "hello everybody, ä € 😀")
     alice.type("DM")
-    alice.sees_online("alice", "bob", "carol")
-    alice.sees(RECIPIENT)
+    alice.expect_online("alice", "bob", "carol")
+    alice.expect(RECIPIENT)
     bob.say("at the recipient")
-    alice.sees("[PUBLIC 4] bob: at the recipient")
+    alice.expect("[PUBLIC 4] bob: at the recipient")
     alice.type("bob")
-    alice.sees(MESSAGE)
+    alice.expect(MESSAGE)
     bob.ask(command="DM", to="alice", message="at the message")
-    alice.sees("[DIRECT 5] bob: at the message")
+    alice.expect("[DIRECT 5] bob: at the message")
     alice.type("between us")
-    alice.sees("[SENT 6]", OPERATION)
+    alice.expect("[SENT 6]", OPERATION)
     assert bob.next("direct")["message"] == "between us"
     assert "between us" not in str(carol.until_fence())
     bob.ask(command="EX")
     bob.next("bye")
     alice.type("DM", "bob", "for later")
-    alice.sees_online("alice", "carol")
-    alice.sees(RECIPIENT, MESSAGE, "[STORED 7]", OPERATION)
+    alice.expect_online("alice", "carol")
+    alice.expect(RECIPIENT, MESSAGE, "[STORED 7]", OPERATION)
     alice.type("DM", "nobody", "hello?")
-    alice.sees_online("alice", "carol")
-    alice.sees(RECIPIENT, MESSAGE, "[NOUSER nobody]", OPERATION)
+    alice.expect_online("alice", "carol")
+    alice.expect(RECIPIENT, MESSAGE, "[NOUSER nobody]", OPERATION)
     alice.type("CH 1", "USERS", "PING")
-    alice.sees("[HISTORY 1]", "[DIRECT 7] alice: for later", OPERATION)
-    alice.sees_online("alice", "carol")
-    alice.sees(OPERATION, "[PONG]", OPERATION)
+    alice.expect("[HISTORY 1]", "[DIRECT 7] alice: for later", OPERATION)
+    alice.expect_online("alice", "carol")
+    alice.expect(OPERATION, "[PONG]", OPERATION)
 
 
 def test_rejected_operation_or_message_is_shown(alice: Person) -> None:
@@ -241,11 +198,11 @@ def test_rejected_operation_or_message_is_shown(alice: Person) -> None:
     ):
         alice.type(*lines)
         if len(lines) == 2:
-            alice.sees(*MESSAGE_DUE)
+            alice.expect(*MESSAGE_DUE)
         assert alice.line().startswith(f"[ERROR {code} ")
-        alice.sees(OPERATION)
+        alice.expect(OPERATION)
     alice.type("PM", "hello")
-    alice.sees(*MESSAGE_DUE, "[SENT 1]", OPERATION)
+    alice.expect(*MESSAGE_DUE, "[SENT 1]", OPERATION)
     alice.type("x" * (FRAME_MAX - HEADER + 1))
     assert alice.ends(USAGE) == ([], "frames_client: the line is longer than a frame\n")
 
@@ -254,9 +211,9 @@ def test_keyword_set_bm_pm_can_be_chosen(room: Room, start: Start) -> None:
     bob = room.enter("bob")
     alice = start(room.server.port, "alice bm-pm")
     alice.type("secret", "BM", "to all", "PM", "bob", "to bob")
-    alice.sees(*PASSWORD_NEW, "[WELCOME new]", OPERATION, *MESSAGE_DUE, "[SENT 1]", OPERATION)
-    alice.sees_online("alice", "bob")
-    alice.sees(RECIPIENT, MESSAGE, "[SENT 2]", OPERATION)
+    alice.expect(*PASSWORD_NEW, "[WELCOME new]", OPERATION, *MESSAGE_DUE, "[SENT 1]", OPERATION)
+    alice.expect_online("alice", "bob")
+    alice.expect(RECIPIENT, MESSAGE, "[SENT 2]", OPERATION)
     assert bob.next("broadcast")["message"] == "to all"
     assert bob.next("direct")["message"] == "to bob"
 
@@ -264,12 +221,12 @@ def test_keyword_set_bm_pm_can_be_chosen(room: Room, start: Start) -> None:
 def test_texts_of_others_are_whole_and_control_nothing(room: Room, alice: Person) -> None:
     bob, text = room.enter("bob"), "€" * 2_730
     bob.say("a\x1b[2Jb\x07c\rd\x00e\x7ff\ng\tä€😀")
-    alice.sees("[PUBLIC 1] bob: a?[2Jb?c?d?e?f g?ä€😀")
+    alice.expect("[PUBLIC 1] bob: a?[2Jb?c?d?e?f g?ä€😀")
     for number in range(2, 52):
         bob.say(text)
-        alice.sees(f"[PUBLIC {number}] bob: {text}")
+        alice.expect(f"[PUBLIC {number}] bob: {text}")
     alice.type("CH")
-    alice.sees("[HISTORY 50]", *(f"[PUBLIC {number}] bob: {text}" for number in range(2, 52)), OPERATION)
+    alice.expect("[HISTORY 50]", *(f"[PUBLIC {number}] bob: {text}" for number in range(2, 52)), OPERATION)
 
 
 def test_input_may_come_ahead_and_end_at_any_step(room: Room, start: Start) -> None:
@@ -286,7 +243,7 @@ def test_input_may_come_ahead_and_end_at_any_step(room: Room, start: Start) -> N
     for typed, last in cases.items():
         alice = start(room.server.port, "alice")
         alice.type(*typed, end="")
-        alice.type_no_more()
+        alice.end_input()
         lines, errors = alice.ends(LEFT)
         assert (lines[-1], errors) == (last, "")
     watcher.ask(command="CH")
@@ -329,7 +286,7 @@ class Wire:
         self.alice.type("secret")
         self.gets(b"C\0\0\0\6secret")
         self.send(b"C\0\0\0\x0bWELCOME new")
-        self.alice.sees(*PASSWORD_NEW, "[WELCOME new]", OPERATION)
+        self.alice.expect(*PASSWORD_NEW, "[WELCOME new]", OPERATION)
 
 
 @pytest.fixture
@@ -349,14 +306,14 @@ def test_answer_is_found_among_messages_and_unknown_commands(wire: Wire) -> None
     wire.alice.type("PM")
     wire.gets(b"C\0\0\0\2PM")
     wire.send(HELLO, b"C\0\0\0\7WEATHER", b"C\0\0\0\0", *[bytes([byte]) for byte in HELLO + b"C\0\0\0\5READY"])
-    wire.alice.sees(HEY, "[WEATHER]", "[]", HEY, *MESSAGE_DUE)
+    wire.alice.expect(HEY, "[WEATHER]", "[]", HEY, *MESSAGE_DUE)
     wire.alice.type("x")
     wire.gets(b"D\0\0\0\1x")
     head = b"PUBLIC bob 17 0\n"
     text = b"x" * (FRAME_MAX - HEADER - len(head))
     longest = b"D" + (len(head) + len(text)).to_bytes(4, "big") + head + text
     wire.send(longest[:1_000], longest[1_000:] + b"C\0\0\0\7SENT 18" + HELLO)
-    wire.alice.sees(f"[PUBLIC 17] bob: {text.decode()}", "[SENT 18]", OPERATION, HEY)
+    wire.alice.expect(f"[PUBLIC 17] bob: {text.decode()}", "[SENT 18]", OPERATION, HEY)
 
 
 @pytest.mark.parametrize("rubbish", [b"X\0\0\0\1x", b"C\0\0\xff\xfc", b"HTTP/1.1 400"], ids=["type", "length", "text"])
@@ -379,7 +336,7 @@ def test_lost_connection_ends_it_with_1_or_after_a_denial_with_3(start: Start) -
     wire.alice.type("wrong")
     wire.gets(b"C\0\0\0\5wrong")
     wire.send(b"C\0\0\0\x09DENIED no")
-    wire.alice.sees(*PASSWORD_EXISTING, "[DENIED no]", PASSWORD)
+    wire.alice.expect(*PASSWORD_EXISTING, "[DENIED no]", PASSWORD)
     wire.socket.close()
     assert wire.alice.ends(REFUSED) == ([], ended)
 
@@ -389,7 +346,7 @@ def test_messages_before_a_reset_are_shown(wire: Wire) -> None:
     wire.log_in()
     wire.alice.type("PM", "hello")
     wire.gets(b"C\0\0\0\2PM")
-    pid = wire.alice.process.pid
+    pid = wire.alice.pid
     os.kill(pid, signal.SIGSTOP)
     os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
     wire.send(b"C\0\0\0\5READY" + 20 * HELLO + b"C\0\0\0\x0aBYE enough")
