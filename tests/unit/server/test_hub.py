@@ -183,20 +183,6 @@ def test_round_is_received_as_if_each_message_had_come_alone(
     assert [received(member) for member in members[together]] == [received(member) for member in members[alone]]
 
 
-@pytest.mark.parametrize("between", ["another sender", "another connection", "direct", "repeated"])
-def test_message_between_two_of_a_sender_keeps_its_place(room: Room, between: str) -> None:
-    """Promise: one order."""
-    alice, other_alice, bob = room.join(ALICE), room.join(ALICE), room.join(BOB)
-    first = room.batch(alice, "first")
-    sender = {"another sender": bob, "another connection": other_alice}.get(between, alice)
-    second = room.batch(sender, "second", "n2", BOB if between == "direct" else None)
-    second.repeated = between == "repeated"
-    room.hub.publish([first, second, room.batch(alice, "third")])
-
-    others = [11, 13] if between == "repeated" else [11, 12, 13]
-    assert [ids(member) for member in (alice, other_alice, bob)] == [[11, 12, 13], others, others]
-
-
 def test_batch_is_one_piece_of_the_buffer_and_one_edit(room: Room) -> None:
     """Neither is paid for each message."""
     alice, bob = room.join(ALICE), room.join(BOB)
