@@ -24,7 +24,7 @@ class ScriptedWatch(Watch):
         super().__init__(FakeSession(), math.inf, 0.0)
         self.script: queue.SimpleQueue[Request | TimeoutError] = queue.SimpleQueue()
 
-    def look_at(self, now: float) -> float:
+    def next_check_at(self, now: float) -> float:
         return now + 0.01
 
     def check(self, now: float) -> Request | None:
