@@ -118,7 +118,7 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
 """
 
 
-def test_failure_of_a_server_is_recorded_and_the_others_are_measured(tmp_path: Path) -> None:
+def test_failure_of_one_server_does_not_stop_the_others(tmp_path: Path) -> None:
     broken = [
         Server("closes", "raw", "", partial(python, CLOSES)),
         Server("ends", "raw", "", partial(python, "raise SystemExit('no such file')")),

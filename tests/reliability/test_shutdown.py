@@ -218,7 +218,7 @@ def test_shutdown_delivers_messages_of_guests_and_udp(
     assert len(stored) < sum(len(talker.said) for talker in talkers.members), "the signal hit messages in progress"
 
 
-def test_shutdown_does_not_wait_for_guests_that_acknowledge_nothing(tmp_path: Path) -> None:
+def test_shutdown_does_not_wait_for_unacknowledging_guests(tmp_path: Path) -> None:
     with Program(tmp_path) as program, closing(Guest(program.port, "alice")) as alice:
         alice.come_in()
         silent = [Guest(program.port, f"silent{number}") for number in range(TALKERS)]
@@ -235,7 +235,7 @@ def test_shutdown_does_not_wait_for_guests_that_acknowledge_nothing(tmp_path: Pa
     assert [content.text for content in read_database(program.data).values()] == ["hello"]
 
 
-def test_shutdown_does_not_wait_for_udp_peers_that_acknowledge_nothing(tmp_path: Path) -> None:
+def test_shutdown_does_not_wait_for_unacknowledging_udp_peers(tmp_path: Path) -> None:
     with Program(tmp_path) as program, closing(DatagramPeer(program.port)) as alice:
         silent = [DatagramPeer(program.port) for _ in range(TALKERS)]
         for number, peer in enumerate(silent):

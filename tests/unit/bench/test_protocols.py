@@ -79,7 +79,9 @@ def receive(login: Login, pieces: list[bytes]) -> tuple[bytes, bool]:
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize(("protocol", "ours", "theirs"), LOGINS.values(), ids=LOGINS)
-def test_login(protocol: str, ours: tuple[bytes, ...], theirs: tuple[bytes, ...], *, is_whole: bool) -> None:
+def test_login_of_each_protocol(
+    protocol: str, ours: tuple[bytes, ...], theirs: tuple[bytes, ...], *, is_whole: bool
+) -> None:
     login = PROTOCOLS[protocol].log_in("anna", Role.RECEIVER)
     assert next(login) == ours[0]
     for data, answer in zip(theirs, (*ours[1:], None), strict=True):

@@ -75,7 +75,7 @@ def opened(server: Server) -> Server:
     return server
 
 
-def test_arrivals_are_acknowledged_each_time_and_returned_once_in_order(opened: Server) -> None:
+def test_arrivals_are_acknowledged_and_returned_once_in_order(opened: Server) -> None:
     second, third, fourth = (datagram(b"D", number, b"%d" % number) for number in (2, 3, 4))
     assert opened.send(fourth, third) is None
     assert opened.send(second, fourth, second) == b"D\0\0\0\1" + b"2D\0\0\0\1" + b"3D\0\0\0\1" + b"4"
@@ -102,7 +102,7 @@ def test_refusal_of_a_session_is_returned_as_a_frame(server: Server) -> None:
     assert not server.session.is_open
 
 
-def test_frames_cut_anywhere_become_one_datagram_each_and_are_resent(opened: Server) -> None:
+def test_frames_cut_anywhere_are_sent_one_by_one_and_resent(opened: Server) -> None:
     for byte in b"C\0\0\0\2PMD\0\0\0\5hello":
         assert opened.session.send(bytes([byte])) == 1
     first, second = datagram(b"C", 1, b"PM"), datagram(b"D", 2, b"hello")
