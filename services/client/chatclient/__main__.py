@@ -34,7 +34,7 @@ def main() -> int:
     try:
         return App(config, script).run()
     except OSError as error:
-        # The reader is gone (| head), or writing failed. Without this, Python would report it again at exit.
+        # The reader is gone (| head), or writing failed. Without this, Python would report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             print(f"chatclient: can't write the output: {error.strerror or error}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Checks of a program's arguments. Pure. Each raises UsageError.
+"""Checks of a program's arguments. Pure. Each check raises UsageError.
 
-Without them a wrong type would fail later, with an error that names neither the argument nor the call.
+Without these checks a wrong type would fail later, with an error that names neither the argument nor the call.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Given = TypeVar("Given")
 Checked = TypeVar("Checked")
-# Types that events() yields. From Sent on: late answers to a call that the program itself interrupted. docs/bots.md
-# describes each type.
+# Types that events() yields; docs/bots.md describes them. Sent and the following types are late answers to a call that
+# the program itself interrupted.
 ProgramEvent: TypeAlias = (
     PublicMessage
     | DirectMessage
@@ -98,14 +98,15 @@ _LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused | ConnectionLost
 
 
 class ChatClient:
-    """One user's connection to one server. It is opened by :meth:`connect`, or by the ``with`` statement.
+    """One user's connection to one server. :meth:`connect`, or the ``with`` statement, opens it.
 
     For one thread, except :meth:`inject` and :meth:`hang_up`. Events wait until that thread makes a request or reads
-    :meth:`events`. Until then received messages are not acknowledged; in the protocol register their senders are then
-    told that they were not delivered. A lost connection is tried again for ``retry_seconds``. Missed messages follow
-    :class:`Reconnected`, each once; unconfirmed messages are sent again and stored once.
+    :meth:`events`. Until then received messages are not acknowledged: in the protocol register, their senders get the
+    answer that the message was not delivered. After a lost connection the client tries to reconnect for
+    ``retry_seconds``. Missed messages follow :class:`Reconnected`, each once. Unconfirmed messages are sent again, and
+    stored once.
 
-    ``dialect`` is json, frames, register or datagram; the docs list the limits of each. ``ops`` and
+    ``dialect`` is json, frames, register or datagram; docs/wire/ has the limits of each. ``ops`` and
     ``register_length`` are the settings ``--ops`` and ``--register-length``.
     """
 
@@ -345,7 +346,7 @@ class ChatClient:
         return answer  # type: ignore[no-any-return]
 
     def _is_query_error(self, event: Any) -> bool:
-        """True if it is an error that concerns neither a message nor a login."""
+        """True for an error that concerns neither a message nor a login."""
         is_logged_in = self.session.model.connection_state is ConnectionState.LOGGED_IN
         return isinstance(event, Refused) and event.nonce is None and is_logged_in
 
@@ -408,11 +409,11 @@ class ChatClient:
 
 
 class _SessionState:
-    """The state of the session as Watch sees it. Read by the receiver thread.
+    """The state of the session for Watch. The receiver thread reads it.
 
-    Lock-free: the receiver thread alone adds server events to the inbox, so while it reads, no event arrives. An empty
-    inbox means that the owner took the last event, but perhaps has not handled it yet; then `expected_answer` may be
-    out of date. That does no harm: Watch counts from the last event or, after a long UNKNOWN, from now.
+    Lock-free. Only the receiver thread adds server events to the inbox, so no event arrives during its read. An empty
+    inbox means that the owner has taken the last event, but may not have handled it; `expected_answer` may then be
+    stale. That is harmless, because Watch counts from the last event or, after a long UNKNOWN, from now.
     """
 
     def __init__(self, session: ClientSession, inputs: Inbox) -> None:

@@ -28,7 +28,7 @@ class OpenDirect(NamedTuple):
 
 
 class PossibleGap(NamedTuple):
-    """More messages may have been missed than are shown."""
+    """Some missed messages may not be shown."""
 
     # True if the protocol can request the history.
     has_history: bool = True
@@ -89,7 +89,7 @@ class ClientProtocol(Protocol):
 
 
 def is_other_history(login: Login, welcome: Welcome) -> bool:
-    """True if the history's id differs from the one that the client knew. False if the server sends no id."""
+    """True if the history id differs from the id that the client knows. False if the server sends no id."""
     known_id, history_id = login.history_id, welcome.history_id
     return known_id is not None and history_id is not None and known_id != history_id
 
@@ -113,7 +113,7 @@ class JsonClient:
         return self._awaited is not None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
-        """Send the login. The server then sends missed messages; nonces prevent duplicates of the unconfirmed ones."""
+        """Send the login. The server then sends missed messages; nonces prevent duplicates of unconfirmed messages."""
         self._awaited = None
         self._login = login
         self._unconfirmed = (*unconfirmed,)
@@ -134,7 +134,7 @@ class JsonClient:
                 return Effects((action,))
 
     def handle_event(self, event: Event) -> Effects:
-        """A periodic list of users also serves as the answer to a request for one."""
+        """Handle an event. A periodic list of users also counts as the answer to a request for the list."""
         match event:
             case Users(users=tuple(users), joined=(), left=()) if self._awaited is Online:
                 self._awaited = None

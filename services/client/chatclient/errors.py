@@ -2,7 +2,7 @@
 
 ChatError
     UsageError     a fault of the program: a wrong argument, or a call that makes no sense now
-    RefusedError   the server, or a rule, does not allow it; the client goes on
+    RefusedError   the server or a rule rejects the request; the client continues
     LostError      the server can't be reached, or the connection is lost for good
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 class ChatError(Exception):
-    """Base class: the request was not carried out."""
+    """Base class of all errors of ChatClient."""
 
 
 class UsageError(ChatError):
@@ -18,7 +18,7 @@ class UsageError(ChatError):
 
 
 class RefusedError(ChatError):
-    """Rejected: ``code`` is listed in docs/wire/json.md (or ``not_delivered``), ``reason`` is a sentence."""
+    """A rejected request. ``code`` is ``not_delivered`` or a code of docs/wire/json.md, ``reason`` is a sentence."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)

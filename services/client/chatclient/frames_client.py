@@ -2,11 +2,11 @@
 
    PM ->    <- READY    the text ->    <- SENT 18
 
-One operation runs at a time; further actions wait in `_waiting`. `_state` is the server's state as far as it is known:
+One operation runs at a time; further actions wait in `_waiting`. `_state` is the server's state, as far as it is known:
 
-    None              it waits for an operation
-    an action         it runs that operation; its answer follows
-    Opened            OpenPublic or OpenDirect was answered: it waits for a recipient or a text, and no operation runs
+    None              the server waits for an operation
+    an action         the server runs this operation, and the answer follows
+    Opened            the server has answered OpenPublic or OpenDirect, and waits for a recipient or a text
 
 The owner's thread changes `_state`, each time in one assignment and before the requests of the new state are sent. The
 receiver thread reads it in `ping`. Wire format: docs/wire/frames.md.
@@ -59,9 +59,9 @@ class Opened(NamedTuple):
     by: OpenPublic | OpenDirect
 
 
-# Words with a meaning of their own in one of the protocols. A name equal to one of them is sent in lower case.
+# Reserved words of the protocols. A name that is a reserved word is sent in lower case.
 _RESERVED: Final = WORDS | {PING, COOKIE_WORD.decode()}
-# Errors of servers that don't know an additional word after the name.
+# Errors of servers that reject an additional word after the name.
 _NOT_UNDERSTOOD: Final = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME})
 # Final answer to each action, unless it is rejected.
 _ANSWER: Final[dict[type, type]] = {
@@ -91,7 +91,7 @@ class FramesClient:
         # Sent once, at the first password prompt of a connection.
         self._password: str | None = None
         self._was_logged_in = False
-        # True if the history's id is requested with the name. Some servers don't know that word.
+        # True if the history id is requested with the name. Some servers reject that word.
         self._wants_history_id = True
         # True from sending the name until the first event.
         self._awaits_name_answer = False
@@ -107,9 +107,9 @@ class FramesClient:
 
     @property
     def ping(self) -> Request | None:
-        """None unless the server waits for an operation, because it would take the ping as the next step."""
-        # Lock-free read by the receiver thread, under TcpLink's sending lock. It reads one attribute, so it can't see a
-        # mixture of two states. If the state changes after the read, the new state's requests are sent after the ping.
+        """The ping; None unless the server waits for an operation, because it would take the ping as the next step."""
+        # The receiver thread reads `_state` without a lock of this class, under TcpLink's sending lock. One attribute
+        # can't be a mixture of two states. If the state changes after the read, the new requests follow the ping.
         return Command(PING) if self._state is None else None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
@@ -196,7 +196,7 @@ class FramesClient:
                 raise TypeError(f"{action!r} can't be sent step by step.")
 
     def _last_steps(self, message: Say | Whisper) -> tuple[Request, ...]:
-        """The steps with recipient and text. After them the message may be stored."""
+        """The steps with recipient and text. The server may store the message after them."""
         self._last_sent = message
         return (
             (Data(message.text),) if isinstance(message, Say) else (Command(_as_name(message.to)), Data(message.text))
@@ -238,7 +238,11 @@ class FramesClient:
         history = [self._complete(message) for message in event.messages] if isinstance(event, History) else []
         resume.read(history)
         own_message = self._last_sent
-        if own_message is None or own_message not in self._waiting or (outcome := resume.complete(own_message)) is None:
+        if (
+            own_message is None
+            or own_message not in self._waiting
+            or (outcome := resume.outcome_of(own_message)) is None
+        ):
             return (resume.welcome, *resume.missed())
         self._waiting.remove(own_message)
         return (resume.welcome, *resume.missed(), outcome)
@@ -256,5 +260,5 @@ class FramesClient:
 
 
 def _as_name(name: str) -> str:
-    """The name in a spelling that is no reserved word. Names are case-insensitive."""
+    """The name in a spelling that is not a reserved word. Names are case-insensitive."""
     return name.lower() if name in _RESERVED else name

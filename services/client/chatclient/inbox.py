@@ -1,8 +1,8 @@
 """Two buffers between the receiver thread and its consumer: a program or the controller. Both are limited in size.
 
-A full Inbox blocks the receiver thread. The socket is then not read, and the server disconnects this client as it does
-any client that does not read. A Backlog holds events that happened while a program waited for an answer. A full one
-drops the oldest events, because the answer arrives after them and blocking would deadlock.
+A full Inbox blocks the receiver thread. The socket is then not read, and the server disconnects this client like any
+client that does not read. A Backlog holds events that happened while a program waited for an answer. A full Backlog
+drops the oldest events: the answer arrives after them, so blocking would be a deadlock.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Inbox:
     def __init__(self, max_bytes: int = WAITING_MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._queue: queue.SimpleQueue[tuple[Any, int]] = queue.SimpleQueue()
-        # Lock-free counters with one writer each: the receiver thread, and the consumer. put_received() may read an old
-        # _taken_bytes and then waits too early. It can't wait forever: it clears _was_taken before it reads, and get()
-        # counts before it sets _was_taken, so the wait ends after any get() that it did not see.
+        # Lock-free counters with one writer each: the receiver thread, and the consumer. put_received() may read a
+        # stale _taken_bytes and wait without need, but not forever. It clears _was_taken before it reads, and get()
+        # counts before it sets _was_taken. So a get() that put_received() has not seen ends the wait.
         self._put_bytes = self._taken_bytes = 0
         # Set when an item was taken, and by close().
         self._was_taken = threading.Event()
@@ -90,7 +90,7 @@ class Backlog:
         self._dropped = 0
 
     def __bool__(self) -> bool:
-        """True if it is not empty."""
+        """True if an event is queued."""
         return bool(self._kept)
 
     def add(self, given: object) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Temporary errors: the same message is sent again later.
 _TEMPORARY_ERRORS = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})
 
-# Number of seen messages to remember: a server that can't tell which ones are new sends up to 500 again.
+# Number of seen messages to remember: a server that does not know the new messages sends up to 500 again.
 _SEEN_MAX_MESSAGES = 1_000
 
 
@@ -80,7 +80,7 @@ class _Fingerprint(NamedTuple):
     content_hash: int
 
     def matches(self, message: Message) -> bool:
-        """True if it is this message."""
+        """True if the fingerprint is that of this message."""
         is_same_time = self.time_ms in (None, message.time_ms)
         return is_same_time and self.content_hash == _content_hash(message.sender, message.text)
 
@@ -90,7 +90,7 @@ def _content_hash(sender: str, text: str) -> int:
 
 
 class Model:
-    """Everything that survives a lost connection. Changed by one thread; ClientSession says which."""
+    """Everything that survives a lost connection. One thread changes it: see ClientSession."""
 
     def __init__(self, server: Address | None, username: str | None, password: str | None) -> None:
         """Arguments that are None are requested from the user."""
@@ -106,7 +106,7 @@ class Model:
         self.last_sender = ""
         # Id of the newest message seen, including the user's own. A reconnect resumes after it.
         self.last_seen_id: int | None = None
-        # Id of its history, if the server sends one.
+        # Id of the server's history, if the server sends it.
         self.history_id: str | None = None
         self._seen: dict[int, _Fingerprint] = {}
         # Messages that are neither confirmed nor finally rejected, by nonce, in the order of typing.

@@ -47,7 +47,7 @@ class RegisterClient:
         self._is_logged_in = False
         # Messages sent on previous connections and not answered.
         self._unconfirmed: tuple[Say | Whisper, ...] = ()
-        # The unanswered message, and whether to leave after its answer.
+        # The unanswered message, and true if the client leaves after the answer.
         self._unanswered: Say | Whisper | None = None
         self._is_leaving = False
 
@@ -57,7 +57,7 @@ class RegisterClient:
         return self._unanswered is not None
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
-        """Register the sending connection. Its answer triggers the receiving one: some servers require that order."""
+        """Register the sending connection, then the receiving connection: some servers need this order."""
         self._login = login
         self._unconfirmed = tuple(unconfirmed)
         self._is_logged_in = self._is_leaving = False

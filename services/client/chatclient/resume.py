@@ -28,9 +28,9 @@ class Resume:
 
     :attr:`welcome` is complete after :meth:`read`.
 
-    ``known_id`` is the id of the newest known message; with None, no message can be identified as new. ``is_other``
-    means that it belongs to another history than the server's: every message may then be new, and the caller must drop
-    those that it has seen.
+    ``known_id`` is the id of the newest known message; with None, no message can be identified as new. ``is_other`` is
+    true if ``known_id`` belongs to another history: every message may then be new, and the caller must drop the
+    messages that it has seen.
     """
 
     def __init__(self, welcome: Welcome, known_id: int | None, *, is_other: bool) -> None:
@@ -65,7 +65,7 @@ class Resume:
             if self._is_other or message.id > self._known_id:
                 self._missed[message.id] = message
 
-    def complete(self, own_message: Say | Whisper) -> Sent | DeliveryUnknown | None:
+    def outcome_of(self, own_message: Say | Whisper) -> Sent | DeliveryUnknown | None:
         """Outcome of an unconfirmed message. None if it was not stored and can be sent again."""
         if self._known_id is None or self._is_other:
             return DeliveryUnknown(own_message)
@@ -78,11 +78,15 @@ class Resume:
         return DeliveryUnknown(own_message) if self._has_gap else None
 
     def missed(self) -> list[ClientEvent]:
-        """The missed messages that confirmed no message of this client: each once, in order."""
+        """The missed messages without this client's own: each once, in order."""
         new: list[ClientEvent] = [self._missed[message_id] for message_id in sorted(self._missed)]
         if self._known_id is not None:
             return [PossibleGap(), *new] if self._has_gap else new
         # No message is known to be new, so the history is shown as a history.
-        shown = {message.id for message in self._history}
+        shown_ids = {message.id for message in self._history}
         gap = [PossibleGap()] if self._is_other else []
-        return [*gap, History(self._history), *(self._missed[number] for number in sorted(self._missed.keys() - shown))]
+        return [
+            *gap,
+            History(self._history),
+            *(self._missed[number] for number in sorted(self._missed.keys() - shown_ids)),
+        ]

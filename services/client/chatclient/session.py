@@ -4,22 +4,21 @@ ClientSession connects three parts: the Model (state that survives a connection)
 actions to requests and server events to client events), and the Link (the current connection).
 
 Threads. One thread, the owner, calls all methods: the controller thread in the command line client, the program's
-thread in ChatClient. The receiver thread reads `expected_answer` and `ping` only, through Watch. There is no lock here;
-the two properties say why.
+thread in ChatClient. The receiver thread reads only `expected_answer` and `ping`, through Watch. No lock is needed; the
+comments at these two properties have the reasons.
 
 States. Model.connection_state. log_in() sets LOGGING_IN, a Welcome sets LOGGED_IN (Model.apply), connection_lost() sets
-DISCONNECTED.
-The controller sets the states before the login.
+DISCONNECTED. The controller sets the states before the login.
 
-Messages. prepare() gives a message a nonce and stores it in model.unconfirmed. It leaves there when it is confirmed,
-finally rejected, or its delivery is unknown. log_in() hands all unconfirmed messages to the ClientProtocol, which sends
-them again after the login, or reports them as DeliveryUnknown if it can't rule out a duplicate. Servers that know
-nonces store a message once.
+Messages. prepare() gives a message a nonce and stores it in model.unconfirmed. The message is removed when it is
+confirmed, finally rejected, or its delivery is unknown. log_in() passes all unconfirmed messages to the ClientProtocol,
+which sends them again after the login, or reports them as DeliveryUnknown if a duplicate is possible. Servers that
+support nonces store a message once.
 
-A message of this user that arrives with the text of an unconfirmed one may be that message: it was stored on the
-connection before, and the server delivers it like any missed message. _apply_event() holds it in _held. A confirmation
-with its id drops it; otherwise it is returned as soon as no unconfirmed message can match. So each message is returned
-once.
+A message of this user may arrive with the text of an unconfirmed message. It may be the same message: the server stored
+it on an earlier connection, and now delivers it like any missed message. _apply_event() holds it in _held. A
+confirmation with its id drops it. Otherwise it is returned as soon as no unconfirmed message can match. So each message
+is returned once.
 
 Queries. users, history and search stay in _unanswered until their answer or an error without a nonce arrives; after a
 reconnect they are requested again. The oldest query of the answer's type is removed, because servers answer in order.
@@ -102,8 +101,8 @@ class ClientSession:
         self.client_protocol = client_protocol
         self._new_nonce = new_nonce
         self._link: Link | None = None
-        # The user's own messages that may be an unconfirmed one, by id. No protocol sends the nonce with a message, so
-        # only the confirmation, which has the id, decides.
+        # Own messages that arrived and may equal an unconfirmed message, by id. No protocol sends the nonce with a
+        # message, so only the confirmation, which has the id, decides.
         self._held: dict[int, Message] = {}
         # Unanswered queries, oldest first.
         self._unanswered: list[Action] = []
@@ -120,10 +119,10 @@ class ClientSession:
     @property
     def expected_answer(self) -> ExpectedAnswer:
         """The kind of answer that the server owes. The receiver thread reads it, too."""
-        # Lock-free: every operand is one attribute or the truth value of one container, and reading it is atomic in
-        # CPython. The result may be out of date, or mix two states while the owner handles an event. Watch tolerates
-        # both: it polls, and a timeout needs the whole limit to pass since the last event that counts as an answer.
-        # Events in the inbox may change the result: _SessionState (client.py) reports UNKNOWN until it is empty.
+        # Lock-free: every operand is one attribute or the truth value of one container, and such a read is atomic in
+        # CPython. The result may be stale, or mix two states while the owner handles an event. Watch tolerates both: it
+        # polls, and a timeout needs the whole limit since the last event that counts as an answer. Events in the inbox
+        # may change the result, so _SessionState (client.py) reports UNKNOWN until the inbox is empty.
         if self.model.connection_state is ConnectionState.LOGGING_IN:
             return ExpectedAnswer.LOGIN
         is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self._is_leaving
@@ -136,9 +135,9 @@ class ClientSession:
     @property
     def ping(self) -> Request | None:
         """The request that tests a silent server; None if it would disturb an operation. For the receiver thread."""
-        # Lock-free: TcpLink reads it and sends the ping under its sending lock. A protocol marks itself busy before
-        # _apply_effects sends the request, so a ping that saw it idle goes out before the operation's first step.
-        # UdpLink does not use it.
+        # Lock-free: TcpLink reads this property and sends the ping under its sending lock. A protocol becomes busy
+        # before _apply_effects sends the request, so a ping from the idle state is sent before the operation's first
+        # step. UdpLink does not use this property.
         return self.client_protocol.ping if self.model.connection_state is ConnectionState.LOGGED_IN else None
 
     def log_in(self, link: Link) -> tuple[ClientEvent, ...]:
@@ -153,7 +152,7 @@ class ClientSession:
         self.model.connection_state = ConnectionState.DISCONNECTED
 
     def close_link(self) -> None:
-        """End the current connection. Connection tries a new one."""
+        """End the current connection. Connection then opens a new one."""
         if self._link is not None:
             self._link.shut_down()
 
@@ -198,11 +197,11 @@ class ClientSession:
         return shown
 
     def _apply_event(self, event: ClientEvent) -> tuple[ClientEvent, ...]:
-        """Apply the event to the model. Returns the events to show: it, none, or it and held messages."""
+        """Apply the event to the model. Returns the events to show: this event or none, and released held messages."""
         if isinstance(event, PublicMessage | DirectMessage):
             if self.model.has_seen(event):
                 return ()
-            # A message that is held already arrives again after each reconnect until it is confirmed.
+            # A held message arrives again after each reconnect until it is confirmed.
             has_room = event.id in self._held or len(self._held) < _UNCONFIRMED_MAX
             if has_room and self._may_be_unconfirmed(event):
                 self._held[event.id] = event
@@ -220,10 +219,7 @@ class ClientSession:
         return (*(() if self._is_sent_again(event) else (event,)), *self._release_held())
 
     def _may_be_unconfirmed(self, message: Message) -> bool:
-        """True if it may be a message that this session sent and the server stored, whose confirmation is pending.
-
-        It arrives on a later connection than the one that it was sent on.
-        """
+        """True if this message may be an unconfirmed one that the server stored on an earlier connection."""
         if not self.model.unconfirmed or not self.model.is_own(message):
             return False
         return any(self._matches(message, own_message) for own_message in self.model.unconfirmed.values())
@@ -250,5 +246,5 @@ class ClientSession:
         return tuple(shown)
 
     def _is_sent_again(self, event: ClientEvent) -> bool:
-        """True if it rejects a message that is still unconfirmed. It is sent again later, so the error is not shown."""
+        """True if the event rejects a message that stays unconfirmed: it is sent again later, and no error is shown."""
         return isinstance(event, Refused) and event.nonce in self.model.unconfirmed

@@ -59,13 +59,13 @@ class App:
             session, parser, self._frontend, (DEFAULT_SERVER, config.port), self._client.start
         )
         self._thread = threading.Thread(target=self._run_controller, name="controller")
-        # Set when the controller thread has ended. Used instead of join() while a signal may arrive: after an
-        # interrupted join, CPython may consider a running thread as ended.
+        # Set when the controller thread ends. While a signal may arrive, the main thread waits for this event and not
+        # in join(): after an interrupted join(), CPython may treat a running thread as ended.
         self._ended = threading.Event()
         self._crash: BaseException | None = None
 
     def run(self) -> Exit:
-        """Run until the client ends. The controller thread has ended, too, when this returns."""
+        """Run until the client and the controller thread have ended."""
         # A signal between the thread's start and the try block would leave the thread running forever.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         self._thread.start()
@@ -79,13 +79,13 @@ class App:
             wait_interruptibly(self._ended.wait)
         except ScriptError as error:
             self._frontend.display([ErrorNotice("script", str(error))])
-            # If the client had ended before, its exit code explains the failure.
+            # If the client ended first, its exit code explains the failure.
             script_failed = self._controller.exit is None
-            self._leave_now()
+            self._say_goodbye()
         except KeyboardInterrupt:
             is_interrupted = True
             with suppress(KeyboardInterrupt):  # a second interrupt ends the wait for the goodbye
-                self._leave_now()
+                self._say_goodbye()
         finally:
             self._wait_for_end(is_interrupted=is_interrupted)
             self._thread.join()
@@ -96,7 +96,7 @@ class App:
         assert self._controller.exit is not None
         return Exit.SCRIPT if script_failed else self._controller.exit
 
-    def _leave_now(self) -> None:
+    def _say_goodbye(self) -> None:
         """Say goodbye, and wait briefly for the answer: the server may have stopped reading."""
         self._client.inject(Interrupt())
         self._ended.wait(_GOODBYE_SECONDS)
@@ -123,7 +123,7 @@ class App:
             os._exit(Exit.LOST)  # a normal exit would wait for the controller thread
 
     def _run_frontend(self) -> None:
-        """Read the input to its end. The frontend limits the queued lines; inbox.py limits received events."""
+        """Read the input to its end. The frontend limits the queued lines, and the Inbox the received events."""
         if self._script is None:
             self._frontend.run(self._client.inject)
         else:

@@ -20,7 +20,7 @@ from chatprotocol.wire import Datagram, Register
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# The protocol whose users are asked for the server, too, and again after an invalid name.
+# In this protocol the client also asks for the server, and asks again after an invalid name.
 _ASKING_PROTOCOL = Register.name
 DEFAULT_SERVER = next(setting.default for setting in CLIENT_SETTINGS if setting.name == "server")
 _FORMS = "Give HOST PORT USERNAME, HOST:PORT USERNAME (as [::1]:9999 alice), or USERNAME alone."
@@ -85,7 +85,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     protocol, user = values["dialect"], values["user"]
     asks = protocol == _ASKING_PROTOCOL
     try:
-        # Flags win over words, words over the environment; a port of its own wins over the one in the address.
+        # Flags win over words, and words over the environment. A separate port wins over a port in the address.
         address = flags["server"] or word_server or environment.get("CHAT_SERVER") or ("" if asks else values["server"])
         server, address_port = split_address(address)
         port = check_port(flags["port"] or word_port or address_port or values["port"])
@@ -109,7 +109,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         register_length=values["register_length"],
         ops=values["ops"],
         script=values["script"],
-        # A person at a terminal can end the client.
+        # No limit at a terminal, because a person can end the client.
         retry_seconds=math.inf
         if frontend is FrontendKind.TERMINAL and not has_retry_seconds
         else values["retry_seconds"],
@@ -121,7 +121,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
 
 
 def _password(values: Mapping[str, Any]) -> str | None:
-    """The password; the one in a file wins. Raises ConfigError."""
+    """The password. A password file wins over CHAT_PASSWORD. Raises ConfigError."""
     password: str | None = values["password"]
     if path := values["password_file"]:
         password = read_text(path, "password").rstrip("\r\n")
@@ -133,7 +133,7 @@ def _password(values: Mapping[str, Any]) -> str | None:
 
 
 def _frontend(*, is_json: bool | None, is_plain: bool | None, term: str | None) -> FrontendKind:
-    """The requested one; otherwise the terminal's, if stdin and stdout are a terminal that can move its cursor."""
+    """The requested kind; otherwise TERMINAL if stdin and stdout are a terminal that can move its cursor."""
     if is_json:
         return FrontendKind.JSON
     is_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))

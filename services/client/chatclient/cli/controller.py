@@ -6,9 +6,9 @@ input at a time. The inputs come from one queue, the Inbox of ChatClient:
     main thread      Frontend.run or script.play    -> Line, EndOfInput, Interrupt
     receiver thread  links.connection.Connection    -> Event, LinkUp, LinkDown, LinkLost
 
-The controller thread alone changes Controller, ClientSession, Model and InputParser, so none of them has a lock. Other
-threads read some of their attributes; each such read is explained at the attribute or property (session.py, exit
-below, InputParser).
+Only the controller thread changes Controller, ClientSession, Model and InputParser, so these have no locks. Other
+threads read some of their attributes. Each such attribute or property has a comment about these reads (session.py,
+``exit`` below, InputParser).
 
 States. Model.connection_state:
 
@@ -25,13 +25,13 @@ States. Model.connection_state:
 The client ends when exit is set. Reasons: Bye after the goodbye; LinkLost; LinkDown before the first login or during
 the goodbye; a final login error; an interrupt or the end of input outside of LOGGED_IN.
 
-Typed lines. A line is used when the state allows it: in NO_SERVER, NO_NAME and PASSWORD_REQUESTED it is the answer to
-the question, in LOGGED_IN it is an operation once ClientSession.is_ready. Until then it waits in _lines. react()
+Typed lines. A line waits in _lines until the state allows its use. In NO_SERVER, NO_NAME and PASSWORD_REQUESTED the
+line is the answer to the question. In LOGGED_IN it is an operation, and is used while ClientSession.is_ready. react()
 handles its input and then uses waiting lines until one has to wait, so lines are used in the order in which they were
-typed. Passwords typed at a terminal wait in _secrets instead, so that a password is never sent or shown as a message.
+typed. Passwords that are typed at a terminal wait in _secrets, so that a password is never sent or shown as a message.
 
-A connection that is lost while the user is typing a password is not reported (_is_typing_password). _password_is_late
-records it, and the password is then used on a new connection.
+If the connection is lost while the user is typing a password (_is_typing_password), the loss is not reported.
+_password_is_late is set, and the password is used on a new connection.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _FINAL_LOGIN_ERRORS = frozenset(
 )
 # The questions before the login.
 _QUESTIONS = {ConnectionState.NO_NAME: "username", ConnectionState.PASSWORD_REQUESTED: "password"}
-# The questions of a password change, in order. A frontend that does not hide passwords (a pipe) skips the last one.
+# The questions of a password change, in order. Without hidden input (a pipe), the last question is skipped.
 _CHANGE_QUESTIONS = ("old password", "new password", "new password again")
 _AGAIN = "password again"
 # States in which a typed line answers a question.
@@ -123,7 +123,7 @@ class Frontend(Protocol):
 
     @property
     def marks_passwords(self) -> bool:
-        """True if Line.is_secret marks passwords. Otherwise the next line is the password, whenever it was typed."""
+        """True if Line.is_secret marks passwords. Otherwise the next line is the password, even if typed earlier."""
 
     @property
     def recent_messages(self) -> int:
@@ -136,14 +136,14 @@ class Frontend(Protocol):
         """Prepare for a password: the next line is not echoed."""
 
     def line_used(self) -> None:
-        """Called for each typed line that was used. A frontend that limits its read-ahead may read one more."""
+        """Called for each typed line that was used. A frontend with a limit of unused lines may then read one more."""
 
     def update(self, ui_state: UiState) -> None:
         """Show the new state. Called after every input."""
 
 
 class Controller:
-    """Decides what is requested from the server and what is shown. For states and threads see the module.
+    """Decides about requests to the server and about the output. The module's docstring has the states and threads.
 
     Call :meth:`begin` once, then :meth:`react` for each input until :attr:`exit` is set, all in one thread.
 
@@ -191,8 +191,8 @@ class Controller:
         self._was_prompted = False
         # The parser's current question, shown after the server's answer and again after a reconnect.
         self._question = ""
-        # Set by the controller thread. App.run reads it in the main thread without a lock: after a failed script, to
-        # see whether the client was still running (in a race either answer is right), and after the join.
+        # Set by the controller thread. App.run reads it in the main thread without a lock: after the join, and after a
+        # failed script, if the client had not ended before. In a race both answers are right.
         self.exit: Exit | None = None
 
     @property
@@ -487,7 +487,7 @@ class Controller:
             self._frontend.display([Users(event.count, event.users, joined, event.left)])
 
     def _on_bye(self, event: Bye) -> None:
-        """The server answered the goodbye, so it has answered everything sent before it."""
+        """End the client. The answer to the goodbye comes after the answers to all earlier requests."""
         self._frontend.display([event])
         if not self._was_interrupted:
             self._lines.clear()  # typed after the goodbye

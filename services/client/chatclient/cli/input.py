@@ -1,8 +1,8 @@
 """Parses typed lines to actions, in one line or in several steps. Pure.
 
-InputParser keeps the state between lines in `next_line`. The controller thread calls all methods that change it. In the
-terminal frontend the main thread calls completions() and expansion(), which only read. They need no lock: `next_line`,
-`names` and `last_sender` are replaced, never changed in place, and an old value only gives an old suggestion.
+InputParser keeps the state between lines in `next_line`. Only the controller thread calls methods that change the
+state. In the terminal frontend the main thread calls completions() and expansion(), which only read. They need no lock:
+`next_line`, `names` and `last_sender` are replaced, never changed in place, and a stale value gives a stale suggestion.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class Command(NamedTuple):
     arguments: str
     help_text: str
     run: Callable[[str], ParsedInput]
-    # True if it needs no server.
+    # True if the command needs no server.
     is_local: bool = False
-    # Aliases in lower case. Those that begin with @ are for the help only, because such lines are parsed earlier.
+    # Aliases in lower case. An alias that begins with @ is for the help only, because such lines are parsed earlier.
     aliases: tuple[str, ...] = ()
 
 
-# Words of other programs, and the command here. Alone on a line they are probably not meant as a message.
+# Commands of other programs, and our command. Alone on a line such a word is probably not meant as a message.
 _FOREIGN_WORDS: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
 
 
@@ -112,11 +112,11 @@ class InputParser:
         return "recipient" if self.next_line is LineMeaning.RECIPIENT else ""
 
     def is_leave(self, line: str) -> bool:
-        """True if this line would leave, as the next operation."""
+        """True if this line, as the next operation, leaves."""
         return self.next_line is LineMeaning.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
 
     def is_leave_at_question(self, line: str) -> bool:
-        """True if this line leaves at the question for a server or name. In lower case the keyword would be a name."""
+        """True if this line leaves at the question for a server or a name. In lower case the keyword may be a name."""
         return line.strip() in (self._words.leave, "/quit")
 
     def is_local(self, line: str) -> bool:
@@ -244,10 +244,10 @@ class InputParser:
         return self._commands.get(word.upper()) or self._commands.get(word.lower()) or self._aliases.get(word.lower())
 
     def _is_sentence(self, word: str) -> bool:
-        """True for ``Pm works for me``: the word that says that a line is public, as it begins a sentence.
+        """True for the keyword of a public message with a capital first letter, as in ``Pm works for me``.
 
-        The whole line is a public message then. The other words keep their meaning however they are written: a direct
-        message must not become public by a capital letter.
+        The whole line is then a public message. All other keywords are case-insensitive: a direct message must not
+        become public because of its capital letters.
         """
         return self.sends_plain_lines and word == self._words.public.capitalize()
 
@@ -302,7 +302,7 @@ class InputParser:
         self.next_line = LineMeaning.DIRECT_TEXT
         known = map(name_key, (*self.names, self.last_sender))
         is_known = is_everyone(recipient) or name_key(recipient) in known
-        # Without a terminal the next line is the text, whatever the server answers about the recipient.
+        # Without a terminal the next line is always the text, so the recipient is not looked up.
         action = AskUser(recipient) if self.sends_plain_lines and self._is_json and not is_known else None
         return ParsedInput(action, question=f"message for {recipient}")
 
@@ -338,7 +338,7 @@ class InputParser:
         return ParsedInput(Say(text) if is_everyone(recipient) else Whisper(recipient, text))
 
     def _me(self, help_text: str) -> ParsedInput:
-        """Sent as typed. Each client decides how to show it (see text.action_of)."""
+        """Send the line as typed. The receiving client decides how to show it (see text.action_of)."""
         if not help_text:
             return ParsedInput(error="Nothing was sent; type /me ACTION, as in /me waves.")
         return ParsedInput(Say(f"{ACTION}{help_text}"))
@@ -400,7 +400,7 @@ def _is_typo(word: str, intended: str) -> bool:
 
 
 def _error_about(recipient: str) -> str:
-    """Why the name is invalid, or "". ALL is valid: it addresses everyone."""
+    """The reason why the name is invalid, or "". ALL is valid: it means all users."""
     try:
         if not is_everyone(recipient):
             check_username(recipient)

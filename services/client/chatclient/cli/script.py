@@ -1,13 +1,12 @@
-"""Scripts: a file of typed lines, in which a line can also wait for a text to be shown, or pause.
+"""Scripts: files of lines to type, with waits for printed lines and pauses.
 
     # a comment                     not typed
-    PM hello everybody              typed, as at the prompt
-    %wait hello alice               go on when a line with this text has been shown, within 10 s
+    PM hello everyone               typed, as at the prompt
+    %wait hello alice               continue when a line with this text was printed, within 10 s
     %wait 30 hello alice            the same, within 30 s
-    %pause 0.5                      go on half a second later
+    %pause 0.5                      continue after half a second
 
-A wait checks every line that was shown and has not ended another wait. So early lines are not missed, and lines may
-arrive in any order.
+Each printed line ends at most one wait. A wait also finds earlier lines.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DEFAULT_WAIT_SECONDS = 10.0
-# Limits of remembered lines: a client may run for months, and a line may be a long message.
+# Limits of the transcript: a client may run for months, and a line may be a long message.
 _REMEMBERED_LINES = 10_000
 _REMEMBERED_MAX_CHARACTERS = 4 * 1024 * 1024
 

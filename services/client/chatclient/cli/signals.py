@@ -1,4 +1,4 @@
-"""The signals that end the client with a goodbye, as Ctrl-C does."""
+"""The signals that end the client with a goodbye, like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def install_signal_handlers() -> None:
 def wait_interruptibly(wait: Callable[[float], bool]) -> None:
     """Call ``wait(timeout_seconds)`` until it returns true. For the main thread.
 
-    A signal that arrives after Python has looked for signals and before the system call does not interrupt the call,
-    and Python would handle it only afterwards. The timeout limits that.
+    A signal that arrives after Python's last check for signals and before the system call does not interrupt the call.
+    Python handles the signal only after the call, so the timeout limits the delay.
     """
     while not wait(_DELAY_SECONDS):
         pass

@@ -26,7 +26,7 @@ _CONNECT_AGAIN_SECONDS = 2.0
 # server do not reconnect all at once.
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-# Minimum time from login to loss. A server that drops a client earlier, without an event, counts as down.
+# Minimum time from login to loss. A server that closes a connection earlier, without an event, counts as down.
 _STEADY_SECONDS = 5.0
 # Maximum wait for the receiver thread in close(). A name lookup or a connect can't be interrupted; the thread then ends
 # some seconds later, or with the process.
@@ -65,13 +65,13 @@ Signal = LinkUp | LinkDown | LinkLost
 
 
 class Connection:
-    """Receives events in a thread of its own, the receiver thread, and reconnects after a loss.
+    """Receives events in its own thread, the receiver thread, and reconnects after a loss.
 
     ``open_link`` connects to an address within a timeout in seconds, or raises OSError or UnicodeError. ``report``
-    receives every event and signal, in order, in the receiver thread. While it blocks, nothing is received.
+    receives every event and signal, in order, in the receiver thread. While ``report`` blocks, nothing is received.
 
-    Tests replace the rest: ``monotonic`` is the clock, ``closing`` ends the pauses when it is set, and ``jitter``
-    returns the share of a pause to wait, between two bounds.
+    Tests replace the other arguments: ``monotonic`` is the clock, ``closing`` ends the pauses when it is set, and
+    ``jitter`` returns the share of a pause to wait, between two bounds.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Connection:
         # Guards _link: the receiver thread replaces and closes it, close() shuts it down.
         self._lock = threading.Lock()
         self._link: Link | None = None
-        # For the receiver thread only. _was_served: another event than an error or goodbye followed the login.
+        # For the receiver thread only. _was_served: an event other than an error or goodbye followed the login.
         self._address: Address = ("", 0)
         self._welcome_at: float | None = None
         self._was_served = False
@@ -110,7 +110,7 @@ class Connection:
         self._receiver.start()
 
     def close(self) -> None:
-        """End the connection. The receiver thread reports LinkLost and ends. Waits for that, for 1 s at most."""
+        """End the connection. The receiver thread reports LinkLost and ends; this call waits 1 s at most for that."""
         self._closing.set()
         with self._lock:
             if self._link is not None:
@@ -149,8 +149,8 @@ class Connection:
     def _connect_again(self, reason: str) -> str:
         """Connect, with increasing pauses. Returns the error after the time limit, or "" if connected.
 
-        The limit restarts only after a connection that was served. A server that accepts connections and serves none
-        (a full server, a proxy without a server, one that crashes at each login) counts as down.
+        The limit restarts only after a connection that was served. A server counts as down if it accepts connections
+        and serves none: a full server, a proxy without a server, or a server that crashes at each login.
         """
         now = self._monotonic()
         if self._welcome_at is not None and (self._retry_until is None or self._was_served or self._was_steady(now)):

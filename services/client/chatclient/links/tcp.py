@@ -1,8 +1,8 @@
-"""The link over TCP: as many sockets as the protocol needs.
+"""The link over TCP: one or more sockets, as the protocol needs.
 
 No thread blocks in a send. Data that the system does not accept immediately is kept, and the receiver thread sends it
-when the socket is writable. So the receiver thread can always end a connection to a server that stops reading, and
-always reads answers, even if the server waits for that before it reads requests.
+when the socket is writable. So the receiver thread can end a connection to a server that does not read. It always reads
+answers, even from a server that reads no requests until its answers are read.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from chatprotocol.wire import WireProtocol
 
 _READ_BYTES = 256 * 1024
-# Time to read the other sockets after one has ended. The server closes all of them together.
+# Time to read the other sockets after one socket has ended. The server closes all of them together.
 _OTHERS_SECONDS = 0.2
 # TCP keepalive and user timeout: detect a dead network within two minutes, or one minute if data was sent.
 _LOST_SERVER_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60_000))
-# Maximum unsent data: twice the size of all unconfirmed messages if every character is escaped. More than that are
+# Maximum unsent data: twice the size of all unconfirmed messages if every character is escaped. A larger amount means
 # acknowledgements to a server that sends and does not read.
 _UNSENT_MAX_BYTES: Final = 8 * 1024 * 1024
 
@@ -169,7 +169,7 @@ class TcpLink:
         return bool(data)
 
     def _answers_ping(self, event: Event) -> bool:
-        """True if it answers a ping. A server that does not know pings answers with an error."""
+        """True if the event answers a ping. A server that does not know pings answers with an error."""
         is_answer = isinstance(event, Pong) or (isinstance(event, Refused) and event.code is ErrorCode.UNKNOWN_COMMAND)
         if not (self._has_pinged and is_answer):
             return False
@@ -195,6 +195,6 @@ def _connect(address: Address, seconds: float) -> socket.socket:
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _LOST_SERVER_OPTIONS:
-        if option := getattr(socket, name, 0):  # not every system has them all
+        if option := getattr(socket, name, 0):  # some systems lack some of them
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
     return connected

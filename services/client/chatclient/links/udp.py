@@ -36,7 +36,7 @@ _READ_MAX: Final = 64
 
 
 class _Opened(NamedTuple):
-    """A new session and its first datagrams; or, without arq, the server's answer that opened none."""
+    """A new session and its first datagrams; or, with ``arq`` None, the server's rejection."""
 
     sock: _UdpSocket
     arq: Arq | None

@@ -28,7 +28,7 @@ _PROBE_SECONDS: Final = 1.0
 _NO_SESSION: Final = f"ERROR {ErrorCode.NO_SESSION}".encode()
 # Padded to the length of the error: a server sends unknown clients no more bytes than it received.
 _PROBE: Final = (COMMAND, PING.encode().ljust(len(_NO_SESSION)))
-# Number of acknowledgements of the goodbye: after it the client is gone and can't acknowledge a retransmission.
+# Copies of the acknowledgement of the goodbye: the client ends then, and can't acknowledge a retransmission.
 _GOODBYE_ACKS: Final = 3
 
 

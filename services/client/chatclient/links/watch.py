@@ -1,9 +1,9 @@
 """Timeouts of a connection: when to send a ping, and when the server counts as lost. Pure.
 
 A server can hang in two ways. A stopped server sends nothing: after some silence a ping is sent, and any byte is an
-answer. A server whose disk hangs still sends lists of users and answers pings, but confirms nothing: while an answer
-is expected, only other events restart the timeout. A login has its own limit, which only an event restarts, not a part
-of one.
+answer. A server with a hanging disk still sends lists of users and answers pings, but confirms nothing: while an answer
+is expected, only other events restart the timeout. A login has its own limit, which a complete event restarts, but not
+a part of an event.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 SILENCE_SECONDS: Final = 60.0
 # Fraction of the silence limit after which a ping is sent.
 _PING_FRACTION: Final = 2 / 3
-# Login limit, as a multiple of the silence limit. Many simultaneous logins wait for password hashing. A server cancels
-# a login after 60 s with an error; this is longer, so that the error is seen.
+# Login limit, as a multiple of the silence limit: many simultaneous logins wait for password hashing. A server ends a
+# login after 60 s with an error. The limit is longer, so that the error arrives first.
 _LOGIN_FACTOR: Final = 1.25
 _CHECKS: Final = 12
 _CHECK_MAX_SECONDS: Final = 60.0
@@ -58,7 +58,7 @@ class WatchedSession(Protocol):
 class Watch:
     """Timeouts of one connection. For the receiver thread only. Times are seconds of one monotonic clock.
 
-    It is not notified of requests; it polls the session at least ``_CHECKS`` times per silence limit.
+    Requests are not reported to a Watch. It polls the session at least ``_CHECKS`` times per silence limit.
     """
 
     def __init__(self, session: WatchedSession, silence_seconds: float, now: float) -> None:
@@ -66,21 +66,21 @@ class Watch:
         self._silence_seconds = silence_seconds
         self._login_seconds = silence_seconds * _LOGIN_FACTOR
         self._received_at = self._answered_at = now
-        # Time since when an answer is expected, as far as polling saw it.
+        # Time of the first poll that found an expected answer, or None.
         self._owed_since: float | None = None
-        # Time since when the session's state is unknown.
+        # Time of the first poll that found the state unknown, or None.
         self._unknown_since: float | None = None
         self._pinged_at = -math.inf
 
     def note_received(self, events: Sequence[Event], now: float) -> None:
-        """Bytes arrived and completed these events. No event: they are part of one, perhaps of a long history."""
+        """Record bytes that completed these events. Without events the bytes are a part of one, such as a history."""
         self._received_at = now
         is_part = not events and self._session.expected_answer is not ExpectedAnswer.LOGIN
         if is_part or not all(isinstance(event, _NO_ANSWERS) for event in events):
             self._answered_at = now
 
     def note_ping(self, now: float) -> None:
-        """A ping was sent."""
+        """Record that a ping was sent."""
         self._pinged_at = now
 
     def next_check_at(self, now: float) -> float:
@@ -93,7 +93,7 @@ class Watch:
         if expected is ExpectedAnswer.UNKNOWN:
             self._unknown_since = now if self._unknown_since is None else self._unknown_since
             return None
-        # The program did not read for a long time, and may be about to read the answer.
+        # True if the program did not read for a long time. The answer may then wait in the inbox.
         was_blocked = self._unknown_since is not None and now >= self._unknown_since + self._silence_seconds / 2
         self._unknown_since = None
         if expected is ExpectedAnswer.NOTHING:

@@ -35,8 +35,9 @@ _COLOURS: Final = (
     "#d75f5f", "#d7875f", "#af8700", "#5faf00", "#00af87", "#00afaf",
     "#00afd7", "#5f87ff", "#875fff", "#d75fd7", "#ff5f87", "#87875f",
 )  # fmt: skip
-# Below the first width there are no columns: the name is above the text, or before a short text. From the second width
-# on, names have the full column. In between, time and name take a quarter of the window, 6 to 10 columns for names.
+# Widths of the window. Below _NARROW_COLUMNS there are no columns: the name is above the text, or before a short text.
+# From _ROOMY_COLUMNS on, names have the full column. In between, time and name take a quarter of the window, 6 to 10
+# columns for names.
 _NARROW_COLUMNS: Final = 60
 _ROOMY_COLUMNS: Final = 80
 _NAME_COLUMNS: Final = 16
@@ -105,7 +106,7 @@ class Columns:
             lines = [piece] if columns_of(piece) <= left else wrap(piece.strip(), room)
             for line in lines:
                 if columns_of(line) > left:
-                    rows.append([("", _INDENT)])  # at the left edge it could imitate another user's row
+                    rows.append([("", _INDENT)])  # without the indent a name could imitate another user's row
                     left = room
                 rows[-1].append((style, line))
                 left -= columns_of(line)

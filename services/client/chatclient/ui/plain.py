@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chatclient.notices import UiNotice
 
 _READ_BYTES = 64 * 1024
-# Maximum number of unused lines. Input is not read beyond that.
+# Maximum number of unused lines. No more input is read until one is used.
 _LINES_AHEAD = 64
 
 
@@ -120,7 +120,7 @@ class PlainFrontend:
 
     def end(self) -> None:
         """Stop reading lines. For any thread; can be called more than once."""
-        # Lock-free: set before the semaphore and the pipe wake the main thread, which reads it afterwards.
+        # Lock-free: _ended is set before the semaphore and the pipe wake the main thread, which then reads it.
         self._ended = True
         self._room.release()
         with suppress(BlockingIOError):  # the pipe is full of wakeups

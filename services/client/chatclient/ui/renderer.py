@@ -1,14 +1,14 @@
 """Draws and erases the prompt, corrected for differences between terminals. Built on prompt_toolkit.
 
-The library remembers the rows that it drew and the cursor position, and moves the cursor relative to it. If a terminal
-disagrees about the position, too little or too much is erased. There are two causes:
+The library stores the rows that it drew and the cursor position, and moves the cursor relative to that position. If the
+terminal's cursor is elsewhere, too little or too much is erased. There are two causes:
 
 - Width. A sequence of code points is one picture in some terminals and several in others. So after each wide or
- composed character the cursor is moved to the column that the library expects (Composed, Output.write). The columns in
- between are blank.
+  composed character the cursor is moved to the column that the library expects (Composed, Output.write). The columns
+  in between are blank.
 - Wrapping. Most terminals wrap rows again when the window becomes narrower, and the cursor moves down with its text.
- The rows of the prompt are drawn without automatic wrapping, so the number of rows after wrapping follows from the
- length of each. PromptRenderer moves the cursor up by that number before it erases.
+  The rows of the prompt are drawn without automatic wrapping, so the lengths of the rows give the number of rows after
+  wrapping. PromptRenderer moves the cursor up by that number before it erases.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _EMOJI_SELECTOR = "\ufe0f"
 def rewraps(environment: Mapping[str, str]) -> bool:
     """True if the terminal wraps rows again when the window becomes narrower, according to the environment.
 
-    Nearly all terminals do. Three of those that cut rows instead can be recognized.
+    Nearly all terminals wrap again. Three of the terminals that cut rows instead can be recognized.
     """
     if "TMUX" in environment:
         return True
@@ -70,7 +70,7 @@ class PromptRenderer(Renderer):
     def _cursor_row(self, screen: Screen, columns: int) -> int:
         """The cursor's row in the prompt after wrapping to ``columns`` columns.
 
-        A cursor after the end of a row is in the row that has the end.
+        A cursor after the text of a row counts as at the end of the text.
         """
         above = (screen.data_buffer[y] for y in range(self._cursor_pos.y))
         here = screen.data_buffer[self._cursor_pos.y]
@@ -84,7 +84,7 @@ def _length(row: Mapping[int, Char]) -> int:
 
 
 def _row_of(row: Mapping[int, Char], end: int, columns: int) -> int:
-    """Index of the row that has the end of this row's first ``end`` columns, after wrapping to ``columns`` columns."""
+    """Index, after wrapping to ``columns`` columns, of the row in which the first ``end`` columns of this row end."""
     x = taken = number = 0
     while x < end:
         width = row[x].width or 1
@@ -176,7 +176,7 @@ def _put(row: dict[int, Char], cluster: list[tuple[int, Char]]) -> None:
 class Output(Vt100_Output):
     """Buffers output while held, so that the terminal receives it in one write and does not flicker.
 
-    It never requests the cursor position, because the terminal's answer would arrive within the typed input.
+    The cursor position is never requested, because the terminal's answer would arrive within the typed input.
     """
 
     def __init__(self) -> None:
@@ -190,13 +190,13 @@ class Output(Vt100_Output):
         )
 
     def get_rows_below_cursor_position(self) -> int:
-        """A constant, because the terminal scrolls if needed. Without it the library would draw no status line."""
+        """Return 1: the terminal scrolls if needed. Without this value the library draws no status line."""
         return 1
 
     def erase_down(self) -> None:
         """Erase from the cursor, which is always at the left edge, to the end of the window.
 
-        In two parts, because at the top of the window tmux would treat a single one as clearing, and keep a copy.
+        The erase has two parts: at the top of the window tmux would treat a single erase as a clear, and keep a copy.
         """
         self.write_raw("\x1b[K\x1b[C\x1b[J\x1b[D")
 

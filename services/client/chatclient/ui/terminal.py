@@ -2,7 +2,7 @@
 
 Two threads, no lock. The controller thread appends to `_shown`, replaces `_ui_state`, and wakes the event loop of the
 main thread, which alone draws and reads keys. Deque operations and attribute assignments are atomic in CPython.
-`_redraw` clears `_redraw_scheduled` before it reads `_shown` and `_ui_state`, so a change after that wakes it again.
+`_redraw` clears `_redraw_scheduled` before it reads `_shown` and `_ui_state`, so a later change schedules it again.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 # Minimum time between two redraws: events in between are drawn together, because drawing is slow.
 _FRAME_SECONDS: Final = 0.03
-# Number of public messages per redraw above which only the last _FLOOD_SHOWN_MESSAGES are shown.
+# Maximum number of public messages per redraw: if there are more, only the last _FLOOD_SHOWN_MESSAGES are shown.
 _FLOOD_MESSAGES: Final = 500
 # Maximum number of undrawn events; messages of maximum length take 40 MB.
 _SHOWN_AHEAD_MAX: Final = 5_000
@@ -70,16 +70,16 @@ _FLOOD_SHOWN_MESSAGES: Final = 100
 # Maximum number of lines of a message that is sent without confirmation.
 _LINES_UNCONFIRMED_MAX: Final = 5
 _MENU_ROWS: Final = 6
-# Time between keys below which they count as pasted: typing is slower, a paste in several reads is faster.
+# Maximum time between pasted keys: typing is slower, and a paste that arrives in several reads is faster.
 _PASTE_SECONDS: Final = 0.03
-# Time after the first signal from which another one ends the process immediately. Earlier ones are ignored, because a
-# closed terminal and timeout(1) send two signals.
+# Time after the first signal in which further signals are ignored, because a closed terminal and timeout(1) send two
+# signals. A later signal ends the process immediately.
 _SECOND_SIGNAL_SECONDS: Final = 1.0
 # Minimum time between two bells.
 _BELL_SECONDS: Final = 1.0
 # States that ask for a server or name: the answer is one line, and a program may type the password right after it.
 _NAME_QUESTIONS: Final = frozenset({ConnectionState.NO_SERVER, ConnectionState.NO_NAME})
-# Bytes that are not UTF-8 arrive as surrogates.
+# Surrogates, which stand for bytes that are not UTF-8.
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -119,8 +119,8 @@ class TerminalFrontend:
         self._drawn_at = 0.0
         self._bell_at = -math.inf
         self._confirmed_text = ""
-        # Time of the last key, and whether more keys came in the same read; whether the keys are part of a paste; the
-        # timer of an Enter that may be part of it.
+        # Time of the last key; true if more keys of the same read follow; true if the keys are part of a paste; the
+        # timer of an Enter that may be part of the paste.
         self._key_at = -math.inf
         self._has_more_keys = self._is_fast = self._is_pasted = False
         self._held: asyncio.TimerHandle | None = None
@@ -245,7 +245,7 @@ class TerminalFrontend:
         self._drawn_at = self._loop.time()
         self._redraw_scheduled.clear()
         if self._shown:
-            # The prompt is erased and drawn again below the new rows, all in one write, so that it does not flicker.
+            # The prompt is erased and drawn again below the new rows, in a single write, so that it does not flicker.
             self._output.hold()
             self._session.app.renderer.erase()
             self._print()
@@ -361,7 +361,7 @@ class TerminalFrontend:
         """
         assert self._loop is not None
         now = self._loop.time()
-        # Keys of one read are a paste, however long a busy machine takes to handle them.
+        # Keys of one read are a paste, even if a busy machine handles them slowly.
         self._is_fast = self._has_more_keys or now - self._key_at < _PASTE_SECONDS
         self._has_more_keys = bool(self._session.app.key_processor.input_queue)
         self._is_pasted &= self._is_fast
@@ -373,7 +373,7 @@ class TerminalFrontend:
             self._session.default_buffer.insert_text("\n")
 
     def _on_pause(self) -> None:
-        """The paste has ended. The Enter at its end does not send it."""
+        """Drop the Enter at the end of a paste."""
         self._held = None
 
     def _send(self) -> None:
@@ -387,7 +387,7 @@ class TerminalFrontend:
             self._submit(Line(text))
 
     def _may_be_sent(self, buffer: Buffer) -> bool:
-        """True if it can be sent: not empty unless it cancels a question, not too long, and confirmed if it is long."""
+        """True if the text can be sent. An empty text only cancels a question; many lines must be confirmed first."""
         text = buffer.text
         if not text.strip():
             return bool(self._ui_state.question)

@@ -1,9 +1,9 @@
 """Text on a terminal: escaping, measuring and wrapping. Pure.
 
 Terminals draw sequences of code points in different widths: a family emoji is one picture of two columns in one
-terminal and three pictures in another. The same is true of flags, skin tones and keycaps. So the width is the sum over
-all code points, the maximum of all terminals, and no row exceeds the window. A grapheme cluster, which a reader sees as
-one character, is not split if it fits in a line.
+terminal and three pictures in another. The same is true of flags, skin tones and keycaps. So the width here is the sum
+over all code points, which is the maximum of all terminals, and no row exceeds the window. A grapheme cluster, which a
+reader sees as one character, is not split if it fits in a line.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 # Format characters that text needs and terminals ignore: joiners of Persian, Hindi and emoji.
 _SAFE_FORMATS: Final = frozenset("\u200c\u200d")
-# Invisible letters: with them a text could look empty, or like a different one.
+# Invisible letters: with them a text could look empty, or like a different text.
 _BLANK_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0")
 # A word and the spaces after it. The first word may be empty.
 _WORDS: Final = re.compile("([^ ]+|^)( *)")
 # Variation selector: requests the wide emoji form of the character before it.
 _EMOJI_SELECTOR: Final = "\ufe0f"
-# Maximum number of combining marks in a row, as in no script more occur. Longer runs cover the lines above and below.
+# Maximum number of combining marks in a row: no script uses more, and longer runs cover the lines above and below.
 _MARKS_MAX: Final = 4
 
 
@@ -112,7 +112,7 @@ def wrap(text: str, columns: int) -> list[str]:
 
 
 def _pieces(word: str, columns: int) -> Iterator[str]:
-    """Split a word into pieces that fit in a line. A character wider than a line is a piece of its own."""
+    """Split a word into pieces that fit in a line. A character that is wider than a line is a separate piece."""
     begin = end = taken = 0
     for unit in _units(word, columns):
         here = columns_of(unit)
@@ -125,7 +125,10 @@ def _pieces(word: str, columns: int) -> Iterator[str]:
 
 
 def _units(word: str, columns: int) -> Iterator[str]:
-    """Units that are not split: clusters, and within a cluster too wide for a line, code points with their marks."""
+    """The parts of a word that are not split: grapheme clusters.
+
+    A cluster that is too wide for a line is split into code points, each with its combining marks.
+    """
     for cluster in clusters_of(word):
         if columns_of(cluster) <= columns:
             yield cluster

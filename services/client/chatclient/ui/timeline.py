@@ -84,13 +84,13 @@ class Timeline:
         self._newest_id = 0
         # Sent messages without outcome, by nonce.
         self._unconfirmed: dict[str, Say | Whisper] = {}
-        # Messages that arrived between the login and the recent history, which is shown first. None: not waiting.
+        # Messages that arrived after the login and before the recent history, which is shown first. None after that.
         self._held: dict[int, Message] | None = None
-        # Id of the newest message at the end of the user's previous stay, if the server sent it.
+        # The seen id of the welcome, if the server sent it: messages with a greater id are new to the user.
         self._seen_id: int | None = None
         # Ids of recent own messages that were shown: a message may be both confirmed and received.
         self._own_ids: deque[int] = deque(maxlen=256)
-        # After a reconnect: the highest id of a missed message, and whether one was shown.
+        # After a reconnect: the highest id of a missed message, and true if a missed message was shown.
         self._missed_upto = 0
         self._has_missed = False
         self._lost_at: datetime | None = None
@@ -120,7 +120,7 @@ class Timeline:
     # --- messages ---
 
     def must_show(self, message: events.PublicMessage) -> bool:
-        """True if it must be shown even in a flood: it was missed, or mentions the user."""
+        """True if the message must be shown even in a flood: it was missed, or mentions the user."""
         return message.id <= self._missed_upto or self._is_mention(message.sender, message.text)
 
     def _received_rows(self, message: Message) -> list[Row]:
@@ -151,7 +151,7 @@ class Timeline:
         return is_first
 
     def _message_rows(self, message: Message, *, is_new: bool) -> list[Row]:
-        """A message, after a row with the date if that has changed."""
+        """A message, after a row with the date if the date has changed."""
         self._newest_id = max(self._newest_id, message.id)
         moment = self._moment(message.time_ms)
         if isinstance(message, events.DirectMessage):
@@ -210,7 +210,7 @@ class Timeline:
             case events.Refused(reason=reason, nonce=nonce):
                 own_message = self._unconfirmed.pop(nonce or "", None)
                 about = f" It was: {own_message.text}" if own_message else ""
-                # Without a nonce it may be the answer to the history request, so the held messages are shown.
+                # An error without a nonce may be the answer to the history request, so the held messages are shown.
                 return [
                     *([] if nonce else self._release_held()),
                     *self._notice_rows("!", reason + about, "class:error"),
@@ -243,8 +243,8 @@ class Timeline:
                 else self._notice_rows("*", "There are no messages yet.")
             )
         everything = {**held, **messages}
-        # If no seen id is known, held messages are new: a stored direct message means that the user was offline since
-        # then, so all later messages are new, too.
+        # Without a seen id, the held messages are new. A held direct message was stored while the user was offline, so
+        # all later messages are new as well.
         new_ids = set(held) if self._seen_id is None else {*held, *(each for each in messages if each > self._seen_id)}
         first_new_id = min(new_ids, default=None)
         rows: list[Row] = []
@@ -389,7 +389,7 @@ class Timeline:
         return [self._coloured_name(sender, "*")], f"{sender} {action}"
 
     def _coloured_name(self, name: str, shown: str = "") -> tuple[str, str]:
-        """A name, or ``shown``, in the name's colour. The user's own name has a style of its own."""
+        """A name, or ``shown``, in the name's colour. The user's own name has a special style."""
         is_own = name_key(name) == name_key(self._username)
         return ("class:own" if is_own else colour_of(name)), clean(shown or name)
 
