@@ -193,7 +193,6 @@ BREAKS = (
         "if send_queue.lag_bytes() > self._lag_max_bytes:",
         "if False:",
         "unit/server/test_sender.py::test_lagging_peers_are_disconnected_and_logged",
-        "reliability/test_slow_receiver.py::test_stopped_receiver_does_not_delay_the_others",
     ),
     _break(
         _NO_DELAY,
