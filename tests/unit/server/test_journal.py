@@ -3,10 +3,10 @@
 import itertools
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
@@ -131,56 +131,61 @@ def run_of(member: Member, texts: list[str], recipient: Account | None = None) -
     return MessageBatch(member, texts, [None if text.startswith("-") else text for text in texts], recipient)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rounds=st.lists(rounds, min_size=1, max_size=4))
 def test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id(
-    tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[list[tuple[str, bool, list[str]]], bool]]
+    database: Database, rounds: list[tuple[list[tuple[str, bool, list[str]]], bool]]
 ) -> None:
-    """Promises: once, one order, and confirmed means stored. After a restart as well."""
-    with closing(Database(tmp_path_factory.mktemp("data"))) as database:
-        fixture = JournalFixture(database)
-        carol = register(database, "carol")
-        fixture.journal.start()
-        stored: list[tuple[int, str]] = []
-        first_ids: dict[tuple[str, bool, str], int] = {}
-        for batches, restarts in rounds:
-            expected: list[tuple[str, str, int, bool]] = []
-            appended, whole = [], []
-            for name, is_direct, all_texts in batches:
-                texts = all_texts[:1] if is_direct else all_texts
-                appended.append(run_of(fixture.member(name), texts, carol if is_direct else None))
-                is_whole = True
-                for text in texts:
-                    message_id = first_ids.get((name, is_direct, text), len(stored) + 1)
-                    is_new = message_id > len(stored)
-                    is_whole &= is_new
-                    expected.append((name, text, message_id, not is_new))
-                    if is_new:
-                        stored.append((message_id, text))
-                        if not text.startswith("-"):
-                            first_ids[name, is_direct, text] = message_id
-                whole += [appended[-1]] * is_whole
-            fixture.journal.append(appended)
-            fixture.journal.wait_for_pending()
+    """Promises: once, one order, and confirmed means stored. After a restart as well.
 
-            assert [
-                (batch.member.name, text, message_id, batch.repeated)
-                for batch in fixture.hub.published
-                for message_id, text in enumerate(batch.texts, batch.id)
-            ] == expected
-            assert all(batch in fixture.hub.published for batch in whole), "a new batch is published as it is"
-            fixture.hub.batches.clear()
-            if restarts:
-                fixture.stop()
-                fixture = JournalFixture(database)
-                fixture.journal.start()
-        fixture.stop()
+    The examples share a database, with accounts of their own.
+    """
+    fixture = JournalFixture(database)
+    next_id = before_id = fixture.messages.last_id() + 1
+    carol = register(database, f"carol{before_id}")
+    fixture.journal.start()
+    stored: list[tuple[int, str]] = []
+    first_ids: dict[tuple[str, bool, str], int] = {}
+    for batches, restarts in rounds:
+        expected: list[tuple[str, str, int, bool]] = []
+        appended, whole = [], []
+        for sender, is_direct, all_texts in batches:
+            name = f"{sender}{before_id}"
+            texts = all_texts[:1] if is_direct else all_texts
+            appended.append(run_of(fixture.member(name), texts, carol if is_direct else None))
+            is_whole = True
+            for text in texts:
+                message_id = first_ids.get((name, is_direct, text), next_id)
+                is_new = message_id == next_id
+                is_whole &= is_new
+                expected.append((name, text, message_id, not is_new))
+                if is_new:
+                    next_id += 1
+                    stored.append((message_id, text))
+                    if not text.startswith("-"):
+                        first_ids[name, is_direct, text] = message_id
+            whole += [appended[-1]] * is_whole
+        fixture.journal.append(appended)
+        fixture.journal.wait_for_pending()
 
-        everything = [*fixture.messages.history(carol.id, ID_MAX, 500)]
-        seen = {message.id for message in everything}
-        assert [(message.id, message.text) for message in everything] == [each for each in stored if each[0] in seen]
-        assert fixture.messages.last_id() == len(stored)
-        times = [message.time_ms for message in everything]
-        assert times == sorted(times)
+        assert [
+            (batch.member.name, text, message_id, batch.repeated)
+            for batch in fixture.hub.published
+            for message_id, text in enumerate(batch.texts, batch.id)
+        ] == expected
+        assert all(batch in fixture.hub.published for batch in whole), "a new batch is published as it is"
+        fixture.hub.batches.clear()
+        if restarts:
+            fixture.stop()
+            fixture = JournalFixture(database)
+            fixture.journal.start()
+    fixture.stop()
+
+    history = [message for message in fixture.messages.history(carol.id, ID_MAX, 500) if message.id >= before_id]
+    assert [(message.id, message.text) for message in history] == stored[-500:]
+    assert fixture.messages.last_id() == next_id - 1
+    times = [message.time_ms for message in history]
+    assert times == sorted(times)
 
 
 def test_appended_batches_stay_together_despite_concurrent_senders(fixture: JournalFixture) -> None:
