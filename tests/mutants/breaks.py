@@ -213,7 +213,7 @@ BREAKS = (
         _CHAT + "journal.py",
         "while self._inbox.size >= self._inbox_max_messages and not self._closed:",
         "while False:",
-        "unit/server/test_journal.py::test_append_and_errands_wait_while_the_inbox_is_full",
+        "unit/server/test_journal.py::test_append_and_tasks_wait_while_the_inbox_is_full",
     ),
     _break(
         _BOUNDED,

@@ -355,7 +355,7 @@ def test_first_of_guest_and_account_gets_the_name(fixture: JournalFixture, first
     """Both wait for the disk together. A guest has the name as soon as it is claimed, before it is admitted."""
     gate = fixture.start_with_held_commit()
     outcomes: dict[str, Account | None] = {}
-    errands: dict[str, Callable[[], Account | None]] = {
+    tasks: dict[str, Callable[[], Account | None]] = {
         "guest": lambda: fixture.journal.admit_guest("carol"),
         "account": lambda: fixture.journal.create_account("carol", "hash"),
     }
@@ -363,7 +363,7 @@ def test_first_of_guest_and_account_gets_the_name(fixture: JournalFixture, first
         fixture.claimed.add("carol")
     waiters = []
     for number, name in enumerate(["guest", "account"] if first == "guest" else ["account", "guest"], 1):
-        waiters.append(in_background(lambda name=name: outcomes.update({name: errands[name]()})))  # type: ignore[misc]
+        waiters.append(in_background(lambda name=name: outcomes.update({name: tasks[name]()})))  # type: ignore[misc]
         eventually(lambda number=number: fixture.journal.pending == number)  # type: ignore[misc]
     if first == "claim":
         fixture.claimed.add("carol")
@@ -447,7 +447,7 @@ def test_failed_commit_refuses_its_messages_and_the_next_one_goes_on(fixture: Jo
     assert fixture.crashes == []
 
 
-def test_failed_commit_fails_its_errands_and_keeps_delivery_marks(fixture: JournalFixture) -> None:
+def test_failed_commit_fails_its_tasks_and_keeps_delivery_marks(fixture: JournalFixture) -> None:
     fixture.deliveries.advance(1, 7)
     fixture.disk.before_commit = refuse_to_write
     fixture.journal.start()
@@ -486,8 +486,8 @@ def test_probes_of_a_hanging_journal_time_out_and_are_one_write(fixture: Journal
 # --- back-pressure ---
 
 
-@pytest.mark.parametrize("fills", ["messages", "errands", "one read"])
-def test_append_and_errands_wait_while_the_inbox_is_full(database: Database, fills: str) -> None:
+@pytest.mark.parametrize("fills", ["messages", "tasks", "one read"])
+def test_append_and_tasks_wait_while_the_inbox_is_full(database: Database, fills: str) -> None:
     """Promise: back-pressure. The messages of one read are in memory already, so they are accepted as a whole."""
     fixture = JournalFixture(database, inbox_max_messages=3)
     gate = fixture.start_with_held_commit()
@@ -496,7 +496,7 @@ def test_append_and_errands_wait_while_the_inbox_is_full(database: Database, fil
         case "messages":
             fixture.append("alice", "1", "2")
             fixture.append("alice", "3")
-        case "errands":
+        case "tasks":
             for _ in range(3):
                 fixture.journal.replace_password_hash(replace(account, password_hash="another"), "hash")
         case _:
@@ -513,7 +513,7 @@ def test_append_and_errands_wait_while_the_inbox_is_full(database: Database, fil
     fixture.stop()
 
     assert fixture.accounts.find("alice") == replace(account, password_hash="last hash")
-    before = {"messages": ["1", "2", "3"], "errands": []}.get(fills, [*map(str, range(12))])
+    before = {"messages": ["1", "2", "3"], "tasks": []}.get(fills, [*map(str, range(12))])
     assert fixture.texts() == ["first", *before, "late"]
 
 
