@@ -76,7 +76,7 @@ else:
 class Connections:
     """Connections to one server, all in its one room. For one thread. All methods raise LoadError.
 
-    ``poll_seconds`` is the time that ``ready`` waits for input. If the load has its own processor, it uses 0, because
+    ``poll_seconds`` is the time that ``ready`` waits for input. It is 0 if the load has its own processor, because
     waking a waiting process would be work for the server.
     """
 

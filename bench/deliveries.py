@@ -1,4 +1,4 @@
-"""Counting deliveries, and timing each of them. No sockets, no clock."""
+"""Counts deliveries, or measures the time of each. No sockets, no clock."""
 
 from __future__ import annotations
 

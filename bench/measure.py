@@ -124,7 +124,7 @@ class Environment:
 
     @contextmanager
     def running(self, server: Server) -> Iterator[Running]:
-        """Start the server in a folder of its own; end it and remove the folder afterwards."""
+        """Start the server in a new folder; end the server and remove the folder afterwards."""
         folder = self.scratch / f"server-{next(self._numbers)}"
         try:
             with running(server, folder, self._processor) as started:

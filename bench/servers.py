@@ -2,8 +2,8 @@
 
 The peers run with the settings of their distributions, except for settings that stop a load: limits of messages from
 one client, of connections from one address, and of data queued for a slow receiver, and look-ups of client addresses.
-No server, ours included, logs each login. Passwords are hashed with the cheapest parameters unless a measurement has
-other ones.
+No server, ours included, logs each login. Passwords are hashed with the cheapest parameters, except in the measurement
+"storm".
 
 To add a peer, write a function that writes the peer's settings into a folder and returns the command, and add a row to
 PEERS. For a new protocol, add a login and a frame to protocols.py.

@@ -15,10 +15,10 @@ confirmed, finally rejected, or its delivery is unknown. log_in() passes all unc
 which sends them again after the login, or reports them as DeliveryUnknown if a duplicate is possible. Servers that
 support nonces store a message once.
 
-A message of this user may arrive with the text of an unconfirmed message. It may be the same message: the server stored
-it on an earlier connection, and now delivers it like any missed message. _apply_event() holds it in _held. A
-confirmation with its id drops it. Otherwise it is returned as soon as no unconfirmed message can match. So each message
-is returned once.
+A message of this user may arrive with the text of an unconfirmed message. The two may be the same message, which the
+server stored on an earlier connection and now delivers like any missed message. _apply_event() holds the new message in
+_held. A confirmation with its id drops it. Otherwise it is returned as soon as no unconfirmed message can match. So
+each message is returned once.
 
 Queries. users, history and search stay in _unanswered until their answer or an error without a nonce arrives; after a
 reconnect they are requested again. The oldest query of the answer's type is removed, because servers answer in order.

@@ -1,4 +1,4 @@
-"""Rules for names, passwords, messages and nonces. Each check raises RequestError, which says what to do."""
+"""Rules for names, passwords, messages and nonces. Each check raises RequestError with advice."""
 
 import re
 

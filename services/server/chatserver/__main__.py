@@ -157,8 +157,8 @@ def _exit_on_second_signal(signals: list[signal.Signals]) -> None:
 def _wait(signals_received: queue.SimpleQueue[int], watchdog: Watchdog) -> int | None:
     """Wait for a signal and return its number; None after a crash.
 
-    It polls for two reasons. Python handles a signal that arrives just before the wait only after the wait. A crash can
-    only set a flag.
+    This function polls for two reasons. Python handles a signal that arrives just before the wait only after the wait.
+    A crash can only set a flag.
     """
     while not watchdog.tripped:
         with suppress(queue.Empty):

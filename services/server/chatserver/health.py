@@ -1,8 +1,9 @@
 """The health check: ``python -m chatserver.health`` asks the server of the data folder and exits with 0 or 1.
 
-It accepts the server's arguments, variables and ``.env``; only the data folder matters. Without arguments it uses the
-arguments and the current folder of process 1 if that is a server, as in a container. A server that can't commit is
-unhealthy; a full server is healthy. The check writes nothing to the server's log and uses no client connection.
+The check accepts the server's arguments, variables and ``.env``; only the data folder matters. Without arguments it
+uses the arguments and the current folder of process 1 if that is a server, as in a container. A server that can't
+commit is unhealthy; a full server is healthy. The check writes nothing to the server's log and uses no client
+connection.
 """
 
 from __future__ import annotations

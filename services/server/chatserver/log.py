@@ -2,8 +2,8 @@
 
 No thread of the server may wait for the reader of the log: a pipe that is not drained and a stopped terminal block a
 write forever. So threads only format an entry and put it into a queue (:meth:`LogWriter.write`); the thread "log"
-writes. It never holds the lock of the queue during a write, so ``write`` never blocks. If the queue is full, the entry
-is dropped and counted; the count is written after the queued entries.
+writes. That thread never holds the lock of the queue during a write, so ``write`` never blocks. If the queue is full,
+the entry is dropped and counted; the count is written after the queued entries.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The server's long-lived threads: each has a name, one owner that joins it, and one handler for all exceptions.
 
-The death of a thread must end the process, whatever else fails. The usual reason is lack of memory, so each later step
-may fail, too: the log, the main thread, the orderly shutdown. Therefore :meth:`Worker._run` reports the crash before it
-logs it, and :meth:`Watchdog.trip` only stores a constant and releases a lock; neither allocates memory. The watchdog
-thread runs from the start, because a new thread may be impossible later. After ``trip`` it waits for the orderly
-shutdown and then ends the process with ``os._exit``.
+The death of a thread must end the process, even if other things fail. The usual reason is lack of memory, so each
+later step may fail, too: the log, the main thread, the orderly shutdown. Therefore :meth:`Worker._run` reports the
+crash before it logs it, and :meth:`Watchdog.trip` only stores a constant and releases a lock; neither allocates memory.
+The watchdog thread runs from the start, because a new thread may be impossible later. After ``trip`` it waits for the
+orderly shutdown and then ends the process with ``os._exit``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The link over TCP: one or more sockets, as the protocol needs.
 
 No thread blocks in a send. Data that the system does not accept immediately is kept, and the receiver thread sends it
-when the socket is writable. So the receiver thread can end a connection to a server that does not read. It always reads
-answers, even from a server that reads no requests until its answers are read.
+when the socket is writable. So the receiver thread can end a connection to a server that does not read. The thread
+always reads answers, even from a server that reads no requests until its answers are read.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Packets, retransmission and the handshake over UDP, shared by the server, the client and the benchmark."""
+"""Packets, retransmission and the handshake over UDP, for the server, the client and the benchmark."""

@@ -12,7 +12,7 @@ from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES
 # Kind, session, sequence number; in network byte order.
 _HEADER: Final = struct.Struct(">BQI")
 HEADER_BYTES: Final = _HEADER.size
-# Read size: one byte above the limit shows that a datagram is too long.
+# Read size: one byte more than the limit, so that a longer datagram is detected.
 READ_BYTES: Final = HEADER_BYTES + DATAGRAM_PAYLOAD_MAX_BYTES + 1
 
 # Kinds in addition to COMMAND and DATA: data that the next datagram continues, and an acknowledgement.
@@ -21,7 +21,7 @@ ACK: Final = ord("A")
 
 COOKIE_BYTES: Final = 8
 COOKIE_WORD: Final = b"COOKIE"
-# A session number is random and secret: a third party that guessed it could inject datagrams.
+# Session numbers are random and secret, because a third party with the number could inject datagrams.
 SESSION_MAX: Final = 2**64 - 1
 # Session number of datagrams outside of a session.
 NO_SESSION: Final = 0

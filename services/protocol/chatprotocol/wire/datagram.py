@@ -169,14 +169,14 @@ class EventDecoder:
             else:
                 found += self._reader.read([(kind, payload)])
         if self._frames.problem is not None:
-            raise ProtocolError(f"The server sent something that is no datagram. {self._frames.problem.reason}")
+            raise ProtocolError(f"The server sent an invalid datagram. {self._frames.problem.reason}")
         return found
 
     def _join(self, payload: bytes) -> bytes:
         try:
             return self._pieces.end(payload)
         except RequestError as error:
-            raise ProtocolError(f"The server sent too much. {error.reason}") from error
+            raise ProtocolError(f"The server sent too much data. {error.reason}") from error
 
 
 class Datagram:

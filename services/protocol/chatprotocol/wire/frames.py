@@ -101,7 +101,7 @@ class EventDecoder:
         """The events of all complete frames. Raises ProtocolError for an invalid one."""
         found = self._reader.read(self._frames.split(data))
         if self._frames.problem is not None:
-            raise ProtocolError(f"The server sent something that is no frame. {self._frames.problem.reason}")
+            raise ProtocolError(f"The server sent an invalid frame. {self._frames.problem.reason}")
         return found
 
 

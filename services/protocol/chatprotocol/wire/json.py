@@ -474,7 +474,7 @@ def _read_event(line: bytes) -> Event | None:
             raise ProtocolError(f"The server sent a {kind!r} of {len(line):,} bytes.")
         return _REPLIES.decode(line).event()
     except (msgspec.MsgspecError, ValueError) as error:
-        raise ProtocolError(f"The server sent something that is no answer of the wire format json: {error}.") from error
+        raise ProtocolError(f"The server sent an invalid answer (wire format json): {error}.") from error
 
 
 @lru_cache(maxsize=1024)  # a batch of messages has one time, and the same history is read often

@@ -175,9 +175,7 @@ def _read_event(section: Section) -> Event | None:
             code = _CODES.get(number)
             return events.Refused(code, text.strip()) if code is not None else events.NotDelivered()
         case (word, _, _) if not word.isalpha():
-            raise ProtocolError(
-                f"The server sent something that is no answer of the wire format register: {word[:64]!r}."
-            )
+            raise ProtocolError(f"The server sent an invalid answer (wire format register): {word[:64]!r}.")
         case _:
             return None
 

@@ -106,7 +106,7 @@ def _before_id(request: requests.AskHistory | requests.Search, newest_id: int) -
 
 
 def wait_for_pending(services: Services, member: Member) -> None:
-    """Wait until all messages of the member are confirmed or refused."""
+    """Wait until all messages of the member are confirmed or rejected."""
     if member.has_appended:
         member.has_appended = False
         services.journal.wait_for_pending()

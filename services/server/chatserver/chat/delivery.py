@@ -247,7 +247,7 @@ class AckedDelivery:
             self._ack_seconds = ack_seconds
             self._deadlines = {key: min(deadline, latest) for key, deadline in self._deadlines.items()}
             for window in self._windows:
-                # If the journal crashed, an appended message is never confirmed or refused.
+                # If the journal crashed, an appended message is never confirmed or rejected.
                 if window.ack is not None and not window.ack.is_complete:
                     self._deadlines.setdefault(window.ack, latest)
             self._changed.notify()

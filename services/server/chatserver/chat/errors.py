@@ -26,7 +26,7 @@ REQUEST_ERRORS = (
 )
 # Maximum logged errors per connection: an attacker must not fill the disk with the log.
 _LOGGED_MAX = 100
-# Codes for which the reason is not logged: it repeats the peer's input, which may be a mistyped message or password.
+# Codes whose reasons are not logged: they repeat the peer's input, which may be a mistyped message or password.
 _QUOTING_CODES = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
 
 
@@ -40,7 +40,7 @@ class ErrorLog:
         self._count = 0
 
     def log_refusal(self, error: RequestError, user: str | None) -> None:
-        """Log a refused request. ``user`` is None before the login."""
+        """Log a rejected request. ``user`` is None before the login."""
         if self._may_log():
             detail = None if error.code in _QUOTING_CODES else error.reason
             _log.warning("request refused", code=error.code.value, user=user, connection=self._label, detail=detail)

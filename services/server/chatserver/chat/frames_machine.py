@@ -1,4 +1,4 @@
-"""The state machine of the frames protocol: it combines command and data steps into requests."""
+"""The state machine of the protocols frames and datagram: combines command and data steps into requests."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class FramesMachine:
         return requests.Password(text)
 
     def read_operation(self, text: str) -> Request | None:
-        """Parse an operation, case-insensitive; a limit may follow the one for the history."""
+        """Parse an operation, case-insensitive. A limit may follow the keyword of the history."""
         operation, _, limit = text.strip().upper().partition(" ")
         if operation == self._keywords.history:
             return _ask_history(limit.strip())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Size of the portions in which a commit is flushed. On a slow disk a commit may hold megabytes. Flushed at once, they
 # could exceed the lag limit of a receiver that reads fast enough.
 _PORTION_CHARACTERS = 64 * 1024
-# Per-message overhead of the wire format.
+# Per-message overhead on the wire.
 _MESSAGE_CHARACTERS = 100
 
 

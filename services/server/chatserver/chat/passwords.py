@@ -74,7 +74,7 @@ class Passwords:
     ) -> None:
         """``threads`` is one per processor by default. Raises PasswordsFailedError if there is no memory for a hash."""
         self._hasher = new_hasher(time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism)
-        # Hash for the check of unknown users, so that it takes as long as for known ones.
+        # Hash for the check of unknown users, so that their check takes the same time.
         try:
             self._unknown_user_hash = self._hasher.hash("nobody")
         except HashingError as error:
@@ -93,7 +93,7 @@ class Passwords:
             worker.start()
 
     def stop(self) -> None:
-        """Refuse new and waiting tasks, then join the hasher threads."""
+        """Reject new and waiting tasks, then join the hasher threads."""
         with self._lock:
             self._closed = True
             for _ in self._workers:

@@ -25,7 +25,7 @@ _REQUEST_MAX_BYTES = 256
 
 
 class ControlSocket:
-    """Answers requests in a thread of its own, one after the other.
+    """Answers requests in its own thread, one after the other.
 
     This process holds the lock of the data folder, so an existing socket was left by a killed server and is replaced.
     If no socket can be created, a warning is logged and the health check fails; everything else works.

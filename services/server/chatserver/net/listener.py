@@ -1,4 +1,4 @@
-"""The TCP listener: accepts connections in a thread of its own."""
+"""The TCP listener: accepts connections in its own thread."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Listener:
         on_crash: Callable[[str], None],
         turns: ReadTurns | None = None,
     ) -> None:
-        """``full`` is the error for a refused connection; it is sent in the connection's protocol."""
+        """``full`` is the error for a rejected connection, which is sent in the connection's protocol."""
         self._turns = turns
         self._connections = connections
         self._worker = Worker("listener", self._run, on_crash)

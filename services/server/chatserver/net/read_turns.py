@@ -4,11 +4,11 @@ Each connection has a thread. If thousands of them receive something in the same
 for the interpreter, and each of them requests it again at every switch interval. The requests alone take more time than
 two processors have, and all other threads wait for seconds (docs/decisions/0021).
 
-So a quiet reader does not wait for its socket. It waits for a lock of its own, which costs nothing while other threads
-run. One thread waits for the sockets of all quiet readers, and queues the readers whose sockets are readable or whose
-time limit has passed. The thread wakes the first reader in the queue. That reader reads once, and then wakes the next:
-that is a turn. Readers that read often wait for their own sockets, because a turn costs two more switches of threads.
-The number of these active readers is limited.
+So a quiet reader does not wait for its socket. It waits for its own lock, which costs nothing while other threads run.
+One thread waits for the sockets of all quiet readers, and queues the readers whose sockets are readable or whose time
+limit has passed. The thread wakes the first reader in the queue. That reader reads once, and then wakes the next: that
+is a turn. Readers that read often wait for their own sockets, because a turn costs two more switches of threads. The
+number of these active readers is limited.
 
 There are two queues: readers without a time limit, whose users are logged in, and readers with a time limit, before the
 login or inside a request. Turns alternate between the queues, so a user does not wait until thousands of new

@@ -202,7 +202,7 @@ class UdpListener:
             _log.warning("handshake ignored", reason="too_short", address=address[0], min_bytes=min_bytes)
 
     def _answer(self, datagram: Datagram, address: Address, *payloads: bytes) -> bool:
-        """Send the first of ``payloads`` that is no longer than that of the datagram. False if all are longer."""
+        """Send the first of ``payloads`` that is not longer than the datagram's. False if all are longer."""
         for payload in payloads:
             if len(payload) <= len(datagram.payload):
                 self._send(address, datagram.session, payload)

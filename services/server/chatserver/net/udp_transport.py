@@ -101,7 +101,7 @@ class UdpTransport:
         self.closed = False
         # The reason why the peer is lost, or empty.
         self.lost_reason = ""
-        # Guards everything below and ``lost_reason``. The condition is notified when the reader can go on.
+        # Guards everything below and ``lost_reason``. The condition is notified when the reader can continue.
         self._lock = threading.Lock()
         self._readable = threading.Condition(self._lock)
         self._arq = Arq(session, self.opened_at, silence_seconds=silence_seconds)

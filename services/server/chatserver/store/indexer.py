@@ -181,7 +181,7 @@ class Indexer:
         return index
 
     def _index_messages(self, index: Index) -> None:
-        """Index new messages in slices until the indexer stops. Raises its own errors and those of searches.
+        """Index new messages in slices until the indexer stops. Also raises the errors that searches stored in _fault.
 
         ``_closed``, ``_fault`` and ``_requested_id`` are read without the lock: each read is atomic, a stale value is
         corrected in the next round, and the waits check again under the lock. Only this thread writes ``_indexed_id``.
