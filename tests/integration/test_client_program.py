@@ -135,7 +135,7 @@ def test_unknown_setting_is_reported_with_a_suggestion(shared_room: Room) -> Non
         shared_room.server.port, CHAT_USER="x", CHAT_PASSWORD="x", CHAT_DIALEKT="frames", CHAT_GUESTS="off"
     )
     assert ended.returncode == 0
-    hint = "chatclient: the variable CHAT_DIALEKT is no setting and is ignored; did you mean CHAT_DIALECT?\n"
+    hint = "chatclient: the variable CHAT_DIALEKT is not a setting, and is ignored; did you mean CHAT_DIALECT?\n"
     assert ended.stderr == hint
 
 

@@ -26,7 +26,7 @@ def main() -> int:
         return _report_error(f"The script can't be played; {error}.")
     for name, similar in unknown_settings(environment):
         hint = f"; did you mean {similar}?" if similar else "."
-        print(f"chatclient: the variable {name} is no setting and is ignored{hint}", file=sys.stderr)
+        print(f"chatclient: the variable {name} is not a setting, and is ignored{hint}", file=sys.stderr)
     if sys.stdout is None:  # the program was started with its output closed
         return Exit.LOST
     # Messages may contain characters that the terminal's encoding lacks.

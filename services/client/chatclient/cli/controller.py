@@ -438,7 +438,7 @@ class Controller:
             self._request(AskHistory(recent))
 
     def _is_typing_password(self) -> bool:
-        """True if a person is typing a password before the first login. The server may not wait long enough for that."""
+        """True if a person is typing a password before the first login. The server may time out before."""
         return (
             self._frontend.marks_passwords
             and self._model.connection_state is ConnectionState.PASSWORD_REQUESTED

@@ -163,9 +163,10 @@ class EventReader:
                 text = payload.decode()
                 found += self._read_data(text) if kind == DATA else self._read_command(text)
         except ValueError as error:  # UnicodeDecodeError is one, too
-            what = f"no answer of the wire format {self._protocol_name}"
             reason = str(error)[:_REASON_MAX_CHARACTERS]
-            raise ProtocolError(f"The server sent something that is {what}: {reason}.") from error
+            raise ProtocolError(
+                f"The server sent an invalid answer (wire format {self._protocol_name}): {reason}."
+            ) from error
         return found
 
     def _read_data(self, text: str) -> Iterable[Event]:
@@ -200,7 +201,7 @@ _MESSAGE: Final = re.compile(r"(PUBLIC|DIRECT) ([^ \n]+) ([0-9]{1,19}) ([0-9]{1,
 def _read_message(text: str) -> Message:
     found = _MESSAGE.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text[:64]!r} is no message with its header")
+        raise ValueError(f"{text[:64]!r} is not a message with a header")
     kind, sender, message_id, time_ms, body = found.groups()
     if kind == "PUBLIC":
         return events.PublicMessage(int(message_id), int(time_ms), sender, body)
@@ -209,7 +210,7 @@ def _read_message(text: str) -> Message:
 
 def _number(word: str) -> int:
     if not re.fullmatch("[0-9]{1,19}", word):
-        raise ValueError(f"{word[:64]!r} is no number")
+        raise ValueError(f"{word[:64]!r} is not a number")
     return int(word)
 
 
