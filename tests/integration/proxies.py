@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import select
+import random
 import socket
 import threading
 from contextlib import suppress
 from typing import Self
 
 from integration.room import DEADLINE_SECONDS
+from reliability.relay import Faults, Relay
 
 
 class TcpProxy:
@@ -79,44 +80,16 @@ class TcpProxy:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-class UdpProxy:
-    """Carries datagrams of one client to a server and back."""
+class UdpProxy(Relay):
+    """Carries datagrams to a server and back, and loses those of one direction when told to."""
 
     def __init__(self, server_port: int) -> None:
-        # True: what goes this way is lost.
+        super().__init__(server_port, random.Random(), Faults(0.0, 0.0, 0.0))
+        # True: packets in this direction are lost.
         self.loses_requests = self.loses_answers = False
         self.lost_requests: list[bytes] = []
-        self._server = ("127.0.0.1", server_port)
-        self._front, self._back = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-        for each in (self._front, self._back):
-            each.bind(("127.0.0.1", 0))
-        self.port = int(self._front.getsockname()[1])
-        self._stop_here, self._stop_there = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name="proxy")
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop_there.send(b"\0")
-        self._thread.join()
-        for each in (self._front, self._back, self._stop_here, self._stop_there):
-            each.close()
-
-    def _run(self) -> None:
-        client = None
-        while True:
-            ready, _, _ = select.select([self._front, self._back, self._stop_here], [], [])
-            if self._stop_here in ready:
-                return
-            if self._front in ready:
-                datagram, client = self._front.recvfrom(2_048)
-                if self.loses_requests:
-                    self.lost_requests.append(datagram)
-                else:
-                    self._back.sendto(datagram, self._server)
-            if self._back in ready:
-                datagram = self._back.recv(2_048)
-                if client is not None and not self.loses_answers:
-                    self._front.sendto(datagram, client)
+    def loses(self, to: tuple[str, int], data: bytes) -> bool:
+        if to == self.server and self.loses_requests:
+            self.lost_requests.append(data)
+        return self.loses_requests if to == self.server else self.loses_answers

@@ -37,7 +37,7 @@ class Relay:
     def __init__(self, port: int, chance: random.Random, faults: Faults) -> None:
         # Counts of packets. Written by the relay's thread.
         self.carried = self.lost = self.repeated = self.late = 0
-        self._target = ("127.0.0.1", port)
+        self.server = ("127.0.0.1", port)
         self._chance = chance
         self._faults = faults
         self._selector = selectors.DefaultSelector()
@@ -83,13 +83,11 @@ class Relay:
                             continue
                         if source not in self._backs:
                             self._backs[source] = self._open(source)
-                        self._carry(self._backs[source], self._target, data)
+                        self._carry(self._backs[source], self.server, data)
 
     def _carry(self, sock: socket.socket, to: tuple[str, int], data: bytes) -> None:
         self.carried += 1
-        times = self._times_lost.pop((to, data), 0)
-        if times < _LOST_IN_A_ROW_MAX and self._happens(self._faults.lost):
-            self._times_lost[to, data] = times + 1
+        if self.loses(to, data):
             self.lost += 1
             return
         copies = 1 + self._happens(self._faults.repeated)
@@ -104,6 +102,14 @@ class Relay:
         for packet_socket, destination, packet in late:
             with suppress(OSError):  # equal to a loss
                 packet_socket.sendto(packet, destination)
+
+    def loses(self, to: tuple[str, int], data: bytes) -> bool:
+        """True if this packet is to be lost."""
+        times = self._times_lost.pop((to, data), 0)
+        is_lost = times < _LOST_IN_A_ROW_MAX and self._happens(self._faults.lost)
+        if is_lost:
+            self._times_lost[to, data] = times + 1
+        return is_lost
 
     def _happens(self, share: float) -> bool:
         return self._chance.random() < share
