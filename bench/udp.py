@@ -52,7 +52,7 @@ class ReceiveBuffer:
         self._early: dict[int, bytes] = {}
 
     def add(self, data: bytes) -> bytes:
-        """The frames that are now in order. None for a duplicate, or while an earlier datagram is missing."""
+        """The frames that are now in order; empty for a duplicate, or while an earlier datagram is missing."""
         number = int.from_bytes(data[HEADER_BYTES - 4 : HEADER_BYTES], "big")
         frames = frame(data[0], data[HEADER_BYTES:])
         if number != self.next:

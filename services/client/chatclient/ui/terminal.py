@@ -119,7 +119,7 @@ class TerminalFrontend:
         self._drawn_at = 0.0
         self._bell_at = -math.inf
         self._confirmed_text = ""
-        # Time of the last key; true if more keys of the same read follow; true if the keys are part of a paste; the
+        # Time of the last key; true if more keys of that read follow; true if the keys are part of a paste; the
         # timer of an Enter that may be part of the paste.
         self._key_at = -math.inf
         self._has_more_keys = self._is_fast = self._is_pasted = False

@@ -157,7 +157,7 @@ class GuestSession:
             self._ignore_ack(request)
 
     def _ignore_ack(self, _: Request) -> None:
-        """Ignore an unsolicited ack. If the server replied, two servers could answer each other forever."""
+        """Ignore an unsolicited ack. If the peer acknowledged the reply, the exchange would never end."""
         self._errors.log_ignored_ack(self._name)
         self._unsolicited_acks += 1
 
