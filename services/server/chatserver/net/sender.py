@@ -28,7 +28,7 @@ so callers may hold the hub's lock. The sender holds no lock while it writes.
 
 No wake-up is lost. A caller first publishes its work (``_ready``, ``_to_close``, ``_stop_at``, the end of a buffer) and
 then calls ``wake``. The sender first reads the pipe, then clears ``_woken``, then looks for work. If a caller finds
-``_woken`` set, either the byte is unread, or the sender has not looked for work yet. In both cases it finds the work.
+``_woken`` set, the byte is unread, or the sender has not looked for work yet. Either way the sender finds the work.
 """
 
 from __future__ import annotations
