@@ -180,7 +180,7 @@ class Hub:
             for member in self._members.get(recipient.id, [])
             if member.guest is None or member.guest is recipient
         ]
-        # The sender's other connections receive the message too: it is in their history. A guest has one connection.
+        # The sender's other connections receive the message too: it is in their history. A guest is one member only.
         is_alone = recipient.id == batch.member.account_id or batch.member.guest is not None
         others = [] if is_alone else self._members.get(batch.member.account_id, [])
         for member in [*members, *(member for member in others if member is not batch.member)]:
