@@ -487,7 +487,7 @@ class Guest:
         self.name = name
         self.sending, self.receiving = RegisterPeer(port, address), RegisterPeer(port, address)
 
-    def come_in(self) -> None:
+    def register(self) -> None:
         for side, peer in (("TOSEND", self.sending), ("TORECV", self.receiving)):
             answer = peer.register(side, self.name)
             assert answer == f"REGISTERED {side} {self.name}\n\n".encode(), answer
@@ -586,7 +586,7 @@ class Room:
 
     def enter_guest(self, name: str, address: str | None = None) -> Guest:
         guest = self.guest(name, address)
-        guest.come_in()
+        guest.register()
         return guest
 
     def enter(self, name: str, **members: Any) -> Peer:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ops.window import Window
 
@@ -48,14 +48,7 @@ class Terminals:
         environment = {key: value for key, value in {**inherited, **_DEFAULTS, **settings}.items() if value is not None}
         program = ["-c", prelude + _MAIN] if prelude else ["-m", "chatclient"]
         window = Window(
-            [
-                sys.executable,
-                *program,
-                "127.0.0.1",
-                str(port or self._port),
-                *([name] if name else []),
-                *flags,
-            ],
+            [sys.executable, *program, "127.0.0.1", str(port or self._port), *([name] if name else []), *flags],
             columns=columns,
             rows=rows,
             environment=environment,
@@ -64,18 +57,9 @@ class Terminals:
         )
         return self._windows.enter_context(window)
 
-    def log_in(
-        self,
-        name: str = "alice",
-        *flags: str,
-        columns: int = 100,
-        rows: int = 30,
-        port: int | None = None,
-        joins: bool = False,
-        **settings: str | None,
-    ) -> Window:
-        """Start a client, and wait until it is connected."""
-        window = self.open(name, *flags, columns=columns, rows=rows, port=port, joins=joins, **settings)
+    def log_in(self, name: str = "alice", *flags: str, **options: Any) -> Window:
+        """Start a client as :meth:`open` does, and wait until it is connected."""
+        window = self.open(name, *flags, **options)
         window.until(lambda: is_connected(window), "it is connected")
         window.until_line(f"{name}>")
         return window

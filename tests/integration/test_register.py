@@ -125,7 +125,7 @@ def test_settings_of_the_wire_format(open_room: Callable[..., Room]) -> None:
 def test_guest_may_end_its_side_after_the_last_message(room: Room) -> None:
     """As from a shell: all messages are answered."""
     bob, alice = AckingGuest(room.server.port, "bob"), room.enter_guest("alice")
-    bob.come_in()
+    bob.register()
     alice.sending.send(b"".join(message_to("bob", f"text {number}") for number in range(20)))
     alice.sending.socket.shutdown(socket.SHUT_WR)
     assert alice.sending.rest() == sent("bob") * 20

@@ -18,8 +18,8 @@ class AckingGuest(Guest):
         self.heard: list[tuple[str, str]] = []
         self._listening = threading.Thread(target=self._listen, name=f"{name} listens")
 
-    def come_in(self) -> None:
-        super().come_in()
+    def register(self) -> None:
+        super().register()
         self.listen()
 
     def listen(self) -> None:

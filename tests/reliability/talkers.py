@@ -75,7 +75,7 @@ class GuestTalkers:
 
     def __enter__(self) -> Self:
         for member in self.members:
-            member.guest.come_in()
+            member.guest.register()
         for member in self.members:
             member.thread.start()
         return self

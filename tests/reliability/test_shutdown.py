@@ -220,10 +220,10 @@ def test_shutdown_delivers_messages_of_guests_and_udp(
 
 def test_shutdown_does_not_wait_for_unacknowledging_guests(tmp_path: Path) -> None:
     with Program(tmp_path) as program, closing(Guest(program.port, "alice")) as alice:
-        alice.come_in()
+        alice.register()
         silent = [Guest(program.port, f"silent{number}") for number in range(TALKERS)]
         for guest in silent:
-            guest.come_in()
+            guest.register()
         alice.send("ALL", "hello")
         assert [guest.forwarded() for guest in silent] == [("alice", "hello")] * TALKERS
         with deadline(SHUTDOWN_SECONDS, "the shutdown"):
