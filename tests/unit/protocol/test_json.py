@@ -10,6 +10,7 @@ from chatprotocol.events import (
     Event,
     Found,
     History,
+    Online,
     PasswordChanged,
     PasswordPrompt,
     Pong,
@@ -266,6 +267,9 @@ def test_line_of_65536_bytes_is_read_and_a_longer_one_refused(piece_bytes: int, 
     assert (refused.code, refused.closes) == (ErrorCode.TOO_LONG, False)
     assert "65,536 bytes" in refused.reason
     assert ping == Ping()
+    decoder = Json().request_decoder()
+    assert len(decoder.decode(padded(70_000))) == 1
+    assert decoder.end() == [], "a refused line is not reported again"
 
 
 @pytest.mark.parametrize("text", ["\u00e4" * 4096, "A" * 8192])
@@ -386,6 +390,12 @@ EVENTS: list[tuple[Event, bytes]] = [
 def test_event_is_its_line(event: Event, line: bytes) -> None:
     assert Json().encode(event) == line + b"\n"
     assert Json().event_decoder().decode(line + b"\n") == [event]
+
+
+def test_online_users_are_an_update_without_changes() -> None:
+    assert (
+        Json().encode(Online(("alice", "bob"))) == b'{"type":"users","users":["alice","bob"],"joined":[],"left":[]}\n'
+    )
 
 
 def test_error_codes_are_the_documented_ones() -> None:
