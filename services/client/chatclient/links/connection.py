@@ -26,7 +26,7 @@ _CONNECT_AGAIN_SECONDS = 2.0
 # server do not reconnect all at once.
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-# Minimum time from login to loss. A server that closes a connection earlier, without an event, counts as down.
+# Minimum time from login to loss: a server that ends a connection earlier, and sent no event on it, counts as down.
 _STEADY_SECONDS = 5.0
 # Maximum wait for the receiver thread in close(). A name lookup or a connect can't be interrupted; the thread then ends
 # some seconds later, or with the process.

@@ -70,7 +70,7 @@ class PromptRenderer(Renderer):
     def _cursor_row(self, screen: Screen, columns: int) -> int:
         """The cursor's row in the prompt after wrapping to ``columns`` columns.
 
-        A cursor after the text of a row counts as at the end of the text.
+        If the cursor is after the text of its row, the end of the text counts instead.
         """
         above = (screen.data_buffer[y] for y in range(self._cursor_pos.y))
         here = screen.data_buffer[self._cursor_pos.y]
@@ -84,7 +84,7 @@ def _length(row: Mapping[int, Char]) -> int:
 
 
 def _row_of(row: Mapping[int, Char], end: int, columns: int) -> int:
-    """Index, after wrapping to ``columns`` columns, of the row in which the first ``end`` columns of this row end."""
+    """Number of line breaks in the first ``end`` columns of the row, after wrapping to ``columns`` columns."""
     x = taken = number = 0
     while x < end:
         width = row[x].width or 1

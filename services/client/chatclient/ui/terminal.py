@@ -67,7 +67,7 @@ _FLOOD_MESSAGES: Final = 500
 # Maximum number of undrawn events; messages of maximum length take 40 MB.
 _SHOWN_AHEAD_MAX: Final = 5_000
 _FLOOD_SHOWN_MESSAGES: Final = 100
-# Maximum number of lines of a message that is sent without confirmation.
+# Maximum number of lines that one Enter sends: a longer text, often pasted by mistake, needs a second Enter.
 _LINES_UNCONFIRMED_MAX: Final = 5
 _MENU_ROWS: Final = 6
 # Maximum time between pasted keys: typing is slower, and a paste that arrives in several reads is faster.
@@ -89,7 +89,7 @@ class TerminalFrontend:
     is_person = True
     marks_passwords = True
     recent_messages = 20
-    # The event loop handles signals: see signal.set_wakeup_fd.
+    # The descriptor for signal.set_wakeup_fd: none, because the event loop sets its own.
     wakeup = -1
 
     def __init__(self, parser: InputParser, protocol: str, *, is_quiet: bool, shows_joins: bool) -> None:
@@ -119,8 +119,7 @@ class TerminalFrontend:
         self._drawn_at = 0.0
         self._bell_at = -math.inf
         self._confirmed_text = ""
-        # Time of the last key; true if more keys of that read follow; true if the keys are part of a paste; the
-        # timer of an Enter that may be part of the paste.
+        # Paste detection: see _on_key. _held is the timer of an Enter that waits at the end of a read.
         self._key_at = -math.inf
         self._has_more_keys = self._is_fast = self._is_pasted = False
         self._held: asyncio.TimerHandle | None = None
