@@ -1,4 +1,4 @@
-"""Hypothesis profiles; the choice of the stacks for the end-to-end tests, and the report of them at the end."""
+"""Hypothesis profiles; chooses the stacks for the end-to-end tests, and reports them at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# Examples of each property: a few seconds for all properties, or what `make test-long` has time for.
+# Examples of each property: few for `make test`, because all properties must take only seconds; many for
+# `make test-long`.
 settings.register_profile("normal", max_examples=60, deadline=None, database=None)
 settings.register_profile("long", settings.get_profile("normal"), max_examples=1000)
 settings.load_profile("long" if os.environ.get("CHAT_TEST_LONG") else "normal")

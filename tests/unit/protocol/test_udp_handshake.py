@@ -27,7 +27,7 @@ def request(handshake: UdpHandshake, now: float) -> bytes:
     datagram = unpack(packet)
     assert datagram is not None
     assert (datagram.kind, datagram.session, datagram.sequence) == (C, 0, 0)
-    assert len(packet) >= len(COOKIE) + 13, "the server answers a shorter request with nothing"
+    assert len(packet) >= len(COOKIE) + 13, "the server ignores a shorter request"
     return datagram.payload.rstrip(b" ")
 
 
@@ -63,7 +63,7 @@ def test_cookie_is_appended_to_the_name_at_once(handshake: UdpHandshake, cookie:
 
 @pytest.mark.parametrize("start", [0.0, 1_000.0])
 def test_request_is_resent_8_times_with_doubled_waits(start: float) -> None:
-    """A cookie begins the resends again."""
+    """A cookie restarts the resends."""
     handshake = UdpHandshake(b"alice", start)
     for expected in (b"alice", b"alice 0123456789abcdef"):
         assert handshake.next_check_at == start
@@ -98,7 +98,7 @@ def test_handshake_follows_4_cookies() -> None:
 
 @pytest.mark.parametrize("first", [FIRST, Datagram(D, SESSION, 2, b"PUBLIC")])
 def test_first_datagram_of_a_session_opens_it(with_cookie: UdpHandshake, first: Datagram) -> None:
-    """Whichever arrives first. The datagram itself is not yet received."""
+    """Any datagram of the session can be the first. The Arq has not received it yet."""
     arq = with_cookie.handle_reply(first, 5.0)
 
     assert isinstance(arq, Arq)

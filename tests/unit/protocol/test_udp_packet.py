@@ -1,4 +1,4 @@
-"""Packets over UDP: literal bytes and the datagrams that they are, openings, and cookies."""
+"""Packets over UDP: their bytes, openings and cookies."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_packet_has_the_bytes_of_the_wire_page(data: bytes, datagram: Datagram) 
 def test_packet_shorter_than_a_header_is_not_a_datagram() -> None:
     assert HEADER_BYTES == 13
     assert [unpack(b"\xff" * size) for size in range(13)] == [None] * 13
-    assert READ_BYTES > 13 + 1_200, "a payload over the limit is seen to be"
+    assert READ_BYTES > 13 + 1_200, "a read detects a payload over the limit"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_packet_shorter_than_a_header_is_not_a_datagram() -> None:
     ],
     ids=lambda value: f"{value!r:.60}",
 )
-def test_opening_is_a_name_and_perhaps_a_cookie(payload: bytes, opening: Opening) -> None:
+def test_opening_is_a_name_and_an_optional_cookie(payload: bytes, opening: Opening) -> None:
     assert read_opening(payload) == opening
 
 

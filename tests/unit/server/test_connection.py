@@ -24,7 +24,7 @@ from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
 from chatserver.net.transport import TcpTransport
 
 from .helpers import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
-from .lines import Clock
+from .udp_line import Clock
 
 PING = b'{"command":"ping"}\n'
 PONG = b'{"type":"pong"}\n'

@@ -2,7 +2,7 @@
 
 from chatserver.chat.login_throttle import FAILURES_MAX, WINDOW_SECONDS, LoginThrottle
 
-from .lines import Clock
+from .udp_line import Clock
 
 
 def fail(throttle: LoginThrottle, times: int, name: str = "alice") -> None:

@@ -33,8 +33,8 @@ from .helpers import (
     publish,
     put,
 )
-from .lines import Clock, Line
 from .send_model import LISTENERS, SendModel, Step, random_listener, random_step, random_take, scripts, small_limits
+from .udp_line import Clock, UdpLine
 
 LAG_MAX_BYTES = 1_000_000
 
@@ -131,7 +131,7 @@ class SenderFixture:
         self.add(send_queue, follows=follows)
         return Peer(theirs, send_queue, self.run)
 
-    def udp_queue(self, line: Line, *, follows: bool = True) -> SendQueue:
+    def udp_queue(self, line: UdpLine, *, follows: bool = True) -> SendQueue:
         """The send queue of a session over UDP."""
         send_queue = SendQueue(line.transport, self.broadcast, "udp@test", self.sender.mark_ready)
         line.transport.set_wake(partial(self.sender.mark_ready, send_queue))
@@ -242,7 +242,7 @@ def test_slow_peer_delays_no_other_and_catches_up(fixture: SenderFixture) -> Non
 
 def test_lagging_peers_are_disconnected_and_logged(fixture: SenderFixture) -> None:
     """Promise: nobody waits for the slow. A peer that is more than the limit behind is disconnected."""
-    line = Line()
+    line = UdpLine()
     lagging = [fixture.peer().send_queue, fixture.udp_queue(line)]
     quick = fixture.peer()
     with capture_logs() as log:
@@ -354,7 +354,7 @@ def test_hang_up_does_not_wait_for_full_socket(fixture: SenderFixture, *, is_ful
 
 def test_unread_last_words_are_dropped_after_the_linger_time(fixture: SenderFixture) -> None:
     """Over UDP unread means not acknowledged."""
-    line = Line()
+    line = UdpLine()
     queues = [fixture.peer(follows=False).send_queue, fixture.udp_queue(line, follows=False)]
     fixture.put(queues[0], b"x" * LAG_MAX_BYTES)
     fixture.put(queues[1], *frames(1))
@@ -486,11 +486,11 @@ def test_crashed_sender_releases_waiting_writers() -> None:
 
 
 @pytest.fixture
-def line() -> Line:
-    return Line()
+def line() -> UdpLine:
+    return UdpLine()
 
 
-def received(fixture: SenderFixture, line: Line) -> list[bytes]:
+def received(fixture: SenderFixture, line: UdpLine) -> list[bytes]:
     """All that the peer of the line has received, once no datagram is lost."""
     while line.sock.sent:
         line.carry()
@@ -498,7 +498,7 @@ def received(fixture: SenderFixture, line: Line) -> list[bytes]:
     return [frame(*each) for each in line.heard]
 
 
-def test_udp_session_gets_broadcasts_and_replies_in_order(fixture: SenderFixture, line: Line) -> None:
+def test_udp_session_gets_broadcasts_and_replies_in_order(fixture: SenderFixture, line: UdpLine) -> None:
     """Promises: one room, one order. It is never written to like a socket, even if it has nothing of its own."""
     send_queue = fixture.udp_queue(line)
     peer = fixture.peer()
@@ -514,7 +514,7 @@ def test_udp_session_gets_broadcasts_and_replies_in_order(fixture: SenderFixture
     assert len(fixture.recording.sends) == 4, "those of the other one"
 
 
-def test_udp_session_without_acknowledgements_delays_no_other(fixture: SenderFixture, line: Line) -> None:
+def test_udp_session_without_acknowledgements_delays_no_other(fixture: SenderFixture, line: UdpLine) -> None:
     """Promise: nobody waits for the slow. The sender rests until there is room again."""
     fixture.udp_queue(line)
     quick = fixture.peer()
@@ -532,7 +532,7 @@ def test_udp_session_without_acknowledgements_delays_no_other(fixture: SenderFix
     assert received(fixture, line) == said
 
 
-def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFixture, line: Line) -> None:
+def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFixture, line: UdpLine) -> None:
     """Otherwise a lost datagram could not be sent again."""
     send_queue = fixture.udp_queue(line)
     fixture.publish(*frames(1))
@@ -551,7 +551,7 @@ def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFix
     assert line.transport.closed
 
 
-def test_stop_waits_for_udp_acknowledgements(fixture: SenderFixture, line: Line) -> None:
+def test_stop_waits_for_udp_acknowledgements(fixture: SenderFixture, line: UdpLine) -> None:
     """Promise: shutdown."""
     send_queue = fixture.udp_queue(line, follows=False)
     fixture.start()
@@ -566,7 +566,7 @@ def test_stop_waits_for_udp_acknowledgements(fixture: SenderFixture, line: Line)
     assert line.transport.closed
 
 
-def test_udp_hang_up_sends_the_last_words_first(fixture: SenderFixture, line: Line) -> None:
+def test_udp_hang_up_sends_the_last_words_first(fixture: SenderFixture, line: UdpLine) -> None:
     send_queue = fixture.udp_queue(line, follows=False)
     put(send_queue, *frames(1))
     send_queue.finish(hang_up=True)

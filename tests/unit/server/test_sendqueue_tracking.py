@@ -18,7 +18,7 @@ from chatserver.net.sendqueue import SendQueue
 from chatserver.net.transport import TcpTransport
 
 from .helpers import bytes_broadcast, eventually, insert, publish, put
-from .lines import Clock
+from .udp_line import Clock
 
 
 class FakeTransport(SimpleNamespace):

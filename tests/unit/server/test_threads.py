@@ -14,7 +14,7 @@ from chatserver.threads import Worker
 
 @pytest.fixture
 def failing_log() -> Iterator[None]:
-    """A log that fails for lack of memory, too."""
+    """A log that raises MemoryError."""
 
     def fail(*_: object) -> NoReturn:
         raise MemoryError
@@ -28,26 +28,26 @@ def failing_log() -> Iterator[None]:
 @pytest.mark.usefixtures("failing_log")
 @pytest.mark.parametrize("error", [ValueError, MemoryError, SystemExit])
 def test_crash_is_reported_even_if_it_can_not_be_logged(error: type[BaseException]) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def work() -> NoReturn:
         raise error
 
-    worker = Worker("journal", work, told.append)
+    worker = Worker("journal", work, reported.append)
     worker.start()
     worker.join()
-    assert told == ["journal"]
+    assert reported == ["journal"]
 
 
 def test_end_of_the_work_is_no_crash() -> None:
-    told: list[str] = []
+    reported: list[str] = []
     worked = threading.Event()
-    worker = Worker("journal", worked.set, told.append)
+    worker = Worker("journal", worked.set, reported.append)
     worker.join()  # it may not have been started
     worker.start()
     worker.join()
     assert worked.is_set()
-    assert told == []
+    assert reported == []
 
 
 # The main thread waits for a thread that never ends.

@@ -31,7 +31,7 @@ from chatserver.net.transport import TcpTransport
 from chatserver.net.udp_listener import UdpListener
 
 from .helpers import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
-from .lines import Clock, RecordingSocket
+from .udp_line import Clock, RecordingSocket
 
 C, D = ord("C"), ord("D")
 # Length of the shortest opening that is answered.

@@ -15,7 +15,7 @@ from chatprotocol.wire.readers import frame
 from chatserver.net.udp_transport import UdpTransport
 
 from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
-from .lines import ADDRESS, OPENING, SESSION, Line, RecordingSocket
+from .udp_line import ADDRESS, OPENING, SESSION, RecordingSocket, UdpLine
 
 C, D = ord("C"), ord("D")
 INBOX_MAX_BYTES = 64 * 1024
@@ -25,11 +25,11 @@ WINDOW = 64
 
 
 @pytest.fixture
-def line() -> Line:
-    return Line()
+def line() -> UdpLine:
+    return UdpLine()
 
 
-def acknowledged(line: Line) -> list[int]:
+def acknowledged(line: UdpLine) -> list[int]:
     return [datagram.sequence for datagram in line.new_packets() if datagram.kind == ACK]
 
 
@@ -41,7 +41,7 @@ def short_frames(count: int) -> list[bytes]:
 # --- reading ---
 
 
-def test_frames_are_read_once_in_order_and_acknowledged(line: Line) -> None:
+def test_frames_are_read_once_in_order_and_acknowledged(line: UdpLine) -> None:
     """After the opening. A kind that is unknown to the transport is for the protocol to refuse."""
     line.transport.deliver([(C, b"alice")])
     said = [Datagram(kind, SESSION, number, b"%d" % number) for number, kind in enumerate((C, PIECE, 0), 1)]
@@ -55,7 +55,7 @@ def test_frames_are_read_once_in_order_and_acknowledged(line: Line) -> None:
     assert acknowledged(line) == [3, 1, 1, 1, 3, 3, 2, 2]
 
 
-def test_read_returns_at_most_the_requested_bytes(line: Line) -> None:
+def test_read_returns_at_most_the_requested_bytes(line: UdpLine) -> None:
     data = frame(D, bytes(at % 251 for at in range(1_000))) + frame(C, b"EX")
     line.say((D, data[5:1_005]), (C, b"EX"))
     parts = []
@@ -68,12 +68,12 @@ def test_read_returns_at_most_the_requested_bytes(line: Line) -> None:
         line.transport.read(7, 0.001)
 
 
-def lose(line: Line) -> None:
+def lose(line: UdpLine) -> None:
     line.clock.now += 60.0
     line.transport.check_timeouts(line.clock.now)
 
 
-WAKE_READER: dict[str, tuple[Callable[[Line], object], bytes]] = {
+WAKE_READER: dict[str, tuple[Callable[[UdpLine], object], bytes]] = {
     "datagram": (lambda line: line.say((C, b"EX")), b"C\0\0\0\2EX"),
     "opening": (lambda line: line.transport.deliver([(C, b"EX")]), b"C\0\0\0\2EX"),
     "hang up": (lambda line: line.transport.hang_up(), b""),
@@ -85,7 +85,7 @@ WAKE_READER: dict[str, tuple[Callable[[Line], object], bytes]] = {
 
 
 @pytest.mark.parametrize("event", WAKE_READER)
-def test_waiting_reader_is_woken(line: Line, event: str) -> None:
+def test_waiting_reader_is_woken(line: UdpLine, event: str) -> None:
     wake, expected = WAKE_READER[event]
     if event == "last acknowledgement":
         line.transport.write([frame(C, b"BYE")])
@@ -102,7 +102,7 @@ def test_waiting_reader_is_woken(line: Line, event: str) -> None:
 # --- back-pressure: the inbox ---
 
 
-def test_full_inbox_takes_the_rest_later(line: Line) -> None:
+def test_full_inbox_takes_the_rest_later(line: UdpLine) -> None:
     """Promise: back-pressure. However much a peer sends, memory stays bounded, and nothing is lost."""
     payloads = [b"%04d" % number * 300 for number in range(WINDOW)]
     line.say(*((D, payload) for payload in payloads))
@@ -121,7 +121,7 @@ def test_full_inbox_takes_the_rest_later(line: Line) -> None:
     assert data == b"".join(frame(D, payload) for payload in payloads)
 
 
-def test_full_inbox_takes_acknowledgements_and_repeats_its_own(line: Line) -> None:
+def test_full_inbox_takes_acknowledgements_and_repeats_its_own(line: UdpLine) -> None:
     """It takes no early datagrams."""
     line.say((C, b"PM"))
     line.transport.write([frame(C, b"READY")])
@@ -137,7 +137,7 @@ def test_full_inbox_takes_acknowledgements_and_repeats_its_own(line: Line) -> No
 # --- writing ---
 
 
-def test_each_complete_frame_is_sent_as_a_datagram(line: Line) -> None:
+def test_each_complete_frame_is_sent_as_a_datagram(line: UdpLine) -> None:
     assert line.transport.write([b"C\0\0\0\5READYd\0\0\0\3abc", b"D\0\0\0\0"]) == 23
     for byte in frame(D, b"hello"):
         assert line.transport.write([bytes([byte])]) == 1
@@ -150,7 +150,7 @@ def test_each_complete_frame_is_sent_as_a_datagram(line: Line) -> None:
     ]
 
 
-def test_write_takes_16_kib_and_sends_the_window(line: Line) -> None:
+def test_write_takes_16_kib_and_sends_the_window(line: UdpLine) -> None:
     """Promise: memory stays bounded. A write with a full window takes nothing."""
     data = b"".join(short_frames(4_000))
     assert line.transport.write_max_bytes == WRITE_MAX_BYTES
@@ -166,7 +166,7 @@ def test_write_takes_16_kib_and_sends_the_window(line: Line) -> None:
     assert line.transport.unacknowledged_bytes() == held_bytes
 
 
-def test_flush_sends_waiting_frames_and_resends(line: Line) -> None:
+def test_flush_sends_waiting_frames_and_resends(line: UdpLine) -> None:
     line.transport.write(short_frames(WINDOW + 3))
     first = line.new_packets()
     line.acknowledge(*range(2, WINDOW), 1)
@@ -182,7 +182,7 @@ def test_flush_sends_waiting_frames_and_resends(line: Line) -> None:
     assert line.new_packets()[0] == first[-1]
 
 
-def test_failed_send_counts_as_a_lost_packet(line: Line) -> None:
+def test_failed_send_counts_as_a_lost_packet(line: UdpLine) -> None:
     line.sock.fault = PermissionError()
     assert line.transport.write([frame(C, b"READY")]) == 10
     line.say((C, b"PM"))
@@ -195,7 +195,7 @@ def test_failed_send_counts_as_a_lost_packet(line: Line) -> None:
     assert line.read() == b"C\0\0\0\2PM"
 
 
-def test_progress_is_counted_in_bytes_and_frames(line: Line) -> None:
+def test_progress_is_counted_in_bytes_and_frames(line: UdpLine) -> None:
     assert line.transport.can_be_closed
     line.transport.write([frame(C, b"READY"), frame(D, b"hello")])
     line.acknowledge(2)
@@ -210,75 +210,75 @@ def test_progress_is_counted_in_bytes_and_frames(line: Line) -> None:
 # --- wakeups of the sender ---
 
 
-def test_sender_is_woken_once_a_refused_write_has_room(line: Line) -> None:
+def test_sender_is_woken_once_a_refused_write_has_room(line: UdpLine) -> None:
     """Also if a part was refused."""
     line.transport.write(short_frames(WINDOW))
     with pytest.raises(BlockingIOError):
         line.transport.write(short_frames(1))
     line.acknowledge(2)
-    assert line.calls == 0, "the window begins at the oldest datagram in flight"
+    assert line.wakeups == 0, "the window begins at the oldest datagram in flight"
     line.acknowledge(1)
-    assert line.calls == 1
+    assert line.wakeups == 1
     line.transport.write([b"x" * WRITE_MAX_BYTES, b"x"])
     line.acknowledge(*range(3, WINDOW + 1))
 
-    assert line.calls > 1
+    assert line.wakeups > 1
 
 
-def test_sender_is_woken_while_frames_wait(line: Line) -> None:
+def test_sender_is_woken_while_frames_wait(line: UdpLine) -> None:
     """Also after the end: the rest must not go out one window for each timeout."""
     line.transport.write(short_frames(WINDOW + 1))
     line.acknowledge(1)
-    assert line.calls == 1
+    assert line.wakeups == 1
     line.transport.flush()
     line.acknowledge(2)
-    assert line.calls == 1
+    assert line.wakeups == 1
     line.transport.write(short_frames(1_000))
     line.transport.end()
     while line.transport.unacknowledged_bytes():
-        calls = line.calls
+        calls = line.wakeups
         line.carry()
-        assert line.calls > calls
+        assert line.wakeups > calls
         line.transport.flush()
 
     assert len(line.heard) >= 1_000
 
 
-def test_sender_is_woken_for_a_resend(line: Line) -> None:
+def test_sender_is_woken_for_a_resend(line: UdpLine) -> None:
     line.transport.write(short_frames(1))
     for later, calls in ((RESEND_SECONDS - 0.001, 0), (0.002, 1)):
         line.clock.now += later
         assert line.transport.check_timeouts(line.clock.now) == ""
-        assert line.calls == calls
+        assert line.wakeups == calls
     line.transport.flush()
     assert line.transport.check_timeouts(line.clock.now) == ""
 
-    assert line.calls == 1
+    assert line.wakeups == 1
 
 
-def test_sender_is_woken_by_the_last_acknowledgement_after_the_end(line: Line) -> None:
+def test_sender_is_woken_by_the_last_acknowledgement_after_the_end(line: UdpLine) -> None:
     """Only then may it close the transport."""
     line.transport.write(short_frames(2))
     line.transport.end()
     line.acknowledge(2)
-    assert line.calls == 0
+    assert line.wakeups == 0
     line.acknowledge(1)
 
-    assert line.calls == 1
+    assert line.wakeups == 1
 
 
-def test_sender_is_not_woken_without_need(line: Line) -> None:
+def test_sender_is_not_woken_without_need(line: UdpLine) -> None:
     line.transport.write(short_frames(3))
     line.acknowledge(1, 2, 3)
     line.say((C, b"PM"), (D, b"hello"))
     line.transport.check_timeouts(line.clock.now)
 
-    assert line.calls == 0
+    assert line.wakeups == 0
     without_sender = UdpTransport(RecordingSocket(), ADDRESS, SESSION, OPENING, clock=line.clock)  # type: ignore[arg-type]
     assert without_sender.check_timeouts(line.clock.now + 60.0) != ""
 
 
-def test_callbacks_run_without_the_lock(line: Line) -> None:
+def test_callbacks_run_without_the_lock(line: UdpLine) -> None:
     """The sender's wakeup and the system may take their time; other threads go on."""
     checked = []
 
@@ -302,7 +302,7 @@ def test_callbacks_run_without_the_lock(line: Line) -> None:
 # --- the end ---
 
 
-def test_reader_sees_the_end_after_the_last_acknowledgement(line: Line) -> None:
+def test_reader_sees_the_end_after_the_last_acknowledgement(line: UdpLine) -> None:
     """Until then the last frame is resent."""
     line.transport.write([frame(C, b"BYE")])
     line.transport.end()
@@ -311,7 +311,7 @@ def test_reader_sees_the_end_after_the_last_acknowledgement(line: Line) -> None:
         line.transport.read(100, 0.0)
     line.clock.now += RESEND_SECONDS
     line.transport.check_timeouts(line.clock.now)
-    assert line.calls == 1
+    assert line.wakeups == 1
     line.transport.flush()
     assert line.new_packets() == [bye]
     line.say((C, b"PM"))
@@ -321,12 +321,12 @@ def test_reader_sees_the_end_after_the_last_acknowledgement(line: Line) -> None:
     assert line.transport.read(100, 0.0) == b""
 
 
-def test_transport_that_hung_up_takes_and_holds_nothing(line: Line) -> None:
+def test_transport_that_hung_up_takes_and_holds_nothing(line: UdpLine) -> None:
     """It still acknowledges, so that the peer goes on to read what was sent. A closed one is marked as such."""
     line.say((C, b"PM"))
     assert not line.transport.closed
     line.transport.hang_up()
-    assert line.calls == 1
+    assert line.wakeups == 1
     line.new_packets()
     line.say(*[(D, b"x" * 1_200)] * 60)
 
@@ -344,7 +344,7 @@ def test_transport_that_hung_up_takes_and_holds_nothing(line: Line) -> None:
 
 
 @pytest.mark.parametrize("heard", [Datagram(ACK, SESSION, 1), Datagram(C, SESSION, 1, b"PING")])
-def test_silent_peer_is_lost_after_60_seconds(line: Line, heard: Datagram) -> None:
+def test_silent_peer_is_lost_after_60_seconds(line: UdpLine, heard: Datagram) -> None:
     """Promise: who vanishes without a word is gone from the list within 60 s. It is reported once."""
     for _ in range(3):
         line.give(heard)
@@ -356,7 +356,7 @@ def test_silent_peer_is_lost_after_60_seconds(line: Line, heard: Datagram) -> No
     assert line.transport.check_timeouts(line.clock.now) == ""
     line.new_packets()
 
-    assert line.calls == 1
+    assert line.wakeups == 1
     assert line.read() == (b"" if heard.kind == ACK else b"C\0\0\0\4PING")
     assert line.transport.read(100, 0.0) == b""
     for act in (line.transport.flush, lambda: line.transport.write([frame(C, b"more")])):
@@ -371,7 +371,7 @@ def test_silent_peer_is_lost_after_60_seconds(line: Line, heard: Datagram) -> No
 TO_PEER, TO_TRANSPORT = 0, 1
 
 
-def carry(network: Network, line: Line) -> None:
+def carry(network: Network, line: UdpLine) -> None:
     """Send all that is due, and let the packets arrive that are due."""
     now = line.clock.now
     network.send(TO_PEER, map(pack, line.new_packets()), now)
@@ -388,7 +388,7 @@ def carry(network: Network, line: Line) -> None:
 @given(dice=st.randoms(use_true_random=True))
 def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None:
     """Both ways, with small limits, while reader and sender take their time. The sender acts only when it is woken."""
-    line = Line(inbox_max_bytes=200, write_max_bytes=100)
+    line = UdpLine(inbox_max_bytes=200, write_max_bytes=100)
     network = Network(dice.getrandbits(32), Faults(lost=0.2, repeated=0.2, late=0.5, late_seconds=0.3))
     asked, answers = (
         [(kind, b"%d " % number * dice.randint(0, 20)) for number in range(dice.randint(0, 150))] for kind in (D, C)
@@ -404,8 +404,8 @@ def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None
             read += line.read()
         line.clock.now += 0.02
         assert line.transport.check_timeouts(line.clock.now) == ""
-        if line.calls != calls:
-            calls = line.calls
+        if line.wakeups != calls:
+            calls = line.wakeups
             line.transport.flush()
             with suppress(BlockingIOError):
                 while rest:

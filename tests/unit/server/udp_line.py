@@ -1,4 +1,4 @@
-"""A UDP transport over a recording socket, with a clock that the test moves, and its peer. The test carries packets."""
+"""A UDP transport and its peer, joined by a recording socket. The test moves the clock and the packets."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -47,21 +47,21 @@ class RecordingSocket:
         return found
 
 
-class Line:
-    """The transport and its peer, which is an Arq."""
+class UdpLine:
+    """A UdpTransport and its peer, an Arq. Nothing moves between them unless the test moves it."""
 
     def __init__(self, **limits: int) -> None:
         self.clock = Clock()
         self.sock: Any = RecordingSocket()
         self.transport = UdpTransport(self.sock, ADDRESS, SESSION, OPENING, clock=self.clock, **limits)
         self.peer = Arq(SESSION, self.clock.now)
-        # The frames that the peer received, and the number of calls of the sender's wakeup.
+        # Frames that the peer received; number of wakeups of the sender.
         self.heard: list[Frame] = []
-        self.calls = 0
-        self.transport.set_wake(self._count_call)
+        self.wakeups = 0
+        self.transport.set_wake(self._count_wakeup)
 
-    def _count_call(self) -> None:
-        self.calls += 1
+    def _count_wakeup(self) -> None:
+        self.wakeups += 1
 
     def new_packets(self) -> list[Datagram]:
         """The datagrams sent since the last call."""
