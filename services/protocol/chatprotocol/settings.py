@@ -150,14 +150,14 @@ SERVER_SETTINGS: Final = (
     Setting(
         "registration",
         "--registration",
-        "open, or closed: new names can't register",
+        "open, or closed (new names can't register)",
         "open",
         _choice("open", "closed"),
     ),
     Setting(
         "guests",
         "--guests",
-        "users without a password (wire format register): on, off, or auto: on while registration is open",
+        "users without a password (wire format register): on, off, or auto (on while registration is open)",
         "auto",
         _choice("auto", "on", "off"),
     ),
