@@ -90,7 +90,7 @@ ensure_plugin() { # compose or buildx
 
 engine_answers() { timeout 20 docker version >/dev/null 2>&1; }
 
-# Prints the process id of the engine that "up" started, if it runs. The id alone may belong to another process by now.
+# Prints the process id of the engine that "up" started, if it runs. The id alone proves nothing: another process may have it by now.
 own_pid() {
   local pid
   pid=$(cat "$PID_FILE" 2>/dev/null) && grep -qzxF -e "--pidfile=$PID_FILE" "/proc/$pid/cmdline" 2>/dev/null && echo "$pid"
@@ -128,7 +128,7 @@ start_dockerd() {
 stop_engine() {
   local pid deadline=$((SECONDS + STOP_SECONDS))
   if ! pid=$(own_pid); then
-    say "no engine of this script runs"
+    say "no engine that this script started is running"
     return
   fi
   say "stopping the engine (process $pid)"

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def with_settings(name: str) -> str:
-    """The text of a file with new lists. A list is the lines of one pattern after a given first line: see LISTS."""
+    """The text of a file with new lists. A list is all lines of one pattern after a given line: see LISTS."""
     text = (TOP / name).read_text()
     for before, kind, lines in LISTS[name]:
         listed = re.compile(f"({before}\n)(?:{kind}\n)*")
@@ -37,7 +37,7 @@ def with_settings(name: str) -> str:
 
 
 def _rows(settings: Iterable[Setting]) -> list[str]:
-    """The rows of a table in Markdown. A setting without a flag is described at another one."""
+    """The rows of a table in Markdown. A setting without a flag has no row: that of another setting describes it."""
     return [
         f"| {', '.join(map(_code, setting.flags.split()))} | {_code(setting.variable)}| {_code(setting.default)}| "
         f"{setting.meaning} |".replace("`|", "` |")
