@@ -495,7 +495,7 @@ def received(fixture: SenderFixture, line: UdpLine) -> list[bytes]:
     while line.sock.sent:
         line.carry()
         fixture.run()
-    return [frame(*each) for each in line.heard]
+    return [frame(*each) for each in line.peer_received]
 
 
 def test_udp_session_gets_broadcasts_and_replies_in_order(fixture: SenderFixture, line: UdpLine) -> None:

@@ -45,10 +45,10 @@ def test_frames_are_read_once_in_order_and_acknowledged(line: UdpLine) -> None:
     """After the opening. A kind that is unknown to the transport is for the protocol to refuse."""
     line.transport.deliver([(C, b"alice")])
     said = [Datagram(kind, SESSION, number, b"%d" % number) for number, kind in enumerate((C, PIECE, 0), 1)]
-    line.give(said[2])
+    line.arrive(said[2])
     assert line.read() == b"C\0\0\0\5alice"
     assert line.read() == b""
-    line.give(said[0], said[0], said[2], said[1])
+    line.arrive(said[0], said[0], said[2], said[1])
 
     assert line.read() + line.read() == b"C\0\0\0\x011d\0\0\0\x012\0\0\0\0\x013"
     assert line.read() == b""
@@ -57,7 +57,7 @@ def test_frames_are_read_once_in_order_and_acknowledged(line: UdpLine) -> None:
 
 def test_read_returns_at_most_the_requested_bytes(line: UdpLine) -> None:
     data = frame(D, bytes(at % 251 for at in range(1_000))) + frame(C, b"EX")
-    line.say((D, data[5:1_005]), (C, b"EX"))
+    line.peer_sends((D, data[5:1_005]), (C, b"EX"))
     parts = []
     while sum(map(len, parts)) < len(data):
         parts.append(line.transport.read(7, 0.0))
@@ -74,7 +74,7 @@ def lose(line: UdpLine) -> None:
 
 
 WAKE_READER: dict[str, tuple[Callable[[UdpLine], object], bytes]] = {
-    "datagram": (lambda line: line.say((C, b"EX")), b"C\0\0\0\2EX"),
+    "datagram": (lambda line: line.peer_sends((C, b"EX")), b"C\0\0\0\2EX"),
     "opening": (lambda line: line.transport.deliver([(C, b"EX")]), b"C\0\0\0\2EX"),
     "hang up": (lambda line: line.transport.hang_up(), b""),
     "close": (lambda line: line.transport.close(), b""),
@@ -105,7 +105,7 @@ def test_waiting_reader_is_woken(line: UdpLine, event: str) -> None:
 def test_full_inbox_takes_the_rest_later(line: UdpLine) -> None:
     """Promise: back-pressure. However much a peer sends, memory stays bounded, and nothing is lost."""
     payloads = [b"%04d" % number * 300 for number in range(WINDOW)]
-    line.say(*((D, payload) for payload in payloads))
+    line.peer_sends(*((D, payload) for payload in payloads))
     taken = acknowledged(line)
     assert taken == list(range(1, len(taken) + 1))
     assert INBOX_MAX_BYTES <= len(taken) * 1_205 < INBOX_MAX_BYTES + 1_205
@@ -114,7 +114,7 @@ def test_full_inbox_takes_the_rest_later(line: UdpLine) -> None:
     for number in taken:
         line.peer.receive(Datagram(ACK, SESSION, number), line.clock.now)
     line.clock.now += RESEND_SECONDS
-    line.give_all(line.peer.datagrams_to_send(line.clock.now))
+    line.arrive_packed(line.peer.datagrams_to_send(line.clock.now))
     assert acknowledged(line) == list(range(len(taken) + 1, WINDOW + 1))
     data += b"".join(line.read() for _ in payloads[len(taken) :])
 
@@ -123,11 +123,11 @@ def test_full_inbox_takes_the_rest_later(line: UdpLine) -> None:
 
 def test_full_inbox_takes_acknowledgements_and_repeats_its_own(line: UdpLine) -> None:
     """It takes no early datagrams."""
-    line.say((C, b"PM"))
+    line.peer_sends((C, b"PM"))
     line.transport.write([frame(C, b"READY")])
     line.transport.deliver([(D, b"x" * INBOX_MAX_BYTES)])
     line.new_packets()
-    line.give(*(Datagram(D, SESSION, number, b"x") for number in (1, 2, 3, 128)))
+    line.arrive(*(Datagram(D, SESSION, number, b"x") for number in (1, 2, 3, 128)))
     line.acknowledge(1)
 
     assert acknowledged(line) == [1, 1]
@@ -185,11 +185,11 @@ def test_flush_sends_waiting_frames_and_resends(line: UdpLine) -> None:
 def test_failed_send_counts_as_a_lost_packet(line: UdpLine) -> None:
     line.sock.fault = PermissionError()
     assert line.transport.write([frame(C, b"READY")]) == 10
-    line.say((C, b"PM"))
+    line.peer_sends((C, b"PM"))
     line.sock.fault = None
     line.clock.now += RESEND_SECONDS
     line.transport.flush()
-    line.give_all(line.peer.datagrams_to_send(line.clock.now))
+    line.arrive_packed(line.peer.datagrams_to_send(line.clock.now))
 
     assert line.new_packets() == [Datagram(C, SESSION, 1, b"READY"), *[Datagram(ACK, SESSION, 1)] * 2]
     assert line.read() == b"C\0\0\0\2PM"
@@ -241,7 +241,7 @@ def test_sender_is_woken_while_frames_wait(line: UdpLine) -> None:
         assert line.wakeups > calls
         line.transport.flush()
 
-    assert len(line.heard) >= 1_000
+    assert len(line.peer_received) >= 1_000
 
 
 def test_sender_is_woken_for_a_resend(line: UdpLine) -> None:
@@ -270,7 +270,7 @@ def test_sender_is_woken_by_the_last_acknowledgement_after_the_end(line: UdpLine
 def test_sender_is_not_woken_without_need(line: UdpLine) -> None:
     line.transport.write(short_frames(3))
     line.acknowledge(1, 2, 3)
-    line.say((C, b"PM"), (D, b"hello"))
+    line.peer_sends((C, b"PM"), (D, b"hello"))
     line.transport.check_timeouts(line.clock.now)
 
     assert line.wakeups == 0
@@ -289,7 +289,7 @@ def test_callbacks_run_without_the_lock(line: UdpLine) -> None:
 
     line.transport.set_wake(check)
     line.sock.sendto = check
-    line.say((C, b"PM"))
+    line.peer_sends((C, b"PM"))
     line.transport.write(short_frames(WINDOW + 1))
     line.acknowledge(1)
     line.transport.flush()
@@ -314,7 +314,7 @@ def test_reader_sees_the_end_after_the_last_acknowledgement(line: UdpLine) -> No
     assert line.wakeups == 1
     line.transport.flush()
     assert line.new_packets() == [bye]
-    line.say((C, b"PM"))
+    line.peer_sends((C, b"PM"))
     line.acknowledge(1)
 
     assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
@@ -323,12 +323,12 @@ def test_reader_sees_the_end_after_the_last_acknowledgement(line: UdpLine) -> No
 
 def test_transport_that_hung_up_takes_and_holds_nothing(line: UdpLine) -> None:
     """It still acknowledges, so that the peer goes on to read what was sent. A closed one is marked as such."""
-    line.say((C, b"PM"))
+    line.peer_sends((C, b"PM"))
     assert not line.transport.closed
     line.transport.hang_up()
     assert line.wakeups == 1
     line.new_packets()
-    line.say(*[(D, b"x" * 1_200)] * 60)
+    line.peer_sends(*[(D, b"x" * 1_200)] * 60)
 
     assert acknowledged(line) == list(range(2, 62)), "the inbox is not filled"
     assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
@@ -347,7 +347,7 @@ def test_transport_that_hung_up_takes_and_holds_nothing(line: UdpLine) -> None:
 def test_silent_peer_is_lost_after_60_seconds(line: UdpLine, heard: Datagram) -> None:
     """Promise: who vanishes without a word is gone from the list within 60 s. It is reported once."""
     for _ in range(3):
-        line.give(heard)
+        line.arrive(heard)
         line.clock.now += 59.9
         assert line.transport.check_timeouts(line.clock.now) == ""
     line.transport.write([frame(C, b"READY")])
@@ -378,10 +378,10 @@ def carry(network: Network, line: UdpLine) -> None:
     network.send(TO_TRANSPORT, line.peer.datagrams_to_send(now), now)
     for to, packet in network.arrive(now):
         if to == TO_TRANSPORT:
-            line.give_all([packet])
+            line.arrive_packed([packet])
             continue
         received = line.peer.receive(unpack(packet), now)
-        line.heard += received.frames
+        line.peer_received += received.frames
         network.send(TO_TRANSPORT, received.acks, now)
 
 
@@ -413,5 +413,5 @@ def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None
         if not (rest or line.transport.unacknowledged_bytes()) and len(read) == len(expected):
             break
 
-    assert line.heard == answers
+    assert line.peer_received == answers
     assert read == expected

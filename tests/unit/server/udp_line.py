@@ -56,7 +56,7 @@ class UdpLine:
         self.transport = UdpTransport(self.sock, ADDRESS, SESSION, OPENING, clock=self.clock, **limits)
         self.peer = Arq(SESSION, self.clock.now)
         # Frames that the peer received; number of wakeups of the sender.
-        self.heard: list[Frame] = []
+        self.peer_received: list[Frame] = []
         self.wakeups = 0
         self.transport.set_wake(self._count_wakeup)
 
@@ -69,29 +69,29 @@ class UdpLine:
         assert all(address == ADDRESS and datagram.session == SESSION for datagram, address in found)
         return [datagram for datagram, _ in found]
 
-    def give(self, *datagrams: Datagram) -> None:
-        """Let these arrive at the transport."""
+    def arrive(self, *datagrams: Datagram) -> None:
+        """Let the datagrams arrive at the transport."""
         for datagram in datagrams:
             self.transport.receive(datagram, self.clock.now)
 
-    def say(self, *frames: Frame) -> None:
-        """Let the peer send these, up to its window."""
+    def peer_sends(self, *frames: Frame) -> None:
+        """Let the peer send the frames, up to its window."""
         self.peer.put(frames)
-        self.give_all(self.peer.datagrams_to_send(self.clock.now))
+        self.arrive_packed(self.peer.datagrams_to_send(self.clock.now))
 
-    def give_all(self, packets: Iterable[bytes]) -> None:
-        self.give(*filter(None, map(unpack, packets)))
+    def arrive_packed(self, packets: Iterable[bytes]) -> None:
+        self.arrive(*filter(None, map(unpack, packets)))
 
     def acknowledge(self, *sequences: int) -> None:
-        self.give(*(Datagram(ACK, SESSION, sequence) for sequence in sequences))
+        self.arrive(*(Datagram(ACK, SESSION, sequence) for sequence in sequences))
 
     def carry(self) -> None:
         """Carry everything to the peer and its answers back, until nothing is left."""
         while packets := self.new_packets():
             for datagram in packets:
                 received = self.peer.receive(datagram, self.clock.now)
-                self.heard += received.frames
-                self.give_all(received.acks)
+                self.peer_received += received.frames
+                self.arrive_packed(received.acks)
 
     def read(self) -> bytes:
         """The bytes that a reader gets without waiting; empty if there are none."""
