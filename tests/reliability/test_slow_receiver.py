@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from integration.room import DatagramPeer, Peer
@@ -26,19 +26,35 @@ MEBIBYTE = 1024 * 1024
 LAG_MAX_BYTES = MEBIBYTE
 
 # The receiver's socket is full after about 12 messages, and its limit is reached after about 270.
-MESSAGES_A_SECOND = 250
+MESSAGES_A_SECOND = 125
 MESSAGES = 320
 TEXT = "x" * 4_000
 # A busy machine needs more rounds until each side has had a quiet one.
 ROUNDS_MIN = 4
 ROUNDS_MAX = 16
-# The promise: far above the cost of one message, and far below any wait for a client.
-GROWTH_MAX_SECONDS = 0.010
+# The promise: far above the cost of one message, and far below any wait for a client. Other programs on the machine
+# move the 99th percentile more than the median.
+MEDIAN_GROWTH_MAX_SECONDS = 0.010
+P99_GROWTH_MAX_SECONDS = 0.100
 
 SAID_BYTES = 60 * MEBIBYTE
 BURST_MESSAGES = 200
 # In addition to a broadcast buffer (its limit and 4 MiB): one batch, and what the allocator keeps.
 MEMORY_MAX_BYTES = 32 * MEBIBYTE
+
+
+class Delays(NamedTuple):
+    """Delivery times, in seconds."""
+
+    median: float
+    p99: float
+
+
+def grows(without: list[Delays], beside: list[Delays]) -> bool:
+    """True if the best rounds beside a stopped receiver are worse than the best ones without it."""
+    median, p99 = (min(column) for column in zip(*without, strict=True))
+    median_beside, p99_beside = (min(column) for column in zip(*beside, strict=True))
+    return median_beside > median + MEDIAN_GROWTH_MAX_SECONDS or p99_beside > p99 + P99_GROWTH_MAX_SECONDS
 
 
 class Audience:
@@ -66,8 +82,8 @@ class Audience:
             self.heard[member].append(answer["id"])
         member.seen.clear()
 
-    def measure(self) -> float:
-        """The 99th percentile of the delivery time, in seconds."""
+    def measure(self) -> Delays:
+        """Send at a steady pace, and measure the delivery times."""
         before = len(self.confirmed)
         self._delays.clear()
         pace = threading.Event()
@@ -80,7 +96,8 @@ class Audience:
             lambda: len(self.confirmed) == before + MESSAGES and len(self._delays) == MESSAGES * len(self._listeners),
             "all confirmations and deliveries",
         )
-        return statistics.quantiles(self._delays, n=100)[98]
+        percentiles = statistics.quantiles(self._delays, n=100)
+        return Delays(percentiles[49], percentiles[98])
 
 
 def read_rest(port: int, last_read_id: int, last_id: int) -> list[int]:
@@ -103,9 +120,9 @@ def test_stopped_receiver_does_not_delay_the_others(tmp_path: Path, kind: type[N
     rounds = 0
     with Program(tmp_path, CHAT_LAG_MAX_BYTES=str(LAG_MAX_BYTES)) as server, Crowd() as crowd:
         audience = Audience(crowd, server.port)
-        without: list[float] = []
-        beside: list[float] = []
-        while rounds < ROUNDS_MIN or (rounds < ROUNDS_MAX and min(beside) > min(without) + GROWTH_MAX_SECONDS):
+        without: list[Delays] = []
+        beside: list[Delays] = []
+        while rounds < ROUNDS_MIN or (rounds < ROUNDS_MAX and grows(without, beside)):
             rounds += 1
             without.append(audience.measure())
             # A new connection each time: the kernel's buffer of a used one may have grown by megabytes.
@@ -120,15 +137,10 @@ def test_stopped_receiver_does_not_delay_the_others(tmp_path: Path, kind: type[N
                 reasons = re.findall(r"^\[WARNING\] disconnected reason=lagging .*$", server.log(), re.MULTILINE)
                 assert len(reasons) == rounds
                 assert f"limit_bytes={LAG_MAX_BYTES} " in reasons[-1]
-    report = f"p99 without it: {in_ms(without)}; beside it: {in_ms(beside)}"
-    print(report)
-    assert min(beside) <= min(without) + GROWTH_MAX_SECONDS, report
+    print(f"without it: {without}; beside it: {beside}")
+    assert not grows(without, beside)
     assert audience.confirmed == list(range(1, 2 * rounds * MESSAGES + 1))
     assert all(heard == audience.confirmed for heard in audience.heard.values())
-
-
-def in_ms(seconds: list[float]) -> str:
-    return ", ".join(f"{1_000 * one:.1f}" for one in seconds) + " ms"
 
 
 @pytest.mark.parametrize(
