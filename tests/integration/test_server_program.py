@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,13 +48,15 @@ def refused(folder: Path, environment: dict[str, str], *arguments: str, under: S
     return process.stderr
 
 
+# nohup ignores SIGHUP, and its children inherit that.
+DEFAULT_SIGNALS = ("env", "--default-signal")
 NAMES = "SIGTERM SIGINT SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGXCPU"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_signal_ends_with_0_and_a_goodbye(tmp_path: Path, number: signal.Signals) -> None:
     """All these signals are handled. More of them until the end do not change the exit code."""
-    with Program(tmp_path) as server:
+    with Program(tmp_path, under=DEFAULT_SIGNALS) as server:
         status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
         caught = int(re.search(r"SigCgt:\s*([0-9a-f]+)", status)[1], 16)  # type: ignore[index]
         assert [name for name in NAMES.split() if not caught >> (signal.Signals[name] - 1) & 1] == []
@@ -106,7 +108,11 @@ Server.start = start_late
 
 def test_second_signal_within_a_second_is_ignored_and_a_later_one_kills(tmp_path: Path) -> None:
     """systemd, a closed terminal and timeout(1) send two signals. The end takes 3 s, because a client does not read."""
-    with Program(tmp_path) as server, closing(NarrowPeer(server.port)) as deaf, closing(Peer(server.port)) as alice:
+    with (
+        Program(tmp_path, under=DEFAULT_SIGNALS) as server,
+        closing(NarrowPeer(server.port)) as deaf,
+        closing(Peer(server.port)) as alice,
+    ):
         deaf.login("deaf")
         alice.login("alice")
         for _ in range(100):
@@ -118,7 +124,8 @@ def test_second_signal_within_a_second_is_ignored_and_a_later_one_kills(tmp_path
         with deadline(2.5, "the end after another signal"):
             while server.process.poll() is None:
                 server.process.send_signal(signal.SIGTERM)
-                time.sleep(0.02)
+                with suppress(subprocess.TimeoutExpired):
+                    server.process.wait(0.02)
         assert server.process.returncode == -signal.SIGTERM
 
 
