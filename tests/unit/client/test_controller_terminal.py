@@ -268,8 +268,7 @@ def changing(inside: TerminalDialogue) -> TerminalDialogue:
 
 
 @pytest.mark.parametrize(
-    ("answer", "shown", "password"),
-    [(PasswordChanged(), "[password changed]", "new"), (WRONG, WRONGS, "secret")],
+    ("answer", "shown", "password"), [(PasswordChanged(), "[password changed]", "new"), (WRONG, WRONGS, "secret")]
 )
 def test_changed_password_is_used_when_reconnecting(
     changing: TerminalDialogue, answer: Event, shown: str, password: str
@@ -282,8 +281,7 @@ def test_changed_password_is_used_when_reconnecting(
 
 
 @pytest.mark.parametrize(
-    ("last", "why"),
-    [("", "Nothing was typed"), ("nwe", "The two new passwords differ"), (None, "")],
+    ("last", "why"), [("", "Nothing was typed"), ("nwe", "The two new passwords differ"), (None, "")]
 )
 def test_password_change_is_cancelled(changing: TerminalDialogue, last: str | None, why: str) -> None:
     """By an empty line, by a typing error, and by a lost connection."""

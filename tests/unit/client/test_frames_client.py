@@ -380,12 +380,7 @@ UNCONFIRMED: dict[str, tuple[str, bool, Event, list[str]]] = {
     # An equal message may be an older one.
     "nothing seen": ("PM Ready", False, History((OWN,)), [BACK, *SHOWS_OWN, unknown("hello"), PROMPT]),
     "gap": ("PM Ready", True, History(LATER), [BACK, GAP, *shows(*LATER), unknown("hello"), PROMPT]),
-    "no history": (
-        "PM Ready",
-        True,
-        Refused(ErrorCode.UNKNOWN_COMMAND, "No."),
-        [BACK, GAP, unknown("hello"), PROMPT],
-    ),
+    "no history": ("PM Ready", True, Refused(ErrorCode.UNKNOWN_COMMAND, "No."), [BACK, GAP, unknown("hello"), PROMPT]),
 }
 
 

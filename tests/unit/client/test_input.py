@@ -217,16 +217,7 @@ def test_guest_has_a_hint_a_prompt_and_help_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [
-        "PMs are fine",
-        "one\n/quit",
-        "bob hello",
-        "exit the room now",
-        "?!",
-        "a/b",
-        "md carl secret",
-        "Pm works for me",
-    ],
+    ["PMs are fine", "one\n/quit", "bob hello", "exit the room now", "?!", "a/b", "md carl secret", "Pm works for me"],
 )
 def test_other_line_at_a_terminal_is_a_public_message(line: str) -> None:
     assert at_terminal().parse_line(f" {line} ") == ParsedInput(Say(line))

@@ -209,10 +209,7 @@ def test_unexpected_answers_are_ignored_and_errors_shown(guest: Dialogue) -> Non
         ("/users", USAGE),
         ("@ hello", f"[error usage] {NAME_RULE} Nothing was sent."),
         ("@server hello", "[error usage] The name server is reserved; choose another one. Nothing was sent."),
-        (
-            "@bob " + "x" * 8_193,
-            "[error too_long] A message has 8,192 bytes at most in UTF-8; nothing was done.",
-        ),
+        ("@bob " + "x" * 8_193, "[error too_long] A message has 8,192 bytes at most in UTF-8; nothing was done."),
     ],
     ids=lambda value: value[:20],
 )
