@@ -11,7 +11,7 @@ from chatclient.cli.exits import Exit
 from chatclient.cli.input import GuestInputParser, InputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.model import ConnectionState, UiState
-from chatclient.notices import ConnectionLost, MessageQueued, Reconnected, Toggle
+from chatclient.notices import MessageQueued, Reconnected, Toggle
 from chatclient.register_client import RegisterClient
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
@@ -220,9 +220,7 @@ def test_wrong_password_is_asked_for_again(asked: TerminalDialogue) -> None:
 
 
 @pytest.mark.parametrize("is_told", [False, True])
-def test_password_typed_after_the_servers_time_limit_is_used_on_a_new_connection(
-    asked: TerminalDialogue, is_told: bool
-) -> None:
+def test_password_typed_too_late_is_used_on_a_new_connection(asked: TerminalDialogue, is_told: bool) -> None:
     if is_told:
         asked.give(Refused(ErrorCode.NOT_LOGGED_IN, "Too late."))
     asked.give(LinkDown("closed"))
@@ -354,15 +352,6 @@ def test_lines_that_need_the_server_wait_and_are_sent_once_in_order(away: Termin
     away.reconnect("[back] alice", *map(sends, sent))
     assert away.ui_state.waiting == ("bob",)
     assert Toggle("quiet") in away.shown
-
-
-def test_lost_connection_is_shown_once_per_outage(away: TerminalDialogue) -> None:
-    for _ in range(3):
-        away.connect(sends(Login("alice", "secret", 10)))
-        away.give(DOWN)
-    away.reconnect("[back] alice")
-    away.lose()
-    assert [each for each in away.shown if isinstance(each, ConnectionLost)] == [ConnectionLost("reset")] * 2
 
 
 FINAL = [ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD]
