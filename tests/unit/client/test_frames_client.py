@@ -167,15 +167,6 @@ def test_message_in_steps(client: Dialogue) -> None:
     client.give(Sent(15, SentStatus.STORED), "[stored #15] not online; it is delivered at the next login", PROMPT)
 
 
-def test_direct_message_with_its_recipient_takes_the_same_steps_without_a_list(client: Dialogue) -> None:
-    client.type("DM bob hello", sends(Command("DM")))
-    client.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
-    client.give(SENT, "[sent #11]", PROMPT)
-    client.type("DM bob", "[ask] message for bob")
-    client.type("hello", sends(Command("DM")))
-    client.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
-
-
 def test_rejected_step_ends_the_operation(client: Dialogue) -> None:
     """A rejected message is not sent again."""
     client.type("DM zoe hello", sends(Command("DM")))
@@ -212,12 +203,6 @@ def test_lines_wait_for_the_end_of_the_running_operation(client: Dialogue) -> No
     client.give(Sent(12, SentStatus.SENT), "[sent #12]", PROMPT, sends(Command("EX")))
     client.give(Bye(YOU_LEFT), "[bye] you left")
     assert client.exit is Exit.OK
-
-
-def test_operation_is_asked_for_again_after_a_typing_error(client: Dialogue) -> None:
-    usage = "There are PM (to all users), DM (to one user), CH (history), EX (leave) and /help."
-    client.type("hello", f"[error usage] hello is no operation, so nothing was sent. {usage}", PROMPT)
-    client.type("", PROMPT)
 
 
 # --- cancelled operations, and the end in the middle of one ---
@@ -350,19 +335,13 @@ def unknown(text: str) -> str:
     return f"[error lost] it is not known whether this was stored, look at CH: {text}"
 
 
-@pytest.fixture
-def informed(client: Dialogue) -> Dialogue:
-    """A client that has seen message 11."""
+def test_too_many_messages_before_the_history_make_a_gap(client: Dialogue) -> None:
     client.give(HELLO, SHOWS_HELLO)
-    return client
-
-
-def test_too_many_messages_before_the_history_make_a_gap(informed: Dialogue) -> None:
-    reconnect(informed)
+    reconnect(client)
     came = [public(number, "x") for number in range(100, 1_101)]
     for message in came:
-        informed.give(message)
-    informed.give(History((HELLO,)), BACK, GAP, *shows(*came[1:]), PROMPT)
+        client.give(message)
+    client.give(History((HELLO,)), BACK, GAP, *shows(*came[1:]), PROMPT)
 
 
 OWN = public(9, "hello", "alice")
