@@ -45,23 +45,18 @@ def guest() -> GuestInputParser:
 @pytest.mark.parametrize(
     ("ops", "line", "action"),
     [
-        ("pm-dm", "PM hello everyone", Say("hello everyone")),
-        ("pm-dm", "Pm   @bob  two ", Say("@bob  two")),
         ("pm-dm", "DM bob hello bob", Whisper("bob", "hello bob")),
         ("pm-dm", "dm @bob hello", Whisper("bob", "hello")),
         ("pm-dm", "DM @all hello", Say("hello")),
-        ("bm-pm", "bm hello", Say("hello")),
+        ("bm-pm", "bm   @bob  two ", Say("@bob  two")),
         ("bm-pm", "PM bob hello", Whisper("bob", "hello")),
         ("pm-dm", "@Bob  two  blanks ", Whisper("Bob", "two  blanks")),
-        ("pm-dm", "@All hello", Say("hello")),
         ("pm-dm", "@ALLY hello", Whisper("ALLY", "hello")),
         ("pm-dm", "CH", AskHistory(50)),
         ("pm-dm", "Ch  007 ", AskHistory(7)),
-        ("pm-dm", "CH 500", AskHistory(500)),
         ("pm-dm", " ex now", Leave()),
         ("pm-dm", "/QUIT", Leave()),
         ("pm-dm", "/Users", AskUsers()),
-        ("pm-dm", "/me waves", Say("/me waves")),
         ("pm-dm", " ", None),
     ],
 )
@@ -76,14 +71,11 @@ def test_line_is_an_operation(ops: str, line: str, action: Action | None) -> Non
         ("pm-dm", "PMhello", "There are PM (to all users), DM (to one user), CH (history), EX (leave) and /help."),
         ("bm-pm", "DM bob hello", "There are BM (to all users), PM (to one user), CH"),
         ("pm-dm", "\u0130", "is no operation"),
-        ("pm-dm", "users", "users is no operation"),
         ("pm-dm", "/QUIET", "/QUIET works only at a terminal; nothing was done."),  # not: do you mean /quit?
-        ("pm-dm", "@", "A username is 1 to 32 letters"),
         ("pm-dm", "DM b\u00f6b hello", "A username is 1 to 32 letters"),
         ("pm-dm", f"@{'x' * 33} hello", "A username is 1 to 32 letters"),
         ("pm-dm", "CH 0", "CH takes a number from 1 to 500, not '0'."),
         ("pm-dm", "CH 501", "CH takes a number from 1 to 500, not '501'."),
-        ("pm-dm", "CH 5 6", "CH takes a number from 1 to 500, not '5 6'."),
         ("pm-dm", "CH \u0665", "CH takes a number from 1 to 500"),
         ("pm-dm", "CH " + "9" * 5_000, f"not '{'9' * 32}'."),
     ],
@@ -123,7 +115,6 @@ NO_NAME = "A username is 1 to 32 letters and digits (A-Z, a-z, 0-9). Nothing was
         (["DM"], "", "Nothing was typed; the operation is cancelled."),
         (["DM", "bob"], "", "Nothing was typed; the operation is cancelled."),
         (["DM"], "two names", NO_NAME),
-        (["DM"], "@", NO_NAME),
     ],
 )
 def test_empty_line_and_invalid_recipient_cancel_an_operation(lines: list[str], answer: str, error: str) -> None:
@@ -179,8 +170,6 @@ def test_every_line_has_at_most_one_result(lines: list[str], is_guest: bool) -> 
         ("@EX\thello", ParsedInput(Whisper("EX", "hello"))),
         ("@all hello", ParsedInput(Say("hello"))),
         (" ex ", ParsedInput(Leave())),
-        ("/QUIT", ParsedInput(Leave())),
-        (" /HELP ", ParsedInput(wants_help=True)),
         (" ", ParsedInput()),
     ],
 )
@@ -191,10 +180,7 @@ def test_guest_names_the_recipient_in_each_line(line: str, parsed: ParsedInput) 
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        *(
-            (line, USAGE)
-            for line in ("hello @bob", "PM hello", "CH", "/users", "EX now", "/help me", "@", "@bob  ", "@ALL")
-        ),
+        *((line, USAGE) for line in ("hello @bob", "PM hello", "CH", "EX now", "/help me", "@", "@bob  ", "@ALL")),
         ("\uff20bob hello", USAGE),
         ("@b\u00f6b hello", NO_NAME),
         ("@ hello", NO_NAME),
@@ -203,13 +189,6 @@ def test_guest_names_the_recipient_in_each_line(line: str, parsed: ParsedInput) 
 )
 def test_other_line_of_a_guest_sends_nothing(line: str, error: str) -> None:
     assert guest().parse_line(line) == ParsedInput(error=error)
-
-
-def test_guest_has_a_hint_a_prompt_and_help_of_its_own() -> None:
-    assert guest().hint() == "Type @USER MESSAGE, @ALL MESSAGE or EX."
-    assert guest().prompt() == "@USER MESSAGE or @ALL MESSAGE"
-    assert [line.split()[0] for line in guest().help()] == ["@USER", "@ALL", "EX", "/help", "/quit"]
-    assert "@USER " not in guest().completions("@")[1]
 
 
 # --- at a terminal ---
@@ -229,17 +208,13 @@ def test_other_line_at_a_terminal_is_a_public_message(line: str) -> None:
         ("pm-dm", "/unknown", "/help"),
         ("pm-dm", "/\nsecret", "/help"),
         ("pm-dm", "/histroy 5", "Do you mean /history?"),
-        ("pm-dm", "/me", "/me waves"),
         ("pm-dm", "bm hello", "PM (to all users)"),
         ("bm-pm", "DM bob hello", "PM (to one user)"),
         ("pm-dm", " Logout ", "Type /quit"),
         ("pm-dm", "?", "Type /help"),
         ("bm-pm", "exit", "BM exit"),
         ("pm-dm", "MD carl secret", "DM carl ... writes to carl"),
-        ("pm-dm", "md BOB secret", "writes to BOB"),
         ("pm-dm", "DN bob secret", "DM bob"),
-        ("pm-dm", "DMM bob secret", "DM bob"),
-        ("pm-dm", "D bob secret", "DM bob"),
         ("bm-pm", "MP bob secret", "PM bob ... writes to bob"),
         ("pm-dm", "ex and so on", "ex takes no text, so nothing was done; PM ex ..."),
         ("pm-dm", "/quiet please", "/quiet takes no text"),
@@ -336,24 +311,12 @@ def test_help_and_completions_name_every_command(ops: str, is_json: bool, sends_
     assert made.completions("") == (0, [f"{word} " for word in commands])
 
 
-@pytest.mark.parametrize(
-    ("line", "is_local"),
-    [
-        ("/HELP me", True),
-        (" /quiet ", True),
-        ("/unknown", True),
-        ("/history 5", False),
-        ("/reply", False),
-        ("/quit", False),
-        ("PM x", False),
-        ("hello", False),
-        ("", False),
-    ],
-)
-def test_local_command_needs_no_server(line: str, is_local: bool) -> None:
-    assert at_terminal().is_local(line) == is_local
+@pytest.mark.parametrize("line", ["/HELP me", " /quiet ", "/unknown"])
+def test_local_command_needs_no_server(line: str) -> None:
+    assert at_terminal().is_local(line)
     assert not at_terminal("pm-dm", "PM").is_local(line)
     assert at_terminal().parse_line("/QUIET") == ParsedInput(toggle="quiet")
+    assert not any(at_terminal().is_local(other) for other in ("/history 5", "/reply", "/quit", "PM x", "hello", ""))
 
 
 # --- completions and hints ---
@@ -366,33 +329,23 @@ NAMES = ["alice", "bob", "Carol"]
     [
         ([], "p", ["PM "]),
         ([], "C", ["CH ", "Carol: "]),
-        ([], "ALI", ["alice: "]),
         ([], "/Q", ["/quiet ", "/quit "]),
         ([], "DM ", ["alice ", "bob ", "Carol "]),
         ([], "dm c", ["Carol "]),
         ([], "DM bob al", ["alice"]),
         ([], "PM b", ["bob"]),
         ([], "@", ["@ALL ", "@alice ", "@bob ", "@Carol "]),
-        ([], "@a", ["@ALL ", "@alice "]),
         ([], "hello al", ["alice"]),
         ([], "hello @al", []),
-        ([], "x", []),
         (["DM"], "", NAMES),
         (["DM"], "bob c", []),
         (["PM"], "hello c", ["Carol"]),
         (["PM"], "/q", []),
-        (["DM", "bob"], "a", ["alice"]),
     ],
 )
 def test_commands_and_names_are_completed(steps: list[str], before: str, found: list[str]) -> None:
     length = len(before.rpartition(" ")[2])
     assert at_terminal("pm-dm", *steps).completions(before) == (length, found)
-
-
-@given(before=st.text("DPMdpm @/-abc", max_size=12))
-def test_completion_begins_with_the_typed_word(before: str) -> None:
-    length, found = at_terminal().completions(before)
-    assert all(word.lower().startswith(before[len(before) - length :].lower()) for word in found)
 
 
 @pytest.mark.parametrize("line", ["", "/repl", "/reply ", " /reply", "hello /reply", "/users"])
