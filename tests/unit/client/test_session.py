@@ -7,7 +7,7 @@ import pytest
 from chatclient.client_protocol import JsonClient, PossibleGap
 from chatclient.frames_client import FramesClient
 from chatclient.links.watch import ExpectedAnswer
-from chatclient.model import ConnectionState, Model
+from chatclient.model import Model
 from chatclient.session import ClientSession
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
@@ -48,17 +48,6 @@ def public(message_id: int, text: str, sender: str = "bob", time_ms: int = 0) ->
 
 def direct(message_id: int, text: str, sender: str, recipient: str) -> DirectMessage:
     return DirectMessage(message_id, 0, sender, recipient, text)
-
-
-def test_connection_begins_with_the_login(session: ClientSession) -> None:
-    link = FakeLink()
-    assert session.log_in(link) == ()
-    assert link.sent == [Login("alice", "secret")]
-    assert session.model.connection_state is ConnectionState.LOGGING_IN
-    assert not session.is_ready
-    assert session.handle_event(WELCOME) == (WELCOME,)
-    assert session.is_ready
-    assert session.model.online == ("alice",)
 
 
 def test_newest_connection_is_used_and_shut(session: ClientSession) -> None:
