@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from itertools import product
-from textwrap import dedent
 
 import pytest
 
@@ -23,10 +22,7 @@ UNREADABLE = {
 }
 TOO_LONG = "x" * 8_193
 # Shows that the machine expects an operation.
-EXPECTS_OPERATION = """
-    > C USERS
-    < C ONLINE Alice
-    """
+EXPECTS_OPERATION = "> C USERS   < C ONLINE Alice"
 
 
 @pytest.fixture
@@ -67,8 +63,11 @@ def say(peer: UserPeer, steps: str) -> list[str]:
 
 
 def play(peer: UserPeer, *scripts: str) -> None:
-    """Send the steps after ``>``; steps joined by ``|`` arrive in one read. The answers must be those after ``<``."""
-    script = [line for each in scripts for line in dedent(each).splitlines() if line.strip()]
+    """Send the steps after ``>``; steps joined by ``|`` arrive in one read. The answers must be those after ``<``.
+
+    Three spaces separate a step from its answers.
+    """
+    script = [line for each in scripts for line in re.split(r"   (?=[<>(])", each)]
     transcript = []
     for line in script:
         if line.startswith("> "):
@@ -90,15 +89,7 @@ def appended(services: ChatFixture) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("password", ["secret", "PM", "ch", " two words ", "PING", "alice bm-pm"])
 def test_new_name_is_registered_with_its_password(services: ChatFixture, stranger: UserPeer, password: str) -> None:
-    play(
-        stranger,
-        f"""
-        > C Carol
-        < C PASSWORD new
-        > C {password}
-        < C WELCOME new
-        """,
-    )
+    play(stranger, "> C Carol   < C PASSWORD new", f"> C {password}   < C WELCOME new")
     assert services.presence.names() == ("Carol",)
     assert services.accounts.by_key["carol"].password_hash == password[::-1]
 
@@ -123,16 +114,10 @@ def test_options_of_the_name_last_through_wrong_passwords(
     assert error.startswith("< C ERROR ")
     play(
         stranger,
-        f"""
-        > C {name}
-        < C PASSWORD existing
-        > C wrong
-        < C DENIED
-        > C secret
-        < C WELCOME {welcome}
-        > C {public}
-        < C READY
-        """,
+        f"> C {name}   < C PASSWORD existing",
+        "> C wrong   < C DENIED",
+        f"> C secret   < C WELCOME {welcome}",
+        f"> C {public}   < C READY",
     )
     assert services.presence.names() == ("Alice",)
 
@@ -144,7 +129,7 @@ def test_username_may_be_a_keyword_in_another_case(services: ChatFixture, strang
 
 
 def test_leave_before_the_login(services: ChatFixture, stranger: UserPeer) -> None:
-    play(stranger, "> C EX | C alice\n< C BYE\n(the end)")
+    play(stranger, "> C EX | C alice   < C BYE   (the end)")
     assert services.accounts.find("EX") is None
 
 
@@ -163,41 +148,30 @@ def test_each_keyword_set_has_its_operations_in_any_case(
     services.messages.stored = (PublicMessage(3, 4, "bob", "hello"), DirectMessage(5, 6, "bob", "Alice", ""))
     play(
         stranger,
-        f"""
-        > C {foreign}
-        < C ERROR unknown_command
-        > C {public}
-        < C READY
-        > D hello everybody
-        < C SENT 11
-        > C {direct}
-        < C ONLINE Alice
-        > C  BOB
-        > D hello you
-        < C STORED 12
-        > C {users}
-        < C ONLINE Alice
-        > C {ping}
-        < C PONG
-        """,
+        f"> C {foreign}   < C ERROR unknown_command",
+        f"> C {public}   < C READY",
+        "> D hello everybody   < C SENT 11",
+        f"> C {direct}   < C ONLINE Alice",
+        "> C  BOB",
+        "> D hello you   < C STORED 12",
+        f"> C {users}   < C ONLINE Alice",
+        f"> C {ping}   < C PONG",
     )
     assert say(stranger, f"C {history}") == ["< C HISTORY 2", "< D PUBLIC bob 3 4\nhello", "< D DIRECT bob 5 6\n"]
-    play(stranger, f"> C {leave}\n< C BYE\n(the end)")
+    play(stranger, f"> C {leave}   < C BYE   (the end)")
     assert appended(services) == [("hello everybody", None), ("hello you", "bob")]
 
 
 @pytest.mark.parametrize(("asked", "limit"), [("CH", 50), ("ch 7", 7), ("CH 500", 500)])
 def test_history_has_its_default_or_a_limit(services: ChatFixture, alice: UserPeer, asked: str, limit: int) -> None:
     services.messages.asked.clear()
-    play(alice, f"> C {asked}\n< C HISTORY 0", EXPECTS_OPERATION)
-
+    play(alice, f"> C {asked}   < C HISTORY 0", EXPECTS_OPERATION)
     assert [each[-1] for each in services.messages.asked] == [limit]
 
 
 @pytest.mark.parametrize("text", ["  hello\n", "C PM", "\0", "a\r\nb", "\u20ac" * 2_730, "EX"])
 def test_text_is_taken_unchanged(services: ChatFixture, alice: UserPeer, text: str) -> None:
     hear(alice, [Command("PM"), Data(text), Command("DM"), Command("bob"), Data(text)])
-
     assert appended(services) == [(text, None), (text, "bob")]
 
 
@@ -219,16 +193,16 @@ AFTER_PROMPT = {
 def test_invalid_name_is_refused_and_a_name_expected(stranger: UserPeer, step: str, code: str) -> None:
     for _ in range(5):
         assert say(stranger, step) == [f"< C ERROR {code}"]
-    play(stranger, "> C alice\n< C PASSWORD existing")
+    play(stranger, "> C alice   < C PASSWORD existing")
 
 
 @pytest.mark.parametrize(("step", "code"), AFTER_PROMPT.items(), ids=lambda value: value[:20])
 def test_invalid_password_is_refused_and_a_password_expected(stranger: UserPeer, step: str, code: str) -> None:
     """It does not count as a wrong password."""
-    play(stranger, "> C alice bm-pm\n< C PASSWORD existing")
+    play(stranger, "> C alice bm-pm   < C PASSWORD existing")
     for _ in range(5):
         assert say(stranger, step) == [f"< C ERROR {code}"]
-    play(stranger, "> C secret\n< C WELCOME existing\n> C BM\n< C READY")
+    play(stranger, "> C secret   < C WELCOME existing   > C BM   < C READY")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +234,7 @@ def test_unexpected_step_is_refused_and_an_operation_expected(
     ids=lambda value: value[:20],
 )
 def test_unknown_operation_is_refused(alice: UserPeer, step: str, code: str) -> None:
-    play(alice, f"> {step}\n< C ERROR {code}", EXPECTS_OPERATION)
+    play(alice, f"> {step}   < C ERROR {code}", EXPECTS_OPERATION)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +250,7 @@ def test_invalid_message_is_refused(services: ChatFixture, alice: UserPeer, way:
 
 @pytest.mark.parametrize("name", ["nobody", "", "ALL", "not a name"])
 def test_message_to_an_unknown_user_is_refused(services: ChatFixture, alice: UserPeer, name: str) -> None:
-    play(alice, f"> C DM\n< C ONLINE Alice\n> C {name}\n> D psst\n< C NOUSER {name}", EXPECTS_OPERATION)
+    play(alice, f"> C DM   < C ONLINE Alice   > C {name}   > D psst   < C NOUSER {name}", EXPECTS_OPERATION)
     assert appended(services) == []
 
 
@@ -285,13 +259,7 @@ def test_invalid_frame_ends_the_session(stranger: UserPeer, way: str | None) -> 
     if way:
         say(stranger, way)
     play(
-        stranger,
-        """
-        > (no frame)
-        < C ERROR bad_request
-        < C BYE the connection can't be read any further
-        (the end)
-        """,
+        stranger, "> (no frame)   < C ERROR bad_request   < C BYE the connection can't be read any further   (the end)"
     )
 
 
@@ -317,7 +285,6 @@ def test_incomplete_message_is_never_sent(keywords: str, steps: list[str]) -> No
             peer.session.handle(read)
         peer.session.time_out()
         peer.session.end()
-
         assert appended(services) == [], (length, end)
 
 
@@ -356,7 +323,6 @@ def test_answers_that_need_no_disk_do_not_wait(services: ChatFixture, alice: Use
     services.journal.holds_back = True
     steps = read_steps("C PM | D one | C PING | C USERS | C PM")
     reads = [steps] if in_one_read else [[step] for step in steps]
-
     heard = [line for read in reads for line in hear(alice, read)]
     assert heard == ["< C READY", "< C PONG", "< C ONLINE Alice", "< C READY"]
     assert alice.send_queue.waiting == []
@@ -370,7 +336,6 @@ def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: Ch
     assert alice.send_queue.waiting == [Ready(), Ready()]
     services.journal.wait_for_pending()
     assert alice.send_queue.waiting == []
-
     assert say(alice, "C PM") == ["< C READY"]
     assert alice.send_queue.waiting == []
 
@@ -382,7 +347,6 @@ def test_batch_and_neighbouring_messages_are_appended_together(services: ChatFix
     one, two = read_steps("C PM | D one"), read_steps("C DM | C bob | D two | C PM")
     hear(alice, [*one, CommandBatch("PM", ["a", "b"]), *one, CommandBatch("PM", ["c", "d"]), *two])
     hear(alice, [Data("last"), CommandBatch("PM", ["e"])])
-
     assert [[batch.texts for batch in batches] for batches in services.journal.batches] == [
         [["one", "a", "b", "one", "c", "d"]],
         [["two"]],
@@ -447,7 +411,6 @@ def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Us
     before = len(alice.send_queue.replies)
     hear(alice, [*CommandBatch("PM", ["a"] * 3), Command("PING"), *CommandBatch("PM", ["b"] * 2), Command("USERS")])
     assert alice.send_queue.waits == [before + 3, before + 3 + 1 + 2]
-
     alice.send_queue.has_room = False
     assert hear(alice, [*CommandBatch("PM", ["c"]), Command("PING"), *CommandBatch("PM", ["d"])])[-1] == "(the end)"
     assert [text for text, _ in appended(services)] == ["a", "a", "a", "b", "b", "c"]
@@ -461,16 +424,8 @@ def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: U
     services.shut_down()
     play(
         alice,
-        """
-        > C PM | D one | C PM | D two | C DM | C bob | D three | C PING
-        < C READY
-        < C READY
-        < C ERROR shutting_down
-        < C ERROR shutting_down
-        < C ONLINE Alice
-        < C ERROR shutting_down
-        < C PONG
-        """,
+        "> C PM | D one | C PM | D two   < C READY   < C READY   < C ERROR shutting_down   < C ERROR shutting_down",
+        "> C DM | C bob | D three | C PING   < C ONLINE Alice   < C ERROR shutting_down   < C PONG",
         EXPECTS_OPERATION,
     )
     assert hear(alice, [CommandBatch("PM", ["a", "b"])]) == ["< C READY"] * 2 + ["< C ERROR shutting_down"] * 2
@@ -483,7 +438,6 @@ def test_each_message_is_refused_if_the_disk_fails(services: ChatFixture, alice:
     services.journal.holds_back = holds_back
     heard = say(alice, "C PM | D one | C PM | D two | C DM | C bob | D three")
     heard += hear(alice, [CommandBatch("PM", ["a", "b"]), Command("CH")])
-
     answers = [line for line in heard if line not in ("< C READY", "< C ONLINE Alice")]
     assert answers == ["< C ERROR internal"] * 5 + ["< C HISTORY 0"]
     services.journal.disk_refuses = None

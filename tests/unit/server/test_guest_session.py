@@ -4,9 +4,9 @@ Which names are free is tested in test_guests, who is given what and when in tes
 """
 
 import queue
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from textwrap import dedent
 
 import pytest
 from structlog.testing import capture_logs
@@ -90,8 +90,9 @@ def request_of(text: str) -> Request:
 class Transcript:
     """Connections by name, and what is sent on them: ``name> request`` and ``name< reply``.
 
-    ``name> one | two`` arrives in one read. ``name END`` ends the connection. ``name NOTHING``: no reply so far.
-    ``name IDLE`` waits until its requests were handled. At the end of a transcript nothing else may have been sent.
+    Lines or three spaces separate steps. ``name> one | two`` arrives in one read. ``name END`` ends the connection.
+    ``name NOTHING``: no reply so far. ``name IDLE`` waits until its requests were handled. At the end of a transcript
+    nothing else may have been sent.
     """
 
     def __init__(self, services: ChatFixture) -> None:
@@ -111,8 +112,8 @@ class Transcript:
             self._is_watched = True
             self.services.acked_delivery.start()
 
-    def play(self, text: str) -> None:
-        steps = [step.strip() for step in dedent(text).strip().splitlines()]
+    def play(self, *texts: str) -> None:
+        steps = [step.strip() for text in texts for step in re.split(r"\n|   ", text) if step.strip()]
         assert [self._step(step) for step in steps] == steps
         self.must_be_quiet()
 
@@ -140,10 +141,8 @@ class Transcript:
         """The connections of bob are called bob and bob.in."""
         for name in names:
             self.play(f"""
-                {name}> REGISTER TOSEND {name}
-                {name}< REGISTERED TOSEND {name}
-                {name}.in> REGISTER TORECV {name}
-                {name}.in< REGISTERED TORECV {name}
+                {name}> REGISTER TOSEND {name}   {name}< REGISTERED TOSEND {name}
+                {name}.in> REGISTER TORECV {name}   {name}.in< REGISTERED TORECV {name}
                 """)
 
     def shut_down(self) -> None:
@@ -190,11 +189,8 @@ def alice(services: ChatFixture) -> UserPeer:
 @pytest.mark.parametrize("request_", ["SEND dave: hello", "RECEIVED dave", "ERROR", "(unknown word)", "(not UTF-8)"])
 def test_unregistered_connection_may_only_register(new: Transcript, request_: str) -> None:
     new.play(f"""
-        x> {request_}
-        x< ERROR 101 No user registered
-        x> {request_} | REGISTER TOSEND carol
-        x< ERROR 101 No user registered
-        x< REGISTERED TOSEND carol
+        x> {request_}   x< ERROR 101 No user registered
+        x> {request_} | REGISTER TOSEND carol   x< ERROR 101 No user registered   x< REGISTERED TOSEND carol
         """)
 
 
@@ -202,22 +198,17 @@ def test_unregistered_connection_may_only_register(new: Transcript, request_: st
 def test_invalid_reserved_and_used_names_are_refused(guests: Transcript, name: str) -> None:
     """Another name may be tried on the same connection."""
     guests.play(f"""
-        x> REGISTER TOSEND {name}
-        x< ERROR 100 Malformed username
-        y> REGISTER TORECV {name}
-        y< ERROR 100 Malformed username
-        x> REGISTER TOSEND erin
-        x< REGISTERED TOSEND erin
+        x> REGISTER TOSEND {name}   x< ERROR 100 Malformed username
+        y> REGISTER TORECV {name}   y< ERROR 100 Malformed username
+        x> REGISTER TOSEND erin   x< REGISTERED TOSEND erin
         """)
 
 
 def test_connection_registers_once_and_sends_on_one_side(guests: Transcript) -> None:
     guests.play("""
-        carol> REGISTER TOSEND erin | REGISTER TORECV carol
+        carol> REGISTER TOSEND erin | REGISTER TORECV carol   carol< ERROR 100 Malformed username
         carol< ERROR 100 Malformed username
-        carol< ERROR 100 Malformed username
-        carol.in> REGISTER TOSEND erin | SEND dave: hello
-        carol.in< ERROR 100 Malformed username
+        carol.in> REGISTER TOSEND erin | SEND dave: hello   carol.in< ERROR 100 Malformed username
         carol.in< ERROR 102 Unable to send
         """)
     assert guests.services.journal.appended == []
@@ -247,23 +238,16 @@ def test_reply_comes_after_all_recipients_answered(guests: Transcript) -> None:
     """Names are accepted in any case; the reply repeats the name as it was sent. A recipient may reject a message."""
     guests.register("erin")
     guests.play("""
-        carol> SEND DAVE: hello
-        dave.in< FORWARD carol: hello
+        carol> SEND DAVE: hello   dave.in< FORWARD carol: hello
         carol NOTHING
-        dave.in> RECEIVED CAROL
-        carol< SEND DAVE
-        carol> SEND all: hello
-        dave.in< FORWARD carol: hello
-        erin.in< FORWARD carol: hello
+        dave.in> RECEIVED CAROL   carol< SEND DAVE
+        carol> SEND all: hello   dave.in< FORWARD carol: hello   erin.in< FORWARD carol: hello
         erin.in> RECEIVED carol
         erin.in IDLE
         carol NOTHING
-        dave.in> RECEIVED
-        carol< SEND all
-        carol> SEND dave: hello
-        dave.in< FORWARD carol: hello
-        dave.in> ERROR
-        carol< ERROR 102 Unable to send
+        dave.in> RECEIVED   carol< SEND all
+        carol> SEND dave: hello   dave.in< FORWARD carol: hello
+        dave.in> ERROR   carol< ERROR 102 Unable to send
         """)
 
 
@@ -271,16 +255,10 @@ def test_silent_recipient_is_disconnected(guests: Transcript) -> None:
     """Both its connections close, the sender is told, and the name is free."""
     guests.time_out_answers()
     guests.play("""
-        carol> SEND dave: hello
-        dave.in< FORWARD carol: hello
-        carol< ERROR 102 Unable to send
-        dave.in< (the end)
-        dave> SEND ALL: its reader has not seen the end yet
-        dave< ERROR 102 Unable to send
-        dave.in END
-        dave< (the end)
-        x> REGISTER TOSEND dave
-        x< REGISTERED TOSEND dave
+        carol> SEND dave: hello   dave.in< FORWARD carol: hello   carol< ERROR 102 Unable to send   dave.in< (the end)
+        dave> SEND ALL: its reader has not seen the end yet   dave< ERROR 102 Unable to send
+        dave.in END   dave< (the end)
+        x> REGISTER TOSEND dave   x< REGISTERED TOSEND dave
         """)
     assert guests["dave.in"].send_queue.hangs_up
     assert guests["dave"].send_queue.hangs_up
@@ -289,15 +267,10 @@ def test_silent_recipient_is_disconnected(guests: Transcript) -> None:
 
 def test_requests_are_answered_in_order(guests: Transcript) -> None:
     guests.play("""
-        carol> SEND dave: one | SEND nobody: two | SEND dave: three
-        dave.in< FORWARD carol: one
+        carol> SEND dave: one | SEND nobody: two | SEND dave: three   dave.in< FORWARD carol: one
         carol NOTHING
-        dave.in> RECEIVED carol
-        carol< SEND dave
-        carol< ERROR 102 Unable to send
-        dave.in< FORWARD carol: three
-        dave.in> RECEIVED carol
-        carol< SEND dave
+        dave.in> RECEIVED carol   carol< SEND dave   carol< ERROR 102 Unable to send   dave.in< FORWARD carol: three
+        dave.in> RECEIVED carol   carol< SEND dave
         """)
 
 
@@ -310,10 +283,7 @@ def test_invalid_message_is_refused_and_the_connection_goes_on(guests: Transcrip
     guests["carol"].ask(request_, "SEND carol: hello")
     assert guests["carol"].next() == "ERROR 102 Unable to send"
     assert guests["carol.in"].next() == "FORWARD carol: hello"
-    guests.play("""
-        carol.in> RECEIVED
-        carol< SEND carol
-        """)
+    guests.play("carol.in> RECEIVED", "carol< SEND carol")
     assert [batch.texts for batch in guests.services.journal.appended] == [["hello"]]
 
 
@@ -321,10 +291,7 @@ def test_invalid_message_is_refused_and_the_connection_goes_on(guests: Transcrip
 def test_unreadable_header_ends_the_connection(guests: Transcript, name: str) -> None:
     """Later requests are not read."""
     refusal = "101 No user registered" if name == "x" else "103 Header incomplete"
-    guests.play(f"""
-        {name}> (no length) | SEND ALL: hello
-        {name}< ERROR {refusal}
-        """)
+    guests.play(f"{name}> (no length) | SEND ALL: hello", f"{name}< ERROR {refusal}")
     assert guests[name].has_ended
     assert guests.services.journal.appended == []
 
@@ -337,19 +304,12 @@ def test_reply_waits_for_the_disk(guests: Transcript) -> None:
     assert not guests["carol"].peer.has_new_replies
     assert not guests["dave.in"].peer.has_new_replies
     guests.services.journal.wait_for_pending()
-    guests.play("""
-        dave.in< FORWARD carol: hello
-        dave.in> RECEIVED carol
-        carol< SEND ALL
-        """)
+    guests.play("dave.in< FORWARD carol: hello", "dave.in> RECEIVED carol", "carol< SEND ALL")
 
 
 def test_message_that_the_disk_refuses_is_not_delivered(guests: Transcript) -> None:
     guests.services.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
-    guests.play("""
-        carol> SEND dave: hello
-        carol< ERROR 102 Unable to send
-        """)
+    guests.play("carol> SEND dave: hello", "carol< ERROR 102 Unable to send")
 
 
 def test_guest_that_leaves_before_the_commit_did_not_receive(guests: Transcript) -> None:
@@ -359,10 +319,7 @@ def test_guest_that_leaves_before_the_commit_did_not_receive(guests: Transcript)
     eventually(lambda: guests.services.journal.appended)
     guests["dave"].session.end()
     guests.services.journal.wait_for_pending()
-    guests.play("""
-        carol< ERROR 102 Unable to send
-        dave.in< (the end)
-        """)
+    guests.play("carol< ERROR 102 Unable to send", "dave.in< (the end)")
 
 
 def test_connection_that_ends_is_not_answered(guests: Transcript) -> None:
@@ -377,43 +334,30 @@ def test_connection_that_ends_is_not_answered(guests: Transcript) -> None:
 
 def test_message_waits_for_the_receiving_connection(guests: Transcript) -> None:
     guests.play("""
-        x> REGISTER TOSEND erin | SEND dave: hello
-        x< REGISTERED TOSEND erin
+        x> REGISTER TOSEND erin | SEND dave: hello   x< REGISTERED TOSEND erin
         x NOTHING
-        x.in> REGISTER TORECV erin
-        x.in< REGISTERED TORECV erin
-        dave.in< FORWARD erin: hello
-        dave.in> RECEIVED erin
-        x< SEND dave
+        x.in> REGISTER TORECV erin   x.in< REGISTERED TORECV erin   dave.in< FORWARD erin: hello
+        dave.in> RECEIVED erin   x< SEND dave
         """)
 
 
 def test_messages_wait_for_the_receiving_connection_once(new: Transcript) -> None:
     """The limit counts from the first registration; otherwise a flood of messages would keep half a guest alive."""
-    new.play("""
-        x> REGISTER TOSEND carol
-        x< REGISTERED TOSEND carol
-        """)
+    new.play("x> REGISTER TOSEND carol", "x< REGISTERED TOSEND carol")
     new.services.now += 5
     new.play("""
-        x> SEND ALL: one | SEND ALL: two
-        x< ERROR 101 No user registered
-        x< ERROR 101 No user registered
-        x.in> REGISTER TORECV carol
-        x.in< REGISTERED TORECV carol
-        x> SEND ALL: three
-        x< SEND ALL
+        x> SEND ALL: one | SEND ALL: two   x< ERROR 101 No user registered   x< ERROR 101 No user registered
+        x.in> REGISTER TORECV carol   x.in< REGISTERED TORECV carol
+        x> SEND ALL: three   x< SEND ALL
         """)
     assert [batch.texts for batch in new.services.journal.appended] == [["three"]]
 
 
 def test_receiving_connection_alone_is_given_nothing(guests: Transcript) -> None:
     guests.play("""
-        x.in> REGISTER TORECV erin
-        x.in< REGISTERED TORECV erin
+        x.in> REGISTER TORECV erin   x.in< REGISTERED TORECV erin
         x.in> RECEIVED dave | ERROR
-        dave> SEND erin: hello
-        dave< ERROR 102 Unable to send
+        dave> SEND erin: hello   dave< ERROR 102 Unable to send
         """)
 
 
@@ -430,15 +374,13 @@ def test_unsolicited_answers_get_no_reply(guests: Transcript, name: str) -> None
 
 def test_answer_counts_on_the_receiving_connection_with_the_right_name(guests: Transcript) -> None:
     guests.play("""
-        carol> SEND dave: hello
-        dave.in< FORWARD carol: hello
+        carol> SEND dave: hello   dave.in< FORWARD carol: hello
         dave> RECEIVED carol | ERROR
         dave IDLE
         dave.in> RECEIVED erin
         dave.in IDLE
         carol NOTHING
-        dave.in> RECEIVED carol
-        carol< SEND dave
+        dave.in> RECEIVED carol   carol< SEND dave
         """)
 
 
@@ -471,14 +413,10 @@ def test_valid_answer_resets_the_count_of_unsolicited_ones(services: ChatFixture
 def test_users_of_other_protocols_count_once_stored(guests: Transcript, alice: UserPeer) -> None:
     """Bob is not online."""
     guests.play("""
-        carol> SEND Alice: psst
-        carol< SEND Alice
-        carol> SEND BOB: psst
-        carol< SEND BOB
-        carol> SEND ALL: hello
-        dave.in< FORWARD carol: hello
-        dave.in> RECEIVED carol
-        carol< SEND ALL
+        carol> SEND Alice: psst   carol< SEND Alice
+        carol> SEND BOB: psst   carol< SEND BOB
+        carol> SEND ALL: hello   dave.in< FORWARD carol: hello
+        dave.in> RECEIVED carol   carol< SEND ALL
         """)
     assert alice.received() == [DirectMessage(11, 0, "carol", "Alice", "psst"), PublicMessage(13, 0, "carol", "hello")]
 
@@ -489,13 +427,10 @@ def test_users_of_other_protocols_count_once_stored(guests: Transcript, alice: U
 @pytest.mark.parametrize(("ends", "other"), [("carol", "carol.in"), ("carol.in", "carol")])
 def test_end_of_either_connection_ends_the_guest(guests: Transcript, ends: str, other: str) -> None:
     guests.play(f"""
-        {ends} END
-        {other}< (the end)
+        {ends} END   {other}< (the end)
         {other}> SEND ALL: hello | RECEIVED dave | ERROR
-        dave> SEND carol: hello
-        dave< ERROR 102 Unable to send
-        x> REGISTER TORECV carol
-        x< REGISTERED TORECV carol
+        dave> SEND carol: hello   dave< ERROR 102 Unable to send
+        x> REGISTER TORECV carol   x< REGISTERED TORECV carol
         """)
     assert guests[other].send_queue.hangs_up
     assert guests.services.journal.appended == []
@@ -506,10 +441,7 @@ def test_end_of_either_connection_ends_the_guest(guests: Transcript, ends: str, 
 def test_timeout_is_told(new: Transcript, side: Side | None) -> None:
     """Without a name and for one connection of a guest it is the login that is late, later an incomplete request."""
     if side is not None:
-        new.play(f"""
-            x> REGISTER {side} carol
-            x< REGISTERED {side} carol
-            """)
+        new.play(f"x> REGISTER {side} carol", f"x< REGISTERED {side} carol")
     with capture_logs() as log:
         new["x"].session.time_out()
     new.play("x< ERROR 101 No user registered")
@@ -525,23 +457,14 @@ def test_timeout_is_told(new: Transcript, side: Side | None) -> None:
 def test_shutdown_closes_idle_connections(guests: Transcript) -> None:
     """Promise: shutdown. Registered, half registered and unregistered ones; a waiting message is let go."""
     guests.play("""
-        x> REGISTER TOSEND erin
-        x< REGISTERED TOSEND erin
-        y> REGISTER TORECV frank
-        y< REGISTERED TORECV frank
-        z> ERROR
-        z< ERROR 101 No user registered
+        x> REGISTER TOSEND erin   x< REGISTERED TOSEND erin
+        y> REGISTER TORECV frank   y< REGISTERED TORECV frank
+        z> ERROR   z< ERROR 101 No user registered
         """)
     guests.services.now -= 1_000  # the limit is far away
     guests["x"].ask("SEND ALL: waits for the receiving connection")
     guests.shut_down()
-    guests.play("""
-        carol< (the end)
-        carol.in< (the end)
-        x< (the end)
-        y< (the end)
-        z< (the end)
-        """)
+    guests.play("carol< (the end)", "carol.in< (the end)", "x< (the end)", "y< (the end)", "z< (the end)")
     assert not guests["carol"].send_queue.hangs_up, "replies may follow"
     assert guests.services.journal.appended == []
 
@@ -555,11 +478,7 @@ def test_shutdown_waits_for_answers(guests: Transcript, answer: str, reply: str)
     assert not guests["carol"].send_queue.is_finished
     assert not guests["dave.in"].send_queue.is_finished
     guests.play(f"""
-        dave.in> {answer}
-        carol< {reply}
-        carol< (the end)
-        carol.in< (the end)
-        dave.in< (the end)
+        dave.in> {answer}   carol< {reply}   carol< (the end)   carol.in< (the end)   dave.in< (the end)
         dave< (the end)
         """)
 
@@ -568,12 +487,9 @@ def test_nothing_is_accepted_during_shutdown(guests: Transcript) -> None:
     """Promise: shutdown."""
     guests.services.shut_down()
     guests.play("""
-        carol> SEND ALL: hello
-        carol< ERROR 102 Unable to send
-        x> REGISTER TOSEND erin
-        x< REGISTERED TOSEND erin
-        x.in> REGISTER TORECV erin
-        x.in< ERROR 101 No user registered
+        carol> SEND ALL: hello   carol< ERROR 102 Unable to send
+        x> REGISTER TOSEND erin   x< REGISTERED TOSEND erin
+        x.in> REGISTER TORECV erin   x.in< ERROR 101 No user registered
         """)
 
 
@@ -583,17 +499,12 @@ def test_nothing_is_accepted_during_shutdown(guests: Transcript) -> None:
 def test_each_refusal_is_logged_without_the_message(guests: Transcript) -> None:
     with capture_logs() as log:
         guests.play("""
-            x> SEND dave: pr1vate | REGISTER TORECV alice
-            x< ERROR 101 No user registered
+            x> SEND dave: pr1vate | REGISTER TORECV alice   x< ERROR 101 No user registered
             x< ERROR 100 Malformed username
-            carol> SEND nobody: pr1vate
-            carol< ERROR 102 Unable to send
-            carol.in> SEND dave: pr1vate
-            carol.in< ERROR 102 Unable to send
-            carol> SEND dave: pr1vate
-            dave.in< FORWARD carol: pr1vate
-            dave.in> RECEIVED pr1vate | ERROR
-            carol< ERROR 102 Unable to send
+            carol> SEND nobody: pr1vate   carol< ERROR 102 Unable to send
+            carol.in> SEND dave: pr1vate   carol.in< ERROR 102 Unable to send
+            carol> SEND dave: pr1vate   dave.in< FORWARD carol: pr1vate
+            dave.in> RECEIVED pr1vate | ERROR   carol< ERROR 102 Unable to send
             """)
     refusals = [entry for entry in log if entry["event"] == "request refused"]
     assert [(entry["code"], entry["user"], entry["detail"]) for entry in refusals] == [

@@ -44,5 +44,4 @@ def test_number_of_remembered_names_is_bounded() -> None:
         fail(throttle, FAILURES_MAX, name)
     fail(throttle, 1, "oldest")
     fail(throttle, 1, "one more")
-
     assert [name for name in names if not throttle.is_blocked("here", name)] == ["alice"]

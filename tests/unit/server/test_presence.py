@@ -89,7 +89,6 @@ def test_last_change_of_a_user_between_two_updates_counts(start: StartFixture) -
     fixture.presence.remove(fixture.enter("alice"))
     fixture.enter("alice")
     fixture.presence.start()
-
     assert fixture.next()[0] == Users(1, ("alice",), ("alice",), ("bob",))
 
 
@@ -109,7 +108,6 @@ def test_repetition_is_for_all_and_names_no_changes(start: StartFixture) -> None
     fixture.presence.start()
     fixture.next()
     update, version = fixture.next()
-
     assert update == Users(1, ("alice",), (), ())
     assert version > alice.presence_version
 
@@ -121,7 +119,6 @@ def test_update_about_many_users_only_counts_them(start: StartFixture, count: in
         fixture.enter(f"user{number}")
     fixture.presence.start()
     update, _ = fixture.next()
-
     assert update.count == len(fixture.presence.names()) == count
     assert (update.users is not None) is is_listed
 

@@ -136,7 +136,6 @@ def test_request_is_answered_by_state(
     peer: UserPeer, state: Callable[[UserPeer], None], row: tuple[Request, list[object], list[object], list[object]]
 ) -> None:
     state(peer)
-
     assert codes(peer.ask(row[0])) == dict(zip((outside, asked, inside), row[1:], strict=True))[state]
 
 
@@ -146,7 +145,6 @@ def test_refused_request_leaves_the_state(peer: UserPeer, state: Callable[[UserP
     for request in (BAD_JSON, Password(""), Say(""), Login("not a name")):
         assert peer.session.handle([request])
     peer.new_replies()
-
     after: dict[object, tuple[Request, object]] = {
         outside: (LOGIN, Welcome),
         asked: (Password("secret"), Welcome),
@@ -162,7 +160,6 @@ def test_nothing_is_answered_after_leave(
 ) -> None:
     state(peer)
     peer.new_replies()
-
     assert not peer.session.handle([Leave(), LOGIN, Say("two"), Ping()])
     assert peer.new_replies() == [Bye("you left")]
     assert not peer.session.handle([LOGIN])
@@ -201,13 +198,11 @@ def test_prompt_tells_if_the_name_is_new(peer: UserPeer, name: str, kind: Accoun
 def test_login_by_prompt_keeps_its_since(services: ChatFixture, peer: UserPeer) -> None:
     peer.ask(Login("alice", None, 5))
     peer.ask(Password("secret"))
-
     assert services.messages.asked == [("missed", 1, 5, 10, 500)]
 
 
 def test_slower_of_two_registrations_needs_the_password_of_the_other(services: ChatFixture, peer: UserPeer) -> None:
     services.journal.name_was_taken = True
-
     assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
     (welcome,) = peer.ask(Login("carol", "other"))
     assert welcome == Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10, HISTORY_ID, seen_id=0)
@@ -216,7 +211,6 @@ def test_slower_of_two_registrations_needs_the_password_of_the_other(services: C
 def test_failed_registration_is_refused_and_may_be_repeated(services: ChatFixture, peer: UserPeer) -> None:
     services.journal.fault = OSError("disk full")
     assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
-
     services.journal.fault = None
     assert codes(peer.ask(Login("carol", "secret"))) == [Welcome]
 
@@ -244,7 +238,6 @@ def test_outdated_hash_is_replaced_after_a_right_password(services: ChatFixture,
     peer.ask(Login("old", "wrong"))
     assert services.journal.changed_hashes == []
     peer.ask(Login("old", "secret"))
-
     assert services.journal.changed_hashes == [(3, "terces")]
 
 
@@ -280,7 +273,6 @@ def test_third_wrong_password_ends_the_session(peer: UserPeer, tries: list[Reque
     for request in first:
         assert peer.session.handle([request])
     assert codes(peer.new_replies()).count(ErrorCode.WRONG_PASSWORD) == 2
-
     assert not peer.session.handle([last])
     assert codes(peer.new_replies()) == [ErrorCode.TOO_MANY_ATTEMPTS, Bye]
 
@@ -297,7 +289,6 @@ def test_wrong_passwords_of_an_address_throttle_the_name(services: ChatFixture) 
     for _ in range(10):
         services.connect().ask(Login("alice", "wrong"))
     checked = len(services.passwords.checked)
-
     assert codes(services.connect().ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
     assert codes(services.connect().ask(Login("ALICE", "secret"))) == [ErrorCode.TOO_MANY_ATTEMPTS]
     assert len(services.passwords.checked) == checked, "a throttled attempt costs no hash"
@@ -394,7 +385,6 @@ def test_client_ahead_of_a_restored_server_is_told(
     services.messages.stored = tuple(map(message, (4, 5, 6, 7, 10)))
     services.identity.shared["former"] = 6
     welcome, *messages = peer.ask(Login("alice", "secret", since, history_id))
-
     assert isinstance(welcome, Welcome)
     assert welcome.since == (after_id if is_told else None)
     assert messages == [each for each in services.messages.stored if each.id > after_id]
@@ -404,7 +394,6 @@ def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, peer
     """Promise: a direct message waits until a device of its recipient has it."""
     services.messages.history = lambda *_: (message(4), message(10))
     services.messages.stored = tuple(map(message, (2, 4, 10)))
-
     assert peer.ask(Login("alice", "secret", 31))[1:] == list(services.messages.stored)
     assert [asked[0::2] for asked in services.messages.asked] == [("undelivered", 0, 500), ("missed", 3, 500)]
 
@@ -416,7 +405,6 @@ def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture
     services.messages.stored = (note,)
     assert peer.ask(Login("dave", "secret"))[1:] == [note]
     services.connect().ask(Login("dave", "secret"))
-
     assert services.messages.asked == [("undelivered", 3, 3, 10, 500), ("undelivered", 3, 10, 10, 500)]
 
 
@@ -431,7 +419,6 @@ def test_welcome_tells_the_newest_acknowledged_message(
     alice.send_queue.acknowledges = acknowledged != "never"
     alice.session.end()
     bob.ask(Say("Alice has gone"))
-
     (welcome,) = services.connect().ask(LOGIN)
     assert isinstance(welcome, Welcome)
     assert (welcome.seen_id, welcome.last_id) == (seen_id, 12)
@@ -470,7 +457,6 @@ def raise_(error: Exception) -> Callable[[], None]:
 
 def test_missed_messages_are_read_in_pages(long_services: ChatFixture) -> None:
     peer = long_services.connect()
-
     assert peer.ask(Login("alice", "secret", 0))[1:] == list(long_services.messages.stored)
     assert [asked[2:] for asked in long_services.messages.asked] == [
         (0, 1200, 500),
@@ -484,7 +470,6 @@ def test_no_page_is_read_for_a_closed_connection(long_services: ChatFixture) -> 
     peer = long_services.connect()
     fail_after(1, long_services, "undelivered", lambda: setattr(peer.send_queue, "has_room", False))
     peer.ask(LOGIN)
-
     assert len(long_services.messages.asked) == 2
     assert long_services.deliveries.unsaved() == {}
     peer.session.end()
@@ -499,7 +484,6 @@ def test_login_is_refused_if_nothing_can_be_read(long_services: ChatFixture, err
     with capture_logs():
         assert codes(peer.ask(LOGIN)) == [ErrorCode.INTERNAL]
     assert long_services.presence.names() == ()
-
     long_services.messages.undelivered = waiting
     assert codes(peer.ask(LOGIN))[0] is Welcome
 
@@ -510,7 +494,6 @@ def test_login_that_fails_unexpectedly_leaves_no_member(long_services: ChatFixtu
     with pytest.raises(OSError, match="disk"):
         peer.ask(Login("alice", "secret", 4))
     peer.session.end()
-
     assert long_services.presence.names() == ()
     assert not long_services.broadcast.has_followers
 
@@ -530,7 +513,6 @@ def test_session_ends_if_reading_fails_after_the_welcome(
     fail_after(1, long_services, "missed", raise_(error))
     with capture_logs():
         assert not peer.session.handle([Login("alice", "secret", 0)])
-
     welcome, *told, bye = peer.new_replies()
     assert codes([welcome]) == [Welcome]
     assert tuple(told) == long_services.messages.stored[:500]
@@ -547,7 +529,6 @@ def test_damaged_messages_are_left_out_and_told(long_services: ChatFixture, page
     fail_after(pages, long_services, "undelivered" if since is None else "missed", raise_(DamagedError("damaged")))
     with capture_logs() as log:
         assert peer.session.handle([Login("alice", "secret", since)])
-
     welcome, *told, refused = peer.new_replies()
     assert codes([welcome, refused]) == [Welcome, ErrorCode.INTERNAL]
     assert tuple(told) == long_services.messages.stored[: 500 * pages]
@@ -562,7 +543,6 @@ def test_stepwise_client_gets_no_unsolicited_error(long_services: ChatFixture) -
     fail_after(0, long_services, "undelivered", raise_(DamagedError("damaged")))
     with capture_logs():
         answers = codes([*peer.ask(Command("alice")), *peer.ask(Command("secret"))])
-
     assert answers == [PasswordPrompt, Welcome]
 
 
@@ -581,7 +561,6 @@ def test_direct_message_finds_its_recipient_in_any_case(services: ChatFixture, a
     bob = enter(services, "bob")
     assert alice.ask(AskUser("BOB")) == [User("bob", online=True)]
     alice.ask(Whisper("BOB", "psst", "n1"))
-
     assert bob.received() == [DirectMessage(12, 0, "Alice", "bob", "psst")]
     assert alice.received() == [Sent(11, SentStatus.STORED), Sent(12, SentStatus.SENT, "n1")]
 
@@ -607,7 +586,6 @@ def test_invalid_message_is_refused_with_its_nonce(
     services: ChatFixture, alice: UserPeer, request_: Say | Whisper | Unreadable, code: ErrorCode
 ) -> None:
     (refused,) = alice.ask(request_)
-
     assert isinstance(refused, Refused)
     assert (refused.code, refused.nonce) == (code, request_.nonce)
     assert refused.about == (request_.to[:64] if isinstance(request_, Whisper) and code is UNKNOWN else None)
@@ -618,7 +596,6 @@ def test_invalid_message_is_refused_with_its_nonce(
 def test_history_ends_with_the_newest_published_message(services: ChatFixture, alice: UserPeer) -> None:
     services.messages.asked.clear()
     services.messages.stored = (message(5),)
-
     assert alice.ask(AskHistory(7, 9)) == [History((message(5),))]
     alice.ask(AskHistory(), AskHistory(7, ID_MAX))
     assert services.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
@@ -627,7 +604,6 @@ def test_history_ends_with_the_newest_published_message(services: ChatFixture, a
 def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice: UserPeer) -> None:
     services.indexer.found = ((message(5),), 8)
     hello, prefix = Term("hello", is_prefix=False), Term("w", is_prefix=True)
-
     assert alice.ask(Search("Hello  w*", 7, 9)) == [Found("Hello  w*", (message(5),), 8)]
     alice.ask(Search("hello"), Search("hello", 7, ID_MAX))
     assert services.indexer.asked == [
@@ -638,12 +614,10 @@ def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"),
-    [(SearchFailedError(), ErrorCode.INTERNAL), (SearchClosedError(), ErrorCode.SHUTTING_DOWN)],
+    ("fault", "code"), [(SearchFailedError(), ErrorCode.INTERNAL), (SearchClosedError(), ErrorCode.SHUTTING_DOWN)]
 )
 def test_failed_search_is_refused(services: ChatFixture, alice: UserPeer, fault: Exception, code: ErrorCode) -> None:
     services.indexer.fault = fault
-
     assert codes(alice.ask(Search("hello"), AskUsers())) == [code, Online]
 
 
@@ -667,7 +641,6 @@ def test_consecutive_messages_are_appended_together(services: ChatFixture, alice
     """Public messages share a batch; a recipient, and another read, begin a new one."""
     alice.ask(Say("one"), Say("two", "n2"), Say("three"), Whisper("bob", "four", "n4"), Say("five"), Say("six"))
     alice.ask(Say("seven"))
-
     assert appended(services) == [
         [
             (["one", "two", "three"], [None, "n2", None], None),
@@ -686,7 +659,6 @@ def test_invalid_message_does_not_stop_its_neighbours(
     services: ChatFixture, alice: UserPeer, refused: Request, code: ErrorCode
 ) -> None:
     (error,) = alice.ask(Say("one"), Say("two"), refused, Say("three"))
-
     assert isinstance(error, Refused)
     assert (error.code, error.nonce) == (code, "n2")
     assert [[texts for texts, _, _ in each] for each in appended(services)] == [[["one", "two"]], [["three"]]]
@@ -704,7 +676,6 @@ def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Us
     alice.ask(Ping(), Say("hello"), AskUsers(), Say(""))
     assert alice.send_queue.waits == [before, before + 1, before + 2]
     alice.new_replies()
-
     alice.send_queue.has_room = False
     assert not alice.session.handle([Say("one"), Ping(), Say("two")])
     assert alice.new_replies() == []
@@ -722,7 +693,6 @@ def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, request_: R
     for each, side in list(zip(guest, Side, strict=True))[:connections]:
         each.ask(Register(side, "Carol"))
     peer = services.connect()
-
     assert codes(peer.ask(request_)) == [ErrorCode.BAD_USERNAME]
     assert services.accounts.find("carol") is None
     guest[0].session.end()
@@ -737,7 +707,6 @@ def test_name_taken_by_a_guest_during_the_prompt_cannot_be_registered(
 ) -> None:
     assert peer.ask(first) == [PasswordPrompt(AccountKind.NEW)]
     services.guest("carol")
-
     assert codes(peer.ask(second)) == [ErrorCode.BAD_USERNAME]
     assert not peer.session.is_logged_in
     assert services.accounts.find("carol") is None
@@ -746,7 +715,6 @@ def test_name_taken_by_a_guest_during_the_prompt_cannot_be_registered(
 def test_name_taken_by_a_guest_during_hashing_cannot_be_registered(services: ChatFixture, peer: UserPeer) -> None:
     """The journal decides."""
     services.journal.create_account = lambda *_: None
-
     assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.BAD_USERNAME]
     assert services.passwords.checked == []
 
@@ -777,7 +745,6 @@ def test_end_waits_for_messages_and_leaves(services: ChatFixture, alice: UserPee
     alice.session.end()
     assert services.journal.settled == 1
     bob.ask(Say("hello"))
-
     assert services.presence.names() == ("bob",)
     assert alice.received() == [Sent(11, SentStatus.SENT)]
 
@@ -787,7 +754,6 @@ def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: User
     alice.ask(Say("hello"))
     services.shut_down()
     *refused, last = alice.ask(Say("one", "n1"), Say("two"), Whisper("bob", "three", "n3"), Ping())
-
     assert codes(refused) == [ErrorCode.SHUTTING_DOWN] * 3
     assert [event.nonce for event in refused if isinstance(event, Refused)] == ["n1", None, "n3"]
     assert last == Pong()
@@ -797,7 +763,6 @@ def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: User
 
 def test_login_is_refused_during_shutdown(services: ChatFixture, peer: UserPeer) -> None:
     services.passwords.is_closed = True
-
     assert codes(peer.ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
 
 
@@ -810,7 +775,6 @@ def test_incomplete_request_times_out_after_confirmations(
         alice.ask(Say("hello"))
     before = len(alice.send_queue.told)
     alice.session.time_out()
-
     *sent, refused, bye = alice.send_queue.told[before:]
     assert sent == ([Sent(11, SentStatus.SENT)] if has_appended else [])
     assert codes([refused, bye]) == [BAD, Bye]
@@ -819,7 +783,6 @@ def test_incomplete_request_times_out_after_confirmations(
 
 def test_missing_login_times_out(peer: UserPeer) -> None:
     peer.session.time_out()
-
     refused, bye = peer.new_replies()
     assert codes([refused, bye]) == [NOT_IN, Bye]
     assert "60 s" in str(refused)
@@ -833,7 +796,6 @@ def test_login_error_and_leave_are_one_log_line_each(services: ChatFixture) -> N
         peer = services.connect()
         peer.ask(Say("too early"), LOGIN, BAD_JSON)
         peer.session.end()
-
     assert [(entry["event"], entry.get("code"), entry.get("user")) for entry in log] == [
         ("request refused", "not_logged_in", None),
         ("login", None, "Alice"),
@@ -847,6 +809,5 @@ def test_errors_of_one_connection_are_logged_up_to_a_limit(alice: UserPeer) -> N
     with capture_logs() as log:
         for _ in range(1_000):
             alice.ask(BAD_JSON)
-
     assert len(log) == 101
     assert log[-1]["event"] == "further errors not logged"
