@@ -185,34 +185,17 @@ def test_new_name_is_registered(services: ChatFixture, peer: UserPeer) -> None:
 def test_known_name_keeps_its_registered_spelling(peer: UserPeer) -> None:
     welcome = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID, seen_id=0)
     assert peer.ask(Login("aLICE", "secret")) == [welcome]
-
-
-@pytest.mark.parametrize(("name", "kind"), [("ALICE", AccountKind.EXISTING), ("carol", AccountKind.NEW)])
-def test_prompt_tells_if_the_name_is_new(peer: UserPeer, name: str, kind: AccountKind) -> None:
-    assert peer.ask(Login(name)) == [PasswordPrompt(kind)]
-    assert not peer.session.is_logged_in
-    assert codes(peer.ask(Password("secret"))) == [Welcome]
     assert peer.session.is_logged_in
 
 
-def test_login_by_prompt_keeps_its_since(services: ChatFixture, peer: UserPeer) -> None:
-    peer.ask(Login("alice", None, 5))
-    peer.ask(Password("secret"))
-    assert services.messages.asked == [("missed", 1, 5, 10, 500)]
-
-
-def test_slower_of_two_registrations_needs_the_password_of_the_other(services: ChatFixture, peer: UserPeer) -> None:
+def test_registration_that_fails_or_comes_second_is_refused(services: ChatFixture, peer: UserPeer) -> None:
+    services.journal.fault = OSError("disk full")
+    assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
+    services.journal.fault = None
     services.journal.name_was_taken = True
     assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
     (welcome,) = peer.ask(Login("carol", "other"))
     assert welcome == Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10, HISTORY_ID, seen_id=0)
-
-
-def test_failed_registration_is_refused_and_may_be_repeated(services: ChatFixture, peer: UserPeer) -> None:
-    services.journal.fault = OSError("disk full")
-    assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
-    services.journal.fault = None
-    assert codes(peer.ask(Login("carol", "secret"))) == [Welcome]
 
 
 def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, alice: UserPeer) -> None:
@@ -342,6 +325,7 @@ def test_password_changes_of_logged_in_users_are_throttled_apart(services: ChatF
 def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, peer: UserPeer) -> None:
     """Promise: once. New messages are held back meanwhile, and follow."""
     services.messages.stored = (message(4), message(5), message(10))
+    peer.ask(Login("alice", None, 4))
     bob = enter(services, "bob")
     services.messages.asked.clear()
     page = services.messages.missed
@@ -353,7 +337,7 @@ def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, pe
 
     services.messages.missed = missed
 
-    assert peer.ask(Login("alice", "secret", 4)) == [
+    assert peer.ask(Password("secret")) == [
         Welcome(AccountKind.EXISTING, "Alice", ("bob", "Alice"), 10, HISTORY_ID, seen_id=0),
         message(5),
         message(10),
@@ -436,23 +420,16 @@ def long_services() -> ChatFixture:
     return services
 
 
-def fail_after(pages: int, services: ChatFixture, name: str, fault: Callable[[], None]) -> None:
-    """The query of this name has a fault after some pages."""
+def fail_after(pages: int, services: ChatFixture, name: str, error: Exception) -> None:
+    """The query of this name fails after some pages."""
     page = getattr(services.messages, name)
 
     def query(*asked: int) -> object:
         if len(services.messages.asked) >= pages:
-            fault()
+            raise error
         return page(*asked)
 
     setattr(services.messages, name, query)
-
-
-def raise_(error: Exception) -> Callable[[], None]:
-    def fault() -> None:
-        raise error
-
-    return fault
 
 
 def test_missed_messages_are_read_in_pages(long_services: ChatFixture) -> None:
@@ -468,7 +445,7 @@ def test_missed_messages_are_read_in_pages(long_services: ChatFixture) -> None:
 def test_no_page_is_read_for_a_closed_connection(long_services: ChatFixture) -> None:
     """Its direct messages are not marked as delivered."""
     peer = long_services.connect()
-    fail_after(1, long_services, "undelivered", lambda: setattr(peer.send_queue, "has_room", False))
+    peer.send_queue.wait_for_room = lambda: len(long_services.messages.asked) < 2  # type: ignore[method-assign]
     peer.ask(LOGIN)
     assert len(long_services.messages.asked) == 2
     assert long_services.deliveries.unsaved() == {}
@@ -480,7 +457,7 @@ def test_no_page_is_read_for_a_closed_connection(long_services: ChatFixture) -> 
 def test_login_is_refused_if_nothing_can_be_read(long_services: ChatFixture, error: Exception) -> None:
     peer = long_services.connect()
     waiting = long_services.messages.undelivered
-    fail_after(0, long_services, "undelivered", raise_(error))
+    fail_after(0, long_services, "undelivered", error)
     with capture_logs():
         assert codes(peer.ask(LOGIN)) == [ErrorCode.INTERNAL]
     assert long_services.presence.names() == ()
@@ -490,7 +467,7 @@ def test_login_is_refused_if_nothing_can_be_read(long_services: ChatFixture, err
 
 def test_login_that_fails_unexpectedly_leaves_no_member(long_services: ChatFixture) -> None:
     peer = long_services.connect()
-    fail_after(0, long_services, "missed", raise_(OSError("disk")))
+    fail_after(0, long_services, "missed", OSError("disk"))
     with pytest.raises(OSError, match="disk"):
         peer.ask(Login("alice", "secret", 4))
     peer.session.end()
@@ -510,7 +487,7 @@ def test_session_ends_if_reading_fails_after_the_welcome(
 ) -> None:
     """Promise: once. New messages would hide the gap."""
     peer = long_services.connect()
-    fail_after(1, long_services, "missed", raise_(error))
+    fail_after(1, long_services, "missed", error)
     with capture_logs():
         assert not peer.session.handle([Login("alice", "secret", 0)])
     welcome, *told, bye = peer.new_replies()
@@ -526,7 +503,7 @@ def test_session_ends_if_reading_fails_after_the_welcome(
 def test_damaged_messages_are_left_out_and_told(long_services: ChatFixture, pages: int, since: int | None) -> None:
     """Another login would not help. The messages that were left out are not marked as delivered."""
     peer = long_services.connect()
-    fail_after(pages, long_services, "undelivered" if since is None else "missed", raise_(DamagedError("damaged")))
+    fail_after(pages, long_services, "undelivered" if since is None else "missed", DamagedError("damaged"))
     with capture_logs() as log:
         assert peer.session.handle([Login("alice", "secret", since)])
     welcome, *told, refused = peer.new_replies()
@@ -540,7 +517,7 @@ def test_damaged_messages_are_left_out_and_told(long_services: ChatFixture, page
 def test_stepwise_client_gets_no_unsolicited_error(long_services: ChatFixture) -> None:
     """It would take the error for the answer to its next step."""
     peer = long_services.connect()
-    fail_after(0, long_services, "undelivered", raise_(DamagedError("damaged")))
+    fail_after(0, long_services, "undelivered", DamagedError("damaged"))
     with capture_logs():
         answers = codes([*peer.ask(Command("alice")), *peer.ask(Command("secret"))])
     assert answers == [PasswordPrompt, Welcome]
@@ -664,11 +641,6 @@ def test_invalid_message_does_not_stop_its_neighbours(
     assert [[texts for texts, _, _ in each] for each in appended(services)] == [[["one", "two"]], [["three"]]]
 
 
-def test_login_and_message_in_one_read_are_handled_in_order(services: ChatFixture, peer: UserPeer) -> None:
-    assert codes(peer.ask(Say("too early"), LOGIN, Say("hello"), AskUsers())) == [NOT_IN, Welcome, Online]
-    assert appended(services) == [[(["hello"], [None], None)]]
-
-
 def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: UserPeer) -> None:
     """Promise: back-pressure. The number of requests in one read does not matter."""
     alice.send_queue.waits.clear()
@@ -759,17 +731,12 @@ def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: User
     assert last == Pong()
     alice.session.end()
     assert services.presence.names() == ()
-
-
-def test_login_is_refused_during_shutdown(services: ChatFixture, peer: UserPeer) -> None:
     services.passwords.is_closed = True
-    assert codes(peer.ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
+    assert codes(services.connect().ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
 
 
 @pytest.mark.parametrize("has_appended", [False, True])
-def test_incomplete_request_times_out_after_confirmations(
-    services: ChatFixture, alice: UserPeer, has_appended: bool
-) -> None:
+def test_timeout_is_told_after_confirmations(services: ChatFixture, alice: UserPeer, has_appended: bool) -> None:
     services.journal.holds_back = True
     if has_appended:
         alice.ask(Say("hello"))
@@ -778,23 +745,21 @@ def test_incomplete_request_times_out_after_confirmations(
     *sent, refused, bye = alice.send_queue.told[before:]
     assert sent == ([Sent(11, SentStatus.SENT)] if has_appended else [])
     assert codes([refused, bye]) == [BAD, Bye]
+    stranger = services.connect()
+    stranger.session.time_out()
+    late, bye = stranger.new_replies()
+    assert codes([late, bye]) == [NOT_IN, Bye]
     assert "60 s" in str(refused)
-
-
-def test_missing_login_times_out(peer: UserPeer) -> None:
-    peer.session.time_out()
-    refused, bye = peer.new_replies()
-    assert codes([refused, bye]) == [NOT_IN, Bye]
-    assert "60 s" in str(refused)
+    assert "60 s" in str(late)
 
 
 # --- the log; its privacy is tested in tests/integration/test_log_privacy.py ---
 
 
-def test_login_error_and_leave_are_one_log_line_each(services: ChatFixture) -> None:
+def test_requests_of_one_read_are_handled_in_order_and_logged(services: ChatFixture) -> None:
     with capture_logs() as log:
         peer = services.connect()
-        peer.ask(Say("too early"), LOGIN, BAD_JSON)
+        answers = peer.ask(Say("too early"), LOGIN, Say("hello"), BAD_JSON)
         peer.session.end()
     assert [(entry["event"], entry.get("code"), entry.get("user")) for entry in log] == [
         ("request refused", "not_logged_in", None),
@@ -803,6 +768,8 @@ def test_login_error_and_leave_are_one_log_line_each(services: ChatFixture) -> N
         ("logout", None, "Alice"),
     ]
     assert {entry["connection"] for entry in log} == {"1@10.0.0.1"}
+    assert codes(answers) == [NOT_IN, Welcome, ErrorCode.BAD_JSON]
+    assert appended(services) == [[(["hello"], [None], None)]]
 
 
 def test_errors_of_one_connection_are_logged_up_to_a_limit(alice: UserPeer) -> None:
