@@ -161,10 +161,7 @@ FRAMES = Samples(
             events.Refused(ErrorCode.EMPTY_MESSAGE, "Empty.", "n-1"),
             (events.Refused(ErrorCode.EMPTY_MESSAGE, "Empty."),),
         ),
-        (
-            events.Refused(ErrorCode.TOO_MANY_ATTEMPTS, "Wait."),
-            (events.Refused(ErrorCode.WRONG_PASSWORD, "Wait."),),
-        ),
+        (events.Refused(ErrorCode.TOO_MANY_ATTEMPTS, "Wait."), (events.Refused(ErrorCode.WRONG_PASSWORD, "Wait."),)),
         (
             events.Refused(ErrorCode.UNKNOWN_USER, "Nobody is called so.", about="bob"),
             (events.Refused(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),),
@@ -187,10 +184,7 @@ DATAGRAM = FRAMES._replace(
         requests.Data("x" * 1_201),
         requests.Data("\u20ac" * 1_000),
     ),
-    events=(
-        *FRAMES.events,
-        events.PublicMessage(18, 1_769_860_800_123, "bob", "\U0001f600" * (BODY_MAX_BYTES // 4)),
-    ),
+    events=(*FRAMES.events, events.PublicMessage(18, 1_769_860_800_123, "bob", "\U0001f600" * (BODY_MAX_BYTES // 4))),
 )
 
 REGISTER = Samples(

@@ -65,7 +65,6 @@ def test_requests_arrive_as_sent(protocol: WireProtocol) -> None:
 @every_protocol
 def test_longest_request_byte_by_byte_is_the_same(protocol: WireProtocol) -> None:
     request = longest(protocol)
-
     assert decode(protocol.request_decoder(), pieces(protocol.encode_request(request), 1)) == [request]
 
 
@@ -73,7 +72,6 @@ def test_longest_request_byte_by_byte_is_the_same(protocol: WireProtocol) -> Non
 @pytest.mark.parametrize("size", [100_000, 1_000])
 def test_request_over_the_limit_is_refused_with_the_limit(protocol: WireProtocol, size: int) -> None:
     encoded = protocol.encode_request(SAMPLES[protocol.name].too_long)
-
     (refused,) = decode(protocol.request_decoder(), pieces(encoded, size))
     assert isinstance(refused, Unreadable)
     assert refused.code is ErrorCode.TOO_LONG
@@ -113,7 +111,6 @@ def test_decoders_share_nothing(protocol: WireProtocol) -> None:
     samples = SAMPLES[protocol.name]
     one, other = protocol.request_decoder(), protocol.request_decoder()
     one.decode(protocol.encode_request(samples.login)[:-5])
-
     assert not other.is_incomplete
     assert other.decode(encode(protocol, samples.message)) == list(samples.message)
 
@@ -133,7 +130,6 @@ def test_events_encoded_together_are_the_same_as_one_by_one(protocol: WireProtoc
     said: list[Event | EventBatch] = data.draw(
         st.lists(st.one_of(st.sampled_from(SAMPLES[protocol.name].said), batches), max_size=5)
     )
-
     assert protocol.encode_all(said) == b"".join(map(protocol.encode, expand_batches(said)))
 
 
@@ -150,7 +146,6 @@ def test_batch_counts_its_ids() -> None:
 def test_event_without_a_form_is_skipped(protocol: WireProtocol) -> None:
     ours = set(map(type, SAMPLES[protocol.name].said))
     foreign = [event for event in EVERY_EVENT if type(event) not in ours]
-
     assert protocol.encode_all(foreign) == b""
 
 
@@ -169,7 +164,6 @@ def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: by
     decoder.decode(protocol.encode_request(longest(protocol))[:begun])
     if 0 < begun <= 5:  # otherwise this test measures nothing
         assert held_bytes(decoder) - empty_bytes == begun
-
     for _ in range(3 * HELD_MAX_BYTES // 1000):
         decoder.decode(flood * (1000 // len(flood)))
         assert held_bytes(decoder) - empty_bytes <= HELD_MAX_BYTES
@@ -181,7 +175,6 @@ def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: by
 @every_default
 def test_login_is_detected_if_the_protocol_is_used_over_tcp(protocol: WireProtocol) -> None:
     login = protocol.encode_request(SAMPLES[protocol.name].login)
-
     for size in range(1, SNIFF_MAX_BYTES + 1):
         if protocol.opening is None:
             assert protocol.sniff(login[:size]) is Sniff.NO

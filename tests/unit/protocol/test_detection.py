@@ -4,16 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.wire import (
-    PROTOCOLS,
-    SNIFF_MAX_BYTES,
-    Register,
-    Sniff,
-    WireProtocol,
-    by_name,
-    protocols_with,
-    sniff,
-)
+from chatprotocol.wire import PROTOCOLS, SNIFF_MAX_BYTES, Register, Sniff, WireProtocol, by_name, protocols_with, sniff
 from chatprotocol.wire.json import Json
 
 MARK = b"\xef\xbb\xbf"
@@ -93,7 +84,6 @@ def test_datagram_is_not_detected_over_tcp(first: bytes) -> None:
 def test_configured_register_is_detected(word: str, length: str) -> None:
     ours = Register(word, length)
     protocols = protocols_with(ours)
-
     assert sniff(b"REGISTER ", protocols) is by_name("register", protocols) is ours
     assert [protocol.name for protocol in protocols] == [protocol.name for protocol in PROTOCOLS]
 
@@ -114,7 +104,6 @@ def test_protocols_are_asked_independently(first: bytes, found: WireProtocol | S
 
 def test_first_protocol_that_matches_wins() -> None:
     first, second = Greeting(b"HE"), Greeting(b"HEL")
-
     assert sniff(b"HELLO", (first, second)) is first
 
 
@@ -127,14 +116,12 @@ def test_decision_stays_with_more_bytes(word: bytes, size: int, rest: bytes) -> 
     first = (word[:size] + rest)[:SNIFF_MAX_BYTES]
     answers = [sniff(first[:size]) for size in range(1, len(first) + 1)]
     decided = [answer for answer in answers if answer is not Sniff.MORE]
-
     assert answers == [Sniff.MORE] * (len(answers) - len(decided)) + decided
     assert all(answer is decided[0] for answer in decided)
 
 
 def test_detection_ends_at_its_limit() -> None:
     endless = Greeting(b"A" * 100)
-
     assert sniff(b"A" * (SNIFF_MAX_BYTES - 1), (endless,)) is Sniff.MORE
     assert sniff(b"A" * SNIFF_MAX_BYTES, (endless,)) is Sniff.NO
 

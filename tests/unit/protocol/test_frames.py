@@ -89,7 +89,6 @@ def test_payload_that_is_not_utf8_is_one_error_between_good_frames(kind: bytes, 
     refused = refusal_of(Frames(), frame(kind, payload))
     assert (refused.code, refused.closes) == (ErrorCode.BAD_REQUEST, False)
     assert "UTF-8" in refused.reason
-
     bad = frame(kind, payload)
     assert read(PING + bad + b"D\0\0\0\x01x" + bad + PING) == [
         Command("PING"),
@@ -107,7 +106,6 @@ def test_invalid_header_is_one_error_that_closes_and_nothing_is_read_after_it(
     broken: bytes, code: ErrorCode, said: str, before: bytes, after: bytes
 ) -> None:
     *found, refused = read(before + broken + after)
-
     assert found == read(before)
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (code, True)
@@ -121,7 +119,6 @@ def test_invalid_header_is_one_error_that_closes_and_nothing_is_read_after_it(
 @pytest.mark.parametrize("size", [1, 4, 5, 9])
 def test_incomplete_frame_at_the_end_is_a_bad_request(size: int) -> None:
     *found, refused = read(PING + b"C\0\0\0\x05alice"[:size])
-
     assert found == [Command("PING")]
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (ErrorCode.BAD_REQUEST, False)
@@ -182,7 +179,6 @@ inside_one_frame = st.builds(frame, st.sampled_from([b"C", b"D"]), floods)
 def test_batches_are_the_same_steps_as_one_by_one(stream: bytes, data: st.DataObject) -> None:
     decoder = Frames().request_decoder()
     found = unfold(decode(decoder, data.draw(any_pieces(stream, 4))))
-
     assert list(map(gist, found)) == expand_batches(stream)
     assert not decoder.is_incomplete
     assert decoder.end() == []
@@ -192,7 +188,6 @@ def test_batches_are_the_same_steps_as_one_by_one(stream: bytes, data: st.DataOb
 def test_public_messages_are_a_batch_up_to_the_last(public: bytes, word: str) -> None:
     """The last one may be incomplete."""
     data = public + b"D\0\0\0\x01a" + public + b"D\0\0\0\0" + public + b"D\0\0\0\x04\xf0\x9f\x98\x80" + public
-
     for last, requests in ((b"", [Command(word)]), (b"D\0\0\0\x01d", [Command(word), Data("d")])):
         found = Frames().request_decoder().decode(PING + data + last)
         assert found == [Command("PING"), CommandBatch(word, ["a", "", "\U0001f600"]), *requests]
@@ -204,7 +199,6 @@ def test_public_messages_are_a_batch_up_to_the_last(public: bytes, word: str) ->
 def test_invalid_frame_among_public_messages_is_refused(bad: bytes, code: ErrorCode) -> None:
     good = (PM + b"D\0\0\0\x01x") * 3
     *found, refused = unfold(Frames().request_decoder().decode(good + PM + bad + good))
-
     assert found == [Command("PM"), Data("x")] * 3 + [Command("PM")]
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (code, True)
@@ -214,7 +208,6 @@ def test_public_messages_are_not_split_by_their_lengths() -> None:
     """The cost, counted in calls: less than half of that of single frames."""
     batch = (PM + b"D\0\0\0\x05hello") * 1_000
     single = (b"C\0\0\0\x02DM" + b"D\0\0\0\x05hello") * 1_000
-
     assert 2 * calls(lambda: Frames().request_decoder().decode(batch)) < calls(
         lambda: Frames().request_decoder().decode(single)
     )
@@ -222,13 +215,7 @@ def test_public_messages_are_not_split_by_their_lengths() -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    [
-        (PM + b"D\0\0\0\x05hello") * 5 + PING,
-        PM + b"D\0\0\0\x01\xff",
-        PM,
-        b"D\0\0\0\x1c" + PM * 4,
-        BM + PM,
-    ],
+    [(PM + b"D\0\0\0\x05hello") * 5 + PING, PM + b"D\0\0\0\x01\xff", PM, b"D\0\0\0\x1c" + PM * 4, BM + PM],
     ids=repr,
 )
 def test_lookalikes_of_public_messages_cost_linear_time(unit: bytes) -> None:
@@ -351,7 +338,6 @@ def test_online_users_are_truncated_to_one_frame(letters: int, fits: bool) -> No
     names = tuple(f"{number:032d}" for number in range(1_985))
     last = "x" * letters
     data = Frames().encode(Online((*names, last, "more")))
-
     assert (len(data) == FRAME_MAX_BYTES) is fits
     assert Frames().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 
@@ -360,7 +346,6 @@ def test_longest_history_is_read() -> None:
     history = History((PublicMessage(1, NOON_MS, "b" * 32, "\U0001f600" * 2_048),) * 500)
     data = Frames().encode(history)
     decoder = Frames().event_decoder()
-
     assert decoder.decode(data[:-1]) == []
     assert decoder.decode(data[-1:]) == [history]
 
@@ -374,7 +359,6 @@ def test_endless_history_is_a_protocol_error() -> None:
 
 def test_history_ends_with_its_last_message() -> None:
     decoder = Frames().event_decoder()
-
     assert decoder.decode(b"C\0\0\0\x05READY" + HELLO_FRAME + b"C\0\0\0\x09HISTORY 2") == [Ready(), HELLO]
     assert decoder.decode(HELLO_FRAME) == []
     assert decoder.decode(PSST_FRAME + PSST_FRAME) == [History((HELLO, PSST)), PSST]

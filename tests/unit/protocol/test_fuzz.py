@@ -64,7 +64,6 @@ def test_random_requests_arrive_as_sent(protocol: WireProtocol, data: st.DataObj
     several = st.lists(varied(samples.requests).filter(lambda request: not is_ping(request)), max_size=6)
     sent = [*data.draw(several), *samples.message * data.draw(st.integers(0, 12)), *data.draw(several)]
     stream = b"".join(map(protocol.encode_request, sent))
-
     assert unfold(decode(protocol.request_decoder(), data.draw(any_pieces(stream)))) == sent
 
 
@@ -73,7 +72,6 @@ def test_random_requests_arrive_as_sent(protocol: WireProtocol, data: st.DataObj
 def test_random_events_arrive_as_sent(protocol: WireProtocol, data: st.DataObject) -> None:
     sent = data.draw(st.lists(varied(SAMPLES[protocol.name].events), max_size=6))
     stream = b"".join(map(protocol.encode, sent))
-
     assert decode(protocol.event_decoder(), data.draw(any_pieces(stream))) == sent
 
 
@@ -141,7 +139,6 @@ def test_random_bytes_in_any_pieces_are_the_same_requests(protocol: WireProtocol
     for part in data.draw(any_pieces(stream)):
         found += cut.decode(part)
         assert held_bytes(cut) - empty_bytes <= max(LINE_MAX_BYTES, FRAME_MAX_BYTES)
-
     assert list(map(gist, unfold(found))) == list(map(gist, unfold(whole.decode(stream))))
     assert cut.end() == whole.end()
     assert cut.is_incomplete == whole.is_incomplete
@@ -159,5 +156,4 @@ def events_or_error(protocol: WireProtocol, parts: list[bytes]) -> list[Event] |
 @given(data=st.data())
 def test_random_bytes_of_a_server_are_events_or_a_protocol_error(protocol: WireProtocol, data: st.DataObject) -> None:
     stream = data.draw(mixed(st.sampled_from(SAMPLES[protocol.name].said).map(protocol.encode)))
-
     assert events_or_error(protocol, data.draw(any_pieces(stream))) == events_or_error(protocol, [stream])

@@ -178,7 +178,6 @@ def test_object_with_missing_or_wrong_members_is_a_bad_request(line: bytes) -> N
 @pytest.mark.parametrize("command", ["nope", "", " ping", "log in", "\u0131", "PM\0", "x" * 10_000])
 def test_unknown_command_is_refused_with_the_beginning_of_its_name(command: str) -> None:
     refused = refusal_of(Json(), b'{"command":"%s"}\n' % command.encode().replace(b"\0", b"\\u0000"))
-
     assert refused.code is ErrorCode.UNKNOWN_COMMAND
     assert repr(command[:32]) in refused.reason
     assert len(refused.reason) < 200
@@ -220,7 +219,6 @@ def nested(levels: int, opening: bytes, closing: bytes) -> bytes:
 def test_deeply_nested_object_is_refused_before_it_is_parsed(data: bytes) -> None:
     """The lines around it are read."""
     first, refused, last = read(PING + b"\n" + data + b"\n" + PING)
-
     assert (first, last) == (Ping(), Ping())
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (ErrorCode.BAD_JSON, False)
@@ -231,7 +229,6 @@ def test_deeply_nested_object_is_refused_before_it_is_parsed(data: bytes) -> Non
 @pytest.mark.parametrize("before", [b"", b"\n", PING + b"\n"])
 def test_nesting_limit_is_64_levels_for_each_line(levels: int, is_read: bool, before: bytes) -> None:
     request = read(before + b'{"command":"ping","x":' + nested(levels, b"[", b"]") + b"}\n")[-1]
-
     assert isinstance(request, Ping) is is_read
 
 
@@ -241,7 +238,6 @@ def test_nesting_limit_is_64_levels_for_each_line(levels: int, is_read: bool, be
 def test_object_cannot_continue_in_the_next_line(opening: bytes, closing: bytes) -> None:
     """Otherwise the depth of several lines could add up."""
     data = b'{"command":"ping","x":\n' + nested(500, opening, closing) + b"}\n"
-
     assert {type(request) for request in Json().request_decoder().decode(data)} == {Unreadable}
 
 
@@ -260,7 +256,6 @@ def test_line_of_65536_bytes_is_read_and_a_longer_one_refused(piece_bytes: int, 
     line = padded(65_536)
     assert len(line) == LINE_MAX_BYTES
     assert decode(Json().request_decoder(), pieces(line + end, piece_bytes)) == [Ping()]
-
     stream = padded(65_537) + b"\n" + PING + end
     refused, ping = decode(Json().request_decoder(), pieces(stream, piece_bytes))
     assert isinstance(refused, Unreadable)
@@ -275,7 +270,6 @@ def test_line_of_65536_bytes_is_read_and_a_longer_one_refused(piece_bytes: int, 
 @pytest.mark.parametrize("text", ["\u00e4" * 4096, "A" * 8192])
 def test_longest_message_with_every_letter_escaped_fits(text: str) -> None:
     escaped = b"".join(b"\\u%04x" % ord(letter) for letter in text)
-
     assert read(b'{"command":"PM","nonce":"' + b"n" * 64 + b'","message":"' + escaped + b'"}\n') == [
         Say(text, "n" * 64)
     ]
@@ -306,7 +300,6 @@ def test_incomplete_line_at_the_end_is_bad_json(begun: bytes) -> None:
 def test_good_lines_are_parsed_all_at_once() -> None:
     """A message costs two calls: one of them makes the request."""
     data = b'{"command":"PM","message":"hello"}\n' * 1_000
-
     assert calls(lambda: Json().request_decoder().decode(data)) < 2_500
 
 
@@ -322,7 +315,6 @@ def test_line_in_small_pieces_costs_linear_time(unit: bytes) -> None:
 def test_line_of_rubbish_has_few_answers(letter: bytes) -> None:
     """An answer of a hundred bytes to each bracket would amplify the peer's bytes."""
     line = letter * (60_000 // len(letter)) + b"\n"
-
     assert len(Json().request_decoder().decode(line)) <= 100
     assert len(decode(Json().request_decoder(), pieces(line[-10_000:], 1))) <= 100
 
@@ -448,7 +440,6 @@ def test_only_a_history_may_be_long() -> None:
     assert len(line) > 20_000_000
     assert decoder.decode(line[:-1]) == []
     assert decoder.decode(b"\n") == [history]
-
     names = ",".join('"a"' for _ in range(300_000))
     with pytest.raises(ProtocolError, match="sent a 'users' of"):
         Json().event_decoder().decode(f'{{"type":"users","users":[{names}]}}\n'.encode())

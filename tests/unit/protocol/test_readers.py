@@ -68,7 +68,6 @@ def test_line_over_the_limit_is_dropped_to_its_end(
 @given(lines=st.lists(st.text("ab{}", max_size=LIMIT), max_size=8), data=st.data())
 def test_lines_in_any_pieces_come_out_whole(lines: list[str], data: st.DataObject) -> None:
     stream = b"".join(line.encode() + b"\n" for line in lines)
-
     assert lines_of(data.draw(any_pieces(stream))) == (stream, 0, b"")
 
 
@@ -82,7 +81,6 @@ def test_used_part_of_the_tail_is_dropped() -> None:
     buffer = LineBuffer(LIMIT)
     buffer.split(b"{}" * LIMIT)
     buffer.drop(2 * LIMIT - 1)
-
     assert not buffer.drop_overflow()
     assert buffer.split(b"{\n") == b"}{\n"
 
@@ -98,7 +96,6 @@ def test_scanner_finds_the_same_end_of_a_growing_object(
     scanner = ObjectScanner()
     for size in [*sorted(at for at in cuts if at < len(first)), len(first) + len(rest)]:
         end = scanner.scan(text[: len(before) + size], len(before))
-
     assert end == len(before) + len(first)
 
 
@@ -110,7 +107,6 @@ def test_scanner_finds_the_same_end_of_a_growing_object(
 def test_line_is_split_into_its_objects(objects: list[bytes], gaps: list[bytes], rest: bytes) -> None:
     """An incomplete object or rubbish after the last object is one more item."""
     line = b"".join(gap + each for gap, each in zip(gaps, objects, strict=False)) + gaps[-1] + rest
-
     assert split_objects(line) == [*objects, *([rest] if rest else [])]
 
 
@@ -157,7 +153,6 @@ def frames_of(parts: list[bytes]) -> tuple[list[tuple[int, bytes]], bytes, Error
 )
 def test_frames_in_any_pieces_are_the_same(frames: list[tuple[int, bytes]], rest: bytes, data: st.DataObject) -> None:
     stream = b"".join(bytes([kind]) + len(payload).to_bytes(4, "big") + payload for kind, payload in frames) + rest
-
     whole = frames_of([stream])
     assert whole[0][: len(frames)] == frames
     assert frames_of(data.draw(any_pieces(stream))) == whole
@@ -203,7 +198,6 @@ def test_characters_are_counted_when_they_are_complete(
     parts: list[bytes], bodies: list[str | None], inside: bool
 ) -> None:
     sections, is_incomplete, problem = sections_of([b"PUT a\nContent-length: 2\n\n", *parts], characters=True)
-
     assert [section.body for section in sections] == bodies
     assert (is_incomplete, problem) == (inside, None)
 
@@ -224,6 +218,5 @@ section_streams = st.lists(st.one_of(section_bits), max_size=16).map(b"".join)
 @given(stream=section_streams, data=st.data())
 def test_random_bytes_in_any_pieces_are_the_same_sections(stream: bytes, data: st.DataObject, characters: bool) -> None:
     whole = sections_of([stream], characters=characters)
-
     assert sections_of(data.draw(any_pieces(stream)), characters=characters) == whole
     assert sections_of([stream[at : at + 1] for at in range(len(stream))], characters=characters) == whole

@@ -80,7 +80,6 @@ def test_bad_dotenv_is_rejected(
         Path(".env").mkdir()
     else:
         Path(".env").write_bytes(data)
-
     with pytest.raises(ValueError, match=reason):
         read_dotenv()
 
@@ -88,7 +87,6 @@ def test_bad_dotenv_is_rejected(
 def test_dotenv_of_a_windows_editor_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(".env").write_bytes('CHAT_USER="bj\u00f6rn"\r\n'.encode("utf-8-sig"))
-
     assert read_dotenv() == {"CHAT_USER": "bj\u00f6rn"}
 
 

@@ -67,7 +67,6 @@ def test_frames_are_sent_once_numbered_from_1(arq: Arq) -> None:
     assert arq.datagrams_to_send(0.0) == []
     arq.put([(C, b"PM"), (PIECE, b"hel")])
     arq.put([(D, b"lo"), (C, b"")])
-
     assert arq.datagrams_to_send(0.0) == [
         b"C\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1PM",
         b"d\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\2hel",
@@ -80,10 +79,8 @@ def test_frames_are_sent_once_numbered_from_1(arq: Arq) -> None:
 def test_each_datagram_is_acknowledged_separately(arq: Arq) -> None:
     arq.put(frames(5))
     arq.datagrams_to_send(0.0)
-
     acknowledge(arq, 0.1, [4, 2, 2])
     assert arq.receive(Datagram(ACK, SESSION, 4, b"a payload"), 0.1) == NOTHING
-
     assert numbers(arq.datagrams_to_send(0.2)) == [1, 3, 5]
     acknowledge(arq, 0.3, [1, 3, 5])
     assert arq.datagrams_to_send(1_000.0) == []
@@ -93,9 +90,7 @@ def test_each_datagram_is_acknowledged_separately(arq: Arq) -> None:
 def test_acknowledgement_of_unsent_number_is_ignored(arq: Arq, sequence: int) -> None:
     arq.put(frames(1))
     arq.datagrams_to_send(0.0)
-
     acknowledge(arq, 0.1, [sequence])
-
     arq.put(frames(2))
     assert numbers(arq.datagrams_to_send(0.2)) == [1, 2, 3]
     assert numbers(arq.datagrams_to_send(0.6 + MOMENT)) == [1, 2, 3]
@@ -151,7 +146,6 @@ def test_each_datagram_has_its_own_resend_time(arq: Arq) -> None:
         arq.put(frames(1))
         assert len(arq.datagrams_to_send(start)) == 1
     acknowledge(arq, 0.16, [2])
-
     assert numbers(arq.datagrams_to_send(0.2)) == [1]
     assert arq.datagrams_to_send(0.35 - MOMENT) == []
     assert numbers(arq.datagrams_to_send(0.5)) == [3]
@@ -171,7 +165,6 @@ def test_any_datagram_of_the_peer_ends_its_silence(heard: Datagram, has_room: bo
     arq = Arq(SESSION, 1_000.0)
     assert arq.next_check_at == 1_060.0
     arq.receive(heard, 1_059.0, has_room=has_room)
-
     assert (arq.silence_so_far(1_059.0), arq.silence_so_far(1_062.5)) == (0.0, 3.5)
     assert arq.next_check_at == 1_119.0
     assert arq.lost_reason(1_119.0 - MOMENT) == ""
@@ -183,7 +176,6 @@ def test_own_datagrams_do_not_end_the_silence() -> None:
     arq.put(frames(1))
     for time in (0.0, *RESENT_AT[:3]):
         arq.datagrams_to_send(time)
-
     assert arq.next_check_at == 2.5
     assert arq.lost_reason(2.5) == "nothing was heard for 2.5 s"
 
@@ -213,7 +205,6 @@ def test_each_resend_halves_the_window_down_to_16(arq: Arq, resends: int, window
     for time in times:
         assert numbers(arq.datagrams_to_send(time)) == [1]
     arq.put(frames(200))
-
     assert 1 + len(arq.datagrams_to_send(times[-1])) == window
 
 
@@ -225,7 +216,6 @@ def test_resends_of_one_moment_halve_the_window_once(arq: Arq) -> None:
     acknowledge(arq, 0.3, range(1, 31))
     assert not arq.may_send, "34 are still in flight"
     acknowledge(arq, 0.3, range(31, 65))
-
     assert 32 <= len(arq.datagrams_to_send(0.3)) <= 34  # acknowledgements widen the window
 
 
@@ -239,7 +229,6 @@ def test_each_acknowledged_window_widens_the_window_by_one_up_to_64(arq: Arq) ->
         windows.append(len(in_flight))
         acknowledge(arq, 0.2, in_flight)
         in_flight = numbers(arq.datagrams_to_send(0.2))
-
     assert windows == [*range(32, 64), *[64] * 8]
 
 
@@ -262,7 +251,6 @@ def test_duplicate_is_acknowledged_twice_and_not_delivered(arq: Arq, has_room: b
     for number in (1, 2, 5, 5):
         assert outcome(arq.receive(data(number, b"other"), 0.0, has_room=has_room)) == ([number, number], [])
     arq.receive(data(3), 0.0)
-
     assert outcome(arq.receive(data(4), 0.0))[1] == [b"4", b"5"]
 
 
@@ -291,7 +279,6 @@ def test_receive_window_holds_128_datagrams(arq: Arq) -> None:
 def test_datagram_outside_of_the_window_is_dropped(arq: Arq, sequence: int) -> None:
     for number in (1, 2):
         arq.receive(data(number), 0.0)
-
     assert arq.receive(data(sequence), 0.0) == NOTHING
     assert outcome(arq.receive(data(3), 0.0)) == ([3], [b"3"])
 
@@ -305,7 +292,6 @@ def test_new_datagram_without_room_is_dropped(arq: Arq) -> None:
     arq.receive(ack(1), 0.0, has_room=False)
     for number in (2, 3, 128):
         assert arq.receive(data(number), 0.0, has_room=False) == NOTHING
-
     assert arq.unacknowledged_bytes == 0
     assert outcome(arq.receive(data(3), 0.0)) == ([3, 3], [])
     assert outcome(arq.receive(data(2), 0.0)) == ([2, 2], [b"2", b"3", b"4"])

@@ -53,9 +53,7 @@ def test_request_is_padded_to_the_length_of_a_cookie(text: bytes) -> None:
 @pytest.mark.parametrize("cookie", [b"0123456789abcdef", b"Of-another-server/7="])
 def test_cookie_is_appended_to_the_name_at_once(handshake: UdpHandshake, cookie: bytes) -> None:
     handshake.datagrams_to_send(0.0)
-
     assert handshake.handle_reply(reply(b"COOKIE " + cookie), 0.1) is None
-
     assert handshake.next_check_at == 0.1
     assert request(handshake, 0.1) == b"alice " + cookie
     assert handshake.datagrams_to_send(0.1) == []
@@ -92,7 +90,6 @@ def test_handshake_follows_4_cookies() -> None:
     for number in range(100):
         handshake.handle_reply(reply(b"COOKIE %016x" % number), 0.0)
         sent += handshake.datagrams_to_send(0.0)
-
     assert [packet[13:].rstrip() for packet in sent] == [b"alice %016x" % number for number in range(4)]
 
 
@@ -100,7 +97,6 @@ def test_handshake_follows_4_cookies() -> None:
 def test_first_datagram_of_a_session_opens_it(with_cookie: UdpHandshake, first: Datagram) -> None:
     """Any datagram of the session can be the first. The Arq has not received it yet."""
     arq = with_cookie.handle_reply(first, 5.0)
-
     assert isinstance(arq, Arq)
     assert (arq.session, arq.silence_so_far(7.0)) == (SESSION, 2.0)
     assert arq.receive(FIRST, 5.0) == ArqResult([b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")])
@@ -110,9 +106,7 @@ def test_first_datagram_of_a_session_opens_it(with_cookie: UdpHandshake, first: 
 def test_session_without_a_cookie_is_ignored(handshake: UdpHandshake, first: Datagram) -> None:
     """It belonged to an earlier client with the same port."""
     handshake.datagrams_to_send(0.0)
-
     assert handshake.handle_reply(first, 0.1) is None
-
     assert request(handshake, 0.2) == b"alice"
 
 
@@ -129,5 +123,4 @@ def test_other_reply_is_a_rejection(handshake: UdpHandshake, payload: bytes) -> 
 @pytest.mark.parametrize("kind", [D, ACK, ord("c"), 0])
 def test_reply_that_is_not_a_command_is_ignored(handshake: UdpHandshake, kind: int) -> None:
     assert handshake.handle_reply(Datagram(kind, 0, 0, COOKIE), 0.0) is None
-
     assert request(handshake, 0.0) == b"alice"

@@ -158,9 +158,7 @@ def test_frames_arrive_once_and_in_order_on_a_fair_network(
     there: Said, back: Said, faults: Faults, seed: int, first_number: int
 ) -> None:
     one, other = End(there, first_number), End(back, first_number)
-
     converse(Network(seed, faults), [one, other])
-
     assert (other.heard, one.heard) == (frames_of(there), frames_of(back))
     assert one.is_done
     assert other.is_done
@@ -169,9 +167,7 @@ def test_frames_arrive_once_and_in_order_on_a_fair_network(
 @given(there=sayings, back=sayings, faults=any_faults, seed=seeds)
 def test_frames_heard_before_the_peer_is_lost_are_a_prefix(there: Said, back: Said, faults: Faults, seed: int) -> None:
     one, other = End(there), End(back)
-
     now = converse(Network(seed, faults), [one, other])
-
     assert other.heard == frames_of(there)[: len(other.heard)]
     assert one.heard == frames_of(back)[: len(one.heard)]
     if not (one.lost_reason(now) or other.lost_reason(now)):
@@ -184,9 +180,7 @@ def test_session_is_opened_once_on_a_fair_network(
 ) -> None:
     said = [(0.0, PROMPT), *back]  # without a first datagram the client would not learn of its session
     client, server = Client(text, there), Server(said)
-
     converse(Network(seed, faults), [client, server])
-
     assert server.opened == [text]
     assert (server.heard, client.heard) == (frames_of(there), frames_of(said))
     assert client.is_done
@@ -200,7 +194,6 @@ def test_500_messages_each_way_survive_a_storm(seed: int | range) -> None:
         there, back = at_once(500, b"there"), [(0.0, PROMPT), *at_once(500, b"back")]
         client, server = Client(b"alice", there), Server(back)
         converse(Network(each, STORM), [client, server])
-
         assert (server.heard, client.heard) == (frames_of(there), frames_of(back))
         assert server.opened == [b"alice"]
 
@@ -209,7 +202,6 @@ def test_perfect_network_carries_each_packet_once() -> None:
     """Each frame with one acknowledgement; and the handshake with two packets each way."""
     client, server = Client(b"alice", at_once(500, b"there")), Server([(0.0, PROMPT), *at_once(300, b"back")])
     network = Network(1, Faults())
-
     assert converse(network, [client, server]) < 1
     assert network.sent_to == [1 + 301 + 500, 2 + 500 + 301], "to the client, and to the server"
 
@@ -217,7 +209,6 @@ def test_perfect_network_carries_each_packet_once() -> None:
 def test_dead_network_is_noticed_at_both_ends_after_60_seconds() -> None:
     one, other = End(at_once(1, b"there")), End([])
     network = Network(1, Faults(lost=1.0))
-
     assert converse(network, [one, other]) == 60.0
     assert one.lost_reason(60.0) == other.lost_reason(60.0) == "nothing was heard for 60 s"
     assert network.sent_to == [0, 9]
@@ -228,6 +219,5 @@ def test_full_receiver_gets_everything_once_it_has_room(faults: Faults, full_sec
     """Its own frames are not held up."""
     there, back = at_once(300, b"there"), at_once(300, b"back")
     one, other = End(there, full_seconds=full_seconds), End(back)
-
     assert converse(Network(5, faults), [one, other]) > full_seconds
     assert (other.heard, one.heard) == (frames_of(there), frames_of(back))

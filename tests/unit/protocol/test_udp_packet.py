@@ -75,7 +75,6 @@ def test_opening_is_a_name_and_an_optional_cookie(payload: bytes, opening: Openi
 @pytest.mark.parametrize("cookie", [COOKIE, bytes(8), b"\xff" * 8])
 def test_cookie_returns_as_it_was_sent(cookie: bytes) -> None:
     payload = cookie_payload(cookie)
-
     assert payload == b"COOKIE " + cookie.hex().encode()
     assert OPENING_BYTES == len(payload) == 23, "no amplification: the request is as long as the answer"
     word = read_cookie(payload)

@@ -55,7 +55,6 @@ def test_data_is_sent_in_pieces_of_1200_bytes(text: str) -> None:
     payload = text.encode()
     cut = [payload[at : at + PAYLOAD_MAX] for at in range(0, len(payload), PAYLOAD_MAX)] or [b""]
     expected = b"".join(frame("d", each) for each in cut[:-1]) + frame("D", cut[-1])
-
     assert Datagram().encode_request(Data(text)) == expected
     assert read(expected + PM) == [Data(text), Command("PM")]
 
@@ -67,7 +66,6 @@ def test_message_is_sent_in_pieces_of_1200_bytes(size: int, letter: str) -> None
     payload = b"PUBLIC A 1 0\n" + message.text.encode()
     cut = [payload[at : at + PAYLOAD_MAX] for at in range(0, len(payload), PAYLOAD_MAX)]
     expected = b"".join(frame("d", each) for each in cut[:-1]) + frame("D", cut[-1])
-
     assert Datagram().encode(message) == expected
     for size_bytes in (len(expected), 1_000, 7):
         assert decode(Datagram().event_decoder(), pieces(expected, size_bytes)) == [message]
@@ -77,7 +75,6 @@ def test_each_message_of_a_history_or_batch_has_its_own_pieces() -> None:
     long, short = PublicMessage(1, 0, "A", "x" * 1_188), PublicMessage(2, 0, "A", "y")
     both = frame("d", b"PUBLIC A 1 0\n" + b"x" * 1_187) + X + frame("D", b"PUBLIC A 2 0\ny")
     batch: list[Event | EventBatch] = [PublicBatch(1, 0, "A", (long.text, short.text))]
-
     assert Datagram().encode(History((long, short))) == frame("C", b"HISTORY 2") + both
     assert Datagram().encode_all(batch) == both
     assert Datagram().event_decoder().decode(frame("C", b"HISTORY 2") + both) == [History((long, short))]
@@ -119,7 +116,6 @@ def test_ping_is_read_anywhere_and_changes_nothing(ping: bytes, place: int) -> N
     frames.insert(place, ping)
     expected: list[Request] = [Command("PM"), Data("hello"), Command("PM"), Data("x")]
     expected.insert({0: 0, 1: 1, 2: 1, 3: 1, 4: 2, 5: 3, 6: 4}[place], Ping())
-
     assert read(b"".join(frames)) == expected
 
 
@@ -159,7 +155,6 @@ def test_data_over_a_limit_is_refused_once(data: bytes) -> None:
 )
 def test_refusal_names_the_limit(data: bytes, limit: str) -> None:
     (refused,) = Datagram().request_decoder().decode(data)
-
     assert isinstance(refused, Unreadable)
     assert limit in refused.reason
 
@@ -177,7 +172,6 @@ def test_unended_pieces_are_held_up_to_the_limit(piece: bytes) -> None:
 def test_command_over_the_limit_is_cut_between_characters(letter: str) -> None:
     """The server refuses the cut one as well."""
     (request,) = read(Datagram().encode_request(Command("x" + letter * 1_200)))
-
     assert isinstance(request, Command)
     assert request.text.strip(letter) in {"", "x"}
     assert PAYLOAD_MAX - 4 < len(request.text.encode()) <= PAYLOAD_MAX
@@ -187,9 +181,7 @@ def test_command_over_the_limit_is_cut_between_characters(letter: str) -> None:
 def test_online_names_as_many_users_as_fit_one_datagram(letters: int, fits: bool) -> None:
     names = tuple(f"{number:032d}" for number in range(36))
     last = "x" * letters
-
     data = Datagram().encode(Online((*names, last)))
-
     assert (len(data) == 5 + PAYLOAD_MAX) is fits
     assert Datagram().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 
@@ -201,7 +193,6 @@ def test_online_names_as_many_users_as_fit_one_datagram(letters: int, fits: bool
 @pytest.mark.parametrize("payload", [b"", b"PING", b"\xff", b"x" * 1_201], ids=len)
 def test_unknown_kind_is_refused_with_its_byte(kind: str, payload: bytes) -> None:
     (before, refused, after) = Datagram().request_decoder().decode(PM + frame(kind, payload) + X)
-
     assert (before, after) == (Command("PM"), Data("x"))
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (BAD, False)

@@ -119,7 +119,6 @@ def test_search_returns_whole_messages_oldest_first(library: Library) -> None:
     library.start()
     library.publish("one word", "two words", "three")
     library.whisper("a direct word")
-
     found, _ = library.indexer.search(terms_of("word*"), library.bob.id, FAR, 2, 4)
     assert found == (
         PublicMessage(2, 1_000, "alice", "two words"),
@@ -131,7 +130,6 @@ def test_database_decides_who_may_see_a_found_message(library: Library) -> None:
     library.whisper("word")
     library.publish("word")
     carol = register(library.database, "carol")
-
     assert [message.id for message in library.messages.visible(library.bob.id, [1, 2])] == [1, 2]
     assert [message.id for message in library.messages.visible(carol.id, [2, 1])] == [2]
 
@@ -178,7 +176,6 @@ def test_damaged_file_is_rebuilt_after_a_search_found_the_damage(library: Librar
     with library.path.open("r+b") as file:
         file.seek(4_096)
         file.write(random.Random(1).randbytes(library.path.stat().st_size - 4_096))
-
     with pytest.raises(SearchFailedError):
         library.search("word")
     with capture_logs() as log:
@@ -293,7 +290,6 @@ def test_busy_server_makes_the_indexer_pause_longer() -> None:
     """Promise: messages are not delayed by the indexer. A waiting search shortens the pause."""
     now, last_id = 100.0, 0
     pace = Pace(lambda: last_id, clock=lambda: now)
-
     assert pace.pause(0.001, search_waits=False) == 0.02
     now, last_id = 100.2, 100
     assert pace.pause(0.001, search_waits=False) == 0.001

@@ -199,7 +199,6 @@ def test_appended_batches_stay_together_despite_concurrent_senders(fixture: Jour
         must_end(thread)
     gate.open()
     fixture.stop()
-
     _, batch = fixture.hub.batches
     assert sorted([batch[:50], batch[50:100], batch[100:]], key=lambda read: read[0].texts) == reads
     assert fixture.stored()[1:] == [(number, *each.texts) for number, each in enumerate(batch, 2)]
@@ -221,7 +220,6 @@ def test_messages_are_published_after_their_commit(fixture: JournalFixture) -> N
     for number in range(50):
         fixture.append("alice", f"text {number}")
     fixture.stop()
-
     assert len(fixture.hub.published) == 51
     assert missing == []
 
@@ -234,7 +232,6 @@ def test_waiting_messages_are_one_transaction(fixture: JournalFixture) -> None:
     before = fixture.disk.transactions
     gate.open()
     fixture.journal.wait_for_pending()
-
     # One for the hundred, and one for the fence if it came too late for that.
     assert fixture.disk.transactions - before <= 2
     assert [len(batch) for batch in fixture.hub.batches] == [1, 100]
@@ -302,7 +299,6 @@ def test_wait_for_pending_ends_after_the_publication(fixture: JournalFixture) ->
 def test_account_is_stored_when_it_is_returned(fixture: JournalFixture) -> None:
     fixture.journal.start()
     account = fixture.journal.create_account("Alice", "hash")
-
     assert account is not None
     assert fixture.accounts.find("alice") == account
     assert fixture.journal.create_account("ALICE", "another hash") is None
@@ -318,7 +314,6 @@ def test_one_of_many_concurrent_registrations_of_a_name_wins(fixture: JournalFix
     gate.open()
     for racer in racers:
         must_end(racer)
-
     assert len(accounts) == 5
     assert [account for account in accounts if account is not None] == [fixture.accounts.find("carol")]
 
@@ -333,7 +328,6 @@ def test_guest_messages_are_stored_but_the_guest_is_no_account(fixture: JournalF
     assert (carol.name, carol.is_guest) == ("Carol", True)
     fixture.journal.append([batch_of(member_of(carol), ["hello"]), batch_of(alice, ["psst"], None, carol)])
     fixture.stop()
-
     history = fixture.messages.history(alice.account_id, ID_MAX, 500)
     assert [(message.sender, message.text) for message in history] == [("Carol", "hello"), ("alice", "psst")]
     assert fixture.accounts.find("carol") is None
@@ -381,7 +375,6 @@ def test_password_hash_is_replaced_unless_it_has_changed(fixture: JournalFixture
     fixture.journal.start()
     changes = [fixture.journal.replace_password_hash(account, new) for new in ("new hash", "too late")]
     fixture.stop()
-
     assert [each.result() for each in changes] == [account, None]
     assert fixture.accounts.find("alice") == replace(account, password_hash="new hash")
 
@@ -403,7 +396,6 @@ def test_delivery_marks_are_saved(fixture: JournalFixture, when: str) -> None:
         fixture.journal.stop()
     else:
         fixture.journal.save_marks()
-
     assert fixture.accounts.find("alice") == replace(alice, delivered_id=7)
     assert when == "after the end" or fixture.deliveries.unsaved() == {}
 
@@ -413,7 +405,6 @@ def test_unsaved_delivery_marks_do_not_block_the_shutdown(fixture: JournalFixtur
     fixture.database.path.unlink()
     with capture_logs() as log:
         fixture.journal.save_marks()
-
     assert [entry["event"] for entry in log] == ["delivery marks not saved"]
 
 
@@ -455,7 +446,6 @@ def test_failed_commit_fails_its_tasks_and_keeps_delivery_marks(fixture: Journal
         fixture.journal.create_account("alice", "hash")
     with pytest.raises(OSError, match="full"):
         fixture.journal.admit_guest("carol")
-
     assert fixture.accounts.find("alice") is None
     assert fixture.deliveries.unsaved() == {1: 7}
 
@@ -534,7 +524,6 @@ def test_stop_releases_callers_that_wait_for_room(database: Database) -> None:
     gate.open()
     for thread in (*appenders, stopper):
         must_end(thread)
-
     assert len(outcomes) == 5
     assert len(fixture.stored()) == 1 + 2 * outcomes.count("accepted")
 

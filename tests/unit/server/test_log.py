@@ -172,7 +172,6 @@ def test_traceback_does_not_show_variables(log_format: str) -> None:
     except ValueError:
         structlog.get_logger().exception("Something failed")
     structlog.reset_defaults()
-
     assert "no number" in file.getvalue()
     assert password not in file.getvalue()
     if log_format == "json":

@@ -64,7 +64,6 @@ def test_account_is_found_in_any_case_and_registered_once(database: Database) ->
     registered = register(database, "Alice")
     with database.transaction() as connection:
         assert insert_account(connection, "aLICE", "another hash", 0) is None
-
     assert {Accounts(database).find(name) for name in ("Alice", "alice", "ALICE")} == {registered}
     assert registered.name == "Alice"
     for name in ("", "alic", "alice2", "a'; DROP TABLE account; --", "%", "\0", "\U0001f600"):
@@ -76,7 +75,6 @@ def test_password_hash_is_replaced_if_it_is_the_checked_one(database: Database) 
     with database.transaction() as connection:
         assert replace_password_hash(connection, alice, "new")
         assert not replace_password_hash(connection, alice, "too late")
-
     assert Accounts(database).find("alice") == Account(alice.id, "alice", "new", 0)
     assert Accounts(database).find("bob") == bob
 
@@ -86,7 +84,6 @@ def test_delivery_mark_never_goes_back(database: Database) -> None:
     with database.transaction() as connection:
         update_delivered(connection, {alice.id: 7, 999: 5}.items())
         update_delivered(connection, {alice.id: 3}.items())
-
     assert Accounts(database).find("alice") == Account(alice.id, "alice", alice.password_hash, 7)
 
 
@@ -171,7 +168,6 @@ def test_texts_come_back_as_they_were_stored(room: Room, texts: list[str], has_n
     with room.database.transaction() as connection:
         nonces = [f"n{first_id}-{number}" if has_nonces else None for number in range(len(texts))]
         assert insert_public(connection, first_id, TIME_MS, room.bob.id, texts, nonces)
-
     assert room.messages.history(room.alice.id, ID_MAX, len(texts)) == tuple(
         PublicMessage(message_id, TIME_MS, "bob", text) for message_id, text in enumerate(texts, first_id)
     )
@@ -241,7 +237,6 @@ def test_batch_with_a_used_nonce_is_not_inserted_at_all(room: Room, nonces: list
     with room.database.transaction() as connection:
         assert insert_public(connection, 8, TIME_MS, room.alice.id, ["x", "y"], [None, None])
         assert not insert_public(connection, 10, TIME_MS, room.alice.id, ["z"] * len(nonces), nonces)
-
     assert room.messages.last_id() == 9
 
 
@@ -249,5 +244,4 @@ def test_direct_message_with_a_used_nonce_is_not_inserted(room: Room) -> None:
     """Promise: once."""
     with room.database.transaction() as connection:
         assert not insert_direct(connection, 8, TIME_MS, room.alice.id, room.carol.id, "x", "n3")
-
     assert room.messages.last_id() == 7

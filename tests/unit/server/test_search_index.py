@@ -77,7 +77,6 @@ def test_text_can_not_pass_for_an_account(shelf: Shelf) -> None:
     index = shelf.open()
     shelf.store(direct(1, ALICE, BOB, "word _12 12 \uff3f12"), public(2, "word _1"), direct(3, CAROL, CAROL, "WORD"))
     shelf.fill(index)
-
     assert [find(index, "word", reader) for reader in (ALICE, BOB, CAROL, 99)] == [[2, 1], [2, 1], [3, 2], [2]]
     assert find(index, "12", ALICE) == [1]
     assert find(index, "12", CAROL) == find(index, "1* 2*", BOB) == find(index, "wo* nowhere") == []
@@ -90,7 +89,6 @@ def test_find_returns_the_newest_below_an_id(shelf: Shelf) -> None:
     for number in numbers:
         shelf.store(public(number, "a word") if number % 2 else direct(number, ALICE, BOB, "a word"))
     shelf.fill(index)
-
     for before, limit in ((2**63 - 1, 50), (2**63 - 1, 2), (32_774, 2), (2, 50), (1, 50), (0, 50)):
         expected = [number for number in numbers[::-1] if number < before][:limit]
         assert find(index, "word", before=before, limit=limit) == expected
@@ -148,7 +146,6 @@ def test_index_is_kept_over_a_restart(shelf: Shelf, tmp_path: Path, *, is_killed
     else:
         index.close()
     index = shelf.open()
-
     assert index.last_id == 10
     assert find(index, "word") == list(range(10, 0, -1))
 
@@ -199,7 +196,6 @@ def test_index_of_other_messages_is_rebuilt(shelf: Shelf, kept: int) -> None:
         shelf.store(*(public(number, f"other {number}") for number in range(1, 22)))
     index = shelf.open()
     assert index.last_id == 0
-
     shelf.store(public(30, "later word"))
     shelf.fill(index)
     assert find(index, "word") == [30, *range(kept, 0, -1)]
@@ -216,7 +212,6 @@ def test_failed_add_indexes_none_of_its_messages(shelf: Shelf) -> None:
         shelf.fill(index)
     assert index.last_id == 1
     assert find(index, "word") == [1]
-
     shelf.fault = None
     shelf.fill(index)
     assert find(index, "word") == [3, 2, 1]
@@ -228,7 +223,6 @@ def test_find_in_damaged_file_raises(shelf: Shelf) -> None:
     with shelf.path.open("r+b") as file:
         file.seek(4_096)
         file.write(random.Random(1).randbytes(shelf.path.stat().st_size - 4_096))
-
     with pytest.raises(sqlite3.DatabaseError):
         find(index, "word")
 

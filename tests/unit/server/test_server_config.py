@@ -40,7 +40,6 @@ def variable_of(setting: str) -> str:
 
 def test_no_setting_is_required() -> None:
     config = load_config([], {})
-
     assert (config.host, config.port, config.lag_max_bytes) == ("0.0.0.0", 9999, 8 * 1024 * 1024)
     assert (config.max_connections, config.login_seconds, config.users_seconds) == (10_000, 60.0, 30.0)
     assert (config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism) == (2, 19_456, 1)
@@ -53,29 +52,21 @@ def test_table_has_every_setting() -> None:
 @pytest.mark.parametrize("setting", VALUES)
 def test_each_setting_has_a_flag(setting: str) -> None:
     text, value = VALUES[setting]
-
     assert getattr(load_config([flag_of(setting), text], {}), setting) == value
 
 
 @pytest.mark.parametrize("setting", VALUES)
 def test_each_setting_has_a_variable(setting: str) -> None:
     text, value = VALUES[setting]
-
     assert getattr(load_config([], {variable_of(setting): text}), setting) == value
 
 
 @pytest.mark.parametrize(
     ("guests", "registration", "allowed"),
-    [
-        ("auto", "open", True),
-        ("auto", "closed", False),
-        ("on", "closed", True),
-        ("off", "open", False),
-    ],
+    [("auto", "open", True), ("auto", "closed", False), ("on", "closed", True), ("off", "open", False)],
 )
 def test_closed_registration_excludes_guests_unless_allowed(guests: str, registration: str, *, allowed: bool) -> None:
     config = load_config([], {"CHAT_GUESTS": guests, "CHAT_REGISTRATION": registration})
-
     assert config.guests_allowed is allowed
 
 
@@ -118,7 +109,6 @@ def test_invalid_value_is_one_line_that_names_it(
 ) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(arguments, environment)
-
     assert text in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
@@ -137,7 +127,6 @@ def test_too_little_memory_per_lane_is_refused(arguments: list[str]) -> None:
 def test_help_and_version_are_printed_with_exit_code_0(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         load_config([flag], {})
-
     assert end.value.code == 0
     assert "chatserver" in capsys.readouterr().out
 
@@ -146,7 +135,6 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         load_config(["--help"], {})
     shown = capsys.readouterr().out
-
     assert all(flag_of(setting) in shown for setting in VALUES)
 
 
@@ -156,5 +144,4 @@ def test_variable_wins_over_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHAT_PORT", "2")
     environment = read_environment()
-
     assert (environment["CHAT_PORT"], environment["CHAT_HOST"]) == ("2", "127.0.0.1")
