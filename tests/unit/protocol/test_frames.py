@@ -100,7 +100,7 @@ def test_payload_that_is_not_utf8_is_one_error_between_good_frames(kind: bytes, 
 
 
 @pytest.mark.parametrize(("broken", "code", "said"), BROKEN, ids=repr)
-@pytest.mark.parametrize("before", [b"", PING * 3, b"D\0\0\0\x01\xff"], ids=repr)
+@pytest.mark.parametrize("before", [b"", PING * 3, b"D\0\0\0\x01\xff", (PM + b"D\0\0\0\x01x") * 3 + PM], ids=repr)
 @pytest.mark.parametrize("after", [b"", PING, (PM + b"D\0\0\0\x05hello") * 8, b"C\xff\xff\xff\xff"], ids=len)
 def test_invalid_header_is_one_error_that_closes_and_nothing_is_read_after_it(
     broken: bytes, code: ErrorCode, said: str, before: bytes, after: bytes
@@ -191,17 +191,6 @@ def test_public_messages_are_a_batch_up_to_the_last(public: bytes, word: str) ->
     for last, requests in ((b"", [Command(word)]), (b"D\0\0\0\x01d", [Command(word), Data("d")])):
         found = Frames().request_decoder().decode(PING + data + last)
         assert found == [Command("PING"), CommandBatch(word, ["a", "", "\U0001f600"]), *requests]
-
-
-@pytest.mark.parametrize(
-    ("bad", "code"), [(frame(b"D", b"x" * 65_532), ErrorCode.TOO_LONG), (b"E\0\0\0\x01x", ErrorCode.BAD_REQUEST)]
-)
-def test_invalid_frame_among_public_messages_is_refused(bad: bytes, code: ErrorCode) -> None:
-    good = (PM + b"D\0\0\0\x01x") * 3
-    *found, refused = unfold(Frames().request_decoder().decode(good + PM + bad + good))
-    assert found == [Command("PM"), Data("x")] * 3 + [Command("PM")]
-    assert isinstance(refused, Unreadable)
-    assert (refused.code, refused.closes) == (code, True)
 
 
 def test_public_messages_are_not_split_by_their_lengths() -> None:

@@ -10,7 +10,6 @@ from chatprotocol.events import (
     Event,
     Found,
     History,
-    Online,
     PasswordChanged,
     PasswordPrompt,
     Pong,
@@ -382,12 +381,6 @@ EVENTS: list[tuple[Event, bytes]] = [
 def test_event_is_its_line(event: Event, line: bytes) -> None:
     assert Json().encode(event) == line + b"\n"
     assert Json().event_decoder().decode(line + b"\n") == [event]
-
-
-def test_online_users_are_an_update_without_changes() -> None:
-    assert (
-        Json().encode(Online(("alice", "bob"))) == b'{"type":"users","users":["alice","bob"],"joined":[],"left":[]}\n'
-    )
 
 
 def test_error_codes_are_the_documented_ones() -> None:

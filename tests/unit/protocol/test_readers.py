@@ -1,4 +1,4 @@
-"""Byte streams split by line, by JSON object, by frame, and by header and body, with small limits.
+"""Byte streams split by line, by JSON object, and by header and body, with small limits.
 
 The tests of json, frames and register have the literal bytes and the errors.
 """
@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.wire.readers import (
-    FrameBuffer,
     LineBuffer,
-    ObjectScanner,
     Section,
     SectionBuffer,
     nesting,
     split_objects,
 )
 
-from .samples import any_pieces, calls, held_bytes
+from .samples import any_pieces, held_bytes
 
 LIMIT = 20
 
@@ -71,32 +69,7 @@ def test_lines_in_any_pieces_come_out_whole(lines: list[str], data: st.DataObjec
     assert lines_of(data.draw(any_pieces(stream))) == (stream, 0, b"")
 
 
-@given(parts=st.lists(st.text("ab\n", max_size=60).map(str.encode), max_size=12))
-def test_line_buffer_keeps_to_its_limit(parts: list[bytes]) -> None:
-    lines_of(parts)
-
-
-def test_used_part_of_the_tail_is_dropped() -> None:
-    """It then does not count for the limit."""
-    buffer = LineBuffer(LIMIT)
-    buffer.split(b"{}" * LIMIT)
-    buffer.drop(2 * LIMIT - 1)
-    assert not buffer.drop_overflow()
-    assert buffer.split(b"{\n") == b"}{\n"
-
-
-# --- ObjectScanner, split_objects, nesting ---
-
-
-@given(before=st.binary(max_size=5), first=json_objects, rest=st.binary(max_size=20), cuts=st.sets(st.integers(0, 200)))
-def test_scanner_finds_the_same_end_of_a_growing_object(
-    before: bytes, first: bytes, rest: bytes, cuts: set[int]
-) -> None:
-    text = before + first + rest
-    scanner = ObjectScanner()
-    for size in [*sorted(at for at in cuts if at < len(first)), len(first) + len(rest)]:
-        end = scanner.scan(text[: len(before) + size], len(before))
-    assert end == len(before) + len(first)
+# --- split_objects, nesting ---
 
 
 @given(
@@ -115,47 +88,6 @@ def test_line_is_split_into_its_objects(objects: list[bytes], gaps: list[bytes],
 )
 def test_nesting_is_measured_without_recursion(text: bytes, levels: int) -> None:
     assert nesting(text) == levels
-
-
-def test_growing_object_is_scanned_once() -> None:
-    """The cost is linear in the bytes, however small the pieces are."""
-    text = b"{" + b'"a":1,' * 2_000
-
-    def scan() -> None:
-        scanner = ObjectScanner()
-        for size in range(1, len(text)):
-            scanner.scan(text[:size])
-
-    assert calls(scan) < 15 * len(text)
-
-
-# --- FrameBuffer ---
-
-A, B = ord("A"), ord("B")
-# The longest payload: with its header the frame has LIMIT bytes.
-LONGEST = b"x" * 15
-
-
-def frames_of(parts: list[bytes]) -> tuple[list[tuple[int, bytes]], bytes, ErrorCode | None]:
-    """All frames, the incomplete one, and the code of the problem."""
-    buffer = FrameBuffer(b"AB", LIMIT)
-    frames = []
-    for part in parts:
-        frames += buffer.split(part)
-        assert len(buffer.rest) < LIMIT
-    return frames, buffer.rest, buffer.problem.code if buffer.problem is not None else None
-
-
-@given(
-    frames=st.lists(st.tuples(st.sampled_from([A, B]), st.binary(max_size=len(LONGEST))), max_size=8),
-    rest=st.binary(max_size=8) | st.text("AB\0\x03\x0f\x10").map(str.encode),
-    data=st.data(),
-)
-def test_frames_in_any_pieces_are_the_same(frames: list[tuple[int, bytes]], rest: bytes, data: st.DataObject) -> None:
-    stream = b"".join(bytes([kind]) + len(payload).to_bytes(4, "big") + payload for kind, payload in frames) + rest
-    whole = frames_of([stream])
-    assert whole[0][: len(frames)] == frames
-    assert frames_of(data.draw(any_pieces(stream))) == whole
 
 
 # --- SectionBuffer ---

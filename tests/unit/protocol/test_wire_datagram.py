@@ -13,7 +13,7 @@ from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Command, Data, Ping, Request, Unreadable
 from chatprotocol.wire import Datagram, Frames
 
-from .samples import FRAMES, decode, held_bytes, pieces
+from .samples import FRAMES, decode, pieces
 
 # Limit of one payload, and of all pieces of one payload together.
 PAYLOAD_MAX = 1_200
@@ -157,15 +157,6 @@ def test_refusal_names_the_limit(data: bytes, limit: str) -> None:
     (refused,) = Datagram().request_decoder().decode(data)
     assert isinstance(refused, Unreadable)
     assert limit in refused.reason
-
-
-@pytest.mark.parametrize("piece", [FULL_PIECE, frame("d", b""), LONG_PIECE], ids=len)
-def test_unended_pieces_are_held_up_to_the_limit(piece: bytes) -> None:
-    decoder = Datagram().request_decoder()
-    empty_bytes = held_bytes(decoder)
-    for _ in range(3 * WHOLE_MAX // 1_200):
-        decoder.decode(piece * (1_200 // len(piece) + 1))
-        assert held_bytes(decoder) - empty_bytes <= WHOLE_MAX + PAYLOAD_MAX
 
 
 @pytest.mark.parametrize("letter", ["x", "\u20ac", "\U0001f600"])

@@ -224,19 +224,6 @@ def test_messages_are_published_after_their_commit(fixture: JournalFixture) -> N
     assert missing == []
 
 
-def test_waiting_messages_are_one_transaction(fixture: JournalFixture) -> None:
-    """Group commit."""
-    gate = fixture.start_with_held_commit()
-    for number in range(100):
-        fixture.append("alice", f"text {number}")
-    before = fixture.disk.transactions
-    gate.open()
-    fixture.journal.wait_for_pending()
-    # One for the hundred, and one for the fence if it came too late for that.
-    assert fixture.disk.transactions - before <= 2
-    assert [len(batch) for batch in fixture.hub.batches] == [1, 100]
-
-
 def test_small_commit_waits_for_the_end_of_the_senders_round(fixture: JournalFixture) -> None:
     """A sync for each message would cost much and show none of them any sooner. Errands have nothing to do with it."""
     waits: list[float] = []
@@ -294,14 +281,6 @@ def test_wait_for_pending_ends_after_the_publication(fixture: JournalFixture) ->
 
 
 # --- accounts and guests ---
-
-
-def test_account_is_stored_when_it_is_returned(fixture: JournalFixture) -> None:
-    fixture.journal.start()
-    account = fixture.journal.create_account("Alice", "hash")
-    assert account is not None
-    assert fixture.accounts.find("alice") == account
-    assert fixture.journal.create_account("ALICE", "another hash") is None
 
 
 def test_one_of_many_concurrent_registrations_of_a_name_wins(fixture: JournalFixture) -> None:
@@ -371,12 +350,13 @@ def test_first_of_guest_and_account_gets_the_name(fixture: JournalFixture, first
 
 
 def test_password_hash_is_replaced_unless_it_has_changed(fixture: JournalFixture) -> None:
-    account = register(fixture.database, "alice")
+    account, bob = register(fixture.database, "alice"), register(fixture.database, "bob")
     fixture.journal.start()
     changes = [fixture.journal.replace_password_hash(account, new) for new in ("new hash", "too late")]
     fixture.stop()
     assert [each.result() for each in changes] == [account, None]
     assert fixture.accounts.find("alice") == replace(account, password_hash="new hash")
+    assert fixture.accounts.find("bob") == bob
 
 
 # --- delivery marks ---

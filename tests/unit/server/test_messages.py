@@ -15,7 +15,6 @@ from chatserver.store.accounts import (
     Accounts,
     admit_guest,
     insert_account,
-    replace_password_hash,
     update_delivered,
 )
 from chatserver.store.database import Database
@@ -70,15 +69,6 @@ def test_account_is_found_in_any_case_and_registered_once(database: Database) ->
         assert Accounts(database).find(name) is None
 
 
-def test_password_hash_is_replaced_if_it_is_the_checked_one(database: Database) -> None:
-    alice, bob = register(database, "alice"), register(database, "bob")
-    with database.transaction() as connection:
-        assert replace_password_hash(connection, alice, "new")
-        assert not replace_password_hash(connection, alice, "too late")
-    assert Accounts(database).find("alice") == Account(alice.id, "alice", "new", 0)
-    assert Accounts(database).find("bob") == bob
-
-
 def test_delivery_mark_never_goes_back(database: Database) -> None:
     alice = register(database, "alice")
     with database.transaction() as connection:
@@ -105,17 +95,6 @@ def test_guest_has_a_row_per_spelling_and_is_no_account(database: Database) -> N
     assert len({guest and guest.id for guest in guests}) == 3
     for name in ("carol", "Carol", "CAROL", "GUEST:Carol", "guest:carol", "", "guest:"):
         assert Accounts(database).find(name) is None
-
-
-def test_account_and_guest_never_share_a_name(database: Database) -> None:
-    """The name of an account is refused in any case. The name of a former guest can be registered."""
-    guest = admit(database, "carol")
-    account = register(database, "carol")
-    assert guest is not None
-    assert account.id != guest.id
-    assert not account.is_guest
-    assert Accounts(database).find("carol") == account
-    assert [admit(database, name) for name in ("carol", "Carol", "CAROL")] == [None] * 3
 
 
 # --- queries ---
