@@ -136,27 +136,3 @@ def test_unknown_protocol_is_rejected_in_plain_text(shared_room: Room, first: by
     for opening in ('{"command":"login"', r"C\x00\x00\x00\x05alice", r"REGISTER TOSEND alice\n\n"):
         assert opening in line
     assert stranger.is_closed()
-
-
-# --- timeouts ---
-
-
-def test_connection_without_login_times_out(open_room: Callable[..., Room]) -> None:
-    room = open_room(login_seconds=0.4)
-    alice, silent, slow = room.enter("alice"), room.peer(), room.peer()
-    prompted, begun = room.frames_peer(), room.frames_peer()
-    slow.send(b'{"command":"ping"}{"command":')
-    assert slow.next("pong")
-    prompted.command("bob")
-    assert prompted.next_command() == "PASSWORD new"
-    begun.send(c("bob")[:-1])
-
-    assert silent.line() != b""
-    assert silent.is_closed()
-    assert slow.next("error")["code"] == "not_logged_in"
-    assert slow.next("bye")
-    assert slow.is_closed()
-    for peer in (prompted, begun):
-        error, bye = peer.rest()
-        assert (error.split(" ")[2], bye) == ("not_logged_in", "C BYE not logged in")
-    assert alice.say("a user may be silent for longer")["id"] == 1
