@@ -87,6 +87,5 @@ def test_program_with_a_timer_works(room: Room) -> None:
     program = PROGRAMS[1].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
     program = program.replace("Timer(3.0", "Timer(0.0")
     subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE_SECONDS)
-
     said = [each["message"] for each in watcher.until_fence() if each["type"] == "broadcast"]
     assert said == ["time for tea"]
