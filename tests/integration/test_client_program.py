@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,10 +34,8 @@ if TYPE_CHECKING:
 STEP = "[ask] operation (PM, DM, CH, EX)"
 FOR_ALL = "[ask] message for all users"
 TO_WHOM = "[ask] @USER MESSAGE or @ALL MESSAGE"
-NAME = "[ask] username"
 GUEST = ("[welcome guest] alice", TO_WHOM)
 LOST = "[lost] the server closed the connection; connecting again"
-PROTOCOLS = pytest.mark.parametrize("protocol", ["frames", "datagram"])
 
 
 @pytest.fixture
@@ -255,9 +252,7 @@ ENDING_SIGNALS = [signal.Signals[name] for name in NAMES.split()]
 
 
 @pytest.mark.parametrize(
-    ("number", "protocol"),
-    [(signal.SIGINT, "frames"), (signal.SIGTERM, "datagram"), (signal.SIGUSR1, "json")],
-    ids=str,
+    ("number", "protocol"), [(signal.SIGINT, "frames"), (signal.SIGTERM, "datagram"), (signal.SIGUSR1, "json")], ids=str
 )
 def test_signal_ends_with_a_goodbye_and_0(room: Room, start: Start, number: signal.Signals, protocol: str) -> None:
     """So does each of ENDING_SIGNALS, unless a parent process such as nohup has set it to ignored."""
@@ -329,43 +324,6 @@ def test_interrupt_reports_messages_that_were_not_confirmed(start: Start) -> Non
             client.expect_exit(1, "[error lost] 1 typed line was not confirmed")
 
 
-# --- frames and datagram: one step at a time ---
-
-
-@PROTOCOLS
-def test_operations_ask_for_one_step_at_a_time(room: Room, start: Start, protocol: str) -> None:
-    client = start(room.server.port, protocol)
-    client.expect("[ask] password new")
-    client.type("secret")
-    client.expect("[welcome new] alice", STEP)
-    bob = room.enter("bob")
-    longest = "\u20ac" * 2_730 + "xx"
-    client.type("PM")
-    client.expect(FOR_ALL)
-    client.type(longest)
-    client.expect("[sent #1]", STEP)
-    assert bob.next("broadcast")["message"] == longest
-    client.type("DM")
-    client.expect("[users 2] alice bob", "[ask] recipient")
-    client.type("bob")
-    client.expect("[ask] message for bob")
-    bob.say(longest)
-    client.expect(f"[public #2] bob: {longest}")
-    client.type("psst")
-    client.expect("[sent #3]", STEP)
-    assert bob.next("direct")["message"] == "psst"
-    bob.ask(command="DM", to="alice", message="psst yourself")
-    client.expect("[direct #4] bob -> alice: psst yourself")
-    client.type("CH 2")
-    client.expect("[history 2]", "[history #3] alice -> ?: psst", "[history #4] bob -> alice: psst yourself", STEP)
-    client.type("DM nobody hello", "/users")
-    client.expect("[error unknown_user] There is no user 'nobody'; nothing was sent.", STEP)
-    client.expect("[users 2] alice bob", STEP)
-    client.leave()
-    while bob.next("users")["left"] != ["alice"]:
-        pass
-
-
 # --- a server that ends, is killed, or starts again ---
 
 
@@ -386,26 +344,6 @@ def restart_with(server: Program, *texts: str) -> None:
     bob.close()
     server.kill()
     server.start(port)
-
-
-@PROTOCOLS
-def test_missed_messages_are_shown_after_a_reconnect(server: Program, start: Start, protocol: str) -> None:
-    """And a line that was typed in the meantime is sent once."""
-    client = start(server.port, protocol, CHAT_PASSWORD="x")
-    client.expect("[welcome new] alice", STEP)
-    client.type("PM before")
-    client.expect("[sent #1]", STEP)
-    server.kill()
-    client.type("PM hello")  # with UDP the loss is detected now
-    assert client.line().startswith("[lost] ")
-    restart_with(server, "missed", "missed too")
-    lines = client.until("[sent #4]")
-    # An operation may be asked for in between, depending on what is noticed first.
-    missed = ["[public #2] bob: missed", "[public #3] bob: missed too"]
-    assert [line for line in lines if line != STEP] == ["[back] alice", *missed, "[sent #4]"]
-    client.expect(STEP)
-    client.leave()
-    assert said_by(server.port, "alice") == ["before", "hello"]
 
 
 @pytest.mark.parametrize("lost", ["request", "confirmation"])
@@ -451,49 +389,7 @@ def test_client_that_gives_up_reports_unconfirmed_lines_and_1(server: Program, s
     client.expect_exit(1, "[error lost] 2 typed lines were not confirmed")
 
 
-@PROTOCOLS
-def test_server_that_shuts_down_says_goodbye(room: Room, start: Start, protocol: str) -> None:
-    """An interrupt then ends the client, which has lost nothing, with 0."""
-    client = start(room.server.port, protocol, CHAT_PASSWORD="x")
-    client.expect("[welcome new] alice", STEP)
-    room.stop()
-    what = "session" if protocol == "datagram" else "connection"
-    client.expect("[bye] the server is shutting down", f"[lost] the server closed the {what}; connecting again")
-    client.send_signal(signal.SIGINT)
-    client.expect_exit(0)
-
-
 # --- register: a guest with two connections ---
-
-
-def test_guest_chooses_server_and_name_and_talks(room: Room) -> None:
-    bob, carol = room.enter_guest("bob"), room.enter_guest("carol")
-    server = "[ask] server, HOST or HOST PORT (localhost 9999)"
-    with ClientProcess("--dialect", "register") as client:
-        client.expect(server)
-        client.type("localhost 65536")
-        client.expect("[error usage] The port is '65536'; it must be a whole number from 1 to 65535.", server)
-        client.type(f" 127.0.0.1  {room.server.port} ")
-        client.expect(NAME)
-        client.type("not a name")
-        client.expect("[error bad_username] A username is 1 to 32 letters and digits (A-Z, a-z, 0-9).", NAME)
-        client.type("BOB")
-        taken = "The name BOB is taken or not allowed; choose another one."
-        client.expect(f"[error bad_username] {taken}", NAME)
-        client.type("alice")
-        client.expect(*GUEST)
-        client.type("@ALL Gr\u00fc\u00dfe an alle", "@nobody hello", "@carol hello")
-        assert bob.take() == carol.take() == ("alice", "Gr\u00fc\u00dfe an alle")
-        client.expect("[delivered] @ALL", TO_WHOM)
-        why = "no such user, or not acknowledged in time"
-        client.expect(f"[error not_delivered] @nobody: {why}", TO_WHOM)
-        assert carol.take() == ("alice", "hello")
-        client.expect("[delivered] @carol", TO_WHOM)
-        with_answer = threading.Thread(target=carol.say, args=("alice", "hello yourself"))
-        with_answer.start()
-        client.expect("[message] carol: hello yourself")
-        with_answer.join()
-        client.leave()
 
 
 class GuestServer:
