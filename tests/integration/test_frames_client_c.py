@@ -207,17 +207,6 @@ def test_rejected_operation_or_message_is_shown(alice: Person) -> None:
     assert alice.ends(USAGE) == ([], "frames_client: the line is longer than a frame\n")
 
 
-def test_keyword_set_bm_pm_can_be_chosen(room: Room, start: Start) -> None:
-    bob = room.enter("bob")
-    alice = start(room.server.port, "alice bm-pm")
-    alice.type("secret", "BM", "to all", "PM", "bob", "to bob")
-    alice.expect(*PASSWORD_NEW, "[WELCOME new]", OPERATION, *MESSAGE_DUE, "[SENT 1]", OPERATION)
-    alice.expect_online("alice", "bob")
-    alice.expect(RECIPIENT, MESSAGE, "[SENT 2]", OPERATION)
-    assert bob.next("broadcast")["message"] == "to all"
-    assert bob.next("direct")["message"] == "to bob"
-
-
 def test_texts_of_others_are_whole_and_control_nothing(room: Room, alice: Person) -> None:
     bob, text = room.enter("bob"), "€" * 2_730
     bob.say("a\x1b[2Jb\x07c\rd\x00e\x7ff\ng\tä€😀")
