@@ -6,16 +6,14 @@ import json
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 from integration.room import c, deadline, leave
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Callable
 
-    from integration.room import Peer, Room
+    from integration.room import Room
 
 
 def test_connection_over_the_limit_is_refused_in_its_protocol(open_room: Callable[..., Room]) -> None:
@@ -43,74 +41,7 @@ def test_small_pieces_do_not_wait_for_acknowledgements(room: Room) -> None:
             alice.send(bytes([byte]))
         assert alice.next("pong")
         seconds.append(time.monotonic() - began)
-
     assert min(seconds[3:]) < 0.03
-
-
-def test_lagging_receiver_is_disconnected_and_resumes(open_room: Callable[..., Room], log: io.StringIO) -> None:
-    """Promise: nobody waits for the slow."""
-    room = open_room(lag_max_bytes=256 * 1024)
-    alice, bob, sleeper = room.enter("alice"), room.enter("bob"), room.enter("sleeper")
-    count, left = 0, False
-    while not left:
-        count += 1
-        alice.ask(command="PM", message=f"{count} " + "x" * 8_000)
-        while (answer := bob.next("broadcast", "users"))["type"] == "users":
-            left = left or "sleeper" in answer["left"]
-        assert answer["id"] == count
-        assert count < 5_000, "it was never disconnected"
-    while alice.next("sent")["id"] < count:
-        pass
-    assert "reason=lagging" in log.getvalue()
-    seen = [json.loads(line)["id"] for line in whole_lines(sleeper) if b'"broadcast"' in line]
-    assert seen == list(range(1, len(seen) + 1))
-    back = room.peer()
-    back.login("sleeper", since=seen[-1] if seen else 0)
-    assert [back.next("broadcast")["id"] for _ in range(count - len(seen))] == list(range(len(seen) + 1, count + 1))
-
-
-def whole_lines(peer: Peer) -> list[bytes]:
-    """The remaining complete lines."""
-    data = b""
-    try:
-        while piece := peer.socket.recv(65_536):
-            data += piece
-    except ConnectionResetError:
-        pass
-    return data.split(b"\n")[:-1]
-
-
-@pytest.mark.parametrize("protocol", ["json", "frames"])
-def test_peer_that_does_not_read_answers_is_not_read(room: Room, protocol: str) -> None:
-    """Promise: back-pressure. Memory is bounded by the unread answers of one connection."""
-    greedy = room.enter("greedy") if protocol == "json" else room.enter_frames("greedy")
-    requests = b'{"command":"users"}\n' if protocol == "json" else c("USERS") + c("PM")
-    greedy.socket.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        greedy.socket.sendall(requests * 2_000_000)
-    assert room.enter("alice").say("no other user waits")["id"] == 1
-
-
-def test_senders_at_full_speed_lose_nothing(room: Room) -> None:
-    """Promise: back-pressure. A sender that is faster than the disk is read more slowly."""
-    senders = [room.enter(f"sender{number}") for number in range(4)]
-    listener = room.enter("listener")
-    each = 3_000
-
-    def flood(peer: Peer) -> None:
-        peer.send(b'{"command":"PM","message":"x"}\n' * each)
-
-    def read_confirmations(peer: Peer) -> None:
-        for _ in range(each):
-            peer.next("sent")
-
-    threads = [threading.Thread(target=work, args=(peer,)) for peer in senders for work in (flood, read_confirmations)]
-    for thread in threads:
-        thread.start()
-    ids: list[Any] = [listener.next("broadcast")["id"] for _ in range(each * len(senders))]
-    for thread in threads:
-        thread.join()
-    assert ids == list(range(1, each * len(senders) + 1))
 
 
 # --- shutdown ---
@@ -136,18 +67,3 @@ def test_flood_of_connections_does_not_delay_shutdown(room: Room) -> None:
         ended.set()
         for thread in threads:
             thread.join()
-
-
-def test_shutdown_says_bye_in_every_state(room: Room) -> None:
-    peers = [room.frames_peer() for _ in range(4)]
-    peers[0].login("alice")
-    peers[1].login("bob bm-pm")
-    peers[1].command("PM")
-    assert peers[1].next_command() == "ONLINE alice bob"
-    peers[2].command("carol")
-    assert peers[2].next_command() == "PASSWORD new"
-    peers[3].login("dave")
-    peers[3].command("PM")
-    assert peers[3].next_command() == "READY"
-    assert room.stop()
-    assert [peer.rest() for peer in peers] == [["C BYE the server is shutting down"]] * 4
