@@ -6,9 +6,7 @@ users of other protocols are in the end-to-end tests.
 
 from __future__ import annotations
 
-import random
 import socket
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
     from integration.room import Room
 
-SIDES = ("TOSEND", "TORECV")
 # Well below the time that a recipient has for its answer.
 AT_ONCE_SECONDS = 3.0
 
@@ -56,12 +53,6 @@ def guests(room: Room, *names: str) -> list[Guest]:
 
 
 # --- registration ---
-
-
-def test_server_may_refuse_guests(open_room: Callable[..., Room]) -> None:
-    peer = open_room(guests="off").register_peer()
-    assert peer.register("TOSEND", "bob") == NOT_REGISTERED
-    assert peer.register("TOSEND", "") == MALFORMED
 
 
 def test_login_timeout_and_incomplete_requests(open_room: Callable[..., Room]) -> None:
@@ -160,18 +151,6 @@ def test_sender_is_told_at_once_that_a_recipient_vanished(
     assert alice.sending.section() == sent("ALL")
 
 
-@pytest.mark.long
-def test_silent_guest_is_disconnected_after_five_seconds(room: Room) -> None:
-    alice, bob, silent = guests(room, "alice", "bob", "silent")
-    alice.send("ALL", "hello")
-    assert bob.take() == ("alice", "hello")
-    assert alice.sending.section() == NOT_SENT
-    assert silent.is_over()
-    alice.send("ALL", "hello again")
-    assert bob.take() == ("alice", "hello again")
-    assert alice.sending.section() == sent("ALL")
-
-
 def test_lagging_guest_is_disconnected(open_room: Callable[..., Room], log: io.StringIO) -> None:
     """Promises: memory stays bounded; others do not wait; the sender of an undelivered message is told at once."""
     room = open_room(lag_max_bytes=64 * 1024)
@@ -185,43 +164,6 @@ def test_lagging_guest_is_disconnected(open_room: Callable[..., Room], log: io.S
         assert bob.sending.section() == NOT_SENT
     assert slow.is_over()
     assert log.getvalue().count("disconnected reason=lagging user=slow") == 1
-
-
-# --- names ---
-
-
-@pytest.mark.long
-def test_guests_that_fight_for_a_name_leave_no_trace(
-    room: Room, fresh_name: Callable[[str], str], chance: random.Random
-) -> None:
-    """Each connection ends at a random moment, with a close or a reset."""
-    alice = room.enter(fresh_name("alice"))
-    answers: set[bytes] = set()
-
-    def fight(own: random.Random) -> None:
-        for _ in range(20):
-            bob = Guest(room.server.port, "bob")
-            halves = [("TOSEND", bob.sending), ("TORECV", bob.receiving)]
-            own.shuffle(halves)
-            for side, peer in halves:
-                peer.send(f"REGISTER {side} bob\n\n".encode())
-                if own.random() < 0.7:
-                    answers.add(peer.section())
-            bob.send(own.choice(["bob", "ALL"]), "hello")
-            for _, peer in halves:
-                own.choice([RegisterPeer.close, reset])(peer)
-
-    threads = [threading.Thread(target=fight, args=(random.Random(chance.random()),)) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    room.wait_for_connections(1)
-    assert {registered("TOSEND", "bob"), registered("TORECV", "bob"), MALFORMED} <= answers
-    bob = room.enter_guest("bob")
-    alice.until_fence()
-    alice.ask(command="DM", to="bob", message="hello")
-    assert bob.take()[1] == "hello"
 
 
 # --- bad input ---
@@ -252,25 +194,3 @@ def test_refusal_reaches_a_peer_that_still_writes(room: Room) -> None:
     with suppress(ConnectionError):
         alice.sending.send(b"x" * 1_000_000)
     assert alice.sending.section() == INCOMPLETE
-
-
-# --- shutdown ---
-
-
-def test_shutdown_answers_and_closes(open_room: Callable[..., Room]) -> None:
-    """Promise: shutdown. A message in flight, a message that waits for the second connection, and a stranger."""
-    room = open_room()
-    (alice, bob), carol = guests(room, "alice", "bob"), room.enter("carol")
-    half, stranger = room.register_peer(), room.register_peer()
-    half.register("TOSEND", "half")
-    half.send(message_to("alice", "waits for the other connection"))
-    stranger.register("TOSEND", "all")
-    alice.send("ALL", "hello")
-    assert bob.forwarded() == ("alice", "hello")
-    stopping = threading.Thread(target=room.stop, name="stop")
-    stopping.start()
-    carol.next("bye")
-    bob.confirm("alice")
-    assert alice.sending.rest() == sent("ALL")
-    assert [peer.rest() for peer in (alice.receiving, bob.sending, bob.receiving, half, stranger)] == [b""] * 5
-    stopping.join()
