@@ -29,9 +29,7 @@ FRAMES = [
     c("PM") + d("publ1c" * 2_000) + c("PM") + typed_frame(b"D", b"publ1c\xff") + c("CH pr1vate"),
     c("DM") + c("carol") + d("pr1vate") + c("DM") + c("hunter2") + d("pr1vate") + c("DM") + c("carol") + c("pr1vate"),
 ]
-REGISTER = [
-    b"REGISTER TOSEND hunter2!\n\n" + message_to("carol", "pr1vate") + b"REGISTER TOSEND carol\n\nhunter2\n\n",
-]
+REGISTER = [b"REGISTER TOSEND hunter2!\n\n" + message_to("carol", "pr1vate") + b"REGISTER TOSEND carol\n\nhunter2\n\n"]
 GUESSES = {
     "json": b'{"command":"login","username":"carol","password":"wr0ng"}\n' * 3,
     "frames": c("carol") + c("wr0ng") * 3,
@@ -70,7 +68,6 @@ def test_log_has_no_passwords_and_no_messages(room: Room, log: io.StringIO, prot
     stranger = room.peer()
     stranger.send(b"hunter2\n")
     assert stranger.is_closed()
-
     wait_for(lambda: log.getvalue().count("code=") >= (1 if protocol == "register" else 8), "the refusals in the log")
     text = log.getvalue()
     for secret in ("hunter2", "wr0ng", "pr1vate", "publ1c"):
