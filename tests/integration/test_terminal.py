@@ -81,19 +81,6 @@ def test_resized_window_has_one_prompt_and_status_line(
     assert found == [*(f"m{number:02}" for number in range(20)), *(f"s{number:02}" for number in range(5))]
 
 
-def test_status_line_has_user_server_protocol_and_count(room: Room, terminals: Terminals) -> None:
-    bob = room.enter("bob")
-    alice = terminals.log_in()
-    where = f"alice · 127.0.0.1:{room.server.port} · json"
-    alice.until(lambda: status(alice) == f"{where} · 2 online · connected", "two are online")
-    assert alice.look_of("connected").fg == "green"
-    bob.close()
-    alice.until(lambda: status(alice) == f"{where} · 1 online · connected", "one is online")
-    for columns, short in ((36, "alice · 1 online · connected"), (12, "connected")):
-        alice.resize(columns, 20)
-        alice.until(lambda short=short: status(alice) == short, "it is short")  # type: ignore[misc]
-
-
 @pytest.mark.parametrize("prelude", ["", LATE_CONTROLLER], ids=["", "controller starts late"])
 def test_line_typed_before_the_prompt_appears_is_sent(room: Room, terminals: Terminals, prelude: str) -> None:
     """It is not taken for a password, even if the prompt is ready before the controller thread."""
@@ -336,15 +323,6 @@ def test_operations_work_the_same_over_all_protocols(room: Room, terminals: Term
     alice.type("EX", ENTER)
     assert alice.until_end() == 0
     assert_restored(alice)
-
-
-def test_keyword_set_bm_pm_has_its_own_words(room: Room, terminals: Terminals) -> None:
-    bob = room.enter("bob")
-    alice = terminals.log_in("alice", "--ops", "bm-pm")
-    alice.type("PM bob for you", ENTER)
-    assert bob.next("direct")["message"] == "for you"
-    alice.type("BM for all", ENTER)
-    assert bob.next("broadcast")["message"] == "for all"
 
 
 def test_guest_is_asked_for_a_name_and_talks(room: Room, terminals: Terminals) -> None:
