@@ -106,21 +106,6 @@ def test_prompt_stays_with_emoji_of_several_code_points(room: Room, terminals: T
     alice.until_line("alice>")
 
 
-def test_name_has_the_same_colour_in_every_window(room: Room, terminals: Terminals) -> None:
-    """Direct messages have a colour of their own."""
-    bob = room.enter("bob")
-    alice, carol = terminals.log_in(), terminals.log_in("carol")
-    bob.say("to all of you")
-    bob.ask(command="DM", to="alice", message="to one of you")
-    alice.until_shows("bob │ to all of you", "bob » alice │ to one of you")
-    carol.until_shows("bob │ to all of you")
-    colour = alice.look_of("bob │ to all").fg
-    assert colour not in ("default", alice.look_of("to all").fg)
-    assert carol.look_of("bob │ to all").fg == alice.look_of("bob » alice").fg == colour
-    assert alice.look_of("to one").fg == "magenta"
-    assert "to one of you" not in carol.text()
-
-
 # --- history ---
 
 
@@ -148,26 +133,6 @@ def test_login_shows_recent_messages_and_those_that_waited_once(room: Room, term
     assert [row.split("│ ")[1] for row in rows[new:end] if "│" in row] == ["waits for you, public", *missed]
     assert texts_with(alice, "public") == [*seen, "waits for you, public", *missed]
     assert alice.bells <= 1
-
-
-def test_history_and_search_show_what_is_asked_for(room: Room, terminals: Terminals) -> None:
-    bob = room.enter("bob")
-    for number in range(30):
-        bob.say(f"public {number:02}" + (" train" if number == 3 else ""))
-    alice = terminals.log_in()
-    alice.until_shows("public 29", "─── now ───")
-    alice.type("/history 2", ENTER)
-    alice.until_shows("─── the last 2 messages ───")
-    alice.until(lambda: len(rows_with(alice, "─── now ───")) == 2, "it ends")
-    assert [len(rows_with(alice, f"public {number}")) for number in (27, 28, 29)] == [1, 2, 2]
-    alice.until_line("alice>")
-    alice.type("CH 0", ENTER)
-    alice.until_shows("CH takes a number from 1 to 500")
-    alice.type("/search train PUBLIC", ENTER)
-    alice.until_shows("─── 1 message found: train PUBLIC ───", "│ public 03 train")
-    alice.type("/search zeppelin", ENTER)
-    alice.until_shows("zeppelin")
-    assert alice.bells == 0
 
 
 # --- users, bells and floods ---
@@ -212,25 +177,6 @@ def test_bell_rings_for_mentions_and_direct_messages(room: Room, terminals: Term
     bob.ask(command="DM", to="carol", message="for you alone")
     other.until(lambda: other.bells == 1, "it rings")
     assert other.look_of("for you alone").bold
-
-
-@pytest.mark.parametrize("how", ["flag", "setting", "typed"])
-def test_quiet_turns_bells_and_bold_off(room: Room, terminals: Terminals, how: str) -> None:
-    bob = room.enter("bob")
-    flags = ["--quiet"] if how == "flag" else []
-    alice = terminals.log_in("alice", *flags, CHAT_QUIET="yes" if how == "setting" else "no")
-    if how == "typed":
-        alice.type("/quiet", ENTER)
-        alice.until_shows("No bell and no highlight from now on.")
-    bob.say("hello alice")
-    alice.until_shows("hello alice")
-    alice.until(lambda: "· quiet ·" in alice.row_with("connected"), "the status line says so")
-    assert not alice.look_of("hello alice").bold
-    assert alice.bells == 0
-    alice.type("/quiet", ENTER)
-    alice.until_shows("Bell and highlight are on.")
-    bob.say("alice, again")
-    alice.until(lambda: alice.bells == 1, "it rings again")
 
 
 def test_flood_shows_the_newest_messages_and_counts_the_others(room: Room, terminals: Terminals) -> None:
