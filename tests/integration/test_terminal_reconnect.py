@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from integration.fake_server import FakeServer, error, postpone, serve, serve_but
 from integration.proxies import TcpProxy
 from integration.terminals import Terminals, is_connected, rows_with, status, texts_with
 
 from ops.window import ENTER, control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from integration.room import Room
 
@@ -121,30 +119,6 @@ def test_unconfirmed_message_is_marked_and_stored_once(room: Room, proxy: TcpPro
     assert "not confirmed yet" not in alice.text()
 
 
-def test_client_returns_to_a_restarted_server(open_room: Callable[..., Room], tmp_path: Path) -> None:
-    room = open_room()
-    port = room.server.port
-    with Terminals(port, tmp_path) as terminals:
-        alice, carol = terminals.log_in(), terminals.log_in("carol", "--dialect", "frames")
-        alice.type("before", ENTER)
-        for window in (alice, carol):
-            window.until_shows("alice │ before")
-        assert room.stop()
-        for window in (alice, carol):
-            until_lost(window)
-        alice.type("meanwhile", ENTER)
-        alice.until_shows("… meanwhile (waits for the connection)")
-        bob = open_room(port=port).enter("bob")
-        for window in (alice, carol):
-            window.until(lambda window=window: is_connected(window), "it is back")  # type: ignore[misc]
-        bob.say("after")
-        for window in (alice, carol):
-            window.until_shows("alice │ meanwhile", "bob │ after")
-            for text in ("meanwhile", "after", "before"):
-                assert texts_with(window, f"│ {text}") == [text]
-            assert len(rows_with(window, LOST)) == 1
-
-
 @pytest.mark.parametrize(("keys", "code"), [(control("d"), 0), (f"unsent{ENTER}EX{ENTER}", 1)], ids=["empty", "unsent"])
 def test_client_without_a_connection_leaves_at_once(proxy: TcpProxy, alice: Window, keys: str, code: int) -> None:
     """And says what was not sent."""
@@ -157,59 +131,3 @@ def test_client_without_a_connection_leaves_at_once(proxy: TcpProxy, alice: Wind
     assert alice.until_end() == code
     assert ("1 typed line was not confirmed" in alice.text()) == bool(code)
     assert alice.echoes
-
-
-# --- servers that do what they seldom do ---
-
-
-def test_server_that_rejects_each_return_is_reported_once(terminals: Terminals) -> None:
-    """Whether it says nothing, or a reason that passes. What was typed is sent once after the return."""
-    busy = serve_but("login", error("too_many_attempts"))
-    with FakeServer(serve_but("users", None), *[serve_but("login", None)] * 2, busy, busy, serve) as server:
-        alice = terminals.log_in(port=server.port)
-        alice.type("/users", ENTER)
-        alice.until_shows(LOST)
-        alice.type("hello", ENTER)
-        alice.until_shows("Connected again", "1 online: alice", "alice │ hello")
-    for text in (LOST, "No: too_many_attempts.", "Connected again"):
-        assert len(rows_with(alice, text)) == 1
-    assert (len(server.requested("login")), len(server.requested("PM"))) == (6, 1)
-
-
-def test_return_with_a_changed_password_ends_with_3(terminals: Terminals) -> None:
-    with FakeServer(serve_but("users", None), serve_but("login", error("wrong_password"))) as server:
-        alice = terminals.log_in(port=server.port)
-        alice.type("/users", ENTER)
-        assert alice.until_end() == 3
-    assert "No: wrong_password." in alice.text()
-
-
-def test_message_postponed_by_a_shutdown_is_sent_again(terminals: Terminals) -> None:
-    """With the same nonce; the refusal is not shown."""
-    with FakeServer(postpone, serve) as server:
-        alice = terminals.log_in(port=server.port)
-        alice.type("pay 100", ENTER)
-        alice.until_shows("alice │ pay 100")
-        nonces = [request["nonce"] for request in server.requested("PM")]
-    assert (len(nonces), len(set(nonces))) == (2, 1)
-    assert texts_with(alice, "pay 100") == ["pay 100"]
-    assert "No: shutting_down" not in alice.text()
-
-
-def test_query_is_answered_after_the_return(terminals: Terminals) -> None:
-    """Also the recent messages that the client itself requests."""
-
-    def forget(request: dict[str, Any]) -> list[dict[str, Any] | None]:
-        return [None] if request.get("limit") == 3 else serve(request)
-
-    with FakeServer(serve_but("CH", None), serve_but("CH", None), forget, serve) as server:
-        alice = terminals.open(port=server.port)
-        alice.until_shows("Connected again", "─── the last message ───", "bob │ from before", "─── now ───")
-        alice.until_line("alice>")
-        assert texts_with(alice, "from before") == ["from before"]
-        assert [request["limit"] for request in server.requested("CH")] == [20] * 3
-        alice.type("/history 3", ENTER)
-        alice.until(lambda: len(texts_with(alice, "from before")) == 2, "it is answered")
-        alice.until_line("alice>")
-        alice.type("hello", ENTER)
-        alice.until_shows("alice │ hello")
