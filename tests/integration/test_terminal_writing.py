@@ -169,14 +169,6 @@ def test_slip_is_not_sent(room: Room, terminals: Terminals) -> None:
     assert [bob.next("broadcast", "direct")["message"] for _ in sentences] == sentences
 
 
-def test_help_lists_all_that_can_be_typed(terminals: Terminals) -> None:
-    alice = terminals.log_in()
-    alice.type("/help", ENTER)
-    operations = ("PM [MESSAGE]", "DM [USER [MESSAGE]]", "CH [NUMBER]", "EX ")
-    alice.until_shows(*operations, "/users", "/history [NUMBER]", "/search WORDS")
-    alice.until_shows("/reply [MESSAGE]", "/joins", "/quiet", "/help", "/quit")
-
-
 def test_reply_shows_its_recipient_before_it_is_sent(room: Room, terminals: Terminals) -> None:
     bob = room.enter("bob")
     alice = terminals.log_in()
@@ -189,16 +181,3 @@ def test_reply_shows_its_recipient_before_it_is_sent(room: Room, terminals: Term
     alice.type("an answer", ENTER)
     assert bob.next("direct")["message"] == "an answer"
     alice.until_shows("alice » bob │ an answer")
-
-
-def test_own_messages_are_shown_once_with_their_outcome(room: Room, terminals: Terminals) -> None:
-    room.enter("carol").close()
-    room.wait_for_connections(0)
-    alice = terminals.log_in()
-    alice.type("DM carol sleep well", ENTER)
-    alice.until_shows("alice » carol │ sleep well", "* │ not online; it is delivered at the next login")
-    alice.type("DM nobody hello", ENTER)
-    alice.until_shows("! │", "nothing was sent. It was: hello")
-    alice.type("for all", ENTER)
-    alice.until_shows("alice │ for all")
-    assert [len(rows_with(alice, text)) for text in ("│ for all", "sleep well")] == [1, 1]
