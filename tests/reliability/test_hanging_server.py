@@ -5,16 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from reliability.program import DEADLINE_SECONDS, Program, own_environment
-
-from chatclient import ChatClient
-from chatclient.client import LostError
-from chatclient.notices import ConnectionLost, Reconnected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,25 +74,3 @@ def test_listening_client_notices_silence_and_reconnects(server: Program, protoc
         with stopped(server):
             wait_for(process, "[lost] the server was silent")
         wait_for(process, "[back]")
-
-
-@pytest.mark.parametrize("protocol", ["json", pytest.param("frames", marks=LONG)])
-def test_message_of_a_program_is_stored_once(server: Program, protocol: str) -> None:
-    """The server has received it before it is sent again."""
-    with ChatClient("127.0.0.1", server.port, dialect=protocol, silence_seconds=SILENCE_SECONDS) as program:
-        program.login(f"says{protocol}", "x")
-        server.process.send_signal(signal.SIGSTOP)
-        resume = threading.Timer(2 * SILENCE_SECONDS, server.process.send_signal, [signal.SIGCONT])
-        resume.start()
-        message_id = program.say(f"once {protocol}")
-        resume.join()
-        events = [type(event) for event in program.events(0.1)]
-        assert [message.id for message in program.history() if message.text == f"once {protocol}"] == [message_id]
-    assert events[:2] == [ConnectionLost, Reconnected]
-
-
-def test_program_gets_an_error_without_retries(server: Program) -> None:
-    with ChatClient("127.0.0.1", server.port, silence_seconds=SILENCE_SECONDS, retry_seconds=0.0) as program:
-        program.login("told", "x")
-        with stopped(server), pytest.raises(LostError, match="the server gave no answer"):
-            program.say("hello")

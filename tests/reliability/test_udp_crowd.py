@@ -74,17 +74,3 @@ def test_thousand_sessions_are_served_and_lost_ones_removed(tmp_path: Path) -> N
         assert second - first < GROWTH_MAX_BYTES
         assert gone_seconds < SILENCE_SECONDS + LATE_SECONDS
         assert server.stop() == 0
-
-
-def test_ended_sessions_give_their_memory_back(tmp_path: Path) -> None:
-    """At once, without the garbage collector."""
-    with Program(tmp_path) as server:
-        threads, rests = server.threads(), []
-        for _ in range(6):
-            with Crowd() as crowd:
-                for member in crowd.enter_udp(server.port, NAMES[:300]):
-                    member.command("EX")
-                crowd.wait_until_all_are_over()
-            server.wait_until(lambda: server.threads() == threads, "the end of their threads")
-            rests.append(server.memory_bytes())
-        assert rests[-1] - rests[0] < 2 * MEBIBYTE
