@@ -53,7 +53,6 @@ def history(room: Engine) -> list[str]:
 def test_data_outlives_down_and_up(room: Engine) -> None:
     """Story 9: accounts and messages are on the volume, until ``down --volumes``. Password hashes have full cost."""
     assert "[welcome new] zed" in run_client(room, "PM remember me", "EX")
-
     room.compose("down")
     start_server(room)
     # The first line is the wrong password, the second one the right one.
@@ -61,7 +60,6 @@ def test_data_outlives_down_and_up(room: Engine) -> None:
     assert "[error wrong_password]" in shown
     assert "[welcome existing] zed" in shown
     assert "zed: remember me" in shown
-
     room.compose("down", "--volumes")
     start_server(room)
     shown = run_client(room, "CH", "EX", password="looking glass")
@@ -77,7 +75,6 @@ def test_container_is_healthy_and_restricted(room: Engine) -> None:
     command, *arguments = details["Config"]["Healthcheck"]["Test"]
     assert command == "CMD"
     room.compose("exec", "--no-TTY", "server", *arguments)
-
     assert details["HostConfig"]["CapDrop"] == ["ALL"]
     assert details["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
     script = "id -u; touch /data/file && echo data; touch /tmp/file /opt/chat/file || echo read-only"
@@ -116,14 +113,12 @@ def test_demo_plays_only_in_an_unused_room(room: Engine) -> None:
     room.compose("up", *DEMO)
     assert exit_codes(room) == [0, 0, 0]
     assert any("carol: That was fun" in line for line in history(room))
-
     run_client(room, "/me waves", "PM hello", "EX")
     output = room.compose("up", *DEMO)
     assert exit_codes(room) == [0, 0, 0]
     silent = re.findall(r"\[demo\] \w+ says nothing, because others use this room: zed$", output, re.MULTILINE)
     assert len(silent) == len(DEMO)
     assert history(room)[-1].endswith("zed: hello")
-
     modes = room.compose("run", "--rm", "--entrypoint", "stat", "alice", "-c", "%a %u", "/demo/alice.password")
     assert "600 10001" in modes
 

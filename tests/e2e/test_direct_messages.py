@@ -13,7 +13,6 @@ def test_only_the_recipient_sees_a_direct_message(stack: Stack) -> None:
     """Story 4: the recipient sees it once, its sender is told its id, and a third user sees nothing."""
     stack.start_server()
     alice, bob, carol = stack.clients("alice", "bob", "carol")
-
     for line in ("DM bob meet me at noon", "@bob meet me at ten"):
         alice.type(line)
         number = alice.expect_sent()
@@ -32,18 +31,14 @@ def test_direct_message_waits_for_an_offline_user(stack: Stack) -> None:
     alice, dave = stack.clients("alice", "dave")
     dave.leave()
     alice.expect("[left] dave")
-
     alice.type("DM dave call your mother")
     number = int(alice.expect(re.compile(r"\[stored #(\d+)\]"))[1])
     alice.leave()
-
     dave = stack.client("dave")
     dave.expect_next(re.compile(rf"\[direct #{number} [^]]*\] alice -> dave: call your mother$"))
     dave.leave()
     dave.assert_once("call your mother")
-
     server.restart()
-
     dave, alice = stack.clients("dave", "alice")
     stack.fence(alice, dave)
     dave.assert_never("call your mother")
@@ -53,42 +48,13 @@ def test_direct_message_to_unknown_user_is_refused(stack: Stack) -> None:
     """Story 5: nothing is stored for a user who registers the name later."""
     stack.start_server()
     alice = stack.client("alice")
-
     alice.type("DM erin are you there?")
     alice.expect_next("[error unknown_user]")
     alice.say("nothing came of it")
     alice.assert_never("[stored")
-
     erin = stack.client("erin")
     stack.fence(alice, erin)
     erin.assert_never("are you there?")
     alice.type("CH")
     alice.expect("[history 2]")
     alice.expect_next("alice: nothing came of it")
-
-
-def test_messages_arrive_between_the_steps_of_an_operation(stack: Stack) -> None:
-    """Story 6: they are printed at once, and the operation continues at its step."""
-    stack.start_server()
-    alice, bob, carol = stack.clients("alice", "bob", "carol")
-
-    bob.type("DM")
-    bob.expect_next("[users 3] alice bob carol")
-    bob.expect_next("[ask] recipient")
-    alice.say("to the room")
-    bob.expect_next("alice: to the room")
-
-    bob.type("carol")
-    bob.expect_next("[ask] message for carol")
-    alice.type("DM bob to you")
-    alice.expect_sent()
-    bob.expect_next("alice -> bob: to you")
-    carol.say("from the recipient")
-    bob.expect_next("carol: from the recipient")
-
-    bob.type("at last")
-    number = int(bob.expect_next(re.compile(r"\[sent #(\d+)\]"))[1])
-    carol.expect(f"[direct #{number} ")
-    carol.assert_once("bob -> carol: at last")
-    stack.fence(bob, alice, carol)
-    alice.assert_never("at last")

@@ -45,9 +45,7 @@ def test_server_stops_within_two_seconds(stack: Stack) -> None:
     carol = stack.start_client("carol")
     carol.expect_question("password new")
     alice.say("a last word")
-
     assert server.stop_within(STOP_SECONDS) == 0
-
     bob.expect("alice: a last word")
     for client in (alice, bob, carol):
         client.expect("[bye] the server is shutting down")
@@ -64,7 +62,6 @@ def test_lost_server_is_exit_code_1(stack: Stack) -> None:
     stranded = stack.start_client("bob", "--hostname", "127.0.0.1", "--port", "1", password="x")
     stranded.expect_next("[error lost] can't reach 127.0.0.1:1")
     assert stranded.wait_exit() == 1
-
     alice = stack.client("alice", "--retry-seconds", "0")
     assert server.stop() == 0
     alice.expect("[bye] the server is shutting down")
@@ -85,25 +82,3 @@ def test_client_leaves_while_the_server_is_away(stack: Stack) -> None:
     carol.send_signal(signal.SIGTERM)
     for client in (alice, bob, carol):
         assert client.wait_exit(5) == 0
-
-
-def test_bad_usage_is_exit_code_2(stack: Stack) -> None:
-    """One line says what is wrong."""
-    stack.start_server()
-    for arguments, error in {
-        ("no/name",): "'no/name' can't be a username",
-        ("alice", "--no-such-flag"): "--no-such-flag",
-    }.items():
-        client = stack.start_client(*arguments)
-        assert client.wait_exit() == 2
-        client.assert_once(error)
-        assert len(client.transcript.matches("")) == 1
-
-
-def test_missing_password_is_exit_code_3(stack: Stack) -> None:
-    """Standard input ends at the question for the password."""
-    stack.start_server()
-    alice = stack.start_client("alice")
-    alice.expect_question("password new")
-    alice.end_input()
-    assert alice.wait_exit() == 3

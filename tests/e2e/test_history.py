@@ -29,7 +29,6 @@ def test_history_has_own_and_public_messages(stack: Stack) -> None:
         clients[sender].expect_sent()
     for client in clients.values():
         client.leave()
-
     for client in stack.clients("alice", "bob", "carol"):
         own = [line for line, readers in HISTORY.items() if client.name in readers]
         check_history(client, "CH", own)

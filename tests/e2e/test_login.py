@@ -39,41 +39,8 @@ def test_third_wrong_password_ends_the_client(stack: Stack, bob: Client, flags: 
     intruder.expect_next("[error wrong_password]" if flags else "[error too_many_attempts]")
     assert intruder.wait_exit() == 3
     intruder.assert_never("[welcome")
-
     # Joins and leaves are announced in order: all before carol's have been announced.
     stack.client("carol")
     bob.expect("[joined] carol")
     bob.assert_once("[joined] alice")
     bob.assert_once("[left] alice")
-
-
-def test_wrong_password_from_environment_is_not_asked_again(stack: Stack, bob: Client) -> None:
-    """Exit code 3 at once, because a program can't correct it. A person can: the right password logs in."""
-    program = stack.start_client("alice", password="wrong")
-    program.expect_next("[error wrong_password]")
-    assert program.wait_exit() == 3
-    program.assert_never("[ask]")
-    program.assert_never("[welcome")
-
-    alice = stack.start_client("alice")
-    alice.expect_question("password existing")
-    alice.type("wrong")
-    alice.expect_next("[error wrong_password]")
-    alice.log_in("right", account="existing")
-    bob.expect("[joined] alice")
-
-
-@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_invalid_username_is_asked_again(stack: Stack, flags: tuple[str, ...]) -> None:
-    """A client without a username asks for it until it is valid."""
-    stack.start_server()
-    client = stack.start_client("", *flags)
-    client.expect_question("username")
-    client.type("not a name")
-    client.expect_next("[error bad_username]")
-    client.expect_question("username")
-    client.type("alice")
-    client.expect_question("password new")
-    client.type("secret")
-    client.expect_next("[welcome new] alice")
-    client.leave()

@@ -14,16 +14,13 @@ def test_killed_client_leaves_user_list(stack: Stack) -> None:
     alice, bob, carol = stack.clients("alice", "bob", "carol")
     alice.type("/users")
     alice.expect("[users 3] alice bob carol")
-
     bob.kill()
-
     for other in (alice, carol):
         other.expect("[left] bob")
         other.type("/users")
         other.expect("[users 2] alice carol")
     alice.type("DM bob where are you?")
     alice.expect("[stored #")
-
     bob = stack.client("bob")
     bob.expect_next("alice -> bob: where are you?")
     alice.expect("[joined] bob")
@@ -37,7 +34,6 @@ def test_user_stays_online_until_the_last_client_ends(stack: Stack) -> None:
     alice.type("DM bob to both of you")
     for client in (laptop, phone):
         client.expect("alice -> bob: to both of you")
-
     laptop.kill()
     stack.client("carol")
     alice.expect("[joined] carol")

@@ -64,13 +64,11 @@ def test_all_clients_see_one_order(stack: Stack) -> None:
         client.type(password_of(client.name))
     for client in clients:
         client.expect(f"[welcome new] {client.name}; online:")
-
     for client in clients:
         client.type(*(f"PM {text}" for text in texts_of(client)))
     for client in clients:
         for _ in range(CLIENTS * MESSAGES):
             client.expect(SEEN)
-
     history = read_history(clients[0])
     assert len({message.number for message in history}) == CLIENTS * MESSAGES
     assert [message.number for message in history] == sorted(message.number for message in history)

@@ -38,7 +38,6 @@ def test_only_recipients_get_a_message(stack: Stack) -> None:
     alice = join(stack, "alice")
     say(alice, "ALL", "is anyone there?")  # with no other user it counts as delivered
     bob, carol = join(stack, "bob"), join(stack, "carol")
-
     say(alice, "BOB", "psst bob")
     bob.expect_next("[message] alice: psst bob")
     for speaker in (alice, bob, carol):
@@ -46,7 +45,6 @@ def test_only_recipients_get_a_message(stack: Stack) -> None:
         for other in (alice, bob, carol):
             if other is not speaker:
                 other.expect_next(f"[message] {speaker.name}: hello from {speaker.name}")
-
     bob.assert_once("psst bob")
     carol.assert_never("psst bob")
     for guest in (alice, bob, carol):
@@ -62,7 +60,6 @@ def test_undelivered_message_is_reported(stack: Stack) -> None:
     say(alice, "zoe", "are you there?", "[error not_delivered]")
     bob.leave()
     say(alice, "bob", "are you still there?", "[error not_delivered]")
-
     raw = stack.raw_guest("bob")
     alice.type("@bob are you there again?")
     raw.receive("alice", "are you there again?", acknowledge=False)
@@ -73,55 +70,6 @@ def test_undelivered_message_is_reported(stack: Stack) -> None:
     alice.expect_next("[message] bob: now I am")
 
 
-def test_refused_name_is_asked_again(stack: Stack) -> None:
-    """Invalid, reserved, used by a guest, or by an account: each with its reason."""
-    stack.start_server()
-    stack.client("Carol").leave()
-    join(stack, "alice")
-    guest = stack.start_client("", *REGISTER)
-
-    for name, reason in {
-        "not a name": "letters and digits",
-        "Server": "reserved",
-        "ALICE": "The name ALICE is taken",
-        "carol": "The name carol is taken",
-    }.items():
-        guest.expect_question("username")
-        guest.type(name)
-        guest.expect_next("[error bad_username]")
-        guest.transcript.expect_anywhere(reason)
-    guest.expect_question("username")
-    guest.type("bob")
-    guest.expect_next("[welcome guest] bob")
-    guest.leave()
-
-
-def test_refused_name_without_another_is_an_exit_code(stack: Stack) -> None:
-    """3 if the server refused the name, 2 if it can't be a name."""
-    stack.start_server()
-    join(stack, "alice")
-    for name, code in {"alice": 3, "no-name": 2}.items():
-        guest = stack.start_client(name, *REGISTER)
-        guest.expect_next("[error bad_username]")
-        guest.expect_question("username")
-        guest.end_input()
-        assert guest.wait_exit() == code
-
-
-def test_name_of_a_guest_can_not_be_registered(stack: Stack) -> None:
-    """While the guest is online. After a kill the others see it leave, and the name is free."""
-    stack.start_server()
-    bob, guest = stack.client("bob"), join(stack, "alice")
-    bob.expect("[joined] alice")
-    json = stack.start_client("alice")
-    json.expect_next("[error bad_username]")
-    assert json.wait_exit() == 3
-
-    guest.kill()
-    bob.expect("[left] alice")
-    stack.client("alice")
-
-
 @pytest.mark.docker
 def test_lengths_are_bytes_of_any_text(stack: Stack) -> None:
     """Several lines, Arabic and emoji, between a third-party guest on the published port, a guest and a json client."""
@@ -129,14 +77,12 @@ def test_lengths_are_bytes_of_any_text(stack: Stack) -> None:
     alice, json = join(stack, "alice"), stack.client("json")
     bob = stack.raw_guest("bob")
     lines = "one\n\ntwo\nContent-length: 3\n\n  three  "
-
     for to in ("alice", "json"):
         assert bob.send(to, lines) == f"SEND {to}\n\n"
     # Line breaks are printed as escapes.
     printed = lines.replace("\n", "\\n")
     alice.expect(f"[message] bob: {printed}")
     json.expect(f"bob -> json: {printed}")
-
     text = f"{ARABIC} {EMOJI}"
     alice.type(f"@bob {text}")
     bob.receive("alice", text)
@@ -180,35 +126,3 @@ def test_guests_and_other_clients_share_a_room(stack: Stack) -> None:
     json.type("CH")
     json.expect("guest: hello from guest")
     json.expect("guest -> json: psst json")
-
-
-def test_server_and_username_are_asked(stack: Stack) -> None:
-    """If neither is set. A line that is no address is refused, and asked again."""
-    stack.start_server()
-    host, port = stack.server_address
-    guest = stack.start_client("", *REGISTER, environment={"CHAT_SERVER": ""})
-
-    guest.expect_question("server")
-    guest.type(f"{host} one")
-    guest.expect_next("[error usage]")
-    guest.expect_question("server")
-    guest.type(f"{host} {port}")
-    guest.expect_question("username")
-    guest.type("alice")
-    guest.expect_next("[welcome guest] alice")
-    guest.leave()
-
-
-def test_guest_reconnects_after_a_restart(stack: Stack) -> None:
-    """It says that messages may have been missed, because guests can't resume."""
-    server = stack.start_server()
-    alice, bob = join(stack, "alice"), join(stack, "bob")
-    server.restart()
-    for guest in (alice, bob):
-        guest.expect("[lost]")
-        guest.expect(f"[back] {guest.name}")
-        guest.expect("[error lost] messages may have been missed")
-        guest.expect_question(PROMPT)
-
-    say(alice, "bob", "there we are again")
-    bob.expect("[message] alice: there we are again")

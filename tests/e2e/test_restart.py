@@ -90,7 +90,6 @@ def test_operation_continues_after_a_reconnect(stack: Stack) -> None:
     alice.expect("[left] bob")
     alice.type("DM", "bob")
     alice.expect_question("message for bob")
-
     server.kill()
     alice.expect("[lost]")
     server.start()

@@ -28,7 +28,6 @@ def test_script_waits_and_answers_questions(stack: Stack) -> None:
     bob = stack.client("bob")
     script = stack.script(SCRIPT)
     alice = stack.start_client("alice", "--script", script, password="wonderland")
-
     bob.expect("alice: hello, who is there?")
     bob.expect_online("alice")
     alice.expect("> PM hello, who is there?")
@@ -42,21 +41,3 @@ def test_script_waits_and_answers_questions(stack: Stack) -> None:
     alice.expect("> EX")
     alice.expect_next("[bye] you left")
     alice.assert_never("# A script")
-
-
-def test_script_that_fails_has_an_exit_code(stack: Stack) -> None:
-    """A wait that times out is exit code 4, and nothing more is typed. A mistake is exit code 2 before the login."""
-    stack.start_server()
-    bob = stack.client("bob")
-    script = stack.script("PM hello?\n%wait 0.1 no such line\nPM not typed\n")
-    alice = stack.start_client("alice", "--script", script, password="wonderland")
-    alice.expect("[error script] line 2: 'no such line' did not appear within 0.1 s")
-    assert alice.wait_exit() == 4
-    bob.expect("alice: hello?")
-    stack.fence(bob)
-    bob.assert_never("not typed")
-
-    script = stack.script("PM hello\n%wiat hello\n")
-    alice = stack.start_client("alice", "--script", script, password="wonderland")
-    assert alice.wait_exit() == 2
-    alice.assert_once("line 2: '%wiat hello' is neither %wait")

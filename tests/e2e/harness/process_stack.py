@@ -89,12 +89,8 @@ class ProcessStack(Stack):
         self._port = ""
 
     @property
-    def server_address(self) -> tuple[str, int]:
-        return "127.0.0.1", int(self._port)
-
-    @property
     def published_address(self) -> tuple[str, int]:
-        return self.server_address
+        return "127.0.0.1", int(self._port)
 
     def start_server(self) -> Server:
         data = str(self._folder / "data")
