@@ -158,8 +158,6 @@ def outcome(ack: Ack) -> bool | None:
 
 
 # --- the model ---
-
-
 @dataclass(eq=False)
 class Said:
     """A message in the model."""
@@ -434,8 +432,6 @@ def test_delivery_agrees_with_the_model(dice: Random, length: int, last: int) ->
 
 
 # --- what the model does not see ---
-
-
 def test_next_message_follows_the_answer(room: Room) -> None:
     """Promise: one message at a time. Simple clients treat the result of one read as one message."""
     alice, bob = room.users("alice", "bob")
@@ -502,25 +498,20 @@ def test_disconnect_does_not_scan_the_log() -> None:
 
 def lines_run(work: Callable[[], object]) -> int:
     """The number of lines of Python that this runs."""
-    count = 0
+    events: list[str] = []
 
     def trace(_: object, event: str, __: object) -> Any:
-        nonlocal count
-        count += event == "line"
+        events.append(event)
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
+    work()
+    sys.settrace(before)
+    return events.count("line")
 
 
 # --- threads ---
-
-
 def test_first_message_wakes_the_idle_watcher() -> None:
     """Each round begins with a watcher that has nothing to watch."""
     with closing(Room(ack_seconds=0.0)) as room:

@@ -85,8 +85,6 @@ def appended(services: ChatFixture) -> list[tuple[str, str | None]]:
 
 
 # --- login ---
-
-
 @pytest.mark.parametrize("name", ["Carol", "ex", "PING"])
 @pytest.mark.parametrize("password", ["secret", "PM", "ch", " two words ", "alice bm-pm"])
 def test_new_name_is_registered_with_its_password(
@@ -131,8 +129,6 @@ def test_leave_before_the_login(services: ChatFixture, stranger: UserPeer) -> No
 
 
 # --- operations ---
-
-
 @pytest.mark.parametrize(
     ("keywords", "public", "direct", "foreign"), [("pm-dm", "PM", "DM", "BM"), ("bm-pm", "BM", "PM", "DM")]
 )
@@ -286,8 +282,6 @@ def test_incomplete_message_is_never_sent(keywords: str, steps: list[str]) -> No
 
 
 # --- pipelined steps ---
-
-
 def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: UserPeer) -> None:
     """Answers that need the disk, and the answers after them, come in the order of the steps."""
     services.journal.holds_back = True
@@ -338,8 +332,6 @@ def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: Ch
 
 
 # --- batches of public messages ---
-
-
 def test_batch_and_neighbouring_messages_are_appended_together(services: ChatFixture, alice: UserPeer) -> None:
     one, two = read_steps("C PM | D one"), read_steps("C DM | C bob | D two | C PM")
     hear(alice, [*one, CommandBatch("PM", ["a", "b"]), *one, CommandBatch("PM", ["c", "d"]), *two])
@@ -386,7 +378,6 @@ def test_batch_is_answered_like_its_steps(way: str | None) -> None:
 def test_invalid_message_of_a_batch_is_refused_in_its_place(services: ChatFixture, alice: UserPeer) -> None:
     services.journal.holds_back = True
     heard = hear(alice, [CommandBatch("PM", ["one", "two", "", "three", TOO_LONG, "four"]), Command("CH")])
-
     assert [line for line in heard if line != "< C READY"] == [
         "< C SENT 11",
         "< C SENT 12",
@@ -411,8 +402,6 @@ def test_each_answer_waits_until_the_peer_reads(alice: UserPeer) -> None:
 
 
 # --- faults of the server ---
-
-
 def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: UserPeer) -> None:
     """Promise: shutdown."""
     services.shut_down()

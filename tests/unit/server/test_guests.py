@@ -74,8 +74,6 @@ def is_empty(services: ChatFixture, name: str = "carol") -> bool:
 
 
 # --- registration ---
-
-
 @pytest.mark.parametrize("order", [(SENDING, RECEIVING), (RECEIVING, SENDING)])
 def test_guest_joins_with_the_second_connection(services: ChatFixture, order: Sequence[Side]) -> None:
     """Each connection is told the name as it spelled it; others see the first spelling."""
@@ -126,8 +124,6 @@ def test_registration_is_confirmed_before_the_first_message(services: ChatFixtur
 
 
 # --- refusals ---
-
-
 @pytest.mark.parametrize("has_both", [False, True])
 @pytest.mark.parametrize(("side", "address"), [(SENDING, HERE), (SENDING, ELSEWHERE), (RECEIVING, ELSEWHERE)])
 def test_name_in_use_is_refused(services: ChatFixture, side: Side, address: str, *, has_both: bool) -> None:
@@ -170,8 +166,6 @@ def test_journal_fault_refuses_the_guest(services: ChatFixture, fault: Exception
 
 
 # --- a late second connection ---
-
-
 @pytest.mark.parametrize("claimer", [(SENDING, HERE), (SENDING, ELSEWHERE), (RECEIVING, ELSEWHERE)])
 def test_late_guest_loses_its_name_to_another(services: ChatFixture, claimer: tuple[Side, str]) -> None:
     side, address = claimer
@@ -207,8 +201,6 @@ def test_failed_second_registration_releases_the_waiting_sender(services: ChatFi
 
 
 # --- the end, and the next guest of that name ---
-
-
 def test_name_is_taken_until_the_guest_has_left_the_hub(services: ChatFixture) -> None:
     """The hub may be busy."""
     first = Connection(services, SENDING).register()
@@ -268,8 +260,6 @@ def test_next_guest_of_the_name_gets_nothing_of_the_last_one(services: ChatFixtu
 
 
 # --- at the same time ---
-
-
 def at_once(*works: Callable[[], object]) -> None:
     """Run in a thread each; the threads start together and are interrupted often."""
     start = threading.Barrier(len(works))

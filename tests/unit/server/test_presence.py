@@ -131,7 +131,6 @@ def test_many_changes_are_told_in_order_in_several_updates(start: StartFixture) 
     fixture.presence.remove(members[0])
     fixture.presence.start()
     updates = [fixture.next() for _ in range(3)]
-
     assert [set(update.joined) for update, _ in updates] == [
         set(names[1 : 1 + UPDATE_MAX_NAMES]),
         set(names[1 + UPDATE_MAX_NAMES :]),
