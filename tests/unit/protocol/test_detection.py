@@ -80,22 +80,10 @@ def test_configured_register_is_detected(word: str, length: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "found"),
-    [
-        (b"HEL", Sniff.MORE),
-        (b"HELL", Sniff.MORE),  # denied by HELP
-        (b"HELLO ", HELLO),
-        (b"HELP me", HELP),
-        (b"HEX", Sniff.NO),
-    ],
+    ("first", "found"), [(b"HE", Sniff.MORE), (b"HELLO ", HELLO), (b"HELP me", HELP), (b"HEX", Sniff.NO)]
 )
-def test_protocols_are_asked_independently(first: bytes, found: WireProtocol | Sniff) -> None:
-    assert sniff(first, (HELLO, HELP)) is found
-
-
-def test_first_protocol_that_matches_wins() -> None:
-    first, second = Greeting(b"HE"), Greeting(b"HEL")
-    assert sniff(b"HELLO", (first, second)) is first
+def test_protocols_are_asked_independently_and_the_first_match_wins(first: bytes, found: WireProtocol | Sniff) -> None:
+    assert sniff(first, (HELLO, HELP, Greeting(b"HEL"))) is found
 
 
 @given(

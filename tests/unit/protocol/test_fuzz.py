@@ -75,8 +75,6 @@ def test_random_events_arrive_as_sent(protocol: WireProtocol, data: st.DataObjec
     assert decode(protocol.event_decoder(), data.draw(any_pieces(stream))) == sent
 
 
-# --- random bytes ---
-
 # JSON values of every type, with known member names among them.
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,

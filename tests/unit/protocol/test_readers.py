@@ -10,13 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.wire.readers import (
-    LineBuffer,
-    Section,
-    SectionBuffer,
-    nesting,
-    split_objects,
-)
+from chatprotocol.wire.readers import LineBuffer, Section, SectionBuffer, nesting, split_objects
 
 from .samples import any_pieces, held_bytes
 
@@ -30,8 +24,6 @@ json_values = st.recursive(
 json_objects = st.dictionaries(st.text(max_size=6), json_values, max_size=4).map(
     lambda value: json.dumps(value).encode()
 )
-
-# --- LineBuffer ---
 
 
 def lines_of(parts: list[bytes]) -> tuple[bytes, int, bytes]:
@@ -69,9 +61,6 @@ def test_lines_in_any_pieces_come_out_whole(lines: list[str], data: st.DataObjec
     assert lines_of(data.draw(any_pieces(stream))) == (stream, 0, b"")
 
 
-# --- split_objects, nesting ---
-
-
 @given(
     objects=st.lists(json_objects, max_size=6),
     gaps=st.lists(st.sampled_from([b"", b" ", b"\t", b"\r"]), min_size=7, max_size=7),
@@ -89,8 +78,6 @@ def test_line_is_split_into_its_objects(objects: list[bytes], gaps: list[bytes],
 def test_nesting_is_measured_without_recursion(text: bytes, levels: int) -> None:
     assert nesting(text) == levels
 
-
-# --- SectionBuffer ---
 
 # The longest header in bytes, with its empty line; and the longest body.
 HEADER_LIMIT = 40

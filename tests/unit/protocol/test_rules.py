@@ -27,11 +27,6 @@ def error_of(check: Callable[[str], object], value: str) -> RequestError:
     return error.value
 
 
-@pytest.mark.parametrize("name", ["a", "Z", "0", "Alice7", "a" * 32, "server1", "1all"])
-def test_username_has_letters_and_digits(name: str) -> None:
-    check_username(name)
-
-
 @pytest.mark.parametrize("name", ["", "a b", "alice\n", "a" * 33, "a-b", "@bob", "b\0b", UMLAUT, "\u0661", "\uff41"])
 def test_other_username_is_refused(name: str) -> None:
     error = error_of(check_username, name)
@@ -78,6 +73,7 @@ def test_invalid_history_limit_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("check", "value"),
     [
+        *((check_username, value) for value in ("a", "Z", "0", "Alice7", "a" * 32, "server1", "1all")),
         *((check_password, value) for value in ("x", " ", "\0", EURO * 341, GRIN * 256)),
         *((check_text, value) for value in ("x", "\0", " x ", "x" * 8192, UMLAUT * 4096, EURO * 2730 + "xx")),
         *((check_nonce, value) for value in ("x", "x" * 64, GRIN * 16)),

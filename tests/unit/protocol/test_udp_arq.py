@@ -60,9 +60,6 @@ def arq() -> Arq:
     return Arq(SESSION, 0.0)
 
 
-# --- sending ---
-
-
 def test_frames_are_sent_once_numbered_from_1(arq: Arq) -> None:
     assert arq.datagrams_to_send(0.0) == []
     arq.put([(C, b"PM"), (PIECE, b"hel")])
@@ -113,9 +110,6 @@ def test_progress_is_counted_in_frames_and_bytes(arq: Arq) -> None:
     assert (arq.unacknowledged_bytes, arq.frames_queued, arq.acknowledged) == (0, 66, 66)
 
 
-# --- resends ---
-
-
 def test_unacknowledged_datagram_is_resent_8_times_with_doubled_waits(arq: Arq) -> None:
     """look_at is the time of each resend, and finally the time at which the peer is lost."""
     arq.put([(C, b"PM")])
@@ -129,7 +123,6 @@ def test_unacknowledged_datagram_is_resent_8_times_with_doubled_waits(arq: Arq) 
         assert arq.lost_reason(time) == ""
     assert len(RESENT_AT) == RESENDS_MAX == 8
     acknowledge(arq, 100.0, [99])
-
     assert arq.next_check_at == LOST_AT
     assert arq.datagrams_to_send(LOST_AT) == []
     assert arq.lost_reason(LOST_AT - MOMENT) == ""
@@ -154,9 +147,6 @@ def test_each_datagram_has_its_own_resend_time(arq: Arq) -> None:
     assert numbers(arq.datagrams_to_send(0.9 + MOMENT)) == [3]
 
 
-# --- silence ---
-
-
 @pytest.mark.parametrize(
     "heard", [data(1), data(0), data(1 + RECEIVE_WINDOW), ack(99), Datagram(0, SESSION, 1, b"?")], ids=repr
 )
@@ -178,9 +168,6 @@ def test_own_datagrams_do_not_end_the_silence() -> None:
         arq.datagrams_to_send(time)
     assert arq.next_check_at == 2.5
     assert arq.lost_reason(2.5) == "nothing was heard for 2.5 s"
-
-
-# --- the send window ---
 
 
 def test_newest_datagram_is_less_than_64_above_the_oldest_in_flight(arq: Arq) -> None:
@@ -230,9 +217,6 @@ def test_each_acknowledged_window_widens_the_window_by_one_up_to_64(arq: Arq) ->
         acknowledge(arq, 0.2, in_flight)
         in_flight = numbers(arq.datagrams_to_send(0.2))
     assert windows == [*range(32, 64), *[64] * 8]
-
-
-# --- receiving ---
 
 
 def test_datagram_in_order_is_acknowledged_and_delivered(arq: Arq) -> None:
@@ -295,9 +279,6 @@ def test_new_datagram_without_room_is_dropped(arq: Arq) -> None:
     assert arq.unacknowledged_bytes == 0
     assert outcome(arq.receive(data(3), 0.0)) == ([3, 3], [])
     assert outcome(arq.receive(data(2), 0.0)) == ([2, 2], [b"2", b"3", b"4"])
-
-
-# --- sequence numbers wrap around ---
 
 
 def test_sequence_numbers_wrap_around_at_2_to_the_32() -> None:

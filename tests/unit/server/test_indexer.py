@@ -154,9 +154,6 @@ def test_concurrent_searches_wait_for_more_than_one_slice(library: Library) -> N
     assert found == [(list(range(501, 1_001)), last_id)] * 8
 
 
-# --- errors ---
-
-
 def test_long_search_is_refused_with_advice(library: Library) -> None:
     """Promise: an absurd search does not hold up the searches of others."""
     library.start(partial(Index, find_seconds=-1.0, find_steps=1))
@@ -230,9 +227,6 @@ def test_sqlite_without_fts5_refuses_searches_with_the_reason(library: Library) 
             assert refused.value.code is ErrorCode.INTERNAL
         library.indexer.stop()
     assert [line["log_level"] for line in log] == ["warning"]
-
-
-# --- the end ---
 
 
 def test_stop_releases_waiting_searches(library: Library) -> None:

@@ -117,8 +117,6 @@ def fixture(database: Database) -> Iterator[JournalFixture]:
     fixture.stop()
 
 
-# --- order, and once ---
-
 SENDERS = ("alice", "bob")
 # Texts are their own nonces, except for those that begin with a dash.
 messages = st.tuples(
@@ -204,9 +202,6 @@ def test_appended_batches_stay_together_despite_concurrent_senders(fixture: Jour
     assert fixture.stored()[1:] == [(number, *each.texts) for number, each in enumerate(batch, 2)]
 
 
-# --- commits ---
-
-
 def test_messages_are_published_after_their_commit(fixture: JournalFixture) -> None:
     """Promises: seen means stored, and confirmed means stored."""
     missing: list[str] = []
@@ -247,7 +242,6 @@ def test_small_commit_waits_for_the_end_of_the_senders_round(fixture: JournalFix
     eventually(lambda: fixture.hub.published)
     fixture.journal.append([batch_of(fixture.member("alice"), ["x"] * GATHER_MESSAGES)])
     fixture.stop()
-
     assert [len(batch) for batch in fixture.hub.batches] == [11, 1]
     assert waits == [GATHER_SECONDS]
 
@@ -276,11 +270,7 @@ def test_wait_for_pending_ends_after_the_publication(fixture: JournalFixture) ->
     assert_waits(waiter)
     publication.open()
     must_end(waiter)
-
     assert order == ["published", "waited"]
-
-
-# --- accounts and guests ---
 
 
 def test_one_of_many_concurrent_registrations_of_a_name_wins(fixture: JournalFixture) -> None:
@@ -343,7 +333,6 @@ def test_first_of_guest_and_account_gets_the_name(fixture: JournalFixture, first
     gate.open()
     for waiter in waiters:
         must_end(waiter)
-
     assert fixture.disk.transactions == 2
     assert (outcomes["account"] is not None) == (first == "account")
     assert (outcomes["guest"] is not None) == (first != "account")
@@ -357,9 +346,6 @@ def test_password_hash_is_replaced_unless_it_has_changed(fixture: JournalFixture
     assert [each.result() for each in changes] == [account, None]
     assert fixture.accounts.find("alice") == replace(account, password_hash="new hash")
     assert fixture.accounts.find("bob") == bob
-
-
-# --- delivery marks ---
 
 
 @pytest.mark.parametrize("when", ["with the next commit", "at the end", "after the end"])
@@ -388,9 +374,6 @@ def test_unsaved_delivery_marks_do_not_block_the_shutdown(fixture: JournalFixtur
     assert [entry["event"] for entry in log] == ["delivery marks not saved"]
 
 
-# --- a failing disk ---
-
-
 def test_failed_commit_refuses_its_messages_and_the_next_one_goes_on(fixture: JournalFixture) -> None:
     """Promise: confirmed means stored. The log says it once, and once that the disk works again."""
     alice = fixture.member("alice")
@@ -406,7 +389,6 @@ def test_failed_commit_refuses_its_messages_and_the_next_one_goes_on(fixture: Jo
         levels = [entry["log_level"] for entry in log]
         fixture.append("alice", "hello")
         fixture.journal.wait_for_pending()
-
     assert levels == ["error"]
     assert [entry["log_level"] for entry in log] == ["error", "info"]
     assert "secret" not in str(log)
@@ -451,9 +433,6 @@ def test_probes_of_a_hanging_journal_time_out_and_are_one_write(fixture: Journal
     fixture.journal.wait_for_pending()
     assert fixture.disk.transactions == 2
     assert fixture.journal.probe(5)
-
-
-# --- back-pressure ---
 
 
 @pytest.mark.parametrize("fills", ["messages", "tasks", "one read"])
@@ -508,9 +487,6 @@ def test_stop_releases_callers_that_wait_for_room(database: Database) -> None:
     assert len(fixture.stored()) == 1 + 2 * outcomes.count("accepted")
 
 
-# --- the end ---
-
-
 def test_stop_writes_and_publishes_accepted_messages(fixture: JournalFixture) -> None:
     """Promise: shutdown. A connection that ended meanwhile would miss the confirmations, so it waits for them."""
     gate = fixture.start_with_held_commit()
@@ -539,20 +515,6 @@ def test_stop_writes_and_publishes_accepted_messages(fixture: JournalFixture) ->
     assert published == [10]
     assert len(fixture.stored()) == 10
     must_end(in_background(fixture.journal.wait_for_pending))
-
-
-def test_closed_journal_accepts_nothing(fixture: JournalFixture) -> None:
-    fixture.member("alice")
-    fixture.journal.start()
-    fixture.journal.stop()
-    for call in (
-        lambda: fixture.append("alice", "x"),
-        lambda: fixture.journal.create_account("bob", "hash"),
-        lambda: fixture.journal.admit_guest("carol"),
-        lambda: fixture.journal.replace_password_hash(Account(1, "alice", "", 0), "hash"),
-    ):
-        with pytest.raises(JournalClosedError):
-            call()
 
 
 def test_crashed_journal_releases_all_waiting_threads(fixture: JournalFixture) -> None:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import pytest
 import structlog
@@ -19,18 +18,11 @@ from chatserver.log import LibraryLog, LogWriter, _format_text, _quoted, configu
 from .helpers import DEADLINE_SECONDS
 
 
-def line(**event: Any) -> str:
-    return _format_text(None, "", {"level": "info", "event": "Something happened", "time": "noon", **event})
-
-
-def test_line_has_level_event_keys_and_time() -> None:
-    assert line(connection="1@here", code="too_long", user=None) == (
-        "[INFO] Something happened connection=1@here code=too_long time=noon"
-    )
-
-
-def test_traceback_follows_on_its_own_lines() -> None:
-    assert line(exception="Traceback...\n  ...") == "[INFO] Something happened time=noon\nTraceback...\n  ..."
+def test_line_has_level_event_keys_and_time_and_then_a_traceback() -> None:
+    event = {"level": "info", "event": "Something happened", "time": "noon", "connection": "1@here", "user": None}
+    line = "[INFO] Something happened connection=1@here time=noon"
+    assert _format_text(None, "", {**event}) == line
+    assert _format_text(None, "", {**event, "exception": "Traceback...\n  ..."}) == f"{line}\nTraceback...\n  ..."
 
 
 @pytest.mark.parametrize(

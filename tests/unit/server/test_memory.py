@@ -33,19 +33,15 @@ def test_claims_are_limited_to_the_spare_memory() -> None:
     assert [machine.grants(size) for size in (600, 500, 400, 1)] == [True, False, True, False]
 
 
-def test_claim_counts_until_the_reading_after_the_next() -> None:
+def test_claims_count_until_the_reading_after_the_next() -> None:
     machine = Machine(1_000)
-    assert machine.grants(600)
+    assert machine.grants(400)
+    assert all(machine.grants(2) for _ in range(100))
+    assert machine.readings == 1
     machine.now += READING_SECONDS
     assert not machine.grants(500)
     machine.now += READING_SECONDS
     assert machine.grants(500)
-
-
-def test_reading_is_shared_by_many_claims() -> None:
-    machine = Machine(1_000)
-    assert all(machine.grants(1) for _ in range(100))
-    assert machine.readings == 1
 
 
 def test_memory_is_short_while_none_is_spare() -> None:

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 from chatprotocol.events import DirectMessage, Message, PublicMessage
 from chatprotocol.limits import ID_MAX
 from chatserver.memory import ShortOfMemoryError
-from chatserver.store.accounts import (
-    Account,
-    Accounts,
-    admit_guest,
-    insert_account,
-    update_delivered,
-)
+from chatserver.store.accounts import Account, Accounts, admit_guest, insert_account, update_delivered
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages, find_direct_nonce, find_public_nonce, insert_direct, insert_public
 
@@ -56,9 +50,6 @@ def ids(messages: tuple[Message, ...]) -> list[int]:
     return [message.id for message in messages]
 
 
-# --- accounts ---
-
-
 def test_account_is_found_in_any_case_and_registered_once(database: Database) -> None:
     registered = register(database, "Alice")
     with database.transaction() as connection:
@@ -85,19 +76,12 @@ def admit(database: Database, name: str) -> Account | None:
 def test_guest_has_a_row_per_spelling_and_is_no_account(database: Database) -> None:
     """The history shows the name as it was spelled. A guest has no password, so it must not be found at a login."""
     guests = [admit(database, name) for name in ("Carol", "CAROL", "Carol", "dave")]
-    assert [guest and (guest.name, guest.is_guest) for guest in guests] == [
-        ("Carol", True),
-        ("CAROL", True),
-        ("Carol", True),
-        ("dave", True),
-    ]
+    assert [guest.name for guest in guests if guest and guest.is_guest] == ["Carol", "CAROL", "Carol", "dave"]
     assert guests[0] == guests[2]
     assert len({guest and guest.id for guest in guests}) == 3
     for name in ("carol", "Carol", "CAROL", "GUEST:Carol", "guest:carol", "", "guest:"):
         assert Accounts(database).find(name) is None
 
-
-# --- queries ---
 
 # The messages that each may see, and the direct ones to each.
 VISIBLE = {"alice": [1, 2, 3, 4, 5], "bob": [1, 2, 3, 4, 5, 7], "carol": [1, 2, 5, 6, 7]}
@@ -167,18 +151,6 @@ def test_query_claims_memory_for_its_result_first(room: Room) -> None:
     messages = Messages(room.database, refuse)
     with pytest.raises(ShortOfMemoryError):
         messages.missed(room.alice.id, 0, 100, 10)
-
-
-# --- ids and nonces ---
-
-
-def test_last_id_is_that_of_either_kind_of_message(database: Database) -> None:
-    assert Messages(database).last_id() == 0
-    room = Room(database)
-    assert room.messages.last_id() == 7
-    with database.transaction() as connection:
-        insert_public(connection, 8, TIME_MS, room.bob.id, ["x"], [None])
-    assert room.messages.last_id() == 8
 
 
 def test_nonce_belongs_to_its_sender_and_kind(room: Room) -> None:

@@ -103,9 +103,6 @@ def error(folder: Path) -> str:
     return str(error.value)
 
 
-# --- as it was left ---
-
-
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_unchanged_database_is_accepted_silently(folder: Path, tmp_path: Path, is_killed: bool) -> None:
     run = run_of(folder, 10)
@@ -157,9 +154,6 @@ def start_and_die(folder: Path, step: int) -> bool:
         Run(folder)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-# --- less than was left ---
 
 
 # Ways to lose the last messages and an account.
@@ -241,9 +235,6 @@ def test_state_file_is_private_and_replaced_as_a_whole(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-# --- nothing where there was something ---
-
-
 @pytest.mark.parametrize("with_state", [True, False])
 @pytest.mark.parametrize("is_there", [True, False])
 def test_missing_database_is_not_taken_for_a_new_server(
@@ -262,9 +253,6 @@ def test_missing_database_is_not_taken_for_a_new_server(
     run = Run(killed)
     assert (run.said, run.last_id) == ([], 0)
     run.database.close()
-
-
-# --- a write-ahead log that is another database's ---
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,6 @@ def test_find_agrees_with_a_scan_of_all_messages(shelf: Shelf) -> None:
         shelf.store(IndexedMessage(number, chance.choice(accounts), recipient, text))
         if number % 100 == 0:
             shelf.fill(index)
-
     for query in ("a", "a*", "a b", "ab* bc", "b* a*", "cest*", "length*", "lengthi* a", "rare", "a ab abc b bc rare"):
         for reader in accounts:
             expected = [
@@ -120,9 +119,6 @@ def test_find_agrees_with_a_scan_of_all_messages(shelf: Shelf) -> None:
             ]
             assert find(index, query, reader, limit=10_000) == expected
             assert find(index, query, reader, before=1_000, limit=7) == [each for each in expected if each < 1_000][:7]
-
-
-# --- the file ---
 
 
 def store_words(shelf: Shelf, count: int = 10) -> None:
@@ -217,16 +213,6 @@ def test_failed_add_indexes_none_of_its_messages(shelf: Shelf) -> None:
     assert find(index, "word") == [3, 2, 1]
 
 
-def test_find_in_damaged_file_raises(shelf: Shelf) -> None:
-    store_words(shelf, 2_000)
-    index = shelf.open()
-    with shelf.path.open("r+b") as file:
-        file.seek(4_096)
-        file.write(random.Random(1).randbytes(shelf.path.stat().st_size - 4_096))
-    with pytest.raises(sqlite3.DatabaseError):
-        find(index, "word")
-
-
 @pytest.mark.parametrize("is_there", [False, True])
 def test_sqlite_without_fts5_raises_its_own_error(shelf: Shelf, *, is_there: bool) -> None:
     if is_there:
@@ -234,9 +220,6 @@ def test_sqlite_without_fts5_raises_its_own_error(shelf: Shelf, *, is_there: boo
         execute(shelf.path, "PRAGMA user_version = 99")
     with pytest.raises(NoFtsError):
         shelf.open(schema="CREATE VIRTUAL TABLE public USING fts99(words);")
-
-
-# --- limits and the end ---
 
 
 def fill_with_many(shelf: Shelf, index: Index) -> None:
