@@ -234,7 +234,6 @@ def logs_in(session: FakeSession, _: Clock) -> None:
 def test_requests_are_handled_in_order_and_answered() -> None:
     """The requests of one read together, so that adjacent messages can be stored together. None after the last one."""
     played = play((0, PING * 3), (1, PING + LEAVE + PING), (1, PING))
-
     assert played.session.reads == [[Ping()] * 3, [Ping(), Leave(), Ping()]]
     assert played.written == PONG * 4 + BYE
     assert played.calls == ["end"]
@@ -242,7 +241,6 @@ def test_requests_are_handled_in_order_and_answered() -> None:
 
 def test_request_without_an_end_is_reported() -> None:
     played = play((0, PING + b'{"command":'), (1, b""))
-
     assert isinstance(played.handled[-1], Unreadable)
     assert played.written == PONG * 2
     assert played.calls == ["end"]
@@ -271,7 +269,6 @@ def test_unknown_protocol_gets_one_line_of_help(first: bytes) -> None:
     """Without the peer's own text: it may be a password."""
     played = play((0, first))
     line = played.written
-
     assert line.startswith(b"This is a chat room server. There is no dialect whose connections begin with the bytes ")
     assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames), or ' in line
     assert line.endswith(rb"or REGISTER TOSEND alice\n\n (register)." + b"\n")
@@ -291,7 +288,6 @@ def test_failing_session_closes_its_own_connection() -> None:
         raise ZeroDivisionError
 
     played = play((0, PING), answer=fail)
-
     assert [entry["log_level"] for entry in played.log] == ["error"]
     assert played.calls == ["end"]
 
@@ -309,7 +305,6 @@ def test_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest
     wire.peer.sendall(PING)
     wire.peer.shutdown(socket.SHUT_WR)
     wire.await_end()
-
     assert raised.get(timeout=DEADLINE_SECONDS) is MemoryError
 
 
@@ -318,7 +313,6 @@ def test_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest
 
 def test_silent_peer_is_turned_away_after_the_login_time() -> None:
     played = play()
-
     assert b"Nothing was said for 10 s." in played.written
     assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
 
@@ -329,7 +323,6 @@ def test_silent_peer_is_turned_away_after_the_login_time() -> None:
 def test_login_must_be_complete_in_time(arrivals: list[tuple[float, bytes]]) -> None:
     """However much the peer says meanwhile."""
     played = play(*arrivals)
-
     assert played.written == PONG * len([each for at, each in arrivals if at < LOGIN_SECONDS]) + BYE
     assert played.calls == ["time_out", "end"]
     assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
@@ -345,7 +338,6 @@ def test_time_limit_that_passes_during_an_answer(logs_in: bool) -> None:
         pong(session)
 
     played = play((0, PING), (1, PING), answer=answer_slowly)
-
     assert played.calls == (["end"] if logs_in else ["time_out", "end"])
     assert played.written == (PONG * 2 if logs_in else PONG + BYE)
 
@@ -353,7 +345,6 @@ def test_time_limit_that_passes_during_an_answer(logs_in: bool) -> None:
 def test_logged_in_peer_may_be_silent() -> None:
     """For days: longer than one read may take. White space is no incomplete request."""
     played = play((0, PING + b" "), (3 * DAY_SECONDS, PING), answer=logs_in)
-
     assert played.handled == [Ping(), Ping()]
     assert played.calls == ["end"]
 
@@ -367,7 +358,6 @@ def test_incomplete_request_times_out(whole: bytes, begun: bytes, later: float) 
         arrivals.insert(0, (0.0, whole))
     played = play(*arrivals, answer=logs_in)
     protocol = by_name("json" if whole == PING else "frames")
-
     assert played.written == protocol.encode(Pong()) * (2 if later else 1) + protocol.encode(Bye("x"))
     assert played.calls == ["time_out", "end"]
     assert later + LOGIN_SECONDS <= played.seconds <= later + LOGIN_SECONDS + 2
@@ -378,7 +368,6 @@ def test_each_read_restarts_the_time_of_an_incomplete_request() -> None:
     slowly = [(9.0 * at, bytes([byte])) for at, byte in enumerate(PING)]
     end = slowly[-1][0]
     played = play((0, PING), *slowly, (end + 1_000, PING + PING[:5]), (end + 1_009, PING[5:]), answer=logs_in)
-
     assert played.handled == [Ping()] * 4
     assert played.calls == ["end"]
 
@@ -402,7 +391,6 @@ class LoggedInByAnother(FakeSession):
 def test_login_by_another_connection_lifts_the_login_time(begun: bytes) -> None:
     """But not the time for an incomplete request."""
     played = play((0, PING + begun), (1_000, b""), session_type=LoggedInByAnother)
-
     assert played.calls == (["time_out", "end"] if begun else ["end"])
 
 
@@ -412,7 +400,6 @@ def test_login_by_another_connection_lifts_the_login_time(begun: bytes) -> None:
 def test_read_size_follows_the_amount_of_data() -> None:
     """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
     played = play((0, PING), (1, PING * 10_000), (2, PING), answer=logs_in)
-
     small, large = 448, 64 * 1024
     # The first request; a full small read; large ones until one returns little; and the end.
     assert played.transport.sizes == [small, small, *[large] * 4, small, small]
@@ -422,7 +409,6 @@ def test_read_size_follows_the_amount_of_data() -> None:
 def test_reads_before_the_login_are_small() -> None:
     """Promise: memory stays bounded. What is read at once is held until it is answered, and anybody may connect."""
     played = play((0, PING * 1_000), (1, b""))
-
     assert set(played.transport.sizes) == {448}
     assert len(played.handled) == 1_000
 
@@ -441,7 +427,6 @@ def test_peer_that_does_not_read_is_not_read(wire: Wire) -> None:
     eventually(lambda: wire.reader_waits() or len(wire.session.handled) == 2)
     assert wire.session.handled == [Ping()]
     wire.start_sender()
-
     answer = BYE.replace(b"x", text.encode())
     assert wire.read(2 * len(answer)) == answer * 2
 
@@ -459,7 +444,6 @@ def test_drained_peer_is_told_and_may_close_first(wire: Wire) -> None:
     eventually(wire.connection.has_received_all)
     wire.peer.close()
     must_end(in_background(wire.connection.join))
-
     assert wire.session.calls == ["say_bye"]
 
 
@@ -469,7 +453,6 @@ def test_drained_connection_reads_and_forgets(wire: Wire) -> None:
     wire.ask(PING, PONG)
     wire.connection.drain()
     must_end(in_background(lambda: wire.peer.sendall(PING * 100_000)))
-
     assert wire.session.handled == [Ping()]
     assert wire.read_all() == BYE
 
@@ -483,7 +466,6 @@ def test_disconnect_ends_the_reader(wire: Wire, says: bytes) -> None:
     wire.connection.drain()
     if says:
         wire.connection.disconnect()
-
     must_end(in_background(wire.connection.join))
 
 
@@ -498,5 +480,4 @@ def test_reader_that_waits_for_its_peer_is_freed_by_the_shutdown(wire: Wire) -> 
     wire.connection.drain()
     wire.connection.disconnect()
     must_end(in_background(wire.connection.join))
-
     assert wire.session.handled == [Ping()]

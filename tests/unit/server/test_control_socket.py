@@ -35,7 +35,6 @@ def test_requests_are_answered_and_nothing_is_left(tmp_path: Path) -> None:
     with answering(tmp_path):
         assert stat.S_IMODE((tmp_path / CONTROL_FILE).stat().st_mode) == 0o600
         assert [ask(tmp_path, word, WAIT_SECONDS) for word in ("one", "two")] == ["ONE", "TWO"]
-
     assert list(tmp_path.iterdir()) == []
     assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
     with pytest.raises(OSError, match="refused"):
@@ -93,7 +92,6 @@ def test_peers_that_take_no_answer_do_not_block(tmp_path: Path) -> None:
         deaf.bind("")
         for _ in range(100):
             deaf.sendto(b"\xff" * 1_000, address)
-
         assert ask(tmp_path, "one", WAIT_SECONDS) == "ONE"
 
 
@@ -131,6 +129,5 @@ def test_health_check_without_arguments_asks_process_1(
     monkeypatch.setattr(sys, "argv", ["health"])
     with answering(its_folder / "data", lambda _: answer):
         assert main(process_1) == (answer != HEALTHY)
-
     complaint = "chatserver.health: The server with the data folder data is not well: it has a cold.\n"
     assert capsys.readouterr().err == ("" if answer == HEALTHY else complaint)

@@ -25,7 +25,6 @@ def test_cookie_is_good_for_its_address_and_text(address: tuple[object, ...], te
     """Promise: a forged address gets no session."""
     cookies = Cookies()
     cookie = cookies.make(ADDRESS, b"alice", NOW)
-
     assert len(cookie) == 8
     assert cookies.is_valid(cookie, address, text, NOW) is is_good
 
@@ -36,7 +35,6 @@ def test_changed_cookie_is_bad(address: tuple[object, ...]) -> None:
     text = bytes(range(256))
     cookie = cookies.make(address, text, NOW)
     changed = [bytes([*cookie[:at], cookie[at] ^ 1, *cookie[at + 1 :]]) for at in range(8)]
-
     assert cookies.is_valid(cookie, address, text, NOW)
     assert not any(cookies.is_valid(bad, address, text, NOW) for bad in (*changed, b"", cookie[:7], cookie + b"\0"))
 
@@ -55,7 +53,6 @@ def test_changed_cookie_is_bad(address: tuple[object, ...]) -> None:
 def test_cookie_is_good_for_30_to_60_seconds(made_at: float, shown_at: float, is_good: bool) -> None:
     cookies = Cookies()
     cookie = cookies.make(ADDRESS, b"alice", made_at)
-
     assert cookies.is_valid(cookie, ADDRESS, b"alice", shown_at) is is_good
     assert (cookies.make(ADDRESS, b"alice", shown_at) == cookie) is (made_at // 30 == shown_at // 30)
 
@@ -63,6 +60,5 @@ def test_cookie_is_good_for_30_to_60_seconds(made_at: float, shown_at: float, is
 def test_cookie_of_another_server_is_bad() -> None:
     cookie = Cookies().make(ADDRESS, b"alice", NOW)
     other = Cookies()
-
     assert other.make(ADDRESS, b"alice", NOW) != cookie
     assert not other.is_valid(cookie, ADDRESS, b"alice", NOW)

@@ -79,7 +79,6 @@ def test_public_message_reaches_all_connections_and_confirms_its_sender(room: Ro
     """It is encoded once for all of them."""
     alice, other_alice, bob, carol = map(room.join, (ALICE, ALICE, BOB, CAROL))
     room.say(alice, "hello", "n1")
-
     assert received(other_alice) == received(bob) == received(carol) == [PublicMessage(11, 0, "alice", "hello")]
     assert received(alice) == [Sent(11, SentStatus.SENT, "n1")]
     assert room.broadcasts[0].events == [PublicMessage(11, 0, "alice", "hello")]
@@ -90,7 +89,6 @@ def test_direct_message_reaches_all_connections_of_both_and_no_other(room: Room)
     room.say(alice, "psst", "n1", BOB)
     room.say(alice, "note", "n2", ALICE)
     direct, note = DirectMessage(11, 0, "alice", "bob", "psst"), DirectMessage(12, 0, "alice", "alice", "note")
-
     assert received(bob) == received(other_bob) == [direct]
     assert received(other_alice) == [direct, note]
     assert received(alice) == [Sent(11, SentStatus.SENT, "n1"), note, Sent(12, SentStatus.SENT, "n2")]
@@ -101,7 +99,6 @@ def test_direct_message_reaches_all_connections_of_both_and_no_other(room: Room)
 def test_direct_message_to_absent_user_is_confirmed_as_stored(room: Room) -> None:
     alice = room.join(ALICE)
     room.say(alice, "psst", "n1", BOB)
-
     assert received(alice) == [Sent(11, SentStatus.STORED, "n1")]
 
 
@@ -112,7 +109,6 @@ def test_repeated_message_is_confirmed_and_not_delivered_again(room: Room, to: A
     batch = room.batch(alice, "hello", "n1", to)
     batch.id, batch.repeated = 5, True
     room.hub.publish([batch])
-
     assert received(bob) == []
     assert received(alice) == [Sent(5, SentStatus.SENT, "n1")]
     assert room.hub.last_id() == 10
@@ -124,7 +120,6 @@ def test_refusal_answers_each_message_of_its_sender(room: Room) -> None:
     room.hub.refuse(
         [room.run(alice, "one", "two"), room.batch(bob, "three", "n3")], Refused(ErrorCode.INTERNAL, "Disk")
     )
-
     assert received(alice) == [Refused(ErrorCode.INTERNAL, "Disk"), Refused(ErrorCode.INTERNAL, "Disk", "n2")]
     assert received(bob) == [Refused(ErrorCode.INTERNAL, "Disk", "n3")]
     assert room.wakes == 1
@@ -138,7 +133,6 @@ def test_each_protocol_in_use_has_its_buffer_and_unused_ones_cost_nothing() -> N
     alice, bob, carol = room.join(ALICE, json), room.join(BOB, frames), room.join(CAROL, frames)
     room.say(alice, "one")
     room.say(bob, "two")
-
     assert received(alice) == [Sent(11, SentStatus.SENT), PublicMessage(12, 0, "bob", "two")]
     assert received(bob) == [PublicMessage(11, 0, "alice", "one"), Sent(12, SentStatus.SENT)]
     assert received(carol) == [PublicMessage(11, 0, "alice", "one"), PublicMessage(12, 0, "bob", "two")]
@@ -153,9 +147,7 @@ said = st.tuples(st.integers(0, MEMBERS - 1), st.sampled_from(["public", "run", 
 
 
 @given(batches=st.lists(st.lists(st.tuples(said, st.integers(0, 2)), max_size=8), max_size=4))
-def test_round_is_received_as_if_each_message_had_come_alone(
-    batches: list[list[tuple[tuple[int, str], int]]],
-) -> None:
+def test_round_is_received_as_if_each_message_had_come_alone(batches: list[list[tuple[tuple[int, str], int]]]) -> None:
     """Promises: one order, and once. Batches are encoded together, and no member sees the difference."""
     together, alone = (Room(FakeBroadcast("json"), FakeBroadcast("frames")) for _ in range(2))
     accounts = (ALICE, ALICE, BOB, CAROL)
@@ -179,7 +171,6 @@ def test_round_is_received_as_if_each_message_had_come_alone(
                 batches[-1].repeated = kind == "repeated"
             for part in [batches] if room is together else [[batch] for batch in batches]:
                 room.hub.publish(part)
-
     assert [received(member) for member in members[together]] == [received(member) for member in members[alone]]
 
 
@@ -187,7 +178,6 @@ def test_batch_is_one_piece_of_the_buffer_and_one_edit(room: Room) -> None:
     """Neither is paid for each message."""
     alice, bob = room.join(ALICE), room.join(BOB)
     room.hub.publish([room.run(alice, "one", "two", "three")])
-
     assert room.broadcasts[0].appended == [3]
     assert queue_of(alice).insertions == [(0, 3, [Sent(11 + nr, SentStatus.SENT, NONCES.get(nr)) for nr in range(3)])]
     assert ids(bob) == [11, 12, 13]
@@ -208,7 +198,6 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
     watched = Member(CAROL.id, CAROL.name, Watched(broadcast))
     room.hub.join(watched)
     room.hub.publish([room.batch(watched, "one"), room.batch(bob, "two"), room.batch(watched, "three", to=ALICE)])
-
     assert shown == [0, 0]
     assert broadcast.flushed == 2
     assert ids(alice) == [11, 12, 13]
@@ -230,7 +219,6 @@ def test_large_round_is_flushed_in_portions_that_wait_for_the_sender(
     """
     alice, bob = room.join(ALICE), room.join(BOB)
     room.hub.publish([room.run(alice, *["x" * size] * texts) for _ in range(batches)])
-
     assert room.broadcasts[0].waits == waits
     assert ids(alice) == ids(bob) == list(range(11, 11 + batches * texts))
 
@@ -245,7 +233,6 @@ def test_wait_for_sender_has_one_limit_for_all_buffers() -> None:
 
     other = FakeBroadcast("other")
     Room(Slow(), other).hub.wait_for_sender(0.01)
-
     ahead_max_bytes, limit_seconds = other.last_wait
     assert ahead_max_bytes == 0
     assert limit_seconds is not None
@@ -267,7 +254,6 @@ def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
     room = Room(Joining())
     alice = room.join(ALICE)
     room.hub.publish([room.run(alice, "x" * 8192, "y") for _ in range(20)])
-
     assert [where.last_id for _, where in joined] == [10, 26, 42]
     assert [where.is_alone for _, where in joined] == [True, False, False]
     for bob, where in joined:
@@ -280,7 +266,6 @@ def test_member_that_left_receives_nothing_more_and_its_last_words_are_delivered
     room.hub.leave(bob)
     room.hub.publish([last_words])
     room.say(alice, "psst", to=BOB)
-
     assert received(bob) == []
     assert received(alice) == [PublicMessage(11, 0, "bob", "bye"), Sent(12, SentStatus.STORED)]
     assert room.hub.join(bob).is_alone
@@ -330,7 +315,6 @@ def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case:
     else:
         room.hub.leave(bob)
     room.say(alice, "bob has left")
-
     assert room.deliveries.unsaved() == ({BOB.id: 11} if case in ("leave", "shutdown") else before)
 
 
@@ -346,7 +330,6 @@ def test_update_reaches_members_whose_login_showed_less() -> None:
         if version is not None:
             member.presence_version = version
     room.hub.announce(UPDATE, 2)
-
     assert [received(member) for member in members] == [[UPDATE], [], [UPDATE], []]
     assert unused.events == []
     assert room.wakes == 1

@@ -106,7 +106,6 @@ def test_one_reader_at_a_time_is_awake(fixture: Fixture) -> None:
         may_go.release()
     for thread in threads:
         must_end(thread)
-
     assert counts == [1] * READERS
 
 
@@ -132,7 +131,6 @@ def test_readers_with_and_without_a_time_limit_alternate(fixture: Fixture) -> No
     turns.end_turn()
     for thread in threads:
         must_end(thread)
-
     assert had[:4] in ([60.0, 86_400.0] * 2, [86_400.0, 60.0] * 2)
 
 
@@ -146,7 +144,6 @@ def test_waiting_reader_sees_data_and_the_end(fixture: Fixture, event: str) -> N
             reader.peer.close()
         case _:
             reader.transport.hang_up()
-
     assert reader.result() == (b"hello" if event == "data" else b"")
 
 
@@ -155,7 +152,6 @@ def test_unread_data_is_reported_again(fixture: Fixture) -> None:
     ours, peer = fixture.pair()
     transport = TcpTransport(ours, fixture.turns)
     peer.send(b"abc")
-
     assert [transport.read(1, DEADLINE_SECONDS) for _ in range(3)] == [b"a", b"b", b"c"]
 
 
@@ -165,7 +161,6 @@ def test_timeout_passes_the_turn_on(fixture: Fixture) -> None:
     with pytest.raises(TimeoutError):
         transport.read(100, 0.01)
     peer.send(b"later")
-
     assert transport.read(100, DEADLINE_SECONDS) == b"later"
 
 
@@ -183,7 +178,6 @@ def test_reader_that_finds_nothing_waits_again(fixture: Fixture) -> None:
             taken = second.ours.recv(100)
     fixture.turns.end_turn()
     second.peer.send(b"here")
-
     assert second.result() == b"here"
 
 
@@ -208,7 +202,6 @@ def test_active_reader_becomes_quiet_and_waits_for_a_turn(fixture: Fixture) -> N
         transport.read(100, 0.02)
     assert turns.try_activate(fixture.waiter(turns))
     peer.send(b"hello")
-
     assert transport.read(100, DEADLINE_SECONDS) == b"hello"
 
 
@@ -217,7 +210,6 @@ def test_readers_end_with_the_thread(fixture: Fixture) -> None:
     waiting = Reader(fixture)
     late = TcpTransport(fixture.pair()[0], fixture.turns)
     fixture.stop()
-
     assert isinstance(waiting.result(), OSError)
     with pytest.raises(ConnectionAbortedError):
         late.read(100, DEADLINE_SECONDS)

@@ -91,7 +91,6 @@ def test_peer_that_spoke_is_told_at_once_in_its_protocol(fixture: Fixture, first
     """In json if the protocol is unknown, or not yet known. Nothing more follows."""
     peer = fixture.reject(first)
     fixture.queue.check(NOW)
-
     assert peer.heard() == answer
     assert peer.theirs.recv(1) == b""
     assert b'"code":"server_full"' in IN_JSON
@@ -120,7 +119,6 @@ def test_peer_has_a_second_to_read_the_answer(fixture: Fixture, first: bytes) ->
     assert peer.is_open
     assert not fixture.queue.is_empty
     fixture.queue.check(told_at + READ)
-
     assert not peer.is_open
     assert fixture.queue.is_empty
 
@@ -157,7 +155,6 @@ def test_gone_or_full_peers_do_not_disturb_the_others(fixture: Fixture) -> None:
     fixture.queue.check(NOW)
     assert [peer.heard() for peer in (half_gone, well)] == [IN_FRAMES] * 2
     fixture.queue.check(NOW + READ)
-
     assert fixture.queue.is_empty
     assert not any(peer.is_open for peer in (gone, half_gone, full, well))
 
@@ -172,7 +169,6 @@ def test_flood_evicts_told_peers_first_and_then_the_oldest(fixture: Fixture) -> 
     assert [peer.is_open for peer in told] == [False, True]
     late += [fixture.reject(), fixture.reject()]
     assert [peer.is_open for peer in (*told, *silent)] == [False] * 3 + [True] * (QUEUE_MAX - 3)
-
     fixture.queue.check(NOW + SPEAK)
     assert all(peer.heard() == IN_JSON for peer in silent + late)
 
@@ -182,7 +178,6 @@ def test_close_all_tells_and_closes_all_peers(fixture: Fixture) -> None:
     fixture.queue.check(NOW)
     peers.append(fixture.reject(b"C\0"))
     fixture.close_all()
-
     assert peers[0].heard() == IN_JSON
     for peer in peers[1:]:
         with suppress(ConnectionResetError):  # what it said was not read

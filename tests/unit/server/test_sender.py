@@ -196,7 +196,6 @@ def test_broadcast_reaches_all_and_reply_reaches_one(fixture: SenderFixture) -> 
     peers = [fixture.peer() for _ in range(20)]
     fixture.put(peers[7].send_queue, b"reply ")
     fixture.publish(b"one ", b"two")
-
     assert [peer.received() for peer in peers] == [b"one two"] * 7 + [b"reply one two"] + [b"one two"] * 12
     assert fixture.recording.slices == [Span(0, 7)]
     assert all(peer.send_queue.caught_up for peer in peers)
@@ -207,7 +206,6 @@ def test_put_not_alone_is_sent_with_next_insertion(fixture: SenderFixture) -> No
     put(peer.send_queue, b"ready ", wake=False)
     fixture.put(other.send_queue, b"a round")
     assert (peer.received(), other.received()) == (b"", b"a round")
-
     insert(peer.send_queue, *fixture.broadcast.append([b"its message"]), b"sent")  # type: ignore[list-item]
     fixture.publish()
     assert peer.sock.recv(100) == b"ready sent"
@@ -235,7 +233,6 @@ def test_slow_peer_delays_no_other_and_catches_up(fixture: SenderFixture) -> Non
         assert quick.send_queue.caught_up
     assert slow.received() == sent
     assert slow.send_queue.caught_up
-
     fixture.publish(b"hello")
     assert slow.received() == quick.received() == b"hello"
 
@@ -302,7 +299,6 @@ def test_vanished_peers_are_given_up_without_disturbing_others(fixture: SenderFi
     with capture_logs() as log:
         fixture.publish(b"x" * size_bytes)
         fixture.publish(b"hello")
-
     assert {peer.received() for peer in stay} == {b"unread" + b"x" * size_bytes + b"hello"}
     assert all(peer.send_queue.broken for peer in gone)
     assert log == []
@@ -313,7 +309,6 @@ def test_pending_data_is_sent_before_the_transport_is_closed(fixture: SenderFixt
     fixture.publish(b"x" * 600_000)
     fixture.put(peer.send_queue, b"bye")
     fixture.retire(peer.send_queue)
-
     assert peer.received() == b"x" * 600_000 + b"bye"
     assert peer.has_seen_end
     assert peer.send_queue.transport.descriptor == -1
@@ -334,7 +329,6 @@ def test_finished_queue_is_shut_and_stays_open_for_its_reader(fixture: SenderFix
         assert peer.send_queue.transport.read(1, DEADLINE_SECONDS) == b"z"
     fixture.pass_time(100.0)
     assert peer.send_queue.transport.descriptor != -1
-
     fixture.retire(peer.send_queue)
     assert peer.send_queue.transport.descriptor == -1
 
@@ -347,7 +341,6 @@ def test_hang_up_does_not_wait_for_full_socket(fixture: SenderFixture, *, is_ful
         fixture.run()
     peer.send_queue.finish(hang_up=True)
     fixture.run()
-
     assert peer.send_queue.transport.read(1, DEADLINE_SECONDS) == b""
     assert peer.send_queue.broken
 
@@ -405,7 +398,6 @@ def test_closed_connections_are_forgotten(fixture: SenderFixture) -> None:
     fixture.pass_time(LINGER_SECONDS)
     del caught_up, full, held, peer
     gc.collect()
-
     assert [transport() for transport in transports] == [None] * 3
 
 
@@ -417,7 +409,6 @@ def test_long_data_is_sent_from_shared_memory(fixture: SenderFixture) -> None:
         fixture.publish(b"x" * size)
         assert [peer.received() for peer in peers] == [b"x" * size] * 3
     assert fixture.recording.sends == [Span(SPAN_MIN_BYTES - 1, 2 * SPAN_MIN_BYTES - 1)] * 3
-
     late.send_queue.release([])
     assert late.received() == b"x" * (2 * SPAN_MIN_BYTES - 1)
     assert fixture.recording.sends[3:] == [Span(0, 2 * SPAN_MIN_BYTES - 1)]
@@ -461,7 +452,6 @@ def test_stop_closes_all_transports_and_waits_for_no_peer(fixture: SenderFixture
         put(peer.send_queue, b"x" * size)
         fixture.retire(peer.send_queue)
     must_end(in_background(lambda: fixture.stop(DEADLINE_SECONDS if size == 3 else 0)))
-
     assert size > 3 or [peer.received() for peer in peers] == [b"x" * size] * 10
     assert {peer.send_queue.transport.descriptor for peer in peers} == {-1}
 
@@ -571,7 +561,6 @@ def test_udp_hang_up_sends_the_last_words_first(fixture: SenderFixture, line: Ud
     put(send_queue, *frames(1))
     send_queue.finish(hang_up=True)
     fixture.run()
-
     assert line.transport.read(1, DEADLINE_SECONDS) == b""
     assert received(fixture, line) == frames(1)
 

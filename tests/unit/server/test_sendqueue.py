@@ -178,7 +178,6 @@ def test_replies_before_the_release_are_sent_one_at_a_time(broadcast: BroadcastB
     publish(broadcast, b"update")
     put(send_queue, b"welcome")
     send_queue.release([b"missed"])  # type: ignore[list-item]
-
     for data in (b"welcome", b"missed", b"update"):
         assert send_queue.next_span(broadcast.end) == [data]
         send_queue.note_sent(len(data))
@@ -205,7 +204,6 @@ def test_small_insertions_at_one_position_are_joined_up_to_a_limit(broadcast: Br
         for _ in range(1_000):
             add(send_queue, b"0123456789")
     sizes = [len(piece) for piece in send_queue.next_span(broadcast.end)]
-
     assert sum(sizes) == 20_000
     assert len(sizes) < 10
     assert max(sizes) < 5_000
@@ -217,7 +215,6 @@ def test_one_send_takes_a_limited_part_of_the_buffer(broadcast: BroadcastBuffer,
     send_queue = following(broadcast)
     insert(send_queue, 0, 0, told)
     publish(broadcast, b"x" * (3 * SEND_MAX_BYTES))
-
     assert next_data(send_queue) == told + b"x" * SEND_MAX_BYTES
 
 
@@ -227,7 +224,6 @@ def test_long_data_is_a_span_that_ends_at_the_next_edit(broadcast: BroadcastBuff
     publish(broadcast, *[b"x"] * SPAN_MIN_BYTES)
     put(send_queue, b"reply")
     publish(broadcast, b"y" * SPAN_MIN_BYTES)
-
     assert send_queue.next_span(SPAN_MIN_BYTES - 1) == [b"x" * (SPAN_MIN_BYTES - 1)]
     assert send_queue.next_span(broadcast.end) == Span(0, SPAN_MIN_BYTES)
     send_queue.note_sent(SPAN_MIN_BYTES)
@@ -284,7 +280,6 @@ def test_queue_with_data_of_its_own_is_not_caught_up(broadcast: BroadcastBuffer,
     assert send_queue.caught_up
     ends_of_being_caught_up[end](send_queue)
     assert not send_queue.caught_up
-
     send_queue.fall_behind(broadcast.end)
     assert not send_queue.catch_up(broadcast.end)
 
@@ -313,7 +308,6 @@ def test_queue_that_ends_while_held_gets_no_live_data(broadcast: BroadcastBuffer
         send_queue.unfollow()
     put(send_queue, b"bye")
     send_queue.finish()
-
     assert drain(send_queue) == b"bye"
     if not unfollows_first:
         send_queue.unfollow()
@@ -333,7 +327,6 @@ def test_finished_queue_sends_pending_data_and_nothing_later(broadcast: Broadcas
     publish(broadcast, b"three")
     put(send_queue, b"reply")
     send_queue.finish([b"bye"])  # type: ignore[list-item]
-
     assert send_queue.kept_bytes == kept_bytes
     assert not send_queue.is_drained()
     assert drain(send_queue) == (b"one two bye" if is_released else b"two bye")
@@ -363,7 +356,6 @@ def test_lag_counts_unsent_broadcasts_and_insertions_but_no_replies(broadcast: B
         send_queue.note_sent(1)
     send_queue.unfollow()
     publish(broadcast, b"12345")
-
     assert [lag for lag, _ in counted] == [9, 8, 7, 6, 5, 4, 4, 4, 3, 2, 1, 1, 1, 1, 1]
     assert [replies for _, replies in counted] == [True] * 14 + [False]
     assert send_queue.lag_bytes() == 0
@@ -457,6 +449,5 @@ def test_appended_data_is_unseen_until_the_flush(broadcast: BroadcastBuffer) -> 
     assert broadcast.append([b"three"]) == (6, 11)  # type: ignore[list-item]
     assert (broadcast.end, broadcast.tail) == (0, 11)
     broadcast.flush()
-
     assert broadcast.end == 11
     assert broadcast.slice(0, 11) == b"onetwothree"

@@ -65,7 +65,6 @@ def test_free_port_is_bound_for_both_and_never_blocks(stack: ExitStack, bound: B
         listening.accept()
     with pytest.raises(BlockingIOError):
         datagrams.recv(1)
-
     receive_on(stack, bound)
 
 
@@ -74,7 +73,6 @@ def test_given_port_is_bound_for_both(stack: ExitStack, bound: Bound) -> None:
     for sock in bound:
         sock.close()
     again = bind(HERE, port, 90.0)
-
     assert [port_of(stack.enter_context(sock)) for sock in again] == [port, port]
 
 
@@ -98,7 +96,6 @@ def test_error_says_whether_udp_was_taken(stack: ExitStack, kind: socket.SocketK
     port = take_port(stack, kind)
     with pytest.raises(OSError, match="in use") as caught:
         bind(HERE, port, 90.0)
-
     assert caught.value.errno == errno.EADDRINUSE
     assert getattr(caught.value, "__notes__", []) == (["(UDP)"] if kind is socket.SOCK_DGRAM else [])
     other = socket.SOCK_STREAM if kind is socket.SOCK_DGRAM else socket.SOCK_DGRAM
@@ -123,7 +120,6 @@ class FailingBind:
 def test_another_free_port_is_tried_if_udp_is_taken(stack: ExitStack) -> None:
     failing = FailingBind(errno.EADDRINUSE, TRIES - 1)
     bound = bind(HERE, 0, 90.0, failing)
-
     assert len(failing.ports) == TRIES
     assert [port_of(stack.enter_context(sock)) for sock in bound] == [failing.ports[-1]] * 2
 
@@ -139,7 +135,6 @@ def test_no_more_ports_are_tried_than_needed(bound: Bound, is_given: bool, code:
     failing = FailingBind(code, 1_000)
     with pytest.raises(OSError, match="on purpose") as caught:
         bind(HERE, port, 90.0, failing)
-
     assert len(failing.ports) == tries
     assert "(UDP)" in caught.value.__notes__
 

@@ -78,7 +78,6 @@ def test_timeout_is_set_only_if_it_changes() -> None:
     transport = TcpTransport(SimpleNamespace(settimeout=timeouts.append, recv=lambda _: b"x"))  # type: ignore[arg-type]
     for timeout in (60.0, 60.0, 5.0, 5.0, 60.0):
         transport.read(1, timeout)
-
     assert timeouts == [60.0, 5.0, 60.0]
 
 
@@ -88,7 +87,6 @@ def test_socket_is_non_blocking_after_a_read(pair: Pair, timeout: float) -> None
     pair.peer.sendall(b"x")
     with suppress(TimeoutError):
         pair.transport.read(1, timeout)
-
     assert not os.get_blocking(pair.transport.descriptor)
 
 
@@ -111,7 +109,6 @@ def test_full_socket_takes_a_part_and_then_nothing(pair: Pair) -> None:
     with pytest.raises(BlockingIOError):
         pair.transport.write([b"x"])
     pair.transport.end()
-
     assert pair.read_all() == b"x" * taken_bytes
 
 
@@ -128,7 +125,6 @@ def test_unacknowledged_bytes_are_counted(pair: Pair) -> None:
     pair.transport.end()
     must_end(reader)
     pair.transport.close()
-
     assert pair.transport.unacknowledged_bytes() == 0
 
 
@@ -140,7 +136,6 @@ def test_peer_may_still_send_after_the_end(pair: Pair) -> None:
     pair.transport.end()
     assert pair.read_all() == b"bye"
     pair.peer.sendall(b"x")
-
     assert pair.transport.read(1, DEADLINE_SECONDS) == b"x"
 
 
@@ -149,7 +144,6 @@ def test_hang_up_ends_the_reader_and_the_peer(pair: Pair) -> None:
     reader = in_background(lambda: read.append(pair.transport.read(100, DEADLINE_SECONDS)))
     pair.transport.hang_up()
     must_end(reader)
-
     assert read == [b""]
     assert pair.read_all() == b""
 
@@ -160,7 +154,6 @@ def test_end_of_a_dead_or_closed_connection_is_no_error(pair: Pair) -> None:
         pair.transport.end()
         pair.transport.hang_up()
         pair.transport.close()
-
     assert (pair.transport.is_socket, pair.transport.descriptor) == (True, -1)
 
 
@@ -169,5 +162,4 @@ def test_closed_transport_still_delivers(pair: Pair) -> None:
     taken_bytes = pair.fill()
     assert pair.transport.can_be_closed
     pair.transport.close()
-
     assert len(pair.read_all()) == taken_bytes

@@ -58,11 +58,7 @@ class Fixture:
     """A listener with a real sender and fake sessions, which answer each request with a pong."""
 
     def __init__(
-        self,
-        bound: Any = None,
-        max_connections: int = 10,
-        claim: Callable[[int], None] = no_limit,
-        **limits: int,
+        self, bound: Any = None, max_connections: int = 10, claim: Callable[[int], None] = no_limit, **limits: int
     ) -> None:
         self.bound: Any = bound or FakeBound()
         self.clock = Clock(30_000.0)
@@ -165,7 +161,6 @@ def test_opening_with_its_cookie_opens_a_session(fixture: Fixture, text: bytes) 
     assert fixture.listener.is_empty
     fixture.listener.receive(opening(text + b" " + cookie), PEER)
     (first,) = fixture.sent()
-
     assert (first.kind, first.sequence, first.payload) == (C, 1, b"PONG")
     (session,) = fixture.sessions
     assert (session.protocol, session.handled) == ("datagram", [Command(text.decode())])
@@ -190,7 +185,6 @@ def test_cookie_is_good_for_one_address_and_text_for_a_while(
     cookie = fixture.cookie(b"alice")
     fixture.clock.now += later
     answers = fixture.answers(opening(text + b" " + cookie + b"  "), address=address)
-
     assert fixture.listener.is_empty is not is_good
     assert is_good or [each.payload for each in answers] == [b"COOKIE " + fixture.cookie(text, address)]
     assert is_good or fixture.cookie(text, address) != cookie
@@ -220,7 +214,6 @@ def test_opening_after_the_end_of_its_session_opens_another(fixture: Fixture) ->
     fixture.listener.check_timeouts()
     assert fixture.answers(said) == []
     assert len(fixture.sessions) == 2
-
     assert fixture.answers(Datagram(D, first, 9, NO_SESSION)) == [Datagram(C, first, 0, NO_SESSION)]
     assert fixture.answers(Datagram(D, second, 9, NO_SESSION)) == [Datagram(ACK, second, 9)]
     fixture.connections.drain(0.0)
@@ -243,7 +236,6 @@ def test_unknown_session_is_answered_with_an_error(fixture: Fixture, kind: int) 
     fixture.sent(2)
     assert fixture.answers(Datagram(ACK, session, 2), address=OTHER_PORT) == []
     assert fixture.sessions[0].send_queue.transport.unacknowledged_bytes() > 0
-
     assert fixture.sessions[0].handled[1:] == [Command("PM")]
 
 
@@ -314,7 +306,6 @@ def test_short_opening_is_logged_once_a_minute(fixture: Fixture) -> None:
         for later in (0.0, 0.0, 59.9, 0.1, 59.9):
             fixture.clock.now += later
             assert fixture.answers(opening(b"bob".ljust(OPENING_BYTES - 1))) == []
-
     expected = {
         "event": "handshake ignored",
         "reason": "too_short",
@@ -362,7 +353,6 @@ def test_flood_of_forged_openings_leaves_nothing_behind(fixture: Fixture) -> Non
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-
     assert after - before < 20_000, "that is four bytes for each"
     assert threading.active_count() == threads
     assert fixture.listener.is_empty
@@ -378,7 +368,6 @@ def test_strangers_get_a_limited_number_of_answers_per_tick(stack: ExitStack) ->
     assert len(fixture.answers(*strangers)) == 5
     assert fixture.answers(Datagram(C, session, 2, b"early")) == [Datagram(ACK, session, 2)]
     fixture.listener.check_timeouts()
-
     assert len(fixture.answers(*strangers)) == 5
 
 
@@ -400,7 +389,6 @@ def test_udp_sessions_and_tcp_connections_have_one_limit(stack: ExitStack) -> No
             fixture.connections.add(TcpTransport(pairs[1][0]), "10.0.0.2")
     assert [entry["event"] for entry in log] == ["refusing connections"]
     fixture.leave(session)
-
     fixture.open(b"b")
 
 
@@ -423,7 +411,6 @@ def test_closed_listener_opens_no_session_and_keeps_the_others(fixture: Fixture)
     fixture.listener.close()
     assert fixture.answers(opening(b"b " + fixture.cookie(b"b"))) == [Datagram(C, 0, 0, SHUTTING_DOWN)]
     fixture.listener.receive(Datagram(C, session, 1, b"PM"), PEER)
-
     assert [each.payload for each in fixture.sent(2)] == [b"", b"PONG"]
 
 
@@ -438,7 +425,6 @@ def test_shutdown_waits_for_the_acknowledgement_of_the_goodbye(fixture: Fixture)
     assert fixture.sent() == [bye]
     assert draining.is_alive()
     fixture.listener.receive(Datagram(ACK, session, bye.sequence), PEER)
-
     must_end(draining)
 
 
@@ -479,7 +465,6 @@ def test_peer_that_acknowledges_nothing_is_lost(fixture: Fixture) -> None:
             fixture.listener.check_timeouts()
             assert resend == 8 or fixture.sent() == [first]
         eventually(lambda: fixture.sessions[0].calls == ["end"])
-
     assert [each["detail"] for each in log] == ["a datagram was sent 9 times without an acknowledgement"]
 
 
@@ -487,6 +472,5 @@ def test_stopped_listener_frees_its_thread_and_port(running: Fixture, stack: Exi
     address = running.bound.getsockname()
     assert "datagrams" in {thread.name for thread in threading.enumerate()}
     running.stop()
-
     assert "datagrams" not in {thread.name for thread in threading.enumerate()}
     stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(address)

@@ -49,7 +49,6 @@ def test_frames_are_read_once_in_order_and_acknowledged(line: UdpLine) -> None:
     assert line.read() == b"C\0\0\0\5alice"
     assert line.read() == b""
     line.arrive(said[0], said[0], said[2], said[1])
-
     assert line.read() + line.read() == b"C\0\0\0\x011d\0\0\0\x012\0\0\0\0\x013"
     assert line.read() == b""
     assert acknowledged(line) == [3, 1, 1, 1, 3, 3, 2, 2]
@@ -61,7 +60,6 @@ def test_read_returns_at_most_the_requested_bytes(line: UdpLine) -> None:
     parts = []
     while sum(map(len, parts)) < len(data):
         parts.append(line.transport.read(7, 0.0))
-
     assert b"".join(parts) == data
     assert max(map(len, parts)) == 7
     with pytest.raises(TimeoutError):
@@ -95,7 +93,6 @@ def test_waiting_reader_is_woken(line: UdpLine, event: str) -> None:
     eventually(lambda: sys._current_frames()[reader.ident or 0].f_code.co_name == "wait")
     wake(line)
     must_end(reader)
-
     assert read == [expected]
 
 
@@ -109,7 +106,6 @@ def test_full_inbox_takes_the_rest_later(line: UdpLine) -> None:
     taken = acknowledged(line)
     assert taken == list(range(1, len(taken) + 1))
     assert INBOX_MAX_BYTES <= len(taken) * 1_205 < INBOX_MAX_BYTES + 1_205
-
     data = b"".join(line.read() for _ in taken)
     for number in taken:
         line.peer.receive(Datagram(ACK, SESSION, number), line.clock.now)
@@ -117,7 +113,6 @@ def test_full_inbox_takes_the_rest_later(line: UdpLine) -> None:
     line.arrive_packed(line.peer.datagrams_to_send(line.clock.now))
     assert acknowledged(line) == list(range(len(taken) + 1, WINDOW + 1))
     data += b"".join(line.read() for _ in payloads[len(taken) :])
-
     assert data == b"".join(frame(D, payload) for payload in payloads)
 
 
@@ -129,7 +124,6 @@ def test_full_inbox_takes_acknowledgements_and_repeats_its_own(line: UdpLine) ->
     line.new_packets()
     line.arrive(*(Datagram(D, SESSION, number, b"x") for number in (1, 2, 3, 128)))
     line.acknowledge(1)
-
     assert acknowledged(line) == [1, 1]
     assert line.transport.unacknowledged_bytes() == 0
 
@@ -141,7 +135,6 @@ def test_each_complete_frame_is_sent_as_a_datagram(line: UdpLine) -> None:
     assert line.transport.write([b"C\0\0\0\5READYd\0\0\0\3abc", b"D\0\0\0\0"]) == 23
     for byte in frame(D, b"hello"):
         assert line.transport.write([bytes([byte])]) == 1
-
     assert line.new_packets() == [
         Datagram(C, SESSION, 1, b"READY"),
         Datagram(PIECE, SESSION, 2, b"abc"),
@@ -161,7 +154,6 @@ def test_write_takes_16_kib_and_sends_the_window(line: UdpLine) -> None:
     for pieces in ([], [b"x"], [b"x" * 100_000]):
         with pytest.raises(BlockingIOError):
             line.transport.write(pieces)
-
     assert line.new_packets() == []
     assert line.transport.unacknowledged_bytes() == held_bytes
 
@@ -178,7 +170,6 @@ def test_flush_sends_waiting_frames_and_resends(line: UdpLine) -> None:
     assert line.new_packets() == []
     line.clock.now += 0.002
     line.transport.flush()
-
     assert line.new_packets()[0] == first[-1]
 
 
@@ -190,7 +181,6 @@ def test_failed_send_counts_as_a_lost_packet(line: UdpLine) -> None:
     line.clock.now += RESEND_SECONDS
     line.transport.flush()
     line.arrive_packed(line.peer.datagrams_to_send(line.clock.now))
-
     assert line.new_packets() == [Datagram(C, SESSION, 1, b"READY"), *[Datagram(ACK, SESSION, 1)] * 2]
     assert line.read() == b"C\0\0\0\2PM"
 
@@ -202,7 +192,6 @@ def test_progress_is_counted_in_bytes_and_frames(line: UdpLine) -> None:
     assert (line.transport.unacknowledged_bytes(), line.transport.can_be_closed) == (13 + 5, False)
     assert (line.transport.acknowledged(), line.transport.written()) == (0, 2)
     line.acknowledge(1)
-
     assert (line.transport.unacknowledged_bytes(), line.transport.can_be_closed) == (0, True)
     assert (line.transport.acknowledged(), line.transport.written()) == (2, 2)
 
@@ -221,7 +210,6 @@ def test_sender_is_woken_once_a_refused_write_has_room(line: UdpLine) -> None:
     assert line.wakeups == 1
     line.transport.write([b"x" * WRITE_MAX_BYTES, b"x"])
     line.acknowledge(*range(3, WINDOW + 1))
-
     assert line.wakeups > 1
 
 
@@ -240,7 +228,6 @@ def test_sender_is_woken_while_frames_wait(line: UdpLine) -> None:
         line.carry()
         assert line.wakeups > calls
         line.transport.flush()
-
     assert len(line.peer_received) >= 1_000
 
 
@@ -252,7 +239,6 @@ def test_sender_is_woken_for_a_resend(line: UdpLine) -> None:
         assert line.wakeups == calls
     line.transport.flush()
     assert line.transport.check_timeouts(line.clock.now) == ""
-
     assert line.wakeups == 1
 
 
@@ -263,7 +249,6 @@ def test_sender_is_woken_by_the_last_acknowledgement_after_the_end(line: UdpLine
     line.acknowledge(2)
     assert line.wakeups == 0
     line.acknowledge(1)
-
     assert line.wakeups == 1
 
 
@@ -272,7 +257,6 @@ def test_sender_is_not_woken_without_need(line: UdpLine) -> None:
     line.acknowledge(1, 2, 3)
     line.peer_sends((C, b"PM"), (D, b"hello"))
     line.transport.check_timeouts(line.clock.now)
-
     assert line.wakeups == 0
     without_sender = UdpTransport(RecordingSocket(), ADDRESS, SESSION, OPENING, clock=line.clock)  # type: ignore[arg-type]
     assert without_sender.check_timeouts(line.clock.now + 60.0) != ""
@@ -295,7 +279,6 @@ def test_callbacks_run_without_the_lock(line: UdpLine) -> None:
     line.transport.flush()
     lose(line)
     line.transport.hang_up()
-
     assert len(checked) == 1 + WINDOW + 1 + 1 + 1 + 1
 
 
@@ -316,7 +299,6 @@ def test_reader_sees_the_end_after_the_last_acknowledgement(line: UdpLine) -> No
     assert line.new_packets() == [bye]
     line.peer_sends((C, b"PM"))
     line.acknowledge(1)
-
     assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
     assert line.transport.read(100, 0.0) == b""
 
@@ -329,7 +311,6 @@ def test_transport_that_hung_up_takes_and_holds_nothing(line: UdpLine) -> None:
     assert line.wakeups == 1
     line.new_packets()
     line.peer_sends(*[(D, b"x" * 1_200)] * 60)
-
     assert acknowledged(line) == list(range(2, 62)), "the inbox is not filled"
     assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
     assert line.transport.read(100, 0.0) == b""
@@ -355,7 +336,6 @@ def test_silent_peer_is_lost_after_60_seconds(line: UdpLine, heard: Datagram) ->
     assert line.transport.check_timeouts(line.clock.now) == "nothing was heard for 60 s"
     assert line.transport.check_timeouts(line.clock.now) == ""
     line.new_packets()
-
     assert line.wakeups == 1
     assert line.read() == (b"" if heard.kind == ACK else b"C\0\0\0\4PING")
     assert line.transport.read(100, 0.0) == b""
@@ -412,6 +392,5 @@ def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None
                     rest = rest[line.transport.write([rest[:30], rest[30:200]]) :]
         if not (rest or line.transport.unacknowledged_bytes()) and len(read) == len(expected):
             break
-
     assert line.peer_received == answers
     assert read == expected
