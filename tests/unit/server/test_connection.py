@@ -228,9 +228,6 @@ def logs_in(session: FakeSession, _: Clock) -> None:
     log_in(session)
 
 
-# --- requests and protocols ---
-
-
 def test_requests_are_handled_in_order_and_answered() -> None:
     """The requests of one read together, so that adjacent messages can be stored together. None after the last one."""
     played = play((0, PING * 3), (1, PING + LEAVE + PING), (1, PING))
@@ -306,9 +303,6 @@ def test_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest
     wire.peer.shutdown(socket.SHUT_WR)
     wire.await_end()
     assert raised.get(timeout=DEADLINE_SECONDS) is MemoryError
-
-
-# --- time limits ---
 
 
 def test_silent_peer_is_turned_away_after_the_login_time() -> None:
@@ -394,9 +388,6 @@ def test_login_by_another_connection_lifts_the_login_time(begun: bytes) -> None:
     assert played.calls == (["time_out", "end"] if begun else ["end"])
 
 
-# --- read sizes ---
-
-
 def test_read_size_follows_the_amount_of_data() -> None:
     """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
     played = play((0, PING), (1, PING * 10_000), (2, PING), answer=logs_in)
@@ -411,9 +402,6 @@ def test_reads_before_the_login_are_small() -> None:
     played = play((0, PING * 1_000), (1, b""))
     assert set(played.transport.sizes) == {448}
     assert len(played.handled) == 1_000
-
-
-# --- back-pressure and the end ---
 
 
 def test_peer_that_does_not_read_is_not_read(wire: Wire) -> None:

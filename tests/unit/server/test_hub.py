@@ -72,9 +72,6 @@ def ids(member: Member) -> list[int]:
     return [event.id for event in received(member)]  # type: ignore[union-attr]
 
 
-# --- who receives a message ---
-
-
 def test_public_message_reaches_all_connections_and_confirms_its_sender(room: Room) -> None:
     """It is encoded once for all of them."""
     alice, other_alice, bob, carol = map(room.join, (ALICE, ALICE, BOB, CAROL))
@@ -94,12 +91,6 @@ def test_direct_message_reaches_all_connections_of_both_and_no_other(room: Room)
     assert received(alice) == [Sent(11, SentStatus.SENT, "n1"), note, Sent(12, SentStatus.SENT, "n2")]
     assert received(carol) == []
     assert room.broadcasts[0].events == []
-
-
-def test_direct_message_to_absent_user_is_confirmed_as_stored(room: Room) -> None:
-    alice = room.join(ALICE)
-    room.say(alice, "psst", "n1", BOB)
-    assert received(alice) == [Sent(11, SentStatus.STORED, "n1")]
 
 
 @pytest.mark.parametrize("to", [None, BOB])
@@ -137,9 +128,6 @@ def test_each_protocol_in_use_has_its_buffer_and_unused_ones_cost_nothing() -> N
     assert received(bob) == [PublicMessage(11, 0, "alice", "one"), Sent(12, SentStatus.SENT)]
     assert received(carol) == [PublicMessage(11, 0, "alice", "one"), PublicMessage(12, 0, "bob", "two")]
     assert unused.events == []
-
-
-# --- order, and batches ---
 
 
 MEMBERS = 4  # two of alice, one of bob, one of carol, who uses another protocol
@@ -204,9 +192,6 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
     assert room.wakes == 1
 
 
-# --- back-pressure ---
-
-
 @pytest.mark.parametrize(
     ("batches", "texts", "size", "waits"), [(1, 1, 1, 1), (100, 1, 8192, 13), (5, 4, 8192, 3), (4, 400, 1, 2)]
 )
@@ -239,9 +224,6 @@ def test_wait_for_sender_has_one_limit_for_all_buffers() -> None:
     assert limit_seconds <= 0
 
 
-# --- joining and leaving ---
-
-
 def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
     """Promise: once. Earlier messages are in the history: none is in both, none in neither. Also between portions."""
     joined: list[tuple[Member, Joined]] = []
@@ -269,9 +251,6 @@ def test_member_that_left_receives_nothing_more_and_its_last_words_are_delivered
     assert received(bob) == []
     assert received(alice) == [PublicMessage(11, 0, "bob", "bye"), Sent(12, SentStatus.STORED)]
     assert room.hub.join(bob).is_alone
-
-
-# --- delivery marks ---
 
 
 def test_received_direct_message_moves_the_mark(room: Room) -> None:
@@ -316,9 +295,6 @@ def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case:
         room.hub.leave(bob)
     room.say(alice, "bob has left")
     assert room.deliveries.unsaved() == ({BOB.id: 11} if case in ("leave", "shutdown") else before)
-
-
-# --- announcements ---
 
 
 def test_update_reaches_members_whose_login_showed_less() -> None:

@@ -74,16 +74,6 @@ def test_kept_data_is_read_from_any_position_and_memory_stays_bounded(
     assert open_descriptors() == before
 
 
-def test_discarded_data_is_a_lookup_error(file: MemoryFile) -> None:
-    file.append(b"0123456789abcdefXYZ")
-    file.discard_before(16)
-    for start in (0, 7, 8, 15):
-        with pytest.raises(LookupError):
-            file.read(start, 19)
-        with pytest.raises(LookupError):
-            file.send(-1, start, 19)
-
-
 def test_expected_size_is_opened_from_the_start() -> None:
     """Without free descriptors the server goes on. Connections still get all messages."""
     descriptors = [open_memory() for _ in range(12)]

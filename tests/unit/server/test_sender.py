@@ -22,17 +22,7 @@ from chatserver.net.sender import LINGER_SECONDS, STALL_SECONDS, Sender
 from chatserver.net.sendqueue import SendQueue
 from chatserver.net.transport import TcpTransport
 
-from .helpers import (
-    DEADLINE_SECONDS,
-    assert_waits,
-    bytes_broadcast,
-    eventually,
-    in_background,
-    insert,
-    must_end,
-    publish,
-    put,
-)
+from .helpers import DEADLINE_SECONDS, assert_waits, bytes_broadcast, eventually, in_background, must_end, publish, put
 from .send_model import LISTENERS, SendModel, Step, random_listener, random_step, random_take, scripts, small_limits
 from .udp_line import Clock, UdpLine
 
@@ -201,42 +191,6 @@ def test_broadcast_reaches_all_and_reply_reaches_one(fixture: SenderFixture) -> 
     assert all(peer.send_queue.caught_up for peer in peers)
 
 
-def test_put_not_alone_is_sent_with_next_insertion(fixture: SenderFixture) -> None:
-    peer, other = fixture.peer(), fixture.peer()
-    put(peer.send_queue, b"ready ", wake=False)
-    fixture.put(other.send_queue, b"a round")
-    assert (peer.received(), other.received()) == (b"", b"a round")
-    insert(peer.send_queue, *fixture.broadcast.append([b"its message"]), b"sent")  # type: ignore[list-item]
-    fixture.publish()
-    assert peer.sock.recv(100) == b"ready sent"
-
-
-def test_each_protocol_has_its_own_buffer_and_position() -> None:
-    json, frames = bytes_broadcast(), bytes_broadcast()
-    with closing(SenderFixture(json, frames)) as fixture:
-        peers = [fixture.peer(broadcast=json), fixture.peer(broadcast=frames)]
-        for text in (b"a", b"b"):
-            publish(frames, b"<", text, b">")
-            fixture.publish(text)
-            assert [peer.received() for peer in peers] == [text, b"<" + text + b">"]
-
-
-def test_slow_peer_delays_no_other_and_catches_up(fixture: SenderFixture) -> None:
-    """Promises: nobody waits for the slow; one order."""
-    slow, quick = fixture.peer(), fixture.peer()
-    sent = b""
-    while slow.send_queue.caught_up or len(sent) < LAG_MAX_BYTES // 2:
-        text = b"%d " % len(sent) * 2_000
-        sent += text
-        fixture.publish(text)
-        assert quick.received() == text
-        assert quick.send_queue.caught_up
-    assert slow.received() == sent
-    assert slow.send_queue.caught_up
-    fixture.publish(b"hello")
-    assert slow.received() == quick.received() == b"hello"
-
-
 def test_lagging_peers_are_disconnected_and_logged(fixture: SenderFixture) -> None:
     """Promise: nobody waits for the slow. A peer that is more than the limit behind is disconnected."""
     line = UdpLine()
@@ -302,16 +256,6 @@ def test_vanished_peers_are_given_up_without_disturbing_others(fixture: SenderFi
     assert {peer.received() for peer in stay} == {b"unread" + b"x" * size_bytes + b"hello"}
     assert all(peer.send_queue.broken for peer in gone)
     assert log == []
-
-
-def test_pending_data_is_sent_before_the_transport_is_closed(fixture: SenderFixture) -> None:
-    peer = fixture.peer()
-    fixture.publish(b"x" * 600_000)
-    fixture.put(peer.send_queue, b"bye")
-    fixture.retire(peer.send_queue)
-    assert peer.received() == b"x" * 600_000 + b"bye"
-    assert peer.has_seen_end
-    assert peer.send_queue.transport.descriptor == -1
 
 
 @pytest.mark.parametrize("hang_up", [False, True])

@@ -168,9 +168,6 @@ def test_sent_data_is_the_buffer_with_its_edits(script: list[Step], held: tuple[
         rounds.finish()
 
 
-# --- the pieces of a send ---
-
-
 def test_replies_before_the_release_are_sent_one_at_a_time(broadcast: BroadcastBuffer) -> None:
     """Simple clients take the result of one read for one reply. The buffer comes after all of them."""
     send_queue = new_queue(broadcast)
@@ -234,9 +231,6 @@ def test_limits_of_a_send_fit_each_other() -> None:
     """A send that takes its full share must count as long: the sender comes back to long ones."""
     assert SPAN_MIN_BYTES <= SEND_MAX_BYTES <= SEGMENT_BYTES
     assert AHEAD_MAX_BYTES < 8 * 1024 * 1024
-
-
-# --- following and its end ---
 
 
 def test_replies_alone_and_insertions_wake_the_sender(broadcast: BroadcastBuffer) -> None:
@@ -341,9 +335,6 @@ def test_hang_up_is_not_taken_back_by_a_later_finish(broadcast: BroadcastBuffer)
         assert send_queue.hangs_up == hangs_up
 
 
-# --- limits ---
-
-
 def test_lag_counts_unsent_broadcasts_and_insertions_but_no_replies(broadcast: BroadcastBuffer) -> None:
     """Promise: nobody waits for the slow. A reply is the peer's own doing."""
     send_queue = following(broadcast)
@@ -391,16 +382,6 @@ def test_reader_waits_while_its_peer_leaves_too_much_unread(broadcast: Broadcast
     assert_waits(waiter)
     send_queue.note_sent(1)
     must_end(waiter)
-
-
-def test_finish_releases_the_waiting_reader(broadcast: BroadcastBuffer) -> None:
-    send_queue = following(broadcast)
-    put(send_queue, b"x" * (UNREAD_MAX_BYTES + 1))
-    waiter = in_background(send_queue.wait_for_room)
-    assert_waits(waiter)
-    send_queue.finish()
-    must_end(waiter)
-    assert not send_queue.wait_for_room()
 
 
 def test_held_queue_does_not_wait_for_insertions(broadcast: BroadcastBuffer) -> None:

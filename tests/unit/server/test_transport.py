@@ -58,9 +58,6 @@ def pair() -> Iterator[Pair]:
     pair.close()
 
 
-# --- reading ---
-
-
 def test_read_returns_at_most_the_requested_bytes(pair: Pair) -> None:
     """And nothing at the end, or an error if nothing arrives in time."""
     with pytest.raises(TimeoutError):
@@ -88,9 +85,6 @@ def test_socket_is_non_blocking_after_a_read(pair: Pair, timeout: float) -> None
     with suppress(TimeoutError):
         pair.transport.read(1, timeout)
     assert not os.get_blocking(pair.transport.descriptor)
-
-
-# --- writing ---
 
 
 def test_pieces_are_written_with_one_system_call() -> None:
@@ -128,26 +122,6 @@ def test_unacknowledged_bytes_are_counted(pair: Pair) -> None:
     assert pair.transport.unacknowledged_bytes() == 0
 
 
-# --- the end ---
-
-
-def test_peer_may_still_send_after_the_end(pair: Pair) -> None:
-    pair.transport.write([b"bye"])
-    pair.transport.end()
-    assert pair.read_all() == b"bye"
-    pair.peer.sendall(b"x")
-    assert pair.transport.read(1, DEADLINE_SECONDS) == b"x"
-
-
-def test_hang_up_ends_the_reader_and_the_peer(pair: Pair) -> None:
-    read: list[bytes] = []
-    reader = in_background(lambda: read.append(pair.transport.read(100, DEADLINE_SECONDS)))
-    pair.transport.hang_up()
-    must_end(reader)
-    assert read == [b""]
-    assert pair.read_all() == b""
-
-
 def test_end_of_a_dead_or_closed_connection_is_no_error(pair: Pair) -> None:
     pair.leave_unread()
     for _ in range(2):
@@ -155,11 +129,3 @@ def test_end_of_a_dead_or_closed_connection_is_no_error(pair: Pair) -> None:
         pair.transport.hang_up()
         pair.transport.close()
     assert (pair.transport.is_socket, pair.transport.descriptor) == (True, -1)
-
-
-def test_closed_transport_still_delivers(pair: Pair) -> None:
-    """The system goes on with it."""
-    taken_bytes = pair.fill()
-    assert pair.transport.can_be_closed
-    pair.transport.close()
-    assert len(pair.read_all()) == taken_bytes
