@@ -1,4 +1,4 @@
-"""Events and notices for the tests of the three frontends."""
+"""Events and notices for the tests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from chatclient.notices import UiNotice
 
 NOON_MS = 1_769_860_800_123
+
+
+def public(message_id: int, text: str = "hello", sender: str = "bob", time_ms: int = NOON_MS) -> events.PublicMessage:
+    return events.PublicMessage(message_id, time_ms, sender, text)
+
+
+def direct(message_id: int, text: str = "psst", sender: str = "bob", recipient: str = "alice") -> events.DirectMessage:
+    return events.DirectMessage(message_id, NOON_MS, sender, recipient, text)
+
+
+def confirmation(message_id: int, nonce: str | None = None) -> events.Sent:
+    return events.Sent(message_id, events.SentStatus.SENT, nonce)
+
+
+HELLO = public(11)
+SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
 # Events that are only a step of an operation.
 STEPS: list[ClientEvent] = [
     events.Ready(),
