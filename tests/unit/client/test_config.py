@@ -22,19 +22,7 @@ def load(*arguments: str, env: Mapping[str, str | None] | None = None) -> Config
 def test_defaults() -> None:
     """Of a pipe. An empty variable counts as not set."""
     assert load_config(["alice"], {"CHAT_SERVER": "", "CHAT_PASSWORD": "", "CHAT_DIALECT": ""}) == Config(
-        server="localhost",
-        port=9999,
-        user="alice",
-        password=None,
-        protocol="json",
-        register_length="bytes",
-        ops="pm-dm",
-        script=None,
-        retry_seconds=60.0,
-        silence_seconds=60.0,
-        frontend=FrontendKind.PLAIN,
-        is_quiet=False,
-        shows_joins=True,
+        "localhost", 9999, "alice", None, "json", "bytes", "pm-dm", None, 60.0, 60.0, FrontendKind.PLAIN, False, True
     )
 
 
@@ -49,7 +37,6 @@ def test_defaults() -> None:
         (["[::1]:1234"], ("::1", 1234, "alice")),
         (["::1"], ("::1", 5, "alice")),
         (["fe80::1%eth0", "1234", "bob"], ("fe80::1%eth0", 1234, "bob")),
-        (["-hn", "[::1]:1234"], ("::1", 1234, "alice")),
         (["-hn", "[::1]:1234", "-p", "1"], ("::1", 1, "alice")),
         (["-hn", "flag.example", "-p", "1", "-u", "flag", "word.example", "2", "word"], ("flag.example", 1, "flag")),
         (["chat.example", "--udp", "1234", "--ops", "bm-pm", "bob"], ("chat.example", 1234, "bob")),
@@ -111,9 +98,7 @@ def test_bad_password_file_is_an_error(tmp_path: Path, content: bytes | None, er
         (["-u", "a\nb"], {}, r"'a\nb' can't be a username. A username is 1 to 32"),
         ([], {"CHAT_USER": "ALL"}, "The name ALL is reserved"),
         (["-p", "65536"], {}, "The port is '65536'; it must be a whole number from 1 to 65535."),
-        (["-p", "\u0661"], {}, "The port is"),
         ([], {"CHAT_PORT": "x"}, "The port is 'x'"),
-        (["chat.example:x", "bob"], {}, "The port is 'x'"),
         (["alice", "bob"], {}, "The port is 'bob'; it must be a whole number from 1 to 65535. Give HOST PORT USERNAME"),
         (["::1:9999", "alice"], {}, "HOST:PORT USERNAME (as [::1]:9999 alice)"),
         (["--udp", "--dialect", "morse"], {}, "--udp means --dialect datagram, and --dialect is morse; give one of"),
