@@ -11,10 +11,11 @@ import pytest
 
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import AccountKind, PublicMessage, Refused, Registered, Welcome
+from chatprotocol.events import AccountKind, Refused, Registered, Welcome
 from chatprotocol.requests import Side
 
 from .dialogue import FakeLink
+from .samples import HELLO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 ADDRESS = ("chat.example", 9999)
 WELCOME = Welcome(AccountKind.EXISTING, "alice", (), 10)
-HELLO = PublicMessage(11, 0, "bob", "hello")
 DEADLINE_SECONDS = 20.0
 REFUSED = OSError(111, "refused")
 UNREACHABLE = LinkLost("can't reach chat.example:9999: refused")
@@ -182,9 +182,7 @@ NOT_SERVED: list[tuple[list[Event], str | Exception]] = [
 
 
 @pytest.mark.parametrize(("events", "end"), NOT_SERVED)
-def test_server_that_ends_each_connection_at_once_counts_as_down(
-    clock: Clock, events: list[Event], end: str | Exception
-) -> None:
+def test_server_that_ends_each_connection_is_down(clock: Clock, events: list[Event], end: str | Exception) -> None:
     """It is full, crashes at each login, or a proxy answers for it."""
     links = (ScriptedLink(clock, *events, seconds=0.01, end=end) for _ in range(10_000))
     told = run(clock, itertools.chain([steady(clock)], links))
