@@ -5,29 +5,14 @@ import pytest
 from chatclient.cli.exits import Exit
 from chatclient.links.connection import LinkDown, LinkLost
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import (
-    AccountKind,
-    Bye,
-    DirectMessage,
-    History,
-    PasswordPrompt,
-    Pong,
-    PublicMessage,
-    Refused,
-    Sent,
-    SentStatus,
-    Users,
-    Welcome,
-)
+from chatprotocol.events import AccountKind, Bye, History, PasswordPrompt, Pong, Refused, Users, Welcome
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Password, Say, Whisper
 
 from .dialogue import HANGS_UP, HIDES, Dialogue, sends
+from .samples import HELLO, SHOWS_HELLO, confirmation, direct
 
 WELCOME = Welcome(AccountKind.NEW, "alice", ("alice",), 10)
 WELCOMES = "[welcome new] alice; online: alice"
-NOON_MS = 1_769_860_800_123
-HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
-SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
 ONLINE = Users(2, ("bob", "alice"))
 SHOWS_ONLINE = "[users 2] alice bob"
 BACK = Welcome(AccountKind.EXISTING, "alice", ("alice",), 20)
@@ -95,7 +80,7 @@ def test_lines_before_the_login_wait_for_it(new_client: Dialogue) -> None:
     new_client.end_input()
     assert new_client.lines_used == 0
     new_client.give(WELCOME, WELCOMES, sends(Say("one", "n1")), sends(Leave()))
-    new_client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
+    new_client.give(confirmation(11, "n1"), "[sent #11]")
     new_client.give(Bye("you left"), "[bye] you left")
     assert new_client.exit is Exit.OK
 
@@ -120,12 +105,11 @@ def test_direct_message_in_steps_goes_on_when_messages_arrive(ops: str) -> None:
     client.type(ops[-2:].upper(), sends(AskUsers()))
     client.give(HELLO, SHOWS_HELLO)
     client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
-    psst = DirectMessage(12, NOON_MS, "bob", "alice", "psst")
-    client.give(psst, "[direct #12 2026-01-31T12:00:00Z] bob -> alice: psst")
+    client.give(direct(12), "[direct #12 2026-01-31T12:00:00Z] bob -> alice: psst")
     client.type("bob", "[ask] message for bob")
     client.give(Users(1, ("alice",), (), ("bob",)), "[left] bob")
     client.type("hello bob", sends(Whisper("bob", "hello bob", "n1")))
-    client.give(Sent(13, SentStatus.STORED, "n1"), "[stored #13] not online; it is delivered at the next login")
+    client.give(confirmation(13, "n1"), "[sent #13]")
 
 
 def test_lines_typed_before_the_list_of_users_wait_for_it(client: Dialogue) -> None:
@@ -186,13 +170,13 @@ def test_reconnect_resumes_after_the_last_message_and_sends_unconfirmed_ones_aga
     client.type("@bob two", sends(Whisper("bob", "two", "n2")))
     client.type("PM three", sends(Say("three", "n3")))
     client.give(HELLO, SHOWS_HELLO)
-    client.give(Sent(12, SentStatus.SENT, "n2"), "[sent #12]")
+    client.give(confirmation(12, "n2"), "[sent #12]")
     client.give(DOWN, LOST)
     client.type("PM four")
     client.connect(sends(Login("alice", "secret", 12)))
     client.give(BACK, sends(Say("one", "n1")), sends(Say("three", "n3")), "[back] alice", sends(Say("four", "n4")))
-    client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
-    client.give(Sent(21, SentStatus.SENT, "n3"), "[sent #21]")
+    client.give(confirmation(11, "n1"), "[sent #11]")
+    client.give(confirmation(21, "n3"), "[sent #21]")
     assert list(client.model.unconfirmed) == ["n4"]
 
 
@@ -244,6 +228,6 @@ def test_leaving_with_unconfirmed_messages_goes_on_after_a_lost_connection(clien
     client.give(DOWN, LOST)
     client.connect(sends(Login("alice", "secret", 10)))
     client.give(BACK, sends(Say("hello", "n1")), "[back] alice", sends(Leave()))
-    client.give(Sent(11, SentStatus.SENT, "n1"), "[sent #11]")
+    client.give(confirmation(11, "n1"), "[sent #11]")
     client.give(Bye("you left"), "[bye] you left")
     assert client.exit is Exit.OK
