@@ -8,49 +8,22 @@ import pytest
 
 from chatclient.cli.controller import Line
 from chatclient.cli.exits import Exit
-from chatclient.cli.input import GuestInputParser, InputParser
+from chatclient.cli.input import InputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import MessageQueued, Reconnected, Toggle
-from chatclient.register_client import RegisterClient
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import (
-    AccountKind,
-    DirectMessage,
-    History,
-    PasswordChanged,
-    PasswordPrompt,
-    PublicMessage,
-    Refused,
-    Registered,
-    Sent,
-    SentStatus,
-    User,
-    Users,
-    Welcome,
-)
+from chatprotocol.events import AccountKind, History, PasswordChanged, PasswordPrompt, Refused, User, Users, Welcome
 from chatprotocol.keywords import KEYWORD_SETS
-from chatprotocol.requests import (
-    AskHistory,
-    AskUser,
-    AskUsers,
-    ChangePassword,
-    Login,
-    Password,
-    Register,
-    Say,
-    Search,
-    Send,
-    Side,
-    Whisper,
-)
+from chatprotocol.requests import AskHistory, AskUser, AskUsers, ChangePassword, Login, Password, Say, Search, Whisper
 
 from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, sends
+from .samples import HELLO, SHOWS_HELLO, confirmation, direct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatclient.client_protocol import ClientEvent, ClientProtocol
+    from chatclient.client_protocol import ClientEvent
     from chatclient.notices import UiNotice
     from chatprotocol.events import Event
 
@@ -72,15 +45,10 @@ class TerminalDialogue(Dialogue):
     recent_messages = 20
     marks_passwords = True
 
-    def __init__(
-        self,
-        password: str | None = "secret",
-        client_protocol: ClientProtocol | None = None,
-        parser: InputParser | None = None,
-    ) -> None:
+    def __init__(self, password: str | None = "secret") -> None:
         self.shown: list[ClientEvent | UiNotice] = []
-        parser = parser or InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=True, is_json=True)
-        super().__init__("alice", password, client_protocol=client_protocol, parser=parser)
+        parser = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=True, is_json=True)
+        super().__init__("alice", password, parser=parser)
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
         self.shown += shown
@@ -153,17 +121,6 @@ def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDial
     person.lose()
     person.reconnect("[back] alice")
     assert person.shown[-1] == Reconnected("alice", 20)
-
-
-def test_guest_requests_no_messages_and_has_no_password() -> None:
-    guest = TerminalDialogue(None, RegisterClient(), GuestInputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=True))
-    guest.connect(sends(Register(Side.SENDING, "alice")))
-    guest.type("@bob hi")
-    assert guest.ui_state.waiting == ("@bob hi",)
-    guest.give(Registered(Side.SENDING, "alice"), sends(Register(Side.RECEIVING, "alice")))
-    hint = "[help] Type @USER MESSAGE, @ALL MESSAGE or EX."
-    asks = "[ask] @USER MESSAGE or @ALL MESSAGE"
-    guest.give(Registered(Side.RECEIVING, "alice"), "[welcome guest] alice", hint, asks, sends(Send("bob", "hi")))
 
 
 @pytest.mark.parametrize("line", ["EX", "/quit", None])
@@ -268,9 +225,7 @@ def changing(inside: TerminalDialogue) -> TerminalDialogue:
 @pytest.mark.parametrize(
     ("answer", "shown", "password"), [(PasswordChanged(), "[password changed]", "new"), (WRONG, WRONGS, "secret")]
 )
-def test_changed_password_is_used_when_reconnecting(
-    changing: TerminalDialogue, answer: Event, shown: str, password: str
-) -> None:
+def test_changed_password_is_used_later(changing: TerminalDialogue, answer: Event, shown: str, password: str) -> None:
     changing.type_password("new", sends(ChangePassword("secret", "new")))
     assert not changing.ui_state.is_secret
     changing.give(answer, shown)
@@ -390,7 +345,7 @@ def test_ui_state_follows_the_connection_and_the_users_online(person: TerminalDi
 def test_question_stands_until_it_is_answered_or_cancelled(inside: TerminalDialogue) -> None:
     inside.type("DM", sends(AskUsers()))
     inside.give(Users(2, ("alice", "bob")), "[users 2] alice bob", "[ask] recipient")
-    inside.give(PublicMessage(11, 0, "bob", "x"), "[public #11 1970-01-01T00:00:00Z] bob: x")
+    inside.give(HELLO, SHOWS_HELLO)
     assert inside.ui_state.question == "recipient"
     inside.type("bob", "[ask] message for bob")
     inside.lose()
@@ -411,7 +366,7 @@ def test_unconfirmed_messages_and_waiting_lines_are_told(inside: TerminalDialogu
     assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"),), ("two",))
     inside.reconnect(sends(Say("one", "n1")), "[back] alice", sends(Say("two", "n2")))
     assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"), Say("two", "n2")), ())
-    inside.give(Sent(21, SentStatus.SENT, "n1"), "[sent #21]")
+    inside.give(confirmation(21, "n1"), "[sent #21]")
     inside.give(Refused(ErrorCode.INTERNAL, "Disk.", "n2"), "[error internal] Disk.")
     assert inside.ui_state.unconfirmed == ()
 
@@ -455,5 +410,5 @@ def test_parser_knows_users_online_and_the_correspondent(inside: TerminalDialogu
     inside.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
     error = "[error usage] Nothing was sent. DM eve ... writes to eve, PM dn eve ... sends it to all users."
     inside.type("dn eve psst", error)
-    inside.give(DirectMessage(11, 0, "bob", "alice", "x"), "[direct #11 1970-01-01T00:00:00Z] bob -> alice: x")
+    inside.give(direct(11), "[direct #11 2026-01-31T12:00:00Z] bob -> alice: psst")
     inside.type("/reply hi", sends(Whisper("bob", "hi", "n2")))
