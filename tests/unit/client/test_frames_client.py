@@ -13,34 +13,18 @@ from chatclient.client_protocol import OpenDirect, OpenPublic
 from chatclient.frames_client import FramesClient
 from chatclient.links.connection import LinkDown
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import (
-    YOU_LEFT,
-    AccountKind,
-    Bye,
-    DirectMessage,
-    History,
-    Online,
-    PasswordPrompt,
-    PublicMessage,
-    Ready,
-    Refused,
-    Sent,
-    SentStatus,
-    Welcome,
-)
+from chatprotocol.events import AccountKind, Bye, History, Online, PasswordPrompt, Ready, Refused, Welcome
 from chatprotocol.requests import AskHistory, Command, Data, Login, Say, Whisper
 
 from .dialogue import HANGS_UP, HIDES, Dialogue, sends
+from .samples import HELLO, SHOWS_HELLO, confirmation, direct, public
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from chatclient.client_protocol import Action
-    from chatprotocol.events import Event
+    from chatprotocol.events import DirectMessage, Event, PublicMessage
 
-NOON_MS = 1_769_860_800_123
-HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
-SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
 # As the decoder of frames returns it: the wire has no more.
 WELCOME = Welcome(AccountKind.EXISTING, "", (), None)
 WELCOMES = "[welcome existing] alice"
@@ -52,7 +36,7 @@ WRONGS = "[error wrong_password] That is not the password of alice."
 EMPTY = Refused(ErrorCode.EMPTY_MESSAGE, "The message is empty; nothing was sent.")
 ONLINE = Online(("bob", "alice"))
 SHOWS_ONLINE = "[users 2] alice bob"
-SENT = Sent(11, SentStatus.SENT)
+SENT = confirmation(11)
 
 
 def frames(username: str | None = "alice", password: str | None = "secret", ops: str = "pm-dm") -> Dialogue:
@@ -160,11 +144,11 @@ def test_message_in_steps(client: Dialogue) -> None:
     client.type("DM", sends(Command("DM")))
     client.give(HELLO, SHOWS_HELLO)
     client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
-    client.give(DirectMessage(12, NOON_MS, "bob", "", "psst"), "[direct #12 2026-01-31T12:00:00Z] bob -> alice: psst")
+    client.give(direct(12, recipient=""), "[direct #12 2026-01-31T12:00:00Z] bob -> alice: psst")
     client.type("bob", "[ask] message for bob")
     client.type("hello bob", sends(Command("bob")), sends(Data("hello bob")))
     client.give(public(14, "most"), *shows(public(14, "most")))
-    client.give(Sent(15, SentStatus.STORED), "[stored #15] not online; it is delivered at the next login", PROMPT)
+    client.give(confirmation(15), "[sent #15]", PROMPT)
 
 
 def test_rejected_step_ends_the_operation(client: Dialogue) -> None:
@@ -184,7 +168,7 @@ def test_queries_take_one_step(client: Dialogue) -> None:
     client.type("ch 50", sends(Command("CH")))
     client.give(History(()), "[history 0]", PROMPT)
     client.type("CH 100", sends(Command("CH 100")))
-    own, other = DirectMessage(9, NOON_MS, "alice", "", "x"), DirectMessage(10, NOON_MS, "bob", "", "y")
+    own, other = direct(9, "x", "alice", ""), direct(10, "y", recipient="")
     shown = [
         f"[history #{number} 2026-01-31T12:00:00Z] {text}"
         for number, text in ((9, "alice -> ?: x"), (10, "bob -> alice: y"))
@@ -200,8 +184,8 @@ def test_lines_wait_for_the_end_of_the_running_operation(client: Dialogue) -> No
     client.give(Ready(), sends(Data("one")))
     client.give(SENT, "[sent #11]", PROMPT, sends(Command("PM")))
     client.give(Ready(), ASKS_TEXT, sends(Data("two")))
-    client.give(Sent(12, SentStatus.SENT), "[sent #12]", PROMPT, sends(Command("EX")))
-    client.give(Bye(YOU_LEFT), "[bye] you left")
+    client.give(confirmation(12), "[sent #12]", PROMPT, sends(Command("EX")))
+    client.give(Bye("you left"), "[bye] you left")
     assert client.exit is Exit.OK
 
 
@@ -278,9 +262,7 @@ OPERATIONS: list[tuple[Action, list[Action | Event], Event]] = [
 
 
 @pytest.mark.parametrize(("first", "steps", "end"), OPERATIONS)
-def test_ping_is_never_offered_while_the_server_waits_for_a_step(
-    first: Action, steps: list[Action | Event], end: Event
-) -> None:
+def test_ping_is_never_offered_between_two_steps(first: Action, steps: list[Action | Event], end: Event) -> None:
     """The server would take it as the recipient or the text.
 
     The receiver thread may ask at any moment, so a trace function asks before each line that the client executes.
@@ -321,10 +303,6 @@ def reconnect(
     client.connect(sends(Command(f"{name} history-id")))
     client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
     client.give(welcome, sends(Command(asks)))
-
-
-def public(message_id: int, text: str, sender: str = "bob") -> PublicMessage:
-    return PublicMessage(message_id, NOON_MS, sender, text)
 
 
 def shows(*messages: PublicMessage, kind: str = "public") -> list[str]:
@@ -391,7 +369,7 @@ def test_unconfirmed_message_is_looked_up_in_the_history(
 def test_names_in_the_history_are_compared_without_case() -> None:
     """The protocol does not say how the name was registered."""
     client = log_in(frames(username="Alice"), name="Alice")
-    psst = DirectMessage(11, NOON_MS, "alice", "", "x")
+    psst = direct(11, "x", "alice", "")
     client.give(psst, "[direct #11 2026-01-31T12:00:00Z] alice -> ?: x")
     client.type("PM hello", sends(Command("PM")))
     client.give(Ready(), sends(Data("hello")))
@@ -400,7 +378,7 @@ def test_names_in_the_history_are_compared_without_case() -> None:
 
 
 BEFORE, RESTORED = (Welcome(AccountKind.EXISTING, "", (), None, history_id) for history_id in ("a1", "b2"))
-WAITED = DirectMessage(13, NOON_MS, "bob", "", "psst")
+WAITED = direct(13, recipient="")
 SHOWS_WAITED = "[direct #13 2026-01-31T12:00:00Z] bob -> alice: psst"
 OLD, MISSED, LAST = public(9, "old"), public(12, "missed"), public(15, "x")
 REUSED = public(11, "another 11")
@@ -423,11 +401,11 @@ RETURNS = {
         [HELLO],
         [OLD, HELLO, MISSED, WAITED, PHONE],
         [*shows(MISSED), SHOWS_WAITED, *shows(PHONE, LAST)],
-        early=[WAITED, LAST],
+        [WAITED, LAST],
     ),
     # Old and new messages can't be told apart, so the history is shown as a history.
     "nothing seen": Return(
-        [], [OLD, MISSED], ["[history 2]", *shows(OLD, MISSED, kind="history"), *shows(LAST)], early=[MISSED, LAST]
+        [], [OLD, MISSED], ["[history 2]", *shows(OLD, MISSED, kind="history"), *shows(LAST)], [MISSED, LAST]
     ),
     "reset": Return([HELLO], [public(1, "one"), public(2, "two")], [GAP, *shows(public(1, "one"), public(2, "two"))]),
     # The server has more messages than the client saw, so ids don't show the restore.
