@@ -15,9 +15,10 @@ from chatclient.ui.jsonlines import lines
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
+from chatprotocol.events import AccountKind, SentStatus
 from chatprotocol.requests import Say, Whisper
 
-from .samples import NOON_MS, STEPS, everything_with
+from .samples import STEPS, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from chatclient.notices import UiNotice
 
 TIME = "2026-01-31T12:00:00.123Z"
-HELLO = events.PublicMessage(18, NOON_MS, "bob", "Gr\u00fc\u00dfe \u65e5\u672c")
-PSST = events.DirectMessage(19, NOON_MS, "bob", "alice", "psst")
+HELLO = public(18, "Gr\u00fc\u00dfe \u65e5\u672c")
+PSST = direct(19)
 HELLOS = f'{{"type":"broadcast","id":18,"time":"{TIME}","from":"bob","message":"Gr\u00fc\u00dfe \u65e5\u672c"}}'
 PSSTS = f'{{"type":"direct","id":19,"time":"{TIME}","from":"bob","to":"alice","message":"psst"}}'
 
@@ -34,9 +35,9 @@ PSSTS = f'{{"type":"direct","id":19,"time":"{TIME}","from":"bob","to":"alice","m
 OBJECTS: list[tuple[ClientEvent | UiNotice, str]] = [
     (HELLO, HELLOS),
     (PSST, PSSTS),
-    (events.Sent(18, events.SentStatus.SENT, "n1"), '{"type":"sent","id":18,"status":"sent","nonce":"n1"}'),
+    (events.Sent(18, SentStatus.SENT, "n1"), '{"type":"sent","id":18,"status":"sent","nonce":"n1"}'),
     (
-        events.Welcome(events.AccountKind.NEW, "alice", ("alice", "bob"), 17),
+        events.Welcome(AccountKind.NEW, "alice", ("alice", "bob"), 17),
         '{"type":"login","status":"ok","account":"new","username":"alice","users":["alice","bob"],"last_id":17}',
     ),
     (events.Users(2, None, ("bob",), ("eve",)), '{"type":"users","count":2,"joined":["bob"],"left":["eve"]}'),
@@ -48,7 +49,7 @@ OBJECTS: list[tuple[ClientEvent | UiNotice, str]] = [
         '{"type":"error","code":"unknown_user","message":"None.","nonce":"n1"}',
     ),
     (events.Bye("you left"), '{"type":"bye","reason":"you left"}'),
-    (events.PasswordPrompt(events.AccountKind.NEW), '{"type":"prompt","field":"password","account":"new"}'),
+    (events.PasswordPrompt(AccountKind.NEW), '{"type":"prompt","field":"password","account":"new"}'),
     (events.Pong(), '{"type":"pong"}'),
     (events.Forwarded("bob", "hello"), '{"type":"message","from":"bob","message":"hello"}'),
     (PossibleGap(has_history=False), '{"type":"gap"}'),
