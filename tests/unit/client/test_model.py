@@ -5,22 +5,10 @@ import pytest
 from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 from chatclient.model import ConnectionState, Model
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import (
-    AccountKind,
-    Delivered,
-    DirectMessage,
-    Event,
-    Forwarded,
-    History,
-    Online,
-    PublicMessage,
-    Refused,
-    Sent,
-    SentStatus,
-    Users,
-    Welcome,
-)
+from chatprotocol.events import AccountKind, Event, Forwarded, History, Online, Refused, Users, Welcome
 from chatprotocol.requests import Login, Say, Whisper
+
+from .samples import confirmation, direct, public
 
 WELCOME = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)
 
@@ -36,14 +24,6 @@ def after(model: Model, *events: ClientEvent) -> Model:
     return model
 
 
-def public(message_id: int, text: str = "x", sender: str = "bob") -> PublicMessage:
-    return PublicMessage(message_id, 0, sender, text)
-
-
-def direct(message_id: int, sender: str, recipient: str = "Alice") -> DirectMessage:
-    return DirectMessage(message_id, 0, sender, recipient, "x")
-
-
 EMPTY = Welcome(AccountKind.NEW, "alice", (), 0)
 
 
@@ -53,9 +33,9 @@ EMPTY = Welcome(AccountKind.NEW, "alice", (), 0)
         ([], None),
         ([WELCOME], 10),
         ([WELCOME, public(11)], 11),
-        ([WELCOME, direct(11, "bob")], 11),
-        ([WELCOME, Sent(11, SentStatus.STORED, "n1")], 11),
-        ([WELCOME, direct(3, "bob")], 10),  # stored while the user was away
+        ([WELCOME, direct(11)], 11),
+        ([WELCOME, confirmation(11, "n1")], 11),
+        ([WELCOME, direct(3)], 10),  # stored while the user was away
         ([WELCOME, History((public(99),))], 99),
         ([WELCOME, Users(1, ("Alice",)), Refused(ErrorCode.TOO_LONG, "x")], 10),
         # The next connection may be lost again before the missed messages arrive.
@@ -85,14 +65,13 @@ ONE, TWO = Say("one", "n1"), Whisper("bob", "two", "n2")
 @pytest.mark.parametrize(
     ("event", "is_answer"),
     [
-        (Sent(11, SentStatus.SENT, "n1"), True),
+        (confirmation(11, "n1"), True),
         (Refused(ErrorCode.TOO_LONG, "x", "n1"), True),
         (Outcome(ONE, has_come=False), True),
         (DeliveryUnknown(ONE, has_history=False), True),
-        (Sent(11, SentStatus.SENT), False),
-        (Sent(11, SentStatus.SENT, "other"), False),
+        (confirmation(11), False),
+        (confirmation(11, "other"), False),
         (Refused(ErrorCode.TOO_LONG, "x"), False),
-        (Delivered("bob"), False),
         (PossibleGap(has_history=False), False),
         (Outcome(Say("x"), has_come=True), False),
     ],
@@ -117,9 +96,7 @@ def test_message_is_unconfirmed_until_its_own_answer(model: Model, event: Client
         ([public(11), Forwarded("eve", "x")], ("Alice",), 1),
     ],
 )
-def test_users_online_follow_lists_joins_and_leaves(
-    model: Model, events: list[Event], online: tuple[str, ...], count: int | None
-) -> None:
+def test_users_online_are_known(model: Model, events: list[Event], online: tuple[str, ...], count: int | None) -> None:
     after(model, WELCOME, *events)
     assert (model.online, model.online_count) == (online, count)
 
@@ -134,22 +111,20 @@ def test_10000_users_online_are_remembered(model: Model) -> None:
 @pytest.mark.parametrize(
     ("events", "last_sender"),
     [
-        ([direct(11, "bob"), direct(12, "carol")], "carol"),
-        ([direct(11, "bob"), public(12, "Alice!", "carol")], "bob"),
-        ([direct(11, "bob"), direct(12, "Alice", "carol")], "bob"),
-        ([direct(11, "ALICE")], ""),
-        ([direct(11, "bob", "")], "bob"),
+        ([direct(11), direct(12, sender="carol")], "carol"),
+        ([direct(11), public(12, "Alice!", "carol")], "bob"),
+        ([direct(11), direct(12, "x", "Alice", "carol")], "bob"),
+        ([direct(11, sender="ALICE")], ""),
+        ([direct(11, recipient="")], "bob"),
     ],
 )
-def test_correspondent_is_the_other_user_of_the_last_direct_message(
-    model: Model, events: list[Event], last_sender: str
-) -> None:
+def test_correspondent_is_the_last_sender(model: Model, events: list[Event], last_sender: str) -> None:
     assert after(model, WELCOME, *events).last_sender == last_sender
 
 
 def test_invalid_names_are_not_offered(model: Model) -> None:
     """A server may send any name. They are neither completed nor replied to."""
     evil = ("x\u202eevil", "x\x1b[2J", "x y", "")
-    after(model, WELCOME, Users(7, ("alice", "bob", *evil)), direct(11, "bob"), *(direct(12, name) for name in evil))
+    after(model, WELCOME, Users(7, ("alice", "bob", *evil)), direct(11), *(direct(12, sender=name) for name in evil))
     assert model.online == ("alice", "bob")
     assert model.last_sender == "bob"
