@@ -132,16 +132,6 @@ def test_leaving_at_the_question_for_another_name(line: str) -> None:
     assert client.exit is Exit.REFUSED
 
 
-def test_end_of_input_before_the_answer_to_a_refused_name() -> None:
-    client = new_client()
-    client.begin(CONNECTS)
-    client.end_input()
-    connect(client)
-    client.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
-    client.give(LinkLost(CLOSED_TEXT), ASKS_NAME, NO_NAME)
-    assert client.exit is Exit.REFUSED
-
-
 @pytest.mark.parametrize(("server", "question"), [(None, "server"), (("localhost", 9999), "username")])
 def test_end_of_input_and_interrupt_at_a_question(server: Address | None, question: str) -> None:
     client, interrupted = new_client(None, server), new_client(None, server)
