@@ -20,7 +20,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, Sent, SentStatus, Users
 from chatprotocol.requests import Say, Whisper
 
-from .samples import NOON_MS, STEPS, everything_with
+from .samples import NOON_MS, STEPS, confirmation, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ WELCOME = events.Welcome(AccountKind.EXISTING, "alice", (), 10)
 LOST = notices.ConnectionLost("reset")
 BACK = notices.Reconnected("alice", 20)
 SAID = notices.MessageQueued(Say("mine", "n1"))
-SENT = Sent(21, SentStatus.SENT, "n1")
+SENT = confirmation(21, "n1")
 
 
 class Window:
@@ -80,14 +80,6 @@ def styles_of(rows: Sequence[Row], text: str = "") -> set[str]:
 
 def is_highlighted(rows: Sequence[Row]) -> bool:
     return any("class:alert" in style for style in styles_of(rows))
-
-
-def public(message_id: int, text: str = "hello", sender: str = "bob", time_ms: int = NOON_MS) -> PublicMessage:
-    return PublicMessage(message_id, time_ms, sender, text)
-
-
-def direct(message_id: int, text: str = "psst", sender: str = "bob", recipient: str = "alice") -> events.DirectMessage:
-    return events.DirectMessage(message_id, NOON_MS, sender, recipient, text)
 
 
 def p(number: int, time_ms: int = NOON_MS) -> PublicMessage:
@@ -146,7 +138,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (notices.Toggle("quiet"), [NOTICE + "No bell and no highlight from now on."]),
     (notices.Ask("recipient"), []),
     (SAID, []),
-    (Sent(11, SentStatus.SENT, "of another client"), []),
+    (confirmation(11, "of another client"), []),
     *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(AccountKind.NEW))),
 ]
 
@@ -427,7 +419,7 @@ RETURNS: dict[str, tuple[list[Shown], str]] = {
 
 @pytest.mark.parametrize(("shown", "story"), RETURNS.values(), ids=RETURNS)
 def test_reconnect_shows_missed_messages_between_rules(window: Window, shown: list[Shown], story: str) -> None:
-    window.rows(notices.MessageQueued(Say("before", "n0")), Sent(11, SentStatus.SENT, "n0"), SAID, LOST, BACK)
+    window.rows(notices.MessageQueued(Say("before", "n0")), confirmation(11, "n0"), SAID, LOST, BACK)
     assert window.story(*shown) == story
 
 
