@@ -79,6 +79,9 @@ class Caller:
         assert not self._thread.is_alive(), "the receiver thread still runs"
 
 
+Call = Callable[..., Caller]
+
+
 @contextmanager
 def at_once(what: str) -> Iterator[None]:
     """Long before a timeout."""
@@ -122,7 +125,7 @@ def call() -> Iterator[Callable[..., Caller]]:
 
 
 @pytest.fixture
-def inside(server: UdpServer, call: Callable[..., Caller]) -> Caller:
+def inside(server: UdpServer, call: Call) -> Caller:
     """A caller with a session that was asked for its password."""
     caller = call(server.port)
     server.opens()
@@ -148,7 +151,7 @@ HELLO_TEXT, HELLO = public(7, "hello")
 # --- opening ---
 
 
-def test_lost_openings_are_resent_and_an_old_cookie_is_replaced(server: UdpServer, call: Callable[..., Caller]) -> None:
+def test_lost_openings_are_resent_and_an_old_cookie_is_replaced(server: UdpServer, call: Call) -> None:
     """The session may begin with its second datagram. Others than those of the handshake are ignored."""
     caller = call(server.port)
     for _ in range(3):
@@ -168,7 +171,7 @@ def test_lost_openings_are_resent_and_an_old_cookie_is_replaced(server: UdpServe
 
 
 @pytest.mark.parametrize("with_cookie", [False, True])
-def test_rejection_is_reported(server: UdpServer, call: Callable[..., Caller], with_cookie: bool) -> None:
+def test_rejection_is_reported(server: UdpServer, call: Call, with_cookie: bool) -> None:
     caller = call(server.port)
     server.hears("C", 0, 0, opening("alice"))
     if with_cookie:
@@ -181,16 +184,14 @@ def test_rejection_is_reported(server: UdpServer, call: Callable[..., Caller], w
 # --- addresses ---
 
 
-def test_closed_port_fails_at_once(call: Callable[..., Caller]) -> None:
+def test_closed_port_fails_at_once(call: Call) -> None:
     port = free_port()
     with at_once("the refusal"):
         call(port).fails(OSError, f"can't reach a name:{port} over UDP: Connection refused")
 
 
 @pytest.mark.parametrize("first", ["IPv4", "IPv6"])
-def test_second_address_is_tried_if_the_first_refuses(
-    server: UdpServer, call: Callable[..., Caller], first: str
-) -> None:
+def test_second_address_is_tried_if_the_first_refuses(server: UdpServer, call: Call, first: str) -> None:
     """For example localhost, if the server listens on IPv4 only."""
     port = free_port()
     with at_once("the second address"):
@@ -199,7 +200,7 @@ def test_second_address_is_tried_if_the_first_refuses(
         caller.reports(PROMPT)
 
 
-def test_all_addresses_share_the_timeout(serve: Callable[[], UdpServer], call: Callable[..., Caller]) -> None:
+def test_all_addresses_share_the_timeout(serve: Callable[[], UdpServer], call: Call) -> None:
     """A silent one is followed by the next."""
     silent = [serve() for _ in range(12)]
     started = time.monotonic()
@@ -293,14 +294,11 @@ def test_server_that_is_gone_is_noticed_with_the_next_request(server: UdpServer,
 
 
 @pytest.mark.parametrize("state", ["unused", "opening", "open"])
-def test_shut_down_ends_the_link_in_any_state(
-    serve: Callable[[], UdpServer], call: Callable[..., Caller], state: str
-) -> None:
+def test_shut_down_ends_the_link_in_any_state(serve: Callable[[], UdpServer], call: Call, state: str) -> None:
     """No other address is tried."""
     first, second = serve(), serve()
-    caller = call(
-        1, *(("127.0.0.1", each.port) for each in (first, second)), name=None if state == "unused" else "alice"
-    )
+    places = [("127.0.0.1", each.port) for each in (first, second)]
+    caller = call(1, *places, name=None if state == "unused" else "alice")
     match state:
         case "opening":
             first.hears("C", 0, 0, opening("alice"))
