@@ -6,18 +6,17 @@ import pytest
 
 from chatclient.links.udp_session import SessionResult, UdpSession
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import AccountKind, Bye, PasswordPrompt, PublicMessage, Ready, Refused
+from chatprotocol.events import AccountKind, Bye, PasswordPrompt, Ready, Refused
 from chatprotocol.requests import Command, Data
 from chatprotocol.udp import packet
 from chatprotocol.udp.arq import Arq
 from chatprotocol.wire import Datagram
 
+from .samples import HELLO, NOON_MS
 from .udp_server import SESSION, wire
 
 # The question whether a session exists is as long as its answer, ERROR no_session.
 PROBE = "PING            "
-NOON_MS = 1_769_860_800_123
-HELLO = PublicMessage(11, NOON_MS, "bob", "hello")
 SAYS_HELLO = f"PUBLIC bob 11 {NOON_MS}\nhello"
 
 
@@ -102,7 +101,6 @@ def test_invalid_datagram_is_a_protocol_error(session: UdpSession, datagram: pac
 def test_ping_is_not_a_password(session: UdpSession, text: str) -> None:
     """The server would answer it. Nothing is sent."""
     refused = session.request(Command(text), 1.0)
-
     assert refused is not None
     assert refused.code is ErrorCode.BAD_REQUEST
     assert refused.reason == "In the wire format datagram, PING is the keepalive request; it can't be a password."
@@ -124,7 +122,6 @@ def test_answered_pings_every_15_seconds_keep_the_session(session: UdpSession) -
             answers += 1
             session.receive(heard("A", sequence_of(each)), now)
             session.receive(heard("C", answers, "PONG"), now)
-
     assert pinged_at == [15.0 * count for count in range(1, 40)]
 
 
@@ -174,7 +171,6 @@ def test_idle_client_does_not_probe(session: UdpSession) -> None:
     session.request(Command("PM"), 0.0)
     session.datagrams_to_send(0.0)
     session.receive(heard("A", 1), 0.1)
-
     assert [session.datagrams_to_send(now) for now in (1.0, 1.2, 5.0, 14.9)] == [[]] * 4
 
 
@@ -191,7 +187,6 @@ def test_goodbye_ends_the_session_with_three_acknowledgements(session: UdpSessio
     """The client is gone when a resend arrives. Earlier messages are returned first."""
     session.receive(heard("C", 2, "BYE the server is shutting down"), 1.0)
     ended = session.receive(heard("C", 1, "READY"), 1.0)
-
     assert ended.acks == [sent("A", 1)] * 3
     assert ended.events == [Ready(), Bye("the server is shutting down")]
     assert ended.end == "the server closed the session"
