@@ -6,50 +6,48 @@ from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, Po
 from chatclient.ui.view import lines
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
+from chatprotocol.events import AccountKind, SentStatus
 from chatprotocol.requests import Say, Whisper
 
-from .samples import NOON_MS, STEPS, everything_with
+from .samples import STEPS, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS
 
-HELLO = events.PublicMessage(18, NOON_MS, "bob", "hello")
-PSST = events.DirectMessage(19, NOON_MS, "bob", "alice", "psst")
+HELLO = public(18)
+PSST = direct(19)
 OLD_LINES = ["[history #18 2026-01-31T12:00:00Z] bob: hello", "[history #19 2026-01-31T12:00:00Z] bob -> alice: psst"]
 
 # Harnesses and grep rely on these forms: see the client's README.
 LINES: list[tuple[ClientEvent, list[str]]] = [
     (HELLO, ["[public #18 2026-01-31T12:00:00Z] bob: hello"]),
     (PSST, ["[direct #19 2026-01-31T12:00:00Z] bob -> alice: psst"]),
-    (events.DirectMessage(1, 0, "bob", "", "x"), ["[direct #1 1970-01-01T00:00:00Z] bob -> ?: x"]),
-    (events.PublicMessage(1, 0, "bob", "/me waves"), ["[public #1 1970-01-01T00:00:00Z] * bob waves"]),
-    (events.PublicMessage(1, 0, "bob", "/meet me"), ["[public #1 1970-01-01T00:00:00Z] bob: /meet me"]),
-    (events.PublicMessage(1, 0, "bob", "/me  "), ["[public #1 1970-01-01T00:00:00Z] bob: /me  "]),
-    (events.DirectMessage(1, 0, "bob", "alice", "/me \x1b"), ["[direct #1 1970-01-01T00:00:00Z] * bob -> alice \\x1b"]),
+    (direct(1, "x", recipient=""), ["[direct #1 2026-01-31T12:00:00Z] bob -> ?: x"]),
+    (public(1, "/me waves"), ["[public #1 2026-01-31T12:00:00Z] * bob waves"]),
+    (public(1, "/meet me"), ["[public #1 2026-01-31T12:00:00Z] bob: /meet me"]),
+    (public(1, "/me  "), ["[public #1 2026-01-31T12:00:00Z] bob: /me  "]),
+    (direct(1, "/me \x1b", recipient="alice"), ["[direct #1 2026-01-31T12:00:00Z] * bob -> alice \\x1b"]),
     (events.Forwarded("bob", "hello"), ["[message] bob: hello"]),
     (events.Forwarded("bob", "/me waves"), ["[message] * bob waves"]),
     (events.PasswordChanged(), ["[password changed]"]),
     (
-        events.Welcome(events.AccountKind.NEW, "alice", ("bob", "alice", "Carol"), 17),
+        events.Welcome(AccountKind.NEW, "alice", ("bob", "alice", "Carol"), 17),
         ["[welcome new] alice; online: alice bob Carol"],
     ),
-    (events.Welcome(events.AccountKind.GUEST, "alice", (), None), ["[welcome guest] alice"]),
+    (events.Welcome(AccountKind.GUEST, "alice", (), None), ["[welcome guest] alice"]),
     (events.Online(("bob", "alice", "Carol")), ["[users 3] alice bob Carol"]),
     (events.Online(()), ["[users 0]"]),
     (events.Users(3, ("bob", "alice", "Carol")), []),
     (events.Users(2, ("alice", "eve"), ("eve", "ian"), ("bob",)), ["[joined] eve", "[joined] ian", "[left] bob"]),
     (events.Users(501, None, ("eve",), ()), ["[joined] eve"]),
-    (events.Sent(18, events.SentStatus.SENT, "7f"), ["[sent #18]"]),
+    (events.Sent(18, SentStatus.SENT, "7f"), ["[sent #18]"]),
     (
-        events.Sent(18, events.SentStatus.SENT, "7f", looks_public=True),
+        events.Sent(18, SentStatus.SENT, "7f", looks_public=True),
         ["[sent #18] a guest can't see that this is a direct message"],
     ),
-    (events.Sent(18, events.SentStatus.STORED, "7f"), ["[stored #18] not online; it is delivered at the next login"]),
+    (events.Sent(18, SentStatus.STORED, "7f"), ["[stored #18] not online; it is delivered at the next login"]),
     (events.History(()), ["[history 0]"]),
     (events.History((HELLO, PSST)), ["[history 2]", *OLD_LINES]),
     (events.Found("noon*", (HELLO, PSST), 20), ["[found 2] up to #20: noon*", *OLD_LINES]),
-    (
-        events.Refused(ErrorCode.UNKNOWN_USER, "There is no user 'bob'."),
-        ["[error unknown_user] There is no user 'bob'."],
-    ),
+    (events.Refused(ErrorCode.UNKNOWN_USER, "No bob."), ["[error unknown_user] No bob."]),
     (events.Bye("you left"), ["[bye] you left"]),
     (PossibleGap(), ["[error lost] more may have been missed than this; CH 500 shows more"]),
     (PossibleGap(has_history=False), ["[error lost] messages may have been missed"]),
@@ -65,7 +63,7 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
         ["[error not_delivered] @bob: no such user, or not acknowledged in time"],
     ),
     (Outcome(Say("x"), has_come=False), ["[error not_delivered] @ALL: not acknowledged by all users in time"]),
-    *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(events.AccountKind.NEW))),
+    *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(AccountKind.NEW))),
 ]
 
 
