@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chatclient.links.watch import ExpectedAnswer, Watch
-from chatprotocol.events import AccountKind, PasswordPrompt, Pong, PublicMessage, Users
+from chatprotocol.events import AccountKind, PasswordPrompt, Pong, Users
 from chatprotocol.requests import Ping
 
+from .samples import HELLO
 from .watches import FakeSession
 
 if TYPE_CHECKING:
     from chatprotocol.events import Event
 
-HELLO = PublicMessage(11, 0, "bob", "hello")
 LIST = Users(1, ("alice",), (), ())
 PROMPT = PasswordPrompt(AccountKind.NEW)
 
