@@ -62,12 +62,14 @@ def say(peer: UserPeer, steps: str) -> list[str]:
     return hear(peer, read_steps(steps))
 
 
-def play(peer: UserPeer, *scripts: str) -> None:
-    """Send the steps after ``>``; steps joined by ``|`` arrive in one read. The answers must be those after ``<``.
+def split(*scripts: str) -> list[str]:
+    """The lines of scripts, in which three spaces separate a step and its answers."""
+    return [line for script in scripts for line in re.split(r"   (?=[<>(])", script)]
 
-    Three spaces separate a step from its answers.
-    """
-    script = [line for each in scripts for line in re.split(r"   (?=[<>(])", each)]
+
+def play(peer: UserPeer, *scripts: str) -> None:
+    """Send the steps after ``>``; steps joined by ``|`` arrive in one read. The answers must be those after ``<``."""
+    script = split(*scripts)
     transcript = []
     for line in script:
         if line.startswith("> "):
@@ -77,11 +79,8 @@ def play(peer: UserPeer, *scripts: str) -> None:
 
 def appended(services: ChatFixture) -> list[tuple[str, str | None]]:
     """The texts that the journal was given, each with its recipient."""
-    return [
-        (text, batch.recipient.name if batch.recipient is not None else None)
-        for batch in services.journal.appended
-        for text in batch.texts
-    ]
+    batches = services.journal.appended
+    return [(text, batch.recipient.name if batch.recipient else None) for batch in batches for text in batch.texts]
 
 
 # --- login ---
@@ -251,9 +250,8 @@ def test_invalid_message_is_refused(services: ChatFixture, alice: UserPeer, way:
 def test_invalid_frame_ends_the_session(stranger: UserPeer, way: str | None) -> None:
     if way:
         say(stranger, way)
-    play(
-        stranger, "> (no frame)   < C ERROR bad_request   < C BYE the connection can't be read any further   (the end)"
-    )
+    answers = say(stranger, "(no frame)")
+    assert answers == ["< C ERROR bad_request", "< C BYE the connection can't be read any further", "(the end)"]
 
 
 @pytest.mark.parametrize(
@@ -292,19 +290,10 @@ def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: Use
         " | C CH | C NOPE | C PM | D five | C EX",
     )
 
-    assert [line for line in heard if line not in ("< C READY", "< C ONLINE Alice")] == [
-        "< C SENT 11",
-        "< C STORED 12",
-        "< C NOUSER nobody",
-        "< C ERROR empty_message",
-        "< C SENT 13",
-        "< C HISTORY 1",
-        "< D PUBLIC bob 3 4\nhello",
-        "< C ERROR unknown_command",
-        "< C SENT 14",
-        "< C BYE",
-        "(the end)",
-    ]
+    assert [line for line in heard if line not in ("< C READY", "< C ONLINE Alice")] == split(
+        "< C SENT 11   < C STORED 12   < C NOUSER nobody   < C ERROR empty_message   < C SENT 13   < C HISTORY 1",
+        "< D PUBLIC bob 3 4\nhello   < C ERROR unknown_command   < C SENT 14   < C BYE   (the end)",
+    )
     assert heard.count("< C READY") == 4
     assert heard.count("< C ONLINE Alice") == 2
 
@@ -378,15 +367,10 @@ def test_batch_is_answered_like_its_steps(way: str | None) -> None:
 def test_invalid_message_of_a_batch_is_refused_in_its_place(services: ChatFixture, alice: UserPeer) -> None:
     services.journal.holds_back = True
     heard = hear(alice, [CommandBatch("PM", ["one", "two", "", "three", TOO_LONG, "four"]), Command("CH")])
-    assert [line for line in heard if line != "< C READY"] == [
-        "< C SENT 11",
-        "< C SENT 12",
-        "< C ERROR empty_message",
-        "< C SENT 13",
-        "< C ERROR too_long",
-        "< C SENT 14",
-        "< C HISTORY 0",
-    ]
+    assert [line for line in heard if line != "< C READY"] == split(
+        "< C SENT 11   < C SENT 12   < C ERROR empty_message   < C SENT 13",
+        "< C ERROR too_long   < C SENT 14   < C HISTORY 0",
+    )
     assert heard.count("< C READY") == 6
     for at, line in enumerate(heard):
         if "SENT" in line:
