@@ -213,6 +213,12 @@ def test_connection_registers_once_and_sends_on_one_side(guests: Transcript) -> 
     assert guests.services.presence.names() == ("carol", "dave")
 
 
+def test_no_guest_registers_if_guests_are_not_allowed() -> None:
+    peer = ChatFixture(guests_allowed=False).connect_guest()
+    assert codes(peer.ask(Register(Side.SENDING, "not a name"))) == [ErrorCode.BAD_USERNAME]
+    assert codes(peer.ask(Register(Side.SENDING, "carol"))) == [ErrorCode.NOT_LOGGED_IN]
+
+
 def test_login_timeout_ends_with_the_second_registration(services: ChatFixture) -> None:
     sending, receiving = services.connect_guest(), services.connect_guest()
     sending.ask(Register(Side.SENDING, "carol"))
