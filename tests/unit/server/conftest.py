@@ -18,7 +18,6 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(folder: Path) -> Iterator[Database]:
-    """A new database."""
     opened = Database(folder)
     yield opened
     opened.close()

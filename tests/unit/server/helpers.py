@@ -215,14 +215,12 @@ class Gate:
 
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
-    """Start a daemon thread."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"
@@ -247,18 +245,15 @@ def bytes_broadcast(kept_bytes: int = 1_000_000, limits: SendLimits = SendLimits
 
 
 def publish(broadcast: BroadcastBuffer, *events: bytes) -> None:
-    """Append and flush."""
     broadcast.append(events)  # type: ignore[arg-type]
     broadcast.flush()
 
 
 def release(send_queue: SendQueue, *events: bytes) -> None:
-    """Release a queue with a last reply."""
     send_queue.release(events)  # type: ignore[arg-type]
 
 
 def put(send_queue: SendQueue, *events: bytes, wake: bool = True) -> None:
-    """Put a reply."""
     send_queue.put(events, wake=wake)  # type: ignore[arg-type]
 
 
@@ -268,7 +263,6 @@ def insert(send_queue: SendQueue, start: int, end: int, *events: bytes) -> None:
 
 
 def register(database: Database, name: str) -> Account:
-    """A new account."""
     with database.transaction() as connection:
         account = insert_account(connection, name, f"hash of {name}", 0)
     assert account is not None

@@ -72,8 +72,8 @@ def test_user_is_online_from_the_first_login_to_the_last_leave(start: StartFixtu
 
 def test_updates_list_joined_and_left_users_since_the_last_one(start: StartFixture) -> None:
     fixture = start()
-    for name in ("carol", "alice"):
-        fixture.enter(name)
+    fixture.enter("carol")
+    fixture.enter("alice")
     fixture.presence.start()
     assert fixture.next()[0] == Users(2, ("carol", "alice"), ("alice", "carol"), ())
     bob = fixture.enter("bob")
