@@ -23,6 +23,8 @@ from .samples import SAMPLES, SETTINGS, decode, held_bytes, pieces, unfold
 
 EVERY_REQUEST = tuple(request for samples in SAMPLES.values() for request in samples.requests)
 EVERY_EVENT = tuple(event for samples in SAMPLES.values() for event in samples.said)
+# Data that goes on in the next datagram.
+PIECE = b"d" + (500).to_bytes(4) + b"x" * 500
 # The bytes of input that a decoder of any protocol may hold.
 HELD_MAX_BYTES = max(LINE_MAX_BYTES, FRAME_MAX_BYTES)
 
@@ -120,7 +122,7 @@ def test_event_without_a_form_is_skipped(protocol: WireProtocol) -> None:
 
 @every_protocol
 @pytest.mark.parametrize(
-    "flood", [b"x", b"{", b"[", b'"', b"\\", b" ", b"\n", b"\xff", b"\xf0\x9f\x98\x80", b"D\0\0\0\2PM", b"d\0\0\0\2PM"]
+    "flood", [b"x", b"{", b"[", b'"', b"\\", b" ", b"\n", b"\xff", b"\xf0\x9f\x98\x80", b"D\0\0\0\2PM", PIECE]
 )
 @pytest.mark.parametrize("begun", [0, 1, 5, 30, 40])
 def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: bytes, begun: int) -> None:
