@@ -82,3 +82,12 @@ def test_client_leaves_while_the_server_is_away(stack: Stack) -> None:
     carol.send_signal(signal.SIGTERM)
     for client in (alice, bob, carol):
         assert client.wait_exit(5) == 0
+
+
+def test_missing_password_is_exit_code_3(stack: Stack) -> None:
+    """Standard input ends at the question for the password."""
+    stack.start_server()
+    alice = stack.start_client("alice")
+    alice.expect_question("password new")
+    alice.end_input()
+    assert alice.wait_exit() == 3

@@ -180,3 +180,23 @@ def test_all_wire_formats_and_keyword_sets_share_a_room(stack: Stack) -> None:
     stack.fence(json, datagram)
     for client in clients:
         client.assert_once("psst")
+
+
+def test_client_reconnects_without_loss_or_repetition(stack: Stack, words: Keywords) -> None:
+    """These wire formats can't resume: the client looks for missed messages in the history, and repeats no message."""
+    server = stack.start_server()
+    alice, bob = join(stack, words, "alice"), stack.client("bob")
+    bob.say("before the restart")
+    alice.expect_next("bob: before the restart")
+    alice.type(words.public)
+    alice.expect_next("[ask] message for all users")
+    assert server.stop() == 0
+    alice.expect("[lost]")
+    alice.type("said while the server was away")
+    server.start()
+    alice.expect("[back] alice")
+    alice.expect_sent()
+    bob.expect("alice: said while the server was away")
+    stack.fence(bob, alice)
+    alice.assert_once("before the restart")
+    bob.assert_once("was away")

@@ -110,6 +110,10 @@ class DockerStack(Stack):
         self._server: ContainerRunner | None = None
 
     @property
+    def server_address(self) -> tuple[str, int]:
+        return "server", _PORT
+
+    @property
     def published_address(self) -> tuple[str, int]:
         assert self._server is not None
         return "127.0.0.1", self._server.published_port(_PORT)

@@ -89,8 +89,12 @@ class ProcessStack(Stack):
         self._port = ""
 
     @property
-    def published_address(self) -> tuple[str, int]:
+    def server_address(self) -> tuple[str, int]:
         return "127.0.0.1", int(self._port)
+
+    @property
+    def published_address(self) -> tuple[str, int]:
+        return self.server_address
 
     def start_server(self) -> Server:
         data = str(self._folder / "data")

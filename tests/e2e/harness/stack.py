@@ -46,6 +46,11 @@ class Stack(ABC):
 
     @property
     @abstractmethod
+    def server_address(self) -> tuple[str, int]:
+        """The address of the server for its clients."""
+
+    @property
+    @abstractmethod
     def published_address(self) -> tuple[str, int]:
         """The address of the server for the process of the tests."""
 
@@ -70,10 +75,13 @@ class Stack(ABC):
         self._windows.append(window)
         return window
 
-    def start_client(self, name: str, *arguments: str, password: str | None = None) -> Client:
-        """Start a client, not logged in."""
-        settings = {} if password is None else {"CHAT_PASSWORD": password}
-        client = Client(name, self._client_runner([name, *arguments], settings), self.clock)
+    def start_client(
+        self, name: str, *arguments: str, password: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> Client:
+        """Start a client, not logged in. With an empty name it has to ask for its username."""
+        settings = {**({} if password is None else {"CHAT_PASSWORD": password}), **(environment or {})}
+        runner = self._client_runner([*([name] if name else []), *arguments], settings)
+        client = Client(name or "nameless", runner, self.clock)
         self.programs.append(client)
         client.launch()
         return client
