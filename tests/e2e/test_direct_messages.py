@@ -42,19 +42,3 @@ def test_direct_message_waits_for_an_offline_user(stack: Stack) -> None:
     dave, alice = stack.clients("dave", "alice")
     stack.fence(alice, dave)
     dave.assert_never("call your mother")
-
-
-def test_direct_message_to_unknown_user_is_refused(stack: Stack) -> None:
-    """Story 5: nothing is stored for a user who registers the name later."""
-    stack.start_server()
-    alice = stack.client("alice")
-    alice.type("DM erin are you there?")
-    alice.expect_next("[error unknown_user]")
-    alice.say("nothing came of it")
-    alice.assert_never("[stored")
-    erin = stack.client("erin")
-    stack.fence(alice, erin)
-    erin.assert_never("are you there?")
-    alice.type("CH")
-    alice.expect("[history 2]")
-    alice.expect_next("alice: nothing came of it")

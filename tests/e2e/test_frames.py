@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from .harness.stack import in_parallel, password_of
-
 if TYPE_CHECKING:
     from .harness.programs import Client
     from .harness.stack import Stack
@@ -62,27 +60,6 @@ def whisper(client: Client, words: Keywords, recipient: str, text: str) -> str:
     client.expect_sent()
     client.expect_next(f"[ask] {words.prompt}")
     return online
-
-
-def test_slow_registration_blocks_no_other_client(stack: Stack) -> None:
-    """Some clients wait at the password while others register and talk, the last at its prompt first."""
-    stack.start_server()
-    slow = in_parallel(lambda name: stack.start_client(name, *FRAMES.flags), ["slow1", "slow2", "slow3"])
-    for client in slow:
-        client.transcript.expect_anywhere("[ask] password new")
-    quick = in_parallel(lambda name: join(stack, FRAMES, name), ["quick1", "quick2", "quick3"])
-    for client in quick:
-        client.type(FRAMES.public)
-        client.expect_next("[ask] message for all users")
-    for speaker in reversed(quick):
-        speaker.type(f"hello from {speaker.name}")
-        speaker.expect("[sent #")
-        for listener in quick:
-            if listener is not speaker:
-                listener.expect(f"{speaker.name}: hello from {speaker.name}")
-    in_parallel(lambda client: client.log_in(password_of(client.name), account="new"), slow)
-    for client in [*quick, *slow]:
-        client.leave()
 
 
 def test_message_arrives_at_each_prompt(stack: Stack, words: Keywords) -> None:
