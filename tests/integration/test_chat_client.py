@@ -330,6 +330,18 @@ def test_closed_client_has_left(port: int, enter: Enter, fresh_name: Name, proto
             bob.close()
 
 
+def test_error_in_the_with_block_closes_the_client(room: Room) -> None:
+    def fail() -> None:
+        with ChatClient("127.0.0.1", room.server.port) as client:
+            client.login("alice", "secret")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    room.wait_for_connections(0)
+    assert receivers() == []
+
+
 # --- misuse ---
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from integration.room import PAYLOAD_MAX, c, d, deadline, leave, without_sentences
 
 from chatprotocol.udp.packet import ACK, Datagram, pack
+from chatserver.app import StartError
 
 if TYPE_CHECKING:
     import random
@@ -80,6 +83,7 @@ def test_returning_client_is_not_sent_what_it_acknowledged(shared_room: Room, fr
     bob = shared_room.enter_datagram(name)
     alice.ask(command="DM", to=name, message="psst")
     assert bob.next_message()[-1] == "psst"
+
     assert shared_room.enter_datagram(name).until_fence() == []
 
 
@@ -112,6 +116,7 @@ def test_invalid_datagrams_are_refused_and_the_session_goes_on(shared_room: Room
         assert without_sentences([alice.frame() for _ in told]) == told
         assert alice.until_fence() == []
     number = alice.say("still here")
+
     assert [each[2::2] for each in alice.history("CH 1")] == [[str(number), "still here"]]
 
 
@@ -135,6 +140,31 @@ def test_strangers_get_no_longer_answers_and_no_session(
             answered += len(came)
             assert sum(len(pack(each)) for each in came) <= len(data), (data, came)
             assert {each.session for each in came if each.session} <= {session}
+
     assert answered > 100
     assert inside.take_all() == []
     assert inside.say("still here") > 0
+
+
+def test_connection_limit_counts_udp_sessions(open_room: Callable[..., Room]) -> None:
+    room = open_room(max_connections=2)
+    room.enter("alice")
+    bob, carol = room.enter_datagram("bob"), room.datagram_peer()
+    carol.command("carol")
+    assert carol.rest() == ["C ERROR server_full The server is full; try again later."]
+    assert b'"server_full"' in room.peer().line()
+    leave(bob)
+    bob.turn()
+    room.wait_for_connections(1)
+    assert room.enter_datagram("dora")
+
+
+def test_udp_port_that_is_taken_is_an_error(open_room: Callable[..., Room]) -> None:
+    with ExitStack() as tried:
+        while True:  # until a port is free for TCP
+            taken = tried.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            taken.bind(("127.0.0.1", 0))
+            with suppress(OSError), socket.create_server(taken.getsockname()):
+                break
+        with pytest.raises(StartError, match=r"Address already in use \(UDP\)"):
+            open_room(port=taken.getsockname()[1])

@@ -6,14 +6,15 @@ import json
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from integration.room import c, deadline, leave
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable
 
-    from integration.room import Room
+    from integration.room import Peer, Room
 
 
 def test_connection_over_the_limit_is_refused_in_its_protocol(open_room: Callable[..., Room]) -> None:
@@ -41,7 +42,63 @@ def test_small_pieces_do_not_wait_for_acknowledgements(room: Room) -> None:
             alice.send(bytes([byte]))
         assert alice.next("pong")
         seconds.append(time.monotonic() - began)
+
     assert min(seconds[3:]) < 0.03
+
+
+def test_lagging_receiver_is_disconnected_and_resumes(open_room: Callable[..., Room], log: io.StringIO) -> None:
+    """Promise: nobody waits for the slow."""
+    room = open_room(lag_max_bytes=256 * 1024)
+    alice, bob, sleeper = room.enter("alice"), room.enter("bob"), room.enter("sleeper")
+    count, left = 0, False
+    while not left:
+        count += 1
+        alice.ask(command="PM", message=f"{count} " + "x" * 8_000)
+        while (answer := bob.next("broadcast", "users"))["type"] == "users":
+            left = left or "sleeper" in answer["left"]
+        assert answer["id"] == count
+        assert count < 5_000, "it was never disconnected"
+    while alice.next("sent")["id"] < count:
+        pass
+    assert "reason=lagging" in log.getvalue()
+    seen = [json.loads(line)["id"] for line in whole_lines(sleeper) if b'"broadcast"' in line]
+    assert seen == list(range(1, len(seen) + 1))
+    back = room.peer()
+    back.login("sleeper", since=seen[-1] if seen else 0)
+    assert [back.next("broadcast")["id"] for _ in range(count - len(seen))] == list(range(len(seen) + 1, count + 1))
+
+
+def whole_lines(peer: Peer) -> list[bytes]:
+    """The remaining complete lines."""
+    data = b""
+    try:
+        while piece := peer.socket.recv(65_536):
+            data += piece
+    except ConnectionResetError:
+        pass
+    return data.split(b"\n")[:-1]
+
+
+def test_senders_at_full_speed_lose_nothing(room: Room) -> None:
+    """Promise: back-pressure. A sender that is faster than the disk is read more slowly."""
+    senders = [room.enter(f"sender{number}") for number in range(4)]
+    listener = room.enter("listener")
+    each = 3_000
+
+    def flood(peer: Peer) -> None:
+        peer.send(b'{"command":"PM","message":"x"}\n' * each)
+
+    def read_confirmations(peer: Peer) -> None:
+        for _ in range(each):
+            peer.next("sent")
+
+    threads = [threading.Thread(target=work, args=(peer,)) for peer in senders for work in (flood, read_confirmations)]
+    for thread in threads:
+        thread.start()
+    ids: list[Any] = [listener.next("broadcast")["id"] for _ in range(each * len(senders))]
+    for thread in threads:
+        thread.join()
+    assert ids == list(range(1, each * len(senders) + 1))
 
 
 # --- shutdown ---

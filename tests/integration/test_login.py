@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 from integration.room import leave
 
@@ -48,6 +49,26 @@ def test_reconnecting_does_not_help_to_guess_a_password(shared_room: Room, fresh
     assert shared_room.peer().login(fresh_name("bob"))["account"] == "new", "other names are not slowed down"
 
 
+def test_name_registered_by_many_at_once_has_one_owner(shared_room: Room, fresh_name: Name) -> None:
+    name = fresh_name("alice")
+    peers = [shared_room.peer() for _ in range(8)]
+    answers: list[dict[str, Any]] = [{} for _ in peers]
+    barrier = threading.Barrier(len(peers))
+
+    def register(number: int) -> None:
+        barrier.wait()
+        peers[number].ask(command="login", username=name, password=f"password {number}")
+        answers[number] = peers[number].next("login", "error")
+
+    threads = [threading.Thread(target=register, args=(number,)) for number in range(len(peers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer["type"] for answer in answers].count("login") == 1
+    assert {answer.get("code") for answer in answers} == {None, "wrong_password"}
+
+
 def test_closed_registration_answers_a_new_name_like_a_wrong_password(open_room: Callable[..., Room]) -> None:
     first = open_room()
     leave(first.enter("alice"))
@@ -59,6 +80,18 @@ def test_closed_registration_answers_a_new_name_like_a_wrong_password(open_room:
     stranger.ask(command="password", password="secret")
     assert stranger.next("error")["code"] == "wrong_password"
     assert room.peer().login("alice")["account"] == "existing"
+
+
+def test_password_is_hashed_again_after_a_change_of_the_cost(open_room: Callable[..., Room]) -> None:
+    first = open_room()
+    first.enter("alice")
+    first.close()
+    for _ in range(2):
+        again = open_room(data=first.config.data, hash_memory_kib=16)
+        again.enter("alice")
+        again.close()
+    assert b"m=16,t=1" in (first.config.data / "chat.db").read_bytes()
+    assert b"m=8,t=1" not in (first.config.data / "chat.db").read_bytes()
 
 
 def test_users_update_tells_who_joined_and_left(room: Room) -> None:

@@ -43,6 +43,7 @@ def test_messages_reach_users_of_every_protocol(room: Room) -> None:
     assert erin.say("ALL", "from register") == b"SEND ALL\n\n"
     for peer in users:
         assert heard(peer, 1) == [("broadcast", "from register")]
+
     alice.ask(command="DM", to="BOB", message="json to frames")
     assert alice.next("sent")["status"] == "sent"
     assert heard(bob, 1) == [("direct", "json to frames")]
@@ -71,6 +72,20 @@ def test_message_has_its_sender_id_and_time(shared_room: Room, fresh_name: Name)
     message = bob.next("direct")
     del message["time"]
     assert message == {"type": "direct", "id": number + 1, "from": names[0], "to": names[1], "message": "psst"}
+
+
+def test_other_connections_of_a_user_hear_its_messages(shared_room: Room, fresh_name: Name) -> None:
+    bob, carol = fresh_name("bob"), fresh_name("carol")
+    shared_room.enter(carol)
+    one, other, third = shared_room.enter_frames(bob), shared_room.enter(bob), shared_room.enter_frames(bob)
+    one.say("hello")
+    one.whisper(carol, "psst")
+    one.command("DM")
+    one.next_command()
+    one.send(c(bob) + d("note"))
+    assert {one.frame().split(" ")[1] for _ in range(2)} == {"DIRECT", "SENT"}
+    for peer in (other, third):
+        assert heard(peer, 3) == [("broadcast", "hello"), ("direct", "psst"), ("direct", "note")]
 
 
 def test_direct_message_to_an_offline_user_is_delivered_once(shared_room: Room, fresh_name: Name) -> None:

@@ -7,6 +7,7 @@ users of other protocols are in the end-to-end tests.
 from __future__ import annotations
 
 import socket
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from integration.room import Room
 
+SIDES = ("TOSEND", "TORECV")
 # Well below the time that a recipient has for its answer.
 AT_ONCE_SECONDS = 3.0
 
@@ -53,6 +55,12 @@ def guests(room: Room, *names: str) -> list[Guest]:
 
 
 # --- registration ---
+
+
+def test_server_may_refuse_guests(open_room: Callable[..., Room]) -> None:
+    peer = open_room(guests="off").register_peer()
+    assert peer.register("TOSEND", "bob") == NOT_REGISTERED
+    assert peer.register("TOSEND", "") == MALFORMED
 
 
 def test_login_timeout_and_incomplete_requests(open_room: Callable[..., Room]) -> None:
@@ -151,6 +159,18 @@ def test_sender_is_told_at_once_that_a_recipient_vanished(
     assert alice.sending.section() == sent("ALL")
 
 
+@pytest.mark.long
+def test_silent_guest_is_disconnected_after_five_seconds(room: Room) -> None:
+    alice, bob, silent = guests(room, "alice", "bob", "silent")
+    alice.send("ALL", "hello")
+    assert bob.take() == ("alice", "hello")
+    assert alice.sending.section() == NOT_SENT
+    assert silent.is_over()
+    alice.send("ALL", "hello again")
+    assert bob.take() == ("alice", "hello again")
+    assert alice.sending.section() == sent("ALL")
+
+
 def test_lagging_guest_is_disconnected(open_room: Callable[..., Room], log: io.StringIO) -> None:
     """Promises: memory stays bounded; others do not wait; the sender of an undelivered message is told at once."""
     room = open_room(lag_max_bytes=64 * 1024)
@@ -164,6 +184,9 @@ def test_lagging_guest_is_disconnected(open_room: Callable[..., Room], log: io.S
         assert bob.sending.section() == NOT_SENT
     assert slow.is_over()
     assert log.getvalue().count("disconnected reason=lagging user=slow") == 1
+
+
+# --- names ---
 
 
 # --- bad input ---
@@ -194,3 +217,25 @@ def test_refusal_reaches_a_peer_that_still_writes(room: Room) -> None:
     with suppress(ConnectionError):
         alice.sending.send(b"x" * 1_000_000)
     assert alice.sending.section() == INCOMPLETE
+
+
+# --- shutdown ---
+
+
+def test_shutdown_answers_and_closes(open_room: Callable[..., Room]) -> None:
+    """Promise: shutdown. A message in flight, a message that waits for the second connection, and a stranger."""
+    room = open_room()
+    (alice, bob), carol = guests(room, "alice", "bob"), room.enter("carol")
+    half, stranger = room.register_peer(), room.register_peer()
+    half.register("TOSEND", "half")
+    half.send(message_to("alice", "waits for the other connection"))
+    stranger.register("TOSEND", "all")
+    alice.send("ALL", "hello")
+    assert bob.forwarded() == ("alice", "hello")
+    stopping = threading.Thread(target=room.stop, name="stop")
+    stopping.start()
+    carol.next("bye")
+    bob.confirm("alice")
+    assert alice.sending.rest() == sent("ALL")
+    assert [peer.rest() for peer in (alice.receiving, bob.sending, bob.receiving, half, stranger)] == [b""] * 5
+    stopping.join()

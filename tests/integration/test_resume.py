@@ -38,6 +38,7 @@ def test_since_sends_missed_messages_once(shared_room: Room, fresh_name: Name) -
     back = shared_room.peer()
     assert back.login(bob_name, since=seen)["last_id"] == seen + 5
     alice.say("new")
+
     heard = [back.next("broadcast", "direct") for _ in range(5)]
     assert [each["message"] for each in heard] == ["to all", "to bob", "by bob", "to myself", "new"]
     assert [witness.next("broadcast", "direct") for _ in range(6)][1:] == heard
@@ -92,3 +93,21 @@ def test_pages_of_missed_messages_are_followed_by_new_ones(shared_room: Room, fr
     bob.ask(command="login", username=name, password="secret", since=since)
     alice.send(b"".join(b'{"command":"PM","message":"%d"}\n' % number for number in range(count, 2 * count)))
     assert [bob.next("broadcast")["message"] for _ in range(2 * count)] == [str(number) for number in range(2 * count)]
+
+
+def test_ids_and_nonces_survive_a_restart(open_room: Callable[..., Room]) -> None:
+    """A repeated nonce of the same sender is the same message."""
+    room = open_room()
+    alice, bob = room.enter("alice"), room.enter("bob")
+    first = alice.say("hello", nonce="n1")
+    assert alice.say("hello", nonce="n1") == first
+    last = bob.say("hello", nonce="n1")["id"]
+    assert last == first["id"] + 1
+    room.stop()
+    room = open_room(data=room.config.data)
+    alice = room.peer()
+    assert alice.login("alice")["last_id"] == last
+    assert alice.say("hello", nonce="n1") == first
+    assert alice.say("more")["id"] == last + 1
+    alice.ask(command="CH")
+    assert len(alice.next("history")["messages"]) == 3

@@ -46,6 +46,7 @@ def test_direct_messages_of_others_are_not_found(shared_room: Room, fresh_name: 
     whisper(bob, names[0], f"a {secret} answer")
     whisper(eve, names[2], f"my own {secret}")
     alice.say(f"no {secret} at all")
+
     assert texts(alice, secret) == texts(bob, secret)
     assert texts(bob, secret) == [f"the {secret} plan", f"a {secret} answer", f"no {secret} at all"]
     assert texts(eve, f"{secret[:-1]}*")[-2:] == [f"my own {secret}", f"no {secret} at all"]
@@ -69,6 +70,7 @@ def test_query_has_no_syntax_of_the_search_engine(asker: Peer, parts: list[str],
     """Every query is answered, or refused for its length or its lack of words."""
     words = glue.join(parts)
     answer = search(asker, words)
+
     assert answer["type"] == "found" or answer["code"] in ("bad_request", "too_long"), answer
     if answer["type"] == "found":
         assert answer["words"] == words
@@ -95,6 +97,7 @@ def test_restart_repairs_the_index(open_room: Callable[..., Room], harm: Callabl
     path = room.config.data / SEARCH_FILE
     assert path.stat().st_mode & 0o777 == 0o600
     harm(path)
+
     again = open_room().enter("alice")
     assert texts(again, "word") == said
     again.say("word 41")
@@ -111,7 +114,19 @@ def test_index_deleted_at_run_time_is_still_used(room: Room) -> None:
         path.unlink()
     for text in said[10:]:
         alice.say(text)
+
     assert texts(alice, "word") == said
+
+
+def test_server_works_without_an_index(open_room: Callable[..., Room], config: Any) -> None:
+    (config.data / SEARCH_FILE).mkdir(parents=True)
+    room = open_room()
+    alice, bob = room.enter("alice"), room.enter("bob")
+
+    assert search(alice, "word")["code"] == "internal"
+    alice.say("word")
+    assert bob.next("broadcast")["message"] == "word"
+    assert not room.has_crashed
 
 
 def test_searches_do_not_delay_messages(room: Room) -> None:

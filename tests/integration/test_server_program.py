@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -84,6 +85,7 @@ def test_unknown_setting_is_logged_with_a_suggestion(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CHAT_REGISTRATON=closed\nCHAT_PUBLISH=127.0.0.1\n")
     with Program(tmp_path, CHAT_GEUSTS="off", CHAT_QUIET="yes") as server:
         warnings = [line.partition(" time=")[0] for line in server.log().splitlines() if "[WARNING]" in line]
+
     assert warnings == [
         "[WARNING] unknown setting ignored name=CHAT_GEUSTS did_you_mean=CHAT_GUESTS",
         "[WARNING] unknown setting ignored name=CHAT_REGISTRATON did_you_mean=CHAT_REGISTRATION",
@@ -141,6 +143,18 @@ def test_client_that_does_not_read_delays_the_end_by_seconds_only(tmp_path: Path
             peer.close()
 
 
+def test_logins_that_wait_for_a_hash_do_not_delay_the_end(tmp_path: Path) -> None:
+    with Program(tmp_path, "--hash-time-cost", "8", "--hash-memory-kib", "65536") as server:
+        peers = [Peer(server.port) for _ in range(40)]
+        for index, peer in enumerate(peers):
+            peer.ask(command="login", username=f"user{index}", password="x")
+        peers[0].next("login", "error")
+        with deadline(8.0, "the shutdown"):
+            assert server.stop() == 0
+        for peer in peers:
+            peer.close()
+
+
 def test_env_file_is_read_and_a_taken_port_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -160,6 +174,51 @@ def test_invalid_setting_is_one_line_that_names_it(tmp_path: Path, environment: 
     assert "given twice" in refused(tmp_path, environment, "1", "-p", "2")
     assert "CHAT_LOG_LEVEL" in refused(tmp_path, environment | {"CHAT_LOG_LEVEL": "loud"})
     assert "192.0.2.1" in refused(tmp_path, environment, "0", "--host", "192.0.2.1")
+
+
+def damage_header(database: Path) -> None:
+    database.write_bytes(b"this is no database" * 500)
+
+
+def damage_page(database: Path) -> None:
+    data = bytearray(database.read_bytes())
+    data[4_096 + 100 : 3 * 4_096] = b"\xaa" * (2 * 4_096 - 100)
+    database.write_bytes(data)
+
+
+def cut_off(database: Path) -> None:
+    data = database.read_bytes()
+    database.write_bytes(data[: len(data) // 2])
+
+
+def write_by_a_newer_server(database: Path) -> None:
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+
+
+def test_damaged_database_is_refused_and_not_changed(tmp_path: Path, environment: dict[str, str]) -> None:
+    with Program(tmp_path) as server:
+        alice = Peer(server.port)
+        alice.login("alice")
+        for _ in range(50):
+            alice.say("x" * 1_000)
+        alice.close()
+        server.stop()
+    database = tmp_path / "data" / "chat.db"
+    healthy = database.read_bytes()
+    for damage in (damage_header, damage_page, cut_off, write_by_a_newer_server):
+        database.write_bytes(healthy)
+        damage(database)
+        before = database.read_bytes()
+        assert str(database) in refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"))
+        assert database.read_bytes() == before
+
+
+def test_data_folder_that_can_not_be_created_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert "file" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "file" / "data"))
+    assert "file" in refused(tmp_path, environment, "0", "--data", str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize(
@@ -196,6 +255,13 @@ def test_database_of_another_user_is_named(
     os.chown(tmp_path / "data", 61234, -1)
     problem = refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"), under=ordinary_user)
     assert f"{tmp_path / 'data' / 'chat.db'} belongs to user 0" in problem
+
+
+def test_unreadable_data_folder_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "data").mkdir(0o000)
+    powerless = () if os.geteuid() else ("setpriv", "--bounding-set=-all")
+    problem = refused(tmp_path, environment, "0", "--data", str(tmp_path / "data"), under=powerless)
+    assert f"The data folder {tmp_path / 'data'} can't be used: Permission denied" in problem
 
 
 def test_second_server_on_a_data_folder_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
