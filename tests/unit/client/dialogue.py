@@ -8,35 +8,27 @@
 A step with another outcome fails with the transcript so far and a diff. The nonces of messages are n1, n2, n3...
 """
 
-from __future__ import annotations
-
 import difflib
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from chatclient.cli.controller import Controller, EndOfInput, Input, Line, UiState
+from chatclient.cli.exits import Exit
 from chatclient.cli.input import InputParser
-from chatclient.client_protocol import ClientEvent, ClientProtocol, JsonClient
+from chatclient.client_protocol import ClientProtocol, JsonClient
 from chatclient.links.connection import LinkUp
 from chatclient.model import Model
 from chatclient.session import ClientSession
 from chatclient.ui import view
+from chatprotocol.address import Address
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import Login, Request
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from .samples import Shown
 
-    from chatclient.cli.exits import Exit
-    from chatclient.notices import UiNotice
-    from chatprotocol.address import Address
-
-# The frontend was told not to echo the next line.
 HIDES = "(hides what is typed)"
-# The controller started a connection.
 CONNECTS = "(connects)"
-# The controller ended the connection.
 HANGS_UP = "(hangs up)"
 
 
@@ -106,7 +98,7 @@ class Dialogue:
 
     # --- the frontend ---
 
-    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
+    def display(self, shown: Sequence[Shown]) -> None:
         self._new += [line for each in shown for line in view.lines(each)]
 
     def update(self, ui_state: UiState) -> None:
