@@ -1,19 +1,15 @@
 """Events and notices for the tests."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from chatclient import notices
-from chatclient.client_protocol import DeliveryUnknown, Outcome
+from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.requests import Say, Side, Whisper
 
-if TYPE_CHECKING:
-    from chatclient.client_protocol import ClientEvent
-    from chatclient.notices import UiNotice
-
+# All that a frontend shows.
+Shown: TypeAlias = "ClientEvent | notices.UiNotice"
 NOON_MS = 1_769_860_800_123
 
 
@@ -40,7 +36,7 @@ STEPS: list[ClientEvent] = [
 ]
 
 
-def everything_with(text: str) -> list[ClientEvent | UiNotice]:
+def everything_with(text: str) -> list[Shown]:
     """Each event and notice that can have a text of others, with this text in all of its members."""
     return [
         events.PublicMessage(1, 0, text, text),
