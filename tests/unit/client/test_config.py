@@ -1,18 +1,13 @@
 """Settings of the client that depend on each other: words, server, password and frontend. See also test_settings.py."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from chatclient.cli.config import Config, FrontendKind, load_config
 from chatprotocol.settings import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def load(*arguments: str, env: Mapping[str, str | None] | None = None) -> Config:
@@ -121,9 +116,6 @@ def test_help_and_version_are_printed(flag: str, capsys: pytest.CaptureFixture[s
         load(flag)
     assert end.value.code == 0
     assert "chatclient" in capsys.readouterr().out
-
-
-# --- the frontend ---
 
 
 class Standard:
