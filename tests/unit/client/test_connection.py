@@ -1,27 +1,19 @@
 """Connection: when it reconnects, how long it tries, and what it reports. The clock is the test's."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 import pytest
 
-from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
+from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp, Signal
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import AccountKind, Refused, Registered, Welcome
+from chatprotocol.events import AccountKind, Event, Refused, Registered, Welcome
 from chatprotocol.requests import Side
 
 from .dialogue import FakeLink
 from .samples import HELLO
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from chatclient.links.connection import Signal
-    from chatprotocol.events import Event
 
 ADDRESS = ("chat.example", 9999)
 WELCOME = Welcome(AccountKind.EXISTING, "alice", (), 10)
@@ -216,13 +208,3 @@ def test_each_link_is_closed(clock: Clock) -> None:
     links = [steady(clock), ScriptedLink(clock, end=OSError(104, "reset")), steady(clock)]
     run(clock, links, retry_seconds=5.0)
     assert all(link.is_closed for link in links)
-
-
-def test_connection_can_be_started_again_after_link_lost(clock: Clock) -> None:
-    told: list[Event | Signal] = []
-    links = iter([ScriptedLink(clock), ScriptedLink(clock)])
-    connection = Connection(lambda *_: next(links), 60.0, told.append)
-    for _ in range(2):
-        connection.start(ADDRESS)
-    connection.close()
-    assert kinds(told) == " ".join(["LinkUp LinkDown LinkLost"] * 2)
