@@ -95,9 +95,6 @@ def test_first_line_of_a_pipe_is_the_password() -> None:
     client.give(WELCOME, WELCOMES, sends(Say("hello", "n1")))
 
 
-# --- operations ---
-
-
 @pytest.mark.parametrize("ops", ["pm-dm", "bm-pm"])
 def test_direct_message_in_steps_goes_on_when_messages_arrive(ops: str) -> None:
     client = Dialogue(ops=ops)
@@ -161,9 +158,6 @@ def test_error_of_an_earlier_message_does_not_cancel_an_operation(client: Dialog
     client.type("EX", sends(Whisper("bob", "EX", "n2")))
 
 
-# --- lost connections ---
-
-
 def test_reconnect_resumes_after_the_last_message_and_sends_unconfirmed_ones_again(client: Dialogue) -> None:
     """Promise: once. The login names the last id; unconfirmed messages keep their nonces."""
     client.type("PM one", sends(Say("one", "n1")))
@@ -189,9 +183,6 @@ def test_server_that_stops_or_is_full_is_tried_again(client: Dialogue) -> None:
     assert client.exit is None
     client.give(LinkLost("can't reach it"), "[error lost] can't reach it")
     assert client.exit is Exit.LOST
-
-
-# --- the end ---
 
 
 @pytest.mark.parametrize("end", ["goodbye", "lost"])
