@@ -1,8 +1,6 @@
 """The controller of a person at a terminal: lines that need no server, lines that wait, passwords, and UiState."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,19 +11,22 @@ from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import MessageQueued, Reconnected, Toggle
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, History, PasswordChanged, PasswordPrompt, Refused, User, Users, Welcome
+from chatprotocol.events import (
+    AccountKind,
+    Event,
+    History,
+    PasswordChanged,
+    PasswordPrompt,
+    Refused,
+    User,
+    Users,
+    Welcome,
+)
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import AskHistory, AskUser, AskUsers, ChangePassword, Login, Password, Say, Search, Whisper
 
 from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, sends
-from .samples import HELLO, SHOWS_HELLO, confirmation, direct
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chatclient.client_protocol import ClientEvent
-    from chatclient.notices import UiNotice
-    from chatprotocol.events import Event
+from .samples import HELLO, SHOWS_HELLO, Shown, confirmation, direct
 
 SERVER = ("localhost", 9999)
 HINT = "[help] Type a message to all users, or DM USER MESSAGE to one; /help lists the commands."
@@ -46,11 +47,11 @@ class TerminalDialogue(Dialogue):
     marks_passwords = True
 
     def __init__(self, password: str | None = "secret") -> None:
-        self.shown: list[ClientEvent | UiNotice] = []
+        self.shown: list[Shown] = []
         parser = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=True, is_json=True)
         super().__init__("alice", password, parser=parser)
 
-    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
+    def display(self, shown: Sequence[Shown]) -> None:
         self.shown += shown
         super().display(shown)
 
