@@ -1,29 +1,34 @@
 """The client in the protocols frames and datagram, one step at a time: what is asked, sent and shown, in order."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
 from chatclient.cli.controller import Interrupt
 from chatclient.cli.exits import Exit
-from chatclient.client_protocol import OpenDirect, OpenPublic
+from chatclient.client_protocol import Action, OpenDirect, OpenPublic
 from chatclient.frames_client import FramesClient
 from chatclient.links.connection import LinkDown
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, Bye, History, Online, PasswordPrompt, Ready, Refused, Welcome
+from chatprotocol.events import (
+    AccountKind,
+    Bye,
+    DirectMessage,
+    Event,
+    History,
+    Online,
+    PasswordPrompt,
+    PublicMessage,
+    Ready,
+    Refused,
+    Welcome,
+)
 from chatprotocol.requests import AskHistory, Command, Data, Login, Say, Whisper
 
 from .dialogue import HANGS_UP, HIDES, Dialogue, sends
 from .samples import HELLO, SHOWS_HELLO, confirmation, direct, public
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-    from chatclient.client_protocol import Action
-    from chatprotocol.events import DirectMessage, Event, PublicMessage
 
 # As the decoder of frames returns it: the wire has no more.
 WELCOME = Welcome(AccountKind.EXISTING, "", (), None)
@@ -252,8 +257,9 @@ def test_interrupt_leaves_after_the_operation_and_reports_unused_lines(client: D
 
 # --- ping ---
 
+Step: TypeAlias = "Action | Event"
 # Operations: the first action, what follows while the server waits for a step, and the answer that ends it.
-OPERATIONS: list[tuple[Action, list[Action | Event], Event]] = [
+OPERATIONS: list[tuple[Action, list[Step], Event]] = [
     (OpenPublic(), [Ready(), Say("hello")], SENT),
     (OpenPublic(), [Ready(), AskHistory(50)], EMPTY),
     (OpenDirect(), [ONLINE, Whisper("bob", "psst")], SENT),
@@ -262,7 +268,7 @@ OPERATIONS: list[tuple[Action, list[Action | Event], Event]] = [
 
 
 @pytest.mark.parametrize(("first", "steps", "end"), OPERATIONS)
-def test_ping_is_never_offered_between_two_steps(first: Action, steps: list[Action | Event], end: Event) -> None:
+def test_ping_is_never_offered_between_two_steps(first: Action, steps: list[Step], end: Event) -> None:
     """The server would take it as the recipient or the text.
 
     The receiver thread may ask at any moment, so a trace function asks before each line that the client executes.
