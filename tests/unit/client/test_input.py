@@ -1,9 +1,6 @@
 """InputParser and Addressing: what typed lines mean, in one line and in several, in a pipe and at a terminal."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,10 +9,7 @@ from hypothesis import strategies as st
 from chatclient.cli.input import GuestInputParser, InputParser, LineMeaning, ParsedInput
 from chatclient.client_protocol import OpenDirect, OpenPublic
 from chatprotocol.keywords import KEYWORD_SETS
-from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Say, Search, Whisper
-
-if TYPE_CHECKING:
-    from chatclient.client_protocol import Action
+from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Request, Say, Search, Whisper
 
 USAGE = "Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves."
 
@@ -60,7 +54,7 @@ def guest() -> GuestInputParser:
         ("pm-dm", " ", None),
     ],
 )
-def test_line_is_an_operation(ops: str, line: str, action: Action | None) -> None:
+def test_line_is_an_operation(ops: str, line: str, action: Request | None) -> None:
     assert parser(ops).parse_line(line) == ParsedInput(action)
 
 
