@@ -1,9 +1,7 @@
 """JSON lines: one object for each event or notice. It decodes to the same texts and acts on no terminal."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,12 +16,8 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, SentStatus
 from chatprotocol.requests import Say, Whisper
 
-from .samples import STEPS, direct, everything_with, public
+from .samples import STEPS, Shown, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS
-
-if TYPE_CHECKING:
-    from chatclient.client_protocol import ClientEvent
-    from chatclient.notices import UiNotice
 
 TIME = "2026-01-31T12:00:00.123Z"
 HELLO = public(18, "Gr\u00fc\u00dfe \u65e5\u672c")
@@ -32,7 +26,7 @@ HELLOS = f'{{"type":"broadcast","id":18,"time":"{TIME}","from":"bob","message":"
 PSSTS = f'{{"type":"direct","id":19,"time":"{TIME}","from":"bob","to":"alice","message":"psst"}}'
 
 # Events of the protocol json have its form; the others are the client's own.
-OBJECTS: list[tuple[ClientEvent | UiNotice, str]] = [
+OBJECTS: list[tuple[Shown, str]] = [
     (HELLO, HELLOS),
     (PSST, PSSTS),
     (events.Sent(18, SentStatus.SENT, "n1"), '{"type":"sent","id":18,"status":"sent","nonce":"n1"}'),
@@ -45,8 +39,8 @@ OBJECTS: list[tuple[ClientEvent | UiNotice, str]] = [
     (events.History((HELLO, PSST)), f'{{"type":"history","messages":[{HELLOS},{PSSTS}]}}'),
     (events.Found("hi", (HELLO,), 19), f'{{"type":"found","words":"hi","messages":[{HELLOS}],"upto":19}}'),
     (
-        events.Refused(ErrorCode.UNKNOWN_USER, "None.", "n1"),
-        '{"type":"error","code":"unknown_user","message":"None.","nonce":"n1"}',
+        events.Refused(ErrorCode.INTERNAL, "No.", "n1"),
+        '{"type":"error","code":"internal","message":"No.","nonce":"n1"}',
     ),
     (events.Bye("you left"), '{"type":"bye","reason":"you left"}'),
     (events.PasswordPrompt(AccountKind.NEW), '{"type":"prompt","field":"password","account":"new"}'),
@@ -66,7 +60,7 @@ OBJECTS: list[tuple[ClientEvent | UiNotice, str]] = [
 
 
 @pytest.mark.parametrize(("shown", "expected"), OBJECTS)
-def test_event_is_one_object_in_its_documented_form(shown: ClientEvent | UiNotice, expected: str) -> None:
+def test_event_is_one_object_in_its_documented_form(shown: Shown, expected: str) -> None:
     """Characters that do not act on a terminal are not escaped."""
     (line,) = lines(shown)
     assert json.loads(line) == json.loads(expected)
