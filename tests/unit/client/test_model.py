@@ -37,7 +37,6 @@ EMPTY = Welcome(AccountKind.NEW, "alice", (), 0)
         ([WELCOME, confirmation(11, "n1")], 11),
         ([WELCOME, direct(3)], 10),  # stored while the user was away
         ([WELCOME, History((public(99),))], 99),
-        ([WELCOME, Users(1, ("Alice",)), Refused(ErrorCode.TOO_LONG, "x")], 10),
         # The next connection may be lost again before the missed messages arrive.
         ([WELCOME, Welcome(AccountKind.EXISTING, "Alice", (), 50)], 10),
         ([EMPTY, Welcome(AccountKind.EXISTING, "alice", (), 5)], 0),
