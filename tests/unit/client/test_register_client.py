@@ -22,7 +22,6 @@ FORMS = "A server is HOST, HOST PORT or HOST:PORT; an IPv6 address with a port i
 NAME_RULE = "A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)."
 ASKS_SERVER = "[ask] server, HOST or HOST PORT (localhost 9999)"
 ASKS_NAME = "[ask] username"
-NO_NAME = "[error usage] the input ended before the username was given"
 BYE = "[bye] you left"
 CLOSED_TEXT = "the server closed the connection"
 CLOSED = LinkDown(CLOSED_TEXT)
@@ -64,9 +63,6 @@ def guest() -> Dialogue:
     client.begin(CONNECTS)
     come_in(client, WELCOME, PROMPT)
     return client
-
-
-# --- server and name ---
 
 
 def test_server_and_name_are_asked_for() -> None:
@@ -128,7 +124,7 @@ def test_leaving_at_the_question_for_another_name(line: str) -> None:
     connect(client)
     client.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
     client.give(LinkLost("gone"), ASKS_NAME)
-    client.type(line, NO_NAME)
+    client.type(line, "[error usage] the input ended before the username was given")
     assert client.exit is Exit.REFUSED
 
 
@@ -141,9 +137,6 @@ def test_end_of_input_and_interrupt_at_a_question(server: Address | None, questi
     interrupted.begin(ASKS_NAME if server else ASKS_SERVER)
     interrupted.give(Interrupt())
     assert interrupted.exit is Exit.LOST
-
-
-# --- messages ---
 
 
 def test_each_message_waits_for_the_answer_to_the_last_one(guest: Dialogue) -> None:
@@ -203,9 +196,6 @@ def test_help_lists_the_input_of_a_guest(guest: Dialogue) -> None:
     )
 
 
-# --- leaving ---
-
-
 @pytest.mark.parametrize("line", ["EX", " ex ", "/quit", None])
 def test_idle_guest_leaves_at_once(guest: Dialogue, line: str | None) -> None:
     """None: with an interrupt. The protocol has no goodbye."""
@@ -225,9 +215,6 @@ def test_interrupt_waits_for_the_answer_and_drops_later_lines(guest: Dialogue, *
     guest.give(Interrupt())
     guest.give(Delivered("bob"), "[delivered] @bob", BYE, *[UNCONFIRMED] * is_more_typed)
     assert guest.exit is (Exit.LOST if is_more_typed else Exit.OK)
-
-
-# --- reconnecting ---
 
 
 def test_reconnected_guest_may_have_missed_messages(guest: Dialogue) -> None:
