@@ -55,19 +55,6 @@ def test_wait_uses_up_the_first_line_with_its_text_and_no_other() -> None:
     assert not transcript.wait_for("hello", 0)
 
 
-def test_wait_ends_when_the_text_is_shown() -> None:
-    transcript = Transcript()
-    answers: list[bool] = []
-    waiter = threading.Thread(
-        target=lambda: answers.append(transcript.wait_for("hello", DEADLINE_SECONDS)), daemon=True
-    )
-    waiter.start()
-    transcript.add(["other"])
-    transcript.add(["hello"])
-    waiter.join(DEADLINE_SECONDS)
-    assert answers == [True]
-
-
 def test_end_wakes_waits_and_pauses_but_keeps_what_was_shown() -> None:
     """The client shows [bye] and ends at once. A script that waits for it succeeds."""
     transcript = shown("[bye] you left")
