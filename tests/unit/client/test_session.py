@@ -1,7 +1,5 @@
 """ClientSession: messages and queries over any number of connections, and the model that follows them."""
 
-from __future__ import annotations
-
 import pytest
 
 from chatclient.client_protocol import JsonClient, PossibleGap
@@ -59,9 +57,6 @@ def test_due_and_ping_follow_the_session(session: ClientSession) -> None:
         assert session.expected_answer is ExpectedAnswer.ANSWER
         session.connection_lost()
         assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, None)
-
-
-# --- messages ---
 
 
 def test_default_nonces_are_unique() -> None:
@@ -128,9 +123,6 @@ def test_temporary_error_sends_a_message_again(session: ClientSession, code: Err
     assert log_in(session).sent[1:] == ([said] if is_temporary else [])
 
 
-# --- own messages that arrive ---
-
-
 def test_own_message_with_a_lost_confirmation_is_returned_once(session: ClientSession) -> None:
     """It is among the missed messages. Messages of this user's other devices are returned in their order."""
     log_in(session)
@@ -187,8 +179,6 @@ def test_held_messages_stay_held_when_they_arrive_again(session: ClientSession) 
         assert session.handle_event(sent) == (sent,)
 
 
-# --- reconnecting to another history ---
-
 # The server's answer to a client that saw message 10 of the history a1, and the id that the client resumes after.
 RETURNS = [
     (Welcome(AccountKind.EXISTING, "alice", (), 15, "a1"), False, 10),
@@ -235,8 +225,6 @@ def test_seen_messages_are_not_returned_again_after_a_restore(session: ClientSes
     others = [public(9, "another"), public(11, "heard", "bob", 1), public(11, "heard", "carol"), public(13, "another")]
     assert [session.handle_event(each) for each in others] == [(each,) for each in others]
 
-
-# --- queries ---
 
 QUERIES: list[tuple[Request, Event]] = [
     (AskUsers(), Users(1, ("alice",))),
