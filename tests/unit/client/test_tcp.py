@@ -1,11 +1,9 @@
 """TcpLink: what it receives, what it sends, and how it ends. Its Watch is the test's."""
 
-from __future__ import annotations
-
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from chatclient.links.tcp import TcpLink
 from chatprotocol.events import Bye, Event, Refused
@@ -13,9 +11,6 @@ from chatprotocol.requests import Ping, Say
 from chatprotocol.wire.json import Json
 
 from .watches import ScriptedWatch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEADLINE_SECONDS = 5.0
 BYE = b'{"type":"bye","reason":"enough"}\n'
