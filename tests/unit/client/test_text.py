@@ -55,9 +55,6 @@ def test_escaped_text_has_no_control_or_format_character_but_joiners(text: str) 
     assert escape_control_characters(escaped) == escaped
 
 
-# --- combining marks ---
-
-
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
@@ -81,9 +78,6 @@ def test_limited_text_keeps_its_letters_and_stays_the_same(text: str) -> None:
     kept = limit_combining_marks(text)
     assert limit_combining_marks(kept) == kept
     assert [each for each in kept if each in "ab "] == [each for each in text if each in "ab "]
-
-
-# --- columns ---
 
 
 @pytest.mark.parametrize(
@@ -110,16 +104,11 @@ def test_width_of_two_texts_is_their_sum(one: str, other: str) -> None:
     assert 0 <= columns_of(one) + columns_of(other) <= together <= columns_of(one) + columns_of(other) + 1
 
 
-# --- wrapping ---
-
-
 @pytest.mark.parametrize(
     ("text", "columns", "lines"),
     [
         ("", 10, [""]),
-        ("hello", 5, ["hello"]),
         ("hello   you", 5, ["hello", "you"]),
-        ("a b c d e", 3, ["a b", "c d", "e"]),
         ("x abcdefgh", 4, ["x", "abcd", "efgh"]),
         ("abcdef gh", 3, ["abc", "def", "gh"]),
         ("  x", 10, ["  x"]),
