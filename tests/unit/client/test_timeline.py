@@ -1,18 +1,16 @@
 """Timeline: the rows of each event and notice, at any width, and no row that acts on a terminal."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient import notices
-from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
+from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 from chatclient.model import ConnectionState, UiState
-from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
+from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs, Row
 from chatclient.ui.text import columns_of, escape_control_characters
 from chatclient.ui.timeline import Timeline
 from chatprotocol import events
@@ -20,17 +18,8 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, Sent, SentStatus, Users
 from chatprotocol.requests import Say, Whisper
 
-from .samples import NOON_MS, STEPS, confirmation, direct, everything_with, public
+from .samples import NOON_MS, STEPS, Shown, confirmation, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chatclient.client_protocol import ClientEvent
-    from chatclient.notices import UiNotice
-    from chatclient.ui.layout import Row
-
-    Shown = ClientEvent | UiNotice
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 DAY_MS = 24 * 60 * 60 * 1000
@@ -144,7 +133,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
 
 
 @pytest.mark.parametrize(("shown", "lines"), ROWS)
-def test_event_is_shown_in_its_rows(window: Window, shown: ClientEvent | UiNotice, lines: list[str]) -> None:
+def test_event_is_shown_in_its_rows(window: Window, shown: Shown, lines: list[str]) -> None:
     assert window.lines(shown) == lines
 
 
@@ -265,13 +254,6 @@ def test_quiet_switches_bell_and_highlight(window: Window) -> None:
     quiet = Window(is_quiet=True)
     quiet.rows(direct(11))
     assert not quiet.has_rung()
-
-
-def test_joins_switches_joins_and_leaves(window: Window) -> None:
-    both = Users(2, None, ("bob",), ("eve",))
-    assert window.lines(notices.Toggle("joins"), both)[1:] == []
-    assert window.lines(notices.Toggle("joins"), both)[1:] == [NOTICE + "bob joined", NOTICE + "eve left"]
-    assert Window(shows_joins=False).lines(both) == []
 
 
 def test_name_has_the_same_colour_for_all_users_and_releases() -> None:
