@@ -148,9 +148,6 @@ def public(message_id: int, text: str) -> tuple[str, PublicMessage]:
 HELLO_TEXT, HELLO = public(7, "hello")
 
 
-# --- opening ---
-
-
 def test_lost_openings_are_resent_and_an_old_cookie_is_replaced(server: UdpServer, call: Call) -> None:
     """The session may begin with its second datagram. Others than those of the handshake are ignored."""
     caller = call(server.port)
@@ -181,9 +178,6 @@ def test_rejection_is_reported(server: UdpServer, call: Call, with_cookie: bool)
     caller.ends("the server answered, but opened no session", Refused(ErrorCode.SERVER_FULL, "Full."))
 
 
-# --- addresses ---
-
-
 def test_closed_port_fails_at_once(call: Call) -> None:
     port = free_port()
     with at_once("the refusal"):
@@ -212,9 +206,6 @@ def test_all_addresses_share_the_timeout(serve: Callable[[], UdpServer], call: C
     assert time.monotonic() - started >= 0.5
 
 
-# --- a session ---
-
-
 def test_requests_are_sent_at_once_and_resent(server: UdpServer, inside: Caller) -> None:
     """In pieces if they are long."""
     for sequence, text in enumerate(("one", "two", "three"), 1):
@@ -226,16 +217,6 @@ def test_requests_are_sent_at_once_and_resent(server: UdpServer, inside: Caller)
     for _ in range(3):
         server.hears("d", SESSION, 4, "x" * 1_200)
         server.hears("D", SESSION, 5, "x" * 100)
-
-
-def test_events_are_acknowledged_and_reported_in_order(server: UdpServer, inside: Caller) -> None:
-    """More than are read in a row."""
-    sequences = [*range(101, 1, -1)]
-    for sequence in sequences:
-        server.says("D", SESSION, sequence, public(sequence, "hello")[0])
-    inside.reports(*(public(sequence, "hello")[1] for sequence in sorted(sequences)))
-    for sequence in sequences:
-        server.hears("A", SESSION, sequence)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
@@ -266,9 +247,6 @@ def test_thousands_of_requests_are_sent(server: UdpServer, inside: Caller) -> No
     for sequence in range(1, 5_001):
         server.hears("D", SESSION, sequence, f"{sequence}")
         server.says("A", SESSION, sequence)
-
-
-# --- the end ---
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
@@ -313,9 +291,6 @@ def test_shut_down_ends_the_link_in_any_state(serve: Callable[[], UdpServer], ca
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as fence:
         fence.sendto(wire("C", 0, 0, "fence"), ("127.0.0.1", second.port))
     second.hears("C", 0, 0, "fence")
-
-
-# --- under a Connection ---
 
 
 def test_connection_opens_a_new_session_after_a_restart(server: UdpServer) -> None:
