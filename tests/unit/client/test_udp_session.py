@@ -54,9 +54,6 @@ def run(session: UdpSession, until: float) -> Iterator[tuple[float, list[bytes]]
         now = session.next_check_at
 
 
-# --- requests and events ---
-
-
 def test_requests_are_sent_in_order_until_acknowledged(session: UdpSession) -> None:
     assert session.request(Command("PM"), 0.0) is None
     assert session.request(Data("x" * 1_300), 0.0) is None
@@ -110,9 +107,6 @@ def test_ping_is_not_a_password(session: UdpSession, text: str) -> None:
     assert session.datagrams_to_send(1.0) == [sent("C", 1, "PINGS"), sent("D", 2, "PING")]
 
 
-# --- pings and silence ---
-
-
 def test_answered_pings_every_15_seconds_keep_the_session(session: UdpSession) -> None:
     pinged_at = []
     answers = 0
@@ -139,9 +133,6 @@ def test_server_is_lost_after_60_seconds_of_silence(session: UdpSession) -> None
     session.datagrams_to_send(62.9)
     with pytest.raises(TimeoutError, match="nothing was heard for 60 s"):
         session.datagrams_to_send(63.0)
-
-
-# --- probes: does the session still exist? ---
 
 
 @pytest.mark.parametrize("start", [0.0, 10.0])
