@@ -1,21 +1,15 @@
 """Watch: when a silent server gets a ping, and when it counts as lost. The clock is the test's."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import pytest
 
 from chatclient.links.watch import ExpectedAnswer, Watch
-from chatprotocol.events import AccountKind, PasswordPrompt, Pong, Users
+from chatprotocol.events import AccountKind, Event, PasswordPrompt, Pong, Users
 from chatprotocol.requests import Ping
 
 from .samples import HELLO
 from .watches import FakeSession
-
-if TYPE_CHECKING:
-    from chatprotocol.events import Event
 
 LIST = Users(1, ("alice",), (), ())
 PROMPT = PasswordPrompt(AccountKind.NEW)
