@@ -78,16 +78,10 @@ class Dialogue:
     ) -> None:
         self.model = Model(server, username, password)
         self.parser = parser or InputParser(KEYWORD_SETS[ops])
-        self.controller = Controller(
-            ClientSession(self.model, client_protocol or JsonClient(), nonces()),
-            self.parser,
-            self,
-            ("localhost", 9999),
-            self._connect,
-        )
+        session = ClientSession(self.model, client_protocol or JsonClient(), nonces())
+        self.controller = Controller(session, self.parser, self, ("localhost", 9999), self._connect)
         # The addresses of all connections that were started.
         self.addresses: list[Address] = []
-        self.link: FakeLink | None = None
         self.lines_used = 0
         self._transcript: list[str] = []
         self._new: list[str] = []
@@ -128,8 +122,8 @@ class Dialogue:
 
     def connect(self, *outcome: str) -> None:
         """A connection is open."""
-        self.link = FakeLink(lambda line: self._new.append(line))  # noqa: PLW0108 - each step has a new list
-        self._step("a connection is open", LinkUp(self.link), outcome)  # type: ignore[arg-type]
+        link = FakeLink(lambda line: self._new.append(line))  # noqa: PLW0108 - each step has a new list
+        self._step("a connection is open", LinkUp(link), outcome)  # type: ignore[arg-type]
 
     def type(self, line: str, *outcome: str) -> None:
         """The user types a line."""
