@@ -194,8 +194,6 @@ def test_lines_wait_for_the_end_of_the_running_operation(client: Dialogue) -> No
     assert client.exit is Exit.OK
 
 
-# --- cancelled operations, and the end in the middle of one ---
-
 CANCELLED = "[error usage] Nothing was typed; the operation is cancelled."
 
 
@@ -254,8 +252,6 @@ def test_interrupt_leaves_after_the_operation_and_reports_unused_lines(client: D
     client.give(end, *goodbye, "[error lost] 1 typed line was not confirmed")
     assert client.exit is Exit.LOST
 
-
-# --- ping ---
 
 Step: TypeAlias = "Action | Event"
 # Operations: the first action, what follows while the server waits for a step, and the answer that ends it.
