@@ -58,10 +58,8 @@ def test_wait_uses_up_the_first_line_with_its_text_and_no_other() -> None:
 def test_end_wakes_waits_and_pauses_but_keeps_what_was_shown() -> None:
     """The client shows [bye] and ends at once. A script that waits for it succeeds."""
     transcript = shown("[bye] you left")
-    waiters = [
-        threading.Thread(target=transcript.wait_for, args=("never", 1_000_000), daemon=True),
-        threading.Thread(target=transcript.pause, args=(1_000_000,), daemon=True),
-    ]
+    waits = ((transcript.wait_for, ("never", 1_000_000)), (transcript.pause, (1_000_000,)))
+    waiters = [threading.Thread(target=wait, args=args, daemon=True) for wait, args in waits]
     for waiter in waiters:
         waiter.start()
     transcript.end()
