@@ -335,10 +335,8 @@ def test_own_message_is_shown_once_when_it_is_confirmed(window: Window) -> None:
     """Promise: confirmed means stored."""
     assert window.lines(SAID, notices.MessageQueued(Whisper("bob", "psst", "n2"))) == []
     assert window.lines(SENT) == ["12:00            alice \u2502 mine"]
-    assert window.lines(Sent(22, SentStatus.STORED, "n2")) == [
-        "12:00      alice \u00bb bob \u2502 psst",
-        NOTICE + "not online; it is delivered at the next login",
-    ]
+    told = ["12:00      alice \u00bb bob \u2502 psst", NOTICE + "not online; it is delivered at the next login"]
+    assert window.lines(Sent(22, SentStatus.STORED, "n2")) == told
     assert window.lines(SENT) == []
     window.rows(notices.MessageQueued(Say("hi", "n3")))
     guest = Sent(23, SentStatus.SENT, "n3", looks_public=True)
