@@ -1,7 +1,4 @@
-"""The client's link over UDP, against a server that a test plays: opening, addresses, threads, and the end.
-
-test_udp_session.py tests the session itself.
-"""
+"""UdpLink against a server played by a test: opening, addresses, threads, and the end. See also test_udp_session.py."""
 
 import queue
 import socket
