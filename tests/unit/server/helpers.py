@@ -269,11 +269,9 @@ def register(database: Database, name: str) -> Account:
     return account
 
 
-def batch_of(
-    member: Member, texts: list[str], nonce: str | None = None, recipient: Account | None = None
-) -> MessageBatch:
+def batch_of(member: Member, texts: list[str], nonce: str | None = None, to: Account | None = None) -> MessageBatch:
     """A batch; the nonce is that of its first message."""
-    return MessageBatch(member, texts, [nonce, *[None] * (len(texts) - 1)], recipient)
+    return MessageBatch(member, texts, [nonce, *[None] * (len(texts) - 1)], to)
 
 
 def member_of(account: Account) -> Member:

@@ -6,7 +6,7 @@ Which names are free is tested in test_guests, who is given what and when in tes
 import queue
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 
 import pytest
 from structlog.testing import capture_logs
@@ -162,9 +162,7 @@ class Transcript:
 @pytest.fixture
 def new(services: ChatFixture) -> Iterator[Transcript]:
     """No connection is registered. Alice and bob have accounts."""
-    with ExitStack() as stack:
-        transcript = Transcript(services)
-        stack.callback(transcript.close)
+    with closing(Transcript(services)) as transcript:
         yield transcript
 
 
