@@ -40,15 +40,6 @@ def join(stack: Stack, words: Keywords, name: str) -> Client:
     return client
 
 
-def say(client: Client, words: Keywords, text: str) -> None:
-    """Send a public message, step by step."""
-    client.type(words.public)
-    client.expect_next("[ask] message for all users")
-    client.type(text)
-    client.expect_next("[sent #")
-    client.expect_next(f"[ask] {words.prompt}")
-
-
 def whisper(client: Client, words: Keywords, recipient: str, text: str) -> str:
     """Send a direct message, step by step; returns the printed list of online users."""
     client.type(words.direct)
@@ -94,35 +85,6 @@ def test_message_arrives_at_each_prompt(stack: Stack, words: Keywords) -> None:
     bob.expect("alice: to all of you")
     carol.expect_next("alice: to all of you")
     bob.assert_never("at last")
-
-
-def test_history_is_complete_after_a_restart(stack: Stack, words: Keywords) -> None:
-    """Each user sees the public messages and the own direct ones, in every wire format."""
-    server = stack.start_server()
-    alice, bob = join(stack, words, "alice"), join(stack, words, "bob")
-    say(alice, words, "one")
-    whisper(alice, words, "bob", "two")
-    bob.expect("alice -> bob: two")
-    bob.leave()
-    say(alice, words, "three")
-    alice.type(f"{words.direct} bob four")
-    alice.expect_next("[stored #")
-    alice.leave()
-    server.restart()
-    bob = join(stack, words, "bob")
-    bob.expect("alice -> bob: four")
-    check_history(bob, ["alice: one", "alice -> bob: two", "alice: three", "alice -> bob: four"])
-    check_history(stack.client("carol"), ["alice: one", "alice: three"])
-    # The recipients of her own direct messages are not in these wire formats.
-    alice = join(stack, words, "alice")
-    check_history(alice, ["alice: one", "alice -> ?: two", "alice: three", "alice -> ?: four"])
-
-
-def check_history(client: Client, lines: list[str]) -> None:
-    client.type("CH")
-    client.expect(f"[history {len(lines)}]")
-    for line in lines:
-        assert client.expect_next("[history #").string.endswith(f"] {line}")
 
 
 def test_all_wire_formats_and_keyword_sets_share_a_room(stack: Stack) -> None:
