@@ -220,7 +220,6 @@ def play(
     answer: Answer = lambda session, _: pong(session),
     session_type: type[FakeSession] = FakeSession,
 ) -> Played:
-    """Play arrivals to a connection until it ends."""
     return Played(arrivals, answer, session_type)
 
 
@@ -346,7 +345,6 @@ def test_logged_in_peer_may_be_silent() -> None:
 @pytest.mark.parametrize(("whole", "begun"), UNFINISHED.values(), ids=UNFINISHED)
 @pytest.mark.parametrize("later", [0.0, 1_000.0])
 def test_incomplete_request_times_out(whole: bytes, begun: bytes, later: float) -> None:
-    """Also after a complete one."""
     arrivals = [(later, whole), (later, begun)] if later else [(0.0, whole + begun)]
     if later:
         arrivals.insert(0, (0.0, whole))

@@ -42,7 +42,6 @@ def test_requests_are_answered_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_long_path_works(tmp_path: Path) -> None:
-    """Longer than a socket address may be."""
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
     with answering(folder):

@@ -9,24 +9,16 @@ ADDRESS = ("10.0.0.1", 4_711)
 NOW = 30_000.0
 
 
-@pytest.mark.parametrize(
-    ("address", "text", "is_good"),
-    [
-        (ADDRESS, b"alice", True),
-        (("10.0.0.2", 4_711), b"alice", False),
-        (("10.0.0.1", 4_712), b"alice", False),
-        (("10.0.0.1", 4_711, 0, 0), b"alice", False),
-        (ADDRESS, b"Alice", False),
-        (ADDRESS, b"alice ", False),
-        (ADDRESS, b"", False),
-    ],
-)
-def test_cookie_is_good_for_its_address_and_text(address: tuple[object, ...], text: bytes, is_good: bool) -> None:
+def test_cookie_is_good_for_its_address_and_text() -> None:
     """Promise: a forged address gets no session."""
     cookies = Cookies()
     cookie = cookies.make(ADDRESS, b"alice", NOW)
     assert len(cookie) == 8
-    assert cookies.is_valid(cookie, address, text, NOW) is is_good
+    assert cookies.is_valid(cookie, ADDRESS, b"alice", NOW)
+    for address in (("10.0.0.2", 4_711), ("10.0.0.1", 4_712), ("10.0.0.1", 4_711, 0, 0)):
+        assert not cookies.is_valid(cookie, address, b"alice", NOW)
+    for text in (b"Alice", b"alice ", b""):
+        assert not cookies.is_valid(cookie, ADDRESS, text, NOW)
 
 
 @pytest.mark.parametrize("address", [ADDRESS, ("fe80::1", 4_711, 0, 2)])

@@ -64,8 +64,6 @@ def fixture() -> Iterator[Fixture]:
 
 
 class Reader:
-    """Reads once, in a thread."""
-
     def __init__(self, fixture: Fixture) -> None:
         self.ours, self.peer = fixture.pair()
         self.transport = TcpTransport(self.ours, fixture.turns)
@@ -83,7 +81,6 @@ class Reader:
 
 
 def test_one_reader_at_a_time_is_awake(fixture: Fixture) -> None:
-    """Though all sockets become readable together."""
     awake: list[int] = []
     counts: list[int] = []
     may_go = threading.Semaphore(0)

@@ -23,8 +23,6 @@ QUEUE_MAX = 64
 
 
 class Peer:
-    """Both ends of a rejected connection."""
-
     def __init__(self, first: bytes) -> None:
         self.ours, self.theirs = socket.socketpair()
         self.theirs.settimeout(DEADLINE_SECONDS)
@@ -45,8 +43,6 @@ class Peer:
 
 
 class Fixture:
-    """A reject queue and the peers in it."""
-
     def __init__(self) -> None:
         self.queue = RejectQueue(PROTOCOLS, FULL)
         self._peers: list[Peer] = []

@@ -382,6 +382,12 @@ def test_reader_waits_while_its_peer_leaves_too_much_unread(broadcast: Broadcast
     assert_waits(waiter)
     send_queue.note_sent(1)
     must_end(waiter)
+    put(send_queue, b"x")
+    waiter = in_background(send_queue.wait_for_room)
+    assert_waits(waiter)
+    send_queue.finish()
+    must_end(waiter)
+    assert not send_queue.wait_for_room()
 
 
 def test_held_queue_does_not_wait_for_insertions(broadcast: BroadcastBuffer) -> None:

@@ -68,14 +68,6 @@ def test_free_port_is_bound_for_both_and_never_blocks(stack: ExitStack, bound: B
     receive_on(stack, bound)
 
 
-def test_given_port_is_bound_for_both(stack: ExitStack, bound: Bound) -> None:
-    port = port_of(bound[0])
-    for sock in bound:
-        sock.close()
-    again = bind(HERE, port, 90.0)
-    assert [port_of(stack.enter_context(sock)) for sock in again] == [port, port]
-
-
 def test_ipv6_sockets_receive_over_ipv4(stack: ExitStack) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
@@ -92,7 +84,6 @@ def test_udp_buffers_are_larger_than_the_default(stack: ExitStack, bound: Bound)
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
 def test_error_says_whether_udp_was_taken(stack: ExitStack, kind: socket.SocketKind) -> None:
-    """The other socket is closed again."""
     port = take_port(stack, kind)
     with pytest.raises(OSError, match="in use") as caught:
         bind(HERE, port, 90.0)

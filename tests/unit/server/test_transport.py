@@ -34,12 +34,6 @@ class Pair:
                 taken_bytes += self.transport.write([b"x" * 100_000])
         return taken_bytes
 
-    def leave_unread(self) -> None:
-        """Reset the connection: the peer closes without reading everything."""
-        self.transport.write([b"unread"])
-        eventually(lambda: self.transport.unacknowledged_bytes() == 0)
-        self.peer.close()
-
     def read_all(self) -> bytes:
         data = b""
         while part := self.peer.recv(1_000_000):
@@ -70,7 +64,6 @@ def test_read_returns_at_most_the_requested_bytes(pair: Pair) -> None:
 
 
 def test_timeout_is_set_only_if_it_changes() -> None:
-    """It is a system call."""
     timeouts: list[float] = []
     transport = TcpTransport(SimpleNamespace(settimeout=timeouts.append, recv=lambda _: b"x"))  # type: ignore[arg-type]
     for timeout in (60.0, 60.0, 5.0, 5.0, 60.0):
@@ -88,7 +81,6 @@ def test_socket_is_non_blocking_after_a_read(pair: Pair, timeout: float) -> None
 
 
 def test_pieces_are_written_with_one_system_call() -> None:
-    """A packet socket shows it."""
     ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, peer:
         assert TcpTransport(ours).write([b"one ", b"two ", b"three"]) == 13
@@ -123,7 +115,9 @@ def test_unacknowledged_bytes_are_counted(pair: Pair) -> None:
 
 
 def test_end_of_a_dead_or_closed_connection_is_no_error(pair: Pair) -> None:
-    pair.leave_unread()
+    pair.transport.write([b"unread"])
+    eventually(lambda: pair.transport.unacknowledged_bytes() == 0)
+    pair.peer.close()  # with unread bytes: a reset
     for _ in range(2):
         pair.transport.end()
         pair.transport.hang_up()

@@ -228,7 +228,7 @@ def test_unknown_session_is_answered_with_an_error(fixture: Fixture, kind: int) 
         assert fixture.answers(said, address=address) == [Datagram(C, number, 0, NO_SESSION)]
     fixture.listener.receive(Datagram(C, session, 1, b"PM"), PEER)
     fixture.sent(2)
-    assert fixture.answers(Datagram(ACK, session, 2), address=OTHER_PORT) == []
+    assert fixture.answers(Datagram(ACK, session, 2, NO_SESSION), address=OTHER_PORT) == []
     assert fixture.sessions[0].send_queue.transport.unacknowledged_bytes() > 0
     assert fixture.sessions[0].handled[1:] == [Command("PM")]
 
@@ -286,14 +286,8 @@ def test_short_opening_is_logged_once_a_minute(fixture: Fixture) -> None:
         for later in (0.0, 0.0, 59.9, 0.1, 59.9):
             fixture.clock.now += later
             assert fixture.answers(opening(b"bob".ljust(OPENING_BYTES - 1))) == []
-    expected = {
-        "event": "handshake ignored",
-        "reason": "too_short",
-        "address": PEER[0],
-        "min_bytes": 13 + OPENING_BYTES,
-        "log_level": "warning",
-    }
-    assert log == [expected, expected]
+    details = {"address": PEER[0], "min_bytes": 13 + OPENING_BYTES, "log_level": "warning"}
+    assert log == [{"event": "handshake ignored", "reason": "too_short", **details}] * 2
 
 
 def flood(fixture: Fixture, dice: Random, count: int) -> None:

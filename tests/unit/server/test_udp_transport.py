@@ -188,7 +188,6 @@ def test_progress_is_counted_in_bytes_and_frames(line: UdpLine) -> None:
 
 
 def test_sender_is_woken_once_a_refused_write_has_room(line: UdpLine) -> None:
-    """Also if a part was refused."""
     line.transport.write(short_frames(WINDOW))
     with pytest.raises(BlockingIOError):
         line.transport.write(short_frames(1))
