@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import select
 import threading
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+import pytest
 from integration.room import DEADLINE_SECONDS, Peer
 from reliability.peers import NarrowPeer
 from reliability.program import Program
@@ -27,10 +29,11 @@ MEMORY_MAX_BYTES = 24 * MEBIBYTE
 
 
 class Sender:
-    """Sends direct messages, and reads nothing until told to."""
+    """Sends one request repeatedly, with a new nonce each time, and reads nothing until told to."""
 
-    def __init__(self, peer: NarrowPeer, name: str) -> None:
+    def __init__(self, peer: NarrowPeer, name: str, request: dict[str, str]) -> None:
         self._peer = peer
+        self._request = request
         self._unsent = b""
         self.requests = 0
         self.accepted_bytes = 0
@@ -52,7 +55,7 @@ class Sender:
     def _send_some(self) -> None:
         while len(self._unsent) < 65_536:
             self.requests += 1
-            self._unsent += b'{"command":"DM","to":"sender0","message":"hello","nonce":"n%d"}\n' % self.requests
+            self._unsent += json.dumps({**self._request, "nonce": f"n{self.requests}"}).encode() + b"\n"
         accepted = self._peer.socket.send(self._unsent)
         self._unsent = self._unsent[accepted:]
         self.accepted_bytes += accepted
@@ -73,14 +76,21 @@ class Sender:
         return answers
 
 
-def test_client_that_never_reads_is_not_read_either(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"command": "PM", "message": "hello"}, id="to all", marks=pytest.mark.long),
+        pytest.param({"command": "DM", "to": "sender0", "message": "hello"}, id="to one of them"),
+    ],
+)
+def test_client_that_never_reads_is_not_read_either(tmp_path: Path, request_: dict[str, str]) -> None:
     """Promises: memory is limited, other clients are served, and no confirmation is lost."""
     with ExitStack() as stack:
         server = stack.enter_context(Program(tmp_path))
         other = stack.enter_context(closing(Peer(server.port)))
         other.login("other")
         peers = [stack.enter_context(closing(NarrowPeer(server.port))) for _ in range(SENDERS)]
-        senders = [Sender(peer, f"sender{number}") for number, peer in enumerate(peers)]
+        senders = [Sender(peer, f"sender{number}", request_) for number, peer in enumerate(peers)]
         before = server.memory_bytes()
         for sender in senders:
             sender.send_until_blocked(other)
