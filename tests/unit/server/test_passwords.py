@@ -58,12 +58,16 @@ class Hasher(PasswordHasher):
         return super().verify(hash, password)
 
 
-def hasher_for(hashers: list[Hasher]) -> Any:
+@contextmanager
+def started_with_hasher(threads: int = 1) -> Iterator[tuple[Passwords, Hasher]]:
+    hashers: list[Hasher] = []
+
     def new(**cost: int) -> Hasher:
         hashers.append(Hasher(**cost))
         return hashers[-1]
 
-    return new
+    with started(threads=threads, new_hasher=new) as passwords:
+        yield passwords, hashers[0]
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40))
@@ -116,10 +120,8 @@ def test_hash_is_salted_argon2id(passwords: Passwords) -> None:
 
 def test_unknown_user_costs_as_many_checks_as_a_known_one() -> None:
     """Otherwise the time of a login would tell which users exist."""
-    hashers: list[Hasher] = []
-    with started(new_hasher=hasher_for(hashers)) as passwords:
+    with started_with_hasher() as (passwords, hasher):
         known = passwords.hash("secret")
-        (hasher,) = hashers
         for wrong in ("wrong", "wro\u0301ng"):
             costs = []
             for password_hash in (known, None):
@@ -137,9 +139,8 @@ def test_damaged_hash_matches_nothing(passwords: Passwords) -> None:
 
 
 def test_lack_of_memory_is_no_wrong_password_and_frees_the_thread() -> None:
-    hashers: list[Hasher] = []
-    with started(threads=1, new_hasher=hasher_for(hashers)) as passwords:
-        hashers[0].fault = VerificationError("Memory allocation error")
+    with started_with_hasher() as (passwords, hasher):
+        hasher.fault = VerificationError("Memory allocation error")
         with pytest.raises(PasswordsFailedError):
             passwords.check(None, "secret")
         with pytest.raises(UnicodeEncodeError):
@@ -149,9 +150,7 @@ def test_lack_of_memory_is_no_wrong_password_and_frees_the_thread() -> None:
 
 def test_concurrent_hashes_are_limited_to_the_threads() -> None:
     """There is one thread per processor."""
-    hashers: list[Hasher] = []
-    with started(threads=2, new_hasher=hasher_for(hashers)) as passwords:
-        (hasher,) = hashers
+    with started_with_hasher(threads=2) as (passwords, hasher):
         hasher.gate = Gate()
         threads = [in_background(lambda: passwords.check(None, "secret")) for _ in range(6)]
         eventually(lambda: hasher.running == 2)
@@ -168,7 +167,6 @@ def test_concurrent_hashes_are_limited_to_the_threads() -> None:
 
 def test_stop_refuses_waiting_and_new_tasks() -> None:
     """Promise: shutdown. Every thread is joined."""
-    hashers: list[Hasher] = []
     outcomes: list[str] = []
 
     def check() -> None:
@@ -182,8 +180,8 @@ def test_stop_refuses_waiting_and_new_tasks() -> None:
         in_background(check)
         return "closed" in outcomes
 
-    with started(threads=1, new_hasher=hasher_for(hashers)) as passwords:
-        hashers[0].gate = gate = Gate()
+    with started_with_hasher() as (passwords, hasher):
+        hasher.gate = gate = Gate()
         threads = [in_background(check)]
         gate.await_thread()
         threads += [in_background(check) for _ in range(3)]
