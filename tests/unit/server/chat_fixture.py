@@ -28,6 +28,7 @@ from chatserver.store.accounts import Account
 from .helpers import FakeBroadcast, FakeSendQueue
 
 LAG_MAX_BYTES = 10_000
+HISTORY_ID = "0123456789abcdef"
 
 AnySession = TypeVar("AnySession", Session, GuestSession)
 
@@ -77,9 +78,6 @@ class FakeMessages:
     def _page(self, what: str, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         self.asked.append((what, reader_id, after_id, upto_id, limit))
         return tuple(message for message in self.stored if after_id < message.id <= upto_id)[:limit]
-
-
-HISTORY_ID = "0123456789abcdef"
 
 
 class FakeIdentity:

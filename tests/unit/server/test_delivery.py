@@ -101,14 +101,11 @@ class Room:
         self.now = 0.0
         self.crashes: list[str] = []
         self.broadcast = FakeBroadcast()
-        self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, ack_seconds, self._clock)
+        self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, ack_seconds, lambda: self.now)
         self.hub = Hub([self.broadcast, self.delivery], 10, DeliveryMarks(), lambda: None)
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
         self._parts: list[weakref.ref[Parts]] = []
-
-    def _clock(self) -> float:
-        return self.now
 
     def _split(self, message: Message) -> Parts:
         parts = Parts(replace(message, text=word) for word in message.text.split(" "))

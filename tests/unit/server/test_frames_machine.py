@@ -321,11 +321,8 @@ def test_batch_and_neighbouring_messages_are_appended_together(services: ChatFix
     one, two = read_steps("C PM | D one"), read_steps("C DM | C bob | D two | C PM")
     hear(alice, [*one, CommandBatch("PM", ["a", "b"]), *one, CommandBatch("PM", ["c", "d"]), *two])
     hear(alice, [Data("last"), CommandBatch("PM", ["e"])])
-    assert [[batch.texts for batch in batches] for batches in services.journal.batches] == [
-        [["one", "a", "b", "one", "c", "d"]],
-        [["two"]],
-        [["last", "e"]],
-    ]
+    texts = [[batch.texts for batch in batches] for batches in services.journal.batches]
+    assert texts == [[["one", "a", "b", "one", "c", "d"]], [["two"]], [["last", "e"]]]
     assert [event for event in alice.received() if isinstance(event, PublicMessage)] == []
     assert hear(alice, [Command("EX"), CommandBatch("PM", ["f"])]) == ["< C BYE", "(the end)"]
 

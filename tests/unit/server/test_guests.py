@@ -166,9 +166,8 @@ def test_journal_fault_refuses_the_guest(services: ChatFixture, fault: Exception
 
 
 # --- a late second connection ---
-@pytest.mark.parametrize("claimer", [(SENDING, HERE), (SENDING, ELSEWHERE), (RECEIVING, ELSEWHERE)])
-def test_late_guest_loses_its_name_to_another(services: ChatFixture, claimer: tuple[Side, str]) -> None:
-    side, address = claimer
+@pytest.mark.parametrize(("side", "address"), [(SENDING, HERE), (SENDING, ELSEWHERE), (RECEIVING, ELSEWHERE)])
+def test_late_guest_loses_its_name_to_another(services: ChatFixture, side: Side, address: str) -> None:
     late = Connection(services, SENDING).register()
     services.now += 6
     assert not guests_of(services).is_claimed("carol"), "an account may have it"
