@@ -150,17 +150,15 @@ def test_nothing_is_answered_after_leave(services: ChatFixture, peer: UserPeer, 
 
 
 # --- login ---
-def test_new_name_is_registered(services: ChatFixture, peer: UserPeer) -> None:
+def test_name_is_registered_and_keeps_its_spelling(services: ChatFixture, peer: UserPeer) -> None:
     assert peer.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10, HISTORY_ID)]
     assert services.accounts.by_key["carol"].password_hash == "terces"
     # A direct message may have been stored between the registration and the welcome.
     assert services.messages.asked == [("undelivered", 3, 0, 10, 500)]
-
-
-def test_known_name_keeps_its_registered_spelling(peer: UserPeer) -> None:
-    welcome = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID, seen_id=0)
-    assert peer.ask(Login("aLICE", "secret")) == [welcome]
     assert peer.session.is_logged_in
+    peer.session.end()
+    welcome = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID, seen_id=0)
+    assert services.connect().ask(Login("aLICE", "secret")) == [welcome]
 
 
 def test_registration_that_fails_or_comes_second_is_refused(services: ChatFixture, peer: UserPeer) -> None:
@@ -652,7 +650,7 @@ def test_timeout_is_told_after_confirmations(services: ChatFixture, alice: UserP
     assert "60 s" in str(late)
 
 
-# --- the log; its privacy is tested in tests/integration/test_log_privacy.py ---
+# --- the log; tests/integration/test_server_log.py tests its privacy ---
 def test_requests_of_one_read_are_handled_in_order_and_logged(services: ChatFixture) -> None:
     with capture_logs() as log:
         peer = services.connect()
