@@ -228,7 +228,6 @@ def eventually(condition: Callable[[], object]) -> None:
 
 
 def must_end(thread: threading.Thread) -> None:
-    """Join the thread within the time limit."""
     thread.join(DEADLINE_SECONDS)
     assert not thread.is_alive(), "the thread still waits"
 

@@ -285,7 +285,6 @@ def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: Use
         "C PM | D one | C DM | C bob | D two | C DM | C nobody | D three | C PM | D  | C PM | D four"
         " | C CH | C NOPE | C PM | D five | C EX",
     )
-
     assert [line for line in heard if line not in ("< C READY", "< C ONLINE Alice")] == split(
         "< C SENT 11   < C STORED 12   < C NOUSER nobody   < C ERROR empty_message   < C SENT 13   < C HISTORY 1",
         "< D PUBLIC bob 3 4\nhello   < C ERROR unknown_command   < C SENT 14   < C BYE   (the end)",

@@ -13,6 +13,7 @@ from chatserver.chat.presence import UPDATE_MAX_NAMES, Presence
 from .helpers import DEADLINE_SECONDS, FakeBroadcast, FakeSendQueue, eventually
 
 NEVER_SECONDS = 1_000_000.0
+StartFixture = Callable[..., "PresenceFixture"]
 
 
 class PresenceFixture:
@@ -39,7 +40,7 @@ class PresenceFixture:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., PresenceFixture]]:
+def start() -> Iterator[StartFixture]:
     """Fixtures that are stopped at the end."""
     started: list[PresenceFixture] = []
 
@@ -51,9 +52,6 @@ def start() -> Iterator[Callable[..., PresenceFixture]]:
     for each in started:
         each.presence.stop()
         assert each.crashes == []
-
-
-StartFixture = Callable[..., PresenceFixture]
 
 
 def test_user_is_online_from_the_first_login_to_the_last_leave(start: StartFixture) -> None:
@@ -131,11 +129,8 @@ def test_many_changes_are_told_in_order_in_several_updates(start: StartFixture) 
     fixture.presence.remove(members[0])
     fixture.presence.start()
     updates = [fixture.next() for _ in range(3)]
-    assert [set(update.joined) for update, _ in updates] == [
-        set(names[1 : 1 + UPDATE_MAX_NAMES]),
-        set(names[1 + UPDATE_MAX_NAMES :]),
-        set(),
-    ]
+    first, second = names[1 : 1 + UPDATE_MAX_NAMES], names[1 + UPDATE_MAX_NAMES :]
+    assert [set(update.joined) for update, _ in updates] == [set(first), set(second), set()]
     assert [update.left for update, _ in updates] == [(), (), ("user0",)]
     # The last to enter within an update knows all of it from its login; the one before does not.
     for (_, version), last in zip(updates, [UPDATE_MAX_NAMES, 2 * UPDATE_MAX_NAMES], strict=False):
