@@ -178,7 +178,7 @@ def pong(session: FakeSession) -> None:
     session.send_queue.put([Pong()])
 
 
-def log_in(session: FakeSession) -> None:
+def logs_in(session: FakeSession, _: Clock) -> None:
     session.is_logged_in = True
     pong(session)
 
@@ -194,7 +194,10 @@ class Played(Fixture):
     """A connection that has ended, and what it did."""
 
     def __init__(
-        self, arrivals: Sequence[tuple[float, bytes]], answer: Answer, session_type: type[FakeSession]
+        self,
+        *arrivals: tuple[float, bytes],
+        answer: Answer = lambda session, _: pong(session),
+        session_type: type[FakeSession] = FakeSession,
     ) -> None:
         self.clock = Clock()
         started_at = self.clock.now
@@ -215,28 +218,16 @@ class Played(Fixture):
         self.calls = self.session.calls if self.sessions else []
 
 
-def play(
-    *arrivals: tuple[float, bytes],
-    answer: Answer = lambda session, _: pong(session),
-    session_type: type[FakeSession] = FakeSession,
-) -> Played:
-    return Played(arrivals, answer, session_type)
-
-
-def logs_in(session: FakeSession, _: Clock) -> None:
-    log_in(session)
-
-
 def test_requests_are_handled_in_order_and_answered() -> None:
     """The requests of one read together, so that adjacent messages can be stored together. None after the last one."""
-    played = play((0, PING * 3), (1, PING + LEAVE + PING), (1, PING))
+    played = Played((0, PING * 3), (1, PING + LEAVE + PING), (1, PING))
     assert played.session.reads == [[Ping()] * 3, [Ping(), Leave(), Ping()]]
     assert played.written == PONG * 4 + BYE
     assert played.calls == ["end"]
 
 
 def test_request_without_an_end_is_reported() -> None:
-    played = play((0, PING + b'{"command":'), (1, b""))
+    played = Played((0, PING + b'{"command":'), (1, b""))
     assert isinstance(played.handled[-1], Unreadable)
     assert played.written == PONG * 2
     assert played.calls == ["end"]
@@ -254,7 +245,7 @@ def test_request_without_an_end_is_reported() -> None:
 def test_first_bytes_decide_the_protocol(first: bytes, protocol: str, handled: Request | None) -> None:
     """Also one by one. A byte order mark is skipped."""
     for arrivals in ([(0.0, first)], [(0.1 * at, bytes([byte])) for at, byte in enumerate(first)]):
-        played = play(*arrivals, answer=logs_in)
+        played = Played(*arrivals, answer=logs_in)
         assert played.session.protocol == protocol
         assert len(played.handled) == 1
         assert handled is None or played.handled == [handled]
@@ -263,7 +254,7 @@ def test_first_bytes_decide_the_protocol(first: bytes, protocol: str, handled: R
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J", b"Chello", b"D\0\0\0\1x"])
 def test_unknown_protocol_gets_one_line_of_help(first: bytes) -> None:
     """Without the peer's own text: it may be a password."""
-    played = play((0, first))
+    played = Played((0, first))
     line = played.written
     assert line.startswith(b"This is a chat room server. There is no dialect whose connections begin with the bytes ")
     assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames), or ' in line
@@ -274,7 +265,7 @@ def test_unknown_protocol_gets_one_line_of_help(first: bytes) -> None:
 
 
 def test_peer_that_closes_at_once_has_no_session() -> None:
-    played = play((0, b""))
+    played = Played((0, b""))
     assert not played.sessions
     assert (played.written, played.log) == (b"", [])
 
@@ -283,7 +274,7 @@ def test_failing_session_closes_its_own_connection() -> None:
     def fail(*_: object) -> NoReturn:
         raise ZeroDivisionError
 
-    played = play((0, PING), answer=fail)
+    played = Played((0, PING), answer=fail)
     assert [entry["log_level"] for entry in played.log] == ["error"]
     assert played.calls == ["end"]
 
@@ -305,7 +296,7 @@ def test_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest
 
 
 def test_silent_peer_is_turned_away_after_the_login_time() -> None:
-    played = play()
+    played = Played()
     assert b"Nothing was said for 10 s." in played.written
     assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
 
@@ -315,7 +306,7 @@ def test_silent_peer_is_turned_away_after_the_login_time() -> None:
 )
 def test_login_must_be_complete_in_time(arrivals: list[tuple[float, bytes]]) -> None:
     """However much the peer says meanwhile."""
-    played = play(*arrivals)
+    played = Played(*arrivals)
     assert played.written == PONG * len([each for at, each in arrivals if at < LOGIN_SECONDS]) + BYE
     assert played.calls == ["time_out", "end"]
     assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
@@ -330,14 +321,14 @@ def test_time_limit_that_passes_during_an_answer(logs_in: bool) -> None:
         session.is_logged_in = logs_in
         pong(session)
 
-    played = play((0, PING), (1, PING), answer=answer_slowly)
+    played = Played((0, PING), (1, PING), answer=answer_slowly)
     assert played.calls == (["end"] if logs_in else ["time_out", "end"])
     assert played.written == (PONG * 2 if logs_in else PONG + BYE)
 
 
 def test_logged_in_peer_may_be_silent() -> None:
     """For days: longer than one read may take. White space is no incomplete request."""
-    played = play((0, PING + b" "), (3 * DAY_SECONDS, PING), answer=logs_in)
+    played = Played((0, PING + b" "), (3 * DAY_SECONDS, PING), answer=logs_in)
     assert played.handled == [Ping(), Ping()]
     assert played.calls == ["end"]
 
@@ -348,7 +339,7 @@ def test_incomplete_request_times_out(whole: bytes, begun: bytes, later: float) 
     arrivals = [(later, whole), (later, begun)] if later else [(0.0, whole + begun)]
     if later:
         arrivals.insert(0, (0.0, whole))
-    played = play(*arrivals, answer=logs_in)
+    played = Played(*arrivals, answer=logs_in)
     protocol = by_name("json" if whole == PING else "frames")
     assert played.written == protocol.encode(Pong()) * (2 if later else 1) + protocol.encode(Bye("x"))
     assert played.calls == ["time_out", "end"]
@@ -359,7 +350,7 @@ def test_each_read_restarts_the_time_of_an_incomplete_request() -> None:
     """A complete request ends it."""
     slowly = [(9.0 * at, bytes([byte])) for at, byte in enumerate(PING)]
     end = slowly[-1][0]
-    played = play((0, PING), *slowly, (end + 1_000, PING + PING[:5]), (end + 1_009, PING[5:]), answer=logs_in)
+    played = Played((0, PING), *slowly, (end + 1_000, PING + PING[:5]), (end + 1_009, PING[5:]), answer=logs_in)
     assert played.handled == [Ping()] * 4
     assert played.calls == ["end"]
 
@@ -382,13 +373,13 @@ class LoggedInByAnother(FakeSession):
 @pytest.mark.parametrize("begun", [b"", PING[:5]])
 def test_login_by_another_connection_lifts_the_login_time(begun: bytes) -> None:
     """But not the time for an incomplete request."""
-    played = play((0, PING + begun), (1_000, b""), session_type=LoggedInByAnother)
+    played = Played((0, PING + begun), (1_000, b""), session_type=LoggedInByAnother)
     assert played.calls == (["time_out", "end"] if begun else ["end"])
 
 
 def test_read_size_follows_the_amount_of_data() -> None:
     """Promise: memory stays bounded. Ten thousand quiet connections wait with small buffers."""
-    played = play((0, PING), (1, PING * 10_000), (2, PING), answer=logs_in)
+    played = Played((0, PING), (1, PING * 10_000), (2, PING), answer=logs_in)
     small, large = 448, 64 * 1024
     # The first request; a full small read; large ones until one returns little; and the end.
     assert played.transport.sizes == [small, small, *[large] * 4, small, small]
@@ -397,7 +388,7 @@ def test_read_size_follows_the_amount_of_data() -> None:
 
 def test_reads_before_the_login_are_small() -> None:
     """Promise: memory stays bounded. What is read at once is held until it is answered, and anybody may connect."""
-    played = play((0, PING * 1_000), (1, b""))
+    played = Played((0, PING * 1_000), (1, b""))
     assert set(played.transport.sizes) == {448}
     assert len(played.handled) == 1_000
 

@@ -485,21 +485,6 @@ def test_udp_session_is_closed_after_the_last_acknowledgement(fixture: SenderFix
     assert line.transport.closed
 
 
-def test_stop_waits_for_udp_acknowledgements(fixture: SenderFixture, line: UdpLine) -> None:
-    """Promise: shutdown."""
-    send_queue = fixture.udp_queue(line, follows=False)
-    fixture.start()
-    put(send_queue, *frames(1))
-    fixture.retire(send_queue)
-    end = in_background(lambda: fixture.stop(DEADLINE_SECONDS))
-    eventually(lambda: send_queue.shut)
-    assert_waits(end)
-    assert not line.transport.closed
-    line.acknowledge(1)
-    must_end(end)
-    assert line.transport.closed
-
-
 def test_udp_hang_up_sends_the_last_words_first(fixture: SenderFixture, line: UdpLine) -> None:
     send_queue = fixture.udp_queue(line, follows=False)
     put(send_queue, *frames(1))

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatserver.net.broadcast import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, BroadcastBuffer, SendLimits, Span
-from chatserver.net.memory_file import SEGMENT_BYTES
 from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
 from chatserver.net.transport import TcpTransport
 
@@ -225,12 +224,6 @@ def test_long_data_is_a_span_that_ends_at_the_next_edit(broadcast: BroadcastBuff
     assert send_queue.next_span(broadcast.end) == Span(0, SPAN_MIN_BYTES)
     send_queue.note_sent(SPAN_MIN_BYTES)
     assert send_queue.next_span(broadcast.end) == [b"reply", b"y" * SPAN_MIN_BYTES]
-
-
-def test_limits_of_a_send_fit_each_other() -> None:
-    """A send that takes its full share must count as long: the sender comes back to long ones."""
-    assert SPAN_MIN_BYTES <= SEND_MAX_BYTES <= SEGMENT_BYTES
-    assert AHEAD_MAX_BYTES < 8 * 1024 * 1024
 
 
 def test_replies_alone_and_insertions_wake_the_sender(broadcast: BroadcastBuffer) -> None:

@@ -140,17 +140,6 @@ def fixture(stack: ExitStack) -> Fixture:
     return stack.enter_context(closing(Fixture()))
 
 
-@pytest.fixture
-def running(stack: ExitStack) -> Fixture:
-    """A listener with a real socket and its thread. However fast the machine is, strangers are answered."""
-    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    bound.bind(("127.0.0.1", 0))
-    bound.setblocking(False)
-    running = stack.enter_context(closing(Fixture(bound, stateless_max=10**9)))
-    running.listener.start()
-    return running
-
-
 @pytest.mark.parametrize("text", [b"alice", b"alice bm-pm"])
 def test_opening_with_its_cookie_opens_a_session(fixture: Fixture, text: bytes) -> None:
     """Without it the server keeps no state. The text of the opening is the first command."""
@@ -433,8 +422,13 @@ def test_peer_that_acknowledges_nothing_is_lost(fixture: Fixture) -> None:
     assert [each["detail"] for each in log] == ["a datagram was sent 9 times without an acknowledgement"]
 
 
-def test_stopped_listener_frees_its_thread_and_port(running: Fixture, stack: ExitStack) -> None:
-    address = running.bound.getsockname()
+def test_stopped_listener_frees_its_thread_and_port(stack: ExitStack) -> None:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    bound.bind(("127.0.0.1", 0))
+    bound.setblocking(False)
+    address = bound.getsockname()
+    running = stack.enter_context(closing(Fixture(bound)))
+    running.listener.start()
     assert "datagrams" in {thread.name for thread in threading.enumerate()}
     running.stop()
     assert "datagrams" not in {thread.name for thread in threading.enumerate()}

@@ -218,17 +218,6 @@ def test_sender_is_woken_while_frames_wait(line: UdpLine) -> None:
     assert len(line.peer_received) >= 1_000
 
 
-def test_sender_is_woken_for_a_resend(line: UdpLine) -> None:
-    line.transport.write(short_frames(1))
-    for later, calls in ((RESEND_SECONDS - 0.001, 0), (0.002, 1)):
-        line.clock.now += later
-        assert line.transport.check_timeouts(line.clock.now) == ""
-        assert line.wakeups == calls
-    line.transport.flush()
-    assert line.transport.check_timeouts(line.clock.now) == ""
-    assert line.wakeups == 1
-
-
 def test_sender_is_not_woken_without_need(line: UdpLine) -> None:
     line.transport.write(short_frames(3))
     line.acknowledge(1, 2, 3)
@@ -260,16 +249,18 @@ def test_callbacks_run_without_the_lock(line: UdpLine) -> None:
 
 
 def test_reader_sees_the_end_after_the_last_acknowledgement(line: UdpLine) -> None:
-    """Until then the last frame is resent."""
+    """Until then the sender is woken for each resend of the last frame."""
     line.transport.write([frame(C, b"BYE")])
     line.transport.end()
     (bye,) = line.new_packets()
     with pytest.raises(TimeoutError):
         line.transport.read(100, 0.0)
-    line.clock.now += RESEND_SECONDS
-    line.transport.check_timeouts(line.clock.now)
-    assert line.wakeups == 1
+    for later, calls in ((RESEND_SECONDS - 0.001, 0), (0.002, 1)):
+        line.clock.now += later
+        assert line.transport.check_timeouts(line.clock.now) == ""
+        assert line.wakeups == calls
     line.transport.flush()
+    assert line.transport.check_timeouts(line.clock.now) == ""
     assert line.new_packets() == [bye]
     line.peer_sends((C, b"PM"))
     line.acknowledge(1)
