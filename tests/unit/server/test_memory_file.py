@@ -17,13 +17,9 @@ from .helpers import DEADLINE_SECONDS
 SEGMENT_BYTES = 8
 
 
-def new_file(kept_bytes: int = 0) -> MemoryFile:
-    return MemoryFile(kept_bytes, SEGMENT_BYTES)
-
-
 @pytest.fixture
 def file() -> Iterator[MemoryFile]:
-    with closing(new_file()) as file:
+    with closing(MemoryFile(0, SEGMENT_BYTES)) as file:
         yield file
 
 
@@ -93,23 +89,6 @@ def test_send_ends_with_the_segment(file: MemoryFile, pair: tuple[socket.socket,
     theirs.close()
     with pytest.raises(BrokenPipeError):
         file.send(ours.fileno(), 16, 18)
-
-
-def test_full_socket_takes_a_part_and_then_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Promise: nobody waits for the slow."""
-    ours, theirs = pair
-    size = 8 * 1024 * 1024
-    sent = 0
-    with closing(MemoryFile(segment_bytes=2 * size)) as file:
-        file.append(b"x" * size)
-        with pytest.raises(BlockingIOError):  # noqa: PT012
-            while sent < size:
-                sent += file.send(ours.fileno(), sent, size)
-    ours.close()
-    received = 0
-    while part := theirs.recv(1_000_000):
-        received += len(part)
-    assert 0 < received == sent < size
 
 
 def test_sent_data_survives_that_it_is_discarded(file: MemoryFile, pair: tuple[socket.socket, socket.socket]) -> None:

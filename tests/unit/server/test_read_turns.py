@@ -152,15 +152,6 @@ def test_unread_data_is_reported_again(fixture: Fixture) -> None:
     assert [transport.read(1, DEADLINE_SECONDS) for _ in range(3)] == [b"a", b"b", b"c"]
 
 
-def test_timeout_passes_the_turn_on(fixture: Fixture) -> None:
-    ours, peer = fixture.pair()
-    transport = TcpTransport(ours, fixture.turns)
-    with pytest.raises(TimeoutError):
-        transport.read(100, 0.01)
-    peer.send(b"later")
-    assert transport.read(100, DEADLINE_SECONDS) == b"later"
-
-
 def test_reader_that_finds_nothing_waits_again(fixture: Fixture) -> None:
     """The bytes that were reported are gone when its turn comes."""
     ours, peer = fixture.pair()

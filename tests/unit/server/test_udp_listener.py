@@ -409,19 +409,6 @@ def test_silent_peer_is_lost_and_forgotten(stack: ExitStack) -> None:
     eventually(lambda: fixture.listener.check_timeouts() or fixture.listener.is_empty)  # type: ignore[func-returns-value]
 
 
-def test_peer_that_acknowledges_nothing_is_lost(fixture: Fixture) -> None:
-    fixture.listener.receive(opening(b"alice " + fixture.cookie()), PEER)
-    (first,) = fixture.sent()
-    with capture_logs() as log:
-        for resend in range(9):
-            fixture.clock.now += 0.2 * 2**resend
-            fixture.listener.receive(Datagram(ACK, first.session, 99), PEER)
-            fixture.listener.check_timeouts()
-            assert resend == 8 or fixture.sent() == [first]
-        eventually(lambda: fixture.sessions[0].calls == ["end"])
-    assert [each["detail"] for each in log] == ["a datagram was sent 9 times without an acknowledgement"]
-
-
 def test_stopped_listener_frees_its_thread_and_port(stack: ExitStack) -> None:
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     bound.bind(("127.0.0.1", 0))
