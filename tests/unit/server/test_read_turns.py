@@ -131,16 +131,11 @@ def test_readers_with_and_without_a_time_limit_alternate(fixture: Fixture) -> No
     assert had[:4] in ([60.0, 86_400.0] * 2, [86_400.0, 60.0] * 2)
 
 
-@pytest.mark.parametrize("event", ["data", "peer closes", "hang up"])
+@pytest.mark.parametrize("event", ["data", "close", "hang up"])
 def test_waiting_reader_sees_data_and_the_end(fixture: Fixture, event: str) -> None:
     reader = Reader(fixture)
-    match event:
-        case "data":
-            reader.peer.send(b"hello")
-        case "peer closes":
-            reader.peer.close()
-        case _:
-            reader.transport.hang_up()
+    acts = {"data": lambda: reader.peer.send(b"hello"), "close": reader.peer.close, "hang up": reader.transport.hang_up}
+    acts[event]()
     assert reader.result() == (b"hello" if event == "data" else b"")
 
 

@@ -368,9 +368,6 @@ def test_writer_waits_until_the_sender_has_offered_enough(fixture: SenderFixture
     must_end(writer)
 
 
-# --- with its thread ---
-
-
 def test_started_sender_sends_and_runs_checks_by_the_clock(fixture: SenderFixture) -> None:
     stalled = fixture.peer(follows=False)
     listener = fixture.peer()

@@ -69,9 +69,6 @@ def insert_at_tail(send_queue: SendQueue, *events: bytes) -> None:
     insert(send_queue, send_queue.broadcast.tail, send_queue.broadcast.tail, *events)
 
 
-# --- against the model ---
-
-
 class Rounds:
     """The sender's rule in small: how much is offered, and how much of it each socket takes, is in the script."""
 
