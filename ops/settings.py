@@ -69,11 +69,7 @@ LISTS = {
     ],
     ".env.example": [
         (r"# --- server .* ---", "# CHAT_.*", _defaults(SERVER_SETTINGS)),
-        (
-            r"# --- client .* ---",
-            "# CHAT_.*",
-            _defaults(_CLIENT_ONLY),
-        ),
+        (r"# --- client .* ---", "# CHAT_.*", _defaults(_CLIENT_ONLY)),
     ],
     "compose.yaml": [
         ('      CHAT_PASSWORD: ""', r"      CHAT_\w+: \$\{CHAT_\w+:-\}", _passed(SERVER_SETTINGS)),

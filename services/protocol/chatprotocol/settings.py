@@ -13,7 +13,7 @@ import argparse
 import difflib
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
@@ -143,6 +143,14 @@ def _yes_no(text: str) -> bool:
 
 _PROTOCOL_NAMES: Final = [each.name for each in PROTOCOLS]
 
+_REGISTER_LENGTH: Final = Setting(
+    "register_length",
+    "--register-length",
+    "wire format register: unit of Content-length, bytes or characters",
+    LENGTH_UNITS[0],
+    _choice(*LENGTH_UNITS),
+)
+
 SERVER_SETTINGS: Final = (
     Setting("host", "--host", "address to listen on; :: listens on IPv6 and IPv4", "0.0.0.0", _host),
     Setting("port", "-p --port", "port to listen on, TCP and UDP; 0 picks a free one", "9999", _integer(0, 65_535)),
@@ -208,13 +216,7 @@ SERVER_SETTINGS: Final = (
         DELIVERED_WORDS[0],
         _choice(*DELIVERED_WORDS),
     ),
-    Setting(
-        "register_length",
-        "--register-length",
-        "wire format register: unit of Content-length, bytes or characters",
-        LENGTH_UNITS[0],
-        _choice(*LENGTH_UNITS),
-    ),
+    _REGISTER_LENGTH,
     Setting(
         "register_forward_max",
         "--register-forward-max",
@@ -261,14 +263,7 @@ CLIENT_SETTINGS: Final = (
         metavar="NAME",
     ),
     Setting("udp", "--udp", f"same as --dialect {Datagram.name}", parse=_yes_no, own_variable="", switch="yes"),
-    Setting(
-        "register_length",
-        "--register-length",
-        "wire format register: unit of Content-length, bytes or characters",
-        LENGTH_UNITS[0],
-        _choice(*LENGTH_UNITS),
-        metavar="UNIT",
-    ),
+    replace(_REGISTER_LENGTH, metavar="UNIT"),
     Setting(
         "ops",
         "--ops",
