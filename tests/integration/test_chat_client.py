@@ -270,7 +270,7 @@ def test_json_searches_and_reads_history_backwards(room: Room, enter: Enter) -> 
 def test_events_during_a_query_are_read_later_in_order(
     port: int, enter: Enter, fresh_name: Name, protocol: str
 ) -> None:
-    """So are objects that another thread injects."""
+    """Objects that another thread injects are returned in the same way."""
     name = fresh_name("alice")
     alice, bob = enter(port, name, protocol), enter(port, fresh_name("bob"))
     thing = object()

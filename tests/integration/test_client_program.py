@@ -255,7 +255,7 @@ ENDING_SIGNALS = [signal.Signals[name] for name in NAMES.split()]
     ("number", "protocol"), [(signal.SIGINT, "frames"), (signal.SIGTERM, "datagram"), (signal.SIGUSR1, "json")], ids=str
 )
 def test_signal_ends_with_a_goodbye_and_0(room: Room, start: Start, number: signal.Signals, protocol: str) -> None:
-    """So does each of ENDING_SIGNALS, unless a parent process such as nohup has set it to ignored."""
+    """The client handles all ENDING_SIGNALS, except those that a parent process such as nohup has set to ignored."""
     bob = room.enter("bob")
     client = start(room.server.port, protocol, CHAT_PASSWORD="x")
     assert client.line().startswith("[welcome new] alice")

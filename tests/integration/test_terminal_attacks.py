@@ -185,7 +185,7 @@ def test_no_row_of_a_narrow_window_imitates_another_sender(
 
 
 def test_pasted_attack_does_not_control_the_terminal(room: Room, terminals: Terminals) -> None:
-    """Neither its sequences nor the keys in it: nothing is sent, and nobody leaves."""
+    """Control sequences and keys in a paste have no effect: the client sends nothing, and stays."""
     bob = room.enter("bob")
     alice = terminals.log_in()
     alice.paste("EX\r\x03\x04" + "x".join(ATTACKS.values()).replace("\x1b[201~", ""))

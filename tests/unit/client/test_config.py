@@ -15,7 +15,7 @@ def load(*arguments: str, env: Mapping[str, str | None] | None = None) -> Config
 
 
 def test_defaults() -> None:
-    """Of a pipe. An empty variable counts as not set."""
+    """The defaults in a pipe. An empty variable counts as not set."""
     assert load_config(["alice"], {"CHAT_SERVER": "", "CHAT_PASSWORD": "", "CHAT_DIALECT": ""}) == Config(
         "localhost", 9999, "alice", None, "json", "bytes", "pm-dm", None, 60.0, 60.0, FrontendKind.PLAIN, False, True
     )
@@ -54,7 +54,7 @@ def test_words_are_host_port_and_username(arguments: list[str], expected: tuple[
     ],
 )
 def test_server_is_asked_for_in_register_if_it_is_missing(arguments: list[str], server: str | None) -> None:
-    """So is a valid username, if the given one is not."""
+    """The client also asks for a valid username if the given one is invalid."""
     config = load("--dialect", "register", *arguments, env={"CHAT_USER": "not a name"})
     assert (config.server, config.port, config.user) == (server, 1234, "not a name")
 

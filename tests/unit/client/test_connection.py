@@ -134,7 +134,7 @@ def test_lost_connection_is_tried_again_with_growing_pauses_until_the_limit(cloc
 
 
 def test_pauses_are_random_from_half_to_full(clock: Clock) -> None:
-    """So that the clients of a restarted server do not reconnect all at once."""
+    """The clients of a restarted server must not reconnect all at once."""
     bounds: set[tuple[float, float]] = set()
 
     def jitter(*given: float) -> float:

@@ -116,7 +116,7 @@ def test_password_prompt_after_the_login_gets_neither_line_nor_password(client: 
     [("PM", "pm"), ("BM", "bm"), ("PING", "ping"), ("COOKIE", "cookie"), ("Pm", "Pm"), ("ALICE", "ALICE")],
 )
 def test_name_equal_to_a_keyword_is_sent_in_lower_case(client: Dialogue, name: str, sent: str) -> None:
-    """Of any keyword set, at each login and as a recipient. Names are case-insensitive."""
+    """This holds for all keyword sets, at each login and for recipients. Names are case-insensitive."""
     other = frames(username=name)
     other.connect(sends(Command(f"{sent} history-id")))
     other.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))

@@ -163,7 +163,7 @@ def test_round_is_received_as_if_each_message_had_come_alone(batches: list[list[
 
 
 def test_batch_is_one_piece_of_the_buffer_and_one_edit(room: Room) -> None:
-    """Neither is paid for each message."""
+    """The cost of both is per batch, not per message."""
     alice, bob = room.join(ALICE), room.join(BOB)
     room.hub.publish([room.run(alice, "one", "two", "three")])
     assert room.broadcasts[0].appended == [3]

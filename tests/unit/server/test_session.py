@@ -198,7 +198,7 @@ def test_outdated_hash_is_replaced_after_a_right_password(services: ChatFixture,
 
 
 def test_closed_registration_does_not_reveal_which_names_exist() -> None:
-    """Neither by an answer nor by the time: the password of an unknown user is checked as well."""
+    """Answer and time are the same: the password of an unknown user is checked as well."""
     services = ChatFixture(registration_open=False)
     services.accounts.add("alice", "terces")
 
