@@ -14,6 +14,7 @@ from chatprotocol.rules import check_username, name_key
 
 if TYPE_CHECKING:
     from chatclient.client_protocol import ClientEvent
+    from chatclient.notices import Question
     from chatprotocol.address import Address
     from chatprotocol.events import Message
     from chatprotocol.requests import Say, Whisper
@@ -63,12 +64,14 @@ class UiState(NamedTuple):
     # Number of users online, if the server reports it.
     online_count: int | None = None
     # The question that the next line answers, if any.
-    question: str = ""
+    question: Question | None = None
     # True if the input may be a password and is hidden.
     is_secret: bool = False
     # Lines that were typed and not used, and messages that were sent and not confirmed.
     waiting: tuple[str, ...] = ()
     unconfirmed: tuple[Say | Whisper, ...] = ()
+    # True after the first login.
+    was_logged_in: bool = False
 
 
 class _Fingerprint(NamedTuple):

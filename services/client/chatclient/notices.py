@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from chatprotocol.requests import Say, Whisper
 
 
+class Asked(Enum):
+    """What a question asks for."""
+
+    SERVER = "server"
+    USERNAME = "username"
+    PASSWORD = "password of an account"  # noqa: S105 - a kind of question, as the next five
+    PASSWORD_NEW_ACCOUNT = "password of a new account"  # noqa: S105
+    PASSWORD_AGAIN = "password of a new account again"  # noqa: S105
+    CHANGE_OLD = "current password, to change it"
+    CHANGE_NEW = "new password"
+    CHANGE_AGAIN = "new password again"
+    OPERATION = "operation"
+    RECIPIENT = "recipient"
+    TEXT = "message"
+
+
+_PASSWORDS = frozenset(
+    {
+        Asked.PASSWORD,
+        Asked.PASSWORD_NEW_ACCOUNT,
+        Asked.PASSWORD_AGAIN,
+        Asked.CHANGE_OLD,
+        Asked.CHANGE_NEW,
+        Asked.CHANGE_AGAIN,
+    }
+)
+
+
+class Question(NamedTuple):
+    """A question that the next line answers. ``text`` is its form in lines of output."""
+
+    kind: Asked
+    text: str
+
+    @property
+    def is_secret(self) -> bool:
+        """True if the answer is a password, and must not be shown."""
+        return self.kind in _PASSWORDS
+
+
+ASK_USERNAME = Question(Asked.USERNAME, "username")
+ASK_RECIPIENT = Question(Asked.RECIPIENT, "recipient")
+
+
 class Ask(NamedTuple):
     """The question that the next line answers."""
 
-    question: str
+    question: Question
 
 
 class ErrorNotice(NamedTuple):

@@ -110,6 +110,11 @@ class Dialogue:
     def exit(self) -> Exit | None:
         return self.controller.exit
 
+    @property
+    def question(self) -> str:
+        """The question that the prompt shows."""
+        return self.ui_state.question.text if self.ui_state.question else ""
+
     def begin(self, *outcome: str) -> None:
         """The program starts."""
         self._new = []

@@ -54,7 +54,7 @@ def everything_with(text: str) -> list[Shown]:
         DeliveryUnknown(Say(text), has_history=False),
         Outcome(Whisper(text, text, "n1"), has_come=False),
         Outcome(Whisper(text, text), has_come=True),
-        notices.Ask(text),
+        notices.Ask(notices.Question(notices.Asked.TEXT, text)),
         notices.ErrorNotice("lost", text),
         notices.ConnectionLost(text),
         notices.Reconnected(text, 20),

@@ -183,7 +183,7 @@ def test_password_typed_too_late_is_used_on_a_new_connection(asked: TerminalDial
         asked.give(Refused(ErrorCode.NOT_LOGGED_IN, "Too late."))
     asked.give(LinkDown("closed"))
     asked.give(LinkLost("closed"))
-    assert asked.ui_state.question == "password"
+    assert asked.question == "password existing"
     asked.type_password("my secret", CONNECTS)
     asked.connect(sends(Login("alice")))
     asked.give(PasswordPrompt(AccountKind.EXISTING), *ASKS, sends(Password("my secret")))
@@ -192,7 +192,7 @@ def test_password_typed_too_late_is_used_on_a_new_connection(asked: TerminalDial
 
 def test_password_of_a_new_account_is_typed_twice(new: TerminalDialogue) -> None:
     """It was hidden, so a typing error would lock the user out."""
-    assert new.ui_state.question == "password again"
+    assert new.question == "password again"
     differ = "[error usage] The two passwords differ; choose one again."
     new.type_password("my sceret", differ, HIDES, "[ask] password new")
     new.type_password("other", HIDES, "[ask] password again")
@@ -219,7 +219,7 @@ def changing(inside: TerminalDialogue) -> TerminalDialogue:
     inside.type_password("secret", *CHANGE[1])
     inside.type_password("new", *CHANGE[2])
     assert inside.ui_state.is_secret
-    assert inside.ui_state.question == "new password again"
+    assert inside.question == "new password again"
     return inside
 
 
@@ -336,7 +336,7 @@ def test_ui_state_follows_the_connection_and_the_users_online(person: TerminalDi
     person.connect(sends(Login("alice", "secret")))
     assert person.ui_state == UiState(ConnectionState.LOGGING_IN, "alice", SERVER)
     person.give(WELCOME, *WELCOMES)
-    assert person.ui_state == UiState(ConnectionState.LOGGED_IN, "alice", SERVER, 2)
+    assert person.ui_state == UiState(ConnectionState.LOGGED_IN, "alice", SERVER, 2, was_logged_in=True)
     person.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
     assert person.ui_state.online_count == 3
     person.lose()
@@ -347,15 +347,15 @@ def test_question_stands_until_it_is_answered_or_cancelled(inside: TerminalDialo
     inside.type("DM", sends(AskUsers()))
     inside.give(Users(2, ("alice", "bob")), "[users 2] alice bob", "[ask] recipient")
     inside.give(HELLO, SHOWS_HELLO)
-    assert inside.ui_state.question == "recipient"
+    assert inside.question == "recipient"
     inside.type("bob", "[ask] message for bob")
     inside.lose()
-    assert inside.ui_state.question == "message for bob"
+    assert inside.question == "message for bob"
     inside.type("EX")  # the answer, although it looks like a keyword
     inside.reconnect("[back] alice", "[ask] message for bob", sends(Whisper("bob", "EX", "n1")), since=11)
     inside.type("PM", "[ask] message for all users")
     inside.type("", "[error usage] Nothing was typed; the operation is cancelled.")
-    assert inside.ui_state.question == ""
+    assert inside.question == ""
 
 
 def test_unconfirmed_messages_and_waiting_lines_are_told(inside: TerminalDialogue) -> None:

@@ -8,10 +8,15 @@ from hypothesis import strategies as st
 
 from chatclient.cli.input import GuestInputParser, InputParser, LineMeaning, ParsedInput
 from chatclient.client_protocol import OpenDirect, OpenPublic
+from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Request, Say, Search, Whisper
 
 USAGE = "Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves."
+
+
+def text_for(recipients: str) -> Question:
+    return Question(Asked.TEXT, f"message for {recipients}")
 
 
 def parser(ops: str = "pm-dm") -> InputParser:
@@ -87,14 +92,14 @@ def test_line_that_is_no_operation_sends_nothing_and_names_the_error(ops: str, l
 def test_operation_in_steps(ops: str, public: str, direct: str) -> None:
     """Each answer is taken as typed, even if it looks like an operation."""
     steps = parser(ops)
-    assert steps.parse_line(public) == ParsedInput(OpenPublic(), question="message for all users")
+    assert steps.parse_line(public) == ParsedInput(OpenPublic(), question=text_for("all users"))
     assert steps.parse_line("DM bob /quit") == ParsedInput(Say("DM bob /quit"))
-    assert steps.parse_line(direct) == ParsedInput(OpenDirect(), question="recipient")
-    assert steps.parse_line(" @bob ") == ParsedInput(question="message for bob")
+    assert steps.parse_line(direct) == ParsedInput(OpenDirect(), question=ASK_RECIPIENT)
+    assert steps.parse_line(" @bob ") == ParsedInput(question=text_for("bob"))
     assert steps.parse_line("  EX ") == ParsedInput(Whisper("bob", "  EX "))
-    assert steps.parse_line(f"{direct} ALL") == ParsedInput(question="message for ALL")
+    assert steps.parse_line(f"{direct} ALL") == ParsedInput(question=text_for("ALL"))
     assert steps.parse_line("hello") == ParsedInput(Say("hello"))
-    assert steps.parse_line("@bob  ") == ParsedInput(question="message for bob")
+    assert steps.parse_line("@bob  ") == ParsedInput(question=text_for("bob"))
     assert steps.parse_line("hello") == ParsedInput(Whisper("bob", "hello"))
     assert steps.next_line is LineMeaning.OPERATION
 
@@ -137,7 +142,7 @@ def test_unknown_recipient_is_looked_up_at_a_terminal(
         steps = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=sends_plain_lines, is_json=is_json)
         steps.names, steps.last_sender = ("bob",), "dave"
         parsed = [steps.parse_line(line) for line in lines][-1]
-        assert parsed == ParsedInput(action, question=f"message for {recipient.removeprefix('@')}")
+        assert parsed == ParsedInput(action, question=text_for(recipient.removeprefix("@")))
 
 
 LINES = st.lists(st.text(max_size=30) | st.sampled_from(["PM", "DM", "CH", "@bob", "DM bob", "@ALL"]), max_size=6)
@@ -255,7 +260,7 @@ def test_capitalised_keyword_begins_a_sentence_only_if_the_message_is_public_any
         ("/history 0", ParsedInput(error="/history takes a number from 1 to 500, not '0'.")),
         ("/SEARCH caf\u00e9 noon*", ParsedInput(Search("caf\u00e9 noon*"))),
         ("/search  ", ParsedInput(error="Nothing was searched for; type /search WORDS.")),
-        ("/reply", ParsedInput(question="message for bob")),
+        ("/reply", ParsedInput(question=text_for("bob"))),
         ("/Reply /quit", ParsedInput(Whisper("bob", "/quit"))),
         ("/password", ParsedInput(changes_password=True)),
     ],

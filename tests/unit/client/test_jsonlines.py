@@ -50,7 +50,7 @@ OBJECTS: list[tuple[Shown, str]] = [
     (DeliveryUnknown(Say("x", "n1")), '{"type":"unsettled","to":"ALL","message":"x"}'),
     (DeliveryUnknown(Whisper("bob", "x", "n1")), '{"type":"unsettled","to":"bob","message":"x"}'),
     (Outcome(Say("x"), has_come=True), '{"type":"outcome","to":"ALL","message":"x","delivered":true}'),
-    (notices.Ask("recipient"), '{"type":"ask","question":"recipient"}'),
+    (notices.Ask(notices.ASK_RECIPIENT), '{"type":"ask","question":"recipient"}'),
     (notices.ErrorNotice("usage", "No."), '{"type":"error","code":"usage","message":"No."}'),
     (notices.Help(("PM", "DM")), '{"type":"help","lines":["PM","DM"]}'),
     (notices.ConnectionLost("reset"), '{"type":"lost","reason":"reset"}'),

@@ -1,4 +1,4 @@
-"""Timeline: the rows of each event and notice, at any width, and no row that acts on a terminal."""
+"""Timeline and rows: the rows of each event and notice, at any width, and no row that acts on a terminal."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from chatclient import notices
 from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 from chatclient.model import ConnectionState, UiState
+from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs, Row
+from chatclient.ui.rows import RowFormatter, prompt
 from chatclient.ui.text import columns_of, escape_control_characters
-from chatclient.ui.timeline import Timeline
+from chatclient.ui.timeline import Text, Timeline
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, Sent, SentStatus, Users
@@ -27,6 +29,7 @@ LONGEST_NAME = "N" * 32
 WELCOME = events.Welcome(AccountKind.EXISTING, "alice", (), 10)
 LOST = notices.ConnectionLost("reset")
 BACK = notices.Reconnected("alice", 20)
+NEW_ACCOUNT = Question(Asked.PASSWORD_NEW_ACCOUNT, "password new")
 SAID = notices.MessageQueued(Say("mine", "n1"))
 SENT = confirmation(21, "n1")
 
@@ -37,12 +40,15 @@ class Window:
     def __init__(self, width: int = 80, glyphs: Glyphs | None = None, *, is_in: bool = True, **settings: bool) -> None:
         self.now = NOON
         self.width = width
-        self.timeline = Timeline(lambda: self.now, UTC, glyphs or Glyphs(), **settings)
+        self.timeline = Timeline(lambda: self.now, **settings)
+        self.formatter = RowFormatter(lambda: self.now, UTC, glyphs or Glyphs())
         if is_in:
             self.rows(WELCOME, History(()))
 
     def rows(self, *shown: Shown) -> list[Row]:
-        return [row for each in shown for row in self.timeline.rows_of(each, self.width)]
+        """The rows of these events, each shown before the next one arrives."""
+        entries = (entry for each in shown for entry in self.timeline.entries([each]))
+        return [row for entry in entries for row in self.formatter.rows(entry, self.timeline.username, self.width)]
 
     def lines(self, *shown: Shown) -> list[str]:
         return [text_of(row).rstrip() for row in self.rows(*shown)]
@@ -119,13 +125,16 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (Found("caf\u00e9", (), 11), [NOTICE + "Nothing was found: caf\u00e9"]),
     (notices.ErrorNotice("usage", "No."), [PROBLEM + "No."]),
     (notices.Help(("PM   all", "EX   leave")), [NOTICE + "PM   all", NOTICE + "EX   leave"]),
-    (notices.Ask("password new"), [NOTICE + "This name is new: choose a password."]),
-    (notices.Ask("password again"), [NOTICE + "The same password again, to be sure of it."]),
-    (notices.Ask("password existing"), [NOTICE + "This name has a password."]),
+    (notices.Ask(NEW_ACCOUNT), [NOTICE + "This name is new: choose a password."]),
+    (
+        notices.Ask(Question(Asked.PASSWORD_AGAIN, "password again")),
+        [NOTICE + "The same password again, to be sure of it."],
+    ),
+    (notices.Ask(Question(Asked.PASSWORD, "password existing")), [NOTICE + "This name has a password."]),
     (events.PasswordChanged(), [NOTICE + "Your password is changed."]),
     (notices.Toggle("joins"), [NOTICE + "Joins and leaves are hidden from now on."]),
     (notices.Toggle("quiet"), [NOTICE + "No bell and no highlight from now on."]),
-    (notices.Ask("recipient"), []),
+    (notices.Ask(ASK_RECIPIENT), []),
     (SAID, []),
     (confirmation(11, "of another client"), []),
     *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(AccountKind.NEW))),
@@ -203,8 +212,8 @@ def test_ascii_terminal_gets_ascii_separators() -> None:
     assert window.lines(public(11, time_ms=NOON_MS + DAY_MS)) == [rule, "12:00              bob | hello"]
     assert window.lines(direct(12))[-1] == "12:00      bob > alice | psst"
     state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2, waiting=("x",))
-    assert text_of(window.timeline.pending(state, 80)[0]) == "... x (waits)"
-    status = text_of(window.timeline.status(state, "json", 80))
+    assert text_of(window.formatter.pending(state, 80)[0]) == "... x (waits)"
+    status = text_of(window.formatter.status(state, "json", 80))
     assert status == "alice - localhost:9999 - json - 2 online - connected"
 
 
@@ -213,7 +222,8 @@ def test_new_day_has_a_rule(window: Window) -> None:
     times = [NOON_MS, NOON_MS + DAY_MS, NOON_MS + DAY_MS + 60_000, NOON_MS + 2 * DAY_MS]
     story = window.story(*(p(number, time_ms) for number, time_ms in enumerate(times, 11)))
     assert story == "11 -Sunday, 1 February 2026- 12 13 -Monday, 2 February 2026- 14"
-    day, message = Timeline(lambda: NOON, timezone(timedelta(hours=14))).rows_of(public(11), 80)
+    formatter = RowFormatter(lambda: NOON, timezone(timedelta(hours=14)))
+    day, message = formatter.rows(Text("bob", "hello", NOON_MS), "alice", 80)
     assert text_of(day).strip("\u2500 ") == "Sunday, 1 February 2026"
     assert text_of(message).startswith("02:00 ")
 
@@ -405,7 +415,17 @@ def test_reconnect_shows_missed_messages_between_rules(window: Window, shown: li
 
 def test_missed_messages_and_mentions_must_be_shown_in_a_flood(window: Window) -> None:
     window.rows(LOST, BACK)
-    assert [window.timeline.must_show(each) for each in (p(20), p(21), public(22, "alice!"))] == [True, False, True]
+    flood = [p(20), public(22, "alice!"), *(p(number) for number in range(23, 623))]
+    entries = list(window.timeline.entries(flood))
+    assert [entry.text for entry in entries[:5]] == [
+        "what you missed",
+        "20",
+        "now",
+        "alice!",
+        "502 messages came too fast to be shown; CH shows the newest.",
+    ]
+    assert [entry.text for entry in entries[5:]] == [str(number) for number in range(525, 623)]
+    assert len(list(window.timeline.entries(flood[-500:]))) == 500
 
 
 # --- pending messages, status and prompt ---
@@ -413,7 +433,7 @@ def test_missed_messages_and_mentions_must_be_shown_in_a_flood(window: Window) -
 
 def pending(width: int = 80, state: ConnectionState = ConnectionState.LOGGED_IN, **given: object) -> list[str]:
     ui_state = UiState(state, "alice", **given)  # type: ignore[arg-type]
-    return [text_of(row) for row in Window().timeline.pending(ui_state, width)]
+    return [text_of(row) for row in Window().formatter.pending(ui_state, width)]
 
 
 def test_pending_messages_and_lines_say_what_they_wait_for() -> None:
@@ -442,26 +462,25 @@ WAITING = ("x" * 100, "\u65e5" * 100, "\x1b[2J\nnext\u202e", "hello everybody " 
 @pytest.mark.parametrize(("state", "words"), STATES.items())
 def test_pending_and_status_rows_fit_in_every_window(state: ConnectionState, words: str) -> None:
     """The state of the connection is always visible."""
-    timeline = Window().timeline
+    formatter = Window().formatter
     for name in ("", "alice", LONGEST_NAME):
         said = tuple(Whisper(name, text, str(number)) for number, text in enumerate(WAITING))
         for kind in ({"waiting": WAITING}, {"unconfirmed": said}):
-            ui_state = UiState(state, name, ("chat.example.org", 9999), 12, "", **kind)  # type: ignore[arg-type]
+            ui_state = UiState(state, name, ("chat.example.org", 9999), 12, None, **kind)  # type: ignore[arg-type]
             for width in range(20, 201, 3):
-                status = timeline.status(ui_state, "datagram", width)
+                status = formatter.status(ui_state, "datagram", width)
                 assert text_of(status).endswith(words)
                 assert status[-1][0] == ("class:status.up" if words == "connected" else "class:status.down")
-                for row in (*timeline.pending(ui_state, width), status):
+                for row in (*formatter.pending(ui_state, width), status):
                     assert columns_of(text_of(row)) <= width, (width, text_of(row))
                     assert escape_control_characters(text_of(row)) == text_of(row)
 
 
 def test_status_reports_a_lost_connection(window: Window) -> None:
-    window.rows(LOST)
-    away = UiState(ConnectionState.DISCONNECTED, "alice")
-    assert text_of(window.timeline.status(away, "json", 80)).endswith("connection lost, trying again")
+    away = UiState(ConnectionState.DISCONNECTED, "alice", was_logged_in=True)
+    assert text_of(window.formatter.status(away, "json", 80)).endswith("connection lost, trying again")
     back = away._replace(connection_state=ConnectionState.LOGGED_IN)
-    assert text_of(window.timeline.status(back, "json", 80)).endswith(" connected")
+    assert text_of(window.formatter.status(back, "json", 80)).endswith(" connected")
 
 
 @pytest.mark.parametrize(
@@ -476,16 +495,20 @@ def test_status_reports_a_lost_connection(window: Window) -> None:
 )
 def test_narrow_window_omits_words_of_the_status(width: int, status: str) -> None:
     ui_state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2)
-    assert text_of(Window(is_quiet=True).timeline.status(ui_state, "json", width)) == status
+    assert text_of(Window().formatter.status(ui_state, "json", width, is_quiet=True)) == status
 
 
 @pytest.mark.parametrize(
-    ("ui_state", "prompt"),
+    ("ui_state", "text"),
     [
         (UiState(ConnectionState.LOGGED_IN, "a\x1b[2J"), "a\\x1b[2J> "),
-        (UiState(ConnectionState.LOGGED_IN, "alice", question="message for \x9b"), "message for \\x9b: "),
+        (
+            UiState(ConnectionState.LOGGED_IN, "alice", question=Question(Asked.TEXT, "message for \x9b")),
+            "message for \\x9b: ",
+        ),
         (UiState(ConnectionState.LOGGING_IN, "alice", is_secret=True), ""),
+        (UiState(ConnectionState.PASSWORD_REQUESTED, "alice", question=NEW_ACCOUNT, is_secret=True), "password: "),
     ],
 )
-def test_prompt_is_the_question_or_the_username(ui_state: UiState, prompt: str) -> None:
-    assert Window().timeline.prompt(ui_state) == prompt
+def test_prompt_is_the_question_or_the_username(ui_state: UiState, text: str) -> None:
+    assert prompt(ui_state) == text

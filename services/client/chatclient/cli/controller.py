@@ -44,7 +44,19 @@ from chatclient.cli.input import LineMeaning
 from chatclient.client_protocol import DeliveryUnknown
 from chatclient.links.connection import LinkDown, LinkLost, LinkUp
 from chatclient.model import ConnectionState, UiState
-from chatclient.notices import Ask, ConnectionLost, ErrorNotice, Help, MessageQueued, Reconnected, ScriptLine, Toggle
+from chatclient.notices import (
+    ASK_USERNAME,
+    Ask,
+    Asked,
+    ConnectionLost,
+    ErrorNotice,
+    Help,
+    MessageQueued,
+    Question,
+    Reconnected,
+    ScriptLine,
+    Toggle,
+)
 from chatprotocol.address import read_address
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
@@ -85,13 +97,18 @@ _FINAL_LOGIN_ERRORS = frozenset(
         ErrorCode.TOO_LONG,
     }
 )
-# The questions before the login.
-_QUESTIONS = {ConnectionState.NO_NAME: "username", ConnectionState.PASSWORD_REQUESTED: "password"}
+# The questions for the password of an account, and for that of a new one.
+_PASSWORD = Question(Asked.PASSWORD, "password existing")
+_PASSWORD_NEW_ACCOUNT = Question(Asked.PASSWORD_NEW_ACCOUNT, "password new")
+_PASSWORD_AGAIN = Question(Asked.PASSWORD_AGAIN, "password again")
 # The questions of a password change, in order. Without hidden input (a pipe), the last question is skipped.
-_CHANGE_QUESTIONS = ("old password", "new password", "new password again")
-_AGAIN = "password again"
+_CHANGE_QUESTIONS = (
+    Question(Asked.CHANGE_OLD, "old password"),
+    Question(Asked.CHANGE_NEW, "new password"),
+    Question(Asked.CHANGE_AGAIN, "new password again"),
+)
 # States in which a typed line answers a question.
-_ASKING = frozenset({ConnectionState.NO_SERVER, *_QUESTIONS})
+_ASKING = frozenset({ConnectionState.NO_SERVER, ConnectionState.NO_NAME, ConnectionState.PASSWORD_REQUESTED})
 
 
 class Line(NamedTuple):
@@ -190,14 +207,14 @@ class Controller:
         self._is_opening = False
         self._was_prompted = False
         # The parser's current question, shown after the server's answer and again after a reconnect.
-        self._question = ""
+        self._question: Question | None = None
         # Set by the controller thread. App.run reads it in the main thread without a lock: after the join, and after a
         # failed script, if the client had not ended before. In a race both answers are right.
         self.exit: Exit | None = None
 
     @property
-    def _server_question(self) -> str:
-        return f"server, HOST or HOST PORT ({self._default[0]} {self._default[1]})"
+    def _server_question(self) -> Question:
+        return Question(Asked.SERVER, f"server, HOST or HOST PORT ({self._default[0]} {self._default[1]})")
 
     def begin(self) -> None:
         """Connect, or first ask for the server and the username."""
@@ -276,13 +293,15 @@ class Controller:
 
     def _ui_state(self) -> UiState:
         model = self._model
-        question = self._question if self._parser.next_line is not LineMeaning.OPERATION else ""
+        question = self._question if self._parser.next_line is not LineMeaning.OPERATION else None
         if model.connection_state is ConnectionState.NO_SERVER:
             question = self._server_question
         elif self._change is not None:
             question = _CHANGE_QUESTIONS[len(self._change)]
-        elif model.connection_state in _QUESTIONS:
-            question = _QUESTIONS[model.connection_state] if self._first_password is None else _AGAIN
+        elif model.connection_state is ConnectionState.NO_NAME:
+            question = ASK_USERNAME
+        elif model.connection_state is ConnectionState.PASSWORD_REQUESTED:
+            question = self._question if self._first_password is None else _PASSWORD_AGAIN
         return UiState(
             model.connection_state,
             model.username,
@@ -292,6 +311,7 @@ class Controller:
             self._may_be_secret(),
             tuple(line.text for line in self._lines if isinstance(line, Line)),
             tuple(model.unconfirmed.values()),
+            model.was_logged_in,
         )
 
     def _may_be_secret(self) -> bool:
@@ -412,7 +432,7 @@ class Controller:
         self._is_new_name = event.account is AccountKind.NEW and self._frontend.marks_passwords
         if not self._is_new_name:
             self._first_password = None
-        self._question = f"password {event.account}"
+        self._question = _PASSWORD_NEW_ACCOUNT if event.account is AccountKind.NEW else _PASSWORD
         self._ask_password()
 
     def _on_welcome(self, event: Welcome) -> None:
@@ -548,7 +568,7 @@ class Controller:
             if self._first_password is None:  # a hidden password may contain a typing error, so it is typed twice
                 self._first_password = line.text
                 self._frontend.ask_password()
-                self._ask(_AGAIN)
+                self._ask(_PASSWORD_AGAIN)
                 return
             first_password, self._first_password = self._first_password, None
             if first_password != line.text:
@@ -599,7 +619,7 @@ class Controller:
 
     def _ask_username(self) -> None:
         self._model.connection_state = ConnectionState.NO_NAME
-        self._ask("username")
+        self._ask(ASK_USERNAME)
 
     def _run_parsed(self, parsed: ParsedInput) -> None:
         if parsed.error:
@@ -610,7 +630,7 @@ class Controller:
             self._ask_change([])
         if parsed.toggle:
             self._frontend.display([Toggle(parsed.toggle)])
-        self._question = parsed.question or ""
+        self._question = parsed.question
         match parsed.action:
             case None:
                 self._ask(self._question)
@@ -640,7 +660,7 @@ class Controller:
         self._frontend.ask_password()
         self._ask(self._question)
 
-    def _ask(self, question: str) -> None:
+    def _ask(self, question: Question | None) -> None:
         if question:
             self._frontend.display([Ask(question)])
 

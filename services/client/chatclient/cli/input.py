@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatclient.client_protocol import OpenDirect, OpenPublic
+from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.text import ACTION
 from chatprotocol.errors import RequestError
 from chatprotocol.keywords import WORDS
@@ -43,7 +44,7 @@ class ParsedInput(NamedTuple):
     """
 
     action: Action | None = None
-    question: str | None = None
+    question: Question | None = None
     error: str | None = None
     wants_help: bool = False
     toggle: str | None = None
@@ -102,14 +103,14 @@ class InputParser:
             return self._take_recipient(line.strip().removeprefix("@").rstrip())
         return self._addressed(self._recipient, line)
 
-    def handle_refusal(self) -> str:
-        """Handle the server's error to the opened operation. Returns the next question, or "".
+    def handle_refusal(self) -> Question | None:
+        """Handle the server's error to the opened operation. Returns the next question.
 
         After an unknown recipient, a recipient is requested again: the text may be typed already, and must not become
         public.
         """
         self.next_line = LineMeaning.RECIPIENT if self.next_line is LineMeaning.DIRECT_TEXT else LineMeaning.OPERATION
-        return "recipient" if self.next_line is LineMeaning.RECIPIENT else ""
+        return ASK_RECIPIENT if self.next_line is LineMeaning.RECIPIENT else None
 
     def is_leave(self, line: str) -> bool:
         """True if this line, as the next operation, leaves."""
@@ -134,9 +135,9 @@ class InputParser:
             return f"Type a message to all users, or {words.direct} USER MESSAGE to one; /help lists the commands."
         return f"Type {words.public}, {words.direct}, {words.history} or {words.leave}; /help lists the commands."
 
-    def prompt(self) -> str:
+    def prompt(self) -> Question:
         """The question between two operations."""
-        return f"operation ({', '.join(self._words)})"
+        return Question(Asked.OPERATION, f"operation ({', '.join(self._words)})")
 
     def help(self) -> list[str]:
         """One line for each command."""
@@ -304,18 +305,18 @@ class InputParser:
         is_known = is_everyone(recipient) or name_key(recipient) in known
         # Without a terminal the next line is always the text, so the recipient is not looked up.
         action = AskUser(recipient) if self.sends_plain_lines and self._is_json and not is_known else None
-        return ParsedInput(action, question=f"message for {recipient}")
+        return ParsedInput(action, question=_text_for(recipient))
 
     def _public(self, text: str) -> ParsedInput:
         if text:
             return ParsedInput(Say(text))
         self.next_line = LineMeaning.PUBLIC_TEXT
-        return ParsedInput(OpenPublic(), question="message for all users")
+        return ParsedInput(OpenPublic(), question=_text_for("all users"))
 
     def _direct(self, rest: str) -> ParsedInput:
         if not rest:
             self.next_line = LineMeaning.RECIPIENT
-            return ParsedInput(OpenDirect(), question="recipient")
+            return ParsedInput(OpenDirect(), question=ASK_RECIPIENT)
         recipient, text = _first_word(rest)
         return self._addressed(recipient.removeprefix("@"), text)
 
@@ -359,9 +360,9 @@ class GuestInputParser(InputParser):
         """A short hint after the first login."""
         return f"Type @USER MESSAGE, @{EVERYONE} MESSAGE or {self._words.leave}."
 
-    def prompt(self) -> str:
+    def prompt(self) -> Question:
         """The question between two messages."""
-        return f"@USER MESSAGE or @{EVERYONE} MESSAGE"
+        return Question(Asked.OPERATION, f"@USER MESSAGE or @{EVERYONE} MESSAGE")
 
     def _table(self) -> list[Command]:
         table = [
@@ -382,7 +383,11 @@ class GuestInputParser(InputParser):
         return ParsedInput(error=self._error(""))
 
     def _error(self, _: str) -> str:
-        return f"Type {self.prompt()}; nothing was sent. {self._words.leave} leaves."
+        return f"Type {self.prompt().text}; nothing was sent. {self._words.leave} leaves."
+
+
+def _text_for(recipients: str) -> Question:
+    return Question(Asked.TEXT, f"message for {recipients}")
 
 
 def _first_word(line: str) -> tuple[str, str]:

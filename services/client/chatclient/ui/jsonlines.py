@@ -68,7 +68,7 @@ def _members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:
 def _notice_members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:
     match shown:
         case notices.Ask(question):
-            return {"type": "ask", "question": question}
+            return {"type": "ask", "question": question.text}
         case notices.ErrorNotice(code, text):
             return {"type": "error", "code": code, "message": text}
         case notices.Help():

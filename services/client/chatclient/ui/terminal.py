@@ -41,12 +41,12 @@ from chatclient.model import ConnectionState, UiState
 from chatclient.notices import ErrorNotice, Help
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
 from chatclient.ui.renderer import ComposingContainer, Output, PromptRenderer
+from chatclient.ui.rows import RowFormatter, prompt
 from chatclient.ui.timeline import Timeline
-from chatprotocol.events import PublicMessage
 from chatprotocol.limits import BODY_MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from prompt_toolkit.buffer import Buffer
     from prompt_toolkit.completion import CompleteEvent
@@ -58,15 +58,11 @@ if TYPE_CHECKING:
     from chatclient.cli.input import InputParser
     from chatclient.client_protocol import ClientEvent
     from chatclient.notices import UiNotice
-    from chatclient.ui.layout import Row
 
 # Minimum time between two redraws: events in between are drawn together, because drawing is slow.
 _FRAME_SECONDS: Final = 0.03
-# Maximum number of public messages per redraw: if there are more, only the last _FLOOD_SHOWN_MESSAGES are shown.
-_FLOOD_MESSAGES: Final = 500
 # Maximum number of undrawn events; messages of maximum length take 40 MB.
 _SHOWN_AHEAD_MAX: Final = 5_000
-_FLOOD_SHOWN_MESSAGES: Final = 100
 # Maximum number of lines that one Enter sends: a longer text, often pasted by mistake, needs a second Enter.
 _LINES_UNCONFIRMED_MAX: Final = 5
 _MENU_ROWS: Final = 6
@@ -96,12 +92,8 @@ class TerminalFrontend:
         self._parser = parser
         self._protocol = protocol
         is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-        self._timeline = Timeline(
-            lambda: datetime.now(UTC).astimezone(),
-            glyphs=Glyphs() if is_unicode else ASCII_GLYPHS,
-            is_quiet=is_quiet,
-            shows_joins=shows_joins,
-        )
+        self._timeline = Timeline(_now, is_quiet=is_quiet, shows_joins=shows_joins)
+        self._formatter = RowFormatter(_now, glyphs=Glyphs() if is_unicode else ASCII_GLYPHS)
         self._output = Output()
         # Undrawn events and the current state. Written by the controller thread.
         self._shown: deque[ClientEvent | UiNotice] = deque()
@@ -258,34 +250,15 @@ class TerminalFrontend:
         app = self._session.app
         columns = self._output.get_size().columns
         rows: list[tuple[str, str]] = []
-        for row in self._rows(waiting, columns):
-            rows += [*row, ("", "\n")]
+        for entry in self._timeline.entries(waiting):
+            for row in self._formatter.rows(entry, self._timeline.username, columns):
+                rows += [*row, ("", "\n")]
         print_formatted_text(self._output, FormattedText(rows), app.style or Style([]), color_depth=app.color_depth)
         if self._timeline.needs_bell and time.monotonic() >= self._bell_at + _BELL_SECONDS:
             self._bell_at = time.monotonic()
             self._output.bell()
             self._output.flush()
         self._timeline.needs_bell = False
-
-    def _rows(self, shown: list[ClientEvent | UiNotice], columns: int) -> Iterator[Row]:
-        """The rows of the events. In a flood, only the last public messages and those that must be shown."""
-        count = sum(isinstance(each, PublicMessage) for each in shown)
-        spare = count - _FLOOD_SHOWN_MESSAGES if count > _FLOOD_MESSAGES else 0
-        left_out = 0
-        for each in shown:
-            if left_out < spare and isinstance(each, PublicMessage) and not self._timeline.must_show(each):
-                left_out += 1
-                continue
-            if left_out == spare > 0:
-                yield from self._left_out(left_out, columns)
-                left_out = spare = 0
-            yield from self._timeline.rows_of(each, columns)
-        if left_out:
-            yield from self._left_out(left_out, columns)
-
-    def _left_out(self, count: int, columns: int) -> list[Row]:
-        text = f"{count:,} messages came too fast to be shown; CH shows the newest."
-        return self._timeline.rows_of(Help((text,)), columns)
 
     def _show_help(self, *lines: str) -> None:
         self.display([Help(lines)])
@@ -310,12 +283,14 @@ class TerminalFrontend:
         )
 
     def _prompt(self) -> FormattedText:
-        rows = self._timeline.pending(self._ui_state, self._output.get_size().columns)
+        rows = self._formatter.pending(self._ui_state, self._output.get_size().columns)
         pending = [piece for row in rows for piece in (*row, ("", "\n"))]
-        return FormattedText([*pending, ("class:prompt", self._timeline.prompt(self._ui_state))])
+        return FormattedText([*pending, ("class:prompt", prompt(self._ui_state))])
 
     def _toolbar(self) -> FormattedText:
-        return FormattedText(self._timeline.status(self._ui_state, self._protocol, self._output.get_size().columns - 1))
+        width = self._output.get_size().columns - 1
+        is_quiet = self._timeline.is_quiet
+        return FormattedText(self._formatter.status(self._ui_state, self._protocol, width, is_quiet=is_quiet))
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -439,6 +414,11 @@ class TerminalFrontend:
             self._report_length(size_bytes, "pasted")
         else:
             event.current_buffer.insert_text(text)
+
+
+def _now() -> datetime:
+    """The local time."""
+    return datetime.now(UTC).astimezone()
 
 
 def _is_text(key: Keys | str) -> bool:

@@ -31,7 +31,7 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
         case Outcome():
             return [outcome_line(shown)]
         case notices.Ask(question):
-            return [f"[ask] {escape_control_characters(question)}"]
+            return [f"[ask] {escape_control_characters(question.text)}"]
         case notices.ErrorNotice(code, text):
             return [f"[error {code}] {escape_control_characters(text)}"]
         case notices.Help():

@@ -1,0 +1,170 @@
+"""Rows of styled text for the entries of the timeline, the prompt, and the status line. Pure.
+
+    12:00              bob | hello everyone
+    12:01      bob » alice | psst
+    12:02                * | carol joined
+
+Rows fit the width of the window. Control characters in received text are escaped here, once.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from chatclient.model import ConnectionState
+from chatclient.notices import Asked
+from chatclient.ui.layout import Columns, Glyphs, clean, colour_of
+from chatclient.ui.text import action_of, columns_of, wrap
+from chatclient.ui.timeline import Remark, Rule
+from chatprotocol.address import format_address
+from chatprotocol.requests import Whisper
+from chatprotocol.rules import name_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import tzinfo
+
+    from chatclient.model import UiState
+    from chatclient.ui.layout import Row
+    from chatclient.ui.timeline import Entry, Text
+    from chatprotocol.requests import Say
+
+# Maximum number of rows for pending messages and lines.
+_PENDING_ROWS_MAX: Final = 4
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS: Final = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+# Questions whose form in the prompt differs from that in lines of output.
+_PROMPTS: Final = {Asked.PASSWORD: "password", Asked.PASSWORD_NEW_ACCOUNT: "password"}
+_STATE_TEXTS: Final = {
+    ConnectionState.NO_SERVER: "not connected",
+    ConnectionState.NO_NAME: "not connected",
+    ConnectionState.DISCONNECTED: "connecting",
+    ConnectionState.LOGGING_IN: "logging in",
+    ConnectionState.PASSWORD_REQUESTED: "logging in",
+    ConnectionState.LOGGED_IN: "connected",
+}
+
+
+class RowFormatter:
+    """Formats entries, in order. ``now`` is the clock, ``zone`` the user's time zone. For one thread."""
+
+    def __init__(
+        self,
+        now: Callable[[], datetime],
+        zone: tzinfo | None = None,
+        glyphs: Glyphs = Glyphs(),  # noqa: B008 - it can't be changed
+    ) -> None:
+        self._now = now
+        self._zone = zone
+        self._glyphs = glyphs
+        # The day of the last row. A new one has a rule.
+        self._day: tuple[int, int, int] | None = None
+
+    def rows(self, entry: Entry, username: str, width: int) -> list[Row]:
+        """The rows for an entry in a window of this width, after a rule with the date if the day has changed."""
+        columns = Columns(width, self._glyphs)
+        match entry:
+            case Rule(text, begins_block):
+                if begins_block:
+                    self._day = None
+                return [columns.rule(clean(text))]
+            case Remark(text, is_error):
+                moment, style = self._now(), "class:error" if is_error else "class:notice"
+                who: Row = [(style, "!" if is_error else "*")]
+            case _:
+                moment = self._moment(entry.time_ms)
+                who, text = self._sender_and_text(entry, username)
+                style = "class:direct" if entry.recipient else ""
+                if entry.is_alert:
+                    style += " class:alert"
+        return [*self._day_rule(moment, columns), *columns.fit(f"{moment:%H:%M}", who, text, style)]
+
+    def _day_rule(self, moment: datetime, columns: Columns) -> list[Row]:
+        day = (moment.year, moment.month, moment.day)
+        if day == self._day:
+            return []
+        self._day = day
+        return [columns.rule(f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment.year}")]
+
+    def _moment(self, time_ms: int | None) -> datetime:
+        """The local time. A time outside of the calendar is replaced by the current time."""
+        try:
+            if time_ms is not None:
+                return (_EPOCH + timedelta(milliseconds=time_ms)).astimezone(self._zone)
+        except (OverflowError, ValueError, OSError):
+            pass
+        return self._now()
+
+    def _sender_and_text(self, entry: Text, username: str) -> tuple[Row, str]:
+        """The sender column and the text: ``*`` and ``alice waves`` for a public ``/me waves``."""
+        action = action_of(entry.text)
+        if action is not None and not entry.recipient:
+            return [_coloured_name(entry.sender, username, "*")], f"{entry.sender} {action}"
+        who = [_coloured_name(entry.sender, username)]
+        if entry.recipient:
+            who += [("class:direct", f" {self._glyphs.to} "), _coloured_name(entry.recipient, username)]
+        return who, entry.text if action is None else f"* {entry.sender} {action}"
+
+    # --- pending messages, prompt and status line ---
+
+    def pending(self, ui_state: UiState, width: int) -> list[Row]:
+        """Pending messages and lines, one row each; the newest if there are too many."""
+        waits = "waits" if ui_state.connection_state is ConnectionState.LOGGED_IN else "waits for the connection"
+        texts = [(_pending_text(own_message), "not confirmed yet") for own_message in ui_state.unconfirmed]
+        texts += [(line, waits) for line in ui_state.waiting]
+        hidden = len(texts) - _PENDING_ROWS_MAX
+        rows: list[Row] = [[("class:waits", f"{self._glyphs.waits} {hidden} more")]] if hidden > 0 else []
+        columns = Columns(width, self._glyphs)
+        for text, how in texts[-_PENDING_ROWS_MAX:]:
+            mark, end = f"{self._glyphs.waits} ", f" ({how})"
+            room = width - columns_of(mark + end) - columns_of(self._glyphs.waits) - 1
+            first, *others = wrap(clean(text), max(room, 1))
+            row = mark + first + (self._glyphs.waits if others else "") + end
+            rows.append([("class:waits", row if room > 1 else columns.cut(mark + clean(text)))])
+        return rows
+
+    def status(self, ui_state: UiState, protocol: str, width: int, *, is_quiet: bool = False) -> Row:
+        """User, server, protocol, users online and connection state, as far as they fit."""
+        connection_state = _STATE_TEXTS[ui_state.connection_state]
+        is_up = ui_state.connection_state is ConnectionState.LOGGED_IN
+        if ui_state.connection_state is ConnectionState.DISCONNECTED and ui_state.was_logged_in:
+            connection_state = "connection lost, trying again"
+        server = ""
+        if ui_state.server is not None:
+            server = clean(format_address(ui_state.server))
+        count = ui_state.online_count
+        online = f"{count} online" if count is not None and is_up else ""
+        dot = f" {self._glyphs.dot} "
+        quiet = "quiet" if is_quiet else ""
+        words = [(clean(ui_state.username), 5), (server, 3), (protocol, 2), (online, 4), (quiet, 1)]
+        for least in range(7):
+            left = dot.join(word for word, weight in words if word and weight >= least)
+            if columns_of(left + dot + connection_state) < width:
+                break
+        left = left + dot if left else left
+        return [
+            ("class:status", left),
+            ("class:status.up" if is_up else "class:status.down", connection_state[: max(width - 1, 1)]),
+        ]
+
+
+def prompt(ui_state: UiState) -> str:
+    """The text before the input."""
+    if (question := ui_state.question) is not None:
+        return f"{clean(_PROMPTS.get(question.kind, question.text))}: "
+    return "" if ui_state.is_secret else f"{clean(ui_state.username)}> "  # the password was not requested yet
+
+
+def _coloured_name(name: str, username: str, shown: str = "") -> tuple[str, str]:
+    """A name, or ``shown``, in the name's colour. The user's own name has a special style."""
+    is_own = name_key(name) == name_key(username)
+    return ("class:own" if is_own else colour_of(name)), clean(shown or name)
+
+
+def _pending_text(message: Say | Whisper) -> str:
+    return f"@{message.to} {message.text}" if isinstance(message, Whisper) else message.text
