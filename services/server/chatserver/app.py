@@ -139,7 +139,7 @@ class Server:
         self._sender = Sender(self._broadcasts, config.lag_max_bytes, self._crash, memory.is_short)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
         marks = DeliveryMarks()
-        hub = Hub([*self._broadcasts, self._acked_delivery], last_id, marks, self._sender.wake)
+        hub = Hub(self._broadcasts, self._acked_delivery, last_id, marks, self._sender.wake)
         guests = Guests()
         self._journal = LocalJournal(
             self._database, hub, marks, last_id, Clock().now_ms, guests.is_claimed, self._crash

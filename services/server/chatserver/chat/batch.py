@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from chatserver.chat.delivery import Ack
     from chatserver.chat.member import Member
     from chatserver.store.accounts import Account
 
@@ -23,6 +24,8 @@ class MessageBatch(Struct, gc=False, eq=False):
     nonces: list[str | None]
     # None for public messages.
     recipient: Account | None = None
+    # The ack of a guest's message; None for other members, which are confirmed through their send queue.
+    ack: Ack | None = None
     # Id of the first message; the following messages have the next ids.
     id: int = 0
     time_ms: int = 0

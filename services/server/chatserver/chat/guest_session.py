@@ -134,11 +134,8 @@ class GuestSession:
         ack = services.acked_delivery.begin_send(guest.window)
         try:
             if not ack.is_complete:  # an ack is complete from the start if the guest has just left
-                services.journal.append([MessageBatch(guest.member, [request.text], [None], recipient)])
-            is_delivered = ack.wait()
-            if recipient is not None and recipient.is_guest and ack.is_stored_only:
-                is_delivered = False  # a guest that left never receives it
-            self._send_queue.put([Delivered(request.to) if is_delivered else NotDelivered()])
+                services.journal.append([MessageBatch(guest.member, [request.text], [None], recipient, ack)])
+            self._send_queue.put([Delivered(request.to) if ack.wait() else NotDelivered()])
         except JournalClosedError as error:
             self._refuse(to_request_error(error, self._label))
         finally:

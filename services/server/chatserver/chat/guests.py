@@ -13,7 +13,6 @@ from chatprotocol.events import AccountKind, Registered
 from chatprotocol.requests import Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import DeliveryWindow
-from chatserver.chat.login import leave
 from chatserver.chat.member import Member
 
 if TYPE_CHECKING:
@@ -165,9 +164,11 @@ class Guests:
                 return
             guest.has_left = True
         guest.stop_waiting()
-        if guest.member is not None:
+        if guest.member is not None and guest.window is not None:
             _log.info("logout", user=guest.name, address=guest.address)
-            leave(services, guest.member)
+            services.acked_delivery.leave(guest.window)
+            if services.presence.remove(guest.member):
+                services.on_empty()
         with self._lock:
             del self._by_key[name_key(guest.name)]
         for other, send_queue in guest.send_queues.items():  # last, because the peer may reconnect when it sees the end
@@ -193,10 +194,10 @@ def _name_taken(name: str) -> RequestError:
 
 
 def _join(services: Services, guest: Guest) -> None:
-    """Join the hub with both connections. The lock of Guests is held."""
+    """Join the room with both connections. The lock of Guests is held."""
     assert guest.account is not None
-    window = DeliveryWindow(services.acked_delivery, guest.send_queues[Side.RECEIVING], guest.name)
-    member = Member(guest.account.id, guest.name, window, guest.account)
-    services.hub.join(member)
-    guest.window, guest.member = window, member
-    services.presence.add(member)  # last, so that an announced guest can be found
+    receiving = guest.send_queues[Side.RECEIVING]
+    guest.window = DeliveryWindow(guest.account, receiving)
+    guest.member = Member(guest.account.id, guest.name, receiving)
+    services.acked_delivery.join(guest.window)
+    services.presence.add(guest.member)  # last, so that an announced guest can be found

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Users
     from chatserver.chat.batch import MessageBatch
+    from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.delivery_marks import DeliveryMarks
     from chatserver.chat.member import BroadcastBuffer, Member
     from chatserver.store.accounts import Account
@@ -47,9 +48,15 @@ class Hub:
     """
 
     def __init__(
-        self, broadcasts: Sequence[BroadcastBuffer], last_id: int, marks: DeliveryMarks, wake: Callable[[], None]
+        self,
+        broadcasts: Sequence[BroadcastBuffer],
+        acked_delivery: AckedDelivery,
+        last_id: int,
+        marks: DeliveryMarks,
+        wake: Callable[[], None],
     ) -> None:
         self._broadcasts = broadcasts
+        self._acked_delivery = acked_delivery
         self._marks = marks
         self._wake = wake
         # Guards everything below, and the order of writes to broadcast buffers and send queues.
@@ -116,6 +123,9 @@ class Hub:
         """Send the error to the senders of messages that were not stored. For the journal thread."""
         with self._lock:
             for batch in batches:
+                if batch.ack is not None:
+                    self._acked_delivery.complete(batch.ack, has_failed=True)
+                    continue
                 send_queue = batch.member.send_queue
                 answers = [Refused(error.code, error.reason, nonce) for nonce in batch.nonces]
                 send_queue.insert(send_queue.broadcast.tail, send_queue.broadcast.tail, answers)
@@ -169,20 +179,17 @@ class Hub:
             span = broadcast.append([public])
             if broadcast is own:
                 start, end = span
-        member.send_queue.insert(start, end, [SentBatch(batch.id, batch.nonces)])
+        if batch.ack is None:
+            member.send_queue.insert(start, end, [SentBatch(batch.id, batch.nonces)])
+        self._acked_delivery.publish(public, batch.ack)
 
     def _publish_direct(self, batch: MessageBatch, recipient: Account) -> None:
         """The lock is held."""
         (text,) = batch.texts
         event = DirectMessage(batch.id, batch.time_ms, batch.member.name, recipient.name, text)
-        members = [
-            member
-            for member in self._members.get(recipient.id, [])
-            if member.guest is None or member.guest is recipient
-        ]
-        # The sender's other connections receive the message too: it is in their history. A guest is one member only.
-        is_alone = recipient.id == batch.member.account_id or batch.member.guest is not None
-        others = [] if is_alone else self._members.get(batch.member.account_id, [])
+        members = self._members.get(recipient.id, [])
+        # The sender's other connections receive the message too: it is in their history.
+        others = [] if recipient.id == batch.member.account_id else self._members.get(batch.member.account_id, [])
         for member in [*members, *(member for member in others if member is not batch.member)]:
             tail = member.send_queue.broadcast.tail
             member.send_queue.insert(tail, tail, [event])
@@ -190,20 +197,23 @@ class Hub:
             member.newest_direct_id = batch.id
             if member.has_caught_up:
                 self._track(member, batch.id)
-        self._confirm(batch, SentStatus.SENT if members else SentStatus.STORED)
+        is_online = self._acked_delivery.tell(recipient, event, batch.ack) if recipient.is_guest else bool(members)
+        self._confirm(batch, SentStatus.SENT if is_online else SentStatus.STORED)
 
     def _confirm(self, batch: MessageBatch, status: SentStatus) -> None:
         """Confirm a batch of a single message. The lock is held."""
-        (nonce,) = batch.nonces
-        send_queue = batch.member.send_queue
-        looks_public = batch.recipient is not None and batch.recipient.is_guest
-        send_queue.insert(
-            send_queue.broadcast.tail, send_queue.broadcast.tail, [Sent(batch.id, status, nonce, looks_public)]
-        )
+        is_for_guest = batch.recipient is not None and batch.recipient.is_guest
+        if batch.ack is None:
+            (nonce,) = batch.nonces
+            send_queue = batch.member.send_queue
+            tail = send_queue.broadcast.tail
+            send_queue.insert(tail, tail, [Sent(batch.id, status, nonce, looks_public=is_for_guest)])
+        elif not is_for_guest:
+            self._acked_delivery.complete(batch.ack, has_failed=False)
 
     def _track_all(self, member: Member) -> None:
-        """Track the newest message, except for guests, which have no mark. The lock is held."""
-        if member.has_caught_up and member.guest is None:
+        """Track the newest message. The lock is held."""
+        if member.has_caught_up:
             self._track(member, self._last_id)
 
     def _track(self, member: Member, message_id: int) -> None:

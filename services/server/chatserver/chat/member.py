@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, EventBatch
-    from chatserver.store.accounts import Account
 
 
 class BroadcastBuffer(Protocol):
@@ -79,11 +78,13 @@ class SendQueue(Follower, Protocol):
 
 
 class Member:
-    """One logged-in connection, or a guest's pair of them. A user may have several."""
+    """One logged-in connection, or a guest's pair of them. A user may have several.
+
+    A guest is no member of the hub: AckedDelivery delivers to it.
+    """
 
     __slots__ = (
         "account_id",
-        "guest",
         "has_appended",
         "has_caught_up",
         "name",
@@ -92,10 +93,8 @@ class Member:
         "send_queue",
     )
 
-    def __init__(self, account_id: int, name: str, send_queue: Follower, guest: Account | None = None) -> None:
+    def __init__(self, account_id: int, name: str, send_queue: SendQueue) -> None:
         self.account_id = account_id
-        # The account object of a guest. A later guest of the same name has another object.
-        self.guest = guest
         self.name = name
         self.send_queue = send_queue
         # Presence version of the user list at the login. Until it is set, no update is sent. See Presence.
