@@ -23,9 +23,8 @@ Threads. The reader of a guest's sending connection calls ``begin_send`` and ``e
 reader of the receiving connection calls ``handle_ack``. The hub calls ``publish``, ``tell`` and ``complete`` under its
 lock. The watcher (thread "delivery") handles timeouts.
 
-Locks. Order: guests, hub, ``_lock``. ``_lock`` guards all windows and acks. Send queues are used after its release. The
-order of parts stays correct, because a window has at most one part in flight. Only a peer that acknowledges a part
-before it arrives can get parts in another order.
+Locks. ``_lock`` guards all windows and acks. Order: guests, hub, ``_lock``, send queue. Parts are put into send queues
+under ``_lock``, which keeps them in order; a send queue never blocks.
 
 ``_deadlines`` is ordered by time, because all entries are appended with the same timeout. ``shorten_timeouts`` keeps
 the order: it runs after the end of the journal, so no entry that it adds is set again. Therefore the watcher checks the
@@ -39,7 +38,7 @@ import time
 from collections import deque
 from enum import Enum
 from itertools import takewhile
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -67,31 +66,25 @@ class Ack:
     AckedDelivery writes it under its lock. The sender calls :meth:`wait`, without the lock.
     """
 
-    __slots__ = ("_completed", "acks_expected", "has_failed", "sender")
+    __slots__ = ("acks_expected", "completed", "has_failed", "sender")
 
     def __init__(self, sender: DeliveryWindow) -> None:
         self.sender = sender
-        self._completed = threading.Event()
+        self.completed = threading.Event()
         # Guests that have not acknowledged yet.
         self.acks_expected = 0
         self.has_failed = False
 
     def wait(self) -> bool:
         """Wait for the outcome. True if all recipients acknowledged. Takes ACK_SECONDS at most after the commit."""
-        self._completed.wait()
+        self.completed.wait()
         # Read without the lock: has_failed is written only before the event is set.
         return not self.has_failed
 
     @property
     def is_complete(self) -> bool:
         """True if the outcome is known. Read without the lock: the event is set once and never cleared."""
-        return self._completed.is_set()
-
-    def complete(self, *, has_failed: bool) -> None:
-        """The lock is held."""
-        if not self.is_complete:
-            self.has_failed = has_failed
-            self._completed.set()
+        return self.completed.is_set()
 
 
 class WindowState(Enum):
@@ -135,10 +128,6 @@ class DeliveryWindow:
         self.ack: Ack | None = None
         # Called when nothing is in flight to or from the guest; None until shutdown.
         self.on_idle: Callable[[], None] | None = None
-
-
-# A part to send to the guest of the window. None: disconnect the guest, whose window is closed.
-_Action: TypeAlias = "tuple[DeliveryWindow, Message | None]"
 
 
 class AckedDelivery:
@@ -202,20 +191,18 @@ class AckedDelivery:
         """Deliver public messages to all guests, except the sender of the ack. An ack is for a single message."""
         with self._lock:
             sender = ack.sender if ack is not None else None
-            actions = self._queue([each for each in self._windows.values() if each is not sender], messages, ack)
-        self._act(actions)
+            self._queue([window for window in self._windows.values() if window is not sender], messages, ack)
 
     def tell(self, guest: Account, message: Message, ack: Ack | None) -> bool:
         """Deliver a direct message. If the guest has left, the result is False, and the ack fails."""
         with self._lock:
             window = self._windows.get(guest.id)
-            if window is None or window.guest is not guest:  # a later guest of the same name has another object
-                if ack is not None:
-                    self._complete(ack, has_failed=True)
-                return False
-            actions = self._queue([window], [message], ack)
-        self._act(actions)
-        return True
+            if window is not None and window.guest is guest:  # a later guest of the same name has another object
+                self._queue([window], [message], ack)
+                return True
+            if ack is not None:
+                self._complete(ack, has_failed=True)
+            return False
 
     def complete(self, ack: Ack, *, has_failed: bool) -> None:
         """Complete the ack of a message that is delivered to no guest."""
@@ -234,9 +221,7 @@ class AckedDelivery:
         with self._lock:
             if window.state is WindowState.HELD:
                 window.state = WindowState.OPEN
-            part = self._start_next(window)
-        if part is not None:
-            window.send_queue.put([part])
+                self._send_next(window)
 
     def leave(self, window: DeliveryWindow) -> None:
         """Close the window; the acks of its undelivered messages fail."""
@@ -251,14 +236,14 @@ class AckedDelivery:
         with self._lock:
             window.ack = Ack(window)
             if self._watcher_ended or window.state is WindowState.CLOSED:
-                window.ack.complete(has_failed=True)
+                self._complete(window.ack, has_failed=True)
             return window.ack
 
     def end_send(self, window: DeliveryWindow) -> None:
         """End the request that :meth:`begin_send` began."""
         with self._lock:
             window.ack = None
-        self._call_if_idle(window)
+            self._call_if_idle(window)
 
     def handle_ack(self, window: DeliveryWindow, sender: str | None) -> bool:
         """Acknowledge the current part; ``sender`` None rejects it. False if no message of ``sender`` is in flight."""
@@ -269,52 +254,34 @@ class AckedDelivery:
             if sender and name_key(sender) != name_key(message.sender):
                 return False
             del self._deadlines[window]
-            if sender is not None and window.parts:
-                part: Message | None = self._next_part(window)
-            else:  # a rejected part fails the whole message
-                window.in_flight = None
+            if sender is None or not window.parts:  # a rejected part fails the whole message
+                window.in_flight, window.parts = None, ()
                 if ack is not None:
                     window.awaited.discard(ack)
                     ack.acks_expected -= 1
                     if sender is None or ack.acks_expected == 0:
                         self._complete(ack, has_failed=sender is None)
-                part = self._start_next(window)
-        if part is not None:
-            window.send_queue.put([part])
-        self._call_if_idle(window)
-        return True
+            self._send_next(window)
+            self._call_if_idle(window)
+            return True
 
     def drain(self, window: DeliveryWindow, on_idle: Callable[[], None]) -> None:
-        """At shutdown, call ``on_idle`` when nothing is in flight for this guest; once or more, in any thread."""
+        """At shutdown, call ``on_idle`` when nothing is in flight to or from this guest; once or more. Any thread."""
         with self._lock:
             window.on_idle = on_idle
-        self._call_if_idle(window)
-
-    def _call_if_idle(self, window: DeliveryWindow) -> None:
-        """Call ``on_idle`` if it is set and nothing is in flight."""
-        # Read without the lock: if this read misses a concurrent drain, that drain calls this method after the write.
-        if window.on_idle is None:
-            return
-        with self._lock:
-            is_idle = window.in_flight is None and window.ack is None and not window.queue
-        if is_idle:
-            window.on_idle()
+            self._call_if_idle(window)
 
     # --- the watcher ---
 
     def check_deadlines(self) -> None:
         """Fail the acks and disconnect the guests whose deadline has passed. For the watcher."""
         now = self._clock()
-        late: list[DeliveryWindow] = []
         with self._lock:
             for key in list(takewhile(lambda key: self._deadlines[key] <= now, self._deadlines)):
                 if isinstance(key, Ack):
                     self._complete(key, has_failed=True)
                 else:
-                    self._close(key)
-                    late.append(key)
-        for window in late:
-            self._disconnect(window, "ack_timeout")
+                    self._disconnect(key, "ack_timeout")
 
     def _run(self) -> None:
         try:
@@ -337,61 +304,50 @@ class AckedDelivery:
             self._changed.wait(None if first is None else first - self._clock())
             self._watcher_is_idle = False
 
-    def _act(self, actions: Iterable[_Action]) -> None:
-        """Send parts, and disconnect guests that lag too far. The lock is not held."""
-        for window, part in actions:
-            if part is None:
-                self._disconnect(window, "lagging")
-            else:
-                window.send_queue.put([part])
-
-    def _disconnect(self, window: DeliveryWindow, reason: str) -> None:
-        """Disconnect the guest of a closed window. Its reader sees the end and closes the other connection."""
-        _log.warning("disconnected", reason=reason, user=window.guest.name)
-        window.send_queue.finish(hang_up=True)
-        self._call_if_idle(window)
-
     # --- the lock is held ---
 
-    def _queue(self, windows: Sequence[DeliveryWindow], messages: Iterable[Message], ack: Ack | None) -> list[_Action]:
-        """Queue the messages in these windows. The lock is held; the caller passes the result to :meth:`_act`."""
+    def _queue(self, windows: Sequence[DeliveryWindow], messages: Iterable[Message], ack: Ack | None) -> None:
+        """Queue the messages in these windows; send to the idle ones, and disconnect guests that lag too far."""
         if ack is not None and ack.is_complete:  # the sender left before the commit
             ack = None
-        if not windows:
-            if ack is not None:
-                self._complete(ack, has_failed=False)
-            return []
-        entries = [(message, ack) for message in messages]
-        size_bytes = sum(_size_bytes(message) for message, _ in entries)
         if ack is not None:
             ack.acks_expected = len(windows)
-            self._add_deadline(ack)
-        actions: list[_Action] = []
+            if windows:
+                self._add_deadline(ack)
+            else:
+                self._complete(ack, has_failed=False)
+        if not windows:
+            return
+        entries = [(message, ack) for message in messages]
+        size_bytes = sum(_size_bytes(message) for message, _ in entries)
         for window in windows:
             window.queue.extend(entries)
             window.queued_bytes += size_bytes
             if ack is not None:
                 window.awaited.add(ack)
             if window.queued_bytes > self._lag_max_bytes:
-                self._close(window)
-                actions.append((window, None))
-            elif (part := self._start_next(window)) is not None:
-                actions.append((window, part))
-        return actions
+                self._disconnect(window, "lagging")
+            elif window.in_flight is None:
+                self._send_next(window)
 
-    def _start_next(self, window: DeliveryWindow) -> Message | None:
-        """Take the next message if the window is open and idle; return its first part. The lock is held."""
-        if window.state is not WindowState.OPEN or window.in_flight is not None or not window.queue:
-            return None
-        window.in_flight = message, _ = window.queue.popleft()
-        window.queued_bytes -= _size_bytes(message)
-        window.parts = self._split(message)
-        return self._next_part(window)
-
-    def _next_part(self, window: DeliveryWindow) -> Message:
+    def _send_next(self, window: DeliveryWindow) -> None:
+        """Send the next part of the message in flight, or of the next message. No part waits for an answer."""
+        if not window.parts:
+            if window.state is not WindowState.OPEN or not window.queue:
+                return
+            window.in_flight = message, _ = window.queue.popleft()
+            window.queued_bytes -= _size_bytes(message)
+            window.parts = self._split(message)
         part, *window.parts = window.parts
         self._add_deadline(window)
-        return part
+        window.send_queue.put([part])
+
+    def _disconnect(self, window: DeliveryWindow, reason: str) -> None:
+        """Disconnect the guest. The reader of this connection sees the end and closes the other connection."""
+        self._close(window)
+        _log.warning("disconnected", reason=reason, user=window.guest.name)
+        window.send_queue.finish(hang_up=True)
+        self._call_if_idle(window)
 
     def _close(self, window: DeliveryWindow) -> None:
         """Close the window; fail the guest's own ack and the acks of undelivered messages."""
@@ -405,11 +361,18 @@ class AckedDelivery:
                 self._complete(ack, has_failed=True)
         window.awaited.clear()
         window.queue.clear()
-        window.in_flight, window.queued_bytes = None, 0
+        window.in_flight, window.parts, window.queued_bytes = None, (), 0
+
+    def _call_if_idle(self, window: DeliveryWindow) -> None:
+        """Call ``on_idle`` if it is set and nothing is in flight."""
+        if window.on_idle is not None and window.in_flight is None and window.ack is None and not window.queue:
+            window.on_idle()
 
     def _complete(self, ack: Ack, *, has_failed: bool) -> None:
         self._deadlines.pop(ack, None)
-        ack.complete(has_failed=has_failed)
+        if not ack.is_complete:
+            ack.has_failed = has_failed
+            ack.completed.set()
 
     def _add_deadline(self, key: DeliveryWindow | Ack) -> None:
         """Append a deadline, later than all others."""
