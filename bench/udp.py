@@ -12,8 +12,8 @@ from chatprotocol.limits import FRAME_MAX_BYTES
 from chatprotocol.udp.arq import Arq
 from chatprotocol.udp.handshake import UdpHandshake
 from chatprotocol.udp.packet import ACK, HEADER_BYTES, READ_BYTES, unpack
-from chatprotocol.wire.frames_text import COMMAND, DATA
 from chatprotocol.wire.readers import FrameBuffer, frame
+from chatprotocol.wire.steps import COMMAND, DATA
 
 if TYPE_CHECKING:
     from chatprotocol.udp.arq import Frame

@@ -254,7 +254,7 @@ BREAKS = (
     _break(
         _CONNECTIONS,
         _NET + "reject_queue.py",
-        "sock.send(protocol.encode(self._error), socket.MSG_NOSIGNAL)",
+        "sock.send(protocol.encode_all([self._error]), socket.MSG_NOSIGNAL)",
         "pass",
         "unit/server/test_reject_queue.py::test_peer_that_spoke_is_told_at_once_in_its_protocol",
     ),

@@ -14,16 +14,14 @@ class Login(Struct, frozen=True, gc=False):
     """Log in as ``username``; an unknown name is registered. Without a password the server prompts for one.
 
     ``since`` is the id of the last message that the client saw; the server sends the later ones. ``history_id``
-    identifies the history of that id. ``wants_history_id`` is False if the client did not ask for the history id and
-    its protocol sends it on request only. ``is_stepwise`` is True if the client would take any error for the reply to
-    its next step. The server sends such a client no unsolicited error.
+    identifies the history of that id. ``is_stepwise`` is True if the client would take any error for the reply to its
+    next step. The server sends such a client no unsolicited error.
     """
 
     username: str
     password: str | None = None
     since: int | None = None
     history_id: str | None = None
-    wants_history_id: bool = True
     is_stepwise: bool = False
 
 
@@ -38,6 +36,18 @@ class Say(Struct, frozen=True, gc=False):
 
     text: str
     nonce: str | None = None
+
+
+class SayBatch(Struct, frozen=True, gc=False):
+    """Several public messages without nonces, equivalent to several Say; all texts are valid (rules.check_text).
+
+    Server only: the wire has single messages.
+    """
+
+    texts: Sequence[str]
+
+    def __iter__(self) -> Iterator[Say]:
+        return map(Say, self.texts)
 
 
 class Whisper(Struct, frozen=True, gc=False):
@@ -106,19 +116,6 @@ class Data(Struct, frozen=True, gc=False):
     text: str
 
 
-class CommandBatch(Struct, frozen=True, gc=False):
-    """The same command several times, each followed by one data step. Server only: the wire has single steps."""
-
-    text: str
-    data: Sequence[str]
-
-    def __iter__(self) -> Iterator[Command | Data]:
-        command = Command(self.text)
-        for text in self.data:
-            yield command
-            yield Data(text)
-
-
 # --- requests of register, with two connections per user ---
 
 
@@ -169,6 +166,7 @@ Request: TypeAlias = (
     Login
     | Password
     | Say
+    | SayBatch
     | Whisper
     | AskUsers
     | AskUser
@@ -179,7 +177,6 @@ Request: TypeAlias = (
     | Leave
     | Command
     | Data
-    | CommandBatch
     | Register
     | Send
     | Received

@@ -2,8 +2,9 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
@@ -13,7 +14,10 @@ from chatprotocol.events import Event
 from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
-from chatprotocol.wire import PROTOCOLS, Decoder, Register, WireProtocol
+from chatprotocol.wire import PROTOCOLS, Datagram, Decoder, Frames, Register, ServerProtocol, WireProtocol
+from chatprotocol.wire.datagram import DatagramServer
+from chatprotocol.wire.frames import FramesServer
+from chatprotocol.wire.steps import DATA, ServerSteps
 
 T = TypeVar("T")
 
@@ -135,7 +139,6 @@ FRAMES = Samples(
         DIRECT_WITHOUT_RECIPIENT,
         events.Online(("alice", "bob")),
         events.Online(()),
-        events.Ready(),
         events.Sent(18, events.SentStatus.SENT),
         events.Sent(18, events.SentStatus.STORED),
         events.History(()),
@@ -256,6 +259,35 @@ def any_pieces(data: bytes, most: int = 8) -> st.SearchStrategy[list[bytes]]:
     return cuts.map(lambda at: [data[start:end] for start, end in itertools.pairwise([0, *sorted(at), len(data)])])
 
 
+class CommandBatch(NamedTuple):
+    """A keyword, several times, each followed by a text."""
+
+    text: str
+    data: Sequence[str]
+
+
+class RawSteps(ServerSteps):
+    """Returns each step as it is, in any order."""
+
+    def take(self, kind: int, text: str) -> Any:
+        return (requests.Data if kind == DATA else requests.Command)(text)
+
+    def read_public(self, keyword: str, texts: Sequence[str]) -> Any:
+        yield CommandBatch(keyword, texts)
+
+
+def new_server(protocol: WireProtocol) -> ServerProtocol:
+    """The server's half of a connection; of frames and datagram the part that reads single steps."""
+    if isinstance(protocol, Frames):
+        return FramesServer(RawSteps())
+    return DatagramServer(RawSteps()) if isinstance(protocol, Datagram) else protocol.server()
+
+
+def receive(server: ServerProtocol, *parts: bytes) -> list[Request]:
+    """All requests of the parts."""
+    return [request for part in parts for request in server.receive(part)]
+
+
 def decode(decoder: Decoder[T], parts: Iterable[bytes]) -> list[T]:
     """Everything that the decoder returns for the parts."""
     return [found for part in parts for found in decoder.decode(part)]
@@ -266,8 +298,8 @@ def read_whole_and_cut(protocol: WireProtocol, data: bytes) -> list[Request]:
     found = []
     for size in (max(1, len(data)), 1, 7, 4096):
         if len(data) / size <= 2_000:
-            decoder = protocol.request_decoder()
-            found.append(unfold([*decode(decoder, pieces(data, size)), *decoder.end()]))
+            server = new_server(protocol)
+            found.append(unfold([*receive(server, *pieces(data, size)), *server.receive_end()]))
     assert all(each == found[0] for each in found), "the pieces changed the requests"
     return found[0]
 
@@ -284,8 +316,8 @@ def unfold(found: Iterable[Request]) -> list[Request]:
     """The same requests, with each batch replaced by its steps: the extent of a batch depends on the pieces."""
     steps: list[Request] = []
     for request in found:
-        if isinstance(request, requests.CommandBatch):
-            steps += request
+        if isinstance(request, CommandBatch):
+            steps += [step for text in request.data for step in (requests.Command(request.text), requests.Data(text))]
         else:
             steps.append(request)
     return steps
@@ -317,6 +349,8 @@ def held_bytes(thing: object) -> int:
     """The bytes and characters that an object and all its parts keep."""
     if isinstance(thing, (bytes, bytearray, str)):
         return len(thing)
+    if isinstance(thing, Enum):
+        return 0
     if isinstance(thing, (list, tuple)):
         return sum(map(held_bytes, thing))
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]

@@ -16,10 +16,10 @@ from chatprotocol.events import (
     expand_batches,
 )
 from chatprotocol.limits import FRAME_MAX_BYTES, LINE_MAX_BYTES
-from chatprotocol.requests import CommandBatch, Request, Unreadable
+from chatprotocol.requests import Request, Unreadable
 from chatprotocol.wire import PROTOCOLS, SNIFF_MAX_BYTES, Sniff, WireProtocol, by_name, sniff
 
-from .samples import SAMPLES, SETTINGS, decode, held_bytes, pieces, unfold
+from .samples import SAMPLES, SETTINGS, CommandBatch, held_bytes, new_server, pieces, receive, unfold
 
 EVERY_REQUEST = tuple(request for samples in SAMPLES.values() for request in samples.requests)
 EVERY_EVENT = tuple(event for samples in SAMPLES.values() for event in samples.said)
@@ -46,8 +46,8 @@ def samples_of(protocol: WireProtocol) -> tuple[Request, ...]:
 @every_protocol
 def test_requests_arrive_as_sent(protocol: WireProtocol) -> None:
     for request in samples_of(protocol):
-        assert protocol.request_decoder().decode(protocol.encode_request(request)) == [request]
-    together = protocol.request_decoder().decode(b"".join(map(protocol.encode_request, samples_of(protocol))))
+        assert receive(new_server(protocol), protocol.encode_request(request)) == [request]
+    together = receive(new_server(protocol), b"".join(map(protocol.encode_request, samples_of(protocol))))
     assert unfold(together) == list(samples_of(protocol))
 
 
@@ -55,7 +55,7 @@ def test_requests_arrive_as_sent(protocol: WireProtocol) -> None:
 @pytest.mark.parametrize("size", [100_000, 1_000])
 def test_request_over_the_limit_is_refused_with_the_limit(protocol: WireProtocol, size: int) -> None:
     encoded = protocol.encode_request(SAMPLES[protocol.name].too_long)
-    (refused,) = decode(protocol.request_decoder(), pieces(encoded, size))
+    (refused,) = receive(new_server(protocol), *pieces(encoded, size))
     assert isinstance(refused, Unreadable)
     assert refused.code is ErrorCode.TOO_LONG
     assert SAMPLES[protocol.name].limit in refused.reason
@@ -67,16 +67,16 @@ def test_incomplete_request_is_reported_at_the_end(protocol: WireProtocol) -> No
     for request in samples_of(protocol):
         encoded = protocol.encode_request(request)
         for size in (1, 2, len(encoded) // 2, len(encoded) - 2):  # the last byte may be an optional line end
-            ended, goes_on = protocol.request_decoder(), protocol.request_decoder()
+            ended, goes_on = new_server(protocol), new_server(protocol)
             for decoder in (ended, goes_on):
                 assert not decoder.is_incomplete
-                assert decoder.decode(encoded[:size]) == []
+                assert receive(decoder, encoded[:size]) == []
                 assert decoder.is_incomplete, (request, size)
-            assert [type(each) for each in ended.end()] == [Unreadable], (request, size)
-            assert goes_on.decode(encoded[size:]) == [request]
+            assert [type(each) for each in ended.receive_end()] == [Unreadable], (request, size)
+            assert receive(goes_on, encoded[size:]) == [request]
             assert not goes_on.is_incomplete
-            assert goes_on.end() == []
-            goes_on.decode(encoded[:2])
+            assert goes_on.receive_end() == []
+            receive(goes_on, encoded[:2])
             assert goes_on.is_incomplete
 
 
@@ -92,7 +92,7 @@ def test_request_of_another_protocol_cannot_be_encoded(protocol: WireProtocol) -
 @every_protocol
 def test_events_arrive_as_far_as_the_protocol_carries_them(protocol: WireProtocol) -> None:
     for event, arriving in SAMPLES[protocol.name].arrivals:
-        assert protocol.event_decoder().decode(protocol.encode(event)) == list(arriving)
+        assert protocol.event_decoder().decode(protocol.encode_all([event])) == list(arriving)
 
 
 @every_protocol
@@ -101,7 +101,7 @@ def test_events_encoded_together_are_the_same_as_one_by_one(protocol: WireProtoc
     said: list[Event | EventBatch] = data.draw(
         st.lists(st.one_of(st.sampled_from(SAMPLES[protocol.name].said), batches), max_size=5)
     )
-    assert protocol.encode_all(said) == b"".join(map(protocol.encode, expand_batches(said)))
+    assert protocol.encode_all(said) == b"".join(protocol.encode_all([event]) for event in expand_batches(said))
 
 
 def test_batch_counts_its_ids() -> None:
@@ -127,13 +127,13 @@ def test_event_without_a_form_is_skipped(protocol: WireProtocol) -> None:
 @pytest.mark.parametrize("begun", [0, 1, 5, 30, 40])
 def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: bytes, begun: int) -> None:
     """Promise: memory stays bounded. ``begun`` is the number of bytes of a long request before the flood."""
-    empty_bytes = held_bytes(protocol.request_decoder())
-    decoder = protocol.request_decoder()
-    decoder.decode(max(map(protocol.encode_request, SAMPLES[protocol.name].requests), key=len)[:begun])
+    empty_bytes = held_bytes(new_server(protocol))
+    decoder = new_server(protocol)
+    receive(decoder, max(map(protocol.encode_request, SAMPLES[protocol.name].requests), key=len)[:begun])
     if 0 < begun <= 5:  # otherwise this test measures nothing
         assert held_bytes(decoder) - empty_bytes == begun
     for _ in range(3 * HELD_MAX_BYTES // 1000):
-        decoder.decode(flood * (1000 // len(flood)))
+        receive(decoder, flood * (1000 // len(flood)))
         assert held_bytes(decoder) - empty_bytes <= HELD_MAX_BYTES
 
 
@@ -155,8 +155,8 @@ def test_documented_opening_is_detected_and_is_a_request(protocol: WireProtocol)
     assert by_name(protocol.name) is protocol
     assert (protocol.opening is None) is (protocol.name == "datagram")
     if protocol.opening is not None:
-        decoder = protocol.request_decoder()
+        decoder = new_server(protocol)
         assert sniff(protocol.opening.encode()) is protocol
-        (request,) = decoder.decode(protocol.opening.encode())
+        (request,) = receive(decoder, protocol.opening.encode())
         assert type(request) is type(SAMPLES[protocol.name].login)
         assert not decoder.is_incomplete

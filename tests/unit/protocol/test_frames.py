@@ -22,10 +22,22 @@ from chatprotocol.events import (
     Welcome,
 )
 from chatprotocol.limits import BODY_MAX_BYTES, FRAME_MAX_BYTES, ID_MAX
-from chatprotocol.requests import Command, CommandBatch, Data, Request, Unreadable
+from chatprotocol.requests import Command, Data, Request, Unreadable
 from chatprotocol.wire.frames import Frames
 
-from .samples import any_pieces, calls, decode, gist, pieces, read_whole_and_cut, refusal_of, unfold
+from .samples import (
+    CommandBatch,
+    any_pieces,
+    calls,
+    decode,
+    gist,
+    new_server,
+    pieces,
+    read_whole_and_cut,
+    receive,
+    refusal_of,
+    unfold,
+)
 
 PING = b"C\0\0\0\x04PING"
 PM = b"C\0\0\0\x02PM"
@@ -106,9 +118,9 @@ def test_invalid_header_is_one_error_that_closes_and_nothing_is_read_after_it(
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (code, True)
     assert said in refused.reason
-    decoder = Frames().request_decoder()
-    decoder.decode(broken + after)
-    assert decoder.decode(after) == decoder.decode(b"") == decoder.end() == []
+    decoder = new_server(Frames())
+    receive(decoder, broken + after)
+    assert receive(decoder, after) == receive(decoder, b"") == decoder.receive_end() == []
     assert not decoder.is_incomplete
 
 
@@ -166,11 +178,11 @@ inside_one_frame = st.builds(frame, st.sampled_from([b"C", b"D"]), floods)
 
 @given(stream=st.lists(steps | floods | inside_one_frame, max_size=10).map(b"".join), data=st.data())
 def test_batches_are_the_same_steps_as_one_by_one(stream: bytes, data: st.DataObject) -> None:
-    decoder = Frames().request_decoder()
-    found = unfold(decode(decoder, data.draw(any_pieces(stream, 4))))
+    decoder = new_server(Frames())
+    found = unfold(receive(decoder, *data.draw(any_pieces(stream, 4))))
     assert list(map(gist, found)) == expand_batches(stream)
     assert not decoder.is_incomplete
-    assert decoder.end() == []
+    assert decoder.receive_end() == []
 
 
 @pytest.mark.parametrize(("public", "word"), [(PM, "PM"), (BM, "BM")])
@@ -178,7 +190,7 @@ def test_public_messages_are_a_batch_up_to_the_last(public: bytes, word: str) ->
     """The last one may be incomplete."""
     data = public + b"D\0\0\0\x01a" + public + b"D\0\0\0\0" + public + b"D\0\0\0\x04\xf0\x9f\x98\x80" + public
     for last, requests in ((b"", [Command(word)]), (b"D\0\0\0\x01d", [Command(word), Data("d")])):
-        found = Frames().request_decoder().decode(PING + data + last)
+        found = receive(new_server(Frames()), PING + data + last)
         assert found == [Command("PING"), CommandBatch(word, ["a", "", "\U0001f600"]), *requests]
 
 
@@ -186,8 +198,8 @@ def test_public_messages_are_not_split_by_their_lengths() -> None:
     """The cost, counted in calls: less than half of that of single frames."""
     batch = (PM + b"D\0\0\0\x05hello") * 1_000
     single = (b"C\0\0\0\x02DM" + b"D\0\0\0\x05hello") * 1_000
-    assert 2 * calls(lambda: Frames().request_decoder().decode(batch)) < calls(
-        lambda: Frames().request_decoder().decode(single)
+    assert 2 * calls(lambda: receive(new_server(Frames()), batch)) < calls(
+        lambda: receive(new_server(Frames()), single)
     )
 
 
@@ -198,7 +210,7 @@ def test_public_messages_are_not_split_by_their_lengths() -> None:
 )
 def test_lookalikes_of_public_messages_cost_linear_time(unit: bytes) -> None:
     def cost(times: int) -> int:
-        return calls(lambda: Frames().request_decoder().decode(unit * times))
+        return calls(lambda: receive(new_server(Frames()), unit * times))
 
     assert cost(400) < 4.5 * cost(100)
 
@@ -217,7 +229,6 @@ EVENTS: list[tuple[Event, bytes]] = [
     (Welcome(AccountKind.EXISTING, "", (), None), b"C\0\0\0\x10WELCOME existing"),
     (Welcome(AccountKind.NEW, "", (), None, "9f86d081884c7d65"), b"C\0\0\0\x1cWELCOME new 9f86d081884c7d65"),
     (Refused(ErrorCode.WRONG_PASSWORD, "Try again."), b"C\0\0\0\x11DENIED Try again."),
-    (Ready(), b"C\0\0\0\x05READY"),
     (Sent(ID_MAX, SentStatus.SENT), b"C\0\0\0\x18SENT 9223372036854775807"),
     (Sent(18, SentStatus.STORED), b"C\0\0\0\x09STORED 18"),
     (
@@ -283,7 +294,7 @@ INVALID_COMMANDS = [
 
 @pytest.mark.parametrize(("event", "data"), EVENTS, ids=lambda value: f"{value!r:.60}")
 def test_event_is_its_frames(event: Event, data: bytes) -> None:
-    assert Frames().encode(event) == data
+    assert Frames().encode_all([event]) == data
     assert Frames().event_decoder().decode(data) == [event]
 
 
@@ -315,14 +326,14 @@ def test_invalid_event_is_a_protocol_error_of_one_short_line(data: bytes, before
 def test_online_users_are_truncated_to_one_frame(letters: int, fits: bool) -> None:
     names = tuple(f"{number:032d}" for number in range(1_985))
     last = "x" * letters
-    data = Frames().encode(Online((*names, last, "more")))
+    data = Frames().encode_all([Online((*names, last, "more"))])
     assert (len(data) == FRAME_MAX_BYTES) is fits
     assert Frames().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 
 
 def test_longest_history_is_read() -> None:
     history = History((PublicMessage(1, NOON_MS, "b" * 32, "\U0001f600" * 2_048),) * 500)
-    data = Frames().encode(history)
+    data = Frames().encode_all([history])
     decoder = Frames().event_decoder()
     assert decoder.decode(data[:-1]) == []
     assert decoder.decode(data[-1:]) == [history]

@@ -15,7 +15,7 @@ from chatprotocol.limits import FRAME_MAX_BYTES, ID_MAX, LINE_MAX_BYTES
 from chatprotocol.requests import Command, Request
 from chatprotocol.wire import WireProtocol
 
-from .samples import SAMPLES, SETTINGS, any_pieces, decode, gist, held_bytes, unfold
+from .samples import SAMPLES, SETTINGS, any_pieces, decode, gist, held_bytes, new_server, receive, unfold
 
 every_protocol = pytest.mark.parametrize("protocol", SETTINGS.values(), ids=SETTINGS)
 Sample = TypeVar("Sample", Request, Event)
@@ -64,14 +64,14 @@ def test_random_requests_arrive_as_sent(protocol: WireProtocol, data: st.DataObj
     several = st.lists(varied(samples.requests).filter(lambda request: not is_ping(request)), max_size=6)
     sent = [*data.draw(several), *samples.message * data.draw(st.integers(0, 12)), *data.draw(several)]
     stream = b"".join(map(protocol.encode_request, sent))
-    assert unfold(decode(protocol.request_decoder(), data.draw(any_pieces(stream)))) == sent
+    assert unfold(receive(new_server(protocol), *data.draw(any_pieces(stream)))) == sent
 
 
 @every_protocol
 @given(data=st.data())
 def test_random_events_arrive_as_sent(protocol: WireProtocol, data: st.DataObject) -> None:
     sent = data.draw(st.lists(varied(SAMPLES[protocol.name].events), max_size=6))
-    stream = b"".join(map(protocol.encode, sent))
+    stream = b"".join(protocol.encode_all([event]) for event in sent)
     assert decode(protocol.event_decoder(), data.draw(any_pieces(stream))) == sent
 
 
@@ -131,14 +131,14 @@ def test_random_bytes_in_any_pieces_are_the_same_requests(protocol: WireProtocol
     samples = SAMPLES[protocol.name]
     several = [samples.message * 5, *((request,) for request in samples.requests)]
     stream = data.draw(mixed(st.sampled_from(several).map(lambda steps: b"".join(map(protocol.encode_request, steps)))))
-    whole, cut = protocol.request_decoder(), protocol.request_decoder()
+    whole, cut = new_server(protocol), new_server(protocol)
     empty_bytes = held_bytes(cut)
     found: list[Request] = []
     for part in data.draw(any_pieces(stream)):
-        found += cut.decode(part)
+        found += receive(cut, part)
         assert held_bytes(cut) - empty_bytes <= max(LINE_MAX_BYTES, FRAME_MAX_BYTES)
-    assert list(map(gist, unfold(found))) == list(map(gist, unfold(whole.decode(stream))))
-    assert cut.end() == whole.end()
+    assert list(map(gist, unfold(found))) == list(map(gist, unfold(receive(whole, stream))))
+    assert cut.receive_end() == whole.receive_end()
     assert cut.is_incomplete == whole.is_incomplete
 
 
@@ -153,5 +153,7 @@ def events_or_error(protocol: WireProtocol, parts: list[bytes]) -> list[Event] |
 @every_protocol
 @given(data=st.data())
 def test_random_bytes_of_a_server_are_events_or_a_protocol_error(protocol: WireProtocol, data: st.DataObject) -> None:
-    stream = data.draw(mixed(st.sampled_from(SAMPLES[protocol.name].said).map(protocol.encode)))
+    stream = data.draw(
+        mixed(st.sampled_from(SAMPLES[protocol.name].said).map(lambda event: protocol.encode_all([event])))
+    )
     assert events_or_error(protocol, data.draw(any_pieces(stream))) == events_or_error(protocol, [stream])

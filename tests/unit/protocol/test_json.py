@@ -39,7 +39,7 @@ from chatprotocol.requests import (
 )
 from chatprotocol.wire.json import Json
 
-from .samples import calls, decode, pieces, read_whole_and_cut, refusal_of
+from .samples import calls, new_server, pieces, read_whole_and_cut, receive, refusal_of
 
 PING = b'{"command":"ping"}'
 ID_MAX = 9_223_372_036_854_775_807
@@ -237,7 +237,7 @@ def test_nesting_limit_is_64_levels_for_each_line(levels: int, is_read: bool, be
 def test_object_cannot_continue_in_the_next_line(opening: bytes, closing: bytes) -> None:
     """Otherwise the depth of several lines could add up."""
     data = b'{"command":"ping","x":\n' + nested(500, opening, closing) + b"}\n"
-    assert {type(request) for request in Json().request_decoder().decode(data)} == {Unreadable}
+    assert {type(request) for request in receive(new_server(Json()), data)} == {Unreadable}
 
 
 # --- size, and the end ---
@@ -254,16 +254,16 @@ def padded(size_bytes: int) -> bytes:
 def test_line_of_65536_bytes_is_read_and_a_longer_one_refused(piece_bytes: int, end: bytes) -> None:
     line = padded(65_536)
     assert len(line) == LINE_MAX_BYTES
-    assert decode(Json().request_decoder(), pieces(line + end, piece_bytes)) == [Ping()]
+    assert receive(new_server(Json()), *pieces(line + end, piece_bytes)) == [Ping()]
     stream = padded(65_537) + b"\n" + PING + end
-    refused, ping = decode(Json().request_decoder(), pieces(stream, piece_bytes))
+    refused, ping = receive(new_server(Json()), *pieces(stream, piece_bytes))
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (ErrorCode.TOO_LONG, False)
     assert "65,536 bytes" in refused.reason
     assert ping == Ping()
-    decoder = Json().request_decoder()
-    assert len(decoder.decode(padded(70_000))) == 1
-    assert decoder.end() == [], "a refused line is not reported again"
+    decoder = new_server(Json())
+    assert len(receive(decoder, padded(70_000))) == 1
+    assert decoder.receive_end() == [], "a refused line is not reported again"
 
 
 @pytest.mark.parametrize("text", ["\u00e4" * 4096, "A" * 8192])
@@ -277,18 +277,18 @@ def test_longest_message_with_every_letter_escaped_fits(text: str) -> None:
 @pytest.mark.parametrize("space", [b"", b"\n", b" ", b" \r\n \n\t "])
 @pytest.mark.parametrize("before", [b"", PING, PING + b"\n", b"rubbish\n"])
 def test_white_space_between_objects_is_no_incomplete_request(before: bytes, space: bytes) -> None:
-    decoder = Json().request_decoder()
-    decoder.decode(before + space)
+    decoder = new_server(Json())
+    receive(decoder, before + space)
     assert not decoder.is_incomplete
-    assert decoder.end() == []
+    assert decoder.receive_end() == []
 
 
 @pytest.mark.parametrize("begun", [b"{", b" {", PING + b" {", b"hello", b"}", b"{}x"])
 def test_incomplete_line_at_the_end_is_bad_json(begun: bytes) -> None:
-    decoder = Json().request_decoder()
-    decoder.decode(begun)
+    decoder = new_server(Json())
+    receive(decoder, begun)
     assert decoder.is_incomplete
-    (refused,) = decoder.end()
+    (refused,) = decoder.receive_end()
     assert isinstance(refused, Unreadable)
     assert refused.code is ErrorCode.BAD_JSON
 
@@ -299,13 +299,13 @@ def test_incomplete_line_at_the_end_is_bad_json(begun: bytes) -> None:
 def test_good_lines_are_parsed_all_at_once() -> None:
     """A message costs two calls: one of them makes the request."""
     data = b'{"command":"PM","message":"hello"}\n' * 1_000
-    assert calls(lambda: Json().request_decoder().decode(data)) < 2_500
+    assert calls(lambda: receive(new_server(Json()), data)) < 2_500
 
 
 @pytest.mark.parametrize("unit", [PING, b"{" + b'"a":1,' * 20, b"[" * 20], ids=repr)
 def test_line_in_small_pieces_costs_linear_time(unit: bytes) -> None:
     def cost(times: int) -> int:
-        return calls(lambda: decode(Json().request_decoder(), pieces(unit * times, 7)))
+        return calls(lambda: receive(new_server(Json()), *pieces(unit * times, 7)))
 
     assert cost(400) < 4.5 * cost(100)
 
@@ -314,8 +314,8 @@ def test_line_in_small_pieces_costs_linear_time(unit: bytes) -> None:
 def test_line_of_rubbish_has_few_answers(letter: bytes) -> None:
     """An answer of a hundred bytes to each bracket would amplify the peer's bytes."""
     line = letter * (60_000 // len(letter)) + b"\n"
-    assert len(Json().request_decoder().decode(line)) <= 100
-    assert len(decode(Json().request_decoder(), pieces(line[-10_000:], 1))) <= 100
+    assert len(receive(new_server(Json()), line)) <= 100
+    assert len(receive(new_server(Json()), *pieces(line[-10_000:], 1))) <= 100
 
 
 # --- events ---
@@ -379,7 +379,7 @@ EVENTS: list[tuple[Event, bytes]] = [
 
 @pytest.mark.parametrize(("event", "line"), EVENTS, ids=lambda value: f"{value!r:.60}")
 def test_event_is_its_line(event: Event, line: bytes) -> None:
-    assert Json().encode(event) == line + b"\n"
+    assert Json().encode_all([event]) == line + b"\n"
     assert Json().event_decoder().decode(line + b"\n") == [event]
 
 
@@ -428,7 +428,7 @@ def test_invalid_event_is_a_protocol_error_of_one_line(line: bytes) -> None:
 
 def test_only_a_history_may_be_long() -> None:
     history = History((PublicMessage(1, NOON_MS, "b" * 32, "\0" * 8192),) * 500)
-    line = Json().encode(history)
+    line = Json().encode_all([history])
     decoder = Json().event_decoder()
     assert len(line) > 20_000_000
     assert decoder.decode(line[:-1]) == []

@@ -25,7 +25,7 @@ from chatprotocol.requests import NotReceived, Received, Request, Send, Side, Un
 from chatprotocol.requests import Register as Claim
 from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
 
-from .samples import decode, pieces, read_whole_and_cut
+from .samples import decode, new_server, pieces, read_whole_and_cut, receive
 
 HELLO = b"SEND bob\nContent-length: 5\n\nhello"
 FORWARD = b"FORWARD alice\nContent-length: 5\n\nhello"
@@ -85,7 +85,7 @@ def test_request_bytes(request_: Request, data: bytes, length: str) -> None:
 @either_length
 @pytest.mark.parametrize(("event", "data"), EVENTS, ids=lambda value: f"{value!r:.40}")
 def test_event_bytes(event: Event, data: bytes, length: str) -> None:
-    assert Register(length=length).encode(event) == data
+    assert Register(length=length).encode_all([event]) == data
     assert read_events(data + data, length) == [event, event]
 
 
@@ -103,14 +103,14 @@ def test_every_error_has_a_number(code: ErrorCode) -> None:
         ErrorCode.SERVER_FULL: b"ERROR 101 No user registered\n\n",
         ErrorCode.BAD_REQUEST: b"ERROR 103 Header incomplete\n\n",
     }
-    assert Register().encode(Refused(code, "No.", "nonce")) == errors.get(code, b"ERROR 102 Unable to send\n\n")
+    assert Register().encode_all([Refused(code, "No.", "nonce")]) == errors.get(code, b"ERROR 102 Unable to send\n\n")
 
 
 @pytest.mark.parametrize("word", DELIVERED_WORDS)
 def test_delivered_word_is_a_setting(word: str) -> None:
-    assert Register(word).encode(Delivered("BoB")) == f"{word} BoB\n\n".encode()
+    assert Register(word).encode_all([Delivered("BoB")]) == f"{word} BoB\n\n".encode()
     assert read_events(f"{word} BoB\n\n".encode()) == [Delivered("BoB")]
-    assert Register().encode(Delivered("bob")) == b"SEND bob\n\n"
+    assert Register().encode_all([Delivered("bob")]) == b"SEND bob\n\n"
 
 
 @pytest.mark.parametrize(("protocol", "size"), [(Register(), b"13"), (Register(length="characters"), b"7")])
@@ -118,10 +118,10 @@ def test_length_unit_is_a_setting(protocol: Register, size: bytes) -> None:
     """In both directions."""
     body = b"\nContent-length: " + size + b"\n\n" + MIXED_BYTES
     assert protocol.encode_request(Send("bob", MIXED)) == b"SEND bob" + body
-    assert protocol.encode(PublicBatch(9, 5, "alice", (MIXED,))) == b"FORWARD alice" + body
+    assert protocol.encode_all([PublicBatch(9, 5, "alice", (MIXED,))]) == b"FORWARD alice" + body
     for at in range(len(body)):
-        requests, events = protocol.request_decoder(), protocol.event_decoder()
-        assert decode(requests, [b"SEND bob" + body[:at], body[at:] + HELLO]) == [
+        requests, events = new_server(protocol), protocol.event_decoder()
+        assert receive(requests, b"SEND bob" + body[:at], body[at:] + HELLO) == [
             Send("bob", MIXED),
             Send("bob", "hello"),
         ]
@@ -179,7 +179,7 @@ def test_deviating_request_is_accepted(data: bytes, request_: Request, length: s
     """The requests around it are not affected, and it may be cut anywhere."""
     assert read(HELLO + data + HELLO, length) == [Send("bob", "hello"), request_, Send("bob", "hello")]
     for at in range(1, len(data)):
-        assert decode(Register(length=length).request_decoder(), [data[:at], data[at:]]) == [request_]
+        assert receive(new_server(Register(length=length)), *[data[:at], data[at:]]) == [request_]
 
 
 @either_length
@@ -261,9 +261,9 @@ def test_broken_header_closes_the_connection(data: bytes, code: ErrorCode, reaso
     first, refused = read(HELLO + data + HELLO, length)
     assert first == Send("bob", "hello")
     check_unreadable(refused, code, reason, closes=True)
-    decoder = Register(length=length).request_decoder()
-    decoder.decode(data)
-    assert decoder.decode(HELLO) == decoder.end() == []
+    decoder = new_server(Register(length=length))
+    receive(decoder, data)
+    assert receive(decoder, HELLO) == decoder.receive_end() == []
     assert not decoder.is_incomplete
 
 
@@ -309,9 +309,9 @@ def test_header_has_1024_bytes_at_most(end: bytes) -> None:
     assert read(b"\n" * 2_000 + b"RECEIVED " + name.encode() + end) == [Received(name)]
     (refused,) = read(b"RECEIVED a" + name.encode() + end)
     check_unreadable(refused, ErrorCode.BAD_REQUEST, "1,024 bytes", closes=True)
-    decoder = Register().request_decoder()
-    assert decoder.decode(b"x" * 1_024) == []
-    assert len(decoder.decode(b"x")) == 1, "it is refused at the first byte over the limit"
+    decoder = new_server(Register())
+    assert receive(decoder, b"x" * 1_024) == []
+    assert len(receive(decoder, b"x")) == 1, "it is refused at the first byte over the limit"
 
 
 @pytest.mark.parametrize(("length", "size"), [("bytes", 65_536), ("characters", 16_384)])
@@ -320,7 +320,7 @@ def test_body_has_65536_bytes_or_16384_characters_at_most(length: str, size: int
     text = GRIN * 16_384
     body = b"\nContent-length: %d\n\n" % size + text.encode()
     for piece_bytes in (1_000, 65_535, 200_000):
-        requests = decode(Register(length=length).request_decoder(), pieces(b"SEND bob" + body + HELLO, piece_bytes))
+        requests = receive(new_server(Register(length=length)), *pieces(b"SEND bob" + body + HELLO, piece_bytes))
         assert requests == [Send("bob", text), Send("bob", "hello")]
     assert decode(Register(length=length).event_decoder(), [b"FORWARD bob" + body]) == [Forwarded("bob", text)]
     (refused,) = read(b"SEND bob\nContent-length: %d\n\n" % (size + 1), length)
@@ -346,8 +346,8 @@ def decoded_bytes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 def test_characters_are_counted_in_linear_time(letter: str, piece_bytes: int, decoded_bytes: Callable[[], int]) -> None:
     """Otherwise a body that arrives byte by byte would delay all other connections."""
     body = letter.encode() * 16_384
-    decoder = Register(length="characters").request_decoder()
-    requests = decode(decoder, pieces(b"SEND bob\nContent-length: 16384\n\n" + body, piece_bytes))
+    decoder = new_server(Register(length="characters"))
+    requests = receive(decoder, *pieces(b"SEND bob\nContent-length: 16384\n\n" + body, piece_bytes))
     assert requests == [Send("bob", letter * 16_384)]
     assert decoded_bytes() <= 100 * len(body)
 
@@ -359,7 +359,7 @@ def parts_of(text: str, forward_max_bytes: int = FORWARD_MAX_LEAST_BYTES, sender
     """The parts; the FORWARD of each is within the limit."""
     register = Register(forward_max_bytes=forward_max_bytes)
     parts = register.split(PublicMessage(1, 5, sender, text))
-    assert all(len(register.encode(part)) <= forward_max_bytes for part in parts)
+    assert all(len(register.encode_all([part])) <= forward_max_bytes for part in parts)
     return [part.text for part in parts]
 
 

@@ -13,7 +13,7 @@ from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Command, Data, Ping, Request, Unreadable
 from chatprotocol.wire import Datagram, Frames
 
-from .samples import FRAMES, decode, pieces
+from .samples import FRAMES, decode, new_server, pieces, receive
 
 # Limit of one payload, and of all pieces of one payload together.
 PAYLOAD_MAX = 1_200
@@ -36,8 +36,8 @@ texts = st.text(st.sampled_from("x\n\0\u20ac\U0001f600"), max_size=4 * PAYLOAD_M
 def read(data: bytes) -> list[Request | ErrorCode]:
     """The requests of a session that sends this and ends; an unreadable one as its code. No error closes a session."""
     found: list[Request | ErrorCode] = []
-    decoder = Datagram().request_decoder()
-    for request in [*decoder.decode(data), *decoder.end()]:
+    decoder = new_server(Datagram())
+    for request in [*receive(decoder, data), *decoder.receive_end()]:
         if not isinstance(request, Unreadable):
             found.append(request)
             continue
@@ -63,7 +63,7 @@ def test_message_is_sent_in_pieces_of_1200_bytes(size: int, letter: str) -> None
     payload = b"PUBLIC A 1 0\n" + message.text.encode()
     cut = [payload[at : at + PAYLOAD_MAX] for at in range(0, len(payload), PAYLOAD_MAX)]
     expected = b"".join(frame("d", each) for each in cut[:-1]) + frame("D", cut[-1])
-    assert Datagram().encode(message) == expected
+    assert Datagram().encode_all([message]) == expected
     for size_bytes in (len(expected), 1_000, 7):
         assert decode(Datagram().event_decoder(), pieces(expected, size_bytes)) == [message]
 
@@ -72,14 +72,14 @@ def test_each_message_of_a_history_or_batch_has_its_own_pieces() -> None:
     long, short = PublicMessage(1, 0, "A", "x" * 1_188), PublicMessage(2, 0, "A", "y")
     both = frame("d", b"PUBLIC A 1 0\n" + b"x" * 1_187) + X + frame("D", b"PUBLIC A 2 0\ny")
     batch: list[Event | EventBatch] = [PublicBatch(1, 0, "A", (long.text, short.text))]
-    assert Datagram().encode(History((long, short))) == frame("C", b"HISTORY 2") + both
+    assert Datagram().encode_all([History((long, short))]) == frame("C", b"HISTORY 2") + both
     assert Datagram().encode_all(batch) == both
     assert Datagram().event_decoder().decode(frame("C", b"HISTORY 2") + both) == [History((long, short))]
 
 
 @pytest.mark.parametrize("event", FRAMES.said, ids=lambda value: f"{value!r:.60}")
 def test_event_that_fits_one_datagram_is_encoded_as_in_frames(event: Event) -> None:
-    assert Datagram().encode(event) == Frames().encode(event)
+    assert Datagram().encode_all([event]) == Frames().encode_all([event])
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,10 @@ def test_event_that_fits_one_datagram_is_encoded_as_in_frames(event: Event) -> N
     ids=lambda value: f"{value!r:.30}",
 )
 def test_pieces_of_any_length_are_joined(data: bytes, text: str) -> None:
-    decoder = Datagram().request_decoder()
-    assert [request for part in pieces(data, 1_000) for request in decoder.decode(part)] == [Data(text)]
+    decoder = new_server(Datagram())
+    assert [request for part in pieces(data, 1_000) for request in receive(decoder, part)] == [Data(text)]
     assert not decoder.is_incomplete
-    assert decoder.decode(data) == [Data(text)], "nothing is left of the first one"
+    assert receive(decoder, data) == [Data(text)], "nothing is left of the first one"
 
 
 @pytest.mark.parametrize("ping", [PING, frame("C", b" \tPING\r\n"), frame("C", b"PING".ljust(PAYLOAD_MAX))])
@@ -145,7 +145,7 @@ def test_data_over_a_limit_is_refused_once(data: bytes) -> None:
     ("data", "limit"), [(LONG_PIECE + END, "1,200 bytes"), (FULL_PIECE * 55 + END, "65,531 bytes")]
 )
 def test_refusal_names_the_limit(data: bytes, limit: str) -> None:
-    (refused,) = Datagram().request_decoder().decode(data)
+    (refused,) = receive(new_server(Datagram()), data)
     assert isinstance(refused, Unreadable)
     assert limit in refused.reason
 
@@ -163,7 +163,7 @@ def test_command_over_the_limit_is_cut_between_characters(letter: str) -> None:
 def test_online_names_as_many_users_as_fit_one_datagram(letters: int, fits: bool) -> None:
     names = tuple(f"{number:032d}" for number in range(36))
     last = "x" * letters
-    data = Datagram().encode(Online((*names, last)))
+    data = Datagram().encode_all([Online((*names, last))])
     assert (len(data) == 5 + PAYLOAD_MAX) is fits
     assert Datagram().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 
@@ -171,7 +171,7 @@ def test_online_names_as_many_users_as_fit_one_datagram(letters: int, fits: bool
 @pytest.mark.parametrize("kind", ["X", "c", "A", "\0", "\xff"])
 @pytest.mark.parametrize("payload", [b"", b"PING", b"\xff", b"x" * 1_201], ids=len)
 def test_unknown_kind_is_refused_with_its_byte(kind: str, payload: bytes) -> None:
-    (before, refused, after) = Datagram().request_decoder().decode(PM + frame(kind, payload) + X)
+    (before, refused, after) = receive(new_server(Datagram()), PM + frame(kind, payload) + X)
     assert (before, after) == (Command("PM"), Data("x"))
     assert isinstance(refused, Unreadable)
     assert (refused.code, refused.closes) == (BAD, False)

@@ -2,12 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from chatprotocol.events import Bye, Event, EventBatch, Pong, Refused, expand_batches
-from chatprotocol.requests import Command, Leave, Request
+from chatprotocol.requests import Leave, Request
 from chatserver.chat.batch import MessageBatch
 from chatserver.chat.member import Member
 from chatserver.net.broadcast import BroadcastBuffer, SendLimits
@@ -62,9 +62,13 @@ class FakeSendQueue:
         self.held = False
         self.replies: list[Event] = []
         self.insertions: list[tuple[int, int, list[Event]]] = []
-        # Replies and insertions, in order; and the replies that wait for an insertion.
+        # Replies and insertions, in order.
         self.told: list[Event] = []
-        self.waiting: list[Event] = []
+        # Bytes that the protocol sends by itself, and that wait for a reply or an insertion.
+        self.waiting: list[bytes] = []
+        # The encoder of this connection, and its bytes in order.
+        self.encode: Callable[[Sequence[Event | EventBatch]], bytes] = lambda _: b""
+        self.sent: list[bytes] = []
         # The number of replies at each wait_for_room, and its result.
         self.waits: list[int] = []
         self.has_room = True
@@ -89,11 +93,16 @@ class FakeSendQueue:
         self.put(events)
         self.held = False
 
-    def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
+    def put(self, events: Sequence[Event]) -> None:
         if not self.is_finished:
+            self.sent.append(self.encode(events))
             self.replies += events
             self.told += events
-            self.waiting = [] if wake else [*self.waiting, *events]
+            self.waiting.clear()
+
+    def put_bytes(self, data: bytes, *, wake: bool = True) -> None:
+        self.sent.append(data)
+        self.waiting = [] if wake else [*self.waiting, data]
 
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         self.put(last)
@@ -108,6 +117,7 @@ class FakeSendQueue:
         if self._upto is None:
             inserted = list(expand_batches(events))
             self.insertions.append((start, end, inserted))
+            self.sent.append(self.encode(events))
             self.told += inserted
             self.waiting.clear()
 
@@ -173,10 +183,12 @@ class FakeSession:
     def handled(self) -> list[Request]:
         return [request for asked in self.reads for request in asked]
 
-    def handle(self, asked: Sequence[Request]) -> bool:
-        self.reads.append(asked)
+    def handle(self, asked: Iterable[Request]) -> bool:
+        read: list[Request] = []
+        self.reads.append(read)
         for request in asked:
-            if request in (Leave(), Command("EX")):
+            read.append(request)
+            if request == Leave():
                 self.send_queue.put([Bye("x")])
                 return False
             self.answer(self)
@@ -253,7 +265,7 @@ def release(send_queue: SendQueue, *events: bytes) -> None:
 
 
 def put(send_queue: SendQueue, *events: bytes, wake: bool = True) -> None:
-    send_queue.put(events, wake=wake)  # type: ignore[arg-type]
+    send_queue.put_bytes(b"".join(events), wake=wake)
 
 
 def insert(send_queue: SendQueue, start: int, end: int, *events: bytes) -> None:

@@ -46,8 +46,8 @@ class GuestQueue(FakeSendQueue):
         super().__init__(FakeBroadcast("register"))
         self.arrived: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
 
-    def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
-        super().put(events, wake=wake)
+    def put(self, events: Sequence[Event]) -> None:
+        super().put(events)
         for event in events:
             assert isinstance(event, PublicMessage | DirectMessage)
             self.arrived.put((event.id, event.sender))

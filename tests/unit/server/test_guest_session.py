@@ -65,7 +65,7 @@ class Connection:
 
 def text_of(event: Event) -> str:
     """The header, and the body after a colon."""
-    header, _, body = WireProtocol().encode(event).decode().partition("\n\n")
+    header, _, body = WireProtocol().encode_all([event]).decode().partition("\n\n")
     return f"{header.partition(chr(10))[0]}: {body}" if body else header
 
 

@@ -15,7 +15,7 @@ from chatserver.net.reject_queue import RejectQueue
 from .helpers import DEADLINE_SECONDS
 
 FULL = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
-IN_JSON, IN_FRAMES = by_name("json").encode(FULL), by_name("frames").encode(FULL)
+IN_JSON, IN_FRAMES = by_name("json").encode_all([FULL]), by_name("frames").encode_all([FULL])
 # Seconds that a peer has to say something, and then to read the answer.
 SPEAK, READ = 1.0, 1.0
 NOW = 1_000.0

@@ -29,8 +29,6 @@ from chatprotocol.requests import (
     AskUser,
     AskUsers,
     ChangePassword,
-    Command,
-    Data,
     Leave,
     Login,
     Password,
@@ -462,7 +460,7 @@ def test_stepwise_client_gets_no_unsolicited_error(long_services: ChatFixture) -
     peer = long_services.connect()
     fail_after(0, long_services, "undelivered", DamagedError("damaged"))
     with capture_logs():
-        answers = codes([*peer.ask(Command("alice")), *peer.ask(Command("secret"))])
+        answers = codes([*peer.ask(Login("alice", is_stepwise=True)), *peer.ask(Password("secret"))])
     assert answers == [PasswordPrompt, Welcome]
 
 
@@ -572,13 +570,12 @@ def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Us
     assert [texts for each in appended(services) for texts, _, _ in each] == [["hello"], ["one"]]
 
 
-@pytest.mark.parametrize("steps", [[Login("carol"), Password("secret")], [Command("carol"), Command("secret")]])
-def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, peer: UserPeer, steps: list[Request]) -> None:
+def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, peer: UserPeer) -> None:
     """Nor if the guest took it during the prompt."""
-    assert peer.ask(steps[0]) == [PasswordPrompt(AccountKind.NEW)]
+    assert peer.ask(Login("carol")) == [PasswordPrompt(AccountKind.NEW)]
     services.guest("carol")
-    assert codes(peer.ask(steps[1])) == [ErrorCode.BAD_USERNAME]
-    assert codes(services.connect().ask(steps[0])) == [ErrorCode.BAD_USERNAME]
+    assert codes(peer.ask(Password("secret"))) == [ErrorCode.BAD_USERNAME]
+    assert codes(services.connect().ask(Login("carol"))) == [ErrorCode.BAD_USERNAME]
     assert not peer.session.is_logged_in
     assert services.accounts.find("carol") is None
 
@@ -590,20 +587,18 @@ def test_name_taken_by_a_guest_during_hashing_cannot_be_registered(services: Cha
     assert services.passwords.checked == []
 
 
-@pytest.mark.parametrize("whisper", [[Whisper("CAROL", "psst")], [Command("DM"), Command("CAROL"), Data("psst")]])
-def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, whisper: list[Request]) -> None:
+def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, alice: UserPeer) -> None:
     """It can't wait: the next guest of this name may be another person."""
+    whisper = Whisper("CAROL", "psst")
     sending, receiving = services.connect_guest(), services.connect_guest()
-    alice = services.connect()
-    alice.ask(*([LOGIN] if len(whisper) == 1 else [Command("alice"), Command("secret")]))
     sending.ask(Register(Side.SENDING, "carol"))
-    assert codes(alice.ask(*whisper))[-1] is UNKNOWN
+    assert codes(alice.ask(whisper))[-1] is UNKNOWN
     receiving.ask(Register(Side.RECEIVING, "carol"))
-    alice.ask(*whisper)
+    alice.ask(whisper)
     assert receiving.new_replies()[-1] == DirectMessage(11, 0, "Alice", "carol", "psst")
     assert alice.received() == [Sent(11, SentStatus.SENT, looks_public=True)]
     sending.session.end()
-    assert codes(alice.ask(*whisper))[-1] is UNKNOWN
+    assert codes(alice.ask(whisper))[-1] is UNKNOWN
 
 
 # --- the end ---

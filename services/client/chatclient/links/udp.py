@@ -18,8 +18,8 @@ from chatprotocol.requests import Command
 from chatprotocol.udp.arq import Arq
 from chatprotocol.udp.handshake import UdpHandshake
 from chatprotocol.udp.packet import READ_BYTES, unpack
-from chatprotocol.wire.frames_text import COMMAND
 from chatprotocol.wire.readers import frame
+from chatprotocol.wire.steps import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,8 +9,8 @@ from chatprotocol.events import Bye, Pong, Refused
 from chatprotocol.keywords import PING
 from chatprotocol.limits import FRAME_MAX_BYTES
 from chatprotocol.requests import Command, Ping
-from chatprotocol.wire.frames_text import COMMAND
 from chatprotocol.wire.readers import ANY_KIND, FrameBuffer, frame
+from chatprotocol.wire.steps import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

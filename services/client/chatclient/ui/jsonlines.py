@@ -35,7 +35,7 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
     if (members := _members(shown)) is not None:
         text = msgspec.json.encode(members).decode()
     else:
-        text = _PROTOCOL.encode(_limit_times(shown)).decode().removesuffix("\n")
+        text = _PROTOCOL.encode_all([_limit_times(shown)]).decode().removesuffix("\n")
     return ["".join(map(_escape, text)) if not text.isascii() or "\x7f" in text else text] if text else []
 
 

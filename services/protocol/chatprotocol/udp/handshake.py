@@ -12,7 +12,7 @@ from typing import Final
 
 from chatprotocol.udp.arq import RESEND_SECONDS, RESENDS_MAX, Arq
 from chatprotocol.udp.packet import NO_SESSION, OPENING_BYTES, Datagram, pack, read_cookie
-from chatprotocol.wire.frames_text import COMMAND
+from chatprotocol.wire.steps import COMMAND
 
 # Maximum cookies used per handshake: a cookie may expire on the way, but a server that sends more is broken.
 _COOKIES_MAX: Final = 4

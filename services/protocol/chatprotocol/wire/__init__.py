@@ -1,6 +1,6 @@
 """The wire protocols, one module each, and their detection by the first bytes of a connection."""
 
-from chatprotocol.wire.base import BYTE_ORDER_MARK, Decoder, RequestDecoder, Sniff, WireProtocol
+from chatprotocol.wire.base import BYTE_ORDER_MARK, Decoder, ServerProtocol, Sniff, WireProtocol
 from chatprotocol.wire.datagram import Datagram
 from chatprotocol.wire.frames import Frames
 from chatprotocol.wire.json import Json
@@ -41,7 +41,7 @@ __all__ = [
     "Decoder",
     "Frames",
     "Register",
-    "RequestDecoder",
+    "ServerProtocol",
     "Sniff",
     "WireProtocol",
     "by_name",

@@ -1,7 +1,7 @@
-"""The interface of a wire protocol: a pure codec in both directions, and detection by the first bytes."""
+"""The interfaces of a wire protocol: its two halves, and detection by the first bytes. All of it is pure."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final, Protocol, TypeVar
 
@@ -33,17 +33,38 @@ def sniff_text(first: bytes, openings: tuple[bytes, ...]) -> Sniff:
 
 
 class Decoder(Protocol[Decoded]):
-    """One direction of one connection: bytes in, requests or events out."""
+    """One direction of one connection: bytes in, events out."""
 
     def decode(self, data: bytes) -> list[Decoded]:
-        """Add a piece; returns all complete requests or events, in order."""
+        """Add a piece; returns all complete events, in order."""
 
 
-class RequestDecoder(Decoder[Request], Protocol):
-    """A decoder of the server. It never raises: invalid input becomes an Unreadable."""
+class ServerProtocol(Protocol):
+    """The server's half of one connection: bytes in, requests out; events in, bytes out. It holds all state.
 
-    def end(self) -> list[Request]:
+    For the connection's reader thread, except ``encode``.
+
+    1. ``receive`` and ``receive_end`` MUST NOT raise. Invalid input becomes an Unreadable.
+    2. ``receive`` may be lazy. The caller MUST take the requests one by one, answer each one before it takes the next,
+       and take all of them unless the connection ends: the meaning of the next bytes may depend on the answer.
+    3. ``data_to_send`` MUST be asked before each request is answered, and after the last one. It returns what the
+       protocol answers by itself; these bytes come before the answer to the request, and after all earlier answers.
+    4. ``encode`` gets all events for this connection alone in the order in which they are sent, so that it sees the
+       login. Events of the login come from the reader thread; for all others ``encode`` MUST NOT change the state,
+       because other threads send events as well.
+    """
+
+    def receive(self, data: bytes) -> Iterable[Request]:
+        """Add a piece; returns the requests that it completes, in order."""
+
+    def receive_end(self) -> Iterable[Request]:
         """Handle the end of the input; returns an Unreadable if a request is incomplete."""
+
+    def data_to_send(self) -> bytes:
+        """Return the bytes that the protocol sends by itself, and forget them; mostly none."""
+
+    def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
+        """Encode events that go to this connection alone."""
 
     @property
     def is_incomplete(self) -> bool:
@@ -51,7 +72,7 @@ class RequestDecoder(Decoder[Request], Protocol):
 
 
 class WireProtocol(Protocol):
-    """A wire protocol. It is stateless: the state of a connection is in its decoder."""
+    """A wire protocol. It is stateless, and makes the objects that hold the state of a connection."""
 
     @property
     def name(self) -> str:
@@ -68,14 +89,11 @@ class WireProtocol(Protocol):
     def sniff(self, first: bytes) -> Sniff:
         """Detect this protocol by the first bytes of a connection, at least one."""
 
-    def request_decoder(self) -> RequestDecoder:
-        """Return the decoder for the server's side of a new connection."""
-
-    def encode(self, event: Event) -> bytes:
-        """Encode an event. The bytes are the same for every connection."""
+    def server(self) -> ServerProtocol:
+        """Return the server's half of a new connection."""
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode several events; faster than one by one. Events without a form in this protocol are skipped."""
+        """Encode events that are the same for every connection. Events without a form in this protocol are skipped."""
 
     def event_decoder(self) -> Decoder[Event]:
         """Return the decoder for the client's side of a new connection. It raises ProtocolError for invalid input."""

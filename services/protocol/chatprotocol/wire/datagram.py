@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Final
 from chatprotocol.errors import ErrorCode, ProtocolError, RequestError
 from chatprotocol.keywords import PING
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
-from chatprotocol.requests import Ping, Unreadable
+from chatprotocol.requests import Ping
 from chatprotocol.udp.packet import PIECE
 from chatprotocol.wire.base import Sniff
-from chatprotocol.wire.frames_text import COMMAND, DATA, EventReader, event_steps, read_requests, request_step
 from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
+from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, EventReader, ServerSteps, event_steps, request_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from chatprotocol.events import Event, EventBatch
-    from chatprotocol.requests import Request
+    from chatprotocol.requests import Request, Unreadable
     from chatprotocol.udp.arq import Frame
-    from chatprotocol.wire.frames_text import Step
+    from chatprotocol.wire.steps import Step
 
 _KINDS: Final = bytes((COMMAND, DATA, PIECE))
 # Size limit of all pieces of one payload together.
@@ -85,56 +85,77 @@ class _Pieces:
         self.problem = None
 
 
-class RequestDecoder:
-    """The server's side of a session. It returns commands and data; their meaning depends on the earlier steps."""
+class DatagramServer:
+    """The server's half of one session."""
 
-    __slots__ = ("_frames", "_pieces")
+    __slots__ = ("_frames", "_pieces", "_steps")
 
-    def __init__(self) -> None:
+    def __init__(self, steps: ServerSteps) -> None:
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         self._pieces = _Pieces()
+        self._steps = steps
 
-    def decode(self, data: bytes) -> list[Request]:
-        """The requests that are complete after this piece. An invalid frame becomes one Unreadable."""
+    def receive(self, data: bytes) -> Iterator[Request]:
+        """Yield the requests that are complete after this piece. An invalid frame becomes one Unreadable."""
         was_broken = self._frames.problem is not None
-        found = [request for each in self._frames.split(data) for request in self._read(*each)]
+        for each in self._frames.split(data):
+            yield from self._read(*each)
         problem = self._frames.problem
         if problem is not None and not was_broken:
-            found.append(Unreadable(problem.code, problem.reason, closes=True))
-        return found
+            yield self._steps.unreadable(problem.code, problem.reason, closes=True)
 
-    def _read(self, kind: int, payload: bytes) -> list[Request]:
-        if kind == COMMAND and payload.strip() == _PING:
-            return [Ping()]  # allowed between any two steps; it does not change the state
-        found: list[Request] = []
-        if kind not in (DATA, PIECE) and self._pieces.is_incomplete:
-            self._pieces.drop()
-            found.append(Unreadable(ErrorCode.BAD_REQUEST, "Pieces of data (d) were not ended by a datagram D."))
-        try:
-            _check(kind, payload)
-            if kind == PIECE:
-                self._pieces.add(payload)
-                return found
-            if self._pieces.is_incomplete:
-                payload = self._pieces.end(payload)
-        except RequestError as error:
-            if kind == PIECE:
-                self._pieces.mark_invalid(error)
-                return found
-            self._pieces.drop()
-            return [*found, Unreadable(error.code, error.reason)]
-        return found + read_requests([(kind, payload)])
-
-    def end(self) -> list[Request]:
-        """An Unreadable if the session ended inside of data."""
+    def receive_end(self) -> list[Unreadable]:
+        """Return an Unreadable if the session ended inside of data."""
         if not self.is_incomplete:
             return []
-        return [Unreadable(ErrorCode.BAD_REQUEST, "The session ended in the middle of data.")]
+        return [self._steps.unreadable(ErrorCode.BAD_REQUEST, "The session ended in the middle of data.")]
+
+    def data_to_send(self) -> bytes:
+        """Return READY for each public message that was begun."""
+        count, self._steps.ready_count = self._steps.ready_count, 0
+        return _READY * count
+
+    def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
+        """Encode events for this session."""
+        return _encode_all(self._steps.login_events(items))
 
     @property
     def is_incomplete(self) -> bool:
         """True if data or a frame is incomplete."""
         return self._pieces.is_incomplete or bool(self._frames.rest)
+
+    def _read(self, kind: int, payload: bytes) -> Iterator[Request]:
+        if kind == COMMAND and payload.strip() == _PING:
+            yield Ping()  # allowed between any two steps; it does not change the state
+            return
+        if kind not in (DATA, PIECE) and self._pieces.is_incomplete:
+            self._pieces.drop()
+            yield self._steps.unreadable(ErrorCode.BAD_REQUEST, "Pieces of data (d) were not ended by a datagram D.")
+        try:
+            _check(kind, payload)
+            if kind == PIECE:
+                self._pieces.add(payload)
+                return
+            if self._pieces.is_incomplete:
+                payload = self._pieces.end(payload)
+        except RequestError as error:
+            if kind == PIECE:
+                self._pieces.mark_invalid(error)
+                return
+            self._pieces.drop()
+            yield self._steps.unreadable(error.code, error.reason)
+            return
+        request = self._steps.read(kind, payload)
+        if request is not None:
+            yield request
+
+
+_READY: Final = frame(*READY_STEP)
+
+
+def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+    steps = (step for each in items for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
+    return b"".join([frame(*each) for each in _to_frames(steps)])
 
 
 def _check(kind: int, payload: bytes) -> None:
@@ -190,18 +211,13 @@ class Datagram:
         """Return NO: this protocol is not used over TCP."""
         return Sniff.NO
 
-    def request_decoder(self) -> RequestDecoder:
-        """Return the decoder for the server's side of a new session."""
-        return RequestDecoder()
-
-    def encode(self, event: Event) -> bytes:
-        """Encode as one frame for each datagram."""
-        return self.encode_all((event,))
+    def server(self) -> DatagramServer:
+        """Return the server's half of a new session."""
+        return DatagramServer(ServerSteps())
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as one frame for each datagram."""
-        steps = (step for each in items for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
-        return b"".join([frame(*each) for each in _to_frames(steps)])
+        return _encode_all(items)
 
     def event_decoder(self) -> EventDecoder:
         """Return the decoder for the client's side of a new session."""

@@ -1,4 +1,7 @@
-"""The wire protocol frames: typed frames, C for commands and D for data. Wire format: docs/wire/frames.md."""
+"""The wire protocol frames: typed frames, C for commands and D for data. Wire format: docs/wire/frames.md.
+
+This module splits the stream into frames. The steps in them, and the state of both sides, are in steps.py.
+"""
 
 from __future__ import annotations
 
@@ -7,69 +10,81 @@ from typing import TYPE_CHECKING, Final
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.limits import FRAME_MAX_BYTES
-from chatprotocol.requests import CommandBatch, Unreadable
 from chatprotocol.wire.base import Sniff
-from chatprotocol.wire.frames_text import COMMAND, DATA, EventReader, event_steps, read_requests, request_step
 from chatprotocol.wire.readers import HEADER_BYTES, FrameBuffer, frame, frame_header
+from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, EventReader, ServerSteps, event_steps, request_step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from chatprotocol.events import Event, EventBatch
-    from chatprotocol.requests import Request
+    from chatprotocol.requests import Request, Unreadable
 
 _KINDS: Final = bytes((COMMAND, DATA))
 _PAYLOAD_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
 
 
-class RequestDecoder:
-    """The server's side of a connection. It returns commands and data; their meaning depends on the earlier steps."""
+class FramesServer:
+    """The server's half of one connection."""
 
-    __slots__ = ("_frames",)
+    __slots__ = ("_frames", "_steps")
 
-    def __init__(self) -> None:
+    def __init__(self, steps: ServerSteps) -> None:
         self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
+        self._steps = steps
 
-    def decode(self, data: bytes) -> list[Request]:
-        """The requests of all complete frames. After an invalid frame, one Unreadable and then nothing."""
+    def receive(self, data: bytes) -> Iterator[Request]:
+        """Yield the requests of all complete frames. After an invalid frame, one Unreadable and then nothing."""
         for public in _PUBLIC_FRAMES:
             if data.count(public) >= _BATCH_MIN:
                 return self._read_batch(public, data)
         return self._read(data)
 
-    def _read(self, data: bytes) -> list[Request]:
+    def receive_end(self) -> list[Unreadable]:
+        """Return an Unreadable if the input ended inside a frame."""
+        if not self.is_incomplete:
+            return []
+        reason = f"The connection ended inside a frame; {len(self._frames.rest)} bytes were dropped."
+        return [self._steps.unreadable(ErrorCode.BAD_REQUEST, reason)]
+
+    def data_to_send(self) -> bytes:
+        """Return READY for each public message that was begun."""
+        count, self._steps.ready_count = self._steps.ready_count, 0
+        return _READY * count
+
+    def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
+        """Encode events for this connection."""
+        return _encode_all(self._steps.login_events(items))
+
+    @property
+    def is_incomplete(self) -> bool:
+        """True if a frame is incomplete."""
+        return bool(self._frames.rest)
+
+    def _read(self, data: bytes) -> Iterator[Request]:
         was_broken = self._frames.problem is not None
-        found = read_requests(self._frames.split(data))
+        for kind, payload in self._frames.split(data):
+            request = self._steps.read(kind, payload)
+            if request is not None:
+                yield request
         problem = self._frames.problem
         if problem is not None and not was_broken:
-            found.append(Unreadable(problem.code, problem.reason, closes=True))
-        return found
+            yield self._steps.unreadable(problem.code, problem.reason, closes=True)
 
-    def _read_batch(self, public: bytes, data: bytes) -> list[Request]:
+    def _read_batch(self, public: bytes, data: bytes) -> Iterator[Request]:
         """Split many public messages at their command frames, which takes half the time of reading each length.
 
         The split is correct only if the bytes between two command frames are exactly one data frame. Otherwise the
         frames are read one by one.
         """
         first, *between, last = data.split(public)
-        found = self._read(first)
+        yield from self._read(first)
         is_between_frames = not self.is_incomplete and self._frames.problem is None
         if is_between_frames and (texts := _read_texts(between)) is not None:
-            found.append(CommandBatch(_PUBLIC_FRAMES[public], texts))
-            return found + self._read(public + last)
-        return found + self._read(data[len(first) :])
-
-    def end(self) -> list[Request]:
-        """An Unreadable if the input ended inside a frame."""
-        if not self.is_incomplete:
-            return []
-        reason = f"The connection ended inside a frame; {len(self._frames.rest)} bytes were dropped."
-        return [Unreadable(ErrorCode.BAD_REQUEST, reason)]
-
-    @property
-    def is_incomplete(self) -> bool:
-        """True if a frame is incomplete."""
-        return bool(self._frames.rest)
+            yield from self._steps.read_public(_PUBLIC_FRAMES[public], texts)
+            yield from self._read(public + last)
+        else:
+            yield from self._read(data[len(first) :])
 
 
 # The command frame of a public message, in each keyword set.
@@ -90,6 +105,14 @@ def _read_texts(pieces: Sequence[bytes]) -> list[str] | None:
         return None
 
 
+_READY: Final = frame(*READY_STEP)
+
+
+def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+    steps = [step for each in items for step in event_steps(each, _PAYLOAD_MAX_BYTES)]
+    return b"".join([frame_header(kind, len(payload)) + payload for kind, payload in steps])
+
+
 class EventDecoder:
     """The client's side of a connection. Unknown commands are skipped."""
 
@@ -106,7 +129,7 @@ class EventDecoder:
 
 
 class Frames:
-    """The wire protocol frames. Requests are Command and Data only; the server's FramesMachine interprets them."""
+    """The wire protocol frames."""
 
     name = "frames"
     connections = 1
@@ -118,18 +141,13 @@ class Frames:
             return Sniff.MORE
         return Sniff.YES if first.startswith(b"C\0") else Sniff.NO
 
-    def request_decoder(self) -> RequestDecoder:
-        """Return the decoder for the server's side of a new connection."""
-        return RequestDecoder()
-
-    def encode(self, event: Event) -> bytes:
-        """Encode as one frame, or several for a history."""
-        return self.encode_all((event,))
+    def server(self) -> FramesServer:
+        """Return the server's half of a new connection."""
+        return FramesServer(ServerSteps())
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as frames."""
-        steps = [step for each in items for step in event_steps(each, _PAYLOAD_MAX_BYTES)]
-        return b"".join([frame_header(kind, len(payload)) + payload for kind, payload in steps])
+        return _encode_all(items)
 
     def event_decoder(self) -> EventDecoder:
         """Return the decoder for the client's side of a new connection."""

@@ -177,8 +177,8 @@ _SPELLINGS: Final = {
 }
 
 
-class RequestDecoder:
-    """The server's side of a json connection. A bad line becomes an Unreadable; it never raises."""
+class JsonServer:
+    """The server's half of one connection. A bad line becomes an Unreadable; it never raises."""
 
     __slots__ = ("_buffer", "_scanner")
 
@@ -186,7 +186,7 @@ class RequestDecoder:
         self._buffer = LineBuffer(LINE_MAX_BYTES)
         self._scanner = ObjectScanner()
 
-    def decode(self, data: bytes) -> list[Request]:
+    def receive(self, data: bytes) -> list[Request]:
         """The requests of all complete lines, and of complete objects without a line end."""
         block = self._buffer.split(data)
         found: list[Request] = []
@@ -200,13 +200,21 @@ class RequestDecoder:
             self._scanner = ObjectScanner()
         return found
 
-    def end(self) -> list[Request]:
+    def receive_end(self) -> list[Request]:
         """An Unreadable if the input ended inside an object."""
         left_over = self._buffer.tail.strip()
         if not left_over:
             return []
         reason = f"The connection ended inside an object; {len(left_over)} bytes were dropped."
         return [_unreadable(ErrorCode.BAD_JSON, reason)]
+
+    def data_to_send(self) -> bytes:
+        """Return nothing: this protocol answers nothing by itself."""
+        return b""
+
+    def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
+        """Encode as lines."""
+        return _encode_all(items)
 
     @property
     def is_incomplete(self) -> bool:
@@ -574,6 +582,16 @@ _COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
 }
 
 
+def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+    replies: list[Struct] = []
+    for event in items:
+        if (replies_of := _REPLIES_OF.get(type(event))) is not None:
+            replies += replies_of(event)
+        elif (reply_of := _REPLY_OF.get(type(event))) is not None:
+            replies.append(reply_of(event))
+    return _ENCODER.encode_lines(replies)
+
+
 class Json:
     """The wire protocol json."""
 
@@ -585,23 +603,13 @@ class Json:
         """Recognize the brace that opens an object."""
         return sniff_text(first, (b"{",))
 
-    def request_decoder(self) -> RequestDecoder:
-        """Return the decoder for the server's side of a new connection."""
-        return RequestDecoder()
-
-    def encode(self, event: Event) -> bytes:
-        """Encode as one line."""
-        return self.encode_all((event,))
+    def server(self) -> JsonServer:
+        """Return the server's half of a new connection."""
+        return JsonServer()
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as lines: one for each event or message of a batch, none for events of other protocols only."""
-        replies: list[Struct] = []
-        for event in items:
-            if (replies_of := _REPLIES_OF.get(type(event))) is not None:
-                replies += replies_of(event)
-            elif (reply_of := _REPLY_OF.get(type(event))) is not None:
-                replies.append(reply_of(event))
-        return _ENCODER.encode_lines(replies)
+        return _encode_all(items)
 
     def event_decoder(self) -> EventDecoder:
         """Return the decoder for the client's side of a new connection."""

@@ -44,15 +44,16 @@ _SIDES: Final = {side.value: side for side in Side}
 # --- requests ---
 
 
-class RequestDecoder:
+class RegisterServer:
     """The server's side of a connection."""
 
-    __slots__ = ("_sections",)
+    __slots__ = ("_sections", "encode")
 
-    def __init__(self, *, counts_characters: bool) -> None:
+    def __init__(self, encode: Callable[[Sequence[Event | EventBatch]], bytes], *, counts_characters: bool) -> None:
+        self.encode = encode
         self._sections = _buffer("SEND", counts_characters=counts_characters)
 
-    def decode(self, data: bytes) -> list[Request]:
+    def receive(self, data: bytes) -> list[Request]:
         """The requests of all complete sections. After an invalid header, one Unreadable and then nothing."""
         was_broken = self._sections.problem is not None
         found = [_read_request(section) for section in self._sections.split(data)]
@@ -61,11 +62,15 @@ class RequestDecoder:
             found.append(Unreadable(problem.code, problem.reason, closes=True))
         return found
 
-    def end(self) -> list[Request]:
+    def receive_end(self) -> list[Request]:
         """An Unreadable if the input ended inside a header or a body."""
         if not self.is_incomplete:
             return []
         return [Unreadable(ErrorCode.BAD_REQUEST, "The connection ended inside a header or a body.", closes=True)]
+
+    def data_to_send(self) -> bytes:
+        """Return nothing: this protocol answers nothing by itself."""
+        return b""
 
     @property
     def is_incomplete(self) -> bool:
@@ -212,9 +217,9 @@ class Register:
         """Recognize a request's first word and a space."""
         return sniff_text(first, _OPENINGS)
 
-    def request_decoder(self) -> RequestDecoder:
-        """Return the decoder for the server's side of a new connection."""
-        return RequestDecoder(counts_characters=self._counts_characters)
+    def server(self) -> RegisterServer:
+        """Return the server's half of a new connection."""
+        return RegisterServer(self.encode_all, counts_characters=self._counts_characters)
 
     def split(self, message: Message) -> tuple[Message, ...]:
         """Split a message into parts whose FORWARD is within the limit; a message within the limit is the only part."""
@@ -229,14 +234,10 @@ class Register:
         # At least one part: no message consists of white space only.
         return tuple(replace(message, text=part) for line in lines for part in _cut(line, body_max_bytes))
 
-    def encode(self, event: Event | EventBatch) -> bytes:
-        """Encode as a section; empty for an event without a form in this protocol."""
-        encode = self._sections_of.get(type(event))
-        return encode(event) if encode is not None else b""
-
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as sections."""
-        return b"".join(map(self.encode, items))
+        sections_of = self._sections_of
+        return b"".join([sections_of[type(event)](event) for event in items if type(event) in sections_of])
 
     def event_decoder(self) -> EventDecoder:
         """Return the decoder for the client's side of a new connection."""

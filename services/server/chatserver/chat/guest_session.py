@@ -12,12 +12,11 @@ from chatprotocol.events import Delivered, NotDelivered, Refused
 from chatprotocol.requests import Side
 from chatprotocol.rules import check_text, check_username, is_everyone
 from chatserver.chat.batch import MessageBatch
-from chatserver.chat.commands import find_recipient
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
 from chatserver.chat.journal import JournalClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from chatprotocol.requests import Request
     from chatserver.chat.guests import Guest
@@ -57,7 +56,7 @@ class GuestSession:
         """True if both connections are registered. The login timeout then no longer applies."""
         return self._guest is not None and self._guest.is_online
 
-    def handle(self, incoming: Sequence[Request]) -> bool:
+    def handle(self, incoming: Iterable[Request]) -> bool:
         """Answer the requests in order. False if the connection ends."""
         for request in incoming:
             if not self._send_queue.wait_for_room():
@@ -130,7 +129,7 @@ class GuestSession:
         if guest.window is None or guest.member is None:
             raise RequestError(ErrorCode.NOT_LOGGED_IN, "The other connection is not registered; send REGISTER TORECV.")
         check_text(request.text)
-        recipient = None if is_everyone(request.to) else find_recipient(services, request.to)
+        recipient = None if is_everyone(request.to) else services.find_recipient(request.to)
         ack = services.acked_delivery.begin_send(guest.window)
         try:
             if not ack.is_complete:  # an ack is complete from the start if the guest has just left

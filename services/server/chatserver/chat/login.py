@@ -135,11 +135,10 @@ def join(services: Services, send_queue: SendQueue, account: Account, kind: Acco
     users = services.presence.add(member)
     try:
         ranges, since = _missed_ranges(services, account, login, joined)
-        history_id = services.identity.history_id if login.wants_history_id else None
         # While another device is online, the mark is too old: public messages move it only at the device's logout.
         is_known = joined.is_alone and kind is AccountKind.EXISTING
         seen_id = max(account.delivered_id, joined.delivered_id) if is_known else None
-        welcome = Welcome(kind, account.name, users, joined.last_id, history_id, since, seen_id)
+        welcome = Welcome(kind, account.name, users, joined.last_id, services.identity.history_id, since, seen_id)
         last_page, is_complete = _send_pages(send_queue, welcome, account.id, ranges)
         if last_page is not None and not is_complete and not login.is_stepwise:
             last_page = (*last_page, _UNREADABLE)

@@ -64,11 +64,8 @@ class SendQueue(Follower, Protocol):
     def release(self, events: Sequence[Event]) -> None:
         """Send the last missed events, then continue with the buffer."""
 
-    def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
-        """Send the events on this connection.
-
-        ``alone=False``: don't wake the sender; the next insert does.
-        """
+    def put(self, events: Sequence[Event]) -> None:
+        """Send the events on this connection."""
 
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         """Send the last events; with ``hang_up``, also stop reading. For any thread."""

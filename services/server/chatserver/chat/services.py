@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chatprotocol.rules import unknown_user
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from chatserver.chat.login_throttle import LoginThrottle
     from chatserver.chat.passwords import Passwords
     from chatserver.chat.presence import Presence
-    from chatserver.store.accounts import Accounts
+    from chatserver.store.accounts import Account, Accounts
     from chatserver.store.identity import HistoryIdentity
     from chatserver.store.indexer import Indexer
     from chatserver.store.messages import Messages
@@ -43,3 +45,10 @@ class Services:
     login_seconds: float
     # Called after the last user left.
     on_empty: Callable[[], None]
+
+    def find_recipient(self, name: str) -> Account:
+        """Return the account of a user, or of a guest who is online. RequestError: unknown name."""
+        recipient = self.accounts.find(name) or self.guests.find(name)
+        if recipient is None:
+            raise unknown_user(name)
+        return recipient

@@ -1,36 +1,67 @@
-"""The session of one connection: a state machine over its requests."""
+"""The session of one connection: a state machine over its requests.
+
+The table at the end of the class has all permissions: a handler for each request that a state allows. A handler answers
+the request and returns the next state. It raises one of REQUEST_ERRORS to reject the request; the state then stays.
+
+Messages are not answered by their handlers but by the hub, after the commit. Consecutive ones of one read wait in
+`_batches` and are appended to the journal together. Every other request, and the rejection of a message, first appends
+them; so answers come in the order of the requests.
+"""
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import YOU_LEFT, Bye, PasswordPrompt, Pong, Ready, Refused
+from chatprotocol.events import (
+    YOU_LEFT,
+    Bye,
+    Found,
+    History,
+    Online,
+    PasswordChanged,
+    PasswordPrompt,
+    Pong,
+    Refused,
+    User,
+)
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatserver.chat import commands
+from chatprotocol.rules import check_nonce, check_text
+from chatserver.chat.batch import MessageBatch
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
-from chatserver.chat.frames_machine import FramesMachine
 from chatserver.chat.journal import JournalClosedError
-from chatserver.chat.login import LoginAbortedError, account_kind, authenticate, join, leave
-from chatserver.chat.states import State
+from chatserver.chat.login import LoginAbortedError, account_kind, authenticate, change_password, join, leave
+from chatserver.store.words import terms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from chatprotocol.requests import Request
-    from chatserver.chat.batch import MessageBatch
     from chatserver.chat.member import Member, SendQueue
     from chatserver.chat.services import Services
 
-    _Transitions = dict[type, Callable[[Any, Any], "State"]]
+    _Handlers = dict[type, Callable[[Any, Any], "State"]]
 
 _log = structlog.get_logger()
 
-# Steps of a request in the protocols frames and datagram, alone or as a batch.
-_STEPS = frozenset({requests.Command, requests.Data, requests.CommandBatch})
+
+class State(Enum):
+    """The state of a session."""
+
+    NOT_LOGGED_IN = auto()
+    # The next request may be the password for the last login.
+    PASSWORD_REQUESTED = auto()
+    LOGGED_IN = auto()
+    # The goodbye was sent.
+    CLOSED = auto()
+
+
+# Requests whose answer is the hub's. They are collected in batches.
+_MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
 
 
 class Session:
@@ -38,10 +69,10 @@ class Session:
 
     __slots__ = (
         "_address",
+        "_batches",
         "_errors",
         "_label",
         "_login",
-        "_machine",
         "_member",
         "_send_queue",
         "_services",
@@ -54,97 +85,48 @@ class Session:
         self._send_queue = send_queue
         self._address = address
         self._label = label
+        self._errors = ErrorLog(label)
         self._state = State.NOT_LOGGED_IN
-        self._machine = FramesMachine()
         self._login: requests.Login | None = None
         self._wrong_passwords = 0
-        self._errors = ErrorLog(label)
         self._member: Member | None = None
+        # Messages of this read that the journal does not have yet.
+        self._batches: list[MessageBatch] = []
 
     @property
     def is_logged_in(self) -> bool:
         """True after the login. The login timeout then no longer applies."""
         return self._state is State.LOGGED_IN
 
-    def handle(self, incoming: Sequence[Request]) -> bool:
-        """Answer the requests in order. False if the connection ends.
+    def handle(self, incoming: Iterable[Request]) -> bool:
+        """Answer the requests of one read in order, each before the next one is taken. False if the connection ends.
 
-        Consecutive messages are appended to the journal together. Other requests wait until the peer has read enough of
-        the earlier replies. An error is sent after the confirmations of all earlier messages.
+        Except for messages, a request waits until the peer has read enough of the earlier answers.
         """
-        batches: list[MessageBatch] = []
-        for received in incoming:
-            request = received
-            if type(received) in _STEPS:
-                if isinstance(received, requests.CommandBatch):
-                    if not self._handle_batch(received, batches):
-                        return False
-                    continue
-                completed = self._machine.handle_step(received, self._state)  # type: ignore[arg-type]
-                if completed is None:
-                    continue
-                request = completed
-            member = self._member
-            add_message = commands.MESSAGE_COMMANDS.get(type(request))
-            if add_message is not None and member is not None:
-                try:
-                    add_message(self._services, member, request, batches)
-                except REQUEST_ERRORS as error:
-                    self._append_batches(batches)
-                    if not self._send_queue.wait_for_room():
-                        return False
-                    self._refuse_request(request, error)
-            else:
-                self._append_batches(batches)
-                if not self._send_queue.wait_for_room() or not self._answer(request):
+        for request in incoming:
+            kind = type(request)
+            if kind not in _MESSAGES and not self._begin_answer():
+                return False
+            try:
+                handler = self._TABLE[self._state].get(kind)
+                if handler is None:
+                    raise _not_allowed(self._state, request)
+                self._state = handler(self, request)
+            except REQUEST_ERRORS as error:
+                if kind in _MESSAGES and not self._begin_answer():
                     return False
-        self._append_batches(batches)
+                self._refuse(to_request_error(error, self._label), getattr(request, "nonce", None))
+            if self._state is State.CLOSED:
+                return False
+        self._append_batches()
         return True
-
-    def _handle_batch(self, batch: requests.CommandBatch, batches: list[MessageBatch]) -> bool:
-        """Handle the batch as a whole if it consists of valid public messages, else step by step."""
-        if self._member is not None and self._machine.is_public(batch):
-            try:
-                commands.say_all(self._member, batch.data, batches)
-            except RequestError:
-                pass  # step by step: valid messages are accepted, each invalid one is rejected
-            else:
-                self._machine.ready_count += len(batch.data)
-                return True
-        self._append_batches(batches)
-        return self.handle(list(batch))
-
-    def _append_batches(self, batches: list[MessageBatch]) -> None:
-        """Send pending Ready events, append the batches to the journal, and clear the list."""
-        if self._machine.ready_count:
-            self._send_queue.put([Ready()] * self._machine.ready_count, wake=not batches)
-            self._machine.ready_count = 0
-        if batches:
-            try:
-                commands.append_batches(self._services, batches)
-            except JournalClosedError as error:
-                for batch in batches:
-                    for nonce in batch.nonces:
-                        self._refuse(to_request_error(error, self._label), nonce)
-            batches.clear()
-
-    def _answer(self, request: Request) -> bool:
-        """Answer one request other than a message. False if the connection ends."""
-        try:
-            transition = self._TRANSITIONS[self._state].get(type(request))
-            if transition is None:
-                raise _not_allowed(self._state, request)
-            self._state = transition(self, request)
-        except REQUEST_ERRORS as error:
-            self._refuse_request(request, error)
-        return self._state is not State.CLOSED
 
     def time_out(self) -> None:
         """Handle the timeout of the login or of an incomplete request."""
         limit = f"{self._services.login_seconds:g} s"
         if self._state is State.LOGGED_IN:
             reason = f"The rest of what you began did not come within {limit}."
-            self._answer_unreadable(requests.Unreadable(ErrorCode.BAD_REQUEST, reason, closes=True))
+            self._report(requests.Unreadable(ErrorCode.BAD_REQUEST, reason, closes=True))
         else:
             self._refuse(RequestError(ErrorCode.NOT_LOGGED_IN, f"Nobody logged in within {limit} of connecting."), None)
             self._send_queue.put([Bye("not logged in")])
@@ -154,7 +136,7 @@ class Session:
         if self._member is None:
             return
         try:
-            commands.wait_for_pending(self._services, self._member)
+            self._wait_for_pending()
         finally:
             # Messages that reached the peer must count as delivered before its next login.
             self._send_queue.check_acknowledged()
@@ -167,7 +149,7 @@ class Session:
         """Send the last event, at shutdown. For any thread."""
         self._send_queue.finish([Bye("the server is shutting down")])
 
-    # --- transitions: each answers the request and returns the next state ---
+    # --- handlers: login and end ---
 
     def _log_in(self, request: requests.Login) -> State:
         if request.password is None:
@@ -207,11 +189,6 @@ class Session:
         self._send_queue.put([Bye("too many wrong passwords")])
         return State.CLOSED
 
-    def _run_command(self, request: Request) -> State:
-        assert self._member is not None
-        commands.COMMANDS[type(request)](self._services, self._member, self._send_queue, request)
-        return State.LOGGED_IN
-
     def _answer_ping(self, _: requests.Ping) -> State:
         self._send_queue.put([Pong()])
         return self._state
@@ -221,36 +198,152 @@ class Session:
         self._send_queue.put([Bye(YOU_LEFT)])
         return State.CLOSED
 
-    def _answer_unreadable(self, request: requests.Unreadable) -> State:
-        self._machine.reset()
+    def _report(self, request: requests.Unreadable) -> State:
+        """Report invalid input."""
         self._refuse(RequestError(request.code, request.reason), request.nonce)
         if not request.closes:
             return self._state
         self._send_queue.put([Bye("the connection can't be read any further")])
         return State.CLOSED
 
-    _IN_ANY_STATE: ClassVar[_Transitions] = {
+    # --- handlers: messages ---
+
+    def _say(self, request: requests.Say) -> State:
+        """PM: confirmed after the commit."""
+        check_text(request.text)
+        if request.nonce is not None:
+            check_nonce(request.nonce)
+        self._collect([request.text], [request.nonce])
+        return State.LOGGED_IN
+
+    def _say_batch(self, request: requests.SayBatch) -> State:
+        self._collect(request.texts, [None] * len(request.texts))
+        return State.LOGGED_IN
+
+    def _whisper(self, request: requests.Whisper) -> State:
+        """DM: confirmed after the commit."""
+        assert self._member is not None
+        check_text(request.text)
+        if request.nonce is not None:
+            check_nonce(request.nonce)
+        recipient = self._services.find_recipient(request.to)
+        self._batches.append(MessageBatch(self._member, [request.text], [request.nonce], recipient))
+        return State.LOGGED_IN
+
+    def _collect(self, texts: Sequence[str], nonces: Sequence[str | None]) -> None:
+        """Add public messages to the last batch, or to a new one if that has a recipient."""
+        assert self._member is not None
+        if not self._batches or self._batches[-1].recipient is not None:
+            self._batches.append(MessageBatch(self._member, [], []))
+        self._batches[-1].texts += texts
+        self._batches[-1].nonces += nonces
+
+    def _begin_answer(self) -> bool:
+        """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""
+        self._append_batches()
+        return self._send_queue.wait_for_room()
+
+    def _append_batches(self) -> None:
+        """Append the collected messages to the journal."""
+        if not self._batches:
+            return
+        batches, self._batches = self._batches, []
+        batches[0].member.has_appended = True
+        try:
+            self._services.journal.append(batches)
+        except JournalClosedError as error:
+            for batch in batches:
+                for nonce in batch.nonces:
+                    self._refuse(to_request_error(error, self._label), nonce)
+
+    # --- handlers: questions ---
+
+    def _list_users(self, _: requests.AskUsers) -> State:
+        self._send_queue.put([Online(self._services.presence.names())])
+        return State.LOGGED_IN
+
+    def _find_user(self, request: requests.AskUser) -> State:
+        name = self._services.find_recipient(request.username).name
+        self._send_queue.put([User(name, self._services.presence.is_online(name))])
+        return State.LOGGED_IN
+
+    def _show_history(self, request: requests.AskHistory) -> State:
+        """CH: includes all earlier messages of the user, and no message that is delivered after the reply."""
+        assert self._member is not None
+        self._wait_for_pending()
+        before_id = _before_id(request, self._services.hub.last_id())
+        found = self._services.messages.history(self._member.account_id, before_id, request.limit)
+        self._send_queue.put([History(found)])
+        return State.LOGGED_IN
+
+    def _search(self, request: requests.Search) -> State:
+        """Search the messages that CH would show."""
+        assert self._member is not None
+        terms = terms_of(request.words)
+        self._wait_for_pending()
+        newest_id = self._services.hub.last_id()
+        before_id = _before_id(request, newest_id)
+        messages, upto_id = self._services.indexer.search(
+            terms, self._member.account_id, before_id, request.limit, newest_id
+        )
+        self._send_queue.put([Found(request.words, messages, upto_id)])
+        return State.LOGGED_IN
+
+    def _change_password(self, request: requests.ChangePassword) -> State:
+        """Answer after the commit. Logged-in connections stay logged in."""
+        assert self._member is not None
+        change_password(self._services, self._member.name, request.old, request.new)
+        self._send_queue.put([PasswordChanged()])
+        return State.LOGGED_IN
+
+    def _wait_for_pending(self) -> None:
+        """Wait until all messages of this user are confirmed or rejected."""
+        if self._member is not None and self._member.has_appended:
+            self._member.has_appended = False
+            self._services.journal.wait_for_pending()
+
+    def _refuse(self, error: RequestError, nonce: str | None) -> None:
+        """Send an error after the confirmations of all earlier messages."""
+        self._wait_for_pending()
+        self._errors.log_refusal(error, self._member.name if self._member else None)
+        self._send_queue.put([Refused(error.code, error.reason, nonce, error.about)])
+
+    # --- permissions ---
+
+    _ALWAYS: ClassVar[_Handlers] = {
         requests.Ping: _answer_ping,
         requests.Leave: _leave,
-        requests.Unreadable: _answer_unreadable,
+        requests.Unreadable: _report,
     }
-
-    # Transitions by state and request type. All other requests are rejected.
-    _TRANSITIONS: ClassVar[dict[State, _Transitions]] = {
-        State.NOT_LOGGED_IN: {requests.Login: _log_in, **_IN_ANY_STATE},
-        State.PASSWORD_REQUESTED: {requests.Login: _log_in, requests.Password: _take_password, **_IN_ANY_STATE},
-        State.LOGGED_IN: {**dict.fromkeys(commands.COMMANDS, _run_command), **_IN_ANY_STATE},
+    # Handlers by state and request. All other requests are rejected.
+    _TABLE: ClassVar[dict[State, _Handlers]] = {
+        State.NOT_LOGGED_IN: {
+            **_ALWAYS,
+            requests.Login: _log_in,
+        },
+        State.PASSWORD_REQUESTED: {
+            **_ALWAYS,
+            requests.Login: _log_in,
+            requests.Password: _take_password,
+        },
+        State.LOGGED_IN: {
+            **_ALWAYS,
+            requests.Say: _say,
+            requests.SayBatch: _say_batch,
+            requests.Whisper: _whisper,
+            requests.AskUsers: _list_users,
+            requests.AskUser: _find_user,
+            requests.AskHistory: _show_history,
+            requests.Search: _search,
+            requests.ChangePassword: _change_password,
+        },
         State.CLOSED: {},
     }
 
-    def _refuse_request(self, request: Request, error: Exception) -> None:
-        self._refuse(to_request_error(error, self._label), getattr(request, "nonce", None))
 
-    def _refuse(self, error: RequestError, nonce: str | None) -> None:
-        if self._member is not None:
-            commands.wait_for_pending(self._services, self._member)
-        self._errors.log_refusal(error, self._member.name if self._member else None)
-        self._send_queue.put([Refused(error.code, error.reason, nonce, error.about)])
+def _before_id(request: requests.AskHistory | requests.Search, newest_id: int) -> int:
+    """Exclusive upper bound of ids: nothing newer than the newest published message."""
+    return newest_id + 1 if request.before is None else min(newest_id + 1, request.before)
 
 
 def _not_allowed(state: State, request: Request) -> RequestError:

@@ -27,10 +27,10 @@ from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, sniff
 from chatserver.net.sendqueue import SendQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from chatprotocol.requests import Request
-    from chatprotocol.wire import RequestDecoder, WireProtocol
+    from chatprotocol.wire import ServerProtocol, WireProtocol
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.sender import Sender
     from chatserver.net.transport import Transport
@@ -55,8 +55,8 @@ class Session(Protocol):
     def is_logged_in(self) -> bool:
         """True after the login: the time between requests is then not limited."""
 
-    def handle(self, incoming: Sequence[Request]) -> bool:
-        """Answer the requests in order. False if the connection ends.
+    def handle(self, incoming: Iterable[Request]) -> bool:
+        """Answer the requests in order, each before the next one is taken. False if the connection ends.
 
         The call may wait for the disk, for a password hash, and for the peer to read.
         """
@@ -190,15 +190,20 @@ class Connection:
         protocol, first = self._detect_protocol()
         if protocol is None:
             return
+        server = protocol.server()
         self._send_queue = SendQueue(
-            self._transport, self._services.broadcasts[protocol.name], self.label, self._services.sender.mark_ready
+            self._transport,
+            self._services.broadcasts[protocol.name],
+            self.label,
+            self._services.sender.mark_ready,
+            server.encode,
         )
         self._transport.set_wake(partial(self._services.sender.mark_ready, self._send_queue))
         self._services.sender.add()
         self._session = self._services.open_session(protocol.name, self._send_queue, self.label, self._address)
         peer_ended = False
         try:
-            peer_ended = self._read_requests(protocol.request_decoder(), self._send_queue, self._session, first)
+            peer_ended = self._read_requests(server, self._send_queue, self._session, first)
         finally:
             if not self._stopping:
                 self._ending_session = True
@@ -209,22 +214,22 @@ class Connection:
             self._drain()
 
     def _read_requests(
-        self, decoder: RequestDecoder, send_queue: SendQueue, session: Session, data: bytes | None
+        self, protocol: ServerProtocol, send_queue: SendQueue, session: Session, data: bytes | None
     ) -> bool:
         """Read and handle requests until the peer or the session ends. True if the peer has ended."""
         while data:
-            if not send_queue.wait_for_room() or not session.handle(decoder.decode(data)):
+            if not send_queue.wait_for_room() or not session.handle(requests_of(protocol, send_queue, data)):
                 return False
             is_logged_in = session.is_logged_in
-            data = self._read(is_logged_in=is_logged_in, is_incomplete=decoder.is_incomplete)
+            data = self._read(is_logged_in=is_logged_in, is_incomplete=protocol.is_incomplete)
             # A guest may have logged in by a request on the other connection.
             if data is None and not is_logged_in and session.is_logged_in:
-                data = self._read(is_logged_in=True, is_incomplete=decoder.is_incomplete)
+                data = self._read(is_logged_in=True, is_incomplete=protocol.is_incomplete)
         if data is None:
             session.time_out()
             return False
         if not self._stopping:  # at shutdown incomplete input is not an error of the peer
-            session.handle(decoder.end())
+            session.handle(protocol.receive_end())
         return True
 
     def _detect_protocol(self) -> tuple[WireProtocol | None, bytes | None]:
@@ -302,6 +307,20 @@ class Connection:
             while (timeout := deadline - self._services.clock()) > 0:
                 if not self._transport.read(_READ_MAX_BYTES, timeout):
                     return
+
+
+def requests_of(protocol: ServerProtocol, send_queue: SendQueue, data: bytes) -> Iterator[Request]:
+    """Yield the requests of this data; queue what the protocol sends by itself between their answers.
+
+    The answer to the request that follows wakes the sender; a message that is not answered at once wakes it when it is
+    published.
+    """
+    for request in protocol.receive(data):
+        if own := protocol.data_to_send():
+            send_queue.put_bytes(own, wake=False)
+        yield request
+    if own := protocol.data_to_send():
+        send_queue.put_bytes(own)
 
 
 def _printable(text: str) -> str:

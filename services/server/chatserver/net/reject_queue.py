@@ -90,7 +90,7 @@ class RejectQueue:
         del self._silent[sock]
         self._closing[sock] = now + _READ_SECONDS
         with suppress(OSError):
-            sock.send(protocol.encode(self._error), socket.MSG_NOSIGNAL)
+            sock.send(protocol.encode_all([self._error]), socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
 
     def _close(self, sock: socket.socket) -> None:

@@ -103,6 +103,7 @@ class SendQueue:
 
     __slots__ = (
         "_edits",
+        "_encode",
         "_end",
         "_finishing",
         "_held",
@@ -125,8 +126,15 @@ class SendQueue:
     )
 
     def __init__(
-        self, transport: Transport, broadcast: BroadcastBuffer, label: str, wake: Callable[[SendQueue], None]
+        self,
+        transport: Transport,
+        broadcast: BroadcastBuffer,
+        label: str,
+        wake: Callable[[SendQueue], None],
+        encode: Callable[[Sequence[Event | EventBatch]], bytes] | None = None,
     ) -> None:
+        """``encode`` encodes the events for this connection alone; by default as ``broadcast`` does."""
+        self._encode = encode or broadcast.encode
         self.transport = transport
         self.broadcast = broadcast
         self.label = label
@@ -156,13 +164,18 @@ class SendQueue:
 
     # --- for the session: its reader thread, and for guests the reader threads of others ---
 
-    def put(self, events: Sequence[Event], *, wake: bool = True) -> None:
+    def put(self, events: Sequence[Event]) -> None:
         """Queue a reply to this connection. It is sent at once while the queue is held, else after the flushed data.
 
-        A reply after :meth:`finish` is dropped. With ``alone=False`` the sender is not woken: the reply is sent with
-        the next insertion.
+        A reply after :meth:`finish` is dropped.
         """
-        data = self.broadcast.encode(events)
+        self.put_bytes(self._encode(events))
+
+    def put_bytes(self, data: bytes, *, wake: bool = True) -> None:
+        """Queue bytes that the protocol sends by itself, like :meth:`put`.
+
+        With ``wake=False`` the sender is not woken: the bytes are sent with the next reply or insertion.
+        """
         with self._lock:
             self._put(data)
         if wake:
@@ -170,7 +183,7 @@ class SendQueue:
 
     def release(self, events: Sequence[Event]) -> None:
         """Queue the last of the missed messages, end the hold and continue with the broadcast buffer."""
-        data = self.broadcast.encode(events)
+        data = self._encode(events)
         with self._lock:
             self._put(data)
             self._held = False
@@ -182,7 +195,7 @@ class SendQueue:
         With ``hang_up`` both sides are shut, so that the reader sees the end. Data that does not fit into the socket is
         then discarded.
         """
-        data = self.broadcast.encode(last)
+        data = self._encode(last)
         with self._lock:
             if self._end is None:
                 self._stop_following(self.broadcast.end)
@@ -226,7 +239,7 @@ class SendQueue:
 
     def insert(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
         """Send these events instead of the buffer's bytes from start to end; insert them if both are equal."""
-        data = self.broadcast.encode(events)
+        data = self._encode(events)
         if start == end and not data:  # the protocol can't express these events
             return
         with self._lock:

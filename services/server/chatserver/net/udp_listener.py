@@ -39,7 +39,7 @@ from chatprotocol.udp.packet import (
     read_opening,
     unpack,
 )
-from chatprotocol.wire.frames_text import COMMAND
+from chatprotocol.wire.steps import COMMAND
 from chatserver.net.connections import FullError
 from chatserver.net.cookies import Cookies
 from chatserver.net.stop_signal import StopSignal

@@ -1,65 +1,90 @@
-"""The frames machine in a session: what each step means, and the error for an unexpected one."""
+"""The server's half of frames in a session: what each step means, and the error for an unexpected one."""
 
 import re
-from collections.abc import Sequence
 from itertools import product
 
 import pytest
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, PublicMessage, Ready, Refused
-from chatprotocol.requests import Command, CommandBatch, Data, Request, Unreadable
+from chatprotocol.events import DirectMessage, PublicMessage, Refused
 from chatprotocol.wire.frames import Frames
-from chatprotocol.wire.readers import FrameBuffer
+from chatprotocol.wire.readers import FrameBuffer, frame
+from chatserver.net.connection import requests_of
 
 from .chat_fixture import HISTORY_ID, ChatFixture, UserPeer
 
-# Results of the decoder for invalid frames.
-UNREADABLE = {
-    "(not UTF-8)": Unreadable(ErrorCode.BAD_REQUEST, "The payload is not UTF-8."),
-    "(no frame)": Unreadable(ErrorCode.BAD_REQUEST, "A frame begins with C or D.", closes=True),
-    "(half a frame, and the end)": Unreadable(ErrorCode.BAD_REQUEST, "The connection ended inside a frame."),
-}
+# Invalid frames.
+NOT_UTF8, NO_FRAME, HALF = "(not UTF-8)", "(no frame)", "(half a frame, and the end)"
+UNREADABLE = {NOT_UTF8: b"C\0\0\0\1\xff", NO_FRAME: b"X", HALF: b"D\0\0"}
 TOO_LONG = "x" * 8_193
-# Shows that the machine expects an operation.
+# Shows that an operation is expected.
 EXPECTS_OPERATION = "> C USERS   < C ONLINE Alice"
 
 
+class FramesPeer:
+    """A connection of a session and the server's half of frames."""
+
+    def __init__(self, peer: UserPeer) -> None:
+        self.session = peer.session
+        self.send_queue = peer.send_queue
+        self._frames = Frames().server()
+        self.send_queue.encode = self._frames.encode
+        self.received = peer.received
+
+    def send(self, data: bytes) -> bool:
+        """Send the data in one read. False if the session has ended."""
+        return self.session.handle(requests_of(self._frames, self.send_queue, data))  # type: ignore[arg-type]
+
+    def end(self) -> bool:
+        """End the input."""
+        return self.session.handle(self._frames.receive_end())
+
+
+def connect(services: ChatFixture) -> FramesPeer:
+    return FramesPeer(services.connect())
+
+
 @pytest.fixture
-def stranger(services: ChatFixture) -> UserPeer:
+def stranger(services: ChatFixture) -> FramesPeer:
     """A connection before the login."""
-    return services.connect()
+    return connect(services)
 
 
 @pytest.fixture
-def alice(stranger: UserPeer) -> UserPeer:
+def alice(stranger: FramesPeer) -> FramesPeer:
     """The same connection, logged in."""
-    stranger.session.handle([Command("alice"), Command("secret")])
+    stranger.send(step("C alice") + step("C secret"))
     return stranger
 
 
-def read_steps(steps: str) -> list[Request]:
-    """Several steps, separated by bars."""
-    return [UNREADABLE.get(step) or {"C": Command, "D": Data}[step[0]](step[2:]) for step in steps.split(" | ")]
+def step(text: str) -> bytes:
+    return UNREADABLE.get(text) or frame(ord(text[0]), text[2:].encode())
 
 
-def shown(event: Event) -> list[str]:
-    """The frames of an event; of errors without the reason."""
-    frames = FrameBuffer(b"CD", 10_000_000).split(Frames().encode(event))
+def public(*texts: str, keyword: str = "PM") -> bytes:
+    """Public messages, in two steps each."""
+    return b"".join(step(f"C {keyword}") + step(f"D {text}") for text in texts)
+
+
+def shown(data: bytes) -> list[str]:
+    """The frames of an answer; of errors without the reason."""
+    frames = FrameBuffer(b"CD", 10_000_000).split(data)
     texts = [f"{chr(kind)} {payload.decode()}" for kind, payload in frames]
     return [re.sub(r"^(C ERROR \S+|C DENIED) .*", r"\1", text) for text in texts]
 
 
-def hear(peer: UserPeer, requests: Sequence[Request]) -> list[str]:
-    """The answers to requests that arrive in one read."""
-    before = len(peer.send_queue.told)
-    goes_on = peer.session.handle(requests)
-    said = [f"< {text}" for event in peer.send_queue.told[before:] for text in shown(event)]
+def hear(peer: FramesPeer, data: bytes, *, ends: bool = False) -> list[str]:
+    """The answers to data that arrives in one read."""
+    before = len(peer.send_queue.sent)
+    goes_on = peer.send(data) and not (ends and not peer.end())
+    said = [f"< {text}" for each in peer.send_queue.sent[before:] for text in shown(each)]
     return said if goes_on else [*said, "(the end)"]
 
 
-def say(peer: UserPeer, steps: str) -> list[str]:
-    return hear(peer, read_steps(steps))
+def say(peer: FramesPeer, steps: str) -> list[str]:
+    """The answers to steps, separated by bars, that arrive in one read."""
+    texts = steps.split(" | ")
+    return hear(peer, b"".join(map(step, texts)), ends=texts[-1] == HALF)
 
 
 def split(*scripts: str) -> list[str]:
@@ -67,7 +92,7 @@ def split(*scripts: str) -> list[str]:
     return [line for script in scripts for line in re.split(r"   (?=[<>(])", script)]
 
 
-def play(peer: UserPeer, *scripts: str) -> None:
+def play(peer: FramesPeer, *scripts: str) -> None:
     """Send the steps after ``>``; steps joined by ``|`` arrive in one read. The answers must be those after ``<``."""
     script = split(*scripts)
     transcript = []
@@ -86,7 +111,9 @@ def appended(services: ChatFixture) -> list[tuple[str, str | None]]:
 # --- login ---
 @pytest.mark.parametrize("name", ["Carol", "ex", "PING"])
 @pytest.mark.parametrize("password", ["secret", "PM", "ch", " two words ", "alice bm-pm"])
-def test_keyword_may_be_a_name_or_password(services: ChatFixture, stranger: UserPeer, name: str, password: str) -> None:
+def test_keyword_may_be_a_name_or_password(
+    services: ChatFixture, stranger: FramesPeer, name: str, password: str
+) -> None:
     play(stranger, f"> C {name}   < C PASSWORD new", f"> C {password}   < C WELCOME new")
     assert services.presence.names() == (name,)
     assert services.accounts.by_key[name.lower()].password_hash == password[::-1]
@@ -105,7 +132,7 @@ def test_keyword_may_be_a_name_or_password(services: ChatFixture, stranger: User
 )
 @pytest.mark.parametrize("refused", ["", "no-name bm-pm", "ALL pm-dm", "x bm-pm pm-dm", "x history-id history-id"])
 def test_options_of_the_name_last_through_wrong_passwords(
-    services: ChatFixture, stranger: UserPeer, name: str, welcome: str, public: str, refused: str
+    services: ChatFixture, stranger: FramesPeer, name: str, welcome: str, public: str, refused: str
 ) -> None:
     """Options of an earlier, refused name have no effect."""
     (error,) = say(stranger, f"C {refused}")
@@ -120,7 +147,7 @@ def test_options_of_the_name_last_through_wrong_passwords(
     assert services.presence.names() == ("Alice",)
 
 
-def test_leave_before_the_login(services: ChatFixture, stranger: UserPeer) -> None:
+def test_leave_before_the_login(services: ChatFixture, stranger: FramesPeer) -> None:
     play(stranger, "> C EX | C alice   < C BYE   (the end)")
     assert services.accounts.find("EX") is None
 
@@ -131,7 +158,7 @@ def test_leave_before_the_login(services: ChatFixture, stranger: UserPeer) -> No
 )
 @pytest.mark.parametrize("spell", [str.upper, str.title, " {} ".format])
 def test_each_keyword_set_has_its_operations_in_any_case(
-    services: ChatFixture, stranger: UserPeer, keywords: str, public: str, direct: str, foreign: str, spell: type[str]
+    services: ChatFixture, stranger: FramesPeer, keywords: str, public: str, direct: str, foreign: str, spell: type[str]
 ) -> None:
     public, direct, history, leave, users, ping = map(spell, [public, direct, "CH", "EX", "USERS", "PING"])
     say(stranger, f"C alice {keywords} | C secret")
@@ -153,15 +180,15 @@ def test_each_keyword_set_has_its_operations_in_any_case(
 
 
 @pytest.mark.parametrize(("asked", "limit"), [("CH", 50), ("ch 7", 7), ("CH 500", 500)])
-def test_history_has_its_default_or_a_limit(services: ChatFixture, alice: UserPeer, asked: str, limit: int) -> None:
+def test_history_has_its_default_or_a_limit(services: ChatFixture, alice: FramesPeer, asked: str, limit: int) -> None:
     services.messages.asked.clear()
     play(alice, f"> C {asked}   < C HISTORY 0", EXPECTS_OPERATION)
     assert [each[-1] for each in services.messages.asked] == [limit]
 
 
 @pytest.mark.parametrize("text", ["  hello\n", "C PM", "\0", "a\r\nb", "\u20ac" * 2_730, "EX"])
-def test_text_is_taken_unchanged(services: ChatFixture, alice: UserPeer, text: str) -> None:
-    hear(alice, [Command("PM"), Data(text), Command("DM"), Command("bob"), Data(text)])
+def test_text_is_taken_unchanged(services: ChatFixture, alice: FramesPeer, text: str) -> None:
+    hear(alice, public(text) + step("C DM") + step("C bob") + step(f"D {text}"))
     assert appended(services) == [(text, None), (text, "bob")]
 
 
@@ -171,23 +198,23 @@ def test_text_is_taken_unchanged(services: ChatFixture, alice: UserPeer, text: s
 BEFORE_LOGIN = {
     **dict.fromkeys(["D hello", "D ", "C PM", "C DM", "C BM", "C CH"], "not_logged_in"),
     **dict.fromkeys(["C no-name", "C ", "C all", f"C {'x' * 33}", "C алиса", "C alice\nPM"], "bad_username"),
-    **dict.fromkeys(["C alice dm-pm", "C alice bm-pm bm-pm", *list(UNREADABLE)[::2]], "bad_request"),
+    **dict.fromkeys(["C alice dm-pm", "C alice bm-pm bm-pm", NOT_UTF8], "bad_request"),
 }
 AFTER_PROMPT = {
-    **dict.fromkeys(["D secret", "D ", "C ", *list(UNREADABLE)[::2]], "bad_request"),
+    **dict.fromkeys(["D secret", "D ", "C ", NOT_UTF8], "bad_request"),
     f"C {'x' * 1_025}": "too_long",
 }
 
 
 @pytest.mark.parametrize(("step", "code"), BEFORE_LOGIN.items(), ids=lambda value: value[:20])
-def test_invalid_name_is_refused_and_a_name_expected(stranger: UserPeer, step: str, code: str) -> None:
+def test_invalid_name_is_refused_and_a_name_expected(stranger: FramesPeer, step: str, code: str) -> None:
     for _ in range(5):
         assert say(stranger, step) == [f"< C ERROR {code}"]
     play(stranger, "> C alice   < C PASSWORD existing")
 
 
 @pytest.mark.parametrize(("step", "code"), AFTER_PROMPT.items(), ids=lambda value: value[:20])
-def test_invalid_password_is_refused_and_a_password_expected(stranger: UserPeer, step: str, code: str) -> None:
+def test_invalid_password_is_refused_and_a_password_expected(stranger: FramesPeer, step: str, code: str) -> None:
     """It does not count as a wrong password."""
     play(stranger, "> C alice bm-pm   < C PASSWORD existing")
     for _ in range(5):
@@ -205,9 +232,9 @@ def test_invalid_password_is_refused_and_a_password_expected(stranger: UserPeer,
     ],
 )
 def test_unexpected_step_is_refused_and_an_operation_expected(
-    services: ChatFixture, alice: UserPeer, way: str | None, unexpected: list[str]
+    services: ChatFixture, alice: FramesPeer, way: str | None, unexpected: list[str]
 ) -> None:
-    for step in [*unexpected, "(not UTF-8)", "(half a frame, and the end)"]:
+    for step in [*unexpected, NOT_UTF8]:
         if way is not None:
             say(alice, way)
         assert say(alice, step) == ["< C ERROR bad_request"]
@@ -223,27 +250,27 @@ def test_unexpected_step_is_refused_and_an_operation_expected(
     ],
     ids=lambda value: value[:20],
 )
-def test_unknown_operation_is_refused(alice: UserPeer, step: str, code: str) -> None:
+def test_unknown_operation_is_refused(alice: FramesPeer, step: str, code: str) -> None:
     play(alice, f"> {step}   < C ERROR {code}", EXPECTS_OPERATION)
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "ALL", "not a name"])
-def test_message_to_an_unknown_user_is_refused(services: ChatFixture, alice: UserPeer, name: str) -> None:
+def test_message_to_an_unknown_user_is_refused(services: ChatFixture, alice: FramesPeer, name: str) -> None:
     play(alice, f"> C DM   < C ONLINE Alice   > C {name}   > D psst   < C NOUSER {name}", EXPECTS_OPERATION)
     assert appended(services) == []
 
 
 @pytest.mark.parametrize(("text", "code"), [("", "empty_message"), (" \t", "empty_message"), ("é" * 4_097, "too_long")])
 @pytest.mark.parametrize("way", ["C PM", "C DM | C bob", "C DM | C nobody"])
-def test_invalid_message_is_refused(services: ChatFixture, alice: UserPeer, way: str, text: str, code: str) -> None:
+def test_invalid_message_is_refused(services: ChatFixture, alice: FramesPeer, way: str, text: str, code: str) -> None:
     say(alice, way)
-    assert hear(alice, [Data(text)]) == [f"< C ERROR {code}"]
+    assert hear(alice, step(f"D {text}")) == [f"< C ERROR {code}"]
     play(alice, EXPECTS_OPERATION)
     assert appended(services) == []
 
 
 @pytest.mark.parametrize("way", [None, "C alice", "C alice | C secret", "C alice | C secret | C PM"])
-def test_invalid_frame_ends_the_session(stranger: UserPeer, way: str | None) -> None:
+def test_invalid_frame_ends_the_session(stranger: FramesPeer, way: str | None) -> None:
     if way:
         say(stranger, way)
     answers = say(stranger, "(no frame)")
@@ -265,18 +292,18 @@ def test_incomplete_message_is_never_sent(keywords: str, steps: list[str]) -> No
     for length, end, in_one_read in product(range(len(steps)), ends, [True, False]):
         services = ChatFixture()
         services.accounts.add("bob", "terces")
-        peer = services.connect()
+        peer = connect(services)
         say(peer, f"C alice {keywords} | C secret")
-        requests = [request for step in [*steps[:length], *end] for request in read_steps(step)]
-        for read in [requests] if in_one_read else [[request] for request in requests]:
-            peer.session.handle(read)
+        sent = [*steps[:length], *end]
+        for read in [" | ".join(sent)] if in_one_read and sent else sent:
+            say(peer, read)
         peer.session.time_out()
         peer.session.end()
         assert appended(services) == [], (length, end)
 
 
 # --- pipelined steps ---
-def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: UserPeer) -> None:
+def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: FramesPeer) -> None:
     """Answers that need the disk, and the answers after them, come in the order of the steps."""
     services.journal.holds_back = True
     services.messages.stored = (PublicMessage(3, 4, "bob", "hello"),)
@@ -294,21 +321,20 @@ def test_pipelined_steps_are_answered_in_order(services: ChatFixture, alice: Use
 
 
 @pytest.mark.parametrize("in_one_read", [False, True])
-def test_answers_that_need_no_disk_do_not_wait(services: ChatFixture, alice: UserPeer, in_one_read: bool) -> None:
+def test_answers_that_need_no_disk_do_not_wait(services: ChatFixture, alice: FramesPeer, in_one_read: bool) -> None:
     services.journal.holds_back = True
-    steps = read_steps("C PM | D one | C PING | C USERS | C PM")
-    reads = [steps] if in_one_read else [[step] for step in steps]
-    heard = [line for read in reads for line in hear(alice, read)]
+    steps = "C PM | D one | C PING | C USERS | C PM"
+    heard = [line for read in ([steps] if in_one_read else steps.split(" | ")) for line in say(alice, read)]
     assert heard == ["< C READY", "< C PONG", "< C ONLINE Alice", "< C READY"]
     assert alice.send_queue.waiting == []
     assert say(alice, "D two | C CH") == ["< C SENT 11", "< C SENT 12", "< C HISTORY 0"]
 
 
-def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: ChatFixture, alice: UserPeer) -> None:
+def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: ChatFixture, alice: FramesPeer) -> None:
     """One system call for both is half the cost of a message. A READY that the client waits for is sent at once."""
     services.journal.holds_back = True
     say(alice, "C PM | D one | C PM | D two")
-    assert alice.send_queue.waiting == [Ready(), Ready()]
+    assert list(map(shown, alice.send_queue.waiting)) == [["C READY"], ["C READY"]]
     services.journal.wait_for_pending()
     assert alice.send_queue.waiting == []
     assert say(alice, "C PM") == ["< C READY"]
@@ -316,14 +342,13 @@ def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: Ch
 
 
 # --- batches of public messages ---
-def test_batch_and_neighbouring_messages_are_appended_together(services: ChatFixture, alice: UserPeer) -> None:
-    one, two = read_steps("C PM | D one"), read_steps("C DM | C bob | D two | C PM")
-    hear(alice, [*one, CommandBatch("PM", ["a", "b"]), *one, CommandBatch("PM", ["c", "d"]), *two])
-    hear(alice, [Data("last"), CommandBatch("PM", ["e"])])
+def test_batch_and_neighbouring_messages_are_appended_together(services: ChatFixture, alice: FramesPeer) -> None:
+    hear(alice, public("one", "a", "b", "c", "d") + b"".join(map(step, ["C DM", "C bob", "D two", "C PM"])))
+    hear(alice, step("D last") + public("e", "f", "g", "h", "i"))
     texts = [[batch.texts for batch in batches] for batches in services.journal.batches]
-    assert texts == [[["one", "a", "b", "one", "c", "d"]], [["two"]], [["last", "e"]]]
+    assert texts == [[["one", "a", "b", "c", "d"]], [["two"]], [["last", "e", "f", "g", "h", "i"]]]
     assert [event for event in alice.received() if isinstance(event, PublicMessage)] == []
-    assert hear(alice, [Command("EX"), CommandBatch("PM", ["f"])]) == ["< C BYE", "(the end)"]
+    assert hear(alice, step("C EX") + public(*"abcdef")) == ["< C BYE", "(the end)"]
 
 
 WAYS = [
@@ -336,49 +361,49 @@ WAYS = [
 def test_batch_is_answered_like_its_steps(way: str | None) -> None:
     """In any state, with valid texts or invalid ones. Only the place of READY may differ: it precedes its SENT."""
 
-    def answers(requests: Sequence[Request]) -> tuple[list[str], int, list[tuple[str, str | None]]]:
+    def answers(reads: list[bytes]) -> tuple[list[str], int, list[tuple[str, str | None]]]:
         services = ChatFixture()
         services.journal.holds_back = True
         services.accounts.add("Alice", "terces")
         services.accounts.add("bob", "terces")
-        peer = services.connect()
+        peer = connect(services)
         heard = say(peer, way) if way else []
-        heard += hear(peer, [*requests, Command("PM"), Data("after")])
+        for data in [*reads, public("after")]:
+            if "(the end)" not in heard:
+                heard += hear(peer, data)
         if heard[-1] != "(the end)":
-            heard += hear(peer, [Command("CH")])
+            heard += say(peer, "C CH")
         in_order = [line for line in heard if line != "< C READY"]
         return in_order, len(heard) - len(in_order), appended(services)
 
-    some_texts = [["a", "b", "c", "d"], ["a", TOO_LONG, "c", " "], ["", "b"], ["a"]]
-    befores: list[list[Request]] = [[], [Command("PM"), Data("before")]]
-    for command, texts, before in product(["PM", "BM", "pm", "CH", "EX", "secret"], some_texts, befores):
-        batch = CommandBatch(command, texts)
-        assert answers([*before, batch]) == answers([*before, *batch]), (before, batch)
+    some_texts = [["a", "b", "c", "d", "e"], ["a", TOO_LONG, "c", " ", "e"], ["", "b", "c", "d", "e"]]
+    for keyword, texts, before in product(
+        ["PM", "BM", "pm", "CH", "EX", "secret"], some_texts, [b"", public("before")]
+    ):
+        single = [step(each) for text in texts for each in (f"C {keyword}", f"D {text}")]
+        whole = [before + b"".join(single)]
+        assert answers(whole) == answers([before, *single]), (before, keyword, texts)
 
 
-def test_invalid_message_of_a_batch_is_refused_in_its_place(services: ChatFixture, alice: UserPeer) -> None:
+def test_invalid_message_of_a_batch_is_refused_in_its_place(services: ChatFixture, alice: FramesPeer) -> None:
     services.journal.holds_back = True
-    heard = hear(alice, [CommandBatch("PM", ["one", "two", "", "three", TOO_LONG, "four"]), Command("CH")])
-    assert [line for line in heard if line != "< C READY"] == split(
-        "< C SENT 11   < C SENT 12   < C ERROR empty_message   < C SENT 13",
-        "< C ERROR too_long   < C SENT 14   < C HISTORY 0",
+    heard = hear(alice, public("one", "two", "", "three", TOO_LONG, "four") + step("C CH"))
+    assert heard == split(
+        "< C READY   < C READY   < C READY   < C SENT 11   < C SENT 12   < C ERROR empty_message",
+        "< C READY   < C READY   < C SENT 13   < C ERROR too_long   < C READY   < C SENT 14   < C HISTORY 0",
     )
-    assert heard.count("< C READY") == 6
-    for at, line in enumerate(heard):
-        if "SENT" in line:
-            assert heard[:at].count("< C READY") > sum("SENT" in each for each in heard[:at])
 
 
-def test_each_answer_waits_until_the_peer_reads(alice: UserPeer) -> None:
-    """Promise: back-pressure. READY counts as an answer."""
+def test_each_answer_waits_until_the_peer_reads(alice: FramesPeer) -> None:
+    """Promise: back-pressure."""
     alice.send_queue.waits.clear()
     before = len(alice.send_queue.replies)
-    hear(alice, [*CommandBatch("PM", ["a"] * 3), Command("PING"), *CommandBatch("PM", ["b"] * 2), Command("USERS")])
-    assert alice.send_queue.waits == [before + 3, before + 3 + 1 + 2]
+    hear(alice, public(*"aaaaa") + step("C PING") + public("b") + step("C USERS"))
+    assert alice.send_queue.waits == [before, before + 1]
 
 
 # --- faults of the server ---
-def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: UserPeer) -> None:
+def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: FramesPeer) -> None:
     """Promise: shutdown."""
     services.shut_down()
     play(
@@ -387,17 +412,17 @@ def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: U
         "> C DM | C bob | D three | C PING   < C ONLINE Alice   < C ERROR shutting_down   < C PONG",
         EXPECTS_OPERATION,
     )
-    assert hear(alice, [CommandBatch("PM", ["a", "b"])]) == ["< C READY"] * 2 + ["< C ERROR shutting_down"] * 2
+    assert hear(alice, public(*"abcde")) == ["< C READY"] * 5 + ["< C ERROR shutting_down"] * 5
 
 
 @pytest.mark.parametrize("holds_back", [False, True])
-def test_each_message_is_refused_if_the_disk_fails(services: ChatFixture, alice: UserPeer, holds_back: bool) -> None:
+def test_each_message_is_refused_if_the_disk_fails(services: ChatFixture, alice: FramesPeer, holds_back: bool) -> None:
     """Promise: confirmed means stored."""
     services.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
     services.journal.holds_back = holds_back
     heard = say(alice, "C PM | D one | C PM | D two | C DM | C bob | D three")
-    heard += hear(alice, [CommandBatch("PM", ["a", "b"]), Command("CH")])
+    heard += hear(alice, public(*"abcde") + step("C CH"))
     answers = [line for line in heard if line not in ("< C READY", "< C ONLINE Alice")]
-    assert answers == ["< C ERROR internal"] * 5 + ["< C HISTORY 0"]
+    assert answers == ["< C ERROR internal"] * 8 + ["< C HISTORY 0"]
     services.journal.disk_refuses = None
-    assert say(alice, "C PM | D again | C CH")[-2:] == ["< C SENT 16", "< C HISTORY 0"]
+    assert say(alice, "C PM | D again | C CH")[-2:] == ["< C SENT 19", "< C HISTORY 0"]
