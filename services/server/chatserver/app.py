@@ -134,12 +134,18 @@ class Server:
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         protocols = protocols_with(register)
-        broadcasts = {protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes) for protocol in protocols}
-        self._broadcasts = list(broadcasts.values())
-        self._sender = Sender(self._broadcasts, config.lag_max_bytes, self._crash, memory.is_short)
+        self._sender = Sender(config.lag_max_bytes, self._crash, memory.is_short)
+        # Guests, who use register, have no buffer: see AckedDelivery.
+        self._buffers = {
+            protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes)
+            for protocol in protocols
+            if protocol is not register
+        }
+        for buffer in self._buffers.values():
+            self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
         marks = DeliveryMarks()
-        hub = Hub(self._broadcasts, self._acked_delivery, last_id, marks, self._sender.wake)
+        hub = Hub(self._buffers, self._acked_delivery, last_id, marks, self._sender.wake)
         guests = Guests()
         self._journal = LocalJournal(
             self._database, hub, marks, last_id, Clock().now_ms, guests.is_claimed, self._crash
@@ -168,7 +174,6 @@ class Server:
         )
         connection_services = ConnectionServices(
             protocols=protocols,
-            broadcasts=broadcasts,
             sender=self._sender,
             login_seconds=config.login_seconds,
             open_session=lambda protocol, *arguments: (GuestSession if protocol == Register.name else Session)(
@@ -243,8 +248,8 @@ class Server:
         self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
         self._journal.save_marks()
-        for broadcast in self._broadcasts:
-            broadcast.close()
+        for buffer in self._buffers.values():
+            buffer.close()
         self._database.close()
         if self._started:
             _log.info("stopped", connections=connections)

@@ -211,7 +211,7 @@ class ChatFixture:
         self.indexer = FakeIndexer()
         self.acked_delivery = AckedDelivery(LAG_MAX_BYTES, lambda _: None)
         self.deliveries = DeliveryMarks()
-        self.hub = Hub([self.broadcast], self.acked_delivery, last_id, self.deliveries, lambda: None)
+        self.hub = Hub({"json": self.broadcast}, self.acked_delivery, last_id, self.deliveries, lambda: None)
         self.journal = FakeJournal(self.accounts, self.hub)
         self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
         self.passwords = FakePasswords()

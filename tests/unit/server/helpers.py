@@ -36,10 +36,6 @@ class FakeBroadcast:
     def has_followers(self) -> bool:
         return bool(self.send_queues)
 
-    @property
-    def tail(self) -> int:
-        return len(self.events)
-
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         start = len(self.events)
         self.events += expand_batches(events)
@@ -59,6 +55,7 @@ class FakeSendQueue:
 
     def __init__(self, broadcast: FakeBroadcast) -> None:
         self.broadcast = broadcast
+        self.protocol = broadcast.name
         self.held = False
         self.replies: list[Event] = []
         self.insertions: list[tuple[int, int, list[Event]]] = []
@@ -80,12 +77,13 @@ class FakeSendQueue:
         self._from: int | None = None
         self._upto: int | None = None
 
-    def follow(self) -> None:
+    def follow(self, buffer: FakeBroadcast) -> None:
+        assert buffer is self.broadcast
         self.held = True
         self.broadcast.send_queues.append(self)
         self._from, self._upto = self.broadcast.flushed, None
 
-    def unfollow(self) -> None:
+    def unfollow(self, _: FakeBroadcast) -> None:
         self.broadcast.send_queues.remove(self)
         self._upto = self.broadcast.flushed
 
@@ -113,7 +111,12 @@ class FakeSendQueue:
         self.waits.append(len(self.replies))
         return self.has_room
 
-    def insert(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
+    def insert(self, events: Sequence[Event | EventBatch]) -> None:
+        tail = len(self.broadcast.events)
+        self.replace(self.broadcast, tail, tail, events)
+
+    def replace(self, buffer: FakeBroadcast, start: int, end: int, events: Sequence[Event | EventBatch] = ()) -> None:
+        assert buffer is self.broadcast
         if self._upto is None:
             inserted = list(expand_batches(events))
             self.insertions.append((start, end, inserted))
@@ -268,9 +271,13 @@ def put(send_queue: SendQueue, *events: bytes, wake: bool = True) -> None:
     send_queue.put_bytes(b"".join(events), wake=wake)
 
 
-def insert(send_queue: SendQueue, start: int, end: int, *events: bytes) -> None:
+def insert(send_queue: SendQueue, *events: bytes) -> None:
+    send_queue.insert(events)  # type: ignore[arg-type]
+
+
+def replace(send_queue: SendQueue, buffer: BroadcastBuffer, start: int, end: int, *events: bytes) -> None:
     """Send one connection events in place of a part of the buffer."""
-    send_queue.insert(start, end, events)  # type: ignore[arg-type]
+    send_queue.replace(buffer, start, end, events)  # type: ignore[arg-type]
 
 
 def register(database: Database, name: str) -> Account:

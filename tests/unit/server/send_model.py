@@ -1,8 +1,7 @@
-"""A model of send queues: for each follower of one broadcast buffer, the bytes that are still to be sent, in order."""
+"""A model of send queues: the messages that each member of some rooms is to get, and which of them have an order."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import takewhile
+from dataclasses import dataclass
 from random import Random
 
 from hypothesis import note
@@ -11,11 +10,11 @@ from hypothesis import strategies as st
 from chatserver.net.broadcast import BroadcastBuffer, SendLimits
 from chatserver.net.sendqueue import SendQueue
 
-from .helpers import insert, publish, put, release
+from .helpers import insert, publish, put, release, replace
 
 LISTENERS = 2
-# The reply that each gets with the release.
-LAST_REPLY = b"last"
+# The buffers, one for each room. All listeners begin in the first one.
+ROOMS = 3
 # More bytes than any run of the model appends.
 MUCH = 100_000
 
@@ -23,12 +22,12 @@ Step = tuple[object, ...]
 
 # So small that a few messages meet every limit.
 small_limits = st.builds(
-    lambda segment, span, more, pieces: SendLimits(segment, span + more, span, pieces),
+    lambda segment, span, more: SendLimits(segment, span + more, span),
     st.integers(5, 64),
     st.integers(1, 20),
     st.integers(0, 20),
-    st.integers(1, 5),
 )
+few_pieces = st.integers(1, 5)
 
 
 def random_take(dice: Random) -> int:
@@ -40,22 +39,28 @@ def random_listener(dice: Random) -> int:
     return dice.randrange(LISTENERS)
 
 
+def random_room(dice: Random) -> int:
+    return dice.randrange(ROOMS)
+
+
 def random_step(dice: Random) -> Step:
     """Something that another thread does."""
-    (what,) = dice.choices(["publish", "put", "release", "leave"], [12, 6, 3, 1])
+    (what,) = dice.choices(["publish", "put", "release", "follow", "unfollow"], [12, 6, 3, 3, 2])
     match what:
         case "publish":
             return what, [_random_batch(dice) for _ in range(dice.randint(1, 4))]
         case "put":
             return what, random_listener(dice), dice.randint(1, 9)
-        case _:
+        case "release":
             return what, random_listener(dice)
+        case _:
+            return what, random_listener(dice), random_room(dice)
 
 
-def _random_batch(dice: Random) -> tuple[str, int, list[int]]:
-    """Kind, sender or recipient, and sizes of the texts. The sender of a skipped batch gets no confirmation."""
+def _random_batch(dice: Random) -> tuple[str, int, int, list[int]]:
+    """Kind, room, sender or recipient, and sizes of the texts. The sender of a skipped batch gets no confirmation."""
     sizes = [dice.randrange(10) for _ in range(dice.randint(1, 3))]
-    return dice.choice(["public", "skipped", "direct"]), dice.randint(0, LISTENERS), sizes
+    return dice.choice(["public", "skipped", "direct"]), random_room(dice), dice.randint(0, LISTENERS), sizes
 
 
 @st.composite
@@ -68,110 +73,163 @@ def scripts(draw: st.DrawFn, step: Callable[[Random], Step]) -> list[Step]:
     return script
 
 
-class Listener:
-    """A send queue and its model: pieces, each with the position that the buffer must be offered up to before it."""
+@dataclass(eq=False)
+class Message:
+    """Bytes that must not be cut. Two messages have an order if they have a room in common, or are both private."""
 
-    def __init__(self, send_queue: SendQueue, *, is_held: bool) -> None:
+    data: bytes
+    rooms: frozenset[int]
+    # True for replies, insertions and confirmations.
+    is_private: bool
+    # The end in the buffer of a public message: it is not to be seen before the flush, but soon after.
+    end: int = 0
+
+    def precedes(self, other: "Message") -> bool:
+        return (self.is_private and other.is_private) or not self.rooms.isdisjoint(other.rooms)
+
+
+class Listener:
+    """A send queue, and the messages that it has still to send, in the order in which they were queued."""
+
+    def __init__(self, send_queue: SendQueue, buffers: Sequence[BroadcastBuffer], *, is_held: bool) -> None:
         self.send_queue = send_queue
-        send_queue.follow()
-        self.follows = True
+        self.rooms: set[int] = set()
+        self._buffers = buffers
         self._is_held = True
-        self._pieces: deque[tuple[int, bytes]] = deque()
-        self._held_back: list[tuple[int, bytes]] = []
+        self._messages: list[Message] = []
+        self._waiting: list[Message] = []
+        # The message that was received in part.
+        self._begun: Message | None = None
+        self.follow(0)
         if not is_held:
             self.release()
 
-    def expect(self, *pieces: tuple[int, bytes]) -> None:
-        """Add broadcast data or insertions, if it follows."""
-        if self.follows:
-            (self._held_back if self._is_held else self._pieces).extend(pieces)
+    def follow(self, room: int) -> None:
+        self.send_queue.follow(self._buffers[room])
+        self.rooms.add(room)
+
+    def unfollow(self, room: int) -> None:
+        self.send_queue.unfollow(self._buffers[room])
+        self.rooms.discard(room)
+        if not self.rooms:
+            self._waiting.clear()
+
+    def expect_public(self, room: int, data: bytes, end: int) -> None:
+        if room in self.rooms and data:
+            self._expect(Message(data, frozenset([room]), is_private=False, end=end))
+
+    def expect_private(self, data: bytes, rooms: Sequence[int] = range(ROOMS)) -> None:
+        """An insertion has an order with all rooms, a confirmation with one."""
+        if self.rooms.intersection(rooms) and data:
+            self._expect(Message(data, frozenset(rooms), is_private=True))
+
+    def _expect(self, message: Message) -> None:
+        (self._waiting if self._is_held else self._messages).append(message)
 
     def put(self, data: bytes) -> None:
-        """A reply: sent at once while held, otherwise after the flushed data."""
-        self._pieces.append((0 if self._is_held else self.send_queue.broadcast.end, data))
+        """A reply: sent at once while held, otherwise in its place."""
+        self._messages.append(Message(data, frozenset(range(ROOMS)), is_private=True))
         put(self.send_queue, data)
 
     def release(self) -> None:
-        self._pieces.append((0 if self._is_held else self.send_queue.broadcast.end, LAST_REPLY))
-        release(self.send_queue, LAST_REPLY)
+        self._messages.append(Message(b"olast", frozenset(range(ROOMS)), is_private=True))
+        release(self.send_queue, b"olast")
         self._is_held = False
-        self._pieces += self._held_back
-        self._held_back.clear()
+        self._messages += self._waiting
+        self._waiting.clear()
 
-    def leave(self) -> None:
-        if self.follows and not self._is_held:
-            self.send_queue.unfollow()
-            self.follows = False
+    def _sendable(self) -> list[Message]:
+        """The messages of which none must follow another one, or the one that was begun."""
+        if self._begun is not None:
+            return [self._begun]
+        found: list[Message] = []
+        for number, message in enumerate(self._messages):
+            if not any(earlier.precedes(message) for earlier in self._messages[:number]):
+                found.append(message)
+        return found
 
-    def sendable(self, offered: int) -> bytes:
-        """The bytes that may be sent now. A queue that does not follow need not wait for the others."""
-        pieces = takewhile(lambda piece: not self.follows or piece[0] <= offered, self._pieces)
-        return b"".join(data for _, data in pieces)
+    def is_due(self) -> bool:
+        """True if a message must be sent now: it was offered to those that are caught up."""
+        return any(
+            message.is_private or all(message.end <= self._buffers[room].position for room in message.rooms)
+            for message in self._sendable()
+        )
 
-    def receive(self, data: bytes, offered: int) -> None:
-        """Its peer was sent this."""
-        assert self.sendable(offered).startswith(data)
+    def receive(self, data: bytes) -> None:
+        """Its peer was sent this. The first byte of a message tells its room."""
         while data:
-            offered_from, piece = self._pieces.popleft()
-            if len(data) < len(piece):
-                self._pieces.appendleft((offered_from, piece[len(data) :]))
-            data = data[len(piece) :]
+            message = next(each for each in self._sendable() if data.startswith(each.data[: len(data)]))
+            assert message.is_private or all(message.end <= self._buffers[room].end for room in message.rooms)
+            taken = min(len(data), len(message.data))
+            message.data, data = message.data[taken:], data[taken:]
+            self._begun = message if message.data else None
+            if not message.data:
+                self._messages.remove(message)
 
-    def rest(self) -> bytes:
-        """The bytes that were not sent yet."""
-        return b"".join(data for _, data in self._pieces)
+    @property
+    def has_received_all(self) -> bool:
+        return not self._messages
 
 
 class SendModel:
-    """One broadcast buffer and its listeners, some still held. ``wake`` is called after each flush."""
+    """Some buffers and their listeners, some still held. ``wake`` is called after each flush."""
 
     def __init__(
         self,
-        broadcast: BroadcastBuffer,
+        buffers: Sequence[BroadcastBuffer],
         send_queues: Sequence[SendQueue],
         held: Sequence[bool],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self.broadcast = broadcast
+        self.buffers = buffers
         self._wake = wake
-        publish(broadcast, b"(before they follow)")
-        self.listeners = [Listener(queue, is_held=is_held) for queue, is_held in zip(send_queues, held, strict=True)]
+        for buffer in buffers:
+            publish(buffer, b"(before they follow)")
+        self.listeners = [
+            Listener(queue, buffers, is_held=is_held) for queue, is_held in zip(send_queues, held, strict=True)
+        ]
         self._text_bytes = 0
 
-    def _new_text(self, size: int) -> bytes:
-        """Text in which a lost, doubled or misplaced byte is seen."""
+    def _new_text(self, kind: str, size: int) -> bytes:
+        """Text in which a lost, doubled or misplaced byte is seen; empty if ``size`` is 0."""
         self._text_bytes += size
-        return bytes(33 + (self._text_bytes - size + at) * 7 % 91 for at in range(size))
+        return bytes([*kind.encode(), *(48 + (self._text_bytes - at) * 7 % 43 for at in range(size))] if size else [])
 
     def play(self, step: Step) -> None:
         match step:
             case ("publish", list(batches)):
-                for kind, who, sizes in batches:
-                    texts = [self._new_text(size) for size in sizes]
+                for kind, room, who, sizes in batches:
                     if kind == "direct":
-                        self._publish_direct(who, texts)
+                        self._publish_direct(who, [self._new_text("o", size) for size in sizes])
                     else:
-                        self._publish(who, texts, [self._new_text(3) for _ in texts] if kind == "public" else [])
-                self.broadcast.flush()
+                        texts = [self._new_text("abc"[room], size) for size in sizes]
+                        self._publish(room, who, texts, [self._new_text("o", 3)] if kind == "public" else [])
+                for buffer in self.buffers:
+                    buffer.flush()
                 self._wake()
             case ("put", int(who), int(size)):
-                self.listeners[who].put(self._new_text(size))
+                self.listeners[who].put(self._new_text("o", size))
             case ("release", int(who)):
                 self.listeners[who].release()
-            case ("leave", int(who)):
-                self.listeners[who].leave()
+            case ("follow", int(who), int(room)):
+                self.listeners[who].follow(room)
+            case ("unfollow", int(who), int(room)):
+                self.listeners[who].unfollow(room)
 
     def _publish_direct(self, recipient: int, texts: list[bytes]) -> None:
-        tail = self.broadcast.tail
         for listener in self.listeners[recipient : recipient + 1]:
-            insert(listener.send_queue, tail, tail, *texts)
-            listener.expect((tail, b"".join(texts)))
+            insert(listener.send_queue, *texts)
+            listener.expect_private(b"".join(texts))
 
-    def _publish(self, sender: int, texts: list[bytes], confirmations: list[bytes]) -> None:
-        start, end = self.broadcast.append(texts)  # type: ignore[arg-type]
+    def _publish(self, room: int, sender: int, texts: list[bytes], confirmations: list[bytes]) -> None:
+        buffer = self.buffers[room]
+        start, end = buffer.append(texts)  # type: ignore[arg-type]
         for number, listener in enumerate(self.listeners):
             if number == sender:
-                insert(listener.send_queue, start, end, *confirmations)
-                listener.expect((start, b"".join(confirmations)))
-            else:
-                listener.expect(*((start + at + 1, bytes([byte])) for at, byte in enumerate(b"".join(texts))))
+                replace(listener.send_queue, buffer, start, end, *confirmations)
+                listener.expect_private(b"".join(confirmations), [room])
+                continue
+            at = start
+            for text in texts:
+                at += len(text)
+                listener.expect_public(room, text, at)

@@ -17,10 +17,9 @@ from structlog.testing import capture_logs
 from chatprotocol.events import Bye, Pong
 from chatprotocol.requests import Leave, Login, Ping, Request, Unreadable
 from chatprotocol.wire import PROTOCOLS, by_name
-from chatserver.net.broadcast import BroadcastBuffer
 from chatserver.net.connection import Connection, ConnectionServices
 from chatserver.net.sender import Sender
-from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
+from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue, State
 from chatserver.net.transport import TcpTransport
 
 from .helpers import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
@@ -90,12 +89,9 @@ class Fixture:
     """One connection with a real sender and a fake session, which answers each request with a pong."""
 
     def __init__(self, transport: Any, clock: Clock | None = None) -> None:
-        self.broadcasts = {protocol.name: BroadcastBuffer(protocol.encode_all, 1_000_000) for protocol in PROTOCOLS}
-        self.sender = Sender(list(self.broadcasts.values()), 1_000_000, lambda _: None)
+        self.sender = Sender(1_000_000, lambda _: None)
         more = {} if clock is None else {"clock": clock}
-        services = ConnectionServices(
-            PROTOCOLS, self.broadcasts, self.sender, LOGIN_SECONDS, self._open_session, **more
-        )
+        services = ConnectionServices(PROTOCOLS, self.sender, LOGIN_SECONDS, self._open_session, **more)
         self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self.connection = Connection(transport, "test", 1, services, self.ended.put)
         self.answer: Callable[[FakeSession], None] = pong
@@ -110,7 +106,7 @@ class Fixture:
 
     def _open_session(self, protocol: str, send_queue: SendQueue, label: str, address: str) -> FakeSession:
         assert (label, address) == ("1@test", "test")
-        assert send_queue.broadcast is self.broadcasts[protocol]
+        assert send_queue.protocol == protocol
         self.sessions.append(self.session_type(send_queue, answer=self.answer, protocol=protocol))
         return self.session
 
@@ -130,8 +126,6 @@ class Fixture:
         if not self._sender_works:
             self.start_sender()
         self.sender.stop(0)
-        for broadcast in self.broadcasts.values():
-            broadcast.close()
 
 
 class Wire(Fixture):
@@ -415,7 +409,7 @@ def test_drained_peer_is_told_and_may_close_first(wire: Wire) -> None:
     wire.ask(PING, PONG)
     assert not wire.connection.has_received_all()
     wire.connection.drain()
-    eventually(lambda: wire.session.send_queue.shut)
+    eventually(lambda: wire.session.send_queue.state is State.SHUT)
     assert not wire.connection.has_received_all()
     assert wire.read_all() == BYE
     eventually(wire.connection.has_received_all)

@@ -104,7 +104,7 @@ class Room:
         self.crashes: list[str] = []
         self.broadcast = FakeBroadcast()
         self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, ack_seconds, lambda: self.now)
-        self.hub = Hub([self.broadcast], self.delivery, 10, DeliveryMarks(), lambda: None)
+        self.hub = Hub({"json": self.broadcast}, self.delivery, 10, DeliveryMarks(), lambda: None)
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
         self._texts: list[weakref.ref[Text]] = []

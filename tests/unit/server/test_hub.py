@@ -32,7 +32,8 @@ class Room:
         self.broadcasts = broadcasts or (FakeBroadcast(),)
         self.wakes = 0
         self.deliveries = DeliveryMarks()
-        self.hub = Hub(self.broadcasts, AckedDelivery(10_000, lambda _: None), 10, self.deliveries, self._wake)
+        buffers = {broadcast.name: broadcast for broadcast in self.broadcasts}
+        self.hub = Hub(buffers, AckedDelivery(10_000, lambda _: None), 10, self.deliveries, self._wake)
         self._ids = itertools.count(11)
 
     def _wake(self) -> None:
@@ -180,9 +181,11 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
     shown: list[int] = []
 
     class Watched(FakeSendQueue):
-        def insert(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
+        def replace(
+            self, buffer: FakeBroadcast, start: int, end: int, events: Sequence[Event | EventBatch] = ()
+        ) -> None:
             shown.append(broadcast.flushed)
-            super().insert(start, end, events)
+            super().replace(buffer, start, end, events)
 
     watched = Member(CAROL.id, CAROL.name, Watched(broadcast))
     room.hub.join(watched)

@@ -1,9 +1,9 @@
 """Send queues and the buffer that they follow: the data to send next, however much of it a socket takes at a time."""
 
 import gc
-from collections import deque
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from random import Random
 
 import pytest
@@ -11,17 +11,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatserver.net.broadcast import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, BroadcastBuffer, SendLimits, Span
-from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue
+from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue, Shared, State
 from chatserver.net.transport import TcpTransport
 
-from .helpers import DEADLINE_SECONDS, assert_waits, bytes_broadcast, in_background, insert, must_end, publish, put
+from .helpers import (
+    DEADLINE_SECONDS,
+    assert_waits,
+    bytes_broadcast,
+    in_background,
+    insert,
+    must_end,
+    publish,
+    put,
+    replace,
+)
 from .send_model import (
     LISTENERS,
     MUCH,
+    ROOMS,
     Listener,
     SendModel,
     Step,
+    few_pieces,
     random_listener,
+    random_room,
     random_step,
     random_take,
     scripts,
@@ -37,27 +50,37 @@ def broadcast() -> Iterator[BroadcastBuffer]:
         yield broadcast
 
 
-def new_queue(broadcast: BroadcastBuffer, wake: Callable[[SendQueue], None] = lambda _: None) -> SendQueue:
+def new_queue(
+    broadcast: BroadcastBuffer, wake: Callable[[SendQueue], None] = lambda _: None, pieces_max: int = 128
+) -> SendQueue:
     transport = type("", (TcpTransport,), {"write_max_bytes": broadcast.limits.send_max_bytes})(None)
-    return SendQueue(transport, broadcast, "1@test", wake)
+    return SendQueue(transport, "bytes", b"".join, "1@test", wake, pieces_max)
 
 
 def following(broadcast: BroadcastBuffer) -> SendQueue:
-    """A queue that follows and is not held."""
+    """A queue that follows and is LIVE."""
     send_queue = new_queue(broadcast)
-    send_queue.follow()
+    send_queue.follow(broadcast)
     send_queue.release([])
     return send_queue
 
 
-def next_data(send_queue: SendQueue, offered: int | None = None) -> bytes:
-    """The data of the next send, with all of the buffer offered, or a part of it."""
-    span = send_queue.next_span(send_queue.broadcast.end if offered is None else offered)
-    return send_queue.broadcast.slice(*span) if isinstance(span, Span) else b"".join(span)
+def offer(broadcast: BroadcastBuffer) -> None:
+    """Offer everything that is flushed."""
+    while broadcast.position < broadcast.end:
+        broadcast.advance()
+
+
+def next_data(send_queue: SendQueue) -> bytes:
+    """The data of the next send."""
+    data = send_queue.next_data()
+    return data.buffer.slice(data.start, data.end) if isinstance(data, Shared) else b"".join(data)
 
 
 def drain(send_queue: SendQueue) -> bytes:
     """Everything that is sent to a socket that is never full."""
+    for broadcast in send_queue.buffers:
+        offer(broadcast)
     taken = b""
     while part := next_data(send_queue):
         send_queue.note_sent(len(part))
@@ -65,24 +88,23 @@ def drain(send_queue: SendQueue) -> bytes:
     return taken
 
 
-def insert_at_tail(send_queue: SendQueue, *events: bytes) -> None:
-    insert(send_queue, send_queue.broadcast.tail, send_queue.broadcast.tail, *events)
+def is_drained(send_queue: SendQueue) -> bool:
+    return send_queue.shut() is not None
 
 
 class Rounds:
-    """The sender's rule in small: how much is offered, and how much of it each socket takes, is in the script."""
+    """The sender's rule in small: how much of the data each socket takes is in the script."""
 
     def __init__(self, model: SendModel) -> None:
         self._model = model
-        self._caught_up: list[Listener] = []
-        self._offered = 0
+        self._placed: dict[Listener, tuple[BroadcastBuffer, ...]] = {}
         self._meanwhile: dict[int, Step] = {}
 
     def play(self, step: Step) -> None:
         match step:
-            case ("round", int(most_bytes), tuple(taken), (int(who), tuple(meanwhile))):
+            case ("round", int(room), tuple(taken), (int(who), tuple(meanwhile))):
                 self._meanwhile = {who: meanwhile}
-                self._advance(most_bytes, taken)
+                self._advance(self._model.buffers[room], taken)
                 for number, bytes_taken in enumerate(taken):
                     if not self._model.listeners[number].send_queue.caught_up:
                         self._visit(number, bytes_taken)
@@ -91,54 +113,63 @@ class Rounds:
             case _:
                 self._model.play(step)
 
-    def _advance(self, most_bytes: int, taken: Sequence[int]) -> None:
-        """Offer more of the buffer, and send it to the queues that are caught up."""
-        start, end = self._offered, min(self._model.broadcast.end, self._offered + most_bytes)
-        self._offered = end
-        if start == end:
-            return
+    def _advance(self, buffer: BroadcastBuffer, taken: Sequence[int]) -> None:
+        """Offer more of a buffer, and send it to the queues that are caught up."""
+        start = buffer.advance()
+        end = buffer.position
         for number, listener in enumerate(self._model.listeners):
-            if listener not in self._caught_up:
+            if buffer not in self._placed.get(listener, ()) or start == end:
                 continue
             is_caught_up = listener.send_queue.caught_up
             self._let_others_run(number)
-            sent_bytes = min(taken[number], end - start) if is_caught_up else 0
-            listener.receive(self._model.broadcast.slice(start, start + sent_bytes), end)
-            if start + sent_bytes < end:
-                self._fall_behind(listener, start + sent_bytes)
+            sent_upto = start + min(taken[number], end - start) if is_caught_up else start
+            listener.receive(buffer.slice(start, sent_upto))
+            if sent_upto == start:
+                self._fall_behind(listener, {buffer: start})
+            elif sent_upto < end:
+                self._fall_behind(listener, {}, Shared(buffer, sent_upto, end))
+        buffer.note_offered()
 
     def _visit(self, number: int, most_bytes: int) -> None:
         listener = self._model.listeners[number]
-        if listener in self._caught_up:
-            self._fall_behind(listener, self._offered)
-        data = next_data(listener.send_queue, self._offered)
-        assert bool(data) == bool(listener.sendable(self._offered))
+        if listener in self._placed:
+            self._fall_behind(listener, {})
+        data = next_data(listener.send_queue)
+        assert data or not listener.is_due()
         self._let_others_run(number)
-        listener.receive(data[:most_bytes], self._offered)
+        listener.receive(data[:most_bytes])
         listener.send_queue.note_sent(len(data[:most_bytes]))
-        if listener.send_queue.catch_up(self._offered):
-            self._caught_up.append(listener)
+        buffers = listener.send_queue.buffers
+        if listener.send_queue.catch_up(buffers):
+            self._placed[listener] = buffers
 
     def _let_others_run(self, number: int) -> None:
         """Another thread makes a step while this queue's data is sent."""
         self._model.play(self._meanwhile.pop(number, ()))
 
-    def _fall_behind(self, listener: Listener, cursor: int) -> None:
-        self._caught_up.remove(listener)
-        listener.send_queue.fall_behind(cursor)
+    def _fall_behind(
+        self, listener: Listener, positions: dict[BroadcastBuffer, int], rest: Shared | None = None
+    ) -> None:
+        buffers = self._placed.pop(listener)
+        listener.send_queue.fall_behind({buffer: buffer.position for buffer in buffers} | positions, rest)
 
     def finish(self) -> None:
         """Everything is offered, and the sockets take it all."""
         self._meanwhile = {}
-        self._advance(MUCH, [MUCH] * LISTENERS)
+        for buffer in self._model.buffers:
+            while buffer.position < buffer.end:
+                self._advance(buffer, [MUCH] * LISTENERS)
         for number, listener in enumerate(self._model.listeners):
             listener.release()
-            while listener.sendable(self._offered):
+            while listener.is_due():
                 self._visit(number, MUCH)
             self._visit(number, MUCH)
-            assert listener.rest() == b""
+            assert listener.has_received_all
             assert listener.send_queue.lag_bytes() == listener.send_queue.kept_bytes == 0
-            assert listener.send_queue.caught_up == listener.follows
+            assert listener.send_queue.caught_up == bool(listener.rooms)
+            assert set(listener.send_queue.buffers) == {self._model.buffers[room] for room in listener.rooms}
+        for number, buffer in enumerate(self._model.buffers):
+            assert buffer.has_followers == any(number in listener.rooms for listener in self._model.listeners)
 
 
 def round_step(dice: Random) -> Step:
@@ -147,18 +178,27 @@ def round_step(dice: Random) -> Step:
     match what:
         case "round":
             taken = tuple(random_take(dice) for _ in range(LISTENERS))
-            return what, random_take(dice), taken, (random_listener(dice), random_step(dice))
+            return what, random_room(dice), taken, (random_listener(dice), random_step(dice))
         case "visit":
             return what, random_listener(dice), random_take(dice)
         case _:
             return random_step(dice)
 
 
-@given(script=scripts(round_step), held=st.tuples(*[st.booleans()] * LISTENERS), limits=small_limits)
-def test_sent_data_is_the_buffer_with_its_edits(script: list[Step], held: tuple[bool, ...], limits: SendLimits) -> None:
-    """Promise: one order. However little is offered and taken at a time, nothing is lost, doubled or out of place."""
-    with closing(bytes_broadcast(limits=limits)) as broadcast:
-        rounds = Rounds(SendModel(broadcast, [new_queue(broadcast) for _ in held], held))
+@given(
+    script=scripts(round_step),
+    held=st.tuples(*[st.booleans()] * LISTENERS),
+    limits=small_limits,
+    pieces_max=few_pieces,
+)
+def test_sent_data_has_all_rooms_and_own_messages_in_order(
+    script: list[Step], held: tuple[bool, ...], limits: SendLimits, pieces_max: int
+) -> None:
+    """Promise: one order. However little is taken at a time, nothing is lost, doubled, cut or out of place."""
+    with ExitStack() as stack:
+        buffers = [stack.enter_context(closing(bytes_broadcast(limits=limits))) for _ in range(ROOMS)]
+        queues = [new_queue(buffers[0], pieces_max=pieces_max) for _ in held]
+        rounds = Rounds(SendModel(buffers, queues, held))
         for step in script:
             rounds.play(step)
         rounds.finish()
@@ -167,12 +207,13 @@ def test_sent_data_is_the_buffer_with_its_edits(script: list[Step], held: tuple[
 def test_replies_before_the_release_are_sent_one_at_a_time(broadcast: BroadcastBuffer) -> None:
     """Simple clients take the result of one read for one reply. The buffer comes after all of them."""
     send_queue = new_queue(broadcast)
-    send_queue.follow()
+    send_queue.follow(broadcast)
     publish(broadcast, b"update")
     put(send_queue, b"welcome")
     send_queue.release([b"missed"])  # type: ignore[list-item]
     for data in (b"welcome", b"missed", b"update"):
-        assert send_queue.next_span(broadcast.end) == [data]
+        offer(broadcast)
+        assert send_queue.next_data() == [data]
         send_queue.note_sent(len(data))
 
 
@@ -181,9 +222,9 @@ def test_rest_of_large_reply_is_not_copied(broadcast: BroadcastBuffer, *, is_rel
     """It may be megabytes, and there may be no memory for a second copy."""
     send_queue = following(broadcast) if is_released else new_queue(broadcast)
     put(send_queue, b"a large reply")
-    (whole,) = send_queue.next_span(broadcast.end)
+    (whole,) = send_queue.next_data()
     send_queue.note_sent(len(b"a large "))
-    (rest,) = send_queue.next_span(broadcast.end)
+    (rest,) = send_queue.next_data()
     assert isinstance(rest, memoryview)
     assert rest.obj is whole
     put(send_queue, b", and another one")
@@ -191,12 +232,12 @@ def test_rest_of_large_reply_is_not_copied(broadcast: BroadcastBuffer, *, is_rel
 
 
 def test_small_insertions_at_one_position_are_joined_up_to_a_limit(broadcast: BroadcastBuffer) -> None:
-    """Promise: memory stays bounded. An edit costs more than a short message; a joined one is copied as it grows."""
+    """Promise: memory stays bounded. A segment costs as much as a short message; a joined one is copied as it grows."""
     send_queue = following(broadcast)
-    for add in (insert_at_tail, put):
+    for add in (insert, put):
         for _ in range(1_000):
             add(send_queue, b"0123456789")
-    sizes = [len(piece) for piece in send_queue.next_span(broadcast.end)]
+    sizes = [len(piece) for piece in send_queue.next_data()]
     assert sum(sizes) == 20_000
     assert len(sizes) < 10
     assert max(sizes) < 5_000
@@ -206,21 +247,24 @@ def test_small_insertions_at_one_position_are_joined_up_to_a_limit(broadcast: Br
 def test_one_send_takes_a_limited_part_of_the_buffer(broadcast: BroadcastBuffer, told: bytes) -> None:
     """Promise: nobody waits for the slow, nor for a peer with much unsent data."""
     send_queue = following(broadcast)
-    insert(send_queue, 0, 0, told)
+    insert(send_queue, told)
     publish(broadcast, b"x" * (3 * SEND_MAX_BYTES))
+    offer(broadcast)
     assert next_data(send_queue) == told + b"x" * SEND_MAX_BYTES
 
 
-def test_long_data_is_a_span_that_ends_at_the_next_edit(broadcast: BroadcastBuffer) -> None:
-    """Everything up to the next edit is one piece, however many messages it is."""
+def test_long_data_is_a_span_that_ends_at_the_next_segment(broadcast: BroadcastBuffer) -> None:
+    """Everything up to bytes of its own is one piece, however many messages it is."""
     send_queue = following(broadcast)
     publish(broadcast, *[b"x"] * SPAN_MIN_BYTES)
     put(send_queue, b"reply")
     publish(broadcast, b"y" * SPAN_MIN_BYTES)
-    assert send_queue.next_span(SPAN_MIN_BYTES - 1) == [b"x" * (SPAN_MIN_BYTES - 1)]
-    assert send_queue.next_span(broadcast.end) == Span(0, SPAN_MIN_BYTES)
-    send_queue.note_sent(SPAN_MIN_BYTES)
-    assert send_queue.next_span(broadcast.end) == [b"reply", b"y" * SPAN_MIN_BYTES]
+    offer(broadcast)
+    span = send_queue.next_data()
+    assert isinstance(span, Shared)
+    assert (span.buffer, span.start, span.end) == (broadcast, 0, SPAN_MIN_BYTES)
+    send_queue.note_sent(1)
+    assert send_queue.next_data() == [b"x" * (SPAN_MIN_BYTES - 1), b"reply", b"y" * SPAN_MIN_BYTES]
 
 
 def test_replies_alone_and_insertions_wake_the_sender(broadcast: BroadcastBuffer) -> None:
@@ -228,12 +272,14 @@ def test_replies_alone_and_insertions_wake_the_sender(broadcast: BroadcastBuffer
     send_queue = new_queue(broadcast, woken.append)
     wakes: list[tuple[Callable[[], object], bool]] = [
         (lambda: put(send_queue, b"reply"), True),
-        (send_queue.follow, False),
+        (lambda: send_queue.follow(broadcast), False),
         (lambda: send_queue.release([]), True),
         (lambda: put(send_queue, b"ready ", wake=False), False),
-        (lambda: insert_at_tail(send_queue, b"stored"), True),
-        (lambda: insert_at_tail(send_queue, b""), False),
-        (lambda: insert(send_queue, broadcast.tail, broadcast.tail + 9, b"sent"), False),  # the flush wakes it
+        (lambda: insert(send_queue, b"stored"), True),
+        (lambda: insert(send_queue, b""), False),
+        (lambda: replace(send_queue, broadcast, 0, 9, b"sent"), False),  # the flush wakes it
+        (lambda: send_queue.unfollow(broadcast), True),  # other sets of the sender
+        (lambda: send_queue.follow(broadcast), True),
         (send_queue.finish, True),
     ]
     for act, is_woken in wakes:
@@ -245,9 +291,9 @@ def test_replies_alone_and_insertions_wake_the_sender(broadcast: BroadcastBuffer
 ends_of_being_caught_up: dict[str, Callable[[SendQueue], None]] = {
     "reply": lambda send_queue: put(send_queue, b"x"),
     "reply not alone": lambda send_queue: put(send_queue, b"x", wake=False),
-    "insertion": lambda send_queue: insert_at_tail(send_queue, b"x"),
-    "skip": lambda send_queue: insert(send_queue, send_queue.broadcast.tail, send_queue.broadcast.tail + 9),
-    "unfollow": SendQueue.unfollow,
+    "insertion": lambda send_queue: insert(send_queue, b"x"),
+    "skip": lambda send_queue: replace(send_queue, send_queue.buffers[0], 3, 12),
+    "unfollow": lambda send_queue: send_queue.unfollow(send_queue.buffers[0]),
     "finish": SendQueue.finish,
 }
 
@@ -257,25 +303,39 @@ def test_queue_with_data_of_its_own_is_not_caught_up(broadcast: BroadcastBuffer,
     """Promise: one order. Otherwise the sender would send the buffer past that data."""
     send_queue = following(broadcast)
     publish(broadcast, b"one")
-    assert not send_queue.catch_up(broadcast.end)
+    offer(broadcast)
+    assert not send_queue.catch_up(send_queue.buffers)
     drain(send_queue)
-    assert send_queue.catch_up(broadcast.end)
-    insert_at_tail(send_queue, b"")  # an event that the protocol can't express changes nothing for thousands
+    assert send_queue.catch_up(send_queue.buffers)
+    insert(send_queue, b"")  # an event that the protocol can't express changes nothing for thousands
     assert send_queue.caught_up
     ends_of_being_caught_up[end](send_queue)
     assert not send_queue.caught_up
-    send_queue.fall_behind(broadcast.end)
-    assert not send_queue.catch_up(broadcast.end)
+    send_queue.fall_behind({broadcast: broadcast.position})
+    assert not send_queue.catch_up(send_queue.buffers)
 
 
-def test_caught_up_queue_keeps_no_containers(broadcast: BroadcastBuffer) -> None:
-    """Promise: memory stays bounded. Empty deques of ten thousand connections are 15 MiB."""
+def test_queue_that_follows_another_buffer_is_not_caught_up(broadcast: BroadcastBuffer) -> None:
+    """Promise: one order. The sender has not yet put it into the set of that buffer, and would never send its data."""
+    with closing(bytes_broadcast()) as other:
+        send_queue = following(broadcast)
+        buffers = send_queue.buffers
+        assert send_queue.catch_up(buffers)
+        send_queue.follow(other)
+        assert not send_queue.caught_up
+        assert not send_queue.catch_up(buffers)
+        assert send_queue.catch_up(send_queue.buffers)
+
+
+def test_caught_up_queue_takes_little_memory(broadcast: BroadcastBuffer) -> None:
+    """Promise: memory stays bounded. 1 KiB more for each of ten thousand connections is 10 MiB."""
     send_queue = following(broadcast)
-    put(send_queue, b"reply")
+    for _ in range(1_000):
+        insert(send_queue, b"x" * 5_000)
     drain(send_queue)
-    assert send_queue.catch_up(0)
-    deques = [each for each in gc.get_referents(send_queue) if isinstance(each, deque)]
-    assert all(each.maxlen == 0 for each in deques)
+    assert send_queue.catch_up(send_queue.buffers)
+    referents = [each for each in gc.get_referents(send_queue) if isinstance(each, (list, dict, tuple))]
+    assert sys.getsizeof(send_queue) + sum(map(sys.getsizeof, referents)) < 700
 
 
 @pytest.mark.parametrize("unfollows_first", [False, True])
@@ -285,18 +345,18 @@ def test_queue_that_ends_while_held_gets_no_live_data(broadcast: BroadcastBuffer
     The sender finishes first if the peer is lost; the session unfollows first if the disk can't be read.
     """
     send_queue = new_queue(broadcast)
-    send_queue.follow()
+    send_queue.follow(broadcast)
     publish(broadcast, b"one")
-    insert_at_tail(send_queue, b"told")
+    insert(send_queue, b"told")
     if unfollows_first:
-        send_queue.unfollow()
+        send_queue.unfollow(broadcast)
     put(send_queue, b"bye")
     send_queue.finish()
     assert drain(send_queue) == b"bye"
     if not unfollows_first:
-        send_queue.unfollow()
+        send_queue.unfollow(broadcast)
     assert drain(send_queue) == b""
-    assert send_queue.is_drained()
+    assert is_drained(send_queue)
 
 
 @pytest.mark.parametrize("is_released", [False, True])
@@ -312,30 +372,31 @@ def test_finished_queue_sends_pending_data_and_nothing_later(broadcast: Broadcas
     put(send_queue, b"reply")
     send_queue.finish([b"bye"])  # type: ignore[list-item]
     assert send_queue.kept_bytes == kept_bytes
-    assert not send_queue.is_drained()
+    assert not is_drained(send_queue)
     assert drain(send_queue) == (b"one two bye" if is_released else b"two bye")
-    assert send_queue.is_drained()
+    assert is_drained(send_queue)
 
 
 def test_hang_up_is_not_taken_back_by_a_later_finish(broadcast: BroadcastBuffer) -> None:
     """The reader finishes the queue as well, when it sees the end."""
     send_queue = new_queue(broadcast)
-    for hang_up, hangs_up in ((False, False), (True, True), (False, True)):
+    for hang_up, state in ((False, State.DRAINING), (True, State.HANGING_UP), (False, State.HANGING_UP)):
         send_queue.finish(hang_up=hang_up)
-        assert send_queue.hangs_up == hangs_up
+        assert send_queue.state is state
 
 
 def test_lag_counts_unsent_broadcasts_and_insertions_but_no_replies(broadcast: BroadcastBuffer) -> None:
     """Promise: nobody waits for the slow. A reply is the peer's own doing."""
     send_queue = following(broadcast)
     publish(broadcast, b"12345")
-    for add, data in ((put, b"12"), (insert_at_tail, b"345"), (put, b"6789"), (insert_at_tail, b"0")):
+    for add, data in ((put, b"12"), (insert, b"345"), (put, b"6789"), (insert, b"0")):
         add(send_queue, data)
+    offer(broadcast)
     counted = []
     while next_data(send_queue):
         counted.append((send_queue.lag_bytes(), send_queue.has_unsent_replies))
         send_queue.note_sent(1)
-    send_queue.unfollow()
+    send_queue.unfollow(broadcast)
     publish(broadcast, b"12345")
     assert [lag for lag, _ in counted] == [9, 8, 7, 6, 5, 4, 4, 4, 3, 2, 1, 1, 1, 1, 1]
     assert [replies for _, replies in counted] == [True] * 14 + [False]
@@ -346,17 +407,23 @@ def test_buffer_keeps_what_was_not_offered_and_kept_bytes_of_the_rest() -> None:
     """Promise: nobody waits for the slow. The buffer does not grow for them; slow means slower than the sender."""
     with closing(bytes_broadcast(10, SendLimits(segment_bytes=4))) as broadcast:
         slow = following(broadcast)
-        publish(broadcast, b"x" * 101)
-        broadcast.note_offered(9)
+        publish(broadcast, b"x" * 9)
+        broadcast.advance()
+        publish(broadcast, b"x" * 92)
+        broadcast.note_offered()
+        put(slow, b"")
+        slow.unfollow(broadcast)
         assert len(next_data(slow)) == 101
-        broadcast.note_offered(101)
+        broadcast.advance()
+        broadcast.note_offered()
         with pytest.raises(LookupError):
-            slow.next_span(broadcast.end)
+            slow.next_data()
         with pytest.raises(LookupError):
             broadcast.send(-1, Span(0, 4))
         quick = following(broadcast)
         publish(broadcast, b"1234567890")
-        broadcast.note_offered(111)
+        broadcast.advance()
+        broadcast.note_offered()
         assert drain(quick) == b"1234567890"
 
 
@@ -366,7 +433,7 @@ def test_reader_waits_while_its_peer_leaves_too_much_unread(broadcast: Broadcast
     put(send_queue, b"x" * (UNREAD_MAX_BYTES - 10))
     publish(broadcast, b"x" * KEPT_BYTES)
     assert send_queue.wait_for_room()
-    insert_at_tail(send_queue, b"x" * 20)
+    insert(send_queue, b"x" * 20)
     waiter = in_background(send_queue.wait_for_room)
     send_queue.note_sent(9)
     assert_waits(waiter)
@@ -383,8 +450,8 @@ def test_reader_waits_while_its_peer_leaves_too_much_unread(broadcast: Broadcast
 def test_held_queue_does_not_wait_for_insertions(broadcast: BroadcastBuffer) -> None:
     """They can't be sent before the release, which comes after the wait: a login would wait for itself."""
     send_queue = new_queue(broadcast)
-    send_queue.follow()
-    insert(send_queue, 0, 0, b"x" * (UNREAD_MAX_BYTES + 1))
+    send_queue.follow(broadcast)
+    insert(send_queue, b"x" * (UNREAD_MAX_BYTES + 1))
     assert send_queue.wait_for_room()
 
 
@@ -394,12 +461,13 @@ def test_writer_waits_while_the_sender_has_too_much_to_offer(broadcast: Broadcas
     publish(broadcast, b"x" * AHEAD_MAX_BYTES)
     broadcast.wait_for_sender()
     if is_beside:
-        insert(following(broadcast), broadcast.tail, broadcast.tail, b"x")
+        insert(following(broadcast), b"x")
     else:
         publish(broadcast, b"x")
     writer = in_background(broadcast.wait_for_sender)
     assert_waits(writer)
-    broadcast.note_offered(1)
+    broadcast.advance()
+    broadcast.note_offered()
     must_end(writer)
 
 
@@ -407,13 +475,16 @@ def test_writer_waits_while_the_sender_has_too_much_to_offer(broadcast: Broadcas
 def test_wait_for_a_round_ends_with_the_round_its_limit_or_the_sender(broadcast: BroadcastBuffer, end: str) -> None:
     """A busy sender does not keep messages from the disk for long."""
     broadcast.wait_for_sender(0, DEADLINE_SECONDS)
-    publish(broadcast, b"ab")
+    publish(broadcast, b"a" * SEND_MAX_BYTES)
+    publish(broadcast, b"b")
     writer = in_background(lambda: broadcast.wait_for_sender(0, 0.001 if end == "limit" else 2 * DEADLINE_SECONDS))
-    broadcast.note_offered(1)
+    broadcast.advance()
+    broadcast.note_offered()
     if end != "limit":
         assert_waits(writer)
     if end == "round":
-        broadcast.note_offered(2)
+        broadcast.advance()
+        broadcast.note_offered()
     elif end == "abandon":
         broadcast.note_sender_end()
     must_end(writer)

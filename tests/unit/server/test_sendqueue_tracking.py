@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reliability.peers import lose_what_arrives
 
-from chatserver.net.broadcast import BroadcastBuffer, Span
 from chatserver.net.sender import LINGER_SECONDS, Sender
-from chatserver.net.sendqueue import SendQueue
+from chatserver.net.sendqueue import SendQueue, Shared, State
 from chatserver.net.transport import TcpTransport
 
 from .helpers import bytes_broadcast, eventually, insert, publish, put
@@ -44,8 +43,8 @@ class FakeTransport(SimpleNamespace):
 @contextmanager
 def new_queue(transport: FakeTransport, *, is_held: bool = False) -> Iterator[SendQueue]:
     with closing(bytes_broadcast()) as broadcast:
-        send_queue = SendQueue(transport, broadcast, "1@test", lambda _: None)  # type: ignore[arg-type]
-        send_queue.follow()
+        send_queue = SendQueue(transport, "bytes", b"".join, "1@test", lambda _: None)  # type: ignore[arg-type]
+        send_queue.follow(broadcast)
         if not is_held:
             send_queue.release([])
         yield send_queue
@@ -53,8 +52,10 @@ def new_queue(transport: FakeTransport, *, is_held: bool = False) -> Iterator[Se
 
 def send(send_queue: SendQueue, transport: FakeTransport, most_bytes: int) -> None:
     """Do what the sender does in a visit."""
-    due = send_queue.next_span(send_queue.broadcast.end)
-    size = due.end - due.start if isinstance(due, Span) else sum(map(len, due))
+    (broadcast,) = send_queue.buffers
+    broadcast.advance()
+    due = send_queue.next_data()
+    size = due.end - due.start if isinstance(due, Shared) else sum(map(len, due))
     send_queue.note_sent(min(size, most_bytes))
     transport.sent += min(size, most_bytes)
 
@@ -76,13 +77,12 @@ def test_number_is_reported_after_all_earlier_data_is_acknowledged(script: list[
                 case "track" | "track all":
                     if what == "track":
                         queued += size
-                        tail = send_queue.broadcast.tail
-                        insert(send_queue, tail, tail, b"d" * size)
+                        insert(send_queue, b"d" * size)
                     needed[len(needed) - 1] = queued
                     send_queue.track(len(needed) - 2, reported.append)
                 case "publish":
                     queued += size
-                    publish(send_queue.broadcast, b"p" * size)
+                    publish(send_queue.buffers[0], b"p" * size)
                 case "reply":
                     queued += size
                     put(send_queue, b"a" * size)
@@ -96,7 +96,7 @@ def test_number_is_reported_after_all_earlier_data_is_acknowledged(script: list[
             assert reported == sorted(set(reported))
         while transport.sent < queued:
             send(send_queue, transport, 1_000)
-        publish(send_queue.broadcast, b"never acknowledged")
+        publish(send_queue.buffers[0], b"never acknowledged")
         for _ in range(2):  # one check takes the position, one sees that it was reached, for each of two numbers
             send_queue.check_acknowledged()
             transport.reached = queued
@@ -135,14 +135,19 @@ def test_nothing_is_reported_if_the_socket_may_be_closed() -> None:
     assert reported == []
 
 
-def test_held_and_finished_queues_track_nothing() -> None:
-    """Their data is sent in another order, or not at all."""
-    with new_queue(FakeTransport(), is_held=True) as send_queue:
-        send_queue.track(1, lambda _: None)
-        assert not send_queue.is_tracked
-        send_queue.release([])
+def test_finished_queue_tracks_nothing() -> None:
+    with new_queue(FakeTransport()) as send_queue:
         send_queue.finish()
         send_queue.track(2, lambda _: None)
+        assert not send_queue.is_tracked
+
+
+def test_numbers_of_dropped_data_are_forgotten() -> None:
+    """A queue that ends while it is held drops the data that waits. Its number would delay the close."""
+    with new_queue(FakeTransport(), is_held=True) as send_queue:
+        insert(send_queue, b"never sent")
+        send_queue.track(1, lambda _: None)
+        send_queue.finish()
         assert not send_queue.is_tracked
 
 
@@ -150,16 +155,19 @@ def test_caught_up_queue_counts_the_offered_data_as_sent() -> None:
     """Its own position is stale."""
     reported: list[int] = []
     with new_queue(FakeTransport()) as send_queue:
-        broadcast = send_queue.broadcast
-        assert send_queue.catch_up(broadcast.end)
+        (broadcast,) = send_queue.buffers
+        assert send_queue.catch_up(send_queue.buffers)
         publish(broadcast, b"hello")
+        broadcast.advance()
+        broadcast.note_offered()
         send_queue.track(1, reported.append)
         send_queue.check_acknowledged()
-        assert reported == []
-        broadcast.note_offered(broadcast.end)
-        send_queue.unfollow()
-        send_queue.check_acknowledged()
         assert reported == [1]
+        assert send_queue.caught_up
+        send_queue.unfollow(broadcast)
+        send_queue.track(2, reported.append)
+        send_queue.check_acknowledged()
+        assert reported == [1, 2]
 
 
 # --- with a sender, over TCP ---
@@ -169,33 +177,33 @@ class Connection:
     """A sender and a connection that it sends to."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.broadcast: BroadcastBuffer = bytes_broadcast()
-        self.sender = Sender([self.broadcast], 1_000_000, lambda _: None, clock=clock)
+        self.broadcast = bytes_broadcast()
+        self.sender = Sender(1_000_000, lambda _: None, clock=clock)
+        self.sender.add_buffer(self.broadcast)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.peer = socket.create_connection(listening.getsockname())
             sock, _ = listening.accept()
         sock.setblocking(False)
-        self.send_queue = SendQueue(TcpTransport(sock), self.broadcast, "1@test", self.sender.mark_ready)
+        self.send_queue = SendQueue(TcpTransport(sock), "bytes", b"".join, "1@test", self.sender.mark_ready)
         self.reported: list[int] = []
         self.sender.add()
         self.sender.start()
-        self.send_queue.follow()
+        self.send_queue.follow(self.broadcast)
         self.send_queue.release([])
         eventually(lambda: self.send_queue.caught_up)
 
     def insert(self, number: int, text: bytes) -> None:
         """Send an event to this connection alone, and track its number."""
-        insert(self.send_queue, self.broadcast.tail, self.broadcast.tail, text)
+        insert(self.send_queue, text)
         self.send_queue.track(number, self.reported.append)
 
     def end(self) -> None:
-        if self.send_queue.follows:
-            self.send_queue.unfollow()
+        self.send_queue.unfollow(self.broadcast)
         self.send_queue.finish()
         self.sender.close_when_drained(self.send_queue)
 
     def close(self) -> None:
-        if self.send_queue.follows:
+        if self.send_queue.state < State.DRAINING:
             self.end()
         self.sender.stop(0.0)
         self.broadcast.close()
@@ -225,7 +233,7 @@ def test_broadcast_data_before_the_end_is_reported_if_it_arrived(is_lost: bool) 
         publish(connection.broadcast, b"hello")
         connection.sender.wake()
         eventually(lambda: connection.broadcast.offered_end == connection.broadcast.end)
-        connection.send_queue.unfollow()
+        connection.send_queue.unfollow(connection.broadcast)
         publish(connection.broadcast, b"not for this connection")
         connection.send_queue.track(1, connection.reported.append)
         connection.send_queue.check_acknowledged()

@@ -22,7 +22,6 @@ from chatprotocol.requests import Leave, Login
 from chatprotocol.udp.packet import ACK, PIECE, Datagram, pack
 from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.memory import ShortOfMemoryError, no_limit
-from chatserver.net.broadcast import BroadcastBuffer
 from chatserver.net.connection import ConnectionServices
 from chatserver.net.connections import Connections, FullError
 from chatserver.net.sender import Sender
@@ -62,10 +61,9 @@ class Fixture:
     ) -> None:
         self.bound: Any = bound or FakeBound()
         self.clock = Clock(30_000.0)
-        self.broadcasts = {protocol.name: BroadcastBuffer(protocol.encode_all, 1_000_000) for protocol in PROTOCOLS}
         self.crashes: list[str] = []
-        self.sender = Sender(list(self.broadcasts.values()), 1_000_000, self.crashes.append)
-        services = ConnectionServices(PROTOCOLS, self.broadcasts, self.sender, 1_000.0, self._open_session)
+        self.sender = Sender(1_000_000, self.crashes.append)
+        services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session)
         self.connections = Connections(services, max_connections, claim)
         more: dict[str, Any] = limits if bound else {"clock": self.clock, **limits}
         self.listener = UdpListener(self.bound, self.connections, by_name("datagram"), self.crashes.append, **more)
@@ -120,8 +118,6 @@ class Fixture:
         self.connections.drain(0.0)
         self.sender.stop(0.0)
         self.listener.stop()
-        for broadcast in self.broadcasts.values():
-            broadcast.close()
 
     def close(self) -> None:
         if not self._is_stopped:

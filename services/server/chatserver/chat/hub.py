@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chatprotocol.events import DirectMessage, PublicBatch, Refused, Sent, SentBatch, SentStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from chatprotocol.events import Users
     from chatserver.chat.batch import MessageBatch
@@ -44,18 +44,18 @@ class Joined(NamedTuple):
 class Hub:
     """The members and the broadcast buffers that they follow. For any thread.
 
-    ``wake`` wakes the sender; it is called after each publication.
+    ``buffers`` has the buffer of each protocol by its name. ``wake`` wakes the sender, after each publication.
     """
 
     def __init__(
         self,
-        broadcasts: Sequence[BroadcastBuffer],
+        buffers: Mapping[str, BroadcastBuffer],
         acked_delivery: AckedDelivery,
         last_id: int,
         marks: DeliveryMarks,
         wake: Callable[[], None],
     ) -> None:
-        self._broadcasts = broadcasts
+        self._buffers = buffers
         self._acked_delivery = acked_delivery
         self._marks = marks
         self._wake = wake
@@ -76,7 +76,7 @@ class Hub:
         with self._lock:
             members = self._members.setdefault(member.account_id, [])
             members.append(member)
-            member.send_queue.follow()
+            member.send_queue.follow(self._buffers[member.send_queue.protocol])
             return Joined(self._last_id, self._marks.mark_of(member.account_id), len(members) == 1)
 
     def leave(self, member: Member) -> None:
@@ -89,7 +89,7 @@ class Hub:
             members.remove(member)
             if not members:
                 del self._members[member.account_id]
-            member.send_queue.unfollow()
+            member.send_queue.unfollow(self._buffers[member.send_queue.protocol])
             self._track_all(member)
 
     def track_newest(self) -> None:
@@ -107,8 +107,8 @@ class Hub:
     def publish(self, batches: Iterable[MessageBatch]) -> None:
         """Deliver and confirm committed batches in order. For the journal thread."""
         for portion in _portions(batches):
-            for broadcast in self._broadcasts:
-                broadcast.wait_for_sender()
+            for buffer in self._buffers.values():
+                buffer.wait_for_sender()
             with self._lock:
                 self._publish_portion(portion)
             self._wake()
@@ -116,8 +116,8 @@ class Hub:
     def wait_for_sender(self, limit_seconds: float) -> None:
         """Wait until the sender has offered all published data to all members, or until the limit."""
         deadline = time.monotonic() + limit_seconds
-        for broadcast in self._broadcasts:
-            broadcast.wait_for_sender(0, deadline - time.monotonic())
+        for buffer in self._buffers.values():
+            buffer.wait_for_sender(0, deadline - time.monotonic())
 
     def refuse(self, batches: Iterable[MessageBatch], error: Refused) -> None:
         """Send the error to the senders of messages that were not stored. For the journal thread."""
@@ -126,23 +126,20 @@ class Hub:
                 if batch.ack is not None:
                     self._acked_delivery.complete(batch.ack, has_failed=True)
                     continue
-                send_queue = batch.member.send_queue
-                answers = [Refused(error.code, error.reason, nonce) for nonce in batch.nonces]
-                send_queue.insert(send_queue.broadcast.tail, send_queue.broadcast.tail, answers)
+                batch.member.send_queue.insert([Refused(error.code, error.reason, nonce) for nonce in batch.nonces])
         self._wake()
 
     def announce(self, update: Users, version: int) -> None:
         """Send the update to all members whose login showed an older version. For the presence thread."""
         with self._lock:
-            spans = {
-                id(broadcast): broadcast.append([update]) for broadcast in self._broadcasts if broadcast.has_followers
-            }
+            used = self._used_buffers()
+            spans = {protocol: (buffer, *buffer.append([update])) for protocol, buffer in used.items()}
             for members in self._members.values():
                 for member in members:
-                    if member.presence_version >= version:
-                        member.send_queue.insert(*spans[id(member.send_queue.broadcast)], [])
-            for broadcast in self._broadcasts:
-                broadcast.flush()
+                    if member.presence_version >= version and member.send_queue.protocol in spans:
+                        member.send_queue.replace(*spans[member.send_queue.protocol])
+            for buffer in used.values():
+                buffer.flush()
         self._wake()
 
     def catch_up(self, member: Member, upto_id: int) -> None:
@@ -156,31 +153,31 @@ class Hub:
 
     def _publish_portion(self, portion: Sequence[MessageBatch]) -> None:
         """The lock is held."""
-        broadcasts = [broadcast for broadcast in self._broadcasts if broadcast.has_followers]
+        used = self._used_buffers()
         for batch in portion:
             if batch.repeated:
                 self._confirm(batch, SentStatus.SENT)
                 continue
             if batch.recipient is None:
-                self._publish_public(batch, broadcasts)
+                self._publish_public(batch, used)
             else:
                 self._publish_direct(batch, batch.recipient)
             self._last_id = batch.last_id
-        for broadcast in broadcasts:
-            broadcast.flush()
+        for buffer in used.values():
+            buffer.flush()
 
-    def _publish_public(self, batch: MessageBatch, broadcasts: Sequence[BroadcastBuffer]) -> None:
-        """Encode the batch once for each buffer, with one edit for the sender. The lock is held."""
-        member = batch.member
-        public = PublicBatch(batch.id, batch.time_ms, member.name, batch.texts)
-        own = member.send_queue.broadcast
-        start = end = own.tail
-        for broadcast in broadcasts:
-            span = broadcast.append([public])
-            if broadcast is own:
-                start, end = span
-        if batch.ack is None:
-            member.send_queue.insert(start, end, [SentBatch(batch.id, batch.nonces)])
+    def _used_buffers(self) -> dict[str, BroadcastBuffer]:
+        """The buffers that have followers. The lock is held."""
+        return {protocol: buffer for protocol, buffer in self._buffers.items() if buffer.has_followers}
+
+    def _publish_public(self, batch: MessageBatch, used: Mapping[str, BroadcastBuffer]) -> None:
+        """Encode the batch once for each buffer; its sender gets the confirmation instead. The lock is held."""
+        send_queue = batch.member.send_queue
+        public = PublicBatch(batch.id, batch.time_ms, batch.member.name, batch.texts)
+        for protocol, buffer in used.items():
+            start, end = buffer.append([public])
+            if protocol == send_queue.protocol:
+                send_queue.replace(buffer, start, end, [SentBatch(batch.id, batch.nonces)])
         self._acked_delivery.publish(public, batch.ack)
 
     def _publish_direct(self, batch: MessageBatch, recipient: Account) -> None:
@@ -191,8 +188,7 @@ class Hub:
         # The sender's other connections receive the message too: it is in their history.
         others = [] if recipient.id == batch.member.account_id else self._members.get(batch.member.account_id, [])
         for member in [*members, *(member for member in others if member is not batch.member)]:
-            tail = member.send_queue.broadcast.tail
-            member.send_queue.insert(tail, tail, [event])
+            member.send_queue.insert([event])
         for member in members:
             member.newest_direct_id = batch.id
             if member.has_caught_up:
@@ -205,9 +201,7 @@ class Hub:
         is_for_guest = batch.recipient is not None and batch.recipient.is_guest
         if batch.ack is None:
             (nonce,) = batch.nonces
-            send_queue = batch.member.send_queue
-            tail = send_queue.broadcast.tail
-            send_queue.insert(tail, tail, [Sent(batch.id, status, nonce, looks_public=is_for_guest)])
+            batch.member.send_queue.insert([Sent(batch.id, status, nonce, looks_public=is_for_guest)])
         elif not is_for_guest:
             self._acked_delivery.complete(batch.ack, has_failed=False)
 

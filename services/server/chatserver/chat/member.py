@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,10 +21,6 @@ class BroadcastBuffer(Protocol):
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Encode and stage events until :meth:`flush`; return the positions of their start and end."""
 
-    @property
-    def tail(self) -> int:
-        """Position of the next event."""
-
     def flush(self) -> None:
         """Release all staged events to the followers."""
 
@@ -35,31 +31,30 @@ class BroadcastBuffer(Protocol):
         """
 
 
-class Follower(Protocol):
-    """A receiver of a broadcast buffer and of its own events, as the hub sees it."""
+class SendQueue(Protocol):
+    """The unsent events of one connection, which follows broadcast buffers."""
 
     @property
-    def broadcast(self) -> BroadcastBuffer:
-        """The buffer of its wire protocol."""
+    def protocol(self) -> str:
+        """The name of its wire protocol: it follows buffers of this protocol only."""
 
-    def follow(self) -> None:
-        """Follow the buffer from its end on. Nothing is sent before the release."""
+    def follow(self, buffer: Any, /) -> None:
+        """Follow the buffer from its end on. Nothing of it is sent before the release."""
 
-    def unfollow(self) -> None:
-        """Stop following after the data flushed so far."""
+    def unfollow(self, buffer: Any, /) -> None:
+        """Stop following the buffer after the data flushed so far."""
 
-    def insert(self, start: int, end: int, events: Sequence[Event | EventBatch], /) -> None:
-        """Send these events instead of the buffer's bytes from start to end."""
+    def insert(self, events: Sequence[Event | EventBatch], /) -> None:
+        """Send these events on this connection alone, after everything staged in the buffers that it follows."""
+
+    def replace(self, buffer: Any, start: int, end: int, events: Sequence[Event | EventBatch] = (), /) -> None:
+        """Send these events instead of the staged bytes of the buffer from start to end, which it follows."""
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
         """Call back with the number after the peer's system has acknowledged all earlier data."""
 
     def check_acknowledged(self) -> None:
         """Poll the acknowledgements of the peer's system and call back."""
-
-
-class SendQueue(Follower, Protocol):
-    """The unsent events of one connection."""
 
     def release(self, events: Sequence[Event]) -> None:
         """Send the last missed events, then continue with the buffer."""

@@ -1,8 +1,18 @@
-"""The broadcast buffer of one protocol: public messages, encoded once and stored once for all connections."""
+"""A broadcast buffer: the public messages of one room in one protocol, encoded and stored once for all connections.
+
+Positions grow: ``tail`` is the end of the staged data, ``end`` the end of the flushed data, ``position`` the end of the
+data that all caught-up queues have, and ``offered_end`` the value of ``position`` after the last complete round of the
+sender. offered_end <= position <= end <= tail. The hub moves ``tail`` and ``end`` under its lock. The sender's thread
+alone moves the others.
+
+``position`` is always the end of a flush, hence the end of a message: a queue may follow several buffers, and no data
+of another buffer may be sent inside a message.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatserver.net.memory_file import SEGMENT_BYTES, MemoryFile
@@ -19,17 +29,14 @@ AHEAD_MAX_BYTES = 256 * 1024
 SEND_MAX_BYTES = 256 * 1024
 # Minimum size for sendfile from shared memory: for less data, a copy per socket costs less.
 SPAN_MIN_BYTES = 32 * 1024
-# Maximum pieces per send: one connection must not occupy the sender for long.
-SEND_MAX_PIECES = 128
 
 
 class SendLimits(NamedTuple):
-    """Limits of one send, shared by a buffer and the send queues that follow it."""
+    """Limits of one send of a buffer's data."""
 
     segment_bytes: int = SEGMENT_BYTES
     send_max_bytes: int = SEND_MAX_BYTES
     span_min_bytes: int = SPAN_MIN_BYTES
-    send_max_pieces: int = SEND_MAX_PIECES
 
 
 _LIMITS = SendLimits()
@@ -45,20 +52,25 @@ class Span(NamedTuple):
 class BroadcastBuffer:
     """Bytes at growing positions. Data that is older than ``kept_bytes`` is discarded.
 
-    The hub appends events, adds the edits to the send queues, and then flushes. The sender reads up to :attr:`end`.
+    The hub appends events, adds its segments to the send queues, and then flushes. The sender reads up to :attr:`end`.
     """
 
     def __init__(
         self, encode: Callable[[Sequence[Event | EventBatch]], bytes], kept_bytes: int, limits: SendLimits = _LIMITS
     ) -> None:
-        self.encode = encode
         self.limits = limits
+        self._encode = encode
         self._kept_bytes = kept_bytes
+        self._on_growth: Callable[[BroadcastBuffer], None] = lambda _: None
         # Data that is appended and not flushed yet. For the hub, under its lock.
         self._staged: list[bytes] = []
         self._tail = 0
         # The flushed data: the hub appends, the sender reads and discards.
         self._file = MemoryFile(kept_bytes, limits.segment_bytes)
+        # Position of all caught-up queues. For the sender's thread.
+        self.position = 0
+        # Ends of the flushes after the position: the hub appends after it has moved the end, the sender removes.
+        self._flushes: deque[int] = deque()
         # Guards everything below; notified after each round of the sender.
         self._progress = threading.Condition()
         self._end = 0
@@ -69,7 +81,7 @@ class BroadcastBuffer:
 
     @property
     def has_followers(self) -> bool:
-        """True if a connection follows this buffer."""
+        """True if a send queue follows this buffer, or has unsent data of it."""
         return self._followers > 0
 
     @property
@@ -82,9 +94,16 @@ class BroadcastBuffer:
         """End of the flushed data, which may be sent."""
         return self._end
 
+    @property
+    def offered_end(self) -> int:
+        """Position up to which the data was offered to all followers, and sent to caught-up ones. For any thread."""
+        return self._offered
+
+    # --- for the hub, under its lock ---
+
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Encode events and stage them until :meth:`flush`; returns the positions of their start and end."""
-        data = self.encode(events)
+        data = self._encode(events)
         start = self._tail
         if data:  # the protocol may be unable to express the events
             self._staged.append(data)
@@ -98,9 +117,14 @@ class BroadcastBuffer:
             self._staged.clear()
             with self._progress:
                 self._end = self._tail
+                self._flushes.append(self._end)
+            self._on_growth(self)
 
     def wait_for_sender(self, ahead_max_bytes: int = AHEAD_MAX_BYTES, limit_seconds: float | None = None) -> None:
-        """Wait until at most ``ahead_max_bytes`` are not offered to the followers yet, or until the time limit."""
+        """Wait until at most ``ahead_max_bytes`` are not offered to the followers yet, or until the time limit.
+
+        The caller holds no lock.
+        """
 
         def is_close_enough() -> bool:
             return self._sender_ended or self._end - self._offered + self._inserted_bytes <= ahead_max_bytes
@@ -109,20 +133,13 @@ class BroadcastBuffer:
             with self._progress:
                 self._progress.wait_for(is_close_enough, limit_seconds)
 
+    # --- for send queues ---
+
     def note_inserted(self, size_bytes: int) -> None:
-        """Count data that was inserted into send queues: the sender must send it as well."""
+        """Count data that was inserted into a send queue: the sender must send it as well."""
         with self._progress:
             self._inserted_bytes += size_bytes
-
-    def note_sender_end(self) -> None:
-        """Release all threads that wait for the sender, which has ended."""
-        with self._progress:
-            self._sender_ended = True
-            self._progress.notify_all()
-
-    def close(self) -> None:
-        """Free the memory. No thread may use the buffer afterwards."""
-        self._file.close()
+        self._on_growth(self)
 
     def add_follower(self) -> int:
         """Count a new follower; returns the position at which following begins."""
@@ -130,26 +147,10 @@ class BroadcastBuffer:
             self._followers += 1
             return self._end
 
-    def remove_follower(self) -> int:
-        """Count a follower that leaves; returns the position at which following ends."""
+    def remove_follower(self) -> None:
+        """Count a follower that has left and has no unsent data of this buffer."""
         with self._progress:
             self._followers -= 1
-            return self._end
-
-    # --- for the sender ---
-
-    def note_offered(self, end: int) -> None:
-        """Record that everything up to this position, and all insertions, were offered to all followers."""
-        with self._progress:
-            self._offered = end
-            self._inserted_bytes = 0
-            self._progress.notify_all()
-        self._file.discard_before(end - self._kept_bytes)
-
-    @property
-    def offered_end(self) -> int:
-        """Position up to which the data was offered to all followers, and sent to caught-up ones. For any thread."""
-        return self._offered
 
     def slice(self, start: int, end: int) -> bytes:
         """The bytes from start to end. LookupError: they were discarded."""
@@ -161,6 +162,38 @@ class BroadcastBuffer:
         segment_end = (start // limits.segment_bytes + 1) * limits.segment_bytes
         return Span(start, min(end, start + limits.send_max_bytes, segment_end))
 
+    # --- for the sender ---
+
+    def on_growth(self, call: Callable[[BroadcastBuffer], None]) -> None:
+        """Set the function that is called after each flush and insertion, under the hub's lock."""
+        self._on_growth = call
+
+    def advance(self) -> int:
+        """Move the position over the next flushes, as many as one send takes, or one; returns the old position."""
+        start = self.position
+        limit = start + self.limits.send_max_bytes
+        while self._flushes and (self.position == start or self._flushes[0] <= limit):
+            self.position = self._flushes.popleft()
+        return start
+
+    def note_offered(self) -> None:
+        """Record that everything up to the position, and all insertions, were offered to all followers."""
+        with self._progress:
+            self._offered = self.position
+            self._inserted_bytes = 0
+            self._progress.notify_all()
+        self._file.discard_before(self._offered - self._kept_bytes)
+
     def send(self, descriptor: int, span: Span) -> int:
         """Send these bytes to a socket; returns the number of bytes sent. LookupError: they were discarded. OSError."""
         return self._file.send(descriptor, *span)
+
+    def note_sender_end(self) -> None:
+        """Release all threads that wait for the sender, which has ended."""
+        with self._progress:
+            self._sender_ended = True
+            self._progress.notify_all()
+
+    def close(self) -> None:
+        """Free the memory. No thread may use the buffer afterwards."""
+        self._file.close()

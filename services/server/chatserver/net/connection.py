@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, sniff
-from chatserver.net.sendqueue import SendQueue
+from chatserver.net.sendqueue import SendQueue, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from chatprotocol.requests import Request
     from chatprotocol.wire import ServerProtocol, WireProtocol
-    from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.sender import Sender
     from chatserver.net.transport import Transport
 
@@ -75,9 +74,8 @@ class Session(Protocol):
 class ConnectionServices:
     """The services that all connections share."""
 
-    # All protocols in the order of sniffing, and their broadcast buffers by name.
+    # All protocols in the order of sniffing.
     protocols: tuple[WireProtocol, ...]
-    broadcasts: Mapping[str, BroadcastBuffer]
     sender: Sender
     # Time limit of the login, and then of the rest of an incomplete request.
     login_seconds: float
@@ -156,7 +154,9 @@ class Connection:
         """True if the peer's system has acknowledged all data, or the peer is lost. For any thread."""
         send_queue = self._send_queue
         return (
-            send_queue is None or send_queue.broken or (send_queue.shut and not self._transport.unacknowledged_bytes())
+            send_queue is None
+            or send_queue.state is State.CLOSED
+            or (send_queue.state is State.SHUT and not self._transport.unacknowledged_bytes())
         )
 
     def disconnect(self) -> None:
@@ -192,11 +192,7 @@ class Connection:
             return
         server = protocol.server()
         self._send_queue = SendQueue(
-            self._transport,
-            self._services.broadcasts[protocol.name],
-            self.label,
-            self._services.sender.mark_ready,
-            server.encode,
+            self._transport, protocol.name, server.encode, self.label, self._services.sender.mark_ready
         )
         self._transport.set_wake(partial(self._services.sender.mark_ready, self._send_queue))
         self._services.sender.add()

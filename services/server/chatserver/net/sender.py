@@ -4,30 +4,37 @@ Each round (:meth:`Sender.run_round`) has four steps: wait for work, send, run t
 While a round runs, the broadcast buffers grow. Under load a round takes longer and each send carries more, so the
 number of system calls per message falls.
 
-States of a send queue:
+The sender's view of a send queue:
 
-* caught up: in ``_Followers.caught_up``. All data up to ``offered`` was sent, and the queue has no replies and no
-  edits. :meth:`_advance` sends the next span to all caught-up queues, with one system call each.
-* behind: in ``_Followers.behind``. The queue follows, and has replies, edits or an older position. :meth:`_visit`
-  serves it.
+* caught up: in ``_Followers.caught_up`` of each buffer that it follows. Everything up to the positions of the buffers
+  was sent, and the queue has no segments. :meth:`_advance` moves the position of a buffer and sends the next span to
+  all caught-up queues, with one system call each.
+* behind: in ``_Followers.behind`` of each buffer that it follows, or has unsent data of. :meth:`_visit` serves it after
+  each growth of one of them.
 * full: also in ``_full``. The socket took less than was offered; the selector reports when it is writable again.
 * closing: also in ``_closing``. The reader has ended. The transport is closed once all data was sent, or after
   LINGER_SECONDS.
-* broken: in neither set of followers. Nothing more is sent; the queue waits only for its reader to end.
+* CLOSED: in no set. Nothing more is sent; the queue waits only for its reader to end.
 
-A queue that is not logged in is in no set; ``mark_ready`` adds it to the next round. :meth:`_serve` moves a queue from
-behind to caught up. :meth:`_advance` moves it back after a short send, or if another thread has cleared ``caught_up``.
-:meth:`_visit` moves it back if it was marked ready. :meth:`_disconnect` breaks it, and :meth:`_close` ends it.
+A queue that is not logged in is in no set; ``mark_ready`` adds it to the next round. ``_placed`` has the buffers in
+whose sets a queue is. :meth:`_place` updates them at each visit; :meth:`_serve` moves a queue from behind to caught up,
+in all its buffers. :meth:`_take_out` moves it back, from all its buffers, each at its position: after a short send, if
+another thread has cleared ``caught_up``, or if it was marked ready. :meth:`_disconnect` closes a queue, and
+:meth:`_close` its transport.
 
-Threads. ``mark_ready``, ``add``, ``close_when_drained`` and ``wake`` may be called from any thread. All other methods
-except ``start`` and ``stop`` run in the sender's thread. The sender alone closes the transport of a connection with a
-send queue, so a descriptor is never closed, and never reused for another peer, while it is in use.
+Buffers. A buffer that has grown is in ``_growing`` until everything was offered; others cost nothing in a round. A
+buffer that was removed is closed when no queue has unsent data of it.
+
+Threads. ``add_buffer``, ``remove_buffer``, ``add``, ``mark_ready``, ``close_when_drained`` and ``wake`` may be called
+from any thread. All other methods except ``start`` and ``stop`` run in the sender's thread. The sender alone closes the
+transport of a connection with a send queue, so a descriptor is never closed, and never reused for another peer, while
+it is in use.
 
 Locks. ``_lock`` guards the hand-over fields and is a leaf: no other lock is taken and no system call is made under it,
 so callers may hold the hub's lock. The sender holds no lock while it writes.
 
-No wake-up is lost. A caller first publishes its work (``_ready``, ``_to_close``, ``_stop_at``, the end of a buffer) and
-then calls ``wake``. The sender first reads the pipe, then clears ``_woken``, then looks for work. If a caller finds
+No wake-up is lost. A caller first publishes its work (``_ready``, ``_growing``, ``_to_close``, ``_stop_at``) and then
+calls ``wake``. The sender first reads the pipe, then clears ``_woken``, then looks for work. If a caller finds
 ``_woken`` set, the byte is unread, or the sender has not looked for work yet. Either way the sender finds the work.
 """
 
@@ -44,10 +51,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from chatserver.net.broadcast import Span
+from chatserver.net.sendqueue import Shared, State
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.sendqueue import SendQueue
@@ -73,41 +81,13 @@ _CHECKED_MAX = 1_000
 class _Followers:
     """The followers of one broadcast buffer, by state. For the sender's thread."""
 
-    def __init__(self, broadcast: BroadcastBuffer) -> None:
-        self.broadcast = broadcast
-        # Position up to which the data was offered to all followers.
-        self.offered = 0
+    __slots__ = ("behind", "caught_up")
+
+    def __init__(self) -> None:
         # Caught-up queues (see the module's docstring), each with the descriptor of its socket.
         self.caught_up: dict[SendQueue, int] = {}
-        # All other followers: logging in, lagging, or with replies or edits.
+        # All others: lagging, or with segments, or over UDP; also queues that left and have unsent data of the buffer.
         self.behind: set[SendQueue] = set()
-
-    @property
-    def has_unsent(self) -> bool:
-        """True if the buffer has data that was not offered yet."""
-        # Read without the buffer's lock: the end only grows, and the hub wakes the sender after each growth.
-        return self.broadcast.end > self.offered
-
-    def next_span(self) -> Span:
-        """The next part of the buffer to offer."""
-        return self.broadcast.span(self.offered, self.broadcast.end)
-
-    def add(self, send_queue: SendQueue) -> None:
-        """Move a queue from those behind to the caught-up ones."""
-        self.behind.discard(send_queue)
-        self.caught_up[send_queue] = send_queue.transport.descriptor
-
-    def remove(self, send_queue: SendQueue, position: int) -> None:
-        """Move a queue from the caught-up ones to those behind, at its true position."""
-        del self.caught_up[send_queue]
-        send_queue.fall_behind(position)
-        if send_queue.follows:
-            self.behind.add(send_queue)
-
-    def forget(self, send_queue: SendQueue) -> None:
-        """Remove a queue from both sets: nothing more is sent to it."""
-        self.caught_up.pop(send_queue, None)
-        self.behind.discard(send_queue)
 
 
 class Sender:
@@ -115,7 +95,6 @@ class Sender:
 
     def __init__(
         self,
-        broadcasts: Sequence[BroadcastBuffer],
         lag_max_bytes: int,
         on_crash: Callable[[str], None],
         is_memory_short: Callable[[], bool] = lambda: False,
@@ -129,7 +108,6 @@ class Sender:
         self._write = write
         self._clock = clock
         self._is_memory_short = is_memory_short
-        self._followers = {broadcast: _Followers(broadcast) for broadcast in broadcasts}
         self._lag_max_bytes = lag_max_bytes
         self._worker = Worker("sender", self._run, on_crash)
         self._selector = selectors.DefaultSelector()
@@ -137,6 +115,8 @@ class Sender:
         os.set_blocking(self._wakeup_reader, False)
         os.set_blocking(self._wakeup_writer, False)
         self._selector.register(self._wakeup_reader, selectors.EVENT_READ)
+        # The buffers in whose sets each queue is; for those that are in any. For the sender's thread.
+        self._placed: dict[SendQueue, tuple[BroadcastBuffer, ...]] = {}
         # Queues whose readers have ended, each with its deadline. For the sender's thread.
         self._closing: dict[SendQueue, float] = {}
         # Queues whose sockets are full, each with the time when it became full; oldest first. For the sender's thread.
@@ -147,6 +127,11 @@ class Sender:
         # Guards everything below.
         self._lock = threading.Lock()
         self._ready: dict[SendQueue, None] = {}
+        # All buffers; other threads only add to it. Those that have grown, and those to close after their last byte.
+        self._followers: dict[BroadcastBuffer, _Followers] = {}
+        self._growing: dict[BroadcastBuffer, None] = {}
+        self._removed: dict[BroadcastBuffer, None] = {}
+        self._has_ended = False
         self._to_close: list[SendQueue] = []
         self._open_count = 0
         self._woken = False
@@ -170,6 +155,26 @@ class Sender:
         """Count an open send queue; the caller must pass it to :meth:`close_when_drained` later."""
         with self._lock:
             self._open_count += 1
+
+    def add_buffer(self, buffer: BroadcastBuffer) -> None:
+        """Send the data of this buffer from now on. Call it before the first flush. For any thread."""
+        with self._lock:
+            self._followers[buffer] = _Followers()
+            has_ended = self._has_ended
+        buffer.on_growth(self._note_growth)
+        if has_ended:
+            buffer.note_sender_end()
+
+    def remove_buffer(self, buffer: BroadcastBuffer) -> None:
+        """Close this buffer after its last byte was sent. The caller no longer uses it. For any thread."""
+        with self._lock:
+            self._removed[buffer] = None
+        self.wake()
+
+    def _note_growth(self, buffer: BroadcastBuffer) -> None:
+        """Offer the data of this buffer in the next round. For any thread; the caller wakes the sender."""
+        with self._lock:
+            self._growing[buffer] = None
 
     def mark_ready(self, send_queue: SendQueue) -> None:
         """Visit this queue in the next round. For any thread."""
@@ -200,8 +205,11 @@ class Sender:
         try:
             self._run_rounds()
         finally:
-            for broadcast in self._followers:
-                broadcast.note_sender_end()
+            with self._lock:
+                self._has_ended = True
+                buffers = list(self._followers)
+            for buffer in buffers:
+                buffer.note_sender_end()
 
     def _run_rounds(self) -> None:
         while True:
@@ -219,6 +227,8 @@ class Sender:
         self._send_all()
         self._run_checks(self._clock())
         self._close_drained()
+        if self._removed:
+            self._close_removed()
         return True
 
     def _await_work(self, *, wait: bool) -> bool:
@@ -226,8 +236,8 @@ class Sender:
 
         False if there is no work, but perhaps a check.
         """
-        # _ready and _stop_at are read without the lock: a change makes the pipe readable, so select returns.
-        busy = bool(self._ready) or any(followers.has_unsent for followers in self._followers.values())
+        # Read without the lock: a change of these makes the pipe readable, so select returns.
+        busy = bool(self._ready or self._growing)
         has_checks = self._closing or self._full or self._tracked or self._stop_at is not None
         timeout = _TICK_SECONDS if has_checks else None
         ready = self._selector.select(timeout if wait and not busy else 0)
@@ -245,82 +255,136 @@ class Sender:
     def _send_all(self) -> None:
         # Broadcast data first, then queues that were marked ready. Queues beyond the limit of visits are first in the
         # next round, so each gets its visit. Followers that are behind do not count for the limit: if they were skipped
-        # while the buffer grows, their lag would grow.
-        growing = [followers for followers in self._followers.values() if followers.has_unsent]
+        # while the buffers grow, their lag would grow.
         with self._lock:
             targets, self._ready = self._ready, {}
-        for followers in growing:
-            self._advance(followers)
-            for send_queue in list(followers.behind):
-                targets.pop(send_queue, None)
-                self._visit(send_queue)
+            growing, self._growing = self._growing, {}
+        behind: dict[SendQueue, None] = {}
+        for buffer in growing:
+            if buffer.end > buffer.position:
+                self._advance(buffer)
+                behind |= dict.fromkeys(self._followers[buffer].behind)
+        for send_queue in behind:
+            targets.pop(send_queue, None)
+            self._visit(send_queue)
         remaining = iter(targets)
         for send_queue in islice(remaining, self._visits_max):
             self._visit(send_queue)
-        if len(targets) > self._visits_max:
+        unfinished = [buffer for buffer in growing if buffer.end > buffer.position]
+        if len(targets) > self._visits_max or unfinished:
             with self._lock:
                 self._ready = dict.fromkeys(remaining) | self._ready
-        for followers in self._followers.values():
-            followers.broadcast.note_offered(followers.offered)
+                self._growing |= dict.fromkeys(unfinished)
+        for buffer in growing:
+            buffer.note_offered()
 
-    def _advance(self, followers: _Followers) -> None:
-        """Send the next span of the buffer to all caught-up queues: one system call each."""
-        span = followers.next_span()
-        followers.offered = span.end
-        if not followers.caught_up:
-            return
+    def _advance(self, buffer: BroadcastBuffer) -> None:
+        """Move the position of the buffer to the end of a later message, and send the data to all caught-up queues.
+
+        Usually this is one span. It is several if one flush is larger than a send, or at the end of a segment.
+        """
+        followers = self._followers[buffer]
+        before = start = buffer.advance()
+        while start < buffer.position and followers.caught_up:
+            span = buffer.span(start, buffer.position)
+            for send_queue, sent_bytes in self._send_to_caught_up(buffer, followers.caught_up, span):
+                sent_upto = start + sent_bytes
+                if sent_bytes < 0:
+                    self._disconnect(send_queue)
+                elif sent_upto == before:  # there may be a segment within the data
+                    self._take_out(send_queue, {buffer: before})
+                else:
+                    self._take_out(send_queue, {}, Shared(buffer, sent_upto, buffer.position))
+            start = span.end
+
+    def _send_to_caught_up(
+        self, buffer: BroadcastBuffer, caught_up: dict[SendQueue, int], span: Span
+    ) -> list[tuple[SendQueue, int]]:
+        """Send a span to all caught-up queues: one system call each.
+
+        Returns those that did not take all of it, each with the number of bytes that it took; -1 if the peer is lost.
+        """
         size = span.end - span.start
-        is_long = size >= followers.broadcast.limits.span_min_bytes
-        send: Callable[[int, Any], int] = followers.broadcast.send if is_long else self._write
-        data = span if is_long else followers.broadcast.slice(*span)
+        is_long = size >= buffer.limits.span_min_bytes
+        send: Callable[[int, Any], int] = buffer.send if is_long else self._write
+        data = span if is_long else buffer.slice(*span)
         incomplete: list[tuple[SendQueue, int]] = []
-        lost: list[SendQueue] = []
-        for send_queue, descriptor in followers.caught_up.items():
+        for send_queue, descriptor in caught_up.items():
             sent_bytes = 0
             # caught_up is read without the queue's lock. If another thread clears it after this read, the span is still
-            # right: an edit that is added now is at the flushed end or later, and the span ends there or earlier. An
-            # edit inside the span was added before the flush, so caught_up was cleared before this thread saw the end.
+            # right: bytes that are inserted now are at the flushed end or later, and the span ends there or earlier. A
+            # segment inside the span was added before the flush, so caught_up was cleared before this thread saw the
+            # end.
             if send_queue.caught_up:
                 try:
                     sent_bytes = send(descriptor, data)
                 except BlockingIOError:
                     pass
                 except OSError:
-                    lost.append(send_queue)
+                    incomplete.append((send_queue, -1))
                     continue
                 if sent_bytes == size:
                     continue
                 self._note_full(send_queue)
             incomplete.append((send_queue, sent_bytes))
-        for send_queue, sent_bytes in incomplete:
-            followers.remove(send_queue, span.start + sent_bytes)
-        for send_queue in lost:
-            self._disconnect(send_queue)
+        return incomplete
+
+    def _take_out(
+        self, send_queue: SendQueue, positions: dict[BroadcastBuffer, int], rest: Shared | None = None
+    ) -> None:
+        """Move a queue from the caught-up ones to those behind: at the positions of its buffers, or at these."""
+        buffers = self._placed[send_queue]
+        send_queue.fall_behind({buffer: buffer.position for buffer in buffers} | positions, rest)
+        for buffer in buffers:
+            followers = self._followers[buffer]
+            del followers.caught_up[send_queue]
+            followers.behind.add(send_queue)
+
+    def _place(self, send_queue: SendQueue) -> None:
+        """Put a queue that is behind into the sets of its buffers, and remove it from those of others."""
+        buffers = send_queue.buffers
+        placed = self._placed.get(send_queue, ())
+        if buffers is placed:
+            return
+        for buffer in placed:
+            if buffer not in buffers:
+                self._followers[buffer].behind.discard(send_queue)
+        for buffer in buffers:
+            self._followers[buffer].behind.add(send_queue)
+        if buffers:
+            self._placed[send_queue] = buffers
+        elif placed:
+            del self._placed[send_queue]
+
+    def _forget(self, send_queue: SendQueue) -> None:
+        """Remove a queue from all sets."""
+        for buffer in self._placed.pop(send_queue, ()):
+            self._followers[buffer].caught_up.pop(send_queue, None)
+            self._followers[buffer].behind.discard(send_queue)
 
     def _visit(self, send_queue: SendQueue) -> None:
         """Serve a queue that is behind, was marked ready, or is not logged in."""
-        if send_queue.broken:
+        if send_queue.state is State.CLOSED:
             return
-        followers = self._followers[send_queue.broadcast]
-        if send_queue in followers.caught_up:
-            followers.remove(send_queue, followers.offered)
-        elif send_queue.follows:
-            followers.behind.add(send_queue)
+        placed = self._placed.get(send_queue)
+        if placed and send_queue in self._followers[placed[0]].caught_up:
+            self._take_out(send_queue, {})
+        self._place(send_queue)
         if send_queue.is_tracked:
             send_queue.check_acknowledged()  # before more data is sent
             self._tracked[send_queue] = None
         if send_queue.lag_bytes() > self._lag_max_bytes:
             self._disconnect_lagging(send_queue)
         elif send_queue not in self._full:
-            self._serve(send_queue, followers)
-        if send_queue.hangs_up and send_queue in self._full:  # hang_up does not wait for a peer that does not read
+            self._serve(send_queue)
+        if send_queue.state is State.HANGING_UP and send_queue in self._full:  # a peer that does not read
             self._disconnect(send_queue)
 
-    def _serve(self, send_queue: SendQueue, followers: _Followers) -> None:
+    def _serve(self, send_queue: SendQueue) -> None:
         """Make one send at most. A queue with more data is visited again in the next round."""
         try:
             send_queue.transport.flush()
-            data = send_queue.next_span(followers.offered)
+            data = send_queue.next_data()
             if data and not self._send(send_queue, data):
                 return
         except LookupError:
@@ -329,23 +393,27 @@ class Sender:
         except (OSError, MemoryError):
             self._disconnect(send_queue)
             return
-        if send_queue.catch_up(followers.offered):
-            followers.add(send_queue)
+        self._place(send_queue)
+        placed = self._placed.get(send_queue, ())
+        if send_queue.catch_up(placed):
+            descriptor = send_queue.transport.descriptor
+            for buffer in placed:
+                self._followers[buffer].behind.discard(send_queue)
+                self._followers[buffer].caught_up[send_queue] = descriptor
         elif data:  # there may be more
             with self._lock:
                 self._ready[send_queue] = None
-        elif send_queue.is_drained() and not send_queue.shut:
-            send_queue.shut = True
+        elif (before := send_queue.shut()) is not None:
             send_queue.transport.end()
-            if send_queue.hangs_up:
+            if before is State.HANGING_UP:
                 send_queue.transport.hang_up()
 
-    def _send(self, send_queue: SendQueue, data: list[bytes | memoryview] | Span) -> bool:
+    def _send(self, send_queue: SendQueue, data: list[bytes | memoryview] | Shared) -> bool:
         """True if the transport took everything. LookupError: the data was discarded. OSError: the peer is lost."""
         try:
-            if isinstance(data, Span):
+            if isinstance(data, Shared):
                 size = data.end - data.start
-                sent_bytes = send_queue.broadcast.send(send_queue.transport.descriptor, data)
+                sent_bytes = data.buffer.send(send_queue.transport.descriptor, Span(data.start, data.end))
             else:
                 size = sum(map(len, data))
                 sent_bytes = send_queue.transport.write(data)
@@ -377,28 +445,27 @@ class Sender:
             del self._tracked[send_queue]
             send_queue.check_acknowledged()
             if send_queue in self._closing:
-                self._break_if_lost(send_queue)
-            if send_queue.is_tracked and not send_queue.broken:
+                self._close_if_lost(send_queue)
+            if send_queue.is_tracked and send_queue.state is not State.CLOSED:
                 self._tracked[send_queue] = None
 
-    def _break_if_lost(self, send_queue: SendQueue) -> None:
-        """Break a closing queue that waits for acknowledgements after a reset, which would take LINGER_SECONDS."""
+    def _close_if_lost(self, send_queue: SendQueue) -> None:
+        """Close a queue that waits for acknowledgements after a reset, which would take LINGER_SECONDS."""
         if send_queue.is_tracked and send_queue.transport.is_lost:
-            send_queue.broken = True
+            send_queue.close()
 
     def _disconnect_stalled(self, now: float) -> None:
         """Disconnect peers that read no replies. ``_full`` is ordered by time: dicts keep insertion order."""
         for send_queue, since in list(self._full.items()):
             if now - since < STALL_SECONDS:
                 return
-            if send_queue.has_unsent_replies and not send_queue.broken:
+            if send_queue.has_unsent_replies:
                 _log.warning("disconnected", reason="replies_unread", connection=send_queue.label)
                 self._disconnect(send_queue)
 
     def _disconnect_largest(self) -> None:
         """While memory is short, disconnect the peer with the most unsent data, one per tick."""
-        behind = [send_queue for followers in self._followers.values() for send_queue in followers.behind]
-        largest = max(behind, key=lambda send_queue: send_queue.kept_bytes, default=None)
+        largest = max(self._placed, key=lambda send_queue: send_queue.kept_bytes, default=None)
         if largest is not None and largest.kept_bytes >= _SHORT_MEMORY_UNSENT_BYTES:
             unsent_bytes = largest.kept_bytes
             _log.warning("disconnected", reason="memory_short", connection=largest.label, unsent_bytes=unsent_bytes)
@@ -410,9 +477,8 @@ class Sender:
 
     def _disconnect(self, send_queue: SendQueue) -> None:
         """Stop sending to this peer, and let its reader see the end of the connection."""
-        send_queue.broken = True
-        send_queue.finish()
-        self._followers[send_queue.broadcast].forget(send_queue)
+        send_queue.close()
+        self._forget(send_queue)
         send_queue.transport.hang_up()
 
     def _close_drained(self) -> None:
@@ -422,11 +488,12 @@ class Sender:
             stop_at = self._stop_at
         for send_queue in to_close:
             self._closing[send_queue] = now + LINGER_SECONDS
-            self._break_if_lost(send_queue)
+            self._close_if_lost(send_queue)
         # Tracked queues are polled at the next tick and once more before the close, not in each round.
         for send_queue, deadline in list(self._closing.items()):
-            is_done = send_queue.shut and send_queue.transport.can_be_closed and not send_queue.is_tracked
-            if send_queue.broken or is_done or now >= min(deadline, stop_at or deadline):
+            state = send_queue.state
+            is_done = state is State.SHUT and send_queue.transport.can_be_closed and not send_queue.is_tracked
+            if state is State.CLOSED or is_done or now >= min(deadline, stop_at or deadline):
                 self._close(send_queue)
 
     def _close(self, send_queue: SendQueue) -> None:
@@ -436,8 +503,18 @@ class Sender:
         self._tracked.pop(send_queue, None)
         if self._full.pop(send_queue, None) is not None:
             self._selector.unregister(send_queue.transport.descriptor)
-        send_queue.broken = True
-        self._followers[send_queue.broadcast].forget(send_queue)
+        send_queue.close()
+        self._forget(send_queue)
         send_queue.transport.close()
         with self._lock:
             self._open_count -= 1
+
+    def _close_removed(self) -> None:
+        """Close the removed buffers that no queue needs."""
+        for buffer in list(self._removed):
+            followers = self._followers[buffer]
+            if not (buffer.has_followers or followers.caught_up or followers.behind):
+                with self._lock:
+                    del self._removed[buffer], self._followers[buffer]
+                    self._growing.pop(buffer, None)
+                buffer.close()

@@ -1,171 +1,194 @@
-"""The send queue of one connection: a position in the broadcast buffer, and edits to the data after it.
+"""The send queue of one connection: a list of segments, and the broadcast buffers that it follows.
 
-Public messages are encoded once per protocol and stored once, in the broadcast buffer. A send queue keeps only the
-position up to which the buffer was sent on its connection (``_position``) and the differences (``_edits``). An edit
-``(at, resume, data)`` means: at position ``at``, send ``data``, then continue at ``resume``. A reply is an insertion
-(``at == resume``). A sender's own message is replaced by its confirmation (``at < resume``).
+Public messages are encoded once for each room and protocol and stored once, in a broadcast buffer. A send queue holds
+*segments*: ``Own`` has bytes for this connection alone, ``Shared`` is a span of a broadcast buffer. After the segments
+comes one *open span* for each buffer that the queue follows: from a start, which ``_open`` has, to whatever the buffer
+will get. Open spans of different buffers have no order among themselves. A segment is sent after those before it.
 
-Phases. All positions are positions in the broadcast buffer:
+Bytes of its own enter a live queue in one way: the open spans are *closed*, which makes segments of them, the bytes are
+appended, and the open spans go on behind them. So each reply and direct message has its place in each room. A reply
+closes the spans at the flushed ends of the buffers, an insertion of the hub at their tails, after everything staged. A
+message that its own sender must not get is a gap: the open span is closed before it and goes on after it.
 
-1. Not logged in: the queue is held from the start (``_held``), and ``_end`` is 0, so nothing of the buffer is pending.
-   While the queue is held, replies go to ``_replies`` and are sent at once.
-2. Logging in: :meth:`follow` sets ``_position`` to the end of the buffer and ``_end`` to None. The missed messages go
-   to ``_replies``. The buffer and insertions wait.
-3. Following: :meth:`release` ends the hold. After ``_replies``, the buffer and the edits are sent from ``_position``
-   on. New replies are edits.
-4. Not following again: :meth:`unfollow` fixes ``_end`` at the flushed end of the buffer; if held, at ``_position``.
-5. Finishing: :meth:`finish` stops following, ends the hold and drops later replies. Pending data is still sent. The
-   sender shuts the connection once :meth:`is_drained` is true.
+States:
 
-A following queue is either *caught up* or *behind*. A caught-up queue has no edits and no replies; the sender keeps one
-position for all caught-up queues and does not update ``_position``. :meth:`catch_up` alone sets ``caught_up``. Every
-method that adds data clears it. The sender then sets ``_position`` with :meth:`fall_behind` before it uses the value.
+    BUFFERING  Before the login, and while missed messages are read. Replies are sent at once, one per send. Segments of
+               the buffers and insertions wait in ``_waiting``, behind all replies.
+    LIVE       After :meth:`release`. What waited follows the replies.
+    DRAINING   After :meth:`finish`. Nothing new is queued; what is queued is still sent. What waited is dropped: the
+               missed messages are incomplete, and newer messages would hide the gap.
+    HANGING_UP DRAINING, then the reader is made to see the end. Does not wait for a peer that does not read.
+    SHUT       Everything was sent, and our side of the connection is shut.
+    CLOSED     Nothing more is sent: the peer is lost or was disconnected, or the transport is closed.
+
+    BUFFERING -> LIVE -> DRAINING -> SHUT -> CLOSED. ``finish`` leads from the first two to DRAINING, and with
+    ``hang_up`` from any but CLOSED to HANGING_UP. ``shut`` leads from these two to SHUT, ``close`` to CLOSED.
+
+A live queue is *caught up* if it has no segments and each of its open spans starts at the position of its buffer.
+The sender then sends it the same spans as all others, and does not update the starts. :meth:`catch_up` alone sets
+``caught_up``. Every method that adds data or changes ``_open`` clears it. The sender then corrects the starts with
+:meth:`fall_behind` before it uses them; meanwhile they are too small, but never beyond the data that was sent.
+
+No message is cut. The position of a buffer and the ends of closed spans are ends of messages. Only the first segment
+can be sent in part, and its rest stays the first: also the rest of a send to caught-up queues, see ``fall_behind``.
 
 Threads. The connection's reader, and for guests the readers of others, call ``put``, ``release``, ``finish`` and
-``wait_for_room``. The hub calls ``follow``, ``unfollow`` and ``insert`` under its lock. The sender alone calls
-``next_span``, passes the result to the transport without a lock, and reports with ``note_sent``. Meanwhile other
-threads only append edits and replies, so the data that is being sent stays first.
+``wait_for_room``. The hub calls ``follow``, ``unfollow``, ``insert`` and ``replace`` under its lock. The sender alone
+calls ``next_data``, passes the result to the transport without a lock, and reports with ``note_sent``. Meanwhile other
+threads only append to the segments, so the data that is being sent stays first.
 
-Locks. ``_lock`` guards the state and is a leaf except for the buffer's lock: hub, then queue, then buffer. ``wake`` and
-``on_acknowledged`` are called after ``_lock`` was released. No socket is used under it.
+Locks. ``_lock`` guards the state and is a leaf except for the lock of a buffer: hub, then queue, then buffer. ``wake``
+and ``on_acknowledged`` are called after ``_lock`` was released. No socket is used under it.
 
-An edit is correct wherever ``_position`` is, because an edit is never inside data that was flushed before: the hub
-inserts before it flushes, and replies go to the end of the flushed data. The sender sends flushed data only, so a send
-that runs while an edit is added can't pass the edit. The hub's order (edit, then flush) also means that a thread that
-sees the new end of the buffer sees ``caught_up`` cleared.
+A closed span is right wherever the sender is. The hub inserts before it flushes, and replies close the spans at the
+flushed ends. The sender sends flushed data only, so a send that runs meanwhile can't pass the end of the span. The
+hub's order also means that a thread that sees the new end of a buffer sees ``caught_up`` cleared.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from chatprotocol.events import Event, EventBatch
-    from chatserver.net.broadcast import BroadcastBuffer, Span
+    from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.transport import Transport
 
 # Maximum unsent replies per connection: above it, the server stops reading requests from this client.
 UNREAD_MAX_BYTES = 64 * 1024
-# Maximum numbers that wait for their data to be sent (see track). At the maximum, a new number replaces the last one.
-TRACKED_MAX = 64
-
-# Maximum size for joining insertions at one position: an edit takes 200 bytes, more than a short direct message.
+# Maximum pieces per send: one connection must not occupy the sender for long.
+_PIECES_MAX = 128
+# Maximum size for joining bytes of its own: a segment and its bytes object take 100 bytes beside the data.
 _JOIN_MAX_BYTES = 4 * 1024
-# Placeholder for an unused deque: most deques are empty most of the time. It can hold nothing.
-_EMPTY: Final[deque[Any]] = deque(maxlen=0)
+# A segment that carries no number: see SendQueue.track.
+_NO_NUMBER: Final = -1
 
 
-class _Edit(NamedTuple):
-    """At position ``at``: send ``data``, then continue at ``resume``."""
+class State(IntEnum):
+    """The state of a send queue. See the module's docstring."""
 
-    at: int
-    resume: int
+    BUFFERING = 0
+    LIVE = 1
+    DRAINING = 2
+    HANGING_UP = 3
+    SHUT = 4
+    CLOSED = 5
+
+
+class Kind(Enum):
+    """The origin of bytes of the queue's own."""
+
+    # A reply before the release, in a send of its own: simple clients treat the result of one read as one reply.
+    SINGLE_REPLY = "single reply"
+    REPLY = "reply"
+    INSERTION = "insertion"
+
+
+class Own(Struct, gc=False, eq=False):
+    """Bytes for this connection alone."""
+
     # A view after a partial send: copying the rest of a large reply would double its memory.
     data: bytes | memoryview
-    is_reply: bool
+    kind: Kind
+    # The number to report when everything up to the end of this segment is acknowledged.
+    number: int = _NO_NUMBER
 
 
-class _Tracked:
+class Shared(Struct, gc=False, eq=False):
+    """The bytes of a broadcast buffer from ``start`` to ``end``."""
+
+    buffer: BroadcastBuffer
+    start: int
+    end: int
+    number: int = _NO_NUMBER
+
+
+class _Tracked(Struct, gc=False, eq=False):
     """Numbers to report once the peer's system has acknowledged all data that was queued before them.
 
-    A number waits in ``queued`` together with two ends: the count of bytes queued for this connection alone, and the
-    end of the broadcast buffer. After the data up to both ends was sent, the number becomes ``sent_number``. It is
-    reported when no sent data is unacknowledged. Under constant traffic that may never happen, so the number is also
-    reported when the transport's position ``mark``, read after the send, is acknowledged. The queue's lock guards all
-    fields.
+    A number waits in the last segment that was queued before it. After that was sent, it becomes ``sent``, and is
+    reported when no sent data is unacknowledged. Under constant traffic that may never happen, so it is also reported
+    when the transport's position ``mark``, read after the send, is acknowledged. The queue's lock guards all fields.
     """
 
-    __slots__ = ("mark", "marked_number", "on_acknowledged", "queued", "sent_number")
-
-    def __init__(self, on_acknowledged: Callable[[int], None]) -> None:
-        self.on_acknowledged = on_acknowledged
-        self.queued: deque[tuple[int, int, int]] = deque()
-        self.sent_number: int | None = None
-        self.marked_number: int | None = None
-        self.mark = 0
-
-    def note_sent(self, sent_bytes: int, position: int) -> None:
-        """Record progress: bytes sent for this connection alone, and the position in the broadcast buffer."""
-        while self.queued and self.queued[0][1] <= sent_bytes and self.queued[0][2] <= position:
-            self.sent_number, _, _ = self.queued.popleft()
+    on_acknowledged: Callable[[int], None]
+    newest: int = _NO_NUMBER
+    sent: int = _NO_NUMBER
+    marked: int = _NO_NUMBER
+    mark: int = 0
 
 
 class SendQueue:
-    """The unsent data of one connection: replies first, then the broadcast buffer with the edits to it.
+    """The unsent data of one connection. The module's docstring has the states, the threads and the lock rules.
 
     ``wake`` marks the queue as ready to send; it is called from any thread, without the queue's lock.
-    The module's docstring has the phases, the threads and the lock rules.
     """
 
     __slots__ = (
-        "_edits",
         "_encode",
-        "_end",
-        "_finishing",
-        "_held",
         "_inserted_bytes",
+        "_leaving",
         "_lock",
-        "_position",
-        "_replies",
-        "_replies_bytes",
+        "_open",
+        "_pieces_max",
+        "_reply_bytes",
         "_room_available",
-        "_sent_bytes",
+        "_segments",
+        "_shared_bytes",
         "_tracked",
+        "_waiting",
         "_wake",
-        "broadcast",
-        "broken",
+        "buffers",
         "caught_up",
-        "hangs_up",
         "label",
-        "shut",
+        "protocol",
+        "state",
         "transport",
     )
 
     def __init__(
         self,
         transport: Transport,
-        broadcast: BroadcastBuffer,
+        protocol: str,
+        encode: Callable[[Sequence[Event | EventBatch]], bytes],
         label: str,
         wake: Callable[[SendQueue], None],
-        encode: Callable[[Sequence[Event | EventBatch]], bytes] | None = None,
+        pieces_max: int = _PIECES_MAX,
     ) -> None:
-        """``encode`` encodes the events for this connection alone; by default as ``broadcast`` does."""
-        self._encode = encode or broadcast.encode
+        """``protocol`` is the name of the wire protocol. ``encode`` encodes the events for this connection alone."""
         self.transport = transport
-        self.broadcast = broadcast
         self.label = label
+        self.protocol = protocol
+        self._encode = encode
         self._wake = wake
-        # Written by the sender alone. shut: our side was shut after the last byte. broken: nothing more is sent.
-        self.shut = False
-        self.broken = False
-        # True if the reader must see the end of the connection after the last byte. Set under the lock, never cleared.
-        self.hangs_up = False
-        # Written under the lock; set to true by the sender alone. The sender reads it without the lock (see above).
-        self.caught_up = False
-        # Guards everything below.
+        self._pieces_max = pieces_max
+        # Guards everything below. ``state``, ``caught_up`` and ``buffers`` may be read without it.
         self._lock = threading.Lock()
         self._room_available: threading.Condition | None = None
-        # Both deques are created on first use and dropped when the queue has caught up: there are thousands of queues.
-        self._replies: deque[bytes | memoryview] = _EMPTY
-        self._replies_bytes = 0
-        self._edits: deque[_Edit] = _EMPTY
+        self.state = State.BUFFERING
+        self.caught_up = False
+        # The buffers that the queue follows or has unsent spans of; and those of them that it does not follow.
+        self.buffers: tuple[BroadcastBuffer, ...] = ()
+        self._leaving: tuple[BroadcastBuffer, ...] = ()
+        # Lists, because an empty one is small, and thousands of queues have nothing to send.
+        self._segments: list[Own | Shared] = []
+        self._waiting: list[Own | Shared] = []
+        self._open: dict[BroadcastBuffer, int] = {}
+        self._reply_bytes = 0
         self._inserted_bytes = 0
-        # Bytes of replies and edits sent so far.
-        self._sent_bytes = 0
+        self._shared_bytes = 0
         self._tracked: _Tracked | None = None
-        self._held = True
-        self._position = 0
-        self._end: int | None = 0
-        self._finishing = False
 
     # --- for the session: its reader thread, and for guests the reader threads of others ---
 
     def put(self, events: Sequence[Event]) -> None:
-        """Queue a reply to this connection. It is sent at once while the queue is held, else after the flushed data.
+        """Queue a reply to this connection: after the replies while BUFFERING, else after all flushed data.
 
         A reply after :meth:`finish` is dropped.
         """
@@ -182,11 +205,14 @@ class SendQueue:
             self._wake(self)
 
     def release(self, events: Sequence[Event]) -> None:
-        """Queue the last of the missed messages, end the hold and continue with the broadcast buffer."""
+        """Queue the last of the missed messages, then what waited for it: the queue is LIVE."""
         data = self._encode(events)
         with self._lock:
             self._put(data)
-            self._held = False
+            if self.state is State.BUFFERING:
+                self._segments += self._waiting
+                self._waiting = []
+                self.state = State.LIVE
         self._wake(self)
 
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
@@ -197,79 +223,112 @@ class SendQueue:
         """
         data = self._encode(last)
         with self._lock:
-            if self._end is None:
-                self._stop_following(self.broadcast.end)
             self._put(data)
-            self._held = False
-            self._finishing = True
-            self.hangs_up |= hang_up
-            self.caught_up = False
+            if self.state < State.DRAINING:
+                if self.state is State.BUFFERING:
+                    self._drop_waiting()
+                else:
+                    self._close_spans()
+                self._leave(self._open)
+                self.state = State.DRAINING
+            if hang_up and self.state is not State.CLOSED:
+                self.state = State.HANGING_UP
             if self._room_available is not None:
                 self._room_available.notify_all()
         self._wake(self)
 
     def wait_for_room(self) -> bool:
-        """Wait while more than UNREAD_MAX_BYTES of replies are unsent; false if the connection is finishing."""
+        """Wait while more than UNREAD_MAX_BYTES of replies are unsent; false if the queue takes no more."""
         # Read without the lock: a stale value admits the requests of one more read, or costs a check under the lock.
         if self._unread_bytes() <= UNREAD_MAX_BYTES:
-            return not self._finishing
+            return self.state < State.DRAINING
         with self._lock:
             if self._room_available is None:
                 self._room_available = threading.Condition(self._lock)
-            self._room_available.wait_for(lambda: self._finishing or self._unread_bytes() <= UNREAD_MAX_BYTES)
-            return not self._finishing
+            self._room_available.wait_for(
+                lambda: self.state >= State.DRAINING or self._unread_bytes() <= UNREAD_MAX_BYTES
+            )
+            return self.state < State.DRAINING
 
     # --- for the hub, under its lock ---
 
-    def follow(self) -> None:
-        """Follow the broadcast buffer from its current end on. No data of the buffer is sent before :meth:`release`."""
+    def follow(self, buffer: BroadcastBuffer) -> None:
+        """Follow a broadcast buffer from its end on. A queue that takes no more does not follow."""
         with self._lock:
-            self._held = True
-            self._position = self.broadcast.add_follower()
-            self._end = None
+            if self.state >= State.DRAINING or buffer in self._open:
+                return
+            self._stop_sharing()
+            if buffer in self._leaving:
+                self._leaving = tuple(each for each in self._leaving if each is not buffer)
+                self._open[buffer] = buffer.end
+            else:
+                self._open[buffer] = buffer.add_follower()
+            self.buffers = (*self._open, *self._leaving)
+            is_live = self.state is State.LIVE
+        if is_live:
+            self._wake(self)
 
-    def unfollow(self) -> None:
-        """Stop following at the current end of the broadcast buffer; data up to there is still sent."""
-        end = self.broadcast.remove_follower()
+    def unfollow(self, buffer: BroadcastBuffer) -> None:
+        """Stop following a broadcast buffer at its end; data up to there is still sent.
+
+        If nothing else is followed while BUFFERING, the missed messages are incomplete, and what waited is dropped.
+        """
         with self._lock:
-            self._position = self._sent_upto()
-            self.caught_up = False
-            if self._end is None:
-                self._stop_following(end)
+            if buffer not in self._open:
+                return
+            self._close_spans()
+            if self.state is State.BUFFERING and len(self._open) == 1:
+                self._drop_waiting()
+            self._leave([buffer])
+        self._wake(self)
 
-    def insert(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
-        """Send these events instead of the buffer's bytes from start to end; insert them if both are equal."""
+    def insert(self, events: Sequence[Event | EventBatch]) -> None:
+        """Send these events on this connection alone, after everything staged in the buffers that it follows."""
         data = self._encode(events)
-        if start == end and not data:  # the protocol can't express these events
+        if not data:  # the protocol can't express these events
             return
         with self._lock:
-            self.caught_up = False
-            if self._end is None:
-                self._add(_Edit(start, end, data, is_reply=False))
-                self._inserted_bytes += len(data)
-        if start == end:
-            self.broadcast.note_inserted(len(data))
-            self._wake(self)
+            first = next(iter(self._open), None)
+            if first is None:
+                return
+            self._close_spans(is_staged=True)
+            self._add(data, Kind.INSERTION)
+        first.note_inserted(len(data))
+        self._wake(self)
+
+    def replace(self, buffer: BroadcastBuffer, start: int, end: int, events: Sequence[Event | EventBatch] = ()) -> None:
+        """Send these events instead of the staged bytes of a buffer from start to end. The flush wakes the sender."""
+        data = self._encode(events)
+        with self._lock:
+            if buffer not in self._open:
+                return
+            self._stop_sharing()
+            self._close_span(buffer, start)
+            if data:
+                self._add(data, Kind.INSERTION)
+            self._open[buffer] = end
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
         """Report the number to ``on_acknowledged`` once the peer's system has acknowledged all data queued before.
 
         Numbers grow, and one report covers all smaller numbers. There is no report if the connection ends first.
         ``on_acknowledged`` is called from any thread, without the queue's lock. After :meth:`unfollow`, only data up to
-        the end of following counts. While the queue is held, numbers are ignored, because data is then not sent in the
-        order in which it was queued.
+        the end of following counts. After :meth:`finish` numbers are ignored.
         """
         with self._lock:
-            if self._held or self._finishing:
+            if self.state >= State.DRAINING:
                 return
             is_new = self._tracked is None
             if self._tracked is None:
                 self._tracked = _Tracked(on_acknowledged)
-            queued = self._tracked.queued
-            if len(queued) >= TRACKED_MAX:
-                queued.pop()
-            own_bytes = self._sent_bytes + self._replies_bytes + self._inserted_bytes
-            queued.append((number, own_bytes, self._limit(self.broadcast.end)))
+            self._tracked.newest = number
+            if not self.caught_up or any(buffer.offered_end < buffer.end for buffer in self._open):
+                self._close_spans()
+            last = self._waiting or self._segments
+            if last:
+                last[-1].number = number
+            else:
+                self._tracked.sent = number
         if is_new:  # otherwise the sender polls this queue already
             self._wake(self)
 
@@ -292,27 +351,26 @@ class SendQueue:
             tracked = self._tracked
             if tracked is None:
                 return
-            tracked.note_sent(self._sent_bytes, self._sent_upto())
-            number, marked_number, mark = tracked.sent_number, tracked.marked_number, tracked.mark
-        if number is None:
+            number, marked, mark = tracked.sent, tracked.marked, tracked.mark
+        if number == _NO_NUMBER:
             return
         if self.transport.unacknowledged_bytes():
-            if marked_number is None:
+            if marked == _NO_NUMBER:
                 mark = self.transport.written()
                 with self._lock:
-                    tracked.marked_number, tracked.mark = number, mark
+                    tracked.marked, tracked.mark = number, mark
                 return
             if self.transport.acknowledged() < mark:
                 return
-            number = marked_number
+            number = marked
         with self._lock:
             if self._tracked is not tracked:  # another thread reported everything, or the transport may be closed
                 return
-            if tracked.marked_number is not None and tracked.marked_number <= number:
-                tracked.marked_number = None
-            if tracked.sent_number is not None and tracked.sent_number <= number:
-                tracked.sent_number = None
-            if tracked.sent_number is None and not tracked.queued:
+            if tracked.marked <= number:
+                tracked.marked = _NO_NUMBER
+            if tracked.sent <= number:
+                tracked.sent = _NO_NUMBER
+            if tracked.newest <= number:
                 self._tracked = None
         tracked.on_acknowledged(number)
 
@@ -323,185 +381,250 @@ class SendQueue:
         with self._lock:
             self._tracked = None
 
-    def next_span(self, offered: int) -> list[bytes | memoryview] | Span:
-        """The next data to send: pieces, or one long span of the broadcast buffer; empty if there is nothing to send.
+    def next_data(self) -> list[bytes | memoryview] | Shared:
+        """The next data to send: pieces, or one long span of a buffer; empty if there is nothing to send.
 
-        A follower gets data up to ``offered``, the position of the caught-up queues. LookupError: the buffer has
-        discarded data that this queue still needs.
+        Of a buffer that is followed, it has the data up to the buffer's position. LookupError: the buffer has discarded
+        data that this queue still needs.
         """
         with self._lock:
-            if self._replies:  # one per send: simple clients treat the result of one read as one reply
-                return [self._replies[0]]
-            if self._held:
-                return []
-            self._skip_empty_edits()
-            position = self._position
-            limit = min(self._limit(offered), position + self.transport.write_max_bytes)
-            stop = min(self._edits[0].at, limit) if self._edits else limit
-            if stop - position >= self.broadcast.limits.span_min_bytes:
-                return self.broadcast.span(position, stop)
+            if self.state is State.LIVE:
+                self._close_spans_at_positions()
             pieces: list[bytes | memoryview] = []
-            for edit in self._edits:
-                if len(pieces) >= self.broadcast.limits.send_max_pieces:
-                    return pieces
-                stop = min(edit.at, limit)
-                if position < stop:
-                    pieces.append(self.broadcast.slice(position, stop))
-                if stop < edit.at:
-                    return pieces
-                if edit.data:
-                    pieces.append(edit.data)
-                position = max(position, edit.resume)
-            if position < limit:
-                pieces.append(self.broadcast.slice(position, limit))
+            room = self.transport.write_max_bytes
+            for segment in self._segments:
+                if isinstance(segment, Own):
+                    if pieces and segment.kind is Kind.SINGLE_REPLY:
+                        break
+                    pieces.append(segment.data)
+                    if segment.kind is Kind.SINGLE_REPLY:
+                        break
+                else:
+                    buffer, start = segment.buffer, segment.start
+                    end = min(segment.end, buffer.end, start + room)
+                    if not pieces and end - start >= buffer.limits.span_min_bytes:
+                        return Shared(buffer, *buffer.span(start, end))
+                    if start < end:
+                        pieces.append(buffer.slice(start, end))
+                    if end < segment.end:  # not flushed yet, or no room
+                        break
+                    room -= end - start
+                if len(pieces) >= self._pieces_max:
+                    break
             return pieces
 
-    def fall_behind(self, position: int) -> None:
-        """Leave the caught-up state at this position."""
+    def note_sent(self, sent_bytes: int) -> None:
+        """Record that the transport took the first ``sent_bytes`` bytes of the last :meth:`next_data`."""
         with self._lock:
-            self.caught_up = False
-            self._position = position
+            complete = 0
+            for segment in self._segments:
+                if not sent_bytes:
+                    break
+                sent_bytes -= self._shorten(segment, sent_bytes)
+                if _size(segment):
+                    break
+                self._note_complete(segment)
+                complete += 1
+            del self._segments[:complete]
+            if self._leaving and complete:
+                self._release_buffers()
+            if self._room_available is not None and self._unread_bytes() <= UNREAD_MAX_BYTES:
+                self._room_available.notify_all()
 
-    def catch_up(self, offered: int) -> bool:
-        """Become caught up if the queue has no replies and edits, and its position is ``offered``. True if it is now.
+    def catch_up(self, buffers: tuple[BroadcastBuffer, ...]) -> bool:
+        """Become caught up if these are its buffers and nothing is unsent up to their positions. True if it is now.
 
         Only a queue whose transport is a socket can be caught up, because the sender then writes to the descriptor.
         """
         with self._lock:
-            self._skip_empty_edits()
-            own = self._held or self._replies or self._edits or self._finishing or self._end is not None
-            self.caught_up = not own and self._position == offered and self.transport.is_socket
-            if self.caught_up:
-                self._replies = self._edits = _EMPTY
+            self.caught_up = (
+                self.state is State.LIVE
+                and not self._segments
+                and self.transport.is_socket
+                and self.buffers is buffers
+                and bool(buffers)
+                and all(start == buffer.position for buffer, start in self._open.items())
+            )
             return self.caught_up
 
-    @property
-    def follows(self) -> bool:
-        """True if the connection follows the broadcast buffer."""
-        # Read without the lock: follow sets _end while the queue is held, and release wakes the sender later.
-        return self._end is None
+    def fall_behind(self, positions: Mapping[BroadcastBuffer, int], rest: Shared | None = None) -> None:
+        """Leave the caught-up state, with everything sent up to these positions except ``rest``.
 
-    @property
-    def finishing(self) -> bool:
-        """True after :meth:`finish`: nothing more is queued."""
-        return self._finishing
+        ``rest`` is the second half of a span that was sent in part. It becomes the first segment. Nothing was inserted
+        into that span: the queue was still caught up when the sender had seen the end of it.
+        """
+        with self._lock:
+            self._stop_sharing()
+            for buffer, position in positions.items():
+                self._skip_to(buffer, position)
+            if rest is not None:
+                self._segments.insert(0, rest)
+                self._shared_bytes += rest.end - rest.start
+            self._release_buffers()
+
+    def shut(self) -> State | None:
+        """If the queue takes no more and everything was sent, it is SHUT; returns the state before."""
+        with self._lock:
+            if self._segments or self.state not in (State.DRAINING, State.HANGING_UP):
+                return None
+            before, self.state = self.state, State.SHUT
+            return before
+
+    def close(self) -> None:
+        """Drop all data: nothing more is sent."""
+        with self._lock:
+            self.state = State.CLOSED
+            self.caught_up = False
+            self._segments, self._waiting = [], []
+            self._reply_bytes = self._inserted_bytes = self._shared_bytes = 0
+            for buffer in self.buffers:
+                buffer.remove_follower()
+            self._open.clear()
+            self._leaving = self.buffers = ()
+            if self._room_available is not None:
+                self._room_available.notify_all()
 
     @property
     def has_unsent_replies(self) -> bool:
         """True if replies are unsent."""
         # Read without the lock: one integer, which is used only after a peer was stalled for STALL_SECONDS.
-        return self._replies_bytes > 0
+        return self._reply_bytes > 0
 
     @property
     def kept_bytes(self) -> int:
         """Bytes kept for this connection alone."""
         # Read without the lock: an estimate, compared with a limit in megabytes.
-        return self._replies_bytes + self._inserted_bytes
-
-    def note_sent(self, sent_bytes: int) -> None:
-        """Record that the transport took the first ``sent_bytes`` bytes of the last :meth:`next_span`."""
-        with self._lock:
-            while self._replies and sent_bytes:
-                reply = self._replies.popleft()
-                self._replies_bytes -= min(sent_bytes, len(reply))
-                self._sent_bytes += min(sent_bytes, len(reply))
-                if sent_bytes < len(reply):
-                    self._replies.appendleft(memoryview(reply)[sent_bytes:])
-                sent_bytes -= min(sent_bytes, len(reply))
-            while sent_bytes:
-                sent_bytes -= self._advance(sent_bytes)
-            self._skip_empty_edits()
-            if self._room_available is not None and self._unread_bytes() <= UNREAD_MAX_BYTES:
-                self._room_available.notify_all()
-
-    def is_drained(self) -> bool:
-        """True if the queue is finishing and everything was sent."""
-        with self._lock:
-            self._skip_empty_edits()
-            own = self._replies or self._edits
-            return self._finishing and not own and self._position >= self._limit(self.broadcast.end)
+        return self._reply_bytes + self._inserted_bytes
 
     def lag_bytes(self) -> int:
-        """Unsent bytes of the broadcast buffer and of insertions; replies do not count."""
-        # Read without the lock: an estimate for a limit. The end is read before the position, which may move meanwhile.
-        # The difference is then too small or negative, therefore max().
-        return max(0, self._limit(self.broadcast.end) - self._position) + self._inserted_bytes
+        """Unsent bytes of all buffers and of insertions; replies do not count."""
+        with self._lock:
+            unsent = sum(buffer.end - start for buffer, start in self._open.items() if start < buffer.end)
+            return unsent + self._shared_bytes + self._inserted_bytes
 
     # --- the lock is held, except for the callers above that read without it ---
 
     def _put(self, data: bytes) -> None:
-        if not data or self._finishing:
+        if not data or self.state >= State.DRAINING:
             return
-        self.caught_up = False
-        self._replies_bytes += len(data)
-        if not self._held:
-            here = self._limit(self.broadcast.end)
-            self._add(_Edit(here, here, data, is_reply=True))
+        if self.state is State.BUFFERING:
+            self._segments.append(Own(data, Kind.SINGLE_REPLY))
+            self._reply_bytes += len(data)
+        else:
+            self._close_spans()
+            self._add(data, Kind.REPLY)
+
+    def _add(self, data: bytes, kind: Kind) -> None:
+        """Append bytes of the queue's own, or join them to the last ones."""
+        segments = self._waiting if self.state is State.BUFFERING else self._segments
+        last = segments[-1] if segments else None
+        if isinstance(last, Own) and last.kind is kind and len(last.data) < _JOIN_MAX_BYTES:
+            last.data = bytes(last.data) + data
+        else:
+            segments.append(Own(data, kind))
+        if kind is Kind.INSERTION:
+            self._inserted_bytes += len(data)
+        else:
+            self._reply_bytes += len(data)
+
+    def _stop_sharing(self) -> None:
+        """Leave the caught-up state. The true starts are these or later: see fall_behind."""
+        if self.caught_up:
+            self.caught_up = False
+            for buffer, start in self._open.items():
+                self._open[buffer] = max(start, buffer.offered_end)
+
+    def _close_spans(self, *, is_staged: bool = False) -> None:
+        """Close the open spans at the flushed ends of their buffers, or after the staged data."""
+        self._stop_sharing()
+        for buffer in self._open:
+            self._close_span(buffer, buffer.tail if is_staged else buffer.end)
+
+    def _close_spans_at_positions(self) -> None:
+        """Close the open spans at the positions of their buffers, to send them."""
+        if len(self._segments) < self._pieces_max:
+            for buffer, start in self._open.items():
+                if start < buffer.position:
+                    self._close_span(buffer, buffer.position)
+
+    def _close_span(self, buffer: BroadcastBuffer, end: int) -> None:
+        """Make a segment of the open span up to ``end``, or extend the last segment."""
+        start = self._open[buffer]
+        if start >= end:
             return
-        if self._replies is _EMPTY:
-            self._replies = deque()
-        self._replies.append(data)
-
-    def _stop_following(self, end: int) -> None:
-        """End following at this position."""
-        self._end = end
-        if self._held:
-            # The missed messages are incomplete: newer messages would hide the gap.
-            self._end = self._position
-            self._edits.clear()
-            self._inserted_bytes = 0
-
-    def _add(self, edit: _Edit) -> None:
-        """Append an edit, or join it to the last one if both insert at the same position."""
-        if self._edits is _EMPTY:
-            self._edits = deque()
-        last = self._edits[-1] if self._edits else None
-        if (
-            last is not None
-            and last.at == last.resume == edit.at == edit.resume
-            and last.is_reply == edit.is_reply
-            and len(last.data) < _JOIN_MAX_BYTES
-        ):
-            self._edits[-1] = last._replace(data=bytes(last.data) + edit.data)
+        segments = self._waiting if self.state is State.BUFFERING else self._segments
+        last = segments[-1] if segments else None
+        if isinstance(last, Shared) and last.buffer is buffer and last.end == start and last.number == _NO_NUMBER:
+            last.end = end
         else:
-            self._edits.append(edit)
+            segments.append(Shared(buffer, start, end))
+        self._open[buffer] = end
+        self._shared_bytes += end - start
 
-    def _advance(self, max_bytes: int) -> int:
-        """Advance over one edit or up to the next one, by ``most_bytes`` at most; returns the number of bytes."""
-        edit = self._edits[0] if self._edits else None
-        if edit is None or self._position < edit.at:
-            step = max_bytes if edit is None else min(max_bytes, edit.at - self._position)
-            self._position += step
-            return step
-        self._edits.popleft()
-        step = min(max_bytes, len(edit.data))
-        self._sent_bytes += step
-        if edit.is_reply:
-            self._replies_bytes -= step
+    def _skip_to(self, buffer: BroadcastBuffer, position: int) -> None:
+        """Drop the data of the first span of a buffer that was sent up to this position."""
+        for segments in (self._segments, self._waiting):
+            for number, segment in enumerate(segments):
+                if isinstance(segment, Shared) and segment.buffer is buffer:
+                    self._shorten(segment, max(0, position - segment.start))
+                    if not _size(segment):
+                        self._note_complete(segment)
+                        del segments[number]
+                    return
+        if buffer in self._open:
+            self._open[buffer] = max(self._open[buffer], position)
+
+    def _shorten(self, segment: Own | Shared, max_bytes: int) -> int:
+        """Remove up to ``max_bytes`` from the start of a segment; returns the number of bytes."""
+        taken = min(max_bytes, _size(segment))
+        if isinstance(segment, Shared):
+            segment.start += taken
+            self._shared_bytes -= taken
         else:
-            self._inserted_bytes -= step
-        if step < len(edit.data):
-            self._edits.appendleft(edit._replace(data=memoryview(edit.data)[step:]))
-        else:
-            self._position = max(self._position, edit.resume)
-        return step
+            segment.data = memoryview(segment.data)[taken:]
+            if segment.kind is Kind.INSERTION:
+                self._inserted_bytes -= taken
+            else:
+                self._reply_bytes -= taken
+        return taken
 
-    def _skip_empty_edits(self) -> None:
-        """Advance over edits without data: they only omit a part of the buffer."""
-        while self._edits and self._edits[0].at <= self._position and not self._edits[0].data:
-            self._position = max(self._position, self._edits.popleft().resume)
+    def _note_complete(self, segment: Own | Shared) -> None:
+        """Note that a segment was sent."""
+        if segment.number != _NO_NUMBER and self._tracked is not None:
+            self._tracked.sent = segment.number
 
-    def _sent_upto(self) -> int:
-        """The position up to which the buffer was sent, or a smaller one.
+    def _drop_waiting(self) -> None:
+        """Drop the segments of buffers and the insertions that wait for the release."""
+        for segment in self._waiting:
+            self._shorten(segment, _size(segment))
+        self._waiting = []
+        if self._tracked is not None:  # the numbers in what waited are never reported
+            kept = (segment.number for segment in self._segments)
+            self._tracked.newest = max(self._tracked.sent, self._tracked.marked, *kept)
+            if self._tracked.newest == _NO_NUMBER:
+                self._tracked = None
 
-        While the queue is caught up, ``_position`` is stale, and the buffer has the position of the last round.
-        """
-        return max(self._position, self.broadcast.offered_end) if self.caught_up else self._position
+    def _leave(self, buffers: Sequence[BroadcastBuffer] | Mapping[BroadcastBuffer, int]) -> None:
+        """Stop following these buffers."""
+        self._leaving += tuple(buffers)
+        for buffer in [*buffers]:
+            del self._open[buffer]
+        self._release_buffers()
 
-    def _limit(self, offered: int) -> int:
-        """End of the data to send: ``offered`` for a follower, otherwise ``_end``."""
-        return offered if self._end is None else self._end
+    def _release_buffers(self) -> None:
+        """Release the buffers that are not followed and have no span here."""
+        if self._leaving:
+            needed = {segment.buffer for segment in (*self._segments, *self._waiting) if isinstance(segment, Shared)}
+            for buffer in self._leaving:
+                if buffer not in needed:
+                    buffer.remove_follower()
+            self._leaving = tuple(buffer for buffer in self._leaving if buffer in needed)
+            self.buffers = (*self._open, *self._leaving)
 
     def _unread_bytes(self) -> int:
-        """Bytes that the peer has not read. Insertions do not count while the queue is held: they can't be sent."""
-        return self._replies_bytes + (0 if self._held else self._inserted_bytes)
+        """Bytes that the peer has not read. Insertions do not count while BUFFERING: they can't be sent."""
+        return self._reply_bytes + (0 if self.state is State.BUFFERING else self._inserted_bytes)
+
+
+def _size(segment: Own | Shared) -> int:
+    return len(segment.data) if isinstance(segment, Own) else segment.end - segment.start
