@@ -40,15 +40,14 @@ class Terminals:
         rows: int = 30,
         port: int | None = None,
         joins: bool = False,
-        prelude: str = "",
         **settings: str | None,
     ) -> Window:
-        """Start a client. ``settings`` are variables of its environment; None removes one. ``prelude`` is Python."""
+        """Start a client. ``settings`` are variables of its environment; None removes one."""
         inherited = {each: os.environ[each] for each in _INHERITED if each in os.environ}
         environment = {key: value for key, value in {**inherited, **_DEFAULTS, **settings}.items() if value is not None}
-        program = ["-c", prelude + _MAIN] if prelude else ["-m", "chatclient"]
+        words = ["127.0.0.1", str(port or self._port), *([name] if name else []), *flags]
         window = Window(
-            [sys.executable, *program, "127.0.0.1", str(port or self._port), *([name] if name else []), *flags],
+            [sys.executable, "-m", "chatclient", *words],
             columns=columns,
             rows=rows,
             environment=environment,

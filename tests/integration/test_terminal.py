@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from ops.window import Window
 
 
-# Python that runs before the client: its controller thread starts after the prompt.
-LATE_CONTROLLER = """
-import time
-from chatclient.cli.controller import Controller
-begin = Controller.begin
-Controller.begin = lambda self: (time.sleep(0.5), begin(self))
-"""
-
-
 def until_left(peer: Peer, name: str = "alice") -> None:
     while name not in peer.next("users")["left"]:
         pass
@@ -81,11 +72,10 @@ def test_resized_window_has_one_prompt_and_status_line(
     assert found == [*(f"m{number:02}" for number in range(20)), *(f"s{number:02}" for number in range(5))]
 
 
-@pytest.mark.parametrize("prelude", ["", LATE_CONTROLLER], ids=["", "controller starts late"])
-def test_line_typed_before_the_prompt_appears_is_sent(room: Room, terminals: Terminals, prelude: str) -> None:
-    """It is not taken for a password, even if the prompt is ready before the controller thread."""
+def test_line_typed_before_the_prompt_appears_is_sent(room: Room, terminals: Terminals) -> None:
+    """It is not taken for a password."""
     bob = room.enter("bob")
-    alice = terminals.open(prelude=prelude)
+    alice = terminals.open()
     alice.type("early", ENTER)
     assert bob.next("broadcast")["message"] == "early"
     alice.until_shows("alice │ early")

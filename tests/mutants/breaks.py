@@ -700,9 +700,30 @@ BREAKS = (
     _break(
         _CLIENT_ONCE,
         _CLIENT + "session.py",
-        "            if self.model.has_seen(event):\n                return ()\n",
+        "                if self.model.has_seen(event):\n                    return ()\n",
         "",
         "unit/client/test_session.py::test_seen_messages_are_not_returned_again_after_a_restore",
+    ),
+    _break(
+        _CLIENT_ONCE,
+        _CLIENT + "session.py",
+        "return () if was_told else (ConnectionLost(reason),)",
+        "return (ConnectionLost(reason),)",
+        "unit/client/test_session.py::test_loss_and_refusals_of_an_outage_are_told_once",
+    ),
+    _break(
+        _RETRY,
+        _CLIENT + "links/connection.py",
+        "self._retry_until is None or self._was_served or self._was_steady(now)",
+        "True",
+        "unit/client/test_connection.py::test_server_that_ends_each_connection_is_down",
+    ),
+    _break(
+        _EXIT_CODES,
+        _CLIENT + "cli/controller.py",
+        "self.exit = Exit.LOST if self._report_unsent() or self._delivery_unknown else Exit.OK",
+        "self.exit = Exit.OK",
+        "unit/client/test_controller.py::test_goodbye_before_a_confirmation_is_a_loss",
     ),
     _break(
         _UNKNOWN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from chatclient.cli.app import App
+from chatclient.cli import app
 from chatclient.cli.config import load_config, read_text
 from chatclient.cli.exits import Exit
 from chatclient.cli.script import ScriptError, parse_script
@@ -32,7 +32,7 @@ def main() -> int:
     # Messages may contain characters that the terminal's encoding lacks.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return App(config, script).run()
+        return app.run(config, script)
     except OSError as error:
         # The reader is gone (| head), or writing failed. Without this, Python would report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,22 +15,27 @@ import math
 import queue
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from chatclient.arguments import check_choice, check_port, check_seconds, check_str, check_whole
-from chatclient.client_protocol import DeliveryUnknown, JsonClient, Outcome, PossibleGap
+from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
-from chatclient.frames_client import FramesClient
-from chatclient.inbox import Backlog, Inbox
-from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
-from chatclient.links.tcp import connect
-from chatclient.links.udp import UdpLink
-from chatclient.links.watch import SILENCE_SECONDS, ExpectedAnswer, Watch
+from chatclient.inbox import Backlog
+from chatclient.links.connection import Signal
+from chatclient.links.watch import SILENCE_SECONDS
 from chatclient.model import ConnectionState, Model
 from chatclient.notices import ConnectionLost, Dropped, Reconnected
-from chatclient.register_client import RegisterClient
-from chatclient.session import ClientSession, check_message, check_unicode
+from chatclient.opening import new_session
+from chatclient.session import (
+    GOODBYE_SECONDS,
+    Connected,
+    ConnectionEnded,
+    Left,
+    LoginRefused,
+    SessionEvent,
+    check_message,
+    check_unicode,
+)
 from chatprotocol.address import check_host
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
@@ -50,9 +55,9 @@ from chatprotocol.events import (
 )
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Say, Search, Whisper
 from chatprotocol.rules import check_username
-from chatprotocol.wire import PROTOCOLS, Datagram, Frames, Register, by_name, protocols_with
+from chatprotocol.wire import PROTOCOLS
 from chatprotocol.wire.json import Json
 from chatprotocol.wire.register import LENGTH_UNITS
 
@@ -60,12 +65,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from chatclient.client_protocol import Action, ClientEvent, ClientProtocol
-    from chatclient.links.connection import Signal
-    from chatclient.session import Link
-    from chatprotocol.address import Address
+    from chatclient.client_protocol import Action
     from chatprotocol.events import Message
-    from chatprotocol.requests import Request
 
 Answer = TypeVar("Answer")
 Given = TypeVar("Given")
@@ -91,16 +92,17 @@ ProgramEvent: TypeAlias = (
     | Found
 )
 
-# Timeout of the server's goodbye.
-_GOODBYE_SECONDS: Final = 5.0
-# Events that end a login.
-_LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused | ConnectionLost
+# What the receiver thread puts into the inbox; the rest was injected.
+_RECEIVED: Final = Event | Signal
+# Events that end a login, and those that end the wait for a goodbye.
+_LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused
+_GOODBYES: Final = Bye | ConnectionLost | Left
 
 
 class ChatClient:
     """One user's connection to one server. :meth:`connect`, or the ``with`` statement, opens it.
 
-    For one thread, except :meth:`inject` and :meth:`hang_up`. Events wait until that thread makes a request or reads
+    For one thread, except :meth:`inject`. Events wait until that thread makes a request or reads
     :meth:`events`. Until then received messages are not acknowledged: in the protocol register, their senders get the
     answer that the message was not delivered. After a lost connection the client tries to reconnect for
     ``retry_seconds``. Missed messages follow :class:`Reconnected`, each once. Unconfirmed messages are sent again, and
@@ -129,23 +131,20 @@ class ChatClient:
         check_choice("register_length", register_length, LENGTH_UNITS)
         check_seconds("retry_seconds", retry_seconds, math.inf)
         check_seconds("silence_seconds", silence_seconds, math.inf)
-        wire_protocol = by_name(dialect, protocols_with(Register(length=register_length)))
-        open_link = UdpLink if dialect == Datagram.name else connect
         try:
-            address = (check_host(host), port)
+            self._address = (check_host(host), port)
         except RequestError as error:
             raise UsageError(error.reason) from None
-        self.session = ClientSession(Model(address, None, None), _client_protocol(dialect, ops))
+        self._session = new_session(
+            Model(self._address, None, None),
+            dialect=dialect,
+            ops=ops,
+            register_length=register_length,
+            retry_seconds=retry_seconds,
+            silence_seconds=silence_seconds,
+        )
         self._is_json = dialect == Json.name
-        self._inputs = Inbox()
-        watch = partial(Watch, _SessionState(self.session, self._inputs), silence_seconds or math.inf)
-        open_watched = partial(open_link, wire_protocol, lambda: watch(time.monotonic()))
-        self._connection = Connection(open_watched, retry_seconds, self._inputs.put_received)
-        self._link: Link | None = None
-        self._has_tried_login = False
-        self._was_logged_in = False
-        # True if ConnectionLost was returned since the last login. It is returned once per outage.
-        self._loss_reported = False
+        self._is_connected = self._has_tried_login = False
         # Events that happened during a call, for events().
         self._backlog = Backlog()
         self._final_error: ChatError | None = None
@@ -167,13 +166,12 @@ class ChatClient:
     def connect(self) -> None:
         """Connect to the server. Raises LostError if that fails; the call can then be repeated."""
         self._check_open()
-        if self._link is not None:
+        if self._is_connected:
             raise UsageError("This client was connected before: `with ChatClient(...)` has done it.")
-        assert self.session.model.server is not None  # None only in the command line client
         self._final_error = None
-        self.start(self.session.model.server)
-        while self._link is None:
-            self._keep_for_events(self._receive())
+        self._session.connect(self._address)
+        self._wait_for_event((), lambda each: isinstance(each, Connected))
+        self._is_connected = True
 
     def login(self, username: str, password: str = "") -> Welcome:
         """Log in; an unused name is registered. Once per client.
@@ -184,23 +182,20 @@ class ChatClient:
         check_str("username", username)
         check_str("password", password)
         self._check_open()
-        if self._link is None:
+        if not self._is_connected:
             raise UsageError("The client is not connected: connect() first, or use `with ChatClient(...)`.")
         if self._has_tried_login:
             raise UsageError("This client has tried to log in before: make another ChatClient for another login.")
         _refused_as_error(check_username, username)
         _refused_as_error(check_unicode, password)
         self._has_tried_login = True
-        self.session.model.username = username
-        self.session.model.password = password or None
-        match self._wait_for_event(self.session.log_in(self._link), lambda each: isinstance(each, _LOGIN_ANSWERS)):
+        self._session.model.username = username
+        self._session.model.password = password or None
+        match self._wait_for_event(self._session.log_in(), lambda each: isinstance(each, _LOGIN_ANSWERS)):
             case Welcome() as welcome:
-                self._was_logged_in = True
                 return welcome
             case Refused(code, reason):
                 raise RefusedError(code, reason)
-            case ConnectionLost(reason):
-                raise LostError(reason)
             case _:
                 raise RefusedError(ErrorCode.WRONG_PASSWORD, f"The name {username} needs a password.")
 
@@ -210,17 +205,17 @@ class ChatClient:
             return
         self._is_closed = True
         try:
-            if self.session.model.connection_state is ConnectionState.LOGGED_IN and self._final_error is None:
+            if self._session.model.connection_state is ConnectionState.LOGGED_IN and self._final_error is None:
                 self._say_goodbye()
         finally:
-            self.hang_up()
+            self._session.close()
 
     def _say_goodbye(self) -> None:
-        deadline = time.monotonic() + _GOODBYE_SECONDS
-        events: Sequence[Any] = self.session.request(Leave())
-        while self._final_error is None and not any(isinstance(each, Bye | ConnectionLost) for each in events):
+        deadline = time.monotonic() + GOODBYE_SECONDS
+        events: Sequence[Any] = self._session.leave()
+        while self._final_error is None and not any(isinstance(each, _GOODBYES) for each in events):
             try:
-                events = self._handle_input(self._inputs.get(max(0.0, deadline - time.monotonic())))
+                events = self._handle(self._session.inbox.get(max(0.0, deadline - time.monotonic())))
             except queue.Empty:
                 return
 
@@ -283,22 +278,7 @@ class ChatClient:
 
     def inject(self, given: object) -> None:
         """Queue an object that :meth:`events` yields in order. For any thread, such as a timer."""
-        self._inputs.put(given)
-
-    # --- for the command line client, which has its own loop ---
-
-    def start(self, address: Address) -> None:
-        """Start to connect. Can be called again after the connection was lost permanently."""
-        self._connection.start(address)
-
-    def receive(self) -> Event | Signal | Any:
-        """The next input, unprocessed. The caller passes it to the session."""
-        return self._inputs.get()
-
-    def hang_up(self) -> None:
-        """End the connection without a goodbye. For any thread except the receiver thread."""
-        self._inputs.close()
-        self._connection.close()
+        self._session.inbox.put(given)
 
     # --- checks of the call order ---
 
@@ -308,7 +288,7 @@ class ChatClient:
 
     def _check_logged_in(self) -> None:
         self._check_open()
-        if not self._was_logged_in:
+        if not self._session.model.was_logged_in:
             raise UsageError("This client is not logged in: call login() first.")
 
     # --- waiting for answers ---
@@ -317,8 +297,8 @@ class ChatClient:
         self._check_logged_in()
         _refused_as_error(check_message, message)
         self._wait_until_ready()
-        prepared = _refused_as_error(self.session.prepare, message)
-        match self._wait_for_event(self.session.request(prepared), lambda each: _nonce_of(each) == prepared.nonce):
+        prepared = _refused_as_error(self._session.prepare, message)
+        match self._wait_for_event(self._session.request(prepared), lambda each: _nonce_of(each) == prepared.nonce):
             case Sent(message_id):
                 return message_id
             case Refused(code, reason):
@@ -335,11 +315,11 @@ class ChatClient:
     def _query(self, action: Action, kind: type[Answer]) -> Answer:
         """Make a query. The session repeats it on every new connection until it is answered."""
         self._check_logged_in()
-        if self.session.client_protocol.is_guest:
+        if self._session.client_protocol.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The wire format register has no such request.")
         self._wait_until_ready()
         answer = self._wait_for_event(
-            self.session.request(action), lambda each: isinstance(each, kind) or self._is_query_error(each)
+            self._session.request(action), lambda each: isinstance(each, kind) or self._is_query_error(each)
         )
         if isinstance(answer, Refused):
             raise RefusedError(answer.code, answer.reason)
@@ -347,12 +327,12 @@ class ChatClient:
 
     def _is_query_error(self, event: Any) -> bool:
         """True for an error that concerns neither a message nor a login."""
-        is_logged_in = self.session.model.connection_state is ConnectionState.LOGGED_IN
+        is_logged_in = self._session.model.connection_state is ConnectionState.LOGGED_IN
         return isinstance(event, Refused) and event.nonce is None and is_logged_in
 
     def _wait_until_ready(self) -> None:
         """Receive until a request can be made: after a lost connection, until the next login."""
-        while not self.session.is_ready:
+        while not self._session.is_ready:
             self._keep_for_events(self._receive())
 
     def _wait_for_event(self, events: Sequence[Any], matches: Callable[[Any], bool]) -> Any:
@@ -366,80 +346,29 @@ class ChatClient:
 
     def _keep_for_events(self, events: Iterable[Any]) -> None:
         for each in events:
-            self._backlog.add(each)
+            if not isinstance(each, Connected | ConnectionEnded | Left):
+                self._backlog.add(each)
 
     def _receive(self, timeout_seconds: float | None = None) -> Sequence[Any]:
         """Handle the next input, and return its events. Raises queue.Empty at the timeout, and the final error."""
-        if self._final_error is not None and self._inputs.is_empty:
+        if self._final_error is not None and self._session.inbox.is_empty:
             raise self._final_error
-        return self._handle_input(self._inputs.get(timeout_seconds))
+        return self._handle(self._session.inbox.get(timeout_seconds))
 
-    def _handle_input(self, given: Any) -> Sequence[Any]:
-        match given:
-            case LinkUp(link):
-                self._link = link
-                return [*self.session.log_in(link)] if self._was_logged_in else []
-            case LinkDown(reason):
-                self.session.connection_lost()
-                was_reported, self._loss_reported = self._loss_reported, True
-                return [] if was_reported else [ConnectionLost(reason)]
-            case LinkLost(reason):
-                self.session.connection_lost()
-                self._final_error = LostError(reason)
-                return []
-            case _ if isinstance(given, Event):
-                return [self._after_reconnect(each) for each in self.session.handle_event(given)]
-            case _:
-                return [given]
+    def _handle(self, given: Any) -> Sequence[Any]:
+        """The events that an item of the inbox causes; an injected object is its own event."""
+        return [*map(self._read, self._session.handle(given))] if isinstance(given, _RECEIVED) else [given]
 
-    def _after_reconnect(self, event: ClientEvent) -> ClientEvent | Reconnected:
-        """Replace the Welcome of a reconnect by Reconnected. A final login error ends the client."""
-        if not self._was_logged_in:
-            return event
+    def _read(self, event: SessionEvent) -> Any:
+        """Keep the final error. For programs a refused login is an error like any other."""
         match event:
-            case Welcome(_, username, _, last_id):
-                self._loss_reported = False
-                return Reconnected(username, last_id)
-            case Refused() if self.session.model.connection_state is not ConnectionState.LOGGED_IN:
-                if self.session.may_retry(event):
-                    self.session.close_link()  # and try again
-                else:
-                    self._final_error = RefusedError(event.code, event.reason)
+            case ConnectionEnded(reason):
+                self._final_error = LostError(reason)
+            case LoginRefused(error, is_final):
+                if is_final and self._session.model.was_logged_in:
+                    self._final_error = RefusedError(error.code, error.reason)
+                return error
         return event
-
-
-class _SessionState:
-    """The state of the session for Watch. The receiver thread reads it.
-
-    Lock-free. Only the receiver thread adds server events to the inbox, so no event arrives during its read. An empty
-    inbox means that the owner has taken the last event, but may not have handled it; `expected_answer` may then be
-    stale. That is harmless, because Watch counts from the last event or, after a long UNKNOWN, from now.
-    """
-
-    def __init__(self, session: ClientSession, inputs: Inbox) -> None:
-        self._session = session
-        self._inputs = inputs
-
-    @property
-    def expected_answer(self) -> ExpectedAnswer:
-        """UNKNOWN while the inbox has items: an answer may be among them."""
-        return self._session.expected_answer if self._inputs.is_empty else ExpectedAnswer.UNKNOWN
-
-    @property
-    def ping(self) -> Request | None:
-        """None while the inbox has items, because they may start an operation."""
-        return self._session.ping if self._inputs.is_empty else None
-
-
-def _client_protocol(protocol: str, ops: str) -> ClientProtocol:
-    """The client side of the protocol."""
-    match protocol:
-        case Frames.name | Datagram.name:
-            return FramesClient(ops)
-        case Register.name:
-            return RegisterClient()
-        case _:
-            return JsonClient()
 
 
 def _check_range(limit: int, before: int | None) -> None:

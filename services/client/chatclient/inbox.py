@@ -1,4 +1,4 @@
-"""Two buffers between the receiver thread and its consumer: a program or the controller. Both are limited in size.
+"""Two buffers between the receiver thread and its consumer: a program or an event loop. Both are limited in size.
 
 A full Inbox blocks the receiver thread. The socket is then not read, and the server disconnects this client like any
 client that does not read. A Backlog holds events that happened while a program waited for an answer. A full Backlog
@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # Maximum size of each buffer in memory: four times the longest history, 500 messages of 8,192 bytes.
 WAITING_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -44,6 +48,9 @@ class Inbox:
         # Set when an item was taken, and by close().
         self._was_taken = threading.Event()
         self._is_closed = False
+        # Called by put_received(), once until the next take(): wakes an event loop.
+        self.wake: Callable[[], None] = lambda: None
+        self._was_woken = False
 
     @property
     def is_empty(self) -> bool:
@@ -64,6 +71,21 @@ class Inbox:
         size = size_bytes(given)
         self._put_bytes += size
         self._queue.put((given, size))
+        if not self._was_woken:  # lock-free: take() clears it before it reads the queue
+            self._was_woken = True
+            self.wake()
+
+    def take(self, seconds: float) -> Iterator[Any]:
+        """Remove and yield the items that are queued, for some seconds at most. If more are left, wake again."""
+        self._was_woken = False
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                yield self.get(0.0)
+            except queue.Empty:
+                return
+        self._was_woken = True
+        self.wake()
 
     def get(self, timeout_seconds: float | None = None) -> Any:
         """Remove and return the next item. For the consumer. Raises queue.Empty after the timeout."""

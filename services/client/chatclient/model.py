@@ -45,10 +45,8 @@ def _usernames(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class ConnectionState(Enum):
-    """State of the connection and the login. For transitions see cli/controller.py."""
+    """State of the connection and the login. For transitions see session.py."""
 
-    NO_SERVER = "server requested"
-    NO_NAME = "username requested"
     DISCONNECTED = "not connected"
     LOGGING_IN = "login sent"
     PASSWORD_REQUESTED = "password requested"  # noqa: S105 - a state, not a secret
@@ -151,6 +149,7 @@ class Model:
     def _on_welcome(self, event: Welcome) -> None:
         self.username = event.username
         self.connection_state = ConnectionState.LOGGED_IN
+        self.was_logged_in = True
         self._update_online(Online(event.users))
         history_id = event.history_id
         if history_id is not None and len(history_id) > HISTORY_ID_MAX_CHARACTERS:

@@ -1,17 +1,30 @@
-"""A session: one user in the chat room, over any number of connections. Pure.
+"""A session: one user in the chat room, over any number of connections. Below ChatClient and the command line client.
 
-ClientSession connects three parts: the Model (state that survives a connection), the ClientProtocol (translates
-actions to requests and server events to client events), and the Link (the current connection).
+ClientSession connects four parts: the Model (state that survives a connection), the ClientProtocol (translates actions
+to requests and server events to client events), the Connection (the receiver thread, which connects and reconnects),
+and the link (the current connection). It computes only; the Connection and the link have the sockets.
 
-Threads. One thread, the owner, calls all methods: the controller thread in the command line client, the program's
-thread in ChatClient. The receiver thread reads only `expected_answer` and `ping`, through Watch. No lock is needed; the
-comments at these two properties have the reasons.
+Threads. One thread, the owner, calls all methods: the main thread of the command line client, the program's thread in
+ChatClient. The receiver thread puts events and signals into the inbox. The owner takes them out and passes each to
+handle(), which returns what the user has to know. The receiver thread reads only `expected_answer` and `ping`, through
+Watch. No lock is needed; the comments at these two properties have the reasons.
 
-States. Model.connection_state. log_in() sets LOGGING_IN, a Welcome sets LOGGED_IN (Model.apply), connection_lost() sets
-DISCONNECTED. The controller sets the states before the login.
+States. Model.connection_state:
+
+    DISCONNECTED        --LinkUp, log_in()-----> LOGGING_IN; the login is sent. Before the first login: Connected
+    LOGGING_IN          --PasswordPrompt-------> PASSWORD_REQUESTED
+    LOGGING_IN          --Refused--------------> PASSWORD_REQUESTED, if the user was never logged in
+    PASSWORD_REQUESTED  --send_password()------> LOGGING_IN
+    LOGGING_IN          --Welcome--------------> LOGGED_IN (Model.apply)
+    any                 --LinkDown, LinkLost---> DISCONNECTED
+
+Outages. A loss is ConnectionLost once, until Reconnected follows. A refused login of a user who was logged in before is
+tried again on the next connection, unless that can't succeed. Before the first login no reconnect follows, so a
+LinkDown is not told: LinkLost follows, which is ConnectionEnded. A lost connection after leave() is Left, unless
+messages are unconfirmed: then the session reconnects, and leaves again.
 
 Messages. prepare() gives a message a nonce and stores it in model.unconfirmed. The message is removed when it is
-confirmed, finally rejected, or its delivery is unknown. log_in() passes all unconfirmed messages to the ClientProtocol,
+confirmed, finally rejected, or its delivery is unknown. A login passes all unconfirmed messages to the ClientProtocol,
 which sends them again after the login, or reports them as DeliveryUnknown if a duplicate is possible. Servers that
 support nonces store a message once.
 
@@ -27,20 +40,34 @@ reconnect they are requested again. The oldest query of the answer's type is rem
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from chatclient.links.connection import LinkDown, LinkLost, LinkUp
 from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import ConnectionState
+from chatclient.notices import ConnectionLost, Reconnected
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import DirectMessage, Found, History, Online, PublicMessage, Refused, Welcome
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Say, Search, Whisper
+from chatprotocol.events import (
+    DirectMessage,
+    Found,
+    History,
+    Online,
+    PasswordChanged,
+    PasswordPrompt,
+    PublicMessage,
+    Refused,
+    Welcome,
+)
+from chatprotocol.requests import AskHistory, AskUsers, ChangePassword, Leave, Password, Say, Search, Whisper
 from chatprotocol.rules import check_text, check_username, name_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chatclient.client_protocol import Action, ClientEvent, ClientProtocol, Effects
+    from chatclient.links.connection import Connection, Link, Signal
     from chatclient.model import Model
+    from chatprotocol.address import Address
     from chatprotocol.events import Event, Message
     from chatprotocol.requests import Request
 
@@ -56,16 +83,37 @@ _UNCONFIRMED_MAX: Final = 64
 # Maximum number of unanswered queries; further ones wait.
 _UNANSWERED_MAX: Final = 64
 _NONCE_BYTES: Final = 8
+# Maximum wait for the answer to the goodbye of a client that was told to end: the server may have stopped reading.
+GOODBYE_SECONDS: Final = 5.0
 
 
-class Link(Protocol):
-    """An open connection. Over UDP the first request opens the session. Requests sent after its end are dropped."""
+class Connected(NamedTuple):
+    """The first connection is open: log_in() can be called."""
 
-    def send(self, request: Request) -> None:
-        """Send a request without blocking. If that fails, the connection ends and the receiver thread reports it."""
 
-    def shut_down(self) -> None:
-        """End the connection. Its receiver thread closes it."""
+class LoginRefused(NamedTuple):
+    """The server refused a login."""
+
+    error: Refused
+    # True if the session does not try again. False: the user was logged in before, and the session reconnects.
+    is_final: bool
+    # True if an earlier refusal was told during this outage.
+    is_repeated: bool = False
+
+
+class Left(NamedTuple):
+    """The connection ended after the goodbye."""
+
+
+class ConnectionEnded(NamedTuple):
+    """There is no connection, and no reconnect follows."""
+
+    reason: str
+
+
+SessionEvent: TypeAlias = (
+    "ClientEvent | Connected | ConnectionLost | Reconnected | LoginRefused | Left | ConnectionEnded"
+)
 
 
 def check_message(message: Say | Whisper) -> None:
@@ -95,10 +143,17 @@ class ClientSession:
     """
 
     def __init__(
-        self, model: Model, client_protocol: ClientProtocol, new_nonce: Callable[[], str] = _new_nonce
+        self,
+        model: Model,
+        client_protocol: ClientProtocol,
+        connection: Connection,
+        new_nonce: Callable[[], str] = _new_nonce,
     ) -> None:
         self.model = model
         self.client_protocol = client_protocol
+        self._connection = connection
+        # Events and signals of the receiver thread, for handle().
+        self.inbox = connection.inbox
         self._new_nonce = new_nonce
         self._link: Link | None = None
         # Own messages that arrived and may equal an unconfirmed message, by id. No protocol sends the nonce with a
@@ -106,8 +161,13 @@ class ClientSession:
         self._held: dict[int, Message] = {}
         # Unanswered queries, oldest first.
         self._unanswered: list[Action] = []
-        # True if the goodbye was sent on this connection.
-        self._is_leaving = False
+        # The new password until the server confirms it. If the confirmation is lost, a login tries both.
+        self._new_password: str | None = None
+        # True if the goodbye was requested. It is sent again after a reconnect.
+        self.is_leaving = False
+        self.is_closed = False
+        # True if the loss of the connection, or the refusal of the next login, was told since the last login.
+        self._loss_told = self._refusal_told = False
 
     @property
     def is_ready(self) -> bool:
@@ -122,10 +182,10 @@ class ClientSession:
         # Lock-free: every operand is one attribute or the truth value of one container, and such a read is atomic in
         # CPython. The result may be stale, or mix two states while the owner handles an event. Watch tolerates both: it
         # polls, and a timeout needs the whole limit since the last event that counts as an answer. Events in the inbox
-        # may change the result, so _SessionState (client.py) reports UNKNOWN until the inbox is empty.
+        # may change the result, so WatchedInbox (opening.py) reports UNKNOWN until the inbox is empty.
         if self.model.connection_state is ConnectionState.LOGGING_IN:
             return ExpectedAnswer.LOGIN
-        is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self._is_leaving
+        is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self.is_leaving
         return (
             ExpectedAnswer.ANSWER
             if is_owed and self.model.connection_state is ConnectionState.LOGGED_IN
@@ -140,38 +200,57 @@ class ClientSession:
         # step. UdpLink does not use this property.
         return self.client_protocol.ping if self.model.connection_state is ConnectionState.LOGGED_IN else None
 
-    def log_in(self, link: Link) -> tuple[ClientEvent, ...]:
-        """Log in on a new connection, and send the unconfirmed messages again."""
-        self._link = link
-        self._is_leaving = False
+    def connect(self, address: Address) -> None:
+        """Start to connect. Can be called again after ConnectionEnded."""
+        self._connection.start(address)
+
+    def log_in(self) -> tuple[SessionEvent, ...]:
+        """Log in on the current connection, and send the unconfirmed messages again."""
         self.model.connection_state = ConnectionState.LOGGING_IN
         return self._apply_effects(self.client_protocol.connect(self.model.login(), [*self.model.unconfirmed.values()]))
 
-    def connection_lost(self) -> None:
-        """Note the loss. Unconfirmed messages and queries are kept for the next log_in()."""
-        self.model.connection_state = ConnectionState.DISCONNECTED
+    def send_password(self, password: str) -> tuple[SessionEvent, ...]:
+        """Answer a PasswordPrompt, or try another password after a final LoginRefused."""
+        self.model.password = password
+        self.model.connection_state = ConnectionState.LOGGING_IN
+        return self._apply_effects(self.client_protocol.request(Password(password)))
+
+    def leave(self) -> tuple[SessionEvent, ...]:
+        """Say goodbye. Bye, Left or ConnectionLost follows: after GOODBYE_SECONDS the caller need not wait on."""
+        self.is_leaving = True
+        return self.request(Leave())
 
     def close_link(self) -> None:
-        """End the current connection. Connection then opens a new one."""
+        """End the current connection. The Connection then opens a new one, if the user was logged in."""
         if self._link is not None:
             self._link.shut_down()
 
-    def may_retry(self, error: Refused) -> bool:
-        """True if a later login of a user who was logged in before can succeed after this error.
+    def close(self) -> None:
+        """End the connection without a goodbye. For any thread except the receiver thread."""
+        self.is_closed = True
+        self.inbox.close()
+        self._connection.close()
 
-        Always true for guests: the server may not have noticed yet that the previous connection was lost.
-        """
-        return self.client_protocol.is_guest or error.code not in _FINAL_REFUSALS
+    def handle(self, given: Event | Signal) -> tuple[SessionEvent, ...]:
+        """Handle an event or signal from the inbox."""
+        match given:
+            case LinkUp(link):
+                self._link = link
+                return self.log_in() if self.model.was_logged_in else (Connected(),)
+            case LinkDown(reason):
+                return self._on_link_down(reason)
+            case LinkLost(reason):
+                self.model.connection_state = ConnectionState.DISCONNECTED
+                return (ConnectionEnded(reason),)
+            case _:
+                return self._apply_effects(self.client_protocol.handle_event(given))
 
-    def handle_event(self, event: Event) -> tuple[ClientEvent, ...]:
-        """Handle an event of the server. Returns the events to show."""
-        return self._apply_effects(self.client_protocol.handle_event(event))
-
-    def request(self, action: Action) -> tuple[ClientEvent, ...]:
-        """Request an action. Returns the events to show."""
-        self._is_leaving |= isinstance(action, Leave)
+    def request(self, action: Action) -> tuple[SessionEvent, ...]:
+        """Request an action."""
         if type(action) in _ANSWERS:
             self._unanswered.append(action)
+        if isinstance(action, ChangePassword):
+            self._new_password = action.new
         return self._apply_effects(self.client_protocol.request(action))
 
     def prepare(self, message: Say | Whisper) -> Say | Whisper:
@@ -185,38 +264,76 @@ class ClientSession:
         self.model.unconfirmed[nonce] = message
         return message
 
-    def _apply_effects(self, effects: Effects) -> tuple[ClientEvent, ...]:
+    def _on_link_down(self, reason: str) -> tuple[SessionEvent, ...]:
+        self.model.connection_state = ConnectionState.DISCONNECTED
+        if not self.model.was_logged_in:
+            return ()
+        if self.is_leaving and not self.model.unconfirmed:
+            return (Left(),)
+        was_told, self._loss_told = self._loss_told, True
+        return () if was_told else (ConnectionLost(reason),)
+
+    def _apply_effects(self, effects: Effects) -> tuple[SessionEvent, ...]:
         if self._link is not None:
             for request in effects.send:
                 self._link.send(request)
         shown = tuple(each for event in effects.events for each in self._apply_event(event))
-        if any(isinstance(event, Welcome) for event in shown):
+        if any(isinstance(event, Welcome | Reconnected) for event in shown):
             again, self._unanswered = self._unanswered, []
-            for action in again:
+            for action in [*again, Leave()] if self.is_leaving else again:
                 shown += self.request(action)
         return shown
 
-    def _apply_event(self, event: ClientEvent) -> tuple[ClientEvent, ...]:
+    def _apply_event(self, event: ClientEvent) -> tuple[SessionEvent, ...]:
         """Apply the event to the model. Returns the events to show: this event or none, and released held messages."""
-        if isinstance(event, PublicMessage | DirectMessage):
-            if self.model.has_seen(event):
-                return ()
-            # A held message arrives again after each reconnect until it is confirmed.
-            has_room = event.id in self._held or len(self._held) < _UNCONFIRMED_MAX
-            if has_room and self._may_be_unconfirmed(event):
-                self._held[event.id] = event
-                return ()
+        is_logged_in = self.model.connection_state is ConnectionState.LOGGED_IN
+        match event:
+            case PublicMessage() | DirectMessage():
+                if self.model.has_seen(event):
+                    return ()
+                # A held message arrives again after each reconnect until it is confirmed.
+                has_room = event.id in self._held or len(self._held) < _UNCONFIRMED_MAX
+                if has_room and self._may_be_unconfirmed(event):
+                    self._held[event.id] = event
+                    return ()
+            case Refused(nonce=nonce) if not is_logged_in and nonce not in self.model.unconfirmed:
+                return self._on_login_refused(event)
+            case PasswordPrompt() if not is_logged_in:
+                self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
+            case PasswordChanged():
+                self.model.password, self._new_password = self._new_password or self.model.password, None
+            case Welcome(_, username, _, last_id) if self.model.was_logged_in:
+                self._loss_told = self._refusal_told = False
+                self.model.apply(event)
+                return (Reconnected(username, last_id), *self._release_held())
         self.model.apply(event)
-        is_refused = (
-            isinstance(event, Refused)
-            and event.nonce is None
-            and self.model.connection_state is ConnectionState.LOGGED_IN
-        )
+        is_refused = isinstance(event, Refused) and event.nonce is None
         for action in self._unanswered:
             if is_refused or isinstance(event, _ANSWERS[type(action)]):
                 self._unanswered.remove(action)
                 break
-        return (*(() if self._is_sent_again(event) else (event,)), *self._release_held())
+        # A message that was rejected and stays unconfirmed is sent again later, so its error is not shown.
+        is_sent_again = isinstance(event, Refused) and event.nonce in self.model.unconfirmed
+        return (*(() if is_sent_again else (event,)), *self._release_held())
+
+    def _on_login_refused(self, error: Refused) -> tuple[SessionEvent, ...]:
+        """Decide if the login is tried again.
+
+        A guest's always is: the server may not have noticed yet that the previous connection was lost.
+        """
+        if error.code is ErrorCode.WRONG_PASSWORD and self._new_password is not None:
+            # The connection was lost before the confirmation of a password change: try the other password.
+            self.model.password, self._new_password = self._new_password, None
+            self.close_link()
+            return ()
+        if not self.model.was_logged_in:
+            self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
+            return (LoginRefused(error, is_final=True),)
+        if not self.client_protocol.is_guest and error.code in _FINAL_REFUSALS:
+            return (LoginRefused(error, is_final=True),)
+        self.close_link()
+        was_told, self._refusal_told = self._refusal_told, True
+        return (LoginRefused(error, is_final=False, is_repeated=was_told),)
 
     def _may_be_unconfirmed(self, message: Message) -> bool:
         """True if this message may be an unconfirmed one that the server stored on an earlier connection."""
@@ -244,7 +361,3 @@ class ClientSession:
                 self.model.apply(message)
                 shown.append(message)
         return tuple(shown)
-
-    def _is_sent_again(self, event: ClientEvent) -> bool:
-        """True if the event rejects a message that stays unconfirmed: it is sent again later, and no error is shown."""
-        return isinstance(event, Refused) and event.nonce in self.model.unconfirmed

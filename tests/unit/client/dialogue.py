@@ -12,12 +12,15 @@ import difflib
 import itertools
 from collections.abc import Callable, Sequence
 
-from chatclient.cli.controller import Controller, EndOfInput, Input, Line, UiState
+from chatclient.cli.controller import Controller
 from chatclient.cli.exits import Exit
+from chatclient.cli.frontend import EndOfInput, Input, Line
 from chatclient.cli.input import InputParser
 from chatclient.client_protocol import ClientProtocol, JsonClient
-from chatclient.links.connection import LinkUp
-from chatclient.model import Model
+from chatclient.inbox import Inbox
+from chatclient.links.connection import Connection, LinkUp
+from chatclient.model import Model, UiState
+from chatclient.notices import Ask
 from chatclient.session import ClientSession
 from chatclient.ui import view
 from chatprotocol.address import Address
@@ -60,6 +63,19 @@ class FakeLink:
         self._note(HANGS_UP)
 
 
+class FakeConnection(Connection):
+    """Opens nothing. It keeps the addresses of all connections that were started, and tells ``note``."""
+
+    def __init__(self, note: Callable[[], None] = lambda: None) -> None:
+        super().__init__(None, 0.0, Inbox())
+        self._note = note
+        self.addresses: list[Address] = []
+
+    def start(self, address: Address) -> None:
+        self.addresses.append(address)
+        self._note()
+
+
 class Dialogue:
     """A controller between a fake frontend and a fake server."""
 
@@ -78,31 +94,22 @@ class Dialogue:
     ) -> None:
         self.model = Model(server, username, password)
         self.parser = parser or InputParser(KEYWORD_SETS[ops])
-        session = ClientSession(self.model, client_protocol or JsonClient(), nonces())
-        self.controller = Controller(session, self.parser, self, ("localhost", 9999), self._connect)
-        # The addresses of all connections that were started.
-        self.addresses: list[Address] = []
-        self.lines_used = 0
         self._transcript: list[str] = []
         self._new: list[str] = []
-
-    def _connect(self, address: Address) -> None:
-        self.addresses.append(address)
-        self._new.append(CONNECTS)
+        self.connection = FakeConnection(lambda: self._new.append(CONNECTS))
+        session = ClientSession(self.model, client_protocol or JsonClient(), self.connection, nonces())
+        self.now = 1_000.0
+        self.controller = Controller(session, self.parser, self, ("localhost", 9999), lambda: self.now)
 
     # --- the frontend ---
 
     def display(self, shown: Sequence[Shown]) -> None:
-        self._new += [line for each in shown for line in view.lines(each)]
+        for each in shown:
+            self._new += [HIDES] if isinstance(each, Ask) and each.question.is_secret else []
+            self._new += view.lines(each)
 
     def update(self, ui_state: UiState) -> None:
         self.ui_state = ui_state
-
-    def ask_password(self) -> None:
-        self._new.append(HIDES)
-
-    def line_used(self) -> None:
-        self.lines_used += 1
 
     # --- the test ---
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp, Signal
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import AccountKind, Event, Refused, Registered, Welcome
@@ -80,23 +81,19 @@ def run(
     jitter: Callable[[float, float], float] = max,
 ) -> list[Event | Signal]:
     """Everything that is reported until LinkLost. After these attempts the server can't be reached."""
-    told: list[Event | Signal] = []
-    is_lost = threading.Event()
     results = itertools.chain(attempts, itertools.repeat(REFUSED))
-
-    def report(event: Event | Signal) -> None:
-        told.append(event)
-        if isinstance(event, LinkLost):
-            is_lost.set()
 
     def open_link(*_: object) -> ScriptedLink:
         if isinstance(result := next(results), Exception):
             raise result
         return result
 
-    connection = Connection(open_link, retry_seconds, report, monotonic=clock.monotonic, closing=clock, jitter=jitter)
+    inbox = Inbox()
+    connection = Connection(open_link, retry_seconds, inbox, monotonic=clock.monotonic, closing=clock, jitter=jitter)
     connection.start(ADDRESS)
-    assert is_lost.wait(DEADLINE_SECONDS)
+    told: list[Event | Signal] = []
+    while not told or not isinstance(told[-1], LinkLost):
+        told.append(inbox.get(DEADLINE_SECONDS))
     connection.close()
     return told
 

@@ -66,11 +66,11 @@ def test_rejected_login_ends_with_the_exit_code_of_its_reason(new_client: Dialog
     assert new_client.exit is end
 
 
-@pytest.mark.parametrize("signal", [LinkLost("\x1b[2J"), LinkDown("\x1b[2J")])
-def test_connection_lost_before_the_login_ends_the_client(new_client: Dialogue, signal: LinkDown | LinkLost) -> None:
+def test_connection_lost_before_the_login_ends_the_client(new_client: Dialogue) -> None:
     new_client.connect(sends(Login("alice", "secret")))
     new_client.type("PM hello")
-    new_client.give(signal, r"[error lost] \x1b[2J", "[error lost] 1 typed line was not confirmed")
+    new_client.give(LinkDown("\x1b[2J"))
+    new_client.give(LinkLost("\x1b[2J"), r"[error lost] \x1b[2J", "[error lost] 1 typed line was not confirmed")
     assert new_client.exit is Exit.LOST
 
 
@@ -78,7 +78,6 @@ def test_lines_before_the_login_wait_for_it(new_client: Dialogue) -> None:
     new_client.type("PM one")
     new_client.connect(sends(Login("alice", "secret")))
     new_client.end_input()
-    assert new_client.lines_used == 0
     new_client.give(WELCOME, WELCOMES, sends(Say("one", "n1")), sends(Leave()))
     new_client.give(confirmation(11, "n1"), "[sent #11]")
     new_client.give(Bye("you left"), "[bye] you left")
@@ -91,7 +90,6 @@ def test_first_line_of_a_pipe_is_the_password() -> None:
     client.type("PM hello")
     client.connect(sends(Login("alice")))
     client.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("secret")))
-    assert client.lines_used == 1
     client.give(WELCOME, WELCOMES, sends(Say("hello", "n1")))
 
 
@@ -125,7 +123,6 @@ def test_lines_that_send_nothing_are_used_and_answered(client: Dialogue) -> None
     client.type("\x1b[2J", f"[error usage] {error}")
     client.type("/help", *(f"[help] {line}" for line in client.parser.help()))
     client.type("PM " + "x" * 8193, "[error too_long] A message has 8,192 bytes at most in UTF-8; nothing was done.")
-    assert client.lines_used == 4
 
 
 def test_list_of_users_is_shown_only_as_an_answer(client: Dialogue) -> None:
@@ -178,7 +175,7 @@ def test_server_that_stops_or_is_full_is_tried_again(client: Dialogue) -> None:
     client.give(Bye("the server is shutting down"), "[bye] the server is shutting down")
     client.give(DOWN, LOST)
     client.connect(sends(Login("alice", "secret", 10)))
-    client.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.", HANGS_UP)
+    client.give(Refused(ErrorCode.SERVER_FULL, "Full."), HANGS_UP, "[error server_full] Full.")
     client.give(LinkDown("closed"))
     assert client.exit is None
     client.give(LinkLost("can't reach it"), "[error lost] can't reach it")
@@ -194,7 +191,6 @@ def test_leaving_ends_with_the_servers_goodbye_or_the_connection(client: Dialogu
         client.type(line, sends(Leave()))
         client.type("PM too late")
         client.end_input()
-        assert client.lines_used == 1
     client.give(HELLO, SHOWS_HELLO)
     assert client.exit is None
     if end == "lost":
@@ -218,7 +214,7 @@ def test_leaving_with_unconfirmed_messages_goes_on_after_a_lost_connection(clien
     client.end_input(sends(Leave()))
     client.give(DOWN, LOST)
     client.connect(sends(Login("alice", "secret", 10)))
-    client.give(BACK, sends(Say("hello", "n1")), "[back] alice", sends(Leave()))
+    client.give(BACK, sends(Say("hello", "n1")), sends(Leave()), "[back] alice")
     client.give(confirmation(11, "n1"), "[sent #11]")
     client.give(Bye("you left"), "[bye] you left")
     assert client.exit is Exit.OK

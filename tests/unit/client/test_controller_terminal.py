@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from chatclient.cli.controller import Line
 from chatclient.cli.exits import Exit
+from chatclient.cli.frontend import Line
 from chatclient.cli.input import InputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.model import ConnectionState, UiState
@@ -173,7 +173,8 @@ def test_wrong_password_is_asked_for_again(asked: TerminalDialogue) -> None:
     asked.give(WRONG, WRONGS, *ASKS)
     asked.type_password("EX", sends(Password("EX")))
     asked.give(WRONG, WRONGS, *ASKS)
-    asked.end_input("[error refused] the input ended before the password was given")
+    asked.type_password("three", sends(Password("three")))
+    asked.give(WRONG, WRONGS)
     assert asked.exit is Exit.REFUSED
 
 
@@ -202,9 +203,10 @@ def test_password_of_a_new_account_is_typed_twice(new: TerminalDialogue) -> None
 
 def test_first_input_of_a_new_password_survives_a_lost_connection(new: TerminalDialogue) -> None:
     new.give(DOWN)
+    new.give(LinkLost("closed"))
     new.type_password("my secret", CONNECTS)
     new.connect(sends(Login("alice")))
-    new.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("my secret")))
+    new.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password again", sends(Password("my secret")))
 
 
 # --- a password change ---
@@ -324,7 +326,7 @@ def test_rejected_reconnect_is_final_or_tried_again(away: TerminalDialogue, code
     away.type("hello")
     for told in ([f"[error {code}] Later."], []):
         away.connect(sends(Login("alice", "secret", 10)))
-        away.give(Refused(code, "Later."), *told, HANGS_UP)
+        away.give(Refused(code, "Later."), HANGS_UP, *told)
         away.give(DOWN)
     away.reconnect("[back] alice", sends(Say("hello", "n1")))
 

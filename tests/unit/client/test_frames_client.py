@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
-from chatclient.cli.controller import Interrupt
 from chatclient.cli.exits import Exit
+from chatclient.cli.frontend import Interrupt
 from chatclient.client_protocol import Action, OpenDirect, OpenPublic
 from chatclient.frames_client import FramesClient
-from chatclient.links.connection import LinkDown
+from chatclient.links.connection import LinkDown, LinkLost
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -99,7 +99,8 @@ def test_third_wrong_password_or_a_server_that_closes_is_a_rejected_login(asked:
         asked.give(WRONG, WRONGS, *ASKS_PASSWORD)
     if is_closed:
         asked.give(Bye("too many"), "[bye] too many")
-        asked.give(LinkDown("closed"), "[error lost] closed")
+        asked.give(LinkDown("closed"))
+        asked.give(LinkLost("closed"), "[error lost] closed")
     else:
         asked.type("three", sends(Command("three")))
         asked.give(WRONG, WRONGS)
@@ -358,7 +359,7 @@ def test_unconfirmed_message_is_looked_up_in_the_history(
         client.give(ONLINE, sends(Command("bob")), sends(Data("hello")))
     client.give(LinkDown("reset"), "[lost] reset; connecting again")
     client.connect(sends(Command("alice history-id")))
-    client.give(Refused(ErrorCode.SERVER_FULL, "Full."), "[error server_full] Full.", HANGS_UP)
+    client.give(Refused(ErrorCode.SERVER_FULL, "Full."), HANGS_UP, "[error server_full] Full.")
     reconnect(client, is_first=False)
     client.give(answer, *outcome)
     assert bool(client.model.unconfirmed) == (PROMPT not in outcome)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from chatclient.cli.controller import Interrupt
 from chatclient.cli.exits import Exit
+from chatclient.cli.frontend import Interrupt
 from chatclient.cli.input import GuestInputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.register_client import RegisterClient
@@ -75,14 +75,14 @@ def test_server_and_name_are_asked_for() -> None:
     client.type("not a name", f"[error bad_username] {NAME_RULE}", ASKS_NAME)
     client.type("all", "[error bad_username] The name all is reserved; choose another one.", ASKS_NAME)
     client.type(" alice ", CONNECTS)
-    assert client.addresses == [("chat.example", 1234)]
+    assert client.connection.addresses == [("chat.example", 1234)]
 
 
 def test_empty_line_chooses_the_default_server() -> None:
     client = new_client(server=None)
     client.begin(ASKS_SERVER)
     client.type("", CONNECTS)
-    assert client.addresses == [("localhost", 9999)]
+    assert client.connection.addresses == [("localhost", 9999)]
 
 
 def test_refused_name_is_asked_for_again_on_a_new_connection() -> None:
@@ -254,7 +254,7 @@ def test_refusal_while_reconnecting_is_shown_once(guest: Dialogue, error: Refuse
     for _ in range(2):
         guest.give(CLOSED, LOST)
         connect(guest)
-        guest.give(error, line, HANGS_UP)
+        guest.give(error, HANGS_UP, line)
         guest.give(CLOSED)
         connect(guest)
         guest.give(error, HANGS_UP)
@@ -263,7 +263,7 @@ def test_refusal_while_reconnecting_is_shown_once(guest: Dialogue, error: Refuse
     guest.type("@bob hello", sends(Send("bob", "hello")))
     guest.give(CLOSED, LOST)
     connect(guest)
-    guest.give(error, line, HANGS_UP)
+    guest.give(error, HANGS_UP, line)
     guest.give(CLOSED)
     guest.give(LinkLost(CLOSED_TEXT), f"[error lost] {CLOSED_TEXT}", UNCONFIRMED)
     assert guest.exit is Exit.LOST

@@ -1,12 +1,8 @@
-"""Scripts: the meaning of each line, and how a wait uses up what was shown."""
-
-import threading
+"""Scripts: the meaning of each line, and how they are played."""
 
 import pytest
 
-from chatclient.cli.script import Pause, ScriptError, ScriptStep, Transcript, Type, Wait, parse_script, play
-
-DEADLINE_SECONDS = 10.0
+from chatclient.cli.script import Pause, ScriptError, ScriptPlayer, ScriptStep, Type, Wait, parse_script
 
 
 @pytest.mark.parametrize(
@@ -38,62 +34,53 @@ def test_invalid_line_is_an_error_with_its_number(line: str) -> None:
     assert str(error.value) == f"line 4: {line!r} is neither %wait [SECONDS] TEXT nor %pause SECONDS"
 
 
-def shown(*lines: str) -> Transcript:
-    transcript = Transcript()
-    transcript.add(lines)
-    return transcript
+def player(script: str, *shown: str) -> ScriptPlayer:
+    player = ScriptPlayer(parse_script(script))
+    player.note_shown(shown)
+    return player
 
 
 def test_wait_uses_up_the_first_line_with_its_text_and_no_other() -> None:
-    transcript = shown("hello 1", "hello 2", "other", "hello 3")
-    assert not transcript.wait_for("never", 0)
-    assert transcript.wait_for("other", 0)
-    assert transcript.wait_for("hello", 0)
-    assert not transcript.wait_for("hello 1", 0)
-    assert transcript.wait_for("hello 3", 0)
-    assert transcript.wait_for("hello", 0)
-    assert not transcript.wait_for("hello", 0)
+    texts = ("other", "hello", "hello 3", "hello")
+    waits = player("".join(f"%wait {text}\n" for text in texts) + "EX", "hello 1", "hello 2", "other", "hello 3")
+    assert waits.next_line(0.0) == "EX"
+    waits = player("%wait hello 2\n%wait hello\n%wait hello", "hello 1", "hello 2")
+    assert waits.next_line(0.0) is None
+    assert (waits.deadline, waits.is_over) == (10.0, False)
 
 
-def test_end_wakes_waits_and_pauses_but_keeps_what_was_shown() -> None:
+def test_steps_are_played_in_order_until_a_wait_fails() -> None:
+    """A wait has its time from the moment when it begins; a shown line ends it at once."""
+    script = player("PM hi\n%wait after hi\n%pause 3\nCH\n%wait 2 'bob'\nEX")
+    assert [script.next_line(100.0) for _ in range(2)] == ["PM hi", None]
+    assert script.deadline == 110.0
+    script.note_shown(["shown after hi"])
+    assert (script.next_line(105.0), script.deadline) == (None, 108.0)
+    assert script.next_line(107.9) is None
+    assert script.next_line(108.0) == "CH"
+    assert (script.next_line(109.0), script.deadline) == (None, 111.0)
+    with pytest.raises(ScriptError) as error:
+        script.next_line(111.0)
+    assert str(error.value) == "line 5: \"'bob'\" did not appear within 2 s"
+
+
+@pytest.mark.parametrize(
+    ("script", "is_failure"), [("%wait never", True), ("%pause 9\n%wait [bye]", False), ("EX\n%wait never", False)]
+)
+def test_end_of_the_client_fails_a_wait_unless_its_text_was_shown(script: str, is_failure: bool) -> None:
     """The client shows [bye] and ends at once. A script that waits for it succeeds."""
-    transcript = shown("[bye] you left")
-    waits = ((transcript.wait_for, ("never", 1_000_000)), (transcript.pause, (1_000_000,)))
-    waiters = [threading.Thread(target=wait, args=args, daemon=True) for wait, args in waits]
-    for waiter in waiters:
-        waiter.start()
-    transcript.end()
-    for waiter in waiters:
-        waiter.join(DEADLINE_SECONDS)
-        assert not waiter.is_alive()
-    assert transcript.wait_for("[bye]", 0)
-    assert not transcript.wait_for("[bye]", 1_000_000)
+    ended = player(script, "[bye] you left")
+    if not is_failure:
+        ended.end()
+        return
+    with pytest.raises(ScriptError, match="line 1: 'never' did not appear before the client ended"):
+        ended.end()
 
 
 @pytest.mark.parametrize("line", ["x" * 100_000, ""], ids=["characters", "lines"])
-def test_transcript_forgets_the_oldest_lines_above_its_limits(line: str) -> None:
+def test_player_forgets_the_oldest_lines_above_its_limits(line: str) -> None:
     """A client may run for months."""
     count = 100 if line else 10_011
-    transcript = shown(*(f"<{number}> {line}" for number in range(count)))
-    assert not transcript.wait_for("<10>", 0)
-    assert transcript.wait_for(f"<{count - 1}>", 0)
-
-
-def test_script_is_played_in_order_until_a_wait_fails() -> None:
-    transcript = Transcript()
-    typed: list[str] = []
-
-    def type_line(line: str) -> bool:
-        typed.append(line)
-        transcript.add([f"shown after {line}"])
-        return line != "EX"
-
-    play(parse_script("PM hi\n%wait after PM hi\n%pause 0\nCH\nEX\nPM too late"), transcript, type_line)
-    assert typed == ["PM hi", "CH", "EX"]
-    with pytest.raises(ScriptError) as error:
-        play(parse_script("one\n\n%wait 0 'bob'\ntwo"), transcript, type_line)
-    assert str(error.value) == "line 3: \"'bob'\" did not appear within 0 s"
-    transcript.end()
-    with pytest.raises(ScriptError, match="line 1: 'bob' did not appear before the client ended"):
-        play(parse_script("%wait bob"), transcript, type_line)
-    assert typed[3:] == ["one"]
+    lines = [f"<{number}> {line}" for number in range(count)]
+    assert player("%wait <10>\nEX", *lines).next_line(0.0) is None
+    assert player(f"%wait <{count - 1}>\nEX", *lines).next_line(0.0) == "EX"

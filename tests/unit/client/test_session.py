@@ -4,14 +4,16 @@ import pytest
 
 from chatclient.client_protocol import JsonClient, PossibleGap
 from chatclient.frames_client import FramesClient
+from chatclient.links.connection import LinkDown, LinkLost, LinkUp
 from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import Model
-from chatclient.session import ClientSession
+from chatclient.notices import ConnectionLost, Reconnected
+from chatclient.session import ClientSession, Connected, ConnectionEnded, Left, LoginRefused
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Event, Found, History, Refused, Users, Welcome
 from chatprotocol.requests import AskHistory, AskUsers, Command, Leave, Login, Ping, Request, Say, Search, Whisper
 
-from .dialogue import FakeLink, nonces
+from .dialogue import FakeConnection, FakeLink, nonces
 from .samples import confirmation, direct, public
 
 WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice",), 10)
@@ -19,13 +21,20 @@ WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice",), 10)
 
 @pytest.fixture
 def session() -> ClientSession:
-    return ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient(), nonces())
+    return ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient(), FakeConnection(), nonces())
 
 
 def log_in(session: ClientSession, welcome: Welcome = WELCOME) -> FakeLink:
+    link = connect(session)
+    session.handle(welcome)
+    return link
+
+
+def connect(session: ClientSession) -> FakeLink:
+    """A connection on which the login is sent."""
     link = FakeLink()
-    session.log_in(link)
-    session.handle_event(welcome)
+    if Connected() in session.handle(LinkUp(link)):
+        session.log_in()
     return link
 
 
@@ -42,25 +51,70 @@ def test_due_and_ping_follow_the_session(session: ClientSession) -> None:
     """Watch reads them to find a hanging server."""
     assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, None)
     for _ in range(2):
-        session.log_in(FakeLink())
+        connect(session)
         assert (session.expected_answer, session.ping) == (ExpectedAnswer.LOGIN, None)
-        session.handle_event(WELCOME)
+        session.handle(WELCOME)
         assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, Ping())
         said = session.prepare(Say("hello"))
         assert session.expected_answer is ExpectedAnswer.ANSWER
-        session.handle_event(confirmation(11, said.nonce))
+        session.handle(confirmation(11, said.nonce))
         session.request(AskHistory(5))
         assert session.expected_answer is ExpectedAnswer.ANSWER
-        session.handle_event(History(()))
+        session.handle(History(()))
         assert session.expected_answer is ExpectedAnswer.NOTHING
-        session.request(Leave())
-        assert session.expected_answer is ExpectedAnswer.ANSWER
-        session.connection_lost()
+        session.handle(LinkDown("reset"))
         assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, None)
+    log_in(session)
+    session.leave()
+    assert session.expected_answer is ExpectedAnswer.ANSWER
+
+
+def test_connection_that_ends_before_the_first_login_is_told_once(session: ClientSession) -> None:
+    """No reconnect follows."""
+    assert session.handle(LinkUp(FakeLink())) == (Connected(),)
+    session.log_in()
+    assert session.handle(LinkDown("reset")) == ()
+    assert session.handle(LinkLost("reset")) == (ConnectionEnded("reset"),)
+
+
+def test_loss_and_refusals_of_an_outage_are_told_once(session: ClientSession) -> None:
+    """A reconnect that fails at its login is the same outage."""
+    full = Refused(ErrorCode.SERVER_FULL, "Full.")
+    log_in(session)
+    for _ in range(2):
+        for is_repeated in (False, True):
+            assert session.handle(LinkDown("reset")) == (() if is_repeated else (ConnectionLost("reset"),))
+            link = connect(session)
+            assert session.handle(full) == (LoginRefused(full, is_final=False, is_repeated=is_repeated),)
+            assert link.is_shut
+        assert session.handle(LinkDown("closed")) == ()
+        connect(session)
+        assert session.handle(WELCOME) == (Reconnected("alice", 10),)
+
+
+@pytest.mark.parametrize("code", [ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_USERNAME])
+def test_login_that_can_not_succeed_is_final(session: ClientSession, code: ErrorCode) -> None:
+    refused = Refused(code, "No.")
+    log_in(session)
+    session.handle(LinkDown("reset"))
+    link = connect(session)
+    assert session.handle(refused) == (LoginRefused(refused, is_final=True),)
+    assert not link.is_shut
+
+
+def test_connection_that_ends_after_the_goodbye_is_no_loss(session: ClientSession) -> None:
+    """Unless a message is unconfirmed: then the session reconnects, and says goodbye again."""
+    log_in(session)
+    said = session.prepare(Say("hello"))
+    session.leave()
+    assert session.handle(LinkDown("closed")) == (ConnectionLost("closed"),)
+    assert log_in(session).sent[1:] == [said, Leave()]
+    session.handle(confirmation(11, said.nonce))
+    assert session.handle(LinkDown("closed")) == (Left(),)
 
 
 def test_default_nonces_are_unique() -> None:
-    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient())
+    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient(), FakeConnection())
     sent = [session.prepare(Say("x")).nonce for _ in range(10)]
     assert len(set(sent)) == 10
     assert list(session.model.unconfirmed) == sent
@@ -72,8 +126,8 @@ def test_unconfirmed_messages_are_sent_again_with_the_same_nonce_in_order(sessio
     said = [session.prepare(each) for each in (Say("one"), Whisper("bob", "two"), Say("three"))]
     for each in said:
         session.request(each)
-    session.handle_event(confirmation(11, said[1].nonce))
-    session.connection_lost()
+    session.handle(confirmation(11, said[1].nonce))
+    session.handle(LinkDown("reset"))
     assert not session.is_ready
     said.append(session.prepare(Say("typed while away")))
     session.request(said[3])
@@ -104,7 +158,7 @@ def test_65th_message_waits_until_one_of_64_has_an_answer(session: ClientSession
     log_in(session)
     said = [session.prepare(Say("x")) for _ in range(64)]
     assert not session.is_ready
-    session.handle_event(Refused(ErrorCode.INTERNAL, "Disk.", said[0].nonce))
+    session.handle(Refused(ErrorCode.INTERNAL, "Disk.", said[0].nonce))
     assert session.is_ready
 
 
@@ -118,8 +172,8 @@ def test_temporary_error_sends_a_message_again(session: ClientSession, code: Err
     said = session.prepare(Say("pay 100"))
     session.request(said)
     refused = Refused(code, "No.", said.nonce)
-    assert session.handle_event(refused) == (() if is_temporary else (refused,))
-    session.connection_lost()
+    assert session.handle(refused) == (() if is_temporary else (refused,))
+    session.handle(LinkDown("reset"))
     assert log_in(session).sent[1:] == ([said] if is_temporary else [])
 
 
@@ -127,25 +181,25 @@ def test_own_message_with_a_lost_confirmation_is_returned_once(session: ClientSe
     """It is among the missed messages. Messages of this user's other devices are returned in their order."""
     log_in(session)
     said, whispered = session.prepare(Say("one")), session.prepare(Whisper("bob", "psst"))
-    session.connection_lost()
+    session.handle(LinkDown("reset"))
     log_in(session)
-    assert session.handle_event(public(11, "one", "Alice")) == ()
+    assert session.handle(public(11, "one", "Alice")) == ()
     for phone in (public(12, "psst", "Alice"), direct(13, "psst", "alice", "carol")):
-        assert session.handle_event(phone) == (phone,)
-    assert session.handle_event(direct(14, "psst", "alice", "Bob")) == ()
+        assert session.handle(phone) == (phone,)
+    assert session.handle(direct(14, "psst", "alice", "Bob")) == ()
     # The connection is lost again: the held messages need not arrive again.
-    session.connection_lost()
+    session.handle(LinkDown("reset"))
     assert log_in(session).sent == [Login("alice", "secret", 13), said, whispered]
     for sent in (confirmation(11, said.nonce), confirmation(14, whispered.nonce)):
-        assert session.handle_event(sent) == (sent,)
+        assert session.handle(sent) == (sent,)
 
 
 @pytest.mark.parametrize("answer", [confirmation(12, "n1"), Refused(ErrorCode.TOO_LONG, "No.", "n1")])
 def test_own_message_of_another_device_with_the_same_text_is_returned(session: ClientSession, answer: Event) -> None:
     log_in(session)
     session.prepare(Say("ok"))
-    assert session.handle_event(public(11, "ok", "alice")) == ()
-    assert session.handle_event(answer) == (answer, public(11, "ok", "alice"))
+    assert session.handle(public(11, "ok", "alice")) == ()
+    assert session.handle(answer) == (answer, public(11, "ok", "alice"))
     assert session.model.last_seen_id in (11, 12)
 
 
@@ -153,15 +207,15 @@ def test_message_to_oneself_is_returned_and_confirmed(session: ClientSession) ->
     log_in(session)
     session.prepare(Whisper("Alice", "note"))
     note, sent = direct(11, "note", "alice", "alice"), confirmation(11, "n1")
-    assert session.handle_event(note) == (note,)
-    assert session.handle_event(sent) == (sent,)
+    assert session.handle(note) == (note,)
+    assert session.handle(sent) == (sent,)
 
 
 def test_held_messages_are_limited(session: ClientSession) -> None:
     """A server may send any number of messages that look like one that it never confirms."""
     log_in(session)
     session.prepare(Say("ok"))
-    told = [each for number in range(11, 111) for each in session.handle_event(public(number, "ok", "alice"))]
+    told = [each for number in range(11, 111) for each in session.handle(public(number, "ok", "alice"))]
     assert len(told) == 100 - 64
 
 
@@ -171,12 +225,12 @@ def test_held_messages_stay_held_when_they_arrive_again(session: ClientSession) 
     said = [session.prepare(Say(f"word {number}")) for number in range(64)]
     stored = [public(11 + number, each.text, "alice") for number, each in enumerate(said)]
     for _ in range(2):
-        session.connection_lost()
+        session.handle(LinkDown("reset"))
         log_in(session)
-        assert [session.handle_event(each) for each in stored] == [()] * 64
+        assert [session.handle(each) for each in stored] == [()] * 64
     for message, each in zip(stored, said, strict=True):
         sent = confirmation(message.id, each.nonce)
-        assert session.handle_event(sent) == (sent,)
+        assert session.handle(sent) == (sent,)
 
 
 # The server's answer to a client that saw message 10 of the history a1, and the id that the client resumes after.
@@ -197,11 +251,11 @@ def test_other_history_is_reported_and_used(
 ) -> None:
     """Promise: nothing is lost silently."""
     log_in(session, Welcome(AccountKind.EXISTING, "alice", (), 10, "a1"))
-    session.connection_lost()
-    link = FakeLink()
-    session.log_in(link)
+    session.handle(LinkDown("reset"))
+    link = connect(session)
     assert link.sent == [Login("alice", "secret", 10, "a1")]
-    assert session.handle_event(welcome) == ((welcome, PossibleGap()) if has_gap else (welcome,))
+    back = Reconnected("alice", welcome.last_id)
+    assert session.handle(welcome) == ((back, PossibleGap()) if has_gap else (back,))
     assert session.model.login() == Login("alice", "secret", since, welcome.history_id)
 
 
@@ -213,17 +267,17 @@ def test_history_id_above_its_limit_is_not_kept(session: ClientSession) -> None:
 def test_seen_messages_are_not_returned_again_after_a_restore(session: ClientSession) -> None:
     """Promise: once. Different messages with the same ids are returned."""
     log_in(session)
-    session.handle_event(History((public(9, "from the history"),)))
-    session.handle_event(public(11, "heard"))
+    session.handle(History((public(9, "from the history"),)))
+    session.handle(public(11, "heard"))
     session.prepare(Say("said"))
-    session.handle_event(confirmation(12, "n1"))
-    session.handle_event(direct(13, "psst", "bob", "alice"))
-    session.connection_lost()
+    session.handle(confirmation(12, "n1"))
+    session.handle(direct(13, "psst", "bob", "alice"))
+    session.handle(LinkDown("reset"))
     log_in(session, Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 8))
     seen = [public(9, "from the history"), public(11, "heard"), public(12, "said", "alice", 5)]
-    assert [session.handle_event(each) for each in seen] == [(), (), ()]
+    assert [session.handle(each) for each in seen] == [(), (), ()]
     others = [public(9, "another"), public(11, "heard", "bob", 1), public(11, "heard", "carol"), public(13, "another")]
-    assert [session.handle_event(each) for each in others] == [(each,) for each in others]
+    assert [session.handle(each) for each in others] == [(each,) for each in others]
 
 
 QUERIES: list[tuple[Request, Event]] = [
@@ -239,14 +293,14 @@ def test_query_is_repeated_after_a_loss_until_its_answer(session: ClientSession,
     session.request(query)
     # The list repeated by the server would answer two requests for it.
     assert session.is_ready == (query != AskUsers())
-    session.connection_lost()
-    session.log_in(FakeLink())
-    session.handle_event(Refused(ErrorCode.INTERNAL, "No login."))  # this is no answer
+    session.handle(LinkDown("reset"))
+    connect(session)
+    session.handle(Refused(ErrorCode.INTERNAL, "No login."))  # this is no answer
     for _ in range(2):
-        session.connection_lost()
+        session.handle(LinkDown("reset"))
         assert log_in(session).sent.count(query) == 1
-    session.handle_event(answer)
-    session.connection_lost()
+    session.handle(answer)
+    session.handle(LinkDown("reset"))
     assert query not in log_in(session).sent
 
 
@@ -255,16 +309,16 @@ def test_rejected_query_is_shown_and_not_repeated(session: ClientSession, query:
     refused = Refused(ErrorCode.INTERNAL, "No.")
     log_in(session)
     session.request(query)
-    assert session.handle_event(refused) == (refused,)
-    session.connection_lost()
+    assert session.handle(refused) == (refused,)
+    session.handle(LinkDown("reset"))
     assert query not in log_in(session).sent
 
 
 def test_query_of_a_stepwise_protocol_is_repeated_once_after_the_missed_messages() -> None:
-    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), FramesClient("pm-dm"))
+    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), FramesClient("pm-dm"), FakeConnection())
     log_in(session)
     session.request(AskHistory(20))
-    session.connection_lost()
+    session.handle(LinkDown("reset"))
     link = log_in(session)
-    session.handle_event(History(()))
+    session.handle(History(()))
     assert link.sent == [Command("alice history-id"), Command("CH"), Command("CH 20")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chatclient import notices
 from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 from chatclient.model import ConnectionState, UiState
-from chatclient.notices import ASK_RECIPIENT, Asked, Question
+from chatclient.notices import ASK_RECIPIENT, ASK_USERNAME, Asked, Question
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs, Row
 from chatclient.ui.rows import RowFormatter, prompt
 from chatclient.ui.text import columns_of, escape_control_characters
@@ -450,7 +450,6 @@ def test_pending_messages_and_lines_say_what_they_wait_for() -> None:
 
 
 STATES = {
-    ConnectionState.NO_NAME: "not connected",
     ConnectionState.DISCONNECTED: "connecting",
     ConnectionState.LOGGING_IN: "logging in",
     ConnectionState.PASSWORD_REQUESTED: "logging in",
@@ -474,6 +473,19 @@ def test_pending_and_status_rows_fit_in_every_window(state: ConnectionState, wor
                 for row in (*formatter.pending(ui_state, width), status):
                     assert columns_of(text_of(row)) <= width, (width, text_of(row))
                     assert escape_control_characters(text_of(row)) == text_of(row)
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        (ASK_USERNAME, "not connected"),
+        (Question(Asked.SERVER, "server"), "not connected"),
+        (NEW_ACCOUNT, "logging in"),  # the connection was lost while the password is typed
+    ],
+)
+def test_status_before_the_connection_follows_the_question(window: Window, question: Question, words: str) -> None:
+    state = UiState(ConnectionState.DISCONNECTED, "alice", question=question)
+    assert text_of(window.formatter.status(state, "json", 80)).endswith(words)
 
 
 def test_status_reports_a_lost_connection(window: Window) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
 from chatclient.links.udp import UdpLink
 from chatprotocol.errors import ErrorCode
@@ -291,21 +292,21 @@ def test_shut_down_ends_the_link_in_any_state(serve: Callable[[], UdpServer], ca
 
 
 def test_connection_opens_a_new_session_after_a_restart(server: UdpServer) -> None:
-    reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    connection = Connection(lambda address, seconds: UdpLink(Datagram(), patient, address, seconds), 30.0, reports.put)
+    reports = Inbox()
+    connection = Connection(lambda address, seconds: UdpLink(Datagram(), patient, address, seconds), 30.0, reports)
     connection.start(("127.0.0.1", server.port))
     try:
         for session in (SESSION, SESSION + 1):
-            up = reports.get(timeout=DEADLINE_SECONDS)
+            up = reports.get(timeout_seconds=DEADLINE_SECONDS)
             assert isinstance(up, LinkUp)
             up.link.send(Command("alice"))
             server.opens(session=session, text="WELCOME existing")
-            assert isinstance(reports.get(timeout=DEADLINE_SECONDS), Welcome)
+            assert isinstance(reports.get(timeout_seconds=DEADLINE_SECONDS), Welcome)
             if session == SESSION:
                 server.says("C", session, 0, "ERROR no_session")
-                down = reports.get(timeout=DEADLINE_SECONDS)
+                down = reports.get(timeout_seconds=DEADLINE_SECONDS)
                 assert down == LinkDown("the server no longer knows this session")
     finally:
         with at_once("the end"):
             connection.close()
-    assert reports.get(timeout=DEADLINE_SECONDS) == LinkLost("the client closed the connection")
+    assert reports.get(timeout_seconds=DEADLINE_SECONDS) == LinkLost("the client closed the connection")

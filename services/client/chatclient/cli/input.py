@@ -1,8 +1,6 @@
 """Parses typed lines to actions, in one line or in several steps. Pure.
 
-InputParser keeps the state between lines in `next_line`. Only the controller thread calls methods that change the
-state. In the terminal frontend the main thread calls completions() and expansion(), which only read. They need no lock:
-`next_line`, `names` and `last_sender` are replaced, never changed in place, and a stale value gives a stale suggestion.
+InputParser keeps the state between lines in `next_line`.
 """
 
 from __future__ import annotations

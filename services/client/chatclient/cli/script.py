@@ -12,15 +12,14 @@ Each printed line ends at most one wait. A wait also finds earlier lines.
 from __future__ import annotations
 
 import re
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 DEFAULT_WAIT_SECONDS = 10.0
-# Limits of the transcript: a client may run for months, and a line may be a long message.
+# Limits of the remembered output: a client may run for months, and a line may be a long message.
 _REMEMBERED_LINES = 10_000
 _REMEMBERED_MAX_CHARACTERS = 4 * 1024 * 1024
 
@@ -41,6 +40,10 @@ class Wait(NamedTuple):
     line_number: int
     text: str
     seconds: float
+
+    def error(self, when: str) -> ScriptError:
+        """The text did not appear."""
+        return ScriptError(f"line {self.line_number}: {self.text!r} did not appear {when}")
 
 
 class Pause(NamedTuple):
@@ -77,78 +80,70 @@ def _seconds(word: str) -> float | None:
     return float(word) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?|\.[0-9]{1,6}", word) else None
 
 
-class Transcript:
-    """Lines that were shown and have not ended a wait. Written by the controller thread, read by the main thread."""
+class ScriptPlayer:
+    """Plays a script: a source of lines for PlainFrontend. For one thread."""
 
-    def __init__(self) -> None:
-        # Guards all attributes; notified about new lines and the end.
-        self._changed = threading.Condition()
-        self._lines: deque[str] = deque()
-        self._characters = 0
-        self._ended = False
+    is_script = True
+    # There is nothing to read.
+    descriptor = None
+
+    def __init__(self, steps: Iterable[ScriptStep]) -> None:
+        self._steps = deque(steps)
+        # Lines that were shown and have not ended a wait.
+        self._shown: deque[str] = deque()
+        self._shown_characters = 0
+        # The end of the current wait or pause.
+        self.deadline: float | None = None
 
     @property
-    def has_ended(self) -> bool:
-        """True if no more lines follow."""
-        return self._ended  # lock-free: set once, and used only for the text of an error
+    def is_over(self) -> bool:
+        """True if all steps were played."""
+        return not self._steps
 
-    def add(self, lines: Iterable[str]) -> None:
+    def read(self) -> None:
+        """Do nothing: there is no descriptor."""
+
+    def note_shown(self, lines: Iterable[str]) -> None:
         """Add lines that were shown."""
-        with self._changed:
-            for line in lines:
-                if len(self._lines) == _REMEMBERED_LINES:
-                    self._forget(0)
-                self._lines.append(line)
-                self._characters += len(line)
-            while self._characters > _REMEMBERED_MAX_CHARACTERS:
-                self._forget(0)
-            self._changed.notify_all()
+        for line in lines:
+            self._shown.append(line)
+            self._shown_characters += len(line)
+        while len(self._shown) > _REMEMBERED_LINES or self._shown_characters > _REMEMBERED_MAX_CHARACTERS:
+            self._forget(0)
+
+    def next_line(self, now: float) -> str | None:
+        """The next line to type, or None during a wait or pause, and at the end. Raises ScriptError if a wait fails."""
+        while self._steps:
+            step = self._steps[0]
+            if isinstance(step, Type):
+                return self._steps.popleft().text  # type: ignore[union-attr]
+            if isinstance(step, Pause) or not self._find(step.text):
+                if self.deadline is None:
+                    self.deadline = now + step.seconds
+                if now < self.deadline:
+                    return None
+                if isinstance(step, Wait):
+                    raise step.error(f"within {step.seconds:g} s")
+            self._steps.popleft()
+            self.deadline = None
+        return None
 
     def end(self) -> None:
-        """End all waits: no more lines follow."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        """Play the waits up to the next line: the client has ended. Raises ScriptError if one of them fails."""
+        for step in self._steps:
+            if isinstance(step, Type):
+                return
+            if isinstance(step, Wait) and not self._find(step.text):
+                raise step.error("before the client ended")
 
-    def wait_for(self, text: str, seconds: float) -> bool:
-        """Wait for a line with the text and remove it. Returns false at the timeout or the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._has(text), seconds)
-            return self._remove(text)
-
-    def pause(self, seconds: float) -> None:
-        """Sleep until the timeout or the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended, seconds)
-
-    def _has(self, text: str) -> bool:
-        """Requires the lock."""
-        return any(text in line for line in self._lines)
-
-    def _remove(self, text: str) -> bool:
-        """Requires the lock."""
-        for index, line in enumerate(self._lines):
+    def _find(self, text: str) -> bool:
+        """Forget the first line with this text. Returns false if there is none."""
+        for index, line in enumerate(self._shown):
             if text in line:
                 self._forget(index)
                 return True
         return False
 
     def _forget(self, index: int) -> None:
-        """Requires the lock."""
-        self._characters -= len(self._lines[index])
-        del self._lines[index]
-
-
-def play(script: Iterable[ScriptStep], transcript: Transcript, type_line: Callable[[str], bool]) -> None:
-    """Play a script until its end, or until ``type_line`` returns false. Raises ScriptError if a wait fails."""
-    for action in script:
-        match action:
-            case Type(text):
-                if not type_line(text):
-                    return
-            case Pause(seconds):
-                transcript.pause(seconds)
-            case Wait(line_number, text, seconds):
-                if not transcript.wait_for(text, seconds):
-                    when = "before the client ended" if transcript.has_ended else f"within {seconds:g} s"
-                    raise ScriptError(f"line {line_number}: {text!r} did not appear {when}")
+        self._shown_characters -= len(self._shown[index])
+        del self._shown[index]

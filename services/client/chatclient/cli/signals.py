@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Final
 
 # Signals that end the process without a goodbye by default. A parent process may set them to ignored (nohup).
 _UNLESS_IGNORED: Final = (
@@ -18,8 +15,6 @@ _UNLESS_IGNORED: Final = (
     signal.SIGXCPU,
 )
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *_UNLESS_IGNORED)
-# Maximum delay of a signal that arrives just before a wait.
-_DELAY_SECONDS: Final = 0.25
 
 
 def install_signal_handlers() -> None:
@@ -29,13 +24,3 @@ def install_signal_handlers() -> None:
     for number in _UNLESS_IGNORED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-
-
-def wait_interruptibly(wait: Callable[[float], bool]) -> None:
-    """Call ``wait(timeout_seconds)`` until it returns true. For the main thread.
-
-    A signal that arrives after Python's last check for signals and before the system call does not interrupt the call.
-    Python handles the signal only after the call, so the timeout limits the delay.
-    """
-    while not wait(_DELAY_SECONDS):
-        pass

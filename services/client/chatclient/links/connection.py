@@ -7,7 +7,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from chatclient import session
 from chatprotocol.address import format_address
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Bye, Refused, Registered, Welcome
@@ -16,8 +15,10 @@ from chatprotocol.requests import Side
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from chatclient.inbox import Inbox
     from chatprotocol.address import Address
     from chatprotocol.events import Event
+    from chatprotocol.requests import Request
 
 CONNECT_SECONDS = 10.0
 # Timeout of a reconnect: short, because a host that is shutting down may not answer at all.
@@ -33,8 +34,17 @@ _STEADY_SECONDS = 5.0
 _CLOSE_SECONDS = 1.0
 
 
-class Link(session.Link, Protocol):
-    """An open connection, with the methods for the receiver thread."""
+class Link(Protocol):
+    """An open connection. Over UDP the first request opens the session. Requests sent after its end are dropped.
+
+    send() and shut_down() are for any thread, the other methods for the receiver thread.
+    """
+
+    def send(self, request: Request) -> None:
+        """Send a request without blocking. If that fails, the connection ends and the receiver thread reports it."""
+
+    def shut_down(self) -> None:
+        """End the connection. Its receiver thread closes it."""
 
     def receive(self, report: Callable[[Event], None]) -> str:
         """Report events until the connection ends. Returns the reason. Raises OSError, ProtocolError."""
@@ -67,8 +77,8 @@ Signal = LinkUp | LinkDown | LinkLost
 class Connection:
     """Receives events in its own thread, the receiver thread, and reconnects after a loss.
 
-    ``open_link`` connects to an address within a timeout in seconds, or raises OSError or UnicodeError. ``report``
-    receives every event and signal, in order, in the receiver thread. While ``report`` blocks, nothing is received.
+    ``open_link`` connects to an address within a timeout in seconds, or raises OSError or UnicodeError. ``inbox`` gets
+    every event and signal, in order. While it is full, nothing is received.
 
     Tests replace the other arguments: ``monotonic`` is the clock, ``closing`` ends the pauses when it is set, and
     ``jitter`` returns the share of a pause to wait, between two bounds.
@@ -78,7 +88,7 @@ class Connection:
         self,
         open_link: Callable[[Address, float], Link],
         retry_seconds: float,
-        report: Callable[[Event | Signal], None],
+        inbox: Inbox,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         closing: threading.Event | None = None,
@@ -86,7 +96,8 @@ class Connection:
     ) -> None:
         self._open_link = open_link
         self._retry_seconds = retry_seconds
-        self._report = report
+        self.inbox = inbox
+        self._report: Callable[[Event | Signal], None] = inbox.put_received
         self._monotonic = monotonic
         self._closing = closing or threading.Event()
         self._jitter = jitter

@@ -1,141 +1,270 @@
-"""The plain frontend: lines in, lines out, for pipes, scripts and simple terminals."""
+"""The plain frontend: lines in, lines out, for pipes, scripts and simple terminals.
+
+One loop in the main thread waits for the inbox, a line, a signal and a deadline, with select(). The receiver thread and
+signals write to a pipe that ends the wait. Writing may block: then nothing is received either, and after an interrupt
+a timer of the operating system ends the process.
+"""
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import termios
-import threading
+import time
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
-from chatclient.cli.controller import Line
-from chatclient.cli.script import Transcript
-from chatclient.cli.signals import wait_interruptibly
+from chatclient.cli.exits import Exit
+from chatclient.cli.frontend import EndOfInput, Interrupt, Line
+from chatclient.cli.script import ScriptError
+from chatclient.cli.signals import ENDING_SIGNALS
+from chatclient.notices import Ask, ErrorNotice
 from chatprotocol.encoding import TextDecoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from chatclient.cli.controller import Input
+    from chatclient.cli.controller import Controller
     from chatclient.client_protocol import ClientEvent
+    from chatclient.inbox import Inbox
     from chatclient.model import UiState
     from chatclient.notices import UiNotice
 
-_READ_BYTES = 64 * 1024
+_READ_BYTES: Final = 64 * 1024
 # Maximum number of unused lines. No more input is read until one is used.
-_LINES_AHEAD = 64
+_LINES_AHEAD: Final = 64
+# Maximum time for received items before input and signals are looked at.
+_TURN_SECONDS: Final = 0.05
+# Time after the first interrupt in which the client ends unless its output is blocked: the goodbye takes 5 s, and the
+# end of the connection 1 s. After a second interrupt only the latter is waited for.
+_BLOCKED_SECONDS: Final = 7.0
+_BLOCKED_AGAIN_SECONDS: Final = 2.0
+
+
+class LineSource(Protocol):
+    """Standard input, or a script."""
+
+    @property
+    def is_script(self) -> bool:
+        """True if lines must be displayed, because no terminal echoes them."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """The descriptor to wait for before read(), or None."""
+
+    @property
+    def deadline(self) -> float | None:
+        """The time to call next_line() again, or None."""
+
+    @property
+    def is_over(self) -> bool:
+        """True if no more lines follow."""
+
+    def read(self) -> None:
+        """Read from the descriptor."""
+
+    def next_line(self, now: float) -> str | None:
+        """Remove and return the next line, if there is one now. Raises ScriptError."""
+
+    def note_shown(self, lines: Sequence[str]) -> None:
+        """Called with all lines that are shown."""
+
+    def end(self) -> None:
+        """The client has ended. Raises ScriptError."""
+
+
+class StandardInput:
+    """The lines of standard input."""
+
+    is_script = False
+    deadline = None
+
+    def __init__(self) -> None:
+        self._decoder = TextDecoder()
+        self._lines: deque[str] = deque()
+        self._rest = ""
+        # A standard stream is None if it was closed when the program started.
+        self._has_ended = sys.stdin is None
+
+    @property
+    def descriptor(self) -> int | None:
+        """None while lines are unused, and at the end."""
+        return None if self._lines or self._has_ended else sys.stdin.fileno()
+
+    @property
+    def is_over(self) -> bool:
+        """True if the input has ended and all lines were used."""
+        return self._has_ended and not self._lines
+
+    def read(self) -> None:
+        """Read some lines."""
+        data = os.read(sys.stdin.fileno(), _READ_BYTES)
+        self._has_ended = not data
+        *lines, self._rest = (self._rest + self._decoder.decode(data, is_last=not data)).split("\n")
+        self._lines.extend(line.removesuffix("\r") for line in lines)
+        if not data and self._rest:
+            self._lines.append(self._rest)
+
+    def next_line(self, _: float) -> str | None:
+        """The next line that was read."""
+        return self._lines.popleft() if self._lines else None
+
+    def note_shown(self, lines: Sequence[str]) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """Do nothing."""
 
 
 class PlainFrontend:
-    """Prints lines immediately, and reads lines from standard input.
-
-    ``lines_of`` converts an event or notice to lines. The controller thread displays; the main thread calls run().
-    """
+    """Prints lines immediately. ``lines_of`` converts an event or notice to lines. For the main thread."""
 
     # No recent messages unless requested.
     recent_messages = 0
     marks_passwords = False
 
-    def __init__(self, lines_of: Callable[[ClientEvent | UiNotice], list[str]]) -> None:
+    def __init__(self, lines_of: Callable[[ClientEvent | UiNotice], list[str]], source: LineSource) -> None:
         self._lines_of = lines_of
-        self.transcript = Transcript()
-        self._room = threading.Semaphore(_LINES_AHEAD)
-        self._stop_read, self._stop_write = os.pipe()
-        os.set_blocking(self._stop_write, False)
-        self._ended = False
+        self._source: LineSource = source
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        # The modes of the terminal whose echo is off.
         self._terminal: list[Any] | None = None
+        # Number of signals that arrived, and that were handled.
+        self._signals = self._signals_handled = 0
 
     @property
     def is_person(self) -> bool:
         """True if input and output are a terminal."""
         return _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
 
-    @property
-    def wakeup(self) -> int:
-        """The file descriptor that a signal writes to, to end the wait for a line: see signal.set_wakeup_fd."""
-        return self._stop_write
-
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
         """Print the lines and flush. Raises BrokenPipeError if the reader is gone."""
+        if any(isinstance(each, Ask) and each.question.is_secret for each in shown):
+            self._turn_echo_off()
         lines = [line for each in shown for line in self._lines_of(each)]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
-        self.transcript.add(lines)
+        self._source.note_shown(lines)
 
     def update(self, ui_state: UiState) -> None:
-        """Do nothing: the state is not shown."""
+        """Turn the echo on again after a password."""
+        if ui_state.question is None or not ui_state.question.is_secret:
+            self._restore_terminal()
 
-    def ask_password(self) -> None:
-        """Turn off the terminal's echo for the next line."""
+    def run(self, controller: Controller, inbox: Inbox) -> Exit:
+        """Run until the client has ended. Returns its exit code."""
+        for each in ENDING_SIGNALS:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, self._on_signal)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        inbox.wake = self._wake
+        controller.begin()
+        is_input_open, script_failed = True, False
+        while controller.exit is None:
+            reads_input = is_input_open and controller.waiting_lines < _LINES_AHEAD
+            self._wait(controller, self._source if reads_input else None)
+            self._handle_signals(controller)
+            is_input_open = is_input_open and not self._signals
+            for item in inbox.take(_TURN_SECONDS):
+                controller.react(item)
+                if controller.exit is not None:
+                    break
+            try:
+                is_input_open = is_input_open and self._use_lines(controller)
+            except ScriptError as error:
+                self.display([ErrorNotice("script", str(error))])
+                is_input_open, script_failed = False, True
+                controller.react(Interrupt())
+            if controller.exit is None and controller.deadline is not None and time.monotonic() >= controller.deadline:
+                controller.on_deadline()
+        try:
+            if is_input_open:
+                self._source.end()
+        except ScriptError as error:  # the exit code of the client explains it
+            self.display([ErrorNotice("script", str(error))])
+        return Exit.SCRIPT if script_failed else controller.exit
+
+    def close(self) -> None:
+        """Restore the terminal. Call it after the end of the receiver thread."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.set_wakeup_fd(-1)
+        self._restore_terminal()
+
+    def _wait(self, controller: Controller, source: LineSource | None) -> None:
+        """Wait for the receiver thread, a signal, a deadline, and the source; and read from it."""
+        descriptor, deadlines = None, [controller.deadline]
+        if source is not None:
+            descriptor = source.descriptor
+            deadlines.append(source.deadline)
+        until = min((each for each in deadlines if each is not None), default=None)
+        seconds = None if until is None else max(0.0, until - time.monotonic())
+        descriptors = [self._woken] if descriptor is None else [self._woken, descriptor]
+        ready, _, _ = select.select(descriptors, [], [], seconds)
+        if self._woken in ready:
+            os.read(self._woken, _READ_BYTES)
+        if source is not None and descriptor in ready:
+            source.read()
+
+    def _use_lines(self, controller: Controller) -> bool:
+        """Pass lines to the controller, as far as there is room. Returns false after the end of the input."""
+        while (
+            controller.exit is None
+            and controller.waiting_lines < _LINES_AHEAD
+            and self._signals == self._signals_handled
+        ):
+            if self._source.is_over:
+                controller.react(EndOfInput())
+                return False
+            line = self._source.next_line(time.monotonic())
+            if line is None:
+                break
+            controller.react(Line(line, self._source.is_script))
+        return True
+
+    def _handle_signals(self, controller: Controller) -> None:
+        """Say goodbye after the first signal. Another one ends the wait for the answer."""
+        while controller.exit is None and self._signals_handled < self._signals:
+            self._signals_handled += 1
+            if self._signals_handled == 1:
+                controller.react(Interrupt())
+            else:
+                controller.on_deadline()
+
+    def _on_signal(self, number: int, _: object) -> None:
+        """Count the signal. Python calls this during a blocked write, too, and continues the write."""
+        if number == signal.SIGALRM and self._signals:
+            self._give_up()
+        self._signals += 1
+        if self._signals <= 2:  # noqa: PLR2004 - further ones change nothing
+            seconds = _BLOCKED_SECONDS if self._signals == 1 else _BLOCKED_AGAIN_SECONDS
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _give_up(self) -> None:
+        """End the process: a normal exit would wait for the output."""
+        self._restore_terminal()
+        with suppress(OSError):
+            os.write(2, b"chatclient: the output is not read; the rest of it is lost.\n")
+        os._exit(Exit.LOST)
+
+    def _wake(self) -> None:
+        """End the wait. For any thread."""
+        with suppress(BlockingIOError):  # the pipe is full of wakeups
+            os.write(self._waker, b"\0")
+
+    def _turn_echo_off(self) -> None:
         if _is_terminal(sys.stdin) and self._terminal is None:
             self._terminal = termios.tcgetattr(sys.stdin)
             silent = termios.tcgetattr(sys.stdin)
             silent[3] = silent[3] & ~termios.ECHO | termios.ECHONL
             termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
 
-    def line_used(self) -> None:
-        """Make room for one more line, and turn the echo on again."""
-        self._room.release()
-        self._restore_terminal()
-
-    def run(self, submit: Callable[[Input], None]) -> None:
-        """Pass on the lines of standard input until its end, or until end() was called."""
-        type_line = self.line_typer(submit, is_from_script=False)
-        for line in self._typed_lines():
-            if not type_line(line):
-                return
-
-    def line_typer(self, submit: Callable[[Input], None], *, is_from_script: bool) -> Callable[[str], bool]:
-        """A function that passes on a line once there is room. It returns false after end()."""
-
-        def type_line(line: str) -> bool:
-            wait_interruptibly(lambda seconds: self._room.acquire(timeout=seconds))
-            if not self._ended:
-                submit(Line(line, is_from_script))
-            return not self._ended
-
-        return type_line
-
-    def _typed_lines(self) -> Iterator[str]:
-        """The lines of standard input, until it ends or :meth:`end` is called."""
-        if sys.stdin is None:
-            return
-        standard_input = sys.stdin.fileno()
-        decoder = TextDecoder()
-        rest = ""
-        while not self._ended:
-            ready, _, _ = select.select([standard_input, self._stop_read], [], [])
-            if self._stop_read in ready:
-                return
-            data = os.read(standard_input, _READ_BYTES)
-            *lines, rest = (rest + decoder.decode(data, is_last=not data)).split("\n")
-            for line in lines:
-                yield line.removesuffix("\r")
-            if not data:
-                break
-        if rest:
-            yield rest
-
-    def end(self) -> None:
-        """Stop reading lines. For any thread; can be called more than once."""
-        # Lock-free: _ended is set before the semaphore and the pipe wake the main thread, which then reads it.
-        self._ended = True
-        self._room.release()
-        with suppress(BlockingIOError):  # the pipe is full of wakeups
-            os.write(self._stop_write, b"\0")
-        self.transcript.end()
-
-    def close(self) -> None:
-        """Restore the terminal. Call it after the controller thread has ended."""
-        self._restore_terminal()
-        os.close(self._stop_read)
-        os.close(self._stop_write)
-
     def _restore_terminal(self) -> None:
         if self._terminal is not None:
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self._terminal)
             self._terminal = None
 
 

@@ -41,8 +41,6 @@ _MONTHS: Final = (
 # Questions whose form in the prompt differs from that in lines of output.
 _PROMPTS: Final = {Asked.PASSWORD: "password", Asked.PASSWORD_NEW_ACCOUNT: "password"}
 _STATE_TEXTS: Final = {
-    ConnectionState.NO_SERVER: "not connected",
-    ConnectionState.NO_NAME: "not connected",
     ConnectionState.DISCONNECTED: "connecting",
     ConnectionState.LOGGING_IN: "logging in",
     ConnectionState.PASSWORD_REQUESTED: "logging in",
@@ -130,10 +128,8 @@ class RowFormatter:
 
     def status(self, ui_state: UiState, protocol: str, width: int, *, is_quiet: bool = False) -> Row:
         """User, server, protocol, users online and connection state, as far as they fit."""
-        connection_state = _STATE_TEXTS[ui_state.connection_state]
+        connection_state = _state_text(ui_state)
         is_up = ui_state.connection_state is ConnectionState.LOGGED_IN
-        if ui_state.connection_state is ConnectionState.DISCONNECTED and ui_state.was_logged_in:
-            connection_state = "connection lost, trying again"
         server = ""
         if ui_state.server is not None:
             server = clean(format_address(ui_state.server))
@@ -164,6 +160,16 @@ def _coloured_name(name: str, username: str, shown: str = "") -> tuple[str, str]
     """A name, or ``shown``, in the name's colour. The user's own name has a special style."""
     is_own = name_key(name) == name_key(username)
     return ("class:own" if is_own else colour_of(name)), clean(shown or name)
+
+
+def _state_text(ui_state: UiState) -> str:
+    question = ui_state.question
+    if ui_state.connection_state is ConnectionState.DISCONNECTED:
+        if ui_state.was_logged_in:
+            return "connection lost, trying again"
+        if question is not None:  # the connection is opened after the answer
+            return "logging in" if question.is_secret else "not connected"
+    return _STATE_TEXTS[ui_state.connection_state]
 
 
 def _pending_text(message: Say | Whisper) -> str:

@@ -1,8 +1,12 @@
 """The terminal frontend: a prompt below the messages, for people. Built on prompt_toolkit.
 
-Two threads, no lock. The controller thread appends to `_shown`, replaces `_ui_state`, and wakes the event loop of the
-main thread, which alone draws and reads keys. Deque operations and attribute assignments are atomic in CPython.
-`_redraw` clears `_redraw_scheduled` before it reads `_shown` and `_ui_state`, so a later change schedules it again.
+Everything runs on prompt_toolkit's event loop in the main thread: keys, drawing, and the controller. The receiver
+thread wakes the loop when the inbox has items. They are handled in turns of some milliseconds, so that keys are handled
+in between, and drawn together at the next frame, because drawing is slow.
+
+Ends. A key or a signal ends the prompt, and the controller says goodbye; the loop runs on until the controller has
+ended, or its deadline. Another signal ends that wait. If the loop is blocked, because the terminal does not read, the
+second signal ends the process.
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ import re
 import signal
 import sys
 import termios
-import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -34,11 +37,11 @@ from prompt_toolkit.layout.processors import ConditionalProcessor, Processor, Tr
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import Style
 
-from chatclient.cli.controller import Line
 from chatclient.cli.exits import Exit
-from chatclient.cli.signals import ENDING_SIGNALS, wait_interruptibly
+from chatclient.cli.frontend import Interrupt, Line
+from chatclient.cli.signals import ENDING_SIGNALS
 from chatclient.model import ConnectionState, UiState
-from chatclient.notices import ErrorNotice, Help
+from chatclient.notices import Asked, ErrorNotice, Help
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
 from chatclient.ui.renderer import ComposingContainer, Output, PromptRenderer
 from chatclient.ui.rows import RowFormatter, prompt
@@ -54,15 +57,17 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyPressEvent
     from prompt_toolkit.layout.processors import TransformationInput
 
-    from chatclient.cli.controller import Input
+    from chatclient.cli.controller import Controller
+    from chatclient.cli.frontend import Input
     from chatclient.cli.input import InputParser
     from chatclient.client_protocol import ClientEvent
+    from chatclient.inbox import Inbox
     from chatclient.notices import UiNotice
 
 # Minimum time between two redraws: events in between are drawn together, because drawing is slow.
 _FRAME_SECONDS: Final = 0.03
-# Maximum number of undrawn events; messages of maximum length take 40 MB.
-_SHOWN_AHEAD_MAX: Final = 5_000
+# Maximum time for received items before keys are handled: not noticeable.
+_TURN_SECONDS: Final = 0.01
 # Maximum number of lines that one Enter sends: a longer text, often pasted by mistake, needs a second Enter.
 _LINES_UNCONFIRMED_MAX: Final = 5
 _MENU_ROWS: Final = 6
@@ -73,20 +78,18 @@ _PASTE_SECONDS: Final = 0.03
 _SECOND_SIGNAL_SECONDS: Final = 1.0
 # Minimum time between two bells.
 _BELL_SECONDS: Final = 1.0
-# States that ask for a server or name: the answer is one line, and a program may type the password right after it.
-_NAME_QUESTIONS: Final = frozenset({ConnectionState.NO_SERVER, ConnectionState.NO_NAME})
+# Questions for a server or name: the answer is one line, and a program may type the password right after it.
+_NAME_QUESTIONS: Final = frozenset({Asked.SERVER, Asked.USERNAME})
 # Surrogates, which stand for bytes that are not UTF-8.
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 class TerminalFrontend:
-    """Draws events above the prompt, and passes on typed lines. For threads see the module."""
+    """Draws events above the prompt, and passes typed lines to the controller. For the main thread."""
 
     is_person = True
     marks_passwords = True
     recent_messages = 20
-    # The descriptor for signal.set_wakeup_fd: none, because the event loop sets its own.
-    wakeup = -1
 
     def __init__(self, parser: InputParser, protocol: str, *, is_quiet: bool, shows_joins: bool) -> None:
         self._parser = parser
@@ -95,19 +98,16 @@ class TerminalFrontend:
         self._timeline = Timeline(_now, is_quiet=is_quiet, shows_joins=shows_joins)
         self._formatter = RowFormatter(_now, glyphs=Glyphs() if is_unicode else ASCII_GLYPHS)
         self._output = Output()
-        # Undrawn events and the current state. Written by the controller thread.
+        # Undrawn events and the current state.
         self._shown: deque[ClientEvent | UiNotice] = deque()
         self._ui_state = UiState(ConnectionState.DISCONNECTED, is_secret=True)
-        # Set by the first update(), and by end().
-        self._has_state = threading.Event()
-        # Set while a call of _redraw is scheduled.
-        self._redraw_scheduled = threading.Event()
-        # Set after drawing, and when the prompt has ended.
-        self._was_drawn = threading.Event()
-        self._ended = False
-        # Written by the main thread only.
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._submit: Callable[[Input], None] = lambda _: None
+        self._redraw_timer: asyncio.TimerHandle | None = None
+        # Set by run().
+        self._loop: asyncio.AbstractEventLoop
+        self._controller: Controller
+        self._inbox: Inbox
+        # Set when the controller has ended, and at a signal during the goodbye.
+        self._was_interrupted = asyncio.Event()
         self._drawn_at = 0.0
         self._bell_at = -math.inf
         self._confirmed_text = ""
@@ -115,8 +115,8 @@ class TerminalFrontend:
         self._key_at = -math.inf
         self._has_more_keys = self._is_fast = self._is_pasted = False
         self._held: asyncio.TimerHandle | None = None
-        self._signals: list[signal.Signals] = []
-        self._signaled_at = math.inf
+        # The time of the first signal, and of the first one that the loop has not handled.
+        self._signaled_at = self._unhandled_at = math.inf
         # The terminal's modes before the prompt.
         self._modes: list[Any] = []
         self._error: BaseException | None = None
@@ -128,125 +128,148 @@ class TerminalFrontend:
         # Some key bindings of the library accept the line, which would end the prompt. Here only Enter sends.
         self._session.default_buffer.accept_handler = lambda _: True
 
-    # --- for the controller thread ---
+    # --- for the controller ---
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
-        """Queue events for the next redraw. Blocks the controller thread while too many are undrawn."""
+        """Queue events for the next frame."""
         self._shown.extend(shown)
-        self._wake()
-        while len(self._shown) > _SHOWN_AHEAD_MAX and threading.current_thread() is not threading.main_thread():
-            self._was_drawn.clear()
-            if self._loop is None or self._ended or len(self._shown) <= _SHOWN_AHEAD_MAX:
-                return
-            self._was_drawn.wait()
+        self._schedule_redraw()
 
     def update(self, ui_state: UiState) -> None:
         """Set the state, and redraw if it has changed."""
         if ui_state != self._ui_state:
             self._ui_state = ui_state
-            self._wake()
-        self._has_state.set()
+            self._schedule_redraw()
 
-    def ask_password(self) -> None:
-        """Do nothing: the UiState has the question."""
+    # --- the event loop ---
 
-    def line_used(self) -> None:
-        """Do nothing: typed lines are not limited."""
-
-    def end(self) -> None:
-        """End the prompt. For any thread; can be called more than once."""
-        self._ended = True
-        self._has_state.set()
-        self._wake()
-
-    def _wake(self) -> None:
-        loop = self._loop
-        if loop is not None and not self._redraw_scheduled.is_set():
-            self._redraw_scheduled.set()
-            with suppress(RuntimeError):  # the loop has just ended
-                loop.call_soon_threadsafe(self._redraw)
-
-    # --- for the main thread ---
-
-    def run(self, submit: Callable[[Input], None]) -> None:
-        """Pass on typed lines until end() is called. Raises KeyboardInterrupt if the user wants to leave."""
-        self._submit = submit
-        # Until the state is known, a typed line may be a password or a message. It stays in the terminal's buffer.
-        wait_interruptibly(self._has_state.wait)
+    def run(self, controller: Controller, inbox: Inbox) -> Exit:
+        """Run until the client has ended. Returns its exit code."""
+        self._controller = controller
+        self._inbox = inbox
         self._modes = termios.tcgetattr(sys.stdin)
+        signals = [each for each in ENDING_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
         try:
-            self._session.prompt(pre_run=self._begin, handle_sigint=False, set_exception_handler=False)
-        except EOFError:  # the terminal is gone
-            raise KeyboardInterrupt from None
+            asyncio.run(self._run(signals))
         finally:
-            self._loop = None
-            self._was_drawn.set()
-            for each in self._signals:  # the loop does not restore the handlers
+            for each in signals:  # the loop does not restore the handlers
                 signal.signal(each, signal.default_int_handler)
         if self._error is not None:
             raise self._error
-        if not self._ended:
-            raise KeyboardInterrupt
+        assert controller.exit is not None
+        return controller.exit
 
     def close(self) -> None:
-        """Draw the remaining events. Call it after the controller thread has ended."""
-        try:
-            self._print()
-        finally:
-            self._output.release()
+        """Do nothing: run() has restored the terminal."""
 
-    def _begin(self) -> None:
+    async def _run(self, signals: Sequence[signal.Signals]) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._on_error)
-        self._signals = [each for each in ENDING_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-        for each in self._signals:
-            self._loop.add_signal_handler(each, self._stop)
+        for each in signals:
+            self._loop.add_signal_handler(each, self._interrupt)
             signal.signal(each, self._on_signal)  # in addition to the loop's handler
-        self._session.app.key_processor.before_key_press += lambda _: self._on_key()
-        self._session.app.after_render += lambda _: self._output.release()
-        self._loop.call_soon(self._redraw)
+        self._inbox.wake = self._wake
+        try:
+            self._controller.begin()
+            with suppress(EOFError):  # the terminal is gone
+                await self._session.prompt_async(
+                    pre_run=self._begin_prompt, handle_sigint=False, set_exception_handler=False
+                )
+            if self._controller.exit is None and self._error is None:
+                self._controller.react(Interrupt())
+            await self._await_goodbye()
+        finally:
+            self._print()
+            self._output.release()
+
+    async def _await_goodbye(self) -> None:
+        """Wait for the end of the controller, for a limited time."""
+        while self._controller.exit is None and self._error is None:
+            assert self._controller.deadline is not None
+            seconds = self._controller.deadline - time.monotonic()
+            self._was_interrupted.clear()
+            try:
+                await asyncio.wait_for(self._was_interrupted.wait(), max(0.0, seconds))
+            except TimeoutError:
+                self._controller.on_deadline()
+
+    def _begin_prompt(self) -> None:
+        app = self._session.app
+        app.key_processor.before_key_press += lambda _: self._on_key()
+        app.after_render += lambda _: self._output.release()
+        self._loop.call_soon(self._redraw if self._controller.exit is None else self._stop)
+
+    def _wake(self) -> None:
+        """Handle the inbox soon. For the receiver thread, and for a turn that was too short."""
+        with suppress(RuntimeError):  # the loop has just ended
+            self._loop.call_soon_threadsafe(self._handle_received)
+
+    def _handle_received(self) -> None:
+        for item in self._inbox.take(_TURN_SECONDS):
+            self._react(item)
+            if self._controller.exit is not None:
+                return
+        if not self._session.app.is_running:  # no frame follows
+            self._print()
+
+    def _react(self, item: Input) -> None:
+        if self._controller.exit is None:
+            self._controller.react(item)
+        if self._controller.exit is not None:
+            self._was_interrupted.set()
+            self._stop()
 
     def _on_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End the prompt after a bug; run() raises the error."""
         self._error = context.get("exception") or RuntimeError(context["message"])
+        self._was_interrupted.set()
         self._stop()
 
     def _on_signal(self, *_: object) -> None:
-        """End the process at the second signal. The first one stops the loop, unless it is blocked in a write.
+        """End the process at the second signal if the loop is blocked in a write, and has not handled the first one.
 
         Python calls this handler during the blocked write. A normal exit would have to draw, and block again.
         """
         now = time.monotonic()
-        if now >= self._signaled_at + _SECOND_SIGNAL_SECONDS:
+        if now >= self._unhandled_at + _SECOND_SIGNAL_SECONDS:
             termios.tcsetattr(sys.stdin, termios.TCSANOW, self._modes)
             os._exit(Exit.LOST)
+        self._unhandled_at = min(self._unhandled_at, now)
+
+    def _interrupt(self) -> None:
+        """End the prompt at the first signal, and the wait for the goodbye at a later one."""
+        self._unhandled_at = math.inf
+        now = time.monotonic()
+        if now >= self._signaled_at + _SECOND_SIGNAL_SECONDS and self._controller.exit is None:
+            self._controller.on_deadline()
         self._signaled_at = min(self._signaled_at, now)
+        self._stop()
 
     def _stop(self) -> None:
+        """End the prompt."""
         if self._session.app.is_running and not self._session.app.is_done:
             self._session.app.exit(result="")
 
+    def _schedule_redraw(self) -> None:
+        """Draw at the next frame."""
+        if self._redraw_timer is None and self._session.app.is_running:
+            wait_seconds = self._drawn_at + _FRAME_SECONDS - self._loop.time()
+            self._redraw_timer = self._loop.call_later(max(0.0, wait_seconds), self._redraw)
+
     def _redraw(self) -> None:
-        """Draw changes, and stop the prompt after end()."""
-        assert self._loop is not None
-        wait_seconds = self._drawn_at + _FRAME_SECONDS - self._loop.time()
-        if wait_seconds > 0 and not self._ended:
-            self._loop.call_later(wait_seconds, self._redraw)
-            return
+        self._redraw_timer = None
         self._drawn_at = self._loop.time()
-        self._redraw_scheduled.clear()
+        if self._session.app.is_done:
+            return  # run() draws the rest
         if self._shown:
             # The prompt is erased and drawn again below the new rows, in a single write, so that it does not flicker.
             self._output.hold()
             self._session.app.renderer.erase()
             self._print()
         self._session.app.invalidate()
-        if self._ended:
-            self._stop()
 
     def _print(self) -> None:
         waiting = [self._shown.popleft() for _ in range(len(self._shown))]
-        self._was_drawn.set()
         app = self._session.app
         columns = self._output.get_size().columns
         rows: list[tuple[str, str]] = []
@@ -313,18 +336,21 @@ class TerminalFrontend:
             # The first Enter selects the completion, so that it is visible before it is sent.
             buffer.complete_state = None
         elif self._ui_state.is_secret:
-            self._submit(Line(_replace_surrogates(buffer.text), is_secret=True))
+            text = _replace_surrogates(buffer.text)
             self._clear_line()
-        elif self._ui_state.connection_state in _NAME_QUESTIONS or not self._is_fast:
+            self._react(Line(text, is_secret=True))
+        elif self._asks_name() or not self._is_fast:
             self._send()
         elif (queue := event.key_processor.input_queue) and _is_text(queue[0].key):
             self._is_pasted = True
             buffer.insert_text("\n")
         elif self._is_pasted and not queue:
-            assert self._loop is not None
             self._held = self._loop.call_later(_PASTE_SECONDS, self._on_pause)
         else:
             self._send()
+
+    def _asks_name(self) -> bool:
+        return self._ui_state.question is not None and self._ui_state.question.kind in _NAME_QUESTIONS
 
     def _on_key(self) -> None:
         """Detect a paste by its speed, for terminals without bracketed paste.
@@ -333,7 +359,6 @@ class TerminalFrontend:
         end of a read waits briefly: if the paste continues it is a line break, otherwise it is dropped. A single pasted
         line is sent, because it looks like a line typed by a program.
         """
-        assert self._loop is not None
         now = self._loop.time()
         # Keys of one read are a paste, even if a busy machine handles them slowly.
         self._is_fast = self._has_more_keys or now - self._key_at < _PASTE_SECONDS
@@ -358,7 +383,7 @@ class TerminalFrontend:
             if text.strip():
                 buffer.append_to_history()
             buffer.reset()
-            self._submit(Line(text))
+            self._react(Line(text))
 
     def _may_be_sent(self, buffer: Buffer) -> bool:
         """True if the text can be sent. An empty text only cancels a question; many lines must be confirmed first."""
@@ -387,7 +412,7 @@ class TerminalFrontend:
             self._clear_line()
             self._confirmed_text = ""
         elif self._ui_state.question and self._ui_state.connection_state is ConnectionState.LOGGED_IN:
-            self._submit(Line(""))
+            self._react(Line(""))
         elif self._ui_state.is_secret or self._ui_state.question:
             self._stop()
         else:

@@ -1,0 +1,56 @@
+"""Between the controller and the user interface: the inputs of the controller, and what it calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chatclient.client_protocol import ClientEvent
+    from chatclient.links.connection import Signal
+    from chatclient.model import UiState
+    from chatclient.notices import UiNotice
+    from chatprotocol.events import Event
+
+
+class Line(NamedTuple):
+    """A line, typed or from a script. The controller displays script lines, because no terminal echoed them."""
+
+    text: str
+    is_from_script: bool = False
+    # True if the password prompt was active. The line is then used only as a password.
+    is_secret: bool = False
+
+
+class EndOfInput(NamedTuple):
+    """The end of the input."""
+
+
+class Interrupt(NamedTuple):
+    """A request to end now: a signal, a key, or a failed script."""
+
+
+Input: TypeAlias = "Line | EndOfInput | Interrupt | Event | Signal"
+
+
+class Frontend(Protocol):
+    """The user interface."""
+
+    @property
+    def is_person(self) -> bool:
+        """True if a person reads the output and may need a hint."""
+
+    @property
+    def marks_passwords(self) -> bool:
+        """True if Line.is_secret marks passwords. Otherwise the next line is the password, even if typed earlier."""
+
+    @property
+    def recent_messages(self) -> int:
+        """Number of recent messages to request after the first login; 0 for none."""
+
+    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
+        """Show events and notices. A secret question hides the next line."""
+
+    def update(self, ui_state: UiState) -> None:
+        """Show the new state. Called after every input."""

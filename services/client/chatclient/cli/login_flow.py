@@ -1,0 +1,248 @@
+"""The login dialogue: asks the user for the server, the name and the password. Without threads or sockets.
+
+    SERVER          --server typed------------> NAME, or CONNECTING if the name is known
+    NAME            --valid name typed--------> CONNECTING
+    CONNECTING      --Connected---------------> CONNECTING; the login is sent
+    CONNECTING      --PasswordPrompt----------> PASSWORD
+    CONNECTING      --password rejected-------> PASSWORD, if it was asked for on this connection
+    CONNECTING      --guest's name rejected---> RENAMING; the connection is closed
+    RENAMING        --ConnectionEnded---------> NAME
+    PASSWORD        --password typed----------> CONNECTING; of a new account at a terminal: PASSWORD_AGAIN
+    PASSWORD_AGAIN  --same password typed-----> CONNECTING; another one: PASSWORD
+    PASSWORD, PASSWORD_AGAIN  --ConnectionEnded, at a terminal--> LATE_PASSWORD
+    LATE_PASSWORD   --password typed----------> CONNECTING, and the password answers the next prompt
+    any             --Welcome-----------------> DONE
+
+Later logins are the session's business. The server times out while a person types a password: so the loss is not
+reported, and the login begins again when the password is typed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from chatclient.cli.exits import Exit
+from chatclient.notices import ASK_USERNAME, Ask, Asked, ErrorNotice, Question
+from chatprotocol.address import read_address
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import AccountKind
+from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
+from chatprotocol.rules import check_username
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chatclient.cli.frontend import Frontend
+    from chatclient.session import ClientSession, LoginRefused, SessionEvent
+    from chatprotocol.address import Address
+    from chatprotocol.events import PasswordPrompt
+
+# Login errors after which the password is requested again.
+_CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})
+# Login errors after which the same login can't succeed.
+_FINAL_ERRORS = frozenset(
+    {
+        ErrorCode.BAD_REQUEST,
+        ErrorCode.BAD_USERNAME,
+        ErrorCode.WRONG_PASSWORD,
+        ErrorCode.TOO_MANY_ATTEMPTS,
+        ErrorCode.TOO_LONG,
+    }
+)
+_PASSWORD = Question(Asked.PASSWORD, "password existing")
+_PASSWORD_NEW_ACCOUNT = Question(Asked.PASSWORD_NEW_ACCOUNT, "password new")
+_PASSWORD_AGAIN = Question(Asked.PASSWORD_AGAIN, "password again")
+
+
+class LoginState(Enum):
+    """What the login waits for."""
+
+    SERVER = "the user's server"
+    NAME = "the user's name"
+    CONNECTING = "the connection, or the server's answer"
+    PASSWORD = "the user's password"  # noqa: S105 - a state, as the next ones
+    PASSWORD_AGAIN = "the password of a new account again"  # noqa: S105
+    LATE_PASSWORD = "the user's password, without a connection"  # noqa: S105
+    RENAMING = "the end of the connection whose name was rejected"
+    DONE = "nothing"
+
+
+_PASSWORD_STATES = frozenset({LoginState.PASSWORD, LoginState.PASSWORD_AGAIN, LoginState.LATE_PASSWORD})
+
+
+class LoginFlow:
+    """The states of the login. Methods that send return the events that follow from it.
+
+    ``default`` completes a typed server address.
+    """
+
+    def __init__(self, session: ClientSession, frontend: Frontend, default: Address) -> None:
+        self._session = session
+        self._model = session.model
+        self._frontend = frontend
+        self._default = default
+        self.state = LoginState.CONNECTING
+        # The password question of the current connection, or None before the prompt.
+        self._password_question: Question | None = None
+        # The password of a new account is typed twice: the first input until the second one is typed.
+        self._first_password: str | None = None
+        self._late_password: str | None = None
+        self._refusals = 0
+
+    @property
+    def question(self) -> Question | None:
+        """The question that the next line answers."""
+        match self.state:
+            case LoginState.SERVER:
+                host, port = self._default
+                return Question(Asked.SERVER, f"server, HOST or HOST PORT ({host} {port})")
+            case LoginState.NAME:
+                return ASK_USERNAME
+            case LoginState.PASSWORD_AGAIN:
+                return _PASSWORD_AGAIN
+            case LoginState.PASSWORD | LoginState.LATE_PASSWORD:
+                return self._password_question
+            case _:
+                return None
+
+    @property
+    def wants_password(self) -> bool:
+        """True if the next line is a password."""
+        return self.state in _PASSWORD_STATES
+
+    @property
+    def may_want_password(self) -> bool:
+        """True if the next line is a password, or may be one because the prompt can follow soon."""
+        is_possible = self._password_question is not None or self._model.password is None
+        is_underway = self.state is LoginState.CONNECTING and is_possible and not self._session.client_protocol.is_guest
+        return self.wants_password or is_underway
+
+    def begin(self) -> None:
+        """Connect, or first ask for the server and the username."""
+        if self._model.server is None:
+            self._ask(LoginState.SERVER)
+        elif self._model.username:
+            self._connect(self._model.username)
+        else:
+            self._ask(LoginState.NAME)
+
+    def handle_line(self, line: str) -> Sequence[SessionEvent]:
+        """Use a line as the answer to the question."""
+        match self.state:
+            case LoginState.SERVER:
+                try:
+                    self._model.server = read_address(line, self._default)
+                except RequestError as error:
+                    self._report("usage", error.reason)
+                self.begin()
+            case LoginState.NAME:
+                self._connect(line.strip())
+            case LoginState.LATE_PASSWORD:
+                self._late_password = line
+                self._model.password = None
+                self._connect(self._model.username)
+            case LoginState.PASSWORD if line and self._is_typed_twice():
+                self._first_password = line
+                self._ask(LoginState.PASSWORD_AGAIN)
+            case LoginState.PASSWORD_AGAIN if line != self._first_password:
+                self._first_password = None
+                self._report("usage", "The two passwords differ; choose one again.")
+                self._ask(LoginState.PASSWORD)
+            case _:
+                self._first_password = None
+                self.state = LoginState.CONNECTING
+                return self._session.send_password(line)
+        return ()
+
+    def on_connected(self) -> Sequence[SessionEvent]:
+        """The connection is open: log in."""
+        self._password_question = None
+        return self._session.log_in()
+
+    def on_logged_in(self) -> None:
+        """The login is complete."""
+        self.state = LoginState.DONE
+        self._password_question = None
+
+    def on_prompt(self, prompt: PasswordPrompt) -> Sequence[SessionEvent]:
+        """Ask for the password, or use the one that was typed without a connection."""
+        self._password_question = _PASSWORD_NEW_ACCOUNT if prompt.account is AccountKind.NEW else _PASSWORD
+        if not self._is_typed_twice():
+            self._first_password = None
+        self._ask(LoginState.PASSWORD if self._first_password is None else LoginState.PASSWORD_AGAIN)
+        late_password, self._late_password = self._late_password, None
+        return () if late_password is None else self.handle_line(late_password)
+
+    def on_refused(self, refused: LoginRefused) -> Exit | None:
+        """Show the error, and ask again. Returns the exit code if the client must end."""
+        error, is_guest = refused.error, self._session.client_protocol.is_guest
+        if self.state is LoginState.RENAMING or refused.is_repeated:
+            return None
+        if error.code is ErrorCode.NOT_LOGGED_IN and self._is_person_typing():
+            return None  # the server's time for the login is over, and the connection ends
+        self._frontend.display([error])
+        if not refused.is_final:
+            return None
+        self._refusals += error.code is ErrorCode.WRONG_PASSWORD
+        was_asked = self._password_question is not None
+        if error.code in _CORRECTABLE and was_asked and self._refusals < LOGIN_ATTEMPTS_MAX:
+            self._ask(LoginState.PASSWORD)
+        elif is_guest and error.code is ErrorCode.BAD_USERNAME:
+            self._refusals += 1
+            self.state = LoginState.RENAMING
+            self._session.close_link()
+        else:
+            return Exit.REFUSED if error.code in _FINAL_ERRORS or is_guest else Exit.LOST
+        return None
+
+    def on_ended(self) -> Exit | None:
+        """The first connection has ended, or could not be opened. Returns the exit code if the client must end."""
+        if self.state is LoginState.RENAMING:
+            self._ask(LoginState.NAME)
+        elif self._is_person_typing():
+            self.state = LoginState.LATE_PASSWORD
+        else:
+            return self._exit(Exit.LOST)
+        return None
+
+    def leave(self) -> Exit:
+        """End at a question."""
+        if self.wants_password:
+            self._report("refused", "the input ended before the password was given")
+            return Exit.REFUSED
+        self._report(
+            "usage", f"the input ended before the {'server' if self._model.server is None else 'username'} was given"
+        )
+        return self._exit(Exit.USAGE)
+
+    def _exit(self, code: Exit) -> Exit:
+        return Exit.REFUSED if self._refusals else code
+
+    def _is_typed_twice(self) -> bool:
+        """True for a new account at a terminal: a hidden password may contain a typing error."""
+        return self._password_question is _PASSWORD_NEW_ACCOUNT and self._frontend.marks_passwords
+
+    def _is_person_typing(self) -> bool:
+        return self.wants_password and self._frontend.marks_passwords and not self._model.was_logged_in
+
+    def _connect(self, username: str) -> None:
+        try:
+            check_username(username)
+        except RequestError as error:
+            self._report(error.code, error.reason)
+            self._ask(LoginState.NAME)
+            return
+        assert self._model.server is not None
+        self._model.username = username
+        self._refusals = 0
+        self.state = LoginState.CONNECTING
+        self._session.connect(self._model.server)
+
+    def _ask(self, state: LoginState) -> None:
+        self.state = state
+        assert self.question is not None
+        self._frontend.display([Ask(self.question)])
+
+    def _report(self, code: str, text: str) -> None:
+        self._frontend.display([ErrorNotice(code, text)])
