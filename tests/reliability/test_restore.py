@@ -11,8 +11,8 @@ from integration.room import Peer
 from reliability.program import DEADLINE_SECONDS, Program
 
 from chatclient import ChatClient
-from chatclient.client_protocol import PossibleGap
 from chatprotocol.events import PublicMessage
+from chatprotocol.wire.base import PossibleGap
 
 if TYPE_CHECKING:
     from pathlib import Path

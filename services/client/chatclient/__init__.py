@@ -1,7 +1,6 @@
 """The chat client, for people, pipes, scripts and programs. This module is the API for programs: see docs/bots.md."""
 
 from chatclient.client import ChatClient
-from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
 from chatclient.notices import ConnectionLost, Dropped, Reconnected
 from chatprotocol.events import (
@@ -20,6 +19,7 @@ from chatprotocol.events import (
     Welcome,
 )
 from chatprotocol.requests import Say, Whisper
+from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 
 __all__ = [
     "AccountKind",

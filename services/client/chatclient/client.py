@@ -18,7 +18,6 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from chatclient.arguments import check_choice, check_port, check_seconds, check_str, check_whole
-from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
 from chatclient.inbox import Backlog
 from chatclient.links.connection import Signal
@@ -58,6 +57,7 @@ from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
 from chatprotocol.requests import AskHistory, AskUsers, Say, Search, Whisper
 from chatprotocol.rules import check_username
 from chatprotocol.wire import PROTOCOLS
+from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
 from chatprotocol.wire.register import LENGTH_UNITS
 
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from chatclient.client_protocol import Action
     from chatprotocol.events import Message
+    from chatprotocol.wire.base import Action
 
 Answer = TypeVar("Answer")
 Given = TypeVar("Given")

@@ -5,19 +5,19 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from chatclient.client_protocol import DeliveryUnknown, Outcome
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import DirectMessage, History, Online, PublicMessage, Refused, Sent, Users, Welcome
 from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS
 from chatprotocol.requests import Login
 from chatprotocol.rules import check_username, name_key
+from chatprotocol.wire.base import DeliveryUnknown, Outcome
 
 if TYPE_CHECKING:
-    from chatclient.client_protocol import ClientEvent
     from chatclient.notices import Question
     from chatprotocol.address import Address
     from chatprotocol.events import Message
     from chatprotocol.requests import Say, Whisper
+    from chatprotocol.wire.base import ClientEvent
 
 
 # Temporary errors: the same message is sent again later.

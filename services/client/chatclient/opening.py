@@ -7,23 +7,19 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from chatclient.client_protocol import JsonClient
-from chatclient.frames_client import FramesClient
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection
 from chatclient.links.tcp import connect
 from chatclient.links.udp import UdpLink
 from chatclient.links.watch import ExpectedAnswer, Watch
-from chatclient.register_client import RegisterClient
 from chatclient.session import ClientSession
-from chatprotocol.wire import Datagram, Frames, Register, by_name, protocols_with
+from chatprotocol.wire import Datagram, Register, by_name, protocols_with
 
 if TYPE_CHECKING:
-    from chatclient.client_protocol import ClientProtocol
     from chatclient.links.connection import Link
     from chatclient.model import Model
     from chatprotocol.address import Address
-    from chatprotocol.requests import Request
+    from chatprotocol.wire.base import Outgoing
 
 
 def new_session(
@@ -31,25 +27,15 @@ def new_session(
 ) -> ClientSession:
     """A session that is not connected yet. ``silence_seconds`` of 0 is no limit."""
     inbox = Inbox()
-    wire_protocol = by_name(dialect, protocols_with(Register(length=register_length)))
-    open_unwatched = partial(UdpLink if dialect == Datagram.name else connect, wire_protocol)
+    protocol = by_name(dialect, protocols_with(Register(length=register_length))).client(ops)
+    open_unwatched = partial(UdpLink if dialect == Datagram.name else connect, protocol)
 
     def open_link(address: Address, seconds: float) -> Link:
         watched = WatchedInbox(session, inbox)
         return open_unwatched(lambda: Watch(watched, silence_seconds or math.inf, time.monotonic()), address, seconds)
 
-    session = ClientSession(model, _client_protocol(dialect, ops), Connection(open_link, retry_seconds, inbox))
+    session = ClientSession(model, protocol, Connection(open_link, retry_seconds, inbox))
     return session
-
-
-def _client_protocol(dialect: str, ops: str) -> ClientProtocol:
-    match dialect:
-        case Frames.name | Datagram.name:
-            return FramesClient(ops)
-        case Register.name:
-            return RegisterClient()
-        case _:
-            return JsonClient()
 
 
 class WatchedInbox:
@@ -70,6 +56,6 @@ class WatchedInbox:
         return self._session.expected_answer if self._inbox.is_empty else ExpectedAnswer.UNKNOWN
 
     @property
-    def ping(self) -> Request | None:
+    def ping(self) -> Outgoing | None:
         """None while the inbox has items, because they may start an operation."""
         return self._session.ping if self._inbox.is_empty else None

@@ -64,12 +64,11 @@ from chatprotocol.rules import check_text, check_username, name_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chatclient.client_protocol import Action, ClientEvent, ClientProtocol, Effects
     from chatclient.links.connection import Connection, Link, Signal
     from chatclient.model import Model
     from chatprotocol.address import Address
     from chatprotocol.events import Event, Message
-    from chatprotocol.requests import Request
+    from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects, Outgoing
 
 # Login errors after which a reconnect can't succeed. All others are temporary, such as a server's shutdown or too many
 # failed logins of another client.
@@ -193,8 +192,8 @@ class ClientSession:
         )
 
     @property
-    def ping(self) -> Request | None:
-        """The request that tests a silent server; None if it would disturb an operation. For the receiver thread."""
+    def ping(self) -> Outgoing | None:
+        """The bytes that test a silent server; None if they would disturb an operation. For the receiver thread."""
         # Lock-free: TcpLink reads this property and sends the ping under its sending lock. A protocol becomes busy
         # before _apply_effects sends the request, so a ping from the idle state is sent before the operation's first
         # step. UdpLink does not use this property.
@@ -275,8 +274,8 @@ class ClientSession:
 
     def _apply_effects(self, effects: Effects) -> tuple[SessionEvent, ...]:
         if self._link is not None:
-            for request in effects.send:
-                self._link.send(request)
+            for data, connection in effects.send:
+                self._link.send(data, connection)
         shown = tuple(each for event in effects.events for each in self._apply_event(event))
         if any(isinstance(event, Welcome | Reconnected) for event in shown):
             again, self._unanswered = self._unanswered, []

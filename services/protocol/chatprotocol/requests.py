@@ -101,21 +101,6 @@ class Leave(Struct, frozen=True, gc=False):
     """Log out; the server replies Bye and closes the connection."""
 
 
-# --- the steps of frames and datagram ---
-
-
-class Command(Struct, frozen=True, gc=False):
-    """A step: a name, a password, a keyword or a recipient, depending on the earlier steps."""
-
-    text: str
-
-
-class Data(Struct, frozen=True, gc=False):
-    """A step: the text of a message."""
-
-    text: str
-
-
 # --- requests of register, with two connections per user ---
 
 
@@ -175,8 +160,6 @@ Request: TypeAlias = (
     | ChangePassword
     | Ping
     | Leave
-    | Command
-    | Data
     | Register
     | Send
     | Received

@@ -12,11 +12,12 @@ import difflib
 import itertools
 from collections.abc import Callable, Sequence
 
+from raw_steps import Command, Data, new_server
+
 from chatclient.cli.controller import Controller
 from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import EndOfInput, Input, Line
 from chatclient.cli.input import InputParser
-from chatclient.client_protocol import ClientProtocol, JsonClient
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkUp
 from chatclient.model import Model, UiState
@@ -27,6 +28,7 @@ from chatprotocol.address import Address
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import Login, Request
+from chatprotocol.wire import PROTOCOLS, WireProtocol, by_name
 
 from .samples import Shown
 
@@ -35,7 +37,7 @@ CONNECTS = "(connects)"
 HANGS_UP = "(hangs up)"
 
 
-def sends(request: Request) -> str:
+def sends(request: Request | Command | Data) -> str:
     """The transcript's line for a request that is sent."""
     return f"-> {request!r}"
 
@@ -47,16 +49,18 @@ def nonces() -> Callable[[], str]:
 
 
 class FakeLink:
-    """An open connection. It keeps what is sent on it, and tells ``note``."""
+    """An open connection. It reads what is sent on it, and tells ``note``."""
 
-    def __init__(self, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, note: Callable[[str], None] = lambda _: None, protocol: WireProtocol = PROTOCOLS[0]) -> None:
         self._note = note
-        self.sent: list[Request] = []
+        self._servers = [new_server(protocol) for _ in range(protocol.client().connections)]
+        self.sent: list[Request | Command | Data] = []
         self.is_shut = False
 
-    def send(self, request: Request) -> None:
-        self.sent.append(request)
-        self._note(sends(request))
+    def send(self, data: bytes, connection: int = 0) -> None:
+        for request in self._servers[connection].receive(data):
+            self.sent.append(request)
+            self._note(sends(request))
 
     def shut_down(self) -> None:
         self.is_shut = True
@@ -88,16 +92,17 @@ class Dialogue:
         username: str | None = "alice",
         password: str | None = "secret",
         ops: str = "pm-dm",
-        client_protocol: ClientProtocol | None = None,
+        protocol: str = "json",
         parser: InputParser | None = None,
         server: Address | None = ("localhost", 9999),
     ) -> None:
+        self._protocol = by_name(protocol)
         self.model = Model(server, username, password)
         self.parser = parser or InputParser(KEYWORD_SETS[ops])
         self._transcript: list[str] = []
         self._new: list[str] = []
         self.connection = FakeConnection(lambda: self._new.append(CONNECTS))
-        session = ClientSession(self.model, client_protocol or JsonClient(), self.connection, nonces())
+        session = ClientSession(self.model, self._protocol.client(ops), self.connection, nonces())
         self.now = 1_000.0
         self.controller = Controller(session, self.parser, self, ("localhost", 9999), lambda: self.now)
 
@@ -134,7 +139,7 @@ class Dialogue:
 
     def connect(self, *outcome: str) -> None:
         """A connection is open."""
-        link = FakeLink(lambda line: self._new.append(line))  # noqa: PLW0108 - each step has a new list
+        link = FakeLink(lambda line: self._new.append(line), self._protocol)  # noqa: PLW0108 - a new list each step
         self._step("a connection is open", LinkUp(link), outcome)  # type: ignore[arg-type]
 
     def type(self, line: str, *outcome: str) -> None:

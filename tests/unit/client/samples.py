@@ -3,10 +3,10 @@
 from typing import TypeAlias
 
 from chatclient import notices
-from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.requests import Say, Side, Whisper
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome
 
 # All that a frontend shows.
 Shown: TypeAlias = "ClientEvent | notices.UiNotice"

@@ -5,11 +5,10 @@ from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
+from raw_steps import Command, Data
 
 from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import Interrupt
-from chatclient.client_protocol import Action, OpenDirect, OpenPublic
-from chatclient.frames_client import FramesClient
 from chatclient.links.connection import LinkDown, LinkLost
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
@@ -25,7 +24,9 @@ from chatprotocol.events import (
     Refused,
     Welcome,
 )
-from chatprotocol.requests import AskHistory, Command, Data, Login, Say, Whisper
+from chatprotocol.requests import AskHistory, Login, Password, Say, Whisper
+from chatprotocol.wire import Datagram, Frames
+from chatprotocol.wire.base import Action, Effects, OpenDirect, OpenPublic, Outgoing
 
 from .dialogue import HANGS_UP, HIDES, Dialogue, sends
 from .samples import HELLO, SHOWS_HELLO, confirmation, direct, public
@@ -45,7 +46,7 @@ SENT = confirmation(11)
 
 
 def frames(username: str | None = "alice", password: str | None = "secret", ops: str = "pm-dm") -> Dialogue:
-    return Dialogue(username, password, ops, FramesClient(ops))
+    return Dialogue(username, password, ops, "frames")
 
 
 @pytest.fixture
@@ -270,15 +271,15 @@ def test_ping_is_never_offered_between_two_steps(first: Action, steps: list[Step
 
     The receiver thread may ask at any moment, so a trace function asks before each line that the client executes.
     """
-    client = FramesClient("pm-dm")
+    client = Frames().client()
     client.connect(Login("alice"), ())
     client.handle_event(WELCOME)
-    assert client.ping == Command("PING")
+    assert client.ping == Outgoing(b"C\0\0\0\4PING")
     client.request(first)
     offered: list[str] = []
 
     def trace(frame: FrameType, *_: Any) -> Any:
-        if frame.f_code.co_filename.endswith("frames_client.py") and client.ping is not None:
+        if frame.f_code.co_filename.endswith("steps.py") and client.ping is not None:
             offered.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
         return trace
 
@@ -290,6 +291,18 @@ def test_ping_is_never_offered_between_two_steps(first: Action, steps: list[Step
     assert not offered
     client.handle_event(end)
     assert client.ping is None if end is EMPTY else client.ping
+
+
+@pytest.mark.parametrize("text", ["PING", " PING", "\tPING\n"])
+def test_ping_is_not_a_password_of_datagram(text: str) -> None:
+    """The server would answer it. Nothing is sent."""
+    client = Datagram().client()
+    reason = "In the wire format datagram, PING is the keepalive request; it can't be a password."
+    refused = Effects(events=(Refused(ErrorCode.BAD_REQUEST, reason),))
+    assert client.request(Password(text)) == refused
+    client.connect(Login("alice", text), ())
+    assert client.handle_event(PasswordPrompt(AccountKind.NEW)) == refused
+    assert client.request(Password("PINGS")) == Effects((Outgoing(b"C\0\0\0\5PINGS"),))
 
 
 # --- reconnecting ---

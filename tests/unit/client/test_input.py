@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient.cli.input import GuestInputParser, InputParser, LineMeaning, ParsedInput
-from chatclient.client_protocol import OpenDirect, OpenPublic
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Request, Say, Search, Whisper
+from chatprotocol.wire.base import OpenDirect, OpenPublic
 
 USAGE = "Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves."
 

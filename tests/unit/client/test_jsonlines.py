@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient import notices
-from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
 from chatclient.ui.jsonlines import lines
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, SentStatus
 from chatprotocol.requests import Say, Whisper
+from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 
 from .samples import STEPS, Shown, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS

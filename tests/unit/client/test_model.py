@@ -2,11 +2,11 @@
 
 import pytest
 
-from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 from chatclient.model import ConnectionState, Model
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Event, Forwarded, History, Online, Refused, Users, Welcome
 from chatprotocol.requests import Login, Say, Whisper
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 
 from .samples import confirmation, direct, public
 

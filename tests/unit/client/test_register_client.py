@@ -6,7 +6,6 @@ from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import Interrupt
 from chatclient.cli.input import GuestInputParser
 from chatclient.links.connection import LinkDown, LinkLost
-from chatclient.register_client import RegisterClient
 from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Delivered, Forwarded, NotDelivered, Refused, Registered
@@ -38,7 +37,7 @@ INCOMPLETE = Refused(ErrorCode.BAD_REQUEST, "Header Incomplete")
 
 def new_client(username: str | None = "alice", server: Address | None = ("localhost", 9999)) -> Dialogue:
     parser = GuestInputParser(KEYWORD_SETS["pm-dm"])
-    return Dialogue(username, None, client_protocol=RegisterClient(), parser=parser, server=server)
+    return Dialogue(username, None, protocol="register", parser=parser, server=server)
 
 
 def registers(side: Side, name: str = "alice") -> str:

@@ -1,9 +1,8 @@
 """ClientSession: messages and queries over any number of connections, and the model that follows them."""
 
 import pytest
+from raw_steps import Command
 
-from chatclient.client_protocol import JsonClient, PossibleGap
-from chatclient.frames_client import FramesClient
 from chatclient.links.connection import LinkDown, LinkLost, LinkUp
 from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import Model
@@ -11,7 +10,10 @@ from chatclient.notices import ConnectionLost, Reconnected
 from chatclient.session import ClientSession, Connected, ConnectionEnded, Left, LoginRefused
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Event, Found, History, Refused, Users, Welcome
-from chatprotocol.requests import AskHistory, AskUsers, Command, Leave, Login, Ping, Request, Say, Search, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Request, Say, Search, Whisper
+from chatprotocol.wire import PROTOCOLS, Frames, WireProtocol
+from chatprotocol.wire.base import Outgoing, PossibleGap
+from chatprotocol.wire.json import Json
 
 from .dialogue import FakeConnection, FakeLink, nonces
 from .samples import confirmation, direct, public
@@ -21,18 +23,18 @@ WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice",), 10)
 
 @pytest.fixture
 def session() -> ClientSession:
-    return ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient(), FakeConnection(), nonces())
+    return ClientSession(Model(("localhost", 9999), "alice", "secret"), Json().client(), FakeConnection(), nonces())
 
 
-def log_in(session: ClientSession, welcome: Welcome = WELCOME) -> FakeLink:
-    link = connect(session)
+def log_in(session: ClientSession, welcome: Welcome = WELCOME, protocol: WireProtocol = PROTOCOLS[0]) -> FakeLink:
+    link = connect(session, protocol)
     session.handle(welcome)
     return link
 
 
-def connect(session: ClientSession) -> FakeLink:
+def connect(session: ClientSession, protocol: WireProtocol = PROTOCOLS[0]) -> FakeLink:
     """A connection on which the login is sent."""
-    link = FakeLink()
+    link = FakeLink(protocol=protocol)
     if Connected() in session.handle(LinkUp(link)):
         session.log_in()
     return link
@@ -54,7 +56,7 @@ def test_due_and_ping_follow_the_session(session: ClientSession) -> None:
         connect(session)
         assert (session.expected_answer, session.ping) == (ExpectedAnswer.LOGIN, None)
         session.handle(WELCOME)
-        assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, Ping())
+        assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, Outgoing(b'{"command":"ping"}\n'))
         said = session.prepare(Say("hello"))
         assert session.expected_answer is ExpectedAnswer.ANSWER
         session.handle(confirmation(11, said.nonce))
@@ -114,7 +116,7 @@ def test_connection_that_ends_after_the_goodbye_is_no_loss(session: ClientSessio
 
 
 def test_default_nonces_are_unique() -> None:
-    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), JsonClient(), FakeConnection())
+    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), Json().client(), FakeConnection())
     sent = [session.prepare(Say("x")).nonce for _ in range(10)]
     assert len(set(sent)) == 10
     assert list(session.model.unconfirmed) == sent
@@ -315,10 +317,10 @@ def test_rejected_query_is_shown_and_not_repeated(session: ClientSession, query:
 
 
 def test_query_of_a_stepwise_protocol_is_repeated_once_after_the_missed_messages() -> None:
-    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), FramesClient("pm-dm"), FakeConnection())
-    log_in(session)
+    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), Frames().client(), FakeConnection())
+    log_in(session, protocol=Frames())
     session.request(AskHistory(20))
     session.handle(LinkDown("reset"))
-    link = log_in(session)
+    link = log_in(session, protocol=Frames())
     session.handle(History(()))
     assert link.sent == [Command("alice history-id"), Command("CH"), Command("CH 20")]

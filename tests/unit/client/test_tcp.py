@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 from chatclient.links.tcp import TcpLink
 from chatprotocol.events import Bye, Event, Refused
-from chatprotocol.requests import Ping, Say
 from chatprotocol.wire.json import Json
 
-from .watches import ScriptedWatch
+from .watches import PING, ScriptedWatch
 
 DEADLINE_SECONDS = 5.0
 BYE = b'{"type":"bye","reason":"enough"}\n'
@@ -25,7 +24,7 @@ class Pair:
         also_ours, self.other = socket.socketpair()
         self.server.settimeout(DEADLINE_SECONDS)
         self.watch = ScriptedWatch()
-        self.link = TcpLink([ours, also_ours], Json(), self.watch, others_seconds)
+        self.link = TcpLink([ours, also_ours], Json().client(), self.watch, others_seconds)
         self.heard: list[Event] = []
         self.reason = ""
         self._thread = threading.Thread(target=self._receive, name="receiver", daemon=True)
@@ -93,7 +92,7 @@ def test_answer_to_a_ping_is_not_reported() -> None:
     """An older server answers with an error. A second one answers something else and is reported."""
     with pair() as made:
         for answer in (b'{"type":"pong"}\n', UNKNOWN + UNKNOWN + BYE):
-            made.watch.script.put(Ping())
+            made.watch.script.put(PING)
             assert made.server.recv(100) == b'{"command":"ping"}\n'
             made.server.sendall(answer)
         assert made.close() == "the server closed the connection"
@@ -105,13 +104,13 @@ def test_send_does_not_block_if_the_server_does_not_read() -> None:
     texts = [f"{number} {'x' * 8_000}" for number in range(200)]
     with pair() as made:
         for text in texts[:100]:
-            made.link.send(Say(text))
+            made.link.send(text.encode())
         made.server.sendall(BYE)  # received nevertheless
         read = b""
         for text in texts[100:]:  # there is room now, but not for these
             read += made.server.recv(4_000)
-            made.link.send(Say(text))
-        all_bytes = b"".join(Json().encode_request(Say(text)) for text in texts)
+            made.link.send(text.encode())
+        all_bytes = b"".join(text.encode() for text in texts)
         assert read + made.read(len(all_bytes) - len(read)) == all_bytes
         made.close()
         assert made.heard == [Bye("enough")]
@@ -120,5 +119,5 @@ def test_send_does_not_block_if_the_server_does_not_read() -> None:
 def test_unsent_requests_above_the_limit_end_the_connection() -> None:
     with pair() as made:
         for _ in range(2_000):
-            made.link.send(Say("x" * 8_000))
+            made.link.send(b"x" * 8_000)
         assert made.end()

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient import notices
-from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import ASK_RECIPIENT, ASK_USERNAME, Asked, Question
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs, Row
@@ -19,6 +18,7 @@ from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, Sent, SentStatus, Users
 from chatprotocol.requests import Say, Whisper
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 
 from .samples import NOON_MS, STEPS, Shown, confirmation, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS

@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from raw_steps import Command, Data, encode_request
 
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
 from chatclient.links.udp import UdpLink
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicMessage, Refused, Welcome
-from chatprotocol.requests import Command, Data, Request
 from chatprotocol.wire import Datagram
 
 from .udp_server import COOKIE, DEADLINE_SECONDS, SESSION, UdpServer, opening, wire
@@ -33,7 +33,7 @@ class Caller:
             (socket.AF_INET6 if len(place) == 4 else socket.AF_INET, socket.SOCK_DGRAM, 0, "", place)
             for place in places or [("127.0.0.1", port)]
         ]
-        self.link = UdpLink(Datagram(), patient, ("a name", port), seconds, lambda *_, **__: resolved)
+        self.link = UdpLink(Datagram().client(), patient, ("a name", port), seconds, lambda *_, **__: resolved)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._reason: str | None = None
         self._error: Exception | None = None
@@ -46,9 +46,9 @@ class Caller:
         except Exception as error:
             self._error = error
 
-    def sends(self, *requests: Request) -> None:
+    def sends(self, *requests: Command | Data) -> None:
         for request in requests:
-            self.link.send(request)
+            self.link.send(encode_request(Datagram(), request))
 
     def reports(self, *events: Event) -> None:
         """These are the next events."""
@@ -236,9 +236,9 @@ def test_foreign_datagrams_are_ignored(server: UdpServer, inside: Caller, addres
 
 def test_thousands_of_requests_are_sent(server: UdpServer, inside: Caller) -> None:
     """Sending never waits for the receiver thread."""
-    link = UdpLink(Datagram(), patient, ("127.0.0.1", free_port()), 1.0)
+    link = UdpLink(Datagram().client(), patient, ("127.0.0.1", free_port()), 1.0)
     for number in range(5_000):
-        link.send(Data(f"{number}"))
+        link.send(encode_request(Datagram(), Data(f"{number}")))
     link.shut_down()
     link.close()
     inside.sends(*(Data(f"{number}") for number in range(1, 5_001)))
@@ -293,13 +293,14 @@ def test_shut_down_ends_the_link_in_any_state(serve: Callable[[], UdpServer], ca
 
 def test_connection_opens_a_new_session_after_a_restart(server: UdpServer) -> None:
     reports = Inbox()
-    connection = Connection(lambda address, seconds: UdpLink(Datagram(), patient, address, seconds), 30.0, reports)
+    client = Datagram().client()
+    connection = Connection(lambda address, seconds: UdpLink(client, patient, address, seconds), 30.0, reports)
     connection.start(("127.0.0.1", server.port))
     try:
         for session in (SESSION, SESSION + 1):
             up = reports.get(timeout_seconds=DEADLINE_SECONDS)
             assert isinstance(up, LinkUp)
-            up.link.send(Command("alice"))
+            up.link.send(encode_request(Datagram(), Command("alice")))
             server.opens(session=session, text="WELCOME existing")
             assert isinstance(reports.get(timeout_seconds=DEADLINE_SECONDS), Welcome)
             if session == SESSION:

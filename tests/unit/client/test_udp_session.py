@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from raw_steps import Command, Data, encode_request
 
 from chatclient.links.udp_session import SessionResult, UdpSession
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import AccountKind, Bye, PasswordPrompt, Ready, Refused
-from chatprotocol.requests import Command, Data
 from chatprotocol.udp import packet
 from chatprotocol.udp.arq import Arq
 from chatprotocol.wire import Datagram
@@ -23,7 +23,7 @@ SAYS_HELLO = f"PUBLIC bob 11 {NOON_MS}\nhello"
 @pytest.fixture
 def session() -> UdpSession:
     """A session that began at second 0, when the server was heard."""
-    return UdpSession(Arq(SESSION, 0.0), Datagram(), 0.0)
+    return UdpSession(Arq(SESSION, 0.0), Datagram().client(), 0.0)
 
 
 def heard(kind: str, sequence: int, text: str = "", session: int = SESSION) -> packet.Datagram:
@@ -55,8 +55,8 @@ def run(session: UdpSession, until: float) -> Iterator[tuple[float, list[bytes]]
 
 
 def test_requests_are_sent_in_order_until_acknowledged(session: UdpSession) -> None:
-    assert session.request(Command("PM"), 0.0) is None
-    assert session.request(Data("x" * 1_300), 0.0) is None
+    session.write(encode_request(Datagram(), Command("PM")), 0.0)
+    session.write(encode_request(Datagram(), Data("x" * 1_300)), 0.0)
     assert session.datagrams_to_send(0.0) == [sent("C", 1, "PM"), sent("d", 2, "x" * 1_200), sent("D", 3, "x" * 100)]
     assert session.receive(heard("A", 2), 0.1) == SessionResult([], [])
     assert session.next_check_at == pytest.approx(0.2)
@@ -94,19 +94,6 @@ def test_invalid_datagram_is_a_protocol_error(session: UdpSession, datagram: pac
         session.receive(datagram, 1.0)
 
 
-@pytest.mark.parametrize("text", ["PING", " PING", "\tPING\n"])
-def test_ping_is_not_a_password(session: UdpSession, text: str) -> None:
-    """The server would answer it. Nothing is sent."""
-    refused = session.request(Command(text), 1.0)
-    assert refused is not None
-    assert refused.code is ErrorCode.BAD_REQUEST
-    assert refused.reason == "In the wire format datagram, PING is the keepalive request; it can't be a password."
-    assert (session.datagrams_to_send(1.0), session.next_check_at) == ([], 15.0)
-    assert session.request(Command("PINGS"), 1.0) is None
-    assert session.request(Data("PING"), 1.0) is None
-    assert session.datagrams_to_send(1.0) == [sent("C", 1, "PINGS"), sent("D", 2, "PING")]
-
-
 def test_answered_pings_every_15_seconds_keep_the_session(session: UdpSession) -> None:
     pinged_at = []
     answers = 0
@@ -120,7 +107,7 @@ def test_answered_pings_every_15_seconds_keep_the_session(session: UdpSession) -
 
 
 def test_request_postpones_the_ping(session: UdpSession) -> None:
-    session.request(Command("CH"), 10.0)
+    session.write(encode_request(Datagram(), Command("CH")), 10.0)
     session.datagrams_to_send(10.0)
     session.receive(heard("A", 1), 10.1)
     assert session.datagrams_to_send(15.0) == []
@@ -138,7 +125,7 @@ def test_server_is_lost_after_60_seconds_of_silence(session: UdpSession) -> None
 @pytest.mark.parametrize("start", [0.0, 10.0])
 def test_unacknowledged_request_probes_after_a_second_of_silence(session: UdpSession, start: float) -> None:
     """Once, and after anything was heard once more. An idle client gives the server the time to answer."""
-    session.request(Command("PM"), start)
+    session.write(encode_request(Datagram(), Command("PM")), start)
     for later in (0.0, 0.2, 0.9):
         assert only(session.datagrams_to_send(start + later), PROBE) == []
     assert only(session.datagrams_to_send(start + 1.0), PROBE) == [sent("C", 2, PROBE)]
@@ -153,13 +140,13 @@ def test_unacknowledged_request_probes_after_a_second_of_silence(session: UdpSes
 
 
 def test_probe_is_sent_within_2_seconds_without_extra_calls(session: UdpSession) -> None:
-    session.request(Command("PM"), 0.0)
+    session.write(encode_request(Datagram(), Command("PM")), 0.0)
     probed_at = [now for now, due in run(session, 10.0) if sent("C", 2, PROBE) in due]
     assert 1.0 <= probed_at[0] <= 2.0
 
 
 def test_idle_client_does_not_probe(session: UdpSession) -> None:
-    session.request(Command("PM"), 0.0)
+    session.write(encode_request(Datagram(), Command("PM")), 0.0)
     session.datagrams_to_send(0.0)
     session.receive(heard("A", 1), 0.1)
     assert [session.datagrams_to_send(now) for now in (1.0, 1.2, 5.0, 14.9)] == [[]] * 4

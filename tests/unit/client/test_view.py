@@ -2,12 +2,12 @@
 
 import pytest
 
-from chatclient.client_protocol import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 from chatclient.ui.view import lines
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, SentStatus
 from chatprotocol.requests import Say, Whisper
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 
 from .samples import STEPS, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS

@@ -6,10 +6,9 @@ import pytest
 
 from chatclient.links.watch import ExpectedAnswer, Watch
 from chatprotocol.events import AccountKind, Event, PasswordPrompt, Pong, Users
-from chatprotocol.requests import Ping
 
 from .samples import HELLO
-from .watches import FakeSession
+from .watches import PING, FakeSession
 
 LIST = Users(1, ("alice",), (), ())
 PROMPT = PasswordPrompt(AccountKind.NEW)
@@ -22,7 +21,7 @@ def watch(due: ExpectedAnswer = ExpectedAnswer.NOTHING, silence_seconds: float =
 def test_silent_server_gets_one_ping_and_is_lost_without_an_answer() -> None:
     silent = watch()
     assert not silent.check(39.9)
-    assert silent.check(40.0) == Ping()
+    assert silent.check(40.0) == PING
     silent.note_ping(40.0)
     assert not silent.check(59.9)
     with pytest.raises(TimeoutError, match="was silent for 60 s"):
@@ -35,7 +34,7 @@ def test_any_byte_answers_a_ping(events: list[Event]) -> None:
     silent.note_ping(40.0)
     silent.note_received(events, 59.0)
     assert not silent.check(98.0)
-    assert silent.check(99.0) == Ping()
+    assert silent.check(99.0) == PING
 
 
 def test_server_without_pings_may_be_silent() -> None:

@@ -3,10 +3,12 @@
 import math
 import queue
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from chatclient.links.watch import ExpectedAnswer, Watch
-from chatprotocol.requests import Ping, Request
+from chatprotocol.wire.base import Outgoing
+
+PING = Outgoing(b'{"command":"ping"}\n')
 
 
 @dataclass
@@ -14,7 +16,7 @@ class FakeSession:
     """The state of a session."""
 
     expected_answer: ExpectedAnswer = ExpectedAnswer.NOTHING
-    ping: Request | None = field(default_factory=Ping)
+    ping: Outgoing | None = PING
 
 
 class ScriptedWatch(Watch):
@@ -22,12 +24,12 @@ class ScriptedWatch(Watch):
 
     def __init__(self) -> None:
         super().__init__(FakeSession(), math.inf, 0.0)
-        self.script: queue.SimpleQueue[Request | TimeoutError] = queue.SimpleQueue()
+        self.script: queue.SimpleQueue[Outgoing | TimeoutError] = queue.SimpleQueue()
 
     def next_check_at(self, now: float) -> float:
         return now + 0.01
 
-    def check(self, now: float) -> Request | None:
+    def check(self, now: float) -> Outgoing | None:
         del now
         if self.script.empty():
             return None

@@ -2,11 +2,12 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
+from raw_steps import Command, CommandBatch, Data, new_server, receive
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode
@@ -14,10 +15,7 @@ from chatprotocol.events import Event
 from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
-from chatprotocol.wire import PROTOCOLS, Datagram, Decoder, Frames, Register, ServerProtocol, WireProtocol
-from chatprotocol.wire.datagram import DatagramServer
-from chatprotocol.wire.frames import FramesServer
-from chatprotocol.wire.steps import DATA, ServerSteps
+from chatprotocol.wire import PROTOCOLS, Decoder, Register, WireProtocol
 
 T = TypeVar("T")
 
@@ -110,25 +108,25 @@ JSON = Samples(
 )
 
 FRAMES = Samples(
-    login=requests.Command("alice"),
-    message=(requests.Command("PM"), requests.Data("hello")),
-    too_long=requests.Data("h" * 65_532),
+    login=Command("alice"),
+    message=(Command("PM"), Data("hello")),
+    too_long=Data("h" * 65_532),
     limit="65,536",
     requests=(
-        requests.Command("alice bm-pm"),
-        requests.Command('with "quotes" and \\'),
-        requests.Command("PM"),
-        requests.Data("hello"),
-        requests.Command("DM"),
-        requests.Command("bob"),
-        requests.Data("line\nfeed, {brace} and \u20ac"),
-        requests.Data("the first step of a message is C\0\0\0\2PM"),
-        requests.Data("x" * BODY_MAX_BYTES),
-        requests.Data("x" * 65_531),
-        requests.Data(""),
-        requests.Command(""),
-        requests.Command("CH 500"),
-        requests.Command("EX"),
+        Command("alice bm-pm"),
+        Command('with "quotes" and \\'),
+        Command("PM"),
+        Data("hello"),
+        Command("DM"),
+        Command("bob"),
+        Data("line\nfeed, {brace} and \u20ac"),
+        Data("the first step of a message is C\0\0\0\2PM"),
+        Data("x" * BODY_MAX_BYTES),
+        Data("x" * 65_531),
+        Data(""),
+        Command(""),
+        Command("CH 500"),
+        Command("EX"),
     ),
     events=(
         events.PasswordPrompt(events.AccountKind.NEW),
@@ -182,10 +180,10 @@ DATAGRAM = FRAMES._replace(
     requests=(
         requests.Ping(),
         *FRAMES.requests,
-        requests.Command("x" * 1_200),
-        requests.Data("x" * 1_200),
-        requests.Data("x" * 1_201),
-        requests.Data("\u20ac" * 1_000),
+        Command("x" * 1_200),
+        Data("x" * 1_200),
+        Data("x" * 1_201),
+        Data("\u20ac" * 1_000),
     ),
     events=(*FRAMES.events, events.PublicMessage(18, 1_769_860_800_123, "bob", "\U0001f600" * (BODY_MAX_BYTES // 4))),
 )
@@ -259,35 +257,6 @@ def any_pieces(data: bytes, most: int = 8) -> st.SearchStrategy[list[bytes]]:
     return cuts.map(lambda at: [data[start:end] for start, end in itertools.pairwise([0, *sorted(at), len(data)])])
 
 
-class CommandBatch(NamedTuple):
-    """A keyword, several times, each followed by a text."""
-
-    text: str
-    data: Sequence[str]
-
-
-class RawSteps(ServerSteps):
-    """Returns each step as it is, in any order."""
-
-    def take(self, kind: int, text: str) -> Any:
-        return (requests.Data if kind == DATA else requests.Command)(text)
-
-    def read_public(self, keyword: str, texts: Sequence[str]) -> Any:
-        yield CommandBatch(keyword, texts)
-
-
-def new_server(protocol: WireProtocol) -> ServerProtocol:
-    """The server's half of a connection; of frames and datagram the part that reads single steps."""
-    if isinstance(protocol, Frames):
-        return FramesServer(RawSteps())
-    return DatagramServer(RawSteps()) if isinstance(protocol, Datagram) else protocol.server()
-
-
-def receive(server: ServerProtocol, *parts: bytes) -> list[Request]:
-    """All requests of the parts."""
-    return [request for part in parts for request in server.receive(part)]
-
-
 def decode(decoder: Decoder[T], parts: Iterable[bytes]) -> list[T]:
     """Everything that the decoder returns for the parts."""
     return [found for part in parts for found in decoder.decode(part)]
@@ -317,7 +286,7 @@ def unfold(found: Iterable[Request]) -> list[Request]:
     steps: list[Request] = []
     for request in found:
         if isinstance(request, CommandBatch):
-            steps += [step for text in request.data for step in (requests.Command(request.text), requests.Data(text))]
+            steps += [step for text in request.data for step in (Command(request.text), Data(text))]
         else:
             steps.append(request)
     return steps

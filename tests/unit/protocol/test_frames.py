@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_steps import Command, CommandBatch, Data, encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
@@ -22,22 +23,10 @@ from chatprotocol.events import (
     Welcome,
 )
 from chatprotocol.limits import BODY_MAX_BYTES, FRAME_MAX_BYTES, ID_MAX
-from chatprotocol.requests import Command, Data, Request, Unreadable
+from chatprotocol.requests import Request, Unreadable
 from chatprotocol.wire.frames import Frames
 
-from .samples import (
-    CommandBatch,
-    any_pieces,
-    calls,
-    decode,
-    gist,
-    new_server,
-    pieces,
-    read_whole_and_cut,
-    receive,
-    refusal_of,
-    unfold,
-)
+from .samples import any_pieces, calls, decode, gist, pieces, read_whole_and_cut, refusal_of, unfold
 
 PING = b"C\0\0\0\x04PING"
 PM = b"C\0\0\0\x02PM"
@@ -93,7 +82,7 @@ BROKEN: list[tuple[bytes, ErrorCode, str]] = [
 @pytest.mark.parametrize(("data", "step"), STEPS, ids=lambda value: f"{value!r:.60}")
 def test_step_is_its_frame(data: bytes, step: Request) -> None:
     assert read(data) == [step]
-    assert Frames().encode_request(step) == data
+    assert encode_request(Frames(), step) == data
 
 
 @pytest.mark.parametrize("payload", NOT_UTF8)
@@ -295,12 +284,12 @@ INVALID_COMMANDS = [
 @pytest.mark.parametrize(("event", "data"), EVENTS, ids=lambda value: f"{value!r:.60}")
 def test_event_is_its_frames(event: Event, data: bytes) -> None:
     assert Frames().encode_all([event]) == data
-    assert Frames().event_decoder().decode(data) == [event]
+    assert Frames().client().event_decoder().decode(data) == [event]
 
 
 @pytest.mark.parametrize(("payload", "events"), LATER, ids=repr)
 def test_later_servers_are_understood(payload: bytes, events: list[Event]) -> None:
-    assert Frames().event_decoder().decode(frame(b"C", payload) + frame(b"C", b"READY")) == [*events, Ready()]
+    assert Frames().client().event_decoder().decode(frame(b"C", payload) + frame(b"C", b"READY")) == [*events, Ready()]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +306,7 @@ def test_later_servers_are_understood(payload: bytes, events: list[Event]) -> No
 def test_invalid_event_is_a_protocol_error_of_one_short_line(data: bytes, before: bytes) -> None:
     for size in (len(before + data), 1_000):
         with pytest.raises(ProtocolError) as error:
-            decode(Frames().event_decoder(), pieces(before + data, size))
+            decode(Frames().client().event_decoder(), pieces(before + data, size))
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 300
 
@@ -328,13 +317,13 @@ def test_online_users_are_truncated_to_one_frame(letters: int, fits: bool) -> No
     last = "x" * letters
     data = Frames().encode_all([Online((*names, last, "more"))])
     assert (len(data) == FRAME_MAX_BYTES) is fits
-    assert Frames().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
+    assert Frames().client().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 
 
 def test_longest_history_is_read() -> None:
     history = History((PublicMessage(1, NOON_MS, "b" * 32, "\U0001f600" * 2_048),) * 500)
     data = Frames().encode_all([history])
-    decoder = Frames().event_decoder()
+    decoder = Frames().client().event_decoder()
     assert decoder.decode(data[:-1]) == []
     assert decoder.decode(data[-1:]) == [history]
 
@@ -343,11 +332,11 @@ def test_endless_history_is_a_protocol_error() -> None:
     """A server can't fill the client's memory."""
     message = frame(b"D", b"PUBLIC A 1 0\n" + b"x" * 65_000)
     with pytest.raises(ProtocolError, match="a history of more than 67,108,864 bytes"):
-        Frames().event_decoder().decode(b"C\0\0\0\x1bHISTORY 9999999999999999999" + message * 1_100)
+        Frames().client().event_decoder().decode(b"C\0\0\0\x1bHISTORY 9999999999999999999" + message * 1_100)
 
 
 def test_history_ends_with_its_last_message() -> None:
-    decoder = Frames().event_decoder()
+    decoder = Frames().client().event_decoder()
     assert decoder.decode(b"C\0\0\0\x05READY" + HELLO_FRAME + b"C\0\0\0\x09HISTORY 2") == [Ready(), HELLO]
     assert decoder.decode(HELLO_FRAME) == []
     assert decoder.decode(PSST_FRAME + PSST_FRAME) == [History((HELLO, PSST)), PSST]

@@ -2,20 +2,22 @@
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_steps import Command, encode_request, new_server, receive
 
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Event
 from chatprotocol.limits import FRAME_MAX_BYTES, ID_MAX, LINE_MAX_BYTES
-from chatprotocol.requests import Command, Request
+from chatprotocol.requests import Request
 from chatprotocol.wire import WireProtocol
 
-from .samples import SAMPLES, SETTINGS, any_pieces, decode, gist, held_bytes, new_server, receive, unfold
+from .samples import SAMPLES, SETTINGS, any_pieces, decode, gist, held_bytes, unfold
 
 every_protocol = pytest.mark.parametrize("protocol", SETTINGS.values(), ids=SETTINGS)
 Sample = TypeVar("Sample", Request, Event)
@@ -63,7 +65,7 @@ def test_random_requests_arrive_as_sent(protocol: WireProtocol, data: st.DataObj
     samples = SAMPLES[protocol.name]
     several = st.lists(varied(samples.requests).filter(lambda request: not is_ping(request)), max_size=6)
     sent = [*data.draw(several), *samples.message * data.draw(st.integers(0, 12)), *data.draw(several)]
-    stream = b"".join(map(protocol.encode_request, sent))
+    stream = b"".join(map(partial(encode_request, protocol), sent))
     assert unfold(receive(new_server(protocol), *data.draw(any_pieces(stream)))) == sent
 
 
@@ -72,7 +74,7 @@ def test_random_requests_arrive_as_sent(protocol: WireProtocol, data: st.DataObj
 def test_random_events_arrive_as_sent(protocol: WireProtocol, data: st.DataObject) -> None:
     sent = data.draw(st.lists(varied(SAMPLES[protocol.name].events), max_size=6))
     stream = b"".join(protocol.encode_all([event]) for event in sent)
-    assert decode(protocol.event_decoder(), data.draw(any_pieces(stream))) == sent
+    assert decode(protocol.client().event_decoder(), data.draw(any_pieces(stream))) == sent
 
 
 # JSON values of every type, with known member names among them.
@@ -130,7 +132,9 @@ def test_random_bytes_in_any_pieces_are_the_same_requests(protocol: WireProtocol
     """A request decoder never raises, and holds no more than its limit."""
     samples = SAMPLES[protocol.name]
     several = [samples.message * 5, *((request,) for request in samples.requests)]
-    stream = data.draw(mixed(st.sampled_from(several).map(lambda steps: b"".join(map(protocol.encode_request, steps)))))
+    stream = data.draw(
+        mixed(st.sampled_from(several).map(lambda steps: b"".join(map(partial(encode_request, protocol), steps))))
+    )
     whole, cut = new_server(protocol), new_server(protocol)
     empty_bytes = held_bytes(cut)
     found: list[Request] = []
@@ -145,7 +149,7 @@ def test_random_bytes_in_any_pieces_are_the_same_requests(protocol: WireProtocol
 def events_or_error(protocol: WireProtocol, parts: list[bytes]) -> list[Event] | None:
     """The events of these pieces, or None if they are invalid."""
     try:
-        return decode(protocol.event_decoder(), parts)
+        return decode(protocol.client().event_decoder(), parts)
     except ProtocolError:
         return None
 

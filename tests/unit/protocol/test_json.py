@@ -1,6 +1,7 @@
 """The protocol json: the literal bytes of docs/wire/json.md, and the requests and events that they are."""
 
 import pytest
+from raw_steps import encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
@@ -39,7 +40,7 @@ from chatprotocol.requests import (
 )
 from chatprotocol.wire.json import Json
 
-from .samples import calls, new_server, pieces, read_whole_and_cut, receive, refusal_of
+from .samples import calls, pieces, read_whole_and_cut, refusal_of
 
 PING = b'{"command":"ping"}'
 ID_MAX = 9_223_372_036_854_775_807
@@ -156,7 +157,7 @@ BAD_REQUEST: list[bytes] = [
 @pytest.mark.parametrize(("line", "request_"), REQUESTS, ids=lambda value: f"{value!r:.60}")
 def test_request_is_its_line(line: bytes, request_: Request) -> None:
     assert read(line + b"\n") == [request_]
-    assert Json().encode_request(request_) == line + b"\n"
+    assert encode_request(Json(), request_) == line + b"\n"
 
 
 @pytest.mark.parametrize(("data", "requests"), ALSO_READ, ids=lambda value: f"{value!r:.60}")
@@ -380,7 +381,7 @@ EVENTS: list[tuple[Event, bytes]] = [
 @pytest.mark.parametrize(("event", "line"), EVENTS, ids=lambda value: f"{value!r:.60}")
 def test_event_is_its_line(event: Event, line: bytes) -> None:
     assert Json().encode_all([event]) == line + b"\n"
-    assert Json().event_decoder().decode(line + b"\n") == [event]
+    assert Json().client().event_decoder().decode(line + b"\n") == [event]
 
 
 def test_error_codes_are_the_documented_ones() -> None:
@@ -403,7 +404,7 @@ def test_error_codes_are_the_documented_ones() -> None:
     ],
 )
 def test_later_servers_are_understood(stream: bytes, events: list[Event]) -> None:
-    assert Json().event_decoder().decode(stream) == events
+    assert Json().client().event_decoder().decode(stream) == events
 
 
 @pytest.mark.parametrize(
@@ -422,17 +423,17 @@ def test_later_servers_are_understood(stream: bytes, events: list[Event]) -> Non
 )
 def test_invalid_event_is_a_protocol_error_of_one_line(line: bytes) -> None:
     with pytest.raises(ProtocolError) as error:
-        Json().event_decoder().decode(line + b"\n")
+        Json().client().event_decoder().decode(line + b"\n")
     assert "\n" not in str(error.value)
 
 
 def test_only_a_history_may_be_long() -> None:
     history = History((PublicMessage(1, NOON_MS, "b" * 32, "\0" * 8192),) * 500)
     line = Json().encode_all([history])
-    decoder = Json().event_decoder()
+    decoder = Json().client().event_decoder()
     assert len(line) > 20_000_000
     assert decoder.decode(line[:-1]) == []
     assert decoder.decode(b"\n") == [history]
     names = ",".join('"a"' for _ in range(300_000))
     with pytest.raises(ProtocolError, match="sent a 'users' of"):
-        Json().event_decoder().decode(f'{{"type":"users","users":[{names}]}}\n'.encode())
+        Json().client().event_decoder().decode(f'{{"type":"users","users":[{names}]}}\n'.encode())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_steps import encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
@@ -25,7 +26,7 @@ from chatprotocol.requests import NotReceived, Received, Request, Send, Side, Un
 from chatprotocol.requests import Register as Claim
 from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
 
-from .samples import decode, new_server, pieces, read_whole_and_cut, receive
+from .samples import decode, pieces, read_whole_and_cut
 
 HELLO = b"SEND bob\nContent-length: 5\n\nhello"
 FORWARD = b"FORWARD alice\nContent-length: 5\n\nhello"
@@ -42,7 +43,9 @@ def read(data: bytes, length: str = "bytes") -> list[Request]:
 
 def read_events(data: bytes, length: str = "bytes") -> list[Event]:
     """The events, which must be the same byte by byte."""
-    whole, in_pieces = (decode(Register(length=length).event_decoder(), pieces(data, n)) for n in (len(data), 1))
+    whole, in_pieces = (
+        decode(Register(length=length).client().event_decoder(), pieces(data, n)) for n in (len(data), 1)
+    )
     assert whole == in_pieces
     return whole
 
@@ -78,7 +81,7 @@ EVENTS: list[tuple[Event, bytes]] = [
 @either_length
 @pytest.mark.parametrize(("request_", "data"), REQUESTS, ids=lambda value: f"{value!r:.40}")
 def test_request_bytes(request_: Request, data: bytes, length: str) -> None:
-    assert Register(length=length).encode_request(request_) == data
+    assert encode_request(Register(length=length), request_) == data
     assert read(data + data, length) == [request_, request_]
 
 
@@ -117,10 +120,10 @@ def test_delivered_word_is_a_setting(word: str) -> None:
 def test_length_unit_is_a_setting(protocol: Register, size: bytes) -> None:
     """In both directions."""
     body = b"\nContent-length: " + size + b"\n\n" + MIXED_BYTES
-    assert protocol.encode_request(Send("bob", MIXED)) == b"SEND bob" + body
+    assert encode_request(protocol, Send("bob", MIXED)) == b"SEND bob" + body
     assert protocol.encode_all([PublicBatch(9, 5, "alice", (MIXED,))]) == b"FORWARD alice" + body
     for at in range(len(body)):
-        requests, events = new_server(protocol), protocol.event_decoder()
+        requests, events = new_server(protocol), protocol.client().event_decoder()
         assert receive(requests, b"SEND bob" + body[:at], body[at:] + HELLO) == [
             Send("bob", MIXED),
             Send("bob", "hello"),
@@ -285,7 +288,7 @@ def test_broken_event_is_a_protocol_error(data: bytes, reason: str, length: str)
     """A text of one line."""
     for size in (len(data), 7):
         with pytest.raises(ProtocolError) as error:
-            decode(Register(length=length).event_decoder(), pieces(data, size))
+            decode(Register(length=length).client().event_decoder(), pieces(data, size))
         assert reason in str(error.value)
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 300
@@ -322,7 +325,7 @@ def test_body_has_65536_bytes_or_16384_characters_at_most(length: str, size: int
     for piece_bytes in (1_000, 65_535, 200_000):
         requests = receive(new_server(Register(length=length)), *pieces(b"SEND bob" + body + HELLO, piece_bytes))
         assert requests == [Send("bob", text), Send("bob", "hello")]
-    assert decode(Register(length=length).event_decoder(), [b"FORWARD bob" + body]) == [Forwarded("bob", text)]
+    assert decode(Register(length=length).client().event_decoder(), [b"FORWARD bob" + body]) == [Forwarded("bob", text)]
     (refused,) = read(b"SEND bob\nContent-length: %d\n\n" % (size + 1), length)
     check_unreadable(refused, ErrorCode.TOO_LONG, f"{size + 1:,}", closes=True)
 

@@ -6,14 +6,15 @@ The conformance suite tests what all wire formats share. Here a datagram is a fr
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_steps import Command, Data, encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import Event, EventBatch, History, Online, PublicBatch, PublicMessage
 from chatprotocol.limits import BODY_MAX_BYTES
-from chatprotocol.requests import Command, Data, Ping, Request, Unreadable
+from chatprotocol.requests import Ping, Request, Unreadable
 from chatprotocol.wire import Datagram, Frames
 
-from .samples import FRAMES, decode, new_server, pieces, receive
+from .samples import FRAMES, decode, pieces
 
 # Limit of one payload, and of all pieces of one payload together.
 PAYLOAD_MAX = 1_200
@@ -52,7 +53,7 @@ def test_data_is_sent_in_pieces_of_1200_bytes(text: str) -> None:
     payload = text.encode()
     cut = [payload[at : at + PAYLOAD_MAX] for at in range(0, len(payload), PAYLOAD_MAX)] or [b""]
     expected = b"".join(frame("d", each) for each in cut[:-1]) + frame("D", cut[-1])
-    assert Datagram().encode_request(Data(text)) == expected
+    assert encode_request(Datagram(), Data(text)) == expected
     assert read(expected + PM) == [Data(text), Command("PM")]
 
 
@@ -65,7 +66,7 @@ def test_message_is_sent_in_pieces_of_1200_bytes(size: int, letter: str) -> None
     expected = b"".join(frame("d", each) for each in cut[:-1]) + frame("D", cut[-1])
     assert Datagram().encode_all([message]) == expected
     for size_bytes in (len(expected), 1_000, 7):
-        assert decode(Datagram().event_decoder(), pieces(expected, size_bytes)) == [message]
+        assert decode(Datagram().client().event_decoder(), pieces(expected, size_bytes)) == [message]
 
 
 def test_each_message_of_a_history_or_batch_has_its_own_pieces() -> None:
@@ -74,7 +75,7 @@ def test_each_message_of_a_history_or_batch_has_its_own_pieces() -> None:
     batch: list[Event | EventBatch] = [PublicBatch(1, 0, "A", (long.text, short.text))]
     assert Datagram().encode_all([History((long, short))]) == frame("C", b"HISTORY 2") + both
     assert Datagram().encode_all(batch) == both
-    assert Datagram().event_decoder().decode(frame("C", b"HISTORY 2") + both) == [History((long, short))]
+    assert Datagram().client().event_decoder().decode(frame("C", b"HISTORY 2") + both) == [History((long, short))]
 
 
 @pytest.mark.parametrize("event", FRAMES.said, ids=lambda value: f"{value!r:.60}")
@@ -153,7 +154,7 @@ def test_refusal_names_the_limit(data: bytes, limit: str) -> None:
 @pytest.mark.parametrize("letter", ["x", "\u20ac", "\U0001f600"])
 def test_command_over_the_limit_is_cut_between_characters(letter: str) -> None:
     """The server refuses the cut one as well."""
-    (request,) = read(Datagram().encode_request(Command("x" + letter * 1_200)))
+    (request,) = read(encode_request(Datagram(), Command("x" + letter * 1_200)))
     assert isinstance(request, Command)
     assert request.text.strip(letter) in {"", "x"}
     assert PAYLOAD_MAX - 4 < len(request.text.encode()) <= PAYLOAD_MAX
@@ -165,7 +166,7 @@ def test_online_names_as_many_users_as_fit_one_datagram(letters: int, fits: bool
     last = "x" * letters
     data = Datagram().encode_all([Online((*names, last))])
     assert (len(data) == 5 + PAYLOAD_MAX) is fits
-    assert Datagram().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
+    assert Datagram().client().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 
 
 @pytest.mark.parametrize("kind", ["X", "c", "A", "\0", "\xff"])
@@ -230,6 +231,6 @@ def test_session_that_ends_between_pieces_is_reported(begun: bytes) -> None:
 @pytest.mark.parametrize("before", [b"", frame("C", b"PONG"), frame("C", b"HISTORY 2")], ids=len)
 def test_invalid_datagram_of_a_server_is_a_protocol_error(data: bytes, before: bytes) -> None:
     with pytest.raises(ProtocolError) as error:
-        Datagram().event_decoder().decode(before + data)
+        Datagram().client().event_decoder().decode(before + data)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300

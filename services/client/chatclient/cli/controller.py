@@ -24,7 +24,6 @@ from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import EndOfInput, Interrupt, Line
 from chatclient.cli.input import LineMeaning
 from chatclient.cli.login_flow import LoginFlow, LoginState
-from chatclient.client_protocol import DeliveryUnknown
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import (
     Ask,
@@ -42,6 +41,7 @@ from chatclient.session import GOODBYE_SECONDS, Connected, ConnectionEnded, Left
 from chatprotocol.errors import RequestError
 from chatprotocol.events import Bye, Online, PasswordPrompt, Ready, Refused, Users, Welcome
 from chatprotocol.requests import AskHistory, ChangePassword, Leave, Say, Whisper
+from chatprotocol.wire.base import DeliveryUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

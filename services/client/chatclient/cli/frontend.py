@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatclient.client_protocol import ClientEvent
     from chatclient.links.connection import Signal
     from chatclient.model import UiState
     from chatclient.notices import UiNotice
     from chatprotocol.events import Event
+    from chatprotocol.wire.base import ClientEvent
 
 
 class Line(NamedTuple):

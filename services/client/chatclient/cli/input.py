@@ -10,7 +10,6 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from chatclient.client_protocol import OpenDirect, OpenPublic
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.text import ACTION
 from chatprotocol.errors import RequestError
@@ -18,12 +17,13 @@ from chatprotocol.keywords import WORDS
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Say, Search, Whisper
 from chatprotocol.rules import EVERYONE, check_username, history_limit, is_everyone, name_key
+from chatprotocol.wire.base import OpenDirect, OpenPublic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chatclient.client_protocol import Action
     from chatprotocol.keywords import Keywords
+    from chatprotocol.wire.base import Action
 
 
 class LineMeaning(Enum):

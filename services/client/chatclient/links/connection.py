@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from chatclient.inbox import Inbox
     from chatprotocol.address import Address
     from chatprotocol.events import Event
-    from chatprotocol.requests import Request
 
 CONNECT_SECONDS = 10.0
 # Timeout of a reconnect: short, because a host that is shutting down may not answer at all.
@@ -35,13 +34,13 @@ _CLOSE_SECONDS = 1.0
 
 
 class Link(Protocol):
-    """An open connection. Over UDP the first request opens the session. Requests sent after its end are dropped.
+    """An open connection. Over UDP the first bytes open the session. Bytes sent after its end are dropped.
 
     send() and shut_down() are for any thread, the other methods for the receiver thread.
     """
 
-    def send(self, request: Request) -> None:
-        """Send a request without blocking. If that fails, the connection ends and the receiver thread reports it."""
+    def send(self, data: bytes, connection: int = 0) -> None:
+        """Send bytes without blocking. If that fails, the connection ends and the receiver thread reports it."""
 
     def shut_down(self) -> None:
         """End the connection. Its receiver thread closes it."""

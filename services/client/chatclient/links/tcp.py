@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from chatclient.links.watch import Watch
     from chatprotocol.address import Address
     from chatprotocol.events import Event
-    from chatprotocol.requests import Request
-    from chatprotocol.wire import WireProtocol
+    from chatprotocol.wire.base import ClientProtocol
 
 _READ_BYTES = 256 * 1024
 # Time to read the other sockets after one socket has ended. The server closes all of them together.
@@ -42,7 +41,7 @@ class TcpLink:
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        protocol: WireProtocol,
+        protocol: ClientProtocol,
         watch: Watch,
         others_seconds: float = _OTHERS_SECONDS,
     ) -> None:
@@ -50,7 +49,7 @@ class TcpLink:
         self._protocol = protocol
         self._watch = watch
         self._others_seconds = others_seconds
-        # Guards _unsent and keeps the bytes of a request together. No call under it blocks.
+        # Guards _unsent and keeps the bytes of one call together. No call under it blocks.
         self._send_lock = threading.Lock()
         self._unsent = [bytearray() for _ in sockets]
         # Wakes the receiver thread if there is unsent data.
@@ -60,10 +59,10 @@ class TcpLink:
         # True if a ping is unanswered. Written and read by the receiver thread only.
         self._has_pinged = False
 
-    def send(self, request: Request) -> None:
-        """Send a request. If that fails, the connection ends and the receiver thread reports it."""
+    def send(self, data: bytes, connection: int = 0) -> None:
+        """Send on the socket of this number. If that fails, the connection ends and the receiver thread reports it."""
         with self._send_lock:
-            self._send(request)
+            self._send(data, connection)
 
     def shut_down(self) -> None:
         """End the connection: receive() returns."""
@@ -104,14 +103,13 @@ class TcpLink:
         for each in (*self._sockets, self._wakeup, self._waker):
             each.close()
 
-    def _send(self, request: Request) -> None:
+    def _send(self, data: bytes, connection: int) -> None:
         """Requires the lock."""
-        index = self._protocol.connection_for(request)
-        data, unsent = self._protocol.encode_request(request), self._unsent[index]
+        unsent = self._unsent[connection]
         sent_bytes = 0
         try:
             if not unsent:
-                sent_bytes = self._sockets[index].send(data)
+                sent_bytes = self._sockets[connection].send(data)
         except BlockingIOError:
             pass
         except OSError:
@@ -134,7 +132,7 @@ class TcpLink:
             if (ping := self._watch.check(now)) is not None:
                 self._watch.note_ping(now)
                 self._has_pinged = True
-                self._send(ping)
+                self._send(*ping)
 
     def _start_writing(self, selector: selectors.BaseSelector) -> None:
         with suppress(BlockingIOError):
@@ -177,7 +175,7 @@ class TcpLink:
         return True
 
 
-def connect(protocol: WireProtocol, watch: Callable[[], Watch], address: Address, seconds: float) -> TcpLink:
+def connect(protocol: ClientProtocol, watch: Callable[[], Watch], address: Address, seconds: float) -> TcpLink:
     """Open the sockets that the protocol needs. Raises OSError, and UnicodeError for an invalid host name."""
     sockets: list[socket.socket] = []
     try:

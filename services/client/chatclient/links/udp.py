@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chatclient.links.udp_session import UdpSession
 from chatprotocol.address import format_address
-from chatprotocol.requests import Command
 from chatprotocol.udp.arq import Arq
 from chatprotocol.udp.handshake import UdpHandshake
 from chatprotocol.udp.packet import READ_BYTES, unpack
-from chatprotocol.wire.readers import frame
+from chatprotocol.wire.readers import HEADER_BYTES, frame
 from chatprotocol.wire.steps import COMMAND
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
     from chatclient.links.watch import Watch
     from chatprotocol.address import Address
     from chatprotocol.events import Event
-    from chatprotocol.requests import Request
     from chatprotocol.udp.packet import Datagram
-    from chatprotocol.wire import WireProtocol
+    from chatprotocol.wire.base import ClientProtocol
 
 # Maximum number of datagrams to read before requests are handled.
 _READ_MAX: Final = 64
@@ -48,7 +46,7 @@ class UdpLink:
 
     def __init__(
         self,
-        protocol: WireProtocol,
+        protocol: ClientProtocol,
         watch: Callable[[], Watch],
         address: Address,
         seconds: float,
@@ -61,14 +59,14 @@ class UdpLink:
         # All addresses of the name, tried in order.
         self._socket_addresses = resolve(*address, type=socket.SOCK_DGRAM)
         self._timeout_seconds = seconds / len(self._socket_addresses)
-        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._wakeup, self._waker = socket.socketpair()
         self._wakeup.setblocking(False)
         self._is_shut = False
 
-    def send(self, request: Request) -> None:
-        """Queue a request for the receiver thread. For any thread; never blocks."""
-        self._requests.put(request)
+    def send(self, data: bytes, _: int = 0) -> None:
+        """Queue encoded frames for the receiver thread. For any thread; never blocks."""
+        self._requests.put(data)
         self._wake()
 
     def shut_down(self) -> None:
@@ -85,10 +83,10 @@ class UdpLink:
 
     def receive(self, report: Callable[[Event], None]) -> str:
         """Open a session and report events until it ends. Returns the reason. Raises OSError, ProtocolError."""
-        request = self._requests.get()
-        if not isinstance(request, Command):
+        opening = self._requests.get()
+        if opening is None:
             return "the client closed the connection"
-        opened = self._open(request.text.encode())
+        opened = self._open(opening[HEADER_BYTES:])
         with closing(opened.sock) as sock:
             if opened.arq is None:
                 for event in self._protocol.event_decoder().decode(frame(COMMAND, opened.arrived[0].payload)):
@@ -144,9 +142,8 @@ class UdpLink:
                 sock.send(result.acks)
             while not self._requests.empty():
                 request = self._requests.get()
-                refused = udp_session.request(request, time.monotonic()) if request is not None else None
-                if refused is not None:
-                    report(refused)
+                if request is not None:
+                    udp_session.write(request, time.monotonic())
             now = time.monotonic()
             self._watch.check(now)  # raises TimeoutError; its ping is not needed, because UdpSession sends pings
             sock.send(udp_session.datagrams_to_send(now))

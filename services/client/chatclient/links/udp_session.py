@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import Bye, Pong, Refused
+from chatprotocol.events import Bye, Pong
 from chatprotocol.keywords import PING
 from chatprotocol.limits import FRAME_MAX_BYTES
-from chatprotocol.requests import Command, Ping
 from chatprotocol.wire.readers import ANY_KIND, FrameBuffer, frame
 from chatprotocol.wire.steps import COMMAND
 
@@ -16,10 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chatprotocol.events import Event
-    from chatprotocol.requests import Request
     from chatprotocol.udp.arq import Arq
     from chatprotocol.udp.packet import Datagram
-    from chatprotocol.wire import WireProtocol
+    from chatprotocol.wire.base import ClientProtocol
 
 # Interval of pings while nothing else is sent: they keep the session alive.
 _PING_SECONDS: Final = 15.0
@@ -27,6 +25,7 @@ _PING_SECONDS: Final = 15.0
 _PROBE_SECONDS: Final = 1.0
 _NO_SESSION: Final = f"ERROR {ErrorCode.NO_SESSION}".encode()
 # Padded to the length of the error: a server sends unknown clients no more bytes than it received.
+_PING: Final = frame(COMMAND, PING.encode())
 _PROBE: Final = (COMMAND, PING.encode().ljust(len(_NO_SESSION)))
 # Copies of the acknowledgement of the goodbye: the client ends then, and can't acknowledge a retransmission.
 _GOODBYE_ACKS: Final = 3
@@ -43,9 +42,8 @@ class SessionResult(NamedTuple):
 class UdpSession:
     """For one thread. Times are seconds of one monotonic clock."""
 
-    def __init__(self, arq: Arq, protocol: WireProtocol, now: float) -> None:
+    def __init__(self, arq: Arq, protocol: ClientProtocol, now: float) -> None:
         self._arq = arq
-        self._protocol = protocol
         self._decoder = protocol.event_decoder()
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
         # Time of the last request.
@@ -58,16 +56,10 @@ class UdpSession:
         """Time of the next call of datagrams_to_send()."""
         return min(self._arq.next_check_at, self._requested_at + _PING_SECONDS)
 
-    def request(self, request: Request, now: float) -> Refused | None:
-        """Queue a request. Returns an error event if the request can't be sent."""
-        if isinstance(request, Command) and request.text.strip() == PING:
-            reason = (
-                f"In the wire format {self._protocol.name}, {PING} is the keepalive request; it can't be a password."
-            )
-            return Refused(ErrorCode.BAD_REQUEST, reason)
-        self._arq.put(self._frames.split(self._protocol.encode_request(request)))
+    def write(self, data: bytes, now: float) -> None:
+        """Queue encoded frames."""
+        self._arq.put(self._frames.split(data))
         self._requested_at = now
-        return None
 
     def receive(self, datagram: Datagram, now: float) -> SessionResult:
         """Handle a datagram of the server. Raises ProtocolError."""
@@ -88,7 +80,7 @@ class UdpSession:
         if reason := self._arq.lost_reason(now):
             raise TimeoutError(reason)
         if now >= self._requested_at + _PING_SECONDS:
-            self.request(Ping(), now)
+            self.write(_PING, now)
         waiting_seconds = min(self._arq.silence_so_far(now), now - self._requested_at)
         if self._arq.unacknowledged_bytes and waiting_seconds >= _PROBE_SECONDS and not self._has_probed:
             self._has_probed = True

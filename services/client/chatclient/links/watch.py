@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chatprotocol.events import Event
-    from chatprotocol.requests import Request
+    from chatprotocol.wire.base import Outgoing
 
 # Default of --silence-seconds. A json server sends the users online every 30 s, so pings are rare. Over UDP both sides
 # use 60 s, too.
@@ -51,8 +51,8 @@ class WatchedSession(Protocol):
         """The kind of answer that the server owes."""
 
     @property
-    def ping(self) -> Request | None:
-        """The ping request; None if the protocol has none, or it would disturb an operation."""
+    def ping(self) -> Outgoing | None:
+        """The bytes of a ping; None if the protocol has none, or it would disturb an operation."""
 
 
 class Watch:
@@ -87,7 +87,7 @@ class Watch:
         """Time of the next check()."""
         return now + min(self._silence_seconds / _CHECKS, _CHECK_MAX_SECONDS)
 
-    def check(self, now: float) -> Request | None:
+    def check(self, now: float) -> Outgoing | None:
         """The ping to send now, or None. Raises TimeoutError if the server is lost."""
         expected = self._session.expected_answer
         if expected is ExpectedAnswer.UNKNOWN:

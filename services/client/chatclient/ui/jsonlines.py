@@ -11,17 +11,17 @@ import msgspec
 from msgspec.structs import replace
 
 from chatclient import notices
-from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import EVERYONE
+from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
 
 if TYPE_CHECKING:
-    from chatclient.client_protocol import ClientEvent
     from chatclient.notices import UiNotice
     from chatprotocol.requests import Say
+    from chatprotocol.wire.base import ClientEvent
 
 _PROTOCOL: Final = Json()
 # Code points above this need a surrogate pair.

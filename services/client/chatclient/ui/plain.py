@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatclient.cli.controller import Controller
-    from chatclient.client_protocol import ClientEvent
     from chatclient.inbox import Inbox
     from chatclient.model import UiState
     from chatclient.notices import UiNotice
+    from chatprotocol.wire.base import ClientEvent
 
 _READ_BYTES: Final = 64 * 1024
 # Maximum number of unused lines. No more input is read until one is used.

@@ -60,9 +60,9 @@ if TYPE_CHECKING:
     from chatclient.cli.controller import Controller
     from chatclient.cli.frontend import Input
     from chatclient.cli.input import InputParser
-    from chatclient.client_protocol import ClientEvent
     from chatclient.inbox import Inbox
     from chatclient.notices import UiNotice
+    from chatprotocol.wire.base import ClientEvent
 
 # Minimum time between two redraws: events in between are drawn together, because drawing is slow.
 _FRAME_SECONDS: Final = 0.03

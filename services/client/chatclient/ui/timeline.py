@@ -17,22 +17,22 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from chatclient import notices
-from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
 from chatclient.notices import Asked
 from chatclient.ui import view
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import name_key
+from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from chatclient.client_protocol import ClientEvent
     from chatclient.notices import UiNotice
     from chatprotocol.events import Message
     from chatprotocol.requests import Say
+    from chatprotocol.wire.base import ClientEvent
 
 # Maximum number of public messages shown at once: of more, only the last _FLOOD_SHOWN_MESSAGES are shown.
 _FLOOD_MESSAGES: Final = 500

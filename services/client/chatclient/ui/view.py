@@ -6,19 +6,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from chatclient import notices
-from chatclient.client_protocol import DeliveryUnknown, Outcome, PossibleGap
 from chatclient.ui.text import action_of, escape_control_characters
 from chatprotocol import events
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import EVERYONE
+from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chatclient.client_protocol import ClientEvent
     from chatclient.notices import UiNotice
     from chatprotocol.events import Message
+    from chatprotocol.wire.base import ClientEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -3,10 +3,11 @@
 import codecs
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from chatprotocol.events import Event, EventBatch
-from chatprotocol.requests import Request
+from chatprotocol.events import Event, EventBatch, Welcome
+from chatprotocol.keywords import DEFAULT_KEYWORDS
+from chatprotocol.requests import Login, Request, Say, Whisper
 
 Decoded = TypeVar("Decoded")
 
@@ -71,16 +72,109 @@ class ServerProtocol(Protocol):
         """True if a request is incomplete."""
 
 
+class OpenPublic(NamedTuple):
+    """The user begins a public message. The answer is Ready."""
+
+
+class OpenDirect(NamedTuple):
+    """The user begins a direct message. The answer is Online, with the possible recipients."""
+
+
+class PossibleGap(NamedTuple):
+    """Some missed messages may not be shown."""
+
+    # True if the protocol can request the history.
+    has_history: bool = True
+
+
+class DeliveryUnknown(NamedTuple):
+    """It is unknown whether this unconfirmed message was stored. It is not sent again."""
+
+    said: Say | Whisper
+    has_history: bool = True
+
+
+class Outcome(NamedTuple):
+    """Result of a message in a protocol that confirms delivery: has_come is true if all recipients received it."""
+
+    said: Say | Whisper
+    has_come: bool
+
+
+class Ready(NamedTuple):
+    """The server expects the text of a public message, or the recipient of a direct message was found."""
+
+
+Action: TypeAlias = Request | OpenPublic | OpenDirect
+ClientEvent: TypeAlias = Event | Ready | PossibleGap | DeliveryUnknown | Outcome
+
+
+class Outgoing(NamedTuple):
+    """Bytes to send on one of the user's connections."""
+
+    data: bytes
+    connection: int = 0
+
+
+class Effects(NamedTuple):
+    """Result of an action or a server event: bytes to send, in order, and client events to show."""
+
+    send: tuple[Outgoing, ...] = ()
+    events: tuple[ClientEvent, ...] = ()
+
+
+class ClientProtocol(Protocol):
+    """The client's half: the state of one client, over all of its connections.
+
+    For the owner's thread, except ``ping`` and the decoders: the receiver thread decodes what each connection brings,
+    and passes the events to the owner.
+    """
+
+    @property
+    def connections(self) -> int:
+        """The number of connections per user."""
+
+    @property
+    def is_stepwise(self) -> bool:
+        """True if the protocol runs one operation at a time."""
+
+    @property
+    def is_guest(self) -> bool:
+        """True if a login needs only a name. A rejected name is then replaced by another one."""
+
+    @property
+    def is_busy(self) -> bool:
+        """True if the next action has to wait for an answer."""
+
+    @property
+    def ping(self) -> Outgoing | None:
+        """The bytes that test a silent server, or None if they would disturb an operation. For the receiver thread."""
+
+    def event_decoder(self) -> Decoder[Event]:
+        """Return the decoder for a new connection. It raises ProtocolError for invalid input."""
+
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
+        """Log in on a new connection. After the login, send each unconfirmed message once."""
+
+    def request(self, action: Action) -> Effects:
+        """Translate an action of the user. Raises TypeError for an action of another protocol."""
+
+    def handle_event(self, event: Event) -> Effects:
+        """Handle an event of the server."""
+
+
+def is_other_history(login: Login, welcome: Welcome) -> bool:
+    """True if the history id differs from the id that the client knows. False if the server sends no id."""
+    known_id, history_id = login.history_id, welcome.history_id
+    return known_id is not None and history_id is not None and known_id != history_id
+
+
 class WireProtocol(Protocol):
     """A wire protocol. It is stateless, and makes the objects that hold the state of a connection."""
 
     @property
     def name(self) -> str:
         """The name in settings and metrics."""
-
-    @property
-    def connections(self) -> int:
-        """The number of connections per user."""
 
     @property
     def opening(self) -> str | None:
@@ -95,11 +189,5 @@ class WireProtocol(Protocol):
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events that are the same for every connection. Events without a form in this protocol are skipped."""
 
-    def event_decoder(self) -> Decoder[Event]:
-        """Return the decoder for the client's side of a new connection. It raises ProtocolError for invalid input."""
-
-    def encode_request(self, request: Request) -> bytes:
-        """Encode a request. Raises TypeError for a request of another protocol."""
-
-    def connection_for(self, request: Request) -> int:
-        """The index of the user's connection that carries this request, from 0."""
+    def client(self, keywords: str = DEFAULT_KEYWORDS) -> ClientProtocol:
+        """Return the client's half. ``keywords`` is the keyword set, in protocols that have them."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, ProtocolError, RequestError
-from chatprotocol.keywords import PING
+from chatprotocol.keywords import DEFAULT_KEYWORDS, PING
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
 from chatprotocol.requests import Ping
 from chatprotocol.udp.packet import PIECE
 from chatprotocol.wire.base import Sniff
 from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
-from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, EventReader, ServerSteps, event_steps, request_step
+from chatprotocol.wire.step_texts import EventReader, event_steps
+from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -204,7 +205,6 @@ class Datagram:
     """Typed frames over UDP: like Frames, but payloads are short, and longer data is sent in pieces."""
 
     name = "datagram"
-    connections = 1
     opening = None
 
     def sniff(self, _: bytes) -> Sniff:
@@ -219,20 +219,14 @@ class Datagram:
         """Encode as one frame for each datagram."""
         return _encode_all(items)
 
-    def event_decoder(self) -> EventDecoder:
-        """Return the decoder for the client's side of a new session."""
-        return EventDecoder()
+    def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
+        """Return the client's half."""
+        return StepClient(keywords, encode_step, EventDecoder, pings_anywhere=True)
 
-    def connection_for(self, _: Request) -> int:
-        """Return 0: there is one session."""
-        return 0
 
-    def encode_request(self, request: Request) -> bytes:
-        """Encode as one frame for each datagram."""
-        if isinstance(request, Ping):
-            return frame(COMMAND, _PING)
-        kind, payload = request_step(request)
-        if kind == COMMAND and len(payload) > DATAGRAM_PAYLOAD_MAX_BYTES:
-            # No name, password or keyword may be this long: the server rejects the truncated one as well.
-            payload = payload[:DATAGRAM_PAYLOAD_MAX_BYTES].decode(errors="ignore").encode()
-        return b"".join([frame(*each) for each in _to_frames([(kind, payload)])])
+def encode_step(kind: int, payload: bytes) -> bytes:
+    """Encode a step of a client as one frame for each datagram."""
+    if kind == COMMAND and len(payload) > DATAGRAM_PAYLOAD_MAX_BYTES:
+        # No name, password or keyword may be this long: the server rejects the truncated one as well.
+        payload = payload[:DATAGRAM_PAYLOAD_MAX_BYTES].decode(errors="ignore").encode()
+    return b"".join([frame(*each) for each in _to_frames([(kind, payload)])])

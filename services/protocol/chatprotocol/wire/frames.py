@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import FRAME_MAX_BYTES
 from chatprotocol.wire.base import Sniff
 from chatprotocol.wire.readers import HEADER_BYTES, FrameBuffer, frame, frame_header
-from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, EventReader, ServerSteps, event_steps, request_step
+from chatprotocol.wire.step_texts import EventReader, event_steps
+from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -114,7 +115,7 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
 
 
 class EventDecoder:
-    """The client's side of a connection. Unknown commands are skipped."""
+    """The client's reader of one connection. Unknown commands are skipped."""
 
     def __init__(self) -> None:
         self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
@@ -132,7 +133,6 @@ class Frames:
     """The wire protocol frames."""
 
     name = "frames"
-    connections = 1
     opening = "C\0\0\0\5alice"
 
     def sniff(self, first: bytes) -> Sniff:
@@ -149,14 +149,6 @@ class Frames:
         """Encode as frames."""
         return _encode_all(items)
 
-    def event_decoder(self) -> EventDecoder:
-        """Return the decoder for the client's side of a new connection."""
-        return EventDecoder()
-
-    def connection_for(self, _: Request) -> int:
-        """Return 0: there is one connection."""
-        return 0
-
-    def encode_request(self, request: Request) -> bytes:
-        """Encode as one frame. Raises TypeError if the request is not a Command or Data."""
-        return frame(*request_step(request))
+    def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
+        """Return the client's half."""
+        return StepClient(keywords, frame, EventDecoder)

@@ -36,6 +36,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError, code_of
+from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.limits import (
     HISTORY_DEFAULT_MESSAGES,
     HISTORY_MAX_MESSAGES,
@@ -44,7 +45,16 @@ from chatprotocol.limits import (
     NESTING_MAX_LEVELS,
 )
 from chatprotocol.rules import name_key
-from chatprotocol.wire.base import Sniff, sniff_text
+from chatprotocol.wire.base import (
+    Effects,
+    OpenDirect,
+    OpenPublic,
+    Outgoing,
+    PossibleGap,
+    Sniff,
+    is_other_history,
+    sniff_text,
+)
 from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nesting, split_objects
 
 if TYPE_CHECKING:
@@ -52,6 +62,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
+    from chatprotocol.wire.base import Action, ClientEvent
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Event line limit of a client: other servers may send longer histories than ours.
@@ -582,6 +593,86 @@ _COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
 }
 
 
+def _outgoing(request: Request) -> Outgoing:
+    """Encode as one line. Raises TypeError for a request of another protocol."""
+    command = _COMMAND_OF.get(type(request))
+    if command is None:
+        raise TypeError(f"No client of the wire format json sends {request!r}.")
+    return Outgoing(_ENCODER.encode_lines((command(request),)))
+
+
+class JsonClient:
+    """The client's half. Requests are independent, and many may be unanswered at a time."""
+
+    connections = 1
+    is_stepwise = False
+    is_guest = False
+
+    def __init__(self) -> None:
+        self.ping = _outgoing(requests.Ping())
+        # Type of the answer that the next action has to wait for.
+        self._awaited: type[events.Online | events.User] | None = None
+        self._login = requests.Login("")
+        self._unconfirmed: tuple[requests.Say | requests.Whisper, ...] = ()
+
+    @property
+    def is_busy(self) -> bool:
+        """True until the requested list of users, or the requested user, has arrived."""
+        return self._awaited is not None
+
+    def event_decoder(self) -> EventDecoder:
+        """Return the decoder for a new connection."""
+        return EventDecoder()
+
+    def connect(self, login: requests.Login, unconfirmed: Sequence[requests.Say | requests.Whisper]) -> Effects:
+        """Send the login. The server then sends missed messages; nonces prevent duplicates of unconfirmed messages."""
+        self._awaited = None
+        self._login = login
+        self._unconfirmed = (*unconfirmed,)
+        return Effects((_outgoing(login),))
+
+    def request(self, action: Action) -> Effects:
+        """A public message needs no permission. Before a direct message the list of users is requested."""
+        match action:
+            case OpenPublic():
+                return Effects(events=(events.Ready(),))
+            case OpenDirect() | requests.AskUsers():
+                self._awaited = events.Online
+                return Effects((_outgoing(requests.AskUsers()),))
+            case requests.AskUser():
+                self._awaited = events.User
+                return Effects((_outgoing(action),))
+            case _:
+                return Effects((_outgoing(action),))
+
+    def handle_event(self, event: Event) -> Effects:
+        """Handle an event. A periodic list of users also counts as the answer to a request for the list."""
+        match event:
+            case events.Users(users=tuple(users), joined=(), left=()) if self._awaited is events.Online:
+                self._awaited = None
+                return Effects(events=(events.Online(users),))
+            case events.User() | events.Refused(code=ErrorCode.UNKNOWN_COMMAND, nonce=None) if (
+                self._awaited is events.User
+            ):
+                # Older servers don't know this request. They check the recipient when the message arrives.
+                self._awaited = None
+                return Effects(events=(events.Ready(),))
+            case events.Welcome():
+                shown: tuple[ClientEvent, ...] = (event, PossibleGap()) if self._has_gap(event) else (event,)
+                return Effects(tuple(map(_outgoing, self._unconfirmed)), shown)
+            case events.Refused(nonce=None):
+                self._awaited = None
+        return Effects(events=(event,))
+
+    def _has_gap(self, welcome: events.Welcome) -> bool:
+        """True if messages may be missing, because the server's history was reset or restored from a backup."""
+        since, last_id = self._login.since, welcome.last_id
+        if since is None:
+            return False
+        is_beyond = last_id is not None and last_id < since
+        return welcome.since is not None or is_beyond or is_other_history(self._login, welcome)
+
+
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
     replies: list[Struct] = []
     for event in items:
@@ -596,7 +687,6 @@ class Json:
     """The wire protocol json."""
 
     name = "json"
-    connections = 1
     opening = '{"command":"login","username":"alice"}'
 
     def sniff(self, first: bytes) -> Sniff:
@@ -611,20 +701,9 @@ class Json:
         """Encode as lines: one for each event or message of a batch, none for events of other protocols only."""
         return _encode_all(items)
 
-    def event_decoder(self) -> EventDecoder:
-        """Return the decoder for the client's side of a new connection."""
-        return EventDecoder()
-
-    def connection_for(self, _: Request) -> int:
-        """Return 0: there is one connection."""
-        return 0
-
-    def encode_request(self, request: Request) -> bytes:
-        """Encode as one line."""
-        command = _COMMAND_OF.get(type(request))
-        if command is None:
-            raise TypeError(f"No client of the wire format json sends {request!r}.")
-        return _ENCODER.encode_lines((command(request),))
+    def client(self, keywords: str = DEFAULT_KEYWORDS) -> JsonClient:  # noqa: ARG002
+        """Return the client's half."""
+        return JsonClient()
 
 
 _ENCODER: Final = msgspec.json.Encoder()

@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.limits import HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES
 from chatprotocol.requests import Side, Unreadable
 from chatprotocol.wire.base import Sniff, sniff_text
 from chatprotocol.wire.readers import SectionBuffer
+from chatprotocol.wire.register_client import RegisterClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -193,7 +195,6 @@ class Register:
     """
 
     name = "register"
-    connections = len(Side)
     opening = "REGISTER TOSEND alice\n\n"
 
     def __init__(
@@ -238,6 +239,10 @@ class Register:
         """Encode as sections."""
         sections_of = self._sections_of
         return b"".join([sections_of[type(event)](event) for event in items if type(event) in sections_of])
+
+    def client(self, keywords: str = DEFAULT_KEYWORDS) -> RegisterClient:  # noqa: ARG002
+        """Return the client's half."""
+        return RegisterClient(self)
 
     def event_decoder(self) -> EventDecoder:
         """Return the decoder for the client's side of a new connection."""

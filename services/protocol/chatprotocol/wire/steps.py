@@ -1,4 +1,4 @@
-"""The steps of the wire protocols frames and datagram: their texts, and the server's state machine.
+"""The steps of the wire protocols frames and datagram, and the state machines of both sides.
 
 In these protocols an operation takes several steps. A step is a command (C) or data (D) with a text. Its meaning
 depends on the steps before it, and during the login on the server's answers:
@@ -12,36 +12,53 @@ depends on the steps before it, and during the login on the server's answers:
     RECIPIENT     C name                                        DIRECT_TEXT
     DIRECT_TEXT   D text                 -> Whisper             OPERATION
 
-An unexpected or unreadable step returns to USERNAME, PASSWORD or OPERATION, whichever the login has reached.
+These are the states of the server's half, ServerSteps. An unexpected or unreadable step returns to USERNAME, PASSWORD
+or OPERATION, whichever the login has reached.
 """
 
 from __future__ import annotations
 
-import re
+from collections import deque
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
 from chatprotocol import events, requests
-from chatprotocol.errors import ErrorCode, ProtocolError, RequestError, code_of
-from chatprotocol.events import YOU_LEFT, AccountKind, SentStatus
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import (
+    YOU_LEFT,
+    Bye,
+    DirectMessage,
+    History,
+    Online,
+    PasswordPrompt,
+    PublicMessage,
+    Ready,
+    Refused,
+    Sent,
+    Welcome,
+)
 from chatprotocol.keywords import DEFAULT_KEYWORDS, HISTORY_ID, KEYWORD_SETS, PING, WORDS
-from chatprotocol.rules import check_text, history_limit, unknown_user
+from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Password, Say, Whisper
+from chatprotocol.rules import check_text, history_limit, name_key
+from chatprotocol.udp.packet import COOKIE_WORD
+from chatprotocol.wire.base import Effects, OpenDirect, OpenPublic, Outgoing, is_other_history
+from chatprotocol.wire.resume import Resume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
+    from chatprotocol.wire.base import Action, ClientEvent, Decoder
 
 COMMAND: Final = ord("C")
 DATA: Final = ord("D")
 # COMMAND or DATA, and the payload.
 Step: TypeAlias = tuple[int, bytes]
 
-# Error codes of a login, sent as DENIED. All others are sent as ERROR or NOUSER.
-_DENIED_CODES: Final = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.TOO_MANY_ATTEMPTS})
 # The step that answers PM.
 READY_STEP: Final = COMMAND, b"READY"
 
@@ -215,202 +232,252 @@ def _ask_history(limit: str) -> Request:
         return requests.Unreadable(error.code, error.reason)
 
 
-def request_step(request: Request) -> Step:
-    """Encode a request. Raises TypeError if it is not a Command or Data."""
-    match request:
-        case requests.Command(text):
-            return COMMAND, text.encode()
-        case requests.Data(text):
-            return DATA, text.encode()
-        case _:
-            raise TypeError(f"{request!r} is neither a Command nor a Data.")
+# --- the client ---
 
 
-# --- events, encoded by the server ---
+class CancelOpened(NamedTuple):
+    """Cancels an opened message: sends an empty one, which the server rejects."""
 
 
-def event_steps(event: Event | EventBatch, command_max_bytes: int) -> Iterable[Step]:
-    """Encode an event: several steps for a history or a batch, none for an event without a form in this protocol.
+class Opened(NamedTuple):
+    """A message was opened, and its recipient or text is missing."""
 
-    ONLINE is truncated to ``command_max_bytes``: the recipient of a direct message need not be in the list.
+    by: OpenPublic | OpenDirect
+
+
+# Reserved words of the protocols. A name that is a reserved word is sent in lower case.
+_RESERVED: Final = WORDS | {PING, COOKIE_WORD.decode()}
+# Errors of servers that reject an additional word after the name.
+_NOT_UNDERSTOOD: Final = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME})
+# Final answer to each action, unless it is rejected.
+_ANSWER: Final[dict[type, type]] = {
+    OpenPublic: Ready,
+    OpenDirect: Online,
+    Say: Sent,
+    Whisper: Sent,
+    AskUsers: Online,
+    AskHistory: History,
+    Resume: History,
+    Leave: Bye,
+    CancelOpened: Sent,
+}
+
+
+class StepClient:
+    """The client's half. It runs one operation at a time; further actions wait in `_waiting`.
+
+    `_state` is the server's state, as far as it is known:
+
+        None          the server waits for an operation
+        an action     the server runs this operation, and the answer follows
+        Opened        the server has answered OpenPublic or OpenDirect, and waits for a recipient or a text
+
+    The owner's thread changes `_state`, each time in one assignment and before the bytes of the new state are sent. The
+    receiver thread reads it in `ping`.
     """
-    steps_of = _STEPS_OF.get(type(event))
-    if steps_of is not None:
-        return steps_of(event)
-    return (_online(event, command_max_bytes),) if isinstance(event, events.Online) else ()
+
+    connections = 1
+    is_stepwise = True
+    is_guest = False
+
+    def __init__(
+        self,
+        keywords: str,
+        encode: Callable[[int, bytes], bytes],
+        event_decoder: Callable[[], Decoder[Event]],
+        *,
+        pings_anywhere: bool = False,
+    ) -> None:
+        """``keywords`` is the name of a keyword set, ``encode`` encodes a step.
+
+        ``pings_anywhere``: PING is no step but a keepalive request at any time, so it can't be a password.
+        """
+        self._keywords = keywords
+        self._words = KEYWORD_SETS[keywords]
+        self._encode = encode
+        self.event_decoder = event_decoder
+        self._pings_anywhere = pings_anywhere
+        self._login = Login("")
+        # Sent once, at the first password prompt of a connection.
+        self._password: str | None = None
+        self._was_logged_in = False
+        # True if the history id is requested with the name. Some servers reject that word.
+        self._wants_history_id = True
+        # True from sending the name until the first event.
+        self._awaits_name_answer = False
+        # The last message whose text was sent. While unconfirmed, it may or may not be stored.
+        self._last_sent: Say | Whisper | None = None
+        self._state: Action | Resume | CancelOpened | Opened | None = None
+        self._waiting: deque[Action] = deque()
+
+    @property
+    def is_busy(self) -> bool:
+        """True while an operation is unanswered."""
+        return not isinstance(self._state, Opened | None)
+
+    @property
+    def ping(self) -> Outgoing | None:
+        """The ping; None unless the server waits for an operation, because it would take the ping as the next step."""
+        # The receiver thread reads `_state` without a lock of this class, under TcpLink's sending lock. One attribute
+        # can't be a mixture of two states. If the state changes after the read, the new requests follow the ping.
+        return self._send((COMMAND, PING))[0] if self._state is None else None
+
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
+        """Send the name, then the keyword set unless it is the default, and the word that requests the history id."""
+        self._login = login
+        self._password = login.password
+        self._waiting = deque(unconfirmed)
+        self._state = None
+        self._awaits_name_answer = True
+        return Effects(self._send_name())
+
+    def request(self, action: Action) -> Effects:
+        """Queue the action, and begin it if no operation is running."""
+        if isinstance(action, Password):
+            return self._send_password(action.password)
+        self._waiting.append(action)
+        return Effects(() if self.is_busy else self._begin_next())
+
+    def handle_event(self, event: Event) -> Effects:
+        """Continue or finish the running operation."""
+        was_awaiting_name_answer, self._awaits_name_answer = self._awaits_name_answer, False
+        match self._state, event:
+            case _, Refused(code) if was_awaiting_name_answer and self._wants_history_id and code in _NOT_UNDERSTOOD:
+                self._wants_history_id = False
+                return Effects(self._send_name())
+            case _, PasswordPrompt() if self._password is not None:
+                password, self._password = self._password, None
+                return self._send_password(password)
+            case _, Welcome():
+                return self._on_welcome(event)
+            case Resume(), (PublicMessage() | DirectMessage()):
+                self._state.hold(self._complete(event))
+                return Effects()
+            case _, (PublicMessage() | DirectMessage()):
+                return Effects(events=(self._complete(event),))
+            case (Say() as message, Ready()) | (Whisper() as message, Online()):
+                return Effects(self._last_steps(message))
+            case ((Opened() | None), Refused()):
+                self._state = None  # after any error the server waits for an operation
+            case ((Opened() | None), _):
+                pass
+            case asked, _ if isinstance(event, (Refused, _ANSWER[type(asked)])):
+                return self._finish(asked, event)
+        return Effects(events=(event,))
+
+    def _send(self, *steps: tuple[int, str]) -> tuple[Outgoing]:
+        return (Outgoing(b"".join([self._encode(kind, text.encode()) for kind, text in steps])),)
+
+    def _send_password(self, password: str) -> Effects:
+        if self._pings_anywhere and password.strip() == PING:
+            reason = f"In the wire format datagram, {PING} is the keepalive request; it can't be a password."
+            return Effects(events=(Refused(ErrorCode.BAD_REQUEST, reason),))
+        return Effects(self._send((COMMAND, password)))
+
+    def _send_name(self) -> tuple[Outgoing]:
+        """The first step of a connection."""
+        words = [_as_name(self._login.username)]
+        if self._keywords != DEFAULT_KEYWORDS:
+            words.append(self._keywords)
+        if self._wants_history_id:
+            words.append(HISTORY_ID)
+        return self._send((COMMAND, " ".join(words)))
+
+    def _begin_next(self) -> tuple[Outgoing, ...]:
+        """The first steps of the next action."""
+        if not self._waiting:
+            return ()
+        match self._state, self._waiting[0]:
+            case (Opened(OpenPublic()), Say() as message) | (Opened(OpenDirect()), Whisper() as message):
+                steps = self._last_steps(message)
+            case Opened(by), _:
+                self._state = CancelOpened()
+                return self._send((DATA, "")) if isinstance(by, OpenPublic) else self._send((COMMAND, ""), (DATA, ""))
+            case _, action:
+                steps = self._send((COMMAND, self._first_step(action)))
+        self._state = self._waiting.popleft()
+        return steps
+
+    def _first_step(self, action: Action) -> str:
+        match action:
+            case OpenPublic() | Say():
+                return self._words.public
+            case OpenDirect() | Whisper():
+                return self._words.direct
+            case AskHistory(limit=limit):
+                is_default = limit == HISTORY_DEFAULT_MESSAGES
+                return self._words.history if is_default else f"{self._words.history} {limit}"
+            case AskUsers():
+                return "USERS"
+            case Leave():
+                return self._words.leave
+            case _:
+                raise TypeError(f"{action!r} can't be sent step by step.")
+
+    def _last_steps(self, message: Say | Whisper) -> tuple[Outgoing]:
+        """The steps with recipient and text. The server may store the message after them."""
+        self._last_sent = message
+        if isinstance(message, Say):
+            return self._send((DATA, message.text))
+        return self._send((COMMAND, _as_name(message.to)), (DATA, message.text))
+
+    def _on_welcome(self, event: Welcome) -> Effects:
+        """After a reconnect, request the history first, to find missed messages."""
+        welcome = replace(event, username=event.username or self._login.username)
+        if not self._was_logged_in:
+            self._was_logged_in = True
+            return Effects(events=(welcome,))
+        is_other = is_other_history(self._login, welcome)
+        self._state = Resume(welcome, self._login.since, is_other=is_other)
+        history = AskHistory(HISTORY_MAX_MESSAGES if is_other else HISTORY_DEFAULT_MESSAGES)
+        return Effects(self._send((COMMAND, self._first_step(history))))
+
+    def _finish(self, asked: Action | Resume | CancelOpened, event: Event) -> Effects:
+        """Finish the operation with its answer, and begin the next one."""
+        events: tuple[ClientEvent, ...] = (event,)
+        opened: Opened | None = None
+        match asked, event:
+            case CancelOpened(), _:
+                events = ()
+            case Resume(), _:
+                events = self._resume(asked, event)
+            case ((OpenPublic() | OpenDirect()), (Ready() | Online())):
+                opened = Opened(asked)
+            case ((Say(nonce=nonce) | Whisper(nonce=nonce)), (Sent() | Refused())):
+                events = (replace(event, nonce=nonce),)
+            case _, History(messages):
+                events = (History(tuple(map(self._complete, messages))),)
+            case _, Bye(""):
+                events = (Bye(YOU_LEFT),)
+        self._state = opened
+        return Effects(self._begin_next(), events)
+
+    def _resume(self, resume: Resume, event: Event) -> tuple[ClientEvent, ...]:
+        """Return missed messages, and the outcome of the message whose text was sent."""
+        history = [self._complete(message) for message in event.messages] if isinstance(event, History) else []
+        resume.read(history)
+        own_message = self._last_sent
+        if (
+            own_message is None
+            or own_message not in self._waiting
+            or (outcome := resume.outcome_of(own_message)) is None
+        ):
+            return (resume.welcome, *resume.missed())
+        self._waiting.remove(own_message)
+        return (resume.welcome, *resume.missed(), outcome)
+
+    def _complete(self, message: Message) -> Message:
+        """Add the recipient, which these protocols omit: it is this user, unless this user is the sender."""
+        username = self._login.username
+        if (
+            isinstance(message, DirectMessage)
+            and not message.recipient
+            and name_key(message.sender) != name_key(username)
+        ):
+            return replace(message, recipient=username)
+        return message
 
 
-def _command(*words: object) -> tuple[Step]:
-    return ((COMMAND, " ".join(map(str, words)).encode()),)
-
-
-def _welcome(event: events.Welcome) -> tuple[Step]:
-    """Encode WELCOME. The history id comes last, only for a peer that asked for it."""
-    return _command("WELCOME", event.account, *([event.history_id] if event.history_id is not None else []))
-
-
-def _message(event: Message) -> tuple[Step]:
-    word = "PUBLIC" if isinstance(event, events.PublicMessage) else "DIRECT"
-    return ((DATA, f"{word} {event.sender} {event.id} {event.time_ms}\n{event.text}".encode()),)
-
-
-def _online(event: events.Online, max_bytes: int) -> Step:
-    names, size_bytes = ["ONLINE"], len("ONLINE")
-    for name in event.users:
-        size_bytes += 1 + len(name)
-        if size_bytes > max_bytes:
-            break
-        names.append(name)
-    return COMMAND, " ".join(names).encode()
-
-
-def _sent(event: events.Sent) -> tuple[Step]:
-    return _command("SENT" if event.status is SentStatus.SENT else "STORED", event.id)
-
-
-def _public_batch(batch: events.PublicBatch) -> list[Step]:
-    before, after = f"PUBLIC {batch.sender} ", f" {batch.time_ms}\n"
-    return [(DATA, f"{before}{number}{after}{text}".encode()) for number, text in enumerate(batch.texts, batch.id)]
-
-
-def _sent_batch(batch: events.SentBatch) -> list[Step]:
-    return [(COMMAND, b"SENT %d" % number) for number in range(batch.id, batch.id + len(batch.nonces))]
-
-
-def _history(event: events.History) -> list[Step]:
-    return [*_command("HISTORY", len(event.messages)), *(step for each in event.messages for step in _message(each))]
-
-
-def _refused(event: events.Refused) -> tuple[Step]:
-    if event.code in _DENIED_CODES:
-        return _command("DENIED", event.reason)
-    if event.code is ErrorCode.UNKNOWN_USER and event.about is not None:
-        return _command("NOUSER", event.about)
-    return _command("ERROR", event.code, event.reason)
-
-
-# Users has no entry, because peers expect no unsolicited command. They get the list of users when they ask for it.
-_STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
-    events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
-    events.Welcome: _welcome,
-    events.PublicMessage: _message,
-    events.PublicBatch: _public_batch,
-    events.DirectMessage: _message,
-    events.Sent: _sent,
-    events.SentBatch: _sent_batch,
-    events.History: _history,
-    events.Refused: _refused,
-    events.Pong: lambda _: _command("PONG"),
-    # The reply to EX is BYE without a reason.
-    events.Bye: lambda event: _command("BYE") if event.reason == YOU_LEFT else _command("BYE", event.reason),
-}
-
-
-# --- events, decoded by the client ---
-
-
-# History limit of a client: other servers may send longer histories than ours.
-_HISTORY_MAX_BYTES: Final = 64 * 1024 * 1024
-# Length limit of server text that is quoted in an error.
-_REASON_MAX_CHARACTERS: Final = 128
-
-
-class EventReader:
-    """Decodes the steps of one connection to events. Unknown commands are skipped."""
-
-    __slots__ = ("_history", "_history_bytes", "_history_missing", "_protocol_name")
-
-    def __init__(self, protocol_name: str) -> None:
-        self._protocol_name = protocol_name
-        # The incomplete history: its messages so far, and the number of missing ones.
-        self._history: list[Message] = []
-        self._history_missing = 0
-        self._history_bytes = 0
-
-    def read(self, steps: Iterable[Step]) -> list[Event]:
-        """The events that are complete after these steps. Raises ProtocolError for an invalid one."""
-        found: list[Event] = []
-        try:
-            for kind, payload in steps:
-                text = payload.decode()
-                found += self._read_data(text) if kind == DATA else self._read_command(text)
-        except ValueError as error:  # UnicodeDecodeError is one, too
-            reason = str(error)[:_REASON_MAX_CHARACTERS]
-            raise ProtocolError(
-                f"The server sent an invalid answer (wire format {self._protocol_name}): {reason}."
-            ) from error
-        return found
-
-    def _read_data(self, text: str) -> Iterable[Event]:
-        message = _read_message(text)
-        if not self._history_missing:
-            return (message,)
-        self._history.append(message)
-        self._history_missing -= 1
-        self._history_bytes += len(text)
-        if self._history_bytes > _HISTORY_MAX_BYTES:
-            raise ValueError(f"a history of more than {_HISTORY_MAX_BYTES:,} bytes")
-        return self._finish_history() if not self._history_missing else ()
-
-    def _read_command(self, text: str) -> Iterable[Event]:
-        word, _, rest = text.partition(" ")
-        if word == "HISTORY":
-            if self._history_missing:
-                raise ValueError("a history inside another one")
-            self._history_missing = _number(rest)
-            return self._finish_history() if not self._history_missing else ()
-        read = _READ.get(word)
-        return (read(rest),) if read is not None else ()
-
-    def _finish_history(self) -> Iterable[Event]:
-        messages, self._history, self._history_bytes = tuple(self._history), [], 0
-        return (events.History(messages),)
-
-
-_MESSAGE: Final = re.compile(r"(PUBLIC|DIRECT) ([^ \n]+) ([0-9]{1,19}) ([0-9]{1,19})\n(.*)", re.DOTALL)
-
-
-def _read_message(text: str) -> Message:
-    found = _MESSAGE.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text[:64]!r} is not a message with a header")
-    kind, sender, message_id, time_ms, body = found.groups()
-    if kind == "PUBLIC":
-        return events.PublicMessage(int(message_id), int(time_ms), sender, body)
-    return events.DirectMessage(int(message_id), int(time_ms), sender, "", body)
-
-
-def _number(word: str) -> int:
-    if not re.fullmatch("[0-9]{1,19}", word):
-        raise ValueError(f"{word[:64]!r} is not a number")
-    return int(word)
-
-
-def _read_welcome(rest: str) -> Event:
-    kind, _, history_id = rest.partition(" ")
-    return events.Welcome(AccountKind(kind), "", (), None, history_id or None)
-
-
-def _read_error(rest: str) -> Event:
-    code, _, reason = rest.partition(" ")
-    return events.Refused(code_of(code), reason)
-
-
-def _read_no_user(name: str) -> Event:
-    error = unknown_user(name)
-    return events.Refused(error.code, error.reason, about=error.about)
-
-
-_READ: Final[dict[str, Callable[[str], Event]]] = {
-    "PASSWORD": lambda rest: events.PasswordPrompt(AccountKind(rest)),
-    "WELCOME": _read_welcome,
-    "DENIED": lambda rest: events.Refused(ErrorCode.WRONG_PASSWORD, rest),
-    "READY": lambda _: events.Ready(),
-    "ONLINE": lambda rest: events.Online(tuple(rest.split())),
-    "SENT": lambda rest: events.Sent(_number(rest), SentStatus.SENT),
-    "STORED": lambda rest: events.Sent(_number(rest), SentStatus.STORED),
-    "NOUSER": _read_no_user,
-    "ERROR": _read_error,
-    "PONG": lambda _: events.Pong(),
-    "BYE": events.Bye,
-}
+def _as_name(name: str) -> str:
+    """The name in a spelling that is not a reserved word. Names are case-insensitive."""
+    return name.lower() if name in _RESERVED else name

@@ -1,4 +1,4 @@
-"""Reconnect in a protocol without resumption: finds missed messages in the history. Pure."""
+"""Reconnect in a protocol without resumption: finds missed messages in the history."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from chatclient.client_protocol import DeliveryUnknown, PossibleGap
 from chatprotocol.events import DirectMessage, History, PublicMessage, Sent, SentStatus
 from chatprotocol.requests import Say
 from chatprotocol.rules import name_key
+from chatprotocol.wire.base import DeliveryUnknown, PossibleGap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatclient.client_protocol import ClientEvent
     from chatprotocol.events import Message, Welcome
     from chatprotocol.requests import Whisper
+    from chatprotocol.wire.base import ClientEvent
 
 
 # Maximum number of messages held until the history arrives: twice the longest history.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chatclient.client_protocol import DeliveryUnknown, Effects, Outcome, PossibleGap
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     YOU_LEFT,
@@ -24,24 +23,28 @@ from chatprotocol.events import (
 )
 from chatprotocol.requests import Leave, Login, Received, Register, Say, Send, Side, Whisper
 from chatprotocol.rules import EVERYONE
+from chatprotocol.wire.base import DeliveryUnknown, Effects, Outcome, Outgoing, PossibleGap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatclient.client_protocol import Action, ClientEvent
     from chatprotocol.events import Event
     from chatprotocol.requests import Request
+    from chatprotocol.wire.base import Action, ClientEvent, Decoder
+    from chatprotocol.wire.register import Register as RegisterProtocol
 
 
 class RegisterClient:
     """Sends one message at a time, and acknowledges each received message."""
 
+    connections = len(Side)
     is_stepwise = True
     is_guest = True
     # The protocol has no ping.
     ping = None
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: RegisterProtocol) -> None:
+        self._protocol = protocol
         self._login = Login("")
         self._was_logged_in = False
         self._is_logged_in = False
@@ -56,13 +59,17 @@ class RegisterClient:
         """True while a message is unanswered."""
         return self._unanswered is not None
 
+    def event_decoder(self) -> Decoder[Event]:
+        """Return the decoder for a new connection."""
+        return self._protocol.event_decoder()
+
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
         """Register the sending connection, then the receiving connection: some servers need this order."""
         self._login = login
         self._unconfirmed = tuple(unconfirmed)
         self._is_logged_in = self._is_leaving = False
         self._unanswered = None
-        return Effects((Register(Side.SENDING, login.username),))
+        return Effects(self._outgoing(Register(Side.SENDING, login.username)))
 
     def request(self, action: Action) -> Effects:
         """Send a message, or leave by closing the connections. Raises TypeError for all other actions."""
@@ -85,11 +92,11 @@ class RegisterClient:
             case Registered() if self._is_logged_in:
                 return Effects()
             case Registered(Side.SENDING):
-                return Effects((Register(Side.RECEIVING, self._login.username),))
+                return Effects(self._outgoing(Register(Side.RECEIVING, self._login.username)))
             case Registered():
                 return Effects(events=self._on_registered())
             case Forwarded(sender):
-                return Effects((Received(sender),), (event,))
+                return Effects(self._outgoing(Received(sender)), (event,))
             case Refused(code, reason) if not self._is_logged_in:
                 return Effects(events=(Refused(code, self._login_error(code, reason)),))
             case NotDelivered() if not self._is_logged_in:  # some servers answer REGISTER with it
@@ -102,7 +109,11 @@ class RegisterClient:
 
     def _send(self, message: Say | Whisper, request: Request) -> Effects:
         self._unanswered = message
-        return Effects((request,))
+        return Effects(self._outgoing(request))
+
+    def _outgoing(self, request: Request) -> tuple[Outgoing]:
+        data = self._protocol.encode_request(request)
+        return (Outgoing(data, self._protocol.connection_for(request)),)
 
     def _on_registered(self) -> tuple[ClientEvent, ...]:
         self._is_logged_in = True

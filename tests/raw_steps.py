@@ -1,0 +1,70 @@
+"""Requests as bytes and back, without the state of a connection: frames and datagram as single steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from chatprotocol.requests import Ping, Request
+from chatprotocol.wire import Datagram, Frames, Register, ServerProtocol, WireProtocol
+from chatprotocol.wire.datagram import DatagramServer, encode_step
+from chatprotocol.wire.frames import FramesServer
+from chatprotocol.wire.readers import frame
+from chatprotocol.wire.steps import COMMAND, DATA, ServerSteps
+
+
+class Command(Struct, frozen=True):
+    """A step: C and a text."""
+
+    text: str
+
+
+class Data(Struct, frozen=True):
+    """A step: D and a text."""
+
+    text: str
+
+
+class CommandBatch(Struct, frozen=True):
+    """A keyword, several times, each followed by a text."""
+
+    text: str
+    data: Sequence[str]
+
+
+class RawSteps(ServerSteps):
+    """Returns each step as it is, in any order."""
+
+    def take(self, kind: int, text: str) -> Any:
+        return (Data if kind == DATA else Command)(text)
+
+    def read_public(self, keyword: str, texts: Sequence[str]) -> Any:
+        yield CommandBatch(keyword, texts)
+
+
+def new_server(protocol: WireProtocol) -> ServerProtocol:
+    """The server's half of a connection; of frames and datagram the part that reads single steps."""
+    if isinstance(protocol, Frames):
+        return FramesServer(RawSteps())
+    return DatagramServer(RawSteps()) if isinstance(protocol, Datagram) else protocol.server()
+
+
+def receive(server: ServerProtocol, *parts: bytes) -> list[Any]:
+    """All requests of the parts."""
+    return [request for part in parts for request in server.receive(part)]
+
+
+def encode_request(protocol: WireProtocol, request: Request | Command | Data) -> bytes:
+    """The bytes of a request. Raises TypeError for a request of another protocol."""
+    match request:
+        case Command(text) | Data(text) if isinstance(protocol, Frames | Datagram):
+            kind = COMMAND if isinstance(request, Command) else DATA
+            return (frame if isinstance(protocol, Frames) else encode_step)(kind, text.encode())
+        case Ping() if isinstance(protocol, Datagram):
+            return frame(COMMAND, b"PING")
+        case _ if isinstance(protocol, Register):
+            return protocol.encode_request(request)  # type: ignore[arg-type]
+        case _ if isinstance(protocol, Frames | Datagram):
+            raise TypeError(request)
+    ((data, _),) = protocol.client().request(request).send  # type: ignore[arg-type]
+    return data
