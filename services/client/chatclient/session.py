@@ -301,7 +301,7 @@ class ClientSession:
                 self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
             case PasswordChanged():
                 self.model.password, self._new_password = self._new_password or self.model.password, None
-            case Welcome(_, username, _, last_id) if self.model.was_logged_in:
+            case Welcome(username=username, last_id=last_id) if self.model.was_logged_in:
                 self._loss_told = self._refusal_told = False
                 self.model.apply(event)
                 return (Reconnected(username, last_id), *self._release_held())

@@ -26,10 +26,10 @@ class ErrorCode(StrEnum):
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 
-
-def code_of(word: str) -> ErrorCode:
-    """The code of this word; INTERNAL if it is unknown."""
-    return ErrorCode(word) if word in ErrorCode.__members__.values() else ErrorCode.INTERNAL
+    @classmethod
+    def _missing_(cls, _: object) -> "ErrorCode":
+        """Read the codes of later servers as INTERNAL."""
+        return cls.INTERNAL
 
 
 class RequestError(Exception):

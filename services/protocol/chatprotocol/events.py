@@ -1,13 +1,19 @@
-"""Events of a server. The server encodes them in the wire protocol of each connection, and the client decodes them."""
+"""Events of a server. The server encodes them in the wire protocol of each connection, and the client decodes them.
+
+The structs with a tag are the wire format json (docs/wire/json.md): the tag is the member ``type``, and the fields are
+the other members, in this order. The other protocols translate to and from them.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.requests import Side
+
+Value = TypeVar("Value")
 
 # Reason of a Bye that replies to Leave.
 YOU_LEFT: Final = "you left"
@@ -28,13 +34,30 @@ class SentStatus(StrEnum):
     STORED = "stored"
 
 
-class PasswordPrompt(Struct, frozen=True, gc=False):
+class TimeMs(int):
+    """Milliseconds since 1970-01-01 UTC. The wire format json has a text of RFC 3339 in its place."""
+
+    __slots__ = ()
+
+
+def _always(value: Value) -> Value:
+    """Return a default that is sent, too; ``omit_defaults`` leaves out all others."""
+    default: Value = field(default_factory=lambda: value)
+    return default
+
+
+class _Tagged(Struct, frozen=True, omit_defaults=True, tag_field="type", tag=""):
+    """An event of json."""
+
+
+class PasswordPrompt(_Tagged, frozen=True, kw_only=True, gc=False, tag="prompt"):
     """The server asks for the password of the account that the login named."""
 
+    field: str = _always("password")
     account: AccountKind
 
 
-class Welcome(Struct, frozen=True):
+class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
     """The login succeeded. ``username`` has the registered spelling; ``last_id`` is the newest message (0 if none).
 
     Protocols that do not send these fields leave ``username`` and ``users`` empty and ``last_id`` None.
@@ -44,6 +67,7 @@ class Welcome(Struct, frozen=True):
     at the time when the user was last online; None if unknown.
     """
 
+    status: str = _always("ok")
     account: AccountKind
     username: str
     users: tuple[str, ...]
@@ -53,23 +77,23 @@ class Welcome(Struct, frozen=True):
     seen_id: int | None = None
 
 
-class PublicMessage(Struct, frozen=True, gc=False):
-    """A message to all users. ``time_ms`` is milliseconds since 1970-01-01 UTC."""
+class PublicMessage(_Tagged, frozen=True, gc=False, tag="broadcast"):
+    """A message to all users."""
 
     id: int
-    time_ms: int
-    sender: str
-    text: str
+    time_ms: TimeMs = field(name="time")
+    sender: str = field(name="from")
+    text: str = field(name="message")
 
 
-class DirectMessage(Struct, frozen=True, gc=False):
+class DirectMessage(_Tagged, frozen=True, gc=False, tag="direct"):
     """A message to one user. ``recipient`` is empty in protocols that don't send it."""
 
     id: int
-    time_ms: int
-    sender: str
-    recipient: str
-    text: str
+    time_ms: TimeMs = field(name="time")
+    sender: str = field(name="from")
+    recipient: str = field(name="to")
+    text: str = field(name="message")
 
 
 Message: TypeAlias = PublicMessage | DirectMessage
@@ -88,16 +112,24 @@ class PublicBatch(Struct, frozen=True, gc=False):
 
     def __iter__(self) -> Iterator[PublicMessage]:
         for message_id, text in enumerate(self.texts, self.id):
-            yield PublicMessage(message_id, self.time_ms, self.sender, text)
+            yield PublicMessage(message_id, TimeMs(self.time_ms), self.sender, text)
 
 
-class Users(Struct, frozen=True):
-    """The online users, and the changes since the last update. In updates of a large room ``users`` is None."""
+class Users(_Tagged, frozen=True, tag="users"):
+    """The online users, and the changes since the last update. In updates of a large room ``users`` is None.
 
-    count: int
-    users: tuple[str, ...] | None
-    joined: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    ``count`` is their number if they are not listed.
+    """
+
+    count: int | None = None
+    users: tuple[str, ...] | None = None
+    joined: tuple[str, ...] = _always(())
+    left: tuple[str, ...] = _always(())
+
+    @property
+    def total(self) -> int:
+        """The number of online users."""
+        return len(self.users or ()) if self.count is None else self.count
 
 
 class Online(Struct, frozen=True):
@@ -106,7 +138,7 @@ class Online(Struct, frozen=True):
     users: tuple[str, ...]
 
 
-class User(Struct, frozen=True, gc=False):
+class User(_Tagged, frozen=True, gc=False, tag="user"):
     """The answer to AskUser. ``username`` has the registered spelling."""
 
     username: str
@@ -117,7 +149,7 @@ class Ready(Struct, frozen=True, gc=False):
     """The server expects the text of a public message, in protocols that send it in two steps."""
 
 
-class Sent(Struct, frozen=True, gc=False):
+class Sent(_Tagged, frozen=True, gc=False, tag="sent"):
     """The answer to Say and Whisper: the message has its id and is on the disk."""
 
     id: int
@@ -138,13 +170,13 @@ class SentBatch(Struct, frozen=True, gc=False):
             yield Sent(message_id, SentStatus.SENT, nonce)
 
 
-class History(Struct, frozen=True):
+class History(_Tagged, frozen=True, tag="history"):
     """The answer to AskHistory, oldest first."""
 
     messages: tuple[Message, ...]
 
 
-class Found(Struct, frozen=True):
+class Found(_Tagged, frozen=True, tag="found"):
     """The answer to Search, oldest first. ``words`` repeats the request; ids up to ``upto`` were searched."""
 
     words: str
@@ -152,7 +184,7 @@ class Found(Struct, frozen=True):
     upto: int
 
 
-class PasswordChanged(Struct, frozen=True, gc=False):
+class PasswordChanged(_Tagged, frozen=True, gc=False, tag="password_changed"):
     """The answer to ChangePassword: the new password is on the disk, and the next login needs it."""
 
 
@@ -180,46 +212,46 @@ class NotDelivered(Struct, frozen=True, gc=False):
     """The answer to Send: a recipient does not have the message, or the name is unknown."""
 
 
-class Refused(Struct, frozen=True, gc=False):
-    """A request was rejected. ``about`` is the rejected name, if the error is about one."""
+class Refused(_Tagged, frozen=True, gc=False, tag="error"):
+    """A request was rejected."""
 
     code: ErrorCode
-    reason: str
+    reason: str = field(name="message")
     nonce: str | None = None
-    about: str | None = None
 
 
-class Pong(Struct, frozen=True, gc=False):
+class UserUnknown(Refused, frozen=True):
+    """A request was rejected because there is no user ``about``. The wire format json does not send the name."""
+
+    about: str = ""
+
+
+class Pong(_Tagged, frozen=True, gc=False, tag="pong"):
     """The answer to Ping."""
 
 
-class Bye(Struct, frozen=True, gc=False):
+class Bye(_Tagged, frozen=True, gc=False, tag="bye"):
     """The server is about to close the connection."""
 
     reason: str
 
 
-Event: TypeAlias = (
+TaggedEvent: TypeAlias = (
     PasswordPrompt
     | Welcome
     | PublicMessage
     | DirectMessage
     | Users
-    | Online
     | User
-    | Ready
     | Sent
     | History
     | Found
     | PasswordChanged
-    | Registered
-    | Forwarded
-    | Delivered
-    | NotDelivered
     | Refused
     | Pong
     | Bye
 )
+Event: TypeAlias = TaggedEvent | Online | Ready | Registered | Forwarded | Delivered | NotDelivered
 # A batch, equivalent to several events.
 EventBatch: TypeAlias = PublicBatch | SentBatch
 

@@ -1,40 +1,51 @@
-"""Requests of a client. A wire protocol decodes them from bytes, and the server's session answers them."""
+"""Requests of a client. A wire protocol decodes them from bytes, and the server's session answers them.
+
+The structs with a tag are the wire format json (docs/wire/json.md): the tag is the member ``command``, and the fields
+are the other members, in this order.
+"""
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct, field
+from msgspec.structs import force_setattr
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
+from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES, ID_MAX
+from chatprotocol.rules import name_key
+
+_Id: TypeAlias = Annotated[int, Meta(ge=0, le=ID_MAX)]
+_Limit: TypeAlias = Annotated[int, Meta(ge=1, le=HISTORY_MAX_MESSAGES)]
 
 
-class Login(Struct, frozen=True, gc=False):
+class _Tagged(Struct, frozen=True, gc=False, omit_defaults=True, repr_omit_defaults=True, tag_field="command", tag=""):
+    """A request of json."""
+
+
+class Login(_Tagged, frozen=True, tag="login"):
     """Log in as ``username``; an unknown name is registered. Without a password the server prompts for one.
 
     ``since`` is the id of the last message that the client saw; the server sends the later ones. ``history_id``
-    identifies the history of that id. ``is_stepwise`` is True if the client would take any error for the reply to its
-    next step. The server sends such a client no unsolicited error.
+    identifies the history of that id.
     """
 
     username: str
     password: str | None = None
-    since: int | None = None
+    since: _Id | None = None
     history_id: str | None = None
-    is_stepwise: bool = False
 
 
-class Password(Struct, frozen=True, gc=False):
+class Password(_Tagged, frozen=True, tag="password"):
     """The answer to a :class:`~chatprotocol.events.PasswordPrompt`."""
 
     password: str
 
 
-class Say(Struct, frozen=True, gc=False):
+class Say(_Tagged, frozen=True, tag="PM"):
     """A public message. A repeated ``nonce`` of the same sender makes no second message."""
 
-    text: str
+    text: str = field(name="message")
     nonce: str | None = None
 
 
@@ -50,55 +61,79 @@ class SayBatch(Struct, frozen=True, gc=False):
         return map(Say, self.texts)
 
 
-class Whisper(Struct, frozen=True, gc=False):
+class Whisper(_Tagged, frozen=True, tag="DM"):
     """A direct message to the user ``to``."""
 
     to: str
-    text: str
+    text: str = field(name="message")
     nonce: str | None = None
+    # Other names of the member ``to``. They are checked and then forgotten.
+    recipient: str | None = None
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if the other names of ``to`` differ from it."""
+        if self.recipient is None and self.target is None:
+            return
+        if len({name_key(name) for name in (self.to, self.recipient, self.target) if name is not None}) > 1:
+            raise ValueError("`to` and its other names, `recipient` and `target`, differ")
+        force_setattr(self, "recipient", None)
+        force_setattr(self, "target", None)
 
 
-class AskUsers(Struct, frozen=True, gc=False):
+class AskUsers(_Tagged, frozen=True, tag="users"):
     """Request the list of online users."""
 
 
-class AskUser(Struct, frozen=True, gc=False):
+class AskUser(_Tagged, frozen=True, tag="user"):
     """Request the status of one user, online or not."""
 
     username: str
 
 
-class AskHistory(Struct, frozen=True, gc=False):
+class AskHistory(_Tagged, frozen=True, tag="CH"):
     """Request the last ``limit`` messages that the user may see, with ids below ``before``."""
 
-    limit: int = HISTORY_DEFAULT_MESSAGES
-    before: int | None = None
+    limit: _Limit = HISTORY_DEFAULT_MESSAGES
+    before: _Id | None = None
 
 
-class Search(Struct, frozen=True, gc=False):
+class Search(_Tagged, frozen=True, tag="search"):
     """Request the last ``limit`` messages that contain all words and that the user may see, with ids below ``before``.
 
     ``word*`` matches a prefix.
     """
 
     words: str
-    limit: int = HISTORY_DEFAULT_MESSAGES
-    before: int | None = None
+    limit: _Limit = HISTORY_DEFAULT_MESSAGES
+    before: _Id | None = None
 
 
-class ChangePassword(Struct, frozen=True, gc=False):
+class ChangePassword(_Tagged, frozen=True, tag="change_password"):
     """Replace the password of the logged-in account. ``old`` is its current password."""
 
     old: str
     new: str
 
 
-class Ping(Struct, frozen=True, gc=False):
+class Ping(_Tagged, frozen=True, tag="ping"):
     """Keep-alive request; the reply is Pong."""
 
 
-class Leave(Struct, frozen=True, gc=False):
+class Leave(_Tagged, frozen=True, tag="EX"):
     """Log out; the server replies Bye and closes the connection."""
+
+
+TaggedRequest: TypeAlias = (
+    Login | Password | Say | Whisper | AskUsers | AskUser | AskHistory | Search | ChangePassword | Ping | Leave
+)
+
+
+class StepLogin(Login, frozen=True):
+    """A Login of a client that would take any error for the reply to its next step.
+
+    The server sends such a client no unsolicited error.
+    """
 
 
 # --- requests of register, with two connections per user ---
@@ -147,22 +182,4 @@ class Unreadable(Struct, frozen=True, gc=False):
     closes: bool = False
 
 
-Request: TypeAlias = (
-    Login
-    | Password
-    | Say
-    | SayBatch
-    | Whisper
-    | AskUsers
-    | AskUser
-    | AskHistory
-    | Search
-    | ChangePassword
-    | Ping
-    | Leave
-    | Register
-    | Send
-    | Received
-    | NotReceived
-    | Unreadable
-)
+Request: TypeAlias = TaggedRequest | SayBatch | Register | Send | Received | NotReceived | Unreadable

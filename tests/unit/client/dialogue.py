@@ -154,7 +154,10 @@ class Dialogue:
         """Connect and log in."""
         name = self.model.username
         self.connect(sends(Login(name, self.model.password)))
-        self.give(Welcome(AccountKind.EXISTING, name, (name,), 10), f"[welcome existing] {name}; online: {name}")
+        self.give(
+            Welcome(account=AccountKind.EXISTING, username=name, users=(name,), last_id=10),
+            f"[welcome existing] {name}; online: {name}",
+        )
 
     def _step(self, what: str, given: Input, outcome: tuple[str, ...]) -> None:
         self._new = []

@@ -10,7 +10,7 @@ from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome
 
 # All that a frontend shows.
 Shown: TypeAlias = "ClientEvent | notices.UiNotice"
-NOON_MS = 1_769_860_800_123
+NOON_MS = events.TimeMs(1_769_860_800_123)
 
 
 def public(message_id: int, text: str = "hello", sender: str = "bob", time_ms: int = NOON_MS) -> events.PublicMessage:
@@ -42,8 +42,8 @@ def everything_with(text: str) -> list[Shown]:
         events.PublicMessage(1, 0, text, text),
         events.DirectMessage(2, 0, text, text, text),
         events.Forwarded(text, text),
-        events.Welcome(events.AccountKind.NEW, text, (text,), 0),
-        events.Users(1, (text,), (text,), (text,)),
+        events.Welcome(account=events.AccountKind.NEW, username=text, users=(text,), last_id=0),
+        events.Users(None, (text,), (text,), (text,)),
         events.Online((text,)),
         events.History((events.PublicMessage(1, 0, text, text), events.DirectMessage(2, 0, text, text, text))),
         events.Found(text, (events.PublicMessage(1, 0, text, text),), 1),

@@ -17,7 +17,7 @@ from .dialogue import FakeLink
 from .samples import HELLO
 
 ADDRESS = ("chat.example", 9999)
-WELCOME = Welcome(AccountKind.EXISTING, "alice", (), 10)
+WELCOME = Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=10)
 DEADLINE_SECONDS = 20.0
 REFUSED = OSError(111, "refused")
 UNREACHABLE = LinkLost("can't reach chat.example:9999: refused")

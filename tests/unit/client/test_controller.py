@@ -11,11 +11,11 @@ from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Password, 
 from .dialogue import HANGS_UP, HIDES, Dialogue, sends
 from .samples import HELLO, SHOWS_HELLO, confirmation, direct
 
-WELCOME = Welcome(AccountKind.NEW, "alice", ("alice",), 10)
+WELCOME = Welcome(account=AccountKind.NEW, username="alice", users=("alice",), last_id=10)
 WELCOMES = "[welcome new] alice; online: alice"
-ONLINE = Users(2, ("bob", "alice"))
+ONLINE = Users(None, ("bob", "alice"))
 SHOWS_ONLINE = "[users 2] alice bob"
-BACK = Welcome(AccountKind.EXISTING, "alice", ("alice",), 20)
+BACK = Welcome(account=AccountKind.EXISTING, username="alice", users=("alice",), last_id=20)
 DOWN = LinkDown("reset")
 LOST = "[lost] reset; connecting again"
 WRONG = Refused(ErrorCode.WRONG_PASSWORD, "Wrong.")
@@ -28,7 +28,7 @@ def asked() -> Dialogue:
     """A client that was asked for its password."""
     client = Dialogue(password=None)
     client.connect(sends(Login("alice")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), *ASKS)
+    client.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS)
     return client
 
 
@@ -89,7 +89,7 @@ def test_first_line_of_a_pipe_is_the_password() -> None:
     client.type("secret")
     client.type("PM hello")
     client.connect(sends(Login("alice")))
-    client.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new", sends(Password("secret")))
+    client.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password new", sends(Password("secret")))
     client.give(WELCOME, WELCOMES, sends(Say("hello", "n1")))
 
 
@@ -102,7 +102,7 @@ def test_direct_message_in_steps_goes_on_when_messages_arrive(ops: str) -> None:
     client.give(ONLINE, SHOWS_ONLINE, "[ask] recipient")
     client.give(direct(12), "[direct #12 2026-01-31T12:00:00Z] bob -> alice: psst")
     client.type("bob", "[ask] message for bob")
-    client.give(Users(1, ("alice",), (), ("bob",)), "[left] bob")
+    client.give(Users(None, ("alice",), (), ("bob",)), "[left] bob")
     client.type("hello bob", sends(Whisper("bob", "hello bob", "n1")))
     client.give(confirmation(13, "n1"), "[sent #13]")
 

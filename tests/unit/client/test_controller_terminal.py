@@ -30,9 +30,9 @@ from .samples import HELLO, SHOWS_HELLO, Shown, confirmation, direct
 
 SERVER = ("localhost", 9999)
 HINT = "[help] Type a message to all users, or DM USER MESSAGE to one; /help lists the commands."
-WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 10)
+WELCOME = Welcome(account=AccountKind.EXISTING, username="alice", users=("alice", "bob"), last_id=10)
 WELCOMES = ("[welcome existing] alice; online: alice bob", HINT, sends(AskHistory(20)))
-BACK = Welcome(AccountKind.EXISTING, "alice", ("alice", "bob"), 20)
+BACK = Welcome(account=AccountKind.EXISTING, username="alice", users=("alice", "bob"), last_id=20)
 DOWN = LinkDown("reset")
 ASKS = (HIDES, "[ask] password existing")
 WRONG = Refused(ErrorCode.WRONG_PASSWORD, "Wrong.")
@@ -96,7 +96,7 @@ def asked() -> TerminalDialogue:
     """A person who is asked for the password of an existing account."""
     client = TerminalDialogue(password=None)
     client.connect(sends(Login("alice")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), *ASKS)
+    client.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS)
     return client
 
 
@@ -105,7 +105,7 @@ def new() -> TerminalDialogue:
     """A person who has typed the password of a new account once."""
     client = TerminalDialogue(password=None)
     client.connect(sends(Login("alice")))
-    client.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password new")
+    client.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password new")
     client.type_password("my secret", HIDES, "[ask] password again")
     return client
 
@@ -148,7 +148,7 @@ def test_line_before_the_password_prompt_is_the_password(is_secret: bool) -> Non
     assert client.ui_state.waiting == ()
     assert client.exit is None
     client.connect(sends(Login("alice")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), *ASKS, sends(Password("EX")))
+    client.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS, sends(Password("EX")))
     client.give(WELCOME, *WELCOMES)
     assert client.ui_state.unconfirmed == ()
 
@@ -187,7 +187,7 @@ def test_password_typed_too_late_is_used_on_a_new_connection(asked: TerminalDial
     assert asked.question == "password existing"
     asked.type_password("my secret", CONNECTS)
     asked.connect(sends(Login("alice")))
-    asked.give(PasswordPrompt(AccountKind.EXISTING), *ASKS, sends(Password("my secret")))
+    asked.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS, sends(Password("my secret")))
     asked.give(WELCOME, *WELCOMES)
 
 
@@ -206,7 +206,7 @@ def test_first_input_of_a_new_password_survives_a_lost_connection(new: TerminalD
     new.give(LinkLost("closed"))
     new.type_password("my secret", CONNECTS)
     new.connect(sends(Login("alice")))
-    new.give(PasswordPrompt(AccountKind.NEW), HIDES, "[ask] password again", sends(Password("my secret")))
+    new.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password again", sends(Password("my secret")))
 
 
 # --- a password change ---
@@ -339,7 +339,7 @@ def test_ui_state_follows_the_connection_and_the_users_online(person: TerminalDi
     assert person.ui_state == UiState(ConnectionState.LOGGING_IN, "alice", SERVER)
     person.give(WELCOME, *WELCOMES)
     assert person.ui_state == UiState(ConnectionState.LOGGED_IN, "alice", SERVER, 2, was_logged_in=True)
-    person.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
+    person.give(Users(None, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
     assert person.ui_state.online_count == 3
     person.lose()
     assert person.ui_state.connection_state is ConnectionState.DISCONNECTED
@@ -347,7 +347,7 @@ def test_ui_state_follows_the_connection_and_the_users_online(person: TerminalDi
 
 def test_question_stands_until_it_is_answered_or_cancelled(inside: TerminalDialogue) -> None:
     inside.type("DM", sends(AskUsers()))
-    inside.give(Users(2, ("alice", "bob")), "[users 2] alice bob", "[ask] recipient")
+    inside.give(Users(None, ("alice", "bob")), "[users 2] alice bob", "[ask] recipient")
     inside.give(HELLO, SHOWS_HELLO)
     assert inside.question == "recipient"
     inside.type("bob", "[ask] message for bob")
@@ -399,7 +399,7 @@ def test_unknown_recipient_is_asked_for_again(inside: TerminalDialogue) -> None:
 def test_text_is_asked_for_if_the_recipient_may_exist(inside: TerminalDialogue, answer: Event | LinkDown) -> None:
     """An older server does not know the query, and a lost connection leaves it unanswered."""
     inside.type("DM eve", sends(AskUser("eve")))
-    inside.give(Users(2, ("alice", "bob")))  # repeated every 30 s
+    inside.give(Users(None, ("alice", "bob")))  # repeated every 30 s
     if isinstance(answer, LinkDown):
         inside.lose()
         inside.reconnect("[back] alice", "[ask] message for eve")
@@ -410,7 +410,7 @@ def test_text_is_asked_for_if_the_recipient_may_exist(inside: TerminalDialogue, 
 
 def test_parser_knows_users_online_and_the_correspondent(inside: TerminalDialogue) -> None:
     inside.type("dn eve psst", sends(Say("dn eve psst", "n1")))
-    inside.give(Users(3, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
+    inside.give(Users(None, ("alice", "bob", "eve"), ("eve",)), "[joined] eve")
     error = "[error usage] Nothing was sent. DM eve ... writes to eve, PM dn eve ... sends it to all users."
     inside.type("dn eve psst", error)
     inside.give(direct(11), "[direct #11 2026-01-31T12:00:00Z] bob -> alice: psst")

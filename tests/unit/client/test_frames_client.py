@@ -22,6 +22,7 @@ from chatprotocol.events import (
     PublicMessage,
     Ready,
     Refused,
+    UserUnknown,
     Welcome,
 )
 from chatprotocol.requests import AskHistory, Login, Password, Say, Whisper
@@ -32,7 +33,7 @@ from .dialogue import HANGS_UP, HIDES, Dialogue, sends
 from .samples import HELLO, SHOWS_HELLO, confirmation, direct, public
 
 # As the decoder of frames returns it: the wire has no more.
-WELCOME = Welcome(AccountKind.EXISTING, "", (), None)
+WELCOME = Welcome(account=AccountKind.EXISTING, username="", users=(), last_id=None)
 WELCOMES = "[welcome existing] alice"
 PROMPT = "[ask] operation (PM, DM, CH, EX)"
 ASKS_PASSWORD = (HIDES, "[ask] password existing")
@@ -54,13 +55,13 @@ def asked() -> Dialogue:
     """A client that was asked for its password."""
     client = frames(password=None)
     client.connect(sends(Command("alice history-id")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), *ASKS_PASSWORD)
+    client.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS_PASSWORD)
     return client
 
 
 def log_in(client: Dialogue, welcome: Welcome = WELCOME, name: str = "alice") -> Dialogue:
     client.connect(sends(Command(f"{name} history-id")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    client.give(PasswordPrompt(account=AccountKind.EXISTING), sends(Command("secret")))
     client.give(welcome, f"[welcome existing] {name}", PROMPT)
     return client
 
@@ -77,13 +78,13 @@ def client() -> Dialogue:
 def test_password_is_sent_as_typed(asked: Dialogue) -> None:
     """Only names are changed if they look like an operation."""
     asked.type("  EX ", sends(Command("  EX ")))
-    asked.give(Welcome(AccountKind.NEW, "", (), None), "[welcome new] alice", PROMPT)
+    asked.give(Welcome(account=AccountKind.NEW, username="", users=(), last_id=None), "[welcome new] alice", PROMPT)
 
 
 def test_keyword_set_is_named_after_the_username() -> None:
     client = frames(ops="bm-pm")
     client.connect(sends(Command("alice bm-pm history-id")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    client.give(PasswordPrompt(account=AccountKind.EXISTING), sends(Command("secret")))
     prompt = "[ask] operation (BM, PM, CH, EX)"
     client.give(WELCOME, WELCOMES, prompt)
     client.type("BM hello", sends(Command("BM")))
@@ -109,7 +110,7 @@ def test_third_wrong_password_or_a_server_that_closes_is_a_rejected_login(asked:
 
 
 def test_password_prompt_after_the_login_gets_neither_line_nor_password(client: Dialogue) -> None:
-    client.give(PasswordPrompt(AccountKind.EXISTING))
+    client.give(PasswordPrompt(account=AccountKind.EXISTING))
     client.type("PM hello", sends(Command("PM")))
 
 
@@ -121,7 +122,7 @@ def test_name_equal_to_a_keyword_is_sent_in_lower_case(client: Dialogue, name: s
     """This holds for all keyword sets, at each login and for recipients. Names are case-insensitive."""
     other = frames(username=name)
     other.connect(sends(Command(f"{sent} history-id")))
-    other.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    other.give(PasswordPrompt(account=AccountKind.EXISTING), sends(Command("secret")))
     other.give(WELCOME, f"[welcome existing] {name}", PROMPT)
     other.give(LinkDown("reset"), "[lost] reset; connecting again")
     other.connect(sends(Command(f"{sent} history-id")))
@@ -162,7 +163,7 @@ def test_rejected_step_ends_the_operation(client: Dialogue) -> None:
     """A rejected message is not sent again."""
     client.type("DM zoe hello", sends(Command("DM")))
     client.give(ONLINE, sends(Command("zoe")), sends(Data("hello")))
-    client.give(Refused(ErrorCode.UNKNOWN_USER, "No zoe.", about="zoe"), "[error unknown_user] No zoe.", PROMPT)
+    client.give(UserUnknown(ErrorCode.UNKNOWN_USER, "No zoe.", about="zoe"), "[error unknown_user] No zoe.", PROMPT)
     assert not client.model.unconfirmed
     client.type("PM", sends(Command("PM")))
     client.give(Refused(ErrorCode.BAD_REQUEST, "No."), "[error bad_request] No.", PROMPT)
@@ -301,7 +302,7 @@ def test_ping_is_not_a_password_of_datagram(text: str) -> None:
     refused = Effects(events=(Refused(ErrorCode.BAD_REQUEST, reason),))
     assert client.request(Password(text)) == refused
     client.connect(Login("alice", text), ())
-    assert client.handle_event(PasswordPrompt(AccountKind.NEW)) == refused
+    assert client.handle_event(PasswordPrompt(account=AccountKind.NEW)) == refused
     assert client.request(Password("PINGS")) == Effects((Outgoing(b"C\0\0\0\5PINGS"),))
 
 
@@ -317,7 +318,7 @@ def reconnect(
     """The connection is lost and open again, and the history is requested. A loss is shown once per outage."""
     client.give(LinkDown("reset"), *(["[lost] reset; connecting again"] if is_first else []))
     client.connect(sends(Command(f"{name} history-id")))
-    client.give(PasswordPrompt(AccountKind.EXISTING), sends(Command("secret")))
+    client.give(PasswordPrompt(account=AccountKind.EXISTING), sends(Command("secret")))
     client.give(welcome, sends(Command(asks)))
 
 
@@ -393,7 +394,10 @@ def test_names_in_the_history_are_compared_without_case() -> None:
     client.give(History((psst, public(12, "hello", "alice"))), "[back] Alice", "[sent #12]", PROMPT)
 
 
-BEFORE, RESTORED = (Welcome(AccountKind.EXISTING, "", (), None, history_id) for history_id in ("a1", "b2"))
+BEFORE, RESTORED = (
+    Welcome(account=AccountKind.EXISTING, username="", users=(), last_id=None, history_id=history_id)
+    for history_id in ("a1", "b2")
+)
 WAITED = direct(13, recipient="")
 SHOWS_WAITED = "[direct #13 2026-01-31T12:00:00Z] bob -> alice: psst"
 OLD, MISSED, LAST = public(9, "old"), public(12, "missed"), public(15, "x")

@@ -31,7 +31,7 @@ OBJECTS: list[tuple[Shown, str]] = [
     (PSST, PSSTS),
     (events.Sent(18, SentStatus.SENT, "n1"), '{"type":"sent","id":18,"status":"sent","nonce":"n1"}'),
     (
-        events.Welcome(AccountKind.NEW, "alice", ("alice", "bob"), 17),
+        events.Welcome(account=AccountKind.NEW, username="alice", users=("alice", "bob"), last_id=17),
         '{"type":"login","status":"ok","account":"new","username":"alice","users":["alice","bob"],"last_id":17}',
     ),
     (events.Users(2, None, ("bob",), ("eve",)), '{"type":"users","count":2,"joined":["bob"],"left":["eve"]}'),
@@ -43,7 +43,7 @@ OBJECTS: list[tuple[Shown, str]] = [
         '{"type":"error","code":"internal","message":"No.","nonce":"n1"}',
     ),
     (events.Bye("you left"), '{"type":"bye","reason":"you left"}'),
-    (events.PasswordPrompt(AccountKind.NEW), '{"type":"prompt","field":"password","account":"new"}'),
+    (events.PasswordPrompt(account=AccountKind.NEW), '{"type":"prompt","field":"password","account":"new"}'),
     (events.Pong(), '{"type":"pong"}'),
     (events.Forwarded("bob", "hello"), '{"type":"message","from":"bob","message":"hello"}'),
     (PossibleGap(has_history=False), '{"type":"gap"}'),

@@ -10,7 +10,7 @@ from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, Possib
 
 from .samples import confirmation, direct, public
 
-WELCOME = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10)
+WELCOME = Welcome(account=AccountKind.EXISTING, username="Alice", users=("Alice",), last_id=10)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def after(model: Model, *events: ClientEvent) -> Model:
     return model
 
 
-EMPTY = Welcome(AccountKind.NEW, "alice", (), 0)
+EMPTY = Welcome(account=AccountKind.NEW, username="alice", users=(), last_id=0)
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,13 @@ EMPTY = Welcome(AccountKind.NEW, "alice", (), 0)
         ([WELCOME, direct(3)], 10),  # stored while the user was away
         ([WELCOME, History((public(99),))], 99),
         # The next connection may be lost again before the missed messages arrive.
-        ([WELCOME, Welcome(AccountKind.EXISTING, "Alice", (), 50)], 10),
-        ([EMPTY, Welcome(AccountKind.EXISTING, "alice", (), 5)], 0),
+        ([WELCOME, Welcome(account=AccountKind.EXISTING, username="Alice", users=(), last_id=50)], 10),
+        ([EMPTY, Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=5)], 0),
         # Messages of guests have no id.
-        ([Welcome(AccountKind.GUEST, "alice", (), None), Forwarded("bob", "hello")], None),
+        (
+            [Welcome(account=AccountKind.GUEST, username="alice", users=(), last_id=None), Forwarded("bob", "hello")],
+            None,
+        ),
     ],
 )
 def test_login_names_the_newest_message_seen(model: Model, events: list[Event], last_seen_id: int | None) -> None:
@@ -84,8 +87,8 @@ def test_message_is_unconfirmed_until_its_own_answer(model: Model, event: Client
 @pytest.mark.parametrize(
     ("events", "online", "count"),
     [
-        ([Welcome(AccountKind.EXISTING, "Alice", (), None)], (), None),
-        ([Users(2, ("Alice", "bob"), ("bob",))], ("Alice", "bob"), 2),
+        ([Welcome(account=AccountKind.EXISTING, username="Alice", users=(), last_id=None)], (), None),
+        ([Users(None, ("Alice", "bob"), ("bob",))], ("Alice", "bob"), 2),
         ([Online(("bob", "carol"))], ("bob", "carol"), 2),
         # A large room sends joins and leaves without the list.
         ([Users(501, None, ("bob",)), Users(501, None, ("bob",))], ("Alice", "bob"), 501),
@@ -124,6 +127,6 @@ def test_correspondent_is_the_last_sender(model: Model, events: list[Event], las
 def test_invalid_names_are_not_offered(model: Model) -> None:
     """A server may send any name. They are neither completed nor replied to."""
     evil = ("x\u202eevil", "x\x1b[2J", "x y", "")
-    after(model, WELCOME, Users(7, ("alice", "bob", *evil)), direct(11), *(direct(12, sender=name) for name in evil))
+    after(model, WELCOME, Users(None, ("alice", "bob", *evil)), direct(11), *(direct(12, sender=name) for name in evil))
     assert model.online == ("alice", "bob")
     assert model.last_sender == "bob"

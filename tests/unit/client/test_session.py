@@ -18,7 +18,7 @@ from chatprotocol.wire.json import Json
 from .dialogue import FakeConnection, FakeLink, nonces
 from .samples import confirmation, direct, public
 
-WELCOME = Welcome(AccountKind.EXISTING, "alice", ("alice",), 10)
+WELCOME = Welcome(account=AccountKind.EXISTING, username="alice", users=("alice",), last_id=10)
 
 
 @pytest.fixture
@@ -237,13 +237,13 @@ def test_held_messages_stay_held_when_they_arrive_again(session: ClientSession) 
 
 # The server's answer to a client that saw message 10 of the history a1, and the id that the client resumes after.
 RETURNS = [
-    (Welcome(AccountKind.EXISTING, "alice", (), 15, "a1"), False, 10),
-    (Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 7), True, 7),
-    (Welcome(AccountKind.EXISTING, "alice", (), 5, "a1", 0), True, 0),
+    (Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=15, history_id="a1"), False, 10),
+    (Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=15, history_id="b2", since=7), True, 7),
+    (Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=5, history_id="a1", since=0), True, 0),
     # Servers that have no id, or do not compare it.
-    (Welcome(AccountKind.EXISTING, "alice", (), 15), False, 10),
-    (Welcome(AccountKind.EXISTING, "alice", (), 5), True, 5),
-    (Welcome(AccountKind.EXISTING, "alice", (), 15, "b2"), True, 15),
+    (Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=15), False, 10),
+    (Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=5), True, 5),
+    (Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=15, history_id="b2"), True, 15),
 ]
 
 
@@ -252,7 +252,7 @@ def test_other_history_is_reported_and_used(
     session: ClientSession, welcome: Welcome, has_gap: bool, since: int
 ) -> None:
     """Promise: nothing is lost silently."""
-    log_in(session, Welcome(AccountKind.EXISTING, "alice", (), 10, "a1"))
+    log_in(session, Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=10, history_id="a1"))
     session.handle(LinkDown("reset"))
     link = connect(session)
     assert link.sent == [Login("alice", "secret", 10, "a1")]
@@ -262,7 +262,7 @@ def test_other_history_is_reported_and_used(
 
 
 def test_history_id_above_its_limit_is_not_kept(session: ClientSession) -> None:
-    log_in(session, Welcome(AccountKind.EXISTING, "alice", (), 10, "a" * 65))
+    log_in(session, Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=10, history_id="a" * 65))
     assert session.model.login() == Login("alice", "secret", 10)
 
 
@@ -275,7 +275,9 @@ def test_seen_messages_are_not_returned_again_after_a_restore(session: ClientSes
     session.handle(confirmation(12, "n1"))
     session.handle(direct(13, "psst", "bob", "alice"))
     session.handle(LinkDown("reset"))
-    log_in(session, Welcome(AccountKind.EXISTING, "alice", (), 15, "b2", 8))
+    log_in(
+        session, Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=15, history_id="b2", since=8)
+    )
     seen = [public(9, "from the history"), public(11, "heard"), public(12, "said", "alice", 5)]
     assert [session.handle(each) for each in seen] == [(), (), ()]
     others = [public(9, "another"), public(11, "heard", "bob", 1), public(11, "heard", "carol"), public(13, "another")]
@@ -283,7 +285,7 @@ def test_seen_messages_are_not_returned_again_after_a_restore(session: ClientSes
 
 
 QUERIES: list[tuple[Request, Event]] = [
-    (AskUsers(), Users(1, ("alice",))),
+    (AskUsers(), Users(None, ("alice",))),
     (AskHistory(20), History(())),
     (Search("x"), Found("x", (), 10)),
 ]

@@ -26,7 +26,7 @@ from .test_text import SENDABLE_ATTACKS
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 DAY_MS = 24 * 60 * 60 * 1000
 LONGEST_NAME = "N" * 32
-WELCOME = events.Welcome(AccountKind.EXISTING, "alice", (), 10)
+WELCOME = events.Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=10)
 LOST = notices.ConnectionLost("reset")
 BACK = notices.Reconnected("alice", 20)
 NEW_ACCOUNT = Question(Asked.PASSWORD_NEW_ACCOUNT, "password new")
@@ -109,13 +109,16 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (direct(11, "/me waves"), ["12:00      bob \u00bb alice \u2502 * bob waves"]),
     (events.Forwarded("bob", "hello"), ["12:00              bob \u2502 hello"]),
     (Users(2, None, ("eve", "Bob"), ("ian",)), [NOTICE + "Bob, eve joined", NOTICE + "ian left"]),
-    (Users(2, ("alice", "bob")), []),
+    (Users(None, ("alice", "bob")), []),
     (events.Online(("bob", "alice", "Carol")), [NOTICE + "3 online: alice, bob, Carol"]),
     (
-        events.Welcome(AccountKind.NEW, "alice", ("bob", "alice"), 0),
+        events.Welcome(account=AccountKind.NEW, username="alice", users=("bob", "alice"), last_id=0),
         [NOTICE + "You are alice, which is your name from now on.", NOTICE + "2 online: alice, bob"],
     ),
-    (events.Welcome(AccountKind.GUEST, "alice", (), None), [NOTICE + "You are alice, a guest."]),
+    (
+        events.Welcome(account=AccountKind.GUEST, username="alice", users=(), last_id=None),
+        [NOTICE + "You are alice, a guest."],
+    ),
     (events.Bye("you left"), [NOTICE + "You left."]),
     (events.Bye("the server is shutting down"), []),
     (PossibleGap(), [PROBLEM + "More may have been missed than is shown; CH 500 shows", MORE + "more."]),
@@ -137,7 +140,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (notices.Ask(ASK_RECIPIENT), []),
     (SAID, []),
     (confirmation(11, "of another client"), []),
-    *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(AccountKind.NEW))),
+    *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(account=AccountKind.NEW))),
 ]
 
 
@@ -268,7 +271,7 @@ def test_quiet_switches_bell_and_highlight(window: Window) -> None:
 
 def test_name_has_the_same_colour_for_all_users_and_releases() -> None:
     window, other = Window(), Window(40)
-    other.rows(events.Welcome(AccountKind.NEW, "carol", (), 0), History(()))
+    other.rows(events.Welcome(account=AccountKind.NEW, username="carol", users=(), last_id=0), History(()))
     rows = [*window.rows(public(11), direct(12), History((public(1),))), *other.rows(public(11, sender="BOB"))]
     assert styles_of(rows, "bob") | styles_of(rows, "BOB") == {"#875fff"}
     assert styles_of(window.rows(public(13, sender="carol")), "carol") == {"#87875f"}
@@ -290,7 +293,7 @@ NEW = "-new since you were here-"
 
 
 def seen(seen_id: int | None) -> events.Welcome:
-    return events.Welcome(AccountKind.EXISTING, "alice", (), 9, seen_id=seen_id)
+    return events.Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=9, seen_id=seen_id)
 
 
 OTHERS = [
@@ -313,7 +316,13 @@ LOGINS: dict[str, tuple[list[Shown], str]] = {
     "other events": ([WELCOME, d(3), *OTHERS, p(12), History((d(3), p(4))), p(13)], f"{NEW} 3 4 12 -now- 13"),
     "no history": ([WELCOME, d(3), Refused(ErrorCode.INTERNAL, "Disk."), p(4)], "3 4"),
     "lost": ([WELCOME, d(3), LOST, p(4)], "3 4"),
-    "guest": ([events.Welcome(AccountKind.GUEST, "alice", (), None), events.Forwarded("bob", "hi")], "hi"),
+    "guest": (
+        [
+            events.Welcome(account=AccountKind.GUEST, username="alice", users=(), last_id=None),
+            events.Forwarded("bob", "hi"),
+        ],
+        "hi",
+    ),
 }
 
 

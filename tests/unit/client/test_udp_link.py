@@ -21,7 +21,7 @@ from chatprotocol.wire import Datagram
 from .udp_server import COOKIE, DEADLINE_SECONDS, SESSION, UdpServer, opening, wire
 from .watches import patient
 
-PROMPT = PasswordPrompt(AccountKind.NEW)
+PROMPT = PasswordPrompt(account=AccountKind.NEW)
 Place = tuple[Any, ...]
 
 

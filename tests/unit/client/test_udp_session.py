@@ -67,7 +67,7 @@ def test_events_are_returned_once_and_in_order(session: UdpSession) -> None:
     """Pieces when the last one is there; the answer to a ping not at all."""
     assert session.receive(heard("D", 3, SAYS_HELLO), 1.0) == SessionResult([sent("A", 3)], [])
     assert session.receive(heard("C", 2, "PONG"), 1.0) == SessionResult([sent("A", 2)], [])
-    prompt = PasswordPrompt(AccountKind.NEW)
+    prompt = PasswordPrompt(account=AccountKind.NEW)
     assert session.receive(heard("C", 1, "PASSWORD new"), 1.0) == SessionResult([sent("A", 1)], [prompt, HELLO])
     assert session.receive(heard("D", 3, SAYS_HELLO), 1.0) == SessionResult([sent("A", 3)] * 2, [])
     assert session.receive(heard("d", 4, SAYS_HELLO[:20]), 1.0).events == []

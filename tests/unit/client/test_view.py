@@ -28,12 +28,15 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
     (direct(1, "/me \x1b", recipient="alice"), ["[direct #1 2026-01-31T12:00:00Z] * bob -> alice \\x1b"]),
     (events.Forwarded("bob", "hello"), ["[message] bob: hello"]),
     (events.PasswordChanged(), ["[password changed]"]),
-    (events.Welcome(AccountKind.NEW, "alice", ("bob", "alice"), 17), ["[welcome new] alice; online: alice bob"]),
-    (events.Welcome(AccountKind.GUEST, "alice", (), None), ["[welcome guest] alice"]),
+    (
+        events.Welcome(account=AccountKind.NEW, username="alice", users=("bob", "alice"), last_id=17),
+        ["[welcome new] alice; online: alice bob"],
+    ),
+    (events.Welcome(account=AccountKind.GUEST, username="alice", users=(), last_id=None), ["[welcome guest] alice"]),
     (events.Online(("bob", "alice", "Carol")), ["[users 3] alice bob Carol"]),
     (events.Online(()), ["[users 0]"]),
-    (events.Users(3, ("bob", "alice", "Carol")), []),
-    (events.Users(2, ("alice", "eve"), ("eve", "ian"), ("bob",)), ["[joined] eve", "[joined] ian", "[left] bob"]),
+    (events.Users(None, ("bob", "alice", "Carol")), []),
+    (events.Users(None, ("alice", "eve"), ("eve", "ian"), ("bob",)), ["[joined] eve", "[joined] ian", "[left] bob"]),
     (events.Sent(18, SentStatus.SENT, "7f"), ["[sent #18]"]),
     (
         events.Sent(18, SentStatus.SENT, "7f", looks_public=True),
@@ -56,7 +59,7 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
         [f"{NOT_DELIVERED} @bob: no such user, or not acknowledged in time"],
     ),
     (Outcome(Say("x"), has_come=False), [f"{NOT_DELIVERED} @ALL: not acknowledged by all users in time"]),
-    *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(AccountKind.NEW))),
+    *((step, []) for step in (*STEPS, events.Pong(), events.PasswordPrompt(account=AccountKind.NEW))),
 ]
 
 

@@ -10,8 +10,8 @@ from chatprotocol.events import AccountKind, Event, PasswordPrompt, Pong, Users
 from .samples import HELLO
 from .watches import PING, FakeSession
 
-LIST = Users(1, ("alice",), (), ())
-PROMPT = PasswordPrompt(AccountKind.NEW)
+LIST = Users(None, ("alice",), (), ())
+PROMPT = PasswordPrompt(account=AccountKind.NEW)
 
 
 def watch(due: ExpectedAnswer = ExpectedAnswer.NOTHING, silence_seconds: float = 60.0) -> Watch:

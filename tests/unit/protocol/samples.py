@@ -19,9 +19,10 @@ from chatprotocol.wire import PROTOCOLS, Decoder, Register, WireProtocol
 
 T = TypeVar("T")
 
-PUBLIC = events.PublicMessage(18, 1_769_860_800_123, "bob", "hello")
-DIRECT = events.DirectMessage(19, 1_769_860_800_999, "bob", "alice", 'with "quotes"\n\u20ac\U0001f600')
-DIRECT_WITHOUT_RECIPIENT = events.DirectMessage(19, 1_769_860_800_999, "bob", "", 'with "quotes"\n\u20ac\U0001f600')
+NOON_MS = events.TimeMs(1_769_860_800_123)
+PUBLIC = events.PublicMessage(18, NOON_MS, "bob", "hello")
+DIRECT = events.DirectMessage(19, NOON_MS, "bob", "alice", 'with "quotes"\n\u20ac\U0001f600')
+DIRECT_WITHOUT_RECIPIENT = events.DirectMessage(19, NOON_MS, "bob", "", 'with "quotes"\n\u20ac\U0001f600')
 
 
 class Samples(NamedTuple):
@@ -77,13 +78,21 @@ JSON = Samples(
         requests.Leave(),
     ),
     events=(
-        events.PasswordPrompt(events.AccountKind.NEW),
-        events.PasswordPrompt(events.AccountKind.EXISTING),
-        events.Welcome(events.AccountKind.NEW, "alice", ("alice", "bob"), 17),
-        events.Welcome(events.AccountKind.EXISTING, "alice", ("alice",), 17, "9f86d081884c7d65", 10, 12),
+        events.PasswordPrompt(account=events.AccountKind.NEW),
+        events.PasswordPrompt(account=events.AccountKind.EXISTING),
+        events.Welcome(account=events.AccountKind.NEW, username="alice", users=("alice", "bob"), last_id=17),
+        events.Welcome(
+            account=events.AccountKind.EXISTING,
+            username="alice",
+            users=("alice",),
+            last_id=17,
+            history_id="9f86d081884c7d65",
+            since=10,
+            seen_id=12,
+        ),
         PUBLIC,
         DIRECT,
-        events.Users(2, ("alice", "bob"), ("bob",), ()),
+        events.Users(None, ("alice", "bob"), ("bob",), ()),
         events.Users(501, None, (), ("bob",)),
         events.Sent(18, events.SentStatus.SENT),
         events.Sent(18, events.SentStatus.STORED, "n-1"),
@@ -99,9 +108,9 @@ JSON = Samples(
         events.Bye("you left"),
     ),
     changed=(
-        (events.Online(("alice", "bob")), (events.Users(2, ("alice", "bob")),)),
+        (events.Online(("alice", "bob")), (events.Users(None, ("alice", "bob")),)),
         (
-            events.Refused(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1", "bob"),
+            events.UserUnknown(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1", "bob"),
             (events.Refused(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1"),),
         ),
     ),
@@ -129,10 +138,12 @@ FRAMES = Samples(
         Command("EX"),
     ),
     events=(
-        events.PasswordPrompt(events.AccountKind.NEW),
-        events.PasswordPrompt(events.AccountKind.EXISTING),
-        events.Welcome(events.AccountKind.NEW, "", (), None),
-        events.Welcome(events.AccountKind.NEW, "", (), None, "9f86d081884c7d65"),
+        events.PasswordPrompt(account=events.AccountKind.NEW),
+        events.PasswordPrompt(account=events.AccountKind.EXISTING),
+        events.Welcome(account=events.AccountKind.NEW, username="", users=(), last_id=None),
+        events.Welcome(
+            account=events.AccountKind.NEW, username="", users=(), last_id=None, history_id="9f86d081884c7d65"
+        ),
         PUBLIC,
         DIRECT_WITHOUT_RECIPIENT,
         events.Online(("alice", "bob")),
@@ -143,19 +154,19 @@ FRAMES = Samples(
         events.History((PUBLIC, DIRECT_WITHOUT_RECIPIENT)),
         events.Refused(ErrorCode.TOO_LONG, "Too long."),
         events.Refused(ErrorCode.WRONG_PASSWORD, "Try again."),
-        events.Refused(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),
+        events.UserUnknown(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),
         events.Pong(),
         events.Bye("The server is shutting down."),
     ),
     changed=(
         (events.Bye("you left"), (events.Bye(""),)),
         (
-            events.Welcome(events.AccountKind.EXISTING, "alice", ("alice", "bob"), 17),
-            (events.Welcome(events.AccountKind.EXISTING, "", (), None),),
+            events.Welcome(account=events.AccountKind.EXISTING, username="alice", users=("alice", "bob"), last_id=17),
+            (events.Welcome(account=events.AccountKind.EXISTING, username="", users=(), last_id=None),),
         ),
         (DIRECT, (DIRECT_WITHOUT_RECIPIENT,)),
         (events.History((DIRECT, PUBLIC)), (events.History((DIRECT_WITHOUT_RECIPIENT, PUBLIC)),)),
-        (events.Users(2, ("alice", "bob"), ("bob",), ()), ()),
+        (events.Users(None, ("alice", "bob"), ("bob",), ()), ()),
         (events.Users(501, None, (), ("bob",)), ()),
         (events.Sent(18, events.SentStatus.STORED, "n-1"), (events.Sent(18, events.SentStatus.STORED),)),
         (
@@ -164,12 +175,8 @@ FRAMES = Samples(
         ),
         (events.Refused(ErrorCode.TOO_MANY_ATTEMPTS, "Wait."), (events.Refused(ErrorCode.WRONG_PASSWORD, "Wait."),)),
         (
-            events.Refused(ErrorCode.UNKNOWN_USER, "Nobody is called so.", about="bob"),
-            (events.Refused(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),),
-        ),
-        (
-            events.Refused(ErrorCode.BAD_USERNAME, "The name ALL is reserved.", about="ALL"),
-            (events.Refused(ErrorCode.BAD_USERNAME, "The name ALL is reserved."),),
+            events.UserUnknown(ErrorCode.UNKNOWN_USER, "Nobody is called so.", about="bob"),
+            (events.UserUnknown(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),),
         ),
     ),
 )
@@ -185,7 +192,7 @@ DATAGRAM = FRAMES._replace(
         Data("x" * 1_201),
         Data("\u20ac" * 1_000),
     ),
-    events=(*FRAMES.events, events.PublicMessage(18, 1_769_860_800_123, "bob", "\U0001f600" * (BODY_MAX_BYTES // 4))),
+    events=(*FRAMES.events, events.PublicMessage(18, NOON_MS, "bob", "\U0001f600" * (BODY_MAX_BYTES // 4))),
 )
 
 REGISTER = Samples(
@@ -230,7 +237,7 @@ REGISTER = Samples(
             events.Refused(ErrorCode.SERVER_FULL, "Full."),
             (events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),),
         ),
-        (events.Users(2, ("alice", "bob"), ("bob",), ()), ()),
+        (events.Users(None, ("alice", "bob"), ("bob",), ()), ()),
         (events.Sent(18, events.SentStatus.SENT), ()),
         (events.Bye("The server is shutting down."), ()),
     ),

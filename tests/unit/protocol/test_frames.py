@@ -20,6 +20,8 @@ from chatprotocol.events import (
     Refused,
     Sent,
     SentStatus,
+    TimeMs,
+    UserUnknown,
     Welcome,
 )
 from chatprotocol.limits import BODY_MAX_BYTES, FRAME_MAX_BYTES, ID_MAX
@@ -206,7 +208,7 @@ def test_lookalikes_of_public_messages_cost_linear_time(unit: bytes) -> None:
 
 # --- events ---
 
-NOON_MS = 1_769_860_800_123
+NOON_MS = TimeMs(1_769_860_800_123)
 HELLO = PublicMessage(18, NOON_MS, "bob", "hello everybody")
 PSST = DirectMessage(19, NOON_MS, "bob", "", "hello you")
 HELLO_FRAME = b"D\0\0\0\x2bPUBLIC bob 18 1769860800123\nhello everybody"
@@ -214,17 +216,20 @@ PSST_FRAME = b"D\0\0\0\x25DIRECT bob 19 1769860800123\nhello you"
 
 # Encoded and decoded.
 EVENTS: list[tuple[Event, bytes]] = [
-    (PasswordPrompt(AccountKind.NEW), b"C\0\0\0\x0cPASSWORD new"),
-    (Welcome(AccountKind.EXISTING, "", (), None), b"C\0\0\0\x10WELCOME existing"),
-    (Welcome(AccountKind.NEW, "", (), None, "9f86d081884c7d65"), b"C\0\0\0\x1cWELCOME new 9f86d081884c7d65"),
+    (PasswordPrompt(account=AccountKind.NEW), b"C\0\0\0\x0cPASSWORD new"),
+    (Welcome(account=AccountKind.EXISTING, username="", users=(), last_id=None), b"C\0\0\0\x10WELCOME existing"),
+    (
+        Welcome(account=AccountKind.NEW, username="", users=(), last_id=None, history_id="9f86d081884c7d65"),
+        b"C\0\0\0\x1cWELCOME new 9f86d081884c7d65",
+    ),
     (Refused(ErrorCode.WRONG_PASSWORD, "Try again."), b"C\0\0\0\x11DENIED Try again."),
     (Sent(ID_MAX, SentStatus.SENT), b"C\0\0\0\x18SENT 9223372036854775807"),
     (Sent(18, SentStatus.STORED), b"C\0\0\0\x09STORED 18"),
     (
-        Refused(ErrorCode.UNKNOWN_USER, "There is no user 'no one'; nothing was sent.", about="no one"),
+        UserUnknown(ErrorCode.UNKNOWN_USER, "There is no user 'no one'; nothing was sent.", about="no one"),
         b"C\0\0\0\x0dNOUSER no one",
     ),
-    (Refused(ErrorCode.UNKNOWN_USER, "There is no user ''; nothing was sent.", about=""), b"C\0\0\0\x07NOUSER "),
+    (UserUnknown(ErrorCode.UNKNOWN_USER, "There is no user ''; nothing was sent.", about=""), b"C\0\0\0\x07NOUSER "),
     (Refused(ErrorCode.UNKNOWN_USER, "Nobody."), b"C\0\0\0\x1aERROR unknown_user Nobody."),
     (Online(("alice", "bob")), b"C\0\0\0\x10ONLINE alice bob"),
     (Online(()), b"C\0\0\0\x06ONLINE"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raw_steps import Command, encode_request, new_server, receive
 
 from chatprotocol.errors import ProtocolError
-from chatprotocol.events import Event
+from chatprotocol.events import Event, TimeMs
 from chatprotocol.limits import FRAME_MAX_BYTES, ID_MAX, LINE_MAX_BYTES
 from chatprotocol.requests import Request
 from chatprotocol.wire import WireProtocol
@@ -36,7 +36,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("nonce", "password", "words", "old", "new"), texts),
     "text": texts | long_texts,
     **dict.fromkeys(("id", "since", "before", "last_id", "seen_id", "upto"), ids),
-    "time_ms": st.integers(0, 253_402_300_799_999),
+    "time_ms": st.integers(0, 253_402_300_799_999).map(TimeMs),
 }
 
 

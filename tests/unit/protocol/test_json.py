@@ -18,6 +18,7 @@ from chatprotocol.events import (
     Refused,
     Sent,
     SentStatus,
+    TimeMs,
     User,
     Users,
     Welcome,
@@ -44,7 +45,7 @@ from .samples import calls, pieces, read_whole_and_cut, refusal_of
 
 PING = b'{"command":"ping"}'
 ID_MAX = 9_223_372_036_854_775_807
-NOON_MS = 1_769_860_800_123
+NOON_MS = TimeMs(1_769_860_800_123)
 
 
 def read(data: bytes) -> list[Request]:
@@ -329,13 +330,13 @@ BOTH_JSON = b"[" + HELLO_JSON + b"," + PSST_JSON + b"]"
 
 # Encoded and decoded.
 EVENTS: list[tuple[Event, bytes]] = [
-    (PasswordPrompt(AccountKind.NEW), b'{"type":"prompt","field":"password","account":"new"}'),
+    (PasswordPrompt(account=AccountKind.NEW), b'{"type":"prompt","field":"password","account":"new"}'),
     (
-        Welcome(AccountKind.NEW, "alice", ("alice", "bob"), 17),
+        Welcome(account=AccountKind.NEW, username="alice", users=("alice", "bob"), last_id=17),
         b'{"type":"login","status":"ok","account":"new","username":"alice","users":["alice","bob"],"last_id":17}',
     ),
     (
-        Welcome(AccountKind.EXISTING, "a", (), 15, "9f", 7, 0),
+        Welcome(account=AccountKind.EXISTING, username="a", users=(), last_id=15, history_id="9f", since=7, seen_id=0),
         (
             b'{"type":"login","status":"ok","account":"existing","username":"a","users":[],"last_id":15,"history_id":"9f",'
             b'"since":7,"seen_id":0}'
@@ -344,13 +345,16 @@ EVENTS: list[tuple[Event, bytes]] = [
     (HELLO, HELLO_JSON),
     (PSST, PSST_JSON),
     (
-        PublicMessage(1, 0, "bob", 'a"b\\c\n\0\x1b\x7f\u20ac\U0001f600'),
+        PublicMessage(1, TimeMs(0), "bob", 'a"b\\c\n\0\x1b\x7f\u20ac\U0001f600'),
         (
             b'{"type":"broadcast","id":1,"time":"1970-01-01T00:00:00.000Z","from":"bob","message":'
             b'"a\\"b\\\\c\\n\\u0000\\u001b\x7f\xe2\x82\xac\xf0\x9f\x98\x80"}'
         ),
     ),
-    (Users(2, ("alice", "bob"), ("bob",), ()), b'{"type":"users","users":["alice","bob"],"joined":["bob"],"left":[]}'),
+    (
+        Users(None, ("alice", "bob"), ("bob",), ()),
+        b'{"type":"users","users":["alice","bob"],"joined":["bob"],"left":[]}',
+    ),
     (Users(501, None, ("bob",), ("eve",)), b'{"type":"users","count":501,"joined":["bob"],"left":["eve"]}'),
     (Sent(18, SentStatus.STORED), b'{"type":"sent","id":18,"status":"stored"}'),
     (
@@ -396,7 +400,7 @@ def test_error_codes_are_the_documented_ones() -> None:
     [
         (b'{"type":"weather","wind":5}\n\n{"type":"pong","later":{}}\r\n{"type":"Pong"}\n', [Pong()]),
         (b'{"type":"error","code":"teapot","message":"x"}\n', [Refused(ErrorCode.INTERNAL, "x")]),
-        (b'{"type":"users","users":["alice"]}\n', [Users(1, ("alice",))]),
+        (b'{"type":"users","users":["alice"]}\n', [Users(None, ("alice",))]),
         (
             b'{"type":"broadcast","id":1,"time":"2026-01-31T13:00:00.123+01:00","from":"bob","message":"x"}\n',
             [PublicMessage(1, NOON_MS, "bob", "x")],

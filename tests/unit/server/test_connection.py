@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.events import Bye, Pong
-from chatprotocol.requests import Leave, Login, Ping, Request, Unreadable
+from chatprotocol.requests import Leave, Ping, Request, StepLogin, Unreadable
 from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.net.connection import Connection, ConnectionServices
 from chatserver.net.sender import Sender
@@ -232,7 +232,7 @@ def test_request_without_an_end_is_reported() -> None:
     [
         (PING, "json", Ping()),
         (b"\xef\xbb\xbf" + PING, "json", Ping()),
-        (FRAME, "frames", Login("PING", is_stepwise=True)),
+        (FRAME, "frames", StepLogin("PING")),
         (b"REGISTER TOSEND carol\n\n", "register", None),
     ],
 )

@@ -245,7 +245,7 @@ class Model:
                 self._close(self.players[who])
             case "wait", seconds:
                 self.room.now += seconds
-                self.room.hub.announce(Users(2, ("alice",)), 10**9)  # guests are not told
+                self.room.hub.announce(Users(None, ("alice",)), 10**9)  # guests are not told
         self.room.delivery.check_deadlines()
         self._expire()
 

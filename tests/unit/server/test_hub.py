@@ -19,7 +19,7 @@ from chatserver.store.accounts import Account
 
 from .helpers import FakeBroadcast, FakeSendQueue, eventually
 
-UPDATE = Users(2, ("alice", "bob"), ("bob",), ())
+UPDATE = Users(None, ("alice", "bob"), ("bob",), ())
 ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
 # Nonces by position in a batch.
 NONCES = {1: "n2"}

@@ -21,6 +21,7 @@ from chatprotocol.events import (
     Sent,
     SentStatus,
     User,
+    UserUnknown,
     Welcome,
 )
 from chatprotocol.limits import ID_MAX
@@ -38,6 +39,7 @@ from chatprotocol.requests import (
     Say,
     Search,
     Side,
+    StepLogin,
     Unreadable,
     Whisper,
 )
@@ -149,13 +151,17 @@ def test_nothing_is_answered_after_leave(services: ChatFixture, peer: UserPeer, 
 
 # --- login ---
 def test_name_is_registered_and_keeps_its_spelling(services: ChatFixture, peer: UserPeer) -> None:
-    assert peer.ask(Login("Carol", "secret")) == [Welcome(AccountKind.NEW, "Carol", ("Carol",), 10, HISTORY_ID)]
+    assert peer.ask(Login("Carol", "secret")) == [
+        Welcome(account=AccountKind.NEW, username="Carol", users=("Carol",), last_id=10, history_id=HISTORY_ID)
+    ]
     assert services.accounts.by_key["carol"].password_hash == "terces"
     # A direct message may have been stored between the registration and the welcome.
     assert services.messages.asked == [("undelivered", 3, 0, 10, 500)]
     assert peer.session.is_logged_in
     peer.session.end()
-    welcome = Welcome(AccountKind.EXISTING, "Alice", ("Alice",), 10, HISTORY_ID, seen_id=0)
+    welcome = Welcome(
+        account=AccountKind.EXISTING, username="Alice", users=("Alice",), last_id=10, history_id=HISTORY_ID, seen_id=0
+    )
     assert services.connect().ask(Login("aLICE", "secret")) == [welcome]
 
 
@@ -166,13 +172,19 @@ def test_registration_that_fails_or_comes_second_is_refused(services: ChatFixtur
     services.journal.name_was_taken = True
     assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.WRONG_PASSWORD]
     (welcome,) = peer.ask(Login("carol", "other"))
-    assert welcome == Welcome(AccountKind.EXISTING, "CAROL", ("CAROL",), 10, HISTORY_ID, seen_id=0)
+    assert welcome == Welcome(
+        account=AccountKind.EXISTING, username="CAROL", users=("CAROL",), last_id=10, history_id=HISTORY_ID, seen_id=0
+    )
 
 
 def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, alice: UserPeer) -> None:
     """The server is told each time when the last user has left; connections without a login don't count."""
     stranger, other, bob = services.connect(), services.connect(), enter(services, "bob")
-    assert other.ask(LOGIN) == [Welcome(AccountKind.EXISTING, "Alice", ("Alice", "bob"), 10, HISTORY_ID)]
+    assert other.ask(LOGIN) == [
+        Welcome(
+            account=AccountKind.EXISTING, username="Alice", users=("Alice", "bob"), last_id=10, history_id=HISTORY_ID
+        )
+    ]
     assert other.ask(AskUsers()) == [Online(("Alice", "bob"))]
     alice.ask(Leave())
     alice.session.end()
@@ -295,7 +307,14 @@ def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, pe
 
     services.messages.missed = missed
     assert peer.ask(Password("secret")) == [
-        Welcome(AccountKind.EXISTING, "Alice", ("bob", "Alice"), 10, HISTORY_ID, seen_id=0),
+        Welcome(
+            account=AccountKind.EXISTING,
+            username="Alice",
+            users=("bob", "Alice"),
+            last_id=10,
+            history_id=HISTORY_ID,
+            seen_id=0,
+        ),
         message(5),
         message(10),
     ]
@@ -460,7 +479,7 @@ def test_stepwise_client_gets_no_unsolicited_error(long_services: ChatFixture) -
     peer = long_services.connect()
     fail_after(0, long_services, "undelivered", DamagedError("damaged"))
     with capture_logs():
-        answers = codes([*peer.ask(Login("alice", is_stepwise=True)), *peer.ask(Password("secret"))])
+        answers = codes([*peer.ask(StepLogin("alice")), *peer.ask(Password("secret"))])
     assert answers == [PasswordPrompt, Welcome]
 
 
@@ -498,7 +517,9 @@ def test_invalid_message_is_refused_with_its_nonce(
     (refused,) = alice.ask(request_)
     assert isinstance(refused, Refused)
     assert (refused.code, refused.nonce) == (code, request_.nonce)
-    assert refused.about == (request_.to[:64] if isinstance(request_, Whisper) and code is UNKNOWN else None)
+    if isinstance(request_, Whisper) and code is UNKNOWN:
+        assert isinstance(refused, UserUnknown)
+        assert refused.about == request_.to[:64]
     assert len(refused.reason) < 200
     assert appended(services) == []
 
@@ -572,7 +593,7 @@ def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Us
 
 def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, peer: UserPeer) -> None:
     """Nor if the guest took it during the prompt."""
-    assert peer.ask(Login("carol")) == [PasswordPrompt(AccountKind.NEW)]
+    assert peer.ask(Login("carol")) == [PasswordPrompt(account=AccountKind.NEW)]
     services.guest("carol")
     assert codes(peer.ask(Password("secret"))) == [ErrorCode.BAD_USERNAME]
     assert codes(services.connect().ask(Login("carol"))) == [ErrorCode.BAD_USERNAME]

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from chatprotocol.requests import Leave, Login
+from chatprotocol.requests import Leave, StepLogin
 from chatprotocol.udp.packet import ACK, PIECE, Datagram, pack
 from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.memory import ShortOfMemoryError, no_limit
@@ -145,7 +145,7 @@ def test_opening_with_its_cookie_opens_a_session(fixture: Fixture, text: bytes) 
     (first,) = fixture.sent()
     assert (first.kind, first.sequence, first.payload) == (C, 1, b"PONG")
     (session,) = fixture.sessions
-    assert (session.protocol, session.handled) == ("datagram", [Login("alice", is_stepwise=True)])
+    assert (session.protocol, session.handled) == ("datagram", [StepLogin("alice")])
     assert fixture.labels == [("1@192.0.2.1", "192.0.2.1")]
 
 

@@ -43,7 +43,7 @@ def _limit_times(shown: Any) -> Any:
     """Limit times to the range of the calendar: a server may send any number."""
     match shown:
         case events.PublicMessage(time_ms=time_ms) | events.DirectMessage(time_ms=time_ms):
-            return replace(shown, time_ms=min(max(time_ms, 0), _LAST_MS))
+            return replace(shown, time_ms=events.TimeMs(min(max(time_ms, 0), _LAST_MS)))
         case events.History(messages) | events.Found(messages=messages):
             return replace(shown, messages=tuple(map(_limit_times, messages)))
         case _:

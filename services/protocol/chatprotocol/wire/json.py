@@ -29,22 +29,27 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import Struct
 
 from chatprotocol import events, requests
-from chatprotocol.errors import ErrorCode, ProtocolError, code_of
-from chatprotocol.keywords import DEFAULT_KEYWORDS
-from chatprotocol.limits import (
-    HISTORY_DEFAULT_MESSAGES,
-    HISTORY_MAX_MESSAGES,
-    ID_MAX,
-    LINE_MAX_BYTES,
-    NESTING_MAX_LEVELS,
+from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.events import (
+    Online,
+    PublicBatch,
+    PublicMessage,
+    Refused,
+    SentBatch,
+    TaggedEvent,
+    TimeMs,
+    Users,
+    UserUnknown,
 )
-from chatprotocol.rules import name_key
+from chatprotocol.keywords import DEFAULT_KEYWORDS
+from chatprotocol.limits import LINE_MAX_BYTES, NESTING_MAX_LEVELS
+from chatprotocol.requests import TaggedRequest, Unreadable
 from chatprotocol.wire.base import (
     Effects,
     OpenDirect,
@@ -58,9 +63,9 @@ from chatprotocol.wire.base import (
 from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nesting, split_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from chatprotocol.events import Event, EventBatch, Message
+    from chatprotocol.events import Event, EventBatch
     from chatprotocol.requests import Request
     from chatprotocol.wire.base import Action, ClientEvent
 
@@ -71,106 +76,9 @@ _EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
 _SHORT_EVENT_MAX_BYTES: Final = 1024 * 1024
 _LONG_EVENTS: Final = frozenset({"history", "found"})
 
-Value = TypeVar("Value")
-_Id = Annotated[int, Meta(ge=0, le=ID_MAX)]
-_Limit = Annotated[int, Meta(ge=1, le=HISTORY_MAX_MESSAGES)]
-
-# --- requests on the wire: one type for each command, with the wire's member names ---
-
-
-class _Login(Struct, tag_field="command", tag="login", omit_defaults=True):
-    username: str
-    password: str | None = None
-    since: _Id | None = None
-    history_id: str | None = None
-
-    def request(self) -> Request:
-        return requests.Login(self.username, self.password, self.since, self.history_id)
-
-
-class _Password(Struct, tag_field="command", tag="password"):
-    password: str
-
-    def request(self) -> Request:
-        return requests.Password(self.password)
-
-
-class _Pm(Struct, tag_field="command", tag="PM", omit_defaults=True, gc=False):
-    message: str
-    nonce: str | None = None
-
-    def request(self) -> Request:
-        return requests.Say(self.message, self.nonce)
-
-
-class _Dm(Struct, tag_field="command", tag="DM", omit_defaults=True, gc=False):
-    to: str
-    message: str
-    nonce: str | None = None
-    # Other names for ``to``, see _read_object. If several are given they must be equal.
-    recipient: str | None = None
-    target: str | None = None
-
-    def request(self) -> Request:
-        if self.recipient is not None or self.target is not None:
-            given = {name_key(name) for name in (self.to, self.recipient, self.target) if name is not None}
-            if len(given) > 1:
-                raise msgspec.ValidationError("`to` and its other names, `recipient` and `target`, differ")
-        return requests.Whisper(self.to, self.message, self.nonce)
-
-
-class _Users(Struct, tag_field="command", tag="users"):
-    def request(self) -> Request:
-        return requests.AskUsers()
-
-
-class _User(Struct, tag_field="command", tag="user"):
-    username: str
-
-    def request(self) -> Request:
-        return requests.AskUser(self.username)
-
-
-class _Ch(Struct, tag_field="command", tag="CH", omit_defaults=True):
-    limit: _Limit = HISTORY_DEFAULT_MESSAGES
-    before: _Id | None = None
-
-    def request(self) -> Request:
-        return requests.AskHistory(self.limit, self.before)
-
-
-class _Search(Struct, tag_field="command", tag="search", omit_defaults=True):
-    words: str
-    limit: _Limit = HISTORY_DEFAULT_MESSAGES
-    before: _Id | None = None
-
-    def request(self) -> Request:
-        return requests.Search(self.words, self.limit, self.before)
-
-
-class _ChangePassword(Struct, tag_field="command", tag="change_password"):
-    old: str
-    new: str
-
-    def request(self) -> Request:
-        return requests.ChangePassword(self.old, self.new)
-
-
-class _Ping(Struct, tag_field="command", tag="ping"):
-    def request(self) -> Request:
-        return requests.Ping()
-
-
-class _Ex(Struct, tag_field="command", tag="EX"):
-    def request(self) -> Request:
-        return requests.Leave()
-
-
-_Command = _Login | _Password | _Pm | _Dm | _Users | _User | _Ch | _Search | _ChangePassword | _Ping | _Ex
-
-
-_COMMANDS: Final[msgspec.json.Decoder[_Command]] = msgspec.json.Decoder(_Command)
-# Upper-case commands and accepted synonyms, to the spelling of the types above.
+_REQUESTS: Final[msgspec.json.Decoder[TaggedRequest]] = msgspec.json.Decoder(TaggedRequest)
+_REQUEST_TYPES: Final = frozenset(get_args(TaggedRequest))
+# Upper-case commands and accepted synonyms, to the tags.
 _SPELLINGS: Final = {
     "LOGIN": "login",
     "PASSWORD": "password",
@@ -250,7 +158,7 @@ class JsonServer:
             try:
                 if not block.isascii():
                     block.decode()  # the parser does not check the UTF-8 of unknown members
-                return [command.request() for command in _COMMANDS.decode_lines(block)]
+                return _REQUESTS.decode_lines(block)  # type: ignore[return-value]
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 pass  # read again line by line: good lines count, each bad line gets its own error
         return [request for line in block.split(b"\n") for request in _read_line(line)]
@@ -308,154 +216,17 @@ def _read_object(text: bytes) -> Request:
         if other in members:
             members.setdefault("to", members[other])
     try:
-        command_object: _Command = msgspec.convert(members, _Command)
-        return command_object.request()
+        return msgspec.convert(members, TaggedRequest)  # type: ignore[no-any-return]
     except msgspec.ValidationError as error:
         return _unreadable(ErrorCode.BAD_REQUEST, f"{spelling} can't be used as it is: {error}.", nonce)
 
 
-def _unreadable(code: ErrorCode, reason: str, nonce: str | None = None) -> requests.Unreadable:
-    return requests.Unreadable(code, reason, nonce)
+def _unreadable(code: ErrorCode, reason: str, nonce: str | None = None) -> Unreadable:
+    return Unreadable(code, reason, nonce)
 
 
-def _too_long() -> requests.Unreadable:
+def _too_long() -> Unreadable:
     return _unreadable(ErrorCode.TOO_LONG, f"A line has {LINE_MAX_BYTES:,} bytes at most; this one was dropped.")
-
-
-# --- events on the wire ---
-
-
-class _Prompt(Struct, tag_field="type", tag="prompt", kw_only=True):
-    field: str = "password"
-    account: events.AccountKind
-
-    def event(self) -> Event:
-        return events.PasswordPrompt(self.account)
-
-
-class _Welcome(Struct, tag_field="type", tag="login", kw_only=True):
-    status: str = "ok"
-    account: events.AccountKind
-    username: str
-    users: tuple[str, ...]
-    last_id: int | None
-    history_id: str | UnsetType = UNSET
-    since: int | UnsetType = UNSET
-    seen_id: int | UnsetType = UNSET
-
-    def event(self) -> Event:
-        history_id, since, seen_id = _or_none(self.history_id), _or_none(self.since), _or_none(self.seen_id)
-        return events.Welcome(self.account, self.username, self.users, self.last_id, history_id, since, seen_id)
-
-
-class _Broadcast(Struct, tag_field="type", tag="broadcast", gc=False):
-    id: int
-    time: str
-    sender: str = field(name="from")
-    message: str
-
-    def event(self) -> Message:
-        return events.PublicMessage(self.id, _from_iso(self.time), self.sender, self.message)
-
-
-class _Direct(Struct, tag_field="type", tag="direct", gc=False):
-    id: int
-    time: str
-    sender: str = field(name="from")
-    to: str
-    message: str
-
-    def event(self) -> Message:
-        return events.DirectMessage(self.id, _from_iso(self.time), self.sender, self.to, self.message)
-
-
-class _UserList(Struct, tag_field="type", tag="users"):
-    users: tuple[str, ...] | UnsetType = UNSET
-    count: int | UnsetType = UNSET
-    joined: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-
-    def event(self) -> Event:
-        users = self.users if isinstance(self.users, tuple) else None
-        count = self.count if isinstance(self.count, int) else len(users or ())
-        return events.Users(count, users, self.joined, self.left)
-
-
-class _OneUser(Struct, tag_field="type", tag="user"):
-    username: str
-    online: bool
-
-    def event(self) -> Event:
-        return events.User(self.username, self.online)
-
-
-class _Sent(Struct, tag_field="type", tag="sent", omit_defaults=True, gc=False):
-    id: int
-    status: events.SentStatus
-    nonce: str | None = None
-    looks_public: bool = False
-
-    def event(self) -> Event:
-        return events.Sent(self.id, self.status, self.nonce, self.looks_public)
-
-
-class _History(Struct, tag_field="type", tag="history"):
-    messages: list[_Broadcast | _Direct]
-
-    def event(self) -> Event:
-        return events.History(tuple(message.event() for message in self.messages))
-
-
-class _Found(Struct, tag_field="type", tag="found"):
-    words: str
-    messages: list[_Broadcast | _Direct]
-    upto: int
-
-    def event(self) -> Event:
-        return events.Found(self.words, tuple(message.event() for message in self.messages), self.upto)
-
-
-class _PasswordChanged(Struct, tag_field="type", tag="password_changed"):
-    def event(self) -> Event:
-        return events.PasswordChanged()
-
-
-class _Error(Struct, tag_field="type", tag="error", omit_defaults=True):
-    code: str
-    message: str
-    nonce: str | None = None
-
-    def event(self) -> Event:
-        return events.Refused(code_of(self.code), self.message, self.nonce)
-
-
-class _Pong(Struct, tag_field="type", tag="pong"):
-    def event(self) -> Event:
-        return events.Pong()
-
-
-class _Bye(Struct, tag_field="type", tag="bye"):
-    reason: str
-
-    def event(self) -> Event:
-        return events.Bye(self.reason)
-
-
-_Reply = (
-    _Prompt
-    | _Welcome
-    | _Broadcast
-    | _Direct
-    | _UserList
-    | _OneUser
-    | _Sent
-    | _History
-    | _Found
-    | _PasswordChanged
-    | _Error
-    | _Pong
-    | _Bye
-)
 
 
 class EventDecoder:
@@ -477,9 +248,9 @@ class _Kind(Struct):
     type: str
 
 
-_REPLIES: Final[msgspec.json.Decoder[_Reply]] = msgspec.json.Decoder(_Reply)
 _KIND: Final = msgspec.json.Decoder(_Kind)
-_REPLY_TYPES: Final = frozenset(reply.__struct_config__.tag for reply in get_args(_Reply))
+_EVENT_TYPES: Final = frozenset(get_args(TaggedEvent))
+_EVENT_TAGS: Final = frozenset(event.__struct_config__.tag for event in _EVENT_TYPES)
 
 
 def _read_event(line: bytes) -> Event | None:
@@ -487,118 +258,38 @@ def _read_event(line: bytes) -> Event | None:
         raise ProtocolError("The server sent an object that is nested too deep.")
     try:
         kind = _KIND.decode(line).type
-        if kind not in _REPLY_TYPES:
+        if kind not in _EVENT_TAGS:
             return None
         if len(line) > _SHORT_EVENT_MAX_BYTES and kind not in _LONG_EVENTS:
             raise ProtocolError(f"The server sent a {kind!r} of {len(line):,} bytes.")
-        return _REPLIES.decode(line).event()
+        return _EVENTS.decode(line)
     except (msgspec.MsgspecError, ValueError) as error:
         raise ProtocolError(f"The server sent an invalid answer (wire format json): {error}.") from error
 
 
-@lru_cache(maxsize=1024)  # a batch of messages has one time, and the same history is read often
+@lru_cache(maxsize=1024)  # the same history is read often
 def _to_iso(time_ms: int) -> str:
     moment = _EPOCH + timedelta(milliseconds=time_ms)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
 
 
-def _from_iso(text: str) -> int:
+def _from_iso(_: type, text: str) -> TimeMs:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return TimeMs((moment - _EPOCH) // timedelta(milliseconds=1))
 
 
-def _or_unset(value: Value | None) -> Value | UnsetType:
-    return UNSET if value is None else value
-
-
-def _or_none(value: Value | UnsetType) -> Value | None:
-    return None if isinstance(value, UnsetType) else value
-
-
-def _broadcast(event: events.PublicMessage) -> _Broadcast:
-    return _Broadcast(event.id, _to_iso(event.time_ms), event.sender, event.text)
-
-
-def _direct(event: events.DirectMessage) -> _Direct:
-    return _Direct(event.id, _to_iso(event.time_ms), event.sender, event.recipient, event.text)
-
-
-def _message(event: Message) -> _Broadcast | _Direct:
-    return _broadcast(event) if isinstance(event, events.PublicMessage) else _direct(event)
-
-
-def _broadcasts(batch: events.PublicBatch) -> list[Struct]:
-    time, sender = _to_iso(batch.time_ms), batch.sender
-    return [_Broadcast(message_id, time, sender, text) for message_id, text in enumerate(batch.texts, batch.id)]
-
-
-def _confirmations(batch: events.SentBatch) -> list[Struct]:
-    status = events.SentStatus.SENT
-    return [_Sent(message_id, status, nonce) for message_id, nonce in enumerate(batch.nonces, batch.id)]
-
-
-def _user_list(event: events.Users) -> _UserList:
-    if event.users is None:
-        return _UserList(count=event.count, joined=event.joined, left=event.left)
-    return _UserList(users=event.users, joined=event.joined, left=event.left)
-
-
-# The wire type of each event.
-_REPLY_OF: Final[dict[type, Callable[[Any], Struct]]] = {
-    events.PasswordPrompt: lambda event: _Prompt(account=event.account),
-    events.Welcome: lambda event: _Welcome(
-        account=event.account,
-        username=event.username,
-        users=event.users,
-        last_id=event.last_id,
-        history_id=_or_unset(event.history_id),
-        since=_or_unset(event.since),
-        seen_id=_or_unset(event.seen_id),
-    ),
-    events.PublicMessage: _broadcast,
-    events.DirectMessage: _direct,
-    events.Users: _user_list,
-    events.Online: lambda event: _UserList(users=event.users),
-    events.User: lambda event: _OneUser(event.username, event.online),
-    events.Sent: lambda event: _Sent(event.id, event.status, event.nonce, event.looks_public),
-    events.History: lambda event: _History([_message(message) for message in event.messages]),
-    events.Found: lambda event: _Found(event.words, [_message(message) for message in event.messages], event.upto),
-    events.PasswordChanged: lambda _: _PasswordChanged(),
-    events.Refused: lambda event: _Error(event.code, event.reason, event.nonce),
-    events.Pong: lambda _: _Pong(),
-    events.Bye: lambda event: _Bye(event.reason),
-}
-
-# The wire types of a batch. Events in neither table have no form in this protocol.
-_REPLIES_OF: Final[dict[type, Callable[[Any], list[Struct]]]] = {
-    events.PublicBatch: _broadcasts,
-    events.SentBatch: _confirmations,
-}
-
-# The wire type of each request.
-_COMMAND_OF: Final[dict[type, Callable[[Any], Struct]]] = {
-    requests.Login: lambda request: _Login(request.username, request.password, request.since, request.history_id),
-    requests.Password: lambda request: _Password(request.password),
-    requests.Say: lambda request: _Pm(request.text, request.nonce),
-    requests.Whisper: lambda request: _Dm(request.to, request.text, request.nonce),
-    requests.AskUsers: lambda _: _Users(),
-    requests.AskUser: lambda request: _User(request.username),
-    requests.AskHistory: lambda request: _Ch(request.limit, request.before),
-    requests.Search: lambda request: _Search(request.words, request.limit, request.before),
-    requests.ChangePassword: lambda request: _ChangePassword(request.old, request.new),
-    requests.Ping: lambda _: _Ping(),
-    requests.Leave: lambda _: _Ex(),
-}
+# The only type that the parser does not know is TimeMs.
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_to_iso)
+_EVENTS: Final[msgspec.json.Decoder[TaggedEvent]] = msgspec.json.Decoder(TaggedEvent, dec_hook=_from_iso)
 
 
 def _outgoing(request: Request) -> Outgoing:
     """Encode as one line. Raises TypeError for a request of another protocol."""
-    command = _COMMAND_OF.get(type(request))
-    if command is None:
+    if type(request) not in _REQUEST_TYPES:
         raise TypeError(f"No client of the wire format json sends {request!r}.")
-    return Outgoing(_ENCODER.encode_lines((command(request),)))
+    return Outgoing(_ENCODER.encode_lines((request,)))
 
 
 class JsonClient:
@@ -674,13 +365,22 @@ class JsonClient:
 
 
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
-    replies: list[Struct] = []
+    lines: list[Any] = []
     for event in items:
-        if (replies_of := _REPLIES_OF.get(type(event))) is not None:
-            replies += replies_of(event)
-        elif (reply_of := _REPLY_OF.get(type(event))) is not None:
-            replies.append(reply_of(event))
-    return _ENCODER.encode_lines(replies)
+        if type(event) in _EVENT_TYPES:
+            lines.append(event)
+            continue
+        match event:
+            case PublicBatch(first_id, time_ms, sender, texts):
+                time: Any = _to_iso(time_ms)  # once, not in the hook for each message
+                lines += [PublicMessage(number, time, sender, text) for number, text in enumerate(texts, first_id)]
+            case SentBatch():
+                lines += event
+            case Online(users):
+                lines.append(Users(users=users))
+            case UserUnknown(code, reason, nonce):
+                lines.append(Refused(code, reason, nonce))
+    return _ENCODER.encode_lines(lines)
 
 
 class Json:
@@ -704,6 +404,3 @@ class Json:
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> JsonClient:  # noqa: ARG002
         """Return the client's half."""
         return JsonClient()
-
-
-_ENCODER: Final = msgspec.json.Encoder()

@@ -117,7 +117,7 @@ class RegisterClient:
 
     def _on_registered(self) -> tuple[ClientEvent, ...]:
         self._is_logged_in = True
-        welcome = Welcome(AccountKind.GUEST, self._login.username, (), None)
+        welcome = Welcome(account=AccountKind.GUEST, username=self._login.username, users=(), last_id=None)
         if not self._was_logged_in:
             self._was_logged_in = True
             return (welcome,)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from chatprotocol import events
-from chatprotocol.errors import ErrorCode, ProtocolError, code_of
+from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import YOU_LEFT, AccountKind, SentStatus
 from chatprotocol.rules import unknown_user
 from chatprotocol.wire.steps import COMMAND, DATA
@@ -78,8 +78,6 @@ def _history(event: events.History) -> list[Step]:
 def _refused(event: events.Refused) -> tuple[Step]:
     if event.code in _DENIED_CODES:
         return _command("DENIED", event.reason)
-    if event.code is ErrorCode.UNKNOWN_USER and event.about is not None:
-        return _command("NOUSER", event.about)
     return _command("ERROR", event.code, event.reason)
 
 
@@ -94,6 +92,7 @@ _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.SentBatch: _sent_batch,
     events.History: _history,
     events.Refused: _refused,
+    events.UserUnknown: lambda event: _command("NOUSER", event.about),
     events.Pong: lambda _: _command("PONG"),
     # The reply to EX is BYE without a reason.
     events.Bye: lambda event: _command("BYE") if event.reason == YOU_LEFT else _command("BYE", event.reason),
@@ -170,8 +169,8 @@ def _read_message(text: str) -> Message:
         raise ValueError(f"{text[:64]!r} is not a message with a header")
     kind, sender, message_id, time_ms, body = found.groups()
     if kind == "PUBLIC":
-        return events.PublicMessage(int(message_id), int(time_ms), sender, body)
-    return events.DirectMessage(int(message_id), int(time_ms), sender, "", body)
+        return events.PublicMessage(int(message_id), events.TimeMs(time_ms), sender, body)
+    return events.DirectMessage(int(message_id), events.TimeMs(time_ms), sender, "", body)
 
 
 def _number(word: str) -> int:
@@ -182,21 +181,21 @@ def _number(word: str) -> int:
 
 def _read_welcome(rest: str) -> Event:
     kind, _, history_id = rest.partition(" ")
-    return events.Welcome(AccountKind(kind), "", (), None, history_id or None)
+    return events.Welcome(account=AccountKind(kind), username="", users=(), last_id=None, history_id=history_id or None)
 
 
 def _read_error(rest: str) -> Event:
     code, _, reason = rest.partition(" ")
-    return events.Refused(code_of(code), reason)
+    return events.Refused(ErrorCode(code), reason)
 
 
 def _read_no_user(name: str) -> Event:
     error = unknown_user(name)
-    return events.Refused(error.code, error.reason, about=error.about)
+    return events.UserUnknown(error.code, error.reason, about=name)
 
 
 _READ: Final[dict[str, Callable[[str], Event]]] = {
-    "PASSWORD": lambda rest: events.PasswordPrompt(AccountKind(rest)),
+    "PASSWORD": lambda rest: events.PasswordPrompt(account=AccountKind(rest)),
     "WELCOME": _read_welcome,
     "DENIED": lambda rest: events.Refused(ErrorCode.WRONG_PASSWORD, rest),
     "READY": lambda _: events.Ready(),

@@ -165,7 +165,7 @@ class ServerSteps:
             reason = f"After the username there may be {' or '.join(KEYWORD_SETS)}, and {HISTORY_ID}, nothing else."
             return requests.Unreadable(ErrorCode.BAD_REQUEST, reason)
         self._keywords = keywords
-        return requests.Login(name, is_stepwise=True)
+        return requests.StepLogin(name)
 
     def _read_password(self, text: str) -> Request:
         return requests.Password(text)

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from chatprotocol.events import DirectMessage, PublicBatch, Refused, Sent, SentBatch, SentStatus
+from chatprotocol.events import DirectMessage, PublicBatch, Refused, Sent, SentBatch, SentStatus, TimeMs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -183,7 +183,7 @@ class Hub:
     def _publish_direct(self, batch: MessageBatch, recipient: Account) -> None:
         """The lock is held."""
         (text,) = batch.texts
-        event = DirectMessage(batch.id, batch.time_ms, batch.member.name, recipient.name, text)
+        event = DirectMessage(batch.id, TimeMs(batch.time_ms), batch.member.name, recipient.name, text)
         members = self._members.get(recipient.id, [])
         # The sender's other connections receive the message too: it is in their history.
         others = [] if recipient.id == batch.member.account_id else self._members.get(batch.member.account_id, [])

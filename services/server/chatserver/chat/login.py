@@ -9,6 +9,7 @@ import structlog
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Refused, Welcome
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
+from chatprotocol.requests import StepLogin
 from chatprotocol.rules import check_password, check_username, name_key
 from chatserver.chat.member import Member
 from chatserver.chat.passwords import Verdict
@@ -137,10 +138,17 @@ def join(services: Services, send_queue: SendQueue, account: Account, kind: Acco
         ranges, since = _missed_ranges(services, account, login, joined)
         # While another device is online, the mark is too old: public messages move it only at the device's logout.
         is_known = joined.is_alone and kind is AccountKind.EXISTING
-        seen_id = max(account.delivered_id, joined.delivered_id) if is_known else None
-        welcome = Welcome(kind, account.name, users, joined.last_id, services.identity.history_id, since, seen_id)
+        welcome = Welcome(
+            account=kind,
+            username=account.name,
+            users=users,
+            last_id=joined.last_id,
+            history_id=services.identity.history_id,
+            since=since,
+            seen_id=max(account.delivered_id, joined.delivered_id) if is_known else None,
+        )
         last_page, is_complete = _send_pages(send_queue, welcome, account.id, ranges)
-        if last_page is not None and not is_complete and not login.is_stepwise:
+        if last_page is not None and not is_complete and not isinstance(login, StepLogin):
             last_page = (*last_page, _UNREADABLE)
         if last_page is not None:
             send_queue.release(last_page)

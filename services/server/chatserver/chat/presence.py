@@ -139,5 +139,7 @@ class Presence:
             version, is_online = self._changes.pop(name)
             by_change[is_online].append(name)
         count = len(self._member_counts)
-        users = self._names() if count <= USERS_LISTED_MAX else None
-        return Users(count, users, tuple(sorted(by_change[True])), tuple(sorted(by_change[False]))), version
+        joined, left = tuple(sorted(by_change[True])), tuple(sorted(by_change[False]))
+        if count <= USERS_LISTED_MAX:
+            return Users(users=self._names(), joined=joined, left=left), version
+        return Users(count=count, joined=joined, left=left), version

@@ -28,6 +28,7 @@ from chatprotocol.events import (
     Pong,
     Refused,
     User,
+    UserUnknown,
 )
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_nonce, check_text
@@ -153,7 +154,7 @@ class Session:
 
     def _log_in(self, request: requests.Login) -> State:
         if request.password is None:
-            self._send_queue.put([PasswordPrompt(account_kind(self._services, request.username))])
+            self._send_queue.put([PasswordPrompt(account=account_kind(self._services, request.username))])
             self._login = request
             return State.PASSWORD_REQUESTED
         return self._authenticate(request, request.password)
@@ -306,7 +307,10 @@ class Session:
         """Send an error after the confirmations of all earlier messages."""
         self._wait_for_pending()
         self._errors.log_refusal(error, self._member.name if self._member else None)
-        self._send_queue.put([Refused(error.code, error.reason, nonce, error.about)])
+        if error.code is ErrorCode.UNKNOWN_USER and error.about is not None:
+            self._send_queue.put([UserUnknown(error.code, error.reason, nonce, error.about)])
+        else:
+            self._send_queue.put([Refused(error.code, error.reason, nonce)])
 
     # --- permissions ---
 
@@ -320,6 +324,7 @@ class Session:
         State.NOT_LOGGED_IN: {
             **_ALWAYS,
             requests.Login: _log_in,
+            requests.StepLogin: _log_in,
         },
         State.PASSWORD_REQUESTED: {
             **_ALWAYS,

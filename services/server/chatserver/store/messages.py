@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from chatprotocol.events import DirectMessage, PublicMessage
+from chatprotocol.events import DirectMessage, PublicMessage, TimeMs
 from chatserver.memory import no_limit
 
 if TYPE_CHECKING:
@@ -166,8 +166,8 @@ class Messages:
 
 def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, text: str) -> Message:
     if recipient is None:
-        return PublicMessage(message_id, time_ms, sender, text)
-    return DirectMessage(message_id, time_ms, sender, recipient, text)
+        return PublicMessage(message_id, TimeMs(time_ms), sender, text)
+    return DirectMessage(message_id, TimeMs(time_ms), sender, recipient, text)
 
 
 def find_public_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int:
