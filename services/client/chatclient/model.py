@@ -174,7 +174,7 @@ class Model:
             moved = {*event.joined, *event.left}
             users = (*(name for name in self.online if name not in moved), *_usernames(event.joined))
         self.online = users[-_ONLINE_MAX_USERS:]  # recent users are likelier recipients
-        self.online_count = event.total if isinstance(event, Users) else len(event.users) or None
+        self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
     def _note_seen(self, message: Message) -> None:
         self._remember(message.id, _Fingerprint(message.time_ms, _content_hash(message.sender, message.text)))

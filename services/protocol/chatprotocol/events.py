@@ -118,18 +118,18 @@ class PublicBatch(Struct, frozen=True, gc=False):
 class Users(_Tagged, frozen=True, tag="users"):
     """The online users, and the changes since the last update. In updates of a large room ``users`` is None.
 
-    ``count`` is their number if they are not listed.
+    ``unlisted_count`` is their number if they are not listed.
     """
 
-    count: int | None = None
+    unlisted_count: int | None = field(default=None, name="count")
     users: tuple[str, ...] | None = None
     joined: tuple[str, ...] = _always(())
     left: tuple[str, ...] = _always(())
 
     @property
-    def total(self) -> int:
+    def count(self) -> int:
         """The number of online users."""
-        return len(self.users or ()) if self.count is None else self.count
+        return len(self.users or ()) if self.unlisted_count is None else self.unlisted_count
 
 
 class Online(Struct, frozen=True):

@@ -117,7 +117,7 @@ def test_update_about_many_users_only_counts_them(start: StartFixture, count: in
         fixture.enter(f"user{number}")
     fixture.presence.start()
     update, _ = fixture.next()
-    assert update.total == len(fixture.presence.names()) == count
+    assert update.count == len(fixture.presence.names()) == count
     assert (update.users is not None) is is_listed
 
 

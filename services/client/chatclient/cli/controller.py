@@ -278,7 +278,7 @@ class Controller:
         """Show other users who joined or left. The user's own arrival is not shown."""
         joined = tuple(name for name in event.joined if name != self._model.username)
         if joined or event.left:
-            self._frontend.display([Users(event.count, event.users, joined, event.left)])
+            self._frontend.display([Users(event.unlisted_count, event.users, joined, event.left)])
 
     def _end(self) -> None:
         """End the client after the goodbye. Its answer comes after the answers to all earlier requests."""

@@ -142,4 +142,4 @@ class Presence:
         joined, left = tuple(sorted(by_change[True])), tuple(sorted(by_change[False]))
         if count <= USERS_LISTED_MAX:
             return Users(users=self._names(), joined=joined, left=left), version
-        return Users(count=count, joined=joined, left=left), version
+        return Users(unlisted_count=count, joined=joined, left=left), version
