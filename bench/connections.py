@@ -4,7 +4,7 @@ A connection logs in with a generator of protocols.py, which yields the bytes to
 Logins make progress in each call that waits for input: ``log_in``, ``wait_until_quiet``, and the caller's own loop of
 ``ready`` and ``handle_input``. After the logins the caller reads receivers with ``receive`` and sends with ``send``.
 
-A UDP session (udp.py) looks like a non-blocking socket. In addition it needs regular calls for retransmissions;
+A session over UDP (udp.py) looks like a non-blocking socket. In addition it needs regular calls for retransmissions;
 ``_wait`` makes them.
 """
 
@@ -20,7 +20,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Self
 
 from bench.protocols import RefusedError, Role, Transport
-from bench.udp import KEEP_ALIVE_SECONDS, RESEND_CHECK_SECONDS, UdpSession
+from bench.udp import RESEND_CHECK_SECONDS, UdpSocket
+from chatprotocol.udp.session import PING_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,10 +99,10 @@ class Connections:
         self._logout_seconds = logout_seconds
         self._poll = _Poll()
         # Sockets by descriptor. Either all connections are UDP sessions, or none.
-        self.sockets: dict[int, socket.socket | UdpSession] = {}
-        self._udp_sessions: dict[int, UdpSession] = {}
+        self.sockets: dict[int, socket.socket | UdpSocket] = {}
+        self._udp_sockets: dict[int, UdpSocket] = {}
         self._check_resend_at = 0.0
-        self._keep_alive_at = perf_counter() + KEEP_ALIVE_SECONDS
+        self._keep_alive_at = perf_counter() + PING_SECONDS
         # Connections whose deliveries count. Other connections are in the room as well.
         self.receivers: set[int] = set()
         self.senders: list[int] = []
@@ -111,7 +112,7 @@ class Connections:
 
     def close(self) -> None:
         """Log out UDP sessions, and close all connections."""
-        if self._udp_sessions:
+        if self._udp_sockets:
             self._log_out()
         for sock in self.sockets.values():
             sock.close()
@@ -164,11 +165,11 @@ class Connections:
         self._poll.register(fd, _READABLE)
         return fd
 
-    def _connect(self, receive_bytes: int) -> socket.socket | UdpSession:
+    def _connect(self, receive_bytes: int) -> socket.socket | UdpSocket:
         if self.protocol.transport is Transport.UDP:
-            session = UdpSession(self._port, receive_bytes)
-            self._udp_sessions[session.fileno()] = session
-            return session
+            udp_socket = UdpSocket(self._port, receive_bytes)
+            self._udp_sockets[udp_socket.fileno()] = udp_socket
+            return udp_socket
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             if receive_bytes:
@@ -253,7 +254,7 @@ class Connections:
     # --- waiting, and the work of UDP sessions ---
 
     def _wait(self, seconds: float) -> list[tuple[int, int]]:
-        if self._udp_sessions and (now := perf_counter()) >= self._check_resend_at:
+        if self._udp_sockets and (now := perf_counter()) >= self._check_resend_at:
             self._send_due(now)
         return self._poll.poll(seconds, _EVENTS_MAX)
 
@@ -263,21 +264,19 @@ class Connections:
         for fd in (*self.senders, *self._logins):
             self._send_due_of(fd, now)
         if now >= self._keep_alive_at:
-            self._keep_alive_at = now + KEEP_ALIVE_SECONDS
-            for fd in self._udp_sessions:
-                self._send_due_of(fd, now, keep_alive=True)
+            self._keep_alive_at = now + PING_SECONDS
+            for fd in self._udp_sockets:
+                self._send_due_of(fd, now)
 
-    def _send_due_of(self, fd: int, now: float, *, keep_alive: bool = False) -> None:
+    def _send_due_of(self, fd: int, now: float) -> None:
         try:
-            if keep_alive:
-                self._udp_sessions[fd].keep_alive()
-            self._udp_sessions[fd].send_due(now)
+            self._udp_sockets[fd].send_due(now)
         except OSError as error:
             raise self._lost(fd, error.strerror) from error
 
     def _log_out(self) -> None:
         """Log out all UDP sessions. Otherwise the server would resend to closed sockets until its time limit."""
-        waiting = deque(fd for fd, session in self._udp_sessions.items() if session.is_open)
+        waiting = deque(fd for fd, session in self._udp_sockets.items() if session.is_open)
         pending: set[int] = set()
         received_at = perf_counter()
         while (waiting or pending) and (now := perf_counter()) < received_at + self._logout_seconds:
@@ -285,7 +284,7 @@ class Connections:
                 fd = waiting.popleft()
                 pending.add(fd)
                 with suppress(OSError):  # the server has ended: the poller reports it as well
-                    self._udp_sessions[fd].log_out()
+                    self._udp_sockets[fd].log_out()
             events = self._poll.poll(RESEND_CHECK_SECONDS, _EVENTS_MAX)
             if events:
                 received_at = now
@@ -296,7 +295,7 @@ class Connections:
 
     def _has_logged_out(self, fd: int) -> bool:
         try:
-            return not self._udp_sessions[fd].recv_into(self.buffer)
+            return not self._udp_sockets[fd].recv_into(self.buffer)
         except BlockingIOError:
             return False
         except OSError:  # the server has ended

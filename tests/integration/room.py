@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import select
 import socket
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from chatprotocol.udp.arq import Arq
-from chatprotocol.udp.handshake import UdpHandshake
 from chatprotocol.udp.packet import ACK, NO_SESSION, READ_BYTES, Datagram, pack, unpack
+from chatprotocol.udp.session import SessionState, UdpClientSession
+from chatprotocol.wire.datagram import in_pieces
+from chatprotocol.wire.readers import frame
 from chatserver.app import Server
 
 if TYPE_CHECKING:
@@ -234,15 +236,11 @@ class DatagramPeer(FramesPeer):
         self.socket.setblocking(False)
         self.socket.bind((address or "127.0.0.1", 0))
         self.socket.connect(("127.0.0.1", port))
-        # The session after the handshake.
-        self.arq: Arq | None = None
-        # True after the server's last frame, or if it does not exist any more.
-        self.is_over = False
-        # True if the server does not know the session.
-        self.is_lost = False
-        self._handshake: UdpHandshake | None = None
-        # Frames to send after the handshake, pieces of an incomplete frame, and frames that the test has not read.
-        self._ahead: list[Frame] = []
+        # Pings and probes would be answered by frames that no test expects.
+        self._session = UdpClientSession(time.monotonic(), ping_seconds=math.inf, probe_seconds=math.inf)
+        # True if the server's port is closed.
+        self._is_refused = False
+        # Pieces of incomplete data, and frames that the test has not read.
         self._pieces = b""
         self._arrived: deque[str] = deque()
 
@@ -250,38 +248,40 @@ class DatagramPeer(FramesPeer):
 
     @property
     def session(self) -> int:
-        """The session number."""
-        assert self.arq is not None, "it has no session"
-        return self.arq.session
+        """The session number; 0 before the session is open."""
+        return self._session.arq.session
+
+    @property
+    def is_over(self) -> bool:
+        """True after the server's last frame, or if the server does not exist any more."""
+        return self._is_refused or self._session.is_over
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the server does not know the session."""
+        return self._session.state is SessionState.UNKNOWN
 
     def send(self, data: bytes) -> None:
-        """Send frames as in the protocol frames. Long ones are split."""
-        self.put(*(piece for step in split_frames(data) for piece in _in_pieces(*step)))
+        """Send frames as in the protocol frames. Long ones are split. The first one opens the session."""
+        self.put(*(piece for step in split_frames(data) for piece in in_pieces(*step)))
 
     def put(self, *frames: Frame) -> None:
         """Send each frame in one datagram."""
-        if self._handshake is None:
-            (_, text), *rest = frames
-            self._handshake = UdpHandshake(text, time.monotonic())
-            frames = tuple(rest)
-        if self.arq is None:
-            self._ahead += frames
-        else:
-            self.arq.put(frames)
+        self._send_all(self._session.write(b"".join(frame(*each) for each in frames), time.monotonic()))
         self.turn()
 
     def turn(self) -> None:
         """Read the datagrams that have arrived, and send the ones that are due. It never waits."""
         for datagram in self.take_all():
-            self._take(datagram)
-        engine = self.arq or self._handshake
-        if engine is not None and not self.is_over:
-            self._send_all(engine.datagrams_to_send(time.monotonic()))
+            answers = self._session.receive(datagram, time.monotonic())
+            for kind, payload in split_frames(self._session.read()):
+                self._note(kind, payload)
+            self._send_all(answers)
+        self._send_all(self._session.datagrams_to_send(time.monotonic()))
 
     def look_at(self) -> float:
         """The time of the next turn, if no datagram arrives before."""
-        engine = self.arq or self._handshake
-        return time.monotonic() + DEADLINE_SECONDS if engine is None else engine.next_check_at
+        return min(self._session.next_check_at, time.monotonic() + DEADLINE_SECONDS)
 
     def arrived(self) -> list[str]:
         """All frames that have arrived and were not read."""
@@ -302,7 +302,7 @@ class DatagramPeer(FramesPeer):
             now = time.monotonic()
             if now > patience_ends:
                 raise TimeoutError
-            if self.arq is not None and now > probe_at:
+            if self.session and now > probe_at:
                 self._probe()
                 probe_at = now + _PROBE_SECONDS
             self._wait(min(self.look_at(), probe_at, patience_ends))
@@ -369,34 +369,12 @@ class DatagramPeer(FramesPeer):
             while len(found) < most:
                 try:
                     datagram = unpack(self.socket.recv(READ_BYTES))
-                except ConnectionRefusedError:  # the port is closed
-                    self.is_over = True
+                except ConnectionRefusedError:
+                    self._is_refused = True
                     break
                 assert datagram is not None, "the server sent something that is no datagram"
                 found.append(datagram)
         return found
-
-    def _take(self, datagram: Datagram) -> None:
-        now = time.monotonic()
-        if self.arq is None:
-            begun = None if self._handshake is None else self._handshake.handle_reply(datagram, now)
-            if isinstance(begun, bytes):
-                self._arrived.append(f"C {begun.decode()}")
-                self.is_over = True
-            if not isinstance(begun, Arq):
-                return
-            self.arq = begun
-            self.arq.put(self._ahead)
-        if datagram.session != self.arq.session:
-            return
-        if datagram.kind == ord("C") and datagram.sequence == 0:
-            self._arrived.append(f"C {datagram.payload.decode()}")
-            self.is_over = self.is_lost = True
-            return
-        arrival = self.arq.receive(datagram, now)
-        self._send_all(arrival.acks)
-        for kind, payload in arrival.frames:
-            self._note(kind, payload)
 
     def _note(self, kind: int, payload: bytes) -> None:
         if kind == ord("d"):
@@ -405,14 +383,13 @@ class DatagramPeer(FramesPeer):
         assert not self._pieces or kind == ord("D"), "the last piece is missing"
         text, self._pieces = (self._pieces + payload).decode(), b""
         self._arrived.append(f"{chr(kind)} {text}")
-        self.is_over |= kind == ord("C") and text.split(" ")[0] == "BYE"
 
     def _send_all(self, datagrams: Iterable[bytes]) -> None:
         for each in datagrams:
             try:
                 self.socket.send(each)
-            except ConnectionRefusedError:  # the port is closed
-                self.is_over = True
+            except ConnectionRefusedError:
+                self._is_refused = True
             except OSError:  # equal to a lost datagram
                 pass
 
@@ -430,14 +407,6 @@ def split_frames(data: bytes) -> Iterator[Frame]:
         (size_bytes,) = struct.unpack(">I", data[1:5])
         yield data[0], data[5 : 5 + size_bytes]
         data = data[5 + size_bytes :]
-
-
-def _in_pieces(kind: int, payload: bytes) -> Iterator[Frame]:
-    """The pieces of docs/wire/datagram.md."""
-    while kind == ord("D") and len(payload) > PAYLOAD_MAX:
-        yield ord("d"), payload[:PAYLOAD_MAX]
-        payload = payload[PAYLOAD_MAX:]
-    yield kind, payload
 
 
 class RegisterPeer(_Peer):

@@ -192,7 +192,7 @@ class UdpClient:
 
     def step(self) -> bool:
         """Do something. False after the last step."""
-        if self._peer.arq is None and not self._chance.randrange(3):
+        if not self._peer.session and not self._chance.randrange(3):
             self._peer.send(self._chance.choice(FRAMES_LOGINS))
         actions = {self._send: 40, self._send_packet: 40, self._read: 19, self._leave: 1}
         (action,) = self._chance.choices(list(actions), list(actions.values()))
@@ -202,13 +202,13 @@ class UdpClient:
         self._peer.close()
 
     def _send(self) -> bool:
-        if self._peer.arq is not None and self._reads:
+        if self._peer.session and self._reads:
             self._peer.put(*split_frames(self._chance.choice(FRAMES_REQUESTS)))
         return not self._peer.is_over
 
     def _send_packet(self) -> bool:
         kind, payload = self._chance.choice(list(split_frames(self._chance.choice(FRAMES_REQUESTS))))
-        session = 0 if self._peer.arq is None else self._peer.session
+        session = self._peer.session
         sequence = self._chance.choice((0, 1, 2, 3, 5, 20, 100, 1_000, 2**32 - 1))
         data = pack(Datagram(self._chance.choice((kind, kind, *b"CDdAX")), session, sequence, payload))
         self._peer.throw_bytes(damaged(data, self._chance)[:UDP_MAX_BYTES])

@@ -1,4 +1,4 @@
-"""UdpLink against a server played by a test: opening, addresses, threads, and the end. See also test_udp_session.py."""
+"""UdpLink against a server played by a test: opening, addresses, threads, and the end."""
 
 import queue
 import socket
@@ -14,7 +14,7 @@ from raw_steps import Command, Data, encode_request
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
 from chatclient.links.udp import UdpLink
-from chatprotocol.errors import ErrorCode
+from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicMessage, Refused, Welcome
 from chatprotocol.wire import Datagram
 
@@ -232,6 +232,23 @@ def test_foreign_datagrams_are_ignored(server: UdpServer, inside: Caller, addres
         server.says_bytes(short)
     server.says("D", SESSION, 2, HELLO_TEXT)
     inside.reports(HELLO)
+
+
+def test_answer_to_a_ping_is_not_reported(server: UdpServer, inside: Caller) -> None:
+    server.says("C", SESSION, 2, "PONG")
+    server.says("D", SESSION, 3, HELLO_TEXT)
+    inside.reports(HELLO)
+
+
+@pytest.mark.parametrize("said", [("D", "no header"), ("X", "hello"), ("C", "SENT x")])
+def test_invalid_datagram_is_a_protocol_error(server: UdpServer, inside: Caller, said: tuple[str, str]) -> None:
+    server.says(said[0], SESSION, 2, said[1])
+    inside.fails(ProtocolError, "The server sent an invalid")
+
+
+def test_session_that_the_server_does_not_know_ends(server: UdpServer, inside: Caller) -> None:
+    server.says("C", SESSION, 0, "ERROR no_session There is no such session.")
+    inside.ends("the server no longer knows this session")
 
 
 def test_thousands_of_requests_are_sent(server: UdpServer, inside: Caller) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.protocol.network import Faults, Network
 
-from chatprotocol.udp.packet import ACK, PIECE, Datagram, pack, unpack
+from chatprotocol.udp.packet import ACK, Datagram, pack, unpack
 from chatprotocol.wire.readers import frame
 from chatserver.net.udp_transport import UdpTransport
 
@@ -18,7 +18,7 @@ from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
 from .udp_line import ADDRESS, OPENING, SESSION, RecordingSocket, UdpLine
 
 C, D = ord("C"), ord("D")
-INBOX_MAX_BYTES = 64 * 1024
+INPUT_MAX_BYTES = 64 * 1024
 WRITE_MAX_BYTES = 16 * 1024
 RESEND_SECONDS = 0.2
 WINDOW = 64
@@ -38,22 +38,9 @@ def short_frames(count: int) -> list[bytes]:
     return [frame(D, b"%04d" % number) for number in range(1, count + 1)]
 
 
-def test_frames_are_read_once_in_order_and_acknowledged(line: UdpLine) -> None:
-    """After the opening. A kind that is unknown to the transport is for the protocol to refuse."""
-    line.transport.deliver([(C, b"alice")])
-    said = [Datagram(kind, SESSION, number, b"%d" % number) for number, kind in enumerate((C, PIECE, 0), 1)]
-    line.arrive(said[2])
-    assert line.read() == b"C\0\0\0\5alice"
-    assert line.read() == b""
-    line.arrive(said[0], said[0], said[2], said[1])
-    assert line.read() + line.read() == b"C\0\0\0\x011d\0\0\0\x012\0\0\0\0\x013"
-    assert line.read() == b""
-    assert acknowledged(line) == [3, 1, 1, 1, 3, 3, 2, 2]
-
-
 def test_read_returns_at_most_the_requested_bytes(line: UdpLine) -> None:
     data = frame(D, bytes(at % 251 for at in range(1_000))) + frame(C, b"EX")
-    line.peer_sends((D, data[5:1_005]), (C, b"EX"))
+    line.peer_sends(data)
     parts = []
     while sum(map(len, parts)) < len(data):
         parts.append(line.transport.read(7, 0.0))
@@ -69,8 +56,7 @@ def lose(line: UdpLine) -> None:
 
 
 WAKE_READER: dict[str, tuple[Callable[[UdpLine], object], bytes]] = {
-    "datagram": (lambda line: line.peer_sends((C, b"EX")), b"C\0\0\0\2EX"),
-    "opening": (lambda line: line.transport.deliver([(C, b"EX")]), b"C\0\0\0\2EX"),
+    "datagram": (lambda line: line.peer_sends(frame(C, b"EX")), b"C\0\0\0\2EX"),
     "hang up": (lambda line: line.transport.hang_up(), b""),
     "close": (lambda line: line.transport.close(), b""),
     "end": (lambda line: line.transport.end(), b""),
@@ -93,45 +79,20 @@ def test_waiting_reader_is_woken(line: UdpLine, event: str) -> None:
     assert read == [expected]
 
 
-def test_full_inbox_takes_the_rest_later(line: UdpLine) -> None:
+def test_full_input_takes_the_rest_later(line: UdpLine) -> None:
     """Promise: back-pressure. However much a peer sends, memory stays bounded, and nothing is lost."""
     payloads = [b"%04d" % number * 300 for number in range(WINDOW)]
-    line.peer_sends(*((D, payload) for payload in payloads))
+    line.peer_sends(*(frame(D, payload) for payload in payloads))
     taken = acknowledged(line)
     assert taken == list(range(1, len(taken) + 1))
-    assert INBOX_MAX_BYTES <= len(taken) * 1_205 < INBOX_MAX_BYTES + 1_205
-    data = b"".join(line.read() for _ in taken)
+    assert INPUT_MAX_BYTES <= len(taken) * 1_205 < INPUT_MAX_BYTES + 1_205
+    data = line.read()
     for number in taken:
         line.peer.receive(Datagram(ACK, SESSION, number), line.clock.now)
     line.clock.now += RESEND_SECONDS
     line.arrive_packed(line.peer.datagrams_to_send(line.clock.now))
     assert acknowledged(line) == list(range(len(taken) + 1, WINDOW + 1))
-    data += b"".join(line.read() for _ in payloads[len(taken) :])
-    assert data == b"".join(frame(D, payload) for payload in payloads)
-
-
-def test_full_inbox_takes_acknowledgements_and_repeats_its_own(line: UdpLine) -> None:
-    """It takes no early datagrams."""
-    line.peer_sends((C, b"PM"))
-    line.transport.write([frame(C, b"READY")])
-    line.transport.deliver([(D, b"x" * INBOX_MAX_BYTES)])
-    line.new_packets()
-    line.arrive(*(Datagram(D, SESSION, number, b"x") for number in (1, 2, 3, 128)))
-    line.acknowledge(1)
-    assert acknowledged(line) == [1, 1]
-    assert line.transport.unacknowledged_bytes() == 0
-
-
-def test_each_complete_frame_is_sent_as_a_datagram(line: UdpLine) -> None:
-    assert line.transport.write([b"C\0\0\0\5READYd\0\0\0\3abc", b"D\0\0\0\0"]) == 23
-    for byte in frame(D, b"hello"):
-        assert line.transport.write([bytes([byte])]) == 1
-    assert line.new_packets() == [
-        Datagram(C, SESSION, 1, b"READY"),
-        Datagram(PIECE, SESSION, 2, b"abc"),
-        Datagram(D, SESSION, 3, b""),
-        Datagram(D, SESSION, 4, b"hello"),
-    ]
+    assert data + line.read() == b"".join(frame(D, payload) for payload in payloads)
 
 
 def test_write_takes_16_kib_and_sends_the_window(line: UdpLine) -> None:
@@ -167,7 +128,7 @@ def test_flush_sends_waiting_frames_and_resends(line: UdpLine) -> None:
 def test_failed_send_counts_as_a_lost_packet(line: UdpLine) -> None:
     line.sock.fault = PermissionError()
     assert line.transport.write([frame(C, b"READY")]) == 10
-    line.peer_sends((C, b"PM"))
+    line.peer_sends(frame(C, b"PM"))
     line.sock.fault = None
     line.clock.now += RESEND_SECONDS
     line.transport.flush()
@@ -210,18 +171,19 @@ def test_sender_is_woken_while_frames_wait(line: UdpLine) -> None:
     assert line.wakeups == 1
     line.transport.write(short_frames(1_000))
     line.transport.end()
+    received = b""
     while line.transport.unacknowledged_bytes():
         calls = line.wakeups
-        line.carry()
+        received += line.carry()
         assert line.wakeups > calls
         line.transport.flush()
-    assert len(line.peer_received) >= 1_000
+    assert received.endswith(b"".join(short_frames(1_000)))
 
 
 def test_sender_is_not_woken_without_need(line: UdpLine) -> None:
     line.transport.write(short_frames(3))
     line.acknowledge(1, 2, 3)
-    line.peer_sends((C, b"PM"), (D, b"hello"))
+    line.peer_sends(frame(C, b"PM"), frame(D, b"hello"))
     line.transport.check_timeouts(line.clock.now)
     assert line.wakeups == 0
     without_sender = UdpTransport(RecordingSocket(), ADDRESS, SESSION, OPENING, clock=line.clock)  # type: ignore[arg-type]
@@ -239,7 +201,7 @@ def test_callbacks_run_without_the_lock(line: UdpLine) -> None:
 
     line.transport.set_wake(check)
     line.sock.sendto = check
-    line.peer_sends((C, b"PM"))
+    line.peer_sends(frame(C, b"PM"))
     line.transport.write(short_frames(WINDOW + 1))
     line.acknowledge(1)
     line.transport.flush()
@@ -262,7 +224,7 @@ def test_reader_sees_the_end_after_the_last_acknowledgement(line: UdpLine) -> No
     line.transport.flush()
     assert line.transport.check_timeouts(line.clock.now) == ""
     assert line.new_packets() == [bye]
-    line.peer_sends((C, b"PM"))
+    line.peer_sends(frame(C, b"PM"))
     line.acknowledge(1)
     assert line.wakeups == 2, "the sender may close the transport"
     assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
@@ -271,13 +233,13 @@ def test_reader_sees_the_end_after_the_last_acknowledgement(line: UdpLine) -> No
 
 def test_transport_that_hung_up_takes_and_holds_nothing(line: UdpLine) -> None:
     """It still acknowledges, so that the peer goes on to read what was sent. A closed one is marked as such."""
-    line.peer_sends((C, b"PM"))
+    line.peer_sends(frame(C, b"PM"))
     assert not line.transport.closed
     line.transport.hang_up()
     assert line.wakeups == 1
     line.new_packets()
-    line.peer_sends(*[(D, b"x" * 1_200)] * 60)
-    assert acknowledged(line) == list(range(2, 62)), "the inbox is not filled"
+    line.peer_sends(*[frame(D, b"x" * 1_200)] * 60)
+    assert acknowledged(line) == list(range(2, 62)), "the input is not filled"
     assert line.transport.read(100, 0.0) == b"C\0\0\0\2PM"
     assert line.transport.read(100, 0.0) == b""
     for act in (line.transport.flush, lambda: line.transport.write([frame(C, b"more")])):
@@ -311,35 +273,31 @@ def test_silent_peer_is_lost_after_60_seconds(line: UdpLine, heard: Datagram) ->
 TO_PEER, TO_TRANSPORT = 0, 1
 
 
-def carry(network: Network, line: UdpLine) -> None:
-    """Send all that is due, and let the packets arrive that are due."""
-    now = line.clock.now
-    network.send(TO_PEER, map(pack, line.new_packets()), now)
-    network.send(TO_TRANSPORT, line.peer.datagrams_to_send(now), now)
-    for to, packet in network.arrive(now):
-        if to == TO_TRANSPORT:
-            line.arrive_packed([packet])
-            continue
-        received = line.peer.receive(unpack(packet), now)
-        line.peer_received += received.frames
-        network.send(TO_TRANSPORT, received.acks, now)
-
-
 @given(dice=st.randoms(use_true_random=True))
 def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None:
     """Both ways, with small limits, while reader and sender take their time. The sender acts only when it is woken."""
-    line = UdpLine(inbox_max_bytes=200, write_max_bytes=100)
+    line = UdpLine(input_max_bytes=200, write_max_bytes=100)
     network = Network(dice.getrandbits(32), Faults(lost=0.2, repeated=0.2, late=0.5, late_seconds=0.3))
     asked, answers = (
-        [(kind, b"%d " % number * dice.randint(0, 20)) for number in range(dice.randint(0, 150))] for kind in (D, C)
+        b"".join(frame(kind, b"%d " % number * dice.randint(0, 20)) for number in range(dice.randint(0, 150)))
+        for kind in (D, C)
     )
-    line.peer.put(asked)
-    rest, read, calls = b"".join(frame(*each) for each in answers), b"", -1
-    expected = b"".join(frame(*each) for each in asked)
+    network.send(TO_TRANSPORT, line.peer.write(asked, line.clock.now), line.clock.now)
+    rest, read, heard, calls = answers, b"", b"", -1
     for round_ in range(4_000):
         if round_ == 200:
             network.faults = Faults()
-        carry(network, line)
+        now = line.clock.now
+        network.send(TO_PEER, map(pack, line.new_packets()), now)
+        network.send(TO_TRANSPORT, line.peer.datagrams_to_send(now), now)
+        for to, packet in network.arrive(now):
+            datagram = unpack(packet)
+            assert datagram is not None
+            if to == TO_TRANSPORT:
+                line.arrive(datagram)
+            else:
+                network.send(TO_TRANSPORT, line.peer.receive(datagram, now), now)
+        heard += line.peer.read()
         if dice.random() < 0.5 or round_ >= 200:
             read += line.read()
         line.clock.now += 0.02
@@ -350,7 +308,6 @@ def test_frames_arrive_once_and_in_order_with_slow_threads(dice: Random) -> None
             with suppress(BlockingIOError):
                 while rest:
                     rest = rest[line.transport.write([rest[:30], rest[30:200]]) :]
-        if not (rest or line.transport.unacknowledged_bytes()) and len(read) == len(expected):
+        if not (rest or line.transport.unacknowledged_bytes()) and len(read) == len(asked):
             break
-    assert line.peer_received == answers
-    assert read == expected
+    assert (read, heard) == (asked, answers)

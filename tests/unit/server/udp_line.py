@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from chatprotocol.udp.arq import Arq, Frame
 from chatprotocol.udp.packet import ACK, Datagram, unpack
+from chatprotocol.udp.session import UdpSession
 from chatserver.net.udp_transport import UdpTransport
 
 ADDRESS = ("10.0.0.1", 4_711)
@@ -48,15 +48,15 @@ class RecordingSocket:
 
 
 class UdpLine:
-    """A UdpTransport and its peer, an Arq. Nothing moves between them unless the test moves it."""
+    """A UdpTransport and its peer, a UdpSession. Nothing moves between them unless the test moves it."""
 
     def __init__(self, **limits: int) -> None:
         self.clock = Clock()
         self.sock: Any = RecordingSocket()
         self.transport = UdpTransport(self.sock, ADDRESS, SESSION, OPENING, clock=self.clock, **limits)
-        self.peer = Arq(SESSION, self.clock.now)
-        # Frames that the peer received; number of wakeups of the sender.
-        self.peer_received: list[Frame] = []
+        assert self.transport.read(100, 0.0) == b"C\0\0\0\5alice", "the opening comes first"
+        self.peer = UdpSession(SESSION, self.clock.now)
+        # Number of wakeups of the sender.
         self.wakeups = 0
         self.transport.set_wake(self._count_wakeup)
 
@@ -74,10 +74,9 @@ class UdpLine:
         for datagram in datagrams:
             self.transport.receive(datagram, self.clock.now)
 
-    def peer_sends(self, *frames: Frame) -> None:
+    def peer_sends(self, *frames: bytes) -> None:
         """Let the peer send the frames, up to its window."""
-        self.peer.put(frames)
-        self.arrive_packed(self.peer.datagrams_to_send(self.clock.now))
+        self.arrive_packed(self.peer.write(b"".join(frames), self.clock.now))
 
     def arrive_packed(self, packets: Iterable[bytes]) -> None:
         self.arrive(*filter(None, map(unpack, packets)))
@@ -85,13 +84,14 @@ class UdpLine:
     def acknowledge(self, *sequences: int) -> None:
         self.arrive(*(Datagram(ACK, SESSION, sequence) for sequence in sequences))
 
-    def carry(self) -> None:
-        """Carry everything to the peer and its answers back, until nothing is left."""
+    def carry(self) -> bytes:
+        """Carry everything to the peer and its answers back, until nothing is left. Returns the frames it received."""
+        found = b""
         while packets := self.new_packets():
             for datagram in packets:
-                received = self.peer.receive(datagram, self.clock.now)
-                self.peer_received += received.frames
-                self.arrive_packed(received.acks)
+                self.arrive_packed(self.peer.receive(datagram, self.clock.now))
+                found += self.peer.read()
+        return found
 
     def read(self) -> bytes:
         """The bytes that a reader gets without waiting; empty if there are none."""

@@ -10,15 +10,12 @@ import selectors
 import socket
 import time
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from chatclient.links.udp_session import UdpSession
 from chatprotocol.address import format_address
-from chatprotocol.udp.arq import Arq
-from chatprotocol.udp.handshake import UdpHandshake
+from chatprotocol.events import Pong
 from chatprotocol.udp.packet import READ_BYTES, unpack
-from chatprotocol.wire.readers import HEADER_BYTES, frame
-from chatprotocol.wire.steps import COMMAND
+from chatprotocol.udp.session import SessionState, UdpClientSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,14 +28,6 @@ if TYPE_CHECKING:
 
 # Maximum number of datagrams to read before requests are handled.
 _READ_MAX: Final = 64
-
-
-class _Opened(NamedTuple):
-    """A new session and its first datagrams; or, with ``arq`` None, the server's rejection."""
-
-    sock: _UdpSocket
-    arq: Arq | None
-    arrived: list[Datagram]
 
 
 class UdpLink:
@@ -59,21 +48,21 @@ class UdpLink:
         # All addresses of the name, tried in order.
         self._socket_addresses = resolve(*address, type=socket.SOCK_DGRAM)
         self._timeout_seconds = seconds / len(self._socket_addresses)
-        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._queued: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._wakeup, self._waker = socket.socketpair()
         self._wakeup.setblocking(False)
         self._is_shut = False
 
     def send(self, data: bytes, _: int = 0) -> None:
         """Queue encoded frames for the receiver thread. For any thread; never blocks."""
-        self._requests.put(data)
+        self._queued.put(data)
         self._wake()
 
     def shut_down(self) -> None:
         """End the session: receive() returns. For any thread."""
         # Lock-free: set before the wakeup and never cleared. The receiver thread reads it after each wakeup.
         self._is_shut = True
-        self._requests.put(None)  # the receiver thread may be waiting for the first request
+        self._queued.put(None)  # the receiver thread may be waiting for the first request
         self._wake()
 
     def close(self) -> None:
@@ -82,73 +71,69 @@ class UdpLink:
         self._waker.close()
 
     def receive(self, report: Callable[[Event], None]) -> str:
-        """Open a session and report events until it ends. Returns the reason. Raises OSError, ProtocolError."""
-        opening = self._requests.get()
+        """Open a session and report events until it ends. Returns the reason. Raises OSError, ProtocolError.
+
+        The server's addresses are tried in order until one answers.
+        """
+        opening = self._queued.get()
         if opening is None:
             return "the client closed the connection"
-        opened = self._open(opening[HEADER_BYTES:])
-        with closing(opened.sock) as sock:
-            if opened.arq is None:
-                for event in self._protocol.event_decoder().decode(frame(COMMAND, opened.arrived[0].payload)):
-                    report(event)
-                return "the server answered, but opened no session"
-            return self._run_session(sock, opened.arq, opened.arrived, report)
-
-    def _open(self, text: bytes) -> _Opened:
-        """Try the server's addresses in order until one answers. Raises OSError if none does."""
-        reason = "no answer"
+        error = "no answer"
         for family, _, _, _, socket_address in self._socket_addresses:
+            session = UdpClientSession(time.monotonic())
             try:
-                opened = self._open_at(family, socket_address, text)
-            except OSError as error:
-                reason = error.strerror or str(error)
+                with closing(_UdpSocket(family, socket_address, self._wakeup)) as sock:
+                    end = self._run(sock, session, opening, report)
+            except OSError as caught:
+                if session.state is not SessionState.OPENING:
+                    raise
+                error = caught.strerror or str(caught)
                 continue
-            if opened is not None:
-                return opened
-        raise OSError(f"can't reach {format_address(self._address)} over UDP: {reason}")
+            if end:
+                return end
+            if self._is_shut:
+                break
+        raise OSError(f"can't reach {format_address(self._address)} over UDP: {error}")
 
-    def _open_at(self, family: int, socket_address: Any, text: bytes) -> _Opened | None:
-        """Open a session at one address. Returns None if there is no answer."""
-        sock = _UdpSocket(family, socket_address, self._wakeup)
-        opened = None
-        try:
-            handshake = UdpHandshake(text, time.monotonic())
-            deadline = time.monotonic() + self._timeout_seconds
-            while opened is None and not self._is_shut and (now := time.monotonic()) < deadline:
-                sock.send(handshake.datagrams_to_send(now))
-                arrived = sock.read(min(handshake.next_check_at, deadline))
-                while arrived and (answer := handshake.handle_reply(arrived[0], time.monotonic())) is None:
-                    del arrived[0]
-                if arrived:
-                    opened = _Opened(sock, answer if isinstance(answer, Arq) else None, arrived)
-        finally:
-            if opened is None:
-                sock.close()
-        return opened
-
-    def _run_session(self, sock: _UdpSocket, arq: Arq, arrived: list[Datagram], report: Callable[[Event], None]) -> str:
-        udp_session = UdpSession(arq, self._protocol, time.monotonic())
+    def _run(self, sock: _UdpSocket, session: UdpClientSession, opening: bytes, report: Callable[[Event], None]) -> str:
+        """Run a session at one address until it ends. Returns the reason; empty if there was no answer in time."""
+        decoder = self._protocol.event_decoder()
+        now = time.monotonic()
+        open_by = now + self._timeout_seconds
+        sock.send(session.write(opening, now))
         while not self._is_shut:
-            for datagram in arrived:
-                result = udp_session.receive(datagram, time.monotonic())
-                for event in result.events:
-                    report(event)
-                if result.events:
-                    self._watch.note_received(result.events, time.monotonic())
-                if result.end:
-                    with suppress(ConnectionRefusedError):  # the server has ended already
-                        sock.send(result.acks)
-                    return result.end
-                sock.send(result.acks)
-            while not self._requests.empty():
-                request = self._requests.get()
-                if request is not None:
-                    udp_session.write(request, time.monotonic())
             now = time.monotonic()
-            self._watch.check(now)  # raises TimeoutError; its ping is not needed, because UdpSession sends pings
-            sock.send(udp_session.datagrams_to_send(now))
-            arrived = sock.read(min(udp_session.next_check_at, self._watch.next_check_at(now)))
-        return "the client closed the connection"
+            if session.state is not SessionState.OPENING:
+                if data := self._take_queued():
+                    sock.send(session.write(data, now))
+                self._watch.check(now)  # raises TimeoutError; its ping is not needed, because the session sends pings
+            elif now >= open_by:
+                return ""
+            sock.send(session.datagrams_to_send(now))
+            if session.state is SessionState.LOST:
+                raise TimeoutError(session.lost_reason)
+            is_opening = session.state is SessionState.OPENING
+            check_at = open_by if is_opening else self._watch.next_check_at(now)
+            for datagram in sock.read(min(session.next_check_at, check_at)):
+                answers = session.receive(datagram, time.monotonic())
+                events = [event for event in decoder.decode(session.read()) if not isinstance(event, Pong)]
+                for event in events:
+                    report(event)
+                if events:
+                    self._watch.note_received(events, time.monotonic())
+                if session.is_over:
+                    with suppress(ConnectionRefusedError):  # the server has ended already
+                        sock.send(answers)
+                    return str(session.state.value)
+                sock.send(answers)
+        return "" if session.state is SessionState.OPENING else "the client closed the connection"
+
+    def _take_queued(self) -> bytes:
+        """The frames that other threads have queued since the last call."""
+        found = []
+        while not self._queued.empty():
+            found.append(self._queued.get() or b"")
+        return b"".join(found)
 
     def _wake(self) -> None:
         with suppress(OSError):  # a wakeup is pending, or the sockets are closed

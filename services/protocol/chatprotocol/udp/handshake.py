@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from chatprotocol.udp.arq import RESEND_SECONDS, RESENDS_MAX, Arq
+from chatprotocol.udp.arq import RESEND_SECONDS, RESENDS_MAX
 from chatprotocol.udp.packet import NO_SESSION, OPENING_BYTES, Datagram, pack, read_cookie
 from chatprotocol.wire.steps import COMMAND
 
@@ -42,13 +42,14 @@ class UdpHandshake:
         self._resends += 1
         return [pack(Datagram(COMMAND, NO_SESSION, 0, self._payload))]
 
-    def handle_reply(self, datagram: Datagram, now: float) -> Arq | bytes | None:
+    def handle_reply(self, datagram: Datagram, now: float) -> int | bytes | None:
         """Process a datagram of the server.
 
-        Returns the new session's Arq, whose first datagram this is; the payload of a rejection; or None to continue.
+        Returns the number of the new session, whose first datagram this is; the payload of a rejection; or None to
+        continue.
         """
         if datagram.session != NO_SESSION:
-            return Arq(datagram.session, now) if self._cookies else None
+            return datagram.session if self._cookies else None
         if datagram.kind != COMMAND:
             return None
         cookie = read_cookie(datagram.payload)

@@ -1,7 +1,7 @@
 """The wire protocol datagram: the steps of frames over UDP. Wire format: docs/wire/datagram.md.
 
-In this module a datagram is a frame: kind, payload length, payload. chatprotocol.udp.arq delivers the frames once and
-in order.
+In this module a datagram is a frame: kind, payload length, payload. chatprotocol.udp.session delivers the frames once
+and in order.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from chatprotocol.wire.step_texts import EventReader, event_steps
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from chatprotocol.events import Event, EventBatch
     from chatprotocol.requests import Request, Unreadable
     from chatprotocol.udp.arq import Frame
-    from chatprotocol.wire.steps import Step
 
 _KINDS: Final = bytes((COMMAND, DATA, PIECE))
 # Size limit of all pieces of one payload together.
@@ -32,14 +31,13 @@ _JOINED_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
 _PING: Final = PING.encode()
 
 
-def _to_frames(steps: Iterable[Step]) -> Iterator[Frame]:
-    """Yield a frame for each step, or several for long data."""
-    for kind, payload in steps:
-        start = 0
-        while kind == DATA and len(payload) - start > DATAGRAM_PAYLOAD_MAX_BYTES:
-            yield PIECE, payload[start : start + DATAGRAM_PAYLOAD_MAX_BYTES]
-            start += DATAGRAM_PAYLOAD_MAX_BYTES
-        yield kind, payload[start:] if start else payload
+def in_pieces(kind: int, payload: bytes) -> Iterator[Frame]:
+    """Yield one frame, or several for long data."""
+    start = 0
+    while kind == DATA and len(payload) - start > DATAGRAM_PAYLOAD_MAX_BYTES:
+        yield PIECE, payload[start : start + DATAGRAM_PAYLOAD_MAX_BYTES]
+        start += DATAGRAM_PAYLOAD_MAX_BYTES
+    yield kind, payload[start:] if start else payload
 
 
 class _Pieces:
@@ -156,7 +154,7 @@ _READY: Final = frame(*READY_STEP)
 
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
     steps = (step for each in items for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
-    return b"".join([frame(*each) for each in _to_frames(steps)])
+    return b"".join([frame(*each) for step in steps for each in in_pieces(*step)])
 
 
 def _check(kind: int, payload: bytes) -> None:
@@ -229,4 +227,4 @@ def encode_step(kind: int, payload: bytes) -> bytes:
     if kind == COMMAND and len(payload) > DATAGRAM_PAYLOAD_MAX_BYTES:
         # No name, password or keyword may be this long: the server rejects the truncated one as well.
         payload = payload[:DATAGRAM_PAYLOAD_MAX_BYTES].decode(errors="ignore").encode()
-    return b"".join([frame(*each) for each in _to_frames([(kind, payload)])])
+    return b"".join([frame(*each) for each in in_pieces(kind, payload)])

@@ -185,13 +185,12 @@ class UdpListener:
             silence_seconds=self._silence_seconds,
             clock=self._clock,
         )
-        transport.deliver([(COMMAND, opening.text)])
         try:
             transport.label = self._connections.add(transport, str(address[0]), self._protocol).label
         except FullError:
             self._send(address, NO_SESSION, _error(ErrorCode.SERVER_FULL, "The server is full; try again later."))
             return
-        self._by_number[transport.session] = transport
+        self._by_number[transport.number] = transport
         self._by_opening[address, opening.text] = transport
 
     def _send_cookie(self, datagram: Datagram, opening: Opening, address: Address, now: float) -> None:
@@ -220,7 +219,7 @@ class UdpListener:
         self._stateless_left = self._stateless_max
         for transport in list(self._by_number.values()):
             if transport.closed:
-                del self._by_number[transport.session]
+                del self._by_number[transport.number]
                 if self._by_opening.get((transport.address, transport.opening)) is transport:
                     del self._by_opening[transport.address, transport.opening]
                 continue

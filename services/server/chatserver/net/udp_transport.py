@@ -1,40 +1,36 @@
 """The UDP transport: one session over the shared UDP socket, with the interface of a TCP transport.
 
-States: open; ended (:meth:`~UdpTransport.end`: nothing more is written, and unacknowledged frames are still resent);
-lost (the listener's timeout check) or hung up (:meth:`~UdpTransport.hang_up`): nothing more is sent; closed
-(:meth:`~UdpTransport.close`: the listener forgets it). A reader sees the end if the inbox is empty and the transport is
-lost, hung up, or ended with everything acknowledged.
+The session (chatprotocol.udp.session) computes; this class adds the socket, the threads and the end of writing. States:
+open; ended (:meth:`~UdpTransport.end`: nothing more is written, and unacknowledged frames are still resent); the
+session is LOST (the listener's timeout check) or CLOSED (:meth:`~UdpTransport.hang_up`): nothing more is sent; closed
+(:meth:`~UdpTransport.close`: the listener forgets it). A reader sees the end if there is no input and the session is
+LOST or CLOSED, or the transport ended with everything acknowledged.
 
-Threads. The listener calls ``deliver``, ``receive`` and ``check_timeouts``. One reader calls ``read``. The sender calls
-``write``, ``flush``, ``end`` and ``close``. If a write takes less than it was given, ``_was_partial`` is set, and the
-next ``receive`` that makes room wakes the sender. ``check_timeouts`` wakes it for retransmissions, which ``flush``
-sends.
+Threads. The listener calls ``receive`` and ``check_timeouts``. One reader calls ``read``. The sender calls ``write``,
+``flush``, ``end`` and ``close``. If a write takes less than it was given, ``_was_partial`` is set, and the next
+``receive`` that makes room wakes the sender. ``check_timeouts`` wakes it for retransmissions, which ``flush`` sends.
 
-``_lock`` guards the state. Datagrams are sent and ``_wake`` is called without it. The order of datagrams does not
-matter, because the ARQ numbers them.
+``_lock`` guards the session. Datagrams are sent and ``_wake`` is called without it. The order of datagrams does not
+matter, because the session numbers them.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from chatprotocol.limits import FRAME_MAX_BYTES
-from chatprotocol.udp.arq import SILENCE_SECONDS, Arq
-from chatprotocol.wire.readers import ANY_KIND, FrameBuffer, frame
+from chatprotocol.udp.arq import SILENCE_SECONDS
+from chatprotocol.udp.session import INPUT_MAX_BYTES, SessionState, UdpSession
+from chatprotocol.wire.readers import frame
+from chatprotocol.wire.steps import COMMAND
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from chatprotocol.udp.arq import Frame
     from chatprotocol.udp.packet import Datagram
 
-# Maximum unread data per session: above it, datagrams are not acknowledged, so the peer resends them later. Datagrams
-# that arrive out of order do not count; see chatprotocol.udp.arq.RECEIVE_WINDOW.
-_INBOX_MAX_BYTES = 64 * 1024
 # Maximum bytes per write. The rest stays in the broadcast buffer, which all sessions share.
 _WRITE_MAX_BYTES = 16 * 1024
 
@@ -47,23 +43,18 @@ class UdpTransport:
     """One session's frames in both directions, each exactly once and in order, over a socket shared by all sessions."""
 
     __slots__ = (
-        "_arq",
         "_clock",
         "_ended",
-        "_frames",
-        "_hung_up",
-        "_inbox",
-        "_inbox_bytes",
-        "_inbox_max_bytes",
         "_lock",
         "_readable",
+        "_session",
         "_sock",
         "_wake",
         "_was_partial",
         "address",
         "closed",
         "label",
-        "lost_reason",
+        "number",
         "opened_at",
         "opening",
         "write_max_bytes",
@@ -76,16 +67,17 @@ class UdpTransport:
         self,
         sock: socket.socket,
         address: Address,
-        session: int,
+        number: int,
         opening: bytes,
         *,
         silence_seconds: float = SILENCE_SECONDS,
-        inbox_max_bytes: int = _INBOX_MAX_BYTES,
+        input_max_bytes: int = INPUT_MAX_BYTES,
         write_max_bytes: int = _WRITE_MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``opening`` is the text of the peer's opening: the session's first frame."""
         self.address = address
-        # The text of the peer's opening, and its time of arrival.
+        self.number = number
         self.opening = opening
         self.opened_at = clock()
         self.write_max_bytes = write_max_bytes
@@ -93,66 +85,52 @@ class UdpTransport:
         self.label = ""
         self._sock = sock
         self._clock = clock
-        self._inbox_max_bytes = inbox_max_bytes
         # Set when the send queue is created.
         self._wake: Callable[[], None] = _do_nothing
         # Written by the sender, or by the reader if there is no send queue. The listener reads it without the lock: a
         # stale value only delays the removal.
         self.closed = False
-        # The reason why the peer is lost, or empty.
-        self.lost_reason = ""
-        # Guards everything below and ``lost_reason``. The condition is notified when the reader can continue.
+        # Guards everything below. The condition is notified when the reader can continue.
         self._lock = threading.Lock()
         self._readable = threading.Condition(self._lock)
-        self._arq = Arq(session, self.opened_at, silence_seconds=silence_seconds)
-        # Holds the written part of an incomplete frame.
-        self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
-        self._inbox: deque[bytes] = deque()
-        self._inbox_bytes = 0
+        self._session = UdpSession(
+            number,
+            self.opened_at,
+            silence_seconds=silence_seconds,
+            input_max_bytes=input_max_bytes,
+            first_input=frame(COMMAND, opening),
+        )
         # True if the last write took less than it was given.
         self._was_partial = False
         self._ended = False
-        self._hung_up = False
-
-    @property
-    def session(self) -> int:
-        """The session number."""
-        return self._arq.session
 
     # --- for the listener's thread ---
-
-    def deliver(self, frames: Sequence[Frame]) -> None:
-        """Pass frames to the reader."""
-        with self._lock:
-            self._add_to_inbox(frames)
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """Process a datagram of this session: acknowledge it, and pass complete frames to the reader."""
         with self._lock:
-            has_room = self._inbox_bytes < self._inbox_max_bytes
-            result = self._arq.receive(datagram, now, has_room=has_room)
-            if result.frames:
-                self._add_to_inbox(result.frames)
-            can_write = (self._was_partial or self._arq.has_unsent) and self._arq.may_send
-            if self._ended and not self._arq.unacknowledged_bytes:  # the reader and the sender wait for the last ack
-                can_write = True
+            acks = self._session.receive(datagram, now)
+            arq = self._session.arq
+            can_write = (self._was_partial or arq.has_unsent) and arq.may_send
+            is_done = self._ended and not arq.unacknowledged_bytes  # the reader and the sender wait for the last ack
+            if self._session.has_input or is_done:
                 self._readable.notify()
-        self._send(result.acks)
-        if can_write:
+        self._send(acks)
+        if can_write or is_done:
             self._wake()
 
     def check_timeouts(self, now: float) -> str:
         """Wake the sender if a retransmission is pending. Returns the reason if the peer has just been lost, or ""."""
         # Read without the lock: next_check_at is a hint, and a stale value costs a check or delays it by a tick. Only
-        # this thread writes lost_reason.
-        if now < self._arq.next_check_at or self.lost_reason:  # nothing to do yet
+        # this thread sets the state LOST.
+        if now < self._session.next_check_at or self.is_lost:  # nothing to do yet
             return ""
         with self._lock:
-            self.lost_reason = self._arq.lost_reason(now)
-            if self.lost_reason:
+            is_lost = self._session.check_peer(now)
+            if is_lost:
                 self._readable.notify()
         self._wake()
-        return self.lost_reason
+        return self._session.lost_reason if is_lost else ""
 
     # --- for the reader ---
 
@@ -161,14 +139,7 @@ class UdpTransport:
         with self._lock:
             if not self._readable.wait_for(self._is_readable, timeout_seconds):
                 raise TimeoutError
-            if not self._inbox:
-                return b""
-            data = self._inbox.popleft()
-            if len(data) > size_bytes:
-                self._inbox.appendleft(data[size_bytes:])
-                data = data[:size_bytes]
-            self._inbox_bytes -= len(data)
-            return data
+            return self._session.read(size_bytes)
 
     def stop_reading(self) -> None:
         """Do nothing: the listener watches the socket."""
@@ -186,26 +157,22 @@ class UdpTransport:
         """Take the bytes that fit. BlockingIOError: no room. ConnectionAbortedError: the peer is lost."""
         with self._lock:
             self._check_peer()
-            taken_bytes = 0
+            room_bytes = self.write_max_bytes if self._session.arq.may_send else 0
+            taken = bytearray()
             for piece in pieces:
-                room_bytes = self.write_max_bytes - taken_bytes if self._arq.may_send else 0
-                part = bytes(piece[:room_bytes])
-                self._arq.put(self._frames.split(part))
-                taken_bytes += len(part)
-                if len(part) < len(piece):
-                    break
-            self._was_partial = taken_bytes < sum(map(len, pieces))
-            datagrams = self._arq.datagrams_to_send(self._clock())
+                taken += piece[: room_bytes - len(taken)]
+            self._was_partial = len(taken) < sum(map(len, pieces))
+            datagrams = self._session.write(bytes(taken), self._clock())
         self._send(datagrams)
-        if not taken_bytes:
+        if not taken:
             raise BlockingIOError
-        return taken_bytes
+        return len(taken)
 
     def flush(self) -> None:
         """Send new datagrams and retransmissions. ConnectionAbortedError: the peer is lost."""
         with self._lock:
             self._check_peer()
-            datagrams = self._arq.datagrams_to_send(self._clock())
+            datagrams = self._session.datagrams_to_send(self._clock())
         self._send(datagrams)
 
     def end(self) -> None:
@@ -217,7 +184,7 @@ class UdpTransport:
     def hang_up(self) -> None:
         """Let the reader see the end, and let writes fail. For any thread."""
         with self._lock:
-            self._hung_up = True
+            self._session.close()
             self._readable.notify()
         self._wake()
 
@@ -230,8 +197,8 @@ class UdpTransport:
     @property
     def is_lost(self) -> bool:
         """True if the peer is lost."""
-        # Read without the lock: the listener sets lost_reason once.
-        return bool(self.lost_reason)
+        # Read without the lock: the state LOST is final.
+        return self._session.state is SessionState.LOST
 
     @property
     def can_be_closed(self) -> bool:
@@ -241,17 +208,17 @@ class UdpTransport:
     def unacknowledged_bytes(self) -> int:
         """Bytes without an acknowledgement. For any thread."""
         with self._lock:
-            return self._arq.unacknowledged_bytes
+            return self._session.arq.unacknowledged_bytes
 
     def acknowledged(self) -> int:
         """Number of written frames that the peer has acknowledged without a gap. For any thread."""
         with self._lock:
-            return self._arq.acknowledged
+            return self._session.arq.acknowledged
 
     def written(self) -> int:
         """Number of frames written. For any thread."""
         with self._lock:
-            return self._arq.frames_queued
+            return self._session.arq.frames_queued
 
     def _send(self, datagrams: Sequence[bytes]) -> None:
         """Send datagrams. A failed send counts as a lost datagram, which is resent later."""
@@ -263,20 +230,13 @@ class UdpTransport:
 
     # --- the lock is held ---
 
-    def _add_to_inbox(self, frames: Sequence[Frame]) -> None:
-        if not self._hung_up:
-            data = b"".join([frame(*each) for each in frames])
-            self._inbox.append(data)
-            self._inbox_bytes += len(data)
-            self._readable.notify()
-
     def _is_readable(self) -> bool:
-        is_done = self._ended and not self._arq.unacknowledged_bytes
-        return bool(self._inbox or self.lost_reason or self._hung_up or is_done)
+        is_done = self._ended and not self._session.arq.unacknowledged_bytes
+        return self._session.has_input or self._session.state is not SessionState.OPEN or is_done
 
     def _check_peer(self) -> None:
-        if self.lost_reason or self._hung_up:
-            raise ConnectionAbortedError(self.lost_reason)
+        if self._session.state is not SessionState.OPEN:
+            raise ConnectionAbortedError(self._session.lost_reason)
 
 
 def _do_nothing() -> None:
