@@ -34,9 +34,9 @@ Why this is correct:
 - _resend_at is never later than the first resend_at in _in_flight. It may be earlier, because an acknowledgement does
   not raise it; then one scan finds nothing and sets it to the exact value.
 
-Callers: the server's UdpTransport holds its lock for all calls except next_check_at and session. The UDP listener's
-thread calls receive() and lost_reason(), the sender's thread put() and datagrams_to_send(). The client's UdpSession
-uses one thread.
+Callers: only a session (session.py) changes an Arq. The server's UdpTransport holds its lock for all calls except
+next_check_at. The UDP listener's thread calls receive() and lost_reason(), the sender's thread put() and
+datagrams_to_send(). A client uses one thread.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class Arq:
         self, session: int, now: float, *, silence_seconds: float = SILENCE_SECONDS, first_number: int = 1
     ) -> None:
         """``first_number`` is the first sequence number of both directions."""
+        # A client sets it at the end of the handshake, before anything is sent.
         self.session = session
         self._silence_seconds = silence_seconds
         # Frames that were never sent; unacknowledged datagrams by number, the oldest first.
