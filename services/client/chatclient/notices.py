@@ -14,27 +14,13 @@ class Asked(Enum):
 
     SERVER = "server"
     USERNAME = "username"
-    PASSWORD = "password of an account"  # noqa: S105 - a kind of question, as the next five
+    PASSWORD = "password of an account"  # noqa: S105 - a kind of question, as the next ones
     PASSWORD_NEW_ACCOUNT = "password of a new account"  # noqa: S105
     PASSWORD_AGAIN = "password of a new account again"  # noqa: S105
-    CHANGE_OLD = "current password, to change it"
-    CHANGE_NEW = "new password"
-    CHANGE_AGAIN = "new password again"
+    PASSWORD_CHANGE = "passwords to change the password"  # noqa: S105
     OPERATION = "operation"
     RECIPIENT = "recipient"
     TEXT = "message"
-
-
-_PASSWORDS = frozenset(
-    {
-        Asked.PASSWORD,
-        Asked.PASSWORD_NEW_ACCOUNT,
-        Asked.PASSWORD_AGAIN,
-        Asked.CHANGE_OLD,
-        Asked.CHANGE_NEW,
-        Asked.CHANGE_AGAIN,
-    }
-)
 
 
 class Question(NamedTuple):
@@ -46,7 +32,7 @@ class Question(NamedTuple):
     @property
     def is_secret(self) -> bool:
         """True if the answer is a password, and must not be shown."""
-        return self.kind in _PASSWORDS
+        return self.kind.name.startswith("PASSWORD")
 
 
 ASK_USERNAME = Question(Asked.USERNAME, "username")

@@ -175,13 +175,16 @@ class ClientSession:
             return False
         return len(self.model.unconfirmed) < _UNCONFIRMED_MAX and len(self._unanswered) < _UNANSWERED_MAX
 
+    # Lock-free: the receiver thread reads the next two properties. Every operand is one attribute or the truth value of
+    # one container, and such a read is atomic in CPython. The result may be stale, or mix two states while the owner
+    # handles an event. That is harmless, because Watch polls and counts from the last event or, after a long UNKNOWN,
+    # from now. Only the receiver thread adds server events to the inbox, so no event arrives during its read.
+
     @property
     def expected_answer(self) -> ExpectedAnswer:
-        """The kind of answer that the server owes. The receiver thread reads it, too."""
-        # Lock-free: every operand is one attribute or the truth value of one container, and such a read is atomic in
-        # CPython. The result may be stale, or mix two states while the owner handles an event. Watch tolerates both: it
-        # polls, and a timeout needs the whole limit since the last event that counts as an answer. Events in the inbox
-        # may change the result, so WatchedInbox (opening.py) reports UNKNOWN until the inbox is empty.
+        """The kind of answer that the server owes. UNKNOWN while the inbox has items: it may be among them."""
+        if not self.inbox.is_empty:
+            return ExpectedAnswer.UNKNOWN
         if self.model.connection_state is ConnectionState.LOGGING_IN:
             return ExpectedAnswer.LOGIN
         is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self.is_leaving
@@ -193,11 +196,11 @@ class ClientSession:
 
     @property
     def ping(self) -> Outgoing | None:
-        """The bytes that test a silent server; None if they would disturb an operation. For the receiver thread."""
-        # Lock-free: TcpLink reads this property and sends the ping under its sending lock. A protocol becomes busy
-        # before _apply_effects sends the request, so a ping from the idle state is sent before the operation's first
-        # step. UdpLink does not use this property.
-        return self.client_protocol.ping if self.model.connection_state is ConnectionState.LOGGED_IN else None
+        """The bytes that test a silent server; None if they would disturb an operation."""
+        # TcpLink sends the ping under its sending lock. A protocol becomes busy before _apply_effects sends the
+        # request, so a ping from the idle state is sent before the operation's first step. UdpLink doesn't use this.
+        is_possible = self.model.connection_state is ConnectionState.LOGGED_IN and self.inbox.is_empty
+        return self.client_protocol.ping if is_possible else None
 
     def connect(self, address: Address) -> None:
         """Start to connect. Can be called again after ConnectionEnded."""

@@ -84,8 +84,7 @@ class Dialogue:
     """A controller between a fake frontend and a fake server."""
 
     is_person = False
-    recent_messages = 0
-    marks_passwords = False
+    is_terminal = False
 
     def __init__(
         self,

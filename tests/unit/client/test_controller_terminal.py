@@ -43,8 +43,7 @@ class TerminalDialogue(Dialogue):
     """A person at a terminal."""
 
     is_person = True
-    recent_messages = 20
-    marks_passwords = True
+    is_terminal = True
 
     def __init__(self, password: str | None = "secret") -> None:
         self.shown: list[Shown] = []
@@ -261,8 +260,8 @@ def test_new_password_is_tried_too_if_its_confirmation_was_lost(changing: Termin
 
 def test_password_change_in_a_script_takes_two_lines_and_shows_none(person: TerminalDialogue) -> None:
     """The new password is visible in the script, so it is not repeated. No terminal echoes the lines of a script."""
-    person.marks_passwords = False
     person.log_in()
+    person.is_terminal = False
     person.give(Line("/password", is_from_script=True), "> /password", *CHANGE[0])
     person.give(Line("secret", is_from_script=True), "> ***", *CHANGE[1])
     person.give(Line("new", is_from_script=True), "> ***", sends(ChangePassword("secret", "new")))

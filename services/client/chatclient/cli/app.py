@@ -41,7 +41,6 @@ def run(config: Config, script: list[ScriptStep] | None) -> Exit:
         return frontend.run(controller, session.inbox)
     finally:
         session.close()
-        frontend.close()
 
 
 def _parser(config: Config, *, is_guest: bool) -> InputParser:

@@ -52,11 +52,11 @@ if TYPE_CHECKING:
     from chatprotocol.address import Address
 
 # The questions of a password change, in order. Without hidden input (a pipe), the last question is skipped.
-_CHANGE_QUESTIONS: Final = (
-    Question(Asked.CHANGE_OLD, "old password"),
-    Question(Asked.CHANGE_NEW, "new password"),
-    Question(Asked.CHANGE_AGAIN, "new password again"),
+_CHANGE_QUESTIONS: Final = tuple(
+    Question(Asked.PASSWORD_CHANGE, text) for text in ("old password", "new password", "new password again")
 )
+# Number of recent messages to request after the first login at a terminal.
+_RECENT_MESSAGES: Final = 20
 # Maximum time from the end of the connection to the receiver thread's report.
 _CLOSE_SECONDS: Final = 1.0
 
@@ -114,9 +114,11 @@ class Controller:
             case Line() | EndOfInput():
                 self._queue_input(item)
             case Interrupt():
-                if self.deadline is None:
+                if self.deadline is not None:
+                    self.on_deadline()  # the second one ends the wait for the goodbye
+                else:
                     self.deadline = self._monotonic() + GOODBYE_SECONDS
-                self._on_interrupt()
+                    self._on_interrupt()
             case _:
                 self._handle_events(self._session.handle(item))
         self._parser.names = self._model.online
@@ -140,7 +142,7 @@ class Controller:
     def _queue_input(self, item: Line | EndOfInput) -> None:
         """Queue a line. A person who is not connected can leave, and use local commands, without waiting."""
         is_password = self._change is not None or self._login.may_want_password
-        if isinstance(item, Line) and (item.is_secret or (self._frontend.marks_passwords and is_password)):
+        if isinstance(item, Line) and (item.is_secret or (self._frontend.is_terminal and is_password)):
             self._secrets.append(item)
             return
         if isinstance(item, EndOfInput):
@@ -157,7 +159,7 @@ class Controller:
 
     def _next_line(self) -> Line | EndOfInput | None:
         """Remove and return the next line that can be used now, or None."""
-        if self._frontend.marks_passwords and (self._login.wants_password or self._change is not None):
+        if self._frontend.is_terminal and (self._login.wants_password or self._change is not None):
             return self._secrets.popleft() if self._secrets else None
         return self._lines.popleft() if self._lines and self._is_ready() else None
 
@@ -262,8 +264,8 @@ class Controller:
         if isinstance(event, Welcome):
             if self._frontend.is_person:
                 self._frontend.display([Help((self._parser.hint(),))])
-            if self._frontend.recent_messages and not self._session.client_protocol.is_guest:
-                self._handle_events(self._session.request(AskHistory(self._frontend.recent_messages)))
+            if self._frontend.is_terminal and not self._session.client_protocol.is_guest:
+                self._handle_events(self._session.request(AskHistory(_RECENT_MESSAGES)))
         elif self._parser.next_line is not LineMeaning.OPERATION and not self._session.is_leaving:
             self._ask(self._question)
 
@@ -294,7 +296,7 @@ class Controller:
         if count:
             what = "1 typed line was" if count == 1 else f"{count} typed lines were"
             unconfirmed = [message.text for message in self._model.unconfirmed.values()]
-            lost = [*unconfirmed, *texts] if self._frontend.marks_passwords else []
+            lost = [*unconfirmed, *texts] if self._frontend.is_terminal else []
             self._report_error("lost", "\n".join([f"{what} not confirmed", *lost]))
         return count
 
@@ -321,7 +323,7 @@ class Controller:
     def _use_password_change(self, parsed: list[str]) -> None:
         """Handle one of the inputs of a password change. An empty line cancels."""
         self._change = None
-        needed = len(_CHANGE_QUESTIONS) if self._frontend.marks_passwords else len(_CHANGE_QUESTIONS) - 1
+        needed = len(_CHANGE_QUESTIONS) if self._frontend.is_terminal else len(_CHANGE_QUESTIONS) - 1
         if not parsed[-1]:
             self._report_error("usage", "Nothing was typed; the password was not changed.")
         elif len(parsed) < needed:

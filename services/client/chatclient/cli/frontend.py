@@ -42,12 +42,8 @@ class Frontend(Protocol):
         """True if a person reads the output and may need a hint."""
 
     @property
-    def marks_passwords(self) -> bool:
+    def is_terminal(self) -> bool:
         """True if Line.is_secret marks passwords. Otherwise the next line is the password, even if typed earlier."""
-
-    @property
-    def recent_messages(self) -> int:
-        """Number of recent messages to request after the first login; 0 for none."""
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
         """Show events and notices. A secret question hides the next line."""

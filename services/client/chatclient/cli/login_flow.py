@@ -221,10 +221,10 @@ class LoginFlow:
 
     def _is_typed_twice(self) -> bool:
         """True for a new account at a terminal: a hidden password may contain a typing error."""
-        return self._password_question is _PASSWORD_NEW_ACCOUNT and self._frontend.marks_passwords
+        return self._password_question is _PASSWORD_NEW_ACCOUNT and self._frontend.is_terminal
 
     def _is_person_typing(self) -> bool:
-        return self.wants_password and self._frontend.marks_passwords and not self._model.was_logged_in
+        return self.wants_password and self._frontend.is_terminal and not self._model.was_logged_in
 
     def _connect(self, username: str) -> None:
         try:

@@ -7,6 +7,7 @@ a timer of the operating system ends the process.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ import termios
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import EndOfInput, Interrupt, Line
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatclient.cli.controller import Controller
+    from chatclient.cli.script import ScriptPlayer
     from chatclient.inbox import Inbox
     from chatclient.model import UiState
     from chatclient.notices import UiNotice
@@ -40,44 +42,12 @@ _LINES_AHEAD: Final = 64
 _TURN_SECONDS: Final = 0.05
 # Time after the first interrupt in which the client ends unless its output is blocked: the goodbye takes 5 s, and the
 # end of the connection 1 s. After a second interrupt only the latter is waited for.
-_BLOCKED_SECONDS: Final = 7.0
+_BLOCKED_SECONDS: Final = 8.0
 _BLOCKED_AGAIN_SECONDS: Final = 2.0
 
 
-class LineSource(Protocol):
-    """Standard input, or a script."""
-
-    @property
-    def is_script(self) -> bool:
-        """True if lines must be displayed, because no terminal echoes them."""
-
-    @property
-    def descriptor(self) -> int | None:
-        """The descriptor to wait for before read(), or None."""
-
-    @property
-    def deadline(self) -> float | None:
-        """The time to call next_line() again, or None."""
-
-    @property
-    def is_over(self) -> bool:
-        """True if no more lines follow."""
-
-    def read(self) -> None:
-        """Read from the descriptor."""
-
-    def next_line(self, now: float) -> str | None:
-        """Remove and return the next line, if there is one now. Raises ScriptError."""
-
-    def note_shown(self, lines: Sequence[str]) -> None:
-        """Called with all lines that are shown."""
-
-    def end(self) -> None:
-        """The client has ended. Raises ScriptError."""
-
-
 class StandardInput:
-    """The lines of standard input."""
+    """The lines of standard input: a source of lines, like ScriptPlayer."""
 
     is_script = False
     deadline = None
@@ -122,13 +92,13 @@ class StandardInput:
 class PlainFrontend:
     """Prints lines immediately. ``lines_of`` converts an event or notice to lines. For the main thread."""
 
-    # No recent messages unless requested.
-    recent_messages = 0
-    marks_passwords = False
+    is_terminal = False
 
-    def __init__(self, lines_of: Callable[[ClientEvent | UiNotice], list[str]], source: LineSource) -> None:
+    def __init__(
+        self, lines_of: Callable[[ClientEvent | UiNotice], list[str]], source: StandardInput | ScriptPlayer
+    ) -> None:
         self._lines_of = lines_of
-        self._source: LineSource = source
+        self._source = source
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         # The modes of the terminal whose echo is off.
@@ -161,18 +131,26 @@ class PlainFrontend:
             if signal.getsignal(each) is not signal.SIG_IGN:
                 signal.signal(each, self._on_signal)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        try:
+            return self._run(controller, inbox)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.set_wakeup_fd(-1)
+            self._restore_terminal()
+
+    def _run(self, controller: Controller, inbox: Inbox) -> Exit:
         inbox.wake = self._wake
         controller.begin()
         is_input_open, script_failed = True, False
         while controller.exit is None:
-            reads_input = is_input_open and controller.waiting_lines < _LINES_AHEAD
-            self._wait(controller, self._source if reads_input else None)
-            self._handle_signals(controller)
-            is_input_open = is_input_open and not self._signals
+            self._wait(controller, reads=is_input_open and controller.waiting_lines < _LINES_AHEAD)
+            if self._signals_handled < self._signals:
+                self._signals_handled += 1
+                is_input_open = False
+                controller.react(Interrupt())
             for item in inbox.take(_TURN_SECONDS):
-                controller.react(item)
-                if controller.exit is not None:
-                    break
+                if controller.exit is None:
+                    controller.react(item)
             try:
                 is_input_open = is_input_open and self._use_lines(controller)
             except ScriptError as error:
@@ -188,34 +166,22 @@ class PlainFrontend:
             self.display([ErrorNotice("script", str(error))])
         return Exit.SCRIPT if script_failed else controller.exit
 
-    def close(self) -> None:
-        """Restore the terminal. Call it after the end of the receiver thread."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.set_wakeup_fd(-1)
-        self._restore_terminal()
-
-    def _wait(self, controller: Controller, source: LineSource | None) -> None:
-        """Wait for the receiver thread, a signal, a deadline, and the source; and read from it."""
-        descriptor, deadlines = None, [controller.deadline]
-        if source is not None:
-            descriptor = source.descriptor
-            deadlines.append(source.deadline)
-        until = min((each for each in deadlines if each is not None), default=None)
-        seconds = None if until is None else max(0.0, until - time.monotonic())
-        descriptors = [self._woken] if descriptor is None else [self._woken, descriptor]
-        ready, _, _ = select.select(descriptors, [], [], seconds)
+    def _wait(self, controller: Controller, *, reads: bool) -> None:
+        """Wait for the receiver thread, a signal, a deadline, and with ``reads`` for lines, which are read."""
+        descriptor, deadline = (self._source.descriptor, self._source.deadline) if reads else (None, None)
+        until = min((each for each in (controller.deadline, deadline) if each is not None), default=math.inf)
+        if self._signals_handled < self._signals:
+            until = 0.0
+        seconds = None if until == math.inf else max(0.0, until - time.monotonic())
+        ready, _, _ = select.select([self._woken, *([] if descriptor is None else [descriptor])], [], [], seconds)
         if self._woken in ready:
             os.read(self._woken, _READ_BYTES)
-        if source is not None and descriptor in ready:
-            source.read()
+        if descriptor in ready:
+            self._source.read()
 
     def _use_lines(self, controller: Controller) -> bool:
         """Pass lines to the controller, as far as there is room. Returns false after the end of the input."""
-        while (
-            controller.exit is None
-            and controller.waiting_lines < _LINES_AHEAD
-            and self._signals == self._signals_handled
-        ):
+        while controller.exit is None and controller.waiting_lines < _LINES_AHEAD and not self._signals:
             if self._source.is_over:
                 controller.react(EndOfInput())
                 return False
@@ -224,15 +190,6 @@ class PlainFrontend:
                 break
             controller.react(Line(line, self._source.is_script))
         return True
-
-    def _handle_signals(self, controller: Controller) -> None:
-        """Say goodbye after the first signal. Another one ends the wait for the answer."""
-        while controller.exit is None and self._signals_handled < self._signals:
-            self._signals_handled += 1
-            if self._signals_handled == 1:
-                controller.react(Interrupt())
-            else:
-                controller.on_deadline()
 
     def _on_signal(self, number: int, _: object) -> None:
         """Count the signal. Python calls this during a blocked write, too, and continues the write."""

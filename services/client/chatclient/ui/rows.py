@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 # Maximum number of rows for pending messages and lines.
 _PENDING_ROWS_MAX: Final = 4
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS: Final = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
 # Questions whose form in the prompt differs from that in lines of output.
 _PROMPTS: Final = {Asked.PASSWORD: "password", Asked.PASSWORD_NEW_ACCOUNT: "password"}
 _STATE_TEXTS: Final = {
@@ -87,7 +82,7 @@ class RowFormatter:
         if day == self._day:
             return []
         self._day = day
-        return [columns.rule(f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment.year}")]
+        return [columns.rule(f"{moment:%A}, {moment.day} {moment:%B} {moment.year}")]
 
     def _moment(self, time_ms: int | None) -> datetime:
         """The local time. A time outside of the calendar is replaced by the current time."""

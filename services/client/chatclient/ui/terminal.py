@@ -88,8 +88,7 @@ class TerminalFrontend:
     """Draws events above the prompt, and passes typed lines to the controller. For the main thread."""
 
     is_person = True
-    marks_passwords = True
-    recent_messages = 20
+    is_terminal = True
 
     def __init__(self, parser: InputParser, protocol: str, *, is_quiet: bool, shows_joins: bool) -> None:
         self._parser = parser
@@ -107,7 +106,7 @@ class TerminalFrontend:
         self._controller: Controller
         self._inbox: Inbox
         # Set when the controller has ended, and at a signal during the goodbye.
-        self._was_interrupted = asyncio.Event()
+        self._ended = asyncio.Event()
         self._drawn_at = 0.0
         self._bell_at = -math.inf
         self._confirmed_text = ""
@@ -125,6 +124,8 @@ class TerminalFrontend:
         app = self._session.app
         app.renderer = PromptRenderer(app.renderer.style, self._output)
         app.layout.container = ComposingContainer(app.layout.container)
+        app.key_processor.before_key_press += lambda _: self._on_key()
+        app.after_render += lambda _: self._output.release()
         # Some key bindings of the library accept the line, which would end the prompt. Here only Enter sends.
         self._session.default_buffer.accept_handler = lambda _: True
 
@@ -159,9 +160,6 @@ class TerminalFrontend:
         assert controller.exit is not None
         return controller.exit
 
-    def close(self) -> None:
-        """Do nothing: run() has restored the terminal."""
-
     async def _run(self, signals: Sequence[signal.Signals]) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._on_error)
@@ -173,10 +171,12 @@ class TerminalFrontend:
             self._controller.begin()
             with suppress(EOFError):  # the terminal is gone
                 await self._session.prompt_async(
-                    pre_run=self._begin_prompt, handle_sigint=False, set_exception_handler=False
+                    pre_run=lambda: self._loop.call_soon(self._redraw),  # type: ignore[arg-type]
+                    handle_sigint=False,
+                    set_exception_handler=False,
                 )
-            if self._controller.exit is None and self._error is None:
-                self._controller.react(Interrupt())
+            if self._error is None:
+                self._react(Interrupt())
             await self._await_goodbye()
         finally:
             self._print()
@@ -187,17 +187,11 @@ class TerminalFrontend:
         while self._controller.exit is None and self._error is None:
             assert self._controller.deadline is not None
             seconds = self._controller.deadline - time.monotonic()
-            self._was_interrupted.clear()
+            self._ended.clear()
             try:
-                await asyncio.wait_for(self._was_interrupted.wait(), max(0.0, seconds))
+                await asyncio.wait_for(self._ended.wait(), max(0.0, seconds))
             except TimeoutError:
                 self._controller.on_deadline()
-
-    def _begin_prompt(self) -> None:
-        app = self._session.app
-        app.key_processor.before_key_press += lambda _: self._on_key()
-        app.after_render += lambda _: self._output.release()
-        self._loop.call_soon(self._redraw if self._controller.exit is None else self._stop)
 
     def _wake(self) -> None:
         """Handle the inbox soon. For the receiver thread, and for a turn that was too short."""
@@ -209,20 +203,20 @@ class TerminalFrontend:
             self._react(item)
             if self._controller.exit is not None:
                 return
-        if not self._session.app.is_running:  # no frame follows
+        if self._shown and not self._session.app.is_running:  # no frame follows
             self._print()
 
     def _react(self, item: Input) -> None:
         if self._controller.exit is None:
             self._controller.react(item)
         if self._controller.exit is not None:
-            self._was_interrupted.set()
+            self._ended.set()
             self._stop()
 
     def _on_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End the prompt after a bug; run() raises the error."""
         self._error = context.get("exception") or RuntimeError(context["message"])
-        self._was_interrupted.set()
+        self._ended.set()
         self._stop()
 
     def _on_signal(self, *_: object) -> None:
@@ -240,8 +234,8 @@ class TerminalFrontend:
         """End the prompt at the first signal, and the wait for the goodbye at a later one."""
         self._unhandled_at = math.inf
         now = time.monotonic()
-        if now >= self._signaled_at + _SECOND_SIGNAL_SECONDS and self._controller.exit is None:
-            self._controller.on_deadline()
+        if now >= self._signaled_at + _SECOND_SIGNAL_SECONDS:
+            self._react(Interrupt())
         self._signaled_at = min(self._signaled_at, now)
         self._stop()
 
@@ -259,14 +253,17 @@ class TerminalFrontend:
     def _redraw(self) -> None:
         self._redraw_timer = None
         self._drawn_at = self._loop.time()
-        if self._session.app.is_done:
-            return  # run() draws the rest
+        app = self._session.app
+        if self._controller.exit is not None:
+            self._stop()
+        if app.is_done or not app.is_running:
+            return  # _run() draws the rest
         if self._shown:
             # The prompt is erased and drawn again below the new rows, in a single write, so that it does not flicker.
             self._output.hold()
-            self._session.app.renderer.erase()
+            app.renderer.erase()
             self._print()
-        self._session.app.invalidate()
+        app.invalidate()
 
     def _print(self) -> None:
         waiting = [self._shown.popleft() for _ in range(len(self._shown))]

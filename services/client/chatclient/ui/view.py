@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from chatclient import notices
-from chatclient.ui.text import action_of, escape_control_characters
+from chatclient.ui.text import action_of
+from chatclient.ui.text import escape_control_characters as escape
 from chatprotocol import events
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import Whisper
@@ -26,92 +27,65 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def lines(shown: ClientEvent | UiNotice) -> list[str]:
     """The lines for an event or notice. Control characters are escaped."""
     match shown:
-        case PossibleGap() | DeliveryUnknown():
-            return [uncertainty_line(shown)]
-        case Outcome():
-            return [outcome_line(shown)]
-        case notices.Ask(question):
-            return [f"[ask] {escape_control_characters(question.text)}"]
-        case notices.ErrorNotice(code, text):
-            return [f"[error {code}] {escape_control_characters(text)}"]
-        case notices.Help():
-            return [f"[help] {line}" for line in shown.lines]
-        case notices.ConnectionLost(reason):
-            return [f"[lost] {escape_control_characters(reason)}; connecting again"]
-        case notices.Reconnected():
-            return [f"[back] {escape_control_characters(shown.username)}"]
-        case notices.ScriptLine(text):
-            return [f"> {escape_control_characters(text)}"]
-        case notices.MessageQueued() | notices.Toggle():
-            return []
+        case events.History(messages):
+            return [f"[history {len(messages)}]", *(message_line(each, "history") for each in messages)]
+        case events.Found(words, messages, upto):
+            head = f"[found {len(messages)}] up to #{upto}: {escape(words)}"
+            return [head, *(message_line(each, "history") for each in messages)]
+        case events.Users(joined=joined, left=left):
+            return [*(f"[joined] {escape(name)}" for name in joined), *(f"[left] {escape(name)}" for name in left)]
+        case notices.Help(help_lines):
+            return [f"[help] {line}" for line in help_lines]
         case _:
-            return event_lines(shown)
+            line = _line(shown)
+            return [] if line is None else [line]
 
 
-def uncertainty_line(uncertain: PossibleGap | DeliveryUnknown) -> str:
-    """The line that reports uncertainty after a lost connection."""
-    match uncertain:
+def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 - one case for each event
+    match shown:
+        case events.PublicMessage() | events.DirectMessage():
+            return message_line(shown)
+        case events.Forwarded(sender, text):
+            return f"[message] {_sender_and_text(sender, text)}"
+        case events.Welcome(account=account, username=username, users=users):
+            online = f"; online: {_names(users)}" if users else ""
+            return f"[welcome {account}] {escape(username)}{online}"
+        case events.Online(users):
+            return f"[users {len(users)}] {_names(users)}".rstrip()
+        case events.Sent(message_id, status):
+            return f"[{status} #{message_id}] {sent_remark(shown)}".rstrip()
+        case events.Refused(code, reason):
+            return f"[error {code}] {escape(reason)}"
+        case events.PasswordChanged():
+            return "[password changed]"
+        case events.Bye(reason):
+            return f"[bye] {escape(reason)}".rstrip()
         case PossibleGap(has_history=True):
             return f"[error lost] more may have been missed than this; CH {HISTORY_MAX_MESSAGES} shows more"
         case PossibleGap():
             return "[error lost] messages may have been missed"
-        case DeliveryUnknown(message, has_history=True):
-            text = escape_control_characters(message.text)
-            return f"[error lost] it is not known whether this was stored, look at CH: {text}"
-        case DeliveryUnknown(message):
-            return f"[error lost] it is not known whether this was delivered: {escape_control_characters(message.text)}"
-
-
-def outcome_line(outcome: Outcome) -> str:
-    """The line that reports whether a message was delivered. ``@ALL`` means all users."""
-    message = outcome.said
-    to = f"@{escape_control_characters(message.to)}" if isinstance(message, Whisper) else f"@{EVERYONE}"
-    if outcome.has_come:
-        return f"[delivered] {to}"
-    why = "no such user, or not acknowledged" if isinstance(message, Whisper) else "not acknowledged by all users"
-    return f"[error not_delivered] {to}: {why} in time"
-
-
-def event_lines(event: ClientEvent) -> list[str]:
-    """The lines for an event. Control characters are escaped."""
-    match event:
-        case events.PublicMessage() | events.DirectMessage():
-            return [message_line(event)]
-        case events.Forwarded():
-            return [f"[message] {_sender_and_text(event.sender, event.text)}"]
-        case events.Welcome() | events.Online() | events.Users():
-            return _people_lines(event)
-        case events.Sent():
-            return [f"[{event.status} #{event.id}] {sent_remark(event)}".rstrip()]
-        case events.History() | events.Found():
-            return _block_lines(event)
-        case events.Refused():
-            return [f"[error {event.code}] {escape_control_characters(event.reason)}"]
-        case events.PasswordChanged():
-            return ["[password changed]"]
-        case events.Bye():
-            return [f"[bye] {escape_control_characters(event.reason)}".rstrip()]
+        case DeliveryUnknown(message, has_history):
+            how = "stored, look at CH" if has_history else "delivered"
+            return f"[error lost] it is not known whether this was {how}: {escape(message.text)}"
+        case Outcome(message, has_come):
+            to = f"@{escape(message.to)}" if isinstance(message, Whisper) else f"@{EVERYONE}"
+            if has_come:
+                return f"[delivered] {to}"
+            is_direct = isinstance(message, Whisper)
+            why = "no such user, or not acknowledged" if is_direct else "not acknowledged by all users"
+            return f"[error not_delivered] {to}: {why} in time"
+        case notices.Ask(question):
+            return f"[ask] {escape(question.text)}"
+        case notices.ErrorNotice(code, text):
+            return f"[error {code}] {escape(text)}"
+        case notices.ConnectionLost(reason):
+            return f"[lost] {escape(reason)}; connecting again"
+        case notices.Reconnected(username):
+            return f"[back] {escape(username)}"
+        case notices.ScriptLine(text):
+            return f"> {escape(text)}"
         case _:
-            return []
-
-
-def _people_lines(event: events.Welcome | events.Online | events.Users) -> list[str]:
-    match event:
-        case events.Welcome():
-            online = f"; online: {_names(event.users)}" if event.users else ""
-            return [f"[welcome {event.account}] {escape_control_characters(event.username)}{online}"]
-        case events.Online():
-            return [f"[users {len(event.users)}] {_names(event.users)}".rstrip()]
-        case _:
-            return _arrivals(event)
-
-
-def _block_lines(answer: events.History | events.Found) -> list[str]:
-    """Old messages, after a header line."""
-    head = f"[history {len(answer.messages)}]"
-    if isinstance(answer, events.Found):
-        head = f"[found {len(answer.messages)}] up to #{answer.upto}: {escape_control_characters(answer.words)}"
-    return [head, *(message_line(message, "history") for message in answer.messages)]
+            return None
 
 
 def sent_remark(event: events.Sent) -> str:
@@ -126,7 +100,7 @@ def message_line(message: Message, kind: str | None = None) -> str:
     time = _time(message.time_ms)
     if isinstance(message, events.DirectMessage):
         # Some protocols omit the recipient of the user's own messages.
-        to = escape_control_characters(message.recipient) or "?"
+        to = escape(message.recipient) or "?"
         return (
             f"[{kind or 'direct'} #{message.id} {time}] {_sender_and_text(message.sender, message.text, f' -> {to}')}"
         )
@@ -136,8 +110,8 @@ def message_line(message: Message, kind: str | None = None) -> str:
 def _sender_and_text(sender: str, text: str, to: str = "") -> str:
     """``bob: hello``, ``bob -> alice: hello``; for ``/me waves``: ``* bob waves``, ``* bob -> alice waves``."""
     if (action := action_of(text)) is not None:
-        return f"* {escape_control_characters(sender)}{to} {escape_control_characters(action)}"
-    return f"{escape_control_characters(sender)}{to}: {escape_control_characters(text)}"
+        return f"* {escape(sender)}{to} {escape(action)}"
+    return f"{escape(sender)}{to}: {escape(text)}"
 
 
 def _time(time_ms: int) -> str:
@@ -148,10 +122,5 @@ def _time(time_ms: int) -> str:
         return f"{time_ms}ms"
 
 
-def _arrivals(event: events.Users) -> list[str]:
-    joined = [f"[joined] {escape_control_characters(name)}" for name in event.joined]
-    return joined + [f"[left] {escape_control_characters(name)}" for name in event.left]
-
-
 def _names(names: Iterable[str]) -> str:
-    return " ".join(sorted(map(escape_control_characters, names), key=str.lower))
+    return " ".join(sorted(map(escape, names), key=str.lower))
