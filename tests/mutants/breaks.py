@@ -27,6 +27,7 @@ def _break(promise: str, file: str, old: str, new: str, *tests: str) -> Break:
 
 _SERVER = "server/chatserver/"
 _CHAT = "server/chatserver/chat/"
+_JOURNAL = "server/chatserver/journal/"
 _NET = "server/chatserver/net/"
 _STORE = "server/chatserver/store/"
 _PROTOCOL = "protocol/chatprotocol/"
@@ -49,6 +50,7 @@ _CLOSED = "Closed registration admits existing accounts only."
 
 _CONFIRMED = "A confirmed message is stored; a visible message is stored."
 _ONE_ORDER = "All clients see one order."
+_SAME_STORE = "The same entries make the same store, whenever and in which transactions they are applied."
 _RECONNECT = "No message is missed or repeated after a reconnect (json)."
 _RECEIVED = "A direct message waits until a device of its recipient has received it."
 _VISIBLE = "A search finds only messages that its user may see."
@@ -95,21 +97,21 @@ BREAKS = (
     # Stored and ordered.
     Break(
         _STORED,
-        _CHAT + "journal.py",
+        _JOURNAL + "local.py",
         (
             (
-                "outcomes = [self._run_task(connection, task) for task in tasks]",
-                "self._hub.publish(stored); outcomes = [self._run_task(connection, task) for task in tasks]",
+                "                if taken.is_probed:\n",
+                "                self._tell(applied)\n                if taken.is_probed:\n",
             ),
-            ("        if stored:\n            self._hub.publish(stored)\n", ""),
+            ("        self._tell(applied)\n        for appended, its", "        for appended, its"),
         ),
-        ("unit/server/test_journal.py::test_messages_are_published_after_their_commit",),
+        ("unit/server/test_journal.py::test_subscriber_is_called_after_the_commit",),
     ),
     _break(
         _CONFIRMED,
-        _CHAT + "journal.py",
-        "self._hub.refuse(taken.batches, Refused(",
-        "self._hub.publish(taken.batches) or str((",
+        _JOURNAL + "local.py",
+        "failure = OSError(describe(error))",
+        "failure = ()",
         "unit/server/test_journal.py::test_failed_commit_refuses_its_messages_and_the_next_one_goes_on",
     ),
     _break(
@@ -121,9 +123,9 @@ BREAKS = (
     ),
     _break(
         _ORDER,
-        _CHAT + "journal.py",
-        "stored += parts",
-        "stored = [*parts, *stored]",
+        _JOURNAL + "local.py",
+        "        self._tell(applied)\n        for appended, its",
+        "        self._tell(applied[::-1])\n        for appended, its",
         "unit/server/test_journal.py::test_appended_batches_stay_together_despite_concurrent_senders",
         "e2e/test_public_messages.py::test_all_clients_see_one_order",
     ),
@@ -163,6 +165,13 @@ BREAKS = (
         "rows = ((message_id, time_ms, sender_id, text, nonce) for",
         "rows = ((message_id, time_ms, sender_id, text, None) for",
         "unit/server/test_journal.py::test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id",
+    ),
+    _break(
+        _SAME_STORE,
+        _JOURNAL + "apply.py",
+        "entry.password_hash, transaction.time_ms)",
+        'entry.password_hash, __import__("time").time_ns())',
+        "unit/server/test_apply.py::test_same_entries_make_the_same_store",
     ),
     _break(
         _WAITING,
@@ -211,10 +220,10 @@ BREAKS = (
     ),
     _break(
         _BOUNDED,
-        _CHAT + "journal.py",
-        "while self._inbox.size >= self._inbox_max_messages and not self._closed:",
+        _JOURNAL + "local.py",
+        "while self._inbox.size >= self._inbox_max_entries and not self._closed:",
         "while False:",
-        "unit/server/test_journal.py::test_append_and_tasks_wait_while_the_inbox_is_full",
+        "unit/server/test_journal.py::test_append_waits_while_the_inbox_is_full",
     ),
     _break(
         _BOUNDED,
@@ -339,8 +348,8 @@ BREAKS = (
     _break(
         _LOST_DATA,
         _STORE + "reconcile.py",
-        "highest_id = max(last_id, state.highest_id)",
-        "highest_id = last_id",
+        "highest_id = max(read_highest_id(connection), state.highest_id)",
+        "highest_id = read_highest_id(connection)",
         "unit/server/test_reconcile.py::test_lost_messages_are_logged_once_and_their_ids_not_used_again",
     ),
     _break(
@@ -380,11 +389,11 @@ BREAKS = (
     ),
     Break(
         _SHUTDOWN,
-        _CHAT + "journal.py",
+        _JOURNAL + "local.py",
         (
             (
-                "while (taken := self._take_inbox()).size:",
-                "while (taken := self._take_inbox()).size and not self._closed:",
+                "while (taken := self._take_inbox()).appends:",
+                "while (taken := self._take_inbox()).appends and not self._closed:",
             ),
             ("            self._commit(taken)\n        finally:", "            pass\n        finally:"),
         ),
@@ -401,7 +410,7 @@ BREAKS = (
     _break(
         _PRIVATE,
         _CHAT + "hub.py",
-        "        members = self._members.get(recipient.id, [])\n",
+        "        members = self._members.get(message.recipient_id, [])\n",
         "        members = [member for each in self._members.values() for member in each]\n",
         "unit/server/test_hub.py::test_direct_message_reaches_all_connections_of_both_and_no_other",
         "e2e/test_direct_messages.py::test_only_the_recipient_sees_a_direct_message",
@@ -613,9 +622,9 @@ BREAKS = (
     ),
     _break(
         _GUEST_NAMES,
-        _CHAT + "journal.py",
-        "case _NewAccount(name, password_hash) if not self._is_claimed(name):",
-        "case _NewAccount(name, password_hash):",
+        _JOURNAL + "apply.py",
+        "if is_claimed(transaction.connection, entry.name):",
+        "if False:",
         "unit/server/test_journal.py::test_first_of_guest_and_account_gets_the_name",
     ),
     # UDP.

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import structlog
@@ -24,8 +25,7 @@ from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guest_session import GuestSession
 from chatserver.chat.guests import Guests
-from chatserver.chat.hub import Hub
-from chatserver.chat.journal import LocalJournal
+from chatserver.chat.hub import Hub, wait_for_sender
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
 from chatserver.chat.presence import Presence
@@ -33,6 +33,8 @@ from chatserver.chat.services import Services
 from chatserver.chat.session import Session
 from chatserver.clock import Clock
 from chatserver.control import HEALTHY
+from chatserver.journal.entries import ServerStart
+from chatserver.journal.local import LocalJournal
 from chatserver.memory import system_memory
 from chatserver.net.broadcast import BroadcastBuffer
 from chatserver.net.connection import ConnectionServices
@@ -144,12 +146,12 @@ class Server:
         for buffer in self._buffers.values():
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
-        marks = DeliveryMarks()
+        gather = partial(wait_for_sender, self._buffers.values())
+        self._journal = LocalJournal(self._database, Clock().now_ms, gather, self._crash)
+        self._journal.defer(ServerStart, ServerStart())
+        marks = DeliveryMarks(self._journal.defer)
         hub = Hub(self._buffers, self._acked_delivery, last_id, marks, self._sender.wake)
-        guests = Guests()
-        self._journal = LocalJournal(
-            self._database, hub, marks, last_id, Clock().now_ms, guests.is_claimed, self._crash
-        )
+        self._journal.subscribe(hub.handle_applied)
         self._indexer = Indexer(config.data, messages, self._crash)
         self._hub = hub
         self._presence = Presence(hub.announce, config.users_seconds, self._crash)
@@ -165,7 +167,7 @@ class Server:
             presence=self._presence,
             passwords=self._passwords,
             login_throttle=LoginThrottle(time.monotonic),
-            guests=guests,
+            guests=Guests(),
             acked_delivery=self._acked_delivery,
             registration_open=config.registration == "open",
             guests_allowed=config.guests_allowed,
@@ -247,7 +249,7 @@ class Server:
         self._udp_listener.stop()  # before the sender: it wakes the sender
         self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
-        self._journal.save_marks()
+        self._journal.save_deferred()
         for buffer in self._buffers.values():
             buffer.close()
         self._database.close()

@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Hashable, Sequence
 from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -11,21 +10,29 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event, Message, Refused
 from chatprotocol.requests import Register, Request, Side
 from chatprotocol.rules import name_key
-from chatserver.chat.batch import MessageBatch
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guest_session import GuestSession
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
-from chatserver.chat.journal import JournalClosedError
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import PasswordsClosedError, Verdict
 from chatserver.chat.presence import Presence
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
+from chatserver.journal.base import Appended, Applied, JournalClosedError
+from chatserver.journal.entries import (
+    DeliveryMark,
+    Entry,
+    GuestClaim,
+    GuestRelease,
+    MessageBatch,
+    NewAccount,
+    PasswordChange,
+)
 from chatserver.store.accounts import Account
 
-from .helpers import FakeBroadcast, FakeSendQueue
+from .helpers import FakeBroadcast, FakeSendQueue, committed
 
 LAG_MAX_BYTES = 10_000
 HISTORY_ID = "0123456789abcdef"
@@ -39,23 +46,26 @@ class FakeAccounts:
     def __init__(self) -> None:
         self.by_key: dict[str, Account] = {}
         self.guests: dict[str, int] = {}
+        self.claimed: set[str] = set()
+        self._claims = count(1)
 
     def find(self, username: str) -> Account | None:
         return self.by_key.get(name_key(username))
 
     def add(self, name: str, password_hash: str, delivered_id: int = 0) -> Account | None:
-        if name_key(name) in self.by_key:
+        if name_key(name) in self.by_key or name_key(name) in self.claimed:
             return None
         account = Account(len(self.by_key) + 1, name, password_hash, delivered_id)
         self.by_key[name_key(name)] = account
         return account
 
-    def admit(self, name: str) -> Account | None:
-        """The account of a guest: ``find`` does not return it. There is one per name."""
-        if name_key(name) in self.by_key:
+    def claim(self, name: str) -> Account | None:
+        """The row of a guest, of which there is one per name, with a new claim. ``find`` does not return it."""
+        if name_key(name) in self.by_key or name_key(name) in self.claimed:
             return None
+        self.claimed.add(name_key(name))
         number = self.guests.setdefault(name, 1_000 + len(self.guests))
-        return Account(number, name, "", 0)
+        return Account(number, name, "", 0, next(self._claims))
 
 
 class FakeMessages:
@@ -108,42 +118,64 @@ class FakeIndexer:
 
 
 class FakeJournal:
-    """Publishes at once; with ``holds_back``, when a thread waits for pending messages. For any thread."""
+    """Publishes messages at once; with ``holds_back``, when a thread waits for pending ones. For any thread."""
 
-    def __init__(self, accounts: FakeAccounts, hub: Hub) -> None:
+    def __init__(self, accounts: FakeAccounts) -> None:
         self._accounts = accounts
-        self._hub = hub
         self._one_at_a_time = threading.Lock()
         self._ids = count(11)
-        self.batches: list[list[MessageBatch]] = []
+        self._subscribers: list[Callable[[Sequence[Applied]], None]] = []
+        self.batches: list[Sequence[MessageBatch]] = []
         self.settled = 0
+        self.deferred: dict[Hashable, Entry[None]] = {}
         self.changed_hashes: list[tuple[int, str]] = []
         # True if the password was changed while it was checked.
         self.hash_is_another = False
         self.fault: Exception | None = None
-        # The refusal of all messages, while the disk is full.
-        self.disk_refuses: Refused | None = None
+        # True while the disk is full: messages are refused.
+        self.is_full = False
         self.holds_back = False
-        self._held: list[MessageBatch] = []
+        self._held: list[tuple[MessageBatch, int, Any]] = []
         self.name_was_taken = False
-
-    def _check(self) -> None:
-        if self.fault:
-            raise self.fault
+        # Called with each entry that is no message, before it is applied.
+        self.when_appended: Callable[[Entry[Any]], object] = lambda _: None
 
     @property
     def appended(self) -> list[MessageBatch]:
         return [batch for batches in self.batches for batch in batches]
 
-    def append(self, batches: Sequence[MessageBatch]) -> None:
-        self._check()
+    @property
+    def marks(self) -> dict[int, int]:
+        """The delivery marks to be stored."""
+        marks = [entry for entry in self.deferred.values() if isinstance(entry, DeliveryMark)]
+        return {mark.account_id: mark.message_id for mark in marks}
+
+    def subscribe(self, callback: Callable[[Sequence[Applied]], None]) -> None:
+        self._subscribers.append(callback)
+
+    def defer(self, key: Hashable, entry: Entry[None]) -> None:
+        self.deferred[key] = entry
+        if isinstance(entry, GuestRelease):
+            self._accounts.claimed.discard(name_key(entry.name))
+
+    def append(self, entries: Sequence[Entry[Any]], origin: Any = None) -> Appended[Any]:
+        if isinstance(self.fault, JournalClosedError):
+            raise self.fault
+        appended = Appended(entries, origin)
+        batches = [entry for entry in entries if isinstance(entry, MessageBatch)]
         with self._one_at_a_time:
-            for batch in batches:
-                batch.id, *_ = (next(self._ids) for _ in batch.texts)
-            self.batches.append(list(batches))
-            self._held += batches
-            if not self.holds_back:
-                self._commit()
+            if batches:
+                self.batches.append(batches)
+                for batch in batches:
+                    first_id, *_ = (next(self._ids) for _ in batch.texts)
+                    self._held.append((batch, first_id, origin))
+                if not self.holds_back:
+                    self._commit()
+            elif self.fault is not None:
+                appended.fail(self.fault)
+            else:
+                appended.complete([self._apply(entry) for entry in entries])
+        return appended
 
     def wait_for_pending(self) -> None:
         with self._one_at_a_time:
@@ -151,32 +183,26 @@ class FakeJournal:
             self._commit()
 
     def _commit(self) -> None:
-        batches, self._held = self._held, []
-        if self.disk_refuses is not None:
-            self._hub.refuse(batches, self.disk_refuses)
-        else:
-            self._hub.publish(batches)
+        held, self._held = self._held, []
+        applied = [committed(*each) for each in held]
+        if self.is_full:
+            applied = [each._replace(outcome=OSError("disk full")) for each in applied]
+        for callback in self._subscribers:
+            callback(applied)
 
-    def create_account(self, name: str, password_hash: str) -> Account | None:
-        self._check()
-        if self.name_was_taken:
-            self._accounts.add(name.upper(), "rehto")
-        return self._accounts.add(name, password_hash)
-
-    def admit_guest(self, name: str) -> Account | None:
-        self._check()
-        with self._one_at_a_time:
-            return self._accounts.admit(name)
-
-    def replace_password_hash(self, account: Account, password_hash: str) -> Future[Account | None]:
-        outcome: Future[Account | None] = Future()
-        if isinstance(self.fault, OSError):
-            outcome.set_exception(self.fault)
-            return outcome
-        self._check()
-        self.changed_hashes.append((account.id, password_hash))
-        outcome.set_result(None if self.hash_is_another else account)
-        return outcome
+    def _apply(self, entry: Entry[Any]) -> object:
+        self.when_appended(entry)
+        match entry:
+            case NewAccount():
+                if self.name_was_taken:
+                    self._accounts.add(entry.name.upper(), "rehto")
+                return self._accounts.add(entry.name, entry.password_hash)
+            case GuestClaim():
+                return self._accounts.claim(entry.name)
+            case PasswordChange():
+                self.changed_hashes.append((entry.account_id, entry.new_hash))
+                return not self.hash_is_another
+        raise AssertionError(entry)
 
 
 class FakePasswords:
@@ -210,9 +236,10 @@ class ChatFixture:
         self.identity = FakeIdentity()
         self.indexer = FakeIndexer()
         self.acked_delivery = AckedDelivery(LAG_MAX_BYTES, lambda _: None)
-        self.deliveries = DeliveryMarks()
-        self.hub = Hub({"json": self.broadcast}, self.acked_delivery, last_id, self.deliveries, lambda: None)
-        self.journal = FakeJournal(self.accounts, self.hub)
+        self.journal = FakeJournal(self.accounts)
+        marks = DeliveryMarks(self.journal.defer)
+        self.hub = Hub({"json": self.broadcast}, self.acked_delivery, last_id, marks, lambda: None)
+        self.journal.subscribe(self.hub.handle_applied)
         self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
         self.passwords = FakePasswords()
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""Fakes of the broadcast buffer, the send queue, the hub and the session; threads; and rows in a database."""
+"""Fakes of the broadcast buffer, the send queue and the session; entries; threads; and rows in a database."""
 
 import threading
 import time
@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from chatprotocol.events import Bye, Event, EventBatch, Pong, Refused, expand_batches
+from chatprotocol.events import Bye, Event, EventBatch, Pong, expand_batches
 from chatprotocol.requests import Leave, Request
-from chatserver.chat.batch import MessageBatch
 from chatserver.chat.member import Member
+from chatserver.journal.base import Applied
+from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, Stored
 from chatserver.net.broadcast import BroadcastBuffer, SendLimits
 from chatserver.net.sendqueue import SendQueue
 from chatserver.store.accounts import Account, insert_account
@@ -146,31 +147,6 @@ class FakeSendQueue:
 
 
 @dataclass
-class FakeHub:
-    """Records the batches that the journal publishes and refuses; calls ``when_published`` before."""
-
-    when_published: Callable[[list[MessageBatch]], None] = lambda _: None
-    # Called by a wait for the end of the sender's round.
-    go_round: Callable[[float], None] = lambda _: None
-    batches: list[list[MessageBatch]] = field(default_factory=list)
-    refused: list[tuple[MessageBatch, Refused]] = field(default_factory=list)
-
-    def publish(self, batches: Sequence[MessageBatch]) -> None:
-        self.when_published(list(batches))
-        self.batches.append(list(batches))
-
-    def wait_for_sender(self, limit_seconds: float) -> None:
-        self.go_round(limit_seconds)
-
-    def refuse(self, batches: Sequence[MessageBatch], error: Refused) -> None:
-        self.refused += [(batch, error) for batch in batches]
-
-    @property
-    def published(self) -> list[MessageBatch]:
-        return [batch for batch in self.batches for batch in batch]
-
-
-@dataclass
 class FakeSession:
     """Answers each request with a pong, and the last one with a goodbye."""
 
@@ -287,9 +263,25 @@ def register(database: Database, name: str) -> Account:
     return account
 
 
-def batch_of(member: Member, texts: list[str], nonce: str | None = None, to: Account | None = None) -> MessageBatch:
-    """A batch; the nonce is that of its first message."""
-    return MessageBatch(member, texts, [nonce, *[None] * (len(texts) - 1)], to)
+def public(sender: Member, *texts: str, nonces: Sequence[str | None] | None = None) -> PublicMessages:
+    return PublicMessages(sender.account_id, sender.name, [*texts], [*(nonces or [None] * len(texts))])
+
+
+def direct(sender: Member, recipient: Account, text: str, nonce: str | None = None) -> DirectMessage:
+    return DirectMessage(
+        sender.account_id,
+        sender.name,
+        [text],
+        [nonce],
+        recipient_id=recipient.id,
+        recipient=recipient.name,
+        recipient_claim=recipient.claim,
+    )
+
+
+def committed(batch: MessageBatch, first_id: int, origin: object) -> Applied:
+    """The batch as the journal reports it to the hub: all of it is new."""
+    return Applied(batch, (Stored(0, len(batch.texts), first_id),), origin, 0)
 
 
 def member_of(account: Account) -> Member:

@@ -23,16 +23,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Refused, Users
-from chatserver.chat.batch import MessageBatch
+from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Users
 from chatserver.chat.delivery import ACK_SECONDS, Ack, AckedDelivery, DeliveryWindow
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub
 from chatserver.chat.member import Member
+from chatserver.journal.base import Applied
 from chatserver.store.accounts import Account
 
-from .helpers import FakeBroadcast, FakeSendQueue, eventually, in_background, must_end
+from .helpers import FakeBroadcast, FakeSendQueue, committed, direct, eventually, in_background, must_end, public
 
 LAG_MAX_BYTES = 1_000
 # Size of a message without text.
@@ -64,7 +63,7 @@ class User:
 
     def __init__(self, room: "Room", number: int, name: str) -> None:
         self._room = room
-        self.account = Account(number, name, "", 0)
+        self.account = Account(number, name, "", 0, claim=number)
         self.send_queue = GuestQueue()
         self.window = DeliveryWindow(self.account, self.send_queue)
         self.member = Member(number, name, self.send_queue)
@@ -104,7 +103,7 @@ class Room:
         self.crashes: list[str] = []
         self.broadcast = FakeBroadcast()
         self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, ack_seconds, lambda: self.now)
-        self.hub = Hub({"json": self.broadcast}, self.delivery, 10, DeliveryMarks(), lambda: None)
+        self.hub = Hub({"json": self.broadcast}, self.delivery, 10, DeliveryMarks(lambda *_: None), lambda: None)
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
         self._texts: list[weakref.ref[Text]] = []
@@ -130,16 +129,17 @@ class Room:
         self.hub.join(member)
         return member
 
-    def batch(self, member: Member, *texts: str, to: Account | None = None, ack: Ack | None = None) -> MessageBatch:
+    def batch(self, member: Member, *texts: str, to: Account | None = None, ack: Ack | None = None) -> Applied:
         numbers = [next(self._ids) for _ in texts]
         kept = [Text(text) for text in texts]
         self._texts += map(weakref.ref, kept)
-        return MessageBatch(member, list[str](kept), [None] * len(texts), to, ack, id=numbers[0])
+        batch = public(member, *kept) if to is None else direct(member, to, *kept)
+        return committed(batch, numbers[0], ack or member)
 
     def send(self, user: User, text: str, to: Account | None = None) -> Ack:
         """Send a message and publish it, as the session and the journal do."""
         ack = self.delivery.begin_send(user.window)
-        self.hub.publish([self.batch(user.member, text, to=to, ack=ack)])
+        self.hub.handle_applied([self.batch(user.member, text, to=to, ack=ack)])
         return ack
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class Model:
         self._names = itertools.count()
         self.players = [self._new_player(is_held=is_held) for is_held in (False, False, True, True)]
         self._said: list[Said] = []
-        self._uncommitted: list[tuple[MessageBatch, list[Said]]] = []
+        self._uncommitted: list[tuple[Applied, list[Said]]] = []
 
     def _new_player(self, *, is_held: bool) -> Player:
         user = User(self.room, 100 + (number := next(self._names)), f"u{number}")
@@ -233,7 +233,7 @@ class Model:
                 self._send(self.players[who], None if to is None else self.players[to], text)
             case "json", texts:
                 batch = self.room.batch(self._json_user, *texts)
-                said = [self._note_said(batch.id + at, text) for at, text in enumerate(texts)]
+                said = [self._note_said(batch.outcome[0].id + at, text) for at, text in enumerate(texts)]
                 self._uncommitted.append((batch, said))
             case "commit", is_refused:
                 self._commit(is_refused=is_refused)
@@ -259,7 +259,7 @@ class Model:
     def _send(self, sender: Player, to: Player | None, text: str) -> None:
         ack = self.room.delivery.begin_send(sender.user.window)
         batch = self.room.batch(sender.user.member, text, to=None if to is None else to.user.account, ack=ack)
-        sender.own = said = self._note_said(batch.id, text, sender, to)
+        sender.own = said = self._note_said(batch.outcome[0].id, text, sender, to)
         if not sender.is_open:
             said.complete(success=False)
         self._uncommitted.append((batch, [said]))
@@ -269,11 +269,11 @@ class Model:
         batches = [batch for batch, _ in uncommitted]
         everything = [each for _, said in uncommitted for each in said]
         if is_refused:
-            self.room.hub.refuse(batches, Refused(ErrorCode.INTERNAL, "The disk is full."))
+            self.room.hub.handle_applied([batch._replace(outcome=OSError("disk full")) for batch in batches])
             for said in everything:
                 said.complete(success=False)
             return
-        self.room.hub.publish(batches)
+        self.room.hub.handle_applied(batches)
         for _, said_together in uncommitted:
             for said in said_together:
                 self._publish(said)
@@ -453,7 +453,7 @@ def test_stored_message_is_delivered_to_an_account_and_not_to_a_guest_that_left(
     assert outcome(room.send(alice, "psst", Account(99, "eve", "hash", 0))) is True
     assert outcome(room.send(alice, "psst", Account(json_user.account_id, "json", "hash", 0))) is True
     assert outcome(room.send(alice, "psst", bob.account)) is False
-    new_bob = DeliveryWindow(Account(bob.account.id, "bob", "", 0), GuestQueue())
+    new_bob = DeliveryWindow(replace(bob.account, claim=bob.account.claim + 1), GuestQueue())
     room.delivery.join(new_bob)
     assert outcome(room.send(alice, "psst", bob.account)) is False
 
@@ -496,7 +496,7 @@ def test_disconnect_does_not_scan_the_queue() -> None:
     for count in (10, 2_000):
         with closing(Room(lag_max_bytes=10**9)) as room:
             json_user, silent = room.json_user("json"), room.user("silent")
-            room.hub.publish([room.batch(json_user, *map(str, range(count)))])
+            room.hub.handle_applied([room.batch(json_user, *map(str, range(count)))])
             costs.append(lines_run(partial(room.delivery.leave, silent.window)))
     assert costs[0] == costs[1]
 
@@ -578,7 +578,7 @@ def test_many_senders_at_once_get_an_outcome_each() -> None:
         for number in range(3):
             ack = room.delivery.begin_send(user.window)
             with journal:
-                room.hub.publish([room.batch(user.member, f"{number}", ack=ack)])
+                room.hub.handle_applied([room.batch(user.member, f"{number}", ack=ack)])
             outcomes.append(ack.wait())
             room.delivery.end_send(user.window)
 

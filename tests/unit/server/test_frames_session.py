@@ -5,8 +5,7 @@ from itertools import product
 
 import pytest
 
-from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, PublicMessage, Refused
+from chatprotocol.events import DirectMessage, PublicMessage
 from chatprotocol.wire.frames import Frames
 from chatprotocol.wire.readers import FrameBuffer, frame
 from chatserver.net.connection import requests_of
@@ -105,7 +104,7 @@ def play(peer: FramesPeer, *scripts: str) -> None:
 def appended(services: ChatFixture) -> list[tuple[str, str | None]]:
     """The texts that the journal was given, each with its recipient."""
     batches = services.journal.appended
-    return [(text, batch.recipient.name if batch.recipient else None) for batch in batches for text in batch.texts]
+    return [(text, getattr(batch, "recipient", None)) for batch in batches for text in batch.texts]
 
 
 # --- login ---
@@ -418,11 +417,11 @@ def test_each_message_is_refused_during_shutdown(services: ChatFixture, alice: F
 @pytest.mark.parametrize("holds_back", [False, True])
 def test_each_message_is_refused_if_the_disk_fails(services: ChatFixture, alice: FramesPeer, holds_back: bool) -> None:
     """Promise: confirmed means stored."""
-    services.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
+    services.journal.is_full = True
     services.journal.holds_back = holds_back
     heard = say(alice, "C PM | D one | C PM | D two | C DM | C bob | D three")
     heard += hear(alice, public(*"abcde") + step("C CH"))
     answers = [line for line in heard if line not in ("< C READY", "< C ONLINE Alice")]
     assert answers == ["< C ERROR internal"] * 8 + ["< C HISTORY 0"]
-    services.journal.disk_refuses = None
+    services.journal.is_full = False
     assert say(alice, "C PM | D again | C CH")[-2:] == ["< C SENT 19", "< C HISTORY 0"]

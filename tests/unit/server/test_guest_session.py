@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, PublicMessage, Refused
+from chatprotocol.events import DirectMessage, Event, PublicMessage
 from chatprotocol.requests import Login, NotReceived, Received, Register, Request, Send, Side, Unreadable
 from chatprotocol.wire import Register as WireProtocol
 
@@ -301,7 +301,7 @@ def test_reply_waits_for_the_disk(guests: Transcript) -> None:
 
 
 def test_message_that_the_disk_refuses_is_not_delivered(guests: Transcript) -> None:
-    guests.services.journal.disk_refuses = Refused(ErrorCode.INTERNAL, "The disk is full.")
+    guests.services.journal.is_full = True
     guests.play("carol> SEND dave: hello", "carol< ERROR 102 Unable to send")
 
 

@@ -11,18 +11,18 @@ from structlog.testing import capture_logs
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Event, PublicMessage, Registered
 from chatprotocol.requests import Side
-from chatserver.chat.batch import MessageBatch
 from chatserver.chat.delivery import Ack, DeliveryWindow
 from chatserver.chat.guests import Guest, Guests
-from chatserver.chat.journal import JournalClosedError
 from chatserver.chat.member import Member
+from chatserver.journal.base import JournalClosedError
 from chatserver.store.accounts import Account
 
 from .chat_fixture import ChatFixture
-from .helpers import FakeBroadcast, FakeSendQueue, in_background, must_end
+from .helpers import FakeBroadcast, FakeSendQueue, direct, in_background, must_end, public
 
 SENDING, RECEIVING = Side.SENDING, Side.RECEIVING
 HERE, ELSEWHERE = "10.0.0.1", "10.0.0.2"
+ALICE = Account(1, "alice", "hash", 0)
 
 
 class Connection:
@@ -94,15 +94,10 @@ def test_guest_joins_with_the_second_connection(services: ChatFixture, order: Se
 
 def test_name_is_claimed_while_the_journal_is_asked(services: ChatFixture) -> None:
     """No account can take it in that moment."""
-    admitted: list[bool] = []
-
-    def admit(name: str) -> Account | None:
-        admitted.append(guests_of(services).is_claimed("CAROL"))
-        return services.accounts.admit(name)
-
-    services.journal.admit_guest = admit  # type: ignore[method-assign]
+    claimed: list[bool] = []
+    services.journal.when_appended = lambda _: claimed.append(guests_of(services).is_claimed("CAROL"))
     services.guest("carol")
-    assert admitted == [True]
+    assert claimed == [True]
 
 
 def test_registration_is_confirmed_before_the_first_message(services: ChatFixture) -> None:
@@ -114,7 +109,7 @@ def test_registration_is_confirmed_before_the_first_message(services: ChatFixtur
     enter = services.presence.add
 
     def enter_during_a_message(member: Member) -> tuple[str, ...]:
-        services.journal.append([MessageBatch(alice, ["hello"], [None])])
+        services.journal.append([public(alice, "hello")], alice)
         assert receiving.told == []
         return enter(member)
 
@@ -248,13 +243,14 @@ def test_next_guest_of_the_name_gets_nothing_of_the_last_one(services: ChatFixtu
     Connection(services, RECEIVING).register()
     assert old.guest is not None
     assert old.guest.member is not None
-    batches = [
-        MessageBatch(alice, ["to the old one"], [None], guests_of(services).find("carol")),
-        MessageBatch(old.guest.member, ["of the old one"], [None], services.accounts.find("alice")),
-    ]
+    carol = guests_of(services).find("carol")
+    assert carol is not None
+    services.journal.holds_back = True
+    services.journal.append([direct(alice, carol, "to the old one")], alice)
+    services.journal.append([direct(old.guest.member, ALICE, "of the old one")])
     old.leave()
     new = services.guest("carol", ELSEWHERE)
-    services.journal.append(batches)
+    services.journal.wait_for_pending()
     assert new.receiving.new_replies() == []
 
 

@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, EventBatch, PublicMessage, Refused, Sent, SentStatus, Users
-from chatserver.chat.batch import MessageBatch
+from chatprotocol.events import DirectMessage, Event, EventBatch, PublicMessage, Sent, SentStatus, Users
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.hub import Hub, Joined
+from chatserver.chat.hub import Hub, Joined, wait_for_sender
 from chatserver.chat.member import Member
+from chatserver.journal.base import Applied
+from chatserver.journal.entries import Stored
 from chatserver.store.accounts import Account
 
-from .helpers import FakeBroadcast, FakeSendQueue, eventually
+from .helpers import FakeBroadcast, FakeSendQueue, committed, direct, eventually, public
 
 UPDATE = Users(None, ("alice", "bob"), ("bob",), ())
 ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
@@ -31,9 +32,11 @@ class Room:
     def __init__(self, *broadcasts: FakeBroadcast) -> None:
         self.broadcasts = broadcasts or (FakeBroadcast(),)
         self.wakes = 0
-        self.deliveries = DeliveryMarks()
         buffers = {broadcast.name: broadcast for broadcast in self.broadcasts}
-        self.hub = Hub(buffers, AckedDelivery(10_000, lambda _: None), 10, self.deliveries, self._wake)
+        # The marks that were handed over to be stored.
+        self.marks: dict[int, int] = {}
+        marks = DeliveryMarks(lambda account_id, mark: self.marks.update({account_id: mark.message_id}))
+        self.hub = Hub(buffers, AckedDelivery(10_000, lambda _: None), 10, marks, self._wake)
         self._ids = itertools.count(11)
 
     def _wake(self) -> None:
@@ -44,16 +47,23 @@ class Room:
         self.hub.join(member)
         return member
 
-    def batch(self, member: Member, text: str, nonce: str | None = None, to: Account | None = None) -> MessageBatch:
-        return MessageBatch(member, [text], [nonce], to, id=next(self._ids))
+    def batch(self, member: Member, text: str, nonce: str | None = None, to: Account | None = None) -> Applied:
+        batch = public(member, text, nonces=[nonce]) if to is None else direct(member, to, text, nonce)
+        return committed(batch, next(self._ids), member)
 
-    def run(self, member: Member, *texts: str) -> MessageBatch:
+    def run(self, member: Member, *texts: str) -> Applied:
         """A batch of several messages; the second one has a nonce."""
         first_id, *_ = (next(self._ids) for _ in texts)
-        return MessageBatch(member, list(texts), [NONCES.get(number) for number in range(len(texts))], id=first_id)
+        nonces = [NONCES.get(number) for number in range(len(texts))]
+        return committed(public(member, *texts, nonces=nonces), first_id, member)
 
     def say(self, member: Member, text: str, nonce: str | None = None, to: Account | None = None) -> None:
-        self.hub.publish([self.batch(member, text, nonce, to)])
+        self.hub.handle_applied([self.batch(member, text, nonce, to)])
+
+
+def repeated(batch: Applied, message_id: int) -> Applied:
+    """The same single message, which had this id before."""
+    return batch._replace(outcome=(Stored(0, 1, message_id, is_repeated=True),))
 
 
 @pytest.fixture
@@ -99,9 +109,7 @@ def test_direct_message_reaches_all_connections_of_both_and_no_other(room: Room)
 def test_repeated_message_is_confirmed_and_not_delivered_again(room: Room, to: Account | None) -> None:
     """Promise: once. The position of the room does not go back."""
     alice, bob = room.join(ALICE), room.join(BOB)
-    batch = room.batch(alice, "hello", "n1", to)
-    batch.id, batch.repeated = 5, True
-    room.hub.publish([batch])
+    room.hub.handle_applied([repeated(room.batch(alice, "hello", "n1", to), 5)])
     assert received(bob) == []
     assert received(alice) == [Sent(5, SentStatus.SENT, "n1")]
     assert room.hub.last_id() == 10
@@ -110,11 +118,11 @@ def test_repeated_message_is_confirmed_and_not_delivered_again(room: Room, to: A
 def test_refusal_answers_each_message_of_its_sender(room: Room) -> None:
     """A client counts the replies to its messages."""
     alice, bob = room.join(ALICE), room.join(BOB)
-    room.hub.refuse(
-        [room.run(alice, "one", "two"), room.batch(bob, "three", "n3")], Refused(ErrorCode.INTERNAL, "Disk")
-    )
-    assert received(alice) == [Refused(ErrorCode.INTERNAL, "Disk"), Refused(ErrorCode.INTERNAL, "Disk", "n2")]
-    assert received(bob) == [Refused(ErrorCode.INTERNAL, "Disk", "n3")]
+    batches = [room.run(alice, "one", "two"), room.batch(bob, "three", "n3")]
+    room.hub.handle_applied([batch._replace(outcome=OSError("disk full")) for batch in batches])
+    answers = [(each.code, each.nonce) for member in (alice, bob) for each in received(member)]  # type: ignore[union-attr]
+    assert answers == [(ErrorCode.INTERNAL, nonce) for nonce in (None, "n2", "n3")]
+    assert room.hub.last_id() == 10
     assert room.wakes == 1
 
 
@@ -155,19 +163,17 @@ def test_round_is_received_as_if_each_message_had_come_alone(batches: list[list[
                     alone_batches = (room.batch(member, text, NONCES.get(number)) for number, text in enumerate(texts))
                     batches += [room.run(member, *texts)] if room is together else alone_batches
                     continue
-                batches.append(
-                    room.batch(member, "text", None, (ALICE, BOB, CAROL)[whom] if kind == "direct" else None)
-                )
-                batches[-1].repeated = kind == "repeated"
+                one = room.batch(member, "text", None, (ALICE, BOB, CAROL)[whom] if kind == "direct" else None)
+                batches.append(repeated(one, one.outcome[0].id) if kind == "repeated" else one)
             for part in [batches] if room is together else [[batch] for batch in batches]:
-                room.hub.publish(part)
+                room.hub.handle_applied(part)
     assert [received(member) for member in members[together]] == [received(member) for member in members[alone]]
 
 
 def test_batch_is_one_piece_of_the_buffer_and_one_edit(room: Room) -> None:
     """The cost of both is per batch, not per message."""
     alice, bob = room.join(ALICE), room.join(BOB)
-    room.hub.publish([room.run(alice, "one", "two", "three")])
+    room.hub.handle_applied([room.run(alice, "one", "two", "three")])
     assert room.broadcasts[0].appended == [3]
     assert queue_of(alice).insertions == [(0, 3, [Sent(11 + nr, SentStatus.SENT, NONCES.get(nr)) for nr in range(3)])]
     assert ids(bob) == [11, 12, 13]
@@ -189,7 +195,9 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
 
     watched = Member(CAROL.id, CAROL.name, Watched(broadcast))
     room.hub.join(watched)
-    room.hub.publish([room.batch(watched, "one"), room.batch(bob, "two"), room.batch(watched, "three", to=ALICE)])
+    room.hub.handle_applied(
+        [room.batch(watched, "one"), room.batch(bob, "two"), room.batch(watched, "three", to=ALICE)]
+    )
     assert shown == [0, 0]
     assert broadcast.flushed == 2
     assert ids(alice) == [11, 12, 13]
@@ -207,7 +215,7 @@ def test_large_round_is_flushed_in_portions_that_wait_for_the_sender(
     Portions are counted in characters, with about a hundred more for each message.
     """
     alice, bob = room.join(ALICE), room.join(BOB)
-    room.hub.publish([room.run(alice, *["x" * size] * texts) for _ in range(batches)])
+    room.hub.handle_applied([room.run(alice, *["x" * size] * texts) for _ in range(batches)])
     assert room.broadcasts[0].waits == waits
     assert ids(alice) == ids(bob) == list(range(11, 11 + batches * texts))
 
@@ -221,7 +229,7 @@ def test_wait_for_sender_has_one_limit_for_all_buffers() -> None:
             eventually(lambda: time.monotonic() > ends)
 
     other = FakeBroadcast("other")
-    Room(Slow(), other).hub.wait_for_sender(0.01)
+    wait_for_sender([Slow(), other], 0.01)
     ahead_max_bytes, limit_seconds = other.last_wait
     assert ahead_max_bytes == 0
     assert limit_seconds is not None
@@ -239,7 +247,7 @@ def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
 
     room = Room(Joining())
     alice = room.join(ALICE)
-    room.hub.publish([room.run(alice, "x" * 8192, "y") for _ in range(20)])
+    room.hub.handle_applied([room.run(alice, "x" * 8192, "y") for _ in range(20)])
     assert [where.last_id for _, where in joined] == [10, 26, 42]
     assert [where.is_alone for _, where in joined] == [True, False, False]
     for bob, where in joined:
@@ -250,7 +258,7 @@ def test_member_that_left_receives_nothing_more_and_its_last_words_are_delivered
     alice, bob = room.join(ALICE), room.join(BOB)
     last_words = room.batch(bob, "bye")
     room.hub.leave(bob)
-    room.hub.publish([last_words])
+    room.hub.handle_applied([last_words])
     room.say(alice, "psst", to=BOB)
     assert received(bob) == []
     assert received(alice) == [PublicMessage(11, 0, "bob", "bye"), Sent(12, SentStatus.STORED)]
@@ -261,26 +269,15 @@ def test_received_direct_message_moves_the_mark(room: Room) -> None:
     """Promise: once. The next login does not get it again. A mark never goes back."""
     alice, bob = room.join(ALICE), room.join(BOB)
     room.say(alice, "psst", to=BOB)
-    assert room.deliveries.unsaved() == {}, "older messages may still be unsent, and the mark would cover them"
+    assert room.marks == {}, "older messages may still be unsent, and the mark would cover them"
     room.hub.catch_up(bob, 10)
-    assert room.deliveries.unsaved() == {BOB.id: 11}
+    assert room.marks == {BOB.id: 11}
     room.say(alice, "psst", to=BOB)
     room.say(alice, "absent", to=CAROL)
     room.hub.catch_up(bob, 5)
-    assert room.deliveries.unsaved() == {BOB.id: 12}
+    assert room.marks == {BOB.id: 12}
     room.hub.leave(bob)
     assert room.hub.join(bob) == Joined(13, 13)
-
-
-def test_marks_are_unsaved_until_the_disk_has_them(room: Room) -> None:
-    bob = room.join(BOB)
-    room.hub.catch_up(bob, 5)
-    taken = room.deliveries.unsaved()
-    room.hub.catch_up(bob, 6)
-    room.deliveries.mark_saved(taken)
-    assert room.deliveries.unsaved() == {BOB.id: 6}
-    room.deliveries.mark_saved({BOB.id: 6})
-    assert room.deliveries.unsaved() == {}
 
 
 @pytest.mark.parametrize("case", ["leave", "shutdown", "not acknowledged", "not caught up"])
@@ -290,14 +287,14 @@ def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case:
     if case != "not caught up":
         room.hub.catch_up(bob, 10)
     queue_of(bob).acknowledges = case != "not acknowledged"
-    before = room.deliveries.unsaved()
+    before = {**room.marks}
     room.say(alice, "hello")
     if case == "shutdown":
         room.hub.track_newest()
     else:
         room.hub.leave(bob)
     room.say(alice, "bob has left")
-    assert room.deliveries.unsaved() == ({BOB.id: 11} if case in ("leave", "shutdown") else before)
+    assert room.marks == ({BOB.id: 11} if case in ("leave", "shutdown") else before)
 
 
 def test_update_reaches_members_whose_login_showed_less() -> None:

@@ -2,8 +2,9 @@
 
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,23 +12,25 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from chatprotocol.errors import ErrorCode
 from chatprotocol.limits import ID_MAX
-from chatserver.chat.batch import MessageBatch
-from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.journal import (
-    GATHER_MESSAGES,
-    GATHER_SECONDS,
-    INBOX_MAX_MESSAGES,
-    JournalClosedError,
-    LocalJournal,
-)
 from chatserver.chat.member import Member
+from chatserver.journal.base import Applied, JournalClosedError
+from chatserver.journal.entries import (
+    DeliveryMark,
+    Entry,
+    GuestClaim,
+    GuestRelease,
+    MessageBatch,
+    NewAccount,
+    PasswordChange,
+    ServerStart,
+)
+from chatserver.journal.local import GATHER_ENTRIES, GATHER_SECONDS, INBOX_MAX_ENTRIES, LocalJournal
 from chatserver.store.accounts import Account, Accounts
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages
 
-from .helpers import FakeHub, Gate, assert_waits, batch_of, eventually, in_background, member_of, must_end, register
+from .helpers import Gate, assert_waits, direct, eventually, in_background, member_of, must_end, public, register
 
 
 class Disk:
@@ -37,6 +40,9 @@ class Disk:
         self._database = database
         self.transactions = 0
         self.before_commit: Callable[[], None] = lambda: None
+
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._database.reading()
 
     def truncate_log(self) -> None:
         self._database.truncate_log()
@@ -57,36 +63,58 @@ def refuse_to_write() -> None:
 
 
 class JournalFixture:
-    """A journal over a real database, with a fake hub."""
+    """A journal over a real database, with a subscriber that records the messages."""
 
     _clock = itertools.count(1_000)
 
-    def __init__(self, database: Database, inbox_max_messages: int = INBOX_MAX_MESSAGES) -> None:
+    def __init__(self, database: Database, inbox_max_entries: int = INBOX_MAX_ENTRIES) -> None:
         self.database = database
         self.disk = Disk(database)
-        self.hub = FakeHub()
-        self.deliveries = DeliveryMarks()
         self.crashes: list[str] = []
-        # Names that guests use.
-        self.claimed: set[str] = set()
         self.messages = Messages(database)
         self.accounts = Accounts(database)
+        # Messages of each call of the subscriber, and the function that it calls before it records them.
+        self.batches: list[list[Applied]] = []
+        self.when_applied: Callable[[list[Applied]], None] = lambda _: None
+        self.gather: Callable[[float], None] = lambda _: None
         self.journal = LocalJournal(
             self.disk,  # type: ignore[arg-type]
-            self.hub,  # type: ignore[arg-type]
-            self.deliveries,
-            self.messages.last_id(),
             lambda: next(self._clock),
-            lambda name: name in self.claimed,
+            self._gather,
             self.crashes.append,
-            inbox_max_messages,
+            inbox_max_entries,
         )
+        self.journal.subscribe(self._note_applied)
+
+    def _gather(self, limit_seconds: float) -> None:
+        self.gather(limit_seconds)
+
+    def _note_applied(self, applied: Sequence[Applied]) -> None:
+        batches = [each for each in applied if isinstance(each.entry, MessageBatch)]
+        if batches:
+            self.when_applied(batches)
+            self.batches.append(batches)
+
+    @property
+    def applied(self) -> list[Applied]:
+        """The messages of all calls of the subscriber."""
+        return [each for batch in self.batches for each in batch]
 
     def member(self, name: str) -> Member:
         return member_of(self.accounts.find(name) or register(self.database, name))
 
     def append(self, name: str, *texts: str) -> None:
-        self.journal.append([batch_of(self.member(name), [text]) for text in texts])
+        """Append one batch for each text."""
+        member = self.member(name)
+        self.journal.append([public(member, text) for text in texts], member)
+
+    def defer_mark(self, account: Account, message_id: int) -> None:
+        self.journal.defer(account.id, DeliveryMark(account.id, message_id))
+
+    def ask(self, entry: Entry[Any]) -> Any:
+        """The outcome of a single entry."""
+        (outcome,) = self.journal.append([entry]).result()
+        return outcome
 
     def stored(self, reader: str = "alice") -> list[tuple[int, str]]:
         """The history of one account, as ids and texts."""
@@ -125,8 +153,11 @@ messages = st.tuples(
 rounds = st.tuples(st.lists(messages, min_size=1, max_size=5), st.booleans())
 
 
-def run_of(member: Member, texts: list[str], recipient: Account | None = None) -> MessageBatch:
-    return MessageBatch(member, texts, [None if text.startswith("-") else text for text in texts], recipient)
+def batch_of(member: Member, texts: list[str], recipient: Account | None = None) -> MessageBatch:
+    nonces = [None if text.startswith("-") else text for text in texts]
+    if recipient is None:
+        return public(member, *texts, nonces=nonces)
+    return direct(member, recipient, texts[0], nonces[0])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -146,11 +177,12 @@ def test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id(
     first_ids: dict[tuple[str, bool, str], int] = {}
     for batches, restarts in rounds:
         expected: list[tuple[str, str, int, bool]] = []
-        appended, whole = [], []
+        entries: list[MessageBatch] = []
+        whole: list[bool] = []
         for sender, is_direct, all_texts in batches:
             name = f"{sender}{before_id}"
             texts = all_texts[:1] if is_direct else all_texts
-            appended.append(run_of(fixture.member(name), texts, carol if is_direct else None))
+            entries.append(batch_of(fixture.member(name), texts, carol if is_direct else None))
             is_whole = True
             for text in texts:
                 message_id = first_ids.get((name, is_direct, text), next_id)
@@ -162,17 +194,22 @@ def test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id(
                     stored.append((message_id, text))
                     if not text.startswith("-"):
                         first_ids[name, is_direct, text] = message_id
-            whole += [appended[-1]] * is_whole
-        fixture.journal.append(appended)
+            whole.append(is_whole)
+        appended = fixture.journal.append(entries, "origin")
         fixture.journal.wait_for_pending()
 
         assert [
-            (batch.member.name, text, message_id, batch.repeated)
-            for batch in fixture.hub.published
-            for message_id, text in enumerate(batch.texts, batch.id)
+            (batch.entry.sender, text, message_id, part.is_repeated)
+            for batch in fixture.applied
+            for part in batch.outcome
+            for message_id, text in enumerate(batch.entry.texts[part.start : part.stop], part.id)
         ] == expected
-        assert all(batch in fixture.hub.published for batch in whole), "a new batch is published as it is"
-        fixture.hub.batches.clear()
+        assert [batch.entry for batch in fixture.applied] == entries
+        assert [batch.outcome for batch in fixture.applied] == appended.result()
+        assert {batch.origin for batch in fixture.applied} == {"origin"}
+        for is_whole, batch in zip(whole, fixture.applied, strict=True):
+            assert len(batch.outcome) == 1 or not is_whole, "a new batch is published as it is"
+        fixture.batches.clear()
         if restarts:
             fixture.stop()
             fixture = JournalFixture(database)
@@ -189,7 +226,7 @@ def test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id(
 def test_appended_batches_stay_together_despite_concurrent_senders(fixture: JournalFixture) -> None:
     """Promise: one order. Messages that one client sent in a row are committed in a row."""
     reads = [
-        [batch_of(fixture.member(name), [f"{name} {number}"], f"n{number}") for number in range(50)]
+        [public(fixture.member(name), f"{name} {number}", nonces=[f"n{number}"]) for number in range(50)]
         for name in ("alice", "bob", "carol")
     ]
     gate = fixture.start_with_held_commit()
@@ -197,30 +234,31 @@ def test_appended_batches_stay_together_despite_concurrent_senders(fixture: Jour
         must_end(thread)
     gate.open()
     fixture.stop()
-    _, batch = fixture.hub.batches
+    _, applied = fixture.batches
+    batch = [each.entry for each in applied]
     assert sorted([batch[:50], batch[50:100], batch[100:]], key=lambda read: read[0].texts) == reads
     assert fixture.stored()[1:] == [(number, *each.texts) for number, each in enumerate(batch, 2)]
 
 
-def test_messages_are_published_after_their_commit(fixture: JournalFixture) -> None:
+def test_subscriber_is_called_after_the_commit(fixture: JournalFixture) -> None:
     """Promises: seen means stored, and confirmed means stored."""
     missing: list[str] = []
-    fixture.hub.when_published = lambda batches: missing.extend(
-        text for batch in batches for text in batch.texts if text not in fixture.texts()
+    fixture.when_applied = lambda batches: missing.extend(
+        text for batch in batches for text in batch.entry.texts if text not in fixture.texts()
     )
     gate = fixture.start_with_held_commit()
-    assert fixture.hub.published == []
+    assert fixture.applied == []
     assert fixture.stored() == []
     gate.open()
     for number in range(50):
         fixture.append("alice", f"text {number}")
     fixture.stop()
-    assert len(fixture.hub.published) == 51
+    assert len(fixture.applied) == 51
     assert missing == []
 
 
 def test_small_commit_waits_for_the_end_of_the_senders_round(fixture: JournalFixture) -> None:
-    """A sync for each message would cost much and show none of them any sooner. Errands have nothing to do with it."""
+    """A sync for each message would cost much and show none of them any sooner. It does not matter to other entries."""
     waits: list[float] = []
     sender = Gate()
 
@@ -228,9 +266,9 @@ def test_small_commit_waits_for_the_end_of_the_senders_round(fixture: JournalFix
         waits.append(limit_seconds)
         sender.pass_through()
 
-    fixture.hub.go_round = end_round
+    fixture.gather = end_round
     fixture.journal.start()
-    fixture.journal.create_account("alice", "hash")
+    fixture.ask(NewAccount("alice", "hash"))
     fixture.journal.wait_for_pending()
     assert waits == []
     before = fixture.disk.transactions
@@ -239,10 +277,10 @@ def test_small_commit_waits_for_the_end_of_the_senders_round(fixture: JournalFix
     fixture.append("alice", *(f"text {number}" for number in range(10)))
     assert fixture.disk.transactions == before
     sender.open()
-    eventually(lambda: fixture.hub.published)
-    fixture.journal.append([batch_of(fixture.member("alice"), ["x"] * GATHER_MESSAGES)])
+    eventually(lambda: fixture.applied)
+    fixture.journal.append([public(fixture.member("alice"), *["x"] * GATHER_ENTRIES)])
     fixture.stop()
-    assert [len(batch) for batch in fixture.hub.batches] == [11, 1]
+    assert [len(batch) for batch in fixture.batches] == [11, 1]
     assert waits == [GATHER_SECONDS]
 
 
@@ -251,8 +289,8 @@ def test_wait_for_pending_ends_after_the_publication(fixture: JournalFixture) ->
     order: list[str] = []
     publication = Gate()
 
-    def publish(batches: list[MessageBatch]) -> None:
-        if batches[-1].texts == ["second"]:
+    def publish(batches: list[Applied]) -> None:
+        if batches[-1].entry.texts == ["second"]:
             publication.pass_through()
             order.append("published")
 
@@ -260,7 +298,7 @@ def test_wait_for_pending_ends_after_the_publication(fixture: JournalFixture) ->
         fixture.journal.wait_for_pending()
         order.append("waited")
 
-    fixture.hub.when_published = publish
+    fixture.when_applied = publish
     gate = fixture.start_with_held_commit()
     fixture.append("alice", "second")
     waiter = in_background(wait_for_pending)
@@ -277,7 +315,7 @@ def test_one_of_many_concurrent_registrations_of_a_name_wins(fixture: JournalFix
     gate = fixture.start_with_held_commit()
     accounts: list[Account | None] = []
     racers = [
-        in_background(lambda name=name: accounts.append(fixture.journal.create_account(name, f"hash of {name}")))  # type: ignore[misc]
+        in_background(lambda name=name: accounts.append(fixture.ask(NewAccount(name, f"hash of {name}"))))  # type: ignore[misc]
         for name in ("carol", "CAROL", "Carol", "cAROL", "caroL")
     ]
     gate.open()
@@ -291,86 +329,79 @@ def test_guest_messages_are_stored_but_the_guest_is_no_account(fixture: JournalF
     """Promise: history. The messages of a guest have its name there."""
     alice = fixture.member("alice")
     fixture.journal.start()
-    assert fixture.journal.admit_guest("ALICE") is None
-    carol = fixture.journal.admit_guest("Carol")
-    assert carol is not None
+    assert fixture.ask(GuestClaim("ALICE")) is None
+    carol = fixture.ask(GuestClaim("Carol"))
     assert (carol.name, carol.is_guest) == ("Carol", True)
-    fixture.journal.append([batch_of(member_of(carol), ["hello"]), batch_of(alice, ["psst"], None, carol)])
+    fixture.journal.append([public(member_of(carol), "hello"), direct(alice, carol, "psst")])
     fixture.stop()
     history = fixture.messages.history(alice.account_id, ID_MAX, 500)
     assert [(message.sender, message.text) for message in history] == [("Carol", "hello"), ("alice", "psst")]
     assert fixture.accounts.find("carol") is None
 
 
-def test_account_name_is_free_again_after_the_guest(fixture: JournalFixture) -> None:
-    fixture.claimed.add("carol")
+@pytest.mark.parametrize("end", ["release", "restart"])
+def test_name_is_free_after_the_guest(fixture: JournalFixture, end: str) -> None:
+    """Nothing but the next commit is needed: leaving costs no sync."""
     fixture.journal.start()
-    assert fixture.journal.admit_guest("carol") is not None
-    assert fixture.journal.create_account("carol", "hash") is None
-    assert fixture.accounts.find("carol") is None
-    fixture.claimed.clear()
-    assert fixture.journal.create_account("carol", "hash") == fixture.accounts.find("carol") is not None
-    assert fixture.journal.admit_guest("carol") is None
+    carol = fixture.ask(GuestClaim("Carol"))
+    assert fixture.ask(NewAccount("carol", "hash")) is None
+    assert fixture.ask(GuestClaim("CAROL")) is None
+    if end == "release":
+        fixture.journal.defer("carol", GuestRelease(carol.name, carol.claim))
+    else:
+        fixture.journal.defer("start", ServerStart())
+    transactions = fixture.disk.transactions
+    assert fixture.ask(NewAccount("carol", "hash")) == fixture.accounts.find("carol") is not None
+    assert fixture.disk.transactions == transactions + 1
+    assert fixture.ask(GuestClaim("Carol")) is None
 
 
-@pytest.mark.parametrize("first", ["guest", "account", "claim"])
+@pytest.mark.parametrize("first", ["guest", "account"])
 def test_first_of_guest_and_account_gets_the_name(fixture: JournalFixture, first: str) -> None:
-    """Both wait for the disk together. A guest has the name as soon as it is claimed, before it is admitted."""
+    """Both wait for the disk together."""
     gate = fixture.start_with_held_commit()
-    outcomes: dict[str, Account | None] = {}
-    tasks: dict[str, Callable[[], Account | None]] = {
-        "guest": lambda: fixture.journal.admit_guest("carol"),
-        "account": lambda: fixture.journal.create_account("carol", "hash"),
-    }
-    if first == "guest":
-        fixture.claimed.add("carol")
-    waiters = []
-    for number, name in enumerate(["guest", "account"] if first == "guest" else ["account", "guest"], 1):
-        waiters.append(in_background(lambda name=name: outcomes.update({name: tasks[name]()})))  # type: ignore[misc]
-        eventually(lambda number=number: fixture.journal.pending == number)  # type: ignore[misc]
-    if first == "claim":
-        fixture.claimed.add("carol")
+    entries: dict[str, Entry[Any]] = {"guest": GuestClaim("carol"), "account": NewAccount("Carol", "hash")}
+    order = ["guest", "account"] if first == "guest" else ["account", "guest"]
+    waiting = {name: fixture.journal.append([entries[name]]) for name in order}
     gate.open()
-    for waiter in waiters:
-        must_end(waiter)
+    outcomes = {name: appended.result()[0] for name, appended in waiting.items()}
     assert fixture.disk.transactions == 2
-    assert (outcomes["account"] is not None) == (first == "account")
-    assert (outcomes["guest"] is not None) == (first != "account")
+    assert [name for name in order if outcomes[name] is not None] == [first]
 
 
 def test_password_hash_is_replaced_unless_it_has_changed(fixture: JournalFixture) -> None:
     account, bob = register(fixture.database, "alice"), register(fixture.database, "bob")
     fixture.journal.start()
-    changes = [fixture.journal.replace_password_hash(account, new) for new in ("new hash", "too late")]
-    fixture.stop()
-    assert [each.result() for each in changes] == [account, None]
+    changes = [PasswordChange(account.id, account.password_hash, new) for new in ("new hash", "too late")]
+    assert fixture.journal.append(changes).result() == [True, False]
     assert fixture.accounts.find("alice") == replace(account, password_hash="new hash")
     assert fixture.accounts.find("bob") == bob
 
 
 @pytest.mark.parametrize("when", ["with the next commit", "at the end", "after the end"])
-def test_delivery_marks_are_saved(fixture: JournalFixture, when: str) -> None:
-    """The last connections are closed after the journal."""
+def test_deferred_entries_are_applied(fixture: JournalFixture, when: str) -> None:
+    """The last connections are closed after the journal. Of two entries of one key the newer one counts."""
     alice = register(fixture.database, "alice")
     fixture.journal.start()
     if when == "after the end":
         fixture.journal.stop()
-    fixture.deliveries.advance(alice.id, 7)
+    fixture.defer_mark(alice, 8)
+    fixture.defer_mark(alice, 7)
+    assert fixture.disk.transactions == (when == "after the end"), "a mark alone costs no commit"
     if when == "with the next commit":
         fixture.journal.wait_for_pending()
     elif when == "at the end":
         fixture.journal.stop()
     else:
-        fixture.journal.save_marks()
+        fixture.journal.save_deferred()
     assert fixture.accounts.find("alice") == replace(alice, delivered_id=7)
-    assert when == "after the end" or fixture.deliveries.unsaved() == {}
 
 
 def test_unsaved_delivery_marks_do_not_block_the_shutdown(fixture: JournalFixture) -> None:
-    fixture.deliveries.advance(fixture.member("alice").account_id, 7)
+    fixture.defer_mark(register(fixture.database, "alice"), 7)
     fixture.database.path.unlink()
     with capture_logs() as log:
-        fixture.journal.save_marks()
+        fixture.journal.save_deferred()
     assert [entry["event"] for entry in log] == ["delivery marks not saved"]
 
 
@@ -379,10 +410,10 @@ def test_failed_commit_refuses_its_messages_and_the_next_one_goes_on(fixture: Jo
     alice = fixture.member("alice")
     fixture.disk.before_commit = refuse_to_write
     fixture.journal.start()
-    batches = [batch_of(alice, ["secret"], f"n{number}") for number in range(100)]
+    batches = [public(alice, "secret", nonces=[f"n{number}"]) for number in range(100)]
     with capture_logs() as log:
         for _ in range(2):
-            fixture.journal.append(batches)
+            fixture.journal.append(batches, alice)
             fixture.journal.wait_for_pending()
         fixture.disk.before_commit = lambda: None
         fixture.journal.wait_for_pending()  # writes nothing, so it proves nothing
@@ -392,24 +423,27 @@ def test_failed_commit_refuses_its_messages_and_the_next_one_goes_on(fixture: Jo
     assert levels == ["error"]
     assert [entry["log_level"] for entry in log] == ["error", "info"]
     assert "secret" not in str(log)
-    assert [(batch, error.code) for batch, error in fixture.hub.refused] == [
-        (batch, ErrorCode.INTERNAL) for batch in batches * 2
+    *failed, hello = fixture.applied
+    assert [(each.entry, type(each.outcome), each.origin) for each in failed] == [
+        (batch, OSError, alice) for batch in batches * 2
     ]
     assert fixture.stored() == [(1, "hello")]
-    assert [batch.id for batch in fixture.hub.published] == [1]
+    assert hello.outcome[0].id == 1
     assert fixture.crashes == []
 
 
-def test_failed_commit_fails_its_tasks_and_keeps_delivery_marks(fixture: JournalFixture) -> None:
-    fixture.deliveries.advance(1, 7)
+def test_failed_commit_fails_its_entries_and_keeps_the_deferred_ones(fixture: JournalFixture) -> None:
+    alice = register(fixture.database, "alice")
+    fixture.defer_mark(alice, 7)
     fixture.disk.before_commit = refuse_to_write
     fixture.journal.start()
-    with pytest.raises(OSError, match="full"):
-        fixture.journal.create_account("alice", "hash")
-    with pytest.raises(OSError, match="full"):
-        fixture.journal.admit_guest("carol")
-    assert fixture.accounts.find("alice") is None
-    assert fixture.deliveries.unsaved() == {1: 7}
+    for entry in (NewAccount("bob", "hash"), GuestClaim("carol")):
+        with pytest.raises(OSError, match="full"):
+            fixture.ask(entry)
+    assert fixture.accounts.find("bob") is None
+    fixture.disk.before_commit = lambda: None
+    fixture.journal.wait_for_pending()
+    assert fixture.accounts.find("alice") == replace(alice, delivered_id=7)
 
 
 def test_probe_reports_whether_a_write_can_be_committed(fixture: JournalFixture) -> None:
@@ -435,24 +469,24 @@ def test_probes_of_a_hanging_journal_time_out_and_are_one_write(fixture: Journal
     assert fixture.journal.probe(5)
 
 
-@pytest.mark.parametrize("fills", ["messages", "tasks", "one read"])
-def test_append_and_tasks_wait_while_the_inbox_is_full(database: Database, fills: str) -> None:
+@pytest.mark.parametrize("fills", ["messages", "entries", "one read"])
+def test_append_waits_while_the_inbox_is_full(database: Database, fills: str) -> None:
     """Promise: back-pressure. The messages of one read are in memory already, so they are accepted as a whole."""
-    fixture = JournalFixture(database, inbox_max_messages=3)
+    fixture = JournalFixture(database, inbox_max_entries=3)
     gate = fixture.start_with_held_commit()
     account = Account(1, "alice", "hash of alice", 0)
     match fills:
         case "messages":
             fixture.append("alice", "1", "2")
             fixture.append("alice", "3")
-        case "tasks":
+        case "entries":
             for _ in range(3):
-                fixture.journal.replace_password_hash(replace(account, password_hash="another"), "hash")
+                fixture.journal.append([PasswordChange(account.id, "another", "hash")])
         case _:
             fixture.append("alice", *map(str, range(12)))
     waiters = [
         in_background(lambda: fixture.append("alice", "late")),
-        in_background(lambda: fixture.journal.replace_password_hash(account, "last hash")),
+        in_background(lambda: fixture.journal.append([PasswordChange(1, account.password_hash, "last hash")])),
     ]
     for waiter in waiters:
         assert_waits(waiter)
@@ -462,12 +496,12 @@ def test_append_and_tasks_wait_while_the_inbox_is_full(database: Database, fills
     fixture.stop()
 
     assert fixture.accounts.find("alice") == replace(account, password_hash="last hash")
-    before = {"messages": ["1", "2", "3"], "tasks": []}.get(fills, [*map(str, range(12))])
+    before = {"messages": ["1", "2", "3"], "entries": []}.get(fills, [*map(str, range(12))])
     assert fixture.texts() == ["first", *before, "late"]
 
 
 def test_stop_releases_callers_that_wait_for_room(database: Database) -> None:
-    fixture = JournalFixture(database, inbox_max_messages=1)
+    fixture = JournalFixture(database, inbox_max_entries=1)
     outcomes: list[str] = []
 
     def append() -> None:
@@ -496,14 +530,14 @@ def test_stop_writes_and_publishes_accepted_messages(fixture: JournalFixture) ->
 
     def is_closed() -> bool:
         try:
-            fixture.journal.replace_password_hash(Account(1, "alice", "", 0), "hash")
+            fixture.journal.append([PasswordChange(1, "another", "hash")])
         except JournalClosedError:
             return True
         return False
 
     def wait_for_pending() -> None:
         fixture.journal.wait_for_pending()
-        published.append(len(fixture.hub.published))
+        published.append(len(fixture.applied))
 
     eventually(is_closed)
     waiter = in_background(wait_for_pending)
@@ -522,8 +556,8 @@ def test_crashed_journal_releases_all_waiting_threads(fixture: JournalFixture) -
     outcomes: list[str] = []
     publication = Gate()
 
-    def crash(batches: list[MessageBatch]) -> None:
-        if batches[0].texts == ["second"]:
+    def crash(batches: list[Applied]) -> None:
+        if batches[0].entry.texts == ["second"]:
             publication.pass_through()
             raise ZeroDivisionError
 
@@ -536,10 +570,10 @@ def test_crashed_journal_releases_all_waiting_threads(fixture: JournalFixture) -
 
     calls: list[Callable[[], object]] = [
         fixture.journal.wait_for_pending,
-        lambda: fixture.journal.create_account("bob", "hash"),
-        lambda: fixture.journal.admit_guest("carol"),
+        lambda: fixture.ask(NewAccount("bob", "hash")),
+        lambda: fixture.ask(GuestClaim("carol")),
     ]
-    fixture.hub.when_published = crash
+    fixture.when_applied = crash
     gate = fixture.start_with_held_commit()
     fixture.append("alice", "second")
     waiters = [in_background(lambda call=call: wait(call)) for call in calls]  # type: ignore[misc]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from chatprotocol.events import DirectMessage, Message, PublicMessage
 from chatprotocol.limits import ID_MAX
 from chatserver.memory import ShortOfMemoryError
-from chatserver.store.accounts import Account, Accounts, admit_guest, insert_account, update_delivered
+from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered
 from chatserver.store.database import Database
+from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
 from chatserver.store.messages import Messages, find_direct_nonce, find_public_nonce, insert_direct, insert_public
 
 from .helpers import register
@@ -63,24 +64,45 @@ def test_account_is_found_in_any_case_and_registered_once(database: Database) ->
 def test_delivery_mark_never_goes_back(database: Database) -> None:
     alice = register(database, "alice")
     with database.transaction() as connection:
-        update_delivered(connection, {alice.id: 7, 999: 5}.items())
-        update_delivered(connection, {alice.id: 3}.items())
+        for account_id, message_id in ((alice.id, 7), (999, 5), (alice.id, 3)):
+            update_delivered(connection, account_id, message_id)
     assert Accounts(database).find("alice") == Account(alice.id, "alice", alice.password_hash, 7)
-
-
-def admit(database: Database, name: str) -> Account | None:
-    with database.transaction() as connection:
-        return admit_guest(connection, name, 0)
 
 
 def test_guest_has_a_row_per_spelling_and_is_no_account(database: Database) -> None:
     """The history shows the name as it was spelled. A guest has no password, so it must not be found at a login."""
-    guests = [admit(database, name) for name in ("Carol", "CAROL", "Carol", "dave")]
-    assert [guest.name for guest in guests if guest and guest.is_guest] == ["Carol", "CAROL", "Carol", "dave"]
-    assert guests[0] == guests[2]
-    assert len({guest and guest.id for guest in guests}) == 3
+    with database.transaction() as connection:
+        guests = []
+        for name in ("Carol", "CAROL", "Carol", "dave"):
+            guests.append(guest := claim_name(connection, name, 0))
+            assert guest is not None
+            assert claim_name(connection, name.swapcase(), 0) is None
+            release_name(connection, name.swapcase(), guest.claim)
+    assert [(each.name, each.is_guest, each.claim) for each in guests] == [
+        ("Carol", True, 1),
+        ("CAROL", True, 2),
+        ("Carol", True, 3),
+        ("dave", True, 1),
+    ]
+    assert guests[0].id == guests[2].id
+    assert len({guest.id for guest in guests}) == 3
     for name in ("carol", "Carol", "CAROL", "GUEST:Carol", "guest:carol", "", "guest:"):
         assert Accounts(database).find(name) is None
+
+
+def test_name_is_free_after_its_last_claim(database: Database) -> None:
+    """A late release of an earlier claim ends no later one. A claimed name can't be registered, and the reverse."""
+    with database.transaction() as connection:
+        first = claim_name(connection, "carol", 0)
+        assert first is not None
+        release_name(connection, "carol", first.claim)
+        assert claim_name(connection, "carol", 0) is not None
+        release_name(connection, "carol", first.claim)
+        assert is_claimed(connection, "CAROL")
+        release_all_names(connection)
+        assert not is_claimed(connection, "carol")
+        assert insert_account(connection, "carol", "hash", 0) is not None
+        assert claim_name(connection, "CAROL", 0) is None
 
 
 # The messages that each may see, and the direct ones to each.

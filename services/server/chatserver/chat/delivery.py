@@ -193,11 +193,11 @@ class AckedDelivery:
             sender = ack.sender if ack is not None else None
             self._queue([window for window in self._windows.values() if window is not sender], messages, ack)
 
-    def tell(self, guest: Account, message: Message, ack: Ack | None) -> bool:
-        """Deliver a direct message. If the guest has left, the result is False, and the ack fails."""
+    def tell(self, account_id: int, claim: int, message: Message, ack: Ack | None) -> bool:
+        """Deliver a direct message to the guest of this claim. If it has left: False, and the ack fails."""
         with self._lock:
-            window = self._windows.get(guest.id)
-            if window is not None and window.guest is guest:  # a later guest of the same name has another object
+            window = self._windows.get(account_id)
+            if window is not None and window.guest.claim == claim:
                 self._queue([window], [message], ack)
                 return True
             if ack is not None:

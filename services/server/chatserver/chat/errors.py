@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatserver.chat.journal import JournalClosedError
 from chatserver.chat.passwords import PasswordsClosedError, PasswordsFailedError
+from chatserver.journal.base import JournalClosedError
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError

@@ -11,9 +11,9 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Delivered, NotDelivered, Refused
 from chatprotocol.requests import Side
 from chatprotocol.rules import check_text, check_username, is_everyone
-from chatserver.chat.batch import MessageBatch
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
-from chatserver.chat.journal import JournalClosedError
+from chatserver.journal.base import JournalClosedError
+from chatserver.journal.entries import DirectMessage, PublicMessages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chatserver.chat.guests import Guest
     from chatserver.chat.member import SendQueue
     from chatserver.chat.services import Services
+    from chatserver.journal.entries import MessageBatch
 
     _Handlers = dict[type, Callable[[Any, Any], None]]
 
@@ -129,11 +130,18 @@ class GuestSession:
         if guest.window is None or guest.member is None:
             raise RequestError(ErrorCode.NOT_LOGGED_IN, "The other connection is not registered; send REGISTER TORECV.")
         check_text(request.text)
-        recipient = None if is_everyone(request.to) else services.find_recipient(request.to)
+        account_id, name, texts = guest.member.account_id, guest.name, [request.text]
+        if is_everyone(request.to):
+            message: MessageBatch = PublicMessages(account_id, name, texts, [None])
+        else:
+            to = services.find_recipient(request.to)
+            message = DirectMessage(
+                account_id, name, texts, [None], recipient_id=to.id, recipient=to.name, recipient_claim=to.claim
+            )
         ack = services.acked_delivery.begin_send(guest.window)
         try:
             if not ack.is_complete:  # an ack is complete from the start if the guest has just left
-                services.journal.append([MessageBatch(guest.member, [request.text], [None], recipient, ack)])
+                services.journal.append([message], ack)
             self._send_queue.put([Delivered(request.to) if ack.wait() else NotDelivered()])
         except JournalClosedError as error:
             self._refuse(to_request_error(error, self._label))

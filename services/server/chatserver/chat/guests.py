@@ -14,6 +14,7 @@ from chatprotocol.requests import Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import DeliveryWindow
 from chatserver.chat.member import Member
+from chatserver.journal.entries import GuestClaim, GuestRelease
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,10 +125,14 @@ class Guests:
             is_complete = len(guest.send_queues) == len(Side)
         if is_complete:
             try:
-                guest.account = _admit(services, guest.name)
+                account = _admit(services, guest.name)
             except BaseException:
                 self.leave(services, guest, side)
                 raise
+            with self._lock:
+                guest.account = account
+            if guest.has_left:  # during the commit
+                _release(services, account)
         return guest
 
     def _remove_late(self, services: Services, name: str, side: Side, address: str) -> None:
@@ -163,12 +168,15 @@ class Guests:
             if guest.has_left:
                 return
             guest.has_left = True
+            account = guest.account
         guest.stop_waiting()
         if guest.member is not None and guest.window is not None:
             _log.info("logout", user=guest.name, address=guest.address)
             services.acked_delivery.leave(guest.window)
             if services.presence.remove(guest.member):
                 services.on_empty()
+        if account is not None:
+            _release(services, account)
         with self._lock:
             del self._by_key[name_key(guest.name)]
         for other, send_queue in guest.send_queues.items():  # last, because the peer may reconnect when it sees the end
@@ -177,9 +185,9 @@ class Guests:
 
 
 def _admit(services: Services, name: str) -> Account:
-    """Return the account object for a claimed name. Raises RequestError."""
+    """Claim the name in the journal, and return the row of the guest. Raises RequestError."""
     try:
-        account = services.journal.admit_guest(name)
+        (account,) = services.journal.append([GuestClaim(name)]).result()
     except OSError as error:
         _log.error("guest not admitted", user=name, error=str(error))
         reason = "The server can't write to its disk; the guest was not registered."
@@ -187,6 +195,11 @@ def _admit(services: Services, name: str) -> Account:
     if account is None:  # an account was registered at the same time
         raise _name_taken(name)
     return account
+
+
+def _release(services: Services, account: Account) -> None:
+    """Give up the name in the journal. The next commit does so first, so a later claim or registration gets it."""
+    services.journal.defer((account.name, account.claim), GuestRelease(account.name, account.claim))
 
 
 def _name_taken(name: str) -> RequestError:

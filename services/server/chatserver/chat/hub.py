@@ -7,17 +7,25 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from chatprotocol.events import DirectMessage, PublicBatch, Refused, Sent, SentBatch, SentStatus, TimeMs
+from chatprotocol import events
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import PublicBatch, Refused, Sent, SentBatch, SentStatus, TimeMs
+from chatserver.chat.delivery import Ack
+from chatserver.chat.member import Member
+from chatserver.journal.entries import DirectMessage, MessageBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from chatprotocol.events import Users
-    from chatserver.chat.batch import MessageBatch
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.delivery_marks import DeliveryMarks
-    from chatserver.chat.member import BroadcastBuffer, Member
-    from chatserver.store.accounts import Account
+    from chatserver.chat.member import BroadcastBuffer
+    from chatserver.journal.base import Applied
+    from chatserver.journal.entries import Stored
+
+    # None: another server's.
+    _Origin = Member | Ack | None
 
 # Size of the portions in which a commit is flushed. On a slow disk a commit may hold megabytes. Flushed at once, they
 # could exceed the lag limit of a receiver that reads fast enough.
@@ -25,6 +33,7 @@ _PORTION_CHARACTERS = 64 * 1024
 # Per-message overhead on the wire.
 _MESSAGE_CHARACTERS = 100
 
+_NOT_STORED = "The server can't write to its disk; the message was not stored."
 
 # Maximum members of the account that each login checks, newest first: each check takes a few system calls.
 _CHECKED_MAX = 4
@@ -104,30 +113,18 @@ class Hub:
         with self._lock:
             return self._last_id
 
-    def publish(self, batches: Iterable[MessageBatch]) -> None:
-        """Deliver and confirm committed batches in order. For the journal thread."""
-        for portion in _portions(batches):
+    def handle_applied(self, applied: Sequence[Applied]) -> None:
+        """Deliver and confirm committed messages, in order; refuse those that can't be stored.
+
+        A subscriber of the journal: it is called in the journal's thread. The origin of a message is its sender's
+        Member, or the Ack that a guest waits for.
+        """
+        for portion in _portions(applied):
             for buffer in self._buffers.values():
                 buffer.wait_for_sender()
             with self._lock:
                 self._publish_portion(portion)
             self._wake()
-
-    def wait_for_sender(self, limit_seconds: float) -> None:
-        """Wait until the sender has offered all published data to all members, or until the limit."""
-        deadline = time.monotonic() + limit_seconds
-        for buffer in self._buffers.values():
-            buffer.wait_for_sender(0, deadline - time.monotonic())
-
-    def refuse(self, batches: Iterable[MessageBatch], error: Refused) -> None:
-        """Send the error to the senders of messages that were not stored. For the journal thread."""
-        with self._lock:
-            for batch in batches:
-                if batch.ack is not None:
-                    self._acked_delivery.complete(batch.ack, has_failed=True)
-                    continue
-                batch.member.send_queue.insert([Refused(error.code, error.reason, nonce) for nonce in batch.nonces])
-        self._wake()
 
     def announce(self, update: Users, version: int) -> None:
         """Send the update to all members whose login showed an older version. For the presence thread."""
@@ -151,18 +148,23 @@ class Hub:
             member.has_caught_up = True
             self._track(member, max(upto_id, member.newest_direct_id))
 
-    def _publish_portion(self, portion: Sequence[MessageBatch]) -> None:
+    def _publish_portion(self, portion: Sequence[Applied]) -> None:
         """The lock is held."""
         used = self._used_buffers()
-        for batch in portion:
-            if batch.repeated:
-                self._confirm(batch, SentStatus.SENT)
+        for batch, outcome, origin, time_ms in portion:
+            assert isinstance(batch, MessageBatch)
+            if isinstance(outcome, OSError):
+                self._refuse(batch, origin)
                 continue
-            if batch.recipient is None:
-                self._publish_public(batch, used)
-            else:
-                self._publish_direct(batch, batch.recipient)
-            self._last_id = batch.last_id
+            for part in outcome:
+                if part.is_repeated:
+                    self._confirm(batch, part, origin, SentStatus.SENT)
+                elif isinstance(batch, DirectMessage):
+                    self._publish_direct(batch, part, origin, time_ms)
+                    self._last_id = part.id
+                else:
+                    self._publish_public(batch, part, origin, time_ms, used)
+                    self._last_id = part.id + part.stop - part.start - 1
         for buffer in used.values():
             buffer.flush()
 
@@ -170,40 +172,55 @@ class Hub:
         """The buffers that have followers. The lock is held."""
         return {protocol: buffer for protocol, buffer in self._buffers.items() if buffer.has_followers}
 
-    def _publish_public(self, batch: MessageBatch, used: Mapping[str, BroadcastBuffer]) -> None:
-        """Encode the batch once for each buffer; its sender gets the confirmation instead. The lock is held."""
-        send_queue = batch.member.send_queue
-        public = PublicBatch(batch.id, batch.time_ms, batch.member.name, batch.texts)
+    def _publish_public(
+        self, batch: MessageBatch, part: Stored, origin: _Origin, time_ms: int, used: Mapping[str, BroadcastBuffer]
+    ) -> None:
+        """Encode the messages once for each buffer; the sender gets the confirmation instead. The lock is held."""
+        texts, nonces = batch.texts, batch.nonces
+        if part.stop - part.start < len(texts):
+            texts, nonces = texts[part.start : part.stop], nonces[part.start : part.stop]
+        public = PublicBatch(part.id, time_ms, batch.sender, texts)
+        send_queue = origin.send_queue if isinstance(origin, Member) else None
         for protocol, buffer in used.items():
             start, end = buffer.append([public])
-            if protocol == send_queue.protocol:
-                send_queue.replace(buffer, start, end, [SentBatch(batch.id, batch.nonces)])
-        self._acked_delivery.publish(public, batch.ack)
+            if send_queue is not None and protocol == send_queue.protocol:
+                send_queue.replace(buffer, start, end, [SentBatch(part.id, nonces)])
+        self._acked_delivery.publish(public, origin if isinstance(origin, Ack) else None)
 
-    def _publish_direct(self, batch: MessageBatch, recipient: Account) -> None:
+    def _publish_direct(self, message: DirectMessage, part: Stored, origin: _Origin, time_ms: int) -> None:
         """The lock is held."""
-        (text,) = batch.texts
-        event = DirectMessage(batch.id, TimeMs(batch.time_ms), batch.member.name, recipient.name, text)
-        members = self._members.get(recipient.id, [])
+        (text,) = message.texts
+        event = events.DirectMessage(part.id, TimeMs(time_ms), message.sender, message.recipient, text)
+        members = self._members.get(message.recipient_id, [])
         # The sender's other connections receive the message too: it is in their history.
-        others = [] if recipient.id == batch.member.account_id else self._members.get(batch.member.account_id, [])
-        for member in [*members, *(member for member in others if member is not batch.member)]:
+        others = [] if message.recipient_id == message.sender_id else self._members.get(message.sender_id, [])
+        for member in [*members, *(member for member in others if member is not origin)]:
             member.send_queue.insert([event])
         for member in members:
-            member.newest_direct_id = batch.id
+            member.newest_direct_id = part.id
             if member.has_caught_up:
-                self._track(member, batch.id)
-        is_online = self._acked_delivery.tell(recipient, event, batch.ack) if recipient.is_guest else bool(members)
-        self._confirm(batch, SentStatus.SENT if is_online else SentStatus.STORED)
+                self._track(member, part.id)
+        is_online = bool(members)
+        if message.recipient_claim:
+            ack = origin if isinstance(origin, Ack) else None
+            is_online = self._acked_delivery.tell(message.recipient_id, message.recipient_claim, event, ack)
+        self._confirm(message, part, origin, SentStatus.SENT if is_online else SentStatus.STORED)
 
-    def _confirm(self, batch: MessageBatch, status: SentStatus) -> None:
-        """Confirm a batch of a single message. The lock is held."""
-        is_for_guest = batch.recipient is not None and batch.recipient.is_guest
-        if batch.ack is None:
-            (nonce,) = batch.nonces
-            batch.member.send_queue.insert([Sent(batch.id, status, nonce, looks_public=is_for_guest)])
-        elif not is_for_guest:
-            self._acked_delivery.complete(batch.ack, has_failed=False)
+    def _confirm(self, batch: MessageBatch, part: Stored, origin: _Origin, status: SentStatus) -> None:
+        """Confirm a part of a single message. The lock is held."""
+        is_for_guest = isinstance(batch, DirectMessage) and batch.recipient_claim > 0
+        if isinstance(origin, Member):
+            nonce = batch.nonces[part.start]
+            origin.send_queue.insert([Sent(part.id, status, nonce, looks_public=is_for_guest)])
+        elif origin is not None and not is_for_guest:
+            self._acked_delivery.complete(origin, has_failed=False)
+
+    def _refuse(self, batch: MessageBatch, origin: _Origin) -> None:
+        """Tell the sender that its messages were not stored. The lock is held."""
+        if isinstance(origin, Member):
+            origin.send_queue.insert([Refused(ErrorCode.INTERNAL, _NOT_STORED, nonce) for nonce in batch.nonces])
+        elif origin is not None:
+            self._acked_delivery.complete(origin, has_failed=True)
 
     def _track_all(self, member: Member) -> None:
         """Track the newest message. The lock is held."""
@@ -215,13 +232,23 @@ class Hub:
         member.send_queue.track(message_id, partial(self._marks.advance, member.account_id))
 
 
-def _portions(batches: Iterable[MessageBatch]) -> Iterator[list[MessageBatch]]:
-    """Divide the batches, in order, into portions that may be flushed at once."""
-    portion: list[MessageBatch] = []
+def wait_for_sender(buffers: Iterable[BroadcastBuffer], limit_seconds: float) -> None:
+    """Wait until the sender has offered all published data to all members, or until the limit."""
+    deadline = time.monotonic() + limit_seconds
+    for buffer in buffers:
+        buffer.wait_for_sender(0, deadline - time.monotonic())
+
+
+def _portions(applied: Iterable[Applied]) -> Iterator[list[Applied]]:
+    """Divide the message batches, in order, into portions that may be flushed at once."""
+    portion: list[Applied] = []
     characters = 0
-    for batch in batches:
-        portion.append(batch)
-        characters += sum(map(len, batch.texts)) + _MESSAGE_CHARACTERS * len(batch.texts)
+    for each in applied:
+        if not isinstance(each.entry, MessageBatch):
+            continue
+        portion.append(each)
+        texts = each.entry.texts
+        characters += sum(map(len, texts)) + _MESSAGE_CHARACTERS * len(texts)
         if characters >= _PORTION_CHARACTERS:
             yield portion
             portion, characters = [], 0

@@ -13,6 +13,7 @@ from chatprotocol.requests import StepLogin
 from chatprotocol.rules import check_password, check_username, name_key
 from chatserver.chat.member import Member
 from chatserver.chat.passwords import Verdict
+from chatserver.journal.entries import NewAccount, PasswordChange
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
 
@@ -79,7 +80,8 @@ def authenticate(services: Services, username: str, password: str, address: str)
         services.login_throttle.note_failure(address, name_key(username))
         raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
     if verdict is Verdict.OUTDATED:
-        services.journal.replace_password_hash(account, services.passwords.hash(password))
+        new_hash = services.passwords.hash(password)
+        services.journal.append([PasswordChange(account.id, account.password_hash, new_hash)])
     return account, AccountKind.EXISTING
 
 
@@ -94,12 +96,13 @@ def change_password(services: Services, username: str, old: str, new: str) -> No
     if account is None or services.passwords.check(account.password_hash, old) is Verdict.WRONG:
         services.login_throttle.note_failure(_LOGGED_IN, name_key(username))
         raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}; it was not changed.")
+    change = PasswordChange(account.id, account.password_hash, services.passwords.hash(new))
     try:
-        changed = services.journal.replace_password_hash(account, services.passwords.hash(new)).result()
+        (has_changed,) = services.journal.append([change]).result()
     except OSError as error:
         reason = "The server can't write to its disk; the password was not changed."
         raise RequestError(ErrorCode.INTERNAL, reason) from error
-    if changed is None:
+    if not has_changed:
         raise RequestError(ErrorCode.WRONG_PASSWORD, f"The password of {username} was changed meanwhile; log in again.")
     _log.info("password changed", user=username)
 
@@ -119,9 +122,10 @@ def _register(services: Services, username: str, password: str) -> Account | Non
         return None
     password_hash = services.passwords.hash(password)
     try:
-        return services.journal.create_account(username, password_hash)
+        (account,) = services.journal.append([NewAccount(username, password_hash)]).result()
     except OSError as error:
         raise RequestError(ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered.") from error
+    return account
 
 
 def join(services: Services, send_queue: SendQueue, account: Account, kind: AccountKind, login: Login) -> Member:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.guests import Guests
     from chatserver.chat.hub import Hub
-    from chatserver.chat.journal import Journal
     from chatserver.chat.login_throttle import LoginThrottle
     from chatserver.chat.passwords import Passwords
     from chatserver.chat.presence import Presence
+    from chatserver.journal.local import LocalJournal
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.identity import HistoryIdentity
     from chatserver.store.indexer import Indexer
@@ -31,7 +31,7 @@ class Services:
     messages: Messages
     identity: HistoryIdentity
     indexer: Indexer
-    journal: Journal
+    journal: LocalJournal
     hub: Hub
     presence: Presence
     passwords: Passwords

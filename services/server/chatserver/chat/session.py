@@ -32,10 +32,10 @@ from chatprotocol.events import (
 )
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_nonce, check_text
-from chatserver.chat.batch import MessageBatch
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
-from chatserver.chat.journal import JournalClosedError
 from chatserver.chat.login import LoginAbortedError, account_kind, authenticate, change_password, join, leave
+from chatserver.journal.base import JournalClosedError
+from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
 from chatserver.store.words import terms_of
 
 if TYPE_CHECKING:
@@ -223,21 +223,32 @@ class Session:
 
     def _whisper(self, request: requests.Whisper) -> State:
         """DM: confirmed after the commit."""
-        assert self._member is not None
+        member = self._member
+        assert member is not None
         check_text(request.text)
         if request.nonce is not None:
             check_nonce(request.nonce)
         recipient = self._services.find_recipient(request.to)
-        self._batches.append(MessageBatch(self._member, [request.text], [request.nonce], recipient))
+        self._batches.append(
+            DirectMessage(
+                member.account_id,
+                member.name,
+                [request.text],
+                [request.nonce],
+                recipient_id=recipient.id,
+                recipient=recipient.name,
+                recipient_claim=recipient.claim,
+            )
+        )
         return State.LOGGED_IN
 
     def _collect(self, texts: Sequence[str], nonces: Sequence[str | None]) -> None:
         """Add public messages to the last batch, or to a new one if that has a recipient."""
         assert self._member is not None
-        if not self._batches or self._batches[-1].recipient is not None:
-            self._batches.append(MessageBatch(self._member, [], []))
-        self._batches[-1].texts += texts
-        self._batches[-1].nonces += nonces
+        if not self._batches or not isinstance(self._batches[-1], PublicMessages):
+            self._batches.append(PublicMessages(self._member.account_id, self._member.name, [], []))
+        self._batches[-1].texts.extend(texts)
+        self._batches[-1].nonces.extend(nonces)
 
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""
@@ -248,10 +259,11 @@ class Session:
         """Append the collected messages to the journal."""
         if not self._batches:
             return
+        assert self._member is not None
         batches, self._batches = self._batches, []
-        batches[0].member.has_appended = True
+        self._member.has_appended = True
         try:
-            self._services.journal.append(batches)
+            self._services.journal.append(batches, self._member)
         except JournalClosedError as error:
             for batch in batches:
                 for nonce in batch.nonces:

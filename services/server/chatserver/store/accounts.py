@@ -1,4 +1,4 @@
-"""Accounts of registered users, and rows for guests, because every message needs a sender."""
+"""Accounts of registered users. Guests have rows in the same table: see ``guests.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from chatprotocol.rules import name_key
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
 
     from chatserver.store.database import Database
 
@@ -24,11 +23,13 @@ class Account(Struct, frozen=True, gc=False):
     password_hash: str
     # The newest direct message that the account received.
     delivered_id: int
+    # Number of the claim by which a guest has its name; 0 for a registered user.
+    claim: int = 0
 
     @property
     def is_guest(self) -> bool:
         """True if the user has no password, and keeps the name only while connected."""
-        return not self.password_hash
+        return self.claim > 0
 
 
 class Accounts:
@@ -55,41 +56,24 @@ def read_last_account_id(connection: sqlite3.Connection) -> int:
 def insert_account(connection: sqlite3.Connection, name: str, password_hash: str, now_ms: int) -> Account | None:
     """Register a name. Returns None if the name is taken."""
     row = connection.execute(
-        "INSERT INTO account (name, name_key, password_hash, created_ms) VALUES (?, ?, ?, ?)"
+        "INSERT INTO account (id, name, name_key, password_hash, created_ms)"
+        " VALUES ((SELECT coalesce(max(id), 0) + 1 FROM account), ?, ?, ?, ?)"
         " ON CONFLICT (name_key) DO NOTHING RETURNING id",
         (name, name_key(name), password_hash, now_ms),
     ).fetchone()
     return Account(row[0], name, password_hash, 0) if row else None
 
 
-# Prefix of the keys of guests. Every message needs a sender, so there is a row for each spelling of a guest's name.
-# Keys of accounts are lower case, so no login and no lookup finds a guest's key.
-_GUEST_KEY = "GUEST:"
-
-
-def admit_guest(connection: sqlite3.Connection, name: str, now_ms: int) -> Account | None:
-    """The row of a guest of this name, inserted if it is new; None if an account has the name."""
-    if connection.execute("SELECT 1 FROM account WHERE name_key = ?", (name_key(name),)).fetchone():
-        return None
-    key = _GUEST_KEY + name
-    row = connection.execute("SELECT id FROM account WHERE name_key = ?", (key,)).fetchone()
-    if row is None:
-        row = connection.execute(
-            "INSERT INTO account (name, name_key, password_hash, created_ms) VALUES (?, ?, '', ?) RETURNING id",
-            (name, key, now_ms),
-        ).fetchone()
-    return Account(row[0], name, "", 0)
-
-
-def replace_password_hash(connection: sqlite3.Connection, account: Account, password_hash: str) -> bool:
-    """Replace the hash of ``account``. Returns False if the hash has changed since ``account`` was read."""
+def replace_password_hash(connection: sqlite3.Connection, account_id: int, old_hash: str, new_hash: str) -> bool:
+    """Replace the account's hash. Returns False, and changes nothing, if the present one is not ``old_hash``."""
     cursor = connection.execute(
-        "UPDATE account SET password_hash = ? WHERE id = ? AND password_hash = ?",
-        (password_hash, account.id, account.password_hash),
+        "UPDATE account SET password_hash = ? WHERE id = ? AND password_hash = ?", (new_hash, account_id, old_hash)
     )
     return cursor.rowcount == 1
 
 
-def update_delivered(connection: sqlite3.Connection, delivered: Iterable[tuple[int, int]]) -> None:
-    """Store the newest direct message that each account received: pairs of account id and message id."""
-    connection.executemany("UPDATE account SET delivered_id = max(delivered_id, ?2) WHERE id = ?1", list(delivered))
+def update_delivered(connection: sqlite3.Connection, account_id: int, message_id: int) -> None:
+    """Store the newest direct message that the account received; it never goes back."""
+    connection.execute(
+        "UPDATE account SET delivered_id = max(delivered_id, ?2) WHERE id = ?1", (account_id, message_id)
+    )

@@ -52,5 +52,20 @@ def renew_history_id(connection: sqlite3.Connection) -> str:
         "INSERT OR REPLACE INTO former_identity SELECT history_id, ? FROM history_identity", (read_last_id(connection),)
     )
     history_id = secrets.token_hex(_ID_BYTES)
-    connection.execute("INSERT OR REPLACE INTO history_identity VALUES (1, ?)", (history_id,))
+    connection.execute(
+        "INSERT INTO history_identity (one, history_id) VALUES (1, ?)"
+        " ON CONFLICT (one) DO UPDATE SET history_id = excluded.history_id",
+        (history_id,),
+    )
     return history_id
+
+
+def read_highest_id(connection: sqlite3.Connection) -> int:
+    """The highest id that a message ever had, in this database or in a newer one that it replaced."""
+    (lost_id,) = connection.execute("SELECT coalesce(max(highest_id), 0) FROM history_identity").fetchone()
+    return max(int(lost_id), read_last_id(connection))
+
+
+def raise_highest_id(connection: sqlite3.Connection, highest_id: int) -> None:
+    """Record that messages up to this id were lost, so that the next message gets a higher one."""
+    connection.execute("UPDATE history_identity SET highest_id = ?", (highest_id,))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from chatserver.store.accounts import read_last_account_id
 from chatserver.store.errors import StoreError, describe
-from chatserver.store.identity import read_history_id, renew_history_id
+from chatserver.store.identity import raise_highest_id, read_highest_id, read_history_id, renew_history_id
 from chatserver.store.messages import read_last_id
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ _log = structlog.get_logger()
 def reconcile(database: Database) -> int:
     """Compare the database with ``chat.state``, and renew the identity of the history if messages may be missing.
 
-    Returns the highest id that a message ever had. The next id must be higher, so that no client mistakes a new message
-    for a lost one that it saw. Call it once, before anything else is written. Raises StoreError.
+    Stores and returns the highest id that a message ever had. The next id must be higher, so that no client mistakes a
+    new message for a lost one that it saw. Call it once, before anything else is written. Raises StoreError.
     """
     try:
         return _reconcile(database)
@@ -37,7 +37,7 @@ def _reconcile(database: Database) -> int:
     with database.transaction() as connection:
         history_id = read_history_id(connection)
         last_id, account_id = read_last_id(connection), read_last_account_id(connection)
-        highest_id = max(last_id, state.highest_id)
+        highest_id = max(read_highest_id(connection), state.highest_id)
         reason = _renewal_reason(state, history_id, last_id, account_id)
         if reason is not None:
             _log.warning(
@@ -50,6 +50,8 @@ def _reconcile(database: Database) -> int:
                 expected_accounts=state.account_id,
             )
             history_id = renew_history_id(connection)
+        if highest_id > read_highest_id(connection):
+            raise_highest_id(connection, highest_id)
     # If this write fails, the next start repeats the comparison.
     database.state_file.write(
         replace(state, history_id=history_id, last_id=last_id, account_id=account_id, highest_id=highest_id)

@@ -1,0 +1,58 @@
+"""Guests: rows of the account table that stand for them, and the names that they have now.
+
+The row outlives its guest, because messages refer to it. A claim of a name ends when its guest leaves. Its number tells
+the guest from other guests of the same name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chatprotocol.rules import name_key
+from chatserver.store.accounts import Account
+
+if TYPE_CHECKING:
+    import sqlite3
+
+# Prefix of the keys of guests in the account table: one row for each spelling of a name. Keys of accounts are lower
+# case, so no login and no lookup finds a guest's key.
+_GUEST_KEY = "GUEST:"
+
+
+def claim_name(connection: sqlite3.Connection, name: str, now_ms: int) -> Account | None:
+    """Give the name to a new guest; return its row. None if an account or another guest has the name."""
+    if is_claimed(connection, name):
+        return None
+    if connection.execute("SELECT 1 FROM account WHERE name_key = ?", (name_key(name),)).fetchone():
+        return None
+    (account_id,) = connection.execute(
+        "INSERT INTO account (id, name, name_key, password_hash, created_ms)"
+        " VALUES ((SELECT coalesce(max(id), 0) + 1 FROM account), ?, ?, '', ?)"
+        # Changes nothing: RETURNING is empty after DO NOTHING.
+        " ON CONFLICT (name_key) DO UPDATE SET name = name RETURNING id",
+        (name, _GUEST_KEY + name, now_ms),
+    ).fetchone()
+    (number,) = connection.execute(
+        "INSERT INTO guest_claim VALUES (?, 1, ?)"
+        " ON CONFLICT (name_key) DO UPDATE SET number = number + 1, account_id = excluded.account_id RETURNING number",
+        (name_key(name), account_id),
+    ).fetchone()
+    return Account(account_id, name, "", 0, number)
+
+
+def is_claimed(connection: sqlite3.Connection, name: str) -> bool:
+    """True if a guest has the name now."""
+    query = "SELECT 1 FROM guest_claim WHERE name_key = ? AND account_id IS NOT NULL"
+    return connection.execute(query, (name_key(name),)).fetchone() is not None
+
+
+def release_name(connection: sqlite3.Connection, name: str, number: int) -> None:
+    """End the claim of this number. Does nothing if it has ended already."""
+    connection.execute(
+        "UPDATE guest_claim SET account_id = NULL WHERE name_key = ? AND number = ?", (name_key(name), number)
+    )
+
+
+def release_all_names(connection: sqlite3.Connection) -> None:
+    """End all claims."""
+    connection.execute("UPDATE guest_claim SET account_id = NULL WHERE account_id IS NOT NULL")

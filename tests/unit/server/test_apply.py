@@ -1,0 +1,114 @@
+"""Applying entries: the same entries make the same store everywhere."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatserver.journal.apply import Transaction, apply
+from chatserver.journal.entries import (
+    DeliveryMark,
+    DirectMessage,
+    Entry,
+    GuestClaim,
+    GuestRelease,
+    MessageBatch,
+    NewAccount,
+    PasswordChange,
+    PublicMessages,
+    ServerStart,
+)
+from chatserver.store.database import schema_files, transaction
+from chatserver.store.identity import read_highest_id
+
+# Few values, so that names, nonces, ids and claims meet.
+ids = st.integers(1, 4)
+names = st.sampled_from(["alice", "Alice", "bob", "carol", "CAROL"])
+hashes = st.sampled_from(["hash", "other"])
+nonces = st.none() | st.sampled_from(["n1", "n2", "n3"])
+texts = st.sampled_from(["hello", "", "\0", "é\U0001f600"])
+
+
+def public(sender_id: int, sender: str, pairs: Sequence[tuple[str, str | None]]) -> PublicMessages:
+    return PublicMessages(sender_id, sender, [text for text, _ in pairs], [nonce for _, nonce in pairs])
+
+
+def direct(sender_id: int, recipient_id: int, text: str, nonce: str | None) -> DirectMessage:
+    return DirectMessage(sender_id, "alice", [text], [nonce], recipient_id=recipient_id, recipient="bob")
+
+
+STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
+    PublicMessages: st.builds(public, ids, names, st.lists(st.tuples(texts, nonces), min_size=1, max_size=4)),
+    DirectMessage: st.builds(direct, ids, ids, texts, nonces),
+    DeliveryMark: st.builds(DeliveryMark, ids, ids),
+    NewAccount: st.builds(NewAccount, names, hashes),
+    PasswordChange: st.builds(PasswordChange, ids, hashes, hashes),
+    GuestClaim: st.builds(GuestClaim, names),
+    GuestRelease: st.builds(GuestRelease, names, ids),
+    ServerStart: st.builds(ServerStart),
+}
+DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(or_, STRATEGIES))
+# An entry; its time; whether a transaction ends after it, and whether that one failed at first.
+steps = st.tuples(st.one_of(*STRATEGIES.values()), st.integers(0, 3), st.booleans(), st.booleans())
+
+
+class FailedError(Exception):
+    """The commit fails."""
+
+
+def new_store() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for _, sql in sorted(schema_files().items()):
+        connection.executescript(sql)
+    connection.execute("UPDATE history_identity SET history_id = 'the same'")
+    return connection
+
+
+def apply_together(
+    store: sqlite3.Connection, timed: Iterable[tuple[Entry[Any], int]], last_id: int, *, fails: bool = False
+) -> tuple[list[Any], int]:
+    """Apply the entries in one transaction; return the outcomes and the new last id."""
+    with transaction(store) as connection:
+        applying = Transaction(connection, 0, last_id)
+        outcomes = []
+        for entry, applying.time_ms in timed:
+            outcomes.append(apply(applying, entry))
+        if fails:
+            raise FailedError
+    return outcomes, applying.last_id
+
+
+@given(st.lists(steps, max_size=30))
+def test_same_entries_make_the_same_store(entries: list[tuple[Entry[Any], int, bool, bool]]) -> None:
+    """Promise: what is decided at apply is the same on every server, and after a restart.
+
+    One store gets all entries in one transaction. The other one gets them as bytes, in several transactions, some of
+    which fail first, and forgets everything in memory after each.
+    """
+    with closing(new_store()) as one, closing(new_store()) as other:
+        expected, last_id = apply_together(one, [(entry, time_ms) for entry, time_ms, _, _ in entries], 0)
+        outcomes: list[Any] = []
+        pending: list[tuple[Entry[Any], int]] = []
+        for number, (entry, time_ms, ends, fails) in enumerate(entries, 1):
+            pending.append((DECODER.decode(msgspec.json.encode(entry)), time_ms))
+            if ends or number == len(entries):
+                if fails:
+                    with suppress(FailedError):
+                        apply_together(other, pending, read_highest_id(other), fails=True)
+                outcomes += apply_together(other, pending, read_highest_id(other))[0]
+                pending.clear()
+
+        assert outcomes == expected
+        assert list(other.iterdump()) == list(one.iterdump())
+        assert read_highest_id(one) == read_highest_id(other) == last_id
+
+
+def test_every_entry_is_in_the_property() -> None:
+    kinds = {*Entry.__subclasses__(), *MessageBatch.__subclasses__()} - {MessageBatch}
+    assert set(STRATEGIES) == kinds
