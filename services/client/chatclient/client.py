@@ -92,7 +92,7 @@ ProgramEvent: TypeAlias = (
     | Found
 )
 
-# What the receiver thread puts into the inbox; the rest was injected.
+# Items of the receiver thread in the inbox; all others were injected.
 _RECEIVED: Final = Event | Signal
 # Events that end a login, and those that end the wait for a goodbye.
 _LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Asked(Enum):
-    """What a question asks for."""
+    """The kind of a question."""
 
     SERVER = "server"
     USERNAME = "username"

@@ -6,7 +6,7 @@ and the link (the current connection). It computes only; the Connection and the 
 
 Threads. One thread, the owner, calls all methods: the main thread of the command line client, the program's thread in
 ChatClient. The receiver thread puts events and signals into the inbox. The owner takes them out and passes each to
-handle(), which returns what the user has to know. The receiver thread reads only `expected_answer` and `ping`, through
+handle(), which returns the events for the user. The receiver thread reads only `expected_answer` and `ping`, through
 Watch. No lock is needed; the comments at these two properties have the reasons.
 
 States. Model.connection_state:

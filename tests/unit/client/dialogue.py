@@ -74,6 +74,10 @@ class FakeConnection(Connection):
         super().__init__(None, 0.0, Inbox())
         self._note = note
         self.addresses: list[Address] = []
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def start(self, address: Address) -> None:
         self.addresses.append(address)

@@ -3,6 +3,7 @@
 import pytest
 
 from chatclient.cli.exits import Exit
+from chatclient.cli.frontend import Interrupt
 from chatclient.links.connection import LinkDown, LinkLost
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Bye, History, PasswordPrompt, Pong, Refused, Users, Welcome
@@ -218,3 +219,27 @@ def test_leaving_with_unconfirmed_messages_goes_on_after_a_lost_connection(clien
     client.give(confirmation(11, "n1"), "[sent #11]")
     client.give(Bye("you left"), "[bye] you left")
     assert client.exit is Exit.OK
+
+
+def test_goodbye_after_an_interrupt_has_a_time_limit(client: Dialogue) -> None:
+    """A goodbye that was typed has none: it waits for the confirmations."""
+    client.type("EX", sends(Leave()))
+    assert client.controller.deadline is None
+    client.give(Interrupt(), sends(Leave()))
+    assert client.controller.deadline == client.now + 5.0
+    client.controller.on_deadline()
+    assert client.connection.is_closed
+    client.give(LinkLost("the client closed it"), "[error lost] the client closed it")
+    assert client.exit is Exit.LOST
+
+
+def test_second_interrupt_ends_the_wait_for_the_goodbye(client: Dialogue) -> None:
+    """A third of them, or the time for the end of the connection, ends the client."""
+    client.give(Interrupt(), sends(Leave()))
+    client.now += 0.5
+    client.give(Interrupt())
+    assert client.connection.is_closed
+    assert client.controller.deadline == client.now + 1.0
+    assert client.exit is None
+    client.controller.on_deadline()
+    assert client.exit is Exit.LOST

@@ -54,6 +54,27 @@ def test_items_of_the_program_never_block_and_closing_unblocks_all() -> None:
     assert [inbox.get(0.0) for _ in range(109)] == [message(number) for number in range(109)]
 
 
+def test_receiver_wakes_the_consumer_once_until_it_takes() -> None:
+    inbox = Inbox()
+    wakes: list[None] = []
+    inbox.wake = lambda: wakes.append(None)
+    for _ in range(2):
+        for number in range(3):
+            inbox.put_received(number)
+        assert len(wakes) == 1
+        assert list(inbox.take(DEADLINE_SECONDS)) == [0, 1, 2]
+        wakes.clear()
+
+
+def test_turn_that_is_too_short_wakes_the_consumer_again() -> None:
+    inbox = Inbox()
+    wakes: list[None] = []
+    inbox.put_received(1)
+    inbox.wake = lambda: wakes.append(None)
+    assert list(inbox.take(0.0)) == []
+    assert wakes == [None]
+
+
 def test_full_backlog_drops_and_counts_the_oldest_events() -> None:
     backlog = Backlog(max_bytes=10_000)
     for number in range(100):

@@ -56,7 +56,7 @@ _PASSWORD_AGAIN = Question(Asked.PASSWORD_AGAIN, "password again")
 
 
 class LoginState(Enum):
-    """What the login waits for."""
+    """The login waits for this."""
 
     SERVER = "the user's server"
     NAME = "the user's name"
@@ -83,28 +83,14 @@ class LoginFlow:
         self._frontend = frontend
         self._default = default
         self.state = LoginState.CONNECTING
+        # The question that the next line answers.
+        self.question: Question | None = None
         # The password question of the current connection, or None before the prompt.
         self._password_question: Question | None = None
         # The password of a new account is typed twice: the first input until the second one is typed.
         self._first_password: str | None = None
         self._late_password: str | None = None
         self._refusals = 0
-
-    @property
-    def question(self) -> Question | None:
-        """The question that the next line answers."""
-        match self.state:
-            case LoginState.SERVER:
-                host, port = self._default
-                return Question(Asked.SERVER, f"server, HOST or HOST PORT ({host} {port})")
-            case LoginState.NAME:
-                return ASK_USERNAME
-            case LoginState.PASSWORD_AGAIN:
-                return _PASSWORD_AGAIN
-            case LoginState.PASSWORD | LoginState.LATE_PASSWORD:
-                return self._password_question
-            case _:
-                return None
 
     @property
     def wants_password(self) -> bool:
@@ -121,11 +107,12 @@ class LoginFlow:
     def begin(self) -> None:
         """Connect, or first ask for the server and the username."""
         if self._model.server is None:
-            self._ask(LoginState.SERVER)
+            host, port = self._default
+            self._enter(LoginState.SERVER, Question(Asked.SERVER, f"server, HOST or HOST PORT ({host} {port})"))
         elif self._model.username:
             self._connect(self._model.username)
         else:
-            self._ask(LoginState.NAME)
+            self._enter(LoginState.NAME, ASK_USERNAME)
 
     def handle_line(self, line: str) -> Sequence[SessionEvent]:
         """Use a line as the answer to the question."""
@@ -144,14 +131,14 @@ class LoginFlow:
                 self._connect(self._model.username)
             case LoginState.PASSWORD if line and self._is_typed_twice():
                 self._first_password = line
-                self._ask(LoginState.PASSWORD_AGAIN)
+                self._enter(LoginState.PASSWORD_AGAIN, _PASSWORD_AGAIN)
             case LoginState.PASSWORD_AGAIN if line != self._first_password:
                 self._first_password = None
                 self._report("usage", "The two passwords differ; choose one again.")
-                self._ask(LoginState.PASSWORD)
+                self._enter(LoginState.PASSWORD, self._password_question)
             case _:
                 self._first_password = None
-                self.state = LoginState.CONNECTING
+                self._enter(LoginState.CONNECTING)
                 return self._session.send_password(line)
         return ()
 
@@ -162,7 +149,7 @@ class LoginFlow:
 
     def on_logged_in(self) -> None:
         """The login is complete."""
-        self.state = LoginState.DONE
+        self._enter(LoginState.DONE)
         self._password_question = None
 
     def on_prompt(self, prompt: PasswordPrompt) -> Sequence[SessionEvent]:
@@ -170,7 +157,10 @@ class LoginFlow:
         self._password_question = _PASSWORD_NEW_ACCOUNT if prompt.account is AccountKind.NEW else _PASSWORD
         if not self._is_typed_twice():
             self._first_password = None
-        self._ask(LoginState.PASSWORD if self._first_password is None else LoginState.PASSWORD_AGAIN)
+        if self._first_password is None:
+            self._enter(LoginState.PASSWORD, self._password_question)
+        else:
+            self._enter(LoginState.PASSWORD_AGAIN, _PASSWORD_AGAIN)
         late_password, self._late_password = self._late_password, None
         return () if late_password is None else self.handle_line(late_password)
 
@@ -187,10 +177,10 @@ class LoginFlow:
         self._refusals += error.code is ErrorCode.WRONG_PASSWORD
         was_asked = self._password_question is not None
         if error.code in _CORRECTABLE and was_asked and self._refusals < LOGIN_ATTEMPTS_MAX:
-            self._ask(LoginState.PASSWORD)
+            self._enter(LoginState.PASSWORD, self._password_question)
         elif is_guest and error.code is ErrorCode.BAD_USERNAME:
             self._refusals += 1
-            self.state = LoginState.RENAMING
+            self._enter(LoginState.RENAMING)
             self._session.close_link()
         else:
             return Exit.REFUSED if error.code in _FINAL_ERRORS or is_guest else Exit.LOST
@@ -199,9 +189,9 @@ class LoginFlow:
     def on_ended(self) -> Exit | None:
         """The first connection has ended, or could not be opened. Returns the exit code if the client must end."""
         if self.state is LoginState.RENAMING:
-            self._ask(LoginState.NAME)
+            self._enter(LoginState.NAME, ASK_USERNAME)
         elif self._is_person_typing():
-            self.state = LoginState.LATE_PASSWORD
+            self.state = LoginState.LATE_PASSWORD  # the question stands
         else:
             return self._exit(Exit.LOST)
         return None
@@ -231,18 +221,20 @@ class LoginFlow:
             check_username(username)
         except RequestError as error:
             self._report(error.code, error.reason)
-            self._ask(LoginState.NAME)
+            self._enter(LoginState.NAME, ASK_USERNAME)
             return
         assert self._model.server is not None
         self._model.username = username
         self._refusals = 0
-        self.state = LoginState.CONNECTING
+        self._enter(LoginState.CONNECTING)
         self._session.connect(self._model.server)
 
-    def _ask(self, state: LoginState) -> None:
+    def _enter(self, state: LoginState, question: Question | None = None) -> None:
+        """Change the state, and ask."""
         self.state = state
-        assert self.question is not None
-        self._frontend.display([Ask(self.question)])
+        self.question = question
+        if question is not None:
+            self._frontend.display([Ask(question)])
 
     def _report(self, code: str, text: str) -> None:
         self._frontend.display([ErrorNotice(code, text)])
