@@ -1,15 +1,17 @@
-"""Requests as bytes and back, without the state of a connection: frames and datagram as single steps."""
+"""Requests as bytes and back, without the state of a connection: frames and datagram as single steps, register as if
+each section came in the state that allows it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from chatprotocol.requests import Ping, Request
+from chatprotocol.requests import Acknowledge, GuestLogin, Leave, Ping, Request, Side
 from chatprotocol.wire import Datagram, Frames, Register, ServerProtocol, WireProtocol
 from chatprotocol.wire.datagram import DatagramServer, encode_step
 from chatprotocol.wire.frames import FramesServer
-from chatprotocol.wire.readers import frame
+from chatprotocol.wire.readers import Section, frame
+from chatprotocol.wire.register import RegisterServer
 from chatprotocol.wire.steps import COMMAND, DATA, ServerSteps
 
 
@@ -42,8 +44,20 @@ class RawSteps(ServerSteps):
         yield CommandBatch(keyword, texts)
 
 
+class RawRegister(RegisterServer):
+    """Returns each request as it is, in any order."""
+
+    __slots__ = ()
+
+    def read(self, section: Section) -> Request:
+        self.side = None if section.word == "REGISTER" else Side.SENDING
+        return super().read(section)
+
+
 def new_server(protocol: WireProtocol) -> ServerProtocol:
-    """The server's half of a connection; of frames and datagram the part that reads single steps."""
+    """The server's half of a connection, which does not depend on earlier requests."""
+    if isinstance(protocol, Register):
+        return RawRegister(protocol)
     if isinstance(protocol, Frames):
         return FramesServer(RawSteps())
     return DatagramServer(RawSteps()) if isinstance(protocol, Datagram) else protocol.server()
@@ -62,8 +76,12 @@ def encode_request(protocol: WireProtocol, request: Request | Command | Data) ->
             return (frame if isinstance(protocol, Frames) else encode_step)(kind, text.encode())
         case Ping() if isinstance(protocol, Datagram):
             return frame(COMMAND, b"PING")
-        case _ if isinstance(protocol, Register):
-            return protocol.encode_request(request)  # type: ignore[arg-type]
+        case GuestLogin(side, name) if isinstance(protocol, Register):
+            return f"REGISTER {side} {name}\n\n".encode()
+        case Acknowledge(sender) if isinstance(protocol, Register):
+            return b"ERROR 103 Header Incomplete\n\n" if sender is None else f"RECEIVED {sender}\n\n".encode()
+        case Leave() if isinstance(protocol, Register):
+            raise TypeError(request)
         case _ if isinstance(protocol, Frames | Datagram):
             raise TypeError(request)
     ((data, _),) = protocol.client().request(request).send  # type: ignore[arg-type]

@@ -13,14 +13,11 @@ import chatclient
 from chatclient import ChatClient
 from chatclient.client import ProgramEvent
 from chatprotocol.events import (
-    Delivered,
     Event,
-    NotDelivered,
     PasswordChanged,
     PasswordPrompt,
     Pong,
     Ready,
-    Registered,
     User,
     Welcome,
 )
@@ -57,7 +54,7 @@ def test_events_table_has_all_events_and_fields() -> None:
 
 
 def test_every_event_is_in_the_table_or_handled_by_the_client() -> None:
-    handled = {Welcome, PasswordPrompt, PasswordChanged, Ready, Registered, Delivered, NotDelivered, Pong, User}
+    handled = {Welcome, PasswordPrompt, PasswordChanged, Ready, Pong, User}
     assert {*get_args(Event)} - {*get_args(ProgramEvent)} == handled
 
 

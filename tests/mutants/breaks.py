@@ -745,7 +745,7 @@ BREAKS = (
     ),
     _break(
         _UNKNOWN,
-        _WIRE + "register_client.py",
+        _WIRE + "register.py",
         "return (welcome, PossibleGap(has_history=False), *unknown)",
         "return (welcome, PossibleGap(has_history=False))",
         "unit/client/test_register_client.py::test_unanswered_message_is_reported_once_and_not_sent_again",

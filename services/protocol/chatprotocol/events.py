@@ -11,7 +11,6 @@ from typing import Final, TypeAlias, TypeVar
 from msgspec import Struct, field
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.requests import Side
 
 Value = TypeVar("Value")
 
@@ -146,7 +145,7 @@ class User(_Tagged, frozen=True, gc=False, tag="user"):
 
 
 class Ready(Struct, frozen=True, gc=False):
-    """The server expects the text of a public message, in protocols that send it in two steps."""
+    """The server expects the next step: the text of a public message, or the registration of the other connection."""
 
 
 class Sent(_Tagged, frozen=True, gc=False, tag="sent"):
@@ -188,28 +187,11 @@ class PasswordChanged(_Tagged, frozen=True, gc=False, tag="password_changed"):
     """The answer to ChangePassword: the new password is on the disk, and the next login needs it."""
 
 
-class Registered(Struct, frozen=True, gc=False):
-    """The answer to Register."""
-
-    side: Side
-    username: str
-
-
 class Forwarded(Struct, frozen=True, gc=False):
-    """A message in a protocol that sends only sender and text. The client must reply with requests.Received."""
+    """A message in a protocol that sends only sender and text. The client must answer it with Acknowledge."""
 
     sender: str
     text: str
-
-
-class Delivered(Struct, frozen=True, gc=False):
-    """The answer to Send: all recipients have the message. ``to`` repeats the request."""
-
-    to: str
-
-
-class NotDelivered(Struct, frozen=True, gc=False):
-    """The answer to Send: a recipient does not have the message, or the name is unknown."""
 
 
 class Refused(_Tagged, frozen=True, gc=False, tag="error"):
@@ -251,7 +233,7 @@ TaggedEvent: TypeAlias = (
     | Pong
     | Bye
 )
-Event: TypeAlias = TaggedEvent | Online | Ready | Registered | Forwarded | Delivered | NotDelivered
+Event: TypeAlias = TaggedEvent | Online | Ready | Forwarded
 # A batch, equivalent to several events.
 EventBatch: TypeAlias = PublicBatch | SentBatch
 

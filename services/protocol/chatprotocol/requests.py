@@ -136,7 +136,7 @@ class StepLogin(Login, frozen=True):
     """
 
 
-# --- requests of register, with two connections per user ---
+# --- requests of guests, who have two connections ---
 
 
 class Side(StrEnum):
@@ -146,28 +146,20 @@ class Side(StrEnum):
     RECEIVING = "TORECV"
 
 
-class Register(Struct, frozen=True, gc=False):
+class GuestLogin(Struct, frozen=True, gc=False):
     """Register this connection for the guest ``username``. The guest is online after both are registered."""
 
     side: Side
     username: str
 
 
-class Send(Struct, frozen=True, gc=False):
-    """A message to the user ``to``, or to all users."""
+class Acknowledge(Struct, frozen=True, gc=False):
+    """Acknowledgement of a message from ``sender``, which some clients leave empty. None: the client could not read it.
 
-    to: str
-    text: str
+    It has no answer.
+    """
 
-
-class Received(Struct, frozen=True, gc=False):
-    """Acknowledgement of a message from ``sender``, which some clients leave empty."""
-
-    sender: str
-
-
-class NotReceived(Struct, frozen=True, gc=False):
-    """Negative acknowledgement: the client could not read the message."""
+    sender: str | None
 
 
 class Unreadable(Struct, frozen=True, gc=False):
@@ -182,4 +174,4 @@ class Unreadable(Struct, frozen=True, gc=False):
     closes: bool = False
 
 
-Request: TypeAlias = TaggedRequest | SayBatch | Register | Send | Received | NotReceived | Unreadable
+Request: TypeAlias = TaggedRequest | SayBatch | GuestLogin | Acknowledge | Unreadable

@@ -23,7 +23,6 @@ from chatprotocol.udp.arq import SILENCE_SECONDS
 from chatprotocol.wire import Datagram, Register, by_name, protocols_with
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.guest_session import GuestSession
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub, wait_for_sender
 from chatserver.chat.login_throttle import LoginThrottle
@@ -178,9 +177,7 @@ class Server:
             protocols=protocols,
             sender=self._sender,
             login_seconds=config.login_seconds,
-            open_session=lambda protocol, *arguments: (GuestSession if protocol == Register.name else Session)(
-                services, *arguments
-            ),
+            open_session=partial(Session, services),
         )
         full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(connection_services, config.max_connections, memory.claim)

@@ -5,7 +5,7 @@ from typing import TypeAlias
 from chatclient import notices
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
-from chatprotocol.requests import Say, Side, Whisper
+from chatprotocol.requests import Say, Whisper
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome
 
 # All that a frontend shows.
@@ -30,9 +30,6 @@ SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
 # Events that are only a step of an operation.
 STEPS: list[ClientEvent] = [
     events.Ready(),
-    events.Registered(Side.SENDING, "alice"),
-    events.Delivered("bob"),
-    events.NotDelivered(),
 ]
 
 

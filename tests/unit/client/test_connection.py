@@ -10,8 +10,7 @@ import pytest
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp, Signal
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import AccountKind, Event, Refused, Registered, Welcome
-from chatprotocol.requests import Side
+from chatprotocol.events import AccountKind, Event, Ready, Refused, Welcome
 
 from .dialogue import FakeLink
 from .samples import HELLO
@@ -113,7 +112,7 @@ def test_server_that_can_not_be_reached_at_first_is_not_tried_again(clock: Clock
     assert clock.pauses == []
 
 
-@pytest.mark.parametrize("event", [HELLO, Registered(Side.SENDING, "alice")])
+@pytest.mark.parametrize("event", [HELLO, Ready()])
 def test_connection_that_ends_before_the_login_is_not_tried_again(clock: Clock, event: Event) -> None:
     """A guest is logged in with the second of its two connections."""
     link = ScriptedLink(clock, event)
@@ -163,7 +162,6 @@ def test_limit_and_pauses_restart_after_a_connection_that_was_served(clock: Cloc
 NOT_SERVED: list[tuple[list[Event], str | Exception]] = [
     ([WELCOME], "closed"),
     ([WELCOME, Refused(ErrorCode.SERVER_FULL, "Full.")], "closed"),
-    ([Registered(Side.RECEIVING, "alice")], "closed"),
     ([], "closed"),
     ([], OSError(104, "reset")),
     ([], ProtocolError("no json")),

@@ -8,9 +8,9 @@ from chatclient.cli.input import GuestInputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import Delivered, Forwarded, NotDelivered, Refused, Registered
+from chatprotocol.events import AccountKind, Forwarded, Ready, Refused, Sent, SentStatus, Welcome
 from chatprotocol.keywords import KEYWORD_SETS
-from chatprotocol.requests import Received, Register, Send, Side
+from chatprotocol.requests import Acknowledge, GuestLogin, Say, Side, Whisper
 
 from .dialogue import CONNECTS, HANGS_UP, Dialogue, sends
 
@@ -32,6 +32,8 @@ NOT_DELIVERED = "[error not_delivered] @bob: no such user, or not acknowledged i
 TAKEN = Refused(ErrorCode.BAD_USERNAME, "Malformed username")
 SHOWS_TAKEN = "[error bad_username] The name alice is taken or not allowed; choose another one."
 NOT_REGISTERED = Refused(ErrorCode.NOT_LOGGED_IN, "No user registered")
+NOT_SENT = Refused(ErrorCode.INTERNAL, "Unable to send")
+DELIVERED = Sent(0, SentStatus.SENT)
 INCOMPLETE = Refused(ErrorCode.BAD_REQUEST, "Header Incomplete")
 
 
@@ -41,7 +43,12 @@ def new_client(username: str | None = "alice", server: Address | None = ("localh
 
 
 def registers(side: Side, name: str = "alice") -> str:
-    return sends(Register(side, name))
+    return sends(GuestLogin(side, name))
+
+
+def registered(name: str = "alice") -> Welcome:
+    """Both connections are registered."""
+    return Welcome(account=AccountKind.GUEST, username=name, users=(), last_id=None)
 
 
 def connect(client: Dialogue, name: str = "alice") -> None:
@@ -51,8 +58,8 @@ def connect(client: Dialogue, name: str = "alice") -> None:
 def come_in(client: Dialogue, *outcome: str, name: str = "alice") -> None:
     """Connect, and register one side after the other."""
     connect(client, name)
-    client.give(Registered(Side.SENDING, name), registers(Side.RECEIVING, name))
-    client.give(Registered(Side.RECEIVING, name), *outcome)
+    client.give(Ready(), registers(Side.RECEIVING, name))
+    client.give(registered(name), *outcome)
 
 
 @pytest.fixture
@@ -95,7 +102,7 @@ def test_refused_name_is_asked_for_again_on_a_new_connection() -> None:
     client.give(LinkLost(CLOSED_TEXT), ASKS_NAME)
     client.type("alice", CONNECTS)
     connect(client)
-    client.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
+    client.give(Ready(), registers(Side.RECEIVING))
     client.give(TAKEN, SHOWS_TAKEN, HANGS_UP)
     client.type("bob")  # before the question
     client.give(CLOSED)
@@ -108,9 +115,9 @@ def test_refused_name_is_asked_for_again_on_a_new_connection() -> None:
 
 @pytest.mark.parametrize(
     ("error", "code", "reason"),
-    [(INCOMPLETE, "bad_request", "Header Incomplete"), (NotDelivered(), "internal", "unable to send")],
+    [(INCOMPLETE, "bad_request", "Header Incomplete"), (NOT_SENT, "internal", "Unable to send")],
 )
-def test_other_refusal_ends_the_client(error: Refused | NotDelivered, code: str, reason: str) -> None:
+def test_other_refusal_ends_the_client(error: Refused, code: str, reason: str) -> None:
     client = new_client()
     connect(client)
     client.give(error, f"[error {code}] The server rejected alice ({reason}); it may be full, or accept no guests.")
@@ -139,40 +146,40 @@ def test_end_of_input_and_interrupt_at_a_question(server: Address | None, questi
 
 
 def test_each_message_waits_for_the_answer_to_the_last_one(guest: Dialogue) -> None:
-    guest.type("@bob hello bob", sends(Send("bob", "hello bob")))
+    guest.type("@bob hello bob", sends(Whisper("bob", "hello bob")))
     guest.type("@all two")
     guest.type("EX")
-    guest.give(Delivered("bob"), "[delivered] @bob", PROMPT, sends(Send("ALL", "two")))
+    guest.give(DELIVERED, "[delivered] @bob", PROMPT, sends(Say("two")))
     why = "not acknowledged by all users in time"
-    guest.give(NotDelivered(), f"[error not_delivered] @ALL: {why}", PROMPT, BYE)
+    guest.give(NOT_SENT, f"[error not_delivered] @ALL: {why}", PROMPT, BYE)
     assert guest.exit is Exit.OK
 
 
 def test_refused_message_is_shown_and_not_sent_again(guest: Dialogue) -> None:
-    guest.type("@bob hello", sends(Send("bob", "hello")))
+    guest.type("@bob hello", sends(Whisper("bob", "hello")))
     guest.give(INCOMPLETE, "[error bad_request] Header Incomplete", NOT_DELIVERED, PROMPT)
     assert not guest.model.unconfirmed
 
 
 def test_received_message_is_shown_and_acknowledged(guest: Dialogue) -> None:
     """Also while an answer is due, and before the registration is confirmed."""
-    guest.give(Forwarded("bob", "hello\nalice"), sends(Received("bob")), r"[message] bob: hello\nalice")
-    guest.type("@bob hello", sends(Send("bob", "hello")))
-    guest.give(Forwarded("alice", "to me"), sends(Received("alice")), "[message] alice: to me")
-    guest.give(Delivered("bob"), "[delivered] @bob", PROMPT)
+    guest.give(Forwarded("bob", "hello\nalice"), sends(Acknowledge("bob")), r"[message] bob: hello\nalice")
+    guest.type("@bob hello", sends(Whisper("bob", "hello")))
+    guest.give(Forwarded("alice", "to me"), sends(Acknowledge("alice")), "[message] alice: to me")
+    guest.give(DELIVERED, "[delivered] @bob", PROMPT)
     client = new_client()
     connect(client)
-    client.give(Registered(Side.SENDING, "alice"), registers(Side.RECEIVING))
-    client.give(Forwarded("bob", "hello"), sends(Received("bob")), "[message] bob: hello")
-    client.give(Registered(Side.RECEIVING, "alice"), WELCOME, PROMPT)
+    client.give(Ready(), registers(Side.RECEIVING))
+    client.give(Forwarded("bob", "hello"), sends(Acknowledge("bob")), "[message] bob: hello")
+    client.give(registered(), WELCOME, PROMPT)
 
 
 def test_unexpected_answers_are_ignored_and_errors_shown(guest: Dialogue) -> None:
-    for event in (Delivered("bob"), NotDelivered(), *(Registered(side, "alice") for side in Side)):
+    for event in (DELIVERED, NOT_SENT, Ready(), registered()):
         guest.give(event)
     guest.give(INCOMPLETE, "[error bad_request] Header Incomplete")
-    guest.type("@carol hello", sends(Send("carol", "hello")))
-    guest.give(Delivered("carol"), "[delivered] @carol", PROMPT)
+    guest.type("@carol hello", sends(Whisper("carol", "hello")))
+    guest.give(DELIVERED, "[delivered] @carol", PROMPT)
 
 
 def test_invalid_line_is_not_sent(guest: Dialogue) -> None:
@@ -207,27 +214,27 @@ def test_idle_guest_leaves_at_once(guest: Dialogue, line: str | None) -> None:
 
 @pytest.mark.parametrize("is_more_typed", [False, True])
 def test_interrupt_waits_for_the_answer_and_drops_later_lines(guest: Dialogue, *, is_more_typed: bool) -> None:
-    guest.type("@bob one", sends(Send("bob", "one")))
+    guest.type("@bob one", sends(Whisper("bob", "one")))
     if is_more_typed:
         guest.type("@bob two")
     guest.give(Interrupt())
     guest.give(Interrupt())
-    guest.give(Delivered("bob"), "[delivered] @bob", BYE, *[UNCONFIRMED] * is_more_typed)
+    guest.give(DELIVERED, "[delivered] @bob", BYE, *[UNCONFIRMED] * is_more_typed)
     assert guest.exit is (Exit.LOST if is_more_typed else Exit.OK)
 
 
 def test_reconnected_guest_may_have_missed_messages(guest: Dialogue) -> None:
     guest.give(CLOSED, LOST)
     guest.type("@bob typed meanwhile")
-    come_in(guest, "[back] alice", GAP, PROMPT, sends(Send("bob", "typed meanwhile")))
-    guest.give(Delivered("bob"), "[delivered] @bob", PROMPT)
+    come_in(guest, "[back] alice", GAP, PROMPT, sends(Whisper("bob", "typed meanwhile")))
+    guest.give(DELIVERED, "[delivered] @bob", PROMPT)
     guest.type("EX", BYE)
     assert guest.exit is Exit.OK
 
 
 def test_unanswered_message_is_reported_once_and_not_sent_again(guest: Dialogue) -> None:
     """It could be delivered twice."""
-    guest.type("@bob hello\x1b", sends(Send("bob", "hello\x1b")))
+    guest.type("@bob hello\x1b", sends(Whisper("bob", "hello\x1b")))
     guest.give(CLOSED, LOST)
     unknown = r"[error lost] it is not known whether this was delivered: hello\x1b"
     come_in(guest, "[back] alice", GAP, unknown, PROMPT)
@@ -259,7 +266,7 @@ def test_refusal_while_reconnecting_is_shown_once(guest: Dialogue, error: Refuse
         guest.give(error, HANGS_UP)
         guest.give(CLOSED)
         come_in(guest, "[back] alice", GAP, PROMPT)
-    guest.type("@bob hello", sends(Send("bob", "hello")))
+    guest.type("@bob hello", sends(Whisper("bob", "hello")))
     guest.give(CLOSED, LOST)
     connect(guest)
     guest.give(error, HANGS_UP, line)
@@ -272,7 +279,7 @@ def test_refusal_while_reconnecting_is_shown_once(guest: Dialogue, error: Refuse
 def test_leaving_while_reconnecting(guest: Dialogue, *, is_unanswered: bool) -> None:
     """At once, unless a message is unanswered: its outcome is reported after the reconnect."""
     if is_unanswered:
-        guest.type("@bob hello", sends(Send("bob", "hello")))
+        guest.type("@bob hello", sends(Whisper("bob", "hello")))
     guest.give(CLOSED, LOST)
     guest.type("EX")
     if is_unanswered:

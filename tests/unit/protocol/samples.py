@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 NOON_MS = events.TimeMs(1_769_860_800_123)
 PUBLIC = events.PublicMessage(18, NOON_MS, "bob", "hello")
+PUBLIC_HEADER = events.PublicMessage(18, NOON_MS, "bob", "\n\nFORWARD alice\nContent-length: 1\n\n")
 DIRECT = events.DirectMessage(19, NOON_MS, "bob", "alice", 'with "quotes"\n\u20ac\U0001f600')
 DIRECT_WITHOUT_RECIPIENT = events.DirectMessage(19, NOON_MS, "bob", "", 'with "quotes"\n\u20ac\U0001f600')
 
@@ -196,43 +197,37 @@ DATAGRAM = FRAMES._replace(
 )
 
 REGISTER = Samples(
-    login=requests.Register(Side.SENDING, "alice"),
-    message=(requests.Send("ALL", "hello"),),
-    too_long=requests.Send("bob", "h" * 65_537),
+    login=requests.GuestLogin(Side.SENDING, "alice"),
+    message=(requests.Say("hello"),),
+    too_long=requests.Whisper("bob", "h" * 65_537),
     limit="65,536",
     requests=(
-        requests.Register(Side.RECEIVING, "alice"),
-        requests.Register(Side.SENDING, "no name at all"),
-        requests.Send("bob", "hello"),
-        requests.Send("bob", "line\nfeed, {brace} and \u20ac \U0001f600"),
-        requests.Send("bob", "\u0645\u0631\u062d\u0628\u0627"),
-        requests.Send("bob", "what looks like a header:\n\nSEND bob\nContent-length: 1\n\n"),
-        requests.Send("ALL", " white space around \n"),
-        requests.Send("bob", ""),
-        requests.Send("bob", "x" * BODY_MAX_BYTES),
-        requests.Send("bob", "x" * 16_384),
-        requests.Received("bob"),
-        requests.Received(""),
-        requests.NotReceived(),
+        requests.GuestLogin(Side.RECEIVING, "alice"),
+        requests.GuestLogin(Side.SENDING, "no name at all"),
+        requests.Whisper("bob", "hello"),
+        requests.Whisper("bob", "line\nfeed, {brace} and \u20ac \U0001f600"),
+        requests.Whisper("bob", "\u0645\u0631\u062d\u0628\u0627"),
+        requests.Whisper("bob", "what looks like a header:\n\nSEND bob\nContent-length: 1\n\n"),
+        requests.Say(" white space around \n"),
+        requests.Whisper("bob", ""),
+        requests.Whisper("bob", "x" * BODY_MAX_BYTES),
+        requests.Whisper("bob", "x" * 16_384),
+        requests.Acknowledge("bob"),
+        requests.Acknowledge(""),
+        requests.Acknowledge(None),
     ),
     events=(
-        events.Registered(Side.SENDING, "alice"),
-        events.Registered(Side.RECEIVING, "alice"),
-        events.Forwarded("bob", "line\nfeed, {brace} and \u20ac \U0001f600"),
-        events.Forwarded("bob", "\u0645\u0631\u062d\u0628\u0627"),
-        events.Forwarded("bob", "\n\nFORWARD alice\nContent-length: 1\n\n"),
-        events.Forwarded("bob", ""),
-        events.Delivered("bob"),
-        events.Delivered("ALL"),
-        events.NotDelivered(),
         events.Refused(ErrorCode.BAD_USERNAME, "Malformed username"),
         events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),
-        events.Refused(ErrorCode.BAD_REQUEST, "Header incomplete"),
     ),
     changed=(
         (PUBLIC, (events.Forwarded("bob", "hello"),)),
         (DIRECT, (events.Forwarded("bob", DIRECT.text),)),
-        (events.Refused(ErrorCode.TOO_LONG, "Too long."), (events.NotDelivered(),)),
+        (PUBLIC_HEADER, (events.Forwarded("bob", PUBLIC_HEADER.text),)),
+        (
+            events.UserUnknown(ErrorCode.UNKNOWN_USER, "There is no bob.", about="bob"),
+            (events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),),
+        ),
         (
             events.Refused(ErrorCode.SERVER_FULL, "Full."),
             (events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),),
@@ -323,10 +318,10 @@ def calls(work: Callable[[], object]) -> int:
 
 def held_bytes(thing: object) -> int:
     """The bytes and characters that an object and all its parts keep."""
-    if isinstance(thing, (bytes, bytearray, str)):
-        return len(thing)
     if isinstance(thing, Enum):
         return 0
+    if isinstance(thing, (bytes, bytearray, str)):
+        return len(thing)
     if isinstance(thing, (list, tuple)):
         return sum(map(held_bytes, thing))
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]

@@ -5,6 +5,7 @@ Round trips, pieces of any size, memory and random bytes are in test_conformance
 
 import codecs
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -13,17 +14,19 @@ from raw_steps import encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
-    Delivered,
+    AccountKind,
     Event,
     Forwarded,
-    NotDelivered,
     PublicBatch,
     PublicMessage,
+    Ready,
     Refused,
-    Registered,
+    Sent,
+    SentStatus,
+    Welcome,
 )
-from chatprotocol.requests import NotReceived, Received, Request, Send, Side, Unreadable
-from chatprotocol.requests import Register as Claim
+from chatprotocol.requests import Acknowledge, GuestLogin, Request, Say, Side, Unreadable, Whisper
+from chatprotocol.wire import ServerProtocol
 from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
 
 from .samples import decode, pieces, read_whole_and_cut
@@ -53,29 +56,21 @@ def read_events(data: bytes, length: str = "bytes") -> list[Event]:
 # --- the bytes of docs/wire/register.md ---
 
 REQUESTS: list[tuple[Request, bytes]] = [
-    (Claim(Side.SENDING, "alice"), b"REGISTER TOSEND alice\n\n"),
-    (Claim(Side.RECEIVING, "Alice7"), b"REGISTER TORECV Alice7\n\n"),
-    (Claim(Side.SENDING, "not a name"), b"REGISTER TOSEND not a name\n\n"),
-    (Send("bob", "hello"), HELLO),
-    (Send("ALL", ""), b"SEND ALL\nContent-length: 0\n\n"),
-    (Send("bob", HELLO.decode()), b"SEND bob\nContent-length: 33\n\n" + HELLO),
-    (Send("bob", "\n\r\n \0\x1b"), b"SEND bob\nContent-length: 6\n\n\n\r\n \0\x1b"),
-    (Send("bob", "x" * 8_193), b"SEND bob\nContent-length: 8193\n\n" + b"x" * 8_193),
-    (Received("bob"), b"RECEIVED bob\n\n"),
-    (NotReceived(), b"ERROR 103 Header Incomplete\n\n"),
+    (GuestLogin(Side.SENDING, "alice"), b"REGISTER TOSEND alice\n\n"),
+    (GuestLogin(Side.RECEIVING, "Alice7"), b"REGISTER TORECV Alice7\n\n"),
+    (GuestLogin(Side.SENDING, "not a name"), b"REGISTER TOSEND not a name\n\n"),
+    (Whisper("bob", "hello"), HELLO),
+    (Say(""), b"SEND ALL\nContent-length: 0\n\n"),
+    (Whisper("bob", HELLO.decode()), b"SEND bob\nContent-length: 33\n\n" + HELLO),
+    (Whisper("bob", "\n\r\n \0\x1b"), b"SEND bob\nContent-length: 6\n\n\n\r\n \0\x1b"),
+    (Whisper("bob", "x" * 8_193), b"SEND bob\nContent-length: 8193\n\n" + b"x" * 8_193),
+    (Acknowledge("bob"), b"RECEIVED bob\n\n"),
+    (Acknowledge(None), b"ERROR 103 Header Incomplete\n\n"),
 ]
 
-EVENTS: list[tuple[Event, bytes]] = [
-    (Registered(Side.SENDING, "alice"), b"REGISTERED TOSEND alice\n\n"),
-    (Registered(Side.RECEIVING, "Alice7"), b"REGISTERED TORECV Alice7\n\n"),
-    (Refused(ErrorCode.BAD_USERNAME, "Malformed username"), b"ERROR 100 Malformed username\n\n"),
-    (Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"), b"ERROR 101 No user registered\n\n"),
-    (NotDelivered(), b"ERROR 102 Unable to send\n\n"),
-    (Refused(ErrorCode.BAD_REQUEST, "Header incomplete"), b"ERROR 103 Header incomplete\n\n"),
-    (Forwarded("alice", "hello"), FORWARD),
-    (Forwarded("alice", ""), b"FORWARD alice\nContent-length: 0\n\n"),
-    (Forwarded("alice", FORWARD.decode()), b"FORWARD alice\nContent-length: 38\n\n" + FORWARD),
-]
+DELIVERED = Sent(18, SentStatus.SENT)
+WELCOME = Welcome(account=AccountKind.GUEST, username="Alice", users=(), last_id=None)
+LOGIN = b"REGISTER TORECV alice\n\n"
 
 
 @either_length
@@ -86,47 +81,106 @@ def test_request_bytes(request_: Request, data: bytes, length: str) -> None:
 
 
 @either_length
-@pytest.mark.parametrize(("event", "data"), EVENTS, ids=lambda value: f"{value!r:.40}")
-def test_event_bytes(event: Event, data: bytes, length: str) -> None:
-    assert Register(length=length).encode_all([event]) == data
-    assert read_events(data + data, length) == [event, event]
+@pytest.mark.parametrize("text", ["hello", "", FORWARD.decode()])
+def test_message_bytes(text: str, length: str) -> None:
+    data = f"FORWARD alice\nContent-length: {len(text)}\n\n{text}".encode()
+    assert Register(length=length).encode_all([PublicMessage(1, 5, "alice", text)]) == data
+    assert read_events(data + data, length) == [Forwarded("alice", text)] * 2
 
 
-def test_receiving_connection_carries_its_registration_and_answers() -> None:
-    second = [request for request, _ in REQUESTS if Register().connection_for(request) == 1]
-    assert second == [Claim(Side.RECEIVING, "Alice7"), Received("bob"), NotReceived()]
+# The section, and the error that answers it with a code of its own, before and after the registration.
+ANSWERS: list[tuple[bytes, str, str]] = [
+    (b"SEND BoB\nContent-length: 5\n\nhello", "101 No user registered", "102 Unable to send"),
+    (b"RECEIVED bob\n\n", "101 No user registered", "103 Header incomplete"),
+    (b"HELLO\n\n", "101 No user registered", "102 Unable to send"),
+    (b"SEND bob\nContent-length: 1\n\n\xff", "101 No user registered", "102 Unable to send"),
+    (b"SEND bob\n\n", "101 No user registered", "103 Header incomplete"),
+]
 
 
-@pytest.mark.parametrize("code", ErrorCode)
-def test_every_error_has_a_number(code: ErrorCode) -> None:
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize(("section", "before", "after"), ANSWERS, ids=lambda value: f"{value!r:.40}")
+def test_number_of_an_error_depends_on_the_request_and_the_registration(
+    section: bytes, before: str, after: str, side: Side
+) -> None:
     """The reason is for the log: clients compare exactly."""
+    for is_registered, text in ((False, before), (True, after)):
+        server = Register().server()
+        if is_registered:
+            for _ in server.receive(f"REGISTER {side} alice\n\n".encode()):
+                server.encode([WELCOME])
+        (request,) = answered(server, section, Refused(ErrorCode.INTERNAL, "No.", "nonce"))
+        assert request.answer == f"ERROR {text}\n\n".encode()
+        assert isinstance(request.request, Unreadable) or is_registered
+    assert server.encode([Refused(ErrorCode.BAD_REQUEST, "Too slow.")]) == b"ERROR 103 Header incomplete\n\n"
+
+
+class Answered(NamedTuple):
+    request: Request
+    answer: bytes
+
+
+def answered(server: ServerProtocol, data: bytes, answer: Event) -> list[Answered]:
+    """The requests of the data, each answered with this event before the next one is taken."""
+    return [Answered(request, server.encode([answer])) for request in server.receive(data)]
+
+
+@pytest.mark.parametrize("code", [ErrorCode.BAD_USERNAME, ErrorCode.NOT_LOGGED_IN])
+def test_error_of_the_registration_has_its_own_number(code: ErrorCode) -> None:
+    """The name may be tried again; a second registration is refused."""
     errors = {
         ErrorCode.BAD_USERNAME: b"ERROR 100 Malformed username\n\n",
         ErrorCode.NOT_LOGGED_IN: b"ERROR 101 No user registered\n\n",
-        ErrorCode.SERVER_FULL: b"ERROR 101 No user registered\n\n",
-        ErrorCode.BAD_REQUEST: b"ERROR 103 Header incomplete\n\n",
     }
-    assert Register().encode_all([Refused(code, "No.", "nonce")]) == errors.get(code, b"ERROR 102 Unable to send\n\n")
+    server = Register().server()
+    login = GuestLogin(Side.RECEIVING, "alice")
+    assert answered(server, LOGIN, Refused(code, "No.")) == [(login, errors[code])]
+    assert answered(server, LOGIN, WELCOME) == [(login, b"REGISTERED TORECV alice\n\n")], "as the client spelled it"
+    ((refused, answer),) = answered(server, LOGIN, Refused(ErrorCode.BAD_USERNAME, "No."))
+    check_unreadable(refused, ErrorCode.BAD_USERNAME, "already", closes=False)
+    assert answer == errors[ErrorCode.BAD_USERNAME]
+
+
+def test_each_side_has_its_requests() -> None:
+    sending, receiving = Register().server(), Register().server()
+    assert answered(sending, b"REGISTER TOSEND alice\n\n", WELCOME)[0].answer == b"REGISTERED TOSEND alice\n\n"
+    answered(receiving, LOGIN, WELCOME)
+    for server in (sending, receiving):
+        assert receive(server, b"RECEIVED bob\n\n") == [Acknowledge("bob")]
+    assert receive(sending, HELLO) == [Whisper("bob", "hello")]
+    assert receive(sending, b"SEND all\nContent-length: 5\n\nhello") == [Say("hello")]
+    (refused,) = receive(receiving, HELLO)
+    check_unreadable(refused, ErrorCode.BAD_REQUEST, "other one", closes=False)
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_peer_that_is_not_registered_gets_one_of_two_errors(code: ErrorCode) -> None:
+    error = "100 Malformed username" if code is ErrorCode.BAD_USERNAME else "101 No user registered"
+    for encode in (Register().encode_all, Register().server().encode):
+        assert encode([Refused(code, "No.", "nonce")]) == f"ERROR {error}\n\n".encode()
 
 
 @pytest.mark.parametrize("word", DELIVERED_WORDS)
 def test_delivered_word_is_a_setting(word: str) -> None:
-    assert Register(word).encode_all([Delivered("BoB")]) == f"{word} BoB\n\n".encode()
-    assert read_events(f"{word} BoB\n\n".encode()) == [Delivered("BoB")]
-    assert Register().encode_all([Delivered("bob")]) == b"SEND bob\n\n"
+    server = Register(word).server()
+    answered(server, b"REGISTER TOSEND alice\n\n", WELCOME)
+    sections = b"SEND BoB\nContent-length: 2\n\nhiSEND All\nContent-length: 2\n\nhi"
+    answers = [each.answer for each in answered(server, sections, DELIVERED)]
+    assert answers == [f"{word} BoB\n\n".encode(), f"{word} All\n\n".encode()]
+    assert read_events(answers[0]) == [Sent(0, SentStatus.SENT)]
 
 
 @pytest.mark.parametrize(("protocol", "size"), [(Register(), b"13"), (Register(length="characters"), b"7")])
 def test_length_unit_is_a_setting(protocol: Register, size: bytes) -> None:
     """In both directions."""
     body = b"\nContent-length: " + size + b"\n\n" + MIXED_BYTES
-    assert encode_request(protocol, Send("bob", MIXED)) == b"SEND bob" + body
+    assert encode_request(protocol, Whisper("bob", MIXED)) == b"SEND bob" + body
     assert protocol.encode_all([PublicBatch(9, 5, "alice", (MIXED,))]) == b"FORWARD alice" + body
     for at in range(len(body)):
         requests, events = new_server(protocol), protocol.client().event_decoder()
         assert receive(requests, b"SEND bob" + body[:at], body[at:] + HELLO) == [
-            Send("bob", MIXED),
-            Send("bob", "hello"),
+            Whisper("bob", MIXED),
+            Whisper("bob", "hello"),
         ]
         assert decode(events, [b"FORWARD alice" + body[:at], body[at:]]) == [Forwarded("alice", MIXED)]
 
@@ -135,42 +189,43 @@ def test_length_unit_is_a_setting(protocol: Register, size: bytes) -> None:
 
 ACCEPTED_REQUESTS: list[tuple[bytes, Request]] = [
     # the end of a header
-    (b"REGISTER TOSEND alice\n \n", Claim(Side.SENDING, "alice")),
-    (b"SEND bob\r\nContent-length: 5\r\n\r\nhello", Send("bob", "hello")),
+    (b"REGISTER TOSEND alice\n \n", GuestLogin(Side.SENDING, "alice")),
+    (b"SEND bob\r\nContent-length: 5\r\n\r\nhello", Whisper("bob", "hello")),
     # case, and white space around names
-    (b"register ToSend  Alice \t\n\n", Claim(Side.SENDING, "Alice")),
-    (b" send  BoB \nCONTENT-LENGTH:5\n\nhello", Send("BoB", "hello")),
+    (b"register ToSend  Alice \t\n\n", GuestLogin(Side.SENDING, "Alice")),
+    (b" send  BoB \nCONTENT-LENGTH:5\n\nhello", Whisper("BoB", "hello")),
     # the length
-    (b"SEND bob\nContent-length:\t005 \n\nhello", Send("bob", "hello")),
-    (b"SEND bob\nContent-length: 5\nContent-Length: 5\n\nhello", Send("bob", "hello")),
-    (b"SEND bob\nX-Content-length: 7\nContent-length: 5\nDate: today\n\nhello", Send("bob", "hello")),
+    (b"SEND bob\nContent-length:\t005 \n\nhello", Whisper("bob", "hello")),
+    (b"SEND bob\nContent-length: 5\nContent-Length: 5\n\nhello", Whisper("bob", "hello")),
+    (b"SEND bob\nX-Content-length: 7\nContent-length: 5\nDate: today\n\nhello", Whisper("bob", "hello")),
     # a space before the length, and then one before the body
-    (b"SEND bob\n Content-length: 5\n \n hello", Send("bob", "hello")),
-    (b"SEND bob\n Content-length: 5\n\n  hell", Send("bob", " hell")),
-    (b"SEND bob\n Content-length: 5\n\nhello", Send("bob", "hello")),
-    (b"SEND bob\n Content-length: 0\n\n ", Send("bob", "")),
-    (b"SEND bob\nContent-length: 5\n\n hell", Send("bob", " hell")),
+    (b"SEND bob\n Content-length: 5\n \n hello", Whisper("bob", "hello")),
+    (b"SEND bob\n Content-length: 5\n\n  hell", Whisper("bob", " hell")),
+    (b"SEND bob\n Content-length: 5\n\nhello", Whisper("bob", "hello")),
+    (b"SEND bob\n Content-length: 0\n\n ", Whisper("bob", "")),
+    (b"SEND bob\nContent-length: 5\n\n hell", Whisper("bob", " hell")),
     # white space between sections
-    (b"\n\r\n \nSEND bob\nContent-length: 5\n\nhello\r\n\n", Send("bob", "hello")),
+    (b"\n\r\n \nSEND bob\nContent-length: 5\n\nhello\r\n\n", Whisper("bob", "hello")),
     # answers
-    (b"RECEIVED\n\n", Received("")),
-    (b"error 5 whatever\r\n\r\n", NotReceived()),
+    (b"RECEIVED\n\n", Acknowledge("")),
+    (b"error 5 whatever\r\n\r\n", Acknowledge(None)),
     # no name, no UTF-8 in a header, a body that is not needed
-    (b"SEND\nContent-length: 5\n\nhello", Send("", "hello")),
-    (b"SEND b\xffb\nContent-length: 5\n\nhello", Send("b\ufffdb", "hello")),
-    (b"REGISTER TOSEND alice\nContent-length: 5\n\nhello", Claim(Side.SENDING, "alice")),
+    (b"SEND\nContent-length: 5\n\nhello", Whisper("", "hello")),
+    (b"SEND b\xffb\nContent-length: 5\n\nhello", Whisper("b\ufffdb", "hello")),
+    (b"REGISTER TOSEND alice\nContent-length: 5\n\nhello", GuestLogin(Side.SENDING, "alice")),
 ]
 
 # From other servers.
 ACCEPTED_EVENTS: list[tuple[bytes, Event]] = [
-    (b"Sent bob \r\n\r\n", Delivered("bob")),
-    (b"\xef\xbb\xbfSEND\n\n", Delivered("")),
+    (b"Sent bob \r\n\r\n", Sent(0, SentStatus.SENT)),
+    (b"\xef\xbb\xbfSEND\n\n", Sent(0, SentStatus.SENT)),
     # the number decides
     (b"Error 103 Unable to send\n\n", Refused(ErrorCode.BAD_REQUEST, "Unable to send")),
     (b"ERROR 100\r\n\r\n", Refused(ErrorCode.BAD_USERNAME, "")),
-    (b"ERROR 1000 Malformed username\n\n", NotDelivered()),
-    (b"ERROR\n\n", NotDelivered()),
-    (b"registered  TORECV  Alice \n\n", Registered(Side.RECEIVING, "Alice")),
+    (b"ERROR 1000 Malformed username\n\n", Refused(ErrorCode.INTERNAL, "Malformed username")),
+    (b"ERROR\n\n", Refused(ErrorCode.INTERNAL, "")),
+    (b"registered  TORECV  Alice \n\n", WELCOME),
+    (b"REGISTERED tosend alice\n\n", Ready()),
     (b"FORWARD alice\n Content-length: 5\n\n hello", Forwarded("alice", "hello")),
     (b"FORWARD al\xffice\nContent-length: 4\n\nhel\xff\r\n", Forwarded("al\ufffdice", "hel\ufffd")),
 ]
@@ -180,7 +235,7 @@ ACCEPTED_EVENTS: list[tuple[bytes, Event]] = [
 @pytest.mark.parametrize(("data", "request_"), ACCEPTED_REQUESTS, ids=repr)
 def test_deviating_request_is_accepted(data: bytes, request_: Request, length: str) -> None:
     """The requests around it are not affected, and it may be cut anywhere."""
-    assert read(HELLO + data + HELLO, length) == [Send("bob", "hello"), request_, Send("bob", "hello")]
+    assert read(HELLO + data + HELLO, length) == [Whisper("bob", "hello"), request_, Whisper("bob", "hello")]
     for at in range(1, len(data)):
         assert receive(new_server(Register(length=length)), *[data[:at], data[at:]]) == [request_]
 
@@ -217,7 +272,7 @@ REFUSED: list[tuple[bytes, ErrorCode, str]] = [
 def test_refused_request_does_not_affect_others(data: bytes, code: ErrorCode, reason: str, length: str) -> None:
     """A byte that is not UTF-8 counts as one character."""
     first, refused, last = read(HELLO + data + HELLO, length)
-    assert first == last == Send("bob", "hello")
+    assert first == last == Whisper("bob", "hello")
     check_unreadable(refused, code, reason, closes=False)
 
 
@@ -226,7 +281,7 @@ def test_incomplete_character_at_the_end_of_a_body_is_refused(length: str) -> No
     """In characters, the decoder knows it at the next byte."""
     refused, last = read(b"SEND bob\nContent-length: 1\n\n\xe2" + HELLO, length)
     check_unreadable(refused, ErrorCode.BAD_REQUEST, "UTF-8", closes=False)
-    assert last == Send("bob", "hello")
+    assert last == Whisper("bob", "hello")
 
 
 def check_unreadable(request: Request, code: ErrorCode, reason: str, *, closes: bool) -> None:
@@ -262,7 +317,7 @@ BROKEN: list[tuple[bytes, ErrorCode, str]] = [
 def test_broken_header_closes_the_connection(data: bytes, code: ErrorCode, reason: str, length: str) -> None:
     """Earlier requests count, later bytes are not read, and the error is reported once."""
     first, refused = read(HELLO + data + HELLO, length)
-    assert first == Send("bob", "hello")
+    assert first == Whisper("bob", "hello")
     check_unreadable(refused, code, reason, closes=True)
     decoder = new_server(Register(length=length))
     receive(decoder, data)
@@ -298,7 +353,7 @@ def test_broken_event_is_a_protocol_error(data: bytes, reason: str, length: str)
 def test_end_inside_a_section_is_an_error(data: bytes) -> None:
     for size in range(1, len(data)):
         first, refused = read(HELLO + b"\n" + data[:size])
-        assert first == Send("bob", "hello")
+        assert first == Whisper("bob", "hello")
         check_unreadable(refused, ErrorCode.BAD_REQUEST, "ended inside", closes=True)
 
 
@@ -309,7 +364,7 @@ def test_end_inside_a_section_is_an_error(data: bytes) -> None:
 def test_header_has_1024_bytes_at_most(end: bytes) -> None:
     """With its empty line, but without white space before it."""
     name = "a" * (1_024 - len("RECEIVED ") - len(end))
-    assert read(b"\n" * 2_000 + b"RECEIVED " + name.encode() + end) == [Received(name)]
+    assert read(b"\n" * 2_000 + b"RECEIVED " + name.encode() + end) == [Acknowledge(name)]
     (refused,) = read(b"RECEIVED a" + name.encode() + end)
     check_unreadable(refused, ErrorCode.BAD_REQUEST, "1,024 bytes", closes=True)
     decoder = new_server(Register())
@@ -324,7 +379,7 @@ def test_body_has_65536_bytes_or_16384_characters_at_most(length: str, size: int
     body = b"\nContent-length: %d\n\n" % size + text.encode()
     for piece_bytes in (1_000, 65_535, 200_000):
         requests = receive(new_server(Register(length=length)), *pieces(b"SEND bob" + body + HELLO, piece_bytes))
-        assert requests == [Send("bob", text), Send("bob", "hello")]
+        assert requests == [Whisper("bob", text), Whisper("bob", "hello")]
     assert decode(Register(length=length).client().event_decoder(), [b"FORWARD bob" + body]) == [Forwarded("bob", text)]
     (refused,) = read(b"SEND bob\nContent-length: %d\n\n" % (size + 1), length)
     check_unreadable(refused, ErrorCode.TOO_LONG, f"{size + 1:,}", closes=True)
@@ -351,7 +406,7 @@ def test_characters_are_counted_in_linear_time(letter: str, piece_bytes: int, de
     body = letter.encode() * 16_384
     decoder = new_server(Register(length="characters"))
     requests = receive(decoder, *pieces(b"SEND bob\nContent-length: 16384\n\n" + body, piece_bytes))
-    assert requests == [Send("bob", letter * 16_384)]
+    assert requests == [Whisper("bob", letter * 16_384)]
     assert decoded_bytes() <= 100 * len(body)
 
 

@@ -4,15 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from itertools import count
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event, Message, Refused
-from chatprotocol.requests import Register, Request, Side
+from chatprotocol.requests import GuestLogin, Request, Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.guest_session import GuestSession
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
 from chatserver.chat.login_throttle import LoginThrottle
@@ -36,8 +35,6 @@ from .helpers import FakeBroadcast, FakeSendQueue, committed
 
 LAG_MAX_BYTES = 10_000
 HISTORY_ID = "0123456789abcdef"
-
-AnySession = TypeVar("AnySession", Session, GuestSession)
 
 
 class FakeAccounts:
@@ -272,28 +269,26 @@ class ChatFixture:
     def shut_down(self) -> None:
         self.journal.fault = JournalClosedError()
 
-    def connect(self, address: str = "10.0.0.1") -> "UserPeer":
-        send_queue = FakeSendQueue(self.broadcast)
-        return UserPeer(Session(self.services, send_queue, f"1@{address}", address), send_queue)
+    def session(self, send_queue: FakeSendQueue, address: str = "10.0.0.1") -> Session:
+        return Session(self.services, send_queue, f"1@{address}", address)
 
-    def connect_guest(self, address: str = "10.0.0.1") -> "GuestPeer":
-        """A connection of the guest protocol: one of the two of a guest."""
-        send_queue = FakeSendQueue(FakeBroadcast("register"))
-        return GuestPeer(GuestSession(self.services, send_queue, f"1@{address}", address), send_queue)
+    def connect(self, address: str = "10.0.0.1") -> "Peer":
+        send_queue = FakeSendQueue(self.broadcast)
+        return Peer(self.session(send_queue, address), send_queue)
 
     def guest(self, name: str, address: str = "10.0.0.1") -> "GuestPeers":
         """A guest that is logged in with both connections."""
-        guest = GuestPeers(self.connect_guest(address), self.connect_guest(address))
-        guest.sending.ask(Register(Side.SENDING, name))
-        guest.receiving.ask(Register(Side.RECEIVING, name))
+        guest = GuestPeers(self.connect(address), self.connect(address))
+        guest.sending.ask(GuestLogin(Side.SENDING, name))
+        guest.receiving.ask(GuestLogin(Side.RECEIVING, name))
         return guest
 
 
-class Peer(Generic[AnySession]):
+class Peer:
     """One connection: sends requests to its session, and reads the replies."""
 
-    def __init__(self, session: AnySession, send_queue: FakeSendQueue) -> None:
-        self.session: AnySession = session
+    def __init__(self, session: Session, send_queue: FakeSendQueue) -> None:
+        self.session = session
         self.send_queue = send_queue
         self._seen = 0
 
@@ -320,15 +315,11 @@ class Peer(Generic[AnySession]):
         return self.send_queue.received()
 
 
-UserPeer = Peer[Session]
-GuestPeer = Peer[GuestSession]
-
-
 class GuestPeers(NamedTuple):
     """The two connections of a guest."""
 
-    sending: GuestPeer
-    receiving: GuestPeer
+    sending: Peer
+    receiving: Peer
 
 
 def codes(events: list[Event]) -> list[ErrorCode | type]:

@@ -152,7 +152,6 @@ class FakeSession:
 
     send_queue: SendQueue
     is_logged_in: bool = False
-    protocol: str = ""
     # The requests of each read.
     reads: list[Sequence[Request]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)

@@ -104,10 +104,9 @@ class Fixture:
         (session,) = self.sessions
         return session
 
-    def _open_session(self, protocol: str, send_queue: SendQueue, label: str, address: str) -> FakeSession:
+    def _open_session(self, send_queue: SendQueue, label: str, address: str) -> FakeSession:
         assert (label, address) == ("1@test", "test")
-        assert send_queue.protocol == protocol
-        self.sessions.append(self.session_type(send_queue, answer=self.answer, protocol=protocol))
+        self.sessions.append(self.session_type(send_queue, answer=self.answer))
         return self.session
 
     def start(self) -> None:
@@ -240,7 +239,7 @@ def test_first_bytes_decide_the_protocol(first: bytes, protocol: str, handled: R
     """Also one by one. A byte order mark is skipped."""
     for arrivals in ([(0.0, first)], [(0.1 * at, bytes([byte])) for at, byte in enumerate(first)]):
         played = Played(*arrivals, answer=logs_in)
-        assert played.session.protocol == protocol
+        assert played.session.send_queue.protocol == protocol
         assert len(played.handled) == 1
         assert handled is None or played.handled == [handled]
 

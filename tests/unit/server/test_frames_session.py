@@ -10,7 +10,7 @@ from chatprotocol.wire.frames import Frames
 from chatprotocol.wire.readers import FrameBuffer, frame
 from chatserver.net.connection import requests_of
 
-from .chat_fixture import HISTORY_ID, ChatFixture, UserPeer
+from .chat_fixture import HISTORY_ID, ChatFixture, Peer
 
 # Invalid frames.
 NOT_UTF8, NO_FRAME, HALF = "(not UTF-8)", "(no frame)", "(half a frame, and the end)"
@@ -23,7 +23,7 @@ EXPECTS_OPERATION = "> C USERS   < C ONLINE Alice"
 class FramesPeer:
     """A connection of a session and the server's half of frames."""
 
-    def __init__(self, peer: UserPeer) -> None:
+    def __init__(self, peer: Peer) -> None:
         self.session = peer.session
         self.send_queue = peer.send_queue
         self._frames = Frames().server()

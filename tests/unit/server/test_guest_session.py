@@ -1,4 +1,4 @@
-"""The session of a guest's connection, as transcripts: requests, replies, and the end.
+"""The session of a guest's connection with its protocol object, as transcripts: requests, replies, and the end.
 
 Which names are free is tested in test_guests, who is given what and when in test_delivery.
 """
@@ -13,78 +13,92 @@ from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, PublicMessage
-from chatprotocol.requests import Login, NotReceived, Received, Register, Request, Send, Side, Unreadable
+from chatprotocol.requests import Acknowledge, GuestLogin, Login, Say, Side, Whisper
 from chatprotocol.wire import Register as WireProtocol
+from chatprotocol.wire import ServerProtocol
 
-from .chat_fixture import ChatFixture, GuestPeer, UserPeer, codes
-from .helpers import eventually, in_background, must_end
+from .chat_fixture import ChatFixture, Peer, codes
+from .helpers import FakeBroadcast, FakeSendQueue, eventually, in_background, must_end
 
-# What the decoder makes of invalid input.
-UNREADABLE = {
-    "(not UTF-8)": Unreadable(ErrorCode.BAD_REQUEST, "The body is not UTF-8; nothing was sent."),
-    "(unknown word)": Unreadable(ErrorCode.UNKNOWN_COMMAND, "A header begins with REGISTER, not with 'HELLO'."),
-    "(no length)": Unreadable(ErrorCode.BAD_REQUEST, "There is no Content-length.", closes=True),
+# Invalid input by name.
+INVALID = {
+    "(not UTF-8)": b"SEND dave\nContent-length: 6\n\nhello\xff",
+    "(unknown word)": b"HELLO\n\n",
+    "(no length)": b"SEND dave\n\n",
 }
+
+
+class WireQueue(FakeSendQueue):
+    """A send queue that encodes what the session puts, as the real one does. ``texts`` has one text for each event."""
+
+    def __init__(self, protocol: ServerProtocol) -> None:
+        super().__init__(FakeBroadcast("register"))
+        self._protocol = protocol
+        self.texts: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def put(self, events: Sequence[Event]) -> None:
+        if not self.is_finished:
+            for event in events:
+                if data := self._protocol.encode([event]):
+                    self.texts.put(text_of(data))
+        super().put(events)
 
 
 class Connection:
     """One connection of a transcript. A thread passes the requests to its session, as a reader does."""
 
-    def __init__(self, peer: GuestPeer) -> None:
-        self.peer = peer
-        self.session = peer.session
-        self.send_queue = peer.send_queue
+    def __init__(self, services: ChatFixture) -> None:
+        self._protocol = WireProtocol().server()
+        self.send_queue = WireQueue(self._protocol)
+        self.session = services.session(self.send_queue)
         self.has_ended = False
-        self._asked: queue.SimpleQueue[Sequence[Request] | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._asked_count = self._done_count = 0
         self._thread = in_background(self._read)
 
     def _read(self) -> None:
         while (asked := self._asked.get()) is not None:
-            if not self.has_ended and not self.session.handle(asked):
+            if not self.has_ended and not self.session.handle(self._protocol.receive(asked)):
                 self.has_ended = True
             self._done_count += 1
 
     def ask(self, *requests: str) -> None:
         """All of them arrive in one read."""
         self._asked_count += 1
-        self._asked.put([request_of(text) for text in requests])
+        self._asked.put(b"".join(map(bytes_of, requests)))
 
     @property
     def is_idle(self) -> bool:
         return self._done_count == self._asked_count
 
+    @property
+    def has_new_replies(self) -> bool:
+        return not self.send_queue.texts.empty()
+
     def next(self) -> str:
-        eventually(lambda: self.peer.has_new_replies or (self.is_idle and self.send_queue.is_finished))
-        return text_of(self.peer.next()) if self.peer.has_new_replies else "(the end)"
+        eventually(lambda: self.has_new_replies or (self.is_idle and self.send_queue.is_finished))
+        return self.send_queue.texts.get() if self.has_new_replies else "(the end)"
 
     def close(self) -> None:
         self._asked.put(None)
         must_end(self._thread)
 
 
-def text_of(event: Event) -> str:
+def text_of(data: bytes) -> str:
     """The header, and the body after a colon."""
-    header, _, body = WireProtocol().encode_all([event]).decode().partition("\n\n")
+    header, _, body = data.decode().partition("\n\n")
     return f"{header.partition(chr(10))[0]}: {body}" if body else header
 
 
-def request_of(text: str) -> Request:
-    if text in UNREADABLE:
-        return UNREADABLE[text]
-    word, _, rest = text.partition(" ")
-    name, _, body = rest.partition(":")
-    match word:
-        case "REGISTER":
-            side, _, name = rest.partition(" ")
-            return Register(Side(side), name)
-        case "SEND":
-            return Send(name, body.removeprefix(" "))
-        case "RECEIVED":
-            return Received(rest)
-        case "ERROR":
-            return NotReceived()
-    raise ValueError(text)
+def bytes_of(text: str) -> bytes:
+    """The inverse: a request with a colon has a body."""
+    if text in INVALID:
+        return INVALID[text]
+    header, has_body, body = text.partition(":")
+    if not has_body:
+        return f"{header}\n\n".encode()
+    content = body.removeprefix(" ").encode()
+    return b"%b\nContent-length: %d\n\n%b" % (header.encode(), len(content), content)
 
 
 class Transcript:
@@ -102,7 +116,7 @@ class Transcript:
 
     def __getitem__(self, name: str) -> Connection:
         if name not in self.connections:
-            self.connections[name] = Connection(self.services.connect_guest())
+            self.connections[name] = Connection(self.services)
         return self.connections[name]
 
     def time_out_answers(self) -> None:
@@ -125,7 +139,7 @@ class Transcript:
         if name.endswith(">"):
             connection.ask(*rest.split(" | "))
         elif rest == "NOTHING":
-            return f"{name} {connection.next() if connection.peer.has_new_replies else rest}"
+            return f"{name} {connection.next() if connection.has_new_replies else rest}"
         else:
             eventually(lambda: connection.is_idle)
             if rest == "END":
@@ -134,7 +148,7 @@ class Transcript:
 
     def must_be_quiet(self) -> None:
         eventually(lambda: all(connection.is_idle for connection in self.connections.values()))
-        unread = {name: each.next() for name, each in self.connections.items() if each.peer.has_new_replies}
+        unread = {name: each.next() for name, each in self.connections.items() if each.has_new_replies}
         assert unread == {}
 
     def register(self, *names: str) -> None:
@@ -174,7 +188,7 @@ def guests(new: Transcript) -> Transcript:
 
 
 @pytest.fixture
-def alice(services: ChatFixture) -> UserPeer:
+def alice(services: ChatFixture) -> Peer:
     """A user of json."""
     alice = services.connect()
     alice.ask(Login("alice", "secret"))
@@ -212,16 +226,16 @@ def test_connection_registers_once_and_sends_on_one_side(guests: Transcript) -> 
 
 
 def test_no_guest_registers_if_guests_are_not_allowed() -> None:
-    peer = ChatFixture(guests_allowed=False).connect_guest()
-    assert codes(peer.ask(Register(Side.SENDING, "not a name"))) == [ErrorCode.BAD_USERNAME]
-    assert codes(peer.ask(Register(Side.SENDING, "carol"))) == [ErrorCode.NOT_LOGGED_IN]
+    peer = ChatFixture(guests_allowed=False).connect()
+    assert codes(peer.ask(GuestLogin(Side.SENDING, "not a name"))) == [ErrorCode.BAD_USERNAME]
+    assert codes(peer.ask(GuestLogin(Side.SENDING, "carol"))) == [ErrorCode.NOT_LOGGED_IN]
 
 
 def test_login_timeout_ends_with_the_second_registration(services: ChatFixture) -> None:
-    sending, receiving = services.connect_guest(), services.connect_guest()
-    sending.ask(Register(Side.SENDING, "carol"))
+    sending, receiving = services.connect(), services.connect()
+    sending.ask(GuestLogin(Side.SENDING, "carol"))
     assert not sending.session.is_logged_in
-    receiving.ask(Register(Side.RECEIVING, "carol"))
+    receiving.ask(GuestLogin(Side.RECEIVING, "carol"))
     assert sending.session.is_logged_in
     assert receiving.session.is_logged_in
 
@@ -294,8 +308,8 @@ def test_reply_waits_for_the_disk(guests: Transcript) -> None:
     guests.services.journal.holds_back = True
     guests["carol"].ask("SEND ALL: hello")
     eventually(lambda: guests.services.journal.appended)
-    assert not guests["carol"].peer.has_new_replies
-    assert not guests["dave.in"].peer.has_new_replies
+    assert not guests["carol"].has_new_replies
+    assert not guests["dave.in"].has_new_replies
     guests.services.journal.wait_for_pending()
     guests.play("dave.in< FORWARD carol: hello", "dave.in> RECEIVED carol", "carol< SEND ALL")
 
@@ -318,8 +332,8 @@ def test_guest_that_leaves_before_the_commit_did_not_receive(guests: Transcript)
 def test_connection_that_ends_is_not_answered(guests: Transcript) -> None:
     """Its peer has too many unread replies."""
     guests["carol"].send_queue.has_room = False
-    assert not guests["carol"].session.handle([Send("ALL", "")])
-    assert not guests["carol"].peer.has_new_replies
+    assert not guests["carol"].session.handle([Say("")])
+    assert not guests["carol"].has_new_replies
 
 
 # --- before the second connection ---
@@ -377,10 +391,10 @@ def test_answer_counts_on_the_receiving_connection_with_the_right_name(guests: T
 def test_flood_of_unsolicited_answers_is_disconnected(services: ChatFixture, side: Side) -> None:
     carol = services.guest("carol")
     peer = carol.sending if side is Side.SENDING else carol.receiving
-    assert peer.session.handle([Received("bob")] * 999)
+    assert peer.session.handle([Acknowledge("bob")] * 999)
     assert peer.new_replies() == []
     with capture_logs() as log:
-        assert not peer.session.handle([Received("bob")] * 2)
+        assert not peer.session.handle([Acknowledge("bob")] * 2)
     assert codes(peer.new_replies()) == [ErrorCode.BAD_REQUEST]
     assert [(entry["event"], entry["reason"]) for entry in log] == [("disconnected", "unsolicited_acks")]
 
@@ -389,15 +403,15 @@ def test_valid_answer_resets_the_count_of_unsolicited_ones(services: ChatFixture
     """A simple client may answer everything twice."""
     carol, dave = services.guest("carol"), services.guest("dave")
     for _ in range(4):
-        assert carol.receiving.session.handle([Received("dave")] * 300)
-        sent = in_background(lambda: dave.sending.ask(Send("carol", "hello")))
+        assert carol.receiving.session.handle([Acknowledge("dave")] * 300)
+        sent = in_background(lambda: dave.sending.ask(Whisper("carol", "hello")))
         eventually(carol.receiving.new_replies)
-        carol.receiving.ask(Received("dave"))
+        carol.receiving.ask(Acknowledge("dave"))
         must_end(sent)
 
 
 # --- users of other protocols ---
-def test_users_of_other_protocols_count_once_stored(guests: Transcript, alice: UserPeer) -> None:
+def test_users_of_other_protocols_count_once_stored(guests: Transcript, alice: Peer) -> None:
     """Bob is not online."""
     guests.play("""
         carol> SEND Alice: psst   carol< SEND Alice

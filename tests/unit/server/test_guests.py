@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import Event, PublicMessage, Registered
+from chatprotocol.events import AccountKind, Event, PublicMessage, Welcome
 from chatprotocol.requests import Side
 from chatserver.chat.delivery import Ack, DeliveryWindow
 from chatserver.chat.guests import Guest, Guests
@@ -44,12 +44,12 @@ class Connection:
         except (RequestError, JournalClosedError) as error:
             self.refused = error
         else:
-            guests.confirm_registration(self._services, self.guest, self.side, self._name)
+            guests.confirm_registration(self._services, self.guest, self.side)
         return self
 
     def leave(self) -> None:
         if self.guest is not None:
-            self._services.guests.leave(self._services, self.guest, self.side)
+            self._services.guests.leave(self._services, self.guest, self.send_queue)
 
     @property
     def code(self) -> ErrorCode | None:
@@ -58,6 +58,10 @@ class Connection:
     @property
     def told(self) -> list[Event]:
         return self.send_queue.replies
+
+
+def welcome(name: str) -> Welcome:
+    return Welcome(account=AccountKind.GUEST, username=name, users=(), last_id=None)
 
 
 def guests_of(services: ChatFixture) -> Guests:
@@ -76,7 +80,7 @@ def is_empty(services: ChatFixture, name: str = "carol") -> bool:
 # --- registration ---
 @pytest.mark.parametrize("order", [(SENDING, RECEIVING), (RECEIVING, SENDING)])
 def test_guest_joins_with_the_second_connection(services: ChatFixture, order: Sequence[Side]) -> None:
-    """Each connection is told the name as it spelled it; others see the first spelling."""
+    """All users see the first spelling of the name."""
     guests = guests_of(services)
     with capture_logs() as log:
         first = Connection(services, order[0], "Carol").register()
@@ -84,7 +88,7 @@ def test_guest_joins_with_the_second_connection(services: ChatFixture, order: Se
         assert guests.find("carol") is None
         assert services.presence.names() == ()
         second = Connection(services, order[1], "CAROL").register()
-    assert [*first.told, *second.told] == [Registered(order[0], "Carol"), Registered(order[1], "CAROL")]
+    assert [*first.told, *second.told] == [welcome("Carol"), welcome("Carol")]
     assert services.presence.names() == ("Carol",)
     found = guests.find("cAROL")
     assert found is not None
@@ -115,7 +119,7 @@ def test_registration_is_confirmed_before_the_first_message(services: ChatFixtur
 
     services.presence.add = enter_during_a_message  # type: ignore[method-assign]
     receiving.register()
-    assert receiving.told == [Registered(RECEIVING, "carol"), PublicMessage(11, 0, "Alice", "hello")]
+    assert receiving.told == [welcome("carol"), PublicMessage(11, 0, "Alice", "hello")]
 
 
 # --- refusals ---
@@ -279,7 +283,7 @@ def test_one_registration_of_each_side_wins() -> None:
         at_once(*(each.register for each in crowd))
         for half in (crowd[:3], crowd[3:]):
             (winner,) = [each for each in half if each.guest is not None]
-            assert [type(event) for event in winner.told] == [Registered]
+            assert [type(event) for event in winner.told] == [Welcome]
             assert {each.code for each in half} == {None, ErrorCode.BAD_USERNAME}
         assert len(services.presence.names()) == 1
 

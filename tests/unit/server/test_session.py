@@ -30,11 +30,11 @@ from chatprotocol.requests import (
     AskUser,
     AskUsers,
     ChangePassword,
+    GuestLogin,
     Leave,
     Login,
     Password,
     Ping,
-    Register,
     Request,
     Say,
     Search,
@@ -49,7 +49,7 @@ from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
 from chatserver.store.words import Term
 
-from .chat_fixture import HISTORY_ID, ChatFixture, UserPeer, codes
+from .chat_fixture import HISTORY_ID, ChatFixture, Peer, codes
 
 LOGIN = Login("alice", "secret")
 BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
@@ -58,19 +58,19 @@ UNKNOWN, EMPTY, LONG = ErrorCode.UNKNOWN_USER, ErrorCode.EMPTY_MESSAGE, ErrorCod
 
 
 @pytest.fixture
-def peer(services: ChatFixture) -> UserPeer:
+def peer(services: ChatFixture) -> Peer:
     """A connection before the login."""
     return services.connect()
 
 
 @pytest.fixture
-def alice(peer: UserPeer) -> UserPeer:
+def alice(peer: Peer) -> Peer:
     """The same connection, logged in."""
     peer.ask(LOGIN)
     return peer
 
 
-def enter(services: ChatFixture, name: str) -> UserPeer:
+def enter(services: ChatFixture, name: str) -> Peer:
     peer = services.connect()
     peer.ask(Login(name, "secret"))
     return peer
@@ -122,14 +122,14 @@ TABLE: list[tuple[Any, ...]] = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]!r:.40}")
 @every_state
-def test_request_is_answered_by_state(peer: UserPeer, state: int, row: tuple[Any, ...]) -> None:
+def test_request_is_answered_by_state(peer: Peer, state: int, row: tuple[Any, ...]) -> None:
     request, *answers = row
     peer.ask(*STEPS[state])
     assert codes(peer.ask(request)) == answers[state]
 
 
 @every_state
-def test_refused_request_leaves_the_state(peer: UserPeer, state: int) -> None:
+def test_refused_request_leaves_the_state(peer: Peer, state: int) -> None:
     peer.ask(*STEPS[state])
     for refused in (BAD_JSON, Password(""), Say(""), Login("not a name")):
         assert peer.session.handle([refused])
@@ -140,7 +140,7 @@ def test_refused_request_leaves_the_state(peer: UserPeer, state: int) -> None:
 
 
 @every_state
-def test_nothing_is_answered_after_leave(services: ChatFixture, peer: UserPeer, state: int) -> None:
+def test_nothing_is_answered_after_leave(services: ChatFixture, peer: Peer, state: int) -> None:
     peer.ask(*STEPS[state])
     assert not peer.session.handle([Leave(), LOGIN, Say("two"), Ping()])
     assert peer.new_replies() == [Bye("you left")]
@@ -150,7 +150,7 @@ def test_nothing_is_answered_after_leave(services: ChatFixture, peer: UserPeer, 
 
 
 # --- login ---
-def test_name_is_registered_and_keeps_its_spelling(services: ChatFixture, peer: UserPeer) -> None:
+def test_name_is_registered_and_keeps_its_spelling(services: ChatFixture, peer: Peer) -> None:
     assert peer.ask(Login("Carol", "secret")) == [
         Welcome(account=AccountKind.NEW, username="Carol", users=("Carol",), last_id=10, history_id=HISTORY_ID)
     ]
@@ -165,7 +165,7 @@ def test_name_is_registered_and_keeps_its_spelling(services: ChatFixture, peer: 
     assert services.connect().ask(Login("aLICE", "secret")) == [welcome]
 
 
-def test_registration_that_fails_or_comes_second_is_refused(services: ChatFixture, peer: UserPeer) -> None:
+def test_registration_that_fails_or_comes_second_is_refused(services: ChatFixture, peer: Peer) -> None:
     services.journal.fault = OSError("disk full")
     assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.INTERNAL]
     services.journal.fault = None
@@ -177,7 +177,7 @@ def test_registration_that_fails_or_comes_second_is_refused(services: ChatFixtur
     )
 
 
-def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, alice: UserPeer) -> None:
+def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, alice: Peer) -> None:
     """The server is told each time when the last user has left; connections without a login don't count."""
     stranger, other, bob = services.connect(), services.connect(), enter(services, "bob")
     assert other.ask(LOGIN) == [
@@ -199,7 +199,7 @@ def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, al
     assert services.times_empty == 1
 
 
-def test_outdated_hash_is_replaced_after_a_right_password(services: ChatFixture, peer: UserPeer) -> None:
+def test_outdated_hash_is_replaced_after_a_right_password(services: ChatFixture, peer: Peer) -> None:
     services.accounts.add("old", "!terces")
     peer.ask(Login("old", "wrong"))
     assert services.journal.changed_hashes == []
@@ -231,7 +231,7 @@ def test_closed_registration_does_not_reveal_which_names_exist() -> None:
         [Login("alice", "a"), Login("bob"), Password("b"), Login("alice", "c")],
     ],
 )
-def test_third_wrong_password_ends_the_session(peer: UserPeer, tries: list[Request]) -> None:
+def test_third_wrong_password_ends_the_session(peer: Peer, tries: list[Request]) -> None:
     *first, last = tries
     for request in first:
         assert peer.session.handle([request])
@@ -253,7 +253,7 @@ def test_wrong_passwords_of_an_address_throttle_the_name(services: ChatFixture) 
     assert codes(services.connect().ask(LOGIN)) == [Welcome]
 
 
-def test_wrong_passwords_during_hashing_count(services: ChatFixture, peer: UserPeer) -> None:
+def test_wrong_passwords_during_hashing_count(services: ChatFixture, peer: Peer) -> None:
     check = services.passwords.check
 
     def slow_check(*asked: str) -> object:
@@ -266,7 +266,7 @@ def test_wrong_passwords_during_hashing_count(services: ChatFixture, peer: UserP
     assert codes(peer.ask(LOGIN)) == [ErrorCode.TOO_MANY_ATTEMPTS]
 
 
-def test_changed_password_is_stored_before_the_answer(services: ChatFixture, alice: UserPeer) -> None:
+def test_changed_password_is_stored_before_the_answer(services: ChatFixture, alice: Peer) -> None:
     """Promise: confirmed means stored."""
     assert alice.ask(ChangePassword("secret", "new")) == [PasswordChanged()]
     assert services.journal.changed_hashes == [(1, "wen")]
@@ -277,13 +277,13 @@ def test_changed_password_is_stored_before_the_answer(services: ChatFixture, ali
     assert codes(alice.ask(ChangePassword("secret", "newer"))) == [ErrorCode.WRONG_PASSWORD]
 
 
-def test_invalid_password_change_is_refused(services: ChatFixture, alice: UserPeer) -> None:
+def test_invalid_password_change_is_refused(services: ChatFixture, alice: Peer) -> None:
     invalid = [ChangePassword("wrong", "new"), ChangePassword("secret", ""), ChangePassword("secret", "x" * 1_025)]
     assert codes(alice.ask(*invalid)) == [ErrorCode.WRONG_PASSWORD, BAD, LONG]
     assert services.journal.changed_hashes == []
 
 
-def test_password_changes_of_logged_in_users_are_throttled_apart(services: ChatFixture, alice: UserPeer) -> None:
+def test_password_changes_of_logged_in_users_are_throttled_apart(services: ChatFixture, alice: Peer) -> None:
     """A stolen session can't guess, and its user can still log in elsewhere."""
     for _ in range(FAILURES_MAX):
         assert codes(alice.ask(ChangePassword("wrong", "new"))) == [ErrorCode.WRONG_PASSWORD]
@@ -292,7 +292,7 @@ def test_password_changes_of_logged_in_users_are_throttled_apart(services: ChatF
 
 
 # --- missed messages ---
-def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, peer: UserPeer) -> None:
+def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, peer: Peer) -> None:
     """Promise: once. New messages are held back meanwhile, and follow."""
     services.messages.stored = (message(4), message(5), message(10))
     peer.ask(Login("alice", None, 4))
@@ -336,7 +336,7 @@ def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, pe
     ],
 )
 def test_client_ahead_of_a_restored_server_is_told(
-    services: ChatFixture, peer: UserPeer, since: int, history_id: str | None, after_id: int, is_told: bool
+    services: ChatFixture, peer: Peer, since: int, history_id: str | None, after_id: int, is_told: bool
 ) -> None:
     """Promise: nothing is lost silently. Message 10 is the newest; "former" is the same up to 6."""
     services.messages.stored = tuple(map(message, (4, 5, 6, 7, 10)))
@@ -347,7 +347,7 @@ def test_client_ahead_of_a_restored_server_is_told(
     assert messages == [each for each in services.messages.stored if each.id > after_id]
 
 
-def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, peer: UserPeer) -> None:
+def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, peer: Peer) -> None:
     """Promise: a direct message waits until a device of its recipient has it."""
     services.messages.history = lambda *_: (message(4), message(10))
     services.messages.stored = tuple(map(message, (2, 4, 10)))
@@ -355,7 +355,7 @@ def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, peer
     assert [asked[0::2] for asked in services.messages.asked] == [("undelivered", 0, 500), ("missed", 3, 500)]
 
 
-def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture, peer: UserPeer) -> None:
+def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture, peer: Peer) -> None:
     """Promise: once. Another login does not read again what this connection was given."""
     services.accounts.add("dave", "terces", delivered_id=3)
     note = DirectMessage(4, 0, "bob", "dave", "while you were away")
@@ -366,7 +366,7 @@ def test_login_without_since_sends_waiting_direct_messages(services: ChatFixture
 
 
 @pytest.mark.parametrize(("acks", "seen_id"), [("at once", 11), ("at the end", 11), ("never", 10)])
-def test_welcome_tells_the_newest_seen_message(services: ChatFixture, alice: UserPeer, acks: str, seen_id: int) -> None:
+def test_welcome_tells_the_newest_seen_message(services: ChatFixture, alice: Peer, acks: str, seen_id: int) -> None:
     """A message that the peer's system did not acknowledge may be lost with its network."""
     bob = enter(services, "bob")
     alice.send_queue.acknowledges = acks == "at once"
@@ -484,7 +484,7 @@ def test_stepwise_client_gets_no_unsolicited_error(long_services: ChatFixture) -
 
 
 # --- messages ---
-def test_direct_message_finds_its_recipient_in_any_case(services: ChatFixture, alice: UserPeer) -> None:
+def test_direct_message_finds_its_recipient_in_any_case(services: ChatFixture, alice: Peer) -> None:
     assert alice.ask(AskUser("BOB")) == [User("bob", online=False)]
     alice.ask(Whisper("BOB", "stored"))
     bob = enter(services, "bob")
@@ -512,7 +512,7 @@ def test_direct_message_finds_its_recipient_in_any_case(services: ChatFixture, a
     ids=lambda value: f"{value!r:.40}",
 )
 def test_invalid_message_is_refused_with_its_nonce(
-    services: ChatFixture, alice: UserPeer, request_: Say | Whisper | Unreadable, code: ErrorCode
+    services: ChatFixture, alice: Peer, request_: Say | Whisper | Unreadable, code: ErrorCode
 ) -> None:
     (refused,) = alice.ask(request_)
     assert isinstance(refused, Refused)
@@ -524,7 +524,7 @@ def test_invalid_message_is_refused_with_its_nonce(
     assert appended(services) == []
 
 
-def test_history_ends_with_the_newest_published_message(services: ChatFixture, alice: UserPeer) -> None:
+def test_history_ends_with_the_newest_published_message(services: ChatFixture, alice: Peer) -> None:
     services.messages.asked.clear()
     services.messages.stored = (message(5),)
     assert alice.ask(AskHistory(7, 9)) == [History((message(5),))]
@@ -532,7 +532,7 @@ def test_history_ends_with_the_newest_published_message(services: ChatFixture, a
     assert services.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
 
 
-def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice: UserPeer) -> None:
+def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice: Peer) -> None:
     services.indexer.found = ((message(5),), 8)
     word, prefix = Term("hello", is_prefix=False), Term("w", is_prefix=True)
     assert alice.ask(Search("Hello  w*", 7, 9)) == [Found("Hello  w*", (message(5),), 8)]
@@ -543,13 +543,13 @@ def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice
 @pytest.mark.parametrize(
     ("fault", "code"), [(SearchFailedError(), ErrorCode.INTERNAL), (SearchClosedError(), ErrorCode.SHUTTING_DOWN)]
 )
-def test_failed_search_is_refused(services: ChatFixture, alice: UserPeer, fault: Exception, code: ErrorCode) -> None:
+def test_failed_search_is_refused(services: ChatFixture, alice: Peer, fault: Exception, code: ErrorCode) -> None:
     services.indexer.fault = fault
     assert codes(alice.ask(Search("hello"), AskUsers())) == [code, Online]
 
 
 @pytest.mark.parametrize("request_", [AskHistory(), Search("hello"), Leave(), Say(" ")])
-def test_answer_waits_for_earlier_messages(services: ChatFixture, alice: UserPeer, request_: Request) -> None:
+def test_answer_waits_for_earlier_messages(services: ChatFixture, alice: Peer, request_: Request) -> None:
     """Promise: confirmed means stored. An error follows the confirmations, too: its place tells what it is about."""
     alice.ask(AskHistory())
     assert services.journal.settled == 0
@@ -560,7 +560,7 @@ def test_answer_waits_for_earlier_messages(services: ChatFixture, alice: UserPee
 
 
 # --- several requests in one read ---
-def test_consecutive_messages_are_appended_together(services: ChatFixture, alice: UserPeer) -> None:
+def test_consecutive_messages_are_appended_together(services: ChatFixture, alice: Peer) -> None:
     """Public messages share a batch; a recipient, and another read, begin a new one."""
     alice.ask(Say("one"), Say("two", "n2"), Say("three"), Whisper("bob", "four", "n4"), Say("five"))
     alice.ask(Say("six"))
@@ -571,14 +571,14 @@ def test_consecutive_messages_are_appended_together(services: ChatFixture, alice
 
 
 @pytest.mark.parametrize("invalid", [Say("", "n2"), Whisper("eve", "x", "n2"), Unreadable(BAD, "x", "n2")])
-def test_invalid_message_stops_no_neighbours(services: ChatFixture, alice: UserPeer, invalid: Request) -> None:
+def test_invalid_message_stops_no_neighbours(services: ChatFixture, alice: Peer, invalid: Request) -> None:
     (error,) = alice.ask(Say("one"), Say("two"), invalid, Say("three"))
     assert isinstance(error, Refused)
     assert error.nonce == "n2"
     assert [[texts for texts, _, _ in each] for each in appended(services)] == [[["one", "two"]], [["three"]]]
 
 
-def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: UserPeer) -> None:
+def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Peer) -> None:
     """Promise: back-pressure. The number of requests in one read does not matter."""
     alice.send_queue.waits.clear()
     before = len(alice.send_queue.replies)
@@ -591,7 +591,7 @@ def test_each_answer_waits_until_the_peer_reads(services: ChatFixture, alice: Us
     assert [texts for each in appended(services) for texts, _, _ in each] == [["hello"], ["one"]]
 
 
-def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, peer: UserPeer) -> None:
+def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, peer: Peer) -> None:
     """Nor if the guest took it during the prompt."""
     assert peer.ask(Login("carol")) == [PasswordPrompt(account=AccountKind.NEW)]
     services.guest("carol")
@@ -601,20 +601,20 @@ def test_name_of_a_guest_cannot_be_registered(services: ChatFixture, peer: UserP
     assert services.accounts.find("carol") is None
 
 
-def test_name_taken_by_a_guest_during_hashing_cannot_be_registered(services: ChatFixture, peer: UserPeer) -> None:
+def test_name_taken_by_a_guest_during_hashing_cannot_be_registered(services: ChatFixture, peer: Peer) -> None:
     """The journal decides."""
     services.accounts.claim("Carol")
     assert codes(peer.ask(Login("carol", "secret"))) == [ErrorCode.BAD_USERNAME]
     assert services.passwords.checked == []
 
 
-def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, alice: UserPeer) -> None:
+def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, alice: Peer) -> None:
     """It can't wait: the next guest of this name may be another person."""
     whisper = Whisper("CAROL", "psst")
-    sending, receiving = services.connect_guest(), services.connect_guest()
-    sending.ask(Register(Side.SENDING, "carol"))
+    sending, receiving = services.connect(), services.connect()
+    sending.ask(GuestLogin(Side.SENDING, "carol"))
     assert codes(alice.ask(whisper))[-1] is UNKNOWN
-    receiving.ask(Register(Side.RECEIVING, "carol"))
+    receiving.ask(GuestLogin(Side.RECEIVING, "carol"))
     alice.ask(whisper)
     assert receiving.new_replies()[-1] == DirectMessage(11, 0, "Alice", "carol", "psst")
     assert alice.received() == [Sent(11, SentStatus.SENT, looks_public=True)]
@@ -623,7 +623,7 @@ def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, alic
 
 
 # --- the end ---
-def test_end_waits_for_messages_and_leaves(services: ChatFixture, alice: UserPeer) -> None:
+def test_end_waits_for_messages_and_leaves(services: ChatFixture, alice: Peer) -> None:
     """Promise: confirmed means stored. The messages of a closed connection are stored and confirmed."""
     bob = enter(services, "bob")
     alice.ask(Say("last words"))
@@ -634,7 +634,7 @@ def test_end_waits_for_messages_and_leaves(services: ChatFixture, alice: UserPee
     assert alice.received() == [Sent(11, SentStatus.SENT)]
 
 
-def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: UserPeer) -> None:
+def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: Peer) -> None:
     """Promise: shutdown. Each has its nonce, and the session can still end."""
     alice.ask(Say("hello"))
     services.shut_down()
@@ -649,7 +649,7 @@ def test_messages_are_refused_during_shutdown(services: ChatFixture, alice: User
 
 
 @pytest.mark.parametrize("has_appended", [False, True])
-def test_timeout_is_told_after_confirmations(services: ChatFixture, alice: UserPeer, has_appended: bool) -> None:
+def test_timeout_is_told_after_confirmations(services: ChatFixture, alice: Peer, has_appended: bool) -> None:
     services.journal.holds_back = True
     if has_appended:
         alice.ask(Say("hello"))
@@ -683,7 +683,7 @@ def test_requests_of_one_read_are_handled_in_order_and_logged(services: ChatFixt
     assert appended(services) == [[(["hello"], [None], None)]]
 
 
-def test_errors_of_one_connection_are_logged_up_to_a_limit(alice: UserPeer) -> None:
+def test_errors_of_one_connection_are_logged_up_to_a_limit(alice: Peer) -> None:
     with capture_logs() as log:
         for _ in range(1_000):
             alice.ask(BAD_JSON)

@@ -73,9 +73,9 @@ class Fixture:
         self._is_stopped = False
         self.sender.start()
 
-    def _open_session(self, protocol: str, send_queue: SendQueue, label: str, address: str) -> FakeSession:
+    def _open_session(self, send_queue: SendQueue, label: str, address: str) -> FakeSession:
         self.labels.append((label, address))
-        self.sessions.append(FakeSession(send_queue, protocol=protocol, is_logged_in=True))
+        self.sessions.append(FakeSession(send_queue, is_logged_in=True))
         return self.sessions[-1]
 
     def answers(self, *said: Datagram, address: tuple[str, int] = PEER) -> list[Datagram]:
@@ -145,7 +145,7 @@ def test_opening_with_its_cookie_opens_a_session(fixture: Fixture, text: bytes) 
     (first,) = fixture.sent()
     assert (first.kind, first.sequence, first.payload) == (C, 1, b"PONG")
     (session,) = fixture.sessions
-    assert (session.protocol, session.handled) == ("datagram", [StepLogin("alice")])
+    assert (session.send_queue.protocol, session.handled) == ("datagram", [StepLogin("alice")])
     assert fixture.labels == [("1@192.0.2.1", "192.0.2.1")]
 
 

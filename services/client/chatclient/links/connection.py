@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatprotocol.address import format_address
 from chatprotocol.errors import ProtocolError
-from chatprotocol.events import Bye, Refused, Registered, Welcome
-from chatprotocol.requests import Side
+from chatprotocol.events import Bye, Refused, Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,13 +193,8 @@ class Connection:
         return reason
 
     def _on_event(self, event: Event) -> None:
-        if _is_welcome(event):
+        if isinstance(event, Welcome):
             self._welcome_at = self._monotonic()
         elif self._welcome_at is not None and not isinstance(event, Bye | Refused):
             self._was_served = True
         self._report(event)
-
-
-def _is_welcome(event: Event) -> bool:
-    """True if it completes a login. A guest is logged in with its second connection."""
-    return isinstance(event, Welcome) or (isinstance(event, Registered) and event.side is Side.RECEIVING)

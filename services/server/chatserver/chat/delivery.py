@@ -5,7 +5,8 @@ Theory of operation
 
 Each online guest has a DeliveryWindow: a queue of references to messages, and at most one message in flight. A message
 that is split into parts is in flight until its last part is acknowledged. A guest waits for each message that it sends;
-the Ack of that message travels in the message batch through the journal to the hub, and then in the windows' queues.
+the Ack of that message travels through the journal to the hub, as the origin of the entry, and then in the windows'
+queues.
 
 States of a window: held (after ``join``) -> open (``release``) -> closed. Only an open window sends. A lag above the
 limit and a late answer close a window and disconnect the guest, and ``leave`` closes it. A closed window is not in
@@ -13,7 +14,7 @@ limit and a late answer close a window and disconnect the guest, and ``leave`` c
 
 States of an Ack: pending -> complete, with success or failure; the first outcome counts.
 
-1. ``begin_send`` creates the Ack. The session appends the batch to the journal and waits.
+1. ``begin_send`` creates the Ack. The session appends the message to the journal and waits.
 2. The hub calls ``publish`` or ``tell`` after the commit. ``acks_expected`` becomes the number of windows that take the
    message. If there is none, the Ack is complete. ``complete`` covers messages that no guest receives.
 3. The last positive answer completes the Ack. So does the first failure: a negative answer, a closed window, or the
@@ -66,20 +67,20 @@ class Ack:
     AckedDelivery writes it under its lock. The sender calls :meth:`wait`, without the lock.
     """
 
-    __slots__ = ("acks_expected", "completed", "has_failed", "sender")
+    __slots__ = ("acks_expected", "completed", "message_id", "sender")
 
     def __init__(self, sender: DeliveryWindow) -> None:
         self.sender = sender
         self.completed = threading.Event()
         # Guests that have not acknowledged yet.
         self.acks_expected = 0
-        self.has_failed = False
+        self.message_id: int | None = None
 
-    def wait(self) -> bool:
-        """Wait for the outcome. True if all recipients acknowledged. Takes ACK_SECONDS at most after the commit."""
+    def wait(self) -> int | None:
+        """Wait for the outcome, ACK_SECONDS at most after the commit: the message's id, or None if the ack failed."""
         self.completed.wait()
-        # Read without the lock: has_failed is written only before the event is set.
-        return not self.has_failed
+        # Read without the lock: message_id is written only before the event is set.
+        return self.message_id
 
     @property
     def is_complete(self) -> bool:
@@ -201,13 +202,13 @@ class AckedDelivery:
                 self._queue([window], [message], ack)
                 return True
             if ack is not None:
-                self._complete(ack, has_failed=True)
+                self._complete(ack, None)
             return False
 
-    def complete(self, ack: Ack, *, has_failed: bool) -> None:
-        """Complete the ack of a message that is delivered to no guest."""
+    def complete(self, ack: Ack, message_id: int | None) -> None:
+        """Complete the ack of a message that is delivered to no guest. None: the message is not stored."""
         with self._lock:
-            self._complete(ack, has_failed=has_failed)
+            self._complete(ack, message_id)
 
     # --- for the reader threads of a guest's two connections ---
 
@@ -236,7 +237,7 @@ class AckedDelivery:
         with self._lock:
             window.ack = Ack(window)
             if self._watcher_ended or window.state is WindowState.CLOSED:
-                self._complete(window.ack, has_failed=True)
+                self._complete(window.ack, None)
             return window.ack
 
     def end_send(self, window: DeliveryWindow) -> None:
@@ -260,7 +261,7 @@ class AckedDelivery:
                     window.awaited.discard(ack)
                     ack.acks_expected -= 1
                     if sender is None or ack.acks_expected == 0:
-                        self._complete(ack, has_failed=sender is None)
+                        self._complete(ack, None if sender is None else message.id)
             self._send_next(window)
             self._call_if_idle(window)
             return True
@@ -279,7 +280,7 @@ class AckedDelivery:
         with self._lock:
             for key in list(takewhile(lambda key: self._deadlines[key] <= now, self._deadlines)):
                 if isinstance(key, Ack):
-                    self._complete(key, has_failed=True)
+                    self._complete(key, None)
                 else:
                     self._disconnect(key, "ack_timeout")
 
@@ -294,7 +295,7 @@ class AckedDelivery:
                 self._watcher_ended = True
                 for window in self._windows.values():
                     if window.ack is not None:
-                        self._complete(window.ack, has_failed=True)
+                        self._complete(window.ack, None)
 
     def _sleep(self) -> None:
         """Sleep until the first deadline or a notification. The lock is held."""
@@ -310,15 +311,15 @@ class AckedDelivery:
         """Queue the messages in these windows; send to the idle ones, and disconnect guests that lag too far."""
         if ack is not None and ack.is_complete:  # the sender left before the commit
             ack = None
+        if not windows and ack is None:
+            return
+        entries = [(message, ack) for message in messages]
         if ack is not None:
             ack.acks_expected = len(windows)
             if windows:
                 self._add_deadline(ack)
             else:
-                self._complete(ack, has_failed=False)
-        if not windows:
-            return
-        entries = [(message, ack) for message in messages]
+                self._complete(ack, entries[0][0].id)
         size_bytes = sum(_size_bytes(message) for message, _ in entries)
         for window in windows:
             window.queue.extend(entries)
@@ -358,7 +359,7 @@ class AckedDelivery:
         self._deadlines.pop(window, None)
         for ack in [*window.awaited, window.ack]:
             if ack is not None:
-                self._complete(ack, has_failed=True)
+                self._complete(ack, None)
         window.awaited.clear()
         window.queue.clear()
         window.in_flight, window.parts, window.queued_bytes = None, (), 0
@@ -368,10 +369,10 @@ class AckedDelivery:
         if window.on_idle is not None and window.in_flight is None and window.ack is None and not window.queue:
             window.on_idle()
 
-    def _complete(self, ack: Ack, *, has_failed: bool) -> None:
+    def _complete(self, ack: Ack, message_id: int | None) -> None:
         self._deadlines.pop(ack, None)
         if not ack.is_complete:
-            ack.has_failed = has_failed
+            ack.message_id = message_id
             ack.completed.set()
 
     def _add_deadline(self, key: DeliveryWindow | Ack) -> None:

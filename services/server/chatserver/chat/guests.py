@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import AccountKind, Registered
+from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.requests import Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import DeliveryWindow
@@ -127,7 +127,7 @@ class Guests:
             try:
                 account = _admit(services, guest.name)
             except BaseException:
-                self.leave(services, guest, side)
+                self.leave(services, guest, send_queue)
                 raise
             with self._lock:
                 guest.account = account
@@ -143,11 +143,11 @@ class Guests:
         with self._lock:
             if late.has_left or not late.is_late(self._clock()):
                 return
-            ((its_side, send_queue),) = late.send_queues.items()
-        self.leave(services, late, its_side)
+            (send_queue,) = late.send_queues.values()
+        self.leave(services, late, send_queue)
         send_queue.finish(hang_up=True)
 
-    def confirm_registration(self, services: Services, guest: Guest, side: Side, name: str) -> None:
+    def confirm_registration(self, services: Services, guest: Guest, side: Side) -> None:
         """Confirm the registration of one connection. With the second connection, the guest joins the hub."""
         with self._lock:
             if guest.has_left:
@@ -155,15 +155,17 @@ class Guests:
             guest.registered.add(side)
             if len(guest.registered) == len(Side):
                 _join(services, guest)
-            guest.send_queues[side].put([Registered(side, name)])
+            guest.send_queues[side].put(
+                [Welcome(account=AccountKind.GUEST, username=guest.name, users=(), last_id=None)]
+            )
             if guest.window is not None:  # after the confirmation
                 services.acked_delivery.release(guest.window)
         if guest.window is not None:
             guest.stop_waiting()
             _log.info("login", user=guest.name, account=AccountKind.GUEST.value, address=guest.address)
 
-    def leave(self, services: Services, guest: Guest, side: Side) -> None:
-        """Remove the guest after the end of one connection: close the other and free the name."""
+    def leave(self, services: Services, guest: Guest, send_queue: SendQueue) -> None:
+        """Remove the guest after the end of the connection of this queue: close the other one and free the name."""
         with self._lock:
             if guest.has_left:
                 return
@@ -179,9 +181,9 @@ class Guests:
             _release(services, account)
         with self._lock:
             del self._by_key[name_key(guest.name)]
-        for other, send_queue in guest.send_queues.items():  # last, because the peer may reconnect when it sees the end
-            if other is not side:
-                send_queue.finish(hang_up=True)
+        for other in guest.send_queues.values():  # last, because the peer may reconnect when it sees the end
+            if other is not send_queue:
+                other.finish(hang_up=True)
 
 
 def _admit(services: Services, name: str) -> Account:

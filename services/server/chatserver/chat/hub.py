@@ -213,14 +213,14 @@ class Hub:
             nonce = batch.nonces[part.start]
             origin.send_queue.insert([Sent(part.id, status, nonce, looks_public=is_for_guest)])
         elif origin is not None and not is_for_guest:
-            self._acked_delivery.complete(origin, has_failed=False)
+            self._acked_delivery.complete(origin, part.id)
 
     def _refuse(self, batch: MessageBatch, origin: _Origin) -> None:
         """Tell the sender that its messages were not stored. The lock is held."""
         if isinstance(origin, Member):
             origin.send_queue.insert([Refused(ErrorCode.INTERNAL, _NOT_STORED, nonce) for nonce in batch.nonces])
         elif origin is not None:
-            self._acked_delivery.complete(origin, has_failed=True)
+            self._acked_delivery.complete(origin, None)
 
     def _track_all(self, member: Member) -> None:
         """Track the newest message. The lock is held."""

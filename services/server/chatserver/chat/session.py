@@ -6,6 +6,9 @@ the request and returns the next state. It raises one of REQUEST_ERRORS to rejec
 Messages are not answered by their handlers but by the hub, after the commit. Consecutive ones of one read wait in
 `_batches` and are appended to the journal together. Every other request, and the rejection of a message, first appends
 them; so answers come in the order of the requests.
+
+A guest has two connections, and a session for each. Its message is answered by the handler, after all other guests that
+it is for have acknowledged it (see delivery.py). Until then the reader thread takes no other request.
 """
 
 from __future__ import annotations
@@ -27,11 +30,13 @@ from chatprotocol.events import (
     PasswordPrompt,
     Pong,
     Refused,
+    Sent,
+    SentStatus,
     User,
     UserUnknown,
 )
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatprotocol.rules import check_nonce, check_text
+from chatprotocol.rules import check_nonce, check_text, check_username
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
 from chatserver.chat.login import LoginAbortedError, account_kind, authenticate, change_password, join, leave
 from chatserver.journal.base import JournalClosedError
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from chatprotocol.requests import Request
+    from chatserver.chat.guests import Guest
     from chatserver.chat.member import Member, SendQueue
     from chatserver.chat.services import Services
 
@@ -57,10 +63,15 @@ class State(Enum):
     # The next request may be the password for the last login.
     PASSWORD_REQUESTED = auto()
     LOGGED_IN = auto()
+    # One of a guest's two connections is registered.
+    GUEST = auto()
     # The goodbye was sent.
     CLOSED = auto()
 
 
+# Maximum unsolicited acks of a guest in a row. A simple client may send some by mistake. More are an attack: they cost
+# the server processor time and the peer nothing, because they get no reply.
+_UNSOLICITED_ACKS_MAX = 1_000
 # Requests whose answer is the hub's. They are collected in batches.
 _MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
 
@@ -72,12 +83,14 @@ class Session:
         "_address",
         "_batches",
         "_errors",
+        "_guest",
         "_label",
         "_login",
         "_member",
         "_send_queue",
         "_services",
         "_state",
+        "_unsolicited_acks",
         "_wrong_passwords",
     )
 
@@ -91,13 +104,16 @@ class Session:
         self._login: requests.Login | None = None
         self._wrong_passwords = 0
         self._member: Member | None = None
+        self._guest: Guest | None = None
+        # Unsolicited acks since the last valid one.
+        self._unsolicited_acks = 0
         # Messages of this read that the journal does not have yet.
         self._batches: list[MessageBatch] = []
 
     @property
     def is_logged_in(self) -> bool:
-        """True after the login. The login timeout then no longer applies."""
-        return self._state is State.LOGGED_IN
+        """True after the login, of a guest on both connections. The login timeout then no longer applies."""
+        return self._state is State.LOGGED_IN or (self._guest is not None and self._guest.is_online)
 
     def handle(self, incoming: Iterable[Request]) -> bool:
         """Answer the requests of one read in order, each before the next one is taken. False if the connection ends.
@@ -125,7 +141,7 @@ class Session:
     def time_out(self) -> None:
         """Handle the timeout of the login or of an incomplete request."""
         limit = f"{self._services.login_seconds:g} s"
-        if self._state is State.LOGGED_IN:
+        if self.is_logged_in:
             reason = f"The rest of what you began did not come within {limit}."
             self._report(requests.Unreadable(ErrorCode.BAD_REQUEST, reason, closes=True))
         else:
@@ -134,6 +150,8 @@ class Session:
 
     def end(self) -> None:
         """End the session after the peer's last request: wait for its messages, then leave."""
+        if self._guest is not None:
+            self._services.guests.leave(self._services, self._guest, self._send_queue)
         if self._member is None:
             return
         try:
@@ -147,7 +165,13 @@ class Session:
             self._member = None
 
     def send_bye(self) -> None:
-        """Send the last event, at shutdown. For any thread."""
+        """Send the last event, at shutdown; for guests after the messages in flight. For any thread."""
+        guest = self._guest
+        if guest is not None and guest.window is not None:
+            self._services.acked_delivery.drain(guest.window, guest.finish)
+            return
+        if guest is not None:
+            guest.stop_waiting()
         self._send_queue.finish([Bye("the server is shutting down")])
 
     # --- handlers: login and end ---
@@ -190,6 +214,16 @@ class Session:
         self._send_queue.put([Bye("too many wrong passwords")])
         return State.CLOSED
 
+    def _log_in_guest(self, request: requests.GuestLogin) -> State:
+        """Register one of a guest's two connections."""
+        services = self._services
+        check_username(request.username)
+        if not services.guests_allowed:
+            raise RequestError(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
+        self._guest = services.guests.claim(services, request.username, request.side, self._address, self._send_queue)
+        services.guests.confirm_registration(services, self._guest, request.side)
+        return State.GUEST
+
     def _answer_ping(self, _: requests.Ping) -> State:
         self._send_queue.put([Pong()])
         return self._state
@@ -228,19 +262,21 @@ class Session:
         check_text(request.text)
         if request.nonce is not None:
             check_nonce(request.nonce)
-        recipient = self._services.find_recipient(request.to)
-        self._batches.append(
-            DirectMessage(
-                member.account_id,
-                member.name,
-                [request.text],
-                [request.nonce],
-                recipient_id=recipient.id,
-                recipient=recipient.name,
-                recipient_claim=recipient.claim,
-            )
-        )
+        self._batches.append(self._direct_message(member, request))
         return State.LOGGED_IN
+
+    def _direct_message(self, sender: Member, request: requests.Whisper) -> DirectMessage:
+        """Return the entry. RequestError: the recipient is unknown."""
+        recipient = self._services.find_recipient(request.to)
+        return DirectMessage(
+            sender.account_id,
+            sender.name,
+            [request.text],
+            [request.nonce],
+            recipient_id=recipient.id,
+            recipient=recipient.name,
+            recipient_claim=recipient.claim,
+        )
 
     def _collect(self, texts: Sequence[str], nonces: Sequence[str | None]) -> None:
         """Add public messages to the last batch, or to a new one if that has a recipient."""
@@ -268,6 +304,52 @@ class Session:
             for batch in batches:
                 for nonce in batch.nonces:
                     self._refuse(to_request_error(error, self._label), nonce)
+
+    # --- handlers: guests ---
+
+    def _send_acked(self, request: requests.Say | requests.Whisper) -> State:
+        """Append a message, and answer after all recipients have acknowledged it."""
+        services, guest = self._services, self._guest
+        assert guest is not None
+        guest.wait_until_registered()
+        if guest.window is None or guest.member is None:
+            raise RequestError(ErrorCode.NOT_LOGGED_IN, "The guest's other connection is not registered.")
+        check_text(request.text)
+        message: MessageBatch = (
+            self._direct_message(guest.member, request)
+            if isinstance(request, requests.Whisper)
+            else PublicMessages(guest.member.account_id, guest.member.name, [request.text], [None])
+        )
+        ack = services.acked_delivery.begin_send(guest.window)
+        try:
+            if not ack.is_complete:  # an ack is complete from the start if the guest has just left
+                services.journal.append([message], ack)
+            message_id = ack.wait()
+            if message_id is not None:
+                self._send_queue.put([Sent(message_id, SentStatus.SENT)])
+            else:
+                self._send_queue.put([Refused(ErrorCode.INTERNAL, "Not all recipients have the message.")])
+        except JournalClosedError as error:
+            self._refuse(to_request_error(error, self._label), None)
+        finally:
+            services.acked_delivery.end_send(guest.window)
+        return State.GUEST
+
+    def _acknowledge(self, request: requests.Acknowledge) -> State:
+        """Pass on the ack; ignore an unsolicited one. If the peer answered a reply, the exchange would never end."""
+        assert self._guest is not None
+        window = self._guest.window
+        is_receiving = window is not None and window.send_queue is self._send_queue
+        if window is not None and is_receiving and self._services.acked_delivery.handle_ack(window, request.sender):
+            self._unsolicited_acks = 0
+            return State.GUEST
+        self._errors.log_ignored_ack(self._guest.name)
+        self._unsolicited_acks += 1
+        if self._unsolicited_acks < _UNSOLICITED_ACKS_MAX:
+            return State.GUEST
+        _log.warning("disconnected", reason="unsolicited_acks", user=self._guest.name, connection=self._label)
+        self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Too many acknowledgements of nothing.")])
+        return State.CLOSED
 
     # --- handlers: questions ---
 
@@ -318,7 +400,8 @@ class Session:
     def _refuse(self, error: RequestError, nonce: str | None) -> None:
         """Send an error after the confirmations of all earlier messages."""
         self._wait_for_pending()
-        self._errors.log_refusal(error, self._member.name if self._member else None)
+        user = self._member or self._guest
+        self._errors.log_refusal(error, user.name if user is not None else None)
         if error.code is ErrorCode.UNKNOWN_USER and error.about is not None:
             self._send_queue.put([UserUnknown(error.code, error.reason, nonce, error.about)])
         else:
@@ -337,6 +420,7 @@ class Session:
             **_ALWAYS,
             requests.Login: _log_in,
             requests.StepLogin: _log_in,
+            requests.GuestLogin: _log_in_guest,
         },
         State.PASSWORD_REQUESTED: {
             **_ALWAYS,
@@ -353,6 +437,12 @@ class Session:
             requests.AskHistory: _show_history,
             requests.Search: _search,
             requests.ChangePassword: _change_password,
+        },
+        State.GUEST: {
+            requests.Say: _send_acked,
+            requests.Whisper: _send_acked,
+            requests.Acknowledge: _acknowledge,
+            requests.Unreadable: _report,
         },
         State.CLOSED: {},
     }

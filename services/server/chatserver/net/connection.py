@@ -79,8 +79,8 @@ class ConnectionServices:
     sender: Sender
     # Time limit of the login, and then of the rest of an incomplete request.
     login_seconds: float
-    # Returns the session for a protocol's name, a send queue, the connection's label and the peer's address.
-    open_session: Callable[[str, SendQueue, str, str], Session]
+    # Returns the session for a send queue, the connection's label and the peer's address.
+    open_session: Callable[[SendQueue, str, str], Session]
     clock: Callable[[], float] = time.monotonic
 
 
@@ -196,7 +196,7 @@ class Connection:
         )
         self._transport.set_wake(partial(self._services.sender.mark_ready, self._send_queue))
         self._services.sender.add()
-        self._session = self._services.open_session(protocol.name, self._send_queue, self.label, self._address)
+        self._session = self._services.open_session(self._send_queue, self.label, self._address)
         peer_ended = False
         try:
             peer_ended = self._read_requests(server, self._send_queue, self._session, first)
