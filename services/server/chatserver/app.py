@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from chatprotocol.wire import WireProtocol
     from chatserver.config import Config
 
 _log = structlog.get_logger()
@@ -105,7 +106,12 @@ class Server:
     """
 
     def __init__(
-        self, config: Config, on_crash: Callable[[], None], *, udp_silence_seconds: float = SILENCE_SECONDS
+        self,
+        config: Config,
+        on_crash: Callable[[], None],
+        *,
+        protocols: Callable[[Register], tuple[WireProtocol, ...]] = protocols_with,
+        udp_silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._on_crash = on_crash
         self._crashed = False
@@ -114,7 +120,7 @@ class Server:
         try:
             self._database = Database(config.data)
             try:
-                self._build(config, udp_silence_seconds)
+                self._build(config, protocols, udp_silence_seconds)
             except BaseException:
                 self._database.close()
                 raise
@@ -127,14 +133,19 @@ class Server:
             advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
             raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
 
-    def _build(self, config: Config, udp_silence_seconds: float) -> None:
+    def _build(
+        self,
+        config: Config,
+        protocols_with_register: Callable[[Register], tuple[WireProtocol, ...]],
+        udp_silence_seconds: float,
+    ) -> None:
         _raise_descriptor_limit(config.max_connections + _OTHER_DESCRIPTORS)
         memory = system_memory()
         messages = Messages(self._database, memory.claim)
         last_id = reconcile(self._database)
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
-        protocols = protocols_with(register)
+        protocols = protocols_with_register(register)
         self._sender = Sender(config.lag_max_bytes, self._crash, memory.is_short)
         # Guests, who use register, have no buffer: see AckedDelivery.
         self._buffers = {

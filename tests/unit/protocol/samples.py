@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 from raw_steps import Command, CommandBatch, Data, new_server, receive
+from toy_protocol import Toy
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode
@@ -238,12 +239,37 @@ REGISTER = Samples(
     ),
 )
 
+TOY = Samples(
+    login=requests.Login("alice", "secret"),
+    message=(requests.Say("hello"),),
+    too_long=requests.Say("h" * 65_537),
+    limit="65,536",
+    requests=(
+        requests.Login("alice", 'with "quotes": \u20ac'),
+        requests.Say("hello"),
+        requests.Say("line\nfeed, {brace} and \u20ac"),
+        requests.Say("x" * BODY_MAX_BYTES),
+        requests.Leave(),
+    ),
+    events=(
+        events.Welcome(account=events.AccountKind.NEW, username="", users=(), last_id=None),
+        PUBLIC,
+        events.Sent(18, events.SentStatus.SENT),
+        events.Refused(ErrorCode.TOO_LONG, "Too long."),
+        events.Bye("you left"),
+    ),
+    changed=(),
+)
+
 # By protocol name. A protocol without samples fails all of its tests.
-SAMPLES = {"json": JSON, "frames": FRAMES, "register": REGISTER, "datagram": DATAGRAM}
+SAMPLES = {"json": JSON, "frames": FRAMES, "register": REGISTER, "datagram": DATAGRAM, "toy": TOY}
+
+# The protocols of the server, and one that only the tests have.
+ALL_PROTOCOLS: tuple[WireProtocol, ...] = (*PROTOCOLS, Toy())
 
 # Each protocol with default settings, and the one with settings once more.
 SETTINGS: dict[str, WireProtocol] = {
-    **{protocol.name: protocol for protocol in PROTOCOLS},
+    **{protocol.name: protocol for protocol in ALL_PROTOCOLS},
     "register, SENT and characters": Register("SENT", "characters"),
 }
 

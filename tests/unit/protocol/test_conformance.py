@@ -1,6 +1,8 @@
 """Promises of every wire protocol, whatever its bytes are. A new protocol is tested by being in PROTOCOLS."""
 
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,20 +11,43 @@ from raw_steps import CommandBatch, encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
+    YOU_LEFT,
+    AccountKind,
+    Bye,
+    Delivered,
     Event,
     EventBatch,
+    Forwarded,
+    History,
+    Online,
+    PasswordPrompt,
     PublicBatch,
     PublicMessage,
+    Registered,
     Sent,
     SentBatch,
     SentStatus,
+    Welcome,
     expand_batches,
 )
 from chatprotocol.limits import FRAME_MAX_BYTES, LINE_MAX_BYTES
-from chatprotocol.requests import Request, Unreadable
-from chatprotocol.wire import PROTOCOLS, SNIFF_MAX_BYTES, Sniff, WireProtocol, by_name, sniff
+from chatprotocol.requests import (
+    AskHistory,
+    AskUsers,
+    Leave,
+    Login,
+    Password,
+    Register,
+    Request,
+    Say,
+    Send,
+    Unreadable,
+    Whisper,
+)
+from chatprotocol.wire import SNIFF_MAX_BYTES, Sniff, WireProtocol, by_name, sniff
+from chatprotocol.wire.base import Effects, Outcome
 
-from .samples import SAMPLES, SETTINGS, held_bytes, pieces, unfold
+from .samples import ALL_PROTOCOLS, PUBLIC, SAMPLES, SETTINGS, held_bytes, pieces, unfold
 
 EVERY_REQUEST = tuple(request for samples in SAMPLES.values() for request in samples.requests)
 EVERY_EVENT = tuple(event for samples in SAMPLES.values() for event in samples.said)
@@ -32,7 +57,7 @@ PIECE = b"d" + (500).to_bytes(4) + b"x" * 500
 HELD_MAX_BYTES = max(LINE_MAX_BYTES, FRAME_MAX_BYTES)
 
 every_protocol = pytest.mark.parametrize("protocol", SETTINGS.values(), ids=SETTINGS)
-every_default = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+every_default = pytest.mark.parametrize("protocol", ALL_PROTOCOLS, ids=lambda protocol: protocol.name)
 
 texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=5)
 batches = st.one_of(
@@ -140,6 +165,96 @@ def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: by
         assert held_bytes(decoder) - empty_bytes <= HELD_MAX_BYTES
 
 
+# --- both halves against each other ---
+
+
+def answers(request: Any) -> tuple[Event, ...]:
+    """The answers of a session."""
+    match request:
+        case Login(password=None):
+            return (PasswordPrompt(account=AccountKind.EXISTING),)
+        case Login() | Password():
+            users = ("alice", "bob")
+            return (Welcome(account=AccountKind.EXISTING, username="alice", users=users, last_id=10),)
+        case Say(nonce=nonce) | Whisper(nonce=nonce):
+            return (Sent(18, SentStatus.SENT, nonce),)
+        case AskUsers():
+            return (Online(("alice", "bob")),)
+        case AskHistory():
+            return (History((PUBLIC,)),)
+        case Leave():
+            return (Bye(YOU_LEFT),)
+        case Register(side, username):
+            return (Registered(side, username),)
+        case Send(to):
+            return (Delivered(to),)
+        case _:
+            return ()
+
+
+class Conversation:
+    """The halves of one user. All bytes arrive in pieces of ``size``."""
+
+    def __init__(self, protocol: WireProtocol, size: int) -> None:
+        self.client = protocol.client()
+        self._servers = [protocol.server() for _ in range(self.client.connections)]
+        self._decoders = [self.client.event_decoder() for _ in self._servers]
+        self._size = size
+        # The requests of the client, and what it shows.
+        self.requests: list[Any] = []
+        self.shown: list[Any] = []
+
+    def do(self, effects: Effects) -> list[Any]:
+        """What the client shows for these effects and all that follows from them."""
+        before = len(self.shown)
+        self.shown += effects.events
+        for data, number in effects.send:
+            said = b""
+            server = self._servers[number]
+            for part in pieces(data, self._size):
+                for request in server.receive(part):
+                    self.requests.append(request)
+                    said += server.data_to_send() + server.encode(answers(request))
+                said += server.data_to_send()
+            self.hear(said, number)
+        return self.shown[before:]
+
+    def hear(self, data: bytes, number: int = -1) -> None:
+        for part in pieces(data, self._size):
+            for event in self._decoders[number].decode(part):
+                self.do(self.client.handle_event(event))
+
+
+def converse(protocol: WireProtocol, size: int) -> Conversation:
+    """Log in, send and receive messages, ask, and leave, as far as the protocol can."""
+    talk = Conversation(protocol, size)
+    talk.do(talk.client.connect(Login("alice", "secret"), ()))
+    for action in (Say("hello \u20ac\n", "n1"), Whisper("bob", "psst", "n2"), AskUsers(), AskHistory(), Leave()):
+        assert not talk.client.is_busy
+        with suppress(TypeError):  # not in this protocol
+            talk.do(talk.client.request(action))
+        talk.hear(protocol.encode_all([PublicBatch(20, 5, "bob", ("one", "two"))]))
+    return talk
+
+
+@every_protocol
+def test_both_halves_understand_each_other_in_any_pieces(protocol: WireProtocol) -> None:
+    whole, *cut = (converse(protocol, size) for size in (1_000_000, 1, 2, 7))
+    for each in cut:
+        assert (each.requests, each.shown) == (whole.requests, whole.shown)
+    texts = [each.text for each in whole.requests if isinstance(each, (Say, Whisper, Send))]
+    assert texts in (["hello \u20ac\n", "psst"], ["hello \u20ac\n"])
+    kinds = [type(each) for each in whole.shown]
+    assert kinds[0] is Welcome
+    assert kinds[-3] is Bye or kinds[-1] is Bye
+    assert sum(kind in (Sent, Outcome) for kind in kinds) == len(texts)
+    assert sum(kind in (PublicMessage, Forwarded) for kind in kinds) == 10
+    assert (Online in kinds, History in kinds) == ((AskUsers in map(type, whole.requests)),) * 2
+
+
+# --- detection ---
+
+
 @every_default
 def test_login_is_detected_if_the_protocol_is_used_over_tcp(protocol: WireProtocol) -> None:
     login = encode_request(protocol, SAMPLES[protocol.name].login)
@@ -147,19 +262,19 @@ def test_login_is_detected_if_the_protocol_is_used_over_tcp(protocol: WireProtoc
         if protocol.opening is None:
             assert protocol.sniff(login[:size]) is Sniff.NO
         else:
-            assert sniff(login[:size]) in (protocol, Sniff.MORE)
+            assert sniff(login[:size], ALL_PROTOCOLS) in (protocol, Sniff.MORE)
     if protocol.opening is not None:
-        assert sniff(login) is sniff(login[:SNIFF_MAX_BYTES]) is protocol
+        assert sniff(login, ALL_PROTOCOLS) is sniff(login[:SNIFF_MAX_BYTES], ALL_PROTOCOLS) is protocol
 
 
 @every_default
 def test_documented_opening_is_detected_and_is_a_request(protocol: WireProtocol) -> None:
     """The server names the opening to peers that speak something else. Datagram alone has none: it is UDP."""
-    assert by_name(protocol.name) is protocol
+    assert by_name(protocol.name, ALL_PROTOCOLS) is protocol
     assert (protocol.opening is None) is (protocol.name == "datagram")
     if protocol.opening is not None:
         decoder = new_server(protocol)
-        assert sniff(protocol.opening.encode()) is protocol
+        assert sniff(protocol.opening.encode(), ALL_PROTOCOLS) is protocol
         (request,) = receive(decoder, protocol.opening.encode())
         assert type(request) is type(SAMPLES[protocol.name].login)
         assert not decoder.is_incomplete

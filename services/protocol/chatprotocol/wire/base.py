@@ -55,6 +55,8 @@ class ServerProtocol(Protocol):
        because other threads send events as well.
     """
 
+    __slots__ = ()
+
     def receive(self, data: bytes) -> Iterable[Request]:
         """Add a piece; returns the requests that it completes, in order."""
 
@@ -62,7 +64,8 @@ class ServerProtocol(Protocol):
         """Handle the end of the input; returns an Unreadable if a request is incomplete."""
 
     def data_to_send(self) -> bytes:
-        """Return the bytes that the protocol sends by itself, and forget them; mostly none."""
+        """Return the bytes that the protocol sends by itself, and forget them; by default none."""
+        return b""
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events that go to this connection alone."""

@@ -13,7 +13,7 @@ from chatprotocol.keywords import DEFAULT_KEYWORDS, PING
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
 from chatprotocol.requests import Ping
 from chatprotocol.udp.packet import PIECE
-from chatprotocol.wire.base import Sniff
+from chatprotocol.wire.base import ServerProtocol, Sniff
 from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
 from chatprotocol.wire.step_texts import EventReader, event_steps
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
@@ -84,7 +84,7 @@ class _Pieces:
         self.problem = None
 
 
-class DatagramServer:
+class DatagramServer(ServerProtocol):
     """The server's half of one session."""
 
     __slots__ = ("_frames", "_pieces", "_steps")

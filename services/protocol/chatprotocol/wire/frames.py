@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import FRAME_MAX_BYTES
-from chatprotocol.wire.base import Sniff
+from chatprotocol.wire.base import ServerProtocol, Sniff
 from chatprotocol.wire.readers import HEADER_BYTES, FrameBuffer, frame, frame_header
 from chatprotocol.wire.step_texts import EventReader, event_steps
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
@@ -25,7 +25,7 @@ _KINDS: Final = bytes((COMMAND, DATA))
 _PAYLOAD_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
 
 
-class FramesServer:
+class FramesServer(ServerProtocol):
     """The server's half of one connection."""
 
     __slots__ = ("_frames", "_steps")

@@ -56,6 +56,7 @@ from chatprotocol.wire.base import (
     OpenPublic,
     Outgoing,
     PossibleGap,
+    ServerProtocol,
     Sniff,
     is_other_history,
     sniff_text,
@@ -96,7 +97,7 @@ _SPELLINGS: Final = {
 }
 
 
-class JsonServer:
+class JsonServer(ServerProtocol):
     """The server's half of one connection. A bad line becomes an Unreadable; it never raises."""
 
     __slots__ = ("_buffer", "_scanner")
@@ -126,10 +127,6 @@ class JsonServer:
             return []
         reason = f"The connection ended inside an object; {len(left_over)} bytes were dropped."
         return [_unreadable(ErrorCode.BAD_JSON, reason)]
-
-    def data_to_send(self) -> bytes:
-        """Return nothing: this protocol answers nothing by itself."""
-        return b""
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as lines."""
