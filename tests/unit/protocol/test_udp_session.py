@@ -79,9 +79,10 @@ def test_frames_cut_anywhere_are_sent_one_by_one(session: UdpSession) -> None:
 def test_full_input_takes_acknowledgements_and_repeats_its_own(session: UdpSession) -> None:
     """Promise: memory stays bounded. It takes no early datagrams."""
     session.write(c("READY"), 0.0)
-    number = 0
-    while session.receive(heard(f"D {number + 1} {'x' * 1_200}"), 0.0):
-        number += 1
+    data = "x" * 1_200
+    taken = [each for each in range(1, 101) if session.receive(heard(f"D {each} {data}"), 0.0)]
+    number = len(taken)
+    assert taken == list(range(1, number + 1))
     assert INPUT_MAX_BYTES <= len(OPENING) + number * 1_205 < INPUT_MAX_BYTES + 1_205
     assert session.receive(heard(f"D {number + 128} x"), 0.0) == []
     assert texts(session.receive(heard("D 1 x"), 0.0)) == ["A 1 "] * 2
