@@ -230,5 +230,6 @@ class UdpClientSession(UdpSession):
         return [*acks] * _GOODBYE_ACKS if self.is_over else acks
 
     def _note(self, frames: Sequence[Frame]) -> None:
-        if any(kind == COMMAND and payload.split(b" ", 1)[0] == _GOODBYE for kind, payload in frames):
-            self.state = SessionState.CLOSED
+        for kind, payload in frames:
+            if kind == COMMAND and payload.split(b" ", 1)[0] == _GOODBYE:
+                self.state = SessionState.CLOSED
