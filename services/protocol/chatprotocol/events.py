@@ -6,6 +6,7 @@ the other members, in this order. The other protocols translate to and from them
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from itertools import count, repeat
 from typing import Final, TypeAlias, TypeVar
 
 from msgspec import Struct, field
@@ -110,8 +111,7 @@ class PublicBatch(Struct, frozen=True, gc=False):
     texts: Sequence[str]
 
     def __iter__(self) -> Iterator[PublicMessage]:
-        for message_id, text in enumerate(self.texts, self.id):
-            yield PublicMessage(message_id, TimeMs(self.time_ms), self.sender, text)
+        return map(PublicMessage, count(self.id), repeat(TimeMs(self.time_ms)), repeat(self.sender), self.texts)
 
 
 class Users(_Tagged, frozen=True, tag="users"):
@@ -165,8 +165,7 @@ class SentBatch(Struct, frozen=True, gc=False):
     nonces: Sequence[str | None]
 
     def __iter__(self) -> Iterator[Sent]:
-        for message_id, nonce in enumerate(self.nonces, self.id):
-            yield Sent(message_id, SentStatus.SENT, nonce)
+        return map(Sent, count(self.id), repeat(SentStatus.SENT), self.nonces)
 
 
 class History(_Tagged, frozen=True, tag="history"):

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import count, repeat
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
@@ -366,17 +367,15 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
     for event in items:
         if type(event) in _EVENT_TYPES:
             lines.append(event)
-            continue
-        match event:
-            case PublicBatch(first_id, time_ms, sender, texts):
-                time: Any = _to_iso(time_ms)  # once, not in the hook for each message
-                lines += [PublicMessage(number, time, sender, text) for number, text in enumerate(texts, first_id)]
-            case SentBatch():
-                lines += event
-            case Online(users):
-                lines.append(Users(users=users))
-            case UserUnknown(code, reason, nonce):
-                lines.append(Refused(code, reason, nonce))
+        elif isinstance(event, PublicBatch):
+            time: Any = _to_iso(event.time_ms)  # once, not in the hook for each message
+            lines += map(PublicMessage, count(event.id), repeat(time), repeat(event.sender), event.texts)
+        elif isinstance(event, SentBatch):
+            lines += event
+        elif isinstance(event, Online):
+            lines.append(Users(users=event.users))
+        elif isinstance(event, UserUnknown):
+            lines.append(Refused(event.code, event.reason, event.nonce))
     return _ENCODER.encode_lines(lines)
 
 
