@@ -572,7 +572,7 @@ BREAKS = (
     _break(
         _SIZES,
         _PROTOCOL + "wire/readers.py",
-        "if length * character_bytes > self._limit_bytes:",
+        "if length * unit_max_bytes > body_max_bytes:",
         "if False:",
         "unit/protocol/test_conformance.py::test_request_over_the_limit_is_refused_with_the_limit",
     ),

@@ -3,6 +3,8 @@
 import codecs
 import re
 import struct
+from collections.abc import Generator, Iterator
+from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from chatprotocol.errors import ErrorCode, RequestError
@@ -215,13 +217,11 @@ class Section(NamedTuple):
     body: str | None
 
 
-class _Header(NamedTuple):
-    word: str
-    rest: str
-    # Length of the body, or None without a body.
-    length: int | None
-    # Some peers indent the Content-length by a space, and begin the body with a space that is not counted.
-    is_spaced: bool
+class _Need(Enum):
+    """What the parser of sections waits for."""
+
+    HEADER = auto()
+    BODY = auto()
 
 
 _HEADER_END = re.compile(rb"\n[ \t\r]*\n")
@@ -236,123 +236,121 @@ class SectionBuffer:
     invalid header the rest of the stream is lost.
     """
 
-    __slots__ = (
-        "_counts_characters",
-        "_header",
-        "_header_max_bytes",
-        "_limit_bytes",
-        "_rest",
-        "_wanted_bytes",
-        "_words_with_body",
-        "problem",
-    )
+    __slots__ = ("_need", "_parser", "_unread", "problem")
 
     def __init__(
         self, words_with_body: frozenset[str], header_max_bytes: int, body_max_bytes: int, *, counts_characters: bool
     ) -> None:
         """``words_with_body``: the words whose sections must have a body. Lengths count bytes or characters."""
-        self._words_with_body = words_with_body
-        self._header_max_bytes = header_max_bytes
-        self._limit_bytes = body_max_bytes
-        self._counts_characters = counts_characters
-        # The incomplete header, or the incomplete body if _header is set.
-        self._rest = bytearray()
-        self._header: _Header | None = None
-        # Number of received bytes for the next attempt to decode a body whose length is in characters.
-        self._wanted_bytes = 0
+        self._unread = bytearray()
+        self._need = _Need.HEADER
+        # It has no reference to this object, so that no cycle keeps a closed connection in memory.
+        self._parser = _parse_sections(
+            self._unread, words_with_body, header_max_bytes, body_max_bytes, 4 if counts_characters else 1
+        )
         self.problem: RequestError | None = None
 
     @property
     def is_incomplete(self) -> bool:
         """True if a section is incomplete."""
-        return self._header is not None or bool(self._rest)
+        return self._need is _Need.BODY or bool(self._unread)
 
     def split(self, data: bytes) -> list[Section]:
         """Add a piece; returns each complete section."""
         found: list[Section] = []
         if self.problem is not None:
             return found
-        self._rest += data
+        self._unread += data
         try:
-            while (section := self._next()) is not None:
-                found.append(section)
+            while isinstance(parsed := next(self._parser), Section):
+                found.append(parsed)
+            self._need = parsed
         except RequestError as problem:
             self.problem = problem
-            self._rest.clear()
+            self._need = _Need.HEADER
+            self._unread.clear()
         return found
 
-    def _next(self) -> Section | None:
-        header = self._header or self._take_header()
-        if header is None:
-            return None
-        self._header = header
-        body = None
-        if header.length is not None:
-            start = int(header.is_spaced and self._rest.startswith(b" "))
-            end = self._end_of_body(start, header.length)
-            if end < 0:
-                return None
-            body = self._rest[start:end].decode(errors="surrogateescape")
-            del self._rest[:end]
-        self._header = None
-        return Section(header.word, header.rest, body)
 
-    def _take_header(self) -> _Header | None:
-        """Take the header before the first empty line, if it is complete. Raises RequestError."""
-        if self._rest[:1] in _WHITE_SPACE:  # a newline after a body that was not counted
-            del self._rest[: len(self._rest) - len(self._rest.lstrip(_WHITE_SPACE))]
-        end = _HEADER_END.search(self._rest)
-        if (end.end() if end else len(self._rest)) > self._header_max_bytes:
-            reason = f"A header has {self._header_max_bytes:,} bytes at most, and ends with an empty line."
-            raise RequestError(ErrorCode.BAD_REQUEST, reason)
-        if end is None:
-            return None
-        text = self._rest[: end.start()].decode(errors="replace")
-        del self._rest[: end.end()]
-        return self._read_header(text)
+def _parse_sections(
+    unread: bytearray,
+    words_with_body: frozenset[str],
+    header_max_bytes: int,
+    body_max_bytes: int,
+    unit_max_bytes: int,
+) -> Iterator[Section | _Need]:
+    """Take sections from ``unread``. If bytes are missing, yields what it waits for; resume it with more bytes.
 
-    def _read_header(self, text: str) -> _Header:
-        first, _, others = text.partition("\n")
+    A length counts units of one byte, or characters of 1 to 4 bytes. Raises RequestError for an invalid header.
+    """
+    while True:
+        first, others = yield from _read_header(unread, header_max_bytes)
         # Some programs begin each text with a byte order mark.
         word, _, rest = first.removeprefix("\ufeff").strip().partition(" ")
-        word = word.upper()
+        word, body = word.upper(), None
         lengths = {value.strip(): space for space, value in _LENGTH.findall(others)}
-        if not lengths and word not in self._words_with_body:
-            return _Header(word, rest.strip(), None, is_spaced=False)
-        if len(lengths) != 1:
-            reason = f"{len(lengths)} different ones" if lengths else "none"
-            raise RequestError(ErrorCode.BAD_REQUEST, f"One Content-length must be in this header; there are {reason}.")
-        ((value, space),) = lengths.items()
-        return _Header(word, rest.strip(), self._check_length(value), is_spaced=bool(space))
+        if lengths or word in words_with_body:
+            if len(lengths) != 1:
+                reason = f"{len(lengths)} different ones" if lengths else "none"
+                raise RequestError(
+                    ErrorCode.BAD_REQUEST, f"One Content-length must be in this header; there are {reason}."
+                )
+            ((value, space),) = lengths.items()
+            length = _check_length(value, body_max_bytes, unit_max_bytes)
+            if space and length:
+                # Some peers indent the Content-length by a space, and begin the body with a space that is not counted.
+                while not unread:
+                    yield _Need.BODY
+                if unread.startswith(b" "):
+                    del unread[:1]
+            body = yield from _read_body(unread, length, unit_max_bytes)
+        yield Section(word, rest.strip(), body)
 
-    def _check_length(self, value: str) -> int:
-        if not re.fullmatch("[0-9]+", value):
-            # The value is not quoted: it may contain a message, and the server logs the reason.
-            raise RequestError(ErrorCode.BAD_REQUEST, "A Content-length is a number, 0 or more, and nothing else.")
-        length = int(value)
-        character_bytes = 4 if self._counts_characters else 1
-        if length * character_bytes > self._limit_bytes:
-            limit = f"{self._limit_bytes:,} bytes at most" + (", 4 for a character" if character_bytes > 1 else "")
-            reason = f"A body has {limit}; the Content-length is {f'{length:,}'[:32]}."
-            raise RequestError(ErrorCode.TOO_LONG, reason)
-        return length
 
-    def _end_of_body(self, start: int, length: int) -> int:
-        """The end of the body that begins at ``start``, or -1 if it is incomplete."""
-        if len(self._rest) - start < length:  # a character has at least one byte
-            return -1
-        if not self._counts_characters:
-            return start + length
-        received_bytes = len(self._rest) - start
-        if received_bytes < self._wanted_bytes:
-            return -1
-        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        body = decoder.decode(self._rest[start : start + 4 * length])
-        missing = length - len(body)
-        if missing > 0:
-            # Each missing character needs at least one byte. Up to three bytes may be buffered already: the beginning
-            # of a character, which may turn out to be invalid and count as three.
-            self._wanted_bytes = received_bytes + max(1, missing - 3)
-            return -1
-        self._wanted_bytes = 0
-        return start + len(body[:length].encode(errors="surrogateescape"))
+def _read_header(unread: bytearray, max_bytes: int) -> Generator[_Need, None, tuple[str, str]]:
+    """Take the lines before the next empty line: the first one, and the others."""
+    while True:
+        # White space before a header is skipped: it may be a newline after a body that was not counted.
+        del unread[: len(unread) - len(unread.lstrip(_WHITE_SPACE))]
+        end = _HEADER_END.search(unread)
+        if (end.end() if end else len(unread)) > max_bytes:
+            reason = f"A header has {max_bytes:,} bytes at most, and ends with an empty line."
+            raise RequestError(ErrorCode.BAD_REQUEST, reason)
+        if end is not None:
+            break
+        yield _Need.HEADER
+    first, _, others = unread[: end.start()].decode(errors="replace").partition("\n")
+    del unread[: end.end()]
+    return first, others
+
+
+def _read_body(unread: bytearray, length: int, unit_max_bytes: int) -> Generator[_Need, None, str]:
+    """Take ``length`` bytes, or characters if a unit has up to 4 bytes. Decodes a few times, not for each piece."""
+    size_bytes = wanted_bytes = length
+    missing = 1
+    while missing > 0:
+        while len(unread) < wanted_bytes:
+            yield _Need.BODY
+        if unit_max_bytes == 1:
+            break
+        text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(unread[: unit_max_bytes * length])
+        size_bytes = len(text[:length].encode(errors="surrogateescape"))
+        # Each missing character needs at least one byte. Up to three bytes may be here already: the beginning of a
+        # character, which may turn out to be invalid and count as three.
+        missing = length - len(text)
+        wanted_bytes = len(unread) + max(1, missing - 3)
+    body = unread[:size_bytes].decode(errors="surrogateescape")
+    del unread[:size_bytes]
+    return body
+
+
+def _check_length(value: str, body_max_bytes: int, unit_max_bytes: int) -> int:
+    if not re.fullmatch("[0-9]+", value):
+        # The value is not quoted: it may contain a message, and the server logs the reason.
+        raise RequestError(ErrorCode.BAD_REQUEST, "A Content-length is a number, 0 or more, and nothing else.")
+    length = int(value)
+    if length * unit_max_bytes > body_max_bytes:
+        limit = f"{body_max_bytes:,} bytes at most" + (", 4 for a character" if unit_max_bytes > 1 else "")
+        reason = f"A body has {limit}; the Content-length is {f'{length:,}'[:32]}."
+        raise RequestError(ErrorCode.TOO_LONG, reason)
+    return length
