@@ -5,7 +5,7 @@ thread wakes the loop when the inbox has items. They are handled in turns of som
 in between, and drawn together at the next frame, because drawing is slow.
 
 Ends. A key or a signal ends the prompt, and the controller says goodbye; the loop runs on until the controller has
-ended, or its deadline. Another signal ends that wait. If the loop is blocked, because the terminal does not read, the
+ended, or its deadline. A signal ends that wait. If the loop is blocked, because the terminal does not read, the
 second signal ends the process.
 """
 
@@ -114,8 +114,9 @@ class TerminalFrontend:
         self._key_at = -math.inf
         self._has_more_keys = self._is_fast = self._is_pasted = False
         self._held: asyncio.TimerHandle | None = None
-        # The time of the first signal, and of the first one that the loop has not handled.
-        self._signaled_at = self._unhandled_at = math.inf
+        # The time of the last signal that was handled, and of the first one that the loop has not seen.
+        self._signaled_at = -math.inf
+        self._unhandled_at = math.inf
         # The terminal's modes before the prompt.
         self._modes: list[Any] = []
         self._error: BaseException | None = None
@@ -231,13 +232,16 @@ class TerminalFrontend:
         self._unhandled_at = min(self._unhandled_at, now)
 
     def _interrupt(self) -> None:
-        """End the prompt at the first signal, and the wait for the goodbye at a later one."""
+        """End the prompt, or the wait for the goodbye."""
         self._unhandled_at = math.inf
         now = time.monotonic()
-        if now >= self._signaled_at + _SECOND_SIGNAL_SECONDS:
+        if now < self._signaled_at + _SECOND_SIGNAL_SECONDS:
+            return
+        self._signaled_at = now
+        if self._session.app.is_running:
+            self._stop()
+        else:
             self._react(Interrupt())
-        self._signaled_at = min(self._signaled_at, now)
-        self._stop()
 
     def _stop(self) -> None:
         """End the prompt."""
