@@ -472,7 +472,7 @@ BREAKS = (
     _break(
         _PASSWORD,
         _CHAT + "login.py",
-        "if account is None or services.passwords.check(account.password_hash, old) is Verdict.WRONG:",
+        "if account is None or self._passwords.check(account.password_hash, old) is Verdict.WRONG:",
         "if account is None:",
         "unit/server/test_session.py::test_invalid_password_change_is_refused",
     ),
@@ -500,7 +500,7 @@ BREAKS = (
     _break(
         _CLOSED,
         _CHAT + "login.py",
-        "if account is None and services.registration_open:",
+        "if account is None and self._registration_open:",
         "if account is None:",
         "unit/server/test_session.py::test_closed_registration_does_not_reveal_which_names_exist",
         "integration/test_login.py::test_closed_registration_answers_a_new_name_like_a_wrong_password",

@@ -25,6 +25,7 @@ from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub, wait_for_sender
+from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
 from chatserver.chat.presence import Presence
@@ -167,22 +168,39 @@ class Server:
         self._presence = Presence(hub.announce, config.users_seconds, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
-        services = Services(
-            accounts=Accounts(self._database),
+        accounts = Accounts(self._database)
+        guests = Guests(
+            accounts,
+            self._journal,
+            self._presence,
+            self._acked_delivery,
+            self._log_waiting,
+            allowed=config.guests_allowed,
+        )
+        login = Login(
+            accounts=accounts,
             messages=messages,
             identity=HistoryIdentity(self._database),
-            indexer=self._indexer,
             journal=self._journal,
             hub=hub,
             presence=self._presence,
             passwords=self._passwords,
-            login_throttle=LoginThrottle(time.monotonic),
-            guests=Guests(),
-            acked_delivery=self._acked_delivery,
+            throttle=LoginThrottle(time.monotonic),
+            is_guest=guests.is_claimed,
             registration_open=config.registration == "open",
-            guests_allowed=config.guests_allowed,
-            login_seconds=config.login_seconds,
             on_empty=self._log_waiting,
+        )
+        services = Services(
+            accounts=accounts,
+            messages=messages,
+            indexer=self._indexer,
+            journal=self._journal,
+            hub=hub,
+            presence=self._presence,
+            login=login,
+            guests=guests,
+            acked_delivery=self._acked_delivery,
+            login_seconds=config.login_seconds,
         )
         connection_services = ConnectionServices(
             protocols=protocols,

@@ -14,6 +14,7 @@ from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
+from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import PasswordsClosedError, Verdict
 from chatserver.chat.presence import Presence
@@ -240,27 +241,42 @@ class ChatFixture:
         self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
         self.passwords = FakePasswords()
         self.now = 0.0
-        parts: dict[str, Any] = {
-            "accounts": self.accounts,
-            "messages": self.messages,
-            "identity": self.identity,
-            "indexer": self.indexer,
-            "journal": self.journal,
-            "hub": self.hub,
-            "presence": self.presence,
-            "passwords": self.passwords,
-            "login_throttle": LoginThrottle(lambda: self.now),
-            "guests": Guests(lambda: time.monotonic() + self.now),
-            "acked_delivery": self.acked_delivery,
-        }
         # Number of times that the last user has left.
         self.times_empty = 0
-        self.services = Services(
-            **parts,
+        doubles: Any = self  # its parts, most of which are fakes
+        guests = Guests(
+            doubles.accounts,
+            doubles.journal,
+            self.presence,
+            self.acked_delivery,
+            self._note_empty,
+            allowed=guests_allowed,
+            clock=lambda: time.monotonic() + self.now,
+        )
+        login = Login(
+            accounts=doubles.accounts,
+            messages=doubles.messages,
+            identity=doubles.identity,
+            journal=doubles.journal,
+            hub=self.hub,
+            presence=self.presence,
+            passwords=doubles.passwords,
+            throttle=LoginThrottle(lambda: self.now),
+            is_guest=guests.is_claimed,
             registration_open=registration_open,
-            guests_allowed=guests_allowed,
-            login_seconds=60.0,
             on_empty=self._note_empty,
+        )
+        self.services = Services(
+            accounts=doubles.accounts,
+            messages=doubles.messages,
+            indexer=doubles.indexer,
+            journal=doubles.journal,
+            hub=self.hub,
+            presence=self.presence,
+            login=login,
+            guests=guests,
+            acked_delivery=self.acked_delivery,
+            login_seconds=60.0,
         )
 
     def _note_empty(self) -> None:

@@ -40,16 +40,16 @@ class Connection:
     def register(self) -> "Connection":
         guests = self._services.guests
         try:
-            self.guest = guests.claim(self._services, self._name, self.side, self._address, self.send_queue)
+            self.guest = guests.claim(self._name, self.side, self._address, self.send_queue)
         except (RequestError, JournalClosedError) as error:
             self.refused = error
         else:
-            guests.confirm_registration(self._services, self.guest, self.side)
+            guests.confirm_registration(self.guest, self.side)
         return self
 
     def leave(self) -> None:
         if self.guest is not None:
-            self._services.guests.leave(self._services, self.guest, self.send_queue)
+            self._services.guests.leave(self.guest, self.send_queue)
 
     @property
     def code(self) -> ErrorCode | None:

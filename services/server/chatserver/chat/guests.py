@@ -11,7 +11,7 @@ import structlog
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.requests import Side
-from chatprotocol.rules import name_key
+from chatprotocol.rules import check_username, name_key
 from chatserver.chat.delivery import DeliveryWindow
 from chatserver.chat.member import Member
 from chatserver.journal.entries import GuestClaim, GuestRelease
@@ -19,9 +19,11 @@ from chatserver.journal.entries import GuestClaim, GuestRelease
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.member import SendQueue
-    from chatserver.chat.services import Services
-    from chatserver.store.accounts import Account
+    from chatserver.chat.presence import Presence
+    from chatserver.journal.local import LocalJournal
+    from chatserver.store.accounts import Account, Accounts
 
 _log = structlog.get_logger()
 
@@ -89,10 +91,30 @@ class Guests:
     """The guests by name, from the first connection on. For any thread.
 
     A guest with one connection keeps its name for a few seconds only; otherwise the name would be blocked until the
-    login timeout. ``clock`` returns seconds.
+    login timeout.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        journal: LocalJournal,
+        presence: Presence,
+        acked_delivery: AckedDelivery,
+        on_empty: Callable[[], None],
+        *,
+        allowed: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``allowed``: true if guests may register. ``on_empty`` is called after the last user left.
+
+        ``clock`` returns seconds.
+        """
+        self._accounts = accounts
+        self._journal = journal
+        self._presence = presence
+        self._acked_delivery = acked_delivery
+        self._on_empty = on_empty
+        self._allowed = allowed
         self._clock = clock
         # Guards everything below, and all guests. Taken before the hub's lock. Single dict lookups need no lock.
         self._lock = threading.Lock()
@@ -108,14 +130,17 @@ class Guests:
         guest = self._by_key.get(name_key(name))
         return guest.account if guest is not None and guest.is_online else None
 
-    def claim(self, services: Services, name: str, side: Side, address: str, send_queue: SendQueue) -> Guest:
+    def claim(self, name: str, side: Side, address: str, send_queue: SendQueue) -> Guest:
         """Claim the name for one connection; call :meth:`confirm_registration` next.
 
         Raises RequestError, StoreError, JournalClosedError.
         """
-        if not self.is_claimed(name) and services.accounts.find(name) is not None:
+        check_username(name)
+        if not self._allowed:
+            raise RequestError(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
+        if not self.is_claimed(name) and self._accounts.find(name) is not None:
             raise _name_taken(name)
-        self._remove_late(services, name, side, address)
+        self._remove_late(name, side, address)
         with self._lock:
             wait_until = self._clock() + _SECOND_CONNECTION_SECONDS
             guest = self._by_key.setdefault(name_key(name), Guest(name, address, wait_until, self._clock))
@@ -125,17 +150,17 @@ class Guests:
             is_complete = len(guest.send_queues) == len(Side)
         if is_complete:
             try:
-                account = _admit(services, guest.name)
+                account = self._admit(guest.name)
             except BaseException:
-                self.leave(services, guest, send_queue)
+                self.leave(guest, send_queue)
                 raise
             with self._lock:
                 guest.account = account
             if guest.has_left:  # during the commit
-                _release(services, account)
+                self._release(account)
         return guest
 
-    def _remove_late(self, services: Services, name: str, side: Side, address: str) -> None:
+    def _remove_late(self, name: str, side: Side, address: str) -> None:
         """Remove a late guest of this name, unless this connection is the missing one."""
         late = self._by_key.get(name_key(name))
         if late is None or (late.address == address and side not in late.send_queues):
@@ -144,27 +169,27 @@ class Guests:
             if late.has_left or not late.is_late(self._clock()):
                 return
             (send_queue,) = late.send_queues.values()
-        self.leave(services, late, send_queue)
+        self.leave(late, send_queue)
         send_queue.finish(hang_up=True)
 
-    def confirm_registration(self, services: Services, guest: Guest, side: Side) -> None:
+    def confirm_registration(self, guest: Guest, side: Side) -> None:
         """Confirm the registration of one connection. With the second connection, the guest joins the hub."""
         with self._lock:
             if guest.has_left:
                 return
             guest.registered.add(side)
             if len(guest.registered) == len(Side):
-                _join(services, guest)
+                self._join(guest)
             guest.send_queues[side].put(
                 [Welcome(account=AccountKind.GUEST, username=guest.name, users=(), last_id=None)]
             )
             if guest.window is not None:  # after the confirmation
-                services.acked_delivery.release(guest.window)
+                self._acked_delivery.release(guest.window)
         if guest.window is not None:
             guest.stop_waiting()
             _log.info("login", user=guest.name, account=AccountKind.GUEST.value, address=guest.address)
 
-    def leave(self, services: Services, guest: Guest, send_queue: SendQueue) -> None:
+    def leave(self, guest: Guest, send_queue: SendQueue) -> None:
         """Remove the guest after the end of the connection of this queue: close the other one and free the name."""
         with self._lock:
             if guest.has_left:
@@ -174,45 +199,42 @@ class Guests:
         guest.stop_waiting()
         if guest.member is not None and guest.window is not None:
             _log.info("logout", user=guest.name, address=guest.address)
-            services.acked_delivery.leave(guest.window)
-            if services.presence.remove(guest.member):
-                services.on_empty()
+            self._acked_delivery.leave(guest.window)
+            if self._presence.remove(guest.member):
+                self._on_empty()
         if account is not None:
-            _release(services, account)
+            self._release(account)
         with self._lock:
             del self._by_key[name_key(guest.name)]
         for other in guest.send_queues.values():  # last, because the peer may reconnect when it sees the end
             if other is not send_queue:
                 other.finish(hang_up=True)
 
+    def _admit(self, name: str) -> Account:
+        """Claim the name in the journal, and return the row of the guest. Raises RequestError."""
+        try:
+            (account,) = self._journal.append([GuestClaim(name)]).result()
+        except OSError as error:
+            _log.error("guest not admitted", user=name, error=str(error))
+            reason = "The server can't write to its disk; the guest was not registered."
+            raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
+        if account is None:  # an account was registered at the same time
+            raise _name_taken(name)
+        return account
 
-def _admit(services: Services, name: str) -> Account:
-    """Claim the name in the journal, and return the row of the guest. Raises RequestError."""
-    try:
-        (account,) = services.journal.append([GuestClaim(name)]).result()
-    except OSError as error:
-        _log.error("guest not admitted", user=name, error=str(error))
-        reason = "The server can't write to its disk; the guest was not registered."
-        raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
-    if account is None:  # an account was registered at the same time
-        raise _name_taken(name)
-    return account
+    def _release(self, account: Account) -> None:
+        """Give up the name in the journal. The next commit does so first, so a later claim or registration gets it."""
+        self._journal.defer((account.name, account.claim), GuestRelease(account.name, account.claim))
 
-
-def _release(services: Services, account: Account) -> None:
-    """Give up the name in the journal. The next commit does so first, so a later claim or registration gets it."""
-    services.journal.defer((account.name, account.claim), GuestRelease(account.name, account.claim))
+    def _join(self, guest: Guest) -> None:
+        """Join the room with both connections. The lock of Guests is held."""
+        assert guest.account is not None
+        receiving = guest.send_queues[Side.RECEIVING]
+        guest.window = DeliveryWindow(guest.account, receiving)
+        guest.member = Member(guest.account.id, guest.name, receiving)
+        self._acked_delivery.join(guest.window)
+        self._presence.add(guest.member)  # last, so that an announced guest can be found
 
 
 def _name_taken(name: str) -> RequestError:
     return RequestError(ErrorCode.BAD_USERNAME, f"The name {name} is in use, or belongs to an account.")
-
-
-def _join(services: Services, guest: Guest) -> None:
-    """Join the room with both connections. The lock of Guests is held."""
-    assert guest.account is not None
-    receiving = guest.send_queues[Side.RECEIVING]
-    guest.window = DeliveryWindow(guest.account, receiving)
-    guest.member = Member(guest.account.id, guest.name, receiving)
-    services.acked_delivery.join(guest.window)
-    services.presence.add(guest.member)  # last, so that an announced guest can be found

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Refused, Welcome
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
-from chatprotocol.requests import StepLogin
 from chatprotocol.rules import check_password, check_username, name_key
 from chatserver.chat.member import Member
 from chatserver.chat.passwords import Verdict
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, Message
-    from chatprotocol.requests import Login
-    from chatserver.chat.hub import Joined
+    from chatserver.chat.hub import Hub, Joined
+    from chatserver.chat.login_throttle import LoginThrottle
     from chatserver.chat.member import SendQueue
-    from chatserver.chat.services import Services
-    from chatserver.store.accounts import Account
+    from chatserver.chat.passwords import Passwords
+    from chatserver.chat.presence import Presence
+    from chatserver.journal.local import LocalJournal
+    from chatserver.store.accounts import Account, Accounts
+    from chatserver.store.identity import HistoryIdentity
+    from chatserver.store.messages import Messages
 
     Query = Callable[[int, int, int, int], tuple[Message, ...]]
 
@@ -52,151 +56,185 @@ class LoginAbortedError(Exception):
     """Missed messages can't be read after the welcome was sent. The text is the reason; the cause is the error."""
 
 
-def account_kind(services: Services, username: str) -> AccountKind:
-    """Return NEW or EXISTING for the name. RequestError: the name can't be registered."""
-    check_username(username)
-    is_new = services.registration_open and services.accounts.find(username) is None
-    if is_new and services.guests.is_claimed(username):
-        raise _name_in_use(username)
-    return AccountKind.NEW if is_new else AccountKind.EXISTING
+class Login:
+    """Logs users in and out. For any thread."""
 
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        messages: Messages,
+        identity: HistoryIdentity,
+        journal: LocalJournal,
+        hub: Hub,
+        presence: Presence,
+        passwords: Passwords,
+        throttle: LoginThrottle,
+        is_guest: Callable[[str], bool],
+        registration_open: bool,
+        on_empty: Callable[[], None],
+    ) -> None:
+        """``is_guest``: true for the names of guests. ``on_empty`` is called after the last user left.
 
-def authenticate(services: Services, username: str, password: str, address: str) -> tuple[Account, AccountKind]:
-    """Return the account for the name and password; register it if the name is new. Raises RequestError."""
-    check_username(username)
-    check_password(password)
-    _check_throttle(services, address, username)
-    account = services.accounts.find(username)
-    if account is None and services.registration_open:
-        registered = _register(services, username, password)
-        if registered is not None:
-            return registered, AccountKind.NEW
-        account = services.accounts.find(username)  # another login registered it at the same time
-        if account is None:
+        ``registration_open``: true if unknown names may be registered.
+        """
+        self._accounts = accounts
+        self._messages = messages
+        self._identity = identity
+        self._journal = journal
+        self._hub = hub
+        self._presence = presence
+        self._passwords = passwords
+        self._throttle = throttle
+        self._is_guest = is_guest
+        self._registration_open = registration_open
+        self._on_empty = on_empty
+
+    def account_kind(self, username: str) -> AccountKind:
+        """Return NEW or EXISTING for the name. RequestError: the name can't be registered."""
+        check_username(username)
+        is_new = self._registration_open and self._accounts.find(username) is None
+        if is_new and self._is_guest(username):
             raise _name_in_use(username)
-    verdict = services.passwords.check(account.password_hash if account else None, password)
-    _check_throttle(services, address, username)  # other attempts may have failed during the wait for a hasher
-    if verdict is Verdict.WRONG or account is None:
-        services.login_throttle.note_failure(address, name_key(username))
-        raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
-    if verdict is Verdict.OUTDATED:
-        new_hash = services.passwords.hash(password)
-        services.journal.append([PasswordChange(account.id, account.password_hash, new_hash)])
-    return account, AccountKind.EXISTING
+        return AccountKind.NEW if is_new else AccountKind.EXISTING
 
+    def authenticate(self, username: str, password: str, address: str) -> tuple[Account, AccountKind]:
+        """Return the account for the name and password; register it if the name is new. Raises RequestError."""
+        check_username(username)
+        check_password(password)
+        self._check_throttle(address, username)
+        account = self._accounts.find(username)
+        if account is None and self._registration_open:
+            registered = self._register(username, password)
+            if registered is not None:
+                return registered, AccountKind.NEW
+            account = self._accounts.find(username)  # another login registered it at the same time
+            if account is None:
+                raise _name_in_use(username)
+        verdict = self._passwords.check(account.password_hash if account else None, password)
+        self._check_throttle(address, username)  # other attempts may have failed during the wait for a hasher
+        if verdict is Verdict.WRONG or account is None:
+            self._throttle.note_failure(address, name_key(username))
+            raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
+        if verdict is Verdict.OUTDATED:
+            new_hash = self._passwords.hash(password)
+            self._journal.append([PasswordChange(account.id, account.password_hash, new_hash)])
+        return account, AccountKind.EXISTING
 
-def change_password(services: Services, username: str, old: str, new: str) -> None:
-    """Replace the password of a logged-in user; on return it is committed. Raises RequestError.
+    def change_password(self, username: str, old: str, new: str) -> None:
+        """Replace the password of a logged-in user; on return it is committed. Raises RequestError.
 
-    Wrong passwords count for all connections of the account together, separately from logins.
-    """
-    check_password(new)
-    _check_throttle(services, _LOGGED_IN, username)
-    account = services.accounts.find(username)
-    if account is None or services.passwords.check(account.password_hash, old) is Verdict.WRONG:
-        services.login_throttle.note_failure(_LOGGED_IN, name_key(username))
-        raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}; it was not changed.")
-    change = PasswordChange(account.id, account.password_hash, services.passwords.hash(new))
-    try:
-        (has_changed,) = services.journal.append([change]).result()
-    except OSError as error:
-        reason = "The server can't write to its disk; the password was not changed."
-        raise RequestError(ErrorCode.INTERNAL, reason) from error
-    if not has_changed:
-        raise RequestError(ErrorCode.WRONG_PASSWORD, f"The password of {username} was changed meanwhile; log in again.")
-    _log.info("password changed", user=username)
+        Wrong passwords count for all connections of the account together, separately from logins.
+        """
+        check_password(new)
+        self._check_throttle(_LOGGED_IN, username)
+        account = self._accounts.find(username)
+        if account is None or self._passwords.check(account.password_hash, old) is Verdict.WRONG:
+            self._throttle.note_failure(_LOGGED_IN, name_key(username))
+            raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}; it was not changed.")
+        change = PasswordChange(account.id, account.password_hash, self._passwords.hash(new))
+        try:
+            (has_changed,) = self._journal.append([change]).result()
+        except OSError as error:
+            reason = "The server can't write to its disk; the password was not changed."
+            raise RequestError(ErrorCode.INTERNAL, reason) from error
+        if not has_changed:
+            raise RequestError(
+                ErrorCode.WRONG_PASSWORD, f"The password of {username} was changed meanwhile; log in again."
+            )
+        _log.info("password changed", user=username)
 
+    def _check_throttle(self, address: str, username: str) -> None:
+        if self._throttle.is_blocked(address, name_key(username)):
+            raise RequestError(ErrorCode.TOO_MANY_ATTEMPTS, f"Too many wrong passwords for {username}; wait a minute.")
 
-def _check_throttle(services: Services, address: str, username: str) -> None:
-    if services.login_throttle.is_blocked(address, name_key(username)):
-        raise RequestError(ErrorCode.TOO_MANY_ATTEMPTS, f"Too many wrong passwords for {username}; wait a minute.")
+    def _register(self, username: str, password: str) -> Account | None:
+        """Return the new account, or None if the name is taken."""
+        if self._is_guest(username):  # avoids a useless hash
+            return None
+        password_hash = self._passwords.hash(password)
+        try:
+            (account,) = self._journal.append([NewAccount(username, password_hash)]).result()
+        except OSError as error:
+            raise RequestError(
+                ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered."
+            ) from error
+        return account
+
+    def join(self, send_queue: SendQueue, account: Account, kind: AccountKind, login: requests.Login) -> Member:
+        """Join the hub, send the welcome, then missed messages, then new ones.
+
+        StoreError, ShortOfMemoryError: missed messages can't be read, and nothing was sent. LoginAbortedError: reading
+        failed after the welcome.
+        """
+        member = Member(account.id, account.name, send_queue)
+        self._hub.check_acknowledged(account.id)
+        joined = self._hub.join(member)
+        users = self._presence.add(member)
+        try:
+            ranges, since = self._missed_ranges(account, login, joined)
+            # While another device is online, the mark is too old: public messages move it only at the device's logout.
+            is_known = joined.is_alone and kind is AccountKind.EXISTING
+            welcome = Welcome(
+                account=kind,
+                username=account.name,
+                users=users,
+                last_id=joined.last_id,
+                history_id=self._identity.history_id,
+                since=since,
+                seen_id=max(account.delivered_id, joined.delivered_id) if is_known else None,
+            )
+            last_page, is_complete = _send_pages(send_queue, welcome, account.id, ranges)
+            if last_page is not None and not is_complete and not isinstance(login, requests.StepLogin):
+                last_page = (*last_page, _UNREADABLE)
+            if last_page is not None:
+                send_queue.release(last_page)
+                if is_complete:  # otherwise direct messages stay undelivered and are sent again
+                    self._hub.catch_up(member, joined.last_id)
+            # Without a last page the connection ends: no new message may follow the gap.
+        except BaseException:
+            self.leave(member)
+            raise
+        return member
+
+    def _missed_ranges(
+        self, account: Account, login: requests.Login, joined: Joined
+    ) -> tuple[list[_Range], int | None]:
+        """Return the ranges to read at a login, and the ``since`` of the welcome: None if the client's is valid.
+
+        After a backup was restored, the last message that a client saw may be missing. The client then gets the
+        messages after the last message that both histories share. If that message is unknown, the client gets the
+        undelivered direct messages, which no later login would deliver, and the most recent messages, because the whole
+        history may be millions of messages.
+        """
+        messages, last_id = self._messages, joined.last_id
+        delivered_id = max(account.delivered_id, joined.delivered_id)
+        since, history_id = login.since, login.history_id
+        if since is None:
+            return [_Range(messages.undelivered, delivered_id, last_id)], None
+        is_other = history_id is not None and history_id != self._identity.history_id
+        if since == 0 or (since <= last_id and not is_other):
+            return [_Range(messages.missed, since, last_id)], since if is_other else None
+        shared_id = self._identity.shared_upto(history_id)
+        if shared_id is not None:
+            after_id = min(since, shared_id)
+            return [_Range(messages.missed, after_id, last_id)], after_id
+        recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
+        after_id = recent[0].id - 1 if recent else last_id
+        return [
+            _Range(messages.undelivered, delivered_id, after_id),
+            _Range(messages.missed, after_id, last_id),
+        ], after_id
+
+    def leave(self, member: Member) -> None:
+        """Leave the hub and presence."""
+        self._hub.leave(member)
+        if self._presence.remove(member):
+            self._on_empty()
 
 
 def _name_in_use(username: str) -> RequestError:
     return RequestError(ErrorCode.BAD_USERNAME, f"A guest uses the name {username} now; choose another one, or wait.")
-
-
-def _register(services: Services, username: str, password: str) -> Account | None:
-    """Return the new account, or None if the name is taken."""
-    if services.guests.is_claimed(username):  # avoids a useless hash
-        return None
-    password_hash = services.passwords.hash(password)
-    try:
-        (account,) = services.journal.append([NewAccount(username, password_hash)]).result()
-    except OSError as error:
-        raise RequestError(ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered.") from error
-    return account
-
-
-def join(services: Services, send_queue: SendQueue, account: Account, kind: AccountKind, login: Login) -> Member:
-    """Join the hub, send the welcome, then missed messages, then new ones.
-
-    StoreError, ShortOfMemoryError: missed messages can't be read, and nothing was sent. LoginAbortedError: reading
-    failed after the welcome.
-    """
-    member = Member(account.id, account.name, send_queue)
-    services.hub.check_acknowledged(account.id)
-    joined = services.hub.join(member)
-    users = services.presence.add(member)
-    try:
-        ranges, since = _missed_ranges(services, account, login, joined)
-        # While another device is online, the mark is too old: public messages move it only at the device's logout.
-        is_known = joined.is_alone and kind is AccountKind.EXISTING
-        welcome = Welcome(
-            account=kind,
-            username=account.name,
-            users=users,
-            last_id=joined.last_id,
-            history_id=services.identity.history_id,
-            since=since,
-            seen_id=max(account.delivered_id, joined.delivered_id) if is_known else None,
-        )
-        last_page, is_complete = _send_pages(send_queue, welcome, account.id, ranges)
-        if last_page is not None and not is_complete and not isinstance(login, StepLogin):
-            last_page = (*last_page, _UNREADABLE)
-        if last_page is not None:
-            send_queue.release(last_page)
-            if is_complete:  # otherwise direct messages stay undelivered and are sent again
-                services.hub.catch_up(member, joined.last_id)
-        # Without a last page the connection ends: no new message may follow the gap.
-    except BaseException:
-        leave(services, member)
-        raise
-    return member
-
-
-def _missed_ranges(
-    services: Services, account: Account, login: Login, joined: Joined
-) -> tuple[list[_Range], int | None]:
-    """Return the ranges to read at a login, and the ``since`` of the welcome: None if the client's is valid.
-
-    After a backup was restored, the last message that a client saw may be missing. The client then gets the messages
-    after the last message that both histories share. If that message is unknown, the client gets the undelivered direct
-    messages, which no later login would deliver, and the most recent messages, because the whole history may be
-    millions of messages.
-    """
-    messages, last_id = services.messages, joined.last_id
-    delivered_id = max(account.delivered_id, joined.delivered_id)
-    since, history_id = login.since, login.history_id
-    if since is None:
-        return [_Range(messages.undelivered, delivered_id, last_id)], None
-    is_other = history_id is not None and history_id != services.identity.history_id
-    if since == 0 or (since <= last_id and not is_other):
-        return [_Range(messages.missed, since, last_id)], since if is_other else None
-    shared_id = services.identity.shared_upto(history_id)
-    if shared_id is not None:
-        after_id = min(since, shared_id)
-        return [_Range(messages.missed, after_id, last_id)], after_id
-    recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
-    after_id = recent[0].id - 1 if recent else last_id
-    return [_Range(messages.undelivered, delivered_id, after_id), _Range(messages.missed, after_id, last_id)], after_id
-
-
-def leave(services: Services, member: Member) -> None:
-    """Leave the hub and presence."""
-    services.hub.leave(member)
-    if services.presence.remove(member):
-        services.on_empty()
 
 
 def _send_pages(

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING
 from chatprotocol.rules import unknown_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.guests import Guests
     from chatserver.chat.hub import Hub
-    from chatserver.chat.login_throttle import LoginThrottle
-    from chatserver.chat.passwords import Passwords
+    from chatserver.chat.login import Login
     from chatserver.chat.presence import Presence
     from chatserver.journal.local import LocalJournal
     from chatserver.store.accounts import Account, Accounts
-    from chatserver.store.identity import HistoryIdentity
     from chatserver.store.indexer import Indexer
     from chatserver.store.messages import Messages
 
@@ -29,22 +25,15 @@ class Services:
 
     accounts: Accounts
     messages: Messages
-    identity: HistoryIdentity
     indexer: Indexer
     journal: LocalJournal
     hub: Hub
     presence: Presence
-    passwords: Passwords
-    login_throttle: LoginThrottle
+    login: Login
     guests: Guests
     acked_delivery: AckedDelivery
-    # True if unknown names may be registered.
-    registration_open: bool
-    # True if guests may register.
-    guests_allowed: bool
+    # Time limit of a login, which the session names in errors.
     login_seconds: float
-    # Called after the last user left.
-    on_empty: Callable[[], None]
 
     def find_recipient(self, name: str) -> Account:
         """Return the account of a user, or of a guest who is online. RequestError: unknown name."""

@@ -36,9 +36,9 @@ from chatprotocol.events import (
     UserUnknown,
 )
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatprotocol.rules import check_nonce, check_text, check_username
+from chatprotocol.rules import check_nonce, check_text
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
-from chatserver.chat.login import LoginAbortedError, account_kind, authenticate, change_password, join, leave
+from chatserver.chat.login import LoginAbortedError
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
 from chatserver.store.words import terms_of
@@ -151,7 +151,7 @@ class Session:
     def end(self) -> None:
         """End the session after the peer's last request: wait for its messages, then leave."""
         if self._guest is not None:
-            self._services.guests.leave(self._services, self._guest, self._send_queue)
+            self._services.guests.leave(self._guest, self._send_queue)
         if self._member is None:
             return
         try:
@@ -160,7 +160,7 @@ class Session:
             # Messages that reached the peer must count as delivered before its next login.
             self._send_queue.check_acknowledged()
             _log.info("logout", user=self._member.name, connection=self._label)
-            leave(self._services, self._member)
+            self._services.login.leave(self._member)
             self._send_queue.check_acknowledged()
             self._member = None
 
@@ -178,7 +178,7 @@ class Session:
 
     def _log_in(self, request: requests.Login) -> State:
         if request.password is None:
-            self._send_queue.put([PasswordPrompt(account=account_kind(self._services, request.username))])
+            self._send_queue.put([PasswordPrompt(account=self._services.login.account_kind(request.username))])
             self._login = request
             return State.PASSWORD_REQUESTED
         return self._authenticate(request, request.password)
@@ -189,13 +189,13 @@ class Session:
 
     def _authenticate(self, login: requests.Login, password: str) -> State:
         try:
-            account, kind = authenticate(self._services, login.username, password, self._address)
+            account, kind = self._services.login.authenticate(login.username, password, self._address)
         except RequestError as error:
             if error.code is ErrorCode.WRONG_PASSWORD:
                 return self._note_wrong_password(error)
             raise
         try:
-            self._member = join(self._services, self._send_queue, account, kind, login)
+            self._member = self._services.login.join(self._send_queue, account, kind, login)
         except LoginAbortedError as error:
             # A new login is the only way to get the rest.
             cause = str(error.__cause__) or str(error)
@@ -216,12 +216,9 @@ class Session:
 
     def _log_in_guest(self, request: requests.GuestLogin) -> State:
         """Register one of a guest's two connections."""
-        services = self._services
-        check_username(request.username)
-        if not services.guests_allowed:
-            raise RequestError(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
-        self._guest = services.guests.claim(services, request.username, request.side, self._address, self._send_queue)
-        services.guests.confirm_registration(services, self._guest, request.side)
+        guests = self._services.guests
+        self._guest = guests.claim(request.username, request.side, self._address, self._send_queue)
+        guests.confirm_registration(self._guest, request.side)
         return State.GUEST
 
     def _answer_ping(self, _: requests.Ping) -> State:
@@ -387,7 +384,7 @@ class Session:
     def _change_password(self, request: requests.ChangePassword) -> State:
         """Answer after the commit. Logged-in connections stay logged in."""
         assert self._member is not None
-        change_password(self._services, self._member.name, request.old, request.new)
+        self._services.login.change_password(self._member.name, request.old, request.new)
         self._send_queue.put([PasswordChanged()])
         return State.LOGGED_IN
 
