@@ -198,6 +198,7 @@ class PlainFrontend:
         self._signals += 1
         if self._signals <= 2:  # noqa: PLR2004 - further ones change nothing
             seconds = _BLOCKED_SECONDS if self._signals == 1 else _BLOCKED_AGAIN_SECONDS
+            signal.signal(signal.SIGALRM, self._on_signal)  # a parent process may have set it to ignored
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _give_up(self) -> None:
