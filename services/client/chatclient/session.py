@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 
 # Login errors after which a reconnect can't succeed. All others are temporary, such as a server's shutdown or too many
 # failed logins of another client.
-_FINAL_REFUSALS: Final = frozenset(
+FINAL_REFUSALS: Final = frozenset(
     {ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD}
 )
 # Queries and their answers. A query is repeated if the connection is lost before its answer.
@@ -331,7 +331,7 @@ class ClientSession:
         if not self.model.was_logged_in:
             self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
             return (LoginRefused(error, is_final=True),)
-        if not self.client_protocol.is_guest and error.code in _FINAL_REFUSALS:
+        if not self.client_protocol.is_guest and error.code in FINAL_REFUSALS:
             return (LoginRefused(error, is_final=True),)
         self.close_link()
         was_told, self._refusal_told = self._refusal_told, True

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from chatclient.cli.exits import Exit
 from chatclient.notices import ASK_USERNAME, Ask, Asked, ErrorNotice, Question
+from chatclient.session import FINAL_REFUSALS
 from chatprotocol.address import read_address
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind
@@ -41,15 +42,7 @@ if TYPE_CHECKING:
 # Login errors after which the password is requested again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})
 # Login errors after which the same login can't succeed.
-_FINAL_ERRORS = frozenset(
-    {
-        ErrorCode.BAD_REQUEST,
-        ErrorCode.BAD_USERNAME,
-        ErrorCode.WRONG_PASSWORD,
-        ErrorCode.TOO_MANY_ATTEMPTS,
-        ErrorCode.TOO_LONG,
-    }
-)
+_FINAL_ERRORS = FINAL_REFUSALS | {ErrorCode.TOO_MANY_ATTEMPTS}
 _PASSWORD = Question(Asked.PASSWORD, "password existing")
 _PASSWORD_NEW_ACCOUNT = Question(Asked.PASSWORD_NEW_ACCOUNT, "password new")
 _PASSWORD_AGAIN = Question(Asked.PASSWORD_AGAIN, "password again")

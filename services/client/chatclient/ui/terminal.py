@@ -105,7 +105,7 @@ class TerminalFrontend:
         self._loop: asyncio.AbstractEventLoop
         self._controller: Controller
         self._inbox: Inbox
-        # Set when the controller has ended, and at a signal during the goodbye.
+        # Set when the controller has ended, and after a bug.
         self._ended = asyncio.Event()
         self._drawn_at = 0.0
         self._bell_at = -math.inf
@@ -187,10 +187,8 @@ class TerminalFrontend:
         """Wait for the end of the controller, for a limited time."""
         while self._controller.exit is None and self._error is None:
             assert self._controller.deadline is not None
-            seconds = self._controller.deadline - time.monotonic()
-            self._ended.clear()
             try:
-                await asyncio.wait_for(self._ended.wait(), max(0.0, seconds))
+                await asyncio.wait_for(self._ended.wait(), max(0.0, self._controller.deadline - time.monotonic()))
             except TimeoutError:
                 self._controller.on_deadline()
 
@@ -340,7 +338,7 @@ class TerminalFrontend:
             text = _replace_surrogates(buffer.text)
             self._clear_line()
             self._react(Line(text, is_secret=True))
-        elif self._asks_name() or not self._is_fast:
+        elif not self._is_fast or (self._ui_state.question and self._ui_state.question.kind in _NAME_QUESTIONS):
             self._send()
         elif (queue := event.key_processor.input_queue) and _is_text(queue[0].key):
             self._is_pasted = True
@@ -349,9 +347,6 @@ class TerminalFrontend:
             self._held = self._loop.call_later(_PASTE_SECONDS, self._on_pause)
         else:
             self._send()
-
-    def _asks_name(self) -> bool:
-        return self._ui_state.question is not None and self._ui_state.question.kind in _NAME_QUESTIONS
 
     def _on_key(self) -> None:
         """Detect a paste by its speed, for terminals without bracketed paste.
