@@ -157,7 +157,7 @@ class TcpClient:
             self._first += data[:sent_bytes]
             protocol = sniff(self._first) if self._first else Sniff.MORE
             if self._decoder is None and not isinstance(protocol, Sniff):
-                self._decoder = protocol.event_decoder()
+                self._decoder = protocol.client().event_decoder()
         return True
 
     def _read(self) -> bool:
@@ -188,7 +188,7 @@ class UdpClient:
         self._chance = chance
         self._peer = DatagramPeer(port)
         self._reads = chance.random() >= UNREAD_SHARE
-        self._decoder = by_name("datagram").event_decoder()
+        self._decoder = by_name("datagram").client().event_decoder()
 
     def step(self) -> bool:
         """Do something. False after the last step."""
