@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Event, Message, Refused
 from chatprotocol.requests import GuestLogin, Request, Side
@@ -184,7 +186,7 @@ class FakeJournal:
         held, self._held = self._held, []
         applied = [committed(*each) for each in held]
         if self.is_full:
-            applied = [each._replace(outcome=OSError("disk full")) for each in applied]
+            applied = [replace(each, outcome=OSError("disk full")) for each in applied]
         for callback in self._subscribers:
             callback(applied)
 

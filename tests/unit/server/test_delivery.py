@@ -269,7 +269,7 @@ class Model:
         batches = [batch for batch, _ in uncommitted]
         everything = [each for _, said in uncommitted for each in said]
         if is_refused:
-            self.room.hub.handle_applied([batch._replace(outcome=OSError("disk full")) for batch in batches])
+            self.room.hub.handle_applied([replace(batch, outcome=OSError("disk full")) for batch in batches])
             for said in everything:
                 said.complete(success=False)
             return

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, Event, EventBatch, PublicMessage, Sent, SentStatus, Users
@@ -63,7 +64,7 @@ class Room:
 
 def repeated(batch: Applied, message_id: int) -> Applied:
     """The same single message, which had this id before."""
-    return batch._replace(outcome=(Stored(0, 1, message_id, is_repeated=True),))
+    return replace(batch, outcome=(Stored(0, 1, message_id, is_repeated=True),))
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_refusal_answers_each_message_of_its_sender(room: Room) -> None:
     """A client counts the replies to its messages."""
     alice, bob = room.join(ALICE), room.join(BOB)
     batches = [room.run(alice, "one", "two"), room.batch(bob, "three", "n3")]
-    room.hub.handle_applied([batch._replace(outcome=OSError("disk full")) for batch in batches])
+    room.hub.handle_applied([replace(batch, outcome=OSError("disk full")) for batch in batches])
     answers = [(each.code, each.nonce) for member in (alice, bob) for each in received(member)]  # type: ignore[union-attr]
     assert answers == [(ErrorCode.INTERNAL, nonce) for nonce in (None, "n2", "n3")]
     assert room.hub.last_id() == 10

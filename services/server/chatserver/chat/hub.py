@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
@@ -151,12 +151,13 @@ class Hub:
     def _publish_portion(self, portion: Sequence[Applied]) -> None:
         """The lock is held."""
         used = self._used_buffers()
-        for batch, outcome, origin, time_ms in portion:
-            assert isinstance(batch, MessageBatch)
-            if isinstance(outcome, OSError):
+        for applied in portion:
+            batch: Any = applied.entry
+            origin, time_ms = applied.origin, applied.time_ms
+            if isinstance(applied.outcome, OSError):
                 self._refuse(batch, origin)
                 continue
-            for part in outcome:
+            for part in applied.outcome:
                 if part.is_repeated:
                     self._confirm(batch, part, origin, SentStatus.SENT)
                 elif isinstance(batch, DirectMessage):

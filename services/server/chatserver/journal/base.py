@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +19,7 @@ class JournalClosedError(Exception):
     """The server is shutting down; nothing more is written."""
 
 
-class Applied(NamedTuple):
+class Applied(Struct, frozen=True, gc=False):
     """An entry for the subscribers: it is committed, or its transaction failed."""
 
     entry: Entry[Any]

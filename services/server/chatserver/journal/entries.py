@@ -9,7 +9,7 @@ The tag is the name of an entry outside of Python. It never changes.
 
 from __future__ import annotations
 
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -30,7 +30,7 @@ class Entry(Struct, Generic[_OutcomeT_co], frozen=True, gc=False, omit_defaults=
         return 1
 
 
-class Stored(NamedTuple):
+class Stored(Struct, frozen=True, gc=False):
     """Consecutive messages of an entry, from ``start`` to before ``stop``, and the id of the first of them."""
 
     start: int

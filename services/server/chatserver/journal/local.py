@@ -96,11 +96,12 @@ class _Inbox:
 
     def add(self, appended: Appended[Any]) -> None:
         self.appends.append(appended)
-        if not appended.entries:
-            self.size += 1
+        size = 0
         for entry in appended.entries:
-            self.size += entry.size
-            self.is_gathered |= entry.is_gathered
+            size += entry.size
+            if entry.is_gathered:
+                self.is_gathered = True
+        self.size += size or 1
 
 
 class LocalJournal:
@@ -271,8 +272,9 @@ class LocalJournal:
                 time_ms = transaction.time_ms
                 applied = [Applied(each, apply(transaction, each), None, time_ms) for each in taken.deferred.values()]
                 for appended in taken.appends:
-                    outcomes.append([apply(transaction, entry) for entry in appended.entries])
-                    for entry, outcome in zip(appended.entries, outcomes[-1], strict=True):
+                    outcomes.append(its_outcomes := [])
+                    for entry in appended.entries:
+                        its_outcomes.append(outcome := apply(transaction, entry))
                         applied.append(Applied(entry, outcome, appended.origin, time_ms))
                 if taken.is_probed:
                     touch_page(connection)
