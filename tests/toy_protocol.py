@@ -55,8 +55,8 @@ class ToyServer(ServerProtocol):
 
     def receive(self, data):
         lines = self._lines.split(data).split(b"\n")[:-1]
-        too_long = [b"x" * (LINE_MAX_BYTES + 1)] if self._lines.drop_overflow() else []
-        return [read(line, self._table) for line in [*lines, *too_long]]
+        lines += [b"x" * (LINE_MAX_BYTES + 1)] * self._lines.drop_overflow()
+        return [read(line, self._table) for line in lines]
 
     def receive_end(self):
         return [Unreadable(ErrorCode.BAD_REQUEST, "The last line has no end.")] if self.is_incomplete else []
@@ -99,8 +99,7 @@ class Toy:
     name, opening = "toy", "toy:alice:secret\n"
     server, client = ToyServer, lambda *_: ToyClient()
 
-    def sniff(self, first):
-        return sniff_text(first, (b"toy:",))
+    sniff = staticmethod(lambda first: sniff_text(first, (b"toy:",)))
 
     def encode_all(self, items):
         return b"".join(encode(each) for each in events.expand_batches(items) if type(each) in WORDS)

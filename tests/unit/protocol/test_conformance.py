@@ -1,4 +1,4 @@
-"""Promises of every wire protocol, whatever its bytes are. A new protocol is tested by being in PROTOCOLS."""
+"""Promises of every wire protocol, whatever its bytes are. A new protocol is tested by being in the table."""
 
 from contextlib import suppress
 from functools import partial

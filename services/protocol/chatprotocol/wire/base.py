@@ -49,7 +49,8 @@ class ServerProtocol(Protocol):
     2. ``receive`` may be lazy. The caller MUST take the requests one by one, answer each one before it takes the next,
        and take all of them unless the connection ends: the meaning of the next bytes may depend on the answer.
     3. ``data_to_send`` MUST be asked before each request is answered, and after the last one. It returns what the
-       protocol answers by itself; these bytes come before the answer to the request, and after all earlier answers.
+       protocol answers without the session. These bytes come before the answer to the request, and after all earlier
+       answers.
     4. ``encode`` gets all events for this connection alone in the order in which they are sent, so that it sees the
        login. Events of the login come from the reader thread; for all others ``encode`` MUST NOT change the state,
        because other threads send events as well.
@@ -64,7 +65,7 @@ class ServerProtocol(Protocol):
         """Handle the end of the input; returns an Unreadable if a request is incomplete."""
 
     def data_to_send(self) -> bytes:
-        """Return the bytes that the protocol sends by itself, and forget them; by default none."""
+        """Return the bytes that the protocol sends without the session, and forget them; by default none."""
         return b""
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
@@ -104,12 +105,8 @@ class Outcome(NamedTuple):
     has_come: bool
 
 
-class Ready(NamedTuple):
-    """The server expects the text of a public message, or the recipient of a direct message was found."""
-
-
 Action: TypeAlias = Request | OpenPublic | OpenDirect
-ClientEvent: TypeAlias = Event | Ready | PossibleGap | DeliveryUnknown | Outcome
+ClientEvent: TypeAlias = Event | PossibleGap | DeliveryUnknown | Outcome
 
 
 class Outgoing(NamedTuple):

@@ -306,7 +306,7 @@ class Connection:
 
 
 def requests_of(protocol: ServerProtocol, send_queue: SendQueue, data: bytes) -> Iterator[Request]:
-    """Yield the requests of this data; queue what the protocol sends by itself between their answers.
+    """Yield the requests of this data; queue what the protocol answers without the session between their answers.
 
     The answer to the request that follows wakes the sender; a message that is not answered at once wakes it when it is
     published.

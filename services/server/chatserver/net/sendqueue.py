@@ -195,7 +195,7 @@ class SendQueue:
         self.put_bytes(self._encode(events))
 
     def put_bytes(self, data: bytes, *, wake: bool = True) -> None:
-        """Queue bytes that the protocol sends by itself, like :meth:`put`.
+        """Queue bytes that the protocol sends without the session, like :meth:`put`.
 
         With ``wake=False`` the sender is not woken: the bytes are sent with the next reply or insertion.
         """
