@@ -5,17 +5,16 @@ Which names are free is tested in test_guests, who is given what and when in tes
 
 import queue
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, PublicMessage
+from chatprotocol.events import DirectMessage, PublicMessage
 from chatprotocol.requests import Acknowledge, GuestLogin, Login, Say, Side, Whisper
 from chatprotocol.wire import Register as WireProtocol
-from chatprotocol.wire import ServerProtocol
 
 from .chat_fixture import ChatFixture, Peer, codes
 from .helpers import FakeBroadcast, FakeSendQueue, eventually, in_background, must_end
@@ -28,28 +27,14 @@ INVALID = {
 }
 
 
-class WireQueue(FakeSendQueue):
-    """A send queue that encodes what the session puts, as the real one does. ``texts`` has one text for each event."""
-
-    def __init__(self, protocol: ServerProtocol) -> None:
-        super().__init__(FakeBroadcast("register"))
-        self._protocol = protocol
-        self.texts: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def put(self, events: Sequence[Event]) -> None:
-        if not self.is_finished:
-            for event in events:
-                if data := self._protocol.encode([event]):
-                    self.texts.put(text_of(data))
-        super().put(events)
-
-
 class Connection:
     """One connection of a transcript. A thread passes the requests to its session, as a reader does."""
 
     def __init__(self, services: ChatFixture) -> None:
         self._protocol = WireProtocol().server()
-        self.send_queue = WireQueue(self._protocol)
+        self.send_queue = FakeSendQueue(FakeBroadcast("register"))
+        self.send_queue.encode = self._protocol.encode
+        self._seen = 0
         self.session = services.session(self.send_queue)
         self.has_ended = False
         self._asked: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -73,11 +58,14 @@ class Connection:
 
     @property
     def has_new_replies(self) -> bool:
-        return not self.send_queue.texts.empty()
+        return any(self.send_queue.sent[self._seen :])  # a goodbye has no bytes
 
     def next(self) -> str:
         eventually(lambda: self.has_new_replies or (self.is_idle and self.send_queue.is_finished))
-        return self.send_queue.texts.get() if self.has_new_replies else "(the end)"
+        if not self.has_new_replies:
+            return "(the end)"
+        self._seen += 1
+        return text_of(self.send_queue.sent[self._seen - 1])
 
     def close(self) -> None:
         self._asked.put(None)

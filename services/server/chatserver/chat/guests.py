@@ -78,7 +78,7 @@ class Guest:
         self._wait_over.wait(max(0.0, self._wait_until - self._clock()))
 
     def stop_waiting(self) -> None:
-        """Wake the thread that waits in :meth:`wait_for_arrival`. For any thread."""
+        """Wake the thread that waits in :meth:`wait_until_registered`. For any thread."""
         self._wait_over.set()
 
     def finish(self) -> None:
@@ -173,7 +173,7 @@ class Guests:
         send_queue.finish(hang_up=True)
 
     def confirm_registration(self, guest: Guest, side: Side) -> None:
-        """Confirm the registration of one connection. With the second connection, the guest joins the hub."""
+        """Confirm the registration of one connection. With the second connection, the guest joins the room."""
         with self._lock:
             if guest.has_left:
                 return
