@@ -32,15 +32,16 @@ SELECT 'past' || n, 'past' || n, '', :first_ms, :messages FROM number
 """
 _PUBLIC: Final = """
 WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :messages)
-INSERT INTO public_message (id, time_ms, sender_id, text)
-SELECT n, :first_ms + n, 1 + n * 7919 % :accounts, printf('message %07d, and the rest of a line of a usual length', n)
+INSERT INTO message (key, time_ms, sender_id, text)
+SELECT n, :first_ms + n, 1 + n * 7919 % :accounts,
+       printf('message %07d, and the rest of a line of a usual length', n)
 FROM number WHERE n % :direct_each <> 0
 """
 # Sender and recipient differ: the recipient is 1 to 997 accounts after the sender, modulo 1,000.
 _DIRECT: Final = """
 WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :messages / :direct_each)
-INSERT INTO direct_message (id, time_ms, sender_id, recipient_id, text)
-SELECT n * :direct_each, :first_ms + n * :direct_each, 1 + n * 7919 % :accounts,
+INSERT INTO message (key, time_ms, sender_id, recipient_id, text)
+SELECT n * :direct_each - (1 << 40), :first_ms + n * :direct_each, 1 + n * 7919 % :accounts,
        1 + (n * 7919 + 1 + n % 997) % :accounts, printf('message %07d, and the rest of a direct one of it', n)
 FROM number
 """

@@ -140,11 +140,9 @@ def fill(folder: Path, messages: int) -> None:
         )
         connection.execute("UPDATE account SET delivered_id = ?", (messages,))
         for first in range(1, messages + 1, _BATCH):
-            rows = list(_rows(first, min(first + _BATCH, messages + 1)))
-            public = [row for row in rows if row[3] is None]
-            direct = [row for row in rows if row[3] is not None]
-            connection.executemany("INSERT INTO public_message VALUES (?1, ?2, ?3, ?5, NULL)", public)
-            connection.executemany("INSERT INTO direct_message VALUES (?1, ?2, ?3, ?4, ?5, NULL)", direct)
+            rows = _rows(first, min(first + _BATCH, messages + 1))
+            insert = "INSERT INTO message VALUES (?1 - ((?4 IS NOT NULL) << 40), ?2, ?3, ?4, ?5, NULL)"
+            connection.executemany(insert, rows)
         connection.execute("COMMIT")
 
 

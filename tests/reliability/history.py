@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 _PAGE = 500
 _QUERY = """
 SELECT message.id, sender.name, recipient.name, text
-FROM (SELECT id, sender_id, NULL AS recipient_id, text FROM public_message
-      UNION ALL SELECT id, sender_id, recipient_id, text FROM direct_message) AS message
+FROM message
 JOIN account AS sender ON sender.id = sender_id LEFT JOIN account AS recipient ON recipient.id = recipient_id
 WHERE message.id > ? ORDER BY message.id
 """

@@ -24,8 +24,9 @@ from chatserver.journal.entries import (
     PublicMessages,
     ServerStart,
 )
-from chatserver.store.database import schema_files, transaction
+from chatserver.store.database import schema_files
 from chatserver.store.identity import read_highest_id
+from chatserver.store.transactions import transaction
 
 # Few values, so that names, nonces, ids and claims meet.
 ids = st.integers(1, 4)

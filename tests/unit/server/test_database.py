@@ -25,7 +25,7 @@ SECOND = "ALTER TABLE one ADD COLUMN y INTEGER; UPDATE one SET y = x + 1;"
 BROKEN = "CREATE TABLE two (x INTEGER); INSERT INTO nowhere VALUES (1);"
 PAGE_BYTES = 4096
 # Digest of the stored schema after each step.
-RELEASED = {1: "a9d4941b", 2: "6a71808a", 3: "f55956f4"}
+RELEASED = {1: "a9d4941b", 2: "6a71808a", 3: "f55956f4", 4: "c8faa1df"}
 
 
 def make(folder: Path, accounts: int = 0, schema: Mapping[int, str] | None = None) -> Path:
@@ -70,7 +70,8 @@ def test_new_database_is_durable_and_sorts_in_memory(tmp_path: Path) -> None:
     """
     with closing(Database(tmp_path / "deep" / "data")) as database, database.reading() as reader:
         tables = {row[0] for row in reader.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        assert tables >= {"account", "public_message", "direct_message"}
+        assert tables >= {"account", "conversation", "membership", "message"}
+        assert not tables & {"public_message", "direct_message"}
         with database.transaction() as writer:
             for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("temp_store", 2)):
                 assert writer.execute(f"PRAGMA {pragma}").fetchone() == (value,)
@@ -123,7 +124,7 @@ def test_reader_sees_committed_data_only(database: Database) -> None:
 
     def insert(error: Exception | None = None) -> None:
         with database.transaction() as connection:
-            connection.execute("INSERT INTO account VALUES (1, 'a', 'a', 'hash', 0, 0)")
+            connection.execute("INSERT INTO account VALUES (1, 'a', 'a', 'person', 'user', 'hash', 0, 0)")
             assert accounts.find("a") is None
             if error:
                 raise error
@@ -138,7 +139,10 @@ def test_reader_sees_committed_data_only(database: Database) -> None:
 def test_unreadable_text_is_not_quoted(folder: Path) -> None:
     with closing(Database(folder)) as database:
         with database.transaction() as connection:
-            connection.execute("INSERT INTO account VALUES (1, CAST(x'736563726574ff' AS TEXT), 'a', '', 0, 0)")
+            connection.execute(
+                "INSERT INTO account (name, name_key, password_hash, created_ms)"
+                " VALUES (CAST(x'736563726574ff' AS TEXT), 'a', '', 0)"
+            )
         with pytest.raises(DamagedError, match="a text in it is not UTF-8") as error:
             Accounts(database).find("a")
     assert "secret" not in str(error.value)

@@ -15,7 +15,8 @@ from chatprotocol.events import DirectMessage, PublicMessage
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
 from chatserver.store.indexer import Indexer, IndexerTimes, Pace, SearchClosedError, SearchFailedError
-from chatserver.store.messages import IndexedMessage, Messages, insert_direct, insert_public
+from chatserver.store.messages import IndexedMessage, Messages, insert_direct, insert_in_room
+from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.words import terms_of
 
@@ -69,7 +70,7 @@ class Library:
         """Messages of alice; returns the id of the last one."""
         first_id = self.messages.last_id() + 1
         with self.database.transaction() as connection:
-            insert_public(connection, first_id, 1_000, self.alice.id, texts, [None] * len(texts))
+            insert_in_room(connection, LOBBY_ID, first_id, 1_000, self.alice.id, texts, [None] * len(texts))
         return first_id + len(texts) - 1
 
     def whisper(self, text: str) -> int:

@@ -1,7 +1,10 @@
 """Accounts and messages in the database: which of them a query returns for which reader, and in which order."""
 
-import itertools
 import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +16,8 @@ from chatserver.memory import ShortOfMemoryError
 from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered
 from chatserver.store.database import Database
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
-from chatserver.store.messages import Messages, find_direct_nonce, find_public_nonce, insert_direct, insert_public
+from chatserver.store.messages import Messages, find_nonce, insert_direct, insert_in_room
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 from .helpers import register
 
@@ -32,7 +36,7 @@ class Room:
         self.alice, self.bob, self.carol = (register(database, name) for name in ("alice", "bob", "carol"))
         with database.transaction() as connection:
             for number, who, nonce in ((1, self.alice, "n1"), (2, self.bob, None), (5, self.carol, None)):
-                insert_public(connection, number, TIME_MS, who.id, [f"text {number}"], [nonce])
+                insert_in_room(connection, LOBBY_ID, number, TIME_MS, who.id, [f"text {number}"], [nonce])
             for number, who, whom, nonce in (
                 (3, self.alice, self.bob, "n3"),
                 (4, self.bob, self.alice, None),
@@ -86,7 +90,7 @@ def test_guest_has_a_row_per_spelling_and_is_no_account(database: Database) -> N
     ]
     assert guests[0].id == guests[2].id
     assert len({guest.id for guest in guests}) == 3
-    for name in ("carol", "Carol", "CAROL", "GUEST:Carol", "guest:carol", "", "guest:"):
+    for name in ("carol", "Carol", "CAROL", "", "None"):
         assert Accounts(database).find(name) is None
 
 
@@ -105,26 +109,84 @@ def test_name_is_free_after_its_last_claim(database: Database) -> None:
         assert claim_name(connection, "CAROL", 0) is None
 
 
-# The messages that each may see, and the direct ones to each.
-VISIBLE = {"alice": [1, 2, 3, 4, 5], "bob": [1, 2, 3, 4, 5, 7], "carol": [1, 2, 5, 6, 7]}
-RECEIVED = {"alice": [4], "bob": [3], "carol": [6, 7]}
+ACCOUNTS = range(1, 5)
+# Two rooms beside the lobby. The first has the id of an account.
+DEV_ID, SECRET_ID = 2, 3
 
 
-@pytest.mark.parametrize("reader", VISIBLE)
-def test_queries_return_what_the_reader_may_see_oldest_first(room: Room, reader: str) -> None:
-    """Promises: once; direct messages are private. History is the newest below an id.
+class Sent(NamedTuple):
+    """A message of the model."""
+
+    id: int
+    room_id: int
+    sender: int
+    recipient: int | None
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[set[tuple[int, int]], list[Sent]]:
+    """Memberships as pairs of account and room, and messages in the order of their ids, with gaps."""
+    account = st.sampled_from(ACCOUNTS)
+    members = draw(st.sets(st.tuples(account, st.sampled_from([DEV_ID, SECRET_ID]))))
+    sent: list[Sent] = []
+    for _ in range(draw(st.integers(0, 25))):
+        room_id = draw(st.sampled_from([DIRECT_ID, LOBBY_ID, DEV_ID, SECRET_ID]))
+        message_id = (sent[-1].id if sent else 0) + draw(st.integers(1, 3))
+        recipient = draw(account) if room_id == DIRECT_ID else None
+        sent.append(Sent(message_id, room_id, draw(account), recipient))
+    return members, sent
+
+
+@given(conversations(), st.integers(0, 50), st.integers(0, 50), st.integers(1, 12))
+def test_queries_return_what_the_reader_may_see_oldest_first(
+    made: tuple[set[tuple[int, int]], list[Sent]], bound: int, upto: int, limit: int
+) -> None:
+    """Promises: once; direct messages and rooms are private. History is the newest below an id.
 
     Missed messages, own ones included, and waiting direct messages are the oldest after an id, up to another.
     """
-    reader_id = getattr(room, reader).id
-    for bound, limit, upto in itertools.product((0, 1, 2, 5, 7, 8, ID_MAX), (1, 2, 500), (6, 7)):
-        visible, received = VISIBLE[reader], RECEIVED[reader]
-        history = [each for each in visible if each < bound][-limit:]
-        assert ids(room.messages.history(reader_id, bound, limit)) == history
-        missed = [each for each in visible if bound < each <= upto][:limit]
-        assert ids(room.messages.missed(reader_id, bound, upto, limit)) == missed
-        waiting = [each for each in received if bound < each <= upto][:limit]
-        assert ids(room.messages.undelivered(reader_id, bound, upto, limit)) == waiting
+    members, sent = made
+    with tempfile.TemporaryDirectory() as folder, closing(Database(Path(folder))) as database:
+        messages = Messages(database)
+        for number in ACCOUNTS:
+            assert register(database, f"user{number}").id == number
+        with database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO conversation (id, kind, name, name_key, is_private, created_ms)"
+                " VALUES (?, 'room', 'dev', 'dev', 0, 0), (?, 'room', 'secret', 'secret', 1, 0)",
+                (DEV_ID, SECRET_ID),
+            )
+            connection.executemany(
+                "INSERT INTO membership (account_id, conversation_id, joined_ms) VALUES (?, ?, 0)", members
+            )
+            for message_id, room_id, sender, recipient in sent:
+                if recipient is None:
+                    assert insert_in_room(connection, room_id, message_id, TIME_MS, sender, ["text"], [None])
+                else:
+                    assert insert_direct(connection, message_id, TIME_MS, sender, recipient, "text", None)
+        for reader in ACCOUNTS:
+            direct = [each for each in sent if each.recipient and reader in (each.sender, each.recipient)]
+            lobby = [each for each in sent if each.room_id == LOBBY_ID or each in direct]
+            views: dict[int | None, list[int]] = {None: [each.id for each in lobby]}
+            for room_id in (LOBBY_ID, DEV_ID, SECRET_ID):
+                is_member = room_id == LOBBY_ID or (reader, room_id) in members
+                views[room_id] = [each.id for each in sent if each.room_id == room_id and is_member]
+            for room, view in views.items():
+                older = [each for each in view if each < bound][-limit:]
+                assert ids(messages.history(reader, bound, limit, room)) == older
+                missed = [each for each in view if bound < each <= upto][:limit]
+                assert ids(messages.missed(reader, bound, upto, limit, room)) == missed
+            waiting = [each.id for each in direct if each.recipient == reader and bound < each.id <= upto][:limit]
+            assert ids(messages.undelivered(reader, bound, upto, limit)) == waiting
+            views[LOBBY_ID] = views.pop(None)
+            for room_id, view in views.items():
+                assert ids(messages.visible(reader, range(51), room_id)) == [each for each in view if each <= 50]
+            own = [each.id for each in direct if each.id <= 50]
+            assert ids(messages.visible(reader, range(51), DIRECT_ID)) == own, "also if asked as for a room"
+            assert messages.history(reader, ID_MAX, 500, DIRECT_ID) == ()
+        assert [each[0] for each in messages.after(bound, limit)] == [each.id for each in sent if each.id > bound][
+            :limit
+        ]
 
 
 def test_history_has_names_times_and_texts(room: Room) -> None:
@@ -152,7 +214,7 @@ def test_texts_come_back_as_they_were_stored(room: Room, texts: list[str], has_n
     first_id = room.messages.last_id() + 1
     with room.database.transaction() as connection:
         nonces = [f"n{first_id}-{number}" if has_nonces else None for number in range(len(texts))]
-        assert insert_public(connection, first_id, TIME_MS, room.bob.id, texts, nonces)
+        assert insert_in_room(connection, LOBBY_ID, first_id, TIME_MS, room.bob.id, texts, nonces)
     assert room.messages.history(room.alice.id, ID_MAX, len(texts)) == tuple(
         PublicMessage(message_id, TIME_MS, "bob", text) for message_id, text in enumerate(texts, first_id)
     )
@@ -175,14 +237,14 @@ def test_query_claims_memory_for_its_result_first(room: Room) -> None:
         messages.missed(room.alice.id, 0, 100, 10)
 
 
-def test_nonce_belongs_to_its_sender_and_kind(room: Room) -> None:
+def test_nonce_belongs_to_its_sender_and_conversation(room: Room) -> None:
     """Promise: once. The same nonce of the same sender is the same message."""
     with room.database.transaction() as connection:
-        assert find_public_nonce(connection, room.alice.id, "n1") == 1
-        assert find_direct_nonce(connection, room.alice.id, "n3") == 3
+        assert find_nonce(connection, LOBBY_ID, room.alice.id, "n1") == 1
+        assert find_nonce(connection, DIRECT_ID, room.alice.id, "n3") == 3
         for sender, nonce in ((room.alice, "n3"), (room.alice, "n2"), (room.bob, "n1")):
             with pytest.raises(LookupError):
-                find_public_nonce(connection, sender.id, nonce)
+                find_nonce(connection, LOBBY_ID, sender.id, nonce)
 
 
 @pytest.mark.parametrize(("first_id", "texts"), [(9, ["w"]), (9, ["v", "w"] * 2), (6, ["v", "w"] * 2)])
@@ -195,9 +257,9 @@ def test_batch_with_a_used_id_is_not_inserted_at_all(
 
     def append() -> None:
         with room.database.transaction() as connection:
-            insert_public(connection, 8, TIME_MS, room.alice.id, ["x", "y"], [None] * 2)
+            insert_in_room(connection, LOBBY_ID, 8, TIME_MS, room.alice.id, ["x", "y"], [None] * 2)
             nonces = [f"m{number}" if has_nonces else None for number in range(len(texts))]
-            insert_public(connection, first_id, TIME_MS, room.alice.id, texts, nonces)
+            insert_in_room(connection, LOBBY_ID, first_id, TIME_MS, room.alice.id, texts, nonces)
 
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         append()
@@ -208,8 +270,8 @@ def test_batch_with_a_used_id_is_not_inserted_at_all(
 def test_batch_with_a_used_nonce_is_not_inserted_at_all(room: Room, nonces: list[str | None]) -> None:
     """Promise: once. Earlier writes of the same transaction stay."""
     with room.database.transaction() as connection:
-        assert insert_public(connection, 8, TIME_MS, room.alice.id, ["x", "y"], [None, None])
-        assert not insert_public(connection, 10, TIME_MS, room.alice.id, ["z"] * len(nonces), nonces)
+        assert insert_in_room(connection, LOBBY_ID, 8, TIME_MS, room.alice.id, ["x", "y"], [None, None])
+        assert not insert_in_room(connection, LOBBY_ID, 10, TIME_MS, room.alice.id, ["z"] * len(nonces), nonces)
     assert room.messages.last_id() == 9
 
 

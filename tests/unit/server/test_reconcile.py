@@ -15,8 +15,9 @@ from chatserver.store.accounts import insert_account
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
 from chatserver.store.identity import read_history_id
-from chatserver.store.messages import insert_public, read_last_id
+from chatserver.store.messages import insert_in_room, read_last_id
 from chatserver.store.reconcile import reconcile
+from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.state import STATE_FILE, StateFile
 
 CALLS_THAT_CHANGE_FILES = ("execute", "executescript", "pwrite", "close")
@@ -46,7 +47,7 @@ class Run:
     def say(self, count: int) -> None:
         for _ in range(count):
             with self.database.transaction() as connection:
-                insert_public(connection, self.last_id + 1, 0, 1, ["text"], [None])
+                insert_in_room(connection, LOBBY_ID, self.last_id + 1, 0, 1, ["text"], [None])
             self.last_id += 1
             self.database.note_commit(self.last_id, 0)
 

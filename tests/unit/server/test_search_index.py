@@ -1,5 +1,6 @@
 """The search index: which messages a query finds for which reader; and the file, damaged in any way."""
 
+import itertools
 import random
 import shutil
 import sqlite3
@@ -13,6 +14,7 @@ import pytest
 
 from chatserver.store.errors import StoreError
 from chatserver.store.messages import IndexedMessage
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError, NoFtsError, TooLongError
 from chatserver.store.words import terms_of, words_of
 
@@ -23,11 +25,11 @@ FAR = 10**9
 
 
 def public(number: int, text: str) -> IndexedMessage:
-    return IndexedMessage(number, ALICE, None, text)
+    return IndexedMessage(number, LOBBY_ID, ALICE, None, text)
 
 
 def direct(number: int, sender: int, recipient: int, text: str) -> IndexedMessage:
-    return IndexedMessage(number, sender, recipient, text)
+    return IndexedMessage(number, DIRECT_ID, sender, recipient, text)
 
 
 class Shelf:
@@ -68,8 +70,14 @@ def shelf(folder: Path) -> Iterator[Shelf]:
         yield shelf
 
 
-def find(index: Index, query: str, reader: int = ALICE, before: int = FAR, limit: int = 50) -> list[int]:
-    return index.find(terms_of(query), reader, before, limit)
+def find(
+    index: Index, query: str, reader: int = ALICE, before: int = FAR, limit: int = 50, room: int = LOBBY_ID
+) -> list[int]:
+    return index.find(terms_of(query), reader, before, limit, room)
+
+
+def is_direct_of(reader: int, message: IndexedMessage) -> bool:
+    return message.conversation_id == DIRECT_ID and reader in (message.sender_id, message.recipient_id)
 
 
 def test_text_can_not_pass_for_an_account(shelf: Shelf) -> None:
@@ -95,30 +103,35 @@ def test_find_returns_the_newest_below_an_id(shelf: Shelf) -> None:
 
 
 def test_find_agrees_with_a_scan_of_all_messages(shelf: Shelf) -> None:
-    """Also with prefixes that are longer than those that FTS5 keeps lists of."""
+    """In a room, or in the lobby and the reader's direct messages.
+
+    Also with prefixes that are longer than those that FTS5 keeps lists of.
+    """
     chance = random.Random(7)
     names = ["a", "ab", "abc", "b", "bc", "\u010de\u0161tina", "lengthy", "lengthier", "rare"]
     accounts = [ALICE, BOB, CAROL]
     index = shelf.open()
     for number in range(1, 2_001):
         text = " ".join(chance.choices(names, weights=[9, 6, 3, 9, 3, 5, 5, 5, 0.02], k=3))
-        recipient = chance.choice(accounts) if chance.random() < 0.5 else None
-        shelf.store(IndexedMessage(number, chance.choice(accounts), recipient, text))
+        room = chance.choice([DIRECT_ID, LOBBY_ID, ALICE + 1, BOB + 10])  # rooms with the numbers of accounts
+        recipient = chance.choice(accounts) if room == DIRECT_ID else None
+        shelf.store(IndexedMessage(number, room, chance.choice(accounts), recipient, text))
         if number % 100 == 0:
             shelf.fill(index)
     for query in ("a", "a*", "a b", "ab* bc", "b* a*", "cest*", "length*", "lengthi* a", "rare", "a ab abc b bc rare"):
-        for reader in accounts:
+        for reader, room in itertools.product(accounts, (LOBBY_ID, ALICE + 1, BOB + 10)):
             expected = [
                 message.id
                 for message in reversed(shelf.messages)
-                if message.recipient_id is None or reader in (message.sender_id, message.recipient_id)
+                if message.conversation_id == room or (room == LOBBY_ID and is_direct_of(reader, message))
                 if all(
                     any(word.startswith(term) if is_prefix else word == term for word in words_of(message.text))
                     for term, is_prefix in terms_of(query)
                 )
             ]
-            assert find(index, query, reader, limit=10_000) == expected
-            assert find(index, query, reader, before=1_000, limit=7) == [each for each in expected if each < 1_000][:7]
+            assert find(index, query, reader, limit=10_000, room=room) == expected
+            page = [each for each in expected if each < 1_000][:7]
+            assert find(index, query, reader, before=1_000, limit=7, room=room) == page
 
 
 def store_words(shelf: Shelf, count: int = 10) -> None:

@@ -25,7 +25,8 @@ from chatserver.journal import entries
 from chatserver.journal.entries import Stored
 from chatserver.store.accounts import insert_account, replace_password_hash, update_delivered
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
-from chatserver.store.messages import find_direct_nonce, find_public_nonce, insert_direct, insert_public
+from chatserver.store.messages import find_nonce, insert_direct, insert_in_room
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
     import sqlite3
@@ -62,17 +63,17 @@ def _add_public(transaction: Transaction, entry: entries.PublicMessages) -> tupl
     """Insert the messages as a whole if none of their nonces was used before, else one by one."""
     connection, time_ms, sender_id = transaction.connection, transaction.time_ms, entry.sender_id
     first_id = transaction.last_id + 1
-    if insert_public(connection, first_id, time_ms, sender_id, entry.texts, entry.nonces):
+    if insert_in_room(connection, LOBBY_ID, first_id, time_ms, sender_id, entry.texts, entry.nonces):
         transaction.last_id += len(entry.texts)
         return (Stored(0, len(entry.texts), first_id),)
     parts = []
     for start, (text, nonce) in enumerate(zip(entry.texts, entry.nonces, strict=True)):
-        if insert_public(connection, transaction.last_id + 1, time_ms, sender_id, [text], [nonce]):
+        if insert_in_room(connection, LOBBY_ID, transaction.last_id + 1, time_ms, sender_id, [text], [nonce]):
             transaction.last_id += 1
             parts.append(Stored(start, start + 1, transaction.last_id))
         else:
             assert nonce is not None
-            earlier_id = find_public_nonce(connection, sender_id, nonce)
+            earlier_id = find_nonce(connection, LOBBY_ID, sender_id, nonce)
             parts.append(Stored(start, start + 1, earlier_id, is_repeated=True))
     return tuple(parts)
 
@@ -85,7 +86,7 @@ def _add_direct(transaction: Transaction, entry: entries.DirectMessage) -> tuple
         transaction.last_id = message_id
         return (Stored(0, 1, message_id),)
     assert nonce is not None
-    return (Stored(0, 1, find_direct_nonce(connection, sender_id, nonce), is_repeated=True),)
+    return (Stored(0, 1, find_nonce(connection, DIRECT_ID, sender_id, nonce), is_repeated=True),)
 
 
 def _move_mark(transaction: Transaction, entry: entries.DeliveryMark) -> None:

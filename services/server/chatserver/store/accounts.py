@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     import sqlite3
 
     from chatserver.store.database import Database
+
+
+class Role(StrEnum):
+    """Roles on the whole server."""
+
+    USER = "user"
+    OPERATOR = "operator"
 
 
 class Account(Struct, frozen=True, gc=False):
@@ -25,6 +33,7 @@ class Account(Struct, frozen=True, gc=False):
     delivered_id: int
     # Number of the claim by which a guest has its name; 0 for a registered user.
     claim: int = 0
+    role: Role = Role.USER
 
     @property
     def is_guest(self) -> bool:
@@ -42,9 +51,13 @@ class Accounts:
         """The account of this name, ignoring case; None if there is none. Raises StoreError."""
         with self._database.reading() as connection:
             row = connection.execute(
-                "SELECT id, name, password_hash, delivered_id FROM account WHERE name_key = ?", (name_key(username),)
+                "SELECT id, name, password_hash, delivered_id, role FROM account WHERE name_key = ?",
+                (name_key(username),),
             ).fetchone()
-        return Account(*row) if row else None
+        if row is None:
+            return None
+        account_id, name, password_hash, delivered_id, role = row
+        return Account(account_id, name, password_hash, delivered_id, role=Role(role))
 
 
 def read_last_account_id(connection: sqlite3.Connection) -> int:

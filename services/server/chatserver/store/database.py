@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
-from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint, touch_private
+from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint
+from chatserver.store.migration import migrate
 from chatserver.store.state import STATE_FILE, State, StateFile
+from chatserver.store.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,7 +101,7 @@ class Database:
         try:
             _enable_wal(writer, self.path)
             writer.execute("PRAGMA synchronous = FULL")
-            _migrate(writer, self.path, self._schema)
+            migrate(writer, self.path, self._schema)
             self._begin_run(writer, header)
         except BaseException:
             writer.close()
@@ -217,19 +219,6 @@ class Database:
         self._locks.close()
 
 
-@contextmanager
-def transaction(writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """A transaction on this connection: committed at the end, rolled back if it raises."""
-    writer.execute("BEGIN IMMEDIATE")
-    try:
-        yield writer
-        writer.execute("COMMIT")
-    except BaseException:
-        if writer.in_transaction:
-            writer.execute("ROLLBACK")
-        raise
-
-
 def touch_page(connection: sqlite3.Connection) -> None:
     """Rewrite one page unchanged, so that the commit of the transaction needs the disk."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -316,31 +305,6 @@ def _damaged_error(path: Path, how: str) -> StoreError:
         f"The database {path} is damaged ({' '.join(how.split())}). Nothing was changed; put a backup in its place, "
         "or start with another data folder."
     )
-
-
-def _migrate(writer: sqlite3.Connection, path: Path, steps: Mapping[int, str]) -> None:
-    """Back up an existing database, then apply the pending schema steps in one transaction."""
-    (version,) = writer.execute("PRAGMA user_version").fetchone()
-    newest = max(steps)
-    if version > newest:
-        raise StoreError(
-            f"The database {path} was written by a newer server (schema {version}; this one knows {newest}). "
-            "Nothing was changed."
-        )
-    if version == newest:
-        return
-    if version > 0:
-        copy_path = path.with_name(f"{path.name}.before-{newest:04d}")
-        touch_private(copy_path)
-        with closing(sqlite3.connect(copy_path)) as copy:
-            writer.backup(copy)
-    pending = "\n".join(steps[number] for number in range(version + 1, newest + 1))
-    try:
-        writer.executescript(f"BEGIN IMMEDIATE;\n{pending}\nPRAGMA user_version = {newest};\nCOMMIT;")
-    except sqlite3.Error:
-        if writer.in_transaction:
-            writer.execute("ROLLBACK")
-        raise
 
 
 def schema_files() -> dict[int, str]:

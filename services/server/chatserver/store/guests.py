@@ -1,7 +1,8 @@
 """Guests: rows of the account table that stand for them, and the names that they have now.
 
-The row outlives its guest, because messages refer to it. A claim of a name ends when its guest leaves. Its number tells
-the guest from other guests of the same name.
+There is one row for each spelling of a name, without a key, so no login finds it. The row outlives its guest, because
+messages refer to it. A claim of a name ends when its guest leaves. Its number tells the guest from other guests of the
+same name.
 """
 
 from __future__ import annotations
@@ -14,10 +15,6 @@ from chatserver.store.accounts import Account
 if TYPE_CHECKING:
     import sqlite3
 
-# Prefix of the keys of guests in the account table: one row for each spelling of a name. Keys of accounts are lower
-# case, so no login and no lookup finds a guest's key.
-_GUEST_KEY = "GUEST:"
-
 
 def claim_name(connection: sqlite3.Connection, name: str, now_ms: int) -> Account | None:
     """Give the name to a new guest; return its row. None if an account or another guest has the name."""
@@ -26,11 +23,11 @@ def claim_name(connection: sqlite3.Connection, name: str, now_ms: int) -> Accoun
     if connection.execute("SELECT 1 FROM account WHERE name_key = ?", (name_key(name),)).fetchone():
         return None
     (account_id,) = connection.execute(
-        "INSERT INTO account (id, name, name_key, password_hash, created_ms)"
-        " VALUES ((SELECT coalesce(max(id), 0) + 1 FROM account), ?, ?, '', ?)"
+        "INSERT INTO account (id, name, kind, password_hash, created_ms)"
+        " VALUES ((SELECT coalesce(max(id), 0) + 1 FROM account), ?, 'guest', '', ?)"
         # Changes nothing: RETURNING is empty after DO NOTHING.
-        " ON CONFLICT (name_key) DO UPDATE SET name = name RETURNING id",
-        (name, _GUEST_KEY + name, now_ms),
+        " ON CONFLICT (name) WHERE kind = 'guest' DO UPDATE SET name = name RETURNING id",
+        (name, now_ms),
     ).fetchone()
     (number,) = connection.execute(
         "INSERT INTO guest_claim VALUES (?, 1, ?)"

@@ -22,6 +22,7 @@ import structlog
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatserver.store.errors import StoreError, describe
+from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.search_index import Index, IndexClosedError, NoFtsError, TooLongError, remove_index
 from chatserver.threads import Worker
 
@@ -119,16 +120,23 @@ class Indexer:
         self._worker.join()
 
     def search(
-        self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int, newest_id: int
+        self,
+        terms: Sequence[Term],
+        reader_id: int,
+        before_id: int,
+        limit: int,
+        newest_id: int,
+        room_id: int = LOBBY_ID,
     ) -> tuple[tuple[Message, ...], int]:
         """The newest messages with these terms that the account may see, oldest first; and the last id searched.
 
+        The messages are those of the room, or of the lobby and the account's direct messages.
         Waits at most WAIT_SECONDS for the index to contain ``newest_id``. Raises SearchFailedError,
         SearchClosedError, StoreError; RequestError if the search takes too long or SQLite lacks FTS5. For any thread.
         """
         index, reached_id = self._wait_for(newest_id)
         try:
-            ids = index.find(terms, reader_id, before_id, limit)
+            ids = index.find(terms, reader_id, before_id, limit, room_id)
         except IndexClosedError as error:
             raise (SearchClosedError if self._closed else SearchFailedError) from error
         except TooLongError as error:
@@ -137,7 +145,7 @@ class Indexer:
         except sqlite3.Error as error:
             self._report_failure(index, error)
             raise SearchFailedError from error
-        return self._messages.visible(reader_id, ids), min(reached_id, newest_id)
+        return self._messages.visible(reader_id, ids, room_id), min(reached_id, newest_id)
 
     def _wait_for(self, newest_id: int) -> tuple[Index, int]:
         deadline = time.monotonic() + self._times.timeout_seconds

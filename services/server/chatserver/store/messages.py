@@ -1,5 +1,7 @@
 """Messages: inserts for the journal, queries for history, missed messages and the search index."""
 
+# ruff: noqa: S608 -- the queries are built of constants
+
 from __future__ import annotations
 
 import sqlite3
@@ -10,6 +12,7 @@ import msgspec
 
 from chatprotocol.events import DirectMessage, PublicMessage, TimeMs
 from chatserver.memory import no_limit
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,79 +20,64 @@ if TYPE_CHECKING:
     from chatprotocol.events import Message
     from chatserver.store.database import Database
 
-# Each part of the UNION ALL finds its newest (or oldest) rows by index; only these are merged and joined with names.
-_HISTORY = """
-SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
-    SELECT * FROM (SELECT id, time_ms, sender_id, NULL AS recipient_id, text FROM public_message
-                   WHERE id < :before ORDER BY id DESC LIMIT :limit)
-    UNION ALL
-    SELECT * FROM (SELECT id, time_ms, sender_id, recipient_id, text FROM direct_message
-                   WHERE sender_id = :reader AND id < :before ORDER BY id DESC LIMIT :limit)
-    UNION ALL
-    SELECT * FROM (SELECT id, time_ms, sender_id, recipient_id, text FROM direct_message
-                   WHERE recipient_id = :reader AND sender_id <> :reader AND id < :before
-                   ORDER BY id DESC LIMIT :limit)
-) AS message
-JOIN account AS sender ON sender.id = sender_id
-LEFT JOIN account AS recipient ON recipient.id = recipient_id
-ORDER BY message.id DESC LIMIT :limit
-"""
-
-_MISSED = """
-SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
-    SELECT * FROM (SELECT id, time_ms, sender_id, NULL AS recipient_id, text FROM public_message
-                   WHERE id > :after AND id <= :upto ORDER BY id LIMIT :limit)
-    UNION ALL
-    SELECT * FROM (SELECT id, time_ms, sender_id, recipient_id, text FROM direct_message
-                   WHERE sender_id = :reader AND id > :after AND id <= :upto ORDER BY id LIMIT :limit)
-    UNION ALL
-    SELECT * FROM (SELECT id, time_ms, sender_id, recipient_id, text FROM direct_message
-                   WHERE recipient_id = :reader AND sender_id <> :reader AND id > :after AND id <= :upto
-                   ORDER BY id LIMIT :limit)
-) AS message
-JOIN account AS sender ON sender.id = sender_id
-LEFT JOIN account AS recipient ON recipient.id = recipient_id
-ORDER BY message.id LIMIT :limit
-"""
-
-_UNDELIVERED = """
-SELECT direct_message.id, time_ms, sender.name, recipient.name, text
-FROM direct_message
-JOIN account AS sender ON sender.id = sender_id
-JOIN account AS recipient ON recipient.id = recipient_id
-WHERE recipient_id = :reader AND direct_message.id > :after AND direct_message.id <= :upto
-ORDER BY direct_message.id LIMIT :limit
-"""
+# The key of a message is id - conversation_id * 2^40: see schema/0004_conversations.sql. A query for a range of ids has
+# the first and the last one as :low and :high.
+_KEY_BITS: Final = 40
+_LAST_ID: Final = (1 << _KEY_BITS) - 1
+_IN_ROOM: Final = "key BETWEEN :low - (:room << 40) AND :high - (:room << 40)"
+_IN_DIRECT: Final = "key BETWEEN :low - (1 << 40) AND :high - (1 << 40) AND recipient_id IS NOT NULL"
+_IN_ANY: Final = "key BETWEEN :low - (conversation.id << 40) AND :high - (conversation.id << 40)"
+# Only members see a room; all users are in the lobby.
+_IS_MEMBER: Final = (
+    "(:room = 0 OR EXISTS (SELECT 1 FROM membership WHERE account_id = :reader AND conversation_id = :room))"
+)
+_COLUMNS: Final = "id, time_ms, sender_id, recipient_id, text"
+# The messages of a room, and the two halves of an account's direct messages.
+_OF_ROOM: Final = f"SELECT {_COLUMNS} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER}"
+_SENT: Final = f"SELECT {_COLUMNS} FROM message WHERE sender_id = :reader AND {_IN_DIRECT}"
+_RECEIVED: Final = f"SELECT {_COLUMNS} FROM message WHERE recipient_id = :reader AND {_IN_DIRECT}"
+_RECEIVED_FROM_OTHERS: Final = f"{_RECEIVED} AND sender_id <> :reader"
 
 
-_AFTER = """
-SELECT * FROM (SELECT id, sender_id, NULL AS recipient_id, text FROM public_message
-               WHERE id > :after ORDER BY id LIMIT :limit)
-UNION ALL
-SELECT * FROM (SELECT id, sender_id, recipient_id, text FROM direct_message
-               WHERE id > :after ORDER BY id LIMIT :limit)
-ORDER BY id LIMIT :limit
-"""
+def _with_names(rows: str, order: str = "") -> str:
+    return (
+        f"SELECT message.id, time_ms, sender.name, recipient.name, text FROM ({rows}) AS message"
+        " JOIN account AS sender ON sender.id = sender_id"
+        " LEFT JOIN account AS recipient ON recipient.id = recipient_id"
+        f" ORDER BY message.id {order}"
+    )
 
-_FINGERPRINT = """
-SELECT time_ms, sender_id, NULL, text FROM public_message WHERE id = :id
-UNION ALL
-SELECT time_ms, sender_id, recipient_id, text FROM direct_message WHERE id = :id
-"""
 
-# This query decides which messages an account may see; the search index is not trusted for that.
-_VISIBLE = """
-SELECT message.id, time_ms, sender.name, recipient.name, text FROM (
-    SELECT id, time_ms, sender_id, NULL AS recipient_id, text FROM public_message
-    WHERE id IN (SELECT value FROM json_each(:ids))
-    UNION ALL
-    SELECT id, time_ms, sender_id, recipient_id, text FROM direct_message
-    WHERE id IN (SELECT value FROM json_each(:ids)) AND :reader IN (sender_id, recipient_id)
-) AS message
-JOIN account AS sender ON sender.id = sender_id
-LEFT JOIN account AS recipient ON recipient.id = recipient_id
-ORDER BY message.id
-"""
+def _select(order: str, *parts: str) -> str:
+    """The newest or oldest messages of the parts. Each part reads at most one page, in the order of its key."""
+    pages = (f"SELECT * FROM ({part} ORDER BY key {order} LIMIT :limit)" for part in parts)
+    return f"{_with_names(' UNION ALL '.join(pages), order)} LIMIT :limit"
+
+
+_HISTORY: Final = _select("DESC", _OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
+_HISTORY_OF_ROOM: Final = _select("DESC", _OF_ROOM)
+_MISSED: Final = _select("ASC", _OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
+_MISSED_OF_ROOM: Final = _select("ASC", _OF_ROOM)
+_UNDELIVERED: Final = _select("ASC", _RECEIVED)
+# This query decides which messages an account may see; the search index is not trusted for that. With the lobby it
+# finds direct messages as well.
+_VISIBLE: Final = _with_names(
+    f"SELECT {_COLUMNS} FROM message WHERE key IN ("
+    "SELECT value - (:room << 40) FROM json_each(:ids)"
+    " UNION ALL SELECT value - (1 << 40) FROM json_each(:ids) WHERE :room = 0)"
+    f" AND iif(recipient_id IS NULL, {_IS_MEMBER}, :reader IN (sender_id, recipient_id))"
+)
+_INDEXED: Final = (
+    "SELECT message.id, conversation.id, sender_id, recipient_id, text"
+    f" FROM conversation CROSS JOIN message ON {_IN_ANY} ORDER BY message.id"
+)
+_LOWEST_ID: Final = (
+    f"SELECT min((SELECT message.id FROM message WHERE {_IN_ANY} ORDER BY key LIMIT 1)) FROM conversation"
+)
+_HIGHEST_ID: Final = (
+    f"SELECT max((SELECT message.id FROM message WHERE {_IN_ANY} ORDER BY key DESC LIMIT 1)) FROM conversation"
+)
+_FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM conversation CROSS JOIN message ON {_IN_ANY}"
 
 
 # Memory of an encoded message: a fixed part, and a part per character. An escaped character has six bytes, and the
@@ -99,9 +87,10 @@ _ENCODED_BYTES_PER_CHARACTER = 9
 
 
 class IndexedMessage(NamedTuple):
-    """A message for the search index. ``recipient_id`` is None for a public message."""
+    """A message for the search index. ``recipient_id`` is None in a room."""
 
     id: int
+    conversation_id: int
     sender_id: int
     recipient_id: int | None
     text: str
@@ -123,42 +112,66 @@ class Messages:
         with self._database.reading() as connection:
             return read_last_id(connection)
 
-    def history(self, reader_id: int, before_id: int, limit: int) -> tuple[Message, ...]:
-        """The newest messages with an id below ``before_id``, oldest first."""
-        rows = self._query(_HISTORY, reader=reader_id, before=before_id, limit=limit)
-        return rows[::-1]
+    def history(self, reader_id: int, before_id: int, limit: int, room_id: int | None = None) -> tuple[Message, ...]:
+        """The newest messages with an id below ``before_id``, oldest first.
 
-    def missed(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
-        """Messages after ``after_id`` up to ``upto_id``, the account's own included, oldest first."""
-        return self._query(_MISSED, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
+        They are those of the room if the account is a member, or of the lobby and the account's direct messages.
+        """
+        sql = _HISTORY if room_id is None else _HISTORY_OF_ROOM
+        return self._query(sql, 0, before_id - 1, reader=reader_id, limit=limit, room=room_id or LOBBY_ID)[::-1]
+
+    def missed(
+        self, reader_id: int, after_id: int, upto_id: int, limit: int, room_id: int | None = None
+    ) -> tuple[Message, ...]:
+        """Messages after ``after_id`` up to ``upto_id``, the account's own included, oldest first.
+
+        They are those of the room if the account is a member, or of the lobby and the account's direct messages.
+        """
+        sql = _MISSED if room_id is None else _MISSED_OF_ROOM
+        return self._query(sql, after_id + 1, upto_id, reader=reader_id, limit=limit, room=room_id or LOBBY_ID)
 
     def undelivered(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         """Direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
-        return self._query(_UNDELIVERED, reader=reader_id, after=after_id, upto=upto_id, limit=limit)
+        return self._query(_UNDELIVERED, after_id + 1, upto_id, reader=reader_id, limit=limit)
 
-    def visible(self, reader_id: int, ids: Sequence[int]) -> tuple[Message, ...]:
-        """The messages of these ids, without those that the account may not see, oldest first."""
-        return self._query(_VISIBLE, reader=reader_id, ids=str(list(ids)))
+    def visible(self, reader_id: int, ids: Sequence[int], room_id: int = LOBBY_ID) -> tuple[Message, ...]:
+        """The messages of these ids that are in the room, oldest first; with the lobby also direct messages.
+
+        Messages that the account may not see are left out.
+        """
+        return self._query(_VISIBLE, reader=reader_id, ids=str(list(ids)), room=room_id)
 
     def after(self, after_id: int, limit: int) -> list[IndexedMessage]:
-        """All messages after ``after_id``, oldest first, without access control. For the search index only."""
+        """The oldest messages after ``after_id``, without access control. For the search index only.
+
+        Each step reads the messages of a range of ids, of each conversation. Ids are dense but for lost messages.
+        """
+        found: list[IndexedMessage] = []
         with self._database.reading() as connection:
-            rows = connection.execute(_AFTER, {"after": after_id, "limit": limit}).fetchall()
-        return [IndexedMessage(*row) for row in rows]
+            while len(found) < limit:
+                values = {"low": found[-1].id + 1 if found else after_id + 1, "high": _LAST_ID}
+                (low,) = connection.execute(_LOWEST_ID, values).fetchone()
+                if low is None:
+                    break
+                values = {"low": low, "high": low + limit - len(found) - 1}
+                found += [IndexedMessage(*row) for row in connection.execute(_INDEXED, values)]
+        return found
 
     def fingerprint(self, message_id: int) -> str | None:
         """A fingerprint of the message, to detect another database with the same ids; None if it does not exist."""
         with self._database.reading() as connection:
-            row = connection.execute(_FINGERPRINT, {"id": message_id}).fetchone()
+            row = connection.execute(_FINGERPRINT, {"low": message_id, "high": message_id}).fetchone()
         if row is None:
             return None
         time_ms, sender_id, recipient_id, text = row
         return f"{time_ms} {sender_id} {recipient_id or 0} {zlib.crc32(text.encode())}"
 
-    def _query(self, sql: str, **values: int | str) -> tuple[Message, ...]:
+    def _query(self, sql: str, low_id: int = 0, high_id: int = 0, /, **values: int | str) -> tuple[Message, ...]:
+        # Clients may send any number; a key has room for 40 bits.
+        bounds = {"low": min(low_id, _LAST_ID), "high": min(high_id, _LAST_ID)}
         with self._database.reading() as connection:
             self._claim(0)
-            rows = connection.execute(sql, values).fetchall()
+            rows = connection.execute(sql, values | bounds).fetchall()
         # Claim before the encoding, which takes most of the memory of a large answer.
         self._claim(_ENCODED_BYTES * len(rows) + _ENCODED_BYTES_PER_CHARACTER * sum(len(row[-1]) for row in rows))
         return tuple(_message(*row) for row in rows)
@@ -170,55 +183,55 @@ def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, 
     return DirectMessage(message_id, TimeMs(time_ms), sender, recipient, text)
 
 
-def find_public_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int:
-    """The id of the public message that this sender sent with this nonce. Raises LookupError if there is none."""
-    return _find_nonce(connection, "SELECT id FROM public_message WHERE sender_id = ? AND nonce = ?", sender_id, nonce)
-
-
-def find_direct_nonce(connection: sqlite3.Connection, sender_id: int, nonce: str) -> int:
-    """The id of the direct message that this sender sent with this nonce. Raises LookupError if there is none."""
-    return _find_nonce(connection, "SELECT id FROM direct_message WHERE sender_id = ? AND nonce = ?", sender_id, nonce)
-
-
-def _find_nonce(connection: sqlite3.Connection, query: str, sender_id: int, nonce: str) -> int:
-    row = connection.execute(query, (sender_id, nonce)).fetchone()
+def find_nonce(connection: sqlite3.Connection, conversation_id: int, sender_id: int, nonce: str) -> int:
+    """The id of the message that this sender sent to this conversation with this nonce. LookupError: there is none."""
+    row = connection.execute(
+        "SELECT id FROM message WHERE sender_id = ? AND conversation_id = ? AND nonce = ?",
+        (sender_id, conversation_id, nonce),
+    ).fetchone()
     if row is None:
         raise LookupError(nonce)
     return int(row[0])
 
 
-_INSERT_PUBLIC = "INSERT INTO public_message VALUES (?, ?, ?, ?, ?)"
+def _key(conversation_id: int, message_id: int) -> int:
+    return message_id - (conversation_id << _KEY_BITS)
+
+
+_INSERT: Final = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)"
 # Inserts a batch in one statement. Binding values dominates the cost of a row, so this is cheaper from two texts on;
 # with 16 texts it takes a quarter of the time.
-_INSERT_PUBLIC_BATCH = "INSERT INTO public_message SELECT ?1 + key, ?2, ?3, value, NULL FROM json_each(?4)"
+_INSERT_BATCH: Final = "INSERT INTO message SELECT ?1 + key, ?2, ?3, NULL, value, NULL FROM json_each(?4)"
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def insert_public(
+def insert_in_room(
     connection: sqlite3.Connection,
+    room_id: int,
     first_id: int,
     time_ms: int,
     sender_id: int,
     texts: Sequence[str],
     nonces: Sequence[str | None],
 ) -> bool:
-    """Append public messages of one sender, with ids from ``first_id`` upwards.
+    """Append messages of one sender to a room, with ids from ``first_id`` upwards.
 
-    Appends nothing and returns False if the sender used one of the nonces before.
+    Appends nothing and returns False if the sender used one of the nonces before in this room.
     """
+    first_key = _key(room_id, first_id)
     if len(texts) > 1 and not any(nonces):
         array = _ENCODER.encode(texts).decode()
         if "\\u0000" not in array:  # SQLite's JSON functions cut a text at a NUL
-            connection.execute(_INSERT_PUBLIC_BATCH, (first_id, time_ms, sender_id, array))
+            connection.execute(_INSERT_BATCH, (first_key, time_ms, sender_id, array))
             return True
-    pairs = enumerate(zip(texts, nonces, strict=True), first_id)
-    rows = ((message_id, time_ms, sender_id, text, nonce) for message_id, (text, nonce) in pairs)
+    pairs = enumerate(zip(texts, nonces, strict=True), first_key)
+    rows = [(key, time_ms, sender_id, None, text, nonce) for key, (text, nonce) in pairs]
     try:
-        connection.executemany(_INSERT_PUBLIC, rows)
+        connection.executemany(_INSERT, rows)
     except sqlite3.IntegrityError as error:
         if not _is_nonce_conflict(error):
             raise
-        connection.execute("DELETE FROM public_message WHERE id >= ?", (first_id,))
+        connection.execute("DELETE FROM message WHERE key >= ? AND key < ?", (first_key, first_key + len(texts)))
         return False
     return True
 
@@ -232,10 +245,10 @@ def insert_direct(
     text: str,
     nonce: str | None,
 ) -> bool:
-    """Append a direct message. Appends nothing and returns False if the sender used the nonce before."""
-    row = (message_id, time_ms, sender_id, recipient_id, text, nonce)
+    """Append a direct message. Appends nothing and returns False if the sender used the nonce in another one."""
+    row = (_key(DIRECT_ID, message_id), time_ms, sender_id, recipient_id, text, nonce)
     try:
-        connection.execute("INSERT INTO direct_message VALUES (?, ?, ?, ?, ?, ?)", row)
+        connection.execute(_INSERT, row)
     except sqlite3.IntegrityError as error:
         if not _is_nonce_conflict(error):
             raise
@@ -250,8 +263,5 @@ def _is_nonce_conflict(error: sqlite3.IntegrityError) -> bool:
 
 def read_last_id(connection: sqlite3.Connection) -> int:
     """The id of the newest message; 0 if there are no messages."""
-    (last_id,) = connection.execute(
-        "SELECT max(coalesce((SELECT max(id) FROM public_message), 0),"
-        " coalesce((SELECT max(id) FROM direct_message), 0))"
-    ).fetchone()
-    return int(last_id)
+    (last_id,) = connection.execute(_HIGHEST_ID, {"low": 0, "high": _LAST_ID}).fetchone()
+    return int(last_id or 0)

@@ -8,8 +8,9 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from chatserver.store.database import transaction
 from chatserver.store.files import touch_private
+from chatserver.store.rooms import LOBBY_ID
+from chatserver.store.transactions import transaction
 from chatserver.store.words import words_of
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 SEARCH_FILE = "search.db"
 # The format version of the file. A file of another version is rebuilt.
 _VERSION: Final = 4
-# The row of a message has its id and the words of ``words_of``; for a direct message also a token for each of its two
-# accounts. detail=none stores only which message contains a word. Prefixes of up to seven letters have an index;
-# longer ones match few words. A user can't write an account token: no word contains an underscore.
+# The row of a message has its id and the words of ``words_of``. The table ``public`` has the messages of the lobby,
+# ``direct`` all others, with tokens that say whose they are: one for each account of a direct message, or one for the
+# room. A user can't write a token: no word contains an underscore. detail=none stores only which message contains a
+# word. Prefixes of up to seven letters have an index; longer ones match few words.
 _TABLE = """fts5(
     words, content = '', columnsize = 0, detail = none, prefix = '1 2 3 4 5 6 7', tokenize = "ascii tokenchars '_'"
 )"""
@@ -123,22 +125,25 @@ class Index:
             return
         last_id = messages[-1].id
         with transaction(self._writer):
-            self._writer.executemany(_ADD_PUBLIC, (_row(each) for each in messages if each.recipient_id is None))
-            self._writer.executemany(_ADD_DIRECT, (_row(each) for each in messages if each.recipient_id is not None))
+            self._writer.executemany(_ADD_PUBLIC, (_row(each) for each in messages if each.conversation_id == LOBBY_ID))
+            self._writer.executemany(_ADD_DIRECT, (_row(each) for each in messages if each.conversation_id != LOBBY_ID))
             self._writer.execute("UPDATE reached SET id = ?, mark = ?", (last_id, self._source.fingerprint(last_id)))
         self.last_id = last_id
 
-    def find(self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int) -> list[int]:
-        """Ids of the newest messages that contain all terms and that the account may see, newest first.
+    def find(
+        self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int, room_id: int = LOBBY_ID
+    ) -> list[int]:
+        """Ids of the newest messages that contain all terms, newest first: of a room, or of the lobby and direct.
 
-        Waits for a free reader. Raises sqlite3.Error, IndexClosedError, TooLongError.
+        The caller checks which of them the account may see. Waits for a free reader. Raises sqlite3.Error,
+        IndexClosedError, TooLongError.
         """
         words = " ".join(f'"{word}"*' if is_prefix else f'"{word}"' for word, is_prefix in terms)
+        token = _account_token(reader_id) if room_id == LOBBY_ID else _room_token(room_id)
         with self._reading() as reader:
-            rows = reader.execute(_FIND_PUBLIC, (words, before_id, limit)).fetchall()
-            rows += reader.execute(
-                _FIND_DIRECT, (f'{words} "{_account_token(reader_id)}"', before_id, limit)
-            ).fetchall()
+            rows = reader.execute(_FIND_DIRECT, (f'{words} "{token}"', before_id, limit)).fetchall()
+            if room_id == LOBBY_ID:
+                rows += reader.execute(_FIND_PUBLIC, (words, before_id, limit)).fetchall()
         return sorted((message_id for (message_id,) in rows), reverse=True)[:limit]
 
     @contextmanager
@@ -177,7 +182,9 @@ def remove_index(folder: Path) -> None:
 
 def _row(message: IndexedMessage) -> tuple[int, str]:
     words = words_of(message.text)
-    if message.recipient_id is not None:
+    if message.recipient_id is None and message.conversation_id != LOBBY_ID:
+        words |= {_room_token(message.conversation_id)}
+    elif message.recipient_id is not None:
         words |= {_account_token(message.sender_id), _account_token(message.recipient_id)}
     return message.id, " ".join(words)
 
@@ -185,6 +192,11 @@ def _row(message: IndexedMessage) -> tuple[int, str]:
 def _account_token(account_id: int) -> str:
     """The token of an account that sent or received a direct message."""
     return f"_{account_id}"
+
+
+def _room_token(room_id: int) -> str:
+    """The token of a message in a room other than the lobby."""
+    return f"_r{room_id}"
 
 
 def _open(path: Path, schema: str) -> sqlite3.Connection:
