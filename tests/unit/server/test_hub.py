@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, EventBatch, PublicMessage, Sent, SentStatus, Users
+from chatprotocol.events import DirectMessage, Event, EventBatch, PublicMessage, Sent, SentStatus, TimeMs, Users
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub, Joined, wait_for_sender
@@ -114,6 +114,28 @@ def test_repeated_message_is_confirmed_and_not_delivered_again(room: Room, to: A
     assert received(bob) == []
     assert received(alice) == [Sent(5, SentStatus.SENT, "n1")]
     assert room.hub.last_id() == 10
+
+
+def test_new_messages_of_a_batch_with_repeated_ones_are_delivered(room: Room) -> None:
+    """Promise: once. The journal divides such a batch into parts."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    batch = room.run(alice, "new", "old", "newer", "newest")
+    parts = (Stored(0, 1, 11), Stored(1, 2, 5, is_repeated=True), Stored(2, 4, 12))
+    room.hub.handle_applied([replace(batch, outcome=parts)])
+    texts = ("new", "newer", "newest")
+    assert received(bob) == [PublicMessage(number, TimeMs(0), "alice", text) for number, text in enumerate(texts, 11)]
+    confirmed = ((11, None), (5, "n2"), (12, None), (13, None))
+    assert received(alice) == [Sent(number, SentStatus.SENT, nonce) for number, nonce in confirmed]
+    assert room.hub.last_id() == 13
+
+
+def test_message_of_another_server_is_delivered_and_confirmed_to_nobody(room: Room) -> None:
+    """Its entry has no origin here."""
+    alice, bob = room.join(ALICE), room.join(BOB)
+    batches = [room.batch(alice, "hello"), room.batch(alice, "psst", to=BOB), repeated(room.batch(alice, "x"), 5)]
+    room.hub.handle_applied([replace(batch, origin=None) for batch in batches])
+    assert ids(bob) == [11, 12]
+    assert ids(alice) == [11, 12]
 
 
 def test_refusal_answers_each_message_of_its_sender(room: Room) -> None:
