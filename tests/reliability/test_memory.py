@@ -15,27 +15,59 @@ from reliability.program import Program
 if TYPE_CHECKING:
     from pathlib import Path
 
-# An answer of 25 MB for each client exceeds this.
-ADDRESS_BYTES = 600_000_000
-CLIENTS = 24
+MEBIBYTE = 1024 * 1024
+CLIENTS = 12
+# The longest history: 4 MB of text, 25 MB in json.
 MESSAGES = 500
+HISTORY = {"command": "CH", "limit": MESSAGES}
+# An unread answer takes the text of its messages and 128 KiB more.
+UNREAD_MAX_BYTES = 8 * MEBIBYTE
+
+
+def fill_history(peer: Peer) -> None:
+    peer.send(b'{"command":"PM","message":"%s"}\n' % (b"\\u0001" * 8_000) * MESSAGES)
+    for _ in range(MESSAGES):
+        peer.next("sent")
+
+
+def test_unread_answers_take_little_memory(tmp_path: Path) -> None:
+    """An answer is encoded as its client reads. The client gets the whole answer, then what was said meanwhile."""
+    with Program(tmp_path) as server, ExitStack() as peers:
+        alice = peers.enter_context(closing(Peer(server.port)))
+        alice.login("alice")
+        fill_history(alice)
+        before = server.memory_bytes()
+        for number in range(CLIENTS):
+            peer = peers.enter_context(closing(Peer(server.port)))
+            if number < CLIENTS - 1:  # the last one reads in the end
+                peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            peer.login(f"client{number}")
+            peer.ask(**HISTORY)
+            assert peer.socket.recv(1, socket.MSG_PEEK)
+        alice.say("I am still here")
+        grown = server.memory_bytes() - before
+        print(f"{grown / MEBIBYTE:.1f} MiB more")
+        assert grown < CLIENTS * UNREAD_MAX_BYTES
+        assert len(peer.next("history")["messages"]) == MESSAGES
+        assert peer.next("broadcast")["message"] == "I am still here"
 
 
 def test_large_answers_are_rejected_while_memory_is_short(tmp_path: Path) -> None:
-    """The clients do not read them."""
-    with Program(tmp_path, under=("prlimit", f"--as={ADDRESS_BYTES}")) as server, ExitStack() as peers:
-        alice = peers.enter_context(closing(Peer(server.port)))
+    with Program(tmp_path) as server, closing(Peer(server.port)) as alice:
         alice.login("alice")
-        alice.send(b'{"command":"PM","message":"%s"}\n' % (b"\\u0001" * 8_000) * MESSAGES)
-        for _ in range(MESSAGES):
-            alice.next("sent")
-        for number in range(CLIENTS):
-            peer = peers.enter_context(closing(Peer(server.port)))
-            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            peer.ask(command="login", username=f"client{number}", password="secret")
-            peer.ask(command="CH", limit=MESSAGES)
-        server.wait_until(lambda: "short of memory" in server.log(), "a rejection")
+        fill_history(alice)
+        limit_bytes = server.address_bytes() + 4 * MEBIBYTE  # see below
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
+
+        def answer() -> str:
+            alice.ask(**HISTORY)
+            return str(alice.next("history", "error")["type"])
+
+        server.wait_until(lambda: answer() == "error", "a rejection")
+        assert "short of memory" in server.log()
         alice.say("I am still here")
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        server.wait_until(lambda: answer() == "history", "an answer")
         assert server.stop() == 0
         assert "Traceback" not in server.log()
 

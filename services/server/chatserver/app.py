@@ -154,7 +154,8 @@ class Server:
             for protocol in protocols
             if protocol is not register
         }
-        for buffer in self._buffers.values():
+        self._overflow = BroadcastBuffer(lambda _: b"", kept_bytes)
+        for buffer in (*self._buffers.values(), self._overflow):
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
         gather = partial(wait_for_sender, self._buffers.values())
@@ -207,6 +208,7 @@ class Server:
             sender=self._sender,
             login_seconds=config.login_seconds,
             open_session=partial(Session, services),
+            overflow=self._overflow,
         )
         full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(connection_services, config.max_connections, memory.claim)
@@ -276,7 +278,7 @@ class Server:
         self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
         self._journal.save_deferred()
-        for buffer in self._buffers.values():
+        for buffer in (*self._buffers.values(), self._overflow):
             buffer.close()
         self._database.close()
         if self._started:

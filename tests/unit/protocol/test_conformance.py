@@ -18,6 +18,7 @@ from chatprotocol.events import (
     Event,
     EventBatch,
     Forwarded,
+    Found,
     History,
     Online,
     PasswordPrompt,
@@ -128,6 +129,19 @@ def test_events_encoded_together_are_the_same_as_one_by_one(protocol: WireProtoc
         st.lists(st.one_of(st.sampled_from(SAMPLES[protocol.name].said), batches), max_size=5)
     )
     assert protocol.encode_all(said) == b"".join(protocol.encode_all([event]) for event in expand_batches(said))
+
+
+@every_protocol
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20), max_size=20), long=st.booleans())
+def test_long_answer_in_pieces_has_the_same_bytes(protocol: WireProtocol, texts: list[str], long: bool) -> None:
+    """Promise: memory stays bounded. The pieces of megabytes are small."""
+    messages = tuple(
+        PublicMessage(number, 0, "alice", text * (300 if long else 1)) for number, text in enumerate(texts)
+    )
+    for answer in (History(messages), Found('"messages":[]', messages, 17), *SAMPLES[protocol.name].said):
+        parts = list(new_server(protocol).encode_long(answer))
+        assert b"".join(parts) == new_server(protocol).encode([answer])
+        assert max(map(len, parts), default=0) < 100_000
 
 
 def test_batch_counts_its_ids() -> None:

@@ -99,6 +99,9 @@ class FakeSendQueue:
             self.told += events
             self.waiting.clear()
 
+    def put_long(self, event: Event) -> None:
+        self.put([event])
+
     def put_bytes(self, data: bytes, *, wake: bool = True) -> None:
         self.sent.append(data)
         self.waiting = [] if wake else [*self.waiting, data]

@@ -2,14 +2,15 @@
 
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatprotocol.events import Pong
 from chatserver.net.broadcast import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, BroadcastBuffer, SendLimits, Span
 from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue, Shared, State
 from chatserver.net.transport import TcpTransport
@@ -124,16 +125,16 @@ class Rounds:
             self._let_others_run(number)
             sent_upto = start + min(taken[number], end - start) if is_caught_up else start
             listener.receive(buffer.slice(start, sent_upto))
-            if sent_upto == start:
-                self._fall_behind(listener, {buffer: start})
-            elif sent_upto < end:
-                self._fall_behind(listener, {}, Shared(buffer, sent_upto, end))
+            if sent_upto < end:
+                buffers = self._placed.pop(listener)
+                unsent = Shared(buffer, sent_upto, end)
+                listener.send_queue.fall_behind(buffers, unsent, is_begun=sent_upto > start)
         buffer.note_offered()
 
     def _visit(self, number: int, most_bytes: int) -> None:
         listener = self._model.listeners[number]
         if listener in self._placed:
-            self._fall_behind(listener, {})
+            listener.send_queue.fall_behind(self._placed.pop(listener))
         data = next_data(listener.send_queue)
         assert data or not listener.is_due()
         self._let_others_run(number)
@@ -146,12 +147,6 @@ class Rounds:
     def _let_others_run(self, number: int) -> None:
         """Another thread makes a step while this queue's data is sent."""
         self._model.play(self._meanwhile.pop(number, ()))
-
-    def _fall_behind(
-        self, listener: Listener, positions: dict[BroadcastBuffer, int], rest: Shared | None = None
-    ) -> None:
-        buffers = self._placed.pop(listener)
-        listener.send_queue.fall_behind({buffer: buffer.position for buffer in buffers} | positions, rest)
 
     def finish(self) -> None:
         """Everything is offered, and the sockets take it all."""
@@ -311,7 +306,7 @@ def test_queue_with_data_of_its_own_is_not_caught_up(broadcast: BroadcastBuffer,
     assert send_queue.caught_up
     ends_of_being_caught_up[end](send_queue)
     assert not send_queue.caught_up
-    send_queue.fall_behind({broadcast: broadcast.position})
+    send_queue.fall_behind([broadcast])
     assert not send_queue.catch_up(send_queue.buffers)
 
 
@@ -445,6 +440,86 @@ def test_reader_waits_while_its_peer_leaves_too_much_unread(broadcast: Broadcast
     send_queue.finish()
     must_end(waiter)
     assert not send_queue.wait_for_room()
+
+
+def answering(broadcast: BroadcastBuffer, pieces: Iterable[bytes]) -> SendQueue:
+    """A live queue whose long answers have these pieces."""
+    transport = type("", (TcpTransport,), {"write_max_bytes": SEND_MAX_BYTES})(None)
+    send_queue = SendQueue(transport, "bytes", b"".join, "1@test", lambda _: None, lambda _: iter(pieces))
+    send_queue.follow(broadcast)
+    send_queue.release([])
+    return send_queue
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_long_answer_is_queued_as_the_peer_reads(broadcast: BroadcastBuffer, *, ends: bool) -> None:
+    """Promise: memory stays bounded. Live data waits for the end of the answer; so does the end of the connection."""
+    pieces = [b"%d" % (number % 10) * 32_768 for number in range(100)]
+    send_queue = answering(broadcast, pieces)
+    publish(broadcast, b"before ")
+    reader = in_background(lambda: send_queue.put_long(Pong()))
+    taken = b""
+    while len(taken) < 1_000_000:
+        assert send_queue.kept_bytes < 200_000
+        part = next_data(send_queue)[:50_000]
+        taken += part
+        send_queue.note_sent(len(part))
+    assert_waits(reader)
+    publish(broadcast, b" live")
+    insert(send_queue, b" direct")
+    if ends:
+        send_queue.finish([b" bye"])  # type: ignore[list-item]
+    while reader.is_alive() or next_data(send_queue):
+        part = drain(send_queue)
+        taken += part
+    assert taken == b"before " + b"".join(pieces) + b" live direct" + (b" bye" if ends else b"")
+    assert is_drained(send_queue) == ends
+
+
+@pytest.mark.parametrize("end", ["lost peer", "error"])
+def test_incomplete_answer_is_the_last_data(broadcast: BroadcastBuffer, end: str) -> None:
+    """Other data within half a line would be read as a part of it."""
+
+    def pieces() -> Iterator[bytes]:
+        yield b"half "
+        publish(broadcast, b"live")
+        if end == "error":
+            raise MemoryError
+        send_queue.close()
+        yield b"not queued"
+
+    send_queue = answering(broadcast, pieces())
+    with pytest.raises(MemoryError) if end == "error" else nullcontext():
+        send_queue.put_long(Pong())
+    put(send_queue, b"reply")
+    assert drain(send_queue) == (b"half " if end == "error" else b"")
+    assert not send_queue.wait_for_room()
+
+
+def test_unread_insertions_are_kept_in_the_shared_overflow(broadcast: BroadcastBuffer) -> None:
+    """Promise: memory stays bounded. A burst to a peer that reads arrives whole; the numbers are reported after it."""
+    with closing(bytes_broadcast(2_000_000)) as overflow:
+        queues = []
+        for _ in range(2):
+            transport = type("", (TcpTransport,), {"write_max_bytes": SEND_MAX_BYTES})(None)
+            send_queue = SendQueue(transport, "bytes", b"".join, "1@test", lambda _: None, overflow=overflow)
+            send_queue.follow(broadcast)
+            send_queue.release([])
+            queues.append(send_queue)
+        sent = [b"", b""]
+        for number in range(5_000):
+            text = b"%0100d" % number
+            for at, send_queue in enumerate(queues):
+                if number % (at + 1) == 0:
+                    insert(send_queue, text)
+                    send_queue.track(number, lambda _: None)
+                    sent[at] += text
+            if number % 1_000 == 0:
+                publish(broadcast, b"all")
+                sent = [each + b"all" for each in sent]
+        assert [send_queue.lag_bytes() for send_queue in queues] == [len(each) for each in sent]
+        assert all(send_queue.kept_bytes <= 128 * 1024 for send_queue in queues)
+        assert [drain(send_queue) for send_queue in queues] == sent
 
 
 def test_held_queue_does_not_wait_for_insertions(broadcast: BroadcastBuffer) -> None:

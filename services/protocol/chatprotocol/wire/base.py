@@ -1,7 +1,7 @@
 """The interfaces of a wire protocol: its two halves, and detection by the first bytes. All of it is pure."""
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -13,6 +13,24 @@ Decoded = TypeVar("Decoded")
 
 # Byte order mark: some programs, such as .NET's StreamWriter, write it before every text. It is skipped.
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
+
+
+# Size of the pieces of a long answer: one waits in memory while the peer reads the one before.
+PIECE_BYTES: Final = 32 * 1024
+
+
+def join_pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Join parts to pieces of at least PIECE_BYTES, except for the last one."""
+    piece: list[bytes] = []
+    size_bytes = 0
+    for part in parts:
+        piece.append(part)
+        size_bytes += len(part)
+        if size_bytes >= PIECE_BYTES:
+            yield b"".join(piece)
+            piece, size_bytes = [], 0
+    if piece:
+        yield b"".join(piece)
 
 
 class Sniff(Enum):
@@ -70,6 +88,13 @@ class ServerProtocol(Protocol):
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events that go to this connection alone."""
+
+    def encode_long(self, event: Event) -> Iterator[bytes]:
+        """Encode an answer with many messages in pieces of about PIECE_BYTES: together what ``encode`` returns.
+
+        A protocol that has no long answers has one piece.
+        """
+        yield self.encode((event,))
 
     @property
     def is_incomplete(self) -> bool:

@@ -13,7 +13,7 @@ from chatprotocol.keywords import DEFAULT_KEYWORDS, PING
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
 from chatprotocol.requests import Ping
 from chatprotocol.udp.packet import PIECE
-from chatprotocol.wire.base import ServerProtocol, Sniff
+from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
 from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
 from chatprotocol.wire.step_texts import EventReader, event_steps
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
@@ -117,6 +117,11 @@ class DatagramServer(ServerProtocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events for this session."""
         return _encode_all(self._steps.login_events(items))
+
+    def encode_long(self, event: Event) -> Iterator[bytes]:
+        """Encode an answer in pieces."""
+        steps = event_steps(event, DATAGRAM_PAYLOAD_MAX_BYTES)
+        return join_pieces(frame(*each) for step in steps for each in in_pieces(*step))
 
     @property
     def is_incomplete(self) -> bool:

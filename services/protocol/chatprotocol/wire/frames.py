@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import FRAME_MAX_BYTES
-from chatprotocol.wire.base import ServerProtocol, Sniff
+from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
 from chatprotocol.wire.readers import HEADER_BYTES, FrameBuffer, frame, frame_header
 from chatprotocol.wire.step_texts import EventReader, event_steps
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
@@ -56,6 +56,10 @@ class FramesServer(ServerProtocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events for this connection."""
         return _encode_all(self._steps.login_events(items))
+
+    def encode_long(self, event: Event) -> Iterator[bytes]:
+        """Encode an answer in pieces."""
+        return join_pieces(frame(*step) for step in event_steps(event, _PAYLOAD_MAX_BYTES))
 
     @property
     def is_incomplete(self) -> bool:

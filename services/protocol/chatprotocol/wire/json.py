@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError
@@ -60,12 +61,13 @@ from chatprotocol.wire.base import (
     ServerProtocol,
     Sniff,
     is_other_history,
+    join_pieces,
     sniff_text,
 )
 from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nesting, split_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from chatprotocol.events import Event, EventBatch
     from chatprotocol.requests import Request
@@ -132,6 +134,10 @@ class JsonServer(ServerProtocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as lines."""
         return _encode_all(items)
+
+    def encode_long(self, event: Event) -> Iterator[bytes]:
+        """Encode as one line, in pieces."""
+        return join_pieces(_parts(event))
 
     @property
     def is_incomplete(self) -> bool:
@@ -360,6 +366,20 @@ class JsonClient:
             return False
         is_beyond = last_id is not None and last_id < since
         return welcome.since is not None or is_beyond or is_other_history(self._login, welcome)
+
+
+def _parts(event: Event) -> Iterator[bytes]:
+    """The line of an event; each message of a history or search result is a part of its own."""
+    if not isinstance(event, events.History | events.Found):
+        yield _encode_all((event,))
+        return
+    # A quotation mark within a string has a backslash, so this can't be a part of the search words.
+    before, brackets, after = _ENCODER.encode(replace(event, messages=())).partition(b'"messages":[]')
+    yield before + brackets[:-1]
+    for number, message in enumerate(event.messages):
+        encoded = _ENCODER.encode(message)
+        yield b"," + encoded if number else encoded
+    yield brackets[-1:] + after + b"\n"
 
 
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:

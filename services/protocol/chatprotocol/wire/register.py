@@ -94,6 +94,10 @@ class RegisterServer:
         """Return nothing: this protocol answers nothing by itself."""
         return b""
 
+    def encode_long(self, event: Event) -> Iterator[bytes]:
+        """Return the whole: this protocol has no long answers."""
+        yield self.encode((event,))
+
     @property
     def is_incomplete(self) -> bool:
         """True if a section is incomplete."""

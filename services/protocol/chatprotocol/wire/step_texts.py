@@ -12,7 +12,7 @@ from chatprotocol.rules import unknown_user
 from chatprotocol.wire.steps import COMMAND, DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.wire.steps import Step
@@ -71,8 +71,10 @@ def _sent_batch(batch: events.SentBatch) -> list[Step]:
     return [(COMMAND, b"SENT %d" % number) for number in range(batch.id, batch.id + len(batch.nonces))]
 
 
-def _history(event: events.History) -> list[Step]:
-    return [*_command("HISTORY", len(event.messages)), *(step for each in event.messages for step in _message(each))]
+def _history(event: events.History) -> Iterator[Step]:
+    yield from _command("HISTORY", len(event.messages))
+    for message in event.messages:
+        yield from _message(message)
 
 
 def _refused(event: events.Refused) -> tuple[Step]:

@@ -18,7 +18,7 @@ from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from chatprotocol.events import Event, Message
     from chatserver.chat.hub import Hub, Joined
@@ -39,6 +39,8 @@ _log = structlog.get_logger()
 _LOGGED_IN = "logged in"
 # Page size for missed messages: bounds the memory of a login.
 _PAGE_MESSAGES = 500
+# Text of the part of a page that is queued at a time. A character takes up to six bytes on the wire.
+_PART_CHARACTERS = 32 * 1024
 _UNREADABLE = Refused(
     ErrorCode.INTERNAL, "The server's database is damaged: messages that you missed are left out here."
 )
@@ -264,12 +266,27 @@ def _send_pages(
             if head and found:
                 send_queue.put(head)
                 head = ()
-            page += found
-            if len(found) < _PAGE_MESSAGES:
+            parts = list(_parts((*page, *found)))
+            is_last = len(found) < _PAGE_MESSAGES
+            page = parts.pop() if is_last else ()
+            for part in parts:
+                send_queue.put(part)
+                if not send_queue.wait_for_room():
+                    return None, True
+            if is_last:
                 break
-            send_queue.put(page)
-            page = ()
-            if not send_queue.wait_for_room():
-                return None, True
             after_id = found[-1].id
     return (*head, *page), True
+
+
+def _parts(page: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
+    """Divide a page into parts of about _PART_CHARACTERS; at least one part, which may be empty."""
+    part: list[Message] = []
+    characters = 0
+    for message in page:
+        if characters >= _PART_CHARACTERS:
+            yield tuple(part)
+            part, characters = [], 0
+        part.append(message)
+        characters += len(message.text)
+    yield tuple(part)

@@ -62,6 +62,9 @@ class SendQueue(Protocol):
     def put(self, events: Sequence[Event]) -> None:
         """Send the events on this connection."""
 
+    def put_long(self, event: Event, /) -> None:
+        """Send an answer with many messages, as the peer reads. Live events wait. For its reader thread."""
+
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         """Send the last events; with ``hang_up``, also stop reading. For any thread."""
 

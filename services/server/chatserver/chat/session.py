@@ -365,7 +365,7 @@ class Session:
         self._wait_for_pending()
         before_id = _before_id(request, self._services.hub.last_id())
         found = self._services.messages.history(self._member.account_id, before_id, request.limit)
-        self._send_queue.put([History(found)])
+        self._send_queue.put_long(History(found))
         return State.LOGGED_IN
 
     def _search(self, request: requests.Search) -> State:
@@ -378,7 +378,7 @@ class Session:
         messages, upto_id = self._services.indexer.search(
             terms, self._member.account_id, before_id, request.limit, newest_id
         )
-        self._send_queue.put([Found(request.words, messages, upto_id)])
+        self._send_queue.put_long(Found(request.words, messages, upto_id))
         return State.LOGGED_IN
 
     def _change_password(self, request: requests.ChangePassword) -> State:

@@ -103,7 +103,10 @@ class BroadcastBuffer:
 
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Encode events and stage them until :meth:`flush`; returns the positions of their start and end."""
-        data = self._encode(events)
+        return self.append_bytes(self._encode(events))
+
+    def append_bytes(self, data: bytes) -> tuple[int, int]:
+        """Stage bytes that are encoded already."""
         start = self._tail
         if data:  # the protocol may be unable to express the events
             self._staged.append(data)

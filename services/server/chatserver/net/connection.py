@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.requests import Request
     from chatprotocol.wire import ServerProtocol, WireProtocol
+    from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.sender import Sender
     from chatserver.net.transport import Transport
 
@@ -81,6 +82,8 @@ class ConnectionServices:
     login_seconds: float
     # Returns the session for a send queue, the connection's label and the peer's address.
     open_session: Callable[[SendQueue, str, str], Session]
+    # See SendQueue.
+    overflow: BroadcastBuffer | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -192,7 +195,13 @@ class Connection:
             return
         server = protocol.server()
         self._send_queue = SendQueue(
-            self._transport, protocol.name, server.encode, self.label, self._services.sender.mark_ready
+            self._transport,
+            protocol.name,
+            server.encode,
+            self.label,
+            self._services.sender.mark_ready,
+            server.encode_long,
+            self._services.overflow,
         )
         self._transport.set_wake(partial(self._services.sender.mark_ready, self._send_queue))
         self._services.sender.add()

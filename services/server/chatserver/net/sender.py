@@ -291,10 +291,9 @@ class Sender:
                 sent_upto = start + sent_bytes
                 if sent_bytes < 0:
                     self._disconnect(send_queue)
-                elif sent_upto == before:  # there may be a segment within the data
-                    self._take_out(send_queue, {buffer: before})
                 else:
-                    self._take_out(send_queue, {}, Shared(buffer, sent_upto, buffer.position))
+                    unsent = Shared(buffer, sent_upto, buffer.position)
+                    self._take_out(send_queue, unsent, is_begun=sent_upto > before)
             start = span.end
 
     def _send_to_caught_up(
@@ -329,23 +328,21 @@ class Sender:
             incomplete.append((send_queue, sent_bytes))
         return incomplete
 
-    def _take_out(
-        self, send_queue: SendQueue, positions: dict[BroadcastBuffer, int], rest: Shared | None = None
-    ) -> None:
-        """Move a queue from the caught-up ones to those behind: at the positions of its buffers, or at these."""
+    def _take_out(self, send_queue: SendQueue, unsent: Shared | None = None, *, is_begun: bool = False) -> None:
+        """Move a queue from the caught-up ones to those behind, in all its buffers. See SendQueue.fall_behind."""
         buffers = self._placed[send_queue]
-        send_queue.fall_behind({buffer: buffer.position for buffer in buffers} | positions, rest)
+        send_queue.fall_behind(buffers, unsent, is_begun=is_begun)
         for buffer in buffers:
             followers = self._followers[buffer]
             del followers.caught_up[send_queue]
             followers.behind.add(send_queue)
 
-    def _place(self, send_queue: SendQueue) -> None:
-        """Put a queue that is behind into the sets of its buffers, and remove it from those of others."""
+    def _place(self, send_queue: SendQueue) -> tuple[BroadcastBuffer, ...]:
+        """Put a queue that is behind into the sets of its buffers, which are returned, and into no others."""
         buffers = send_queue.buffers
         placed = self._placed.get(send_queue, ())
         if buffers is placed:
-            return
+            return buffers
         for buffer in placed:
             if buffer not in buffers:
                 self._followers[buffer].behind.discard(send_queue)
@@ -355,6 +352,7 @@ class Sender:
             self._placed[send_queue] = buffers
         elif placed:
             del self._placed[send_queue]
+        return buffers
 
     def _forget(self, send_queue: SendQueue) -> None:
         """Remove a queue from all sets."""
@@ -368,7 +366,7 @@ class Sender:
             return
         placed = self._placed.get(send_queue)
         if placed and send_queue in self._followers[placed[0]].caught_up:
-            self._take_out(send_queue, {})
+            self._take_out(send_queue)
         self._place(send_queue)
         if send_queue.is_tracked:
             send_queue.check_acknowledged()  # before more data is sent
@@ -393,11 +391,10 @@ class Sender:
         except (OSError, MemoryError):
             self._disconnect(send_queue)
             return
-        self._place(send_queue)
-        placed = self._placed.get(send_queue, ())
-        if send_queue.catch_up(placed):
+        buffers = self._place(send_queue)
+        if send_queue.catch_up(buffers):
             descriptor = send_queue.transport.descriptor
-            for buffer in placed:
+            for buffer in buffers:
                 self._followers[buffer].behind.discard(send_queue)
                 self._followers[buffer].caught_up[send_queue] = descriptor
         elif data:  # there may be more

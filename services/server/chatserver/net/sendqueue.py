@@ -15,14 +15,16 @@ States:
     BUFFERING  Before the login, and while missed messages are read. Replies are sent at once, one per send. Segments of
                the buffers and insertions wait in ``_waiting``, behind all replies.
     LIVE       After :meth:`release`. What waited follows the replies.
+    ANSWERING  A long answer is queued, piece by piece. All else waits as in BUFFERING; an end waits for the answer's.
     DRAINING   After :meth:`finish`. Nothing new is queued; what is queued is still sent. What waited is dropped: the
                missed messages are incomplete, and newer messages would hide the gap.
     HANGING_UP DRAINING, then the reader is made to see the end. Does not wait for a peer that does not read.
     SHUT       Everything was sent, and our side of the connection is shut.
     CLOSED     Nothing more is sent: the peer is lost or was disconnected, or the transport is closed.
 
-    BUFFERING -> LIVE -> DRAINING -> SHUT -> CLOSED. ``finish`` leads from the first two to DRAINING, and with
-    ``hang_up`` from any but CLOSED to HANGING_UP. ``shut`` leads from these two to SHUT, ``close`` to CLOSED.
+    BUFFERING -> LIVE <-> ANSWERING, LIVE -> DRAINING -> SHUT -> CLOSED. ``finish`` leads from BUFFERING and LIVE to
+    DRAINING, and with ``hang_up`` from any but CLOSED to HANGING_UP. ``shut`` leads from these two to SHUT. ``close``
+    leads to CLOSED.
 
 A live queue is *caught up* if it has no segments and each of its open spans starts at the position of its buffer.
 The sender then sends it the same spans as all others, and does not update the starts. :meth:`catch_up` alone sets
@@ -54,7 +56,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from chatprotocol.events import Event, EventBatch
     from chatserver.net.broadcast import BroadcastBuffer
@@ -62,6 +64,10 @@ if TYPE_CHECKING:
 
 # Maximum unsent replies per connection: above it, the server stops reading requests from this client.
 UNREAD_MAX_BYTES = 64 * 1024
+# Maximum insertions in bytes of the queue's own. More are spans of the overflow buffer, which all queues share.
+INSERTED_MAX_BYTES = 128 * 1024
+# Maximum size of a span that carries a number and is still extended.
+_NUMBERED_MAX_BYTES = 64 * 1024
 # Maximum pieces per send: one connection must not occupy the sender for long.
 _PIECES_MAX = 128
 # Maximum size for joining bytes of its own: a segment and its bytes object take 100 bytes beside the data.
@@ -74,11 +80,12 @@ class State(IntEnum):
     """The state of a send queue. See the module's docstring."""
 
     BUFFERING = 0
-    LIVE = 1
-    DRAINING = 2
-    HANGING_UP = 3
-    SHUT = 4
-    CLOSED = 5
+    ANSWERING = 1
+    LIVE = 2
+    DRAINING = 3
+    HANGING_UP = 4
+    SHUT = 5
+    CLOSED = 6
 
 
 class Kind(Enum):
@@ -132,10 +139,13 @@ class SendQueue:
 
     __slots__ = (
         "_encode",
+        "_encode_long",
         "_inserted_bytes",
+        "_last",
         "_leaving",
         "_lock",
         "_open",
+        "_overflow",
         "_pieces_max",
         "_reply_bytes",
         "_room_available",
@@ -159,13 +169,21 @@ class SendQueue:
         encode: Callable[[Sequence[Event | EventBatch]], bytes],
         label: str,
         wake: Callable[[SendQueue], None],
+        encode_long: Callable[[Event], Iterator[bytes]] = lambda _: iter(()),
+        overflow: BroadcastBuffer | None = None,
         pieces_max: int = _PIECES_MAX,
     ) -> None:
-        """``protocol`` is the name of the wire protocol. ``encode`` encodes the events for this connection alone."""
+        """``protocol`` is the name of the wire protocol.
+
+        ``encode`` encodes the events for this connection alone, and ``encode_long`` a long answer in pieces.
+        ``overflow`` takes the insertions above INSERTED_MAX_BYTES; its position is that of a buffer without followers.
+        """
         self.transport = transport
         self.label = label
         self.protocol = protocol
         self._encode = encode
+        self._encode_long = encode_long
+        self._overflow = overflow
         self._wake = wake
         self._pieces_max = pieces_max
         # Guards everything below. ``state``, ``caught_up`` and ``buffers`` may be read without it.
@@ -183,6 +201,8 @@ class SendQueue:
         self._reply_bytes = 0
         self._inserted_bytes = 0
         self._shared_bytes = 0
+        # The last events, if the queue is to finish after the answer.
+        self._last: bytes | None = None
         self._tracked: _Tracked | None = None
 
     # --- for the session: its reader thread, and for guests the reader threads of others ---
@@ -204,33 +224,50 @@ class SendQueue:
         if wake:
             self._wake(self)
 
+    def put_long(self, event: Event) -> None:
+        """Queue a long answer piece by piece, as the peer reads. For the reader thread.
+
+        Returns after the last piece was queued, or after the end of the connection. If the pieces can't be made, the
+        error leaves this method, and the connection ends after the pieces so far.
+        """
+        with self._lock:
+            if self.state is State.LIVE:
+                self._close_spans()
+                self.state = State.ANSWERING
+        is_complete = False
+        try:
+            for piece in self._encode_long(event):
+                self.put_bytes(piece)
+                if not self.wait_for_room():
+                    return
+            is_complete = True
+        finally:
+            with self._lock:
+                if self.state is State.ANSWERING:
+                    self._end_answer(is_complete=is_complete)
+            self._wake(self)
+
     def release(self, events: Sequence[Event]) -> None:
         """Queue the last of the missed messages, then what waited for it: the queue is LIVE."""
         data = self._encode(events)
         with self._lock:
             self._put(data)
             if self.state is State.BUFFERING:
-                self._segments += self._waiting
-                self._waiting = []
-                self.state = State.LIVE
+                self._go_live()
         self._wake(self)
 
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         """Queue the last events. Pending data is sent, then our side of the connection is shut. For any thread.
 
         With ``hang_up`` both sides are shut, so that the reader sees the end. Data that does not fit into the socket is
-        then discarded.
+        then discarded. Without it a long answer is completed first.
         """
         data = self._encode(last)
         with self._lock:
-            self._put(data)
-            if self.state < State.DRAINING:
-                if self.state is State.BUFFERING:
-                    self._drop_waiting()
-                else:
-                    self._close_spans()
-                self._leave(self._open)
-                self.state = State.DRAINING
+            if self.state is State.ANSWERING and not hang_up:
+                self._last = data
+            else:
+                self._finish(data)
             if hang_up and self.state is not State.CLOSED:
                 self.state = State.HANGING_UP
             if self._room_available is not None:
@@ -292,7 +329,10 @@ class SendQueue:
             if first is None:
                 return
             self._close_spans(is_staged=True)
-            self._add(data, Kind.INSERTION)
+            if self._overflow is not None and self._inserted_bytes + len(data) > INSERTED_MAX_BYTES:
+                self._add_overflow(self._overflow, data)
+            else:
+                self._add(data, Kind.INSERTION)
         first.note_inserted(len(data))
         self._wake(self)
 
@@ -303,7 +343,9 @@ class SendQueue:
             if buffer not in self._open:
                 return
             self._stop_sharing()
-            self._close_span(buffer, start)
+            open_start = self._open[buffer]
+            if open_start < start:
+                self._add_span(buffer, open_start, start)
             if data:
                 self._add(data, Kind.INSERTION)
             self._open[buffer] = end
@@ -394,11 +436,9 @@ class SendQueue:
             room = self.transport.write_max_bytes
             for segment in self._segments:
                 if isinstance(segment, Own):
-                    if pieces and segment.kind is Kind.SINGLE_REPLY:
-                        break
-                    pieces.append(segment.data)
                     if segment.kind is Kind.SINGLE_REPLY:
-                        break
+                        return pieces or [segment.data]
+                    pieces.append(segment.data)
                 else:
                     buffer, start = segment.buffer, segment.start
                     end = min(segment.end, buffer.end, start + room)
@@ -420,10 +460,14 @@ class SendQueue:
             for segment in self._segments:
                 if not sent_bytes:
                     break
-                sent_bytes -= self._shorten(segment, sent_bytes)
-                if _size(segment):
+                size = _size(segment)
+                if size > sent_bytes:
+                    self._shorten(segment, sent_bytes)
                     break
-                self._note_complete(segment)
+                self._count_sent(segment, size)
+                if segment.number != _NO_NUMBER:
+                    self._note_complete(segment)
+                sent_bytes -= size
                 complete += 1
             del self._segments[:complete]
             if self._leaving and complete:
@@ -447,20 +491,27 @@ class SendQueue:
             )
             return self.caught_up
 
-    def fall_behind(self, positions: Mapping[BroadcastBuffer, int], rest: Shared | None = None) -> None:
-        """Leave the caught-up state, with everything sent up to these positions except ``rest``.
+    def fall_behind(
+        self, buffers: Sequence[BroadcastBuffer], unsent: Shared | None = None, *, is_begun: bool = False
+    ) -> None:
+        """Leave the caught-up state, with everything sent up to the positions of the buffers, except ``unsent``.
 
-        ``rest`` is the second half of a span that was sent in part. It becomes the first segment. Nothing was inserted
-        into that span: the queue was still caught up when the sender had seen the end of it.
+        If the data of which ``unsent`` is the rest is begun, the rest becomes the first segment, before any other
+        buffer. Nothing was inserted into it: the queue was still caught up when the sender had seen the end of it.
         """
         with self._lock:
             self._stop_sharing()
-            for buffer, position in positions.items():
-                self._skip_to(buffer, position)
-            if rest is not None:
-                self._segments.insert(0, rest)
-                self._shared_bytes += rest.end - rest.start
-            self._release_buffers()
+            for buffer in buffers:
+                if unsent is None or buffer is not unsent.buffer:
+                    self._skip_to(buffer, buffer.position)
+                elif not is_begun:
+                    self._skip_to(buffer, unsent.start)
+                else:
+                    self._skip_to(buffer, unsent.end)
+                    self._segments.insert(0, unsent)
+                    self._shared_bytes += unsent.end - unsent.start
+            if self._leaving:
+                self._release_buffers()
 
     def shut(self) -> State | None:
         """If the queue takes no more and everything was sent, it is SHUT; returns the state before."""
@@ -499,24 +550,51 @@ class SendQueue:
     def lag_bytes(self) -> int:
         """Unsent bytes of all buffers and of insertions; replies do not count."""
         with self._lock:
-            unsent = sum(buffer.end - start for buffer, start in self._open.items() if start < buffer.end)
-            return unsent + self._shared_bytes + self._inserted_bytes
+            unsent_bytes = self._shared_bytes + self._inserted_bytes
+            for buffer, start in self._open.items():
+                if start < buffer.end:
+                    unsent_bytes += buffer.end - start
+            return unsent_bytes
 
     # --- the lock is held, except for the callers above that read without it ---
 
     def _put(self, data: bytes) -> None:
         if not data or self.state >= State.DRAINING:
             return
-        if self.state is State.BUFFERING:
+        if self.state <= State.ANSWERING:
             self._segments.append(Own(data, Kind.SINGLE_REPLY))
             self._reply_bytes += len(data)
         else:
             self._close_spans()
             self._add(data, Kind.REPLY)
 
+    def _go_live(self) -> None:
+        self._segments += self._waiting
+        self._waiting = []
+        self.state = State.LIVE
+
+    def _end_answer(self, *, is_complete: bool) -> None:
+        """Continue after an answer, and end if that was requested meanwhile or a part of the answer is missing."""
+        if is_complete:
+            self._go_live()
+        if not is_complete or self._last is not None:
+            self._finish(self._last or b"")
+
+    def _finish(self, last: bytes) -> None:
+        """Queue the last bytes, and nothing after them."""
+        if self.state >= State.DRAINING:
+            return
+        self._put(last)
+        if self.state is State.LIVE:
+            self._close_spans()
+        else:
+            self._drop_waiting()
+        self._leave(self._open)
+        self.state = State.DRAINING
+
     def _add(self, data: bytes, kind: Kind) -> None:
         """Append bytes of the queue's own, or join them to the last ones."""
-        segments = self._waiting if self.state is State.BUFFERING else self._segments
+        segments = self._waiting if self.state <= State.ANSWERING else self._segments
         last = segments[-1] if segments else None
         if isinstance(last, Own) and last.kind is kind and len(last.data) < _JOIN_MAX_BYTES:
             last.data = bytes(last.data) + data
@@ -526,6 +604,12 @@ class SendQueue:
             self._inserted_bytes += len(data)
         else:
             self._reply_bytes += len(data)
+
+    def _add_overflow(self, overflow: BroadcastBuffer, data: bytes) -> None:
+        """Append an insertion as a span of the overflow buffer."""
+        start, end = overflow.append_bytes(data)
+        overflow.flush()
+        self._add_span(overflow, start, end)
 
     def _stop_sharing(self) -> None:
         """Leave the caught-up state. The true starts are these or later: see fall_behind."""
@@ -537,28 +621,33 @@ class SendQueue:
     def _close_spans(self, *, is_staged: bool = False) -> None:
         """Close the open spans at the flushed ends of their buffers, or after the staged data."""
         self._stop_sharing()
-        for buffer in self._open:
-            self._close_span(buffer, buffer.tail if is_staged else buffer.end)
+        for buffer, start in self._open.items():
+            end = buffer.tail if is_staged else buffer.end
+            if start < end:
+                self._add_span(buffer, start, end)
+                self._open[buffer] = end
 
     def _close_spans_at_positions(self) -> None:
         """Close the open spans at the positions of their buffers, to send them."""
         if len(self._segments) < self._pieces_max:
             for buffer, start in self._open.items():
                 if start < buffer.position:
-                    self._close_span(buffer, buffer.position)
+                    self._add_span(buffer, start, buffer.position)
+                    self._open[buffer] = buffer.position
 
-    def _close_span(self, buffer: BroadcastBuffer, end: int) -> None:
-        """Make a segment of the open span up to ``end``, or extend the last segment."""
-        start = self._open[buffer]
-        if start >= end:
-            return
-        segments = self._waiting if self.state is State.BUFFERING else self._segments
+    def _add_span(self, buffer: BroadcastBuffer, start: int, end: int) -> None:
+        """Append a span, or extend the last one. A number is then reported later, so there is a limit."""
+        segments = self._waiting if self.state <= State.ANSWERING else self._segments
         last = segments[-1] if segments else None
-        if isinstance(last, Shared) and last.buffer is buffer and last.end == start and last.number == _NO_NUMBER:
+        if (
+            isinstance(last, Shared)
+            and last.buffer is buffer
+            and last.end == start
+            and (last.number == _NO_NUMBER or start - last.start < _NUMBERED_MAX_BYTES)
+        ):
             last.end = end
         else:
             segments.append(Shared(buffer, start, end))
-        self._open[buffer] = end
         self._shared_bytes += end - start
 
     def _skip_to(self, buffer: BroadcastBuffer, position: int) -> None:
@@ -567,29 +656,32 @@ class SendQueue:
             for number, segment in enumerate(segments):
                 if isinstance(segment, Shared) and segment.buffer is buffer:
                     self._shorten(segment, max(0, position - segment.start))
-                    if not _size(segment):
+                    if segment.start == segment.end:
                         self._note_complete(segment)
                         del segments[number]
                     return
-        if buffer in self._open:
-            self._open[buffer] = max(self._open[buffer], position)
+        if self._open.get(buffer, position) < position:
+            self._open[buffer] = position
 
-    def _shorten(self, segment: Own | Shared, max_bytes: int) -> int:
-        """Remove up to ``max_bytes`` from the start of a segment; returns the number of bytes."""
+    def _shorten(self, segment: Own | Shared, max_bytes: int) -> None:
+        """Remove up to ``max_bytes`` from the start of a segment."""
         taken = min(max_bytes, _size(segment))
         if isinstance(segment, Shared):
             segment.start += taken
-            self._shared_bytes -= taken
         else:
             segment.data = memoryview(segment.data)[taken:]
-            if segment.kind is Kind.INSERTION:
-                self._inserted_bytes -= taken
-            else:
-                self._reply_bytes -= taken
-        return taken
+        self._count_sent(segment, taken)
+
+    def _count_sent(self, segment: Own | Shared, size_bytes: int) -> None:
+        if isinstance(segment, Shared):
+            self._shared_bytes -= size_bytes
+        elif segment.kind is Kind.INSERTION:
+            self._inserted_bytes -= size_bytes
+        else:
+            self._reply_bytes -= size_bytes
 
     def _note_complete(self, segment: Own | Shared) -> None:
-        """Note that a segment was sent."""
+        """Note that a segment was sent, which may carry a number."""
         if segment.number != _NO_NUMBER and self._tracked is not None:
             self._tracked.sent = segment.number
 
@@ -622,8 +714,8 @@ class SendQueue:
             self.buffers = (*self._open, *self._leaving)
 
     def _unread_bytes(self) -> int:
-        """Bytes that the peer has not read. Insertions do not count while BUFFERING: they can't be sent."""
-        return self._reply_bytes + (0 if self.state is State.BUFFERING else self._inserted_bytes)
+        """Bytes that the peer has not read. Insertions do not count while they wait and can't be sent."""
+        return self._reply_bytes + (0 if self.state <= State.ANSWERING else self._inserted_bytes)
 
 
 def _size(segment: Own | Shared) -> int:
