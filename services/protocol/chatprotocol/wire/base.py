@@ -66,6 +66,7 @@ class ServerProtocol(Protocol):
     1. ``receive`` and ``receive_end`` MUST NOT raise. Invalid input becomes an Unreadable.
     2. ``receive`` may be lazy. The caller MUST take the requests one by one, answer each one before it takes the next,
        and take all of them unless the connection ends: the meaning of the next bytes may depend on the answer.
+       A list means that it does not, and that rule 3 does not apply, which is faster.
     3. ``data_to_send`` MUST be asked before each request is answered, and after the last one. It returns what the
        protocol answers without the session. These bytes come before the answer to the request, and after all earlier
        answers.

@@ -44,7 +44,7 @@ from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessag
 from chatserver.store.words import terms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from chatprotocol.requests import Request
     from chatserver.chat.guests import Guest
@@ -120,15 +120,19 @@ class Session:
 
         Except for messages, a request waits until the peer has read enough of the earlier answers.
         """
+        handlers = self._TABLE[self._state]  # looked up once for many messages: the hash of an enum is slow
         for request in incoming:
             kind = type(request)
             if kind not in _MESSAGES and not self._begin_answer():
                 return False
             try:
-                handler = self._TABLE[self._state].get(kind)
+                handler = handlers.get(kind)
                 if handler is None:
                     raise _not_allowed(self._state, request)
-                self._state = handler(self, request)
+                state = handler(self, request)
+                if state is not self._state:
+                    self._state = state
+                    handlers = self._TABLE[state]
             except REQUEST_ERRORS as error:
                 if kind in _MESSAGES and not self._begin_answer():
                     return False
@@ -245,11 +249,15 @@ class Session:
         check_text(request.text)
         if request.nonce is not None:
             check_nonce(request.nonce)
-        self._collect([request.text], [request.nonce])
+        batch = self._public_batch()
+        batch.texts.append(request.text)
+        batch.nonces.append(request.nonce)
         return State.LOGGED_IN
 
     def _say_batch(self, request: requests.SayBatch) -> State:
-        self._collect(request.texts, [None] * len(request.texts))
+        batch = self._public_batch()
+        batch.texts.extend(request.texts)
+        batch.nonces.extend([None] * len(request.texts))
         return State.LOGGED_IN
 
     def _whisper(self, request: requests.Whisper) -> State:
@@ -275,13 +283,15 @@ class Session:
             recipient_claim=recipient.claim,
         )
 
-    def _collect(self, texts: Sequence[str], nonces: Sequence[str | None]) -> None:
-        """Add public messages to the last batch, or to a new one if that has a recipient."""
+    def _public_batch(self) -> PublicMessages:
+        """Return the last batch, or a new one if that has a recipient."""
+        last = self._batches[-1] if self._batches else None
+        if isinstance(last, PublicMessages):
+            return last
         assert self._member is not None
-        if not self._batches or not isinstance(self._batches[-1], PublicMessages):
-            self._batches.append(PublicMessages(self._member.account_id, self._member.name, [], []))
-        self._batches[-1].texts.extend(texts)
-        self._batches[-1].nonces.extend(nonces)
+        batch = PublicMessages(self._member.account_id, self._member.name, [], [])
+        self._batches.append(batch)
+        return batch
 
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""

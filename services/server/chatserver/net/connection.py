@@ -314,13 +314,19 @@ class Connection:
                     return
 
 
-def requests_of(protocol: ServerProtocol, send_queue: SendQueue, data: bytes) -> Iterator[Request]:
-    """Yield the requests of this data; queue what the protocol answers without the session between their answers.
+def requests_of(protocol: ServerProtocol, send_queue: SendQueue, data: bytes) -> Iterable[Request]:
+    """Return the requests of this data. The protocol's own answers are queued between those of the session."""
+    found = protocol.receive(data)
+    return found if isinstance(found, list) else _with_own_answers(protocol, send_queue, found)
+
+
+def _with_own_answers(protocol: ServerProtocol, send_queue: SendQueue, found: Iterable[Request]) -> Iterator[Request]:
+    """Yield the requests, and queue the protocol's own answers before each and after the last.
 
     The answer to the request that follows wakes the sender; a message that is not answered at once wakes it when it is
     published.
     """
-    for request in protocol.receive(data):
+    for request in found:
         if own := protocol.data_to_send():
             send_queue.put_bytes(own, wake=False)
         yield request
