@@ -170,6 +170,33 @@ def test_caught_up_queue_counts_the_offered_data_as_sent() -> None:
         assert reported == [1, 2]
 
 
+@pytest.mark.parametrize("is_second", [False, True])
+def test_rest_of_a_short_send_is_not_counted_as_sent(is_second: bool) -> None:
+    """A number is tracked while the sender writes the data before it, of which the socket takes a part."""
+    transport = FakeTransport()
+    reported: list[int] = []
+    with new_queue(transport) as send_queue, closing(bytes_broadcast()) as second:
+        send_queue.follow(second)
+        first, _ = buffers = send_queue.buffers
+        short, whole = (second, first) if is_second else (first, second)
+        assert send_queue.catch_up(buffers)
+        publish(short, b"0123456789")
+        publish(whole, b"abc")
+        for buffer in buffers:
+            buffer.advance()
+        transport.sent = transport.reached = 7
+        send_queue.track(1, reported.append)
+        send_queue.fall_behind(buffers, Shared(short, 4, 10), is_begun=True)
+        send_queue.check_acknowledged()
+        assert reported == []
+        (rest,) = send_queue.next_data()
+        assert rest == b"456789"
+        send_queue.note_sent(6)
+        transport.sent = transport.reached = 13
+        send_queue.check_acknowledged()
+        assert reported == [1]
+
+
 # --- with a sender, over TCP ---
 
 

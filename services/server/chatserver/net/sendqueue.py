@@ -501,15 +501,15 @@ class SendQueue:
         """
         with self._lock:
             self._stop_sharing()
+            begun = unsent if is_begun else None
+            if begun is not None:
+                self._segments.insert(0, begun)
+                self._shared_bytes += begun.end - begun.start
             for buffer in buffers:
-                if unsent is None or buffer is not unsent.buffer:
-                    self._skip_to(buffer, buffer.position)
-                elif not is_begun:
-                    self._skip_to(buffer, unsent.start)
-                else:
-                    self._skip_to(buffer, unsent.end)
-                    self._segments.insert(0, unsent)
-                    self._shared_bytes += unsent.end - unsent.start
+                position = buffer.position
+                if unsent is not None and buffer is unsent.buffer:
+                    position = unsent.end if is_begun else unsent.start
+                self._skip_to(buffer, position, begun)
             if self._leaving:
                 self._release_buffers()
 
@@ -650,16 +650,21 @@ class SendQueue:
             segments.append(Shared(buffer, start, end))
         self._shared_bytes += end - start
 
-    def _skip_to(self, buffer: BroadcastBuffer, position: int) -> None:
-        """Drop the data of the first span of a buffer that was sent up to this position."""
+    def _skip_to(self, buffer: BroadcastBuffer, position: int, begun: Shared | None) -> None:
+        """Drop the data of the first span of a buffer, except ``begun``, that was sent up to this position."""
+        before: Own | Shared | None = None
         for segments in (self._segments, self._waiting):
-            for number, segment in enumerate(segments):
-                if isinstance(segment, Shared) and segment.buffer is buffer:
+            for index, segment in enumerate(segments):
+                if isinstance(segment, Shared) and segment.buffer is buffer and segment is not begun:
                     self._shorten(segment, max(0, position - segment.start))
                     if segment.start == segment.end:
-                        self._note_complete(segment)
-                        del segments[number]
+                        if before is None:
+                            self._note_complete(segment)
+                        elif segment.number != _NO_NUMBER:  # the data before it is unsent
+                            before.number = segment.number
+                        del segments[index]
                     return
+                before = segment
         if self._open.get(buffer, position) < position:
             self._open[buffer] = position
 
