@@ -26,7 +26,7 @@ from chatserver.journal.entries import (
 )
 from chatserver.store.database import schema_files
 from chatserver.store.identity import read_highest_id
-from chatserver.store.transactions import transaction
+from chatserver.store.sqlite import transaction
 
 # Few values, so that names, nonces, ids and claims meet.
 ids = st.integers(1, 4)

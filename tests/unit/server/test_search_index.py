@@ -43,7 +43,7 @@ class Shelf:
         self.opened = ExitStack()
 
     def open(self, **options: Any) -> Index:
-        index = Index(self.folder, self, **options)
+        index = Index(self.folder, self.fingerprint, **options)
         self.opened.callback(index.close)
         return index
 

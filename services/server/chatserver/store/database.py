@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import secrets
 import sqlite3
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -16,8 +15,8 @@ from msgspec.structs import replace
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
 from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint
 from chatserver.store.migration import migrate
+from chatserver.store.sqlite import ReaderPool, connect, transaction
 from chatserver.store.state import STATE_FILE, State, StateFile
-from chatserver.store.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,9 +68,7 @@ class Database:
                 make_private(folder)
                 self.state_file = StateFile(folder / STATE_FILE)
                 self._writer = self._open()
-                self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-                for _ in range(_READERS):
-                    self._readers.put(_connect_reader(self.path))
+                self._readers = ReaderPool(self.path, _READERS)
             except BaseException:
                 self._locks.close()
                 raise
@@ -97,7 +94,7 @@ class Database:
         self._locks.enter_context(lock(self.path))
         if header is not None:
             _check(self.path)
-        writer = _connect(self.path)
+        writer = connect(self.path)
         try:
             _enable_wal(writer, self.path)
             writer.execute("PRAGMA synchronous = FULL")
@@ -184,14 +181,12 @@ class Database:
 
         Waits for a free reader. Raises StoreError if the disk can't be read, DamagedError if the file is damaged.
         """
-        reader = self._readers.get()
         try:
-            yield reader
+            with self._readers.reading() as reader:
+                yield reader
         except (sqlite3.Error, UnicodeError) as error:
             problem = DamagedError if is_damage(error) else StoreError
             raise problem(f"The database {self.path} can't be read: {describe(error)}.") from error
-        finally:
-            self._readers.put(reader)
 
     def truncate_log(self) -> None:
         """Checkpoint and truncate a large WAL. Journal thread only, between transactions.
@@ -201,17 +196,12 @@ class Database:
         """
         if self._wal_bytes <= _WAL_MAX_BYTES:
             return
-        readers = [self._readers.get() for _ in range(_READERS)]
-        try:
+        with self._readers.paused():
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            for reader in readers:
-                self._readers.put(reader)
 
     def close(self) -> None:
         """Checkpoint, close all connections and release the locks. No other thread may use the database any more."""
-        for _ in range(_READERS):
-            self._readers.get().close()
+        self._readers.close()
         self._writer.close()  # deletes the WAL, unless the file was moved: another server may use that name then
         with suppress(OSError):
             self.state_file.sync()
@@ -266,22 +256,6 @@ def _file_id(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
-    # isolation_level=None: BEGIN and COMMIT are explicit. Threads share a connection, one at a time.
-    address = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(address, isolation_level=None, check_same_thread=False, uri=True)
-    # Large results are sorted in memory: a temporary file may not be writable (read-only container) or not private.
-    connection.execute("PRAGMA temp_store = MEMORY")
-    return connection
-
-
-def _connect_reader(path: Path) -> sqlite3.Connection:
-    reader = _connect(path, "ro")
-    # The first query opens the WAL. Later there may be no descriptor left for it.
-    reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    return reader
-
-
 def _enable_wal(writer: sqlite3.Connection, path: Path) -> None:
     (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
@@ -291,7 +265,7 @@ def _enable_wal(writer: sqlite3.Connection, path: Path) -> None:
 def _check(path: Path) -> None:
     """Raise StoreError if the file is damaged, before anything is written to it."""
     # Read-only: a read-write connection would checkpoint the WAL of a killed server when it closes.
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(connect(path, "ro")) as connection:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if path.stat().st_size > _CHECK_MAX_BYTES:
             return

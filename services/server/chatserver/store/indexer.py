@@ -87,7 +87,7 @@ class Indexer:
         messages: Messages,
         on_crash: Callable[[str], None],
         times: IndexerTimes = _TIMES,
-        open_index: Callable[[Path, Messages], Index] = Index,
+        open_index: Callable[[Path, Callable[[int], str | None]], Index] = Index,
     ) -> None:
         self._times = times
         self._open_index = open_index
@@ -181,7 +181,7 @@ class Indexer:
             self._repair()
 
     def _open(self) -> Index:
-        index = self._open_index(self._folder, self._messages)
+        index = self._open_index(self._folder, self._messages.fingerprint)
         with self._lock:
             self._index = index
             self._indexed_id = index.last_id

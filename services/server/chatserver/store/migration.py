@@ -29,7 +29,7 @@ import structlog
 
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import touch_private
-from chatserver.store.transactions import transaction
+from chatserver.store.sqlite import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

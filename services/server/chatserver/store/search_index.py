@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from chatserver.store.files import touch_private
 from chatserver.store.rooms import LOBBY_ID
-from chatserver.store.transactions import transaction
+from chatserver.store.sqlite import ReaderPool, connect, transaction
 from chatserver.store.words import words_of
 
 if TYPE_CHECKING:
@@ -66,13 +65,6 @@ class IndexClosedError(Exception):
     """The index was closed; no search runs on it any more."""
 
 
-class Source(Protocol):
-    """The messages, as the index needs them."""
-
-    def fingerprint(self, message_id: int, /) -> str | None:
-        """A fingerprint of the message, to detect another database with the same ids; None if it does not exist."""
-
-
 class Index:
     """The index file. Only the indexer thread opens, extends and closes it; any thread may call ``find``.
 
@@ -82,7 +74,7 @@ class Index:
     def __init__(
         self,
         folder: Path,
-        source: Source,
+        fingerprint: Callable[[int], str | None],
         *,
         find_seconds: float = FIND_SECONDS,
         find_steps: int = _STEPS,
@@ -91,9 +83,10 @@ class Index:
     ) -> None:
         """Open or create the file; rebuild it if it belongs to other messages.
 
-        Raises NoFtsError, sqlite3.Error, OSError, and errors of the source.
+        ``fingerprint`` identifies a stored message, to detect another database with the same ids; None if it does not
+        exist. Raises NoFtsError, sqlite3.Error, OSError, and errors of ``fingerprint``.
         """
-        self._source = source
+        self._fingerprint = fingerprint
         self._find_seconds = find_seconds
         self._find_steps = find_steps
         self._clock = clock
@@ -101,17 +94,15 @@ class Index:
         self.closed = False
         path = folder / SEARCH_FILE
         self._writer = _open(path, schema)
-        self._readers: queue.Queue[sqlite3.Connection] = queue.Queue()
         try:
             # Messages up to this id are indexed. Only the indexer thread uses it.
             self.last_id, mark = self._writer.execute("SELECT id, mark FROM reached").fetchone()
-            if self.last_id and source.fingerprint(self.last_id) != mark:
+            if self.last_id and fingerprint(self.last_id) != mark:
                 self._writer.close()
                 remove_index(folder)
                 self._writer = _open(path, schema)
                 self.last_id = 0
-            for _ in range(_READERS):
-                self._readers.put(_connect_reader(path))
+            self._readers = ReaderPool(path, _READERS)
         except BaseException:
             self._writer.close()
             raise
@@ -119,7 +110,7 @@ class Index:
     def add(self, messages: Sequence[IndexedMessage]) -> None:
         """Index messages, all or none. They must be newer than all indexed ones, in the order of their ids.
 
-        Raises sqlite3.Error, and errors of the source.
+        Raises sqlite3.Error, and errors of ``fingerprint``.
         """
         if not messages:
             return
@@ -127,7 +118,7 @@ class Index:
         with transaction(self._writer):
             self._writer.executemany(_ADD_PUBLIC, (_row(each) for each in messages if each.conversation_id == LOBBY_ID))
             self._writer.executemany(_ADD_DIRECT, (_row(each) for each in messages if each.conversation_id != LOBBY_ID))
-            self._writer.execute("UPDATE reached SET id = ?, mark = ?", (last_id, self._source.fingerprint(last_id)))
+            self._writer.execute("UPDATE reached SET id = ?, mark = ?", (last_id, self._fingerprint(last_id)))
         self.last_id = last_id
 
     def find(
@@ -149,28 +140,23 @@ class Index:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """A reader from the pool; its queries are interrupted after FIND_SECONDS or by ``close``."""
-        reader = self._readers.get()
         try:
-            # Read without a lock: close() sets the flag before it puts closed readers into the queue.
-            if self.closed:
-                raise IndexClosedError
-            deadline = self._clock() + self._find_seconds
-            reader.set_progress_handler(lambda: self.closed or self._clock() > deadline, self._find_steps)
-            yield reader
+            with self._readers.reading() as reader:
+                # Read without a lock: close() sets the flag before it closes the readers.
+                if self.closed:
+                    raise IndexClosedError
+                deadline = self._clock() + self._find_seconds
+                reader.set_progress_handler(lambda: self.closed or self._clock() > deadline, self._find_steps)
+                yield reader
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
             raise (IndexClosedError if self.closed else TooLongError) from error
-        finally:
-            self._readers.put(reader)
 
     def close(self) -> None:
         """Interrupt all searches and close the file."""
         self.closed = True
-        readers = [self._readers.get() for _ in range(_READERS)]
-        for reader in readers:
-            reader.close()
-            self._readers.put(reader)  # wakes a waiting search, which then raises IndexClosedError
+        self._readers.close()  # wakes waiting searches, which then raise IndexClosedError
         self._writer.close()
 
 
@@ -216,7 +202,7 @@ def _open(path: Path, schema: str) -> sqlite3.Connection:
 
 def _connect_writer(path: Path, schema: str) -> sqlite3.Connection:
     touch_private(path)
-    writer = _connect(path)
+    writer = connect(path)
     try:
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute(
@@ -238,14 +224,3 @@ def _is_readable(connection: sqlite3.Connection) -> bool:
     for find in (_FIND_PUBLIC, _FIND_DIRECT):
         connection.execute(find, ('"a"', 0, 1)).fetchall()
     return len(connection.execute("SELECT id, mark FROM reached").fetchall()) == 1
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-
-
-def _connect_reader(path: Path) -> sqlite3.Connection:
-    reader = _connect(path)
-    # The first query opens the file. Later it may be deleted, or there may be no descriptor left.
-    reader.execute("SELECT count(*) FROM reached").fetchone()
-    return reader
