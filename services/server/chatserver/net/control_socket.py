@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chatserver.control import ANSWER_MAX_BYTES, CONTROL_FILE, address_in, fallback_address, open_folder
-from chatserver.net.stop_signal import StopSignal
-from chatserver.threads import Worker
+from chatserver.net.selector_thread import SelectorThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,32 +33,29 @@ class ControlSocket:
     def __init__(self, folder: Path, answer: Callable[[str], str], on_crash: Callable[[str], None]) -> None:
         """``answer`` returns the answer to a request. It may be slow, because the asking program has a time limit."""
         self._answer = answer
-        self._worker = Worker("control", self._run, on_crash)
-        self._stop = StopSignal()
+        self._thread = SelectorThread("control", self._run, on_crash)
         self._folder = open_folder(folder)
         self._socket = _bind(folder, self._folder)
 
     def start(self) -> None:
         if self._socket is not None:
-            self._worker.start()
+            self._thread.start()
 
     def close(self) -> None:
         """Stop and join the thread, and remove the socket."""
-        self._stop.send()
-        self._worker.join()
+        self._thread.stop()
         if self._socket is not None:
             self._socket.close()
         with suppress(OSError):
             os.unlink(CONTROL_FILE, dir_fd=self._folder)
         os.close(self._folder)
-        self._stop.close()
 
     def _run(self) -> None:
         assert self._socket is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
-            selector.register(self._stop, selectors.EVENT_READ)
-            while self._stop not in [key.fileobj for key, _ in selector.select()]:
+            selector.register(self._thread, selectors.EVENT_READ)
+            while self._thread not in [key.fileobj for key, _ in selector.select()]:
                 with suppress(OSError):  # the asking program has ended, or does not read its answers
                     request, address = self._socket.recvfrom(_REQUEST_MAX_BYTES)
                     if address:  # an unbound socket can't be answered

@@ -11,9 +11,8 @@ import structlog
 
 from chatserver.net.connections import FullError
 from chatserver.net.reject_queue import RejectQueue
-from chatserver.net.stop_signal import StopSignal
+from chatserver.net.selector_thread import SelectorThread
 from chatserver.net.transport import TcpTransport
-from chatserver.threads import Worker
 
 if TYPE_CHECKING:
     import socket
@@ -50,33 +49,30 @@ class Listener:
         """``full`` is the error for a rejected connection, which is sent in the connection's protocol."""
         self._turns = turns
         self._connections = connections
-        self._worker = Worker("listener", self._run, on_crash)
+        self._thread = SelectorThread("listener", self._run, on_crash)
         self._socket = listening
-        self._stop = StopSignal()
         # True after a pause was logged, until accepting works again.
         self._exhausted = False
         self._reject_queue = RejectQueue(protocols, full)
 
     def start(self) -> None:
-        self._worker.start()
+        self._thread.start()
 
     def close(self) -> None:
         """Stop accepting, join the thread and close the socket."""
-        self._stop.send()
-        self._worker.join()
+        self._thread.stop()
         self._socket.close()
-        self._stop.close()
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
-            selector.register(self._stop, selectors.EVENT_READ)
+            selector.register(self._thread, selectors.EVENT_READ)
             selector.register(self._reject_queue, selectors.EVENT_READ)
             while True:
                 timeout = None if self._reject_queue.is_empty else _REJECT_QUEUE_SECONDS
                 ready = [key.fileobj for key, _ in selector.select(timeout)]
                 self._reject_queue.check(time.monotonic())
-                if self._stop in ready:
+                if self._thread in ready:
                     self._reject_queue.close_all()
                     return
                 if not self._accept_all():

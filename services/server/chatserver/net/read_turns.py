@@ -32,8 +32,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from chatserver.net.stop_signal import StopSignal
-from chatserver.threads import Worker
+from chatserver.net.selector_thread import SelectorThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,12 +71,11 @@ class ReadTurns:
 
     def __init__(self, on_crash: Callable[[str], None], active_max: int = _ACTIVE_MAX) -> None:
         self._active_max = active_max
-        self._worker = Worker("read turns", self._run, on_crash)
+        self._thread = SelectorThread("read turns", self._run, on_crash)
         self._epoll = select.epoll()
         # One-shot: further events are not reported while the reader handles this one.
         self._armed = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
-        self._stop = StopSignal()
-        self._epoll.register(self._stop, select.EPOLLIN)
+        self._epoll.register(self._thread, select.EPOLLIN)
         # Guards everything below.
         self._lock = threading.Lock()
         self._active = 0
@@ -93,14 +91,12 @@ class ReadTurns:
         self._ended = False
 
     def start(self) -> None:
-        self._worker.start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Stop and join the thread. All readers must have ended."""
-        self._stop.send()
-        self._worker.join()
+        self._thread.stop()
         self._epoll.close()
-        self._stop.close()
 
     def add(self, descriptor: int) -> Waiter:
         """Register the socket of one reader. OSError: the system can't watch another socket. For any thread."""
@@ -182,7 +178,7 @@ class ReadTurns:
         next_check_at = 0.0
         while True:
             readable = [descriptor for descriptor, _ in self._epoll.poll(_TICK_SECONDS, _EVENTS_MAX)]
-            if self._stop.fileno() in readable:
+            if self._thread.fileno() in readable:
                 return
             now = time.monotonic()
             with self._lock:

@@ -42,9 +42,8 @@ from chatprotocol.udp.packet import (
 from chatprotocol.wire.steps import COMMAND
 from chatserver.net.connections import FullError
 from chatserver.net.cookies import Cookies
-from chatserver.net.stop_signal import StopSignal
+from chatserver.net.selector_thread import SelectorThread
 from chatserver.net.udp_transport import Address, UdpTransport
-from chatserver.threads import Worker
 
 if TYPE_CHECKING:
     import socket
@@ -90,8 +89,7 @@ class UdpListener:
         self._silence_seconds = silence_seconds
         self._stateless_max = stateless_max
         self._clock = clock
-        self._worker = Worker("datagrams", self._run, on_crash)
-        self._stop = StopSignal()
+        self._thread = SelectorThread("datagrams", self._run, on_crash)
         self._cookies = Cookies()
         self._closing = False
         # For the listener's thread: the sessions by number, and by the address and text of their openings.
@@ -102,7 +100,7 @@ class UdpListener:
         self._log_at = 0.0
 
     def start(self) -> None:
-        self._worker.start()
+        self._thread.start()
 
     def close(self) -> None:
         """Open no more sessions; existing ones continue. For any thread."""
@@ -110,18 +108,16 @@ class UdpListener:
 
     def stop(self) -> None:
         """Stop and join the thread and close the socket, after all sessions have ended."""
-        self._stop.send()
-        self._worker.join()
+        self._thread.stop()
         self._socket.close()
-        self._stop.close()
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
-            selector.register(self._stop, selectors.EVENT_READ)
+            selector.register(self._thread, selectors.EVENT_READ)
             while True:
                 ready = [key.fileobj for key, _ in selector.select(_TICK_SECONDS if self._by_number else None)]
-                if self._stop in ready:
+                if self._thread in ready:
                     return
                 if self._socket in ready:
                     self._read_all()
