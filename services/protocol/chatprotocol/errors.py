@@ -18,6 +18,10 @@ class ErrorCode(StrEnum):
     WRONG_PASSWORD = "wrong_password"  # noqa: S105 - a code, not a secret
     TOO_MANY_ATTEMPTS = "too_many_attempts"
     UNKNOWN_USER = "unknown_user"
+    UNKNOWN_ROOM = "unknown_room"
+    NOT_A_MEMBER = "not_a_member"
+    NOT_PERMITTED = "not_permitted"
+    TOO_MANY_ROOMS = "too_many_rooms"
     EMPTY_MESSAGE = "empty_message"
     TOO_LONG = "too_long"
     RATE_LIMITED = "rate_limited"
@@ -35,12 +39,14 @@ class ErrorCode(StrEnum):
 class RequestError(Exception):
     """A request is rejected. ``reason`` is one sentence for the user: what was wrong and what to do."""
 
-    def __init__(self, code: ErrorCode, reason: str, about: str | None = None) -> None:
+    def __init__(self, code: ErrorCode, reason: str, about: str | None = None, room: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
         # The rejected name, if the error is about one.
         self.about = about
+        # The room as the client named it, if the error is about one.
+        self.room = room
 
 
 class ProtocolError(Exception):

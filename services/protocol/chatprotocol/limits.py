@@ -9,6 +9,21 @@ BODY_MAX_BYTES = 8_192
 # argon2 accepts any length; the limit bounds the cost of a login.
 PASSWORD_MAX_BYTES = 1_024
 
+# A room's name is as long as a username: both stand in the same lines.
+ROOM_NAME_MAX_CHARACTERS = 32
+
+# A topic is one line of a terminal or two.
+TOPIC_MAX_BYTES = 256
+
+# Rooms of one user. A connection follows the buffer of each of its rooms.
+ROOMS_JOINED_MAX = 100
+
+# Rooms of a server. The list of rooms is one answer, at most 2 MiB.
+ROOMS_MAX = 1_000
+
+# Members of a room, with the invited users. Each login and logout of a member looks at the member's rooms only.
+MEMBERS_MAX = 10_000
+
 # Wrong passwords before a connection is closed.
 LOGIN_ATTEMPTS_MAX = 3
 

@@ -1,6 +1,7 @@
 """Rules for names, passwords, messages and nonces. Each check raises RequestError with advice."""
 
 import re
+import unicodedata
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import (
@@ -9,10 +10,14 @@ from chatprotocol.limits import (
     HISTORY_MAX_MESSAGES,
     NONCE_MAX_BYTES,
     PASSWORD_MAX_BYTES,
+    ROOM_NAME_MAX_CHARACTERS,
+    TOPIC_MAX_BYTES,
     USERNAME_MAX_BYTES,
 )
 
 _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
+# Unicode categories that can't be in a topic: control characters, line and paragraph separators.
+_NOT_IN_TOPICS = frozenset({"Cc", "Zl", "Zp"})
 PORT_MAX = 65_535
 _NUMBER = re.compile("[0-9]{1,9}")
 # Messages up to this length are within the limit: a character has at most four bytes in UTF-8.
@@ -20,6 +25,12 @@ _BODY_SAFE_CHARACTERS = BODY_MAX_BYTES // 4
 
 EVERYONE = "ALL"
 RESERVED_NAMES = frozenset({"all", "server"})
+
+# The room that every user is in. It can't be made, left or changed.
+LOBBY = "lobby"
+_ROOM_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{ROOM_NAME_MAX_CHARACTERS - 1}}}")
+# "direct" stands beside the names of rooms in ``since``.
+_RESERVED_ROOM_KEYS = frozenset({LOBBY, "direct"}) | RESERVED_NAMES
 
 
 def name_key(username: str) -> str:
@@ -40,6 +51,38 @@ def check_username(username: str) -> None:
         )
     if name_key(username) in RESERVED_NAMES:
         raise RequestError(ErrorCode.BAD_USERNAME, f"The name {username} is reserved; choose another one.")
+
+
+def room_key(room: str) -> str:
+    """The key for case-insensitive comparison of room names."""
+    return room.lower()
+
+
+def is_lobby(room: str | None) -> bool:
+    """True if the member ``room`` of a request is absent or names the lobby."""
+    return room is None or room_key(room) == LOBBY
+
+
+def check_room_name(room: str) -> None:
+    """A name that a room other than the lobby can have."""
+    if not _ROOM_NAME.fullmatch(room):
+        raise RequestError(
+            ErrorCode.BAD_REQUEST,
+            f"A room's name is 1 to {ROOM_NAME_MAX_CHARACTERS} letters, digits, dots, hyphens and underscores (A-Z, a-z, "
+            "0-9, . - _), and begins with a letter or digit.",
+            room=room[: 2 * ROOM_NAME_MAX_CHARACTERS],
+        )
+    if room_key(room) in _RESERVED_ROOM_KEYS:
+        raise RequestError(ErrorCode.BAD_REQUEST, f"The room name {room} is reserved; choose another one.", room=room)
+
+
+def check_topic(topic: str) -> None:
+    """A topic is one line without control characters, or empty."""
+    _check_bytes("A topic", topic, TOPIC_MAX_BYTES)
+    if any(unicodedata.category(character) in _NOT_IN_TOPICS for character in topic):
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, "A topic is one line of text without control characters; it was not changed."
+        )
 
 
 def check_port(text: str) -> int:
@@ -88,6 +131,19 @@ def unknown_user(name: str) -> RequestError:
     """Make the error for an unknown name. It quotes the first 64 characters, because a peer's name may be long."""
     about = name[:64]
     return RequestError(ErrorCode.UNKNOWN_USER, f"There is no user {about!r}; nothing was sent.", about)
+
+
+def unknown_room(room: str) -> RequestError:
+    """Make the error for a room that does not exist, or that the user may not know of: they can't be told apart."""
+    name = room[: 2 * ROOM_NAME_MAX_CHARACTERS]
+    return RequestError(
+        ErrorCode.UNKNOWN_ROOM, f"There is no room {name!r} that you may enter; nothing was done.", room=name
+    )
+
+
+def not_a_member(room: str) -> RequestError:
+    """Make the error for a public room that the user is not in."""
+    return RequestError(ErrorCode.NOT_A_MEMBER, f"You are not in the room {room}; join it first.", room=room)
 
 
 def _check_bytes(what: str, value: str, limit_bytes: int) -> None:

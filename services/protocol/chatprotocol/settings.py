@@ -170,6 +170,13 @@ SERVER_SETTINGS: Final = (
         _choice("auto", "on", "off"),
     ),
     Setting(
+        "rooms",
+        "--rooms",
+        "users who may make rooms: open (all), operators (of the server), or off (none); everybody may join",
+        "open",
+        _choice("open", "operators", "off"),
+    ),
+    Setting(
         "max_connections",
         "--max-connections",
         "maximum number of connections, including sessions over UDP; 1 to 1000000",

@@ -26,6 +26,7 @@ class Config:
     data: Path
     registration: str
     guests: str
+    rooms: str
     max_connections: int
     login_seconds: float
     peer_timeout_seconds: float
