@@ -134,7 +134,7 @@ def test_private_room_can_not_be_told_from_none(room: Room) -> None:
     assert rooms_of(mallory) == {}
     assert answer(mallory, command="search", words="xyzzy")["messages"] == []
     assert answer(mallory, command="CH")["messages"] == []
-    again = room.open()
+    again = room.peer()
     login = again.login("mallory", since={"lobby": 0, "plans": 0, "nosuch": 0, "direct": 0})
     assert login["rooms"] == []
     errors = [each for each in again.until_fence() if each["type"] != "users"]
@@ -231,17 +231,17 @@ def test_rooms_survive_a_restart_and_since_names_each_room(open_room: OpenRoom) 
     say_in(alice, "dev", "d3")
     room.close()
     room = open_room()
-    bob = room.open()
+    bob = room.peer()
     login = bob.login("bob", since={"dev": first, "lobby": 0, "direct": 0})
     newest = login["last_id"]
     assert login["rooms"] == [
         {"room": "dev", "topic": "tea", "last_id": newest}, {"room": "ops", "topic": "", "last_id": newest - 3},
     ]  # fmt: skip
     assert texts(bob) == [("dev", "d2"), (None, "l1"), (None, "x1"), ("dev", "d3")]
-    plain = room.open()
+    plain = room.peer()
     assert "rooms" not in plain.login("bob", since=0)
     assert texts(plain) == [(None, "l1"), (None, "x1")]
-    aware = room.open()
+    aware = room.peer()
     assert [each["room"] for each in aware.login("bob", rooms=True)["rooms"]] == ["dev", "ops"]
     assert texts(aware) == []
 
@@ -313,7 +313,7 @@ def test_bad_request_about_a_room_gets_its_error(
 
 @pytest.mark.parametrize("since", [{"dev": -1}, {"dev": "3"}, {"dev": None}, {"dev": 2**63}, [], "3"])
 def test_bad_since_is_refused(shared_room: Room, fresh_name: Name, since: Any) -> None:
-    peer = shared_room.open()
+    peer = shared_room.peer()
     peer.ask(command="login", username=fresh_name("alice"), password="secret", since=since)
     assert peer.next("error")["code"] == "bad_request"
 
