@@ -34,6 +34,14 @@ class SentStatus(StrEnum):
     STORED = "stored"
 
 
+class RoomRole(StrEnum):
+    """The role of a member in a room."""
+
+    OWNER = "owner"
+    OPERATOR = "operator"
+    MEMBER = "member"
+
+
 class TimeMs(int):
     """Milliseconds since 1970-01-01 UTC. The wire format json has a text of RFC 3339 in its place."""
 
@@ -57,6 +65,28 @@ class PasswordPrompt(_Tagged, frozen=True, kw_only=True, gc=False, tag="prompt")
     account: AccountKind
 
 
+class RoomState(Struct, frozen=True, omit_defaults=True):
+    """A room that the user is in, at the login. ``last_id`` is its newest message (0 if none)."""
+
+    room: str
+    topic: str
+    last_id: int
+    private: bool = False
+    role: RoomRole = RoomRole.MEMBER
+
+
+class RoomSummary(Struct, frozen=True, omit_defaults=True):
+    """A room in the list of rooms. ``members`` is their number, online or not."""
+
+    room: str
+    topic: str
+    members: int
+    joined: bool
+    private: bool = False
+    role: RoomRole = RoomRole.MEMBER
+    invited: bool = False
+
+
 class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
     """The login succeeded. ``username`` has the registered spelling; ``last_id`` is the newest message (0 if none).
 
@@ -64,7 +94,8 @@ class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
 
     ``history_id`` identifies the history that all ids belong to. ``since`` is set only if the login's ``since`` could
     not be used: the messages after this id follow, and earlier ones may be missing. ``seen_id`` is the newest message
-    at the time when the user was last online; None if unknown.
+    at the time when the user was last online; None if unknown. ``rooms`` has the rooms that the user is in; None for a
+    client that does not know rooms.
     """
 
     status: str = _always("ok")
@@ -75,15 +106,17 @@ class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
     history_id: str | None = None
     since: int | None = None
     seen_id: int | None = None
+    rooms: tuple[RoomState, ...] | None = None
 
 
 class PublicMessage(_Tagged, frozen=True, gc=False, tag="broadcast"):
-    """A message to all users."""
+    """A message to all members of a room. ``room`` is None for the lobby, in all events."""
 
     id: int
     time_ms: TimeMs = field(name="time")
     sender: str = field(name="from")
     text: str = field(name="message")
+    room: str | None = None
 
 
 class DirectMessage(_Tagged, frozen=True, gc=False, tag="direct"):
@@ -100,7 +133,7 @@ Message: TypeAlias = PublicMessage | DirectMessage
 
 
 class PublicBatch(Struct, frozen=True, gc=False):
-    """Consecutive public messages of one user, with consecutive ids from ``id``.
+    """Consecutive public messages of one user in one room, with consecutive ids from ``id``.
 
     Server only: the wire has single messages.
     """
@@ -109,9 +142,11 @@ class PublicBatch(Struct, frozen=True, gc=False):
     time_ms: int
     sender: str
     texts: Sequence[str]
+    room: str | None = None
 
     def __iter__(self) -> Iterator[PublicMessage]:
-        return map(PublicMessage, count(self.id), repeat(TimeMs(self.time_ms)), repeat(self.sender), self.texts)
+        times = repeat(TimeMs(self.time_ms))
+        return map(PublicMessage, count(self.id), times, repeat(self.sender), self.texts, repeat(self.room))
 
 
 class Users(_Tagged, frozen=True, tag="users"):
@@ -124,6 +159,7 @@ class Users(_Tagged, frozen=True, tag="users"):
     users: tuple[str, ...] | None = None
     joined: tuple[str, ...] = _always(())
     left: tuple[str, ...] = _always(())
+    room: str | None = None
 
     @property
     def count(self) -> int:
@@ -132,9 +168,10 @@ class Users(_Tagged, frozen=True, tag="users"):
 
 
 class Online(Struct, frozen=True):
-    """The answer to AskUsers: all online users."""
+    """The answer to AskUsers: all online users, or members of a room."""
 
     users: tuple[str, ...]
+    room: str | None = None
 
 
 class User(_Tagged, frozen=True, gc=False, tag="user"):
@@ -172,6 +209,7 @@ class History(_Tagged, frozen=True, tag="history"):
     """The answer to AskHistory, oldest first."""
 
     messages: tuple[Message, ...]
+    room: str | None = None
 
 
 class Found(_Tagged, frozen=True, tag="found"):
@@ -180,10 +218,68 @@ class Found(_Tagged, frozen=True, tag="found"):
     words: str
     messages: tuple[Message, ...]
     upto: int
+    room: str | None = None
 
 
 class PasswordChanged(_Tagged, frozen=True, gc=False, tag="password_changed"):
     """The answer to ChangePassword: the new password is on the disk, and the next login needs it."""
+
+
+class Rooms(_Tagged, frozen=True, tag="rooms"):
+    """The answer to AskRooms, sorted by name."""
+
+    rooms: tuple[RoomSummary, ...]
+
+
+class Joined(_Tagged, frozen=True, tag="joined"):
+    """The user is in the room. ``users`` are the members who are online."""
+
+    room: str
+    topic: str
+    users: tuple[str, ...]
+    last_id: int
+    private: bool = False
+    role: RoomRole = RoomRole.MEMBER
+
+
+class Parted(_Tagged, frozen=True, gc=False, tag="parted"):
+    """The user is not in the room any more; ``by`` is the user who removed it."""
+
+    room: str
+    by: str | None = None
+
+
+class TopicChanged(_Tagged, frozen=True, gc=False, tag="topic"):
+    """The room has a new topic."""
+
+    room: str
+    topic: str
+    by: str
+
+
+class Invited(_Tagged, frozen=True, gc=False, tag="invited"):
+    """A user may join the room: for the user, and for the one who invited it."""
+
+    room: str
+    username: str
+    by: str
+
+
+class Kicked(_Tagged, frozen=True, gc=False, tag="kicked"):
+    """A member was removed from the room: for the other members."""
+
+    room: str
+    username: str
+    by: str
+
+
+class RoleChanged(_Tagged, frozen=True, gc=False, tag="role"):
+    """A member has another role. Without ``by``: the owner left, and this member is the owner now."""
+
+    room: str
+    username: str
+    role: RoomRole
+    by: str | None = None
 
 
 class Forwarded(Struct, frozen=True, gc=False):
@@ -199,6 +295,8 @@ class Refused(_Tagged, frozen=True, gc=False, tag="error"):
     code: ErrorCode
     reason: str = field(name="message")
     nonce: str | None = None
+    # The room as the request named it, if the error is about one.
+    room: str | None = None
 
 
 class UserUnknown(Refused, frozen=True):
@@ -228,6 +326,13 @@ TaggedEvent: TypeAlias = (
     | History
     | Found
     | PasswordChanged
+    | Rooms
+    | Joined
+    | Parted
+    | TopicChanged
+    | Invited
+    | Kicked
+    | RoleChanged
     | Refused
     | Pong
     | Bye

@@ -18,6 +18,9 @@ TOPIC_MAX_BYTES = 256
 # Rooms of one user. A connection follows the buffer of each of its rooms.
 ROOMS_JOINED_MAX = 100
 
+# Names in the ``since`` of a login: the user's rooms, and some that it is no longer in.
+SINCE_MAX_NAMES = 1_000
+
 # Rooms of a server. The list of rooms is one answer, at most 2 MiB.
 ROOMS_MAX = 1_000
 

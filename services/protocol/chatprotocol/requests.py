@@ -12,11 +12,12 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES, ID_MAX
+from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES, ID_MAX, SINCE_MAX_NAMES
 from chatprotocol.rules import name_key
 
 _Id: TypeAlias = Annotated[int, Meta(ge=0, le=ID_MAX)]
 _Limit: TypeAlias = Annotated[int, Meta(ge=1, le=HISTORY_MAX_MESSAGES)]
+_SinceEach: TypeAlias = Annotated[dict[str, _Id], Meta(max_length=SINCE_MAX_NAMES)]
 
 
 class _Tagged(Struct, frozen=True, gc=False, omit_defaults=True, repr_omit_defaults=True, tag_field="command", tag=""):
@@ -26,14 +27,16 @@ class _Tagged(Struct, frozen=True, gc=False, omit_defaults=True, repr_omit_defau
 class Login(_Tagged, frozen=True, tag="login"):
     """Log in as ``username``; an unknown name is registered. Without a password the server prompts for one.
 
-    ``since`` is the id of the last message that the client saw; the server sends the later ones. ``history_id``
-    identifies the history of that id.
+    ``since`` is the id of the last message that the client saw; the server sends the later ones. It may be one id for
+    each room, with the keys "lobby" and "direct" beside the names of rooms. ``history_id`` identifies the history of
+    these ids. ``rooms`` is True if the client knows rooms, and so does a ``since`` for each.
     """
 
     username: str
     password: str | None = None
-    since: _Id | None = None
+    since: _Id | _SinceEach | None = None
     history_id: str | None = None
+    rooms: bool = False
 
 
 class Password(_Tagged, frozen=True, tag="password"):
@@ -47,6 +50,8 @@ class Say(_Tagged, frozen=True, tag="PM"):
 
     text: str = field(name="message")
     nonce: str | None = None
+    # None means the lobby, in all requests.
+    room: str | None = None
 
 
 class SayBatch(Struct, frozen=True, gc=False):
@@ -82,7 +87,9 @@ class Whisper(_Tagged, frozen=True, tag="DM"):
 
 
 class AskUsers(_Tagged, frozen=True, tag="users"):
-    """Request the list of online users."""
+    """Request the list of online users, or members of a room."""
+
+    room: str | None = None
 
 
 class AskUser(_Tagged, frozen=True, tag="user"):
@@ -92,10 +99,14 @@ class AskUser(_Tagged, frozen=True, tag="user"):
 
 
 class AskHistory(_Tagged, frozen=True, tag="CH"):
-    """Request the last ``limit`` messages that the user may see, with ids below ``before``."""
+    """Request the last ``limit`` messages that the user may see, with ids below ``before``.
+
+    Without a room: those of the lobby and the user's direct messages.
+    """
 
     limit: _Limit = HISTORY_DEFAULT_MESSAGES
     before: _Id | None = None
+    room: str | None = None
 
 
 class Search(_Tagged, frozen=True, tag="search"):
@@ -107,6 +118,7 @@ class Search(_Tagged, frozen=True, tag="search"):
     words: str
     limit: _Limit = HISTORY_DEFAULT_MESSAGES
     before: _Id | None = None
+    room: str | None = None
 
 
 class ChangePassword(_Tagged, frozen=True, tag="change_password"):
@@ -114,6 +126,58 @@ class ChangePassword(_Tagged, frozen=True, tag="change_password"):
 
     old: str
     new: str
+
+
+class AskRooms(_Tagged, frozen=True, tag="rooms"):
+    """Request the list of rooms: the public ones, and those that the user is in or invited to."""
+
+
+class Join(_Tagged, frozen=True, tag="join"):
+    """Become a member of a room. A new name makes a room; ``private`` has a meaning only then."""
+
+    room: str
+    private: bool = False
+
+
+class Part(_Tagged, frozen=True, tag="part"):
+    """Leave a room."""
+
+    room: str
+
+
+class SetTopic(_Tagged, frozen=True, tag="topic"):
+    """Replace the topic of a room."""
+
+    room: str
+    topic: str
+
+
+class Invite(_Tagged, frozen=True, tag="invite"):
+    """Let a user join a room."""
+
+    room: str
+    username: str
+
+
+class Kick(_Tagged, frozen=True, tag="kick"):
+    """Remove a member, or an invitation, from a room."""
+
+    room: str
+    username: str
+
+
+class MakeOperator(_Tagged, frozen=True, tag="op"):
+    """Make a member an operator of a room."""
+
+    room: str
+    username: str
+
+
+class MakeMember(_Tagged, frozen=True, tag="deop"):
+    """Take the role of an operator from a member of a room."""
+
+    room: str
+    username: str
 
 
 class Ping(_Tagged, frozen=True, tag="ping"):
@@ -124,8 +188,22 @@ class Leave(_Tagged, frozen=True, tag="EX"):
     """Log out; the server replies Bye and closes the connection."""
 
 
+# Requests about one room.
+RoomRequest: TypeAlias = Join | Part | SetTopic | Invite | Kick | MakeOperator | MakeMember
 TaggedRequest: TypeAlias = (
-    Login | Password | Say | Whisper | AskUsers | AskUser | AskHistory | Search | ChangePassword | Ping | Leave
+    Login
+    | Password
+    | Say
+    | Whisper
+    | AskUsers
+    | AskUser
+    | AskHistory
+    | Search
+    | ChangePassword
+    | AskRooms
+    | RoomRequest
+    | Ping
+    | Leave
 )
 
 

@@ -78,7 +78,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
 # Limit of all other events: a list of 30,000 users. In memory a name takes up to twenty times its bytes on the wire.
 _SHORT_EVENT_MAX_BYTES: Final = 1024 * 1024
-_LONG_EVENTS: Final = frozenset({"history", "found"})
+_LONG_EVENTS: Final = frozenset({"history", "found", "rooms"})
 
 _REQUESTS: Final[msgspec.json.Decoder[TaggedRequest]] = msgspec.json.Decoder(TaggedRequest)
 _REQUEST_TYPES: Final = frozenset(get_args(TaggedRequest))
@@ -94,6 +94,14 @@ _SPELLINGS: Final = {
     "CH": "CH",
     "SEARCH": "search",
     "CHANGE_PASSWORD": "change_password",
+    "ROOMS": "rooms",
+    "JOIN": "join",
+    "PART": "part",
+    "TOPIC": "topic",
+    "INVITE": "invite",
+    "KICK": "kick",
+    "OP": "op",
+    "DEOP": "deop",
     "PING": "ping",
     "EX": "EX",
     "EXIT": "EX",
@@ -364,7 +372,8 @@ class JsonClient:
         since, last_id = self._login.since, welcome.last_id
         if since is None:
             return False
-        is_beyond = last_id is not None and last_id < since
+        newest_id = max(since.values(), default=0) if isinstance(since, dict) else since
+        is_beyond = last_id is not None and last_id < newest_id
         return welcome.since is not None or is_beyond or is_other_history(self._login, welcome)
 
 
@@ -389,13 +398,15 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
             lines.append(event)
         elif isinstance(event, PublicBatch):
             time: Any = _to_iso(event.time_ms)  # once, not in the hook for each message
-            lines += map(PublicMessage, count(event.id), repeat(time), repeat(event.sender), event.texts)
+            lines += map(
+                PublicMessage, count(event.id), repeat(time), repeat(event.sender), event.texts, repeat(event.room)
+            )
         elif isinstance(event, SentBatch):
             lines += event
         elif isinstance(event, Online):
-            lines.append(Users(users=event.users))
+            lines.append(Users(users=event.users, room=event.room))
         elif isinstance(event, UserUnknown):
-            lines.append(Refused(event.code, event.reason, event.nonce))
+            lines.append(Refused(event.code, event.reason, event.nonce, event.room))
     return _ENCODER.encode_lines(lines)
 
 
