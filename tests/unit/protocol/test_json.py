@@ -391,7 +391,8 @@ def test_event_is_its_line(event: Event, line: bytes) -> None:
 def test_error_codes_are_the_documented_ones() -> None:
     assert " ".join(ErrorCode) == (
         "bad_json bad_request unknown_command not_logged_in bad_username wrong_password too_many_attempts unknown_user"
-        " empty_message too_long rate_limited server_full no_session shutting_down internal"
+        " unknown_room not_a_member not_permitted too_many_rooms empty_message too_long rate_limited server_full"
+        " no_session shutting_down internal"
     )
 
 
