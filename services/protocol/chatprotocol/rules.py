@@ -68,8 +68,8 @@ def check_room_name(room: str) -> None:
     if not _ROOM_NAME.fullmatch(room):
         raise RequestError(
             ErrorCode.BAD_REQUEST,
-            f"A room's name is 1 to {ROOM_NAME_MAX_CHARACTERS} letters, digits, dots, hyphens and underscores (A-Z, a-z, "
-            "0-9, . - _), and begins with a letter or digit.",
+            f"A room's name is 1 to {ROOM_NAME_MAX_CHARACTERS} letters, digits, dots, hyphens and underscores (A-Z, "
+            "a-z, 0-9, . - _), and begins with a letter or digit.",
             room=room[: 2 * ROOM_NAME_MAX_CHARACTERS],
         )
     if room_key(room) in _RESERVED_ROOM_KEYS:
