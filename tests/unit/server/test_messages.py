@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatprotocol.events import DirectMessage, Message, PublicMessage
+from chatprotocol.events import DirectMessage, Message, PublicMessage, RoomRole
 from chatprotocol.limits import ID_MAX
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered
 from chatserver.store.database import Database
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
 from chatserver.store.messages import Messages, find_nonce, insert_direct, insert_in_room
-from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, end_room, insert_invitation, insert_room, set_role
 
 from .helpers import register
 
@@ -124,10 +124,10 @@ class Sent(NamedTuple):
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> tuple[set[tuple[int, int]], list[Sent]]:
-    """Memberships as pairs of account and room, and messages in the order of their ids, with gaps."""
+def conversations(draw: st.DrawFn) -> tuple[dict[tuple[int, int], bool], list[Sent]]:
+    """Pairs of account and room, True for a member and False if invited; and messages in order of ids, with gaps."""
     account = st.sampled_from(ACCOUNTS)
-    members = draw(st.sets(st.tuples(account, st.sampled_from([DEV_ID, SECRET_ID]))))
+    members = draw(st.dictionaries(st.tuples(account, st.sampled_from([DEV_ID, SECRET_ID])), st.booleans()))
     sent: list[Sent] = []
     for _ in range(draw(st.integers(0, 25))):
         room_id = draw(st.sampled_from([DIRECT_ID, LOBBY_ID, DEV_ID, SECRET_ID]))
@@ -137,9 +137,37 @@ def conversations(draw: st.DrawFn) -> tuple[set[tuple[int, int]], list[Sent]]:
     return members, sent
 
 
-@given(conversations(), st.integers(0, 50), st.integers(0, 50), st.integers(1, 12))
+def fill(database: Database, members: dict[tuple[int, int], bool], sent: list[Sent]) -> None:
+    for number in ACCOUNTS:
+        assert register(database, f"user{number}").id == number
+    with database.transaction() as connection:
+        assert insert_room(connection, "dev", 0, is_private=False) == DEV_ID
+        assert insert_room(connection, "secret", 0, is_private=True) == SECRET_ID
+        for (account_id, room_id), is_member in members.items():
+            if is_member:
+                set_role(connection, room_id, account_id, RoomRole.MEMBER)
+            else:
+                insert_invitation(connection, room_id, account_id)
+        for message_id, room_id, sender, recipient in sent:
+            if recipient is None:
+                assert insert_in_room(connection, room_id, message_id, TIME_MS, sender, ["text"], [None])
+            else:
+                assert insert_direct(connection, message_id, TIME_MS, sender, recipient, "text", None)
+
+
+@given(
+    conversations(),
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.integers(1, 12),
+    st.dictionaries(st.sampled_from([DIRECT_ID, LOBBY_ID, DEV_ID, SECRET_ID, 99]), st.integers(0, 50)),
+)
 def test_queries_return_what_the_reader_may_see_oldest_first(
-    made: tuple[set[tuple[int, int]], list[Sent]], bound: int, upto: int, limit: int
+    made: tuple[dict[tuple[int, int], bool], list[Sent]],
+    bound: int,
+    upto: int,
+    limit: int,
+    after: dict[int, int],
 ) -> None:
     """Promises: once; direct messages and rooms are private. History is the newest below an id.
 
@@ -148,45 +176,41 @@ def test_queries_return_what_the_reader_may_see_oldest_first(
     members, sent = made
     with tempfile.TemporaryDirectory() as folder, closing(Database(Path(folder))) as database:
         messages = Messages(database)
-        for number in ACCOUNTS:
-            assert register(database, f"user{number}").id == number
-        with database.transaction() as connection:
-            connection.execute(
-                "INSERT INTO conversation (id, kind, name, name_key, is_private, created_ms)"
-                " VALUES (?, 'room', 'dev', 'dev', 0, 0), (?, 'room', 'secret', 'secret', 1, 0)",
-                (DEV_ID, SECRET_ID),
-            )
-            connection.executemany(
-                "INSERT INTO membership (account_id, conversation_id, joined_ms) VALUES (?, ?, 0)", members
-            )
-            for message_id, room_id, sender, recipient in sent:
-                if recipient is None:
-                    assert insert_in_room(connection, room_id, message_id, TIME_MS, sender, ["text"], [None])
-                else:
-                    assert insert_direct(connection, message_id, TIME_MS, sender, recipient, "text", None)
+        fill(database, members, sent)
         for reader in ACCOUNTS:
             direct = [each for each in sent if each.recipient and reader in (each.sender, each.recipient)]
             lobby = [each for each in sent if each.room_id == LOBBY_ID or each in direct]
             views: dict[int | None, list[int]] = {None: [each.id for each in lobby]}
             for room_id in (LOBBY_ID, DEV_ID, SECRET_ID):
-                is_member = room_id == LOBBY_ID or (reader, room_id) in members
+                is_member = room_id == LOBBY_ID or members.get((reader, room_id), False)
                 views[room_id] = [each.id for each in sent if each.room_id == room_id and is_member]
             for room, view in views.items():
                 older = [each for each in view if each < bound][-limit:]
                 assert ids(messages.history(reader, bound, limit, room)) == older
                 missed = [each for each in view if bound < each <= upto][:limit]
                 assert ids(messages.missed(reader, bound, upto, limit, room)) == missed
+            views[DIRECT_ID] = [each.id for each in direct]
+            expected = sorted(each for room, low in after.items() for each in views.get(room, ()) if low < each <= upto)
+            assert ids(messages.missed_in(reader, after, upto, limit)) == expected[:limit]
             waiting = [each.id for each in direct if each.recipient == reader and bound < each.id <= upto][:limit]
             assert ids(messages.undelivered(reader, bound, upto, limit)) == waiting
             views[LOBBY_ID] = views.pop(None)
+            del views[DIRECT_ID]
             for room_id, view in views.items():
                 assert ids(messages.visible(reader, range(51), room_id)) == [each for each in view if each <= 50]
             own = [each.id for each in direct if each.id <= 50]
             assert ids(messages.visible(reader, range(51), DIRECT_ID)) == own, "also if asked as for a room"
             assert messages.history(reader, ID_MAX, 500, DIRECT_ID) == ()
-        assert [each[0] for each in messages.after(bound, limit)] == [each.id for each in sent if each.id > bound][
-            :limit
-        ]
+        found = messages.missed_in(1, dict.fromkeys((LOBBY_ID, DIRECT_ID, DEV_ID, SECRET_ID), 0), 100, 100)
+        names = {each.id: {DEV_ID: "dev", SECRET_ID: "secret"}.get(each.room_id) for each in sent}
+        assert [getattr(each, "room", None) for each in found] == [names[each.id] for each in found]
+        newer = [each.id for each in sent if each.id > bound][:limit]
+        assert [each.id for each in messages.after(bound, limit)] == newer
+        with database.transaction() as connection:
+            end_room(connection, SECRET_ID)
+        assert [each.id for each in messages.after(bound, limit)] == newer
+        assert messages.last_id() == max((each.id for each in sent), default=0)
+        assert all(not messages.history(reader, ID_MAX, 500, SECRET_ID) for reader in ACCOUNTS)
 
 
 def test_history_has_names_times_and_texts(room: Room) -> None:

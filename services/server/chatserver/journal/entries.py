@@ -9,11 +9,14 @@ The tag is the name of an entry outside of Python. It never changes.
 
 from __future__ import annotations
 
-from typing import ClassVar, Generic, TypeVar
+from enum import StrEnum
+from typing import ClassVar, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from chatprotocol.events import RoomRole  # noqa: TC001 -- msgspec evaluates it
 from chatserver.store.accounts import Account
+from chatserver.store.rooms import LOBBY_ID
 
 _OutcomeT_co = TypeVar("_OutcomeT_co", covariant=True)
 
@@ -40,8 +43,21 @@ class Stored(Struct, frozen=True, gc=False):
     is_repeated: bool = False
 
 
-class MessageBatch(Entry[tuple[Stored, ...]], frozen=True, gc=False):
-    """Consecutive messages of one sender. Outcome: all of them, in parts."""
+class RoomProblem(StrEnum):
+    """The reason why an entry about a room changed nothing."""
+
+    # There is no such room, or it is private and the acting account is neither a member nor invited.
+    UNKNOWN_ROOM = "unknown_room"
+    # The acting account, or the one that the entry is about, is not a member.
+    NOT_A_MEMBER = "not_a_member"
+    # The acting account has no role for this, or it can't be done to the other one.
+    NOT_PERMITTED = "not_permitted"
+    # The account has too many rooms, the room too many members, or the server too many rooms.
+    TOO_MANY_ROOMS = "too_many_rooms"
+
+
+class MessageBatch(Entry[tuple[Stored, ...] | RoomProblem], frozen=True, gc=False):
+    """Consecutive messages of one sender. Outcome: all of them, in parts; or why none was stored."""
 
     is_gathered: ClassVar[bool] = True
 
@@ -58,7 +74,9 @@ class MessageBatch(Entry[tuple[Stored, ...]], frozen=True, gc=False):
 
 
 class PublicMessages(MessageBatch, frozen=True, gc=False, tag="public"):
-    """Messages to all users."""
+    """Messages to the members of a room, whose sender must be one; all users are in the lobby."""
+
+    room_id: int = LOBBY_ID
 
 
 class DirectMessage(MessageBatch, frozen=True, gc=False, tag="direct", kw_only=True):
@@ -107,3 +125,88 @@ class GuestRelease(Entry[None], frozen=True, gc=False, tag="guest_gone"):
 
 class ServerStart(Entry[None], frozen=True, gc=False, tag="start"):
     """The server starts: the guests of its former run have left."""
+
+
+class RoomChange(Struct, frozen=True, gc=False):
+    """A room after an entry, and what the entry changed. The target is the account that the entry is about."""
+
+    room_id: int
+    name: str
+    topic: str
+    is_private: bool
+    # The newest message in the room; 0 if there is none.
+    last_id: int
+    # Roles of the target, before and now; None if it is not a member, but perhaps invited.
+    old_role: RoomRole | None = None
+    role: RoomRole | None = None
+    # True if the entry made the room.
+    is_new: bool = False
+    # False if all was so before.
+    is_changed: bool = True
+    # The account that became the owner, because the owner left.
+    heir_id: int = 0
+    heir: str = ""
+    # True if the last member left. The name is free now.
+    has_ended: bool = False
+
+
+RoomOutcome: TypeAlias = RoomChange | RoomProblem
+
+
+class JoinRoom(Entry[RoomOutcome], frozen=True, gc=False, tag="join"):
+    """An account becomes a member of the room of this name. A new name makes a room if ``may_create``."""
+
+    account_id: int
+    username: str
+    room: str
+    # Has a meaning only if the room is new.
+    is_private: bool
+    may_create: bool
+
+
+class PartRoom(Entry[RoomOutcome], frozen=True, gc=False, tag="part"):
+    """A member leaves. The room ends with its last member."""
+
+    account_id: int
+    username: str
+    room_id: int
+
+
+class KickMember(Entry[RoomOutcome], frozen=True, gc=False, tag="kick"):
+    """A member or an invitation is removed, by the owner or an operator."""
+
+    room_id: int
+    account_id: int
+    username: str
+    by_id: int
+    by: str
+
+
+class SetTopic(Entry[RoomOutcome], frozen=True, gc=False, tag="topic"):
+    """The topic is replaced, by the owner or an operator."""
+
+    room_id: int
+    topic: str
+    by_id: int
+    by: str
+
+
+class InviteUser(Entry[RoomOutcome], frozen=True, gc=False, tag="invite"):
+    """An account may join, and learns of the room: invited by the owner or an operator."""
+
+    room_id: int
+    account_id: int
+    username: str
+    by_id: int
+    by: str
+
+
+class SetRole(Entry[RoomOutcome], frozen=True, gc=False, tag="role"):
+    """A member becomes an operator, or a member without a role: by the owner or an operator."""
+
+    room_id: int
+    account_id: int
+    username: str
+    role: RoomRole
+    by_id: int
+    by: str

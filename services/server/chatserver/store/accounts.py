@@ -66,6 +66,12 @@ def read_last_account_id(connection: sqlite3.Connection) -> int:
     return int(last_id)
 
 
+def is_person(connection: sqlite3.Connection, account_id: int) -> bool:
+    """True if the account is a registered user, not a guest."""
+    query = "SELECT 1 FROM account WHERE id = ? AND kind = 'person'"
+    return connection.execute(query, (account_id,)).fetchone() is not None
+
+
 def insert_account(connection: sqlite3.Connection, name: str, password_hash: str, now_ms: int) -> Account | None:
     """Register a name. Returns None if the name is taken."""
     row = connection.execute(

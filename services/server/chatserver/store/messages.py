@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from heapq import merge
+from itertools import islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,7 +18,7 @@ from chatserver.memory import no_limit
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from chatprotocol.events import Message
     from chatserver.store.database import Database
@@ -27,11 +30,26 @@ _LAST_ID: Final = (1 << _KEY_BITS) - 1
 _IN_ROOM: Final = "key BETWEEN :low - (:room << 40) AND :high - (:room << 40)"
 _IN_DIRECT: Final = "key BETWEEN :low - (1 << 40) AND :high - (1 << 40) AND recipient_id IS NOT NULL"
 _IN_ANY: Final = "key BETWEEN :low - (conversation.id << 40) AND :high - (conversation.id << 40)"
+# The conversations that may have messages from :low on. Rooms end, and their number grows; few end after a recent id.
+_ACTIVE: Final = (
+    "(SELECT id FROM conversation WHERE name_key IS NOT NULL"
+    " UNION ALL SELECT 1 UNION ALL SELECT id FROM conversation WHERE ended_id >= :low) AS conversation"
+)
 # Only members see a room; all users are in the lobby.
 _IS_MEMBER: Final = (
-    "(:room = 0 OR EXISTS (SELECT 1 FROM membership WHERE account_id = :reader AND conversation_id = :room))"
+    "(:room = 0 OR EXISTS (SELECT 1 FROM membership"
+    " WHERE account_id = :reader AND conversation_id = :room AND role <> 'invited'))"
 )
-_COLUMNS: Final = "id, time_ms, sender_id, recipient_id, text"
+_COLUMNS: Final = "id, conversation_id, time_ms, sender_id, recipient_id, text"
+# Of a message in a room other than the lobby.
+_ROOM_NAME: Final = (
+    "iif(conversation_id > 1, (SELECT name FROM conversation WHERE conversation.id = conversation_id), NULL)"
+)
+# The same with names, as ``_message`` takes it.
+_NAMED: Final = (
+    "id, time_ms, (SELECT name FROM account WHERE account.id = sender_id),"
+    f" (SELECT name FROM account WHERE account.id = recipient_id), {_ROOM_NAME}, text"
+)
 # The messages of a room, and the two halves of an account's direct messages.
 _OF_ROOM: Final = f"SELECT {_COLUMNS} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER}"
 _SENT: Final = f"SELECT {_COLUMNS} FROM message WHERE sender_id = :reader AND {_IN_DIRECT}"
@@ -41,7 +59,7 @@ _RECEIVED_FROM_OTHERS: Final = f"{_RECEIVED} AND sender_id <> :reader"
 
 def _with_names(rows: str, order: str = "") -> str:
     return (
-        f"SELECT message.id, time_ms, sender.name, recipient.name, text FROM ({rows}) AS message"
+        f"SELECT message.id, time_ms, sender.name, recipient.name, {_ROOM_NAME}, text FROM ({rows}) AS message"
         " JOIN account AS sender ON sender.id = sender_id"
         " LEFT JOIN account AS recipient ON recipient.id = recipient_id"
         f" ORDER BY message.id {order}"
@@ -58,6 +76,10 @@ _HISTORY: Final = _select("DESC", _OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
 _HISTORY_OF_ROOM: Final = _select("DESC", _OF_ROOM)
 _MISSED: Final = _select("ASC", _OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
 _MISSED_OF_ROOM: Final = _select("ASC", _OF_ROOM)
+# The same without a limit, each in the order of its key. SQLite reads a row when it is asked for it.
+_MISSED_IN_ROOM, *_MISSED_DIRECT = (
+    f"{part.replace(_COLUMNS, _NAMED, 1)} ORDER BY key" for part in (_OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
+)
 _UNDELIVERED: Final = _select("ASC", _RECEIVED)
 # This query decides which messages an account may see; the search index is not trusted for that. With the lobby it
 # finds direct messages as well.
@@ -69,15 +91,16 @@ _VISIBLE: Final = _with_names(
 )
 _INDEXED: Final = (
     "SELECT message.id, conversation.id, sender_id, recipient_id, text"
-    f" FROM conversation CROSS JOIN message ON {_IN_ANY} ORDER BY message.id"
+    f" FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY} ORDER BY message.id"
 )
-_LOWEST_ID: Final = (
-    f"SELECT min((SELECT message.id FROM message WHERE {_IN_ANY} ORDER BY key LIMIT 1)) FROM conversation"
-)
+_LOWEST_ID: Final = f"SELECT min((SELECT message.id FROM message WHERE {_IN_ANY} ORDER BY key LIMIT 1)) FROM {_ACTIVE}"
+# With the highest id as :low, so that of the rooms that have ended it reads only the greatest ended_id.
 _HIGHEST_ID: Final = (
-    f"SELECT max((SELECT message.id FROM message WHERE {_IN_ANY} ORDER BY key DESC LIMIT 1)) FROM conversation"
+    "SELECT max(coalesce((SELECT max(ended_id) FROM conversation WHERE ended_id IS NOT NULL), 0), coalesce(max(("
+    "SELECT message.id FROM message WHERE key BETWEEN 0 - (conversation.id << 40) AND :high - (conversation.id << 40)"
+    f" ORDER BY key DESC LIMIT 1)), 0)) FROM {_ACTIVE}"
 )
-_FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM conversation CROSS JOIN message ON {_IN_ANY}"
+_FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
 
 
 # Memory of an encoded message: a fixed part, and a part per character. An escaped character has six bytes, and the
@@ -130,6 +153,27 @@ class Messages:
         sql = _MISSED if room_id is None else _MISSED_OF_ROOM
         return self._query(sql, after_id + 1, upto_id, reader=reader_id, limit=limit, room=room_id or LOBBY_ID)
 
+    def missed_in(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> tuple[Message, ...]:
+        """Messages of several conversations, each after an id of its own, up to ``upto_id``, oldest first.
+
+        ``after_ids`` has the ids of rooms, and perhaps LOBBY_ID and DIRECT_ID. A room that the account is no member of
+        has no messages. For the next page, raise each id to that of the last message.
+        """
+        cursors: list[sqlite3.Cursor] = []
+        with self._database.reading() as connection:
+            self._claim(0)
+            try:
+                for conversation_id, after_id in after_ids.items():
+                    low, high = min(after_id + 1, _LAST_ID), min(upto_id, _LAST_ID)
+                    values = {"reader": reader_id, "room": conversation_id, "low": low, "high": high}
+                    queries = _MISSED_DIRECT if conversation_id == DIRECT_ID else [_MISSED_IN_ROOM]
+                    cursors += [connection.execute(sql, values) for sql in queries]
+                rows = list(islice(merge(*cursors, key=itemgetter(0)), limit))
+            finally:
+                for cursor in cursors:
+                    cursor.close()
+        return self._decode(rows)
+
     def undelivered(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         """Direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
         return self._query(_UNDELIVERED, after_id + 1, upto_id, reader=reader_id, limit=limit)
@@ -172,14 +216,17 @@ class Messages:
         with self._database.reading() as connection:
             self._claim(0)
             rows = connection.execute(sql, values | bounds).fetchall()
+        return self._decode(rows)
+
+    def _decode(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Message, ...]:
         # Claim before the encoding, which takes most of the memory of a large answer.
         self._claim(_ENCODED_BYTES * len(rows) + _ENCODED_BYTES_PER_CHARACTER * sum(len(row[-1]) for row in rows))
         return tuple(_message(*row) for row in rows)
 
 
-def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, text: str) -> Message:
+def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, room: str | None, text: str) -> Message:
     if recipient is None:
-        return PublicMessage(message_id, TimeMs(time_ms), sender, text)
+        return PublicMessage(message_id, TimeMs(time_ms), sender, text, room)
     return DirectMessage(message_id, TimeMs(time_ms), sender, recipient, text)
 
 
@@ -263,5 +310,5 @@ def _is_nonce_conflict(error: sqlite3.IntegrityError) -> bool:
 
 def read_last_id(connection: sqlite3.Connection) -> int:
     """The id of the newest message; 0 if there are no messages."""
-    (last_id,) = connection.execute(_HIGHEST_ID, {"low": 0, "high": _LAST_ID}).fetchone()
-    return int(last_id or 0)
+    (last_id,) = connection.execute(_HIGHEST_ID, {"low": _LAST_ID + 1, "high": _LAST_ID}).fetchone()
+    return int(last_id)

@@ -1,9 +1,237 @@
-"""Rooms and their members."""
+"""Rooms and their members.
+
+A room begins with its first join and ends when its last member leaves. The row of a room that has ended stays, because
+the keys of its messages have its id; its name is free for a new room, with another id.
+
+All rows of the table membership are written by :func:`set_role`, which also keeps the counts of the room.
+"""
+
+# ruff: noqa: S608 -- the queries are built of constants
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from chatprotocol.events import RoomRole, RoomSummary
+from chatprotocol.rules import room_key
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from chatserver.store.database import Database
 
 # Conversations that every database has. All users are in the lobby; all direct messages are one conversation.
 LOBBY_ID: Final = 0
 DIRECT_ID: Final = 1
+# The greatest id of a room: the key of a message has 23 bits for it.
+ROOM_ID_MAX: Final = 2**23 - 1
+_INVITED: Final = "invited"
+
+
+class RoomView(NamedTuple):
+    """A room, as one account sees it."""
+
+    room_id: int
+    name: str
+    topic: str
+    is_private: bool
+    # None if the account is not a member.
+    role: RoomRole | None
+    # True if the account is not a member, but was invited.
+    is_invited: bool
+    # The newest message in the room; 0 if there is none.
+    last_id: int
+
+
+class RoomCounts(NamedTuple):
+    """Members and invitations of a room."""
+
+    members: int
+    invited: int
+
+
+_LAST_ID: Final = (
+    "coalesce((SELECT message.id FROM message WHERE key BETWEEN 0 - (room.id << 40)"
+    " AND (1 << 40) - 1 - (room.id << 40) ORDER BY key DESC LIMIT 1), 0)"
+)
+_VIEW: Final = f"SELECT room.id, room.name, topic, is_private, role, {_LAST_ID} FROM"
+_OF_READER: Final = "membership ON account_id = :reader AND conversation_id = room.id"
+# Rooms other than the lobby that have not ended. One query for rooms that are missing, and for those that are hidden.
+_VISIBLE: Final = f"conversation AS room LEFT JOIN {_OF_READER} WHERE room.id > 1 AND (is_private = 0 OR role NOTNULL)"
+_FIND: Final = f"{_VIEW} {_VISIBLE} AND name_key = :key"
+_FIND_ID: Final = f"{_VIEW} {_VISIBLE} AND name_key NOTNULL AND room.id = :id"
+_ALL: Final = (
+    f"SELECT room.name, topic, member_count, is_private, role FROM {_VISIBLE} AND name_key NOTNULL ORDER BY name_key"
+)
+_OF_ACCOUNT: Final = (
+    f"{_VIEW} membership CROSS JOIN conversation AS room ON room.id = conversation_id"
+    " WHERE account_id = :reader AND role <> 'invited' ORDER BY name_key"
+)
+
+
+class Rooms:
+    """Reads rooms, for any thread. The functions below write; only the journal calls them.
+
+    The lobby is not among the rooms. Every method raises StoreError if the database can't be read.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, account_id: int, name: str) -> RoomView | None:
+        """The room of this name, ignoring case; None if there is none, or the account may not know of it."""
+        with self._database.reading() as connection:
+            return find_room(connection, account_id, name)
+
+    def of_account(self, account_id: int) -> list[RoomView]:
+        """The rooms that the account is a member of, sorted by name."""
+        with self._database.reading() as connection:
+            return [_view(*row) for row in connection.execute(_OF_ACCOUNT, {"reader": account_id})]
+
+    def ids_of(self, account_id: int) -> list[int]:
+        """The ids of the rooms that the account is a member of."""
+        query = "SELECT conversation_id FROM membership WHERE account_id = ? AND role <> 'invited'"
+        with self._database.reading() as connection:
+            return [room_id for (room_id,) in connection.execute(query, (account_id,))]
+
+    def visible_to(self, account_id: int) -> tuple[RoomSummary, ...]:
+        """All rooms that the account may know of, sorted by name."""
+        with self._database.reading() as connection:
+            return tuple(_summary(*row) for row in connection.execute(_ALL, {"reader": account_id}))
+
+    def members(self, room_id: int) -> list[tuple[int, str]]:
+        """Account ids and names of the members, without the invited users."""
+        query = (
+            "SELECT account.id, account.name FROM membership JOIN account ON account.id = account_id"
+            " WHERE conversation_id = ? AND membership.role <> 'invited'"
+        )
+        with self._database.reading() as connection:
+            return connection.execute(query, (room_id,)).fetchall()
+
+
+def _view(room_id: int, name: str, topic: str, is_private: int, role: str | None, last_id: int) -> RoomView:
+    return RoomView(room_id, name, topic, bool(is_private), _role(role), role == _INVITED, last_id)
+
+
+def _summary(name: str, topic: str, members: int, is_private: int, role: str | None) -> RoomSummary:
+    own = _role(role)
+    is_invited = role == _INVITED
+    return RoomSummary(name, topic, members, own is not None, bool(is_private), own or RoomRole.MEMBER, is_invited)
+
+
+def _role(role: str | None) -> RoomRole | None:
+    return None if role is None or role == _INVITED else RoomRole(role)
+
+
+def find_room(connection: sqlite3.Connection, account_id: int, name: str) -> RoomView | None:
+    """See :meth:`Rooms.find`."""
+    row = connection.execute(_FIND, {"reader": account_id, "key": room_key(name)}).fetchone()
+    return _view(*row) if row else None
+
+
+def find_room_by_id(connection: sqlite3.Connection, account_id: int, room_id: int) -> RoomView | None:
+    """The same by its id. None also if the room has ended."""
+    row = connection.execute(_FIND_ID, {"reader": account_id, "id": room_id}).fetchone()
+    return _view(*row) if row else None
+
+
+def is_member(connection: sqlite3.Connection, account_id: int, room_id: int) -> bool:
+    """True if the account is a member of the room; an invited user is none."""
+    query = "SELECT 1 FROM membership WHERE account_id = ? AND conversation_id = ? AND role <> 'invited'"
+    return connection.execute(query, (account_id, room_id)).fetchone() is not None
+
+
+def read_standing(connection: sqlite3.Connection, account_id: int, room_id: int) -> tuple[RoomRole | None, bool]:
+    """The role of the account in the room, None if it is no member; and True if it is invited."""
+    query = "SELECT role FROM membership WHERE account_id = ? AND conversation_id = ?"
+    (role,) = connection.execute(query, (account_id, room_id)).fetchone() or (None,)
+    return _role(role), role == _INVITED
+
+
+def count_rooms_of(connection: sqlite3.Connection, account_id: int) -> int:
+    """Number of rooms that the account is a member of."""
+    query = "SELECT count(*) FROM membership WHERE account_id = ? AND role <> 'invited'"
+    return int(connection.execute(query, (account_id,)).fetchone()[0])
+
+
+def count_rooms(connection: sqlite3.Connection) -> int:
+    """Number of rooms, without the lobby."""
+    return int(connection.execute("SELECT count(*) - 1 FROM conversation WHERE name_key NOTNULL").fetchone()[0])
+
+
+def read_last_room_id(connection: sqlite3.Connection) -> int:
+    """The greatest id of a room, also of one that has ended."""
+    return int(connection.execute("SELECT max(id) FROM conversation").fetchone()[0])
+
+
+def read_counts(connection: sqlite3.Connection, room_id: int) -> RoomCounts:
+    query = "SELECT member_count, invited_count FROM conversation WHERE id = ?"
+    return RoomCounts(*connection.execute(query, (room_id,)).fetchone())
+
+
+def insert_room(connection: sqlite3.Connection, name: str, now_ms: int, *, is_private: bool) -> int | None:
+    """Make a room without members; return its id. None if the name is taken."""
+    row = connection.execute(
+        "INSERT INTO conversation (id, kind, name, name_key, is_private, created_ms)"
+        " VALUES ((SELECT max(id) + 1 FROM conversation), 'room', ?, ?, ?, ?)"
+        " ON CONFLICT (name_key) DO NOTHING RETURNING id",
+        (name, room_key(name), is_private, now_ms),
+    ).fetchone()
+    return int(row[0]) if row else None
+
+
+def set_role(connection: sqlite3.Connection, room_id: int, account_id: int, role: RoomRole | None) -> None:
+    """Give the account a role in the room, or end its membership or invitation.
+
+    A new member is the last one to join.
+    """
+    old, was_invited = read_standing(connection, account_id, room_id)
+    key = (account_id, room_id)
+    if role is None:
+        connection.execute("DELETE FROM membership WHERE account_id = ? AND conversation_id = ?", key)
+    elif old is not None:
+        connection.execute(
+            "UPDATE membership SET role = ?3 WHERE account_id = ?1 AND conversation_id = ?2", (*key, role)
+        )
+    else:
+        connection.execute(
+            "INSERT OR REPLACE INTO membership SELECT ?1, ?2, ?3, joined_count + 1 FROM conversation WHERE id = ?2",
+            (*key, role),
+        )
+        connection.execute("UPDATE conversation SET joined_count = joined_count + 1 WHERE id = ?", (room_id,))
+    connection.execute(
+        "UPDATE conversation SET member_count = member_count + ?, invited_count = invited_count - ? WHERE id = ?",
+        ((role is not None) - (old is not None), was_invited, room_id),
+    )
+
+
+def insert_invitation(connection: sqlite3.Connection, room_id: int, account_id: int) -> None:
+    """Let the account join. It is neither a member nor invited."""
+    connection.execute("INSERT INTO membership VALUES (?, ?, 'invited', 0)", (account_id, room_id))
+    connection.execute("UPDATE conversation SET invited_count = invited_count + 1 WHERE id = ?", (room_id,))
+
+
+def update_topic(connection: sqlite3.Connection, room_id: int, topic: str) -> None:
+    connection.execute("UPDATE conversation SET topic = ? WHERE id = ?", (topic, room_id))
+
+
+def find_heir(connection: sqlite3.Connection, room_id: int) -> tuple[int, str] | None:
+    """Id and name of the operator, or else the member, who joined first. None if the room is empty."""
+    query = (
+        "SELECT account.id, account.name FROM membership JOIN account ON account.id = account_id"
+        " WHERE conversation_id = ? AND membership.role = ? ORDER BY number LIMIT 1"
+    )
+    for role in (RoomRole.OPERATOR, RoomRole.MEMBER):
+        row = connection.execute(query, (room_id, role)).fetchone()
+        if row:
+            return int(row[0]), str(row[1])
+    return None
+
+
+def end_room(connection: sqlite3.Connection, room_id: int) -> None:
+    """Free the name of a room without members, and end its invitations."""
+    connection.execute("DELETE FROM membership WHERE conversation_id = ?", (room_id,))
+    connection.execute(
+        f"UPDATE conversation AS room SET name_key = NULL, invited_count = 0, ended_id = {_LAST_ID} WHERE id = ?",
+        (room_id,),
+    )

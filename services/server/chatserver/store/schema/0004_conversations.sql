@@ -24,29 +24,35 @@ ALTER TABLE new_account RENAME TO account;
 CREATE UNIQUE INDEX account_guest ON account (name) WHERE kind = 'guest';
 
 CREATE TABLE conversation (
-    id         INTEGER PRIMARY KEY,
-    kind       TEXT    NOT NULL,               -- 'room' or 'direct'
-    name       TEXT,                           -- of a room, as it was made with
-    name_key   TEXT    UNIQUE,                 -- as compared: lower case
-    topic      TEXT    NOT NULL DEFAULT '',
-    is_private INTEGER NOT NULL DEFAULT 0,     -- 1: only members learn that the room exists
-    created_ms INTEGER NOT NULL
+    id            INTEGER PRIMARY KEY,
+    kind          TEXT    NOT NULL,               -- 'room' or 'direct'
+    name          TEXT,                           -- of a room, as it was made with
+    name_key      TEXT    UNIQUE,                 -- as compared: lower case; NULL after the end of the room
+    topic         TEXT    NOT NULL DEFAULT '',
+    is_private    INTEGER NOT NULL DEFAULT 0,     -- 1: only members and invited users learn that the room exists
+    created_ms    INTEGER NOT NULL,
+    member_count  INTEGER NOT NULL DEFAULT 0,     -- without invitations
+    invited_count INTEGER NOT NULL DEFAULT 0,
+    joined_count  INTEGER NOT NULL DEFAULT 0,     -- number of joins so far
+    ended_id      INTEGER                         -- of a room that has ended: its last message, or 0
 ) STRICT;
+
+CREATE INDEX conversation_ended ON conversation (ended_id) WHERE ended_id IS NOT NULL;
 
 -- All users are in the lobby. All direct messages are one conversation, of which each account sees its own.
 INSERT INTO conversation (id, kind, name, name_key, created_ms)
 VALUES (0, 'room', 'lobby', 'lobby', 0), (1, 'direct', NULL, NULL, 0);
 
--- The members of each room but the lobby.
+-- The members of each room but the lobby, and the users who are invited to it.
 CREATE TABLE membership (
     account_id      INTEGER NOT NULL REFERENCES account (id),
     conversation_id INTEGER NOT NULL REFERENCES conversation (id),
-    role            TEXT    NOT NULL DEFAULT 'member',   -- 'member', 'operator' or 'owner'
-    joined_ms       INTEGER NOT NULL,
+    role            TEXT    NOT NULL,              -- 'owner', 'operator', 'member' or 'invited'
+    number          INTEGER NOT NULL,              -- orders the members by their joins; 0 if invited
     PRIMARY KEY (account_id, conversation_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX membership_conversation ON membership (conversation_id, account_id);
+CREATE INDEX membership_conversation ON membership (conversation_id, role, number);
 
 -- All conversations share one sequence of ids, which the journal assigns. The key is id - conversation_id * 2^40: the
 -- messages of a conversation are together and in order, without an index, and the lobby is at the end of the table,
