@@ -428,7 +428,9 @@ class StepClient:
             self._was_logged_in = True
             return Effects(events=(welcome,))
         is_other = is_other_history(self._login, welcome)
-        self._state = Resume(welcome, self._login.since, is_other=is_other)
+        # This protocol has the lobby only, and one id.
+        since = self._login.since if isinstance(self._login.since, int) else None
+        self._state = Resume(welcome, since, is_other=is_other)
         history = AskHistory(HISTORY_MAX_MESSAGES if is_other else HISTORY_DEFAULT_MESSAGES)
         return Effects(self._send((COMMAND, self._first_step(history))))
 
