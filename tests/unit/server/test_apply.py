@@ -11,6 +11,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatprotocol.events import RoomRole
 from chatserver.journal.apply import Transaction, apply
 from chatserver.journal.entries import (
     DeliveryMark,
@@ -18,11 +19,17 @@ from chatserver.journal.entries import (
     Entry,
     GuestClaim,
     GuestRelease,
+    InviteUser,
+    JoinRoom,
+    KickMember,
     MessageBatch,
     NewAccount,
+    PartRoom,
     PasswordChange,
     PublicMessages,
     ServerStart,
+    SetRole,
+    SetTopic,
 )
 from chatserver.store.database import schema_files
 from chatserver.store.identity import read_highest_id
@@ -36,8 +43,12 @@ nonces = st.none() | st.sampled_from(["n1", "n2", "n3"])
 texts = st.sampled_from(["hello", "", "\0", "é\U0001f600"])
 
 
-def public(sender_id: int, sender: str, pairs: Sequence[tuple[str, str | None]]) -> PublicMessages:
-    return PublicMessages(sender_id, sender, [text for text, _ in pairs], [nonce for _, nonce in pairs])
+rooms = st.sampled_from([2, 2, 3, 0, 1, 99])
+room_names = st.sampled_from(["dev", "DEV", "ops"])
+
+
+def public(sender_id: int, sender: str, pairs: Sequence[tuple[str, str | None]], room_id: int) -> PublicMessages:
+    return PublicMessages(sender_id, sender, [text for text, _ in pairs], [nonce for _, nonce in pairs], room_id)
 
 
 def direct(sender_id: int, recipient_id: int, text: str, nonce: str | None) -> DirectMessage:
@@ -45,7 +56,7 @@ def direct(sender_id: int, recipient_id: int, text: str, nonce: str | None) -> D
 
 
 STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
-    PublicMessages: st.builds(public, ids, names, st.lists(st.tuples(texts, nonces), min_size=1, max_size=4)),
+    PublicMessages: st.builds(public, ids, names, st.lists(st.tuples(texts, nonces), min_size=1, max_size=4), rooms),
     DirectMessage: st.builds(direct, ids, ids, texts, nonces),
     DeliveryMark: st.builds(DeliveryMark, ids, ids),
     NewAccount: st.builds(NewAccount, names, hashes),
@@ -53,6 +64,12 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     GuestClaim: st.builds(GuestClaim, names),
     GuestRelease: st.builds(GuestRelease, names, ids),
     ServerStart: st.builds(ServerStart),
+    JoinRoom: st.builds(JoinRoom, ids, names, room_names, st.booleans(), st.booleans()),
+    PartRoom: st.builds(PartRoom, ids, names, rooms),
+    KickMember: st.builds(KickMember, rooms, ids, names, ids, names),
+    SetTopic: st.builds(SetTopic, rooms, texts, ids, names),
+    InviteUser: st.builds(InviteUser, rooms, ids, names, ids, names),
+    SetRole: st.builds(SetRole, rooms, ids, names, st.sampled_from(RoomRole), ids, names),
 }
 DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(or_, STRATEGIES))
 # An entry; its time; whether a transaction ends after it, and whether that one failed at first.
@@ -68,6 +85,9 @@ def new_store() -> sqlite3.Connection:
     for _, sql in sorted(schema_files().items()):
         connection.executescript(sql)
     connection.execute("UPDATE history_identity SET history_id = 'the same'")
+    # Only accounts that exist join rooms.
+    for name in ("erin", "frank"):
+        apply(Transaction(connection, 0, 0), NewAccount(name, "hash"))
     return connection
 
 

@@ -1,0 +1,355 @@
+"""Rooms in the store: entries against a plain model, limits at their edges, and reads of what a model holds."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatprotocol.events import PublicMessage, RoomRole, RoomSummary
+from chatprotocol.limits import ID_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX
+from chatserver.journal.apply import RoomLimits, Transaction, apply
+from chatserver.journal.entries import (
+    Entry,
+    GuestClaim,
+    InviteUser,
+    JoinRoom,
+    KickMember,
+    NewAccount,
+    PartRoom,
+    PublicMessages,
+    RoomChange,
+    RoomProblem,
+    SetRole,
+    SetTopic,
+    Stored,
+)
+from chatserver.store.database import Database
+from chatserver.store.messages import Messages
+from chatserver.store.rooms import LOBBY_ID, Rooms, RoomView
+
+NAMES = ["", "alice", "bob", "carol", "dave"]
+PERSONS = range(1, 5)
+GUEST_ID, NOBODY_ID = 5, 6
+LIMITS = RoomLimits(joined=2, rooms=3, members=3, room_id=9)
+
+
+class ModelRoom:
+    """A room of the model. ``roles`` has the members in the order of their joins."""
+
+    def __init__(self, room_id: int, name: str, *, is_private: bool) -> None:
+        self.id = room_id
+        self.name = name
+        self.topic = ""
+        self.is_private = is_private
+        self.roles: dict[int, RoomRole] = {}
+        self.invited: set[int] = set()
+        self.sent: list[int] = []
+
+    @property
+    def last_id(self) -> int:
+        return self.sent[-1] if self.sent else 0
+
+    def is_known_to(self, account_id: int) -> bool:
+        return not self.is_private or account_id in self.roles or account_id in self.invited
+
+    def change(self, old_role: RoomRole | None, role: RoomRole | None, **changes: Any) -> RoomChange:
+        return RoomChange(self.id, self.name, self.topic, self.is_private, self.last_id, old_role, role, **changes)
+
+
+class Model:
+    """Rooms that exist, by id. Each method gets an entry and returns its outcome."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[int, ModelRoom] = {}
+        self.lobby: list[int] = []
+        self.newest_room_id = 1
+        self.last_id = 0
+
+    def find(self, name: str) -> ModelRoom | None:
+        return next((room for room in self.rooms.values() if room.name.lower() == name.lower()), None)
+
+    def rooms_of(self, account_id: int) -> list[ModelRoom]:
+        return [room for room in self.rooms.values() if account_id in room.roles]
+
+    def join(self, entry: JoinRoom) -> RoomChange | RoomProblem:
+        account_id, found = entry.account_id, self.find(entry.room)
+        if found and account_id in found.roles:
+            return found.change(found.roles[account_id], found.roles[account_id], is_changed=False)
+        room = found if found and found.is_known_to(account_id) else None
+        if account_id not in PERSONS:
+            return RoomProblem.NOT_PERMITTED
+        if room is None and not entry.may_create:
+            return RoomProblem.UNKNOWN_ROOM
+        if len(self.rooms_of(account_id)) == LIMITS.joined:
+            return RoomProblem.TOO_MANY_ROOMS
+        if room is not None:
+            if account_id not in room.invited and len(room.roles) + len(room.invited) == LIMITS.members:
+                return RoomProblem.TOO_MANY_ROOMS
+            room.invited.discard(account_id)
+            room.roles[account_id] = RoomRole.MEMBER
+            return room.change(None, RoomRole.MEMBER)
+        if len(self.rooms) == LIMITS.rooms or self.newest_room_id == LIMITS.room_id:
+            return RoomProblem.TOO_MANY_ROOMS
+        if found or entry.room.lower() == "lobby":
+            return RoomProblem.UNKNOWN_ROOM
+        self.newest_room_id += 1
+        room = self.rooms[self.newest_room_id] = ModelRoom(self.newest_room_id, entry.room, is_private=entry.is_private)
+        room.roles[account_id] = RoomRole.OWNER
+        return room.change(None, RoomRole.OWNER, is_new=True)
+
+    def part(self, entry: PartRoom) -> RoomChange | RoomProblem:
+        room = self._find_as_member(entry.room_id, entry.account_id)
+        if isinstance(room, RoomProblem):
+            return room
+        old_role = room.roles.pop(entry.account_id)
+        if not room.roles:
+            del self.rooms[room.id]
+            return room.change(old_role, None, has_ended=True)
+        if old_role is not RoomRole.OWNER:
+            return room.change(old_role, None)
+        operators = [each for each, role in room.roles.items() if role is RoomRole.OPERATOR]
+        heir_id = (operators or list(room.roles))[0]
+        room.roles[heir_id] = RoomRole.OWNER
+        return room.change(old_role, None, heir_id=heir_id, heir=NAMES[heir_id])
+
+    def kick(self, entry: KickMember) -> RoomChange | RoomProblem:
+        room = self._find_run_by(entry.room_id, entry.by_id)
+        if isinstance(room, RoomProblem):
+            return room
+        target = entry.account_id
+        if target in room.invited:
+            room.invited.remove(target)
+            return room.change(None, None)
+        if target not in room.roles:
+            return RoomProblem.NOT_A_MEMBER
+        if target == entry.by_id or room.roles[target] is RoomRole.OWNER:
+            return RoomProblem.NOT_PERMITTED
+        return room.change(room.roles.pop(target), None)
+
+    def set_topic(self, entry: SetTopic) -> RoomChange | RoomProblem:
+        room = self._find_run_by(entry.room_id, entry.by_id)
+        if isinstance(room, RoomProblem):
+            return room
+        old_topic, room.topic = room.topic, entry.topic
+        role = room.roles[entry.by_id]
+        return room.change(role, role, is_changed=old_topic != entry.topic)
+
+    def invite(self, entry: InviteUser) -> RoomChange | RoomProblem:
+        room = self._find_run_by(entry.room_id, entry.by_id)
+        if isinstance(room, RoomProblem):
+            return room
+        role = room.roles.get(entry.account_id)
+        if role or entry.account_id in room.invited:
+            return room.change(role, role, is_changed=False)
+        if entry.account_id not in PERSONS:
+            return RoomProblem.NOT_PERMITTED
+        if len(room.roles) + len(room.invited) == LIMITS.members:
+            return RoomProblem.TOO_MANY_ROOMS
+        room.invited.add(entry.account_id)
+        return room.change(None, None)
+
+    def set_role(self, entry: SetRole) -> RoomChange | RoomProblem:
+        room = self._find_run_by(entry.room_id, entry.by_id)
+        if isinstance(room, RoomProblem):
+            return room
+        if (old_role := room.roles.get(entry.account_id)) is None:
+            return RoomProblem.NOT_A_MEMBER
+        if RoomRole.OWNER in (old_role, entry.role):
+            return RoomProblem.NOT_PERMITTED
+        room.roles[entry.account_id] = entry.role
+        return room.change(old_role, entry.role, is_changed=old_role is not entry.role)
+
+    def say(self, entry: PublicMessages) -> tuple[Stored, ...] | RoomProblem:
+        sent = self.lobby
+        if entry.room_id != LOBBY_ID:
+            room = self._find_as_member(entry.room_id, entry.sender_id)
+            if isinstance(room, RoomProblem):
+                return room
+            sent = room.sent
+        first_id = self.last_id + 1
+        self.last_id += len(entry.texts)
+        sent += range(first_id, self.last_id + 1)
+        return (Stored(0, len(entry.texts), first_id),)
+
+    def _find_as_member(self, room_id: int, account_id: int) -> ModelRoom | RoomProblem:
+        room = self.rooms.get(room_id)
+        if room is None or not room.is_known_to(account_id):
+            return RoomProblem.UNKNOWN_ROOM
+        return room if account_id in room.roles else RoomProblem.NOT_A_MEMBER
+
+    def _find_run_by(self, room_id: int, account_id: int) -> ModelRoom | RoomProblem:
+        room = self._find_as_member(room_id, account_id)
+        if isinstance(room, RoomProblem) or room.roles[account_id] is not RoomRole.MEMBER:
+            return room
+        return RoomProblem.NOT_PERMITTED
+
+    def apply(self, entry: Entry[Any]) -> Any:
+        return {
+            JoinRoom: self.join,
+            PartRoom: self.part,
+            KickMember: self.kick,
+            SetTopic: self.set_topic,
+            InviteUser: self.invite,
+            SetRole: self.set_role,
+            PublicMessages: self.say,
+        }[type(entry)](entry)  # type: ignore[operator]
+
+
+accounts = st.sampled_from([*PERSONS, *PERSONS, GUEST_ID, NOBODY_ID])
+rooms = st.sampled_from([2, 2, 2, 3, 3, 4, 5, LOBBY_ID, 1, 99])
+room_names = st.sampled_from(["dev", "dev", "DEV", "ops", "Plans", "x.y", "lobby"])
+
+
+def say(sender_id: int, texts: list[str], room_id: int) -> PublicMessages:
+    return PublicMessages(sender_id, "", texts, [None] * len(texts), room_id)
+
+
+joins = st.builds(
+    JoinRoom,
+    accounts,
+    st.just(""),
+    room_names,
+    is_private=st.booleans(),
+    may_create=st.sampled_from([True, True, True, False]),
+)
+by = {"username": st.just(""), "by_id": accounts, "by": st.just("")}
+room_entries: list[st.SearchStrategy[Entry[Any]]] = [
+    joins,
+    joins,
+    st.builds(PartRoom, accounts, st.just(""), rooms),
+    st.builds(KickMember, rooms, accounts, **by),
+    st.builds(SetTopic, rooms, st.sampled_from(["", "tea"]), by_id=accounts, by=st.just("")),
+    st.builds(InviteUser, rooms, accounts, **by),
+    st.builds(SetRole, rooms, accounts, role=st.sampled_from(RoomRole), **by),
+    st.builds(say, accounts, st.lists(st.just("text"), min_size=1, max_size=2), rooms),
+]
+
+
+def start(database: Database, limits: RoomLimits, entries: Sequence[Entry[Any]] = ()) -> list[Any]:
+    """Make the accounts, then apply the entries in one transaction; return the outcomes."""
+    with database.transaction() as connection:
+        transaction = Transaction(connection, 0, 0, limits)
+        for name in NAMES[1:]:
+            assert apply(transaction, NewAccount(name, "hash")) is not None
+        guest = apply(transaction, GuestClaim("erin"))
+        assert guest is not None
+        assert guest.id == GUEST_ID
+        return [apply(transaction, entry) for entry in entries]
+
+
+@given(st.lists(st.one_of(room_entries), max_size=60))
+def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
+    """Promises: outcome of any entry, whoever sends it; and afterwards every read, for each account.
+
+    A private room is unknown to those who are neither in it nor invited, and nobody else reads its messages.
+    """
+    model = Model()
+    with tempfile.TemporaryDirectory() as folder, closing(Database(Path(folder))) as database:
+        for entry, outcome in zip(entries, start(database, LIMITS, entries), strict=True):
+            assert outcome == model.apply(entry), entry
+        for account_id in (*PERSONS, GUEST_ID, NOBODY_ID):
+            assert_reads(database, model, account_id)
+        for room_id, room in model.rooms.items():
+            members = {(each, NAMES[each]) for each in room.roles}
+            assert set(Rooms(database).members(room_id)) == members
+
+
+def assert_reads(database: Database, model: Model, account_id: int) -> None:
+    reads, messages = Rooms(database), Messages(database)
+    by_name = sorted(model.rooms.values(), key=lambda room: room.name.lower())
+    known = [room for room in by_name if room.is_known_to(account_id)]
+    views = {
+        room.name: RoomView(
+            room.id,
+            room.name,
+            room.topic,
+            room.is_private,
+            room.roles.get(account_id),
+            account_id in room.invited,
+            room.last_id,
+        )
+        for room in known
+    }
+    for room in by_name:
+        assert reads.find(account_id, room.name.swapcase()) == views.get(room.name)
+    assert reads.find(account_id, "lobby") is reads.find(account_id, "nosuch") is None
+    joined = [room for room in by_name if account_id in room.roles]
+    assert reads.of_account(account_id) == [views[room.name] for room in joined]
+    assert sorted(reads.ids_of(account_id)) == sorted(room.id for room in joined)
+    assert reads.visible_to(account_id) == tuple(
+        RoomSummary(
+            room.name,
+            room.topic,
+            len(room.roles),
+            account_id in room.roles,
+            room.is_private,
+            room.roles.get(account_id, RoomRole.MEMBER),
+            account_id in room.invited,
+        )
+        for room in known
+    )
+    readable = {room.id: room.sent for room in joined}
+    for room_id in range(2, LIMITS.room_id + 1):
+        sent = readable.get(room_id, [])
+        found = messages.history(account_id, ID_MAX, 500, room_id)
+        assert [each.id for each in found] == sent
+        assert [each.id for each in messages.missed(account_id, 0, ID_MAX, 500, room_id)] == sent
+        assert [each.id for each in messages.visible(account_id, range(200), room_id)] == sent
+        name = model.rooms[room_id].name if sent else ""
+        assert all(isinstance(each, PublicMessage) and each.room == name for each in found)
+    assert [each.id for each in messages.history(account_id, ID_MAX, 500)] == model.lobby
+    merged = sorted([*model.lobby, *(each for sent in readable.values() for each in sent)])
+    found = messages.missed_in(account_id, dict.fromkeys(range(LIMITS.room_id + 1), 0), ID_MAX, 500)
+    assert [each.id for each in found] == merged
+
+
+def join(account_id: int, room: str) -> JoinRoom:
+    return JoinRoom(account_id, "", room, is_private=False, may_create=True)
+
+
+def too_many(outcomes: Sequence[Any]) -> list[int]:
+    """Places of the outcomes that are TOO_MANY_ROOMS; the others are no problems."""
+    assert {each for each in outcomes if isinstance(each, RoomProblem)} <= {RoomProblem.TOO_MANY_ROOMS}
+    return [number for number, each in enumerate(outcomes) if each is RoomProblem.TOO_MANY_ROOMS]
+
+
+def test_account_is_in_100_rooms_at_most(database: Database) -> None:
+    """A place that becomes free can be taken; joining a room again needs none."""
+    joins = [join(1, f"room{number}") for number in range(ROOMS_JOINED_MAX + 1)]
+    later = [joins[0], PartRoom(1, "alice", 2), joins[-1], joins[0]]
+    assert too_many(start(database, RoomLimits(), [*joins, *later])) == [ROOMS_JOINED_MAX, ROOMS_JOINED_MAX + 4]
+
+
+def test_server_has_1000_rooms_at_most(database: Database) -> None:
+    people = [NewAccount(f"user{number}", "hash") for number in range(ROOMS_MAX // ROOMS_JOINED_MAX)]
+    first_id = GUEST_ID + 1
+    joins = [join(first_id + number % len(people), f"room{number}") for number in range(ROOMS_MAX)]
+    later = [join(1, "another"), join(1, "room0"), PartRoom(first_id + 1, "", 3), join(1, "another"), join(2, "more")]
+    outcomes = start(database, RoomLimits(), [*people, *joins, *later])
+    assert too_many(outcomes) == [len(people) + ROOMS_MAX, len(outcomes) - 1]
+
+
+def test_room_has_10000_members_and_invitations_at_most(database: Database) -> None:
+    people = [NewAccount(f"user{number}", "hash") for number in range(MEMBERS_MAX)]
+    first_id = GUEST_ID + 1
+    invitations = [InviteUser(2, first_id + number, "", 1, "alice") for number in range(MEMBERS_MAX)]
+    last_id = first_id + MEMBERS_MAX - 1
+    later = [join(first_id, "dev"), join(last_id, "dev"), KickMember(2, first_id, "", 1, "alice"), join(last_id, "dev")]
+    outcomes = start(database, RoomLimits(), [*people, join(1, "dev"), *invitations, *later])
+    assert too_many(outcomes) == [2 * MEMBERS_MAX, 2 * MEMBERS_MAX + 2]
+    assert outcomes[-1].role is RoomRole.MEMBER
+
+
+def test_ids_of_rooms_are_not_used_again(database: Database) -> None:
+    """Nobody reads or writes in a later room of the same name, or of the same id, what was meant for the first one."""
+    entries = [join(1, "dev"), say(1, ["old"], 2), PartRoom(1, "alice", 2), join(1, "dev"), say(1, ["lost"], 2)]
+    outcomes = start(database, RoomLimits(room_id=3), [*entries, PartRoom(1, "alice", 3), join(1, "dev")])
+    assert outcomes[2].has_ended
+    assert (outcomes[3].room_id, outcomes[3].last_id, outcomes[3].is_new) == (3, 0, True)
+    assert outcomes[4] is RoomProblem.UNKNOWN_ROOM
+    assert outcomes[-1] is RoomProblem.TOO_MANY_ROOMS, "the ids are used up"
+    assert Messages(database).history(1, ID_MAX, 10, 2) == ()
