@@ -29,7 +29,7 @@ from chatserver.journal.entries import (
 )
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages
-from chatserver.store.rooms import LOBBY_ID, Rooms, RoomView
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, Rooms, RoomView
 
 NAMES = ["", "alice", "bob", "carol", "dave"]
 PERSONS = range(1, 5)
@@ -199,9 +199,16 @@ class Model:
         }[type(entry)](entry)  # type: ignore[operator]
 
 
-accounts = st.sampled_from([*PERSONS, *PERSONS, GUEST_ID, NOBODY_ID])
-rooms = st.sampled_from([2, 2, 2, 3, 3, 4, 5, LOBBY_ID, 1, 99])
-room_names = st.sampled_from(["dev", "dev", "DEV", "ops", "Plans", "x.y", "lobby"])
+accounts = st.sampled_from([*(1, 2, 3) * 5, 4, 4, GUEST_ID, NOBODY_ID])
+rooms = st.sampled_from([*(2, 3) * 4, 4, 4, 5, LOBBY_ID, DIRECT_ID, 99])
+room_names = st.sampled_from(["dev", "DEV", "plans", "ops", "x.y", "lobby"])
+# A public room of alice and bob, and a private one that bob owns and carol may join.
+FIRST: list[Entry[Any]] = [
+    JoinRoom(1, "", "dev", is_private=False, may_create=True),
+    JoinRoom(2, "", "DEV", is_private=False, may_create=True),
+    JoinRoom(2, "", "Plans", is_private=True, may_create=True),
+    InviteUser(3, 3, "", 2, "bob"),
+]
 
 
 def say(sender_id: int, texts: list[str], room_id: int) -> PublicMessages:
@@ -241,12 +248,13 @@ def start(database: Database, limits: RoomLimits, entries: Sequence[Entry[Any]] 
         return [apply(transaction, entry) for entry in entries]
 
 
-@given(st.lists(st.one_of(room_entries), max_size=60))
+@given(st.lists(st.one_of(room_entries), min_size=20, max_size=60))
 def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
     """Promises: outcome of any entry, whoever sends it; and afterwards every read, for each account.
 
     A private room is unknown to those who are neither in it nor invited, and nobody else reads its messages.
     """
+    entries = FIRST + entries
     model = Model()
     with tempfile.TemporaryDirectory() as folder, closing(Database(Path(folder))) as database:
         for entry, outcome in zip(entries, start(database, LIMITS, entries), strict=True):
