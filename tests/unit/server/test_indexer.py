@@ -11,12 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import DirectMessage, PublicMessage
+from chatprotocol.events import DirectMessage, PublicMessage, RoomRole
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
 from chatserver.store.indexer import Indexer, IndexerTimes, Pace, SearchClosedError, SearchFailedError
 from chatserver.store.messages import IndexedMessage, Messages, insert_direct, insert_in_room
-from chatserver.store.rooms import LOBBY_ID
+from chatserver.store.rooms import LOBBY_ID, end_room, insert_invitation, insert_room, set_role
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.words import terms_of
 
@@ -133,6 +133,32 @@ def test_database_decides_who_may_see_a_found_message(library: Library) -> None:
     carol = register(library.database, "carol")
     assert [message.id for message in library.messages.visible(library.bob.id, [1, 2])] == [1, 2]
     assert [message.id for message in library.messages.visible(carol.id, [2, 1])] == [2]
+
+
+def test_messages_of_a_room_are_found_with_that_room_by_its_members_only(library: Library) -> None:
+    library.publish("lobby word")
+    library.whisper("direct word")
+    with library.database.transaction() as connection:
+        rooms = [insert_room(connection, name, 0, is_private=True) for name in ("dev", "plans", "left")]
+        dev, plans, left = (room_id for room_id in rooms if room_id)
+        for room_id in (dev, left):
+            set_role(connection, room_id, library.bob.id, RoomRole.MEMBER)
+        insert_invitation(connection, plans, library.bob.id)
+        for message_id, room_id in enumerate((dev, plans, left, dev), 3):
+            insert_in_room(connection, room_id, message_id, 0, library.alice.id, ["room word"], [None])
+    library.start()
+
+    def search(query: str, room_id: int) -> list[int]:
+        found, _ = library.indexer.search(terms_of(query), library.bob.id, FAR, 50, 6, room_id)
+        return [message.id for message in found]
+
+    assert search("word", LOBBY_ID) == [1, 2]
+    assert [search("word", room_id) for room_id in (dev, plans, left)] == [[3, 6], [], [5]]
+    assert search("lobby", dev) == search("direct", dev) == search("room", LOBBY_ID) == []
+    with library.database.transaction() as connection:
+        set_role(connection, left, library.bob.id, None)
+        end_room(connection, left)
+    assert search("word", left) == []
 
 
 def test_search_reports_how_far_a_slow_index_is(library: Library) -> None:

@@ -209,6 +209,7 @@ def test_queries_return_what_the_reader_may_see_oldest_first(
         with database.transaction() as connection:
             end_room(connection, SECRET_ID)
         assert [each.id for each in messages.after(bound, limit)] == newer
+        assert [number for number in range(60) if messages.fingerprint(number)] == [each.id for each in sent]
         assert messages.last_id() == max((each.id for each in sent), default=0)
         assert all(not messages.history(reader, ID_MAX, 500, SECRET_ID) for reader in ACCOUNTS)
 

@@ -17,7 +17,7 @@ from chatserver.store.errors import StoreError
 from chatserver.store.identity import read_history_id
 from chatserver.store.messages import insert_in_room, read_last_id
 from chatserver.store.reconcile import reconcile
-from chatserver.store.rooms import LOBBY_ID
+from chatserver.store.rooms import LOBBY_ID, end_room, insert_room
 from chatserver.store.state import STATE_FILE, StateFile
 
 CALLS_THAT_CHANGE_FILES = ("execute", "executescript", "pwrite", "close")
@@ -114,6 +114,26 @@ def test_unchanged_database_is_accepted_silently(folder: Path, tmp_path: Path, i
         run = Run(folder)
         assert (run.said, run.identity(), run.last_id) == ([], identity, 10)
         run.database.close()
+
+
+def test_newest_message_may_be_in_a_room_that_has_ended(folder: Path, tmp_path: Path) -> None:
+    """Promise: no id is used twice, and lost data is reported."""
+    run = run_of(folder, 1)
+    vacuum(folder, tmp_path / "backup")
+    with run.database.transaction() as connection:
+        room_id = insert_room(connection, "dev", 0, is_private=False)
+        assert room_id
+        insert_in_room(connection, room_id, 2, 0, 1, ["text"], [None])
+        end_room(connection, room_id)
+    run.database.note_commit(2, 0)
+    run.database.close()
+    run = Run(folder)
+    assert (run.said, run.last_id) == ([], 2)
+    run.database.close()
+    restore(tmp_path / "backup", folder)
+    run = Run(folder)
+    assert (run.said, run.last_id) == (["database_older"], 2)
+    run.database.close()
 
 
 @pytest.mark.long
