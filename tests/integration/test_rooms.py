@@ -162,7 +162,8 @@ def test_invited_user_may_join_once_and_is_told(room: Room) -> None:
     assert refusal(bob, command="join", room="plans") == ("unknown_room", "plans")
     assert refusal(bob, command="PM", room="plans", message="still here") == ("unknown_room", "plans")
     answer(alice, command="invite", room="plans", username="bob")
-    answer(alice, command="kick", room="plans", username="bob")  # takes the invitation back
+    assert bob.next("invited") == invited
+    assert answer(alice, command="kick", room="plans", username="bob")["type"] == "kicked"  # takes it back
     assert refusal(bob, command="join", room="plans") == ("unknown_room", "plans")
     assert refusal(alice, command="invite", room="plans", username="nobody") == ("unknown_user", None)
 

@@ -29,6 +29,7 @@ from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
 from chatserver.chat.presence import Presence
+from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
 from chatserver.clock import Clock
@@ -36,7 +37,7 @@ from chatserver.control import HEALTHY
 from chatserver.journal.entries import ServerStart
 from chatserver.journal.local import LocalJournal
 from chatserver.memory import system_memory
-from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
 from chatserver.net.connection import ConnectionServices
 from chatserver.net.connections import Connections
 from chatserver.net.control_socket import ControlSocket
@@ -51,6 +52,7 @@ from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
 from chatserver.store.messages import Messages
 from chatserver.store.reconcile import reconcile
+from chatserver.store.rooms import Rooms
 
 if TYPE_CHECKING:
     import socket
@@ -154,22 +156,31 @@ class Server:
             for protocol in protocols
             if protocol is not register
         }
-        self._overflow = BroadcastBuffer(lambda _: b"", kept_bytes)
-        for buffer in (*self._buffers.values(), self._overflow):
+        overflow = BroadcastBuffer(lambda _: b"", kept_bytes)
+        for buffer in (*self._buffers.values(), overflow):
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
         gather = partial(wait_for_sender, self._buffers.values())
         self._journal = LocalJournal(self._database, Clock().now_ms, gather, self._crash)
         self._journal.defer(ServerStart, ServerStart())
         marks = DeliveryMarks(self._journal.defer)
-        hub = Hub(self._buffers, self._acked_delivery, last_id, marks, self._sender.wake)
+        self._presence = Presence(config.users_seconds, self._crash)
+        hub = Hub(
+            self._buffers,
+            partial(self._open_buffer, protocols, kept_bytes),
+            self._sender.remove_buffer,
+            self._acked_delivery,
+            self._presence,
+            last_id,
+            marks,
+            self._sender.wake,
+        )
         self._journal.subscribe(hub.handle_applied)
         self._indexer = Indexer(config.data, messages, self._crash)
         self._hub = hub
-        self._presence = Presence(hub.announce, config.users_seconds, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
-        accounts = Accounts(self._database)
+        accounts, rooms = Accounts(self._database), Rooms(self._database)
         guests = Guests(
             accounts,
             self._journal,
@@ -181,10 +192,10 @@ class Server:
         login = Login(
             accounts=accounts,
             messages=messages,
+            rooms=rooms,
             identity=HistoryIdentity(self._database),
             journal=self._journal,
             hub=hub,
-            presence=self._presence,
             passwords=self._passwords,
             throttle=LoginThrottle(time.monotonic),
             is_guest=guests.is_claimed,
@@ -200,6 +211,7 @@ class Server:
             presence=self._presence,
             login=login,
             guests=guests,
+            rooms=RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms),
             acked_delivery=self._acked_delivery,
             login_seconds=config.login_seconds,
         )
@@ -208,7 +220,7 @@ class Server:
             sender=self._sender,
             login_seconds=config.login_seconds,
             open_session=partial(Session, services),
-            overflow=self._overflow,
+            overflow=overflow,
         )
         full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(connection_services, config.max_connections, memory.claim)
@@ -223,6 +235,13 @@ class Server:
         self._control = ControlSocket(config.data, self._answer, self._crash)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
+
+    def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, protocol: str) -> BroadcastBuffer:
+        """Open the buffer of a room. For any thread."""
+        encode = by_name(protocol, protocols).encode_all
+        buffer = BroadcastBuffer(encode, kept_bytes, ROOM_LIMITS, is_reserved=False)
+        self._sender.add_buffer(buffer)
+        return buffer
 
     @property
     def connections(self) -> int:
@@ -278,8 +297,6 @@ class Server:
         self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
         self._journal.save_deferred()
-        for buffer in (*self._buffers.values(), self._overflow):
-            buffer.close()
         self._database.close()
         if self._started:
             _log.info("stopped", connections=connections)

@@ -27,7 +27,7 @@ REQUEST_ERRORS = (
 # Maximum logged errors per connection: an attacker must not fill the disk with the log.
 _LOGGED_MAX = 100
 # Codes whose reasons are not logged: they repeat the peer's input, which may be a mistyped message or password.
-_QUOTING_CODES = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_COMMAND})
+_QUOTING_CODES = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_ROOM, ErrorCode.UNKNOWN_COMMAND})
 
 
 class ErrorLog:

@@ -200,7 +200,7 @@ class Guests:
         if guest.member is not None and guest.window is not None:
             _log.info("logout", user=guest.name, address=guest.address)
             self._acked_delivery.leave(guest.window)
-            if self._presence.remove(guest.member):
+            if self._presence.remove(guest.name):
                 self._on_empty()
         if account is not None:
             self._release(account)
@@ -233,7 +233,7 @@ class Guests:
         guest.window = DeliveryWindow(guest.account, receiving)
         guest.member = Member(guest.account.id, guest.name, receiving)
         self._acked_delivery.join(guest.window)
-        self._presence.add(guest.member)  # last, so that an announced guest can be found
+        self._presence.add(guest.name)  # last, so that an announced guest can be found
 
 
 def _name_taken(name: str) -> RequestError:

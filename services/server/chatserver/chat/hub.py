@@ -1,28 +1,45 @@
-"""The hub: delivers committed messages to all members, encoded once for each wire protocol in use."""
+"""The hub: delivers what was committed to the members, encoded once for each room and wire protocol in use.
+
+The lobby has all members. Of the other rooms (``room.py``) the hub knows those that a user who is online is a member
+of, and the rooms of these users. It reads them at the user's first login, and then changes them with each entry of the
+journal, in order: a member gets exactly the messages between its join and its end, and the events about them in the
+same place.
+
+At the first login of a user the store may be ahead of the hub, or the hub of what was read. :meth:`Hub.begin_join`
+therefore comes before the reading, and :meth:`Hub.join` after it. If an entry changed the rooms between them, or the
+rooms that were read are not those that the hub knows, the join fails, and the caller reads again after the hub has
+seen all entries that are committed.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import PublicBatch, Refused, Sent, SentBatch, SentStatus, TimeMs
+from chatprotocol.events import PublicBatch, Refused, RoomRole, Sent, SentBatch, SentStatus, TimeMs
+from chatprotocol.rules import room_key
 from chatserver.chat.delivery import Ack
 from chatserver.chat.member import Member
-from chatserver.journal.entries import DirectMessage, MessageBatch
+from chatserver.chat.room import Room, User, room_error
+from chatserver.journal import entries
+from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, RoomChange, RoomProblem
+from chatserver.store.rooms import LOBBY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from chatprotocol.events import Users
+    from chatprotocol.events import Event, Users
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.delivery_marks import DeliveryMarks
     from chatserver.chat.member import BroadcastBuffer
+    from chatserver.chat.presence import Presence
     from chatserver.journal.base import Applied
     from chatserver.journal.entries import Stored
+    from chatserver.store.rooms import RoomView
 
     # None: another server's.
     _Origin = Member | Ack | None
@@ -39,13 +56,25 @@ _NOT_STORED = "The server can't write to its disk; the message was not stored."
 _CHECKED_MAX = 4
 
 
+_ROOM_ENTRIES = (
+    entries.JoinRoom,
+    entries.PartRoom,
+    entries.KickMember,
+    entries.SetTopic,
+    entries.SetRole,
+    entries.InviteUser,
+)
+
+
 class Joined(NamedTuple):
     """The state of the hub when a member joined."""
 
-    # The member receives messages after this one.
+    # The member receives messages after this one, of the lobby and of its rooms.
     last_id: int
     # The account's mark; 0 if it has not moved since the server started. See DeliveryMarks.
     delivered_id: int
+    # Names of all users who are online.
+    users: tuple[str, ...] = ()
     # True if the account has no other member.
     is_alone: bool = True
 
@@ -53,60 +82,116 @@ class Joined(NamedTuple):
 class Hub:
     """The members and the broadcast buffers that they follow. For any thread.
 
-    ``buffers`` has the buffer of each protocol by its name. ``wake`` wakes the sender, after each publication.
+    ``buffers`` has the lobby's buffer for each protocol by its name. ``open_buffer`` and ``close_buffer`` are for other
+    rooms: see Room. ``wake`` wakes the sender, after each publication.
     """
 
     def __init__(
         self,
         buffers: Mapping[str, BroadcastBuffer],
+        open_buffer: Callable[[str], BroadcastBuffer],
+        close_buffer: Callable[[Any], None],
         acked_delivery: AckedDelivery,
+        presence: Presence,
         last_id: int,
         marks: DeliveryMarks,
         wake: Callable[[], None],
     ) -> None:
-        self._buffers = buffers
+        self._open_buffer = open_buffer
+        self._close_buffer = close_buffer
         self._acked_delivery = acked_delivery
+        self._presence = presence
         self._marks = marks
         self._wake = wake
         # Guards everything below, and the order of writes to broadcast buffers and send queues.
         self._lock = threading.Lock()
         self._last_id = last_id
-        self._members: dict[int, list[Member]] = {}
+        self._lobby = Room(LOBBY_ID, None, buffers.__getitem__)
+        self._rooms = {LOBBY_ID: self._lobby}
+        self._users: dict[int, User] = {}
+        presence.on_update(self.announce)
 
     def check_acknowledged(self, account_id: int) -> None:
         """Update the account's mark from the acknowledgements of its devices. Call it before a login."""
         with self._lock:
-            members = self._members.get(account_id, [])[-_CHECKED_MAX:]
+            user = self._users.get(account_id)
+            members = user.members[-_CHECKED_MAX:] if user else []
         for member in members:
             member.send_queue.check_acknowledged()
 
-    def join(self, member: Member) -> Joined:
-        """Add a member. Its send queue is held: the caller puts the missed messages and releases it."""
+    def begin_join(self, member: Member) -> None:
+        """Note changes of the user's rooms from now on. Call it before they are read, and :meth:`join` after it."""
         with self._lock:
-            members = self._members.setdefault(member.account_id, [])
-            members.append(member)
-            member.send_queue.follow(self._buffers[member.send_queue.protocol])
-            return Joined(self._last_id, self._marks.mark_of(member.account_id), len(members) == 1)
+            user = self._users.setdefault(member.account_id, User(member.name))
+            user.logins += 1
 
-    def leave(self, member: Member) -> None:
-        """Remove a member, which receives no later messages.
+    def cancel_join(self, member: Member) -> None:
+        """Undo :meth:`begin_join`."""
+        with self._lock:
+            user = self._users[member.account_id]
+            user.logins -= 1
+            self._forget(member.account_id, user)
+
+    def join(self, member: Member, rooms: Sequence[RoomView]) -> Joined | None:
+        """Add a member. Its send queue is held: the caller puts the missed messages and releases it.
+
+        None: the rooms that were read are not those that the hub knows. The caller waits for the journal, reads them
+        again and calls again.
+        """
+        with self._lock:
+            user = self._users[member.account_id]
+            if user.is_loaded:
+                if {room.id for room in user.rooms.values()} != {room.room_id for room in rooms}:
+                    return None
+            elif user.has_changed:
+                user.has_changed = False
+                return None
+            else:
+                user.is_loaded = True
+                for room in rooms:
+                    self._enter(user, room.room_id, room.name)
+            user.logins -= 1
+            user.members.append(member)
+            self._presence.add(member.name)
+            users, version = self._presence.users()
+            self._lobby.follow(member, version)
+            if member.knows_rooms:
+                self._follow_rooms(user, member)
+            return Joined(self._last_id, self._marks.mark_of(member.account_id), users, len(user.members) == 1)
+
+    def show_rooms(self, member: Member) -> None:
+        """Send the member the events of its rooms, from now on."""
+        with self._lock:
+            member.knows_rooms = True
+            self._follow_rooms(self._users[member.account_id], member)
+
+    def leave(self, member: Member) -> bool:
+        """Remove a member, which receives no later messages. True if no user is online any more.
 
         After its peer has acknowledged all earlier messages, the account's mark moves to the newest message.
         """
         with self._lock:
-            members = self._members[member.account_id]
-            members.remove(member)
-            if not members:
-                del self._members[member.account_id]
-            member.send_queue.unfollow(self._buffers[member.send_queue.protocol])
+            user = self._users[member.account_id]
+            user.members.remove(member)
+            for room in user.rooms.values():
+                room.unfollow(member)
+            self._forget(member.account_id, user)
+            self._lobby.unfollow(member)
             self._track_all(member)
+            return self._presence.remove(member.name)
 
     def track_newest(self) -> None:
         """Track the newest message for all members at shutdown, as :meth:`leave` does. Nothing is published later."""
         with self._lock:
-            for members in self._members.values():
-                for member in members:
+            for user in self._users.values():
+                for member in user.members:
                     self._track_all(member)
+
+    def room_id(self, member: Member, name: str) -> int | None:
+        """Return the id of a room that the user is in, ignoring the case of the name; None if it is not known."""
+        with self._lock:
+            room = self._users[member.account_id].rooms.get(room_key(name))
+            return room.id if room else None
 
     def last_id(self) -> int:
         """Return the id of the newest published message. Events that are put into a send queue now follow it."""
@@ -114,29 +199,33 @@ class Hub:
             return self._last_id
 
     def handle_applied(self, applied: Sequence[Applied]) -> None:
-        """Deliver and confirm committed messages, in order; refuse those that can't be stored.
+        """Deliver and confirm what was committed, in order; refuse messages that can't be stored.
 
-        A subscriber of the journal: it is called in the journal's thread. The origin of a message is its sender's
-        Member, or the Ack that a guest waits for.
+        A subscriber of the journal: it is called in the journal's thread. The origin of an entry is the Member that
+        sent it, or the Ack that a guest waits for.
         """
         for portion in _portions(applied):
-            for buffer in self._buffers.values():
+            with self._lock:
+                rooms = self._rooms_of(portion)
+                buffers = [followers.buffer for room in rooms for followers in room.followers.values()]
+            for buffer in buffers:
                 buffer.wait_for_sender()
             with self._lock:
                 self._publish_portion(portion)
             self._wake()
 
-    def announce(self, update: Users, version: int) -> None:
-        """Send the update to all members whose login showed an older version. For the presence thread."""
+    def announce(self, room_id: int, update: Users, version: int) -> None:
+        """Send the update to all followers of the room that have seen an older version. For the presence thread."""
         with self._lock:
-            used = self._used_buffers()
-            spans = {protocol: (buffer, *buffer.append([update])) for protocol, buffer in used.items()}
-            for members in self._members.values():
-                for member in members:
-                    if member.presence_version >= version and member.send_queue.protocol in spans:
-                        member.send_queue.replace(*spans[member.send_queue.protocol])
-            for buffer in used.values():
-                buffer.flush()
+            room = self._rooms.get(room_id)
+            if room is None:  # its last member has gone offline
+                return
+            for buffer, seen_versions in room.followers.values():
+                start, end = buffer.append([update])
+                for member, seen_version in seen_versions.items():
+                    if seen_version >= version:
+                        member.send_queue.replace(buffer, start, end)
+            room.flush()
         self._wake()
 
     def catch_up(self, member: Member, upto_id: int) -> None:
@@ -148,53 +237,69 @@ class Hub:
             member.has_caught_up = True
             self._track(member, max(upto_id, member.newest_direct_id))
 
+    def _rooms_of(self, portion: Iterable[Applied]) -> Iterator[Room]:
+        """The lobby, and the rooms of the messages. The lock is held."""
+        room_ids = {LOBBY_ID} | {each.entry.room_id for each in portion if isinstance(each.entry, PublicMessages)}
+        return (self._rooms[room_id] for room_id in room_ids if room_id in self._rooms)
+
     def _publish_portion(self, portion: Sequence[Applied]) -> None:
         """The lock is held."""
-        used = self._used_buffers()
         for applied in portion:
-            batch: Any = applied.entry
-            origin, time_ms = applied.origin, applied.time_ms
-            if isinstance(applied.outcome, OSError):
-                self._refuse(batch, origin)
-                continue
-            for part in applied.outcome:
-                if part.is_repeated:
-                    self._confirm(batch, part, origin, SentStatus.SENT)
-                elif isinstance(batch, DirectMessage):
-                    self._publish_direct(batch, part, origin, time_ms)
-                    self._last_id = part.id
-                else:
-                    self._publish_public(batch, part, origin, time_ms, used)
-                    self._last_id = part.id + part.stop - part.start - 1
-        for buffer in used.values():
-            buffer.flush()
+            entry: Any = applied.entry
+            outcome, origin = applied.outcome, applied.origin
+            publish_change = self._CHANGES.get(type(entry))
+            if publish_change is not None:
+                if isinstance(outcome, RoomChange):  # the session answers the others
+                    publish_change(self, entry, outcome, origin)
+            elif isinstance(outcome, OSError | RoomProblem):
+                self._refuse(entry, outcome, origin)
+            else:
+                self._publish_batch(entry, outcome, origin, applied.time_ms)
+        for room in self._rooms_of(portion):
+            room.flush()
 
-    def _used_buffers(self) -> dict[str, BroadcastBuffer]:
-        """The buffers that have followers. The lock is held."""
-        return {protocol: buffer for protocol, buffer in self._buffers.items() if buffer.has_followers}
+    def _publish_batch(self, batch: Any, parts: Sequence[Stored], origin: _Origin, time_ms: int) -> None:
+        """The lock is held."""
+        for part in parts:
+            if part.is_repeated:
+                self._confirm(batch, part, origin, SentStatus.SENT)
+            elif isinstance(batch, DirectMessage):
+                self._publish_direct(batch, part, origin, time_ms)
+                self._last_id = part.id
+            else:
+                self._publish_public(batch, part, origin, time_ms)
+                self._last_id = part.id + part.stop - part.start - 1
 
-    def _publish_public(
-        self, batch: MessageBatch, part: Stored, origin: _Origin, time_ms: int, used: Mapping[str, BroadcastBuffer]
-    ) -> None:
+    def _publish_public(self, batch: PublicMessages, part: Stored, origin: _Origin, time_ms: int) -> None:
         """Encode the messages once for each buffer; the sender gets the confirmation instead. The lock is held."""
+        room = self._rooms.get(batch.room_id)
+        if room is None:  # the sender has left it, and no other member is online
+            if isinstance(origin, Member):
+                origin.send_queue.insert([SentBatch(part.id, batch.nonces[part.start : part.stop])])
+            return
         texts, nonces = batch.texts, batch.nonces
         if part.stop - part.start < len(texts):
             texts, nonces = texts[part.start : part.stop], nonces[part.start : part.stop]
-        public = PublicBatch(part.id, time_ms, batch.sender, texts)
-        send_queue = origin.send_queue if isinstance(origin, Member) else None
-        for protocol, buffer in used.items():
+        public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name)
+        confirmation = [SentBatch(part.id, nonces)]
+        is_follower = False
+        for buffer, seen_versions in room.followers.values():
             start, end = buffer.append([public])
-            if send_queue is not None and protocol == send_queue.protocol:
-                send_queue.replace(buffer, start, end, [SentBatch(part.id, nonces)])
-        self._acked_delivery.publish(public, origin if isinstance(origin, Ack) else None)
+            if isinstance(origin, Member) and origin in seen_versions:
+                origin.send_queue.replace(buffer, start, end, confirmation)
+                is_follower = True
+        if isinstance(origin, Member) and not is_follower:
+            origin.send_queue.insert(confirmation)
+        if room is self._lobby:
+            self._acked_delivery.publish(public, origin if isinstance(origin, Ack) else None)
 
     def _publish_direct(self, message: DirectMessage, part: Stored, origin: _Origin, time_ms: int) -> None:
         """The lock is held."""
         (text,) = message.texts
         event = events.DirectMessage(part.id, TimeMs(time_ms), message.sender, message.recipient, text)
-        members = self._members.get(message.recipient_id, [])
+        members = self._members_of(message.recipient_id)
         # The sender's other connections receive the message too: it is in their history.
-        others = [] if message.recipient_id == message.sender_id else self._members.get(message.sender_id, [])
+        others = [] if message.recipient_id == message.sender_id else self._members_of(message.sender_id)
         for member in [*members, *(member for member in others if member is not origin)]:
             member.send_queue.insert([event])
         for member in members:
@@ -216,12 +321,141 @@ class Hub:
         elif origin is not None and not is_for_guest:
             self._acked_delivery.complete(origin, part.id)
 
-    def _refuse(self, batch: MessageBatch, origin: _Origin) -> None:
+    def _refuse(self, batch: MessageBatch, outcome: OSError | RoomProblem, origin: _Origin) -> None:
         """Tell the sender that its messages were not stored. The lock is held."""
-        if isinstance(origin, Member):
-            origin.send_queue.insert([Refused(ErrorCode.INTERNAL, _NOT_STORED, nonce) for nonce in batch.nonces])
-        elif origin is not None:
+        if isinstance(origin, Ack):
             self._acked_delivery.complete(origin, None)
+        elif isinstance(origin, Member):
+            code, reason, asked = ErrorCode.INTERNAL, _NOT_STORED, None
+            if isinstance(batch, PublicMessages) and batch.room:
+                asked = batch.room
+            if isinstance(outcome, RoomProblem):
+                error = room_error(outcome, asked or "")
+                code, reason = error.code, error.reason
+            origin.send_queue.insert([Refused(code, reason, nonce, asked) for nonce in batch.nonces])
+
+    # --- rooms: the lock is held ---
+
+    def _publish_join(self, entry: entries.JoinRoom, change: RoomChange, origin: _Origin) -> None:
+        """All connections of the user are told of a change, else the one that asked."""
+        user = self._users.get(entry.account_id)
+        if user is None:  # it has gone offline
+            return
+        user.has_changed = True
+        room = self._enter(user, change.room_id, change.name) if change.is_changed and user.is_loaded else None
+        users, version = self._presence.users(change.room_id)
+        role = change.role or RoomRole.MEMBER
+        joined = events.Joined(change.name, change.topic, users, change.last_id, change.is_private, role)
+        for member in user.members:
+            if room is not None and member.knows_rooms:
+                room.follow(member, version)
+                member.send_queue.insert([joined])
+            elif member is origin:
+                member.send_queue.insert([joined])
+
+    def _publish_part(self, entry: entries.PartRoom, change: RoomChange, _: _Origin) -> None:
+        self._remove(entry.account_id, change, events.Parted(change.name))
+        if change.heir_id:
+            self._tell_room(change, events.RoleChanged(change.name, change.heir, RoomRole.OWNER))
+
+    def _publish_kick(self, entry: entries.KickMember, change: RoomChange, origin: _Origin) -> None:
+        kicked = events.Kicked(change.name, entry.username, entry.by)
+        if change.old_role is None:  # an invitation, of which the other members don't know
+            self._tell_origin(origin, kicked)
+            return
+        self._remove(entry.account_id, change, events.Parted(change.name, entry.by))
+        self._tell_room(change, kicked)
+
+    def _publish_topic(self, entry: entries.SetTopic, change: RoomChange, origin: _Origin) -> None:
+        self._tell_changed(change, events.TopicChanged(change.name, change.topic, entry.by), origin)
+
+    def _publish_role(self, entry: entries.SetRole, change: RoomChange, origin: _Origin) -> None:
+        self._tell_changed(change, events.RoleChanged(change.name, entry.username, entry.role, entry.by), origin)
+
+    def _publish_invitation(self, entry: entries.InviteUser, change: RoomChange, origin: _Origin) -> None:
+        invited = events.Invited(change.name, entry.username, entry.by)
+        self._tell_origin(origin, invited)
+        if change.is_changed:
+            for member in self._members_of(entry.account_id):
+                if member.knows_rooms:
+                    member.send_queue.insert([invited])
+
+    _CHANGES: ClassVar[dict[type, Callable[[Hub, Any, RoomChange, _Origin], None]]] = {
+        entries.JoinRoom: _publish_join,
+        entries.PartRoom: _publish_part,
+        entries.KickMember: _publish_kick,
+        entries.SetTopic: _publish_topic,
+        entries.SetRole: _publish_role,
+        entries.InviteUser: _publish_invitation,
+    }
+
+    def _tell_changed(self, change: RoomChange, event: Event, origin: _Origin) -> None:
+        """Tell the room of a change; if nothing changed, answer the request."""
+        if change.is_changed:
+            self._tell_room(change, event)
+        else:
+            self._tell_origin(origin, event)
+
+    def _tell_room(self, change: RoomChange, event: Event) -> None:
+        room = self._rooms.get(change.room_id)
+        if room is not None:
+            room.append([event])
+            room.flush()
+
+    def _tell_origin(self, origin: _Origin, event: Event) -> None:
+        if isinstance(origin, Member):
+            origin.send_queue.insert([event])
+
+    def _remove(self, account_id: int, change: RoomChange, parted: events.Parted) -> None:
+        """End the membership of a user, and tell its connections."""
+        user = self._users.get(account_id)
+        if user is None:
+            return
+        user.has_changed = True
+        room = user.rooms.get(room_key(change.name))
+        for member in user.members:
+            if member.knows_rooms:
+                if room is not None:
+                    room.unfollow(member)
+                member.send_queue.insert([parted])
+        if room is not None:
+            self._exit(user, room_key(change.name))
+
+    def _enter(self, user: User, room_id: int, name: str) -> Room:
+        """Add a user to a room, once."""
+        key = room_key(name)
+        if key not in user.rooms:
+            room = self._rooms.get(room_id)
+            if room is None:
+                room = self._rooms[room_id] = Room(room_id, name, self._open_buffer, self._close_buffer)
+            room.users += 1
+            user.rooms[key] = room
+            self._presence.add(user.name, room_id, name)
+        return user.rooms[key]
+
+    def _exit(self, user: User, key: str) -> None:
+        """Remove a user, whose members no longer follow the room; forget a room without users."""
+        room = user.rooms.pop(key)
+        self._presence.remove(user.name, room.id)
+        room.users -= 1
+        if not room.users:
+            del self._rooms[room.id]
+
+    def _follow_rooms(self, user: User, member: Member) -> None:
+        """Follow all rooms of the user. The first update about each room has news."""
+        for room in user.rooms.values():
+            room.follow(member, 0)
+
+    def _forget(self, account_id: int, user: User) -> None:
+        """Remove a user that has neither a member nor a login that begins."""
+        if not user.members and not user.logins:
+            for key in list(user.rooms):
+                self._exit(user, key)
+            del self._users[account_id]
+
+    def _members_of(self, account_id: int) -> list[Member]:
+        user = self._users.get(account_id)
+        return user.members if user else []
 
     def _track_all(self, member: Member) -> None:
         """Track the newest message. The lock is held."""
@@ -241,15 +475,18 @@ def wait_for_sender(buffers: Iterable[BroadcastBuffer], limit_seconds: float) ->
 
 
 def _portions(applied: Iterable[Applied]) -> Iterator[list[Applied]]:
-    """Divide the message batches, in order, into portions that may be flushed at once."""
+    """Divide the entries that are published, in order, into portions that may be flushed at once."""
     portion: list[Applied] = []
     characters = 0
     for each in applied:
-        if not isinstance(each.entry, MessageBatch):
+        if isinstance(each.entry, MessageBatch):
+            texts = each.entry.texts
+            characters += sum(map(len, texts)) + _MESSAGE_CHARACTERS * len(texts)
+        elif isinstance(each.entry, _ROOM_ENTRIES):
+            characters += _MESSAGE_CHARACTERS
+        else:
             continue
         portion.append(each)
-        texts = each.entry.texts
-        characters += sum(map(len, texts)) + _MESSAGE_CHARACTERS * len(texts)
         if characters >= _PORTION_CHARACTERS:
             yield portion
             portion, characters = [], 0

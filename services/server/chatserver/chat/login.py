@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import AccountKind, Refused, Welcome
-from chatprotocol.limits import HISTORY_MAX_MESSAGES
-from chatprotocol.rules import check_password, check_username, name_key
+from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welcome
+from chatprotocol.limits import HISTORY_MAX_MESSAGES, ID_MAX
+from chatprotocol.rules import LOBBY, check_password, check_username, name_key, room_key, unknown_room
 from chatserver.chat.member import Member
 from chatserver.chat.passwords import Verdict
 from chatserver.journal.entries import NewAccount, PasswordChange
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +28,11 @@ if TYPE_CHECKING:
     from chatserver.chat.login_throttle import LoginThrottle
     from chatserver.chat.member import SendQueue
     from chatserver.chat.passwords import Passwords
-    from chatserver.chat.presence import Presence
     from chatserver.journal.local import LocalJournal
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.identity import HistoryIdentity
     from chatserver.store.messages import Messages
+    from chatserver.store.rooms import Rooms, RoomView
 
     Query = Callable[[int, int, int, int], tuple[Message, ...]]
 
@@ -66,10 +69,10 @@ class Login:
         *,
         accounts: Accounts,
         messages: Messages,
+        rooms: Rooms,
         identity: HistoryIdentity,
         journal: LocalJournal,
         hub: Hub,
-        presence: Presence,
         passwords: Passwords,
         throttle: LoginThrottle,
         is_guest: Callable[[str], bool],
@@ -82,10 +85,10 @@ class Login:
         """
         self._accounts = accounts
         self._messages = messages
+        self._rooms = rooms
         self._identity = identity
         self._journal = journal
         self._hub = hub
-        self._presence = presence
         self._passwords = passwords
         self._throttle = throttle
         self._is_guest = is_guest
@@ -169,24 +172,25 @@ class Login:
         StoreError, ShortOfMemoryError: missed messages can't be read, and nothing was sent. LoginAbortedError: reading
         failed after the welcome.
         """
-        member = Member(account.id, account.name, send_queue)
+        knows_rooms = login.rooms or isinstance(login.since, dict)
+        member = Member(account.id, account.name, send_queue, knows_rooms=knows_rooms)
         self._hub.check_acknowledged(account.id)
-        joined = self._hub.join(member)
-        users = self._presence.add(member)
+        joined, rooms = self._join_hub(member)
         try:
-            ranges, since = self._missed_ranges(account, login, joined)
+            ranges, since, unknown = self._missed_ranges(account, login, joined, rooms)
             # While another device is online, the mark is too old: public messages move it only at the device's logout.
             is_known = joined.is_alone and kind is AccountKind.EXISTING
             welcome = Welcome(
                 account=kind,
                 username=account.name,
-                users=users,
+                users=joined.users,
                 last_id=joined.last_id,
                 history_id=self._identity.history_id,
                 since=since,
                 seen_id=max(account.delivered_id, joined.delivered_id) if is_known else None,
+                rooms=tuple(_room_state(room, joined.last_id) for room in rooms) if knows_rooms else None,
             )
-            last_page, is_complete = _send_pages(send_queue, welcome, account.id, ranges)
+            last_page, is_complete = _send_pages(send_queue, (welcome, *unknown), member, ranges)
             if last_page is not None and not is_complete and not isinstance(login, requests.StepLogin):
                 last_page = (*last_page, _UNREADABLE)
             if last_page is not None:
@@ -199,39 +203,65 @@ class Login:
             raise
         return member
 
+    def _join_hub(self, member: Member) -> tuple[Joined, list[RoomView]]:
+        """Join the hub; return its state, and the rooms of the user at that moment. StoreError: it has not joined."""
+        self._hub.begin_join(member)
+        try:
+            rooms = self._rooms.of_account(member.account_id)
+            while (joined := self._hub.join(member, rooms)) is None:
+                self._journal.wait_for_pending()
+                rooms = self._rooms.of_account(member.account_id)
+        except BaseException:
+            self._hub.cancel_join(member)
+            raise
+        return joined, rooms
+
     def _missed_ranges(
-        self, account: Account, login: requests.Login, joined: Joined
-    ) -> tuple[list[_Range], int | None]:
+        self, account: Account, login: requests.Login, joined: Joined, rooms: Sequence[RoomView]
+    ) -> tuple[list[_Range], int | None, list[Refused]]:
         """Return the ranges to read at a login, and the ``since`` of the welcome: None if the client's is valid.
 
         After a backup was restored, the last message that a client saw may be missing. The client then gets the
         messages after the last message that both histories share. If that message is unknown, the client gets the
         undelivered direct messages, which no later login would deliver, and the most recent messages, because the whole
         history may be millions of messages.
+
+        If ``since`` has an id for each room, all of this is about each of them; the errors are for the names of rooms
+        that the user is not in.
         """
         messages, last_id = self._messages, joined.last_id
         delivered_id = max(account.delivered_id, joined.delivered_id)
         since, history_id = login.since, login.history_id
         if since is None:
-            return [_Range(messages.undelivered, delivered_id, last_id)], None
+            return [_Range(messages.undelivered, delivered_id, last_id)], None, []
+        after_ids: dict[int, int] | None = None
+        unknown: list[Refused] = []
+        if isinstance(since, dict):
+            after_ids, unknown = _each_since(since, rooms)
+            since = max(after_ids.values(), default=0)
+
+        def missed(after_id: int, most: int = ID_MAX) -> _Range:
+            """The messages after this id; or those of each room after its own id, which is this one at most."""
+            if after_ids is None:
+                return _Range(messages.missed, after_id, last_id)
+            capped = {each: min(its_id, most) for each, its_id in after_ids.items()}
+            return _Range(_MissedInEach(messages, capped, delivered_id), 0, last_id)
+
         is_other = history_id is not None and history_id != self._identity.history_id
         if since == 0 or (since <= last_id and not is_other):
-            return [_Range(messages.missed, since, last_id)], since if is_other else None
+            return [missed(since)], since if is_other else None, unknown
         shared_id = self._identity.shared_upto(history_id)
         if shared_id is not None:
             after_id = min(since, shared_id)
-            return [_Range(messages.missed, after_id, last_id)], after_id
+            return [missed(after_id, after_id)], after_id, unknown
         recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
         after_id = recent[0].id - 1 if recent else last_id
-        return [
-            _Range(messages.undelivered, delivered_id, after_id),
-            _Range(messages.missed, after_id, last_id),
-        ], after_id
+        waited = _Range(messages.undelivered, delivered_id, after_id)
+        return [waited, missed(after_id, 0)._replace(after_id=after_id)], after_id, unknown
 
     def leave(self, member: Member) -> None:
-        """Leave the hub and presence."""
-        self._hub.leave(member)
-        if self._presence.remove(member):
+        """Leave the hub."""
+        if self._hub.leave(member):
             self._on_empty()
 
 
@@ -239,23 +269,64 @@ def _name_in_use(username: str) -> RequestError:
     return RequestError(ErrorCode.BAD_USERNAME, f"A guest uses the name {username} now; choose another one, or wait.")
 
 
+@dataclass(frozen=True)
+class _MissedInEach:
+    """A query for the messages of several conversations after one id each.
+
+    Without an id for direct messages, it finds those that were not delivered.
+    """
+
+    messages: Messages
+    after_ids: dict[int, int]
+    delivered_id: int
+
+    def __call__(self, account_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
+        """Messages after ``after_id``, oldest first."""
+        after_ids = {each: max(its_id, after_id) for each, its_id in self.after_ids.items()}
+        found = self.messages.missed_in(account_id, after_ids, upto_id, limit)
+        if DIRECT_ID in after_ids:
+            return found
+        waited = self.messages.undelivered(account_id, max(self.delivered_id, after_id), upto_id, limit)
+        return tuple(sorted((*found, *waited), key=attrgetter("id"))[:limit])
+
+
+def _each_since(since: dict[str, int], rooms: Sequence[RoomView]) -> tuple[dict[int, int], list[Refused]]:
+    """Return the ids by conversation, and the errors for rooms that the user is not in."""
+    known = {LOBBY: LOBBY_ID, "direct": DIRECT_ID, **{room_key(room.name): room.room_id for room in rooms}}
+    after_ids: dict[int, int] = {}
+    unknown: list[Refused] = []
+    for name, after_id in since.items():
+        conversation_id = known.get(room_key(name))
+        if conversation_id is None:
+            error = unknown_room(name)
+            unknown.append(Refused(error.code, error.reason, room=error.room))
+        else:
+            after_ids[conversation_id] = min(after_id, after_ids.get(conversation_id, after_id))
+    return after_ids, unknown
+
+
+def _room_state(room: RoomView, last_id: int) -> RoomState:
+    """Describe the room for the welcome. The store may have newer messages than the hub."""
+    return RoomState(room.name, room.topic, min(room.last_id, last_id), room.is_private, room.role or RoomRole.MEMBER)
+
+
 def _send_pages(
-    send_queue: SendQueue, welcome: Welcome, account_id: int, ranges: Sequence[_Range]
+    send_queue: SendQueue, first: Sequence[Event], member: Member, ranges: Sequence[_Range]
 ) -> tuple[Sequence[Event] | None, bool]:
-    """Put the welcome and the missed messages, a page at a time, no faster than the peer reads.
+    """Put the first events and the missed messages, a page at a time, no faster than the peer reads.
 
     Returns the last page, which the caller must send, or None if the connection ends; and whether it is complete.
     Pages after a damaged one are skipped, and the user is logged in, because another login would not help.
     """
-    head: tuple[Event, ...] = (welcome,)
+    head: tuple[Event, ...] = (*first,)
     page: tuple[Message, ...] = ()
     for query, from_id, upto_id in ranges:
         after_id = from_id
         while True:
             try:
-                found = query(account_id, after_id, upto_id, _PAGE_MESSAGES)
+                found = query(member.account_id, after_id, upto_id, _PAGE_MESSAGES)
             except DamagedError as error:
-                _log.error("missed messages damaged", user=welcome.username, error=str(error))
+                _log.error("missed messages damaged", user=member.name, error=str(error))
                 return (*head, *page), False
             except (StoreError, ShortOfMemoryError) as error:
                 if head:  # nothing was sent yet: the login is rejected

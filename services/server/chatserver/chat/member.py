@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -12,11 +11,7 @@ if TYPE_CHECKING:
 
 
 class BroadcastBuffer(Protocol):
-    """The broadcast buffer of one wire protocol. Only the hub writes to it."""
-
-    @property
-    def has_followers(self) -> bool:
-        """True if a send queue follows it."""
+    """The broadcast buffer of one room and wire protocol. Only the hub writes to it."""
 
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         """Encode and stage events until :meth:`flush`; return the positions of their start and end."""
@@ -82,18 +77,18 @@ class Member:
         "account_id",
         "has_appended",
         "has_caught_up",
+        "knows_rooms",
         "name",
         "newest_direct_id",
-        "presence_version",
         "send_queue",
     )
 
-    def __init__(self, account_id: int, name: str, send_queue: SendQueue) -> None:
+    def __init__(self, account_id: int, name: str, send_queue: SendQueue, *, knows_rooms: bool = False) -> None:
         self.account_id = account_id
         self.name = name
         self.send_queue = send_queue
-        # Presence version of the user list at the login. Until it is set, no update is sent. See Presence.
-        self.presence_version = sys.maxsize
+        # True if the connection gets the events of rooms. Set under the hub's lock, by the reader thread alone.
+        self.knows_rooms = knows_rooms
         # True after the send queue got all missed messages. Earlier, queued data may be dropped. Under the hub's lock.
         self.has_caught_up = False
         self.newest_direct_id = 0

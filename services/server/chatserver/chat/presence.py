@@ -1,4 +1,4 @@
-"""Presence: the online users, and announcements of changes."""
+"""Presence: the users who are online in each room, and announcements of changes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from chatprotocol.events import Users
 from chatprotocol.limits import USERS_LISTED_MAX
+from chatserver.store.rooms import LOBBY_ID
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from chatserver.chat.member import Member
 
 # Interval in which changes are combined into one update.
 COALESCE_SECONDS = 0.1
@@ -25,16 +24,29 @@ COALESCE_SECONDS_PER_USER = 0.0002
 UPDATE_MAX_NAMES = 256
 
 
-class Presence:
-    """The online users: a user is online from the first login to the last logout.
+class _Roster:
+    """The users who are online in one room. The lock of Presence guards it."""
 
-    ``announce`` is Hub.announce. Every change raises the version by one. An update has the version of its last change,
-    and is not sent to members whose user list at the login included that version.
+    __slots__ = ("changes", "counts", "room")
+
+    def __init__(self, room: str | None) -> None:
+        # The room's name in updates; None for the lobby.
+        self.room = room
+        # By name, in order of arrival.
+        self.counts: Counter[str] = Counter()
+        # Unannounced changes by name: version, and true if the user came online; oldest first.
+        self.changes: dict[str, tuple[int, bool]] = {}
+
+
+class Presence:
+    """The users who are online in each room. In the lobby that is from the first login to the last logout.
+
+    Every change raises the version by one. An update has the version of its last change, and is not sent to members who
+    have seen the users of that version. Only updates of the lobby are repeated.
     """
 
     def __init__(
         self,
-        announce: Callable[[Users, int], None],
         repeat_seconds: float,
         on_crash: Callable[[str], None],
         *,
@@ -43,16 +55,21 @@ class Presence:
     ) -> None:
         self._coalesce_seconds = coalesce_seconds
         self._coalesce_seconds_per_user = coalesce_seconds_per_user
-        self._announce = announce
+        self._announce: Callable[[int, Users, int], None] = lambda *_: None
         self._repeat_seconds = repeat_seconds
         self._worker = Worker("presence", self._run, on_crash)
         # Guards everything below; notified after each change and at the end.
         self._changed = threading.Condition()
-        self._member_counts: Counter[str] = Counter()
-        # Unannounced changes by name: version, and true if the user came online; oldest first.
-        self._changes: dict[str, tuple[int, bool]] = {}
+        # The lobby, and each room with users who are online.
+        self._rosters = {LOBBY_ID: _Roster(None)}
+        # The rooms with unannounced changes, in order.
+        self._unannounced: dict[int, None] = {}
         self._version = 0
         self._stopping = False
+
+    def on_update(self, call: Callable[[int, Users, int], None]) -> None:
+        """Set the function that gets the id of a room, the update and its version. Call it before :meth:`start`."""
+        self._announce = call
 
     def start(self) -> None:
         self._worker.start()
@@ -64,82 +81,94 @@ class Presence:
             self._changed.notify()
         self._worker.join()
 
-    def add(self, member: Member) -> tuple[str, ...]:
-        """Add a member; return the names of all online users."""
+    def add(self, name: str, room_id: int = LOBBY_ID, room: str | None = None) -> None:
+        """Add a connection of the user to the lobby, or the user to a room."""
         with self._changed:
-            self._member_counts[member.name] += 1
-            if self._member_counts[member.name] == 1:
-                self._note_change(member.name, is_online=True)
-            member.presence_version = self._version
-            return self._names()
+            roster = self._rosters.get(room_id)
+            if roster is None:
+                roster = self._rosters[room_id] = _Roster(room)
+            roster.counts[name] += 1
+            if roster.counts[name] == 1:
+                self._note_change(roster, room_id, name, is_online=True)
 
-    def remove(self, member: Member) -> bool:
-        """Remove a member. True if it was the last one."""
+    def remove(self, name: str, room_id: int = LOBBY_ID) -> bool:
+        """Undo :meth:`add`. True if no user is left."""
         with self._changed:
-            self._member_counts[member.name] -= 1
-            if self._member_counts[member.name] == 0:
-                del self._member_counts[member.name]
-                self._note_change(member.name, is_online=False)
-            return not self._member_counts
+            roster = self._rosters[room_id]
+            roster.counts[name] -= 1
+            if roster.counts[name] == 0:
+                del roster.counts[name]
+                self._note_change(roster, room_id, name, is_online=False)
+            if not roster.counts and room_id != LOBBY_ID:
+                del self._rosters[room_id]
+                del self._unannounced[room_id]
+            return not roster.counts
 
-    def names(self) -> tuple[str, ...]:
-        """Names of all online users, in order of arrival."""
+    def users(self, room_id: int = LOBBY_ID) -> tuple[tuple[str, ...], int]:
+        """Names of the users in order of arrival, and the version: updates up to it have nothing new."""
         with self._changed:
-            return self._names()
+            roster = self._rosters.get(room_id)
+            return tuple(roster.counts) if roster else (), self._version
 
     def is_online(self, name: str) -> bool:
         """True if this user is online. ``name`` has the registered spelling."""
         with self._changed:
-            return name in self._member_counts
+            return name in self._rosters[LOBBY_ID].counts
 
-    def _names(self) -> tuple[str, ...]:
-        """The lock is held."""
-        return tuple(self._member_counts)
-
-    def _note_change(self, name: str, *, is_online: bool) -> None:
+    def _note_change(self, roster: _Roster, room_id: int, name: str, *, is_online: bool) -> None:
         """Record the last change of a user, in place of an earlier one. The lock is held."""
         self._version += 1
-        self._changes.pop(name, None)
-        self._changes[name] = (self._version, is_online)
-        if len(self._changes) in (1, UPDATE_MAX_NAMES):
+        roster.changes.pop(name, None)
+        roster.changes[name] = (self._version, is_online)
+        self._unannounced[room_id] = None
+        if len(roster.changes) in (1, UPDATE_MAX_NAMES):
             self._changed.notify()
 
     def _run(self) -> None:
         repeat_at = time.monotonic() + self._repeat_seconds
         while True:
             with self._changed:
-                has_changed = self._changed.wait_for(self._has_changes, timeout=max(0.0, repeat_at - time.monotonic()))
+                self._changed.wait_for(self._has_changes, timeout=max(0.0, repeat_at - time.monotonic()))
                 if self._stopping:
                     return
-                update, version = self._take_update()
-                pause_seconds = self._coalesce_seconds_per_user * len(self._member_counts) - self._coalesce_seconds
-            if not has_changed:
-                repeat_at += self._repeat_seconds
-            self._announce(update, version)
+                room_ids = list(self._unannounced)
+                if LOBBY_ID not in self._unannounced and time.monotonic() >= repeat_at:
+                    room_ids.append(LOBBY_ID)
+                    repeat_at += self._repeat_seconds
+                updates = [(room_id, *self._take_update(room_id)) for room_id in room_ids]
+                count = sum(len(self._rosters[room_id].counts) for room_id in room_ids)
+                pause_seconds = self._coalesce_seconds_per_user * count - self._coalesce_seconds
+            for update in updates:
+                self._announce(*update)
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, timeout=self._coalesce_seconds)
                 self._changed.wait_for(self._has_full_update, timeout=max(0.0, pause_seconds))
 
     def _has_changes(self) -> bool:
         """The lock is held."""
-        return self._stopping or bool(self._changes)
+        return self._stopping or bool(self._unannounced)
 
     def _has_full_update(self) -> bool:
         """The lock is held."""
-        return self._stopping or len(self._changes) >= UPDATE_MAX_NAMES
+        return self._stopping or any(
+            len(self._rosters[room_id].changes) >= UPDATE_MAX_NAMES for room_id in self._unannounced
+        )
 
-    def _take_update(self) -> tuple[Users, int]:
+    def _take_update(self, room_id: int) -> tuple[Users, int]:
         """Take the oldest changes, up to the limit of one update, and their last version. The lock is held.
 
         Without changes the update is a repetition, which is sent to all members.
         """
+        roster = self._rosters[room_id]
         version = self._version + 1
         by_change: dict[bool, list[str]] = {True: [], False: []}
-        for name in list(islice(self._changes, UPDATE_MAX_NAMES)):
-            version, is_online = self._changes.pop(name)
+        for name in list(islice(roster.changes, UPDATE_MAX_NAMES)):
+            version, is_online = roster.changes.pop(name)
             by_change[is_online].append(name)
-        count = len(self._member_counts)
+        if not roster.changes:
+            self._unannounced.pop(room_id, None)
+        count = len(roster.counts)
         joined, left = tuple(sorted(by_change[True])), tuple(sorted(by_change[False]))
         if count <= USERS_LISTED_MAX:
-            return Users(users=self._names(), joined=joined, left=left), version
-        return Users(unlisted_count=count, joined=joined, left=left), version
+            return Users(users=tuple(roster.counts), joined=joined, left=left, room=roster.room), version
+        return Users(unlisted_count=count, joined=joined, left=left, room=roster.room), version

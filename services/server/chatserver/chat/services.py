@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from chatserver.chat.hub import Hub
     from chatserver.chat.login import Login
     from chatserver.chat.presence import Presence
+    from chatserver.chat.room_commands import RoomCommands
     from chatserver.journal.local import LocalJournal
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.indexer import Indexer
@@ -31,6 +32,7 @@ class Services:
     presence: Presence
     login: Login
     guests: Guests
+    rooms: RoomCommands
     acked_delivery: AckedDelivery
     # Time limit of a login, which the session names in errors.
     login_seconds: float

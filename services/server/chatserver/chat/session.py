@@ -30,17 +30,19 @@ from chatprotocol.events import (
     PasswordPrompt,
     Pong,
     Refused,
+    Rooms,
     Sent,
     SentStatus,
     User,
     UserUnknown,
 )
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatprotocol.rules import check_nonce, check_text
+from chatprotocol.rules import check_nonce, check_text, is_lobby
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
 from chatserver.chat.login import LoginAbortedError
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
+from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.words import terms_of
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from chatserver.chat.guests import Guest
     from chatserver.chat.member import Member, SendQueue
     from chatserver.chat.services import Services
+    from chatserver.store.rooms import RoomView
 
     _Handlers = dict[type, Callable[[Any, Any], "State"]]
 
@@ -252,7 +255,7 @@ class Session:
         check_text(request.text)
         if request.nonce is not None:
             check_nonce(request.nonce)
-        batch = self._public_batch()
+        batch = self._public_batch() if request.room is None else self._room_batch(request.room)
         batch.texts.append(request.text)
         batch.nonces.append(request.nonce)
         return self._state
@@ -286,15 +289,21 @@ class Session:
             recipient_claim=recipient.claim,
         )
 
-    def _public_batch(self) -> PublicMessages:
-        """Return the last batch, or a new one if that has a recipient."""
+    def _public_batch(self, room_id: int = LOBBY_ID, room: str = "") -> PublicMessages:
+        """Return the last batch, or a new one if that has a recipient or is for another room."""
         last = self._batches[-1] if self._batches else None
-        if isinstance(last, PublicMessages):
+        if isinstance(last, PublicMessages) and last.room_id == room_id and last.room == room:
             return last
         assert self._member is not None
-        batch = PublicMessages(self._member.account_id, self._member.name, [], [])
+        batch = PublicMessages(self._member.account_id, self._member.name, [], [], room_id, room)
         self._batches.append(batch)
         return batch
+
+    def _room_batch(self, room: str) -> PublicMessages:
+        """Return the batch for a room that a request named so. RequestError: the user is not in it."""
+        if is_lobby(room):
+            return self._public_batch()
+        return self._public_batch(self._services.rooms.id_for_message(self._show_rooms(), room), room)
 
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""
@@ -363,8 +372,10 @@ class Session:
 
     # --- handlers: questions ---
 
-    def _list_users(self, _: requests.AskUsers) -> State:
-        self._send_queue.put([Online(self._services.presence.names())])
+    def _list_users(self, request: requests.AskUsers) -> State:
+        room = self._room_of(request)
+        users, _ = self._services.presence.users(room.room_id if room else LOBBY_ID)
+        self._send_queue.put([Online(users, room.name if room else None)])
         return State.LOGGED_IN
 
     def _find_user(self, request: requests.AskUser) -> State:
@@ -376,9 +387,11 @@ class Session:
         """CH: includes all earlier messages of the user, and no message that is delivered after the reply."""
         assert self._member is not None
         self._wait_for_pending()
+        room = self._room_of(request)
         before_id = _before_id(request, self._services.hub.last_id())
-        found = self._services.messages.history(self._member.account_id, before_id, request.limit)
-        self._send_queue.put_long(History(found))
+        room_id = room.room_id if room else None
+        found = self._services.messages.history(self._member.account_id, before_id, request.limit, room_id)
+        self._send_queue.put_long(History(found, room.name if room else None))
         return State.LOGGED_IN
 
     def _search(self, request: requests.Search) -> State:
@@ -386,13 +399,20 @@ class Session:
         assert self._member is not None
         terms = terms_of(request.words)
         self._wait_for_pending()
+        room = self._room_of(request)
         newest_id = self._services.hub.last_id()
         before_id = _before_id(request, newest_id)
         messages, upto_id = self._services.indexer.search(
-            terms, self._member.account_id, before_id, request.limit, newest_id
+            terms, self._member.account_id, before_id, request.limit, newest_id, room.room_id if room else LOBBY_ID
         )
-        self._send_queue.put_long(Found(request.words, messages, upto_id))
+        self._send_queue.put_long(Found(request.words, messages, upto_id, room.name if room else None))
         return State.LOGGED_IN
+
+    def _room_of(self, request: requests.AskUsers | requests.AskHistory | requests.Search) -> RoomView | None:
+        """Return the room that a question is about; None for the lobby. RequestError: the user is not in it."""
+        if request.room is None or is_lobby(request.room):
+            return None
+        return self._services.rooms.find(self._show_rooms(), request.room)
 
     def _change_password(self, request: requests.ChangePassword) -> State:
         """Answer after the commit. Logged-in connections stay logged in."""
@@ -400,6 +420,26 @@ class Session:
         self._services.login.change_password(self._member.name, request.old, request.new)
         self._send_queue.put([PasswordChanged()])
         return State.LOGGED_IN
+
+    # --- handlers: rooms ---
+
+    def _list_rooms(self, _: requests.AskRooms) -> State:
+        member = self._show_rooms()
+        self._wait_for_pending()
+        self._send_queue.put([Rooms(self._services.rooms.visible_to(member))])
+        return State.LOGGED_IN
+
+    def _change_room(self, request: requests.RoomRequest) -> State:
+        """The hub answers, in the order of the journal."""
+        self._services.rooms.change(self._show_rooms(), request)
+        return State.LOGGED_IN
+
+    def _show_rooms(self) -> Member:
+        """Return the member. After its first request about rooms, it gets their events."""
+        assert self._member is not None
+        if not self._member.knows_rooms:
+            self._services.hub.show_rooms(self._member)
+        return self._member
 
     def _wait_for_pending(self) -> None:
         """Wait until all messages of this user are confirmed or rejected."""
@@ -415,7 +455,7 @@ class Session:
         if error.code is ErrorCode.UNKNOWN_USER and error.about is not None:
             self._send_queue.put([UserUnknown(error.code, error.reason, nonce, error.about)])
         else:
-            self._send_queue.put([Refused(error.code, error.reason, nonce)])
+            self._send_queue.put([Refused(error.code, error.reason, nonce, error.room)])
 
     # --- permissions ---
 
@@ -447,6 +487,14 @@ class Session:
             requests.AskHistory: _show_history,
             requests.Search: _search,
             requests.ChangePassword: _change_password,
+            requests.AskRooms: _list_rooms,
+            requests.Join: _change_room,
+            requests.Part: _change_room,
+            requests.SetTopic: _change_room,
+            requests.Invite: _change_room,
+            requests.Kick: _change_room,
+            requests.MakeOperator: _change_room,
+            requests.MakeMember: _change_room,
         },
         State.GUEST: {
             requests.Say: _send_acked,

@@ -77,6 +77,8 @@ class PublicMessages(MessageBatch, frozen=True, gc=False, tag="public"):
     """Messages to the members of a room, whose sender must be one; all users are in the lobby."""
 
     room_id: int = LOBBY_ID
+    # The room as its sender named it, for the error if it is refused; empty for the lobby.
+    room: str = ""
 
 
 class DirectMessage(MessageBatch, frozen=True, gc=False, tag="direct", kw_only=True):

@@ -40,6 +40,8 @@ class SendLimits(NamedTuple):
 
 
 _LIMITS = SendLimits()
+# Of a room other than the lobby: a quiet one has one segment.
+ROOM_LIMITS = SendLimits(segment_bytes=256 * 1024)
 
 
 class Span(NamedTuple):
@@ -50,14 +52,20 @@ class Span(NamedTuple):
 
 
 class BroadcastBuffer:
-    """Bytes at growing positions. Data that is older than ``kept_bytes`` is discarded.
+    """Bytes at growing positions. Data that is older than ``kept_bytes``, or that all followers have, is discarded.
 
     The hub appends events, adds its segments to the send queues, and then flushes. The sender reads up to :attr:`end`.
     """
 
     def __init__(
-        self, encode: Callable[[Sequence[Event | EventBatch]], bytes], kept_bytes: int, limits: SendLimits = _LIMITS
+        self,
+        encode: Callable[[Sequence[Event | EventBatch]], bytes],
+        kept_bytes: int,
+        limits: SendLimits = _LIMITS,
+        *,
+        is_reserved: bool = True,
     ) -> None:
+        """If ``is_reserved``, the descriptors for ``kept_bytes`` are opened at once; else when they are needed."""
         self.limits = limits
         self._encode = encode
         self._kept_bytes = kept_bytes
@@ -66,7 +74,7 @@ class BroadcastBuffer:
         self._staged: list[bytes] = []
         self._tail = 0
         # The flushed data: the hub appends, the sender reads and discards.
-        self._file = MemoryFile(kept_bytes, limits.segment_bytes)
+        self._file = MemoryFile(kept_bytes if is_reserved else 0, limits.segment_bytes)
         # Position of all caught-up queues. For the sender's thread.
         self.position = 0
         # Ends of the flushes after the position: the hub appends after it has moved the end, the sender removes.
@@ -179,13 +187,17 @@ class BroadcastBuffer:
             self.position = self._flushes.popleft()
         return start
 
-    def note_offered(self) -> None:
-        """Record that everything up to the position, and all insertions, were offered to all followers."""
+    def note_offered(self, caught_up: int) -> None:
+        """Record that everything up to the position, and all insertions, were offered to all followers.
+
+        ``caught_up`` followers have everything. A new follower begins at the end, after the position.
+        """
         with self._progress:
             self._offered = self.position
             self._inserted_bytes = 0
+            kept_bytes = 0 if 0 < self._followers == caught_up else self._kept_bytes
             self._progress.notify_all()
-        self._file.discard_before(self._offered - self._kept_bytes)
+        self._file.discard_before(self._offered - kept_bytes)
 
     def send(self, descriptor: int, span: Span) -> int:
         """Send these bytes to a socket; returns the number of bytes sent. LookupError: they were discarded. OSError."""

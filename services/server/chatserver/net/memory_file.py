@@ -2,6 +2,8 @@
 
 The file consists of segments of equal size, because the system can free a file in memory from its end only. One thread
 appends, and one thread reads and discards. The caller ensures that data is read only after it was written.
+
+A segment is a descriptor, from which the kernel can send. If there is no free one, it is a bytearray.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def open_memory() -> int:
 class MemoryFile:
     """Bytes in files that the kernel can send from: all connections share them, and nothing is copied per socket.
 
-    ``kept_bytes`` is the expected size; the descriptors for that size are opened at once.
+    ``kept_bytes`` is the expected size; the descriptors for that size are opened at once. With 0 none are.
     """
 
     def __init__(
@@ -48,9 +50,12 @@ class MemoryFile:
         self._segment_bytes = segment_bytes
         self._open_segment = open_segment
         self._pwrite = pwrite
-        # Descriptor of each segment by its number; segment n begins at position n * segment_bytes.
-        self._segments: dict[int, int] = {}
-        self._spare = [open_segment() for _ in range(min(kept_bytes // segment_bytes + 2, _SPARE_MAX))]
+        # Each segment by its number; segment n begins at position n * segment_bytes.
+        self._segments: dict[int, int | bytearray] = {}
+        # Segments without data.
+        spare = min(kept_bytes // segment_bytes + 2, _SPARE_MAX) if kept_bytes else 0
+        self._spare = [open_segment() for _ in range(spare)]
+        self._spare_max = max(spare, 1)
         self._oldest = 0
         self._end = 0
 
@@ -60,8 +65,13 @@ class MemoryFile:
         while view:
             number, offset = divmod(self._end, self._segment_bytes)
             if number not in self._segments:
-                self._segments[number] = self._spare.pop() if self._spare else self._open_segment()
-            written = self._pwrite(self._segments[number], view[: self._segment_bytes - offset], offset)
+                self._segments[number] = self._take_segment()
+            segment, part = self._segments[number], view[: self._segment_bytes - offset]
+            if isinstance(segment, int):
+                written = self._pwrite(segment, part, offset)
+            else:
+                written = len(part)
+                segment[offset : offset + written] = part
             self._end += written
             view = view[written:]
 
@@ -69,8 +79,11 @@ class MemoryFile:
         """The bytes from start to end. LookupError: they were discarded."""
         parts = []
         while start < end:
-            descriptor, offset, size = self._locate(start, end)
-            parts.append(os.pread(descriptor, size, offset))
+            segment, offset, size = self._locate(start, end)
+            if isinstance(segment, int):
+                parts.append(os.pread(segment, size, offset))
+            else:
+                parts.append(bytes(segment[offset : offset + size]))
             start += size
         return b"".join(parts)
 
@@ -79,26 +92,40 @@ class MemoryFile:
 
         LookupError: they were discarded. OSError: from the socket.
         """
-        descriptor, offset, size = self._locate(start, end)
-        return os.sendfile(target, descriptor, offset, size)
+        segment, offset, size = self._locate(start, end)
+        if isinstance(segment, int):
+            return os.sendfile(target, segment, offset, size)
+        return os.write(target, memoryview(segment)[offset : offset + size])
 
     def discard_before(self, before: int) -> None:
         """Discard the segments that end at or before this position. For the thread that reads."""
         while (self._oldest + 1) * self._segment_bytes <= before:
-            descriptor = self._segments.pop(self._oldest)
+            segment = self._segments.pop(self._oldest)
             # The kernel keeps the pages of unfinished sends.
-            os.ftruncate(descriptor, 0)
-            self._spare.append(descriptor)
+            if isinstance(segment, int) and len(self._spare) < self._spare_max:
+                os.ftruncate(segment, 0)
+                self._spare.append(segment)
+            elif isinstance(segment, int):
+                os.close(segment)
             self._oldest += 1
 
     def close(self) -> None:
         """Close all descriptors. No thread may use the file afterwards."""
-        for descriptor in [*self._segments.values(), *self._spare]:
-            os.close(descriptor)
+        for segment in [*self._segments.values(), *self._spare]:
+            if isinstance(segment, int):
+                os.close(segment)
         self._segments.clear()
         self._spare.clear()
 
-    def _locate(self, start: int, end: int) -> tuple[int, int, int]:
-        """Descriptor, offset and size of the part of these bytes that lies in the segment of ``start``."""
+    def _take_segment(self) -> int | bytearray:
+        if self._spare:
+            return self._spare.pop()
+        try:
+            return self._open_segment()
+        except OSError:
+            return bytearray(self._segment_bytes)
+
+    def _locate(self, start: int, end: int) -> tuple[int | bytearray, int, int]:
+        """Segment, offset and size of the part of these bytes that lies in the segment of ``start``."""
         number, offset = divmod(start, self._segment_bytes)
         return self._segments[number], offset, min(end - start, self._segment_bytes - offset)

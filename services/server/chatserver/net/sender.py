@@ -141,7 +141,7 @@ class Sender:
         self._worker.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """Send the data of finished queues within the time limit, close every transport, and join the thread."""
+        """Send the data of finished queues within the time limit, close every transport and buffer, join the thread."""
         with self._lock:
             self._stop_at = self._clock() + timeout_seconds
         self.wake()
@@ -150,6 +150,8 @@ class Sender:
         self._woken = True  # wake must not write to a closed pipe
         os.close(self._wakeup_reader)
         os.close(self._wakeup_writer)
+        for buffer in self._followers:
+            buffer.close()
 
     def add(self) -> None:
         """Count an open send queue; the caller must pass it to :meth:`close_when_drained` later."""
@@ -276,7 +278,7 @@ class Sender:
                 self._ready = dict.fromkeys(remaining) | self._ready
                 self._growing |= dict.fromkeys(unfinished)
         for buffer in growing:
-            buffer.note_offered()
+            buffer.note_offered(len(self._followers[buffer].caught_up))
 
     def _advance(self, buffer: BroadcastBuffer) -> None:
         """Move the position of the buffer to the end of a later message, and send the data to all caught-up queues.
@@ -514,4 +516,5 @@ class Sender:
                 with self._lock:
                     del self._removed[buffer], self._followers[buffer]
                     self._growing.pop(buffer, None)
+                buffer.note_sender_end()
                 buffer.close()

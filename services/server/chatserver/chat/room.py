@@ -1,0 +1,123 @@
+"""Rooms in the hub, and the users who are online. The hub's lock guards both.
+
+A room is here while one of its members is online. It has a broadcast buffer for each wire protocol of its *followers*,
+the members that know rooms: opened for the first follower, and closed after the last one. In the lobby every member
+follows, and the buffers stay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.limits import MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX
+from chatprotocol.rules import not_a_member, unknown_room
+from chatserver.journal.entries import RoomProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chatprotocol.events import Event, EventBatch
+    from chatserver.chat.member import BroadcastBuffer, Member
+
+
+class Followers(NamedTuple):
+    """The followers of a room that share a wire protocol, and their buffer."""
+
+    buffer: BroadcastBuffer
+    # For each of them the version of the user list that it has seen: see Presence.
+    seen_versions: dict[Member, int]
+
+
+class Room:
+    """A room and its followers. ``name`` is None for the lobby, as in events."""
+
+    __slots__ = ("_close_buffer", "_open_buffer", "followers", "id", "name", "users")
+
+    def __init__(
+        self,
+        room_id: int,
+        name: str | None,
+        open_buffer: Callable[[str], BroadcastBuffer],
+        close_buffer: Callable[[Any], None] = lambda _: None,
+    ) -> None:
+        """``open_buffer`` gets the name of a wire protocol. ``close_buffer`` frees a buffer after its last byte."""
+        self.id = room_id
+        self.name = name
+        self._open_buffer = open_buffer
+        self._close_buffer = close_buffer
+        # By wire protocol; only those that have followers.
+        self.followers: dict[str, Followers] = {}
+        # Number of members who are online, with connections that know rooms or not.
+        self.users = 0
+
+    def follow(self, member: Member, seen_version: int) -> None:
+        """Send the member what is appended from now on. Repeats change the version only."""
+        protocol = member.send_queue.protocol
+        followers = self.followers.get(protocol)
+        if followers is None:
+            followers = self.followers[protocol] = Followers(self._open_buffer(protocol), {})
+        followers.seen_versions[member] = seen_version
+        followers.buffer.flush()  # a queue follows from the flushed end on
+        member.send_queue.follow(followers.buffer)
+
+    def unfollow(self, member: Member) -> None:
+        """Send the member nothing after what was appended so far."""
+        protocol = member.send_queue.protocol
+        followers = self.followers.get(protocol)
+        if followers is None or followers.seen_versions.pop(member, None) is None:
+            return
+        followers.buffer.flush()
+        member.send_queue.unfollow(followers.buffer)
+        if not followers.seen_versions:
+            del self.followers[protocol]
+            self._close_buffer(followers.buffer)
+
+    def append(self, events: Sequence[Event | EventBatch]) -> None:
+        """Send events to all followers, after the next flush."""
+        for followers in self.followers.values():
+            followers.buffer.append(events)
+
+    def flush(self) -> None:
+        """Release everything appended to the followers."""
+        for followers in self.followers.values():
+            followers.buffer.flush()
+
+
+class User:
+    """A user who is online, or is logging in."""
+
+    __slots__ = ("has_changed", "is_loaded", "logins", "members", "name", "rooms")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        # The connections, oldest first.
+        self.members: list[Member] = []
+        # The rooms that the user is a member of, by key; known after the first login.
+        self.rooms: dict[str, Room] = {}
+        self.is_loaded = False
+        # True if the rooms have changed since a login began to read them.
+        self.has_changed = False
+        # Number of logins that read the rooms now.
+        self.logins = 0
+
+
+def room_error(problem: RoomProblem, room: str, username: str | None = None) -> RequestError:
+    """Make the error for a request about a room, which it named so; and perhaps about a user."""
+    match problem:
+        case RoomProblem.UNKNOWN_ROOM:
+            return unknown_room(room)
+        case RoomProblem.NOT_A_MEMBER if username is None:
+            return not_a_member(room)
+        case RoomProblem.NOT_A_MEMBER:
+            code, reason = ErrorCode.NOT_A_MEMBER, f"{username} is not in the room {room}; nothing was done."
+        case RoomProblem.NOT_PERMITTED:
+            code = ErrorCode.NOT_PERMITTED
+            reason = f"Only the owner and the operators of the room {room} may do that, and not to the owner."
+        case RoomProblem.TOO_MANY_ROOMS:
+            code = ErrorCode.TOO_MANY_ROOMS
+            reason = (
+                f"A user can be in {ROOMS_JOINED_MAX:,} rooms, the server has {ROOMS_MAX:,} at most, and a room "
+                f"{MEMBERS_MAX:,} members and invitations."
+            )
+    return RequestError(code, reason, room=room)

@@ -1,0 +1,125 @@
+"""Requests about rooms: the entry of each, and the errors of its outcome. The hub publishes the changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+import structlog
+
+from chatprotocol import requests
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import RoomRole
+from chatprotocol.rules import check_room_name, check_topic, not_a_member, unknown_room, unknown_user
+from chatserver.chat.room import room_error
+from chatserver.journal import entries
+from chatserver.journal.entries import RoomProblem
+from chatserver.store.accounts import Role
+
+if TYPE_CHECKING:
+    from chatprotocol.events import RoomSummary
+    from chatserver.chat.hub import Hub
+    from chatserver.chat.member import Member
+    from chatserver.journal.entries import RoomOutcome
+    from chatserver.journal.local import LocalJournal
+    from chatserver.store.accounts import Account, Accounts
+    from chatserver.store.rooms import Rooms, RoomView
+
+_log = structlog.get_logger()
+
+
+class RoomCommands:
+    """What users ask of rooms. For any thread.
+
+    A room that is private, and that the user is neither a member of nor invited to, takes the same path as a room that
+    does not exist: ``Rooms.find`` does not return it.
+    """
+
+    def __init__(self, rooms: Rooms, accounts: Accounts, journal: LocalJournal, hub: Hub, makers: str) -> None:
+        """``makers`` may make rooms: ``open`` (all users), ``operators`` (of the server) or ``off`` (none)."""
+        self._rooms = rooms
+        self._accounts = accounts
+        self._journal = journal
+        self._hub = hub
+        self._makers = makers
+
+    def visible_to(self, member: Member) -> tuple[RoomSummary, ...]:
+        """Return all rooms that the user may know of."""
+        return self._rooms.visible_to(member.account_id)
+
+    def find(self, member: Member, name: str) -> RoomView:
+        """Return a room that the user is in. RequestError: the user is not."""
+        room = self._find_visible(member, name)
+        if room.role is None:
+            raise not_a_member(name)
+        return room
+
+    def id_for_message(self, member: Member, name: str) -> int:
+        """Return the id of a room that the user is in. RequestError: the user is not.
+
+        Mostly the hub knows it; then the journal decides again.
+        """
+        check_room_name(name)
+        room_id = self._hub.room_id(member, name)
+        return room_id if room_id is not None else self.find(member, name).room_id
+
+    def change(self, member: Member, request: requests.RoomRequest) -> None:
+        """Change a room; on return the change is committed and published. Raises RequestError."""
+        entry = self._entry(member, request)
+        try:
+            (outcome,) = self._journal.append([entry], member).result()
+        except OSError as error:
+            reason = "The server can't write to its disk; nothing was done."
+            raise RequestError(ErrorCode.INTERNAL, reason, room=request.room) from error
+        if isinstance(outcome, RoomProblem):
+            raise room_error(outcome, request.room, getattr(request, "username", None))
+        if outcome.is_new:
+            _log.info("room made", room=outcome.name, user=member.name, private=outcome.is_private)
+        if outcome.has_ended:
+            _log.info("room ended", room=outcome.name, user=member.name)
+
+    def _entry(self, member: Member, request: requests.RoomRequest) -> entries.Entry[RoomOutcome]:
+        """Return the entry of a request. RequestError: its room or user is unknown, or it is invalid."""
+        check_room_name(request.room)
+        if isinstance(request, requests.Join):
+            return entries.JoinRoom(
+                member.account_id, member.name, request.room, request.private, self._may_make(member)
+            )
+        if isinstance(request, requests.SetTopic):
+            check_topic(request.topic)
+        room_id, by_id, by = self.find(member, request.room).room_id, member.account_id, member.name
+        match request:
+            case requests.Part():
+                return entries.PartRoom(by_id, by, room_id)
+            case requests.SetTopic(topic=topic):
+                return entries.SetTopic(room_id, topic, by_id, by)
+        account = self._find_account(request.username)
+        match request:
+            case requests.Invite():
+                return entries.InviteUser(room_id, account.id, account.name, by_id, by)
+            case requests.Kick():
+                return entries.KickMember(room_id, account.id, account.name, by_id, by)
+            case requests.MakeOperator():
+                return entries.SetRole(room_id, account.id, account.name, RoomRole.OPERATOR, by_id, by)
+            case requests.MakeMember():
+                return entries.SetRole(room_id, account.id, account.name, RoomRole.MEMBER, by_id, by)
+        assert_never(request)
+
+    def _find_visible(self, member: Member, name: str) -> RoomView:
+        check_room_name(name)
+        room = self._rooms.find(member.account_id, name)
+        if room is None:
+            raise unknown_room(name)
+        return room
+
+    def _find_account(self, username: str) -> Account:
+        """Return the account of a user, not of a guest."""
+        account = self._accounts.find(username)
+        if account is None:
+            raise unknown_user(username)
+        return account
+
+    def _may_make(self, member: Member) -> bool:
+        if self._makers == "operators":
+            account = self._accounts.find(member.name)
+            return account is not None and account.role is Role.OPERATOR
+        return self._makers == "open"
