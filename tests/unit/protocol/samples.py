@@ -23,6 +23,7 @@ T = TypeVar("T")
 NOON_MS = events.TimeMs(1_769_860_800_123)
 PUBLIC = events.PublicMessage(18, NOON_MS, "bob", "hello")
 PUBLIC_HEADER = events.PublicMessage(18, NOON_MS, "bob", "\n\nFORWARD alice\nContent-length: 1\n\n")
+IN_ROOM = events.PublicMessage(20, NOON_MS, "bob", "hello", "dev")
 DIRECT = events.DirectMessage(19, NOON_MS, "bob", "alice", 'with "quotes"\n\u20ac\U0001f600')
 DIRECT_WITHOUT_RECIPIENT = events.DirectMessage(19, NOON_MS, "bob", "", 'with "quotes"\n\u20ac\U0001f600')
 
@@ -76,6 +77,21 @@ JSON = Samples(
         requests.ChangePassword('with "quotes", \\ and \u20ac', "new"),
         requests.Search("plain words"),
         requests.Search('with "quotes", \\ and \u20ac*', 500, 17),
+        requests.Login("alice", "secret", {"lobby": 17, "dev": 0, "direct": 15}, "9f86d081884c7d65"),
+        requests.Login("alice", "secret", rooms=True),
+        requests.Say("hello", "n-1", "dev"),
+        requests.AskUsers("dev"),
+        requests.AskHistory(500, 17, "dev"),
+        requests.Search("words", 500, 17, "dev"),
+        requests.AskRooms(),
+        requests.Join("dev"),
+        requests.Join("plans", private=True),
+        requests.Part("dev"),
+        requests.SetTopic("dev", 'with "quotes", \\ and \u20ac'),
+        requests.Invite("dev", "bob"),
+        requests.Kick("dev", "bob"),
+        requests.MakeOperator("dev", "bob"),
+        requests.MakeMember("dev", "bob"),
         requests.Ping(),
         requests.Leave(),
     ),
@@ -106,13 +122,47 @@ JSON = Samples(
         events.Found('hello "quotes"', (PUBLIC, DIRECT), 19),
         events.Refused(ErrorCode.TOO_LONG, "Too long."),
         events.Refused(ErrorCode.EMPTY_MESSAGE, "Empty.", "n-1"),
+        events.Refused(ErrorCode.UNKNOWN_ROOM, "There is no room.", "n-1", "dev"),
+        events.Welcome(
+            account=events.AccountKind.NEW,
+            username="alice",
+            users=(),
+            last_id=0,
+            rooms=(
+                events.RoomState("dev", "tea", 17),
+                events.RoomState("plans", "", 0, private=True, role=events.RoomRole.OWNER),
+            ),
+        ),
+        events.Welcome(account=events.AccountKind.NEW, username="alice", users=(), last_id=0, rooms=()),
+        IN_ROOM,
+        events.Users(None, ("alice", "bob"), ("bob",), (), "dev"),
+        events.History((IN_ROOM,), "dev"),
+        events.Found("hello", (IN_ROOM,), 20, "dev"),
+        events.Rooms(()),
+        events.Rooms(
+            (
+                events.RoomSummary("dev", "tea", 3, joined=True),
+                events.RoomSummary("plans", "", 1, joined=False, private=True, invited=True),
+                events.RoomSummary("x", "", 1, joined=True, role=events.RoomRole.OPERATOR),
+            )
+        ),
+        events.Joined("dev", "tea", ("alice", "bob"), 17),
+        events.Joined("plans", "", ("alice",), 0, private=True, role=events.RoomRole.OWNER),
+        events.Parted("dev"),
+        events.Parted("dev", "bob"),
+        events.TopicChanged("dev", 'with "quotes"', "bob"),
+        events.Invited("dev", "bob", "alice"),
+        events.Kicked("dev", "bob", "alice"),
+        events.RoleChanged("dev", "bob", events.RoomRole.OPERATOR, "alice"),
+        events.RoleChanged("dev", "bob", events.RoomRole.OWNER),
         events.Pong(),
         events.Bye("you left"),
     ),
     changed=(
         (events.Online(("alice", "bob")), (events.Users(None, ("alice", "bob")),)),
+        (events.Online(("alice",), "dev"), (events.Users(None, ("alice",), room="dev"),)),
         (
-            events.UserUnknown(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1", "bob"),
+            events.UserUnknown(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1", about="bob"),
             (events.Refused(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1"),),
         ),
     ),

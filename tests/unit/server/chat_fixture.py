@@ -20,6 +20,7 @@ from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import PasswordsClosedError, Verdict
 from chatserver.chat.presence import Presence
+from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
 from chatserver.journal.base import Appended, Applied, JournalClosedError
@@ -33,6 +34,7 @@ from chatserver.journal.entries import (
     PasswordChange,
 )
 from chatserver.store.accounts import Account
+from chatserver.store.rooms import RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, committed
 
@@ -75,8 +77,9 @@ class FakeMessages:
         self.stored: tuple[Message, ...] = ()
         self.asked: list[tuple[Any, ...]] = []
 
-    def history(self, *asked: int) -> tuple[Message, ...]:
-        self.asked.append(("history", *asked))
+    def history(self, reader_id: int, before_id: int, limit: int, room_id: int | None = None) -> tuple[Message, ...]:
+        assert room_id is None
+        self.asked.append(("history", reader_id, before_id, limit))
         return self.stored
 
     def missed(self, *asked: int) -> tuple[Message, ...]:
@@ -88,6 +91,16 @@ class FakeMessages:
     def _page(self, what: str, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         self.asked.append((what, reader_id, after_id, upto_id, limit))
         return tuple(message for message in self.stored if after_id < message.id <= upto_id)[:limit]
+
+
+class FakeRooms:
+    """No account has rooms."""
+
+    def of_account(self, _: int) -> list[RoomView]:
+        return []
+
+    def find(self, _: int, __: str) -> RoomView | None:
+        return None
 
 
 class FakeIdentity:
@@ -233,14 +246,24 @@ class ChatFixture:
         self.broadcast = FakeBroadcast()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
+        self.rooms = FakeRooms()
         self.identity = FakeIdentity()
         self.indexer = FakeIndexer()
         self.acked_delivery = AckedDelivery(LAG_MAX_BYTES, lambda _: None)
         self.journal = FakeJournal(self.accounts)
         marks = DeliveryMarks(self.journal.defer)
-        self.hub = Hub({"json": self.broadcast}, self.acked_delivery, last_id, marks, lambda: None)
+        self.presence = Presence(1_000.0, lambda _: None)
+        self.hub = Hub(
+            {"json": self.broadcast},
+            FakeBroadcast,
+            lambda _: None,
+            self.acked_delivery,
+            self.presence,
+            last_id,
+            marks,
+            lambda: None,
+        )
         self.journal.subscribe(self.hub.handle_applied)
-        self.presence = Presence(lambda *_: None, 1_000.0, lambda _: None)
         self.passwords = FakePasswords()
         self.now = 0.0
         # Number of times that the last user has left.
@@ -258,10 +281,10 @@ class ChatFixture:
         login = Login(
             accounts=doubles.accounts,
             messages=doubles.messages,
+            rooms=doubles.rooms,
             identity=doubles.identity,
             journal=doubles.journal,
             hub=self.hub,
-            presence=self.presence,
             passwords=doubles.passwords,
             throttle=LoginThrottle(lambda: self.now),
             is_guest=guests.is_claimed,
@@ -277,6 +300,7 @@ class ChatFixture:
             presence=self.presence,
             login=login,
             guests=guests,
+            rooms=RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.hub, "open"),
             acked_delivery=self.acked_delivery,
             login_seconds=60.0,
         )

@@ -8,6 +8,7 @@ from functools import partial
 
 from chatprotocol.events import Bye, Event, EventBatch, Pong, expand_batches
 from chatprotocol.requests import Leave, Request
+from chatserver.chat.hub import Hub, Joined
 from chatserver.chat.member import Member
 from chatserver.journal.base import Applied
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, Stored
@@ -15,6 +16,7 @@ from chatserver.net.broadcast import BroadcastBuffer, SendLimits
 from chatserver.net.sendqueue import SendQueue
 from chatserver.store.accounts import Account, insert_account
 from chatserver.store.database import Database
+from chatserver.store.rooms import RoomView
 
 # Time limit of every wait: a thread that waits longer is stuck.
 DEADLINE_SECONDS = 20.0
@@ -33,10 +35,6 @@ class FakeBroadcast:
         self.waits = 0
         self.last_wait: tuple[int | None, float | None] = (None, None)
 
-    @property
-    def has_followers(self) -> bool:
-        return bool(self.send_queues)
-
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
         start = len(self.events)
         self.events += expand_batches(events)
@@ -52,9 +50,10 @@ class FakeBroadcast:
 
 
 class FakeSendQueue:
-    """A send queue that keeps events: replies in ``replies``, and the edited buffer in :meth:`heard`."""
+    """A send queue that keeps events: replies in ``replies``, and the rest in :meth:`received`."""
 
     def __init__(self, broadcast: FakeBroadcast) -> None:
+        """``broadcast`` is the first buffer that it follows."""
         self.broadcast = broadcast
         self.protocol = broadcast.name
         self.held = False
@@ -75,18 +74,20 @@ class FakeSendQueue:
         # True if the peer's system acknowledges all data at once; otherwise the callbacks wait in ``tracked``.
         self.acknowledges = True
         self.tracked: list[Callable[[], None]] = []
-        self._from: int | None = None
-        self._upto: int | None = None
+        # Spans of buffers and insertions, in order; and the start of the open span of each buffer that is followed.
+        self._segments: list[tuple[FakeBroadcast, int, int] | list[Event]] = []
+        self._open: dict[FakeBroadcast, int] = {}
 
     def follow(self, buffer: FakeBroadcast) -> None:
-        assert buffer is self.broadcast
-        self.held = True
-        self.broadcast.send_queues.append(self)
-        self._from, self._upto = self.broadcast.flushed, None
+        if buffer not in self._open:
+            self.held = True
+            buffer.send_queues.append(self)
+            self._open[buffer] = buffer.flushed
 
-    def unfollow(self, _: FakeBroadcast) -> None:
-        self.broadcast.send_queues.remove(self)
-        self._upto = self.broadcast.flushed
+    def unfollow(self, buffer: FakeBroadcast) -> None:
+        buffer.send_queues.remove(self)
+        self._close_span(buffer, buffer.flushed)
+        del self._open[buffer]
 
     def release(self, events: Sequence[Event]) -> None:
         self.put(events)
@@ -116,17 +117,29 @@ class FakeSendQueue:
         return self.has_room
 
     def insert(self, events: Sequence[Event | EventBatch]) -> None:
-        tail = len(self.broadcast.events)
-        self.replace(self.broadcast, tail, tail, events)
+        if self._open:
+            for buffer in self._open:
+                self._close_span(buffer, len(buffer.events))
+            tail = len(self.broadcast.events)
+            self._add(tail, tail, events)
 
     def replace(self, buffer: FakeBroadcast, start: int, end: int, events: Sequence[Event | EventBatch] = ()) -> None:
-        assert buffer is self.broadcast
-        if self._upto is None:
-            inserted = list(expand_batches(events))
-            self.insertions.append((start, end, inserted))
-            self.sent.append(self.encode(events))
-            self.told += inserted
-            self.waiting.clear()
+        if buffer in self._open:
+            self._close_span(buffer, start)
+            self._open[buffer] = end
+            self._add(start, end, events)
+
+    def _close_span(self, buffer: FakeBroadcast, end: int) -> None:
+        self._segments.append((buffer, self._open[buffer], end))
+        self._open[buffer] = end
+
+    def _add(self, start: int, end: int, events: Sequence[Event | EventBatch]) -> None:
+        inserted = list(expand_batches(events))
+        self._segments.append(inserted)
+        self.insertions.append((start, end, inserted))
+        self.sent.append(self.encode(events))
+        self.told += inserted
+        self.waiting.clear()
 
     def track(self, number: int, on_acknowledged: Callable[[int], None]) -> None:
         self.tracked.append(partial(on_acknowledged, number))
@@ -137,16 +150,11 @@ class FakeSendQueue:
             self.tracked.pop(0)()
 
     def received(self) -> list[Event]:
-        """The buffer with the edits of this queue; without the replies."""
-        if self._from is None:
-            return []
-        heard: list[Event] = []
-        cursor = self._from
-        for start, end, events in self.insertions:
-            heard += self.broadcast.events[cursor:start]
-            heard += events
-            cursor = max(cursor, end)
-        return heard + self.broadcast.events[cursor : self.broadcast.flushed if self._upto is None else self._upto]
+        """The buffers with the edits of this queue; without the replies."""
+        received: list[Event] = []
+        for each in [*self._segments, *((buffer, start, buffer.flushed) for buffer, start in self._open.items())]:
+            received += each if isinstance(each, list) else each[0].events[each[1] : each[2]]
+        return received
 
 
 @dataclass
@@ -279,6 +287,14 @@ def direct(sender: Member, recipient: Account, text: str, nonce: str | None = No
         recipient=recipient.name,
         recipient_claim=recipient.claim,
     )
+
+
+def join_hub(hub: Hub, member: Member, rooms: Sequence[RoomView] = ()) -> Joined:
+    """Join as a login does, with these rooms."""
+    hub.begin_join(member)
+    joined = hub.join(member, rooms)
+    assert joined is not None
+    return joined
 
 
 def committed(batch: MessageBatch, first_id: int, origin: object) -> Applied:

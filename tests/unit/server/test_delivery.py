@@ -28,10 +28,22 @@ from chatserver.chat.delivery import ACK_SECONDS, Ack, AckedDelivery, DeliveryWi
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub
 from chatserver.chat.member import Member
+from chatserver.chat.presence import Presence
 from chatserver.journal.base import Applied
 from chatserver.store.accounts import Account
+from chatserver.store.rooms import LOBBY_ID
 
-from .helpers import FakeBroadcast, FakeSendQueue, committed, direct, eventually, in_background, must_end, public
+from .helpers import (
+    FakeBroadcast,
+    FakeSendQueue,
+    committed,
+    direct,
+    eventually,
+    in_background,
+    join_hub,
+    must_end,
+    public,
+)
 
 LAG_MAX_BYTES = 1_000
 # Size of a message without text.
@@ -103,7 +115,10 @@ class Room:
         self.crashes: list[str] = []
         self.broadcast = FakeBroadcast()
         self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, ack_seconds, lambda: self.now)
-        self.hub = Hub({"json": self.broadcast}, self.delivery, 10, DeliveryMarks(lambda *_: None), lambda: None)
+        presence, marks = Presence(1_000.0, lambda _: None), DeliveryMarks(lambda *_: None)
+        self.hub = Hub(
+            {"json": self.broadcast}, FakeBroadcast, lambda _: None, self.delivery, presence, 10, marks, lambda: None
+        )
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
         self._texts: list[weakref.ref[Text]] = []
@@ -126,7 +141,7 @@ class Room:
 
     def json_user(self, name: str) -> Member:
         member = Member(next(self._numbers), name, FakeSendQueue(self.broadcast))
-        self.hub.join(member)
+        join_hub(self.hub, member)
         return member
 
     def batch(self, member: Member, *texts: str, to: Account | None = None, ack: Ack | None = None) -> Applied:
@@ -245,7 +260,7 @@ class Model:
                 self._close(self.players[who])
             case "wait", seconds:
                 self.room.now += seconds
-                self.room.hub.announce(Users(None, ("alice",)), 10**9)  # guests are not told
+                self.room.hub.announce(LOBBY_ID, Users(None, ("alice",)), 10**9)  # guests are not told
         self.room.delivery.check_deadlines()
         self._expire()
 

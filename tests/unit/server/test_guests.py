@@ -18,7 +18,7 @@ from chatserver.journal.base import JournalClosedError
 from chatserver.store.accounts import Account
 
 from .chat_fixture import ChatFixture
-from .helpers import FakeBroadcast, FakeSendQueue, direct, in_background, must_end, public
+from .helpers import FakeBroadcast, FakeSendQueue, direct, in_background, join_hub, must_end, public
 
 SENDING, RECEIVING = Side.SENDING, Side.RECEIVING
 HERE, ELSEWHERE = "10.0.0.1", "10.0.0.2"
@@ -107,15 +107,15 @@ def test_name_is_claimed_while_the_journal_is_asked(services: ChatFixture) -> No
 def test_registration_is_confirmed_before_the_first_message(services: ChatFixture) -> None:
     """Simple clients take the first thing they read for the answer. Here a message arrives during the registration."""
     alice = Member(1, "Alice", FakeSendQueue(services.broadcast))
-    services.hub.join(alice)
+    join_hub(services.hub, alice)
     Connection(services, SENDING).register()
     receiving = Connection(services, RECEIVING)
     enter = services.presence.add
 
-    def enter_during_a_message(member: Member) -> tuple[str, ...]:
+    def enter_during_a_message(name: str) -> None:
         services.journal.append([public(alice, "hello")], alice)
         assert receiving.told == []
-        return enter(member)
+        enter(name)
 
     services.presence.add = enter_during_a_message  # type: ignore[method-assign]
     receiving.register()
@@ -206,10 +206,10 @@ def test_name_is_taken_until_the_guest_has_left_the_hub(services: ChatFixture) -
     leave = services.presence.remove
     refused: list[ErrorCode | None] = []
 
-    def leave_during_a_registration(member: Member) -> bool:
+    def leave_during_a_registration(name: str) -> bool:
         assert guests_of(services).find("carol") is None
         refused.extend(Connection(services, side).register().code for side in Side)
-        return leave(member)
+        return leave(name)
 
     services.presence.remove = leave_during_a_registration  # type: ignore[method-assign]
     with capture_logs() as log:
@@ -242,7 +242,7 @@ def test_name_is_free_when_the_peer_sees_the_end(services: ChatFixture) -> None:
 def test_next_guest_of_the_name_gets_nothing_of_the_last_one(services: ChatFixture) -> None:
     """Promise: a direct message reaches its recipient only. Both messages waited for the journal meanwhile."""
     alice = Member(1, "alice", FakeSendQueue(services.broadcast))
-    services.hub.join(alice)
+    join_hub(services.hub, alice)
     old = Connection(services, SENDING).register()
     Connection(services, RECEIVING).register()
     assert old.guest is not None

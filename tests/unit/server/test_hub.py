@@ -15,11 +15,13 @@ from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub, Joined, wait_for_sender
 from chatserver.chat.member import Member
+from chatserver.chat.presence import Presence
 from chatserver.journal.base import Applied
 from chatserver.journal.entries import Stored
 from chatserver.store.accounts import Account
+from chatserver.store.rooms import LOBBY_ID
 
-from .helpers import FakeBroadcast, FakeSendQueue, committed, direct, eventually, public
+from .helpers import FakeBroadcast, FakeSendQueue, committed, direct, eventually, join_hub, public
 
 UPDATE = Users(None, ("alice", "bob"), ("bob",), ())
 ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
@@ -37,15 +39,23 @@ class Room:
         # The marks that were handed over to be stored.
         self.marks: dict[int, int] = {}
         marks = DeliveryMarks(lambda account_id, mark: self.marks.update({account_id: mark.message_id}))
-        self.hub = Hub(buffers, AckedDelivery(10_000, lambda _: None), 10, marks, self._wake)
+        self.presence = Presence(1_000.0, lambda _: None)
+        delivery = AckedDelivery(10_000, lambda _: None)
+        # The buffers of rooms that are open.
+        self.opened: list[FakeBroadcast] = []
+        self.hub = Hub(buffers, self._open, self.opened.remove, delivery, self.presence, 10, marks, self._wake)
         self._ids = itertools.count(11)
 
     def _wake(self) -> None:
         self.wakes += 1
 
+    def _open(self, protocol: str) -> FakeBroadcast:
+        self.opened.append(FakeBroadcast(protocol))
+        return self.opened[-1]
+
     def join(self, account: Account, broadcast: FakeBroadcast | None = None) -> Member:
         member = Member(account.id, account.name, FakeSendQueue(broadcast or self.broadcasts[0]))
-        self.hub.join(member)
+        join_hub(self.hub, member)
         return member
 
     def batch(self, member: Member, text: str, nonce: str | None = None, to: Account | None = None) -> Applied:
@@ -216,8 +226,12 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
             shown.append(broadcast.flushed)
             super().replace(buffer, start, end, events)
 
+        def insert(self, events: Sequence[Event | EventBatch]) -> None:
+            shown.append(broadcast.flushed)
+            super().insert(events)
+
     watched = Member(CAROL.id, CAROL.name, Watched(broadcast))
-    room.hub.join(watched)
+    join_hub(room.hub, watched)
     room.hub.handle_applied(
         [room.batch(watched, "one"), room.batch(bob, "two"), room.batch(watched, "three", to=ALICE)]
     )
@@ -266,7 +280,7 @@ def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
     class Joining(FakeBroadcast):
         def wait_for_sender(self, *_: object) -> None:
             member = Member(BOB.id, BOB.name, FakeSendQueue(self))
-            joined.append((member, room.hub.join(member)))
+            joined.append((member, join_hub(room.hub, member)))
 
     room = Room(Joining())
     alice = room.join(ALICE)
@@ -285,7 +299,7 @@ def test_member_that_left_receives_nothing_more_and_its_last_words_are_delivered
     room.say(alice, "psst", to=BOB)
     assert received(bob) == []
     assert received(alice) == [PublicMessage(11, 0, "bob", "bye"), Sent(12, SentStatus.STORED)]
-    assert room.hub.join(bob).is_alone
+    assert join_hub(room.hub, bob).is_alone
 
 
 def test_received_direct_message_moves_the_mark(room: Room) -> None:
@@ -300,7 +314,7 @@ def test_received_direct_message_moves_the_mark(room: Room) -> None:
     room.hub.catch_up(bob, 5)
     assert room.marks == {BOB.id: 12}
     room.hub.leave(bob)
-    assert room.hub.join(bob) == Joined(13, 13)
+    assert join_hub(room.hub, bob) == Joined(13, 13, ("alice", "bob"))
 
 
 @pytest.mark.parametrize("case", ["leave", "shutdown", "not acknowledged", "not caught up"])
@@ -321,14 +335,11 @@ def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case:
 
 
 def test_update_reaches_members_whose_login_showed_less() -> None:
-    """Not those that are still logging in: their list of users will show as much, and the update would follow it."""
+    """Also those that are still logging in, after their list of users."""
     json, frames, unused = FakeBroadcast("json"), FakeBroadcast("frames"), FakeBroadcast("unused")
     room = Room(json, frames, unused)
-    members = [room.join(account, frames if account is CAROL else json) for account in (ALICE, BOB, CAROL, ALICE)]
-    for member, version in zip(members, (1, 2, 1, None), strict=True):
-        if version is not None:
-            member.presence_version = version
-    room.hub.announce(UPDATE, 2)
-    assert [received(member) for member in members] == [[UPDATE], [], [UPDATE], []]
+    members = [room.join(account, frames if account is CAROL else json) for account in (ALICE, CAROL, BOB, ALICE)]
+    room.hub.announce(LOBBY_ID, UPDATE, 3)
+    assert [received(member) for member in members] == [[UPDATE], [UPDATE], [], []]
     assert unused.events == []
     assert room.wakes == 1

@@ -7,10 +7,10 @@ import pytest
 
 from chatprotocol.events import Users
 from chatprotocol.limits import USERS_LISTED_MAX
-from chatserver.chat.member import Member
 from chatserver.chat.presence import UPDATE_MAX_NAMES, Presence
+from chatserver.store.rooms import LOBBY_ID
 
-from .helpers import DEADLINE_SECONDS, FakeBroadcast, FakeSendQueue, eventually
+from .helpers import DEADLINE_SECONDS, eventually
 
 NEVER_SECONDS = 1_000_000.0
 StartFixture = Callable[..., "PresenceFixture"]
@@ -20,23 +20,26 @@ class PresenceFixture:
     """A presence whose updates can be waited for. Updates follow each other without a pause."""
 
     def __init__(self, repeat_seconds: float = NEVER_SECONDS, per_user: float = 0.0, coalesce: float = 0.0) -> None:
-        self._updates: queue.SimpleQueue[tuple[Users, int]] = queue.SimpleQueue()
+        self._updates: queue.SimpleQueue[tuple[int, Users, int]] = queue.SimpleQueue()
         self.crashes: list[str] = []
         self.presence = Presence(
-            lambda *update: self._updates.put(update),
             repeat_seconds,
             self.crashes.append,
             coalesce_seconds=coalesce,
             coalesce_seconds_per_user=per_user,
         )
+        self.presence.on_update(lambda *update: self._updates.put(update))
 
-    def next(self, within_seconds: float = DEADLINE_SECONDS) -> tuple[Users, int]:
-        return self._updates.get(timeout=within_seconds)
+    def next(self, within_seconds: float = DEADLINE_SECONDS, room_id: int = LOBBY_ID) -> tuple[Users, int]:
+        """The next update, which must be about this room; and its version."""
+        found_id, update, version = self._updates.get(timeout=within_seconds)
+        assert found_id == room_id
+        return update, version
 
-    def enter(self, name: str) -> Member:
-        member = Member(1, name, FakeSendQueue(FakeBroadcast()))
-        self.presence.add(member)
-        return member
+    def enter(self, name: str) -> int:
+        """Add a user; return the version of the list that it gets."""
+        self.presence.add(name)
+        return self.presence.users()[1]
 
 
 @pytest.fixture
@@ -57,15 +60,17 @@ def start() -> Iterator[StartFixture]:
 def test_user_is_online_from_the_first_login_to_the_last_leave(start: StartFixture) -> None:
     """Names are in the order of arrival. The last one of all to leave is told so."""
     fixture = start()
-    carol, again, bob = (fixture.enter(name) for name in ("carol", "carol", "bob"))
-    assert fixture.presence.add(Member(2, "alice", FakeSendQueue(FakeBroadcast()))) == ("carol", "bob", "alice")
-    assert not fixture.presence.remove(carol)
-    assert fixture.presence.is_online("carol")
-    assert not fixture.presence.remove(again)
-    assert not fixture.presence.is_online("carol")
-    assert fixture.presence.names() == ("bob", "alice")
-    assert not fixture.presence.remove(bob)
-    assert fixture.presence.remove(Member(2, "alice", FakeSendQueue(FakeBroadcast())))
+    presence = fixture.presence
+    for name in ("carol", "carol", "bob", "alice"):
+        fixture.enter(name)
+    assert presence.names() == ("carol", "bob", "alice")
+    assert not presence.remove("carol")
+    assert presence.is_online("carol")
+    assert not presence.remove("carol")
+    assert not presence.is_online("carol")
+    assert presence.names() == ("bob", "alice")
+    assert not presence.remove("bob")
+    assert presence.remove("alice")
 
 
 def test_updates_list_joined_and_left_users_since_the_last_one(start: StartFixture) -> None:
@@ -74,17 +79,18 @@ def test_updates_list_joined_and_left_users_since_the_last_one(start: StartFixtu
     fixture.enter("alice")
     fixture.presence.start()
     assert fixture.next()[0] == Users(None, ("carol", "alice"), ("alice", "carol"), ())
-    bob = fixture.enter("bob")
+    fixture.enter("bob")
     assert fixture.next()[0] == Users(None, ("carol", "alice", "bob"), ("bob",), ())
-    fixture.presence.remove(bob)
+    fixture.presence.remove("bob")
     assert fixture.next()[0] == Users(None, ("carol", "alice"), (), ("bob",))
 
 
 def test_last_change_of_a_user_between_two_updates_counts(start: StartFixture) -> None:
     """It is told even if nothing changed: another user may have logged in meanwhile and seen the list."""
     fixture = start()
-    fixture.presence.remove(fixture.enter("bob"))
-    fixture.presence.remove(fixture.enter("alice"))
+    for name in ("bob", "alice"):
+        fixture.enter(name)
+        fixture.presence.remove(name)
     fixture.enter("alice")
     fixture.presence.start()
     assert fixture.next()[0] == Users(None, ("alice",), ("alice",), ("bob",))
@@ -95,9 +101,9 @@ def test_update_is_not_for_members_whose_login_showed_it(start: StartFixture) ->
     first, last = fixture.enter("alice"), fixture.enter("bob")
     fixture.presence.start()
     _, version = fixture.next()
-    assert first.presence_version < version <= last.presence_version
+    assert first < version <= last
     fixture.enter("carol")
-    assert last.presence_version < fixture.next()[1]
+    assert last < fixture.next()[1]
 
 
 def test_repetition_is_for_all_and_names_no_changes(start: StartFixture) -> None:
@@ -107,7 +113,7 @@ def test_repetition_is_for_all_and_names_no_changes(start: StartFixture) -> None
     fixture.next()
     update, version = fixture.next()
     assert update == Users(None, ("alice",), (), ())
-    assert version > alice.presence_version
+    assert version > alice
 
 
 @pytest.mark.parametrize(("count", "is_listed"), [(USERS_LISTED_MAX, True), (USERS_LISTED_MAX + 1, False)])
@@ -125,8 +131,8 @@ def test_many_changes_are_told_in_order_in_several_updates(start: StartFixture) 
     """A simple client reads an update at once. Each is for the members to whom any of it is news."""
     fixture = start()
     names = [f"user{number}" for number in range(2 * UPDATE_MAX_NAMES + 1)]
-    members = [fixture.enter(name) for name in names]
-    fixture.presence.remove(members[0])
+    versions = [fixture.enter(name) for name in names]
+    fixture.presence.remove(names[0])
     fixture.presence.start()
     updates = [fixture.next() for _ in range(3)]
     first, second = names[1 : 1 + UPDATE_MAX_NAMES], names[1 + UPDATE_MAX_NAMES :]
@@ -134,8 +140,8 @@ def test_many_changes_are_told_in_order_in_several_updates(start: StartFixture) 
     assert [update.left for update, _ in updates] == [(), (), ("user0",)]
     # The last to enter within an update knows all of it from its login; the one before does not.
     for (_, version), last in zip(updates, [UPDATE_MAX_NAMES, 2 * UPDATE_MAX_NAMES], strict=False):
-        assert members[last].presence_version >= version > members[last - 1].presence_version
-    assert all(member.presence_version < updates[2][1] for member in members)
+        assert versions[last] >= version > versions[last - 1]
+    assert all(version < updates[2][1] for version in versions)
 
 
 @pytest.mark.parametrize("per_user", [0.0, DEADLINE_SECONDS])
@@ -158,14 +164,35 @@ def test_changes_are_coalesced_for_longer_in_a_large_room(start: StartFixture, p
             joined += len(fixture.next()[0].joined)
 
 
+def test_each_room_has_its_users_and_updates(start: StartFixture) -> None:
+    """Only the lobby's are repeated. A room without users has no update, and nothing is left of it."""
+    fixture = start()
+    presence = fixture.presence
+    fixture.enter("alice")
+    presence.add("alice", 5, "dev")
+    presence.add("bob", 5, "dev")
+    presence.add("carol", 7, "ops")
+    assert presence.remove("carol", 7)
+    assert (presence.names(5), presence.names(7), presence.names()) == (("alice", "bob"), (), ("alice",))
+    seen = presence.users(5)[1]
+    presence.start()
+    assert fixture.next()[0] == Users(None, ("alice",), ("alice",), ())
+    update, version = fixture.next(room_id=5)
+    assert update == Users(None, ("alice", "bob"), ("alice", "bob"), (), "dev")
+    assert version <= seen
+    assert not presence.remove("alice", 5)
+    assert fixture.next(room_id=5)[0] == Users(None, ("bob",), (), ("alice",), "dev")
+
+
 def test_crashed_presence_is_reported() -> None:
     crashes: list[str] = []
 
-    def announce(_: Users, __: int) -> None:
+    def announce(*_: object) -> None:
         raise ZeroDivisionError
 
-    presence = Presence(announce, NEVER_SECONDS, crashes.append)
+    presence = Presence(NEVER_SECONDS, crashes.append)
+    presence.on_update(announce)
     presence.start()
-    presence.add(Member(1, "alice", FakeSendQueue(FakeBroadcast())))
+    presence.add("alice")
     eventually(lambda: crashes == ["presence"])
     presence.stop()

@@ -17,6 +17,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "guests": ("OFF", "off"),
     "max_connections": ("5", 5),
     "login_seconds": ("0.5", 0.5),
+    "rooms": ("Operators", "operators"),
     "users_seconds": ("7", 7.0),
     "lag_max_bytes": ("1048576", 1_048_576),
     "hash_time_cost": ("1", 1),

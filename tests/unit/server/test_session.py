@@ -47,6 +47,7 @@ from chatserver.chat.login_throttle import FAILURES_MAX
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
+from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.words import Term
 
 from .chat_fixture import HISTORY_ID, ChatFixture, Peer, codes
@@ -437,7 +438,7 @@ def test_login_that_fails_unexpectedly_leaves_no_member(long_services: ChatFixtu
         peer.ask(Login("alice", "secret", 4))
     peer.session.end()
     assert long_services.presence.names() == ()
-    assert not long_services.broadcast.has_followers
+    assert not long_services.broadcast.send_queues
 
 
 @pytest.mark.parametrize(
@@ -455,7 +456,7 @@ def test_fault_after_the_welcome_ends_the_session(long_services: ChatFixture, er
     assert tuple(told) == long_services.messages.stored[:500]
     assert bye == Bye(reason)
     assert long_services.presence.names() == ()
-    assert not long_services.broadcast.has_followers
+    assert not long_services.broadcast.send_queues
 
 
 @pytest.mark.parametrize("pages", [0, 1])
@@ -537,7 +538,11 @@ def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice
     word, prefix = Term("hello", is_prefix=False), Term("w", is_prefix=True)
     assert alice.ask(Search("Hello  w*", 7, 9)) == [Found("Hello  w*", (message(5),), 8)]
     alice.ask(Search("hello"), Search("hello", 7, ID_MAX))
-    assert services.indexer.asked == [((word, prefix), 1, 9, 7, 10), ((word,), 1, 11, 50, 10), ((word,), 1, 11, 7, 10)]
+    assert services.indexer.asked == [
+        ((word, prefix), 1, 9, 7, 10, LOBBY_ID),
+        ((word,), 1, 11, 50, 10, LOBBY_ID),
+        ((word,), 1, 11, 7, 10, LOBBY_ID),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -556,7 +561,7 @@ def test_answer_waits_for_earlier_messages(services: ChatFixture, alice: Peer, r
     alice.ask(Say("one"), Say("two"), request_)
     assert services.journal.settled == 1
     if isinstance(request_, Search):
-        assert services.indexer.asked[-1][-1] == 12
+        assert services.indexer.asked[-1][-2:] == (12, LOBBY_ID)
 
 
 # --- several requests in one read ---

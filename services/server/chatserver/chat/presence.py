@@ -104,8 +104,12 @@ class Presence:
                 del self._unannounced[room_id]
             return not roster.counts
 
+    def names(self, room_id: int = LOBBY_ID) -> tuple[str, ...]:
+        """Names of the users in order of arrival."""
+        return self.users(room_id)[0]
+
     def users(self, room_id: int = LOBBY_ID) -> tuple[tuple[str, ...], int]:
-        """Names of the users in order of arrival, and the version: updates up to it have nothing new."""
+        """Names of the users, and the version: updates up to it have nothing new."""
         with self._changed:
             roster = self._rosters.get(room_id)
             return tuple(roster.counts) if roster else (), self._version

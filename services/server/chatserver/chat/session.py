@@ -374,7 +374,7 @@ class Session:
 
     def _list_users(self, request: requests.AskUsers) -> State:
         room = self._room_of(request)
-        users, _ = self._services.presence.users(room.room_id if room else LOBBY_ID)
+        users = self._services.presence.names(room.room_id if room else LOBBY_ID)
         self._send_queue.put([Online(users, room.name if room else None)])
         return State.LOGGED_IN
 

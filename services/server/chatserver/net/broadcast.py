@@ -187,7 +187,7 @@ class BroadcastBuffer:
             self.position = self._flushes.popleft()
         return start
 
-    def note_offered(self, caught_up: int) -> None:
+    def note_offered(self, caught_up: int = 0) -> None:
         """Record that everything up to the position, and all insertions, were offered to all followers.
 
         ``caught_up`` followers have everything. A new follower begins at the end, after the position.
