@@ -140,16 +140,16 @@ BREAKS = (
     _break(
         _NO_ECHO,
         _CHAT + "hub.py",
-        "send_queue.replace(buffer, start, end, [SentBatch",
-        "send_queue.replace(buffer, end, end, [SentBatch",
+        "send_queue.replace(buffer, start, end, confirmation",
+        "send_queue.replace(buffer, end, end, confirmation",
         "unit/server/test_hub.py::test_public_message_reaches_all_connections_and_confirms_its_sender",
     ),
     # Reconnects and offline users.
     _break(
         _RESUMED,
         _CHAT + "login.py",
-        "return [_Range(messages.missed, since, last_id)], since if is_other else None",
-        "return [_Range(messages.missed, last_id, last_id)], since if is_other else None",
+        "return [missed(since)], since if is_other else None",
+        "return [missed(last_id)], since if is_other else None",
         "integration/test_resume.py::test_since_sends_missed_messages_once",
         "e2e/test_restart.py::test_no_message_is_missed_over_a_restart",
     ),
@@ -243,7 +243,7 @@ BREAKS = (
     _break(
         _BOUNDED,
         _NET + "memory_file.py",
-        "os.ftruncate(descriptor, 0)",
+        "os.ftruncate(segment, 0)",
         "pass",
         "unit/server/test_memory_file.py::test_kept_data_is_read_from_any_position_and_memory_stays_bounded",
     ),
@@ -411,8 +411,8 @@ BREAKS = (
     _break(
         _PRIVATE,
         _CHAT + "hub.py",
-        "        members = self._members.get(message.recipient_id, [])\n",
-        "        members = [member for each in self._members.values() for member in each]\n",
+        "        members = self._members_of(message.recipient_id)\n",
+        "        members = [member for user in self._users.values() for member in user.members]\n",
         "unit/server/test_hub.py::test_direct_message_reaches_all_connections_of_both_and_no_other",
         "e2e/test_direct_messages.py::test_only_the_recipient_sees_a_direct_message",
     ),
@@ -575,8 +575,8 @@ BREAKS = (
     _break(
         _PRESENCE,
         _CHAT + "presence.py",
-        "if self._member_counts[member.name] == 1:",
-        "if self._member_counts[member.name]:",
+        "if roster.counts[name] == 1:",
+        "if roster.counts[name]:",
         "e2e/test_presence.py::test_user_stays_online_until_the_last_client_ends",
     ),
     _break(

@@ -80,7 +80,6 @@ JSON = Samples(
         requests.Login("alice", "secret", {"lobby": 17, "dev": 0, "direct": 15}, "9f86d081884c7d65"),
         requests.Login("alice", "secret", rooms=True),
         requests.Say("hello", "n-1", "dev"),
-        requests.AskUsers("dev"),
         requests.AskHistory(500, 17, "dev"),
         requests.Search("words", 500, 17, "dev"),
         requests.AskRooms(),
