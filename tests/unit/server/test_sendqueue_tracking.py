@@ -41,9 +41,11 @@ class FakeTransport(SimpleNamespace):
 
 
 @contextmanager
-def new_queue(transport: FakeTransport, *, is_held: bool = False) -> Iterator[SendQueue]:
+def new_queue(
+    transport: FakeTransport, *, is_held: bool = False, wake: Callable[[SendQueue], None] = lambda _: None
+) -> Iterator[SendQueue]:
     with closing(bytes_broadcast()) as broadcast:
-        send_queue = SendQueue(transport, "bytes", b"".join, "1@test", lambda _: None)  # type: ignore[arg-type]
+        send_queue = SendQueue(transport, "bytes", b"".join, "1@test", wake)  # type: ignore[arg-type]
         send_queue.follow(broadcast)
         if not is_held:
             send_queue.release([])
@@ -168,6 +170,25 @@ def test_caught_up_queue_counts_the_offered_data_as_sent() -> None:
         send_queue.track(2, reported.append)
         send_queue.check_acknowledged()
         assert reported == [1, 2]
+
+
+def test_sender_is_woken_if_a_number_waits_for_a_round_that_may_be_over_for_the_queue() -> None:
+    """It may have sent the data to this queue already. The number must not wait for the next message."""
+    woken: list[SendQueue] = []
+    reported: list[int] = []
+    with new_queue(FakeTransport(), wake=woken.append) as send_queue:
+        (broadcast,) = buffers = send_queue.buffers
+        assert send_queue.catch_up(buffers)
+        send_queue.track(1, reported.append)
+        publish(broadcast, b"hello")
+        broadcast.advance()
+        woken.clear()
+        send_queue.track(2, reported.append)
+        assert woken == [send_queue]
+        broadcast.note_offered()
+        send_queue.fall_behind(buffers)
+        send_queue.check_acknowledged()
+        assert reported == [2]
 
 
 @pytest.mark.parametrize("is_second", [False, True])

@@ -78,7 +78,7 @@ class State(Enum):
 
 
 class ServerSteps:
-    """The server's half of one connection. For its reader thread; :meth:`encoded` is for any thread after the login."""
+    """The server's half of one connection. For its reader thread; after the login `login_events` is for any thread."""
 
     __slots__ = ("_keywords", "_reached", "_recipient", "_state", "_wants_history_id", "ready_count")
 

@@ -360,18 +360,19 @@ class SendQueue:
         with self._lock:
             if self.state >= State.DRAINING:
                 return
-            is_new = self._tracked is None
+            needs_visit = self._tracked is None  # otherwise the sender polls this queue already
             if self._tracked is None:
                 self._tracked = _Tracked(on_acknowledged)
             self._tracked.newest = number
             if not self.caught_up or any(buffer.offered_end < buffer.end for buffer in self._open):
+                needs_visit |= self.caught_up  # the sender may have sent these spans, and must note that
                 self._close_spans()
             last = self._waiting or self._segments
             if last:
                 last[-1].number = number
             else:
                 self._tracked.sent = number
-        if is_new:  # otherwise the sender polls this queue already
+        if needs_visit:
             self._wake(self)
 
     # --- for the sender, and for the hub before a login ---
