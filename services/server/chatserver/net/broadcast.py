@@ -72,17 +72,17 @@ class BroadcastBuffer:
         self._on_growth: Callable[[BroadcastBuffer], None] = lambda _: None
         # Data that is appended and not flushed yet. For the hub, under its lock.
         self._staged: list[bytes] = []
-        self._tail = 0
+        # The four positions: see the top of this file. Other threads may read them.
+        self.tail = 0
+        self.end = 0
+        self.position = 0
+        self.offered_end = 0
         # The flushed data: the hub appends, the sender reads and discards.
         self._file = MemoryFile(kept_bytes if is_reserved else 0, limits.segment_bytes)
-        # Position of all caught-up queues. For the sender's thread.
-        self.position = 0
         # Ends of the flushes after the position: the hub appends after it has moved the end, the sender removes.
         self._flushes: deque[int] = deque()
         # Guards everything below; notified after each round of the sender.
         self._progress = threading.Condition()
-        self._end = 0
-        self._offered = 0
         self._inserted_bytes = 0
         self._sender_ended = False
         self._followers = 0
@@ -92,21 +92,6 @@ class BroadcastBuffer:
         """True if a send queue follows this buffer, or has unsent data of it."""
         return self._followers > 0
 
-    @property
-    def tail(self) -> int:
-        """Position of the next event. Read it under the hub's lock."""
-        return self._tail
-
-    @property
-    def end(self) -> int:
-        """End of the flushed data, which may be sent."""
-        return self._end
-
-    @property
-    def offered_end(self) -> int:
-        """Position up to which the data was offered to all followers, and sent to caught-up ones. For any thread."""
-        return self._offered
-
     # --- for the hub, under its lock ---
 
     def append(self, events: Sequence[Event | EventBatch]) -> tuple[int, int]:
@@ -115,11 +100,11 @@ class BroadcastBuffer:
 
     def append_bytes(self, data: bytes) -> tuple[int, int]:
         """Stage bytes that are encoded already."""
-        start = self._tail
+        start = self.tail
         if data:  # the protocol may be unable to express the events
             self._staged.append(data)
-            self._tail = start + len(data)
-        return start, self._tail
+            self.tail = start + len(data)
+        return start, self.tail
 
     def flush(self) -> None:
         """Make all appended events available to the sender."""
@@ -127,8 +112,8 @@ class BroadcastBuffer:
             self._file.append(b"".join(self._staged))
             self._staged.clear()
             with self._progress:
-                self._end = self._tail
-                self._flushes.append(self._end)
+                self.end = self.tail
+                self._flushes.append(self.end)
             self._on_growth(self)
 
     def wait_for_sender(self, ahead_max_bytes: int = AHEAD_MAX_BYTES, limit_seconds: float | None = None) -> None:
@@ -138,7 +123,7 @@ class BroadcastBuffer:
         """
 
         def is_close_enough() -> bool:
-            return self._sender_ended or self._end - self._offered + self._inserted_bytes <= ahead_max_bytes
+            return self._sender_ended or self.end - self.offered_end + self._inserted_bytes <= ahead_max_bytes
 
         if not is_close_enough():
             with self._progress:
@@ -156,7 +141,7 @@ class BroadcastBuffer:
         """Count a new follower; returns the position at which following begins."""
         with self._progress:
             self._followers += 1
-            return self._end
+            return self.end
 
     def remove_follower(self) -> None:
         """Count a follower that has left and has no unsent data of this buffer."""
@@ -193,11 +178,11 @@ class BroadcastBuffer:
         ``caught_up`` followers have everything. A new follower begins at the end, after the position.
         """
         with self._progress:
-            self._offered = self.position
+            self.offered_end = self.position
             self._inserted_bytes = 0
             kept_bytes = 0 if 0 < self._followers == caught_up else self._kept_bytes
             self._progress.notify_all()
-        self._file.discard_before(self._offered - kept_bytes)
+        self._file.discard_before(self.offered_end - kept_bytes)
 
     def send(self, descriptor: int, span: Span) -> int:
         """Send these bytes to a socket; returns the number of bytes sent. LookupError: they were discarded. OSError."""

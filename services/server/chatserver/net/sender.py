@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from chatserver.net.broadcast import Span
-from chatserver.net.sendqueue import Shared, State
+from chatserver.net.sendqueue import CLOSED, HANGING_UP, SHUT, Shared
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -364,12 +364,13 @@ class Sender:
 
     def _visit(self, send_queue: SendQueue) -> None:
         """Serve a queue that is behind, was marked ready, or is not logged in."""
-        if send_queue.state is State.CLOSED:
+        if send_queue.state is CLOSED:
             return
         placed = self._placed.get(send_queue)
         if placed and send_queue in self._followers[placed[0]].caught_up:
             self._take_out(send_queue)
-        self._place(send_queue)
+        if send_queue.buffers is not placed:
+            self._place(send_queue)
         if send_queue.is_tracked:
             send_queue.check_acknowledged()  # before more data is sent
             self._tracked[send_queue] = None
@@ -377,7 +378,7 @@ class Sender:
             self._disconnect_lagging(send_queue)
         elif send_queue not in self._full:
             self._serve(send_queue)
-        if send_queue.state is State.HANGING_UP and send_queue in self._full:  # a peer that does not read
+        if send_queue.state is HANGING_UP and send_queue in self._full:  # a peer that does not read
             self._disconnect(send_queue)
 
     def _serve(self, send_queue: SendQueue) -> None:
@@ -393,18 +394,20 @@ class Sender:
         except (OSError, MemoryError):
             self._disconnect(send_queue)
             return
-        buffers = self._place(send_queue)
+        buffers = send_queue.buffers
+        if buffers is not self._placed.get(send_queue):
+            buffers = self._place(send_queue)
         if send_queue.catch_up(buffers):
             descriptor = send_queue.transport.descriptor
             for buffer in buffers:
                 self._followers[buffer].behind.discard(send_queue)
                 self._followers[buffer].caught_up[send_queue] = descriptor
-        elif data:  # there may be more
+        elif data and send_queue.has_more:
             with self._lock:
                 self._ready[send_queue] = None
         elif (before := send_queue.shut()) is not None:
             send_queue.transport.end()
-            if before is State.HANGING_UP:
+            if before is HANGING_UP:
                 send_queue.transport.hang_up()
 
     def _send(self, send_queue: SendQueue, data: list[bytes | memoryview] | Shared) -> bool:
@@ -445,7 +448,7 @@ class Sender:
             send_queue.check_acknowledged()
             if send_queue in self._closing:
                 self._close_if_lost(send_queue)
-            if send_queue.is_tracked and send_queue.state is not State.CLOSED:
+            if send_queue.is_tracked and send_queue.state is not CLOSED:
                 self._tracked[send_queue] = None
 
     def _close_if_lost(self, send_queue: SendQueue) -> None:
@@ -491,8 +494,8 @@ class Sender:
         # Tracked queues are polled at the next tick and once more before the close, not in each round.
         for send_queue, deadline in list(self._closing.items()):
             state = send_queue.state
-            is_done = state is State.SHUT and send_queue.transport.can_be_closed and not send_queue.is_tracked
-            if state is State.CLOSED or is_done or now >= min(deadline, stop_at or deadline):
+            is_done = state is SHUT and send_queue.transport.can_be_closed and not send_queue.is_tracked
+            if state is CLOSED or is_done or now >= min(deadline, stop_at or deadline):
                 self._close(send_queue)
 
     def _close(self, send_queue: SendQueue) -> None:
