@@ -232,7 +232,10 @@ room_entries: list[st.SearchStrategy[Entry[Any]]] = [
     st.builds(SetTopic, rooms, st.sampled_from(["", "tea"]), by_id=accounts, by=st.just("")),
     st.builds(InviteUser, rooms, accounts, **by),
     st.builds(SetRole, rooms, accounts, role=st.sampled_from(RoomRole), **by),
-    st.builds(say, accounts, st.lists(st.just("text"), min_size=1, max_size=2), rooms),
+    # Every account that writes exists.
+    st.builds(
+        say, accounts.filter(lambda each: each != NOBODY_ID), st.lists(st.just("text"), min_size=1, max_size=2), rooms
+    ),
 ]
 
 
