@@ -40,11 +40,9 @@ _IS_MEMBER: Final = (
     "(:room = 0 OR EXISTS (SELECT 1 FROM membership"
     " WHERE account_id = :reader AND conversation_id = :room AND role <> 'invited'))"
 )
-_COLUMNS: Final = "id, conversation_id, time_ms, sender_id, recipient_id, text"
-# Of a message in a room other than the lobby.
-_ROOM_NAME: Final = (
-    "iif(conversation_id > 1, (SELECT name FROM conversation WHERE conversation.id = conversation_id), NULL)"
-)
+_COLUMNS: Final = "id, time_ms, sender_id, recipient_id, text"
+# The room of a query, unless it is the lobby. SQLite looks it up once.
+_ROOM_NAME: Final = "(SELECT name FROM conversation WHERE id = :room AND id > 1)"
 # The same with names, as ``_message`` takes it.
 _NAMED: Final = (
     "id, time_ms, (SELECT name FROM account WHERE account.id = sender_id),"
@@ -176,7 +174,7 @@ class Messages:
 
     def undelivered(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         """Direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
-        return self._query(_UNDELIVERED, after_id + 1, upto_id, reader=reader_id, limit=limit)
+        return self._query(_UNDELIVERED, after_id + 1, upto_id, reader=reader_id, limit=limit, room=LOBBY_ID)
 
     def visible(self, reader_id: int, ids: Sequence[int], room_id: int = LOBBY_ID) -> tuple[Message, ...]:
         """The messages of these ids that are in the room, oldest first; with the lobby also direct messages.
