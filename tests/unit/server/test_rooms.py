@@ -1,12 +1,11 @@
 """Rooms in the store: entries against a plain model, limits at their edges, and reads of what a model holds."""
 
-import tempfile
-from collections.abc import Sequence
-from contextlib import closing
-from pathlib import Path
-from typing import Any
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any, cast
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatprotocol.events import PublicMessage, RoomRole, RoomSummary
@@ -27,9 +26,10 @@ from chatserver.journal.entries import (
     SetTopic,
     Stored,
 )
-from chatserver.store.database import Database
+from chatserver.store.database import Database, schema_files
 from chatserver.store.messages import Messages
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, Rooms, RoomView
+from chatserver.store.transactions import transaction
 
 NAMES = ["", "alice", "bob", "carol", "dave"]
 PERSONS = range(1, 5)
@@ -239,18 +239,54 @@ room_entries: list[st.SearchStrategy[Entry[Any]]] = [
 ]
 
 
+class MemoryDatabase:
+    """A database without files, for thousands of examples."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        yield self._connection
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._connection)
+
+
 def start(database: Database, limits: RoomLimits, entries: Sequence[Entry[Any]] = ()) -> list[Any]:
     """Make the accounts, then apply the entries in one transaction; return the outcomes."""
     with database.transaction() as connection:
-        transaction = Transaction(connection, 0, 0, limits)
+        applying = Transaction(connection, 0, 0, limits)
         for name in NAMES[1:]:
-            assert apply(transaction, NewAccount(name, "hash")) is not None
-        guest = apply(transaction, GuestClaim("erin"))
+            assert apply(applying, NewAccount(name, "hash")) is not None
+        guest = apply(applying, GuestClaim("erin"))
         assert guest is not None
         assert guest.id == GUEST_ID
-        return [apply(transaction, entry) for entry in entries]
+        return [apply(applying, entry) for entry in entries]
 
 
+# The operator is the heir before an older member; then the oldest member, until the room ends.
+SUCCESSION: list[Entry[Any]] = [
+    JoinRoom(3, "", "dev", is_private=False, may_create=False),
+    SetRole(2, 3, "", RoomRole.OPERATOR, 1, ""),
+    KickMember(2, 3, "", 3, ""),
+    KickMember(2, 1, "", 3, ""),
+    *(PartRoom(account_id, "", 2) for account_id in (1, 3, 2)),
+]
+# An invitation holds a place in a full room; after it was taken back, there is one.
+FULL: list[Entry[Any]] = [
+    InviteUser(3, 1, "", 2, ""),
+    InviteUser(3, 4, "", 2, ""),
+    JoinRoom(3, "", "plans", is_private=False, may_create=False),
+    KickMember(3, 1, "", 2, ""),
+    JoinRoom(1, "", "plans", is_private=False, may_create=True),
+    InviteUser(3, 4, "", 2, ""),
+    JoinRoom(4, "", "plans", is_private=False, may_create=False),
+]
+
+
+@example(SUCCESSION)
+@example(FULL)
 @given(st.lists(st.one_of(room_entries), min_size=20, max_size=60))
 def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
     """Promises: outcome of any entry, whoever sends it; and afterwards every read, for each account.
@@ -259,7 +295,10 @@ def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
     """
     entries = FIRST + entries
     model = Model()
-    with tempfile.TemporaryDirectory() as folder, closing(Database(Path(folder))) as database:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for _, sql in sorted(schema_files().items()):
+            connection.executescript(sql)
+        database = cast("Database", MemoryDatabase(connection))
         for entry, outcome in zip(entries, start(database, LIMITS, entries), strict=True):
             assert outcome == model.apply(entry), entry
         for account_id in (*PERSONS, GUEST_ID, NOBODY_ID):
@@ -267,6 +306,9 @@ def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
         for room_id, room in model.rooms.items():
             members = {(each, NAMES[each]) for each in room.roles}
             assert set(Rooms(database).members(room_id)) == members
+        count = sum(len(room.roles) + len(room.invited) for room in model.rooms.values())
+        query = "SELECT (SELECT count(*) FROM membership), sum(member_count + invited_count) FROM conversation"
+        assert connection.execute(query).fetchone() == (count, count), "nothing is left of rooms that have ended"
 
 
 def assert_reads(database: Database, model: Model, account_id: int) -> None:
