@@ -29,7 +29,7 @@ from chatserver.journal.entries import (
 from chatserver.store.database import Database, schema_files
 from chatserver.store.messages import Messages
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, Rooms, RoomView
-from chatserver.store.transactions import transaction
+from chatserver.store.sqlite import transaction
 
 NAMES = ["", "alice", "bob", "carol", "dave"]
 PERSONS = range(1, 5)
