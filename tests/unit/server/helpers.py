@@ -9,7 +9,7 @@ from functools import partial
 from chatprotocol.events import Bye, Event, EventBatch, Pong, expand_batches
 from chatprotocol.requests import Leave, Request
 from chatserver.chat.hub import Hub, Joined
-from chatserver.chat.member import Member
+from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, Stored
 from chatserver.net.broadcast import BroadcastBuffer, SendLimits

@@ -27,8 +27,8 @@ from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Us
 from chatserver.chat.delivery import ACK_SECONDS, Ack, AckedDelivery, DeliveryWindow
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub
-from chatserver.chat.member import Member
 from chatserver.chat.presence import Presence
+from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
 from chatserver.store.accounts import Account
 from chatserver.store.rooms import LOBBY_ID

@@ -13,7 +13,7 @@ from chatprotocol.events import AccountKind, Event, PublicMessage, Welcome
 from chatprotocol.requests import Side
 from chatserver.chat.delivery import Ack, DeliveryWindow
 from chatserver.chat.guests import Guest, Guests
-from chatserver.chat.member import Member
+from chatserver.chat.room import Member
 from chatserver.journal.base import JournalClosedError
 from chatserver.store.accounts import Account
 

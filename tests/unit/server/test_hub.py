@@ -14,8 +14,8 @@ from chatprotocol.events import DirectMessage, Event, EventBatch, PublicMessage,
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub, Joined, wait_for_sender
-from chatserver.chat.member import Member
 from chatserver.chat.presence import Presence
+from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
 from chatserver.journal.entries import Stored
 from chatserver.store.accounts import Account

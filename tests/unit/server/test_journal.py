@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from chatprotocol.limits import ID_MAX
-from chatserver.chat.member import Member
+from chatserver.chat.room import Member
 from chatserver.journal.base import Applied, JournalClosedError
 from chatserver.journal.entries import (
     DeliveryMark,

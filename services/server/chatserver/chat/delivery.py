@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from chatprotocol.events import Message
-    from chatserver.chat.member import SendQueue
+    from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account
 
 _log = structlog.get_logger()

@@ -13,16 +13,16 @@ from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.requests import Side
 from chatprotocol.rules import check_username, name_key
 from chatserver.chat.delivery import DeliveryWindow
-from chatserver.chat.member import Member
+from chatserver.chat.room import Member
 from chatserver.journal.entries import GuestClaim, GuestRelease
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chatserver.chat.delivery import AckedDelivery
-    from chatserver.chat.member import SendQueue
     from chatserver.chat.presence import Presence
     from chatserver.journal.local import LocalJournal
+    from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account, Accounts
 
 _log = structlog.get_logger()

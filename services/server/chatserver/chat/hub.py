@@ -23,8 +23,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import PublicBatch, Refused, RoomRole, Sent, SentBatch, SentStatus, TimeMs
 from chatprotocol.rules import room_key
 from chatserver.chat.delivery import Ack
-from chatserver.chat.member import Member
-from chatserver.chat.room import Room, User, room_error
+from chatserver.chat.room import Member, Room, User, room_error
 from chatserver.journal import entries
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, RoomChange, RoomProblem
 from chatserver.store.rooms import LOBBY_ID
@@ -35,10 +34,10 @@ if TYPE_CHECKING:
     from chatprotocol.events import Event, Users
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.delivery_marks import DeliveryMarks
-    from chatserver.chat.member import BroadcastBuffer
     from chatserver.chat.presence import Presence
     from chatserver.journal.base import Applied
     from chatserver.journal.entries import Stored
+    from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.store.rooms import RoomView
 
     # None: another server's.
@@ -90,7 +89,7 @@ class Hub:
         self,
         buffers: Mapping[str, BroadcastBuffer],
         open_buffer: Callable[[str], BroadcastBuffer],
-        close_buffer: Callable[[Any], None],
+        close_buffer: Callable[[BroadcastBuffer], None],
         acked_delivery: AckedDelivery,
         presence: Presence,
         last_id: int,

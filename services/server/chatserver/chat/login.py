@@ -13,8 +13,8 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welcome
 from chatprotocol.limits import HISTORY_MAX_MESSAGES, ID_MAX
 from chatprotocol.rules import LOBBY, check_password, check_username, name_key, room_key, unknown_room
-from chatserver.chat.member import Member
 from chatserver.chat.passwords import Verdict
+from chatserver.chat.room import Member
 from chatserver.journal.entries import NewAccount, PasswordChange
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from chatprotocol.events import Event, Message
     from chatserver.chat.hub import Hub, Joined
     from chatserver.chat.login_throttle import LoginThrottle
-    from chatserver.chat.member import SendQueue
     from chatserver.chat.passwords import Passwords
     from chatserver.journal.local import LocalJournal
+    from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.identity import HistoryIdentity
     from chatserver.store.messages import Messages

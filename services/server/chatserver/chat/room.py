@@ -1,4 +1,4 @@
-"""Rooms in the hub, and the users who are online. The hub's lock guards both.
+"""Members and rooms in the hub, and the users who are online. The hub's lock guards all of them.
 
 A room is here while one of its members is online. It has a broadcast buffer for each wire protocol of its *followers*,
 the members that know rooms: opened for the first follower, and closed after the last one. In the lobby every member
@@ -7,7 +7,7 @@ follows, and the buffers stay.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX
@@ -18,7 +18,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, EventBatch
-    from chatserver.chat.member import BroadcastBuffer, Member
+    from chatserver.net.broadcast import BroadcastBuffer
+    from chatserver.net.sendqueue import SendQueue
+
+
+class Member:
+    """One logged-in connection, or a guest's pair of them. A user may have several.
+
+    A guest is no member of the hub: AckedDelivery delivers to it.
+    """
+
+    __slots__ = (
+        "account_id",
+        "has_appended",
+        "has_caught_up",
+        "knows_rooms",
+        "name",
+        "newest_direct_id",
+        "send_queue",
+    )
+
+    def __init__(self, account_id: int, name: str, send_queue: SendQueue, *, knows_rooms: bool = False) -> None:
+        self.account_id = account_id
+        self.name = name
+        self.send_queue = send_queue
+        # True if the connection gets the events of rooms. Set under the hub's lock, by the reader thread alone.
+        self.knows_rooms = knows_rooms
+        # True after the send queue got all missed messages. Earlier, queued data may be dropped. Under the hub's lock.
+        self.has_caught_up = False
+        self.newest_direct_id = 0
+        # True if messages were appended since the last wait_for_pending. Reader thread only.
+        self.has_appended = False
 
 
 class Followers(NamedTuple):
@@ -39,7 +69,7 @@ class Room:
         room_id: int,
         name: str | None,
         open_buffer: Callable[[str], BroadcastBuffer],
-        close_buffer: Callable[[Any], None] = lambda _: None,
+        close_buffer: Callable[[BroadcastBuffer], None] = lambda _: None,
     ) -> None:
         """``open_buffer`` gets the name of a wire protocol. ``close_buffer`` frees a buffer after its last byte."""
         self.id = room_id

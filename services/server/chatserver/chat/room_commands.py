@@ -18,7 +18,7 @@ from chatserver.store.accounts import Role
 if TYPE_CHECKING:
     from chatprotocol.events import RoomSummary
     from chatserver.chat.hub import Hub
-    from chatserver.chat.member import Member
+    from chatserver.chat.room import Member
     from chatserver.journal.entries import RoomOutcome
     from chatserver.journal.local import LocalJournal
     from chatserver.store.accounts import Account, Accounts

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
     from chatprotocol.requests import Request
     from chatserver.chat.guests import Guest
-    from chatserver.chat.member import Member, SendQueue
+    from chatserver.chat.room import Member
     from chatserver.chat.services import Services
+    from chatserver.net.sendqueue import SendQueue
     from chatserver.store.rooms import RoomView
 
     _Handlers = dict[type, Callable[[Any, Any], "State"]]
