@@ -10,16 +10,26 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import DirectMessage, Event, EventBatch, PublicMessage, Sent, SentStatus, TimeMs, Users
+from chatprotocol.events import (
+    DirectMessage,
+    Event,
+    EventBatch,
+    PublicMessage,
+    RoomRole,
+    Sent,
+    SentStatus,
+    TimeMs,
+    Users,
+)
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub, Joined, wait_for_sender
 from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
-from chatserver.journal.entries import Stored
+from chatserver.journal.entries import KickMember, RoomChange, Stored
 from chatserver.store.accounts import Account
-from chatserver.store.rooms import LOBBY_ID
+from chatserver.store.rooms import LOBBY_ID, RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, committed, direct, eventually, join_hub, public
 
@@ -332,6 +342,20 @@ def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case:
         room.hub.leave(bob)
     room.say(alice, "bob has left")
     assert room.marks == ({BOB.id: 11} if case in ("leave", "shutdown") else before)
+
+
+def test_each_of_two_first_logins_reads_the_rooms_again_after_a_kick(room: Room) -> None:
+    """One of them must not take a room from which the user was kicked while both read."""
+    dev = RoomView(7, "dev", "", is_private=True, role=RoomRole.MEMBER, is_invited=False, last_id=0)
+    kick = KickMember(dev.room_id, BOB.id, BOB.name, ALICE.id, ALICE.name)
+    change = RoomChange(dev.room_id, dev.name, "", is_private=True, last_id=0, old_role=RoomRole.MEMBER, role=None)
+    devices = [Member(BOB.id, BOB.name, FakeSendQueue(room.broadcasts[0]), knows_rooms=True) for _ in range(2)]
+    for each in devices:
+        room.hub.begin_join(each)
+    room.hub.handle_applied([Applied(kick, change, None, 0)])
+    assert [room.hub.join(each, [dev]) for each in devices] == [None, None]
+    assert all(room.hub.join(each, []) for each in devices)
+    assert room.opened == []
 
 
 def test_update_reaches_members_whose_login_showed_less() -> None:

@@ -122,13 +122,13 @@ class Hub:
         """Note changes of the user's rooms from now on. Call it before they are read, and :meth:`join` after it."""
         with self._lock:
             user = self._users.setdefault(member.account_id, User(member.name))
-            user.logins += 1
+            user.logins[member] = False
 
     def cancel_join(self, member: Member) -> None:
         """Undo :meth:`begin_join`."""
         with self._lock:
             user = self._users[member.account_id]
-            user.logins -= 1
+            del user.logins[member]
             self._forget(member.account_id, user)
 
     def join(self, member: Member, rooms: Sequence[RoomView]) -> Joined | None:
@@ -142,14 +142,14 @@ class Hub:
             if user.is_loaded:
                 if {room.id for room in user.rooms.values()} != {room.room_id for room in rooms}:
                     return None
-            elif user.has_changed:
-                user.has_changed = False
+            elif user.logins[member]:
+                user.logins[member] = False
                 return None
             else:
                 user.is_loaded = True
                 for room in rooms:
                     self._enter(user, room.room_id, room.name)
-            user.logins -= 1
+            del user.logins[member]
             user.members.append(member)
             self._presence.add(member.name)
             users, version = self._presence.users()
@@ -340,7 +340,7 @@ class Hub:
         user = self._users.get(entry.account_id)
         if user is None:  # it has gone offline
             return
-        user.has_changed = True
+        user.note_change()
         room = self._enter(user, change.room_id, change.name) if change.is_changed and user.is_loaded else None
         users, version = self._presence.users(change.room_id)
         role = change.role or RoomRole.MEMBER
@@ -410,7 +410,7 @@ class Hub:
         user = self._users.get(account_id)
         if user is None:
             return
-        user.has_changed = True
+        user.note_change()
         room = user.rooms.get(room_key(change.name))
         for member in user.members:
             if member.knows_rooms:

@@ -117,7 +117,7 @@ class Room:
 class User:
     """A user who is online, or is logging in."""
 
-    __slots__ = ("has_changed", "is_loaded", "logins", "members", "name", "rooms")
+    __slots__ = ("is_loaded", "logins", "members", "name", "rooms")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -126,10 +126,12 @@ class User:
         # The rooms that the user is a member of, by key; known after the first login.
         self.rooms: dict[str, Room] = {}
         self.is_loaded = False
-        # True if the rooms have changed since a login began to read them.
-        self.has_changed = False
-        # Number of logins that read the rooms now.
-        self.logins = 0
+        # The logins that read the rooms now; true if the rooms have changed since that login began to read them.
+        self.logins: dict[Member, bool] = {}
+
+    def note_change(self) -> None:
+        """Let all logins read the rooms again."""
+        self.logins = dict.fromkeys(self.logins, True)
 
 
 def room_error(problem: RoomProblem, room: str, username: str | None = None) -> RequestError:
