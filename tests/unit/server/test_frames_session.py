@@ -8,7 +8,7 @@ import pytest
 from chatprotocol.events import DirectMessage, PublicMessage
 from chatprotocol.wire.frames import Frames
 from chatprotocol.wire.readers import FrameBuffer, frame
-from chatserver.net.connection import requests_of
+from chatserver.net.connection import with_own_answers
 
 from .chat_fixture import HISTORY_ID, ChatFixture, Peer
 
@@ -32,7 +32,7 @@ class FramesPeer:
 
     def send(self, data: bytes) -> bool:
         """Send the data in one read. False if the session has ended."""
-        return self.session.handle(requests_of(self._frames, self.send_queue, data))  # type: ignore[arg-type]
+        return self.session.handle(with_own_answers(self._frames, self.send_queue, self._frames.receive(data)))  # type: ignore[arg-type]
 
     def end(self) -> bool:
         """End the input."""

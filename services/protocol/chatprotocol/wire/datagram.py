@@ -158,6 +158,7 @@ _READY: Final = frame(*READY_STEP)
 
 
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+    """Encode as one frame for each datagram."""
     steps = (step for each in items for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
     return b"".join([frame(*each) for step in steps for each in in_pieces(*step)])
 
@@ -218,9 +219,7 @@ class Datagram:
         """Return the server's half of a new session."""
         return DatagramServer(ServerSteps())
 
-    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode as one frame for each datagram."""
-        return _encode_all(items)
+    encode_all = staticmethod(_encode_all)
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
         """Return the client's half."""

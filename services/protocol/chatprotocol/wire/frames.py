@@ -114,6 +114,7 @@ _READY: Final = frame(*READY_STEP)
 
 
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+    """Encode as frames."""
     steps = [step for each in items for step in event_steps(each, _PAYLOAD_MAX_BYTES)]
     return b"".join([frame_header(kind, len(payload)) + payload for kind, payload in steps])
 
@@ -149,9 +150,7 @@ class Frames:
         """Return the server's half of a new connection."""
         return FramesServer(ServerSteps())
 
-    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode as frames."""
-        return _encode_all(items)
+    encode_all = staticmethod(_encode_all)
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
         """Return the client's half."""

@@ -392,6 +392,7 @@ def _parts(event: Event) -> Iterator[bytes]:
 
 
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+    """Encode as lines: one for each event or message of a batch, none for events of other protocols only."""
     lines: list[Any] = []
     for event in items:
         if type(event) in _EVENT_TYPES:
@@ -424,9 +425,7 @@ class Json:
         """Return the server's half of a new connection."""
         return JsonServer()
 
-    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode as lines: one for each event or message of a batch, none for events of other protocols only."""
-        return _encode_all(items)
+    encode_all = staticmethod(_encode_all)
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> JsonClient:  # noqa: ARG002
         """Return the client's half."""

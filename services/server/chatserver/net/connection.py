@@ -223,7 +223,12 @@ class Connection:
     ) -> bool:
         """Read and handle requests until the peer or the session ends. True if the peer has ended."""
         while data:
-            if not send_queue.wait_for_room() or not session.handle(requests_of(protocol, send_queue, data)):
+            if not send_queue.wait_for_room():
+                return False
+            found = protocol.receive(data)
+            if not isinstance(found, list):
+                found = with_own_answers(protocol, send_queue, found)
+            if not session.handle(found):
                 return False
             is_logged_in = session.is_logged_in
             data = self._read(is_logged_in=is_logged_in, is_incomplete=protocol.is_incomplete)
@@ -314,13 +319,7 @@ class Connection:
                     return
 
 
-def requests_of(protocol: ServerProtocol, send_queue: SendQueue, data: bytes) -> Iterable[Request]:
-    """Return the requests of this data. The protocol's own answers are queued between those of the session."""
-    found = protocol.receive(data)
-    return found if isinstance(found, list) else _with_own_answers(protocol, send_queue, found)
-
-
-def _with_own_answers(protocol: ServerProtocol, send_queue: SendQueue, found: Iterable[Request]) -> Iterator[Request]:
+def with_own_answers(protocol: ServerProtocol, send_queue: SendQueue, found: Iterable[Request]) -> Iterator[Request]:
     """Yield the requests, and queue the protocol's own answers before each and after the last.
 
     The answer to the request that follows wakes the sender; a message that is not answered at once wakes it when it is
