@@ -94,10 +94,13 @@ class FakeMessages:
 
 
 class FakeRooms:
-    """No account has rooms."""
+    """The rooms of all accounts are those that the test has set, one list for each time that they are read."""
+
+    def __init__(self) -> None:
+        self.read: list[list[RoomView]] = []
 
     def of_account(self, _: int) -> list[RoomView]:
-        return []
+        return self.read.pop(0) if self.read else []
 
     def find(self, _: int, __: str) -> RoomView | None:
         return None

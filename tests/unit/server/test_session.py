@@ -18,6 +18,8 @@ from chatprotocol.events import (
     Pong,
     PublicMessage,
     Refused,
+    RoomRole,
+    RoomState,
     Sent,
     SentStatus,
     User,
@@ -47,7 +49,7 @@ from chatserver.chat.login_throttle import FAILURES_MAX
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
-from chatserver.store.rooms import LOBBY_ID
+from chatserver.store.rooms import LOBBY_ID, RoomView
 from chatserver.store.words import Term
 
 from .chat_fixture import HISTORY_ID, ChatFixture, Peer, codes
@@ -198,6 +200,20 @@ def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, al
     stranger.ask(Login("bob", "wrong"))
     stranger.session.end()
     assert services.times_empty == 1
+
+
+def test_welcome_has_what_changed_in_a_room_before_its_events_reach_the_member(services: ChatFixture) -> None:
+    """A topic that is set between the reading of the rooms and the join is told to the members, of which it is none."""
+    dev = RoomView(7, "dev", "old", is_private=False, role=RoomRole.MEMBER, is_invited=False, last_id=0)
+    services.rooms.read = [[dev], [dev._replace(topic="new", role=RoomRole.OPERATOR)]]
+    (welcome, *_) = services.connect().ask(Login("carol", "secret", rooms=True))
+    assert isinstance(welcome, Welcome)
+    assert welcome.rooms == (RoomState("dev", "new", 0, role=RoomRole.OPERATOR),)
+    # A change that the hub has not published yet follows as an event.
+    services.rooms.read = [[dev], []]
+    (welcome, *_) = services.connect().ask(Login("dora", "secret", rooms=True))
+    assert isinstance(welcome, Welcome)
+    assert welcome.rooms == (RoomState("dev", "old", 0),)
 
 
 def test_outdated_hash_is_replaced_after_a_right_password(services: ChatFixture, peer: Peer) -> None:

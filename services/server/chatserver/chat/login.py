@@ -177,6 +177,8 @@ class Login:
         self._hub.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member)
         try:
+            if knows_rooms and rooms:
+                rooms = self._read_again(account.id, rooms)
             ranges, since, unknown = self._missed_ranges(account, login, joined, rooms)
             # While another device is online, the mark is too old: public messages move it only at the device's logout.
             is_known = joined.is_alone and kind is AccountKind.EXISTING
@@ -215,6 +217,11 @@ class Login:
             self._hub.cancel_join(member)
             raise
         return joined, rooms
+
+    def _read_again(self, account_id: int, rooms: Sequence[RoomView]) -> list[RoomView]:
+        """Read topics and roles after the join: the member gets events about later changes only."""
+        newest = {room.room_id: room for room in self._rooms.of_account(account_id)}
+        return [newest.get(room.room_id, room) for room in rooms]
 
     def _missed_ranges(
         self, account: Account, login: requests.Login, joined: Joined, rooms: Sequence[RoomView]
