@@ -17,7 +17,7 @@ import structlog
 from chatprotocol.settings import ConfigError, unknown_settings
 from chatserver.app import Server, StartError, prepare_threads
 from chatserver.config import load_config, read_environment
-from chatserver.log import LibraryLog, LogWriter, NoLog, configure_log
+from chatserver.log import LibraryLog, LogWriter, configure_log
 from chatserver.store.errors import StoreError
 from chatserver.threads import Watchdog
 
@@ -32,6 +32,7 @@ EXIT_OK = 0
 EXIT_CRASHED = 1
 EXIT_USAGE = 2
 
+_STDOUT = 1
 _STDERR = 2
 
 # Interval at which the main thread checks for a crash, which can only set a flag.
@@ -71,7 +72,8 @@ def main(make_server: Callable[[Config, Callable[[], None]], Server] = Server) -
     except (ConfigError, StoreError, StartError) as error:
         if log is not None and config.log_format == "json":  # readers of a text log also see standard error
             _log.error("start failed", error=str(error))
-        return _print_error(str(error))
+        print(f"chatserver: {error}", file=sys.stderr)
+        return EXIT_USAGE
     except BaseException:
         watchdog.trip()
         raise
@@ -90,20 +92,15 @@ def _fill_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _open_log(config: Config, watchdog: Watchdog) -> LogWriter | None:
-    """Start the watchdog and the log writer, which all other threads need, and configure logging.
-
-    Returns None if the program was started with its output closed. Raises StartError.
-    """
-    log = None
+def _open_log(config: Config, watchdog: Watchdog) -> LogWriter:
+    """Start the watchdog and the log writer, which all other threads need, and configure logging. Raises StartError."""
+    log = LogWriter(_STDOUT, config.log_format)
     try:
         watchdog.start()
-        if sys.stdout is not None:  # it is None if the program was started with its output closed
-            log = LogWriter(sys.stdout.fileno(), config.log_format)
-            log.start()
+        log.start()
     except RuntimeError as error:
         raise StartError.no_threads(error) from error
-    configure_log(config.log_level, config.log_format, log or NoLog())
+    configure_log(config.log_level, config.log_format, log)
     logging.basicConfig(handlers=[LibraryLog()])
 
     def log_uncaught(crash: threading.ExceptHookArgs) -> None:
@@ -164,11 +161,6 @@ def _wait(signals_received: queue.SimpleQueue[int], watchdog: Watchdog) -> int |
         with suppress(queue.Empty):
             return signals_received.get(timeout=_POLL_SECONDS)
     return None
-
-
-def _print_error(problem: str) -> int:
-    print(f"chatserver: {problem}", file=sys.stderr)
-    return EXIT_USAGE
 
 
 if __name__ == "__main__":

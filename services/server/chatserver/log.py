@@ -14,7 +14,7 @@ import select
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 import structlog.tracebacks
@@ -34,26 +34,6 @@ QUEUE_MAX_CHARACTERS: Final = 4 * 1024 * 1024
 _WRITE_MAX_ENTRIES: Final = 500
 # Delay after a write that failed for lack of memory.
 _MEMORY_PAUSE_SECONDS: Final = 0.1
-
-
-class LogFile(Protocol):
-    """The destination of the log. Neither method may block."""
-
-    def write(self, text: str, /) -> object:
-        """Write one entry: one line, or several with a traceback."""
-
-    def flush(self) -> object:
-        """Called after each entry."""
-
-
-class NoLog:
-    """A LogFile that discards everything, for a program that was started with its output closed."""
-
-    def write(self, _: str) -> None:
-        """Discard the entry."""
-
-    def flush(self) -> None:
-        """Do nothing."""
 
 
 class LogWriter:
@@ -168,8 +148,8 @@ class LogWriter:
                 poll.poll()
 
 
-def configure_log(level: str, log_format: str, file: LogFile) -> None:
-    """Send entries of this level and above to the file. Called once, at the start."""
+def configure_log(level: str, log_format: str, file: LogWriter | TextIO) -> None:
+    """Send entries of this level and above to the file, which must not block. Called once, at the start."""
     filtering = structlog.make_filtering_bound_logger(getattr(logging, level.upper()))
     count_dropped: Callable[[int], None] | None = getattr(file, "count_dropped", None)
 
