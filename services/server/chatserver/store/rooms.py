@@ -88,12 +88,6 @@ class Rooms:
         with self._database.reading() as connection:
             return [_view(*row) for row in connection.execute(_OF_ACCOUNT, {"reader": account_id})]
 
-    def ids_of(self, account_id: int) -> list[int]:
-        """The ids of the rooms that the account is a member of."""
-        query = "SELECT conversation_id FROM membership WHERE account_id = ? AND role <> 'invited'"
-        with self._database.reading() as connection:
-            return [room_id for (room_id,) in connection.execute(query, (account_id,))]
-
     def visible_to(self, account_id: int) -> tuple[RoomSummary, ...]:
         """All rooms that the account may know of, sorted by name."""
         with self._database.reading() as connection:
