@@ -1,5 +1,6 @@
 """Fakes of the broadcast buffer, the send queue and the session; entries; threads; and rows in a database."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -193,6 +194,14 @@ class FakeSession:
     def send_bye(self) -> None:
         self.calls.append("say_bye")
         self.send_queue.finish([Bye("x")])
+
+
+def read_all(peer: socket.socket) -> bytes:
+    """Everything until the peer's end."""
+    data = b""
+    while part := peer.recv(1_000_000):
+        data += part
+    return data
 
 
 class Gate:

@@ -22,7 +22,7 @@ from chatserver.net.sender import Sender
 from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue, State
 from chatserver.net.transport import TcpTransport
 
-from .helpers import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end
+from .helpers import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end, read_all
 from .udp_line import Clock
 
 PING = b'{"command":"ping"}\n'
@@ -147,12 +147,6 @@ class Wire(Fixture):
     def read(self, size_bytes: int) -> bytes:
         data = b""
         while len(data) < size_bytes and (part := self.peer.recv(size_bytes - len(data))):
-            data += part
-        return data
-
-    def read_all(self) -> bytes:
-        data = b""
-        while part := self.peer.recv(1_000_000):
             data += part
         return data
 
@@ -410,7 +404,7 @@ def test_drained_peer_is_told_and_may_close_first(wire: Wire) -> None:
     wire.connection.drain()
     eventually(lambda: wire.session.send_queue.state is State.SHUT)
     assert not wire.connection.has_received_all()
-    assert wire.read_all() == BYE
+    assert read_all(wire.peer) == BYE
     eventually(wire.connection.has_received_all)
     wire.peer.close()
     must_end(in_background(wire.connection.join))
@@ -424,7 +418,7 @@ def test_drained_connection_reads_and_forgets(wire: Wire) -> None:
     wire.connection.drain()
     must_end(in_background(lambda: wire.peer.sendall(PING * 100_000)))
     assert wire.session.handled == [Ping()]
-    assert wire.read_all() == BYE
+    assert read_all(wire.peer) == BYE
 
 
 @pytest.mark.parametrize("says", [b"", PING])

@@ -10,7 +10,7 @@ import pytest
 
 from chatserver.net.transport import TcpTransport
 
-from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
+from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end, read_all
 
 MUCH = 10_000_000
 
@@ -33,12 +33,6 @@ class Pair:
             while True:
                 taken_bytes += self.transport.write([b"x" * 100_000])
         return taken_bytes
-
-    def read_all(self) -> bytes:
-        data = b""
-        while part := self.peer.recv(1_000_000):
-            data += part
-        return data
 
     def close(self) -> None:
         self.ours.close()
@@ -95,7 +89,7 @@ def test_full_socket_takes_a_part_and_then_nothing(pair: Pair) -> None:
     with pytest.raises(BlockingIOError):
         pair.transport.write([b"x"])
     pair.transport.end()
-    assert pair.read_all() == b"x" * taken_bytes
+    assert read_all(pair.peer) == b"x" * taken_bytes
 
 
 def test_unacknowledged_bytes_are_counted(pair: Pair) -> None:
@@ -105,7 +99,7 @@ def test_unacknowledged_bytes_are_counted(pair: Pair) -> None:
     taken_bytes = pair.fill()
     assert 0 < pair.transport.unacknowledged_bytes() <= taken_bytes
     assert start + taken_bytes <= pair.transport.written() + 1
-    reader = in_background(pair.read_all)
+    reader = in_background(lambda: read_all(pair.peer))
     eventually(lambda: pair.transport.unacknowledged_bytes() == 0)
     assert pair.transport.acknowledged() == start + taken_bytes
     pair.transport.end()
