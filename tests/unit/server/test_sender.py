@@ -655,6 +655,39 @@ def test_removed_buffer_is_closed_after_its_last_byte(fixture: SenderFixture) ->
     assert all(peer.send_queue.caught_up for peer in peers)
 
 
+def test_room_keeps_what_a_follower_needs_and_no_more(fixture: SenderFixture, line: UdpLine) -> None:
+    """Promise: memory stays bounded. There are many rooms, and a follower may never be caught up."""
+    limits = SendLimits(segment_bytes=1_000)
+    room = BroadcastBuffer(b"".join, LAG_MAX_BYTES, limits, is_reserved=False)  # type: ignore[arg-type]
+    fixture.sender.add_buffer(room)
+    slow, peer, login = fixture.udp_queue(line), fixture.peer(), fixture.peer(follows=False)
+    before = open_descriptors()
+    for send_queue in (slow, peer.send_queue):
+        send_queue.follow(room)
+    said = frames(40, b"%0900d")
+    for text in said[:20]:
+        publish(room, text)
+        fixture.sender.wake()
+        fixture.run()
+    assert received(fixture, line) == b"".join(said[:20])
+    publish(room, said[20])
+    fixture.run()
+    assert open_descriptors() <= before + 2
+    login.send_queue.follow(room)
+    for text in said[21:]:
+        publish(room, text)
+        fixture.sender.wake()
+        fixture.run()
+        received(fixture, line)
+    login.send_queue.release([])
+    fixture.run()
+    assert login.received() == b"".join(said[21:])
+    assert peer.received() == b"".join(said)
+    publish(room, b"last")
+    fixture.run()
+    assert open_descriptors() <= before + 2
+
+
 def test_member_of_several_rooms_is_caught_up_in_all(fixture: SenderFixture) -> None:
     """A round costs one read of each buffer and one system call for each member."""
     with closing(RecordingBroadcast()) as room:

@@ -164,7 +164,7 @@ class Rounds:
             assert listener.send_queue.caught_up == bool(listener.rooms)
             assert set(listener.send_queue.buffers) == {self._model.buffers[room] for room in listener.rooms}
         for number, buffer in enumerate(self._model.buffers):
-            assert buffer.has_followers == any(number in listener.rooms for listener in self._model.listeners)
+            assert bool(buffer.followers) == any(number in listener.rooms for listener in self._model.listeners)
 
 
 def round_step(dice: Random) -> Step:

@@ -67,6 +67,7 @@ class BroadcastBuffer:
     ) -> None:
         """If ``is_reserved``, the descriptors for ``kept_bytes`` are opened at once; else when they are needed."""
         self.limits = limits
+        self.is_reserved = is_reserved
         self._encode = encode
         self._kept_bytes = kept_bytes
         self._on_growth: Callable[[BroadcastBuffer], None] = lambda _: None
@@ -85,12 +86,8 @@ class BroadcastBuffer:
         self._progress = threading.Condition()
         self._inserted_bytes = 0
         self._sender_ended = False
-        self._followers = 0
-
-    @property
-    def has_followers(self) -> bool:
-        """True if a send queue follows this buffer, or has unsent data of it."""
-        return self._followers > 0
+        # Number of send queues that follow this buffer, or have unsent data of it. Any thread may read it.
+        self.followers = 0
 
     # --- for the hub, under its lock ---
 
@@ -140,13 +137,13 @@ class BroadcastBuffer:
     def add_follower(self) -> int:
         """Count a new follower; returns the position at which following begins."""
         with self._progress:
-            self._followers += 1
+            self.followers += 1
             return self.end
 
     def remove_follower(self) -> None:
         """Count a follower that has left and has no unsent data of this buffer."""
         with self._progress:
-            self._followers -= 1
+            self.followers -= 1
 
     def slice(self, start: int, end: int) -> bytes:
         """The bytes from start to end. LookupError: they were discarded."""
@@ -172,17 +169,16 @@ class BroadcastBuffer:
             self.position = self._flushes.popleft()
         return start
 
-    def note_offered(self, caught_up: int = 0) -> None:
+    def note_offered(self, needed_from: int = 0) -> None:
         """Record that everything up to the position, and all insertions, were offered to all followers.
 
-        ``caught_up`` followers have everything. A new follower begins at the end, after the position.
+        No follower needs data before ``needed_from``. A new follower begins at the end, after the position.
         """
         with self._progress:
             self.offered_end = self.position
             self._inserted_bytes = 0
-            kept_bytes = 0 if 0 < self._followers == caught_up else self._kept_bytes
             self._progress.notify_all()
-        self._file.discard_before(self.offered_end - kept_bytes)
+        self._file.discard_before(max(needed_from, self.offered_end - self._kept_bytes))
 
     def send(self, descriptor: int, span: Span) -> int:
         """Send these bytes to a socket; returns the number of bytes sent. LookupError: they were discarded. OSError."""

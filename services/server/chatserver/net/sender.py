@@ -278,7 +278,22 @@ class Sender:
                 self._ready = dict.fromkeys(remaining) | self._ready
                 self._growing |= dict.fromkeys(unfinished)
         for buffer in growing:
-            buffer.note_offered(len(self._followers[buffer].caught_up))
+            buffer.note_offered(self._needed_from(buffer))
+
+    def _needed_from(self, buffer: BroadcastBuffer) -> int:
+        """Position from which on followers need the data of a buffer; 0 if that is not known."""
+        # Counted first: a follower that leaves meanwhile must not stand for one that logs in and is in no set yet.
+        count = buffer.followers
+        followers = self._followers[buffer]
+        if not count:
+            return 0
+        if count == len(followers.caught_up):
+            return buffer.position
+        # The lobby may have thousands that are behind, and its descriptors are reserved. There may be many rooms.
+        if buffer.is_reserved:
+            return 0
+        starts = [start for send_queue in followers.behind if (start := send_queue.start_of(buffer)) is not None]
+        return min([*starts, buffer.position]) if count == len(followers.caught_up) + len(starts) else 0
 
     def _advance(self, buffer: BroadcastBuffer) -> None:
         """Move the position of the buffer to the end of a later message, and send the data to all caught-up queues.
@@ -515,7 +530,7 @@ class Sender:
         """Close the removed buffers that no queue needs."""
         for buffer in list(self._removed):
             followers = self._followers[buffer]
-            if not (buffer.has_followers or followers.caught_up or followers.behind):
+            if not (buffer.followers or followers.caught_up or followers.behind):
                 with self._lock:
                     del self._removed[buffer], self._followers[buffer]
                     self._growing.pop(buffer, None)

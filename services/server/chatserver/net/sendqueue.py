@@ -498,6 +498,15 @@ class SendQueue:
         with self._lock:
             return self._has_more()
 
+    def start_of(self, buffer: BroadcastBuffer) -> int | None:
+        """The position from which on this queue needs the data of a buffer; None if it needs none."""
+        with self._lock:
+            for segments in (self._segments, self._waiting):
+                for segment in segments:
+                    if isinstance(segment, Shared) and segment.buffer is buffer:
+                        return segment.start
+            return self._open.get(buffer)
+
     def fall_behind(
         self, buffers: Sequence[BroadcastBuffer], unsent: Shared | None = None, *, is_begun: bool = False
     ) -> None:
