@@ -78,7 +78,7 @@ _MISSED_OF_ROOM: Final = _select("ASC", _OF_ROOM)
 _MISSED_IN_ROOM, *_MISSED_DIRECT = (
     f"{part.replace(_COLUMNS, _NAMED, 1)} ORDER BY key" for part in (_OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
 )
-# Each login runs this query. It needs no table in memory: SQLite's malloc would keep 4 KiB of that for each thread.
+# Each login runs this query. It needs no temporary table: malloc would keep 4 KiB of its memory for the login's thread.
 _UNDELIVERED: Final = f"{_RECEIVED.replace(_COLUMNS, _NAMED, 1)} ORDER BY key LIMIT :limit"
 # This query decides which messages an account may see; the search index is not trusted for that. With the lobby it
 # finds direct messages as well.

@@ -65,7 +65,7 @@ _ALL: Final = (
 )
 _OF_ACCOUNT: Final = (
     f"{_VIEW} membership CROSS JOIN conversation AS room ON room.id = conversation_id"
-    " WHERE account_id = :reader AND role <> 'invited' ORDER BY name_key"
+    " WHERE account_id = :reader AND role <> 'invited'"
 )
 
 
@@ -86,7 +86,9 @@ class Rooms:
     def of_account(self, account_id: int) -> list[RoomView]:
         """The rooms that the account is a member of, sorted by name."""
         with self._database.reading() as connection:
-            return [_view(*row) for row in connection.execute(_OF_ACCOUNT, {"reader": account_id})]
+            rows = connection.execute(_OF_ACCOUNT, {"reader": account_id}).fetchall()
+        # Not sorted by SQLite: each login runs this query, and malloc would keep the memory of the sort for its thread.
+        return sorted((_view(*row) for row in rows), key=lambda room: room_key(room.name))
 
     def visible_to(self, account_id: int) -> tuple[RoomSummary, ...]:
         """All rooms that the account may know of, sorted by name."""
