@@ -162,7 +162,8 @@ class Connection:
         and serves none: a full server, a proxy without a server, or a server that crashes at each login.
         """
         now = self._monotonic()
-        if self._welcome_at is not None and (self._retry_until is None or self._was_served or self._was_steady(now)):
+        was_steady = self._welcome_at is not None and now >= self._welcome_at + _STEADY_SECONDS
+        if self._welcome_at is not None and (self._retry_until is None or self._was_served or was_steady):
             self._retry_until = now + self._retry_seconds
             self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._welcome_at, self._was_served = None, False
@@ -174,9 +175,6 @@ class Connection:
             self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
             reason = self._connect(_CONNECT_AGAIN_SECONDS)
         return ""
-
-    def _was_steady(self, now: float) -> bool:
-        return self._welcome_at is not None and now >= self._welcome_at + _STEADY_SECONDS
 
     def _receive_events(self) -> str:
         """Report events until the connection ends. Returns the reason."""
