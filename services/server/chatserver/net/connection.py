@@ -190,7 +190,11 @@ class Connection:
 
     def _serve(self) -> None:
         """Handle the connection from the first byte to the last."""
-        protocol, first = self._detect_protocol()
+        protocol = self._protocol
+        if protocol is None:
+            protocol, first = self._sniff()
+        else:
+            first = self._read(is_logged_in=False, is_incomplete=True)
         if protocol is None:
             return
         server = protocol.server()
@@ -242,14 +246,11 @@ class Connection:
             session.handle(protocol.receive_end())
         return True
 
-    def _detect_protocol(self) -> tuple[WireProtocol | None, bytes | None]:
-        """The protocol and the first bytes; None for the protocol if the peer was rejected or has ended."""
-        if self._protocol is None:
-            return self._sniff()
-        return self._protocol, self._read(is_logged_in=False, is_incomplete=True)
+    def _sniff(self) -> tuple[WireProtocol | None, bytes | None]:
+        """Read until the first bytes decide the protocol; return both.
 
-    def _sniff(self) -> tuple[WireProtocol | None, bytes]:
-        """Read until the first bytes decide the protocol; return both. Reject an unknown protocol."""
+        The protocol is None if the peer has ended, or was rejected because its protocol is unknown.
+        """
         first = b""
         while data := self._read(is_logged_in=False, is_incomplete=True):
             first += data
@@ -300,7 +301,7 @@ class Connection:
     def _reject(self, reason: str) -> None:
         """Send one line of text to a peer whose protocol is not known, and close."""
         openings = ", or ".join(
-            f"{_printable(protocol.opening)} ({protocol.name})"
+            f"{protocol.opening.encode('unicode_escape').decode()} ({protocol.name})"
             for protocol in self._services.protocols
             if protocol.opening
         )
@@ -331,7 +332,3 @@ def with_own_answers(protocol: ServerProtocol, send_queue: SendQueue, found: Ite
         yield request
     if own := protocol.data_to_send():
         send_queue.put_bytes(own)
-
-
-def _printable(text: str) -> str:
-    return text.encode("unicode_escape").decode()
