@@ -1,6 +1,6 @@
 """A model of send queues: the messages that each member of some rooms is to get, and which of them have an order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -45,12 +45,14 @@ def random_room(dice: Random) -> int:
 
 def random_step(dice: Random) -> Step:
     """Something that another thread does."""
-    (what,) = dice.choices(["publish", "put", "release", "follow", "unfollow"], [12, 6, 3, 3, 2])
+    (what,) = dice.choices(["publish", "put", "answer", "release", "follow", "unfollow"], [12, 6, 3, 3, 3, 2])
     match what:
         case "publish":
             return what, [_random_batch(dice) for _ in range(dice.randint(1, 4))]
         case "put":
             return what, random_listener(dice), dice.randint(1, 9)
+        case "answer":
+            return what, random_listener(dice), [dice.randint(1, 9) for _ in range(3)], [_random_batch(dice)]
         case "release":
             return what, random_listener(dice)
         case _:
@@ -131,6 +133,21 @@ class Listener:
         self._messages.append(Message(data, frozenset(range(ROOMS)), is_private=True))
         put(self.send_queue, data)
 
+    def answer(self, pieces: Iterator[bytes]) -> None:
+        """A long answer: what others say meanwhile waits for its end."""
+
+        def expected() -> Iterator[bytes]:
+            for piece in pieces:
+                self._messages.append(Message(piece, frozenset(range(ROOMS)), is_private=True))
+                yield piece
+
+        was_held, self._is_held = self._is_held, True
+        self.send_queue.put_long(expected())  # type: ignore[arg-type]
+        self._is_held = was_held
+        if not was_held:
+            self._messages += self._waiting
+            self._waiting.clear()
+
     def release(self) -> None:
         self._messages.append(Message(b"olast", frozenset(range(ROOMS)), is_private=True))
         release(self.send_queue, b"olast")
@@ -209,12 +226,23 @@ class SendModel:
                 self._wake()
             case ("put", int(who), int(size)):
                 self.listeners[who].put(self._new_text("o", size))
+            case ("answer", int(who), list(sizes), list(batches)):
+                self._answer(self.listeners[who], sizes, ("publish", batches))
             case ("release", int(who)):
                 self.listeners[who].release()
             case ("follow", int(who), int(room)):
                 self.listeners[who].follow(room)
             case ("unfollow", int(who), int(room)):
                 self.listeners[who].unfollow(room)
+
+    def _answer(self, listener: Listener, sizes: list[int], meanwhile: Step) -> None:
+        def pieces() -> Iterator[bytes]:
+            for number, size in enumerate(sizes):
+                yield self._new_text("o", size)
+                if not number:
+                    self.play(meanwhile)
+
+        listener.answer(pieces())
 
     def _publish_direct(self, recipient: int, texts: list[bytes]) -> None:
         for listener in self.listeners[recipient : recipient + 1]:

@@ -140,7 +140,7 @@ class SenderFixture:
         theirs.setblocking(False)
         self._sockets += (ours, theirs)
         label = f"{len(self._sockets) // 2}@test"
-        send_queue = SendQueue(transport(ours), "bytes", b"".join, label, self.sender.mark_ready)
+        send_queue = SendQueue(transport(ours), "bytes", b"".join, label, self.sender.mark_ready, iter)  # type: ignore[call-overload]
         self.add(send_queue, broadcast or self.broadcast, follows=follows)
         return Peer(theirs, send_queue, self.run)
 

@@ -55,7 +55,7 @@ def new_queue(
     broadcast: BroadcastBuffer, wake: Callable[[SendQueue], None] = lambda _: None, pieces_max: int = 128
 ) -> SendQueue:
     transport = type("", (TcpTransport,), {"write_max_bytes": broadcast.limits.send_max_bytes})(None)
-    return SendQueue(transport, "bytes", b"".join, "1@test", wake, pieces_max)
+    return SendQueue(transport, "bytes", b"".join, "1@test", wake, iter, pieces_max=pieces_max)  # type: ignore[call-overload]
 
 
 def following(broadcast: BroadcastBuffer) -> SendQueue:
@@ -197,6 +197,20 @@ def test_sent_data_has_all_rooms_and_own_messages_in_order(
         for step in script:
             rounds.play(step)
         rounds.finish()
+
+
+def test_rest_of_a_cut_send_goes_before_all_other_data(broadcast: BroadcastBuffer) -> None:
+    """Promise: one order. No data of another buffer, and no reply, gets into a message."""
+    with closing(bytes_broadcast()) as other:
+        send_queue = following(other)
+        send_queue.follow(broadcast)
+        assert send_queue.catch_up(send_queue.buffers)
+        publish(broadcast, b"one message")
+        publish(other, b"(other)")
+        offer(broadcast)
+        put(send_queue, b"(reply)")
+        send_queue.fall_behind(send_queue.buffers, Shared(broadcast, 4, 11), is_begun=True)
+        assert drain(send_queue) == b"message(other)(reply)"
 
 
 def test_replies_before_the_release_are_sent_one_at_a_time(broadcast: BroadcastBuffer) -> None:
