@@ -1,0 +1,386 @@
+"""Rooms in the hub: which connections get the messages and events of a room, between which entries, and its buffers."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import (
+    Event,
+    Invited,
+    Joined,
+    Kicked,
+    Parted,
+    PublicMessage,
+    Refused,
+    RoleChanged,
+    RoomRole,
+    Sent,
+    SentStatus,
+    TopicChanged,
+    Users,
+)
+from chatserver.chat.delivery import AckedDelivery
+from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.hub import Hub
+from chatserver.chat.member import Member
+from chatserver.chat.presence import Presence
+from chatserver.journal import entries
+from chatserver.journal.base import Applied
+from chatserver.journal.entries import Entry, PublicMessages, RoomChange, RoomProblem, Stored
+from chatserver.store.rooms import RoomView
+
+from .helpers import FakeBroadcast, FakeSendQueue, join_hub
+
+NAMES = ("alice", "bob", "carol")
+# Ids of the rooms, by name.
+ROOMS = {"dev": 2, "ops": 3}
+
+
+class Journal:
+    """A hub, and a journal in front of it: memberships, ids, and what each connection should have received."""
+
+    def __init__(self) -> None:
+        self.lobby = FakeBroadcast()
+        # The buffers of rooms that are open.
+        self.opened: list[FakeBroadcast] = []
+        self.presence = Presence(1_000.0, lambda _: None)
+        marks = DeliveryMarks(lambda *_: None)
+        delivery = AckedDelivery(10_000, lambda _: None)
+        self.hub = Hub(
+            {"json": self.lobby}, self._open, self.opened.remove, delivery, self.presence, 10, marks, lambda: None
+        )
+        self.members: dict[str, set[str]] = {room: set() for room in ROOMS}
+        self.online: list[Connection] = []
+        self._ids = count(11)
+        self._portion: list[Applied] = []
+
+    def _open(self, protocol: str) -> FakeBroadcast:
+        self.opened.append(FakeBroadcast(protocol))
+        return self.opened[-1]
+
+    def append(self, entry: Entry[object], outcome: object, origin: "Connection | None") -> None:
+        self._portion.append(Applied(entry, outcome, origin.member if origin else None, 0))
+
+    def commit(self) -> None:
+        """Publish what was appended."""
+        portion, self._portion = self._portion, []
+        self.hub.handle_applied(portion)
+
+    def rooms_of(self, name: str) -> list[RoomView]:
+        rooms = sorted(room for room, members in self.members.items() if name in members)
+        return [RoomView(ROOMS[room], room, "", False, RoomRole.MEMBER, False, 0) for room in rooms]
+
+    def log_in(self, name: str, *, knows_rooms: bool) -> "Connection":
+        connection = Connection(self, name, knows_rooms=knows_rooms)
+        self.online.append(connection)
+        return connection
+
+    def log_out(self, connection: "Connection") -> None:
+        self.hub.leave(connection.member)
+        self.online.remove(connection)
+
+    def aware(self, name: str) -> "Iterator[Connection]":
+        return (each for each in self.online if each.name == name and each.member.knows_rooms)
+
+    def followers(self, room: str) -> "list[Connection]":
+        return [each for name in self.members[room] for each in self.aware(name)]
+
+    def say(self, by: "Connection", room: str, texts: list[str]) -> None:
+        if not by.member.knows_rooms:
+            self.hub.show_rooms(by.member)
+        batch = PublicMessages(by.member.account_id, by.name, texts, [None] * len(texts), ROOMS[room], room)
+        if by.name not in self.members[room]:
+            self.append(batch, RoomProblem.NOT_A_MEMBER, by)
+            by.note(room, *["refused"] * len(texts))
+            return
+        first_id, *_ = (next(self._ids) for _ in texts)
+        self.append(batch, (Stored(0, len(texts), first_id),), by)
+        for each in self.followers(room):
+            each.note(room, *((first_id + at, "sent" if each is by else text) for at, text in enumerate(texts)))
+
+    def join(self, by: "Connection", room: str) -> None:
+        if not by.member.knows_rooms:
+            self.hub.show_rooms(by.member)
+        is_new = by.name not in self.members[room]
+        self.members[room].add(by.name)
+        entry = entries.JoinRoom(by.member.account_id, by.name, room, is_private=False, may_create=True)
+        change = RoomChange(ROOMS[room], room, "", False, 0, None, RoomRole.MEMBER, is_changed=is_new)
+        self.append(entry, change, by)
+        for each in self.aware(by.name) if is_new else [by]:
+            each.note(room, "joined")
+
+    def part(self, name: str, room: str, by: "str | None") -> None:
+        """Another member kicks the user, or it parts."""
+        if name not in self.members[room]:
+            return
+        self.members[room].remove(name)
+        change = RoomChange(ROOMS[room], room, "", False, 0, RoomRole.MEMBER)
+        account_id, room_id = NAMES.index(name), ROOMS[room]
+        if by is None:
+            self.append(entries.PartRoom(account_id, name, room_id), change, None)
+        else:
+            self.append(entries.KickMember(room_id, account_id, name, NAMES.index(by), by), change, None)
+            for each in self.followers(room):
+                each.note(room, f"kicked {name}")
+        for each in self.aware(name):
+            each.note(room, "parted")
+
+
+class Connection:
+    """A connection of a user, and what it should have received of each room."""
+
+    def __init__(self, journal: Journal, name: str, *, knows_rooms: bool) -> None:
+        self.name = name
+        self.queue = FakeSendQueue(journal.lobby)
+        self.member = Member(NAMES.index(name), name, self.queue, knows_rooms=knows_rooms)
+        self.expected: dict[str, list[object]] = {room: [] for room in ROOMS}
+        self._rooms_of_sent: dict[int, str] = {}
+        join_hub(journal.hub, self.member, journal.rooms_of(name))
+
+    def note(self, room: str, *events: object) -> None:
+        self.expected[room] += events
+        self._rooms_of_sent |= {each[0]: room for each in events if isinstance(each, tuple)}
+
+    def received(self) -> dict[str, list[object]]:
+        """The events of each room, in short."""
+        received: dict[str, list[object]] = {room: [] for room in ROOMS}
+        for event in self.queue.received():
+            match event:
+                case PublicMessage(room=str(room)):
+                    received[room].append((event.id, event.text))
+                case Sent():
+                    received[self._rooms_of_sent[event.id]].append((event.id, "sent"))
+                case Refused(code=ErrorCode.NOT_A_MEMBER, room=str(room)):
+                    received[room].append("refused")
+                case Joined():
+                    received[event.room].append("joined")
+                case Parted():
+                    received[event.room].append("parted")
+                case Kicked():
+                    received[event.room].append(f"kicked {event.username}")
+                case _:
+                    pytest.fail(f"{event}")
+        return received
+
+
+ROOM = st.sampled_from([*ROOMS])
+WHO = st.integers(0, 5)
+STEPS = st.one_of(
+    st.tuples(st.just("log in"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("log out"), WHO),
+    st.tuples(st.just("join"), WHO, ROOM),
+    st.tuples(st.just("join"), WHO, ROOM),
+    st.tuples(st.just("part"), WHO, ROOM),
+    st.tuples(st.just("kick"), WHO, ROOM, st.sampled_from(NAMES)),
+    st.tuples(st.just("say"), WHO, ROOM, st.lists(st.sampled_from("abc"), min_size=1, max_size=3)),
+    st.tuples(st.just("say"), WHO, ROOM, st.lists(st.sampled_from("abc"), min_size=1, max_size=3)),
+    st.just(("commit",)),
+)
+
+
+def play(journal: Journal, step: tuple[object, ...]) -> None:
+    """Play a step. Logins and first requests about rooms happen between commits only."""
+    match step:
+        case ("log in", str(name), bool(knows_rooms)):
+            journal.commit()
+            journal.log_in(name, knows_rooms=knows_rooms)
+        case ("commit",):
+            journal.commit()
+        case (str(kind), int(who), *rest) if who < len(journal.online):
+            connection = journal.online[who]
+            if kind == "log out" or not connection.member.knows_rooms:
+                journal.commit()
+            match (kind, *rest):
+                case ("log out",):
+                    journal.log_out(connection)
+                case ("join", str(room)):
+                    journal.join(connection, room)
+                case ("part", str(room)):
+                    journal.part(connection.name, room, None)
+                case ("kick", str(room), str(name)):
+                    journal.part(name, room, connection.name)
+                case ("say", str(room), list(texts)):
+                    journal.say(connection, room, texts)
+
+
+@given(steps=st.lists(STEPS, max_size=40))
+def test_each_member_gets_the_messages_of_its_memberships_in_order_and_once(steps: list[tuple[object, ...]]) -> None:
+    """Whatever is committed together. A room has a buffer while a connection that knows rooms follows it."""
+    journal = Journal()
+    everybody: list[Connection] = []
+    for step in (("log in", "alice", True), ("log in", "bob", True), ("log in", "alice", False), *steps, ("commit",)):
+        play(journal, step)
+        everybody += [each for each in journal.online if each not in everybody]
+    for connection in everybody:
+        if connection in journal.online:
+            assert connection.received() == connection.expected
+    assert len(journal.opened) == sum(bool(journal.followers(room)) for room in ROOMS)
+    for room, room_id in ROOMS.items():
+        online = {each.name for each in journal.online}
+        assert set(journal.presence.names(room_id)) == journal.members[room] & online
+    for connection in [*journal.online]:
+        journal.log_out(connection)
+    assert journal.opened == []
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+@pytest.fixture
+def join(journal: Journal) -> Callable[..., Connection]:
+    """Log a user in, on a connection that is in dev."""
+
+    def join(name: str) -> Connection:
+        connection = journal.log_in(name, knows_rooms=True)
+        journal.join(connection, "dev")
+        journal.commit()
+        return connection
+
+    return join
+
+
+def new_events(connection: Connection, skipped: int) -> list[Event]:
+    return connection.queue.received()[skipped:]
+
+
+def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: RoomRole | None = None) -> RoomChange:
+    return RoomChange(ROOMS["dev"], "dev", "tea", False, 17, old_role, role, is_changed=is_changed)
+
+
+@pytest.mark.parametrize(
+    ("entry", "outcome", "alices", "bobs"),
+    [
+        (entries.SetTopic(2, "tea", 0, "alice"), change(), "same", [TopicChanged("dev", "tea", "alice")]),
+        (entries.SetTopic(2, "tea", 0, "alice"), change(is_changed=False), [TopicChanged("dev", "tea", "alice")], []),
+        (
+            entries.SetRole(2, 1, "bob", RoomRole.OPERATOR, 0, "alice"),
+            change(RoomRole.OPERATOR),
+            "same",
+            [RoleChanged("dev", "bob", RoomRole.OPERATOR, "alice")],
+        ),
+        (
+            entries.SetRole(2, 1, "bob", RoomRole.MEMBER, 0, "alice"),
+            change(RoomRole.MEMBER, is_changed=False),
+            [RoleChanged("dev", "bob", RoomRole.MEMBER, "alice")],
+            [],
+        ),
+        (entries.InviteUser(2, 1, "bob", 0, "alice"), change(), "same", [Invited("dev", "bob", "alice")]),
+        (
+            entries.InviteUser(2, 1, "bob", 0, "alice"),
+            change(RoomRole.MEMBER, is_changed=False),
+            [Invited("dev", "bob", "alice")],
+            [],
+        ),
+        (
+            entries.KickMember(2, 1, "bob", 0, "alice"),
+            change(old_role=RoomRole.MEMBER),
+            [Kicked("dev", "bob", "alice")],
+            [Parted("dev", "alice")],
+        ),
+        (entries.KickMember(2, 2, "carol", 0, "alice"), change(), [Kicked("dev", "carol", "alice")], []),
+        (
+            entries.PartRoom(2, "carol", 2),
+            RoomChange(2, "dev", "", False, 0, RoomRole.OWNER, None, heir_id=1, heir="bob"),
+            "same",
+            [RoleChanged("dev", "bob", RoomRole.OWNER)],
+        ),
+        (entries.SetTopic(2, "tea", 0, "alice"), RoomProblem.NOT_PERMITTED, [], []),
+        (entries.SetTopic(2, "tea", 0, "alice"), OSError("disk full"), [], []),
+    ],
+)
+def test_change_is_told_to_those_that_it_concerns(
+    journal: Journal,
+    join: Callable[[str], Connection],
+    entry: Entry[object],
+    outcome: object,
+    alices: list[Event] | str,
+    bobs: list[Event],
+) -> None:
+    """A request that changes nothing is answered on its connection alone; a refused one by the session."""
+    alice, bob = join("alice"), join("bob")
+    old = journal.log_in("bob", knows_rooms=False)
+    before = [len(each.queue.received()) for each in (alice, bob)]
+    journal.append(entry, outcome, alice)
+    journal.commit()
+    assert new_events(bob, before[1]) == bobs
+    assert new_events(alice, before[0]) == (bobs if alices == "same" else alices)
+    assert old.queue.received() == []
+
+
+def test_refused_message_names_the_room_as_its_sender_did(journal: Journal, join: Callable[[str], Connection]) -> None:
+    """The confirmations before it come first."""
+    bob = join("bob")
+    before = len(bob.queue.received())
+    batch = PublicMessages(1, "bob", ["one"], ["n1"], 2, "DEV")
+    journal.append(batch, (Stored(0, 1, 11),), bob)
+    journal.append(batch, RoomProblem.UNKNOWN_ROOM, bob)
+    journal.append(batch, OSError("disk full"), bob)
+    journal.commit()
+    sent, unknown, full = new_events(bob, before)
+    assert sent == Sent(11, SentStatus.SENT, "n1")
+    assert [(each.code, each.nonce, each.room) for each in (unknown, full)] == [  # type: ignore[union-attr]
+        (ErrorCode.UNKNOWN_ROOM, "n1", "DEV"), (ErrorCode.INTERNAL, "n1", "DEV"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_online", [False, True])
+def test_login_reads_again_if_the_rooms_changed_meanwhile(journal: Journal, *, is_online: bool) -> None:
+    """Also if the store is ahead of the hub, which knows the rooms of a user who is online. Else a room is missed."""
+    if is_online:
+        journal.log_in("alice", knows_rooms=True)
+    carol = journal.log_in("carol", knows_rooms=True)
+    journal.join(carol, "dev")
+    journal.commit()
+    queue = FakeSendQueue(journal.lobby)
+    late = Member(0, "alice", queue, knows_rooms=True)
+    journal.hub.begin_join(late)
+    read = journal.rooms_of("alice")
+    journal.append(
+        entries.JoinRoom(0, "alice", "dev", is_private=False, may_create=True), change(RoomRole.MEMBER), None
+    )
+    journal.members["dev"].add("alice")
+    if is_online:
+        assert journal.hub.join(late, journal.rooms_of("alice")) is None
+    journal.commit()
+    assert journal.hub.join(late, read) is None
+    assert journal.hub.join(late, journal.rooms_of("alice")) is not None
+    journal.say(carol, "dev", ["hello"])
+    journal.commit()
+    assert [each for each in queue.received() if isinstance(each, PublicMessage)] == [
+        PublicMessage(11, 0, "carol", "hello", "dev")  # type: ignore[arg-type]
+    ]
+
+
+def test_login_that_fails_leaves_nothing(journal: Journal) -> None:
+    member = Member(0, "alice", FakeSendQueue(journal.lobby), knows_rooms=True)
+    journal.members["dev"].add("alice")
+    journal.hub.begin_join(member)
+    journal.hub.cancel_join(member)
+    alice = journal.log_in("alice", knows_rooms=True)
+    assert journal.presence.names(ROOMS["dev"]) == ("alice",)
+    journal.log_out(alice)
+    assert journal.presence.names(ROOMS["dev"]) == ()
+
+
+def test_update_of_a_room_reaches_followers_that_have_seen_less(
+    journal: Journal, join: Callable[[str], Connection]
+) -> None:
+    """``joined`` shows the users of the room; a login does not."""
+    alice, bob = join("alice"), join("bob")
+    again, old = journal.log_in("alice", knows_rooms=True), journal.log_in("alice", knows_rooms=False)
+    _, version = journal.presence.users()
+    before = [len(each.queue.received()) for each in (alice, bob)]
+    update = Users(None, ("alice", "bob"), ("bob",), (), "dev")
+    journal.hub.announce(ROOMS["dev"], update, version - 1)
+    assert new_events(alice, before[0]) == [update]
+    assert new_events(bob, before[1]) == []
+    assert (again.queue.received(), old.queue.received()) == ([update], [])
+    for each in (alice, bob, again, old):
+        journal.log_out(each)
+    journal.hub.announce(ROOMS["dev"], update, version)
