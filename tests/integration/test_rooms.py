@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.room import Peer, leave
+from integration.room import Peer, leave, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -371,6 +374,36 @@ def test_setting_limits_who_makes_rooms(open_room: OpenRoom, rooms: str) -> None
     bob = room.enter("bob")
     assert refusal(bob, command="join", room="new") == ("unknown_room", "new")
     join(bob, "dev")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs files in memory")
+def test_room_without_members_online_costs_no_descriptor(room: Room) -> None:
+    """Whether they part or log out. A room with members who know no rooms has no buffer either."""
+    alice, bob = room.enter("alice"), room.enter("bob")
+    before = descriptors()
+    for number in range(20):
+        join(alice, f"room{number}")
+        say_in(alice, f"room{number}", "hello")
+    join(bob, "room0")
+    leave(bob)
+    bob = room.enter("bob")
+    assert descriptors() == before + 20
+    for number in range(19):
+        alice.ask(command="part", room=f"room{number}")
+        alice.next("parted")
+    wait_for(lambda: descriptors() == before + 1, "buffers of rooms are closed")
+    leave(alice)
+    wait_for(lambda: descriptors() == before, "the last buffer of a room is closed")
+    assert texts(bob) == []
+
+
+def descriptors() -> int:
+    """Open files in memory of this process, in which the server is."""
+    count = 0
+    for path in Path("/dev/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the directory
+            count += "memfd:" in str(path.readlink())
+    return count
 
 
 def test_members_join_all_at_once(room: Room) -> None:

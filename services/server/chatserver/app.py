@@ -24,7 +24,7 @@ from chatprotocol.wire import Datagram, Register, by_name, protocols_with
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guests import Guests
-from chatserver.chat.hub import Hub, wait_for_sender
+from chatserver.chat.hub import Hub
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
@@ -151,22 +151,21 @@ class Server:
         protocols = protocols_with_register(register)
         self._sender = Sender(config.lag_max_bytes, self._crash, memory.is_short)
         # Guests, who use register, have no buffer: see AckedDelivery.
-        self._buffers = {
+        buffers = {
             protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes)
             for protocol in protocols
             if protocol is not register
         }
         overflow = BroadcastBuffer(lambda _: b"", kept_bytes)
-        for buffer in (*self._buffers.values(), overflow):
+        for buffer in (*buffers.values(), overflow):
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
-        gather = partial(wait_for_sender, self._buffers.values())
-        self._journal = LocalJournal(self._database, Clock().now_ms, gather, self._crash)
+        self._journal = LocalJournal(self._database, Clock().now_ms, self._gather, self._crash)
         self._journal.defer(ServerStart, ServerStart())
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)
         hub = Hub(
-            self._buffers,
+            buffers,
             partial(self._open_buffer, protocols, kept_bytes),
             self._sender.remove_buffer,
             self._acked_delivery,
@@ -235,6 +234,10 @@ class Server:
         self._control = ControlSocket(config.data, self._answer, self._crash)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
+
+    def _gather(self, limit_seconds: float) -> None:
+        """Wait, before a small commit, for the end of the sender's round."""
+        self._hub.gather(limit_seconds)
 
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, protocol: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""

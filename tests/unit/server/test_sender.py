@@ -688,6 +688,27 @@ def test_room_keeps_what_a_follower_needs_and_no_more(fixture: SenderFixture, li
     assert open_descriptors() <= before + 2
 
 
+def test_removed_buffer_releases_its_writer(fixture: SenderFixture) -> None:
+    """The journal may wait for the sender while the last member of a room leaves."""
+    room = bytes_broadcast(4 * LAG_MAX_BYTES)
+    fixture.sender.add_buffer(room)
+    publish(room, *[b"x" * SEND_MAX_BYTES] * 3)
+    waiting = in_background(lambda: room.wait_for_sender(0))
+    fixture.sender.remove_buffer(room)
+    fixture.run()
+    must_end(waiting)
+
+
+def test_stop_closes_all_buffers() -> None:
+    before = open_descriptors()
+    fixture = SenderFixture()
+    room = bytes_broadcast(4 * LAG_MAX_BYTES)
+    fixture.sender.add_buffer(room)
+    fixture.stop()
+    assert open_descriptors() == before
+    fixture.close()
+
+
 def test_member_of_several_rooms_is_caught_up_in_all(fixture: SenderFixture) -> None:
     """A round costs one read of each buffer and one system call for each member."""
     with closing(RecordingBroadcast()) as room:

@@ -102,6 +102,8 @@ class Hub:
         self._presence = presence
         self._marks = marks
         self._wake = wake
+        # The buffers of the last publication. For the journal's thread.
+        self._buffers: list[BroadcastBuffer] = []
         # Guards everything below, and the order of writes to broadcast buffers and send queues.
         self._lock = threading.Lock()
         self._last_id = last_id
@@ -206,12 +208,16 @@ class Hub:
         for portion in _portions(applied):
             with self._lock:
                 rooms = self._rooms_of(portion)
-                buffers = [followers.buffer for room in rooms for followers in room.followers.values()]
-            for buffer in buffers:
+                self._buffers = [followers.buffer for room in rooms for followers in room.followers.values()]
+            for buffer in self._buffers:
                 buffer.wait_for_sender()
             with self._lock:
                 self._publish_portion(portion)
             self._wake()
+
+    def gather(self, limit_seconds: float) -> None:
+        """Wait until the sender has offered the last publication to all members. For the journal's thread."""
+        wait_for_sender(self._buffers, limit_seconds)
 
     def announce(self, room_id: int, update: Users, version: int) -> None:
         """Send the update to all followers of the room that have seen an older version. For the presence thread."""
@@ -272,23 +278,16 @@ class Hub:
     def _publish_public(self, batch: PublicMessages, part: Stored, origin: _Origin, time_ms: int) -> None:
         """Encode the messages once for each buffer; the sender gets the confirmation instead. The lock is held."""
         room = self._rooms.get(batch.room_id)
-        if room is None:  # the sender has left it, and no other member is online
-            if isinstance(origin, Member):
-                origin.send_queue.insert([SentBatch(part.id, batch.nonces[part.start : part.stop])])
+        if room is None:  # none of its members is online
             return
         texts, nonces = batch.texts, batch.nonces
         if part.stop - part.start < len(texts):
             texts, nonces = texts[part.start : part.stop], nonces[part.start : part.stop]
         public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name)
-        confirmation = [SentBatch(part.id, nonces)]
-        is_follower = False
         for buffer, seen_versions in room.followers.values():
             start, end = buffer.append([public])
             if isinstance(origin, Member) and origin in seen_versions:
-                origin.send_queue.replace(buffer, start, end, confirmation)
-                is_follower = True
-        if isinstance(origin, Member) and not is_follower:
-            origin.send_queue.insert(confirmation)
+                origin.send_queue.replace(buffer, start, end, [SentBatch(part.id, nonces)])
         if room is self._lobby:
             self._acked_delivery.publish(public, origin if isinstance(origin, Ack) else None)
 
