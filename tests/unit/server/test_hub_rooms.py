@@ -26,8 +26,8 @@ from chatprotocol.events import (
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub
-from chatserver.chat.member import Member
 from chatserver.chat.presence import Presence
+from chatserver.chat.room import Member
 from chatserver.journal import entries
 from chatserver.journal.base import Applied
 from chatserver.journal.entries import Entry, PublicMessages, RoomChange, RoomProblem, Stored
