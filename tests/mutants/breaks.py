@@ -54,6 +54,9 @@ _SAME_STORE = "The same entries make the same store, whenever and in which trans
 _RECONNECT = "No message is missed or repeated after a reconnect (json)."
 _RECEIVED = "A direct message waits until a device of its recipient has received it."
 _VISIBLE = "A search finds only messages that its user may see."
+_MEMBERS = "A member of a room gets the messages of its membership: each once, in one order, between the right entries."
+_QUIET_ROOM = "A room with no members online costs no memory and no descriptor."
+_UNAWARE = "Clients that don't know rooms get nothing of them."
 _ROOMS = "Only its members read and write in a room; a private room can't be told from a missing one."
 _NO_DELAY = "A slow client delays no other client."
 _BOUNDED = "Memory for waiting data is limited."
@@ -445,6 +448,58 @@ BREAKS = (
         "WHERE account_id = :reader AND conversation_id = :room",
         "WHERE conversation_id = :room",
         "unit/server/test_messages.py::test_queries_return_what_the_reader_may_see_oldest_first",
+    ),
+    _break(
+        _MEMBERS,
+        _CHAT + "room.py",
+        "        followers.buffer.flush()  # a queue follows from the flushed end on\n",
+        "",
+        "unit/server/test_hub_rooms.py::test_each_member_gets_the_messages_of_its_memberships_in_order_and_once",
+    ),
+    _break(
+        _MEMBERS,
+        _CHAT + "hub.py",
+        "if {room.id for room in user.rooms.values()} != {room.room_id for room in rooms}:",
+        "if not rooms and user.rooms:",
+        "unit/server/test_hub_rooms.py::test_login_reads_again_if_the_rooms_changed_meanwhile",
+    ),
+    _break(
+        _ROOMS,
+        _CHAT + "hub.py",
+        "                    room.unfollow(member)\n                member",
+        "                    pass\n                member",
+        "unit/server/test_hub_rooms.py::test_each_member_gets_the_messages_of_its_memberships_in_order_and_once",
+        "integration/test_rooms.py::test_joins_and_parts_of_one_write_are_done_in_order",
+    ),
+    _break(
+        _ROOMS,
+        _CHAT + "room_commands.py",
+        "            raise unknown_room(name)",
+        "            raise not_a_member(name)",
+        "integration/test_rooms.py::test_private_room_can_not_be_told_from_none",
+    ),
+    _break(
+        _QUIET_ROOM,
+        _CHAT + "room.py",
+        "            self._close_buffer(followers.buffer)\n",
+        "",
+        "unit/server/test_hub_rooms.py::test_each_member_gets_the_messages_of_its_memberships_in_order_and_once",
+        "integration/test_rooms.py::test_room_without_members_online_costs_no_descriptor",
+    ),
+    _break(
+        _UNAWARE,
+        _CHAT + "hub.py",
+        "if room is not None and member.knows_rooms:",
+        "if room is not None:",
+        "unit/server/test_hub_rooms.py::test_each_member_gets_the_messages_of_its_memberships_in_order_and_once",
+    ),
+    _break(
+        _UNAWARE,
+        _CHAT + "login.py",
+        "knows_rooms = login.rooms or isinstance(login.since, dict)",
+        "knows_rooms = True",
+        "integration/test_rooms.py::test_other_protocols_and_older_json_clients_see_the_lobby_only",
+        "integration/test_rooms.py::test_rooms_survive_a_restart_and_since_names_each_room",
     ),
     _break(
         _ROOMS,
