@@ -436,25 +436,6 @@ def test_buffer_keeps_what_was_not_offered_and_kept_bytes_of_the_rest() -> None:
         assert drain(quick) == b"1234567890"
 
 
-def test_buffer_keeps_nothing_that_all_followers_have() -> None:
-    """Promise: memory stays bounded. A quiet room has one segment, however large the lag limit is."""
-    with closing(bytes_broadcast(1_000, SendLimits(segment_bytes=4))) as broadcast:
-        quick = following(broadcast)
-        publish(broadcast, b"x" * 9)
-        broadcast.advance()
-        assert drain(quick) == b"x" * 9
-        broadcast.note_offered(0)
-        assert broadcast.slice(0, 9) == b"x" * 9
-        slow = following(broadcast)
-        broadcast.note_offered(1)
-        assert broadcast.slice(0, 9) == b"x" * 9
-        slow.unfollow(broadcast)
-        broadcast.note_offered(1)
-        with pytest.raises(LookupError):
-            broadcast.slice(7, 9)
-        assert broadcast.slice(8, 9) == b"x"
-
-
 def test_reader_waits_while_its_peer_leaves_too_much_unread(broadcast: BroadcastBuffer) -> None:
     """Promise: back-pressure. Data that others told the peer counts, broadcast data does not."""
     send_queue = following(broadcast)
