@@ -239,6 +239,7 @@ class Crowd:
             member.read()
             if isinstance(member, Member) and member.is_over:
                 self._selector.unregister(member.socket)
+                member.socket.close()
         unsent, self._unsent = self._unsent, set()
         for writer in unsent:
             if writer.is_over:

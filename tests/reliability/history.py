@@ -14,24 +14,26 @@ if TYPE_CHECKING:
 # Maximum of one answer.
 _PAGE = 500
 _QUERY = """
-SELECT message.id, sender.name, recipient.name, text
+SELECT message.id, sender.name, recipient.name, text, room.name
 FROM message
 JOIN account AS sender ON sender.id = sender_id LEFT JOIN account AS recipient ON recipient.id = recipient_id
+LEFT JOIN conversation AS room ON room.id = conversation_id AND room.kind = 'room' AND room.id > 0
 WHERE message.id > ? ORDER BY message.id
 """
 
 
 class Content(NamedTuple):
-    """A message without its id and time."""
+    """A message without its id and time. Without a room and a recipient it was said in the lobby."""
 
     sender: str
     recipient: str | None
     text: str
+    room: str | None = None
 
 
 def content_of(answer: dict[str, Any]) -> Content:
     """The content of a broadcast or direct object."""
-    return Content(answer["from"], answer.get("to"), answer["message"])
+    return Content(answer["from"], answer.get("to"), answer["message"], answer.get("room"))
 
 
 def read_database(folder: Path, after_id: int = 0) -> dict[int, Content]:

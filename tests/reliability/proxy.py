@@ -66,7 +66,11 @@ class Proxy:
                 client, _ = self._listening.accept()
             except OSError:
                 return
-            server = socket.create_connection(self._target, _STUCK_SECONDS)
+            try:
+                server = socket.create_connection(self._target, _STUCK_SECONDS)
+            except OSError:  # the server was killed
+                client.close()
+                continue
             client.settimeout(_STUCK_SECONDS)
             limits = {end: spared_bytes + self._chance.randint(0, self._carried_max_bytes) for end in (client, server)}
             spared_bytes = 0
