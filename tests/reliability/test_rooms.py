@@ -77,18 +77,10 @@ def keep_connected(crowd: Crowd, users: Sequence[RoomUser], port: int, holds: Ca
                 return
 
 
-@pytest.mark.parametrize(
-    "size",
-    [
-        Size(rooms=10, users=20, rooms_each=5, answers=6_000, kills=2),
-        pytest.param(Size(rooms=50, users=100, rooms_each=10, answers=80_000, kills=5), marks=pytest.mark.long),
-    ],
-    ids=["small", "large"],
-)
-def test_members_see_their_rooms_once_and_in_order(tmp_path: Path, chance: random.Random, size: Size) -> None:
-    """Promise: a user sees all of its rooms while it is a member, and no more; also over lost connections and kills."""
+def check_rooms(folder: Path, chance: random.Random, size: Size) -> None:
+    """Let the users talk, and compare what each of them saw with the stored messages."""
     record = Record()
-    with Program(tmp_path) as program:
+    with Program(folder) as program:
         members = make_rooms(program.port, size)
         users = [
             RoomUser(
@@ -127,3 +119,13 @@ def test_members_see_their_rooms_once_and_in_order(tmp_path: Path, chance: rando
     assert min(ended, kicks, refused) > size.kills
     assert {cut.how for cut in proxy.cuts} == {"close", "reset", "swallow"}
     assert "[ERROR]" not in program.log()
+
+
+def test_members_see_their_rooms_once_and_in_order(tmp_path: Path, chance: random.Random) -> None:
+    """Promise: a user sees all of its rooms while it is a member, and no more; also over lost connections and kills."""
+    check_rooms(tmp_path, chance, Size(rooms=10, users=20, rooms_each=5, answers=6_000, kills=2))
+
+
+@pytest.mark.long
+def test_hundred_members_see_their_rooms_once_and_in_order(tmp_path: Path, chance: random.Random) -> None:
+    check_rooms(tmp_path, chance, Size(rooms=50, users=100, rooms_each=10, answers=80_000, kills=5))
