@@ -62,6 +62,9 @@ class Passwords:
 
     The hasher threads limit concurrent hashes to the number of processors, at a low priority. They also keep the stacks
     of thousands of reader threads small, because hashing needs the largest stack.
+
+    A ThreadPoolExecutor is no replacement: it starts threads late, when memory may be short, does not report that one
+    has died, and joins them at the interpreter's exit, even after a crash.
     """
 
     def __init__(
