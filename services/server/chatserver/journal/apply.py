@@ -195,11 +195,8 @@ def _part(transaction: Transaction, entry: entries.PartRoom) -> RoomOutcome:
     return replace(change, heir_id=heir_id, heir=name)
 
 
-def _kick(transaction: Transaction, entry: entries.KickMember) -> RoomOutcome:
+def _kick(transaction: Transaction, entry: entries.KickMember, room: RoomView) -> RoomOutcome:
     connection = transaction.connection
-    room = _find_run_by(connection, entry.by_id, entry.room_id)
-    if isinstance(room, RoomProblem):
-        return room
     role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
     if role is None and not is_invited:
         return RoomProblem.NOT_A_MEMBER
@@ -209,20 +206,14 @@ def _kick(transaction: Transaction, entry: entries.KickMember) -> RoomOutcome:
     return _change(room, role, None)
 
 
-def _set_topic(transaction: Transaction, entry: entries.SetTopic) -> RoomOutcome:
-    room = _find_run_by(transaction.connection, entry.by_id, entry.room_id)
-    if isinstance(room, RoomProblem):
-        return room
+def _set_topic(transaction: Transaction, entry: entries.SetTopic, room: RoomView) -> RoomOutcome:
     rooms.update_topic(transaction.connection, room.room_id, entry.topic)
     change = _change(room, room.role, room.role, is_changed=room.topic != entry.topic)
     return replace(change, topic=entry.topic)
 
 
-def _invite(transaction: Transaction, entry: entries.InviteUser) -> RoomOutcome:
+def _invite(transaction: Transaction, entry: entries.InviteUser, room: RoomView) -> RoomOutcome:
     connection = transaction.connection
-    room = _find_run_by(connection, entry.by_id, entry.room_id)
-    if isinstance(room, RoomProblem):
-        return room
     role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
     if role is not None or is_invited:
         return _change(room, role, role, is_changed=False)
@@ -234,11 +225,8 @@ def _invite(transaction: Transaction, entry: entries.InviteUser) -> RoomOutcome:
     return _change(room, None, None)
 
 
-def _set_role(transaction: Transaction, entry: entries.SetRole) -> RoomOutcome:
+def _set_role(transaction: Transaction, entry: entries.SetRole, room: RoomView) -> RoomOutcome:
     connection = transaction.connection
-    room = _find_run_by(connection, entry.by_id, entry.room_id)
-    if isinstance(room, RoomProblem):
-        return room
     role, _ = rooms.read_standing(connection, entry.account_id, room.room_id)
     if role is None:
         return RoomProblem.NOT_A_MEMBER
@@ -248,14 +236,18 @@ def _set_role(transaction: Transaction, entry: entries.SetRole) -> RoomOutcome:
     return _change(room, role, entry.role, is_changed=role is not entry.role)
 
 
-def _find_run_by(connection: sqlite3.Connection, account_id: int, room_id: int) -> RoomView | RoomProblem:
-    """The room if the account is its owner or an operator."""
-    room = rooms.find_room_by_id(connection, account_id, room_id)
-    if room is None:
-        return RoomProblem.UNKNOWN_ROOM
-    if room.role is None:
-        return RoomProblem.NOT_A_MEMBER
-    return room if room.role is not RoomRole.MEMBER else RoomProblem.NOT_PERMITTED
+def _by_operator(change: Callable[[Transaction, Any, RoomView], RoomOutcome]) -> Callable[..., RoomOutcome]:
+    """A change that only the owner and the operators of a room may make."""
+
+    def apply_change(transaction: Transaction, entry: Any) -> RoomOutcome:
+        room = rooms.find_room_by_id(transaction.connection, entry.by_id, entry.room_id)
+        if room is None:
+            return RoomProblem.UNKNOWN_ROOM
+        if room.role is None:
+            return RoomProblem.NOT_A_MEMBER
+        return change(transaction, entry, room) if room.role is not RoomRole.MEMBER else RoomProblem.NOT_PERMITTED
+
+    return apply_change
 
 
 def _is_full(transaction: Transaction, room_id: int) -> bool:
@@ -279,8 +271,8 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.ServerStart: _start,
     entries.JoinRoom: _join,
     entries.PartRoom: _part,
-    entries.KickMember: _kick,
-    entries.SetTopic: _set_topic,
-    entries.InviteUser: _invite,
-    entries.SetRole: _set_role,
+    entries.KickMember: _by_operator(_kick),
+    entries.SetTopic: _by_operator(_set_topic),
+    entries.InviteUser: _by_operator(_invite),
+    entries.SetRole: _by_operator(_set_role),
 }
