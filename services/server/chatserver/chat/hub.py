@@ -205,14 +205,16 @@ class Hub:
         A subscriber of the journal: it is called in the journal's thread. The origin of an entry is the Member that
         sent it, or the Ack that a guest waits for.
         """
-        for portion in _portions(applied):
+        for portion, room_ids in _portions(applied):
             with self._lock:
-                rooms = self._rooms_of(portion)
-                self._buffers = [followers.buffer for room in rooms for followers in room.followers.values()]
+                rooms = self._open_rooms(room_ids)
+                self._buffers = [buffer for room in rooms for buffer, _ in room.followers.values()]
             for buffer in self._buffers:
                 buffer.wait_for_sender()
             with self._lock:
                 self._publish_portion(portion)
+                for room in self._open_rooms(room_ids):
+                    room.flush()
             self._wake()
 
     def gather(self, limit_seconds: float) -> None:
@@ -242,38 +244,29 @@ class Hub:
             member.has_caught_up = True
             self._track(member, max(upto_id, member.newest_direct_id))
 
-    def _rooms_of(self, portion: Iterable[Applied]) -> Iterator[Room]:
-        """The lobby, and the rooms of the messages. The lock is held."""
-        room_ids = {LOBBY_ID} | {each.entry.room_id for each in portion if isinstance(each.entry, PublicMessages)}
-        return (self._rooms[room_id] for room_id in room_ids if room_id in self._rooms)
+    def _open_rooms(self, room_ids: Iterable[int]) -> list[Room]:
+        """Return those of the rooms that have members online. The lock is held."""
+        return [self._rooms[room_id] for room_id in room_ids if room_id in self._rooms]
 
     def _publish_portion(self, portion: Sequence[Applied]) -> None:
-        """The lock is held."""
+        """The lock is held. Each batch takes this path, so it looks for the common case first."""
         for applied in portion:
             entry: Any = applied.entry
             outcome, origin = applied.outcome, applied.origin
-            publish_change = self._CHANGES.get(type(entry))
-            if publish_change is not None:
-                if isinstance(outcome, RoomChange):  # the session answers the others
-                    publish_change(self, entry, outcome, origin)
-            elif isinstance(outcome, OSError | RoomProblem):
+            if isinstance(outcome, tuple):
+                for part in outcome:
+                    if part.is_repeated:
+                        self._confirm(entry, part, origin, SentStatus.SENT)
+                    elif isinstance(entry, DirectMessage):
+                        self._publish_direct(entry, part, origin, applied.time_ms)
+                        self._last_id = part.id
+                    else:
+                        self._publish_public(entry, part, origin, applied.time_ms)
+                        self._last_id = part.id + part.stop - part.start - 1
+            elif isinstance(entry, MessageBatch):
                 self._refuse(entry, outcome, origin)
-            else:
-                self._publish_batch(entry, outcome, origin, applied.time_ms)
-        for room in self._rooms_of(portion):
-            room.flush()
-
-    def _publish_batch(self, batch: Any, parts: Sequence[Stored], origin: _Origin, time_ms: int) -> None:
-        """The lock is held."""
-        for part in parts:
-            if part.is_repeated:
-                self._confirm(batch, part, origin, SentStatus.SENT)
-            elif isinstance(batch, DirectMessage):
-                self._publish_direct(batch, part, origin, time_ms)
-                self._last_id = part.id
-            else:
-                self._publish_public(batch, part, origin, time_ms)
-                self._last_id = part.id + part.stop - part.start - 1
+            elif isinstance(outcome, RoomChange):  # the session answers the others
+                self._CHANGES[type(entry)](self, entry, outcome, origin)
 
     def _publish_public(self, batch: PublicMessages, part: Stored, origin: _Origin, time_ms: int) -> None:
         """Encode the messages once for each buffer; the sender gets the confirmation instead. The lock is held."""
@@ -472,21 +465,27 @@ def wait_for_sender(buffers: Iterable[BroadcastBuffer], limit_seconds: float) ->
         buffer.wait_for_sender(0, deadline - time.monotonic())
 
 
-def _portions(applied: Iterable[Applied]) -> Iterator[list[Applied]]:
-    """Divide the entries that are published, in order, into portions that may be flushed at once."""
+def _portions(applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[int]]]:
+    """Divide the entries that are published, in order, into portions that may be flushed at once.
+
+    Each comes with the ids of the lobby and of the rooms that its messages are in.
+    """
     portion: list[Applied] = []
+    room_ids = {LOBBY_ID}
     characters = 0
     for each in applied:
-        if isinstance(each.entry, MessageBatch):
-            texts = each.entry.texts
-            characters += sum(map(len, texts)) + _MESSAGE_CHARACTERS * len(texts)
-        elif isinstance(each.entry, _ROOM_ENTRIES):
+        entry = each.entry
+        if isinstance(entry, MessageBatch):
+            characters += sum(map(len, entry.texts)) + _MESSAGE_CHARACTERS * len(entry.texts)
+            if isinstance(entry, PublicMessages):
+                room_ids.add(entry.room_id)
+        elif isinstance(entry, _ROOM_ENTRIES):
             characters += _MESSAGE_CHARACTERS
         else:
             continue
         portion.append(each)
         if characters >= _PORTION_CHARACTERS:
-            yield portion
-            portion, characters = [], 0
+            yield portion, room_ids
+            portion, room_ids, characters = [], {LOBBY_ID}, 0
     if portion:
-        yield portion
+        yield portion, room_ids
