@@ -32,7 +32,7 @@ QUIET_ROOM: Final = 51
 # Takes part in every tenth direct message.
 BOT: Final = 17
 READER: Final = 4_242
-# Of a thousand messages, the first 800 are in the lobby, and those from the 900th on direct.
+# Part of a thousand messages: the first 800 are in the lobby, those from the 900th on are direct.
 _ROOM_PART: Final = 800
 _DIRECT_PART: Final = 900
 # Messages of one sender that the server inserts with one statement.

@@ -29,7 +29,7 @@ class Login(_Tagged, frozen=True, tag="login"):
 
     ``since`` is the id of the last message that the client saw; the server sends the later ones. It may be one id for
     each room, with the keys "lobby" and "direct" beside the names of rooms. ``history_id`` identifies the history of
-    these ids. ``rooms`` is True if the client knows rooms, and so does a ``since`` for each.
+    these ids. ``rooms`` is True if the client knows rooms; a ``since`` with an id for each room means the same.
     """
 
     username: str

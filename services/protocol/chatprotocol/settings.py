@@ -172,7 +172,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "rooms",
         "--rooms",
-        "users who may make rooms: open (all), operators (of the server), or off (none); everybody may join",
+        "users who may make rooms: open (all), operators (of the server), or off (none); all users may join",
         "open",
         _choice("open", "operators", "off"),
     ),

@@ -13,8 +13,8 @@
     LATE_PASSWORD   --password typed----------> CONNECTING, and the password answers the next prompt
     any             --Welcome-----------------> DONE
 
-Later logins are the session's business. The server times out while a person types a password: so the loss is not
-reported, and the login begins again when the password is typed.
+The session makes later logins. The server may time out while a person types a password. This loss is not reported, and
+the login begins again when the password is typed.
 """
 
 from __future__ import annotations

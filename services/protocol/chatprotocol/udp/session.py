@@ -57,7 +57,7 @@ _GOODBYE_ACKS: Final = 3
 
 
 class SessionState(Enum):
-    """The state of a session. The values of the last four are reasons of an end, for the user of a client."""
+    """The state of a session. The last four values are texts for the user of a client."""
 
     OPENING = "the server has not answered yet"
     OPEN = "the session is open"
@@ -85,7 +85,7 @@ class UdpSession:
         self.state = SessionState.OPEN
         # Details of the state LOST.
         self.lost_reason = ""
-        # For the progress of what was written. Only the session calls its methods that change it.
+        # Others read the progress of the written data here. Only the session calls methods that change it.
         self.arq = Arq(number, now, silence_seconds=silence_seconds)
         # Holds the written part of an incomplete frame.
         self._frames = FrameBuffer(ANY_KIND, FRAME_MAX_BYTES)
@@ -186,7 +186,7 @@ class UdpClientSession(UdpSession):
         return self.datagrams_to_send(now)
 
     def datagrams_to_send(self, now: float) -> Sequence[bytes]:
-        """All datagrams that are due, with pings and probes; none after the end. It checks the peer as well."""
+        """Check the peer. Returns the datagrams to send now, with pings and probes; none after the end."""
         if self.state is SessionState.OPENING and self._handshake is not None:
             return self._handshake.datagrams_to_send(now)
         if self.state is not SessionState.OPEN or self.check_peer(now):

@@ -66,7 +66,7 @@ class ServerProtocol(Protocol):
     1. ``receive`` and ``receive_end`` MUST NOT raise. Invalid input becomes an Unreadable.
     2. ``receive`` may be lazy. The caller MUST take the requests one by one, answer each one before it takes the next,
        and take all of them unless the connection ends: the meaning of the next bytes may depend on the answer.
-       A list means that it does not, and that rule 3 does not apply, which is faster.
+       A list means that it does not depend on it; rule 3 then does not apply, which is faster.
     3. ``data_to_send`` MUST be asked before each request is answered, and after the last one. It returns what the
        protocol answers without the session. These bytes come before the answer to the request, and after all earlier
        answers.
@@ -91,7 +91,7 @@ class ServerProtocol(Protocol):
         """Encode events that go to this connection alone."""
 
     def encode_long(self, event: Event) -> Iterator[bytes]:
-        """Encode an answer with many messages in pieces of about PIECE_BYTES: together what ``encode`` returns.
+        """Encode an answer with many messages in pieces of about PIECE_BYTES. Joined, they are what ``encode`` returns.
 
         A protocol that has no long answers has one piece.
         """

@@ -218,7 +218,7 @@ class Section(NamedTuple):
 
 
 class _Need(Enum):
-    """What the parser of sections waits for."""
+    """The next part that the parser of sections needs."""
 
     HEADER = auto()
     BODY = auto()

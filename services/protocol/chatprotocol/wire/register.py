@@ -91,7 +91,7 @@ class RegisterServer:
         return [Unreadable(ErrorCode.BAD_REQUEST, "The connection ended inside a header or a body.", closes=True)]
 
     def data_to_send(self) -> bytes:
-        """Return nothing: this protocol answers nothing by itself."""
+        """Return nothing: the session makes all answers of this protocol."""
         return b""
 
     def encode_long(self, event: Event) -> Iterator[bytes]:

@@ -5,10 +5,10 @@ of, and the rooms of these users. It reads them at the user's first login, and t
 journal, in order: a member gets exactly the messages between its join and its end, and the events about them in the
 same place.
 
-At the first login of a user the store may be ahead of the hub, or the hub of what was read. :meth:`Hub.begin_join`
-therefore comes before the reading, and :meth:`Hub.join` after it. If an entry changed the rooms between them, or the
-rooms that were read are not those that the hub knows, the join fails, and the caller reads again after the hub has
-seen all entries that are committed.
+At the first login of a user, the store may have entries that the hub has not seen, and the hub may see more entries
+after the rooms were read. Therefore the caller calls :meth:`Hub.begin_join`, reads the rooms, and calls
+:meth:`Hub.join`. If an entry changed the rooms between the calls, or the hub knows other rooms than those that were
+read, the join fails. The caller then waits until the hub has seen all committed entries, and reads again.
 """
 
 from __future__ import annotations

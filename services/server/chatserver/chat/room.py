@@ -1,8 +1,8 @@
 """Members and rooms in the hub, and the users who are online. The hub's lock guards all of them.
 
-A room is here while one of its members is online. It has a broadcast buffer for each wire protocol of its *followers*,
-the members that know rooms: opened for the first follower, and closed after the last one. In the lobby every member
-follows, and the buffers stay.
+The hub knows a room while one of its users is online. A room has a broadcast buffer for each wire protocol of its
+*followers*, the members that know rooms. The buffer is opened for the first follower and closed after the last one. In
+the lobby every member follows, and the buffers stay open.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class User:
         # The rooms that the user is a member of, by key; known after the first login.
         self.rooms: dict[str, Room] = {}
         self.is_loaded = False
-        # The logins that read the rooms now; true if the rooms have changed since that login began to read them.
+        # The logins that are reading the rooms. True if the rooms have changed since that login began to read.
         self.logins: dict[Member, bool] = {}
 
     def note_change(self) -> None:

@@ -28,10 +28,10 @@ _log = structlog.get_logger()
 
 
 class RoomCommands:
-    """What users ask of rooms. For any thread.
+    """Answers requests about rooms. For any thread.
 
-    A room that is private, and that the user is neither a member of nor invited to, takes the same path as a room that
-    does not exist: ``Rooms.find`` does not return it.
+    A private room that the user is neither a member of nor invited to is *hidden*. It takes the same path as a room
+    that does not exist: ``Rooms.find`` returns neither.
     """
 
     def __init__(self, rooms: Rooms, accounts: Accounts, journal: LocalJournal, hub: Hub, makers: str) -> None:
@@ -56,7 +56,7 @@ class RoomCommands:
     def id_for_message(self, member: Member, name: str) -> int:
         """Return the id of a room that the user is in. RequestError: the user is not.
 
-        Mostly the hub knows it; then the journal decides again.
+        Usually the hub knows the room. The journal checks the membership again.
         """
         check_room_name(name)
         room_id = self._hub.room_id(member, name)

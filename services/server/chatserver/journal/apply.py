@@ -7,8 +7,8 @@ Applying is deterministic: the entries, their order and their times decide the c
 Servers that apply the same log therefore have the same store, and one server has the same store after a restart.
 
 * A decision depends on the entry, its time and the store, and on nothing else: no clock, random number, locale,
-  setting or object in memory. Whether a name is free, a nonce was used or a password has changed is looked up in the
-  tables, inside the transaction.
+  setting or object in memory. The tables say if a name is free, a nonce was used or a password has changed; they are
+  read inside the transaction.
 * Ids count up from the highest one in the store. A transaction that is rolled back leaves no trace, so its ids are
   used again. ``Transaction.last_id`` saves a query for each entry; between transactions its value is that of
   ``read_highest_id``.
@@ -150,7 +150,7 @@ def _note_account(transaction: Transaction, account: Account | None) -> Account 
 
 
 def _join(transaction: Transaction, entry: entries.JoinRoom) -> RoomOutcome:
-    """A hidden room is answered like a missing one, except where a missing one would be made."""
+    """A hidden room is answered like a missing one, except if a missing one would be made."""
     connection, limits = transaction.connection, transaction.limits
     room = rooms.find_room(connection, entry.account_id, entry.room)
     if room is not None and room.role is not None:

@@ -1,8 +1,8 @@
-"""Entries of the journal: what happened, in ids, names, texts, nonces and hashes.
+"""Entries of the journal: changes of the store, as ids, names, texts, nonces and hashes.
 
-An entry is a value: it can be stored, sent to another server and applied there, so it refers to nothing in memory. It
-does not change after it was appended. What comes of it, the outcome, is decided when it is applied (``apply.py``); the
-type argument of its base is the type of the outcome.
+An entry is a value. It can be stored, sent to another server and applied there, so it refers to no object in memory,
+and does not change after it was appended. Its *outcome* is decided when it is applied (``apply.py``). The type argument
+of its base is the type of the outcome.
 
 The tag is the name of an entry outside of Python. It never changes.
 """
@@ -77,7 +77,7 @@ class PublicMessages(MessageBatch, frozen=True, gc=False, tag="public"):
     """Messages to the members of a room, whose sender must be one; all users are in the lobby."""
 
     room_id: int = LOBBY_ID
-    # The room as its sender named it, for the error if it is refused; empty for the lobby.
+    # The name of the room in the sender's spelling, repeated in errors. Empty for the lobby.
     room: str = ""
 
 
@@ -161,7 +161,7 @@ class JoinRoom(Entry[RoomOutcome], frozen=True, gc=False, tag="join"):
     account_id: int
     username: str
     room: str
-    # Has a meaning only if the room is new.
+    # Used only if the room is new.
     is_private: bool
     may_create: bool
 

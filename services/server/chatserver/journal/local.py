@@ -24,7 +24,7 @@ One round of the journal thread (``_take_inbox``, ``_commit``):
 
 An append without entries is a fence: it is over, in both cases, after all entries that were appended before it.
 
-Deferred entries have no hurry: delivery marks, and the ends of guests' claims. A commit of their own would cost a sync
+Deferred entries are not urgent: delivery marks, and the ends of guests' claims. A commit for each would cost a sync
 each, so they wait for the next one, or for the end of the server. They come first in it, so a name that a guest has
 left is free for every entry of the inbox.
 
@@ -91,7 +91,7 @@ class _Inbox:
         self.size = 0
         # True if a commit of these may wait for more.
         self.is_gathered = False
-        # True if the commit has to need the disk.
+        # True if the commit must write to the disk, to test it.
         self.is_probed = False
 
     def add(self, appended: Appended[Any]) -> None:

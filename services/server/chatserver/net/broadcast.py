@@ -40,7 +40,7 @@ class SendLimits(NamedTuple):
 
 
 _LIMITS = SendLimits()
-# Of a room other than the lobby: a quiet one has one segment.
+# Limits of rooms other than the lobby: small, because a quiet room keeps one segment.
 ROOM_LIMITS = SendLimits(segment_bytes=256 * 1024)
 
 

@@ -6,14 +6,14 @@ comes one *open span* for each buffer that the queue follows: from a start, whic
 will get. Open spans of different buffers have no order among themselves. A segment is sent after those before it.
 
 Bytes of its own enter a live queue in one way: the open spans are *closed*, which makes segments of them, the bytes are
-appended, and the open spans go on behind them. So each reply and direct message has its place in each room. A reply
+appended, and the open spans continue after them. So each reply and direct message has its place in each room. A reply
 closes the spans at the flushed ends of the buffers, an insertion of the hub at their tails, after everything staged. A
 message that its own sender must not get is a gap: the open span is closed before it and goes on after it.
 
 States:
 
     BUFFERING  Before the login, and while missed messages are read. Replies are sent at once, one per send. Segments of
-               the buffers and insertions wait in ``_waiting``, behind all replies.
+               the buffers and insertions wait in ``_waiting``, after all replies.
     LIVE       After :meth:`release`. What waited follows the replies.
     ANSWERING  A long answer is queued, piece by piece. All else waits as in BUFFERING; an end waits for the answer's.
     DRAINING   After :meth:`finish`. Nothing new is queued; what is queued is still sent. What waited is dropped: the

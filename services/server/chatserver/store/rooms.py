@@ -132,13 +132,13 @@ def find_room_by_id(connection: sqlite3.Connection, account_id: int, room_id: in
 
 
 def is_member(connection: sqlite3.Connection, account_id: int, room_id: int) -> bool:
-    """True if the account is a member of the room; an invited user is none."""
+    """True if the account is a member of the room; an invited user is not one."""
     query = "SELECT 1 FROM membership WHERE account_id = ? AND conversation_id = ? AND role <> 'invited'"
     return connection.execute(query, (account_id, room_id)).fetchone() is not None
 
 
 def read_standing(connection: sqlite3.Connection, account_id: int, room_id: int) -> tuple[RoomRole | None, bool]:
-    """The role of the account in the room, None if it is no member; and True if it is invited."""
+    """The role of the account in the room, None if it is not a member; and True if it is invited."""
     query = "SELECT role FROM membership WHERE account_id = ? AND conversation_id = ?"
     (role,) = connection.execute(query, (account_id, room_id)).fetchone() or (None,)
     return _role(role), role == _INVITED
