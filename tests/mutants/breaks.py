@@ -861,7 +861,7 @@ BREAKS = (
     _break(
         _RETRY,
         _CLIENT + "links/connection.py",
-        "self._retry_until is None or self._was_served or self._was_steady(now)",
+        "self._retry_until is None or self._was_served or was_steady",
         "True",
         "unit/client/test_connection.py::test_server_that_ends_each_connection_is_down",
     ),
