@@ -159,8 +159,8 @@ BREAKS = (
     _break(
         _RECONNECT,
         _NET + "sendqueue.py",
-        "self.state = State.BUFFERING",
-        "self.state = State.LIVE",
+        "self.state = BUFFERING",
+        "self.state = LIVE",
         "unit/server/test_sendqueue.py::test_sent_data_has_all_rooms_and_own_messages_in_order",
     ),
     _break(
@@ -239,8 +239,8 @@ BREAKS = (
     _break(
         _BOUNDED,
         _NET + "sendqueue.py",
-        "        if self._unread_bytes() <= UNREAD_MAX_BYTES:\n            return self.state < State.DRAINING\n",
-        "        if self._unread_bytes() >= 0:\n            return self.state < State.DRAINING\n",
+        "        if self._unread_bytes() <= UNREAD_MAX_BYTES:\n            return self.state < DRAINING\n",
+        "        if self._unread_bytes() >= 0:\n            return self.state < DRAINING\n",
         "unit/server/test_sendqueue.py::test_reader_waits_while_its_peer_leaves_too_much_unread",
     ),
     _break(
