@@ -1,4 +1,11 @@
-"""The client's state that survives a connection: identity, seen messages and unconfirmed messages. Pure."""
+"""The client's state that survives a connection: identity, rooms, seen and unconfirmed messages. Pure.
+
+Rooms. `rooms` has the rooms that the user is in, each with the id of its newest message that was seen. Messages of the
+lobby and direct messages arrive in the order of their ids, so they share last_seen_id. A confirmation has no room: its
+message has it. With rooms, the next login names an id for each of them; the server's answer has the rooms that the user
+is in by then. Names that the server sends are kept only if they are valid, because they go into the next login and
+into typed lines.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +13,31 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import DirectMessage, History, Online, PublicMessage, Refused, Sent, Users, Welcome
-from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS
-from chatprotocol.requests import Login
-from chatprotocol.rules import check_username, name_key
+from chatprotocol.events import (
+    DirectMessage,
+    History,
+    Invited,
+    Joined,
+    Online,
+    Parted,
+    PublicMessage,
+    Refused,
+    Rooms,
+    Sent,
+    TopicChanged,
+    Users,
+    Welcome,
+)
+from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS, ROOMS_MAX, SINCE_MAX_NAMES
+from chatprotocol.requests import Login, Say
+from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.base import DeliveryUnknown, Outcome
 
 if TYPE_CHECKING:
     from chatclient.notices import Question
     from chatprotocol.address import Address
     from chatprotocol.events import Message
-    from chatprotocol.requests import Say, Whisper
+    from chatprotocol.requests import Whisper
     from chatprotocol.wire.base import ClientEvent
 
 
@@ -30,11 +51,24 @@ _SEEN_MAX_MESSAGES = 1_000
 # Maximum number of names kept for completion: the server's default limit of connections.
 _ONLINE_MAX_USERS = 10_000
 
+# Maximum number of rooms: the next login names each of them, the lobby and direct messages.
+_ROOMS_MAX = SINCE_MAX_NAMES - 2
+_DIRECT = "direct"
+
 
 def is_username(name: str) -> bool:
     """True if the name is valid. A server may send other names; they are not offered for completion."""
     try:
         check_username(name)
+    except RequestError:
+        return False
+    return True
+
+
+def is_room_name(name: str) -> bool:
+    """True if the name is valid. A server may send other names; they are shown, but not kept."""
+    try:
+        check_room_name(name)
     except RequestError:
         return False
     return True
@@ -51,6 +85,22 @@ class ConnectionState(Enum):
     LOGGING_IN = "login sent"
     PASSWORD_REQUESTED = "password requested"  # noqa: S105 - a state, not a secret
     LOGGED_IN = "logged in"
+
+
+class MyRoom(NamedTuple):
+    """A room that the user is in. ``last_seen_id`` is its newest message that this client has seen."""
+
+    name: str
+    topic: str
+    last_seen_id: int
+
+
+class Unread(NamedTuple):
+    """Number of messages in a room that is not the current one. ``key_number`` is the room's for Alt-1 to Alt-9."""
+
+    key_number: int
+    room: str
+    messages: int
 
 
 class UiState(NamedTuple):
@@ -70,6 +120,9 @@ class UiState(NamedTuple):
     unconfirmed: tuple[Say | Whisper, ...] = ()
     # True after the first login.
     was_logged_in: bool = False
+    # The room that the next message goes to; empty for the lobby. And the unread messages of the others.
+    room: str = ""
+    unread: tuple[Unread, ...] = ()
 
 
 class _Fingerprint(NamedTuple):
@@ -105,7 +158,11 @@ class Model:
         self.online_count: int | None = None
         # Sender of the last direct message.
         self.last_sender = ""
-        # Id of the newest message seen, including the user's own. A reconnect resumes after it.
+        # The rooms that the user is in, by key, in the order in which they became known.
+        self.rooms: dict[str, MyRoom] = {}
+        # Names of other rooms, for completion: those that the server listed, and those of invitations.
+        self.other_rooms: tuple[str, ...] = ()
+        # Id of the newest message seen in the lobby or direct, including the user's own. A reconnect resumes after it.
         self.last_seen_id: int | None = None
         # Id of the server's history, if the server sends it.
         self.history_id: str | None = None
@@ -115,16 +172,25 @@ class Model:
 
     def login(self) -> Login:
         """The login to send on a new connection."""
-        return Login(self.username, self.password, self.last_seen_id, self.history_id)
+        last_id = self.last_seen_id
+        if last_id is None or not self.rooms:
+            return Login(self.username, self.password, last_id, self.history_id, rooms=True)
+        rooms = {room.name: room.last_seen_id for room in self.rooms.values()}
+        since = {LOBBY: last_id, _DIRECT: last_id, **rooms}
+        return Login(self.username, self.password, since, self.history_id, rooms=True)
 
     def has_seen(self, message: Message) -> bool:
         """True if this message is remembered as seen. A different message with the same id does not count."""
         seen = self._seen.get(message.id)
         return seen is not None and seen.matches(message)
 
+    def is_me(self, username: str) -> bool:
+        """True if this is the user's own name."""
+        return name_key(username) == name_key(self.username)
+
     def is_own(self, message: Message) -> bool:
         """True if this user sent it, from here or from another device."""
-        return name_key(message.sender) == name_key(self.username)
+        return self.is_me(message.sender)
 
     def apply(self, event: ClientEvent) -> None:
         """Update the state with an event."""
@@ -139,12 +205,30 @@ class Model:
             case History():
                 for message in event.messages:
                     self._note_seen(message)
-            case Online() | Users():
+            case Online(room=None) | Users(room=None):
                 self._update_online(event)
             case Sent():
                 self._note_confirmed(event)
             case Refused() if event.code not in _TEMPORARY_ERRORS:
                 self.unconfirmed.pop(event.nonce or "", None)
+            case Joined() | Parted() | TopicChanged() | Rooms() | Invited():
+                self._apply_room_event(event)
+
+    def _apply_room_event(self, event: Joined | Parted | TopicChanged | Rooms | Invited) -> None:
+        match event:
+            case Joined(room, topic, last_id=last_id):
+                known = self.rooms.get(room_key(room))
+                self._note_room(MyRoom(room, topic, known.last_seen_id if known else last_id))
+            case Parted(room):
+                self.rooms.pop(room_key(room), None)
+            case TopicChanged(room, topic) if known := self.rooms.get(room_key(room)):
+                self._note_room(known._replace(topic=topic))
+            case Rooms(rooms):
+                listed = tuple(each.room for each in rooms if not each.joined)
+                self.other_rooms = tuple(filter(is_room_name, listed[:ROOMS_MAX]))
+            case Invited(room, username) if self.is_me(username) and is_room_name(room):
+                others = [each for each in self.other_rooms if room_key(each) != room_key(room)]
+                self.other_rooms = (*others[1 - ROOMS_MAX :], room)
 
     def _on_welcome(self, event: Welcome) -> None:
         self.username = event.username
@@ -161,6 +245,18 @@ class Model:
         # A smaller id means that the server's history was reset and has none of the seen messages.
         elif event.last_id is not None and (is_other or self.last_seen_id is None or event.last_id < self.last_seen_id):
             self.last_seen_id = event.last_id
+        known, self.rooms = self.rooms, {}
+        states = {room_key(state.room): state for state in event.rooms or ()}
+        for key in (*(key for key in known if key in states), *(key for key in states if key not in known)):
+            # The server sends the messages after the least of these ids: `since` counts for all rooms.
+            ids = [states[key].last_id, *((known[key].last_seen_id,) if key in known else ())]
+            last_seen_id = min(ids) if event.since is None else min(*ids, event.since)
+            self._note_room(MyRoom(states[key].room, states[key].topic, last_seen_id))
+
+    def _note_room(self, room: MyRoom) -> None:
+        key = room_key(room.name)
+        if key in self.rooms or (len(self.rooms) < _ROOMS_MAX and is_room_name(room.name)):
+            self.rooms[key] = room
 
     def _note_direct_sender(self, message: Message) -> None:
         if isinstance(message, DirectMessage) and not self.is_own(message) and is_username(message.sender):
@@ -177,15 +273,19 @@ class Model:
         self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
 
     def _note_seen(self, message: Message) -> None:
-        self._remember(message.id, _Fingerprint(message.time_ms, _content_hash(message.sender, message.text)))
+        fingerprint = _Fingerprint(message.time_ms, _content_hash(message.sender, message.text))
+        self._remember(message.id, fingerprint, message.room if isinstance(message, PublicMessage) else None)
 
     def _note_confirmed(self, event: Sent) -> None:
         message = self.unconfirmed.pop(event.nonce or "", None)
         fingerprint = None if message is None else _Fingerprint(None, _content_hash(self.username, message.text))
-        self._remember(event.id, fingerprint)
+        self._remember(event.id, fingerprint, message.room if isinstance(message, Say) else None)
 
-    def _remember(self, message_id: int, fingerprint: _Fingerprint | None) -> None:
-        self.last_seen_id = max(message_id, self.last_seen_id or 0)
+    def _remember(self, message_id: int, fingerprint: _Fingerprint | None, room: str | None) -> None:
+        if room is None or is_lobby(room):
+            self.last_seen_id = max(message_id, self.last_seen_id or 0)
+        elif known := self.rooms.get(room_key(room)):
+            self._note_room(known._replace(last_seen_id=max(message_id, known.last_seen_id)))
         if fingerprint is not None:
             self._seen.pop(message_id, None)
             self._seen[message_id] = fingerprint

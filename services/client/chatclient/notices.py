@@ -95,4 +95,11 @@ class Toggle(NamedTuple):
     what: str
 
 
-UiNotice = Ask | ErrorNotice | Help | ConnectionLost | Reconnected | MessageQueued | ScriptLine | Toggle
+class CurrentRoom(NamedTuple):
+    """The room that the next messages go to, with its topic; an empty name for the lobby."""
+
+    room: str
+    topic: str = ""
+
+
+UiNotice = CurrentRoom | Ask | ErrorNotice | Help | ConnectionLost | Reconnected | MessageQueued | ScriptLine | Toggle

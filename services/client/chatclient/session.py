@@ -1,4 +1,4 @@
-"""A session: one user in the chat room, over any number of connections. Below ChatClient and the command line client.
+"""A session: one user of a server, over any number of connections. Below ChatClient and the command line client.
 
 ClientSession connects four parts: the Model (state that survives a connection), the ClientProtocol (translates actions
 to requests and server events to client events), the Connection (the receiver thread, which connects and reconnects),
@@ -33,14 +33,19 @@ server stored on an earlier connection and now delivers like any missed message.
 _held. A confirmation with its id drops it. Otherwise it is returned as soon as no unconfirmed message can match. So
 each message is returned once.
 
-Queries. users, history and search stay in _unanswered until their answer or an error without a nonce arrives; after a
-reconnect they are requested again. The oldest query of the answer's type is removed, because servers answer in order.
+Queries. users, history, search and the requests about rooms stay in _unanswered until their answer or an error without
+a nonce arrives; after a reconnect they are requested again. The oldest query that an event can answer is removed,
+because servers answer in order (see answers).
+
+Rooms. A login names the newest message seen in each room. If the user is no longer in a room, because it was removed
+while the connection was lost, the server's answer lacks the room, and an unknown_room error follows. Then Parted
+follows Reconnected, and the error is dropped: _on_welcome_back(), _foreseen_errors.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from chatclient.links.connection import LinkDown, LinkLost, LinkUp
 from chatclient.links.watch import ExpectedAnswer
@@ -51,15 +56,39 @@ from chatprotocol.events import (
     DirectMessage,
     Found,
     History,
+    Invited,
+    Joined,
+    Kicked,
     Online,
+    Parted,
     PasswordChanged,
     PasswordPrompt,
     PublicMessage,
     Refused,
+    RoleChanged,
+    Rooms,
+    TopicChanged,
     Welcome,
 )
-from chatprotocol.requests import AskHistory, AskUsers, ChangePassword, Leave, Password, Say, Search, Whisper
-from chatprotocol.rules import check_text, check_username, name_key
+from chatprotocol.requests import (
+    AskHistory,
+    AskRooms,
+    AskUsers,
+    ChangePassword,
+    Invite,
+    Join,
+    Kick,
+    Leave,
+    MakeMember,
+    MakeOperator,
+    Part,
+    Password,
+    Say,
+    Search,
+    SetTopic,
+    Whisper,
+)
+from chatprotocol.rules import LOBBY, check_room_name, check_text, check_username, is_lobby, name_key, room_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +105,19 @@ FINAL_REFUSALS: Final = frozenset(
     {ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD}
 )
 # Queries and their answers. A query is repeated if the connection is lost before its answer.
-_ANSWERS: Final[dict[type, type]] = {AskUsers: Online, AskHistory: History, Search: Found}
+_ANSWERS: Final[dict[type, type]] = {
+    AskUsers: Online,
+    AskHistory: History,
+    Search: Found,
+    AskRooms: Rooms,
+    Join: Joined,
+    Part: Parted,
+    SetTopic: TopicChanged,
+    Invite: Invited,
+    Kick: Kicked,
+    MakeOperator: RoleChanged,
+    MakeMember: RoleChanged,
+}
 # Maximum number of unconfirmed messages; further ones wait.
 _UNCONFIRMED_MAX: Final = 64
 # Maximum number of unanswered queries; further ones wait.
@@ -119,6 +160,8 @@ def check_message(message: Say | Whisper) -> None:
     """Check text and recipient. Raises RequestError if the text can't be a message or the name can't be a username."""
     if isinstance(message, Whisper):
         check_username(message.to)
+    elif message.room is not None and not is_lobby(message.room):
+        check_room_name(message.room)
     check_text(message.text)
     check_unicode(message.text)
 
@@ -129,6 +172,26 @@ def check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise RequestError(ErrorCode.BAD_REQUEST, "That is not text in Unicode; nothing was sent.") from error
+
+
+def answers(action: Action, event: Any, username: str) -> bool:
+    """True if this event of the server can be the answer to the query of this user, or its error.
+
+    Other users cause the same events, so room, names and author must be those of the query.
+    """
+    room, target = getattr(action, "room", None), getattr(action, "username", None)
+    if isinstance(event, Refused):
+        return event.nonce is None and (event.room is None or _is_same_room(event.room, room))
+    if not isinstance(event, _ANSWERS[type(action)]) or not _is_same_room(getattr(event, "room", None), room):
+        return False
+    if target is not None and name_key(getattr(event, "username", "")) != name_key(target):
+        return False
+    by = None if isinstance(event, Parted) else getattr(event, "by", None)
+    return by is None or name_key(by) == name_key(username)
+
+
+def _is_same_room(one: str | None, other: str | None) -> bool:
+    return room_key(one or LOBBY) == room_key(other or LOBBY)
 
 
 def _new_nonce() -> str:
@@ -160,6 +223,8 @@ class ClientSession:
         self._held: dict[int, Message] = {}
         # Unanswered queries, oldest first.
         self._unanswered: list[Action] = []
+        # Keys of rooms that the login named and that the user is no longer in: an error about each follows.
+        self._foreseen_errors: set[str] = set()
         # The new password until the server confirms it. If the confirmation is lost, a login tries both.
         self._new_password: str | None = None
         # True if the goodbye was requested. It is sent again after a reconnect.
@@ -209,6 +274,7 @@ class ClientSession:
     def log_in(self) -> tuple[SessionEvent, ...]:
         """Log in on the current connection, and send the unconfirmed messages again."""
         self.model.connection_state = ConnectionState.LOGGING_IN
+        self._foreseen_errors = set()
         return self._apply_effects(self.client_protocol.connect(self.model.login(), [*self.model.unconfirmed.values()]))
 
     def send_password(self, password: str) -> tuple[SessionEvent, ...]:
@@ -249,11 +315,12 @@ class ClientSession:
 
     def request(self, action: Action) -> tuple[SessionEvent, ...]:
         """Request an action."""
-        if type(action) in _ANSWERS:
+        effects = self.client_protocol.request(action)
+        if type(action) in _ANSWERS and not any(isinstance(event, Refused) for event in effects.events):
             self._unanswered.append(action)
         if isinstance(action, ChangePassword):
             self._new_password = action.new
-        return self._apply_effects(self.client_protocol.request(action))
+        return self._apply_effects(effects)
 
     def prepare(self, message: Say | Whisper) -> Say | Whisper:
         """Return the message with a nonce, and keep it as unconfirmed. The caller must pass it to request().
@@ -262,7 +329,10 @@ class ClientSession:
         """
         check_message(message)
         nonce = self._new_nonce()
-        message = Say(message.text, nonce) if isinstance(message, Say) else Whisper(message.to, message.text, nonce)
+        if isinstance(message, Say):
+            message = Say(message.text, nonce, message.room)
+        else:
+            message = Whisper(message.to, message.text, nonce)
         self.model.unconfirmed[nonce] = message
         return message
 
@@ -304,19 +374,36 @@ class ClientSession:
                 self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
             case PasswordChanged():
                 self.model.password, self._new_password = self._new_password or self.model.password, None
-            case Welcome(username=username, last_id=last_id) if self.model.was_logged_in:
-                self._loss_told = self._refusal_told = False
-                self.model.apply(event)
-                return (Reconnected(username, last_id), *self._release_held())
+            case Welcome() if self.model.was_logged_in:
+                return self._on_welcome_back(event)
+            case Refused(code=ErrorCode.UNKNOWN_ROOM, nonce=None, room=str(room)) if (
+                room_key(room) in self._foreseen_errors
+            ):
+                self._foreseen_errors.remove(room_key(room))
+                return ()
         self.model.apply(event)
-        is_refused = isinstance(event, Refused) and event.nonce is None
-        for action in self._unanswered:
-            if is_refused or isinstance(event, _ANSWERS[type(action)]):
-                self._unanswered.remove(action)
-                break
+        self._remove_answered(event)
         # A message that was rejected and stays unconfirmed is sent again later, so its error is not shown.
         is_sent_again = isinstance(event, Refused) and event.nonce in self.model.unconfirmed
         return (*(() if is_sent_again else (event,)), *self._release_held())
+
+    def _on_welcome_back(self, welcome: Welcome) -> tuple[SessionEvent, ...]:
+        """Apply the answer to a later login. Parted tells of each room that the user is no longer in."""
+        self._loss_told = self._refusal_told = False
+        known = self.model.rooms
+        self.model.apply(welcome)
+        lost = [Parted(room.name) for key, room in known.items() if key not in self.model.rooms]
+        self._foreseen_errors = {room_key(parted.room) for parted in lost}
+        for parted in lost:
+            self._remove_answered(parted)
+        return (Reconnected(welcome.username, welcome.last_id), *lost, *self._release_held())
+
+    def _remove_answered(self, event: ClientEvent) -> None:
+        """Remove the oldest query that this event answers."""
+        for action in self._unanswered:
+            if answers(action, event, self.model.username):
+                self._unanswered.remove(action)
+                break
 
     def _on_login_refused(self, error: Refused) -> tuple[SessionEvent, ...]:
         """Decide if the login is tried again.
@@ -331,6 +418,11 @@ class ClientSession:
         if not self.model.was_logged_in:
             self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
             return (LoginRefused(error, is_final=True),)
+        if error.code is ErrorCode.BAD_REQUEST and self.model.rooms:
+            # A server that does not know rooms, such as one of an earlier version, can't read an id for each room.
+            lost, self.model.rooms = self.model.rooms, {}
+            self.close_link()
+            return tuple(Parted(room.name) for room in lost.values())
         if not self.client_protocol.is_guest and error.code in FINAL_REFUSALS:
             return (LoginRefused(error, is_final=True),)
         self.close_link()
@@ -346,8 +438,10 @@ class ClientSession:
     def _matches(self, message: Message, own_message: Say | Whisper) -> bool:
         if own_message.text != message.text:
             return False
+        if isinstance(own_message, Say) and isinstance(message, PublicMessage):
+            return _is_same_room(own_message.room, message.room)
         if isinstance(own_message, Say) or isinstance(message, PublicMessage):
-            return isinstance(own_message, Say) and isinstance(message, PublicMessage)
+            return False
         # Some protocols omit the recipient. A message to oneself is never held: it is shown and confirmed separately.
         to, username = name_key(own_message.to), name_key(self.model.username)
         return name_key(message.recipient) in ("", to) and to != username

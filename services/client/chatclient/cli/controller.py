@@ -10,6 +10,11 @@ while ClientSession.is_ready. react() handles its input and then uses waiting li
 used in the order in which they were typed. Passwords that are typed at a terminal wait in _secrets, so that a password
 is never sent or shown as a message.
 
+Rooms. Messages go to the current room: see current_room.py. It changes when the user says so, and when a room that the
+user asked to join is entered. It never changes by an event that the user did not cause, so a line that is just being
+typed can't reach others than those that it was meant for. For the same reason a line that a person typed keeps the room
+in which it was typed.
+
 The client ends when exit is set. Reasons: Bye or Left after the goodbye; ConnectionEnded; a final login error; an
 interrupt or the end of input before the login or during an outage. After an interrupt, the goodbye has a time limit:
 the frontend calls on_deadline() at `deadline`.
@@ -20,8 +25,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from chatclient.cli.current_room import CurrentRoomTracker
 from chatclient.cli.exits import Exit
-from chatclient.cli.frontend import EndOfInput, Interrupt, Line
+from chatclient.cli.frontend import EndOfInput, Interrupt, Line, SelectRoom
 from chatclient.cli.input import LineMeaning
 from chatclient.cli.login_flow import LoginFlow, LoginState
 from chatclient.model import ConnectionState, UiState
@@ -29,6 +35,7 @@ from chatclient.notices import (
     Ask,
     Asked,
     ConnectionLost,
+    CurrentRoom,
     ErrorNotice,
     Help,
     MessageQueued,
@@ -39,8 +46,20 @@ from chatclient.notices import (
 )
 from chatclient.session import GOODBYE_SECONDS, Connected, ConnectionEnded, Left, LoginRefused
 from chatprotocol.errors import RequestError
-from chatprotocol.events import Bye, Online, PasswordPrompt, Ready, Refused, Users, Welcome
-from chatprotocol.requests import AskHistory, ChangePassword, Leave, Say, Whisper
+from chatprotocol.events import (
+    Bye,
+    Joined,
+    Online,
+    Parted,
+    PasswordPrompt,
+    PublicMessage,
+    Ready,
+    Refused,
+    Users,
+    Welcome,
+)
+from chatprotocol.requests import AskHistory, ChangePassword, Join, Leave, Part, Say, Whisper
+from chatprotocol.rules import room_key
 from chatprotocol.wire.base import DeliveryUnknown
 
 if TYPE_CHECKING:
@@ -83,6 +102,7 @@ class Controller:
         self._frontend = frontend
         self._monotonic = monotonic
         self._login = LoginFlow(session, frontend, default)
+        self._rooms = CurrentRoomTracker(session.model, stays_after_error=not frontend.is_person)
         self._lines: deque[Line | EndOfInput] = deque()
         # Typed passwords, perhaps from before the prompt.
         self._secrets: deque[Line] = deque()
@@ -113,6 +133,9 @@ class Controller:
         match item:
             case Line() | EndOfInput():
                 self._queue_input(item)
+            case SelectRoom(number):
+                if (room := self._rooms.by_number(number)) not in (None, self._rooms.current):
+                    self._enter_room(room)
             case Interrupt():
                 if self.deadline is not None:
                     self.on_deadline()  # the second one ends the wait for the goodbye
@@ -121,8 +144,7 @@ class Controller:
                     self._on_interrupt()
             case _:
                 self._handle_events(self._session.handle(item))
-        self._parser.names = self._model.online
-        self._parser.last_sender = self._model.last_sender
+        self._inform_parser()
         self._ask_operation()
         while self.exit is None and (line := self._next_line()) is not None:
             self._on_line(line)
@@ -130,6 +152,12 @@ class Controller:
         if self._model.connection_state is ConnectionState.DISCONNECTED and self._only_leave_waits():
             self.exit = Exit.OK
         self._frontend.update(self._ui_state())
+
+    def _inform_parser(self) -> None:
+        model, parser = self._model, self._parser
+        parser.names, parser.last_sender = model.online, model.last_sender
+        parser.room, parser.other_rooms = self._rooms.target, model.other_rooms
+        parser.rooms = tuple(room.name for room in model.rooms.values())
 
     def on_deadline(self) -> None:
         """End the connection if the goodbye was not answered in time, and the client if that is not reported."""
@@ -147,6 +175,11 @@ class Controller:
             return
         if isinstance(item, EndOfInput):
             self._change = None
+        elif self._frontend.is_person and self._login.question is None and self._change is None:
+            if self._parser.is_room_change(item.text):
+                self._on_line(item)  # also if earlier lines wait: they keep their rooms
+                return
+            item = item._replace(room=self._rooms.target)
         is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
         if self._frontend.is_person and self._login.question is None and not is_logged_in:
             if isinstance(item, EndOfInput) or self._parser.is_leave(item.text):
@@ -187,6 +220,8 @@ class Controller:
             tuple(line.text for line in self._lines if isinstance(line, Line)),
             tuple(model.unconfirmed.values()),
             model.was_logged_in,
+            self._rooms.current,
+            self._rooms.unread(),
         )
 
     def _ask_operation(self) -> None:
@@ -222,7 +257,7 @@ class Controller:
         for event in events:
             self._on_event(event)
 
-    def _on_event(self, event: SessionEvent) -> None:  # noqa: C901 - one case for each event
+    def _on_event(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
         is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
         match event:
             case Connected():
@@ -245,9 +280,18 @@ class Controller:
                 self._end()
             case Users():
                 self._on_users(event)
+            case PublicMessage():
+                self._rooms.count(event)
+                self._frontend.display([event])
+            case Joined() | Parted():
+                self._frontend.display([event])
+                if (room := self._rooms.room_after(event)) is not None:
+                    self._enter_room(room)
             case Ready() | Online():
                 self._frontend.display([event])
                 self._ask(self._question)
+            case Refused(nonce=None, room=str(room)) if self._rooms.was_refused(room):
+                self._frontend.display([event])
             case Refused(nonce=None) if self._question is not None and self._asked is None:
                 self._frontend.display([event])
                 self._question = self._parser.handle_refusal()
@@ -279,8 +323,9 @@ class Controller:
     def _on_users(self, event: Users) -> None:
         """Show other users who joined or left. The user's own arrival is not shown."""
         joined = tuple(name for name in event.joined if name != self._model.username)
-        if joined or event.left:
-            self._frontend.display([Users(event.unlisted_count, event.users, joined, event.left)])
+        left = tuple(name for name in event.left if name != self._model.username) if event.room else event.left
+        if joined or left:
+            self._frontend.display([Users(event.unlisted_count, event.users, joined, left, event.room)])
 
     def _end(self) -> None:
         """End the client after the goodbye. Its answer comes after the answers to all earlier requests."""
@@ -318,7 +363,9 @@ class Controller:
             self._use_password_change([*self._change, line.text])
         else:
             self._asked = None
+            self._parser.room = self._rooms.target if line.room is None else line.room
             self._run_parsed(self._parser.parse_line(line.text))
+            self._inform_parser()
 
     def _use_password_change(self, parsed: list[str]) -> None:
         """Handle one of the inputs of a password change. An empty line cancels."""
@@ -346,16 +393,30 @@ class Controller:
             self._ask_change([])
         if parsed.toggle:
             self._frontend.display([Toggle(parsed.toggle)])
+        if parsed.enters is not None:
+            self._enter_room(parsed.enters)
         self._question = parsed.question
         match parsed.action:
             case None:
                 self._ask(self._question)
+            case Join() | Part():
+                self._rooms.note_request(parsed.action)
+                self._handle_events(self._session.request(parsed.action))
             case Leave():
                 self._leave()
             case Say() | Whisper() as message:
                 self._send_message(message)
             case action:
                 self._handle_events(self._session.request(action))
+
+    def _enter_room(self, room: str) -> None:
+        """Make it the current room. At a terminal the first visit shows its recent messages."""
+        is_first = self._rooms.enter(room)
+        known = self._model.rooms.get(room_key(room))
+        self._frontend.display([CurrentRoom(room, known.topic if known else "")])
+        is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
+        if is_first and known and known.last_seen_id and self._frontend.is_terminal and is_logged_in:
+            self._handle_events(self._session.request(AskHistory(_RECENT_MESSAGES, room=known.name)))
 
     def _send_message(self, message: Say | Whisper) -> None:
         """Send a message. The session sends it again after a lost connection, until it is confirmed."""

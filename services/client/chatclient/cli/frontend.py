@@ -21,6 +21,15 @@ class Line(NamedTuple):
     is_from_script: bool = False
     # True if the password prompt was active. The line is then used only as a password.
     is_secret: bool = False
+    # The room that was the current one when a person typed the line: a message goes there, even if the line has to
+    # wait. None: the current room at the time when the line is used.
+    room: str | None = None
+
+
+class SelectRoom(NamedTuple):
+    """A key that changes the current room: 1 for the lobby, 2 to 9 for other rooms."""
+
+    number: int
 
 
 class EndOfInput(NamedTuple):
@@ -31,7 +40,7 @@ class Interrupt(NamedTuple):
     """A request to end now: a signal, a key, or a failed script."""
 
 
-Input: TypeAlias = "Line | EndOfInput | Interrupt | Event | Signal"
+Input: TypeAlias = "Line | SelectRoom | EndOfInput | Interrupt | Event | Signal"
 
 
 class Frontend(Protocol):

@@ -15,8 +15,35 @@ from chatclient.ui.text import ACTION
 from chatprotocol.errors import RequestError
 from chatprotocol.keywords import WORDS
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
-from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Say, Search, Whisper
-from chatprotocol.rules import EVERYONE, check_username, history_limit, is_everyone, name_key
+from chatprotocol.requests import (
+    AskHistory,
+    AskRooms,
+    AskUser,
+    AskUsers,
+    Invite,
+    Join,
+    Kick,
+    Leave,
+    MakeMember,
+    MakeOperator,
+    Part,
+    Say,
+    Search,
+    SetTopic,
+    Whisper,
+)
+from chatprotocol.rules import (
+    EVERYONE,
+    LOBBY,
+    check_room_name,
+    check_topic,
+    check_username,
+    history_limit,
+    is_everyone,
+    is_lobby,
+    name_key,
+    room_key,
+)
 from chatprotocol.wire.base import OpenDirect, OpenPublic
 
 if TYPE_CHECKING:
@@ -47,6 +74,16 @@ class ParsedInput(NamedTuple):
     wants_help: bool = False
     toggle: str | None = None
     changes_password: bool = False
+    # The room that becomes the current one; empty for the lobby.
+    enters: str | None = None
+
+
+class Completes(Enum):
+    """What Tab completes in an argument of a command."""
+
+    USER = "users online"
+    ROOM = "rooms that the user is in"
+    OTHER_ROOM = "rooms that the user is not in"
 
 
 class Command(NamedTuple):
@@ -60,8 +97,16 @@ class Command(NamedTuple):
     is_local: bool = False
     # Aliases in lower case. An alias that begins with @ is for the help only, because such lines are parsed earlier.
     aliases: tuple[str, ...] = ()
+    # What Tab completes, for each argument.
+    completes: tuple[Completes, ...] = ()
 
 
+# Commands that only json has.
+_JSON_COMMANDS: Final = frozenset(
+    {"/search", "/password", "/join", "/part", "/rooms", "/room", "/topic", "/invite", "/kick", "/op", "/deop"}
+)
+# Removes the topic of a room.
+_NO_TOPIC: Final = "-"
 # Commands of other programs, and our command. Alone on a line such a word is probably not meant as a message.
 _FOREIGN_WORDS: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
 
@@ -70,7 +115,8 @@ class InputParser:
     """Parses lines one by one, and remembers the meaning of the next one.
 
     With ``sends_plain_lines`` (at a terminal), a line that is no command is a public message. ``is_json`` enables the
-    features of the protocol json: search, password change, and the lookup of a user.
+    features of the protocol json: rooms, search, password change, and the lookup of a user. Messages go to the current
+    ``room``, and commands are about it; in the lobby it is empty.
     """
 
     # True if some operations ask for more input.
@@ -85,6 +131,12 @@ class InputParser:
         # Users online, and the sender of the last direct message. Set by the controller.
         self.names: tuple[str, ...] = ()
         self.last_sender = ""
+        # The current room, the rooms that the user is in, and others that are known. Set by the controller.
+        self.room = ""
+        self.rooms: tuple[str, ...] = ()
+        self.other_rooms: tuple[str, ...] = ()
+        # The room of the public message that was begun.
+        self._begun_in = ""
         self._commands = {command.word: command for command in self._table()}
         self._aliases = {alias: command for command in self._commands.values() for alias in command.aliases}
 
@@ -96,9 +148,11 @@ class InputParser:
         if not line.strip():
             return ParsedInput(error="Nothing was typed; the operation is cancelled.")
         if meaning is LineMeaning.PUBLIC_TEXT:
-            return ParsedInput(Say(line))
+            return ParsedInput(Say(line, room=self._begun_in or None))
         if meaning is LineMeaning.RECIPIENT:
             return self._take_recipient(line.strip().removeprefix("@").rstrip())
+        if is_everyone(self._recipient):
+            return ParsedInput(Say(line, room=self._begun_in or None))
         return self._addressed(self._recipient, line)
 
     def handle_refusal(self) -> Question | None:
@@ -125,6 +179,11 @@ class InputParser:
             return False
         command = self._command(word)
         return command.is_local if command else word.startswith("/")
+
+    def is_room_change(self, line: str) -> bool:
+        """True if this line, as the next operation, only changes the current room."""
+        command = self._command(line.strip().partition(" ")[0])
+        return self.next_line is LineMeaning.OPERATION and command is not None and command.word == "/room"
 
     def hint(self) -> str:
         """A short hint after the first login."""
@@ -161,6 +220,8 @@ class InputParser:
             found = self._names_like(last, "")
         elif self.next_line is LineMeaning.RECIPIENT:
             found = [] if first.strip() else self._names_like(last, "")
+        elif (command := self._command(first.split(" ")[0])) is not None and command.completes:
+            found = self._arguments_like(command.completes, len(first.split()) - 1, last)
         elif first.strip().upper() == self._words.direct:
             found = self._names_like(last, " ")
         elif first:
@@ -172,6 +233,19 @@ class InputParser:
             words = [f"{word} " for word in self._commands if word[0] != "@" and word.upper().startswith(last.upper())]
             found = words + (self._names_like(last, ": ") if last and self.sends_plain_lines else [])
         return len(last), found
+
+    def _arguments_like(self, completes: tuple[Completes, ...], number: int, beginning: str) -> list[str]:
+        """Completions of an argument of a command."""
+        if number >= len(completes):
+            return []
+        end = " " if number + 1 < len(completes) else ""
+        if completes[number] is Completes.USER:
+            return self._names_like(beginning, end)
+        is_other = completes[number] is Completes.OTHER_ROOM
+        rooms = [*self.rooms, *(self.other_rooms if is_other else [LOBBY] if self.rooms else [])]
+        mark = "#" if beginning.startswith("#") else ""
+        key = room_key(beginning.removeprefix("#"))
+        return [f"{mark}{room}{end}" for room in sorted(rooms, key=room_key) if room_key(room).startswith(key)]
 
     def _names_like(self, beginning: str, end: str) -> list[str]:
         key = name_key(beginning)
@@ -194,7 +268,7 @@ class InputParser:
             ),
             Command(words.leave, "", "leave", lambda _: ParsedInput(Leave())),
             Command("/me", "ACTION", "tell all users what you do, as in /me waves", self._me),
-            Command("/users", "", "who is online", lambda _: ParsedInput(AskUsers()), aliases=("/who", "/names")),
+            Command("/users", "", "who is online", self._users, aliases=("/who", "/names")),
             Command("/history", "[NUMBER]", f"the same as {words.history}", partial(self._history, "/history")),
         ]
         if self._is_json:
@@ -206,9 +280,53 @@ class InputParser:
         )
         if self._is_json:
             table.append(Command("/password", "", "change your password", lambda _: ParsedInput(changes_password=True)))
+            table += self._room_commands()
         if self.sends_plain_lines:
             table += [self._switch("joins", "show or hide joins and leaves"), self._quiet()]
         return [*table, *self._common()]
+
+    def _room_commands(self) -> list[Command]:
+        to_user = (Completes.USER, Completes.ROOM)
+        return [
+            Command("/rooms", "", "list the rooms", lambda _: ParsedInput(AskRooms())),
+            Command(
+                "/join",
+                "ROOM [private]",
+                "enter a room, or make it; private: only for invited users",
+                self._join,
+                completes=(Completes.OTHER_ROOM,),
+            ),
+            Command(
+                "/room",
+                "[ROOM]",
+                f"write to another room that you are in; /room {LOBBY}: to all users",
+                self._room,
+                is_local=True,
+                completes=(Completes.ROOM,),
+            ),
+            Command("/part", "[ROOM]", "leave a room for good", self._part, completes=(Completes.ROOM,)),
+            Command("/topic", "[TEXT]", f"show or change the topic of the room; {_NO_TOPIC} removes it", self._topic),
+            Command(
+                "/invite", "USER [ROOM]", "let a user join a room", partial(self._about_user, Invite), completes=to_user
+            ),
+            Command(
+                "/kick", "USER [ROOM]", "remove a user from a room", partial(self._about_user, Kick), completes=to_user
+            ),
+            Command(
+                "/op",
+                "USER [ROOM]",
+                "let a user change topic, members and operators of a room",
+                partial(self._about_user, MakeOperator),
+                completes=to_user,
+            ),
+            Command(
+                "/deop",
+                "USER [ROOM]",
+                "take this right away",
+                partial(self._about_user, MakeMember),
+                completes=to_user,
+            ),
+        ]
 
     def _quiet(self) -> Command:
         return self._switch("quiet", "switch bell and highlight off or on")
@@ -254,12 +372,12 @@ class InputParser:
         """Parse a line that is no command: a public message, unless it looks like a typing error."""
         words = self._words
         if self._is_sentence(word):
-            return ParsedInput(Say(line))
+            return self._say(line)
         if word.startswith("/"):
             return None
         if intended := _FOREIGN_WORDS.get(line.upper()):
             return ParsedInput(
-                error=f"Nothing was sent. Type {intended}, or {words.public} {line} to send it to all users."
+                error=f"Nothing was sent. Type {intended}, or {words.public} {line} to send it to {self._audience()}."
             )
         if word.upper() in WORDS:
             return None
@@ -269,25 +387,25 @@ class InputParser:
         if text and (is_swapped or (is_known and _is_typo(word.upper(), words.direct))):
             return ParsedInput(
                 error=f"Nothing was sent. {words.direct} {recipient} ... writes to {recipient}, "
-                f"{words.public} {word} {recipient} ... sends it to all users."
+                f"{words.public} {word} {recipient} ... sends it to {self._audience()}."
             )
-        return ParsedInput(Say(line))
+        return self._say(line)
 
     def _unexpected_text(self, word: str) -> ParsedInput:
         say = f"{self._words.public} {word} ..."
-        return ParsedInput(error=f"{word} takes no text, so nothing was done; {say} sends it to all users.")
+        return ParsedInput(error=f"{word} takes no text, so nothing was done; {say} sends it to {self._audience()}.")
 
     def _error(self, word: str) -> str:
         words = self._words
         like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
-        if word.lower() in ("/search", "/password"):
+        if word.lower() in _JSON_COMMANDS and not self._is_json:
             return f"There is no {word} in this wire format, so nothing was sent; json has it."
         if word.lower() in ("/joins", "/quiet") and not self.sends_plain_lines:
             return f"{word} works only at a terminal; nothing was done."
         if word.startswith("/") and like:
             return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help lists the commands."
         if word.startswith("/") and self.sends_plain_lines:
-            say = f"{words.public} {word} ... sends it to all users"
+            say = f"{words.public} {word} ... sends it to {self._audience()}"
             return f"There is no {word}, so nothing was sent; {say}. /help lists the commands."
         return (
             f"{word} is no operation, so nothing was sent. There are {words.public} (to all users), "
@@ -298,6 +416,7 @@ class InputParser:
         if error := _error_about(recipient):
             return ParsedInput(error=error)
         self._recipient = recipient
+        self._begun_in = self.room
         self.next_line = LineMeaning.DIRECT_TEXT
         known = map(name_key, (*self.names, self.last_sender))
         is_known = is_everyone(recipient) or name_key(recipient) in known
@@ -305,11 +424,19 @@ class InputParser:
         action = AskUser(recipient) if self.sends_plain_lines and self._is_json and not is_known else None
         return ParsedInput(action, question=_text_for(recipient))
 
+    def _say(self, text: str) -> ParsedInput:
+        return ParsedInput(Say(text, room=self.room or None))
+
+    def _audience(self) -> str:
+        """The receivers of a public message."""
+        return f"#{self.room}" if self.room else "all users"
+
     def _public(self, text: str) -> ParsedInput:
         if text:
-            return ParsedInput(Say(text))
+            return self._say(text)
         self.next_line = LineMeaning.PUBLIC_TEXT
-        return ParsedInput(OpenPublic(), question=_text_for("all users"))
+        self._begun_in = self.room
+        return ParsedInput(OpenPublic(), question=_text_for(self._audience()))
 
     def _direct(self, rest: str) -> ParsedInput:
         if not rest:
@@ -326,7 +453,7 @@ class InputParser:
     def _search(self, words: str) -> ParsedInput:
         if not words:
             return ParsedInput(error="Nothing was searched for; type /search WORDS.")
-        return ParsedInput(Search(words))
+        return ParsedInput(Search(words, room=self.room or None))
 
     def _addressed(self, recipient: str, text: str) -> ParsedInput:
         if not text:
@@ -334,19 +461,73 @@ class InputParser:
         if error := _error_about(recipient):
             return ParsedInput(error=error)
         recipient = next((name for name in self.names if name_key(name) == name_key(recipient)), recipient)
-        return ParsedInput(Say(text) if is_everyone(recipient) else Whisper(recipient, text))
+        return self._say(text) if is_everyone(recipient) else ParsedInput(Whisper(recipient, text))
 
     def _me(self, help_text: str) -> ParsedInput:
         """Send the line as typed. The receiving client decides how to show it (see text.action_of)."""
         if not help_text:
             return ParsedInput(error="Nothing was sent; type /me ACTION, as in /me waves.")
-        return ParsedInput(Say(f"{ACTION}{help_text}"))
+        return self._say(f"{ACTION}{help_text}")
+
+    def _users(self, _: str) -> ParsedInput:
+        return ParsedInput(AskUsers(self.room or None))
 
     def _history(self, word: str, rest: str) -> ParsedInput:
         try:
-            return ParsedInput(AskHistory(history_limit(rest)))
+            return ParsedInput(AskHistory(history_limit(rest), room=self.room or None))
         except RequestError:
             return ParsedInput(error=f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.")
+
+    # --- rooms ---
+
+    def _join(self, rest: str) -> ParsedInput:
+        room, options = _first_word(rest)
+        room = room.removeprefix("#")
+        if not room or options.lower() not in ("", "private"):
+            return ParsedInput(error="Nothing was done; type /join ROOM, or /join ROOM private for a new private room.")
+        if is_lobby(room):
+            return ParsedInput(enters="")
+        error = _room_error_about(room)
+        return ParsedInput(error=error) if error else ParsedInput(Join(room, private=bool(options)))
+
+    def _room(self, rest: str) -> ParsedInput:
+        room = rest.removeprefix("#")
+        if not room:
+            return ParsedInput(enters=self.room)
+        if is_lobby(room):
+            return ParsedInput(enters="")
+        known = next((each for each in self.rooms if room_key(each) == room_key(room)), None)
+        if known is None:
+            return ParsedInput(error=f"You are not in the room {room[:64]!r}; /join enters it, /rooms lists the rooms.")
+        return ParsedInput(enters=known)
+
+    def _part(self, rest: str) -> ParsedInput:
+        room = rest.removeprefix("#") or self.room
+        if not room or is_lobby(room):
+            return ParsedInput(error="Every user is in the lobby, and stays there. /part ROOM leaves another room.")
+        error = _room_error_about(room)
+        return ParsedInput(error=error) if error else ParsedInput(Part(room))
+
+    def _topic(self, text: str) -> ParsedInput:
+        if not self.room:
+            return ParsedInput(error="The lobby has no topic. /room ROOM changes to another room.")
+        if not text:
+            return ParsedInput(enters=self.room)
+        topic = "" if text == _NO_TOPIC else text
+        try:
+            check_topic(topic)
+        except RequestError as refused:
+            return ParsedInput(error=refused.reason)
+        return ParsedInput(SetTopic(self.room, topic))
+
+    def _about_user(self, request: type[Invite | Kick | MakeOperator | MakeMember], rest: str) -> ParsedInput:
+        user, room = _first_word(rest)
+        user, room = user.removeprefix("@"), room.removeprefix("#") or self.room
+        if not user or not room or is_lobby(room):
+            return ParsedInput(error="Nothing was done; name a user, and after it a room if you are in the lobby.")
+        if error := _error_about(user) or _room_error_about(room):
+            return ParsedInput(error=error)
+        return ParsedInput(request(room, user))
 
 
 class GuestInputParser(InputParser):
@@ -400,6 +581,15 @@ def _is_typo(word: str, intended: str) -> bool:
         return sorted(word) == sorted(intended) or sum(a != b for a, b in zip(word, intended, strict=True)) == 1
     shorter, longer = sorted((word, intended), key=len)
     return len(longer) == len(shorter) + 1 and any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
+
+
+def _room_error_about(room: str) -> str:
+    """The reason why a room can't have this name, or ""."""
+    try:
+        check_room_name(room)
+    except RequestError as refused:
+        return f"{refused.reason} Nothing was done."
+    return ""
 
 
 def _error_about(recipient: str) -> str:

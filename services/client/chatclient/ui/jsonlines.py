@@ -14,7 +14,7 @@ from chatclient import notices
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.requests import Whisper
-from chatprotocol.rules import EVERYONE
+from chatprotocol.rules import EVERYONE, LOBBY
 from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
 
@@ -73,6 +73,8 @@ def _members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:  # noqa: C
             return {"type": "back", "username": username}
         case notices.ScriptLine(text):
             return {"type": "typed", "line": text}
+        case notices.CurrentRoom(room, topic):
+            return {"type": "room", "room": room or LOBBY, "topic": topic}
         case _:
             return None
 

@@ -21,6 +21,7 @@ STYLES: Final = {
     "rule": "ansibrightblack",
     "error": "ansired",
     "direct": "ansimagenta",
+    "room": "ansicyan",
     "alert": "bold",
     "own": "bold",
     "waits": "ansibrightblack italic",

@@ -3,6 +3,7 @@
     12:00              bob | hello everyone
     12:01      bob » alice | psst
     12:02                * | carol joined
+    12:03         bob #dev | a message in the room dev
 
 Rows fit the width of the window. Control characters in received text are escaped here, once.
 """
@@ -22,16 +23,18 @@ from chatprotocol.requests import Whisper
 from chatprotocol.rules import name_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import tzinfo
 
-    from chatclient.model import UiState
+    from chatclient.model import UiState, Unread
     from chatclient.ui.layout import Row
     from chatclient.ui.timeline import Entry, Text
     from chatprotocol.requests import Say
 
 # Maximum number of rows for pending messages and lines.
 _PENDING_ROWS_MAX: Final = 4
+# Maximum number of rooms with unread messages in the status line.
+_UNREAD_ROOMS_MAX: Final = 3
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Questions whose form in the prompt differs from that in lines of output.
 _PROMPTS: Final = {Asked.PASSWORD: "password", Asked.PASSWORD_NEW_ACCOUNT: "password"}
@@ -97,8 +100,9 @@ class RowFormatter:
         """The sender column and the text: ``*`` and ``alice waves`` for a public ``/me waves``."""
         action = action_of(entry.text)
         if action is not None and not entry.recipient:
-            return [_coloured_name(entry.sender, username, "*")], f"{entry.sender} {action}"
-        who = [_coloured_name(entry.sender, username)]
+            who = [_coloured_name(entry.sender, username, "*"), *_room_mark(entry.room)]
+            return who, f"{entry.sender} {action}"
+        who = [_coloured_name(entry.sender, username), *_room_mark(entry.room)]
         if entry.recipient:
             who += [("class:direct", f" {self._glyphs.to} "), _coloured_name(entry.recipient, username)]
         return who, entry.text if action is None else f"* {entry.sender} {action}"
@@ -132,8 +136,10 @@ class RowFormatter:
         online = f"{count} online" if count is not None and is_up else ""
         dot = f" {self._glyphs.dot} "
         quiet = "quiet" if is_quiet else ""
+        room = f"#{clean(ui_state.room)}" if ui_state.room else ""
         words = [(clean(ui_state.username), 5), (server, 3), (protocol, 2), (online, 4), (quiet, 1)]
-        for least in range(7):
+        words += [(room, 6), (_unread_text(ui_state.unread), 7)]
+        for least in range(9):
             left = dot.join(word for word, weight in words if word and weight >= least)
             if columns_of(left + dot + connection_state) < width:
                 break
@@ -144,11 +150,19 @@ class RowFormatter:
         ]
 
 
-def prompt(ui_state: UiState) -> str:
-    """The text before the input."""
+def prompt(ui_state: UiState, width: int) -> str:
+    """The text before the input. A room takes half of the window at most, so that there is place for the input."""
     if (question := ui_state.question) is not None:
         return f"{clean(_PROMPTS.get(question.kind, question.text))}: "
-    return "" if ui_state.is_secret else f"{clean(ui_state.username)}> "  # the password was not requested yet
+    if ui_state.is_secret:
+        return ""  # the password was not requested yet
+    username = clean(ui_state.username)
+    if not ui_state.room:
+        return f"{username}> "
+    room = f"#{clean(ui_state.room)}> "
+    if columns_of(f"{username} {room}") <= width // 2:
+        return f"{username} {room}"
+    return room if columns_of(room) <= width // 2 else f"{wrap(room, max(width // 2 - 2, 1))[0]}> "
 
 
 def _coloured_name(name: str, username: str, shown: str = "") -> tuple[str, str]:
@@ -168,4 +182,22 @@ def _state_text(ui_state: UiState) -> str:
 
 
 def _pending_text(message: Say | Whisper) -> str:
-    return f"@{message.to} {message.text}" if isinstance(message, Whisper) else message.text
+    if isinstance(message, Whisper):
+        return f"@{message.to} {message.text}"
+    return f"#{message.room} {message.text}" if message.room else message.text
+
+
+def _room_mark(room: str) -> Row:
+    """The room of a message, after its sender: in the text it could be imitated."""
+    return [("class:room", f" #{clean(room)}")] if room else []
+
+
+def _unread_text(unread: Sequence[Unread]) -> str:
+    """``1 lobby (2), 3 #ops (5)``: number, name and count of the rooms with unread messages."""
+    told = [f"{each.key_number} {_room_label(each)} ({each.messages})" for each in unread[:_UNREAD_ROOMS_MAX]]
+    more = len(unread) - len(told)
+    return ", ".join([*told, *([f"{more} more"] if more > 0 else [])])
+
+
+def _room_label(unread: Unread) -> str:
+    return unread.room if unread.key_number == 1 else f"#{clean(unread.room)}"

@@ -22,6 +22,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from prompt_toolkit import PromptSession
@@ -38,7 +39,7 @@ from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import Style
 
 from chatclient.cli.exits import Exit
-from chatclient.cli.frontend import Interrupt, Line
+from chatclient.cli.frontend import Interrupt, Line, SelectRoom
 from chatclient.cli.signals import ENDING_SIGNALS
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import Asked, ErrorNotice, Help
@@ -307,7 +308,7 @@ class TerminalFrontend:
     def _prompt(self) -> FormattedText:
         rows = self._formatter.pending(self._ui_state, self._output.get_size().columns)
         pending = [piece for row in rows for piece in (*row, ("", "\n"))]
-        return FormattedText([*pending, ("class:prompt", prompt(self._ui_state))])
+        return FormattedText([*pending, ("class:prompt", prompt(self._ui_state, self._output.get_size().columns))])
 
     def _toolbar(self) -> FormattedText:
         width = self._output.get_size().columns - 1
@@ -322,6 +323,8 @@ class TerminalFrontend:
         keys.add("escape", "enter", filter=is_typing)(lambda event: event.current_buffer.insert_text("\n"))
         keys.add("c-c", filter=is_typing)(self._on_clear)
         keys.add("c-d", filter=is_typing & is_empty)(lambda _: self._stop())
+        for number in range(1, 10):
+            keys.add("escape", str(number), filter=is_typing)(partial(self._on_room_key, number))
         # A history search would show the password.
         for key in ("c-r", "c-s"):
             keys.add(key, filter=self._is_secret)(lambda _: None)
@@ -414,6 +417,9 @@ class TerminalFrontend:
         else:
             self._show_help("Ctrl-D or EX leaves.")
 
+    def _on_room_key(self, number: int, _: KeyPressEvent) -> None:
+        self._react(SelectRoom(number))
+
     def _clear_line(self) -> None:
         """Clear the line, and the clipboard if it may hold a password."""
         self._session.default_buffer.reset()
@@ -461,7 +467,7 @@ class _Hidden(Processor):
 
 
 class _NameCompleter(Completer):
-    """Completes names of users online, operations and commands."""
+    """Completes names of users online and of rooms, operations and commands."""
 
     def __init__(self, parser: InputParser, is_password: Callable[[], bool]) -> None:
         self._parser = parser

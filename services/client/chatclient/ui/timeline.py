@@ -6,6 +6,10 @@ Order. After the login the client requests the recent messages. Messages that ar
 shown with it in the order of ids; an error or a lost connection releases them. After a reconnect the missed messages,
 up to the server's newest id at that time, stand between two rules.
 
+Rooms. A message of a room has the room; without one it is in the lobby, whatever the current room is. So rows that were
+printed before a change of the current room keep their meaning. Joins and leaves are shown of the lobby and the current
+room: a user who comes online joins all of its rooms at once.
+
 Once. An own message is shown when it is confirmed, from the unconfirmed ones. If it is received as well, the second one
 is dropped by its id.
 """
@@ -22,7 +26,7 @@ from chatclient.ui import view
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.requests import Whisper
-from chatprotocol.rules import name_key
+from chatprotocol.rules import name_key, room_key
 from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 
 if TYPE_CHECKING:
@@ -55,6 +59,8 @@ class Text(NamedTuple):
     recipient: str = ""
     # True if it mentions this user or is a direct message to this user, unless the client is quiet.
     is_alert: bool = False
+    # Empty for the lobby and for direct messages.
+    room: str = ""
 
 
 class Remark(NamedTuple):
@@ -100,6 +106,8 @@ class Timeline:
         self._lost_at: datetime | None = None
         # Reason of the server for ending the connection.
         self._goodbye = ""
+        # The current room; empty for the lobby.
+        self._room = ""
 
     def entries(self, shown: Sequence[ClientEvent | UiNotice]) -> Iterator[Entry]:
         """The entries for events and notices. In a flood, some public messages are left out."""
@@ -145,8 +153,8 @@ class Timeline:
                 about = f" It was: {rejected.text}" if rejected else ""
                 # An error without a nonce may be the answer to the history request, so the held messages are shown.
                 return [*([] if nonce else self._release_held()), Remark(reason + about, is_error=True)]
-            case events.History(messages):
-                return self._history(messages)
+            case events.History(messages, room):
+                return self._history(messages) if room is None else self._history_of(room, messages)
             case events.Found():
                 return self._found(shown)
             case events.Welcome():
@@ -166,11 +174,24 @@ class Timeline:
                 self._own_ids.clear()  # after a restore the ids may belong to other messages
                 more = "; CH 500 shows more" if has_history else ""
                 return [Remark(f"More may have been missed than is shown{more}.", is_error=True)]
-            case events.Online(users):
-                return [_online(users)]
-            case events.Users(joined=joined, left=left) if self.shows_joins:
+            case events.Online(users, room):
+                return [_online(users, room)]
+            case events.Users(joined=joined, left=left, room=room) if self.shows_joins and self._is_near(room):
                 changes = ((joined, "joined"), (left, "left"))
-                return [Remark(f"{_names(names)} {verb}") for names, verb in changes if names]
+                where = f" {_named(room)}" if room else ""
+                return [Remark(f"{_names(names)} {verb}{where}") for names, verb in changes if names]
+            case notices.CurrentRoom(room):
+                self._room = room
+                return [_current(shown)]
+            case events.Invited(_, username) if self._is_own(username):
+                self.needs_bell |= not self.is_quiet
+                return [_room_remark(shown)]
+            case events.Joined():
+                return [_room_remark(shown), _online(shown.users, shown.room)]
+            case events.Rooms(rooms):
+                return _listed(rooms)
+            case events.Parted() | events.TopicChanged() | events.Invited() | events.Kicked() | events.RoleChanged():
+                return [_room_remark(shown)]
             case notices.ErrorNotice(code, text):
                 return [*(self._release_held() if code == "lost" else []), Remark(text, is_error=True)]
             case notices.Help(lines):
@@ -217,10 +238,11 @@ class Timeline:
     def _message(self, message: Message, *, is_new: bool) -> Text:
         self._newest_id = max(self._newest_id, message.id)
         if isinstance(message, events.DirectMessage):
-            recipient, is_alert = message.recipient or "?", not self._is_own(message.sender)
+            recipient, room, is_alert = message.recipient or "?", "", not self._is_own(message.sender)
         else:
-            recipient, is_alert = "", self._is_mention(message.sender, message.text)
-        return self._text(message.sender, message.text, message.time_ms, recipient, is_alert=is_alert, is_new=is_new)
+            recipient, room, is_alert = "", message.room or "", self._is_mention(message.sender, message.text)
+        text = self._text(message.sender, message.text, message.time_ms, recipient, is_alert=is_alert, is_new=is_new)
+        return text._replace(room=room)
 
     def _text(
         self,
@@ -240,12 +262,16 @@ class Timeline:
         """An own message, and a remark about its outcome."""
         if own_message is None:
             return []
-        recipient = own_message.to if isinstance(own_message, Whisper) else ""
-        text = self._text(self.username, own_message.text, recipient=recipient)
+        recipient, room = (own_message.to, "") if isinstance(own_message, Whisper) else ("", own_message.room or "")
+        text = self._text(self.username, own_message.text, recipient=recipient)._replace(room=room)
         return [text, Remark(remark)] if remark else [text]
 
     def _is_own(self, sender: str) -> bool:
         return name_key(sender) == name_key(self.username)
+
+    def _is_near(self, room: str | None) -> bool:
+        """True for the lobby and the current room."""
+        return room is None or room_key(room) == room_key(self._room)
 
     def _is_mention(self, sender: str, text: str) -> bool:
         return not self._is_own(sender) and self._mention.search(text) is not None
@@ -256,7 +282,7 @@ class Timeline:
         """Old messages between two rules. The first history after the login includes the held messages."""
         messages = {message.id: message for message in history}
         held, self._held = self._held, None
-        what = f"the last {len(messages)} messages" if len(messages) != 1 else "the last message"
+        what = _last(len(messages))
         if held is None:
             return self._block(what, messages.values()) if messages else [Remark("There are no messages yet.")]
         everything = {**held, **messages}
@@ -273,12 +299,18 @@ class Timeline:
             entries.append(self._message(everything[message_id], is_new=message_id in held))
         return [*entries, _NOW] if everything else []
 
+    def _history_of(self, room: str, messages: Sequence[Message]) -> list[Entry]:
+        if not messages:
+            return [Remark(f"There are no messages in {_named(room)} yet.")]
+        return self._block(f"{_last(len(messages))} in {_named(room)}", messages)
+
     def _found(self, answer: events.Found) -> list[Entry]:
         count = len(answer.messages)
         words = escape_control_characters(answer.words)
-        found: list[Entry] = [Remark(f"Nothing was found: {words}")]
+        where = f" in {_named(answer.room)}" if answer.room else ""
+        found: list[Entry] = [Remark(f"Nothing was found{where}: {words}")]
         if count:
-            found = self._block(f"{count} message{'s' if count > 1 else ''} found: {words}", answer.messages)
+            found = self._block(f"{count} message{'s' if count > 1 else ''} found{where}: {words}", answer.messages)
         if answer.upto < self._newest_id:
             found.append(Remark("The newest messages are not indexed yet; try again."))
         return found
@@ -300,7 +332,9 @@ class Timeline:
         self._seen_id = welcome.seen_id
         new = ", which is your name from now on" if welcome.account is events.AccountKind.NEW else ""
         remark = Remark(f"You are {welcome.username}{new}{', a guest' if is_guest else ''}.")
-        return [remark, _online(welcome.users)] if welcome.users else [remark]
+        online = [_online(welcome.users)] if welcome.users else []
+        rooms = [_rooms_of(welcome.rooms, welcome.seen_id)] if welcome.rooms else []
+        return [remark, *online, *rooms]
 
     def _reconnected(self, event: notices.Reconnected) -> Remark:
         self._set_username(event.username)
@@ -329,8 +363,73 @@ def _left_out(count: int) -> Remark:
     return Remark(f"{count:,} messages came too fast to be shown; CH shows the newest.")
 
 
-def _online(users: Sequence[str]) -> Remark:
-    return Remark(f"{len(users)} online: {_names(users)}")
+def _last(count: int) -> str:
+    return f"the last {count} messages" if count != 1 else "the last message"
+
+
+def _online(users: Sequence[str], room: str | None = None) -> Remark:
+    return Remark(f"{len(users)} online{f' in {_named(room)}' if room else ''}: {_names(users)}")
+
+
+def _named(room: str) -> str:
+    return f"#{escape_control_characters(room)}"
+
+
+def _rooms_of(rooms: Sequence[events.RoomState], seen_id: int | None) -> Remark:
+    """The user's rooms with their numbers for Alt-2, Alt-3..."""
+    told = []
+    for number, room in enumerate(rooms, 2):
+        new = " (new messages)" if seen_id is not None and room.last_id > seen_id else ""
+        told.append(f"{number} {_named(room.room)}{new}")
+    return Remark(f"You are in {', '.join(told)}. /room NAME or Alt-NUMBER changes to a room.")
+
+
+def _current(notice: notices.CurrentRoom) -> Remark:
+    if not notice.room:
+        return Remark("Your messages go to all users from now on.")
+    topic = f" Topic: {escape_control_characters(notice.topic)}" if notice.topic else ""
+    return Remark(f"Your messages go to {_named(notice.room)} from now on.{topic}")
+
+
+def _listed(rooms: Sequence[events.RoomSummary]) -> list[Entry]:
+    """The list of rooms, one line for each."""
+    remarks: list[Entry] = [Remark(f"{len(rooms)} room{'' if len(rooms) == 1 else 's'}, besides the lobby")]
+    for room in rooms:
+        members = f"{room.members} member{'' if room.members == 1 else 's'}"
+        traits = ", ".join([members, *(["joined"] if room.joined else []), *view.room_traits(room)])
+        topic = f": {escape_control_characters(room.topic)}" if room.topic else ""
+        remarks.append(Remark(f"{_named(room.room)} ({traits}){topic}"))
+    return remarks
+
+
+_RoomEvent: TypeAlias = (
+    events.Joined | events.Parted | events.TopicChanged | events.Invited | events.Kicked | events.RoleChanged
+)
+_ROLES: Final = {
+    events.RoomRole.OWNER: "the owner",
+    events.RoomRole.OPERATOR: "an operator",
+    events.RoomRole.MEMBER: "no operator",
+}
+
+
+def _room_remark(event: _RoomEvent) -> Remark:
+    room, by = _named(event.room), escape_control_characters(getattr(event, "by", None) or "")
+    name, topic = (escape_control_characters(getattr(event, each, "")) for each in ("username", "topic"))
+    match event:
+        case events.Joined():
+            traits = f" ({', '.join(traits)})" if (traits := view.room_traits(event)) else ""
+            text = f"You are in {room}{traits}.{f' Topic: {topic}' if topic else ''}"
+        case events.Parted():
+            text = f"{by} removed you from {room}." if by else f"You are no longer in {room}."
+        case events.TopicChanged():
+            text = f"{by} changed the topic of {room}: {topic}" if topic else f"{by} removed the topic of {room}."
+        case events.Invited():
+            text = f"{by} invited {name} to {room}. (/join {room} enters it.)"
+        case events.Kicked():
+            text = f"{by} removed {name} from {room}."
+        case events.RoleChanged(role=role):
+            text = f"{name} is {_ROLES[role]} of {room} now{f', says {by}' if by else ''}."
+    return Remark(text)
 
 
 def _names(names: Iterable[str]) -> str:

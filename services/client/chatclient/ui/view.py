@@ -11,7 +11,7 @@ from chatclient.ui.text import escape_control_characters as escape
 from chatprotocol import events
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import Whisper
-from chatprotocol.rules import EVERYONE
+from chatprotocol.rules import EVERYONE, LOBBY
 from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 
 if TYPE_CHECKING:
@@ -27,13 +27,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def lines(shown: ClientEvent | UiNotice) -> list[str]:
     """The lines for an event or notice. Control characters are escaped."""
     match shown:
-        case events.History(messages):
-            return [f"[history {len(messages)}]", *(message_line(each, "history") for each in messages)]
-        case events.Found(words, messages, upto):
-            head = f"[found {len(messages)}] up to #{upto}: {escape(words)}"
+        case events.History(messages, room):
+            head = f"[history {len(messages)}{_in_room(room)}]"
             return [head, *(message_line(each, "history") for each in messages)]
-        case events.Users(joined=joined, left=left):
-            return [*(f"[joined] {escape(name)}" for name in joined), *(f"[left] {escape(name)}" for name in left)]
+        case events.Found(words, messages, upto, room):
+            head = f"[found {len(messages)}{_in_room(room)}] up to #{upto}: {escape(words)}"
+            return [head, *(message_line(each, "history") for each in messages)]
+        case events.Users(joined=joined, left=left, room=room):
+            changes = ((joined, "joined"), (left, "left"))
+            return [f"[{verb}{_in_room(room)}] {escape(name)}" for names, verb in changes for name in names]
+        case events.Welcome(rooms=rooms):
+            return [_welcome(shown), *(_entered(each) for each in rooms or ())]
+        case events.Rooms(rooms):
+            return [f"[rooms {len(rooms)}]", *map(_listed, rooms)]
         case notices.Help(help_lines):
             return [f"[help] {line}" for line in help_lines]
         case _:
@@ -47,15 +53,26 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
             return message_line(shown)
         case events.Forwarded(sender, text):
             return f"[message] {_sender_and_text(sender, text)}"
-        case events.Welcome(account=account, username=username, users=users):
-            online = f"; online: {_names(users)}" if users else ""
-            return f"[welcome {account}] {escape(username)}{online}"
-        case events.Online(users):
-            return f"[users {len(users)}] {_names(users)}".rstrip()
+        case events.Online(users, room):
+            return f"[users {len(users)}{_in_room(room)}] {_names(users)}".rstrip()
         case events.Sent(message_id, status):
             return f"[{status} #{message_id}] {sent_remark(shown)}".rstrip()
-        case events.Refused(code, reason):
-            return f"[error {code}] {escape(reason)}"
+        case events.Refused(code, reason, room=room):
+            return f"[error {code}{_in_room(room)}] {escape(reason)}"
+        case events.Joined(users=users):
+            return f"{_entered(shown)}; online: {_names(users)}"
+        case events.Parted(room, by):
+            return f"[parted{_in_room(room)}]{f' by {escape(by)}' if by else ''}"
+        case events.TopicChanged(room, topic, by):
+            return f"[topic{_in_room(room)}] {escape(by)}: {escape(topic)}".rstrip()
+        case events.Invited(room, username, by):
+            return f"[invited{_in_room(room)}] {escape(username)} by {escape(by)}"
+        case events.Kicked(room, username, by):
+            return f"[kicked{_in_room(room)}] {escape(username)} by {escape(by)}"
+        case events.RoleChanged(room, username, role, by):
+            return f"[role{_in_room(room)}] {escape(username)} {role}{f' by {escape(by)}' if by else ''}"
+        case notices.CurrentRoom(room, topic):
+            return f"[room{_in_room(room or LOBBY)}] {escape(topic)}".rstrip()
         case events.PasswordChanged():
             return "[password changed]"
         case events.Bye(reason):
@@ -88,6 +105,36 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
             return None
 
 
+def _welcome(event: events.Welcome) -> str:
+    online = f"; online: {_names(event.users)}" if event.users else ""
+    return f"[welcome {event.account}] {escape(event.username)}{online}"
+
+
+def _in_room(room: str | None) -> str:
+    """The room in the brackets of a line; nothing for the lobby of an event."""
+    return f" #{escape(room)}" if room is not None else ""
+
+
+def room_traits(room: events.Joined | events.RoomState | events.RoomSummary) -> list[str]:
+    """The user's role, ``private`` and ``invited``, as far as they differ from those of most rooms."""
+    role = [] if room.role is events.RoomRole.MEMBER else [str(room.role)]
+    is_invited = isinstance(room, events.RoomSummary) and room.invited
+    return [*role, *(["private"] if room.private else []), *(["invited"] if is_invited else [])]
+
+
+def _entered(room: events.Joined | events.RoomState) -> str:
+    """``[entered #dev owner private] topic: tea``."""
+    words = ["entered", f"#{escape(room.room)}", *room_traits(room)]
+    return f"[{' '.join(words)}] topic: {escape(room.topic)}".rstrip()
+
+
+def _listed(room: events.RoomSummary) -> str:
+    """``[listed #dev 3 joined owner private] tea``."""
+    joined = ["joined"] if room.joined else []
+    words = ["listed", f"#{escape(room.room)}", str(room.members), *joined, *room_traits(room)]
+    return f"[{' '.join(words)}] {escape(room.topic)}".rstrip()
+
+
 def sent_remark(event: events.Sent) -> str:
     """Remark about a confirmation, or ""."""
     if event.status is events.SentStatus.STORED:
@@ -96,7 +143,10 @@ def sent_remark(event: events.Sent) -> str:
 
 
 def message_line(message: Message, kind: str | None = None) -> str:
-    """``[public #18 2026-01-31T12:00:00Z] bob: hello``; a direct message also has its recipient."""
+    """``[public #18 2026-01-31T12:00:00Z] bob: hello``; a direct message also has its recipient.
+
+    A message of a room has the room: ``[public #18 2026-01-31T12:00:00Z #dev] bob: hello``.
+    """
     time = _time(message.time_ms)
     if isinstance(message, events.DirectMessage):
         # Some protocols omit the recipient of the user's own messages.
@@ -104,7 +154,8 @@ def message_line(message: Message, kind: str | None = None) -> str:
         return (
             f"[{kind or 'direct'} #{message.id} {time}] {_sender_and_text(message.sender, message.text, f' -> {to}')}"
         )
-    return f"[{kind or 'public'} #{message.id} {time}] {_sender_and_text(message.sender, message.text)}"
+    head = f"[{kind or 'public'} #{message.id} {time}{_in_room(message.room)}]"
+    return f"{head} {_sender_and_text(message.sender, message.text)}"
 
 
 def _sender_and_text(sender: str, text: str, to: str = "") -> str:

@@ -52,7 +52,9 @@ from chatprotocol.events import (
 from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.limits import LINE_MAX_BYTES, NESTING_MAX_LEVELS
 from chatprotocol.requests import TaggedRequest, Unreadable
+from chatprotocol.rules import LOBBY, is_lobby, room_key
 from chatprotocol.wire.base import (
+    DeliveryUnknown,
     Effects,
     OpenDirect,
     OpenPublic,
@@ -305,7 +307,11 @@ def _outgoing(request: Request) -> Outgoing:
 
 
 class JsonClient:
-    """The client's half. Requests are independent, and many may be unanswered at a time."""
+    """The client's half. Requests are independent, and many may be unanswered at a time.
+
+    A server that does not know rooms ignores the member ``room``: a message to a room would be public. So without
+    ``rooms`` in the answer to the login, nothing that names a room is sent.
+    """
 
     connections = 1
     is_stepwise = False
@@ -315,7 +321,11 @@ class JsonClient:
         self.ping = _outgoing(requests.Ping())
         # Type of the answer that the next action has to wait for.
         self._awaited: type[events.Online | events.User] | None = None
+        # The room whose users were requested.
+        self._awaited_room: str | None = None
         self._login = requests.Login("")
+        # True if the server knows rooms.
+        self._has_rooms = False
         self._unconfirmed: tuple[requests.Say | requests.Whisper, ...] = ()
 
     @property
@@ -336,12 +346,15 @@ class JsonClient:
 
     def request(self, action: Action) -> Effects:
         """A public message needs no permission. Before a direct message the list of users is requested."""
+        if not self._has_rooms and _names_room(action):
+            return Effects(events=(_no_rooms(action),))
         match action:
             case OpenPublic():
                 return Effects(events=(events.Ready(),))
             case OpenDirect() | requests.AskUsers():
-                self._awaited = events.Online
-                return Effects((_outgoing(requests.AskUsers()),))
+                asked = action if isinstance(action, requests.AskUsers) else requests.AskUsers()
+                self._awaited, self._awaited_room = events.Online, asked.room
+                return Effects((_outgoing(asked),))
             case requests.AskUser():
                 self._awaited = events.User
                 return Effects((_outgoing(action),))
@@ -351,9 +364,11 @@ class JsonClient:
     def handle_event(self, event: Event) -> Effects:
         """Handle an event. A periodic list of users also counts as the answer to a request for the list."""
         match event:
-            case events.Users(users=tuple(users), joined=(), left=()) if self._awaited is events.Online:
+            case events.Users(users=tuple(users), joined=(), left=(), room=room) if (
+                self._awaited is events.Online and room_key(room or LOBBY) == room_key(self._awaited_room or LOBBY)
+            ):
                 self._awaited = None
-                return Effects(events=(events.Online(users),))
+                return Effects(events=(events.Online(users, room),))
             case events.User() | events.Refused(code=ErrorCode.UNKNOWN_COMMAND, nonce=None) if (
                 self._awaited is events.User
             ):
@@ -361,8 +376,11 @@ class JsonClient:
                 self._awaited = None
                 return Effects(events=(events.Ready(),))
             case events.Welcome():
-                shown: tuple[ClientEvent, ...] = (event, PossibleGap()) if self._has_gap(event) else (event,)
-                return Effects(tuple(map(_outgoing, self._unconfirmed)), shown)
+                self._has_rooms = event.rooms is not None
+                shown: list[ClientEvent] = [event, PossibleGap()] if self._has_gap(event) else [event]
+                again = [each for each in self._unconfirmed if self._has_rooms or not _names_room(each)]
+                shown += [DeliveryUnknown(each) for each in self._unconfirmed if each not in again]
+                return Effects(tuple(map(_outgoing, again)), tuple(shown))
             case events.Refused(nonce=None):
                 self._awaited = None
         return Effects(events=(event,))
@@ -389,6 +407,16 @@ def _parts(event: Event) -> Iterator[bytes]:
         encoded = _ENCODER.encode(message)
         yield b"," + encoded if number else encoded
     yield brackets[-1:] + after + b"\n"
+
+
+def _names_room(action: Action) -> bool:
+    """True for a request about rooms, or about another room than the lobby."""
+    return isinstance(action, requests.AskRooms) or not is_lobby(getattr(action, "room", None))
+
+
+def _no_rooms(action: Action) -> events.Refused:
+    nonce, room = getattr(action, "nonce", None), getattr(action, "room", None)
+    return events.Refused(ErrorCode.UNKNOWN_COMMAND, "This server has no rooms; nothing was done.", nonce, room)
 
 
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
