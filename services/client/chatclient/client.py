@@ -32,6 +32,7 @@ from chatclient.session import (
     Left,
     LoginRefused,
     SessionEvent,
+    answers,
     check_message,
     check_unicode,
 )
@@ -44,18 +45,40 @@ from chatprotocol.events import (
     Forwarded,
     Found,
     History,
+    Invited,
+    Joined,
+    Kicked,
     Online,
+    Parted,
     PasswordPrompt,
     PublicMessage,
     Refused,
+    RoleChanged,
+    Rooms,
+    RoomSummary,
     Sent,
+    TopicChanged,
     Users,
     Welcome,
 )
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.requests import AskHistory, AskUsers, Say, Search, Whisper
-from chatprotocol.rules import check_username
+from chatprotocol.requests import (
+    AskHistory,
+    AskRooms,
+    AskUsers,
+    Invite,
+    Join,
+    Kick,
+    MakeMember,
+    MakeOperator,
+    Part,
+    Say,
+    Search,
+    SetTopic,
+    Whisper,
+)
+from chatprotocol.rules import check_room_name, check_topic, check_username, is_lobby
 from chatprotocol.wire import PROTOCOLS
 from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
@@ -66,6 +89,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from chatprotocol.events import Message
+    from chatprotocol.requests import RoomRequest
     from chatprotocol.wire.base import Action
 
 Answer = TypeVar("Answer")
@@ -78,6 +102,12 @@ ProgramEvent: TypeAlias = (
     | DirectMessage
     | Forwarded
     | Users
+    | Joined
+    | Parted
+    | TopicChanged
+    | Invited
+    | Kicked
+    | RoleChanged
     | ConnectionLost
     | Reconnected
     | PossibleGap
@@ -90,6 +120,7 @@ ProgramEvent: TypeAlias = (
     | DeliveryUnknown
     | Online
     | Found
+    | Rooms
 )
 
 # Items of the receiver thread in the inbox; all others were injected.
@@ -221,13 +252,14 @@ class ChatClient:
 
     # --- to say and to ask ---
 
-    def say(self, text: str) -> int | None:
-        """Send a public message. Returns its id after the server has stored it on disk.
+    def say(self, text: str, room: str | None = None) -> int | None:
+        """Send a public message, in the lobby or another room. Returns its id after the server has stored it on disk.
 
         Returns None in the protocol register, which has no ids, after all users online have received it.
         """
         check_str("text", text)
-        return self._send_message(Say(text))
+        self._check_room(room)
+        return self._send_message(Say(text, room=room))
 
     def whisper(self, to: str, text: str) -> int | None:
         """Send a direct message. Returns like say(). A recipient who is offline receives it at the next login."""
@@ -235,27 +267,87 @@ class ChatClient:
         check_str("text", text)
         return self._send_message(Whisper(to, text))
 
-    def users(self) -> tuple[str, ...]:
-        """The names of the users online."""
-        return self._query(AskUsers(), Online).users
+    def users(self, room: str | None = None) -> tuple[str, ...]:
+        """The names of the users online, or of the members of a room who are online."""
+        self._check_room(room)
+        return self._query(AskUsers(room), Online).users
 
-    def history(self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None) -> tuple[Message, ...]:
-        """The newest messages visible to this user, oldest first. ``before``: only older than this id (json only)."""
+    def history(
+        self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None, room: str | None = None
+    ) -> tuple[Message, ...]:
+        """The newest messages visible to this user, oldest first. ``before``: only older than this id (json only).
+
+        Without a room: those of the lobby and direct messages.
+        """
         _check_range(limit, before)
+        self._check_room(room)
         if before is not None and not self._is_json:
             raise RefusedError(ErrorCode.BAD_REQUEST, "Only the wire format json has the history before a message.")
-        return self._query(AskHistory(limit, before), History).messages
+        return self._query(AskHistory(limit, before, room), History).messages
 
     def search(
-        self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None
+        self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None, room: str | None = None
     ) -> tuple[Message, ...]:
-        """The newest messages visible to this user that contain all words, oldest first. Only in the protocol json."""
+        """The newest messages visible to this user that contain all words, oldest first. Only in the protocol json.
+
+        Without a room: those of the lobby and direct messages.
+        """
         check_str("words", words)
         _check_range(limit, before)
+        self._check_room(room)
         if not self._is_json:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "Only the wire format json has a search.")
         _refused_as_error(check_unicode, words)
-        return self._query(Search(words, limit, before), Found).messages
+        return self._query(Search(words, limit, before, room), Found).messages
+
+    # --- rooms: only in the protocol json ---
+
+    def rooms(self) -> tuple[RoomSummary, ...]:
+        """The public rooms, and the private ones that this user is in or invited to; without the lobby."""
+        self._check_json()
+        return self._query(AskRooms(), Rooms).rooms
+
+    def join(self, room: str, *, private: bool = False) -> Joined:
+        """Become a member of a room; an unused name makes one, perhaps private. Members stay members when they leave.
+
+        Raises RefusedError if the room can't be entered or made. A private room can't be told from none.
+        """
+        check_str("room", room)
+        return self._ask_about(Join(room, bool(private)), Joined)
+
+    def part(self, room: str) -> None:
+        """Leave a room. A room ends when its last member leaves."""
+        check_str("room", room)
+        self._ask_about(Part(room), Parted)
+
+    def set_topic(self, room: str, topic: str) -> None:
+        """Replace the topic of a room; an empty one removes it. For the owner and operators, as are the next ones."""
+        check_str("room", room)
+        check_str("topic", topic)
+        _refused_as_error(check_unicode, topic)
+        _refused_as_error(check_topic, topic)
+        self._ask_about(SetTopic(room, topic), TopicChanged)
+
+    def invite(self, room: str, username: str) -> None:
+        """Let a user join a room."""
+        self._ask_about_user(Invite, room, username, Invited)
+
+    def kick(self, room: str, username: str) -> None:
+        """Remove a member from a room, or take back an invitation.
+
+        Raises RefusedError (not_a_member) also if the connection was lost after the server had done it.
+        """
+        self._ask_about_user(Kick, room, username, Kicked)
+
+    def op(self, room: str, username: str) -> None:
+        """Make a member an operator of the room."""
+        self._ask_about_user(MakeOperator, room, username, RoleChanged)
+
+    def deop(self, room: str, username: str) -> None:
+        """Take the role of an operator from a member."""
+        self._ask_about_user(MakeMember, room, username, RoleChanged)
+
+    # --- events ---
 
     def events(self, timeout_seconds: float | None = None) -> Iterator[Any]:
         """Yield events (see ``ProgramEvent``) and injected objects in order. Each message is yielded once.
@@ -280,7 +372,20 @@ class ChatClient:
         """Queue an object that :meth:`events` yields in order. For any thread, such as a timer."""
         self._session.inbox.put(given)
 
-    # --- checks of the call order ---
+    # --- checks of arguments and of the call order ---
+
+    def _check_json(self) -> None:
+        if not self._is_json:
+            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "Only the wire format json has rooms.")
+
+    def _check_room(self, room: str | None) -> None:
+        """Check the room of a message or query: None is the lobby."""
+        if room is None:
+            return
+        check_str("room", room)
+        self._check_json()
+        if not is_lobby(room):
+            _refused_as_error(check_room_name, room)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -312,23 +417,36 @@ class ChatClient:
             case _:
                 raise LostError("The connection was lost; it is unknown whether the message was stored.")
 
+    def _ask_about(self, action: RoomRequest, kind: type[Answer]) -> Answer:
+        self._check_json()
+        _refused_as_error(check_room_name, action.room)
+        return self._query(action, kind)
+
+    def _ask_about_user(
+        self, request: type[Invite | Kick | MakeOperator | MakeMember], room: str, username: str, kind: type
+    ) -> None:
+        check_str("room", room)
+        check_str("username", username)
+        _refused_as_error(check_username, username)
+        self._ask_about(request(room, username), kind)
+
     def _query(self, action: Action, kind: type[Answer]) -> Answer:
         """Make a query. The session repeats it on every new connection until it is answered."""
         self._check_logged_in()
         if self._session.client_protocol.is_guest:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The wire format register has no such request.")
         self._wait_until_ready()
-        answer = self._wait_for_event(
-            self._session.request(action), lambda each: isinstance(each, kind) or self._is_query_error(each)
-        )
+        answer = self._wait_for_event(self._session.request(action), lambda each: self._is_answer(action, kind, each))
         if isinstance(answer, Refused):
             raise RefusedError(answer.code, answer.reason)
         return answer  # type: ignore[no-any-return]
 
-    def _is_query_error(self, event: Any) -> bool:
-        """True for an error that concerns neither a message nor a login."""
-        is_logged_in = self._session.model.connection_state is ConnectionState.LOGGED_IN
-        return isinstance(event, Refused) and event.nonce is None and is_logged_in
+    def _is_answer(self, action: Action, kind: type, event: Any) -> bool:
+        """True for the answer to a query, and for an error that concerns neither a message nor a login."""
+        model = self._session.model
+        if isinstance(event, Refused) and model.connection_state is not ConnectionState.LOGGED_IN:
+            return False
+        return isinstance(event, kind | Refused) and answers(action, event, model.username)
 
     def _wait_until_ready(self) -> None:
         """Receive until a request can be made: after a lost connection, until the next login."""

@@ -1,7 +1,7 @@
 """Tests of the controller as transcripts: each step is one input, and all that it makes the client show and send.
 
     client = Dialogue()
-    client.connect(sends(Login("alice")))
+    client.connect(sends(login("alice")))
     client.type("PM hello", sends(Say("hello", "n1")))
     client.give(Sent(1, SentStatus.SENT, "n1"), "[sent #1]")
 
@@ -11,6 +11,7 @@ A step with another outcome fails with the transcript so far and a diff. The non
 import difflib
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from raw_steps import Command, Data, new_server
 
@@ -35,6 +36,11 @@ from .samples import Shown
 HIDES = "(hides what is typed)"
 CONNECTS = "(connects)"
 HANGS_UP = "(hangs up)"
+
+
+def login(username: str, password: str | None = None, *since: Any) -> Login:
+    """The login of a client, which always says that it knows rooms."""
+    return Login(username, password, *since, rooms=True)
 
 
 def sends(request: Request | Command | Data) -> str:
@@ -156,7 +162,7 @@ class Dialogue:
     def log_in(self) -> None:
         """Connect and log in."""
         name = self.model.username
-        self.connect(sends(Login(name, self.model.password)))
+        self.connect(sends(login(name, self.model.password)))
         self.give(
             Welcome(account=AccountKind.EXISTING, username=name, users=(name,), last_id=10),
             f"[welcome existing] {name}; online: {name}",

@@ -7,9 +7,9 @@ from chatclient.cli.frontend import Interrupt
 from chatclient.links.connection import LinkDown, LinkLost
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Bye, History, PasswordPrompt, Pong, Refused, Users, Welcome
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Password, Say, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Password, Say, Whisper
 
-from .dialogue import HANGS_UP, HIDES, Dialogue, sends
+from .dialogue import HANGS_UP, HIDES, Dialogue, login, sends
 from .samples import HELLO, SHOWS_HELLO, confirmation, direct
 
 WELCOME = Welcome(account=AccountKind.NEW, username="alice", users=("alice",), last_id=10)
@@ -28,7 +28,7 @@ ASKS = (HIDES, "[ask] password existing")
 def asked() -> Dialogue:
     """A client that was asked for its password."""
     client = Dialogue(password=None)
-    client.connect(sends(Login("alice")))
+    client.connect(sends(login("alice")))
     client.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS)
     return client
 
@@ -37,7 +37,7 @@ def test_password_is_sent_as_typed_and_used_for_all_connections(asked: Dialogue)
     asked.type("  PM EX @bob  ", sends(Password("  PM EX @bob  ")))
     asked.give(WELCOME, WELCOMES)
     asked.give(DOWN, LOST)
-    asked.connect(sends(Login("alice", "  PM EX @bob  ", 10)))
+    asked.connect(sends(login("alice", "  PM EX @bob  ", 10)))
 
 
 def test_wrong_password_is_asked_for_again_until_the_server_ends_it(asked: Dialogue) -> None:
@@ -62,13 +62,13 @@ def test_wrong_password_is_asked_for_again_until_the_server_ends_it(asked: Dialo
 )
 def test_rejected_login_ends_with_the_exit_code_of_its_reason(new_client: Dialogue, code: ErrorCode, end: Exit) -> None:
     """A configured password is not asked for."""
-    new_client.connect(sends(Login("alice", "secret")))
+    new_client.connect(sends(login("alice", "secret")))
     new_client.give(Refused(code, "No."), f"[error {code}] No.")
     assert new_client.exit is end
 
 
 def test_connection_lost_before_the_login_ends_the_client(new_client: Dialogue) -> None:
-    new_client.connect(sends(Login("alice", "secret")))
+    new_client.connect(sends(login("alice", "secret")))
     new_client.type("PM hello")
     new_client.give(LinkDown("\x1b[2J"))
     new_client.give(LinkLost("\x1b[2J"), r"[error lost] \x1b[2J", "[error lost] 1 typed line was not confirmed")
@@ -77,7 +77,7 @@ def test_connection_lost_before_the_login_ends_the_client(new_client: Dialogue) 
 
 def test_lines_before_the_login_wait_for_it(new_client: Dialogue) -> None:
     new_client.type("PM one")
-    new_client.connect(sends(Login("alice", "secret")))
+    new_client.connect(sends(login("alice", "secret")))
     new_client.end_input()
     new_client.give(WELCOME, WELCOMES, sends(Say("one", "n1")), sends(Leave()))
     new_client.give(confirmation(11, "n1"), "[sent #11]")
@@ -89,7 +89,7 @@ def test_first_line_of_a_pipe_is_the_password() -> None:
     client = Dialogue(password=None)
     client.type("secret")
     client.type("PM hello")
-    client.connect(sends(Login("alice")))
+    client.connect(sends(login("alice")))
     client.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password new", sends(Password("secret")))
     client.give(WELCOME, WELCOMES, sends(Say("hello", "n1")))
 
@@ -165,7 +165,7 @@ def test_reconnect_resumes_after_the_last_message_and_sends_unconfirmed_ones_aga
     client.give(confirmation(12, "n2"), "[sent #12]")
     client.give(DOWN, LOST)
     client.type("PM four")
-    client.connect(sends(Login("alice", "secret", 12)))
+    client.connect(sends(login("alice", "secret", 12)))
     client.give(BACK, sends(Say("one", "n1")), sends(Say("three", "n3")), "[back] alice", sends(Say("four", "n4")))
     client.give(confirmation(11, "n1"), "[sent #11]")
     client.give(confirmation(21, "n3"), "[sent #21]")
@@ -175,7 +175,7 @@ def test_reconnect_resumes_after_the_last_message_and_sends_unconfirmed_ones_aga
 def test_server_that_stops_or_is_full_is_tried_again(client: Dialogue) -> None:
     client.give(Bye("the server is shutting down"), "[bye] the server is shutting down")
     client.give(DOWN, LOST)
-    client.connect(sends(Login("alice", "secret", 10)))
+    client.connect(sends(login("alice", "secret", 10)))
     client.give(Refused(ErrorCode.SERVER_FULL, "Full."), HANGS_UP, "[error server_full] Full.")
     client.give(LinkDown("closed"))
     assert client.exit is None
@@ -214,7 +214,7 @@ def test_leaving_with_unconfirmed_messages_goes_on_after_a_lost_connection(clien
     client.type("PM hello", sends(Say("hello", "n1")))
     client.end_input(sends(Leave()))
     client.give(DOWN, LOST)
-    client.connect(sends(Login("alice", "secret", 10)))
+    client.connect(sends(login("alice", "secret", 10)))
     client.give(BACK, sends(Say("hello", "n1")), sends(Leave()), "[back] alice")
     client.give(confirmation(11, "n1"), "[sent #11]")
     client.give(Bye("you left"), "[bye] you left")

@@ -23,9 +23,9 @@ from chatprotocol.events import (
     Welcome,
 )
 from chatprotocol.keywords import KEYWORD_SETS
-from chatprotocol.requests import AskHistory, AskUser, AskUsers, ChangePassword, Login, Password, Say, Search, Whisper
+from chatprotocol.requests import AskHistory, AskUser, AskUsers, ChangePassword, Password, Say, Search, Whisper
 
-from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, sends
+from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, login, sends
 from .samples import HELLO, SHOWS_HELLO, Shown, confirmation, direct
 
 SERVER = ("localhost", 9999)
@@ -58,7 +58,7 @@ class TerminalDialogue(Dialogue):
         self.give(Line(text, is_secret=True), *outcome)
 
     def log_in(self) -> None:
-        self.connect(sends(Login("alice", "secret")))
+        self.connect(sends(login("alice", "secret")))
         self.give(WELCOME, *WELCOMES)
         self.give(History(()), "[history 0]")
 
@@ -66,7 +66,7 @@ class TerminalDialogue(Dialogue):
         self.give(DOWN, "[lost] reset; connecting again")
 
     def reconnect(self, *outcome: str, since: int = 10, password: str = "secret") -> None:
-        self.connect(sends(Login("alice", password, since)))
+        self.connect(sends(login("alice", password, since)))
         self.give(BACK, *outcome)
 
 
@@ -94,7 +94,7 @@ def away(inside: TerminalDialogue) -> TerminalDialogue:
 def asked() -> TerminalDialogue:
     """A person who is asked for the password of an existing account."""
     client = TerminalDialogue(password=None)
-    client.connect(sends(Login("alice")))
+    client.connect(sends(login("alice")))
     client.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS)
     return client
 
@@ -103,7 +103,7 @@ def asked() -> TerminalDialogue:
 def new() -> TerminalDialogue:
     """A person who has typed the password of a new account once."""
     client = TerminalDialogue(password=None)
-    client.connect(sends(Login("alice")))
+    client.connect(sends(login("alice")))
     client.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password new")
     client.type_password("my secret", HIDES, "[ask] password again")
     return client
@@ -113,7 +113,7 @@ def new() -> TerminalDialogue:
 
 
 def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDialogue) -> None:
-    person.connect(sends(Login("alice", "secret")))
+    person.connect(sends(login("alice", "secret")))
     person.give(WELCOME, *WELCOMES)
     person.lose()
     person.reconnect(sends(AskHistory(20)), "[back] alice")
@@ -125,7 +125,7 @@ def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDial
 
 @pytest.mark.parametrize("line", ["EX", "/quit", None])
 def test_messages_typed_before_the_login_wait_and_leaving_does_not(person: TerminalDialogue, line: str | None) -> None:
-    person.connect(sends(Login("alice", "secret")))
+    person.connect(sends(login("alice", "secret")))
     person.type("hello")
     assert person.ui_state.waiting == ("hello",)
     lost = "[error lost] 1 typed line was not confirmed\\nhello"
@@ -146,7 +146,7 @@ def test_line_before_the_password_prompt_is_the_password(is_secret: bool) -> Non
     client.give(Line("EX", is_secret=is_secret))
     assert client.ui_state.waiting == ()
     assert client.exit is None
-    client.connect(sends(Login("alice")))
+    client.connect(sends(login("alice")))
     client.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS, sends(Password("EX")))
     client.give(WELCOME, *WELCOMES)
     assert client.ui_state.unconfirmed == ()
@@ -155,13 +155,13 @@ def test_line_before_the_password_prompt_is_the_password(is_secret: bool) -> Non
 def test_password_is_never_a_message_nor_shown_among_waiting_lines() -> None:
     """The prompt may end at the moment when the password is typed."""
     client = TerminalDialogue(password=None)
-    client.connect(sends(Login("alice")))
+    client.connect(sends(login("alice")))
     client.give(WELCOME, *WELCOMES)
     client.type_password("my secret")
     client.lose()
     client.type_password("my secret")
     assert "my secret" not in str(client.ui_state)
-    client.connect(sends(Login("alice", None, 10)))
+    client.connect(sends(login("alice", None, 10)))
     client.give(BACK, sends(AskHistory(20)), "[back] alice")
     assert "my secret" not in str(client.shown)
 
@@ -185,7 +185,7 @@ def test_password_typed_too_late_is_used_on_a_new_connection(asked: TerminalDial
     asked.give(LinkLost("closed"))
     assert asked.question == "password existing"
     asked.type_password("my secret", CONNECTS)
-    asked.connect(sends(Login("alice")))
+    asked.connect(sends(login("alice")))
     asked.give(PasswordPrompt(account=AccountKind.EXISTING), *ASKS, sends(Password("my secret")))
     asked.give(WELCOME, *WELCOMES)
 
@@ -204,7 +204,7 @@ def test_first_input_of_a_new_password_survives_a_lost_connection(new: TerminalD
     new.give(DOWN)
     new.give(LinkLost("closed"))
     new.type_password("my secret", CONNECTS)
-    new.connect(sends(Login("alice")))
+    new.connect(sends(login("alice")))
     new.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password again", sends(Password("my secret")))
 
 
@@ -252,7 +252,7 @@ def test_password_change_is_cancelled(changing: TerminalDialogue, last: str | No
 def test_new_password_is_tried_too_if_its_confirmation_was_lost(changing: TerminalDialogue) -> None:
     changing.type_password("new", sends(ChangePassword("secret", "new")))
     changing.lose()
-    changing.connect(sends(Login("alice", "secret", 10)))
+    changing.connect(sends(login("alice", "secret", 10)))
     changing.give(WRONG, HANGS_UP)
     changing.give(DOWN)
     changing.reconnect("[back] alice", password="new")
@@ -274,7 +274,7 @@ def test_password_change_in_a_script_takes_two_lines_and_shows_none(person: Term
 @pytest.mark.parametrize("is_underway", [False, True])
 def test_leaving_does_not_wait_for_the_connection(away: TerminalDialogue, line: str | None, is_underway: bool) -> None:
     if is_underway:
-        away.connect(sends(Login("alice", "secret", 10)))
+        away.connect(sends(login("alice", "secret", 10)))
     away.end_input() if line is None else away.type(line)
     assert away.exit is Exit.OK
 
@@ -318,13 +318,13 @@ FINAL = [ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, Erro
 def test_rejected_reconnect_is_final_or_tried_again(away: TerminalDialogue, code: ErrorCode) -> None:
     """A temporary error is shown once per outage."""
     if code in FINAL:
-        away.connect(sends(Login("alice", "secret", 10)))
+        away.connect(sends(login("alice", "secret", 10)))
         away.give(Refused(code, "No."), f"[error {code}] No.")
         assert away.exit is Exit.REFUSED
         return
     away.type("hello")
     for told in ([f"[error {code}] Later."], []):
-        away.connect(sends(Login("alice", "secret", 10)))
+        away.connect(sends(login("alice", "secret", 10)))
         away.give(Refused(code, "Later."), HANGS_UP, *told)
         away.give(DOWN)
     away.reconnect("[back] alice", sends(Say("hello", "n1")))
@@ -334,7 +334,7 @@ def test_rejected_reconnect_is_final_or_tried_again(away: TerminalDialogue, code
 
 
 def test_ui_state_follows_the_connection_and_the_users_online(person: TerminalDialogue) -> None:
-    person.connect(sends(Login("alice", "secret")))
+    person.connect(sends(login("alice", "secret")))
     assert person.ui_state == UiState(ConnectionState.LOGGING_IN, "alice", SERVER)
     person.give(WELCOME, *WELCOMES)
     assert person.ui_state == UiState(ConnectionState.LOGGED_IN, "alice", SERVER, 2, was_logged_in=True)

@@ -290,6 +290,9 @@ def test_alias_does_the_same_and_is_in_the_help(alias: str, word: str) -> None:
     assert alias.lower() in re.split("[ ,()]+", line)
 
 
+ROOM_COMMANDS = ["/rooms", "/join", "/room", "/part", "/topic", "/invite", "/kick", "/op", "/deop"]
+
+
 @pytest.mark.parametrize("sends_plain_lines", [True, False])
 @pytest.mark.parametrize("is_json", [True, False])
 @pytest.mark.parametrize("ops", KEYWORD_SETS)
@@ -297,9 +300,9 @@ def test_help_and_completions_name_every_command(ops: str, is_json: bool, sends_
     """It is made from the table. Beside the gutter of a window of 100 columns there is room for 75."""
     made = InputParser(KEYWORD_SETS[ops], sends_plain_lines=sends_plain_lines, is_json=is_json)
     lines = made.help()
-    search, password = (["/search"], ["/password"]) if is_json else ([], [])
+    search, json_only = (["/search"], ["/password", *ROOM_COMMANDS]) if is_json else ([], [])
     switches = ["/joins", "/quiet"] if sends_plain_lines else []
-    middle = ["/me", "/users", "/history", *search, "/reply", *password, *switches]
+    middle = ["/me", "/users", "/history", *search, "/reply", *json_only, *switches]
     commands = [*KEYWORD_SETS[ops], *middle, "/help", "/quit"]
     assert [line.split()[0] for line in lines[:-1]] == [*(["MESSAGE"] if sends_plain_lines else []), *commands]
     assert "an empty line" in lines[-1]

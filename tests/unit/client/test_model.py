@@ -5,9 +5,10 @@ import pytest
 from chatclient.model import ConnectionState, Model
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Event, Forwarded, History, Online, Refused, Users, Welcome
-from chatprotocol.requests import Login, Say, Whisper
+from chatprotocol.requests import Say, Whisper
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 
+from .dialogue import login
 from .samples import confirmation, direct, public
 
 WELCOME = Welcome(account=AccountKind.EXISTING, username="Alice", users=("Alice",), last_id=10)
@@ -50,7 +51,7 @@ EMPTY = Welcome(account=AccountKind.NEW, username="alice", users=(), last_id=0)
 def test_login_names_the_newest_message_seen(model: Model, events: list[Event], last_seen_id: int | None) -> None:
     """Promise: once. The server sends what follows it. The name has the spelling of the account."""
     name = "Alice" if WELCOME in events else "alice"
-    assert after(model, *events).login() == Login(name, "secret", last_seen_id)
+    assert after(model, *events).login() == login(name, "secret", last_seen_id)
     assert model.connection_state is (ConnectionState.LOGGED_IN if events else ConnectionState.DISCONNECTED)
 
 

@@ -10,12 +10,12 @@ from chatclient.notices import ConnectionLost, Reconnected
 from chatclient.session import ClientSession, Connected, ConnectionEnded, Left, LoginRefused
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Event, Found, History, Refused, Users, Welcome
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Request, Say, Search, Whisper
+from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Search, Whisper
 from chatprotocol.wire import PROTOCOLS, Frames, WireProtocol
 from chatprotocol.wire.base import Outgoing, PossibleGap
 from chatprotocol.wire.json import Json
 
-from .dialogue import FakeConnection, FakeLink, nonces
+from .dialogue import FakeConnection, FakeLink, login, nonces
 from .samples import confirmation, direct, public
 
 WELCOME = Welcome(account=AccountKind.EXISTING, username="alice", users=("alice",), last_id=10)
@@ -133,7 +133,7 @@ def test_unconfirmed_messages_are_sent_again_with_the_same_nonce_in_order(sessio
     assert not session.is_ready
     said.append(session.prepare(Say("typed while away")))
     session.request(said[3])
-    assert log_in(session).sent == [Login("alice", "secret", 11), said[0], said[2], said[3]]
+    assert log_in(session).sent == [login("alice", "secret", 11), said[0], said[2], said[3]]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_own_message_with_a_lost_confirmation_is_returned_once(session: ClientSe
     assert session.handle(direct(14, "psst", "alice", "Bob")) == ()
     # The connection is lost again: the held messages need not arrive again.
     session.handle(LinkDown("reset"))
-    assert log_in(session).sent == [Login("alice", "secret", 13), said, whispered]
+    assert log_in(session).sent == [login("alice", "secret", 13), said, whispered]
     for sent in (confirmation(11, said.nonce), confirmation(14, whispered.nonce)):
         assert session.handle(sent) == (sent,)
 
@@ -255,15 +255,15 @@ def test_other_history_is_reported_and_used(
     log_in(session, Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=10, history_id="a1"))
     session.handle(LinkDown("reset"))
     link = connect(session)
-    assert link.sent == [Login("alice", "secret", 10, "a1")]
+    assert link.sent == [login("alice", "secret", 10, "a1")]
     back = Reconnected("alice", welcome.last_id)
     assert session.handle(welcome) == ((back, PossibleGap()) if has_gap else (back,))
-    assert session.model.login() == Login("alice", "secret", since, welcome.history_id)
+    assert session.model.login() == login("alice", "secret", since, welcome.history_id)
 
 
 def test_history_id_above_its_limit_is_not_kept(session: ClientSession) -> None:
     log_in(session, Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=10, history_id="a" * 65))
-    assert session.model.login() == Login("alice", "secret", 10)
+    assert session.model.login() == login("alice", "secret", 10)
 
 
 def test_seen_messages_are_not_returned_again_after_a_restore(session: ClientSession) -> None:

@@ -532,4 +532,4 @@ def test_narrow_window_omits_words_of_the_status(width: int, status: str) -> Non
     ],
 )
 def test_prompt_is_the_question_or_the_username(ui_state: UiState, text: str) -> None:
-    assert prompt(ui_state) == text
+    assert prompt(ui_state, 80) == text

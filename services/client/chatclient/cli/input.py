@@ -291,21 +291,21 @@ class InputParser:
             Command("/rooms", "", "list the rooms", lambda _: ParsedInput(AskRooms())),
             Command(
                 "/join",
-                "ROOM [private]",
-                "enter a room, or make it; private: only for invited users",
+                "ROOM",
+                "enter or make a room; /join ROOM private: by invitation",
                 self._join,
                 completes=(Completes.OTHER_ROOM,),
             ),
             Command(
                 "/room",
                 "[ROOM]",
-                f"write to another room that you are in; /room {LOBBY}: to all users",
+                f"write to this room of yours, or to all users ({LOBBY})",
                 self._room,
                 is_local=True,
                 completes=(Completes.ROOM,),
             ),
             Command("/part", "[ROOM]", "leave a room for good", self._part, completes=(Completes.ROOM,)),
-            Command("/topic", "[TEXT]", f"show or change the topic of the room; {_NO_TOPIC} removes it", self._topic),
+            Command("/topic", "[TEXT]", f"show the room's topic, or change it ({_NO_TOPIC} removes it)", self._topic),
             Command(
                 "/invite", "USER [ROOM]", "let a user join a room", partial(self._about_user, Invite), completes=to_user
             ),
@@ -315,14 +315,14 @@ class InputParser:
             Command(
                 "/op",
                 "USER [ROOM]",
-                "let a user change topic, members and operators of a room",
+                "let a user change the topic and the members",
                 partial(self._about_user, MakeOperator),
                 completes=to_user,
             ),
             Command(
                 "/deop",
                 "USER [ROOM]",
-                "take this right away",
+                "take this right away again",
                 partial(self._about_user, MakeMember),
                 completes=to_user,
             ),
