@@ -72,16 +72,30 @@ def test_calls_table_has_all_arguments_and_defaults() -> None:
             each.replace(annotation=Parameter.empty) for each in told.parameters.values() if each.name != "self"
         ]
         assert row.replace('"', "'") == f"{name}{Signature(arguments)}"
-    assert {"connect", "login", "say", "whisper", "users", "history", "search", "events", "inject", "close"} < {*calls}
+    rooms = {"rooms", "join", "part", "set_topic", "invite", "kick", "op", "deop"}
+    others = {"connect", "login", "say", "whisper", "users", "history", "search", "events", "inject", "close"}
+    assert rooms | others < {*calls}
 
 
 def test_first_program_is_the_example_bot() -> None:
     assert PROGRAMS[0] == (DOCS / "examples/echo_bot.py").read_text(encoding="utf-8")
 
 
-def test_program_with_a_timer_works(room: Room) -> None:
+def test_program_in_a_room_works(room: Room) -> None:
     watcher = room.enter("watcher")
     program = PROGRAMS[1].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
+    watcher.ask(command="join", room="dev")
+    watcher.next("joined")
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        assert watcher.next("broadcast")["message"] == "hello, members of dev"
+        watcher.ask(command="PM", room="dev", message="who is here?")
+        assert watcher.next("broadcast")["message"] == "helper watcher"
+        assert process.wait(DEADLINE_SECONDS) == 0
+
+
+def test_program_with_a_timer_works(room: Room) -> None:
+    watcher = room.enter("watcher")
+    program = PROGRAMS[2].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
     program = program.replace("Timer(3.0", "Timer(0.0")
     subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE_SECONDS)
     said = [each["message"] for each in watcher.until_fence() if each["type"] == "broadcast"]
