@@ -238,6 +238,9 @@ class ClientSession:
         """True if the user is logged in and a request can be made now."""
         if self.model.connection_state is not ConnectionState.LOGGED_IN or self.client_protocol.is_busy:
             return False
+        # After a lost connection, messages are sent again before queries. So a message to a room waits for the join.
+        if any(isinstance(action, Join) for action in self._unanswered):
+            return False
         return len(self.model.unconfirmed) < _UNCONFIRMED_MAX and len(self._unanswered) < _UNANSWERED_MAX
 
     # Lock-free: the receiver thread reads the next two properties. Every operand is one attribute or the truth value of

@@ -17,6 +17,10 @@ def public(message_id: int, text: str = "hello", sender: str = "bob", time_ms: i
     return events.PublicMessage(message_id, time_ms, sender, text)
 
 
+def in_room(message_id: int, text: str = "hello", sender: str = "bob", room: str = "dev") -> events.PublicMessage:
+    return events.PublicMessage(message_id, NOON_MS, sender, text, room)
+
+
 def direct(message_id: int, text: str = "psst", sender: str = "bob", recipient: str = "alice") -> events.DirectMessage:
     return events.DirectMessage(message_id, NOON_MS, sender, recipient, text)
 
@@ -33,6 +37,34 @@ STEPS: list[ClientEvent] = [
 ]
 
 
+def room_events_with(text: str) -> list[Shown]:
+    """Each event and notice of rooms, with this text in all of its members."""
+    state = events.RoomState(text, text, 3, private=True, role=events.RoomRole.OWNER)
+    welcome = events.Welcome(
+        account=events.AccountKind.NEW, username=text, users=(), last_id=3, seen_id=2, rooms=(state,)
+    )
+    return [
+        notices.CurrentRoom(text, text),
+        events.Joined(text, text, (text,), 3, private=True, role=events.RoomRole.OPERATOR),
+        events.Parted(text),
+        events.Parted(text, text),
+        events.TopicChanged(text, text, text),
+        events.Invited(text, text, text),
+        events.Kicked(text, text, text),
+        events.RoleChanged(text, text, events.RoomRole.OPERATOR, text),
+        events.Rooms((events.RoomSummary(text, text, 3, joined=True, invited=True),)),
+        events.PublicMessage(1, NOON_MS, text, text, text),
+        events.PublicMessage(2, NOON_MS, text, f"/me {text}", text),
+        events.Users(None, (text,), (text,), (text,), text),
+        events.Online((text,), text),
+        events.History((events.PublicMessage(1, NOON_MS, text, text, text),), text),
+        events.History((), text),
+        events.Found(text, (events.PublicMessage(1, NOON_MS, text, text, text),), 1, text),
+        events.Found(text, (), 1, text),
+        welcome,
+    ]
+
+
 def everything_with(text: str) -> list[Shown]:
     """Each event and notice that can have a text of others, with this text in all of its members."""
     return [
@@ -46,6 +78,8 @@ def everything_with(text: str) -> list[Shown]:
         events.Found(text, (events.PublicMessage(1, 0, text, text),), 1),
         events.Found(text, (), 1),
         events.Refused(ErrorCode.INTERNAL, text, "n1"),
+        events.Refused(ErrorCode.UNKNOWN_ROOM, text, None, text),
+        *room_events_with(text),
         events.Bye(text),
         DeliveryUnknown(Whisper(text, text, "n1")),
         DeliveryUnknown(Say(text), has_history=False),

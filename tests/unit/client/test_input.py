@@ -9,7 +9,24 @@ from hypothesis import strategies as st
 from chatclient.cli.input import GuestInputParser, InputParser, LineMeaning, ParsedInput
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatprotocol.keywords import KEYWORD_SETS
-from chatprotocol.requests import AskHistory, AskUser, AskUsers, Leave, Request, Say, Search, Whisper
+from chatprotocol.requests import (
+    AskHistory,
+    AskRooms,
+    AskUser,
+    AskUsers,
+    Invite,
+    Join,
+    Kick,
+    Leave,
+    MakeMember,
+    MakeOperator,
+    Part,
+    Request,
+    Say,
+    Search,
+    SetTopic,
+    Whisper,
+)
 from chatprotocol.wire.base import OpenDirect, OpenPublic
 
 USAGE = "Type @USER MESSAGE or @ALL MESSAGE; nothing was sent. EX leaves."
@@ -269,6 +286,114 @@ def test_command_is_parsed(sends_plain_lines: bool, line: str, parsed: ParsedInp
     made = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=sends_plain_lines, is_json=True)
     made.last_sender = "bob"
     assert made.parse_line(line) == parsed
+
+
+# Lines, and what they mean in the lobby and in the room dev, for a user who is in dev and Ops.
+ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
+    ("/rooms", ParsedInput(AskRooms()), None),
+    ("/join new", ParsedInput(Join("new")), None),
+    ("/JOIN #new PRIVATE", ParsedInput(Join("new", private=True)), None),
+    ("/join lobby", ParsedInput(enters=""), None),
+    ("/room #ops", ParsedInput(enters="Ops"), None),
+    ("/room Lobby", ParsedInput(enters=""), None),
+    ("/room", ParsedInput(enters=""), ParsedInput(enters="dev")),
+    ("/part OPS", ParsedInput(Part("OPS")), None),
+    ("/invite bob #ops", ParsedInput(Invite("ops", "bob")), None),
+    ("/kick @bob ops", ParsedInput(Kick("ops", "bob")), None),
+    ("/op bob ops", ParsedInput(MakeOperator("ops", "bob")), None),
+    ("/deop bob ops", ParsedInput(MakeMember("ops", "bob")), None),
+    ("PM hello", ParsedInput(Say("hello")), ParsedInput(Say("hello", room="dev"))),
+    ("@ALL hello", ParsedInput(Say("hello")), ParsedInput(Say("hello", room="dev"))),
+    ("/me waves", ParsedInput(Say("/me waves")), ParsedInput(Say("/me waves", room="dev"))),
+    ("CH 5", ParsedInput(AskHistory(5)), ParsedInput(AskHistory(5, room="dev"))),
+    ("/search x", ParsedInput(Search("x")), ParsedInput(Search("x", room="dev"))),
+    ("/who", ParsedInput(AskUsers()), ParsedInput(AskUsers("dev"))),
+    ("DM bob hello", ParsedInput(Whisper("bob", "hello")), None),
+]
+LOBBY_ERRORS = {
+    "/part": "Every user is in the lobby",
+    "/topic tea": "The lobby has no topic",
+    "/kick bob": "name a user, and after it a room",
+}
+ROOM_ERRORS = {
+    "/join": "type /join ROOM",
+    "/join a b": "type /join ROOM",
+    "/join a/b": "A room's name is",
+    "/join direct": "reserved",
+    "/room nosuch": "You are not in the room 'nosuch'",
+    "/part lobby": "Every user is in the lobby",
+    "/part a/b": "A room's name is",
+    "/topic a\x1bb": "A topic is one line",
+    "/op": "name a user",
+    "/op no/name": "A username is",
+    "/op bob lobby": "name a user",
+    "/op bob a b": "A room's name is",
+}
+
+
+def in_rooms(room: str = "", *, sends_plain_lines: bool = True, is_json: bool = True) -> InputParser:
+    made = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=sends_plain_lines, is_json=is_json)
+    made.room, made.rooms, made.other_rooms, made.names = room, ("dev", "Ops"), ("other",), ("bob", "eve")
+    return made
+
+
+@pytest.mark.parametrize("sends_plain_lines", [True, False])
+@pytest.mark.parametrize(("line", "in_lobby", "in_dev"), ROOM_LINES)
+def test_line_is_about_the_current_room(
+    sends_plain_lines: bool, line: str, in_lobby: ParsedInput, in_dev: ParsedInput | None
+) -> None:
+    assert in_rooms(sends_plain_lines=sends_plain_lines).parse_line(line) == in_lobby
+    assert in_rooms("dev", sends_plain_lines=sends_plain_lines).parse_line(line) == (in_dev or in_lobby)
+
+
+def test_operation_in_steps_goes_to_the_room_in_which_it_began() -> None:
+    """The question names it."""
+    for first, question in (("PM", "#dev"), ("DM ALL", "ALL")):
+        made = in_rooms("dev")
+        assert made.parse_line(first).question == text_for(question)
+        made.room = "Ops"
+        assert made.parse_line("hello") == ParsedInput(Say("hello", room="dev"))
+
+
+def test_topic_is_shown_changed_and_removed() -> None:
+    assert in_rooms("dev").parse_line("/topic") == ParsedInput(enters="dev")
+    assert in_rooms("dev").parse_line("/topic tea at  5") == ParsedInput(SetTopic("dev", "tea at  5"))
+    assert in_rooms("dev").parse_line("/topic -") == ParsedInput(SetTopic("dev", ""))
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "error"),
+    [*(("", *each) for each in LOBBY_ERRORS.items()), *(("dev", *each) for each in ROOM_ERRORS.items())],
+)
+def test_bad_command_about_rooms_names_the_error(room: str, line: str, error: str) -> None:
+    parsed = in_rooms(room).parse_line(line)
+    assert error in (parsed.error or "")
+    assert parsed == ParsedInput(error=parsed.error)
+
+
+def test_rooms_need_json() -> None:
+    for line in ("/join dev", "/rooms", "/room dev"):
+        error = in_rooms(is_json=False).parse_line(line).error
+        assert error == f"There is no {line.split()[0]} in this wire format, so nothing was sent; json has it."
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        ("/join ", ["dev", "Ops", "other"]),
+        ("/join #o", ["#Ops", "#other"]),
+        ("/join dev ", []),
+        ("/room ", ["dev", "lobby", "Ops"]),
+        ("/ROOM o", ["Ops"]),
+        ("/part d", ["dev"]),
+        ("/kick ", ["bob ", "eve "]),
+        ("/kick bob ", ["dev", "lobby", "Ops"]),
+        ("/op bob dev ", []),
+        ("/topic d", []),
+    ],
+)
+def test_rooms_and_users_are_completed_in_commands_of_rooms(before: str, found: list[str]) -> None:
+    assert in_rooms().completions(before) == (len(before.rpartition(" ")[2]), found)
 
 
 def test_reply_goes_to_the_user_that_the_question_named() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatclient import notices
-from chatclient.model import ConnectionState, UiState
+from chatclient.model import ConnectionState, UiState, Unread
 from chatclient.notices import ASK_RECIPIENT, ASK_USERNAME, Asked, Question
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs, Row
 from chatclient.ui.rows import RowFormatter, prompt
@@ -16,11 +16,11 @@ from chatclient.ui.text import columns_of, escape_control_characters
 from chatclient.ui.timeline import Text, Timeline
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, Sent, SentStatus, Users
+from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, RoomRole, Sent, SentStatus, Users
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 
-from .samples import NOON_MS, STEPS, Shown, confirmation, direct, everything_with, public
+from .samples import NOON_MS, STEPS, Shown, confirmation, direct, everything_with, in_room, public
 from .test_text import SENDABLE_ATTACKS
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -134,6 +134,40 @@ ROWS: list[tuple[Shown, list[str]]] = [
         [NOTICE + "The same password again, to be sure of it."],
     ),
     (notices.Ask(Question(Asked.PASSWORD, "password existing")), [NOTICE + "This name has a password."]),
+    (in_room(11), ["12:00         bob #dev \u2502 hello"]),
+    (in_room(11, "/me waves"), ["12:00           * #dev \u2502 bob waves"]),
+    (in_room(11, room="r" * 32), [f"12:00 bob #{'r' * 32} \u2502", MORE + "hello"]),
+    (notices.CurrentRoom("dev", "tea"), [NOTICE + "Your messages go to #dev from now on. Topic: tea"]),
+    (notices.CurrentRoom(""), [NOTICE + "Your messages go to all users from now on."]),
+    (
+        events.Joined("dev", "tea", ("bob", "alice"), 17, private=True, role=RoomRole.OWNER),
+        [NOTICE + "You are in #dev (owner, private). Topic: tea", NOTICE + "2 online in #dev: alice, bob"],
+    ),
+    (events.Parted("dev"), [NOTICE + "You are no longer in #dev."]),
+    (events.Parted("dev", "bob"), [NOTICE + "bob removed you from #dev."]),
+    (events.TopicChanged("dev", "tea", "bob"), [NOTICE + "bob changed the topic of #dev: tea"]),
+    (events.TopicChanged("dev", "", "bob"), [NOTICE + "bob removed the topic of #dev."]),
+    (events.Invited("dev", "alice", "bob"), [NOTICE + "bob invited alice to #dev. (/join #dev enters it.)"]),
+    (events.Kicked("dev", "eve", "bob"), [NOTICE + "bob removed eve from #dev."]),
+    (
+        events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"),
+        [NOTICE + "eve is an operator of #dev now, says bob."],
+    ),
+    (events.RoleChanged("dev", "eve", RoomRole.OWNER), [NOTICE + "eve is the owner of #dev now."]),
+    (
+        events.Rooms(
+            (events.RoomSummary("dev", "tea", 3, joined=True), events.RoomSummary("ops", "", 1, joined=False))
+        ),
+        [
+            NOTICE + "2 rooms, besides the lobby",
+            NOTICE + "#dev (3 members, joined): tea",
+            NOTICE + "#ops (1 member)",
+        ],
+    ),
+    (events.Online(("bob",), "dev"), [NOTICE + "1 online in #dev: bob"]),
+    (Users(1, None, ("eve",), (), "dev"), []),  # not the current room
+    (History((), "dev"), [NOTICE + "There are no messages in #dev yet."]),
+    (Found("x", (), 11, "dev"), [NOTICE + "Nothing was found in #dev: x"]),
     (events.PasswordChanged(), [NOTICE + "Your password is changed."]),
     (notices.Toggle("joins"), [NOTICE + "Joins and leaves are hidden from now on."]),
     (notices.Toggle("quiet"), [NOTICE + "No bell and no highlight from now on."]),
@@ -384,6 +418,62 @@ def test_own_message_that_is_also_received_is_shown_once(window: Window, is_echo
     assert window.story(SAID, LOST, BACK, *(both if is_echo_first else reversed(both))) == "mine"
 
 
+# --- rooms ---
+
+
+def test_messages_of_a_room_have_it_and_those_of_the_lobby_have_none(window: Window) -> None:
+    """Also after a change of the current room: rows that were printed before keep their meaning."""
+    lines = ["12:00         bob #dev \u2502 hello", "12:00              bob \u2502 hello"]
+    assert window.lines(in_room(11), public(12)) == lines
+    window.rows(notices.CurrentRoom("dev"))
+    assert window.lines(in_room(13), public(14)) == lines
+    assert styles_of(window.rows(in_room(15)), "#dev") == {"class:room"}
+    own = notices.MessageQueued(Say("mine", "n1", "dev"))
+    assert window.lines(own, confirmation(16, "n1")) == ["12:00       alice #dev \u2502 mine"]
+
+
+def test_text_can_not_imitate_the_mark_of_a_room(window: Window) -> None:
+    """The mark stands beside the sender, before the gutter."""
+    assert window.lines(public(11, "#dev hello")) == ["12:00              bob \u2502 #dev hello"]
+
+
+def test_joins_and_leaves_are_shown_of_the_lobby_and_the_current_room(window: Window) -> None:
+    """A user who comes online comes online in all rooms."""
+    change = [Users(1, None, ("eve",), ("ian",), room) for room in (None, "Dev", "ops")]
+    lobby = [NOTICE + "eve joined", NOTICE + "ian left"]
+    assert window.lines(*change) == lobby
+    window.rows(notices.CurrentRoom("dev"))
+    assert window.lines(*change) == [*lobby, NOTICE + "eve joined #Dev", NOTICE + "ian left #Dev"]
+    window.rows(notices.Toggle("joins"))
+    assert window.lines(*change) == []
+
+
+def test_mentions_in_rooms_and_invitations_ring(window: Window) -> None:
+    for shown, rings in (
+        (in_room(11, "alice?"), True),
+        (in_room(12), False),
+        (events.Invited("dev", "Alice", "bob"), True),
+        (events.Invited("dev", "eve", "bob"), False),
+    ):
+        window.rows(shown)
+        assert window.has_rung() == rings, shown
+
+
+def test_login_names_the_rooms_with_their_keys_and_new_messages() -> None:
+    rooms = (events.RoomState("dev", "", 12), events.RoomState("ops", "", 3))
+    welcome = events.Welcome(
+        account=AccountKind.EXISTING, username="alice", users=(), last_id=12, seen_id=10, rooms=rooms
+    )
+    lines = Window(200, is_in=False).lines(welcome)
+    told = "You are in 2 #dev (new messages), 3 #ops. /room NAME or Alt-NUMBER changes to a room."
+    assert lines[-1] == NOTICE + told
+
+
+def test_history_of_a_room_is_a_block_with_its_name(window: Window) -> None:
+    story = window.story(History((in_room(3, "3"),), "dev"), p(12))
+    assert story == "-the last message in #dev- -Saturday, 31 January 2026- 3 -now- 12"
+
+
 # --- a lost connection ---
 
 
@@ -448,6 +538,7 @@ def pending(width: int = 80, state: ConnectionState = ConnectionState.LOGGED_IN,
 def test_pending_messages_and_lines_say_what_they_wait_for() -> None:
     said = (Say("one", "n1"), Whisper("bob", "two", "n2"))
     assert pending() == []
+    assert pending(unconfirmed=(Say("one", "n1", "dev"),)) == ["\u2026 #dev one (not confirmed yet)"]
     told = ["\u2026 one (not confirmed yet)", "\u2026 @bob two (not confirmed yet)", "\u2026 three (waits)"]
     assert pending(unconfirmed=said, waiting=("three",)) == told
     assert pending(state=ConnectionState.DISCONNECTED, waiting=("x",)) == ["\u2026 x (waits for the connection)"]
@@ -517,6 +608,36 @@ def test_status_reports_a_lost_connection(window: Window) -> None:
 def test_narrow_window_omits_words_of_the_status(width: int, status: str) -> None:
     ui_state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2)
     assert text_of(Window().formatter.status(ui_state, "json", width, is_quiet=True)) == status
+
+
+def test_status_has_the_current_room_and_unread_messages_of_others() -> None:
+    unread = (Unread(1, "lobby", 2), Unread(3, "ops", 5))
+    ui_state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2, room="dev", unread=unread)
+    for width, status in (
+        (85, "alice \u00b7 localhost:9999 \u00b7 2 online \u00b7 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
+        (70, "alice \u00b7 2 online \u00b7 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
+        (60, "alice \u00b7 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
+        (40, "1 lobby (2), 3 #ops (5) \u00b7 connected"),
+        (20, "connected"),
+    ):
+        assert text_of(Window().formatter.status(ui_state, "json", width)) == status
+    many = tuple(Unread(number, f"room{number}", 1) for number in range(2, 10))
+    row = text_of(Window().formatter.status(ui_state._replace(unread=many), "json", 200))
+    assert "2 #room2 (1), 3 #room3 (1), 4 #room4 (1), 5 more" in row
+
+
+@pytest.mark.parametrize(
+    ("username", "room", "width", "text"),
+    [
+        ("alice", "dev", 80, "alice #dev> "),
+        ("alice", "d" * 32, 80, f"#{'d' * 32}> "),
+        ("n" * 32, "dev", 60, "#dev> "),
+        ("n" * 32, "d" * 32, 60, f"#{'d' * 27}> "),
+        ("alice", "\x1b[2J", 80, "alice #\\x1b[2J> "),
+    ],
+)
+def test_prompt_with_a_room_leaves_half_of_the_window(username: str, room: str, width: int, text: str) -> None:
+    assert prompt(UiState(ConnectionState.LOGGED_IN, username, room=room), width) == text
 
 
 @pytest.mark.parametrize(

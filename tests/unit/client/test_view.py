@@ -2,14 +2,15 @@
 
 import pytest
 
+from chatclient import notices
 from chatclient.ui.view import lines
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, SentStatus
+from chatprotocol.events import AccountKind, RoomRole, SentStatus
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
 
-from .samples import STEPS, direct, everything_with, public
+from .samples import STEPS, direct, everything_with, in_room, public
 from .test_text import SENDABLE_ATTACKS
 
 HELLO = public(18)
@@ -48,6 +49,48 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
     (events.Found("noon*", (HELLO, PSST), 20), ["[found 2] up to #20: noon*", *OLD_LINES]),
     (events.Refused(ErrorCode.UNKNOWN_USER, "No bob."), ["[error unknown_user] No bob."]),
     (events.Bye("you left"), ["[bye] you left"]),
+    # Lines of rooms have the room in the brackets.
+    (in_room(18), ["[public #18 2026-01-31T12:00:00Z #dev] bob: hello"]),
+    (in_room(18, "/me waves"), ["[public #18 2026-01-31T12:00:00Z #dev] * bob waves"]),
+    (
+        events.History((in_room(18),), "dev"),
+        ["[history 1 #dev]", "[history #18 2026-01-31T12:00:00Z #dev] bob: hello"],
+    ),
+    (events.Found("noon*", (), 20, "dev"), ["[found 0 #dev] up to #20: noon*"]),
+    (events.Online(("bob", "alice"), "dev"), ["[users 2 #dev] alice bob"]),
+    (events.Users(None, ("eve",), ("eve",), ("bob",), "dev"), ["[joined #dev] eve", "[left #dev] bob"]),
+    (events.Refused(ErrorCode.NOT_A_MEMBER, "No.", None, "dev"), ["[error not_a_member #dev] No."]),
+    (
+        events.Joined("dev", "tea", ("bob", "alice"), 17, private=True, role=RoomRole.OWNER),
+        ["[entered #dev owner private] topic: tea; online: alice bob"],
+    ),
+    (events.Joined("dev", "", ("alice",), 17), ["[entered #dev] topic:; online: alice"]),
+    (
+        events.Welcome(
+            account=AccountKind.EXISTING,
+            username="alice",
+            users=(),
+            last_id=17,
+            rooms=(events.RoomState("dev", "tea", 17), events.RoomState("ops", "", 3, role=RoomRole.OPERATOR)),
+        ),
+        ["[welcome existing] alice", "[entered #dev] topic: tea", "[entered #ops operator] topic:"],
+    ),
+    (events.Parted("dev"), ["[parted #dev]"]),
+    (events.Parted("dev", "bob"), ["[parted #dev] by bob"]),
+    (events.TopicChanged("dev", "tea", "bob"), ["[topic #dev] bob: tea"]),
+    (events.Invited("dev", "eve", "bob"), ["[invited #dev] eve by bob"]),
+    (events.Kicked("dev", "eve", "bob"), ["[kicked #dev] eve by bob"]),
+    (events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"), ["[role #dev] eve operator by bob"]),
+    (events.RoleChanged("dev", "eve", RoomRole.OWNER), ["[role #dev] eve owner"]),
+    (
+        events.Rooms(
+            (
+                events.RoomSummary("dev", "tea", 3, joined=True, private=True, role=RoomRole.OWNER),
+                events.RoomSummary("ops", "", 1, joined=False, invited=True),
+            )
+        ),
+        ["[rooms 2]", "[listed #dev 3 joined owner private] tea", "[listed #ops 1 invited]"],
+    ),
     (PossibleGap(), ["[error lost] more may have been missed than this; CH 500 shows more"]),
     (PossibleGap(has_history=False), ["[error lost] messages may have been missed"]),
     (DeliveryUnknown(Say("hello")), ["[error lost] it is not known whether this was stored, look at CH: hello"]),
@@ -66,6 +109,11 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
 @pytest.mark.parametrize(("event", "expected"), LINES)
 def test_event_is_shown_in_its_documented_form(event: ClientEvent, expected: list[str]) -> None:
     assert lines(event) == expected
+
+
+def test_change_of_the_current_room_is_a_line() -> None:
+    assert lines(notices.CurrentRoom("dev", "tea")) == ["[room #dev] tea"]
+    assert lines(notices.CurrentRoom("")) == ["[room #lobby]"]
 
 
 def test_every_text_of_an_event_is_escaped() -> None:
