@@ -147,7 +147,9 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (events.Parted("dev", "bob"), [NOTICE + "bob removed you from #dev."]),
     (events.TopicChanged("dev", "tea", "bob"), [NOTICE + "bob changed the topic of #dev: tea"]),
     (events.TopicChanged("dev", "", "bob"), [NOTICE + "bob removed the topic of #dev."]),
-    (events.Invited("dev", "alice", "bob"), [NOTICE + "bob invited alice to #dev. (/join #dev enters it.)"]),
+    (events.Invited("dev", "Alice", "bob"), [NOTICE + "bob invited you to #dev; /join #dev enters it."]),
+    (events.Invited("dev", "eve", "bob"), [NOTICE + "bob invited eve to #dev."]),
+    (events.Rooms(()), [NOTICE + "There are no rooms besides the lobby; /join NAME makes", MORE + "one."]),
     (events.Kicked("dev", "eve", "bob"), [NOTICE + "bob removed eve from #dev."]),
     (
         events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"),
@@ -446,6 +448,17 @@ def test_joins_and_leaves_are_shown_of_the_lobby_and_the_current_room(window: Wi
     assert window.lines(*change) == [*lobby, NOTICE + "eve joined #Dev", NOTICE + "ian left #Dev"]
     window.rows(notices.Toggle("joins"))
     assert window.lines(*change) == []
+
+
+def test_removal_is_told_once(window: Window) -> None:
+    """A user who is removed from the current room is told that its messages still go there."""
+    window.rows(notices.CurrentRoom("dev"))
+    kicked = (events.Kicked("dev", "eve", "bob"), Users(1, None, (), ("eve", "ian"), "dev"))
+    assert window.lines(*kicked) == [NOTICE + "bob removed eve from #dev.", NOTICE + "ian left #dev"]
+    assert window.lines(events.Parted("dev", "bob"))[0].startswith(
+        PROBLEM + "bob removed you from #dev, and it is still"
+    )
+    assert window.lines(events.Parted("ops", "bob")) == [NOTICE + "bob removed you from #ops."]
 
 
 def test_mentions_in_rooms_and_invitations_ring(window: Window) -> None:

@@ -26,7 +26,7 @@ from chatclient.ui import view
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.requests import Whisper
-from chatprotocol.rules import name_key, room_key
+from chatprotocol.rules import LOBBY, name_key, room_key
 from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ class Rule(NamedTuple):
 
 Entry: TypeAlias = Text | Remark | Rule
 _NOW: Final = Rule("now")
+_RoomEvent: TypeAlias = (
+    events.Joined | events.Parted | events.TopicChanged | events.Invited | events.Kicked | events.RoleChanged
+)
 
 
 class Timeline:
@@ -108,6 +111,8 @@ class Timeline:
         self._goodbye = ""
         # The current room; empty for the lobby.
         self._room = ""
+        # Room and name of the last user who was removed from a room: that it left it is not told again.
+        self._kicked = ("", "")
 
     def entries(self, shown: Sequence[ClientEvent | UiNotice]) -> Iterator[Entry]:
         """The entries for events and notices. In a flood, some public messages are left out."""
@@ -176,22 +181,21 @@ class Timeline:
                 return [Remark(f"More may have been missed than is shown{more}.", is_error=True)]
             case events.Online(users, room):
                 return [_online(users, room)]
-            case events.Users(joined=joined, left=left, room=room) if self.shows_joins and self._is_near(room):
-                changes = ((joined, "joined"), (left, "left"))
-                where = f" {_named(room)}" if room else ""
-                return [Remark(f"{_names(names)} {verb}{where}") for names, verb in changes if names]
+            case events.Users() if self.shows_joins:
+                return self._changes(shown)
             case notices.CurrentRoom(room):
                 self._room = room
                 return [_current(shown)]
-            case events.Invited(_, username) if self._is_own(username):
-                self.needs_bell |= not self.is_quiet
-                return [_room_remark(shown)]
-            case events.Joined():
-                return [_room_remark(shown), _online(shown.users, shown.room)]
-            case events.Rooms(rooms):
-                return _listed(rooms)
-            case events.Parted() | events.TopicChanged() | events.Invited() | events.Kicked() | events.RoleChanged():
-                return [_room_remark(shown)]
+            case (
+                events.Joined()
+                | events.Parted()
+                | events.TopicChanged()
+                | events.Invited()
+                | events.Kicked()
+                | events.RoleChanged()
+                | events.Rooms()
+            ):
+                return self._of_rooms(shown)
             case notices.ErrorNotice(code, text):
                 return [*(self._release_held() if code == "lost" else []), Remark(text, is_error=True)]
             case notices.Help(lines):
@@ -205,6 +209,36 @@ class Timeline:
             case events.PasswordChanged():
                 return [Remark("Your password is changed.")]
         return []
+
+    # --- users and rooms ---
+
+    def _changes(self, event: events.Users) -> list[Entry]:
+        room = event.room
+        if room is not None and room_key(room) != room_key(self._room):
+            return []
+        where = f" {_named(room)}" if room else ""
+        left = [name for name in event.left if (room, name) != self._kicked]
+        return [
+            Remark(f"{_names(names)} {verb}{where}")
+            for names, verb in ((event.joined, "joined"), (left, "left"))
+            if names
+        ]
+
+    def _of_rooms(self, event: _RoomEvent | events.Rooms) -> list[Entry]:
+        match event:
+            case events.Rooms(rooms):
+                return _listed(rooms)
+            case events.Joined(room, users=users):
+                return [_room_remark(event), _online(users, room)]
+            case events.Parted(room, str(by)) if room_key(room) == room_key(self._room):
+                told = f"{_names([by])} removed you from {_named(room)}, and it is still the room that you write to."
+                return [Remark(f"{told} /room {LOBBY} changes that.", is_error=True)]
+            case events.Invited(room, username, by) if self._is_own(username):
+                self.needs_bell |= not self.is_quiet
+                return [Remark(f"{_names([by])} invited you to {_named(room)}; /join {_named(room)} enters it.")]
+            case events.Kicked(room, username):
+                self._kicked = (room, username)
+        return [_room_remark(event)]
 
     # --- messages ---
 
@@ -268,10 +302,6 @@ class Timeline:
 
     def _is_own(self, sender: str) -> bool:
         return name_key(sender) == name_key(self.username)
-
-    def _is_near(self, room: str | None) -> bool:
-        """True for the lobby and the current room."""
-        return room is None or room_key(room) == room_key(self._room)
 
     def _is_mention(self, sender: str, text: str) -> bool:
         return not self._is_own(sender) and self._mention.search(text) is not None
@@ -393,6 +423,8 @@ def _current(notice: notices.CurrentRoom) -> Remark:
 
 def _listed(rooms: Sequence[events.RoomSummary]) -> list[Entry]:
     """The list of rooms, one line for each."""
+    if not rooms:
+        return [Remark("There are no rooms besides the lobby; /join NAME makes one.")]
     remarks: list[Entry] = [Remark(f"{len(rooms)} room{'' if len(rooms) == 1 else 's'}, besides the lobby")]
     for room in rooms:
         members = f"{room.members} member{'' if room.members == 1 else 's'}"
@@ -402,9 +434,6 @@ def _listed(rooms: Sequence[events.RoomSummary]) -> list[Entry]:
     return remarks
 
 
-_RoomEvent: TypeAlias = (
-    events.Joined | events.Parted | events.TopicChanged | events.Invited | events.Kicked | events.RoleChanged
-)
 _ROLES: Final = {
     events.RoomRole.OWNER: "the owner",
     events.RoomRole.OPERATOR: "an operator",
@@ -424,7 +453,7 @@ def _room_remark(event: _RoomEvent) -> Remark:
         case events.TopicChanged():
             text = f"{by} changed the topic of {room}: {topic}" if topic else f"{by} removed the topic of {room}."
         case events.Invited():
-            text = f"{by} invited {name} to {room}. (/join {room} enters it.)"
+            text = f"{by} invited {name} to {room}."
         case events.Kicked():
             text = f"{by} removed {name} from {room}."
         case events.RoleChanged(role=role):
