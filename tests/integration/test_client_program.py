@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -477,3 +478,42 @@ def test_guest_reconnects_if_one_of_two_connections_ends(guest_server: GuestServ
     sending.sendall(sent("bob"))
     client.expect("[delivered] @bob", TO_WHOM)
     client.leave(1)
+
+
+# --- rooms ---
+
+
+def test_script_and_pipe_write_to_rooms(room: Room, tmp_path: Path) -> None:
+    """Lines of a room have it in their brackets. A failed join sends nothing to all users."""
+    bob = room.enter("bob")
+    script = tmp_path / "script"
+    script.write_text(
+        "/join dev\n%wait [room #dev]\nPM hello dev\n%wait bob: hello alice\nCH\n/topic tea\n%wait [topic #dev] alice\n"
+        "/room lobby\nPM hello all\n/part dev\n%wait [parted #dev]\n"
+    )
+    with ClientProcess(
+        "127.0.0.1", str(room.server.port), "alice", "--script", str(script), CHAT_PASSWORD="x"
+    ) as alice:
+        lines = alice.until("[sent #1]")
+        assert lines[1:] == [
+            "> /join dev", "[entered #dev owner] topic:; online: alice", "[room #dev]",
+            "> PM hello dev", "[sent #1]",
+        ]  # fmt: skip
+        bob.ask(command="join", room="dev")
+        bob.ask(command="PM", room="dev", message="hello alice")
+        lines = alice.until("[bye] you left")
+    assert [line for line in lines if line != "[joined #dev] bob"] == [
+        "[public #2 #dev] bob: hello alice",
+        "> CH", "> /topic tea",
+        "[history 2 #dev]", "[history #1 #dev] alice: hello dev", "[history #2 #dev] bob: hello alice",
+        "[topic #dev] alice: tea",
+        "> /room lobby", "[room #lobby]", "> PM hello all", "> /part dev", "[sent #3]", "[parted #dev]",
+        "[bye] you left",
+    ]  # fmt: skip
+    ended = run_client(room.server.port, typed="/room nosuch\n/join dev\nPM one\n", CHAT_PASSWORD="x")
+    assert "[error usage] You are not in the room 'nosuch'; /join enters it, /rooms lists the rooms." in ended.stdout
+    bob.ask(command="join", room="secret", private=True)
+    ended = run_client(room.server.port, "--json", typed="/join secret\nPM two\n", CHAT_PASSWORD="x")
+    codes = [each.get("code") for each in map(json.loads, ended.stdout.splitlines()) if each["type"] == "error"]
+    assert codes == ["unknown_room", "unknown_room"]
+    assert said_by(room.server.port, "alice") == ["hello all"]

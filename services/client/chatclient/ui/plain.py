@@ -186,9 +186,10 @@ class PlainFrontend:
                 controller.react(EndOfInput())
                 return False
             line = self._source.next_line(time.monotonic())
-            if line is None:
+            if line is not None:
+                controller.react(Line(line, self._source.is_script))
+            elif not self._source.is_over:  # it may be over now: after the last wait of a script
                 break
-            controller.react(Line(line, self._source.is_script))
         return True
 
     def _on_signal(self, number: int, _: object) -> None:
