@@ -101,7 +101,7 @@ def test_bad_arguments_about_rooms_are_refused(room: Room, enter: Enter, protoco
     alice: Any = enter(room.server.port, "alice", protocol)
     for call in (
         lambda room: alice.say("x", room),
-        lambda room: alice.users(room),
+        alice.users,
         lambda room: alice.history(room=room),
         alice.join,
         lambda room: alice.kick(room, "bob"),

@@ -20,6 +20,8 @@ from reliability.history import Content, content_of, read_history
 from reliability.program import Program, own_environment
 from reliability.proxy import Proxy
 
+from chatclient import ChatClient, PublicMessage
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
@@ -35,6 +37,8 @@ SPEAKERS = ["alice", "bob", "carol"]
 HEARD = 1_000
 SAID = 200
 DIRECT_SHARE = 0.1
+# Messages that a program hears in all rooms together.
+HEARD_IN_ROOMS = 600
 # Deadline of each wait.
 PATIENCE_SECONDS = 20.0
 _READ_BYTES = 64 * 1024
@@ -246,3 +250,45 @@ def test_client_with_broken_connections_misses_nothing(
     assert dict(client.echoed).items() <= own.items()
     assert kind is RawClient or client.echoed == [], "the program knows its own messages"
     assert {cut.how for cut in proxy.cuts if cut.is_inside_line} == {"close", "reset", "swallow"}
+
+
+ROOMS = [None, "dev", "ops", "tea"]
+
+
+def test_program_in_rooms_with_broken_connections_misses_nothing(tmp_path: Path, chance: random.Random) -> None:
+    """Promise: each message of each room arrives once and in order; each own message is stored once, in its room."""
+    heard: dict[str | None, list[int]] = {room: [] for room in ROOMS}
+    said: dict[str | None, list[int]] = {room: [] for room in ROOMS}
+    with (
+        Program(tmp_path) as program,
+        Proxy(program.port, chance, ClientProgram.CARRIED_MAX_BYTES) as proxy,
+        closing(Peer(program.port)) as speaker,
+        ChatClient("127.0.0.1", proxy.port) as client,
+    ):
+        client.login(CLIENT, "secret")
+        speaker.login("alice")
+        for room in ROOMS[1:]:
+            client.join(str(room))
+            speaker.ask(command="join", room=room)
+        count = asked = 0
+        while count < HEARD_IN_ROOMS:
+            ahead = chance.choice((1, 5, ClientProgram.MISSED_MAX))
+            while asked < min(HEARD_IN_ROOMS, count + ahead):
+                speaker.ask(command="PM", room=chance.choice(ROOMS) or "lobby", message=f"message {asked}")
+                asked += 1
+            if chance.random() < SAID / HEARD:
+                room = chance.choice(ROOMS)
+                said[room].append(client.say(f"text in {room}", room) or 0)
+            for event in client.events(PATIENCE_SECONDS):
+                if isinstance(event, PublicMessage):
+                    heard[event.room].append(event.id)
+                    count += 1
+                    break
+        assert [each for each in client.events(0.2) if isinstance(each, PublicMessage)] == []
+        for room in ROOMS:
+            speaker.ask(command="CH", room=room or "lobby", limit=500)
+            stored = speaker.next("history")["messages"]
+            assert heard[room] == [each["id"] for each in stored if each["from"] == "alice"]
+            assert said[room] == [each["id"] for each in stored if each["from"] == CLIENT]
+    print(Counter(proxy.cuts))
+    assert {cut.how for cut in proxy.cuts} == {"close", "reset", "swallow"}
