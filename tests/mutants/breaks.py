@@ -89,6 +89,7 @@ _GUEST_NAMES = "A guest's name belongs to one guest at one address, and to no ac
 _ARQ = "Every datagram arrives once and in order, or the session is lost."
 _COOKIE = "A UDP address gets a session after it proved to receive there; no answer is longer than its request."
 _CLIENT_ONCE = "The client sends an unconfirmed message again, and shows each message once."
+_RIGHT_ROOM = "The client sends a message to the room for which it was typed, or to nobody."
 _UNKNOWN = "The client reports a message if it can't know whether it was stored."
 _RETRY = "The client reconnects, and gives up a silent server."
 _ESCAPES = "Messages can't control the terminal."
@@ -839,8 +840,8 @@ BREAKS = (
     _break(
         _CLIENT_ONCE,
         _WIRE + "json.py",
-        "return Effects(tuple(map(_outgoing, self._unconfirmed)), shown)",
-        "return Effects((), shown)",
+        "return Effects(tuple(map(_outgoing, again)), tuple(shown))",
+        "return Effects((), tuple(shown))",
         "unit/client/test_session.py::test_unconfirmed_messages_are_sent_again_with_the_same_nonce_in_order",
         "e2e/test_restart.py::test_unconfirmed_messages_are_stored_once",
     ),
@@ -857,6 +858,61 @@ BREAKS = (
         "return () if was_told else (ConnectionLost(reason),)",
         "return (ConnectionLost(reason),)",
         "unit/client/test_session.py::test_loss_and_refusals_of_an_outage_are_told_once",
+    ),
+    _break(
+        _CLIENT_ONCE,
+        _CLIENT + "model.py",
+        "_DIRECT: last_id, **rooms}",
+        "_DIRECT: last_id}",
+        "unit/client/test_rooms.py::test_login_names_the_newest_message_of_each_room",
+        "integration/test_chat_client_rooms.py::test_missed_messages_of_all_rooms_follow_the_reconnect_once",
+        "reliability/test_reconnect.py::test_program_in_rooms_with_broken_connections_misses_nothing",
+    ),
+    _break(
+        _CLIENT_ONCE,
+        _CLIENT + "session.py",
+        "        self._foreseen_errors = {room_key(parted.room) for parted in lost}\n",
+        "",
+        "unit/client/test_rooms.py::test_room_that_the_user_was_removed_from_meanwhile_is_forgotten_once",
+    ),
+    _break(
+        _RIGHT_ROOM,
+        _WIRE + "json.py",
+        "if not self._has_rooms and _names_room(action):",
+        "if not self._login:",
+        "unit/client/test_rooms.py::test_server_without_rooms_gets_nothing_about_them",
+        "integration/test_terminal_rooms.py::test_server_without_rooms_gets_no_message_to_one",
+    ),
+    _break(
+        _RIGHT_ROOM,
+        _WIRE + "json.py",
+        "if self._has_rooms or not _names_room(each)",
+        "",
+        "unit/client/test_rooms.py::test_message_to_a_room_is_not_sent_again_to_a_server_without_rooms",
+    ),
+    _break(
+        _RIGHT_ROOM,
+        _CLIENT + "cli/controller.py",
+        "            item = item._replace(room=self._rooms.target)\n",
+        "",
+        "unit/client/test_rooms.py::test_waiting_line_goes_to_the_room_in_which_it_was_typed",
+        "integration/test_terminal_rooms.py::test_user_talks_in_two_rooms_and_the_lobby_over_a_lost_connection",
+    ),
+    _break(
+        _RIGHT_ROOM,
+        _CLIENT + "cli/current_room.py",
+        'return "" if was_requested and room_key',
+        'return "" if room_key',
+        "unit/client/test_rooms.py::test_kick_does_not_change_the_room_of_the_line_that_is_being_typed",
+        "integration/test_terminal_rooms.py::test_removed_user_does_not_write_to_another_room",
+    ),
+    _break(
+        _RIGHT_ROOM,
+        _CLIENT + "cli/current_room.py",
+        "            self.current = self._joining\n",
+        "            pass\n",
+        "unit/client/test_rooms.py::test_failed_join_of_a_script_keeps_its_messages_out_of_the_lobby",
+        "integration/test_client_program.py::test_script_and_pipe_write_to_rooms",
     ),
     _break(
         _RETRY,
