@@ -59,12 +59,13 @@ def test_user_talks_in_two_rooms_and_the_lobby_over_a_lost_connection(
         alice.type(f"/join #{name}", ENTER)
         alice.until_line(f"alice #{name}>")
     alice.type("hello ops", ENTER, SECOND, "hello dev", ENTER, FIRST, "hello all", ENTER)
-    assert [heard(bob) for _ in range(3)] == [("ops", "hello ops"), ("dev", "hello dev"), (None, "hello all")]
+    # Between two rooms the order is not defined.
+    assert {heard(bob) for _ in range(3)} == {("ops", "hello ops"), ("dev", "hello dev"), (None, "hello all")}
     alice.until_shows("alice #ops │ hello ops", "alice #dev │ hello dev", "alice │ hello all")
     say(bob, "one", "dev")
     say(bob, "two", "ops")
     say(bob, "three", "dev")
-    alice.until_shows("bob #dev │ three")
+    alice.until_shows("bob #dev │ three", "bob #ops │ two")
     alice.until(lambda: " · 2 #dev (2), 3 #ops (1) · connected" in status(alice), "unread messages are counted")
     alice.type("half", THIRD)
     alice.until_line("alice #ops> half")
@@ -77,7 +78,7 @@ def test_user_talks_in_two_rooms_and_the_lobby_over_a_lost_connection(
     bob.until_fence()
     proxy.mend()
     alice.until(lambda: is_connected(alice), "it is connected again")
-    assert [heard(bob) for _ in range(2)] == [("ops", "half a line"), ("dev", "and another")]
+    assert {heard(bob) for _ in range(2)} == {("ops", "half a line"), ("dev", "and another")}
     alice.until_shows("alice #ops │ half a line", "alice #dev │ and another")
     alice.until_line("alice #dev>")
     assert texts_with(alice, "│ missed ") == [f"missed {number}" for number in range(300)]
