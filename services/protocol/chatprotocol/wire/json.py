@@ -324,8 +324,8 @@ class JsonClient:
         # The room whose users were requested.
         self._awaited_room: str | None = None
         self._login = requests.Login("")
-        # True if the server knows rooms.
-        self._has_rooms = False
+        # True if the server knows rooms, according to its answer to the last login.
+        self._has_rooms = True
         self._unconfirmed: tuple[requests.Say | requests.Whisper, ...] = ()
 
     @property
