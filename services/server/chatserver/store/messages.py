@@ -40,53 +40,28 @@ _IS_MEMBER: Final = (
     "(:room = 0 OR EXISTS (SELECT 1 FROM membership"
     " WHERE account_id = :reader AND conversation_id = :room AND role <> 'invited'))"
 )
-_COLUMNS: Final = "id, time_ms, sender_id, recipient_id, text"
 # The room of a query, unless it is the lobby. SQLite looks it up once.
 _ROOM_NAME: Final = "(SELECT name FROM conversation WHERE id = :room AND id > 1)"
-# The same with names, as ``_message`` takes it.
+# The columns of a message with names, as ``_message`` takes it.
 _NAMED: Final = (
     "id, time_ms, (SELECT name FROM account WHERE account.id = sender_id),"
     f" (SELECT name FROM account WHERE account.id = recipient_id), {_ROOM_NAME}, text"
 )
-# The messages of a room, and the two halves of an account's direct messages.
-_OF_ROOM: Final = f"SELECT {_COLUMNS} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER}"
-_SENT: Final = f"SELECT {_COLUMNS} FROM message WHERE sender_id = :reader AND {_IN_DIRECT}"
-_RECEIVED: Final = f"SELECT {_COLUMNS} FROM message WHERE recipient_id = :reader AND {_IN_DIRECT}"
-_RECEIVED_FROM_OTHERS: Final = f"{_RECEIVED} AND sender_id <> :reader"
-
-
-def _with_names(rows: str, order: str = "") -> str:
-    return (
-        f"SELECT message.id, time_ms, sender.name, recipient.name, {_ROOM_NAME}, text FROM ({rows}) AS message"
-        " JOIN account AS sender ON sender.id = sender_id"
-        " LEFT JOIN account AS recipient ON recipient.id = recipient_id"
-        f" ORDER BY message.id {order}"
-    )
-
-
-def _select(order: str, *parts: str) -> str:
-    """The newest or oldest messages of the parts. Each part reads at most one page, in the order of its key."""
-    pages = (f"SELECT * FROM ({part} ORDER BY key {order} LIMIT :limit)" for part in parts)
-    return f"{_with_names(' UNION ALL '.join(pages), order)} LIMIT :limit"
-
-
-_HISTORY: Final = _select("DESC", _OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
-_HISTORY_OF_ROOM: Final = _select("DESC", _OF_ROOM)
-_MISSED: Final = _select("ASC", _OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
-_MISSED_OF_ROOM: Final = _select("ASC", _OF_ROOM)
-# The same without a limit, each in the order of its key. SQLite reads a row when it is asked for it.
-_MISSED_IN_ROOM, *_MISSED_DIRECT = (
-    f"{part.replace(_COLUMNS, _NAMED, 1)} ORDER BY key" for part in (_OF_ROOM, _SENT, _RECEIVED_FROM_OTHERS)
+# The messages of a room, and the two halves of an account's direct messages. Each is in the order of an index: SQLite
+# reads a row when it is asked for it, and has no temporary table, of which malloc would keep 4 KiB for each thread.
+_OF_ROOM: Final = f"SELECT {_NAMED} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER} ORDER BY key"
+_SENT: Final = f"SELECT {_NAMED} FROM message WHERE sender_id = :reader AND {_IN_DIRECT} ORDER BY key"
+_RECEIVED, _RECEIVED_FROM_OTHERS = (
+    f"SELECT {_NAMED} FROM message WHERE recipient_id = :reader AND {_IN_DIRECT}{condition} ORDER BY key"
+    for condition in ("", " AND sender_id <> :reader")
 )
-# Each login runs this query. It needs no temporary table: malloc would keep 4 KiB of its memory for the login's thread.
-_UNDELIVERED: Final = f"{_RECEIVED.replace(_COLUMNS, _NAMED, 1)} ORDER BY key LIMIT :limit"
 # This query decides which messages an account may see; the search index is not trusted for that. With the lobby it
 # finds direct messages as well.
-_VISIBLE: Final = _with_names(
-    f"SELECT {_COLUMNS} FROM message WHERE key IN ("
+_VISIBLE: Final = (
+    f"SELECT {_NAMED} FROM message WHERE key IN ("
     "SELECT value - (:room << 40) FROM json_each(:ids)"
     " UNION ALL SELECT value - (1 << 40) FROM json_each(:ids) WHERE :room = 0)"
-    f" AND iif(recipient_id IS NULL, {_IS_MEMBER}, :reader IN (sender_id, recipient_id))"
+    f" AND iif(recipient_id IS NULL, {_IS_MEMBER}, :reader IN (sender_id, recipient_id)) ORDER BY id"
 )
 _INDEXED: Final = (
     "SELECT message.id, conversation.id, sender_id, recipient_id, text"
@@ -139,8 +114,8 @@ class Messages:
 
         They are those of the room if the account is a member, or of the lobby and the account's direct messages.
         """
-        sql = _HISTORY if room_id is None else _HISTORY_OF_ROOM
-        return self._query(sql, 0, before_id - 1, reader=reader_id, limit=limit, room=room_id or LOBBY_ID)[::-1]
+        first_ids = dict.fromkeys(_conversations(room_id), 0)
+        return self._merge(reader_id, first_ids, before_id - 1, limit, order="DESC")[::-1]
 
     def missed(
         self, reader_id: int, after_id: int, upto_id: int, limit: int, room_id: int | None = None
@@ -149,8 +124,7 @@ class Messages:
 
         They are those of the room if the account is a member, or of the lobby and the account's direct messages.
         """
-        sql = _MISSED if room_id is None else _MISSED_OF_ROOM
-        return self._query(sql, after_id + 1, upto_id, reader=reader_id, limit=limit, room=room_id or LOBBY_ID)
+        return self.missed_in(reader_id, dict.fromkeys(_conversations(room_id), after_id), upto_id, limit)
 
     def missed_in(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> tuple[Message, ...]:
         """Messages of several conversations, each after an id of its own, up to ``upto_id``, oldest first.
@@ -158,24 +132,14 @@ class Messages:
         ``after_ids`` has the ids of rooms, and perhaps LOBBY_ID and DIRECT_ID. A room that the account is no member of
         has no messages. For the next page, raise each id to that of the last message.
         """
-        cursors: list[sqlite3.Cursor] = []
-        with self._database.reading() as connection:
-            self._claim(0)
-            try:
-                for conversation_id, after_id in after_ids.items():
-                    low, high = min(after_id + 1, _LAST_ID), min(upto_id, _LAST_ID)
-                    values = {"reader": reader_id, "room": conversation_id, "low": low, "high": high}
-                    queries = _MISSED_DIRECT if conversation_id == DIRECT_ID else [_MISSED_IN_ROOM]
-                    cursors += [connection.execute(sql, values) for sql in queries]
-                rows = list(islice(merge(*cursors, key=itemgetter(0)), limit))
-            finally:
-                for cursor in cursors:
-                    cursor.close()
-        return self._decode(rows)
+        first_ids = {conversation_id: after_id + 1 for conversation_id, after_id in after_ids.items()}
+        return self._merge(reader_id, first_ids, upto_id, limit, order="ASC")
 
     def undelivered(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         """Direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
-        return self._query(_UNDELIVERED, after_id + 1, upto_id, reader=reader_id, limit=limit, room=LOBBY_ID)
+        return self._query(
+            f"{_RECEIVED} LIMIT :limit", after_id + 1, upto_id, reader=reader_id, limit=limit, room=LOBBY_ID
+        )
 
     def visible(self, reader_id: int, ids: Sequence[int], room_id: int = LOBBY_ID) -> tuple[Message, ...]:
         """The messages of these ids that are in the room, oldest first; with the lobby also direct messages.
@@ -209,6 +173,25 @@ class Messages:
         time_ms, sender_id, recipient_id, text = row
         return f"{time_ms} {sender_id} {recipient_id or 0} {zlib.crc32(text.encode())}"
 
+    def _merge(
+        self, reader_id: int, first_ids: Mapping[int, int], last_id: int, limit: int, *, order: str
+    ) -> tuple[Message, ...]:
+        """The oldest or newest messages of several conversations, each from an id of its own to ``last_id``."""
+        cursors: list[sqlite3.Cursor] = []
+        with self._database.reading() as connection:
+            self._claim(0)
+            try:
+                for conversation_id, first_id in first_ids.items():
+                    low, high = min(first_id, _LAST_ID), min(last_id, _LAST_ID)
+                    values = {"reader": reader_id, "room": conversation_id, "low": low, "high": high}
+                    queries = (_SENT, _RECEIVED_FROM_OTHERS) if conversation_id == DIRECT_ID else (_OF_ROOM,)
+                    cursors += [connection.execute(f"{sql} {order}", values) for sql in queries]
+                rows = list(islice(merge(*cursors, key=itemgetter(0), reverse=order == "DESC"), limit))
+            finally:
+                for cursor in cursors:
+                    cursor.close()
+        return self._decode(rows)
+
     def _query(self, sql: str, low_id: int = 0, high_id: int = 0, /, **values: int | str) -> tuple[Message, ...]:
         # Clients may send any number; a key has room for 40 bits.
         bounds = {"low": min(low_id, _LAST_ID), "high": min(high_id, _LAST_ID)}
@@ -221,6 +204,13 @@ class Messages:
         # Claim before the encoding, which takes most of the memory of a large answer.
         self._claim(_ENCODED_BYTES * len(rows) + _ENCODED_BYTES_PER_CHARACTER * sum(len(row[-1]) for row in rows))
         return tuple(_message(*row) for row in rows)
+
+
+def _conversations(room_id: int | None) -> tuple[int, ...]:
+    """The room, or the lobby and direct messages. Direct messages alone are no room."""
+    if room_id is None:
+        return LOBBY_ID, DIRECT_ID
+    return () if room_id == DIRECT_ID else (room_id,)
 
 
 def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, room: str | None, text: str) -> Message:
