@@ -19,6 +19,7 @@ import structlog
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
+from chatprotocol.limits import ROOMS_MAX
 from chatprotocol.udp.arq import SILENCE_SECONDS
 from chatprotocol.wire import Datagram, Register, by_name, protocols_with
 from chatserver.chat.delivery import AckedDelivery
@@ -83,8 +84,9 @@ _CLOSING_SECONDS = 1.0
 # Time limit of the commit that the health check tries; a slower disk counts as failed. Less than the time limit of the
 # health check.
 _PROBE_SECONDS = 1.5
-# Descriptors besides connections: database, its readers, listeners, wakeup pipes, log.
-_OTHER_DESCRIPTORS = 128
+# Descriptors besides connections: one for each room with traffic, and some for the database, its readers, listeners,
+# wakeup pipes and the log.
+_OTHER_DESCRIPTORS = ROOMS_MAX + 128
 # Bytes that a broadcast buffer keeps beyond the lag limit, so that a slow receiver reaches the limit first.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 

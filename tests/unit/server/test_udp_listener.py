@@ -106,12 +106,14 @@ class Fixture:
         return first.session, said
 
     def leave(self, session: int) -> None:
-        """End a session whose first two packets were acknowledged, until its transport is closed."""
+        """End a session whose first two packets were acknowledged, until its transport is closed and its place is free."""
+        open_count = len(self.connections)
         self.listener.receive(Datagram(C, session, 1, b"EX"), PEER)
         assert [each.payload for each in self.sent(2)] == [b"", b"BYE x"]
         self.listener.receive(Datagram(ACK, session, 2), PEER)
         number = next(at for at, each in enumerate(self.sessions) if Leave() in each.handled)
         eventually(lambda: self.sessions[number].send_queue.transport.closed)  # type: ignore[attr-defined]
+        eventually(lambda: len(self.connections) < open_count)
 
     def stop(self) -> None:
         self._is_stopped = True
