@@ -106,7 +106,7 @@ class Fixture:
         return first.session, said
 
     def leave(self, session: int) -> None:
-        """End a session whose first two packets were acknowledged, until its transport is closed and its place is free."""
+        """End a session whose first two packets were acknowledged. Wait for its place."""
         open_count = len(self.connections)
         self.listener.receive(Datagram(C, session, 1, b"EX"), PEER)
         assert [each.payload for each in self.sent(2)] == [b"", b"BYE x"]
